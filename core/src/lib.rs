@@ -1,0 +1,8 @@
+//! SyncLayer's engine.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod words;

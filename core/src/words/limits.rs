@@ -1,0 +1,29 @@
+//! What a peer may make this side hold or work on. Everything here is configuration.
+
+/// The bounds on what is read, from a peer or from the app.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The longest frame or HTTP body, in bytes. Default 4 MiB.
+    pub frame_bytes: usize,
+    /// The largest document, in bytes of its JSON text. Default 1 MiB.
+    pub document_bytes: usize,
+    /// The deepest nesting of a value in a document; the document itself counts as one.
+    /// Default 64, at most 127.
+    pub depth: usize,
+    /// The most top-level fields of a document. Default 1,024.
+    pub fields: usize,
+    /// The longest name of a top-level field, in bytes. Default 256.
+    pub field_name_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: 4 << 20,
+            document_bytes: 1 << 20,
+            depth: 64,
+            fields: 1024,
+            field_name_bytes: 256,
+        }
+    }
+}

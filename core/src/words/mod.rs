@@ -1,0 +1,11 @@
+//! The ground floor: the vocabulary that everything else is written in.
+
+pub(crate) mod codec;
+pub mod delta;
+pub mod document;
+pub mod hash;
+pub mod limits;
+pub mod name;
+pub mod store;
+pub mod time;
+pub mod write;

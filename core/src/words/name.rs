@@ -1,0 +1,187 @@
+//! Names and numbers: newtypes, so that none is taken for another.
+
+use core::borrow::Borrow;
+use core::fmt;
+use core::ops::Deref;
+
+use alloc::sync::Arc;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The number after this one.
+            #[must_use]
+            pub fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// The place of a committed change in its collection: 1, 2, 3 … without gaps, below 2⁵³.
+    /// 0 stands for "before everything".
+    Seq
+}
+number! {
+    /// The number of a write in the life of its client: 1, 2, 3 … in the order of its outbox.
+    MutationNumber
+}
+number! {
+    /// The number of a connection in the life of a client: a larger one fences the smaller ones off.
+    SessionNumber
+}
+number! {
+    /// The number of a storage commit, which also carries the life of the machine that made it.
+    CommitNumber
+}
+number! {
+    /// The place of an entry in the outbox. It never changes, whereas mutation numbers are given
+    /// when an entry is sent.
+    Position
+}
+number! {
+    /// A connection, as its adapter and its machine call it.
+    ConnId
+}
+
+/// Why a text can't be a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NameError {
+    /// The text is empty.
+    #[error("it is empty")]
+    Empty,
+    /// The text is longer than the type's `MAX_BYTES`.
+    #[error("it is {bytes} bytes long, at most {max} are allowed")]
+    TooLong {
+        /// The length of the text.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The text holds a control character (below U+0020, or U+007F).
+    #[error("it holds a control character")]
+    Control,
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $max:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The longest name, in bytes of UTF-8.
+            pub const MAX_BYTES: usize = $max;
+
+            /// Checks a text and makes it a name.
+            ///
+            /// # Errors
+            /// When the text is empty, too long, or holds a control character.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                check_name(text, Self::MAX_BYTES)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = NameError;
+
+            fn try_from(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of a collection: the unit that is subscribed to and that has an order of its own.
+    Collection, 128
+}
+name! {
+    /// The id of a record, unique in its collection.
+    RecordId, 256
+}
+name! {
+    /// The durable id of a replica.
+    ClientId, 64
+}
+name! {
+    /// A user, as the server knows one from a token.
+    UserId, 256
+}
+name! {
+    /// The id of a period between two openings of the server's database.
+    Epoch, 64
+}
+
+fn check_name(text: &str, max: usize) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > max {
+        return Err(NameError::TooLong { bytes: text.len(), max });
+    }
+    if text.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+        return Err(NameError::Control);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_short_and_printable() {
+        assert!(Collection::new("todos").is_ok());
+        assert!(RecordId::new("a/b c\u{1F600}").is_ok());
+        assert_eq!(Collection::new(""), Err(NameError::Empty));
+        assert_eq!(Collection::new("a\nb"), Err(NameError::Control));
+        assert_eq!(Collection::new("a\0b"), Err(NameError::Control));
+        let long = alloc::string::String::from_utf8(alloc::vec![b'a'; 129]).unwrap();
+        assert_eq!(Collection::new(&long), Err(NameError::TooLong { bytes: 129, max: 128 }));
+    }
+}
