@@ -53,6 +53,9 @@ pub enum Scan {
     Stop,
 }
 
+/// What a scan shows its rows to: a key and its value at a time.
+pub type Visit<'a> = dyn FnMut(&[u8], Bytes) -> Result<Scan, StoreError> + 'a;
+
 /// A consistent, read-only view of a store's rows, in the byte order of their keys.
 ///
 /// Keys are at most 1 KiB long.
@@ -67,12 +70,7 @@ pub trait Rows {
     ///
     /// # Errors
     /// When the store can't be read, and every error of `visit`.
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], Bytes) -> Result<Scan, StoreError>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// The last row with `from <= key < to`.
     ///
@@ -249,12 +247,7 @@ impl Rows for Overlay<'_> {
         }
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], Bytes) -> Result<Scan, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         if from >= to {
             return Ok(());
         }

@@ -37,8 +37,8 @@ impl Add<Duration> for Mono {
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// 9999-12-30T22:00:00.999Z, above which [`Display`](fmt::Display) has no form.
-    pub const MAX: Self = Self(253_402_207_200_999);
+    /// 9999-12-30T21:59:59.999Z, above which [`Display`](fmt::Display) has no form.
+    pub const MAX: Self = Self(253_402_207_199_999);
 
     /// Reads an ISO 8601 timestamp. One without an offset is taken as UTC.
     ///
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn extreme_timestamps_have_a_form() {
-        assert_eq!(Timestamp(i64::MAX).to_string(), "9999-12-30T22:00:00.999Z");
+        assert_eq!(Timestamp(i64::MAX).to_string(), "9999-12-30T21:59:59.999Z");
         assert_eq!(Timestamp(i64::MIN).to_string(), "0000-01-01T00:00:00.000Z");
     }
 }
