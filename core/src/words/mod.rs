@@ -5,6 +5,7 @@ pub mod delta;
 pub mod document;
 pub mod hash;
 pub mod limits;
+pub mod message;
 pub mod name;
 pub mod store;
 pub mod time;
