@@ -1,6 +1,7 @@
 //! What the machines ask of a store: ordered rows of bytes, read through a lent view and changed
 //! by atomic batches. What the bytes mean is the machines' own affair.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -56,9 +57,13 @@ pub enum Scan {
 /// What a scan shows its rows to: a key and its value at a time.
 pub type Visit<'a> = dyn FnMut(&[u8], Bytes) -> Result<Scan, StoreError> + 'a;
 
+/// The longest key of a row.
+pub const MAX_KEY_BYTES: usize = 1024;
+
 /// A consistent, read-only view of a store's rows, in the byte order of their keys.
 ///
-/// Keys are at most 1 KiB long.
+/// Keys have between 1 and [`MAX_KEY_BYTES`] bytes; the bounds of a range may be empty or longer.
+/// A range whose end isn't above its start holds nothing.
 pub trait Rows {
     /// The value of a row, if there is one.
     ///
@@ -138,6 +143,22 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+
+    /// What every store asks of a batch before it takes it.
+    ///
+    /// # Errors
+    /// When a key is empty or longer than [`MAX_KEY_BYTES`].
+    pub fn check_keys(&self) -> Result<(), StoreError> {
+        for op in &self.ops {
+            let bytes = op.key().len();
+            if bytes == 0 || bytes > MAX_KEY_BYTES {
+                let message =
+                    format!("a row's key has {bytes} bytes; 1 to {MAX_KEY_BYTES} are allowed");
+                return Err(StoreError::new(StoreErrorKind::Other, message));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Gives the changes up, in their order.
@@ -158,11 +179,13 @@ pub trait ClientStore {
     /// The rows as of the last commit.
     fn rows(&self) -> &dyn Rows;
 
-    /// Makes a batch visible to every later read. Numbers rise with every call.
+    /// Makes a batch visible to every later read. Numbers rise with every call, from one opening
+    /// of the store to the next as they like.
     ///
     /// # Errors
     /// When the batch could not be stored. Then no row has changed, and the store takes no further
-    /// batch until it is opened anew.
+    /// batch until it is opened anew. A batch with a bad key and a number that doesn't rise are
+    /// the caller's fault: they are refused, and that is all.
     fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError>;
 
     /// Starts to make everything durable up to a commit, and does not wait for it.
@@ -171,7 +194,7 @@ pub trait ClientStore {
     /// When the store has failed.
     fn flush(&mut self, up_to: CommitNumber) -> Result<(), StoreError>;
 
-    /// The largest number up to which all commits are durable.
+    /// The largest number up to which all commits of this opening are durable; 0 before the first.
     ///
     /// # Errors
     /// When making them durable failed; the store takes no further batch until it is opened anew.

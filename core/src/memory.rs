@@ -1,0 +1,513 @@
+//! Stores in memory: real ones, for programs that don't need their data after they end, and with
+//! everything that a simulator wants to do to a disk.
+
+use alloc::collections::VecDeque;
+use core::fmt;
+
+use bytes::Bytes;
+use rpds::RedBlackTreeMapSync;
+use spin::mutex::Mutex;
+
+use crate::words::name::CommitNumber;
+use crate::words::store::{
+    Batch, ClientStore, Op, Rows, Scan, ServerStore, StoreError, StoreErrorKind, Visit,
+};
+
+/// How a thread waits for another's transaction.
+#[cfg(feature = "std")]
+type Relax = spin::relax::Yield;
+/// How a thread waits for another's transaction.
+#[cfg(not(feature = "std"))]
+type Relax = spin::relax::Spin;
+
+/// Rows in memory: a persistent ordered map, so that a clone costs nothing and stays as it is.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct MemoryRows {
+    rows: RedBlackTreeMapSync<Bytes, Bytes>,
+}
+
+impl MemoryRows {
+    /// No rows.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.size()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// All rows in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.rows.iter()
+    }
+
+    /// Changes the rows as a batch says. Whether its keys are allowed is not asked.
+    pub fn apply(&mut self, batch: Batch) {
+        for op in batch {
+            match op {
+                Op::Put(key, value) => self.rows.insert_mut(key, value),
+                Op::Delete(key) => {
+                    self.rows.remove_mut(&key);
+                }
+            }
+        }
+    }
+
+    fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (&Bytes, &Bytes)> {
+        // the map refuses a range that ends before it starts
+        let from = Bytes::copy_from_slice(from.min(to));
+        self.rows.range(from..Bytes::copy_from_slice(to))
+    }
+}
+
+impl Rows for MemoryRows {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.rows.get(key).cloned())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        for (key, value) in self.range(from, to) {
+            if visit(key, value.clone())? == Scan::Stop {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        Ok(self.range(from, to).next_back().map(|(key, value)| (key.clone(), value.clone())))
+    }
+}
+
+/// How many rows there are; not what they hold.
+impl fmt::Debug for MemoryRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryRows({})", self.len())
+    }
+}
+
+/// A client's store in memory.
+///
+/// [`new`](Self::new) makes one whose commits are durable at once, which is as durable as memory
+/// gets. [`when_told`](Self::when_told) makes one for simulators, whose commits are durable only
+/// when [`make_durable`](Self::make_durable) says so, and which [`crash_to`](Self::crash_to) any
+/// state that a disk might be in afterwards.
+///
+/// A clone is a store of its own, and costs as much as the commits that aren't durable are many.
+///
+/// ```
+/// use synclayer_core::memory::MemoryClientStore;
+/// use synclayer_core::words::name::CommitNumber;
+/// use synclayer_core::words::store::{Batch, ClientStore};
+///
+/// let mut store = MemoryClientStore::when_told();
+/// for number in 1..=3 {
+///     let mut batch = Batch::new();
+///     batch.put(&b"key"[..], vec![number]);
+///     store.commit(CommitNumber(number.into()), batch)?;
+/// }
+/// store.make_durable(CommitNumber(1));
+/// assert_eq!(store.durable()?, CommitNumber(1));
+///
+/// let store = store.crash_to(CommitNumber(2));
+/// assert_eq!(store.rows().get(b"key")?.as_deref(), Some(&[2][..]));
+/// # Ok::<(), synclayer_core::words::store::StoreError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct MemoryClientStore {
+    rows: MemoryRows,
+    last: CommitNumber,
+    asked: CommitNumber,
+    durable: CommitNumber,
+    /// Only where durability comes when told.
+    at_risk: Option<AtRisk>,
+    faults: Faults,
+}
+
+/// What a crash may leave: the rows as of the last durable commit, and as of each one after it.
+#[derive(Clone, Debug, Default)]
+struct AtRisk {
+    durable: MemoryRows,
+    later: VecDeque<(CommitNumber, MemoryRows)>,
+}
+
+impl MemoryClientStore {
+    /// An empty store whose commits are durable at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store whose commits are durable when [`make_durable`](Self::make_durable) says so.
+    #[must_use]
+    pub fn when_told() -> Self {
+        Self { at_risk: Some(AtRisk::default()), ..Self::default() }
+    }
+
+    /// The number of the last commit; 0 before the first one of this opening.
+    #[must_use]
+    pub fn last(&self) -> CommitNumber {
+        self.last
+    }
+
+    /// The largest number that a flush asked for; 0 before the first one of this opening.
+    #[must_use]
+    pub fn asked(&self) -> CommitNumber {
+        self.asked
+    }
+
+    /// The rows as of the last commit; a clone of them stays as it is.
+    #[must_use]
+    pub fn memory_rows(&self) -> &MemoryRows {
+        &self.rows
+    }
+
+    /// Makes the commits up to a number durable. It neither takes durability back nor gives it to
+    /// commits that are still to come.
+    pub fn make_durable(&mut self, up_to: CommitNumber) {
+        self.durable = self.durable.max(up_to.min(self.last));
+        if let Some(at_risk) = &mut self.at_risk {
+            at_risk.settle(self.durable);
+        }
+    }
+
+    /// Makes the `nth` commit from now on fail (1 is the next one) with this error. After it the
+    /// store takes nothing more until it crashes.
+    pub fn fail_commit(&mut self, nth: u64, error: StoreError) {
+        self.faults.plan(nth, error);
+    }
+
+    /// Makes the store fail now, as if it couldn't make its commits durable.
+    pub fn fail(&mut self, error: StoreError) {
+        self.faults.failed = Some(error);
+    }
+
+    /// The store as it is opened again after a crash that lost every commit above a number. What
+    /// is durable is never lost. Failures, planned ones too, are over, and numbers start anew.
+    #[must_use]
+    pub fn crash_to(self, number: CommitNumber) -> Self {
+        let Some(at_risk) = self.at_risk else {
+            return Self { rows: self.rows, ..Self::default() };
+        };
+        let rows = at_risk.left_by(number);
+        let at_risk = AtRisk { durable: rows.clone(), later: VecDeque::new() };
+        Self { rows, at_risk: Some(at_risk), ..Self::default() }
+    }
+
+    /// The store as it is opened again after a clean end, which loses nothing.
+    #[must_use]
+    pub fn reopen(self) -> Self {
+        let last = self.last;
+        self.crash_to(last)
+    }
+}
+
+impl AtRisk {
+    fn settle(&mut self, up_to: CommitNumber) {
+        let settled = self.later.iter().take_while(|(number, _)| *number <= up_to).count();
+        if let Some((_, rows)) = self.later.drain(..settled).next_back() {
+            self.durable = rows;
+        }
+    }
+
+    fn left_by(mut self, number: CommitNumber) -> MemoryRows {
+        self.settle(number);
+        self.durable
+    }
+}
+
+impl ClientStore for MemoryClientStore {
+    fn rows(&self) -> &dyn Rows {
+        &self.rows
+    }
+
+    fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError> {
+        self.faults.check()?;
+        batch.check_keys()?;
+        if number <= self.last {
+            let message = format_args!("commit {number} came after commit {}", self.last);
+            return Err(StoreError::new(StoreErrorKind::Other, alloc::fmt::format(message)));
+        }
+        self.faults.count()?;
+        self.rows.apply(batch);
+        self.last = number;
+        match &mut self.at_risk {
+            Some(at_risk) => at_risk.later.push_back((number, self.rows.clone())),
+            None => self.durable = number,
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, up_to: CommitNumber) -> Result<(), StoreError> {
+        self.faults.check()?;
+        self.asked = self.asked.max(up_to);
+        Ok(())
+    }
+
+    fn durable(&mut self) -> Result<CommitNumber, StoreError> {
+        self.faults.check()?;
+        Ok(self.durable)
+    }
+}
+
+/// A server's store in memory.
+///
+/// Reads never wait for a transaction's decision. Transactions wait for each other: by yielding to
+/// other threads with the feature `std`, else by spinning.
+///
+/// A clone is a store of its own with the same rows, and costs nothing: for a simulator, a backup
+/// or the state that a crash leaves. Sessions share one store by an `Arc`.
+#[derive(Default)]
+pub struct MemoryServerStore {
+    /// Held by a transaction from its first read to its commit.
+    writer: Mutex<Faults, Relax>,
+    /// Locked for no longer than a clone or a replacement takes.
+    rows: Mutex<MemoryRows, Relax>,
+}
+
+impl MemoryServerStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A store that holds these rows.
+    #[must_use]
+    pub fn with_rows(rows: MemoryRows) -> Self {
+        Self { rows: Mutex::new(rows), ..Self::default() }
+    }
+
+    /// The rows as of the last transaction; they stay as they are.
+    #[must_use]
+    pub fn snapshot(&self) -> MemoryRows {
+        self.rows.lock().clone()
+    }
+
+    /// Makes the `nth` transaction from now on that changes something fail (1 is the next one)
+    /// with this error. After it the store takes nothing more; a clone of it does.
+    pub fn fail_commit(&self, nth: u64, error: StoreError) {
+        self.writer.lock().plan(nth, error);
+    }
+}
+
+impl Clone for MemoryServerStore {
+    fn clone(&self) -> Self {
+        Self::with_rows(self.snapshot())
+    }
+}
+
+impl fmt::Debug for MemoryServerStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryServerStore").field(&self.snapshot()).finish()
+    }
+}
+
+impl ServerStore for MemoryServerStore {
+    fn transact(
+        &self,
+        decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut faults = self.writer.lock();
+        faults.check()?;
+        let mut rows = self.snapshot();
+        let batch = decide(&rows)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        batch.check_keys()?;
+        faults.count()?;
+        rows.apply(batch);
+        *self.rows.lock() = rows;
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        read: &mut dyn FnMut(&dyn Rows) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let rows = self.snapshot();
+        read(&rows)
+    }
+}
+
+/// A failure that is planned, and the one that has come.
+#[derive(Clone, Debug, Default)]
+struct Faults {
+    planned: Option<(u64, StoreError)>,
+    failed: Option<StoreError>,
+}
+
+impl Faults {
+    fn plan(&mut self, nth: u64, error: StoreError) {
+        self.planned = Some((nth.max(1), error));
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Counts a commit, which may be the one that fails.
+    fn count(&mut self) -> Result<(), StoreError> {
+        match self.planned.take() {
+            None => Ok(()),
+            Some((1, error)) => {
+                self.failed = Some(error.clone());
+                Err(error)
+            }
+            Some((n, error)) => {
+                self.planned = Some((n - 1, error));
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{self, ClientStores, ServerStores};
+
+    struct AtOnce;
+
+    impl ClientStores for AtOnce {
+        type Store = MemoryClientStore;
+
+        fn fresh(&mut self) -> MemoryClientStore {
+            MemoryClientStore::new()
+        }
+
+        fn reopen(&mut self, store: MemoryClientStore) -> Option<MemoryClientStore> {
+            Some(store.reopen())
+        }
+    }
+
+    struct WhenTold;
+
+    impl ClientStores for WhenTold {
+        type Store = MemoryClientStore;
+
+        fn fresh(&mut self) -> MemoryClientStore {
+            MemoryClientStore::when_told()
+        }
+
+        fn reopen(&mut self, store: MemoryClientStore) -> Option<MemoryClientStore> {
+            Some(store.crash_to(CommitNumber(0)))
+        }
+
+        fn work(&mut self, store: &mut MemoryClientStore) {
+            store.make_durable(store.asked());
+        }
+    }
+
+    struct Shared;
+
+    impl ServerStores for Shared {
+        type Store = MemoryServerStore;
+
+        fn fresh(&mut self) -> MemoryServerStore {
+            MemoryServerStore::new()
+        }
+
+        fn reopen(&mut self, store: MemoryServerStore) -> Option<MemoryServerStore> {
+            Some(store.clone())
+        }
+    }
+
+    #[test]
+    fn the_memory_stores_conform() {
+        conformance::client_store(&mut AtOnce);
+        conformance::client_store(&mut WhenTold);
+        conformance::server_store(&mut Shared);
+    }
+
+    #[test]
+    fn threads_lose_no_addition() {
+        let store = MemoryServerStore::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| conformance::increment(&store, 500));
+            }
+        });
+        conformance::check_count(&store, 2_000);
+    }
+
+    fn put(store: &mut MemoryClientStore, n: u8) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        batch.put(&b"n"[..], alloc::vec![n]);
+        store.commit(CommitNumber(n.into()), batch)
+    }
+
+    fn value(store: &MemoryClientStore) -> Option<u8> {
+        store.rows().get(b"n").unwrap().map(|value| value[0])
+    }
+
+    #[test]
+    fn a_crash_leaves_what_was_asked_for_but_everything_durable() {
+        let mut store = MemoryClientStore::when_told();
+        for n in 1..=9 {
+            put(&mut store, n).unwrap();
+        }
+        store.make_durable(CommitNumber(4));
+        assert_eq!(store.durable(), Ok(CommitNumber(4)));
+        let left = |number| value(&store.clone().crash_to(CommitNumber(number)));
+        assert_eq!([0, 4, 6, 9, 99].map(left), [4, 4, 6, 9, 9].map(Some));
+        assert_eq!(value(&store.clone().reopen()), Some(9));
+        // what a crash left is durable
+        let again = store.crash_to(CommitNumber(6)).crash_to(CommitNumber(0));
+        assert_eq!(value(&again), Some(6));
+        assert_eq!(value(&MemoryClientStore::when_told().crash_to(CommitNumber(3))), None);
+    }
+
+    #[test]
+    fn durability_is_neither_taken_back_nor_given_ahead() {
+        let mut store = MemoryClientStore::when_told();
+        put(&mut store, 1).unwrap();
+        store.make_durable(CommitNumber(8));
+        put(&mut store, 2).unwrap();
+        store.make_durable(CommitNumber(0));
+        assert_eq!(store.durable(), Ok(CommitNumber(1)));
+    }
+
+    #[test]
+    fn a_planned_failure_comes_when_it_was_planned_and_stays() {
+        let full = StoreError::new(StoreErrorKind::Full, "full");
+        let mut store = MemoryClientStore::when_told();
+        store.fail_commit(2, full.clone());
+        put(&mut store, 1).unwrap();
+        assert_eq!(put(&mut store, 2), Err(full.clone()));
+        assert_eq!(value(&store), Some(1));
+        assert_eq!(put(&mut store, 3), Err(full.clone()));
+        assert_eq!(store.flush(CommitNumber(1)), Err(full.clone()));
+        assert_eq!(store.durable(), Err(full.clone()));
+        let mut store = store.reopen();
+        put(&mut store, 1).unwrap();
+        store.fail(full.clone());
+        assert_eq!(store.durable(), Err(full));
+    }
+
+    #[test]
+    fn a_failed_transaction_ends_the_server_store_and_not_its_clone() {
+        let full = StoreError::new(StoreErrorKind::Full, "full");
+        let store = MemoryServerStore::new();
+        conformance::increment(&store, 3);
+        store.fail_commit(1, full.clone());
+        let mut one = Batch::new();
+        one.put(&b"n"[..], &b"1"[..]);
+        for _ in 0..2 {
+            assert_eq!(store.transact(&mut |_| Ok(one.clone())), Err(full.clone()));
+        }
+        conformance::check_count(&store, 3);
+        conformance::increment(&store.clone(), 1);
+        conformance::check_count(&store, 3);
+    }
+}
