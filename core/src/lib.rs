@@ -7,4 +7,5 @@ extern crate std;
 
 pub mod conformance;
 pub mod memory;
+pub mod rules;
 pub mod words;

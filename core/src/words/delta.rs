@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use super::document::Document;
+use super::document::{Document, Fields};
 
 /// A change of some top-level fields. A field's value is always replaced whole.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -96,7 +96,15 @@ pub(crate) fn side_by_side<'a>(
     left: &'a Document,
     right: &'a Document,
 ) -> impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)> {
-    let (mut lefts, mut rights) = (left.iter().peekable(), right.iter().peekable());
+    zip_fields(left.iter(), right.iter())
+}
+
+/// Every field of either side in order of the names, with its text in both.
+pub(crate) fn zip_fields<'a>(
+    left: Fields<'a>,
+    right: Fields<'a>,
+) -> impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)> {
+    let (mut lefts, mut rights) = (left.peekable(), right.peekable());
     core::iter::from_fn(move || {
         let order = match (lefts.peek(), rights.peek()) {
             (Some((l, _)), Some((r, _))) => l.cmp(r),

@@ -237,8 +237,8 @@ impl Serialize for Document {
     }
 }
 
-/// The fields of a document in order of their names: [`Document::iter`].
-#[derive(Clone)]
+/// The fields of a document in order of their names: [`Document::iter`]. By default there are none.
+#[derive(Clone, Default)]
 pub struct Fields<'a> {
     rest: &'a [u8],
 }

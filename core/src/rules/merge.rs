@@ -1,0 +1,515 @@
+//! Ready-made resolvers that combine what both sides did to a field.
+//!
+//! ```
+//! use synclayer_core::rules::conflict::ConflictStrategy;
+//! use synclayer_core::rules::merge::FieldWise;
+//!
+//! // Tags are united, votes are counted, of the rest the later write wins.
+//! let strategy: ConflictStrategy = FieldWise::merge_arrays()
+//!     .only(["tags"])
+//!     .or_else(FieldWise::sum_numbers().only(["votes"]))
+//!     .into();
+//! ```
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use serde_json::value::RawValue;
+
+use super::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver};
+use crate::words::delta::Delta;
+use crate::words::document::Document;
+use crate::words::limits::Limits;
+
+/// A resolver that combines the values of each field that both sides changed, and leaves the rest
+/// to a strategy behind it.
+///
+/// Left to that strategy, by default last-write-wins, are: fields outside [`only`](Self::only),
+/// values of another type than the rule is for, and deletes. A field that one side alone changed
+/// is never lost, and its value stays as it was written.
+#[derive(Clone, Debug)]
+pub struct FieldWise {
+    rule: Rule,
+    /// Sorted; `None` stands for every field.
+    only: Option<Vec<Box<str>>>,
+    fallback: ConflictStrategy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rule {
+    MergeArrays,
+    SumNumbers,
+    MaxValue,
+    KeepLocal,
+    KeepRemote,
+    LastWriteWins,
+    DeepMerge,
+}
+
+impl FieldWise {
+    /// Unites arrays: an element that one side added is in, one that a side removed is out.
+    ///
+    /// The elements come in the order of the server's array, with what was added here behind them.
+    /// Elements are equal when their JSON texts are, white space aside. Of an element that occurs
+    /// several times, the number of occurrences is merged: both sides adding one is one added.
+    #[must_use]
+    pub fn merge_arrays() -> Self {
+        Self::new(Rule::MergeArrays)
+    }
+
+    /// Adds both sides' changes: from 10 to 12 here and from 10 to 15 there make 17.
+    ///
+    /// A missing base counts as 0. The sum is exact for integers of up to 128 bits, otherwise it is
+    /// one of 64-bit floats.
+    #[must_use]
+    pub fn sum_numbers() -> Self {
+        Self::new(Rule::SumNumbers)
+    }
+
+    /// Takes the larger number.
+    #[must_use]
+    pub fn max_value() -> Self {
+        Self::new(Rule::MaxValue)
+    }
+
+    /// Keeps what was written here: in the fields named by [`only`](Self::only) this client wins.
+    #[must_use]
+    pub fn keep_local() -> Self {
+        Self::new(Rule::KeepLocal)
+    }
+
+    /// Keeps what the server has: in the fields named by [`only`](Self::only) the server wins.
+    #[must_use]
+    pub fn keep_remote() -> Self {
+        Self::new(Rule::KeepRemote)
+    }
+
+    /// Takes of each field the later write, by the time at which *that field* was written. The
+    /// server wins a tie.
+    #[must_use]
+    pub fn field_last_write_wins() -> Self {
+        Self::new(Rule::LastWriteWins)
+    }
+
+    /// Merges nested objects field by field, at every depth.
+    ///
+    /// To the strategy behind it each nested object is a record of its own, so
+    /// `deep_merge().or_else(sum_numbers())` adds numbers wherever they are.
+    #[must_use]
+    pub fn deep_merge() -> Self {
+        Self::new(Rule::DeepMerge)
+    }
+
+    /// Restricts the resolver to these top-level fields.
+    #[must_use]
+    pub fn only<N: Into<Box<str>>>(self, fields: impl IntoIterator<Item = N>) -> Self {
+        let mut fields: Vec<Box<str>> = fields.into_iter().map(Into::into).collect();
+        fields.sort_unstable();
+        Self { only: Some(fields), ..self }
+    }
+
+    /// Sets the strategy that decides what this resolver does not.
+    #[must_use]
+    pub fn or_else(self, fallback: impl Into<ConflictStrategy>) -> Self {
+        Self { fallback: fallback.into(), ..self }
+    }
+
+    fn new(rule: Rule) -> Self {
+        Self { rule, only: None, fallback: ConflictStrategy::default() }
+    }
+
+    fn covers(&self, field: &str) -> bool {
+        let covers = |fields: &Vec<Box<str>>| {
+            fields.binary_search_by(|listed| (**listed).cmp(field)).is_ok()
+        };
+        self.only.as_ref().is_none_or(covers)
+    }
+
+    /// The value that a field gets by the rule: `None` where the rule does not apply, an inner
+    /// `None` where the field is removed.
+    fn combine<'a>(
+        &self,
+        conflict: &Conflict<'_>,
+        field: &FieldStates<'a>,
+    ) -> Option<Option<Cow<'a, str>>> {
+        let local_is_later = || conflict.local_at(field.name) > conflict.remote_at(field.name);
+        let pick = |local_wins| if local_wins { field.local } else { field.remote };
+        match self.rule {
+            Rule::MergeArrays => merge_arrays(field).map(Cow::from).map(Some),
+            Rule::SumNumbers => sum(field).map(Cow::from).map(Some),
+            Rule::MaxValue => max(field).map(Cow::from).map(Some),
+            Rule::KeepLocal => Some(field.local.map(Cow::from)),
+            Rule::KeepRemote => Some(field.remote.map(Cow::from)),
+            Rule::LastWriteWins => Some(pick(local_is_later()).map(Cow::from)),
+            Rule::DeepMerge => self.merge_objects(conflict, field).map(Cow::from).map(Some),
+        }
+    }
+
+    fn merge_objects(&self, conflict: &Conflict<'_>, field: &FieldStates<'_>) -> Option<String> {
+        let object = |text: &str| Document::parse(text, &NESTED).ok();
+        let (local, remote) = (object(field.local?)?, object(field.remote?)?);
+        let base = field.base.and_then(object);
+        let nested = Conflict {
+            base: base.as_ref(),
+            local: Some(&local),
+            remote: Some(&remote),
+            local_at: conflict.local_at(field.name),
+            remote_at: conflict.remote_at(field.name),
+            local_field_at: &[],
+            remote_field_at: &[],
+            ..*conflict
+        };
+        let everywhere = Self { only: None, ..self.clone() };
+        everywhere.resolve(&nested).map(|merged| merged.to_string())
+    }
+}
+
+impl Resolver for FieldWise {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+        let decided = self.fallback.resolve(conflict)?;
+        if conflict.local.is_none() || conflict.remote.is_none() {
+            return Some(decided);
+        }
+        let (mut set, mut unset) = (Vec::new(), Vec::new());
+        for field in conflict.fields().filter(|f| f.is_contested() && self.covers(f.name)) {
+            match self.combine(conflict, &field) {
+                Some(Some(text)) => set.push((field.name, text)),
+                Some(None) => unset.push(field.name.into()),
+                None => {}
+            }
+        }
+        Some(Delta::new(Document::of_sorted(&set), unset).apply(&decided))
+    }
+}
+
+impl From<FieldWise> for ConflictStrategy {
+    fn from(resolver: FieldWise) -> Self {
+        Self::custom(resolver)
+    }
+}
+
+/// The limits of a nested object. It is part of a document that was accepted, so only the depth
+/// matters: it bounds the recursion.
+const NESTED: Limits = Limits {
+    frame_bytes: usize::MAX,
+    document_bytes: usize::MAX,
+    depth: 127,
+    fields: usize::MAX,
+    field_name_bytes: usize::MAX,
+};
+
+fn merge_arrays(field: &FieldStates<'_>) -> Option<String> {
+    let (local, remote) = (elements(field.local?)?, elements(field.remote?)?);
+    let base = field.base.and_then(elements).unwrap_or_default();
+    let mut left: BTreeMap<&str, usize> = counts(&base, &local, &remote)
+        .into_iter()
+        .map(|(key, [b, l, r])| (key, merged_count(b, l, r)))
+        .collect();
+    let mut merged = String::from("[");
+    for (key, text) in remote.iter().chain(&local) {
+        let Some(left) = left.get_mut(&**key).filter(|left| **left > 0) else { continue };
+        *left -= 1;
+        if merged.len() > 1 {
+            merged.push(',');
+        }
+        merged.push_str(text);
+    }
+    merged.push(']');
+    Some(merged)
+}
+
+type Element<'a> = (Cow<'a, str>, &'a str);
+
+/// The elements of an array, each with the text by which it is compared.
+fn elements(text: &str) -> Option<Vec<Element<'_>>> {
+    let elements: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    Some(elements.into_iter().map(|raw| (compact(raw.get()), raw.get())).collect())
+}
+
+/// How often each element occurs in each of the arrays.
+fn counts<'a>(
+    base: &'a [Element<'_>],
+    local: &'a [Element<'_>],
+    remote: &'a [Element<'_>],
+) -> BTreeMap<&'a str, [usize; 3]> {
+    let mut counts = BTreeMap::<&str, [usize; 3]>::new();
+    for (side, elements) in [base, local, remote].into_iter().enumerate() {
+        for (key, _) in elements {
+            counts.entry(key).or_default()[side] += 1;
+        }
+    }
+    counts
+}
+
+fn merged_count(base: usize, local: usize, remote: usize) -> usize {
+    match (local.cmp(&base), remote.cmp(&base)) {
+        (Ordering::Greater, Ordering::Greater) => local.max(remote),
+        (Ordering::Less, Ordering::Less) => local.min(remote),
+        (Ordering::Equal, _) => remote,
+        (_, Ordering::Equal) => local,
+        (Ordering::Greater, Ordering::Less) | (Ordering::Less, Ordering::Greater) => {
+            (local + remote).saturating_sub(base)
+        }
+    }
+}
+
+/// The text without white space between the tokens.
+fn compact(json: &str) -> Cow<'_, str> {
+    let blank = |c: char| matches!(c, ' ' | '\t' | '\n' | '\r');
+    if !json.contains(blank) {
+        return json.into();
+    }
+    let (mut in_string, mut escaped) = (false, false);
+    let keep = |c: &char| {
+        if in_string {
+            in_string = escaped || *c != '"';
+            escaped = !escaped && *c == '\\';
+            return true;
+        }
+        in_string = *c == '"';
+        !blank(*c)
+    };
+    json.chars().filter(keep).collect::<String>().into()
+}
+
+fn sum(field: &FieldStates<'_>) -> Option<String> {
+    let (local, remote) = (Number::parse(field.local?)?, Number::parse(field.remote?)?);
+    let base = match field.base {
+        None | Some("null") => Number::Integer(0),
+        Some(text) => Number::parse(text)?,
+    };
+    if let (Number::Integer(b), Number::Integer(l), Number::Integer(r)) = (base, local, remote)
+        && let Some(sum) = l.checked_sub(b).and_then(|change| r.checked_add(change))
+    {
+        return Some(sum.to_string());
+    }
+    let sum = local.float() + remote.float() - base.float();
+    sum.is_finite().then(|| serde_json::to_string(&sum).ok())?
+}
+
+fn max<'a>(field: &FieldStates<'a>) -> Option<&'a str> {
+    let (local, remote) = (field.local?, field.remote?);
+    let local_is_larger = match (Number::parse(local)?, Number::parse(remote)?) {
+        (Number::Integer(l), Number::Integer(r)) => l > r,
+        (l, r) => l.float() > r.float(),
+    };
+    Some(if local_is_larger { local } else { remote })
+}
+
+/// A JSON number: an integer of up to 128 bits, or else the nearest float.
+#[derive(Clone, Copy)]
+enum Number {
+    Integer(i128),
+    Float(f64),
+}
+
+impl Number {
+    fn parse(text: &str) -> Option<Self> {
+        if !text.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
+            return None;
+        }
+        match text.parse() {
+            Ok(integer) => Some(Self::Integer(integer)),
+            Err(_) => text.parse().ok().filter(|float: &f64| float.is_finite()).map(Self::Float),
+        }
+    }
+
+    fn float(self) -> f64 {
+        match self {
+            Self::Integer(integer) => integer as f64,
+            Self::Float(float) => float,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conflict::tests::{Case, cases, check_laws};
+    use super::*;
+    use crate::words::time::Timestamp;
+    use alloc::format;
+    use proptest::prelude::*;
+
+    fn rules() -> [FieldWise; 7] {
+        [
+            FieldWise::merge_arrays(),
+            FieldWise::sum_numbers(),
+            FieldWise::max_value(),
+            FieldWise::keep_local(),
+            FieldWise::keep_remote(),
+            FieldWise::field_last_write_wins(),
+            FieldWise::deep_merge(),
+        ]
+    }
+
+    /// Documents whose values meet every rule, and each other.
+    fn documents() -> impl Strategy<Value = Document> {
+        let number = prop_oneof![
+            (-3..4i32).prop_map(|n| n.to_string()),
+            Just("0.5".into()),
+            Just("1e999".into()),
+            Just(i128::MAX.to_string()),
+            Just("99999999999999999999999999999999999999999999".into()),
+        ];
+        let array = proptest::collection::vec("[xyz]|( [12] )", 0..4)
+            .prop_map(|items| format!("[{}]", items.join(",").replace(['x', 'y', 'z'], "\"q\"")));
+        let leaf = prop_oneof![number, array, Just("null".to_string())];
+        let value = leaf.prop_recursive(2, 12, 3, |inner| {
+            proptest::collection::btree_map("[ab]", inner, 0..3).prop_map(|fields| {
+                let fields: Vec<_> =
+                    fields.into_iter().map(|(name, text)| format!("\"{name}\":{text}")).collect();
+                format!("{{{}}}", fields.join(", "))
+            })
+        });
+        proptest::collection::btree_map("[a-e]", value, 0..5)
+            .prop_map(|fields| Document::of_sorted(&fields.into_iter().collect::<Vec<_>>()))
+    }
+
+    proptest! {
+        #[test]
+        fn every_rule_keeps_the_laws(case in cases(documents())) {
+            for rule in rules() {
+                check_laws(&case, &rule)?;
+                check_laws(&case, &rule.clone().only(["a", "c"]).or_else(ConflictStrategy::ClientWins))?;
+                check_laws(&case, &FieldWise::deep_merge().or_else(rule))?;
+            }
+        }
+
+        #[test]
+        fn results_are_json(case in cases(documents())) {
+            for rule in rules() {
+                let text = case.text(&FieldWise::deep_merge().or_else(rule));
+                prop_assert!(text == "deleted" || Document::parse(&text, &NESTED).is_ok());
+            }
+        }
+
+        #[test]
+        fn sums_and_arrays_do_not_depend_on_the_side(case in cases(documents())) {
+            let mirrored = Case {
+                local: case.remote.clone(),
+                remote: case.local.clone(),
+                ..case.clone()
+            };
+            let sorted = |case: &Case, rule: &FieldWise| {
+                case.ask(rule).map(|document| {
+                    let of = |(name, text): (&str, &str)| {
+                        let mut keys: Vec<_> = elements(text)
+                            .map(|e| e.into_iter().map(|(key, _)| key.into_owned()).collect())
+                            .unwrap_or_else(|| alloc::vec![text.to_string()]);
+                        keys.sort();
+                        (name.to_string(), keys)
+                    };
+                    document.iter().map(of).collect::<Vec<_>>()
+                })
+            };
+            for rule in [FieldWise::merge_arrays(), FieldWise::sum_numbers()] {
+                let typed = |case: &Case| case.clone().at(1, 2);
+                let (one, two) = (typed(&case), mirrored.clone().at(2, 1));
+                prop_assert_eq!(sorted(&one, &rule), sorted(&two, &rule));
+            }
+        }
+
+        #[test]
+        fn integers_add_exactly(b: i64, l: i64, r: i64) {
+            let sum = i128::from(r) + i128::from(l) - i128::from(b);
+            prop_assume!(b != l && b != r && l != r);
+            prop_assert_eq!(one(&FieldWise::sum_numbers(), b, l, r), sum.to_string());
+        }
+    }
+
+    /// What becomes of the field `f`, with the given values in base, local and remote.
+    fn one<T: core::fmt::Display>(rule: &FieldWise, base: T, local: T, remote: T) -> String {
+        let of = |value: T| format!("{{\"f\":{value}}}");
+        let case = Case::new(&of(base), &of(local), &of(remote));
+        case.ask(rule).unwrap().get("f").unwrap_or("removed").to_string()
+    }
+
+    #[test]
+    fn arrays_are_united_and_removals_honoured() {
+        let merge = |base, local, remote| one(&FieldWise::merge_arrays(), base, local, remote);
+        assert_eq!(merge("[1,2,3]", "[1,3,4]", "[0,1,2,5]"), "[0,1,5,4]");
+        assert_eq!(merge("[]", r#"[{"a": 1}]"#, r#"[{"a":1},2]"#), r#"[{"a":1},2]"#);
+        assert_eq!(merge("[1,1]", "[1]", "[1,2]"), "[1,2]", "both removed one");
+        assert_eq!(merge("[]", r#"["a b"]"#, r#"["ab"]"#), r#"["ab","a b"]"#);
+        assert_eq!(merge("null", "[1]", "[2]"), "[2,1]");
+        assert_eq!(merge("[]", "[1]", "7"), "7", "no array: the server wins the tie");
+    }
+
+    #[test]
+    fn both_changes_are_added() {
+        let sum = |base, local, remote| one(&FieldWise::sum_numbers(), base, local, remote);
+        assert_eq!(sum("10", "12", "15"), "17");
+        assert_eq!(sum("null", "1", "2"), "3");
+        assert_eq!(
+            sum("9007199254740993", "9007199254740995", "12345678901234567890123"),
+            "12345678901234567890125"
+        );
+        assert_eq!(sum("0.5", "0.75", "1"), "1.25");
+        assert_eq!(sum("0", "1e308", "1.5e308"), "1.5e308", "no number holds the sum");
+        assert_eq!(sum("\"x\"", "1", "2"), "2", "the base is no number");
+        assert_eq!(sum("1", "2", "\"x\""), "\"x\"");
+        let case = Case::new("", r#"{"f":1}"#, r#"{"f":2}"#);
+        assert_eq!(case.text(&FieldWise::sum_numbers()), r#"{"f":3}"#);
+    }
+
+    #[test]
+    fn the_larger_number_stays_as_it_was_written() {
+        let max = |base, local, remote| one(&FieldWise::max_value(), base, local, remote);
+        assert_eq!(max("0", "9007199254740993", "9007199254740992"), "9007199254740993");
+        assert_eq!(max("0", "1.50", "1"), "1.50");
+        assert_eq!(max("0", "1", "1.0"), "1.0", "equal: the server's");
+        assert_eq!(max("9", "3", "9"), "3", "only one side changed it");
+    }
+
+    #[test]
+    fn chosen_fields_are_kept() {
+        let case = Case::new(r#"{"a":0,"b":0}"#, r#"{"b":1}"#, r#"{"a":2,"b":2}"#);
+        assert_eq!(case.text(&FieldWise::keep_local().only(["a"])), r#"{"b":2}"#);
+        let keep_b = FieldWise::keep_remote().only(["b"]).or_else(ConflictStrategy::ClientWins);
+        assert_eq!(case.text(&keep_b), r#"{"b":2}"#);
+        assert_eq!(case.text(&FieldWise::keep_local()), r#"{"b":1}"#);
+    }
+
+    #[test]
+    fn each_field_has_a_time_of_its_own() {
+        let mut case = Case::new(r#"{"a":0,"b":0}"#, r#"{"a":1,"b":1}"#, r#"{"a":2,"b":2}"#);
+        case = case.at(5, 4);
+        case.remote_field_at = alloc::vec![("b".into(), Timestamp(5))];
+        assert_eq!(case.text(&FieldWise::field_last_write_wins()), r#"{"a":1,"b":2}"#);
+        case.local_field_at = alloc::vec![("a".into(), Timestamp(3))];
+        assert_eq!(case.text(&FieldWise::field_last_write_wins()), r#"{"a":2,"b":2}"#);
+    }
+
+    #[test]
+    fn nested_objects_are_merged_at_every_depth() {
+        let merge = |rule| {
+            one(
+                &rule,
+                r#"{"n":10,"o":{"x":0,"y":0},"k":0.10}"#,
+                r#"{"n":12,"o":{"x":1,"y":0},"k":0.10}"#,
+                r#"{"n":15,"o":{"x":0,"y":2},"k":0.10,"r":1}"#,
+            )
+        };
+        assert_eq!(merge(FieldWise::deep_merge()), r#"{"k":0.10,"n":15,"o":{"x":1,"y":2},"r":1}"#);
+        assert_eq!(
+            merge(FieldWise::deep_merge().only(["f"]).or_else(FieldWise::sum_numbers())),
+            r#"{"k":0.10,"n":17,"o":{"x":1,"y":2},"r":1}"#
+        );
+    }
+
+    #[test]
+    fn resolvers_are_chained() {
+        let case = Case::new(
+            r#"{"n":1,"t":[1],"x":0}"#,
+            r#"{"n":2,"t":[1,2],"x":1}"#,
+            r#"{"n":3,"t":[3],"x":2}"#,
+        );
+        let sums = FieldWise::sum_numbers().only(["n"]).or_else(ConflictStrategy::ClientWins);
+        let chain = FieldWise::merge_arrays().or_else(sums);
+        assert_eq!(case.text(&chain), r#"{"n":4,"t":[3,2],"x":1}"#);
+    }
+}

@@ -1,0 +1,5 @@
+//! The rules: what happens to records, without anything that moves.
+
+pub mod conflict;
+pub mod merge;
+pub mod view;

@@ -1,0 +1,475 @@
+//! What `watch()` shows: snapshots of a collection, and what changed between two of them.
+//!
+//! A [`View`] follows a collection change by change. Its [`Snapshot`]s share their structure with
+//! it and with each other, so that taking one is free and a change of one record among many costs
+//! the same few nodes however many there are. A [`Slot`] holds what a watcher has not taken yet:
+//! the newest snapshot and the changes since, merged, instead of a queue.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::vec::Vec;
+use core::fmt;
+
+use rpds::RedBlackTreeMapSync;
+
+use crate::words::document::Document;
+use crate::words::name::RecordId;
+use crate::words::time::Timestamp;
+
+/// A record as the app sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The record's id.
+    pub id: RecordId,
+    /// What it holds, pending writes included.
+    pub document: Document,
+    /// How often the server has changed it; 0 while the server has never had it.
+    pub version: u64,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Whether it has writes that the server has not taken.
+    pub pending: bool,
+}
+
+/// A collection at one moment. Cloning one is free, and it never changes.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    records: RedBlackTreeMapSync<RecordId, Record>,
+    pending: usize,
+    status: Status,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Status {
+    from_cache: bool,
+    catching_up: bool,
+}
+
+impl Snapshot {
+    /// The record of this id, in O(log n).
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Record> {
+        self.records.get(id)
+    }
+
+    /// The records in order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.records.size()
+    }
+
+    /// Whether there is no record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Whether this is what was stored here, not yet confirmed by the server on this connection.
+    #[must_use]
+    pub fn from_cache(&self) -> bool {
+        self.status.from_cache
+    }
+
+    /// Whether changes that the server has are still on their way, so that some records may be
+    /// newer than others.
+    #[must_use]
+    pub fn catching_up(&self) -> bool {
+        self.status.catching_up
+    }
+
+    /// Whether some record has writes that the server has not taken.
+    #[must_use]
+    pub fn pending(&self) -> bool {
+        self.pending > 0
+    }
+
+    /// Sets or removes a record.
+    fn put(&mut self, id: &RecordId, record: Option<Record>) {
+        let was_pending = self.get(id).is_some_and(|old| old.pending);
+        let is_pending = record.as_ref().is_some_and(|new| new.pending);
+        self.pending = self.pending + usize::from(is_pending) - usize::from(was_pending);
+        match record {
+            Some(record) => {
+                self.records.insert_mut(id.clone(), record);
+            }
+            None => {
+                self.records.remove_mut(id);
+            }
+        }
+    }
+}
+
+/// Equal records and an equal status.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        self.status == other.status && self.len() == other.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Snapshot {}
+
+/// The counts and the status, not the records: there may be many.
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("len", &self.len())
+            .field("pending", &self.pending)
+            .field("status", &self.status)
+            .finish()
+    }
+}
+
+/// What happened to one record between two snapshots.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RecordChange {
+    /// It was not there before.
+    Added(Record),
+    /// It was there before; its document, version, time or `pending` is another one.
+    Modified(Record),
+    /// It is gone.
+    Removed(RecordId),
+}
+
+impl RecordChange {
+    /// The id of the record.
+    #[must_use]
+    pub fn id(&self) -> &RecordId {
+        match self {
+            Self::Added(record) | Self::Modified(record) => &record.id,
+            Self::Removed(id) => id,
+        }
+    }
+
+    /// The record after the change, `None` when it is gone.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Added(record) | Self::Modified(record) => Some(record),
+            Self::Removed(_) => None,
+        }
+    }
+
+    /// One change that stands for this one and then `later`, both of one record. `None` where
+    /// they cancel each other.
+    #[must_use]
+    pub fn then(self, later: Self) -> Option<Self> {
+        match (self, later) {
+            (Self::Added(_), Self::Added(new) | Self::Modified(new)) => Some(Self::Added(new)),
+            (Self::Added(_), Self::Removed(_)) => None,
+            (Self::Modified(_) | Self::Removed(_), Self::Added(new) | Self::Modified(new)) => {
+                Some(Self::Modified(new))
+            }
+            (Self::Modified(_) | Self::Removed(_), Self::Removed(id)) => Some(Self::Removed(id)),
+        }
+    }
+}
+
+/// What a watcher takes: the newest snapshot, and what changed since the update that it took
+/// before. The first update lists every record as added.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Update {
+    /// The collection now.
+    pub snapshot: Snapshot,
+    /// What changed, in order of the ids, each record at most once. Empty when only the status of
+    /// the snapshot is another one.
+    pub changes: Vec<RecordChange>,
+}
+
+impl Update {
+    /// Makes this update stand for itself and a newer one that follows it.
+    ///
+    /// It costs what the changes of both cost; to gather one change at a time, use a [`Slot`].
+    pub fn merge(&mut self, newer: Self) {
+        let mut slot = Slot::default();
+        for change in core::mem::take(&mut self.changes).into_iter().chain(newer.changes) {
+            slot.add(change);
+        }
+        self.snapshot = newer.snapshot;
+        self.changes = slot.changes.into_values().collect();
+    }
+}
+
+/// What one watcher has not taken yet: one update that newer ones are merged into.
+///
+/// It holds at most one change per record, however slow the watcher is.
+#[derive(Clone, Debug, Default)]
+pub struct Slot {
+    snapshot: Option<Snapshot>,
+    changes: BTreeMap<RecordId, RecordChange>,
+}
+
+impl Slot {
+    /// A slot that holds the watcher's first update.
+    #[must_use]
+    pub fn new(first: Update) -> Self {
+        let changes = first.changes.into_iter().map(|change| (change.id().clone(), change));
+        Self { snapshot: Some(first.snapshot), changes: changes.collect() }
+    }
+
+    /// Adds the next snapshot and what changed in it, in O(log n) for each change.
+    pub fn put(&mut self, snapshot: Snapshot, changes: impl IntoIterator<Item = RecordChange>) {
+        changes.into_iter().for_each(|change| self.add(change));
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Whether there is nothing to take.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.snapshot.is_none()
+    }
+
+    /// What the watcher has not taken yet.
+    pub fn take(&mut self) -> Option<Update> {
+        let snapshot = self.snapshot.take()?;
+        let changes = core::mem::take(&mut self.changes).into_values().collect();
+        Some(Update { snapshot, changes })
+    }
+
+    fn add(&mut self, change: RecordChange) {
+        match self.changes.entry(change.id().clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(change);
+            }
+            Entry::Occupied(entry) => {
+                let (id, earlier) = entry.remove_entry();
+                if let Some(both) = earlier.then(change) {
+                    self.changes.insert(id, both);
+                }
+            }
+        }
+    }
+}
+
+/// The state behind the watchers of one collection, or of one record of it.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    snapshot: Snapshot,
+    only: Option<RecordId>,
+}
+
+impl View {
+    /// A view of a whole collection, with what is stored of it. Its status is `from_cache`.
+    #[must_use]
+    pub fn new(stored: impl IntoIterator<Item = Record>) -> Self {
+        let mut view = Self::default();
+        view.set_status(true, false);
+        for record in stored {
+            view.apply(&record.id.clone(), Some(record));
+        }
+        view
+    }
+
+    /// A view of one record alone: the others are not in its snapshots.
+    #[must_use]
+    pub fn of_record(id: RecordId, stored: Option<Record>) -> Self {
+        let mut view = Self { only: Some(id), ..Self::new([]) };
+        if let Some(record) = stored {
+            view.apply(&record.id.clone(), Some(record));
+        }
+        view
+    }
+
+    /// Takes over what became of a record, `None` when it is gone. Costs O(log n).
+    ///
+    /// Returns what watchers see of it: nothing when the record is as it was, or not of this view.
+    pub fn apply(&mut self, id: &RecordId, record: Option<Record>) -> Option<RecordChange> {
+        if self.only.as_ref().is_some_and(|only| only != id) {
+            return None;
+        }
+        let change = match (self.snapshot.get(id), &record) {
+            (None, None) => return None,
+            (Some(old), Some(new)) if old == new => return None,
+            (Some(_), Some(new)) => RecordChange::Modified(new.clone()),
+            (None, Some(new)) => RecordChange::Added(new.clone()),
+            (Some(_), None) => RecordChange::Removed(id.clone()),
+        };
+        self.snapshot.put(id, record);
+        Some(change)
+    }
+
+    /// Sets what the snapshots say about where they come from. Returns whether that is news.
+    pub fn set_status(&mut self, from_cache: bool, catching_up: bool) -> bool {
+        let status = Status { from_cache, catching_up };
+        core::mem::replace(&mut self.snapshot.status, status) != status
+    }
+
+    /// What is watched, now.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone()
+    }
+
+    /// What a new watcher takes first: every record as added.
+    #[must_use]
+    pub fn first_update(&self) -> Update {
+        let changes = self.snapshot.iter().cloned().map(RecordChange::Added).collect();
+        Update { snapshot: self.snapshot(), changes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::limits::Limits;
+    use alloc::format;
+    use alloc::string::ToString;
+    use proptest::prelude::*;
+
+    fn id(id: u8) -> RecordId {
+        RecordId::new(&id.to_string()).unwrap()
+    }
+
+    fn record(n: u8, value: u8, pending: bool) -> Record {
+        Record {
+            id: id(n),
+            document: Document::parse(&format!("{{\"v\":{value}}}"), &Limits::default()).unwrap(),
+            version: u64::from(value),
+            updated_at: Timestamp(0),
+            pending,
+        }
+    }
+
+    /// One step of a view's life, and whether the watcher takes its update after it.
+    #[derive(Clone, PartialEq, Debug)]
+    enum Step {
+        Record(u8, Option<(u8, bool)>),
+        Status(bool, bool),
+        Take,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let value = proptest::option::weighted(0.7, (0..2u8, any::<bool>()));
+        let step = prop_oneof![
+            6 => (0..4u8, value).prop_map(|(n, value)| Step::Record(n, value)),
+            1 => any::<(bool, bool)>().prop_map(|(a, b)| Step::Status(a, b)),
+            2 => Just(Step::Take),
+        ];
+        proptest::collection::vec(step, 0..40)
+    }
+
+    fn step(view: &mut View, step: &Step) -> Option<Update> {
+        let changes: Vec<_> = match *step {
+            Step::Record(n, value) => {
+                let record = value.map(|(value, pending)| record(n, value, pending));
+                view.apply(&id(n), record).into_iter().collect()
+            }
+            Step::Status(from_cache, catching_up) => {
+                let news = view.set_status(from_cache, catching_up);
+                return news.then(|| Update { snapshot: view.snapshot(), changes: Vec::new() });
+            }
+            Step::Take => return None,
+        };
+        (!changes.is_empty()).then(|| Update { snapshot: view.snapshot(), changes })
+    }
+
+    /// The older snapshot with the changes of an update made, strictly: nothing is added twice or
+    /// removed when it is not there.
+    fn replay(older: &Snapshot, update: &Update) -> Snapshot {
+        let mut view = View { snapshot: older.clone(), only: None };
+        for change in &update.changes {
+            let before = older.get(change.id()).is_some();
+            assert_eq!(before, !matches!(change, RecordChange::Added(_)), "{change:?}");
+            view.apply(change.id(), change.record().cloned());
+        }
+        view.snapshot.status = update.snapshot.status;
+        view.snapshot
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_watcher_takes_leads_from_one_snapshot_to_the_next(steps in steps()) {
+            let mut view = View::new([]);
+            let (mut slot, mut seen) = (Slot::new(view.first_update()), Snapshot::default());
+            for next in steps.iter().chain([&Step::Take]) {
+                if let Some(update) = step(&mut view, next) {
+                    slot.put(update.snapshot, update.changes);
+                }
+                if let (Step::Take, Some(update)) = (next, slot.take()) {
+                    prop_assert_eq!(&replay(&seen, &update), &update.snapshot);
+                    prop_assert_eq!(&update.snapshot, &view.snapshot());
+                    prop_assert!(update.changes.is_sorted_by(|a, b| a.id() < b.id()));
+                    seen = update.snapshot;
+                }
+                prop_assert!(slot.is_empty() || *next != Step::Take);
+            }
+        }
+
+        #[test]
+        fn merging_is_what_a_slot_does(steps in steps(), split: proptest::sample::Index) {
+            let mut view = View::new([]);
+            let updates: Vec<_> = steps.iter().filter_map(|s| step(&mut view, s)).collect();
+            prop_assume!(!updates.is_empty());
+            let merge = |updates: &[Update]| {
+                let mut updates = updates.iter().cloned();
+                let mut first = updates.next()?;
+                updates.for_each(|newer| first.merge(newer));
+                Some(first)
+            };
+            let mut slot = Slot::default();
+            updates.iter().cloned().for_each(|u| slot.put(u.snapshot, u.changes));
+            let whole = merge(&updates).unwrap();
+            prop_assert_eq!(&slot.take().unwrap(), &whole);
+            let (left, right) = updates.split_at(split.index(updates.len()));
+            if let (Some(mut left), Some(right)) = (merge(left), merge(right)) {
+                left.merge(right);
+                prop_assert_eq!(left, whole);
+            }
+        }
+
+        #[test]
+        fn a_snapshot_knows_whether_something_is_pending(steps in steps()) {
+            let mut view = View::new([]);
+            for next in &steps {
+                step(&mut view, next);
+                let snapshot = view.snapshot();
+                prop_assert_eq!(snapshot.pending(), snapshot.iter().any(|r| r.pending));
+                prop_assert_eq!(snapshot.len(), snapshot.iter().count());
+            }
+        }
+
+        #[test]
+        fn a_view_of_one_record_shows_that_record(steps in steps()) {
+            let (mut all, mut one) = (View::new([]), View::of_record(id(1), None));
+            for next in &steps {
+                step(&mut all, next);
+                step(&mut one, next);
+                let (all, one) = (all.snapshot(), one.snapshot());
+                prop_assert_eq!(all.get("1"), one.get("1"));
+                prop_assert!(one.len() <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_snapshot_does_not_change() {
+        let mut view = View::new([record(1, 0, false), record(2, 0, true)]);
+        let before = view.snapshot();
+        assert!(before.from_cache() && before.pending() && !before.catching_up());
+        assert_eq!(view.first_update().changes.len(), 2);
+        let change = view.apply(&id(2), Some(record(2, 1, false)));
+        assert_eq!(change, Some(RecordChange::Modified(record(2, 1, false))));
+        assert_eq!(view.apply(&id(2), Some(record(2, 1, false))), None, "nothing changed");
+        assert_eq!(view.apply(&id(3), None), None, "nothing to remove");
+        assert!(view.set_status(false, true));
+        assert!(!view.set_status(false, true));
+        assert_eq!(before.get("2"), Some(&record(2, 0, true)));
+        assert_eq!(format!("{before:?}"), format!("{:?}", before.clone()));
+        let after = view.snapshot();
+        assert!(!after.from_cache() && !after.pending() && after.catching_up());
+    }
+
+    #[test]
+    fn a_change_leaves_the_other_records_where_they_are() {
+        let mut view = View::new((0..100).map(|n| record(n, 0, false)));
+        let before = view.snapshot();
+        view.apply(&id(50), Some(record(50, 1, false)));
+        let after = view.snapshot();
+        let moved = before.iter().zip(after.iter()).filter(|(a, b)| !core::ptr::eq(*a, *b));
+        assert_eq!(moved.count(), 1);
+    }
+}
