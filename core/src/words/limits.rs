@@ -14,6 +14,8 @@ pub struct Limits {
     pub fields: usize,
     /// The longest name of a top-level field, in bytes. Default 256.
     pub field_name_bytes: usize,
+    /// The most messages in a `batch`. Default 4,096.
+    pub batch_messages: usize,
 }
 
 impl Default for Limits {
@@ -24,6 +26,7 @@ impl Default for Limits {
             depth: 64,
             fields: 1024,
             field_name_bytes: 256,
+            batch_messages: 4096,
         }
     }
 }

@@ -9,4 +9,5 @@ pub mod message;
 pub mod name;
 pub mod store;
 pub mod time;
+pub mod wire;
 pub mod write;

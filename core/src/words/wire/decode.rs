@@ -1,0 +1,665 @@
+//! From bytes to messages.
+
+mod field;
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+
+use serde::Deserialize;
+
+use self::field::{Fault, Field, required};
+use super::super::delta::Delta;
+use super::super::document::Document;
+use super::super::hash::{Checksum, Digest};
+use super::super::limits::Limits;
+use super::super::message::{
+    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Hello, Mode, Mutation, PageRange, Resume,
+    ServerChange, ServerMessage, SyncRecord, Token, Welcome,
+};
+use super::super::name::{
+    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+};
+use super::super::time::Timestamp;
+use super::super::write::{Change, WriteKind};
+use super::{Incoming, WireError};
+
+const CLIENT_TYPES: &str =
+    "auth, subscribe, unsubscribe, insert, update, delete, sync, ping, batch";
+
+/// The protocol that both levels' peers negotiate: 2 is level 2.
+const RESUMABLE: u64 = 2;
+
+/// Reads a frame, whose messages are read by `one`.
+pub(super) fn frame<M>(
+    frame: &[u8],
+    limits: &Limits,
+    one: fn(&Envelope<'_>, &Limits) -> Result<M, Fault>,
+) -> Result<Incoming<M>, WireError> {
+    if frame.len() > limits.frame_bytes {
+        let (bytes, max) = (frame.len(), limits.frame_bytes);
+        let text = format!("the message is {bytes} bytes long, at most {max} are allowed");
+        return Err(Fault::too_large(text).about_nothing());
+    }
+    let text = core::str::from_utf8(frame)
+        .map_err(|_| Fault::new("the message is not valid UTF-8").about_nothing())?;
+    let envelope = Envelope::read(text)?;
+    if envelope.kind != "batch" {
+        return envelope.open(limits, one).map(Incoming::One);
+    }
+    let messages = envelope
+        .fields
+        .messages
+        .list("messages", limits.batch_messages)
+        .and_then(|messages| required(messages, "messages"))
+        .map_err(|fault| envelope.error(fault))?;
+    let read = |message: Field<'_>| Envelope::read(message.json())?.open(limits, one);
+    Ok(Incoming::Batch(messages.into_iter().map(read).collect()))
+}
+
+/// What a server reads.
+pub(super) fn client(m: &Envelope<'_>, limits: &Limits) -> Result<ClientMessage, Fault> {
+    Ok(match &*m.kind {
+        "auth" => ClientMessage::Auth { token: m.token()? },
+        "subscribe" => m.subscribe()?,
+        "unsubscribe" => ClientMessage::Unsubscribe { collection: m.collection()? },
+        "sync" => ClientMessage::Sync { collection: m.collection()? },
+        "insert" => ClientMessage::Write(m.mutation(WriteKind::Insert, limits)?),
+        "update" => ClientMessage::Write(m.mutation(WriteKind::Update, limits)?),
+        "delete" => ClientMessage::Write(m.mutation(WriteKind::Delete, limits)?),
+        "ping" => ClientMessage::Ping { hello: m.hello()? },
+        other => {
+            let text =
+                format!("there is no type {:?}; a client sends {CLIENT_TYPES}", short(other));
+            return Err(Fault::new(text));
+        }
+    })
+}
+
+/// What a client reads.
+pub(super) fn server(m: &Envelope<'_>, limits: &Limits) -> Result<ServerMessage, Fault> {
+    Ok(match &*m.kind {
+        "insert" => m.change(WriteKind::Insert, limits)?,
+        "update" => m.change(WriteKind::Update, limits)?,
+        "delete" => m.change(WriteKind::Delete, limits)?,
+        "ack" => ServerMessage::Ack(m.ack(limits)?),
+        "error" => ServerMessage::Error(m.error_message(limits)?),
+        "sync" => m.sync(limits)?,
+        "synced" => m.synced()?,
+        "subscribed" => m.subscribed()?,
+        "unsubscribed" => ServerMessage::Unsubscribed { collection: m.collection()? },
+        "authenticated" => ServerMessage::Authenticated { user_id: m.user_id().unwrap_or(None) },
+        "pong" => m.pong()?,
+        other => ServerMessage::Unknown { kind: short(other).into() },
+    })
+}
+
+/// A type that we don't know, cut to a length that can be shown.
+fn short(kind: &str) -> &str {
+    kind.char_indices().nth(64).map_or(kind, |(end, _)| &kind[..end])
+}
+
+/// The fields of a message of any type.
+#[derive(Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Field<'a>,
+    #[serde(borrow)]
+    collection: Field<'a>,
+    #[serde(borrow, rename = "recordId")]
+    record_id: Field<'a>,
+    #[serde(borrow)]
+    data: Field<'a>,
+    #[serde(borrow)]
+    timestamp: Field<'a>,
+    #[serde(borrow)]
+    metadata: Field<'a>,
+    #[serde(borrow)]
+    error: Field<'a>,
+    #[serde(borrow)]
+    code: Field<'a>,
+    #[serde(borrow)]
+    token: Field<'a>,
+    #[serde(borrow)]
+    filter: Field<'a>,
+    #[serde(borrow)]
+    messages: Field<'a>,
+}
+
+/// The fields of the `metadata` of any type.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    after: Field<'a>,
+    #[serde(borrow)]
+    at: Field<'a>,
+    #[serde(borrow)]
+    base: Field<'a>,
+    #[serde(borrow)]
+    checksum: Field<'a>,
+    #[serde(borrow)]
+    client_id: Field<'a>,
+    #[serde(borrow)]
+    collection: Field<'a>,
+    #[serde(borrow)]
+    count: Field<'a>,
+    #[serde(borrow)]
+    cursor: Field<'a>,
+    #[serde(borrow)]
+    epoch: Field<'a>,
+    #[serde(borrow)]
+    filter: Field<'a>,
+    #[serde(borrow)]
+    head: Field<'a>,
+    #[serde(borrow)]
+    kind: Field<'a>,
+    #[serde(borrow)]
+    last_digest: Field<'a>,
+    #[serde(borrow)]
+    last_mutation: Field<'a>,
+    #[serde(borrow)]
+    max_batch_bytes: Field<'a>,
+    #[serde(borrow)]
+    mode: Field<'a>,
+    #[serde(borrow)]
+    mutation: Field<'a>,
+    #[serde(borrow)]
+    partial: Field<'a>,
+    #[serde(borrow)]
+    protocol: Field<'a>,
+    #[serde(borrow)]
+    reason: Field<'a>,
+    #[serde(borrow)]
+    record: Field<'a>,
+    #[serde(borrow)]
+    record_count: Field<'a>,
+    #[serde(borrow)]
+    record_id: Field<'a>,
+    #[serde(borrow)]
+    record_seq: Field<'a>,
+    #[serde(borrow)]
+    retry_after_ms: Field<'a>,
+    #[serde(borrow)]
+    seq: Field<'a>,
+    #[serde(borrow)]
+    session: Field<'a>,
+    #[serde(borrow)]
+    snapshot_seq: Field<'a>,
+    #[serde(borrow)]
+    token: Field<'a>,
+    #[serde(borrow)]
+    unset: Field<'a>,
+    #[serde(borrow)]
+    up_to: Field<'a>,
+    #[serde(borrow)]
+    updated_at: Field<'a>,
+    #[serde(borrow)]
+    user_id: Field<'a>,
+    #[serde(borrow)]
+    version: Field<'a>,
+}
+
+/// The fields of a record in a `sync`, and of the current state in a `CONFLICT`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    #[serde(borrow)]
+    id: Field<'a>,
+    #[serde(borrow)]
+    record_id: Field<'a>,
+    #[serde(borrow)]
+    data: Field<'a>,
+    #[serde(borrow)]
+    version: Field<'a>,
+    #[serde(borrow)]
+    updated_at: Field<'a>,
+    #[serde(borrow)]
+    at: Field<'a>,
+    #[serde(borrow)]
+    user_id: Field<'a>,
+    #[serde(borrow)]
+    seq: Field<'a>,
+}
+
+/// The fields of a cursor and of its `resume`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place<'a> {
+    #[serde(borrow)]
+    epoch: Field<'a>,
+    #[serde(borrow)]
+    seq: Field<'a>,
+    #[serde(borrow)]
+    snapshot_seq: Field<'a>,
+    #[serde(borrow)]
+    after: Field<'a>,
+    #[serde(borrow)]
+    resume: Field<'a>,
+}
+
+/// What is read of other objects in `data`.
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    records: Field<'a>,
+    #[serde(borrow)]
+    token: Field<'a>,
+}
+
+/// A message whose fields have been found but not yet read.
+pub(super) struct Envelope<'a> {
+    kind: Cow<'a, str>,
+    fields: Fields<'a>,
+    metadata: Metadata<'a>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(json: &'a str) -> Result<Self, WireError> {
+        let fields: Fields<'_> =
+            field::object(json, "the message").map_err(Fault::about_nothing)?;
+        let metadata = fields.metadata.object("metadata");
+        let kind = fields.kind.text("type").and_then(|kind| required(kind, "type"));
+        let mut envelope = Self { kind: Cow::Borrowed("?"), fields, metadata: Metadata::default() };
+        match (metadata, kind) {
+            (Ok(metadata), Ok(kind)) => {
+                envelope.metadata = metadata.unwrap_or_default();
+                envelope.kind = kind;
+                Ok(envelope)
+            }
+            (Ok(metadata), Err(fault)) => {
+                envelope.metadata = metadata.unwrap_or_default();
+                Err(envelope.error(fault))
+            }
+            (Err(fault), _) => Err(envelope.error(fault)),
+        }
+    }
+
+    fn open<M>(
+        &self,
+        limits: &Limits,
+        one: fn(&Self, &Limits) -> Result<M, Fault>,
+    ) -> Result<M, WireError> {
+        if self.kind == "batch" {
+            return Err(self.error(Fault::new("a `batch` can't hold another one")));
+        }
+        one(self, limits).map_err(|fault| self.error(fault))
+    }
+
+    /// The fault with all that is readable of what it is about.
+    fn error(&self, fault: Fault) -> WireError {
+        WireError {
+            mutation: self.number().unwrap_or(None),
+            collection: self.any_collection().unwrap_or(None),
+            record_id: self.any_record_id().unwrap_or(None),
+            ..fault.about_nothing()
+        }
+    }
+
+    fn collection(&self) -> Result<Collection, Fault> {
+        let name = self.fields.collection.name("collection", Collection::new)?;
+        required(name, "collection")
+    }
+
+    fn record_id(&self) -> Result<RecordId, Fault> {
+        required(self.fields.record_id.name("recordId", RecordId::new)?, "recordId")
+    }
+
+    /// The collection, where it may stand in the metadata as well.
+    fn any_collection(&self) -> Result<Option<Collection>, Fault> {
+        let field = self.fields.collection.or(self.metadata.collection);
+        field.name("collection", Collection::new)
+    }
+
+    /// The record, where it may stand in the metadata as well.
+    fn any_record_id(&self) -> Result<Option<RecordId>, Fault> {
+        self.fields.record_id.or(self.metadata.record_id).name("recordId", RecordId::new)
+    }
+
+    fn number(&self) -> Result<Option<MutationNumber>, Fault> {
+        Ok(self.metadata.mutation.number("metadata.mutation")?.map(MutationNumber))
+    }
+
+    fn user_id(&self) -> Result<Option<UserId>, Fault> {
+        self.metadata.user_id.name("metadata.userId", UserId::new)
+    }
+
+    fn seq(&self) -> Result<Option<Seq>, Fault> {
+        Ok(self.metadata.seq.number("metadata.seq")?.map(Seq))
+    }
+
+    /// The time that a server gives. One that can't be read counts as none: it is no reason to
+    /// lose what the message says.
+    fn timestamp(&self) -> Option<Timestamp> {
+        self.fields.timestamp.timestamp("timestamp").unwrap_or(None)
+    }
+
+    fn token(&self) -> Result<Token, Fault> {
+        let in_data = match self.fields.data.object::<Data<'_>>("data") {
+            Ok(Some(data)) => data.token,
+            Ok(None) | Err(_) => Field::default(),
+        };
+        let field = in_data.or(self.fields.token).or(self.metadata.token);
+        Ok(Token::new(&required(field.text("data.token")?, "data.token")?))
+    }
+
+    fn subscribe(&self) -> Result<ClientMessage, Fault> {
+        let cursor: Option<Place<'_>> = self.metadata.cursor.object("metadata.cursor")?;
+        let (cursor, resume) = match cursor {
+            Some(place) => (place.cursor()?, place.resume()?),
+            None => (None, None),
+        };
+        Ok(ClientMessage::Subscribe {
+            collection: self.collection()?,
+            cursor,
+            resume,
+            filtered: self.fields.filter.or(self.metadata.filter).is_some(),
+        })
+    }
+
+    fn mutation(&self, kind: WriteKind, limits: &Limits) -> Result<Mutation, Fault> {
+        Ok(Mutation {
+            collection: self.collection()?,
+            record_id: self.record_id()?,
+            change: self.written(kind, limits)?,
+            timestamp: self.fields.timestamp.timestamp("timestamp")?,
+            number: self.number()?,
+            base: self.metadata.base.number("metadata.base")?.map(Seq),
+        })
+    }
+
+    fn hello(&self) -> Result<Option<Hello>, Fault> {
+        let m = &self.metadata;
+        // a peer's own metadata in a plain ping is none of our business
+        if m.protocol.number("metadata.protocol").unwrap_or(None).unwrap_or(0) < RESUMABLE {
+            return Ok(None);
+        }
+        let client_id = m.client_id.name("metadata.clientId", ClientId::new)?;
+        let session = m.session.number("metadata.session")?.map(SessionNumber);
+        Ok(Some(Hello {
+            client_id: required(client_id, "metadata.clientId")?,
+            session: required(session, "metadata.session")?,
+        }))
+    }
+
+    /// What `data` and `unset` do to the record.
+    fn written(&self, kind: WriteKind, limits: &Limits) -> Result<Change, Fault> {
+        let data = |unset: &[Box<str>]| match self.fields.data.document("data", limits)? {
+            None if unset.is_empty() => Err(Fault::missing("data")),
+            None => Ok(Document::empty()),
+            Some(document) => Ok(document),
+        };
+        Ok(match kind {
+            WriteKind::Insert => Change::insert(data(&[])?),
+            WriteKind::Update => {
+                let unset = self.unset(limits)?;
+                Change::update(Delta::new(data(&unset)?, unset))
+            }
+            WriteKind::Delete => Change::delete(),
+        })
+    }
+
+    fn unset(&self, limits: &Limits) -> Result<Vec<Box<str>>, Fault> {
+        let names = self.metadata.unset.list("metadata.unset", limits.fields)?;
+        let name = |field: Field<'_>| {
+            let name = required(field.text("metadata.unset")?, "metadata.unset")?;
+            if name.len() > limits.field_name_bytes {
+                return Err(Fault::new("`metadata.unset` holds a name above the limit"));
+            }
+            Ok(name.into())
+        };
+        names.unwrap_or_default().into_iter().map(name).collect()
+    }
+
+    fn change(&self, kind: WriteKind, limits: &Limits) -> Result<ServerMessage, Fault> {
+        let seq = self.seq()?;
+        let version = self.metadata.version.number("metadata.version");
+        Ok(ServerMessage::Change {
+            collection: self.collection()?,
+            record_id: self.record_id()?,
+            change: ServerChange {
+                change: self.written(kind, limits)?,
+                seq,
+                version: beside_the_point(seq, version)?,
+                timestamp: self.timestamp(),
+                at: at(self.metadata.at, seq, limits)?,
+                user_id: beside_the_point(seq, self.user_id())?,
+            },
+            filtered: kind == WriteKind::Delete
+                && self
+                    .metadata
+                    .reason
+                    .text("reason")
+                    .is_ok_and(|r| r.as_deref() == Some("filter")),
+        })
+    }
+
+    fn ack(&self, limits: &Limits) -> Result<Ack, Fault> {
+        let version = self.metadata.version.number("metadata.version")?;
+        Ok(Ack {
+            collection: self.collection()?,
+            record_id: self.record_id()?,
+            mutation: required(self.number()?, "metadata.mutation")?,
+            seq: self.seq()?,
+            version,
+            echo: self.echo(version, limits)?,
+            timestamp: self.timestamp(),
+        })
+    }
+
+    /// What an ack out of place tells of the record.
+    fn echo(&self, version: Option<u64>, limits: &Limits) -> Result<Option<ServerChange>, Fault> {
+        let kind = match self.metadata.kind.text("metadata.kind")?.as_deref() {
+            None => return Ok(None),
+            Some("insert") => WriteKind::Insert,
+            Some("update") => WriteKind::Update,
+            Some("delete") => WriteKind::Delete,
+            Some(_) => return Err(Fault::new("`metadata.kind` is no kind of write")),
+        };
+        let seq = self.metadata.record_seq.number("metadata.recordSeq")?.map(Seq);
+        Ok(Some(ServerChange {
+            change: self.written(kind, limits)?,
+            seq,
+            version,
+            timestamp: self.metadata.updated_at.timestamp("metadata.updatedAt")?,
+            at: at(self.metadata.at, seq, limits)?,
+            user_id: self.user_id()?,
+        }))
+    }
+
+    fn error_message(&self, limits: &Limits) -> Result<ErrorMessage, Fault> {
+        // an error is for people first: what can't be read of a foreign one is left out
+        let code = self.fields.code.text("code").unwrap_or(None).unwrap_or_default();
+        let message = self.fields.error.text("error").unwrap_or(None);
+        Ok(ErrorMessage {
+            message: message.unwrap_or_else(|| code.clone()).into_owned(),
+            code: ErrorCode::parse(&code),
+            retry_after_ms: self.metadata.retry_after_ms.number("retryAfterMs").unwrap_or(None),
+            mutation: self.number()?,
+            collection: self.any_collection().unwrap_or(None),
+            record_id: self.any_record_id().unwrap_or(None),
+            current: self.current(limits)?,
+        })
+    }
+
+    /// The record's state in a `CONFLICT`.
+    fn current(&self, limits: &Limits) -> Result<Option<ServerChange>, Fault> {
+        let Some(seq) = self.seq()? else { return Ok(None) };
+        let m = &self.metadata;
+        let Some(record) = m.record.object::<Record<'_>>("metadata.record")? else {
+            return Ok(Some(ServerChange {
+                change: Change::delete(),
+                seq: Some(seq),
+                version: m.version.number("metadata.version")?,
+                timestamp: m.updated_at.timestamp("metadata.updatedAt")?,
+                at: Vec::new(),
+                user_id: self.user_id()?,
+            }));
+        };
+        let data = record.data.document("metadata.record.data", limits)?;
+        Ok(Some(ServerChange {
+            change: Change::insert(required(data, "metadata.record.data")?),
+            seq: Some(seq),
+            version: record.version.number("metadata.record.version")?,
+            timestamp: record.updated_at.timestamp("metadata.record.updatedAt")?,
+            at: at(record.at, Some(seq), limits)?,
+            user_id: record.user_id.name("metadata.record.userId", UserId::new)?,
+        }))
+    }
+
+    fn sync(&self, limits: &Limits) -> Result<ServerMessage, Fault> {
+        let data = required(self.fields.data.object::<Data<'_>>("data")?, "data")?;
+        let records = required(data.records.list("data.records", usize::MAX)?, "data.records")?;
+        let m = &self.metadata;
+        let range = match m.snapshot_seq.number("metadata.snapshotSeq")? {
+            None => None,
+            Some(seq) => Some(PageRange {
+                after: m.after.name("metadata.after", RecordId::new)?,
+                up_to: m.up_to.name("metadata.upTo", RecordId::new)?,
+                snapshot_seq: Seq(seq),
+            }),
+        };
+        Ok(ServerMessage::Sync {
+            collection: self.collection()?,
+            records: records
+                .into_iter()
+                .map(|record| sync_record(record, limits))
+                .collect::<Result<_, _>>()?,
+            range,
+        })
+    }
+
+    fn synced(&self) -> Result<ServerMessage, Fault> {
+        let m = &self.metadata;
+        let epoch = m.epoch.name("metadata.epoch", Epoch::new)?;
+        let checksum = m.checksum.parsed("metadata.checksum", Checksum::parse)?;
+        Ok(ServerMessage::Synced {
+            collection: self.collection()?,
+            cursor: Cursor {
+                epoch: required(epoch, "metadata.epoch")?,
+                seq: required(self.seq()?, "metadata.seq")?,
+            },
+            count: required(m.count.number("metadata.count")?, "metadata.count")?,
+            checksum,
+        })
+    }
+
+    fn subscribed(&self) -> Result<ServerMessage, Fault> {
+        let m = &self.metadata;
+        let head = m.head.number("metadata.head")?.map(Seq);
+        let mode = match m.mode.text("metadata.mode")?.as_deref() {
+            None => None,
+            Some("delta") => Some(Mode::Delta),
+            Some("snapshot") => Some(Mode::Snapshot),
+            Some(_) => return Err(Fault::new("`metadata.mode` is neither delta nor snapshot")),
+        };
+        let record_count = m.record_count.number("metadata.recordCount");
+        Ok(ServerMessage::Subscribed {
+            collection: self.collection()?,
+            record_count: beside_the_point(head, record_count)?,
+            head,
+            mode,
+            partial: m.partial.is_true(),
+        })
+    }
+
+    fn pong(&self) -> Result<ServerMessage, Fault> {
+        let welcome = match self.metadata.protocol.number("metadata.protocol")? {
+            None => None,
+            Some(RESUMABLE) => Some(self.welcome()?),
+            Some(other) => {
+                let text = format!("the server speaks protocol {other}, this client {RESUMABLE}");
+                return Err(Fault::new(text));
+            }
+        };
+        Ok(ServerMessage::Pong { timestamp: self.timestamp(), welcome })
+    }
+
+    fn welcome(&self) -> Result<Welcome, Fault> {
+        let m = &self.metadata;
+        let epoch = m.epoch.name("metadata.epoch", Epoch::new)?;
+        let last_mutation = m.last_mutation.number("metadata.lastMutation")?;
+        Ok(Welcome {
+            epoch: required(epoch, "metadata.epoch")?,
+            last_mutation: MutationNumber(required(last_mutation, "metadata.lastMutation")?),
+            last_digest: m.last_digest.parsed("metadata.lastDigest", Digest::parse)?,
+            user_id: self.user_id()?,
+            max_batch_bytes: m.max_batch_bytes.number("metadata.maxBatchBytes")?.unwrap_or(0),
+        })
+    }
+}
+
+impl Place<'_> {
+    fn cursor(&self) -> Result<Option<Cursor>, Fault> {
+        let epoch = self.epoch.name("metadata.cursor.epoch", Epoch::new)?;
+        let seq = self.seq.number("metadata.cursor.seq")?.map(Seq);
+        match (epoch, seq) {
+            (None, None) => Ok(None),
+            (Some(epoch), Some(seq)) => Ok(Some(Cursor { epoch, seq })),
+            (Some(_), None) => Err(Fault::missing("metadata.cursor.seq")),
+            (None, Some(_)) => Err(Fault::missing("metadata.cursor.epoch")),
+        }
+    }
+
+    fn resume(&self) -> Result<Option<Resume>, Fault> {
+        const EPOCH: &str = "metadata.cursor.resume.epoch";
+        const SEQ: &str = "metadata.cursor.resume.seq";
+        const SNAPSHOT_SEQ: &str = "metadata.cursor.resume.snapshotSeq";
+        const AFTER: &str = "metadata.cursor.resume.after";
+        let Some(resume) = self.resume.object::<Place<'_>>("metadata.cursor.resume")? else {
+            return Ok(None);
+        };
+        let epoch = required(resume.epoch.name(EPOCH, Epoch::new)?, EPOCH)?;
+        Ok(Some(match resume.snapshot_seq.number(SNAPSHOT_SEQ)?.map(Seq) {
+            None => Resume::Delta { epoch, seq: Seq(required(resume.seq.number(SEQ)?, SEQ)?) },
+            Some(snapshot_seq) => {
+                let after = required(resume.after.name(AFTER, RecordId::new)?, AFTER)?;
+                Resume::Snapshot { epoch, snapshot_seq, after }
+            }
+        }))
+    }
+}
+
+fn sync_record(field: Field<'_>, limits: &Limits) -> Result<SyncRecord, Fault> {
+    const RECORD: &str = "data.records[]";
+    let record: Record<'_> = required(field.object(RECORD)?, RECORD)?;
+    let id = record.id.or(record.record_id).name("data.records[].id", RecordId::new)?;
+    let document = record.data.document("data.records[].data", limits)?;
+    let seq = record.seq.number("data.records[].seq")?.map(Seq);
+    let updated_at = record.updated_at.timestamp("data.records[].updatedAt");
+    Ok(SyncRecord {
+        id: required(id, "data.records[].id")?,
+        document: required(document, "data.records[].data")?,
+        version: beside_the_point(seq, record.version.number("data.records[].version"))?,
+        updated_at: beside_the_point(seq, updated_at)?,
+        seq,
+    })
+}
+
+/// The fields' own timestamps, in order of the names.
+fn at(
+    field: Field<'_>,
+    seq: Option<Seq>,
+    limits: &Limits,
+) -> Result<Vec<(Box<str>, Timestamp)>, Fault> {
+    if seq.is_none() {
+        return Ok(Vec::new());
+    }
+    let times = field.document("at", limits)?.unwrap_or_else(Document::empty);
+    let time = |(name, json): (&str, &str)| {
+        let time = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
+        let time = time.and_then(Timestamp::parse);
+        Ok((name.into(), time.ok_or_else(|| Fault::new("`at` holds no timestamp"))?))
+    };
+    times.iter().map(time).collect()
+}
+
+/// What does not matter to the record's content must be right at level 2, which is where a seq is;
+/// from a plain server it is dropped where it makes no sense, so that it doesn't cost the change.
+fn beside_the_point<T>(
+    seq: Option<Seq>,
+    value: Result<Option<T>, Fault>,
+) -> Result<Option<T>, Fault> {
+    if seq.is_some() { value } else { Ok(value.unwrap_or(None)) }
+}

@@ -1,0 +1,293 @@
+//! Arbitrary messages of both directions.
+
+use core::fmt::Debug;
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use proptest::option::of as optional;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::super::delta::Delta;
+use super::super::super::document::tests::documents;
+use super::super::super::hash::{Checksum, Digest};
+use super::super::super::message::{
+    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Hello, Mode, Mutation, PageRange, Resume,
+    ServerChange, ServerMessage, SyncRecord, Token, Welcome,
+};
+use super::super::super::name::{
+    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+};
+use super::super::super::time::Timestamp;
+use super::super::super::write::{Change, WriteKind};
+
+fn names<N: Debug>(make: fn(&str) -> Option<N>) -> impl Strategy<Value = N> {
+    prop_oneof![Just("a".to_string()), "[a-z0-9-]{36}", "[^\\pC]{1,12}"]
+        .prop_filter_map("a name", move |text| make(&text))
+}
+
+fn collections() -> impl Strategy<Value = Collection> {
+    names(|text| Collection::new(text).ok())
+}
+
+fn ids() -> impl Strategy<Value = RecordId> {
+    names(|text| RecordId::new(text).ok())
+}
+
+fn users() -> impl Strategy<Value = Option<UserId>> {
+    optional(names(|text| UserId::new(text).ok()))
+}
+
+fn epochs() -> impl Strategy<Value = Epoch> {
+    names(|text| Epoch::new(text).ok())
+}
+
+fn numbers() -> impl Strategy<Value = u64> {
+    prop_oneof![0..10u64, 0..1u64 << 53, Just((1 << 53) - 1)]
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    (0..=Timestamp::MAX.0).prop_map(Timestamp)
+}
+
+fn unset_names() -> impl Strategy<Value = Vec<Box<str>>> {
+    proptest::collection::vec(prop_oneof!["[a-e]", "\\PC{1,4}"].prop_map(Into::into), 0..3)
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        documents().prop_map(Change::insert),
+        (documents(), unset_names())
+            .prop_map(|(set, unset)| Change::update(Delta::new(set, unset))),
+        Just(Change::delete()),
+    ]
+}
+
+fn server_changes() -> impl Strategy<Value = ServerChange> {
+    let at = proptest::collection::btree_map("\\PC{1,3}", times(), 0..3);
+    (changes(), numbers(), optional(numbers()), optional(times()), at, users()).prop_map(
+        |(change, seq, version, timestamp, at, user_id)| ServerChange {
+            change,
+            seq: Some(Seq(seq)),
+            version,
+            timestamp,
+            at: at.into_iter().map(|(name, time)| (name.into(), time)).collect(),
+            user_id,
+        },
+    )
+}
+
+fn cursors() -> impl Strategy<Value = Cursor> {
+    (epochs(), numbers()).prop_map(|(epoch, seq)| Cursor { epoch, seq: Seq(seq) })
+}
+
+fn resumes() -> impl Strategy<Value = Resume> {
+    prop_oneof![
+        (epochs(), numbers()).prop_map(|(epoch, seq)| Resume::Delta { epoch, seq: Seq(seq) }),
+        (epochs(), numbers(), ids()).prop_map(|(epoch, seq, after)| Resume::Snapshot {
+            epoch,
+            snapshot_seq: Seq(seq),
+            after
+        }),
+    ]
+}
+
+pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
+    let hello = (names(|text| ClientId::new(text).ok()), numbers())
+        .prop_map(|(id, session)| Hello { client_id: id, session: SessionNumber(session) });
+    prop_oneof![
+        ".*".prop_map(|token| ClientMessage::Auth { token: Token::new(&token) }),
+        (collections(), optional(cursors()), optional(resumes()), any::<bool>()).prop_map(
+            |(collection, cursor, resume, filtered)| {
+                ClientMessage::Subscribe { collection, cursor, resume, filtered }
+            }
+        ),
+        collections().prop_map(|collection| ClientMessage::Unsubscribe { collection }),
+        collections().prop_map(|collection| ClientMessage::Sync { collection }),
+        (collections(), ids(), changes(), optional(times()), numbers(), optional(numbers()))
+            .prop_map(|(collection, record_id, change, timestamp, number, base)| {
+                ClientMessage::Write(Mutation {
+                    collection,
+                    record_id,
+                    change,
+                    timestamp,
+                    number: Some(MutationNumber(number)),
+                    base: base.map(Seq),
+                })
+            }),
+        optional(hello).prop_map(|hello| ClientMessage::Ping { hello }),
+    ]
+}
+
+fn welcomes() -> impl Strategy<Value = Welcome> {
+    (epochs(), numbers(), optional(any::<u64>()), users(), numbers()).prop_map(
+        |(epoch, last_mutation, last_digest, user_id, max_batch_bytes)| Welcome {
+            epoch,
+            last_mutation: MutationNumber(last_mutation),
+            last_digest: last_digest.map(Digest),
+            user_id,
+            max_batch_bytes,
+        },
+    )
+}
+
+fn sync_messages() -> impl Strategy<Value = ServerMessage> {
+    let record = (ids(), documents(), optional(numbers()), optional(times()), optional(numbers()))
+        .prop_map(|(id, document, version, updated_at, seq)| SyncRecord {
+            id,
+            document,
+            version,
+            updated_at,
+            seq: seq.map(Seq),
+        });
+    let range = (optional(ids()), optional(ids()), numbers())
+        .prop_map(|(after, up_to, seq)| PageRange { after, up_to, snapshot_seq: Seq(seq) });
+    let records = proptest::collection::vec(record, 0..4);
+    (collections(), records, optional(range))
+        .prop_map(|(collection, records, range)| ServerMessage::Sync { collection, records, range })
+}
+
+fn acks() -> impl Strategy<Value = Ack> {
+    let subject = (collections(), ids(), numbers());
+    let echo = optional(server_changes());
+    (subject, optional(numbers()), optional(numbers()), echo, optional(times())).prop_map(
+        |((collection, record_id, mutation), seq, version, echo, timestamp)| Ack {
+            collection,
+            record_id,
+            mutation: MutationNumber(mutation),
+            seq: seq.map(Seq),
+            version,
+            // both are the version that the record has, so the wire carries one
+            echo: echo.map(|echo| ServerChange { version, ..echo }),
+            timestamp,
+        },
+    )
+}
+
+fn error_messages() -> impl Strategy<Value = ErrorMessage> {
+    let subject = (optional(numbers()), optional(collections()), optional(ids()));
+    let current = server_changes().prop_filter_map("a state", |change| match change.change.kind {
+        WriteKind::Insert => Some(change),
+        WriteKind::Update => None,
+        WriteKind::Delete => Some(ServerChange { at: Vec::new(), ..change }),
+    });
+    let code = prop_oneof![Just("CONFLICT"), Just("SERVER_ERROR"), Just("ODD")];
+    (code, ".*", optional(numbers()), subject, optional(current)).prop_map(
+        |(code, message, retry_after_ms, (mutation, collection, record_id), current)| {
+            ErrorMessage {
+                code: ErrorCode::parse(code),
+                message,
+                retry_after_ms,
+                mutation: mutation.map(MutationNumber),
+                collection,
+                record_id,
+                current,
+            }
+        },
+    )
+}
+
+pub(super) fn server_messages() -> impl Strategy<Value = ServerMessage> {
+    let mode = prop_oneof![Just(None), Just(Some(Mode::Delta)), Just(Some(Mode::Snapshot))];
+    prop_oneof![
+        users().prop_map(|user_id| ServerMessage::Authenticated { user_id }),
+        (collections(), optional(numbers()), optional(numbers()), mode, any::<bool>()).prop_map(
+            |(collection, record_count, head, mode, partial)| {
+                let head = head.map(Seq);
+                ServerMessage::Subscribed { collection, record_count, head, mode, partial }
+            }
+        ),
+        collections().prop_map(|collection| ServerMessage::Unsubscribed { collection }),
+        (collections(), ids(), server_changes(), any::<bool>()).prop_map(
+            |(collection, record_id, change, filtered)| {
+                let filtered = filtered && change.change == Change::delete();
+                ServerMessage::Change { collection, record_id, change, filtered }
+            }
+        ),
+        sync_messages(),
+        (collections(), cursors(), numbers(), optional(any::<u64>())).prop_map(
+            |(collection, cursor, count, checksum)| {
+                let checksum = checksum.map(Checksum);
+                ServerMessage::Synced { collection, cursor, count, checksum }
+            }
+        ),
+        acks().prop_map(ServerMessage::Ack),
+        error_messages().prop_map(ServerMessage::Error),
+        (optional(times()), optional(welcomes()))
+            .prop_map(|(timestamp, welcome)| ServerMessage::Pong { timestamp, welcome }),
+        "[a-z]{0,8}x".prop_map(|kind| ServerMessage::Unknown { kind }),
+    ]
+}
+
+/// Text that looks like a frame, with any JSON in the places of its fields.
+pub(super) fn near_frames() -> impl Strategy<Value = String> {
+    let kind = select(
+        &[
+            "insert",
+            "update",
+            "ack",
+            "error",
+            "sync",
+            "ping",
+            "subscribe",
+            "synced",
+            "pong",
+            "batch",
+            "auth",
+        ][..],
+    );
+    let value = select(
+        &[
+            "1",
+            "-1",
+            "1e99",
+            "null",
+            "\"a\"",
+            "\"\"",
+            "[]",
+            "{}",
+            "[[]]",
+            "{\"seq\":1,\"epoch\":\"a\"}",
+            "\"\\ud800\"",
+            "{\"records\":[{\"id\":\"a\",\"data\":{}},1]}",
+            "[{\"type\":\"ping\"},2]",
+        ][..],
+    );
+    let name = select(
+        &[
+            "collection",
+            "recordId",
+            "data",
+            "messages",
+            "timestamp",
+            "error",
+            "code",
+            "mutation",
+            "seq",
+            "protocol",
+            "cursor",
+            "unset",
+            "at",
+            "record",
+            "kind",
+            "snapshotSeq",
+            "epoch",
+        ][..],
+    );
+    let fields = || proptest::collection::btree_map(name.clone(), value.clone(), 0..8);
+    (kind, fields(), fields()).prop_map(|(kind, fields, metadata)| {
+        let join = |fields: alloc::collections::BTreeMap<&str, &str>| {
+            let fields = fields.iter().map(|(name, value)| format!("\"{name}\":{value}"));
+            fields.collect::<Vec<_>>().join(",")
+        };
+        let metadata = format!("{{{}}}", join(metadata));
+        format!(
+            "{{\"type\":\"{kind}\",\"metadata\":{metadata},\"x\":0{}{}}}",
+            if fields.is_empty() { "" } else { "," },
+            join(fields)
+        )
+    })
+}
