@@ -200,6 +200,7 @@ const NESTED: Limits = Limits {
     depth: 127,
     fields: usize::MAX,
     field_name_bytes: usize::MAX,
+    batch_messages: 0,
 };
 
 fn merge_arrays(field: &FieldStates<'_>) -> Option<String> {
