@@ -88,6 +88,22 @@ impl Snapshot {
         self.pending > 0
     }
 
+    /// What turns an older snapshot into this one, in order of the ids. Reads both in full: for
+    /// those who were not told the changes.
+    #[must_use]
+    pub fn changes_since(&self, older: &Self) -> Vec<RecordChange> {
+        let of_new = |new: &Record| match older.get(&new.id) {
+            None => Some(RecordChange::Added(new.clone())),
+            Some(old) if old != new => Some(RecordChange::Modified(new.clone())),
+            Some(_) => None,
+        };
+        let gone = older.iter().filter(|old| self.get(&old.id).is_none());
+        let mut changes: Vec<_> = self.iter().filter_map(of_new).collect();
+        changes.extend(gone.map(|old| RecordChange::Removed(old.id.clone())));
+        changes.sort_unstable_by(|a, b| a.id().cmp(b.id()));
+        changes
+    }
+
     /// Sets or removes a record.
     fn put(&mut self, id: &RecordId, record: Option<Record>) {
         let was_pending = self.get(id).is_some_and(|old| old.pending);
@@ -392,6 +408,10 @@ mod tests {
                 if let (Step::Take, Some(update)) = (next, slot.take()) {
                     prop_assert_eq!(&replay(&seen, &update), &update.snapshot);
                     prop_assert_eq!(&update.snapshot, &view.snapshot());
+                    let all = update.snapshot.changes_since(&seen);
+                    prop_assert!(all.iter().all(|change| update.changes.contains(change)));
+                    let all = Update { changes: all, ..update.clone() };
+                    prop_assert_eq!(&replay(&seen, &all), &update.snapshot);
                     prop_assert!(update.changes.is_sorted_by(|a, b| a.id() < b.id()));
                     seen = update.snapshot;
                 }
