@@ -2,4 +2,5 @@
 
 pub mod conflict;
 pub mod merge;
+pub mod row;
 pub mod view;

@@ -7,6 +7,7 @@ pub mod hash;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod random;
 pub mod store;
 pub mod time;
 pub mod wire;

@@ -240,6 +240,22 @@ impl<'a> Overlay<'a> {
         Self { below, changed: alloc::collections::BTreeMap::new() }
     }
 
+    /// Lays a row over what is there.
+    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.changed.insert(key.into(), Some(value.into()));
+    }
+
+    /// Hides a row.
+    pub fn delete(&mut self, key: impl Into<Bytes>) {
+        self.changed.insert(key.into(), None);
+    }
+
+    /// Whether nothing was laid over.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        self.changed.is_empty()
+    }
+
     /// Lays the changes of a batch over what is there.
     pub fn apply(&mut self, batch: &Batch) {
         for op in batch.ops() {

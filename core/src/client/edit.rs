@@ -1,0 +1,199 @@
+//! One step's changes to the store: read through, and committed as one batch at its end.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::event::{Event, EventKind};
+use super::interface::ViewAction;
+use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
+use crate::rules::view::Record;
+use crate::words::name::{Collection, Position, RecordId};
+use crate::words::store::{Batch, Overlay, Rows, Scan, StoreError};
+
+pub(super) struct Edit<'a> {
+    rows: Overlay<'a>,
+    keys: Keys,
+    pub(super) views: Vec<ViewAction>,
+    pub(super) events: Vec<Event>,
+    /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:
+    /// then nothing is sent before this step is durable.
+    pub(super) gates: bool,
+    /// Whether the app or the protocol waits for this step to be durable.
+    pub(super) flush: bool,
+}
+
+impl<'a> Edit<'a> {
+    pub(super) fn new(store: &'a dyn Rows, keys: Keys) -> Self {
+        let (views, events) = (Vec::new(), Vec::new());
+        Self { rows: Overlay::new(store), keys, views, events, gates: false, flush: false }
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    pub(super) fn error(&mut self, message: impl Into<alloc::string::String>) {
+        self.event(Event::remote(EventKind::Error { message: message.into() }));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_unchanged()
+    }
+
+    pub(super) fn into_batch(self) -> Batch {
+        self.rows.into_batch()
+    }
+
+    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.rows.put(key, value);
+    }
+
+    pub(super) fn delete(&mut self, key: Vec<u8>) {
+        self.rows.delete(key);
+    }
+
+    pub(super) fn put_stream(&mut self, collection: &Collection, row: &StreamRow) {
+        self.put(self.keys.stream(collection), row.encode());
+    }
+
+    pub(super) fn row(&self, collection: &Collection, id: &str) -> Result<Option<Row>, StoreError> {
+        self.rows.get(&self.keys.row(collection, id))?.map(Row::decode).transpose()
+    }
+
+    /// Stores a record's row where it differs from the one before, and says what to show.
+    pub(super) fn put_row(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+        before: Option<&Row>,
+        row: &Row,
+    ) {
+        let key = self.keys.row(collection, id);
+        if row.is_void() {
+            self.delete(key);
+        } else {
+            self.put(key, row.encode());
+        }
+        let was_parked = before.and_then(Row::parked).is_some();
+        match (was_parked, row.parked().is_some()) {
+            (false, true) => self.put(self.keys.parked(collection, id), Vec::new()),
+            (true, false) => self.delete(self.keys.parked(collection, id)),
+            (true, true) | (false, false) => {}
+        }
+        let record = shown(id, row);
+        if before.and_then(|before| shown(id, before)) != record {
+            let (collection, record_id) = (collection.clone(), id.clone());
+            self.views.push(ViewAction::Record { collection, record_id, record });
+        }
+    }
+
+    /// The entries of the outbox that a record has, in their order.
+    pub(super) fn entries_of(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Vec<(Position, Entry)>, StoreError> {
+        let mut positions = Vec::new();
+        let (from, to) = self.keys.pending_of(collection, id);
+        self.rows.scan(&from, &to, &mut |key, _| {
+            positions.push(position_of(key)?);
+            Ok(Scan::Next)
+        })?;
+        let entry = |position| Ok((position, self.entry(position)?));
+        positions.into_iter().map(entry).collect()
+    }
+
+    pub(super) fn place(&self, position: Position) -> Result<Option<Place>, StoreError> {
+        self.rows.get(&self.keys.entry(position))?.map(Place::decode).transpose()
+    }
+
+    /// The entry at a position that has to have one.
+    pub(super) fn entry(&self, position: Position) -> Result<Entry, StoreError> {
+        match self.place(position)? {
+            Some(Place::Entry(entry)) => Ok(entry),
+            Some(Place::Hollow { .. }) | None => {
+                Err(StoreError::damaged(alloc::format!("write {position} is missing in the store")))
+            }
+        }
+    }
+
+    /// Shows the places of the outbox from a position on, as long as `visit` wants to go on.
+    pub(super) fn places(
+        &self,
+        from: Position,
+        visit: &mut dyn FnMut(Position, Place) -> Result<Scan, StoreError>,
+    ) -> Result<(), StoreError> {
+        let (from, to) = self.keys.entries(from);
+        self.rows.scan(&from, &to, &mut |key, value| visit(position_of(key)?, Place::decode(value)?))
+    }
+
+    pub(super) fn put_entry(&mut self, position: Position, entry: &Entry, new: bool) {
+        if new {
+            let key = self.keys.pending(&entry.collection, &entry.record_id, position);
+            self.put(key, Vec::new());
+        }
+        self.put(self.keys.entry(position), Place::Entry(entry.clone()).encode());
+    }
+
+    pub(super) fn drop_entry(&mut self, position: Position, entry: &Entry) {
+        self.delete(self.keys.pending(&entry.collection, &entry.record_id, position));
+        self.delete(self.keys.entry(position));
+    }
+
+    /// Leaves only the number and the digest of an entry.
+    pub(super) fn hollow_entry(&mut self, position: Position, entry: &Entry, hollow: &Place) {
+        self.delete(self.keys.pending(&entry.collection, &entry.record_id, position));
+        self.put(self.keys.entry(position), hollow.encode());
+    }
+
+    pub(super) fn drop_place(&mut self, position: Position) {
+        self.delete(self.keys.entry(position));
+    }
+
+    /// All records with a change that waits beside their base.
+    pub(super) fn parked(&self) -> Result<Vec<(Collection, RecordId)>, StoreError> {
+        let mut records = Vec::new();
+        let (from, to) = self.keys.all_parked();
+        self.rows.scan(&from, &to, &mut |key, _| {
+            records.push(record_of(key)?);
+            Ok(Scan::Next)
+        })?;
+        Ok(records)
+    }
+
+    /// The ids of the records that a key range of a collection holds.
+    pub(super) fn ids(
+        &self,
+        collection: &Collection,
+        after: Option<&RecordId>,
+        up_to: Option<&RecordId>,
+    ) -> Result<Vec<RecordId>, StoreError> {
+        let mut ids = Vec::new();
+        let (from, to) = self.keys.rows(collection, after, up_to);
+        self.rows.scan(&from, &to, &mut |key, _| {
+            ids.push(record_of(key)?.1);
+            Ok(Scan::Next)
+        })?;
+        Ok(ids)
+    }
+
+    pub(super) fn put_rejected(&mut self, rejected: &Rejected) {
+        self.put(self.keys.rejected(rejected.write), rejected.encode());
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.rows.get(key)
+    }
+}
+
+/// What the watchers show of a row.
+pub(crate) fn shown(id: &RecordId, row: &Row) -> Option<Record> {
+    Some(Record {
+        id: id.clone(),
+        document: row.view()?.clone(),
+        version: row.version,
+        updated_at: row.seen_at(),
+        pending: row.pending.is_some(),
+    })
+}

@@ -1,0 +1,207 @@
+//! What the app is told: events as they happen, and the status at any time.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::words::hash::Checksum;
+use crate::words::message::{Cursor, ErrorCode, Level};
+use crate::words::name::{ClientId, Collection, Position, RecordId};
+
+/// How a change or an error came.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Over the WebSocket.
+    WebSocket,
+}
+
+/// Something that happened, with the collection and the record that it is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The transport it came by; `None` for what happened on this side.
+    pub transport: Option<Transport>,
+    /// The collection.
+    pub collection: Option<Collection>,
+    /// The record.
+    pub record_id: Option<RecordId>,
+}
+
+impl Event {
+    pub(crate) fn local(kind: EventKind) -> Self {
+        Self { kind, transport: None, collection: None, record_id: None }
+    }
+
+    pub(crate) fn remote(kind: EventKind) -> Self {
+        Self { transport: Some(Transport::WebSocket), ..Self::local(kind) }
+    }
+
+    pub(crate) fn on(self, collection: &Collection) -> Self {
+        Self { collection: Some(collection.clone()), ..self }
+    }
+
+    pub(crate) fn of(self, collection: &Collection, id: &RecordId) -> Self {
+        Self { record_id: Some(id.clone()), ..self.on(collection) }
+    }
+}
+
+/// The kinds of events.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A collection begins to catch up.
+    SyncStarted,
+    /// A collection has caught up, and what it holds was verified.
+    SyncCompleted,
+    /// A collection could not be subscribed.
+    SyncFailed {
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// A write waits in the outbox.
+    OperationQueued {
+        /// The write.
+        write: Position,
+    },
+    /// The server has taken a write.
+    OperationSynced {
+        /// The write.
+        write: Position,
+    },
+    /// The server has refused a write for good: it is in the list of rejected writes, and the
+    /// record is as if it had not been made.
+    OperationFailed {
+        /// The write.
+        write: Position,
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people.
+        message: String,
+        /// Later writes to the record that were rejected with it.
+        with: Vec<Position>,
+        /// Later writes to the record that stay in the outbox.
+        kept: Vec<Position>,
+    },
+    /// A pending write and a remote change touch the same field.
+    ConflictDetected,
+    /// The strategy has decided a conflict.
+    ConflictResolved {
+        /// The write that carries the outcome to the server; `None` where the server's state
+        /// already is the outcome.
+        write: Option<Position>,
+        /// The writes that the outcome replaces.
+        merged: Vec<Position>,
+    },
+    /// The server came within reach, or went out of it.
+    ConnectivityChanged {
+        /// Whether it is in reach.
+        online: bool,
+    },
+    /// The WebSocket is up and the server has answered the hello.
+    RealtimeConnected,
+    /// The WebSocket is down.
+    RealtimeDisconnected {
+        /// Why.
+        reason: String,
+    },
+    /// Another writer's insert has arrived.
+    RealtimeInsert,
+    /// Another writer's update has arrived.
+    RealtimeUpdate,
+    /// Another writer's delete has arrived.
+    RealtimeDelete,
+    /// A page of a snapshot has arrived.
+    RealtimeSync,
+    /// The server wants a token, or a fresh one: give it with `set_token`. Nothing is lost
+    /// meanwhile.
+    TokenNeeded {
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// A write finds no end: the server keeps failing on it or keeps reporting conflicts. It is
+    /// tried again ever more slowly; the app may reject it.
+    WriteStalled {
+        /// The write.
+        write: Position,
+        /// What the server said last.
+        code: ErrorCode,
+    },
+    /// What the replica holds of a collection is not what the server holds. It takes a snapshot.
+    ChecksumMismatch,
+    /// The server has lost changes that it had confirmed, as after the restore of a backup.
+    ServerLostChanges,
+    /// This replica turned out to be an old or a second copy: it goes on under an id of its own,
+    /// and sends its pending writes again.
+    ReplicaCopied {
+        /// The new id.
+        client_id: ClientId,
+        /// The writes that may already have been applied under the old id.
+        sent_again: Vec<Position>,
+    },
+    /// Something went wrong; the replica goes on.
+    Error {
+        /// What.
+        message: String,
+    },
+}
+
+/// The state of the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ConnectionState {
+    /// There is none, and none is wanted.
+    #[default]
+    Disconnected,
+    /// The first try is under way.
+    Connecting,
+    /// The server has answered.
+    Connected,
+    /// The connection was lost or could not be made; it is tried again.
+    Reconnecting,
+    /// It is not tried again before the app does something: a token is wanted, the tries are used
+    /// up, or the store has failed.
+    Error,
+}
+
+/// What is known of one collection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CollectionStatus {
+    /// Whether changes come as they are made.
+    pub live: bool,
+    /// Whether a catch-up is under way.
+    pub catching_up: bool,
+    /// Up to where everything is known.
+    pub cursor: Option<Cursor>,
+    /// How many records the server has, as far as it told.
+    pub count: u64,
+    /// Their checksum.
+    pub checksum: Checksum,
+}
+
+/// How a replica is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// The state of the connection.
+    pub connection: ConnectionState,
+    /// The level that the connection speaks; `None` without one.
+    pub level: Option<Level>,
+    /// The replica's id.
+    pub client_id: ClientId,
+    /// How many writes wait in the outbox.
+    pub pending_writes: usize,
+    /// How many writes are in the list of rejected ones.
+    pub rejected_writes: usize,
+    /// The collections that are in use or were.
+    pub collections: BTreeMap<Collection, CollectionStatus>,
+    /// How far the server's clock is ahead of this one, in milliseconds, as of the last hello.
+    pub clock_offset_ms: i64,
+    /// Frames that were ignored because their type is unknown or their time was over.
+    pub ignored_frames: u64,
+    /// Why the machine has stopped, where its store has failed.
+    pub halted: Option<String>,
+}

@@ -1,0 +1,294 @@
+//! What goes into the client machine and what comes out of it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::event::Event;
+use crate::rules::conflict::ConflictStrategy;
+use crate::rules::view::Record;
+use crate::words::document::DocumentError;
+use crate::words::limits::Limits;
+use crate::words::message::Token;
+use crate::words::name::{Collection, CommitNumber, ConnId, Position, RecordId};
+use crate::words::store::{Batch, StoreError};
+
+/// How a client behaves. Every duration is a monotonic one.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Whose data this is. Every user of a store has an identity, an outbox and rows of their own;
+    /// the others' wait. Any text; the empty one is a user like the others.
+    pub user: String,
+    /// The token for the server.
+    pub token: Option<Token>,
+    /// The collections that are subscribed from the start.
+    pub collections: Vec<Collection>,
+    /// Who wins where a pending write and a remote change meet.
+    pub conflict_strategy: ConflictStrategy,
+    /// What the server may send and the app may write.
+    pub limits: Limits,
+    /// The base of the backoff: the first try to reconnect comes within this time, the next
+    /// within twice of it, and so on. Default 1 s.
+    pub reconnect_delay: Duration,
+    /// The longest backoff. Default 60 s.
+    pub max_reconnect_delay: Duration,
+    /// How many tries in a row may fail before the client gives up; `None`: it never does.
+    pub max_reconnect_attempts: Option<u32>,
+    /// How long a connection may take to come up. Default 15 s.
+    pub connect_timeout: Duration,
+    /// How long the answer to the hello may take. Default 15 s.
+    pub hello_timeout: Duration,
+    /// After how much silence in either direction a ping goes out. Default 30 s.
+    pub ping_interval: Duration,
+    /// How long the answer to a ping may take. Default 15 s.
+    pub ping_timeout: Duration,
+    /// How long a verdict may take on a connection that is otherwise alive. Default 60 s.
+    pub verdict_timeout: Duration,
+    /// How long writes wait for their collection to catch up. Default 2 s.
+    pub catch_up_patience: Duration,
+    /// How many writes may be without a verdict. Default 256.
+    pub window: usize,
+    /// How many bytes of writes may be without a verdict. Default 1 MiB; one write always may.
+    pub window_bytes: usize,
+    /// How many writes may wait in the outbox. Default 1,000,000.
+    pub max_pending_writes: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            user: String::new(),
+            token: None,
+            collections: Vec::new(),
+            conflict_strategy: ConflictStrategy::default(),
+            limits: Limits::default(),
+            reconnect_delay: Duration::from_secs(1),
+            max_reconnect_delay: Duration::from_secs(60),
+            max_reconnect_attempts: None,
+            connect_timeout: Duration::from_secs(15),
+            hello_timeout: Duration::from_secs(15),
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(15),
+            verdict_timeout: Duration::from_secs(60),
+            catch_up_patience: Duration::from_secs(2),
+            window: 256,
+            window_bytes: 1 << 20,
+            max_pending_writes: 1_000_000,
+        }
+    }
+}
+
+/// Why a connection ended, or did not come up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Disconnect {
+    /// The server answered the upgrade with this HTTP status, and perhaps said how long to wait.
+    Refused {
+        /// The status.
+        status: u16,
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// Anything else, in words.
+    Lost(String),
+}
+
+/// What the world says.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection that was asked for is up.
+    Connected {
+        /// Which one.
+        conn: ConnId,
+    },
+    /// A text frame has come.
+    Frame {
+        /// On which connection.
+        conn: ConnId,
+        /// The whole frame.
+        frame: &'a [u8],
+    },
+    /// A WebSocket pong has come.
+    Heard {
+        /// On which connection.
+        conn: ConnId,
+    },
+    /// A connection has ended or could not be made. Said once for each.
+    Disconnected {
+        /// Which one.
+        conn: ConnId,
+        /// Why.
+        why: Disconnect,
+    },
+    /// Every commit up to this one is durable.
+    Durable {
+        /// The last such commit.
+        up_to: CommitNumber,
+    },
+    /// A commit or a flush has failed. The machine stops.
+    StoreFailed {
+        /// How.
+        error: StoreError,
+    },
+    /// The time of [`deadline`](super::Client::deadline) has come.
+    Timeout,
+}
+
+/// What the machine wants done. To be done in order, waiting for none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// For the store.
+    Store(StoreAction),
+    /// For the network.
+    Net(NetAction),
+    /// For the watchers.
+    View(ViewAction),
+    /// For the app.
+    Event(Event),
+    /// For whoever waits for [`synced`](super::Client::synced).
+    Synced(SyncId),
+}
+
+/// Where a machine puts its actions.
+pub type Actions = Vec<Action>;
+
+/// What the store is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StoreAction {
+    /// Make this batch visible to every later read.
+    Commit {
+        /// Its number.
+        number: CommitNumber,
+        /// The changes.
+        batch: Batch,
+    },
+    /// Start to make every commit up to this one durable.
+    Flush {
+        /// The last such commit.
+        up_to: CommitNumber,
+    },
+}
+
+/// What the network is to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NetAction {
+    /// Open a connection, and report how that went.
+    Connect {
+        /// Its id from now on.
+        conn: ConnId,
+        /// The token to send along.
+        token: Option<Token>,
+    },
+    /// Send a text frame.
+    Send {
+        /// On which connection.
+        conn: ConnId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// Send a WebSocket ping.
+    Ping {
+        /// On which connection.
+        conn: ConnId,
+    },
+    /// Close a connection. It is no longer of interest: nothing that it says is listened to.
+    Close {
+        /// Which one.
+        conn: ConnId,
+    },
+}
+
+/// What the watchers are to show.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ViewAction {
+    /// A record is to be shown like this, or no longer.
+    Record {
+        /// Its collection.
+        collection: Collection,
+        /// Its id.
+        record_id: RecordId,
+        /// What to show.
+        record: Option<Record>,
+    },
+    /// What is known of a collection has another standing.
+    Status {
+        /// The collection.
+        collection: Collection,
+        /// Whether the server has not yet confirmed what is shown.
+        from_cache: bool,
+        /// Whether a catch-up is under way.
+        catching_up: bool,
+    },
+}
+
+/// Why [`deadline`](super::Client::deadline) is when it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Timer {
+    /// Try to connect again.
+    Reconnect,
+    /// The connection takes too long to come up.
+    Connect,
+    /// The answer to the hello takes too long.
+    Hello,
+    /// There was silence for so long that a ping is due.
+    Ping,
+    /// The answer to the ping takes too long.
+    PingTimeout,
+    /// A verdict takes too long.
+    Verdict,
+    /// Writes have waited long enough for their collection to catch up.
+    Patience,
+    /// A write that the server could not take is tried again.
+    Retry,
+    /// A collection that could not be verified or subscribed is tried again.
+    Resubscribe,
+}
+
+/// A call of [`synced`](super::Client::synced), to be told from others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SyncId(pub u64);
+
+/// What became of a write of the app's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Written {
+    /// The commit that holds the write: when it is durable, the write is saved.
+    pub commit: CommitNumber,
+    /// The write's id in events; `None` where nothing changed. A write that joins one that waits
+    /// for the same record has the other's id.
+    pub write: Option<Position>,
+}
+
+/// A call that can't be carried out.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// An update of a record that does not exist here.
+    #[error("there is no record {record_id} in {collection}; save it first")]
+    NoSuchRecord {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
+    },
+    /// The record would break one of the limits.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// The outbox is full.
+    #[error(
+        "{max} writes already wait for the server; connect, or raise max_pending_writes"
+    )]
+    OutboxFull {
+        /// The limit.
+        max: usize,
+    },
+    /// There is no rejected write with this id.
+    #[error("there is no rejected write {0}")]
+    NoSuchRejected(Position),
+    /// There is no write with this id at the head of the outbox.
+    #[error("write {0} is not stalled, so it can't be rejected by hand")]
+    NotStalled(Position),
+    /// The store has failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,580 @@
+//! What a replica keeps, and how it is laid out in the rows of its store.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `0x00` user | the user's slot |
+//! | `0x01` slot `i` | [`Identity`] |
+//! | `0x01` slot `c` collection | [`StreamRow`] |
+//! | `0x01` slot `d` collection `0x00` record | [`Row`] |
+//! | `0x01` slot `k` collection `0x00` record | empty: the record has a parked change |
+//! | `0x01` slot `o` position | [`Place`]: the outbox |
+//! | `0x01` slot `p` collection `0x00` record `0x00` position | empty: which entries a record has |
+//! | `0x01` slot `r` position | [`Rejected`] |
+//!
+//! Names hold no control characters, so `0x00` ends one. Slots and positions are big endian.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_u64};
+use crate::words::delta::Delta;
+use crate::words::document::Document;
+use crate::words::hash::{Checksum, Digest};
+use crate::words::message::{Cursor, ErrorCode, Resume};
+use crate::words::name::{
+    ClientId, Collection, Epoch, MutationNumber, Position, RecordId, Seq, SessionNumber,
+};
+use crate::words::store::StoreError;
+use crate::words::time::Timestamp;
+use crate::words::write::{Change, WriteKind};
+
+/// The keys of one user's rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Keys {
+    slot: u32,
+}
+
+impl Keys {
+    pub(crate) fn new(slot: u32) -> Self {
+        Self { slot }
+    }
+
+    /// The row that says which slot a user has.
+    pub(crate) fn user(name: &str) -> Vec<u8> {
+        let mut key = Vec::with_capacity(name.len() + 1);
+        key.push(0);
+        key.extend_from_slice(name.as_bytes());
+        key
+    }
+
+    /// The range of all [`Keys::user`] rows.
+    pub(crate) fn users() -> (Vec<u8>, Vec<u8>) {
+        (Vec::from([0]), Vec::from([1]))
+    }
+
+    pub(crate) fn identity(self) -> Vec<u8> {
+        self.tagged(b'i', 0)
+    }
+
+    pub(crate) fn stream(self, collection: &Collection) -> Vec<u8> {
+        let mut key = self.tagged(b'c', collection.len());
+        key.extend_from_slice(collection.as_bytes());
+        key
+    }
+
+    /// The range of all [`Keys::stream`] rows.
+    pub(crate) fn streams(self) -> (Vec<u8>, Vec<u8>) {
+        self.all(b'c')
+    }
+
+    pub(crate) fn row(self, collection: &Collection, id: &str) -> Vec<u8> {
+        self.record(b'd', collection, id)
+    }
+
+    /// The range of a collection's rows behind `after` and up to `up_to`, open where `None`.
+    pub(crate) fn rows(
+        self,
+        collection: &Collection,
+        after: Option<&RecordId>,
+        up_to: Option<&RecordId>,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let from = after.map_or_else(|| self.row(collection, ""), |id| self.behind(collection, id));
+        let to = up_to.map_or_else(|| self.end_of(collection), |id| self.behind(collection, id));
+        (from, to)
+    }
+
+    pub(crate) fn entry(self, position: Position) -> Vec<u8> {
+        let mut key = self.tagged(b'o', 8);
+        key.extend_from_slice(&position.0.to_be_bytes());
+        key
+    }
+
+    /// The range of the outbox from a position on.
+    pub(crate) fn entries(self, from: Position) -> (Vec<u8>, Vec<u8>) {
+        (self.entry(from), self.all(b'o').1)
+    }
+
+    pub(crate) fn pending(self, collection: &Collection, id: &str, position: Position) -> Vec<u8> {
+        let mut key = self.record(b'p', collection, id);
+        key.push(0);
+        key.extend_from_slice(&position.0.to_be_bytes());
+        key
+    }
+
+    /// The range of one record's [`Keys::pending`] rows.
+    pub(crate) fn pending_of(self, collection: &Collection, id: &str) -> (Vec<u8>, Vec<u8>) {
+        let mut from = self.record(b'p', collection, id);
+        let mut to = from.clone();
+        from.push(0);
+        to.push(1);
+        (from, to)
+    }
+
+    pub(crate) fn parked(self, collection: &Collection, id: &str) -> Vec<u8> {
+        self.record(b'k', collection, id)
+    }
+
+    /// The range of all [`Keys::parked`] rows.
+    pub(crate) fn all_parked(self) -> (Vec<u8>, Vec<u8>) {
+        self.all(b'k')
+    }
+
+    pub(crate) fn rejected(self, position: Position) -> Vec<u8> {
+        let mut key = self.tagged(b'r', 8);
+        key.extend_from_slice(&position.0.to_be_bytes());
+        key
+    }
+
+    /// The range of all [`Keys::rejected`] rows.
+    pub(crate) fn all_rejected(self) -> (Vec<u8>, Vec<u8>) {
+        self.all(b'r')
+    }
+
+    fn tagged(self, tag: u8, room: usize) -> Vec<u8> {
+        let mut key = Vec::with_capacity(6 + room);
+        key.push(1);
+        key.extend_from_slice(&self.slot.to_be_bytes());
+        key.push(tag);
+        key
+    }
+
+    fn all(self, tag: u8) -> (Vec<u8>, Vec<u8>) {
+        (self.tagged(tag, 0), self.tagged(tag + 1, 0))
+    }
+
+    fn record(self, tag: u8, collection: &Collection, id: &str) -> Vec<u8> {
+        let mut key = self.tagged(tag, collection.len() + id.len() + 10);
+        key.extend_from_slice(collection.as_bytes());
+        key.push(0);
+        key.extend_from_slice(id.as_bytes());
+        key
+    }
+
+    fn behind(self, collection: &Collection, id: &RecordId) -> Vec<u8> {
+        let mut key = self.row(collection, id);
+        key.push(0);
+        key
+    }
+
+    fn end_of(self, collection: &Collection) -> Vec<u8> {
+        let mut key = self.tagged(b'd', collection.len() + 1);
+        key.extend_from_slice(collection.as_bytes());
+        key.push(1);
+        key
+    }
+}
+
+/// The collection and record that a `d` or `k` key names.
+pub(crate) fn record_of(key: &[u8]) -> Result<(Collection, RecordId), StoreError> {
+    let damaged = || StoreError::damaged("a stored key names no record");
+    let names = core::str::from_utf8(key.get(6..).ok_or_else(damaged)?).map_err(|_| damaged())?;
+    let (collection, id) = names.split_once('\0').ok_or_else(damaged)?;
+    let collection = Collection::new(collection).map_err(|_| damaged())?;
+    Ok((collection, RecordId::new(id).map_err(|_| damaged())?))
+}
+
+/// The collection that a `c` key names.
+pub(crate) fn collection_of(key: &[u8]) -> Result<Collection, StoreError> {
+    key.get(6..)
+        .and_then(|name| core::str::from_utf8(name).ok())
+        .and_then(|name| Collection::new(name).ok())
+        .ok_or_else(|| StoreError::damaged("a stored key names no collection"))
+}
+
+/// The position at the end of an `o`, `p` or `r` key.
+pub(crate) fn position_of(key: &[u8]) -> Result<Position, StoreError> {
+    let bytes = key.last_chunk().ok_or_else(|| StoreError::damaged("a stored key is cut short"))?;
+    Ok(Position(u64::from_be_bytes(*bytes)))
+}
+
+/// Who a replica is to the server, and how far the server has taken its writes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Identity {
+    pub(crate) client_id: ClientId,
+    /// The largest session that was ever offered.
+    pub(crate) session: SessionNumber,
+    /// The number up to which every write is known to be applied.
+    pub(crate) confirmed: MutationNumber,
+    /// The digest of the write with that number, as sent.
+    pub(crate) digest: Option<Digest>,
+    /// No entry has had this position or a later one.
+    pub(crate) next_position: Position,
+}
+
+impl Identity {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        put_bytes(&mut out, self.client_id.as_bytes());
+        put_u64(&mut out, self.session.0);
+        put_u64(&mut out, self.confirmed.0);
+        out.push(u8::from(self.digest.is_some()));
+        if let Some(digest) = self.digest {
+            put_u64(&mut out, digest.0);
+        }
+        put_u64(&mut out, self.next_position.0);
+        out
+    }
+
+    pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
+        let mut row = Reader::new(row);
+        let identity = Self {
+            client_id: row.str(|text| ClientId::new(text).ok())?,
+            session: SessionNumber(row.u64()?),
+            confirmed: MutationNumber(row.u64()?),
+            digest: if row.flag()? { Some(Digest(row.u64()?)) } else { None },
+            next_position: Position(row.u64()?),
+        };
+        row.end()?;
+        Ok(identity)
+    }
+}
+
+/// Where a replica stands in a collection's stream, and what it holds of the collection.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct StreamRow {
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) resume: Option<Resume>,
+    /// Rises with every snapshot that begins: what was learnt in an earlier generation says
+    /// nothing about the server's present seqs.
+    pub(crate) generation: u64,
+    /// How many records the server has, as far as it told.
+    pub(crate) count: u64,
+    /// Their checksum.
+    pub(crate) checksum: Checksum,
+}
+
+impl StreamRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(80);
+        out.push(u8::from(self.cursor.is_some()));
+        if let Some(Cursor { epoch, seq }) = &self.cursor {
+            put_bytes(&mut out, epoch.as_bytes());
+            put_u64(&mut out, seq.0);
+        }
+        match &self.resume {
+            None => out.push(0),
+            Some(Resume::Delta { epoch, seq }) => {
+                out.push(1);
+                put_bytes(&mut out, epoch.as_bytes());
+                put_u64(&mut out, seq.0);
+            }
+            Some(Resume::Snapshot { epoch, snapshot_seq, after }) => {
+                out.push(2);
+                put_bytes(&mut out, epoch.as_bytes());
+                put_u64(&mut out, snapshot_seq.0);
+                put_bytes(&mut out, after.as_bytes());
+            }
+        }
+        put_u64(&mut out, self.generation);
+        put_u64(&mut out, self.count);
+        put_u64(&mut out, self.checksum.0);
+        out
+    }
+
+    pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
+        let mut row = Reader::new(row);
+        let cursor = if row.flag()? {
+            Some(Cursor { epoch: epoch(&mut row)?, seq: Seq(row.u64()?) })
+        } else {
+            None
+        };
+        let resume = match row.byte()? {
+            0 => None,
+            1 => Some(Resume::Delta { epoch: epoch(&mut row)?, seq: Seq(row.u64()?) }),
+            2 => Some(Resume::Snapshot {
+                epoch: epoch(&mut row)?,
+                snapshot_seq: Seq(row.u64()?),
+                after: row.str(|text| RecordId::new(text).ok())?,
+            }),
+            _ => return Err(StoreError::damaged("a stored place in a catch-up is of no kind")),
+        };
+        let stream = Self {
+            cursor,
+            resume,
+            generation: row.u64()?,
+            count: row.u64()?,
+            checksum: Checksum(row.u64()?),
+        };
+        row.end()?;
+        Ok(stream)
+    }
+}
+
+/// A record as a replica keeps it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Row {
+    /// The latest server state that is known, with this replica's confirmed writes folded in.
+    pub(crate) server: Option<Document>,
+    /// The seq up to which that state is known.
+    pub(crate) seq: Seq,
+    /// The generation of the stream in which the seq was learnt.
+    pub(crate) generation: u64,
+    pub(crate) version: u64,
+    pub(crate) updated_at: Timestamp,
+    /// What the record's pending writes make of it.
+    pub(crate) pending: Option<Pending>,
+}
+
+/// The part of a row that exists while the outbox has entries for it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Pending {
+    /// What the app sees: the base with the pending writes made.
+    pub(crate) view: Option<Document>,
+    /// When the latest of the pending writes was made.
+    pub(crate) written_at: Timestamp,
+    /// The state that the writes stand on, where the server's has moved on from it; else they
+    /// stand on the server's.
+    pub(crate) parked: Option<Parked>,
+}
+
+/// The state beneath frozen writes, kept while a newer one waits beside it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Parked {
+    pub(crate) base: Option<Document>,
+    /// The seq up to which that state was known.
+    pub(crate) seq: Seq,
+    /// When the fields that changed since were written, sorted by name.
+    pub(crate) at: Vec<(Box<str>, Timestamp)>,
+}
+
+impl Row {
+    /// What the app sees.
+    pub(crate) fn view(&self) -> Option<&Document> {
+        match &self.pending {
+            Some(pending) => pending.view.as_ref(),
+            None => self.server.as_ref(),
+        }
+    }
+
+    /// The state that the pending writes stand on.
+    pub(crate) fn base(&self) -> Option<&Document> {
+        match self.parked() {
+            Some(parked) => parked.base.as_ref(),
+            None => self.server.as_ref(),
+        }
+    }
+
+    pub(crate) fn parked(&self) -> Option<&Parked> {
+        self.pending.as_ref()?.parked.as_ref()
+    }
+
+    /// The latest time that whoever writes this record now has seen on it.
+    pub(crate) fn seen_at(&self) -> Timestamp {
+        let local = self.pending.as_ref().map(|pending| pending.written_at);
+        local.map_or(self.updated_at, |local| local.max(self.updated_at))
+    }
+
+    /// Whether nothing is left that is worth a row.
+    pub(crate) fn is_void(&self) -> bool {
+        self.server.is_none() && self.pending.is_none()
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let size = self.server.as_ref().map_or(0, Document::size);
+        let mut out = Vec::with_capacity(size + 32);
+        put_document(&mut out, self.server.as_ref());
+        put_u64(&mut out, self.seq.0);
+        put_u64(&mut out, self.generation);
+        put_u64(&mut out, self.version);
+        put_i64(&mut out, self.updated_at.0);
+        out.push(u8::from(self.pending.is_some()));
+        if let Some(pending) = &self.pending {
+            pending.put(&mut out);
+        }
+        out
+    }
+
+    pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
+        let mut row = Reader::new(row);
+        let record = Self {
+            server: document(&mut row)?,
+            seq: Seq(row.u64()?),
+            generation: row.u64()?,
+            version: row.u64()?,
+            updated_at: Timestamp(row.i64()?),
+            pending: if row.flag()? { Some(Pending::take(&mut row)?) } else { None },
+        };
+        row.end()?;
+        Ok(record)
+    }
+}
+
+impl Pending {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_document(out, self.view.as_ref());
+        put_i64(out, self.written_at.0);
+        out.push(u8::from(self.parked.is_some()));
+        if let Some(parked) = &self.parked {
+            put_document(out, parked.base.as_ref());
+            put_u64(out, parked.seq.0);
+            put_u64(out, parked.at.len() as u64);
+            for (name, at) in &parked.at {
+                put_bytes(out, name.as_bytes());
+                put_i64(out, at.0);
+            }
+        }
+    }
+
+    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+        let view = document(row)?;
+        let written_at = Timestamp(row.i64()?);
+        let parked = if row.flag()? { Some(Parked::take(row)?) } else { None };
+        Ok(Self { view, written_at, parked })
+    }
+}
+
+impl Parked {
+    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+        let base = document(row)?;
+        let seq = Seq(row.u64()?);
+        let count = row.u64()?;
+        let mut at = Vec::new();
+        for _ in 0..count {
+            let name = row.str(|text| Some(text.into()))?;
+            at.push((name, Timestamp(row.i64()?)));
+        }
+        Ok(Self { base, seq, at })
+    }
+}
+
+/// A write that waits in the outbox.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Entry {
+    pub(crate) collection: Collection,
+    pub(crate) record_id: RecordId,
+    pub(crate) change: Change,
+    pub(crate) written_at: Timestamp,
+}
+
+impl Entry {
+    pub(crate) fn digest(&self) -> Digest {
+        let Self { collection, record_id, change, written_at } = self;
+        Digest::of(change.kind, collection, record_id, &change.delta, *written_at)
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.collection.as_bytes());
+        put_bytes(out, self.record_id.as_bytes());
+        out.push(self.change.kind as u8);
+        put_bytes(out, self.change.delta.set.as_row());
+        put_u64(out, self.change.delta.unset.len() as u64);
+        for name in &self.change.delta.unset {
+            put_bytes(out, name.as_bytes());
+        }
+        put_i64(out, self.written_at.0);
+    }
+
+    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+        let collection = row.str(|text| Collection::new(text).ok())?;
+        let record_id = row.str(|text| RecordId::new(text).ok())?;
+        let kind = WriteKind::from_byte(row.byte()?)
+            .ok_or_else(|| StoreError::damaged("a stored write is of no kind"))?;
+        let set = Document::from_row(row.bytes()?)?;
+        let count = row.u64()?;
+        let mut unset = Vec::new();
+        for _ in 0..count {
+            unset.push(row.str(|text| Some(text.into()))?);
+        }
+        let written_at = Timestamp(row.i64()?);
+        let change = Change { kind, delta: Delta { set, unset } };
+        Ok(Self { collection, record_id, change, written_at })
+    }
+}
+
+/// A place of the outbox.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Place {
+    /// A write without a verdict.
+    Entry(Entry),
+    /// A write that was acknowledged before one in front of it: all that is left is its number
+    /// and its digest.
+    Hollow {
+        /// The number under which it was applied.
+        number: MutationNumber,
+        /// What was applied.
+        digest: Digest,
+    },
+}
+
+impl Place {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Entry(entry) => {
+                out.push(0);
+                entry.put(&mut out);
+            }
+            Self::Hollow { number, digest } => {
+                out.push(1);
+                put_u64(&mut out, number.0);
+                put_u64(&mut out, digest.0);
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
+        let mut row = Reader::new(row);
+        let place = if row.flag()? {
+            Self::Hollow { number: MutationNumber(row.u64()?), digest: Digest(row.u64()?) }
+        } else {
+            Self::Entry(Entry::take(&mut row)?)
+        };
+        row.end()?;
+        Ok(place)
+    }
+}
+
+/// A write that was refused for good.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Rejected {
+    /// The write's id, as the call that made the write gave it.
+    pub write: Position,
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// What was to be done to it.
+    pub change: Change,
+    /// When the app made the write.
+    pub written_at: Timestamp,
+    /// Why it was refused, for programs.
+    pub code: ErrorCode,
+    /// Why it was refused, for people.
+    pub message: String,
+}
+
+impl Rejected {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Self { collection, record_id, change, written_at, .. } = self.clone();
+        let mut out = Vec::new();
+        Entry { collection, record_id, change, written_at }.put(&mut out);
+        put_bytes(&mut out, self.code.as_str().as_bytes());
+        put_bytes(&mut out, self.message.as_bytes());
+        out
+    }
+
+    pub(crate) fn decode(write: Position, row: Bytes) -> Result<Self, StoreError> {
+        let mut row = Reader::new(row);
+        let Entry { collection, record_id, change, written_at } = Entry::take(&mut row)?;
+        let code = row.str(|text| Some(ErrorCode::parse(text)))?;
+        let message = row.str(|text| Some(text.to_string()))?;
+        row.end()?;
+        Ok(Self { write, collection, record_id, change, written_at, code, message })
+    }
+}
+
+fn put_document(out: &mut Vec<u8>, document: Option<&Document>) {
+    put_option(out, document.map(Document::as_row));
+}
+
+fn document(row: &mut Reader) -> Result<Option<Document>, StoreError> {
+    row.option()?.map(Document::from_row).transpose()
+}
+
+fn epoch(row: &mut Reader) -> Result<Epoch, StoreError> {
+    row.str(|text| Epoch::new(text).ok())
+}
