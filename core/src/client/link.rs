@@ -1,0 +1,117 @@
+//! The connection: when it is made, how it is kept alive, when it is given up.
+
+use core::time::Duration;
+
+use crate::words::name::ConnId;
+use crate::words::random::Random;
+use crate::words::time::Mono;
+
+use super::interface::{ClientConfig, Timer};
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum LinkState {
+    /// None is wanted: the app said so, or has not asked for one yet.
+    Off,
+    /// The next try comes at this time.
+    Waiting { until: Mono },
+    /// Asked for, and not up yet.
+    Connecting { since: Mono },
+    /// Up; the hello is answered next.
+    Greeting { since: Mono, hello_sent: bool },
+    /// The hello was answered.
+    Ready { since: Mono },
+    /// Not tried again before the app does something.
+    Failed,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Link {
+    pub(super) state: LinkState,
+    /// The connection that counts; earlier ones are not listened to.
+    pub(super) conn: ConnId,
+    /// How many tries have failed since a connection last proved itself.
+    pub(super) attempts: u32,
+    pub(super) heard_at: Mono,
+    pub(super) sent_at: Mono,
+    pub(super) ping_sent: Option<Mono>,
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self {
+            state: LinkState::Off,
+            conn: ConnId(0),
+            attempts: 0,
+            heard_at: Mono(0),
+            sent_at: Mono(0),
+            ping_sent: None,
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state, LinkState::Greeting { .. } | LinkState::Ready { .. })
+    }
+
+    pub(super) fn ready_since(&self) -> Option<Mono> {
+        match self.state {
+            LinkState::Ready { since } => Some(since),
+            LinkState::Off
+            | LinkState::Waiting { .. }
+            | LinkState::Connecting { .. }
+            | LinkState::Greeting { .. }
+            | LinkState::Failed => None,
+        }
+    }
+
+    /// Whether something of this connection is of interest.
+    pub(super) fn listens_to(&self, conn: ConnId) -> bool {
+        conn == self.conn
+            && match self.state {
+                LinkState::Connecting { .. }
+                | LinkState::Greeting { .. }
+                | LinkState::Ready { .. } => true,
+                LinkState::Off | LinkState::Waiting { .. } | LinkState::Failed => false,
+            }
+    }
+
+    pub(super) fn heard(&mut self, now: Mono) {
+        self.heard_at = now;
+        self.ping_sent = None;
+    }
+
+    /// The next try, or none where the tries are used up: exponential backoff with full jitter
+    /// (M. Brooker, "Exponential Backoff and Jitter", 2015).
+    pub(super) fn back_off(
+        &mut self,
+        now: Mono,
+        config: &ClientConfig,
+        random: &mut Random,
+        at_least: Duration,
+    ) {
+        if config.max_reconnect_attempts.is_some_and(|max| self.attempts >= max) {
+            self.state = LinkState::Failed;
+            return;
+        }
+        let factor = 1u32.checked_shl(self.attempts).unwrap_or(u32::MAX);
+        let limit = config.reconnect_delay.saturating_mul(factor).min(config.max_reconnect_delay);
+        self.attempts += 1;
+        self.state = LinkState::Waiting { until: now + at_least + random.below(limit) };
+    }
+
+    pub(super) fn deadline(&self, config: &ClientConfig) -> Option<(Mono, Timer)> {
+        match self.state {
+            LinkState::Off | LinkState::Failed => None,
+            LinkState::Waiting { until } => Some((until, Timer::Reconnect)),
+            LinkState::Connecting { since } => {
+                Some((since + config.connect_timeout, Timer::Connect))
+            }
+            LinkState::Greeting { since, .. } => Some((since + config.hello_timeout, Timer::Hello)),
+            LinkState::Ready { .. } => Some(match self.ping_sent {
+                Some(at) => (at + config.ping_timeout, Timer::PingTimeout),
+                None => {
+                    (self.heard_at.min(self.sent_at) + config.ping_interval, Timer::Ping)
+                }
+            }),
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Records with and without pending writes: how server states and verdicts fold into them.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind};
+use super::machine::Client;
+use super::stream::Stream;
+use crate::rules::conflict::Conflict;
+use crate::rules::row::{Entry, Parked, Row, StreamRow};
+use crate::words::document::Document;
+use crate::words::message::ServerChange;
+use crate::words::name::{Collection, Position, RecordId, Seq};
+use crate::words::store::StoreError;
+use crate::words::time::Timestamp;
+use crate::words::write::Change;
+
+/// How the server's taking of a write became known.
+pub(super) enum Taken<'a> {
+    /// In its place in the live stream.
+    InPlace { seq: Seq, version: Option<u64> },
+    /// Out of place, with every field that changed above the write's base.
+    Echoed(&'a ServerChange),
+    /// Without any word on the record's state.
+    Bare,
+}
+
+impl Client {
+    /// The seq of the server state on which a record's pending writes stand.
+    pub(super) fn base_of(&self, collection: &Collection, row: Option<&Row>) -> Seq {
+        match row.and_then(Row::parked) {
+            Some(parked) => parked.seq,
+            None => self.known(collection, row),
+        }
+    }
+
+    /// The seq up to which a record's server state is known.
+    fn known(&self, collection: &Collection, row: Option<&Row>) -> Seq {
+        let Some(stream) = self.streams.get(collection) else { return Seq(0) };
+        let learnt = learnt(&stream.row, row);
+        // a cursor of a stream with gaps vouches only for what is held
+        let vouched = !stream.partial || row.is_some_and(|row| row.server.is_some());
+        if vouched { learnt.max(stream.reached()) } else { learnt }
+    }
+
+    /// Takes in what the server says of a record. Says whether it was news.
+    pub(super) fn learn(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        news: &ServerChange,
+    ) -> Result<bool, StoreError> {
+        let before = edit.row(collection, id)?;
+        let stream = self.stream(collection);
+        let seq = news.seq.unwrap_or_default();
+        if seq <= learnt(&stream.row, before.as_ref()) {
+            return Ok(false);
+        }
+        let mut row = before.clone().unwrap_or_default();
+        self.park(collection, &mut row);
+        self.take_state(collection, id, &mut row, news, seq);
+        self.settle(edit, collection, id, &mut row)?;
+        edit.put_row(collection, id, before.as_ref(), &row);
+        Ok(true)
+    }
+
+    /// Takes in the state that a CONFLICT carries, unless the stream has shown a newer one.
+    pub(super) fn learn_conflict(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        current: &ServerChange,
+    ) -> Result<(), StoreError> {
+        let before = edit.row(collection, id)?;
+        let stream = self.stream(collection);
+        let seq = current.seq.unwrap_or_default();
+        let live = stream.phase == super::stream::Phase::Live;
+        let unknown = seq == Seq(0) && !live;
+        let mut row = before.clone().unwrap_or_default();
+        if unknown || seq >= learnt(&stream.row, before.as_ref()) {
+            self.park(collection, &mut row);
+            self.take_state(collection, id, &mut row, current, seq);
+        }
+        self.settle(edit, collection, id, &mut row)?;
+        edit.put_row(collection, id, before.as_ref(), &row);
+        Ok(())
+    }
+
+    /// A snapshot's page lacks a record that lies in its range.
+    pub(super) fn learn_absence(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        snapshot_seq: Seq,
+    ) -> Result<(), StoreError> {
+        let Some(before) = edit.row(collection, id)? else { return Ok(()) };
+        // learnt after the snapshot began: the changes that follow it will tell
+        if before.server.is_none()
+            || learnt(&self.stream(collection).row, Some(&before)) > snapshot_seq
+        {
+            return Ok(());
+        }
+        let mut row = before.clone();
+        self.park(collection, &mut row);
+        let stream = self.stream(collection);
+        set_server(&mut stream.row, id, &mut row, None, snapshot_seq);
+        self.settle(edit, collection, id, &mut row)?;
+        edit.put_row(collection, id, Some(&before), &row);
+        Ok(())
+    }
+
+    /// The record is out of this user's sight, which is no change of it.
+    pub(super) fn lose_sight(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<(), StoreError> {
+        let Some(before) = edit.row(collection, id)? else { return Ok(()) };
+        let mut row = before.clone();
+        let stream = self.stream(collection);
+        set_server(&mut stream.row, id, &mut row, None, Seq(0));
+        edit.put_row(collection, id, Some(&before), &row);
+        Ok(())
+    }
+
+    /// Folds a write that the server has taken into its record, at once into the base, so that
+    /// the view never loses it.
+    pub(super) fn fold(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        taken: &Taken<'_>,
+    ) -> Result<(), StoreError> {
+        let Entry { collection, record_id: id, change, .. } = entry;
+        let before = edit.row(collection, id)?;
+        let mut row = before.clone().unwrap_or_default();
+        let base = change.apply(row.base());
+        let known = self.known(collection, before.as_ref());
+        let stream = self.stream(collection);
+        match taken {
+            Taken::InPlace { seq, version } => {
+                let server = change.apply(row.server.as_ref());
+                set_server(&mut stream.row, id, &mut row, server, *seq);
+                row.version = version.unwrap_or(row.version + 1);
+                row.updated_at = row.updated_at.max(entry.written_at);
+            }
+            Taken::Echoed(news) => {
+                let seq = news.seq.unwrap_or_default();
+                if seq >= learnt(&stream.row, before.as_ref()) {
+                    self.take_state(collection, id, &mut row, news, seq);
+                }
+            }
+            Taken::Bare => {
+                let server = change.apply(row.server.as_ref());
+                keep_seq(&mut stream.row, id, &mut row, server);
+            }
+        }
+        self.fold_base(&mut row, base, known);
+        self.settle(edit, collection, id, &mut row)?;
+        edit.put_row(collection, id, before.as_ref(), &row);
+        edit.event(Event::remote(EventKind::OperationSynced { write: position }).of(collection, id));
+        Ok(())
+    }
+
+    /// Lets a record follow its pending writes after some of them are gone or free again.
+    pub(super) fn resettle(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<(), StoreError> {
+        let Some(before) = edit.row(collection, id)? else { return Ok(()) };
+        let mut row = before.clone();
+        self.settle(edit, collection, id, &mut row)?;
+        edit.put_row(collection, id, Some(&before), &row);
+        Ok(())
+    }
+
+    /// Settles every record whose writes are no longer frozen.
+    pub(super) fn settle_parked(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        for (collection, id) in edit.parked()? {
+            self.resettle(edit, &collection, &id)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the state beneath pending writes, before the server's moves on from it.
+    fn park(&self, collection: &Collection, row: &mut Row) {
+        let seq = self.known(collection, Some(row));
+        let base = row.server.clone();
+        if let Some(pending) = &mut row.pending
+            && pending.parked.is_none()
+        {
+            pending.parked = Some(Parked { base, seq, at: Vec::new() });
+        }
+    }
+
+    /// The base after a confirmed write; where the server's state differs from it, others have
+    /// changed the record meanwhile.
+    fn fold_base(&self, row: &mut Row, base: Option<Document>, known: Seq) {
+        let server_differs = row.server != base;
+        let Some(pending) = &mut row.pending else { return };
+        match &mut pending.parked {
+            Some(parked) => parked.base = base,
+            None if server_differs => {
+                pending.parked = Some(Parked { base, seq: known, at: Vec::new() });
+            }
+            None => {}
+        }
+    }
+
+    fn take_state(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+        row: &mut Row,
+        news: &ServerChange,
+        seq: Seq,
+    ) {
+        let server = news.change.apply(row.server.as_ref());
+        let stream = self.stream(collection);
+        set_server(&mut stream.row, id, row, server, seq);
+        row.version = news.version.unwrap_or(row.version + 1);
+        let written_at = news.timestamp.unwrap_or(row.updated_at);
+        row.updated_at = written_at;
+        if let Some(parked) = row.pending.as_mut().and_then(|pending| pending.parked.as_mut()) {
+            let times = news.change.delta.fields().map(|(name, _)| {
+                let own = news.at.iter().find(|(field, _)| **field == *name);
+                (name.into(), own.map_or(written_at, |(_, at)| *at))
+            });
+            merge_times(&mut parked.at, times);
+        }
+    }
+
+    /// Brings a record's pending writes onto its server state, once none of them is frozen: writes
+    /// that a remote change does not meet are re-based, others are decided by the strategy.
+    fn settle(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        row: &mut Row,
+    ) -> Result<(), StoreError> {
+        if row.pending.is_none() {
+            return Ok(());
+        }
+        let entries = edit.entries_of(collection, id)?;
+        let Some((first, _)) = entries.first() else {
+            row.pending = None;
+            return Ok(());
+        };
+        let frozen = *first < self.outbox.frozen_until;
+        let Some(pending) = &mut row.pending else { return Ok(()) };
+        if frozen && pending.parked.is_some() {
+            return Ok(());
+        }
+        let parked = pending.parked.take();
+        let remote =
+            parked.as_ref().and_then(|old| Change::between(old.base.as_ref(), row.server.as_ref()));
+        if let (Some(parked), Some(remote)) = (parked, remote)
+            && entries.iter().any(|(_, entry)| entry.change.meets(&remote))
+        {
+            self.resolve(edit, collection, id, row, &parked, &entries);
+            return Ok(());
+        }
+        pending.view = entries
+            .iter()
+            .fold(row.server.clone(), |state, (_, entry)| entry.change.apply(state.as_ref()));
+        pending.written_at = latest(&entries);
+        Ok(())
+    }
+
+    /// Lets the strategy decide, and collapses the record's pending writes into one that brings
+    /// the outcome to the server.
+    fn resolve(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        row: &mut Row,
+        parked: &Parked,
+        entries: &[(Position, Entry)],
+    ) {
+        let local_at = latest(entries);
+        let conflict = Conflict {
+            collection,
+            record_id: id,
+            base: parked.base.as_ref(),
+            local: row.view(),
+            remote: row.server.as_ref(),
+            local_at,
+            remote_at: row.updated_at,
+            local_field_at: &local_times(entries, local_at),
+            remote_field_at: &parked.at,
+        };
+        let merged = self.config.conflict_strategy.resolve(&conflict);
+        let outcome = Change::between(row.server.as_ref(), merged.as_ref());
+        edit.gates = true;
+        edit.flush = true;
+        for (position, entry) in entries {
+            edit.drop_entry(*position, entry);
+            self.outbox.forget(*position);
+        }
+        let first = entries.first().map(|(position, _)| *position);
+        let write = first.filter(|_| outcome.is_some());
+        if let (Some(position), Some(change)) = (write, outcome) {
+            let written_at = local_at.max(row.updated_at);
+            let (collection, record_id) = (collection.clone(), id.clone());
+            edit.put_entry(position, &Entry { collection, record_id, change, written_at }, true);
+            self.outbox.len += 1;
+        }
+        row.pending = write.map(|_| crate::rules::row::Pending {
+            view: merged,
+            written_at: local_at.max(row.updated_at),
+            parked: None,
+        });
+        let merged = entries.iter().map(|(position, _)| *position).collect();
+        edit.event(Event::remote(EventKind::ConflictDetected).of(collection, id));
+        edit.event(Event::local(EventKind::ConflictResolved { write, merged }).of(collection, id));
+    }
+
+    pub(super) fn stream(&mut self, collection: &Collection) -> &mut Stream {
+        self.streams.entry(collection.clone()).or_default()
+    }
+}
+
+/// The seq at which a record's state was last learnt, as far as that still means something.
+fn learnt(stream: &StreamRow, row: Option<&Row>) -> Seq {
+    row.filter(|row| row.generation == stream.generation).map_or(Seq(0), |row| row.seq)
+}
+
+/// Sets the server state of a record, and keeps the collection's count and checksum in step.
+fn set_server(
+    stream: &mut StreamRow,
+    id: &RecordId,
+    row: &mut Row,
+    server: Option<Document>,
+    seq: Seq,
+) {
+    if let Some(old) = &row.server {
+        stream.count = stream.count.saturating_sub(1);
+        stream.checksum.remove(id, row.seq, old);
+    }
+    row.server = server;
+    row.seq = seq;
+    row.generation = stream.generation;
+    if let Some(new) = &row.server {
+        stream.count += 1;
+        stream.checksum.add(id, row.seq, new);
+    }
+}
+
+/// Sets the server state of a record without knowing its seq.
+fn keep_seq(stream: &mut StreamRow, id: &RecordId, row: &mut Row, server: Option<Document>) {
+    let (seq, generation) = (row.seq, row.generation);
+    set_server(stream, id, row, server, seq);
+    row.generation = generation;
+}
+
+fn latest(entries: &[(Position, Entry)]) -> Timestamp {
+    entries.iter().map(|(_, entry)| entry.written_at).max().unwrap_or_default()
+}
+
+/// When each field was last written here, where that was not at `latest`.
+fn local_times(entries: &[(Position, Entry)], latest: Timestamp) -> Vec<(Box<str>, Timestamp)> {
+    let mut times = Vec::new();
+    for (_, entry) in entries {
+        let fields = entry.change.delta.fields();
+        merge_times(&mut times, fields.map(|(name, _)| (name.into(), entry.written_at)));
+    }
+    times.retain(|(_, at)| *at != latest);
+    times
+}
+
+fn merge_times(
+    known: &mut Vec<(Box<str>, Timestamp)>,
+    times: impl Iterator<Item = (Box<str>, Timestamp)>,
+) {
+    for (name, at) in times {
+        match known.binary_search_by(|(field, _)| field.cmp(&name)) {
+            Ok(i) => known[i].1 = at,
+            Err(i) => known.insert(i, (name, at)),
+        }
+    }
+}
