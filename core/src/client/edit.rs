@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::event::{Event, EventKind};
-use super::interface::ViewAction;
+use super::interface::{NetAction, SyncId, ViewAction};
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::name::{Collection, Position, RecordId};
@@ -16,6 +16,10 @@ pub(super) struct Edit<'a> {
     keys: Keys,
     pub(super) views: Vec<ViewAction>,
     pub(super) events: Vec<Event>,
+    pub(super) net: Vec<NetAction>,
+    pub(super) synced: Vec<SyncId>,
+    /// The last entry of the outbox, where this step wrote it.
+    pub(super) written: Option<Position>,
     /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:
     /// then nothing is sent before this step is durable.
     pub(super) gates: bool,
@@ -25,8 +29,17 @@ pub(super) struct Edit<'a> {
 
 impl<'a> Edit<'a> {
     pub(super) fn new(store: &'a dyn Rows, keys: Keys) -> Self {
-        let (views, events) = (Vec::new(), Vec::new());
-        Self { rows: Overlay::new(store), keys, views, events, gates: false, flush: false }
+        Self {
+            rows: Overlay::new(store),
+            keys,
+            views: Vec::new(),
+            events: Vec::new(),
+            net: Vec::new(),
+            synced: Vec::new(),
+            written: None,
+            gates: false,
+            flush: false,
+        }
     }
 
     pub(super) fn event(&mut self, event: Event) {
@@ -125,7 +138,8 @@ impl<'a> Edit<'a> {
         visit: &mut dyn FnMut(Position, Place) -> Result<Scan, StoreError>,
     ) -> Result<(), StoreError> {
         let (from, to) = self.keys.entries(from);
-        self.rows.scan(&from, &to, &mut |key, value| visit(position_of(key)?, Place::decode(value)?))
+        self.rows
+            .scan(&from, &to, &mut |key, value| visit(position_of(key)?, Place::decode(value)?))
     }
 
     pub(super) fn put_entry(&mut self, position: Position, entry: &Entry, new: bool) {

@@ -275,9 +275,7 @@ pub enum Misuse {
     #[error(transparent)]
     Document(#[from] DocumentError),
     /// The outbox is full.
-    #[error(
-        "{max} writes already wait for the server; connect, or raise max_pending_writes"
-    )]
+    #[error("{max} writes already wait for the server; connect, or raise max_pending_writes")]
     OutboxFull {
         /// The limit.
         max: usize,

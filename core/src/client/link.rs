@@ -108,9 +108,7 @@ impl Link {
             LinkState::Greeting { since, .. } => Some((since + config.hello_timeout, Timer::Hello)),
             LinkState::Ready { .. } => Some(match self.ping_sent {
                 Some(at) => (at + config.ping_timeout, Timer::PingTimeout),
-                None => {
-                    (self.heard_at.min(self.sent_at) + config.ping_interval, Timer::Ping)
-                }
+                None => (self.heard_at.min(self.sent_at) + config.ping_interval, Timer::Ping),
             }),
         }
     }

@@ -37,6 +37,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// The outbox as it was found in a store: everything in it may have been sent.
+    pub(super) fn found(len: usize, next: Position) -> Self {
+        Self { len, next, frozen_until: next, durable_until: next, ..Self::default() }
+    }
+
     pub(super) fn bytes_in_flight(&self) -> usize {
         self.in_flight.iter().filter(|sent| !sent.hollow).map(|sent| sent.bytes).sum()
     }

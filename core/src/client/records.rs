@@ -164,7 +164,9 @@ impl Client {
         self.fold_base(&mut row, base, known);
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, before.as_ref(), &row);
-        edit.event(Event::remote(EventKind::OperationSynced { write: position }).of(collection, id));
+        edit.event(
+            Event::remote(EventKind::OperationSynced { write: position }).of(collection, id),
+        );
         Ok(())
     }
 

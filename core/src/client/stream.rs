@@ -1,7 +1,8 @@
 //! One collection's stream, as the client sees it.
 
 use crate::rules::row::StreamRow;
-use crate::words::name::Seq;
+use crate::words::message::{PageRange, Resume};
+use crate::words::name::{Epoch, Seq};
 use crate::words::time::Mono;
 
 /// Where a subscription stands on this connection.
@@ -57,5 +58,37 @@ impl Stream {
         self.row.generation += 1;
         self.row.cursor = None;
         self.row.resume = None;
+    }
+
+    /// The server has said which epoch it is in: what was learnt in another one waits for the
+    /// server's word, and where there is no place to go on from, nothing is known.
+    pub(super) fn greet(&mut self, now: &Epoch) {
+        let resume = self.row.resume.as_ref().map(|resume| match resume {
+            Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. } => epoch,
+        });
+        match self.row.cursor.as_ref().map(|cursor| &cursor.epoch).or(resume) {
+            Some(epoch) => self.trusted = epoch == now,
+            None => {
+                self.begin_generation();
+                self.trusted = true;
+            }
+        }
+    }
+
+    /// A page of a snapshot goes on where the last one ended, or begins a new run.
+    pub(super) fn continue_snapshot(&mut self, range: &PageRange) -> Result<(), &'static str> {
+        match (&self.row.resume, &range.after) {
+            (None | Some(Resume::Delta { .. }), None) => Ok(()),
+            (Some(Resume::Snapshot { .. }), None) => {
+                self.begin_generation();
+                Ok(())
+            }
+            (Some(Resume::Snapshot { snapshot_seq, after: covered, .. }), Some(after))
+                if covered == after && *snapshot_seq == range.snapshot_seq =>
+            {
+                Ok(())
+            }
+            (None | Some(_), Some(_)) => Err("a snapshot's page does not follow the one before"),
+        }
     }
 }

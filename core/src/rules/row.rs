@@ -42,6 +42,10 @@ impl Keys {
         Self { slot }
     }
 
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
+
     /// The row that says which slot a user has.
     pub(crate) fn user(name: &str) -> Vec<u8> {
         let mut key = Vec::with_capacity(name.len() + 1);

@@ -1,0 +1,310 @@
+//! Collections: subscribing, catching up, following.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind};
+use super::interface::ViewAction;
+use super::machine::{Client, Fault};
+use super::stream::Phase;
+use crate::words::hash::Checksum;
+use crate::words::message::{
+    Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
+};
+use crate::words::name::{Collection, RecordId, Seq};
+use crate::words::store::StoreError;
+use crate::words::write::{Change, WriteKind};
+
+impl Client {
+    /// A catch-up begins.
+    pub(super) fn subscribed(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        mode: Option<Mode>,
+        partial: bool,
+    ) -> Result<(), Fault> {
+        let Some(mode) = mode else {
+            return Err(Fault::peer("a level-2 server has subscribed without a mode"));
+        };
+        let stream = self.stream(collection);
+        stream.phase = Phase::CatchingUp;
+        stream.partial = partial;
+        stream.retry_at = None;
+        match mode {
+            Mode::Delta if stream.row.cursor.is_none() => {
+                return Err(Fault::peer("a server sends changes since a cursor that there isn't"));
+            }
+            Mode::Delta => stream.trusted = true,
+            // whether an interrupted snapshot goes on or begins anew shows on its first page
+            Mode::Snapshot if matches!(stream.row.resume, Some(Resume::Snapshot { .. })) => {}
+            Mode::Snapshot => {
+                stream.begin_generation();
+                stream.trusted = true;
+            }
+        }
+        edit.put_stream(collection, &stream.row);
+        edit.event(Event::remote(EventKind::SyncStarted).on(collection));
+        self.show_status(edit, collection);
+        Ok(())
+    }
+
+    pub(super) fn unsubscribed(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let stream = self.stream(collection);
+        if !stream.wanted {
+            stream.phase = Phase::Idle;
+        }
+        self.show_status(edit, collection);
+    }
+
+    /// The server has refused a subscription, or could not serve it now.
+    pub(super) fn subscription_failed(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        error: ErrorMessage,
+    ) {
+        let wait = match error.code {
+            ErrorCode::ServerError | ErrorCode::RateLimitExceeded => Some(
+                error
+                    .retry_after_ms
+                    .map_or(self.config.reconnect_delay, core::time::Duration::from_millis)
+                    + self.random.below(self.config.reconnect_delay),
+            ),
+            _ => None,
+        };
+        let retry_at = wait.map(|wait| self.now.mono + wait);
+        let stream = self.stream(collection);
+        stream.phase = Phase::Refused;
+        stream.retry_at = retry_at;
+        if !stream.trusted {
+            // writes go out without catching up first, and nothing vouches for their bases
+            stream.begin_generation();
+            stream.trusted = true;
+            edit.put_stream(collection, &stream.row);
+        }
+        let kind = EventKind::SyncFailed { code: error.code, message: error.message };
+        edit.event(Event::remote(kind).on(collection));
+        self.show_status(edit, collection);
+    }
+
+    /// A change has come.
+    pub(super) fn changed(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        news: &ServerChange,
+        filtered: bool,
+    ) -> Result<(), Fault> {
+        let phase = self.stream(collection).phase;
+        if !matches!(phase, Phase::Live | Phase::CatchingUp) {
+            self.ignored_frames += 1;
+            return Ok(());
+        }
+        let Some(seq) = news.seq else {
+            return Err(Fault::peer("a level-2 server has sent a change without a seq"));
+        };
+        if !self.fits(edit, collection, id, news, seq, phase)? {
+            self.take_snapshot(edit, collection, "the server's changes have a gap");
+            return Ok(());
+        }
+        let new = if filtered {
+            self.lose_sight(edit, collection, id)?;
+            true
+        } else {
+            self.learn(edit, collection, id, news)?
+        };
+        if phase == Phase::Live {
+            self.move_cursor(collection, seq);
+            if new {
+                let kind = match news.change.kind {
+                    WriteKind::Insert => EventKind::RealtimeInsert,
+                    WriteKind::Update => EventKind::RealtimeUpdate,
+                    WriteKind::Delete => EventKind::RealtimeDelete,
+                };
+                edit.event(Event::remote(kind).of(collection, id));
+            }
+        } else if let Some(epoch) = self.epoch.clone() {
+            self.stream(collection).row.resume = Some(Resume::Delta { epoch, seq });
+        }
+        self.save_stream(edit, collection);
+        Ok(())
+    }
+
+    /// Whether a change continues what is known: no seq is left out, and no fields come of a record
+    /// that is not held.
+    fn fits(
+        &mut self,
+        edit: &Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        news: &ServerChange,
+        seq: Seq,
+        phase: Phase,
+    ) -> Result<bool, StoreError> {
+        let stream = self.stream(collection);
+        if phase == Phase::Live && !stream.partial && seq != stream.reached().next() {
+            return Ok(false);
+        }
+        let held = || Ok(edit.row(collection, id)?.is_some_and(|row| row.server.is_some()));
+        Ok(news.change.kind != WriteKind::Update || held()?)
+    }
+
+    /// A page of a snapshot has come: its range becomes what the page holds.
+    pub(super) fn paged(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        records: &[SyncRecord],
+        range: Option<&PageRange>,
+    ) -> Result<(), Fault> {
+        if self.stream(collection).phase != Phase::CatchingUp {
+            self.ignored_frames += 1;
+            return Ok(());
+        }
+        let (Some(range), Some(epoch)) = (range, self.epoch.clone()) else {
+            return Err(Fault::peer("a snapshot's page does not say which keys it covers"));
+        };
+        self.stream(collection).continue_snapshot(range).map_err(Fault::peer)?;
+        for record in records {
+            let news = ServerChange {
+                change: Change::insert(record.document.clone()),
+                seq: record.seq,
+                version: record.version,
+                timestamp: record.updated_at,
+                at: Vec::new(),
+                user_id: None,
+            };
+            self.learn(edit, collection, &record.id, &news)?;
+        }
+        self.drop_absent(edit, collection, records, range)?;
+        let stream = self.stream(collection);
+        stream.trusted = true;
+        let snapshot_seq = range.snapshot_seq;
+        match &range.up_to {
+            Some(after) => {
+                let after = after.clone();
+                stream.row.resume = Some(Resume::Snapshot { epoch, snapshot_seq, after });
+            }
+            None => {
+                stream.row.cursor = Some(Cursor { epoch, seq: snapshot_seq });
+                stream.row.resume = None;
+            }
+        }
+        self.save_stream(edit, collection);
+        edit.event(Event::remote(EventKind::RealtimeSync).on(collection));
+        Ok(())
+    }
+
+    /// Records in a page's range that the page lacks are gone.
+    fn drop_absent(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        records: &[SyncRecord],
+        range: &PageRange,
+    ) -> Result<(), StoreError> {
+        for id in edit.ids(collection, range.after.as_ref(), range.up_to.as_ref())? {
+            if records.binary_search_by(|record| record.id.cmp(&id)).is_err() {
+                self.learn_absence(edit, collection, &id, range.snapshot_seq)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A catch-up is complete, and what is held must be what the server holds.
+    pub(super) fn synced_with(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        cursor: Cursor,
+        count: u64,
+        checksum: Option<Checksum>,
+    ) -> Result<(), Fault> {
+        let stream = self.stream(collection);
+        if stream.phase != Phase::CatchingUp {
+            self.ignored_frames += 1;
+            return Ok(());
+        }
+        if stream.row.cursor.is_none() {
+            return Err(Fault::peer("a snapshot ended before its last page"));
+        }
+        let same = stream.row.count == count && Some(stream.row.checksum) == checksum;
+        if checksum.is_some() && !same {
+            return self.mismatched(edit, collection);
+        }
+        stream.row.cursor = Some(cursor);
+        stream.row.resume = None;
+        stream.phase = Phase::Live;
+        stream.confirmed = true;
+        stream.mismatches = 0;
+        edit.put_stream(collection, &stream.row);
+        edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
+        self.show_status(edit, collection);
+        self.link.attempts = 0;
+        Ok(())
+    }
+
+    fn mismatched(&mut self, edit: &mut Edit<'_>, collection: &Collection) -> Result<(), Fault> {
+        edit.event(Event::remote(EventKind::ChecksumMismatch).on(collection));
+        let stream = self.stream(collection);
+        stream.mismatches += 1;
+        let mismatches = stream.mismatches;
+        self.take_snapshot(edit, collection, "what is held differs from what the server holds");
+        if mismatches >= 2 {
+            let wait = self.config.reconnect_delay.saturating_mul(1 << mismatches.min(10));
+            let wait = wait.min(self.config.max_reconnect_delay);
+            let retry_at = Some(self.now.mono + wait + self.random.below(wait));
+            let stream = self.stream(collection);
+            stream.phase = Phase::Refused;
+            stream.retry_at = retry_at;
+            let message = String::from("a fresh snapshot, too, differs from what the server holds");
+            let kind = EventKind::SyncFailed { code: ErrorCode::ServerError, message };
+            edit.event(Event::remote(kind).on(collection));
+        }
+        Ok(())
+    }
+
+    /// What is held can't be continued: the collection is asked for whole.
+    pub(super) fn take_snapshot(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        why: &str,
+    ) {
+        let stream = self.stream(collection);
+        stream.begin_generation();
+        stream.phase = Phase::Idle;
+        edit.put_stream(collection, &stream.row);
+        let message = format!("{why}; the collection is fetched whole");
+        edit.event(Event::remote(EventKind::Error { message }).on(collection));
+        self.show_status(edit, collection);
+    }
+
+    /// Everything up to a seq of a live stream is known.
+    pub(super) fn move_cursor(&mut self, collection: &Collection, seq: Seq) {
+        let epoch = self.epoch.clone();
+        let stream = self.stream(collection);
+        if let Some(epoch) = epoch
+            && seq > stream.reached()
+        {
+            stream.row.cursor = Some(Cursor { epoch, seq });
+        }
+    }
+
+    pub(super) fn save_stream(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let stream = self.stream(collection);
+        edit.put_stream(collection, &stream.row);
+    }
+
+    pub(super) fn show_status(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let stream = self.stream(collection);
+        let catching_up = stream.phase == Phase::CatchingUp;
+        let from_cache = !stream.confirmed;
+        let collection = collection.clone();
+        edit.views.push(ViewAction::Status { collection, from_cache, catching_up });
+    }
+}

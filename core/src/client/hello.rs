@@ -1,0 +1,200 @@
+//! The opening of a connection: sessions, what the server knows of this replica's writes, and what
+//! follows when that can't be.
+
+use alloc::vec::Vec;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind};
+use super::link::LinkState;
+use super::machine::Client;
+use super::records::Taken;
+use crate::rules::row::{Entry, Place};
+use crate::words::hash::Digest;
+use crate::words::message::Welcome;
+use crate::words::name::{MutationNumber, Position, SessionNumber};
+use crate::words::store::{Scan, StoreError};
+use crate::words::time::Timestamp;
+
+/// What the server's `lastMutation` says of the outbox.
+enum Reckoning {
+    /// These places were taken, and the last of them is the write that the server means.
+    Taken(Vec<(Position, Place)>),
+    /// The server has forgotten writes that it had confirmed.
+    ServerLost,
+    /// The server has taken writes under this id that this replica did not make.
+    Copied,
+}
+
+impl Client {
+    /// A connection is up: the next session is stored before it is offered.
+    pub(super) fn greet(&mut self, edit: &mut Edit<'_>) {
+        self.identity.session = self.identity.session.next();
+        self.put_identity(edit);
+        edit.gates = true;
+        edit.flush = true;
+        let since = self.now.mono;
+        self.link.heard(since);
+        self.link.sent_at = since;
+        self.link.state = LinkState::Greeting { since, hello_sent: false };
+    }
+
+    /// The server has answered the hello.
+    pub(super) fn welcomed(
+        &mut self,
+        edit: &mut Edit<'_>,
+        welcome: Welcome,
+        timestamp: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        if let Some(server) = timestamp {
+            self.clock_offset_ms = server.0.saturating_sub(self.now.wall.0);
+        }
+        match self.reckon(edit, &welcome)? {
+            Reckoning::Copied => return self.become_another(edit),
+            Reckoning::Taken(places) => self.confirm_all(edit, places)?,
+            Reckoning::ServerLost => self.start_over(edit)?,
+        }
+        self.identity.confirmed = welcome.last_mutation;
+        self.identity.digest = welcome.last_digest;
+        self.put_identity(edit);
+        self.outbox.frozen_until = Position(0);
+        self.settle_parked(edit)?;
+        for (collection, stream) in &mut self.streams {
+            stream.greet(&welcome.epoch);
+            edit.put_stream(collection, &stream.row);
+        }
+        self.epoch = Some(welcome.epoch);
+        self.link.state = LinkState::Ready { since: self.now.mono };
+        self.verdict_at = self.now.mono;
+        edit.event(Event::remote(EventKind::RealtimeConnected));
+        edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+        Ok(())
+    }
+
+    fn reckon(&self, edit: &Edit<'_>, welcome: &Welcome) -> Result<Reckoning, StoreError> {
+        let last = welcome.last_mutation;
+        if last < self.identity.confirmed {
+            return Ok(Reckoning::ServerLost);
+        }
+        let count = last.0 - self.identity.confirmed.0;
+        let mut places = Vec::new();
+        let mut lost = false;
+        edit.places(Position(0), &mut |position, place| {
+            if (places.len() as u64) < count {
+                places.push((position, place));
+            } else if matches!(place, Place::Hollow { .. }) {
+                lost = true;
+            }
+            // a hollow place lies at most a window behind the last confirmed one
+            let seen = position.0 > self.outbox.frozen_until.0;
+            Ok(if lost || seen && places.len() as u64 >= count { Scan::Stop } else { Scan::Next })
+        })?;
+        if lost {
+            return Ok(Reckoning::ServerLost);
+        }
+        let own = match places.last() {
+            Some((_, Place::Entry(entry))) => Some(entry.digest()),
+            Some((_, Place::Hollow { digest, .. })) => Some(*digest),
+            None => self.identity.digest,
+        };
+        let known = last == MutationNumber(0) || own == welcome.last_digest;
+        if places.len() as u64 == count && known {
+            Ok(Reckoning::Taken(places))
+        } else {
+            Ok(Reckoning::Copied)
+        }
+    }
+
+    fn confirm_all(
+        &mut self,
+        edit: &mut Edit<'_>,
+        places: Vec<(Position, Place)>,
+    ) -> Result<(), StoreError> {
+        for (position, place) in places {
+            match place {
+                Place::Entry(entry) => {
+                    edit.drop_entry(position, &entry);
+                    self.outbox.forget(position);
+                    self.fold(edit, position, &entry, &Taken::Bare)?;
+                }
+                Place::Hollow { .. } => {
+                    edit.drop_place(position);
+                    self.outbox.forget(position);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The server was restored to an earlier state: nothing that was learnt of it counts any more,
+    /// and the outbox is numbered on from where it stands.
+    fn start_over(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        self.drop_hollow_places(edit)?;
+        for (collection, stream) in &mut self.streams {
+            stream.begin_generation();
+            edit.put_stream(collection, &stream.row);
+        }
+        edit.event(Event::remote(EventKind::ServerLostChanges));
+        Ok(())
+    }
+
+    /// This replica is an old or a second copy of another: the hello has fenced the old id off, and
+    /// it goes on under a new one. All its pending writes are sent again with their bases.
+    pub(super) fn become_another(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let mut sent_again = Vec::new();
+        edit.places(Position(0), &mut |position, place| {
+            if position >= self.outbox.frozen_until {
+                return Ok(Scan::Stop);
+            }
+            if let Place::Entry(_) = place {
+                sent_again.push(position);
+            }
+            Ok(Scan::Next)
+        })?;
+        self.drop_hollow_places(edit)?;
+        let Some(client_id) = self.random.client_id() else { return Ok(()) };
+        self.identity.client_id = client_id.clone();
+        self.identity.session = SessionNumber(0);
+        self.identity.confirmed = MutationNumber(0);
+        self.identity.digest = None;
+        self.put_identity(edit);
+        edit.gates = true;
+        edit.flush = true;
+        edit.event(Event::remote(EventKind::ReplicaCopied { client_id, sent_again }));
+        self.lose_connection(edit, "this replica is a copy; it connects again under its own id");
+        self.link.attempts = 0;
+        self.link.state = LinkState::Waiting { until: self.now.mono };
+        Ok(())
+    }
+
+    fn drop_hollow_places(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let mut hollow = Vec::new();
+        edit.places(Position(0), &mut |position, place| {
+            match place {
+                Place::Hollow { .. } => hollow.push(position),
+                Place::Entry(Entry { .. }) => {}
+            }
+            Ok(if position >= self.outbox.frozen_until { Scan::Stop } else { Scan::Next })
+        })?;
+        for position in hollow {
+            edit.drop_place(position);
+            self.outbox.forget(position);
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_identity(&mut self, edit: &mut Edit<'_>) {
+        self.identity.next_position = self.outbox.next;
+        edit.put(self.keys.identity(), self.identity.encode());
+    }
+
+    /// The number under which the write at an index in flight was sent.
+    pub(super) fn number_in_flight(&self, index: usize) -> MutationNumber {
+        MutationNumber(self.identity.confirmed.0 + 1 + index as u64)
+    }
+
+    /// The last write that is confirmed, with every one before it.
+    pub(super) fn set_confirmed(&mut self, number: MutationNumber, digest: Digest) {
+        self.identity.confirmed = number;
+        self.identity.digest = Some(digest);
+    }
+}

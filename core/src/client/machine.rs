@@ -1,0 +1,765 @@
+//! The machine itself: what it is made of, and how each input goes through it.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+use core::time::Duration;
+
+use super::edit::{Edit, shown};
+use super::event::{CollectionStatus, ConnectionState, Event, EventKind, Status};
+use super::interface::{
+    Action, Actions, ClientConfig, Disconnect, Input, NetAction, StoreAction, SyncId, Timer,
+};
+use super::link::{Link, LinkState};
+use super::outbox::Outbox;
+use super::stream::{Phase, Stream};
+use super::verdicts::Struggle;
+use crate::rules::row::{Identity, Keys, Rejected, Row, StreamRow, collection_of, position_of};
+use crate::rules::view::Record;
+use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage, Token};
+use crate::words::name::{
+    Collection, CommitNumber, ConnId, Epoch, MutationNumber, Position, RecordId, SessionNumber,
+};
+use crate::words::random::Random;
+use crate::words::store::{Rows, Scan, StoreError};
+use crate::words::time::{Mono, Now};
+use crate::words::wire::{Incoming, decode_server};
+
+/// Why a step could not be taken.
+pub(super) enum Fault {
+    /// The peer broke the protocol: the connection is given up.
+    Peer(String),
+    /// The store failed: the machine stops.
+    Store(StoreError),
+}
+
+impl Fault {
+    pub(super) fn peer(what: &str) -> Self {
+        Self::Peer(what.into())
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A replica's side of the protocol.
+///
+/// It holds no documents: they lie in the store, which every call lends to it. What it wants done
+/// it puts into the caller's sink. Its store must show every commit to later calls at once.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) config: ClientConfig,
+    pub(super) random: Random,
+    pub(super) keys: Keys,
+    pub(super) now: Now,
+    pub(super) identity: Identity,
+    pub(super) outbox: Outbox,
+    pub(super) streams: BTreeMap<Collection, Stream>,
+    pub(super) link: Link,
+    /// The server's epoch, as of the last hello.
+    pub(super) epoch: Option<Epoch>,
+    /// When the last verdict came, or the first write without one was sent.
+    pub(super) verdict_at: Mono,
+    pub(super) struggle: Struggle,
+    /// No write is sent before this time.
+    pub(super) hold_until: Option<Mono>,
+    /// Whether writes wait for their collection to catch up.
+    pub(super) patient: bool,
+    pub(super) token_due: bool,
+    pub(super) token_needed: bool,
+    /// Calls of `synced` that wait, each with the end of the outbox at that time.
+    pub(super) syncs: Vec<(SyncId, Position)>,
+    pub(super) next_sync: SyncId,
+    /// The last call that the barrier under way answers.
+    pub(super) barrier: Option<SyncId>,
+    pub(super) rejected: usize,
+    pub(super) clock_offset_ms: i64,
+    pub(super) ignored_frames: u64,
+    next_commit: CommitNumber,
+    durable: CommitNumber,
+    /// The last commit that has to be durable before anything is sent.
+    gate: CommitNumber,
+    halted: Option<StoreError>,
+}
+
+impl Client {
+    /// Wakes a replica up from what its store holds, or begins a new one where it holds nothing of
+    /// this user. It stays offline until [`connect`](Self::connect).
+    ///
+    /// `seed` must be fresh for every opening: ids are drawn from it. `last_commit` is the last
+    /// number that the store has seen in this life of it, 0 for one that was just opened.
+    ///
+    /// # Errors
+    /// When the store can't be read or what it holds is damaged.
+    pub fn open(
+        config: ClientConfig,
+        seed: u128,
+        now: Now,
+        last_commit: CommitNumber,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Self, StoreError> {
+        let mut random = Random::new(seed);
+        let (keys, new) = keys_of(&config.user, store)?;
+        let identity = match store.get(&keys.identity())? {
+            Some(row) => Identity::decode(row)?,
+            None => new_identity(&mut random)?,
+        };
+        let mut client = Self {
+            outbox: outbox_of(keys, &identity, store)?,
+            streams: streams_of(keys, &config.collections, store)?,
+            rejected: count(keys.all_rejected(), store)?,
+            random,
+            keys,
+            now,
+            identity,
+            link: Link::new(),
+            epoch: None,
+            verdict_at: now.mono,
+            struggle: Struggle::default(),
+            hold_until: None,
+            patient: false,
+            token_due: false,
+            token_needed: false,
+            syncs: Vec::new(),
+            next_sync: SyncId(0),
+            barrier: None,
+            clock_offset_ms: 0,
+            ignored_frames: 0,
+            next_commit: last_commit.next(),
+            durable: last_commit,
+            gate: last_commit,
+            halted: None,
+            config,
+        };
+        if new {
+            let mut edit = Edit::new(store, keys);
+            edit.put(Keys::user(&client.config.user), keys.slot().to_be_bytes().to_vec());
+            client.put_identity(&mut edit);
+            edit.gates = true;
+            edit.flush = true;
+            client.finish(edit, out)?;
+        }
+        Ok(client)
+    }
+
+    /// The world speaks. Never fails: what a peer does wrong costs its connection, and a failing
+    /// store stops the machine, which [`status`](Self::status) then tells.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, store: &dyn Rows, out: &mut Actions) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, edit| client.react(edit, input));
+    }
+
+    /// Connects, also after [`disconnect`](Self::disconnect) or when the tries were used up.
+    /// Nothing happens where a connection is up or on its way.
+    pub fn connect(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, edit| {
+            match client.link.state {
+                LinkState::Off | LinkState::Failed | LinkState::Waiting { .. } => {
+                    client.link.attempts = 0;
+                    client.dial(edit);
+                }
+                LinkState::Connecting { .. }
+                | LinkState::Greeting { .. }
+                | LinkState::Ready { .. } => {}
+            }
+            Ok(())
+        });
+    }
+
+    /// Disconnects, and stays so until [`connect`](Self::connect).
+    pub fn disconnect(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, edit| {
+            client.lose_connection(edit, "the app has disconnected");
+            client.link.state = LinkState::Off;
+            Ok(())
+        });
+    }
+
+    /// Gives a fresh token: to the live connection, and to every one to come.
+    pub fn set_token(&mut self, now: Now, token: Token, store: &dyn Rows, out: &mut Actions) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, edit| {
+            client.config.token = Some(token);
+            client.token_due = client.link.is_up();
+            if core::mem::take(&mut client.token_needed) {
+                client.link.attempts = 0;
+                client.dial(edit);
+            }
+            Ok(())
+        });
+    }
+
+    /// Subscribes a collection from now on.
+    pub fn subscribe(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, _| {
+            client.stream(collection).wanted = true;
+            Ok(())
+        });
+    }
+
+    /// Ends a subscription. What is stored of the collection stays.
+    pub fn unsubscribe(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, _| {
+            client.stream(collection).wanted = false;
+            Ok(())
+        });
+    }
+
+    /// Asks to be told, by [`Action::Synced`], when every write made before this call has its
+    /// verdict and every collection was found in step with the server after it. Collections that
+    /// the server refuses don't count.
+    pub fn synced(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) -> SyncId {
+        self.ratchet(now);
+        let id = self.next_sync;
+        self.next_sync = SyncId(id.0 + 1);
+        self.syncs.push((id, self.outbox.next));
+        let _ = self.step(store, out, |_, _| Ok(()));
+        id
+    }
+
+    /// When to call [`handle`](Self::handle) with [`Input::Timeout`], and why; `None` when there
+    /// is nothing to wait for.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+        if self.halted.is_some() {
+            return None;
+        }
+        let ready = self.link.ready_since();
+        let verdict = self.outbox.in_flight.iter().any(|sent| !sent.hollow);
+        let patience = ready.filter(|_| self.patient);
+        [
+            self.link.deadline(&self.config),
+            verdict.then(|| (self.verdict_at + self.config.verdict_timeout, Timer::Verdict)),
+            patience.map(|since| (since + self.config.catch_up_patience, Timer::Patience)),
+            ready.and(self.hold_until).map(|until| (until, Timer::Retry)),
+            ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// How the replica is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let collection = |(name, stream): (&Collection, &Stream)| {
+            let status = CollectionStatus {
+                live: stream.phase == Phase::Live,
+                catching_up: stream.phase == Phase::CatchingUp,
+                cursor: stream.row.cursor.clone(),
+                count: stream.row.count,
+                checksum: stream.row.checksum,
+            };
+            (name.clone(), status)
+        };
+        Status {
+            connection: self.connection(),
+            level: self.link.ready_since().map(|_| Level::Resumable),
+            client_id: self.identity.client_id.clone(),
+            pending_writes: self.outbox.len,
+            rejected_writes: self.rejected,
+            collections: self.streams.iter().map(collection).collect(),
+            clock_offset_ms: self.clock_offset_ms,
+            ignored_frames: self.ignored_frames,
+            halted: self.halted.as_ref().map(|error| error.message.clone()),
+        }
+    }
+
+    /// Whether what is held of a collection is not confirmed by the server since the machine was
+    /// made, and whether the collection is catching up.
+    #[must_use]
+    pub fn standing(&self, collection: &Collection) -> (bool, bool) {
+        let stream = self.streams.get(collection);
+        let from_cache = stream.is_none_or(|stream| !stream.confirmed);
+        (from_cache, stream.is_some_and(|stream| stream.phase == Phase::CatchingUp))
+    }
+
+    /// A record as the app sees it, with its pending writes made.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn get(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+        store: &dyn Rows,
+    ) -> Result<Option<Record>, StoreError> {
+        let row = store.get(&self.keys.row(collection, id))?.map(Row::decode).transpose()?;
+        Ok(row.and_then(|row| shown(id, &row)))
+    }
+
+    /// Shows the records of a collection in order of their ids.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn each(
+        &self,
+        collection: &Collection,
+        store: &dyn Rows,
+        visit: &mut dyn FnMut(Record),
+    ) -> Result<(), StoreError> {
+        let (from, to) = self.keys.rows(collection, None, None);
+        store.scan(&from, &to, &mut |key, value| {
+            let (_, id) = crate::rules::row::record_of(key)?;
+            if let Some(record) = shown(&id, &Row::decode(value)?) {
+                visit(record);
+            }
+            Ok(Scan::Next)
+        })
+    }
+
+    /// The writes that the server has refused for good, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn rejected(&self, store: &dyn Rows) -> Result<Vec<Rejected>, StoreError> {
+        let mut all = Vec::new();
+        let (from, to) = self.keys.all_rejected();
+        store.scan(&from, &to, &mut |key, value| {
+            all.push(Rejected::decode(position_of(key)?, value)?);
+            Ok(Scan::Next)
+        })?;
+        Ok(all)
+    }
+
+    /// A new record id, drawn from the seed.
+    pub fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
+        self.random.record_id(now.wall)
+    }
+
+    /// The last commit that was made.
+    #[must_use]
+    pub fn last_commit(&self) -> CommitNumber {
+        CommitNumber(self.next_commit.0 - 1)
+    }
+
+    /// A hash of the whole state, for tests that compare runs.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        self.identity.hash(&mut hash);
+        self.outbox.hash(&mut hash);
+        self.streams.hash(&mut hash);
+        self.link.hash(&mut hash);
+        self.random.state().hash(&mut hash);
+        self.struggle.hash(&mut hash);
+        (self.now.mono, self.verdict_at, self.hold_until, self.patient).hash(&mut hash);
+        (self.next_commit, self.durable, self.gate, self.rejected).hash(&mut hash);
+        hash.finish()
+    }
+
+    /// Checks what must always hold between the machine and its store. For tests: it reads the
+    /// whole outbox.
+    ///
+    /// # Errors
+    /// Says which invariant is broken.
+    pub fn check(&self, store: &dyn Rows) -> Result<(), String> {
+        let edit = Edit::new(store, self.keys);
+        let mut positions = Vec::new();
+        edit.places(Position(0), &mut |position, _| {
+            positions.push(position);
+            Ok(Scan::Next)
+        })
+        .map_err(|error| error.message)?;
+        let in_flight: Vec<_> = self.outbox.in_flight.iter().map(|sent| sent.position).collect();
+        let invariants = [
+            (positions.len() == self.outbox.len, "the outbox is as long as it says"),
+            (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
+            (positions.iter().all(|p| *p < self.outbox.next), "positions are not used again"),
+            (
+                in_flight.iter().all(|p| *p < self.outbox.frozen_until),
+                "what is in flight is frozen",
+            ),
+        ];
+        match invariants.iter().find(|(holds, _)| !holds) {
+            Some((_, invariant)) => Err((*invariant).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// One step: `change` decides, then everything that follows from it goes out.
+    pub(super) fn step(
+        &mut self,
+        store: &dyn Rows,
+        out: &mut Actions,
+        change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<(), Fault>,
+    ) -> Result<(), StoreError> {
+        if let Some(error) = &self.halted {
+            return Err(error.clone());
+        }
+        let mut edit = Edit::new(store, self.keys);
+        let changed = match change(self, &mut edit) {
+            Err(Fault::Peer(what)) => {
+                edit.error(alloc::format!("the connection is given up: {what}"));
+                self.fail_connection(&mut edit, &what, Duration::ZERO);
+                Ok(())
+            }
+            Err(Fault::Store(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        changed.and_then(|()| self.finish(edit, out)).inspect_err(|error| self.halt(error, out))
+    }
+
+    /// Commits a step and sends what may be sent after it.
+    fn finish(&mut self, mut edit: Edit<'_>, out: &mut Actions) -> Result<(), StoreError> {
+        let number = self.next_commit;
+        let changed = !edit.is_empty();
+        if let Some(position) = edit.written {
+            self.outbox.written(number, position);
+        }
+        if edit.gates && changed {
+            self.gate = number;
+        }
+        if self.durable >= self.gate {
+            self.pump(&mut edit)?;
+        }
+        let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));
+        let (net, synced) = (core::mem::take(&mut edit.net), core::mem::take(&mut edit.synced));
+        if changed {
+            let flush = edit.flush;
+            self.next_commit = number.next();
+            out.push(Action::Store(StoreAction::Commit { number, batch: edit.into_batch() }));
+            if flush {
+                out.push(Action::Store(StoreAction::Flush { up_to: number }));
+            }
+        }
+        out.extend(views.into_iter().map(Action::View));
+        out.extend(events.into_iter().map(Action::Event));
+        out.extend(net.into_iter().map(Action::Net));
+        out.extend(synced.into_iter().map(Action::Synced));
+        Ok(())
+    }
+
+    fn react(&mut self, edit: &mut Edit<'_>, input: Input<'_>) -> Result<(), Fault> {
+        match input {
+            Input::Connected { conn } if self.is_connecting(conn) => self.greet(edit),
+            Input::Frame { conn, frame } if self.link.listens_to(conn) => {
+                self.link.heard(self.now.mono);
+                self.read(edit, frame)?;
+            }
+            Input::Heard { conn } if self.link.listens_to(conn) => self.link.heard(self.now.mono),
+            Input::Disconnected { conn, why } if self.link.listens_to(conn) => {
+                self.disconnected(edit, why);
+            }
+            Input::Connected { .. } | Input::Frame { .. } | Input::Heard { .. } => {
+                self.ignored_frames += 1;
+            }
+            Input::Disconnected { .. } => {}
+            Input::Durable { up_to } => {
+                self.durable = self.durable.max(up_to);
+                self.outbox.durable(up_to);
+            }
+            Input::StoreFailed { error } => return Err(Fault::Store(error)),
+            Input::Timeout => self.expire(edit),
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, edit: &mut Edit<'_>, frame: &[u8]) -> Result<(), Fault> {
+        let incoming = decode_server(frame, &self.config.limits)
+            .map_err(|error| Fault::Peer(error.message))?;
+        match incoming {
+            Incoming::One(message) => self.obey(edit, message),
+            Incoming::Batch(messages) => messages.into_iter().try_for_each(|message| {
+                let message = message.map_err(|error| Fault::Peer(error.message))?;
+                self.obey(edit, message)
+            }),
+        }
+    }
+
+    fn obey(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), Fault> {
+        let ready = self.link.ready_since().is_some();
+        match message {
+            ServerMessage::Pong { timestamp, welcome } => match (welcome, ready) {
+                (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
+                (None, false) => {
+                    return Err(Fault::peer("the server speaks level 1 only, which is not enough"));
+                }
+                (Some(_) | None, true) => self.barrier_passed(edit),
+            },
+            ServerMessage::Error(error) => self.complained(edit, error)?,
+            ServerMessage::Authenticated { .. } => {}
+            ServerMessage::Unknown { .. } => self.ignored_frames += 1,
+            ServerMessage::Subscribed { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Change { .. }
+            | ServerMessage::Sync { .. }
+            | ServerMessage::Synced { .. }
+            | ServerMessage::Ack(_)
+                if !ready =>
+            {
+                self.ignored_frames += 1;
+            }
+            ServerMessage::Subscribed { collection, mode, partial, .. } => {
+                self.subscribed(edit, &collection, mode, partial)?;
+            }
+            ServerMessage::Unsubscribed { collection } => self.unsubscribed(edit, &collection),
+            ServerMessage::Change { collection, record_id, change, filtered } => {
+                self.changed(edit, &collection, &record_id, &change, filtered)?;
+            }
+            ServerMessage::Sync { collection, records, range } => {
+                self.paged(edit, &collection, &records, range.as_ref())?;
+            }
+            ServerMessage::Synced { collection, cursor, count, checksum } => {
+                self.synced_with(edit, &collection, cursor, count, checksum)?;
+            }
+            ServerMessage::Ack(ack) => self.acked(edit, ack)?,
+        }
+        Ok(())
+    }
+
+    /// The server has refused something.
+    fn complained(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), Fault> {
+        if let Some(number) = error.mutation {
+            return self.refused(edit, number, error);
+        }
+        match (&error.code, error.collection.clone()) {
+            (ErrorCode::AuthFailed | ErrorCode::AuthExpired, _) => {
+                self.need_token(edit, error.code, error.message);
+            }
+            (ErrorCode::SessionSuperseded, _) => self.become_another(edit)?,
+            (_, Some(collection)) => self.subscription_failed(edit, &collection, error),
+            (ErrorCode::Unauthorized, None) if self.link.ready_since().is_none() => {
+                self.need_token(edit, error.code, error.message);
+            }
+            (_, None) if self.link.ready_since().is_none() => {
+                return Err(Fault::Peer(error.message));
+            }
+            (_, None) => edit.error(alloc::format!("{}: {}", error.code, error.message)),
+        }
+        Ok(())
+    }
+
+    /// The server wants another token; everything waits for it.
+    pub(super) fn need_token(&mut self, edit: &mut Edit<'_>, code: ErrorCode, message: String) {
+        self.lose_connection(edit, "the server wants another token");
+        self.link.state = LinkState::Failed;
+        self.token_needed = true;
+        edit.event(Event::remote(EventKind::TokenNeeded { code, message }));
+    }
+
+    fn disconnected(&mut self, edit: &mut Edit<'_>, why: Disconnect) {
+        match why {
+            Disconnect::Refused { status: status @ (401 | 403), .. } => {
+                let code =
+                    if status == 401 { ErrorCode::AuthFailed } else { ErrorCode::Unauthorized };
+                let message = alloc::format!("the server answered {status} to the connection");
+                self.need_token(edit, code, message);
+            }
+            Disconnect::Refused { status, retry_after } => {
+                let reason = alloc::format!("the server answered {status} to the connection");
+                self.fail_connection(edit, &reason, retry_after.unwrap_or_default());
+            }
+            Disconnect::Lost(reason) => self.fail_connection(edit, &reason, Duration::ZERO),
+        }
+    }
+
+    /// Gives the connection up and tries again after a while.
+    fn fail_connection(&mut self, edit: &mut Edit<'_>, reason: &str, at_least: Duration) {
+        self.lose_connection(edit, reason);
+        self.link.back_off(self.now.mono, &self.config, &mut self.random, at_least);
+        if self.link.state == LinkState::Failed {
+            edit.error("the tries to connect are used up; connect() begins anew");
+        }
+    }
+
+    /// Nothing is connected any more; the caller says what comes next.
+    pub(super) fn lose_connection(&mut self, edit: &mut Edit<'_>, reason: &str) {
+        if self.link.listens_to(self.link.conn) {
+            edit.net.push(NetAction::Close { conn: self.link.conn });
+        }
+        if self.link.ready_since().is_some() {
+            let reason = reason.into();
+            edit.event(Event::remote(EventKind::RealtimeDisconnected { reason }));
+            edit.event(Event::remote(EventKind::ConnectivityChanged { online: false }));
+        }
+        self.outbox.lose_connection();
+        for stream in self.streams.values_mut() {
+            stream.detach();
+        }
+        let names: Vec<_> = self.streams.keys().cloned().collect();
+        for collection in names {
+            self.show_status(edit, &collection);
+        }
+        self.barrier = None;
+        self.hold_until = None;
+        self.patient = false;
+        self.token_due = false;
+    }
+
+    pub(super) fn dial(&mut self, edit: &mut Edit<'_>) {
+        let conn = self.link.conn.next();
+        self.link.conn = conn;
+        self.link.state = LinkState::Connecting { since: self.now.mono };
+        edit.net.push(NetAction::Connect { conn, token: self.config.token.clone() });
+    }
+
+    /// Does what is due.
+    fn expire(&mut self, edit: &mut Edit<'_>) {
+        let now = self.now.mono;
+        while let Some((at, timer)) = self.deadline()
+            && at <= now
+        {
+            match timer {
+                Timer::Reconnect => self.dial(edit),
+                Timer::Connect => {
+                    self.fail_connection(edit, "no connection came up", Duration::ZERO)
+                }
+                Timer::Hello => {
+                    self.fail_connection(
+                        edit,
+                        "the server did not answer the hello",
+                        Duration::ZERO,
+                    );
+                }
+                Timer::Ping => {
+                    self.link.ping_sent = Some(now);
+                    self.link.sent_at = now;
+                    edit.net.push(NetAction::Ping { conn: self.link.conn });
+                }
+                Timer::PingTimeout => {
+                    self.fail_connection(edit, "the server did not answer a ping", Duration::ZERO);
+                }
+                Timer::Verdict => {
+                    self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
+                }
+                // what waited for these is sent at the end of the step
+                Timer::Patience => self.patient = false,
+                Timer::Retry => self.hold_until = None,
+                Timer::Resubscribe => self.resubscribe(now),
+            }
+        }
+    }
+
+    fn resubscribe_at(&self) -> Option<Mono> {
+        self.streams.values().filter_map(|stream| stream.retry_at).min()
+    }
+
+    fn resubscribe(&mut self, now: Mono) {
+        for stream in self.streams.values_mut() {
+            if stream.retry_at.is_some_and(|at| at <= now) {
+                stream.retry_at = None;
+                stream.phase = Phase::Idle;
+            }
+        }
+    }
+
+    fn halt(&mut self, error: &StoreError, out: &mut Actions) {
+        if self.halted.is_some() {
+            return;
+        }
+        if self.link.listens_to(self.link.conn) {
+            out.push(Action::Net(NetAction::Close { conn: self.link.conn }));
+        }
+        self.link.state = LinkState::Failed;
+        self.halted = Some(error.clone());
+        let message = alloc::format!("the store has failed: {error}");
+        out.push(Action::Event(Event::local(EventKind::Error { message })));
+    }
+
+    fn connection(&self) -> ConnectionState {
+        match self.link.state {
+            LinkState::Off => ConnectionState::Disconnected,
+            LinkState::Failed => ConnectionState::Error,
+            LinkState::Waiting { .. } => ConnectionState::Reconnecting,
+            LinkState::Ready { .. } => ConnectionState::Connected,
+            LinkState::Connecting { .. } | LinkState::Greeting { .. } => {
+                if self.link.attempts == 0 {
+                    ConnectionState::Connecting
+                } else {
+                    ConnectionState::Reconnecting
+                }
+            }
+        }
+    }
+
+    fn is_connecting(&self, conn: ConnId) -> bool {
+        conn == self.link.conn && matches!(self.link.state, LinkState::Connecting { .. })
+    }
+
+    pub(super) fn ratchet(&mut self, now: Now) {
+        self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
+    }
+}
+
+/// The keys of a user's rows, and whether the user is new to the store.
+fn keys_of(user: &str, store: &dyn Rows) -> Result<(Keys, bool), StoreError> {
+    if let Some(slot) = store.get(&Keys::user(user))? {
+        let slot = slot.first_chunk().ok_or_else(|| StoreError::damaged("a slot is cut short"))?;
+        return Ok((Keys::new(u32::from_be_bytes(*slot)), false));
+    }
+    let slot = count(Keys::users(), store)?;
+    Ok((Keys::new(u32::try_from(slot).unwrap_or(u32::MAX)), true))
+}
+
+fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
+    let client_id =
+        random.client_id().ok_or_else(|| StoreError::damaged("no client id could be drawn"))?;
+    Ok(Identity {
+        client_id,
+        session: SessionNumber(0),
+        confirmed: MutationNumber(0),
+        digest: None,
+        next_position: Position(1),
+    })
+}
+
+/// The outbox as the store has it. Everything in it may have been sent.
+fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox, StoreError> {
+    let len = count(keys.entries(Position(0)), store)?;
+    let mut next = identity.next_position;
+    for (from, to) in [keys.entries(Position(0)), keys.all_rejected()] {
+        if let Some((key, _)) = store.last(&from, &to)? {
+            next = next.max(position_of(&key)?.next());
+        }
+    }
+    Ok(Outbox::found(len, next))
+}
+
+fn streams_of(
+    keys: Keys,
+    wanted: &[Collection],
+    store: &dyn Rows,
+) -> Result<BTreeMap<Collection, Stream>, StoreError> {
+    let mut streams = BTreeMap::<Collection, Stream>::new();
+    let (from, to) = keys.streams();
+    store.scan(&from, &to, &mut |key, value| {
+        let stream = Stream { row: StreamRow::decode(value)?, ..Stream::default() };
+        streams.insert(collection_of(key)?, stream);
+        Ok(Scan::Next)
+    })?;
+    for collection in wanted {
+        streams.entry(collection.clone()).or_default().wanted = true;
+    }
+    Ok(streams)
+}
+
+fn count((from, to): (Vec<u8>, Vec<u8>), store: &dyn Rows) -> Result<usize, StoreError> {
+    let mut count = 0;
+    store.scan(&from, &to, &mut |_, _| {
+        count += 1;
+        Ok(Scan::Next)
+    })?;
+    Ok(count)
+}

@@ -1,0 +1,201 @@
+//! What goes to the server, and when it may.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::edit::Edit;
+use super::interface::NetAction;
+use super::link::LinkState;
+use super::machine::Client;
+use super::outbox::InFlight;
+use super::stream::Phase;
+use crate::rules::row::{Entry, Place};
+use crate::words::message::{ClientMessage, Hello, Mutation};
+use crate::words::name::{Collection, MutationNumber, Position};
+use crate::words::store::{Scan, StoreError};
+
+impl Client {
+    /// Sends what there is to send. Called when every change of the outbox that has to be durable
+    /// first is.
+    pub(super) fn pump(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if let LinkState::Greeting { since, hello_sent: false } = self.link.state {
+            let client_id = self.identity.client_id.clone();
+            let hello = Hello { client_id, session: self.identity.session };
+            self.send(edit, &ClientMessage::Ping { hello: Some(hello) });
+            self.link.state = LinkState::Greeting { since, hello_sent: true };
+        }
+        if !self.link.is_up() {
+            return Ok(());
+        }
+        self.send_token(edit);
+        self.send_subscriptions(edit);
+        if self.link.ready_since().is_some() {
+            self.send_writes(edit)?;
+            self.send_barrier(edit)?;
+        }
+        Ok(())
+    }
+
+    /// A pong that answers a barrier: every change that was committed before it has come.
+    pub(super) fn barrier_passed(&mut self, edit: &mut Edit<'_>) {
+        let Some(last) = self.barrier.take() else { return };
+        if self.is_in_step() {
+            edit.synced.extend(self.syncs.iter().map(|(id, _)| *id).filter(|id| *id <= last));
+            self.syncs.retain(|(id, _)| *id > last);
+        }
+    }
+
+    fn send_token(&mut self, edit: &mut Edit<'_>) {
+        if core::mem::take(&mut self.token_due)
+            && let Some(token) = self.config.token.clone()
+        {
+            self.send(edit, &ClientMessage::Auth { token });
+        }
+    }
+
+    fn send_subscriptions(&mut self, edit: &mut Edit<'_>) {
+        let mut due = Vec::new();
+        for (collection, stream) in &mut self.streams {
+            if stream.wanted && stream.phase == Phase::Idle && stream.retry_at.is_none() {
+                stream.phase = Phase::Subscribing;
+                due.push(ClientMessage::Subscribe {
+                    collection: collection.clone(),
+                    cursor: stream.row.cursor.clone(),
+                    resume: stream.row.resume.clone(),
+                    filtered: false,
+                });
+            } else if !stream.wanted && matches!(stream.phase, Phase::CatchingUp | Phase::Live) {
+                stream.phase = Phase::Refused;
+                due.push(ClientMessage::Unsubscribe { collection: collection.clone() });
+            }
+        }
+        for message in due {
+            self.send(edit, &message);
+        }
+    }
+
+    fn send_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        self.patient = false;
+        if self.hold_until.is_some_and(|until| until > self.now.mono) {
+            return Ok(());
+        }
+        for (position, entry) in self.next_writes(edit)? {
+            if !self.may_send(edit, &entry.collection) {
+                break;
+            }
+            self.send_write(edit, position, entry)?;
+        }
+        Ok(())
+    }
+
+    /// The next writes that fit into the window and are durable as they are.
+    fn next_writes(&self, edit: &Edit<'_>) -> Result<Vec<(Position, Entry)>, StoreError> {
+        let in_flight = self.outbox.in_flight.len();
+        let mut room = self.config.window.saturating_sub(in_flight);
+        let mut bytes = self.outbox.bytes_in_flight();
+        let mut writes = Vec::new();
+        if room == 0 || self.outbox.len == in_flight {
+            return Ok(writes);
+        }
+        edit.places(self.outbox.unsent, &mut |position, place| {
+            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+            let first = in_flight == 0 && writes.is_empty();
+            bytes += entry.change.delta.set.size();
+            if position >= self.outbox.durable_until
+                || room == 0
+                || !first && bytes > self.config.window_bytes
+            {
+                return Ok(Scan::Stop);
+            }
+            room -= 1;
+            writes.push((position, entry));
+            Ok(Scan::Next)
+        })?;
+        Ok(writes)
+    }
+
+    /// Whether a collection's writes can go out: it has caught up, or it won't, or it takes too
+    /// long; then the server's check makes it safe, as long as the bases are of its history.
+    fn may_send(&mut self, edit: &mut Edit<'_>, collection: &Collection) -> bool {
+        let patience = self.link.ready_since().map(|since| since + self.config.catch_up_patience);
+        let over = patience.is_none_or(|until| until <= self.now.mono);
+        let stream = self.stream(collection);
+        match stream.phase {
+            Phase::Live => true,
+            Phase::Idle if stream.wanted => false,
+            Phase::Idle | Phase::Refused => {
+                if !stream.trusted {
+                    stream.begin_generation();
+                    stream.trusted = true;
+                    edit.put_stream(collection, &stream.row);
+                }
+                true
+            }
+            Phase::Subscribing | Phase::CatchingUp => {
+                let trusted = stream.trusted;
+                self.patient = trusted && !over;
+                trusted && over
+            }
+        }
+    }
+
+    fn send_write(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: Entry,
+    ) -> Result<(), StoreError> {
+        let row = edit.row(&entry.collection, &entry.record_id)?;
+        let base = self.base_of(&entry.collection, row.as_ref());
+        let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight.len() as u64;
+        let digest = entry.digest();
+        let message = ClientMessage::Write(Mutation {
+            collection: entry.collection,
+            record_id: entry.record_id,
+            change: entry.change,
+            timestamp: Some(entry.written_at),
+            number: Some(MutationNumber(number)),
+            base: (!self.is_unconditional(position)).then_some(base),
+        });
+        if self.outbox.in_flight.iter().all(|sent| sent.hollow) {
+            self.verdict_at = self.now.mono;
+        }
+        let bytes = self.send(edit, &message);
+        self.outbox.sent(InFlight { position, digest, bytes, hollow: false });
+        Ok(())
+    }
+
+    /// Asks for a pong behind everything, when the writes of some `synced` have their verdicts and
+    /// every collection is live.
+    fn send_barrier(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if self.syncs.is_empty() || self.barrier.is_some() || !self.is_in_step() {
+            return Ok(());
+        }
+        let mut first = self.outbox.next;
+        edit.places(Position(0), &mut |position, _| {
+            first = position;
+            Ok(Scan::Stop)
+        })?;
+        let settled = self.syncs.iter().take_while(|(_, until)| *until <= first);
+        if let Some((last, _)) = settled.last() {
+            self.barrier = Some(*last);
+            self.send(edit, &ClientMessage::Ping { hello: None });
+        }
+        Ok(())
+    }
+
+    fn is_in_step(&self) -> bool {
+        let mut wanted = self.streams.values().filter(|stream| stream.wanted);
+        wanted.all(|stream| matches!(stream.phase, Phase::Live | Phase::Refused))
+    }
+
+    fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) -> usize {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        let bytes = frame.len();
+        self.link.sent_at = self.now.mono;
+        edit.net.push(NetAction::Send { conn: self.link.conn, frame: Bytes::from(frame) });
+        bytes
+    }
+}

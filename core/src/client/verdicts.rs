@@ -1,0 +1,289 @@
+//! What the server says of writes: taken, in conflict, refused, or not now.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind};
+use super::interface::Misuse;
+use super::machine::{Client, Fault};
+use super::records::Taken;
+use super::stream::Phase;
+use crate::rules::conflict::ConflictStrategy;
+use crate::rules::row::{Entry, Place, Rejected};
+use crate::words::message::{Ack, ErrorCode, ErrorMessage};
+use crate::words::name::{MutationNumber, Position};
+use crate::words::store::StoreError;
+use crate::words::write::WriteKind;
+
+/// After this many conflicts in a row a write is called stalled.
+const STALLED_CONFLICTS: u32 = 20;
+/// After this many failures of the server in a row a write is called stalled.
+const STALLED_FAILURES: u32 = 5;
+/// After this many conflicts in a row, client-wins no longer cares what it overwrites.
+const CLIENT_WINS_CONFLICTS: u32 = 3;
+
+/// How often the write at the head was not taken.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Struggle {
+    position: Position,
+    conflicts: u32,
+    failures: u32,
+}
+
+impl Struggle {
+    pub(super) fn is_stalled(&self) -> bool {
+        self.conflicts >= STALLED_CONFLICTS || self.failures >= STALLED_FAILURES
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    fn at(&mut self, position: Position) -> &mut Self {
+        if self.position != position {
+            *self = Self { position, ..Self::default() };
+        }
+        self
+    }
+}
+
+impl Client {
+    /// The server has taken a write.
+    pub(super) fn acked(&mut self, edit: &mut Edit<'_>, ack: Ack) -> Result<(), Fault> {
+        let Some(index) = self.index_of(ack.mutation) else {
+            // a write that the pong has confirmed already
+            return if ack.mutation <= self.identity.confirmed {
+                Ok(())
+            } else {
+                Err(Fault::peer("an ack names a write that was not sent"))
+            };
+        };
+        let sent = self.outbox.in_flight[index].clone();
+        if sent.hollow {
+            return Ok(());
+        }
+        let entry = edit.entry(sent.position)?;
+        let phase = self.stream(&entry.collection).phase;
+        let taken = match (&ack.echo, ack.seq) {
+            (Some(news), _) => Taken::Echoed(news),
+            (None, Some(seq)) if phase == Phase::Live => {
+                self.move_cursor(&entry.collection, seq);
+                Taken::InPlace { seq, version: ack.version }
+            }
+            (None, Some(_) | None) => Taken::Bare,
+        };
+        let hollow = Place::Hollow { number: ack.mutation, digest: sent.digest };
+        edit.hollow_entry(sent.position, &entry, &hollow);
+        self.outbox.in_flight[index].hollow = true;
+        self.fold(edit, sent.position, &entry, &taken)?;
+        self.save_stream(edit, &entry.collection);
+        self.drop_leading_hollows(edit);
+        self.verdict_at = self.now.mono;
+        self.link.attempts = 0;
+        Ok(())
+    }
+
+    /// Acknowledged places at the head leave the outbox.
+    fn drop_leading_hollows(&mut self, edit: &mut Edit<'_>) {
+        while self.outbox.in_flight.front().is_some_and(|sent| sent.hollow) {
+            let number = self.number_in_flight(0);
+            let Some(sent) = self.outbox.in_flight.pop_front() else { return };
+            edit.drop_place(sent.position);
+            self.outbox.forget(sent.position);
+            self.set_confirmed(number, sent.digest);
+            self.put_identity(edit);
+        }
+    }
+
+    /// The server has not applied a write, nor anything behind it.
+    pub(super) fn refused(
+        &mut self,
+        edit: &mut Edit<'_>,
+        number: MutationNumber,
+        error: ErrorMessage,
+    ) -> Result<(), Fault> {
+        let Some(index) = self.index_of(number) else {
+            return if number <= self.identity.confirmed {
+                Ok(())
+            } else {
+                Err(Fault::peer("an error names a write that was not sent"))
+            };
+        };
+        let overtaken = self.outbox.in_flight.iter().take(index).any(|sent| !sent.hollow);
+        if overtaken || self.outbox.in_flight[index].hollow {
+            return Err(Fault::peer("an error came before the verdicts of earlier writes"));
+        }
+        let position = self.outbox.in_flight[index].position;
+        let entry = edit.entry(position)?;
+        self.outbox.go_back(index);
+        self.verdict_at = self.now.mono;
+        match error.code {
+            ErrorCode::Conflict => self.conflicted(edit, position, &entry, &error)?,
+            ErrorCode::RateLimitExceeded | ErrorCode::ServerError => {
+                self.postpone(edit, position, &entry, &error);
+            }
+            ErrorCode::AuthFailed | ErrorCode::AuthExpired => {
+                self.need_token(edit, error.code, error.message);
+            }
+            ErrorCode::SessionSuperseded => return Ok(self.become_another(edit)?),
+            ErrorCode::OutOfOrder => {
+                return Err(Fault::peer("the server lost count of the writes"));
+            }
+            ErrorCode::Unauthorized
+            | ErrorCode::InvalidMessage
+            | ErrorCode::CollectionNotFound
+            | ErrorCode::RecordNotFound
+            | ErrorCode::PayloadTooLarge
+            | ErrorCode::Other(_) => {
+                self.reject(edit, position, &entry, error.code, error.message)?;
+            }
+        }
+        Ok(self.settle_parked(edit)?)
+    }
+
+    /// The app gives up a write that the server keeps turning down.
+    pub(super) fn reject_stalled(
+        &mut self,
+        edit: &mut Edit<'_>,
+        write: Position,
+    ) -> Result<(), Misuse> {
+        let free = self.outbox.in_flight.is_empty() && write >= self.outbox.frozen_until;
+        if !free || !self.struggle.is_stalled() || self.struggle.position() != write {
+            return Err(Misuse::NotStalled(write));
+        }
+        let entry = edit.entry(write)?;
+        let message = String::from("rejected by hand after the server had turned it down again");
+        self.hold_until = None;
+        Ok(self.reject(edit, write, &entry, ErrorCode::Conflict, message)?)
+    }
+
+    /// Whether a write is sent without a base, because it does not matter what it overwrites.
+    pub(super) fn is_unconditional(&self, position: Position) -> bool {
+        matches!(self.config.conflict_strategy, ConflictStrategy::ClientWins)
+            && self.struggle.position == position
+            && self.struggle.conflicts >= CLIENT_WINS_CONFLICTS
+    }
+
+    fn conflicted(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        error: &ErrorMessage,
+    ) -> Result<(), Fault> {
+        let Some(current) = &error.current else {
+            return Err(Fault::peer("a CONFLICT lacks the record's state"));
+        };
+        self.learn_conflict(edit, &entry.collection, &entry.record_id, current)?;
+        self.save_stream(edit, &entry.collection);
+        let struggle = self.struggle.at(position);
+        struggle.conflicts += 1;
+        let conflicts = struggle.conflicts;
+        if conflicts >= STALLED_CONFLICTS {
+            self.stall(edit, position, entry, &error.code, conflicts - STALLED_CONFLICTS);
+        }
+        Ok(())
+    }
+
+    /// The server can't take the write now.
+    fn postpone(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        error: &ErrorMessage,
+    ) {
+        let struggle = self.struggle.at(position);
+        struggle.failures += u32::from(error.code == ErrorCode::ServerError);
+        let failures = struggle.failures;
+        self.wait(failures, error.retry_after_ms.map(Duration::from_millis));
+        if failures >= STALLED_FAILURES {
+            self.stall(edit, position, entry, &error.code, failures - STALLED_FAILURES);
+        }
+    }
+
+    fn stall(
+        &mut self,
+        edit: &mut Edit<'_>,
+        write: Position,
+        entry: &Entry,
+        code: &ErrorCode,
+        again: u32,
+    ) {
+        self.wait(again, None);
+        if again == 0 {
+            let kind = EventKind::WriteStalled { write, code: code.clone() };
+            edit.event(Event::remote(kind).of(&entry.collection, &entry.record_id));
+        }
+    }
+
+    /// Sends nothing for a while: as long as the server said, else by backoff.
+    fn wait(&mut self, failures: u32, at_least: Option<Duration>) {
+        let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
+        let limit = self.config.reconnect_delay.saturating_mul(factor);
+        let jitter = self.random.below(limit.min(self.config.max_reconnect_delay));
+        let wait = at_least.map_or(jitter, |wait| wait + jitter.min(wait / 4));
+        self.hold_until = Some(self.now.mono + wait);
+    }
+
+    /// Moves a write to the list of rejected ones and takes its effect back. What was written on
+    /// top of a rejected insert or delete goes with it; what was written on top of an update stays.
+    fn reject(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        code: ErrorCode,
+        message: String,
+    ) -> Result<(), StoreError> {
+        let later: Vec<_> = edit
+            .entries_of(&entry.collection, &entry.record_id)?
+            .into_iter()
+            .filter(|(other, _)| *other > position)
+            .collect();
+        let positions = later.iter().map(|(position, _)| *position).collect();
+        let alone = entry.change.kind == WriteKind::Update;
+        let (with, kept) = if alone { (Vec::new(), positions) } else { (positions, Vec::new()) };
+        self.put_aside(edit, position, entry, &code, &message);
+        for (position, entry) in later.iter().filter(|_| !alone) {
+            self.put_aside(edit, *position, entry, &code, &message);
+        }
+        edit.gates = true;
+        edit.flush = true;
+        self.resettle(edit, &entry.collection, &entry.record_id)?;
+        let kind = EventKind::OperationFailed { write: position, code, message, with, kept };
+        edit.event(Event::remote(kind).of(&entry.collection, &entry.record_id));
+        Ok(())
+    }
+
+    fn put_aside(
+        &mut self,
+        edit: &mut Edit<'_>,
+        write: Position,
+        entry: &Entry,
+        code: &ErrorCode,
+        message: &str,
+    ) {
+        edit.drop_entry(write, entry);
+        self.outbox.forget(write);
+        self.rejected += 1;
+        let Entry { collection, record_id, change, written_at } = entry.clone();
+        let (code, message) = (code.clone(), message.into());
+        edit.put_rejected(&Rejected {
+            write,
+            collection,
+            record_id,
+            change,
+            written_at,
+            code,
+            message,
+        });
+    }
+
+    fn index_of(&self, number: MutationNumber) -> Option<usize> {
+        let index = number.0.checked_sub(self.identity.confirmed.0 + 1)?;
+        usize::try_from(index).ok().filter(|index| *index < self.outbox.in_flight.len())
+    }
+}

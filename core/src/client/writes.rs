@@ -1,0 +1,243 @@
+//! What the app writes: row and outbox entry in one commit.
+
+use super::edit::Edit;
+use super::event::{Event, EventKind};
+use super::interface::{Actions, Misuse, Written};
+use super::machine::{Client, Fault};
+use crate::rules::row::{Entry, Pending, Rejected, Row};
+use crate::words::delta::Delta;
+use crate::words::document::{Document, DocumentError};
+use crate::words::name::{Collection, Position, RecordId};
+use crate::words::store::Rows;
+use crate::words::time::{Now, Timestamp};
+use crate::words::write::{Change, WriteKind};
+
+impl Client {
+    /// Makes a record be this document, whether it exists or not. Of an existing record only the
+    /// fields that differ are written, so that others' edits of its other fields survive.
+    ///
+    /// # Errors
+    /// When the document breaks a limit, the outbox is full, or the store has failed.
+    pub fn save(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        document: &Document,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Written, Misuse> {
+        self.write(now, store, out, |client, edit| {
+            client.enqueue(edit, collection, id, |view| Ok(Change::between(view, Some(document))))
+        })
+    }
+
+    /// Sets and removes some fields of an existing record.
+    ///
+    /// # Errors
+    /// When there is no such record, the outcome breaks a limit, the outbox is full, or the store
+    /// has failed.
+    pub fn update(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        delta: &Delta,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Written, Misuse> {
+        self.write(now, store, out, |client, edit| {
+            client.enqueue(edit, collection, id, |view| updated(collection, id, view, delta))
+        })
+    }
+
+    /// Removes a record. Nothing happens where there is none.
+    ///
+    /// # Errors
+    /// When the outbox is full, or the store has failed.
+    pub fn delete(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Written, Misuse> {
+        self.write(now, store, out, |client, edit| {
+            client.enqueue(edit, collection, id, |view| Ok(Change::between(view, None)))
+        })
+    }
+
+    /// Makes a rejected write again, on the record as it is now, and takes it off the list.
+    ///
+    /// # Errors
+    /// When there is no such write, and as the call that made it.
+    pub fn retry_rejected(
+        &mut self,
+        now: Now,
+        write: Position,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Written, Misuse> {
+        self.write(now, store, out, |client, edit| {
+            let Rejected { collection, record_id: id, change, .. } = client.find(edit, write)?;
+            let made = client.enqueue(edit, &collection, &id, |view| match change.kind {
+                WriteKind::Insert => Ok(Change::between(view, Some(&change.delta.set))),
+                WriteKind::Update => updated(&collection, &id, view, &change.delta),
+                WriteKind::Delete => Ok(Change::between(view, None)),
+            })?;
+            client.take_off(edit, write);
+            Ok(made)
+        })
+    }
+
+    /// Takes a rejected write off the list for good.
+    ///
+    /// # Errors
+    /// When there is no such write, or the store has failed.
+    pub fn discard_rejected(
+        &mut self,
+        now: Now,
+        write: Position,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Written, Misuse> {
+        self.write(now, store, out, |client, edit| {
+            client.find(edit, write)?;
+            client.take_off(edit, write);
+            Ok(None)
+        })
+    }
+
+    /// Rejects by hand a write that
+    /// [stalls](super::event::EventKind::WriteStalled).
+    ///
+    /// # Errors
+    /// When the write does not stall, or the store has failed.
+    pub fn reject_stalled_write(
+        &mut self,
+        now: Now,
+        write: Position,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Written, Misuse> {
+        self.write(now, store, out, |client, edit| {
+            client.reject_stalled(edit, write)?;
+            Ok(None)
+        })
+    }
+
+    /// One step of the app's: nothing changes where `change` fails.
+    fn write(
+        &mut self,
+        now: Now,
+        store: &dyn Rows,
+        out: &mut Actions,
+        change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<Option<Position>, Misuse>,
+    ) -> Result<Written, Misuse> {
+        self.ratchet(now);
+        let mut outcome = Ok(None);
+        self.step(store, out, |client, edit| {
+            outcome = change(client, edit);
+            match &outcome {
+                Err(Misuse::Store(error)) => Err(Fault::Store(error.clone())),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        })?;
+        Ok(Written { write: outcome?, commit: self.last_commit() })
+    }
+
+    /// Puts a change of a record into the outbox, and lets the record show it.
+    fn enqueue(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        change: impl FnOnce(Option<&Document>) -> Result<Option<Change>, Misuse>,
+    ) -> Result<Option<Position>, Misuse> {
+        let before = edit.row(collection, id)?;
+        let mut row = before.clone().unwrap_or_default();
+        let Some(change) = change(row.view())? else { return Ok(None) };
+        let view = change.apply(row.view());
+        self.check_limits(view.as_ref())?;
+        let written_at = self.stamp(&row);
+        let entry =
+            Entry { collection: collection.clone(), record_id: id.clone(), change, written_at };
+        let position = self.append(edit, entry)?;
+        let parked = row.pending.take().and_then(|pending| pending.parked);
+        row.pending = Some(Pending { view, written_at, parked });
+        edit.put_row(collection, id, before.as_ref(), &row);
+        self.stream(collection).wanted = true;
+        let kind = EventKind::OperationQueued { write: position };
+        edit.event(Event::local(kind).of(collection, id));
+        Ok(Some(position))
+    }
+
+    /// Appends an entry, or lets it join the last one where that is of the same record.
+    fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Result<Position, Misuse> {
+        edit.flush = true;
+        if let Some(position) = self.outbox.joinable(&entry.collection, &entry.record_id)
+            && let Some(change) = edit.entry(position)?.change.then(&entry.change)
+        {
+            edit.put_entry(position, &Entry { change, ..entry }, false);
+            edit.written = Some(position);
+            return Ok(position);
+        }
+        if self.outbox.len >= self.config.max_pending_writes {
+            return Err(Misuse::OutboxFull { max: self.config.max_pending_writes });
+        }
+        let position = self.outbox.next;
+        edit.put_entry(position, &entry, true);
+        edit.written = Some(position);
+        self.outbox.next = position.next();
+        self.outbox.len += 1;
+        self.outbox.tail = Some((position, entry.collection, entry.record_id));
+        Ok(position)
+    }
+
+    /// When a write is made: by the server's clock as far as it is known, and later than
+    /// everything that its author can have seen of the record.
+    fn stamp(&self, row: &Row) -> Timestamp {
+        let now = Timestamp(self.now.wall.0.saturating_add(self.clock_offset_ms));
+        now.max(Timestamp(row.seen_at().0.saturating_add(1)))
+    }
+
+    fn check_limits(&self, document: Option<&Document>) -> Result<(), DocumentError> {
+        let Some(document) = document else { return Ok(()) };
+        let limits = &self.config.limits;
+        if document.size() > limits.document_bytes {
+            return Err(DocumentError::TooLarge {
+                bytes: document.size(),
+                max: limits.document_bytes,
+            });
+        }
+        if document.len() > limits.fields {
+            return Err(DocumentError::TooManyFields { max: limits.fields });
+        }
+        Ok(())
+    }
+
+    fn find(&self, edit: &Edit<'_>, write: Position) -> Result<Rejected, Misuse> {
+        let row = edit.get(&self.keys.rejected(write))?.ok_or(Misuse::NoSuchRejected(write))?;
+        Ok(Rejected::decode(write, row)?)
+    }
+
+    fn take_off(&mut self, edit: &mut Edit<'_>, write: Position) {
+        edit.delete(self.keys.rejected(write));
+        edit.flush = true;
+        self.rejected = self.rejected.saturating_sub(1);
+    }
+}
+
+fn updated(
+    collection: &Collection,
+    id: &RecordId,
+    view: Option<&Document>,
+    delta: &Delta,
+) -> Result<Option<Change>, Misuse> {
+    let Some(view) = view else {
+        let (collection, record_id) = (collection.clone(), id.clone());
+        return Err(Misuse::NoSuchRecord { collection, record_id });
+    };
+    Ok(Change::between(Some(view), Some(&delta.apply(view))))
+}
