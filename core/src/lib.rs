@@ -8,5 +8,6 @@ extern crate std;
 pub mod client;
 pub mod conformance;
 pub mod memory;
+pub mod replica;
 pub mod rules;
 pub mod words;

@@ -348,6 +348,12 @@ impl Client {
         self.random.record_id(now.wall)
     }
 
+    /// Why the machine has stopped, where its store has failed.
+    #[must_use]
+    pub fn halted(&self) -> Option<&StoreError> {
+        self.halted.as_ref()
+    }
+
     /// The last commit that was made.
     #[must_use]
     pub fn last_commit(&self) -> CommitNumber {

@@ -1,0 +1,433 @@
+//! A whole client but sockets and clocks: the client machine joined to its store and its watchers.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::client::Client;
+use crate::client::event::{Event, Status};
+use crate::client::interface::{
+    Action, Actions, ClientConfig, Input, Misuse, NetAction, StoreAction, SyncId, Timer,
+    ViewAction, Written,
+};
+use crate::rules::row::Rejected;
+use crate::rules::view::{Record, Slot, Update, View};
+use crate::words::delta::Delta;
+use crate::words::document::Document;
+use crate::words::message::Token;
+use crate::words::name::{Collection, CommitNumber, Position, RecordId};
+use crate::words::store::{ClientStore, StoreError};
+use crate::words::time::{Mono, Now};
+
+/// A watcher, to be told from others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WatchId(pub u64);
+
+/// What is left to do for whoever drives a replica. To be done in order, waiting for none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// For the network.
+    Net(NetAction),
+    /// For the app.
+    Event(Event),
+    /// A call of [`Replica::synced`] is answered.
+    Synced(SyncId),
+    /// Every commit up to this one is durable: the writes in them are saved.
+    Durable(CommitNumber),
+    /// A watcher has something to [take](Replica::take). Said once until it is taken.
+    Watch(WatchId),
+}
+
+struct Watcher {
+    collection: Collection,
+    slot: Slot,
+}
+
+/// A client machine with its store and its watchers.
+pub struct Replica<S> {
+    client: Client,
+    store: S,
+    views: BTreeMap<Collection, View>,
+    watchers: BTreeMap<WatchId, Watcher>,
+    next_watch: WatchId,
+    durable: CommitNumber,
+    actions: Actions,
+}
+
+impl<S: ClientStore> Replica<S> {
+    /// Wakes a replica up from its store. It stays offline until [`connect`](Self::connect).
+    ///
+    /// `seed` must be fresh for every opening: ids are drawn from it.
+    ///
+    /// # Errors
+    /// When the store can't be read, or what it holds is damaged.
+    pub fn open(
+        config: ClientConfig,
+        seed: u128,
+        now: Now,
+        mut store: S,
+        out: &mut Vec<Effect>,
+    ) -> Result<Self, StoreError> {
+        let mut actions = Actions::new();
+        let durable = store.durable()?;
+        let client = Client::open(config, seed, now, durable, store.rows(), &mut actions)?;
+        let (views, watchers) = (BTreeMap::new(), BTreeMap::new());
+        let next_watch = WatchId(0);
+        let mut replica = Self { client, store, views, watchers, next_watch, durable, actions };
+        replica.carry_out(now, out);
+        Ok(replica)
+    }
+
+    /// The world speaks: see [`Client::handle`].
+    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Effect>) {
+        self.client.handle(now, input, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Asks the store what has become durable; to be called when it says that something has.
+    pub fn poll_store(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.carry_out(now, out);
+    }
+
+    /// When to call [`handle`](Self::handle) with [`Input::Timeout`], and why.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+        self.client.deadline()
+    }
+
+    /// How the replica is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.client.status()
+    }
+
+    /// Up to which commit everything is durable.
+    #[must_use]
+    pub fn durable(&self) -> CommitNumber {
+        self.durable
+    }
+
+    /// The store, to look at.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Gives the store back.
+    #[must_use]
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    /// The machine, to look at.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Checks the invariants: see [`Client::check`].
+    ///
+    /// # Errors
+    /// Says which invariant is broken.
+    pub fn check(&self) -> Result<(), String> {
+        self.client.check(self.store.rows())
+    }
+
+    /// See [`Client::connect`].
+    pub fn connect(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.client.connect(now, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// See [`Client::disconnect`].
+    pub fn disconnect(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.client.disconnect(now, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// See [`Client::set_token`].
+    pub fn set_token(&mut self, now: Now, token: Token, out: &mut Vec<Effect>) {
+        self.client.set_token(now, token, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// See [`Client::subscribe`].
+    pub fn subscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Effect>) {
+        self.client.subscribe(now, collection, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// See [`Client::unsubscribe`].
+    pub fn unsubscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Effect>) {
+        self.client.unsubscribe(now, collection, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// See [`Client::synced`].
+    pub fn synced(&mut self, now: Now, out: &mut Vec<Effect>) -> SyncId {
+        let id = self.client.synced(now, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+        id
+    }
+
+    /// See [`Client::save`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn save(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        document: &Document,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        let (rows, actions) = (self.store.rows(), &mut self.actions);
+        let written = self.client.save(now, collection, id, document, rows, actions);
+        self.finish(now, written, out)
+    }
+
+    /// See [`Client::update`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn update(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        delta: &Delta,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        let (rows, actions) = (self.store.rows(), &mut self.actions);
+        let written = self.client.update(now, collection, id, delta, rows, actions);
+        self.finish(now, written, out)
+    }
+
+    /// See [`Client::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn delete(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        let (rows, actions) = (self.store.rows(), &mut self.actions);
+        let written = self.client.delete(now, collection, id, rows, actions);
+        self.finish(now, written, out)
+    }
+
+    /// See [`Client::retry_rejected`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn retry_rejected(
+        &mut self,
+        now: Now,
+        write: Position,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        let rows = self.store.rows();
+        let written = self.client.retry_rejected(now, write, rows, &mut self.actions);
+        self.finish(now, written, out)
+    }
+
+    /// See [`Client::discard_rejected`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn discard_rejected(
+        &mut self,
+        now: Now,
+        write: Position,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        let rows = self.store.rows();
+        let written = self.client.discard_rejected(now, write, rows, &mut self.actions);
+        self.finish(now, written, out)
+    }
+
+    /// See [`Client::reject_stalled_write`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reject_stalled_write(
+        &mut self,
+        now: Now,
+        write: Position,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        let rows = self.store.rows();
+        let written = self.client.reject_stalled_write(now, write, rows, &mut self.actions);
+        self.finish(now, written, out)
+    }
+
+    /// The writes that the server has refused for good, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn rejected(&self) -> Result<Vec<Rejected>, StoreError> {
+        self.client.rejected(self.store.rows())
+    }
+
+    /// A record as the app sees it, with its pending writes made.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn get(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Record>, StoreError> {
+        self.client.get(collection, id, self.store.rows())
+    }
+
+    /// All records of a collection in order of their ids.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn get_all(&self, collection: &Collection) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        self.client.each(collection, self.store.rows(), &mut |record| records.push(record))?;
+        Ok(records)
+    }
+
+    /// A new record id, drawn from the seed.
+    pub fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
+        self.client.new_record_id(now)
+    }
+
+    /// Watches a collection: there is an update to [take](Self::take) at once, and again after
+    /// every change. The first watcher of a collection reads it whole; a change afterwards costs
+    /// O(log n).
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn watch(
+        &mut self,
+        collection: &Collection,
+        out: &mut Vec<Effect>,
+    ) -> Result<WatchId, StoreError> {
+        if !self.views.contains_key(collection) {
+            let mut view = View::new(self.get_all(collection)?);
+            let (from_cache, catching_up) = self.client.standing(collection);
+            view.set_status(from_cache, catching_up);
+            self.views.insert(collection.clone(), view);
+        }
+        let id = self.next_watch;
+        self.next_watch = WatchId(id.0 + 1);
+        if let Some(view) = self.views.get(collection) {
+            let slot = Slot::new(view.first_update());
+            self.watchers.insert(id, Watcher { collection: collection.clone(), slot });
+            out.push(Effect::Watch(id));
+        }
+        Ok(id)
+    }
+
+    /// What a watcher has not seen yet: the latest snapshot, and all changes since the last one
+    /// that it took.
+    pub fn take(&mut self, id: WatchId) -> Option<Update> {
+        self.watchers.get_mut(&id)?.slot.take()
+    }
+
+    /// Ends a watcher. The last one of a collection frees what was held for it.
+    pub fn unwatch(&mut self, id: WatchId) {
+        if let Some(Watcher { collection, .. }) = self.watchers.remove(&id)
+            && !self.watchers.values().any(|watcher| watcher.collection == collection)
+        {
+            self.views.remove(&collection);
+        }
+    }
+
+    /// Carries a write out; it was not made when its commit failed.
+    fn finish(
+        &mut self,
+        now: Now,
+        written: Result<Written, Misuse>,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        self.carry_out(now, out);
+        match self.client.halted() {
+            Some(error) => Err(Misuse::Store(error.clone())),
+            None => written,
+        }
+    }
+
+    /// Does the machine's actions until it has no more.
+    fn carry_out(&mut self, now: Now, out: &mut Vec<Effect>) {
+        loop {
+            for action in core::mem::take(&mut self.actions) {
+                if let Err(error) = self.act(action, out) {
+                    // what follows a commit that failed must not be seen
+                    self.fail(now, error);
+                    break;
+                }
+            }
+            self.report_durable(now, out);
+            if self.actions.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action, out: &mut Vec<Effect>) -> Result<(), StoreError> {
+        match action {
+            Action::Store(StoreAction::Commit { number, batch }) => {
+                self.store.commit(number, batch)?;
+            }
+            Action::Store(StoreAction::Flush { up_to }) => self.store.flush(up_to)?,
+            Action::View(action) => self.show(action, out),
+            Action::Net(action) => out.push(Effect::Net(action)),
+            Action::Event(event) => out.push(Effect::Event(event)),
+            Action::Synced(id) => out.push(Effect::Synced(id)),
+        }
+        Ok(())
+    }
+
+    fn report_durable(&mut self, now: Now, out: &mut Vec<Effect>) {
+        match self.store.durable() {
+            Ok(up_to) if up_to > self.durable => {
+                self.durable = up_to;
+                out.push(Effect::Durable(up_to));
+                let input = Input::Durable { up_to };
+                self.client.handle(now, input, self.store.rows(), &mut self.actions);
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(now, error),
+        }
+    }
+
+    fn fail(&mut self, now: Now, error: StoreError) {
+        let input = Input::StoreFailed { error };
+        self.client.handle(now, input, self.store.rows(), &mut self.actions);
+    }
+
+    fn show(&mut self, action: ViewAction, out: &mut Vec<Effect>) {
+        let (collection, changes) = match action {
+            ViewAction::Record { collection, record_id, record } => {
+                let Some(view) = self.views.get_mut(&collection) else { return };
+                let Some(change) = view.apply(&record_id, record) else { return };
+                (collection, Some(change))
+            }
+            ViewAction::Status { collection, from_cache, catching_up } => {
+                let Some(view) = self.views.get_mut(&collection) else { return };
+                if !view.set_status(from_cache, catching_up) {
+                    return;
+                }
+                (collection, None)
+            }
+        };
+        let Some(view) = self.views.get(&collection) else { return };
+        for (id, watcher) in &mut self.watchers {
+            if watcher.collection == collection {
+                if watcher.slot.is_empty() {
+                    out.push(Effect::Watch(*id));
+                }
+                watcher.slot.put(view.snapshot(), changes.clone());
+            }
+        }
+    }
+}
