@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind};
@@ -66,15 +67,12 @@ impl Client {
         collection: &Collection,
         error: ErrorMessage,
     ) {
-        let wait = match error.code {
-            ErrorCode::ServerError | ErrorCode::RateLimitExceeded => Some(
-                error
-                    .retry_after_ms
-                    .map_or(self.config.reconnect_delay, core::time::Duration::from_millis)
-                    + self.random.below(self.config.reconnect_delay),
-            ),
-            _ => None,
-        };
+        let later = matches!(error.code, ErrorCode::ServerError | ErrorCode::RateLimitExceeded);
+        let wait = later.then(|| {
+            let told = error.retry_after_ms.map(Duration::from_millis);
+            told.unwrap_or(self.config.reconnect_delay)
+                + self.random.below(self.config.reconnect_delay)
+        });
         let retry_at = wait.map(|wait| self.now.mono + wait);
         let stream = self.stream(collection);
         stream.phase = Phase::Refused;
