@@ -10,4 +10,5 @@ pub mod conformance;
 pub mod memory;
 pub mod replica;
 pub mod rules;
+pub mod server;
 pub mod words;

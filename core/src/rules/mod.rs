@@ -2,5 +2,9 @@
 
 pub mod conflict;
 pub mod merge;
+pub mod page;
+pub mod policy;
+pub mod record;
 pub mod row;
+pub mod transaction;
 pub mod view;

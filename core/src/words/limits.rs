@@ -1,7 +1,7 @@
 //! What a peer may make this side hold or work on. Everything here is configuration.
 
 /// The bounds on what is read, from a peer or from the app.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Limits {
     /// The longest frame or HTTP body, in bytes. Default 4 MiB.
     pub frame_bytes: usize,

@@ -1,0 +1,621 @@
+//! What readers are shown: pages of a catch-up, whole collections, and HTTP queries.
+//!
+//! Every page is of one consistent view of the rows, and bounded in records and bytes. Nothing is
+//! kept between two pages but their [`Place`].
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::policy::Policy;
+use super::record::{self, EpochRow, Head, Record};
+use crate::words::document::{Document, write_json_string};
+use crate::words::hash::Checksum;
+use crate::words::message::{Cursor, Mode, PageRange, Resume, ServerChange, SyncRecord};
+use crate::words::name::{Collection, RecordId, Seq, UserId};
+use crate::words::store::{Rows, Scan, StoreError};
+use crate::words::time::Timestamp;
+use crate::words::write::Change;
+
+/// How much one page holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PageLimits {
+    /// The most records. Default 1,000.
+    pub records: usize,
+    /// About the most bytes; a page holds one record at least. Default 256 KiB.
+    pub bytes: usize,
+}
+
+impl Default for PageLimits {
+    fn default() -> Self {
+        Self { records: 1000, bytes: 256 << 10 }
+    }
+}
+
+/// Who reads which collection.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Reader {
+    /// The collection.
+    pub collection: Collection,
+    /// The user.
+    pub user: Option<UserId>,
+    /// Whether each record needs the policy's leave.
+    pub partial: bool,
+}
+
+/// Something to read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadRequest {
+    /// The next page of a catch-up.
+    CatchUp {
+        /// Who reads what.
+        reader: Reader,
+        /// Where the page begins.
+        place: Place,
+        /// How much it holds.
+        limits: PageLimits,
+    },
+    /// Every record of a collection at once, unless they are too large together.
+    Whole {
+        /// Who reads what.
+        reader: Reader,
+        /// The most bytes.
+        bytes: usize,
+    },
+    /// A query by HTTP.
+    Query {
+        /// Who reads what.
+        reader: Reader,
+        /// What is asked for.
+        query: Query,
+        /// The most bytes.
+        bytes: usize,
+    },
+}
+
+/// The answer to a [`ReadRequest`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadAnswer {
+    /// To [`ReadRequest::CatchUp`].
+    Page(Page),
+    /// To [`ReadRequest::Whole`], in order of the ids; `None` where it would be too large.
+    Whole(Option<Vec<SyncRecord>>),
+    /// To [`ReadRequest::Query`]; `None` where it would be too large.
+    Found(Option<Vec<FoundRecord>>),
+}
+
+/// A place in the run of a catch-up.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Place {
+    /// Before it, with what the reader says that it has.
+    Start {
+        /// What it has in full.
+        cursor: Option<Cursor>,
+        /// How far it came in a run that was interrupted.
+        resume: Option<Resume>,
+    },
+    /// Behind it: the reader wants to hear of what comes from now on.
+    Now,
+    /// Among the changes above a floor.
+    Delta {
+        /// Fields that changed up to here are known to the reader.
+        floor: Seq,
+        /// Records whose last change is up to here were sent.
+        after: Seq,
+    },
+    /// In a snapshot.
+    Snapshot {
+        /// The head when the snapshot began.
+        snapshot_seq: Seq,
+        /// The last key that is covered.
+        after: Option<RecordId>,
+    },
+}
+
+/// A page of a catch-up.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Page {
+    /// Where the run begins, or begins again: what `subscribed` says.
+    pub opened: Option<Opened>,
+    /// What the page holds.
+    pub content: Content,
+    /// What comes after it.
+    pub next: Next,
+}
+
+/// How a run begins.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Opened {
+    /// How it goes.
+    pub mode: Mode,
+    /// How many live records the collection holds.
+    pub count: u64,
+    /// Its head.
+    pub head: Seq,
+}
+
+/// What a page holds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Content {
+    /// Changes in the order of their seqs.
+    Changes(Vec<PageChange>),
+    /// Everything in a range of keys.
+    Snapshot {
+        /// The records in the order of their ids.
+        records: Vec<SyncRecord>,
+        /// The range.
+        range: PageRange,
+    },
+}
+
+/// A change in a page.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PageChange {
+    /// The record.
+    pub record_id: RecordId,
+    /// What changed.
+    pub change: ServerChange,
+    /// Whether the record is only hidden from this reader.
+    pub filtered: bool,
+}
+
+/// What comes after a page.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Next {
+    /// Another page.
+    More(Place),
+    /// Nothing: the reader has everything up to here, as of the same view of the rows.
+    Done {
+        /// The cursor.
+        cursor: Cursor,
+        /// How many live records there are.
+        count: u64,
+        /// Their checksum; `None` for a partial reader.
+        checksum: Option<Checksum>,
+    },
+}
+
+/// A query by HTTP. Without `since` the records come in the order of their ids, else in the order
+/// of their changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Query {
+    /// Only records that the server changed at this time or later. Times of the server never go
+    /// back, so whoever asks with the last `updatedAt` that was shown misses nothing (and is shown
+    /// that record again).
+    pub since: Option<Timestamp>,
+    /// The most records.
+    pub limit: Option<usize>,
+    /// How many matching records to leave out first.
+    pub offset: usize,
+    /// Fields and what they have to be: a JSON text, or the content of a string.
+    pub conditions: Vec<(String, String)>,
+    /// The fields to show; all where there is none.
+    pub fields: BTreeSet<String>,
+    /// The fields not to show.
+    pub exclude_fields: BTreeSet<String>,
+}
+
+/// A record that a query found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundRecord {
+    /// The record's id.
+    pub id: RecordId,
+    /// The fields that were asked for.
+    pub document: Document,
+    /// The server's time of its last change.
+    pub updated_at: Timestamp,
+    /// How many changes it has seen.
+    pub version: u64,
+}
+
+impl ReadRequest {
+    /// Who reads what.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        match self {
+            Self::CatchUp { reader, .. }
+            | Self::Whole { reader, .. }
+            | Self::Query { reader, .. } => reader,
+        }
+    }
+
+    /// Reads what is asked for.
+    ///
+    /// # Errors
+    /// When the rows can't be read or are damaged.
+    pub fn run(&self, rows: &dyn Rows, policy: &dyn Policy) -> Result<ReadAnswer, StoreError> {
+        match self {
+            Self::CatchUp { reader, place, limits } => {
+                let view = View::open(rows, policy, reader)?;
+                view.page(place, *limits).map(ReadAnswer::Page)
+            }
+            Self::Whole { reader, bytes } => {
+                View::open(rows, policy, reader)?.whole(*bytes).map(ReadAnswer::Whole)
+            }
+            Self::Query { reader, query, bytes } => {
+                View::open(rows, policy, reader)?.query(query, *bytes).map(ReadAnswer::Found)
+            }
+        }
+    }
+}
+
+/// What one reader sees of a collection.
+struct View<'a> {
+    rows: &'a dyn Rows,
+    policy: &'a dyn Policy,
+    reader: &'a Reader,
+    head: Head,
+}
+
+impl<'a> View<'a> {
+    fn open(
+        rows: &'a dyn Rows,
+        policy: &'a dyn Policy,
+        reader: &'a Reader,
+    ) -> Result<Self, StoreError> {
+        let head = Head::load(rows, &reader.collection)?;
+        Ok(Self { rows, policy, reader, head })
+    }
+
+    fn page(&self, place: &Place, limits: PageLimits) -> Result<Page, StoreError> {
+        let (mut place, fresh) = match place {
+            Place::Start { cursor, resume } => {
+                (self.start(cursor.as_ref(), resume.as_ref())?, true)
+            }
+            Place::Now => {
+                return Ok(Page {
+                    opened: Some(self.opened(Mode::Delta)),
+                    content: Content::Changes(Vec::new()),
+                    next: self.done()?,
+                });
+            }
+            Place::Delta { .. } | Place::Snapshot { .. } => (place.clone(), false),
+        };
+        let again = self.floor(&place) < self.head.horizon;
+        if again {
+            place = Place::Snapshot { snapshot_seq: self.head.seq, after: None };
+        }
+        let (mode, (content, next)) = match &place {
+            Place::Snapshot { snapshot_seq, after } => {
+                (Mode::Snapshot, self.snapshot(*snapshot_seq, after.as_ref(), limits)?)
+            }
+            Place::Delta { floor, after } => (Mode::Delta, self.delta(*floor, *after, limits)?),
+            Place::Start { .. } | Place::Now => {
+                (Mode::Delta, (Content::Changes(Vec::new()), self.done()?))
+            }
+        };
+        let opened = (fresh || again).then(|| self.opened(mode));
+        Ok(Page { opened, content, next })
+    }
+
+    /// Where a run begins that goes on from what the reader says that it has. What it says of a
+    /// lost tail is dropped: a place alone, or the cursor too.
+    fn start(&self, cursor: Option<&Cursor>, resume: Option<&Resume>) -> Result<Place, StoreError> {
+        if let Some(Resume::Snapshot { epoch, snapshot_seq, after }) = resume {
+            let cursor = Cursor { epoch: epoch.clone(), seq: *snapshot_seq };
+            if self.vouches_for(&cursor)? && *snapshot_seq >= self.head.horizon {
+                let after = Some(after.clone());
+                return Ok(Place::Snapshot { snapshot_seq: *snapshot_seq, after });
+            }
+        }
+        let Some(cursor) = cursor else { return Ok(self.fresh_snapshot()) };
+        if !self.vouches_for(cursor)? {
+            return Ok(self.fresh_snapshot());
+        }
+        let mut after = cursor.seq;
+        if let Some(Resume::Delta { epoch, seq }) = resume
+            && self.vouches_for(&Cursor { epoch: epoch.clone(), seq: *seq })?
+        {
+            after = after.max(*seq);
+        }
+        Ok(Place::Delta { floor: cursor.seq, after })
+    }
+
+    fn fresh_snapshot(&self) -> Place {
+        Place::Snapshot { snapshot_seq: self.head.seq, after: None }
+    }
+
+    /// Whether this seq was given in this epoch of this very database.
+    fn vouches_for(&self, cursor: &Cursor) -> Result<bool, StoreError> {
+        let Some(number) = EpochRow::number(self.rows, &cursor.epoch)? else { return Ok(false) };
+        let current = EpochRow::current(self.rows)?.map_or(0, |(number, _)| number);
+        let end = if number == current {
+            self.head.seq
+        } else {
+            EpochRow::began_at(self.rows, &self.reader.collection, number + 1)?
+        };
+        Ok(cursor.seq <= end.min(self.head.seq))
+    }
+
+    /// Tombstones above this seq must still be there for a run to be complete.
+    fn floor(&self, place: &Place) -> Seq {
+        match place {
+            Place::Delta { floor, .. } => *floor,
+            Place::Snapshot { snapshot_seq, .. } => *snapshot_seq,
+            Place::Start { .. } | Place::Now => self.head.seq,
+        }
+    }
+
+    fn opened(&self, mode: Mode) -> Opened {
+        Opened { mode, count: self.head.count, head: self.head.seq }
+    }
+
+    fn done(&self) -> Result<Next, StoreError> {
+        let (_, epoch) = EpochRow::current(self.rows)?
+            .ok_or_else(|| StoreError::damaged("the store has no epoch: begin one first"))?;
+        Ok(Next::Done {
+            cursor: Cursor { epoch: epoch.id, seq: self.head.seq },
+            count: self.head.count,
+            checksum: (!self.reader.partial).then_some(self.head.checksum),
+        })
+    }
+
+    fn delta(
+        &self,
+        floor: Seq,
+        after: Seq,
+        limits: PageLimits,
+    ) -> Result<(Content, Next), StoreError> {
+        let mut budget = Budget::new(limits);
+        let mut changes = Vec::new();
+        let (mut last, mut done) = (after, true);
+        self.changed(after.next(), &mut |seq, id, record| {
+            if budget.is_spent() {
+                done = false;
+                return Ok(Scan::Stop);
+            }
+            let change = self.change(id, record, floor);
+            budget.spend(id, &change.change.change);
+            changes.push(change);
+            last = seq;
+            Ok(Scan::Next)
+        })?;
+        let next =
+            if done { self.done()? } else { Next::More(Place::Delta { floor, after: last }) };
+        Ok((Content::Changes(changes), next))
+    }
+
+    fn change(&self, id: &RecordId, record: &Record, floor: Seq) -> PageChange {
+        let filtered = !self.shows(id, record);
+        let change = if filtered {
+            hidden(record.last.seq)
+        } else if self.reader.partial {
+            record.state()
+        } else {
+            record.change_above(floor)
+        };
+        PageChange { record_id: id.clone(), change, filtered }
+    }
+
+    /// Tombstones are shown to everyone: they have no content.
+    fn shows(&self, id: &RecordId, record: &Record) -> bool {
+        let Reader { collection, user, partial } = self.reader;
+        record.document.as_ref().is_none_or(|document| {
+            !partial || self.policy.read_record(user.as_ref(), collection, id, document)
+        })
+    }
+
+    fn snapshot(
+        &self,
+        snapshot_seq: Seq,
+        after: Option<&RecordId>,
+        limits: PageLimits,
+    ) -> Result<(Content, Next), StoreError> {
+        let mut budget = Budget::new(limits);
+        // tombstones and hidden records cost time, if not bytes
+        let mut looks = limits.records.saturating_mul(4).max(1);
+        let mut records = Vec::new();
+        let mut up_to = None;
+        let mut done = true;
+        self.records(after, &mut |id, record| {
+            if budget.is_spent() || looks == 0 {
+                done = false;
+                return Ok(Scan::Stop);
+            }
+            looks -= 1;
+            if let Some(document) = &record.document
+                && self.shows(id, record)
+            {
+                budget.spend_bytes(id.len() + document.size());
+                records.push(sync_record(id, record, document));
+            }
+            up_to = Some(id.clone());
+            Ok(Scan::Next)
+        })?;
+        let next = if !done {
+            Next::More(Place::Snapshot { snapshot_seq, after: up_to.clone() })
+        } else if self.head.seq == snapshot_seq {
+            self.done()?
+        } else {
+            Next::More(Place::Delta { floor: snapshot_seq, after: snapshot_seq })
+        };
+        let up_to = up_to.filter(|_| !done);
+        let range = PageRange { after: after.cloned(), up_to, snapshot_seq };
+        Ok((Content::Snapshot { records, range }, next))
+    }
+
+    fn whole(&self, bytes: usize) -> Result<Option<Vec<SyncRecord>>, StoreError> {
+        let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
+        let mut records = Vec::new();
+        self.records(None, &mut |id, record| {
+            if let Some(document) = &record.document
+                && self.shows(id, record)
+            {
+                budget.spend_bytes(id.len() + document.size());
+                records.push(SyncRecord { seq: None, ..sync_record(id, record, document) });
+            }
+            Ok(if budget.is_spent() { Scan::Stop } else { Scan::Next })
+        })?;
+        Ok((!budget.is_spent()).then_some(records))
+    }
+
+    fn query(&self, query: &Query, bytes: usize) -> Result<Option<Vec<FoundRecord>>, StoreError> {
+        let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
+        let mut offset = query.offset;
+        let mut found = Vec::new();
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let mut visit = |id: &RecordId, record: &Record| {
+            if found.len() >= limit {
+                return Ok(Scan::Stop);
+            }
+            let Some(document) = &record.document else { return Ok(Scan::Next) };
+            if !query.matches(document) || !self.shows(id, record) {
+                return Ok(Scan::Next);
+            }
+            if offset > 0 {
+                offset -= 1;
+                return Ok(Scan::Next);
+            }
+            let document = query.project(document);
+            budget.spend_bytes(id.len() + document.size());
+            found.push(FoundRecord {
+                id: id.clone(),
+                document,
+                updated_at: record.committed_at,
+                version: record.last.version,
+            });
+            Ok(if budget.is_spent() { Scan::Stop } else { Scan::Next })
+        };
+        match query.since {
+            Some(since) => {
+                let from = self.first_since(since)?;
+                self.changed(from, &mut |_, id, record| visit(id, record))?;
+            }
+            None => self.records(None, &mut visit)?,
+        }
+        Ok((!budget.is_spent()).then_some(found))
+    }
+
+    /// The first seq whose record was last changed at this time or later. The server's times rise
+    /// with the seqs, so that halving finds it.
+    fn first_since(&self, since: Timestamp) -> Result<Seq, StoreError> {
+        let (mut low, mut high) = (1, self.head.seq.0.saturating_add(1));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut late = true;
+            self.changed(Seq(middle), &mut |_, _, record| {
+                late = record.committed_at >= since;
+                Ok(Scan::Stop)
+            })?;
+            if late {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(Seq(low))
+    }
+
+    /// Shows the records whose last change is at or above a seq, in the order of the changes.
+    fn changed(
+        &self,
+        from: Seq,
+        visit: &mut dyn FnMut(Seq, &RecordId, &Record) -> Result<Scan, StoreError>,
+    ) -> Result<(), StoreError> {
+        let collection = &self.reader.collection;
+        let to = record::index_of(collection).1;
+        self.rows.scan(&record::index_key(collection, from), &to, &mut |key, id| {
+            let seq = Seq(record::to_u64(&key[key.len().saturating_sub(8)..])?);
+            let id = record::record_id(&id)?;
+            let record = Record::load(self.rows, collection, &id)?
+                .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;
+            visit(seq, &id, &record)
+        })
+    }
+
+    /// Shows the records behind an id, tombstones too, in the order of their ids.
+    fn records(
+        &self,
+        after: Option<&RecordId>,
+        visit: &mut dyn FnMut(&RecordId, &Record) -> Result<Scan, StoreError>,
+    ) -> Result<(), StoreError> {
+        let collection = &self.reader.collection;
+        let (first, to) = record::records_of(collection);
+        let from = after.map_or_else(
+            || first.clone(),
+            |id| {
+                let mut key = record::record_key(collection, id);
+                key.push(0);
+                key
+            },
+        );
+        self.rows.scan(&from, &to, &mut |key, row| {
+            visit(&record::record_id(&key[first.len()..])?, &Record::from_row(row)?)
+        })
+    }
+}
+
+/// A record that is hidden from a reader: gone, as far as that one is concerned.
+pub(crate) fn hidden(seq: Seq) -> ServerChange {
+    ServerChange {
+        change: Change::delete(),
+        seq: Some(seq),
+        version: None,
+        timestamp: None,
+        at: Vec::new(),
+        user_id: None,
+    }
+}
+
+fn sync_record(id: &RecordId, record: &Record, document: &Document) -> SyncRecord {
+    SyncRecord {
+        id: id.clone(),
+        document: document.clone(),
+        version: Some(record.last.version),
+        updated_at: Some(record.last.at),
+        seq: Some(record.last.seq),
+    }
+}
+
+impl Query {
+    fn matches(&self, document: &Document) -> bool {
+        self.conditions.iter().all(|(field, wanted)| {
+            document.get(field).is_some_and(|text| {
+                let mut quoted = Vec::new();
+                write_json_string(&mut quoted, wanted);
+                text == wanted || text.as_bytes() == quoted
+            })
+        })
+    }
+
+    fn project(&self, document: &Document) -> Document {
+        if self.fields.is_empty() && self.exclude_fields.is_empty() {
+            return document.clone();
+        }
+        let wanted = |name: &str| self.fields.is_empty() || self.fields.contains(name);
+        let fields: Vec<_> = document
+            .iter()
+            .filter(|(name, _)| wanted(name) && !self.exclude_fields.contains(*name))
+            .collect();
+        Document::of_sorted(&fields)
+    }
+}
+
+/// What is left of a page's limits.
+struct Budget {
+    records: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    /// About what a record costs besides its id and content.
+    const RECORD: usize = 100;
+
+    fn new(limits: PageLimits) -> Self {
+        Self { records: limits.records.max(1), bytes: limits.bytes.max(1) }
+    }
+
+    fn spend(&mut self, id: &RecordId, change: &Change) {
+        let unset: usize = change.delta.unset.iter().map(|name| name.len() + 3).sum();
+        self.spend_bytes(id.len() + change.delta.set.size() + unset);
+    }
+
+    fn spend_bytes(&mut self, bytes: usize) {
+        self.records -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes + Self::RECORD);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}

@@ -1,0 +1,570 @@
+//! What the server's rows hold and how they are laid out.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `c` collection | [`Head`]: head, count, checksum, horizon, time of the last commit |
+//! | `r` collection 0 record id | [`Record`], a tombstone too |
+//! | `x` collection 0 seq | the id of the record whose last change has this seq |
+//! | `u` client id | [`Client`] |
+//! | `e` number | [`EpochRow`]: the id of an epoch and when it began |
+//! | `i` epoch id | its number |
+//! | `g` collection 0 number | the collection's head when this epoch began |
+//!
+//! Numbers in keys take 8 bytes, the highest first. Names hold no control characters, so that a 0
+//! byte ends them and the records of a collection lie in the byte order of their ids.
+//! A `g` row is written only where the head moved in the epoch before: the last one at or below a
+//! number counts, and without one it is 0.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_u64};
+use crate::words::delta::Delta;
+use crate::words::document::Document;
+use crate::words::hash::{Checksum, Digest};
+use crate::words::message::ServerChange;
+use crate::words::name::{
+    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+};
+use crate::words::store::{Rows, Scan, StoreError};
+use crate::words::time::Timestamp;
+use crate::words::write::Change;
+
+/// What the server knows of a collection as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Head {
+    /// The last seq that was given.
+    pub seq: Seq,
+    /// How many live records there are.
+    pub count: u64,
+    /// Their checksum.
+    pub checksum: Checksum,
+    /// Every tombstone that was removed has a seq up to this one.
+    pub horizon: Seq,
+    /// Up to where the change index has been searched for old tombstones.
+    pub swept: Seq,
+    /// The server's time of the last change; it never goes back.
+    pub committed_at: Timestamp,
+}
+
+/// When something was last changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Stamp {
+    /// The seq of the change.
+    pub seq: Seq,
+    /// The record's version after it.
+    pub version: u64,
+    /// The writer's time.
+    pub at: Timestamp,
+}
+
+/// A record as the server keeps it; without a document it is the tombstone of a deleted one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The content; `None` where the record is deleted.
+    pub document: Option<Document>,
+    /// The last change.
+    pub last: Stamp,
+    /// The last insert or delete. A field without a stamp of its own has this one.
+    pub whole: Stamp,
+    /// The fields of the document whose last change was another than `whole`, sorted by name.
+    pub fields: Vec<(Box<str>, Stamp)>,
+    /// The tombstones of removed fields, sorted by name.
+    pub removed: Vec<(Box<str>, Stamp)>,
+    /// The server's time of the last change.
+    pub committed_at: Timestamp,
+    /// Who made the last change.
+    pub user: Option<UserId>,
+}
+
+/// What the server knows of a replica.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Client {
+    /// The user that it belongs to.
+    pub user: Option<UserId>,
+    /// The largest session that it opened.
+    pub session: SessionNumber,
+    /// The last of its writes that was applied.
+    pub last_mutation: MutationNumber,
+    /// The digest of that write.
+    pub last_digest: Option<Digest>,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+}
+
+/// A period between two openings of the database.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EpochRow {
+    /// Its id.
+    pub id: Epoch,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+impl Head {
+    /// A collection's head; that of an empty collection where there is none.
+    pub(crate) fn load(rows: &dyn Rows, collection: &Collection) -> Result<Self, StoreError> {
+        rows.get(&head_key(collection))?.map_or_else(|| Ok(Self::default()), Self::from_row)
+    }
+
+    pub(crate) fn to_row(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(32);
+        put_u64(&mut out, self.seq.0);
+        put_u64(&mut out, self.count);
+        out.extend_from_slice(&self.checksum.0.to_be_bytes());
+        put_u64(&mut out, self.horizon.0);
+        put_u64(&mut out, self.swept.0);
+        put_i64(&mut out, self.committed_at.0);
+        out
+    }
+
+    pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(row);
+        let head = Self {
+            seq: Seq(reader.u64()?),
+            count: reader.u64()?,
+            checksum: Checksum(be_u64(&mut reader)?),
+            horizon: Seq(reader.u64()?),
+            swept: Seq(reader.u64()?),
+            committed_at: Timestamp(reader.i64()?),
+        };
+        reader.end()?;
+        Ok(head)
+    }
+}
+
+impl Record {
+    pub(crate) fn load(
+        rows: &dyn Rows,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Self>, StoreError> {
+        rows.get(&record_key(collection, id))?.map(Self::from_row).transpose()
+    }
+
+    /// When a field was last changed. One that the record never had has the stamp of `whole`.
+    #[must_use]
+    pub fn stamp(&self, field: &str) -> Stamp {
+        let own = find(&self.fields, field).or_else(|| find(&self.removed, field));
+        own.unwrap_or(self.whole)
+    }
+
+    /// What changed above a seq: the fields, or the whole record where it was replaced.
+    #[must_use]
+    pub fn change_above(&self, floor: Seq) -> ServerChange {
+        match &self.document {
+            Some(document) if self.whole.seq <= floor => {
+                let set: Vec<_> =
+                    document.iter().filter(|(name, _)| self.stamp(name).seq > floor).collect();
+                let unset = self.removed.iter().filter(|(_, stamp)| stamp.seq > floor);
+                let unset = unset.map(|(name, _)| name.clone()).collect();
+                self.say(Change::update(Delta::new(Document::of_sorted(&set), unset)))
+            }
+            Some(_) | None => self.state(),
+        }
+    }
+
+    /// The whole record, or that it is gone.
+    #[must_use]
+    pub fn state(&self) -> ServerChange {
+        self.say(match &self.document {
+            Some(document) => Change::insert(document.clone()),
+            None => Change::delete(),
+        })
+    }
+
+    fn say(&self, change: Change) -> ServerChange {
+        let at = change
+            .delta
+            .fields()
+            .map(|(name, _)| (name, self.stamp(name).at))
+            .filter(|(_, at)| *at != self.last.at)
+            .map(|(name, at)| (name.into(), at));
+        let mut at: Vec<(Box<str>, Timestamp)> = at.collect();
+        at.sort_unstable();
+        ServerChange {
+            at,
+            change,
+            seq: Some(self.last.seq),
+            version: Some(self.last.version),
+            timestamp: Some(self.last.at),
+            user_id: self.user.clone(),
+        }
+    }
+
+    pub(crate) fn to_row(&self) -> Vec<u8> {
+        let size = self.document.as_ref().map_or(0, Document::size);
+        let mut out = Vec::with_capacity(size + 64);
+        put_stamp(&mut out, self.last);
+        put_stamp(&mut out, self.whole);
+        put_i64(&mut out, self.committed_at.0);
+        put_option(&mut out, self.user.as_ref().map(|user| user.as_bytes()));
+        for stamps in [&self.fields, &self.removed] {
+            put_u64(&mut out, stamps.len() as u64);
+            for (name, stamp) in stamps {
+                put_bytes(&mut out, name.as_bytes());
+                put_stamp(&mut out, *stamp);
+            }
+        }
+        put_option(&mut out, self.document.as_ref().map(Document::as_row));
+        out
+    }
+
+    pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(row);
+        let record = Self {
+            last: read_stamp(&mut reader)?,
+            whole: read_stamp(&mut reader)?,
+            committed_at: Timestamp(reader.i64()?),
+            user: read_user(&mut reader)?,
+            fields: read_stamps(&mut reader)?,
+            removed: read_stamps(&mut reader)?,
+            document: reader.option()?.map(Document::from_row).transpose()?,
+        };
+        reader.end()?;
+        Ok(record)
+    }
+}
+
+impl Client {
+    pub(crate) fn load(rows: &dyn Rows, id: &ClientId) -> Result<Option<Self>, StoreError> {
+        rows.get(&client_key(id))?.map(Self::from_row).transpose()
+    }
+
+    pub(crate) fn to_row(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(48);
+        put_option(&mut out, self.user.as_ref().map(|user| user.as_bytes()));
+        put_u64(&mut out, self.session.0);
+        put_u64(&mut out, self.last_mutation.0);
+        put_option(
+            &mut out,
+            self.last_digest.map(|digest| digest.0.to_be_bytes()).as_ref().map(|d| &d[..]),
+        );
+        put_i64(&mut out, self.seen_at.0);
+        out
+    }
+
+    pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(row);
+        let client = Self {
+            user: read_user(&mut reader)?,
+            session: SessionNumber(reader.u64()?),
+            last_mutation: MutationNumber(reader.u64()?),
+            last_digest: reader.option()?.map(|bytes| to_u64(&bytes).map(Digest)).transpose()?,
+            seen_at: Timestamp(reader.i64()?),
+        };
+        reader.end()?;
+        Ok(client)
+    }
+}
+
+impl EpochRow {
+    pub(crate) fn to_row(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_bytes(&mut out, self.id.as_bytes());
+        put_i64(&mut out, self.started_at.0);
+        out
+    }
+
+    pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(row);
+        let epoch = Self {
+            id: reader.str(|text| Epoch::new(text).ok())?,
+            started_at: Timestamp(reader.i64()?),
+        };
+        reader.end()?;
+        Ok(epoch)
+    }
+
+    /// The current epoch and its number.
+    pub(crate) fn current(rows: &dyn Rows) -> Result<Option<(u64, Self)>, StoreError> {
+        let (from, to) = range_of(b'e');
+        rows.last(&from, &to)?
+            .map(|(key, row)| Ok((to_u64(&key[1..])?, Self::from_row(row)?)))
+            .transpose()
+    }
+
+    /// The number of an epoch that is known.
+    pub(crate) fn number(rows: &dyn Rows, id: &Epoch) -> Result<Option<u64>, StoreError> {
+        rows.get(&epoch_id_key(id))?.map(|row| to_u64(&row)).transpose()
+    }
+
+    /// A collection's head when an epoch began.
+    pub(crate) fn began_at(
+        rows: &dyn Rows,
+        collection: &Collection,
+        number: u64,
+    ) -> Result<Seq, StoreError> {
+        let (from, _) = beginnings_of(collection);
+        let to = beginning_key(collection, number.saturating_add(1));
+        Ok(Seq(rows.last(&from, &to)?.map_or(Ok(0), |(_, row)| to_u64(&row))?))
+    }
+}
+
+pub(crate) fn head_key(collection: &Collection) -> Vec<u8> {
+    tagged(b'c', collection)
+}
+
+pub(crate) fn record_key(collection: &Collection, id: &RecordId) -> Vec<u8> {
+    let mut key = within(b'r', collection);
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+pub(crate) fn index_key(collection: &Collection, seq: Seq) -> Vec<u8> {
+    let mut key = within(b'x', collection);
+    key.extend_from_slice(&seq.0.to_be_bytes());
+    key
+}
+
+pub(crate) fn client_key(id: &ClientId) -> Vec<u8> {
+    tagged(b'u', id)
+}
+
+pub(crate) fn epoch_key(number: u64) -> Vec<u8> {
+    let mut key = alloc::vec![b'e'];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(crate) fn epoch_id_key(id: &Epoch) -> Vec<u8> {
+    tagged(b'i', id)
+}
+
+pub(crate) fn beginning_key(collection: &Collection, number: u64) -> Vec<u8> {
+    let mut key = within(b'g', collection);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// All rows of a kind.
+pub(crate) fn range_of(tag: u8) -> (Vec<u8>, Vec<u8>) {
+    (alloc::vec![tag], alloc::vec![tag + 1])
+}
+
+/// The records of a collection, in the order of their ids.
+pub(crate) fn records_of(collection: &Collection) -> (Vec<u8>, Vec<u8>) {
+    all_within(b'r', collection)
+}
+
+/// The change index of a collection.
+pub(crate) fn index_of(collection: &Collection) -> (Vec<u8>, Vec<u8>) {
+    all_within(b'x', collection)
+}
+
+/// The heads of a collection at the beginnings of epochs.
+pub(crate) fn beginnings_of(collection: &Collection) -> (Vec<u8>, Vec<u8>) {
+    all_within(b'g', collection)
+}
+
+/// The name in the key of a head or a client.
+pub(crate) fn name_in<T>(
+    key: &[u8],
+    make: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, StoreError> {
+    let name = key.get(1..).and_then(|name| core::str::from_utf8(name).ok());
+    name.and_then(make).ok_or_else(|| StoreError::damaged("a stored key holds no valid name"))
+}
+
+/// The record id that an index row or the end of a record's key holds.
+pub(crate) fn record_id(bytes: &[u8]) -> Result<RecordId, StoreError> {
+    let text = core::str::from_utf8(bytes).ok();
+    text.and_then(|text| RecordId::new(text).ok())
+        .ok_or_else(|| StoreError::damaged("a stored record id is no valid name"))
+}
+
+/// The number at the end of a key, or that a row consists of.
+pub(crate) fn to_u64(bytes: &[u8]) -> Result<u64, StoreError> {
+    let number = bytes.try_into().map(u64::from_be_bytes);
+    number.map_err(|_| StoreError::damaged("a stored number does not have 8 bytes"))
+}
+
+fn tagged(tag: u8, name: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(name.len() + 10);
+    key.push(tag);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+fn within(tag: u8, collection: &Collection) -> Vec<u8> {
+    let mut key = tagged(tag, collection);
+    key.push(0);
+    key
+}
+
+fn all_within(tag: u8, collection: &Collection) -> (Vec<u8>, Vec<u8>) {
+    let from = within(tag, collection);
+    let mut to = tagged(tag, collection);
+    to.push(1);
+    (from, to)
+}
+
+fn find(stamps: &[(Box<str>, Stamp)], field: &str) -> Option<Stamp> {
+    let place = stamps.binary_search_by(|(name, _)| (**name).cmp(field)).ok()?;
+    Some(stamps[place].1)
+}
+
+fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
+    put_u64(out, stamp.seq.0);
+    put_u64(out, stamp.version);
+    put_i64(out, stamp.at.0);
+}
+
+fn read_stamp(reader: &mut Reader) -> Result<Stamp, StoreError> {
+    let (seq, version) = (Seq(reader.u64()?), reader.u64()?);
+    Ok(Stamp { seq, version, at: Timestamp(reader.i64()?) })
+}
+
+fn read_stamps(reader: &mut Reader) -> Result<Vec<(Box<str>, Stamp)>, StoreError> {
+    let count = reader.u64()?;
+    let mut stamps = Vec::new();
+    for _ in 0..count {
+        let name = reader.str(|text| Some(Box::from(text)))?;
+        stamps.push((name, read_stamp(reader)?));
+    }
+    Ok(stamps)
+}
+
+fn read_user(reader: &mut Reader) -> Result<Option<UserId>, StoreError> {
+    let Some(bytes) = reader.option()? else { return Ok(None) };
+    let user = core::str::from_utf8(&bytes).ok().and_then(|text| UserId::new(text).ok());
+    user.map(Some).ok_or_else(|| StoreError::damaged("a stored user id is no valid name"))
+}
+
+fn be_u64(reader: &mut Reader) -> Result<u64, StoreError> {
+    let mut value = 0;
+    for _ in 0..8 {
+        value = value << 8 | u64::from(reader.byte()?);
+    }
+    Ok(value)
+}
+
+/// What an offline check of a server's rows found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// The collections and their heads, checksum and count as they should be.
+    pub collections: BTreeMap<Collection, Head>,
+    /// How many tombstones of records there are.
+    pub tombstones: u64,
+    /// What is wrong, for people; empty when all is well. At most 100 are listed.
+    pub faults: Vec<String>,
+}
+
+/// Reads every row of a server's store: the index and the records must agree, count and checksum
+/// are recomputed from the records.
+///
+/// # Errors
+/// When the store can't be read. What is wrong with the rows is in the report.
+pub fn verify(rows: &dyn Rows) -> Result<Report, StoreError> {
+    let mut report = Report::default();
+    let (from, to) = range_of(b'c');
+    let mut stored = BTreeMap::new();
+    rows.scan(&from, &to, &mut |key, row| {
+        stored.insert(name_in(key, |name| Collection::new(name).ok())?, Head::from_row(row)?);
+        Ok(Scan::Next)
+    })?;
+    for (collection, head) in stored {
+        let found = verify_collection(rows, &collection, head, &mut report)?;
+        if (found.count, found.checksum) != (head.count, head.checksum) {
+            report.fault(alloc::format!(
+                "{collection}: {} records with checksum {} are stored, its head says {} with {}",
+                found.count,
+                found.checksum,
+                head.count,
+                head.checksum
+            ));
+        }
+        report.collections.insert(collection, found);
+    }
+    Ok(report)
+}
+
+fn verify_collection(
+    rows: &dyn Rows,
+    collection: &Collection,
+    head: Head,
+    report: &mut Report,
+) -> Result<Head, StoreError> {
+    let mut found = Head { count: 0, checksum: Checksum(0), ..head };
+    let (from, to) = records_of(collection);
+    let mut records = 0u64;
+    rows.scan(&from, &to, &mut |key, row| {
+        let id = record_id(&key[from.len()..])?;
+        let record = match Record::from_row(row) {
+            Ok(record) => record,
+            Err(error) => {
+                report.fault(alloc::format!("{collection}/{id}: {error}"));
+                return Ok(Scan::Next);
+            }
+        };
+        records += 1;
+        match &record.document {
+            Some(document) => {
+                found.count += 1;
+                found.checksum.add(&id, record.last.seq, document);
+            }
+            None => report.tombstones += 1,
+        }
+        let indexed = rows.get(&index_key(collection, record.last.seq))?;
+        if indexed.as_deref() != Some(id.as_bytes()) {
+            let seq = record.last.seq;
+            report.fault(alloc::format!("{collection}/{id}: seq {seq} is not in the change index"));
+        }
+        for fault in record.faults(head) {
+            report.fault(alloc::format!("{collection}/{id}: {fault}"));
+        }
+        Ok(Scan::Next)
+    })?;
+    let (from, to) = index_of(collection);
+    let mut indexed = 0u64;
+    rows.scan(&from, &to, &mut |_, _| {
+        indexed += 1;
+        Ok(Scan::Next)
+    })?;
+    if indexed != records {
+        report.fault(alloc::format!(
+            "{collection}: {indexed} entries in the change index, {records} records"
+        ));
+    }
+    Ok(found)
+}
+
+impl Record {
+    /// What can't be true of a record in a collection with this head.
+    pub(crate) fn faults(&self, head: Head) -> Vec<&'static str> {
+        let mut faults = Vec::new();
+        let stamps = || self.fields.iter().chain(&self.removed).map(|(_, stamp)| stamp);
+        if self.last.seq > head.seq || self.last.seq == Seq(0) {
+            faults.push("its seq is not one of the collection's");
+        }
+        if self.whole.seq > self.last.seq || stamps().any(|stamp| stamp.seq > self.last.seq) {
+            faults.push("a part of it changed after the whole");
+        }
+        if stamps().any(|stamp| stamp.seq <= self.whole.seq) {
+            faults.push("a field of it changed before it was inserted");
+        }
+        let sorted = |names: &[(Box<str>, Stamp)]| names.is_sorted_by(|(a, _), (b, _)| a < b);
+        if !sorted(&self.fields) || !sorted(&self.removed) {
+            faults.push("its fields are out of order");
+        }
+        let has = |name: &str| self.document.as_ref().is_some_and(|d| d.get(name).is_some());
+        if self.fields.iter().any(|(name, _)| !has(name))
+            || self.removed.iter().any(|(name, _)| has(name))
+        {
+            faults.push("its fields and their stamps disagree");
+        }
+        faults
+    }
+}
+
+impl Report {
+    fn fault(&mut self, fault: String) {
+        if self.faults.len() < 100 {
+            self.faults.push(fault);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! What runs of writes do to the server's rows: every rule about writing is here.
+//!
+//! A [`Transaction`] is decided on a view of the rows, which gives the rows that change, the
+//! answer, and the changes to publish. Whoever owns the store commits them. Many transactions that
+//! wait for the disk share one commit: [`decide_all`] decides each on top of those before it.
+
+mod sweep;
+mod write;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::policy::Policy;
+use super::record::{self, Client, EpochRow};
+use crate::words::hash::Digest;
+use crate::words::limits::Limits;
+use crate::words::message::{ErrorCode, Mutation, ServerChange};
+use crate::words::name::{
+    ClientId, Collection, ConnId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+};
+use crate::words::store::{Batch, Overlay, Rows, StoreError};
+use crate::words::time::Timestamp;
+use crate::words::write::Change;
+
+pub use sweep::{Sweep, SweepPlace, Swept};
+
+/// What one run does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Transaction {
+    /// Opens a session of a client and fences its earlier ones off.
+    Hello {
+        /// The client.
+        client: ClientId,
+        /// The user of the connection.
+        user: Option<UserId>,
+        /// The session, which must be larger than every earlier one.
+        session: SessionNumber,
+    },
+    /// Applies writes in their order.
+    Writes(Run),
+    /// Applies one write that came by plain HTTP.
+    Plain(PlainWrite),
+    /// Removes what is older than the retention.
+    Sweep(Sweep),
+    /// Begins an epoch: once at each opening of the database, before anything is served.
+    BeginEpoch {
+        /// Its id: random, never used before.
+        epoch: Epoch,
+    },
+}
+
+/// Writes of one connection, in their order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Who numbers its writes, and in which session; `None` at level 1.
+    pub client: Option<(ClientId, SessionNumber)>,
+    /// The user of the connection.
+    pub user: Option<UserId>,
+    /// The connection; `None` for an exchange by HTTP.
+    pub conn: Option<ConnId>,
+    /// The writes. One without a number is judged as at level 1.
+    pub mutations: Vec<Mutation>,
+    /// The seqs that this connection's own writes got lately: they conflict with nothing.
+    pub window: Window,
+}
+
+/// The seqs that a connection's own writes got, by collection and rising.
+pub type Window = BTreeMap<Collection, Vec<Seq>>;
+
+/// A write that came by plain HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlainWrite {
+    /// Who writes.
+    pub user: Option<UserId>,
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// What is done to it.
+    pub change: Change,
+    /// When it was made; now if it isn't said.
+    pub timestamp: Option<Timestamp>,
+    /// The version of the record that the writer saw; `None` makes the write unconditional.
+    pub base_version: Option<u64>,
+}
+
+/// What a decision stands on besides the rows.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Who may write what.
+    pub policy: &'a dyn Policy,
+    /// How large a document may become.
+    pub limits: &'a Limits,
+    /// The wall clock.
+    pub now: Timestamp,
+}
+
+/// What a transaction does, as far as the rules go; nothing of it has happened yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The rows that change.
+    pub batch: Batch,
+    /// What to tell whoever asked, once the batch is durable.
+    pub answer: Answer,
+    /// The changes to publish, once the batch is durable, in this order.
+    pub published: Vec<Published>,
+}
+
+/// What to tell whoever asked for a transaction.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// To [`Transaction::Hello`].
+    Hello(HelloAnswer),
+    /// To [`Transaction::Writes`]: one outcome for each write that was looked at, in their order.
+    Writes(Vec<Outcome>),
+    /// To [`Transaction::Plain`].
+    Plain(Outcome),
+    /// To [`Transaction::Sweep`].
+    Swept(Swept),
+    /// To [`Transaction::BeginEpoch`].
+    Begun,
+}
+
+/// The answer to a hello.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HelloAnswer {
+    /// The session is open.
+    Open {
+        /// The current epoch.
+        epoch: Epoch,
+        /// The last of the client's writes that was applied.
+        last_mutation: MutationNumber,
+        /// The digest of that write.
+        last_digest: Option<Digest>,
+    },
+    /// The session is not larger than the stored one.
+    Superseded,
+    /// The client belongs to another user.
+    OtherUser,
+}
+
+/// What became of one write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// The write's number; `None` at level 1.
+    pub mutation: Option<MutationNumber>,
+    /// The seq of the record or its tombstone after the write, 0 where there is neither. In a live
+    /// stream the verdict waits until this seq has passed.
+    pub at: Seq,
+    /// The server's time of the record's last change; of the decision where there is no record.
+    pub committed_at: Timestamp,
+    /// The verdict.
+    pub verdict: Verdict,
+}
+
+/// A verdict about one write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It was applied.
+    Applied {
+        /// The seq that it got.
+        seq: Seq,
+        /// The record's version after it.
+        version: u64,
+        /// Every field that changed above the write's base, whoever changed it.
+        echo: ServerChange,
+    },
+    /// It changed nothing, or had been applied before: acknowledged without a seq.
+    Unchanged {
+        /// The record's version; `None` where there is no record, or nobody looked.
+        version: Option<u64>,
+    },
+    /// Something that it touches was changed by someone else.
+    Conflict {
+        /// The record as it is.
+        current: ServerChange,
+    },
+    /// It was refused.
+    Refused {
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// The session is no longer the client's newest: nothing of the run was applied.
+    Superseded,
+    /// Its number is above the next one.
+    OutOfOrder {
+        /// The next number.
+        next: MutationNumber,
+    },
+}
+
+/// A change that was committed, for those who follow its collection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// The change; its seq is always there.
+    pub change: ServerChange,
+    /// Its seq.
+    pub seq: Seq,
+    /// The record after it, for permissions that look at the content.
+    pub document: Option<crate::words::document::Document>,
+    /// Who made it, where that is a connection.
+    pub origin: Option<Origin>,
+}
+
+/// The connection that made a change.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Origin {
+    /// The connection.
+    pub conn: ConnId,
+    /// The number of the write; `None` at level 1.
+    pub mutation: Option<MutationNumber>,
+}
+
+/// What a transaction reads.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Needs {
+    /// Single rows.
+    pub keys: Vec<Bytes>,
+    /// Ranges of rows, from the first key up to but without the second.
+    pub ranges: Vec<(Bytes, Bytes)>,
+}
+
+/// What many transactions do together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decided {
+    /// The rows that change.
+    pub batch: Batch,
+    /// An answer for each transaction, in their order. One that failed has changed nothing.
+    pub answers: Vec<Result<Answer, StoreError>>,
+    /// The changes to publish, in this order.
+    pub published: Vec<Published>,
+}
+
+/// Why a transaction has no answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TransactError {
+    /// It failed before the commit: nothing has happened.
+    #[error("the write failed: {0}")]
+    Failed(StoreError),
+    /// The commit failed or its outcome was lost: it may have happened.
+    #[error("it is unknown whether the write happened: {0}")]
+    Unknown(StoreError),
+}
+
+/// Decides transactions in their order, each on top of those before it.
+///
+/// Whoever commits does this inside [`ServerStore::transact`](crate::words::store::ServerStore),
+/// then publishes to the rings, wakes the followers, and answers the tickets, in that order.
+#[must_use]
+pub fn decide_all<'a>(
+    transactions: impl IntoIterator<Item = &'a Transaction>,
+    rows: &dyn Rows,
+    context: Context<'_>,
+) -> Decided {
+    let mut overlay = Overlay::new(rows);
+    let (mut answers, mut published) = (Vec::new(), Vec::new());
+    for transaction in transactions {
+        answers.push(transaction.decide(&overlay, context).map(|decision| {
+            overlay.apply(&decision.batch);
+            published.extend(decision.published);
+            decision.answer
+        }));
+    }
+    Decided { batch: overlay.into_batch(), answers, published }
+}
+
+impl Transaction {
+    /// What this transaction does to these rows.
+    ///
+    /// # Errors
+    /// When the rows can't be read or are damaged.
+    pub fn decide(&self, rows: &dyn Rows, context: Context<'_>) -> Result<Decision, StoreError> {
+        match self {
+            Self::Hello { client, user, session } => {
+                decide_hello(client, user.as_ref(), *session, rows, context)
+            }
+            Self::Writes(run) => write::decide_run(run, rows, context),
+            Self::Plain(write) => write::decide_plain(write, rows, context),
+            Self::Sweep(sweep) => sweep.decide(rows, context.now),
+            Self::BeginEpoch { epoch } => sweep::begin_epoch(epoch, rows, context.now),
+        }
+    }
+
+    /// The rows that [`decide`](Self::decide) reads, for stores that have to fetch them first.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        match self {
+            Self::Hello { client, .. } => {
+                needs.key(record::client_key(client));
+                needs.range(record::range_of(b'e'));
+            }
+            Self::Writes(run) => {
+                if let Some((client, _)) = &run.client {
+                    needs.key(record::client_key(client));
+                }
+                for mutation in &run.mutations {
+                    needs.record(&mutation.collection, &mutation.record_id);
+                }
+            }
+            Self::Plain(write) => needs.record(&write.collection, &write.record_id),
+            Self::Sweep(_) => b"cegirux".iter().for_each(|tag| needs.range(record::range_of(*tag))),
+            Self::BeginEpoch { .. } => {
+                b"ceg".iter().for_each(|tag| needs.range(record::range_of(*tag)));
+            }
+        }
+        needs
+    }
+}
+
+impl Needs {
+    fn key(&mut self, key: Vec<u8>) {
+        self.keys.push(key.into());
+    }
+
+    fn range(&mut self, (from, to): (Vec<u8>, Vec<u8>)) {
+        self.ranges.push((from.into(), to.into()));
+    }
+
+    fn record(&mut self, collection: &Collection, id: &RecordId) {
+        self.key(record::head_key(collection));
+        self.key(record::record_key(collection, id));
+    }
+}
+
+/// The fence: in one step the session is compared, stored, and the last number read.
+fn decide_hello(
+    id: &ClientId,
+    user: Option<&UserId>,
+    session: SessionNumber,
+    rows: &dyn Rows,
+    context: Context<'_>,
+) -> Result<Decision, StoreError> {
+    let mut batch = Batch::new();
+    let stored = Client::load(rows, id)?;
+    let answer = match stored {
+        Some(client) if client.user.as_ref() != user => HelloAnswer::OtherUser,
+        Some(client) if client.session >= session => HelloAnswer::Superseded,
+        Some(_) | None => {
+            let (_, epoch) = EpochRow::current(rows)?
+                .ok_or_else(|| StoreError::damaged("the store has no epoch: begin one first"))?;
+            let client = Client {
+                user: user.cloned(),
+                session,
+                seen_at: context.now,
+                last_mutation: stored.as_ref().map_or(MutationNumber(0), |c| c.last_mutation),
+                last_digest: stored.and_then(|client| client.last_digest),
+            };
+            batch.put(record::client_key(id), client.to_row());
+            HelloAnswer::Open {
+                epoch: epoch.id,
+                last_mutation: client.last_mutation,
+                last_digest: client.last_digest,
+            }
+        }
+    };
+    Ok(Decision { batch, answer: Answer::Hello(answer), published: Vec::new() })
+}

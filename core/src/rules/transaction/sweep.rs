@@ -1,0 +1,252 @@
+//! Housekeeping: the removal of what is older than the retention, and the beginning of epochs.
+
+use core::time::Duration;
+
+use alloc::vec::Vec;
+
+use super::{Answer, Decision};
+use crate::rules::record::{self, Client, EpochRow, Head, Record};
+use crate::words::name::{ClientId, Collection, Epoch, RecordId, Seq};
+use crate::words::store::{Batch, Rows, Scan, StoreError};
+use crate::words::time::Timestamp;
+
+/// Removes tombstones, clients and epochs that are older than the retention, a bounded number of
+/// rows at a time. Removed tombstones raise their collection's horizon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sweep {
+    /// How long tombstones, silent clients and past epochs are kept.
+    pub retention: Duration,
+    /// Where to go on: [`SweepPlace::default`] at first, then what the last [`Swept`] says.
+    pub from: SweepPlace,
+    /// How many rows to look at, at most. At least 1 is.
+    pub budget: usize,
+}
+
+/// How far a sweep has come.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum SweepPlace {
+    /// At the start.
+    #[default]
+    Start,
+    /// In this collection.
+    Collection(Collection),
+    /// Behind this collection.
+    AfterCollection(Collection),
+    /// Behind all collections.
+    Clients,
+    /// Behind this client.
+    AfterClient(ClientId),
+    /// Behind all clients.
+    Epochs,
+}
+
+/// What one sweep did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Swept {
+    /// How many tombstones, clients and epochs were removed.
+    pub removed: usize,
+    /// Where to go on at once; `None` at the end, where the next sweep is due much later.
+    pub next: Option<SweepPlace>,
+}
+
+impl Sweep {
+    pub(super) fn decide(&self, rows: &dyn Rows, now: Timestamp) -> Result<Decision, StoreError> {
+        let retention = i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX);
+        let mut broom = Broom {
+            rows,
+            cutoff: Timestamp(now.0.saturating_sub(retention)),
+            left: self.budget.max(1),
+            batch: Batch::new(),
+            removed: 0,
+        };
+        let mut next = Some(self.from.clone());
+        while let Some(place) = next.take_if(|_| broom.left > 0) {
+            next = broom.step(&place)?;
+        }
+        let answer = Answer::Swept(Swept { removed: broom.removed, next });
+        Ok(Decision { batch: broom.batch, answer, published: Vec::new() })
+    }
+}
+
+struct Broom<'a> {
+    rows: &'a dyn Rows,
+    cutoff: Timestamp,
+    left: usize,
+    batch: Batch,
+    removed: usize,
+}
+
+impl Broom<'_> {
+    fn step(&mut self, place: &SweepPlace) -> Result<Option<SweepPlace>, StoreError> {
+        Ok(match place {
+            SweepPlace::Start => Some(self.collection_from(b"c")?),
+            SweepPlace::AfterCollection(last) => {
+                Some(self.collection_from(&after(record::head_key(last)))?)
+            }
+            SweepPlace::Collection(collection) => Some(self.sweep_collection(collection)?),
+            SweepPlace::Clients => Some(self.sweep_clients(b"u")?),
+            SweepPlace::AfterClient(last) => {
+                Some(self.sweep_clients(&after(record::client_key(last)))?)
+            }
+            SweepPlace::Epochs => {
+                self.sweep_epochs()?;
+                None
+            }
+        })
+    }
+
+    fn collection_from(&mut self, from: &[u8]) -> Result<SweepPlace, StoreError> {
+        self.left = self.left.saturating_sub(1);
+        let mut found = SweepPlace::Clients;
+        self.rows.scan(from, b"d", &mut |key, _| {
+            let collection = record::name_in(key, |name| Collection::new(name).ok())?;
+            found = SweepPlace::Collection(collection);
+            Ok(Scan::Stop)
+        })?;
+        Ok(found)
+    }
+
+    /// Looks through the change index, from where the last sweep stopped up to the first change
+    /// that is young enough. What lies behind that place has no old tombstones left.
+    fn sweep_collection(&mut self, collection: &Collection) -> Result<SweepPlace, StoreError> {
+        let mut head = Head::load(self.rows, collection)?;
+        let (from, to) =
+            (record::index_key(collection, head.swept.next()), record::index_of(collection).1);
+        let mut due: Vec<(Seq, RecordId, Record)> = Vec::new();
+        let (mut left, mut done) = (self.left, true);
+        let (rows, cutoff) = (self.rows, self.cutoff);
+        rows.scan(&from, &to, &mut |key, id| {
+            let seq = Seq(record::to_u64(&key[key.len().saturating_sub(8)..])?);
+            let id = record::record_id(&id)?;
+            let record = Record::load(rows, collection, &id)?
+                .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;
+            if record.committed_at >= cutoff {
+                return Ok(Scan::Stop);
+            }
+            if left == 0 {
+                done = false;
+                return Ok(Scan::Stop);
+            }
+            left -= 1;
+            head.swept = seq;
+            if record.document.is_none() || !record.removed.is_empty() {
+                due.push((seq, id, record));
+            }
+            Ok(Scan::Next)
+        })?;
+        self.left = left;
+        let moved = Head::load(rows, collection)? != head;
+        for (seq, id, record) in due {
+            self.removed += 1;
+            self.remove_tombstones(collection, &mut head, seq, &id, record);
+        }
+        if moved {
+            self.batch.put(record::head_key(collection), head.to_row());
+        }
+        Ok(if done {
+            SweepPlace::AfterCollection(collection.clone())
+        } else {
+            SweepPlace::Collection(collection.clone())
+        })
+    }
+
+    fn remove_tombstones(
+        &mut self,
+        collection: &Collection,
+        head: &mut Head,
+        seq: Seq,
+        id: &RecordId,
+        mut record: Record,
+    ) {
+        let key = record::record_key(collection, id);
+        if record.document.is_none() {
+            head.horizon = head.horizon.max(seq);
+            self.batch.delete(key);
+            self.batch.delete(record::index_key(collection, seq));
+            return;
+        }
+        for (_, stamp) in record.removed.drain(..) {
+            head.horizon = head.horizon.max(stamp.seq);
+        }
+        self.batch.put(key, record.to_row());
+    }
+
+    fn sweep_clients(&mut self, from: &[u8]) -> Result<SweepPlace, StoreError> {
+        let mut place = SweepPlace::Epochs;
+        let (mut left, mut removed) = (self.left, 0);
+        let (cutoff, batch) = (self.cutoff, &mut self.batch);
+        self.rows.scan(from, b"v", &mut |key, row| {
+            let id = record::name_in(key, |name| ClientId::new(name).ok())?;
+            if Client::from_row(row)?.seen_at < cutoff {
+                batch.delete(key.to_vec());
+                removed += 1;
+            }
+            left = left.saturating_sub(1);
+            if left == 0 {
+                place = SweepPlace::AfterClient(id);
+                return Ok(Scan::Stop);
+            }
+            Ok(Scan::Next)
+        })?;
+        self.removed += removed;
+        self.left = left;
+        Ok(place)
+    }
+
+    /// An epoch goes when the one after it is older than the retention. Of the heads at which
+    /// epochs began, each collection keeps the last that a kept epoch can ask for.
+    fn sweep_epochs(&mut self) -> Result<(), StoreError> {
+        let mut epochs: Vec<(u64, EpochRow)> = Vec::new();
+        self.rows.scan(b"e", b"f", &mut |key, row| {
+            epochs.push((record::to_u64(&key[1..])?, EpochRow::from_row(row)?));
+            Ok(Scan::Next)
+        })?;
+        let over = epochs.windows(2).take_while(|pair| pair[1].1.started_at < self.cutoff).count();
+        let Some((oldest, _)) = epochs.get(over).filter(|_| over > 0) else { return Ok(()) };
+        for (number, epoch) in &epochs[..over] {
+            self.removed += 1;
+            self.batch.delete(record::epoch_key(*number));
+            self.batch.delete(record::epoch_id_key(&epoch.id));
+        }
+        let (oldest, batch) = (*oldest, &mut self.batch);
+        let mut before: Option<Vec<u8>> = None;
+        self.rows.scan(b"g", b"h", &mut |key, _| {
+            let (name, number) = key.split_at(key.len().saturating_sub(8));
+            // the row before is superseded by this one for every epoch that is kept
+            if record::to_u64(number)? <= oldest
+                && let Some(before) = before.take_if(|before| before.starts_with(name))
+            {
+                batch.delete(before);
+            }
+            before = Some(key.to_vec());
+            Ok(Scan::Next)
+        })
+    }
+}
+
+pub(super) fn begin_epoch(
+    id: &Epoch,
+    rows: &dyn Rows,
+    now: Timestamp,
+) -> Result<Decision, StoreError> {
+    let mut batch = Batch::new();
+    let number = EpochRow::current(rows)?.map_or(1, |(number, _)| number + 1);
+    rows.scan(b"c", b"d", &mut |key, row| {
+        let collection = record::name_in(key, |name| Collection::new(name).ok())?;
+        let head = Head::from_row(row)?.seq;
+        if EpochRow::began_at(rows, &collection, number)? != head {
+            batch.put(record::beginning_key(&collection, number), head.0.to_be_bytes().to_vec());
+        }
+        Ok(Scan::Next)
+    })?;
+    let epoch = EpochRow { id: id.clone(), started_at: now };
+    batch.put(record::epoch_key(number), epoch.to_row());
+    batch.put(record::epoch_id_key(id), number.to_be_bytes().to_vec());
+    Ok(Decision { batch, answer: Answer::Begun, published: Vec::new() })
+}
+
+/// The smallest key behind this one.
+fn after(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}

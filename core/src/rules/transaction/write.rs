@@ -1,0 +1,471 @@
+//! The judgement of single writes, and their effect.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{
+    Answer, Context, Decision, Origin, Outcome, PlainWrite, Published, Run, Verdict, Window,
+};
+use crate::rules::policy::Access;
+use crate::rules::record::{self, Client, Head, Record, Stamp};
+use crate::words::document::Document;
+use crate::words::hash::Digest;
+use crate::words::message::{ErrorCode, Mutation, ServerChange};
+use crate::words::name::{Collection, MutationNumber, RecordId, Seq, UserId};
+use crate::words::store::{Batch, Overlay, Rows, StoreError};
+use crate::words::time::Timestamp;
+use crate::words::write::{Change, WriteKind};
+
+pub(super) fn decide_run(
+    run: &Run,
+    rows: &dyn Rows,
+    context: Context<'_>,
+) -> Result<Decision, StoreError> {
+    let mut writer = Writer::new(rows, context, run.user.as_ref());
+    let mut numbers = match &run.client {
+        Some((id, session)) => match Client::load(rows, id)? {
+            Some(client) if client.session == *session => Some(client),
+            Some(_) | None => return Ok(superseded(run, context)),
+        },
+        None => None,
+    };
+    let mut window = run.window.clone();
+    let mut outcomes = Vec::with_capacity(run.mutations.len());
+    // the number of a write that was not applied: everything behind it is ignored until it comes
+    let mut failed: Option<MutationNumber> = None;
+    for mutation in &run.mutations {
+        let origin = run.conn.map(|conn| Origin { conn, mutation: mutation.number });
+        let (Some(client), Some(number)) = (&mut numbers, mutation.number) else {
+            outcomes.push(writer.write_plain(mutation, origin)?);
+            continue;
+        };
+        if failed.is_some_and(|failed| number > failed) {
+            continue;
+        }
+        failed = None;
+        let outcome = if number <= client.last_mutation {
+            writer.write_again(mutation)?
+        } else if number > client.last_mutation.next() {
+            writer.out_of_order(mutation, client.last_mutation.next())
+        } else {
+            writer.write_numbered(mutation, origin, &window)?
+        };
+        match &outcome.verdict {
+            Verdict::Applied { seq, .. } => {
+                let seqs = window.entry(mutation.collection.clone()).or_default();
+                seqs.push(*seq);
+                client.consume(mutation, number);
+            }
+            Verdict::Unchanged { .. } if number > client.last_mutation => {
+                client.consume(mutation, number);
+            }
+            Verdict::Unchanged { .. } | Verdict::OutOfOrder { .. } | Verdict::Superseded => {}
+            Verdict::Conflict { .. } | Verdict::Refused { .. } => failed = Some(number),
+        }
+        let end = matches!(outcome.verdict, Verdict::OutOfOrder { .. });
+        outcomes.push(outcome);
+        if end {
+            break;
+        }
+    }
+    if let (Some(mut client), Some((id, _))) = (numbers, &run.client) {
+        client.seen_at = context.now;
+        let mut batch = Batch::new();
+        batch.put(record::client_key(id), client.to_row());
+        writer.rows.apply(&batch);
+    }
+    Ok(writer.decision(Answer::Writes(outcomes)))
+}
+
+pub(super) fn decide_plain(
+    write: &PlainWrite,
+    rows: &dyn Rows,
+    context: Context<'_>,
+) -> Result<Decision, StoreError> {
+    let mut writer = Writer::new(rows, context, write.user.as_ref());
+    let subject = writer.subject(&write.collection, &write.record_id)?;
+    let speaks_against = writer.forbidden(&subject, &write.change);
+    let outcome = match speaks_against.or_else(|| writer.judge_http(write, &subject)) {
+        Some(verdict) => writer.outcome(&subject, None, verdict),
+        None => {
+            let asked = Asked {
+                change: &write.change,
+                timestamp: write.timestamp,
+                origin: None,
+                floor: Seq(0),
+                number: None,
+            };
+            writer.write(subject, asked)
+        }
+    };
+    Ok(writer.decision(Answer::Plain(outcome)))
+}
+
+fn superseded(run: &Run, context: Context<'_>) -> Decision {
+    let outcomes = run.mutations.iter().take(1).map(|mutation| Outcome {
+        collection: mutation.collection.clone(),
+        record_id: mutation.record_id.clone(),
+        mutation: mutation.number,
+        at: Seq(0),
+        committed_at: context.now,
+        verdict: Verdict::Superseded,
+    });
+    let answer = Answer::Writes(outcomes.collect());
+    Decision { batch: Batch::new(), answer, published: Vec::new() }
+}
+
+impl Client {
+    fn consume(&mut self, mutation: &Mutation, number: MutationNumber) {
+        self.last_mutation = number;
+        self.last_digest = Some(Digest::of(
+            mutation.change.kind,
+            &mutation.collection,
+            &mutation.record_id,
+            &mutation.change.delta,
+            mutation.timestamp.unwrap_or_default(),
+        ));
+    }
+}
+
+/// A write that nothing speaks against so far.
+struct Asked<'a> {
+    change: &'a Change,
+    timestamp: Option<Timestamp>,
+    origin: Option<Origin>,
+    /// What the writer knows: the echo holds what changed above it.
+    floor: Seq,
+    number: Option<MutationNumber>,
+}
+
+/// The record that a write is about, as it is.
+struct Subject {
+    collection: Collection,
+    id: RecordId,
+    head: Head,
+    record: Option<Record>,
+}
+
+impl Subject {
+    fn document(&self) -> Option<&Document> {
+        self.record.as_ref()?.document.as_ref()
+    }
+
+    fn seq(&self) -> Seq {
+        self.record.as_ref().map_or(Seq(0), |record| record.last.seq)
+    }
+
+    /// What a `CONFLICT` shows.
+    fn state(&self) -> ServerChange {
+        self.record.as_ref().map_or_else(
+            || ServerChange {
+                change: Change::delete(),
+                seq: Some(Seq(0)),
+                version: None,
+                timestamp: None,
+                at: Vec::new(),
+                user_id: None,
+            },
+            Record::state,
+        )
+    }
+}
+
+/// Writes one after the other, each on top of those before it.
+struct Writer<'a> {
+    rows: Overlay<'a>,
+    context: Context<'a>,
+    user: Option<&'a UserId>,
+    published: Vec<Published>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(rows: &'a dyn Rows, context: Context<'a>, user: Option<&'a UserId>) -> Self {
+        Self { rows: Overlay::new(rows), context, user, published: Vec::new() }
+    }
+
+    fn decision(self, answer: Answer) -> Decision {
+        Decision { batch: self.rows.into_batch(), answer, published: self.published }
+    }
+
+    /// Level 1: unconditional, and nothing is numbered.
+    fn write_plain(
+        &mut self,
+        mutation: &Mutation,
+        origin: Option<Origin>,
+    ) -> Result<Outcome, StoreError> {
+        let subject = self.subject(&mutation.collection, &mutation.record_id)?;
+        let kind = mutation.change.kind;
+        let missing = subject.document().is_none() && kind != WriteKind::Insert;
+        let speaks_against =
+            self.forbidden(&subject, &mutation.change).or_else(|| missing.then(|| not_found(kind)));
+        Ok(match speaks_against {
+            Some(verdict) => self.outcome(&subject, mutation.number, verdict),
+            None => self.write(subject, Asked::of(mutation, origin)),
+        })
+    }
+
+    /// A write that was applied before: acknowledged again.
+    fn write_again(&mut self, mutation: &Mutation) -> Result<Outcome, StoreError> {
+        let subject = self.subject(&mutation.collection, &mutation.record_id)?;
+        Ok(self.outcome(&subject, mutation.number, Verdict::Unchanged { version: None }))
+    }
+
+    /// The next write of a numbered sequence.
+    fn write_numbered(
+        &mut self,
+        mutation: &Mutation,
+        origin: Option<Origin>,
+        window: &Window,
+    ) -> Result<Outcome, StoreError> {
+        let subject = self.subject(&mutation.collection, &mutation.record_id)?;
+        let judge = || match (subject.document().is_some(), mutation.change.kind) {
+            (false, WriteKind::Delete) => Some(Verdict::Unchanged { version: None }),
+            (false, WriteKind::Update) => Some(self.conflict(&subject)),
+            (_, WriteKind::Insert) | (true, WriteKind::Update | WriteKind::Delete) => {
+                let own = window.get(&mutation.collection).map_or(&[][..], |seqs| seqs);
+                conflicts(mutation, &subject, own).then(|| self.conflict(&subject))
+            }
+        };
+        let speaks_against = self.forbidden(&subject, &mutation.change).or_else(judge);
+        Ok(match speaks_against {
+            Some(verdict) => self.outcome(&subject, mutation.number, verdict),
+            None => self.write(subject, Asked::of(mutation, origin)),
+        })
+    }
+
+    fn out_of_order(&self, mutation: &Mutation, next: MutationNumber) -> Outcome {
+        Outcome {
+            collection: mutation.collection.clone(),
+            record_id: mutation.record_id.clone(),
+            mutation: mutation.number,
+            at: Seq(0),
+            committed_at: self.context.now,
+            verdict: Verdict::OutOfOrder { next },
+        }
+    }
+
+    fn subject(&self, collection: &Collection, id: &RecordId) -> Result<Subject, StoreError> {
+        Ok(Subject {
+            collection: collection.clone(),
+            id: id.clone(),
+            head: Head::load(&self.rows, collection)?,
+            record: Record::load(&self.rows, collection, id)?,
+        })
+    }
+
+    fn outcome(
+        &self,
+        subject: &Subject,
+        mutation: Option<MutationNumber>,
+        verdict: Verdict,
+    ) -> Outcome {
+        let committed_at = subject.record.as_ref().map(|record| record.committed_at);
+        Outcome {
+            collection: subject.collection.clone(),
+            record_id: subject.id.clone(),
+            mutation,
+            at: subject.seq(),
+            committed_at: committed_at.unwrap_or(self.context.now),
+            verdict,
+        }
+    }
+
+    /// A conflict shows the record, which not every writer may read.
+    fn conflict(&self, subject: &Subject) -> Verdict {
+        if self.may_read(subject) {
+            return Verdict::Conflict { current: subject.state() };
+        }
+        let message = "the record was changed by someone else, and this user may not read it";
+        Verdict::Refused { code: ErrorCode::Unauthorized, message: message.into() }
+    }
+
+    fn may_read(&self, subject: &Subject) -> bool {
+        let Subject { collection, id, .. } = subject;
+        match self.context.policy.read(self.user, collection) {
+            Access::All => true,
+            Access::Some => subject.document().is_none_or(|document| {
+                self.context.policy.read_record(self.user, collection, id, document)
+            }),
+            Access::None => false,
+        }
+    }
+
+    /// Asked first, so that nobody learns of a record from a write that is not allowed.
+    fn forbidden(&self, subject: &Subject, change: &Change) -> Option<Verdict> {
+        let Subject { collection, id, .. } = subject;
+        let policy = self.context.policy;
+        let message = policy.write(self.user, collection, id, subject.document(), change).err()?;
+        Some(Verdict::Refused { code: ErrorCode::Unauthorized, message })
+    }
+
+    /// What speaks against a write by plain HTTP.
+    fn judge_http(&self, write: &PlainWrite, subject: &Subject) -> Option<Verdict> {
+        let kind = write.change.kind;
+        match (&subject.record, kind) {
+            (Some(record), WriteKind::Update) if record.document.is_some() => {
+                let base = write.base_version?;
+                let changed = |name: &str| record.stamp(name).version > base;
+                let meets = write.change.delta.fields().any(|(name, _)| changed(name));
+                (meets || base > record.last.version).then(|| self.conflict(subject))
+            }
+            (_, WriteKind::Update) => Some(not_found(kind)),
+            (Some(record), WriteKind::Delete) if record.document.is_some() => None,
+            (_, WriteKind::Delete) => Some(Verdict::Unchanged { version: None }),
+            (_, WriteKind::Insert) => None,
+        }
+    }
+
+    /// Makes a change, unless it changes nothing or makes the document too large.
+    fn write(&mut self, mut subject: Subject, asked: Asked<'_>) -> Outcome {
+        let version = subject.record.as_ref().map(|record| record.last.version);
+        let after = asked.change.apply(subject.document());
+        if after.as_ref() == subject.document() {
+            return self.outcome(&subject, asked.number, Verdict::Unchanged { version });
+        }
+        if let Some(message) = after.as_ref().and_then(|document| self.too_large(document)) {
+            let verdict = Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
+            return self.outcome(&subject, asked.number, verdict);
+        }
+        let head = subject.head;
+        let now = self.context.now;
+        let last = Stamp {
+            seq: head.seq.next(),
+            version: version.unwrap_or(0) + 1,
+            at: asked.timestamp.unwrap_or(now).min(now),
+        };
+        let before = subject.record.take();
+        let mut record = Record {
+            last,
+            whole: last,
+            fields: Vec::new(),
+            removed: Vec::new(),
+            committed_at: now.max(head.committed_at),
+            user: self.user.cloned(),
+            document: after,
+        };
+        if asked.change.kind == WriteKind::Update
+            && let Some(before) = &before
+        {
+            self.keep_stamps(&mut record, before, asked.change, head.horizon);
+        }
+        self.store(&subject, before.as_ref(), &record);
+        self.published.push(Published {
+            collection: subject.collection.clone(),
+            record_id: subject.id.clone(),
+            change: record.change_above(head.seq),
+            seq: last.seq,
+            document: record.document.clone(),
+            origin: asked.origin,
+        });
+        let mut echo = record.change_above(asked.floor);
+        subject.record = Some(record);
+        if !self.may_read(&subject) {
+            echo.change = asked.change.clone();
+        }
+        let verdict = Verdict::Applied { seq: last.seq, version: last.version, echo };
+        self.outcome(&subject, asked.number, verdict)
+    }
+
+    fn too_large(&self, document: &Document) -> Option<String> {
+        let limits = self.context.limits;
+        if document.size() > limits.document_bytes {
+            let max = limits.document_bytes;
+            return Some(format!("the record would have {} bytes of {max}", document.size()));
+        }
+        (document.len() > limits.fields).then(|| {
+            format!("the record would have {} fields of {}", document.len(), limits.fields)
+        })
+    }
+
+    /// After an update, the fields that it does not touch keep the stamps that they had.
+    ///
+    /// Where more tombstones of removed fields would gather than a document may have fields, the
+    /// update counts as an insert of the whole: it needs none.
+    fn keep_stamps(&self, record: &mut Record, before: &Record, change: &Change, horizon: Seq) {
+        let last = record.last;
+        let existed = |name: &str| {
+            before.document.as_ref().is_some_and(|document| document.get(name).is_some())
+        };
+        let mut fields: BTreeMap<Box<str>, Stamp> = before.fields.iter().cloned().collect();
+        let mut removed: BTreeMap<Box<str>, Stamp> =
+            before.removed.iter().filter(|(_, stamp)| stamp.seq > horizon).cloned().collect();
+        for (name, value) in change.delta.fields() {
+            let had_tombstone = removed.remove(name).is_some();
+            fields.remove(name);
+            if value.is_some() {
+                fields.insert(name.into(), last);
+            } else if existed(name) || had_tombstone {
+                removed.insert(name.into(), last);
+            }
+        }
+        if removed.len() <= self.context.limits.fields {
+            record.whole = before.whole;
+            record.fields = fields.into_iter().collect();
+            record.removed = removed.into_iter().collect();
+        }
+    }
+
+    /// Puts the record, its place in the change index, and the collection's head.
+    fn store(&mut self, subject: &Subject, before: Option<&Record>, record: &Record) {
+        let Subject { collection, id, head, .. } = subject;
+        let (mut head, mut batch) = (*head, Batch::new());
+        if let Some(before) = before {
+            batch.delete(record::index_key(collection, before.last.seq));
+            if let Some(document) = &before.document {
+                head.count = head.count.saturating_sub(1);
+                head.checksum.remove(id, before.last.seq, document);
+            }
+        }
+        if let Some(document) = &record.document {
+            head.count += 1;
+            head.checksum.add(id, record.last.seq, document);
+        }
+        head.seq = record.last.seq;
+        head.committed_at = record.committed_at;
+        let id_bytes = bytes::Bytes::copy_from_slice(id.as_bytes());
+        batch.put(record::index_key(collection, record.last.seq), id_bytes);
+        batch.put(record::record_key(collection, id), record.to_row());
+        batch.put(record::head_key(collection), head.to_row());
+        self.rows.apply(&batch);
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn of(mutation: &'a Mutation, origin: Option<Origin>) -> Self {
+        Self {
+            change: &mutation.change,
+            timestamp: mutation.timestamp,
+            origin,
+            floor: mutation.base.unwrap_or_default(),
+            number: mutation.number,
+        }
+    }
+}
+
+/// Whether something that a write touches was changed above its base by anyone but this
+/// connection, or the base can't be compared.
+fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
+    let Some(base) = mutation.base else { return false };
+    if base > subject.head.seq {
+        return true;
+    }
+    let Some(record) = &subject.record else { return false };
+    let newer = |seq: Seq| seq > base && own.binary_search(&seq).is_err();
+    if newer(record.whole.seq) {
+        return true;
+    }
+    if base < subject.head.horizon && newer(record.last.seq) {
+        return true;
+    }
+    let change = &mutation.change;
+    let mut stamps = record.fields.iter().chain(&record.removed);
+    stamps.any(|(name, stamp)| newer(stamp.seq) && change.touches(name))
+}
+
+fn not_found(kind: WriteKind) -> Verdict {
+    let message = format!("there is no such record to {kind}; insert it first");
+    Verdict::Refused { code: ErrorCode::RecordNotFound, message }
+}

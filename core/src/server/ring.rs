@@ -1,0 +1,222 @@
+//! The recent changes of each collection, encoded once and shared by all who follow it.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::rules::transaction::{Origin, Published};
+use crate::words::document::Document;
+use crate::words::message::Level;
+use crate::words::name::{Collection, RecordId, Seq, UserId};
+use crate::words::time::Timestamp;
+use crate::words::wire::encode_change;
+
+/// The rings of all collections.
+///
+/// A collection has one from its first change on; it keeps the head for good (about 200 bytes) and
+/// the changes while there is room. Whoever misses one gets it from the store.
+#[derive(Clone, Debug)]
+pub struct Rings {
+    rings: BTreeMap<Collection, Ring>,
+    /// Which collections hold changes, the one published to longest ago first.
+    by_age: BTreeMap<u64, Collection>,
+    clock: u64,
+    bytes: usize,
+    limits: RingLimits,
+}
+
+/// How much the rings hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RingLimits {
+    /// The most bytes in the ring of one collection. Default 4 MiB.
+    pub collection_bytes: usize,
+    /// The most bytes in all rings together. Default 64 MiB.
+    pub total_bytes: usize,
+}
+
+impl Default for RingLimits {
+    fn default() -> Self {
+        Self { collection_bytes: 4 << 20, total_bytes: 64 << 20 }
+    }
+}
+
+/// The recent changes of one collection. They need not be without gaps.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    head: Seq,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    age: u64,
+}
+
+/// One recent change.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its seq.
+    pub seq: Seq,
+    /// The record.
+    pub record_id: RecordId,
+    /// Who made it, where that is a connection.
+    pub origin: Option<Origin>,
+    /// The record's version after it.
+    pub version: Option<u64>,
+    /// The writer's time.
+    pub timestamp: Option<Timestamp>,
+    /// The writer.
+    pub user: Option<UserId>,
+    /// The record after it, for permissions that look at the content.
+    pub document: Option<Document>,
+    frame: Bytes,
+    plain: Option<Bytes>,
+}
+
+impl Entry {
+    fn new(published: &Published) -> Self {
+        let Published { collection, record_id, change, seq, document, origin } = published;
+        let frame = |level| {
+            let mut out = Vec::new();
+            encode_change(collection, record_id, change, false, level, &mut out);
+            Bytes::from(out)
+        };
+        // a level-1 reader ignores what it doesn't know, so only a removed field needs other words
+        let differs = !change.change.delta.unset.is_empty();
+        Self {
+            seq: *seq,
+            record_id: record_id.clone(),
+            origin: *origin,
+            version: change.version,
+            timestamp: change.timestamp,
+            user: change.user_id.clone(),
+            document: document.clone(),
+            frame: frame(Level::Resumable),
+            plain: differs.then(|| frame(Level::Plain)),
+        }
+    }
+
+    /// The frame that tells of the change.
+    #[must_use]
+    pub fn frame(&self, level: Level) -> Bytes {
+        match (level, &self.plain) {
+            (Level::Plain, Some(plain)) => plain.clone(),
+            (Level::Plain, None) | (Level::Resumable, _) => self.frame.clone(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        let plain = self.plain.as_ref().map_or(0, Bytes::len);
+        let document = self.document.as_ref().map_or(0, Document::size);
+        size_of::<Self>() + self.frame.len() + plain + document
+    }
+}
+
+impl Ring {
+    /// The last seq that is known to be committed, whether or not its change is here.
+    #[must_use]
+    pub fn head(&self) -> Seq {
+        self.head
+    }
+
+    /// The change with this seq, if it is here.
+    #[must_use]
+    pub fn entry(&self, seq: Seq) -> Option<&Entry> {
+        let place = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+        self.entries.get(place)
+    }
+}
+
+impl Rings {
+    /// Empty rings.
+    #[must_use]
+    pub fn new(limits: RingLimits) -> Self {
+        Self { rings: BTreeMap::new(), by_age: BTreeMap::new(), clock: 0, bytes: 0, limits }
+    }
+
+    /// The ring of a collection; `None` while nothing is known of it.
+    #[must_use]
+    pub fn get(&self, collection: &Collection) -> Option<&Ring> {
+        self.rings.get(collection)
+    }
+
+    /// The last seq of a collection that is known to be committed; 0 while nothing is known.
+    #[must_use]
+    pub fn head(&self, collection: &Collection) -> Seq {
+        self.rings.get(collection).map_or(Seq(0), Ring::head)
+    }
+
+    /// How many bytes the changes take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds a change that is durable. Changes of a collection come in the order of their seqs; one
+    /// that comes late is left out.
+    pub fn publish(&mut self, published: &Published) {
+        let ring = self.rings.entry(published.collection.clone()).or_default();
+        if published.seq <= ring.head {
+            return;
+        }
+        let entry = Entry::new(published);
+        let size = entry.size();
+        ring.head = published.seq;
+        ring.entries.push_back(entry);
+        ring.bytes += size;
+        self.bytes += size;
+        while ring.bytes > self.limits.collection_bytes
+            && let Some(oldest) = ring.entries.pop_front()
+        {
+            ring.bytes -= oldest.size();
+            self.bytes -= oldest.size();
+        }
+        self.by_age.remove(&ring.age);
+        self.clock += 1;
+        ring.age = self.clock;
+        self.by_age.insert(self.clock, published.collection.clone());
+        self.make_room();
+    }
+
+    /// Notes that changes up to a seq are committed which are not here, because another server
+    /// made them: those who follow the collection get them from the store.
+    pub fn note_head(&mut self, collection: &Collection, head: Seq) {
+        let ring = self.rings.entry(collection.clone()).or_default();
+        ring.head = ring.head.max(head);
+    }
+
+    /// Empties the rings that were published to longest ago until the rest fits.
+    fn make_room(&mut self) {
+        while self.bytes > self.limits.total_bytes
+            && let Some((_, collection)) = self.by_age.pop_first()
+        {
+            if let Some(ring) = self.rings.get_mut(&collection) {
+                self.bytes -= ring.bytes;
+                ring.bytes = 0;
+                ring.entries = VecDeque::new();
+            }
+        }
+    }
+
+    /// Panics where the bookkeeping is wrong.
+    #[doc(hidden)]
+    pub fn check(&self) {
+        let mut total = 0;
+        for ring in self.rings.values() {
+            let bytes: usize = ring.entries.iter().map(Entry::size).sum();
+            assert_eq!(ring.bytes, bytes, "a ring's bytes");
+            assert!(ring.entries.iter().is_sorted_by(|a, b| a.seq < b.seq), "a ring's order");
+            assert!(
+                ring.entries.back().is_none_or(|entry| entry.seq <= ring.head),
+                "a ring's head"
+            );
+            total += bytes;
+        }
+        assert_eq!(self.bytes, total, "the rings' bytes");
+        assert!(total <= self.limits.total_bytes, "the rings' limit");
+    }
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self::new(RingLimits::default())
+    }
+}
