@@ -113,6 +113,11 @@ impl<S: ClientStore> Replica<S> {
         &self.store
     }
 
+    /// The store, for what it offers beside its contract.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
     /// Gives the store back.
     #[must_use]
     pub fn into_store(self) -> S {
