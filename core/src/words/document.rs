@@ -6,16 +6,17 @@
 
 use core::fmt;
 
-use alloc::collections::BTreeMap;
+use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, MapAccess, Visitor};
-use serde::{Deserializer, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::codec::{put_bytes, put_u64, read_u64};
+use super::json;
 use super::limits::Limits;
 use super::store::StoreError;
 
@@ -64,6 +65,12 @@ pub enum DocumentError {
     Duplicate(String),
 }
 
+impl From<json::Broken> for DocumentError {
+    fn from(broken: json::Broken) -> Self {
+        Self::NotJson(broken.to_string())
+    }
+}
+
 /// A JSON object, with its top-level fields in order of their names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Document(Bytes);
@@ -86,23 +93,16 @@ impl Document {
         if json.len() > limits.document_bytes {
             return Err(DocumentError::TooLarge { bytes: json.len(), max: limits.document_bytes });
         }
-        if !json.trim_start().starts_with('{') {
-            let valid: Result<serde::de::IgnoredAny, _> = serde_json::from_str(json);
-            return Err(match valid {
-                Ok(_) => DocumentError::NotAnObject,
-                Err(error) => DocumentError::NotJson(error.to_string()),
+        if !json.trim_ascii_start().starts_with('{') {
+            return Err(match json::check(json) {
+                Ok(()) => DocumentError::NotAnObject,
+                Err(broken) => broken.into(),
             });
         }
-        let mut fault = None;
-        let mut deserializer = serde_json::Deserializer::from_str(json);
-        let fields = deserializer
-            .deserialize_map(FieldsVisitor { limits, fault: &mut fault })
-            .and_then(|fields| deserializer.end().map(|()| fields));
-        match (fault, fields) {
-            (Some(fault), _) => Err(fault),
-            (None, Ok(fields)) => Ok(Self::of_sorted(&fields)),
-            (None, Err(error)) => Err(DocumentError::NotJson(error.to_string())),
-        }
+        let mut fields = Vec::new();
+        json::members(json, |name, value| add(&mut fields, name, value, limits))?;
+        sort(&mut fields)?;
+        Ok(Self::of_sorted(&fields))
     }
 
     /// Makes a document of anything that serializes to a JSON object, under the same limits.
@@ -290,84 +290,42 @@ pub(crate) fn write_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// The depth of a valid JSON value: 0 for a scalar, 1 for an array or object of scalars.
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0, false, false);
-    for byte in json.bytes() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-struct FieldsVisitor<'a> {
-    limits: &'a Limits,
-    /// The limit that was broken; serde's own error is then of no interest.
-    fault: &'a mut Option<DocumentError>,
-}
-
-impl<'de> Visitor<'de> for FieldsVisitor<'_> {
-    type Value = Vec<(String, &'de str)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = BTreeMap::new();
-        while let Some(name) = map.next_key::<String>()? {
-            let value: &'de RawValue = map.next_value_seed(core::marker::PhantomData)?;
-            if let Some(fault) = broken(self.limits, &fields, &name, value.get()) {
-                *self.fault = Some(fault);
-                return Err(A::Error::custom("limit"));
-            }
-            fields.insert(name, value.get());
-        }
-        Ok(fields.into_iter().collect())
-    }
-}
-
-/// The limit that one more field breaks.
-fn broken(
+/// Takes a field in, unless it breaks a limit.
+fn add<'a>(
+    fields: &mut Vec<(Cow<'a, str>, &'a str)>,
+    name: Cow<'a, str>,
+    value: json::Value<'a>,
     limits: &Limits,
-    fields: &BTreeMap<String, &str>,
-    name: &str,
-    text: &str,
-) -> Option<DocumentError> {
+) -> Result<(), DocumentError> {
     if name.len() > limits.field_name_bytes {
         let max = limits.field_name_bytes;
-        return Some(DocumentError::NameTooLong { bytes: name.len(), max });
+        return Err(DocumentError::NameTooLong { bytes: name.len(), max });
     }
     if fields.len() == limits.fields {
-        return Some(DocumentError::TooManyFields { max: limits.fields });
+        return Err(DocumentError::TooManyFields { max: limits.fields });
     }
-    if depth(text) >= limits.depth {
-        return Some(DocumentError::TooDeep { field: name.into(), max: limits.depth });
+    if value.depth >= limits.depth {
+        return Err(DocumentError::TooDeep { field: name.into(), max: limits.depth });
     }
-    fields.contains_key(name).then(|| DocumentError::Duplicate(name.into()))
+    fields.push((name, value.text));
+    Ok(())
 }
 
-// `PhantomData` is the seed of any type that deserializes; named here so that the borrow is clear.
-const _: fn() = || {
-    fn is_seed<'de, T: DeserializeSeed<'de>>() {}
-    is_seed::<core::marker::PhantomData<&RawValue>>();
-};
+fn sort(fields: &mut [(Cow<'_, str>, &str)]) -> Result<(), DocumentError> {
+    // what another peer wrote is sorted already
+    if !fields.is_sorted_by(|(one, _), (next, _)| one < next) {
+        fields.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    }
+    match fields.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(DocumentError::Duplicate(pair[0].0.as_ref().into())),
+        None => Ok(()),
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use alloc::collections::BTreeMap;
     use alloc::format;
     use proptest::prelude::*;
 

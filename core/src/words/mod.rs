@@ -4,6 +4,7 @@ pub(crate) mod codec;
 pub mod delta;
 pub mod document;
 pub mod hash;
+pub(crate) mod json;
 pub mod limits;
 pub mod message;
 pub mod name;

@@ -7,9 +7,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
-use serde::Deserialize;
-
-use self::field::{Fault, Field, required};
+use self::field::{Fault, Field, Fields, fields, required};
 use super::super::delta::Delta;
 use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
@@ -100,165 +98,106 @@ fn short(kind: &str) -> &str {
     kind.char_indices().nth(64).map_or(kind, |(end, _)| &kind[..end])
 }
 
-/// The fields of a message of any type.
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Field<'a>,
-    #[serde(borrow)]
-    collection: Field<'a>,
-    #[serde(borrow, rename = "recordId")]
-    record_id: Field<'a>,
-    #[serde(borrow)]
-    data: Field<'a>,
-    #[serde(borrow)]
-    timestamp: Field<'a>,
-    #[serde(borrow)]
-    metadata: Field<'a>,
-    #[serde(borrow)]
-    error: Field<'a>,
-    #[serde(borrow)]
-    code: Field<'a>,
-    #[serde(borrow)]
-    token: Field<'a>,
-    #[serde(borrow)]
-    filter: Field<'a>,
-    #[serde(borrow)]
-    messages: Field<'a>,
+fields! {
+    /// The fields of a message of any type.
+    struct Message {
+        kind: "type",
+        collection: "collection",
+        record_id: "recordId",
+        data: "data",
+        timestamp: "timestamp",
+        metadata: "metadata",
+        error: "error",
+        code: "code",
+        token: "token",
+        filter: "filter",
+        messages: "messages",
+    }
 }
 
-/// The fields of the `metadata` of any type.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    after: Field<'a>,
-    #[serde(borrow)]
-    at: Field<'a>,
-    #[serde(borrow)]
-    base: Field<'a>,
-    #[serde(borrow)]
-    checksum: Field<'a>,
-    #[serde(borrow)]
-    client_id: Field<'a>,
-    #[serde(borrow)]
-    collection: Field<'a>,
-    #[serde(borrow)]
-    count: Field<'a>,
-    #[serde(borrow)]
-    cursor: Field<'a>,
-    #[serde(borrow)]
-    epoch: Field<'a>,
-    #[serde(borrow)]
-    filter: Field<'a>,
-    #[serde(borrow)]
-    head: Field<'a>,
-    #[serde(borrow)]
-    kind: Field<'a>,
-    #[serde(borrow)]
-    last_digest: Field<'a>,
-    #[serde(borrow)]
-    last_mutation: Field<'a>,
-    #[serde(borrow)]
-    max_batch_bytes: Field<'a>,
-    #[serde(borrow)]
-    mode: Field<'a>,
-    #[serde(borrow)]
-    mutation: Field<'a>,
-    #[serde(borrow)]
-    partial: Field<'a>,
-    #[serde(borrow)]
-    protocol: Field<'a>,
-    #[serde(borrow)]
-    reason: Field<'a>,
-    #[serde(borrow)]
-    record: Field<'a>,
-    #[serde(borrow)]
-    record_count: Field<'a>,
-    #[serde(borrow)]
-    record_id: Field<'a>,
-    #[serde(borrow)]
-    record_seq: Field<'a>,
-    #[serde(borrow)]
-    retry_after_ms: Field<'a>,
-    #[serde(borrow)]
-    seq: Field<'a>,
-    #[serde(borrow)]
-    session: Field<'a>,
-    #[serde(borrow)]
-    snapshot_seq: Field<'a>,
-    #[serde(borrow)]
-    token: Field<'a>,
-    #[serde(borrow)]
-    unset: Field<'a>,
-    #[serde(borrow)]
-    up_to: Field<'a>,
-    #[serde(borrow)]
-    updated_at: Field<'a>,
-    #[serde(borrow)]
-    user_id: Field<'a>,
-    #[serde(borrow)]
-    version: Field<'a>,
+fields! {
+    /// The fields of the `metadata` of any type.
+    struct Metadata {
+        after: "after",
+        at: "at",
+        base: "base",
+        checksum: "checksum",
+        client_id: "clientId",
+        collection: "collection",
+        count: "count",
+        cursor: "cursor",
+        epoch: "epoch",
+        filter: "filter",
+        head: "head",
+        kind: "kind",
+        last_digest: "lastDigest",
+        last_mutation: "lastMutation",
+        max_batch_bytes: "maxBatchBytes",
+        mode: "mode",
+        mutation: "mutation",
+        partial: "partial",
+        protocol: "protocol",
+        reason: "reason",
+        record: "record",
+        record_count: "recordCount",
+        record_id: "recordId",
+        record_seq: "recordSeq",
+        retry_after_ms: "retryAfterMs",
+        seq: "seq",
+        session: "session",
+        snapshot_seq: "snapshotSeq",
+        token: "token",
+        unset: "unset",
+        up_to: "upTo",
+        updated_at: "updatedAt",
+        user_id: "userId",
+        version: "version",
+    }
 }
 
-/// The fields of a record in a `sync`, and of the current state in a `CONFLICT`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record<'a> {
-    #[serde(borrow)]
-    id: Field<'a>,
-    #[serde(borrow)]
-    record_id: Field<'a>,
-    #[serde(borrow)]
-    data: Field<'a>,
-    #[serde(borrow)]
-    version: Field<'a>,
-    #[serde(borrow)]
-    updated_at: Field<'a>,
-    #[serde(borrow)]
-    at: Field<'a>,
-    #[serde(borrow)]
-    user_id: Field<'a>,
-    #[serde(borrow)]
-    seq: Field<'a>,
+fields! {
+    /// The fields of a record in a `sync`, and of the current state in a `CONFLICT`.
+    struct Record {
+        id: "id",
+        record_id: "recordId",
+        data: "data",
+        version: "version",
+        updated_at: "updatedAt",
+        at: "at",
+        user_id: "userId",
+        seq: "seq",
+    }
 }
 
-/// The fields of a cursor and of its `resume`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Place<'a> {
-    #[serde(borrow)]
-    epoch: Field<'a>,
-    #[serde(borrow)]
-    seq: Field<'a>,
-    #[serde(borrow)]
-    snapshot_seq: Field<'a>,
-    #[serde(borrow)]
-    after: Field<'a>,
-    #[serde(borrow)]
-    resume: Field<'a>,
+fields! {
+    /// The fields of a cursor and of its `resume`.
+    struct Place {
+        epoch: "epoch",
+        seq: "seq",
+        snapshot_seq: "snapshotSeq",
+        after: "after",
+        resume: "resume",
+    }
 }
 
-/// What is read of other objects in `data`.
-#[derive(Deserialize)]
-struct Data<'a> {
-    #[serde(borrow)]
-    records: Field<'a>,
-    #[serde(borrow)]
-    token: Field<'a>,
+fields! {
+    /// What is read of other objects in `data`.
+    struct Data {
+        records: "records",
+        token: "token",
+    }
 }
 
 /// A message whose fields have been found but not yet read.
 pub(super) struct Envelope<'a> {
     kind: Cow<'a, str>,
-    fields: Fields<'a>,
+    fields: Message<'a>,
     metadata: Metadata<'a>,
 }
 
 impl<'a> Envelope<'a> {
     fn read(json: &'a str) -> Result<Self, WireError> {
-        let fields: Fields<'_> =
-            field::object(json, "the message").map_err(Fault::about_nothing)?;
+        let fields: Message<'_> = field::object(json).map_err(Fault::about_nothing)?;
         let metadata = fields.metadata.object("metadata");
         let kind = fields.kind.text("type").and_then(|kind| required(kind, "type"));
         let mut envelope = Self { kind: Cow::Borrowed("?"), fields, metadata: Metadata::default() };

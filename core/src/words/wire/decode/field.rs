@@ -1,17 +1,12 @@
 //! One field of a message: found, not yet read.
 
-use core::fmt;
-
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
 use super::super::super::document::{Document, DocumentError};
+use super::super::super::json;
 use super::super::super::limits::Limits;
 use super::super::super::message::ErrorCode;
 use super::super::super::name::NameError;
@@ -55,44 +50,41 @@ pub(super) fn required<T>(value: Option<T>, name: &str) -> Result<T, Fault> {
 }
 
 /// A field's JSON text; a field that is absent or null is empty.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(transparent)]
-pub(super) struct Field<'a>(#[serde(borrow)] Option<&'a RawValue>);
+#[derive(Clone, Copy, Default)]
+pub(super) struct Field<'a>(Option<&'a str>);
 
 impl<'a> Field<'a> {
     pub(super) fn is_some(self) -> bool {
-        self.0.is_some()
+        self.present().is_some()
     }
 
     pub(super) fn is_true(self) -> bool {
-        self.json() == "true"
+        self.0 == Some("true")
     }
 
     /// This field, or the other where this one is empty.
     pub(super) fn or(self, other: Self) -> Self {
-        Self(self.0.or(other.0))
+        Self(self.present().or(other.present()))
     }
 
     /// The JSON text as it came.
     pub(super) fn json(self) -> &'a str {
-        self.0.map_or("null", RawValue::get)
+        self.0.unwrap_or("null")
+    }
+
+    fn present(self) -> Option<&'a str> {
+        self.0.filter(|&json| json != "null")
     }
 
     pub(super) fn text(self, name: &str) -> Result<Option<Cow<'a, str>>, Fault> {
-        let Some(json) = self.0.map(RawValue::get) else { return Ok(None) };
-        let plain = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
-        match plain {
-            Some(text) if !text.contains('\\') => Ok(Some(Cow::Borrowed(text))),
-            // escapes may still be wrong: half of a surrogate pair is no text
-            _ => serde_json::from_str(json)
-                .map(|text: String| Some(Cow::Owned(text)))
-                .map_err(|_| Fault::new(format!("`{name}` is not a text"))),
-        }
+        let Some(json) = self.present() else { return Ok(None) };
+        let text = json::unescape(json);
+        text.map(Some).ok_or_else(|| Fault::new(format!("`{name}` is not a text")))
     }
 
     /// An integer below 2⁵³, so that every peer can hold it.
     pub(super) fn number(self, name: &str) -> Result<Option<u64>, Fault> {
-        let Some(json) = self.0.map(RawValue::get) else { return Ok(None) };
+        let Some(json) = self.present() else { return Ok(None) };
         match json.parse() {
             Ok(number) if number < 1 << 53 => Ok(Some(number)),
             Ok(_) | Err(_) => {
@@ -128,7 +120,7 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn document(self, name: &str, limits: &Limits) -> Result<Option<Document>, Fault> {
-        let Some(json) = self.0.map(RawValue::get) else { return Ok(None) };
+        let Some(json) = self.present() else { return Ok(None) };
         Document::parse(json, limits).map(Some).map_err(|error| {
             let text = format!("`{name}`: {error}");
             match error {
@@ -143,60 +135,79 @@ impl<'a> Field<'a> {
         })
     }
 
-    pub(super) fn object<T: Deserialize<'a>>(self, name: &str) -> Result<Option<T>, Fault> {
-        let Some(json) = self.0.map(RawValue::get) else { return Ok(None) };
-        object(json, &format!("`{name}`")).map(Some)
+    pub(super) fn object<T: Fields<'a>>(self, name: &str) -> Result<Option<T>, Fault> {
+        let Some(json) = self.present() else { return Ok(None) };
+        if !json.starts_with('{') {
+            return Err(Fault::new(format!("`{name}` is not a JSON object")));
+        }
+        object(json).map(Some)
     }
 
     /// The elements of a list that is not longer than `max`.
     pub(super) fn list(self, name: &str, max: usize) -> Result<Option<Vec<Self>>, Fault> {
-        let Some(json) = self.0.map(RawValue::get) else { return Ok(None) };
-        let list = List { max }.deserialize(&mut serde_json::Deserializer::from_str(json));
-        list.map(Some).map_err(|_| match max {
-            usize::MAX => Fault::new(format!("`{name}` is not a list")),
-            _ => Fault::new(format!("`{name}` is not a list of at most {max} elements")),
-        })
-    }
-}
-
-/// Finds the fields of an object. (A derived type alone would take an array as well.)
-pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a str, name: &str) -> Result<T, Fault> {
-    if !json.trim_ascii_start().starts_with('{') {
-        return Err(Fault::new(format!("{name} is not a JSON object")));
-    }
-    serde_json::from_str(json).map_err(|error| {
-        // the text may hold a secret, but serde's error only says where it went wrong
-        Fault::new(format!("{name} is not a valid JSON object: {error}"))
-    })
-}
-
-struct List {
-    max: usize,
-}
-
-impl<'de> DeserializeSeed<'de> for List {
-    type Value = Vec<Field<'de>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for List {
-    type Value = Vec<Field<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(element) = seq.next_element()? {
-            if list.len() == self.max {
-                return Err(A::Error::custom("the list is too long"));
-            }
-            list.push(element);
+        let Some(json) = self.present() else { return Ok(None) };
+        if !json.starts_with('[') {
+            return Err(Fault::new(format!("`{name}` is not a list")));
         }
-        Ok(list)
+        let mut list = Vec::new();
+        json::elements(json, |element| {
+            if list.len() == max {
+                return Err(Fault::new(format!("`{name}` holds more than {max} elements")));
+            }
+            list.push(Self(Some(element.text)));
+            Ok(())
+        })?;
+        Ok(Some(list))
     }
+}
+
+impl From<json::Broken> for Fault {
+    fn from(broken: json::Broken) -> Self {
+        Self::new(format!("the message is not valid JSON: {broken}"))
+    }
+}
+
+/// A type whose values are the fields of an object, found by their names.
+pub(super) trait Fields<'a>: Default {
+    /// Where the field of this name goes, if it is one that we know.
+    fn slot(&mut self, name: &str) -> Option<&mut Field<'a>>;
+}
+
+/// Defines a type that has [`Fields`], each with its name on the wire.
+macro_rules! fields {
+    ($(#[$doc:meta])* struct $type:ident { $($field:ident: $name:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        struct $type<'a> {
+            $($field: Field<'a>,)*
+        }
+
+        impl<'a> Fields<'a> for $type<'a> {
+            fn slot(&mut self, name: &str) -> Option<&mut Field<'a>> {
+                match name {
+                    $($name => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+pub(super) use fields;
+
+/// Finds the fields of a message, or of an object in one.
+pub(super) fn object<'a, T: Fields<'a>>(json: &'a str) -> Result<T, Fault> {
+    if !json.trim_ascii_start().starts_with('{') {
+        return Err(Fault::new("the message is not a JSON object"));
+    }
+    let mut fields = T::default();
+    json::members(json, |name, value| {
+        if let Some(slot) = fields.slot(&name) {
+            if slot.0.is_some() {
+                return Err(Fault::new(format!("the field `{name}` occurs twice")));
+            }
+            slot.0 = Some(value.text);
+        }
+        Ok(())
+    })?;
+    Ok(fields)
 }
