@@ -1,5 +1,6 @@
-//! The server's machines: a session for each connection, and the ring of recent changes that
-//! sessions read from.
+//! The server's machines: a session for each connection, the HTTP calls, and the ring of recent
+//! changes that sessions read from.
 
+pub mod http;
 pub mod ring;
 pub mod session;
