@@ -11,7 +11,7 @@ use crate::client::interface::{
     ViewAction, Written,
 };
 use crate::rules::row::Rejected;
-use crate::rules::view::{Record, Slot, Update, View};
+use crate::rules::view::{Record, RecordChange, Slot, Update, View};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::message::Token;
@@ -39,15 +39,18 @@ pub enum Effect {
 }
 
 struct Watcher {
-    collection: Collection,
+    watched: Watched,
     slot: Slot,
 }
+
+/// A collection, or one record of it.
+type Watched = (Collection, Option<RecordId>);
 
 /// A client machine with its store and its watchers.
 pub struct Replica<S> {
     client: Client,
     store: S,
-    views: BTreeMap<Collection, View>,
+    views: BTreeMap<Watched, View>,
     watchers: BTreeMap<WatchId, Watcher>,
     next_watch: WatchId,
     durable: CommitNumber,
@@ -316,20 +319,46 @@ impl<S: ClientStore> Replica<S> {
         collection: &Collection,
         out: &mut Vec<Effect>,
     ) -> Result<WatchId, StoreError> {
-        if !self.views.contains_key(collection) {
-            let mut view = View::new(self.get_all(collection)?);
-            let (from_cache, catching_up) = self.client.standing(collection);
-            view.set_status(from_cache, catching_up);
-            self.views.insert(collection.clone(), view);
+        let watched = (collection.clone(), None);
+        if !self.views.contains_key(&watched) {
+            self.begin_view(watched.clone(), View::new(self.get_all(collection)?));
         }
+        Ok(self.begin_watching(watched, out))
+    }
+
+    /// As [`watch`](Self::watch), of one record alone: the others are neither read nor shown.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn watch_record(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+        out: &mut Vec<Effect>,
+    ) -> Result<WatchId, StoreError> {
+        let watched = (collection.clone(), Some(id.clone()));
+        if !self.views.contains_key(&watched) {
+            let stored = self.get(collection, id)?;
+            self.begin_view(watched.clone(), View::of_record(id.clone(), stored));
+        }
+        Ok(self.begin_watching(watched, out))
+    }
+
+    fn begin_view(&mut self, watched: Watched, mut view: View) {
+        let (from_cache, catching_up) = self.client.standing(&watched.0);
+        view.set_status(from_cache, catching_up);
+        self.views.insert(watched, view);
+    }
+
+    fn begin_watching(&mut self, watched: Watched, out: &mut Vec<Effect>) -> WatchId {
         let id = self.next_watch;
         self.next_watch = WatchId(id.0 + 1);
-        if let Some(view) = self.views.get(collection) {
+        if let Some(view) = self.views.get(&watched) {
             let slot = Slot::new(view.first_update());
-            self.watchers.insert(id, Watcher { collection: collection.clone(), slot });
+            self.watchers.insert(id, Watcher { watched, slot });
             out.push(Effect::Watch(id));
         }
-        Ok(id)
+        id
     }
 
     /// What a watcher has not seen yet: the latest snapshot, and all changes since the last one
@@ -338,12 +367,12 @@ impl<S: ClientStore> Replica<S> {
         self.watchers.get_mut(&id)?.slot.take()
     }
 
-    /// Ends a watcher. The last one of a collection frees what was held for it.
+    /// Ends a watcher. The last one of a collection or a record frees what was held for it.
     pub fn unwatch(&mut self, id: WatchId) {
-        if let Some(Watcher { collection, .. }) = self.watchers.remove(&id)
-            && !self.watchers.values().any(|watcher| watcher.collection == collection)
+        if let Some(Watcher { watched, .. }) = self.watchers.remove(&id)
+            && !self.watchers.values().any(|watcher| watcher.watched == watched)
         {
-            self.views.remove(&collection);
+            self.views.remove(&watched);
         }
     }
 
@@ -411,28 +440,42 @@ impl<S: ClientStore> Replica<S> {
     }
 
     fn show(&mut self, action: ViewAction, out: &mut Vec<Effect>) {
-        let (collection, changes) = match action {
+        match action {
             ViewAction::Record { collection, record_id, record } => {
-                let Some(view) = self.views.get_mut(&collection) else { return };
-                let Some(change) = view.apply(&record_id, record) else { return };
-                (collection, Some(change))
+                let of_record = (collection.clone(), Some(record_id.clone()));
+                for watched in [(collection, None), of_record] {
+                    let Some(view) = self.views.get_mut(&watched) else { continue };
+                    let change = view.apply(&record_id, record.clone());
+                    if change.is_some() {
+                        self.tell_watchers(&watched, change, out);
+                    }
+                }
             }
             ViewAction::Status { collection, from_cache, catching_up } => {
-                let Some(view) = self.views.get_mut(&collection) else { return };
-                if !view.set_status(from_cache, catching_up) {
-                    return;
-                }
-                (collection, None)
+                let views = self.views.range_mut((collection.clone(), None)..);
+                let news: Vec<_> = views
+                    .take_while(|(watched, _)| watched.0 == collection)
+                    .filter_map(|(watched, view)| {
+                        view.set_status(from_cache, catching_up).then(|| watched.clone())
+                    })
+                    .collect();
+                news.iter().for_each(|watched| self.tell_watchers(watched, None, out));
             }
-        };
-        let Some(view) = self.views.get(&collection) else { return };
-        for (id, watcher) in &mut self.watchers {
-            if watcher.collection == collection {
-                if watcher.slot.is_empty() {
-                    out.push(Effect::Watch(*id));
-                }
-                watcher.slot.put(view.snapshot(), changes.clone());
+        }
+    }
+
+    fn tell_watchers(
+        &mut self,
+        watched: &Watched,
+        change: Option<RecordChange>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(view) = self.views.get(watched) else { return };
+        for (id, watcher) in self.watchers.iter_mut().filter(|(_, w)| w.watched == *watched) {
+            if watcher.slot.is_empty() {
+                out.push(Effect::Watch(*id));
             }
+            watcher.slot.put(view.snapshot(), change.clone());
         }
     }
 }

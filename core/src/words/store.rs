@@ -1,6 +1,7 @@
 //! What the machines ask of a store: ordered rows of bytes, read through a lent view and changed
 //! by atomic batches. What the bytes mean is the machines' own affair.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -199,6 +200,24 @@ pub trait ClientStore {
     /// # Errors
     /// When making them durable failed; the store takes no further batch until it is opened anew.
     fn durable(&mut self) -> Result<CommitNumber, StoreError>;
+}
+
+impl<S: ClientStore + ?Sized> ClientStore for Box<S> {
+    fn rows(&self) -> &dyn Rows {
+        (**self).rows()
+    }
+
+    fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError> {
+        (**self).commit(number, batch)
+    }
+
+    fn flush(&mut self, up_to: CommitNumber) -> Result<(), StoreError> {
+        (**self).flush(up_to)
+    }
+
+    fn durable(&mut self) -> Result<CommitNumber, StoreError> {
+        (**self).durable()
+    }
 }
 
 /// A server's store: shared by all sessions, and blocking, so its callers give it threads.
