@@ -1,0 +1,171 @@
+//! A collection as the app holds it.
+
+use serde::Serialize;
+use synclayer_core::client::interface::{Misuse, Written};
+use synclayer_core::rules::view::{Record, Slot};
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{Collection as Name, RecordId};
+use synclayer_core::words::time::Now;
+use uuid::Uuid;
+
+use crate::client::SyncLayer;
+use crate::engine::{Effects, Replica};
+use crate::error::SyncError;
+use crate::mailbox::mailbox;
+use crate::stream::Watch;
+
+/// A collection: records by their ids, each a JSON object.
+///
+/// Writes resolve when they are saved here, as durably as the store was set up for; the server
+/// gets them when it can be reached. Reads see every write that was made before them.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    pub(crate) sync: SyncLayer,
+    pub(crate) name: Name,
+}
+
+impl Collection {
+    /// The collection's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Saves a new record under an id of its own, which is returned. Ids are UUIDs that rise with
+    /// the time.
+    ///
+    /// # Errors
+    /// When the document is no JSON object or breaks a limit, too many writes wait for the server,
+    /// the store has failed, or the client is closed.
+    pub async fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<RecordId, SyncError> {
+        let id = record_id(&Uuid::now_v7().to_string())?;
+        self.save_as(id.clone(), self.document(document)?).await?;
+        Ok(id)
+    }
+
+    /// Saves a record under an id. Where there is one, it is replaced whole.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), and when the id can't be one.
+    pub async fn save_with_id<T: Serialize + ?Sized>(
+        &self,
+        id: &str,
+        document: &T,
+    ) -> Result<(), SyncError> {
+        self.save_as(record_id(id)?, self.document(document)?).await
+    }
+
+    /// Sets some top-level fields of a record. The others stay as they are, also when someone else
+    /// changes them at the same time.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), and when there is no such record.
+    pub async fn update<T: Serialize + ?Sized>(
+        &self,
+        id: &str,
+        fields: &T,
+    ) -> Result<(), SyncError> {
+        let delta = Delta::new(self.document(fields)?, Vec::new());
+        self.change(id, delta).await
+    }
+
+    /// Sets some top-level fields of a record and removes others.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn change(&self, id: &str, delta: Delta) -> Result<(), SyncError> {
+        let id = record_id(id)?;
+        self.write(move |replica, name, now, out| replica.update(now, name, &id, &delta, out)).await
+    }
+
+    /// Deletes a record. Where there is none, nothing happens.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub async fn delete(&self, id: &str) -> Result<(), SyncError> {
+        let id = record_id(id)?;
+        self.write(move |replica, name, now, out| replica.delete(now, name, &id, out)).await
+    }
+
+    /// A record, if there is one.
+    ///
+    /// # Errors
+    /// When the id can't be one, the store has failed, or the client is closed.
+    pub async fn get(&self, id: &str) -> Result<Option<Record>, SyncError> {
+        let (name, id) = (self.name.clone(), record_id(id)?);
+        self.sync
+            .ask(move |engine| {
+                engine.join(&name);
+                engine.call(|replica, _, _| Ok(replica.get(&name, &id)?))
+            })
+            .await?
+    }
+
+    /// All records in order of their ids. Mind the memory: [`watch`](Self::watch) shares it.
+    ///
+    /// # Errors
+    /// When the store has failed, or the client is closed.
+    pub async fn get_all(&self) -> Result<Vec<Record>, SyncError> {
+        let name = self.name.clone();
+        self.sync
+            .ask(move |engine| {
+                engine.join(&name);
+                engine.call(|replica, _, _| Ok(replica.get_all(&name)?))
+            })
+            .await?
+    }
+
+    /// The collection as it is, at once, and again whenever it has changed, here or at the server.
+    ///
+    /// Every update holds the whole collection and says what changed since the one before. While
+    /// nobody reads, updates are merged into one. It ends when the client does.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.watch_records(None)
+    }
+
+    /// As [`watch`](Self::watch), of one record alone.
+    ///
+    /// # Errors
+    /// When the id can't be one.
+    pub fn watch_record(&self, id: &str) -> Result<Watch, SyncError> {
+        Ok(self.watch_records(Some(record_id(id)?)))
+    }
+
+    fn watch_records(&self, only: Option<RecordId>) -> Watch {
+        let (outlet, inlet) = mailbox(Slot::default());
+        let name = self.name.clone();
+        self.sync.tell(move |engine| engine.watch(name, only, outlet));
+        Watch::new(inlet, self.sync.engine())
+    }
+
+    async fn save_as(&self, id: RecordId, document: Document) -> Result<(), SyncError> {
+        self.write(move |replica, name, now, out| replica.save(now, name, &id, &document, out))
+            .await
+    }
+
+    fn document<T: Serialize + ?Sized>(&self, value: &T) -> Result<Document, SyncError> {
+        Ok(Document::of(value, self.sync.limits())?)
+    }
+
+    /// Makes a write, and waits until it is durable.
+    async fn write(
+        &self,
+        write: impl FnOnce(&mut Replica, &Name, Now, &mut Effects) -> Result<Written, Misuse>
+        + Send
+        + 'static,
+    ) -> Result<(), SyncError> {
+        let name = self.name.clone();
+        self.sync
+            .answered(move |engine, answer| {
+                engine.join(&name);
+                engine.save(answer, |replica, now, out| Ok(write(replica, &name, now, out)?));
+            })
+            .await
+    }
+}
+
+fn record_id(id: &str) -> Result<RecordId, SyncError> {
+    RecordId::new(id).map_err(|reason| SyncError::Name { name: id.to_owned(), reason })
+}

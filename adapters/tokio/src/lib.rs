@@ -1,0 +1,65 @@
+//! SyncLayer's client for tokio programs: a durable, local-first replica of some collections, which
+//! keeps itself in sync with a server.
+//!
+//! Writes are saved here first, whether or not there is a connection; reads never wait for the
+//! network; [`watch`](Collection::watch) shows every change, local or remote, as it is made.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use synclayer_tokio::{SyncConfig, SyncLayer};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let sync = SyncLayer::open(SyncConfig {
+//!     base_url: "http://localhost:8080".into(),
+//!     collections: vec!["todos".into()],
+//!     ..SyncConfig::default()
+//! })
+//! .await?;
+//!
+//! let todos = sync.collection("todos")?;
+//! let id = todos.save(&json!({ "text": "Buy milk", "done": false })).await?;
+//! todos.update(&id, &json!({ "done": true })).await?;
+//!
+//! let mut updates = todos.watch();
+//! while let Some(update) = updates.next().await {
+//!     println!("{} todos, {} changed", update.snapshot.len(), update.changes.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! All decisions are the core's ([`synclayer_core`]); this crate gives it a thread of its own, which
+//! owns the store, so that a slow disk never holds up an async worker, and a task per connection.
+//! Both end when the last [`SyncLayer`] and [`Collection`] is dropped, or by
+//! [`close`](SyncLayer::close).
+
+mod address;
+mod client;
+mod collection;
+mod config;
+mod engine;
+mod error;
+mod mailbox;
+mod socket;
+mod stream;
+
+pub use client::{RejectedWrites, SyncLayer};
+pub use collection::Collection;
+pub use config::{OnDurable, Store, StoreFactory, SyncConfig};
+pub use error::{OpenError, SyncError};
+pub use stream::{Events, Watch};
+pub use synclayer_core::client::event::{
+    CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
+};
+pub use synclayer_core::client::interface::Misuse;
+pub use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver};
+pub use synclayer_core::rules::merge::FieldWise;
+pub use synclayer_core::rules::row::Rejected;
+pub use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
+pub use synclayer_core::words::delta::Delta;
+pub use synclayer_core::words::document::{Document, DocumentError};
+pub use synclayer_core::words::limits::Limits;
+pub use synclayer_core::words::name::{NameError, Position, RecordId};
+pub use synclayer_core::words::store::{StoreError, StoreErrorKind};
