@@ -443,7 +443,7 @@ impl Reply {
     /// The refusal of one who has used up a [`Bucket`](crate::rules::policy::Bucket).
     #[must_use]
     pub fn slow_down(wait: Duration) -> Self {
-        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min(1 << 53);
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min((1 << 53) - 1);
         let mut body = error_body(&ErrorCode::RateLimitExceeded, "too many requests: slow down");
         body.pop();
         body.extend_from_slice(format!(",\"retryAfterMs\":{millis}}}").as_bytes());

@@ -204,8 +204,8 @@ impl Session {
     }
 
     fn slow_down(&mut self, message: ClientMessage, wait: Duration, turn: &mut Turn<'_, '_>) {
-        // 2^53 is the largest number that every JSON reader takes
-        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min(1 << 53);
+        // the largest number that every JSON reader takes
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min((1 << 53) - 1);
         let mut error = ErrorMessage {
             retry_after_ms: Some(wait),
             ..ErrorMessage::new(ErrorCode::RateLimitExceeded, "too many messages: slow down")
