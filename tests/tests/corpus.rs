@@ -1,5 +1,7 @@
 //! The fuzz targets on their committed corpora, so that what the fuzzer once found stays fixed.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 
