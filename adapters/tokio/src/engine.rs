@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use synclayer_core::client::event::Event;
+use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{ClientConfig, Input, NetAction, SyncId, Written};
 use synclayer_core::replica::{Effect, Replica as CoreReplica, WatchId};
 use synclayer_core::rules::view::{RecordChange, Slot, Snapshot};
@@ -70,6 +70,8 @@ pub(crate) struct Engine {
     socket: Option<(ConnId, Socket)>,
     saves: VecDeque<(CommitNumber, Answer)>,
     syncs: BTreeMap<SyncId, Answer>,
+    /// Those of `syncs` that are through.
+    done: Vec<Answer>,
     watchers: BTreeMap<WatchId, Watcher>,
     /// Watchers that could not begin because the store is down.
     waiting: Vec<Watcher>,
@@ -113,6 +115,7 @@ impl Engine {
             socket: None,
             saves: VecDeque::new(),
             syncs: BTreeMap::new(),
+            done: Vec::new(),
             watchers: BTreeMap::new(),
             waiting: Vec::new(),
             news: Vec::new(),
@@ -121,6 +124,7 @@ impl Engine {
         };
         engine.act();
         engine.come_alive();
+        engine.check_store();
         Ok(engine)
     }
 
@@ -137,7 +141,9 @@ impl Engine {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.keep_time();
+            // a write that is answered is shown already
             self.deliver();
+            self.answer();
         }
     }
 
@@ -217,13 +223,9 @@ impl Engine {
                     self.socket.take_if(|(open, _)| *open == conn);
                 }
                 Effect::Event(event) => self.tell(&event),
-                Effect::Synced(id) => {
-                    if let Some(answer) = self.syncs.remove(&id) {
-                        // whoever no longer waits is in sync all the same
-                        let _ = answer.send(Ok(()));
-                    }
-                }
-                Effect::Durable(up_to) => self.answer_saves(up_to),
+                Effect::Synced(id) => self.done.extend(self.syncs.remove(&id)),
+                // asked for when it is time to answer
+                Effect::Durable(_) => {}
                 Effect::Watch(id) => self.news.push(id),
             }
         }
@@ -242,14 +244,6 @@ impl Engine {
         }
     }
 
-    fn answer_saves(&mut self, durable: CommitNumber) {
-        let waiting = self.saves.partition_point(|(commit, _)| *commit <= durable);
-        for (_, answer) in self.saves.drain(..waiting) {
-            // whoever no longer waits has saved all the same
-            let _ = answer.send(Ok(()));
-        }
-    }
-
     /// Shows the watchers what is new.
     fn deliver(&mut self) {
         let Ok(replica) = &mut self.replica else { return };
@@ -259,6 +253,17 @@ impl Engine {
             {
                 watcher.show(update.snapshot, update.changes);
             }
+        }
+    }
+
+    /// Answers the writes that are durable by now, and whoever waited for the server.
+    fn answer(&mut self) {
+        let Ok(replica) = &self.replica else { return };
+        let durable = self.saves.partition_point(|(commit, _)| *commit <= replica.durable());
+        let saved = self.saves.drain(..durable).map(|(_, answer)| answer);
+        for answer in saved.chain(self.done.drain(..)) {
+            // whoever no longer waits has what it asked for all the same
+            let _ = answer.send(Ok(()));
         }
     }
 
@@ -280,12 +285,7 @@ impl Engine {
         write: impl FnOnce(&mut Replica, Now, &mut Effects) -> Result<Written, SyncError>,
     ) {
         match self.call(write) {
-            Ok(written) => {
-                self.saves.push_back((written.commit, answer));
-                // a store in memory has made it durable by now
-                let durable = self.replica.as_ref().map_or(CommitNumber(0), CoreReplica::durable);
-                self.answer_saves(durable);
-            }
+            Ok(written) => self.saves.push_back((written.commit, answer)),
             Err(error) => {
                 let _ = answer.send(Err(error));
             }
@@ -376,6 +376,8 @@ impl Engine {
     fn check_store(&mut self) {
         let halted = |replica: &Replica| replica.client().halted().cloned();
         let Some(error) = self.replica.as_ref().ok().and_then(halted) else { return };
+        // what was durable before is saved
+        self.answer();
         self.socket = None;
         self.news.clear();
         for (_, mut watcher) in std::mem::take(&mut self.watchers) {
@@ -402,6 +404,14 @@ impl Engine {
                 self.check_store();
             }
             Err(error) => {
+                self.tell(&Event {
+                    kind: EventKind::Error {
+                        message: format!("the store could not be opened again: {error}"),
+                    },
+                    transport: None,
+                    collection: None,
+                    record_id: None,
+                });
                 if let Err(failure) = &mut self.replica {
                     let delay = (failure.delay * 2).min(LONGEST_REOPEN_DELAY);
                     *failure = Failure { error, retry_at: Instant::now() + delay, delay };
@@ -471,4 +481,25 @@ fn now(started: Instant) -> Now {
         Err(before) => i64::try_from(millis(before.duration())).map_or(i64::MIN, |ms| -ms),
     };
     Now { mono, wall: Timestamp(wall) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::SyncConfig;
+    use crate::{SyncLayer, Watch};
+
+    #[tokio::test]
+    async fn a_watch_that_was_dropped_is_forgotten() {
+        let config = SyncConfig {
+            base_url: "http://localhost:1".into(),
+            enable_realtime_sync: false,
+            ..SyncConfig::default()
+        };
+        let sync = SyncLayer::open(config).await.unwrap();
+        let todos = sync.collection("todos").unwrap();
+        let watches: Vec<Watch> = (0..3).map(|_| todos.watch()).collect();
+        assert_eq!(sync.ask(|engine| engine.watchers.len()).await, Ok(3));
+        drop(watches);
+        assert_eq!(sync.ask(|engine| engine.watchers.len()).await, Ok(0));
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use support::{Disk, Server, soon, until};
 use synclayer_core::client::event::{ConnectionState, EventKind};
 use synclayer_tokio::{OpenError, RecordChange, SyncConfig, SyncError, SyncLayer};
+use tokio::io::AsyncReadExt;
 
 #[tokio::test]
 async fn a_write_is_saved_shown_sent_and_settled() {
@@ -157,6 +158,19 @@ async fn the_token_goes_in_the_header_and_only_where_it_is_safe() {
 }
 
 #[tokio::test]
+async fn a_secure_address_speaks_tls() {
+    let server = Server::start().await;
+    let url = server.config().base_url.replace("http:", "https:");
+    let config = SyncConfig { base_url: url, auth_token: Some("s3cret".into()), ..server.config() };
+    let _sync = SyncLayer::open(config).await.unwrap();
+    let mut stream = server.stream().await;
+    let mut hello = [0; 512];
+    let len = soon("the hello", stream.read(&mut hello)).await.unwrap();
+    assert_eq!(hello[..2], [0x16, 3], "a TLS handshake");
+    assert!(!hello[..len].windows(6).any(|bytes| bytes == b"s3cret"));
+}
+
+#[tokio::test]
 async fn what_was_saved_is_there_when_the_store_is_opened_again() {
     let (server, disk) = (Server::start().await, Disk::default());
     let config =
@@ -201,7 +215,7 @@ async fn a_failed_store_is_opened_again() {
     let config = SyncConfig { enable_realtime_sync: false, store: disk.store(), ..server.config() };
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
-    let mut watch = todos.watch();
+    let (mut watch, mut events) = (todos.watch(), sync.events());
     todos.save_with_id("a", &json!({"n": 1})).await.unwrap();
     until(&mut watch, |update| update.snapshot.len() == 1).await;
 
@@ -211,9 +225,16 @@ async fn a_failed_store_is_opened_again() {
         assert!(matches!(&error, SyncError::Store(_)), "{error}");
     }
     assert!(matches!(todos.get("a").await, Err(SyncError::Store(_))));
+    assert_eq!(disk.open.load(Ordering::SeqCst), 0, "it is closed before it is opened again");
+    let told = async {
+        while !format!("{:?}", events.next().await).contains("could not be opened again") {}
+    };
+    soon("the news of a try that failed", told).await;
     disk.broken.store(false, Ordering::SeqCst);
     soon("the store", async { while sync.status().await.is_err() {} }).await;
     assert_eq!(disk.openings.load(Ordering::SeqCst), 2);
+    let update = until(&mut watch, |_| true).await;
+    assert_eq!(update.changes, [], "the app has seen it all");
 
     assert_eq!(todos.get_all().await.unwrap().len(), 1, "what was saved is safe");
     todos.save_with_id("b", &json!({})).await.unwrap();
@@ -241,21 +262,22 @@ async fn misuse_is_an_error_of_the_call() {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_dropped_costs_nothing_more() {
+async fn watches_come_and_go_without_disturbing_each_other() {
     let server = Server::start().await;
     let config = SyncConfig { enable_realtime_sync: false, ..server.config() };
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     todos.save_with_id("a", &json!({})).await.unwrap();
-    let mut watch = todos.watch();
-    let update = until(&mut watch, |update| update.snapshot.len() == 1).await;
-    drop(watch);
-    // the record is held by this update alone once the view behind the watch is gone
+    let (mut stays, mut goes) = (todos.watch(), todos.watch());
+    let before = until(&mut goes, |update| update.snapshot.len() == 1).await;
+    until(&mut stays, |update| update.snapshot.len() == 1).await;
+    drop(goes);
     todos.save_with_id("b", &json!({})).await.unwrap();
-    let mut again = todos.watch();
-    let first = until(&mut again, |_| true).await;
+    let update = until(&mut stays, |_| true).await;
+    assert!(matches!(&update.changes[..], [RecordChange::Added(record)] if &*record.id == "b"));
+    let first = until(&mut todos.watch(), |_| true).await;
     assert_eq!(first.changes.len(), 2, "a new watch begins with everything");
-    assert_eq!(update.snapshot.len(), 1, "a snapshot stays as it was");
+    assert_eq!(before.snapshot.len(), 1, "a snapshot stays as it was");
 }
 
 #[tokio::test]
@@ -271,7 +293,7 @@ async fn a_slow_reader_gets_its_updates_merged() {
     }
     todos.save_with_id("b", &json!({})).await.unwrap();
     todos.delete("b").await.unwrap();
-    sync.status().await.unwrap(); // the watchers were told before
+    // a write that is saved is shown already
     let update = until(&mut watch, |_| true).await;
     assert!(matches!(&update.changes[..], [RecordChange::Added(record)] if &*record.id == "a"));
     assert_eq!(update.snapshot.get("a").unwrap().document.get("n"), Some("1499"));
