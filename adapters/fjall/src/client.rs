@@ -1,0 +1,298 @@
+//! The client's store.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use synclayer_core::words::name::CommitNumber;
+use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
+
+use crate::Durability;
+use crate::chain::{Chain, Link};
+use crate::disk::{self, Disk, Promises, Sizes};
+use crate::failure::{self, Role};
+use crate::rows::Latest;
+use crate::salvage;
+
+/// How a client's store is opened.
+pub struct ClientOptions {
+    /// What an acknowledged commit survives. [`Durability::Buffered`] unless set.
+    pub durability: Durability,
+    /// The most memory that hot blocks of rows take, in bytes. 4 MiB unless set.
+    pub cache_bytes: u64,
+    /// How many bytes of changes gather in memory before they become a file; about twice as many
+    /// may be in memory at a time. 4 MiB unless set. A new store keeps the size that it was made
+    /// with.
+    pub memtable_bytes: u64,
+    /// Called, with [`Durability::Synced`], by a thread of the store's whenever
+    /// [`durable`](ClientStore::durable) has something new to say: a larger number, or an error.
+    /// It must return soon, and must not drop the store.
+    pub on_durable: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Buffered,
+            cache_bytes: 4 << 20,
+            memtable_bytes: 4 << 20,
+            on_durable: None,
+        }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("durability", &self.durability)
+            .field("cache_bytes", &self.cache_bytes)
+            .field("memtable_bytes", &self.memtable_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client's durable store.
+///
+/// With [`Durability::Buffered`] every commit is durable when it returns, and a flush has nothing
+/// to do. With [`Durability::Synced`] one thread syncs what is flushed: all flushes that wait when
+/// it turns to them share one sync.
+pub struct FjallClientStore {
+    rows: Latest,
+    chain: Chain,
+    last: CommitNumber,
+    failed: Option<StoreError>,
+    mode: Mode,
+    disk: Arc<Disk>,
+}
+
+enum Mode {
+    Buffered(Promises),
+    Synced(Flusher),
+}
+
+impl FjallClientStore {
+    /// Opens the store in a directory, or makes one there.
+    ///
+    /// # Errors
+    /// * [`InUse`](StoreErrorKind::InUse): another store has it open, in whichever process.
+    /// * [`Damaged`](StoreErrorKind::Damaged): something that was acknowledged isn't there. The
+    ///   way out is [`salvage`](Self::salvage), [`move_aside`](Self::move_aside), and opening an
+    ///   empty store, which syncs from the server.
+    /// * [`Full`](StoreErrorKind::Full): there is no space to open it.
+    /// * [`Other`](StoreErrorKind::Other): an I/O error, or missing rights.
+    pub fn open(path: impl AsRef<Path>, options: ClientOptions) -> Result<Self, StoreError> {
+        let ClientOptions { durability, cache_bytes, memtable_bytes, on_durable } = options;
+        let sizes = Sizes { cache_bytes, memtable_bytes, workers: 1 };
+        let opened = disk::open(path.as_ref(), Role::Client, sizes)?;
+        let disk = Arc::new(opened.disk);
+        let mode = match durability {
+            Durability::Buffered => Mode::Buffered(opened.promises),
+            Durability::Synced => {
+                let on_durable = on_durable.unwrap_or_else(|| Box::new(|| ()));
+                let flusher = Flusher::start(disk.clone(), opened.promises, on_durable);
+                Mode::Synced(flusher.map_err(|error| failure::io(path.as_ref(), &error))?)
+            }
+        };
+        Ok(Self {
+            rows: Latest(disk.table.clone()),
+            chain: opened.chain,
+            last: CommitNumber(0),
+            failed: None,
+            mode,
+            disk,
+        })
+    }
+
+    /// Reads what can still be read of a damaged store: the rows whose keys start with a prefix,
+    /// in the order of their keys. Rows may be missing, and old ones may have come back.
+    ///
+    /// # Errors
+    /// When nothing can be read at all, and when the store is in use.
+    pub fn salvage(
+        path: impl AsRef<Path>,
+        prefix: &[u8],
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        salvage::salvage(path.as_ref(), prefix)
+    }
+
+    /// Renames a store's directory, so that a new store can be made in its place, and says what it
+    /// is called now: the same name with `.damaged-1` behind it, or the next number that is free.
+    ///
+    /// # Errors
+    /// When the store is in use, or the directory can't be renamed.
+    pub fn move_aside(path: impl AsRef<Path>) -> Result<PathBuf, StoreError> {
+        salvage::move_aside(path.as_ref())
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn store(&mut self, batch: Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.disk.commit(&mut self.chain, batch)?;
+        match &mut self.mode {
+            Mode::Buffered(promises) => {
+                let handed = promises.handed(self.chain.last);
+                handed.map_err(|error| failure::io(&self.disk.table.path, &error))
+            }
+            Mode::Synced(_) => Ok(()),
+        }
+    }
+}
+
+impl ClientStore for FjallClientStore {
+    fn rows(&self) -> &dyn Rows {
+        &self.rows
+    }
+
+    fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError> {
+        self.check()?;
+        batch.check_keys()?;
+        if number <= self.last {
+            let message = format!("commit {number} came after commit {}", self.last);
+            return Err(StoreError::new(StoreErrorKind::Other, message));
+        }
+        if let Mode::Synced(flusher) = &self.mode {
+            flusher.durable()?;
+        }
+        let stored = self.store(batch);
+        self.failed = stored.clone().err();
+        stored?;
+        self.last = number;
+        if let Mode::Synced(flusher) = &self.mode {
+            flusher.committed(number, self.chain.last);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, up_to: CommitNumber) -> Result<(), StoreError> {
+        self.check()?;
+        match &self.mode {
+            Mode::Buffered(_) => Ok(()),
+            Mode::Synced(flusher) => flusher.flush(up_to),
+        }
+    }
+
+    fn durable(&mut self) -> Result<CommitNumber, StoreError> {
+        self.check()?;
+        match &self.mode {
+            Mode::Buffered(_) => Ok(self.last),
+            Mode::Synced(flusher) => flusher.durable(),
+        }
+    }
+}
+
+impl fmt::Debug for FjallClientStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FjallClientStore")
+            .field("path", &self.disk.table.path)
+            .field("last", &self.last)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The thread that syncs, and what it is told.
+struct Flusher {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Work {
+    committed: (CommitNumber, Link),
+    asked: CommitNumber,
+    durable: CommitNumber,
+    failed: Option<StoreError>,
+    ended: bool,
+}
+
+impl Flusher {
+    fn start(
+        disk: Arc<Disk>,
+        promises: Promises,
+        on_durable: Box<dyn Fn() + Send + Sync>,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let theirs = shared.clone();
+        let run = move || theirs.run(&disk, promises, &on_durable);
+        let thread = thread::Builder::new().name("synclayer-flush".into()).spawn(run)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    fn committed(&self, number: CommitNumber, last: Link) {
+        self.shared.work().committed = (number, last);
+    }
+
+    fn flush(&self, up_to: CommitNumber) -> Result<(), StoreError> {
+        let mut work = self.shared.work();
+        if let Some(error) = &work.failed {
+            return Err(error.clone());
+        }
+        work.asked = work.asked.max(up_to.min(work.committed.0));
+        drop(work);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    fn durable(&self) -> Result<CommitNumber, StoreError> {
+        let work = self.shared.work();
+        work.failed.clone().map_or(Ok(work.durable), Err)
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        self.shared.work().ended = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // a panic in `on_durable` has been reported where it happened
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    /// Nothing that runs under this lock can leave the work half changed.
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, disk: &Disk, mut promises: Promises, on_durable: &dyn Fn()) {
+        while let Some((number, link)) = self.next() {
+            let synced = disk.sync().and_then(|()| {
+                let promised = promises.synced(link);
+                promised.map_err(|error| failure::io(&disk.table.path, &error))
+            });
+            let failed = synced.is_err();
+            let mut work = self.work();
+            match synced {
+                Ok(()) => work.durable = number,
+                Err(error) => work.failed = Some(error),
+            }
+            drop(work);
+            on_durable();
+            if failed {
+                return;
+            }
+        }
+    }
+
+    /// Waits for something to sync, and says what a sync that starts now will cover.
+    fn next(&self) -> Option<(CommitNumber, Link)> {
+        let idle = |work: &mut Work| !work.ended && work.asked <= work.durable;
+        let work = self.changed.wait_while(self.work(), idle);
+        let work = work.unwrap_or_else(PoisonError::into_inner);
+        (!work.ended).then_some(work.committed)
+    }
+}

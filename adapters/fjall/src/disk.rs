@@ -1,0 +1,237 @@
+//! What both stores are made of: a directory with a database, a lock, a chain of commits and the
+//! promise of what must be there.
+
+use std::collections::HashSet;
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::{CompressionType, Database, KeyspaceCreateOptions, PersistMode, Snapshot};
+use synclayer_core::words::store::{Batch, Op, StoreError};
+
+use crate::chain::{Chain, Link};
+use crate::failure::{self, Role};
+use crate::journal;
+use crate::rows::{Table, View, row_key};
+use crate::watermark::{Promise, Watermark, boot};
+
+/// How much memory a database takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    pub(crate) cache_bytes: u64,
+    pub(crate) memtable_bytes: u64,
+    pub(crate) workers: usize,
+}
+
+/// An open database, with its directory locked.
+pub(crate) struct Disk {
+    pub(crate) table: Table,
+    db: Database,
+    // the last field is dropped last: the lock outlives the database
+    _lock: File,
+}
+
+/// What a store's writer keeps.
+pub(crate) struct Opened {
+    pub(crate) disk: Disk,
+    pub(crate) chain: Chain,
+    pub(crate) promises: Promises,
+}
+
+/// Opens the store in a directory, or makes one, and checks that everything is there.
+pub(crate) fn open(path: &Path, role: Role, sizes: Sizes) -> Result<Opened, StoreError> {
+    let disk = Disk::open(path, role, sizes)?;
+    let file = path.join("watermark");
+    let (file, promise) = Watermark::open(&file).map_err(|error| failure::io(path, &error))?;
+    let boot = boot();
+    let chain = disk.read_chain(promise.as_ref(), boot)?;
+    let mut promises = Promises { file, promise: Promise::default(), boot };
+    // the database has synced its journal when it read it, so all that is there is synced
+    promises.synced(chain.last).map_err(|error| failure::io(path, &error))?;
+    if promise.is_none() {
+        promises.found(path).map_err(|error| failure::io(path, &error))?;
+    }
+    let mut opened = Opened { disk, chain, promises };
+    opened.disk.note_journals(&mut opened.chain);
+    Ok(opened)
+}
+
+impl Disk {
+    /// Opens the database without asking what it holds.
+    pub(crate) fn open(path: &Path, role: Role, sizes: Sizes) -> Result<Self, StoreError> {
+        let lock = lock(path)?;
+        clear_unborn(path).map_err(|error| failure::io(path, &error))?;
+        check_journals(path, role)?;
+        // what can't be made sense of makes the database panic in places; it is damage as well
+        let opened = catch_unwind(AssertUnwindSafe(|| open_database(&database(path), sizes)));
+        let (db, rows) = match opened {
+            Ok(opened) => opened.map_err(|error| failure::fjall(role, path, error))?,
+            Err(_) => return Err(failure::damaged(role, path, "its files make no sense")),
+        };
+        let table = Table { rows, path: Arc::new(path.to_owned()), role };
+        Ok(Self { table, db, _lock: lock })
+    }
+
+    /// Puts a batch and its link of the chain into the database, for every later read to see.
+    pub(crate) fn commit(&self, chain: &mut Chain, batch: Batch) -> Result<(), StoreError> {
+        let ops = last_of_each_key(batch);
+        let rows = &self.table.rows;
+        let mut all = self.db.batch();
+        let step = chain.write(&ops, &mut all, rows);
+        for op in ops {
+            match op {
+                Op::Put(key, value) => all.insert(rows, row_key(&key), value),
+                Op::Delete(key) => all.remove(rows, row_key(&key)),
+            }
+        }
+        all.commit().map_err(|error| self.table.failure(error))?;
+        chain.advance(step);
+        if chain.wants_journals() {
+            self.note_journals(chain);
+        }
+        Ok(())
+    }
+
+    /// Waits until the disk has every commit made so far.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.db.persist(PersistMode::SyncData).map_err(|error| self.table.failure(error))
+    }
+
+    /// The rows as they are now, and stay.
+    pub(crate) fn view(&self) -> View {
+        View { table: self.table.clone(), at: self.snapshot() }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.db.snapshot()
+    }
+
+    fn read_chain(&self, promise: Option<&Promise>, boot: u64) -> Result<Chain, StoreError> {
+        let mut broken = false;
+        let mut check = |link: Link| {
+            broken |= promise.is_some_and(|promise| promise.handed.number == link.number)
+                && promise.is_some_and(|promise| promise.handed.hash != link.hash);
+        };
+        let chain = Chain::read(&self.table.rows, &mut check);
+        let damaged = |what: String| failure::damaged(self.table.role, &self.table.path, what);
+        let chain = chain.map_err(|error| self.table.failure(error))?.map_err(damaged)?;
+        let last = chain.last.number;
+        let required = match promise {
+            Some(promise) => promise.required(boot),
+            None if last == 0 => 0,
+            None => return Err(damaged("its file \"watermark\" is missing or unreadable".into())),
+        };
+        if last < required {
+            let what =
+                format!("it ends with commit {last}, and commit {required} was acknowledged");
+            return Err(damaged(what));
+        }
+        if broken {
+            return Err(damaged("its files are of different times".into()));
+        }
+        Ok(chain)
+    }
+
+    /// Which journals there are is only needed to forget what isn't needed: errors do no harm.
+    fn note_journals(&self, chain: &mut Chain) {
+        let Ok(journals) = journal::list(&database(&self.table.path)) else { return };
+        if let (Some((oldest, _)), Some((newest, _))) = (journals.first(), journals.last()) {
+            chain.journals(*oldest, *newest);
+        }
+    }
+}
+
+/// The file of what must be there, and who writes it.
+pub(crate) struct Promises {
+    file: Watermark,
+    promise: Promise,
+    boot: u64,
+}
+
+impl Promises {
+    /// The operating system has a commit and all before it.
+    pub(crate) fn handed(&mut self, last: Link) -> io::Result<()> {
+        self.promise = Promise { handed: last, boot: self.boot, ..self.promise };
+        self.file.write(&self.promise)
+    }
+
+    /// The disk has a commit and all before it.
+    pub(crate) fn synced(&mut self, last: Link) -> io::Result<()> {
+        self.promise = Promise { handed: last, synced: last.number, boot: self.boot };
+        self.file.write(&self.promise)
+    }
+
+    /// Makes sure that a new store's file is there after a loss of power.
+    fn found(&self, path: &Path) -> io::Result<()> {
+        self.file.sync()?;
+        if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    }
+}
+
+/// Where the database lies in a store's directory.
+pub(crate) fn database(path: &Path) -> PathBuf {
+    path.join("db")
+}
+
+pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
+    let lock = fs::create_dir_all(path).and_then(|()| File::create(path.join("lock")));
+    let lock = lock.map_err(|error| failure::io(path, &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(failure::in_use(path)),
+        Err(TryLockError::Error(error)) => Err(failure::io(path, &error)),
+    }
+}
+
+/// Takes away what a process left that ended while it made a database: nothing was in it yet, and
+/// the database doesn't open it.
+fn clear_unborn(path: &Path) -> io::Result<()> {
+    let db = database(path);
+    let unborn = db.try_exists()? && !db.join("version").try_exists()?;
+    if unborn && !path.join("watermark").try_exists()? { fs::remove_dir_all(db) } else { Ok(()) }
+}
+
+/// Refuses a store whose journals hold more than the database would read, while they still do.
+fn check_journals(path: &Path, role: Role) -> Result<(), StoreError> {
+    let db = database(path);
+    if !db.exists() {
+        return Ok(());
+    }
+    let io = |error| failure::io(path, &error);
+    for (_, journal) in journal::list(&db).map_err(io)? {
+        if let Some(flaw) = journal::flaw(&journal).map_err(io)? {
+            return Err(failure::damaged(role, path, flaw));
+        }
+    }
+    Ok(())
+}
+
+/// Opens a database, or makes one.
+pub(crate) fn open_database(
+    path: &Path,
+    sizes: Sizes,
+) -> fjall::Result<(Database, fjall::Keyspace)> {
+    let db = Database::builder(path)
+        .cache_size(sizes.cache_bytes)
+        .journal_compression(CompressionType::None)
+        .worker_threads(sizes.workers.max(1))
+        .open()?;
+    let options = || KeyspaceCreateOptions::default().max_memtable_size(sizes.memtable_bytes);
+    let rows = db.keyspace("rows", options)?;
+    Ok((db, rows))
+}
+
+/// The database gives all changes of a batch one sequence number, so a key may occur only once.
+fn last_of_each_key(batch: Batch) -> Vec<Op> {
+    let mut ops: Vec<Op> = batch.into_iter().collect();
+    if ops.len() < 2 {
+        return ops;
+    }
+    let mut seen: HashSet<Bytes> = HashSet::with_capacity(ops.len());
+    ops.reverse();
+    ops.retain(|op| seen.insert(op.key().clone()));
+    ops
+}

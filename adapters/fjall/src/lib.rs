@@ -1,0 +1,60 @@
+//! SyncLayer's durable stores, on the embedded database [fjall](https://docs.rs/fjall):
+//! [`FjallClientStore`] for one replica, [`FjallServerStore`] for a server's sessions.
+//!
+//! ```
+//! use synclayer_core::words::name::CommitNumber;
+//! use synclayer_core::words::store::{Batch, ClientStore};
+//! use synclayer_fjall::{ClientOptions, FjallClientStore};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("notes");
+//! let mut store = FjallClientStore::open(&path, ClientOptions::default())?;
+//! let mut batch = Batch::new();
+//! batch.put(&b"key"[..], &b"value"[..]);
+//! store.commit(CommitNumber(1), batch)?;
+//! assert_eq!(store.rows().get(b"key")?.as_deref(), Some(&b"value"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is on the disk
+//!
+//! A store owns its directory: `db/` is fjall's, `lock` keeps a second opener out, and `watermark`
+//! says up to where everything must be there.
+//!
+//! # How long a commit lasts
+//!
+//! [`Durability`] names the two choices. A killed process loses nothing acknowledged in either.
+//!
+//! # How damage is noticed
+//!
+//! The database checks what it reads, but its journal has places where one wrong bit makes it drop
+//! acknowledged commits, or replay them in another order, without a word. So every commit also
+//! writes a row of a chain, with its number and a hash over it and all commits before it, and the
+//! chain must be whole, in order and long enough when a store is opened. And before the database
+//! may touch its journals, they are read for places that it would cut off. What fails a test is
+//! refused as [`Damaged`](synclayer_core::words::store::StoreErrorKind::Damaged), with a text that
+//! says what to do. The end of a journal that a crash cut short holds nothing acknowledged; it is
+//! dropped.
+
+mod chain;
+mod client;
+mod disk;
+mod failure;
+mod journal;
+mod rows;
+mod salvage;
+mod server;
+mod watermark;
+
+pub use client::{ClientOptions, FjallClientStore};
+pub use server::{FjallServerStore, ServerOptions, Stats};
+
+/// What an acknowledged commit survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// The end of the process, however it ends. A commit is handed to the operating system and is
+    /// acknowledged; when the machine loses its power, the last seconds may be lost.
+    Buffered,
+    /// The end of the machine's power too: a commit is acknowledged when the disk has it.
+    Synced,
+}

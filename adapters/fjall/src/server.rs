@@ -1,0 +1,280 @@
+//! The server's store.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use fjall::Snapshot;
+use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError};
+
+use crate::Durability;
+use crate::chain::{Chain, Link};
+use crate::disk::{self, Disk, Promises, Sizes};
+use crate::failure::{self, Role};
+use crate::rows::View;
+
+/// How a server's store is opened.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// What an acknowledged transaction survives. [`Durability::Synced`] unless set.
+    pub durability: Durability,
+    /// The most memory that hot blocks of rows take, in bytes. 64 MiB unless set.
+    pub cache_bytes: u64,
+    /// How many bytes of changes gather in memory before they become a file; about twice as many
+    /// may be in memory at a time. 16 MiB unless set. A new store keeps the size that it was made
+    /// with.
+    pub memtable_bytes: u64,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { durability: Durability::Synced, cache_bytes: 64 << 20, memtable_bytes: 16 << 20 }
+    }
+}
+
+/// What a server's store has done since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Transactions that changed something.
+    pub commits: u64,
+    /// Syncs to the disk; 0 for ever with [`Durability::Buffered`].
+    pub syncs: u64,
+}
+
+/// A server's durable store.
+///
+/// With [`Durability::Synced`] transactions that wait for the disk at the same time share one sync:
+/// the first that waits syncs for all that have been committed, after those that are already on
+/// their way. One alone waits for nobody. What isn't synced can be seen by later transactions,
+/// which are synced later, and by no [`read`](ServerStore::read).
+///
+/// When a commit or a sync fails, the store stops: every transaction after it gets an error, and
+/// those that were waiting get one too, though theirs may turn out to be there when the store is
+/// opened again. Reads go on.
+pub struct FjallServerStore {
+    disk: Disk,
+    durability: Durability,
+    /// Held by a transaction from its first read until it is committed.
+    writer: Mutex<Chain>,
+    /// The rows as of the last commit that may be shown.
+    shown: Mutex<Snapshot>,
+    promises: Mutex<Promises>,
+    gate: Mutex<Gate>,
+    /// Those whom the one that syncs waits for have decided.
+    gathered: Condvar,
+    /// A sync has ended.
+    ended: Condvar,
+    commits: AtomicU64,
+    syncs: AtomicU64,
+}
+
+/// Who has come, who has committed, who may leave.
+#[derive(Default)]
+struct Gate {
+    /// Transactions that have begun.
+    arrived: u64,
+    /// Those of them that are committed, or came to nothing.
+    decided: u64,
+    /// The last commit that is synced.
+    synced: u64,
+    /// Whether one of those who wait is syncing for all, and how many must have decided before.
+    syncing: Option<u64>,
+    failed: Option<StoreError>,
+}
+
+impl FjallServerStore {
+    /// Opens the store in a directory, or makes one there.
+    ///
+    /// # Errors
+    /// * [`InUse`]: another store has it open, in whichever process.
+    /// * [`Damaged`]: something that was acknowledged isn't there. The way out is a backup; clients
+    ///   bring what they have and the backup lacks.
+    /// * [`Full`]: there is no space to open it.
+    /// * [`Other`]: an I/O error, or missing rights.
+    ///
+    /// [`InUse`]: synclayer_core::words::store::StoreErrorKind::InUse
+    /// [`Damaged`]: synclayer_core::words::store::StoreErrorKind::Damaged
+    /// [`Full`]: synclayer_core::words::store::StoreErrorKind::Full
+    /// [`Other`]: synclayer_core::words::store::StoreErrorKind::Other
+    pub fn open(path: impl AsRef<Path>, options: ServerOptions) -> Result<Self, StoreError> {
+        let ServerOptions { durability, cache_bytes, memtable_bytes } = options;
+        let sizes = Sizes { cache_bytes, memtable_bytes, workers: 2 };
+        let opened = disk::open(path.as_ref(), Role::Server, sizes)?;
+        let synced = opened.chain.last.number;
+        Ok(Self {
+            shown: Mutex::new(opened.disk.snapshot()),
+            disk: opened.disk,
+            durability,
+            writer: Mutex::new(opened.chain),
+            promises: Mutex::new(opened.promises),
+            gate: Mutex::new(Gate { synced, ..Gate::default() }),
+            gathered: Condvar::new(),
+            ended: Condvar::new(),
+            commits: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+        })
+    }
+
+    /// What the store has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            commits: self.commits.load(Ordering::Relaxed),
+            syncs: self.syncs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Runs one decision and commits it. Says which commit must be synced before its caller may
+    /// know of what was decided: the last one that it could see.
+    fn commit(
+        &self,
+        decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
+    ) -> Result<u64, StoreError> {
+        let mut chain = lock(&self.writer);
+        self.check()?;
+        let batch = decide(&self.disk.view())?;
+        batch.check_keys()?;
+        if !batch.is_empty() {
+            let committed = self.disk.commit(&mut chain, batch);
+            committed
+                .and_then(|()| self.committed(chain.last))
+                .map_err(|error| self.fail(error))?;
+        }
+        Ok(chain.last.number)
+    }
+
+    fn committed(&self, last: Link) -> Result<(), StoreError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        match self.durability {
+            Durability::Buffered => {
+                let handed = lock(&self.promises).handed(last);
+                handed.map_err(|error| failure::io(&self.disk.table.path, &error))?;
+                *lock(&self.shown) = self.disk.snapshot();
+                Ok(())
+            }
+            Durability::Synced => Ok(()),
+        }
+    }
+
+    /// Waits until a commit is synced, or syncs it.
+    fn wait_synced(&self, number: u64) -> Result<(), StoreError> {
+        let mut gate = lock(&self.gate);
+        loop {
+            if gate.synced >= number {
+                return Ok(());
+            }
+            if let Some(error) = &gate.failed {
+                return Err(error.clone());
+            }
+            gate = match gate.syncing {
+                Some(_) => wait(&self.ended, gate),
+                None => self.lead(gate),
+            };
+        }
+    }
+
+    /// Syncs for all who are here.
+    fn lead<'a>(&'a self, mut gate: MutexGuard<'a, Gate>) -> MutexGuard<'a, Gate> {
+        // those who have come are about to commit; without them each sync would serve one or two,
+        // since a sync keeps the others from committing
+        let company = gate.arrived;
+        gate.syncing = Some(company);
+        while gate.decided < company {
+            gate = wait(&self.gathered, gate);
+        }
+        drop(gate);
+        let synced = self.sync();
+        let mut gate = lock(&self.gate);
+        gate.syncing = None;
+        match synced {
+            Ok(number) => gate.synced = number,
+            Err(error) => gate.failed = gate.failed.take().or(Some(error)),
+        }
+        self.ended.notify_all();
+        gate
+    }
+
+    fn sync(&self) -> Result<u64, StoreError> {
+        let (last, snapshot) = {
+            let chain = lock(&self.writer);
+            (chain.last, self.disk.snapshot())
+        };
+        self.disk.sync()?;
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let promised = lock(&self.promises).synced(last);
+        promised.map_err(|error| failure::io(&self.disk.table.path, &error))?;
+        *lock(&self.shown) = snapshot;
+        Ok(last.number)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        lock(&self.gate).failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn fail(&self, error: StoreError) -> StoreError {
+        lock(&self.gate).failed = Some(error.clone());
+        self.ended.notify_all();
+        error
+    }
+}
+
+impl ServerStore for FjallServerStore {
+    fn transact(
+        &self,
+        decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
+    ) -> Result<(), StoreError> {
+        lock(&self.gate).arrived += 1;
+        let committed = {
+            let _decided = Decided(self);
+            self.commit(decide)
+        };
+        match self.durability {
+            Durability::Buffered => committed.map(|_| ()),
+            Durability::Synced => self.wait_synced(committed?),
+        }
+    }
+
+    fn read(
+        &self,
+        read: &mut dyn FnMut(&dyn Rows) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let at = lock(&self.shown).clone();
+        read(&View { table: self.disk.table.clone(), at })
+    }
+}
+
+/// Counts a transaction as decided however it ends, by a panic too, so that nobody waits for it.
+struct Decided<'a>(&'a FjallServerStore);
+
+impl Drop for Decided<'_> {
+    fn drop(&mut self) {
+        let mut gate = lock(&self.0.gate);
+        gate.decided += 1;
+        let was_last = gate.syncing == Some(gate.decided);
+        drop(gate);
+        if was_last {
+            self.0.gathered.notify_one();
+        }
+    }
+}
+
+impl fmt::Debug for FjallServerStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FjallServerStore")
+            .field("path", &self.disk.table.path)
+            .field("durability", &self.durability)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+fn wait<'a, T>(on: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    on.wait(guard).unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nothing that runs under one of these locks leaves its data half changed, so a panic in another
+/// thread is no reason to stop.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,144 @@
+//! The file that says up to where the commits of a store must be there.
+//!
+//! A journal that ends early looks the same whether a crash cut it or damage did; this small file
+//! beside it tells the two apart. It is written after the commits that it names, and never synced
+//! by itself, so it costs a system call per commit or sync and may lag behind, which is harmless.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::chain::Link;
+
+/// Two slots are written in turn, so that one is whole whatever happens to the other.
+const SLOTS: [u64; 2] = [0, 512];
+const FIELDS: usize = 5;
+const SLOT_BYTES: usize = (FIELDS + 1) * 8;
+
+/// The commits that must be there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Promise {
+    /// The last commit that was handed to the operating system and acknowledged.
+    pub(crate) handed: Link,
+    /// The last commit that the disk has.
+    pub(crate) synced: u64,
+    /// The running system that `handed` was promised under: with its end only `synced` counts.
+    pub(crate) boot: u64,
+}
+
+impl Promise {
+    /// The last commit that must be there under this boot.
+    pub(crate) fn required(&self, boot: u64) -> u64 {
+        let survived = boot != UNKNOWN_BOOT && boot == self.boot;
+        if survived { self.handed.number.max(self.synced) } else { self.synced }
+    }
+
+    fn encode(&self) -> [u8; SLOT_BYTES] {
+        let fields = [self.handed.number, self.handed.hash, self.synced, self.boot, 1];
+        let mut slot = [0; SLOT_BYTES];
+        for (bytes, field) in slot.chunks_exact_mut(8).zip(fields) {
+            bytes.copy_from_slice(&field.to_le_bytes());
+        }
+        let sum = xxh3_64(&slot[..FIELDS * 8]);
+        slot[FIELDS * 8..].copy_from_slice(&sum.to_le_bytes());
+        slot
+    }
+
+    fn decode(slot: &[u8]) -> Option<Self> {
+        let mut fields = [0; FIELDS + 1];
+        for (field, bytes) in fields.iter_mut().zip(slot.chunks_exact(8)) {
+            *field = u64::from_le_bytes(bytes.try_into().ok()?);
+        }
+        let [number, hash, synced, boot, version, sum] = fields;
+        let good = slot.len() == SLOT_BYTES && sum == xxh3_64(&slot[..FIELDS * 8]) && version == 1;
+        good.then_some(Self { handed: Link { number, hash }, synced, boot })
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct Watermark {
+    file: File,
+    turn: usize,
+}
+
+impl Watermark {
+    /// Opens the file, or makes one, and reads its promise: `None` where neither slot is whole.
+    pub(crate) fn open(path: &Path) -> io::Result<(Self, Option<Promise>)> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let slots = SLOTS.map(|at| {
+            let at = at as usize;
+            bytes.get(at..at + SLOT_BYTES).and_then(Promise::decode)
+        });
+        let newest =
+            |promise: &Promise| (promise.handed.number.max(promise.synced), promise.synced);
+        let best = (0..SLOTS.len()).max_by_key(|&i| slots[i].as_ref().map(newest)).unwrap_or(0);
+        Ok((Self { file, turn: 1 - best }, slots[best]))
+    }
+
+    /// Writes a promise over the older one.
+    pub(crate) fn write(&mut self, promise: &Promise) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(SLOTS[self.turn]))?;
+        self.file.write_all(&promise.encode())?;
+        self.turn = 1 - self.turn;
+        Ok(())
+    }
+
+    /// Makes the file and what it says last.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}
+
+const UNKNOWN_BOOT: u64 = 0;
+
+/// Which run of the operating system this is, where it tells.
+pub(crate) fn boot() -> u64 {
+    match std::fs::read("/proc/sys/kernel/random/boot_id") {
+        Ok(id) => xxh3_64(&id).max(1),
+        Err(_) => UNKNOWN_BOOT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promise(number: u64) -> Promise {
+        Promise { handed: Link { number, hash: !number }, synced: number / 2, boot: 9 }
+    }
+
+    #[test]
+    fn the_newest_whole_slot_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watermark");
+        let (mut file, none) = Watermark::open(&path).unwrap();
+        assert_eq!(none, None);
+        for n in 1..=5 {
+            file.write(&promise(n)).unwrap();
+            assert_eq!(Watermark::open(&path).unwrap().1, Some(promise(n)));
+        }
+        let (mut file, _) = Watermark::open(&path).unwrap();
+        file.write(&promise(6)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &bytes).unwrap();
+            let found = Watermark::open(&path).unwrap().1.unwrap();
+            assert!(found == promise(5) || found == promise(6), "bit {bit}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_synced_outlives_the_system() {
+        assert_eq!(promise(8).required(9), 8);
+        assert_eq!(promise(8).required(7), 4);
+        assert_eq!(Promise { boot: UNKNOWN_BOOT, ..promise(8) }.required(UNKNOWN_BOOT), 4);
+    }
+}
