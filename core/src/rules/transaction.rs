@@ -369,3 +369,6 @@ fn decide_hello(
     };
     Ok(Decision { batch, answer: Answer::Hello(answer), published: Vec::new() })
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
