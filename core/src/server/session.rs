@@ -497,3 +497,6 @@ impl Session {
         self.waiting_page = None;
     }
 }
+
+#[cfg(test)]
+mod tests;

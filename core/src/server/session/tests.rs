@@ -1,0 +1,341 @@
+//! Sessions in a small world: a store in memory, the rings, and connections whose frames are read
+//! as short lines.
+
+mod auth;
+mod stream;
+mod verdicts;
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::*;
+use crate::rules::policy::AllowAll;
+use crate::rules::transaction::tests::{Store, todos};
+use crate::rules::transaction::{Context, TransactError, decide_all};
+use crate::server::ring::RingLimits;
+use crate::words::message::{Mode, ServerChange, ServerMessage};
+use crate::words::store::{StoreError, StoreErrorKind};
+use crate::words::time::Timestamp;
+use crate::words::wire::{Incoming, decode_server};
+use crate::words::write::Change;
+
+pub(crate) struct World {
+    store: Store,
+    rings: Rings,
+    policy: Box<dyn Policy>,
+    config: SessionConfig,
+    now: Now,
+    conns: BTreeMap<u64, Conn>,
+}
+
+use alloc::boxed::Box;
+
+struct Conn {
+    session: Session,
+    frames: Vec<Vec<u8>>,
+    transactions: Vec<TransactTicket>,
+    reads: Vec<ReadTicket>,
+    tokens: Vec<AuthTicket>,
+    follows: Vec<Collection>,
+    closed: Option<u16>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self {
+            store: Store::new(),
+            rings: Rings::new(RingLimits::default()),
+            policy: Box::new(AllowAll),
+            config: SessionConfig::default(),
+            now: Now { mono: Mono(1000), wall: Timestamp(1_000_000) },
+            conns: BTreeMap::new(),
+        }
+    }
+
+    fn connect(&mut self, conn: u64, identity: Identity) {
+        let config = Arc::new(self.config.clone());
+        let session = Session::new(config, ConnId(conn), identity, self.now);
+        let conn_state = Conn {
+            session,
+            frames: Vec::new(),
+            transactions: Vec::new(),
+            reads: Vec::new(),
+            tokens: Vec::new(),
+            follows: Vec::new(),
+            closed: None,
+        };
+        self.conns.insert(conn, conn_state);
+    }
+
+    /// A connection that has said hello as `c{conn}`.
+    fn connect_resumable(&mut self, conn: u64) {
+        self.connect(conn, Identity::Open);
+        self.hello(conn, 1);
+        self.settle();
+        assert!(self.took(conn)[0].starts_with("pong"), "the hello is answered");
+    }
+
+    fn hello(&mut self, conn: u64, session: u64) {
+        self.say(
+            conn,
+            &format!(
+                r#"{{"type":"ping","metadata":{{"protocol":2,"clientId":"c{conn}","session":{session}}}}}"#
+            ),
+        );
+    }
+
+    /// One frame of the client's, and nothing that follows from it.
+    fn say(&mut self, conn: u64, frame: &str) {
+        self.input(conn, Input::Frame(frame.as_bytes()));
+    }
+
+    fn subscribe(&mut self, conn: u64, cursor: Option<(&str, u64)>) {
+        let metadata = cursor.map_or(String::new(), |(epoch, seq)| {
+            format!(r#","metadata":{{"cursor":{{"epoch":"{epoch}","seq":{seq}}}}}"#)
+        });
+        self.say(conn, &format!(r#"{{"type":"subscribe","collection":"todos"{metadata}}}"#));
+    }
+
+    /// A numbered write: `kind` and the record, the data, the base.
+    fn write(&mut self, conn: u64, number: u64, what: &str, data: &str, base: u64) {
+        let (kind, id) = what.split_once(' ').unwrap();
+        self.say(
+            conn,
+            &format!(
+                r#"{{"type":"{kind}","collection":"todos","recordId":"{id}","data":{data},"metadata":{{"mutation":{number},"base":{base}}}}}"#
+            ),
+        );
+    }
+
+    fn input(&mut self, conn: u64, input: Input<'_>) {
+        let state = self.conns.get_mut(&conn).unwrap();
+        let mut out = Actions::new();
+        let mut lent = Lent { rings: &self.rings, policy: self.policy.as_ref(), user_bucket: None };
+        state.session.handle(self.now, input, &mut lent, &mut out);
+        state.session.check();
+        for action in out {
+            assert_eq!(state.closed, None, "nothing comes after a close: {action:?}");
+            match action {
+                Action::Send(frame) => state.frames.push(frame.to_vec()),
+                Action::Close { code, .. } => state.closed = Some(code),
+                Action::Authenticate(ticket) => state.tokens.push(ticket),
+                Action::Transact(ticket) => state.transactions.push(ticket),
+                Action::Read(ticket) => state.reads.push(ticket),
+                Action::Follow(collection) => state.follows.push(collection),
+                Action::Unfollow(collection) => {
+                    let place = state.follows.iter().position(|c| *c == collection).unwrap();
+                    state.follows.remove(place);
+                }
+            }
+        }
+        assert!(state.transactions.len() <= 1, "one transaction at a time");
+        assert!(state.reads.len() <= 1, "one read at a time");
+    }
+
+    /// Commits the transactions of all connections together and publishes their changes. The
+    /// answers are returned, to be handed in.
+    fn commit(&mut self) -> Vec<(u64, Input<'static>)> {
+        let mut tickets = Vec::new();
+        for (conn, state) in &mut self.conns {
+            tickets.extend(state.transactions.drain(..).map(|ticket| (*conn, ticket)));
+        }
+        let limits = self.config.limits.clone();
+        let context = Context { policy: self.policy.as_ref(), limits: &limits, now: self.now.wall };
+        let decided = decide_all(
+            tickets.iter().map(|(_, ticket)| ticket.transaction()),
+            &self.store.rows,
+            context,
+        );
+        self.store.rows.apply(decided.batch);
+        for published in &decided.published {
+            self.rings.publish(published);
+        }
+        self.rings.check();
+        let answers = decided.answers.into_iter();
+        let answer = |((conn, ticket), answer): ((u64, TransactTicket), Result<_, _>)| {
+            (conn, ticket.answer(answer.map_err(TransactError::Failed)))
+        };
+        tickets.into_iter().zip(answers).map(answer).collect()
+    }
+
+    fn commit_and_answer(&mut self) {
+        for (conn, answer) in self.commit() {
+            self.input(conn, answer);
+        }
+    }
+
+    /// Runs the reads that are asked for. The answers are returned.
+    fn read(&mut self) -> Vec<(u64, Input<'static>)> {
+        let mut answers = Vec::new();
+        for (conn, state) in &mut self.conns {
+            for ticket in state.reads.drain(..) {
+                let answer = ticket.request().run(&self.store.rows, self.policy.as_ref());
+                answers.push((*conn, ticket.answer(answer)));
+            }
+        }
+        answers
+    }
+
+    fn read_and_answer(&mut self) {
+        for (conn, answer) in self.read() {
+            self.input(conn, answer);
+        }
+    }
+
+    fn pump(&mut self, conn: u64) {
+        self.input(conn, Input::Pump { room: 1 << 20 });
+    }
+
+    /// Does everything that is to do, until nothing is.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.commit_and_answer();
+            self.read_and_answer();
+            let wanting = self
+                .conns
+                .iter()
+                .filter(|(_, state)| state.session.wants_pump(&self.rings))
+                .map(|(conn, _)| *conn);
+            let wanting: Vec<_> = wanting.collect();
+            for conn in &wanting {
+                self.pump(*conn);
+            }
+            let idle = |state: &Conn| state.transactions.is_empty() && state.reads.is_empty();
+            if wanting.is_empty() && self.conns.values().all(idle) {
+                return;
+            }
+        }
+        panic!("the world never settles");
+    }
+
+    /// What came for a connection since the last time, as short lines.
+    fn took(&mut self, conn: u64) -> Vec<String> {
+        self.took_raw(conn).iter().map(|frame| brief(frame)).collect()
+    }
+
+    fn took_raw(&mut self, conn: u64) -> Vec<String> {
+        let frames = core::mem::take(&mut self.conns.get_mut(&conn).unwrap().frames);
+        frames.into_iter().map(|frame| String::from_utf8(frame).unwrap()).collect()
+    }
+
+    fn closed(&self, conn: u64) -> Option<u16> {
+        self.conns[&conn].closed
+    }
+
+    fn session(&self, conn: u64) -> &Session {
+        &self.conns[&conn].session
+    }
+
+    /// A write by someone without a connection.
+    fn elsewhere(&mut self, id: &str, change: Change) {
+        self.store.published.clear();
+        self.store.plain_to(id, change);
+        for published in &self.store.published {
+            self.rings.publish(published);
+        }
+    }
+
+    /// Empties the rings, as if they had moved on.
+    fn lose_rings(&mut self) {
+        let head = self.rings.head(&todos());
+        self.rings = Rings::default();
+        self.rings.note_head(&todos(), head);
+    }
+
+    fn later(&mut self, millis: u64) {
+        self.now.mono = Mono(self.now.mono.0 + millis);
+        self.now.wall = Timestamp(self.now.wall.0 + i64::try_from(millis).unwrap());
+        self.store.now = self.now.wall;
+    }
+}
+
+fn store_error() -> StoreError {
+    StoreError::new(StoreErrorKind::Other, "the disk is on fire")
+}
+
+fn brief(frame: &str) -> String {
+    match decode_server(frame.as_bytes(), &Limits::default()).unwrap() {
+        Incoming::One(message) => brief_of(&message),
+        Incoming::Batch(_) => panic!("the server sends no batches"),
+    }
+}
+
+fn brief_of(message: &ServerMessage) -> String {
+    match message {
+        ServerMessage::Authenticated { user_id } => format!("authenticated {user_id:?}"),
+        ServerMessage::Subscribed { record_count, head, mode, partial, .. } => {
+            let mode = match mode {
+                Some(Mode::Delta) => "delta",
+                Some(Mode::Snapshot) => "snapshot",
+                None => "plain",
+            };
+            let count = record_count.map_or("?".to_string(), |count| count.to_string());
+            let head = head.map_or("?".to_string(), |head| head.to_string());
+            let partial = if *partial { " partial" } else { "" };
+            format!("subscribed {mode} count {count} head {head}{partial}")
+        }
+        ServerMessage::Unsubscribed { .. } => "unsubscribed".into(),
+        ServerMessage::Change { record_id, change, filtered, .. } => {
+            let filtered = if *filtered { " filtered" } else { "" };
+            format!("{}{filtered}", brief_change(record_id, change))
+        }
+        ServerMessage::Sync { records, range, .. } => {
+            let range = range.as_ref().map_or("all".to_string(), |range| {
+                let key = |key: &Option<RecordId>| {
+                    key.as_ref().map_or("*".to_string(), |k| k.to_string())
+                };
+                format!("{}..{} at {}", key(&range.after), key(&range.up_to), range.snapshot_seq)
+            });
+            let seq = |seq: Option<_>| {
+                seq.map_or("?".to_string(), |seq: crate::words::name::Seq| seq.to_string())
+            };
+            let records: Vec<_> = records
+                .iter()
+                .map(|r| format!(" {} {}@{}", r.id, r.document, seq(r.seq)))
+                .collect();
+            format!("sync {range}:{}", records.concat())
+        }
+        ServerMessage::Synced { cursor, count, checksum, .. } => {
+            let sum = if checksum.is_some() { "" } else { " no checksum" };
+            format!("synced {} {} count {count}{sum}", cursor.epoch, cursor.seq)
+        }
+        ServerMessage::Ack(ack) => {
+            let seq = ack.seq.map_or(String::new(), |seq| format!(" @{seq}"));
+            let echo = ack.echo.as_ref().map_or(String::new(), |echo| {
+                format!(" echo {}", brief_change(&ack.record_id, echo))
+            });
+            format!("ack {}{seq}{echo}", ack.mutation)
+        }
+        ServerMessage::Error(error) => {
+            let number = error.mutation.map_or(String::new(), |n| format!(" {n}"));
+            let current = error.current.as_ref().map_or(String::new(), |current| {
+                let id = error.record_id.clone().unwrap();
+                format!(" {}", brief_change(&id, current))
+            });
+            let collection = match (&error.collection, error.mutation) {
+                (Some(collection), None) => format!(" in {collection}"),
+                (_, _) => String::new(),
+            };
+            format!("error {}{number}{collection}{current}", error.code)
+        }
+        ServerMessage::Pong { welcome, .. } => welcome.as_ref().map_or("pong".into(), |welcome| {
+            format!("pong {} last {}", welcome.epoch, welcome.last_mutation)
+        }),
+        ServerMessage::Unknown { kind } => format!("unknown {kind}"),
+    }
+}
+
+fn brief_change(id: &RecordId, change: &ServerChange) -> String {
+    let delta = &change.change.delta;
+    let data = match change.change.kind {
+        crate::words::write::WriteKind::Delete => String::new(),
+        crate::words::write::WriteKind::Insert | crate::words::write::WriteKind::Update => {
+            format!(" {}", delta.set)
+        }
+    };
+    let unset: Vec<_> = delta.unset.iter().map(|name| format!(" -{name}")).collect();
+    let seq = change.seq.map_or(String::new(), |seq| format!(" @{seq}"));
+    format!("{} {id}{data}{}{seq}", change.change.kind, unset.concat())
+}

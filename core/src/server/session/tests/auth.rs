@@ -1,0 +1,239 @@
+use super::*;
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+impl World {
+    /// Answers the token that waits to be checked.
+    fn token_is_of(&mut self, conn: u64, name: Option<&str>) {
+        let ticket = self.conns.get_mut(&conn).unwrap().tokens.remove(0);
+        self.input(conn, ticket.answer(name.map(user)));
+    }
+}
+
+const AUTH: &str = r#"{"type":"auth","data":{"token":"t"}}"#;
+
+#[test]
+fn nothing_works_before_authentication() {
+    let mut world = World::new();
+    world.connect(1, Identity::Unknown);
+    world.subscribe(1, None);
+    world.write(1, 1, "insert r", "{}", 0);
+    world.say(1, r#"{"type":"ping"}"#);
+    world.hello(1, 1);
+    world.settle();
+    assert_eq!(world.took(1), ["error AUTH_FAILED"; 4]);
+    assert!(world.store.record("r").is_none());
+    // what comes while the token is checked waits for it
+    world.say(1, AUTH);
+    world.hello(1, 1);
+    world.subscribe(1, None);
+    world.settle();
+    assert_eq!(world.took(1), Vec::<String>::new());
+    world.token_is_of(1, Some("ann"));
+    world.settle();
+    assert_eq!(
+        world.took(1),
+        [
+            "authenticated Some(\"ann\")",
+            "pong e1 last 0",
+            "subscribed snapshot count 0 head 0",
+            "sync *..* at 0:",
+            "synced e1 0 count 0",
+        ]
+    );
+    assert_eq!(world.session(1).status().user, Some(&user("ann")));
+}
+
+#[test]
+fn a_wrong_token_drops_what_came_behind_it() {
+    let mut world = World::new();
+    world.connect(1, Identity::Unknown);
+    world.say(1, AUTH);
+    world.subscribe(1, None);
+    world.token_is_of(1, None);
+    world.say(1, AUTH);
+    world.token_is_of(1, Some("ann"));
+    world.settle();
+    assert_eq!(world.took(1), ["error AUTH_FAILED", "authenticated Some(\"ann\")"]);
+    assert_eq!(world.session(1).status().subscriptions, 0);
+}
+
+#[test]
+fn whoever_does_not_say_who_they_are_is_shown_out() {
+    let mut world = World::new();
+    world.connect(1, Identity::Unknown);
+    assert_eq!(world.session(1).deadline(), Some((Mono(11_000), Timer::Auth)));
+    world.later(9_999);
+    world.input(1, Input::Timeout);
+    assert_eq!(world.closed(1), None);
+    world.later(1);
+    world.input(1, Input::Timeout);
+    assert_eq!(world.closed(1), Some(1008));
+    assert_eq!(world.session(1).deadline(), None);
+}
+
+#[test]
+fn an_open_server_takes_any_token() {
+    let mut world = World::new();
+    world.connect(1, Identity::Open);
+    world.say(1, AUTH);
+    assert_eq!(world.took(1), ["authenticated None"]);
+}
+
+#[test]
+fn a_fresh_token_goes_on_where_the_expired_one_stopped() {
+    let mut world = World::new();
+    world.connect(1, Identity::Known(user("ann")));
+    world.hello(1, 1);
+    world.subscribe(1, None);
+    world.settle();
+    world.took(1);
+    world.input(1, Input::AuthExpired);
+    world.write(1, 1, "insert r", "{}", 0);
+    world.elsewhere("s", crate::rules::transaction::tests::insert("{}"));
+    world.settle();
+    assert_eq!(world.took(1), ["error AUTH_EXPIRED"]);
+    assert!(world.store.record("r").is_none());
+    world.say(1, AUTH);
+    world.token_is_of(1, Some("ann"));
+    world.settle();
+    assert_eq!(world.took(1), ["authenticated Some(\"ann\")", "insert s {} @1", "ack 1 @2"]);
+    world.say(1, AUTH);
+    world.token_is_of(1, Some("eve"));
+    assert_eq!(world.took(1), ["error AUTH_FAILED"]);
+    assert_eq!(world.closed(1), Some(1008));
+}
+
+#[test]
+fn an_expired_token_is_not_waited_for_for_ever() {
+    let mut world = World::new();
+    world.connect(1, Identity::Known(user("ann")));
+    world.input(1, Input::AuthExpired);
+    world.later(10_000);
+    world.input(1, Input::Timeout);
+    assert_eq!(world.closed(1), Some(1008));
+}
+
+#[test]
+fn silence_ends_the_connection_and_any_sign_of_life_prolongs_it() {
+    let mut world = World::new();
+    world.connect(1, Identity::Open);
+    world.later(50_000);
+    world.say(1, r#"{"type":"ping"}"#);
+    world.later(50_000);
+    world.input(1, Input::Ping);
+    assert_eq!(world.session(1).deadline(), Some((Mono(161_000), Timer::Silence)));
+    world.later(59_999);
+    world.input(1, Input::Timeout);
+    assert_eq!(world.closed(1), None);
+    world.later(1);
+    world.input(1, Input::Timeout);
+    assert_eq!(world.closed(1), Some(1001));
+}
+
+#[test]
+fn bad_frames_are_answered_and_many_in_a_row_end_it() {
+    let mut world = World::new();
+    world.config.bad_frames = 3;
+    world.connect(1, Identity::Open);
+    for frame in ["", "{", r#"{"type":"ping"}"#, "[]", r#"{"type":"nonsense"}"#] {
+        world.say(1, frame);
+        assert_eq!(world.closed(1), None);
+    }
+    let bad = "error INVALID_MESSAGE";
+    assert_eq!(world.took(1), [bad, bad, "pong", bad, bad]);
+    world.say(1, "nonsense");
+    assert_eq!(world.closed(1), Some(1008));
+    world.say(1, r#"{"type":"ping"}"#);
+    assert_eq!(world.took(1), [bad]);
+}
+
+#[test]
+fn a_frame_above_the_limit_ends_it() {
+    let mut world = World::new();
+    world.config.limits.frame_bytes = 20;
+    world.connect(1, Identity::Open);
+    world.say(1, r#"{"type":"ping","a":1}"#);
+    assert_eq!(world.took(1), ["error PAYLOAD_TOO_LARGE"]);
+    assert_eq!(world.closed(1), Some(1009));
+}
+
+#[test]
+fn a_shutdown_says_that_the_server_goes_away() {
+    let mut world = World::new();
+    world.connect_resumable(1);
+    world.write(1, 1, "insert r", "{}", 0);
+    let answers = world.commit();
+    world.input(1, Input::Shutdown);
+    assert_eq!(world.closed(1), Some(1001));
+    // the answer comes too late for anyone
+    for (conn, answer) in answers {
+        world.input(conn, answer);
+    }
+    assert_eq!(world.session(1).status().counters.late_answers, 1);
+    assert_eq!(world.took(1), Vec::<String>::new());
+}
+
+#[test]
+fn answers_of_others_are_counted_and_dropped() {
+    let mut world = World::new();
+    world.connect_resumable(1);
+    world.connect_resumable(2);
+    world.write(1, 1, "insert r", "{}", 0);
+    world.write(2, 1, "insert s", "{}", 0);
+    let answers = world.commit();
+    for (conn, answer) in answers {
+        world.input(3 - conn, answer);
+    }
+    for conn in [1, 2] {
+        assert_eq!(world.session(conn).status().counters.late_answers, 1);
+        assert_eq!(world.took(conn), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn too_many_messages_are_slowed_down_and_a_write_keeps_its_number() {
+    let mut world = World::new();
+    world.config.rate = Some(Rate { per_second: 10, burst: 2 });
+    world.connect_resumable(1);
+    world.write(1, 1, "insert a", "{}", 0);
+    world.write(1, 2, "insert b", "{}", 0);
+    world.write(1, 3, "insert c", "{}", 0);
+    world.write(1, 4, "insert d", "{}", 0);
+    world.subscribe(1, None);
+    world.settle();
+    let took = world.took_raw(1);
+    let refused = took.iter().find(|frame| frame.contains("\"mutation\":3")).unwrap();
+    assert!(refused.contains("\"retryAfterMs\":100"), "{refused}");
+    let took: Vec<_> = took.iter().map(|frame| brief(frame)).collect();
+    assert_eq!(
+        took,
+        [
+            "error RATE_LIMIT_EXCEEDED in todos",
+            "ack 1 echo insert a {} @1",
+            "ack 2 echo insert b {} @2",
+            "error RATE_LIMIT_EXCEEDED 3",
+        ]
+    );
+    world.later(200);
+    world.write(1, 3, "insert c", "{}", 0);
+    world.write(1, 4, "insert d", "{}", 0);
+    world.settle();
+    assert_eq!(world.took(1), ["ack 3 echo insert c {} @3", "ack 4 echo insert d {} @4"]);
+}
+
+#[test]
+fn a_session_is_deterministic_and_small() {
+    let run = || {
+        let mut world = World::new();
+        world.connect_resumable(1);
+        world.subscribe(1, None);
+        world.write(1, 1, "insert a", "{}", 0);
+        world.settle();
+        world.session(1).digest()
+    };
+    assert_eq!(run(), run());
+    assert!(size_of::<Session>() < 1024, "{}", size_of::<Session>());
+}
