@@ -1,0 +1,275 @@
+//! One WebSocket: a session joined to its socket.
+
+use std::future::{pending, poll_fn};
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use synclayer_core::rules::policy::Bucket;
+use synclayer_core::server::session::{Action, Identity, Input, Lent, Session};
+use synclayer_core::words::name::{Collection, ConnId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task;
+use tokio::time::{sleep_until, timeout};
+
+use crate::commit::Job;
+use crate::mailbox::Mailbox;
+use crate::shared::{Caller, Shared};
+use crate::socket::{Received, Socket};
+
+/// How many bytes may wait for the socket before the session is asked for no more.
+const ROOM_BYTES: usize = 256 << 10;
+/// How many frames are handed in before what they led to is sent.
+const FRAMES: usize = 64;
+
+/// A connection that was let in.
+pub(crate) struct Connection<S> {
+    shared: Arc<Shared>,
+    conn: ConnId,
+    session: Session,
+    mailbox: Arc<Mailbox>,
+    socket: Socket<S>,
+    actions: Vec<Action>,
+    follows: Vec<Collection>,
+    /// When the token expires.
+    expires: Option<Instant>,
+    /// What the user's connections may send together.
+    bucket: Option<Arc<Mutex<Bucket>>>,
+    closing: bool,
+}
+
+/// Why a connection's task goes on.
+enum Event {
+    /// Something is in the mailbox, or in the rings.
+    Rung,
+    /// What waited for the socket was written.
+    Written,
+    Received(Received),
+    Deadline,
+    /// The peer is gone.
+    Gone,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        conn: ConnId,
+        mailbox: Arc<Mailbox>,
+        caller: Caller,
+        socket: Socket<S>,
+    ) -> Self {
+        let now = shared.clock.now();
+        let (identity, expires) = match caller {
+            Caller::Anyone => (Identity::Open, None),
+            Caller::Known(known) => (Identity::Known(known.user), known.expires),
+            Caller::Unknown => (Identity::Unknown, None),
+        };
+        Self {
+            session: Session::new(Arc::clone(&shared.session), conn, identity, now),
+            shared,
+            conn,
+            mailbox,
+            socket,
+            actions: Vec::new(),
+            follows: Vec::new(),
+            expires,
+            bucket: None,
+            closing: false,
+        }
+    }
+
+    /// Serves the connection until it ends.
+    pub(crate) async fn run(mut self) {
+        while !self.closing {
+            self.take_mail();
+            self.pump();
+            match self.event().await {
+                Event::Rung | Event::Written => {}
+                Event::Received(received) => self.receive_all(received).await,
+                Event::Deadline => self.pass_deadline(),
+                Event::Gone => break,
+            }
+        }
+        self.handle(Input::Closed);
+        self.part().await;
+    }
+
+    fn take_mail(&mut self) {
+        for input in self.mailbox.take() {
+            self.handle(input);
+        }
+    }
+
+    /// Takes what the rings have for the socket, as far as it has room.
+    fn pump(&mut self) {
+        let room = ROOM_BYTES.saturating_sub(self.socket.waiting());
+        let wants = room > 0 && self.session.wants_pump(&self.shared.feed.rings());
+        if wants {
+            self.handle(Input::Pump { room });
+        }
+    }
+
+    /// Hands in what has come, and what else is there already.
+    async fn receive_all(&mut self, first: Received) {
+        self.receive(first);
+        for _ in 1..FRAMES {
+            let more = poll_fn(|cx| Poll::Ready(self.poll_receive(cx)));
+            let Poll::Ready(Event::Received(received)) = more.await else { return };
+            self.receive(received);
+        }
+        // a connection that is never idle still lets others have their turn
+        task::yield_now().await;
+    }
+
+    fn receive(&mut self, received: Received) {
+        match received {
+            Received::Frame(frame) => self.handle(Input::Frame(&frame)),
+            Received::Ping => self.handle(Input::Ping),
+            Received::Closed => self.closing = true,
+            Received::TooLarge => {
+                self.socket.close(1009, "the frame is too large");
+                self.closing = true;
+            }
+        }
+    }
+
+    fn pass_deadline(&mut self) {
+        if self.expires.is_some_and(|at| at <= Instant::now()) {
+            self.expires = None;
+            self.handle(Input::AuthExpired);
+        }
+        self.handle(Input::Timeout);
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
+        let now = self.shared.clock.now();
+        if self.bucket.is_none() && self.shared.config.user_rate.is_some() {
+            let user = self.session.status().user;
+            self.bucket = user.and_then(|user| self.shared.bucket(user));
+        }
+        {
+            let mut bucket = self.bucket.as_ref().map(|bucket| {
+                // a bucket is whole at any time
+                bucket.lock().unwrap_or_else(PoisonError::into_inner)
+            });
+            let mut lent = Lent {
+                rings: &self.shared.feed.rings(),
+                policy: &*self.shared.config.policy,
+                user_bucket: bucket.as_deref_mut(),
+            };
+            self.session.handle(now, input, &mut lent, &mut self.actions);
+        }
+        self.act();
+    }
+
+    fn act(&mut self) {
+        for action in mem::take(&mut self.actions) {
+            match action {
+                Action::Send(frame) => self.socket.send(frame),
+                Action::Close { code, reason } => {
+                    self.socket.close(code, reason);
+                    self.closing = true;
+                }
+                Action::Authenticate(ticket) => {
+                    let known = self.shared.authenticate(ticket.token()).ok();
+                    if let Some(known) = &known {
+                        self.expires = known.expires;
+                    }
+                    self.mailbox.put(ticket.answer(known.map(|known| known.user)));
+                }
+                Action::Transact(ticket) => {
+                    self.shared.commits.submit(Job::Ticket(ticket, Arc::clone(&self.mailbox)));
+                }
+                Action::Read(ticket) => {
+                    self.shared.start_read(ticket, Arc::clone(&self.mailbox));
+                }
+                Action::Follow(collection) => {
+                    let mailbox = Arc::clone(&self.mailbox);
+                    self.shared.feed.follow(collection.clone(), self.conn, mailbox);
+                    self.follows.push(collection);
+                }
+                Action::Unfollow(collection) => {
+                    self.shared.feed.unfollow(&collection, self.conn);
+                    self.follows.retain(|followed| *followed != collection);
+                }
+            }
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        let deadline = self.deadline();
+        let mailbox = Arc::clone(&self.mailbox);
+        tokio::select! {
+            biased;
+            () = mailbox.rung() => Event::Rung,
+            event = poll_fn(|cx| self.poll_socket(cx)) => event,
+            () = until(deadline) => Event::Deadline,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let session = self.session.deadline().and_then(|(at, _)| self.shared.clock.instant(at));
+        [session, self.expires].into_iter().flatten().min()
+    }
+
+    /// Writes and reads as far as the socket and the session let it.
+    fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let waited = self.socket.waiting();
+        if waited > 0
+            && let Poll::Ready(written) = self.socket.poll_flush(cx)
+        {
+            return Poll::Ready(if written.is_ok() { Event::Written } else { Event::Gone });
+        }
+        let received = self.poll_receive(cx);
+        // reading may have answered a ping
+        if received.is_pending() && waited == 0 && self.socket.waiting() > 0 {
+            return Poll::Ready(Event::Rung);
+        }
+        received
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let has_room = self.socket.waiting() < ROOM_BYTES;
+        if self.closing || !has_room || !self.session.wants_frames() {
+            return Poll::Pending;
+        }
+        self.socket.poll_receive(cx).map(|received| received.map_or(Event::Gone, Event::Received))
+    }
+
+    /// Leaves the others, and the peer: what waits is sent, and its agreement awaited for a while.
+    async fn part(mut self) {
+        for collection in mem::take(&mut self.follows) {
+            self.shared.feed.unfollow(&collection, self.conn);
+        }
+        let patience = self.shared.config.close_patience;
+        let socket = &mut self.socket;
+        let agreed = timeout(patience, poll_fn(|cx| poll_parted(socket, cx))).await.is_ok();
+        tracing::debug!(conn = %self.conn, agreed, "a connection ended");
+        self.shared.leave(self.conn);
+    }
+}
+
+fn poll_parted<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        let flushed = socket.poll_flush(cx);
+        match socket.poll_receive(cx) {
+            Poll::Ready(Some(_)) => {}
+            Poll::Ready(None) if socket.waiting() > 0 => return flushed.map(drop),
+            Poll::Ready(None) => return Poll::Ready(()),
+            Poll::Pending if matches!(flushed, Poll::Ready(Err(_))) => return Poll::Ready(()),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// Waits for a moment that may never come.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,43 @@
+//! SyncLayer's server: a WebSocket for both levels of the protocol, and the REST calls, on any
+//! [`ServerStore`](synclayer_core::words::store::ServerStore).
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `/ws` | the WebSocket; a token comes as `?token=`, as `Authorization: Bearer` or as the first message |
+//! | `/sync/{collection}`, `/sync/{collection}/{recordId}` | the REST calls |
+//! | `/health` | whether the server can do its work: `200`, or `503` when its store has failed |
+//!
+//! Everything about the protocol is decided in the core. This crate moves bytes between sockets,
+//! sessions and the store: a task for each connection, one thread that commits, a few that read.
+//! It logs through `tracing` and never prints.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use synclayer_core::memory::MemoryServerStore;
+//! use synclayer_server::{Server, ServerConfig};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), synclayer_server::BindError> {
+//! let store = Arc::new(MemoryServerStore::new());
+//! let server = Server::bind(ServerConfig::default(), store).await?;
+//! println!("ws://{}/ws", server.local_addr());
+//! server.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod clock;
+mod commit;
+mod config;
+mod connection;
+mod feed;
+mod mailbox;
+mod origin;
+mod routes;
+mod server;
+mod shared;
+mod socket;
+mod upgrade;
+
+pub use config::{AuthError, Authenticator, Identified, ServerConfig, StaticTokens};
+pub use server::{BindError, Server};

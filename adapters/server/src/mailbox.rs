@@ -1,0 +1,39 @@
+//! What reaches a connection's task from outside of it.
+
+use std::mem;
+use std::sync::{Mutex, PoisonError};
+
+use synclayer_core::server::session::Input;
+use tokio::sync::Notify;
+
+/// The inputs that wait for a connection, and the bell that wakes its task.
+///
+/// It holds little: a session has one transaction and one read under way at most.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    inputs: Mutex<Vec<Input<'static>>>,
+    bell: Notify,
+}
+
+impl Mailbox {
+    /// Hands an input in, and wakes the task.
+    pub(crate) fn put(&self, input: Input<'static>) {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).push(input);
+        self.ring();
+    }
+
+    /// Wakes the task: a collection that it follows has moved.
+    pub(crate) fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// Takes what waits, in its order.
+    pub(crate) fn take(&self) -> Vec<Input<'static>> {
+        mem::take(&mut *self.inputs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until the bell has rung since the last time.
+    pub(crate) async fn rung(&self) {
+        self.bell.notified().await;
+    }
+}

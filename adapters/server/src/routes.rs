@@ -1,0 +1,237 @@
+//! What is answered at which path.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, VARY,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use axum::routing::{any, get};
+use synclayer_core::server::http::{self, Call, Reply};
+use synclayer_core::words::message::{ErrorCode, Token};
+use synclayer_core::words::name::UserId;
+use tokio::time::timeout;
+
+use crate::config::AuthError;
+use crate::origin::Origin;
+use crate::shared::{Caller, Shared};
+use crate::upgrade;
+
+/// All paths.
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/ws", get(upgrade::websocket))
+        .route("/health", get(health))
+        .route("/sync/{*call}", any(sync))
+        .fallback(nothing)
+        .with_state(shared)
+}
+
+/// Whether the server can do its work, and a few numbers. It asks for no token, and reads nothing
+/// from the store.
+async fn health(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    let (transactions, commits) = shared.commits.counted();
+    let (status, word) = match shared.commits.failure() {
+        None => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "store failed"),
+    };
+    let body = format!(
+        "{{\"status\":\"{word}\",\"epoch\":\"{}\",\"uptimeMs\":{},\"connections\":{},\
+         \"transactions\":{transactions},\"commits\":{commits},\"ringBytes\":{}}}",
+        shared.epoch,
+        shared.clock.now().mono.0,
+        shared.connections(),
+        shared.feed.rings().bytes(),
+    );
+    let headers =
+        vec![("content-type", "application/json".into()), ("cache-control", "no-store".into())];
+    respond(Reply { status: status.as_u16(), headers, body: body.into() })
+}
+
+async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let origin = origin(&shared, &parts.headers);
+    if origin == Origin::Foreign {
+        return refuse_origin();
+    }
+    let mut response = if parts.method == Method::OPTIONS {
+        preflight()
+    } else {
+        respond(reply(&shared, &parts, body).await.unwrap_or_else(|refusal| refusal))
+    };
+    if let Origin::Allowed(origin) = origin
+        && let Ok(origin) = HeaderValue::from_str(&origin)
+    {
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        response.headers_mut().insert(VARY, HeaderValue::from_static("origin"));
+    }
+    response
+}
+
+/// A refusal is the `Err`.
+async fn reply(shared: &Arc<Shared>, parts: &Parts, body: Body) -> Result<Reply, Reply> {
+    let user = match identify(shared, parts)? {
+        Caller::Anyone => None,
+        Caller::Known(known) => Some(known.user),
+        Caller::Unknown => {
+            let message = "send a token in the `Authorization: Bearer` header";
+            return Err(Reply::error(ErrorCode::AuthFailed, message));
+        }
+    };
+    take_token(shared, user.as_ref())?;
+    let patience = shared.config.http_timeout;
+    let body = timeout(patience, to_bytes(body, shared.config.http.limits.frame_bytes));
+    let body = match body.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => {
+            let max = shared.config.http.limits.frame_bytes;
+            let message = format!("the body broke off, or is longer than {max} bytes");
+            return Err(Reply::error(ErrorCode::PayloadTooLarge, &message));
+        }
+        Err(_) => {
+            let message = "the body took too long";
+            let refusal = Reply::error(ErrorCode::InvalidMessage, message);
+            return Err(Reply { status: StatusCode::REQUEST_TIMEOUT.as_u16(), ..refusal });
+        }
+    };
+    let request = http::Request {
+        method: parts.method.as_str(),
+        path: parts.uri.path(),
+        query: parts.uri.query().unwrap_or_default(),
+        body: &body,
+        user,
+    };
+    let call = http::call(&request, &shared.config.http, &*shared.config.policy);
+    timeout(patience, answer(shared, call)).await.map_err(|_| {
+        let message = "the server took too long: the write may have happened, read before you try \
+                       again";
+        let refusal = Reply::error(ErrorCode::ServerError, message);
+        Reply { status: StatusCode::SERVICE_UNAVAILABLE.as_u16(), ..refusal }
+    })
+}
+
+async fn answer(shared: &Arc<Shared>, call: Call) -> Reply {
+    match call {
+        Call::Immediate(reply) => reply,
+        Call::Transact(write) => {
+            let outcome = shared.commits.run(write.transaction().clone()).await;
+            write.reply(outcome)
+        }
+        Call::Read(read) => {
+            let outcome = shared.read(read.request().clone()).await;
+            read.reply(outcome)
+        }
+    }
+}
+
+/// Counts a call against its user's rate.
+fn take_token(shared: &Shared, user: Option<&UserId>) -> Result<(), Reply> {
+    let Some(bucket) = user.and_then(|user| shared.bucket(user)) else { return Ok(()) };
+    let now = shared.clock.now().mono;
+    let taken = bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(now);
+    taken.map_err(Reply::slow_down)
+}
+
+async fn nothing() -> Response<Body> {
+    let message = "there is nothing here: the paths are /ws, /health and /sync/{collection}";
+    let reply = Reply::error(ErrorCode::InvalidMessage, message);
+    respond(Reply { status: StatusCode::NOT_FOUND.as_u16(), ..reply })
+}
+
+/// What a browser asks before it lets a page of another origin call.
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    for (name, value) in [
+        (ALLOW, "GET, POST, PATCH, DELETE, OPTIONS"),
+        (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, PATCH, DELETE"),
+        (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+        (ACCESS_CONTROL_MAX_AGE, "600"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+pub(crate) fn origin(shared: &Shared, headers: &HeaderMap) -> Origin {
+    let open = shared.config.authenticator.is_none();
+    Origin::of(headers, &shared.config.allow_origins, open)
+}
+
+pub(crate) fn refuse_origin() -> Response<Body> {
+    let message = "pages of this origin may not connect: the server has to be told to allow it";
+    respond(Reply::error(ErrorCode::Unauthorized, message))
+}
+
+/// Finds out who makes a request.
+pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Reply> {
+    let token = bearer(&parts.headers).or_else(|| token_in(parts.uri.query()?));
+    shared.identify(token.as_ref()).map_err(|error| {
+        let code = match error {
+            AuthError::Wrong => ErrorCode::AuthFailed,
+            AuthError::Expired => ErrorCode::AuthExpired,
+        };
+        Reply::error(code, &error.to_string())
+    })
+}
+
+fn bearer(headers: &HeaderMap) -> Option<Token> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(token.trim()))
+}
+
+fn token_in(query: &str) -> Option<Token> {
+    let token = query.split('&').find_map(|pair| pair.strip_prefix("token="))?;
+    Some(Token::new(&percent_decoded(token)))
+}
+
+/// The text that `%XX` stand for. A `+` stays: tokens have it more often than spaces.
+fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let hex = behind.get(..2).filter(|_| byte == b'%');
+        let decoded = hex
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(decoded.unwrap_or(byte));
+        rest = if decoded.is_some() { &behind[2..] } else { behind };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+pub(crate) fn respond(reply: Reply) -> Response<Body> {
+    let mut response = Response::new(Body::from(reply.body));
+    *response.status_mut() =
+        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in reply.headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_found_where_they_may_be() {
+        let found = |query| token_in(query).map(|token| token.reveal().to_owned());
+        assert_eq!(found("token=a%2Bb+c%20d"), Some("a+b+c d".into()));
+        assert_eq!(found("x=1&token=100%&token=2"), Some("100%".into()));
+        assert_eq!(found("tokens=1"), None);
+        let headers =
+            |value| HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+        let found = |value| bearer(&headers(value)).map(|token| token.reveal().to_owned());
+        assert_eq!(found("bearer abc"), Some("abc".into()));
+        assert_eq!(found("Basic abc"), None);
+        assert_eq!(found("Bearer"), None);
+    }
+}

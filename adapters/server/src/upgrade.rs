@@ -1,0 +1,100 @@
+//! From an HTTP request to a WebSocket.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use synclayer_core::server::http::Reply;
+use synclayer_core::words::message::ErrorCode;
+use tokio::task;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::connection::Connection;
+use crate::origin::Origin;
+use crate::routes::{identify, origin, refuse_origin, respond};
+use crate::server::Place;
+use crate::shared::{Caller, Shared};
+use crate::socket::Socket;
+
+/// Lets a WebSocket in, or says why not.
+pub(crate) async fn websocket(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Response<Body> {
+    let (mut parts, _) = request.into_parts();
+    if origin(&shared, &parts.headers) == Origin::Foreign {
+        return refuse_origin();
+    }
+    match accept(&shared, &mut parts) {
+        Ok(response) => response,
+        Err(refusal) => respond(refusal),
+    }
+}
+
+fn accept(shared: &Arc<Shared>, parts: &mut Parts) -> Result<Response<Body>, Reply> {
+    let caller = identify(shared, parts)?;
+    let key = handshake_key(parts)?;
+    let (Some(upgrade), Some(place)) =
+        (parts.extensions.remove::<OnUpgrade>(), parts.extensions.remove::<Place>())
+    else {
+        return Err(Reply::error(ErrorCode::ServerError, "the connection can't be upgraded"));
+    };
+    task::spawn(serve(Arc::clone(shared), caller, upgrade, place));
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, key);
+    Ok(response)
+}
+
+/// What proves to the client that its handshake was understood.
+fn handshake_key(parts: &Parts) -> Result<HeaderValue, Reply> {
+    let has = |name: HeaderName, word: &str| {
+        parts.headers.get_all(name).iter().any(|value| {
+            let words = value.to_str().unwrap_or_default();
+            words.split(',').any(|found| found.trim().eq_ignore_ascii_case(word))
+        })
+    };
+    let key = parts.headers.get(SEC_WEBSOCKET_KEY);
+    let accepted =
+        key.and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok());
+    match accepted {
+        Some(accepted)
+            if has(CONNECTION, "upgrade")
+                && has(UPGRADE, "websocket")
+                && has(SEC_WEBSOCKET_VERSION, "13") =>
+        {
+            Ok(accepted)
+        }
+        Some(_) | None => {
+            let message = "this is a WebSocket: connect with the `websocket` upgrade, version 13";
+            let mut refusal = Reply::error(ErrorCode::InvalidMessage, message);
+            refusal.status = StatusCode::UPGRADE_REQUIRED.as_u16();
+            refusal.headers.push(("upgrade", "websocket".into()));
+            refusal.headers.push(("sec-websocket-version", "13".into()));
+            Err(refusal)
+        }
+    }
+}
+
+/// Serves one WebSocket from the handshake to its end. It keeps the connection's place meanwhile.
+async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, place: Place) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return tracing::debug!(%error, "a handshake broke off"),
+    };
+    let socket = Socket::new(TokioIo::new(upgraded), shared.session.limits.frame_bytes).await;
+    let (conn, mailbox) = shared.enter();
+    tracing::debug!(%conn, "a connection began");
+    Connection::new(shared, conn, mailbox, caller, socket).run().await;
+    drop(place);
+}
