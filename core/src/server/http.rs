@@ -485,3 +485,6 @@ fn put_record(out: &mut Vec<u8>, record: &FoundRecord) {
     let (at, version) = (record.updated_at, record.version);
     out.extend_from_slice(format!(",\"updatedAt\":\"{at}\",\"version\":{version}}}").as_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,10 +79,8 @@ impl Store {
     ) -> Vec<Outcome> {
         let client = Some((client(id), session));
         let run = Run { client, user: None, conn: Some(ConnId(1)), mutations, window };
-        match self.commit(&Transaction::Writes(run)) {
-            Answer::Writes(outcomes) => outcomes,
-            other => panic!("{other:?}"),
-        }
+        let Answer::Writes(outcomes) = self.commit(&Transaction::Writes(run)) else { panic!() };
+        outcomes
     }
 
     /// A level-1 write.
@@ -93,10 +91,8 @@ impl Store {
     pub(crate) fn plain_to(&mut self, id: &str, change: Change) -> Outcome {
         let mutations = vec![Mutation { number: None, base: None, ..write(0, 0, id, change) }];
         let run = Run { client: None, user: None, conn: None, mutations, window: Window::new() };
-        match self.commit(&Transaction::Writes(run)) {
-            Answer::Writes(mut outcomes) => outcomes.remove(0),
-            other => panic!("{other:?}"),
-        }
+        let Answer::Writes(mut outcomes) = self.commit(&Transaction::Writes(run)) else { panic!() };
+        outcomes.remove(0)
     }
 
     fn http(&mut self, change: Change, base_version: Option<u64>) -> Outcome {
@@ -108,10 +104,8 @@ impl Store {
             timestamp: None,
             base_version,
         };
-        match self.commit(&Transaction::Plain(write)) {
-            Answer::Plain(outcome) => outcome,
-            other => panic!("{other:?}"),
-        }
+        let Answer::Plain(outcome) = self.commit(&Transaction::Plain(write)) else { panic!() };
+        outcome
     }
 
     pub(crate) fn record(&self, of: &str) -> Option<Record> {
@@ -247,11 +241,11 @@ fn briefs(outcomes: &[Outcome]) -> Vec<String> {
 #[test]
 fn a_hello_fences_and_reads_in_one_step() {
     let mut store = Store::new();
-    let opened = |answer| match answer {
-        Answer::Hello(HelloAnswer::Open { last_mutation, last_digest, epoch }) => {
-            (last_mutation.0, last_digest.is_some(), epoch.to_string())
-        }
-        other => panic!("{other:?}"),
+    let opened = |answer| {
+        let Answer::Hello(HelloAnswer::Open { last_mutation, last_digest, epoch }) = answer else {
+            panic!("{answer:?}")
+        };
+        (last_mutation.0, last_digest.is_some(), epoch.to_string())
     };
     assert_eq!(opened(store.commit(&hello("c", 5))), (0, false, "e1".to_string()));
     assert_eq!(store.commit(&hello("c", 5)), Answer::Hello(HelloAnswer::Superseded));
@@ -473,9 +467,9 @@ fn the_echo_is_what_changed_above_the_base_whoever_changed_it() {
     store.plain(insert("{\"a\":1,\"b\":1,\"c\":1,\"d\":1}"));
     store.plain(unset("{\"b\":2}", &["d"]));
     store.hello("w");
-    let echo = |outcome: &Outcome| match &outcome.verdict {
-        Verdict::Applied { echo, .. } => echo.clone(),
-        other => panic!("{other:?}"),
+    let echo = |outcome: &Outcome| {
+        let Verdict::Applied { echo, .. } = &outcome.verdict else { panic!("{outcome:?}") };
+        echo.clone()
     };
     let outcomes = store.run("w", vec![write(1, 1, "r", update("{\"c\":3}"))]);
     let said = echo(&outcomes[0]);
@@ -626,10 +620,11 @@ fn who_may_not_write_learns_nothing() {
         let client = Some((client("w"), session));
         let mutations = vec![mutation];
         let run = Run { client, user: None, conn: None, mutations, window: Window::new() };
-        match store.commit_with(&Transaction::Writes(run), &Mine) {
-            Answer::Writes(mut outcomes) => outcomes.remove(0),
-            other => panic!("{other:?}"),
-        }
+        let Answer::Writes(mut outcomes) = store.commit_with(&Transaction::Writes(run), &Mine)
+        else {
+            panic!()
+        };
+        outcomes.remove(0)
     };
     assert_eq!(brief(&run(write(1, 0, "locked", Change::delete()))), "UNAUTHORIZED");
     assert_eq!(brief(&run(write(1, 0, "locked2", Change::delete()))), "UNAUTHORIZED");

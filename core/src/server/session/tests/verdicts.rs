@@ -1,4 +1,5 @@
 use super::*;
+use crate::rules::transaction::Transaction;
 use crate::rules::transaction::tests::{insert, update};
 
 /// A subscriber on an empty collection that is live.
@@ -416,12 +417,10 @@ fn many_writes_share_a_transaction() {
     for number in 1..=6 {
         world.write(1, number, &format!("insert r{number}"), "{}", 0);
     }
-    let runs = |world: &World| match &world.conns[&1].transactions[..] {
-        [ticket] => match ticket.transaction() {
-            crate::rules::transaction::Transaction::Writes(run) => run.mutations.len(),
-            other => panic!("{other:?}"),
-        },
-        other => panic!("{other:?}"),
+    let runs = |world: &World| {
+        let ticket = &world.conns[&1].transactions[0];
+        let Transaction::Writes(run) = ticket.transaction() else { panic!() };
+        run.mutations.len()
     };
     let mut sizes = Vec::new();
     for _ in 0..3 {

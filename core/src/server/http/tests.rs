@@ -1,0 +1,258 @@
+use super::*;
+
+use crate::rules::policy::AllowAll;
+use crate::rules::transaction::tests::{Store, insert, unset, update};
+use crate::words::store::StoreErrorKind;
+
+struct Nobody;
+
+impl Policy for Nobody {
+    fn read(&self, _: Option<&UserId>, _: &Collection) -> Access {
+        Access::None
+    }
+    fn write(
+        &self,
+        _: Option<&UserId>,
+        _: &Collection,
+        _: &RecordId,
+        _: Option<&Document>,
+        _: &Change,
+    ) -> Result<(), String> {
+        Err("read only".into())
+    }
+}
+
+fn ask_with(
+    store: &mut Store,
+    policy: &dyn Policy,
+    config: &HttpConfig,
+    method: &str,
+    target: &str,
+    body: &str,
+) -> Reply {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let request = Request { method, path, query, body: body.as_bytes(), user: None };
+    match call(&request, config, policy) {
+        Call::Immediate(reply) => reply,
+        Call::Transact(write) => {
+            let answer = store.commit_with(write.transaction(), policy);
+            write.reply(Ok(answer))
+        }
+        Call::Read(read) => {
+            let answer = read.request().run(&store.rows, policy);
+            read.reply(answer)
+        }
+    }
+}
+
+fn ask(store: &mut Store, method: &str, target: &str, body: &str) -> (u16, String) {
+    let reply = ask_with(store, &AllowAll, &HttpConfig::default(), method, target, body);
+    if reply.status != 204 {
+        assert!(reply.headers.contains(&("content-type", "application/json".into())));
+        let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(json.get("error").is_some(), reply.status >= 400);
+        assert_eq!(json.get("code").is_some(), reply.status >= 400);
+    }
+    (reply.status, String::from_utf8(reply.body).unwrap())
+}
+
+/// The ids that a query finds.
+fn found(store: &mut Store, query: &str) -> Vec<String> {
+    let (status, body) = ask(store, "GET", &format!("/sync/todos?{query}"), "");
+    assert_eq!(status, 200, "{body}");
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let records = json["records"].as_array().unwrap();
+    records.iter().map(|record| record["recordId"].as_str().unwrap().into()).collect()
+}
+
+const AT: &str = "1970-01-01T00:16:40.000Z";
+
+#[test]
+fn a_record_is_posted_patched_shown_and_deleted() {
+    let store = &mut Store::new();
+    let body = r#"{"recordId":"r/1 ä","data":{"a":9007199254740993,"b":null},"timestamp":"2020-01-01T00:00:00"}"#;
+    let answer =
+        |version| format!(r#"{{"recordId":"r/1 ä","version":{version},"updatedAt":"{AT}"}}"#);
+    assert_eq!(ask(store, "POST", "/sync/todos", body), (200, answer(1)));
+    let path = "/sync/todos/r%2F1%20%c3%A4";
+    assert_eq!(
+        ask(store, "PATCH", path, r#"{"delta":{"c":"x"},"baseVersion":1}"#),
+        (200, answer(2))
+    );
+    let record = format!(
+        r#"{{"recordId":"r/1 ä","data":{{"a":9007199254740993,"b":null,"c":"x"}},"updatedAt":"{AT}","version":2}}"#
+    );
+    assert_eq!(ask(store, "GET", "/sync/todos", ""), (200, format!(r#"{{"records":[{record}]}}"#)));
+    // one of its fields changed after version 1
+    assert_eq!(
+        ask(store, "PATCH", path, r#"{"delta":{"c":"y"},"baseVersion":1}"#),
+        (
+            409,
+            format!(
+                r#"{{"error":"a field of the delta was changed after `baseVersion`","code":"CONFLICT","record":{record}}}"#
+            )
+        )
+    );
+    assert_eq!(ask(store, "PATCH", path, r#"{"delta":{"b":1},"baseVersion":1}"#).0, 200);
+    assert_eq!(ask(store, "DELETE", path, ""), (204, String::new()));
+    assert_eq!(ask(store, "DELETE", path, ""), (204, String::new()));
+    assert_eq!(ask(store, "PATCH", path, r#"{"delta":{}}"#).0, 404);
+    assert_eq!(ask(store, "GET", "/sync/todos", ""), (200, r#"{"records":[]}"#.into()));
+    assert_eq!(store.published.len(), 4);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let store = &mut Store::new();
+    let cases = [
+        ("GET", "/", "", 404),
+        ("GET", "/sync", "", 404),
+        ("GET", "/sync/a/b/c", "", 404),
+        ("GET", "/sync/", "", 400),
+        ("GET", "/sync/%zz", "", 400),
+        ("GET", "/sync/%ff", "", 400),
+        ("GET", "/sync/a%00b", "", 400),
+        ("GET", "/sync/todos/x", "", 405),
+        ("PUT", "/sync/todos", "", 405),
+        ("GET", "/sync/todos?since=yesterday", "", 400),
+        ("GET", "/sync/todos?limit=many", "", 400),
+        ("GET", "/sync/todos?offset=-1", "", 400),
+        ("GET", "/sync/todos?fields=%", "", 400),
+        ("GET", "/sync/todos?epoch=e1&seq=1", "", 400),
+        ("POST", "/sync/todos", "", 400),
+        ("POST", "/sync/todos", "{}", 400),
+        ("POST", "/sync/todos", r#"{"recordId":"r","data":[]}"#, 400),
+        ("POST", "/sync/todos", r#"{"recordId":"","data":{}}"#, 400),
+        ("POST", "/sync/todos", r#"{"recordId":"r","data":{"a":1,"a":2}}"#, 400),
+        ("POST", "/sync/todos", r#"{"recordId":"r","data":{},"timestamp":"soon"}"#, 400),
+        ("PATCH", "/sync/todos/r", r#"{"delta":{},"baseVersion":-1}"#, 400),
+    ];
+    for (method, target, body, status) in cases {
+        assert_eq!(ask(store, method, target, body).0, status, "{method} {target} {body}");
+    }
+    let config = HttpConfig {
+        limits: Limits { document_bytes: 10, frame_bytes: 60, ..Limits::default() },
+        ..HttpConfig::default()
+    };
+    for data in [r#"{"a":"12345678"}"#, r#"{"a":"12345678901234567890123456789012345678"}"#] {
+        let body = format!(r#"{{"recordId":"r","data":{data}}}"#);
+        let reply = ask_with(store, &AllowAll, &config, "POST", "/sync/todos", &body);
+        assert_eq!(reply.status, 413);
+    }
+    assert_eq!(store.rows.len(), Store::new().rows.len());
+}
+
+#[test]
+fn queries_select_project_and_page() {
+    let store = &mut Store::new();
+    for (id, json) in [
+        ("c", r#"{"done":true,"n":1,"s":"1"}"#),
+        ("a", r#"{"done":false,"n":2,"s":"x y"}"#),
+        ("b", r#"{"done":true,"n":2}"#),
+        ("d", r#"{"done":true}"#),
+    ] {
+        store.plain_to(id, insert(json));
+    }
+    store.plain_to("d", Change::delete());
+    assert_eq!(found(store, ""), ["a", "b", "c"]);
+    assert_eq!(found(store, "where[done]=true"), ["b", "c"]);
+    assert_eq!(found(store, "where%5Bdone%5D=true&where[n]=2"), ["b"]);
+    assert_eq!(found(store, "where[s]=1"), ["c"]);
+    assert_eq!(found(store, "where[s]=x+y&unknown=1"), ["a"]);
+    assert_eq!(found(store, "where[none]=1"), Vec::<String>::new());
+    assert_eq!(found(store, "limit=2"), ["a", "b"]);
+    assert_eq!(found(store, "limit=2&offset=1"), ["b", "c"]);
+    assert_eq!(found(store, "limit=0"), Vec::<String>::new());
+    assert_eq!(found(store, "offset=3"), Vec::<String>::new());
+    let data = |store: &mut Store, query: &str| {
+        let (_, body) = ask(store, "GET", &format!("/sync/todos?limit=1&{query}"), "");
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        json["records"][0]["data"].to_string()
+    };
+    assert_eq!(data(store, "fields=n,s,none"), r#"{"n":2,"s":"x y"}"#);
+    assert_eq!(data(store, "excludeFields=n&excludeFields=s"), r#"{"done":false}"#);
+    let config = HttpConfig { answer_bytes: 250, ..HttpConfig::default() };
+    let reply = ask_with(store, &AllowAll, &config, "GET", "/sync/todos", "");
+    assert_eq!(reply.status, 413);
+    let reply = ask_with(store, &AllowAll, &config, "GET", "/sync/todos?limit=1", "");
+    assert_eq!(reply.status, 200);
+}
+
+#[test]
+fn since_misses_nothing() {
+    let store = &mut Store::new();
+    for (second, id) in [(1000, "a"), (1001, "b"), (1001, "c"), (1003, "d"), (1002, "e")] {
+        store.now = Timestamp(second * 1000);
+        store.plain_to(id, insert("{}"));
+    }
+    // in the order of the changes; times of the server never go back
+    assert_eq!(found(store, "since=1970-01-01T00:00:00Z"), ["a", "b", "c", "d", "e"]);
+    assert_eq!(found(store, "since=1970-01-01T00:16:41Z"), ["b", "c", "d", "e"]);
+    assert_eq!(found(store, "since=1970-01-01T00:16:41.001Z"), ["d", "e"]);
+    assert_eq!(found(store, "since=1970-01-01T00:16:43Z"), ["d", "e"]);
+    assert_eq!(found(store, "since=1970-01-01T02:16:43%2B02:00"), ["d", "e"]);
+    assert_eq!(found(store, "since=1970-01-01T02:16:43+02:00"), ["d", "e"]);
+    assert_eq!(found(store, "since=1970-01-01T00:16:44Z"), Vec::<String>::new());
+    store.now = Timestamp(1_005_000);
+    store.plain_to("a", update("{\"n\":1}"));
+    store.plain_to("b", Change::delete());
+    assert_eq!(found(store, "since=1970-01-01T00:16:41Z"), ["c", "d", "e", "a"]);
+    assert_eq!(found(store, "since=1970-01-01T00:16:41Z&limit=1&offset=1"), ["d"]);
+}
+
+#[test]
+fn who_may_not_is_told_so() {
+    let store = &mut Store::new();
+    store.plain_to("r", insert("{}"));
+    let config = HttpConfig::default();
+    for (method, target, body) in [
+        ("GET", "/sync/todos", ""),
+        ("POST", "/sync/todos", r#"{"recordId":"r","data":{}}"#),
+        ("PATCH", "/sync/todos/r", r#"{"delta":{},"baseVersion":0}"#),
+        ("PATCH", "/sync/todos/none", r#"{"delta":{}}"#),
+        ("DELETE", "/sync/todos/r", ""),
+    ] {
+        let reply = ask_with(store, &Nobody, &config, method, target, body);
+        assert_eq!(reply.status, 403, "{method} {target}");
+        let body = String::from_utf8(reply.body).unwrap();
+        assert!(body.contains("UNAUTHORIZED"), "{body}");
+    }
+    let reply = Reply::error(ErrorCode::AuthFailed, "no token");
+    assert_eq!(reply.status, 401);
+    assert!(reply.headers.contains(&("www-authenticate", "Bearer".into())));
+    let reply = Reply::slow_down(Duration::from_millis(1500));
+    assert_eq!(reply.status, 429);
+    assert!(reply.headers.contains(&("retry-after", "2".into())));
+}
+
+#[test]
+fn a_failed_database_is_told_apart_from_a_lost_answer() {
+    let write = || {
+        let request =
+            Request { method: "DELETE", path: "/sync/a/b", query: "", body: b"", user: None };
+        match call(&request, &HttpConfig::default(), &AllowAll) {
+            Call::Transact(write) => write,
+            Call::Immediate(_) | Call::Read(_) => panic!(),
+        }
+    };
+    let error = || StoreError::new(StoreErrorKind::Other, "fire");
+    assert_eq!(write().reply(Err(TransactError::Failed(error()))).status, 503);
+    assert_eq!(write().reply(Err(TransactError::Unknown(error()))).status, 500);
+}
+
+#[test]
+fn removed_fields_are_not_shown() {
+    let store = &mut Store::new();
+    store.plain_to("r", insert("{\"a\":1,\"b\":1}"));
+    store.plain_to("r", unset("{}", &["a"]));
+    let (_, body) = ask(store, "GET", "/sync/todos", "");
+    assert!(body.contains(r#""data":{"b":1}"#), "{body}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_request_panics(method in "GET|POST|PATCH|DELETE", path in "(/sync)?[/%a-f0-9]{0,12}", query in "[a-z%=&\\[\\]]{0,20}", body in ".{0,30}") {
+        let request = Request { method: &method, path: &path, query: &query, body: body.as_bytes(), user: None };
+        let _ = call(&request, &HttpConfig::default(), &AllowAll);
+    }
+}
