@@ -30,7 +30,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::ring::Rings;
-use crate::rules::page::{Page, PageLimits};
+use crate::rules::page::PageLimits;
 use crate::rules::policy::{Bucket, Policy, Rate};
 use crate::words::limits::Limits;
 use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage};
@@ -243,8 +243,8 @@ pub struct Session {
     wanted: VecDeque<Collection>,
     transacting: Option<Transacting>,
     reading: Option<Reading>,
-    /// A page that may show writes whose verdict has yet to come.
-    waiting_page: Option<Page>,
+    /// Whether a wanted read comes before the next writes, so that both have their turn.
+    reads_first: bool,
     bucket: Option<Bucket>,
     bad_in_a_row: u32,
     /// The number of the last ticket.
@@ -308,7 +308,7 @@ impl Session {
             wanted: VecDeque::new(),
             transacting: None,
             reading: None,
-            waiting_page: None,
+            reads_first: false,
             bad_in_a_row: 0,
             generation: 0,
             turn: 0,
@@ -403,10 +403,9 @@ impl Session {
     pub fn check(&self) {
         self.verdicts.check(&self.subscriptions);
         assert!(self.subscriptions.len() <= self.config.subscriptions, "subscriptions are bounded");
-        assert!(self.waiting_page.is_none() || self.reading.is_some(), "a page belongs to a read");
         assert!(
-            self.waiting_page.is_none() || self.transacting.is_some() || self.closed,
-            "a page waits only for a transaction"
+            self.reading.is_none() || self.transacting.is_none(),
+            "a page and the acks of the writes that it shows must not cross"
         );
         if let Link::Greeting { .. } = self.link {
             assert!(self.transacting.is_some() || self.closed, "a hello waits for its answer");
@@ -494,7 +493,6 @@ impl Session {
         self.wanted = VecDeque::new();
         self.transacting = None;
         self.reading = None;
-        self.waiting_page = None;
     }
 }
 

@@ -126,12 +126,23 @@ impl Store {
 
     /// Sweeps everything older than so many milliseconds, a few rows at a time.
     pub(crate) fn sweep(&mut self, retention: u64) -> usize {
+        self.sweep_until(retention, None)
+    }
+
+    /// Sweeps the tombstones, but no clients.
+    pub(crate) fn sweep_tombstones(&mut self, retention: u64) {
+        self.sweep_until(retention, Some(&SweepPlace::Clients));
+    }
+
+    fn sweep_until(&mut self, retention: u64, end: Option<&SweepPlace>) -> usize {
         let mut from = Some(SweepPlace::Start);
         let mut removed = 0;
         for _ in 0..1000 {
-            let Some(place) = from.take() else { return removed };
+            let Some(place) = from.take().filter(|place| Some(place) != end) else {
+                return removed;
+            };
             let retention = Duration::from_millis(retention);
-            let sweep = Sweep { retention, from: place, budget: 2 };
+            let sweep = Sweep { retention, from: place, budget: 1 };
             let Answer::Swept(swept) = self.commit(&Transaction::Sweep(sweep)) else { panic!() };
             removed += swept.removed;
             from = swept.next;

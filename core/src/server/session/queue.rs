@@ -234,6 +234,7 @@ impl Session {
         while self.is_serving() && self.transacting.is_none() {
             match self.queue.front() {
                 None => return,
+                Some(Request::Write(_)) if self.read_comes_first() => return,
                 Some(Request::Write(_)) => self.serve_writes(turn),
                 Some(Request::Ping) if self.barriers.len() >= BARRIERS => return,
                 Some(_) => {

@@ -10,6 +10,7 @@ use crate::rules::policy::Access;
 use crate::server::ring::{Entry, Rings};
 use crate::words::message::{Cursor, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage};
 use crate::words::name::{Collection, Seq};
+use crate::words::store::StoreError;
 use crate::words::wire::encode_change;
 use crate::words::write::Change;
 
@@ -146,8 +147,18 @@ impl Session {
     }
 
     /// Whether a read is to be started.
+    ///
+    /// Reads and transactions take turns: a page that was read before a write and came after its
+    /// ack would contradict it, in its records and in its checksum.
     pub(super) fn wants_read(&self) -> bool {
-        self.reading.is_none() && (!self.wanted.is_empty() || self.next_catch_up().is_some())
+        self.reading.is_none()
+            && self.transacting.is_none()
+            && (!self.wanted.is_empty() || self.next_catch_up().is_some())
+    }
+
+    /// Whether the next writes have to wait for a read.
+    pub(super) fn read_comes_first(&self) -> bool {
+        self.reading.is_some() || (self.reads_first && self.wants_read())
     }
 
     /// Whether a change is this session's own, of the transaction that is under way. Its ack must
@@ -311,9 +322,10 @@ impl Session {
     }
 
     fn read_next(&mut self, turn: &mut Turn<'_, '_>) {
-        if self.reading.is_some() {
+        if !self.wants_read() {
             return;
         }
+        self.reads_first = false;
         let user = self.auth.user().cloned();
         let (request, whole) = if let Some(collection) = self.wanted.pop_front() {
             let access = turn.lent.policy.read(user.as_ref(), &collection);
@@ -335,52 +347,52 @@ impl Session {
 
     pub(super) fn read(&mut self, report: ReadReport, turn: &mut Turn<'_, '_>) {
         let expected = report.conn == self.conn
-            && self.waiting_page.is_none()
             && self.reading.as_ref().is_some_and(|r| r.generation == report.generation);
-        let Some(reading) = self.reading.as_ref().filter(|_| expected) else {
+        let Some(reading) = self.reading.take_if(|_| expected) else {
             self.counters.late_answers += 1;
             return;
         };
-        if reading.stale {
-            self.reading = None;
-            return;
+        if !reading.stale {
+            self.answer_read(reading, report.result, turn);
         }
-        match report.result {
+        self.lift_barriers(turn);
+        self.advance(turn);
+    }
+
+    fn answer_read(
+        &mut self,
+        reading: Reading,
+        result: Result<ReadAnswer, StoreError>,
+        turn: &mut Turn<'_, '_>,
+    ) {
+        match result {
             Ok(ReadAnswer::Page(page)) if !reading.whole => {
-                // it may show a write whose ack has yet to come, and must not overtake it
-                if self.transacting.is_some() {
-                    self.waiting_page = Some(page);
-                } else {
-                    self.show(page, turn);
-                    self.lift_barriers(turn);
-                    self.advance(turn);
-                }
+                self.show(reading.collection, page, turn);
             }
-            Ok(ReadAnswer::Whole(records)) if reading.whole => self.show_whole(records, turn),
+            Ok(ReadAnswer::Whole(records)) if reading.whole => {
+                self.show_whole(reading.collection, records, turn);
+            }
             Ok(ReadAnswer::Page(_) | ReadAnswer::Whole(_) | ReadAnswer::Found(_)) => {
                 self.close(1011, "the server mixed up its answers", turn);
             }
-            Err(_) => self.read_failed(turn),
+            Err(_) => self.read_failed(&reading, turn),
         }
     }
 
-    fn read_failed(&mut self, turn: &mut Turn<'_, '_>) {
-        let Some(reading) = self.reading.take() else { return };
+    fn read_failed(&mut self, reading: &Reading, turn: &mut Turn<'_, '_>) {
         if !reading.whole {
             self.unsubscribe(&reading.collection, turn);
         }
         let message = "the server could not read its database: try again";
         self.refuse(&reading.collection, ErrorCode::ServerError, message, turn);
-        self.lift_barriers(turn);
-        self.advance(turn);
     }
 
     fn show_whole(
         &mut self,
+        collection: Collection,
         records: Option<Vec<crate::words::message::SyncRecord>>,
         turn: &mut Turn<'_, '_>,
     ) {
-        let Some(Reading { collection, .. }) = self.reading.take() else { return };
         let Some(records) = records else {
             let message = "the collection is too large for one `sync`: use level 2, or page \
                            through `GET /sync/{collection}?limit=…&offset=…`";
@@ -390,13 +402,8 @@ impl Session {
     }
 
     /// Sends a page of a catch-up, and makes the stream live after the last.
-    pub(super) fn show(&mut self, page: Page, turn: &mut Turn<'_, '_>) {
-        let Some(reading) = self.reading.take() else { return };
-        let collection = reading.collection;
-        let Some(subscription) = self.subscriptions.get(&collection).filter(|_| !reading.stale)
-        else {
-            return;
-        };
+    fn show(&mut self, collection: Collection, page: Page, turn: &mut Turn<'_, '_>) {
+        let Some(subscription) = self.subscriptions.get(&collection) else { return };
         let partial = subscription.partial;
         let level = self.level();
         if let Some(opened) = page.opened {

@@ -2,6 +2,7 @@
 //! as short lines.
 
 mod auth;
+mod random;
 mod stream;
 mod verdicts;
 

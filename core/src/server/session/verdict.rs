@@ -196,17 +196,7 @@ impl Session {
             }
         }
         self.release(turn);
-        self.after_transaction(turn);
-    }
-
-    /// The page that waited for the verdicts, then whatever else came in.
-    fn after_transaction(&mut self, turn: &mut Turn<'_, '_>) {
-        if self.closed {
-            return;
-        }
-        if let Some(page) = self.waiting_page.take() {
-            self.show(page, turn);
-        }
+        self.reads_first = true;
         self.lift_barriers(turn);
         self.advance(turn);
     }
