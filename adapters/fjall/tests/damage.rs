@@ -202,3 +202,158 @@ fn every_bit_of_a_journal_may_flip() {
     eprintln!("{} bits, {verdicts:?}", bits.len());
     assert!(verdicts.silent.is_empty(), "{verdicts:?}");
 }
+
+/// What a killed process leaves: the files as they are while the store is still open. The journal
+/// is cut at each byte of the last two commits, of which nothing was acknowledged.
+#[test]
+fn a_torn_tail_is_dropped() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let (sender, synced) = std::sync::mpsc::channel();
+    let on_durable = move || sender.send(()).unwrap_or_default();
+    let options = ClientOptions {
+        durability: Durability::Synced,
+        on_durable: Some(Box::new(on_durable)),
+        ..ClientOptions::default()
+    };
+    let mut store = FjallClientStore::open(&path, options).unwrap();
+    let mut states = vec![];
+    let mut ends = vec![];
+    for n in 1..=5 {
+        fill(&mut store, n, n);
+        states.push(contents(store.rows()));
+        ends.push(used(&journal(&path)).len());
+        if n == 3 {
+            store.flush(CommitNumber(3)).unwrap();
+            synced.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+            assert_eq!(store.durable(), Ok(CommitNumber(3)));
+        }
+    }
+    let killed = dir.path().join("killed");
+    copy(&path, &killed);
+    let bytes = used(&journal(&killed));
+    for len in (ends[2]..=ends[4]).step_by(3).chain([ends[3], ends[4]]) {
+        let torn = dir.path().join(format!("torn-{len}"));
+        copy(&killed, &torn);
+        fs::write(journal(&torn), &bytes[..len]).unwrap();
+        let whole = ends.iter().filter(|end| **end <= len).count();
+        let mut store = open_client(&torn, Durability::Buffered).unwrap();
+        assert_eq!(contents(store.rows()), states[whole - 1], "cut at {len} of {ends:?}");
+        fill(&mut store, 100, 100);
+    }
+    // the same cut into what was acknowledged is damage
+    fs::write(journal(&killed), &bytes[..ends[2] - 1]).unwrap();
+    assert_eq!(read_client(&killed).unwrap_err().kind, StoreErrorKind::Damaged);
+}
+
+#[test]
+fn a_missing_file_is_damage() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let expected = full_client(&path);
+    for (n, file) in ["db/0.jnl", "watermark", "db"].into_iter().enumerate() {
+        let damaged = dir.path().join(n.to_string());
+        copy(&path, &damaged);
+        let file = damaged.join(file);
+        if file.is_dir() { fs::remove_dir_all(file) } else { fs::remove_file(file) }.unwrap();
+        let error = read_client(&damaged).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
+        // and it stays so
+        assert_eq!(read_client(&damaged).unwrap_err().kind, StoreErrorKind::Damaged);
+    }
+    assert_eq!(read_client(&path), Ok(expected));
+}
+
+#[test]
+fn a_backup_is_no_damage() {
+    let dir = scratch();
+    let (path, backup) = (dir.path().join("store"), dir.path().join("backup"));
+    let expected = full_server(&path);
+    copy(&path, &backup);
+    let store = FjallServerStore::open(&path, ServerOptions::default()).unwrap();
+    store.transact(&mut |_| Ok(batch(COMMITS + 1))).unwrap();
+    drop(store);
+    assert_ne!(read_server(&path).as_ref(), Ok(&expected));
+    assert_eq!(read_server(&backup), Ok(expected));
+    // but the files of two times are no store
+    fs::copy(path.join("watermark"), backup.join("watermark")).unwrap();
+    let error = read_server(&backup).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Damaged);
+    assert!(error.message.contains("restore a backup"), "{error}");
+}
+
+#[test]
+fn what_can_be_read_of_a_damaged_store_is_saved() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let expected = full_client(&path);
+    let mut bytes = used(&journal(&path));
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(journal(&path), bytes).unwrap();
+    let error = read_client(&path).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Damaged);
+    assert!(error.message.contains("move_aside"), "{error}");
+    let saved = FjallClientStore::salvage(&path, b"row/").unwrap();
+    let saved: Contents = saved.into_iter().map(|(key, value)| (key.into(), value)).collect();
+    let mut lacking = expected.iter().filter(|(key, _)| key.starts_with(b"row/"));
+    let lacking: Vec<_> = lacking.by_ref().filter(|(key, _)| !saved.contains_key(*key)).collect();
+    assert!(lacking.len() <= 1, "more than the damaged commit is lost: {lacking:?}");
+    assert!(saved.keys().all(|key| key.starts_with(b"row/")));
+    let aside = FjallClientStore::move_aside(&path).unwrap();
+    assert_eq!(aside, dir.path().join("store.damaged-1"));
+    assert_eq!(read_client(&path), Ok(Contents::new()));
+    assert_eq!(FjallClientStore::salvage(&aside, b"row/").unwrap().len(), saved.len());
+    let again = FjallClientStore::move_aside(&path).unwrap();
+    assert_eq!(again, dir.path().join("store.damaged-2"));
+}
+
+/// Rows that have left the journal are saved as well.
+#[test]
+fn what_lies_in_tables_is_saved() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    let options = ClientOptions { memtable_bytes: 64 << 10, ..ClientOptions::default() };
+    let mut store = FjallClientStore::open(&path, options).unwrap();
+    for n in 1..=64 {
+        let mut batch = Batch::new();
+        batch.put(format!("row/{n:03}"), vec![n as u8; 16 << 10]);
+        store.commit(CommitNumber(n), batch).unwrap();
+    }
+    drop(store);
+    let expected = read_client(&path).unwrap();
+    fs::write(journal(&path), [0; 64]).unwrap();
+    assert_eq!(read_client(&path).unwrap_err().kind, StoreErrorKind::Damaged);
+    let saved = FjallClientStore::salvage(&path, b"row/").unwrap();
+    assert!(!saved.is_empty(), "nothing was in a table");
+    assert!(saved.iter().all(|(key, value)| expected.get(&key[..]) == Some(value)));
+}
+
+#[test]
+fn a_second_opener_is_told_so() {
+    let dir = scratch();
+    let client = open_client(dir.path(), Durability::Buffered).unwrap();
+    let refused = [
+        read_client(dir.path()).unwrap_err(),
+        FjallClientStore::salvage(dir.path(), b"").unwrap_err(),
+        FjallClientStore::move_aside(dir.path()).unwrap_err(),
+    ];
+    for error in refused {
+        assert_eq!(error.kind, StoreErrorKind::InUse);
+        assert!(error.message.contains("is in use"), "{error}");
+    }
+    drop(client);
+    let server = FjallServerStore::open(dir.path(), ServerOptions::default()).unwrap();
+    assert_eq!(read_server(dir.path()).unwrap_err().kind, StoreErrorKind::InUse);
+    drop(server);
+    read_server(dir.path()).unwrap();
+}
+
+#[test]
+fn a_creation_that_was_cut_short_is_begun_anew() {
+    let dir = scratch();
+    fs::create_dir_all(dir.path().join("db/keyspaces")).unwrap();
+    fs::write(dir.path().join("db/0.jnl"), [0; 100]).unwrap();
+    assert_eq!(read_client(dir.path()), Ok(Contents::new()));
+    full_client(dir.path());
+}
