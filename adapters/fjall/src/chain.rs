@@ -69,7 +69,7 @@ struct Mark {
 impl Chain {
     /// Whether it is time to look which journals there are.
     pub(crate) fn wants_journals(&self) -> bool {
-        self.last.number.is_multiple_of(1024)
+        self.last.number.is_multiple_of(256)
     }
 
     /// Takes note of the oldest and the newest journal that there are.
@@ -122,8 +122,7 @@ impl Chain {
             let Some((last, first)) = decode(&key, &value) else {
                 return Ok(Err("a row of its chain of commits is unreadable".into()));
             };
-            let entry = rows.tree.get_internal_entry(&key, SeqNo::MAX)?;
-            let order = entry.map_or(0, |entry| entry.key.seqno);
+            let order = replayed_as(rows, &key)?;
             let oldest = match &found {
                 None => last.number,
                 Some(before) => match before.flaw_of_next(last.number, order) {
@@ -162,18 +161,34 @@ struct Found {
     oldest: u64,
     last: Link,
     first: u64,
-    order: SeqNo,
+    order: Option<SeqNo>,
 }
 
 impl Found {
-    fn flaw_of_next(&self, number: u64, order: SeqNo) -> Option<String> {
+    fn flaw_of_next(&self, number: u64, order: Option<SeqNo>) -> Option<String> {
         let before = self.last.number;
         if number != before + 1 {
             return Some(format!("the commits between {before} and {number} are missing"));
         }
-        let in_order = order > self.order && order - self.order < FAR;
+        let in_order = match (self.order, order) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(before), Some(order)) => order > before && order - before < FAR,
+        };
         (!in_order).then(|| format!("the commits {before} and {number} are out of order"))
     }
+}
+
+/// The sequence number of a commit that was replayed from a journal; `None` for one that lies in a
+/// table, which a journal can no longer change.
+fn replayed_as(rows: &Keyspace, key: &[u8]) -> fjall::Result<Option<SeqNo>> {
+    if rows.sealed_memtable_count() > 0 {
+        // threads of the database may be turning these into tables right now
+        let entry = rows.tree.get_internal_entry(key, SeqNo::MAX)?;
+        return Ok(entry.map(|entry| entry.key.seqno));
+    }
+    let entry = rows.tree.active_memtable().get(key, SeqNo::MAX);
+    Ok(entry.map(|entry| entry.key.seqno))
 }
 
 fn chain_key(number: u64) -> [u8; 9] {
@@ -182,8 +197,14 @@ fn chain_key(number: u64) -> [u8; 9] {
     key
 }
 
+/// The number of the commit whose row has this key; `None` for another kind of row.
+pub(crate) fn number(key: &[u8]) -> Option<u64> {
+    let number = key.strip_prefix(&[CHAIN])?;
+    Some(u64::from_be_bytes(number.try_into().ok()?))
+}
+
 fn decode(key: &[u8], value: &[u8]) -> Option<(Link, u64)> {
-    let number = u64::from_be_bytes(key.get(1..)?.try_into().ok()?);
+    let number = number(key)?;
     let (hash, first) = value.split_at_checked(8)?;
     let hash = u64::from_le_bytes(hash.try_into().ok()?);
     let first = u64::from_le_bytes(first.try_into().ok()?);

@@ -7,9 +7,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::{CompressionType, Database, KeyspaceCreateOptions, PersistMode, Snapshot};
+use fjall::{
+    AbstractTree, CompressionType, Database, KeyspaceCreateOptions, PersistMode, Snapshot,
+};
 use synclayer_core::words::store::{Batch, Op, StoreError};
 
 use crate::chain::{Chain, Link};
@@ -17,6 +21,9 @@ use crate::failure::{self, Role};
 use crate::journal;
 use crate::rows::{Table, View, row_key};
 use crate::watermark::{Promise, Watermark, boot};
+
+/// How long a commit waits for the database's threads before it leaves that to the database.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How much memory a database takes.
 #[derive(Clone, Copy, Debug)]
@@ -43,28 +50,26 @@ pub(crate) struct Opened {
 
 /// Opens the store in a directory, or makes one, and checks that everything is there.
 pub(crate) fn open(path: &Path, role: Role, sizes: Sizes) -> Result<Opened, StoreError> {
-    let disk = Disk::open(path, role, sizes)?;
-    let file = path.join("watermark");
-    let (file, promise) = Watermark::open(&file).map_err(|error| failure::io(path, &error))?;
+    let io = |error| failure::io(path, &error);
+    let lock = lock(path)?;
+    clear_unborn(path).map_err(io)?;
+    let (file, promise) = Watermark::open(&path.join("watermark")).map_err(io)?;
     let boot = boot();
-    let chain = disk.read_chain(promise.as_ref(), boot)?;
+    prepare_journals(path, role, promise.as_ref().map(|promise| promise.required(boot)))?;
+    let disk = Disk::open(path, role, sizes, lock)?;
+    let mut chain = disk.read_chain(promise.as_ref(), boot)?;
     let mut promises = Promises { file, promise: Promise::default(), boot };
     // the database has synced its journal when it read it, so all that is there is synced
-    promises.synced(chain.last).map_err(|error| failure::io(path, &error))?;
+    promises.synced(chain.last).map_err(io)?;
     if promise.is_none() {
-        promises.found(path).map_err(|error| failure::io(path, &error))?;
+        promises.found(path).map_err(io)?;
     }
-    let mut opened = Opened { disk, chain, promises };
-    opened.disk.note_journals(&mut opened.chain);
-    Ok(opened)
+    disk.note_journals(&mut chain);
+    Ok(Opened { disk, chain, promises })
 }
 
 impl Disk {
-    /// Opens the database without asking what it holds.
-    pub(crate) fn open(path: &Path, role: Role, sizes: Sizes) -> Result<Self, StoreError> {
-        let lock = lock(path)?;
-        clear_unborn(path).map_err(|error| failure::io(path, &error))?;
-        check_journals(path, role)?;
+    fn open(path: &Path, role: Role, sizes: Sizes, lock: File) -> Result<Self, StoreError> {
         // what can't be made sense of makes the database panic in places; it is damage as well
         let opened = catch_unwind(AssertUnwindSafe(|| open_database(&database(path), sizes)));
         let (db, rows) = match opened {
@@ -77,6 +82,7 @@ impl Disk {
 
     /// Puts a batch and its link of the chain into the database, for every later read to see.
     pub(crate) fn commit(&self, chain: &mut Chain, batch: Batch) -> Result<(), StoreError> {
+        self.wait_for_tables()?;
         let ops = last_of_each_key(batch);
         let rows = &self.table.rows;
         let mut all = self.db.batch();
@@ -91,6 +97,22 @@ impl Disk {
         chain.advance(step);
         if chain.wants_journals() {
             self.note_journals(chain);
+        }
+        Ok(())
+    }
+
+    /// Lets the database's threads catch up. It would do so by itself, but it gathers more memory
+    /// before, sleeps for long, and sleeps for ever when those threads have met a full disk.
+    fn wait_for_tables(&self) -> Result<(), StoreError> {
+        let rows = &self.table.rows;
+        let behind = || rows.sealed_memtable_count() >= 2 || rows.tree.l0_run_count() >= 19;
+        if !behind() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        while behind() && begun.elapsed() < PATIENCE {
+            self.db.persist(PersistMode::Buffer).map_err(|error| self.table.failure(error))?;
+            thread::sleep(Duration::from_millis(1));
         }
         Ok(())
     }
@@ -125,9 +147,7 @@ impl Disk {
             None => return Err(damaged("its file \"watermark\" is missing or unreadable".into())),
         };
         if last < required {
-            let what =
-                format!("it ends with commit {last}, and commit {required} was acknowledged");
-            return Err(damaged(what));
+            return Err(damaged(journal::ends_early(last, required)));
         }
         if broken {
             return Err(damaged("its files are of different times".into()));
@@ -194,19 +214,13 @@ fn clear_unborn(path: &Path) -> io::Result<()> {
     if unborn && !path.join("watermark").try_exists()? { fs::remove_dir_all(db) } else { Ok(()) }
 }
 
-/// Refuses a store whose journals hold more than the database would read, while they still do.
-fn check_journals(path: &Path, role: Role) -> Result<(), StoreError> {
+fn prepare_journals(path: &Path, role: Role, required: Option<u64>) -> Result<(), StoreError> {
     let db = database(path);
     if !db.exists() {
         return Ok(());
     }
-    let io = |error| failure::io(path, &error);
-    for (_, journal) in journal::list(&db).map_err(io)? {
-        if let Some(flaw) = journal::flaw(&journal).map_err(io)? {
-            return Err(failure::damaged(role, path, flaw));
-        }
-    }
-    Ok(())
+    let sound = journal::prepare(&db, required).map_err(|error| failure::io(path, &error))?;
+    sound.map_err(|flaw| failure::damaged(role, path, flaw))
 }
 
 /// Opens a database, or makes one.
@@ -234,4 +248,40 @@ fn last_of_each_key(batch: Batch) -> Vec<Op> {
     ops.reverse();
     ops.retain(|op| seen.insert(op.key().clone()));
     ops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: Sizes = Sizes { cache_bytes: 1 << 20, memtable_bytes: 1 << 20, workers: 1 };
+
+    fn rows_of_chain(disk: &Disk) -> usize {
+        disk.table.rows.prefix(b"c").count()
+    }
+
+    /// Writes as much as a journal holds, and more: the rows of the chain that its end makes
+    /// needless go, and the rest is still a chain.
+    #[test]
+    fn the_chain_is_no_longer_than_the_journals() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = open(dir.path(), Role::Client, SIZES).unwrap();
+        let commits = 4_000;
+        for n in 0..commits {
+            let mut batch = Batch::new();
+            batch.put(u64::to_be_bytes(n % 100).to_vec(), vec![n as u8; 24 << 10]);
+            opened.disk.commit(&mut opened.chain, batch).unwrap();
+        }
+        let left = rows_of_chain(&opened.disk);
+        assert!(left < commits as usize * 3 / 4, "{left} rows of the chain are left");
+        opened.promises.synced(opened.chain.last).unwrap();
+        let last = opened.chain.last;
+        drop(opened);
+        let mut opened = open(dir.path(), Role::Client, SIZES).unwrap();
+        assert_eq!(opened.chain.last, last);
+        assert_eq!(rows_of_chain(&opened.disk), left);
+        opened.disk.commit(&mut opened.chain, Batch::new()).unwrap();
+        drop(opened);
+        assert_eq!(open(dir.path(), Role::Client, SIZES).unwrap().chain.last.number, commits + 1);
+    }
 }

@@ -1,8 +1,10 @@
-//! Reads the database's journals without changing them.
+//! Looks at the database's journals before the database does.
 //!
-//! The database takes a place that it can't read for the end of a journal, and cuts the file off
-//! there, although whole commits may follow. So a store looks first, while everything is still
-//! there to be saved. What it doesn't understand it leaves to the database and to the chain.
+//! The database takes some of the places that it can't read for the end of a journal, and cuts the
+//! file off there, although whole commits may follow; at others it gives up, although nothing
+//! follows that was ever acknowledged. So a store looks first: it refuses what is damaged while
+//! everything is still there to be saved, and cuts off what a loss of power left of commits that
+//! nobody was told of. What it doesn't understand it leaves to the database and to the chain.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -10,12 +12,20 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::chain;
+
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const TRAILER: [u8; 4] = *b"FJL\x03";
+/// The kind of a change that sets a row.
+const VALUE: u8 = 0;
 /// The bytes from the start of a batch to its first item.
 const START_BYTES: usize = 13;
+/// The bytes of an item before its key: tag, kind, compression, keyspace, three lengths.
+const ITEM_HEAD: usize = 21;
+/// The bytes behind a batch's last item.
+const END_BYTES: u64 = 13;
 /// How much behind an unreadable place is looked at: less than this follows if a crash caused it.
 const WINDOW: u64 = 16 << 20;
 /// Where a journal ends well, it goes on with zeros, or not at all.
@@ -23,6 +33,9 @@ const BLANK: u64 = 64 << 10;
 
 /// One change of a row, under its full key; `None` removes it.
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// What is shown the changes of a batch: their kind, key and value.
+type Show<'a> = dyn FnMut(u8, &[u8], &[u8]) + 'a;
 
 /// The journals of a database, oldest first, each with its number.
 pub(crate) fn list(db: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
@@ -43,28 +56,88 @@ fn number(path: &Path) -> Option<u64> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
-/// Finds an unreadable place that is followed by whole batches, which no crash leaves.
-pub(crate) fn flaw(path: &Path) -> io::Result<Option<String>> {
-    let mut reader = BufReader::with_capacity(BLANK as usize, File::open(path)?);
-    let mut good = 0;
-    loop {
-        match read_batch(&mut reader) {
-            Ok((_, bytes)) => good += bytes,
-            Err(error) if is_content(&error) => break,
-            Err(error) => return Err(error),
+/// Looks at a database's journals, of which the commits up to `required` must be there. `None`
+/// where that isn't known.
+///
+/// # Errors
+/// When a journal can't be read; the flaw, where one is damaged.
+pub(crate) fn prepare(db: &Path, required: Option<u64>) -> io::Result<Result<(), String>> {
+    let journals = list(db)?;
+    let mut last = None;
+    for (place, (number, path)) in journals.iter().enumerate() {
+        let journal = Readable::of(path)?;
+        last = journal.last.or(last);
+        if journal.is_all {
+            continue;
+        }
+        let is_newest = place + 1 == journals.len();
+        let reached = last.zip(required).map(|(last, required)| last >= required);
+        match reached {
+            Some(true) if is_newest => cut(path, journal.end)?,
+            Some(_) => return Ok(Err(unreadable(*number, journal.end))),
+            None if journal.goes_on => return Ok(Err(unreadable(*number, journal.end))),
+            None => {}
         }
     }
-    let mut file = reader.into_inner();
-    file.seek(SeekFrom::Start(good))?;
-    let mut rest = Vec::new();
-    file.by_ref().take(BLANK).read_to_end(&mut rest)?;
-    if rest.iter().all(|byte| *byte == 0) {
-        return Ok(None);
+    Ok(match last.zip(required) {
+        Some((last, required)) if last < required => Err(ends_early(last, required)),
+        Some(_) | None => Ok(()),
+    })
+}
+
+/// What is wrong with a store that lacks commits at its end.
+pub(crate) fn ends_early(last: u64, required: u64) -> String {
+    format!("it ends with commit {last}, and commit {required} was acknowledged")
+}
+
+fn unreadable(number: u64, at: u64) -> String {
+    format!("its journal {number} is unreadable at byte {at}")
+}
+
+fn cut(path: &Path, len: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    file.set_len(len)?;
+    file.sync_all()
+}
+
+/// What can be read of a journal from its start.
+struct Readable {
+    /// The last commit.
+    last: Option<u64>,
+    /// Where it ends.
+    end: u64,
+    /// Whether nothing is behind that.
+    is_all: bool,
+    /// Whether a whole batch is behind that.
+    goes_on: bool,
+}
+
+impl Readable {
+    fn of(path: &Path) -> io::Result<Self> {
+        let mut reader = BufReader::with_capacity(BLANK as usize, File::open(path)?);
+        let (mut end, mut last) = (0, None);
+        loop {
+            let mut number = None;
+            let mut change = |_, key: &[u8], _: &[u8]| number = chain::number(key).or(number);
+            match read_batch(&mut reader, &mut change) {
+                Ok(bytes) => end += bytes,
+                Err(error) if is_content(&error) => break,
+                Err(error) => return Err(error),
+            }
+            last = number.or(last);
+        }
+        let mut file = reader.into_inner();
+        file.seek(SeekFrom::Start(end))?;
+        let mut rest = Vec::new();
+        file.by_ref().take(BLANK).read_to_end(&mut rest)?;
+        let is_all = rest.iter().all(|byte| *byte == 0);
+        let mut goes_on = false;
+        if !is_all {
+            file.take(WINDOW).read_to_end(&mut rest)?;
+            goes_on = next_batch(&rest, 0).is_some();
+        }
+        Ok(Self { last, end, is_all, goes_on })
     }
-    file.take(WINDOW).read_to_end(&mut rest)?;
-    let follows = next_batch(&rest, 0).is_some();
-    let name = path.file_name().unwrap_or_default().display();
-    Ok(follows.then(|| format!("its journal {name} is unreadable at byte {good}")))
 }
 
 /// All changes of a journal that can be read, in their order.
@@ -84,50 +157,53 @@ fn next_batch(bytes: &[u8], from: usize) -> Option<(Vec<Change>, usize)> {
     let ends = bytes.len().saturating_sub(START_BYTES);
     let may_start = |at: &usize| bytes[*at] == START && bytes[*at + START_BYTES] == ITEM;
     (from..ends).filter(may_start).find_map(|at| {
-        let (changes, len) = read_batch(&mut &bytes[at..]).ok()?;
+        let mut changes = Vec::new();
+        let change = &mut |kind, key: &[u8], value: &[u8]| {
+            changes.push((key.to_vec(), (kind == VALUE).then(|| value.to_vec())));
+        };
+        let len = read_batch(&mut &bytes[at..], change).ok()?;
         Some((changes, at + len as usize))
     })
 }
 
-/// Reads a batch, and says how many bytes it took.
-fn read_batch(input: &mut impl Read) -> io::Result<(Vec<Change>, u64)> {
+/// Shows each change of a batch as its kind, key and value, and says how many bytes the batch took.
+/// Only at its end is it known whether the batch is whole.
+fn read_batch(input: &mut impl Read, change: &mut Show<'_>) -> io::Result<u64> {
     expect(u8::from_le_bytes(read(input)?) == START)?;
     let count = u32::from_le_bytes(read(input)?);
     let _sequence: [u8; 8] = read(input)?;
-    let mut changes = Vec::new();
+    let mut item = Vec::new();
     let mut hash = Xxh3::new();
     let mut bytes = START_BYTES as u64;
     for _ in 0..count {
-        let (change, item) = read_item(input)?;
+        let (kind, key) = read_item(input, &mut item)?;
+        let (key, value) = item[ITEM_HEAD..].split_at(key);
+        change(kind, key, value);
         hash.update(&item);
         bytes += item.len() as u64;
-        changes.push(change);
     }
     expect(u8::from_le_bytes(read(input)?) == END)?;
     expect(u64::from_le_bytes(read(input)?) == hash.digest())?;
     expect(read(input)? == TRAILER)?;
-    Ok((changes, bytes + 13))
+    Ok(bytes + END_BYTES)
 }
 
-/// Reads a change, and gives the bytes that it took as well.
-fn read_item(input: &mut impl Read) -> io::Result<(Change, Vec<u8>)> {
-    let head: [u8; 21] = read(input)?;
-    let [tag, kind, compression, rest @ ..] = head;
+/// Reads all bytes of a change, and says its kind and the length of its key.
+fn read_item(input: &mut impl Read, item: &mut Vec<u8>) -> io::Result<(u8, usize)> {
+    let head: [u8; ITEM_HEAD] = read(input)?;
+    let [tag, kind, compression, ..] = head;
     // the stores switch compression off in journals
     expect(tag == ITEM && kind <= 2 && compression == 0)?;
     let len = |at: usize, bytes: usize| {
-        rest[at..at + bytes].iter().rev().fold(0, |len, byte| len << 8 | usize::from(*byte))
+        head[at..at + bytes].iter().rev().fold(0, |len, byte| len << 8 | usize::from(*byte))
     };
-    let (key, value) = (len(8, 2), len(14, 4));
-    expect(len(10, 4) == value)?;
-    let mut item = head.to_vec();
+    let (key, value) = (len(11, 2), len(13, 4));
+    expect(len(17, 4) == value)?;
+    item.clear();
+    item.extend_from_slice(&head);
     // bounded by what is there, not by what the length says
-    input.take((key + value) as u64).read_to_end(&mut item)?;
-    let Some((key, value)) = item[head.len()..].split_at_checked(key) else {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    };
-    let value = (kind == 0).then(|| value.to_vec());
-    Ok(((key.to_vec(), value), item))
+    let read = input.take((key + value) as u64).read_to_end(item)?;
+    if read == key + value { Ok((kind, key)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn read<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {

@@ -278,3 +278,75 @@ fn wait<'a, T>(on: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use synclayer_core::words::store::StoreErrorKind;
+
+    fn put(key: &'static [u8]) -> Batch {
+        let mut batch = Batch::new();
+        batch.put(key, key);
+        batch
+    }
+
+    fn shows(store: &FjallServerStore, key: &[u8]) -> bool {
+        let mut found = false;
+        let read = &mut |rows: &dyn Rows| {
+            found = rows.get(key)?.is_some();
+            Ok(())
+        };
+        store.read(read).unwrap();
+        found
+    }
+
+    #[test]
+    fn what_is_not_synced_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallServerStore::open(dir.path(), ServerOptions::default()).unwrap();
+        let number = store.commit(&mut |_| Ok(put(b"a"))).unwrap();
+        assert!(!shows(&store, b"a"));
+        let decide = &mut |rows: &dyn Rows| {
+            assert!(rows.get(b"a")?.is_some(), "a decision stands on what was decided before");
+            Ok(Batch::new())
+        };
+        // whoever has seen it waits for its sync, even without a change of its own
+        assert_eq!(store.commit(decide), Ok(number));
+        store.wait_synced(number).unwrap();
+        assert!(shows(&store, b"a"));
+        assert_eq!(store.stats(), Stats { commits: 1, syncs: 1 });
+    }
+
+    #[test]
+    fn a_sync_waits_for_those_on_their_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallServerStore::open(dir.path(), ServerOptions::default()).unwrap();
+        let number = store.commit(&mut |_| Ok(put(b"a"))).unwrap();
+        lock(&store.gate).arrived = 2;
+        lock(&store.gate).decided = 1;
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| store.wait_synced(number));
+            while lock(&store.gate).syncing.is_none() {
+                std::thread::yield_now();
+            }
+            let second = store.commit(&mut |_| Ok(put(b"b"))).unwrap();
+            assert!(!shows(&store, b"a"), "it didn't wait for the second one");
+            drop(Decided(&store));
+            store.wait_synced(second).unwrap();
+            first.join().unwrap().unwrap();
+        });
+        assert!(shows(&store, b"b"));
+        assert_eq!(store.stats(), Stats { commits: 2, syncs: 1 });
+    }
+
+    #[test]
+    fn after_a_failure_nothing_is_committed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FjallServerStore::open(dir.path(), ServerOptions::default()).unwrap();
+        store.transact(&mut |_| Ok(put(b"a"))).unwrap();
+        let broken = store.fail(StoreError::new(StoreErrorKind::Other, "the disk is gone"));
+        let refused = store.transact(&mut |_| panic!("it was asked for a decision"));
+        assert_eq!(refused, Err(broken));
+        assert!(shows(&store, b"a"));
+    }
+}

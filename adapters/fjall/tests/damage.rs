@@ -241,6 +241,15 @@ fn a_torn_tail_is_dropped() {
         assert_eq!(contents(store.rows()), states[whole - 1], "cut at {len} of {ends:?}");
         fill(&mut store, 100, 100);
     }
+    // a loss of power may keep the later of two pages, and lose bytes that nobody was told of
+    for (name, lost) in [("page", ends[2]..ends[3]), ("byte", ends[3] - 20..ends[3] - 19)] {
+        let torn = dir.path().join(name);
+        copy(&killed, &torn);
+        let mut bytes = bytes.clone();
+        bytes[lost].fill(0);
+        fs::write(journal(&torn), bytes).unwrap();
+        assert_eq!(read_client(&torn).as_ref(), Ok(&states[2]), "{name}");
+    }
     // the same cut into what was acknowledged is damage
     fs::write(journal(&killed), &bytes[..ends[2] - 1]).unwrap();
     assert_eq!(read_client(&killed).unwrap_err().kind, StoreErrorKind::Damaged);
@@ -315,18 +324,23 @@ fn what_lies_in_tables_is_saved() {
     let path = dir.path().join("store");
     let options = ClientOptions { memtable_bytes: 64 << 10, ..ClientOptions::default() };
     let mut store = FjallClientStore::open(&path, options).unwrap();
-    for n in 1..=64 {
+    let tables = path.join("db/keyspaces/1/tables");
+    let made = || fs::read_dir(&tables).map_or(0, Iterator::count);
+    let mut n = 0;
+    // one thread makes the tables, so the first is done when there is a second
+    while made() < 2 {
+        n += 1;
+        assert!(n < 100_000, "no table is made");
         let mut batch = Batch::new();
-        batch.put(format!("row/{n:03}"), vec![n as u8; 16 << 10]);
+        batch.put(format!("row/{:03}", n % 100), vec![n as u8; 16 << 10]);
         store.commit(CommitNumber(n), batch).unwrap();
     }
+    let expected = contents(store.rows());
     drop(store);
-    let expected = read_client(&path).unwrap();
     fs::write(journal(&path), [0; 64]).unwrap();
-    assert_eq!(read_client(&path).unwrap_err().kind, StoreErrorKind::Damaged);
     let saved = FjallClientStore::salvage(&path, b"row/").unwrap();
     assert!(!saved.is_empty(), "nothing was in a table");
-    assert!(saved.iter().all(|(key, value)| expected.get(&key[..]) == Some(value)));
+    assert!(saved.iter().all(|(key, _)| expected.contains_key(&key[..])));
 }
 
 #[test]
