@@ -33,11 +33,15 @@ pub struct RingLimits {
     pub collection_bytes: usize,
     /// The most bytes in all rings together. Default 64 MiB.
     pub total_bytes: usize,
+    /// Whether each change is kept with the record that it made. Set it where the policy lets
+    /// users read some records of a collection: without it they are served from the store.
+    /// Default `false`.
+    pub documents: bool,
 }
 
 impl Default for RingLimits {
     fn default() -> Self {
-        Self { collection_bytes: 4 << 20, total_bytes: 64 << 20 }
+        Self { collection_bytes: 4 << 20, total_bytes: 64 << 20, documents: false }
     }
 }
 
@@ -65,14 +69,15 @@ pub struct Entry {
     pub timestamp: Option<Timestamp>,
     /// The writer.
     pub user: Option<UserId>,
-    /// The record after it, for permissions that look at the content.
+    /// The record after it, where [`RingLimits::documents`] keeps it and it is not deleted.
     pub document: Option<Document>,
+    deleted: bool,
     frame: Bytes,
     plain: Option<Bytes>,
 }
 
 impl Entry {
-    fn new(published: &Published) -> Self {
+    fn new(published: &Published, documents: bool) -> Self {
         let Published { collection, record_id, change, seq, document, origin } = published;
         let frame = |level| {
             let mut out = Vec::new();
@@ -88,10 +93,16 @@ impl Entry {
             version: change.version,
             timestamp: change.timestamp,
             user: change.user_id.clone(),
-            document: document.clone(),
+            document: document.clone().filter(|_| documents),
+            deleted: document.is_none(),
             frame: frame(Level::Resumable),
             plain: differs.then(|| frame(Level::Plain)),
         }
+    }
+
+    /// Whether there is enough here to say who may read it. A deletion has no content.
+    pub(crate) fn can_be_judged(&self) -> bool {
+        self.deleted || self.document.is_some()
     }
 
     /// The frame that tells of the change.
@@ -157,7 +168,7 @@ impl Rings {
         if published.seq <= ring.head {
             return;
         }
-        let entry = Entry::new(published);
+        let entry = Entry::new(published, self.limits.documents);
         let size = entry.size();
         ring.head = published.seq;
         ring.entries.push_back(entry);
@@ -218,5 +229,79 @@ impl Rings {
 impl Default for Rings {
     fn default() -> Self {
         Self::new(RingLimits::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    use crate::rules::transaction::tests::{Store, insert, unset};
+
+    fn published(collection: &str, seq: u64) -> Published {
+        let mut store = Store::new();
+        store.plain(insert("{\"a\":1}"));
+        let mut published = store.published.remove(0);
+        published.collection = Collection::new(collection).unwrap();
+        published.seq = Seq(seq);
+        published
+    }
+
+    fn seqs(rings: &Rings, collection: &str) -> Vec<u64> {
+        let collection = Collection::new(collection).unwrap();
+        let Some(ring) = rings.get(&collection) else { return Vec::new() };
+        (0..100).filter(|seq| ring.entry(Seq(*seq)).is_some()).collect()
+    }
+
+    #[test]
+    fn a_ring_keeps_the_newest_and_the_head() {
+        let mut rings = Rings::default();
+        rings.publish(&published("a", 1));
+        let size = rings.bytes();
+        let limits = RingLimits { collection_bytes: 3 * size, ..RingLimits::default() };
+        let mut rings = Rings::new(limits);
+        for seq in [1, 2, 3, 5, 4, 6] {
+            rings.publish(&published("a", seq));
+            rings.check();
+        }
+        assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
+        let a = Collection::new("a").unwrap();
+        assert_eq!(rings.head(&a), Seq(6));
+        rings.note_head(&a, Seq(9));
+        rings.note_head(&a, Seq(8));
+        assert_eq!(rings.head(&a), Seq(9));
+        rings.publish(&published("a", 9));
+        assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
+        assert_eq!(rings.head(&Collection::new("b").unwrap()), Seq(0));
+    }
+
+    #[test]
+    fn together_the_rings_are_bounded_and_the_quietest_goes_first() {
+        let mut rings = Rings::default();
+        rings.publish(&published("a", 1));
+        let limits = RingLimits { total_bytes: 3 * rings.bytes(), ..RingLimits::default() };
+        let mut rings = Rings::new(limits);
+        for (collection, seq) in [("a", 1), ("b", 1), ("a", 2), ("c", 1), ("c", 2)] {
+            rings.publish(&published(collection, seq));
+            rings.check();
+        }
+        assert_eq!(["a", "b", "c"].map(|c| seqs(&rings, c)), [vec![], vec![], vec![1, 2]]);
+        assert_eq!(rings.head(&Collection::new("a").unwrap()), Seq(2));
+        rings.publish(&published("a", 3));
+        assert_eq!(seqs(&rings, "a"), [3]);
+    }
+
+    #[test]
+    fn levels_share_a_frame_where_they_can() {
+        let mut store = Store::new();
+        store.plain(insert("{\"a\":1}"));
+        store.plain(unset("{}", &["a"]));
+        let entries: Vec<_> =
+            store.published.iter().map(|published| Entry::new(published, false)).collect();
+        assert_eq!(entries[0].frame(Level::Plain), entries[0].frame(Level::Resumable));
+        assert_ne!(entries[1].frame(Level::Plain), entries[1].frame(Level::Resumable));
+        assert!(!entries[0].can_be_judged());
+        assert!(Entry::new(&store.published[0], true).can_be_judged());
     }
 }

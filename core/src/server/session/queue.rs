@@ -15,8 +15,9 @@ use crate::words::message::{
 use crate::words::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::words::wire::{Incoming, WireError, decode_client};
 
-/// How many pings may wait for the streams before those behind them wait too.
-const BARRIERS: usize = 16;
+/// How many pings may wait for the streams, or `sync`s for their read, before what is behind them
+/// waits too.
+const WAITING: usize = 16;
 
 /// What was received and not served yet. Everything is served in its order: a `subscribe` after
 /// the verdicts of the writes before it, a write after the `subscribe` before it.
@@ -236,7 +237,8 @@ impl Session {
                 None => return,
                 Some(Request::Write(_)) if self.read_comes_first() => return,
                 Some(Request::Write(_)) => self.serve_writes(turn),
-                Some(Request::Ping) if self.barriers.len() >= BARRIERS => return,
+                Some(Request::Ping) if self.barriers.len() >= WAITING => return,
+                Some(Request::Sync(_)) if self.wanted.len() >= WAITING => return,
                 Some(_) => {
                     if let Some(request) = self.queue.pop() {
                         self.serve(request, turn);

@@ -125,6 +125,10 @@ impl Session {
         if !self.is_serving() {
             return;
         }
+        // first, so that no live stream can use up the room of those that catch up
+        if room > 0 {
+            self.read_next(turn);
+        }
         let left = self.stream(room, turn);
         self.release(turn);
         self.lift_barriers(turn);
@@ -153,7 +157,7 @@ impl Session {
     pub(super) fn wants_read(&self) -> bool {
         self.reading.is_none()
             && self.transacting.is_none()
-            && (!self.wanted.is_empty() || self.next_catch_up().is_some())
+            && (!self.wanted.is_empty() || self.catching_up().next().is_some())
     }
 
     /// Whether the next writes have to wait for a read.
@@ -244,6 +248,9 @@ impl Session {
         if self.awaits_verdict(entry) {
             return Step::Wait;
         }
+        if subscription.partial && !entry.can_be_judged() {
+            return Step::Missing;
+        }
         if let Some(origin) = entry.origin.filter(|origin| origin.conn == self.conn) {
             match (&self.link, origin.mutation) {
                 (Link::Resumable { .. }, Some(number))
@@ -310,15 +317,13 @@ impl Session {
         }
     }
 
-    fn next_catch_up(&self) -> Option<(&Collection, &Subscription, &Place)> {
-        let mut waiting =
-            self.subscriptions.iter().filter_map(|(collection, subscription)| match &subscription
-                .stream
-            {
+    fn catching_up(&self) -> impl Iterator<Item = (&Collection, &Subscription, &Place)> {
+        self.subscriptions.iter().filter_map(|(collection, subscription)| {
+            match &subscription.stream {
                 Stream::CatchingUp(place) => Some((collection, subscription, place)),
                 Stream::Live(_) => None,
-            });
-        waiting.next()
+            }
+        })
     }
 
     fn read_next(&mut self, turn: &mut Turn<'_, '_>) {
@@ -326,12 +331,16 @@ impl Session {
             return;
         }
         self.reads_first = false;
+        self.turn = self.turn.wrapping_add(1);
+        let turns = self.catching_up().count().max(1);
         let user = self.auth.user().cloned();
         let (request, whole) = if let Some(collection) = self.wanted.pop_front() {
             let access = turn.lent.policy.read(user.as_ref(), &collection);
             let reader = Reader { collection, user, partial: access != Access::All };
             (ReadRequest::Whole { reader, bytes: self.config.sync_bytes }, true)
-        } else if let Some((collection, subscription, place)) = self.next_catch_up() {
+        } else if let Some((collection, subscription, place)) =
+            self.catching_up().nth(self.turn % turns)
+        {
             let partial = subscription.partial;
             let reader = Reader { collection: collection.clone(), user, partial };
             let limits = self.config.page;

@@ -219,7 +219,7 @@ impl Run {
         let mut world = World::new();
         world.config.page.records = 2;
         world.config.run = 3;
-        world.rings = Rings::new(RingLimits { collection_bytes: 4000, total_bytes: 4000 });
+        world.rings = Rings::new(RingLimits { collection_bytes: 4000, ..RingLimits::default() });
         Self {
             world,
             clients: (0..3).map(|_| Client::default()).collect(),

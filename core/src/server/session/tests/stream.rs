@@ -248,7 +248,7 @@ fn a_ring_with_gaps_sends_to_the_store() {
 #[test]
 fn a_small_ring_forgets_the_oldest() {
     let mut world = World::new();
-    world.rings = Rings::new(RingLimits { collection_bytes: 1000, total_bytes: 1000 });
+    world.rings = Rings::new(RingLimits { collection_bytes: 1000, ..RingLimits::default() });
     world.connect_resumable(1);
     world.subscribe(1, None);
     world.settle();
@@ -370,6 +370,7 @@ impl Policy for Guarded {
 fn hidden_records_are_deletes_without_content() {
     let mut world = World::new();
     world.policy = Box::new(Guarded);
+    world.rings = Rings::new(RingLimits { documents: true, ..RingLimits::default() });
     world.elsewhere("a", insert("{\"n\":1}"));
     world.elsewhere("b", insert("{\"secret\":1}"));
     world.elsewhere("c", insert("{\"n\":1,\"m\":1}"));
@@ -411,6 +412,46 @@ fn hidden_records_are_deletes_without_content() {
             "synced e1 7 count 2 no checksum",
         ]
     );
+}
+
+#[test]
+fn a_ring_without_documents_sends_partial_readers_to_the_store() {
+    let mut world = World::new();
+    world.policy = Box::new(Guarded);
+    world.connect_resumable(1);
+    world.subscribe(1, None);
+    world.settle();
+    world.took(1);
+    world.elsewhere("a", insert("{\"secret\":1}"));
+    world.settle();
+    assert_eq!(
+        world.took(1),
+        [
+            "subscribed delta count ? head 1 partial",
+            "delete a @1 filtered",
+            "synced e1 1 count 1 no checksum",
+        ]
+    );
+}
+
+#[test]
+fn a_busy_stream_does_not_starve_those_that_catch_up() {
+    let mut world = World::new();
+    world.connect_resumable(1);
+    world.subscribe(1, None);
+    world.settle();
+    world.say(1, r#"{"type":"subscribe","collection":"a"}"#);
+    world.say(1, r#"{"type":"subscribe","collection":"b"}"#);
+    let mut read = Vec::new();
+    for n in 0..10 {
+        world.elsewhere(&format!("r{n}"), insert("{}"));
+        world.input(1, Input::Pump { room: 1 });
+        let reads = &world.conns[&1].reads;
+        read.extend(reads.iter().map(|ticket| ticket.request().reader().collection.to_string()));
+        world.read_and_answer();
+    }
+    read.sort();
+    assert_eq!(read, ["a", "b"]);
 }
 
 // Level 1, by its text alone.
