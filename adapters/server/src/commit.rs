@@ -170,6 +170,9 @@ impl Commits {
             Ok((decided, changed)) => {
                 self.transactions.fetch_add(batch.len() as u64, Ordering::Relaxed);
                 self.commits.fetch_add(changed.into(), Ordering::Relaxed);
+                if changed {
+                    self.queue().failed = None;
+                }
                 desk.feed.publish(&decided.published);
                 for (job, answer) in batch.into_iter().zip(decided.answers) {
                     job.answer(answer.map_err(TransactError::Failed));

@@ -48,9 +48,15 @@ pub struct ServerConfig {
     pub max_reads: usize,
     /// How long an HTTP request may take to arrive, and again to be answered. Default 30 s.
     pub http_timeout: Duration,
+    /// Further numbers for `/health`, such as those of the store, each under its name. It must be
+    /// quick. Default: none.
+    pub figures: Option<Arc<Figures>>,
     /// How long a closing WebSocket waits for its peer to agree. Default 3 s.
     pub close_patience: Duration,
 }
+
+/// What tells the further numbers for `/health`.
+pub type Figures = dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync;
 
 impl Default for ServerConfig {
     fn default() -> Self {
@@ -68,6 +74,7 @@ impl Default for ServerConfig {
             max_connections: 16_384,
             max_reads: 8,
             http_timeout: Duration::from_secs(30),
+            figures: None,
             close_patience: Duration::from_secs(3),
         }
     }

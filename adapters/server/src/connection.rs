@@ -1,17 +1,17 @@
 //! One WebSocket: a session joined to its socket.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::mem;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use synclayer_core::rules::policy::Bucket;
 use synclayer_core::server::session::{Action, Identity, Input, Lent, Session};
 use synclayer_core::words::name::{Collection, ConnId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use crate::commit::Job;
 use crate::mailbox::Mailbox;
@@ -20,8 +20,12 @@ use crate::socket::{Received, Socket};
 
 /// How many bytes may wait for the socket before the session is asked for no more.
 const ROOM_BYTES: usize = 256 << 10;
+/// When nothing is due.
+const AGES: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many frames are handed in before what they led to is sent.
 const FRAMES: usize = 64;
+/// How often a session is pumped before its task looks at the socket again.
+const PUMPS: usize = 16;
 
 /// A connection that was let in.
 pub(crate) struct Connection<S> {
@@ -32,6 +36,8 @@ pub(crate) struct Connection<S> {
     socket: Socket<S>,
     actions: Vec<Action>,
     follows: Vec<Collection>,
+    /// Goes off at the deadline, or before it.
+    alarm: Pin<Box<Sleep>>,
     /// When the token expires.
     expires: Option<Instant>,
     /// What the user's connections may send together.
@@ -73,6 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             socket,
             actions: Vec::new(),
             follows: Vec::new(),
+            alarm: Box::pin(sleep(AGES)),
             expires,
             bucket: None,
             closing: false,
@@ -81,9 +88,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Serves the connection until it ends.
     pub(crate) async fn run(mut self) {
-        while !self.closing {
+        loop {
             self.take_mail();
             self.pump();
+            if self.closing {
+                break;
+            }
             match self.event().await {
                 Event::Rung | Event::Written => {}
                 Event::Received(received) => self.receive_all(received).await,
@@ -103,11 +113,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Takes what the rings have for the socket, as far as it has room.
     fn pump(&mut self) {
-        let room = ROOM_BYTES.saturating_sub(self.socket.waiting());
-        let wants = room > 0 && self.session.wants_pump(&self.shared.feed.rings());
-        if wants {
+        for _ in 0..PUMPS {
+            let room = ROOM_BYTES.saturating_sub(self.socket.waiting());
+            if room == 0 || self.closing || !self.wants_pump() {
+                return;
+            }
             self.handle(Input::Pump { room });
         }
+        // whoever always has more lets others have their turn
+        self.mailbox.ring();
+    }
+
+    fn wants_pump(&self) -> bool {
+        self.session.wants_pump(&self.shared.feed.rings())
     }
 
     /// Hands in what has come, and what else is there already.
@@ -118,8 +136,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let Poll::Ready(Event::Received(received)) = more.await else { return };
             self.receive(received);
         }
-        // a connection that is never idle still lets others have their turn
-        task::yield_now().await;
     }
 
     fn receive(&mut self, received: Received) {
@@ -199,18 +215,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn event(&mut self) -> Event {
         let deadline = self.deadline();
+        if deadline < self.alarm.deadline().into_std() {
+            self.alarm.as_mut().reset(deadline.into());
+        }
         let mailbox = Arc::clone(&self.mailbox);
         tokio::select! {
             biased;
-            () = mailbox.rung() => Event::Rung,
             event = poll_fn(|cx| self.poll_socket(cx)) => event,
-            () = until(deadline) => Event::Deadline,
+            () = mailbox.rung() => Event::Rung,
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Instant {
         let session = self.session.deadline().and_then(|(at, _)| self.shared.clock.instant(at));
-        [session, self.expires].into_iter().flatten().min()
+        let deadlines = [session, self.expires].into_iter().flatten();
+        deadlines.min().unwrap_or_else(|| Instant::now() + AGES)
+    }
+
+    /// Looks at the alarm, which may go off too early: deadlines move on with every frame, and it
+    /// is set again only then.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let deadline = self.deadline();
+            if deadline <= Instant::now() {
+                return Poll::Ready(Event::Deadline);
+            }
+            self.alarm.as_mut().reset(deadline.into());
+        }
+        Poll::Pending
     }
 
     /// Writes and reads as far as the socket and the session let it.
@@ -226,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if received.is_pending() && waited == 0 && self.socket.waiting() > 0 {
             return Poll::Ready(Event::Rung);
         }
-        received
+        if received.is_ready() { received } else { self.poll_alarm(cx) }
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -263,13 +295,5 @@ fn poll_parted<S: AsyncRead + AsyncWrite + Unpin>(
             Poll::Pending if matches!(flushed, Poll::Ready(Err(_))) => return Poll::Ready(()),
             Poll::Pending => return Poll::Pending,
         }
-    }
-}
-
-/// Waits for a moment that may never come.
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment.into()).await,
-        None => pending().await,
     }
 }

@@ -39,5 +39,5 @@ mod shared;
 mod socket;
 mod upgrade;
 
-pub use config::{AuthError, Authenticator, Identified, ServerConfig, StaticTokens};
+pub use config::{AuthError, Authenticator, Figures, Identified, ServerConfig, StaticTokens};
 pub use server::{BindError, Server};

@@ -40,14 +40,18 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response<Body> {
         None => (StatusCode::OK, "ok"),
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "store failed"),
     };
-    let body = format!(
+    let mut body = format!(
         "{{\"status\":\"{word}\",\"epoch\":\"{}\",\"uptimeMs\":{},\"connections\":{},\
-         \"transactions\":{transactions},\"commits\":{commits},\"ringBytes\":{}}}",
+         \"transactions\":{transactions},\"commits\":{commits},\"ringBytes\":{}",
         shared.epoch,
         shared.clock.now().mono.0,
         shared.connections(),
         shared.feed.rings().bytes(),
     );
+    for (name, figure) in shared.config.figures.iter().flat_map(|figures| figures()) {
+        body.push_str(&format!(",\"{name}\":{figure}"));
+    }
+    body.push('}');
     let headers =
         vec![("content-type", "application/json".into()), ("cache-control", "no-store".into())];
     respond(Reply { status: status.as_u16(), headers, body: body.into() })

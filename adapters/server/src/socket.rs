@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -17,8 +18,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// How many buffers one write takes.
-const SLICES: usize = 64;
+/// How many slices one write takes; a frame has two.
+const SLICES: usize = 128;
+/// The longest header of a frame without a mask.
+const LONGEST_HEADER: usize = 10;
 /// How much is read at once.
 const READ_BYTES: usize = 4096;
 /// What may be longer than the longest frame, so that its sender is told.
@@ -59,9 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Queues a text frame.
     pub(crate) fn send(&mut self, text: Bytes) {
-        let out = &mut self.websocket.get_mut().out;
-        out.push(text_header(text.len()));
-        out.push(text);
+        self.websocket.get_mut().out.push(Piece::text(text));
     }
 
     /// Queues the last frame.
@@ -99,23 +100,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 }
 
-/// A server's frames are whole and without a mask.
-fn text_header(len: usize) -> Bytes {
-    const FINAL_TEXT: u8 = 0x81;
-    match len {
-        0..126 => Bytes::copy_from_slice(&[FINAL_TEXT, len.to_be_bytes()[7]]),
-        126..0x1_0000 => {
-            let [.., high, low] = len.to_be_bytes();
-            Bytes::copy_from_slice(&[FINAL_TEXT, 126, high, low])
-        }
-        _ => {
-            let mut header = vec![FINAL_TEXT, 127];
-            header.extend_from_slice(&(len as u64).to_be_bytes());
-            header.into()
-        }
-    }
-}
-
 /// The stream beneath, and what waits to be written to it.
 struct Wire<S> {
     stream: S,
@@ -124,29 +108,82 @@ struct Wire<S> {
 
 #[derive(Default)]
 struct Outgoing {
-    buffers: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     bytes: usize,
 }
 
+/// A frame, or what is left of one.
+struct Piece {
+    header: [u8; LONGEST_HEADER],
+    /// Which bytes of the header are left.
+    left: Range<usize>,
+    payload: Bytes,
+}
+
+impl Piece {
+    /// A server's frames are whole and without a mask.
+    fn text(payload: Bytes) -> Self {
+        const FINAL_TEXT: u8 = 0x81;
+        let mut header = [FINAL_TEXT, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let length = (payload.len() as u64).to_be_bytes();
+        let end = match payload.len() {
+            0..126 => {
+                header[1] = length[7];
+                2
+            }
+            126..0x1_0000 => {
+                header[1] = 126;
+                header[2..4].copy_from_slice(&length[6..]);
+                4
+            }
+            _ => {
+                header[1] = 127;
+                header[2..].copy_from_slice(&length);
+                10
+            }
+        };
+        Self { header, left: 0..end, payload }
+    }
+
+    /// Bytes that have their header already.
+    fn ready(payload: Bytes) -> Self {
+        Self { header: [0; LONGEST_HEADER], left: 0..0, payload }
+    }
+
+    fn header(&self) -> &[u8] {
+        &self.header[self.left.clone()]
+    }
+
+    fn len(&self) -> usize {
+        self.left.len() + self.payload.len()
+    }
+
+    fn advance(&mut self, written: usize) {
+        let of_header = written.min(self.left.len());
+        self.left.start += of_header;
+        self.payload.advance(written - of_header);
+    }
+}
+
 impl Outgoing {
-    fn push(&mut self, buffer: Bytes) {
-        self.bytes += buffer.len();
-        self.buffers.push_back(buffer);
+    fn push(&mut self, piece: Piece) {
+        self.bytes += piece.len();
+        self.pieces.push_back(piece);
     }
 
     /// Takes out what was written.
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
-        while let Some(first) = self.buffers.front_mut() {
+        while let Some(first) = self.pieces.front_mut() {
             if first.len() > written {
                 first.advance(written);
                 return;
             }
             written -= first.len();
-            self.buffers.pop_front();
+            self.pieces.pop_front();
         }
         // an idle connection holds no buffer
-        self.buffers = VecDeque::new();
+        self.pieces = VecDeque::new();
     }
 }
 
@@ -155,9 +192,10 @@ impl<S: AsyncWrite + Unpin> Wire<S> {
         while self.out.bytes > 0 {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let mut count = 0;
-            for (slice, buffer) in slices.iter_mut().zip(&self.out.buffers) {
-                *slice = IoSlice::new(buffer);
-                count += 1;
+            for (pair, piece) in slices.chunks_exact_mut(2).zip(&self.out.pieces) {
+                pair[0] = IoSlice::new(piece.header());
+                pair[1] = IoSlice::new(&piece.payload);
+                count += 2;
             }
             let stream = Pin::new(&mut self.stream);
             let written = ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
@@ -187,7 +225,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.out.push(Bytes::copy_from_slice(bytes));
+        self.out.push(Piece::ready(Bytes::copy_from_slice(bytes)));
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -206,23 +244,33 @@ mod tests {
 
     #[test]
     fn headers_are_as_short_as_they_may_be() {
-        assert_eq!(&text_header(0)[..], [0x81, 0]);
-        assert_eq!(&text_header(125)[..], [0x81, 125]);
-        assert_eq!(&text_header(126)[..], [0x81, 126, 0, 126]);
-        assert_eq!(&text_header(0xffff)[..], [0x81, 126, 0xff, 0xff]);
-        assert_eq!(&text_header(0x1_0000)[..], [0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        for (len, header) in [
+            (0, &[0x81, 0][..]),
+            (125, &[0x81, 125]),
+            (126, &[0x81, 126, 0, 126]),
+            (0xffff, &[0x81, 126, 0xff, 0xff]),
+            (0x1_0000, &[0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            assert_eq!(Piece::text(vec![b' '; len].into()).header(), header);
+        }
     }
 
     #[test]
     fn what_was_written_is_taken_out_to_the_byte() {
         let mut out = Outgoing::default();
-        for buffer in ["abc", "", "de", "f"] {
-            out.push(Bytes::from_static(buffer.as_bytes()));
+        for text in ["abc", "", "de"] {
+            out.push(Piece::text(Bytes::from_static(text.as_bytes())));
         }
-        out.advance(4);
-        assert_eq!((out.bytes, out.buffers.len()), (2, 2));
-        assert_eq!(&out.buffers[0][..], b"e");
+        out.push(Piece::ready(Bytes::from_static(b"f")));
+        let rest = |out: &Outgoing| {
+            let bytes = |piece: &Piece| [piece.header(), &piece.payload].concat();
+            out.pieces.iter().map(bytes).collect::<Vec<_>>()
+        };
+        out.advance(1);
+        assert_eq!(rest(&out), [&b"\x03abc"[..], b"\x81\x00", b"\x81\x02de", b"f"]);
+        out.advance(9);
+        assert_eq!((out.bytes, rest(&out)), (2, vec![b"e".to_vec(), b"f".to_vec()]));
         out.advance(2);
-        assert_eq!((out.bytes, out.buffers.capacity()), (0, 0));
+        assert_eq!((out.bytes, out.pieces.capacity()), (0, 0));
     }
 }
