@@ -1,0 +1,275 @@
+//! Random walks through a [`World`](crate::world::World): what devices do and what goes wrong is
+//! drawn from a seed, then everything heals and must converge.
+
+use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::session::SessionConfig;
+use synclayer_core::words::name::CommitNumber;
+
+use crate::world::{World, WorldConfig, todos};
+
+/// What a walk is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed of all choices.
+    pub seed: u64,
+    /// How many replicas there are.
+    pub devices: usize,
+    /// How many moves are made before everything heals.
+    pub moves: usize,
+    /// Whether records are deleted.
+    pub deletes: bool,
+    /// Who wins conflicts.
+    pub strategy: Strategy,
+}
+
+/// The strategies that a walk can use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strategy {
+    /// Last write wins.
+    Lww,
+    /// The server wins.
+    Server,
+    /// The client wins.
+    Client,
+    /// Sums of changes.
+    Sum,
+}
+
+impl Plan {
+    /// The plan that a seed stands for.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut draw = fastrand::Rng::with_seed(seed ^ 0x5eed);
+        let all = [Strategy::Lww, Strategy::Server, Strategy::Client, Strategy::Sum];
+        let strategy = all[draw.usize(..all.len())];
+        let deletes = strategy != Strategy::Sum && draw.bool();
+        Self { seed, devices: draw.usize(2..=3), moves: draw.usize(60..500), deletes, strategy }
+    }
+}
+
+/// Walks through a plan.
+///
+/// # Errors
+/// Says which guarantee is broken.
+pub fn walk(plan: &Plan) -> Result<World, String> {
+    let mut walk = Walk::new(plan);
+    for _ in 0..plan.moves {
+        walk.step();
+    }
+    walk.world.converge()?;
+    walk.audit()?;
+    Ok(walk.world)
+}
+
+/// A write that must take effect once, unless its device forgot it before it was durable.
+struct Written {
+    device: usize,
+    commit: CommitNumber,
+    /// A field of its own and its value, or what is added to a sum.
+    token: Option<(String, String)>,
+    add: i64,
+}
+
+struct Walk {
+    draw: fastrand::Rng,
+    world: World,
+    plan: Plan,
+    /// How likely each fault is, in parts of a thousand moves.
+    cut: u32,
+    crash: u32,
+    /// What was written, with the commit of the device's present life that holds it.
+    written: Vec<Written>,
+    writes: u64,
+    /// The device that seldom gets a turn.
+    lazy: usize,
+}
+
+impl Walk {
+    fn new(plan: &Plan) -> Self {
+        let mut draw = fastrand::Rng::with_seed(plan.seed);
+        let strategy = match plan.strategy {
+            Strategy::Lww => ConflictStrategy::LastWriteWins,
+            Strategy::Server => ConflictStrategy::ServerWins,
+            Strategy::Client => ConflictStrategy::ClientWins,
+            Strategy::Sum => ConflictStrategy::custom(FieldWise::sum_numbers()),
+        };
+        let client = ClientConfig {
+            collections: vec![todos()],
+            conflict_strategy: strategy,
+            window: draw.usize(1..6),
+            ..ClientConfig::default()
+        };
+        let mut session = SessionConfig::default();
+        session.page.records = draw.usize(1..4);
+        let ring = RingLimits { collection_bytes: draw.usize(200..4000), total_bytes: 1 << 20 };
+        let clients = vec![client; plan.devices];
+        let world = World::new(WorldConfig { seed: plan.seed, clients, session, ring });
+        let (cut, crash) = (draw.u32(0..40), draw.u32(0..20));
+        let lazy = draw.usize(..plan.devices + 1);
+        let (plan, written) = (plan.clone(), Vec::new());
+        Self { draw, world, plan, cut, crash, written, writes: 0, lazy }
+    }
+
+    fn step(&mut self) {
+        let roll = self.draw.u32(..1000);
+        if roll < self.cut {
+            self.cut();
+        } else if roll < self.cut + self.crash {
+            self.crash();
+        } else if roll < self.cut + self.crash + 150 {
+            self.write();
+        } else if roll < self.cut + self.crash + 200 {
+            let millis = self.world.next_deadline().unwrap_or(10).min(3_000);
+            self.world.pass(self.draw.u64(..=millis + 1));
+        } else {
+            self.advance();
+        }
+    }
+
+    fn write(&mut self) {
+        let device = self.device();
+        let id = ["a", "b", "c"][self.draw.usize(..3)];
+        self.writes += 1;
+        let n = self.writes;
+        let shown = self.world.devices[device]
+            .replica
+            .get(&todos(), &crate::world::record(id))
+            .expect("the store is sound");
+        let (mut token, mut add) = (None, 0);
+        let written = match (&shown, self.draw.u32(..10)) {
+            (Some(_), 0 | 1) if self.plan.deletes => self.world.delete(device, id),
+            (Some(record), _) if self.plan.strategy == Strategy::Sum => {
+                let before: i64 =
+                    record.document.get("sum").and_then(|text| text.parse().ok()).unwrap_or(0);
+                add = 1 << (n % 40);
+                self.world.update(device, id, &format!(r#"{{"sum":{}}}"#, before + add))
+            }
+            (Some(_), 2..=5) => {
+                token = Some((format!("t{n}"), n.to_string()));
+                self.world.update(device, id, &format!(r#"{{"t{n}":{n}}}"#))
+            }
+            (Some(_), _) => self.world.update(device, id, &format!(r#"{{"hot":{n}}}"#)),
+            // where sums are counted, records are made by one device alone
+            (None, _) if self.plan.strategy == Strategy::Sum && device != 0 => Ok(()),
+            (None, _) => self.world.save(device, id, r#"{"hot":0}"#),
+        };
+        written.expect("a sound write is taken");
+        let commit = self.world.commits(device).0;
+        self.written.push(Written { device, commit, token, add });
+    }
+
+    fn device(&mut self) -> usize {
+        self.draw.usize(..self.plan.devices)
+    }
+
+    fn cut(&mut self) {
+        let half_open = self.world.half_open();
+        if !half_open.is_empty() && self.draw.bool() {
+            let conn = half_open[self.draw.usize(..half_open.len())];
+            self.world.forget(conn);
+            return;
+        }
+        let connected = self.world.connected();
+        if !connected.is_empty() {
+            self.world.cut(connected[self.draw.usize(..connected.len())]);
+        }
+    }
+
+    fn crash(&mut self) {
+        if self.draw.u32(..4) == 0 {
+            self.world.crash_server();
+            return;
+        }
+        let device = self.device();
+        let (last, durable) = self.world.commits(device);
+        let back_to = CommitNumber(self.draw.u64(durable.0..=last.0));
+        self.world.crash_device(device, back_to);
+        self.written.retain(|write| write.device != device || write.commit <= back_to);
+        for write in self.written.iter_mut().filter(|write| write.device == device) {
+            write.commit = CommitNumber(0);
+        }
+    }
+
+    /// One thing that goes its way.
+    fn advance(&mut self) {
+        let device = self.device();
+        if device == self.lazy && self.draw.u32(..8) != 0 {
+            return;
+        }
+        match self.draw.u32(..9) {
+            0 => {
+                let dialling = self.world.dialling();
+                if let Some(device) = pick(&mut self.draw, &dialling) {
+                    self.world.connect(device);
+                }
+            }
+            1 => {
+                let (last, durable) = self.world.commits(device);
+                let up_to = CommitNumber(self.draw.u64(durable.0..=last.0));
+                self.world.sync_disk(device, up_to);
+            }
+            2 | 3 => {
+                let conns = self.world.upward();
+                if let Some(conn) = pick(&mut self.draw, &conns) {
+                    self.world.deliver_up(conn);
+                }
+            }
+            4 if self.world.transactions() > 0 => {
+                let count = self.draw.usize(1..=self.world.transactions());
+                self.world.commit(count);
+            }
+            5 if self.world.reads() > 0 => {
+                let index = self.draw.usize(..self.world.reads());
+                self.world.read(index);
+            }
+            6 if self.world.answers() > 0 => {
+                let index = self.draw.usize(..self.world.answers());
+                self.world.answer(index);
+            }
+            7 => {
+                let conns = self.world.pumpable();
+                if let Some(conn) = pick(&mut self.draw, &conns) {
+                    let room = self.draw.usize(1..600);
+                    self.world.pump(conn, room);
+                }
+            }
+            _ => {
+                let conns = self.world.downward();
+                if let Some(conn) = pick(&mut self.draw, &conns) {
+                    self.world.deliver_down(conn);
+                }
+            }
+        }
+    }
+
+    /// Every write took effect once, where nothing may have decided against it.
+    fn audit(&self) -> Result<(), String> {
+        let records = self.world.server_records();
+        if self.plan.strategy == Strategy::Sum {
+            let field = |name: &str| {
+                let values = records.values().filter_map(|record| record.get(name));
+                values.filter_map(|text| text.parse::<i64>().ok()).sum::<i64>()
+            };
+            let found = field("sum");
+            let written: i64 = self.written.iter().map(|write| write.add).sum();
+            if found != written {
+                return Err(format!("the sums are {found:b}, written were {written:b}"));
+            }
+        } else if !self.plan.deletes {
+            for (field, value) in self.written.iter().filter_map(|write| write.token.as_ref()) {
+                let found = records.values().filter(|record| record.get(field) == Some(value));
+                if found.count() != 1 {
+                    return Err(format!("the write of {field} is lost"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn pick<T: Copy>(draw: &mut fastrand::Rng, from: &[T]) -> Option<T> {
+    (!from.is_empty()).then(|| from[draw.usize(..from.len())])
+}
