@@ -56,12 +56,19 @@ impl Plan {
 /// Says which guarantee is broken.
 pub fn walk(plan: &Plan) -> Result<World, String> {
     let mut walk = Walk::new(plan);
-    for _ in 0..plan.moves {
-        walk.step();
-    }
-    walk.world.converge()?;
-    walk.audit()?;
+    walk.go()?;
     Ok(walk.world)
+}
+
+/// Walks through a plan again, and shows everything that happened.
+#[must_use]
+pub fn trace(plan: &Plan) -> Vec<String> {
+    let mut walk = Walk::new(plan);
+    walk.world.trace = Some(Vec::new());
+    let outcome = walk.go();
+    let mut lines = walk.world.trace.unwrap_or_default();
+    lines.push(format!("{outcome:?}"));
+    lines
 }
 
 /// A write that must take effect once, unless its device forgot it before it was durable.
@@ -111,6 +118,14 @@ impl Walk {
         let lazy = draw.usize(..plan.devices + 1);
         let (plan, written) = (plan.clone(), Vec::new());
         Self { draw, world, plan, cut, crash, written, writes: 0, lazy }
+    }
+
+    fn go(&mut self) -> Result<(), String> {
+        for _ in 0..self.plan.moves {
+            self.step();
+        }
+        self.world.converge()?;
+        self.audit()
     }
 
     fn step(&mut self) {

@@ -88,6 +88,8 @@ pub struct World {
     pub devices: Vec<Device>,
     /// Counts of what happened, by name.
     pub counts: BTreeMap<&'static str, u64>,
+    /// What happened, one line each, where it is wanted.
+    pub trace: Option<Vec<String>>,
     server: Server,
     links: BTreeMap<ConnId, Link>,
     next_conn: ConnId,
@@ -137,6 +139,7 @@ impl World {
             now,
             devices: Vec::new(),
             counts: BTreeMap::new(),
+            trace: None,
             server,
             links: BTreeMap::new(),
             next_conn: ConnId(0),
@@ -176,6 +179,12 @@ impl World {
         *self.counts.entry(what).or_default() += 1;
     }
 
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(line());
+        }
+    }
+
     // --- what apps do ---
 
     /// The app of a device saves a whole record.
@@ -184,6 +193,7 @@ impl World {
     /// As the replica says.
     pub fn save(&mut self, device: usize, id: &str, json: &str) -> Result<(), Misuse> {
         self.count("save");
+        self.note(|| format!("device {device} saves {id} {json}"));
         let (now, document) = (self.now, document(json));
         self.with(device, |replica, effects| {
             replica.save(now, &todos(), &record(id), &document, effects).map(drop)
@@ -196,6 +206,7 @@ impl World {
     /// As the replica says.
     pub fn update(&mut self, device: usize, id: &str, json: &str) -> Result<(), Misuse> {
         self.count("update");
+        self.note(|| format!("device {device} updates {id} {json}"));
         let (now, delta) = (self.now, Delta::new(document(json), vec![]));
         self.with(device, |replica, effects| {
             replica.update(now, &todos(), &record(id), &delta, effects).map(drop)
@@ -208,6 +219,7 @@ impl World {
     /// As the replica says.
     pub fn delete(&mut self, device: usize, id: &str) -> Result<(), Misuse> {
         self.count("delete");
+        self.note(|| format!("device {device} deletes {id}"));
         let now = self.now;
         self.with(device, |replica, effects| {
             replica.delete(now, &todos(), &record(id), effects).map(drop)
@@ -295,6 +307,7 @@ impl World {
         self.count("connect");
         self.next_conn = self.next_conn.next();
         let conn = self.next_conn;
+        self.note(|| format!("device {device} has connection {conn}"));
         let user = &self.devices[device].config.user;
         let identity =
             if user.is_empty() { Identity::Open } else { Identity::Known(user_id(user)) };
@@ -323,6 +336,7 @@ impl World {
             return;
         };
         self.count("frames up");
+        self.note(|| format!("{conn} > {}", String::from_utf8_lossy(&frame)));
         self.tell(conn, ServerInput::Frame(&frame));
     }
 
@@ -339,6 +353,7 @@ impl World {
         let Some(frame) = link.down.pop_front() else { return };
         let (device, local, now) = (link.device, link.local, self.now);
         self.count("frames down");
+        self.note(|| format!("{conn} < {}", String::from_utf8_lossy(&frame)));
         let input = Input::Frame { conn: local, frame: &frame };
         self.with(device, |replica, effects| replica.handle(now, input, effects));
     }
@@ -362,6 +377,7 @@ impl World {
         let Some(link) = self.links.get_mut(&conn) else { return };
         let (device, local, now) = (link.device, link.local, self.now);
         self.count("cut");
+        self.note(|| format!("connection {conn} is cut"));
         self.hang_up(device, local);
         let why = Disconnect::Lost("cut".into());
         let input = Input::Disconnected { conn: local, why };
@@ -508,6 +524,7 @@ impl World {
     /// A device's process dies, and starts again with its disk at a commit that it could be at.
     pub fn crash_device(&mut self, device: usize, back_to: CommitNumber) {
         self.count("device crash");
+        self.note(|| format!("device {device} crashes back to commit {back_to}"));
         let store = self.devices[device].replica.store().clone().crash_to(back_to);
         self.restart_device(device, store);
     }
@@ -538,6 +555,7 @@ impl World {
     /// The server's process dies and starts again: what was committed is there.
     pub fn crash_server(&mut self) {
         self.count("server crash");
+        self.note(|| "the server crashes".into());
         let rows = self.server.rows.clone();
         self.restart_server(rows);
     }
@@ -749,7 +767,9 @@ impl World {
             ReadAnswer::Whole(Some(records)) => {
                 records.into_iter().map(|record| (record.id, record.document)).collect()
             }
-            answer => panic!("{answer:?}"),
+            ReadAnswer::Whole(None) | ReadAnswer::Page(_) | ReadAnswer::Found(_) => {
+                unreachable!("the whole collection was asked for")
+            }
         }
     }
 

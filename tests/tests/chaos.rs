@@ -1,6 +1,6 @@
 //! Random walks, as many as `SYNCLAYER_SEEDS` says.
 
-use synclayer_sim::chaos::{Plan, walk};
+use synclayer_sim::chaos::{Plan, trace, walk};
 
 #[test]
 fn every_walk_converges() {
@@ -10,7 +10,7 @@ fn every_walk_converges() {
     for seed in first..first + seeds.unwrap_or(300) {
         let plan = Plan::of(seed);
         if let Err(broken) = walk(&plan) {
-            panic!("{plan:?}: {broken}");
+            panic!("{}\n{plan:?}: {broken}", trace(&plan).join("\n"));
         }
     }
 }
