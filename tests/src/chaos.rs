@@ -1,6 +1,7 @@
 //! Random walks through a [`World`](crate::world::World): what devices do and what goes wrong is
 //! drawn from a seed, then everything heals and must converge.
 
+use synclayer_core::client::event::EventKind;
 use synclayer_core::client::interface::ClientConfig;
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
@@ -260,8 +261,22 @@ impl Walk {
         }
     }
 
-    /// Every write took effect once, where nothing may have decided against it.
+    /// Every write took effect once, where nothing may have decided against it; and nothing was
+    /// mended that should not have been broken.
     fn audit(&self) -> Result<(), String> {
+        for (i, device) in self.world.devices.iter().enumerate() {
+            let broken = device.events.iter().find(|event| match &event.kind {
+                EventKind::ChecksumMismatch
+                | EventKind::ServerLostChanges
+                | EventKind::ReplicaCopied { .. }
+                | EventKind::OperationFailed { .. } => true,
+                EventKind::Error { message } => message != "cut",
+                _ => false,
+            });
+            if let Some(event) = broken {
+                return Err(format!("device {i}: {event:?}"));
+            }
+        }
         let records = self.world.server_records();
         if self.plan.strategy == Strategy::Sum {
             let field = |name: &str| {

@@ -41,10 +41,7 @@ impl Client {
             Mode::Delta => stream.trusted = true,
             // whether an interrupted snapshot goes on or begins anew shows on its first page
             Mode::Snapshot if matches!(stream.row.resume, Some(Resume::Snapshot { .. })) => {}
-            Mode::Snapshot => {
-                stream.begin_generation();
-                stream.trusted = true;
-            }
+            Mode::Snapshot => stream.begin_snapshot(),
         }
         edit.put_stream(collection, &stream.row);
         edit.event(Event::remote(EventKind::SyncStarted).on(collection));

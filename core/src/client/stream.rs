@@ -75,12 +75,23 @@ impl Stream {
         }
     }
 
+    /// A snapshot begins. What was learnt of the server's present history stays: acks of this
+    /// connection may be newer than the first page.
+    pub(super) fn begin_snapshot(&mut self) {
+        if !self.trusted {
+            self.begin_generation();
+        }
+        self.row.cursor = None;
+        self.row.resume = None;
+        self.trusted = true;
+    }
+
     /// A page of a snapshot goes on where the last one ended, or begins a new run.
     pub(super) fn continue_snapshot(&mut self, range: &PageRange) -> Result<(), &'static str> {
         match (&self.row.resume, &range.after) {
             (None | Some(Resume::Delta { .. }), None) => Ok(()),
             (Some(Resume::Snapshot { .. }), None) => {
-                self.begin_generation();
+                self.begin_snapshot();
                 Ok(())
             }
             (Some(Resume::Snapshot { snapshot_seq, after: covered, .. }), Some(after))

@@ -122,6 +122,14 @@ impl FieldWise {
         Self { rule, only: None, fallback: ConflictStrategy::default() }
     }
 
+    /// Whether the rule has a say. Two equal changes of a number are still two changes.
+    fn decides(&self, field: &FieldStates<'_>) -> bool {
+        let twice = matches!(self.rule, Rule::SumNumbers)
+            && field.changed_locally()
+            && field.changed_remotely();
+        twice || field.is_contested()
+    }
+
     fn covers(&self, field: &str) -> bool {
         let covers = |fields: &Vec<Box<str>>| {
             fields.binary_search_by(|listed| (**listed).cmp(field)).is_ok()
@@ -175,7 +183,7 @@ impl Resolver for FieldWise {
             return Some(decided);
         }
         let (mut set, mut unset) = (Vec::new(), Vec::new());
-        for field in conflict.fields().filter(|f| f.is_contested() && self.covers(f.name)) {
+        for field in conflict.fields().filter(|f| self.decides(f) && self.covers(f.name)) {
             match self.combine(conflict, &field) {
                 Some(Some(text)) => set.push((field.name, text)),
                 Some(None) => unset.push(field.name.into()),
