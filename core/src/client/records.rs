@@ -22,6 +22,8 @@ pub(super) enum Taken<'a> {
     InPlace { seq: Seq, version: Option<u64> },
     /// Out of place, with every field that changed above the write's base.
     Echoed(&'a ServerChange),
+    /// It changed nothing, and the live stream may by now have shown what came after it.
+    WithoutEffect,
     /// Without any word on the record's state.
     Bare,
 }
@@ -156,6 +158,7 @@ impl Client {
                     self.take_state(collection, id, &mut row, news, seq);
                 }
             }
+            Taken::WithoutEffect => {}
             Taken::Bare => {
                 let server = change.apply(row.server.as_ref());
                 keep_seq(&mut stream.row, id, &mut row, server);

@@ -65,13 +65,14 @@ impl Client {
             return Ok(());
         }
         let entry = edit.entry(sent.position)?;
-        let phase = self.stream(&entry.collection).phase;
+        let live = self.stream(&entry.collection).phase == Phase::Live;
         let taken = match (&ack.echo, ack.seq) {
             (Some(news), _) => Taken::Echoed(news),
-            (None, Some(seq)) if phase == Phase::Live => {
+            (None, Some(seq)) if live => {
                 self.move_cursor(&entry.collection, seq);
                 Taken::InPlace { seq, version: ack.version }
             }
+            (None, None) if live => Taken::WithoutEffect,
             (None, Some(_) | None) => Taken::Bare,
         };
         let hollow = Place::Hollow { number: ack.mutation, digest: sent.digest };
