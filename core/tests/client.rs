@@ -1,4 +1,5 @@
 //! The client's exchanges as transcripts: what it says to what it is told.
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};

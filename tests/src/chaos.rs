@@ -265,13 +265,15 @@ impl Walk {
     /// mended that should not have been broken.
     fn audit(&self) -> Result<(), String> {
         for (i, device) in self.world.devices.iter().enumerate() {
-            let broken = device.events.iter().find(|event| match &event.kind {
-                EventKind::ChecksumMismatch
-                | EventKind::ServerLostChanges
-                | EventKind::ReplicaCopied { .. }
-                | EventKind::OperationFailed { .. } => true,
-                EventKind::Error { message } => message != "cut",
-                _ => false,
+            let broken = device.events.iter().find(|event| {
+                let mended = matches!(
+                    event.kind,
+                    EventKind::ChecksumMismatch
+                        | EventKind::ServerLostChanges
+                        | EventKind::ReplicaCopied { .. }
+                        | EventKind::OperationFailed { .. }
+                );
+                mended || matches!(event.kind, EventKind::Error { .. })
             });
             if let Some(event) = broken {
                 return Err(format!("device {i}: {event:?}"));

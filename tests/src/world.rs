@@ -259,7 +259,10 @@ impl World {
                     }
                 }
                 Effect::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
-                Effect::Event(event) => self.devices[device].events.push(event),
+                Effect::Event(event) => {
+                    self.note(|| format!("device {device} tells {:?}", event.kind));
+                    self.devices[device].events.push(event);
+                }
                 Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => {}
             }
         }
