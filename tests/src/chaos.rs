@@ -112,7 +112,7 @@ impl Walk {
         };
         let mut session = SessionConfig::default();
         session.page.records = draw.usize(1..4);
-        let ring = RingLimits { collection_bytes: draw.usize(200..4000), total_bytes: 1 << 20 };
+        let ring = RingLimits { collection_bytes: draw.usize(200..4000), ..RingLimits::default() };
         let clients = vec![client; plan.devices];
         let world = World::new(WorldConfig { seed: plan.seed, clients, session, ring });
         let (cut, crash) = (draw.u32(0..40), draw.u32(0..20));
