@@ -1,5 +1,6 @@
 //! Subscriptions: catching up from the store, then live from the ring.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Action, Link, ReadReport, ReadTicket, Session, Turn};
@@ -25,7 +26,7 @@ pub(super) struct Subscription {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Stream {
     /// The next page begins here.
-    CatchingUp(Place),
+    CatchingUp(Box<Place>),
     /// Every change up to here was sent.
     Live(Seq),
 }
@@ -95,8 +96,10 @@ impl Session {
             turn.out.push(Action::Follow(collection.clone()));
         }
         self.drop_read(&collection);
-        let subscription =
-            Subscription { partial: access == Access::Some, stream: Stream::CatchingUp(place) };
+        let subscription = Subscription {
+            partial: access == Access::Some,
+            stream: Stream::CatchingUp(Box::new(place)),
+        };
         self.subscriptions.insert(collection, subscription);
         self.release(turn);
     }
@@ -302,7 +305,7 @@ impl Session {
     fn fall_behind(&mut self, collection: &Collection, at: Seq, turn: &mut Turn<'_, '_>) {
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         self.counters.fell_behind += 1;
-        subscription.stream = Stream::CatchingUp(Place::Delta { floor: at, after: at });
+        subscription.stream = Stream::CatchingUp(Box::new(Place::Delta { floor: at, after: at }));
         let partial = subscription.partial;
         self.release(turn);
         if self.level() == Level::Resumable {
@@ -431,7 +434,7 @@ impl Session {
         }
         self.show_content(&collection, page.content, turn);
         let stream = match page.next {
-            Next::More(place) => Stream::CatchingUp(place),
+            Next::More(place) => Stream::CatchingUp(Box::new(place)),
             Next::Done { cursor, count, checksum } => {
                 let at = cursor.seq;
                 if level == Level::Resumable {

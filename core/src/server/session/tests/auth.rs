@@ -235,5 +235,5 @@ fn a_session_is_deterministic_and_small() {
         world.session(1).digest()
     };
     assert_eq!(run(), run());
-    assert!(size_of::<Session>() < 1024, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() < 800, "{}", size_of::<Session>());
 }

@@ -489,3 +489,80 @@ fn strict_clients_find_nothing_wrong() {
         assert!(outcome.is_ok(), "seed {seed}");
     }
 }
+
+/// Frames that a peer may send at any moment, in and out of place.
+const FRAMES: &[&str] = &[
+    "",
+    "{",
+    r#"{"type":"ping"}"#,
+    r#"{"type":"auth","data":{"token":"t"}}"#,
+    r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#,
+    r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":9}}"#,
+    r#"{"type":"subscribe","collection":"todos"}"#,
+    r#"{"type":"subscribe","collection":"todos","metadata":{"cursor":{"epoch":"e1","seq":1}}}"#,
+    r#"{"type":"subscribe","collection":"todos","metadata":{"cursor":{"epoch":"e1","seq":9007199254740991}}}"#,
+    r#"{"type":"subscribe","collection":"other","metadata":{"filter":{}}}"#,
+    r#"{"type":"unsubscribe","collection":"todos"}"#,
+    r#"{"type":"sync","collection":"todos"}"#,
+    r#"{"type":"insert","collection":"todos","recordId":"r","data":{"a":1}}"#,
+    r#"{"type":"insert","collection":"todos","recordId":"r","data":{"a":2},"metadata":{"mutation":1,"base":0}}"#,
+    r#"{"type":"update","collection":"todos","recordId":"r","data":{"b":1},"metadata":{"mutation":1}}"#,
+    r#"{"type":"update","collection":"todos","recordId":"r","data":{"a":3},"metadata":{"mutation":2,"base":1}}"#,
+    r#"{"type":"delete","collection":"todos","recordId":"r","metadata":{"mutation":2,"base":2}}"#,
+    r#"{"type":"insert","collection":"todos","recordId":"s","data":7,"metadata":{"mutation":3}}"#,
+    r#"{"type":"delete","collection":"todos","recordId":"s","metadata":{"mutation":9007199254740991,"base":9007199254740991}}"#,
+    r#"{"type":"batch","messages":[{"type":"ping"},{"type":"batch","messages":[]},7]}"#,
+];
+
+proptest::proptest! {
+    /// Whatever comes in whatever order, the session keeps its invariants (checked after every
+    /// input) and two runs of it are equal.
+    #[test]
+    fn nothing_breaks_a_session(steps in proptest::collection::vec((0..30usize, 0..3u8), 1..40), identity in 0..2u8) {
+        let run = || {
+            let mut world = World::new();
+            world.config.bad_frames = 5;
+            world.config.rate = Some(Rate { per_second: 100, burst: 20 });
+            let user = UserId::new("u").unwrap();
+            world.connect(1, if identity == 0 { Identity::Open } else { Identity::Unknown });
+            let mut digests = Vec::new();
+            for (step, variant) in &steps {
+                if world.closed(1).is_some() {
+                    break;
+                }
+                match (step, variant) {
+                    (0..20, _) => world.say(1, FRAMES[*step]),
+                    (20, _) => world.elsewhere("r", insert("{\"x\":1}")),
+                    (21, _) => world.lose_rings(),
+                    (22, _) => world.commit_and_answer(),
+                    (23, 0) => {
+                        if let Some(ticket) = world.conns.get_mut(&1).unwrap().transactions.pop() {
+                            world.input(1, ticket.answer(Err(TransactError::Failed(store_error()))));
+                        }
+                    }
+                    (23, _) => world.input(1, Input::AuthExpired),
+                    (24, 0) => {
+                        if let Some(ticket) = world.conns.get_mut(&1).unwrap().reads.pop() {
+                            world.input(1, ticket.answer(Err(store_error())));
+                        }
+                    }
+                    (24, _) => world.read_and_answer(),
+                    (25, _) => {
+                        if let Some(ticket) = world.conns.get_mut(&1).unwrap().tokens.pop() {
+                            world.input(1, ticket.answer((*variant > 0).then(|| user.clone())));
+                        }
+                    }
+                    (26, _) => world.input(1, Input::Pump { room: 100 * usize::from(*variant) }),
+                    (27, _) => {
+                        world.later(9000);
+                        world.input(1, Input::Timeout);
+                    }
+                    (_, _) => world.settle(),
+                }
+                digests.push(world.session(1).digest());
+            }
+            (world.took_raw(1), digests)
+        };
+        proptest::prop_assert_eq!(run(), run());
+    }
+}

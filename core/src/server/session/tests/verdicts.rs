@@ -456,14 +456,19 @@ fn a_ping_is_a_barrier() {
     assert_eq!(world.took(1), ["ack 1 @2", "pong"]);
     world.settle();
     assert_eq!(world.took(1), ["insert y {} @3"]);
-    // nothing to wait for
+    // nothing to wait for, then a change
     world.say(1, r#"{"type":"ping"}"#);
     assert_eq!(world.took(1), ["pong"]);
+    world.elsewhere("z", insert("{}"));
+    world.say(1, r#"{"type":"ping"}"#);
+    assert_eq!(world.took(1), Vec::<String>::new());
+    world.pump(1);
+    assert_eq!(world.took(1), ["insert z {} @4", "pong"]);
     // while a collection catches up, its end
-    world.subscribe(1, Some(("e1", 3)));
+    world.subscribe(1, Some(("e1", 4)));
     world.say(1, r#"{"type":"ping"}"#);
     world.settle();
-    assert_eq!(world.took(1), ["subscribed delta count 3 head 3", "synced e1 3 count 3", "pong"]);
+    assert_eq!(world.took(1), ["subscribed delta count 4 head 4", "synced e1 4 count 4", "pong"]);
 }
 
 #[test]
@@ -477,6 +482,30 @@ fn a_barrier_waits_for_an_error_too() {
     assert_eq!(world.took(1), Vec::<String>::new());
     world.pump(1);
     assert_eq!(world.took(1), ["insert r {} @1", "error CONFLICT 1 insert r {} @1", "pong"]);
+}
+
+#[test]
+fn a_barrier_waits_for_verdicts_that_the_ring_knows_nothing_of() {
+    let mut world = World::new();
+    live(&mut world, 1);
+    // another server made the change, and no word of it has come
+    world.store.plain_to("r", insert("{}"));
+    world.write(1, 1, "insert r", "{\"a\":1}", 0);
+    world.say(1, r#"{"type":"ping"}"#);
+    world.settle();
+    assert_eq!(world.took(1), Vec::<String>::new());
+    world.rings.note_head(&todos(), crate::words::name::Seq(1));
+    world.settle();
+    assert_eq!(
+        world.took(1),
+        [
+            "error CONFLICT 1 insert r {} @1",
+            "subscribed delta count ? head 1",
+            "insert r {} @1",
+            "synced e1 1 count 1",
+            "pong",
+        ]
+    );
 }
 
 #[test]
