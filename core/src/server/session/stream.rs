@@ -323,7 +323,7 @@ impl Session {
     fn catching_up(&self) -> impl Iterator<Item = (&Collection, &Subscription, &Place)> {
         self.subscriptions.iter().filter_map(|(collection, subscription)| {
             match &subscription.stream {
-                Stream::CatchingUp(place) => Some((collection, subscription, place)),
+                Stream::CatchingUp(place) => Some((collection, subscription, &**place)),
                 Stream::Live(_) => None,
             }
         })

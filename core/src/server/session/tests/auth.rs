@@ -237,3 +237,16 @@ fn a_session_is_deterministic_and_small() {
     assert_eq!(run(), run());
     assert!(size_of::<Session>() < 800, "{}", size_of::<Session>());
 }
+
+#[test]
+fn of_two_tokens_the_later_counts() {
+    let mut world = World::new();
+    world.connect(1, Identity::Unknown);
+    world.say(1, AUTH);
+    world.say(1, AUTH);
+    world.token_is_of(1, Some("ann"));
+    assert_eq!(world.took(1), Vec::<String>::new());
+    world.token_is_of(1, Some("eve"));
+    assert_eq!(world.took(1), ["authenticated Some(\"eve\")"]);
+    assert_eq!(world.session(1).status().counters.late_answers, 1);
+}
