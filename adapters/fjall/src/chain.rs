@@ -53,7 +53,7 @@ impl Link {
 pub(crate) struct Chain {
     pub(crate) last: Link,
     /// The number of the oldest row that is kept.
-    first: u64,
+    pub(crate) first: u64,
     marks: VecDeque<Mark>,
     /// Rows below this one may go.
     cut_to: u64,

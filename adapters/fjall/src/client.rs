@@ -187,6 +187,18 @@ impl ClientStore for FjallClientStore {
     }
 }
 
+/// A store that ends well says what the disk has: from then on that is no longer the operating
+/// system's to lose.
+impl Drop for FjallClientStore {
+    fn drop(&mut self) {
+        if let Mode::Buffered(promises) = &mut self.mode
+            && self.failed.is_none()
+        {
+            promises.end(&self.disk, self.chain.last);
+        }
+    }
+}
+
 impl fmt::Debug for FjallClientStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FjallClientStore")
@@ -294,5 +306,27 @@ impl Shared {
         let work = self.changed.wait_while(self.work(), idle);
         let work = work.unwrap_or_else(PoisonError::into_inner);
         (!work.ended).then_some(work.committed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watermark::Watermark;
+
+    #[test]
+    fn a_store_that_ends_well_outlives_the_system() {
+        let dir = tempfile::tempdir().unwrap();
+        let required = || {
+            let (_, promise) = Watermark::open(&dir.path().join("watermark")).unwrap();
+            promise.unwrap().required(0)
+        };
+        let mut store = FjallClientStore::open(dir.path(), ClientOptions::default()).unwrap();
+        let mut batch = Batch::new();
+        batch.put(&b"key"[..], &b"value"[..]);
+        store.commit(CommitNumber(7), batch).unwrap();
+        assert_eq!(required(), 0);
+        drop(store);
+        assert_eq!(required(), 1);
     }
 }

@@ -219,6 +219,17 @@ impl FjallServerStore {
     }
 }
 
+/// A store that ends well says what the disk has: from then on that is no longer the operating
+/// system's to lose.
+impl Drop for FjallServerStore {
+    fn drop(&mut self) {
+        let last = lock(&self.writer).last;
+        if self.durability == Durability::Buffered && self.check().is_ok() {
+            lock(&self.promises).end(&self.disk, last);
+        }
+    }
+}
+
 impl ServerStore for FjallServerStore {
     fn transact(
         &self,

@@ -35,8 +35,8 @@ impl Promise {
         if survived { self.handed.number.max(self.synced) } else { self.synced }
     }
 
-    fn encode(&self) -> [u8; SLOT_BYTES] {
-        let fields = [self.handed.number, self.handed.hash, self.synced, self.boot, 1];
+    fn encode(&self, serial: u64) -> [u8; SLOT_BYTES] {
+        let fields = [serial, self.handed.number, self.handed.hash, self.synced, self.boot];
         let mut slot = [0; SLOT_BYTES];
         for (bytes, field) in slot.chunks_exact_mut(8).zip(fields) {
             bytes.copy_from_slice(&field.to_le_bytes());
@@ -46,14 +46,15 @@ impl Promise {
         slot
     }
 
-    fn decode(slot: &[u8]) -> Option<Self> {
+    /// Which write of the file it was, and what it promised.
+    fn decode(slot: &[u8]) -> Option<(u64, Self)> {
         let mut fields = [0; FIELDS + 1];
         for (field, bytes) in fields.iter_mut().zip(slot.chunks_exact(8)) {
             *field = u64::from_le_bytes(bytes.try_into().ok()?);
         }
-        let [number, hash, synced, boot, version, sum] = fields;
-        let good = slot.len() == SLOT_BYTES && sum == xxh3_64(&slot[..FIELDS * 8]) && version == 1;
-        good.then_some(Self { handed: Link { number, hash }, synced, boot })
+        let [serial, number, hash, synced, boot, sum] = fields;
+        let whole = slot.len() == SLOT_BYTES && sum == xxh3_64(&slot[..FIELDS * 8]);
+        whole.then_some((serial, Self { handed: Link { number, hash }, synced, boot }))
     }
 }
 
@@ -61,7 +62,7 @@ impl Promise {
 #[derive(Debug)]
 pub(crate) struct Watermark {
     file: File,
-    turn: usize,
+    serial: u64,
 }
 
 impl Watermark {
@@ -71,22 +72,18 @@ impl Watermark {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let slots = SLOTS.map(|at| {
-            let at = at as usize;
-            bytes.get(at..at + SLOT_BYTES).and_then(Promise::decode)
-        });
-        let newest =
-            |promise: &Promise| (promise.handed.number.max(promise.synced), promise.synced);
-        let best = (0..SLOTS.len()).max_by_key(|&i| slots[i].as_ref().map(newest)).unwrap_or(0);
-        Ok((Self { file, turn: 1 - best }, slots[best]))
+        let slot = |at: u64| Promise::decode(bytes.get(at as usize..at as usize + SLOT_BYTES)?);
+        let newest = SLOTS.into_iter().filter_map(slot).max_by_key(|(serial, _)| *serial);
+        let serial = newest.map_or(0, |(serial, _)| serial);
+        Ok((Self { file, serial }, newest.map(|(_, promise)| promise)))
     }
 
     /// Writes a promise over the older one.
     pub(crate) fn write(&mut self, promise: &Promise) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(SLOTS[self.turn]))?;
-        self.file.write_all(&promise.encode())?;
-        self.turn = 1 - self.turn;
-        Ok(())
+        self.serial += 1;
+        let slot = SLOTS[(self.serial % SLOTS.len() as u64) as usize];
+        self.file.seek(SeekFrom::Start(slot))?;
+        self.file.write_all(&promise.encode(self.serial))
     }
 
     /// Makes the file and what it says last.
@@ -125,13 +122,15 @@ mod tests {
         }
         let (mut file, _) = Watermark::open(&path).unwrap();
         file.write(&promise(6)).unwrap();
+        // a later promise counts although it promises less
+        file.write(&promise(4)).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, &bytes).unwrap();
             let found = Watermark::open(&path).unwrap().1.unwrap();
-            assert!(found == promise(5) || found == promise(6), "bit {bit}: {found:?}");
+            assert!(found == promise(6) || found == promise(4), "bit {bit}: {found:?}");
         }
     }
 
