@@ -477,7 +477,7 @@ impl Run {
 
 #[test]
 fn strict_clients_find_nothing_wrong() {
-    let seeds: u64 = option_env!("SEEDS").and_then(|seeds| seeds.parse().ok()).unwrap_or(100);
+    let seeds: u64 = option_env!("SEEDS").and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
     for seed in 0..seeds {
         let outcome = std::panic::catch_unwind(|| {
             let mut run = Run::new(seed);
