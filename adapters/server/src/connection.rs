@@ -86,8 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Serves the connection until it ends.
-    pub(crate) async fn run(mut self) {
+    /// Serves the connection until it ends, and parts with the peer.
+    pub(crate) async fn run(&mut self) {
         loop {
             self.take_mail();
             self.pump();
@@ -270,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Leaves the others, and the peer: what waits is sent, and its agreement awaited for a while.
-    async fn part(mut self) {
+    async fn part(&mut self) {
         for collection in mem::take(&mut self.follows) {
             self.shared.feed.unfollow(&collection, self.conn);
         }

@@ -87,7 +87,7 @@ fn handshake_key(parts: &Parts) -> Result<HeaderValue, Reply> {
 }
 
 /// Serves one WebSocket from the handshake to its end. It keeps the connection's place meanwhile.
-async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, place: Place) {
+async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, _place: Place) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return tracing::debug!(%error, "a handshake broke off"),
@@ -95,6 +95,7 @@ async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, place: P
     let socket = Socket::new(TokioIo::new(upgraded), shared.session.limits.frame_bytes).await;
     let (conn, mailbox) = shared.enter();
     tracing::debug!(%conn, "a connection began");
-    Connection::new(shared, conn, mailbox, caller, socket).run().await;
-    drop(place);
+    // in place: what is moved between futures takes its room in each of them
+    let mut connection = Connection::new(shared, conn, mailbox, caller, socket);
+    connection.run().await;
 }

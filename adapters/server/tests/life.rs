@@ -226,3 +226,24 @@ async fn a_peer_that_vanishes_is_forgotten() {
     writer.send(insert(1)).await;
     writer.expect_quiet().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_does_not_read_is_not_read_either() {
+    let server = open().await;
+    let mut other = Peer::connect(&server, "", &[]).await;
+    let text = "x".repeat(1 << 20);
+    let body = json!({"recordId": "1", "data": {"text": &text[..1_000_000]}}).to_string();
+    assert_eq!(http(&server, "POST", "/sync/todos", &[], &body).await.status, 200);
+
+    let mut greedy = Peer::connect(&server, "", &[]).await;
+    let ask = json!({"type": "sync", "collection": "todos", "padding": &text[..10_000]});
+    let mut asked = 0;
+    while tokio::time::timeout(PATIENCE / 10, greedy.send(ask.to_string())).await.is_ok() {
+        asked += 1;
+        assert!(asked < 10_000, "the server takes any number of requests that it can't answer");
+    }
+    other.expect_quiet().await;
+    for _ in 0..20 {
+        greedy.expect("sync").await;
+    }
+}
