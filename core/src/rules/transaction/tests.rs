@@ -1,11 +1,12 @@
+mod random;
+mod sweep;
+
 use super::*;
 
 use alloc::string::ToString;
 use alloc::vec;
 use core::cell::RefCell;
 use core::time::Duration;
-
-use proptest::prelude::*;
 
 use crate::memory::MemoryRows;
 use crate::rules::policy::{Access, AllowAll};
@@ -647,105 +648,6 @@ fn who_may_not_write_learns_nothing() {
     assert_eq!(echo.change, update("{\"a\":1}"));
 }
 
-#[test]
-fn tombstones_older_than_the_retention_raise_the_horizon() {
-    let mut store = Store::new();
-    store.plain_to("gone", insert("{}"));
-    store.plain_to("kept", insert("{\"a\":1,\"b\":1}"));
-    store.plain_to("gone", Change::delete());
-    store.plain_to("kept", unset("{}", &["a"]));
-    store.now = Timestamp(2_000_000);
-    store.plain_to("late", insert("{}"));
-    store.plain_to("late", Change::delete());
-    assert_eq!(store.head().horizon, Seq(0));
-    assert_eq!(store.sweep(500_000), 2);
-    assert_eq!(store.head().horizon, Seq(4));
-    assert_eq!(store.record("gone"), None);
-    assert_eq!(store.record("kept").unwrap().removed.len(), 0);
-    assert!(store.record("late").is_some());
-    assert_eq!(store.sweep(500_000), 0);
-    store.now = Timestamp(3_000_000);
-    assert_eq!(store.sweep(500_000), 1);
-    assert_eq!(store.head().horizon, Seq(6));
-    assert_eq!(store.head().count, 1);
-}
-
-#[test]
-fn a_base_below_the_horizon_conflicts_where_the_record_changed_since() {
-    let mut store = Store::new();
-    store.plain_to("r", insert("{\"a\":1,\"b\":1}"));
-    store.plain_to("s", insert("{\"a\":1}"));
-    store.plain_to("r", unset("{}", &["b"]));
-    store.now = Timestamp(9_000_000);
-    store.sweep(1);
-    assert_eq!(store.head().horizon, Seq(3));
-    store.hello("w");
-    // the tombstone of `b` is gone, so nobody can tell what was changed after 2
-    let outcomes = store.run("w", vec![write(1, 2, "r", update("{\"b\":2}"))]);
-    assert_eq!(briefs(&outcomes), ["conflict 3 {\"a\":1}"]);
-    // this record has not changed since
-    let outcomes = store.run("w", vec![write(1, 2, "s", update("{\"a\":2}"))]);
-    assert_eq!(briefs(&outcomes), ["seq 4 v2"]);
-    // and one that is gone without a trace can be inserted
-    let outcomes = store.run("w", vec![write(2, 1, "t", insert("{}"))]);
-    assert_eq!(briefs(&outcomes), ["seq 5 v1"]);
-    let outcomes = store.run("w", vec![write(3, 3, "r", update("{\"b\":2}"))]);
-    assert_eq!(briefs(&outcomes), ["seq 6 v3"]);
-}
-
-#[test]
-fn silent_clients_and_past_epochs_expire() {
-    let mut store = Store::new();
-    store.hello("old");
-    store.plain(insert("{\"a\":1}"));
-    store.begin("e2");
-    store.now = Timestamp(2_000_000);
-    store.plain(insert("{\"a\":2}"));
-    store.begin("e3");
-    store.hello("new");
-    let current = |store: &Store| EpochRow::current(&store.rows).unwrap().unwrap().1.id;
-    let number =
-        |store: &Store, id: &str| EpochRow::number(&store.rows, &Epoch::new(id).unwrap()).unwrap();
-    assert_eq!(store.sweep(5_000_000), 0);
-    // e1 ended when e2 began, which is too long ago; e2 ended just now
-    assert_eq!(store.sweep(500_000), 2);
-    assert_eq!(current(&store).as_str(), "e3");
-    assert_eq!(number(&store, "e1"), None);
-    assert_eq!(number(&store, "e2"), Some(2));
-    assert_eq!(Client::load(&store.rows, &client("old")).unwrap(), None);
-    assert!(Client::load(&store.rows, &client("new")).unwrap().is_some());
-    assert_eq!(EpochRow::began_at(&store.rows, &todos(), 3).unwrap(), Seq(2));
-    store.now = Timestamp(9_000_000);
-    store.begin("e4");
-    store.now = Timestamp(19_000_000);
-    store.sweep(1000);
-    assert_eq!(EpochRow::began_at(&store.rows, &todos(), 4).unwrap(), Seq(2));
-    assert_eq!(number(&store, "e3"), None);
-    assert_eq!(number(&store, "e4"), Some(4));
-}
-
-#[test]
-fn a_beginning_is_written_only_where_the_head_moved() {
-    let mut store = Store::new();
-    store.plain(insert("{\"a\":1}"));
-    store.begin("e2");
-    store.begin("e3");
-    store.plain(insert("{\"a\":2}"));
-    store.begin("e4");
-    let began = |number| EpochRow::began_at(&store.rows, &todos(), number).unwrap().0;
-    assert_eq!([1, 2, 3, 4, 5].map(began), [0, 1, 1, 2, 2]);
-    let (from, to) = record::range_of(b'g');
-    let mut count = 0;
-    store
-        .rows
-        .scan(&from, &to, &mut |_, _| {
-            count += 1;
-            Ok(crate::words::store::Scan::Next)
-        })
-        .unwrap();
-    assert_eq!(count, 2);
-}
-
 /// Rows one of which can't be read.
 struct Broken<'a>(&'a MemoryRows, Vec<u8>, RefCell<u32>);
 
@@ -829,128 +731,4 @@ fn the_offline_check_finds_what_was_altered() {
     assert_eq!(altered(&|batch| batch.put(record::index_key(&todos(), Seq(7)), vec![b'x'])), 1);
     let head = Head { seq: Seq(0), ..store.head() };
     assert_eq!(altered(&|batch| batch.put(record::head_key(&todos()), head.to_row())), 1);
-}
-
-/// A writer that knows what it has seen, and a model of the record.
-#[derive(Clone, Debug)]
-enum Step {
-    Write { base: u64, change: Change, record: u8 },
-    Plain { change: Change, record: u8 },
-    Sweep,
-    Later,
-}
-
-fn changes() -> impl Strategy<Value = Change> {
-    let documents = proptest::collection::btree_map("[a-c]", "[0-3]", 0..4).prop_map(|fields| {
-        let fields: Vec<_> = fields.into_iter().collect();
-        Document::of_sorted(&fields)
-    });
-    let names = proptest::collection::vec("[a-c]", 0..2);
-    (documents, names, 0..6).prop_map(|(set, names, kind)| match kind {
-        0 => Change::insert(set),
-        1 => Change::delete(),
-        _ => Change::update(Delta::new(set, names.into_iter().map(Into::into).collect())),
-    })
-}
-
-fn steps() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (0..4u64, changes(), 0..2u8)
-            .prop_map(|(base, change, record)| Step::Write { base, change, record }),
-        3 => (changes(), 0..2u8).prop_map(|(change, record)| Step::Plain { change, record }),
-        1 => Just(Step::Sweep),
-        1 => Just(Step::Later),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
-    /// Seqs are dense, index and checksum agree with the records (checked by every commit), and no
-    /// write is applied that touches a field changed above its base.
-    #[test]
-    fn no_update_is_lost(steps in proptest::collection::vec(steps(), 1..25)) {
-        let mut store = Store::new();
-        store.hello("w");
-        // when each field was really changed last, by name; "" is the record as a whole
-        let mut changed: BTreeMap<(u8, String), u64> = BTreeMap::new();
-        let mut head = 0u64;
-        let mut number = 1;
-        for step in steps {
-            let (change, record, base, outcome) = match step {
-                Step::Write { base, change, record } => {
-                    let base = head.min(base + head.saturating_sub(3));
-                    let name = alloc::format!("r{record}");
-                    let outcome = store.run("w", vec![write(number, base, &name, change.clone())]).remove(0);
-                    (change, record, Some(base), outcome)
-                }
-                Step::Plain { change, record } => {
-                    let name = alloc::format!("r{record}");
-                    (change.clone(), record, None, store.plain_to(&name, change))
-                }
-                Step::Sweep => {
-                    store.hello("w");
-                    store.sweep(1000);
-                    // what is gone without a trace takes an insert from anyone
-                    changed.retain(|(r, _), _| store.record(&alloc::format!("r{r}")).is_some());
-                    continue;
-                }
-                Step::Later => {
-                    store.now = Timestamp(store.now.0 + 10_000);
-                    continue;
-                }
-            };
-            if outcome.mutation.is_some()
-                && matches!(outcome.verdict, Verdict::Applied { .. } | Verdict::Unchanged { .. })
-            {
-                number += 1;
-            }
-            prop_assert_eq!(store.last_mutation("w").0, number - 1);
-            let Verdict::Applied { seq, echo, .. } = &outcome.verdict else { continue };
-            prop_assert_eq!(seq.0, head + 1);
-            head = seq.0;
-            // what others are told of; removing what was not there is no change
-            let told = &store.published.last().unwrap().change.change;
-            let touched: Vec<String> = match told.kind {
-                WriteKind::Update => told.delta.fields().map(|(name, _)| name.into()).collect(),
-                WriteKind::Insert | WriteKind::Delete => {
-                    ["", "a", "b", "c"].map(String::from).to_vec()
-                }
-            };
-            if let Some(base) = base {
-                for field in &touched {
-                    let at = changed.get(&(record, field.clone())).copied().unwrap_or(0);
-                    prop_assert!(at <= base, "{field} changed at {at}, base {base}");
-                }
-                let whole = changed.get(&(record, String::new())).copied().unwrap_or(0);
-                if change.kind == WriteKind::Update && whole <= base {
-                    for (name, _) in echo.change.delta.fields() {
-                        let at = changed.get(&(record, name.into())).copied().unwrap_or(0);
-                        prop_assert!(at > base || change.touches(name));
-                    }
-                }
-            }
-            for field in touched {
-                changed.insert((record, field), head);
-            }
-        }
-        let seqs: Vec<u64> = store.published.iter().map(|published| published.seq.0).collect();
-        prop_assert_eq!(seqs, (1..=head).collect::<Vec<_>>());
-        prop_assert_eq!(store.head().seq.0, head);
-    }
-
-    #[test]
-    fn records_come_back_from_their_rows(changes in proptest::collection::vec(changes(), 1..6), bytes: Vec<u8>) {
-        let mut store = Store::new();
-        for change in changes {
-            store.plain(change);
-        }
-        if let Some(record) = store.record("r") {
-            prop_assert_eq!(Record::from_row(record.to_row().into()).unwrap(), record);
-        }
-        let _ = Record::from_row(bytes.clone().into());
-        let _ = Head::from_row(bytes.clone().into());
-        let _ = Client::from_row(bytes.clone().into());
-        let _ = EpochRow::from_row(bytes.into());
-    }
 }

@@ -1,0 +1,100 @@
+use super::*;
+
+#[test]
+fn tombstones_older_than_the_retention_raise_the_horizon() {
+    let mut store = Store::new();
+    store.plain_to("gone", insert("{}"));
+    store.plain_to("kept", insert("{\"a\":1,\"b\":1}"));
+    store.plain_to("gone", Change::delete());
+    store.plain_to("kept", unset("{}", &["a"]));
+    store.now = Timestamp(2_000_000);
+    store.plain_to("late", insert("{}"));
+    store.plain_to("late", Change::delete());
+    assert_eq!(store.head().horizon, Seq(0));
+    assert_eq!(store.sweep(500_000), 2);
+    assert_eq!(store.head().horizon, Seq(4));
+    assert_eq!(store.record("gone"), None);
+    assert_eq!(store.record("kept").unwrap().removed.len(), 0);
+    assert!(store.record("late").is_some());
+    assert_eq!(store.sweep(500_000), 0);
+    store.now = Timestamp(3_000_000);
+    assert_eq!(store.sweep(500_000), 1);
+    assert_eq!(store.head().horizon, Seq(6));
+    assert_eq!(store.head().count, 1);
+}
+
+#[test]
+fn a_base_below_the_horizon_conflicts_where_the_record_changed_since() {
+    let mut store = Store::new();
+    store.plain_to("r", insert("{\"a\":1,\"b\":1}"));
+    store.plain_to("s", insert("{\"a\":1}"));
+    store.plain_to("r", unset("{}", &["b"]));
+    store.now = Timestamp(9_000_000);
+    store.sweep(1);
+    assert_eq!(store.head().horizon, Seq(3));
+    store.hello("w");
+    // the tombstone of `b` is gone, so nobody can tell what was changed after 2
+    let outcomes = store.run("w", vec![write(1, 2, "r", update("{\"b\":2}"))]);
+    assert_eq!(briefs(&outcomes), ["conflict 3 {\"a\":1}"]);
+    // this record has not changed since
+    let outcomes = store.run("w", vec![write(1, 2, "s", update("{\"a\":2}"))]);
+    assert_eq!(briefs(&outcomes), ["seq 4 v2"]);
+    // and one that is gone without a trace can be inserted
+    let outcomes = store.run("w", vec![write(2, 1, "t", insert("{}"))]);
+    assert_eq!(briefs(&outcomes), ["seq 5 v1"]);
+    let outcomes = store.run("w", vec![write(3, 3, "r", update("{\"b\":2}"))]);
+    assert_eq!(briefs(&outcomes), ["seq 6 v3"]);
+}
+
+#[test]
+fn silent_clients_and_past_epochs_expire() {
+    let mut store = Store::new();
+    store.hello("old");
+    store.plain(insert("{\"a\":1}"));
+    store.begin("e2");
+    store.now = Timestamp(2_000_000);
+    store.plain(insert("{\"a\":2}"));
+    store.begin("e3");
+    store.hello("new");
+    let current = |store: &Store| EpochRow::current(&store.rows).unwrap().unwrap().1.id;
+    let number =
+        |store: &Store, id: &str| EpochRow::number(&store.rows, &Epoch::new(id).unwrap()).unwrap();
+    assert_eq!(store.sweep(5_000_000), 0);
+    // e1 ended when e2 began, which is too long ago; e2 ended just now
+    assert_eq!(store.sweep(500_000), 2);
+    assert_eq!(current(&store).as_str(), "e3");
+    assert_eq!(number(&store, "e1"), None);
+    assert_eq!(number(&store, "e2"), Some(2));
+    assert_eq!(Client::load(&store.rows, &client("old")).unwrap(), None);
+    assert!(Client::load(&store.rows, &client("new")).unwrap().is_some());
+    assert_eq!(EpochRow::began_at(&store.rows, &todos(), 3).unwrap(), Seq(2));
+    store.now = Timestamp(9_000_000);
+    store.begin("e4");
+    store.now = Timestamp(19_000_000);
+    store.sweep(1000);
+    assert_eq!(EpochRow::began_at(&store.rows, &todos(), 4).unwrap(), Seq(2));
+    assert_eq!(number(&store, "e3"), None);
+    assert_eq!(number(&store, "e4"), Some(4));
+}
+
+#[test]
+fn a_beginning_is_written_only_where_the_head_moved() {
+    let mut store = Store::new();
+    store.plain(insert("{\"a\":1}"));
+    store.begin("e2");
+    store.begin("e3");
+    store.plain(insert("{\"a\":2}"));
+    store.begin("e4");
+    let began = |number| EpochRow::began_at(&store.rows, &todos(), number).unwrap().0;
+    assert_eq!([1, 2, 3, 4, 5].map(began), [0, 1, 1, 2, 2]);
+    let (from, to) = record::range_of(b'g');
+    let mut count = 0;
+    store
+        .rows
+        .scan(&from, &to, &mut |_, _| {
+            count += 1;
+            Ok(crate::words::store::Scan::Next)
+        })
+        .unwrap();
+    assert_eq!(count, 2);
+}
