@@ -1,13 +1,17 @@
 //! Random walks through a [`World`](crate::world::World): what devices do and what goes wrong is
 //! drawn from a seed, then everything heals and must converge.
 
+use std::collections::BTreeMap;
+
 use synclayer_core::client::event::EventKind;
 use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::memory::{MemoryClientStore, MemoryRows};
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::SessionConfig;
-use synclayer_core::words::name::CommitNumber;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{CommitNumber, RecordId};
 
 use crate::world::{World, WorldConfig, todos};
 
@@ -22,6 +26,9 @@ pub struct Plan {
     pub moves: usize,
     /// Whether records are deleted.
     pub deletes: bool,
+    /// Whether older states come back: a backup of the server, an older directory of a device, or
+    /// a copy of one that runs beside it.
+    pub restores: bool,
     /// Who wins conflicts.
     pub strategy: Strategy,
 }
@@ -47,7 +54,9 @@ impl Plan {
         let all = [Strategy::Lww, Strategy::Server, Strategy::Client, Strategy::Sum];
         let strategy = all[draw.usize(..all.len())];
         let deletes = strategy != Strategy::Sum && draw.bool();
-        Self { seed, devices: draw.usize(2..=3), moves: draw.usize(60..500), deletes, strategy }
+        let restores = strategy != Strategy::Sum && !deletes && draw.bool();
+        let (devices, moves) = (draw.usize(2..=3), draw.usize(60..500));
+        Self { seed, devices, moves, deletes, restores, strategy }
     }
 }
 
@@ -75,6 +84,7 @@ pub fn trace(plan: &Plan) -> Vec<String> {
 /// A write that must take effect once, unless its device forgot it before it was durable.
 struct Written {
     device: usize,
+    number: u64,
     commit: CommitNumber,
     /// A field of its own and its value, or what is added to a sum.
     token: Option<(String, String)>,
@@ -93,6 +103,10 @@ struct Walk {
     writes: u64,
     /// The device that seldom gets a turn.
     lazy: usize,
+    /// An older state of the server.
+    backup: Option<MemoryRows>,
+    /// An older directory of a device, and how much had been written when it was made.
+    copy: Option<(usize, MemoryClientStore, u64)>,
 }
 
 impl Walk {
@@ -118,7 +132,8 @@ impl Walk {
         let (cut, crash) = (draw.u32(0..40), draw.u32(0..20));
         let lazy = draw.usize(..plan.devices + 1);
         let (plan, written) = (plan.clone(), Vec::new());
-        Self { draw, world, plan, cut, crash, written, writes: 0, lazy }
+        let (backup, copy) = (None, None);
+        Self { draw, world, plan, cut, crash, written, writes: 0, lazy, backup, copy }
     }
 
     fn go(&mut self) -> Result<(), String> {
@@ -131,7 +146,9 @@ impl Walk {
 
     fn step(&mut self) {
         let roll = self.draw.u32(..1000);
-        if roll < self.cut {
+        if self.plan.restores && self.draw.u32(..60) == 0 {
+            self.restore();
+        } else if roll < self.cut {
             self.cut();
         } else if roll < self.cut + self.crash {
             self.crash();
@@ -174,7 +191,7 @@ impl Walk {
         };
         written.expect("a sound write is taken");
         let commit = self.world.commits(device).0;
-        self.written.push(Written { device, commit, token, add });
+        self.written.push(Written { device, number: n, commit, token, add });
     }
 
     fn device(&mut self) -> usize {
@@ -204,6 +221,57 @@ impl Walk {
         let back_to = CommitNumber(self.draw.u64(durable.0..=last.0));
         self.world.crash_device(device, back_to);
         self.written.retain(|write| write.device != device || write.commit <= back_to);
+        for write in self.written.iter_mut().filter(|write| write.device == device) {
+            write.commit = CommitNumber(0);
+        }
+    }
+
+    /// Makes a copy of something, or lets one come back.
+    fn restore(&mut self) {
+        match self.draw.u32(..5) {
+            0 => self.backup = Some(self.world.backup()),
+            1 => {
+                let device = self.device();
+                let store = self.world.devices[device].replica.store().clone().reopen();
+                self.copy = Some((device, store, self.writes));
+            }
+            2 => self.restore_server(),
+            _ => self.restore_device(),
+        }
+    }
+
+    /// What the server had taken since the backup is lost; what it had not will still come.
+    fn restore_server(&mut self) {
+        let Some(backup) = self.backup.clone() else { return };
+        let before = self.world.server_records();
+        self.world.restart_server(backup);
+        let after = self.world.server_records();
+        let holds = |records: &BTreeMap<RecordId, Document>, write: &Written| {
+            let token = write.token.as_ref();
+            token.is_some_and(|(field, value)| {
+                records.values().any(|record| record.get(field) == Some(value))
+            })
+        };
+        self.written.retain(|write| holds(&after, write) || !holds(&before, write));
+    }
+
+    /// What the device had written since its copy is lost, unless the server has it. The copy
+    /// comes back in its place, or runs beside it.
+    fn restore_device(&mut self) {
+        let Some((device, store, writes)) = self.copy.clone() else { return };
+        if self.world.devices.len() == self.plan.devices && self.draw.bool() {
+            let config = self.world.devices[device].config.clone();
+            self.world.add_device(config, store);
+            return;
+        }
+        self.world.restart_device(device, store);
+        let records = self.world.server_records();
+        self.written.retain(|write| {
+            let taken = write.token.as_ref().is_some_and(|(field, value)| {
+                records.values().any(|record| record.get(field) == Some(value))
+            });
+            write.device != device || write.number <= writes || taken
+        });
         for write in self.written.iter_mut().filter(|write| write.device == device) {
             write.commit = CommitNumber(0);
         }
@@ -264,7 +332,8 @@ impl Walk {
     /// Every write took effect once, where nothing may have decided against it; and nothing was
     /// mended that should not have been broken.
     fn audit(&self) -> Result<(), String> {
-        for (i, device) in self.world.devices.iter().enumerate() {
+        let devices = self.world.devices.iter().enumerate().filter(|_| !self.plan.restores);
+        for (i, device) in devices {
             let broken = device.events.iter().find(|event| {
                 let mended = matches!(
                     event.kind,
@@ -290,7 +359,9 @@ impl Walk {
             if found != written {
                 return Err(format!("the sums are {found:b}, written were {written:b}"));
             }
-        } else if !self.plan.deletes {
+        } else if !self.plan.deletes
+            && (!self.plan.restores || self.plan.strategy == Strategy::Client)
+        {
             for (field, value) in self.written.iter().filter_map(|write| write.token.as_ref()) {
                 let found = records.values().filter(|record| record.get(field) == Some(value));
                 if found.count() != 1 {

@@ -339,6 +339,9 @@ impl World {
             return;
         };
         self.count("frames up");
+        if frame.windows(14).any(|part| part == b"\"snapshotSeq\":") {
+            self.count("resumed snapshot");
+        }
         self.note(|| format!("{conn} > {}", String::from_utf8_lossy(&frame)));
         self.tell(conn, ServerInput::Frame(&frame));
     }
@@ -485,8 +488,12 @@ impl World {
         let mut actions = Vec::new();
         let rings = &self.server.rings;
         let mut lent = Lent { rings, policy: &*self.policy, user_bucket: None };
+        let behind = session.status().counters.fell_behind;
         session.handle(self.now, input, &mut lent, &mut actions);
         session.check();
+        if session.status().counters.fell_behind > behind {
+            *self.counts.entry("fell behind").or_default() += 1;
+        }
         for action in actions {
             match action {
                 Action::Send(frame) if link.device_end => link.down.push_back(frame),
@@ -534,6 +541,8 @@ impl World {
 
     /// A device starts again from a store, perhaps an older copy of its own.
     pub fn restart_device(&mut self, device: usize, store: MemoryClientStore) {
+        self.count("device restart");
+        self.note(|| format!("device {device} starts again"));
         for conn in self.connected() {
             let link = &self.links[&conn];
             if link.device == device {
@@ -571,6 +580,8 @@ impl World {
 
     /// The server starts again from rows, perhaps those of a backup.
     pub fn restart_server(&mut self, rows: MemoryRows) {
+        self.count("server restart");
+        self.note(|| "the server starts again".into());
         self.server = Server {
             rows,
             rings: Rings::new(self.config.ring),

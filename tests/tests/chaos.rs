@@ -1,16 +1,67 @@
-//! Random walks, as many as `SYNCLAYER_SEEDS` says.
+//! Random walks, as many as `SYNCLAYER_SEEDS` says (300 by default), from `SYNCLAYER_FIRST_SEED`
+//! on.
+#![allow(clippy::wildcard_enum_match_arm)]
 
+use std::collections::BTreeMap;
+
+use synclayer_core::client::event::EventKind;
 use synclayer_sim::chaos::{Plan, trace, walk};
+use synclayer_sim::world::World;
+
+/// What a sweep must have come by, or it proves little.
+const POINTS: [&str; 10] = [
+    "cut",
+    "conflict",
+    "device crash",
+    "server crash",
+    "device restart",
+    "server restart",
+    "server lost changes",
+    "replica copied",
+    "fell behind",
+    "resumed snapshot",
+];
 
 #[test]
 fn every_walk_converges() {
-    let seeds = std::env::var("SYNCLAYER_SEEDS").ok().and_then(|text| text.parse().ok());
-    let first: u64 =
-        std::env::var("SYNCLAYER_FIRST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    for seed in first..first + seeds.unwrap_or(300) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("SYNCLAYER_FIRST_SEED").unwrap_or(0);
+    let seeds = number("SYNCLAYER_SEEDS").unwrap_or(300);
+    let mut counts = BTreeMap::new();
+    for seed in first..first + seeds {
         let plan = Plan::of(seed);
-        if let Err(broken) = walk(&plan) {
-            panic!("{}\n{plan:?}: {broken}", trace(&plan).join("\n"));
+        match walk(&plan) {
+            Ok(world) => count(&world, &mut counts),
+            Err(broken) => panic!("{}\n{plan:?}: {broken}", trace(&plan).join("\n")),
         }
+    }
+    println!("{seeds} walks: {counts:?}");
+    let missed: Vec<_> = POINTS.iter().filter(|point| !counts.contains_key(**point)).collect();
+    assert!(seeds < 300 || missed.is_empty(), "no walk came by {missed:?}");
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    for seed in 0..20 {
+        let plan = Plan::of(seed);
+        assert_eq!(trace(&plan), trace(&plan), "seed {seed}");
+    }
+}
+
+fn count(world: &World, counts: &mut BTreeMap<&'static str, u64>) {
+    for (what, times) in &world.counts {
+        *counts.entry(what).or_default() += times;
+    }
+    for event in world.devices.iter().flat_map(|device| &device.events) {
+        let point = match event.kind {
+            EventKind::ConflictDetected => "conflict",
+            EventKind::ServerLostChanges => "server lost changes",
+            EventKind::ReplicaCopied { .. } => "replica copied",
+            EventKind::ChecksumMismatch => "checksum mismatch",
+            EventKind::Error { .. } => "error",
+            EventKind::OperationSynced { .. } => "synced write",
+            _ => continue,
+        };
+        *counts.entry(point).or_default() += 1;
     }
 }
