@@ -6,12 +6,15 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use common::{PATIENCE, Peer, http, open};
 use serde_json::json;
 use synclayer_core::memory::MemoryServerStore;
+use synclayer_core::words::message::Token;
+use synclayer_core::words::name::UserId;
 use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
-use synclayer_server::{BindError, Server, ServerConfig};
+use synclayer_server::{AuthError, Authenticator, BindError, Identified, Server, ServerConfig};
 
 /// A store whose commits take as long as the test wants.
 #[derive(Default)]
@@ -246,4 +249,88 @@ async fn who_asks_and_does_not_read_is_not_read_either() {
     for _ in 0..20 {
         greedy.expect("sync").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_http_connections_do_not_hold_up_the_end() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = open().await;
+    let mut silent = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
+    let mut idle = tokio::net::TcpStream::connect(server.local_addr()).await.unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = [0; 15];
+    idle.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    tokio::time::timeout(PATIENCE, server.shutdown()).await.unwrap();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(silent.read_to_end(&mut rest).await.unwrap_or(0), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_tombstones_are_swept_away() {
+    let config = ServerConfig {
+        tombstone_retention: Duration::ZERO,
+        sweep_interval: Duration::from_millis(5),
+        ..ServerConfig::default()
+    };
+    let server = common::serve(config).await;
+    let body = r#"{"recordId":"1","data":{}}"#;
+    assert_eq!(http(&server, "POST", "/sync/todos", &[], body).await.status, 200);
+    assert_eq!(http(&server, "DELETE", "/sync/todos/1", &[], "").await.status, 204);
+    let mut peer = Peer::connect(&server, "", &[]).await;
+    peer.send(r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#).await;
+    let epoch = peer.expect("pong").await["metadata"]["epoch"].clone();
+    let cursor = json!({"epoch": epoch, "seq": 1});
+    let subscribe =
+        json!({"type": "subscribe", "collection": "todos", "metadata": {"cursor": cursor}});
+    loop {
+        peer.send(subscribe.to_string()).await;
+        let mode = peer.expect("subscribed").await["metadata"]["mode"].clone();
+        while peer.json().await["type"] != "synced" {}
+        // a delta would have to tell of the delete
+        if mode == "snapshot" {
+            break;
+        }
+    }
+}
+
+/// Lets everyone in under the name that they give, for a moment.
+struct Brief;
+
+impl Authenticator for Brief {
+    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
+        let valid_for = match token.reveal().split_once(' ') {
+            Some((_, "old")) => return Err(AuthError::Expired),
+            Some((_, "brief")) => Some(Duration::from_millis(20)),
+            Some(_) | None => None,
+        };
+        let name = token.reveal().split(' ').next().unwrap_or_default();
+        let user = UserId::new(name).map_err(|_| AuthError::Wrong)?;
+        Ok(Identified { user, valid_for })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_token_can_be_renewed_on_the_connection() {
+    let config = ServerConfig { authenticator: Some(Arc::new(Brief)), ..ServerConfig::default() };
+    let server = common::serve(config).await;
+    assert_eq!(
+        Peer::try_connect(server.local_addr(), "?token=ann%20old", &[]).await.err(),
+        Some(401)
+    );
+    let mut peer = Peer::connect(&server, "?token=ann%20brief", &[]).await;
+    peer.subscribe("todos").await;
+    assert_eq!(peer.expect("error").await["code"], "AUTH_EXPIRED");
+    peer.send(r#"{"type":"auth","token":"ann"}"#).await;
+    peer.expect("authenticated").await;
+    // what it was subscribed to goes on
+    let body = r#"{"recordId":"1","data":{}}"#;
+    let auth = [("authorization", "Bearer bob")];
+    assert_eq!(http(&server, "POST", "/sync/todos", &auth, body).await.status, 200);
+    peer.expect("insert").await;
+    // nobody takes over another's connection
+    peer.send(r#"{"type":"auth","token":"bob"}"#).await;
+    assert_eq!(peer.expect("error").await["code"], "AUTH_FAILED");
+    assert_eq!(peer.closed().await, 1008);
 }

@@ -4,9 +4,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Peer, http, open, serve, with_tokens};
 use serde_json::{Value, json};
-use synclayer_core::rules::policy::Rate;
+use synclayer_core::rules::policy::{Access, Policy, Rate};
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{Collection, RecordId, UserId};
+use synclayer_core::words::write::Change;
 use synclayer_server::{Server, ServerConfig};
 
 async fn call(server: &Server, method: &str, target: &str, body: &Value) -> (u16, Value) {
@@ -197,4 +202,40 @@ async fn a_browser_may_ask_first() {
     let answer = http(&server, "OPTIONS", "/sync/todos", &origin, "").await;
     assert_eq!(answer.status, 204);
     assert!(answer.head.contains("access-control-allow-methods: get, post, patch, delete"));
+}
+
+/// Everyone reads what is public, and nobody writes it.
+struct Public;
+
+impl Policy for Public {
+    fn read(&self, _: Option<&UserId>, collection: &Collection) -> Access {
+        if collection.as_str() == "public" { Access::All } else { Access::None }
+    }
+
+    fn write(
+        &self,
+        _: Option<&UserId>,
+        collection: &Collection,
+        _: &RecordId,
+        _: Option<&Document>,
+        _: &Change,
+    ) -> Result<(), String> {
+        if collection.as_str() == "public" { Err("it is for reading".into()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_decides() {
+    let config = ServerConfig { policy: Arc::new(Public), ..ServerConfig::default() };
+    let server = serve(config).await;
+    let body = json!({"recordId": "1", "data": {}});
+    let (status, refusal) = call(&server, "POST", "/sync/public", &body).await;
+    assert_eq!((status, &refusal["code"]), (403, &json!("UNAUTHORIZED")));
+    assert!(refusal["error"].as_str().unwrap().contains("it is for reading"), "{refusal}");
+    assert_eq!(call(&server, "POST", "/sync/secret", &body).await.0, 200);
+    assert_eq!(call(&server, "GET", "/sync/secret", &Value::Null).await.0, 403);
+    assert_eq!(call(&server, "GET", "/sync/public", &Value::Null).await.0, 200);
+    let mut peer = Peer::connect(&server, "", &[]).await;
+    peer.send(r#"{"type":"subscribe","collection":"secret"}"#).await;
+    assert_eq!(peer.expect("error").await["code"], "UNAUTHORIZED");
 }
