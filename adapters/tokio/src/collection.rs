@@ -116,6 +116,15 @@ impl Collection {
             .await?
     }
 
+    /// Keeps the collection in sync from now on, as any first use of it does, without reading it.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn subscribe(&self) -> Result<(), SyncError> {
+        let name = self.name.clone();
+        self.sync.ask(move |engine| engine.join(&name)).await
+    }
+
     /// The collection as it is, at once, and again whenever it has changed, here or at the server.
     ///
     /// Every update holds the whole collection and says what changed since the one before. While

@@ -6,5 +6,6 @@ pub mod page;
 pub mod policy;
 pub mod record;
 pub mod row;
+pub mod salvage;
 pub mod transaction;
 pub mod view;

@@ -96,6 +96,11 @@ impl Keys {
         key
     }
 
+    /// What the keys of all [`Keys::entry`] rows begin with.
+    pub(crate) fn outbox(self) -> Vec<u8> {
+        self.tagged(b'o', 0)
+    }
+
     /// The range of the outbox from a position on.
     pub(crate) fn entries(self, from: Position) -> (Vec<u8>, Vec<u8>) {
         (self.entry(from), self.all(b'o').1)

@@ -1,0 +1,119 @@
+//! What can be made of a damaged store's rows: the writes that the server may not have.
+//!
+//! The rows come as they could be read: some may be missing, others of an earlier time. So nothing
+//! here depends on two rows fitting together, and what makes no sense is left out.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::words::name::{Collection, RecordId};
+use crate::words::time::Timestamp;
+use crate::words::write::Change;
+
+use super::row::{Entry, Keys, Place, position_of};
+
+/// A write that waited in the outbox. The server may have had it, if it was sent last.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct UnsentWrite {
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// What was to be done to it.
+    pub change: Change,
+    /// When the app made the write.
+    pub written_at: Timestamp,
+}
+
+/// The prefix of the keys whose rows [`outboxes`] reads.
+pub const USERS: &[u8] = &[0];
+
+/// The users of a store, each with the prefix of the keys whose rows [`unsent_writes`] reads.
+pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, Vec<u8>)> {
+    let outbox = |(key, slot): (Bytes, Bytes)| {
+        let user = core::str::from_utf8(key.strip_prefix(USERS)?).ok()?;
+        let slot = u32::from_be_bytes(slot.as_ref().try_into().ok()?);
+        Some((user.into(), Keys::new(slot).outbox()))
+    };
+    rows.into_iter().filter_map(outbox).collect()
+}
+
+/// The writes in the rows of an outbox, in the order in which they were made.
+pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<UnsentWrite> {
+    let write = |(key, row): (Bytes, Bytes)| match Place::decode(row).ok()? {
+        Place::Entry(Entry { collection, record_id, change, written_at }) => {
+            let write = UnsentWrite { collection, record_id, change, written_at };
+            Some((position_of(&key).ok()?, write))
+        }
+        Place::Hollow { .. } => None,
+    };
+    let mut writes: Vec<_> = rows.into_iter().filter_map(write).collect();
+    writes.sort_by_key(|(position, _)| *position);
+    writes.into_iter().map(|(_, write)| write).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::words::document::Document;
+    use crate::words::hash::Digest;
+    use crate::words::limits::Limits;
+    use crate::words::name::{MutationNumber, Position};
+
+    fn entry(id: &str) -> Entry {
+        let document = Document::parse(r#"{"n":9007199254740993}"#, &Limits::default()).unwrap();
+        Entry {
+            collection: Collection::new("todos").unwrap(),
+            record_id: RecordId::new(id).unwrap(),
+            change: Change::insert(document),
+            written_at: Timestamp(7),
+        }
+    }
+
+    #[test]
+    fn users_have_outboxes_of_their_own() {
+        let rows = [
+            (Bytes::from(Keys::user("ann")), Bytes::from(1u32.to_be_bytes().to_vec())),
+            (Bytes::from(Keys::user("bob")), Bytes::from_static(b"torn")),
+            (Bytes::from(Keys::user("eve")), Bytes::from_static(b"x")),
+            (Bytes::from_static(b"\x01else"), Bytes::from(2u32.to_be_bytes().to_vec())),
+        ];
+        let found = outboxes(rows);
+        let torn = u32::from_be_bytes(*b"torn");
+        assert_eq!(
+            found,
+            [
+                ("ann".into(), Keys::new(1).outbox()),
+                ("bob".into(), Keys::new(torn).outbox()),
+            ]
+        );
+        assert!(Keys::new(1).entry(Position(3)).starts_with(&found[0].1));
+    }
+
+    #[test]
+    fn what_can_be_read_of_an_outbox_comes_in_its_order() {
+        let keys = Keys::new(0);
+        let hollow = Place::Hollow { number: MutationNumber(2), digest: Digest(3) };
+        let row = |position, value: Vec<u8>| {
+            (Bytes::from(keys.entry(Position(position))), Bytes::from(value))
+        };
+        let mut torn = Place::Entry(entry("torn")).encode();
+        torn.pop();
+        let rows = vec![
+            row(300, Place::Entry(entry("b")).encode()),
+            row(2, hollow.encode()),
+            row(4, torn),
+            row(5, Place::Entry(entry("a")).encode()),
+            (Bytes::from_static(b"o"), Bytes::from(Place::Entry(entry("c")).encode())),
+        ];
+        let writes = unsent_writes(rows);
+        let ids: Vec<&str> = writes.iter().map(|write| write.record_id.as_str()).collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert_eq!(writes[0].change, entry("a").change);
+        assert_eq!(writes[0].written_at, Timestamp(7));
+    }
+}
