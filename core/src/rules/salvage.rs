@@ -86,10 +86,7 @@ mod tests {
         let torn = u32::from_be_bytes(*b"torn");
         assert_eq!(
             found,
-            [
-                ("ann".into(), Keys::new(1).outbox()),
-                ("bob".into(), Keys::new(torn).outbox()),
-            ]
+            [("ann".into(), Keys::new(1).outbox()), ("bob".into(), Keys::new(torn).outbox()),]
         );
         assert!(Keys::new(1).entry(Position(3)).starts_with(&found[0].1));
     }

@@ -1,0 +1,269 @@
+//! The command line.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; of a write: the server has it
+  1  it failed; the message says why
+  2  the command line can't be used
+  3  saved here, but the server doesn't have it yet: it goes out with the next call that reaches it
+  4  there is no such record, or no such rejected write
+  5  the server has refused the write: see `synclayer rejected list`
+  6  the directory is in use by another process
+  7  the store is damaged: see `synclayer repair --help`";
+
+/// Local-first data sync: a server, a client for the shell, and a demo.
+#[derive(Parser, Debug)]
+#[command(name = "synclayer", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Show two replicas and a server at work, in a few seconds
+    Demo,
+    /// Run a server, until SIGTERM or SIGINT
+    Serve(ServeArgs),
+    /// Save a record: a new one, or one under an id that is given
+    Save(SaveArgs),
+    /// Set some fields of a record, and remove others
+    Update(UpdateArgs),
+    /// Delete a record
+    Delete(RecordArgs),
+    /// Print a record
+    Get(RecordArgs),
+    /// Print all records of a collection, one a line
+    List(CollectionArgs),
+    /// Print what a collection holds, and then every change as it comes: one line of JSON each
+    Watch(CollectionArgs),
+    /// Print how the replica is doing
+    Status(ReplicaArgs),
+    /// See to the writes that the server has refused
+    Rejected(RejectedArgs),
+    /// Put a sound store in the place of a damaged one, and queue its unsent writes again
+    #[command(long_about = REPAIR)]
+    Repair(RepairArgs),
+}
+
+const REPAIR: &str = "\
+Put a sound store in the place of a damaged one, and queue its unsent writes again.
+
+What can still be read of the writes that wait for the server goes to `unsent.jsonl` in the \
+directory, one a line. The directory is renamed to DIR.damaged-1 (or the next number that is free), \
+and a new store is made, which takes everything else from the server. Then the unsent writes are \
+made again. An update needs the record that it changes: those whose record is not here yet, because \
+the server can't be reached, stay in the file, and `synclayer repair --unsent FILE` makes them \
+later. A write that was under way when the store was damaged may be made twice.";
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Where to listen; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Where the data is kept
+    #[arg(long, value_name = "DIR", env = "SYNCLAYER_DATA")]
+    pub(crate) data: PathBuf,
+    /// Let this user in with this token; several may be given, in the environment with spaces
+    /// between them. Without any the server is open, and listens on loopback only
+    #[arg(
+        long = "token",
+        value_name = "USER=TOKEN",
+        env = "SYNCLAYER_TOKENS",
+        hide_env_values = true,
+        value_delimiter = ' '
+    )]
+    pub(crate) tokens: Vec<Secret>,
+    /// What an acknowledged write survives
+    #[arg(long, value_enum, default_value = "synced")]
+    pub(crate) durability: DurabilityArg,
+    /// Let web pages of this origin connect, like https://app.example; several may be given
+    #[arg(long = "allow-origin", value_name = "URL")]
+    pub(crate) allow_origins: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum DurabilityArg {
+    /// The loss of power
+    Synced,
+    /// The end of the process
+    Buffered,
+}
+
+/// What every command of the client needs.
+#[derive(Args, Debug)]
+pub(crate) struct ReplicaArgs {
+    /// Where the replica is kept; it is made where there is none
+    #[arg(long, value_name = "DIR", env = "SYNCLAYER_DATA")]
+    pub(crate) data: PathBuf,
+    /// The server, as https://… or http://…; without one the command works offline
+    #[arg(long, value_name = "URL", env = "SYNCLAYER_SERVER")]
+    pub(crate) server: Option<String>,
+    /// The token by which the server knows the user
+    #[arg(long, env = "SYNCLAYER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<Secret>,
+    /// Whose data this is: each user of a directory has records and waiting writes of their own
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) user: String,
+    /// How long to try to reach the server, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    /// Leave the server alone, also when there is one
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Let the token go over the network unencrypted
+    #[arg(long)]
+    pub(crate) allow_insecure: bool,
+    /// Who wins where a waiting write and somebody else's change meet
+    #[arg(long, value_enum, value_name = "STRATEGY", default_value = "last-write-wins")]
+    pub(crate) conflicts: ConflictsArg,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+#[allow(clippy::enum_variant_names)] // they are the strategies' names
+pub(crate) enum ConflictsArg {
+    /// The later of the two
+    LastWriteWins,
+    /// Somebody else's change
+    ServerWins,
+    /// The waiting write
+    ClientWins,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CollectionArgs {
+    /// The collection
+    pub(crate) collection: String,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RecordArgs {
+    /// The collection
+    pub(crate) collection: String,
+    /// The record's id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SaveArgs {
+    /// The collection
+    pub(crate) collection: String,
+    /// The record, a JSON object; `-` reads it from the standard input
+    #[arg(value_name = "JSON")]
+    pub(crate) document: String,
+    /// The record's id; where there is such a record, it is replaced whole. By default a new one
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    /// The collection
+    pub(crate) collection: String,
+    /// The record's id
+    pub(crate) id: String,
+    /// The fields to set, a JSON object; `-` reads it from the standard input
+    #[arg(value_name = "JSON", default_value = "{}", hide_default_value = true)]
+    pub(crate) fields: String,
+    /// Remove this field; several may be given
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) unset: Vec<Box<str>>,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RejectedArgs {
+    #[command(subcommand)]
+    pub(crate) action: RejectedAction,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum RejectedAction {
+    /// Print them, each with its id and why it was refused
+    List(ReplicaArgs),
+    /// Make one again, as a new write
+    Retry(RejectedOneArgs),
+    /// Take one off the list for good
+    Discard(RejectedOneArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RejectedOneArgs {
+    /// The write's id, as `rejected list` prints it
+    pub(crate) write: u64,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RepairArgs {
+    /// Also when nothing seems to be wrong with the store
+    #[arg(long, conflicts_with = "unsent")]
+    pub(crate) force: bool,
+    /// Only make the writes of this file again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) unsent: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+/// A text that is not shown.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn tokens_are_not_shown() {
+        let line = ["synclayer", "serve", "--data", "d", "--token", "ann=s3cret=x"];
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert!(!format!("{cli:?}").contains("s3cret"), "{cli:?}");
+    }
+}

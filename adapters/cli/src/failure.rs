@@ -1,0 +1,134 @@
+//! How a command ends when it does not end well.
+// the libraries' errors may grow in number; those that aren't named have no code of their own
+#![allow(clippy::wildcard_enum_match_arm)]
+
+use std::fmt::{self, Display};
+use std::io;
+
+use synclayer_server::BindError;
+use synclayer_tokio::{Misuse, OpenError, StoreError, StoreErrorKind, SyncError};
+
+/// The exit codes besides 0. What they mean is documented with the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Code {
+    Failed = 1,
+    Usage = 2,
+    Waiting = 3,
+    Missing = 4,
+    Refused = 5,
+    InUse = 6,
+    Damaged = 7,
+}
+
+impl Code {
+    /// The code's name, for programs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Waiting => "waiting",
+            Self::Missing => "missing",
+            Self::Refused => "refused",
+            Self::InUse => "in-use",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// Why a command ends with a code other than 0.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    /// What is still to be said; nothing where the command has said it all.
+    pub(crate) message: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: Some(message.into()) }
+    }
+
+    /// It failed, and there is no code of its own for why.
+    pub(crate) fn plain(message: impl Display) -> Self {
+        Self::new(Code::Failed, message.to_string())
+    }
+
+    /// The command has said what there is to say.
+    pub(crate) fn said(code: Code) -> Self {
+        Self { code, message: None }
+    }
+
+    pub(crate) fn no_record(collection: &str, id: &str) -> Self {
+        Self::new(Code::Missing, format!("there is no record {id} in {collection}"))
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.as_deref().unwrap_or_default())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match error.kind {
+            StoreErrorKind::InUse => Code::InUse,
+            StoreErrorKind::Damaged => Code::Damaged,
+            _ => Code::Failed,
+        };
+        Self::new(code, error.message)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Store(error) => error.into(),
+            OpenError::Insecure { host } => Self::new(
+                Code::Usage,
+                format!(
+                    "the token would be sent unencrypted to {host}; use https://, or \
+                     --allow-insecure if the network is trusted"
+                ),
+            ),
+            error @ (OpenError::Address { .. }
+            | OpenError::Token
+            | OpenError::Collection { .. }) => Self::new(Code::Usage, error.to_string()),
+            error => Self::plain(error),
+        }
+    }
+}
+
+impl From<SyncError> for Failure {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Store(error) => error.into(),
+            SyncError::Misuse(Misuse::NoSuchRecord { collection, record_id }) => {
+                Self::no_record(&collection, &record_id)
+            }
+            SyncError::Misuse(Misuse::NoSuchRejected(write)) => {
+                Self::new(Code::Missing, format!("there is no rejected write {write}"))
+            }
+            error @ (SyncError::Name { .. } | SyncError::Document(_)) => {
+                Self::new(Code::Usage, error.to_string())
+            }
+            error => Self::plain(error),
+        }
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::Open(_) => Self::new(Code::Usage, error.to_string()),
+            BindError::Store(error) => error.into(),
+            error => Self::plain(error),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::plain(error)
+    }
+}

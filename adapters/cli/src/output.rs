@@ -1,0 +1,91 @@
+//! What is printed: for people, or as JSON for programs.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+
+use serde::Serialize;
+use synclayer_tokio::{Document, Record};
+
+use crate::failure::{Code, Failure};
+
+/// Where a command prints.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) json: bool,
+}
+
+impl Output {
+    /// Prints a line in one of its two forms.
+    pub(crate) fn line(self, human: impl Display, json: &impl Serialize) -> Result<(), Failure> {
+        if self.json { Self::json(json) } else { Self::text(human) }
+    }
+
+    /// Prints a line for people.
+    pub(crate) fn text(text: impl Display) -> Result<(), Failure> {
+        printed(writeln!(io::stdout(), "{text}"))
+    }
+
+    /// Prints a line for programs.
+    pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(value).map_err(Failure::plain)?;
+        line.push(b'\n');
+        let mut out = io::stdout().lock();
+        printed(out.write_all(&line).and_then(|()| out.flush()))
+    }
+
+    /// Tells people something that isn't the command's result.
+    pub(crate) fn note(self, text: impl Display) {
+        if !self.json {
+            // nobody may be there to read it
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// Says why the command has failed.
+    pub(crate) fn failure(self, failure: &Failure) {
+        let Some(message) = &failure.message else { return };
+        let mut err = io::stderr();
+        let code = failure.code.name();
+        // nobody may be there to read it
+        let _ = if self.json {
+            let json = serde_json::json!({ "error": message, "code": code });
+            writeln!(err, "{json}")
+        } else {
+            writeln!(err, "error: {message}")
+        };
+    }
+}
+
+/// Whoever has stopped reading need not be told of it.
+fn printed(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| {
+        if error.kind() == ErrorKind::BrokenPipe {
+            return Failure::said(Code::Failed);
+        }
+        Failure::plain(error)
+    })
+}
+
+/// A record as programs see it.
+#[derive(Serialize)]
+pub(crate) struct RecordJson<'a> {
+    pub(crate) id: &'a str,
+    data: &'a Document,
+    version: u64,
+    #[serde(rename = "updatedAt")]
+    updated_at: String,
+    /// Whether the server doesn't have all of it yet.
+    pending: bool,
+}
+
+impl<'a> From<&'a Record> for RecordJson<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            id: &record.id,
+            data: &record.document,
+            version: record.version,
+            updated_at: record.updated_at.to_string(),
+            pending: record.pending,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading: what is here, brought up to date where the server can be reached.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use synclayer_tokio::{CollectionStatus, ConnectionState, Record, Status};
+
+use crate::args::{CollectionArgs, RecordArgs, ReplicaArgs};
+use crate::failure::Failure;
+use crate::output::{Output, RecordJson};
+use crate::replica::{Replica, on_replica};
+
+pub(crate) async fn get(args: RecordArgs, out: Output) -> Result<(), Failure> {
+    on_replica(&args.replica, async |replica| {
+        let collection = replica.collection(&args.collection)?;
+        collection.subscribe().await?;
+        refresh(replica, out).await?;
+        let record = collection.get(&args.id).await?;
+        let record = record.ok_or_else(|| Failure::no_record(&args.collection, &args.id))?;
+        out.line(&record.document, &RecordJson::from(&record))?;
+        if record.pending {
+            out.note("the server doesn't have all of it yet");
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn list(args: CollectionArgs, out: Output) -> Result<(), Failure> {
+    on_replica(&args.replica, async |replica| {
+        let collection = replica.collection(&args.collection)?;
+        collection.subscribe().await?;
+        refresh(replica, out).await?;
+        collection
+            .get_all()
+            .await?
+            .iter()
+            .try_for_each(|record| out.line(record_line(record), &RecordJson::from(record)))
+    })
+    .await
+}
+
+fn record_line(record: &Record) -> String {
+    let mark = if record.pending { "  (waits for the server)" } else { "" };
+    format!("{}  {}{mark}", record.id, record.document)
+}
+
+/// Brings the replica up to date, or says why it isn't.
+async fn refresh(replica: &mut Replica, out: Output) -> Result<(), Failure> {
+    if let Some(why) = replica.meet().await?.apart {
+        out.note(format_args!("not in sync, this is what is stored here: {why}"));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusJson<'a> {
+    connected: bool,
+    /// Why this replica and the server are not in sync, where they aren't.
+    apart: Option<String>,
+    client_id: &'a str,
+    waiting: usize,
+    rejected: usize,
+    clock_offset_ms: i64,
+    collections: BTreeMap<&'a str, CollectionJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct CollectionJson<'a> {
+    /// Whether changes come as they are made.
+    live: bool,
+    count: u64,
+    checksum: String,
+    /// Up to which change everything is here.
+    seq: Option<u64>,
+    epoch: Option<&'a str>,
+}
+
+impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
+    fn from(status: &'a CollectionStatus) -> Self {
+        Self {
+            live: status.live,
+            count: status.count,
+            checksum: status.checksum.to_string(),
+            seq: status.cursor.as_ref().map(|cursor| cursor.seq.0),
+            epoch: status.cursor.as_ref().map(|cursor| cursor.epoch.as_str()),
+        }
+    }
+}
+
+pub(crate) async fn status(args: ReplicaArgs, out: Output) -> Result<(), Failure> {
+    on_replica(&args, async |replica| {
+        for name in replica.status().await?.collections.keys() {
+            replica.collection(name)?.subscribe().await?;
+        }
+        let apart = replica.meet().await?.apart;
+        let status = replica.status().await?;
+        let text = describe(&status, apart.as_deref());
+        let connected = status.connection == ConnectionState::Connected;
+        out.line(
+            text,
+            &StatusJson {
+                connected,
+                apart,
+                client_id: &status.client_id,
+                waiting: status.pending_writes,
+                rejected: status.rejected_writes,
+                clock_offset_ms: status.clock_offset_ms,
+                collections: status
+                    .collections
+                    .iter()
+                    .map(|(name, of)| (&**name, of.into()))
+                    .collect(),
+            },
+        )
+    })
+    .await
+}
+
+fn describe(status: &Status, apart: Option<&str>) -> String {
+    let mut lines = vec![
+        format!("replica   {}", status.client_id),
+        match apart {
+            Some(why) => format!("server    not in sync: {why}"),
+            None => "server    in sync".to_owned(),
+        },
+        format!("waiting   {} writes", status.pending_writes),
+    ];
+    if status.rejected_writes > 0 {
+        let count = status.rejected_writes;
+        lines.push(format!("refused   {count} writes: see `synclayer rejected list`"));
+    }
+    for (name, of) in &status.collections {
+        let CollectionStatus { count, checksum, cursor, .. } = of;
+        lines.push(match cursor {
+            Some(cursor) => {
+                format!("{name}: {count} records at change {}, checksum {checksum}", cursor.seq)
+            }
+            None => format!("{name}: {count} records so far, never in sync"),
+        });
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,223 @@
+//! What to do with a damaged store: save what waits, move it aside, begin anew.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
+use synclayer_core::words::write::WriteKind;
+use synclayer_fjall::FjallClientStore;
+use synclayer_tokio::{Delta, Document, Limits, Misuse, SyncError};
+
+use crate::args::{RepairArgs, ReplicaArgs};
+use crate::failure::{Code, Failure};
+use crate::output::Output;
+use crate::replica::{Replica, on_replica};
+
+/// The file of the writes that were saved out of a damaged store.
+const FILE: &str = "unsent.jsonl";
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Unsent {
+    user: String,
+    operation: Operation,
+    collection: String,
+    id: String,
+    data: Box<RawValue>,
+    #[serde(default)]
+    unset: Vec<Box<str>>,
+    written_at: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Operation {
+    Insert,
+    Update,
+    Delete,
+}
+
+pub(crate) async fn repair(args: RepairArgs, out: Output) -> Result<(), Failure> {
+    let file = match args.unsent {
+        Some(file) => file,
+        None => {
+            if !args.force && is_sound(&args.replica).await? {
+                let text = "the store opens without complaint; --force repairs it all the same";
+                return out.line(text, &json!({ "done": "nothing" }));
+            }
+            set_aside(&args.replica.data, out)?
+        }
+    };
+    make_again(&args.replica, &file, out).await
+}
+
+async fn is_sound(args: &ReplicaArgs) -> Result<bool, Failure> {
+    if !args.data.exists() {
+        return Err(Failure::plain(format_args!("there is no {}", args.data.display())));
+    }
+    match Replica::open(args).await {
+        Ok(replica) => {
+            replica.close().await;
+            Ok(true)
+        }
+        Err(failure) if failure.code == Code::Damaged => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Saves the unsent writes and moves the store aside. Says where the writes are.
+fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
+    let unsent = read_unsent(data).or_else(|failure| match failure.code {
+        Code::Damaged => {
+            out.note("nothing can be read of the writes that waited for the server");
+            Ok(Vec::new())
+        }
+        Code::Failed
+        | Code::Usage
+        | Code::Waiting
+        | Code::Missing
+        | Code::Refused
+        | Code::InUse => Err(failure),
+    })?;
+    write_lines(&data.join(FILE), &unsent)?;
+    let aside = FjallClientStore::move_aside(data)?;
+    let (count, shown) = (unsent.len(), aside.display());
+    let json = json!({ "done": "moved", "to": shown.to_string(), "unsent": count });
+    out.line(format_args!("moved the store to {shown}, {count} unsent writes saved"), &json)?;
+    Ok(aside.join(FILE))
+}
+
+fn read_unsent(data: &Path) -> Result<Vec<Unsent>, Failure> {
+    let mut unsent = Vec::new();
+    for (user, outbox) in outboxes(FjallClientStore::salvage(data, USERS)?) {
+        for write in unsent_writes(FjallClientStore::salvage(data, &outbox)?) {
+            let document = write.change.delta.set.to_string();
+            unsent.push(Unsent {
+                user: user.clone(),
+                operation: match write.change.kind {
+                    WriteKind::Insert => Operation::Insert,
+                    WriteKind::Update => Operation::Update,
+                    WriteKind::Delete => Operation::Delete,
+                },
+                collection: write.collection.to_string(),
+                id: write.record_id.to_string(),
+                data: RawValue::from_string(document).map_err(Failure::plain)?,
+                unset: write.change.delta.unset,
+                written_at: write.written_at.to_string(),
+            });
+        }
+    }
+    Ok(unsent)
+}
+
+/// Makes the writes in a file again, and leaves those in it that can't be made yet.
+async fn make_again(args: &ReplicaArgs, file: &Path, out: Output) -> Result<(), Failure> {
+    let unsent = read_lines(file)?;
+    on_replica(args, async |replica| {
+        let mine = |write: &&Unsent| write.user == args.user;
+        let names: BTreeSet<_> =
+            unsent.iter().filter(mine).map(|write| &write.collection).collect();
+        for name in names {
+            replica.collection(name)?.subscribe().await?;
+        }
+        let apart = replica.meet().await?.apart;
+        let mut left = Vec::new();
+        for write in unsent {
+            let made = write.user == args.user && make(replica, &write, apart.is_none()).await?;
+            if !made {
+                left.push(write);
+            }
+        }
+        write_lines(file, &left)?;
+        let apart = replica.meet().await?.apart;
+        let waiting = replica.status().await?.pending_writes;
+        report(file, &left, waiting, apart, out)
+    })
+    .await
+}
+
+/// Makes a write, unless it needs a record that isn't here.
+async fn make(replica: &Replica, write: &Unsent, in_sync: bool) -> Result<bool, Failure> {
+    let Unsent { operation, collection, id, data, unset, .. } = write;
+    let collection = replica.collection(collection)?;
+    let document = Document::parse(data.get(), &Limits::default()).map_err(Failure::plain)?;
+    match operation {
+        Operation::Insert => collection.save_with_id(id, &document).await?,
+        Operation::Update => match collection.change(id, Delta::new(document, unset.clone())).await
+        {
+            Err(SyncError::Misuse(Misuse::NoSuchRecord { .. })) => return Ok(false),
+            changed => changed?,
+        },
+        Operation::Delete => {
+            if !in_sync && collection.get(id).await?.is_none() {
+                return Ok(false);
+            }
+            collection.delete(id).await?;
+        }
+    }
+    Ok(true)
+}
+
+fn report(
+    file: &Path,
+    left: &[Unsent],
+    waiting: usize,
+    apart: Option<String>,
+    out: Output,
+) -> Result<(), Failure> {
+    let json = json!({
+        "done": "repaired",
+        "waiting": waiting,
+        "left": left.len(),
+        "file": file.display().to_string(),
+        "apart": apart,
+    });
+    let text = match &apart {
+        None => "the replica is in sync again".to_owned(),
+        Some(why) => format!("the replica is ready, and {waiting} writes wait: {why}"),
+    };
+    out.line(text, &json)?;
+    if !left.is_empty() {
+        let (count, file) = (left.len(), file.display());
+        out.note(format_args!(
+            "{count} writes need records that aren't here, or belong to another --user; they stay \
+             in {file}. To make them: synclayer repair --unsent {file} --data DIR --server URL"
+        ));
+    }
+    let done = left.is_empty() && waiting == 0;
+    if done { Ok(()) } else { Err(Failure::said(Code::Waiting)) }
+}
+
+fn read_lines(file: &Path) -> Result<Vec<Unsent>, Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::plain(format_args!("{} can't be read: {error}", file.display()))
+    };
+    let reader = BufReader::new(File::open(file).map_err(|error| failed(&error))?);
+    let line = |line: std::io::Result<String>| {
+        let line = line.map_err(|error| failed(&error))?;
+        serde_json::from_str(&line).map_err(|error| failed(&error))
+    };
+    reader.lines().map(line).collect()
+}
+
+/// Writes the file anew, so that at any moment either the old lines or the new ones are there.
+fn write_lines(file: &Path, lines: &[Unsent]) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::plain(format_args!("{} can't be written: {error}", file.display()))
+    };
+    let fresh = file.with_extension("new");
+    let mut writer = BufWriter::new(File::create(&fresh).map_err(failed)?);
+    for line in lines {
+        let line = serde_json::to_string(line).map_err(Failure::plain)?;
+        writeln!(writer, "{line}").map_err(failed)?;
+    }
+    let written = writer.into_inner().map_err(|error| failed(error.into_error()))?;
+    written.sync_all().map_err(failed)?;
+    fs::rename(&fresh, file).map_err(failed)
+}

@@ -1,0 +1,214 @@
+//! The replica that a command works on, and its meeting with the server.
+
+use std::time::Duration;
+
+use synclayer_core::words::store::ClientStore;
+use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
+use synclayer_tokio::{
+    Collection, ConflictStrategy, ConnectionState, Event, EventKind, Events, Status, Store,
+    SyncConfig, SyncLayer,
+};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::args::{ConflictsArg, ReplicaArgs};
+use crate::failure::Failure;
+
+/// How many tries to connect may fail before a command goes on without the server.
+const TRIES: u32 = 2;
+/// The base of the backoff between them.
+const RECONNECT_DELAY: Duration = Duration::from_millis(250);
+/// An address for a client that is never to connect.
+const NOWHERE: &str = "http://localhost";
+
+/// A durable replica, open and not connected yet.
+pub(crate) struct Replica {
+    pub(crate) sync: SyncLayer,
+    events: Events,
+    server: Result<String, &'static str>,
+    patience: Duration,
+}
+
+/// How a meeting with the server went.
+pub(crate) struct Meeting {
+    /// Why the two sides are not in sync; `None` where they are.
+    pub(crate) apart: Option<String>,
+    /// What the server has refused meanwhile.
+    pub(crate) refusals: Vec<Event>,
+    /// How many conflicts were decided.
+    pub(crate) conflicts: usize,
+}
+
+/// Opens the replica, runs a command on it and closes it, however the command ends.
+pub(crate) async fn on_replica(
+    args: &ReplicaArgs,
+    command: impl AsyncFnOnce(&mut Replica) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut replica = Replica::open(args).await?;
+    let ended = command(&mut replica).await;
+    replica.close().await;
+    ended
+}
+
+impl Replica {
+    /// Opens the replica for a command: it connects only to [`meet`](Self::meet).
+    pub(crate) async fn open(args: &ReplicaArgs) -> Result<Self, Failure> {
+        let config = SyncConfig {
+            reconnect_delay: RECONNECT_DELAY,
+            max_reconnect_attempts: Some(TRIES),
+            ..config(args)
+        };
+        Self::open_as(args, config).await
+    }
+
+    /// Opens the replica for a command that goes on: once told to, it never stops to connect.
+    pub(crate) async fn open_to_stay(args: &ReplicaArgs) -> Result<Self, Failure> {
+        Self::open_as(args, config(args)).await
+    }
+
+    async fn open_as(args: &ReplicaArgs, config: SyncConfig) -> Result<Self, Failure> {
+        let sync = SyncLayer::open(config).await?;
+        let events = sync.events();
+        let server = match &args.server {
+            Some(_) if args.offline => Err("--offline was given"),
+            Some(server) => Ok(server.clone()),
+            None => Err("no --server was given"),
+        };
+        Ok(Self { sync, events, server, patience: args.timeout })
+    }
+
+    pub(crate) fn collection(&self, name: &str) -> Result<Collection, Failure> {
+        Ok(self.sync.collection(name)?)
+    }
+
+    /// Whether there is a server to meet.
+    pub(crate) fn has_server(&self) -> bool {
+        self.server.is_ok()
+    }
+
+    /// Connects, and waits until both sides have everything, or the time is up.
+    pub(crate) async fn meet(&mut self) -> Result<Meeting, Failure> {
+        let mut meeting = Meeting { apart: None, refusals: Vec::new(), conflicts: 0 };
+        let server = match &self.server {
+            Ok(server) => server.clone(),
+            Err(why) => {
+                meeting.apart = Some((*why).to_owned());
+                return Ok(meeting);
+            }
+        };
+        self.sync.connect().await?;
+        let up = Instant::now() + self.patience;
+        let sync = self.sync.clone();
+        let synced = sync.synced();
+        tokio::pin!(synced);
+        let mut refused = None;
+        meeting.apart = loop {
+            tokio::select! {
+                done = &mut synced => {
+                    done?;
+                    break None;
+                }
+                Some(event) = self.events.next() => {
+                    if let Some(why) = meeting.hears(event, &mut refused) {
+                        break Some(why);
+                    }
+                    if self.sync.status().await?.connection == ConnectionState::Error {
+                        break Some(format!("the server at {server} can't be reached"));
+                    }
+                }
+                () = sleep_until(up) => {
+                    let late = || self.is_late(&server);
+                    break Some(match refused.take() {
+                        Some(why) => why,
+                        None => late().await?,
+                    });
+                }
+            }
+        };
+        // what was said before the end, but not heard yet
+        while let Ok(Some(event)) = timeout(Duration::ZERO, self.events.next()).await {
+            meeting.hears(event, &mut refused);
+        }
+        Ok(meeting)
+    }
+
+    async fn is_late(&self, server: &str) -> Result<String, Failure> {
+        let seconds = self.patience.as_secs_f32();
+        Ok(match self.sync.status().await?.connection {
+            ConnectionState::Connected => {
+                format!("the server at {server} was not through within {seconds} s")
+            }
+            ConnectionState::Disconnected
+            | ConnectionState::Connecting
+            | ConnectionState::Reconnecting
+            | ConnectionState::Error => {
+                format!("the server at {server} did not answer within {seconds} s")
+            }
+        })
+    }
+
+    /// The next event.
+    pub(crate) async fn next_event(&mut self) -> Option<Event> {
+        self.events.next().await
+    }
+
+    pub(crate) async fn status(&self) -> Result<Status, Failure> {
+        Ok(self.sync.status().await?)
+    }
+
+    /// Closes the store, so that the next command finds it free.
+    pub(crate) async fn close(self) {
+        self.sync.close().await;
+    }
+}
+
+impl Meeting {
+    /// Takes an event in. Returns why there is no point in waiting any longer, if it says so.
+    #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
+    fn hears(&mut self, event: Event, refused: &mut Option<String>) -> Option<String> {
+        match &event.kind {
+            EventKind::TokenNeeded { code, message } => {
+                return Some(format!("the server does not let this user in ({code}): {message}"));
+            }
+            EventKind::SyncFailed { code, message } => {
+                let collection = event.collection.as_deref().unwrap_or_default();
+                *refused = Some(format!("the server refuses {collection} ({code}): {message}"));
+            }
+            EventKind::OperationFailed { .. } => self.refusals.push(event),
+            EventKind::ConflictResolved { .. } => self.conflicts += 1,
+            // of no concern to a command that only waits
+            _ => {}
+        }
+        None
+    }
+}
+
+/// Opens the store in a directory, as the client does.
+pub(crate) fn store(args: &ReplicaArgs) -> Store {
+    let path = args.data.clone();
+    Store::opened_by(move |on_durable| {
+        let options = ClientOptions {
+            durability: Durability::Synced,
+            on_durable: Some(on_durable),
+            ..ClientOptions::default()
+        };
+        let store = FjallClientStore::open(&path, options)?;
+        Ok(Box::new(store) as Box<dyn ClientStore + Send>)
+    })
+}
+
+fn config(args: &ReplicaArgs) -> SyncConfig {
+    SyncConfig {
+        base_url: args.server.clone().unwrap_or_else(|| NOWHERE.to_owned()),
+        auth_token: args.token.as_ref().map(|token| token.0.clone()),
+        user: args.user.clone(),
+        enable_realtime_sync: false,
+        conflict_strategy: match args.conflicts {
+            ConflictsArg::LastWriteWins => ConflictStrategy::LastWriteWins,
+            ConflictsArg::ServerWins => ConflictStrategy::ServerWins,
+            ConflictsArg::ClientWins => ConflictStrategy::ClientWins,
+        },
+        allow_insecure: args.allow_insecure,
+        store: store(args),
+        ..SyncConfig::default()
+    }
+}

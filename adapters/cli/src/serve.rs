@@ -1,0 +1,58 @@
+//! The server.
+
+use std::io;
+use std::sync::Arc;
+
+use serde_json::json;
+use synclayer_core::words::name::UserId;
+use synclayer_fjall::{Durability, FjallServerStore, ServerOptions};
+use synclayer_server::{Authenticator, Server, ServerConfig, StaticTokens};
+use tokio::task;
+
+use crate::args::{DurabilityArg, Secret, ServeArgs};
+use crate::failure::{Code, Failure};
+use crate::output::Output;
+use crate::signal::Signals;
+
+pub(crate) async fn serve(args: ServeArgs, out: Output) -> Result<(), Failure> {
+    let authenticator = authenticator(&args.tokens)?;
+    let mut signals = Signals::new()?;
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    let durability = match args.durability {
+        DurabilityArg::Synced => Durability::Synced,
+        DurabilityArg::Buffered => Durability::Buffered,
+    };
+    let options = ServerOptions { durability, ..ServerOptions::default() };
+    let data = args.data;
+    let open = move || FjallServerStore::open(data, options);
+    let store = Arc::new(task::spawn_blocking(open).await.map_err(Failure::plain)??);
+    let config = ServerConfig {
+        listen: args.listen,
+        authenticator,
+        allow_origins: args.allow_origins,
+        ..ServerConfig::default()
+    };
+    let server = Server::bind(config, store).await?;
+    let address = server.local_addr();
+    let url = format!("http://{address}");
+    out.line(format_args!("listening on {url}"), &json!({ "listening": address, "url": url }))?;
+    server.run(signals.end()).await;
+    Ok(())
+}
+
+/// Who is let in: everyone, where there are no tokens.
+fn authenticator(tokens: &[Secret]) -> Result<Option<Arc<dyn Authenticator>>, Failure> {
+    if tokens.is_empty() {
+        return Ok(None);
+    }
+    // what is wrong with a token is said without showing it
+    let usage = |message: String| Failure::new(Code::Usage, message);
+    let table = tokens.iter().map(|token| match token.0.split_once('=') {
+        Some((user, token)) if !token.is_empty() => {
+            let user = UserId::new(user);
+            Ok((user.map_err(|error| usage(format!("a --token's user: {error}")))?, token))
+        }
+        Some(_) | None => Err(usage("a --token must be USER=TOKEN".to_owned())),
+    });
+    Ok(Some(Arc::new(StaticTokens::new(table.collect::<Result<Vec<_>, _>>()?))))
+}

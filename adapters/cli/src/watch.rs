@@ -1,0 +1,87 @@
+//! Watching a collection, as lines of JSON.
+
+use serde::Serialize;
+use synclayer_tokio::{EventKind, RecordChange, Update};
+
+use crate::args::CollectionArgs;
+use crate::failure::Failure;
+use crate::output::{Output, RecordJson};
+use crate::replica::Replica;
+use crate::signal::Signals;
+
+/// A line of the watch: what happened to a record. `data` and the like are those after it.
+#[derive(Serialize)]
+struct Line<'a> {
+    change: &'static str,
+    collection: &'a str,
+    #[serde(flatten)]
+    record: Option<RecordJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+}
+
+pub(crate) async fn watch(args: CollectionArgs, out: Output) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let mut replica = Replica::open_to_stay(&args.replica).await?;
+    let ended = run(&mut replica, &args.collection, &mut signals, out).await;
+    replica.close().await;
+    ended
+}
+
+async fn run(
+    replica: &mut Replica,
+    name: &str,
+    signals: &mut Signals,
+    out: Output,
+) -> Result<(), Failure> {
+    let mut updates = replica.collection(name)?.watch();
+    if replica.has_server() {
+        replica.sync.connect().await?;
+    }
+    loop {
+        tokio::select! {
+            update = updates.next() => match update {
+                Some(update) => print(name, &update)?,
+                None => return Ok(()),
+            },
+            Some(event) = replica.next_event() => remark(&event.kind, out),
+            () = signals.end() => return Ok(()),
+        }
+    }
+}
+
+fn print(collection: &str, update: &Update) -> Result<(), Failure> {
+    update.changes.iter().try_for_each(|change| {
+        let (kind, gone) = match change {
+            RecordChange::Added(_) => ("added", None),
+            RecordChange::Modified(_) => ("modified", None),
+            RecordChange::Removed(id) => ("removed", Some(id.as_str())),
+        };
+        let record = change.record().map(RecordJson::from);
+        Output::json(&Line { change: kind, collection, record, id: gone })
+    })
+}
+
+/// Tells people what the lines don't.
+#[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
+fn remark(event: &EventKind, out: Output) {
+    match event {
+        EventKind::RealtimeConnected => out.note("connected"),
+        EventKind::SyncCompleted => out.note("in sync"),
+        EventKind::RealtimeDisconnected { reason } => {
+            out.note(format_args!("disconnected, and connecting again: {reason}"));
+        }
+        EventKind::TokenNeeded { code, message } => {
+            out.note(format_args!("the server does not let this user in ({code}): {message}"));
+        }
+        EventKind::SyncFailed { code, message } => {
+            out.note(format_args!("the server refuses the collection ({code}): {message}"));
+        }
+        EventKind::OperationFailed { code, message, .. } => {
+            out.note(format_args!("the server has refused a waiting write ({code}): {message}"));
+        }
+        EventKind::Error { message } => out.note(message),
+        // the lines tell the rest
+        _ => {}
+    }
+}
