@@ -1,4 +1,95 @@
-//! SyncLayer's engine.
+//! SyncLayer's engine: everything about sync that can be wrong, as pure state machines.
+//!
+//! There is no I/O, clock, thread or randomness in this crate. A program with an event loop of its
+//! own drives it directly; the adapter crates do the same for tokio and for axum. `PROTOCOL.md`
+//! beside this crate's manifest is the normative text of what goes over the wire.
+//!
+//! # Where to find what
+//!
+//! | floor | holds |
+//! | --- | --- |
+//! | [`words`] | time, names, documents, deltas, messages and their bytes, the store contracts |
+//! | [`rules`] | conflict strategies, views, policies, what writes do to the server's rows |
+//! | [`client`], [`server`] | the machines: one replica, one connection |
+//! | [`replica`] | a client machine joined to its store and its watchers |
+//!
+//! [`memory`] holds the in-memory stores, [`conformance`] the suite that every store must pass.
+//!
+//! # The contract of whoever drives a machine
+//!
+//! 1. Hand in one input at a time, or the time-out when the deadline has come, with
+//!    [`Now`](words::time::Now) read at that moment.
+//! 2. Do the actions in their order, waiting for none.
+//! 3. Commits become visible in order and at once, and durable later; report the highest number
+//!    that is. The first failure is reported and ends the machine: open the store anew and build
+//!    a new one. ([`Replica`](replica::Replica) does this part.)
+//! 4. Answer every ticket exactly once, also by failure.
+//! 5. Inputs of a connection carry its id, and its end is reported once.
+//!
+//! # A loop
+//!
+//! A replica needs a clock, a seed and a socket. Here the socket is two queues:
+//!
+//! ```
+//! use std::collections::VecDeque;
+//! use std::time::{Instant, SystemTime, UNIX_EPOCH};
+//!
+//! use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
+//! use synclayer_core::memory::MemoryClientStore;
+//! use synclayer_core::replica::{Effect, Replica};
+//! use synclayer_core::words::document::Document;
+//! use synclayer_core::words::limits::Limits;
+//! use synclayer_core::words::name::{Collection, RecordId};
+//! use synclayer_core::words::time::{Mono, Now, Timestamp};
+//!
+//! let start = Instant::now();
+//! let now = || Now {
+//!     mono: Mono(start.elapsed().as_millis() as u64),
+//!     wall: Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)),
+//! };
+//!
+//! let todos = Collection::new("todos")?;
+//! let config = ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
+//! let seed = 0x5eed; // from the operating system, in earnest
+//! let mut effects = Vec::new();
+//! let mut replica = Replica::open(config, seed, now(), MemoryClientStore::new(), &mut effects)?;
+//! replica.connect(now(), &mut effects);
+//!
+//! let document = Document::parse(r#"{"title": "milk"}"#, &Limits::default())?;
+//! replica.save(now(), &todos, &RecordId::new("1")?, &document, &mut effects)?;
+//!
+//! let (mut sent, mut received) = (VecDeque::new(), VecDeque::<(_, Vec<u8>)>::new());
+//! loop {
+//!     let mut inputs = Vec::new();
+//!     for effect in effects.drain(..) {
+//!         match effect {
+//!             // open a socket and report how that went; this one comes up at once
+//!             Effect::Net(NetAction::Connect { conn, .. }) => inputs.push(conn),
+//!             Effect::Net(NetAction::Send { frame, .. }) => sent.push_back(frame),
+//!             Effect::Net(NetAction::Ping { .. } | NetAction::Close { .. }) => {}
+//!             Effect::Event(_) | Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => {}
+//!         }
+//!     }
+//!     for conn in inputs {
+//!         replica.handle(now(), Input::Connected { conn }, &mut effects);
+//!     }
+//!     if let Some((conn, frame)) = received.pop_front() {
+//!         replica.handle(now(), Input::Frame { conn, frame: &frame }, &mut effects);
+//!     }
+//!     match replica.deadline() {
+//!         Some((at, _)) if at <= now().mono => {
+//!             replica.handle(now(), Input::Timeout, &mut effects);
+//!         }
+//!         // wait for the socket, the store or the deadline, whichever comes first
+//!         Some(_) | None => {}
+//!     }
+//!     if effects.is_empty() {
+//!         break;
+//!     }
+//! }
+//! assert!(sent.iter().any(|frame| frame.starts_with(br#"{"type":"ping""#)), "the hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![no_std]
 
 extern crate alloc;

@@ -6,21 +6,20 @@ use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
+use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
 use super::edit::{Edit, shown};
-use super::event::{CollectionStatus, ConnectionState, Event, EventKind, Status};
+use super::event::{CollectionStatus, Event, EventKind, Status};
 use super::interface::{
-    Action, Actions, ClientConfig, Disconnect, Input, NetAction, StoreAction, SyncId, Timer,
+    Action, Actions, ClientConfig, Input, NetAction, StoreAction, SyncId, Timer,
 };
 use super::link::{Link, LinkState};
 use super::outbox::Outbox;
 use super::stream::{Phase, Stream};
 use super::verdicts::Struggle;
-use crate::rules::row::{Identity, Keys, Rejected, Row, StreamRow, collection_of, position_of};
+use crate::rules::row::{Identity, Keys, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage, Token};
-use crate::words::name::{
-    Collection, CommitNumber, ConnId, Epoch, MutationNumber, Position, RecordId, SessionNumber,
-};
+use crate::words::name::{Collection, CommitNumber, ConnId, Epoch, Position, RecordId};
 use crate::words::random::Random;
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::{Mono, Now};
@@ -321,7 +320,7 @@ impl Client {
     ) -> Result<(), StoreError> {
         let (from, to) = self.keys.rows(collection, None, None);
         store.scan(&from, &to, &mut |key, value| {
-            let (_, id) = crate::rules::row::record_of(key)?;
+            let (_, id) = record_of(key)?;
             if let Some(record) = shown(&id, &Row::decode(value)?) {
                 visit(record);
             }
@@ -557,120 +556,6 @@ impl Client {
         Ok(())
     }
 
-    /// The server wants another token; everything waits for it.
-    pub(super) fn need_token(&mut self, edit: &mut Edit<'_>, code: ErrorCode, message: String) {
-        self.lose_connection(edit, "the server wants another token");
-        self.link.state = LinkState::Failed;
-        self.token_needed = true;
-        edit.event(Event::remote(EventKind::TokenNeeded { code, message }));
-    }
-
-    fn disconnected(&mut self, edit: &mut Edit<'_>, why: Disconnect) {
-        match why {
-            Disconnect::Refused { status: status @ (401 | 403), .. } => {
-                let code =
-                    if status == 401 { ErrorCode::AuthFailed } else { ErrorCode::Unauthorized };
-                let message = alloc::format!("the server answered {status} to the connection");
-                self.need_token(edit, code, message);
-            }
-            Disconnect::Refused { status, retry_after } => {
-                let reason = alloc::format!("the server answered {status} to the connection");
-                self.fail_connection(edit, &reason, retry_after.unwrap_or_default());
-            }
-            Disconnect::Lost(reason) => self.fail_connection(edit, &reason, Duration::ZERO),
-        }
-    }
-
-    /// Gives the connection up and tries again after a while.
-    fn fail_connection(&mut self, edit: &mut Edit<'_>, reason: &str, at_least: Duration) {
-        self.lose_connection(edit, reason);
-        self.link.back_off(self.now.mono, &self.config, &mut self.random, at_least);
-        if self.link.state == LinkState::Failed {
-            edit.error("the tries to connect are used up; connect() begins anew");
-        }
-    }
-
-    /// Nothing is connected any more; the caller says what comes next.
-    pub(super) fn lose_connection(&mut self, edit: &mut Edit<'_>, reason: &str) {
-        if self.link.listens_to(self.link.conn) {
-            edit.net.push(NetAction::Close { conn: self.link.conn });
-        }
-        if self.link.ready_since().is_some() {
-            let reason = reason.into();
-            edit.event(Event::remote(EventKind::RealtimeDisconnected { reason }));
-            edit.event(Event::remote(EventKind::ConnectivityChanged { online: false }));
-        }
-        self.outbox.lose_connection();
-        for stream in self.streams.values_mut() {
-            stream.detach();
-        }
-        let names: Vec<_> = self.streams.keys().cloned().collect();
-        for collection in names {
-            self.show_status(edit, &collection);
-        }
-        self.barrier = None;
-        self.hold_until = None;
-        self.patient = false;
-        self.token_due = false;
-    }
-
-    pub(super) fn dial(&mut self, edit: &mut Edit<'_>) {
-        let conn = self.link.conn.next();
-        self.link.conn = conn;
-        self.link.state = LinkState::Connecting { since: self.now.mono };
-        edit.net.push(NetAction::Connect { conn, token: self.config.token.clone() });
-    }
-
-    /// Does what is due.
-    fn expire(&mut self, edit: &mut Edit<'_>) {
-        let now = self.now.mono;
-        while let Some((at, timer)) = self.deadline()
-            && at <= now
-        {
-            match timer {
-                Timer::Reconnect => self.dial(edit),
-                Timer::Connect => {
-                    self.fail_connection(edit, "no connection came up", Duration::ZERO)
-                }
-                Timer::Hello => {
-                    self.fail_connection(
-                        edit,
-                        "the server did not answer the hello",
-                        Duration::ZERO,
-                    );
-                }
-                Timer::Ping => {
-                    self.link.ping_sent = Some(now);
-                    self.link.sent_at = now;
-                    edit.net.push(NetAction::Ping { conn: self.link.conn });
-                }
-                Timer::PingTimeout => {
-                    self.fail_connection(edit, "the server did not answer a ping", Duration::ZERO);
-                }
-                Timer::Verdict => {
-                    self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
-                }
-                // what waited for these is sent at the end of the step
-                Timer::Patience => self.patient = false,
-                Timer::Retry => self.hold_until = None,
-                Timer::Resubscribe => self.resubscribe(now),
-            }
-        }
-    }
-
-    fn resubscribe_at(&self) -> Option<Mono> {
-        self.streams.values().filter_map(|stream| stream.retry_at).min()
-    }
-
-    fn resubscribe(&mut self, now: Mono) {
-        for stream in self.streams.values_mut() {
-            if stream.retry_at.is_some_and(|at| at <= now) {
-                stream.retry_at = None;
-                stream.phase = Phase::Idle;
-            }
-        }
-    }
-
     fn halt(&mut self, error: &StoreError, out: &mut Actions) {
         if self.halted.is_some() {
             return;
@@ -684,22 +569,6 @@ impl Client {
         out.push(Action::Event(Event::local(EventKind::Error { message })));
     }
 
-    fn connection(&self) -> ConnectionState {
-        match self.link.state {
-            LinkState::Off => ConnectionState::Disconnected,
-            LinkState::Failed => ConnectionState::Error,
-            LinkState::Waiting { .. } => ConnectionState::Reconnecting,
-            LinkState::Ready { .. } => ConnectionState::Connected,
-            LinkState::Connecting { .. } | LinkState::Greeting { .. } => {
-                if self.link.attempts == 0 {
-                    ConnectionState::Connecting
-                } else {
-                    ConnectionState::Reconnecting
-                }
-            }
-        }
-    }
-
     fn is_connecting(&self, conn: ConnId) -> bool {
         conn == self.link.conn && matches!(self.link.state, LinkState::Connecting { .. })
     }
@@ -707,65 +576,4 @@ impl Client {
     pub(super) fn ratchet(&mut self, now: Now) {
         self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
     }
-}
-
-/// The keys of a user's rows, and whether the user is new to the store.
-fn keys_of(user: &str, store: &dyn Rows) -> Result<(Keys, bool), StoreError> {
-    if let Some(slot) = store.get(&Keys::user(user))? {
-        let slot = slot.first_chunk().ok_or_else(|| StoreError::damaged("a slot is cut short"))?;
-        return Ok((Keys::new(u32::from_be_bytes(*slot)), false));
-    }
-    let slot = count(Keys::users(), store)?;
-    Ok((Keys::new(u32::try_from(slot).unwrap_or(u32::MAX)), true))
-}
-
-fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
-    let client_id =
-        random.client_id().ok_or_else(|| StoreError::damaged("no client id could be drawn"))?;
-    Ok(Identity {
-        client_id,
-        session: SessionNumber(0),
-        confirmed: MutationNumber(0),
-        digest: None,
-        next_position: Position(1),
-    })
-}
-
-/// The outbox as the store has it. Everything in it may have been sent.
-fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox, StoreError> {
-    let len = count(keys.entries(Position(0)), store)?;
-    let mut next = identity.next_position;
-    for (from, to) in [keys.entries(Position(0)), keys.all_rejected()] {
-        if let Some((key, _)) = store.last(&from, &to)? {
-            next = next.max(position_of(&key)?.next());
-        }
-    }
-    Ok(Outbox::found(len, next))
-}
-
-fn streams_of(
-    keys: Keys,
-    wanted: &[Collection],
-    store: &dyn Rows,
-) -> Result<BTreeMap<Collection, Stream>, StoreError> {
-    let mut streams = BTreeMap::<Collection, Stream>::new();
-    let (from, to) = keys.streams();
-    store.scan(&from, &to, &mut |key, value| {
-        let stream = Stream { row: StreamRow::decode(value)?, ..Stream::default() };
-        streams.insert(collection_of(key)?, stream);
-        Ok(Scan::Next)
-    })?;
-    for collection in wanted {
-        streams.entry(collection.clone()).or_default().wanted = true;
-    }
-    Ok(streams)
-}
-
-fn count((from, to): (Vec<u8>, Vec<u8>), store: &dyn Rows) -> Result<usize, StoreError> {
-    let mut count = 0;
-    store.scan(&from, &to, &mut |_, _| {
-        count += 1;
-        Ok(Scan::Next)
-    })?;
-    Ok(count)
 }

@@ -1,6 +1,21 @@
 //! The client machine: what a replica does with its server, without any I/O.
+//!
+//! | file | story |
+//! | --- | --- |
+//! | `machine` | what it is made of, and how each input goes through it |
+//! | `boot` | what it wakes up from |
+//! | `link`, `connection` | when a connection is made, kept, given up |
+//! | `hello` | what the server knows of its writes, and what follows |
+//! | `writes`, `outbox` | what the app writes, and what of it is on its way |
+//! | `sending` | what goes out, and when it may |
+//! | `stream`, `catchup` | a collection's changes |
+//! | `verdicts` | what the server says of writes |
+//! | `records` | how all of that folds into a record |
+//! | `edit` | one step's changes to the store |
 
+mod boot;
 mod catchup;
+mod connection;
 mod edit;
 pub mod event;
 mod hello;

@@ -3,13 +3,13 @@
 //! | key | value |
 //! | --- | --- |
 //! | `0x00` user | the user's slot |
-//! | `0x01` slot `i` | [`Identity`] |
-//! | `0x01` slot `c` collection | [`StreamRow`] |
-//! | `0x01` slot `d` collection `0x00` record | [`Row`] |
+//! | `0x01` slot `i` | `Identity` |
+//! | `0x01` slot `c` collection | `StreamRow` |
+//! | `0x01` slot `d` collection `0x00` record | `Row` |
 //! | `0x01` slot `k` collection `0x00` record | empty: the record has a parked change |
-//! | `0x01` slot `o` position | [`Place`]: the outbox |
+//! | `0x01` slot `o` position | `Place`: the outbox |
 //! | `0x01` slot `p` collection `0x00` record `0x00` position | empty: which entries a record has |
-//! | `0x01` slot `r` position | [`Rejected`] |
+//! | `0x01` slot `r` position | `Rejected` |
 //!
 //! Names hold no control characters, so `0x00` ends one. Slots and positions are big endian.
 

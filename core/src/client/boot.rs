@@ -1,0 +1,76 @@
+//! What a replica wakes up from.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::outbox::Outbox;
+use super::stream::Stream;
+use crate::rules::row::{Identity, Keys, StreamRow, collection_of, position_of};
+use crate::words::name::{Collection, MutationNumber, Position, SessionNumber};
+use crate::words::random::Random;
+use crate::words::store::{Rows, Scan, StoreError};
+
+/// The keys of a user's rows, and whether the user is new to the store.
+pub(super) fn keys_of(user: &str, store: &dyn Rows) -> Result<(Keys, bool), StoreError> {
+    if let Some(slot) = store.get(&Keys::user(user))? {
+        let slot = slot.first_chunk().ok_or_else(|| StoreError::damaged("a slot is cut short"))?;
+        return Ok((Keys::new(u32::from_be_bytes(*slot)), false));
+    }
+    let slot = count(Keys::users(), store)?;
+    Ok((Keys::new(u32::try_from(slot).unwrap_or(u32::MAX)), true))
+}
+
+pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
+    let client_id =
+        random.client_id().ok_or_else(|| StoreError::damaged("no client id could be drawn"))?;
+    Ok(Identity {
+        client_id,
+        session: SessionNumber(0),
+        confirmed: MutationNumber(0),
+        digest: None,
+        next_position: Position(1),
+    })
+}
+
+/// The outbox as the store has it. Everything in it may have been sent.
+pub(super) fn outbox_of(
+    keys: Keys,
+    identity: &Identity,
+    store: &dyn Rows,
+) -> Result<Outbox, StoreError> {
+    let len = count(keys.entries(Position(0)), store)?;
+    let mut next = identity.next_position;
+    for (from, to) in [keys.entries(Position(0)), keys.all_rejected()] {
+        if let Some((key, _)) = store.last(&from, &to)? {
+            next = next.max(position_of(&key)?.next());
+        }
+    }
+    Ok(Outbox::found(len, next))
+}
+
+pub(super) fn streams_of(
+    keys: Keys,
+    wanted: &[Collection],
+    store: &dyn Rows,
+) -> Result<BTreeMap<Collection, Stream>, StoreError> {
+    let mut streams = BTreeMap::<Collection, Stream>::new();
+    let (from, to) = keys.streams();
+    store.scan(&from, &to, &mut |key, value| {
+        let stream = Stream { row: StreamRow::decode(value)?, ..Stream::default() };
+        streams.insert(collection_of(key)?, stream);
+        Ok(Scan::Next)
+    })?;
+    for collection in wanted {
+        streams.entry(collection.clone()).or_default().wanted = true;
+    }
+    Ok(streams)
+}
+
+pub(super) fn count((from, to): (Vec<u8>, Vec<u8>), store: &dyn Rows) -> Result<usize, StoreError> {
+    let mut count = 0;
+    store.scan(&from, &to, &mut |_, _| {
+        count += 1;
+        Ok(Scan::Next)
+    })?;
+    Ok(count)
+}

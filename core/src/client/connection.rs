@@ -1,0 +1,151 @@
+//! Connections: how one is made, lost, given up and tried again, and what time does to it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::edit::Edit;
+use super::event::{ConnectionState, Event, EventKind};
+use super::interface::{Disconnect, NetAction, Timer};
+use super::link::LinkState;
+use super::machine::Client;
+use super::stream::Phase;
+use crate::words::message::ErrorCode;
+use crate::words::time::Mono;
+
+impl Client {
+    /// The server wants another token; everything waits for it.
+    pub(super) fn need_token(&mut self, edit: &mut Edit<'_>, code: ErrorCode, message: String) {
+        self.lose_connection(edit, "the server wants another token");
+        self.link.state = LinkState::Failed;
+        self.token_needed = true;
+        edit.event(Event::remote(EventKind::TokenNeeded { code, message }));
+    }
+
+    pub(super) fn disconnected(&mut self, edit: &mut Edit<'_>, why: Disconnect) {
+        match why {
+            Disconnect::Refused { status: status @ (401 | 403), .. } => {
+                let code =
+                    if status == 401 { ErrorCode::AuthFailed } else { ErrorCode::Unauthorized };
+                let message = alloc::format!("the server answered {status} to the connection");
+                self.need_token(edit, code, message);
+            }
+            Disconnect::Refused { status, retry_after } => {
+                let reason = alloc::format!("the server answered {status} to the connection");
+                self.fail_connection(edit, &reason, retry_after.unwrap_or_default());
+            }
+            Disconnect::Lost(reason) => self.fail_connection(edit, &reason, Duration::ZERO),
+        }
+    }
+
+    /// Gives the connection up and tries again after a while.
+    pub(super) fn fail_connection(
+        &mut self,
+        edit: &mut Edit<'_>,
+        reason: &str,
+        at_least: Duration,
+    ) {
+        self.lose_connection(edit, reason);
+        self.link.back_off(self.now.mono, &self.config, &mut self.random, at_least);
+        if self.link.state == LinkState::Failed {
+            edit.error("the tries to connect are used up; connect() begins anew");
+        }
+    }
+
+    /// Nothing is connected any more; the caller says what comes next.
+    pub(super) fn lose_connection(&mut self, edit: &mut Edit<'_>, reason: &str) {
+        if self.link.listens_to(self.link.conn) {
+            edit.net.push(NetAction::Close { conn: self.link.conn });
+        }
+        if self.link.ready_since().is_some() {
+            let reason = reason.into();
+            edit.event(Event::remote(EventKind::RealtimeDisconnected { reason }));
+            edit.event(Event::remote(EventKind::ConnectivityChanged { online: false }));
+        }
+        self.outbox.lose_connection();
+        for stream in self.streams.values_mut() {
+            stream.detach();
+        }
+        let names: Vec<_> = self.streams.keys().cloned().collect();
+        for collection in names {
+            self.show_status(edit, &collection);
+        }
+        self.barrier = None;
+        self.hold_until = None;
+        self.patient = false;
+        self.token_due = false;
+    }
+
+    pub(super) fn dial(&mut self, edit: &mut Edit<'_>) {
+        let conn = self.link.conn.next();
+        self.link.conn = conn;
+        self.link.state = LinkState::Connecting { since: self.now.mono };
+        edit.net.push(NetAction::Connect { conn, token: self.config.token.clone() });
+    }
+
+    /// Does what is due.
+    pub(super) fn expire(&mut self, edit: &mut Edit<'_>) {
+        let now = self.now.mono;
+        while let Some((at, timer)) = self.deadline()
+            && at <= now
+        {
+            match timer {
+                Timer::Reconnect => self.dial(edit),
+                Timer::Connect => {
+                    self.fail_connection(edit, "no connection came up", Duration::ZERO)
+                }
+                Timer::Hello => {
+                    self.fail_connection(
+                        edit,
+                        "the server did not answer the hello",
+                        Duration::ZERO,
+                    );
+                }
+                Timer::Ping => {
+                    self.link.ping_sent = Some(now);
+                    self.link.sent_at = now;
+                    edit.net.push(NetAction::Ping { conn: self.link.conn });
+                }
+                Timer::PingTimeout => {
+                    self.fail_connection(edit, "the server did not answer a ping", Duration::ZERO);
+                }
+                Timer::Verdict => {
+                    self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
+                }
+                // what waited for these is sent at the end of the step
+                Timer::Patience => self.patient = false,
+                Timer::Retry => self.hold_until = None,
+                Timer::Resubscribe => self.resubscribe(now),
+            }
+        }
+    }
+
+    pub(super) fn resubscribe_at(&self) -> Option<Mono> {
+        self.streams.values().filter_map(|stream| stream.retry_at).min()
+    }
+
+    fn resubscribe(&mut self, now: Mono) {
+        for stream in self.streams.values_mut() {
+            if stream.retry_at.is_some_and(|at| at <= now) {
+                stream.retry_at = None;
+                stream.phase = Phase::Idle;
+            }
+        }
+    }
+
+    pub(super) fn connection(&self) -> ConnectionState {
+        match self.link.state {
+            LinkState::Off => ConnectionState::Disconnected,
+            LinkState::Failed => ConnectionState::Error,
+            LinkState::Waiting { .. } => ConnectionState::Reconnecting,
+            LinkState::Ready { .. } => ConnectionState::Connected,
+            LinkState::Connecting { .. } | LinkState::Greeting { .. } => {
+                if self.link.attempts == 0 {
+                    ConnectionState::Connecting
+                } else {
+                    ConnectionState::Reconnecting
+                }
+            }
+        }
+    }
+}
