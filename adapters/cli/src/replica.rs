@@ -108,10 +108,12 @@ impl Replica {
                     break None;
                 }
                 Some(event) = self.events.next() => {
+                    let failed = matches!(event.kind, EventKind::Error { .. });
                     if let Some(why) = meeting.hears(event, &mut refused) {
                         break Some(why);
                     }
-                    if self.sync.status().await?.connection == ConnectionState::Error {
+                    // other errors are none that end the tries
+                    if failed && self.sync.status().await?.connection == ConnectionState::Error {
                         break Some(format!("the server at {server} can't be reached"));
                     }
                 }

@@ -1,0 +1,165 @@
+//! Exit codes, and what the program says with them.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use serde_json::Value;
+use synclayer_core::memory::MemoryServerStore;
+use synclayer_core::rules::policy::Policy;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{Collection, RecordId, UserId};
+use synclayer_core::words::write::Change;
+use synclayer_server::{Server as Embedded, ServerConfig};
+use tokio::runtime::Runtime;
+
+use crate::support::{Ended, Place, Server, finish, run};
+
+fn error(ended: &Ended) -> Value {
+    serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap()
+}
+
+/// An address where nobody listens.
+fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+#[test]
+fn what_can_not_be_used_is_refused_with_2() {
+    let place = Place::new();
+    let a = place.shell("a", "http://192.0.2.1:1");
+    for args in [
+        &["save", "todos", "{"][..],
+        &["save", "todos", "[1]"],
+        &["save", "to\ndos", "{}"],
+        &["save", "todos", r#"{"a":1,"a":2}"#],
+        &["update", "todos", "x"],
+        &["save", "todos", "{}", "--server", "ftp://example.com"],
+        &["save", "todos", "{}", "--token", "s3cret", "--server", "http://192.0.2.1:1"],
+        &["rejected", "retry", "one"],
+        &["frobnicate"],
+    ] {
+        let ended = a.offline(args).ends_with(2);
+        assert!(!ended.stderr.is_empty());
+        assert!(!ended.stderr.contains("s3cret"), "{ended:?}");
+    }
+    run(["--help"]).ends_with(0);
+    assert!(run(["--help"]).stdout.contains("Exit codes"));
+}
+
+#[test]
+fn without_a_server_a_write_waits_with_3_and_reads_go_on() {
+    let place = Place::new();
+    let a = place.shell("a", &nowhere());
+    let saved = a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(3).json();
+    assert!(saved["why"].as_str().unwrap().contains("can't be reached"), "{saved}");
+    let list = a.online(&["list", "todos"]).ends_with(0);
+    assert_eq!(list.json()["data"]["n"], 1);
+    let status = a.online(&["status"]).ends_with(0).json();
+    assert!(status["apart"].is_string(), "{status}");
+    a.online(&["save", "todos", "{}", "--offline"]).ends_with(3);
+}
+
+#[test]
+fn a_server_that_says_nothing_is_waited_for_no_longer_than_told() {
+    let place = Place::new();
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let a = place.shell("a", &format!("http://{}", mute.local_addr().unwrap()));
+    let mut save = a.command(&["save", "todos", "{}", "--server", &a.server, "--timeout", "0.2"]);
+    let saved = finish(&mut save).ends_with(3).json();
+    assert!(saved["why"].as_str().unwrap().contains("0.2 s"), "{saved}");
+}
+
+#[test]
+fn what_is_not_there_is_told_with_4() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let a = place.shell("a", &server.url);
+    for args in [
+        &["get", "todos", "x"][..],
+        &["update", "todos", "x", r#"{"a":1}"#],
+        &["delete", "todos", "x"],
+        &["rejected", "retry", "7"],
+        &["rejected", "discard", "7"],
+    ] {
+        let ended = a.online(args).ends_with(4);
+        assert_eq!(error(&ended)["code"], "missing");
+    }
+}
+
+#[test]
+fn a_record_that_only_the_server_has_is_fetched_to_be_changed() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let [a, b, c] = ["a", "b", "c"].map(|name| place.shell(name, &server.url));
+    a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(0);
+    b.online(&["update", "todos", "x", r#"{"m":2}"#]).ends_with(0);
+    assert_eq!(a.data("todos", "x"), serde_json::json!({"n": 1, "m": 2}));
+    c.online(&["delete", "todos", "x"]).ends_with(0);
+    a.online(&["get", "todos", "x"]).ends_with(4);
+}
+
+/// Nobody writes to `locked`.
+struct Locked;
+
+impl Policy for Locked {
+    fn write(
+        &self,
+        _: Option<&UserId>,
+        collection: &Collection,
+        _: &RecordId,
+        _: Option<&Document>,
+        _: &Change,
+    ) -> Result<(), String> {
+        if collection.as_str() == "locked" { Err("it is locked".into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_refused_write_is_told_with_5_and_kept_in_the_list() {
+    let place = Place::new();
+    let runtime = Runtime::new().unwrap();
+    let config = ServerConfig { policy: Arc::new(Locked), ..ServerConfig::default() };
+    let bind = Embedded::bind(config, Arc::new(MemoryServerStore::new()));
+    let server = runtime.block_on(bind).unwrap();
+    let a = place.shell("a", &format!("http://{}", server.local_addr()));
+
+    let saved = a.online(&["save", "locked", r#"{"n":1}"#, "--id", "x"]).ends_with(5).json();
+    assert_eq!(saved["state"], "refused");
+    assert!(saved["why"].as_str().unwrap().contains("UNAUTHORIZED"), "{saved}");
+    a.online(&["get", "locked", "x"]).ends_with(4);
+    a.online(&["save", "open", "{}"]).ends_with(0);
+
+    let rejected = a.offline(&["rejected", "list"]).ends_with(0).json();
+    assert_eq!(rejected["code"], "UNAUTHORIZED");
+    assert_eq!(rejected["data"], serde_json::json!({"n": 1}));
+    let write = rejected["write"].to_string();
+    a.online(&["rejected", "retry", &write]).ends_with(5);
+    let again = a.offline(&["rejected", "list"]).ends_with(0).json()["write"].to_string();
+    assert_ne!(again, write, "it is a new write");
+    a.offline(&["rejected", "discard", &again]).ends_with(0);
+    assert_eq!(a.offline(&["rejected", "list"]).ends_with(0).stdout, "");
+    runtime.block_on(server.shutdown());
+}
+
+#[test]
+fn a_directory_in_use_is_told_with_6() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let a = place.shell("a", &server.url);
+    let mut watch = a.watch("todos");
+    let ended = a.online(&["save", "todos", "{}"]).ends_with(6);
+    assert!(error(&ended)["error"].as_str().unwrap().contains("in use"), "{ended:?}");
+    assert!(watch.terminate().success());
+    a.online(&["save", "todos", "{}"]).ends_with(0);
+
+    let data = place.dir("server");
+    let second = run([
+        "serve".as_ref(),
+        "--listen".as_ref(),
+        "127.0.0.1:0".as_ref(),
+        "--data".as_ref(),
+        data.as_os_str(),
+    ]);
+    assert!(second.ends_with(6).stderr.contains("in use"));
+}

@@ -1,0 +1,11 @@
+//! The program as its users run it: as processes.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod codes;
+mod crash;
+mod demo;
+mod repair;
+mod scenario;
+mod serve;
+mod support;

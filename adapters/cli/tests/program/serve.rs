@@ -1,0 +1,111 @@
+//! The server's process: who is let in, and how it ends.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::support::{PATIENCE, Place, Server, finish, run};
+
+#[test]
+fn without_tokens_it_listens_on_loopback_only() {
+    let place = Place::new();
+    let data = place.dir("server");
+    let data = data.to_str().unwrap();
+    let open = run(["serve", "--listen", "0.0.0.0:0", "--data", data]).ends_with(2);
+    assert!(open.stderr.contains("loopback"), "{open:?}");
+    Server::start_with(data.as_ref(), "0.0.0.0:0", &["--token", "ann=s3cret"]);
+}
+
+#[test]
+fn half_a_token_is_refused_and_not_shown() {
+    let place = Place::new();
+    let data = place.dir("server");
+    for half in ["s3cret", "=s3cret", "s3cret="] {
+        let ended = run(["serve", "--data", data.to_str().unwrap(), "--token", half]).ends_with(2);
+        assert!(!ended.stderr.contains("s3cret"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_token_lets_its_user_in_and_nobody_else() {
+    let place = Place::new();
+    let tokens = ["--token", "ann=s3cret", "--token", "bob=h1dden"];
+    let mut server = Server::start_with(&place.dir("server"), "127.0.0.1:0", &tokens);
+    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+
+    a.online(&["save", "todos", "{}", "--id", "x", "--token", "s3cret"]).ends_with(0);
+    let env = |token: &str, args: &[&str]| {
+        finish(b.command(args).args(["--server", &b.server]).env("SYNCLAYER_TOKEN", token))
+    };
+    env("h1dden", &["get", "todos", "x"]).ends_with(0);
+    for saved in [
+        env("wr0ng", &["save", "todos", "{}", "--id", "y"]),
+        b.online(&["save", "todos", "{}", "--id", "y"]),
+    ] {
+        let saved = saved.ends_with(3).json();
+        assert!(saved["why"].as_str().unwrap().contains("does not let this user in"), "{saved}");
+        assert!(!saved.to_string().contains("wr0ng"));
+    }
+    // the right one brings to the server what has waited
+    env("h1dden", &["status"]).ends_with(0);
+    a.online(&["get", "todos", "y", "--token", "s3cret"]).ends_with(0);
+
+    assert!(server.process.terminate().success());
+    for line in server.process.told() {
+        assert!(!["s3cret", "h1dden", "wr0ng"].iter().any(|token| line.contains(token)), "{line}");
+    }
+}
+
+#[test]
+fn sigterm_ends_it_cleanly() {
+    ends_cleanly_by("TERM");
+}
+
+#[test]
+fn sigint_ends_it_cleanly() {
+    ends_cleanly_by("INT");
+}
+
+fn ends_cleanly_by(signal: &str) {
+    let place = Place::new();
+    let mut server = Server::start(&place.dir("server"));
+    let a = place.shell("a", &server.url);
+    for id in ["x", "y", "z"] {
+        a.online(&["save", "todos", "{}", "--id", id]).ends_with(0);
+    }
+    let mut socket = websocket(&server.address);
+    let watch = place.shell("b", &server.url).watch("todos");
+
+    server.process.signal(signal);
+    // a close frame with 1001
+    let mut frame = [0; 4];
+    socket.read_exact(&mut frame).unwrap();
+    assert_eq!(frame[0], 0x88, "{frame:?}");
+    assert_eq!(frame[2..], 1001u16.to_be_bytes());
+    // it waits for the peers to agree, as the watch does
+    drop(socket);
+    assert!(server.process.wait().success());
+    watch.tells("disconnected");
+
+    let server = Server::start(&place.dir("server"));
+    let fresh = place.shell("c", &server.url);
+    assert_eq!(fresh.online(&["list", "todos"]).ends_with(0).lines().len(), 3);
+}
+
+/// An idle WebSocket of nobody's make.
+fn websocket(address: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    socket
+}
