@@ -15,6 +15,16 @@ use crate::words::message::{ClientMessage, Hello, Mutation};
 use crate::words::name::{Collection, MutationNumber, Position};
 use crate::words::store::{Scan, StoreError};
 
+/// Whether the writes of a collection can be sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// When the patience with its catch-up is over.
+    Soon,
+    /// When the server has said more about it.
+    Later,
+}
+
 impl Client {
     /// Sends what there is to send. Called when every change of the outbox that has to be durable
     /// first is.
@@ -80,63 +90,69 @@ impl Client {
         if self.hold_until.is_some_and(|until| until > self.now.mono) {
             return Ok(());
         }
-        for (position, entry) in self.next_writes(edit)? {
-            if !self.may_send(edit, &entry.collection) {
-                break;
-            }
+        let (writes, patient) = self.next_writes(edit)?;
+        self.patient = patient;
+        for (position, entry) in writes {
+            self.vouch(edit, &entry.collection);
             self.send_write(edit, position, entry)?;
         }
         Ok(())
     }
 
-    /// The next writes that fit into the window and are durable as they are.
-    fn next_writes(&self, edit: &Edit<'_>) -> Result<Vec<(Position, Entry)>, StoreError> {
+    /// The next writes that fit into the window, are durable as they are, and whose collection is
+    /// ready for them; and whether the one behind them only waits for its collection.
+    fn next_writes(&self, edit: &Edit<'_>) -> Result<(Vec<(Position, Entry)>, bool), StoreError> {
         let in_flight = self.outbox.in_flight.len();
         let mut room = self.config.window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
-        let mut writes = Vec::new();
+        let (mut writes, mut patient) = (Vec::new(), false);
         if room == 0 || self.outbox.len == in_flight {
-            return Ok(writes);
+            return Ok((writes, patient));
         }
         edit.places(self.outbox.unsent, &mut |position, place| {
             let Place::Entry(entry) = place else { return Ok(Scan::Next) };
             let first = in_flight == 0 && writes.is_empty();
             bytes += entry.change.delta.set.size();
-            if position >= self.outbox.durable_until
-                || room == 0
-                || !first && bytes > self.config.window_bytes
-            {
+            let fits = room > 0 && (first || bytes <= self.config.window_bytes);
+            if !fits || position >= self.outbox.durable_until {
+                return Ok(Scan::Stop);
+            }
+            let readiness = self.readiness(&entry.collection);
+            if readiness != Readiness::Ready {
+                patient = readiness == Readiness::Soon;
                 return Ok(Scan::Stop);
             }
             room -= 1;
             writes.push((position, entry));
             Ok(Scan::Next)
         })?;
-        Ok(writes)
+        Ok((writes, patient))
     }
 
     /// Whether a collection's writes can go out: it has caught up, or it won't, or it takes too
     /// long; then the server's check makes it safe, as long as the bases are of its history.
-    fn may_send(&mut self, edit: &mut Edit<'_>, collection: &Collection) -> bool {
+    fn readiness(&self, collection: &Collection) -> Readiness {
+        let Some(stream) = self.streams.get(collection) else { return Readiness::Ready };
         let patience = self.link.ready_since().map(|since| since + self.config.catch_up_patience);
-        let over = patience.is_none_or(|until| until <= self.now.mono);
-        let stream = self.stream(collection);
         match stream.phase {
-            Phase::Live => true,
-            Phase::Idle if stream.wanted => false,
-            Phase::Idle | Phase::Refused => {
-                if !stream.trusted {
-                    stream.begin_generation();
-                    stream.trusted = true;
-                    edit.put_stream(collection, &stream.row);
-                }
-                true
-            }
+            Phase::Live | Phase::Refused => Readiness::Ready,
+            Phase::Idle if !stream.wanted => Readiness::Ready,
+            Phase::Idle => Readiness::Later,
+            Phase::Subscribing | Phase::CatchingUp if !stream.trusted => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp => {
-                let trusted = stream.trusted;
-                self.patient = trusted && !over;
-                trusted && over
+                let over = patience.is_none_or(|until| until <= self.now.mono);
+                if over { Readiness::Ready } else { Readiness::Soon }
             }
+        }
+    }
+
+    /// Lets no base of another history go out where nobody will say whether it still counts.
+    fn vouch(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let stream = self.stream(collection);
+        if !stream.trusted {
+            stream.begin_generation();
+            stream.trusted = true;
+            edit.put_stream(collection, &stream.row);
         }
     }
 
