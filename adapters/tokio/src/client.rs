@@ -254,6 +254,22 @@ impl RejectedWrites {
             })
             .await
     }
+
+    /// Rejects a write by hand that
+    /// [stalls](synclayer_core::client::event::EventKind::WriteStalled): it moves from the outbox
+    /// to this list, and the writes behind it go on.
+    ///
+    /// # Errors
+    /// When the write does not stall, the store has failed, or the client is closed.
+    pub async fn reject_stalled(&self, write: Position) -> Result<(), SyncError> {
+        self.sync
+            .answered(move |engine, answer| {
+                engine.save(answer, |replica, now, out| {
+                    Ok(replica.reject_stalled_write(now, write, out)?)
+                });
+            })
+            .await
+    }
 }
 
 fn check_token(config: &SyncConfig, address: &Address, may_go: bool) -> Result<(), OpenError> {
