@@ -43,7 +43,7 @@ pub(crate) async fn demo(out: Output) -> Result<(), Failure> {
     a.synced().await?;
     b.synced().await?;
     let stage = Stage { out };
-    stage.show("A and B connect", begun.elapsed())?;
+    stage.show("A and B open their stores and connect", begun.elapsed())?;
     let todo = live(&stage, &a, &mut b).await?;
     conflict(&stage, &mut a, &mut b, &todo).await?;
     removal(&stage, &a, &mut b, &todo).await?;

@@ -35,10 +35,13 @@ impl Output {
 
     /// Tells people something that isn't the command's result.
     pub(crate) fn note(self, text: impl Display) {
-        if !self.json {
-            // nobody may be there to read it
-            let _ = writeln!(io::stderr(), "{text}");
-        }
+        let mut err = io::stderr();
+        // nobody may be there to read it
+        let _ = if self.json {
+            writeln!(err, "{}", serde_json::json!({ "note": text.to_string() }))
+        } else {
+            writeln!(err, "{text}")
+        };
     }
 
     /// Says why the command has failed.

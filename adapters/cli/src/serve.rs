@@ -36,8 +36,12 @@ pub(crate) async fn serve(args: ServeArgs, out: Output) -> Result<(), Failure> {
     let address = server.local_addr();
     let url = format!("http://{address}");
     out.line(format_args!("listening on {url}"), &json!({ "listening": address, "url": url }))?;
-    server.run(signals.end()).await;
-    Ok(())
+    signals.end().await;
+    tokio::select! {
+        () = server.shutdown() => Ok(()),
+        // what was acknowledged is on the disk in any case
+        () = signals.end() => Err(Failure::plain("told to end twice: the peers were not waited for")),
+    }
 }
 
 /// Who is let in: everyone, where there are no tokens.

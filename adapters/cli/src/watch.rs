@@ -9,7 +9,7 @@ use crate::output::{Output, RecordJson};
 use crate::replica::Replica;
 use crate::signal::Signals;
 
-/// A line of the watch: what happened to a record. `data` and the like are those after it.
+/// A line of the watch: what happened to a record, and what it is now, or only its id.
 #[derive(Serialize)]
 struct Line<'a> {
     change: &'static str,
@@ -44,7 +44,7 @@ async fn run(
                 Some(update) => print(name, &update)?,
                 None => return Ok(()),
             },
-            Some(event) = replica.next_event() => remark(&event.kind, out),
+            Some(event) = replica.next_event() => remark(&event.kind, out)?,
             () = signals.end() => return Ok(()),
         }
     }
@@ -62,9 +62,9 @@ fn print(collection: &str, update: &Update) -> Result<(), Failure> {
     })
 }
 
-/// Tells people what the lines don't.
+/// Tells what the lines don't. Without another token there is nothing more to come.
 #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
-fn remark(event: &EventKind, out: Output) {
+fn remark(event: &EventKind, out: Output) -> Result<(), Failure> {
     match event {
         EventKind::RealtimeConnected => out.note("connected"),
         EventKind::SyncCompleted => out.note("in sync"),
@@ -72,7 +72,8 @@ fn remark(event: &EventKind, out: Output) {
             out.note(format_args!("disconnected, and connecting again: {reason}"));
         }
         EventKind::TokenNeeded { code, message } => {
-            out.note(format_args!("the server does not let this user in ({code}): {message}"));
+            let why = format!("the server does not let this user in ({code}): {message}");
+            return Err(Failure::plain(why));
         }
         EventKind::SyncFailed { code, message } => {
             out.note(format_args!("the server refuses the collection ({code}): {message}"));
@@ -84,4 +85,5 @@ fn remark(event: &EventKind, out: Output) {
         // the lines tell the rest
         _ => {}
     }
+    Ok(())
 }

@@ -9,7 +9,7 @@ fn the_demo_shows_what_it_promises() {
     let demo = run(["demo"]).ends_with(0);
     assert_eq!(demo.stderr, "");
     let steps = [
-        "connect",
+        "A and B open their stores and connect",
         "A saves a todo, B shows it",
         "B is cut off",
         "the conflict is resolved on both",

@@ -1,8 +1,10 @@
 //! A server and three shells: what the demo shows, as processes of their own.
 
+use std::fs::{self, File};
+
 use serde_json::json;
 
-use crate::support::{Place, Server};
+use crate::support::{Place, Server, finish};
 
 #[test]
 fn a_write_reaches_whoever_watches() {
@@ -48,6 +50,29 @@ fn offline_writes_wait_for_the_next_call_that_reaches_the_server() {
     assert_eq!((&shown["id"], &shown["data"]), (&json!("x"), &json!({"n": 2})));
     assert_eq!(a.offline(&["status"]).ends_with(0).json()["waiting"], 0);
     assert_eq!(place.shell("c", &server.url).data("notes", "y"), json!({}));
+}
+
+#[test]
+fn a_record_may_come_from_the_standard_input() {
+    let place = Place::new();
+    let a = place.shell("a", "http://localhost");
+    let file = place.dir("record.json");
+    fs::write(&file, r#"{"n":1}"#).unwrap();
+    let mut save = a.command(&["save", "todos", "-", "--id", "x"]);
+    finish(save.stdin(File::open(file).unwrap())).ends_with(3);
+    assert_eq!(a.offline(&["get", "todos", "x"]).ends_with(0).json()["data"], json!({"n": 1}));
+}
+
+#[test]
+fn each_user_of_a_directory_has_records_and_waiting_writes_of_their_own() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let a = place.shell("a", &server.url);
+    a.offline(&["save", "todos", r#"{"n":1}"#, "--id", "x", "--user", "ann"]).ends_with(3);
+    assert_eq!(a.offline(&["list", "todos", "--user", "bob"]).ends_with(0).stdout, "");
+    a.online(&["get", "todos", "x", "--user", "bob"]).ends_with(4);
+    a.online(&["get", "todos", "x", "--user", "ann"]).ends_with(0);
+    a.online(&["get", "todos", "x", "--user", "bob"]).ends_with(0);
 }
 
 #[test]

@@ -49,6 +49,10 @@ fn a_token_lets_its_user_in_and_nobody_else() {
     env("h1dden", &["status"]).ends_with(0);
     a.online(&["get", "todos", "y", "--token", "s3cret"]).ends_with(0);
 
+    // a watch has nothing to wait for
+    let mut watch = b.command(&["watch", "todos", "--server", &b.server, "--token", "wr0ng"]);
+    assert!(finish(&mut watch).ends_with(1).stderr.contains("does not let this user in"));
+
     assert!(server.process.terminate().success());
     for line in server.process.told() {
         assert!(!["s3cret", "h1dden", "wr0ng"].iter().any(|token| line.contains(token)), "{line}");
@@ -72,7 +76,8 @@ fn ends_cleanly_by(signal: &str) {
     for id in ["x", "y", "z"] {
         a.online(&["save", "todos", "{}", "--id", id]).ends_with(0);
     }
-    let mut socket = websocket(&server.address);
+    let mut socket = websocket(&server.address, "");
+    assert_eq!(status(&mut socket), 101);
     let watch = place.shell("b", &server.url).watch("todos");
 
     server.process.signal(signal);
@@ -91,21 +96,47 @@ fn ends_cleanly_by(signal: &str) {
     assert_eq!(fresh.online(&["list", "todos"]).ends_with(0).lines().len(), 3);
 }
 
-/// An idle WebSocket of nobody's make.
-fn websocket(address: &str) -> TcpStream {
+#[test]
+fn web_pages_connect_from_the_origins_that_are_allowed() {
+    let place = Place::new();
+    let more = ["--allow-origin", "https://app.example"];
+    let server = Server::start_with(&place.dir("server"), "127.0.0.1:0", &more);
+    for (origin, answer) in [("https://app.example", 101), ("https://evil.example", 403)] {
+        let header = format!("Origin: {origin}\r\n");
+        assert_eq!(status(&mut websocket(&server.address, &header)), answer, "{origin}");
+    }
+}
+
+#[test]
+fn health_is_told() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let mut socket = TcpStream::connect(&server.address).unwrap();
+    let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    socket.write_all(request.as_bytes()).unwrap();
+    assert_eq!(status(&mut socket), 200);
+}
+
+/// Asks for a WebSocket, of nobody's make.
+fn websocket(address: &str, header: &str) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+         {header}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     socket.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
+    socket
+}
+
+/// The status of an answer, whose head is read.
+fn status(socket: &mut TcpStream) -> u16 {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         socket.read_exact(&mut byte).unwrap();
-        answer.push(byte[0]);
+        head.push(byte[0]);
     }
-    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
-    socket
+    let head = String::from_utf8(head).unwrap();
+    head.split(' ').nth(1).unwrap().parse().unwrap()
 }
