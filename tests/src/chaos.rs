@@ -1,4 +1,4 @@
-//! Random walks through a [`World`](crate::world::World): what devices do and what goes wrong is
+//! Random walks through a [`World`]: what devices do and what goes wrong is
 //! drawn from a seed, then everything heals and must converge.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
 //! The program `synclayer`: a sync server, a client for the shell, and a demo of both.
+#![allow(rustdoc::bare_urls)] // the texts of the command line are for terminals
 
 mod args;
 mod demo;
