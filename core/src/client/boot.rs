@@ -56,7 +56,8 @@ pub(super) fn streams_of(
     let mut streams = BTreeMap::<Collection, Stream>::new();
     let (from, to) = keys.streams();
     store.scan(&from, &to, &mut |key, value| {
-        let stream = Stream { row: StreamRow::decode(value)?, ..Stream::default() };
+        let row = StreamRow::decode(value)?;
+        let stream = Stream { unverified: row.count > 0, row, ..Stream::default() };
         streams.insert(collection_of(key)?, stream);
         Ok(Scan::Next)
     })?;

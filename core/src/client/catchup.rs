@@ -24,6 +24,7 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,
+        head: Option<Seq>,
         mode: Option<Mode>,
         partial: bool,
     ) -> Result<(), Fault> {
@@ -31,6 +32,9 @@ impl Client {
             return Err(Fault::peer("a level-2 server has subscribed without a mode"));
         };
         let stream = self.stream(collection);
+        if head.is_some_and(|head| head < stream.reached()) {
+            edit.event(Event::remote(EventKind::ServerLostChanges).on(collection));
+        }
         stream.phase = Phase::CatchingUp;
         stream.partial = partial;
         stream.retry_at = None;
@@ -227,10 +231,16 @@ impl Client {
         if stream.row.cursor.is_none() {
             return Err(Fault::peer("a snapshot ended before its last page"));
         }
-        let same = stream.row.count == count && Some(stream.row.checksum) == checksum;
-        if checksum.is_some() && !same {
-            return self.mismatched(edit, collection);
+        if let Some(checksum) = checksum {
+            let told = (count, checksum);
+            if stream.unverified || stream.held() != told {
+                self.recount(edit, collection)?;
+            }
+            if self.stream(collection).held() != told {
+                return self.mismatched(edit, collection);
+            }
         }
+        let stream = self.stream(collection);
         stream.row.cursor = Some(cursor);
         stream.row.resume = None;
         stream.phase = Phase::Live;
@@ -240,6 +250,22 @@ impl Client {
         edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
         self.show_status(edit, collection);
         self.link.attempts = 0;
+        Ok(())
+    }
+
+    /// Counts what is held by the rows themselves. The running figures tell nothing of a row that
+    /// was altered behind the replica's back; and they would stay wrong by it when it has healed.
+    fn recount(&mut self, edit: &Edit<'_>, collection: &Collection) -> Result<(), StoreError> {
+        let (mut count, mut checksum) = (0, Checksum::default());
+        edit.each_row(collection, &mut |id, row| {
+            if let Some(document) = &row.server {
+                count += 1;
+                checksum.add(id, row.seq, document);
+            }
+        })?;
+        let stream = self.stream(collection);
+        (stream.row.count, stream.row.checksum) = (count, checksum);
+        stream.unverified = false;
         Ok(())
     }
 

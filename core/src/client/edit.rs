@@ -192,6 +192,19 @@ impl<'a> Edit<'a> {
         Ok(ids)
     }
 
+    /// Shows all rows of a collection.
+    pub(super) fn each_row(
+        &self,
+        collection: &Collection,
+        visit: &mut dyn FnMut(&RecordId, Row),
+    ) -> Result<(), StoreError> {
+        let (from, to) = self.keys.rows(collection, None, None);
+        self.rows.scan(&from, &to, &mut |key, value| {
+            visit(&record_of(key)?.1, Row::decode(value)?);
+            Ok(Scan::Next)
+        })
+    }
+
     pub(super) fn put_rejected(&mut self, rejected: &Rejected) {
         self.put(self.keys.rejected(rejected.write), rejected.encode());
     }

@@ -78,7 +78,7 @@ impl Client {
         let count = last.0 - self.identity.confirmed.0;
         let mut places = Vec::new();
         let mut lost = false;
-        edit.places(Position(0), &mut |position, place| {
+        edit.places(self.outbox.head, &mut |position, place| {
             if (places.len() as u64) < count {
                 places.push((position, place));
             } else if matches!(place, Place::Hollow { .. }) {
@@ -113,12 +113,12 @@ impl Client {
             match place {
                 Place::Entry(entry) => {
                     edit.drop_entry(position, &entry);
-                    self.outbox.forget(position);
+                    self.outbox.pass(position);
                     self.fold(edit, position, &entry, &Taken::Bare)?;
                 }
                 Place::Hollow { .. } => {
                     edit.drop_place(position);
-                    self.outbox.forget(position);
+                    self.outbox.pass(position);
                 }
             }
         }
@@ -141,7 +141,7 @@ impl Client {
     /// it goes on under a new one. All its pending writes are sent again with their bases.
     pub(super) fn become_another(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut sent_again = Vec::new();
-        edit.places(Position(0), &mut |position, place| {
+        edit.places(self.outbox.head, &mut |position, place| {
             if position >= self.outbox.frozen_until {
                 return Ok(Scan::Stop);
             }
@@ -168,7 +168,7 @@ impl Client {
 
     fn drop_hollow_places(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut hollow = Vec::new();
-        edit.places(Position(0), &mut |position, place| {
+        edit.places(self.outbox.head, &mut |position, place| {
             match place {
                 Place::Hollow { .. } => hollow.push(position),
                 Place::Entry(Entry { .. }) => {}

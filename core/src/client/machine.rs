@@ -392,6 +392,7 @@ impl Client {
             (positions.len() == self.outbox.len, "the outbox is as long as it says"),
             (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
             (positions.iter().all(|p| *p < self.outbox.next), "positions are not used again"),
+            (positions.iter().all(|p| *p >= self.outbox.head), "nothing lies before the head"),
             (
                 in_flight.iter().all(|p| *p < self.outbox.frozen_until),
                 "what is in flight is frozen",
@@ -516,8 +517,8 @@ impl Client {
             {
                 self.ignored_frames += 1;
             }
-            ServerMessage::Subscribed { collection, mode, partial, .. } => {
-                self.subscribed(edit, &collection, mode, partial)?;
+            ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
+                self.subscribed(edit, &collection, head, mode, partial)?;
             }
             ServerMessage::Unsubscribed { collection } => self.unsubscribed(edit, &collection),
             ServerMessage::Change { collection, record_id, change, filtered } => {

@@ -20,6 +20,9 @@ pub(super) struct InFlight {
 pub(super) struct Outbox {
     /// How many places it has, hollow ones included.
     pub(super) len: usize,
+    /// No place lies in front of this position. A store steps over the remains of what was removed
+    /// one by one, so no scan should begin before it.
+    pub(super) head: Position,
     /// The position of the next write.
     pub(super) next: Position,
     /// The last entry, while it may be joined by another write to its record.
@@ -79,7 +82,7 @@ impl Outbox {
     /// The connection is gone: what was sent on it stays frozen, and will be numbered anew.
     pub(super) fn lose_connection(&mut self) {
         self.in_flight.clear();
-        self.unsent = Position(0);
+        self.unsent = self.head;
     }
 
     /// Everything from the `index`-th write in flight on was not applied, and is free again.
@@ -89,6 +92,12 @@ impl Outbox {
             self.frozen_until = sent.position;
             self.in_flight.truncate(index);
         }
+    }
+
+    /// The first place is no longer in the outbox.
+    pub(super) fn pass(&mut self, position: Position) {
+        self.head = self.head.max(position.next());
+        self.forget(position);
     }
 
     /// An entry is no longer in the outbox.

@@ -189,7 +189,7 @@ impl Client {
             return Ok(());
         }
         let mut first = self.outbox.next;
-        edit.places(Position(0), &mut |position, _| {
+        edit.places(self.outbox.head, &mut |position, _| {
             first = position;
             Ok(Scan::Stop)
         })?;

@@ -1,6 +1,7 @@
 //! One collection's stream, as the client sees it.
 
 use crate::rules::row::StreamRow;
+use crate::words::hash::Checksum;
 use crate::words::message::{PageRange, Resume};
 use crate::words::name::{Epoch, Seq};
 use crate::words::time::Mono;
@@ -34,6 +35,8 @@ pub(super) struct Stream {
     pub(super) trusted: bool,
     /// Whether it has been in step with the server since the machine was made.
     pub(super) confirmed: bool,
+    /// Whether what the store held when the machine was made has not been compared yet.
+    pub(super) unverified: bool,
     /// How many times in a row its contents differed from the server's.
     pub(super) mismatches: u32,
     /// When it is asked for again after a failure.
@@ -44,6 +47,11 @@ impl Stream {
     /// The seq up to which everything is known; 0 where there is no cursor.
     pub(super) fn reached(&self) -> Seq {
         self.row.cursor.as_ref().map_or(Seq(0), |cursor| cursor.seq)
+    }
+
+    /// How many records are held, and their checksum.
+    pub(super) fn held(&self) -> (u64, Checksum) {
+        (self.row.count, self.row.checksum)
     }
 
     /// The connection is gone.

@@ -92,7 +92,7 @@ impl Client {
             let number = self.number_in_flight(0);
             let Some(sent) = self.outbox.in_flight.pop_front() else { return };
             edit.drop_place(sent.position);
-            self.outbox.forget(sent.position);
+            self.outbox.pass(sent.position);
             self.set_confirmed(number, sent.digest);
             self.put_identity(edit);
         }
