@@ -1,0 +1,348 @@
+//! A server on a free port with a store on disk, clients of it, and how to wait for them.
+
+use std::fs;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use synclayer_fjall::{
+    ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
+};
+use synclayer_server::{Server, ServerConfig};
+use synclayer_tokio::{
+    Event, EventKind, Events, Store, StoreError, StoreErrorKind, SyncConfig, SyncLayer, Update,
+    Watch,
+};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::proxy::{Proxy, Target};
+
+/// How long anything may take before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The collection that most tests use.
+pub const TODOS: &str = "todos";
+
+/// Waits for something that has to happen soon.
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen"),
+    }
+}
+
+/// Takes updates until one is as wanted.
+pub async fn until(watch: &mut Watch, mut wanted: impl FnMut(&Update) -> bool) -> Update {
+    let mut last = None;
+    let found = async {
+        loop {
+            let update = watch.next().await.expect("the watch has ended");
+            if wanted(&update) {
+                return update;
+            }
+            last = Some(update);
+        }
+    };
+    match timeout(PATIENCE, found).await {
+        Ok(update) => update,
+        Err(_) => panic!("no such update; the last one was {last:?}"),
+    }
+}
+
+/// Takes events until one is as wanted; those before it come along.
+pub async fn told(events: &mut Events, mut wanted: impl FnMut(&EventKind) -> bool) -> Vec<Event> {
+    let mut seen = Vec::new();
+    let found = async {
+        loop {
+            let event = events.next().await.expect("the events have ended");
+            let found = wanted(&event.kind);
+            seen.push(event);
+            if found {
+                return;
+            }
+        }
+    };
+    if timeout(PATIENCE, found).await.is_err() {
+        panic!("no such event: {seen:?}");
+    }
+    seen
+}
+
+/// The events that wait already.
+pub fn told_already(events: &mut Events) -> Vec<EventKind> {
+    use futures_util::FutureExt as _;
+    std::iter::from_fn(|| events.next().now_or_never().flatten()).map(|event| event.kind).collect()
+}
+
+/// A server with a store on disk, which may be stopped and started again on another port.
+pub struct Host {
+    pub dir: TempDir,
+    pub config: ServerConfig,
+    pub target: Target,
+    running: Option<(Server, Weak<FjallServerStore>)>,
+}
+
+impl Host {
+    pub async fn start() -> Self {
+        Self::with(ServerConfig::default()).await
+    }
+
+    pub async fn with(config: ServerConfig) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut host = Self { dir, config, target: Target::default(), running: None };
+        host.run().await;
+        host
+    }
+
+    /// Opens the store and serves it.
+    pub async fn run(&mut self) {
+        let options =
+            ServerOptions { durability: Durability::Buffered, ..ServerOptions::default() };
+        let store =
+            Arc::new(when_free(|| FjallServerStore::open(self.data(), options.clone())).unwrap());
+        let weak = Arc::downgrade(&store);
+        let server = Server::bind(self.config.clone(), store).await.unwrap();
+        self.target.set(Some(server.local_addr()));
+        self.running = Some((server, weak));
+    }
+
+    /// Shuts down, and closes the store.
+    pub async fn stop(&mut self) {
+        self.target.set(None);
+        let (server, store) = self.running.take().unwrap();
+        soon("the server's end", server.shutdown()).await;
+        soon("the end of the store", async {
+            while store.strong_count() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("server")
+    }
+
+    /// A way to the server that a test can watch and break.
+    pub async fn proxy(&self) -> Proxy {
+        Proxy::start(self.target.clone()).await
+    }
+
+    /// A raw WebSocket, straight to the server.
+    pub async fn peer(&self) -> Peer {
+        let (server, _) = self.running.as_ref().unwrap();
+        Peer::connect(&format!("ws://{}/ws", server.local_addr())).await
+    }
+}
+
+/// A client with a store on disk and a proxy of its own.
+pub struct Device {
+    pub sync: SyncLayer,
+    pub todos: synclayer_tokio::Collection,
+    pub events: Events,
+    pub proxy: Proxy,
+    pub dir: PathBuf,
+    _home: TempDir,
+}
+
+impl Device {
+    /// One that begins empty.
+    pub async fn new(host: &Host) -> Self {
+        Self::with(host, |_| {}).await
+    }
+
+    /// One that begins empty, configured further.
+    pub async fn with(host: &Host, configure: impl FnOnce(&mut SyncConfig)) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("client");
+        Self::open(home, dir, host.proxy().await, configure).await
+    }
+
+    /// One on a copy of a closed client's directory.
+    pub async fn on_copy(host: &Host, of: &Path, configure: impl FnOnce(&mut SyncConfig)) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("client");
+        copy(of, &dir);
+        Self::open(home, dir, host.proxy().await, configure).await
+    }
+
+    /// Closes it, changes its directory or nothing, and opens it again.
+    pub async fn reopen(
+        self,
+        between: impl FnOnce(&Path),
+        configure: impl FnOnce(&mut SyncConfig),
+    ) -> Self {
+        soon("the client's end", self.sync.close()).await;
+        let Self { sync, todos, events, proxy, dir, _home: home } = self;
+        drop((sync, todos, events));
+        between(&dir);
+        Self::open(home, dir, proxy, configure).await
+    }
+
+    async fn open(
+        home: TempDir,
+        dir: PathBuf,
+        proxy: Proxy,
+        configure: impl FnOnce(&mut SyncConfig),
+    ) -> Self {
+        let mut config = config(&proxy, &dir);
+        configure(&mut config);
+        let sync = SyncLayer::open(config).await.unwrap();
+        let events = sync.events();
+        let todos = sync.collection(TODOS).unwrap();
+        Self { sync, todos, events, proxy, dir, _home: home }
+    }
+
+    /// Waits until everything is exchanged.
+    pub async fn synced(&self) {
+        soon("being synced", self.sync.synced()).await.unwrap();
+    }
+
+    /// A field of a record as JSON; `None` where there is no record or no such field.
+    pub async fn field(&self, id: &str, name: &str) -> Option<Value> {
+        let record = self.todos.get(id).await.unwrap()?;
+        record.document.get(name).map(|text| serde_json::from_str(text).unwrap())
+    }
+
+    pub async fn pending(&self) -> usize {
+        self.sync.status().await.unwrap().pending_writes
+    }
+}
+
+/// A client's configuration: on disk, quick to connect again.
+pub fn config(proxy: &Proxy, dir: &Path) -> SyncConfig {
+    let dir = dir.to_owned();
+    SyncConfig {
+        base_url: proxy.url(),
+        collections: vec![TODOS.into()],
+        reconnect_delay: Duration::from_millis(10),
+        // what is only buffered is durable at once, and nothing needs telling
+        store: Store::opened_by(move |_on_durable| {
+            let open = || FjallClientStore::open(&dir, ClientOptions::default());
+            Ok(Box::new(when_free(open)?))
+        }),
+        ..SyncConfig::default()
+    }
+}
+
+/// Waits until nothing is left to exchange, and compares what the devices hold.
+pub async fn converged(devices: &[&Device]) {
+    // twice, for what one's conflicts made the others still learn
+    for _ in 0..2 {
+        for device in devices {
+            device.synced().await;
+        }
+    }
+    let mut first = None;
+    for device in devices {
+        let records: Vec<_> = (device.todos.get_all().await.unwrap().into_iter())
+            .map(|record| (record.id, record.document, record.version))
+            .collect();
+        let status = device.sync.status().await.unwrap();
+        assert_eq!(status.pending_writes, 0);
+        let name = status.collections.keys().find(|name| &***name == TODOS).unwrap().clone();
+        let stream = &status.collections[&name];
+        assert!(stream.live, "{stream:?}");
+        let state = (records, stream.cursor.clone(), stream.count, stream.checksum);
+        match &first {
+            Some(first) => assert_eq!(first, &state),
+            None => first = Some(state),
+        }
+    }
+}
+
+/// Opens a store as soon as nobody else has it. A process that is being started by another test
+/// holds copies of all our locks for a moment.
+fn when_free<T>(mut open: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let begin = Instant::now();
+    loop {
+        match open() {
+            Err(error) if error.kind == StoreErrorKind::InUse && begin.elapsed() < PATIENCE => {
+                std::thread::yield_now();
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Copies a directory with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}
+
+/// Puts a copy of a directory in the place of another.
+pub fn restore(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap();
+    copy(from, to);
+}
+
+/// A raw WebSocket that knows nothing of our types.
+pub struct Peer {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    waiting: std::collections::VecDeque<Value>,
+}
+
+impl Peer {
+    pub async fn connect(url: &str) -> Self {
+        let (socket, _) = soon("a handshake", connect_async(url)).await.unwrap();
+        Self { socket, waiting: [].into() }
+    }
+
+    /// One that has said hello as a client of this name.
+    pub async fn resumable(host: &Host, client_id: &str) -> Self {
+        let mut peer = host.peer().await;
+        let hello = serde_json::json!({"type": "ping",
+            "metadata": {"protocol": 2, "clientId": client_id, "session": 1}});
+        peer.send(&hello).await;
+        peer.expect("pong").await;
+        peer
+    }
+
+    pub async fn send(&mut self, message: &Value) {
+        self.socket.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    /// The next message; batches come apart.
+    pub async fn json(&mut self) -> Value {
+        loop {
+            if let Some(message) = self.waiting.pop_front() {
+                return message;
+            }
+            let message = soon("a message", self.socket.next()).await;
+            if let Message::Text(text) = message.unwrap().unwrap() {
+                self.waiting.extend(messages(&text));
+            }
+        }
+    }
+
+    /// The next message, which has to be of this type.
+    pub async fn expect(&mut self, kind: &str) -> Value {
+        let json = self.json().await;
+        assert_eq!(json["type"], kind, "{json}");
+        json
+    }
+}
+
+/// The messages in a frame.
+pub fn messages(text: &str) -> Vec<Value> {
+    let message: Value = serde_json::from_str(text).unwrap();
+    match message["messages"].as_array() {
+        Some(messages) => messages.clone(),
+        None => vec![message],
+    }
+}

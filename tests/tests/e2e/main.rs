@@ -1,0 +1,15 @@
+//! What a single server can break of the protocol's guarantees, over real sockets, real stores and
+//! real processes.
+
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+mod catchup;
+mod common;
+mod conflict;
+mod crash;
+mod proxy;
+mod refusal;
+mod restore;
+mod trust;
+mod user;
+mod verdict;
