@@ -12,7 +12,7 @@ use serde_json::json;
 use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
-use synclayer_tokio::{EventKind, SyncLayer};
+use synclayer_tokio::{EventKind, SyncConfig, SyncLayer};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::common::{Device, Host, TODOS, config, converged, soon, told_already};
@@ -181,8 +181,18 @@ async fn write(dir: &Path, url: &str, first: u64) {
         std::process::exit(0);
     });
     let proxy = Proxy::start(Target::default()).await;
-    let config = synclayer_tokio::SyncConfig { base_url: url.into(), ..config(&proxy, dir) };
+    let config = config(&proxy, dir);
+    let config = SyncConfig { base_url: url.into(), enable_realtime_sync: false, ..config };
     let sync = SyncLayer::open(config).await.unwrap();
+    let mut events = sync.events();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if is_alarm(&event.kind) {
+                say(&format!("alarm {event:?}"));
+            }
+        }
+    });
+    sync.connect().await.unwrap();
     let todos = sync.collection(TODOS).unwrap();
     for n in first.. {
         let id = format!("{n:07}");
@@ -281,7 +291,9 @@ impl Process {
         let out = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
             let ours = |line: &String| {
-                ["serving ", "armed", "halted", "saved "].iter().any(|word| line.starts_with(word))
+                ["serving ", "armed", "halted", "saved ", "alarm "]
+                    .iter()
+                    .any(|word| line.starts_with(word))
             };
             out.lines().map_while(Result::ok).filter(ours).try_for_each(|line| sender.send(line))
         });
@@ -299,7 +311,7 @@ impl Process {
         let mut saved = Vec::new();
         let lines = self.lines.as_mut().unwrap();
         while let Some(line) = soon("the last line", lines.recv()).await {
-            saved.push(line.strip_prefix("saved ").unwrap().to_owned());
+            saved.push(saved_in(&line));
         }
         saved
     }
@@ -358,6 +370,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The record that a client says to have saved.
+fn saved_in(line: &str) -> String {
+    line.strip_prefix("saved ").unwrap_or_else(|| panic!("{line}")).to_owned()
 }
 
 /// The acknowledgements in a frame.
