@@ -9,7 +9,7 @@ use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::ViewAction;
 use super::machine::{Client, Fault};
-use super::stream::Phase;
+use super::stream::{Phase, Stream};
 use crate::words::hash::Checksum;
 use crate::words::message::{
     Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
@@ -32,8 +32,8 @@ impl Client {
             return Err(Fault::peer("a level-2 server has subscribed without a mode"));
         };
         let stream = self.stream(collection);
-        if head.is_some_and(|head| head < stream.reached()) {
-            edit.event(Event::remote(EventKind::ServerLostChanges).on(collection));
+        if let Some(kind) = setback(stream, head, mode) {
+            edit.event(Event::remote(kind).on(collection));
         }
         stream.phase = Phase::CatchingUp;
         stream.partial = partial;
@@ -328,4 +328,19 @@ impl Client {
         let collection = collection.clone();
         edit.views.push(ViewAction::Status { collection, from_cache, catching_up });
     }
+}
+
+/// What the app is told where a server does not go on from a cursor. One beyond the server's head is
+/// of changes that it has lost; any other may also be older than what it remembers of deletes.
+fn setback(stream: &Stream, head: Option<Seq>, mode: Mode) -> Option<EventKind> {
+    if head? < stream.reached() {
+        return Some(EventKind::ServerLostChanges);
+    }
+    let resumes = matches!(stream.row.resume, Some(Resume::Snapshot { .. }));
+    if mode == Mode::Delta || resumes || stream.row.cursor.is_none() {
+        return None;
+    }
+    let message = "the server can't go on from where this replica was, because it was away for too \
+                   long or the server was restored; the collection is fetched whole";
+    Some(EventKind::Error { message: message.into() })
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use synclayer_tokio::{EventKind, SyncConfig};
 
-use crate::common::{Device, Host, converged, copy, restore, told};
+use crate::common::{Device, Host, converged, copy, restore, told, told_already};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_server_is_noticed_and_no_pending_write_is_lost() {
@@ -21,7 +21,9 @@ async fn a_restored_server_is_noticed_and_no_pending_write_is_lost() {
         writer.todos.save_with_id(&format!("after-{n}"), &json!({"n": n})).await.unwrap();
     }
     writer.todos.update("before-0", &json!({"n": 10})).await.unwrap();
-    converged(&[&writer, &reader]).await;
+    let mut late = Device::new(&host).await;
+    converged(&[&writer, &reader, &late]).await;
+    late.sync.disconnect().await.unwrap();
 
     host.stop().await;
     restore(&backup, &host.data());
@@ -41,6 +43,21 @@ async fn a_restored_server_is_noticed_and_no_pending_write_is_lost() {
     assert_eq!(reader.field("before-0", "n").await, Some(json!(0)), "what the backup holds");
     assert_eq!(reader.field("before-1", "n").await, Some(json!(11)), "a pending write");
     assert!(!ids.iter().any(|held| &**held == "after-0"), "what was lost stays lost");
+
+    // where the server has gone on beyond it, a cursor of what was lost is found out all the same
+    for n in 0..10 {
+        writer.todos.save_with_id(&format!("again-{n}"), &json!({})).await.unwrap();
+    }
+    writer.synced().await;
+    late.todos.update("before-2", &json!({"n": 13})).await.unwrap();
+    told_already(&mut late.events);
+    late.sync.connect().await.unwrap();
+    told(&mut late.events, |kind| {
+        matches!(kind, EventKind::Error { message } if message.contains("the server was restored"))
+    })
+    .await;
+    converged(&[&writer, &reader, &late]).await;
+    assert_eq!(reader.field("before-2", "n").await, Some(json!(13)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
