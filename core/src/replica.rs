@@ -16,7 +16,7 @@ use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::message::Token;
 use crate::words::name::{Collection, CommitNumber, Position, RecordId};
-use crate::words::store::{ClientStore, StoreError};
+use crate::words::store::{ClientStore, Rows, StoreError};
 use crate::words::time::{Mono, Now};
 
 /// A watcher, to be told from others.
@@ -190,9 +190,9 @@ impl<S: ClientStore> Replica<S> {
         document: &Document,
         out: &mut Vec<Effect>,
     ) -> Result<Written, Misuse> {
-        let (rows, actions) = (self.store.rows(), &mut self.actions);
-        let written = self.client.save(now, collection, id, document, rows, actions);
-        self.finish(now, written, out)
+        self.write(now, out, |client, rows, actions| {
+            client.save(now, collection, id, document, rows, actions)
+        })
     }
 
     /// See [`Client::update`].
@@ -207,9 +207,9 @@ impl<S: ClientStore> Replica<S> {
         delta: &Delta,
         out: &mut Vec<Effect>,
     ) -> Result<Written, Misuse> {
-        let (rows, actions) = (self.store.rows(), &mut self.actions);
-        let written = self.client.update(now, collection, id, delta, rows, actions);
-        self.finish(now, written, out)
+        self.write(now, out, |client, rows, actions| {
+            client.update(now, collection, id, delta, rows, actions)
+        })
     }
 
     /// See [`Client::delete`].
@@ -223,9 +223,9 @@ impl<S: ClientStore> Replica<S> {
         id: &RecordId,
         out: &mut Vec<Effect>,
     ) -> Result<Written, Misuse> {
-        let (rows, actions) = (self.store.rows(), &mut self.actions);
-        let written = self.client.delete(now, collection, id, rows, actions);
-        self.finish(now, written, out)
+        self.write(now, out, |client, rows, actions| {
+            client.delete(now, collection, id, rows, actions)
+        })
     }
 
     /// See [`Client::retry_rejected`].
@@ -238,9 +238,9 @@ impl<S: ClientStore> Replica<S> {
         write: Position,
         out: &mut Vec<Effect>,
     ) -> Result<Written, Misuse> {
-        let rows = self.store.rows();
-        let written = self.client.retry_rejected(now, write, rows, &mut self.actions);
-        self.finish(now, written, out)
+        self.write(now, out, |client, rows, actions| {
+            client.retry_rejected(now, write, rows, actions)
+        })
     }
 
     /// See [`Client::discard_rejected`].
@@ -253,9 +253,9 @@ impl<S: ClientStore> Replica<S> {
         write: Position,
         out: &mut Vec<Effect>,
     ) -> Result<Written, Misuse> {
-        let rows = self.store.rows();
-        let written = self.client.discard_rejected(now, write, rows, &mut self.actions);
-        self.finish(now, written, out)
+        self.write(now, out, |client, rows, actions| {
+            client.discard_rejected(now, write, rows, actions)
+        })
     }
 
     /// See [`Client::reject_stalled_write`].
@@ -268,9 +268,9 @@ impl<S: ClientStore> Replica<S> {
         write: Position,
         out: &mut Vec<Effect>,
     ) -> Result<Written, Misuse> {
-        let rows = self.store.rows();
-        let written = self.client.reject_stalled_write(now, write, rows, &mut self.actions);
-        self.finish(now, written, out)
+        self.write(now, out, |client, rows, actions| {
+            client.reject_stalled_write(now, write, rows, actions)
+        })
     }
 
     /// The writes that the server has refused for good, oldest first.
@@ -376,13 +376,14 @@ impl<S: ClientStore> Replica<S> {
         }
     }
 
-    /// Carries a write out; it was not made when its commit failed.
-    fn finish(
+    /// Makes a write and carries it out; it was not made when its commit failed.
+    fn write(
         &mut self,
         now: Now,
-        written: Result<Written, Misuse>,
         out: &mut Vec<Effect>,
+        write: impl FnOnce(&mut Client, &dyn Rows, &mut Actions) -> Result<Written, Misuse>,
     ) -> Result<Written, Misuse> {
+        let written = write(&mut self.client, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
         match self.client.halted() {
             Some(error) => Err(Misuse::Store(error.clone())),

@@ -13,9 +13,8 @@ use super::interface::{
     Action, Actions, ClientConfig, Input, NetAction, StoreAction, SyncId, Timer,
 };
 use super::link::{Link, LinkState};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Struggle};
 use super::stream::{Phase, Stream};
-use super::verdicts::Struggle;
 use crate::rules::row::{Identity, Keys, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage, Token};

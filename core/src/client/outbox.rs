@@ -6,6 +6,11 @@ use alloc::collections::VecDeque;
 use crate::words::hash::Digest;
 use crate::words::name::{Collection, CommitNumber, Position, RecordId};
 
+/// After this many conflicts in a row a write is called stalled.
+pub(super) const STALLED_CONFLICTS: u32 = 20;
+/// After this many failures of the server in a row a write is called stalled.
+pub(super) const STALLED_FAILURES: u32 = 5;
+
 /// A write that was sent on this connection and has no verdict yet, or one only behind it has.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct InFlight {
@@ -106,5 +111,31 @@ impl Outbox {
         if self.tail.as_ref().is_some_and(|(tail, ..)| *tail == position) {
             self.tail = None;
         }
+    }
+}
+
+/// How often the write at the head was not taken.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Struggle {
+    position: Position,
+    pub(super) conflicts: u32,
+    pub(super) failures: u32,
+}
+
+impl Struggle {
+    pub(super) fn is_stalled(&self) -> bool {
+        self.conflicts >= STALLED_CONFLICTS || self.failures >= STALLED_FAILURES
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The struggle of the write at a position, which begins anew where it was another's.
+    pub(super) fn at(&mut self, position: Position) -> &mut Self {
+        if self.position != position {
+            *self = Self { position, ..Self::default() };
+        }
+        self
     }
 }

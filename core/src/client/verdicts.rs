@@ -8,6 +8,7 @@ use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::Misuse;
 use super::machine::{Client, Fault};
+use super::outbox::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
 use super::stream::Phase;
 use crate::rules::conflict::ConflictStrategy;
@@ -17,37 +18,8 @@ use crate::words::name::{MutationNumber, Position};
 use crate::words::store::StoreError;
 use crate::words::write::WriteKind;
 
-/// After this many conflicts in a row a write is called stalled.
-const STALLED_CONFLICTS: u32 = 20;
-/// After this many failures of the server in a row a write is called stalled.
-const STALLED_FAILURES: u32 = 5;
 /// After this many conflicts in a row, client-wins no longer cares what it overwrites.
 const CLIENT_WINS_CONFLICTS: u32 = 3;
-
-/// How often the write at the head was not taken.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(super) struct Struggle {
-    position: Position,
-    conflicts: u32,
-    failures: u32,
-}
-
-impl Struggle {
-    pub(super) fn is_stalled(&self) -> bool {
-        self.conflicts >= STALLED_CONFLICTS || self.failures >= STALLED_FAILURES
-    }
-
-    pub(super) fn position(&self) -> Position {
-        self.position
-    }
-
-    fn at(&mut self, position: Position) -> &mut Self {
-        if self.position != position {
-            *self = Self { position, ..Self::default() };
-        }
-        self
-    }
-}
 
 impl Client {
     /// The server has taken a write.
@@ -163,7 +135,7 @@ impl Client {
     /// Whether a write is sent without a base, because it does not matter what it overwrites.
     pub(super) fn is_unconditional(&self, position: Position) -> bool {
         matches!(self.config.conflict_strategy, ConflictStrategy::ClientWins)
-            && self.struggle.position == position
+            && self.struggle.position() == position
             && self.struggle.conflicts >= CLIENT_WINS_CONFLICTS
     }
 
