@@ -32,6 +32,11 @@ impl Client {
             return Err(Fault::peer("a level-2 server has subscribed without a mode"));
         };
         let stream = self.stream(collection);
+        if mode == Mode::Delta && stream.row.cursor.is_none() {
+            // it continues a cursor that was dropped meanwhile: the snapshot asked for since comes
+            self.ignored_frames += 1;
+            return Ok(());
+        }
         if let Some(kind) = setback(stream, head, mode) {
             edit.event(Event::remote(kind).on(collection));
         }
@@ -39,9 +44,6 @@ impl Client {
         stream.partial = partial;
         stream.retry_at = None;
         match mode {
-            Mode::Delta if stream.row.cursor.is_none() => {
-                return Err(Fault::peer("a server sends changes since a cursor that there isn't"));
-            }
             Mode::Delta => stream.trusted = true,
             // whether an interrupted snapshot goes on or begins anew shows on its first page
             Mode::Snapshot if matches!(stream.row.resume, Some(Resume::Snapshot { .. })) => {}

@@ -8,6 +8,7 @@ use super::event::{Event, EventKind};
 use super::link::LinkState;
 use super::machine::Client;
 use super::records::Taken;
+use super::stream::Phase;
 use crate::rules::row::{Entry, Place};
 use crate::words::hash::Digest;
 use crate::words::message::Welcome;
@@ -131,6 +132,8 @@ impl Client {
         self.drop_hollow_places(edit)?;
         for (collection, stream) in &mut self.streams {
             stream.begin_generation();
+            // a subscription that was asked for on the way offered a cursor that no longer counts
+            stream.phase = Phase::Idle;
             edit.put_stream(collection, &stream.row);
         }
         edit.event(Event::remote(EventKind::ServerLostChanges));
