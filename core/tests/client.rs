@@ -381,6 +381,18 @@ fn an_interrupted_snapshot_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn the_server_s_clock_is_known_to_half_a_round_trip() {
+    let mut desk = Desk::new(config());
+    desk.dial();
+    desk.pass(400);
+    let server = Timestamp(desk.now.wall.0 - 200 + 5_000);
+    desk.hear(&format!(
+        r#"{{"type":"pong","timestamp":"{server}","metadata":{{"protocol":2,"epoch":"e1","lastMutation":0}}}}"#
+    ));
+    assert_eq!(desk.replica.status().clock_offset_ms, 5_000);
+}
+
+#[test]
 fn silence_is_probed_and_then_ends_the_connection() {
     let mut desk = Desk::live();
     desk.pass(30_000);

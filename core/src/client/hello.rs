@@ -47,7 +47,7 @@ impl Client {
         timestamp: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         if let Some(server) = timestamp {
-            self.clock_offset_ms = server.0.saturating_sub(self.now.wall.0);
+            self.clock_offset_ms = self.clock_offset(server);
         }
         match self.reckon(edit, &welcome)? {
             Reckoning::Copied => return self.become_another(edit),
@@ -69,6 +69,14 @@ impl Client {
         edit.event(Event::remote(EventKind::RealtimeConnected));
         edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
         Ok(())
+    }
+
+    /// How far the server's clock is ahead, if its answer took as long as the question (Cristian's
+    /// algorithm, 1989). The hello was the last thing sent before the pong.
+    fn clock_offset(&self, server: Timestamp) -> i64 {
+        let round_trip = self.now.mono.since(self.link.sent_at);
+        let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
+        server.0.saturating_add(half).saturating_sub(self.now.wall.0)
     }
 
     fn reckon(&self, edit: &Edit<'_>, welcome: &Welcome) -> Result<Reckoning, StoreError> {
