@@ -1,5 +1,7 @@
 //! What proves SyncLayer: harnesses that need the core alone, and the tests that cross crates.
 
 pub mod chaos;
+pub mod counted;
+pub mod desk;
 pub mod fuzz;
 pub mod world;

@@ -1,0 +1,114 @@
+//! A replica whose server is made of literal frames: what a change costs is the replica's alone.
+
+use synclayer_core::client::interface::{ClientConfig, Input, Misuse, NetAction};
+use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::rules::view::Update;
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::name::{Collection, ConnId, RecordId};
+use synclayer_core::words::store::ClientStore;
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+
+const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
+
+/// A replica that follows the collection `todos`.
+pub struct Desk<S> {
+    /// The replica.
+    pub replica: Replica<S>,
+    todos: Collection,
+    conn: ConnId,
+    seq: u64,
+    effects: Vec<Effect>,
+}
+
+impl<S: ClientStore> Desk<S> {
+    /// A replica that stays offline.
+    ///
+    /// # Panics
+    /// When the store fails; here and below.
+    pub fn offline(store: S) -> Self {
+        let todos = Collection::new("todos").expect("a name");
+        let config =
+            ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
+        let mut effects = Vec::new();
+        let replica = Replica::open(config, 7, NOW, store, &mut effects).expect("a store");
+        Self { replica, todos, conn: ConnId(0), seq: 0, effects }
+    }
+
+    /// A replica that has caught up with an empty collection.
+    pub fn online(store: S) -> Self {
+        let mut desk = Self::offline(store);
+        desk.replica.connect(NOW, &mut desk.effects);
+        for effect in desk.effects.drain(..) {
+            if let Effect::Net(NetAction::Connect { conn, .. }) = effect {
+                desk.conn = conn;
+            }
+        }
+        desk.replica.handle(NOW, Input::Connected { conn: desk.conn }, &mut desk.effects);
+        for frame in [
+            r#"{"type":"pong","metadata":{"protocol":2,"epoch":"e1","lastMutation":0}}"#,
+            r#"{"type":"subscribed","collection":"todos","metadata":{"head":0,"mode":"snapshot"}}"#,
+            r#"{"type":"sync","collection":"todos","data":{"records":[]},"metadata":{"snapshotSeq":0}}"#,
+            r#"{"type":"synced","collection":"todos","metadata":{"epoch":"e1","seq":0,"count":0,"checksum":"0000000000000000"}}"#,
+        ] {
+            desk.hear(frame);
+        }
+        assert!(desk.replica.status().collections[&desk.todos].live);
+        desk
+    }
+
+    /// The server says something.
+    pub fn hear(&mut self, frame: &str) {
+        let input = Input::Frame { conn: self.conn, frame: frame.as_bytes() };
+        self.replica.handle(NOW, input, &mut self.effects);
+        self.effects.clear();
+    }
+
+    /// Somebody else inserts or updates a record.
+    pub fn remote(&mut self, kind: &str, id: &str, data: &str) {
+        self.seq += 1;
+        let seq = self.seq;
+        self.hear(&format!(
+            r#"{{"type":"{kind}","collection":"todos","recordId":"{id}","data":{data},"timestamp":"2026-01-01T00:00:00Z","metadata":{{"seq":{seq},"version":{seq},"userId":"u2"}}}}"#
+        ));
+    }
+
+    /// The app saves a record.
+    ///
+    /// # Errors
+    /// When the write is refused.
+    pub fn save(&mut self, id: &str, data: &str) -> Result<(), Misuse> {
+        let (id, document) = (RecordId::new(id).expect("an id"), document(data));
+        self.replica.save(NOW, &self.todos, &id, &document, &mut self.effects)?;
+        self.effects.clear();
+        Ok(())
+    }
+
+    /// The app changes fields of a record.
+    ///
+    /// # Errors
+    /// When the write is refused.
+    pub fn update(&mut self, id: &str, data: &str) -> Result<(), Misuse> {
+        let (id, delta) = (RecordId::new(id).expect("an id"), Delta::new(document(data), vec![]));
+        self.replica.update(NOW, &self.todos, &id, &delta, &mut self.effects)?;
+        self.effects.clear();
+        Ok(())
+    }
+
+    /// The app watches the collection.
+    pub fn watch(&mut self) -> WatchId {
+        let watch = self.replica.watch(&self.todos, &mut self.effects).expect("a store");
+        self.effects.clear();
+        watch
+    }
+
+    /// What a watcher has not seen.
+    pub fn take(&mut self, watch: WatchId) -> Option<Update> {
+        self.replica.take(watch)
+    }
+}
+
+fn document(json: &str) -> Document {
+    Document::parse(json, &Limits::default()).expect("a document")
+}
