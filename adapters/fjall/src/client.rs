@@ -20,10 +20,11 @@ use crate::salvage;
 pub struct ClientOptions {
     /// What an acknowledged commit survives. [`Durability::Buffered`] unless set.
     pub durability: Durability,
-    /// The most memory that hot blocks of rows take, in bytes. 4 MiB unless set.
+    /// The most memory that hot blocks of rows take, in bytes. 2 MiB unless set: the system keeps
+    /// more of the files at hand.
     pub cache_bytes: u64,
-    /// How many bytes of changes gather in memory before they become a file; about twice as many
-    /// may be in memory at a time. 4 MiB unless set. A new store keeps the size that it was made
+    /// How many bytes of changes gather in memory before they become a file; four times as many
+    /// may be in memory at a time. 1 MiB unless set. A new store keeps the size that it was made
     /// with.
     pub memtable_bytes: u64,
     /// Called, with [`Durability::Synced`], by a thread of the store's whenever
@@ -36,8 +37,8 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             durability: Durability::Buffered,
-            cache_bytes: 4 << 20,
-            memtable_bytes: 4 << 20,
+            cache_bytes: 2 << 20,
+            memtable_bytes: 1 << 20,
             on_durable: None,
         }
     }

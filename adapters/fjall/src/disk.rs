@@ -37,6 +37,7 @@ pub(crate) struct Sizes {
 pub(crate) struct Disk {
     pub(crate) table: Table,
     db: Database,
+    memtable_bytes: u64,
     // the last field is dropped last: the lock outlives the database
     _lock: File,
 }
@@ -77,11 +78,12 @@ impl Disk {
             Err(_) => return Err(failure::damaged(role, path, "its files make no sense")),
         };
         let table = Table { rows, path: Arc::new(path.to_owned()), role };
-        Ok(Self { table, db, _lock: lock })
+        Ok(Self { table, db, memtable_bytes: sizes.memtable_bytes, _lock: lock })
     }
 
     /// Puts a batch and its link of the chain into the database, for every later read to see.
     pub(crate) fn commit(&self, chain: &mut Chain, batch: Batch) -> Result<(), StoreError> {
+        self.rotate()?;
         self.wait_for_tables()?;
         let ops = last_of_each_key(batch);
         let rows = &self.table.rows;
@@ -97,6 +99,16 @@ impl Disk {
         chain.advance(step);
         if chain.wants_journals() {
             self.note_journals(chain);
+        }
+        Ok(())
+    }
+
+    /// Hands the gathered changes over to become a file. The database's threads would do so by
+    /// themselves, but not while they are busy, and meanwhile memory would grow without bounds.
+    fn rotate(&self) -> Result<(), StoreError> {
+        let rows = &self.table.rows;
+        if rows.tree.active_memtable().size() > self.memtable_bytes {
+            rows.rotate_memtable().map_err(|error| self.table.failure(error))?;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ pub struct ServerOptions {
     pub durability: Durability,
     /// The most memory that hot blocks of rows take, in bytes. 64 MiB unless set.
     pub cache_bytes: u64,
-    /// How many bytes of changes gather in memory before they become a file; about twice as many
+    /// How many bytes of changes gather in memory before they become a file; four times as many
     /// may be in memory at a time. 16 MiB unless set. A new store keeps the size that it was made
     /// with.
     pub memtable_bytes: u64,

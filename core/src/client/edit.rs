@@ -58,8 +58,9 @@ impl<'a> Edit<'a> {
         self.rows.into_batch()
     }
 
+    /// Sets a row. Stores may keep what they are given, so it is given without spare capacity.
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.rows.put(key, value);
+        self.rows.put(key.into_boxed_slice(), value.into_boxed_slice());
     }
 
     pub(super) fn delete(&mut self, key: Vec<u8>) {

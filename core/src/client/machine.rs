@@ -390,6 +390,7 @@ impl Client {
         let invariants = [
             (positions.len() == self.outbox.len, "the outbox is as long as it says"),
             (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
+            (positions.iter().all(|p| *p >= self.outbox.head), "nothing lies in front of the head"),
             (positions.iter().all(|p| *p < self.outbox.next), "positions are not used again"),
             (positions.iter().all(|p| *p >= self.outbox.head), "nothing lies before the head"),
             (
