@@ -29,8 +29,7 @@ impl<S: ClientStore> Desk<S> {
     /// When the store fails; here and below.
     pub fn offline(store: S) -> Self {
         let todos = Collection::new("todos").expect("a name");
-        let config =
-            ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
+        let config = ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
         let mut effects = Vec::new();
         let replica = Replica::open(config, 7, NOW, store, &mut effects).expect("a store");
         Self { replica, todos, conn: ConnId(0), seq: 0, effects }

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::{
     AbstractTree, CompressionType, Database, KeyspaceCreateOptions, PersistMode, Snapshot,
 };
@@ -253,7 +254,13 @@ pub(crate) fn open_database(
         .journal_compression(CompressionType::None)
         .worker_threads(sizes.workers.max(1))
         .open()?;
-    let options = || KeyspaceCreateOptions::default().max_memtable_size(sizes.memtable_bytes);
+    // tables of about what one compaction takes in: larger ones would be written anew again and again
+    let strategy = Leveled::default().with_table_target_size(sizes.memtable_bytes * 4);
+    let options = || {
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(sizes.memtable_bytes)
+            .compaction_strategy(Arc::new(strategy.clone()))
+    };
     let rows = db.keyspace("rows", options)?;
     Ok((db, rows))
 }

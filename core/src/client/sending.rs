@@ -188,17 +188,26 @@ impl Client {
         if self.syncs.is_empty() || self.barrier.is_some() || !self.is_in_step() {
             return Ok(());
         }
-        let mut first = self.outbox.next;
-        edit.places(self.outbox.head, &mut |position, _| {
-            first = position;
-            Ok(Scan::Stop)
-        })?;
+        let first = self.first_place(edit)?;
         let settled = self.syncs.iter().take_while(|(_, until)| *until <= first);
         if let Some((last, _)) = settled.last() {
             self.barrier = Some(*last);
             self.send(edit, &ClientMessage::Ping { hello: None });
         }
         Ok(())
+    }
+
+    /// Where the outbox begins; its end where nothing is in it.
+    fn first_place(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
+        if let Some(sent) = self.outbox.in_flight.front() {
+            return Ok(sent.position);
+        }
+        let mut first = self.outbox.next;
+        edit.places(self.outbox.head, &mut |position, _| {
+            first = position;
+            Ok(Scan::Stop)
+        })?;
+        Ok(first)
     }
 
     fn is_in_step(&self) -> bool {

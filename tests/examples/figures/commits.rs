@@ -21,7 +21,8 @@ pub(crate) async fn commits() -> Result<()> {
     println!("a bare write and fdatasync: median {median:.1?}, p99 {p99:.1?}");
     println!("{:>8} {:>8} {:>8} {:>12} {:>12}", "writers", "acks", "syncs", "median", "p99");
     for writers in [1, 2, 10, 50] {
-        let (server, store) = serve(&dir.path().join(writers.to_string()), Durability::Synced).await?;
+        let (server, store) =
+            serve(&dir.path().join(writers.to_string()), Durability::Synced).await?;
         let address = server.local_addr().to_string();
         let mut peers = Vec::new();
         for n in 0..writers {
