@@ -21,9 +21,10 @@ use std::pin::Pin;
 use crate::world::Result;
 
 type Running = Pin<Box<dyn Future<Output = Result<()>>>>;
+type Figure = (&'static str, &'static str, fn() -> Running);
 
 /// The figures: their names, what they tell, and how they are measured.
-const FIGURES: [(&str, &str, fn() -> Running); 9] = [
+const FIGURES: [Figure; 9] = [
     ("latency", "from a write on A to watch() on B", || Box::pin(latency::latency())),
     ("writes", "local writes through the client API", || Box::pin(writes::writes())),
     ("connections", "a server's memory per idle connection", || Box::pin(memory::connections())),

@@ -62,7 +62,11 @@ impl Peer {
             match self.socket.next().await.ok_or("the connection has ended")?? {
                 Message::Text(text) if text.contains(&start) => return Ok(()),
                 Message::Close(why) => return Err(format!("closed: {why:?}").into()),
-                _ => {}
+                Message::Text(_)
+                | Message::Binary(_)
+                | Message::Ping(_)
+                | Message::Pong(_)
+                | Message::Frame(_) => {}
             }
         }
     }

@@ -63,7 +63,7 @@ impl Process {
 
     /// Shows everything that it still says.
     pub(crate) fn show(mut self) -> Result<()> {
-        while let Some(line) = self.lines.next() {
+        for line in self.lines.by_ref() {
             println!("{}", line?);
         }
         let ended = self.child.wait()?;
