@@ -298,7 +298,7 @@ mod tests {
         let mut opened = open(dir.path(), Role::Client, SIZES).unwrap();
         let mut commits: u64 = 0;
         while opened.chain.first < 100 {
-            assert!(commits < 20_000, "no row of the chain goes");
+            assert!(commits < 60_000, "no row of the chain goes");
             let mut batch = Batch::new();
             batch.put(commits.to_be_bytes()[7..].to_vec(), vec![commits as u8; 40 << 10]);
             opened.disk.commit(&mut opened.chain, batch).unwrap();
