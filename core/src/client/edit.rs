@@ -118,6 +118,21 @@ impl<'a> Edit<'a> {
         positions.into_iter().map(entry).collect()
     }
 
+    /// The position of a record's first entry.
+    pub(super) fn first_of(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Position>, StoreError> {
+        let mut first = None;
+        let (from, to) = self.keys.pending_of(collection, id);
+        self.rows.scan(&from, &to, &mut |key, _| {
+            first = Some(position_of(key)?);
+            Ok(Scan::Stop)
+        })?;
+        Ok(first)
+    }
+
     pub(super) fn place(&self, position: Position) -> Result<Option<Place>, StoreError> {
         self.rows.get(&self.keys.entry(position))?.map(Place::decode).transpose()
     }

@@ -37,6 +37,9 @@ impl Client {
             return Ok(());
         }
         let entry = edit.entry(sent.position)?;
+        if edit.first_of(&entry.collection, &entry.record_id)? != Some(sent.position) {
+            return Err(Fault::peer("an ack came before that of an earlier write to its record"));
+        }
         let live = self.stream(&entry.collection).phase == Phase::Live;
         let taken = match (&ack.echo, ack.seq) {
             (Some(news), _) => Taken::Echoed(news),

@@ -219,11 +219,17 @@ impl Session {
                 }
                 Step::Skip => None,
                 Step::Frame(frame) => Some(frame),
-                Step::Own(number) => self.verdicts.in_place(number, at.next()).map(|ack| {
-                    let mut frame = Vec::new();
-                    ServerMessage::Ack(ack).encode(Level::Resumable, &mut frame);
-                    frame.into()
-                }),
+                Step::Own(number) => {
+                    // an ack without a place that waited for the last one goes first
+                    if self.verdicts.any_ack_below(number) {
+                        self.release(turn);
+                    }
+                    self.verdicts.in_place(number, at.next()).map(|ack| {
+                        let mut frame = Vec::new();
+                        ServerMessage::Ack(ack).encode(Level::Resumable, &mut frame);
+                        frame.into()
+                    })
+                }
             };
             if let Some(frame) = frame {
                 room = room.saturating_sub(frame.len());

@@ -73,6 +73,11 @@ impl Verdicts {
         self.held.first_key_value().is_some_and(|(held, _)| *held < number)
     }
 
+    /// Whether an ack without a seq is held for a write below a number.
+    pub(super) fn any_ack_below(&self, number: MutationNumber) -> bool {
+        self.held.range(..number).any(|(_, held)| matches!(held.message, Message::Ack(_)))
+    }
+
     pub(super) fn window(&self) -> &Window {
         &self.window
     }
