@@ -393,6 +393,16 @@ fn the_server_s_clock_is_known_to_half_a_round_trip() {
 }
 
 #[test]
+fn a_collection_that_is_left_and_wanted_again_is_subscribed_again() {
+    let mut desk = Desk::live();
+    desk.replica.unsubscribe(desk.now, &todos(), &mut desk.effects);
+    desk.replica.subscribe(desk.now, &todos(), &mut desk.effects);
+    assert_eq!(desk.sent(), [r#"{"type":"unsubscribe","collection":"todos"}"#]);
+    desk.hear(r#"{"type":"unsubscribed","collection":"todos"}"#);
+    assert!(desk.sent()[0].starts_with(r#"{"type":"subscribe","collection":"todos""#));
+}
+
+#[test]
 fn silence_is_probed_and_then_ends_the_connection() {
     let mut desk = Desk::live();
     desk.pass(30_000);

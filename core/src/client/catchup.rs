@@ -56,10 +56,7 @@ impl Client {
     }
 
     pub(super) fn unsubscribed(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        let stream = self.stream(collection);
-        if !stream.wanted {
-            stream.phase = Phase::Idle;
-        }
+        self.stream(collection).phase = Phase::Idle;
         self.show_status(edit, collection);
     }
 

@@ -18,7 +18,7 @@ pub(super) enum Phase {
     CatchingUp,
     /// Every change comes as it is made.
     Live,
-    /// The server has refused it.
+    /// The server has refused it, or the app has ended it and the server has not confirmed that.
     Refused,
 }
 
