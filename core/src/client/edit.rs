@@ -8,6 +8,7 @@ use super::event::{Event, EventKind};
 use super::interface::{NetAction, SyncId, ViewAction};
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
 use crate::rules::view::Record;
+use crate::words::hash::Digest;
 use crate::words::name::{Collection, Position, RecordId};
 use crate::words::store::{Batch, Overlay, Rows, Scan, StoreError};
 
@@ -141,7 +142,7 @@ impl<'a> Edit<'a> {
     pub(super) fn entry(&self, position: Position) -> Result<Entry, StoreError> {
         match self.place(position)? {
             Some(Place::Entry(entry)) => Ok(entry),
-            Some(Place::Hollow { .. }) | None => {
+            Some(Place::Hollow(_)) | None => {
                 Err(StoreError::damaged(alloc::format!("write {position} is missing in the store")))
             }
         }
@@ -171,10 +172,10 @@ impl<'a> Edit<'a> {
         self.delete(self.keys.entry(position));
     }
 
-    /// Leaves only the number and the digest of an entry.
-    pub(super) fn hollow_entry(&mut self, position: Position, entry: &Entry, hollow: &Place) {
+    /// Leaves only the digest of an entry.
+    pub(super) fn hollow_entry(&mut self, position: Position, entry: &Entry, digest: Digest) {
         self.delete(self.keys.pending(&entry.collection, &entry.record_id, position));
-        self.put(self.keys.entry(position), hollow.encode());
+        self.put(self.keys.entry(position), Place::Hollow(digest).encode());
     }
 
     pub(super) fn drop_place(&mut self, position: Position) {

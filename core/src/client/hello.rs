@@ -90,7 +90,7 @@ impl Client {
         edit.places(self.outbox.head, &mut |position, place| {
             if (places.len() as u64) < count {
                 places.push((position, place));
-            } else if matches!(place, Place::Hollow { .. }) {
+            } else if matches!(place, Place::Hollow(_)) {
                 lost = true;
             }
             // a hollow place lies at most a window behind the last confirmed one
@@ -102,7 +102,7 @@ impl Client {
         }
         let own = match places.last() {
             Some((_, Place::Entry(entry))) => Some(entry.digest()),
-            Some((_, Place::Hollow { digest, .. })) => Some(*digest),
+            Some((_, Place::Hollow(digest))) => Some(*digest),
             None => self.identity.digest,
         };
         let known = last == MutationNumber(0) || own == welcome.last_digest;
@@ -125,7 +125,7 @@ impl Client {
                     self.outbox.pass(position);
                     self.fold(edit, position, &entry, &Taken::Bare)?;
                 }
-                Place::Hollow { .. } => {
+                Place::Hollow(_) => {
                     edit.drop_place(position);
                     self.outbox.pass(position);
                 }
@@ -181,7 +181,7 @@ impl Client {
         let mut hollow = Vec::new();
         edit.places(self.outbox.head, &mut |position, place| {
             match place {
-                Place::Hollow { .. } => hollow.push(position),
+                Place::Hollow(_) => hollow.push(position),
                 Place::Entry(Entry { .. }) => {}
             }
             Ok(if position >= self.outbox.frozen_until { Scan::Stop } else { Scan::Next })

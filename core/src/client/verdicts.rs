@@ -12,7 +12,7 @@ use super::outbox::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
 use super::stream::Phase;
 use crate::rules::conflict::ConflictStrategy;
-use crate::rules::row::{Entry, Place, Rejected};
+use crate::rules::row::{Entry, Rejected};
 use crate::words::message::{Ack, ErrorCode, ErrorMessage};
 use crate::words::name::{MutationNumber, Position};
 use crate::words::store::StoreError;
@@ -50,8 +50,7 @@ impl Client {
             (None, None) if live => Taken::WithoutEffect,
             (None, Some(_) | None) => Taken::Bare,
         };
-        let hollow = Place::Hollow { number: ack.mutation, digest: sent.digest };
-        edit.hollow_entry(sent.position, &entry, &hollow);
+        edit.hollow_entry(sent.position, &entry, sent.digest);
         self.outbox.in_flight[index].hollow = true;
         self.fold(edit, sent.position, &entry, &taken)?;
         self.save_stream(edit, &entry.collection);

@@ -498,14 +498,9 @@ impl Entry {
 pub(crate) enum Place {
     /// A write without a verdict.
     Entry(Entry),
-    /// A write that was acknowledged before one in front of it: all that is left is its number
-    /// and its digest.
-    Hollow {
-        /// The number under which it was applied.
-        number: MutationNumber,
-        /// What was applied.
-        digest: Digest,
-    },
+    /// A write that was acknowledged before one in front of it: its place counts, and what was
+    /// applied there.
+    Hollow(Digest),
 }
 
 impl Place {
@@ -516,9 +511,8 @@ impl Place {
                 out.push(0);
                 entry.put(&mut out);
             }
-            Self::Hollow { number, digest } => {
+            Self::Hollow(digest) => {
                 out.push(1);
-                put_u64(&mut out, number.0);
                 put_u64(&mut out, digest.0);
             }
         }
@@ -528,7 +522,7 @@ impl Place {
     pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
         let mut row = Reader::new(row);
         let place = if row.flag()? {
-            Self::Hollow { number: MutationNumber(row.u64()?), digest: Digest(row.u64()?) }
+            Self::Hollow(Digest(row.u64()?))
         } else {
             Self::Entry(Entry::take(&mut row)?)
         };

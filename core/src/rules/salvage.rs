@@ -47,7 +47,7 @@ pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<Unse
             let write = UnsentWrite { collection, record_id, change, written_at };
             Some((position_of(&key).ok()?, write))
         }
-        Place::Hollow { .. } => None,
+        Place::Hollow(_) => None,
     };
     let mut writes: Vec<_> = rows.into_iter().filter_map(write).collect();
     writes.sort_by_key(|(position, _)| *position);
@@ -62,7 +62,7 @@ mod tests {
     use crate::words::document::Document;
     use crate::words::hash::Digest;
     use crate::words::limits::Limits;
-    use crate::words::name::{MutationNumber, Position};
+    use crate::words::name::Position;
 
     fn entry(id: &str) -> Entry {
         let document = Document::parse(r#"{"n":9007199254740993}"#, &Limits::default()).unwrap();
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn what_can_be_read_of_an_outbox_comes_in_its_order() {
         let keys = Keys::new(0);
-        let hollow = Place::Hollow { number: MutationNumber(2), digest: Digest(3) };
+        let hollow = Place::Hollow(Digest(3));
         let row = |position, value: Vec<u8>| {
             (Bytes::from(keys.entry(Position(position))), Bytes::from(value))
         };
