@@ -96,6 +96,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+#[cfg(not(synclayer_planted))]
+#[macro_use]
+mod planted;
+#[cfg(synclayer_planted)]
+#[macro_use]
+pub mod planted;
+
 pub mod client;
 pub mod conformance;
 pub mod memory;

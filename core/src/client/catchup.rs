@@ -125,6 +125,8 @@ impl Client {
                 };
                 edit.event(Event::remote(kind).of(collection, id));
             }
+        } else if planted!(CursorInMidCatchUp) {
+            self.move_cursor(collection, seq);
         } else if let Some(epoch) = self.epoch.clone() {
             self.stream(collection).row.resume = Some(Resume::Delta { epoch, seq });
         }
@@ -206,7 +208,8 @@ impl Client {
         range: &PageRange,
     ) -> Result<(), StoreError> {
         for id in edit.ids(collection, range.after.as_ref(), range.up_to.as_ref())? {
-            if records.binary_search_by(|record| record.id.cmp(&id)).is_err() {
+            let absent = records.binary_search_by(|record| record.id.cmp(&id)).is_err();
+            if absent && !planted!(AbsentKept) {
                 self.learn_absence(edit, collection, &id, range.snapshot_seq)?;
             }
         }
@@ -243,7 +246,7 @@ impl Client {
         stream.row.cursor = Some(cursor);
         stream.row.resume = None;
         stream.phase = Phase::Live;
-        stream.confirmed = true;
+        stream.confirmed = !planted!(NeverConfirmed);
         stream.mismatches = 0;
         edit.put_stream(collection, &stream.row);
         edit.event(Event::remote(EventKind::SyncCompleted).on(collection));

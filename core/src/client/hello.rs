@@ -30,7 +30,9 @@ impl Client {
     /// A connection is up: the next session is stored before it is offered.
     pub(super) fn greet(&mut self, edit: &mut Edit<'_>) {
         self.identity.session = self.identity.session.next();
-        self.put_identity(edit);
+        if !planted!(SessionNotStored) {
+            self.put_identity(edit);
+        }
         edit.gates = true;
         edit.flush = true;
         let since = self.now.mono;
@@ -81,7 +83,7 @@ impl Client {
 
     fn reckon(&self, edit: &Edit<'_>, welcome: &Welcome) -> Result<Reckoning, StoreError> {
         let last = welcome.last_mutation;
-        if last < self.identity.confirmed {
+        if last < self.identity.confirmed && !planted!(ServerLossUnnoticed) {
             return Ok(Reckoning::ServerLost);
         }
         let count = last.0 - self.identity.confirmed.0;
@@ -105,7 +107,8 @@ impl Client {
             Some((_, Place::Hollow(digest))) => Some(*digest),
             None => self.identity.digest,
         };
-        let known = last == MutationNumber(0) || own == welcome.last_digest;
+        let known =
+            last == MutationNumber(0) || own == welcome.last_digest || planted!(CopyUnnoticed);
         if places.len() as u64 == count && known {
             Ok(Reckoning::Taken(places))
         } else {
@@ -123,7 +126,9 @@ impl Client {
                 Place::Entry(entry) => {
                     edit.drop_entry(position, &entry);
                     self.outbox.pass(position);
-                    self.fold(edit, position, &entry, &Taken::Bare)?;
+                    if !planted!(PongForgetsWrites) {
+                        self.fold(edit, position, &entry, &Taken::Bare)?;
+                    }
                 }
                 Place::Hollow(_) => {
                     edit.drop_place(position);

@@ -437,7 +437,7 @@ impl Client {
         if edit.gates && changed {
             self.gate = number;
         }
-        if self.durable >= self.gate {
+        if self.durable >= self.gate || planted!(SentBeforeDurable) {
             self.pump(&mut edit)?;
         }
         let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));
@@ -575,6 +575,11 @@ impl Client {
     }
 
     pub(super) fn ratchet(&mut self, now: Now) {
-        self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
+        let mono = if planted!(WallClockDeadlines) {
+            crate::words::time::Mono(now.wall.0.unsigned_abs())
+        } else {
+            now.mono
+        };
+        self.now = Now { mono: self.now.mono.max(mono), wall: now.wall };
     }
 }

@@ -57,7 +57,8 @@ impl Outbox {
     /// Whether a write can join the last entry: never one that may have been sent.
     pub(super) fn joinable(&self, collection: &Collection, id: &RecordId) -> Option<Position> {
         let (position, of, record) = self.tail.as_ref()?;
-        (of == collection && record == id && *position >= self.frozen_until).then_some(*position)
+        let free = *position >= self.frozen_until || planted!(SquashedIntoSent);
+        (of == collection && record == id && free).then_some(*position)
     }
 
     /// The entry at `position`, the last one, is as commit `number` makes it.

@@ -32,6 +32,7 @@ impl Client {
     /// The seq of the server state on which a record's pending writes stand.
     pub(super) fn base_of(&self, collection: &Collection, row: Option<&Row>) -> Seq {
         match row.and_then(Row::parked) {
+            Some(_) if planted!(BaseCountsParked) => self.known(collection, row),
             Some(parked) => parked.seq,
             None => self.known(collection, row),
         }
@@ -154,14 +155,24 @@ impl Client {
             }
             Taken::Echoed(news) => {
                 let seq = news.seq.unwrap_or_default();
-                if seq >= learnt(&stream.row, before.as_ref()) {
+                if planted!(EchoIgnored) {
+                    let server = change.apply(row.server.as_ref());
+                    set_server(&mut stream.row, id, &mut row, server, seq);
+                } else if seq >= learnt(&stream.row, before.as_ref()) {
                     self.take_state(collection, id, &mut row, news, seq);
                 }
+            }
+            Taken::WithoutEffect if planted!(BareAckFolded) => {
+                let server = change.apply(row.server.as_ref());
+                keep_seq(&mut stream.row, id, &mut row, server);
             }
             Taken::WithoutEffect => {}
             Taken::Bare => {
                 let server = change.apply(row.server.as_ref());
                 keep_seq(&mut stream.row, id, &mut row, server);
+                if planted!(BareAckSetsSeq) {
+                    row.seq = row.seq.next();
+                }
             }
         }
         self.fold_base(&mut row, base, known);
@@ -228,7 +239,8 @@ impl Client {
         news: &ServerChange,
         seq: Seq,
     ) {
-        let server = news.change.apply(row.server.as_ref());
+        let before = row.server.as_ref().filter(|_| !planted!(DeltaOverwrites));
+        let server = news.change.apply(before);
         let stream = self.stream(collection);
         set_server(&mut stream.row, id, row, server, seq);
         row.version = news.version.unwrap_or(row.version + 1);
@@ -260,7 +272,7 @@ impl Client {
             row.pending = None;
             return Ok(());
         };
-        let frozen = *first < self.outbox.frozen_until;
+        let frozen = *first < self.outbox.frozen_until && !planted!(SettledWhileFrozen);
         let Some(pending) = &mut row.pending else { return Ok(()) };
         if frozen && pending.parked.is_some() {
             return Ok(());
@@ -270,6 +282,7 @@ impl Client {
             parked.as_ref().and_then(|old| Change::between(old.base.as_ref(), row.server.as_ref()));
         if let (Some(parked), Some(remote)) = (parked, remote)
             && entries.iter().any(|(_, entry)| entry.change.meets(&remote))
+            && !planted!(OverlapIgnored)
         {
             self.resolve(edit, collection, id, row, &parked, &entries);
             return Ok(());
@@ -277,6 +290,9 @@ impl Client {
         pending.view = entries
             .iter()
             .fold(row.server.clone(), |state, (_, entry)| entry.change.apply(state.as_ref()));
+        if planted!(ViewWithoutOverlay) {
+            pending.view = row.server.clone();
+        }
         pending.written_at = latest(&entries);
         Ok(())
     }
@@ -313,7 +329,7 @@ impl Client {
             self.outbox.forget(*position);
         }
         let first = entries.first().map(|(position, _)| *position);
-        let write = first.filter(|_| outcome.is_some());
+        let write = first.filter(|_| outcome.is_some() && !planted!(OutcomeNotPushed));
         if let (Some(position), Some(change)) = (write, outcome) {
             let written_at = local_at.max(row.updated_at);
             let (collection, record_id) = (collection.clone(), id.clone());
@@ -337,7 +353,8 @@ impl Client {
 
 /// The seq at which a record's state was last learnt, as far as that still means something.
 fn learnt(stream: &StreamRow, row: Option<&Row>) -> Seq {
-    row.filter(|row| row.generation == stream.generation).map_or(Seq(0), |row| row.seq)
+    row.filter(|row| row.generation == stream.generation || planted!(BaseOfLostTail))
+        .map_or(Seq(0), |row| row.seq)
 }
 
 /// Sets the server state of a record, and keeps the collection's count and checksum in step.

@@ -114,7 +114,8 @@ impl Client {
             let first = in_flight == 0 && writes.is_empty();
             bytes += entry.change.delta.set.size();
             let fits = room > 0 && (first || bytes <= self.config.window_bytes);
-            if !fits || position >= self.outbox.durable_until {
+            let durable = position < self.outbox.durable_until || planted!(SentBeforeDurable);
+            if !fits || !durable {
                 return Ok(Scan::Stop);
             }
             let readiness = self.readiness(&entry.collection);
@@ -140,7 +141,8 @@ impl Client {
             Phase::Idle => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp if !stream.trusted => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp => {
-                let over = patience.is_none_or(|until| until <= self.now.mono);
+                let over = patience.is_none_or(|until| until <= self.now.mono)
+                    && !planted!(PatienceForEver);
                 if over { Readiness::Ready } else { Readiness::Soon }
             }
         }

@@ -219,7 +219,10 @@ impl Client {
             .filter(|(other, _)| *other > position)
             .collect();
         let positions = later.iter().map(|(position, _)| *position).collect();
-        let alone = entry.change.kind == WriteKind::Update;
+        let alone = match entry.change.kind {
+            WriteKind::Update => !planted!(RejectedUpdateTakesLater),
+            WriteKind::Insert | WriteKind::Delete => planted!(RejectedInsertKeepsLater),
+        };
         let (with, kept) = if alone { (Vec::new(), positions) } else { (positions, Vec::new()) };
         self.put_aside(edit, position, entry, &code, &message);
         for (position, entry) in later.iter().filter(|_| !alone) {
@@ -246,6 +249,9 @@ impl Client {
         self.rejected += 1;
         let Entry { collection, record_id, change, written_at } = entry.clone();
         let (code, message) = (code.clone(), message.into());
+        if planted!(RejectedListLost) {
+            return;
+        }
         edit.put_rejected(&Rejected {
             write,
             collection,

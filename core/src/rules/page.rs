@@ -271,7 +271,8 @@ impl<'a> View<'a> {
             }
             Place::Delta { .. } | Place::Snapshot { .. } => (place.clone(), false),
         };
-        let again = self.floor(&place) < self.head.horizon;
+        let again =
+            self.floor(&place) < self.head.horizon && (fresh || !planted!(HorizonOncePerRun));
         if again {
             place = Place::Snapshot { snapshot_seq: self.head.seq, after: None };
         }
@@ -308,7 +309,8 @@ impl<'a> View<'a> {
         {
             after = after.max(*seq);
         }
-        Ok(Place::Delta { floor: cursor.seq, after })
+        let floor = if planted!(ResumeMovesFloor) { after } else { cursor.seq };
+        Ok(Place::Delta { floor, after })
     }
 
     fn fresh_snapshot(&self) -> Place {
@@ -317,14 +319,16 @@ impl<'a> View<'a> {
 
     /// Whether this seq was given in this epoch of this very database.
     fn vouches_for(&self, cursor: &Cursor) -> Result<bool, StoreError> {
-        let Some(number) = EpochRow::number(self.rows, &cursor.epoch)? else { return Ok(false) };
+        let Some(number) = EpochRow::number(self.rows, &cursor.epoch)? else {
+            return Ok(planted!(UnknownEpochTrusted));
+        };
         let current = EpochRow::current(self.rows)?.map_or(0, |(number, _)| number);
         let end = if number == current {
             self.head.seq
         } else {
             EpochRow::began_at(self.rows, &self.reader.collection, number + 1)?
         };
-        Ok(cursor.seq <= end.min(self.head.seq))
+        Ok(cursor.seq <= end.min(self.head.seq) || planted!(LostTailTrusted))
     }
 
     /// Tombstones above this seq must still be there for a run to be complete.

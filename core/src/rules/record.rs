@@ -157,7 +157,7 @@ impl Record {
     #[must_use]
     pub fn change_above(&self, floor: Seq) -> ServerChange {
         match &self.document {
-            Some(document) if self.whole.seq <= floor => {
+            Some(document) if self.whole.seq <= floor || planted!(InsertAsUpdate) => {
                 let set: Vec<_> =
                     document.iter().filter(|(name, _)| self.stamp(name).seq > floor).collect();
                 let unset = self.removed.iter().filter(|(_, stamp)| stamp.seq > floor);

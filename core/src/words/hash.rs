@@ -99,7 +99,9 @@ fn share(id: &RecordId, seq: Seq, document: &Document) -> u64 {
     for (name, value) in document.iter() {
         let mut hash = of_id.clone();
         text(&mut hash, name);
-        hash.update(value.as_bytes());
+        if !planted!(ChecksumWithoutValues) {
+            hash.update(value.as_bytes());
+        }
         sum = sum.wrapping_add(hash.digest());
     }
     sum

@@ -27,7 +27,7 @@ pub(super) fn decide_run(
     let mut writer = Writer::new(rows, context, run.user.as_ref());
     let mut numbers = match &run.client {
         Some((id, session)) => match Client::load(rows, id)? {
-            Some(client) if client.session == *session => Some(client),
+            Some(client) if client.session == *session || planted!(FenceUnchecked) => Some(client),
             Some(_) | None => return Ok(superseded(run, context)),
         },
         None => None,
@@ -46,7 +46,7 @@ pub(super) fn decide_run(
             continue;
         }
         failed = None;
-        let outcome = if number <= client.last_mutation {
+        let outcome = if number <= client.last_mutation && !planted!(NumberTwice) {
             writer.write_again(mutation)?
         } else if number > client.last_mutation.next() {
             writer.out_of_order(mutation, client.last_mutation.next())
@@ -396,8 +396,10 @@ impl<'a> Writer<'a> {
             let had_tombstone = removed.remove(name).is_some();
             fields.remove(name);
             if value.is_some() {
-                fields.insert(name.into(), last);
-            } else if existed(name) || had_tombstone {
+                if !planted!(FieldSeqLost) {
+                    fields.insert(name.into(), last);
+                }
+            } else if (existed(name) || had_tombstone) && !planted!(FieldTombstoneLost) {
                 removed.insert(name.into(), last);
             }
         }
@@ -426,8 +428,12 @@ impl<'a> Writer<'a> {
         head.seq = record.last.seq;
         head.committed_at = record.committed_at;
         let id_bytes = bytes::Bytes::copy_from_slice(id.as_bytes());
-        batch.put(record::index_key(collection, record.last.seq), id_bytes);
-        batch.put(record::record_key(collection, id), record.to_row());
+        if record.document.is_none() && planted!(TombstoneForgotten) {
+            batch.delete(record::record_key(collection, id));
+        } else {
+            batch.put(record::index_key(collection, record.last.seq), id_bytes);
+            batch.put(record::record_key(collection, id), record.to_row());
+        }
         batch.put(record::head_key(collection), head.to_row());
         self.rows.apply(&batch);
     }
@@ -449,15 +455,19 @@ impl<'a> Asked<'a> {
 /// connection, or the base can't be compared.
 fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     let Some(base) = mutation.base else { return false };
-    if base > subject.head.seq {
+    if base > subject.head.seq && !planted!(BaseAboveHeadTaken) {
         return true;
     }
     let Some(record) = &subject.record else { return false };
-    let newer = |seq: Seq| seq > base && own.binary_search(&seq).is_err();
-    if newer(record.whole.seq) {
+    let is_own = |seq: Seq| {
+        own.binary_search(&seq).is_ok()
+            || planted!(WindowIsRange) && own.first().is_some_and(|first| seq > *first)
+    };
+    let newer = |seq: Seq| seq > base && !is_own(seq);
+    if newer(record.whole.seq) && !planted!(WholeUnchecked) {
         return true;
     }
-    if base < subject.head.horizon && newer(record.last.seq) {
+    if base < subject.head.horizon && newer(record.last.seq) && !planted!(HorizonUnchecked) {
         return true;
     }
     let change = &mutation.change;

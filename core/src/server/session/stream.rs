@@ -159,7 +159,7 @@ impl Session {
     /// ack would contradict it, in its records and in its checksum.
     pub(super) fn wants_read(&self) -> bool {
         self.reading.is_none()
-            && self.transacting.is_none()
+            && (self.transacting.is_none() || planted!(ReadsCrossWrites))
             && (!self.wanted.is_empty() || self.catching_up().next().is_some())
     }
 
@@ -176,6 +176,7 @@ impl Session {
         };
         let is_number = |number| number == origin.mutation;
         origin.mutation.is_some()
+            && !planted!(ChangeBeforeVerdict)
             && self
                 .transacting
                 .as_ref()
@@ -221,7 +222,7 @@ impl Session {
                 Step::Frame(frame) => Some(frame),
                 Step::Own(number) => {
                     // an ack without a place that waited for the last one goes first
-                    if self.verdicts.any_ack_below(number) {
+                    if self.verdicts.any_ack_below(number) && !planted!(PlacedAckOvertakes) {
                         self.release(turn);
                     }
                     self.verdicts.in_place(number, at.next()).map(|ack| {
@@ -313,8 +314,10 @@ impl Session {
         self.counters.fell_behind += 1;
         subscription.stream = Stream::CatchingUp(Box::new(Place::Delta { floor: at, after: at }));
         let partial = subscription.partial;
-        self.release(turn);
-        if self.level() == Level::Resumable {
+        if !planted!(AcksBehindSubscribed) {
+            self.release(turn);
+        }
+        if self.level() == Level::Resumable && !planted!(RingOverrunUnsaid) {
             let subscribed = ServerMessage::Subscribed {
                 collection: collection.clone(),
                 record_count: None,
@@ -323,6 +326,9 @@ impl Session {
                 partial,
             };
             self.say(&subscribed, turn);
+        }
+        if planted!(AcksBehindSubscribed) {
+            self.release(turn);
         }
     }
 

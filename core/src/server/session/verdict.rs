@@ -152,12 +152,14 @@ impl Verdicts {
         };
         let (mut waiting, mut due) = (BTreeSet::new(), Vec::new());
         for (number, held) in &self.held {
-            let free = match &held.message {
-                Message::InPlace(_) => true,
-                Message::Ack(ack) => !waiting.contains(&ack.collection),
-                Message::Error(_) => waiting.is_empty(),
+            let (free, early) = match &held.message {
+                Message::InPlace(_) => (true, false),
+                Message::Ack(ack) => (!waiting.contains(&ack.collection), planted!(BareAckEarly)),
+                Message::Error(_) => {
+                    (waiting.is_empty() || planted!(ErrorOvertakesAcks), planted!(ConflictEarly))
+                }
             };
-            if free && passed(held) {
+            if free && (passed(held) || early) {
                 due.push(*number);
             } else if let Some(collection) = held.message.collection() {
                 waiting.insert(collection.clone());
@@ -193,6 +195,9 @@ impl Session {
             }
             Ok(Answer::Plain(_) | Answer::Swept(_) | Answer::Begun) => {
                 self.close(1011, "the server mixed up its answers", turn);
+            }
+            Err(TransactError::Unknown(_)) if planted!(UnknownIsFailure) => {
+                self.failed(&transacting, turn);
             }
             Err(TransactError::Failed(_)) => self.failed(&transacting, turn),
             // whether the writes were applied is not known: the next hello tells

@@ -1,0 +1,177 @@
+//! Deliberate breaks of the core, by which the proof is proved: whatever claims to find bugs has
+//! to find these.
+//!
+//! They exist only in builds with `--cfg synclayer_planted`; in any other `planted!(…)` is `false`.
+//! One at a time is switched on, for the whole process.
+
+#[cfg(not(synclayer_planted))]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}
+
+#[cfg(synclayer_planted)]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_on($crate::planted::Bug::$bug)
+    };
+}
+
+#[cfg(synclayer_planted)]
+mod bugs {
+    use core::sync::atomic::{AtomicU8, Ordering};
+
+    static ON: AtomicU8 = AtomicU8::new(u8::MAX);
+
+    /// Switches a bug on, and every other off.
+    pub fn plant(bug: Option<Bug>) {
+        ON.store(bug.map_or(u8::MAX, |bug| bug as u8), Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_on(bug: Bug) -> bool {
+        ON.load(Ordering::Relaxed) == bug as u8
+    }
+
+    macro_rules! bugs {
+        ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+            /// The bugs, each with what it does.
+            #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+            #[repr(u8)]
+            pub enum Bug {
+                $($(#[doc = $doc])+ $name,)+
+            }
+
+            impl Bug {
+                /// All of them.
+                pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+                /// What the bug does.
+                #[must_use]
+                pub fn breaks(self) -> &'static str {
+                    match self {
+                        $(Self::$name => concat!($($doc),+).trim_ascii(),)+
+                    }
+                }
+            }
+        };
+    }
+
+    bugs! {
+        // the server: writes
+        /// A write is applied whatever session it comes from.
+        FenceUnchecked,
+        /// A hello is accepted whatever its session.
+        HelloUnchecked,
+        /// A number that was applied is applied again.
+        NumberTwice,
+        /// A base above the head counts as known.
+        BaseAboveHeadTaken,
+        /// Every change above the first of a connection's own counts as its own.
+        WindowIsRange,
+        /// An insert or delete above a write's base does not meet it.
+        WholeUnchecked,
+        /// A base below the horizon counts as one that can be compared.
+        HorizonUnchecked,
+        /// An update leaves its fields the seq of the whole record.
+        FieldSeqLost,
+        /// A removed field leaves no tombstone.
+        FieldTombstoneLost,
+        /// A deleted record leaves no tombstone.
+        TombstoneForgotten,
+        // the server: reads
+        /// A record that was replaced goes out as an update.
+        InsertAsUpdate,
+        /// The horizon is compared at the first page of a run only.
+        HorizonOncePerRun,
+        /// An interrupted delta goes on with the fields above its place, not above its cursor.
+        ResumeMovesFloor,
+        /// A cursor of an epoch that the server does not know is taken.
+        UnknownEpochTrusted,
+        /// A cursor beyond the end of its epoch is taken.
+        LostTailTrusted,
+        /// The checksum does not cover the values of fields.
+        ChecksumWithoutValues,
+        // the server: sessions
+        /// An ack without seq does not wait for the stream.
+        BareAckEarly,
+        /// An error does not wait for the stream.
+        ConflictEarly,
+        /// An error does not wait for the acks of smaller numbers.
+        ErrorOvertakesAcks,
+        /// A transaction with an unknown outcome is reported as one that failed.
+        UnknownIsFailure,
+        /// The acks due go out behind the `subscribed` that says that the ring has moved on.
+        AcksBehindSubscribed,
+        /// Nothing says that a live collection is served from the store again.
+        RingOverrunUnsaid,
+        /// Pages are read while a transaction is under way.
+        ReadsCrossWrites,
+        /// An ack in its place overtakes one without a place.
+        PlacedAckOvertakes,
+        /// A session's own change goes out before its verdict is there.
+        ChangeBeforeVerdict,
+        // the client: records
+        /// The base rises with a change that waits for a verdict.
+        BaseCountsParked,
+        /// What was learnt before a lost tail still counts for bases.
+        BaseOfLostTail,
+        /// An ack without seq is folded into the state of a live stream.
+        BareAckFolded,
+        /// An ack without seq moves a record's seq.
+        BareAckSetsSeq,
+        /// Of an ack out of place only the seq is taken.
+        EchoIgnored,
+        /// An update from the server replaces the record.
+        DeltaOverwrites,
+        /// A record settles while one of its writes may be on its way.
+        SettledWhileFrozen,
+        /// A remote change that meets a pending write is no conflict.
+        OverlapIgnored,
+        /// The view lacks the pending writes.
+        ViewWithoutOverlay,
+        /// What a strategy decided is not sent to the server.
+        OutcomeNotPushed,
+        /// A write is stamped earlier than what its author had seen.
+        StampNotCausal,
+        // the client: the outbox
+        /// A write joins one that may have been sent.
+        SquashedIntoSent,
+        /// Frames go out before the outbox is durable.
+        SentBeforeDurable,
+        /// A session is offered without having been stored.
+        SessionNotStored,
+        /// A server that has lost confirmed writes is not noticed.
+        ServerLossUnnoticed,
+        /// A copy of the replica is not noticed.
+        CopyUnnoticed,
+        /// Writes that a pong confirms are not folded into their records.
+        PongForgetsWrites,
+        /// A rejected update takes the later writes to its record along.
+        RejectedUpdateTakesLater,
+        /// A rejected insert or delete leaves the later writes to its record behind.
+        RejectedInsertKeepsLater,
+        /// Rejected writes are not listed.
+        RejectedListLost,
+        // the client: streams and time
+        /// Frames of a connection that was replaced are listened to.
+        LateFramesHeard,
+        /// A cursor of another epoch is trusted before the server has taken it.
+        EpochTrustedUnasked,
+        /// The cursor moves in the middle of a catch-up.
+        CursorInMidCatchUp,
+        /// Records that a snapshot lacks stay.
+        AbsentKept,
+        /// A collection is never shown as confirmed.
+        NeverConfirmed,
+        /// Deadlines follow the wall clock.
+        WallClockDeadlines,
+        /// Writes wait for a catch-up however long it takes.
+        PatienceForEver,
+    }
+}
+
+#[cfg(synclayer_planted)]
+pub(crate) use bugs::is_on;
+#[cfg(synclayer_planted)]
+pub use bugs::{Bug, plant};
