@@ -25,6 +25,7 @@ use crate::words::document::{Document, DocumentError, write_json_string};
 use crate::words::limits::Limits;
 use crate::words::message::ErrorCode;
 use crate::words::name::{Collection, RecordId, UserId};
+use crate::words::percent;
 use crate::words::store::StoreError;
 use crate::words::time::Timestamp;
 use crate::words::write::{Change, WriteKind};
@@ -130,7 +131,7 @@ fn target(path: &str) -> Result<(Collection, Option<RecordId>), Reply> {
     };
     let mut parts = path.strip_prefix("/sync/").ok_or_else(unknown)?.split('/');
     let name = |part: &str, what: &str| -> Result<String, Reply> {
-        percent_decoded(part, false).ok_or_else(|| {
+        percent::decode(part, false).ok_or_else(|| {
             invalid(&format!("the {what} in the path is not valid percent-encoding"))
         })
     };
@@ -238,7 +239,7 @@ fn parse_query(text: &str) -> Result<Query, Reply> {
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let decoded = |part| {
-            percent_decoded(part, true)
+            percent::decode(part, true)
                 .ok_or_else(|| invalid("the query is not valid percent-encoding"))
         };
         let (name, value) = (decoded(name)?, decoded(value)?);
@@ -297,21 +298,6 @@ fn timestamp(text: Option<Text<'_>>) -> Result<Option<Timestamp>, Reply> {
 
 fn invalid(message: &str) -> Reply {
     Reply::error(ErrorCode::InvalidMessage, message)
-}
-
-/// The text that `%XX` stand for; in a query a `+` is a space. `None` where it is none.
-fn percent_decoded(text: &str, plus_is_space: bool) -> Option<String> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'%' => digit(bytes.next()?)? << 4 | digit(bytes.next()?)?,
-            b'+' if plus_is_space => b' ',
-            _ => byte,
-        });
-    }
-    String::from_utf8(out).ok()
 }
 
 impl WriteCall {

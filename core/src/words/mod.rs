@@ -8,6 +8,7 @@ pub(crate) mod json;
 pub mod limits;
 pub mod message;
 pub mod name;
+pub mod percent;
 pub mod random;
 pub mod store;
 pub mod time;

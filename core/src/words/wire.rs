@@ -7,6 +7,7 @@
 
 mod decode;
 mod encode;
+pub mod http;
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,6 +1,7 @@
 //! From bytes to messages.
 
 mod field;
+pub(super) mod http;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -128,6 +129,7 @@ fields! {
         cursor: "cursor",
         epoch: "epoch",
         filter: "filter",
+        from: "from",
         head: "head",
         kind: "kind",
         last_digest: "lastDigest",

@@ -1,5 +1,7 @@
 //! From messages to bytes: compact JSON, always with the fields in the same order.
 
+pub(super) mod http;
+
 use core::fmt::{self, Write};
 
 use alloc::boxed::Box;
@@ -308,14 +310,16 @@ impl Object<'_> {
         if cursor.is_none() && resume.is_none() {
             return;
         }
-        self.object("cursor", |object| {
-            if let Some(cursor) = cursor {
-                object.place(cursor);
-            }
-            if let Some(resume) = resume {
-                object.object("resume", |object| object.resume(resume));
-            }
-        });
+        self.object("cursor", |object| object.cursor_fields(cursor, resume));
+    }
+
+    fn cursor_fields(&mut self, cursor: Option<&Cursor>, resume: Option<&Resume>) {
+        if let Some(cursor) = cursor {
+            self.place(cursor);
+        }
+        if let Some(resume) = resume {
+            self.object("resume", |object| object.resume(resume));
+        }
     }
 
     fn place(&mut self, Cursor { epoch, seq }: &Cursor) {

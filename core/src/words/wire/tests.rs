@@ -1,4 +1,4 @@
-mod arbitrary;
+pub(super) mod arbitrary;
 
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -41,7 +41,7 @@ fn users() -> impl Strategy<Value = Option<UserId>> {
     optional(names(|text| UserId::new(text).ok()))
 }
 
-fn epochs() -> impl Strategy<Value = Epoch> {
+pub(in super::super) fn epochs() -> impl Strategy<Value = Epoch> {
     names(|text| Epoch::new(text).ok())
 }
 
@@ -80,11 +80,11 @@ fn server_changes() -> impl Strategy<Value = ServerChange> {
     )
 }
 
-fn cursors() -> impl Strategy<Value = Cursor> {
+pub(in super::super) fn cursors() -> impl Strategy<Value = Cursor> {
     (epochs(), numbers()).prop_map(|(epoch, seq)| Cursor { epoch, seq: Seq(seq) })
 }
 
-fn resumes() -> impl Strategy<Value = Resume> {
+pub(in super::super) fn resumes() -> impl Strategy<Value = Resume> {
     prop_oneof![
         (epochs(), numbers()).prop_map(|(epoch, seq)| Resume::Delta { epoch, seq: Seq(seq) }),
         (epochs(), numbers(), ids()).prop_map(|(epoch, seq, after)| Resume::Snapshot {
@@ -95,8 +95,25 @@ fn resumes() -> impl Strategy<Value = Resume> {
     ]
 }
 
+pub(in super::super) fn client_ids() -> impl Strategy<Value = ClientId> {
+    names(|text| ClientId::new(text).ok())
+}
+
+pub(in super::super) fn numbered_writes() -> impl Strategy<Value = Mutation> {
+    (collections(), ids(), changes(), optional(times()), numbers(), optional(numbers())).prop_map(
+        |(collection, record_id, change, timestamp, number, base)| Mutation {
+            collection,
+            record_id,
+            change,
+            timestamp,
+            number: Some(MutationNumber(number)),
+            base: base.map(Seq),
+        },
+    )
+}
+
 pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
-    let hello = (names(|text| ClientId::new(text).ok()), numbers())
+    let hello = (client_ids(), numbers())
         .prop_map(|(id, session)| Hello { client_id: id, session: SessionNumber(session) });
     prop_oneof![
         ".*".prop_map(|token| ClientMessage::Auth { token: Token::new(&token) }),
@@ -107,17 +124,7 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
         ),
         collections().prop_map(|collection| ClientMessage::Unsubscribe { collection }),
         collections().prop_map(|collection| ClientMessage::Sync { collection }),
-        (collections(), ids(), changes(), optional(times()), numbers(), optional(numbers()))
-            .prop_map(|(collection, record_id, change, timestamp, number, base)| {
-                ClientMessage::Write(Mutation {
-                    collection,
-                    record_id,
-                    change,
-                    timestamp,
-                    number: Some(MutationNumber(number)),
-                    base: base.map(Seq),
-                })
-            }),
+        numbered_writes().prop_map(ClientMessage::Write),
         optional(hello).prop_map(|hello| ClientMessage::Ping { hello }),
     ]
 }
@@ -190,7 +197,7 @@ fn error_messages() -> impl Strategy<Value = ErrorMessage> {
     )
 }
 
-pub(super) fn server_messages() -> impl Strategy<Value = ServerMessage> {
+pub(in super::super) fn server_messages() -> impl Strategy<Value = ServerMessage> {
     let mode = prop_oneof![Just(None), Just(Some(Mode::Delta)), Just(Some(Mode::Snapshot))];
     prop_oneof![
         users().prop_map(|user_id| ServerMessage::Authenticated { user_id }),

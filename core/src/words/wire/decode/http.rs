@@ -1,0 +1,141 @@
+//! The bodies of level 2 over HTTP.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::super::super::limits::Limits;
+use super::super::super::message::{
+    ClientMessage, ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage,
+};
+use super::super::super::name::{ClientId, Epoch, MutationNumber, SessionNumber};
+use super::super::WireError;
+use super::super::http::{PageAnswer, PageFrom, Push, PushAnswer, PushHead};
+use super::field::{self, Fault, Field, Fields, fields, required};
+use super::{Envelope, Place, client, server};
+
+fields! {
+    /// The fields of the bodies that a client sends, and of those that refuse.
+    struct Body {
+        client_id: "clientId",
+        session: "session",
+        epoch: "epoch",
+        mutations: "mutations",
+        error: "error",
+        code: "code",
+        retry_after_ms: "retryAfterMs",
+    }
+}
+
+pub(in super::super) fn session(body: &[u8], limits: &Limits) -> Result<Hello, WireError> {
+    read(body, limits).and_then(|body| body.hello()).map_err(Fault::about_nothing)
+}
+
+pub(in super::super) fn push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
+    let body = read(body, limits).map_err(Fault::about_nothing)?;
+    let (head, mutations) = body.push(limits).map_err(Fault::about_nothing)?;
+    let write = |message: Field<'_>| written(message, limits);
+    Ok(Push { head, mutations: mutations.into_iter().map(write).collect() })
+}
+
+/// One of a push's writes; other messages have no place there.
+fn written(message: Field<'_>, limits: &Limits) -> Result<Mutation, WireError> {
+    let envelope = Envelope::read(message.json())?;
+    match envelope.open(limits, client)? {
+        ClientMessage::Write(mutation) if mutation.number.is_some() => Ok(mutation),
+        ClientMessage::Write(_) => Err(envelope.error(Fault::missing("metadata.mutation"))),
+        ClientMessage::Auth { .. }
+        | ClientMessage::Subscribe { .. }
+        | ClientMessage::Unsubscribe { .. }
+        | ClientMessage::Sync { .. }
+        | ClientMessage::Ping { .. } => {
+            let text = format!("a `{}` can't be pushed: only writes can", envelope.kind);
+            Err(envelope.error(Fault::new(text)))
+        }
+    }
+}
+
+pub(in super::super) fn push_answer(body: &[u8], limits: &Limits) -> Result<PushAnswer, WireError> {
+    let envelope = answer(body, limits)?;
+    let number = last_mutation(&envelope).and_then(|number| required(number, LAST_MUTATION));
+    Ok(PushAnswer {
+        last_mutation: number.map_err(|fault| envelope.error(fault))?,
+        verdicts: messages(&envelope, limits)?,
+    })
+}
+
+pub(in super::super) fn page_answer(body: &[u8], limits: &Limits) -> Result<PageAnswer, WireError> {
+    let envelope = answer(body, limits)?;
+    let head = || {
+        let m = &envelope.metadata;
+        let epoch = required(m.epoch.name("metadata.epoch", Epoch::new)?, "metadata.epoch")?;
+        let from: Place<'_> = required(m.from.object("metadata.from")?, "metadata.from")?;
+        let from = PageFrom { cursor: from.cursor()?, resume: from.resume()? };
+        Ok((epoch, from, last_mutation(&envelope)?))
+    };
+    let (epoch, from, last_mutation) = head().map_err(|fault| envelope.error(fault))?;
+    Ok(PageAnswer { epoch, from, last_mutation, messages: messages(&envelope, limits)? })
+}
+
+pub(in super::super) fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMessage> {
+    let body: Body<'_> = read(body, limits).ok()?;
+    let code = body.code.text("code").ok()??;
+    let message = body.error.text("error").unwrap_or(None);
+    Some(ErrorMessage {
+        retry_after_ms: body.retry_after_ms.number("retryAfterMs").unwrap_or(None),
+        ..ErrorMessage::new(ErrorCode::parse(&code), message.unwrap_or_default())
+    })
+}
+
+const LAST_MUTATION: &str = "metadata.lastMutation";
+
+fn last_mutation(envelope: &Envelope<'_>) -> Result<Option<MutationNumber>, Fault> {
+    Ok(envelope.metadata.last_mutation.number(LAST_MUTATION)?.map(MutationNumber))
+}
+
+/// An answer is a `batch` with metadata.
+fn answer<'a>(body: &'a [u8], limits: &Limits) -> Result<Envelope<'a>, WireError> {
+    let envelope = Envelope::read(text(body, limits).map_err(Fault::about_nothing)?)?;
+    if envelope.kind == "batch" {
+        return Ok(envelope);
+    }
+    Err(envelope.error(Fault::new("the answer is not a `batch`")))
+}
+
+fn messages(envelope: &Envelope<'_>, limits: &Limits) -> Result<Vec<ServerMessage>, WireError> {
+    let list = envelope.fields.messages.list("messages", limits.batch_messages);
+    let list = list.and_then(|list| required(list, "messages"));
+    let list = list.map_err(|fault| envelope.error(fault))?;
+    let one = |message: Field<'_>| Envelope::read(message.json())?.open(limits, server);
+    list.into_iter().map(one).collect()
+}
+
+fn read<'a>(body: &'a [u8], limits: &Limits) -> Result<Body<'a>, Fault> {
+    field::object(text(body, limits)?)
+}
+
+fn text<'a>(body: &'a [u8], limits: &Limits) -> Result<&'a str, Fault> {
+    if body.len() > limits.frame_bytes {
+        let (bytes, max) = (body.len(), limits.frame_bytes);
+        let text = format!("the body is {bytes} bytes long, at most {max} are allowed");
+        return Err(Fault::too_large(text));
+    }
+    core::str::from_utf8(body).map_err(|_| Fault::new("the body is not valid UTF-8"))
+}
+
+impl<'a> Body<'a> {
+    fn hello(&self) -> Result<Hello, Fault> {
+        let client_id = self.client_id.name("clientId", ClientId::new)?;
+        let session = self.session.number("session")?.map(SessionNumber);
+        Ok(Hello {
+            client_id: required(client_id, "clientId")?,
+            session: required(session, "session")?,
+        })
+    }
+
+    fn push(&self, limits: &Limits) -> Result<(PushHead, Vec<Field<'a>>), Fault> {
+        let Hello { client_id, session } = self.hello()?;
+        let epoch = required(self.epoch.name("epoch", Epoch::new)?, "epoch")?;
+        let mutations = self.mutations.list("mutations", limits.batch_messages)?;
+        Ok((PushHead { client_id, session, epoch }, required(mutations, "mutations")?))
+    }
+}

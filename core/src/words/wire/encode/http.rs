@@ -1,0 +1,50 @@
+//! The bodies of level 2 over HTTP.
+
+use alloc::vec::Vec;
+
+use super::super::super::message::{Hello, Level, ServerMessage};
+use super::super::http::{PageAnswer, PushAnswer, PushHead};
+use super::{Object, list, message, object};
+
+pub(in super::super) fn session(hello: &Hello, out: &mut Vec<u8>) {
+    object(out, |body| {
+        body.text("clientId", &hello.client_id);
+        body.number("session", hello.session.0);
+    });
+}
+
+pub(in super::super) fn push<M: AsRef<[u8]>>(
+    head: &PushHead,
+    writes: impl IntoIterator<Item = M>,
+    out: &mut Vec<u8>,
+) {
+    object(out, |body| {
+        body.text("clientId", &head.client_id);
+        body.number("session", head.session.0);
+        body.text("epoch", &head.epoch);
+        list(body.key("mutations"), writes, |out, write| out.extend_from_slice(write.as_ref()));
+    });
+}
+
+pub(in super::super) fn push_answer(answer: &PushAnswer, out: &mut Vec<u8>) {
+    batch(out, &answer.verdicts, |metadata| {
+        metadata.number("lastMutation", answer.last_mutation.0);
+    });
+}
+
+pub(in super::super) fn page_answer(answer: &PageAnswer, out: &mut Vec<u8>) {
+    batch(out, &answer.messages, |metadata| {
+        metadata.text("epoch", &answer.epoch);
+        metadata.object("from", |from| {
+            from.cursor_fields(answer.from.cursor.as_ref(), answer.from.resume.as_ref());
+        });
+        metadata.optional("lastMutation", answer.last_mutation.map(|number| number.0));
+    });
+}
+
+fn batch(out: &mut Vec<u8>, messages: &[ServerMessage], fill: impl FnOnce(&mut Object<'_>)) {
+    message(out, "batch", |m| {
+        m.object("metadata", fill);
+        list(m.key("messages"), messages, |out, message| message.encode(Level::Resumable, out));
+    });
+}

@@ -1,0 +1,285 @@
+//! Level 2 over HTTP: the bodies and queries that both sides read and write.
+//!
+//! | call | asks with | answers with |
+//! | --- | --- | --- |
+//! | `POST /sync/session` | [`Hello`] | a `pong`, as on a WebSocket |
+//! | `POST /sync/push` | [`Push`] | [`PushAnswer`] |
+//! | `GET /sync/{collection}?epoch=…` | [`PageQuery`] | [`PageAnswer`] |
+//!
+//! Everything else is a [`refusal`].
+//!
+//! Each page is like a `subscribe` and its first answers: it opens with a `subscribed` that says
+//! which run it is of, whether that goes on or begins anew. A client that finds a page's `from` or
+//! `epoch` different from its own (of its last hello, say) drops the page and begins with a hello.
+//! A pull needs no hello of its own.
+
+use core::fmt::Write;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::super::limits::Limits;
+use super::super::message::{Cursor, ErrorMessage, Hello, Mutation, Resume, ServerMessage};
+use super::super::name::{
+    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
+};
+use super::super::percent;
+use super::{WireError, decode, encode};
+
+/// Where a hello is posted.
+pub const SESSION_PATH: &str = "/sync/session";
+
+/// Where writes are posted.
+pub const PUSH_PATH: &str = "/sync/push";
+
+/// What is said before the writes of a push.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PushHead {
+    /// The replica.
+    pub client_id: ClientId,
+    /// The session that the last hello opened.
+    pub session: SessionNumber,
+    /// The epoch that its pong named. The bases of the writes are seqs of this epoch's history: a
+    /// server that was opened anew since does not look at them.
+    pub epoch: Epoch,
+}
+
+/// A push, as the server reads it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Push {
+    /// Whose writes they are.
+    pub head: PushHead,
+    /// The writes in their order, each read by itself.
+    pub mutations: Vec<Result<Mutation, WireError>>,
+}
+
+/// The answer to a push.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PushAnswer {
+    /// The number of the client's last applied write, after these.
+    pub last_mutation: MutationNumber,
+    /// The verdicts in the order of the numbers, each an ack out of place or, as the last one, an
+    /// error. What was sent behind the error was not looked at.
+    pub verdicts: Vec<ServerMessage>,
+}
+
+/// Where a page begins, as a client asks for it and as the page gives it back.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PageFrom {
+    /// What the client has; without it the page is of a snapshot.
+    pub cursor: Option<Cursor>,
+    /// How far a run from the cursor has come.
+    pub resume: Option<Resume>,
+}
+
+/// What a client asks a page with.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PageQuery {
+    /// Where the page begins.
+    pub from: PageFrom,
+    /// The most records; the server has a limit of its own.
+    pub limit: Option<usize>,
+    /// Whose last mutation the page is to tell.
+    pub client_id: Option<ClientId>,
+}
+
+/// A page of a catch-up. All of it is of one view of the server's rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageAnswer {
+    /// The server's current epoch, in which the page's seqs are given.
+    pub epoch: Epoch,
+    /// What the page was asked with.
+    pub from: PageFrom,
+    /// The number of the last applied write of the client that asked, where it said who it is and
+    /// the server knows it as this user's.
+    pub last_mutation: Option<MutationNumber>,
+    /// `subscribed`; then changes, or a `sync`; then, on the last page, `synced`.
+    pub messages: Vec<ServerMessage>,
+}
+
+/// Appends the body of a hello.
+pub fn encode_session(hello: &Hello, out: &mut Vec<u8>) {
+    encode::http::session(hello, out);
+}
+
+/// Reads the body of a hello.
+///
+/// # Errors
+/// When it is not JSON of that form.
+pub fn decode_session(body: &[u8], limits: &Limits) -> Result<Hello, WireError> {
+    decode::http::session(body, limits)
+}
+
+/// Appends the body of a push. The writes are encoded already, as
+/// [`ClientMessage::Write`](super::ClientMessage::Write) is.
+pub fn encode_push<M: AsRef<[u8]>>(
+    head: &PushHead,
+    writes: impl IntoIterator<Item = M>,
+    out: &mut Vec<u8>,
+) {
+    encode::http::push(head, writes, out);
+}
+
+/// Reads the body of a push.
+///
+/// # Errors
+/// When anything but the content of a single write can't be read.
+pub fn decode_push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
+    decode::http::push(body, limits)
+}
+
+impl PushAnswer {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        encode::http::push_answer(self, out);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// When any part of it can't be read.
+    pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
+        decode::http::push_answer(body, limits)
+    }
+}
+
+impl PageAnswer {
+    /// Appends the body.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        encode::http::page_answer(self, out);
+    }
+
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// When any part of it can't be read.
+    pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
+        decode::http::page_answer(body, limits)
+    }
+}
+
+/// What an answer that is no success says, where its body is this protocol's
+/// `{"error": …, "code": …, "retryAfterMs": …}`. A proxy's HTML is `None`.
+#[must_use]
+pub fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMessage> {
+    decode::http::refusal(body, limits)
+}
+
+impl PageQuery {
+    /// The path and query that ask for a page of a collection.
+    #[must_use]
+    pub fn target(&self, collection: &Collection) -> String {
+        let mut out = String::from("/sync/");
+        percent::encode(collection, &mut out);
+        out.push_str("?epoch=");
+        if let Some(Cursor { epoch, seq }) = &self.from.cursor {
+            percent::encode(epoch, &mut out);
+            // formatting into a text can't fail
+            let _ = write!(out, "&seq={seq}");
+        }
+        if let Some(resume) = &self.from.resume {
+            out.push_str("&resume=");
+            percent::encode(&resume_text(resume), &mut out);
+        }
+        if let Some(limit) = self.limit {
+            let _ = write!(out, "&limit={limit}");
+        }
+        if let Some(client) = &self.client_id {
+            out.push_str("&clientId=");
+            percent::encode(client, &mut out);
+        }
+        out
+    }
+
+    /// Reads the parameters of a query, percent-decoded. `None` where there is no `epoch`: the
+    /// query is a plain one. Parameters that it does not know are skipped.
+    ///
+    /// # Errors
+    /// What is wrong, for people.
+    pub fn parse<'a>(
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Option<Self>, String> {
+        let (mut epoch, mut seq, mut query) = (None, "", Self::default());
+        for (name, value) in parameters {
+            match name {
+                "epoch" => epoch = Some(value),
+                "seq" => seq = value,
+                "resume" if !value.is_empty() => query.from.resume = Some(parse_resume(value)?),
+                "limit" => query.limit = Some(integer(name, value)?),
+                "clientId" if !value.is_empty() => {
+                    let client = ClientId::new(value);
+                    query.client_id =
+                        Some(client.map_err(|error| format!("`clientId` can't be used: {error}"))?);
+                }
+                _ => {}
+            }
+        }
+        let Some(epoch) = epoch else { return Ok(None) };
+        query.from.cursor = match (epoch, seq) {
+            ("", "") => None,
+            ("", _) | (_, "") => {
+                return Err("`epoch` and `seq` belong together: leave both empty, or none".into());
+            }
+            (epoch, seq) => {
+                Some(Cursor { epoch: parse_epoch(epoch)?, seq: parse_seq("seq", seq)? })
+            }
+        };
+        Ok(Some(query))
+    }
+}
+
+/// `delta:EPOCH:SEQ` or `snapshot:EPOCH:SNAPSHOTSEQ:AFTER`, the epoch percent-encoded, so that it
+/// holds no colon.
+fn resume_text(resume: &Resume) -> String {
+    let mut out = String::new();
+    match resume {
+        Resume::Delta { epoch, seq } => {
+            out.push_str("delta:");
+            percent::encode(epoch, &mut out);
+            let _ = write!(out, ":{seq}");
+        }
+        Resume::Snapshot { epoch, snapshot_seq, after } => {
+            out.push_str("snapshot:");
+            percent::encode(epoch, &mut out);
+            let _ = write!(out, ":{snapshot_seq}:{after}");
+        }
+    }
+    out
+}
+
+fn parse_resume(text: &str) -> Result<Resume, String> {
+    let form = || {
+        String::from("`resume` is neither `delta:EPOCH:SEQ` nor `snapshot:EPOCH:SNAPSHOTSEQ:AFTER`")
+    };
+    let (kind, rest) = text.split_once(':').ok_or_else(form)?;
+    let (epoch, rest) = rest.split_once(':').ok_or_else(form)?;
+    let epoch = parse_epoch(&percent::decode(epoch, false).ok_or_else(form)?)?;
+    match kind {
+        "delta" => Ok(Resume::Delta { epoch, seq: parse_seq("resume", rest)? }),
+        "snapshot" => {
+            let (seq, after) = rest.split_once(':').ok_or_else(form)?;
+            let after = RecordId::new(after)
+                .map_err(|error| format!("the id in `resume` can't be used: {error}"))?;
+            Ok(Resume::Snapshot { epoch, snapshot_seq: parse_seq("resume", seq)?, after })
+        }
+        _ => Err(form()),
+    }
+}
+
+fn parse_epoch(text: &str) -> Result<Epoch, String> {
+    Epoch::new(text).map_err(|error| format!("the epoch can't be used: {error}"))
+}
+
+/// A seq below 2⁵³.
+fn parse_seq(name: &str, text: &str) -> Result<Seq, String> {
+    let seq: u64 = integer(name, text)?;
+    if seq < 1 << 53 { Ok(Seq(seq)) } else { Err(format!("the seq in `{name}` is too large")) }
+}
+
+fn integer<N: core::str::FromStr>(name: &str, text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| format!("`{name}` is not a number"))
+}
+
+#[cfg(test)]
+mod tests;
