@@ -67,6 +67,8 @@
 //!             Effect::Net(NetAction::Connect { conn, .. }) => inputs.push(conn),
 //!             Effect::Net(NetAction::Send { frame, .. }) => sent.push_back(frame),
 //!             Effect::Net(NetAction::Ping { .. } | NetAction::Close { .. }) => {}
+//!             // only with `ClientConfig::http`: make the request, hand the ticket's answer in
+//!             Effect::Net(NetAction::Request(_)) => {}
 //!             Effect::Event(_) | Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => {}
 //!         }
 //!     }

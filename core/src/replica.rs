@@ -24,7 +24,7 @@ use crate::words::time::{Mono, Now};
 pub struct WatchId(pub u64);
 
 /// What is left to do for whoever drives a replica. To be done in order, waiting for none.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum Effect {
     /// For the network.
     Net(NetAction),
@@ -156,6 +156,18 @@ impl<S: ClientStore> Replica<S> {
     /// See [`Client::set_token`].
     pub fn set_token(&mut self, now: Now, token: Token, out: &mut Vec<Effect>) {
         self.client.set_token(now, token, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// See [`Client::set_online`].
+    pub fn set_online(&mut self, now: Now, online: bool, out: &mut Vec<Effect>) {
+        self.client.set_online(now, online, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// See [`Client::sync_now`].
+    pub fn sync_now(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.client.sync_now(now, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 

@@ -102,6 +102,10 @@ impl Desk {
                 Effect::Net(NetAction::Ping { .. }) => frames.push("PING".into()),
                 Effect::Net(NetAction::Close { .. }) => frames.push("CLOSE".into()),
                 Effect::Net(NetAction::Connect { .. }) => frames.push("CONNECT".into()),
+                Effect::Net(NetAction::Request(ticket)) => {
+                    let request = ticket.request();
+                    frames.push(format!("{} {}", request.method.as_str(), request.path));
+                }
                 Effect::Event(event) => self.events.push(event),
                 Effect::Synced(id) => frames.push(format!("SYNCED {}", id.0)),
                 Effect::Durable(_) | Effect::Watch(_) => {}

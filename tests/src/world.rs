@@ -259,6 +259,8 @@ impl World {
                     }
                 }
                 Effect::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
+                // no device has an HTTP URL
+                Effect::Net(NetAction::Request(_)) => {}
                 Effect::Event(event) => {
                     self.note(|| format!("device {device} tells {:?}", event.kind));
                     self.devices[device].events.push(event);

@@ -6,7 +6,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{ClientConfig, Input, NetAction, SyncId, Written};
+use synclayer_core::client::interface::{
+    ClientConfig, HttpAnswer, Input, NetAction, SyncId, Written,
+};
 use synclayer_core::replica::{Effect, Replica as CoreReplica, WatchId};
 use synclayer_core::rules::view::{RecordChange, Slot, Snapshot};
 use synclayer_core::words::message::Token;
@@ -221,6 +223,11 @@ impl Engine {
                 Effect::Net(NetAction::Ping { conn }) => self.on(conn, Socket::ping),
                 Effect::Net(NetAction::Close { conn }) => {
                     self.socket.take_if(|(open, _)| *open == conn);
+                }
+                Effect::Net(NetAction::Request(ticket)) => {
+                    let answer = HttpAnswer::Failed("this client has no HTTP".into());
+                    let input = ticket.answer(answer);
+                    self.step(|replica, now, out| replica.handle(now, input, out));
                 }
                 Effect::Event(event) => self.tell(&event),
                 Effect::Synced(id) => self.done.extend(self.syncs.remove(&id)),

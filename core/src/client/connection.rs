@@ -116,6 +116,7 @@ impl Client {
                 Timer::Patience => self.patient = false,
                 Timer::Retry => self.hold_until = None,
                 Timer::Resubscribe => self.resubscribe(now),
+                Timer::Poll | Timer::Request => {}
             }
         }
     }

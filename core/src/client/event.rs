@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::interface::Guarantees;
 use crate::words::hash::Checksum;
 use crate::words::message::{Cursor, ErrorCode, Level};
 use crate::words::name::{ClientId, Collection, Position, RecordId};
@@ -14,6 +15,8 @@ use crate::words::name::{ClientId, Collection, Position, RecordId};
 pub enum Transport {
     /// Over the WebSocket.
     WebSocket,
+    /// By HTTP.
+    Http,
 }
 
 /// Something that happened, with the collection and the record that it is about.
@@ -144,6 +147,13 @@ pub enum EventKind {
         /// The writes that may already have been applied under the old id.
         sent_again: Vec<Position>,
     },
+    /// The server offers less than the app requires: no write goes out, and nothing is lost.
+    GuaranteesMissing {
+        /// What it offers.
+        offered: Guarantees,
+        /// What [`required`](super::interface::ClientConfig::required) says.
+        required: Guarantees,
+    },
     /// Something went wrong; the replica goes on.
     Error {
         /// What.
@@ -151,7 +161,7 @@ pub enum EventKind {
     },
 }
 
-/// The state of the connection.
+/// The state of the connection, be it the WebSocket or, where there is none, polling.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ConnectionState {
     /// There is none, and none is wanted.
@@ -188,8 +198,13 @@ pub struct CollectionStatus {
 pub struct Status {
     /// The state of the connection.
     pub connection: ConnectionState,
-    /// The level that the connection speaks; `None` without one.
+    /// The transport that is in use: the WebSocket as soon as the server has answered on it, else
+    /// HTTP once it has answered there. `None` where the server is out of reach.
+    pub transport: Option<Transport>,
+    /// The level that it speaks; `None` without one.
     pub level: Option<Level>,
+    /// What it guarantees; `None` without one.
+    pub guarantees: Option<Guarantees>,
     /// The replica's id.
     pub client_id: ClientId,
     /// How many writes wait in the outbox.

@@ -34,7 +34,8 @@ pub struct ClientConfig {
     pub reconnect_delay: Duration,
     /// The longest backoff. Default 60 s.
     pub max_reconnect_delay: Duration,
-    /// How many tries in a row may fail before the client gives up; `None`: it never does.
+    /// How many tries in a row may fail before the client gives the WebSocket up; `None`: it never
+    /// does. Where there is HTTP, polling goes on, and the WebSocket is tried again now and then.
     pub max_reconnect_attempts: Option<u32>,
     /// How long a connection may take to come up. Default 15 s.
     pub connect_timeout: Duration,
@@ -54,6 +55,34 @@ pub struct ClientConfig {
     pub window_bytes: usize,
     /// How many writes may wait in the outbox. Default 1,000,000.
     pub max_pending_writes: usize,
+    /// Whether a WebSocket URL is known. Default true.
+    pub websocket: bool,
+    /// Whether an HTTP URL is known. Default false.
+    pub http: bool,
+    /// Whether the WebSocket is used, where there is one. Without it all goes by HTTP, in polls.
+    /// Default true.
+    pub enable_realtime_sync: bool,
+    /// Whether polls, pushes by HTTP and backups happen by themselves. Without it they only
+    /// happen after [`sync_now`](super::Client::sync_now) and
+    /// [`synced`](super::Client::synced). Default true.
+    pub enable_auto_sync: bool,
+    /// The time from one poll to the next where HTTP is the transport; over a WebSocket, from one
+    /// backup to the next. Default 5 minutes.
+    pub sync_interval: Duration,
+    /// How long the answer to an HTTP request may take. Default 30 s.
+    pub request_timeout: Duration,
+    /// The time from one full reconcile with a plain server to the next: what finds the deletes,
+    /// which a plain poll can't see. `None`: only at first contact. Default 1 hour.
+    pub reconcile_interval: Option<Duration>,
+    /// Whether a server of level 1 is good enough, and when one is taken for such.
+    pub plain: PlainServers,
+    /// Which server this is: from an address that ever offered level 2, level 1 is not accepted.
+    /// Any text; the empty one is an address like the others.
+    pub address: String,
+    /// What the connection has to guarantee. Where the server offers less, no write goes out,
+    /// and [`GuaranteesMissing`](super::event::EventKind::GuaranteesMissing) says so. Default
+    /// nothing.
+    pub required: Guarantees,
 }
 
 impl Default for ClientConfig {
@@ -76,8 +105,160 @@ impl Default for ClientConfig {
             window: 256,
             window_bytes: 1 << 20,
             max_pending_writes: 1_000_000,
+            websocket: true,
+            http: false,
+            enable_realtime_sync: true,
+            enable_auto_sync: true,
+            sync_interval: Duration::from_secs(300),
+            request_timeout: Duration::from_secs(30),
+            reconcile_interval: Some(Duration::from_secs(3600)),
+            plain: PlainServers::default(),
+            address: String::new(),
+            required: Guarantees::default(),
         }
     }
+}
+
+/// When a server is taken for one of level 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum PlainServers {
+    /// When it shows that it is one, and this address never offered level 2.
+    #[default]
+    Detect,
+    /// As `Detect`, and also when it does not answer the hello at all.
+    Silent,
+    /// As `Detect`, and also where the address offered level 2 before. Whoever can cut a frame on
+    /// its way can then take the guarantees away.
+    AllowDowngrade,
+    /// Never.
+    Never,
+}
+
+/// What a connection guarantees. All of it at level 2; nothing of it at level 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Guarantees {
+    /// What was missed while away is caught up with, deletes included.
+    pub resume: bool,
+    /// A write takes effect once, or is reported as rejected.
+    pub exactly_once: bool,
+    /// Writes are applied in their order, and all see the changes of a collection in one order.
+    pub ordered: bool,
+    /// A checksum proves that what is held is what the server holds. Not so where a policy
+    /// withholds records from this user.
+    pub verified: bool,
+}
+
+impl Guarantees {
+    /// Everything, as level 2 gives it.
+    pub const ALL: Self = Self { resume: true, exactly_once: true, ordered: true, verified: true };
+
+    /// Whether this is as much as what is required.
+    #[must_use]
+    pub fn cover(self, required: Self) -> bool {
+        (self.resume || !required.resume)
+            && (self.exactly_once || !required.exactly_once)
+            && (self.ordered || !required.ordered)
+            && (self.verified || !required.verified)
+    }
+}
+
+/// An HTTP request, to be told from others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// The method of an HTTP request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Method {
+    /// GET.
+    Get,
+    /// POST.
+    Post,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+impl Method {
+    /// The method on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// What to ask by HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpRequest {
+    /// The method.
+    pub method: Method,
+    /// Path and query below the base URL, percent-encoded: `/sync/todos?epoch=&seq=`.
+    pub path: String,
+    /// The body, JSON in UTF-8, to be sent as `application/json`; `None`: there is none.
+    pub body: Option<Bytes>,
+    /// For `Authorization: Bearer`.
+    pub token: Option<Token>,
+    /// How long it may take, from the dialling to the answer's last byte. The machine gives the
+    /// request up a little later, whether it was answered or not.
+    pub timeout: Duration,
+}
+
+/// A request that has to be answered once, also by failure. The answer goes back into the machine
+/// as an input; one that comes when the machine no longer waits for it is counted and dropped.
+#[must_use = "a request has to be answered, also by failure"]
+#[derive(PartialEq, Eq, Debug)]
+pub struct HttpTicket {
+    id: RequestId,
+    request: HttpRequest,
+}
+
+impl HttpTicket {
+    #[expect(dead_code, reason = "nothing is asked by HTTP yet")]
+    pub(super) fn new(id: RequestId, request: HttpRequest) -> Self {
+        Self { id, request }
+    }
+
+    /// Which request it is.
+    #[must_use]
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
+    /// What to ask.
+    #[must_use]
+    pub fn request(&self) -> &HttpRequest {
+        &self.request
+    }
+
+    /// The input that tells the machine the answer.
+    #[must_use]
+    pub fn answer(self, answer: HttpAnswer) -> Input<'static> {
+        Input::Answered { request: self.id, answer }
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HttpAnswer {
+    /// The server has answered, with whatever status. Not for redirects, which are followed by
+    /// nobody and are a failure.
+    Answered {
+        /// The status.
+        status: u16,
+        /// `Retry-After`, as time from now.
+        retry_after: Option<Duration>,
+        /// The whole body.
+        body: Vec<u8>,
+    },
+    /// It was not answered as HTTP has it: there was no connection, it broke, the answer took too
+    /// long or was too large; in words. The server may have done what was asked.
+    Failed(String),
 }
 
 /// Why a connection ended, or did not come up.
@@ -121,6 +302,13 @@ pub enum Input<'a> {
         /// Why.
         why: Disconnect,
     },
+    /// A request was answered. Made by [`HttpTicket::answer`].
+    Answered {
+        /// Which one.
+        request: RequestId,
+        /// The answer.
+        answer: HttpAnswer,
+    },
     /// Every commit up to this one is durable.
     Durable {
         /// The last such commit.
@@ -136,7 +324,7 @@ pub enum Input<'a> {
 }
 
 /// What the machine wants done. To be done in order, waiting for none.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum Action {
     /// For the store.
     Store(StoreAction),
@@ -171,7 +359,7 @@ pub enum StoreAction {
 }
 
 /// What the network is to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub enum NetAction {
     /// Open a connection, and report how that went.
     Connect {
@@ -197,6 +385,8 @@ pub enum NetAction {
         /// Which one.
         conn: ConnId,
     },
+    /// Make an HTTP request, and hand the ticket's answer in.
+    Request(HttpTicket),
 }
 
 /// What the watchers are to show.
@@ -243,6 +433,10 @@ pub enum Timer {
     Retry,
     /// A collection that could not be verified or subscribed is tried again.
     Resubscribe,
+    /// A poll is due, or the backup of a connection.
+    Poll,
+    /// The answer to an HTTP request takes too long.
+    Request,
 }
 
 /// A call of [`synced`](super::Client::synced), to be told from others.

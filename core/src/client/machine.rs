@@ -8,9 +8,9 @@ use core::time::Duration;
 
 use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
 use super::edit::{Edit, shown};
-use super::event::{CollectionStatus, Event, EventKind, Status};
+use super::event::{CollectionStatus, Event, EventKind, Status, Transport};
 use super::interface::{
-    Action, Actions, ClientConfig, Input, NetAction, StoreAction, SyncId, Timer,
+    Action, Actions, ClientConfig, Guarantees, Input, NetAction, StoreAction, SyncId, Timer,
 };
 use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
@@ -77,6 +77,8 @@ pub struct Client {
     pub(super) rejected: usize,
     pub(super) clock_offset_ms: i64,
     pub(super) ignored_frames: u64,
+    /// Whether the app says that there is a network.
+    pub(super) online: bool,
     next_commit: CommitNumber,
     durable: CommitNumber,
     /// The last commit that has to be durable before anything is sent.
@@ -128,6 +130,7 @@ impl Client {
             barrier: None,
             clock_offset_ms: 0,
             ignored_frames: 0,
+            online: true,
             next_commit: last_commit.next(),
             durable: last_commit,
             gate: last_commit,
@@ -178,6 +181,25 @@ impl Client {
             client.link.state = LinkState::Off;
             Ok(())
         });
+    }
+
+    /// Says whether the device has a network, as far as the app can tell. With `false` nothing is
+    /// tried any more, until `true` has everything tried at once. Until the first call the network
+    /// counts as there.
+    pub fn set_online(&mut self, now: Now, online: bool, store: &dyn Rows, out: &mut Actions) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, _| {
+            client.online = online;
+            Ok(())
+        });
+    }
+
+    /// Synchronises now: over a live connection by asking for a fresh proof that everything is in
+    /// step, else by an HTTP exchange where there is an HTTP URL, and by trying the WebSocket
+    /// again. [`synced`](Self::synced) tells when it is done.
+    pub fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |_, _| Ok(()));
     }
 
     /// Gives a fresh token: to the live connection, and to every one to come.
@@ -273,7 +295,9 @@ impl Client {
         };
         Status {
             connection: self.connection(),
+            transport: self.link.ready_since().map(|_| Transport::WebSocket),
             level: self.link.ready_since().map(|_| Level::Resumable),
+            guarantees: self.link.ready_since().map(|_| Guarantees::ALL),
             client_id: self.identity.client_id.clone(),
             pending_writes: self.outbox.len,
             rejected_writes: self.rejected,
@@ -472,6 +496,7 @@ impl Client {
                 self.ignored_frames += 1;
             }
             Input::Disconnected { .. } => {}
+            Input::Answered { .. } => self.ignored_frames += 1,
             Input::Durable { up_to } => {
                 self.durable = self.durable.max(up_to);
                 self.outbox.durable(up_to);
