@@ -4,4 +4,5 @@ pub mod chaos;
 pub mod counted;
 pub mod desk;
 pub mod fuzz;
+pub mod sweep;
 pub mod world;

@@ -1,0 +1,78 @@
+//! The commands that run the simulator.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use synclayer_sim::sweep::{self, Tally};
+
+/// What a command ends with; an error is a wrong usage.
+type Outcome = Result<ExitCode, String>;
+
+/// Runs many seeds.
+pub(crate) fn sweep(arguments: impl Iterator<Item = String>) -> Outcome {
+    let options = numbers(arguments, &["--seeds", "--first", "--jobs"])?;
+    let number = |name, default| options.get(name).copied().unwrap_or(default);
+    let (first, seeds) = (number("--first", 0), number("--seeds", 10_000));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = usize::try_from(number("--jobs", cores as u64)).unwrap_or(cores);
+    let begun = Instant::now();
+    let bar = |done| show_progress(done, seeds, begun);
+    match sweep::sweep(first, seeds, jobs, &bar) {
+        Ok(tally) => {
+            println!("\r{}", report(&tally, begun));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => {
+            println!("\r{}", sweep::transcript(failure.seed).join("\n"));
+            println!("seed {}: {}", failure.seed, failure.broken);
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Shows everything that happens in a run.
+pub(crate) fn replay(mut arguments: impl Iterator<Item = String>) -> Outcome {
+    let seed = arguments.next().and_then(|text| text.parse().ok());
+    let seed = seed.ok_or("usage: synclayer-sim replay SEED")?;
+    println!("{}", sweep::transcript(seed).join("\n"));
+    Ok(sweep::run(seed).map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS))
+}
+
+/// Options with a number each.
+fn numbers(
+    mut arguments: impl Iterator<Item = String>,
+    known: &[&'static str],
+) -> Result<BTreeMap<&'static str, u64>, String> {
+    let mut options = BTreeMap::new();
+    while let Some(name) = arguments.next() {
+        let usage = || format!("{name}: the options are {}, each with a number", known.join(", "));
+        let option = known.iter().find(|option| **option == name).ok_or_else(usage)?;
+        let value = arguments.next().and_then(|text| text.parse().ok()).ok_or_else(usage)?;
+        options.insert(*option, value);
+    }
+    Ok(options)
+}
+
+fn show_progress(done: u64, of: u64, begun: Instant) {
+    let mut stderr = std::io::stderr();
+    let step = (of / 200).max(1);
+    if !stderr.is_terminal() || !done.is_multiple_of(step) {
+        return;
+    }
+    let filled = usize::try_from(done * 40 / of.max(1)).unwrap_or(40);
+    let rate = done as f64 / begun.elapsed().as_secs_f64().max(0.001);
+    let _ = write!(stderr, "\r[{:40}] {done}/{of}, {rate:.0}/s ", "#".repeat(filled));
+}
+
+fn report(tally: &Tally, begun: Instant) -> String {
+    let hours = tally.simulated_ms as f64 / 3_600_000.0;
+    let mut lines = vec![format!(
+        "{} runs, {hours:.1} simulated hours, in {:.1} s",
+        tally.runs,
+        begun.elapsed().as_secs_f64()
+    )];
+    lines.extend(tally.counts.iter().map(|(what, times)| format!("{times:>12}  {what}")));
+    lines.join("\n")
+}

@@ -1,0 +1,27 @@
+//! What the simulator does from the command line.
+
+mod commands;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "usage: synclayer-sim COMMAND
+
+  sweep [--seeds N] [--first S] [--jobs J]   run many seeds
+  replay SEED                                show everything that happens in a run";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next();
+    let outcome = match command.as_deref() {
+        Some("sweep") => commands::sweep(arguments),
+        Some("replay") => commands::replay(arguments),
+        Some(_) | None => Err(USAGE.into()),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(usage) => {
+            eprintln!("{usage}");
+            ExitCode::from(2)
+        }
+    }
+}

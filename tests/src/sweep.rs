@@ -1,0 +1,98 @@
+//! Many runs, each from its seed, on several threads.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::chaos::{Plan, trace, walk};
+
+/// What runs came by, summed up.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// How many runs there were.
+    pub runs: u64,
+    /// How much virtual time passed in them, in milliseconds.
+    pub simulated_ms: u64,
+    /// What happened how often, by name.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    /// Adds another's figures.
+    pub fn add(&mut self, other: &Self) {
+        self.runs += other.runs;
+        self.simulated_ms += other.simulated_ms;
+        for (what, times) in &other.counts {
+            *self.counts.entry(what).or_default() += times;
+        }
+    }
+}
+
+/// A run that broke a guarantee.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// Which guarantee, and how.
+    pub broken: String,
+}
+
+/// One run.
+///
+/// # Errors
+/// When it breaks a guarantee.
+pub fn run(seed: u64) -> Result<Tally, Failure> {
+    let world = walk(&Plan::of(seed)).map_err(|broken| Failure { seed, broken })?;
+    let simulated_ms = world.now.mono.0;
+    Ok(Tally { runs: 1, simulated_ms, counts: world.counts })
+}
+
+/// Everything that happened in a run, a line each.
+#[must_use]
+pub fn transcript(seed: u64) -> Vec<String> {
+    trace(&Plan::of(seed))
+}
+
+/// Runs of so many seeds, from `first` on, on `jobs` threads. `progress` is told after each run
+/// how many there were.
+///
+/// # Errors
+/// The failure with the smallest seed among those that were found; nothing more is begun after
+/// one.
+///
+/// # Panics
+/// When a run does.
+pub fn sweep(
+    first: u64,
+    seeds: u64,
+    jobs: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Tally, Failure> {
+    let (next, done, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let total = Mutex::new(Tally::default());
+    let failures = Mutex::new(Vec::new());
+    let work = || {
+        let mut tally = Tally::default();
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= seeds {
+                break;
+            }
+            match run(first + index) {
+                Ok(more) => tally.add(&more),
+                Err(failure) => {
+                    failed.store(true, Ordering::Relaxed);
+                    failures.lock().expect("no job panics").push(failure);
+                }
+            }
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        total.lock().expect("no job panics").add(&tally);
+    };
+    std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
+    let failures = failures.into_inner().expect("no job panics");
+    match failures.into_iter().min_by_key(|failure: &Failure| failure.seed) {
+        Some(failure) => Err(failure),
+        None => Ok(total.into_inner().expect("no job panics")),
+    }
+}
