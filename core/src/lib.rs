@@ -13,7 +13,8 @@
 //! | [`client`], [`server`] | the machines: one replica, one connection |
 //! | [`replica`] | a client machine joined to its store and its watchers |
 //!
-//! [`memory`] holds the in-memory stores, [`conformance`] the suite that every store must pass.
+//! [`memory`] holds the in-memory stores, [`conformance`] the suite that every store must pass,
+//! [`laws`] what every resolver of yours should keep.
 //!
 //! # The contract of whoever drives a machine
 //!
@@ -95,7 +96,7 @@
 #![no_std]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
 #[cfg(not(synclayer_planted))]
@@ -107,6 +108,7 @@ pub mod planted;
 
 pub mod client;
 pub mod conformance;
+pub mod laws;
 pub mod memory;
 pub mod replica;
 pub mod rules;

@@ -141,6 +141,20 @@ impl FieldStates<'_> {
 ///     conflict.merge(conflict.remote.is_none() || conflict.local_is_later() && conflict.local.is_some())
 /// });
 /// ```
+///
+/// In a test of yours, [`laws`](crate::laws) says whether it is one:
+///
+/// ```
+/// use synclayer_core::laws;
+/// use synclayer_core::rules::conflict::Conflict;
+///
+/// let resolver = |conflict: &Conflict<'_>| conflict.merge(conflict.remote.is_none());
+/// laws::resolver(&resolver)?;
+///
+/// let hasty = |conflict: &Conflict<'_>| conflict.local.cloned();
+/// assert_eq!(laws::resolver(&hasty).unwrap_err().law, laws::Law::KeepsOneSided);
+/// # Ok::<(), laws::Broken>(())
+/// ```
 pub trait Resolver: Send + Sync {
     /// The record as it shall be, `None` to delete it.
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document>;
@@ -181,6 +195,12 @@ impl ConflictStrategy {
             Self::ClientWins => conflict.merge(true),
             Self::Custom(resolver) => resolver.resolve(conflict),
         }
+    }
+}
+
+impl Resolver for ConflictStrategy {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+        self.resolve(conflict)
     }
 }
 
@@ -261,12 +281,6 @@ pub(crate) mod tests {
 
         pub(crate) fn text(&self, resolver: &dyn Resolver) -> alloc::string::String {
             self.ask(resolver).map_or("deleted".to_string(), |document| document.to_string())
-        }
-    }
-
-    impl Resolver for ConflictStrategy {
-        fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
-            self.resolve(conflict)
         }
     }
 

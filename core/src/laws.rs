@@ -1,0 +1,306 @@
+//! The laws of resolvers, to be checked in a test of yours.
+//!
+//! A resolver of your own is trusted with other people's changes. [`resolver`] asks it about a
+//! thousand made-up conflicts, and says which law it breaks, with a counter-example that was
+//! made as small as it could be:
+//!
+//! ```
+//! use synclayer_core::laws;
+//! use synclayer_core::rules::conflict::Conflict;
+//!
+//! // takes the side with more votes, and with it everything else that the other side changed
+//! let votes = |document: Option<&str>| document.and_then(|text| text.parse().ok()).unwrap_or(0);
+//! let popular = move |conflict: &Conflict<'_>| {
+//!     let (local, remote) = (conflict.local?, conflict.remote?);
+//!     let local_wins: bool = votes(local.get("votes")) > votes(remote.get("votes"));
+//!     Some(if local_wins { local.clone() } else { remote.clone() })
+//! };
+//! let broken = laws::resolver(&popular).unwrap_err();
+//! assert_eq!(broken.law, laws::Law::KeepsOneSided);
+//! assert_eq!(
+//!     broken.to_string(),
+//!     r#"a change that only one side made is kept: the field "c" was changed here alone, to 0
+//!   base    no record
+//!   local   {"c":0}, written at 0
+//!   remote  {}, written at 0
+//!   result  {}"#
+//! );
+//!
+//! // leaves what is not contested alone
+//! let careful = move |conflict: &Conflict<'_>| {
+//!     let (local, remote) = (conflict.local?, conflict.remote?);
+//!     conflict.merge(votes(local.get("votes")) > votes(remote.get("votes")))
+//! };
+//! laws::Laws::new().field("votes", ["0", "1", "2"]).check(&careful)?;
+//! # Ok::<(), laws::Broken>(())
+//! ```
+//!
+//! A resolver that looks at certain fields is best asked about those: [`Laws::field`]. One that
+//! breaks a law on purpose says so: [`Laws::without`], [`Laws::computes`].
+
+mod case;
+mod judge;
+
+use core::fmt;
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use fastrand::Rng;
+
+pub use case::Case;
+
+use crate::rules::conflict::Resolver;
+use crate::words::document::{Document, DocumentError};
+use crate::words::limits::Limits;
+
+/// What a resolver has to keep.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Law {
+    /// It answers every conflict. A panic is seen as a broken law only with this crate's feature
+    /// `std`; without it, it goes through to the test.
+    Total,
+    /// It gives equal answers to equal questions, whatever it was asked in between.
+    Deterministic,
+    /// A record that both sides hold stays: what nobody deleted is not deleted.
+    KeepsRecord,
+    /// A record that both sides have deleted stays deleted.
+    StaysDeleted,
+    /// A field that one side alone has changed or removed is kept as that side has it, and none
+    /// appears that neither side has.
+    KeepsOneSided,
+    /// A field that both sides changed alike is kept as both have it. Whoever counts two equal
+    /// changes as two, like
+    /// [`sum_numbers`](crate::rules::merge::FieldWise::sum_numbers), goes [without](Laws::without)
+    /// this law.
+    KeepsAgreed,
+    /// What was decided is not decided otherwise when it meets the same remote state again.
+    Idempotent,
+    /// Both sides come to the same result, whichever of them is asked. Only checked where it is
+    /// [claimed](Laws::symmetric). Two writes of one time are not compared, so that a strategy may
+    /// let the server win a tie.
+    Symmetric,
+}
+
+impl Law {
+    /// All laws, in the order in which they are checked.
+    pub const ALL: [Self; 8] = [
+        Self::Total,
+        Self::Deterministic,
+        Self::KeepsRecord,
+        Self::StaysDeleted,
+        Self::KeepsOneSided,
+        Self::KeepsAgreed,
+        Self::Idempotent,
+        Self::Symmetric,
+    ];
+}
+
+impl fmt::Display for Law {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Total => "every conflict is answered",
+            Self::Deterministic => "equal questions have equal answers",
+            Self::KeepsRecord => "a record that both sides hold stays",
+            Self::StaysDeleted => "a record that both sides deleted stays deleted",
+            Self::KeepsOneSided => "a change that only one side made is kept",
+            Self::KeepsAgreed => "a change that both sides made alike is kept",
+            Self::Idempotent => "what was decided is not decided otherwise when asked again",
+            Self::Symmetric => "both sides come to the same result",
+        })
+    }
+}
+
+/// A law that a resolver breaks, and a small conflict in which it does. Shown, it is readable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// The law.
+    pub law: Law,
+    /// A conflict in which it is broken.
+    pub case: Box<Case>,
+    /// What is wrong, in words.
+    pub why: String,
+    /// What the resolver made of the conflict; an inner `None` is a deleted record, an outer one
+    /// says that there was no answer.
+    pub result: Option<Option<Document>>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = match &self.result {
+            Some(result) => case::text(result.as_ref()),
+            None => "none".to_owned(),
+        };
+        write!(f, "{}: {}\n{}\n  result  {result}", self.law, self.why, self.case)
+    }
+}
+
+impl core::error::Error for Broken {}
+
+/// Checks all laws that every resolver should keep, which is all but [`Law::Symmetric`].
+///
+/// # Errors
+/// With the first law that is broken.
+pub fn resolver(resolver: &dyn Resolver) -> Result<(), Broken> {
+    Laws::new().check(resolver)
+}
+
+/// Which laws are checked, and with what kind of conflicts.
+#[derive(Clone, Debug)]
+pub struct Laws {
+    laws: BTreeSet<Law>,
+    computed: BTreeSet<Box<str>>,
+    fields: Vec<(Box<str>, Vec<Box<str>>)>,
+    cases: usize,
+    seed: u64,
+}
+
+impl Default for Laws {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Laws {
+    /// Every law but [`Law::Symmetric`], 1,000 conflicts over fields `a`, `b`, `c` with values of
+    /// all kinds.
+    #[must_use]
+    pub fn new() -> Self {
+        let laws = Law::ALL.into_iter().filter(|law| *law != Law::Symmetric).collect();
+        let computed = BTreeSet::new();
+        Self { laws, computed, fields: Vec::new(), cases: 1_000, seed: 1 }
+    }
+
+    /// Claims that both sides come to the same result.
+    #[must_use]
+    pub fn symmetric(mut self) -> Self {
+        self.laws.insert(Law::Symmetric);
+        self
+    }
+
+    /// Declares that a law is broken on purpose: it is not checked.
+    #[must_use]
+    pub fn without(mut self, law: Law) -> Self {
+        self.laws.remove(&law);
+        self
+    }
+
+    /// Declares fields whose value the resolver computes. They may be changed, invented and
+    /// removed by it, whoever touched them; that it agrees with itself is still checked.
+    #[must_use]
+    pub fn computes<N: Into<Box<str>>>(mut self, fields: impl IntoIterator<Item = N>) -> Self {
+        self.computed.extend(fields.into_iter().map(Into::into));
+        self
+    }
+
+    /// Lets conflicts have a field, with values from these JSON texts (from texts of all kinds
+    /// where there is none). The first call replaces the usual fields, more calls add to it.
+    ///
+    /// # Panics
+    /// When one of the texts is not JSON.
+    #[must_use]
+    pub fn field<'a>(mut self, name: &str, values: impl IntoIterator<Item = &'a str>) -> Self {
+        let values: Vec<Box<str>> = values.into_iter().map(Into::into).collect();
+        for value in &values {
+            assert!(is_json(value), "{value} is no value in JSON");
+        }
+        self.fields.push((name.into(), values));
+        self
+    }
+
+    /// How many conflicts are made up for each law.
+    #[must_use]
+    pub fn cases(self, cases: usize) -> Self {
+        Self { cases, ..self }
+    }
+
+    /// The seed from which the conflicts are drawn: the same seed, the same conflicts.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Checks the laws one after the other.
+    ///
+    /// # Errors
+    /// With the first one that is broken.
+    pub fn check(&self, resolver: &dyn Resolver) -> Result<(), Broken> {
+        self.laws.iter().try_for_each(|law| self.check_one(*law, resolver))
+    }
+
+    /// Every law that is broken, each with an example; of a resolver that panics, only that.
+    #[must_use]
+    pub fn broken(&self, resolver: &dyn Resolver) -> Vec<Broken> {
+        let mut all = Vec::new();
+        for law in &self.laws {
+            all.extend(self.check_one(*law, resolver).err());
+            if all.first().is_some_and(|broken: &Broken| broken.law == Law::Total) {
+                break;
+            }
+        }
+        all
+    }
+
+    fn check_one(&self, law: Law, resolver: &dyn Resolver) -> Result<(), Broken> {
+        let fields = self.field_values();
+        let mut draw = Rng::with_seed(self.seed);
+        for _ in 0..self.cases {
+            let case = Case::draw(&mut draw, &fields);
+            if self.breach(law, &case, resolver).is_some() {
+                return Err(self.smallest(law, case, resolver));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the resolver does wrong in this conflict.
+    fn breach(&self, law: Law, case: &Case, resolver: &dyn Resolver) -> Option<Broken> {
+        let why = judge::breach(law, case, resolver, &|field| self.computed.contains(field))?;
+        let result = if law == Law::Total { None } else { Some(case.ask(resolver)) };
+        Some(Broken { law, case: Box::new(case.clone()), why, result })
+    }
+
+    /// Makes a conflict simpler for as long as the law stays broken in it.
+    fn smallest(&self, law: Law, mut case: Case, resolver: &dyn Resolver) -> Broken {
+        let mut broken = self.breach(law, &case, resolver);
+        while let Some(simpler) =
+            case.simpler().into_iter().find_map(|simpler| self.breach(law, &simpler, resolver))
+        {
+            case = (*simpler.case).clone();
+            broken = Some(simpler);
+        }
+        broken.unwrap_or_else(|| Broken {
+            law,
+            case: Box::new(case),
+            why: "it was broken once, and not when asked again".to_string(),
+            result: None,
+        })
+    }
+
+    fn field_values(&self) -> Vec<(&str, Vec<&str>)> {
+        if self.fields.is_empty() {
+            return ["a", "b", "c"].map(|name| (name, case::VALUES.to_vec())).to_vec();
+        }
+        self.fields.iter().map(|(name, values)| (&**name, texts(values))).collect()
+    }
+}
+
+fn texts(values: &[Box<str>]) -> Vec<&str> {
+    if values.is_empty() {
+        return case::VALUES.to_vec();
+    }
+    values.iter().map(|value| &**value).collect()
+}
+
+fn is_json(text: &str) -> bool {
+    let document = alloc::format!("{{\"v\":{text}}}");
+    let parsed: Result<Document, DocumentError> = Document::parse(&document, &Limits::default());
+    parsed.is_ok_and(|document| document.len() == 1)
+}
+
+#[cfg(test)]
+mod tests;
