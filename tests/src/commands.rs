@@ -1,11 +1,15 @@
 //! The commands that run the simulator.
 
+mod scenario;
+
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use synclayer_sim::sweep::{self, Tally};
+
+pub(crate) use scenario::scenario;
 
 /// What a command ends with; an error is a wrong usage.
 type Outcome = Result<ExitCode, String>;

@@ -4,5 +4,6 @@ pub mod chaos;
 pub mod counted;
 pub mod desk;
 pub mod fuzz;
+pub mod scenario;
 pub mod sweep;
 pub mod world;

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: synclayer-sim COMMAND
 
   sweep [--seeds N] [--first S] [--jobs J]   run many seeds
-  replay SEED                                show everything that happens in a run";
+  replay SEED                                show everything that happens in a run
+  scenario [--write] FILE…                   run scenario files, or write what comes out of them";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_deref() {
         Some("sweep") => commands::sweep(arguments),
         Some("replay") => commands::replay(arguments),
+        Some("scenario") => commands::scenario(arguments),
         Some(_) | None => Err(USAGE.into()),
     };
     match outcome {

@@ -1,0 +1,429 @@
+//! A replica on a desk: a file plays its app, its network, its server and its disk.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::message::Token;
+use synclayer_core::words::name::{CommitNumber, ConnId, Position};
+use synclayer_core::words::store::{StoreError, StoreErrorKind};
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+
+use super::format::{Step, merge, read};
+use super::store::{Asked, Holds, NamedStore};
+use super::words::{Words, collection, document, place};
+use super::{Stage, render, tagged};
+
+/// Where every scenario begins: 2026-01-01T00:00:00Z.
+pub(super) const START: Now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
+
+/// How a replica is set up.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Setup {
+    user: String,
+    token: Option<String>,
+    collections: Vec<String>,
+    strategy: Strategy,
+    durable: Durability,
+    show_commits: bool,
+    window: Option<usize>,
+    max_pending_writes: Option<usize>,
+    max_reconnect_attempts: Option<u32>,
+    document_bytes: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Strategy {
+    #[default]
+    LastWriteWins,
+    ServerWins,
+    ClientWins,
+    MergeArrays,
+    SumNumbers,
+}
+
+/// When commits become durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Durability {
+    #[default]
+    AtOnce,
+    WhenTold,
+}
+
+impl Setup {
+    fn config(&self) -> Result<ClientConfig, String> {
+        let mut config = ClientConfig {
+            user: self.user.clone(),
+            token: self.token.as_deref().map(Token::new),
+            conflict_strategy: match self.strategy {
+                Strategy::LastWriteWins => ConflictStrategy::LastWriteWins,
+                Strategy::ServerWins => ConflictStrategy::ServerWins,
+                Strategy::ClientWins => ConflictStrategy::ClientWins,
+                Strategy::MergeArrays => ConflictStrategy::custom(FieldWise::merge_arrays()),
+                Strategy::SumNumbers => ConflictStrategy::custom(FieldWise::sum_numbers()),
+            },
+            collections: self
+                .collections
+                .iter()
+                .map(|name| collection(name))
+                .collect::<Result<_, _>>()?,
+            max_reconnect_attempts: self.max_reconnect_attempts,
+            ..ClientConfig::default()
+        };
+        config.window = self.window.unwrap_or(config.window);
+        config.max_pending_writes = self.max_pending_writes.unwrap_or(config.max_pending_writes);
+        config.limits.document_bytes = self.document_bytes.unwrap_or(config.limits.document_bytes);
+        Ok(config)
+    }
+}
+
+/// What may happen to a replica.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum Move {
+    // the app
+    Connect,
+    Disconnect,
+    Save { at: String, data: Value },
+    Update { at: String, #[serde(default)] set: Value, #[serde(default)] unset: Vec<String> },
+    Delete { at: String },
+    Use(String),
+    Leave(String),
+    Synced,
+    SetToken(String),
+    Watch(String),
+    Unwatch(u64),
+    Get(String),
+    GetAll(String),
+    Rejected,
+    Retry(u64),
+    Discard(u64),
+    RejectStalled(u64),
+    Status,
+    // the network
+    Up,
+    Hear(Value),
+    HearText(String),
+    Heard,
+    Lost(String),
+    #[serde(rename_all = "camelCase")]
+    Refused { status: u16, #[serde(default)] retry_after_ms: Option<u64> },
+    // time
+    Tick(u64),
+    Clock(i64),
+    // the disk
+    Fail(Holds),
+    FailStore,
+    Durable(u64),
+    AllDurable,
+    #[serde(rename_all = "camelCase")]
+    Restart { #[serde(default)] back_to: Option<u64>, #[serde(default)] config: Value },
+}
+
+impl Move {
+    /// Whether the app makes it.
+    fn is_call(&self) -> bool {
+        matches!(
+            self,
+            Self::Save { .. }
+                | Self::Update { .. }
+                | Self::Delete { .. }
+                | Self::Retry(_)
+                | Self::Discard(_)
+                | Self::RejectStalled(_)
+        )
+    }
+}
+
+/// The desk.
+pub(super) struct Desk {
+    /// `None` only while the replica starts again.
+    replica: Option<Replica<NamedStore>>,
+    config: Value,
+    setup: Setup,
+    now: Now,
+    conn: ConnId,
+    words: Words,
+    lives: u128,
+    effects: Vec<Effect>,
+    out: Vec<Value>,
+}
+
+impl Desk {
+    pub(super) fn new(config: &Value) -> Result<Self, String> {
+        let config = if config.is_null() { json!({}) } else { config.clone() };
+        let setup: Setup = read(&config)?;
+        let store = match setup.durable {
+            Durability::AtOnce => MemoryClientStore::new(),
+            Durability::WhenTold => MemoryClientStore::when_told(),
+        };
+        let mut desk = Self {
+            replica: None,
+            config,
+            setup,
+            now: START,
+            conn: ConnId(0),
+            words: Words::default(),
+            lives: 0,
+            effects: Vec::new(),
+            out: Vec::new(),
+        };
+        desk.open(NamedStore::new(store))?;
+        // what a new store is given is part of no step
+        desk.effects.clear();
+        desk.out.clear();
+        desk.replica()?.store_mut().asked.clear();
+        Ok(desk)
+    }
+
+    fn open(&mut self, store: NamedStore) -> Result<(), String> {
+        self.lives += 1;
+        let config = self.setup.config()?;
+        let replica = Replica::open(config, self.lives, self.now, store, &mut self.effects)
+            .map_err(|error| format!("the replica does not open: {error}"))?;
+        self.conn = ConnId(0);
+        self.replica = Some(replica);
+        Ok(())
+    }
+
+    fn replica(&mut self) -> Result<&mut Replica<NamedStore>, String> {
+        self.replica.as_mut().ok_or_else(|| "the replica did not open".into())
+    }
+
+    fn make(&mut self, step: &Step, made: Move) -> Result<(), String> {
+        let now = self.now;
+        let conn = step.conn.map_or(self.conn, ConnId);
+        let words = &self.words;
+        let replica = self.replica.as_mut().ok_or("the replica did not open")?;
+        replica.store_mut().by_app = made.is_call();
+        let effects = &mut self.effects;
+        let mut result = None;
+        match made {
+            Move::Connect => replica.connect(now, effects),
+            Move::Disconnect => replica.disconnect(now, effects),
+            Move::Save { at, data } => {
+                let (collection, id) = place(&at)?;
+                let data = document(&data.to_string())?;
+                let written = replica.save(now, &collection, &id, &data, effects);
+                result = Some(render::written(written));
+            }
+            Move::Update { at, set, unset } => {
+                let (collection, id) = place(&at)?;
+                let set = if set.is_null() { json!({}) } else { set };
+                let unset = unset.into_iter().map(Into::into).collect();
+                let delta = Delta::new(document(&set.to_string())?, unset);
+                let written = replica.update(now, &collection, &id, &delta, effects);
+                result = Some(render::written(written));
+            }
+            Move::Delete { at } => {
+                let (collection, id) = place(&at)?;
+                let written = replica.delete(now, &collection, &id, effects);
+                result = Some(render::written(written));
+            }
+            Move::Retry(write) => {
+                let written = replica.retry_rejected(now, Position(write), effects);
+                result = Some(render::written(written));
+            }
+            Move::Discard(write) => {
+                let written = replica.discard_rejected(now, Position(write), effects);
+                result = Some(render::written(written));
+            }
+            Move::RejectStalled(write) => {
+                let written = replica.reject_stalled_write(now, Position(write), effects);
+                result = Some(render::written(written));
+            }
+            Move::Use(name) => replica.subscribe(now, &collection(&name)?, effects),
+            Move::Leave(name) => replica.unsubscribe(now, &collection(&name)?, effects),
+            Move::Synced => result = Some(json!(replica.synced(now, effects).0)),
+            Move::SetToken(token) => replica.set_token(now, Token::new(&token), effects),
+            Move::Watch(what) => {
+                let watch = match what.contains('/') {
+                    true => {
+                        let (collection, id) = place(&what)?;
+                        replica.watch_record(&collection, &id, effects)
+                    }
+                    false => replica.watch(&collection(&what)?, effects),
+                };
+                result = Some(json!(watch.map_err(|error| error.message)?.0));
+            }
+            Move::Unwatch(watch) => replica.unwatch(WatchId(watch)),
+            Move::Get(at) => {
+                let (collection, id) = place(&at)?;
+                let record = replica.get(&collection, &id).map_err(|error| error.message)?;
+                result = Some(record.as_ref().map_or(Value::Null, render::record));
+            }
+            Move::GetAll(name) => {
+                let records = replica.get_all(&collection(&name)?);
+                result = Some(render::records(&records.map_err(|error| error.message)?));
+            }
+            Move::Rejected => {
+                let rejected = replica.rejected().map_err(|error| error.message)?;
+                result = Some(render::rejected(&rejected));
+            }
+            Move::Status => result = Some(render::status(&replica.status())),
+            Move::Up => replica.handle(now, Input::Connected { conn }, effects),
+            Move::Heard => replica.handle(now, Input::Heard { conn }, effects),
+            Move::Hear(frames) => {
+                let frames = match words.resolve(&frames)? {
+                    Value::Array(frames) => frames,
+                    one => vec![one],
+                };
+                for frame in frames {
+                    let frame = frame.to_string();
+                    let frame = frame.as_bytes();
+                    replica.handle(now, Input::Frame { conn, frame }, effects);
+                }
+            }
+            Move::HearText(text) => {
+                let frame = text.as_bytes();
+                replica.handle(now, Input::Frame { conn, frame }, effects);
+            }
+            Move::Lost(reason) => {
+                let why = Disconnect::Lost(reason);
+                replica.handle(now, Input::Disconnected { conn, why }, effects);
+            }
+            Move::Refused { status, retry_after_ms } => {
+                let retry_after = retry_after_ms.map(Duration::from_millis);
+                let why = Disconnect::Refused { status, retry_after };
+                replica.handle(now, Input::Disconnected { conn, why }, effects);
+            }
+            Move::Tick(millis) => return self.tick(millis),
+            Move::Clock(millis) => self.now.wall.0 += millis,
+            Move::Fail(holds) => replica.store_mut().fails_at = Some(holds),
+            Move::FailStore => {
+                let error = StoreError::new(StoreErrorKind::Other, "the disk has failed");
+                replica.store_mut().inner().fail(error);
+                replica.poll_store(now, effects);
+            }
+            Move::Durable(up_to) => {
+                replica.store_mut().inner().make_durable(CommitNumber(up_to));
+                replica.poll_store(now, effects);
+            }
+            Move::AllDurable => {
+                let last = replica.store_mut().inner().last();
+                replica.store_mut().inner().make_durable(last);
+                replica.poll_store(now, effects);
+            }
+            Move::Restart { back_to, config } => return self.restart(back_to, &config),
+        }
+        self.out.extend(result.map(|result| json!({"result": result})));
+        self.look()
+    }
+
+    /// Lets time pass, and everything that is due with it happen at its moment.
+    fn tick(&mut self, millis: u64) -> Result<(), String> {
+        let end = self.now.mono.0 + millis;
+        for _ in 0..1_000 {
+            let due = self.replica()?.deadline().filter(|(at, _)| at.0 <= end);
+            let Some((at, timer)) = due else {
+                self.pass_to(end);
+                return Ok(());
+            };
+            self.pass_to(at.0.max(self.now.mono.0));
+            self.out.push(tagged("timer", render::timer(timer)));
+            let now = self.now;
+            let Some(replica) = &mut self.replica else { continue };
+            replica.store_mut().by_app = false;
+            replica.handle(now, Input::Timeout, &mut self.effects);
+            self.look()?;
+        }
+        Err("the replica's deadlines never end".into())
+    }
+
+    fn pass_to(&mut self, mono: u64) {
+        let millis = mono.saturating_sub(self.now.mono.0);
+        self.now.mono.0 += millis;
+        self.now.wall.0 += i64::try_from(millis).unwrap_or(0);
+    }
+
+    fn restart(&mut self, back_to: Option<u64>, config: &Value) -> Result<(), String> {
+        let replica = self.replica.take().ok_or("the replica did not open")?;
+        self.config = merge(&self.config, config);
+        self.setup = read(&self.config)?;
+        self.effects.clear();
+        self.open(replica.into_store().reopen(back_to))?;
+        self.look()
+    }
+
+    /// Puts down everything that the replica has done.
+    fn look(&mut self) -> Result<(), String> {
+        let replica = self.replica.as_mut().ok_or("the replica did not open")?;
+        replica.check().map_err(|broken| format!("an invariant is broken: {broken}"))?;
+        self.words.note_client(&replica.status().client_id);
+        let asked = std::mem::take(&mut replica.store_mut().asked);
+        if self.setup.show_commits {
+            self.out.extend(asked.into_iter().map(|asked| match asked {
+                Asked::Commit(number, holds) => {
+                    let holds: Vec<_> = holds.into_iter().map(Holds::name).collect();
+                    json!({"commit": number.0, "holds": holds})
+                }
+                Asked::Flush(up_to) => json!({"flush": up_to.0}),
+            }));
+        }
+        let mut watchers = Vec::new();
+        for effect in std::mem::take(&mut self.effects) {
+            match effect {
+                Effect::Net(action) => self.note_net(action),
+                Effect::Event(event) => self.out.push(render::event(&event)),
+                Effect::Synced(id) => self.out.push(tagged("synced", id.0)),
+                Effect::Durable(up_to) => {
+                    if self.setup.durable == Durability::WhenTold {
+                        self.out.push(tagged("durable", up_to.0));
+                    }
+                }
+                Effect::Watch(watch) => watchers.push(watch),
+            }
+        }
+        for watch in watchers {
+            if let Some(update) = self.replica()?.take(watch) {
+                self.out.push(render::update(watch.0, &update));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_net(&mut self, action: NetAction) {
+        let shown = match action {
+            NetAction::Connect { conn, token } => {
+                self.conn = conn;
+                match token {
+                    Some(token) => json!({"connect": conn.0, "token": token.reveal()}),
+                    None => json!({"connect": conn.0}),
+                }
+            }
+            NetAction::Send { conn, frame } => {
+                self.words.note_frame(&frame);
+                match conn == self.conn {
+                    true => json!({"send": render::frame(&frame)}),
+                    false => json!({"conn": conn.0, "send": render::frame(&frame)}),
+                }
+            }
+            NetAction::Ping { conn } => json!({"ping": conn.0}),
+            NetAction::Close { conn } => json!({"close": conn.0}),
+        };
+        self.out.push(shown);
+    }
+}
+
+impl Stage for Desk {
+    fn step(&mut self, step: &Step) -> Result<Vec<Value>, String> {
+        let made: Move = read(&step.input)?;
+        self.make(step, made)?;
+        let out = std::mem::take(&mut self.out);
+        Ok(out.into_iter().map(|value| self.words.name(value)).collect())
+    }
+
+    fn unfinished(&self) -> Option<String> {
+        let planned = self.replica.as_ref()?.store().fails_at?;
+        Some(format!("no batch came that holds a {}, which was to fail", planned.name()))
+    }
+}

@@ -1,0 +1,200 @@
+//! What a replica says, as JSON.
+
+use serde_json::{Map, Value, json};
+use synclayer_core::client::event::{Event, EventKind, Status, Transport};
+use synclayer_core::client::interface::{Misuse, Timer, Written};
+use synclayer_core::rules::row::Rejected;
+use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
+use synclayer_core::words::name::Position;
+
+/// A frame as a JSON value; what is none, as a text.
+pub(super) fn frame(frame: &[u8]) -> Value {
+    serde_json::from_slice(frame)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(frame).into_owned()))
+}
+
+/// An event: its name, where it belongs, how it came, and what its kind says.
+pub(super) fn event(event: &Event) -> Value {
+    let (name, more) = kind(&event.kind);
+    let mut fields = Map::new();
+    fields.insert("event".into(), name.into());
+    match (&event.collection, &event.record_id) {
+        (Some(collection), Some(id)) => {
+            fields.insert("at".into(), format!("{collection}/{id}").into());
+        }
+        (Some(collection), None) => {
+            fields.insert("at".into(), collection.to_string().into());
+        }
+        (None, _) => {}
+    }
+    if let Some(transport) = event.transport {
+        fields.insert("via".into(), via(transport).into());
+    }
+    if let Value::Object(more) = more {
+        fields.extend(more);
+    }
+    Value::Object(fields)
+}
+
+fn via(transport: Transport) -> String {
+    let name = format!("{transport:?}");
+    match name.as_str() {
+        "WebSocket" => "webSocket".into(),
+        _ => name.to_lowercase(),
+    }
+}
+
+/// The name of a kind of event and what it holds. A kind that the format does not know yet is
+/// given as the core shows it.
+#[allow(clippy::wildcard_enum_match_arm)]
+fn kind(kind: &EventKind) -> (String, Value) {
+    let (name, more) = match kind {
+        EventKind::SyncStarted => ("syncStarted", json!({})),
+        EventKind::SyncCompleted => ("syncCompleted", json!({})),
+        EventKind::SyncFailed { code, message } => {
+            ("syncFailed", json!({"code": code.as_str(), "message": message}))
+        }
+        EventKind::OperationQueued { write } => ("operationQueued", json!({"write": write.0})),
+        EventKind::OperationSynced { write } => ("operationSynced", json!({"write": write.0})),
+        EventKind::OperationFailed { write, code, message, with, kept } => (
+            "operationFailed",
+            json!({"write": write.0, "code": code.as_str(), "message": message,
+                "with": positions(with), "kept": positions(kept)}),
+        ),
+        EventKind::ConflictDetected => ("conflictDetected", json!({})),
+        EventKind::ConflictResolved { write, merged } => (
+            "conflictResolved",
+            json!({"write": write.map(|write| write.0), "merged": positions(merged)}),
+        ),
+        EventKind::ConnectivityChanged { online } => {
+            ("connectivityChanged", json!({"online": online}))
+        }
+        EventKind::RealtimeConnected => ("realtimeConnected", json!({})),
+        EventKind::RealtimeDisconnected { reason } => {
+            ("realtimeDisconnected", json!({"reason": reason}))
+        }
+        EventKind::RealtimeInsert => ("realtimeInsert", json!({})),
+        EventKind::RealtimeUpdate => ("realtimeUpdate", json!({})),
+        EventKind::RealtimeDelete => ("realtimeDelete", json!({})),
+        EventKind::RealtimeSync => ("realtimeSync", json!({})),
+        EventKind::TokenNeeded { code, message } => {
+            ("tokenNeeded", json!({"code": code.as_str(), "message": message}))
+        }
+        EventKind::WriteStalled { write, code } => {
+            ("writeStalled", json!({"write": write.0, "code": code.as_str()}))
+        }
+        EventKind::ChecksumMismatch => ("checksumMismatch", json!({})),
+        EventKind::ServerLostChanges => ("serverLostChanges", json!({})),
+        EventKind::ReplicaCopied { client_id, sent_again } => (
+            "replicaCopied",
+            json!({"clientId": client_id.to_string(), "sentAgain": positions(sent_again)}),
+        ),
+        EventKind::Error { message } => ("error", json!({"message": message})),
+        other => return (format!("{other:?}"), json!({})),
+    };
+    (name.into(), more)
+}
+
+fn positions(writes: &[Position]) -> Vec<u64> {
+    writes.iter().map(|write| write.0).collect()
+}
+
+/// What became of a call that writes.
+pub(super) fn written(written: Result<Written, Misuse>) -> Value {
+    match written {
+        Ok(written) => json!({"write": written.write.map(|write| write.0)}),
+        Err(misuse) => json!({"error": misuse.to_string()}),
+    }
+}
+
+/// A record with its metadata.
+pub(super) fn record(record: &Record) -> Value {
+    json!({
+        "data": frame(record.document.to_string().as_bytes()),
+        "version": record.version,
+        "updatedAt": record.updated_at.to_string(),
+        "pending": record.pending,
+    })
+}
+
+/// Records by their ids.
+pub(super) fn records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Value {
+    records.into_iter().map(|one| (one.id.to_string(), record(one))).collect()
+}
+
+/// What a watcher took.
+pub(super) fn update(watch: u64, update: &Update) -> Value {
+    let Update { snapshot, changes } = update;
+    json!({
+        "watch": watch,
+        "records": records(snapshot.iter()),
+        "changes": changes.iter().map(change).collect::<Vec<_>>(),
+        "is": standing(snapshot),
+    })
+}
+
+fn standing(snapshot: &Snapshot) -> Vec<&'static str> {
+    let all = [
+        (snapshot.from_cache(), "from cache"),
+        (snapshot.catching_up(), "catching up"),
+        (snapshot.pending(), "pending"),
+    ];
+    all.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
+}
+
+fn change(change: &RecordChange) -> String {
+    let what = match change {
+        RecordChange::Added(_) => "added",
+        RecordChange::Modified(_) => "modified",
+        RecordChange::Removed(_) => "removed",
+    };
+    format!("{what} {}", change.id())
+}
+
+/// The writes that were refused.
+pub(super) fn rejected(rejected: &[Rejected]) -> Value {
+    let one = |rejected: &Rejected| {
+        json!({
+            "write": rejected.write.0,
+            "at": format!("{}/{}", rejected.collection, rejected.record_id),
+            "kind": rejected.change.kind.as_str(),
+            "data": frame(rejected.change.delta.set.to_string().as_bytes()),
+            "unset": rejected.change.delta.unset.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "writtenAt": rejected.written_at.to_string(),
+            "code": rejected.code.as_str(),
+            "message": rejected.message,
+        })
+    };
+    rejected.iter().map(one).collect()
+}
+
+/// The state of the whole.
+pub(super) fn status(status: &Status) -> Value {
+    let collections: Map<_, _> = status
+        .collections
+        .iter()
+        .map(|(name, one)| {
+            let cursor = one.cursor.as_ref().map(|c| json!({"epoch": c.epoch.to_string(), "seq": c.seq.0}));
+            let state = match (one.live, one.catching_up) {
+                (true, _) => "live",
+                (false, true) => "catching up",
+                (false, false) => "off",
+            };
+            (name.to_string(), json!({"state": state, "cursor": cursor, "count": one.count}))
+        })
+        .collect();
+    json!({
+        "connection": format!("{:?}", status.connection).to_lowercase(),
+        "pending": status.pending_writes,
+        "rejected": status.rejected_writes,
+        "collections": collections,
+        "ignoredFrames": status.ignored_frames,
+        "halted": status.halted,
+    })
+}
+
+pub(super) fn timer(timer: Timer) -> String {
+    let name = format!("{timer:?}");
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
