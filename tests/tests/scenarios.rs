@@ -92,7 +92,10 @@ fn a_file_that_says_nothing_sensible_is_refused() {
         (r#"{"title": "t", "kind": "client", "steps": [{"in": "dance"}]}"#, "dance"),
         (r#"{"title": "t", "kind": "client", "steps": [{"in": "connect", "on": 1}]}"#, "on"),
         (r#"{"title": "t", "kind": "client", "config": {"windwo": 1}, "steps": []}"#, "windwo"),
-        (r#"{"title": "t", "kind": "client", "steps": [{"in": {"fail": "ack"}}]}"#, "no batch came"),
+        (
+            r#"{"title": "t", "kind": "client", "steps": [{"in": {"fail": "ack"}}]}"#,
+            "no batch came",
+        ),
         (r#"{"title": "t", "kind": "server", "steps": [{"in": "gone"}]}"#, "no connection 1"),
         (r#"{"title": "t", "kind": "client", "after": "nobody", "steps": []}"#, "nobody.json"),
     ] {

@@ -1,10 +1,13 @@
 //! A replica on a desk: a file plays its app, its network, its server and its disk.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
+use synclayer_core::client::interface::{
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
+};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::replica::{Effect, Replica, WatchId};
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -37,6 +40,10 @@ struct Setup {
     max_pending_writes: Option<usize>,
     max_reconnect_attempts: Option<u32>,
     document_bytes: Option<usize>,
+    http: bool,
+    web_socket: Option<bool>,
+    sync_interval_ms: Option<u64>,
+    address: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -77,11 +84,16 @@ impl Setup {
                 .map(|name| collection(name))
                 .collect::<Result<_, _>>()?,
             max_reconnect_attempts: self.max_reconnect_attempts,
+            http: self.http,
+            websocket: self.web_socket.unwrap_or(true),
+            address: self.address.clone(),
             ..ClientConfig::default()
         };
         config.window = self.window.unwrap_or(config.window);
         config.max_pending_writes = self.max_pending_writes.unwrap_or(config.max_pending_writes);
         config.limits.document_bytes = self.document_bytes.unwrap_or(config.limits.document_bytes);
+        config.sync_interval =
+            self.sync_interval_ms.map_or(config.sync_interval, Duration::from_millis);
         Ok(config)
     }
 }
@@ -93,9 +105,20 @@ enum Move {
     // the app
     Connect,
     Disconnect,
-    Save { at: String, data: Value },
-    Update { at: String, #[serde(default)] set: Value, #[serde(default)] unset: Vec<String> },
-    Delete { at: String },
+    Save {
+        at: String,
+        data: Value,
+    },
+    Update {
+        at: String,
+        #[serde(default)]
+        set: Value,
+        #[serde(default)]
+        unset: Vec<String>,
+    },
+    Delete {
+        at: String,
+    },
     Use(String),
     Leave(String),
     Synced,
@@ -109,6 +132,8 @@ enum Move {
     Discard(u64),
     RejectStalled(u64),
     Status,
+    SyncNow,
+    SetOnline(bool),
     // the network
     Up,
     Hear(Value),
@@ -116,7 +141,12 @@ enum Move {
     Heard,
     Lost(String),
     #[serde(rename_all = "camelCase")]
-    Refused { status: u16, #[serde(default)] retry_after_ms: Option<u64> },
+    Refused {
+        status: u16,
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
+    },
+    Answer(Answer),
     // time
     Tick(u64),
     Clock(i64),
@@ -126,7 +156,27 @@ enum Move {
     Durable(u64),
     AllDurable,
     #[serde(rename_all = "camelCase")]
-    Restart { #[serde(default)] back_to: Option<u64>, #[serde(default)] config: Value },
+    Restart {
+        #[serde(default)]
+        back_to: Option<u64>,
+        #[serde(default)]
+        config: Value,
+    },
+}
+
+/// The answer to a request: a status with what else comes, or why there is none.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Answer {
+    request: u64,
+    #[serde(default)]
+    status: Option<u16>,
+    #[serde(default)]
+    body: Value,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
+    #[serde(default)]
+    failed: String,
 }
 
 impl Move {
@@ -154,6 +204,7 @@ pub(super) struct Desk {
     conn: ConnId,
     words: Words,
     lives: u128,
+    requests: BTreeMap<u64, HttpTicket>,
     effects: Vec<Effect>,
     out: Vec<Value>,
 }
@@ -174,6 +225,7 @@ impl Desk {
             conn: ConnId(0),
             words: Words::default(),
             lives: 0,
+            requests: BTreeMap::new(),
             effects: Vec::new(),
             out: Vec::new(),
         };
@@ -296,6 +348,23 @@ impl Desk {
                 let why = Disconnect::Refused { status, retry_after };
                 replica.handle(now, Input::Disconnected { conn, why }, effects);
             }
+            Move::SyncNow => replica.sync_now(now, effects),
+            Move::SetOnline(online) => replica.set_online(now, online, effects),
+            Move::Answer(answer) => {
+                let Some(ticket) = self.requests.remove(&answer.request) else {
+                    return Err(format!("there is no request {}", answer.request));
+                };
+                let body = words.resolve(&answer.body)?;
+                let answer = match answer.status {
+                    None => HttpAnswer::Failed(answer.failed),
+                    Some(status) => HttpAnswer::Answered {
+                        status,
+                        retry_after: answer.retry_after_ms.map(Duration::from_millis),
+                        body: body.to_string().into_bytes(),
+                    },
+                };
+                replica.handle(now, ticket.answer(answer), effects);
+            }
             Move::Tick(millis) => return self.tick(millis),
             Move::Clock(millis) => self.now.wall.0 += millis,
             Move::Fail(holds) => replica.store_mut().fails_at = Some(holds),
@@ -350,6 +419,7 @@ impl Desk {
         self.config = merge(&self.config, config);
         self.setup = read(&self.config)?;
         self.effects.clear();
+        self.requests.clear();
         self.open(replica.into_store().reopen(back_to))?;
         self.look()
     }
@@ -409,6 +479,11 @@ impl Desk {
             }
             NetAction::Ping { conn } => json!({"ping": conn.0}),
             NetAction::Close { conn } => json!({"close": conn.0}),
+            NetAction::Request(ticket) => {
+                let shown = render::request(ticket.id().0, ticket.request());
+                self.requests.insert(ticket.id().0, ticket);
+                shown
+            }
         };
         self.out.push(shown);
     }

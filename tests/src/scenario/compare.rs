@@ -43,9 +43,9 @@ fn within(expected: &Value, actual: &Value, path: &str) -> Option<Place> {
     match (expected, actual) {
         (Value::Object(one), Value::Object(other)) => {
             let names: BTreeSet<_> = one.keys().chain(other.keys()).collect();
-            names.into_iter().find_map(|name| {
-                deeper(one.get(name), other.get(name), format!("{path}/{name}"))
-            })
+            names
+                .into_iter()
+                .find_map(|name| deeper(one.get(name), other.get(name), format!("{path}/{name}")))
         }
         (Value::Array(one), Value::Array(other)) => (0..one.len().max(other.len()))
             .find_map(|i| deeper(one.get(i), other.get(i), format!("{path}/{i}"))),
@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_named_with_its_place() {
-        let expected = [json!({"a": 1}), json!({"send": {"type": "ping", "metadata": {"base": 5}}})];
+        let expected =
+            [json!({"a": 1}), json!({"send": {"type": "ping", "metadata": {"base": 5}}})];
         let actual = [json!({"a": 1}), json!({"send": {"type": "ping", "metadata": {"base": 6}}})];
         let text = Difference::first(&expected, &actual).unwrap().to_string();
         assert!(text.starts_with("  at        out[1]/send/metadata/base\n"), "{text}");

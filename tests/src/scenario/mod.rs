@@ -26,7 +26,6 @@ mod words;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
@@ -140,12 +139,16 @@ fn play(
             let earlier = beside(file, name);
             let before = Scenario::read(&earlier).map_err(|what| fault(&earlier, 0, what))?;
             let config = format::merge(&before.config, config);
-            play(&earlier, &before, &config, stage, &mut |step, number, out| {
-                match Difference::first(&step.out, &out) {
+            play(
+                &earlier,
+                &before,
+                &config,
+                stage,
+                &mut |step, number, out| match Difference::first(&step.out, &out) {
                     None => Ok(()),
                     Some(difference) => Err((number, format!("another outcome\n{difference}"))),
-                }
-            })?;
+                },
+            )?;
         }
         None => {
             let set: Result<Box<dyn Stage>, String> = match scenario.kind {
@@ -192,43 +195,6 @@ pub fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// The subcommand: runs the files and folders that the arguments name, or with `--write` first
-/// rewrites what comes out of them. Prints one line for each.
-#[must_use]
-pub fn command(arguments: impl IntoIterator<Item = String>) -> ExitCode {
-    let (mut write, mut files) = (false, Vec::new());
-    for argument in arguments {
-        match argument.as_str() {
-            "--write" => write = true,
-            path if Path::new(path).is_dir() => match files_in(Path::new(path)) {
-                Ok(found) => files.extend(found),
-                Err(error) => {
-                    eprintln!("{path}: {error}");
-                    return ExitCode::FAILURE;
-                }
-            },
-            path => files.push(path.into()),
-        }
-    }
-    if files.is_empty() {
-        eprintln!("usage: scenario [--write] FILE…");
-        return ExitCode::from(2);
-    }
-    let mut failed = 0;
-    for file in &files {
-        let outcome = if write { rewrite(file).and_then(|()| run(file)) } else { run(file) };
-        match outcome {
-            Ok(steps) => println!("ok   {} ({steps} steps)", file.display()),
-            Err(failure) => {
-                failed += 1;
-                println!("FAIL {failure}");
-            }
-        }
-    }
-    println!("{} of {} scenarios hold", files.len() - failed, files.len());
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// `{name: value}`.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use synclayer_core::client::event::{Event, EventKind, Status, Transport};
-use synclayer_core::client::interface::{Misuse, Timer, Written};
+use synclayer_core::client::interface::{Guarantees, HttpRequest, Misuse, Timer, Written};
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
 use synclayer_core::words::name::Position;
@@ -38,10 +38,12 @@ pub(super) fn event(event: &Event) -> Value {
 
 fn via(transport: Transport) -> String {
     let name = format!("{transport:?}");
-    match name.as_str() {
-        "WebSocket" => "webSocket".into(),
-        _ => name.to_lowercase(),
-    }
+    first_small(&name)
+}
+
+fn first_small(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// The name of a kind of event and what it holds. A kind that the format does not know yet is
@@ -89,6 +91,10 @@ fn kind(kind: &EventKind) -> (String, Value) {
             "replicaCopied",
             json!({"clientId": client_id.to_string(), "sentAgain": positions(sent_again)}),
         ),
+        EventKind::GuaranteesMissing { offered, required } => (
+            "guaranteesMissing",
+            json!({"offered": guarantees(*offered), "required": guarantees(*required)}),
+        ),
         EventKind::Error { message } => ("error", json!({"message": message})),
         other => return (format!("{other:?}"), json!({})),
     };
@@ -97,6 +103,30 @@ fn kind(kind: &EventKind) -> (String, Value) {
 
 fn positions(writes: &[Position]) -> Vec<u64> {
     writes.iter().map(|write| write.0).collect()
+}
+
+fn guarantees(guarantees: Guarantees) -> Vec<&'static str> {
+    let Guarantees { resume, exactly_once, ordered, verified } = guarantees;
+    let all = [
+        (resume, "resume"),
+        (exactly_once, "exactlyOnce"),
+        (ordered, "ordered"),
+        (verified, "verified"),
+    ];
+    all.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
+}
+
+/// A request by HTTP.
+pub(super) fn request(id: u64, request: &HttpRequest) -> Value {
+    let mut shown =
+        json!({"request": id, "method": request.method.as_str(), "path": request.path});
+    if let Some(body) = &request.body {
+        shown["body"] = frame(body);
+    }
+    if let Some(token) = &request.token {
+        shown["token"] = token.reveal().into();
+    }
+    shown
 }
 
 /// What became of a call that writes.
@@ -174,7 +204,8 @@ pub(super) fn status(status: &Status) -> Value {
         .collections
         .iter()
         .map(|(name, one)| {
-            let cursor = one.cursor.as_ref().map(|c| json!({"epoch": c.epoch.to_string(), "seq": c.seq.0}));
+            let cursor =
+                one.cursor.as_ref().map(|c| json!({"epoch": c.epoch.to_string(), "seq": c.seq.0}));
             let state = match (one.live, one.catching_up) {
                 (true, _) => "live",
                 (false, true) => "catching up",
@@ -194,7 +225,5 @@ pub(super) fn status(status: &Status) -> Value {
 }
 
 pub(super) fn timer(timer: Timer) -> String {
-    let name = format!("{timer:?}");
-    let mut letters = name.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+    first_small(&format!("{timer:?}"))
 }

@@ -125,7 +125,10 @@ enum Move {
     Shutdown,
     Restart,
     ForgetRings,
-    Sweep { #[serde(rename = "retentionMs")] retention_ms: u64 },
+    Sweep {
+        #[serde(rename = "retentionMs")]
+        retention_ms: u64,
+    },
     Hold(Held),
     Release(Held),
     Fail(Failing),

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::words::name::CommitNumber;
-use synclayer_core::words::store::{
-    Batch, ClientStore, Op, Rows, StoreError, StoreErrorKind,
-};
+use synclayer_core::words::store::{Batch, ClientStore, Op, Rows, StoreError, StoreErrorKind};
 
 /// What a batch holds. One batch may hold several of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
@@ -63,7 +61,10 @@ impl Holds {
             (acked, Self::Ack),
             (keys.rejected > 0, Self::Rejection),
             (keys.discarded > 0, Self::Discard),
-            (!by_app && (changed || !gone.is_empty() && !acked && keys.rejected == 0), Self::Conflict),
+            (
+                !by_app && (changed || !gone.is_empty() && !acked && keys.rejected == 0),
+                Self::Conflict,
+            ),
             (!by_app && keys.row && gone.is_empty() && !changed, Self::RemoteChange),
             (keys.cursor, Self::Cursor),
             (keys.identity && gone.is_empty() && !keys.user, Self::Identity),
