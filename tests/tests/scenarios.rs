@@ -19,37 +19,26 @@ fn every_scenario_holds() {
     assert!(failures.is_empty(), "{}", lines.join("\n"));
 }
 
-/// Takes one expectation away, adds one, or changes one, at each step in turn.
+/// At each step in turn: expects too little, too much, or something else.
 #[test]
 fn a_wrong_expectation_fails_at_its_step() {
     for file in files_in(&folder()).unwrap() {
         let right: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
         for index in 0..right["steps"].as_array().unwrap().len() {
-            for spoil in [surplus, missing, different] {
-                let mut wrong = right.clone();
-                let out = wrong["steps"][index]["out"].as_array_mut().unwrap();
-                if !spoil(out) {
-                    continue;
-                }
-                let failure = run_text(&file, &wrong.to_string()).unwrap_err();
-                assert_eq!(failure.step, index + 1, "{failure}");
+            let mut wrong = right.clone();
+            let out = wrong["steps"][index]["out"].as_array_mut().unwrap();
+            let spoilt = match index % 3 {
+                0 => out.pop().is_some(),
+                1 => out.first_mut().is_some_and(spoil_leaf),
+                _ => false,
+            };
+            if !spoilt {
+                out.push(json!({"event": "syncStarted"}));
             }
+            let failure = run_text(&file, &wrong.to_string()).unwrap_err();
+            assert_eq!(failure.step, index + 1, "{failure}");
         }
     }
-}
-
-fn surplus(out: &mut Vec<Value>) -> bool {
-    out.push(json!({"event": "syncStarted"}));
-    true
-}
-
-fn missing(out: &mut Vec<Value>) -> bool {
-    out.pop().is_some()
-}
-
-fn different(out: &mut Vec<Value>) -> bool {
-    let Some(first) = out.first_mut() else { return false };
-    spoil_leaf(first)
 }
 
 /// Changes the first value that holds no others.

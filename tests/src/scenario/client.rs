@@ -325,12 +325,7 @@ impl Desk {
             Move::Up => replica.handle(now, Input::Connected { conn }, effects),
             Move::Heard => replica.handle(now, Input::Heard { conn }, effects),
             Move::Hear(frames) => {
-                let frames = match words.resolve(&frames)? {
-                    Value::Array(frames) => frames,
-                    one => vec![one],
-                };
-                for frame in frames {
-                    let frame = frame.to_string();
+                for frame in words.frames(&frames)? {
                     let frame = frame.as_bytes();
                     replica.handle(now, Input::Frame { conn, frame }, effects);
                 }

@@ -244,12 +244,8 @@ impl Hall {
                 self.conns.insert(conn, new);
             }
             Move::Hear(frames) => {
-                let frames = match Words::default().resolve(&frames)? {
-                    Value::Array(frames) => frames,
-                    one => vec![one],
-                };
-                for frame in frames {
-                    self.tell(conn, Input::Frame(frame.to_string().as_bytes()))?;
+                for frame in Words::default().frames(&frames)? {
+                    self.tell(conn, Input::Frame(frame.as_bytes()))?;
                 }
             }
             Move::HearText(text) => self.tell(conn, Input::Frame(text.as_bytes()))?,

@@ -50,6 +50,13 @@ impl Words {
         }
     }
 
+    /// The texts of one frame, or of a list of frames.
+    pub(super) fn frames(&self, frames: &Value) -> Result<Vec<String>, String> {
+        let frames = self.resolve(frames)?;
+        let list = frames.as_array().map_or(std::slice::from_ref(&frames), Vec::as_slice);
+        Ok(list.iter().map(ToString::to_string).collect())
+    }
+
     /// What a file says, with everything that stands for something replaced by it.
     pub(super) fn resolve(&self, value: &Value) -> Result<Value, String> {
         match value {
