@@ -20,11 +20,15 @@ use synclayer_core::words::store::{Batch, Op, StoreError};
 use crate::chain::{Chain, Link};
 use crate::failure::{self, Role};
 use crate::journal;
+use crate::manifest;
 use crate::rows::{Table, View, row_key};
 use crate::watermark::{Promise, Watermark, boot};
 
 /// How long a commit waits for the database's threads before it leaves that to the database.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the file is that the database writes last when it is made.
+const VERSION_BYTES: u64 = 4;
 
 /// How much memory a database takes.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +61,7 @@ pub(crate) fn open(path: &Path, role: Role, sizes: Sizes) -> Result<Opened, Stor
     clear_unborn(path).map_err(io)?;
     let (file, promise) = Watermark::open(&path.join("watermark")).map_err(io)?;
     let boot = boot();
-    prepare_journals(path, role, promise.as_ref().map(|promise| promise.required(boot)))?;
+    prepare(path, role, promise.as_ref().map(|promise| promise.required(boot)))?;
     let disk = Disk::open(path, role, sizes, lock)?;
     let mut chain = disk.read_chain(promise.as_ref(), boot)?;
     let mut promises = Promises { file, promise: Promise::default(), boot };
@@ -227,20 +231,37 @@ pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Takes away what a process left that ended while it made a database: nothing was in it yet, and
-/// the database doesn't open it.
+/// Takes away what a process left that ended while it made a database, which the database doesn't
+/// open. Nothing was in it yet: no promise was ever made of it.
 fn clear_unborn(path: &Path) -> io::Result<()> {
     let db = database(path);
-    let unborn = db.try_exists()? && !db.join("version").try_exists()?;
-    if unborn && !path.join("watermark").try_exists()? { fs::remove_dir_all(db) } else { Ok(()) }
+    let has_promise = len(&path.join("watermark"))? > 0;
+    if has_promise || !db.try_exists()? || len(&db.join("version"))? >= VERSION_BYTES {
+        return Ok(());
+    }
+    fs::remove_dir_all(db)
 }
 
-fn prepare_journals(path: &Path, role: Role, required: Option<u64>) -> Result<(), StoreError> {
+/// How long a file is; 0 where there is none.
+fn len(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Looks at a database's files before the database does.
+fn prepare(path: &Path, role: Role, required: Option<u64>) -> Result<(), StoreError> {
     let db = database(path);
     if !db.exists() {
         return Ok(());
     }
-    let sound = journal::prepare(&db, required).map_err(|error| failure::io(path, &error))?;
+    let sound = match manifest::check(&db) {
+        Ok(Ok(())) => journal::prepare(&db, required),
+        flawed => flawed,
+    };
+    let sound = sound.map_err(|error| failure::io(path, &error))?;
     sound.map_err(|flaw| failure::damaged(role, path, flaw))
 }
 

@@ -49,6 +49,9 @@ pub(crate) fn fjall(role: Role, path: &Path, error: fjall::Error) -> StoreError 
         }
         fjall::Error::Locked => in_use(path),
         fjall::Error::Poisoned => stopped(path),
+        fjall::Error::InvalidVersion(None) if !names_a_version(path) => {
+            damaged(role, path, "the file that names its version is unreadable")
+        }
         fjall::Error::InvalidVersion(_) => {
             let path = path.display();
             let message = format!("the store at {path} was written by another version of fjall");
@@ -71,9 +74,20 @@ pub(crate) fn in_use(path: &Path) -> StoreError {
 fn of_io(role: Role, path: &Path, error: &io::Error) -> StoreError {
     let of_contents = matches!(
         error.kind(),
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound
+        io::ErrorKind::InvalidData
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::NotFound
+            // what the database says of an empty file, and where one is missing among others
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::AlreadyExists
     );
     if of_contents { damaged(role, path, error) } else { io(path, error) }
+}
+
+/// Whether the database's version is stated at all, if only one that is unknown here.
+fn names_a_version(path: &Path) -> bool {
+    let stated = std::fs::read(crate::disk::database(path).join("version"));
+    stated.is_ok_and(|bytes| bytes.len() == 4 && bytes.starts_with(b"FJL"))
 }
 
 /// A background task of the database failed before and did not tell why.

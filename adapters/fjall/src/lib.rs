@@ -31,7 +31,8 @@
 //! acknowledged commits, or replay them in another order, without a word. So every commit also
 //! writes a row of a chain, with its number and a hash over it and all commits before it, and the
 //! chain must be whole, in order and long enough when a store is opened. Before the database may
-//! touch its journals, they are read for places that it would cut off. What fails a test is
+//! touch its journals, they are read for places that it would cut off, and its lists of tables are
+//! compared with their checksums. What fails a test is
 //! refused as [`Damaged`](synclayer_core::words::store::StoreErrorKind::Damaged), with a text that
 //! says what to do. The end of a journal that a crash cut short holds nothing acknowledged; it is
 //! dropped.
@@ -41,6 +42,7 @@ mod client;
 mod disk;
 mod failure;
 mod journal;
+mod manifest;
 mod rows;
 mod salvage;
 mod server;

@@ -13,6 +13,7 @@ use synclayer_core::words::store::StoreError;
 use crate::disk::{self, Sizes};
 use crate::failure::{self, Role};
 use crate::journal;
+use crate::manifest;
 use crate::rows::row_key;
 
 /// See [`FjallClientStore::salvage`](crate::FjallClientStore::salvage).
@@ -25,10 +26,15 @@ pub(crate) fn salvage(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>,
     copy_tables(&db, &copy).map_err(io)?;
     let mut rows = BTreeMap::new();
     // what the tables can't tell, the journals may
-    let read = catch_unwind(AssertUnwindSafe(|| read_tables(&copy, &prefix, &mut rows)));
+    let read = match manifest::check(&copy) {
+        Ok(Ok(())) => {
+            catch_unwind(AssertUnwindSafe(|| read_tables(&copy, &prefix, &mut rows).is_ok()))
+        }
+        _ => Ok(false),
+    };
     fs::remove_dir_all(&copy).map_err(io)?;
     let journals = read_journals(&db, &prefix, &mut rows);
-    if journals.is_err() && !matches!(read, Ok(Ok(()))) {
+    if journals.is_err() && !matches!(read, Ok(true)) {
         let what = "neither its tables nor its journals can be read";
         return Err(failure::damaged(Role::Client, path, what));
     }

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../examples/torture/files.rs"]
+mod files;
+#[path = "../examples/torture/flips.rs"]
+mod flips;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +19,8 @@ use synclayer_core::words::store::{
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };
-use tempfile::TempDir;
+
+use files::{Side, copy, scratch, used};
 
 type Contents = BTreeMap<Vec<u8>, Bytes>;
 
@@ -57,12 +63,6 @@ fn read_server(path: &Path) -> Result<Contents, StoreError> {
     Ok(all)
 }
 
-/// A directory in memory where there is one: hundreds of openings would wait for a disk.
-fn scratch() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
-}
-
 /// Commits from one number to another.
 fn fill(store: &mut FjallClientStore, from: u64, to: u64) {
     for n in from..=to {
@@ -89,33 +89,6 @@ fn journal(path: &Path) -> PathBuf {
     path.join("db/0.jnl")
 }
 
-/// Copies a store, its journal without the zeros that it was made with.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy(&source, &target);
-        } else if source.extension().is_some_and(|extension| extension == "jnl") {
-            fs::write(target, used(&source)).unwrap();
-        } else {
-            fs::copy(source, target).unwrap();
-        }
-    }
-}
-
-fn used(journal: &Path) -> Vec<u8> {
-    let mut bytes = fs::read(journal).unwrap();
-    // a chunk at a time: 64 MiB a byte at a time take most of a second in a debug build
-    while bytes.len() >= 4096 && bytes[bytes.len() - 4096..] == [0; 4096] {
-        bytes.truncate(bytes.len() - 4096);
-    }
-    let len = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    bytes.truncate(len);
-    bytes
-}
-
 #[derive(Default, Debug)]
 struct Verdicts {
     noticed: u32,
@@ -132,10 +105,10 @@ fn flip(
 ) -> Verdicts {
     let dir = scratch();
     let trimmed = dir.path().join("trimmed");
-    copy(original, &trimmed);
+    copy(original, &trimmed).unwrap();
     let of_bit = |bit: usize, dir: &Path| {
         let damaged = dir.join(bit.to_string());
-        copy(&trimmed, &damaged);
+        copy(&trimmed, &damaged).unwrap();
         let mut bytes = fs::read(journal(&damaged)).unwrap();
         bytes[bit / 8] ^= 1 << (bit % 8);
         fs::write(journal(&damaged), bytes).unwrap();
@@ -191,6 +164,15 @@ fn no_flipped_bit_changes_a_server_store_in_silence() {
     assert!(verdicts.silent.is_empty(), "{verdicts:?}");
 }
 
+#[test]
+fn no_damage_to_any_file_is_served_in_silence() {
+    for side in [Side::Client, Side::Server] {
+        let verdicts = flips::damage(side, 151, 1);
+        assert!(verdicts.all() > 100, "{verdicts:?}");
+        assert!(verdicts.silent.is_empty() && verdicts.unclear.is_empty(), "{verdicts:?}");
+    }
+}
+
 /// Takes minutes: `cargo test -p synclayer-fjall --release -- --ignored every_bit`.
 #[test]
 #[ignore = "takes minutes"]
@@ -230,11 +212,11 @@ fn a_torn_tail_is_dropped() {
         }
     }
     let killed = dir.path().join("killed");
-    copy(&path, &killed);
+    copy(&path, &killed).unwrap();
     let bytes = used(&journal(&killed));
     for len in (ends[2]..=ends[4]).step_by(3).chain([ends[3], ends[4]]) {
         let torn = dir.path().join(format!("torn-{len}"));
-        copy(&killed, &torn);
+        copy(&killed, &torn).unwrap();
         fs::write(journal(&torn), &bytes[..len]).unwrap();
         let whole = ends.iter().filter(|end| **end <= len).count();
         let mut store = open_client(&torn, Durability::Buffered).unwrap();
@@ -244,7 +226,7 @@ fn a_torn_tail_is_dropped() {
     // a loss of power may keep the later of two pages, and lose bytes that nobody was told of
     for (name, lost) in [("page", ends[2]..ends[3]), ("byte", ends[3] - 20..ends[3] - 19)] {
         let torn = dir.path().join(name);
-        copy(&killed, &torn);
+        copy(&killed, &torn).unwrap();
         let mut bytes = bytes.clone();
         bytes[lost].fill(0);
         fs::write(journal(&torn), bytes).unwrap();
@@ -262,7 +244,7 @@ fn a_missing_file_is_damage() {
     let expected = full_client(&path);
     for (n, file) in ["db/0.jnl", "watermark", "db"].into_iter().enumerate() {
         let damaged = dir.path().join(n.to_string());
-        copy(&path, &damaged);
+        copy(&path, &damaged).unwrap();
         let file = damaged.join(file);
         if file.is_dir() { fs::remove_dir_all(file) } else { fs::remove_file(file) }.unwrap();
         let error = read_client(&damaged).unwrap_err();
@@ -278,7 +260,7 @@ fn a_backup_is_no_damage() {
     let dir = scratch();
     let (path, backup) = (dir.path().join("store"), dir.path().join("backup"));
     let expected = full_server(&path);
-    copy(&path, &backup);
+    copy(&path, &backup).unwrap();
     let store = FjallServerStore::open(&path, ServerOptions::default()).unwrap();
     store.transact(&mut |_| Ok(batch(COMMITS + 1))).unwrap();
     drop(store);
@@ -365,9 +347,73 @@ fn a_second_opener_is_told_so() {
 
 #[test]
 fn a_creation_that_was_cut_short_is_begun_anew() {
+    // killed before the database has its version, and when that was being written
+    for version in [None, Some(&b""[..]), Some(b"FJL")] {
+        for has_watermark in [false, true] {
+            let dir = scratch();
+            fs::create_dir_all(dir.path().join("db/keyspaces")).unwrap();
+            fs::write(dir.path().join("db/0.jnl"), [0; 100]).unwrap();
+            if has_watermark {
+                fs::write(dir.path().join("watermark"), []).unwrap();
+            }
+            if let Some(version) = version {
+                fs::write(dir.path().join("db/version"), version).unwrap();
+            }
+            assert_eq!(read_client(dir.path()), Ok(Contents::new()));
+            full_client(dir.path());
+        }
+    }
+}
+
+/// Makes a count of 2 billion of what stands behind a mark, at its last place in a file.
+fn make_enormous(file: &Path, mark: &[u8], behind: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    let at = bytes.windows(mark.len()).rposition(|window| window == mark).unwrap();
+    bytes[at + mark.len() + behind] ^= 0x80;
+    fs::write(file, bytes).unwrap();
+}
+
+/// The database would ask for as much memory as the count says, and the process would end.
+#[test]
+fn an_enormous_count_in_a_list_of_the_database_is_damage() {
     let dir = scratch();
-    fs::create_dir_all(dir.path().join("db/keyspaces")).unwrap();
-    fs::write(dir.path().join("db/0.jnl"), [0; 100]).unwrap();
-    assert_eq!(read_client(dir.path()), Ok(Contents::new()));
-    full_client(dir.path());
+    let original = dir.path().join("original");
+    let options = ClientOptions { memtable_bytes: 4 << 10, ..ClientOptions::default() };
+    let mut store = FjallClientStore::open(&original, options).unwrap();
+    for n in 1.. {
+        fill(&mut store, n, n);
+        let tables = fs::read_dir(original.join("db/keyspaces/1/tables"));
+        if tables.is_ok_and(|mut tables| tables.next().is_some()) {
+            break;
+        }
+        assert!(n < 10_000, "no table is made");
+    }
+    let expected = contents(store.rows());
+    drop(store);
+    let files = |of: &Path, keyspace: &str| -> Vec<PathBuf> {
+        let files = fs::read_dir(of.join(keyspace)).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.is_file()).collect()
+    };
+    let (mut tried, mut met) = (0, 0);
+    for folder in ["db/keyspaces/0", "db/keyspaces/1", "db/keyspaces/1/tables"] {
+        for file in files(&original, folder) {
+            if file.file_name().unwrap() == "current" {
+                continue;
+            }
+            let damaged = dir.path().join(tried.to_string());
+            copy(&original, &damaged).unwrap();
+            make_enormous(&damaged.join(file.strip_prefix(&original).unwrap()), b"TOC!", 3);
+            match read_client(&damaged) {
+                Ok(found) => assert_eq!(found, expected, "not the list in use"),
+                Err(error) => {
+                    assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
+                    met += 1;
+                }
+            }
+            let saved = FjallClientStore::salvage(&damaged, b"row/").unwrap();
+            assert!(!saved.is_empty(), "the journal could be read");
+            tried += 1;
+        }
+    }
+    assert!(met >= 3, "{met} files");
 }

@@ -1,0 +1,92 @@
+//! Looks at the database's lists of tables, and at the tables' own lists of parts, before the
+//! database does.
+//!
+//! Both have checksums, of which the database never looks at the one and looks at the other too
+//! late: a wrong bit in a count makes it ask for more memory than there is, which no process
+//! survives.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+/// The bytes of the file that names the list in use: its number, its checksum, the checksum's kind.
+const CURRENT_BYTES: usize = 25;
+/// What a table ends with: this, a version, the checksum's kind, the checksum of its list of parts,
+/// and where that list begins and how long it is.
+const TRAILER: &[u8] = b"SFA!";
+const TRAILER_BYTES: u64 = 38;
+/// What a list of parts begins with.
+const PARTS: &[u8] = b"TOC!";
+
+/// Looks at the lists of all keyspaces of a database.
+///
+/// # Errors
+/// When a file can't be read; the flaw, where one is damaged.
+pub(crate) fn check(db: &Path) -> io::Result<Result<(), String>> {
+    let keyspaces = db.join("keyspaces");
+    if !keyspaces.try_exists()? {
+        return Ok(Ok(()));
+    }
+    for keyspace in fs::read_dir(keyspaces)? {
+        let keyspace = keyspace?.path();
+        if !is_sound(&keyspace)? {
+            return Ok(Err("a list of its tables is unreadable".into()));
+        }
+        let tables = keyspace.join("tables");
+        if !tables.try_exists()? {
+            continue;
+        }
+        for table in fs::read_dir(tables)? {
+            if !has_sound_parts(&table?.path())? {
+                return Ok(Err("a table's list of parts is unreadable".into()));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Whether the list in use is as it was written. What is missing the database notices.
+fn is_sound(keyspace: &Path) -> io::Result<bool> {
+    let Some(current) = read(&keyspace.join("current"))? else { return Ok(true) };
+    let Ok(current) = <[u8; CURRENT_BYTES]>::try_from(current) else { return Ok(false) };
+    let mut number = [0; 8];
+    number.copy_from_slice(&current[..8]);
+    let list = keyspace.join(format!("v{}", u64::from_le_bytes(number)));
+    let Some(list) = read(&list)? else { return Ok(false) };
+    Ok(current[8..24] == xxh3_128(&list).to_le_bytes() && current[24] == 0)
+}
+
+/// Whether a table's list of parts is as it was written, as far as it has one: what ends otherwise
+/// was never finished, or is noticed by the database.
+fn has_sound_parts(table: &Path) -> io::Result<bool> {
+    let mut file = File::open(table)?;
+    let len = file.metadata()?.len();
+    let Some(end) = len.checked_sub(TRAILER_BYTES) else { return Ok(true) };
+    let mut trailer = [0; TRAILER_BYTES as usize];
+    file.seek(SeekFrom::Start(end))?;
+    file.read_exact(&mut trailer)?;
+    let mut begins = [0; 8];
+    begins.copy_from_slice(&trailer[22..30]);
+    let begins = u64::from_le_bytes(begins);
+    if !trailer.starts_with(TRAILER) || begins >= end {
+        return Ok(true);
+    }
+    file.seek(SeekFrom::Start(begins))?;
+    let mut parts = Vec::new();
+    file.by_ref().take(end - begins).take(PARTS.len() as u64).read_to_end(&mut parts)?;
+    if parts != PARTS {
+        return Ok(true);
+    }
+    file.take(end - begins - PARTS.len() as u64).read_to_end(&mut parts)?;
+    Ok(trailer[6..22] == xxh3_128(&parts).to_le_bytes())
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
