@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::{Event, EventKind, Transport};
 use super::interface::ViewAction;
 use super::machine::{Client, Fault};
 use super::stream::{Phase, Stream};
@@ -40,8 +40,10 @@ impl Client {
         if let Some(kind) = setback(stream, head, mode) {
             edit.event(Event::remote(kind).on(collection));
         }
+        let goes_on = edit.transport == Transport::Http && stream.phase == Phase::CatchingUp;
         stream.phase = Phase::CatchingUp;
         stream.partial = partial;
+        stream.refreshing &= mode == Mode::Delta;
         stream.retry_at = None;
         match mode {
             Mode::Delta => stream.trusted = true,
@@ -50,8 +52,11 @@ impl Client {
             Mode::Snapshot => stream.begin_snapshot(),
         }
         edit.put_stream(collection, &stream.row);
-        edit.event(Event::remote(EventKind::SyncStarted).on(collection));
+        if !goes_on {
+            edit.event(Event::remote(EventKind::SyncStarted).on(collection));
+        }
         self.show_status(edit, collection);
+        self.falls_short(edit);
         Ok(())
     }
 
@@ -116,6 +121,7 @@ impl Client {
             self.learn(edit, collection, id, news)?
         };
         if phase == Phase::Live {
+            self.stream(collection).moved = true;
             self.move_cursor(collection, seq);
             if new {
                 let kind = match news.change.kind {
@@ -248,10 +254,12 @@ impl Client {
         stream.phase = Phase::Live;
         stream.confirmed = !planted!(NeverConfirmed);
         stream.mismatches = 0;
+        stream.moved = false;
+        stream.refreshing = false;
         edit.put_stream(collection, &stream.row);
         edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
         self.show_status(edit, collection);
-        self.link.attempts = 0;
+        self.proved_itself(edit);
         Ok(())
     }
 
@@ -325,7 +333,7 @@ impl Client {
 
     pub(super) fn show_status(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let stream = self.stream(collection);
-        let catching_up = stream.phase == Phase::CatchingUp;
+        let catching_up = stream.is_catching_up();
         let from_cache = !stream.confirmed;
         let collection = collection.clone();
         edit.views.push(ViewAction::Status { collection, from_cache, catching_up });

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{ConnectionState, Event, EventKind};
+use super::event::{ConnectionState, Event, EventKind, Transport};
+use super::fallback::Fallback;
 use super::interface::{Disconnect, NetAction, Timer};
 use super::link::LinkState;
 use super::machine::Client;
@@ -16,6 +17,7 @@ use crate::words::time::Mono;
 impl Client {
     /// The server wants another token; everything waits for it.
     pub(super) fn need_token(&mut self, edit: &mut Edit<'_>, code: ErrorCode, message: String) {
+        self.drop_exchange(edit);
         self.lose_connection(edit, "the server wants another token");
         self.link.state = LinkState::Failed;
         self.token_needed = true;
@@ -45,10 +47,11 @@ impl Client {
         reason: &str,
         at_least: Duration,
     ) {
+        let was_ready = self.link.ready_since().is_some();
         self.lose_connection(edit, reason);
-        self.link.back_off(self.now.mono, &self.config, &mut self.random, at_least);
-        if self.link.state == LinkState::Failed {
-            edit.error("the tries to connect are used up; connect() begins anew");
+        self.back_off(edit, at_least);
+        if !was_ready {
+            self.turn_to_http(edit, reason);
         }
     }
 
@@ -61,7 +64,17 @@ impl Client {
             let reason = reason.into();
             edit.event(Event::remote(EventKind::RealtimeDisconnected { reason }));
             edit.event(Event::remote(EventKind::ConnectivityChanged { online: false }));
+            // that of the next backup
+            self.fallback.poll_at = None;
         }
+        // nothing of a connection that is not up is under way
+        if self.exchange.is_none() {
+            self.detach(edit);
+        }
+    }
+
+    /// Nothing is under way any more, whichever way it went.
+    pub(super) fn detach(&mut self, edit: &mut Edit<'_>) {
         self.outbox.lose_connection();
         for stream in self.streams.values_mut() {
             stream.detach();
@@ -74,6 +87,15 @@ impl Client {
         self.hold_until = None;
         self.patient = false;
         self.token_due = false;
+    }
+
+    /// The connection is good for something: the next failure is the first one.
+    pub(super) fn proved_itself(&mut self, edit: &Edit<'_>) {
+        match edit.transport {
+            Transport::WebSocket => self.link.attempts = 0,
+            // whether an exchange is good shows at its end
+            Transport::Http => {}
+        }
     }
 
     pub(super) fn dial(&mut self, edit: &mut Edit<'_>) {
@@ -116,7 +138,8 @@ impl Client {
                 Timer::Patience => self.patient = false,
                 Timer::Retry => self.hold_until = None,
                 Timer::Resubscribe => self.resubscribe(now),
-                Timer::Poll | Timer::Request => {}
+                Timer::Poll => self.poll_due(),
+                Timer::Request => self.request_timed_out(edit),
             }
         }
     }
@@ -134,10 +157,23 @@ impl Client {
         }
     }
 
+    /// The transport that is in use.
+    pub(super) fn transport(&self) -> Option<Transport> {
+        match self.link.ready_since() {
+            Some(_) => Some(Transport::WebSocket),
+            None => self.fallback.reached.then_some(Transport::Http),
+        }
+    }
+
     pub(super) fn connection(&self) -> ConnectionState {
+        let Fallback { wanted, offline, failures, .. } = self.fallback;
         match self.link.state {
-            LinkState::Off => ConnectionState::Disconnected,
             LinkState::Failed => ConnectionState::Error,
+            _ if self.transport().is_some() => ConnectionState::Connected,
+            LinkState::Off if self.token_needed => ConnectionState::Error,
+            LinkState::Off if wanted && !offline && failures == 0 => ConnectionState::Connecting,
+            LinkState::Off if wanted && !offline => ConnectionState::Reconnecting,
+            LinkState::Off => ConnectionState::Disconnected,
             LinkState::Waiting { .. } => ConnectionState::Reconnecting,
             LinkState::Ready { .. } => ConnectionState::Connected,
             LinkState::Connecting { .. } | LinkState::Greeting { .. } => {

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use super::event::{Event, EventKind};
+use super::event::{Event, EventKind, Transport};
 use super::interface::{NetAction, SyncId, ViewAction};
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
 use crate::rules::view::Record;
@@ -18,6 +18,8 @@ pub(super) struct Edit<'a> {
     pub(super) views: Vec<ViewAction>,
     pub(super) events: Vec<Event>,
     pub(super) net: Vec<NetAction>,
+    /// By which transport what this step is about has come.
+    pub(super) transport: Transport,
     pub(super) synced: Vec<SyncId>,
     /// The last entry of the outbox, where this step wrote it.
     pub(super) written: Option<Position>,
@@ -36,6 +38,7 @@ impl<'a> Edit<'a> {
             views: Vec::new(),
             events: Vec::new(),
             net: Vec::new(),
+            transport: Transport::WebSocket,
             synced: Vec::new(),
             written: None,
             gates: false,
@@ -43,7 +46,10 @@ impl<'a> Edit<'a> {
         }
     }
 
-    pub(super) fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, mut event: Event) {
+        if self.transport == Transport::Http && event.transport.is_some() {
+            event.transport = Some(Transport::Http);
+        }
         self.events.push(event);
     }
 

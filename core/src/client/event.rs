@@ -37,8 +37,13 @@ impl Event {
         Self { kind, transport: None, collection: None, record_id: None }
     }
 
+    /// What came by the transport of the step that tells it.
     pub(crate) fn remote(kind: EventKind) -> Self {
-        Self { transport: Some(Transport::WebSocket), ..Self::local(kind) }
+        Self::by(Transport::WebSocket, kind)
+    }
+
+    pub(crate) fn by(transport: Transport, kind: EventKind) -> Self {
+        Self { transport: Some(transport), ..Self::local(kind) }
     }
 
     pub(crate) fn on(self, collection: &Collection) -> Self {

@@ -2,9 +2,10 @@
 //! follows when that can't be.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::{Event, EventKind, Transport};
 use super::link::LinkState;
 use super::machine::Client;
 use super::records::Taken;
@@ -14,7 +15,7 @@ use crate::words::hash::Digest;
 use crate::words::message::Welcome;
 use crate::words::name::{MutationNumber, Position, SessionNumber};
 use crate::words::store::{Scan, StoreError};
-use crate::words::time::Timestamp;
+use crate::words::time::{Mono, Timestamp};
 
 /// What the server's `lastMutation` says of the outbox.
 enum Reckoning {
@@ -29,30 +30,63 @@ enum Reckoning {
 impl Client {
     /// A connection is up: the next session is stored before it is offered.
     pub(super) fn greet(&mut self, edit: &mut Edit<'_>) {
-        self.identity.session = self.identity.session.next();
-        if !planted!(SessionNotStored) {
-            self.put_identity(edit);
+        if self.exchange.is_some() {
+            self.drop_exchange(edit);
+            self.fallback.poll_at = Some(self.now.mono);
         }
-        edit.gates = true;
-        edit.flush = true;
+        self.store_next_session(edit);
         let since = self.now.mono;
         self.link.heard(since);
         self.link.sent_at = since;
         self.link.state = LinkState::Greeting { since, hello_sent: false };
     }
 
-    /// The server has answered the hello.
+    /// The next session is durable before it is offered, and never offered twice.
+    pub(super) fn store_next_session(&mut self, edit: &mut Edit<'_>) {
+        self.identity.session = self.identity.session.next();
+        if !planted!(SessionNotStored) {
+            self.put_identity(edit);
+        }
+        edit.gates = true;
+        edit.flush = true;
+    }
+
+    /// The server has answered the hello of a connection.
     pub(super) fn welcomed(
         &mut self,
         edit: &mut Edit<'_>,
         welcome: Welcome,
         timestamp: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        if let Some(server) = timestamp {
-            self.clock_offset_ms = self.clock_offset(server);
+        // the hello was the last thing sent before the pong
+        self.offset_clock(timestamp, self.link.sent_at);
+        if !self.take_welcome(edit, welcome)? {
+            return Ok(());
         }
+        let reached = self.fallback.reached;
+        self.turn_to_websocket();
+        self.link.state = LinkState::Ready { since: self.now.mono };
+        self.verdict_at = self.now.mono;
+        edit.event(Event::remote(EventKind::RealtimeConnected));
+        if !reached {
+            edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+        }
+        self.falls_short(edit);
+        Ok(())
+    }
+
+    /// Learns from the answer to a hello what became of the writes. Says whether the session is
+    /// this replica's to use.
+    pub(super) fn take_welcome(
+        &mut self,
+        edit: &mut Edit<'_>,
+        welcome: Welcome,
+    ) -> Result<bool, StoreError> {
         match self.reckon(edit, &welcome)? {
-            Reckoning::Copied => return self.become_another(edit),
+            Reckoning::Copied => {
+                self.become_another(edit)?;
+                return Ok(false);
+            }
             Reckoning::Taken(places) => self.confirm_all(edit, places)?,
             Reckoning::ServerLost => self.start_over(edit)?,
         }
@@ -66,19 +100,16 @@ impl Client {
             edit.put_stream(collection, &stream.row);
         }
         self.epoch = Some(welcome.epoch);
-        self.link.state = LinkState::Ready { since: self.now.mono };
-        self.verdict_at = self.now.mono;
-        edit.event(Event::remote(EventKind::RealtimeConnected));
-        edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
-        Ok(())
+        Ok(true)
     }
 
-    /// How far the server's clock is ahead, if its answer took as long as the question (Cristian's
-    /// algorithm, 1989). The hello was the last thing sent before the pong.
-    fn clock_offset(&self, server: Timestamp) -> i64 {
-        let round_trip = self.now.mono.since(self.link.sent_at);
+    /// How far the server's clock is ahead, if its answer took as long as the question, which was
+    /// asked at `asked_at` (Cristian's algorithm, 1989).
+    pub(super) fn offset_clock(&mut self, server: Option<Timestamp>, asked_at: Mono) {
+        let Some(server) = server else { return };
+        let round_trip = self.now.mono.since(asked_at);
         let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
-        server.0.saturating_add(half).saturating_sub(self.now.wall.0)
+        self.clock_offset_ms = server.0.saturating_add(half).saturating_sub(self.now.wall.0);
     }
 
     fn reckon(&self, edit: &Edit<'_>, welcome: &Welcome) -> Result<Reckoning, StoreError> {
@@ -176,9 +207,18 @@ impl Client {
         edit.gates = true;
         edit.flush = true;
         edit.event(Event::remote(EventKind::ReplicaCopied { client_id, sent_again }));
-        self.lose_connection(edit, "this replica is a copy; it connects again under its own id");
-        self.link.attempts = 0;
-        self.link.state = LinkState::Waiting { until: self.now.mono };
+        let reason = "this replica is a copy; it connects again under its own id";
+        match edit.transport {
+            Transport::WebSocket => {
+                self.lose_connection(edit, reason);
+                self.link.attempts = 0;
+                self.link.state = LinkState::Waiting { until: self.now.mono };
+            }
+            Transport::Http => {
+                self.drop_exchange(edit);
+                self.poll_later(Duration::ZERO);
+            }
+        }
         Ok(())
     }
 

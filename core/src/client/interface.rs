@@ -30,9 +30,11 @@ pub struct ClientConfig {
     /// What the server may send and the app may write.
     pub limits: Limits,
     /// The base of the backoff: the first try to reconnect comes within this time, the next
-    /// within twice of it, and so on. Default 1 s.
+    /// within twice of it, and so on. Default 1 s. By HTTP the same, but 30 times of it where there
+    /// is a WebSocket too.
     pub reconnect_delay: Duration,
-    /// The longest backoff. Default 60 s.
+    /// The longest backoff, where there is one transport; with both it is twice of it for each.
+    /// Default 60 s.
     pub max_reconnect_delay: Duration,
     /// How many tries in a row may fail before the client gives the WebSocket up; `None`: it never
     /// does. Where there is HTTP, polling goes on, and the WebSocket is tried again now and then.
@@ -219,7 +221,6 @@ pub struct HttpTicket {
 }
 
 impl HttpTicket {
-    #[expect(dead_code, reason = "nothing is asked by HTTP yet")]
     pub(super) fn new(id: RequestId, request: HttpRequest) -> Self {
         Self { id, request }
     }

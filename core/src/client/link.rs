@@ -1,9 +1,6 @@
 //! The connection: when it is made, how it is kept alive, when it is given up.
 
-use core::time::Duration;
-
 use crate::words::name::ConnId;
-use crate::words::random::Random;
 use crate::words::time::Mono;
 
 use super::interface::{ClientConfig, Timer};
@@ -77,25 +74,6 @@ impl Link {
     pub(super) fn heard(&mut self, now: Mono) {
         self.heard_at = now;
         self.ping_sent = None;
-    }
-
-    /// The next try, or none where the tries are used up: exponential backoff with full jitter
-    /// (M. Brooker, "Exponential Backoff and Jitter", 2015).
-    pub(super) fn back_off(
-        &mut self,
-        now: Mono,
-        config: &ClientConfig,
-        random: &mut Random,
-        at_least: Duration,
-    ) {
-        if config.max_reconnect_attempts.is_some_and(|max| self.attempts >= max) {
-            self.state = LinkState::Failed;
-            return;
-        }
-        let factor = 1u32.checked_shl(self.attempts).unwrap_or(u32::MAX);
-        let limit = config.reconnect_delay.saturating_mul(factor).min(config.max_reconnect_delay);
-        self.attempts += 1;
-        self.state = LinkState::Waiting { until: now + at_least + random.below(limit) };
     }
 
     pub(super) fn deadline(&self, config: &ClientConfig) -> Option<(Mono, Timer)> {

@@ -9,12 +9,14 @@ use core::time::Duration;
 use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
 use super::edit::{Edit, shown};
 use super::event::{CollectionStatus, Event, EventKind, Status, Transport};
+use super::exchange::Exchange;
+use super::fallback::Fallback;
 use super::interface::{
-    Action, Actions, ClientConfig, Guarantees, Input, NetAction, StoreAction, SyncId, Timer,
+    Action, Actions, ClientConfig, Input, NetAction, RequestId, StoreAction, SyncId, Timer,
 };
 use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
-use super::stream::{Phase, Stream};
+use super::stream::Stream;
 use crate::rules::row::{Identity, Keys, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage, Token};
@@ -77,8 +79,12 @@ pub struct Client {
     pub(super) rejected: usize,
     pub(super) clock_offset_ms: i64,
     pub(super) ignored_frames: u64,
-    /// Whether the app says that there is a network.
-    pub(super) online: bool,
+    pub(super) fallback: Fallback,
+    /// What is under way by HTTP; never while a WebSocket is up.
+    pub(super) exchange: Option<Exchange>,
+    /// How many exchanges were begun.
+    pub(super) exchanges: u64,
+    pub(super) next_request: RequestId,
     next_commit: CommitNumber,
     durable: CommitNumber,
     /// The last commit that has to be durable before anything is sent.
@@ -130,7 +136,10 @@ impl Client {
             barrier: None,
             clock_offset_ms: 0,
             ignored_frames: 0,
-            online: true,
+            fallback: Fallback::default(),
+            exchange: None,
+            exchanges: 0,
+            next_request: RequestId(0),
             next_commit: last_commit.next(),
             durable: last_commit,
             gate: last_commit,
@@ -160,15 +169,9 @@ impl Client {
     pub fn connect(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
-            match client.link.state {
-                LinkState::Off | LinkState::Failed | LinkState::Waiting { .. } => {
-                    client.link.attempts = 0;
-                    client.dial(edit);
-                }
-                LinkState::Connecting { .. }
-                | LinkState::Greeting { .. }
-                | LinkState::Ready { .. } => {}
-            }
+            client.fallback.wanted = true;
+            client.token_needed = false;
+            client.try_at_once(edit, client.config.enable_auto_sync);
             Ok(())
         });
     }
@@ -177,8 +180,8 @@ impl Client {
     pub fn disconnect(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
-            client.lose_connection(edit, "the app has disconnected");
-            client.link.state = LinkState::Off;
+            client.fallback.wanted = false;
+            client.give_everything_up(edit, "the app has disconnected");
             Ok(())
         });
     }
@@ -188,8 +191,13 @@ impl Client {
     /// counts as there.
     pub fn set_online(&mut self, now: Now, online: bool, store: &dyn Rows, out: &mut Actions) {
         self.ratchet(now);
-        let _ = self.step(store, out, |client, _| {
-            client.online = online;
+        let _ = self.step(store, out, |client, edit| {
+            client.fallback.offline = !online;
+            if online {
+                client.try_at_once(edit, client.config.enable_auto_sync);
+            } else {
+                client.give_everything_up(edit, "the app says that there is no network");
+            }
             Ok(())
         });
     }
@@ -199,7 +207,14 @@ impl Client {
     /// again. [`synced`](Self::synced) tells when it is done.
     pub fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
         self.ratchet(now);
-        let _ = self.step(store, out, |_, _| Ok(()));
+        let _ = self.step(store, out, |client, edit| {
+            if client.link.ready_since().is_some() {
+                client.back_up(true);
+            } else {
+                client.try_at_once(edit, true);
+            }
+            Ok(())
+        });
     }
 
     /// Gives a fresh token: to the live connection, and to every one to come.
@@ -209,8 +224,7 @@ impl Client {
             client.config.token = Some(token);
             client.token_due = client.link.is_up();
             if core::mem::take(&mut client.token_needed) {
-                client.link.attempts = 0;
-                client.dial(edit);
+                client.try_at_once(edit, true);
             }
             Ok(())
         });
@@ -266,10 +280,11 @@ impl Client {
             return None;
         }
         let ready = self.link.ready_since();
-        let verdict = self.outbox.in_flight.iter().any(|sent| !sent.hollow);
+        let verdict = ready.is_some() && self.outbox.in_flight.iter().any(|sent| !sent.hollow);
         let patience = ready.filter(|_| self.patient);
         [
             self.link.deadline(&self.config),
+            self.poll_deadline(),
             verdict.then(|| (self.verdict_at + self.config.verdict_timeout, Timer::Verdict)),
             patience.map(|since| (since + self.config.catch_up_patience, Timer::Patience)),
             ready.and(self.hold_until).map(|until| (until, Timer::Retry)),
@@ -285,19 +300,20 @@ impl Client {
     pub fn status(&self) -> Status {
         let collection = |(name, stream): (&Collection, &Stream)| {
             let status = CollectionStatus {
-                live: stream.phase == Phase::Live,
-                catching_up: stream.phase == Phase::CatchingUp,
+                live: stream.is_live(),
+                catching_up: stream.is_catching_up(),
                 cursor: stream.row.cursor.clone(),
                 count: stream.row.count,
                 checksum: stream.row.checksum,
             };
             (name.clone(), status)
         };
+        let transport = self.transport();
         Status {
             connection: self.connection(),
-            transport: self.link.ready_since().map(|_| Transport::WebSocket),
-            level: self.link.ready_since().map(|_| Level::Resumable),
-            guarantees: self.link.ready_since().map(|_| Guarantees::ALL),
+            transport,
+            level: transport.map(|_| Level::Resumable),
+            guarantees: transport.map(|_| self.offered()),
             client_id: self.identity.client_id.clone(),
             pending_writes: self.outbox.len,
             rejected_writes: self.rejected,
@@ -314,7 +330,7 @@ impl Client {
     pub fn standing(&self, collection: &Collection) -> (bool, bool) {
         let stream = self.streams.get(collection);
         let from_cache = stream.is_none_or(|stream| !stream.confirmed);
-        (from_cache, stream.is_some_and(|stream| stream.phase == Phase::CatchingUp))
+        (from_cache, stream.is_some_and(Stream::is_catching_up))
     }
 
     /// A record as the app sees it, with its pending writes made.
@@ -390,6 +406,8 @@ impl Client {
         self.outbox.hash(&mut hash);
         self.streams.hash(&mut hash);
         self.link.hash(&mut hash);
+        self.fallback.hash(&mut hash);
+        self.exchange.hash(&mut hash);
         self.random.state().hash(&mut hash);
         self.struggle.hash(&mut hash);
         (self.now.mono, self.verdict_at, self.hold_until, self.patient).hash(&mut hash);
@@ -441,8 +459,13 @@ impl Client {
         let mut edit = Edit::new(store, self.keys);
         let changed = match change(self, &mut edit) {
             Err(Fault::Peer(what)) => {
-                edit.error(alloc::format!("the connection is given up: {what}"));
-                self.fail_connection(&mut edit, &what, Duration::ZERO);
+                match edit.transport {
+                    Transport::Http => self.fail_exchange(&mut edit, &what, Duration::ZERO),
+                    Transport::WebSocket => {
+                        edit.error(alloc::format!("the connection is given up: {what}"));
+                        self.fail_connection(&mut edit, &what, Duration::ZERO);
+                    }
+                }
                 Ok(())
             }
             Err(Fault::Store(error)) => Err(error),
@@ -454,11 +477,11 @@ impl Client {
     /// Commits a step and sends what may be sent after it.
     fn finish(&mut self, mut edit: Edit<'_>, out: &mut Actions) -> Result<(), StoreError> {
         let number = self.next_commit;
-        let changed = !edit.is_empty();
         if let Some(position) = edit.written {
             self.outbox.written(number, position);
         }
-        if edit.gates && changed {
+        self.prepare_exchange(&mut edit)?;
+        if edit.gates && !edit.is_empty() {
             self.gate = number;
         }
         if self.durable >= self.gate || planted!(SentBeforeDurable) {
@@ -466,7 +489,7 @@ impl Client {
         }
         let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));
         let (net, synced) = (core::mem::take(&mut edit.net), core::mem::take(&mut edit.synced));
-        if changed {
+        if !edit.is_empty() {
             let flush = edit.flush;
             self.next_commit = number.next();
             out.push(Action::Store(StoreAction::Commit { number, batch: edit.into_batch() }));
@@ -496,7 +519,7 @@ impl Client {
                 self.ignored_frames += 1;
             }
             Input::Disconnected { .. } => {}
-            Input::Answered { .. } => self.ignored_frames += 1,
+            Input::Answered { request, answer } => self.answered(edit, request, answer)?,
             Input::Durable { up_to } => {
                 self.durable = self.durable.max(up_to);
                 self.outbox.durable(up_to);
@@ -589,6 +612,7 @@ impl Client {
         if self.link.listens_to(self.link.conn) {
             out.push(Action::Net(NetAction::Close { conn: self.link.conn }));
         }
+        self.exchange = None;
         self.link.state = LinkState::Failed;
         self.halted = Some(error.clone());
         let message = alloc::format!("the store has failed: {error}");

@@ -5,6 +5,8 @@
 //! | `machine` | what it is made of, and how each input goes through it |
 //! | `boot` | what it wakes up from |
 //! | `link`, `connection` | when a connection is made, kept, given up |
+//! | `fallback` | which transport is used when, and how soon after a failure |
+//! | `exchange` | what goes by HTTP |
 //! | `hello` | what the server knows of its writes, and what follows |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
 //! | `sending` | what goes out, and when it may |
@@ -18,6 +20,8 @@ mod catchup;
 mod connection;
 mod edit;
 pub mod event;
+mod exchange;
+mod fallback;
 mod hello;
 pub mod interface;
 mod link;

@@ -36,7 +36,7 @@ impl Client {
             self.link.state = LinkState::Greeting { since, hello_sent: true };
         }
         if !self.link.is_up() {
-            return Ok(());
+            return self.pump_exchange(edit);
         }
         self.send_token(edit);
         self.send_subscriptions(edit);
@@ -94,16 +94,27 @@ impl Client {
         self.patient = patient;
         for (position, entry) in writes {
             self.vouch(edit, &entry.collection);
-            self.send_write(edit, position, entry)?;
+            if self.outbox.in_flight.iter().all(|sent| sent.hollow) {
+                self.verdict_at = self.now.mono;
+            }
+            let frame = self.write_frame(edit, position, entry)?;
+            self.send_frame(edit, frame);
         }
         Ok(())
     }
 
     /// The next writes that fit into the window, are durable as they are, and whose collection is
     /// ready for them; and whether the one behind them only waits for its collection.
-    fn next_writes(&self, edit: &Edit<'_>) -> Result<(Vec<(Position, Entry)>, bool), StoreError> {
+    pub(super) fn next_writes(
+        &self,
+        edit: &Edit<'_>,
+    ) -> Result<(Vec<(Position, Entry)>, bool), StoreError> {
         let in_flight = self.outbox.in_flight.len();
-        let mut room = self.config.window.saturating_sub(in_flight);
+        let (window, window_bytes) = match self.exchange {
+            Some(_) => self.push_window(),
+            None => (self.config.window, self.config.window_bytes),
+        };
+        let mut room = window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
         let (mut writes, mut patient) = (Vec::new(), false);
         if room == 0 || self.outbox.len == in_flight {
@@ -113,7 +124,7 @@ impl Client {
             let Place::Entry(entry) = place else { return Ok(Scan::Next) };
             let first = in_flight == 0 && writes.is_empty();
             bytes += entry.change.delta.set.size();
-            let fits = room > 0 && (first || bytes <= self.config.window_bytes);
+            let fits = room > 0 && (first || bytes <= window_bytes);
             let durable = position < self.outbox.durable_until || planted!(SentBeforeDurable);
             if !fits || !durable {
                 return Ok(Scan::Stop);
@@ -133,7 +144,9 @@ impl Client {
     /// Whether a collection's writes can go out: it has caught up, or it won't, or it takes too
     /// long; then the server's check makes it safe, as long as the bases are of its history.
     fn readiness(&self, collection: &Collection) -> Readiness {
-        let Some(stream) = self.streams.get(collection) else { return Readiness::Ready };
+        // an exchange pulls first
+        let stream = self.streams.get(collection).filter(|_| self.exchange.is_none());
+        let Some(stream) = stream else { return Readiness::Ready };
         let patience = self.link.ready_since().map(|since| since + self.config.catch_up_patience);
         match stream.phase {
             Phase::Live | Phase::Refused => Readiness::Ready,
@@ -149,7 +162,7 @@ impl Client {
     }
 
     /// Lets no base of another history go out where nobody will say whether it still counts.
-    fn vouch(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+    pub(super) fn vouch(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let stream = self.stream(collection);
         if !stream.trusted {
             stream.begin_generation();
@@ -158,12 +171,13 @@ impl Client {
         }
     }
 
-    fn send_write(
+    /// A write as it is sent, next in number.
+    pub(super) fn write_frame(
         &mut self,
-        edit: &mut Edit<'_>,
+        edit: &Edit<'_>,
         position: Position,
         entry: Entry,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<u8>, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let base = self.base_of(&entry.collection, row.as_ref());
         let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight.len() as u64;
@@ -176,12 +190,10 @@ impl Client {
             number: Some(MutationNumber(number)),
             base: (!self.is_unconditional(position)).then_some(base),
         });
-        if self.outbox.in_flight.iter().all(|sent| sent.hollow) {
-            self.verdict_at = self.now.mono;
-        }
-        let bytes = self.send(edit, &message);
-        self.outbox.sent(InFlight { position, digest, bytes, hollow: false });
-        Ok(())
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        self.outbox.sent(InFlight { position, digest, bytes: frame.len(), hollow: false });
+        Ok(frame)
     }
 
     /// Asks for a pong behind everything, when the writes of some `synced` have their verdicts and
@@ -200,7 +212,7 @@ impl Client {
     }
 
     /// Where the outbox begins; its end where nothing is in it.
-    fn first_place(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
+    pub(super) fn first_place(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
         if let Some(sent) = self.outbox.in_flight.front() {
             return Ok(sent.position);
         }
@@ -217,12 +229,14 @@ impl Client {
         wanted.all(|stream| matches!(stream.phase, Phase::Live | Phase::Refused))
     }
 
-    fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) -> usize {
+    fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) {
         let mut frame = Vec::new();
         message.encode(&mut frame);
-        let bytes = frame.len();
+        self.send_frame(edit, frame);
+    }
+
+    fn send_frame(&mut self, edit: &mut Edit<'_>, frame: Vec<u8>) {
         self.link.sent_at = self.now.mono;
         edit.net.push(NetAction::Send { conn: self.link.conn, frame: Bytes::from(frame) });
-        bytes
     }
 }

@@ -39,6 +39,12 @@ pub(super) struct Stream {
     pub(super) unverified: bool,
     /// How many times in a row its contents differed from the server's.
     pub(super) mismatches: u32,
+    /// Whether something has come of it since it was last proved to be in step.
+    pub(super) moved: bool,
+    /// Whether it was live and is only asked for again for a fresh proof.
+    pub(super) refreshing: bool,
+    /// The last HTTP exchange in which it was pulled or refused.
+    pub(super) pulled: u64,
     /// When it is asked for again after a failure.
     pub(super) retry_at: Option<Mono>,
 }
@@ -54,15 +60,27 @@ impl Stream {
         (self.row.count, self.row.checksum)
     }
 
+    /// Whether changes come as they are made, as far as the app is concerned.
+    pub(super) fn is_live(&self) -> bool {
+        self.phase == Phase::Live || self.refreshing
+    }
+
+    /// Whether a catch-up is under way, as far as the app is concerned.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.phase == Phase::CatchingUp && !self.refreshing
+    }
+
     /// The connection is gone.
     pub(super) fn detach(&mut self) {
         self.phase = Phase::Idle;
         self.trusted = false;
+        self.refreshing = false;
         self.retry_at = None;
     }
 
     /// Nothing that was learnt so far says anything about the server's present seqs.
     pub(super) fn begin_generation(&mut self) {
+        self.refreshing = false;
         self.row.generation += 1;
         self.row.cursor = None;
         self.row.resume = None;

@@ -44,6 +44,7 @@ impl Client {
         let taken = match (&ack.echo, ack.seq) {
             (Some(news), _) => Taken::Echoed(news),
             (None, Some(seq)) if live => {
+                self.stream(&entry.collection).moved = true;
                 self.move_cursor(&entry.collection, seq);
                 Taken::InPlace { seq, version: ack.version }
             }
@@ -56,7 +57,7 @@ impl Client {
         self.save_stream(edit, &entry.collection);
         self.drop_leading_hollows(edit);
         self.verdict_at = self.now.mono;
-        self.link.attempts = 0;
+        self.proved_itself(edit);
         Ok(())
     }
 

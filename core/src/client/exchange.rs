@@ -1,0 +1,611 @@
+//! HTTP: one exchange after another, strictly one request at a time. An exchange is a hello where
+//! one is needed, then pages of every collection up to its `synced`, then pushes until the outbox
+//! is empty. What the answers say takes the same ways as what comes over a WebSocket.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind, Transport};
+use super::interface::{
+    ClientConfig, HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId, SyncId,
+};
+use super::machine::{Client, Fault};
+use super::stream::{Phase, Stream};
+use crate::rules::row::Place;
+use crate::words::message::{ErrorCode, ErrorMessage, Hello, ServerMessage};
+use crate::words::name::Collection;
+use crate::words::store::{Scan, StoreError};
+use crate::words::time::Mono;
+use crate::words::wire::http::{
+    PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH, encode_push,
+    encode_session, refusal,
+};
+use crate::words::wire::{Incoming, decode_server};
+
+/// The most writes and bytes of documents in one push, below every server's default limits.
+const PUSH_WRITES: usize = 1024;
+const PUSH_BYTES: usize = 1 << 20;
+/// How much later than the request itself the machine gives an answer up.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What is under way by HTTP.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Exchange {
+    /// Which one it is: a stream that was pulled in it notes the number.
+    number: u64,
+    /// Where the hello stands that opens the right to push.
+    hello: HelloState,
+    /// Whether the server has answered well.
+    succeeded: bool,
+    /// Whether something else than the whole exchange has failed.
+    troubled: bool,
+    asked: Option<Asked>,
+    /// Calls of `synced` before this one were made before the exchange began.
+    syncs: SyncId,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum HelloState {
+    /// A pull needs none.
+    NotNeeded,
+    /// One has to be said; its session is not stored yet.
+    Needed,
+    /// The session is stored as soon as the step that did it is durable.
+    Stored,
+    /// The server has answered it.
+    Answered,
+}
+
+/// The request that is out.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Asked {
+    request: RequestId,
+    at: Mono,
+    what: What,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum What {
+    Hello,
+    Page { collection: Collection, from: PageFrom },
+    Push,
+}
+
+impl What {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Hello => "a hello",
+            Self::Page { .. } => "a pull",
+            Self::Push => "a push",
+        }
+    }
+}
+
+impl Exchange {
+    pub(super) fn deadline(&self, config: &ClientConfig) -> Option<Mono> {
+        self.asked.as_ref().map(|asked| asked.at + config.request_timeout + GRACE)
+    }
+}
+
+impl Stream {
+    fn from(&self) -> PageFrom {
+        PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone() }
+    }
+
+    fn is_due(&self, exchange: u64) -> bool {
+        self.wanted && self.pulled != exchange && self.retry_at.is_none()
+    }
+}
+
+impl Client {
+    /// Begins an exchange where one is due, and stores the session of its hello, before anything
+    /// of the step goes out.
+    pub(super) fn prepare_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if !self.polls() {
+            return Ok(());
+        }
+        if self.exchange.is_none() && self.is_exchange_due(edit)? {
+            self.begin_exchange(edit);
+        }
+        let Some(exchange) = &self.exchange else { return Ok(()) };
+        let needed = match exchange.hello {
+            HelloState::Needed => true,
+            HelloState::NotNeeded => {
+                exchange.asked.is_none()
+                    && self.next_due(exchange.number).is_none()
+                    && self.has_durable_write(edit)?
+            }
+            HelloState::Stored | HelloState::Answered => false,
+        };
+        if needed {
+            self.store_next_session(edit);
+            if let Some(exchange) = &mut self.exchange {
+                exchange.hello = HelloState::Stored;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is time, or something waits that need not wait for the time.
+    fn is_exchange_due(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
+        if self.fallback.due {
+            return Ok(true);
+        }
+        let held = self.hold_until.is_some_and(|until| until > self.now.mono);
+        if self.fallback.failures > 0 || held {
+            return Ok(false);
+        }
+        let auto = self.config.enable_auto_sync;
+        Ok(!self.syncs.is_empty() || auto && self.has_durable_write(edit)?)
+    }
+
+    fn has_durable_write(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
+        let mut found = false;
+        if self.outbox.len > 0 && self.hold_until.is_none() {
+            edit.places(self.outbox.unsent, &mut |position, place| {
+                let Place::Entry(_) = place else { return Ok(Scan::Next) };
+                found = position < self.outbox.durable_until;
+                Ok(Scan::Stop)
+            })?;
+        }
+        Ok(found)
+    }
+
+    fn begin_exchange(&mut self, edit: &mut Edit<'_>) {
+        self.fallback.due = false;
+        self.fallback.poll_at = None;
+        self.hold_until = None;
+        self.exchanges += 1;
+        let hello = match &self.epoch {
+            Some(_) if self.outbox.len == 0 && !self.fallback.in_doubt => HelloState::NotNeeded,
+            Some(_) | None => HelloState::Needed,
+        };
+        for (collection, stream) in &mut self.streams {
+            stream.phase = Phase::Idle;
+            stream.retry_at = stream.retry_at.filter(|at| *at > self.now.mono);
+            if let (Some(epoch), HelloState::NotNeeded) = (&self.epoch, hello) {
+                stream.greet(epoch);
+                edit.put_stream(collection, &stream.row);
+            }
+        }
+        self.exchange = Some(Exchange {
+            number: self.exchanges,
+            hello,
+            succeeded: false,
+            troubled: false,
+            asked: None,
+            syncs: self.next_sync,
+        });
+    }
+
+    /// Asks for what comes next; ends the exchange where nothing does.
+    pub(super) fn pump_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.asked.is_none())
+        else {
+            return Ok(());
+        };
+        match (exchange.hello, self.next_due(exchange.number)) {
+            // stored by the next step
+            (HelloState::Needed, _) => {}
+            (HelloState::Stored, _) => self.ask_hello(edit),
+            (HelloState::NotNeeded | HelloState::Answered, Some(collection)) => {
+                self.ask_page(edit, collection);
+            }
+            (HelloState::Answered, None) => {
+                if !self.ask_push(edit)? {
+                    self.finish_exchange(edit)?;
+                }
+            }
+            (HelloState::NotNeeded, None) => self.finish_exchange(edit)?,
+        }
+        Ok(())
+    }
+
+    fn next_due(&self, exchange: u64) -> Option<Collection> {
+        let mut streams = self.streams.iter();
+        streams.find(|(_, stream)| stream.is_due(exchange)).map(|(name, _)| name.clone())
+    }
+
+    fn ask_hello(&mut self, edit: &mut Edit<'_>) {
+        let client_id = self.identity.client_id.clone();
+        let mut body = Vec::new();
+        encode_session(&Hello { client_id, session: self.identity.session }, &mut body);
+        self.ask(edit, What::Hello, Method::Post, SESSION_PATH.into(), Some(body));
+    }
+
+    fn ask_page(&mut self, edit: &mut Edit<'_>, collection: Collection) {
+        let stream = self.stream(&collection);
+        let from = stream.from();
+        if stream.phase != Phase::CatchingUp {
+            stream.phase = Phase::Subscribing;
+        }
+        let client_id = Some(self.identity.client_id.clone());
+        let query = PageQuery { from: from.clone(), limit: None, client_id };
+        let path = query.target(&collection);
+        self.ask(edit, What::Page { collection, from }, Method::Get, path, None);
+    }
+
+    /// Pushes the next writes. Says whether there were any.
+    fn ask_push(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
+        let Some(epoch) = self.epoch.clone() else { return Ok(false) };
+        if self.hold_until.is_some() {
+            return Ok(false);
+        }
+        let (writes, _) = self.next_writes(edit)?;
+        let mut frames = Vec::with_capacity(writes.len());
+        for (position, entry) in writes {
+            self.vouch(edit, &entry.collection);
+            frames.push(self.write_frame(edit, position, entry)?);
+        }
+        if frames.is_empty() {
+            return Ok(false);
+        }
+        let client_id = self.identity.client_id.clone();
+        let head = PushHead { client_id, session: self.identity.session, epoch };
+        let mut body = Vec::new();
+        encode_push(&head, frames, &mut body);
+        self.ask(edit, What::Push, Method::Post, PUSH_PATH.into(), Some(body));
+        Ok(true)
+    }
+
+    /// How many writes, and how many bytes of them, a push may have.
+    pub(super) fn push_window(&self) -> (usize, usize) {
+        let limit = self.fallback.push_limit.unwrap_or(PUSH_WRITES);
+        (self.config.window.min(limit).max(1), self.config.window_bytes.min(PUSH_BYTES))
+    }
+
+    fn ask(
+        &mut self,
+        edit: &mut Edit<'_>,
+        what: What,
+        method: Method,
+        path: String,
+        body: Option<Vec<u8>>,
+    ) {
+        let request = RequestId(self.next_request.0);
+        self.next_request = RequestId(request.0 + 1);
+        let Some(exchange) = &mut self.exchange else { return };
+        exchange.asked = Some(Asked { request, at: self.now.mono, what });
+        let token = self.config.token.clone();
+        let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
+        let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });
+        edit.net.push(NetAction::Request(ticket));
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(
+        &mut self,
+        edit: &mut Edit<'_>,
+        request: RequestId,
+        answer: HttpAnswer,
+    ) -> Result<(), Fault> {
+        let asked = self
+            .exchange
+            .as_mut()
+            .and_then(|exchange| exchange.asked.take_if(|asked| asked.request == request));
+        let Some(asked) = asked else {
+            self.ignored_frames += 1;
+            return Ok(());
+        };
+        edit.transport = Transport::Http;
+        match answer {
+            HttpAnswer::Answered { status: 200..=299, body, .. } => self.told(edit, asked, &body),
+            HttpAnswer::Answered { status, retry_after, body } => {
+                self.declined(edit, &asked.what, status, retry_after, &body)
+            }
+            HttpAnswer::Failed(why) => {
+                let what = asked.what.name();
+                self.fail_exchange(edit, &format!("{what} failed: {why}"), Duration::ZERO);
+                Ok(())
+            }
+        }
+    }
+
+    fn told(&mut self, edit: &mut Edit<'_>, asked: Asked, body: &[u8]) -> Result<(), Fault> {
+        let limits = self.config.limits.clone();
+        let unreadable = |error: crate::words::wire::WireError| {
+            Fault::Peer(format!("the answer to {} can't be read: {error}", asked.what.name()))
+        };
+        match &asked.what {
+            What::Hello => match decode_server(body, &limits).map_err(unreadable)? {
+                Incoming::One(ServerMessage::Pong { timestamp, welcome: Some(welcome) }) => {
+                    self.in_reach(edit);
+                    self.offset_clock(timestamp, asked.at);
+                    self.greeted_by_http(edit, welcome)
+                }
+                Incoming::One(_) | Incoming::Batch(_) => {
+                    Err(Fault::peer("the answer to a hello is not that of a level-2 server"))
+                }
+            },
+            What::Page { collection, from } => {
+                let page = PageAnswer::decode(body, &limits).map_err(unreadable)?;
+                self.in_reach(edit);
+                self.turned_page(edit, collection, from, page)
+            }
+            What::Push => {
+                let answer = PushAnswer::decode(body, &limits).map_err(unreadable)?;
+                self.in_reach(edit);
+                self.judged(edit, answer)
+            }
+        }
+    }
+
+    /// The server has answered the hello of an exchange.
+    fn greeted_by_http(
+        &mut self,
+        edit: &mut Edit<'_>,
+        welcome: crate::words::message::Welcome,
+    ) -> Result<(), Fault> {
+        if !self.take_welcome(edit, welcome)? || self.falls_short(edit) {
+            return Ok(());
+        }
+        self.fallback.in_doubt = false;
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
+        exchange.hello = HelloState::Answered;
+        for stream in self.streams.values_mut() {
+            if stream.phase != Phase::Refused && (!stream.trusted || stream.row.cursor.is_none()) {
+                stream.pulled = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// A page has come. It counts only if it is of the history that the last hello told of, goes
+    /// on from what was asked with, and knows of this replica's writes what the replica knows.
+    fn turned_page(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        from: &PageFrom,
+        page: PageAnswer,
+    ) -> Result<(), Fault> {
+        let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed;
+        let fits = self.epoch.as_ref() == Some(&page.epoch) && page.from == *from && own;
+        if !fits {
+            return self.doubt(edit, "a page does not fit what this replica knows");
+        }
+        for message in page.messages {
+            self.take_of_page(edit, collection, message)?;
+            if self.exchange.is_none() {
+                return Ok(());
+            }
+        }
+        let exchange = self.exchanges;
+        let stream = self.stream(collection);
+        match stream.phase {
+            Phase::Live => {
+                stream.phase = Phase::Idle;
+                stream.pulled = exchange;
+            }
+            Phase::Refused => stream.pulled = exchange,
+            Phase::CatchingUp if stream.from() == *from => {
+                return Err(Fault::peer("a page brought the catch-up no further"));
+            }
+            Phase::Subscribing => return Err(Fault::peer("a page does not say what it is of")),
+            Phase::CatchingUp | Phase::Idle => {}
+        }
+        Ok(())
+    }
+
+    fn take_of_page(
+        &mut self,
+        edit: &mut Edit<'_>,
+        asked: &Collection,
+        message: ServerMessage,
+    ) -> Result<(), Fault> {
+        let foreign = || Err(Fault::peer("a page holds what has no place in it"));
+        match message {
+            ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
+                if collection != *asked {
+                    return foreign();
+                }
+                self.subscribed(edit, asked, head, mode, partial)
+            }
+            ServerMessage::Change { collection, record_id, change, filtered } => {
+                if collection != *asked {
+                    return foreign();
+                }
+                self.changed(edit, asked, &record_id, &change, filtered)
+            }
+            ServerMessage::Sync { collection, records, range } => {
+                if collection != *asked {
+                    return foreign();
+                }
+                self.paged(edit, asked, &records, range.as_ref())
+            }
+            ServerMessage::Synced { collection, cursor, count, checksum } => {
+                if collection != *asked {
+                    return foreign();
+                }
+                self.synced_with(edit, asked, cursor, count, checksum)
+            }
+            ServerMessage::Unknown { .. } => {
+                self.ignored_frames += 1;
+                Ok(())
+            }
+            ServerMessage::Authenticated { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Ack(_)
+            | ServerMessage::Error(_)
+            | ServerMessage::Pong { .. } => foreign(),
+        }
+    }
+
+    /// The verdicts of a push have come.
+    fn judged(&mut self, edit: &mut Edit<'_>, answer: PushAnswer) -> Result<(), Fault> {
+        for verdict in answer.verdicts {
+            match verdict {
+                ServerMessage::Ack(ack) => self.acked(edit, ack)?,
+                ServerMessage::Error(error) => match error.mutation {
+                    Some(number) => self.refused(edit, number, error)?,
+                    None => return Err(Fault::Peer(format!("{}: {}", error.code, error.message))),
+                },
+                ServerMessage::Unknown { .. } => self.ignored_frames += 1,
+                ServerMessage::Authenticated { .. }
+                | ServerMessage::Subscribed { .. }
+                | ServerMessage::Unsubscribed { .. }
+                | ServerMessage::Change { .. }
+                | ServerMessage::Sync { .. }
+                | ServerMessage::Synced { .. }
+                | ServerMessage::Pong { .. } => {
+                    return Err(Fault::peer(
+                        "a push was answered with something else than verdicts",
+                    ));
+                }
+            }
+            if self.exchange.is_none() {
+                return Ok(());
+            }
+        }
+        if !self.outbox.in_flight.is_empty() {
+            return Err(Fault::peer("a push was not answered in full"));
+        }
+        if answer.last_mutation != self.identity.confirmed {
+            return self.doubt(edit, "the server counts this replica's writes otherwise");
+        }
+        Ok(())
+    }
+
+    /// What the server says does not fit what it said before: an exchange that begins with a hello
+    /// clears that up. One that already did has failed.
+    fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), Fault> {
+        self.fallback.in_doubt = true;
+        let greeted = self.exchange.as_ref().is_some_and(|it| it.hello == HelloState::Answered);
+        if greeted {
+            return Err(Fault::peer(why));
+        }
+        let syncs = self.exchange.as_ref().map(|exchange| exchange.syncs);
+        self.drop_exchange(edit);
+        self.begin_exchange(edit);
+        if let (Some(exchange), Some(syncs)) = (&mut self.exchange, syncs) {
+            exchange.syncs = syncs;
+        }
+        Ok(())
+    }
+
+    /// The server, or something before it, has answered with another status than success.
+    fn declined(
+        &mut self,
+        edit: &mut Edit<'_>,
+        what: &What,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let told = refusal(body, &self.config.limits);
+        let wait = retry_after.or_else(|| told.as_ref()?.retry_after_ms.map(Duration::from_millis));
+        let text = told.as_ref().map_or_else(
+            || format!("the server answered {status} to {}", what.name()),
+            |told| format!("the server answered {status} to {}: {}", what.name(), told.message),
+        );
+        let succeeded = self.exchange.as_ref().is_some_and(|exchange| exchange.succeeded);
+        match (what, status, told) {
+            (_, 401, told) => {
+                let expired = told.is_some_and(|told| told.code == ErrorCode::AuthExpired);
+                let code = if expired { ErrorCode::AuthExpired } else { ErrorCode::AuthFailed };
+                self.need_token(edit, code, text);
+            }
+            (What::Hello | What::Push, 403, Some(told)) => {
+                self.need_token(edit, told.code, text);
+            }
+            (What::Hello | What::Push, 409, Some(told))
+                if told.code == ErrorCode::SessionSuperseded =>
+            {
+                self.become_another(edit)?;
+            }
+            (What::Push, 413, _) => return self.push_less(edit, text),
+            (What::Page { collection, .. }, 400 | 403 | 404 | 413, Some(told)) => {
+                self.not_pulled(edit, collection, told);
+            }
+            (What::Page { collection, .. }, 500..=599, _) if succeeded && wait.is_none() => {
+                self.not_pulled(edit, collection, ErrorMessage::new(ErrorCode::ServerError, text));
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.troubled = true;
+                }
+            }
+            (What::Hello | What::Page { .. } | What::Push, _, _) => {
+                self.fail_exchange(edit, &text, wait.unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// A collection can't be pulled; the others can.
+    fn not_pulled(&mut self, edit: &mut Edit<'_>, collection: &Collection, error: ErrorMessage) {
+        self.in_reach(edit);
+        self.subscription_failed(edit, collection, error);
+        let exchange = self.exchanges;
+        self.stream(collection).pulled = exchange;
+    }
+
+    /// A push was too large for something on its way. The writes are numbered anew after another
+    /// hello, and go in smaller pushes; a single write that is too large is rejected.
+    fn push_less(&mut self, edit: &mut Edit<'_>, text: String) -> Result<(), Fault> {
+        let sent = self.outbox.in_flight.len();
+        if sent <= 1 {
+            let number = self.number_in_flight(0);
+            return self.refused(edit, number, ErrorMessage::new(ErrorCode::PayloadTooLarge, text));
+        }
+        self.fallback.push_limit = Some(sent / 2);
+        self.outbox.lose_connection();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.hello = HelloState::Needed;
+        }
+        Ok(())
+    }
+
+    /// The server has answered well.
+    fn in_reach(&mut self, edit: &mut Edit<'_>) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.succeeded = true;
+        }
+        if !core::mem::replace(&mut self.fallback.reached, true) {
+            edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+            self.hasten_websocket();
+        }
+    }
+
+    fn finish_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let Some(exchange) = self.exchange.take() else { return Ok(()) };
+        self.fallback.failures = 0;
+        let first = self.first_place(edit)?;
+        let done = |(id, until): &(SyncId, _)| *id < exchange.syncs && *until <= first;
+        edit.synced.extend(self.syncs.iter().filter(|sync| done(sync)).map(|(id, _)| *id));
+        self.syncs.retain(|sync| !done(sync));
+        self.schedule_poll(exchange.troubled);
+        if !self.syncs.is_empty() && self.hold_until.is_none() {
+            // called while the exchange was under way
+            self.fallback.poll_at = Some(self.now.mono);
+        }
+        Ok(())
+    }
+
+    /// The exchange is given up, and another one tried after a while.
+    pub(super) fn fail_exchange(&mut self, edit: &mut Edit<'_>, why: &str, at_least: Duration) {
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        edit.error(why.to_string());
+        self.drop_exchange(edit);
+        self.out_of_reach(edit);
+        self.poll_later(at_least);
+        self.fallback.in_doubt = true;
+        edit.transport = before;
+    }
+
+    /// Nothing is listened to any more of what was asked.
+    pub(super) fn drop_exchange(&mut self, edit: &mut Edit<'_>) {
+        if self.exchange.take().is_some() {
+            self.detach(edit);
+        }
+    }
+
+    pub(super) fn request_timed_out(&mut self, edit: &mut Edit<'_>) {
+        let asked = self.exchange.as_ref().and_then(|exchange| exchange.asked.as_ref());
+        let what = asked.map_or("a request", |asked| asked.what.name());
+        self.fail_exchange(edit, &format!("{what} was not answered in time"), Duration::ZERO);
+    }
+}

@@ -1,0 +1,272 @@
+//! A replica whose network and server are whoever writes the test.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use synclayer_core::client::event::{Event, EventKind};
+use synclayer_core::client::interface::{
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
+};
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::name::{Collection, ConnId, RecordId};
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+
+/// One replica on a desk: whoever sits there plays the network and the server.
+pub struct Desk {
+    pub replica: Replica<MemoryClientStore>,
+    pub now: Now,
+    pub conn: ConnId,
+    pub effects: Vec<Effect>,
+    /// Requests that wait for an answer.
+    pub tickets: VecDeque<HttpTicket>,
+    /// What was sent and not looked at yet.
+    pub lines: Vec<String>,
+    pub events: Vec<Event>,
+}
+
+pub const START: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
+
+pub fn config() -> ClientConfig {
+    ClientConfig { collections: vec![todos()], ..ClientConfig::default() }
+}
+
+pub fn todos() -> Collection {
+    Collection::new("todos").unwrap()
+}
+
+pub fn id(text: &str) -> RecordId {
+    RecordId::new(text).unwrap()
+}
+
+pub fn doc(json: &str) -> Document {
+    Document::parse(json, &Limits::default()).unwrap()
+}
+
+impl Desk {
+    pub fn new(config: ClientConfig) -> Self {
+        Self::on(config, MemoryClientStore::new())
+    }
+
+    pub fn on(config: ClientConfig, store: MemoryClientStore) -> Self {
+        let mut effects = Vec::new();
+        let replica = Replica::open(config, 7, START, store, &mut effects).unwrap();
+        Self {
+            replica,
+            now: START,
+            conn: ConnId(0),
+            effects,
+            events: Vec::new(),
+            tickets: VecDeque::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    pub fn dial(&mut self) {
+        self.replica.connect(self.now, &mut self.effects);
+        self.answer_dial();
+    }
+
+    pub fn answer_dial(&mut self) {
+        let dialled = self.effects.iter().find_map(|effect| match effect {
+            Effect::Net(NetAction::Connect { conn, .. }) => Some(*conn),
+            _ => None,
+        });
+        self.conn = dialled.expect("it dials");
+        self.effects.clear();
+        self.replica.handle(self.now, Input::Connected { conn: self.conn }, &mut self.effects);
+    }
+
+    pub fn hear(&mut self, frame: &str) -> &mut Self {
+        let frame = Input::Frame { conn: self.conn, frame: frame.as_bytes() };
+        self.replica.handle(self.now, frame, &mut self.effects);
+        self.replica.check().unwrap();
+        self
+    }
+
+    pub fn make_durable(&mut self) {
+        let last = self.replica.store().last();
+        self.replica.store_mut().make_durable(last);
+        self.replica.poll_store(self.now, &mut self.effects);
+    }
+
+    pub fn cut(&mut self) {
+        let why = Disconnect::Lost("cut".into());
+        let input = Input::Disconnected { conn: self.conn, why };
+        self.replica.handle(self.now, input, &mut self.effects);
+    }
+
+    pub fn pass(&mut self, millis: u64) -> &mut Self {
+        self.now.mono.0 += millis;
+        self.now.wall.0 += millis as i64;
+        self.replica.handle(self.now, Input::Timeout, &mut self.effects);
+        self
+    }
+
+    /// The frames sent since the last look.
+    pub fn sent(&mut self) -> Vec<String> {
+        self.look();
+        std::mem::take(&mut self.lines)
+    }
+
+    fn look(&mut self) {
+        let mut frames = std::mem::take(&mut self.lines);
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Net(NetAction::Send { frame, .. }) => {
+                    frames.push(String::from_utf8(frame.to_vec()).unwrap());
+                }
+                Effect::Net(NetAction::Ping { .. }) => frames.push("PING".into()),
+                Effect::Net(NetAction::Close { .. }) => frames.push("CLOSE".into()),
+                Effect::Net(NetAction::Connect { .. }) => frames.push("CONNECT".into()),
+                Effect::Net(NetAction::Request(ticket)) => {
+                    let request = ticket.request();
+                    let body = request.body.as_deref().map(String::from_utf8_lossy);
+                    let line = format!("{} {}", request.method.as_str(), request.path);
+                    frames.push(body.map_or(line.clone(), |body| format!("{line} {body}")));
+                    self.tickets.push_back(ticket);
+                }
+                Effect::Event(event) => self.events.push(event),
+                Effect::Synced(id) => frames.push(format!("SYNCED {}", id.0)),
+                Effect::Durable(_) | Effect::Watch(_) => {}
+            }
+        }
+        self.lines = frames;
+    }
+
+    /// The server answers the oldest request.
+    pub fn answer(&mut self, status: u16, body: &str) -> &mut Self {
+        self.answer_with(status, None, body)
+    }
+
+    pub fn answer_with(&mut self, status: u16, wait: Option<u64>, body: &str) -> &mut Self {
+        let retry_after = wait.map(Duration::from_secs);
+        let body = body.as_bytes().to_vec();
+        self.resolve(HttpAnswer::Answered { status, retry_after, body })
+    }
+
+    /// The server answers one request after the other, well.
+    pub fn answer_all(&mut self, bodies: &[&str]) -> &mut Self {
+        for body in bodies {
+            self.answer(200, body);
+        }
+        self
+    }
+
+    /// Lets time pass on a connection whose server answers every ping. What else was sent.
+    pub fn stay_alive(&mut self, millis: u64) -> Vec<String> {
+        let end = Mono(self.now.mono.0 + millis);
+        let mut sent = Vec::new();
+        while self.now.mono < end {
+            let (at, _) = self.replica.deadline().unwrap();
+            self.pass(at.min(end).since(self.now.mono).as_millis() as u64);
+            for frame in self.sent() {
+                if frame == "PING" {
+                    let input = Input::Heard { conn: self.conn };
+                    self.replica.handle(self.now, input, &mut self.effects);
+                } else {
+                    sent.push(frame);
+                }
+            }
+        }
+        sent
+    }
+
+    pub fn resolve(&mut self, answer: HttpAnswer) -> &mut Self {
+        self.look();
+        let ticket = self.tickets.pop_front().expect("a request is out");
+        self.replica.handle(self.now, ticket.answer(answer), &mut self.effects);
+        self.replica.check().unwrap();
+        self
+    }
+
+    pub fn saw(&self, kind: &EventKind) -> bool {
+        self.events.iter().any(|event| event.kind == *kind)
+    }
+
+    pub fn save(&mut self, record: &str, json: &str) {
+        let document = doc(json);
+        self.replica.save(self.now, &todos(), &id(record), &document, &mut self.effects).unwrap();
+        self.replica.check().unwrap();
+    }
+
+    pub fn update(&mut self, record: &str, json: &str) {
+        let delta = Delta::new(doc(json), vec![]);
+        self.replica.update(self.now, &todos(), &id(record), &delta, &mut self.effects).unwrap();
+        self.replica.check().unwrap();
+    }
+
+    pub fn shows(&self, record: &str) -> Option<String> {
+        let record = self.replica.get(&todos(), &id(record)).unwrap();
+        record.map(|record| record.document.to_string())
+    }
+
+    pub fn welcome(&mut self, last: u64, digest: &str) -> &mut Self {
+        let digest =
+            if digest.is_empty() { String::new() } else { format!(",\"lastDigest\":\"{digest}\"") };
+        self.hear(&format!(
+            r#"{{"type":"pong","metadata":{{"protocol":2,"epoch":"e1","lastMutation":{last}{digest}}}}}"#
+        ))
+    }
+
+    /// Online with one record, `a` at seq 5.
+    pub fn live() -> Self {
+        Self::live_with(config())
+    }
+
+    pub fn live_with(config: ClientConfig) -> Self {
+        let mut desk = Self::new(config);
+        desk.dial();
+        desk.welcome(0, "");
+        desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"snapshot"}}"#)
+            .hear(r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1,"t":"x"},"version":3,"updatedAt":"2026-01-01T00:00:00Z","seq":5}]},"metadata":{"snapshotSeq":5}}"#)
+            .hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
+        assert!(desk.replica.status().collections[&todos()].live, "{:?}", desk.sent());
+        desk.sent();
+        desk
+    }
+
+    /// The digest of the write that was sent last.
+    pub fn digest_of(frame: &str) -> String {
+        use synclayer_core::words::hash::Digest;
+        use synclayer_core::words::message::ClientMessage;
+        use synclayer_core::words::wire::{Incoming, decode_client};
+        let Ok(Incoming::One(ClientMessage::Write(write))) =
+            decode_client(frame.as_bytes(), &Limits::default())
+        else {
+            panic!("{frame} is no write")
+        };
+        let (kind, delta) = (write.change.kind, &write.change.delta);
+        let at = write.timestamp.unwrap();
+        Digest::of(kind, &write.collection, &write.record_id, delta, at).to_string()
+    }
+}
+
+pub fn synced(epoch: &str, seq: u64, records: &[(&str, u64, &str)]) -> String {
+    use synclayer_core::words::hash::Checksum;
+    use synclayer_core::words::name::Seq;
+    let mut sum = Checksum::default();
+    for (record, seq, json) in records {
+        sum.add(&id(record), Seq(*seq), &doc(json));
+    }
+    let count = records.len();
+    format!(
+        r#"{{"type":"synced","collection":"todos","metadata":{{"epoch":"{epoch}","seq":{seq},"count":{count},"checksum":"{sum}"}}}}"#
+    )
+}
+
+pub fn ack(number: u64, record: &str, seq: u64) -> String {
+    format!(
+        r#"{{"type":"ack","collection":"todos","recordId":"{record}","metadata":{{"mutation":{number},"seq":{seq},"version":2}}}}"#
+    )
+}
+
+pub fn change(kind: &str, record: &str, data: &str, seq: u64, at: &str) -> String {
+    format!(
+        r#"{{"type":"{kind}","collection":"todos","recordId":"{record}","data":{data},"timestamp":"{at}","metadata":{{"seq":{seq},"version":{seq},"userId":"u2"}}}}"#
+    )
+}

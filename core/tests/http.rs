@@ -1,0 +1,561 @@
+//! What the client says and does by HTTP, as transcripts.
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+
+mod desk;
+
+use std::time::Duration;
+
+use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
+use synclayer_core::client::interface::{
+    ClientConfig, Disconnect, Guarantees, HttpAnswer, Input, Timer,
+};
+use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::words::message::{ErrorCode, Token};
+
+use desk::{Desk, change, config, synced, todos};
+
+/// A client that has HTTP only.
+fn polling() -> ClientConfig {
+    ClientConfig { websocket: false, http: true, ..config() }
+}
+
+/// A client that has both.
+fn both() -> ClientConfig {
+    ClientConfig { http: true, ..config() }
+}
+
+fn pong(last: u64, digest: &str) -> String {
+    let digest =
+        if digest.is_empty() { String::new() } else { format!(",\"lastDigest\":\"{digest}\"") };
+    format!(
+        r#"{{"type":"pong","metadata":{{"protocol":2,"epoch":"e1","lastMutation":{last}{digest}}}}}"#
+    )
+}
+
+/// A page that was asked with `from`, for a client whose last mutation is `last`.
+fn page(from: &str, last: u64, messages: &[&str]) -> String {
+    let messages = messages.join(",");
+    format!(
+        r#"{{"type":"batch","metadata":{{"epoch":"e1","from":{{{from}}},"lastMutation":{last}}},"messages":[{messages}]}}"#
+    )
+}
+
+fn subscribed(mode: &str, head: u64) -> String {
+    format!(
+        r#"{{"type":"subscribed","collection":"todos","metadata":{{"head":{head},"mode":"{mode}"}}}}"#
+    )
+}
+
+const SYNC_A: &str = r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1,"t":"x"},"version":3,"updatedAt":"2026-01-01T00:00:00Z","seq":5}]},"metadata":{"snapshotSeq":5}}"#;
+
+/// The whole collection, with one record, `a` at seq 5.
+fn first_page() -> String {
+    let synced = synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]);
+    page("", 0, &[&subscribed("snapshot", 5), SYNC_A, &synced])
+}
+
+/// A page that says that nothing is new above seq 5.
+fn quiet_page(last: u64) -> String {
+    let synced = synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]);
+    page(r#""epoch":"e1","seq":5"#, last, &[&subscribed("delta", 5), &synced])
+}
+
+fn verdicts(last: u64, messages: &[&str]) -> String {
+    let messages = messages.join(",");
+    format!(r#"{{"type":"batch","metadata":{{"lastMutation":{last}}},"messages":[{messages}]}}"#)
+}
+
+/// An ack out of place: the record as the write has left it.
+fn echo(number: u64, record: &str, data: &str, seq: u64) -> String {
+    format!(
+        r#"{{"type":"ack","collection":"todos","recordId":"{record}","data":{data},"metadata":{{"mutation":{number},"kind":"update","recordSeq":{seq},"version":4,"updatedAt":"2026-01-01T00:00:00Z"}}}}"#
+    )
+}
+
+/// A client in step by HTTP, with nothing to do.
+fn idle_with(config: ClientConfig) -> Desk {
+    let mut desk = Desk::new(config);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    desk.answer(200, &pong(0, ""));
+    desk.sent();
+    desk.answer(200, &first_page());
+    assert!(desk.sent().is_empty());
+    desk
+}
+
+fn idle() -> Desk {
+    idle_with(polling())
+}
+
+#[test]
+fn greets_pulls_and_pushes() {
+    let mut desk = Desk::new(polling());
+    desk.save("b", r#"{"n":2}"#);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    let client = desk.replica.status().client_id;
+    assert_eq!(
+        desk.sent(),
+        [format!(r#"POST /sync/session {{"clientId":"{client}","session":1}}"#)]
+    );
+    desk.answer(200, &pong(0, ""));
+    assert_eq!(desk.sent(), [format!("GET /sync/todos?epoch=&clientId={client}")]);
+    desk.answer(200, &first_page());
+    let sent = desk.sent();
+    let push = format!(
+        r#"POST /sync/push {{"clientId":"{client}","session":1,"epoch":"e1","mutations":[{{"type":"insert","collection":"todos","recordId":"b","data":{{"n":2}},"#
+    );
+    assert!(sent[0].starts_with(&push), "{sent:?}");
+    assert!(sent[0].contains(r#""mutation":1"#) && sent[0].contains(r#""base":5"#), "{sent:?}");
+    assert_eq!(desk.replica.status().pending_writes, 1);
+    desk.answer(200, &verdicts(1, &[&echo(1, "b", r#"{"n":2}"#, 6)]));
+    assert!(desk.sent().is_empty());
+    let status = desk.replica.status();
+    assert_eq!(status.pending_writes, 0);
+    assert_eq!(status.transport, Some(Transport::Http));
+    assert_eq!(status.connection, ConnectionState::Connected);
+    assert_eq!(status.guarantees, Some(Guarantees::ALL));
+    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
+    assert!(desk.events.iter().all(|event| event.transport != Some(Transport::WebSocket)));
+    assert!(desk.saw(&EventKind::ConnectivityChanged { online: true }));
+}
+
+#[test]
+fn an_idle_poll_is_one_small_request() {
+    let mut desk = idle();
+    let client = desk.replica.status().client_id;
+    let (at, timer) = desk.replica.deadline().unwrap();
+    assert_eq!(timer, Timer::Poll);
+    let wait = at.since(desk.now.mono);
+    assert!(wait >= Duration::from_secs(300) && wait <= Duration::from_secs(315), "{wait:?}");
+    desk.pass(315_000);
+    assert_eq!(desk.sent(), [format!("GET /sync/todos?epoch=e1&seq=5&clientId={client}")]);
+    desk.answer(200, &quiet_page(0));
+    assert!(desk.sent().is_empty());
+    assert_eq!(desk.replica.deadline().unwrap().1, Timer::Poll);
+}
+
+#[test]
+fn a_local_write_starts_an_exchange_at_once() {
+    let mut desk = idle();
+    desk.update("a", r#"{"n":2}"#);
+    assert!(desk.sent()[0].contains(r#""session":2"#), "a session is never used twice");
+    desk.update("a", r#"{"n":3}"#);
+    assert!(desk.sent().is_empty(), "one request at a time");
+    desk.answer(200, &pong(0, ""));
+    desk.answer(200, &quiet_page(0));
+    let push = desk.sent().pop().unwrap();
+    assert!(push.contains(r#""data":{"n":3}"#), "joined, as it was not sent before: {push}");
+    desk.update("a", r#"{"t":"y"}"#);
+    assert_eq!(desk.replica.status().pending_writes, 2, "what was sent is joined by nothing");
+    desk.answer(200, &verdicts(1, &[&echo(1, "a", r#"{"n":3}"#, 6)]));
+    let push = desk.sent().pop().unwrap();
+    assert!(push.contains(r#""mutation":2,"base":6"#), "{push}");
+    desk.answer(200, &verdicts(2, &[&echo(2, "a", r#"{"t":"y"}"#, 7)]));
+    assert!(desk.sent().is_empty());
+    // its own writes come back and are no news
+    desk.pass(315_000);
+    let synced = synced("e1", 7, &[("a", 7, r#"{"n":3,"t":"y"}"#)]);
+    let own = change("update", "a", r#"{"n":3,"t":"y"}"#, 7, "2026-01-01T00:00:00Z");
+    let from = r#""epoch":"e1","seq":5"#;
+    desk.answer(200, &page(from, 2, &[&subscribed("delta", 7), &own, &synced]));
+    desk.sent();
+    assert!(!desk.saw(&EventKind::ConflictDetected) && !desk.saw(&EventKind::ChecksumMismatch));
+    assert_eq!(desk.replica.status().collections[&todos()].cursor.as_ref().unwrap().seq.0, 7);
+}
+
+#[test]
+fn a_conflict_is_resolved_and_pushed_under_the_same_number() {
+    let strategy = ConflictStrategy::ClientWins;
+    let mut desk = idle_with(ClientConfig { conflict_strategy: strategy, ..polling() });
+    desk.update("a", r#"{"n":2}"#);
+    desk.answer_all(&[&pong(0, ""), &quiet_page(0)]);
+    desk.sent();
+    let conflict = r#"{"type":"error","code":"CONFLICT","error":"changed","metadata":{"mutation":1,"collection":"todos","recordId":"a","seq":6,"record":{"data":{"n":9,"t":"x"},"version":6,"updatedAt":"2026-01-01T00:00:00Z"}}}"#;
+    desk.answer(200, &verdicts(0, &[conflict]));
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""data":{"n":2}"#), "{sent:?}");
+    assert!(sent[0].contains(r#""mutation":1,"base":6"#), "{sent:?}");
+    let conflict = desk.events.iter().find(|it| it.kind == EventKind::ConflictDetected).unwrap();
+    assert_eq!(conflict.transport, Some(Transport::Http));
+    desk.answer(200, &verdicts(1, &[&echo(1, "a", r#"{"n":2}"#, 7)]));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+}
+
+#[test]
+fn a_lost_answer_to_a_push_is_made_up_for_by_the_next_hello() {
+    let mut desk = idle();
+    desk.update("a", r#"{"n":2}"#);
+    desk.answer_all(&[&pong(0, ""), &quiet_page(0)]);
+    let push = desk.sent().pop().unwrap();
+    let write = push.split_once(r#""mutations":["#).unwrap().1;
+    let digest = Desk::digest_of(write.strip_suffix("]}").unwrap());
+    desk.resolve(HttpAnswer::Failed("the connection broke".into()));
+    desk.update("a", r#"{"n":3}"#);
+    assert_eq!(desk.replica.status().pending_writes, 2, "what may have been sent is not joined");
+    assert!(desk.sent().is_empty(), "it waits a while");
+    desk.pass(1_000);
+    assert!(desk.sent()[0].contains(r#""session":3"#));
+    desk.answer(200, &pong(1, &digest));
+    assert_eq!(desk.replica.status().pending_writes, 1);
+    let own = change("update", "a", r#"{"n":2}"#, 6, "2026-01-01T00:00:00Z");
+    let synced = synced("e1", 6, &[("a", 6, r#"{"n":2,"t":"x"}"#)]);
+    let from = r#""epoch":"e1","seq":5"#;
+    desk.answer(200, &page(from, 1, &[&subscribed("delta", 6), &own, &synced]));
+    let push = desk.sent().pop().unwrap();
+    assert!(push.contains(r#""mutation":2,"base":6"#), "{push}");
+    assert!(!desk.saw(&EventKind::ConflictDetected), "its own write is no conflict");
+}
+
+#[test]
+fn a_page_that_continues_something_else_is_dropped() {
+    for foreign in [
+        quiet_page(0)
+            .replace(r#""from":{"epoch":"e1","seq":5}"#, r#""from":{"epoch":"e1","seq":4}"#),
+        quiet_page(7),
+        quiet_page(0)
+            .replace(r#""metadata":{"epoch":"e1","from"#, r#""metadata":{"epoch":"e2","from"#),
+    ] {
+        let mut desk = idle();
+        desk.pass(315_000);
+        desk.sent();
+        desk.answer(200, &foreign);
+        let sent = desk.sent();
+        assert!(sent[0].starts_with("POST /sync/session"), "begins anew, with a hello: {sent:?}");
+        desk.answer_all(&[&pong(0, ""), &foreign]);
+        assert_eq!(desk.sent().len(), 1, "a pull");
+        assert!(desk.tickets.is_empty(), "the second time it is an error, and waits");
+        assert!(desk.events.iter().any(|it| matches!(it.kind, EventKind::Error { .. })));
+    }
+}
+
+#[test]
+fn a_long_catch_up_is_pulled_page_by_page() {
+    let mut desk = Desk::new(polling());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer_all(&[&pong(0, "")]);
+    desk.sent();
+    let one = r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1},"seq":5}]},"metadata":{"upTo":"a","snapshotSeq":5}}"#;
+    desk.answer(200, &page("", 0, &[&subscribed("snapshot", 5), one]));
+    let sent = desk.sent();
+    assert!(sent[0].contains("epoch=&resume=snapshot%3Ae1%3A5%3Aa&"), "{sent:?}");
+    assert_eq!(desk.replica.client().standing(&todos()), (true, true));
+    let two = r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"b","data":{"n":2},"seq":4}]},"metadata":{"after":"a","snapshotSeq":5}}"#;
+    let from = r#""resume":{"epoch":"e1","snapshotSeq":5,"after":"a"}"#;
+    desk.answer(200, &page(from, 0, &[&subscribed("snapshot", 6), two]));
+    assert!(desk.sent()[0].contains("epoch=e1&seq=5&clientId"));
+    let news = change("insert", "c", r#"{"n":3}"#, 6, "2026-01-01T00:00:00Z");
+    let records = [("a", 5, r#"{"n":1}"#), ("b", 4, r#"{"n":2}"#), ("c", 6, r#"{"n":3}"#)];
+    let synced = synced("e1", 6, &records);
+    let from = r#""epoch":"e1","seq":5"#;
+    desk.answer(200, &page(from, 0, &[&subscribed("delta", 6), &news, &synced]));
+    assert!(desk.sent().is_empty());
+    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+    let started = desk.events.iter().filter(|it| it.kind == EventKind::SyncStarted).count();
+    assert_eq!(started, 1);
+}
+
+#[test]
+fn a_page_that_brings_nothing_further_ends_the_exchange() {
+    let mut desk = idle();
+    desk.pass(315_000);
+    desk.answer(200, &page(r#""epoch":"e1","seq":5"#, 0, &[&subscribed("delta", 5)]));
+    desk.sent();
+    assert!(desk.tickets.is_empty());
+    assert_eq!(desk.replica.deadline().unwrap().1, Timer::Poll);
+}
+
+#[test]
+fn a_websocket_that_comes_up_takes_over_in_mid_exchange() {
+    let mut desk = Desk::new(both());
+    desk.save("b", r#"{"n":2}"#);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    assert_eq!(desk.sent(), ["CONNECT"]);
+    desk.pass(3_000);
+    assert!(desk.sent()[0].starts_with("POST /sync/session"), "it takes long: HTTP is turned to");
+    desk.answer(200, &pong(0, ""));
+    desk.answer(200, &first_page());
+    assert!(desk.sent()[1].starts_with("POST /sync/push"));
+    assert_eq!(desk.replica.status().transport, Some(Transport::Http));
+    desk.conn.0 = 1;
+    desk.replica.handle(desk.now, Input::Connected { conn: desk.conn }, &mut desk.effects);
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""session":2"#), "{sent:?}");
+    let late = desk.replica.status().ignored_frames;
+    desk.answer(200, &verdicts(1, &[&echo(1, "b", r#"{"n":2}"#, 6)]));
+    assert_eq!(desk.replica.status().ignored_frames, late + 1, "the answer is late");
+    assert_eq!(desk.replica.status().pending_writes, 1);
+    desk.update("b", r#"{"n":3}"#);
+    assert_eq!(desk.replica.status().pending_writes, 2, "frozen until the hello has its answer");
+    desk.welcome(0, "");
+    assert_eq!(desk.replica.status().transport, Some(Transport::WebSocket));
+    desk.cut();
+    assert!(desk.sent().iter().all(|line| !line.starts_with("GET")), "not yet by HTTP");
+    desk.pass(1_000);
+    assert_eq!(desk.sent(), ["CONNECT"]);
+    desk.conn.0 = 2;
+    desk.cut();
+    assert!(desk.sent()[1].starts_with("POST /sync/session"), "but once a try has failed");
+}
+
+#[test]
+fn a_token_is_asked_for_and_nothing_is_dropped() {
+    let mut desk = idle();
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    desk.answer(401, r#"{"error":"too old","code":"AUTH_EXPIRED"}"#);
+    assert!(desk.sent().is_empty());
+    let needed = desk.events.iter().find_map(|event| match &event.kind {
+        EventKind::TokenNeeded { code, .. } => Some((code.clone(), event.transport)),
+        _ => None,
+    });
+    assert_eq!(needed, Some((ErrorCode::AuthExpired, Some(Transport::Http))));
+    assert_eq!(desk.replica.deadline(), None, "everything waits");
+    assert_eq!(desk.replica.status().connection, ConnectionState::Error);
+    desk.replica.set_token(desk.now, Token::new("fresh"), &mut desk.effects);
+    assert!(desk.sent()[0].starts_with("POST /sync/session"));
+    assert_eq!(desk.tickets[0].request().token, Some(Token::new("fresh")));
+    assert_eq!(desk.replica.status().pending_writes, 1);
+}
+
+#[test]
+fn what_is_refused_is_told_and_tried_again_later() {
+    let html = "<html>bad gateway</html>";
+    for (status, wait, body) in [
+        (500, None, r#"{"error":"oh","code":"SERVER_ERROR"}"#),
+        (502, None, html),
+        (200, None, html),
+        (403, None, html),
+        (404, None, html),
+        (429, Some(70), r#"{"error":"slow down","code":"RATE_LIMIT_EXCEEDED"}"#),
+        (503, Some(70), html),
+    ] {
+        let mut desk = idle();
+        desk.update("a", r#"{"n":2}"#);
+        desk.sent();
+        desk.answer_with(status, wait, body);
+        assert!(desk.sent().is_empty(), "{status}");
+        assert!(
+            desk.events.iter().any(|event| matches!(event.kind, EventKind::Error { .. })
+                && event.transport == Some(Transport::Http)),
+            "{status}"
+        );
+        assert!(desk.saw(&EventKind::ConnectivityChanged { online: false }));
+        let at_least = wait.unwrap_or(0);
+        let (at, timer) = desk.replica.deadline().unwrap();
+        let waits = at.since(desk.now.mono);
+        assert_eq!(timer, Timer::Poll);
+        assert!(waits >= Duration::from_secs(at_least), "{status}: {waits:?}");
+        assert!(waits <= Duration::from_secs(at_least + 1), "{status}: {waits:?}");
+        desk.pass(1_000 + at_least * 1_000);
+        assert!(desk.sent()[0].starts_with("POST /sync/session"));
+        assert_eq!(desk.replica.status().pending_writes, 1);
+    }
+}
+
+#[test]
+fn a_request_without_an_answer_is_given_up() {
+    let mut desk = idle();
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    assert_eq!(desk.replica.deadline().unwrap().1, Timer::Request);
+    desk.pass(32_000);
+    assert_eq!(desk.replica.deadline().unwrap().1, Timer::Poll);
+    desk.pass(1_000);
+    desk.sent();
+    assert_eq!(desk.tickets.len(), 2, "it asks again");
+    let late = desk.replica.status().ignored_frames;
+    desk.answer(200, &pong(0, ""));
+    assert_eq!(desk.replica.status().ignored_frames, late + 1);
+}
+
+#[test]
+fn a_push_that_is_too_large_is_made_smaller() {
+    let mut desk = idle();
+    desk.update("a", r#"{"n":2}"#);
+    desk.save("b", r#"{"n":2}"#);
+    desk.answer_all(&[&pong(0, ""), &quiet_page(0)]);
+    desk.sent();
+    desk.answer(413, "<html>too large</html>");
+    let sent = desk.sent();
+    assert!(sent[0].starts_with("POST /sync/session"), "{sent:?}");
+    desk.answer(200, &pong(0, ""));
+    let sent = desk.sent();
+    assert_eq!(sent[0].matches(r#""mutation":"#).count(), 1, "{sent:?}");
+    desk.answer(413, "<html>too large</html>");
+    assert_eq!(desk.replica.rejected().unwrap().len(), 1, "a single one is rejected");
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""recordId":"b""#) && sent[0].contains(r#""mutation":1"#));
+}
+
+#[test]
+fn a_write_that_the_server_cannot_take_now_is_pushed_again_later() {
+    let mut desk = idle();
+    desk.update("a", r#"{"n":2}"#);
+    desk.answer_all(&[&pong(0, ""), &quiet_page(0)]);
+    desk.sent();
+    let error = r#"{"type":"error","code":"RATE_LIMIT_EXCEEDED","error":"slow","metadata":{"mutation":1,"retryAfterMs":20000}}"#;
+    desk.answer(200, &verdicts(0, &[error]));
+    assert!(desk.sent().is_empty());
+    let (at, timer) = desk.replica.deadline().unwrap();
+    assert_eq!(timer, Timer::Poll);
+    let wait = at.since(desk.now.mono);
+    assert!(wait >= Duration::from_secs(20) && wait <= Duration::from_secs(25), "{wait:?}");
+    desk.save("b", r#"{"n":1}"#);
+    assert!(desk.sent().is_empty());
+    desk.pass(25_000);
+    assert!(desk.sent()[0].starts_with("POST /sync/session"));
+}
+
+#[test]
+fn a_collection_that_is_refused_does_not_hold_the_others_up() {
+    let notes = synclayer_core::words::name::Collection::new("notes").unwrap();
+    let mut config = polling();
+    config.collections.insert(0, notes.clone());
+    let mut desk = Desk::new(config);
+    desk.save("b", r#"{"n":2}"#);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer_all(&[&pong(0, "")]);
+    assert!(desk.sent().pop().unwrap().starts_with("GET /sync/notes?"));
+    desk.answer(403, r#"{"error":"not yours","code":"UNAUTHORIZED"}"#);
+    assert!(desk.sent()[0].starts_with("GET /sync/todos?"));
+    desk.answer(200, &first_page());
+    assert!(desk.sent()[0].starts_with("POST /sync/push"));
+    let failed = desk.events.iter().find(|it| matches!(it.kind, EventKind::SyncFailed { .. }));
+    assert_eq!(failed.unwrap().collection, Some(notes));
+}
+
+#[test]
+fn synced_is_answered_by_an_exchange_that_begins_after_it() {
+    let mut desk = idle();
+    desk.replica.synced(desk.now, &mut desk.effects);
+    assert!(desk.sent()[0].starts_with("GET /sync/todos"));
+    desk.replica.synced(desk.now, &mut desk.effects);
+    desk.answer(200, &quiet_page(0));
+    let sent = desk.sent();
+    assert_eq!(sent[0], "SYNCED 0");
+    assert!(sent[1].starts_with("GET /sync/todos"), "the second call came too late: {sent:?}");
+    desk.answer(200, &quiet_page(0));
+    assert_eq!(desk.sent(), ["SYNCED 1"]);
+}
+
+#[test]
+fn without_auto_sync_only_calls_start_an_exchange() {
+    let mut desk = Desk::new(ClientConfig { enable_auto_sync: false, ..polling() });
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.save("b", r#"{"n":2}"#);
+    assert!(desk.sent().is_empty());
+    assert_eq!(desk.replica.deadline(), None);
+    desk.replica.sync_now(desk.now, &mut desk.effects);
+    assert!(desk.sent()[0].starts_with("POST /sync/session"));
+}
+
+#[test]
+fn sync_now_ends_a_wait() {
+    let mut desk = idle();
+    desk.pass(315_000);
+    desk.answer(500, "");
+    desk.sent();
+    desk.replica.sync_now(desk.now, &mut desk.effects);
+    assert!(desk.sent()[0].starts_with("POST /sync/session"));
+}
+
+#[test]
+fn without_a_network_nothing_is_tried() {
+    let mut desk = Desk::new(both());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    desk.replica.set_online(desk.now, false, &mut desk.effects);
+    assert_eq!(desk.sent(), ["CLOSE"]);
+    assert_eq!(desk.replica.deadline(), None);
+    assert_eq!(desk.replica.status().connection, ConnectionState::Disconnected);
+    desk.replica.sync_now(desk.now, &mut desk.effects);
+    desk.save("b", r#"{"n":2}"#);
+    assert!(desk.sent().is_empty());
+    desk.replica.set_online(desk.now, true, &mut desk.effects);
+    assert_eq!(desk.sent(), ["CONNECT"]);
+    desk.conn.0 = 2;
+    desk.cut();
+    assert!(desk.sent()[1].starts_with("POST /sync/session"));
+    desk.replica.set_online(desk.now, false, &mut desk.effects);
+    assert_eq!(desk.replica.deadline(), None);
+    let late = desk.replica.status().ignored_frames;
+    desk.answer(200, &pong(0, ""));
+    assert_eq!(desk.replica.status().ignored_frames, late + 1);
+}
+
+#[test]
+fn a_live_connection_is_proved_right_now_and_then() {
+    let mut desk = Desk::live();
+    let ask =
+        r#"{"type":"subscribe","collection":"todos","metadata":{"cursor":{"epoch":"e1","seq":6}}}"#;
+    desk.hear(&change("update", "a", r#"{"n":2}"#, 6, "2026-01-01T00:00:00Z"));
+    let sent = desk.stay_alive(300_000);
+    assert_eq!(sent, [ask], "something has come since the last proof");
+    assert!(desk.replica.status().collections[&todos()].live, "nothing to see for the app");
+    desk.hear(&subscribed("delta", 6));
+    assert!(!desk.replica.status().collections[&todos()].catching_up);
+    desk.hear(&synced("e1", 6, &[("a", 6, r#"{"n":2,"t":"x"}"#)]));
+    assert_eq!(desk.stay_alive(3_000_000), [""; 0], "nothing has come: no need yet");
+    assert_eq!(desk.stay_alive(300_000), [ask], "but once an hour");
+    desk.hear(&subscribed("delta", 6));
+    desk.hear(&synced("e1", 6, &[("a", 6, r#"{"n":2,"t":"x"}"#)]));
+    desk.replica.sync_now(desk.now, &mut desk.effects);
+    assert_eq!(desk.sent(), [ask], "or at once");
+}
+
+#[test]
+fn used_up_tries_leave_polling_and_a_slow_pace() {
+    let mut desk = Desk::new(ClientConfig { max_reconnect_attempts: Some(2), ..both() });
+    desk.replica.connect(desk.now, &mut desk.effects);
+    let mut dialled = 0;
+    let mut waits = Vec::new();
+    for _ in 0..400 {
+        for line in desk.sent() {
+            if line == "CONNECT" {
+                dialled += 1;
+                waits.push(desk.now.mono);
+                desk.conn.0 = dialled;
+                let why = Disconnect::Refused { status: 426, retry_after: None };
+                let input = Input::Disconnected { conn: desk.conn, why };
+                desk.replica.handle(desk.now, input, &mut desk.effects);
+            } else if line.starts_with("POST") {
+                desk.answer(200, &pong(0, ""));
+            } else if line.contains("seq=5") {
+                desk.answer(200, &quiet_page(0));
+            } else if line.starts_with("GET") {
+                desk.answer(200, &first_page());
+            }
+        }
+        let (at, _) = desk.replica.deadline().unwrap();
+        if at.0 > 3_600_000 {
+            break;
+        }
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+    }
+    assert!(
+        (8..=10).contains(&dialled),
+        "three tries, then one about every ten minutes: {waits:?}"
+    );
+    assert_eq!(desk.replica.status().transport, Some(Transport::Http));
+    desk.replica.sync_now(desk.now, &mut desk.effects);
+    assert!(desk.sent().contains(&"CONNECT".to_string()), "at once when the app asks");
+}
+
+#[test]
+fn what_the_app_requires_is_offered_or_nothing_is_sent() {
+    let verified = Guarantees { verified: true, ..Guarantees::default() };
+    let mut desk = Desk::new(ClientConfig { required: verified, ..polling() });
+    desk.save("b", r#"{"n":2}"#);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer_all(&[&pong(0, "")]);
+    let partial = r#"{"type":"subscribed","collection":"todos","metadata":{"mode":"snapshot","head":5,"partial":true}}"#;
+    desk.answer(200, &page("", 0, &[partial, SYNC_A]));
+    assert!(desk.sent().iter().all(|line| !line.contains("/sync/push")));
+    let offered = Guarantees { verified: false, ..Guarantees::ALL };
+    assert!(desk.saw(&EventKind::GuaranteesMissing { offered, required: verified }));
+    assert_eq!(desk.replica.deadline(), None);
+    assert_eq!(desk.replica.status().connection, ConnectionState::Error);
+    assert_eq!(desk.replica.status().pending_writes, 1);
+}
