@@ -783,7 +783,10 @@ impl World {
             ReadAnswer::Whole(Some(records)) => {
                 records.into_iter().map(|record| (record.id, record.document)).collect()
             }
-            ReadAnswer::Whole(None) | ReadAnswer::Page(_) | ReadAnswer::Found(_) => {
+            ReadAnswer::Whole(None)
+            | ReadAnswer::Page(_)
+            | ReadAnswer::Pulled(_)
+            | ReadAnswer::Found(_) => {
                 unreachable!("the whole collection was asked for")
             }
         }

@@ -74,6 +74,7 @@ impl Job {
     fn writes(&self) -> usize {
         match self.transaction() {
             Transaction::Writes(run) => run.mutations.len(),
+            Transaction::Push(push) => push.mutations.len(),
             Transaction::Hello { .. }
             | Transaction::Plain(_)
             | Transaction::Sweep(_)

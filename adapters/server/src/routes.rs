@@ -1,6 +1,7 @@
 //! What is answered at which path.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -87,7 +88,7 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, body: Body) -> Result<Reply,
             return Err(Reply::error(ErrorCode::AuthFailed, message));
         }
     };
-    take_token(shared, user.as_ref())?;
+    take_token(shared, user.as_ref()).map_err(Reply::slow_down)?;
     let patience = shared.config.http_timeout;
     let body = timeout(patience, to_bytes(body, shared.config.http.limits.frame_bytes));
     let body = match body.await {
@@ -110,12 +111,14 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, body: Body) -> Result<Reply,
         body: &body,
         user,
     };
-    let call = http::call(&request, &shared.config.http, &*shared.config.policy);
+    let mut call = http::call(&request, &shared.config.http, &*shared.config.policy);
+    if let Call::Transact(write) = &mut call {
+        write.charge(&mut || take_token(shared, request.user.as_ref()));
+    }
     timeout(patience, answer(shared, call)).await.map_err(|_| {
         let message = "the server took too long: the write may have happened, read before you try \
                        again";
-        let refusal = Reply::error(ErrorCode::ServerError, message);
-        Reply { status: StatusCode::SERVICE_UNAVAILABLE.as_u16(), ..refusal }
+        Reply::error(ErrorCode::ServerError, message)
     })
 }
 
@@ -124,7 +127,7 @@ async fn answer(shared: &Arc<Shared>, call: Call) -> Reply {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
             let outcome = shared.commits.run(write.transaction().clone()).await;
-            write.reply(outcome)
+            write.reply(shared.clock.now().wall, &shared.config.http, outcome)
         }
         Call::Read(read) => {
             let outcome = shared.read(read.request().clone()).await;
@@ -133,12 +136,11 @@ async fn answer(shared: &Arc<Shared>, call: Call) -> Reply {
     }
 }
 
-/// Counts a call against its user's rate.
-fn take_token(shared: &Shared, user: Option<&UserId>) -> Result<(), Reply> {
+/// Counts a call, or a write of one, against its user's rate. The `Err` is how long to wait.
+fn take_token(shared: &Shared, user: Option<&UserId>) -> Result<(), Duration> {
     let Some(bucket) = user.and_then(|user| shared.bucket(user)) else { return Ok(()) };
     let now = shared.clock.now().mono;
-    let taken = bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(now);
-    taken.map_err(Reply::slow_down)
+    bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(now)
 }
 
 async fn nothing() -> Response<Body> {

@@ -290,7 +290,13 @@ async fn sweep(shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
             let sweep = Transaction::Sweep(Sweep { retention, from, budget: SWEPT_ROWS });
             match shared.commits.run(sweep).await {
                 Ok(Answer::Swept(swept)) => next = swept.next,
-                Ok(Answer::Hello(_) | Answer::Writes(_) | Answer::Plain(_) | Answer::Begun) => {}
+                Ok(
+                    Answer::Hello(_)
+                    | Answer::Writes(_)
+                    | Answer::Pushed(_)
+                    | Answer::Plain(_)
+                    | Answer::Begun,
+                ) => {}
                 Err(error) => tracing::warn!(%error, "nothing was swept"),
             }
         }

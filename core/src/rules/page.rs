@@ -8,11 +8,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::policy::Policy;
-use super::record::{self, EpochRow, Head, Record};
+use super::record::{self, Client, EpochRow, Head, Record};
 use crate::words::document::{Document, write_json_string};
 use crate::words::hash::Checksum;
 use crate::words::message::{Cursor, Mode, PageRange, Resume, ServerChange, SyncRecord};
-use crate::words::name::{Collection, RecordId, Seq, UserId};
+use crate::words::name::{ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, UserId};
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
 use crate::words::write::Change;
@@ -55,6 +55,18 @@ pub enum ReadRequest {
         /// How much it holds.
         limits: PageLimits,
     },
+    /// A page of a catch-up by HTTP, and beside it, of the same view of the rows, what a
+    /// connection would know from its hello.
+    Pull {
+        /// Who reads what.
+        reader: Reader,
+        /// Where the page begins.
+        place: Place,
+        /// How much it holds.
+        limits: PageLimits,
+        /// Whose last mutation is asked for.
+        client: Option<ClientId>,
+    },
     /// Every record of a collection at once, unless they are too large together.
     Whole {
         /// Who reads what.
@@ -78,10 +90,24 @@ pub enum ReadRequest {
 pub enum ReadAnswer {
     /// To [`ReadRequest::CatchUp`].
     Page(Page),
+    /// To [`ReadRequest::Pull`].
+    Pulled(Pulled),
     /// To [`ReadRequest::Whole`], in order of the ids; `None` where it would be too large.
     Whole(Option<Vec<SyncRecord>>),
     /// To [`ReadRequest::Query`]; `None` where it would be too large.
     Found(Option<Vec<FoundRecord>>),
+}
+
+/// A page by HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pulled {
+    /// The page.
+    pub page: Page,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// The number of the client's last applied write; `None` where nobody asked, or the server
+    /// knows no such client of this user.
+    pub last_mutation: Option<MutationNumber>,
 }
 
 /// A place in the run of a catch-up.
@@ -214,6 +240,7 @@ impl ReadRequest {
     pub fn reader(&self) -> &Reader {
         match self {
             Self::CatchUp { reader, .. }
+            | Self::Pull { reader, .. }
             | Self::Whole { reader, .. }
             | Self::Query { reader, .. } => reader,
         }
@@ -228,6 +255,10 @@ impl ReadRequest {
             Self::CatchUp { reader, place, limits } => {
                 let view = View::open(rows, policy, reader)?;
                 view.page(place, *limits).map(ReadAnswer::Page)
+            }
+            Self::Pull { reader, place, limits, client } => {
+                let view = View::open(rows, policy, reader)?;
+                view.pull(place, *limits, client.as_ref()).map(ReadAnswer::Pulled)
             }
             Self::Whole { reader, bytes } => {
                 View::open(rows, policy, reader)?.whole(*bytes).map(ReadAnswer::Whole)
@@ -289,6 +320,22 @@ impl<'a> View<'a> {
         Ok(Page { opened, content, next })
     }
 
+    fn pull(
+        &self,
+        place: &Place,
+        limits: PageLimits,
+        client: Option<&ClientId>,
+    ) -> Result<Pulled, StoreError> {
+        let client = client.map(|id| Client::load(self.rows, id)).transpose()?.flatten();
+        // what another user's client has written is nobody else's business
+        let own = client.filter(|client| client.user == self.reader.user);
+        Ok(Pulled {
+            page: self.page(place, limits)?,
+            epoch: self.epoch()?,
+            last_mutation: own.map(|client| client.last_mutation),
+        })
+    }
+
     /// Where a run begins that goes on from what the reader says that it has. What it says of a
     /// lost tail is dropped: a place alone, or the cursor too.
     fn start(&self, cursor: Option<&Cursor>, resume: Option<&Resume>) -> Result<Place, StoreError> {
@@ -344,11 +391,15 @@ impl<'a> View<'a> {
         Opened { mode, count: self.head.count, head: self.head.seq }
     }
 
-    fn done(&self) -> Result<Next, StoreError> {
+    fn epoch(&self) -> Result<Epoch, StoreError> {
         let (_, epoch) = EpochRow::current(self.rows)?
             .ok_or_else(|| StoreError::damaged("the store has no epoch: begin one first"))?;
+        Ok(epoch.id)
+    }
+
+    fn done(&self) -> Result<Next, StoreError> {
         Ok(Next::Done {
-            cursor: Cursor { epoch: epoch.id, seq: self.head.seq },
+            cursor: Cursor { epoch: self.epoch()?, seq: self.head.seq },
             count: self.head.count,
             checksum: (!self.reader.partial).then_some(self.head.checksum),
         })

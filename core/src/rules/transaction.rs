@@ -41,6 +41,8 @@ pub enum Transaction {
     },
     /// Applies writes in their order.
     Writes(Run),
+    /// Applies the writes of one push by HTTP.
+    Push(Push),
     /// Applies one write that came by plain HTTP.
     Plain(PlainWrite),
     /// Removes what is older than the retention.
@@ -69,6 +71,22 @@ pub struct Run {
 
 /// The seqs that a connection's own writes got, by collection and rising.
 pub type Window = BTreeMap<Collection, Vec<Seq>>;
+
+/// The numbered writes of one exchange by HTTP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Push {
+    /// Who numbers them, in which session. It has to be a client of this user, and its newest
+    /// session.
+    pub client: (ClientId, SessionNumber),
+    /// Who pushes.
+    pub user: Option<UserId>,
+    /// The epoch that the session's hello named. The seqs that the writes stand on are of its
+    /// history: after the database was opened anew they may be of another one, which nothing else
+    /// would show, because no connection has to break in between.
+    pub epoch: Epoch,
+    /// The writes, all numbered.
+    pub mutations: Vec<Mutation>,
+}
 
 /// A write that came by plain HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +134,8 @@ pub enum Answer {
     Hello(HelloAnswer),
     /// To [`Transaction::Writes`]: one outcome for each write that was looked at, in their order.
     Writes(Vec<Outcome>),
+    /// To [`Transaction::Push`].
+    Pushed(PushOutcome),
     /// To [`Transaction::Plain`].
     Plain(Outcome),
     /// To [`Transaction::Sweep`].
@@ -140,6 +160,22 @@ pub enum HelloAnswer {
     Superseded,
     /// The client belongs to another user.
     OtherUser,
+}
+
+/// What became of a push.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PushOutcome {
+    /// It was judged.
+    Judged {
+        /// One outcome for each write that was looked at, in their order.
+        outcomes: Vec<Outcome>,
+        /// The last of the client's writes that was applied, after these.
+        last_mutation: MutationNumber,
+    },
+    /// The session is not the newest one of a client of this user: nothing was applied.
+    Superseded,
+    /// The session's hello was answered in an earlier epoch: nothing was applied.
+    OtherEpoch,
 }
 
 /// What became of one write.
@@ -288,6 +324,7 @@ impl Transaction {
                 decide_hello(client, user.as_ref(), *session, rows, context)
             }
             Self::Writes(run) => write::decide_run(run, rows, context),
+            Self::Push(push) => write::decide_push(push, rows, context),
             Self::Plain(write) => write::decide_plain(write, rows, context),
             Self::Sweep(sweep) => sweep.decide(rows, context.now),
             Self::BeginEpoch { epoch } => sweep::begin_epoch(epoch, rows, context.now),
@@ -308,6 +345,13 @@ impl Transaction {
                     needs.key(record::client_key(client));
                 }
                 for mutation in &run.mutations {
+                    needs.record(&mutation.collection, &mutation.record_id);
+                }
+            }
+            Self::Push(push) => {
+                needs.key(record::client_key(&push.client.0));
+                needs.range(record::range_of(b'e'));
+                for mutation in &push.mutations {
                     needs.record(&mutation.collection, &mutation.record_id);
                 }
             }

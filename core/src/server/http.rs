@@ -7,28 +7,29 @@
 //!                   └─ Call::Read(read)        read.request()      … read.reply(outcome)
 //! ```
 
+mod plain;
+mod resumable;
+
 use core::time::Duration;
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
-use crate::rules::page::{FoundRecord, Query, ReadAnswer, ReadRequest, Reader};
+use crate::rules::page::{PageLimits, ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::{Access, Policy};
-use crate::rules::transaction::{Answer, Outcome, PlainWrite, TransactError, Transaction, Verdict};
-use crate::words::delta::Delta;
-use crate::words::document::{Document, DocumentError, write_json_string};
+use crate::rules::transaction::{Answer, TransactError, Transaction};
+use crate::words::document::write_json_string;
 use crate::words::limits::Limits;
-use crate::words::message::ErrorCode;
+use crate::words::message::{ErrorCode, ErrorMessage};
 use crate::words::name::{Collection, RecordId, UserId};
 use crate::words::percent;
 use crate::words::store::StoreError;
 use crate::words::time::Timestamp;
-use crate::words::write::{Change, WriteKind};
+use crate::words::wire::http::{PUSH_PATH, PageFrom, PageQuery, SESSION_PATH};
+use crate::words::write::WriteKind;
 
 /// A request as it came, its token checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,13 +51,22 @@ pub struct Request<'a> {
 pub struct HttpConfig {
     /// The bounds on what is read.
     pub limits: Limits,
-    /// About the most bytes of records in one answer. Default 16 MiB.
+    /// About the most bytes of records, or of verdicts, in one answer. Default 16 MiB.
     pub answer_bytes: usize,
+    /// How much one page of a catch-up holds at most.
+    pub page: PageLimits,
+    /// The longest push that clients are told to send, in bytes. Default 256 KiB.
+    pub max_batch_bytes: u64,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { limits: Limits::default(), answer_bytes: 16 << 20 }
+        Self {
+            limits: Limits::default(),
+            answer_bytes: 16 << 20,
+            page: PageLimits::default(),
+            max_batch_bytes: 256 << 10,
+        }
     }
 }
 
@@ -75,14 +85,34 @@ pub enum Call {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WriteCall {
     transaction: Transaction,
-    record_id: RecordId,
-    kind: WriteKind,
+    asked: Asked,
+}
+
+/// What a request that writes wants to hear.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Asked {
+    /// Whether a session is open.
+    Session { user: Option<UserId> },
+    /// Verdicts. A write that never came to be judged has its own, behind those that did.
+    Push { unheard: Option<Box<ErrorMessage>> },
+    /// What became of the one write.
+    Plain { record_id: RecordId, kind: WriteKind },
 }
 
 /// A request that reads.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReadCall {
     request: ReadRequest,
+    wanted: Wanted,
+}
+
+/// What a request that reads wants to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Wanted {
+    /// The records that a query finds.
+    Records,
+    /// The page of a catch-up that begins here.
+    Page(PageFrom),
 }
 
 /// What goes back.
@@ -109,17 +139,58 @@ fn plan(request: &Request<'_>, config: &HttpConfig, policy: &dyn Policy) -> Resu
         let message = format!("the body has {} bytes, at most {max} are read", request.body.len());
         return Err(Reply::error(ErrorCode::PayloadTooLarge, &message));
     }
+    match (request.method, request.path) {
+        ("POST", SESSION_PATH) => return resumable::session(request, config),
+        ("POST", PUSH_PATH) => return resumable::push(request, config),
+        _ => {}
+    }
     let (collection, record) = target(request.path)?;
     match (request.method, record) {
-        ("GET", None) => query(request, collection, config, policy),
-        ("POST", None) => insert(request, collection, config),
-        ("PATCH", Some(record)) => update(request, collection, record, config),
-        ("DELETE", Some(record)) => {
-            Ok(write(request, collection, record, Change::delete(), None, None))
+        ("GET", None) => {
+            let parameters = parameters(request.query)?;
+            match page_query(&parameters)? {
+                Some(query) => resumable::pull(request, collection, query, config, policy),
+                None => plain::query(request, collection, parameters, config, policy),
+            }
         }
+        ("POST", None) => plain::insert(request, collection, config),
+        ("PATCH", Some(record)) => plain::update(request, collection, record, config),
+        ("DELETE", Some(record)) => Ok(plain::delete(request, collection, record)),
         (_, None) => Err(Reply::not_allowed("GET, POST")),
         (_, Some(_)) => Err(Reply::not_allowed("PATCH, DELETE")),
     }
+}
+
+/// The parameters of a query, decoded.
+fn parameters(query: &str) -> Result<Vec<(String, String)>, Reply> {
+    let decoded = |part: &str| {
+        percent::decode(part, true)
+            .ok_or_else(|| invalid("the query is not valid percent-encoding"))
+    };
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Ok((decoded(name)?, decoded(value)?))
+    };
+    query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
+}
+
+/// What asks for a page at level 2, told by its `epoch`.
+fn page_query(parameters: &[(String, String)]) -> Result<Option<PageQuery>, Reply> {
+    let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    PageQuery::parse(parameters).map_err(|message| invalid(&message))
+}
+
+/// Who reads, unless the policy says no.
+fn reader(
+    request: &Request<'_>,
+    collection: Collection,
+    policy: &dyn Policy,
+) -> Result<Reader, Reply> {
+    let access = policy.read(request.user.as_ref(), &collection);
+    if access == Access::None {
+        return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
+    }
+    Ok(Reader { collection, user: request.user.clone(), partial: access == Access::Some })
 }
 
 /// The names in `/sync/{collection}` and `/sync/{collection}/{recordId}`.
@@ -146,156 +217,6 @@ fn target(path: &str) -> Result<(Collection, Option<RecordId>), Reply> {
     if parts.next().is_some() { Err(unknown()) } else { Ok((collection, record)) }
 }
 
-#[derive(Deserialize)]
-struct InsertBody<'a> {
-    #[serde(rename = "recordId", borrow)]
-    record_id: Text<'a>,
-    #[serde(borrow)]
-    data: &'a RawValue,
-    #[serde(borrow)]
-    timestamp: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-struct UpdateBody<'a> {
-    #[serde(borrow)]
-    delta: &'a RawValue,
-    #[serde(rename = "baseVersion")]
-    base_version: Option<u64>,
-    #[serde(borrow)]
-    timestamp: Option<Text<'a>>,
-}
-
-/// A text that borrows where it can.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-fn insert(
-    request: &Request<'_>,
-    collection: Collection,
-    config: &HttpConfig,
-) -> Result<Call, Reply> {
-    let body: InsertBody<'_> = json(request.body, "{recordId, data, timestamp}")?;
-    let record = RecordId::new(&body.record_id.0)
-        .map_err(|error| invalid(&format!("`recordId` is not valid: {error}")))?;
-    let document = document(body.data, "data", config)?;
-    let timestamp = timestamp(body.timestamp)?;
-    Ok(write(request, collection, record, Change::insert(document), timestamp, None))
-}
-
-fn update(
-    request: &Request<'_>,
-    collection: Collection,
-    record: RecordId,
-    config: &HttpConfig,
-) -> Result<Call, Reply> {
-    let body: UpdateBody<'_> = json(request.body, "{delta, baseVersion, timestamp}")?;
-    let set = document(body.delta, "delta", config)?;
-    let change = Change::update(Delta::new(set, Vec::new()));
-    let timestamp = timestamp(body.timestamp)?;
-    Ok(write(request, collection, record, change, timestamp, body.base_version))
-}
-
-fn write(
-    request: &Request<'_>,
-    collection: Collection,
-    record_id: RecordId,
-    change: Change,
-    timestamp: Option<Timestamp>,
-    base_version: Option<u64>,
-) -> Call {
-    let kind = change.kind;
-    let transaction = Transaction::Plain(PlainWrite {
-        user: request.user.clone(),
-        collection,
-        record_id: record_id.clone(),
-        change,
-        timestamp,
-        base_version,
-    });
-    Call::Transact(WriteCall { transaction, record_id, kind })
-}
-
-fn query(
-    request: &Request<'_>,
-    collection: Collection,
-    config: &HttpConfig,
-    policy: &dyn Policy,
-) -> Result<Call, Reply> {
-    let access = policy.read(request.user.as_ref(), &collection);
-    if access == Access::None {
-        return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
-    }
-    let query = parse_query(request.query)?;
-    let reader = Reader { collection, user: request.user.clone(), partial: access == Access::Some };
-    let request = ReadRequest::Query { reader, query, bytes: config.answer_bytes };
-    Ok(Call::Read(ReadCall { request }))
-}
-
-/// Parameters that this version does not know are ignored, except those of level 2.
-fn parse_query(text: &str) -> Result<Query, Reply> {
-    let mut query = Query::default();
-    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let decoded = |part| {
-            percent::decode(part, true)
-                .ok_or_else(|| invalid("the query is not valid percent-encoding"))
-        };
-        let (name, value) = (decoded(name)?, decoded(value)?);
-        match name.as_str() {
-            "since" => query.since = Some(since(&value)?),
-            "limit" => query.limit = Some(number(&name, &value)?),
-            "offset" => query.offset = number(&name, &value)?,
-            "fields" => query.fields.extend(names(&value)),
-            "excludeFields" => query.exclude_fields.extend(names(&value)),
-            "epoch" | "seq" | "resume" => {
-                return Err(invalid("catching up by HTTP is not supported yet: use the WebSocket"));
-            }
-            _ => {
-                let field = name.strip_prefix("where[").and_then(|rest| rest.strip_suffix(']'));
-                query.conditions.extend(field.map(|field| (field.to_string(), value)));
-            }
-        }
-    }
-    Ok(query)
-}
-
-/// A `+` that was not encoded has become a space.
-fn since(value: &str) -> Result<Timestamp, Reply> {
-    Timestamp::parse(value)
-        .or_else(|| Timestamp::parse(&value.replace(' ', "+")))
-        .ok_or_else(|| invalid("`since` is not an ISO 8601 timestamp"))
-}
-
-fn number(name: &str, value: &str) -> Result<usize, Reply> {
-    value.parse().map_err(|_| invalid(&format!("`{name}` is not a number")))
-}
-
-fn names(value: &str) -> impl Iterator<Item = String> {
-    value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from)
-}
-
-fn json<'a, T: Deserialize<'a>>(body: &'a [u8], shape: &str) -> Result<T, Reply> {
-    serde_json::from_slice(body)
-        .map_err(|error| invalid(&format!("the body has to be JSON like {shape}: {error}")))
-}
-
-fn document(raw: &RawValue, name: &str, config: &HttpConfig) -> Result<Document, Reply> {
-    Document::parse(raw.get(), &config.limits).map_err(|error| {
-        let too_large = matches!(error, DocumentError::TooLarge { .. });
-        let code = if too_large { ErrorCode::PayloadTooLarge } else { ErrorCode::InvalidMessage };
-        Reply::error(code, &format!("`{name}`: {error}"))
-    })
-}
-
-fn timestamp(text: Option<Text<'_>>) -> Result<Option<Timestamp>, Reply> {
-    let parse = |text: Text<'_>| {
-        Timestamp::parse(&text.0).ok_or_else(|| invalid("`timestamp` is not an ISO 8601 timestamp"))
-    };
-    text.map(parse).transpose()
-}
-
 fn invalid(message: &str) -> Reply {
     Reply::error(ErrorCode::InvalidMessage, message)
 }
@@ -307,70 +228,53 @@ impl WriteCall {
         &self.transaction
     }
 
+    /// Pays for the writes of a push, of which the first is paid for by the call itself. Those
+    /// from the first on that `take` does not allow, and says how long to wait, are refused.
+    pub fn charge(&mut self, take: &mut dyn FnMut() -> Result<(), Duration>) {
+        if let (Transaction::Push(push), Asked::Push { unheard }) =
+            (&mut self.transaction, &mut self.asked)
+        {
+            resumable::charge(push, unheard, take);
+        }
+    }
+
     /// The reply, once the outcome is durable or known to be missing.
     #[must_use]
-    pub fn reply(self, outcome: Result<Answer, TransactError>) -> Reply {
-        match outcome {
-            Ok(Answer::Plain(outcome)) => self.tell(outcome),
-            Ok(Answer::Hello(_) | Answer::Writes(_) | Answer::Swept(_) | Answer::Begun) => {
-                Reply::error(ErrorCode::ServerError, "the server mixed up its answers")
+    pub fn reply(
+        self,
+        now: Timestamp,
+        config: &HttpConfig,
+        outcome: Result<Answer, TransactError>,
+    ) -> Reply {
+        match (self.asked, outcome) {
+            (Asked::Session { user }, Ok(Answer::Hello(answer))) => {
+                resumable::greeted(answer, user, now, config)
             }
-            Err(TransactError::Failed(_)) => Reply {
-                status: 503,
-                ..Reply::error(
-                    ErrorCode::ServerError,
-                    "the server's database failed: nothing was changed, try again",
-                )
-            },
-            Err(TransactError::Unknown(_)) => Reply::error(
+            (Asked::Push { unheard }, Ok(Answer::Pushed(outcome))) => {
+                resumable::judged(outcome, unheard, config)
+            }
+            (Asked::Plain { record_id, kind }, Ok(Answer::Plain(outcome))) => {
+                plain::written(record_id, kind, outcome)
+            }
+            (
+                _,
+                Ok(
+                    Answer::Hello(_)
+                    | Answer::Writes(_)
+                    | Answer::Pushed(_)
+                    | Answer::Plain(_)
+                    | Answer::Swept(_)
+                    | Answer::Begun,
+                ),
+            ) => Reply::mixed_up(),
+            (_, Err(TransactError::Failed(_))) => {
+                Reply::unavailable("the server's database failed: nothing was changed, try again")
+            }
+            (_, Err(TransactError::Unknown(_))) => Reply::error(
                 ErrorCode::ServerError,
                 "the server's database failed: the write may have happened, read before you try again",
             ),
         }
-    }
-
-    fn tell(self, outcome: Outcome) -> Reply {
-        let Outcome { committed_at, verdict, .. } = outcome;
-        let version = match verdict {
-            Verdict::Applied { version, .. } => Some(version),
-            Verdict::Unchanged { version } => version,
-            Verdict::Refused { code, message } => return Reply::error(code, &message),
-            Verdict::Conflict { current } => {
-                let document = current.change.apply(None);
-                let version = current.version;
-                let message = "a field of the delta was changed after `baseVersion`";
-                let mut body = error_body(&ErrorCode::Conflict, message);
-                body.pop();
-                body.extend_from_slice(b",\"record\":");
-                match document {
-                    Some(document) => {
-                        let found = FoundRecord {
-                            id: self.record_id,
-                            document,
-                            updated_at: committed_at,
-                            version: version.unwrap_or(0),
-                        };
-                        put_record(&mut body, &found);
-                    }
-                    None => body.extend_from_slice(b"null"),
-                }
-                body.push(b'}');
-                return Reply::json(ErrorCode::Conflict.http_status(), body);
-            }
-            Verdict::Superseded | Verdict::OutOfOrder { .. } => {
-                return Reply::error(ErrorCode::ServerError, "the server mixed up its answers");
-            }
-        };
-        if self.kind == WriteKind::Delete {
-            return Reply { status: 204, headers: Vec::new(), body: Vec::new() };
-        }
-        let mut body = Vec::from(b"{\"recordId\":".as_slice());
-        write_json_string(&mut body, &self.record_id);
-        if let Some(version) = version {
-            body.extend_from_slice(format!(",\"version\":{version}").as_bytes());
-        }
-        body.extend_from_slice(format!(",\"updatedAt\":\"{committed_at}\"}}").as_bytes());
-        Reply::json(200, body)
     }
 }
 
@@ -384,32 +288,21 @@ impl ReadCall {
     /// The reply.
     #[must_use]
     pub fn reply(self, outcome: Result<ReadAnswer, StoreError>) -> Reply {
-        match outcome {
-            Ok(ReadAnswer::Found(Some(records))) => {
-                let mut body = Vec::from(b"{\"records\":[".as_slice());
-                for (i, record) in records.iter().enumerate() {
-                    if i > 0 {
-                        body.push(b',');
-                    }
-                    put_record(&mut body, record);
-                }
-                body.extend_from_slice(b"]}");
-                Reply::json(200, body)
+        match (self.wanted, outcome) {
+            (Wanted::Records, Ok(ReadAnswer::Found(records))) => plain::found(records),
+            (Wanted::Page(from), Ok(ReadAnswer::Pulled(pulled))) => {
+                resumable::page(self.request.reader(), from, pulled)
             }
-            Ok(ReadAnswer::Found(None)) => Reply::error(
-                ErrorCode::PayloadTooLarge,
-                "the answer would be too large: ask with `limit` and `offset`, or for fewer `fields`",
-            ),
-            Ok(ReadAnswer::Page(_) | ReadAnswer::Whole(_)) => {
-                Reply::error(ErrorCode::ServerError, "the server mixed up its answers")
-            }
-            Err(_) => Reply {
-                status: 503,
-                ..Reply::error(
-                    ErrorCode::ServerError,
-                    "the server could not read its database: try again",
-                )
-            },
+            (
+                _,
+                Ok(
+                    ReadAnswer::Page(_)
+                    | ReadAnswer::Pulled(_)
+                    | ReadAnswer::Whole(_)
+                    | ReadAnswer::Found(_),
+                ),
+            ) => Reply::mixed_up(),
+            (_, Err(_)) => Reply::unavailable("the server could not read its database: try again"),
         }
     }
 }
@@ -429,13 +322,22 @@ impl Reply {
     /// The refusal of one who has used up a [`Bucket`](crate::rules::policy::Bucket).
     #[must_use]
     pub fn slow_down(wait: Duration) -> Self {
-        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min((1 << 53) - 1);
+        let millis = millis(wait);
         let mut body = error_body(&ErrorCode::RateLimitExceeded, "too many requests: slow down");
         body.pop();
         body.extend_from_slice(format!(",\"retryAfterMs\":{millis}}}").as_bytes());
         let mut reply = Self::json(ErrorCode::RateLimitExceeded.http_status(), body);
         reply.headers.push(("retry-after", millis.div_ceil(1000).to_string().into()));
         reply
+    }
+
+    /// Nothing has happened, and later it may.
+    fn unavailable(message: &str) -> Self {
+        Self { status: 503, ..Self::error(ErrorCode::ServerError, message) }
+    }
+
+    fn mixed_up() -> Self {
+        Self::error(ErrorCode::ServerError, "the server mixed up its answers")
     }
 
     fn not_allowed(methods: &'static str) -> Self {
@@ -454,6 +356,11 @@ impl Reply {
     }
 }
 
+/// A time to wait, as a number that every JSON reader takes.
+fn millis(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min((1 << 53) - 1)
+}
+
 fn error_body(code: &ErrorCode, message: &str) -> Vec<u8> {
     let mut body = Vec::from(b"{\"error\":".as_slice());
     write_json_string(&mut body, message);
@@ -461,15 +368,6 @@ fn error_body(code: &ErrorCode, message: &str) -> Vec<u8> {
     write_json_string(&mut body, code.as_str());
     body.push(b'}');
     body
-}
-
-fn put_record(out: &mut Vec<u8>, record: &FoundRecord) {
-    out.extend_from_slice(b"{\"recordId\":");
-    write_json_string(out, &record.id);
-    out.extend_from_slice(b",\"data\":");
-    record.document.write_json(out);
-    let (at, version) = (record.updated_at, record.version);
-    out.extend_from_slice(format!(",\"updatedAt\":\"{at}\",\"version\":{version}}}").as_bytes());
 }
 
 #[cfg(test)]

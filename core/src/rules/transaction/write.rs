@@ -7,14 +7,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{
-    Answer, Context, Decision, Origin, Outcome, PlainWrite, Published, Run, Verdict, Window,
+    Answer, Context, Decision, Origin, Outcome, PlainWrite, Published, Push, PushOutcome, Run,
+    Verdict, Window,
 };
 use crate::rules::policy::Access;
-use crate::rules::record::{self, Client, Head, Record, Stamp};
+use crate::rules::record::{self, Client, EpochRow, Head, Record, Stamp};
 use crate::words::document::Document;
 use crate::words::hash::Digest;
 use crate::words::message::{ErrorCode, Mutation, ServerChange};
-use crate::words::name::{Collection, MutationNumber, RecordId, Seq, UserId};
+use crate::words::name::{
+    ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+};
 use crate::words::store::{Batch, Overlay, Rows, StoreError};
 use crate::words::time::Timestamp;
 use crate::words::write::{Change, WriteKind};
@@ -25,59 +28,46 @@ pub(super) fn decide_run(
     context: Context<'_>,
 ) -> Result<Decision, StoreError> {
     let mut writer = Writer::new(rows, context, run.user.as_ref());
-    let mut numbers = match &run.client {
+    let mut client = match &run.client {
         Some((id, session)) => match Client::load(rows, id)? {
-            Some(client) if client.session == *session || planted!(FenceUnchecked) => Some(client),
+            Some(client) if client.holds(*session) => Some(client),
             Some(_) | None => return Ok(superseded(run, context)),
         },
         None => None,
     };
-    let mut window = run.window.clone();
-    let mut outcomes = Vec::with_capacity(run.mutations.len());
-    // the number of a write that was not applied: everything behind it is ignored until it comes
-    let mut failed: Option<MutationNumber> = None;
-    for mutation in &run.mutations {
-        let origin = run.conn.map(|conn| Origin { conn, mutation: mutation.number });
-        let (Some(client), Some(number)) = (&mut numbers, mutation.number) else {
-            outcomes.push(writer.write_plain(mutation, origin)?);
-            continue;
-        };
-        if failed.is_some_and(|failed| number > failed) {
-            continue;
-        }
-        failed = None;
-        let outcome = if number <= client.last_mutation && !planted!(NumberTwice) {
-            writer.write_again(mutation)?
-        } else if number > client.last_mutation.next() {
-            writer.out_of_order(mutation, client.last_mutation.next())
-        } else {
-            writer.write_numbered(mutation, origin, &window)?
-        };
-        match &outcome.verdict {
-            Verdict::Applied { seq, .. } => {
-                let seqs = window.entry(mutation.collection.clone()).or_default();
-                seqs.push(*seq);
-                client.consume(mutation, number);
-            }
-            Verdict::Unchanged { .. } if number > client.last_mutation => {
-                client.consume(mutation, number);
-            }
-            Verdict::Unchanged { .. } | Verdict::OutOfOrder { .. } | Verdict::Superseded => {}
-            Verdict::Conflict { .. } | Verdict::Refused { .. } => failed = Some(number),
-        }
-        let end = matches!(outcome.verdict, Verdict::OutOfOrder { .. });
-        outcomes.push(outcome);
-        if end {
-            break;
-        }
-    }
-    if let (Some(mut client), Some((id, _))) = (numbers, &run.client) {
-        client.seen_at = context.now;
-        let mut batch = Batch::new();
-        batch.put(record::client_key(id), client.to_row());
-        writer.rows.apply(&batch);
+    let writes = Writes { conn: run.conn, mutations: &run.mutations, window: run.window.clone() };
+    let outcomes = writer.write_all(writes, client.as_mut())?;
+    if let (Some(client), Some((id, _))) = (client, &run.client) {
+        writer.see(id, client);
     }
     Ok(writer.decision(Answer::Writes(outcomes)))
+}
+
+pub(super) fn decide_push(
+    push: &Push,
+    rows: &dyn Rows,
+    context: Context<'_>,
+) -> Result<Decision, StoreError> {
+    let mut writer = Writer::new(rows, context, push.user.as_ref());
+    let refused = |outcome| Decision {
+        batch: Batch::new(),
+        answer: Answer::Pushed(outcome),
+        published: Vec::new(),
+    };
+    let epoch = EpochRow::current(rows)?.map(|(_, epoch)| epoch.id);
+    if epoch.as_ref() != Some(&push.epoch) {
+        return Ok(refused(PushOutcome::OtherEpoch));
+    }
+    let (id, session) = &push.client;
+    let mut client = match Client::load(rows, id)? {
+        Some(client) if client.user == push.user && client.holds(*session) => client,
+        Some(_) | None => return Ok(refused(PushOutcome::Superseded)),
+    };
+    let writes = Writes { conn: None, mutations: &push.mutations, window: Window::new() };
+    let outcomes = writer.write_all(writes, Some(&mut client))?;
+    let last_mutation = client.last_mutation;
+    writer.see(id, client);
+    Ok(writer.decision(Answer::Pushed(PushOutcome::Judged { outcomes, last_mutation })))
 }
 
 pub(super) fn decide_plain(
@@ -117,7 +107,19 @@ fn superseded(run: &Run, context: Context<'_>) -> Decision {
     Decision { batch: Batch::new(), answer, published: Vec::new() }
 }
 
+/// Writes that are judged in their order.
+struct Writes<'a> {
+    conn: Option<ConnId>,
+    mutations: &'a [Mutation],
+    window: Window,
+}
+
 impl Client {
+    /// The fence.
+    fn holds(&self, session: SessionNumber) -> bool {
+        self.session == session || planted!(FenceUnchecked)
+    }
+
     fn consume(&mut self, mutation: &Mutation, number: MutationNumber) {
         self.last_mutation = number;
         self.last_digest = Some(Digest::of(
@@ -188,6 +190,62 @@ impl<'a> Writer<'a> {
 
     fn decision(self, answer: Answer) -> Decision {
         Decision { batch: self.rows.into_batch(), answer, published: self.published }
+    }
+
+    /// Stores what is known of a client that was heard of just now.
+    fn see(&mut self, id: &ClientId, mut client: Client) {
+        client.seen_at = self.context.now;
+        let mut batch = Batch::new();
+        batch.put(record::client_key(id), client.to_row());
+        self.rows.apply(&batch);
+    }
+
+    /// Judges and makes writes, one outcome for each that was looked at.
+    fn write_all(
+        &mut self,
+        writes: Writes<'_>,
+        mut client: Option<&mut Client>,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        let Writes { conn, mutations, mut window } = writes;
+        let mut outcomes = Vec::with_capacity(mutations.len());
+        // the number of a write that was not applied: what is behind it is ignored until it comes
+        let mut failed: Option<MutationNumber> = None;
+        for mutation in mutations {
+            let origin = conn.map(|conn| Origin { conn, mutation: mutation.number });
+            let (Some(client), Some(number)) = (client.as_deref_mut(), mutation.number) else {
+                outcomes.push(self.write_plain(mutation, origin)?);
+                continue;
+            };
+            if failed.is_some_and(|failed| number > failed) {
+                continue;
+            }
+            failed = None;
+            let outcome = if number <= client.last_mutation && !planted!(NumberTwice) {
+                self.write_again(mutation)?
+            } else if number > client.last_mutation.next() {
+                self.out_of_order(mutation, client.last_mutation.next())
+            } else {
+                self.write_numbered(mutation, origin, &window)?
+            };
+            match &outcome.verdict {
+                Verdict::Applied { seq, .. } => {
+                    let seqs = window.entry(mutation.collection.clone()).or_default();
+                    seqs.push(*seq);
+                    client.consume(mutation, number);
+                }
+                Verdict::Unchanged { .. } if number > client.last_mutation => {
+                    client.consume(mutation, number);
+                }
+                Verdict::Unchanged { .. } | Verdict::OutOfOrder { .. } | Verdict::Superseded => {}
+                Verdict::Conflict { .. } | Verdict::Refused { .. } => failed = Some(number),
+            }
+            let end = matches!(outcome.verdict, Verdict::OutOfOrder { .. });
+            outcomes.push(outcome);
+            if end {
+                break;
+            }
+        }
+        Ok(outcomes)
     }
 
     /// Level 1: unconditional, and nothing is numbered.

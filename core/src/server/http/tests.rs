@@ -1,8 +1,13 @@
+mod converge;
+mod resumable;
+
 use super::*;
 
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{Store, insert, unset, update};
+use crate::words::document::Document;
 use crate::words::store::StoreErrorKind;
+use crate::words::write::Change;
 
 struct Nobody;
 
@@ -36,7 +41,7 @@ fn ask_with(
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
             let answer = store.commit_with(write.transaction(), policy);
-            write.reply(Ok(answer))
+            write.reply(store.now, config, Ok(answer))
         }
         Call::Read(read) => {
             let answer = read.request().run(&store.rows, policy);
@@ -118,7 +123,11 @@ fn what_is_wrong_is_said() {
         ("GET", "/sync/todos?limit=many", "", 400),
         ("GET", "/sync/todos?offset=-1", "", 400),
         ("GET", "/sync/todos?fields=%", "", 400),
-        ("GET", "/sync/todos?epoch=e1&seq=1", "", 400),
+        ("GET", "/sync/todos?epoch=e1", "", 400),
+        ("GET", "/sync/todos?epoch=&resume=x", "", 400),
+        ("POST", "/sync/session", r#"{"recordId":"r","data":{}}"#, 400),
+        ("POST", "/sync/push", r#"{"recordId":"r","data":{}}"#, 400),
+        ("PATCH", "/sync/session", "", 405),
         ("POST", "/sync/todos", "", 400),
         ("POST", "/sync/todos", "{}", 400),
         ("POST", "/sync/todos", r#"{"recordId":"r","data":[]}"#, 400),
@@ -236,8 +245,9 @@ fn a_failed_database_is_told_apart_from_a_lost_answer() {
         }
     };
     let error = || StoreError::new(StoreErrorKind::Other, "fire");
-    assert_eq!(write().reply(Err(TransactError::Failed(error()))).status, 503);
-    assert_eq!(write().reply(Err(TransactError::Unknown(error()))).status, 500);
+    let (now, config) = (Timestamp(0), HttpConfig::default());
+    assert_eq!(write().reply(now, &config, Err(TransactError::Failed(error()))).status, 503);
+    assert_eq!(write().reply(now, &config, Err(TransactError::Unknown(error()))).status, 500);
 }
 
 #[test]

@@ -396,7 +396,12 @@ impl Session {
             Ok(ReadAnswer::Whole(records)) if reading.whole => {
                 self.show_whole(reading.collection, records, turn);
             }
-            Ok(ReadAnswer::Page(_) | ReadAnswer::Whole(_) | ReadAnswer::Found(_)) => {
+            Ok(
+                ReadAnswer::Page(_)
+                | ReadAnswer::Pulled(_)
+                | ReadAnswer::Whole(_)
+                | ReadAnswer::Found(_),
+            ) => {
                 self.close(1011, "the server mixed up its answers", turn);
             }
             Err(_) => self.read_failed(&reading, turn),

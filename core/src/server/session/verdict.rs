@@ -12,6 +12,7 @@ use super::queue::Admission;
 use super::stream::Subscription;
 use super::{Link, Session, TransactReport, Transacting, Turn};
 use crate::rules::transaction::{Answer, HelloAnswer, Outcome, TransactError, Verdict, Window};
+use crate::server::about::About;
 use crate::words::message::{Ack, ErrorCode, ErrorMessage, ServerMessage, Welcome};
 use crate::words::name::{Collection, MutationNumber, Seq};
 
@@ -193,7 +194,7 @@ impl Session {
                     self.outcome(outcome, turn);
                 }
             }
-            Ok(Answer::Plain(_) | Answer::Swept(_) | Answer::Begun) => {
+            Ok(Answer::Pushed(_) | Answer::Plain(_) | Answer::Swept(_) | Answer::Begun) => {
                 self.close(1011, "the server mixed up its answers", turn);
             }
             Err(TransactError::Unknown(_)) if planted!(UnknownIsFailure) => {
@@ -246,52 +247,35 @@ impl Session {
         if self.closed {
             return;
         }
-        let Outcome { collection, record_id, mutation, at, committed_at, verdict } = outcome;
-        let error = |code, message: &str| ErrorMessage {
-            collection: Some(collection.clone()),
-            record_id: Some(record_id.clone()),
-            mutation,
-            ..ErrorMessage::new(code, message)
-        };
-        let ack = |number, version, echo| {
-            Box::new(Ack {
-                collection: collection.clone(),
-                record_id: record_id.clone(),
-                mutation: number,
-                seq: None,
-                version,
-                echo,
-                timestamp: Some(committed_at),
-            })
-        };
-        match (verdict, mutation) {
+        let at = outcome.at;
+        let (about, verdict) = About::of(outcome);
+        match (verdict, about.mutation) {
             (Verdict::Superseded, _) => self.superseded(turn),
             (Verdict::OutOfOrder { .. }, number) => self.out_of_order(number, turn),
             (Verdict::Applied { seq, version, echo }, Some(number)) => {
-                self.verdicts.remember(&collection, seq, self.config.window);
-                let ack = ack(number, Some(version), Some(echo));
-                self.verdicts.hold(number, seq, Message::InPlace(ack));
+                self.verdicts.remember(&about.collection, seq, self.config.window);
+                let ack = about.ack(number, Some(version), Some(echo));
+                self.verdicts.hold(number, seq, Message::InPlace(Box::new(ack)));
             }
             (Verdict::Unchanged { version }, Some(number)) => {
-                self.verdicts.hold(number, at, Message::Ack(ack(number, version, None)));
+                let ack = about.ack(number, version, None);
+                self.verdicts.hold(number, at, Message::Ack(Box::new(ack)));
             }
             (Verdict::Conflict { current }, Some(number)) => {
-                let message = "something that the write touches was changed by someone else";
-                let error =
-                    ErrorMessage { current: Some(current), ..error(ErrorCode::Conflict, message) };
-                self.verdicts.fail(number, at, error);
+                self.verdicts.fail(number, at, about.conflict(current));
             }
             (Verdict::Refused { code, message }, Some(number)) => {
-                self.verdicts.fail(number, at, error(code, &message));
+                self.verdicts.fail(number, at, about.error(code, message));
             }
             // level 1 hears of its failures only
             (Verdict::Applied { .. } | Verdict::Unchanged { .. }, None) => {}
             (Verdict::Conflict { .. }, None) => {
-                let error = error(ErrorCode::Conflict, "the record was changed by someone else");
+                let error =
+                    about.error(ErrorCode::Conflict, "the record was changed by someone else");
                 self.say(&ServerMessage::Error(error), turn);
             }
             (Verdict::Refused { code, message }, None) => {
-                let error = error(code, &message);
+                let error = about.error(code, message);
                 self.say(&ServerMessage::Error(error), turn);
             }
         }

@@ -1,0 +1,236 @@
+//! The calls of level 1: single records and queries.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{
+    Asked, Call, HttpConfig, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader,
+};
+use crate::rules::page::{FoundRecord, Query, ReadRequest};
+use crate::rules::policy::Policy;
+use crate::rules::transaction::{Outcome, PlainWrite, Transaction, Verdict};
+use crate::words::delta::Delta;
+use crate::words::document::{Document, DocumentError, write_json_string};
+use crate::words::message::ErrorCode;
+use crate::words::name::{Collection, RecordId};
+use crate::words::time::Timestamp;
+use crate::words::write::{Change, WriteKind};
+
+#[derive(Deserialize)]
+struct InsertBody<'a> {
+    #[serde(rename = "recordId", borrow)]
+    record_id: Text<'a>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow)]
+    timestamp: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct UpdateBody<'a> {
+    #[serde(borrow)]
+    delta: &'a RawValue,
+    #[serde(rename = "baseVersion")]
+    base_version: Option<u64>,
+    #[serde(borrow)]
+    timestamp: Option<Text<'a>>,
+}
+
+/// A text that borrows where it can.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+pub(super) fn insert(
+    request: &Request<'_>,
+    collection: Collection,
+    config: &HttpConfig,
+) -> Result<Call, Reply> {
+    let body: InsertBody<'_> = json(request.body, "{recordId, data, timestamp}")?;
+    let record = RecordId::new(&body.record_id.0)
+        .map_err(|error| invalid(&format!("`recordId` is not valid: {error}")))?;
+    let document = document(body.data, "data", config)?;
+    let timestamp = timestamp(body.timestamp)?;
+    Ok(write(request, collection, record, Change::insert(document), timestamp, None))
+}
+
+pub(super) fn update(
+    request: &Request<'_>,
+    collection: Collection,
+    record: RecordId,
+    config: &HttpConfig,
+) -> Result<Call, Reply> {
+    let body: UpdateBody<'_> = json(request.body, "{delta, baseVersion, timestamp}")?;
+    let set = document(body.delta, "delta", config)?;
+    let change = Change::update(Delta::new(set, Vec::new()));
+    let timestamp = timestamp(body.timestamp)?;
+    Ok(write(request, collection, record, change, timestamp, body.base_version))
+}
+
+fn write(
+    request: &Request<'_>,
+    collection: Collection,
+    record_id: RecordId,
+    change: Change,
+    timestamp: Option<Timestamp>,
+    base_version: Option<u64>,
+) -> Call {
+    let kind = change.kind;
+    let transaction = Transaction::Plain(PlainWrite {
+        user: request.user.clone(),
+        collection,
+        record_id: record_id.clone(),
+        change,
+        timestamp,
+        base_version,
+    });
+    Call::Transact(WriteCall { transaction, asked: Asked::Plain { record_id, kind } })
+}
+
+pub(super) fn delete(request: &Request<'_>, collection: Collection, record: RecordId) -> Call {
+    write(request, collection, record, Change::delete(), None, None)
+}
+
+pub(super) fn query(
+    request: &Request<'_>,
+    collection: Collection,
+    parameters: Vec<(String, String)>,
+    config: &HttpConfig,
+    policy: &dyn Policy,
+) -> Result<Call, Reply> {
+    let reader = reader(request, collection, policy)?;
+    let query = parse_query(parameters)?;
+    let request = ReadRequest::Query { reader, query, bytes: config.answer_bytes };
+    Ok(Call::Read(ReadCall { request, wanted: Wanted::Records }))
+}
+
+/// Parameters that this version does not know are ignored.
+fn parse_query(parameters: Vec<(String, String)>) -> Result<Query, Reply> {
+    let mut query = Query::default();
+    for (name, value) in parameters {
+        match name.as_str() {
+            "since" => query.since = Some(since(&value)?),
+            "limit" => query.limit = Some(number(&name, &value)?),
+            "offset" => query.offset = number(&name, &value)?,
+            "fields" => query.fields.extend(names(&value)),
+            "excludeFields" => query.exclude_fields.extend(names(&value)),
+            _ => {
+                let field = name.strip_prefix("where[").and_then(|rest| rest.strip_suffix(']'));
+                query.conditions.extend(field.map(|field| (field.to_string(), value)));
+            }
+        }
+    }
+    Ok(query)
+}
+
+/// A `+` that was not encoded has become a space.
+fn since(value: &str) -> Result<Timestamp, Reply> {
+    Timestamp::parse(value)
+        .or_else(|| Timestamp::parse(&value.replace(' ', "+")))
+        .ok_or_else(|| invalid("`since` is not an ISO 8601 timestamp"))
+}
+
+fn number(name: &str, value: &str) -> Result<usize, Reply> {
+    value.parse().map_err(|_| invalid(&format!("`{name}` is not a number")))
+}
+
+fn names(value: &str) -> impl Iterator<Item = String> {
+    value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from)
+}
+
+fn json<'a, T: Deserialize<'a>>(body: &'a [u8], shape: &str) -> Result<T, Reply> {
+    serde_json::from_slice(body)
+        .map_err(|error| invalid(&format!("the body has to be JSON like {shape}: {error}")))
+}
+
+fn document(raw: &RawValue, name: &str, config: &HttpConfig) -> Result<Document, Reply> {
+    Document::parse(raw.get(), &config.limits).map_err(|error| {
+        let too_large = matches!(error, DocumentError::TooLarge { .. });
+        let code = if too_large { ErrorCode::PayloadTooLarge } else { ErrorCode::InvalidMessage };
+        Reply::error(code, &format!("`{name}`: {error}"))
+    })
+}
+
+fn timestamp(text: Option<Text<'_>>) -> Result<Option<Timestamp>, Reply> {
+    let parse = |text: Text<'_>| {
+        Timestamp::parse(&text.0).ok_or_else(|| invalid("`timestamp` is not an ISO 8601 timestamp"))
+    };
+    text.map(parse).transpose()
+}
+
+/// What became of a single write.
+pub(super) fn written(record_id: RecordId, kind: WriteKind, outcome: Outcome) -> Reply {
+    let Outcome { committed_at, verdict, .. } = outcome;
+    let version = match verdict {
+        Verdict::Applied { version, .. } => Some(version),
+        Verdict::Unchanged { version } => version,
+        Verdict::Refused { code, message } => return Reply::error(code, &message),
+        Verdict::Conflict { current } => {
+            let document = current.change.apply(None);
+            let version = current.version;
+            let message = "a field of the delta was changed after `baseVersion`";
+            let mut body = super::error_body(&ErrorCode::Conflict, message);
+            body.pop();
+            body.extend_from_slice(b",\"record\":");
+            match document {
+                Some(document) => {
+                    let found = FoundRecord {
+                        id: record_id,
+                        document,
+                        updated_at: committed_at,
+                        version: version.unwrap_or(0),
+                    };
+                    put_record(&mut body, &found);
+                }
+                None => body.extend_from_slice(b"null"),
+            }
+            body.push(b'}');
+            return Reply::json(ErrorCode::Conflict.http_status(), body);
+        }
+        Verdict::Superseded | Verdict::OutOfOrder { .. } => {
+            return Reply::error(ErrorCode::ServerError, "the server mixed up its answers");
+        }
+    };
+    if kind == WriteKind::Delete {
+        return Reply { status: 204, headers: Vec::new(), body: Vec::new() };
+    }
+    let mut body = Vec::from(b"{\"recordId\":".as_slice());
+    write_json_string(&mut body, &record_id);
+    if let Some(version) = version {
+        body.extend_from_slice(format!(",\"version\":{version}").as_bytes());
+    }
+    body.extend_from_slice(format!(",\"updatedAt\":\"{committed_at}\"}}").as_bytes());
+    Reply::json(200, body)
+}
+
+/// What a query found; `None` where it would be too large.
+pub(super) fn found(records: Option<Vec<FoundRecord>>) -> Reply {
+    let Some(records) = records else {
+        let message =
+            "the answer would be too large: ask with `limit` and `offset`, or for fewer `fields`";
+        return Reply::error(ErrorCode::PayloadTooLarge, message);
+    };
+    let mut body = Vec::from(b"{\"records\":[".as_slice());
+    for (i, record) in records.iter().enumerate() {
+        if i > 0 {
+            body.push(b',');
+        }
+        put_record(&mut body, record);
+    }
+    body.extend_from_slice(b"]}");
+    Reply::json(200, body)
+}
+
+fn put_record(out: &mut Vec<u8>, record: &FoundRecord) {
+    out.extend_from_slice(b"{\"recordId\":");
+    write_json_string(out, &record.id);
+    out.extend_from_slice(b",\"data\":");
+    record.document.write_json(out);
+    let (at, version) = (record.updated_at, record.version);
+    out.extend_from_slice(format!(",\"updatedAt\":\"{at}\",\"version\":{version}}}").as_bytes());
+}

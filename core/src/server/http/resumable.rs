@@ -1,0 +1,272 @@
+//! The calls of level 2: a WebSocket's hello, writes and catch-up, one exchange at a time.
+
+use core::time::Duration;
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::{
+    Asked, Call, HttpConfig, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader,
+};
+use crate::rules::page::{
+    Content, Next, Page, PageChange, PageLimits, Place, Pulled, ReadRequest, Reader,
+};
+use crate::rules::policy::Policy;
+use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
+use crate::server::about::About;
+use crate::words::message::{
+    ErrorCode, ErrorMessage, Hello, Level, Mutation, ServerMessage, Welcome,
+};
+use crate::words::name::{Collection, MutationNumber, UserId};
+use crate::words::time::Timestamp;
+use crate::words::wire::WireError;
+use crate::words::wire::http::{
+    PageAnswer, PageFrom, PageQuery, PushAnswer, decode_push, decode_session,
+};
+
+pub(super) fn session(request: &Request<'_>, config: &HttpConfig) -> Result<Call, Reply> {
+    let hello = decode_session(request.body, &config.limits).map_err(unread)?;
+    let Hello { client_id: client, session } = hello;
+    let user = request.user.clone();
+    let transaction = Transaction::Hello { client, user: user.clone(), session };
+    Ok(Call::Transact(WriteCall { transaction, asked: Asked::Session { user } }))
+}
+
+pub(super) fn greeted(
+    answer: HelloAnswer,
+    user_id: Option<UserId>,
+    now: Timestamp,
+    config: &HttpConfig,
+) -> Reply {
+    match answer {
+        HelloAnswer::Open { epoch, last_mutation, last_digest } => {
+            let welcome = Welcome {
+                epoch,
+                last_mutation,
+                last_digest,
+                user_id,
+                max_batch_bytes: config.max_batch_bytes,
+            };
+            let pong = ServerMessage::Pong { timestamp: Some(now), welcome: Some(welcome) };
+            let mut body = Vec::new();
+            pong.encode(Level::Resumable, &mut body);
+            Reply::json(200, body)
+        }
+        HelloAnswer::Superseded => superseded(),
+        HelloAnswer::OtherUser => {
+            let message = "the client id belongs to another user: take a new one";
+            Reply::error(ErrorCode::Unauthorized, message)
+        }
+    }
+}
+
+pub(super) fn push(request: &Request<'_>, config: &HttpConfig) -> Result<Call, Reply> {
+    let push = decode_push(request.body, &config.limits).map_err(unread)?;
+    let (mutations, unheard) = until_unread(push.mutations)?;
+    let transaction = Transaction::Push(Push {
+        client: (push.head.client_id, push.head.session),
+        user: request.user.clone(),
+        epoch: push.head.epoch,
+        mutations,
+    });
+    Ok(Call::Transact(WriteCall { transaction, asked: Asked::Push { unheard } }))
+}
+
+/// The writes up to the first that can't be read, and the verdict on that one. What comes behind
+/// it is not looked at.
+fn until_unread(
+    all: Vec<Result<Mutation, WireError>>,
+) -> Result<(Vec<Mutation>, Option<Box<ErrorMessage>>), Reply> {
+    let mut mutations: Vec<Mutation> = Vec::with_capacity(all.len());
+    let mut unheard = None;
+    let mut next = None;
+    for mutation in all {
+        let number = match &mutation {
+            Ok(mutation) => mutation.number,
+            Err(error) => error.mutation,
+        };
+        match (number, mutation) {
+            (None, Err(error)) => return Err(unread(error)),
+            (None, Ok(_)) => return Err(invalid("a write that is pushed needs a number")),
+            (Some(number), _) if next.is_some_and(|next| next != number) => {
+                let message =
+                    format!("write {number} follows none: the numbers have to rise by one");
+                return Err(invalid(&message));
+            }
+            (Some(number), Ok(mutation)) => {
+                next = Some(number.next());
+                mutations.push(mutation);
+            }
+            (Some(_), Err(error)) => {
+                unheard = Some(Box::new(error.into()));
+                break;
+            }
+        }
+    }
+    Ok((mutations, unheard))
+}
+
+pub(super) fn charge(
+    push: &mut Push,
+    unheard: &mut Option<Box<ErrorMessage>>,
+    take: &mut dyn FnMut() -> Result<(), Duration>,
+) {
+    for paid in 1..push.mutations.len() {
+        if let Err(wait) = take() {
+            let refused = push.mutations.swap_remove(paid);
+            push.mutations.truncate(paid);
+            let message = "too many writes: slow down";
+            *unheard = Some(Box::new(ErrorMessage {
+                retry_after_ms: Some(super::millis(wait)),
+                mutation: refused.number,
+                collection: Some(refused.collection),
+                record_id: Some(refused.record_id),
+                ..ErrorMessage::new(ErrorCode::RateLimitExceeded, message)
+            }));
+            return;
+        }
+    }
+}
+
+pub(super) fn judged(
+    outcome: PushOutcome,
+    unheard: Option<Box<ErrorMessage>>,
+    config: &HttpConfig,
+) -> Reply {
+    let (outcomes, last_mutation) = match outcome {
+        PushOutcome::Judged { outcomes, last_mutation } => (outcomes, last_mutation),
+        PushOutcome::Superseded => return superseded(),
+        PushOutcome::OtherEpoch => {
+            return Reply::unavailable(
+                "the server's database was opened anew since this session began: nothing was \
+                 changed, say hello again",
+            );
+        }
+    };
+    let mut verdicts = Vec::with_capacity(outcomes.len() + 1);
+    let mut failed = false;
+    // an answer that would be too large ends early: what has no verdict is told by the next hello
+    let mut left = config.answer_bytes;
+    for outcome in outcomes {
+        let (verdict, bytes) = match told(outcome) {
+            Ok(told) => told,
+            Err(reply) => return reply,
+        };
+        failed = matches!(verdict, ServerMessage::Error(_));
+        verdicts.push(verdict);
+        left = left.saturating_sub(bytes);
+        if left == 0 {
+            failed = true;
+            break;
+        }
+    }
+    // of a write that was applied long ago nobody may say that it was not
+    let next = Some(last_mutation.next());
+    if let Some(error) = unheard.filter(|error| error.mutation == next)
+        && !failed
+    {
+        verdicts.push(ServerMessage::Error(*error));
+    }
+    let mut body = Vec::new();
+    PushAnswer { last_mutation, verdicts }.encode(&mut body);
+    Reply::json(200, body)
+}
+
+/// A verdict and about how many bytes it has. What stands for the whole push is the `Err`.
+fn told(outcome: Outcome) -> Result<(ServerMessage, usize), Reply> {
+    /// About what a verdict has besides a record's content.
+    const FRAME: usize = 300;
+    let (about, verdict) = About::of(outcome);
+    let Some(number) = about.mutation else { return Err(Reply::mixed_up()) };
+    Ok(match verdict {
+        Verdict::Applied { seq: _, version, echo } => {
+            let bytes = FRAME + echo.change.delta.set.size();
+            (ServerMessage::Ack(about.ack(number, Some(version), Some(echo))), bytes)
+        }
+        Verdict::Unchanged { version } => {
+            (ServerMessage::Ack(about.ack(number, version, None)), FRAME)
+        }
+        Verdict::Conflict { current } => {
+            let bytes = FRAME + current.change.delta.set.size();
+            (ServerMessage::Error(about.conflict(current)), bytes)
+        }
+        Verdict::Refused { code, message } => {
+            (ServerMessage::Error(about.error(code, message)), FRAME)
+        }
+        Verdict::Superseded => return Err(superseded()),
+        Verdict::OutOfOrder { next } => return Err(out_of_order(number, next)),
+    })
+}
+
+pub(super) fn pull(
+    request: &Request<'_>,
+    collection: Collection,
+    query: PageQuery,
+    config: &HttpConfig,
+    policy: &dyn Policy,
+) -> Result<Call, Reply> {
+    let reader = reader(request, collection, policy)?;
+    let PageQuery { from, limit, client_id: client } = query;
+    let place = Place::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
+    let records = limit.unwrap_or(usize::MAX).min(config.page.records);
+    let limits = PageLimits { records, ..config.page };
+    let request = ReadRequest::Pull { reader, place, limits, client };
+    Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(from) }))
+}
+
+pub(super) fn page(reader: &Reader, from: PageFrom, pulled: Pulled) -> Reply {
+    let Pulled { page, epoch, last_mutation } = pulled;
+    let messages = shown(&reader.collection, reader.partial, page);
+    let mut body = Vec::new();
+    PageAnswer { epoch, from, last_mutation, messages }.encode(&mut body);
+    Reply::json(200, body)
+}
+
+/// A page as the messages that a WebSocket would carry.
+fn shown(collection: &Collection, partial: bool, page: Page) -> Vec<ServerMessage> {
+    let Page { opened, content, next } = page;
+    let mut messages = Vec::new();
+    messages.extend(opened.map(|opened| ServerMessage::Subscribed {
+        collection: collection.clone(),
+        record_count: (!partial).then_some(opened.count),
+        head: Some(opened.head),
+        mode: Some(opened.mode),
+        partial,
+    }));
+    match content {
+        Content::Changes(changes) => {
+            let message = |PageChange { record_id, change, filtered }| ServerMessage::Change {
+                collection: collection.clone(),
+                record_id,
+                change,
+                filtered,
+            };
+            messages.extend(changes.into_iter().map(message));
+        }
+        Content::Snapshot { records, range } => messages.push(ServerMessage::Sync {
+            collection: collection.clone(),
+            records,
+            range: Some(range),
+        }),
+    }
+    if let Next::Done { cursor, count, checksum } = next {
+        let collection = collection.clone();
+        messages.push(ServerMessage::Synced { collection, cursor, count, checksum });
+    }
+    messages
+}
+
+fn superseded() -> Reply {
+    let message = "a newer session of this client exists: say hello again";
+    Reply::error(ErrorCode::SessionSuperseded, message)
+}
+
+fn out_of_order(number: MutationNumber, next: MutationNumber) -> Reply {
+    let message = format!("write {number} came where {next} was next");
+    Reply::error(ErrorCode::OutOfOrder, &message)
+}
+
+fn unread(error: WireError) -> Reply {
+    Reply::error(error.code, &error.message)
+}

@@ -1,0 +1,493 @@
+//! Level 2 over HTTP, call by call.
+
+use super::*;
+
+use std::vec;
+
+use crate::rules::transaction::tests::{client, id, todos, write};
+use crate::words::message::{ClientMessage, Cursor, Mode, Mutation, Resume, ServerMessage};
+use crate::words::name::{Epoch, MutationNumber, Seq, SessionNumber};
+use crate::words::wire::http::{
+    PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH, encode_push,
+};
+use crate::words::wire::{Incoming, decode_server};
+
+/// A server and who asks it.
+struct Desk {
+    store: Store,
+    config: HttpConfig,
+    user: Option<UserId>,
+    policy: &'static dyn Policy,
+    /// What is said of the transaction that is committed.
+    lost: Option<TransactError>,
+    tokens: usize,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            store: Store::new(),
+            config: HttpConfig::default(),
+            user: None,
+            policy: &AllowAll,
+            lost: None,
+            tokens: usize::MAX,
+        }
+    }
+
+    fn ask(&mut self, method: &str, target: &str, body: &[u8]) -> Reply {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request { method, path, query, body, user: self.user.clone() };
+        match call(&request, &self.config, self.policy) {
+            Call::Immediate(reply) => reply,
+            Call::Transact(mut write) => {
+                write.charge(&mut || {
+                    let left = self.tokens.checked_sub(1);
+                    self.tokens = left.ok_or(Duration::from_millis(1500))?;
+                    Ok(())
+                });
+                let answer = self.store.commit_with(write.transaction(), self.policy);
+                let outcome = self.lost.clone().map_or(Ok(answer), Err);
+                write.reply(self.store.now, &self.config, outcome)
+            }
+            Call::Read(read) => {
+                let answer = read.request().run(&self.store.rows, self.policy);
+                read.reply(answer)
+            }
+        }
+    }
+
+    fn hello(&mut self, id: &str, session: u64) -> Reply {
+        let body = format!(r#"{{"clientId":"{id}","session":{session}}}"#);
+        self.ask("POST", SESSION_PATH, body.as_bytes())
+    }
+
+    fn push_in(&mut self, head: &PushHead, mutations: Vec<Mutation>) -> Reply {
+        let frame = |mutation| {
+            let mut frame = Vec::new();
+            ClientMessage::Write(mutation).encode(&mut frame);
+            frame
+        };
+        let mut body = Vec::new();
+        encode_push(head, mutations.into_iter().map(frame), &mut body);
+        self.ask("POST", PUSH_PATH, &body)
+    }
+
+    /// Pushes in the session 1 of client a.
+    fn push(&mut self, mutations: Vec<Mutation>) -> (u64, Vec<ServerMessage>) {
+        let reply = self.push_in(&head("a", 1, "e1"), mutations);
+        assert_eq!(reply.status, 200, "{}", shown(&reply));
+        let answer = PushAnswer::decode(&reply.body, &Limits::default()).unwrap();
+        (answer.last_mutation.0, answer.verdicts)
+    }
+
+    fn page(&mut self, query: &PageQuery) -> PageAnswer {
+        let reply = self.ask("GET", &query.target(&todos()), b"");
+        assert_eq!(reply.status, 200, "{}", shown(&reply));
+        PageAnswer::decode(&reply.body, &Limits::default()).unwrap()
+    }
+}
+
+fn shown(reply: &Reply) -> String {
+    String::from_utf8(reply.body.clone()).unwrap()
+}
+
+fn told(reply: &Reply) -> (u16, String) {
+    let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    (reply.status, json["code"].as_str().unwrap_or_default().into())
+}
+
+fn head(id: &str, session: u64, epoch: &str) -> PushHead {
+    let epoch = Epoch::new(epoch).unwrap();
+    PushHead { client_id: client(id), session: SessionNumber(session), epoch }
+}
+
+fn user(name: &str) -> Option<UserId> {
+    Some(UserId::new(name).unwrap())
+}
+
+/// The numbers and codes of verdicts.
+fn brief(verdicts: &[ServerMessage]) -> Vec<(u64, String)> {
+    let brief = |verdict: &ServerMessage| {
+        if let ServerMessage::Ack(ack) = verdict {
+            assert_eq!(ack.seq, None, "no ack stands in a stream");
+            return (ack.mutation.0, "ack".into());
+        }
+        let ServerMessage::Error(error) = verdict else { panic!("{verdict:?}") };
+        (error.mutation.unwrap().0, error.code.to_string())
+    };
+    verdicts.iter().map(brief).collect()
+}
+
+fn acks(numbers: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
+    numbers.into_iter().map(|number| (number, "ack".into())).collect()
+}
+
+#[test]
+fn a_hello_is_answered_like_on_a_socket() {
+    let desk = &mut Desk::new();
+    desk.user = user("u1");
+    let reply = desk.hello("a", 41);
+    assert_eq!(
+        (reply.status, shown(&reply).as_str()),
+        (
+            200,
+            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"epoch":"e1","lastMutation":0,"userId":"u1","maxBatchBytes":262144}}"#
+        )
+    );
+    let pong = decode_server(&reply.body, &Limits::default()).unwrap();
+    assert!(matches!(pong, Incoming::One(ServerMessage::Pong { welcome: Some(_), .. })));
+    assert_eq!(told(&desk.hello("a", 41)), (409, "SESSION_SUPERSEDED".into()));
+    assert_eq!(told(&desk.hello("a", 40)), (409, "SESSION_SUPERSEDED".into()));
+    assert_eq!(desk.hello("a", 42).status, 200);
+    desk.user = user("u2");
+    assert_eq!(told(&desk.hello("a", 43)), (403, "UNAUTHORIZED".into()));
+    assert_eq!(told(&desk.ask("POST", SESSION_PATH, b"{}")), (400, "INVALID_MESSAGE".into()));
+    // what is not posted there is about a collection of that name
+    assert_eq!(desk.ask("GET", SESSION_PATH, b"").status, 200);
+}
+
+#[test]
+fn acks_say_what_the_record_looks_like() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    desk.store.plain_to("r", insert(r#"{"x":1,"y":1}"#));
+    desk.store.plain_to("r", update(r#"{"y":2}"#));
+    let reply = desk.push_in(
+        &head("a", 1, "e1"),
+        vec![write(1, 1, "r", update(r#"{"x":2}"#)), write(2, 0, "new", insert("{}"))],
+    );
+    assert_eq!(
+        shown(&reply),
+        concat!(
+            r#"{"type":"batch","metadata":{"lastMutation":2},"messages":["#,
+            r#"{"type":"ack","collection":"todos","recordId":"r","data":{"x":2,"y":2},"timestamp":"1970-01-01T00:16:40.000Z","metadata":{"mutation":1,"version":3,"kind":"update","recordSeq":3,"updatedAt":"1970-01-01T00:16:40.000Z"}},"#,
+            r#"{"type":"ack","collection":"todos","recordId":"new","data":{},"timestamp":"1970-01-01T00:16:40.000Z","metadata":{"mutation":2,"version":1,"kind":"insert","recordSeq":4,"updatedAt":"1970-01-01T00:16:40.000Z"}}]}"#
+        )
+    );
+    // the changes are published, of nobody's connection
+    assert!(desk.store.published[2..].iter().all(|change| change.origin.is_none()));
+}
+
+#[test]
+fn a_push_that_comes_again_does_nothing() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    let writes = || vec![write(1, 0, "r", insert("{}")), write(2, 0, "r", update(r#"{"x":1}"#))];
+    assert_eq!(desk.push(writes()).0, 2);
+    let published = desk.store.published.len();
+    let mut more = writes();
+    more.push(write(3, 0, "s", insert("{}")));
+    let (last, verdicts) = desk.push(more);
+    assert_eq!((last, brief(&verdicts)), (3, acks(1..=3)));
+    assert!(matches!(&verdicts[0], ServerMessage::Ack(ack) if ack.echo.is_none()));
+    assert_eq!(desk.store.published.len(), published + 1);
+    assert_eq!(desk.push(vec![]), (3, vec![]));
+    // the hello of a client whose answer was lost tells the same
+    assert!(shown(&desk.hello("a", 2)).contains(r#""lastMutation":3"#));
+}
+
+#[test]
+fn a_run_stops_behind_its_first_error() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    desk.store.plain_to("r", insert("{}"));
+    let writes = vec![
+        write(1, 0, "s", insert("{}")),
+        write(2, 0, "r", insert(r#"{"x":1}"#)),
+        write(3, 0, "t", insert("{}")),
+    ];
+    let (last, verdicts) = desk.push(writes);
+    assert_eq!(last, 1);
+    assert_eq!(brief(&verdicts), [(1, "ack".into()), (2, "CONFLICT".into())]);
+    let ServerMessage::Error(error) = &verdicts[1] else { panic!() };
+    assert_eq!(error.current.as_ref().unwrap().seq, Some(Seq(1)));
+    assert_eq!(desk.store.json("t"), None);
+    let (last, verdicts) =
+        desk.push(vec![write(2, 1, "r", insert(r#"{"x":1}"#)), write(3, 0, "t", insert("{}"))]);
+    assert_eq!((last, brief(&verdicts)), (3, acks(2..=3)));
+}
+
+#[test]
+fn a_write_that_makes_no_sense_is_refused_in_its_place() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    desk.config.limits.document_bytes = 20;
+    let large = insert(r#"{"x":"01234567890123456789"}"#);
+    let writes = || {
+        vec![
+            write(1, 0, "r", insert("{}")),
+            write(2, 0, "s", large.clone()),
+            write(3, 0, "t", insert("{}")),
+        ]
+    };
+    let (last, verdicts) = desk.push(writes());
+    assert_eq!(last, 1);
+    assert_eq!(brief(&verdicts), [(1, "ack".into()), (2, "PAYLOAD_TOO_LARGE".into())]);
+    assert_eq!(desk.store.json("t"), None);
+    // behind another error it is not the first
+    let mut first = writes();
+    first[0] = write(2, 9, "r", update(r#"{"x":1}"#));
+    first[1].number = Some(MutationNumber(3));
+    first.truncate(2);
+    let (last, verdicts) = desk.push(first);
+    assert_eq!((last, brief(&verdicts)), (1, vec![(2, "CONFLICT".into())]));
+    // of one that was applied long ago nothing is said
+    desk.config.limits.document_bytes = 100;
+    desk.push(vec![write(2, 0, "s", large.clone())]);
+    desk.config.limits.document_bytes = 20;
+    let (last, verdicts) = desk.push(vec![write(2, 0, "s", large)]);
+    assert_eq!((last, verdicts), (2, vec![]));
+}
+
+#[test]
+fn what_is_no_push_is_refused_whole() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    let before = desk.store.rows.len();
+    let gap = vec![write(1, 0, "r", insert("{}")), write(3, 0, "s", insert("{}"))];
+    let twice = vec![write(1, 0, "r", insert("{}")), write(1, 0, "s", insert("{}"))];
+    let plain = vec![Mutation { number: None, ..write(1, 0, "r", insert("{}")) }];
+    for mutations in [gap, twice, plain] {
+        let reply = desk.push_in(&head("a", 1, "e1"), mutations);
+        assert_eq!(told(&reply), (400, "INVALID_MESSAGE".into()));
+    }
+    let late = vec![write(2, 0, "r", insert("{}"))];
+    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), late)), (409, "OUT_OF_ORDER".into()));
+    assert_eq!(told(&desk.ask("POST", PUSH_PATH, b"[]")), (400, "INVALID_MESSAGE".into()));
+    desk.config.limits.frame_bytes = 10;
+    let one = vec![write(1, 0, "r", insert("{}"))];
+    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), one)), (413, "PAYLOAD_TOO_LARGE".into()));
+    assert_eq!(desk.store.rows.len(), before);
+}
+
+#[test]
+fn a_session_that_does_not_hold_pushes_nothing() {
+    let desk = &mut Desk::new();
+    desk.user = user("u1");
+    desk.hello("a", 1);
+    desk.hello("a", 2);
+    let one = || vec![write(1, 0, "r", insert("{}"))];
+    let superseded = (409, "SESSION_SUPERSEDED".to_string());
+    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), one())), superseded);
+    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), vec![])), superseded);
+    assert_eq!(told(&desk.push_in(&head("a", 3, "e1"), one())), superseded);
+    assert_eq!(told(&desk.push_in(&head("unknown", 1, "e1"), one())), superseded);
+    // who knows another user's numbers can't write in that one's name
+    desk.user = user("u2");
+    assert_eq!(told(&desk.push_in(&head("a", 2, "e1"), one())), superseded);
+    // a server that was opened anew may have lost what the writes stand on
+    desk.user = user("u1");
+    desk.store.begin("e2");
+    let reply = desk.push_in(&head("a", 2, "e1"), one());
+    assert_eq!(told(&reply), (503, "SERVER_ERROR".into()));
+    assert_eq!(desk.store.json("r"), None);
+    assert_eq!(desk.push_in(&head("a", 2, "e2"), one()).status, 200);
+}
+
+#[test]
+fn of_a_lost_answer_there_is_no_verdict() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    let error = StoreError::new(StoreErrorKind::Other, "fire");
+    for (lost, status) in
+        [(TransactError::Unknown(error.clone()), 500), (TransactError::Failed(error), 503)]
+    {
+        desk.lost = Some(lost);
+        let reply = desk.push_in(&head("a", 1, "e1"), vec![write(1, 0, "r", insert("{}"))]);
+        assert_eq!(told(&reply), (status, "SERVER_ERROR".into()));
+        assert!(!shown(&reply).contains("mutation"));
+        assert_eq!(told(&desk.hello("a", 9)).0, status);
+        desk.store = Store::new();
+        desk.store.hello("a");
+    }
+}
+
+#[test]
+fn who_pushes_too_much_is_told_where_to_go_on() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    desk.tokens = 1;
+    let writes = (1..=4).map(|n| write(n, 0, &format!("r{n}"), insert("{}")));
+    let (last, verdicts) = desk.push(writes.collect());
+    assert_eq!(last, 2);
+    let wanted = [(1, "ack".into()), (2, "ack".into()), (3, "RATE_LIMIT_EXCEEDED".into())];
+    assert_eq!(brief(&verdicts), wanted);
+    let ServerMessage::Error(error) = &verdicts[2] else { panic!() };
+    assert_eq!((error.retry_after_ms, error.record_id.clone()), (Some(1500), Some(id("r3"))));
+    assert_eq!(desk.store.json("r3"), None);
+}
+
+#[test]
+fn an_answer_is_bounded() {
+    let desk = &mut Desk::new();
+    desk.hello("a", 1);
+    desk.config.answer_bytes = 700;
+    let writes = (1..=4).map(|n| write(n, 0, &format!("r{n}"), insert("{}")));
+    let (last, verdicts) = desk.push(writes.collect());
+    assert_eq!((last, brief(&verdicts)), (4, acks(1..=3)));
+}
+
+#[test]
+fn a_page_tells_what_was_read_with_it() {
+    let desk = &mut Desk::new();
+    desk.user = user("u1");
+    desk.hello("a", 1);
+    desk.push(vec![write(1, 0, "r", insert(r#"{"x":1}"#))]);
+    let query = PageQuery { client_id: Some(client("a")), ..PageQuery::default() };
+    let reply = desk.ask("GET", &query.target(&todos()), b"");
+    let checksum = desk.store.head().checksum;
+    assert_eq!(
+        shown(&reply),
+        format!(
+            concat!(
+                r#"{{"type":"batch","metadata":{{"epoch":"e1","from":{{}},"lastMutation":1}},"messages":["#,
+                r#"{{"type":"subscribed","collection":"todos","metadata":{{"recordCount":1,"head":1,"mode":"snapshot"}}}},"#,
+                r#"{{"type":"sync","collection":"todos","data":{{"records":[{{"id":"r","data":{{"x":1}},"version":1,"updatedAt":"1970-01-01T00:16:40.000Z","seq":1}}]}},"metadata":{{"snapshotSeq":1}}}},"#,
+                r#"{{"type":"synced","collection":"todos","metadata":{{"epoch":"e1","seq":1,"count":1,"checksum":"{}"}}}}]}}"#
+            ),
+            checksum
+        )
+    );
+    // another user's client is none of anybody's business, and an unknown one is unknown
+    desk.user = user("u2");
+    assert_eq!(desk.page(&query).last_mutation, None);
+    desk.user = user("u1");
+    let other = PageQuery { client_id: Some(client("b")), ..PageQuery::default() };
+    assert_eq!(desk.page(&other).last_mutation, None);
+    assert_eq!(desk.page(&PageQuery::default()).last_mutation, None);
+}
+
+fn cursor(epoch: &str, seq: u64) -> Option<Cursor> {
+    Some(Cursor { epoch: Epoch::new(epoch).unwrap(), seq: Seq(seq) })
+}
+
+fn mode(page: &PageAnswer) -> Mode {
+    let Some(ServerMessage::Subscribed { mode: Some(mode), .. }) = page.messages.first() else {
+        panic!("{page:?}")
+    };
+    *mode
+}
+
+#[test]
+fn a_resume_moves_the_place_and_nothing_else() {
+    let desk = &mut Desk::new();
+    for (of, change) in [
+        ("a", insert(r#"{"x":1}"#)),
+        ("b", insert(r#"{"x":1,"y":1}"#)),
+        ("a", update(r#"{"x":2}"#)),
+        ("b", update(r#"{"x":2}"#)),
+    ] {
+        desk.store.plain_to(of, change);
+    }
+    desk.store.plain_to("b", update(r#"{"y":2}"#));
+    let epoch = Epoch::new("e1").unwrap();
+    let resume = Some(Resume::Delta { epoch: epoch.clone(), seq: Seq(4) });
+    let from = PageFrom { cursor: cursor("e1", 2), resume };
+    let page = desk.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
+    assert_eq!(page.from, from);
+    let [_, ServerMessage::Change { change, .. }, ServerMessage::Synced { .. }] =
+        &page.messages[..]
+    else {
+        panic!("{page:?}")
+    };
+    // every field above the cursor, not above the resume
+    assert_eq!(change.change, update(r#"{"x":2,"y":2}"#));
+
+    // a page is of so many records at most
+    let query = PageQuery { from: PageFrom::default(), limit: Some(1), client_id: None };
+    let page = desk.page(&query);
+    let [_, ServerMessage::Sync { range: Some(range), .. }] = &page.messages[..] else {
+        panic!("{page:?}")
+    };
+    let resume = Resume::Snapshot {
+        epoch,
+        snapshot_seq: range.snapshot_seq,
+        after: range.up_to.clone().unwrap(),
+    };
+    let query = PageQuery {
+        from: PageFrom { cursor: None, resume: Some(resume) },
+        limit: Some(1),
+        client_id: None,
+    };
+    let page = desk.page(&query);
+    let [_, ServerMessage::Sync { range: Some(next), .. }, _] = &page.messages[..] else {
+        panic!("{page:?}")
+    };
+    assert_eq!(next.after, range.up_to);
+    desk.config.page.records = 1;
+    let page = desk.page(&PageQuery { limit: Some(1000), ..PageQuery::default() });
+    assert_eq!(page.messages.len(), 2);
+}
+
+#[test]
+fn a_cursor_that_does_not_hold_gets_a_snapshot() {
+    let desk = &mut Desk::new();
+    desk.store.plain_to("r", insert("{}"));
+    desk.store.plain_to("r", Change::delete());
+    desk.store.plain_to("s", insert("{}"));
+    let ask = |desk: &mut Desk, epoch, seq| {
+        let from = PageFrom { cursor: cursor(epoch, seq), resume: None };
+        let page = desk.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
+        assert_eq!(page.from, from);
+        mode(&page)
+    };
+    assert_eq!(ask(desk, "e1", 1), Mode::Delta);
+    assert_eq!(ask(desk, "unknown", 1), Mode::Snapshot);
+    assert_eq!(ask(desk, "e1", 4), Mode::Snapshot);
+    desk.store.now = Timestamp(desk.store.now.0 + 10_000);
+    desk.store.plain_to("t", insert("{}"));
+    desk.store.sweep_tombstones(1000);
+    // the horizon has passed the cursor, in the middle of its run too
+    assert_eq!(ask(desk, "e1", 1), Mode::Snapshot);
+    let epoch = Epoch::new("e1").unwrap();
+    for (cursor, resume) in [
+        (cursor("e1", 1), Resume::Delta { epoch: epoch.clone(), seq: Seq(3) }),
+        (None, Resume::Snapshot { epoch, snapshot_seq: Seq(1), after: id("r") }),
+    ] {
+        let from = PageFrom { cursor, resume: Some(resume) };
+        let page = desk.page(&PageQuery { from, ..PageQuery::default() });
+        assert_eq!(mode(&page), Mode::Snapshot);
+        let ServerMessage::Sync { range: Some(range), .. } = &page.messages[1] else { panic!() };
+        assert_eq!(range.after, None);
+    }
+}
+
+/// Shows the records that say so.
+struct Public;
+
+impl Policy for Public {
+    fn read(&self, _: Option<&UserId>, collection: &Collection) -> Access {
+        if collection.as_str() == "secret" { Access::None } else { Access::Some }
+    }
+    fn read_record(
+        &self,
+        _: Option<&UserId>,
+        _: &Collection,
+        _: &RecordId,
+        document: &Document,
+    ) -> bool {
+        document.get("public").is_some()
+    }
+}
+
+#[test]
+fn a_page_shows_what_may_be_read() {
+    let desk = &mut Desk::new();
+    desk.store.plain_to("r", insert(r#"{"public":1}"#));
+    desk.store.plain_to("s", insert(r#"{"secret":1}"#));
+    desk.policy = &Public;
+    for from in [PageFrom::default(), PageFrom { cursor: cursor("e1", 0), resume: None }] {
+        let reply =
+            desk.ask("GET", &PageQuery { from, ..PageQuery::default() }.target(&todos()), b"");
+        assert!(shown(&reply).contains(r#""partial":true"#), "{}", shown(&reply));
+        for hidden in ["secret", "checksum", "recordCount"] {
+            assert!(!shown(&reply).contains(hidden), "{}", shown(&reply));
+        }
+    }
+    assert_eq!(told(&desk.ask("GET", "/sync/secret?epoch=", b"")), (403, "UNAUTHORIZED".into()));
+    // and so do the verdicts
+    desk.hello("a", 1);
+    let (_, verdicts) = desk.push(vec![write(1, 0, "s", insert("{}"))]);
+    assert_eq!(brief(&verdicts), [(1, "UNAUTHORIZED".into())]);
+}
