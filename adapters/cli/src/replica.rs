@@ -203,7 +203,7 @@ fn config(args: &ReplicaArgs) -> SyncConfig {
         base_url: args.server.clone().unwrap_or_else(|| NOWHERE.to_owned()),
         auth_token: args.token.as_ref().map(|token| token.0.clone()),
         user: args.user.clone(),
-        enable_realtime_sync: false,
+        connect_at_start: false,
         conflict_strategy: match args.conflicts {
             ConflictsArg::LastWriteWins => ConflictStrategy::LastWriteWins,
             ConflictsArg::ServerWins => ConflictStrategy::ServerWins,

@@ -2,27 +2,30 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 
 use synclayer_core::client::event::Status;
-use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
-use synclayer_core::words::name::{Collection as Name, Position};
+use synclayer_core::words::name::Position;
+use synclayer_http::config::SyncConfig;
+use synclayer_http::engine::{Answer, Command, Parts, Write};
+use synclayer_http::error::{OpenError, SyncError};
+use synclayer_http::listen::EventQueue;
+use synclayer_http::mailbox::mailbox;
+use synclayer_http::setup::{self, Setup, check_token};
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use crate::address::Address;
 use crate::collection::Collection;
-use crate::config::SyncConfig;
-use crate::engine::{Answer, Command, Engine, Setup};
-use crate::error::{OpenError, SyncError};
-use crate::mailbox::mailbox;
-use crate::socket::{Dialer, tls};
-use crate::stream::{Events, Queue};
+use crate::network::{Engine, Inbox, Sockets};
+use crate::socket::Dialer;
+use crate::stream::Events;
+
+/// How many commands are handled before the watchers are told.
+const RUN: usize = 256;
 
 /// A client: a replica of some collections, which keeps itself in sync with a server.
 ///
@@ -36,7 +39,7 @@ pub struct SyncLayer {
 }
 
 struct Shared {
-    inbox: Sender<Command>,
+    inbox: Inbox,
     /// Ends with the engine's thread, after its store is closed.
     ended: watch::Receiver<()>,
     limits: Limits,
@@ -52,28 +55,27 @@ impl SyncLayer {
     /// When the configuration can't be used or the store can't be opened.
     pub async fn open(config: SyncConfig) -> Result<Self, OpenError> {
         let runtime = Handle::try_current().map_err(|error| OpenError::Start(error.to_string()))?;
-        let address = Address::new(&config.base_url, config.websocket_url.as_deref())?;
-        let takes_token = config.allow_insecure || address.is_private();
-        check_token(&config, &address, takes_token)?;
-        let limits = config.limits.clone();
-        let tls = tls().map_err(|error| OpenError::Start(error.to_string()))?;
-        let (inbox, commands) = channel();
-        let setup = Setup {
-            online: config.enable_realtime_sync,
-            dialer: Dialer {
-                runtime,
-                address: Arc::new(address),
-                tls,
-                frame_bytes: limits.frame_bytes,
-            },
+        let setup = Setup::new(config)?;
+        let (takes_token, limits) = (setup.takes_token, setup.client.limits.clone());
+        let (inbox, commands) = Inbox::new(|| {});
+        let dialer = Dialer {
+            runtime,
+            address: Arc::new(setup.address.websocket),
+            tls: setup.tls.config,
+            frame_bytes: limits.frame_bytes,
+        };
+        let parts = Parts {
+            config: setup.client,
+            connected: setup.connected,
+            factory: setup.factory,
+            http: setup.http,
+            network: Sockets::new(dialer, inbox.clone()),
             inbox: inbox.clone(),
-            config: client_config(&config)?,
-            factory: config.store.into_factory(),
         };
         let (alive, ended) = watch::channel(());
         // from here on, whatever drops this tells the engine to stop
         let shared = Arc::new(Shared { inbox, ended, limits, takes_token });
-        start(setup, commands, alive).await?;
+        start(parts, commands, alive).await?;
         Ok(Self { shared })
     }
 
@@ -82,16 +84,14 @@ impl SyncLayer {
     /// # Errors
     /// When no collection can have this name.
     pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
-        let name =
-            Name::new(name).map_err(|reason| SyncError::Name { name: name.to_owned(), reason })?;
-        Ok(Collection { sync: self.clone(), name })
+        Ok(Collection { sync: self.clone(), name: setup::collection(name)? })
     }
 
     /// What happens from now on: see [`EventKind`](crate::EventKind). It ends when the client does.
     #[must_use]
     pub fn events(&self) -> Events {
-        let (outlet, inlet) = mailbox(Queue::default());
-        self.tell(move |engine| engine.listen(outlet));
+        let (outlet, inlet) = mailbox(EventQueue::default());
+        self.inbox().tell(move |engine| engine.listen(outlet));
         Events(inlet)
     }
 
@@ -100,7 +100,7 @@ impl SyncLayer {
     /// # Errors
     /// When the store has failed, or the client is closed.
     pub async fn status(&self) -> Result<Status, SyncError> {
-        self.ask(|engine| engine.call(|replica, _, _| Ok(replica.status()))).await?
+        self.ask(Engine::status).await?
     }
 
     /// Connects, and stays connected. Does nothing where that is so already.
@@ -108,7 +108,7 @@ impl SyncLayer {
     /// # Errors
     /// When the client is closed.
     pub async fn connect(&self) -> Result<(), SyncError> {
-        self.ask(|engine| engine.set_online(true)).await
+        self.ask(|engine| engine.set_connected(true)).await
     }
 
     /// Disconnects, and stays disconnected until [`connect`](Self::connect). Writes wait meanwhile.
@@ -116,7 +116,25 @@ impl SyncLayer {
     /// # Errors
     /// When the client is closed.
     pub async fn disconnect(&self) -> Result<(), SyncError> {
-        self.ask(|engine| engine.set_online(false)).await
+        self.ask(|engine| engine.set_connected(false)).await
+    }
+
+    /// Says whether the device has a network. With `false` nothing is tried any more; with `true`
+    /// everything is tried at once. A hint: without it the client finds out by itself, later.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn set_online(&self, online: bool) -> Result<(), SyncError> {
+        self.ask(move |engine| engine.set_online(online)).await
+    }
+
+    /// Synchronises now, and does not wait for the next time that it would by itself.
+    /// [`synced`](Self::synced) tells when it is done.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn sync_now(&self) -> Result<(), SyncError> {
+        self.ask(Engine::sync_now).await
     }
 
     /// Sets the token by which the server knows the user: a fresh one in place of one that has
@@ -126,9 +144,7 @@ impl SyncLayer {
     /// When the token can't be sent in a header or would go over the network in the clear, or the
     /// client is closed.
     pub async fn set_token(&self, token: &str) -> Result<(), SyncError> {
-        if !is_sendable(token) {
-            return Err(SyncError::Token);
-        }
+        check_token(token)?;
         if !self.shared.takes_token {
             return Err(SyncError::Insecure);
         }
@@ -155,8 +171,7 @@ impl SyncLayer {
     /// Ends the client, for all its clones: it disconnects, makes everything durable that was
     /// saved, and closes the store, which can then be opened again.
     pub async fn close(&self) {
-        // an engine that has ended needs no telling
-        let _ = self.shared.inbox.send(Command::Stop);
+        self.inbox().put(Command::Stop);
         let mut ended = self.shared.ended.clone();
         while ended.changed().await.is_ok() {}
     }
@@ -165,14 +180,13 @@ impl SyncLayer {
         &self.shared.limits
     }
 
-    pub(crate) fn engine(&self) -> Sender<Command> {
-        self.shared.inbox.clone()
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.shared.inbox
     }
 
-    /// Has the engine do something, and does not wait for it.
-    pub(crate) fn tell(&self, call: impl FnOnce(&mut Engine) + Send + 'static) {
-        // what the call holds is dropped with it where the engine has ended, and that tells
-        let _ = self.shared.inbox.send(Command::Call(Box::new(call)));
+    /// Makes a write, and waits until it is durable.
+    pub(crate) async fn write(&self, write: Write) -> Result<(), SyncError> {
+        self.answered(move |engine, answer| engine.write(&write, answer)).await
     }
 
     /// Has the engine do something, and waits for what it says.
@@ -181,7 +195,7 @@ impl SyncLayer {
         ask: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, SyncError> {
         let (answer, answered) = oneshot::channel();
-        self.tell(move |engine| {
+        self.inbox().tell(move |engine| {
             // whoever no longer waits wants no answer
             let _ = answer.send(ask(engine));
         });
@@ -189,12 +203,16 @@ impl SyncLayer {
     }
 
     /// Has the engine do something that it answers later.
-    pub(crate) async fn answered(
+    async fn answered(
         &self,
         ask: impl FnOnce(&mut Engine, Answer) + Send + 'static,
     ) -> Result<(), SyncError> {
         let (answer, answered) = oneshot::channel();
-        self.tell(move |engine| ask(engine, answer));
+        let answer: Answer = Box::new(move |result| {
+            // whoever no longer waits has what it asked for all the same
+            let _ = answer.send(result);
+        });
+        self.inbox().tell(move |engine| ask(engine, answer));
         answered.await.map_err(|_| SyncError::Closed)?
     }
 }
@@ -207,8 +225,7 @@ impl fmt::Debug for SyncLayer {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // an engine that has ended needs no telling
-        let _ = self.inbox.send(Command::Stop);
+        self.inbox.put(Command::Stop);
     }
 }
 
@@ -225,7 +242,7 @@ impl RejectedWrites {
     /// # Errors
     /// When the store has failed, or the client is closed.
     pub async fn list(&self) -> Result<Vec<Rejected>, SyncError> {
-        self.sync.ask(|engine| engine.call(|replica, _, _| Ok(replica.rejected()?))).await?
+        self.sync.ask(Engine::rejected).await?
     }
 
     /// Makes a write again, as a new one, and takes it off the list.
@@ -233,12 +250,7 @@ impl RejectedWrites {
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
     pub async fn retry(&self, write: Position) -> Result<(), SyncError> {
-        self.sync
-            .answered(move |engine, answer| {
-                engine
-                    .save(answer, |replica, now, out| Ok(replica.retry_rejected(now, write, out)?));
-            })
-            .await
+        self.sync.write(Write::Retry(write)).await
     }
 
     /// Takes a write off the list for good.
@@ -246,13 +258,7 @@ impl RejectedWrites {
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
     pub async fn discard(&self, write: Position) -> Result<(), SyncError> {
-        self.sync
-            .answered(move |engine, answer| {
-                engine.save(answer, |replica, now, out| {
-                    Ok(replica.discard_rejected(now, write, out)?)
-                });
-            })
-            .await
+        self.sync.write(Write::Discard(write)).await
     }
 
     /// Rejects a write by hand that
@@ -262,61 +268,23 @@ impl RejectedWrites {
     /// # Errors
     /// When the write does not stall, the store has failed, or the client is closed.
     pub async fn reject_stalled(&self, write: Position) -> Result<(), SyncError> {
-        self.sync
-            .answered(move |engine, answer| {
-                engine.save(answer, |replica, now, out| {
-                    Ok(replica.reject_stalled_write(now, write, out)?)
-                });
-            })
-            .await
+        self.sync.write(Write::RejectStalled(write)).await
     }
-}
-
-fn check_token(config: &SyncConfig, address: &Address, may_go: bool) -> Result<(), OpenError> {
-    let Some(token) = &config.auth_token else { return Ok(()) };
-    if !may_go {
-        return Err(OpenError::Insecure { host: address.host.clone() });
-    }
-    if is_sendable(token) { Ok(()) } else { Err(OpenError::Token) }
-}
-
-fn is_sendable(token: &str) -> bool {
-    token.bytes().all(|byte| (0x20..0x7f).contains(&byte))
-}
-
-fn client_config(config: &SyncConfig) -> Result<ClientConfig, OpenError> {
-    let name = |name: &String| {
-        Name::new(name).map_err(|reason| OpenError::Collection { name: name.clone(), reason })
-    };
-    let strategy = match &config.custom_conflict_resolver {
-        Some(resolver) => ConflictStrategy::Custom(resolver.clone()),
-        None => config.conflict_strategy.clone(),
-    };
-    Ok(ClientConfig {
-        user: config.user.clone(),
-        token: config.auth_token.as_deref().map(Token::new),
-        collections: config.collections.iter().map(name).collect::<Result<_, _>>()?,
-        conflict_strategy: strategy,
-        limits: config.limits.clone(),
-        reconnect_delay: config.reconnect_delay,
-        max_reconnect_attempts: config.max_reconnect_attempts,
-        ..ClientConfig::default()
-    })
 }
 
 /// Starts the engine's thread, and waits until its store is open.
 async fn start(
-    setup: Setup,
-    commands: Receiver<Command>,
+    parts: Parts<Sockets>,
+    commands: Receiver<Command<Sockets>>,
     alive: watch::Sender<()>,
 ) -> Result<(), OpenError> {
     let (opening, opened) = oneshot::channel();
     let engine = move || {
-        match Engine::open(setup) {
+        match Engine::open(parts) {
             Ok(engine) => {
                 // whoever no longer waits has told the engine to stop
                 let _ = opening.send(Ok(()));
-                engine.run(&commands);
+                run(engine, &commands);
             }
             Err(error) => {
                 let _ = opening.send(Err(error));
@@ -329,4 +297,24 @@ async fn start(
         .spawn(engine)
         .map_err(|error| OpenError::Start(error.to_string()))?;
     opened.await.map_err(|_| OpenError::Start("its thread has died".into()))?.map_err(Into::into)
+}
+
+/// The thread's loop: waits for a command or the deadline and does what there is to do, until the
+/// client is no longer wanted.
+fn run(mut engine: Engine, commands: &Receiver<Command<Sockets>>) {
+    while !engine.is_done() {
+        let first = match engine.patience() {
+            Some(patience) => commands.recv_timeout(patience),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match first {
+            Ok(first) => {
+                engine.take(first);
+                commands.try_iter().take(RUN).for_each(|command| engine.take(command));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        engine.turn();
+    }
 }

@@ -1,18 +1,16 @@
 //! A collection as the app holds it.
 
 use serde::Serialize;
-use synclayer_core::client::interface::{Misuse, Written};
 use synclayer_core::rules::view::{Record, Slot};
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{Collection as Name, RecordId};
-use synclayer_core::words::time::Now;
-use uuid::Uuid;
+use synclayer_http::engine::Write;
+use synclayer_http::error::SyncError;
+use synclayer_http::mailbox::mailbox;
+use synclayer_http::setup::{fresh_record_id, record_id};
 
 use crate::client::SyncLayer;
-use crate::engine::{Effects, Replica};
-use crate::error::SyncError;
-use crate::mailbox::mailbox;
 use crate::stream::Watch;
 
 /// A collection: records by their ids, each a JSON object.
@@ -39,7 +37,7 @@ impl Collection {
     /// When the document is no JSON object or breaks a limit, too many writes wait for the server,
     /// the store has failed, or the client is closed.
     pub async fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<RecordId, SyncError> {
-        let id = record_id(&Uuid::now_v7().to_string())?;
+        let id = fresh_record_id()?;
         self.save_as(id.clone(), self.document(document)?).await?;
         Ok(id)
     }
@@ -75,8 +73,7 @@ impl Collection {
     /// # Errors
     /// As [`update`](Self::update).
     pub async fn change(&self, id: &str, delta: Delta) -> Result<(), SyncError> {
-        let id = record_id(id)?;
-        self.write(move |replica, name, now, out| replica.update(now, name, &id, &delta, out)).await
+        self.sync.write(Write::Update(self.name.clone(), record_id(id)?, delta)).await
     }
 
     /// Deletes a record. Where there is none, nothing happens.
@@ -84,8 +81,7 @@ impl Collection {
     /// # Errors
     /// As [`save`](Self::save).
     pub async fn delete(&self, id: &str) -> Result<(), SyncError> {
-        let id = record_id(id)?;
-        self.write(move |replica, name, now, out| replica.delete(now, name, &id, out)).await
+        self.sync.write(Write::Delete(self.name.clone(), record_id(id)?)).await
     }
 
     /// A record, if there is one.
@@ -94,12 +90,7 @@ impl Collection {
     /// When the id can't be one, the store has failed, or the client is closed.
     pub async fn get(&self, id: &str) -> Result<Option<Record>, SyncError> {
         let (name, id) = (self.name.clone(), record_id(id)?);
-        self.sync
-            .ask(move |engine| {
-                engine.join(&name);
-                engine.call(|replica, _, _| Ok(replica.get(&name, &id)?))
-            })
-            .await?
+        self.sync.ask(move |engine| engine.get(&name, &id)).await?
     }
 
     /// All records in order of their ids. Mind the memory: [`watch`](Self::watch) shares it.
@@ -108,12 +99,7 @@ impl Collection {
     /// When the store has failed, or the client is closed.
     pub async fn get_all(&self) -> Result<Vec<Record>, SyncError> {
         let name = self.name.clone();
-        self.sync
-            .ask(move |engine| {
-                engine.join(&name);
-                engine.call(|replica, _, _| Ok(replica.get_all(&name)?))
-            })
-            .await?
+        self.sync.ask(move |engine| engine.get_all(&name)).await?
     }
 
     /// Keeps the collection in sync from now on, as any first use of it does, without reading it.
@@ -145,36 +131,15 @@ impl Collection {
     fn watch_records(&self, only: Option<RecordId>) -> Watch {
         let (outlet, inlet) = mailbox(Slot::default());
         let name = self.name.clone();
-        self.sync.tell(move |engine| engine.watch(name, only, outlet));
-        Watch::new(inlet, self.sync.engine())
+        self.sync.inbox().tell(move |engine| engine.watch(name, only, outlet));
+        Watch::new(inlet, self.sync.inbox().clone())
     }
 
     async fn save_as(&self, id: RecordId, document: Document) -> Result<(), SyncError> {
-        self.write(move |replica, name, now, out| replica.save(now, name, &id, &document, out))
-            .await
+        self.sync.write(Write::Save(self.name.clone(), id, document)).await
     }
 
     fn document<T: Serialize + ?Sized>(&self, value: &T) -> Result<Document, SyncError> {
         Ok(Document::of(value, self.sync.limits())?)
     }
-
-    /// Makes a write, and waits until it is durable.
-    async fn write(
-        &self,
-        write: impl FnOnce(&mut Replica, &Name, Now, &mut Effects) -> Result<Written, Misuse>
-        + Send
-        + 'static,
-    ) -> Result<(), SyncError> {
-        let name = self.name.clone();
-        self.sync
-            .answered(move |engine, answer| {
-                engine.join(&name);
-                engine.save(answer, |replica, now, out| Ok(write(replica, &name, now, out)?));
-            })
-            .await
-    }
-}
-
-fn record_id(id: &str) -> Result<RecordId, SyncError> {
-    RecordId::new(id).map_err(|reason| SyncError::Name { name: id.to_owned(), reason })
 }

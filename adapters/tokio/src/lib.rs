@@ -35,25 +35,19 @@
 //! Both end when the last [`SyncLayer`] and [`Collection`] is dropped, or by
 //! [`close`](SyncLayer::close).
 
-mod address;
 mod client;
 mod collection;
-mod config;
-mod engine;
-mod error;
-mod mailbox;
+mod network;
 mod socket;
 mod stream;
 
 pub use client::{RejectedWrites, SyncLayer};
 pub use collection::Collection;
-pub use config::{OnDurable, Store, StoreFactory, SyncConfig};
-pub use error::{OpenError, SyncError};
 pub use stream::{Events, Watch};
 pub use synclayer_core::client::event::{
     CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
 };
-pub use synclayer_core::client::interface::Misuse;
+pub use synclayer_core::client::interface::{Guarantees, Misuse, PlainServers};
 pub use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver};
 pub use synclayer_core::rules::merge::FieldWise;
 pub use synclayer_core::rules::row::Rejected;
@@ -63,3 +57,6 @@ pub use synclayer_core::words::document::{Document, DocumentError};
 pub use synclayer_core::words::limits::Limits;
 pub use synclayer_core::words::name::{NameError, Position, RecordId};
 pub use synclayer_core::words::store::{StoreError, StoreErrorKind};
+pub use synclayer_http::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
+pub use synclayer_http::error::{OpenError, SyncError};
+pub use synclayer_http::tls::TrustedRoots;

@@ -1,28 +1,29 @@
 //! One connection: a task that moves frames between a socket and the engine's thread.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use rustls::{ClientConfig, RootCertStore};
-use synclayer_core::client::interface::Disconnect;
+use rustls::ClientConfig;
+use synclayer_core::client::interface::{Disconnect, Input};
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::ConnId;
+use synclayer_http::address::Endpoint;
+use synclayer_http::call::retry_after;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, RETRY_AFTER};
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Request};
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Request};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use crate::address::Address;
+use crate::network::Inbox;
 
 /// How many bytes of frames may wait for the engine's thread; then the socket is not read.
 const INBOUND_BYTES: usize = 1 << 20;
@@ -35,35 +36,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) runtime: Handle,
-    pub(crate) address: Arc<Address>,
+    pub(crate) address: Arc<Endpoint>,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) frame_bytes: usize,
-}
-
-/// What a connection of a replica reports.
-pub(crate) struct Report {
-    /// Which of the client's replicas asked for the connection.
-    pub(crate) life: u64,
-    pub(crate) conn: ConnId,
-    pub(crate) heard: Heard,
-}
-
-/// What is heard of a connection.
-pub(crate) enum Heard {
-    /// The WebSocket is open.
-    Opened,
-    /// A message came.
-    Frame(Frame),
-    /// A ping or pong frame came.
-    Alive,
-    /// It is over; nothing follows.
-    Ended(Disconnect),
-}
-
-/// A message, with the room that it takes among those that wait for the engine.
-pub(crate) struct Frame {
-    pub(crate) bytes: Bytes,
-    _room: OwnedSemaphorePermit,
 }
 
 /// What the engine wants to go out.
@@ -91,19 +66,19 @@ impl Socket {
 }
 
 impl Dialer {
-    /// Starts a connection, which reports to `reports` whatever becomes of it.
+    /// Starts a connection, which tells the engine whatever becomes of it.
     ///
     /// How long it may take to open is the engine's to decide.
-    pub(crate) fn dial<R: From<Report> + Send + 'static>(
+    pub(crate) fn dial(
         &self,
         life: u64,
         conn: ConnId,
         token: Option<&Token>,
-        reports: Sender<R>,
+        inbox: Inbox,
     ) -> Socket {
         let (outgoing, mut queue) = unbounded_channel();
         let end = lost("the tokio runtime has ended");
-        let reporter = Reporter { life, conn, reports, end };
+        let reporter = Reporter { life, conn, inbox, end };
         let (dialer, request) = (self.clone(), request(&self.address, token));
         self.runtime.spawn(async move {
             let end = tokio::select! {
@@ -120,7 +95,7 @@ impl Dialer {
 
     async fn open(&self, request: Result<Request<()>, Error>) -> Result<WebSocket, Disconnect> {
         let request = request.map_err(failed)?;
-        let Address { host, port, .. } = &*self.address;
+        let Endpoint { host, port, .. } = &*self.address;
         let stream = TcpStream::connect((host.as_str(), *port))
             .await
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
@@ -136,18 +111,7 @@ impl Dialer {
 
 type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// TLS as every connection uses it, whatever other providers the program has linked.
-pub(crate) fn tls() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-fn request(address: &Address, token: Option<&Token>) -> Result<Request<()>, Error> {
+fn request(address: &Endpoint, token: Option<&Token>) -> Result<Request<()>, Error> {
     let mut request = address.uri.clone().into_client_request()?;
     if let Some(token) = token {
         let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
@@ -173,12 +137,12 @@ async fn given_up(queue: &mut UnboundedReceiver<Outgoing>) {
     while queue.recv().await.is_some() {}
 }
 
-async fn live<R: From<Report>>(
+async fn live(
     socket: WebSocket,
     queue: UnboundedReceiver<Outgoing>,
-    reporter: &Reporter<R>,
+    reporter: &Reporter,
 ) -> Disconnect {
-    reporter.report(Heard::Opened);
+    reporter.report(|conn| Input::Connected { conn });
     let (sink, stream) = socket.split();
     tokio::select! {
         end = read(stream, reporter) => end,
@@ -187,17 +151,14 @@ async fn live<R: From<Report>>(
 }
 
 /// Moves frames from the socket to the engine, no faster than the engine handles them.
-async fn read<R: From<Report>>(
-    mut stream: SplitStream<WebSocket>,
-    reporter: &Reporter<R>,
-) -> Disconnect {
+async fn read(mut stream: SplitStream<WebSocket>, reporter: &Reporter) -> Disconnect {
     let room = Arc::new(Semaphore::new(INBOUND_BYTES));
     while let Some(message) = stream.next().await {
         let bytes: Bytes = match message {
             Ok(Message::Text(text)) => text.into(),
             Ok(Message::Binary(bytes)) => bytes,
             Ok(Message::Ping(_) | Message::Pong(_)) => {
-                reporter.report(Heard::Alive);
+                reporter.report(|conn| Input::Heard { conn });
                 continue;
             }
             Ok(Message::Close(Some(close))) => {
@@ -208,7 +169,7 @@ async fn read<R: From<Report>>(
         };
         let size = bytes.len().clamp(1, INBOUND_BYTES) as u32;
         let Ok(permit) = room.clone().acquire_many_owned(size).await else { break };
-        reporter.report(Heard::Frame(Frame { bytes, _room: permit }));
+        reporter.hand_in(bytes, permit);
     }
     lost("the server closed the connection")
 }
@@ -260,24 +221,27 @@ fn failed(error: Error) -> Disconnect {
     lost(error.to_string())
 }
 
-/// `Retry-After` in seconds. Its other form, a date, says nothing to a client without a clock.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
 /// Reports what a connection hears, and its end exactly once, whatever becomes of the task.
-struct Reporter<R: From<Report>> {
+struct Reporter {
     life: u64,
     conn: ConnId,
-    reports: Sender<R>,
+    inbox: Inbox,
     end: Disconnect,
 }
 
-impl<R: From<Report>> Reporter<R> {
-    fn report(&self, heard: Heard) {
-        // an engine that has ended needs no reports
-        let _ = self.reports.send(Report { life: self.life, conn: self.conn, heard }.into());
+impl Reporter {
+    fn report(&self, input: impl FnOnce(ConnId) -> Input<'static> + Send + 'static) {
+        let (life, conn) = (self.life, self.conn);
+        self.inbox.tell(move |engine| engine.hear(life, input(conn)));
+    }
+
+    /// Reports a frame, which takes up room among those that wait for the engine.
+    fn hand_in(&self, frame: Bytes, room: OwnedSemaphorePermit) {
+        let (life, conn) = (self.life, self.conn);
+        self.inbox.tell(move |engine| {
+            engine.hear(life, Input::Frame { conn, frame: &frame });
+            drop(room);
+        });
     }
 
     fn conclude(mut self, end: Disconnect) {
@@ -285,9 +249,9 @@ impl<R: From<Report>> Reporter<R> {
     }
 }
 
-impl<R: From<Report>> Drop for Reporter<R> {
+impl Drop for Reporter {
     fn drop(&mut self) {
-        let end = std::mem::replace(&mut self.end, lost(""));
-        self.report(Heard::Ended(end));
+        let why = std::mem::replace(&mut self.end, lost(""));
+        self.report(|conn| Input::Disconnected { conn, why });
     }
 }

@@ -1,21 +1,17 @@
 //! What the app listens to.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::mpsc::Sender;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use synclayer_core::client::event::Event;
 use synclayer_core::rules::view::{Slot, Update};
+use synclayer_http::listen::EventQueue;
+use synclayer_http::mailbox::Inlet;
 
-use crate::engine::{Command, Engine};
-use crate::mailbox::{Buffer, Inlet};
-
-/// How many events wait for a listener; then the oldest are dropped, and counted.
-const WAITING_EVENTS: usize = 1024;
+use crate::network::{Engine, Inbox};
 
 /// What a collection or a record holds, now and after every change: see
 /// [`Collection::watch`](crate::Collection::watch).
@@ -28,7 +24,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(inlet: Inlet<Slot>, engine: Sender<Command>) -> Self {
+    pub(crate) fn new(inlet: Inlet<Slot>, engine: Inbox) -> Self {
         Self { inlet, _farewell: Farewell(engine) }
     }
 
@@ -40,20 +36,11 @@ impl Watch {
 }
 
 /// Tells the engine that a watcher has gone.
-struct Farewell(Sender<Command>);
+struct Farewell(Inbox);
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        // an engine that has ended needs no telling
-        let _ = self.0.send(Command::Call(Box::new(Engine::dismiss_watchers)));
-    }
-}
-
-impl Buffer for Slot {
-    type Item = Update;
-
-    fn take(&mut self) -> Option<Update> {
-        Self::take(self)
+        self.0.tell(Engine::dismiss_watchers);
     }
 }
 
@@ -75,7 +62,7 @@ impl fmt::Debug for Watch {
 ///
 /// At most 1,024 events wait for a slow reader; older ones are dropped and counted by
 /// [`missed`](Self::missed).
-pub struct Events(pub(crate) Inlet<Queue>);
+pub struct Events(pub(crate) Inlet<EventQueue>);
 
 impl Events {
     /// The next event, as soon as there is one; `None` when the client has ended. May be dropped
@@ -87,7 +74,7 @@ impl Events {
     /// How many events were dropped because they were not read in time.
     #[must_use]
     pub fn missed(&self) -> u64 {
-        self.0.peek(|queue| queue.missed)
+        self.0.peek(EventQueue::missed)
     }
 }
 
@@ -102,30 +89,5 @@ impl Stream for Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("missed", &self.missed()).finish()
-    }
-}
-
-/// The events that wait for one listener.
-#[derive(Default)]
-pub(crate) struct Queue {
-    events: VecDeque<Event>,
-    missed: u64,
-}
-
-impl Queue {
-    pub(crate) fn push(&mut self, event: Event) {
-        if self.events.len() == WAITING_EVENTS {
-            self.events.pop_front();
-            self.missed += 1;
-        }
-        self.events.push_back(event);
-    }
-}
-
-impl Buffer for Queue {
-    type Item = Event;
-
-    fn take(&mut self) -> Option<Event> {
-        self.events.pop_front()
     }
 }

@@ -69,7 +69,7 @@ async fn a_remote_change_shows_in_the_watch() {
 #[tokio::test]
 async fn writes_made_offline_go_out_when_connected() {
     let server = Server::start().await;
-    let config = SyncConfig { enable_realtime_sync: false, ..server.config() };
+    let config = SyncConfig { connect_at_start: false, ..server.config() };
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     todos.save_with_id("a", &json!({"n": 1})).await.unwrap();
@@ -136,7 +136,7 @@ async fn the_token_goes_in_the_header_and_only_where_it_is_safe() {
     let config = |base_url: &str| SyncConfig {
         base_url: base_url.into(),
         auth_token: Some("s3cret".into()),
-        enable_realtime_sync: false,
+        connect_at_start: false,
         ..SyncConfig::default()
     };
     let config_here = SyncConfig { auth_token: Some("s3cret".into()), ..server.config() };
@@ -173,8 +173,7 @@ async fn a_secure_address_speaks_tls() {
 #[tokio::test]
 async fn what_was_saved_is_there_when_the_store_is_opened_again() {
     let (server, disk) = (Server::start().await, Disk::default());
-    let config =
-        || SyncConfig { enable_realtime_sync: false, store: disk.store(), ..server.config() };
+    let config = || SyncConfig { connect_at_start: false, store: disk.store(), ..server.config() };
     let sync = SyncLayer::open(config()).await.unwrap();
     let clone = sync.clone();
     sync.collection("todos").unwrap().save_with_id("a", &json!({"n": 1})).await.unwrap();
@@ -212,7 +211,7 @@ async fn dropping_the_last_handle_ends_everything() {
 #[tokio::test]
 async fn a_failed_store_is_opened_again() {
     let (server, disk) = (Server::start().await, Disk::default());
-    let config = SyncConfig { enable_realtime_sync: false, store: disk.store(), ..server.config() };
+    let config = SyncConfig { connect_at_start: false, store: disk.store(), ..server.config() };
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     let (mut watch, mut events) = (todos.watch(), sync.events());
@@ -245,7 +244,7 @@ async fn a_failed_store_is_opened_again() {
 #[tokio::test]
 async fn misuse_is_an_error_of_the_call() {
     let server = Server::start().await;
-    let config = SyncConfig { enable_realtime_sync: false, ..server.config() };
+    let config = SyncConfig { connect_at_start: false, ..server.config() };
     let sync = SyncLayer::open(config).await.unwrap();
     assert!(matches!(sync.collection(""), Err(SyncError::Name { .. })));
     let todos = sync.collection("todos").unwrap();
@@ -264,7 +263,7 @@ async fn misuse_is_an_error_of_the_call() {
 #[tokio::test]
 async fn watches_come_and_go_without_disturbing_each_other() {
     let server = Server::start().await;
-    let config = SyncConfig { enable_realtime_sync: false, ..server.config() };
+    let config = SyncConfig { connect_at_start: false, ..server.config() };
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     todos.save_with_id("a", &json!({})).await.unwrap();
@@ -283,7 +282,7 @@ async fn watches_come_and_go_without_disturbing_each_other() {
 #[tokio::test]
 async fn a_slow_reader_gets_its_updates_merged() {
     let server = Server::start().await;
-    let config = SyncConfig { enable_realtime_sync: false, ..server.config() };
+    let config = SyncConfig { connect_at_start: false, ..server.config() };
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     let (mut watch, mut events) = (todos.watch(), sync.events());

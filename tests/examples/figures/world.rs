@@ -54,7 +54,7 @@ pub(crate) async fn client(dir: &Path, server: SocketAddr) -> Result<SyncLayer> 
 /// A client that stays offline.
 pub(crate) async fn offline_client(dir: &Path) -> Result<SyncLayer> {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    let config = SyncConfig { enable_realtime_sync: false, ..config(dir, nowhere) };
+    let config = SyncConfig { connect_at_start: false, ..config(dir, nowhere) };
     Ok(SyncLayer::open(config).await?)
 }
 

@@ -110,7 +110,7 @@ async fn a_catch_up_that_breaks_goes_on_where_it_was() {
 async fn a_snapshot_that_breaks_goes_on_where_it_stopped() {
     let host = Host::with(small_pages()).await;
     let (writer, _) = two_in_step(&host).await;
-    let mut third = Device::with(&host, |config| config.enable_realtime_sync = false).await;
+    let mut third = Device::with(&host, |config| config.connect_at_start = false).await;
     let mut seen = 0;
     third.proxy.rule(move |frame| {
         seen += pages(slice::from_ref(frame)).len();
@@ -119,7 +119,7 @@ async fn a_snapshot_that_breaks_goes_on_where_it_stopped() {
     third.sync.connect().await.unwrap();
     told(&mut third.events, |kind| matches!(kind, EventKind::RealtimeDisconnected { .. })).await;
     // it lives across a restart of the program too
-    let third = third.reopen(|_| {}, |config| config.enable_realtime_sync = false).await;
+    let third = third.reopen(|_| {}, |config| config.connect_at_start = false).await;
     let held = third.todos.get_all().await.unwrap().len();
     assert!((10..200).contains(&held), "{held} of 200");
     // while it is away, a record that it holds changes, and one that it lacks

@@ -13,8 +13,8 @@ use synclayer_fjall::{
 };
 use synclayer_server::{Server, ServerConfig};
 use synclayer_tokio::{
-    Event, EventKind, Events, Store, StoreError, StoreErrorKind, SyncConfig, SyncLayer, Update,
-    Watch,
+    Event, EventKind, Events, Store, StoreError, StoreErrorKind, SyncConfig, SyncLayer, Transports,
+    Update, Watch,
 };
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -222,6 +222,7 @@ pub fn config(proxy: &Proxy, dir: &Path) -> SyncConfig {
         base_url: proxy.url(),
         collections: vec![TODOS.into()],
         reconnect_delay: Duration::from_millis(10),
+        transports: Transports::RealtimeOnly,
         // what is only buffered is durable at once, and nothing needs telling
         store: Store::opened_by(move |_on_durable| {
             let open = || FjallClientStore::open(&dir, ClientOptions::default());

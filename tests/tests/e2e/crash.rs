@@ -182,7 +182,7 @@ async fn write(dir: &Path, url: &str, first: u64) {
     });
     let proxy = Proxy::start(Target::default()).await;
     let config = config(&proxy, dir);
-    let config = SyncConfig { base_url: url.into(), enable_realtime_sync: false, ..config };
+    let config = SyncConfig { base_url: url.into(), connect_at_start: false, ..config };
     let sync = SyncLayer::open(config).await.unwrap();
     let mut events = sync.events();
     tokio::spawn(async move {

@@ -83,7 +83,7 @@ async fn a_restored_client_is_noticed_and_no_pending_write_is_lost() {
         }
         client.synced().await;
 
-        let offline = |config: &mut SyncConfig| config.enable_realtime_sync = false;
+        let offline = |config: &mut SyncConfig| config.connect_at_start = false;
         let mut client = client.reopen(|dir| restore(&backup, dir), offline).await;
         let id = client.sync.status().await.unwrap().client_id;
         for n in 0..pending {
@@ -109,7 +109,7 @@ async fn a_copy_beside_the_original_is_noticed_and_both_go_on() {
     original.sync.disconnect().await.unwrap();
     original.todos.save_with_id("waiting", &json!({"n": 1})).await.unwrap();
     let backup = host.dir.path().join("backup");
-    let offline = |config: &mut SyncConfig| config.enable_realtime_sync = false;
+    let offline = |config: &mut SyncConfig| config.connect_at_start = false;
     let mut original = original.reopen(|dir| copy(dir, &backup), offline).await;
     let mut copied = Device::on_copy(&host, &backup, offline).await;
     original.sync.connect().await.unwrap();

@@ -101,7 +101,7 @@ async fn a_row_that_was_altered_by_hand_is_found_and_healed() {
         writer.todos.save_with_id(id, &json!({"text": text})).await.unwrap();
     }
     converged(&[&writer, &reader]).await;
-    let offline = |config: &mut synclayer_tokio::SyncConfig| config.enable_realtime_sync = false;
+    let offline = |config: &mut synclayer_tokio::SyncConfig| config.connect_at_start = false;
     let mut reader = reader.reopen(|dir| alter(dir, b"Buy milk", b"Buy silk"), offline).await;
     reader.todos.save_with_id("pending", &json!({})).await.unwrap();
     assert_eq!(reader.field("a", "text").await, Some(json!("Buy silk")));

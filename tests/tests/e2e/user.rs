@@ -42,7 +42,7 @@ async fn an_expired_token_waits_for_a_fresh_one_and_loses_nothing() {
         let mut device = Device::with(&host, |config| {
             config.auth_token = Some(first.into());
             config.user = "ann".into();
-            config.enable_realtime_sync = false;
+            config.connect_at_start = false;
         })
         .await;
         device.sync.connect().await.unwrap();
@@ -107,7 +107,7 @@ async fn two_users_of_one_directory_have_their_own_outboxes() {
         move |config: &mut synclayer_tokio::SyncConfig| {
             config.user = name.into();
             config.auth_token = Some(token.into());
-            config.enable_realtime_sync = online;
+            config.connect_at_start = online;
         }
     };
     let device = Device::with(&host, of("ann", "a-token", false)).await;

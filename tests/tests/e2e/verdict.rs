@@ -34,7 +34,7 @@ async fn a_write_whose_ack_was_lost_may_be_followed_offline_by_another_of_the_fi
 async fn writes_of_a_field_on_their_way_together_do_not_conflict() {
     for (subscribed, cut) in [(true, false), (true, true), (false, false), (false, true)] {
         let host = Host::start().await;
-        let mut writer = Device::with(&host, |config| config.enable_realtime_sync = false).await;
+        let mut writer = Device::with(&host, |config| config.connect_at_start = false).await;
         // who is not heard when it subscribes writes after some patience all the same
         let passes = move |frame: &Frame| subscribed || frame.of_type("subscribe").is_empty();
         let unheard = move |frame: &Frame| if passes(frame) { Fate::Pass } else { Fate::Drop };

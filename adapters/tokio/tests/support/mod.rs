@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::words::name::CommitNumber;
 use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
-use synclayer_tokio::{OnDurable, Store, SyncConfig, Update, Watch};
+use synclayer_tokio::{OnDurable, Store, SyncConfig, Transports, Update, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
@@ -58,6 +58,7 @@ impl Server {
             base_url: format!("http://{}", self.listener.local_addr().unwrap()),
             collections: vec!["todos".into()],
             reconnect_delay: Duration::from_millis(10),
+            transports: Transports::RealtimeOnly,
             ..SyncConfig::default()
         }
     }

@@ -24,6 +24,12 @@ pub enum OpenError {
         /// The server.
         host: String,
     },
+    /// The trusted certificates can't be used.
+    #[error("the trusted certificates can't be used: {reason}")]
+    Certificate {
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The token can't be sent in a header.
     #[error("the token holds characters that no HTTP header can carry")]
     Token,

@@ -1,75 +1,149 @@
-//! The client's own thread: it owns the replica and its store, so that a slow disk never holds up
-//! an async worker, and moves inputs and actions between them, the sockets and the app.
+//! What stands between a replica, its sockets and the app, in either client: it owns the replica and
+//! its store on a thread of its own, and moves inputs and actions between them.
+
+mod app;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{
-    ClientConfig, HttpAnswer, Input, NetAction, SyncId, Written,
-};
+use synclayer_core::client::interface::{ClientConfig, Input, NetAction, SyncId};
 use synclayer_core::replica::{Effect, Replica as CoreReplica, WatchId};
 use synclayer_core::rules::view::{RecordChange, Slot, Snapshot};
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
 use synclayer_core::words::store::{ClientStore, StoreError};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
+pub use self::app::Write;
+use crate::call::HttpClient;
+use crate::calls::Calls;
 use crate::config::StoreFactory;
 use crate::error::SyncError;
+use crate::listen::EventQueue;
 use crate::mailbox::Outlet;
-use crate::socket::{Dialer, Heard, Report, Socket};
-use crate::stream::Queue;
 
-/// How many commands are handled before the watchers are told.
-const RUN: usize = 256;
 /// The first delay before a failed store is opened again; it doubles up to the longest.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_REOPEN_DELAY: Duration = Duration::from_secs(60);
 
-/// The replica as this adapter has it.
-pub(crate) type Replica = CoreReplica<Box<dyn ClientStore + Send>>;
+/// The replica as the clients have it.
+pub type Replica = CoreReplica<Box<dyn ClientStore + Send>>;
 /// What a call of the replica is to be followed by.
-pub(crate) type Effects = Vec<Effect>;
+pub type Effects = Vec<Effect>;
+/// Whom to tell how a call ended. Where it is dropped, the client has ended.
+pub type Answer = Box<dyn FnOnce(Result<(), SyncError>) + Send>;
+/// Something to be done where it may block.
+pub type Job = Box<dyn FnOnce() + Send>;
 
-/// What the engine's thread is told.
-pub(crate) enum Command {
-    /// The app calls.
-    Call(Box<dyn FnOnce(&mut Engine) + Send>),
-    /// A connection reports.
-    Socket(Report),
+/// What moves the bytes of an engine's connections, of which there is at most one at a time.
+///
+/// What is heard of a connection goes to [`Engine::hear`], and its end does so exactly once.
+pub trait Network: Sized + 'static {
+    /// Starts a connection for the replica of this life. How long it may take is not decided here.
+    fn connect(&mut self, life: u64, conn: ConnId, token: Option<&Token>);
+
+    /// Queues a text frame, if the connection is still there.
+    fn send(&mut self, conn: ConnId, frame: Bytes);
+
+    /// Queues a ping, if the connection is still there.
+    fn ping(&mut self, conn: ConnId);
+
+    /// Ends a connection, if it is still there. Nobody listens to it any more.
+    fn close(&mut self, conn: ConnId);
+
+    /// Ends every connection, whichever it is.
+    fn close_all(&mut self);
+
+    /// Does something where it may block.
+    fn run(&mut self, job: Job);
+}
+
+/// Something for an engine to do.
+pub type Call<N> = Box<dyn FnOnce(&mut Engine<N>) + Send>;
+
+/// What an engine is told.
+pub enum Command<N: Network> {
+    /// To do something.
+    Call(Call<N>),
     /// The store has made more durable, or can't.
     Durable,
     /// The client is no longer wanted.
     Stop,
 }
 
-impl From<Report> for Command {
-    fn from(report: Report) -> Self {
-        Self::Socket(report)
+/// Where an engine is told what to do, from any thread.
+pub struct Inbox<N: Network> {
+    commands: Sender<Command<N>>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl<N: Network> Inbox<N> {
+    /// An inbox, and what it is emptied by. `wake` is called after something was put in: it does
+    /// nothing where the receiver is waited for.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> (Self, Receiver<Command<N>>) {
+        let (commands, inbox) = channel();
+        (Self { commands, wake: Arc::new(wake) }, inbox)
+    }
+
+    /// Puts a command in. Where the engine has ended it is dropped, with what it holds.
+    pub fn put(&self, command: Command<N>) {
+        // nobody to be told: what the command holds is dropped with it, and that tells
+        if self.commands.send(command).is_ok() {
+            (self.wake)();
+        }
+    }
+
+    /// Has the engine do something, and does not wait for it.
+    pub fn tell(&self, call: impl FnOnce(&mut Engine<N>) + Send + 'static) {
+        self.put(Command::Call(Box::new(call)));
     }
 }
 
-/// What the engine works with, in every life of its replica.
-pub(crate) struct Setup {
-    pub(crate) config: ClientConfig,
-    pub(crate) online: bool,
-    pub(crate) factory: StoreFactory,
-    pub(crate) dialer: Dialer,
-    pub(crate) inbox: Sender<Command>,
+impl<N: Network> Clone for Inbox<N> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone(), wake: Arc::clone(&self.wake) }
+    }
 }
 
-pub(crate) struct Engine {
-    setup: Setup,
+/// What an engine works with, in every life of its replica.
+pub struct Parts<N: Network> {
+    /// How the machine is configured.
+    pub config: ClientConfig,
+    /// Whether to connect at once.
+    pub connected: bool,
+    /// What opens the store.
+    pub factory: StoreFactory,
+    /// What makes HTTP calls, where any are made.
+    pub http: Option<HttpClient>,
+    /// What moves the bytes of the connections.
+    pub network: N,
+    /// Where the engine is told what to do.
+    pub inbox: Inbox<N>,
+}
+
+/// A replica that lives: with its clock, its connections, and those who use it.
+///
+/// Whoever drives it waits for a command or until [`patience`](Self::patience) is over, then
+/// [takes](Self::take) the commands there are, and ends the [turn](Self::turn).
+pub struct Engine<N: Network> {
+    config: ClientConfig,
+    connected: bool,
+    /// Whether the app says that there is a network.
+    online: bool,
+    factory: StoreFactory,
+    network: N,
+    inbox: Inbox<N>,
+    calls: Calls,
     started: Instant,
-    /// Which replica this is: reports that were meant for an earlier one are dropped.
+    /// Which replica this is: what was meant for an earlier one is dropped.
     life: u64,
     replica: Result<Replica, Failure>,
     effects: Effects,
-    socket: Option<(ConnId, Socket)>,
     saves: VecDeque<(CommitNumber, Answer)>,
     syncs: BTreeMap<SyncId, Answer>,
     /// Those of `syncs` that are through.
@@ -79,11 +153,9 @@ pub(crate) struct Engine {
     waiting: Vec<Watcher>,
     /// The watchers that have something to be shown.
     news: Vec<WatchId>,
-    listeners: Vec<Outlet<Queue>>,
+    listeners: Vec<Outlet<EventQueue>>,
     stopping: bool,
 }
-
-pub(crate) type Answer = oneshot::Sender<Result<(), SyncError>>;
 
 /// A store that has failed, and when it is opened again.
 struct Failure {
@@ -102,19 +174,28 @@ struct Watcher {
     reopened: Option<Snapshot>,
 }
 
-impl Engine {
+impl<N: Network> Engine<N> {
     /// Opens the store and the replica.
-    pub(crate) fn open(mut setup: Setup) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// When the store can't be opened, or what it holds is damaged.
+    pub fn open(parts: Parts<N>) -> Result<Self, StoreError> {
+        let Parts { config, connected, mut factory, http, network, inbox } = parts;
         let started = Instant::now();
         let mut effects = Effects::new();
-        let replica = open_replica(&mut setup, now(started), &mut effects)?;
+        let replica = open_replica(&config, &mut factory, &inbox, now(started), &mut effects)?;
         let mut engine = Self {
-            setup,
+            config,
+            connected,
+            online: true,
+            factory,
+            network,
+            inbox,
+            calls: Calls::new(http),
             started,
             life: 0,
             replica: Ok(replica),
             effects,
-            socket: None,
             saves: VecDeque::new(),
             syncs: BTreeMap::new(),
             done: Vec::new(),
@@ -130,41 +211,19 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The thread's loop: waits for a command or the deadline, handles what there is, tells the
-    /// watchers, until the client is no longer wanted and what was saved is durable.
-    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
-        while !self.is_done() {
-            match self.wait(inbox) {
-                Ok(first) => {
-                    self.take(first);
-                    inbox.try_iter().take(RUN).for_each(|command| self.take(command));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            self.keep_time();
-            // a write that is answered is shown already
-            self.deliver();
-            self.answer();
-        }
-    }
-
-    fn wait(&self, inbox: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
-        let patience = match &self.replica {
+    /// For how long there is nothing to do unless a command comes; `None`: for ever.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        match &self.replica {
             Ok(replica) => replica.deadline().map(|(at, _)| at.since(self.now().mono)),
             Err(failure) => Some(failure.retry_at.saturating_duration_since(Instant::now())),
-        };
-        match patience {
-            Some(patience) => inbox.recv_timeout(patience),
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
-    fn take(&mut self, command: Command) {
+    /// Does what a command says.
+    pub fn take(&mut self, command: Command<N>) {
         match command {
             Command::Call(call) => call(self),
-            Command::Socket(report) if report.life == self.life => self.hear(report),
-            Command::Socket(_) => {}
             Command::Durable => self.step(Replica::poll_store),
             Command::Stop => {
                 self.stopping = true;
@@ -174,17 +233,38 @@ impl Engine {
         self.check_store();
     }
 
-    fn hear(&mut self, Report { conn, heard, .. }: Report) {
-        self.step(|replica, now, out| match &heard {
-            Heard::Opened => replica.handle(now, Input::Connected { conn }, out),
-            Heard::Alive => replica.handle(now, Input::Heard { conn }, out),
-            Heard::Frame(frame) => {
-                replica.handle(now, Input::Frame { conn, frame: &frame.bytes }, out);
-            }
-            Heard::Ended(why) => {
-                replica.handle(now, Input::Disconnected { conn, why: why.clone() }, out);
-            }
-        });
+    /// Hears what a connection has to say to the replica of this life.
+    pub fn hear(&mut self, life: u64, input: Input<'_>) {
+        if life == self.life {
+            self.step(|replica, now, out| replica.handle(now, input, out));
+            self.check_store();
+        }
+    }
+
+    /// Ends a turn: does what is due by now, shows the watchers what is new, and then answers, so
+    /// that a write that is answered is shown already.
+    pub fn turn(&mut self) {
+        self.keep_time();
+        self.deliver();
+        self.answer();
+    }
+
+    /// Whether the client is no longer wanted, and what was saved is durable.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.stopping && (self.saves.is_empty() || self.replica.is_err())
+    }
+
+    /// What moves the bytes of the connections.
+    pub fn network(&mut self) -> &mut N {
+        &mut self.network
+    }
+
+    /// Hears the answer to an HTTP call.
+    pub(crate) fn answered(&mut self, life: u64, input: Input<'_>) {
+        self.calls.ended();
+        self.hear(life, input);
+        self.make_calls();
     }
 
     /// Does what is due by now.
@@ -213,22 +293,12 @@ impl Engine {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Net(NetAction::Connect { conn, token }) => {
-                    let (life, inbox) = (self.life, self.setup.inbox.clone());
-                    let socket = self.setup.dialer.dial(life, conn, token.as_ref(), inbox);
-                    self.socket = Some((conn, socket));
+                    self.network.connect(self.life, conn, token.as_ref());
                 }
-                Effect::Net(NetAction::Send { conn, frame }) => {
-                    self.on(conn, |socket| socket.send(frame));
-                }
-                Effect::Net(NetAction::Ping { conn }) => self.on(conn, Socket::ping),
-                Effect::Net(NetAction::Close { conn }) => {
-                    self.socket.take_if(|(open, _)| *open == conn);
-                }
-                Effect::Net(NetAction::Request(ticket)) => {
-                    let answer = HttpAnswer::Failed("this client has no HTTP".into());
-                    let input = ticket.answer(answer);
-                    self.step(|replica, now, out| replica.handle(now, input, out));
-                }
+                Effect::Net(NetAction::Send { conn, frame }) => self.network.send(conn, frame),
+                Effect::Net(NetAction::Ping { conn }) => self.network.ping(conn),
+                Effect::Net(NetAction::Close { conn }) => self.network.close(conn),
+                Effect::Net(NetAction::Request(ticket)) => self.calls.push(self.life, ticket),
                 Effect::Event(event) => self.tell(&event),
                 Effect::Synced(id) => self.done.extend(self.syncs.remove(&id)),
                 // asked for when it is time to answer
@@ -236,11 +306,12 @@ impl Engine {
                 Effect::Watch(id) => self.news.push(id),
             }
         }
+        self.make_calls();
     }
 
-    fn on(&self, conn: ConnId, act: impl FnOnce(&Socket)) {
-        if let Some((_, socket)) = self.socket.as_ref().filter(|(open, _)| *open == conn) {
-            act(socket);
+    fn make_calls(&mut self) {
+        while let Some(job) = self.calls.next(&self.inbox) {
+            self.network.run(job);
         }
     }
 
@@ -269,13 +340,8 @@ impl Engine {
         let durable = self.saves.partition_point(|(commit, _)| *commit <= replica.durable());
         let saved = self.saves.drain(..durable).map(|(_, answer)| answer);
         for answer in saved.chain(self.done.drain(..)) {
-            // whoever no longer waits has what it asked for all the same
-            let _ = answer.send(Ok(()));
+            answer(Ok(()));
         }
-    }
-
-    fn is_done(&self) -> bool {
-        self.stopping && (self.saves.is_empty() || self.replica.is_err())
     }
 
     fn now(&self) -> Now {
@@ -283,109 +349,16 @@ impl Engine {
     }
 }
 
-/// The calls of the app.
-impl Engine {
-    /// Makes a write and answers when it is durable.
-    pub(crate) fn save(
-        &mut self,
-        answer: Answer,
-        write: impl FnOnce(&mut Replica, Now, &mut Effects) -> Result<Written, SyncError>,
-    ) {
-        match self.call(write) {
-            Ok(written) => self.saves.push_back((written.commit, answer)),
-            Err(error) => {
-                let _ = answer.send(Err(error));
-            }
-        }
-    }
-
-    /// Calls the replica and does its actions.
-    pub(crate) fn call<T>(
-        &mut self,
-        call: impl FnOnce(&mut Replica, Now, &mut Effects) -> Result<T, SyncError>,
-    ) -> Result<T, SyncError> {
-        let now = self.now();
-        let replica = match &mut self.replica {
-            Ok(replica) => replica,
-            Err(failure) => return Err(failure.error.clone().into()),
-        };
-        let result = call(replica, now, &mut self.effects);
-        self.act();
-        result
-    }
-
-    pub(crate) fn synced(&mut self, answer: Answer) {
-        match self.call(|replica, now, out| Ok(replica.synced(now, out))) {
-            Ok(id) => {
-                self.syncs.insert(id, answer);
-            }
-            Err(error) => {
-                let _ = answer.send(Err(error));
-            }
-        }
-    }
-
-    pub(crate) fn watch(
-        &mut self,
-        collection: Collection,
-        record: Option<RecordId>,
-        outlet: Outlet<Slot>,
-    ) {
-        self.join(&collection);
-        self.waiting.push(Watcher {
-            collection,
-            record,
-            outlet,
-            shown: Snapshot::default(),
-            reopened: None,
-        });
-        self.begin_watching();
-    }
-
-    /// Forgets the watchers whose reader has gone.
-    pub(crate) fn dismiss_watchers(&mut self) {
-        self.waiting.retain(|watcher| !watcher.outlet.is_abandoned());
-        self.watchers.retain(|id, watcher| {
-            let stays = !watcher.outlet.is_abandoned();
-            if !stays && let Ok(replica) = &mut self.replica {
-                replica.unwatch(*id);
-            }
-            stays
-        });
-    }
-
-    /// Keeps a collection in sync from its first use on, in this replica's life and the next.
-    pub(crate) fn join(&mut self, collection: &Collection) {
-        if !self.setup.config.collections.contains(collection) {
-            self.setup.config.collections.push(collection.clone());
-            self.step(|replica, now, out| replica.subscribe(now, collection, out));
-        }
-    }
-
-    pub(crate) fn listen(&mut self, outlet: Outlet<Queue>) {
-        self.listeners.push(outlet);
-    }
-
-    pub(crate) fn set_online(&mut self, online: bool) {
-        self.setup.online = online;
-        self.step(if online { Replica::connect } else { Replica::disconnect });
-    }
-
-    pub(crate) fn set_token(&mut self, token: Token) {
-        self.setup.config.token = Some(token.clone());
-        self.step(|replica, now, out| replica.set_token(now, token, out));
-    }
-}
-
 /// The store's failures and recoveries.
-impl Engine {
+impl<N: Network> Engine<N> {
     /// Notices that the store has failed: the replica ends, and whoever waits learns why.
     fn check_store(&mut self) {
         let halted = |replica: &Replica| replica.client().halted().cloned();
         let Some(error) = self.replica.as_ref().ok().and_then(halted) else { return };
         // what was durable before is saved
         self.answer();
-        self.socket = None;
+        self.network.close_all();
+        self.calls.forget();
         self.news.clear();
         for (_, mut watcher) in std::mem::take(&mut self.watchers) {
             watcher.reopened = Some(watcher.shown.clone());
@@ -393,7 +366,7 @@ impl Engine {
         }
         let saves = self.saves.drain(..).map(|(_, answer)| answer);
         for answer in saves.chain(std::mem::take(&mut self.syncs).into_values()) {
-            let _ = answer.send(Err(error.clone().into()));
+            answer(Err(error.clone().into()));
         }
         let retry_at = Instant::now() + REOPEN_DELAY;
         // the store is closed before it is opened again
@@ -402,7 +375,9 @@ impl Engine {
 
     fn reopen(&mut self) {
         let now = self.now();
-        match open_replica(&mut self.setup, now, &mut self.effects) {
+        let opened =
+            open_replica(&self.config, &mut self.factory, &self.inbox, now, &mut self.effects);
+        match opened {
             Ok(replica) => {
                 self.life += 1;
                 self.replica = Ok(replica);
@@ -428,7 +403,10 @@ impl Engine {
     }
 
     fn come_alive(&mut self) {
-        if self.setup.online && !self.stopping {
+        if !self.online {
+            self.step(|replica, now, out| replica.set_online(now, false, out));
+        }
+        if self.connected && !self.stopping {
             self.step(Replica::connect);
         }
     }
@@ -469,14 +447,17 @@ impl Watcher {
     }
 }
 
-fn open_replica(setup: &mut Setup, now: Now, effects: &mut Effects) -> Result<Replica, StoreError> {
-    let inbox = setup.inbox.clone();
-    let store = (setup.factory)(Box::new(move || {
-        // an engine that has ended needs to know no more
-        let _ = inbox.send(Command::Durable);
-    }))?;
+fn open_replica<N: Network>(
+    config: &ClientConfig,
+    factory: &mut StoreFactory,
+    inbox: &Inbox<N>,
+    now: Now,
+    effects: &mut Effects,
+) -> Result<Replica, StoreError> {
+    let inbox = inbox.clone();
+    let store = factory(Box::new(move || inbox.put(Command::Durable)))?;
     let seed = Uuid::new_v4().as_u128();
-    Replica::open(setup.config.clone(), seed, now, store, effects)
+    Replica::open(config.clone(), seed, now, store, effects)
 }
 
 /// Both clocks; the monotonic one counts from the start of the client.
@@ -492,21 +473,46 @@ fn now(started: Instant) -> Now {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::SyncConfig;
-    use crate::{SyncLayer, Watch};
+    use synclayer_core::memory::MemoryClientStore;
 
-    #[tokio::test]
-    async fn a_watch_that_was_dropped_is_forgotten() {
-        let config = SyncConfig {
-            base_url: "http://localhost:1".into(),
-            enable_realtime_sync: false,
-            ..SyncConfig::default()
+    use super::*;
+    use crate::mailbox::mailbox;
+
+    /// A network without a wire.
+    struct Nowhere;
+
+    impl Network for Nowhere {
+        fn connect(&mut self, _: u64, _: ConnId, _: Option<&Token>) {}
+        fn send(&mut self, _: ConnId, _: Bytes) {}
+        fn ping(&mut self, _: ConnId) {}
+        fn close(&mut self, _: ConnId) {}
+        fn close_all(&mut self) {}
+        fn run(&mut self, _: Job) {}
+    }
+
+    #[test]
+    fn a_watcher_whose_reader_has_gone_is_forgotten() {
+        let (inbox, _commands) = Inbox::new(|| {});
+        let parts = Parts {
+            config: ClientConfig::default(),
+            connected: false,
+            factory: Box::new(|_| Ok(Box::new(MemoryClientStore::new()))),
+            http: None,
+            network: Nowhere,
+            inbox,
         };
-        let sync = SyncLayer::open(config).await.unwrap();
-        let todos = sync.collection("todos").unwrap();
-        let watches: Vec<Watch> = (0..3).map(|_| todos.watch()).collect();
-        assert_eq!(sync.ask(|engine| engine.watchers.len()).await, Ok(3));
-        drop(watches);
-        assert_eq!(sync.ask(|engine| engine.watchers.len()).await, Ok(0));
+        let mut engine = Engine::open(parts).unwrap();
+        let todos = Collection::new("todos").unwrap();
+        let inlets: Vec<_> = (0..3)
+            .map(|_| {
+                let (outlet, inlet) = mailbox(Slot::default());
+                engine.watch(todos.clone(), None, outlet);
+                inlet
+            })
+            .collect();
+        assert_eq!(engine.watchers.len(), 3);
+        drop(inlets);
+        engine.dismiss_watchers();
+        assert_eq!(engine.watchers.len(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// What lies in a mailbox.
-pub(crate) trait Buffer {
+pub trait Buffer {
     /// What the reader takes.
     type Item;
 
@@ -20,26 +20,27 @@ struct State<B> {
 }
 
 /// The writer's end. Dropping it ends the reader's stream, after what is in the box.
-pub(crate) struct Outlet<B>(Arc<Mutex<State<B>>>);
+pub struct Outlet<B>(Arc<Mutex<State<B>>>);
 
 /// The reader's end.
-pub(crate) struct Inlet<B>(Arc<Mutex<State<B>>>);
+pub struct Inlet<B>(Arc<Mutex<State<B>>>);
 
-pub(crate) fn mailbox<B>(buffer: B) -> (Outlet<B>, Inlet<B>) {
+/// A mailbox: both its ends.
+pub fn mailbox<B>(buffer: B) -> (Outlet<B>, Inlet<B>) {
     let state = Arc::new(Mutex::new(State { buffer, waker: None, ended: false }));
     (Outlet(state.clone()), Inlet(state))
 }
 
 impl<B> Outlet<B> {
     /// Changes what is in the box and wakes the reader.
-    pub(crate) fn put(&self, put: impl FnOnce(&mut B)) {
+    pub fn put(&self, put: impl FnOnce(&mut B)) {
         let mut state = lock(&self.0);
         put(&mut state.buffer);
         wake(state);
     }
 
     /// Whether nobody will read any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
+    pub fn is_abandoned(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 }
@@ -54,7 +55,7 @@ impl<B> Drop for Outlet<B> {
 
 impl<B: Buffer> Inlet<B> {
     /// The next item; `None` when there will be no more.
-    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<Option<B::Item>> {
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Option<B::Item>> {
         let mut state = lock(&self.0);
         match state.buffer.take() {
             Some(item) => Poll::Ready(Some(item)),
@@ -67,7 +68,7 @@ impl<B: Buffer> Inlet<B> {
     }
 
     /// Looks at the buffer.
-    pub(crate) fn peek<T>(&self, look: impl FnOnce(&B) -> T) -> T {
+    pub fn peek<T>(&self, look: impl FnOnce(&B) -> T) -> T {
         look(&lock(&self.0).buffer)
     }
 }

@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use synclayer_core::client::interface::{Guarantees, PlainServers};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::conflict::{ConflictStrategy, Resolver};
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::store::{ClientStore, StoreError};
+
+use crate::tls::TrustedRoots;
 
 /// What a store calls when more commits have become durable, or can't be made so. It may be called
 /// on any thread, does not block, and need not be called by a store whose commits are durable as
@@ -32,7 +35,7 @@ impl Store {
     ///
     /// ```
     /// use synclayer_core::memory::MemoryClientStore;
-    /// use synclayer_tokio::Store;
+    /// use synclayer_http::config::Store;
     ///
     /// let store = Store::opened_by(|_on_durable| Ok(Box::new(MemoryClientStore::new())));
     /// ```
@@ -61,10 +64,22 @@ impl fmt::Debug for Store {
     }
 }
 
+/// The ways to a server that a client may take.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Transports {
+    /// The WebSocket while there is one, and HTTP else.
+    #[default]
+    Both,
+    /// The WebSocket alone.
+    RealtimeOnly,
+    /// HTTP alone.
+    PollOnly,
+}
+
 /// How a client is set up. Name what matters and take the rest from the default:
 ///
 /// ```
-/// use synclayer_tokio::SyncConfig;
+/// use synclayer_http::config::SyncConfig;
 ///
 /// let config = SyncConfig {
 ///     base_url: "https://api.example.com".into(),
@@ -73,7 +88,8 @@ impl fmt::Debug for Store {
 /// };
 /// ```
 pub struct SyncConfig {
-    /// The server, as `https://…` or `http://…`.
+    /// The server, as `https://…` or `http://…`; HTTP calls go below it. It may be empty where
+    /// there is a `websocket_url`, and then nothing goes by HTTP.
     pub base_url: String,
     /// The WebSocket endpoint, as `wss://…` or `ws://…`. By default `/ws` below `base_url`.
     pub websocket_url: Option<String>,
@@ -85,20 +101,41 @@ pub struct SyncConfig {
     pub user: String,
     /// The collections to keep in sync from the start. Others join when they are first used.
     pub collections: Vec<String>,
-    /// Whether to connect to the WebSocket at once. Without it the client stays offline until
-    /// [`connect`](crate::SyncLayer::connect) is called. Default true.
+    /// Whether to connect at once. Without it the client stays disconnected until its `connect` is
+    /// called. Default true.
+    pub connect_at_start: bool,
+    /// Which ways to the server may be taken. Default both.
+    pub transports: Transports,
+    /// Whether to use the WebSocket. Without it the server is asked by HTTP. Default true.
     pub enable_realtime_sync: bool,
+    /// Whether to ask by HTTP as time passes, and to make sure now and then that the WebSocket has
+    /// missed nothing. Without it that happens only by `sync_now`. Default true.
+    pub enable_auto_sync: bool,
     /// The base of the backoff between tries to connect. Default 1 s.
     pub reconnect_delay: Duration,
-    /// How many tries in a row may fail before the client gives up; `None`: it never does.
+    /// How many tries in a row to open the WebSocket may fail before the client gives it up;
+    /// `None`: it never does. By HTTP it goes on, and tries the WebSocket again now and then.
     pub max_reconnect_attempts: Option<u32>,
     /// Who wins where a pending write and a remote change meet. Default last-write-wins.
     pub conflict_strategy: ConflictStrategy,
     /// A resolver, which then decides instead of `conflict_strategy`.
     pub custom_conflict_resolver: Option<Arc<dyn Resolver>>,
-    /// How often to ask the server for changes while there is no WebSocket. Default 5 minutes.
-    /// (Not used yet: without a WebSocket nothing is exchanged.)
+    /// How often to ask the server for changes while there is no WebSocket, and how often to make
+    /// sure, while there is one, that nothing was missed. Default 5 minutes.
     pub sync_interval: Duration,
+    /// How often to compare everything with a plain server, which is how deletes are found there;
+    /// `None` for never. Default 1 hour.
+    pub reconcile_interval: Option<Duration>,
+    /// How long an HTTP request may take. Default 30 s.
+    pub request_timeout: Duration,
+    /// What to make of servers without the resumable protocol. Default: they are recognised, and
+    /// used where they were always such.
+    pub plain_servers: PlainServers,
+    /// What the server must guarantee: with less, nothing is sent to it, and an event says so.
+    /// Default nothing.
+    pub required_guarantees: Guarantees,
+    /// Who vouches for servers that are spoken to over TLS.
+    pub trusted_roots: TrustedRoots,
     /// Whether a token may go over the network unencrypted. Default false.
     pub allow_insecure: bool,
     /// What the server may send and the app may write.
@@ -115,12 +152,20 @@ impl Default for SyncConfig {
             auth_token: None,
             user: String::new(),
             collections: Vec::new(),
+            connect_at_start: true,
+            transports: Transports::Both,
             enable_realtime_sync: true,
+            enable_auto_sync: true,
             reconnect_delay: Duration::from_secs(1),
             max_reconnect_attempts: None,
             conflict_strategy: ConflictStrategy::default(),
             custom_conflict_resolver: None,
             sync_interval: Duration::from_secs(300),
+            reconcile_interval: Some(Duration::from_secs(60 * 60)),
+            request_timeout: Duration::from_secs(30),
+            plain_servers: PlainServers::default(),
+            required_guarantees: Guarantees::default(),
+            trusted_roots: TrustedRoots::Public,
             allow_insecure: false,
             limits: Limits::default(),
             store: Store::Memory,
@@ -140,11 +185,18 @@ impl fmt::Debug for SyncConfig {
             .field("auth_token", &self.auth_token.as_ref().map(|_| "…"))
             .field("user", &self.user)
             .field("collections", &self.collections)
+            .field("connect_at_start", &self.connect_at_start)
+            .field("transports", &self.transports)
             .field("enable_realtime_sync", &self.enable_realtime_sync)
+            .field("enable_auto_sync", &self.enable_auto_sync)
             .field("reconnect_delay", &self.reconnect_delay)
             .field("max_reconnect_attempts", &self.max_reconnect_attempts)
             .field("conflict_strategy", &self.conflict_strategy)
             .field("sync_interval", &self.sync_interval)
+            .field("reconcile_interval", &self.reconcile_interval)
+            .field("request_timeout", &self.request_timeout)
+            .field("plain_servers", &self.plain_servers)
+            .field("required_guarantees", &self.required_guarantees)
             .field("allow_insecure", &self.allow_insecure)
             .field("limits", &self.limits)
             .field("store", &self.store)

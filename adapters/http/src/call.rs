@@ -1,0 +1,105 @@
+//! HTTP calls: a request of the core's in, its answer out.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use synclayer_core::client::interface::{HttpAnswer, HttpRequest};
+use ureq::{Agent, Body, Error, Proxy};
+
+use crate::address::Endpoint;
+use crate::tls::Tls;
+
+/// For how long a connection is kept for the next call: less than servers keep theirs, lest a call
+/// meet a connection that is just being closed.
+const KEPT: Duration = Duration::from_secs(3);
+
+/// Calls a server over HTTP. Connections are kept for the next call for a short while.
+///
+/// Proxies are used as the environment names them (`HTTPS_PROXY` and so on), but only for servers
+/// that are spoken to over TLS and are not on this machine.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    agent: Agent,
+    base: String,
+    answer_bytes: usize,
+}
+
+impl HttpClient {
+    /// A client of the server at `base`, of whose answers up to `answer_bytes` are read.
+    #[must_use]
+    pub fn new(base: &Endpoint, tls: &Tls, answer_bytes: usize) -> Self {
+        let proxied = base.tls && !base.is_loopback();
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            // a token goes nowhere but where it was meant to go
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(if proxied { Proxy::try_from_env() } else { None })
+            .tls_config(tls.http.clone())
+            .accept("application/json")
+            .user_agent("synclayer")
+            .max_idle_age(KEPT)
+            .build()
+            .new_agent();
+        let base = base.uri.to_string().trim_end_matches('/').to_owned();
+        Self { agent, base, answer_bytes }
+    }
+
+    /// Makes a call. It blocks until the answer is there or the request's time is up.
+    #[must_use]
+    pub fn call(&self, request: &HttpRequest) -> HttpAnswer {
+        self.attempt(request).unwrap_or_else(|error| HttpAnswer::Failed(error.to_string()))
+    }
+
+    fn attempt(&self, request: &HttpRequest) -> Result<HttpAnswer, Error> {
+        let body = request.body.as_deref().unwrap_or_default();
+        let call = self.agent.configure_request(self.prepare(request, body)?);
+        let response = self.agent.run(call.timeout_global(Some(request.timeout)).build())?;
+        self.read(response)
+    }
+
+    fn prepare<'a>(
+        &self,
+        request: &HttpRequest,
+        body: &'a [u8],
+    ) -> Result<Request<&'a [u8]>, http::Error> {
+        let mut call = Request::builder()
+            .method(request.method.as_str())
+            .uri(format!("{}{}", self.base, request.path));
+        if let Some(token) = &request.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))?;
+            value.set_sensitive(true);
+            call = call.header(AUTHORIZATION, value);
+        }
+        if request.body.is_some() {
+            call = call.header(CONTENT_TYPE, "application/json");
+        }
+        call.body(body)
+    }
+
+    fn read(&self, mut response: Response<Body>) -> Result<HttpAnswer, Error> {
+        let status = response.status().as_u16();
+        if let (300..400, Some(to)) = (status, response.headers().get(LOCATION)) {
+            let to = String::from_utf8_lossy(to.as_bytes());
+            let to = to.split('?').next().unwrap_or_default();
+            let why = format!("the server redirects to {to} (status {status}): use that address");
+            return Ok(HttpAnswer::Failed(why));
+        }
+        let retry_after = retry_after(response.headers());
+        let limit = u64::try_from(self.answer_bytes).unwrap_or(u64::MAX);
+        let body = response.body_mut().with_config().limit(limit).read_to_vec()?;
+        Ok(HttpAnswer::Answered { status, retry_after, body })
+    }
+}
+
+/// How long the server asks to be left alone: `Retry-After`, in seconds or as a date.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}

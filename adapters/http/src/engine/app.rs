@@ -1,0 +1,195 @@
+//! What the app asks of an engine.
+
+use synclayer_core::client::event::Status;
+use synclayer_core::client::interface::Written;
+use synclayer_core::rules::row::Rejected;
+use synclayer_core::rules::view::{Record, Slot, Snapshot};
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::message::Token;
+use synclayer_core::words::name::{Collection, Position, RecordId};
+use synclayer_core::words::time::Now;
+
+use super::{Answer, Effects, Engine, Network, Replica, Watcher};
+use crate::error::SyncError;
+use crate::listen::EventQueue;
+use crate::mailbox::Outlet;
+
+/// What the app wants written.
+#[derive(Debug)]
+pub enum Write {
+    /// A record as a whole.
+    Save(Collection, RecordId, Document),
+    /// Some fields of a record.
+    Update(Collection, RecordId, Delta),
+    /// That a record is gone.
+    Delete(Collection, RecordId),
+    /// A rejected write, once more.
+    Retry(Position),
+    /// That a rejected write has been seen to.
+    Discard(Position),
+    /// That a stalled write counts as rejected.
+    RejectStalled(Position),
+}
+
+impl<N: Network> Engine<N> {
+    /// Makes a write and answers when it is durable.
+    pub fn write(&mut self, write: &Write, answer: Answer) {
+        match write {
+            Write::Save(collection, ..)
+            | Write::Update(collection, ..)
+            | Write::Delete(collection, _) => self.join(collection),
+            Write::Retry(_) | Write::Discard(_) | Write::RejectStalled(_) => {}
+        }
+        match self.call(|replica, now, out| made(write, replica, now, out)) {
+            Ok(written) => self.saves.push_back((written.commit, answer)),
+            Err(error) => answer(Err(error)),
+        }
+    }
+
+    /// A record.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn get(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Record>, SyncError> {
+        self.join(collection);
+        self.call(|replica, _, _| Ok(replica.get(collection, id)?))
+    }
+
+    /// All records of a collection.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn get_all(&mut self, collection: &Collection) -> Result<Vec<Record>, SyncError> {
+        self.join(collection);
+        self.call(|replica, _, _| Ok(replica.get_all(collection)?))
+    }
+
+    /// How the replica is doing.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn status(&mut self) -> Result<Status, SyncError> {
+        self.call(|replica, _, _| Ok(replica.status()))
+    }
+
+    /// The rejected writes.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn rejected(&mut self) -> Result<Vec<Rejected>, SyncError> {
+        self.call(|replica, _, _| Ok(replica.rejected()?))
+    }
+
+    /// Answers when every write made before is settled and every collection confirmed.
+    pub fn synced(&mut self, answer: Answer) {
+        match self.call(|replica, now, out| Ok(replica.synced(now, out))) {
+            Ok(id) => {
+                self.syncs.insert(id, answer);
+            }
+            Err(error) => answer(Err(error)),
+        }
+    }
+
+    /// Exchanges with the server what there is, whatever the clock says.
+    pub fn sync_now(&mut self) {
+        self.step(Replica::sync_now);
+    }
+
+    /// Shows a collection, or one record of it, in a mailbox.
+    pub fn watch(
+        &mut self,
+        collection: Collection,
+        record: Option<RecordId>,
+        outlet: Outlet<Slot>,
+    ) {
+        self.join(&collection);
+        self.waiting.push(Watcher {
+            collection,
+            record,
+            outlet,
+            shown: Snapshot::default(),
+            reopened: None,
+        });
+        self.begin_watching();
+    }
+
+    /// Forgets the watchers whose reader has gone.
+    pub fn dismiss_watchers(&mut self) {
+        self.waiting.retain(|watcher| !watcher.outlet.is_abandoned());
+        self.watchers.retain(|id, watcher| {
+            let stays = !watcher.outlet.is_abandoned();
+            if !stays && let Ok(replica) = &mut self.replica {
+                replica.unwatch(*id);
+            }
+            stays
+        });
+    }
+
+    /// Puts what happens from now on into a mailbox.
+    pub fn listen(&mut self, outlet: Outlet<EventQueue>) {
+        self.listeners.push(outlet);
+    }
+
+    /// Keeps a collection in sync from its first use on, in this replica's life and the next.
+    pub fn join(&mut self, collection: &Collection) {
+        if !self.config.collections.contains(collection) {
+            self.config.collections.push(collection.clone());
+            self.step(|replica, now, out| replica.subscribe(now, collection, out));
+        }
+    }
+
+    /// Connects or disconnects, and keeps to it in the next life too.
+    pub fn set_connected(&mut self, connected: bool) {
+        self.connected = connected;
+        self.step(if connected { Replica::connect } else { Replica::disconnect });
+    }
+
+    /// Learns whether there is a network.
+    pub fn set_online(&mut self, online: bool) {
+        self.online = online;
+        self.step(|replica, now, out| replica.set_online(now, online, out));
+    }
+
+    /// Takes a fresh token.
+    pub fn set_token(&mut self, token: Token) {
+        self.config.token = Some(token.clone());
+        self.step(|replica, now, out| replica.set_token(now, token, out));
+    }
+
+    /// Calls the replica and does its actions.
+    fn call<T>(
+        &mut self,
+        call: impl FnOnce(&mut Replica, Now, &mut Effects) -> Result<T, SyncError>,
+    ) -> Result<T, SyncError> {
+        let now = self.now();
+        let replica = match &mut self.replica {
+            Ok(replica) => replica,
+            Err(failure) => return Err(failure.error.clone().into()),
+        };
+        let result = call(replica, now, &mut self.effects);
+        self.act();
+        result
+    }
+}
+
+fn made(
+    write: &Write,
+    replica: &mut Replica,
+    now: Now,
+    out: &mut Effects,
+) -> Result<Written, SyncError> {
+    let written = match write {
+        Write::Save(collection, id, document) => replica.save(now, collection, id, document, out),
+        Write::Update(collection, id, delta) => replica.update(now, collection, id, delta, out),
+        Write::Delete(collection, id) => replica.delete(now, collection, id, out),
+        Write::Retry(write) => replica.retry_rejected(now, *write, out),
+        Write::Discard(write) => replica.discard_rejected(now, *write, out),
+        Write::RejectStalled(write) => replica.reject_stalled_write(now, *write, out),
+    };
+    Ok(written?)
+}

@@ -1,0 +1,20 @@
+//! What SyncLayer's clients have in common, whichever way they wait: it is for those who write a
+//! client, not for programs, which use `synclayer-tokio` or `synclayer-blocking`.
+//!
+//! * [`config`] and [`error`]: what a client is told, and what it says when that can't be done;
+//!   [`setup`] checks the former.
+//! * [`address`], [`tls`] and [`call`]: where the server is, how it is trusted, and calls by HTTP.
+//! * [`engine`]: the replica with its clock, its connections and its users. What moves the bytes of
+//!   a WebSocket is the [`Network`](engine::Network) that the client brings along.
+//! * [`mailbox`] and [`listen`]: how the app gets to see what changes and what happens.
+
+pub mod address;
+pub mod call;
+mod calls;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod listen;
+pub mod mailbox;
+pub mod setup;
+pub mod tls;
