@@ -1,5 +1,6 @@
 //! The commands that run the simulator.
 
+mod planted;
 mod scenario;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::time::Instant;
 
 use synclayer_sim::sweep::{self, Tally};
 
+pub(crate) use planted::planted;
 pub(crate) use scenario::scenario;
 
 /// What a command ends with; an error is a wrong usage.

@@ -1,6 +1,7 @@
 //! What proves SyncLayer: harnesses that need the core alone, and the tests that cross crates.
 
 pub mod chaos;
+pub mod checks;
 pub mod counted;
 pub mod desk;
 pub mod fuzz;

@@ -8,7 +8,8 @@ const USAGE: &str = "usage: synclayer-sim COMMAND
 
   sweep [--seeds N] [--first S] [--jobs J]   run many seeds
   replay SEED                                show everything that happens in a run
-  scenario [--write] FILE…                   run scenario files, or write what comes out of them";
+  scenario [--write] FILE…                   run scenario files, or write what comes out of them
+  planted …                                  show what catches the core's deliberate breaks";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         Some("sweep") => commands::sweep(arguments),
         Some("replay") => commands::replay(arguments),
         Some("scenario") => commands::scenario(arguments),
+        Some("planted") => commands::planted(arguments),
         Some(_) | None => Err(USAGE.into()),
     };
     match outcome {

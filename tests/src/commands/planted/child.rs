@@ -1,0 +1,86 @@
+//! What one process does about one bug: a break is on for a whole process, and may end it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use synclayer_core::planted::{Bug, plant};
+use synclayer_sim::checks::{self, Check};
+use synclayer_sim::sweep;
+
+/// After so long, in seconds, a run counts as one that never ends.
+const ENDLESS: u64 = 30;
+
+/// How much is tried.
+#[derive(Clone, Debug)]
+pub(crate) struct Budget {
+    /// How many seeds at most.
+    pub(crate) seeds: u64,
+    /// After how many broken runs it is enough.
+    pub(crate) failures: u64,
+    /// For how many seconds the seeds may run.
+    pub(crate) seconds: u64,
+}
+
+/// Looks for a bug, and says on standard output what finds it, a line each:
+/// `seed AFTER WHAT` for a broken run, `check NAME WHAT` for another check, `ran SEEDS`.
+pub(crate) fn hunt(bug: Option<Bug>, budget: &Budget) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| ()));
+    plant(bug);
+    let begun = Instant::now();
+    let at_seed = std::sync::Arc::new(AtomicU64::new(0));
+    watch(at_seed.clone());
+    let (mut failures, mut ran) = (0, 0);
+    while ran < budget.seeds && failures < budget.failures {
+        if begun.elapsed() > Duration::from_secs(budget.seconds) {
+            break;
+        }
+        let seed = ran;
+        ran += 1;
+        at_seed.store(ran, Ordering::Relaxed);
+        if let Err(what) = quietly(|| sweep::run(seed).map(drop).map_err(|f| f.broken)) {
+            failures += 1;
+            say(&format!("seed {ran} {what}"));
+        }
+    }
+    say(&format!("ran {ran} {}", begun.elapsed().as_millis()));
+    for Check { name, run } in checks::all() {
+        at_seed.fetch_add(1, Ordering::Relaxed);
+        if let Err(what) = quietly(run) {
+            say(&format!("check {name} {what}"));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A panic is a finding as well: the machines check themselves.
+fn quietly(run: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        Err(format!("panic: {}", text.unwrap_or_default()))
+    })
+}
+
+/// Ends the process when one run takes for ever.
+fn watch(at_seed: std::sync::Arc<AtomicU64>) {
+    std::thread::spawn(move || {
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = at_seed.load(Ordering::Relaxed);
+            if now != last {
+                (last, since) = (now, Instant::now());
+            } else if since.elapsed() > Duration::from_secs(ENDLESS) {
+                say(&format!("seed {now} endless: a run that never ends"));
+                std::process::exit(1);
+            }
+        }
+    });
+}
+
+/// One line, however many the text has.
+fn say(text: &str) {
+    println!("{}", text.lines().next().unwrap_or_default().chars().take(300).collect::<String>());
+}
