@@ -13,7 +13,7 @@ fn folder() -> PathBuf {
 #[test]
 fn every_scenario_holds() {
     let files = files_in(&folder()).unwrap();
-    assert!(files.len() >= 10, "only {} files were found", files.len());
+    assert!(files.len() >= 100, "only {} files were found", files.len());
     let failures: Vec<_> = files.iter().filter_map(|file| run(file).err()).collect();
     let lines: Vec<_> = failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{}", lines.join("\n"));

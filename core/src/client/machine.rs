@@ -13,6 +13,7 @@ use super::exchange::Exchange;
 use super::fallback::Fallback;
 use super::interface::{
     Action, Actions, ClientConfig, Input, NetAction, RequestId, StoreAction, SyncId, Timer,
+    ViewAction,
 };
 use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
@@ -613,10 +614,23 @@ impl Client {
             out.push(Action::Net(NetAction::Close { conn: self.link.conn }));
         }
         self.exchange = None;
+        let (was_ready, polled) = (self.link.ready_since().is_some(), self.fallback.reached);
+        self.fallback.reached = false;
         self.link.state = LinkState::Failed;
         self.halted = Some(error.clone());
-        let message = alloc::format!("the store has failed: {error}");
-        out.push(Action::Event(Event::local(EventKind::Error { message })));
+        let reason = alloc::format!("the store has failed: {error}");
+        for (collection, stream) in &mut self.streams {
+            stream.detach();
+            let (collection, from_cache) = (collection.clone(), !stream.confirmed);
+            let status = ViewAction::Status { collection, from_cache, catching_up: false };
+            out.push(Action::View(status));
+        }
+        let lost = EventKind::RealtimeDisconnected { reason: reason.clone() };
+        let offline = EventKind::ConnectivityChanged { online: false };
+        let lost = was_ready.then(|| Event::remote(lost));
+        let offline = (was_ready || polled).then(|| Event::local(offline));
+        out.extend(lost.into_iter().chain(offline).map(Action::Event));
+        out.push(Action::Event(Event::local(EventKind::Error { message: reason })));
     }
 
     fn is_connecting(&self, conn: ConnId) -> bool {

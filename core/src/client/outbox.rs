@@ -4,6 +4,7 @@
 use alloc::collections::VecDeque;
 
 use crate::words::hash::Digest;
+use crate::words::message::ErrorCode;
 use crate::words::name::{Collection, CommitNumber, Position, RecordId};
 
 /// After this many conflicts in a row a write is called stalled.
@@ -126,6 +127,11 @@ pub(super) struct Struggle {
 impl Struggle {
     pub(super) fn is_stalled(&self) -> bool {
         self.conflicts >= STALLED_CONFLICTS || self.failures >= STALLED_FAILURES
+    }
+
+    /// What the server kept saying.
+    pub(super) fn code(&self) -> ErrorCode {
+        if self.failures >= STALLED_FAILURES { ErrorCode::ServerError } else { ErrorCode::Conflict }
     }
 
     pub(super) fn position(&self) -> Position {

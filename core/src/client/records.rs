@@ -170,6 +170,8 @@ impl Client {
             Taken::Bare => {
                 let server = change.apply(row.server.as_ref());
                 keep_seq(&mut stream.row, id, &mut row, server);
+                // the next write has to be stamped later than this one, which has been seen
+                row.updated_at = row.updated_at.max(entry.written_at);
                 if planted!(BareAckSetsSeq) {
                     row.seq = row.seq.next();
                 }

@@ -132,7 +132,8 @@ impl Client {
         let entry = edit.entry(write)?;
         let message = String::from("rejected by hand after the server had turned it down again");
         self.hold_until = None;
-        Ok(self.reject(edit, write, &entry, ErrorCode::Conflict, message)?)
+        let code = self.struggle.code();
+        Ok(self.reject(edit, write, &entry, code, message)?)
     }
 
     /// Whether a write is sent without a base, because it does not matter what it overwrites.

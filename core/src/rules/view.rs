@@ -69,7 +69,7 @@ impl Snapshot {
         self.records.is_empty()
     }
 
-    /// Whether this is what was stored here, not yet confirmed by the server on this connection.
+    /// Whether this is what was stored here, not yet confirmed by the server since it was opened.
     #[must_use]
     pub fn from_cache(&self) -> bool {
         self.status.from_cache
