@@ -2,6 +2,7 @@
 
 mod planted;
 mod scenario;
+mod transcript;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -12,6 +13,7 @@ use synclayer_sim::sweep::{self, Tally};
 
 pub(crate) use planted::planted;
 pub(crate) use scenario::scenario;
+pub(crate) use transcript::transcript;
 
 /// What a command ends with; an error is a wrong usage.
 type Outcome = Result<ExitCode, String>;

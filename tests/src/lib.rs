@@ -7,4 +7,5 @@ pub mod desk;
 pub mod fuzz;
 pub mod scenario;
 pub mod sweep;
+pub mod transcript;
 pub mod world;

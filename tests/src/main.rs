@@ -9,6 +9,7 @@ const USAGE: &str = "usage: synclayer-sim COMMAND
   sweep [--seeds N] [--first S] [--jobs J]   run many seeds
   replay SEED                                show everything that happens in a run
   scenario [--write] FILE…                   run scenario files, or write what comes out of them
+  transcript [--write]                       compare the transcripts in tests/transcripts, or write them
   planted …                                  show what catches the core's deliberate breaks";
 
 fn main() -> ExitCode {
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
         Some("replay") => commands::replay(arguments),
         Some("scenario") => commands::scenario(arguments),
         Some("planted") => commands::planted(arguments),
+        Some("transcript") => commands::transcript(arguments),
         Some(_) | None => Err(USAGE.into()),
     };
     match outcome {

@@ -195,7 +195,7 @@ impl Move {
 }
 
 /// The desk.
-pub(super) struct Desk {
+pub(crate) struct Desk {
     /// `None` only while the replica starts again.
     replica: Option<Replica<NamedStore>>,
     config: Value,
@@ -210,7 +210,7 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(config: &Value) -> Result<Self, String> {
+    pub(crate) fn new(config: &Value) -> Result<Self, String> {
         let config = if config.is_null() { json!({}) } else { config.clone() };
         let setup: Setup = read(&config)?;
         let store = match setup.durable {

@@ -39,7 +39,7 @@ pub(super) enum Kind {
 /// One step.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// What happens here, for people.
     #[serde(default)]
     pub(super) note: Option<String>,
@@ -51,6 +51,13 @@ pub(super) struct Step {
     /// Everything that comes out, in order.
     #[serde(default)]
     pub(super) out: Vec<Value>,
+}
+
+impl Step {
+    /// A step of which nothing is expected.
+    pub(crate) fn of(conn: Option<u64>, input: Value) -> Self {
+        Self { note: None, conn, input, out: Vec::new() }
+    }
 }
 
 impl Scenario {

@@ -15,12 +15,12 @@
 //! | `compare` | the first difference |
 //! | `print` | JSON as people write it |
 
-mod client;
+pub(crate) mod client;
 mod compare;
-mod format;
-mod print;
+pub(crate) mod format;
+pub(crate) mod print;
 mod render;
-mod server;
+pub(crate) mod server;
 mod store;
 mod words;
 
@@ -55,7 +55,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// Something that a scenario moves.
-trait Stage {
+pub(crate) trait Stage {
     /// Takes one step. Gives what came out of it, in order.
     fn step(&mut self, step: &Step) -> Result<Vec<Value>, String>;
 
@@ -180,12 +180,17 @@ fn fault(file: &Path, step: usize, what: String) -> Failure {
 /// # Errors
 /// When a folder can't be read.
 pub fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    files_with(folder, "json")
+}
+
+/// The same for files of another kind.
+pub(crate) fn files_with(folder: &Path, ending: &str) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            files.extend(files_in(&path)?);
-        } else if path.extension().is_some_and(|end| end == "json") {
+            files.extend(files_with(&path, ending)?);
+        } else if path.extension().is_some_and(|end| end == ending) {
             files.push(path);
         }
     }

@@ -43,7 +43,7 @@ const FIRST: [&str; 33] = [
 ];
 
 /// On one line.
-pub(super) fn inline(value: &Value) -> String {
+pub(crate) fn inline(value: &Value) -> String {
     let mut out = String::new();
     put_inline(value, &mut out);
     out

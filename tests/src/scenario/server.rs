@@ -124,6 +124,8 @@ enum Move {
     Expire,
     Shutdown,
     Restart,
+    Backup,
+    Restore,
     ForgetRings,
     Sweep {
         #[serde(rename = "retentionMs")]
@@ -164,10 +166,11 @@ struct Conn {
 }
 
 /// The hall.
-pub(super) struct Hall {
+pub(crate) struct Hall {
     setup: Setup,
     config: Arc<SessionConfig>,
     rows: MemoryRows,
+    backup: MemoryRows,
     rings: Rings,
     conns: BTreeMap<u64, Conn>,
     now: Now,
@@ -180,7 +183,7 @@ pub(super) struct Hall {
 }
 
 impl Hall {
-    pub(super) fn new(config: &Value) -> Result<Self, String> {
+    pub(crate) fn new(config: &Value) -> Result<Self, String> {
         let setup: Setup = if config.is_null() { Setup::default() } else { read(config)? };
         let rate = setup.rate.map(|rate| Rate { per_second: rate.per_second, burst: rate.burst });
         let mut config = SessionConfig { rate, ..SessionConfig::default() };
@@ -193,6 +196,7 @@ impl Hall {
             setup,
             config: Arc::new(config),
             rows: MemoryRows::new(),
+            backup: MemoryRows::new(),
             rings: Rings::new(ring_limits()),
             conns: BTreeMap::new(),
             now: START,
@@ -262,6 +266,12 @@ impl Hall {
             }
             Move::Restart => {
                 self.conns.clear();
+                self.begin_epoch()?;
+            }
+            Move::Backup => self.backup = self.rows.clone(),
+            Move::Restore => {
+                self.conns.clear();
+                self.rows = self.backup.clone();
                 self.begin_epoch()?;
             }
             Move::ForgetRings => self.forget_rings()?,
