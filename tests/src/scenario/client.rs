@@ -168,7 +168,9 @@ enum Move {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Answer {
-    request: u64,
+    /// The latest where it isn't said.
+    #[serde(default)]
+    request: Option<u64>,
     #[serde(default)]
     status: Option<u16>,
     #[serde(default)]
@@ -346,9 +348,9 @@ impl Desk {
             Move::SyncNow => replica.sync_now(now, effects),
             Move::SetOnline(online) => replica.set_online(now, online, effects),
             Move::Answer(answer) => {
-                let Some(ticket) = self.requests.remove(&answer.request) else {
-                    return Err(format!("there is no request {}", answer.request));
-                };
+                let latest = self.requests.keys().next_back().copied();
+                let ticket = answer.request.or(latest).and_then(|id| self.requests.remove(&id));
+                let ticket = ticket.ok_or("there is no such request")?;
                 let body = words.resolve(&answer.body)?;
                 let answer = match answer.status {
                     None => HttpAnswer::Failed(answer.failed),
@@ -479,6 +481,9 @@ impl Desk {
             NetAction::Close { conn } => json!({"close": conn.0}),
             NetAction::Request(ticket) => {
                 let shown = render::request(ticket.id().0, ticket.request());
+                for write in shown["body"]["mutations"].as_array().into_iter().flatten() {
+                    self.words.note_frame(write.to_string().as_bytes());
+                }
                 self.requests.insert(ticket.id().0, ticket);
                 shown
             }

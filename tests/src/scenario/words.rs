@@ -103,10 +103,9 @@ impl Words {
     }
 
     fn name_text(&self, text: String) -> String {
-        match self.clients.iter().position(|id| *id == text) {
-            Some(index) => format!("$client{}", index + 1),
-            None => text,
-        }
+        self.clients.iter().enumerate().fold(text, |text, (index, id)| {
+            text.replace(id.as_str(), &format!("$client{}", index + 1))
+        })
     }
 }
 
