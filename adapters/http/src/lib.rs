@@ -4,6 +4,7 @@
 //! * [`config`] and [`error`]: what a client is told, and what it says when that can't be done;
 //!   [`setup`] checks the former.
 //! * [`address`], [`tls`] and [`call`]: where the server is, how it is trusted, and calls by HTTP.
+//! * [`websocket`]: how a WebSocket is asked for and how it fails.
 //! * [`engine`]: the replica with its clock, its connections and its users. What moves the bytes of
 //!   a WebSocket is the [`Network`](engine::Network) that the client brings along.
 //! * [`mailbox`] and [`listen`]: how the app gets to see what changes and what happens.
@@ -18,3 +19,4 @@ pub mod listen;
 pub mod mailbox;
 pub mod setup;
 pub mod tls;
+pub mod websocket;

@@ -11,24 +11,19 @@ use synclayer_core::client::interface::{Disconnect, Input};
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::ConnId;
 use synclayer_http::address::Endpoint;
-use synclayer_http::call::retry_after;
+use synclayer_http::websocket::{self, failed, lost};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Request};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 use crate::network::Inbox;
 
 /// How many bytes of frames may wait for the engine's thread; then the socket is not read.
 const INBOUND_BYTES: usize = 1 << 20;
-/// How many bytes of frames are gathered for one write to the socket.
-const GATHERED_BYTES: usize = 16 << 10;
 /// How long the goodbye to the peer may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -79,7 +74,7 @@ impl Dialer {
         let (outgoing, mut queue) = unbounded_channel();
         let end = lost("the tokio runtime has ended");
         let reporter = Reporter { life, conn, inbox, end };
-        let (dialer, request) = (self.clone(), request(&self.address, token));
+        let (dialer, request) = (self.clone(), websocket::request(&self.address, token));
         self.runtime.spawn(async move {
             let end = tokio::select! {
                 opened = dialer.open(request) => match opened {
@@ -93,15 +88,18 @@ impl Dialer {
         Socket { outgoing }
     }
 
-    async fn open(&self, request: Result<Request<()>, Error>) -> Result<WebSocket, Disconnect> {
-        let request = request.map_err(failed)?;
+    async fn open(
+        &self,
+        request: Result<Request<()>, Disconnect>,
+    ) -> Result<WebSocket, Disconnect> {
+        let request = request?;
         let Endpoint { host, port, .. } = &*self.address;
         let stream = TcpStream::connect((host.as_str(), *port))
             .await
             .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
             .map_err(|error| lost(format!("{host}:{port}: {error}")))?;
         let connector = Connector::Rustls(self.tls.clone());
-        let config = websocket_config(self.frame_bytes);
+        let config = websocket::config(self.frame_bytes);
         client_async_tls_with_config(request, stream, Some(config), Some(connector))
             .await
             .map(|(socket, _)| socket)
@@ -110,27 +108,6 @@ impl Dialer {
 }
 
 type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-fn request(address: &Endpoint, token: Option<&Token>) -> Result<Request<()>, Error> {
-    let mut request = address.uri.clone().into_client_request()?;
-    if let Some(token) = token {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-            .map_err(|error| Error::HttpFormat(error.into()))?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
-    }
-    Ok(request)
-}
-
-fn websocket_config(frame_bytes: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(GATHERED_BYTES)
-        // the engine's window bounds what waits; this only keeps a frame from being refused
-        .max_write_buffer_size(usize::MAX)
-        .max_message_size(Some(frame_bytes))
-        .max_frame_size(Some(frame_bytes))
-}
 
 /// Comes back when the engine has dropped its end.
 async fn given_up(queue: &mut UnboundedReceiver<Outgoing>) {
@@ -200,25 +177,9 @@ impl From<Outgoing> for Message {
     fn from(outgoing: Outgoing) -> Self {
         match outgoing {
             Outgoing::Ping => Self::Ping(Bytes::new()),
-            // what the core encodes is text; if it ever were not, the server would say so
-            Outgoing::Frame(frame) => match Utf8Bytes::try_from(frame) {
-                Ok(text) => Self::Text(text),
-                Err(_) => Self::Binary(Bytes::new()),
-            },
+            Outgoing::Frame(frame) => websocket::message(frame),
         }
     }
-}
-
-fn lost(reason: impl Into<String>) -> Disconnect {
-    Disconnect::Lost(reason.into())
-}
-
-fn failed(error: Error) -> Disconnect {
-    if let Error::Http(response) = error {
-        let retry_after = retry_after(response.headers());
-        return Disconnect::Refused { status: response.status().as_u16(), retry_after };
-    }
-    lost(error.to_string())
 }
 
 /// Reports what a connection hears, and its end exactly once, whatever becomes of the task.

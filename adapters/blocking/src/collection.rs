@@ -1,0 +1,141 @@
+//! A collection as the app holds it.
+
+use serde::Serialize;
+use synclayer_core::rules::view::{Record, Slot};
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{Collection as Name, RecordId};
+use synclayer_http::engine::Write;
+use synclayer_http::error::SyncError;
+use synclayer_http::mailbox::mailbox;
+use synclayer_http::setup::{fresh_record_id, record_id};
+
+use crate::client::SyncLayer;
+use crate::listen::Watch;
+
+/// A collection: records by their ids, each a JSON object.
+///
+/// Writes return when they are saved here, as durably as the store was set up for; the server
+/// gets them when it can be reached. Reads see every write that was made before them.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    pub(crate) sync: SyncLayer,
+    pub(crate) name: Name,
+}
+
+impl Collection {
+    /// The collection's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Saves a new record under an id of its own, which is returned. Ids are UUIDs that rise with
+    /// the time.
+    ///
+    /// # Errors
+    /// When the document is no JSON object or breaks a limit, too many writes wait for the server,
+    /// the store has failed, or the client is closed.
+    pub fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<RecordId, SyncError> {
+        let id = fresh_record_id()?;
+        self.save_as(id.clone(), self.document(document)?)?;
+        Ok(id)
+    }
+
+    /// Saves a record under an id. Where there is one, it is replaced whole.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), and when the id can't be one.
+    pub fn save_with_id<T: Serialize + ?Sized>(
+        &self,
+        id: &str,
+        document: &T,
+    ) -> Result<(), SyncError> {
+        self.save_as(record_id(id)?, self.document(document)?)
+    }
+
+    /// Sets some top-level fields of a record. The others stay as they are, also when someone else
+    /// changes them at the same time.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), and when there is no such record.
+    pub fn update<T: Serialize + ?Sized>(&self, id: &str, fields: &T) -> Result<(), SyncError> {
+        let delta = Delta::new(self.document(fields)?, Vec::new());
+        self.change(id, delta)
+    }
+
+    /// Sets some top-level fields of a record and removes others.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn change(&self, id: &str, delta: Delta) -> Result<(), SyncError> {
+        self.sync.write(Write::Update(self.name.clone(), record_id(id)?, delta))
+    }
+
+    /// Deletes a record. Where there is none, nothing happens.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub fn delete(&self, id: &str) -> Result<(), SyncError> {
+        self.sync.write(Write::Delete(self.name.clone(), record_id(id)?))
+    }
+
+    /// A record, if there is one.
+    ///
+    /// # Errors
+    /// When the id can't be one, the store has failed, or the client is closed.
+    pub fn get(&self, id: &str) -> Result<Option<Record>, SyncError> {
+        let (name, id) = (self.name.clone(), record_id(id)?);
+        self.sync.ask(move |engine| engine.get(&name, &id))?
+    }
+
+    /// All records in order of their ids. Mind the memory: [`watch`](Self::watch) shares it.
+    ///
+    /// # Errors
+    /// When the store has failed, or the client is closed.
+    pub fn get_all(&self) -> Result<Vec<Record>, SyncError> {
+        let name = self.name.clone();
+        self.sync.ask(move |engine| engine.get_all(&name))?
+    }
+
+    /// Keeps the collection in sync from now on, as any first use of it does, without reading it.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub fn subscribe(&self) -> Result<(), SyncError> {
+        let name = self.name.clone();
+        self.sync.ask(move |engine| engine.join(&name))
+    }
+
+    /// The collection as it is, at once, and again whenever it has changed, here or at the server.
+    ///
+    /// Every update holds the whole collection and says what changed since the one before. While
+    /// nobody reads, updates are merged into one. It ends when the client does.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.watch_records(None)
+    }
+
+    /// As [`watch`](Self::watch), of one record alone.
+    ///
+    /// # Errors
+    /// When the id can't be one.
+    pub fn watch_record(&self, id: &str) -> Result<Watch, SyncError> {
+        Ok(self.watch_records(Some(record_id(id)?)))
+    }
+
+    fn watch_records(&self, only: Option<RecordId>) -> Watch {
+        let (outlet, inlet) = mailbox(Slot::default());
+        let name = self.name.clone();
+        self.sync.inbox().tell(move |engine| engine.watch(name, only, outlet));
+        Watch::new(inlet, self.sync.inbox().clone())
+    }
+
+    fn save_as(&self, id: RecordId, document: Document) -> Result<(), SyncError> {
+        self.sync.write(Write::Save(self.name.clone(), id, document))
+    }
+
+    fn document<T: Serialize + ?Sized>(&self, value: &T) -> Result<Document, SyncError> {
+        Ok(Document::of(value, self.sync.limits())?)
+    }
+}

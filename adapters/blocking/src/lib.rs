@@ -1,0 +1,65 @@
+//! SyncLayer's client for programs with threads: a durable, local-first replica of some
+//! collections, which keeps itself in sync with a server.
+//!
+//! Writes are saved here first, whether or not there is a connection; reads never wait for the
+//! network; [`watch`](Collection::watch) shows every change, local or remote, as it is made. The
+//! calls have the names and the meaning that they have in `synclayer-tokio`; they block for as long
+//! as the store needs, and no longer.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use synclayer_blocking::{SyncConfig, SyncLayer};
+//!
+//! # fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let sync = SyncLayer::open(SyncConfig {
+//!     base_url: "http://localhost:8080".into(),
+//!     collections: vec!["todos".into()],
+//!     ..SyncConfig::default()
+//! })?;
+//!
+//! let todos = sync.collection("todos")?;
+//! let id = todos.save(&json!({ "text": "Buy milk", "done": false }))?;
+//! todos.update(&id, &json!({ "done": true }))?;
+//!
+//! for update in todos.watch() {
+//!     println!("{} todos, {} changed", update.snapshot.len(), update.changes.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! All decisions are the core's ([`synclayer_core`]). One thread owns the replica, its store and the
+//! socket, and sleeps until the socket, the program or the clock has something for it: a write is
+//! on its way to the server within the call that makes it. What can block for long, the look-up of
+//! names and HTTP calls, happens on threads that come and go. All of it ends when the last
+//! [`SyncLayer`] and [`Collection`] is dropped, or by [`close`](SyncLayer::close).
+
+mod client;
+mod collection;
+mod elsewhere;
+mod listen;
+mod stream;
+mod thread;
+mod wire;
+
+pub use client::{RejectedWrites, SyncLayer};
+pub use collection::Collection;
+pub use listen::{Events, TimedOut, Watch};
+pub use synclayer_core::client::event::{
+    CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
+};
+pub use synclayer_core::client::interface::{Guarantees, Misuse, PlainServers};
+pub use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver};
+pub use synclayer_core::rules::merge::FieldWise;
+pub use synclayer_core::rules::row::Rejected;
+pub use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
+pub use synclayer_core::words::delta::Delta;
+pub use synclayer_core::words::document::{Document, DocumentError};
+pub use synclayer_core::words::limits::Limits;
+pub use synclayer_core::words::name::{NameError, Position, RecordId};
+pub use synclayer_core::words::store::{StoreError, StoreErrorKind};
+pub use synclayer_http::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
+pub use synclayer_http::error::{OpenError, SyncError};
+pub use synclayer_http::tls::TrustedRoots;
