@@ -559,3 +559,88 @@ fn what_the_app_requires_is_offered_or_nothing_is_sent() {
     assert_eq!(desk.replica.status().connection, ConnectionState::Error);
     assert_eq!(desk.replica.status().pending_writes, 1);
 }
+
+/// Answers everything with a failure until `until`; the times of all tries.
+fn outage(desk: &mut Desk, until: u64, fail: impl Fn(&mut Desk)) -> Vec<u64> {
+    let mut tries = Vec::new();
+    loop {
+        let (now, mut failed) = (desk.now.mono.0, false);
+        for line in desk.sent() {
+            if line == "CONNECT" {
+                tries.push(now);
+                let input = Input::Disconnected {
+                    conn: desk.dialled,
+                    why: Disconnect::Lost("refused".into()),
+                };
+                desk.replica.handle(desk.now, input, &mut desk.effects);
+                failed = true;
+            } else if line.starts_with("POST") || line.starts_with("GET") {
+                tries.push(now);
+                fail(desk);
+                failed = true;
+            }
+        }
+        if failed {
+            continue;
+        }
+        let (at, _) = desk.replica.deadline().unwrap();
+        if at.0 > until {
+            return tries;
+        }
+        desk.pass(at.0.saturating_sub(now));
+    }
+}
+
+#[test]
+fn an_outage_costs_few_requests_and_its_end_is_soon_noticed() {
+    let websocket_only = config();
+    for base in [polling(), both(), websocket_only] {
+        for seed in 0..1_000 {
+            let mut desk = Desk::seeded(base.clone(), seed);
+            if seed % 2 == 0 {
+                desk.save("b", r#"{"n":2}"#);
+            }
+            desk.replica.connect(desk.now, &mut desk.effects);
+            let start = desk.now.mono.0;
+            let tries = outage(&mut desk, start + 600_000, |desk| {
+                if seed % 3 == 0 {
+                    desk.answer(500, "<html>down</html>");
+                } else {
+                    desk.resolve(HttpAnswer::Failed("refused".into()));
+                }
+                if seed % 4 == 0 {
+                    desk.save("b", &format!(r#"{{"n":{}}}"#, desk.now.mono.0));
+                }
+            });
+            let all: Vec<_> = tries.iter().map(|at| (at - start) / 1_000).collect();
+            assert!(all.len() <= 20, "seed {seed}: {} tries: {all:?}", all.len());
+            let next = desk.replica.deadline().unwrap().0.0 - tries.last().unwrap();
+            assert!(next <= 120_000, "seed {seed}: {next} ms to the next try");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_clients_do_not_come_back_in_lock_step() {
+    for base in [config(), both()] {
+        let mut tries = Vec::new();
+        for seed in 0..1_000 {
+            let mut desk = Desk::seeded(base.clone(), seed);
+            desk.dial();
+            desk.welcome(0, "");
+            desk.sent();
+            desk.cut();
+            // the server is away for five seconds
+            let end = desk.now.mono.0 + 5_000;
+            outage(&mut desk, end, |desk| {
+                desk.resolve(HttpAnswer::Failed("refused".into()));
+            });
+            tries.push(desk.replica.deadline().unwrap().0.0 - end);
+        }
+        tries.sort_unstable();
+        let busiest = tries.chunk_by(|a, b| a / 100 == b / 100).map(<[u64]>::len).max().unwrap();
+        let (first, last) = (tries[0], tries[999]);
+        assert!(busiest <= 60, "{busiest} of 1,000 within a tenth of a second");
+        assert!(last - first >= 4_000, "spread over {first} to {last} ms");
+    }
+}

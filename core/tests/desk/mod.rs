@@ -21,6 +21,8 @@ pub struct Desk {
     pub replica: Replica<MemoryClientStore>,
     pub now: Now,
     pub conn: ConnId,
+    /// The connection that was asked for last.
+    pub dialled: ConnId,
     pub effects: Vec<Effect>,
     /// Requests that wait for an answer.
     pub tickets: VecDeque<HttpTicket>,
@@ -53,12 +55,21 @@ impl Desk {
     }
 
     pub fn on(config: ClientConfig, store: MemoryClientStore) -> Self {
+        Self::born(config, store, 7)
+    }
+
+    pub fn seeded(config: ClientConfig, seed: u128) -> Self {
+        Self::born(config, MemoryClientStore::new(), seed)
+    }
+
+    fn born(config: ClientConfig, store: MemoryClientStore, seed: u128) -> Self {
         let mut effects = Vec::new();
-        let replica = Replica::open(config, 7, START, store, &mut effects).unwrap();
+        let replica = Replica::open(config, seed, START, store, &mut effects).unwrap();
         Self {
             replica,
             now: START,
             conn: ConnId(0),
+            dialled: ConnId(0),
             effects,
             events: Vec::new(),
             tickets: VecDeque::new(),
@@ -122,7 +133,10 @@ impl Desk {
                 }
                 Effect::Net(NetAction::Ping { .. }) => frames.push("PING".into()),
                 Effect::Net(NetAction::Close { .. }) => frames.push("CLOSE".into()),
-                Effect::Net(NetAction::Connect { .. }) => frames.push("CONNECT".into()),
+                Effect::Net(NetAction::Connect { conn, .. }) => {
+                    self.dialled = conn;
+                    frames.push("CONNECT".into());
+                }
                 Effect::Net(NetAction::Request(ticket)) => {
                     let request = ticket.request();
                     let body = request.body.as_deref().map(String::from_utf8_lossy);
