@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, Misuse, NetAction};
+use synclayer_core::client::interface::{
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, Misuse, NetAction,
+};
 use synclayer_core::memory::{MemoryClientStore, MemoryRows};
 use synclayer_core::replica::{Effect, Replica};
-use synclayer_core::rules::page::{ReadAnswer, ReadRequest, Reader};
+use synclayer_core::rules::page::{Query, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::{AllowAll, Policy};
 use synclayer_core::rules::record::{Report, verify};
 use synclayer_core::rules::transaction::{Context, Transaction, decide_all};
+use synclayer_core::server::http::{Call, HttpConfig, Reply, Request, call};
 use synclayer_core::server::ring::{RingLimits, Rings};
 use synclayer_core::server::session::{
     Action, Identity, Input as ServerInput, Lent, ReadTicket, Session, SessionConfig,
@@ -53,6 +56,10 @@ pub struct Device {
     links: BTreeMap<ConnId, ConnId>,
     /// A connection that it asked for.
     dialling: Option<ConnId>,
+    /// Requests on their way to the server.
+    requests: VecDeque<HttpTicket>,
+    /// Replies on their way back.
+    replies: VecDeque<Input<'static>>,
     lives: u64,
 }
 
@@ -168,6 +175,8 @@ impl World {
             conn: None,
             links,
             dialling: None,
+            requests: VecDeque::new(),
+            replies: VecDeque::new(),
             lives: 0,
         });
         let index = self.devices.len() - 1;
@@ -259,8 +268,10 @@ impl World {
                     }
                 }
                 Effect::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
-                // no device has an HTTP URL
-                Effect::Net(NetAction::Request(_)) => {}
+                Effect::Net(NetAction::Request(ticket)) => {
+                    self.note(|| format!("device {device} asks {}", ticket.request().path));
+                    self.devices[device].requests.push_back(ticket);
+                }
                 Effect::Event(event) => {
                     self.note(|| format!("device {device} tells {:?}", event.kind));
                     self.devices[device].events.push(event);
@@ -442,6 +453,94 @@ impl World {
         self.count("commit");
     }
 
+    // --- HTTP ---
+
+    /// Devices with a request on its way to the server.
+    #[must_use]
+    pub fn requesting(&self) -> Vec<usize> {
+        (0..self.devices.len()).filter(|i| !self.devices[*i].requests.is_empty()).collect()
+    }
+
+    /// The server gets a device's next request and answers it. The reply may be lost on its way.
+    pub fn serve(&mut self, device: usize, lost: bool) {
+        let Some(ticket) = self.devices[device].requests.pop_front() else { return };
+        self.count("requests");
+        let (ticket, answer) = self.reply_to(device, ticket);
+        let answer = if lost { HttpAnswer::Failed("the reply was lost".into()) } else { answer };
+        self.devices[device].replies.push_back(ticket.answer(answer));
+    }
+
+    /// A device's next request is lost on its way.
+    pub fn lose_request(&mut self, device: usize) {
+        let Some(ticket) = self.devices[device].requests.pop_front() else { return };
+        let answer = HttpAnswer::Failed("the request was lost".into());
+        self.devices[device].replies.push_back(ticket.answer(answer));
+    }
+
+    fn reply_to(&mut self, device: usize, ticket: HttpTicket) -> (HttpTicket, HttpAnswer) {
+        let asked = ticket.request();
+        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+        let body = asked.body.clone().unwrap_or_default();
+        let user = &self.devices[device].config.user;
+        let user = (!user.is_empty()).then(|| user_id(user));
+        let request = Request { method: asked.method.as_str(), path, query, body: &body, user };
+        let config = HttpConfig::default();
+        let reply = match call(&request, &config, &*self.policy) {
+            Call::Immediate(reply) => reply,
+            Call::Read(read) => {
+                let answer = read.request().run(&self.server.rows, &*self.policy);
+                read.reply(answer)
+            }
+            Call::Transact(write) => {
+                let limits = Limits::default();
+                let context =
+                    Context { policy: &*self.policy, limits: &limits, now: self.now.wall };
+                let mut decided = decide_all([write.transaction()], &self.server.rows, context);
+                self.server.rows.apply(decided.batch);
+                decided.published.iter().for_each(|change| self.server.rings.publish(change));
+                let answer = decided.answers.remove(0).expect("the rows are sound");
+                write.reply(self.now.wall, &config, Ok(answer))
+            }
+        };
+        let Reply { status, body, .. } = reply;
+        (ticket, HttpAnswer::Answered { status, retry_after: None, body })
+    }
+
+    /// Devices with a reply on its way back.
+    #[must_use]
+    pub fn replied(&self) -> Vec<usize> {
+        (0..self.devices.len()).filter(|i| !self.devices[*i].replies.is_empty()).collect()
+    }
+
+    /// A device gets its next reply.
+    pub fn deliver_reply(&mut self, device: usize) {
+        let Some(input) = self.devices[device].replies.pop_front() else { return };
+        let now = self.now;
+        self.with(device, |replica, effects| replica.handle(now, input, effects));
+    }
+
+    /// The app of a device wants to be in step now.
+    pub fn sync_now(&mut self, device: usize) {
+        let now = self.now;
+        self.with(device, |replica, effects| replica.sync_now(now, effects));
+    }
+
+    /// The app of a device says whether there is a network.
+    pub fn set_online(&mut self, device: usize, online: bool) {
+        let now = self.now;
+        self.with(device, |replica, effects| replica.set_online(now, online, effects));
+    }
+
+    /// A device's try to connect is refused.
+    pub fn refuse(&mut self, device: usize) {
+        let Some(conn) = self.devices[device].dialling.take() else { return };
+        self.devices[device].conn = None;
+        let now = self.now;
+        let why = Disconnect::Refused { status: 426, retry_after: None };
+        let input = Input::Disconnected { conn, why };
+        self.with(device, |replica, effects| replica.handle(now, input, effects));
+    }
+
     /// How many pages wait to be read.
     #[must_use]
     pub fn reads(&self) -> usize {
@@ -561,7 +660,12 @@ impl World {
         replica.connect(self.now, &mut effects);
         let events = std::mem::take(&mut self.devices[device].events);
         let (conn, links, dialling) = (None, BTreeMap::new(), None);
-        self.devices[device] = Device { config, replica, events, conn, links, dialling, lives };
+        // what it asked for may still reach the server; nobody hears the reply
+        let requests = std::mem::take(&mut self.devices[device].requests);
+        requests.into_iter().for_each(|ticket| drop(self.reply_to(device, ticket)));
+        let (requests, replies) = (VecDeque::new(), VecDeque::new());
+        self.devices[device] =
+            Device { config, replica, events, conn, links, dialling, requests, replies, lives };
         self.carry_out(device, effects);
         self.sweep_links();
     }
@@ -671,6 +775,14 @@ impl World {
                 self.deliver_up(conn);
                 moved = true;
             }
+            for device in self.requesting() {
+                self.serve(device, false);
+                moved = true;
+            }
+            for device in self.replied() {
+                self.deliver_reply(device);
+                moved = true;
+            }
             if self.transactions() > 0 {
                 self.commit(usize::MAX);
                 moved = true;
@@ -719,6 +831,36 @@ impl World {
             }
             let step = self.next_deadline().unwrap_or(1_000).clamp(1, 30_000);
             self.pass(step);
+        }
+    }
+
+    /// As [`converge`](Self::converge), of devices that may poll: each is asked to be in step once
+    /// its writes are through, whether it follows or not.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn converge_by_any(&mut self) -> Result<(), String> {
+        let end = self.now.mono.0 + 3_600_000;
+        self.half_open().into_iter().for_each(|conn| self.forget(conn));
+        (0..self.devices.len()).for_each(|device| self.set_online(device, true));
+        loop {
+            self.settle();
+            let waits = |device: &Device| device.replica.status().pending_writes > 0;
+            if !self.devices.iter().any(waits) {
+                (0..self.devices.len()).for_each(|device| self.sync_now(device));
+                self.settle();
+                match self.compare() {
+                    Ok(()) => return Ok(()),
+                    Err(broken) if self.now.mono.0 > end => return Err(broken),
+                    Err(_) => {}
+                }
+            }
+            if self.now.mono.0 > end {
+                let status: Vec<_> =
+                    self.devices.iter().map(|device| device.replica.status()).collect();
+                return Err(format!("no rest: {status:#?}"));
+            }
+            self.pass(self.next_deadline().unwrap_or(1_000).clamp(1, 30_000));
         }
     }
 
@@ -789,6 +931,25 @@ impl World {
             | ReadAnswer::Found(_) => {
                 unreachable!("the whole collection was asked for")
             }
+        }
+    }
+
+    /// How many changes each of the server's records has seen.
+    ///
+    /// # Panics
+    /// When the rows can't be read.
+    #[must_use]
+    pub fn versions(&self) -> BTreeMap<RecordId, u64> {
+        let reader = Reader { collection: todos(), user: None, partial: false };
+        let request = ReadRequest::Query { reader, query: Query::default(), bytes: usize::MAX };
+        match request.run(&self.server.rows, &AllowAll).expect("the rows can be read") {
+            ReadAnswer::Found(Some(records)) => {
+                records.into_iter().map(|record| (record.id, record.version)).collect()
+            }
+            ReadAnswer::Found(None)
+            | ReadAnswer::Page(_)
+            | ReadAnswer::Pulled(_)
+            | ReadAnswer::Whole(_) => unreachable!("a query was asked"),
         }
     }
 

@@ -17,7 +17,8 @@ use super::interface::{
 use super::machine::{Client, Fault};
 use super::stream::{Phase, Stream};
 use crate::rules::row::Place;
-use crate::words::message::{ErrorCode, ErrorMessage, Hello, ServerMessage};
+use crate::words::limits::Limits;
+use crate::words::message::{ErrorCode, ErrorMessage, Hello, ServerMessage, Welcome};
 use crate::words::name::Collection;
 use crate::words::store::{Scan, StoreError};
 use crate::words::time::Mono;
@@ -25,11 +26,13 @@ use crate::words::wire::http::{
     PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH, encode_push,
     encode_session, refusal,
 };
-use crate::words::wire::{Incoming, decode_server};
+use crate::words::wire::{Incoming, WireError, decode_server};
 
 /// The most writes and bytes of documents in one push, below every server's default limits.
 const PUSH_WRITES: usize = 1024;
 const PUSH_BYTES: usize = 1 << 20;
+/// The longest answer to a push: it may hold the whole of every record.
+const ANSWER_BYTES: usize = 20 << 20;
 /// How much later than the request itself the machine gives an answer up.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -47,6 +50,8 @@ pub(super) struct Exchange {
     asked: Option<Asked>,
     /// Calls of `synced` before this one were made before the exchange began.
     syncs: SyncId,
+    /// How many bytes of documents a push may have.
+    push_bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -180,6 +185,7 @@ impl Client {
             troubled: false,
             asked: None,
             syncs: self.next_sync,
+            push_bytes: PUSH_BYTES,
         });
     }
 
@@ -256,7 +262,8 @@ impl Client {
     /// How many writes, and how many bytes of them, a push may have.
     pub(super) fn push_window(&self) -> (usize, usize) {
         let limit = self.fallback.push_limit.unwrap_or(PUSH_WRITES);
-        (self.config.window.min(limit).max(1), self.config.window_bytes.min(PUSH_BYTES))
+        let bytes = self.exchange.as_ref().map_or(PUSH_BYTES, |exchange| exchange.push_bytes);
+        (self.config.window.min(limit).max(1), self.config.window_bytes.min(bytes))
     }
 
     fn ask(
@@ -308,7 +315,7 @@ impl Client {
 
     fn told(&mut self, edit: &mut Edit<'_>, asked: Asked, body: &[u8]) -> Result<(), Fault> {
         let limits = self.config.limits.clone();
-        let unreadable = |error: crate::words::wire::WireError| {
+        let unreadable = |error: WireError| {
             Fault::Peer(format!("the answer to {} can't be read: {error}", asked.what.name()))
         };
         match &asked.what {
@@ -328,6 +335,7 @@ impl Client {
                 self.turned_page(edit, collection, from, page)
             }
             What::Push => {
+                let limits = Limits { frame_bytes: ANSWER_BYTES, ..limits };
                 let answer = PushAnswer::decode(body, &limits).map_err(unreadable)?;
                 self.in_reach(edit);
                 self.judged(edit, answer)
@@ -336,17 +344,19 @@ impl Client {
     }
 
     /// The server has answered the hello of an exchange.
-    fn greeted_by_http(
-        &mut self,
-        edit: &mut Edit<'_>,
-        welcome: crate::words::message::Welcome,
-    ) -> Result<(), Fault> {
+    fn greeted_by_http(&mut self, edit: &mut Edit<'_>, welcome: Welcome) -> Result<(), Fault> {
+        let push_bytes = match usize::try_from(welcome.max_batch_bytes) {
+            Ok(0) | Err(_) => PUSH_BYTES,
+            // writes have more to them than their documents
+            Ok(max) => PUSH_BYTES.min(max / 2),
+        };
         if !self.take_welcome(edit, welcome)? || self.falls_short(edit) {
             return Ok(());
         }
         self.fallback.in_doubt = false;
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
         exchange.hello = HelloState::Answered;
+        exchange.push_bytes = push_bytes;
         for stream in self.streams.values_mut() {
             if stream.phase != Phase::Refused && (!stream.trusted || stream.row.cursor.is_none()) {
                 stream.pulled = 0;
@@ -438,6 +448,7 @@ impl Client {
 
     /// The verdicts of a push have come.
     fn judged(&mut self, edit: &mut Edit<'_>, answer: PushAnswer) -> Result<(), Fault> {
+        let judged = answer.verdicts.len();
         for verdict in answer.verdicts {
             match verdict {
                 ServerMessage::Ack(ack) => self.acked(edit, ack)?,
@@ -463,10 +474,22 @@ impl Client {
             }
         }
         if !self.outbox.in_flight.is_empty() {
-            return Err(Fault::peer("a push was not answered in full"));
+            return self.hear_the_rest(judged);
         }
         if answer.last_mutation != self.identity.confirmed {
             return self.doubt(edit, "the server counts this replica's writes otherwise");
+        }
+        Ok(())
+    }
+
+    /// An answer that would have been too large ends early: the next hello tells the rest.
+    fn hear_the_rest(&mut self, judged: usize) -> Result<(), Fault> {
+        if judged == 0 {
+            return Err(Fault::peer("a push was answered without a verdict"));
+        }
+        self.outbox.lose_connection();
+        if let Some(exchange) = &mut self.exchange {
+            exchange.hello = HelloState::Needed;
         }
         Ok(())
     }
