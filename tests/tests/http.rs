@@ -64,7 +64,11 @@ fn move_on(
         15..23 => {
             for device in world.dialling() {
                 // the network lets WebSockets pass for a while, and then for a while not
-                if (step / 40).is_multiple_of(2) { world.refuse(device) } else { world.connect(device) }
+                if (step / 40).is_multiple_of(2) {
+                    world.refuse(device)
+                } else {
+                    world.connect(device)
+                }
             }
         }
         23..27 => {
