@@ -111,6 +111,18 @@ pub(crate) struct ReplicaArgs {
     /// The server, as https://… or http://…; without one the command works offline
     #[arg(long, value_name = "URL", env = "SYNCLAYER_SERVER")]
     pub(crate) server: Option<String>,
+    /// The server's WebSocket, as wss://… or ws://…; by default `/ws` below the server
+    #[arg(long, value_name = "URL", env = "SYNCLAYER_WEBSOCKET")]
+    pub(crate) websocket: Option<String>,
+    /// Ask the server by HTTP only
+    #[arg(long, conflicts_with = "realtime_only")]
+    pub(crate) poll_only: bool,
+    /// Use the WebSocket only
+    #[arg(long)]
+    pub(crate) realtime_only: bool,
+    /// Send nothing to a server that does not guarantee this; several may be given
+    #[arg(long, value_enum, value_name = "GUARANTEE", value_delimiter = ',')]
+    pub(crate) require: Vec<GuaranteeArg>,
     /// The token by which the server knows the user
     #[arg(long, env = "SYNCLAYER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<Secret>,
@@ -129,6 +141,18 @@ pub(crate) struct ReplicaArgs {
     /// Who wins where a waiting write and somebody else's change meet
     #[arg(long, value_enum, value_name = "STRATEGY", default_value = "last-write-wins")]
     pub(crate) conflicts: ConflictsArg,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum GuaranteeArg {
+    /// What was missed while away is caught up with
+    Resume,
+    /// A write takes effect once, or is reported as refused
+    ExactlyOnce,
+    /// Everybody sees the changes in one order
+    Ordered,
+    /// A checksum proves that both sides hold the same
+    Verified,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use synclayer_tokio::{CollectionStatus, ConnectionState, Record, Status};
+use synclayer_core::words::message::Level;
+use synclayer_tokio::{CollectionStatus, ConnectionState, Guarantees, Record, Status, Transport};
 
 use crate::args::{CollectionArgs, RecordArgs, ReplicaArgs};
 use crate::failure::Failure;
 use crate::output::{Output, RecordJson};
-use crate::replica::{Replica, on_replica};
+use crate::replica::{Replica, guarantees, on_replica};
 
 pub(crate) async fn get(args: RecordArgs, out: Output) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
@@ -57,6 +58,11 @@ async fn refresh(replica: &mut Replica, out: Output) -> Result<(), Failure> {
 #[serde(rename_all = "camelCase")]
 struct StatusJson<'a> {
     connected: bool,
+    /// The way to the server, where it is in reach.
+    transport: Option<&'static str>,
+    /// The protocol's level that it speaks.
+    level: Option<u8>,
+    guarantees: Option<GuaranteesJson>,
     /// Why this replica and the server are not in sync, where they aren't.
     apart: Option<String>,
     client_id: &'a str,
@@ -64,6 +70,22 @@ struct StatusJson<'a> {
     rejected: usize,
     clock_offset_ms: i64,
     collections: BTreeMap<&'a str, CollectionJson<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GuaranteesJson {
+    resume: bool,
+    exactly_once: bool,
+    ordered: bool,
+    verified: bool,
+}
+
+impl From<Guarantees> for GuaranteesJson {
+    fn from(of: Guarantees) -> Self {
+        let Guarantees { resume, exactly_once, ordered, verified } = of;
+        Self { resume, exactly_once, ordered, verified }
+    }
 }
 
 #[derive(Serialize)]
@@ -102,6 +124,9 @@ pub(crate) async fn status(args: ReplicaArgs, out: Output) -> Result<(), Failure
             text,
             &StatusJson {
                 connected,
+                transport: status.transport.map(transport),
+                level: status.level.map(level),
+                guarantees: status.guarantees.map(GuaranteesJson::from),
                 apart,
                 client_id: &status.client_id,
                 waiting: status.pending_writes,
@@ -118,6 +143,22 @@ pub(crate) async fn status(args: ReplicaArgs, out: Output) -> Result<(), Failure
     .await
 }
 
+#[allow(clippy::wildcard_enum_match_arm)] // there may be more of them one day
+fn transport(of: Transport) -> &'static str {
+    match of {
+        Transport::WebSocket => "websocket",
+        Transport::Http => "http",
+        _ => "unknown",
+    }
+}
+
+fn level(of: Level) -> u8 {
+    match of {
+        Level::Plain => 1,
+        Level::Resumable => 2,
+    }
+}
+
 fn describe(status: &Status, apart: Option<&str>) -> String {
     let mut lines = vec![
         format!("replica   {}", status.client_id),
@@ -127,6 +168,13 @@ fn describe(status: &Status, apart: Option<&str>) -> String {
         },
         format!("waiting   {} writes", status.pending_writes),
     ];
+    if let (Some(way), Some(speaks), Some(holds)) =
+        (status.transport, status.level, status.guarantees)
+    {
+        let (way, speaks) = (transport(way), level(speaks));
+        lines.push(format!("transport {way}, level {speaks}"));
+        lines.push(format!("guarantee {}", guarantees(holds)));
+    }
     if status.rejected_writes > 0 {
         let count = status.rejected_writes;
         lines.push(format!("refused   {count} writes: see `synclayer rejected list`"));

@@ -5,12 +5,12 @@ use std::time::Duration;
 use synclayer_core::words::store::ClientStore;
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{
-    Collection, ConflictStrategy, ConnectionState, Event, EventKind, Events, Status, Store,
-    SyncConfig, SyncLayer,
+    Collection, ConflictStrategy, ConnectionState, Event, EventKind, Events, Guarantees, Status,
+    Store, SyncConfig, SyncLayer, Transport, Transports,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::args::{ConflictsArg, ReplicaArgs};
+use crate::args::{ConflictsArg, GuaranteeArg, ReplicaArgs};
 use crate::failure::Failure;
 
 /// How many tries to connect may fail before a command goes on without the server.
@@ -109,11 +109,11 @@ impl Replica {
                 }
                 Some(event) = self.events.next() => {
                     let failed = matches!(event.kind, EventKind::Error { .. });
+                    let by_http = event.transport == Some(Transport::Http);
                     if let Some(why) = meeting.hears(event, &mut refused) {
                         break Some(why);
                     }
-                    // other errors are none that end the tries
-                    if failed && self.sync.status().await?.connection == ConnectionState::Error {
+                    if failed && self.is_out_of_reach(by_http).await? {
                         break Some(format!("the server at {server} can't be reached"));
                     }
                 }
@@ -131,6 +131,13 @@ impl Replica {
             meeting.hears(event, &mut refused);
         }
         Ok(meeting)
+    }
+
+    /// Whether an error, perhaps one by HTTP, was one too many. HTTP is the last resort.
+    async fn is_out_of_reach(&self, by_http: bool) -> Result<bool, Failure> {
+        let status = self.sync.status().await?;
+        let gave_up = status.connection == ConnectionState::Error;
+        Ok(gave_up || by_http && status.transport.is_none())
     }
 
     async fn is_late(&self, server: &str) -> Result<String, Failure> {
@@ -175,6 +182,10 @@ impl Meeting {
                 let collection = event.collection.as_deref().unwrap_or_default();
                 *refused = Some(format!("the server refuses {collection} ({code}): {message}"));
             }
+            EventKind::GuaranteesMissing { offered, .. } => {
+                let offered = guarantees(*offered);
+                return Some(format!("the server guarantees {offered}, which is not enough"));
+            }
             EventKind::OperationFailed { .. } => self.refusals.push(event),
             EventKind::ConflictResolved { .. } => self.conflicts += 1,
             // of no concern to a command that only waits
@@ -182,6 +193,18 @@ impl Meeting {
         }
         None
     }
+}
+
+/// What a server guarantees, in words.
+pub(crate) fn guarantees(of: Guarantees) -> String {
+    let all = [
+        (of.resume, "resume"),
+        (of.exactly_once, "exactly once"),
+        (of.ordered, "order"),
+        (of.verified, "verification"),
+    ];
+    let held: Vec<_> = all.iter().filter(|(holds, _)| *holds).map(|(_, name)| *name).collect();
+    if held.is_empty() { "nothing".to_owned() } else { held.join(", ") }
 }
 
 /// Opens the store in a directory, as the client does.
@@ -208,6 +231,18 @@ fn config(args: &ReplicaArgs) -> SyncConfig {
             ConflictsArg::LastWriteWins => ConflictStrategy::LastWriteWins,
             ConflictsArg::ServerWins => ConflictStrategy::ServerWins,
             ConflictsArg::ClientWins => ConflictStrategy::ClientWins,
+        },
+        websocket_url: args.websocket.clone(),
+        transports: match (args.poll_only, args.realtime_only) {
+            (true, _) => Transports::PollOnly,
+            (false, true) => Transports::RealtimeOnly,
+            (false, false) => Transports::Both,
+        },
+        required_guarantees: Guarantees {
+            resume: args.require.contains(&GuaranteeArg::Resume),
+            exactly_once: args.require.contains(&GuaranteeArg::ExactlyOnce),
+            ordered: args.require.contains(&GuaranteeArg::Ordered),
+            verified: args.require.contains(&GuaranteeArg::Verified),
         },
         allow_insecure: args.allow_insecure,
         store: store(args),

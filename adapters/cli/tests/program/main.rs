@@ -9,3 +9,4 @@ mod repair;
 mod scenario;
 mod serve;
 mod support;
+mod transport;

@@ -1,0 +1,39 @@
+//! The ways to the server, and what it guarantees.
+
+use serde_json::json;
+
+use crate::support::{Place, Server};
+
+const ALL: &str = "resume,exactly-once,ordered,verified";
+
+#[test]
+fn by_http_alone_everything_arrives_as_by_the_websocket() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+
+    let saved = a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x", "--poll-only"]);
+    assert_eq!(saved.ends_with(0).json()["state"], "synced");
+    let read = b.online(&["get", "todos", "x", "--realtime-only"]).ends_with(0).json();
+    assert_eq!(read["data"], json!({"n": 1}));
+    b.online(&["delete", "todos", "x", "--realtime-only"]).ends_with(0);
+    a.online(&["get", "todos", "x", "--poll-only"]).ends_with(4);
+
+    for (way, transport) in [("--poll-only", "http"), ("--realtime-only", "websocket")] {
+        let status = a.online(&["status", way, "--require", ALL]).ends_with(0).json();
+        assert_eq!(
+            (&status["transport"], &status["level"], &status["connected"]),
+            (&json!(transport), &json!(2), &json!(true)),
+        );
+        let all = json!({"resume": true, "exactlyOnce": true, "ordered": true, "verified": true});
+        assert_eq!((&status["guarantees"], &status["apart"]), (&all, &json!(null)));
+    }
+}
+
+#[test]
+fn only_one_of_the_ways_can_be_the_only_one() {
+    let place = Place::new();
+    let a = place.shell("a", "http://localhost");
+    let ended = a.online(&["status", "--poll-only", "--realtime-only"]).ends_with(2);
+    assert!(ended.stderr.contains("--realtime-only"), "{ended:?}");
+}
