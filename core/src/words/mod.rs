@@ -10,6 +10,7 @@ pub mod message;
 pub mod name;
 pub mod percent;
 pub mod random;
+pub(crate) mod rest;
 pub mod store;
 pub mod time;
 pub mod wire;
