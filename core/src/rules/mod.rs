@@ -3,6 +3,7 @@
 pub mod conflict;
 pub mod merge;
 pub mod page;
+pub(crate) mod plain;
 pub mod policy;
 pub mod record;
 pub mod row;

@@ -1,0 +1,315 @@
+//! What a plain (level-1) server's words mean for a record.
+//!
+//! A plain server numbers nothing, so everything is compared by value: as JSON, not as text, since
+//! a backend may write `1.0` as `1` and order the names inside a value as it likes. A field that is
+//! missing and one that is null are the same there, because level 1 has no other word for a removed
+//! field.
+
+use alloc::vec::Vec;
+
+use serde_json::Value;
+
+use crate::words::delta::{Delta, side_by_side};
+use crate::words::document::Document;
+use crate::words::write::{Change, WriteKind};
+
+/// What a server's state of a record says of writes that may have reached it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Arrival {
+    /// So many of them have arrived, the first ones.
+    Shown(usize),
+    /// Nothing of them shows, and nothing else has happened to what they touch.
+    Missing,
+    /// Something else has happened to what they touch.
+    Overtaken,
+}
+
+/// Whether two JSON texts stand for one value.
+pub(crate) fn same_value(one: &str, other: &str) -> bool {
+    one == other
+        || match (serde_json::from_str(one), serde_json::from_str(other)) {
+            (Ok(one), Ok(other)) => equal(&one, &other),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
+}
+
+fn equal(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        // a peer may hold every number as a double
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| equal(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let has = |(name, one)| other.get(name).is_some_and(|other| equal(one, other));
+            one.len() == other.len() && one.iter().all(has)
+        }
+        (
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_),
+            _,
+        ) => one == other,
+    }
+}
+
+/// Whether a field is the same in two states, each of which may lack it.
+pub(crate) fn same_field(one: Option<&str>, other: Option<&str>) -> bool {
+    match (present(one), present(other)) {
+        (None, None) => true,
+        (Some(one), Some(other)) => same_value(one, other),
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+fn present(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| *text != "null")
+}
+
+/// The server's state in the words of a state that is known here, wherever they say the same. It
+/// equals the known one exactly where nothing differs by value.
+pub(crate) fn adopt(known: Option<&Document>, told: &Document) -> Document {
+    let Some(known) = known else { return told.clone() };
+    let fields: Vec<_> = side_by_side(known, told)
+        .filter_map(|(name, known, told)| {
+            Some((name, if same_field(known, told) { known } else { told }?))
+        })
+        .collect();
+    Document::of_sorted(&fields)
+}
+
+/// The state after a change that a plain server tells of; `None` in the outer option where that
+/// can't be known, because it changes fields of a record that is not held.
+pub(crate) fn told(known: Option<&Document>, change: &Change) -> Option<Option<Document>> {
+    match (change.kind, known) {
+        (WriteKind::Delete, _) => Some(None),
+        (WriteKind::Insert, known) => Some(Some(adopt(known, &change.delta.set))),
+        (WriteKind::Update, None) => None,
+        (WriteKind::Update, Some(known)) => Some(Some(merge(known, &change.delta))),
+    }
+}
+
+/// The fields that come replace the known ones; a null removes one.
+fn merge(known: &Document, delta: &Delta) -> Document {
+    let fields: Vec<_> = side_by_side(known, &delta.set)
+        .filter(|(name, ..)| delta.unset.iter().all(|unset| **unset != **name))
+        .filter_map(|(name, known, told)| {
+            let text = match told {
+                Some(_) if same_field(known, told) => known,
+                Some(_) => present(told),
+                None => known,
+            };
+            Some((name, text?))
+        })
+        .collect();
+    Document::of_sorted(&fields)
+}
+
+/// What a server's state says of writes that were sent in this order, on top of `base`. At least
+/// the first `sent` of them must have arrived before the state was read; the others may have.
+pub(crate) fn arrival(
+    base: Option<&Document>,
+    writes: &[&Change],
+    sent: usize,
+    server: Option<&Document>,
+) -> Arrival {
+    let mut states = Vec::with_capacity(writes.len() + 1);
+    states.push(base.cloned());
+    for write in writes {
+        let next = write.apply(states.last().and_then(Option::as_ref));
+        states.push(next);
+    }
+    let arrived = (sent.max(1)..=writes.len())
+        .rev()
+        .find(|count| shows(&states[*count], &writes[..*count], base, server));
+    if let Some(count) = arrived {
+        return Arrival::Shown(count);
+    }
+    let whole = writes.iter().any(|write| write.kind != WriteKind::Update);
+    let untouched = |name: &str| {
+        let shown = server.and_then(|server| server.get(name));
+        // every value on the way is one that these writes can have made, or found
+        states.iter().any(|state| {
+            same_field(state.as_ref().and_then(|state| state.get(name)), shown)
+        })
+    };
+    let exists = server.is_some();
+    let known = states.iter().any(|state| state.is_some() == exists);
+    let fits = match (server, base) {
+        // someone else has inserted it, unless this is what these writes made of nothing
+        (Some(server), _) if whole => names(&states, Some(server)).all(untouched),
+        (Some(_) | None, _) => {
+            let touched = |name: &&str| writes.iter().any(|write| write.touches(name));
+            names(&states, server).filter(touched).all(untouched)
+        }
+    };
+    if known && fits { Arrival::Missing } else { Arrival::Overtaken }
+}
+
+/// Whether a server's state has what these writes made.
+fn shows(
+    made: &Option<Document>,
+    writes: &[&Change],
+    base: Option<&Document>,
+    server: Option<&Document>,
+) -> bool {
+    let (Some(made), Some(server)) = (made, server) else {
+        return made.is_none() && server.is_none();
+    };
+    let whole = writes.iter().any(|write| write.kind != WriteKind::Update);
+    let agrees = |name: &str| same_field(made.get(name), server.get(name));
+    let touched = |name: &str| writes.iter().any(|write| write.touches(name));
+    // a server may add fields of its own to what it stores
+    made.iter().all(|(name, _)| !touched(name) || agrees(name))
+        && base.is_none_or(|base| base.iter().all(|(name, _)| !touched(name) || agrees(name)))
+        && (whole || writes.iter().flat_map(|write| write.delta.fields()).all(|(n, _)| agrees(n)))
+}
+
+fn names<'a>(
+    states: &'a [Option<Document>],
+    server: Option<&'a Document>,
+) -> impl Iterator<Item = &'a str> {
+    let states = states.iter().filter_map(Option::as_ref).chain(server);
+    states.flat_map(|state| state.iter().map(|(name, _)| name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::document::tests::documents;
+    use crate::words::limits::Limits;
+    use alloc::string::ToString;
+    use proptest::prelude::*;
+
+    fn doc(json: &str) -> Document {
+        Document::parse(json, &Limits::default()).unwrap()
+    }
+
+    fn state(json: &str) -> Option<Document> {
+        (!json.is_empty()).then(|| doc(json))
+    }
+
+    fn update(json: &str) -> Change {
+        Change::update(Delta::new(doc(json), Vec::new()))
+    }
+
+    #[test]
+    fn values_are_compared_as_values() {
+        for (one, other) in [
+            ("1", "1.0"),
+            ("1e2", "100"),
+            ("9007199254740993", "9007199254740992"),
+            (r#""\u00e9""#, "\"é\""),
+            (r#"{"a":1,"b":[2]}"#, r#"{ "b": [2.0], "a": 1 }"#),
+        ] {
+            assert!(same_value(one, other), "{one} {other}");
+        }
+        for (one, other) in [("1", "\"1\""), ("1", "2"), ("{}", r#"{"a":null}"#), ("[1]", "[1,1]")] {
+            assert!(!same_value(one, other), "{one} {other}");
+        }
+        assert!(same_field(None, Some("null")) && !same_field(None, Some("0")));
+    }
+
+    #[test]
+    fn what_says_the_same_stays_as_it_was_written_here() {
+        let known = doc(r#"{"n":1.0,"x":null,"gone":3}"#);
+        let told = doc(r#"{"n":1,"y":null,"new":2}"#);
+        assert_eq!(adopt(Some(&known), &told).to_string(), r#"{"n":1.0,"new":2,"x":null}"#);
+    }
+
+    #[test]
+    fn an_update_is_a_merge_and_a_null_removes() {
+        let known = doc(r#"{"a":1,"b":2,"c":null}"#);
+        let after = told(Some(&known), &update(r#"{"a":null,"b":2.0,"c":null,"d":4,"e":null}"#));
+        assert_eq!(after.unwrap().unwrap().to_string(), r#"{"b":2,"c":null,"d":4}"#);
+        assert_eq!(told(None, &update("{}")), None, "of a record that is not held");
+        assert_eq!(told(Some(&known), &Change::delete()), Some(None));
+        let whole = told(Some(&known), &Change::insert(doc("{\"a\":1}"))).unwrap().unwrap();
+        assert_eq!(whole.to_string(), r#"{"a":1,"c":null}"#, "to level 1 a null is nothing");
+    }
+
+    #[test]
+    fn the_servers_state_says_what_became_of_writes() {
+        use Arrival::{Missing, Overtaken, Shown};
+        let one = [update(r#"{"a":1}"#)];
+        let two = [update(r#"{"a":1}"#), update(r#"{"a":2,"b":1}"#)];
+        let insert = [Change::insert(doc(r#"{"a":1}"#))];
+        let delete = [Change::delete()];
+        let cases: [(&str, &[Change], usize, &str, Arrival); 19] = [
+            (r#"{"a":0}"#, &one, 1, r#"{"a":1}"#, Shown(1)),
+            (r#"{"a":0}"#, &one, 1, r#"{"a":1.0,"z":9}"#, Shown(1)),
+            (r#"{"a":0}"#, &one, 1, r#"{"a":0,"z":9}"#, Missing),
+            (r#"{"a":0}"#, &one, 1, r#"{"a":7}"#, Overtaken),
+            (r#"{"a":0}"#, &one, 1, "", Overtaken),
+            (r#"{"a":0}"#, &two, 2, r#"{"a":2,"b":1}"#, Shown(2)),
+            (r#"{"a":0}"#, &two, 1, r#"{"a":1}"#, Shown(1)),
+            (r#"{"a":0}"#, &two, 2, r#"{"a":1}"#, Missing),
+            (r#"{"a":0}"#, &two, 2, r#"{"a":0}"#, Missing),
+            (r#"{"a":0}"#, &two, 2, r#"{"a":3}"#, Overtaken),
+            ("", &insert, 1, r#"{"a":1,"createdAt":"now"}"#, Shown(1)),
+            ("", &insert, 1, "", Missing),
+            ("", &insert, 1, r#"{"a":2}"#, Overtaken),
+            (r#"{"b":1}"#, &insert, 1, r#"{"a":1,"b":1}"#, Missing),
+            (r#"{"b":1}"#, &insert, 1, r#"{"a":1,"b":null}"#, Shown(1)),
+            (r#"{"a":0}"#, &delete, 1, "", Shown(1)),
+            (r#"{"a":0}"#, &delete, 1, r#"{"a":0}"#, Missing),
+            (r#"{"a":0}"#, &delete, 1, r#"{"a":5}"#, Overtaken),
+            (r#"{"a":0}"#, &delete, 1, r#"{"a":0,"b":5}"#, Overtaken),
+        ];
+        for (base, writes, sent, server, expected) in cases {
+            let writes: Vec<_> = writes.iter().collect();
+            let found = arrival(state(base).as_ref(), &writes, sent, state(server).as_ref());
+            assert_eq!(found, expected, "{base} {writes:?} {server}");
+        }
+    }
+
+    #[test]
+    fn a_removed_field_shows_as_nothing() {
+        let remove = Change::update(Delta::new(Document::empty(), alloc::vec!["a".into()]));
+        let base = state(r#"{"a":1}"#);
+        for (server, expected) in [
+            (r#"{}"#, Arrival::Shown(1)),
+            (r#"{"a":null}"#, Arrival::Shown(1)),
+            (r#"{"a":1}"#, Arrival::Missing),
+            (r#"{"a":2}"#, Arrival::Overtaken),
+        ] {
+            assert_eq!(arrival(base.as_ref(), &[&remove], 1, state(server).as_ref()), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_applied_shows_and_what_was_not_is_missing(
+            base in proptest::option::of(documents()),
+            states in proptest::collection::vec(proptest::option::of(documents()), 1..4),
+        ) {
+            let mut writes = Vec::new();
+            let mut last = base.clone();
+            for state in states {
+                let Some(write) = Change::between(last.as_ref(), state.as_ref()) else { continue };
+                last = state;
+                writes.push(write);
+            }
+            prop_assume!(!writes.is_empty());
+            let writes: Vec<_> = writes.iter().collect();
+            let count = writes.len();
+            let all = arrival(base.as_ref(), &writes, count, last.as_ref());
+            prop_assert_eq!(all, Arrival::Shown(count));
+            let none = arrival(base.as_ref(), &writes, count, base.as_ref());
+            prop_assert_ne!(none, Arrival::Overtaken);
+        }
+
+        #[test]
+        fn adopting_is_by_value_and_keeps_what_is_known(a in documents(), b in documents()) {
+            let adopted = adopt(Some(&a), &b);
+            for name in ["a", "b", "c", "d", "e"] {
+                prop_assert!(same_field(adopted.get(name), b.get(name)));
+            }
+            prop_assert_eq!(adopt(Some(&a), &a), a.clone());
+            prop_assert_eq!(adopt(Some(&b), &adopted), b);
+        }
+    }
+}
