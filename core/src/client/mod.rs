@@ -27,6 +27,7 @@ pub mod interface;
 mod link;
 mod machine;
 mod outbox;
+mod plain;
 mod records;
 mod sending;
 mod stream;
