@@ -29,6 +29,7 @@ pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> 
         confirmed: MutationNumber(0),
         digest: None,
         next_position: Position(1),
+        resumable: Vec::new(),
     })
 }
 

@@ -11,7 +11,8 @@ use super::interface::{Disconnect, NetAction, Timer};
 use super::link::LinkState;
 use super::machine::Client;
 use super::stream::Phase;
-use crate::words::message::ErrorCode;
+use crate::words::message::{ClientMessage, ErrorCode};
+use crate::words::store::StoreError;
 use crate::words::time::Mono;
 
 impl Client {
@@ -76,6 +77,7 @@ impl Client {
     /// Nothing is under way any more, whichever way it went.
     pub(super) fn detach(&mut self, edit: &mut Edit<'_>) {
         self.outbox.lose_connection();
+        self.plain.lose_connection();
         for stream in self.streams.values_mut() {
             stream.detach();
         }
@@ -106,7 +108,7 @@ impl Client {
     }
 
     /// Does what is due.
-    pub(super) fn expire(&mut self, edit: &mut Edit<'_>) {
+    pub(super) fn expire(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let now = self.now.mono;
         while let Some((at, timer)) = self.deadline()
             && at <= now
@@ -117,16 +119,20 @@ impl Client {
                     self.fail_connection(edit, "no connection came up", Duration::ZERO)
                 }
                 Timer::Hello => {
-                    self.fail_connection(
-                        edit,
-                        "the server did not answer the hello",
-                        Duration::ZERO,
-                    );
+                    if !self.meet_silence(edit)? {
+                        let reason = "the server did not answer the hello";
+                        self.fail_connection(edit, reason, Duration::ZERO);
+                    }
                 }
+                Timer::Probe => self.probe(edit),
                 Timer::Ping => {
                     self.link.ping_sent = Some(now);
                     self.link.sent_at = now;
-                    edit.net.push(NetAction::Ping { conn: self.link.conn });
+                    if self.pings_in_json() {
+                        self.send(edit, &ClientMessage::Ping { hello: None });
+                    } else {
+                        edit.net.push(NetAction::Ping { conn: self.link.conn });
+                    }
                 }
                 Timer::PingTimeout => {
                     self.fail_connection(edit, "the server did not answer a ping", Duration::ZERO);
@@ -140,8 +146,10 @@ impl Client {
                 Timer::Resubscribe => self.resubscribe(now),
                 Timer::Poll => self.poll_due(),
                 Timer::Request => self.request_timed_out(edit),
+                Timer::Confirm => self.plain_due(edit)?,
             }
         }
+        Ok(())
     }
 
     pub(super) fn resubscribe_at(&self) -> Option<Mono> {

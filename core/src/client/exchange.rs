@@ -12,7 +12,8 @@ use bytes::Bytes;
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::interface::{
-    ClientConfig, HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId, SyncId,
+    ClientConfig, HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, PlainServers, RequestId,
+    SyncId,
 };
 use super::machine::{Client, Fault};
 use super::stream::{Phase, Stream};
@@ -34,7 +35,7 @@ const PUSH_BYTES: usize = 1 << 20;
 /// The longest answer to a push: it may hold the whole of every record.
 const ANSWER_BYTES: usize = 20 << 20;
 /// How much later than the request itself the machine gives an answer up.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// What is under way by HTTP.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -111,6 +112,9 @@ impl Client {
     /// Begins an exchange where one is due, and stores the session of its hello, before anything
     /// of the step goes out.
     pub(super) fn prepare_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if self.plain.active {
+            return self.prepare_work(edit);
+        }
         if !self.polls() {
             return Ok(());
         }
@@ -137,7 +141,7 @@ impl Client {
     }
 
     /// Whether it is time, or something waits that need not wait for the time.
-    fn is_exchange_due(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
+    pub(super) fn is_exchange_due(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
         if self.fallback.due {
             return Ok(true);
         }
@@ -191,6 +195,9 @@ impl Client {
 
     /// Asks for what comes next; ends the exchange where nothing does.
     pub(super) fn pump_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if self.plain.active {
+            return self.pump_work(edit);
+        }
         let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.asked.is_none())
         else {
             return Ok(());
@@ -291,6 +298,9 @@ impl Client {
         request: RequestId,
         answer: HttpAnswer,
     ) -> Result<(), Fault> {
+        if self.work_answered(edit, request, &answer)? {
+            return Ok(());
+        }
         let asked = self
             .exchange
             .as_mut()
@@ -319,15 +329,15 @@ impl Client {
             Fault::Peer(format!("the answer to {} can't be read: {error}", asked.what.name()))
         };
         match &asked.what {
+            What::Hello if !is_message(body) => self.meet_plain_by_http(edit),
             What::Hello => match decode_server(body, &limits).map_err(unreadable)? {
                 Incoming::One(ServerMessage::Pong { timestamp, welcome: Some(welcome) }) => {
                     self.in_reach(edit);
                     self.offset_clock(timestamp, asked.at);
                     self.greeted_by_http(edit, welcome)
                 }
-                Incoming::One(_) | Incoming::Batch(_) => {
-                    Err(Fault::peer("the answer to a hello is not that of a level-2 server"))
-                }
+                // a plain server may take it for an insert into a collection of that name
+                Incoming::One(_) | Incoming::Batch(_) => self.meet_plain_by_http(edit),
             },
             What::Page { collection, from } => {
                 let page = PageAnswer::decode(body, &limits).map_err(unreadable)?;
@@ -528,6 +538,12 @@ impl Client {
         );
         let succeeded = self.exchange.as_ref().is_some_and(|exchange| exchange.succeeded);
         match (what, status, told) {
+            (What::Hello, 400 | 404 | 405 | 406 | 415 | 422 | 501, _) => {
+                return self.meet_plain_by_http(edit);
+            }
+            (What::Hello, 500, _) if self.config.plain == PlainServers::Silent => {
+                return self.meet_plain_by_http(edit);
+            }
             (_, 401, told) => {
                 let expired = told.is_some_and(|told| told.code == ErrorCode::AuthExpired);
                 let code = if expired { ErrorCode::AuthExpired } else { ErrorCode::AuthFailed };
@@ -583,7 +599,7 @@ impl Client {
     }
 
     /// The server has answered well.
-    fn in_reach(&mut self, edit: &mut Edit<'_>) {
+    pub(super) fn in_reach(&mut self, edit: &mut Edit<'_>) {
         if let Some(exchange) = &mut self.exchange {
             exchange.succeeded = true;
         }
@@ -621,14 +637,24 @@ impl Client {
 
     /// Nothing is listened to any more of what was asked.
     pub(super) fn drop_exchange(&mut self, edit: &mut Edit<'_>) {
+        self.drop_work();
         if self.exchange.take().is_some() {
             self.detach(edit);
         }
     }
 
     pub(super) fn request_timed_out(&mut self, edit: &mut Edit<'_>) {
+        if self.plain.active {
+            self.work_timed_out(edit);
+            return;
+        }
         let asked = self.exchange.as_ref().and_then(|exchange| exchange.asked.as_ref());
         let what = asked.map_or("a request", |asked| asked.what.name());
         self.fail_exchange(edit, &format!("{what} was not answered in time"), Duration::ZERO);
     }
+}
+
+/// Whether a body is a JSON object that says its type, as every message does.
+fn is_message(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{") && body.windows(6).any(|part| part == b"\"type\"")
 }

@@ -101,7 +101,7 @@ impl Client {
     }
 
     /// Whether HTTP may be used: it is there, and the app wants to be connected.
-    fn may_poll(&self) -> bool {
+    pub(super) fn may_poll(&self) -> bool {
         let Fallback { wanted, offline, short, .. } = self.fallback;
         self.config.http && wanted && !offline && !short && !self.token_needed
     }
@@ -120,6 +120,9 @@ impl Client {
 
     /// When the next exchange or backup is due, or HTTP is turned to.
     pub(super) fn poll_deadline(&self) -> Option<(Mono, Timer)> {
+        if let Some(at) = self.work_deadline() {
+            return Some((at, Timer::Request));
+        }
         if let Some(exchange) = &self.exchange {
             return exchange.deadline(&self.config).map(|at| (at, Timer::Request));
         }
@@ -168,6 +171,10 @@ impl Client {
     /// of since the last one, now and then the others too.
     pub(super) fn back_up(&mut self, all: bool) {
         self.schedule_backup();
+        if self.plain.active {
+            self.begin_poll();
+            return;
+        }
         self.fallback.backups += 1;
         let all = all || self.fallback.backups >= BACKUPS_OF_QUIET;
         if all {
@@ -291,6 +298,9 @@ impl Client {
 
     /// What the server offers, as far as it is known.
     pub(super) fn offered(&self) -> Guarantees {
+        if self.plain.active {
+            return Guarantees::default();
+        }
         let mut wanted = self.streams.values().filter(|stream| stream.wanted);
         Guarantees { verified: wanted.all(|stream| !stream.partial), ..Guarantees::ALL }
     }

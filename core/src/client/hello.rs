@@ -8,6 +8,7 @@ use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::link::LinkState;
 use super::machine::Client;
+use super::plain::Plain;
 use super::records::Taken;
 use super::stream::Phase;
 use crate::rules::row::{Entry, Place};
@@ -30,7 +31,7 @@ enum Reckoning {
 impl Client {
     /// A connection is up: the next session is stored before it is offered.
     pub(super) fn greet(&mut self, edit: &mut Edit<'_>) {
-        if self.exchange.is_some() {
+        if self.exchange.is_some() || self.work_deadline().is_some() {
             self.drop_exchange(edit);
             self.fallback.poll_at = Some(self.now.mono);
         }
@@ -82,6 +83,8 @@ impl Client {
         edit: &mut Edit<'_>,
         welcome: Welcome,
     ) -> Result<bool, StoreError> {
+        self.plain = Plain::default();
+        self.remember_resumable();
         match self.reckon(edit, &welcome)? {
             Reckoning::Copied => {
                 self.become_another(edit)?;
@@ -222,7 +225,7 @@ impl Client {
         Ok(())
     }
 
-    fn drop_hollow_places(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+    pub(super) fn drop_hollow_places(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut hollow = Vec::new();
         edit.places(self.outbox.head, &mut |position, place| {
             match place {

@@ -438,6 +438,10 @@ pub enum Timer {
     Poll,
     /// The answer to an HTTP request takes too long.
     Request,
+    /// At a plain server: it is time to find out what has become of what was sent.
+    Confirm,
+    /// The server does not answer the hello: whether its WebSocket answers is asked.
+    Probe,
 }
 
 /// A call of [`synced`](super::Client::synced), to be told from others.

@@ -17,6 +17,7 @@ use super::interface::{
 };
 use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
+use super::plain::Plain;
 use super::stream::Stream;
 use crate::rules::row::{Identity, Keys, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
@@ -81,6 +82,7 @@ pub struct Client {
     pub(super) clock_offset_ms: i64,
     pub(super) ignored_frames: u64,
     pub(super) fallback: Fallback,
+    pub(super) plain: Plain,
     /// What is under way by HTTP; never while a WebSocket is up.
     pub(super) exchange: Option<Exchange>,
     /// How many exchanges were begun.
@@ -138,6 +140,7 @@ impl Client {
             clock_offset_ms: 0,
             ignored_frames: 0,
             fallback: Fallback::default(),
+            plain: Plain::default(),
             exchange: None,
             exchanges: 0,
             next_request: RequestId(0),
@@ -284,8 +287,9 @@ impl Client {
         let verdict = ready.is_some() && self.outbox.in_flight.iter().any(|sent| !sent.hollow);
         let patience = ready.filter(|_| self.patient);
         [
-            self.link.deadline(&self.config),
+            self.link_deadline(),
             self.poll_deadline(),
+            self.plain_deadline().map(|at| (at, Timer::Confirm)),
             verdict.then(|| (self.verdict_at + self.config.verdict_timeout, Timer::Verdict)),
             patience.map(|since| (since + self.config.catch_up_patience, Timer::Patience)),
             ready.and(self.hold_until).map(|until| (until, Timer::Retry)),
@@ -313,7 +317,7 @@ impl Client {
         Status {
             connection: self.connection(),
             transport,
-            level: transport.map(|_| Level::Resumable),
+            level: transport.map(|_| self.level()),
             guarantees: transport.map(|_| self.offered()),
             client_id: self.identity.client_id.clone(),
             pending_writes: self.outbox.len,
@@ -409,6 +413,7 @@ impl Client {
         self.link.hash(&mut hash);
         self.fallback.hash(&mut hash);
         self.exchange.hash(&mut hash);
+        self.plain.hash(&mut hash);
         self.random.state().hash(&mut hash);
         self.struggle.hash(&mut hash);
         (self.now.mono, self.verdict_at, self.hold_until, self.patient).hash(&mut hash);
@@ -481,7 +486,11 @@ impl Client {
         if let Some(position) = edit.written {
             self.outbox.written(number, position);
         }
+        let written = edit.written;
         self.prepare_exchange(&mut edit)?;
+        if let Some(position) = edit.written.filter(|_| edit.written != written) {
+            self.outbox.written(number, position);
+        }
         if edit.gates && !edit.is_empty() {
             self.gate = number;
         }
@@ -512,7 +521,10 @@ impl Client {
                 self.link.heard(self.now.mono);
                 self.read(edit, frame)?;
             }
-            Input::Heard { conn } if self.link.listens_to(conn) => self.link.heard(self.now.mono),
+            Input::Heard { conn } if self.link.listens_to(conn) => {
+                self.link.heard(self.now.mono);
+                self.plain_heard(edit)?;
+            }
             Input::Disconnected { conn, why } if self.link.listens_to(conn) => {
                 self.disconnected(edit, why);
             }
@@ -526,7 +538,7 @@ impl Client {
                 self.outbox.durable(up_to);
             }
             Input::StoreFailed { error } => return Err(Fault::Store(error)),
-            Input::Timeout => self.expire(edit),
+            Input::Timeout => self.expire(edit)?,
         }
         Ok(())
     }
@@ -545,12 +557,16 @@ impl Client {
 
     fn obey(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), Fault> {
         let ready = self.link.ready_since().is_some();
+        if !ready && Self::is_plain_word(&message) {
+            self.meet_plain(edit)?;
+        }
+        if self.link.ready_since().is_some() && self.plain.active {
+            return self.obey_plain(edit, message);
+        }
         match message {
             ServerMessage::Pong { timestamp, welcome } => match (welcome, ready) {
                 (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
-                (None, false) => {
-                    return Err(Fault::peer("the server speaks level 1 only, which is not enough"));
-                }
+                (None, false) => self.ignored_frames += 1,
                 (Some(_) | None, true) => self.barrier_passed(edit),
             },
             ServerMessage::Error(error) => self.complained(edit, error)?,
@@ -631,6 +647,10 @@ impl Client {
         let offline = (was_ready || polled).then(|| Event::local(offline));
         out.extend(lost.into_iter().chain(offline).map(Action::Event));
         out.push(Action::Event(Event::local(EventKind::Error { message: reason })));
+    }
+
+    fn level(&self) -> Level {
+        if self.plain.active { Level::Plain } else { Level::Resumable }
     }
 
     fn is_connecting(&self, conn: ConnId) -> bool {

@@ -209,7 +209,7 @@ impl Client {
     }
 
     /// Keeps the state beneath pending writes, before the server's moves on from it.
-    fn park(&self, collection: &Collection, row: &mut Row) {
+    pub(super) fn park(&self, collection: &Collection, row: &mut Row) {
         let seq = self.known(collection, Some(row));
         let base = row.server.clone();
         if let Some(pending) = &mut row.pending
@@ -257,14 +257,67 @@ impl Client {
         }
     }
 
+    /// Sets the state that a plain server tells of.
+    pub(super) fn take_plain_state(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+        row: &mut Row,
+        news: &ServerChange,
+        state: Option<Document>,
+        at: Timestamp,
+    ) {
+        let changed = Change::between(row.server.as_ref(), state.as_ref());
+        let stream = self.stream(collection);
+        set_server(&mut stream.row, id, row, state, Seq(0));
+        row.updated_at = at;
+        if let (Some(parked), Some(changed)) =
+            (row.pending.as_mut().and_then(|pending| pending.parked.as_mut()), changed)
+        {
+            let own = |name: &str| news.at.iter().find(|(field, _)| **field == *name);
+            let times = changed
+                .delta
+                .fields()
+                .map(|(name, _)| (name.into(), own(name).map_or(at, |(_, at)| *at)));
+            merge_times(&mut parked.at, times);
+        }
+    }
+
     /// Brings a record's pending writes onto its server state, once none of them is frozen: writes
     /// that a remote change does not meet are re-based, others are decided by the strategy.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,
         id: &RecordId,
         row: &mut Row,
+    ) -> Result<(), StoreError> {
+        self.settle_if(edit, collection, id, row, self.outbox.frozen_until)
+    }
+
+    /// Settles a record although writes of it may have reached the server, because it is known by
+    /// now that no more becomes of them.
+    pub(super) fn settle_frozen(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<(), StoreError> {
+        let Some(before) = edit.row(collection, id)? else { return Ok(()) };
+        let mut row = before.clone();
+        self.settle_if(edit, collection, id, &mut row, Position(0))?;
+        edit.put_row(collection, id, Some(&before), &row);
+        Ok(())
+    }
+
+    /// Entries in front of `frozen_until` are not touched.
+    fn settle_if(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        row: &mut Row,
+        frozen_until: Position,
     ) -> Result<(), StoreError> {
         if row.pending.is_none() {
             return Ok(());
@@ -274,7 +327,7 @@ impl Client {
             row.pending = None;
             return Ok(());
         };
-        let frozen = *first < self.outbox.frozen_until && !planted!(SettledWhileFrozen);
+        let frozen = *first < frozen_until && !planted!(SettledWhileFrozen);
         let Some(pending) = &mut row.pending else { return Ok(()) };
         if frozen && pending.parked.is_some() {
             return Ok(());
@@ -329,14 +382,24 @@ impl Client {
         for (position, entry) in entries {
             edit.drop_entry(*position, entry);
             self.outbox.forget(*position);
+            self.plain.forget(*position);
         }
+        // what takes the place of a write that a plain server may have is another write
         let first = entries.first().map(|(position, _)| *position);
+        let fresh = self.plain.active && first.is_some_and(|it| it < self.outbox.frozen_until);
+        let first = if fresh { Some(self.outbox.next) } else { first };
         let write = first.filter(|_| outcome.is_some() && !planted!(OutcomeNotPushed));
         if let (Some(position), Some(change)) = (write, outcome) {
             let written_at = local_at.max(row.updated_at);
-            let (collection, record_id) = (collection.clone(), id.clone());
-            edit.put_entry(position, &Entry { collection, record_id, change, written_at }, true);
+            let (of, record_id) = (collection.clone(), id.clone());
+            let entry = Entry { collection: of, record_id, change, written_at };
+            edit.put_entry(position, &entry, true);
             self.outbox.len += 1;
+            if fresh {
+                edit.written = Some(position);
+                self.outbox.next = position.next();
+                self.outbox.tail = Some((position, entry.collection, entry.record_id));
+            }
         }
         row.pending = write.map(|_| crate::rules::row::Pending {
             view: merged,

@@ -41,6 +41,9 @@ impl Client {
         self.send_token(edit);
         self.send_subscriptions(edit);
         if self.link.ready_since().is_some() {
+            if self.plain.active {
+                return self.pump_plain(edit);
+            }
             self.send_writes(edit)?;
             self.send_barrier(edit)?;
         }
@@ -65,10 +68,14 @@ impl Client {
     }
 
     fn send_subscriptions(&mut self, edit: &mut Edit<'_>) {
+        // a plain server need not confirm anything
+        let plain = self.plain.active && self.link.ready_since().is_some();
+        let (subscribing, unsubscribing) =
+            if plain { (Phase::Live, Phase::Idle) } else { (Phase::Subscribing, Phase::Refused) };
         let mut due = Vec::new();
         for (collection, stream) in &mut self.streams {
             if stream.wanted && stream.phase == Phase::Idle && stream.retry_at.is_none() {
-                stream.phase = Phase::Subscribing;
+                stream.phase = subscribing;
                 due.push(ClientMessage::Subscribe {
                     collection: collection.clone(),
                     cursor: stream.row.cursor.clone(),
@@ -76,12 +83,16 @@ impl Client {
                     filtered: false,
                 });
             } else if !stream.wanted && matches!(stream.phase, Phase::CatchingUp | Phase::Live) {
-                stream.phase = Phase::Refused;
+                stream.phase = unsubscribing;
                 due.push(ClientMessage::Unsubscribe { collection: collection.clone() });
             }
         }
         for message in due {
             self.send(edit, &message);
+            if let (ClientMessage::Subscribe { collection, .. }, true) = (&message, plain) {
+                self.ask_whole(edit, collection);
+                self.show_status(edit, collection);
+            }
         }
     }
 
@@ -229,7 +240,7 @@ impl Client {
         wanted.all(|stream| matches!(stream.phase, Phase::Live | Phase::Refused))
     }
 
-    fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) {
+    pub(super) fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) {
         let mut frame = Vec::new();
         message.encode(&mut frame);
         self.send_frame(edit, frame);

@@ -1,5 +1,6 @@
 //! One collection's stream, as the client sees it.
 
+use super::plain::PlainStream;
 use crate::rules::row::StreamRow;
 use crate::words::hash::Checksum;
 use crate::words::message::{PageRange, Resume};
@@ -47,6 +48,7 @@ pub(super) struct Stream {
     pub(super) pulled: u64,
     /// When it is asked for again after a failure.
     pub(super) retry_at: Option<Mono>,
+    pub(super) plain: PlainStream,
 }
 
 impl Stream {

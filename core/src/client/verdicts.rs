@@ -125,7 +125,8 @@ impl Client {
         edit: &mut Edit<'_>,
         write: Position,
     ) -> Result<(), Misuse> {
-        let free = self.outbox.in_flight.is_empty() && write >= self.outbox.frozen_until;
+        let free = self.outbox.in_flight.is_empty()
+            && (write >= self.outbox.frozen_until || self.plain_may_drop(write));
         if !free || !self.struggle.is_stalled() || self.struggle.position() != write {
             return Err(Misuse::NotStalled(write));
         }
@@ -155,17 +156,28 @@ impl Client {
         };
         self.learn_conflict(edit, &entry.collection, &entry.record_id, current)?;
         self.save_stream(edit, &entry.collection);
+        self.count_conflict(edit, position, entry, &error.code);
+        Ok(())
+    }
+
+    /// A write was turned down once more because of what the record is.
+    pub(super) fn count_conflict(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        code: &ErrorCode,
+    ) {
         let struggle = self.struggle.at(position);
         struggle.conflicts += 1;
         let conflicts = struggle.conflicts;
         if conflicts >= STALLED_CONFLICTS {
-            self.stall(edit, position, entry, &error.code, conflicts - STALLED_CONFLICTS);
+            self.stall(edit, position, entry, code, conflicts - STALLED_CONFLICTS);
         }
-        Ok(())
     }
 
     /// The server can't take the write now.
-    fn postpone(
+    pub(super) fn postpone(
         &mut self,
         edit: &mut Edit<'_>,
         position: Position,
@@ -207,7 +219,7 @@ impl Client {
 
     /// Moves a write to the list of rejected ones and takes its effect back. What was written on
     /// top of a rejected insert or delete goes with it; what was written on top of an update stays.
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         edit: &mut Edit<'_>,
         position: Position,

@@ -36,7 +36,9 @@ pub(crate) fn same_value(one: &str, other: &str) -> bool {
 fn equal(one: &Value, other: &Value) -> bool {
     match (one, other) {
         // a peer may hold every number as a double
-        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Number(one), Value::Number(other)) => {
+            one == other || one.as_f64() == other.as_f64()
+        }
         (Value::Array(one), Value::Array(other)) => {
             one.len() == other.len() && one.iter().zip(other).all(|(one, other)| equal(one, other))
         }
@@ -76,6 +78,24 @@ pub(crate) fn adopt(known: Option<&Document>, told: &Document) -> Document {
     let fields: Vec<_> = side_by_side(known, told)
         .filter_map(|(name, known, told)| {
             Some((name, if same_field(known, told) { known } else { told }?))
+        })
+        .collect();
+    Document::of_sorted(&fields)
+}
+
+/// A new state in the words of what the app sees, where the server did not have them already: so
+/// an own write that comes back is the own write, however the server puts it.
+pub(crate) fn in_own_words(
+    known: Option<&Document>,
+    own: Option<&Document>,
+    new: Document,
+) -> Document {
+    let Some(own) = own else { return new };
+    let is_known = |name: &str, text| known.and_then(|known| known.get(name)) == text;
+    let fields: Vec<_> = side_by_side(own, &new)
+        .filter_map(|(name, own, new)| {
+            let own = own.filter(|_| !is_known(name, new) && same_field(own, new));
+            Some((name, own.or(new)?))
         })
         .collect();
     Document::of_sorted(&fields)
@@ -132,9 +152,9 @@ pub(crate) fn arrival(
     let untouched = |name: &str| {
         let shown = server.and_then(|server| server.get(name));
         // every value on the way is one that these writes can have made, or found
-        states.iter().any(|state| {
-            same_field(state.as_ref().and_then(|state| state.get(name)), shown)
-        })
+        states
+            .iter()
+            .any(|state| same_field(state.as_ref().and_then(|state| state.get(name)), shown))
     };
     let exists = server.is_some();
     let known = states.iter().any(|state| state.is_some() == exists);
@@ -207,7 +227,8 @@ mod tests {
         ] {
             assert!(same_value(one, other), "{one} {other}");
         }
-        for (one, other) in [("1", "\"1\""), ("1", "2"), ("{}", r#"{"a":null}"#), ("[1]", "[1,1]")] {
+        for (one, other) in [("1", "\"1\""), ("1", "2"), ("{}", r#"{"a":null}"#), ("[1]", "[1,1]")]
+        {
             assert!(!same_value(one, other), "{one} {other}");
         }
         assert!(same_field(None, Some("null")) && !same_field(None, Some("0")));

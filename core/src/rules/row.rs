@@ -211,6 +211,8 @@ pub(crate) struct Identity {
     pub(crate) digest: Option<Digest>,
     /// No entry has had this position or a later one.
     pub(crate) next_position: Position,
+    /// Hashes of the addresses that ever offered level 2.
+    pub(crate) resumable: Vec<u64>,
 }
 
 impl Identity {
@@ -224,6 +226,11 @@ impl Identity {
             put_u64(&mut out, digest.0);
         }
         put_u64(&mut out, self.next_position.0);
+        // rows of before there were plain servers end here
+        if !self.resumable.is_empty() {
+            put_u64(&mut out, self.resumable.len() as u64);
+            self.resumable.iter().for_each(|address| put_u64(&mut out, *address));
+        }
         out
     }
 
@@ -235,6 +242,7 @@ impl Identity {
             confirmed: MutationNumber(row.u64()?),
             digest: if row.flag()? { Some(Digest(row.u64()?)) } else { None },
             next_position: Position(row.u64()?),
+            resumable: if row.is_empty() { Vec::new() } else { addresses(&mut row)? },
         };
         row.end()?;
         Ok(identity)
@@ -253,6 +261,19 @@ pub(crate) struct StreamRow {
     pub(crate) count: u64,
     /// Their checksum.
     pub(crate) checksum: Checksum,
+    /// What was read from a plain server.
+    pub(crate) plain: Option<PlainMark>,
+}
+
+/// How far a collection was read from a plain server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct PlainMark {
+    /// A hash of the server's address.
+    pub(crate) address: u64,
+    /// Every change that the server stamped before this time is known.
+    pub(crate) watermark: Option<Timestamp>,
+    /// When it was last found which records exist, by this side's wall clock.
+    pub(crate) reconciled_at: Option<Timestamp>,
 }
 
 impl StreamRow {
@@ -280,6 +301,16 @@ impl StreamRow {
         put_u64(&mut out, self.generation);
         put_u64(&mut out, self.count);
         put_u64(&mut out, self.checksum.0);
+        // rows of before there were plain servers end here
+        if let Some(plain) = &self.plain {
+            put_u64(&mut out, plain.address);
+            for at in [plain.watermark, plain.reconciled_at] {
+                out.push(u8::from(at.is_some()));
+                if let Some(at) = at {
+                    put_i64(&mut out, at.0);
+                }
+            }
+        }
         out
     }
 
@@ -306,10 +337,24 @@ impl StreamRow {
             generation: row.u64()?,
             count: row.u64()?,
             checksum: Checksum(row.u64()?),
+            plain: if row.is_empty() { None } else { Some(PlainMark::take(&mut row)?) },
         };
         row.end()?;
         Ok(stream)
     }
+}
+
+impl PlainMark {
+    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+        let address = row.u64()?;
+        let mut at = || Ok(if row.flag()? { Some(Timestamp(row.i64()?)) } else { None });
+        Ok(Self { address, watermark: at()?, reconciled_at: at()? })
+    }
+}
+
+fn addresses(row: &mut Reader) -> Result<Vec<u64>, StoreError> {
+    let count = row.u64()?;
+    (0..count).map(|_| row.u64()).collect()
 }
 
 /// A record as a replica keeps it.

@@ -10,6 +10,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::document::{Document, DocumentError, write_json_string};
 use super::json::{self, Broken};
 use super::limits::Limits;
@@ -34,10 +36,8 @@ pub(crate) struct PlainRecord {
 /// The answer to a query.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PlainPage {
-    /// What could be read, in the server's order.
-    pub(crate) records: Vec<PlainRecord>,
-    /// How many rows there were, readable or not.
-    pub(crate) rows: usize,
+    /// The rows in the server's order; of one that could not be read, a hash of its text.
+    pub(crate) rows: Vec<Result<PlainRecord, u64>>,
     /// What is wrong with the first row that could not be read.
     pub(crate) unreadable: Option<String>,
 }
@@ -242,14 +242,16 @@ pub(crate) fn decode_page(body: &[u8], limits: &Limits) -> Result<PlainPage, Unr
     let list = list.ok_or_else(|| Unreadable::NoRecords(beginning(text)))?;
     let mut page = PlainPage::default();
     json::elements(list, |row| {
-        page.rows += 1;
         let read = match row.text.starts_with('{') {
             true => Answer::read(row.text)?.record(limits),
             false => Err("a record is no object".into()),
         };
         match read {
-            Ok(record) => page.records.push(record),
-            Err(why) => page.unreadable = page.unreadable.take().or(Some(why)),
+            Ok(record) => page.rows.push(Ok(record)),
+            Err(why) => {
+                page.rows.push(Err(xxh3_64(row.text.as_bytes())));
+                page.unreadable = page.unreadable.take().or(Some(why));
+            }
         }
         Ok::<(), Broken>(())
     })
@@ -362,7 +364,10 @@ mod tests {
     fn paths_are_encoded() {
         let collection = Collection::new("my todos").unwrap();
         assert_eq!(collection_path(&collection), "/sync/my%20todos");
-        assert_eq!(record_path(&collection, &id("a/b?c=ä.")), "/sync/my%20todos/a%2Fb%3Fc%3D%C3%A4.");
+        assert_eq!(
+            record_path(&collection, &id("a/b?c=ä.")),
+            "/sync/my%20todos/a%2Fb%3Fc%3D%C3%A4."
+        );
         let since = Some(Timestamp(1_790_000_000_000));
         assert_eq!(
             query_path(&collection, since, 500, 499),
@@ -409,7 +414,7 @@ mod tests {
             (r#"[{"id":"7","data":{"x":1},"updatedAt":"soon","version":-1}]"#, None, None),
         ] {
             let record = PlainRecord { version, updated_at, ..record.clone() };
-            let expected = PlainPage { records: alloc::vec![record], rows: 1, unreadable: None };
+            let expected = PlainPage { rows: alloc::vec![Ok(record)], unreadable: None };
             assert_eq!(page(body), expected, "{body}");
         }
         assert_eq!(page("[]"), PlainPage::default());
@@ -418,7 +423,10 @@ mod tests {
     #[test]
     fn an_unreadable_row_costs_only_itself() {
         let read = page(r#"[{"id":"a"}, 3, {"id":"b","data":{}}, {"data":{}}]"#);
-        assert_eq!((read.rows, read.records.len()), (4, 1));
+        assert_eq!(
+            read.rows.iter().map(Result::is_ok).collect::<Vec<_>>(),
+            [false, false, true, false]
+        );
         assert_eq!(read.unreadable.unwrap(), "the record a has no `data`");
     }
 
@@ -472,7 +480,10 @@ mod tests {
         let refusal = |body: &str| decode_refusal(500, body.as_bytes());
         let told = refusal(r#"{"error":"full","code":"RATE_LIMIT_EXCEEDED","retryAfterMs":5}"#);
         assert_eq!(told.code, Some(ErrorCode::RateLimitExceeded));
-        assert_eq!((told.message.as_str(), told.retry_after_ms, told.json), ("full", Some(5), true));
+        assert_eq!(
+            (told.message.as_str(), told.retry_after_ms, told.json),
+            ("full", Some(5), true)
+        );
         assert_eq!(refusal(r#"{"error":{"message":"full","code":"X"}}"#).message, "full");
         let html = refusal("<h1>Bad Gateway</h1>");
         assert!(!html.json && html.message.contains("<h1>Bad Gateway</h1>"));

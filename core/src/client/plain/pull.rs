@@ -45,6 +45,11 @@ impl Default for Habits {
 }
 
 impl Habits {
+    /// Everything could be fetched.
+    pub(super) fn grow(&mut self) {
+        self.limit = (self.limit * 2).min(LIMIT).max(self.limit);
+    }
+
     /// A page could not be fetched: perhaps it is too large to be.
     pub(super) fn shrink(&mut self) {
         self.limit = (self.limit / 4).max(MIN_LIMIT);
@@ -127,8 +132,9 @@ impl Pull {
         (since(self.watermark).filter(|_| !self.whole), self.run.offset)
     }
 
-    pub(super) fn is_reconcile(&self) -> bool {
-        matches!(self.purpose, Purpose::Reconcile { .. })
+    /// Whether a page has come of it.
+    pub(super) fn has_read(&self) -> bool {
+        self.run.rows > 0
     }
 
     /// Takes the rows of the page that was asked for.

@@ -1,0 +1,223 @@
+//! A write by HTTP at a plain server, and its verdict.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::super::edit::Edit;
+use super::super::interface::Method;
+use super::super::machine::{Client, Fault};
+use super::records::Verdict;
+use super::work::What;
+use crate::rules::row::{Entry, Place};
+use crate::words::message::{ErrorCode, ErrorMessage};
+use crate::words::name::{Collection, Position};
+use crate::words::rest::{
+    collection_path, decode_current, decode_refusal, decode_written, insert_body, record_path,
+    update_body,
+};
+use crate::words::store::{Scan, StoreError};
+use crate::words::write::WriteKind;
+
+/// After this many conflicts in a row that tell nothing new, a write no longer asks for one.
+const VAIN_CONFLICTS: u32 = 3;
+
+impl Client {
+    /// Pushes the next write. Says whether there was one.
+    pub(super) fn push_next(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
+        if self.hold_until.is_some_and(|until| until > self.now.mono) {
+            return Ok(false);
+        }
+        let Some((position, entry)) = self.next_push(edit)? else { return Ok(false) };
+        let Entry { collection, record_id: id, change, written_at } = entry;
+        let at = written_at;
+        let (method, path, body) = match change.kind {
+            WriteKind::Insert => {
+                let body = insert_body(&id, &change.delta.set, at);
+                (Method::Post, collection_path(&collection), Some(body))
+            }
+            WriteKind::Update => {
+                let version = edit.row(&collection, &id)?.map(|row| row.version);
+                let version = version.filter(|version| {
+                    *version > 0 && self.struggle.at(position).conflicts < VAIN_CONFLICTS
+                });
+                let body = update_body(&change, version, at);
+                (Method::Patch, record_path(&collection, &id), Some(body))
+            }
+            WriteKind::Delete => (Method::Delete, record_path(&collection, &id), None),
+        };
+        self.outbox.frozen_until = self.outbox.frozen_until.max(position.next());
+        self.ask_plain(edit, What::Push(position), method, path, body);
+        Ok(true)
+    }
+
+    /// The next write that goes by HTTP: over a WebSocket only what has not arrived by it.
+    fn next_push(&mut self, edit: &Edit<'_>) -> Result<Option<(Position, Entry)>, StoreError> {
+        if self.link.ready_since().is_some() {
+            let Some(work) = &mut self.plain.work else { return Ok(None) };
+            while let Some(position) = work.missing.first().copied() {
+                if let Some(Place::Entry(entry)) = edit.place(position)? {
+                    return Ok(Some((position, entry)));
+                }
+                work.missing.remove(&position);
+            }
+            return Ok(None);
+        }
+        let mut next = None;
+        edit.places(self.outbox.head, &mut |position, place| {
+            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+            next = (position < self.outbox.durable_until).then_some((position, entry));
+            Ok(Scan::Stop)
+        })?;
+        Ok(next)
+    }
+
+    /// A push was answered.
+    pub(super) fn judged_by_http(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        let Some(Place::Entry(entry)) = edit.place(position)? else { return Ok(()) };
+        let (collection, id) = (entry.collection.clone(), entry.record_id.clone());
+        let told = decode_refusal(status, body);
+        let html = body.trim_ascii_start().starts_with(b"<");
+        match (status, entry.change.kind) {
+            (200..=299, _) => {
+                self.http_reaches(edit);
+                self.plain.failures = 0;
+                self.confirm_plain(edit, position, &entry, Some(decode_written(body)))?;
+            }
+            (404 | 410, WriteKind::Delete) if !html => {
+                self.confirm_plain(edit, position, &entry, None)?;
+            }
+            (404 | 410, WriteKind::Update)
+                if !html && told.code != Some(ErrorCode::CollectionNotFound) =>
+            {
+                self.learn_gone(edit, &collection, &id)?;
+                self.overtaken(edit, position, &entry)?;
+            }
+            (409, _) => self.conflicted_by_http(edit, position, &entry, body)?,
+            (413, _) => {
+                self.rejected_by_http(edit, position, &entry, status, told.code, told.message)?
+            }
+            (400 | 403 | 404 | 410 | 422, _) if told.json => {
+                self.rejected_by_http(edit, position, &entry, status, told.code, told.message)?;
+            }
+            _ => {
+                let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
+                let code = match status {
+                    429 => ErrorCode::RateLimitExceeded,
+                    _ => ErrorCode::ServerError,
+                };
+                let retry_after_ms =
+                    wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+                let error = ErrorMessage {
+                    retry_after_ms,
+                    ..ErrorMessage::new(code, told.message.clone())
+                };
+                self.postpone(edit, position, &entry, &error);
+                let wait = self.hold_until.map(|until| until.since(self.now.mono));
+                self.fail_work(edit, &told.message, wait.unwrap_or_default());
+            }
+        }
+        self.save_stream(edit, &collection);
+        self.advance_head(edit)?;
+        Ok(())
+    }
+
+    /// The server has another state of the record than the one that the write stands on.
+    fn conflicted_by_http(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        body: &[u8],
+    ) -> Result<(), StoreError> {
+        let Entry { collection, record_id: id, .. } = entry;
+        match decode_current(body, id, &self.config.limits) {
+            Some(Some(record)) => drop(self.learn_record(edit, collection, &record)?),
+            Some(None) => drop(self.learn_gone(edit, collection, id)?),
+            None => {
+                // what the server has is to be read before the write is tried again
+                self.read_whole_next(edit, collection);
+                self.turned_down(edit, position, entry);
+                let message = alloc::format!(
+                    "{collection}/{id}: the server reports a conflict without the record"
+                );
+                self.fail_work(edit, &message, Duration::ZERO);
+                return Ok(());
+            }
+        }
+        self.touch(collection, id);
+        self.overtaken(edit, position, entry)
+    }
+
+    /// Decides by the state that the server has shown what becomes of the record's writes.
+    fn overtaken(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+    ) -> Result<(), StoreError> {
+        let Entry { collection, record_id: id, .. } = entry;
+        match self.judge(edit, collection, id, |_| true)? {
+            Verdict::Settled | Verdict::Open => {}
+            // it changed in fields that the write does not touch: it goes on top of them
+            Verdict::Missing => self.turned_down(edit, position, entry),
+        }
+        Ok(())
+    }
+
+    fn turned_down(&mut self, edit: &mut Edit<'_>, position: Position, entry: &Entry) {
+        self.count_conflict(edit, position, entry, &ErrorCode::Conflict);
+    }
+
+    fn read_whole_next(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let mark = self.mark(collection);
+        let stream = self.stream(collection);
+        stream.row.plain = Some(crate::rules::row::PlainMark { watermark: None, ..mark });
+        stream.plain.incomplete = true;
+        self.save_stream(edit, collection);
+    }
+
+    fn rejected_by_http(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        status: u16,
+        code: Option<ErrorCode>,
+        message: String,
+    ) -> Result<(), StoreError> {
+        let code = code.unwrap_or(match status {
+            403 => ErrorCode::Unauthorized,
+            404 | 410 => ErrorCode::CollectionNotFound,
+            413 => ErrorCode::PayloadTooLarge,
+            _ => ErrorCode::InvalidMessage,
+        });
+        self.plain.forget(position);
+        self.reject(edit, position, entry, code, message)
+    }
+}
+
+impl super::Plain {
+    /// What was sent on this connection, to be looked at while the rest changes.
+    pub(super) fn clone_sent(&self) -> Sent {
+        Sent(self.sent.iter().copied().collect())
+    }
+}
+
+/// What was sent on a connection, and when.
+pub(super) struct Sent(Vec<(Position, crate::words::time::Mono)>);
+
+impl Sent {
+    /// Whether a write has been sent so long ago that it must have arrived at `at`, if at all.
+    pub(super) fn is_old(&self, position: Position, at: crate::words::time::Mono) -> bool {
+        let sent = self.0.iter().find(|(sent, _)| *sent == position);
+        sent.is_none_or(|(_, sent)| *sent + super::ARRIVAL <= at)
+    }
+}

@@ -1,0 +1,221 @@
+//! Records at a plain server: what its words make of them, and what they say of own writes.
+
+use alloc::vec::Vec;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::super::edit::Edit;
+use super::super::machine::Client;
+use super::super::records::Taken;
+use crate::rules::plain::{Arrival, arrival, in_own_words, told};
+use crate::rules::row::{Entry, Place, Row};
+use crate::words::message::ServerChange;
+use crate::words::name::{Collection, Position, RecordId};
+use crate::words::rest::{PlainRecord, Written};
+use crate::words::store::{Scan, StoreError};
+use crate::words::write::Change;
+
+/// What became of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Learnt {
+    /// The record is another now.
+    News,
+    /// It was known already.
+    Known,
+    /// It changes fields of a record that is not held.
+    Unfit,
+}
+
+/// What is to be done about writes that may have reached the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// They are settled.
+    Settled,
+    /// They did not arrive.
+    Missing,
+    /// It is too early to tell.
+    Open,
+}
+
+pub(super) fn hash_of(id: &str) -> u64 {
+    xxh3_64(id.as_bytes())
+}
+
+impl Client {
+    /// Takes in what a plain server says of a record.
+    pub(super) fn learn_plain(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        news: &ServerChange,
+    ) -> Result<Learnt, StoreError> {
+        let before = edit.row(collection, id)?;
+        let known = before.as_ref().and_then(|row| row.server.as_ref());
+        let Some(state) = told(known, &news.change) else { return Ok(Learnt::Unfit) };
+        let view = before.as_ref().and_then(Row::view);
+        let state = state.map(|state| in_own_words(known, view, state));
+        let changed = state.as_ref() != known;
+        let newer = news.version.filter(|version| {
+            state.is_some() && before.as_ref().is_some_and(|row| row.version != *version)
+        });
+        if !changed && newer.is_none() {
+            return Ok(Learnt::Known);
+        }
+        let mut row = before.clone().unwrap_or_default();
+        if changed {
+            self.park(collection, &mut row);
+            let at = news.timestamp.unwrap_or_else(|| self.server_time());
+            self.take_plain_state(collection, id, &mut row, news, state, at);
+            self.settle(edit, collection, id, &mut row)?;
+        }
+        row.version = news.version.unwrap_or(0);
+        edit.put_row(collection, id, before.as_ref(), &row);
+        Ok(if changed { Learnt::News } else { Learnt::Known })
+    }
+
+    /// Takes in a row of a page, or of a whole collection.
+    pub(super) fn learn_record(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        record: &PlainRecord,
+    ) -> Result<Learnt, StoreError> {
+        let news = ServerChange {
+            change: Change::insert(record.document.clone()),
+            seq: None,
+            version: record.version,
+            timestamp: record.updated_at,
+            at: Vec::new(),
+            user_id: None,
+        };
+        self.learn_plain(edit, collection, &record.id, &news)
+    }
+
+    /// The server does not have a record.
+    pub(super) fn learn_gone(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Learnt, StoreError> {
+        let (seq, version, timestamp, at, user_id) = (None, None, None, Vec::new(), None);
+        let change = Change::delete();
+        let news = ServerChange { change, seq, version, timestamp, at, user_id };
+        self.learn_plain(edit, collection, id, &news)
+    }
+
+    /// Which held records are not among the existing ones, by the hashes of their ids.
+    pub(super) fn absent(
+        &self,
+        edit: &Edit<'_>,
+        collection: &Collection,
+        existing: &[u64],
+    ) -> Result<Vec<RecordId>, StoreError> {
+        let mut absent = Vec::new();
+        edit.each_row(collection, &mut |id, row| {
+            if row.server.is_some() && existing.binary_search(&hash_of(id)).is_err() {
+                absent.push(id.clone());
+            }
+        })?;
+        Ok(absent)
+    }
+
+    /// The records that have writes which may have reached the server.
+    pub(super) fn frozen_records(
+        &self,
+        edit: &Edit<'_>,
+    ) -> Result<Vec<(Collection, RecordId)>, StoreError> {
+        let mut records = Vec::new();
+        let until = self.outbox.frozen_until;
+        edit.places(self.outbox.head, &mut |position, place| {
+            if position >= until {
+                return Ok(Scan::Stop);
+            }
+            if let Place::Entry(Entry { collection, record_id, .. }) = place {
+                records.push((collection, record_id));
+            }
+            Ok(Scan::Next)
+        })?;
+        records.sort_unstable();
+        records.dedup();
+        Ok(records)
+    }
+
+    /// Judges by what is known of the server's state which of a record's writes have arrived. All
+    /// that are older than `sent` must have, if any has.
+    pub(super) fn judge(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        is_old: impl Fn(Position) -> bool,
+    ) -> Result<Verdict, StoreError> {
+        let frozen_until = self.outbox.frozen_until;
+        let mut frozen = edit.entries_of(collection, id)?;
+        frozen.retain(|(position, _)| *position < frozen_until);
+        let old = frozen.iter().take_while(|(position, _)| is_old(*position)).count();
+        let Some(row) = edit.row(collection, id)? else { return Ok(Verdict::Missing) };
+        if frozen.is_empty() || old == 0 {
+            return Ok(if frozen.is_empty() { Verdict::Settled } else { Verdict::Open });
+        }
+        let changes: Vec<_> = frozen.iter().map(|(_, entry)| &entry.change).collect();
+        let found = arrival(row.base(), &changes, old, row.server.as_ref());
+        match found {
+            Arrival::Shown(count) => {
+                for (position, entry) in &frozen[..count] {
+                    self.confirm_plain(edit, *position, entry, None)?;
+                }
+                Ok(if count == frozen.len() { Verdict::Settled } else { Verdict::Open })
+            }
+            Arrival::Missing | Arrival::Overtaken if old < frozen.len() => Ok(Verdict::Open),
+            Arrival::Missing => Ok(Verdict::Missing),
+            Arrival::Overtaken => {
+                self.settle_frozen(edit, collection, id)?;
+                Ok(Verdict::Settled)
+            }
+        }
+    }
+
+    /// The server has a write.
+    pub(super) fn confirm_plain(
+        &mut self,
+        edit: &mut Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        written: Option<Written>,
+    ) -> Result<(), StoreError> {
+        edit.drop_entry(position, entry);
+        self.outbox.forget(position);
+        self.plain.forget(position);
+        self.fold(edit, position, entry, &Taken::Bare)?;
+        let Entry { collection, record_id: id, .. } = entry;
+        self.touch(collection, id);
+        if let (Some(written), Some(before)) = (written, edit.row(collection, id)?) {
+            let mut row = before.clone();
+            row.version = written.version.unwrap_or(0);
+            row.updated_at = written.updated_at.unwrap_or(row.updated_at);
+            edit.put_row(collection, id, Some(&before), &row);
+        }
+        Ok(())
+    }
+
+    /// Notes that a record's state was learnt just now: pages that were asked for earlier may show
+    /// an older one.
+    pub(super) fn touch(&mut self, collection: &Collection, id: &RecordId) {
+        let now = self.now.mono;
+        self.stream(collection).plain.touch(hash_of(id), now);
+    }
+
+    /// Nothing lies in front of the first place any more.
+    pub(super) fn advance_head(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
+        let mut first = self.outbox.next;
+        edit.places(self.outbox.head, &mut |position, _| {
+            first = position;
+            Ok(Scan::Stop)
+        })?;
+        self.outbox.head = self.outbox.head.max(first);
+        self.outbox.unsent = self.outbox.unsent.max(self.outbox.head);
+        Ok(())
+    }
+}

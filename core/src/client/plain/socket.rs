@@ -1,0 +1,496 @@
+//! A plain server's WebSocket: how it is recognised, what is said on it and what is heard.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::super::edit::Edit;
+use super::super::event::{Event, EventKind};
+use super::super::interface::{NetAction, PlainServers, Timer};
+use super::super::link::LinkState;
+use super::super::machine::{Client, Fault};
+use super::super::stream::Phase;
+use super::records::{Learnt, Verdict, hash_of};
+use super::{ARRIVAL, LONGEST_GATHERING, Proof};
+use crate::rules::row::{Entry, Place};
+use crate::words::message::{
+    ClientMessage, ErrorCode, ErrorMessage, Mutation, ServerChange, ServerMessage, SyncRecord,
+};
+use crate::words::name::{Collection, Position, RecordId};
+use crate::words::rest::PlainRecord;
+use crate::words::store::{Scan, StoreError};
+use crate::words::time::{Mono, Timestamp};
+use crate::words::write::WriteKind;
+
+impl Client {
+    /// Whether a message that came instead of the answer to the hello can only be of a plain
+    /// server: one of level 2 says none of this before it.
+    pub(in super::super) fn is_plain_word(message: &ServerMessage) -> bool {
+        match message {
+            ServerMessage::Pong { welcome, .. } => welcome.is_none(),
+            ServerMessage::Subscribed { mode, .. } => mode.is_none(),
+            ServerMessage::Sync { range, .. } => range.is_none(),
+            ServerMessage::Change { change, .. } => change.seq.is_none(),
+            ServerMessage::Authenticated { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Synced { .. }
+            | ServerMessage::Ack(_)
+            | ServerMessage::Error(_)
+            | ServerMessage::Unknown { .. } => false,
+        }
+    }
+
+    /// The server does not answer the hello. Says whether it is taken for a plain one.
+    pub(in super::super) fn meet_silence(
+        &mut self,
+        edit: &mut Edit<'_>,
+    ) -> Result<bool, StoreError> {
+        let silent = match self.config.plain {
+            PlainServers::Silent => true,
+            PlainServers::Detect | PlainServers::AllowDowngrade => self.plain.probe_answered,
+            PlainServers::Never => false,
+        };
+        if !silent || self.refuses_plain().is_some() {
+            return Ok(false);
+        }
+        self.plain_connected(edit)?;
+        Ok(true)
+    }
+
+    /// The server shows to be a plain one.
+    pub(in super::super) fn meet_plain(&mut self, edit: &mut Edit<'_>) -> Result<(), Fault> {
+        if let Some(why) = self.refuses_plain() {
+            return Err(Fault::Peer(format!("the server speaks level 1 only: {why}")));
+        }
+        Ok(self.plain_connected(edit)?)
+    }
+
+    /// A plain connection is ready.
+    fn plain_connected(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        self.become_plain(edit)?;
+        let now = self.now.mono;
+        let reached = self.fallback.reached;
+        self.turn_to_websocket();
+        self.link.state = LinkState::Ready { since: now };
+        self.link.ping_sent = None;
+        edit.event(Event::remote(EventKind::RealtimeConnected));
+        if !reached {
+            edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+        }
+        if self.falls_short(edit) {
+            return Ok(());
+        }
+        let names: Vec<_> = self.streams.keys().cloned().collect();
+        for collection in &names {
+            let stream = self.stream(collection);
+            if stream.phase == Phase::Subscribing {
+                stream.phase = Phase::Live;
+                self.ask_whole(edit, collection);
+            }
+            self.show_status(edit, collection);
+        }
+        self.outbox.unsent = self.outbox.head;
+        if !self.frozen_records(edit)?.is_empty() {
+            let patience = match self.config.http {
+                // the first reading by HTTP tells, at the latest when its requests are given up
+                true => self.config.request_timeout,
+                false => self.config.catch_up_patience,
+            };
+            self.plain.settling_until = Some(now + patience);
+        }
+        self.begin_poll();
+        Ok(())
+    }
+
+    /// A collection is subscribed; what it holds by now is asked for, where HTTP does not tell.
+    pub(in super::super) fn ask_whole(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let now = self.now.mono;
+        // a server may send it without being asked
+        self.stream(collection).plain.asked_whole = Some(now);
+        if self.config.http {
+            if self.plain.work.is_some() || !self.may_poll() {
+                self.stream(collection).plain.incomplete = true;
+                self.plain.confirm_at = Some(now);
+            } else if self.link.ready_since().is_some() {
+                self.begin_work([collection.clone()].into());
+            }
+        } else {
+            edit.event(Event::remote(EventKind::SyncStarted).on(collection));
+            self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
+        }
+    }
+
+    /// What a plain server says.
+    pub(in super::super) fn obey_plain(
+        &mut self,
+        edit: &mut Edit<'_>,
+        message: ServerMessage,
+    ) -> Result<(), Fault> {
+        match message {
+            ServerMessage::Pong { timestamp, welcome } => {
+                if welcome.is_some() {
+                    self.remember_resumable();
+                    self.put_identity(edit);
+                    self.plain.active = false;
+                    return Err(Fault::peer("the server speaks level 2 after all"));
+                }
+                self.plain.json_pong = true;
+                self.offset_clock(timestamp, self.link.sent_at);
+            }
+            ServerMessage::Change { collection, record_id, change, .. } => {
+                self.plain_changed(edit, &collection, &record_id, &change)?;
+            }
+            ServerMessage::Sync { collection, records, .. } => {
+                self.whole_collection(edit, &collection, records)?;
+            }
+            ServerMessage::Error(error) => self.plain_error(edit, error)?,
+            ServerMessage::Subscribed { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Authenticated { .. } => {}
+            ServerMessage::Synced { .. }
+            | ServerMessage::Ack(_)
+            | ServerMessage::Unknown { .. } => {
+                self.ignored_frames += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn plain_changed(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        change: &ServerChange,
+    ) -> Result<(), StoreError> {
+        if !self.stream(collection).wanted {
+            self.ignored_frames += 1;
+            return Ok(());
+        }
+        let key = (collection.clone(), id.clone());
+        match self.plain.echoes.hear(&key, change, self.now.mono) {
+            Some(change) => self.take_plain_change(edit, collection, id, &change),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn take_plain_change(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        change: &ServerChange,
+    ) -> Result<(), StoreError> {
+        self.touch(collection, id);
+        let kind = match change.change.kind {
+            WriteKind::Insert => EventKind::RealtimeInsert,
+            WriteKind::Update => EventKind::RealtimeUpdate,
+            WriteKind::Delete => EventKind::RealtimeDelete,
+        };
+        match self.learn_plain(edit, collection, id, change)? {
+            Learnt::News => {
+                self.save_stream(edit, collection);
+                edit.event(Event::remote(kind).of(collection, id));
+            }
+            Learnt::Known => {}
+            Learnt::Unfit => self.read_again(edit, collection),
+        }
+        Ok(())
+    }
+
+    /// Something is amiss that another reading clears up.
+    fn read_again(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let now = self.now.mono;
+        if self.config.http {
+            self.stream(collection).plain.incomplete = true;
+            let soon = now + ARRIVAL;
+            self.plain.confirm_at = Some(self.plain.confirm_at.map_or(soon, |at| at.min(soon)));
+        } else if self.stream(collection).plain.asked_whole.is_none() {
+            self.stream(collection).plain.asked_whole = Some(now);
+            self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
+        }
+    }
+
+    /// A whole collection has come: what is not in it is gone, except what was learnt since it was
+    /// asked for.
+    fn whole_collection(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        records: Vec<SyncRecord>,
+    ) -> Result<(), StoreError> {
+        if !self.stream(collection).wanted {
+            self.ignored_frames += 1;
+            return Ok(());
+        }
+        let now = self.now.mono;
+        let asked_at = self.stream(collection).plain.asked_whole.take().unwrap_or(now);
+        let is_later = |client: &mut Self, id: &RecordId| {
+            let key = (collection.clone(), id.clone());
+            client.stream(collection).plain.is_touched(hash_of(id), asked_at)
+                || client.plain.echoes.expects(&key, now)
+        };
+        let mut existing: Vec<_> = records.iter().map(|record| hash_of(&record.id)).collect();
+        existing.sort_unstable();
+        for SyncRecord { id, document, version, updated_at, .. } in records {
+            if !is_later(self, &id) {
+                let record = PlainRecord { id, document, version, updated_at };
+                self.learn_record(edit, collection, &record)?;
+            }
+        }
+        for id in self.absent(edit, collection, &existing)? {
+            if !is_later(self, &id) {
+                self.learn_gone(edit, collection, &id)?;
+            }
+        }
+        let stream = self.stream(collection);
+        stream.plain.rest();
+        stream.confirmed = true;
+        self.save_stream(edit, collection);
+        edit.event(Event::remote(EventKind::RealtimeSync).on(collection));
+        edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
+        self.show_status(edit, collection);
+        self.link.attempts = 0;
+        if !self.config.http {
+            self.judge_by_whole(edit, collection, asked_at)?;
+        }
+        Ok(())
+    }
+
+    /// Without HTTP a whole collection is what says which writes of earlier connections have
+    /// arrived. Those that have not are sent again.
+    fn judge_by_whole(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        asked_at: Mono,
+    ) -> Result<(), StoreError> {
+        let frozen = self.frozen_records(edit)?;
+        for (_, id) in frozen.iter().filter(|(of, _)| of == collection) {
+            let sent = self.plain.clone_sent();
+            let is_old = |position| sent.is_old(position, asked_at);
+            match self.judge(edit, collection, id, is_old)? {
+                Verdict::Settled | Verdict::Missing | Verdict::Open => {}
+            }
+        }
+        self.advance_head(edit)?;
+        let waits = |stream: &super::super::stream::Stream| {
+            stream.wanted && stream.plain.asked_whole.is_some()
+        };
+        if !self.streams.values().any(waits) {
+            self.plain.settling_until = None;
+        }
+        Ok(())
+    }
+
+    /// An `error` names a write at best by its record.
+    fn plain_error(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), Fault> {
+        if matches!(error.code, ErrorCode::AuthFailed | ErrorCode::AuthExpired) {
+            self.need_token(edit, error.code, error.message);
+            return Ok(());
+        }
+        let told = format!("{}: {}", error.code, error.message);
+        let mut event = Event::remote(EventKind::Error { message: told });
+        (event.collection, event.record_id) = (error.collection.clone(), error.record_id.clone());
+        let (Some(collection), Some(id)) = (&error.collection, &error.record_id) else {
+            edit.event(event);
+            return Ok(());
+        };
+        let entries = edit.entries_of(collection, id)?;
+        match entries.as_slice() {
+            [(position, entry)]
+                if self.plain.sent.iter().any(|(sent, _)| sent == position)
+                    && is_for_good(&error.code) =>
+            {
+                self.plain.forget(*position);
+                self.reject(edit, *position, entry, error.code, error.message)?;
+                self.advance_head(edit)?;
+            }
+            _ => edit.event(event),
+        }
+        Ok(())
+    }
+
+    /// A WebSocket pong has come.
+    pub(in super::super) fn plain_heard(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if self.link.ready_since().is_none() {
+            self.plain.probe_answered = self.plain.probed;
+            return Ok(());
+        }
+        if self.plain.active && self.plain.proof.is_some() {
+            self.proved(edit)?;
+        }
+        Ok(())
+    }
+
+    /// While the hello has no answer: asks whether there is a WebSocket at all at the other end.
+    pub(in super::super) fn probe(&mut self, edit: &mut Edit<'_>) {
+        self.plain.probed = true;
+        edit.net.push(NetAction::Ping { conn: self.link.conn });
+    }
+
+    /// When the link needs something. A plain server that answers pings in JSON is asked in JSON,
+    /// because a hand-written one may count nothing else as a sign of life; and so that an idle
+    /// connection stays cheap, shortly before the 60 seconds after which it would hang up.
+    pub(in super::super) fn link_deadline(&self) -> Option<(Mono, Timer)> {
+        let usual = self.link.deadline(&self.config);
+        match (self.link.state, usual) {
+            (LinkState::Greeting { since, hello_sent: true }, Some((hello, _)))
+                if !self.plain.probed =>
+            {
+                let probe = since + self.config.hello_timeout / 2;
+                Some(if probe < hello { (probe, Timer::Probe) } else { (hello, Timer::Hello) })
+            }
+            (LinkState::Ready { .. }, Some((at, Timer::Ping))) if self.pings_in_json() => {
+                let later = self.config.ping_interval * 13 / 15;
+                Some((at + later, Timer::Ping))
+            }
+            (_, usual) => usual,
+        }
+    }
+
+    pub(in super::super) fn pings_in_json(&self) -> bool {
+        self.plain.active && self.plain.json_pong
+    }
+
+    /// What was sent before the last ping has arrived.
+    pub(super) fn proved(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let Some(Proof { until, .. }) = self.plain.proof.take() else { return Ok(()) };
+        let arrived: Vec<_> = self.plain.sent.iter().map(|(position, _)| *position).collect();
+        for position in arrived.into_iter().filter(|position| *position < until) {
+            // a conflict or a rejection may have taken it meanwhile
+            let Some(Place::Entry(entry)) = edit.place(position)? else {
+                self.plain.forget(position);
+                continue;
+            };
+            let key = (entry.collection.clone(), entry.record_id.clone());
+            let row = edit.row(&key.0, &key.1)?;
+            if row.as_ref().is_some_and(|row| row.parked().is_some()) {
+                // someone else has changed the record meanwhile, and whose change came last is
+                // for the strategy to say
+                let verdict = self.judge(edit, &key.0, &key.1, |_| true)?;
+                if verdict == Verdict::Settled {
+                    self.read_again(edit, &key.0);
+                    continue;
+                }
+            }
+            if edit.first_of(&key.0, &key.1)? == Some(position) {
+                self.confirm_plain(edit, position, &entry, None)?;
+            }
+        }
+        self.advance_head(edit)?;
+        self.link.attempts = 0;
+        Ok(())
+    }
+
+    /// Sends what is to go over a plain WebSocket.
+    pub(in super::super) fn pump_plain(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        self.pump_work(edit)?;
+        self.send_plain_writes(edit)?;
+        self.prove(edit);
+        self.finish_syncs_by_socket(edit)
+    }
+
+    fn send_plain_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let pushing = self.plain.work.as_ref().is_some_and(super::work::Work::is_pushing);
+        let held = self.hold_until.is_some_and(|until| until > self.now.mono);
+        if self.plain.settling_until.is_some() || pushing || held {
+            return Ok(());
+        }
+        let room = self.config.window.saturating_sub(self.plain.sent.len());
+        let mut bytes = 0;
+        let mut writes = Vec::new();
+        if room > 0 && self.outbox.len > self.plain.sent.len() {
+            edit.places(self.outbox.unsent, &mut |position, place| {
+                let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+                bytes += entry.change.delta.set.size();
+                let fits =
+                    writes.len() < room && (writes.is_empty() || bytes <= self.config.window_bytes);
+                if !fits || position >= self.outbox.durable_until {
+                    return Ok(Scan::Stop);
+                }
+                writes.push((position, entry));
+                Ok(Scan::Next)
+            })?;
+        }
+        for (position, entry) in writes {
+            self.send_plain_write(edit, position, entry);
+        }
+        Ok(())
+    }
+
+    fn send_plain_write(&mut self, edit: &mut Edit<'_>, position: Position, entry: Entry) {
+        let now = self.now.mono;
+        let Entry { collection, record_id, change, written_at } = entry;
+        self.plain.echoes.expect((collection.clone(), record_id.clone()), &change, now);
+        let timestamp = Some(written_at);
+        let (number, base) = (None, None);
+        let write = Mutation { collection, record_id, change, timestamp, number, base };
+        self.send(edit, &ClientMessage::Write(write));
+        self.outbox.unsent = position.next();
+        self.outbox.frozen_until = self.outbox.frozen_until.max(position.next());
+        self.plain.sent.push_back((position, now));
+        if self.config.http {
+            let first = self.plain.sent.front().map_or(now, |(_, at)| *at);
+            let at = (now + ARRIVAL).min(first + LONGEST_GATHERING).max(now);
+            self.plain.confirm_at = Some(at);
+        }
+    }
+
+    /// Without HTTP a write counts as taken when the server has read it, which a pong proves.
+    fn prove(&mut self, edit: &mut Edit<'_>) {
+        let unproven = !self.plain.sent.is_empty();
+        if self.config.http || self.plain.proof.is_some() || !unproven {
+            return;
+        }
+        let at = self.now.mono;
+        self.plain.proof = Some(Proof { until: self.outbox.unsent, at });
+        self.link.sent_at = at;
+        edit.net.push(NetAction::Ping { conn: self.link.conn });
+    }
+
+    /// Without HTTP, being in step means that every write has arrived and that every collection has
+    /// come whole.
+    fn finish_syncs_by_socket(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if self.config.http || self.syncs.is_empty() {
+            return Ok(());
+        }
+        let first = self.first_place(edit)?;
+        let mut wanted = self.streams.values().filter(|stream| stream.wanted);
+        let patient = self
+            .link
+            .ready_since()
+            .is_some_and(|since| since + self.config.catch_up_patience > self.now.mono);
+        if patient && wanted.any(|stream| stream.plain.asked_whole.is_some()) {
+            self.patient = true;
+            return Ok(());
+        }
+        let done = self.syncs.iter().filter(|(_, until)| *until <= first).map(|(id, _)| *id);
+        edit.synced.extend(done);
+        self.syncs.retain(|(_, until)| *until > first);
+        Ok(())
+    }
+}
+
+/// Whether a code says that a write will never be taken.
+pub(super) fn is_for_good(code: &ErrorCode) -> bool {
+    match code {
+        ErrorCode::Unauthorized
+        | ErrorCode::InvalidMessage
+        | ErrorCode::CollectionNotFound
+        | ErrorCode::PayloadTooLarge => true,
+        ErrorCode::AuthFailed
+        | ErrorCode::AuthExpired
+        | ErrorCode::RecordNotFound
+        | ErrorCode::Conflict
+        | ErrorCode::RateLimitExceeded
+        | ErrorCode::ServerError
+        | ErrorCode::OutOfOrder
+        | ErrorCode::SessionSuperseded
+        | ErrorCode::Other(_) => false,
+    }
+}
+
+/// The latest stamp that is believed: one far in the future is of a broken clock.
+pub(super) fn latest_believed(now: Timestamp) -> Timestamp {
+    Timestamp(now.0.saturating_add(24 * 3600 * 1000))
+}

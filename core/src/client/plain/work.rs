@@ -1,0 +1,524 @@
+//! What goes to a plain server by HTTP: one request at a time, first pulls, then pushes.
+
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::super::edit::Edit;
+use super::super::event::{Event, EventKind, Transport};
+use super::super::exchange::GRACE;
+use super::super::interface::{
+    HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId, SyncId,
+};
+use super::super::machine::{Client, Fault};
+use super::pull::{Glimpse, Outcome, Pull, Step};
+use super::records::{Learnt, Verdict, hash_of};
+use super::socket::latest_believed;
+use super::{ARRIVAL, Asked, HTTP_FAILURES, READ_AGAIN};
+use crate::rules::row::PlainMark;
+use crate::words::message::ErrorCode;
+use crate::words::name::{Collection, Position};
+use crate::words::rest::{
+    PlainPage, PlainRecord, Refusal, decode_page, decode_refusal, query_path,
+};
+use crate::words::store::StoreError;
+use crate::words::time::{Mono, Timestamp};
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum What {
+    Page(Collection),
+    Push(Position),
+}
+
+/// Pulls of some collections, then pushes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Work {
+    /// What is still to be pulled.
+    due: BTreeSet<Collection>,
+    pub(super) asked: Option<Asked<What>>,
+    /// Whether it covers every collection.
+    whole: bool,
+    /// Whether the pulls are done.
+    pushing: bool,
+    /// Writes that were sent by WebSocket and have not arrived.
+    pub(super) missing: BTreeSet<Position>,
+    /// Calls of `synced` before this one were made before the work began.
+    syncs: SyncId,
+    /// Whether a collection could not be pulled.
+    troubled: bool,
+    /// Whether something was read.
+    changed: bool,
+}
+
+impl Work {
+    pub(super) fn is_pushing(&self) -> bool {
+        self.pushing
+    }
+}
+
+impl Client {
+    /// Reads everything, and pushes what waits.
+    pub(in super::super) fn begin_poll(&mut self) {
+        let wanted = self.streams.iter().filter(|(_, stream)| stream.wanted);
+        let due = wanted.map(|(collection, _)| collection.clone()).collect();
+        self.begin_work(due);
+        if let Some(work) = &mut self.plain.work {
+            work.whole = true;
+        }
+    }
+
+    pub(super) fn begin_work(&mut self, due: BTreeSet<Collection>) {
+        if !self.may_poll() {
+            return;
+        }
+        if let Some(work) = &mut self.plain.work {
+            // what is asked of it waits for the next
+            work.troubled |= !due.is_subset(&work.due);
+            return;
+        }
+        self.fallback.due = false;
+        self.plain.confirm_at = None;
+        if self.link.ready_since().is_none() {
+            self.fallback.poll_at = None;
+            self.hold_until = None;
+        }
+        self.plain.work = Some(Work {
+            due,
+            asked: None,
+            whole: false,
+            pushing: false,
+            missing: BTreeSet::new(),
+            syncs: self.next_sync,
+            troubled: false,
+            changed: false,
+        });
+    }
+
+    /// Begins the work that is due while HTTP is the transport, or that `synced` waits for.
+    ///
+    /// When everything is read, judges what was sent: that may change the outbox, so it is done
+    /// before anything of the step goes out.
+    pub(in super::super) fn prepare_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if let Some(work) = &self.plain.work {
+            let read = work.asked.is_none() && work.due.is_empty();
+            return if read && !work.pushing { self.judge_all(edit) } else { Ok(()) };
+        }
+        let ready = self.link.ready_since().is_some();
+        let due = match ready {
+            true => !self.syncs.is_empty() && self.plain.failures == 0,
+            false => self.polls() && self.is_exchange_due(edit)?,
+        };
+        if due {
+            self.begin_poll();
+        }
+        Ok(())
+    }
+
+    /// The server has answered well.
+    pub(super) fn http_reaches(&mut self, edit: &mut Edit<'_>) {
+        // over a WebSocket it is in reach anyway
+        if self.link.ready_since().is_none() {
+            self.in_reach(edit);
+        }
+    }
+
+    pub(in super::super) fn work_deadline(&self) -> Option<Mono> {
+        let asked = self.plain.work.as_ref()?.asked.as_ref()?;
+        Some(asked.at + self.config.request_timeout + GRACE)
+    }
+
+    /// Asks for what comes next; ends the work where nothing does.
+    pub(in super::super) fn pump_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let usable = self.polls() || self.link.ready_since().is_some() && self.may_poll();
+        let Some(work) = self.plain.work.as_ref().filter(|work| work.asked.is_none() && usable)
+        else {
+            return Ok(());
+        };
+        if let Some(collection) = work.due.first().cloned() {
+            self.ask_plain_page(edit, collection);
+            return Ok(());
+        }
+        if work.pushing && !self.push_next(edit)? {
+            self.finish_work(edit)?;
+        }
+        Ok(())
+    }
+
+    /// Finds out which of the writes that were sent have not arrived.
+    fn judge_all(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let mut missing = BTreeSet::new();
+        for (collection, id) in self.frozen_records(edit)? {
+            let began = self.stream(&collection).plain.pull_began;
+            let sent = self.plain.clone_sent();
+            let is_old = |position| sent.is_old(position, began);
+            if self.judge(edit, &collection, &id, is_old)? == Verdict::Missing {
+                let entries = edit.entries_of(&collection, &id)?;
+                missing.extend(entries.into_iter().map(|(position, _)| position));
+            }
+        }
+        self.advance_head(edit)?;
+        let frozen_until = self.outbox.frozen_until;
+        missing.retain(|position| *position < frozen_until);
+        if let Some(work) = &mut self.plain.work {
+            work.pushing = true;
+            work.missing = missing;
+        }
+        Ok(())
+    }
+
+    fn ask_plain_page(&mut self, edit: &mut Edit<'_>, collection: Collection) {
+        let now = self.now.mono;
+        let mark = self.mark(&collection);
+        let reconcile = self.is_reconcile_due(mark.reconciled_at);
+        let whole = self.plain.work.as_ref().is_some_and(|work| work.whole);
+        let stream = self.stream(&collection);
+        if stream.plain.pull.is_none() {
+            stream.plain.pull_began = now;
+            stream.plain.complained = false;
+            stream.plain.incomplete = false;
+            if whole {
+                edit.event(Event::by(Transport::Http, EventKind::SyncStarted).on(&collection));
+            }
+        }
+        let stream = self.stream(&collection);
+        let pull = stream.plain.pull.get_or_insert_with(|| match reconcile {
+            true => Pull::reconcile(mark.watermark, now),
+            false => Pull::changes(mark.watermark, now),
+        });
+        let (since, offset) = pull.ask();
+        let path = query_path(&collection, since, stream.plain.habits.limit, offset);
+        self.ask_plain(edit, What::Page(collection), Method::Get, path, None);
+    }
+
+    /// Whether it is time to find out what is gone.
+    fn is_reconcile_due(&self, last: Option<Timestamp>) -> bool {
+        let Some(last) = last else { return true };
+        let Some(interval) = self.config.reconcile_interval else { return false };
+        let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+        // a wall clock that was set back must not put it off
+        let passed = self.now.wall.0.saturating_sub(last.0);
+        passed >= interval || passed < 0
+    }
+
+    pub(super) fn ask_plain(
+        &mut self,
+        edit: &mut Edit<'_>,
+        what: What,
+        method: Method,
+        path: String,
+        body: Option<alloc::vec::Vec<u8>>,
+    ) {
+        let request = self.next_request;
+        self.next_request = RequestId(request.0 + 1);
+        let Some(work) = &mut self.plain.work else { return };
+        work.asked = Some(Asked { request, at: self.now.mono, what });
+        let token = self.config.token.clone();
+        let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
+        let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });
+        edit.net.push(NetAction::Request(ticket));
+    }
+
+    /// A request was answered. Says whether it was one of these.
+    pub(in super::super) fn work_answered(
+        &mut self,
+        edit: &mut Edit<'_>,
+        request: RequestId,
+        answer: &HttpAnswer,
+    ) -> Result<bool, Fault> {
+        let asked = self.plain.work.as_mut();
+        let asked = asked.and_then(|work| work.asked.take_if(|asked| asked.request == request));
+        let Some(asked) = asked else { return Ok(false) };
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        match (&asked.what, answer) {
+            (_, HttpAnswer::Failed(why)) => {
+                if let What::Page(collection) = &asked.what
+                    && self.plain.failures > 0
+                {
+                    // perhaps the page is too large to be had
+                    self.stream(collection).plain.habits.shrink();
+                }
+                self.fail_work(edit, &format!("a request failed: {why}"), Duration::ZERO);
+            }
+            (_, HttpAnswer::Answered { status: 401, body, .. }) => {
+                let told = decode_refusal(401, body);
+                let code = told.code.filter(|code| *code == ErrorCode::AuthExpired);
+                self.need_token(edit, code.unwrap_or(ErrorCode::AuthFailed), told.message);
+            }
+            (What::Page(collection), HttpAnswer::Answered { status: 200..=299, body, .. }) => {
+                match decode_page(body, &self.config.limits) {
+                    Ok(page) => {
+                        self.http_reaches(edit);
+                        self.turn_plain_page(edit, collection, page)?;
+                    }
+                    Err(why) => {
+                        self.fail_work(edit, &format!("{collection}: {why}"), Duration::ZERO)
+                    }
+                }
+            }
+            (What::Page(collection), HttpAnswer::Answered { status, retry_after, body }) => {
+                let told = decode_refusal(*status, body);
+                self.plain_page_declined(edit, collection, *status, *retry_after, told);
+            }
+            (What::Push(position), HttpAnswer::Answered { status, retry_after, body }) => {
+                self.judged_by_http(edit, *position, *status, *retry_after, body)?;
+            }
+        }
+        edit.transport = before;
+        Ok(true)
+    }
+
+    fn turn_plain_page(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        page: PlainPage,
+    ) -> Result<(), StoreError> {
+        let (now, latest) = (self.now.mono, latest_believed(self.server_time()));
+        let stream = self.stream(collection);
+        let began = stream.plain.pull_began;
+        let Some(mut pull) = stream.plain.pull.take() else { return Ok(()) };
+        if let (Some(why), false) = (&page.unreadable, stream.plain.complained) {
+            let message = format!("records are left out that can't be read: {why}");
+            stream.plain.complained = true;
+            edit.event(Event::remote(EventKind::Error { message }).on(collection));
+        }
+        let glimpses: alloc::vec::Vec<_> =
+            page.rows.iter().map(|row| glimpse(row.as_ref().map_err(|raw| *raw), latest)).collect();
+        let mut changed = false;
+        for record in page.rows.iter().filter_map(|row| row.as_ref().ok()) {
+            changed |= self.take_row(edit, collection, record, began)?;
+        }
+        if let Some(work) = &mut self.plain.work {
+            work.changed |= changed;
+        }
+        let stream = self.stream(collection);
+        let step = pull.page(&glimpses, now, &mut stream.plain.habits);
+        match step {
+            Step::More => self.stream(collection).plain.pull = Some(pull),
+            Step::Done(outcome) => self.pulled(edit, collection, outcome)?,
+            Step::Failed(why) => {
+                let (code, message) = (ErrorCode::ServerError, why.into());
+                self.not_read(edit, collection, code, message);
+            }
+        }
+        self.save_stream(edit, collection);
+        Ok(())
+    }
+
+    /// Takes a row in, unless its record was learnt on another way since it was asked for: then
+    /// only what is proved to be newer counts.
+    fn take_row(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        record: &PlainRecord,
+        began: Mono,
+    ) -> Result<bool, StoreError> {
+        if self.stream(collection).plain.is_touched(hash_of(&record.id), began) {
+            let held = edit.row(collection, &record.id)?.map_or(0, |row| row.version);
+            if held == 0 || record.version.is_none_or(|version| version <= held) {
+                self.stream(collection).plain.incomplete |= record.version != Some(held);
+                return Ok(false);
+            }
+        }
+        Ok(self.learn_record(edit, collection, record)? == Learnt::News)
+    }
+
+    /// A collection was read.
+    fn pulled(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        let mut mark = PlainMark { watermark: outcome.watermark, ..self.mark(collection) };
+        if let Some(existing) = outcome.existing {
+            mark.reconciled_at = Some(self.now.wall);
+            let began = self.stream(collection).plain.pull_began;
+            for id in self.absent(edit, collection, &existing)? {
+                if !self.stream(collection).plain.is_touched(hash_of(&id), began) {
+                    self.learn_gone(edit, collection, &id)?;
+                }
+            }
+        }
+        let whole = self.plain.work.as_mut().is_some_and(|work| {
+            work.due.remove(collection);
+            work.whole
+        });
+        let stream = self.stream(collection);
+        stream.row.plain = Some(mark);
+        stream.plain.habits.grow();
+        let was_confirmed = core::mem::replace(&mut stream.confirmed, true);
+        if self.config.http {
+            let stream = self.stream(collection);
+            stream.plain.asked_whole = None;
+            stream.plain.rest();
+        }
+        if whole {
+            edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
+        }
+        if !was_confirmed {
+            self.show_status(edit, collection);
+        }
+        Ok(())
+    }
+
+    /// A collection can't be read now; the others can.
+    fn not_read(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        code: ErrorCode,
+        message: String,
+    ) {
+        let stream = self.stream(collection);
+        stream.plain.pull = None;
+        if let Some(work) = &mut self.plain.work {
+            work.due.remove(collection);
+            work.troubled = true;
+        }
+        edit.event(Event::remote(EventKind::SyncFailed { code, message }).on(collection));
+    }
+
+    fn plain_page_declined(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        status: u16,
+        retry_after: Option<Duration>,
+        told: Refusal,
+    ) {
+        let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
+        match (status, told.json) {
+            (413, _) => {
+                let habits = &mut self.stream(collection).plain.habits;
+                let before = habits.limit;
+                habits.shrink();
+                if habits.limit == before {
+                    self.not_read(edit, collection, ErrorCode::PayloadTooLarge, told.message);
+                }
+            }
+            (400 | 403 | 404, true) => {
+                self.http_reaches(edit);
+                let code = told.code.unwrap_or(match status {
+                    403 => ErrorCode::Unauthorized,
+                    404 => ErrorCode::CollectionNotFound,
+                    _ => ErrorCode::InvalidMessage,
+                });
+                self.not_read(edit, collection, code, told.message);
+            }
+            _ => self.fail_work(
+                edit,
+                &format!("{collection} could not be read: {}", told.message),
+                wait.unwrap_or_default(),
+            ),
+        }
+    }
+
+    fn finish_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let Some(work) = self.plain.work.take() else { return Ok(()) };
+        let now = self.now.mono;
+        self.plain.failures = 0;
+        self.fallback.failures = 0;
+        if self.plain.settling_until.take().is_some() {
+            self.outbox.unsent = self.outbox.unsent.max(self.outbox.frozen_until);
+        }
+        if work.whole {
+            let first = self.first_place(edit)?;
+            let done = |(id, until): &(SyncId, Position)| *id < work.syncs && *until <= first;
+            edit.synced.extend(self.syncs.iter().filter(|sync| done(sync)).map(|(id, _)| *id));
+            self.syncs.retain(|sync| !done(sync));
+        }
+        let incomplete = self.streams.values().any(|stream| stream.plain.incomplete);
+        if self.link.ready_since().is_some() {
+            let soon = match self.frozen_records(edit)?.is_empty() {
+                false => Some(now + ARRIVAL + ARRIVAL),
+                true => (incomplete || work.troubled).then(|| now + READ_AGAIN),
+            };
+            self.plain.confirm_at = self.plain.confirm_at.or(soon);
+            self.link.attempts = 0;
+        } else {
+            self.schedule_poll(work.troubled);
+            if !self.syncs.is_empty() && self.hold_until.is_none() {
+                self.fallback.poll_at = Some(now);
+            } else if incomplete {
+                self.fallback.poll_at = Some(now + READ_AGAIN);
+            }
+        }
+        Ok(())
+    }
+
+    /// The work is given up, and tried again after a while.
+    pub(super) fn fail_work(&mut self, edit: &mut Edit<'_>, why: &str, at_least: Duration) {
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        edit.error(why);
+        self.plain.work = None;
+        for stream in self.streams.values_mut() {
+            // one that has come to its second page goes on where it was
+            stream.plain.pull.take_if(|pull| !pull.has_read());
+        }
+        let failures = self.plain.failures;
+        self.plain.failures += 1;
+        if self.link.ready_since().is_some() {
+            let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
+            let longest = self.config.max_reconnect_delay.saturating_mul(2);
+            let wait = self.config.reconnect_delay.saturating_mul(factor).min(longest);
+            let wait = wait + self.random.below(wait / 4);
+            self.plain.confirm_at = Some(self.now.mono + at_least.max(wait));
+            if self.plain.settling_until.take().is_some() && self.plain.failures < HTTP_FAILURES {
+                self.outbox.unsent = self.outbox.unsent.max(self.outbox.frozen_until);
+            }
+        } else {
+            self.out_of_reach(edit);
+            self.poll_later(at_least);
+        }
+        edit.transport = before;
+    }
+
+    pub(in super::super) fn work_timed_out(&mut self, edit: &mut Edit<'_>) {
+        self.fail_work(edit, "a request was not answered in time", Duration::ZERO);
+    }
+
+    /// Nothing is listened to any more of what was asked.
+    pub(in super::super) fn drop_work(&mut self) {
+        self.plain.work = None;
+    }
+
+    /// The server does not know the hello of level 2. Says whether it is taken for a plain one.
+    pub(in super::super) fn meet_plain_by_http(
+        &mut self,
+        edit: &mut Edit<'_>,
+    ) -> Result<(), Fault> {
+        if let Some(why) = self.refuses_plain() {
+            return Err(Fault::Peer(format!("the server knows no level 2: {why}")));
+        }
+        self.drop_exchange(edit);
+        self.become_plain(edit)?;
+        self.http_reaches(edit);
+        if !self.falls_short(edit) {
+            self.begin_poll();
+        }
+        Ok(())
+    }
+}
+
+/// What the pager sees of a row; one that could not be read is only a hash.
+fn glimpse(row: Result<&PlainRecord, u64>, latest: Timestamp) -> Glimpse {
+    match row {
+        Err(whole) => Glimpse { id: None, whole, stamp: None },
+        Ok(record) => {
+            let mut hash = Xxh3::new();
+            hash.update(record.id.as_bytes());
+            hash.update(&[0]);
+            hash.update(&record.document.to_json());
+            hash.update(&record.version.unwrap_or(0).to_le_bytes());
+            hash.update(&record.updated_at.map_or(0, |at| at.0).to_le_bytes());
+            let stamp = record.updated_at.filter(|at| *at <= latest);
+            Glimpse { id: Some(hash_of(&record.id)), whole: hash.digest(), stamp }
+        }
+    }
+}

@@ -1,0 +1,927 @@
+//! What the client says to plain (level-1) servers and makes of their words, as transcripts.
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+
+mod desk;
+
+use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
+use synclayer_core::client::interface::{
+    ClientConfig, Guarantees, HttpAnswer, Input, PlainServers, Timer,
+};
+use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::words::message::{ErrorCode, Level, Token};
+
+use desk::{Desk, config, doc, id, todos};
+
+const PONG: &str = r#"{"type":"pong","timestamp":"2026-09-21T14:13:20.000Z"}"#;
+const SYNC: &str = r#"{"type":"sync","collection":"todos"}"#;
+
+fn socket_only() -> ClientConfig {
+    config()
+}
+
+fn http_only() -> ClientConfig {
+    ClientConfig { websocket: false, http: true, ..config() }
+}
+
+fn both() -> ClientConfig {
+    ClientConfig { http: true, ..config() }
+}
+
+/// A connection on which the hello was answered as any ping.
+fn connect(config: ClientConfig) -> Desk {
+    let mut desk = Desk::new(config);
+    desk.dial();
+    let sent = desk.sent();
+    assert!(sent[0].starts_with(r#"{"type":"ping","metadata":{"protocol":2"#), "{sent:?}");
+    assert_eq!(sent[1], r#"{"type":"subscribe","collection":"todos"}"#);
+    desk.hear(PONG);
+    desk
+}
+
+/// A whole collection by WebSocket: each record with its data.
+fn whole(records: &[(&str, &str)]) -> String {
+    let record = |(id, data): &(&str, &str)| format!(r#"{{"id":"{id}","data":{data}}}"#);
+    let records: Vec<_> = records.iter().map(record).collect();
+    let records = records.join(",");
+    format!(r#"{{"type":"sync","collection":"todos","data":{{"records":[{records}]}}}}"#)
+}
+
+fn frame(kind: &str, record: &str, data: &str) -> String {
+    format!(r#"{{"type":"{kind}","collection":"todos","recordId":"{record}","data":{data}}}"#)
+}
+
+/// A socket in step, which holds `a`.
+fn live() -> Desk {
+    let mut desk = connect(socket_only());
+    assert_eq!(desk.sent(), [SYNC]);
+    desk.hear(&whole(&[("a", r#"{"n":1,"t":"x"}"#)]));
+    assert!(desk.sent().is_empty());
+    desk
+}
+
+fn pong_frame(desk: &mut Desk) {
+    let conn = desk.conn;
+    desk.replica.handle(desk.now, Input::Heard { conn }, &mut desk.effects);
+    desk.replica.check().unwrap();
+}
+
+/// The answer to a query: each record with its data, stamp (seconds of a minute) and version.
+fn rows(records: &[(&str, &str, u32, u64)]) -> String {
+    let record = |(id, data, second, version): &(&str, &str, u32, u64)| {
+        format!(
+            r#"{{"recordId":"{id}","data":{data},"updatedAt":"2026-09-21T14:00:{second:02}.000Z","version":{version}}}"#
+        )
+    };
+    let records: Vec<_> = records.iter().map(record).collect();
+    format!(r#"{{"records":[{}]}}"#, records.join(","))
+}
+
+const QUERY: &str = "GET /sync/todos?limit=500";
+/// Behind a row that was stamped at 14:00:30.
+const QUERY_SINCE: &str = "GET /sync/todos?since=2026-09-21T14%3A00%3A20.000Z&limit=500";
+
+fn first_rows() -> String {
+    rows(&[("a", r#"{"n":1,"t":"x"}"#, 30, 4)])
+}
+
+/// A client that polls a plain server and holds `a`.
+fn polling() -> Desk {
+    polling_with(http_only())
+}
+
+fn polling_with(config: ClientConfig) -> Desk {
+    let mut desk = Desk::new(config);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    assert!(desk.sent()[0].starts_with("POST /sync/session"));
+    desk.answer(404, r#"{"error":"no such collection"}"#);
+    assert_eq!(desk.sent(), [QUERY]);
+    desk.answer(200, &first_rows());
+    assert!(desk.sent().is_empty());
+    desk
+}
+
+/// A socket and HTTP in step, with `a`.
+fn live_both() -> Desk {
+    live_both_with(both())
+}
+
+fn live_both_with(config: ClientConfig) -> Desk {
+    let mut desk = connect(config);
+    assert_eq!(desk.sent(), [QUERY]);
+    desk.answer(200, &first_rows());
+    assert!(desk.sent().is_empty());
+    desk
+}
+
+fn pending(desk: &Desk) -> usize {
+    desk.replica.status().pending_writes
+}
+
+fn kinds(desk: &mut Desk) -> Vec<EventKind> {
+    desk.sent();
+    desk.events.drain(..).map(|event| event.kind).collect()
+}
+
+// --- how a plain server is recognised ---
+
+#[test]
+fn a_pong_without_a_protocol_is_of_a_plain_server() {
+    let mut desk = connect(socket_only());
+    assert_eq!(desk.sent(), [SYNC], "the present contents are asked for");
+    let status = desk.replica.status();
+    assert_eq!(status.level, Some(Level::Plain));
+    assert_eq!(status.guarantees, Some(Guarantees::default()));
+    assert_eq!(status.transport, Some(Transport::WebSocket));
+    assert!(status.collections[&todos()].live, "without a confirmation of the subscription");
+    assert!(desk.saw(&EventKind::RealtimeConnected));
+    desk.hear(&whole(&[("a", "{}")]));
+    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+}
+
+#[test]
+fn what_only_a_plain_server_says_before_its_pong_shows_it() {
+    for word in [
+        r#"{"type":"subscribed","collection":"todos","metadata":{"recordCount":1}}"#,
+        r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1}}]}}"#,
+        r#"{"type":"insert","collection":"todos","recordId":"a","data":{"n":1}}"#,
+    ] {
+        let mut desk = Desk::new(socket_only());
+        desk.dial();
+        desk.hear(word);
+        assert_eq!(desk.replica.status().level, Some(Level::Plain), "{word}");
+        let shows = desk.shows("a");
+        assert_eq!(shows.is_some(), !word.contains("subscribed"), "nothing of it is lost: {word}");
+    }
+}
+
+#[test]
+fn a_silent_server_is_plain_where_its_socket_answers() {
+    for (answers, plain) in [(true, true), (false, false)] {
+        let mut desk = Desk::new(socket_only());
+        desk.dial();
+        desk.sent();
+        desk.pass(7_500);
+        assert_eq!(desk.sent(), ["PING"]);
+        if answers {
+            pong_frame(&mut desk);
+        }
+        desk.pass(7_500);
+        assert_eq!(desk.replica.status().level.is_some(), plain);
+        assert_eq!(desk.sent() == ["CLOSE"], !plain);
+    }
+}
+
+#[test]
+fn a_server_known_to_be_silent_needs_no_proof() {
+    let mut desk = Desk::new(ClientConfig { plain: PlainServers::Silent, ..socket_only() });
+    desk.dial();
+    desk.pass(15_000);
+    assert_eq!(desk.replica.status().level, Some(Level::Plain));
+}
+
+#[test]
+fn an_address_that_offered_level_2_is_not_believed_to_offer_less() {
+    let mut desk = Desk::live();
+    desk.cut();
+    desk.sent();
+    desk.make_durable();
+    let store = desk.replica.into_store();
+    for (config, accepted) in [
+        (socket_only(), false),
+        (ClientConfig { plain: PlainServers::Never, ..socket_only() }, false),
+        (ClientConfig { plain: PlainServers::Silent, ..socket_only() }, false),
+        (ClientConfig { plain: PlainServers::AllowDowngrade, ..socket_only() }, true),
+        (ClientConfig { address: "elsewhere".into(), ..socket_only() }, true),
+    ] {
+        let mut desk = Desk::on(config.clone(), store.clone());
+        desk.dial();
+        desk.hear(PONG);
+        assert_eq!(desk.replica.status().level.is_some(), accepted, "{config:?}");
+        assert_eq!(desk.sent().contains(&"CLOSE".into()), !accepted);
+    }
+    let mut desk = Desk::on(http_only(), store);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer(404, "{}");
+    assert_eq!(desk.replica.status().transport, None);
+    assert!(desk.sent().iter().all(|line| !line.starts_with("GET")));
+}
+
+#[test]
+fn a_late_welcome_ends_the_plain_connection_and_is_remembered() {
+    let mut desk = live();
+    desk.welcome(0, "");
+    assert_eq!(desk.sent(), ["CLOSE"]);
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.hear(PONG);
+    assert_eq!(desk.replica.status().level, None, "it has level 2");
+}
+
+#[test]
+fn what_is_required_is_not_given_up() {
+    let required = Guarantees { exactly_once: true, ..Guarantees::default() };
+    for config in [socket_only(), http_only()] {
+        let mut desk = Desk::new(ClientConfig { required, ..config.clone() });
+        desk.save("w", "{}");
+        if config.websocket {
+            desk.dial();
+            desk.hear(PONG);
+        } else {
+            desk.replica.connect(desk.now, &mut desk.effects);
+            desk.answer(404, "{}");
+        }
+        let sent = desk.sent();
+        assert!(sent.iter().all(|line| !line.contains("insert") && !line.contains("recordId")));
+        let missing = EventKind::GuaranteesMissing { offered: Guarantees::default(), required };
+        assert!(desk.saw(&missing));
+        assert_eq!(desk.replica.status().connection, ConnectionState::Error);
+        assert_eq!(pending(&desk), 1, "nothing is lost");
+    }
+}
+
+#[test]
+fn after_level_1_a_level_2_server_is_asked_for_everything() {
+    let mut desk = live();
+    desk.cut();
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    let sent = desk.sent();
+    assert_eq!(sent[1], r#"{"type":"subscribe","collection":"todos"}"#, "no cursor vouches");
+    desk.welcome(0, "");
+    assert_eq!(desk.replica.status().level, Some(Level::Resumable));
+}
+
+// --- the WebSocket ---
+
+#[test]
+fn writes_go_out_at_once_and_a_pong_proves_that_they_have_arrived() {
+    let mut desk = live();
+    desk.save("b", r#"{"n":2}"#);
+    let sent = desk.sent();
+    assert!(
+        sent[0].starts_with(
+            r#"{"type":"insert","collection":"todos","recordId":"b","data":{"n":2},"timestamp":"#
+        ),
+        "{sent:?}"
+    );
+    assert!(!sent[0].contains("mutation") && !sent[0].contains("base"), "{sent:?}");
+    assert_eq!(sent[1], "PING");
+    desk.update("b", r#"{"n":3}"#);
+    let sent = desk.sent();
+    assert!(sent[0].starts_with(r#"{"type":"update""#) && sent.len() == 1, "{sent:?}");
+    assert_eq!(pending(&desk), 2);
+    pong_frame(&mut desk);
+    assert_eq!(pending(&desk), 1, "the second went out behind the ping");
+    assert_eq!(desk.sent(), ["PING"]);
+    pong_frame(&mut desk);
+    assert_eq!((pending(&desk), desk.sent().len()), (0, 0));
+    assert_eq!(desk.shows("b").unwrap(), r#"{"n":3}"#);
+    let synced = kinds(&mut desk);
+    let synced = synced.iter().filter(|kind| matches!(kind, EventKind::OperationSynced { .. }));
+    assert_eq!(synced.count(), 2);
+}
+
+#[test]
+fn a_removed_field_goes_as_a_null() {
+    let mut desk = live();
+    desk.save("a", r#"{"n":1}"#);
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""data":{"t":null}"#), "{sent:?}");
+}
+
+#[test]
+fn changes_merge_replace_and_delete() {
+    let mut desk = live();
+    desk.hear(&frame("update", "a", r#"{"n":2,"t":null}"#));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2}"#);
+    desk.hear(&frame("insert", "a", r#"{"m":1}"#));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"m":1}"#);
+    desk.hear(r#"{"type":"delete","collection":"todos","recordId":"a"}"#);
+    assert_eq!(desk.shows("a"), None);
+    let kinds = kinds(&mut desk);
+    for kind in [
+        EventKind::RealtimeUpdate,
+        EventKind::RealtimeInsert,
+        EventKind::RealtimeDelete,
+        EventKind::RealtimeSync,
+    ] {
+        assert_eq!(kinds.iter().filter(|it| **it == kind).count(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_changes_nothing_is_no_news() {
+    let mut desk = live();
+    kinds(&mut desk);
+    desk.hear(&frame("update", "a", r#"{"n":1.0,"z":null}"#));
+    desk.hear(&frame("insert", "a", r#"{"t":"\u0078","n":1}"#));
+    desk.hear(r#"{"type":"delete","collection":"todos","recordId":"never"}"#);
+    assert_eq!(kinds(&mut desk), []);
+}
+
+#[test]
+fn an_update_of_an_unknown_record_has_the_collection_sent_again() {
+    let mut desk = live();
+    desk.hear(&frame("update", "b", r#"{"n":2}"#));
+    assert_eq!(desk.shows("b"), None, "half a record is none");
+    assert_eq!(desk.sent(), [SYNC]);
+}
+
+#[test]
+fn a_whole_collection_takes_away_what_it_lacks_but_not_what_is_newer() {
+    let mut desk = live();
+    desk.hear(&whole(&[("a", r#"{"n":1}"#), ("b", "{}")]));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":1}"#);
+    desk.cut();
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.hear(PONG);
+    assert_eq!(desk.sent().last().unwrap(), SYNC);
+    // these came after it was asked for
+    desk.hear(&frame("insert", "new", r#"{"n":7}"#));
+    desk.hear(&frame("update", "a", r#"{"n":8}"#));
+    desk.save("own", "{}");
+    pong_frame(&mut desk);
+    desk.hear(&whole(&[("a", r#"{"n":1}"#)]));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":8}"#);
+    assert_eq!(desk.shows("new").unwrap(), r#"{"n":7}"#);
+    assert!(desk.shows("own").is_some());
+    assert_eq!(desk.shows("b"), None, "deleted while we were away");
+}
+
+#[test]
+fn an_echo_of_an_older_own_write_is_not_shown() {
+    let mut desk = live();
+    desk.update("a", r#"{"n":2}"#);
+    desk.update("a", r#"{"n":3}"#);
+    desk.sent();
+    pong_frame(&mut desk);
+    pong_frame(&mut desk);
+    assert_eq!(pending(&desk), 0);
+    kinds(&mut desk);
+    desk.hear(&frame("update", "a", r#"{"n":2}"#));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":3,"t":"x"}"#);
+    desk.hear(&frame("update", "a", r#"{"n":3}"#));
+    assert_eq!(kinds(&mut desk), []);
+    // had it been someone else's, it would count after a while
+    desk.update("a", r#"{"n":4}"#);
+    desk.update("a", r#"{"n":5}"#);
+    desk.sent();
+    pong_frame(&mut desk);
+    pong_frame(&mut desk);
+    desk.hear(&frame("update", "a", r#"{"n":4}"#));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":5,"t":"x"}"#);
+    desk.pass(5_000);
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":4,"t":"x"}"#);
+}
+
+#[test]
+fn a_change_that_meets_a_pending_write_goes_through_the_strategy() {
+    let config = ClientConfig { conflict_strategy: ConflictStrategy::ServerWins, ..socket_only() };
+    let mut desk = connect(config);
+    desk.hear(&whole(&[("a", r#"{"n":1,"t":"x"}"#)]));
+    desk.cut();
+    desk.update("a", r#"{"n":2,"t":"mine"}"#);
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.sent();
+    desk.hear(PONG);
+    // offline writes never left: they go out at once
+    assert!(desk.sent().iter().any(|line| line.contains(r#""n":2"#)));
+    desk.hear(&frame("update", "a", r#"{"n":9}"#));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"mine"}"#, "it is on its way");
+    pong_frame(&mut desk);
+    let kinds = kinds(&mut desk);
+    assert!(kinds.contains(&EventKind::ConflictDetected), "{kinds:?}");
+    assert!(desk.shows("a").unwrap().contains(r#""n":9"#));
+}
+
+#[test]
+fn writes_that_may_have_been_sent_are_compared_before_they_are_sent_again() {
+    let mut desk = live();
+    desk.update("a", r#"{"n":2}"#);
+    desk.save("b", "{}");
+    desk.save("c", r#"{"k":1}"#);
+    assert_eq!(desk.sent().iter().filter(|line| *line != "PING").count(), 3);
+    desk.cut();
+    desk.save("d", "{}");
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.sent();
+    desk.hear(PONG);
+    assert_eq!(desk.sent(), [SYNC], "nothing is sent before that is known");
+    desk.hear(&whole(&[("a", r#"{"n":2,"t":"x"}"#), ("c", r#"{"k":1}"#)]));
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""recordId":"b""#), "{sent:?}");
+    assert!(sent[1].contains(r#""recordId":"d""#), "{sent:?}");
+    assert_eq!(sent[2..], ["PING"]);
+    pong_frame(&mut desk);
+    assert_eq!(pending(&desk), 0);
+}
+
+#[test]
+fn without_the_whole_collection_they_are_sent_again_after_a_while() {
+    let mut desk = live();
+    desk.save("b", "{}");
+    desk.cut();
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.hear(PONG);
+    desk.sent();
+    desk.pass(2_000);
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""recordId":"b""#), "{sent:?}");
+}
+
+#[test]
+fn an_error_that_names_the_only_write_of_a_record_rejects_it() {
+    let error = |code: &str| {
+        format!(
+            r#"{{"type":"error","code":"{code}","error":"no","collection":"todos","recordId":"b"}}"#
+        )
+    };
+    let mut desk = live();
+    desk.save("b", "{}");
+    desk.hear(&error("SERVER_ERROR"));
+    assert_eq!(pending(&desk), 1);
+    desk.hear(&error("UNAUTHORIZED"));
+    assert_eq!((pending(&desk), desk.replica.rejected().unwrap().len()), (0, 1));
+    assert_eq!(desk.shows("b"), None);
+    desk.hear(r#"{"type":"error","code":"INVALID_MESSAGE","error":"what?"}"#);
+    desk.sent();
+    let told = |kind: &EventKind| matches!(kind, EventKind::Error { message } if message.contains("what?"));
+    assert!(desk.events.iter().any(|event| told(&event.kind)));
+    assert_eq!(desk.replica.status().level, Some(Level::Plain), "the connection lives");
+}
+
+#[test]
+fn liveness_comes_by_json_where_json_is_answered() {
+    let mut desk = live();
+    let (at, timer) = desk.replica.deadline().unwrap();
+    assert_eq!((timer, at.since(desk.now.mono).as_secs()), (Timer::Ping, 56));
+    desk.pass(56_000);
+    assert_eq!(desk.sent(), [r#"{"type":"ping"}"#]);
+    desk.hear(PONG);
+    desk.pass(56_000);
+    assert_eq!(desk.sent(), [r#"{"type":"ping"}"#]);
+    desk.pass(15_000);
+    assert_eq!(desk.sent()[0], "CLOSE", "no answer");
+}
+
+#[test]
+fn liveness_comes_by_websocket_where_json_is_not_answered() {
+    let mut desk = Desk::new(socket_only());
+    desk.dial();
+    desk.hear(r#"{"type":"subscribed","collection":"todos"}"#);
+    desk.sent();
+    desk.pass(30_000);
+    assert_eq!(desk.sent(), ["PING"]);
+}
+
+#[test]
+fn a_collection_can_be_left_and_wanted_again() {
+    let mut desk = live();
+    desk.replica.unsubscribe(desk.now, &todos(), &mut desk.effects);
+    assert_eq!(desk.sent(), [r#"{"type":"unsubscribe","collection":"todos"}"#]);
+    desk.hear(&frame("update", "a", r#"{"n":5}"#));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
+    desk.replica.subscribe(desk.now, &todos(), &mut desk.effects);
+    assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#, SYNC]);
+}
+
+#[test]
+fn synced_waits_for_what_was_written() {
+    let mut desk = live();
+    desk.save("b", "{}");
+    desk.sent();
+    desk.replica.synced(desk.now, &mut desk.effects);
+    assert!(desk.sent().is_empty());
+    pong_frame(&mut desk);
+    assert_eq!(desk.sent(), ["SYNCED 0"]);
+}
+
+// --- HTTP alone ---
+
+#[test]
+fn a_server_that_knows_no_hello_is_a_plain_one() {
+    for (status, body) in [
+        (404, "<html>Cannot POST /sync/session</html>"),
+        (405, ""),
+        (400, r#"{"error":"recordId is missing"}"#),
+        (422, r#"{"detail":[]}"#),
+        (501, ""),
+        (201, r#"{"recordId":"x","version":1}"#),
+        (200, "OK"),
+    ] {
+        let mut desk = Desk::new(http_only());
+        desk.replica.connect(desk.now, &mut desk.effects);
+        desk.answer(status, body);
+        assert_eq!(desk.sent().last().unwrap(), QUERY, "{status} {body}");
+        let status = desk.replica.status();
+        assert_eq!((status.level, status.transport), (Some(Level::Plain), Some(Transport::Http)));
+        assert_eq!(status.guarantees, Some(Guarantees::default()));
+    }
+}
+
+#[test]
+fn a_poll_asks_for_what_changed_since() {
+    let mut desk = polling();
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
+    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+    desk.pass(315_000);
+    assert_eq!(desk.sent(), [QUERY_SINCE], "with an overlap");
+    desk.answer(200, &rows(&[("a", r#"{"n":1,"t":"x"}"#, 30, 4), ("b", "{}", 40, 1)]));
+    assert!(desk.sent().is_empty(), "one request");
+    assert!(desk.shows("b").is_some());
+}
+
+#[test]
+fn rows_come_in_many_shapes() {
+    let mut desk = polling();
+    desk.pass(315_000);
+    desk.answer(200, r#"[{"id":"b","data":{"n":1.0}},{"id":"?"},{"id":7,"data":{}}]"#);
+    assert_eq!(desk.shows("b").unwrap(), r#"{"n":1.0}"#);
+    assert!(desk.shows("7").is_some());
+    let left_out = |kind: &&EventKind| matches!(kind, EventKind::Error { message } if message.contains("can't be read"));
+    assert_eq!(kinds(&mut desk).iter().filter(left_out).count(), 1);
+}
+
+#[test]
+fn writes_are_pushed_in_order() {
+    let mut desk = polling();
+    desk.save("b", r#"{"n":2}"#);
+    desk.update("a", r#"{"n":5}"#);
+    desk.replica.delete(desk.now, &todos(), &id("b"), &mut desk.effects).unwrap();
+    assert_eq!(desk.sent(), [QUERY_SINCE], "first what is new");
+    desk.answer(200, &first_rows());
+    let sent = desk.sent();
+    assert!(sent[0].starts_with(r#"POST /sync/todos {"recordId":"b","data":{"n":2},"#), "{sent:?}");
+    desk.answer(201, r#"{"recordId":"b","version":1}"#);
+    let sent = desk.sent();
+    assert!(
+        sent[0].starts_with(r#"PATCH /sync/todos/a {"delta":{"n":5},"baseVersion":4,"#),
+        "{sent:?}"
+    );
+    desk.answer(200, "");
+    assert_eq!(desk.sent(), ["DELETE /sync/todos/b"]);
+    desk.answer(204, "");
+    assert!(desk.sent().is_empty());
+    assert_eq!(pending(&desk), 0);
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":5,"t":"x"}"#);
+    desk.update("a", r#"{"n":6}"#);
+    desk.answer(200, "[]");
+    let sent = desk.sent();
+    assert!(sent[1].contains(r#"{"delta":{"n":6},"timestamp""#), "no version is known: {sent:?}");
+}
+
+#[test]
+fn a_conflict_brings_the_current_record_in_any_shape() {
+    let current = r#"{"recordId":"a","data":{"n":1,"t":"theirs"},"version":9}"#;
+    for body in [
+        format!(r#"{{"error":"no","record":{current}}}"#),
+        format!(r#"{{"current":{current}}}"#),
+        current.to_string(),
+    ] {
+        let mut desk = polling();
+        desk.update("a", r#"{"n":5}"#);
+        desk.answer(200, "[]");
+        desk.answer(409, &body);
+        let sent = desk.sent();
+        assert!(
+            sent.last().unwrap().contains(r#"{"delta":{"n":5},"baseVersion":9"#),
+            "they changed another field: {sent:?}"
+        );
+        desk.answer(200, "{}");
+        assert_eq!(desk.shows("a").unwrap(), r#"{"n":5,"t":"theirs"}"#);
+        assert_eq!(pending(&desk), 0);
+    }
+}
+
+#[test]
+fn a_conflict_in_the_same_field_goes_through_the_strategy() {
+    for (strategy, shown, pushes) in [
+        (ConflictStrategy::ServerWins, r#"{"n":7,"t":"x"}"#, false),
+        (ConflictStrategy::ClientWins, r#"{"n":5,"t":"x"}"#, true),
+    ] {
+        let mut desk = polling_with(ClientConfig { conflict_strategy: strategy, ..http_only() });
+        desk.update("a", r#"{"n":5}"#);
+        desk.answer(200, "[]");
+        desk.sent();
+        desk.answer(409, r#"{"id":"a","data":{"n":7,"t":"x"},"version":9}"#);
+        assert_eq!(desk.shows("a").unwrap(), shown);
+        let sent = desk.sent();
+        assert_eq!(sent.iter().any(|line| line.starts_with("PATCH")), pushes, "{sent:?}");
+        if pushes {
+            desk.answer(200, "{}");
+        }
+        assert_eq!(pending(&desk), 0);
+        assert!(desk.saw(&EventKind::ConflictDetected));
+    }
+}
+
+#[test]
+fn a_conflict_with_oneself_is_none() {
+    let mut desk = polling();
+    desk.update("a", r#"{"n":5}"#);
+    desk.answer(200, "[]");
+    desk.resolve(HttpAnswer::Failed("timed out".into()));
+    assert_eq!(pending(&desk), 1);
+    while desk.tickets.is_empty() {
+        let at = desk.replica.deadline().unwrap().0;
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        desk.sent();
+    }
+    // it had arrived
+    desk.answer(200, &rows(&[("a", r#"{"n":5.0,"t":"x"}"#, 40, 5)]));
+    assert!(desk.sent().is_empty());
+    assert_eq!(pending(&desk), 0);
+    assert!(!desk.saw(&EventKind::ConflictDetected));
+}
+
+#[test]
+fn a_patch_of_a_missing_record_meets_a_delete() {
+    for (strategy, survives) in
+        [(ConflictStrategy::ServerWins, false), (ConflictStrategy::ClientWins, true)]
+    {
+        let mut desk = polling_with(ClientConfig { conflict_strategy: strategy, ..http_only() });
+        desk.update("a", r#"{"n":5}"#);
+        desk.answer(200, "[]");
+        desk.sent();
+        desk.answer(404, "Not Found");
+        let sent = desk.sent();
+        let whole = r#"POST /sync/todos {"recordId":"a","data":{"n":5,"t":"x"}"#;
+        assert_eq!(sent.iter().any(|line| line.starts_with(whole)), survives, "{sent:?}");
+        assert_eq!(desk.shows("a").is_some(), survives);
+    }
+}
+
+#[test]
+fn refusals_for_good_reject_the_write() {
+    for (status, body, code) in [
+        (400, r#"{"error":"bad"}"#, ErrorCode::InvalidMessage),
+        (403, r#"{"error":"no"}"#, ErrorCode::Unauthorized),
+        (404, r#"{"error":"what collection?"}"#, ErrorCode::CollectionNotFound),
+        (413, "<html>too large</html>", ErrorCode::PayloadTooLarge),
+    ] {
+        let mut desk = polling();
+        desk.save("b", "{}");
+        desk.answer(200, "[]");
+        desk.answer(status, body);
+        let rejected = desk.replica.rejected().unwrap();
+        assert_eq!(rejected[0].code, code);
+        assert_eq!((pending(&desk), desk.shows("b")), (0, None));
+    }
+}
+
+#[test]
+fn other_refusals_wait_and_keep_everything() {
+    for (status, wait, body) in [
+        (503, Some(40), ""),
+        (500, None, "{}"),
+        (429, Some(40), "{}"),
+        (403, None, "<html>blocked</html>"),
+        (404, None, "<html>Cannot PATCH</html>"),
+        (302, None, ""),
+    ] {
+        let mut desk = polling();
+        desk.update("a", r#"{"n":5}"#);
+        desk.answer(200, "[]");
+        desk.sent();
+        desk.answer_with(status, wait, body);
+        assert!(desk.sent().is_empty(), "{status}");
+        assert_eq!((pending(&desk), desk.replica.rejected().unwrap().len()), (1, 0));
+        if let Some(wait) = wait {
+            desk.pass(wait * 1000 - 1);
+            assert!(desk.sent().is_empty(), "Retry-After is respected");
+        }
+        for _ in 0..20 {
+            let at = desk.replica.deadline().unwrap().0;
+            desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        }
+        assert!(!desk.sent().is_empty(), "it is tried again");
+    }
+}
+
+#[test]
+fn a_missing_token_is_asked_for() {
+    let mut desk = polling();
+    desk.save("b", "{}");
+    desk.answer(200, "[]");
+    desk.answer(401, r#"{"error":"expired","code":"AUTH_EXPIRED"}"#);
+    desk.sent();
+    let message = "expired".into();
+    assert!(desk.saw(&EventKind::TokenNeeded { code: ErrorCode::AuthExpired, message }));
+    assert_eq!(pending(&desk), 1);
+    desk.replica.set_token(desk.now, Token::new("t"), &mut desk.effects);
+    assert!(!desk.sent().is_empty());
+}
+
+#[test]
+fn a_reconcile_finds_what_was_deleted() {
+    let mut desk = polling();
+    desk.pass(315_000);
+    assert_eq!(desk.sent(), [QUERY_SINCE]);
+    desk.answer(200, "[]");
+    assert!(desk.shows("a").is_some(), "a poll can't see that");
+    let mut asked = Vec::new();
+    while !asked.contains(&QUERY.to_string()) {
+        let at = desk.replica.deadline().unwrap().0;
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        asked.extend(desk.sent());
+        while !desk.tickets.is_empty() {
+            desk.answer(200, "[]");
+            asked.extend(desk.sent());
+        }
+    }
+    assert!(desk.now.mono.0 < 1_000 + 3_600_000 + 320_000);
+    assert_eq!(desk.shows("a"), None);
+}
+
+#[test]
+fn a_page_that_is_no_page_takes_nothing_away() {
+    let mut desk = polling();
+    desk.pass(315_000);
+    for body in ["<html>captive portal</html>", r#"{"ok":true}"#] {
+        while desk.tickets.is_empty() {
+            let at = desk.replica.deadline().unwrap().0;
+            desk.pass(at.since(desk.now.mono).as_millis() as u64);
+            desk.sent();
+        }
+        desk.answer(200, body);
+        assert!(desk.shows("a").is_some());
+        assert_eq!(desk.replica.status().transport, None);
+    }
+}
+
+#[test]
+fn what_is_read_is_remembered_over_a_restart() {
+    let mut desk = polling();
+    desk.make_durable();
+    let store = desk.replica.into_store();
+    let mut desk = Desk::on(http_only(), store.clone());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer(404, "");
+    assert_eq!(desk.sent().last().unwrap(), QUERY_SINCE);
+    let elsewhere = ClientConfig { address: "elsewhere".into(), ..http_only() };
+    let mut desk = Desk::on(elsewhere, store);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer(404, "");
+    assert_eq!(desk.sent().last().unwrap(), QUERY, "another server's stamps mean nothing");
+}
+
+// --- both ---
+
+#[test]
+fn a_write_by_websocket_is_confirmed_by_http() {
+    let mut desk = live_both();
+    desk.update("a", r#"{"n":2}"#);
+    let sent = desk.sent();
+    assert!(sent.len() == 1 && sent[0].starts_with(r#"{"type":"update""#), "{sent:?}");
+    desk.pass(999);
+    assert!(desk.sent().is_empty());
+    desk.pass(1);
+    assert_eq!(desk.sent(), [QUERY_SINCE]);
+    assert_eq!(pending(&desk), 1);
+    desk.answer(200, &rows(&[("a", r#"{"n":2,"t":"x"}"#, 40, 5)]));
+    assert_eq!((pending(&desk), desk.sent().len()), (0, 0));
+    assert!(!desk.saw(&EventKind::ConflictDetected));
+}
+
+#[test]
+fn a_write_that_did_not_arrive_is_pushed_as_it_was() {
+    let mut desk = live_both();
+    desk.update("a", r#"{"n":2}"#);
+    desk.save("b", r#"{"k":1}"#);
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer(200, &first_rows());
+    let sent = desk.sent();
+    assert!(
+        sent[1].starts_with(r#"PATCH /sync/todos/a {"delta":{"n":2},"baseVersion":4"#),
+        "{sent:?}"
+    );
+    desk.save("c", "{}");
+    assert!(desk.sent().is_empty(), "nothing overtakes it by WebSocket");
+    desk.answer(200, "{}");
+    assert!(desk.sent()[0].starts_with(r#"POST /sync/todos {"recordId":"b""#));
+    desk.answer(200, "{}");
+    assert!(desk.sent()[0].contains(r#""recordId":"c""#), "then the WebSocket goes on");
+    assert_eq!(pending(&desk), 1);
+}
+
+#[test]
+fn a_write_that_was_overtaken_goes_through_the_strategy() {
+    let strategy = ConflictStrategy::ClientWins;
+    let mut desk = live_both_with(ClientConfig { conflict_strategy: strategy, ..both() });
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer(200, &rows(&[("a", r#"{"n":9,"t":"x"}"#, 40, 6)]));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+    let sent = desk.sent();
+    let again = sent.last().unwrap();
+    assert!(again.starts_with(r#"{"type":"update""#) && again.contains(r#""n":2"#), "{sent:?}");
+    assert!(desk.saw(&EventKind::ConflictDetected));
+}
+
+#[test]
+fn a_delete_is_confirmed_by_a_delete() {
+    let mut desk = live_both();
+    desk.replica.delete(desk.now, &todos(), &id("a"), &mut desk.effects).unwrap();
+    assert!(desk.sent()[0].starts_with(r#"{"type":"delete""#));
+    desk.pass(1_000);
+    desk.answer(200, "[]");
+    assert_eq!(desk.sent()[1], "DELETE /sync/todos/a");
+    desk.answer(404, "");
+    assert_eq!((pending(&desk), desk.shows("a")), (0, None));
+}
+
+#[test]
+fn a_page_does_not_show_what_was_before_a_change_that_came_meanwhile() {
+    let mut desk = live_both();
+    desk.replica.sync_now(desk.now, &mut desk.effects);
+    assert_eq!(desk.sent(), [QUERY_SINCE]);
+    desk.hear(&frame("update", "a", r#"{"n":8}"#));
+    desk.answer(200, &first_rows());
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":8,"t":"x"}"#);
+    desk.pass(5_000);
+    assert_eq!(desk.sent(), [QUERY_SINCE], "and is read again");
+    desk.answer(200, &rows(&[("a", r#"{"n":8,"t":"x"}"#, 40, 5)]));
+    assert!(desk.sent().is_empty());
+}
+
+#[test]
+fn after_a_cut_what_may_have_arrived_is_read_before_anything_is_sent() {
+    let mut desk = live_both();
+    desk.update("a", r#"{"n":2}"#);
+    desk.save("b", "{}");
+    desk.cut();
+    desk.save("c", "{}");
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.sent();
+    desk.hear(PONG);
+    assert_eq!(desk.sent(), [QUERY_SINCE]);
+    desk.answer(200, &rows(&[("a", r#"{"n":2,"t":"x"}"#, 40, 5)]));
+    assert!(desk.sent()[0].starts_with(r#"POST /sync/todos {"recordId":"b""#));
+    desk.answer(200, "{}");
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""type":"insert""#) && sent[0].contains(r#""recordId":"c""#));
+    assert_eq!(sent.len(), 1);
+}
+
+#[test]
+fn where_http_fails_the_websocket_goes_on() {
+    let mut desk = live_both();
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    desk.pass(1_000);
+    desk.resolve(HttpAnswer::Failed("refused".into()));
+    desk.save("b", "{}");
+    assert!(desk.sent().iter().any(|line| line.contains(r#""type":"insert""#)));
+    assert_eq!(pending(&desk), 2);
+    desk.pass(5_000);
+    assert_eq!(desk.sent(), [QUERY_SINCE], "and is tried again");
+    let found = rows(&[("a", r#"{"n":2,"t":"x"}"#, 40, 5), ("b", "{}", 41, 1)]);
+    desk.answer(200, &found);
+    assert_eq!(pending(&desk), 0);
+}
+
+#[test]
+fn the_backup_of_a_plain_connection_is_a_poll() {
+    let mut desk = live_both();
+    let end = desk.now.mono.0 + 300_000;
+    let mut sent = Vec::new();
+    while desk.now.mono.0 < end {
+        let at = desk.replica.deadline().unwrap().0;
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        sent = desk.sent();
+        if sent == [r#"{"type":"ping"}"#] {
+            desk.hear(PONG);
+        }
+    }
+    assert_eq!(sent, [QUERY_SINCE]);
+}
+
+#[test]
+fn offline_writes_arrive_whichever_way_opens_first() {
+    let mut desk = Desk::new(both());
+    desk.save("b", "{}");
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    desk.pass(3_000);
+    let sent = desk.sent();
+    assert!(sent[0].starts_with("POST /sync/session"), "the WebSocket takes long: {sent:?}");
+    desk.answer(404, "");
+    desk.answer(200, "[]");
+    assert!(desk.sent().last().unwrap().starts_with("POST /sync/todos "));
+    desk.answer(200, "");
+    assert_eq!(pending(&desk), 0);
+    assert_eq!(desk.shows("b").unwrap(), doc("{}").to_string());
+}
