@@ -1,0 +1,314 @@
+//! The client machine, its states and its actions in words.
+
+use std::time::Duration;
+
+use synclayer_core::client::Client;
+use synclayer_core::client::interface::{
+    Action, ClientConfig, Disconnect, Input, NetAction, StoreAction, ViewAction,
+};
+use synclayer_core::memory::MemoryRows;
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::hash::Checksum;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::message::Token;
+use synclayer_core::words::name::{Collection, CommitNumber, ConnId, Position, RecordId, Seq};
+use synclayer_core::words::store::{Batch, Op, StoreError, StoreErrorKind};
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+
+use super::split;
+
+/// How each state comes about.
+const STATES: [(&str, &[&str]); 12] = [
+    ("off", &[]),
+    ("connecting", &["connect"]),
+    ("greeting", &["connect", "up", "durable"]),
+    ("ready", &["connect", "up", "durable", PONG]),
+    ("catching-up", &["connect", "up", "durable", PONG, SUBSCRIBED]),
+    ("live", LIVE),
+    ("written", WRITTEN),
+    ("in-flight", IN_FLIGHT),
+    ("two-in-flight", TWO),
+    ("rejected", REJECTED),
+    ("waiting", WAITING),
+    ("token-needed", TOKEN_NEEDED),
+];
+
+const PONG: &str =
+    r#"frame {"type":"pong","metadata":{"protocol":2,"epoch":"e1","lastMutation":0}}"#;
+const SUBSCRIBED: &str =
+    r#"frame {"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"snapshot"}}"#;
+const SYNC: &str = r#"frame {"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1},"version":3,"updatedAt":"2026-01-01T00:00:00Z","seq":5}]},"metadata":{"snapshotSeq":5}}"#;
+const UPDATE: &str = r#"update a {"n":2}"#;
+const REJECT: &str = "verdict UNAUTHORIZED 1 a";
+const EXPIRED: &str = r#"frame {"type":"error","error":"old","code":"AUTH_EXPIRED"}"#;
+const LIVE: &[&str] = &["connect", "up", "durable", PONG, SUBSCRIBED, SYNC, "synced 5 1"];
+const WRITTEN: &[&str] =
+    &["connect", "up", "durable", PONG, SUBSCRIBED, SYNC, "synced 5 1", UPDATE];
+const IN_FLIGHT: &[&str] =
+    &["connect", "up", "durable", PONG, SUBSCRIBED, SYNC, "synced 5 1", UPDATE, "durable"];
+const TWO: &[&str] = &[
+    "connect",
+    "up",
+    "durable",
+    PONG,
+    SUBSCRIBED,
+    SYNC,
+    "synced 5 1",
+    UPDATE,
+    "durable",
+    r#"save b {"m":1}"#,
+    "durable",
+];
+const REJECTED: &[&str] = &[
+    "connect",
+    "up",
+    "durable",
+    PONG,
+    SUBSCRIBED,
+    SYNC,
+    "synced 5 1",
+    UPDATE,
+    "durable",
+    REJECT,
+    "durable",
+];
+const WAITING: &[&str] =
+    &["connect", "up", "durable", PONG, SUBSCRIBED, SYNC, "synced 5 1", "lost cut"];
+const TOKEN_NEEDED: &[&str] =
+    &["connect", "up", "durable", PONG, SUBSCRIBED, SYNC, "synced 5 1", EXPIRED];
+
+/// What the client in a state does with an input.
+pub(crate) fn step(state: &str, input: &str) -> Vec<String> {
+    let (_, inputs) = STATES.iter().find(|(name, _)| *name == state).expect("a known state");
+    let mut bench = Bench::new();
+    for input in *inputs {
+        bench.make(input);
+    }
+    bench.make(input)
+}
+
+/// The machine, and the rows that its commits have made.
+struct Bench {
+    client: Client,
+    rows: MemoryRows,
+    last: CommitNumber,
+    conn: ConnId,
+    now: Now,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let config =
+            ClientConfig { collections: vec![collection("todos")], ..ClientConfig::default() };
+        let now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
+        let mut rows = MemoryRows::new();
+        let mut out = Vec::new();
+        let client = Client::open(config, 7, now, CommitNumber(0), &rows, &mut out).unwrap();
+        let mut last = CommitNumber(0);
+        for action in out {
+            if let Action::Store(StoreAction::Commit { number, batch }) = action {
+                last = number;
+                rows.apply(batch);
+            }
+        }
+        let mut bench = Self { client, rows, last, conn: ConnId(0), now };
+        bench.make("durable");
+        bench
+    }
+
+    fn make(&mut self, input: &str) -> Vec<String> {
+        let (what, rest) = split(input);
+        let (id, json) = split(rest);
+        let (now, conn, mut out) = (self.now, self.conn, Vec::new());
+        let (client, rows) = (&mut self.client, &self.rows);
+        let mut said = None;
+        let mut world = |input: Input<'_>| client.handle(now, input, rows, &mut out);
+        match what {
+            "up" => world(Input::Connected { conn }),
+            "heard" => world(Input::Heard { conn }),
+            "frame" => world(Input::Frame { conn, frame: rest.as_bytes() }),
+            "stale" => world(Input::Frame { conn: ConnId(99), frame: rest.as_bytes() }),
+            "change" | "ack" | "verdict" => {
+                let frame = frame_of(what, rest);
+                world(Input::Frame { conn, frame: frame.as_bytes() });
+            }
+            "synced" => {
+                let frame = synced(id.parse().unwrap(), json.parse().unwrap());
+                world(Input::Frame { conn, frame: frame.as_bytes() });
+            }
+            "lost" => world(Input::Disconnected { conn, why: Disconnect::Lost(rest.into()) }),
+            "refused" => {
+                let retry_after = json.parse().ok().map(Duration::from_millis);
+                let why = Disconnect::Refused { status: id.parse().unwrap(), retry_after };
+                world(Input::Disconnected { conn, why });
+            }
+            "durable" => world(Input::Durable { up_to: self.last }),
+            "store-fails" => {
+                let error = StoreError::new(StoreErrorKind::Full, "full");
+                world(Input::StoreFailed { error });
+            }
+            "after" => {
+                self.now.mono.0 += rest.parse::<u64>().unwrap();
+                self.client.handle(self.now, Input::Timeout, &self.rows, &mut out);
+            }
+            "connect" => client.connect(now, rows, &mut out),
+            "disconnect" => client.disconnect(now, rows, &mut out),
+            "token" => client.set_token(now, Token::new(rest), rows, &mut out),
+            "use" => client.subscribe(now, &collection(rest), rows, &mut out),
+            "leave" => client.unsubscribe(now, &collection(rest), rows, &mut out),
+            "wait-synced" => {
+                client.synced(now, rows, &mut out);
+            }
+            _ => {
+                let (todos, id) = (collection("todos"), RecordId::new(id).ok());
+                let id = id.as_ref();
+                let written = match what {
+                    "save" => {
+                        client.save(now, &todos, id.unwrap(), &document(json), rows, &mut out)
+                    }
+                    "update" => {
+                        let delta = Delta::new(document(json), vec![]);
+                        client.update(now, &todos, id.unwrap(), &delta, rows, &mut out)
+                    }
+                    "delete" => client.delete(now, &todos, id.unwrap(), rows, &mut out),
+                    "retry" => {
+                        let write = Position(rest.parse().unwrap());
+                        client.retry_rejected(now, write, rows, &mut out)
+                    }
+                    "discard" => {
+                        let write = Position(rest.parse().unwrap());
+                        client.discard_rejected(now, write, rows, &mut out)
+                    }
+                    _ => panic!("{input}: no such input"),
+                };
+                said = Some(match written {
+                    Ok(written) => match written.write {
+                        Some(write) => format!("returns write {write}"),
+                        None => "returns no write".into(),
+                    },
+                    Err(misuse) => format!("returns error: {misuse}"),
+                });
+            }
+        }
+        let actions: Vec<_> = out.into_iter().map(|action| self.take(action)).collect();
+        let client_id = self.client.status().client_id;
+        said.into_iter().chain(actions).map(|line| line.replace(&*client_id, "CLIENT")).collect()
+    }
+
+    /// Does what an action wants, as far as the machine depends on it, and says it in words.
+    fn take(&mut self, action: Action) -> String {
+        match action {
+            Action::Store(StoreAction::Commit { number, batch }) => {
+                let words = format!("commit {}", rows_of(&batch));
+                self.last = number;
+                self.rows.apply(batch);
+                words
+            }
+            Action::Store(StoreAction::Flush { .. }) => "flush".into(),
+            Action::Net(NetAction::Connect { conn, token }) => {
+                self.conn = conn;
+                let token = token.map(|token| format!(" token {}", token.reveal()));
+                format!("connect {conn}{}", token.unwrap_or_default())
+            }
+            Action::Net(NetAction::Send { frame, .. }) => {
+                format!("send {}", String::from_utf8(frame.to_vec()).unwrap())
+            }
+            Action::Net(NetAction::Ping { .. }) => "ping".into(),
+            Action::Net(NetAction::Close { .. }) => "close".into(),
+            Action::Net(NetAction::Request(ticket)) => {
+                format!("{} {}", ticket.request().method.as_str(), ticket.request().path)
+            }
+            Action::View(ViewAction::Record { record_id, record, .. }) => match record {
+                None => format!("hide {record_id}"),
+                Some(record) => {
+                    let pending = if record.pending { " pending" } else { "" };
+                    format!("show {record_id} {} v{}{pending}", record.document, record.version)
+                }
+            },
+            Action::View(ViewAction::Status { collection, from_cache, catching_up }) => {
+                let word =
+                    |is: bool, word: &str| if is { format!(" {word}") } else { String::new() };
+                let cache = word(from_cache, "from-cache");
+                format!("status {collection}{cache}{}", word(catching_up, "catching-up"))
+            }
+            Action::Event(event) => {
+                let place = match (&event.collection, &event.record_id) {
+                    (Some(collection), Some(id)) => format!(" {collection}/{id}"),
+                    (Some(collection), None) => format!(" {collection}"),
+                    (None, _) => String::new(),
+                };
+                format!("event {:?}{place}", event.kind)
+            }
+            Action::Synced(id) => format!("synced {}", id.0),
+        }
+    }
+}
+
+/// Which rows a batch sets and removes; their layout is described in `rules::row`.
+fn rows_of(batch: &Batch) -> String {
+    let name = |op: &Op| {
+        let (sign, key) = match op {
+            Op::Put(key, _) => ('+', key),
+            Op::Delete(key) => ('-', key),
+        };
+        let names =
+            |from: usize, to: usize| String::from_utf8_lossy(&key[from..to]).replace('\0', "/");
+        let position = || {
+            let bytes = key.last_chunk::<8>().unwrap();
+            u64::from_be_bytes(*bytes)
+        };
+        let end = key.len();
+        let row = match key[5] {
+            b'i' => "identity".into(),
+            b'c' => format!("stream:{}", names(6, end)),
+            b'd' => format!("row:{}", names(6, end)),
+            b'k' => format!("parked:{}", names(6, end)),
+            b'o' => format!("entry:{}", position()),
+            b'p' => format!("pending:{}:{}", names(6, end - 9), position()),
+            b'r' => format!("rejected:{}", position()),
+            other => panic!("an unknown row {other}"),
+        };
+        format!("{sign}{row}")
+    };
+    batch.ops().iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+/// The frames that the table abbreviates: `change KIND RECORD SEQ YEAR DATA`, `ack NUMBER RECORD
+/// SEQ` and `verdict CODE NUMBER RECORD`.
+fn frame_of(what: &str, rest: &str) -> String {
+    let words: Vec<_> = rest.splitn(5, ' ').collect();
+    match (what, words.as_slice()) {
+        ("change", [kind, id, seq, year, data @ ..]) => {
+            let data = data.first().map_or(String::new(), |data| format!(r#","data":{data}"#));
+            format!(
+                r#"{{"type":"{kind}","collection":"todos","recordId":"{id}"{data},"timestamp":"{year}-01-01T00:00:00Z","metadata":{{"seq":{seq},"version":4}}}}"#
+            )
+        }
+        ("ack", [number, id, seq]) => format!(
+            r#"{{"type":"ack","collection":"todos","recordId":"{id}","metadata":{{"mutation":{number},"seq":{seq},"version":4}}}}"#
+        ),
+        ("verdict", [code, number, id]) => format!(
+            r#"{{"type":"error","error":"no","code":"{code}","metadata":{{"mutation":{number},"collection":"todos","recordId":"{id}"}}}}"#
+        ),
+        (_, _) => panic!("{what} {rest}: no such frame"),
+    }
+}
+
+/// `synced` of a collection that holds the record a alone, whose field n has a value.
+fn synced(seq: u64, n: u64) -> String {
+    let mut sum = Checksum::default();
+    let a = document(&format!(r#"{{"n":{n}}}"#));
+    sum.add(&RecordId::new("a").unwrap(), Seq(seq), &a);
+    format!(
+        r#"{{"type":"synced","collection":"todos","metadata":{{"epoch":"e1","seq":{seq},"count":1,"checksum":"{sum}"}}}}"#
+    )
+}
+
+fn collection(name: &str) -> Collection {
+    Collection::new(name).unwrap()
+}
+
+fn document(json: &str) -> Document {
+    Document::parse(json, &Limits::default()).unwrap()
+}

@@ -1,0 +1,246 @@
+//! The server's session, its states and its actions in words.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use synclayer_core::memory::MemoryRows;
+use synclayer_core::rules::page::ReadRequest;
+use synclayer_core::rules::policy::AllowAll;
+use synclayer_core::rules::transaction::{
+    Context, PlainWrite, TransactError, Transaction, decide_all,
+};
+use synclayer_core::server::ring::{RingLimits, Rings};
+use synclayer_core::server::session::{
+    Action, AuthTicket, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
+};
+use synclayer_core::words::document::Document;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::name::{Collection, ConnId, Epoch, RecordId, UserId};
+use synclayer_core::words::store::{StoreError, StoreErrorKind};
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::words::write::Change;
+
+use super::split;
+
+const HELLO: &str =
+    r#"frame {"type":"ping","metadata":{"protocol":2,"clientId":"c1","session":1}}"#;
+const SUBSCRIBE: &str = r#"frame {"type":"subscribe","collection":"todos"}"#;
+const SYNC: &str = r#"frame {"type":"sync","collection":"todos"}"#;
+const WRITE: &str = r#"frame {"type":"update","collection":"todos","recordId":"a","data":{"n":2},"timestamp":"2026-01-01T00:00:00Z","metadata":{"mutation":1,"base":1}}"#;
+const AUTH: &str = r#"frame {"type":"auth","data":{"token":"t1"}}"#;
+
+/// How each state comes about, after somebody else has inserted record a, {"n":1}, at seq 1.
+const STATES: [(&str, &[&str]); 13] = [
+    ("open", &[]),
+    ("anonymous", &["anonymous"]),
+    ("checking", &["anonymous", AUTH]),
+    ("greeting", &[HELLO]),
+    ("plain", &[SUBSCRIBE, "pump", "reads", "pump"]),
+    ("syncing", &[SYNC, "pump"]),
+    ("resumable", &[HELLO, "commits"]),
+    ("opening", &[HELLO, "commits", SUBSCRIBE, "pump"]),
+    ("live", &[HELLO, "commits", SUBSCRIBE, "pump", "reads", "pump"]),
+    ("writing", &[HELLO, "commits", SUBSCRIBE, "pump", "reads", "pump", WRITE]),
+    ("committed", &[HELLO, "commits", SUBSCRIBE, "pump", "reads", "pump", WRITE, "commits"]),
+    ("expired", &["known", HELLO, "commits", SUBSCRIBE, "pump", "reads", "pump", "token-expires"]),
+    ("closed", &["shutdown"]),
+];
+
+/// What a session in a state does with an input, or with several, joined by `&`.
+pub(crate) fn step(state: &str, input: &str) -> Vec<String> {
+    let (_, inputs) = STATES.iter().find(|(name, _)| *name == state).expect("a known state");
+    let mut bench = Bench::new();
+    bench.make(r#"elsewhere a {"n":1}"#);
+    for input in *inputs {
+        bench.make(input);
+    }
+    input.split(" & ").flat_map(|input| bench.make(input)).collect()
+}
+
+/// The session, and what it is lent.
+struct Bench {
+    session: Session,
+    rows: MemoryRows,
+    rings: Rings,
+    now: Now,
+    transactions: VecDeque<TransactTicket>,
+    reads: VecDeque<ReadTicket>,
+    tokens: VecDeque<AuthTicket>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
+        let mut bench = Self {
+            session: session(Identity::Open, now),
+            rows: MemoryRows::new(),
+            rings: Rings::new(RingLimits::default()),
+            now,
+            transactions: VecDeque::new(),
+            reads: VecDeque::new(),
+            tokens: VecDeque::new(),
+        };
+        bench.decide(&Transaction::BeginEpoch { epoch: Epoch::new("e1").unwrap() }).unwrap();
+        bench
+    }
+
+    fn decide(
+        &mut self,
+        transaction: &Transaction,
+    ) -> Result<synclayer_core::rules::transaction::Answer, StoreError> {
+        let limits = Limits::default();
+        let context = Context { policy: &AllowAll, limits: &limits, now: self.now.wall };
+        let mut decided = decide_all([transaction], &self.rows, context);
+        self.rows.apply(decided.batch);
+        decided.published.iter().for_each(|change| self.rings.publish(change));
+        decided.answers.pop().unwrap()
+    }
+
+    fn make(&mut self, input: &str) -> Vec<String> {
+        let (what, rest) = split(input);
+        let error = || StoreError::new(StoreErrorKind::Other, "the disk has failed");
+        match what {
+            "anonymous" => {
+                self.session = session(Identity::Unknown, self.now);
+                return Vec::new();
+            }
+            "known" => {
+                let user = UserId::new("u1").unwrap();
+                self.session = session(Identity::Known(user), self.now);
+                return Vec::new();
+            }
+            "elsewhere" => {
+                self.elsewhere(rest);
+                return Vec::new();
+            }
+            "frame" => self.tell(Input::Frame(rest.as_bytes())),
+            "ping" => self.tell(Input::Ping),
+            "token-is" => {
+                let Some(ticket) = self.tokens.pop_front() else { return nothing_is_out() };
+                let user = UserId::new(rest).ok();
+                self.tell(ticket.answer(user))
+            }
+            "token-expires" => self.tell(Input::AuthExpired),
+            "commits" => {
+                let Some(ticket) = self.transactions.pop_front() else { return nothing_is_out() };
+                let answer = self.decide(ticket.transaction());
+                self.tell(ticket.answer(answer.map_err(TransactError::Failed)))
+            }
+            "commit-fails" => {
+                let Some(ticket) = self.transactions.pop_front() else { return nothing_is_out() };
+                self.tell(ticket.answer(Err(TransactError::Failed(error()))))
+            }
+            "commit-unknown" => {
+                let Some(ticket) = self.transactions.pop_front() else { return nothing_is_out() };
+                self.tell(ticket.answer(Err(TransactError::Unknown(error()))))
+            }
+            "reads" => {
+                let Some(ticket) = self.reads.pop_front() else { return nothing_is_out() };
+                let answer = ticket.request().run(&self.rows, &AllowAll);
+                self.tell(ticket.answer(answer))
+            }
+            "read-fails" => {
+                let Some(ticket) = self.reads.pop_front() else { return nothing_is_out() };
+                self.tell(ticket.answer(Err(error())))
+            }
+            "pump" => self.tell(Input::Pump { room: 1 << 16 }),
+            "after" => {
+                self.now.mono.0 += rest.parse::<u64>().unwrap();
+                self.tell(Input::Timeout)
+            }
+            "shutdown" => self.tell(Input::Shutdown),
+            "gone" => self.tell(Input::Closed),
+            _ => panic!("{input}: no such input"),
+        }
+    }
+
+    /// Somebody else's write.
+    fn elsewhere(&mut self, what: &str) {
+        let (id, json) = split(what);
+        let document = Document::parse(json, &Limits::default()).unwrap();
+        let write = PlainWrite {
+            user: None,
+            collection: Collection::new("todos").unwrap(),
+            record_id: RecordId::new(id).unwrap(),
+            change: Change::insert(document),
+            timestamp: Some(self.now.wall),
+            base_version: None,
+        };
+        self.decide(&Transaction::Plain(write)).unwrap();
+    }
+
+    fn tell(&mut self, input: Input<'_>) -> Vec<String> {
+        let mut out = Vec::new();
+        let mut lent = Lent { rings: &self.rings, policy: &AllowAll, user_bucket: None };
+        self.session.handle(self.now, input, &mut lent, &mut out);
+        self.session.check();
+        out.into_iter().map(|action| self.take(action)).collect()
+    }
+
+    /// Keeps a ticket, and says an action in words.
+    fn take(&mut self, action: Action) -> String {
+        match action {
+            Action::Send(frame) => format!("send {}", String::from_utf8(frame.to_vec()).unwrap()),
+            Action::Close { code, reason } => format!("close {code} {reason}"),
+            Action::Follow(collection) => format!("follow {collection}"),
+            Action::Unfollow(collection) => format!("unfollow {collection}"),
+            Action::Authenticate(ticket) => {
+                self.tokens.push_back(ticket);
+                "authenticate".into()
+            }
+            Action::Transact(ticket) => {
+                let words = format!("transact {}", transaction(ticket.transaction()));
+                self.transactions.push_back(ticket);
+                words
+            }
+            Action::Read(ticket) => {
+                let words = format!("read {}", request(ticket.request()));
+                self.reads.push_back(ticket);
+                words
+            }
+        }
+    }
+}
+
+fn nothing_is_out() -> Vec<String> {
+    vec!["(no such ticket is out)".into()]
+}
+
+fn session(identity: Identity, now: Now) -> Session {
+    Session::new(Arc::new(SessionConfig::default()), ConnId(1), identity, now)
+}
+
+fn transaction(transaction: &Transaction) -> String {
+    match transaction {
+        Transaction::Hello { client, session, .. } => {
+            format!("hello of {client}, session {session}")
+        }
+        Transaction::Writes(run) => {
+            let write = |write: &synclayer_core::words::message::Mutation| {
+                let word = |word: &str, number: Option<u64>| {
+                    number.map_or(String::new(), |number| format!(" {word} {number}"))
+                };
+                let number = word("number", write.number.map(|number| number.0));
+                let base = word("base", write.base.map(|base| base.0));
+                format!("{} {}{number}{base}", write.change.kind, write.record_id)
+            };
+            let writes: Vec<_> = run.mutations.iter().map(write).collect();
+            format!("[{}]", writes.join(", "))
+        }
+        Transaction::Push(_)
+        | Transaction::Plain(_)
+        | Transaction::Sweep(_)
+        | Transaction::BeginEpoch { .. } => {
+            unreachable!("no session asks for it")
+        }
+    }
+}
+
+fn request(request: &ReadRequest) -> String {
+    let collection = &request.reader().collection;
+    match request {
+        ReadRequest::CatchUp { .. } => format!("a page of {collection}"),
+        ReadRequest::Whole { .. } => format!("the whole of {collection}"),
+        other => format!("{other:?}"),
+    }
+}
