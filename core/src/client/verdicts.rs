@@ -40,7 +40,13 @@ impl Client {
         if edit.first_of(&entry.collection, &entry.record_id)? != Some(sent.position) {
             return Err(Fault::peer("an ack came before that of an earlier write to its record"));
         }
-        let live = self.stream(&entry.collection).phase == Phase::Live;
+        let stream = self.stream(&entry.collection);
+        let live = stream.phase == Phase::Live;
+        // what stands in place of a change must not jump over others' changes either
+        let leaves_gap = live
+            && !stream.partial
+            && ack.echo.is_none()
+            && ack.seq.is_some_and(|seq| seq > stream.reached().next());
         let taken = match (&ack.echo, ack.seq) {
             (Some(news), _) => Taken::Echoed(news),
             (None, Some(seq)) if live => {
@@ -55,6 +61,9 @@ impl Client {
         self.outbox.in_flight[index].hollow = true;
         self.fold(edit, sent.position, &entry, &taken)?;
         self.save_stream(edit, &entry.collection);
+        if leaves_gap {
+            self.take_snapshot(edit, &entry.collection, "the server's changes have a gap");
+        }
         self.drop_leading_hollows(edit);
         self.verdict_at = self.now.mono;
         self.proved_itself(edit);

@@ -102,16 +102,16 @@ impl Bench {
         match what {
             "anonymous" => {
                 self.session = session(Identity::Unknown, self.now);
-                return Vec::new();
+                Vec::new()
             }
             "known" => {
                 let user = UserId::new("u1").unwrap();
                 self.session = session(Identity::Known(user), self.now);
-                return Vec::new();
+                Vec::new()
             }
             "elsewhere" => {
                 self.elsewhere(rest);
-                return Vec::new();
+                Vec::new()
             }
             "frame" => self.tell(Input::Frame(rest.as_bytes())),
             "ping" => self.tell(Input::Ping),
