@@ -644,3 +644,27 @@ fn a_thousand_clients_do_not_come_back_in_lock_step() {
         assert!(last - first >= 4_000, "spread over {first} to {last} ms");
     }
 }
+
+#[test]
+fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
+    let mut desk = Desk::new(both());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    let why = Disconnect::Refused { status: 429, retry_after: Some(Duration::from_secs(40)) };
+    let input = Input::Disconnected { conn: desk.dialled, why };
+    desk.replica.handle(desk.now, input, &mut desk.effects);
+    assert_eq!(desk.sent(), ["CLOSE"], "HTTP waits as well");
+    let (at, _) = desk.replica.deadline().unwrap();
+    assert!(at.since(desk.now.mono) >= Duration::from_secs(40));
+
+    let mut desk = Desk::new(both());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    let why = Disconnect::Lost("refused".into());
+    let input = Input::Disconnected { conn: desk.dialled, why };
+    desk.replica.handle(desk.now, input, &mut desk.effects);
+    desk.answer_with(503, Some(40), "<html>busy</html>");
+    desk.sent();
+    let (at, _) = desk.replica.deadline().unwrap();
+    assert!(at.since(desk.now.mono) >= Duration::from_secs(40), "the WebSocket waits as well");
+}
