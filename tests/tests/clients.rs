@@ -45,6 +45,31 @@ fn all_see_what_the_others_write() {
     runtime.block_on(server.shutdown());
 }
 
+#[test]
+fn a_client_that_asks_by_http_does_so_when_told() {
+    let runtime = Runtime::new().unwrap();
+    let store = Arc::new(MemoryServerStore::new());
+    let server = runtime.block_on(Server::bind(ServerConfig::default(), store)).unwrap();
+    let url = format!("http://{}", server.local_addr());
+    let reader = blocking(&url, Transports::Both);
+    reader.synced();
+    let mut watch = reader.1.watch();
+    let quiet = SyncConfig { enable_auto_sync: false, ..config(&url, Transports::PollOnly) };
+    let writer = synclayer_blocking::SyncLayer::open(quiet).unwrap();
+    let todos = writer.collection("todos").unwrap();
+    todos.save_with_id("a", &json!({})).unwrap();
+    assert_eq!(writer.status().unwrap().pending_writes, 1);
+    writer.set_online(false).unwrap();
+    writer.sync_now().unwrap();
+    assert_eq!(writer.status().unwrap().transport, None);
+    writer.set_online(true).unwrap();
+    writer.sync_now().unwrap();
+    while watch.next_timeout(PATIENCE).unwrap().unwrap().snapshot.is_empty() {}
+    writer.close();
+    reader.close();
+    runtime.block_on(server.shutdown());
+}
+
 fn config(url: &str, transports: Transports) -> SyncConfig {
     SyncConfig {
         base_url: url.into(),

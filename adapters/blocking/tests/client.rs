@@ -202,8 +202,11 @@ fn closing_joins_and_dropping_ends() {
 
 #[test]
 fn a_silent_peer_does_not_hold_up_the_end() {
-    for server in [Server::start(), Server::start_tls()] {
-        let sync = SyncLayer::open(server.config()).unwrap();
+    let (websocket, http) = (Transports::RealtimeOnly, Transports::PollOnly);
+    for (server, transports) in
+        [(Server::start(), websocket), (Server::start_tls(), websocket), (Server::start(), http)]
+    {
+        let sync = SyncLayer::open(SyncConfig { transports, ..server.config() }).unwrap();
         let _silent = server.stream();
         let began = Instant::now();
         sync.collection("todos").unwrap().save_with_id("a", &json!({})).unwrap();

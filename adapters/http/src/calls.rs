@@ -43,6 +43,11 @@ impl Calls {
         Some(Box::new(move || call.make(client.as_ref())))
     }
 
+    #[cfg(test)]
+    pub(crate) fn running(&self) -> usize {
+        self.running
+    }
+
     pub(crate) fn ended(&mut self) {
         self.running -= 1;
     }

@@ -478,7 +478,7 @@ mod tests {
     use super::*;
     use crate::mailbox::mailbox;
 
-    /// A network without a wire.
+    /// A network without a wire, on which every job is dropped.
     struct Nowhere;
 
     impl Network for Nowhere {
@@ -490,18 +490,34 @@ mod tests {
         fn run(&mut self, _: Job) {}
     }
 
-    #[test]
-    fn a_watcher_whose_reader_has_gone_is_forgotten() {
-        let (inbox, _commands) = Inbox::new(|| {});
+    fn open(config: ClientConfig) -> (Engine<Nowhere>, Receiver<Command<Nowhere>>) {
+        let (inbox, commands) = Inbox::new(|| {});
         let parts = Parts {
-            config: ClientConfig::default(),
-            connected: false,
+            config,
+            connected: true,
             factory: Box::new(|_| Ok(Box::new(MemoryClientStore::new()))),
             http: None,
             network: Nowhere,
             inbox,
         };
-        let mut engine = Engine::open(parts).unwrap();
+        (Engine::open(parts).unwrap(), commands)
+    }
+
+    #[test]
+    fn a_call_that_is_never_made_is_answered_all_the_same() {
+        let collections = vec![Collection::new("todos").unwrap()];
+        let (mut engine, commands) =
+            open(ClientConfig { http: true, websocket: false, collections, ..Default::default() });
+        assert_eq!(engine.calls.running(), 1, "the hello");
+        assert!(commands.try_iter().map(|command| engine.take(command)).count() == 1);
+        assert_eq!(engine.calls.running(), 0);
+        let status = engine.status().unwrap();
+        assert_eq!(status.ignored_frames, 0, "the machine waited for it");
+    }
+
+    #[test]
+    fn a_watcher_whose_reader_has_gone_is_forgotten() {
+        let (mut engine, _commands) = open(ClientConfig::default());
         let todos = Collection::new("todos").unwrap();
         let inlets: Vec<_> = (0..3)
             .map(|_| {

@@ -1,5 +1,7 @@
 //! What moves the bytes of the engine's connections: a task for each, and threads for HTTP calls.
 
+use std::thread::Builder;
+
 use bytes::Bytes;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::ConnId;
@@ -51,7 +53,8 @@ impl Network for Sockets {
     }
 
     fn run(&mut self, job: Job) {
-        // a job that a runtime at its end drops says so
-        drop(self.dialer.runtime.spawn_blocking(job));
+        // not among the runtime's own: its end waits for those, and a server that stalls would hold
+        // up the end of the program. A job that finds no thread is dropped, and says so
+        let _ = Builder::new().name("synclayer-io".into()).spawn(job);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 use support::{Disk, Server, soon, until};
 use synclayer_core::client::event::{ConnectionState, EventKind};
-use synclayer_tokio::{OpenError, RecordChange, SyncConfig, SyncError, SyncLayer};
+use synclayer_tokio::{OpenError, RecordChange, SyncConfig, SyncError, SyncLayer, Transports};
 use tokio::io::AsyncReadExt;
 
 #[tokio::test]
@@ -298,6 +298,23 @@ async fn a_slow_reader_gets_its_updates_merged() {
     assert_eq!(update.snapshot.get("a").unwrap().document.get("n"), Some("1499"));
     soon("an event", events.next()).await.unwrap();
     assert!(events.missed() > 0);
+}
+
+#[test]
+fn a_call_that_stalls_does_not_hold_up_the_end() {
+    let began = std::time::Instant::now();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let silent = runtime.block_on(async {
+        let server = Server::start().await;
+        let config = SyncConfig { transports: Transports::PollOnly, ..server.config() };
+        let sync = SyncLayer::open(config).await.unwrap();
+        let silent = server.stream().await;
+        soon("the end", sync.close()).await;
+        silent
+    });
+    drop(runtime);
+    assert!(began.elapsed() < SyncConfig::default().request_timeout);
+    drop(silent);
 }
 
 #[test]
