@@ -1,0 +1,190 @@
+//! What the suite asks of a client, and both clients behind it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use synclayer_tokio::{Event, Record, Status, SyncConfig};
+
+use crate::support::{PATIENCE, TODOS, runtime};
+
+/// A client and its collection `todos`.
+pub trait Client: Sized + Send {
+    fn open(config: SyncConfig) -> Self;
+    fn save(&self, id: &str, document: &Value);
+    fn update(&self, id: &str, fields: &Value);
+    fn delete(&self, id: &str);
+    fn records(&self) -> Vec<Record>;
+    fn status(&self) -> Status;
+    fn set_token(&self, token: &str);
+    fn set_online(&self, online: bool);
+    fn sync_now(&self);
+    fn connect(&self);
+    fn rejected(&self) -> usize;
+    /// Whether everything was exchanged within the patience of a test.
+    fn is_synced(&self) -> bool;
+    /// The next event, unless none comes in time.
+    fn event(&mut self, patience: Duration) -> Option<Event>;
+    fn close(self);
+
+    fn synced(&self) {
+        assert!(self.is_synced(), "not in sync: {:?}", self.status());
+    }
+
+    /// Takes events until one is as wanted; those before it come along.
+    fn told(&mut self, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Vec<Event> {
+        let until = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(event) = self.event(left) else { panic!("nobody told {what}: {seen:#?}") };
+            let found = wanted(&event);
+            seen.push(event);
+            if found {
+                return seen;
+            }
+        }
+    }
+
+    /// What the app sees, as JSON.
+    fn shown(&self) -> BTreeMap<String, Value> {
+        let json = |record: &Record| serde_json::from_str(&record.document.to_string()).unwrap();
+        self.records().iter().map(|record| (record.id.to_string(), json(record))).collect()
+    }
+}
+
+/// The client for tokio programs.
+pub struct Tokio {
+    sync: synclayer_tokio::SyncLayer,
+    todos: synclayer_tokio::Collection,
+    events: synclayer_tokio::Events,
+}
+
+impl Client for Tokio {
+    fn open(config: SyncConfig) -> Self {
+        let sync = runtime().block_on(synclayer_tokio::SyncLayer::open(config)).unwrap();
+        let (events, todos) = (sync.events(), sync.collection(TODOS).unwrap());
+        Self { sync, todos, events }
+    }
+
+    fn save(&self, id: &str, document: &Value) {
+        runtime().block_on(self.todos.save_with_id(id, document)).unwrap();
+    }
+
+    fn update(&self, id: &str, fields: &Value) {
+        runtime().block_on(self.todos.update(id, fields)).unwrap();
+    }
+
+    fn delete(&self, id: &str) {
+        runtime().block_on(self.todos.delete(id)).unwrap();
+    }
+
+    fn records(&self) -> Vec<Record> {
+        runtime().block_on(self.todos.get_all()).unwrap()
+    }
+
+    fn status(&self) -> Status {
+        runtime().block_on(self.sync.status()).unwrap()
+    }
+
+    fn set_token(&self, token: &str) {
+        runtime().block_on(self.sync.set_token(token)).unwrap();
+    }
+
+    fn set_online(&self, online: bool) {
+        runtime().block_on(self.sync.set_online(online)).unwrap();
+    }
+
+    fn sync_now(&self) {
+        runtime().block_on(self.sync.sync_now()).unwrap();
+    }
+
+    fn connect(&self) {
+        runtime().block_on(self.sync.connect()).unwrap();
+    }
+
+    fn rejected(&self) -> usize {
+        runtime().block_on(self.sync.rejected().list()).unwrap().len()
+    }
+
+    fn is_synced(&self) -> bool {
+        let synced = async { tokio::time::timeout(PATIENCE, self.sync.synced()).await };
+        runtime().block_on(synced).is_ok_and(|synced| synced.is_ok())
+    }
+
+    fn event(&mut self, patience: Duration) -> Option<Event> {
+        let next = async { tokio::time::timeout(patience, self.events.next()).await };
+        runtime().block_on(next).ok().flatten()
+    }
+
+    fn close(self) {
+        runtime().block_on(self.sync.close());
+    }
+}
+
+/// The client for programs with threads.
+pub struct Blocking {
+    sync: synclayer_blocking::SyncLayer,
+    todos: synclayer_blocking::Collection,
+    events: synclayer_blocking::Events,
+}
+
+impl Client for Blocking {
+    fn open(config: SyncConfig) -> Self {
+        let sync = synclayer_blocking::SyncLayer::open(config).unwrap();
+        let (events, todos) = (sync.events(), sync.collection(TODOS).unwrap());
+        Self { sync, todos, events }
+    }
+
+    fn save(&self, id: &str, document: &Value) {
+        self.todos.save_with_id(id, document).unwrap();
+    }
+
+    fn update(&self, id: &str, fields: &Value) {
+        self.todos.update(id, fields).unwrap();
+    }
+
+    fn delete(&self, id: &str) {
+        self.todos.delete(id).unwrap();
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.todos.get_all().unwrap()
+    }
+
+    fn status(&self) -> Status {
+        self.sync.status().unwrap()
+    }
+
+    fn set_token(&self, token: &str) {
+        self.sync.set_token(token).unwrap();
+    }
+
+    fn set_online(&self, online: bool) {
+        self.sync.set_online(online).unwrap();
+    }
+
+    fn sync_now(&self) {
+        self.sync.sync_now().unwrap();
+    }
+
+    fn connect(&self) {
+        self.sync.connect().unwrap();
+    }
+
+    fn rejected(&self) -> usize {
+        self.sync.rejected().list().unwrap().len()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.sync.synced_timeout(PATIENCE).is_ok_and(|synced| synced.is_ok())
+    }
+
+    fn event(&mut self, patience: Duration) -> Option<Event> {
+        self.events.next_timeout(patience).ok().flatten()
+    }
+
+    fn close(self) {
+        self.sync.close();
+    }
+}

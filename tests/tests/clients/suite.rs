@@ -1,0 +1,371 @@
+//! The tests, each for any client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use synclayer_tokio::{EventKind, SyncConfig, Transport, Transports};
+
+use crate::client::{Blocking, Client, Tokio};
+use crate::support::{Fate, Host, PATIENCE, Proxy, Request, config, on_disk, until};
+
+fn poll_only(proxy: &Proxy) -> SyncConfig {
+    SyncConfig { transports: Transports::PollOnly, ..config(proxy) }
+}
+
+/// Both hold the same, which their checksums prove.
+fn same<A: Client, B: Client>(a: &A, b: &B) {
+    // twice, for what one's conflicts made the other still learn
+    for _ in 0..2 {
+        a.synced();
+        b.synced();
+    }
+    assert_eq!(a.shown(), b.shown());
+    let [left, right] = [a.status(), b.status()].map(|status| {
+        let (_, todos) = status.collections.into_iter().next().unwrap();
+        (status.pending_writes, todos.count, todos.checksum)
+    });
+    assert_eq!(left, right);
+    assert_eq!(left.0, 0);
+}
+
+pub fn two_devices_converge_in_real_time<C: Client>() {
+    let host = Host::start();
+    let proxies = [host.proxy(), host.proxy()];
+    let [mut a, b] = [0, 1].map(|i| C::open(config(&proxies[i])));
+    a.save("x", &json!({"text": "milk", "n": 1}));
+    until("the record is on b", || b.shown().contains_key("x"));
+    b.update("x", &json!({"n": 2}));
+    a.update("x", &json!({"text": "bread"}));
+    a.save("y", &json!({}));
+    b.save("z", &json!({"deep": {"er": [1, 2.50]}}));
+    same(&a, &b);
+    a.delete("y");
+    same(&a, &b);
+    let expected = json!({"x": {"text": "bread", "n": 2}, "z": {"deep": {"er": [1, 2.50]}}});
+    assert_eq!(json!(a.shown()), expected);
+    a.told("a remote insert", |event| {
+        let remote = matches!(event.kind, EventKind::RealtimeInsert);
+        remote && event.transport == Some(Transport::WebSocket)
+    });
+    let status = a.status();
+    assert_eq!(status.transport, Some(Transport::WebSocket));
+    let offered = status.guarantees.unwrap();
+    assert!(offered.resume && offered.exactly_once && offered.ordered && offered.verified);
+    a.close();
+    b.close();
+}
+
+pub fn polling_and_real_time_converge<C: Client>() {
+    let host = Host::start();
+    let (polls, lives) = (host.proxy(), host.proxy());
+    let (polling, live) = (C::open(poll_only(&polls)), C::open(config(&lives)));
+    polling.save("x", &json!({"a": 1}));
+    until("the push shows in real time", || live.shown().contains_key("x"));
+    live.update("x", &json!({"b": 2}));
+    live.save("y", &json!({"c": 3}));
+    live.synced();
+    polling.sync_now();
+    until("the pull shows", || polling.shown().contains_key("y"));
+    polling.delete("y");
+    // the same field on both: a conflict for the later of the two
+    polling.update("x", &json!({"a": "polling"}));
+    live.update("x", &json!({"a": "live"}));
+    same(&polling, &live);
+    assert!(!live.shown().contains_key("y"));
+    assert_eq!(polling.status().transport, Some(Transport::Http));
+    assert!(polls.passed().iter().all(|passed| !passed.request.upgrade));
+    assert_eq!((polling.rejected(), live.rejected()), (0, 0));
+}
+
+/// Both kinds of clients, each on both transports, see what the others write.
+pub fn all_kinds_converge() {
+    let host = Host::start();
+    let ways: Vec<Proxy> = (0..4).map(|_| host.proxy()).collect();
+    let (a, b) = (Tokio::open(config(&ways[0])), Blocking::open(config(&ways[1])));
+    let (c, d) = (Tokio::open(poll_only(&ways[2])), Blocking::open(poll_only(&ways[3])));
+    a.save("a", &json!({"n": 1}));
+    b.save("b", &json!({"n": 2}));
+    c.save("c", &json!({"n": 3}));
+    d.save("d", &json!({"n": 4}));
+    a.synced();
+    b.synced();
+    same(&c, &d);
+    same(&a, &b);
+    same(&a, &c);
+    assert_eq!(d.shown().len(), 4);
+}
+
+pub fn offline_writes_survive_a_restart_and_arrive<C: Client>() {
+    let (host, home) = (Host::start(), tempfile::tempdir().unwrap());
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let stored = |way: &Proxy| SyncConfig { store: on_disk(home.path()), ..config(way) };
+    let offline = C::open(SyncConfig { connect_at_start: false, ..stored(&a_way) });
+    offline.save("x", &json!({"n": 1}));
+    offline.update("x", &json!({"n": 2}));
+    offline.save("y", &json!({}));
+    offline.close();
+    assert!(a_way.passed().is_empty());
+
+    let (a, b) = (C::open(stored(&a_way)), C::open(poll_only(&b_way)));
+    assert_eq!(json!(a.shown()), json!({"x": {"n": 2}, "y": {}}));
+    same(&a, &b);
+    assert_eq!(b.shown().len(), 2);
+    a.close();
+}
+
+fn blocked(fate: impl Fn() -> Fate + Send + 'static) -> impl FnMut(&Request) -> Fate + Send {
+    move |request| if request.upgrade { fate() } else { Fate::Pass }
+}
+
+pub fn a_blocked_upgrade_leads_to_polling_and_back<C: Client>() {
+    let host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let refusals = AtomicUsize::new(0);
+    a_way.rule(blocked(move || match refusals.fetch_add(1, Ordering::Relaxed) % 3 {
+        0 => Fate::Answer(502, "", "<html>Bad gateway</html>"),
+        1 => Fate::Answer(200, "content-type: text/html\r\n", "<html>Hello</html>"),
+        _ => Fate::Break,
+    }));
+    let (mut a, b) = (C::open(config(&a_way)), C::open(config(&b_way)));
+    a.save("x", &json!({"n": 1}));
+    a.synced();
+    assert_eq!(a.status().transport, Some(Transport::Http));
+    a.told(
+        "that it polls",
+        |event| matches!(&event.kind, EventKind::Error { message } if message.contains("polling")),
+    );
+    until("the write is on b", || b.shown().contains_key("x"));
+
+    a_way.free();
+    a.set_online(true); // what apps do when the network changes
+    a.told("that real time is back", |event| matches!(event.kind, EventKind::RealtimeConnected));
+    b.update("x", &json!({"n": 2}));
+    until("the change comes in real time", || a.shown()["x"] == json!({"n": 2}));
+    same(&a, &b);
+    assert_eq!(a.status().transport, Some(Transport::WebSocket));
+}
+
+pub fn a_stalled_upgrade_leads_to_polling<C: Client>() {
+    let host = Host::start();
+    let way = host.proxy();
+    way.rule(blocked(|| Fate::Stall));
+    let a = C::open(config(&way));
+    a.save("x", &json!({"n": 1}));
+    a.synced();
+    assert_eq!(a.status().transport, Some(Transport::Http));
+    a.close();
+}
+
+pub fn a_stalled_request_is_given_up_and_made_again<C: Client>() {
+    let host = Host::start();
+    let way = host.proxy();
+    let mut left = 2;
+    way.rule(move |_| {
+        left -= i32::from(left > 0);
+        if left > 0 { Fate::Stall } else { Fate::Pass }
+    });
+    let request_timeout = Duration::from_millis(300);
+    let mut a = C::open(SyncConfig { request_timeout, ..poll_only(&way) });
+    a.save("x", &json!({"n": 1}));
+    a.synced();
+    a.told("why it took so long", |event| {
+        matches!(event.kind, EventKind::Error { .. }) && event.transport == Some(Transport::Http)
+    });
+}
+
+/// Every request of these gets an answer of this kind three times; then all is well.
+fn recovers_from<C: Client>(fate: &Fate, told: &str) -> Duration {
+    let host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let (mut a, b) = (C::open(poll_only(&a_way)), C::open(poll_only(&b_way)));
+    a.save("before", &json!({}));
+    a.synced();
+
+    let (left, fate) = (Arc::new(AtomicUsize::new(3)), fate.clone());
+    let counted = Arc::clone(&left);
+    a_way.rule(move |_| {
+        let take = |left: usize| left.checked_sub(1);
+        match counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => fate.clone(),
+            Err(_) => Fate::Pass,
+        }
+    });
+    let begin = Instant::now();
+    a.save("x", &json!({"n": 1}));
+    a.told(told, |event| {
+        let said = matches!(&event.kind, EventKind::Error { message } if message.contains(told));
+        said && event.transport == Some(Transport::Http)
+    });
+    a.synced();
+    assert_eq!(left.load(Ordering::Relaxed), 0);
+    same(&a, &b);
+    assert_eq!((b.shown().len(), a.rejected()), (2, 0));
+    begin.elapsed()
+}
+
+pub fn a_failing_server_is_asked_again<C: Client>() {
+    recovers_from::<C>(&Fate::Answer(500, "", r#"{"error":"oops","code":"SERVER_ERROR"}"#), "oops");
+    recovers_from::<C>(&Fate::LoseAnswer, "");
+}
+
+pub fn a_busy_server_is_given_its_time<C: Client>() {
+    let fate = Fate::Answer(429, "retry-after: 1\r\n", "");
+    let took = recovers_from::<C>(&fate, "429");
+    assert!(took >= Duration::from_secs(3), "three times a second: {took:?}");
+}
+
+pub fn pages_of_something_else_are_no_answers<C: Client>() {
+    let portal = "<!doctype html><title>Welcome to our hotel</title>";
+    recovers_from::<C>(&Fate::Answer(200, "content-type: text/html\r\n", portal), "");
+    recovers_from::<C>(&Fate::Answer(503, "content-type: text/html\r\n", portal), "503");
+}
+
+pub fn a_push_that_is_too_large_is_made_smaller<C: Client>() {
+    let host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    a_way.rule(|request| {
+        if request.path == "/sync/push" && request.body > 4000 {
+            return Fate::Answer(413, "content-type: text/html\r\n", "<html>Too large</html>");
+        }
+        Fate::Pass
+    });
+    let a = C::open(SyncConfig { connect_at_start: false, ..poll_only(&a_way) });
+    for n in 0..50 {
+        a.save(&format!("r{n}"), &json!({"text": "x".repeat(300)}));
+    }
+    let b = C::open(poll_only(&b_way));
+    a.connect();
+    same(&a, &b);
+    assert_eq!((b.shown().len(), a.rejected()), (50, 0));
+}
+
+pub fn a_refused_token_is_asked_for_and_nothing_is_dropped<C: Client>() {
+    for transports in [Transports::Both, Transports::PollOnly, Transports::RealtimeOnly] {
+        let host = Host::with_tokens(&["good", "fresh"]);
+        let way = host.proxy();
+        let auth_token = Some("stale".to_owned());
+        let user = "ann".to_owned();
+        let mut a = C::open(SyncConfig { auth_token, user, transports, ..config(&way) });
+        a.save("x", &json!({"n": 1}));
+        a.told("that a token is needed", |e| matches!(e.kind, EventKind::TokenNeeded { .. }));
+        assert_eq!((a.status().pending_writes, a.rejected()), (1, 0));
+        a.set_token("fresh");
+        a.synced();
+        assert_eq!((a.status().pending_writes, a.rejected()), (0, 0));
+        a.close();
+    }
+}
+
+pub fn writes_take_effect_once_whatever_carries_them<C: Client>() {
+    let host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let (a, b) = (C::open(config(&a_way)), C::open(config(&b_way)));
+    a.save("x", &json!({}));
+    let mut requests = 0;
+    a_way.rule(move |request| {
+        requests += 1;
+        match requests % 7 {
+            1 | 4 if request.upgrade => Fate::Answer(502, "", ""),
+            3 => Fate::LoseAnswer,
+            5 => Fate::Break,
+            _ => Fate::Pass,
+        }
+    });
+    for n in 0..60 {
+        a.update("x", &json!({format!("t{n}"): n}));
+        if n % 3 == 0 {
+            a_way.cut();
+        }
+        if n % 10 == 0 {
+            a.set_online(true);
+        }
+    }
+    a_way.free();
+    a.set_online(true);
+    same(&a, &b);
+    let shown = b.shown();
+    assert_eq!(shown["x"].as_object().unwrap().len(), 60);
+    // one insert and sixty updates, some of them squashed, none of them twice
+    assert!(b.records()[0].version <= 61, "{}", b.records()[0].version);
+    assert_eq!(a.rejected(), 0);
+}
+
+pub fn a_server_that_comes_back_is_found<C: Client>() {
+    let mut host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let (a, b) = (C::open(config(&a_way)), C::open(poll_only(&b_way)));
+    a.save("x", &json!({"n": 1}));
+    same(&a, &b);
+    host.stop();
+    a.update("x", &json!({"n": 2}));
+    b.save("y", &json!({}));
+    until("the loss is noticed", || a.status().transport.is_none());
+    host.run();
+    same(&a, &b);
+    assert_eq!(json!(a.shown()), json!({"x": {"n": 2}, "y": {}}));
+}
+
+pub fn an_idle_hour_of_polling_is_cheap<C: Client>() {
+    const POLLS_AN_HOUR: usize = 3600 / 300;
+    let host = Host::start();
+    let way = host.proxy();
+    let sync_interval = Duration::from_millis(50);
+    let a = C::open(SyncConfig { sync_interval, ..poll_only(&way) });
+    a.save("x", &json!({"text": "Buy milk"}));
+    a.synced();
+    let before = way.passed().len();
+    until("ten more polls", || way.passed().len() >= before + 10);
+    let idle = &way.passed()[before..before + 10];
+    let bytes = idle.iter().map(|passed| passed.bytes).sum::<usize>() / 10 * POLLS_AN_HOUR;
+    println!("an idle hour of polling: {bytes} bytes");
+    assert!(bytes <= 10_000, "{bytes} bytes an hour: {idle:#?}");
+    a.close();
+}
+
+pub fn without_the_clock_it_asks_when_told<C: Client>() {
+    let host = Host::start();
+    let (quiet_way, live_way) = (host.proxy(), host.proxy());
+    let quiet = SyncConfig { enable_auto_sync: false, ..poll_only(&quiet_way) };
+    let (quiet, live) = (C::open(quiet), C::open(config(&live_way)));
+    live.synced();
+    quiet.save("a", &json!({}));
+    assert_eq!(quiet.status().pending_writes, 1);
+    quiet.set_online(false);
+    quiet.sync_now();
+    assert_eq!(quiet.status().transport, None);
+    assert!(quiet_way.passed().is_empty());
+    quiet.set_online(true);
+    quiet.sync_now();
+    until("the write is on the other", || live.shown().contains_key("a"));
+}
+
+pub fn the_app_can_say_whether_there_is_a_network<C: Client>() {
+    let host = Host::start();
+    let way = host.proxy();
+    let mut a = C::open(config(&way));
+    a.synced();
+    a.set_online(false);
+    a.told("that it is offline", |event| {
+        matches!(event.kind, EventKind::ConnectivityChanged { online: false })
+    });
+    let before = way.passed().len();
+    a.save("x", &json!({}));
+    a.set_online(true);
+    a.synced();
+    assert!(way.passed().len() > before);
+    assert_eq!(a.status().pending_writes, 0);
+}
+
+pub fn closing_waits_for_no_answer<C: Client>() {
+    let host = Host::start();
+    let way = host.proxy();
+    way.rule(|_| Fate::Stall);
+    let request_timeout = PATIENCE * 10;
+    let a = C::open(SyncConfig { request_timeout, ..poll_only(&way) });
+    a.save("x", &json!({}));
+    let begin = Instant::now();
+    a.close();
+    assert!(begin.elapsed() < PATIENCE, "the request would still take minutes");
+}
