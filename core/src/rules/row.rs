@@ -626,3 +626,6 @@ fn document(row: &mut Reader) -> Result<Option<Document>, StoreError> {
 fn epoch(row: &mut Reader) -> Result<Epoch, StoreError> {
     row.str(|text| Epoch::new(text).ok())
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,3 +122,73 @@ impl Change {
         self.kind != WriteKind::Update || self.delta.touches(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::document::tests::documents;
+    use super::*;
+    use proptest::option::of as optional;
+    use proptest::prelude::*;
+
+    fn changes() -> impl Strategy<Value = Change> {
+        let unset = proptest::collection::vec("[a-e]", 0..3);
+        prop_oneof![
+            documents().prop_map(Change::insert),
+            (documents(), unset).prop_map(|(set, unset)| {
+                Change::update(Delta::new(set, unset.into_iter().map(Into::into).collect()))
+            }),
+            Just(Change::delete()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_difference_leads_from_one_state_to_the_other(
+            old in optional(documents()),
+            new in optional(documents()),
+        ) {
+            match Change::between(old.as_ref(), new.as_ref()) {
+                Some(change) => {
+                    prop_assert_ne!(&old, &new);
+                    prop_assert_eq!(change.apply(old.as_ref()), new);
+                }
+                None => prop_assert_eq!(old, new),
+            }
+        }
+
+        #[test]
+        fn squashed_equals_one_by_one(
+            one in changes(),
+            later in changes(),
+            record in optional(documents()),
+        ) {
+            // an update fits an existing record only
+            prop_assume!(one.kind != WriteKind::Update || record.is_some());
+            let one_by_one = later.apply(one.apply(record.as_ref()).as_ref());
+            match one.then(&later) {
+                Some(squashed) => prop_assert_eq!(squashed.apply(record.as_ref()), one_by_one),
+                None => {
+                    let kinds = (one.kind, later.kind);
+                    prop_assert_eq!(kinds, (WriteKind::Delete, WriteKind::Update));
+                }
+            }
+        }
+
+        #[test]
+        fn squashing_is_associative(a in changes(), b in changes(), c in changes()) {
+            let left = a.then(&b).and_then(|ab| ab.then(&c));
+            let right = b.then(&c).and_then(|bc| a.then(&bc));
+            // what a delete swallows can be squashed one way alone
+            if let (Some(left), Some(right)) = (left, right) {
+                prop_assert_eq!(left, right);
+            }
+        }
+
+        #[test]
+        fn a_meeting_is_mutual(a in changes(), b in changes()) {
+            prop_assert_eq!(a.meets(&b), b.meets(&a));
+            let shared = ["a", "b", "c", "d", "e"].iter().any(|f| a.touches(f) && b.touches(f));
+            prop_assert!(!shared || a.meets(&b), "what touches one field meets");
+        }
+    }
+}

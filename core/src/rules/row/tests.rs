@@ -1,0 +1,228 @@
+use proptest::option::of as optional;
+use proptest::prelude::*;
+
+use super::*;
+use crate::words::document::tests::documents;
+
+fn collections() -> impl Strategy<Value = Collection> {
+    "[a-c]{1,2}".prop_map(|name| Collection::new(&name).unwrap())
+}
+
+fn ids() -> impl Strategy<Value = RecordId> {
+    prop_oneof!["[a-c]{1,2}", "[^\\pC]{1,9}"]
+        .prop_filter_map("an id", |name| RecordId::new(&name).ok())
+}
+
+fn epochs() -> impl Strategy<Value = Epoch> {
+    "[a-z]{1,4}".prop_map(|id| Epoch::new(&id).unwrap())
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    any::<i64>().prop_map(Timestamp)
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    let unset = proptest::collection::vec("[a-e]", 0..3);
+    prop_oneof![
+        documents().prop_map(Change::insert),
+        (documents(), unset).prop_map(|(set, unset)| {
+            Change::update(Delta::new(set, unset.into_iter().map(Into::into).collect()))
+        }),
+        Just(Change::delete()),
+    ]
+}
+
+fn entries() -> impl Strategy<Value = Entry> {
+    (collections(), ids(), changes(), times()).prop_map(
+        |(collection, record_id, change, written_at)| Entry {
+            collection,
+            record_id,
+            change,
+            written_at,
+        },
+    )
+}
+
+fn rows() -> impl Strategy<Value = Row> {
+    let at = proptest::collection::btree_map("[a-e]", times(), 0..3).prop_map(|at| {
+        at.into_iter().map(|(name, at)| (name.into_boxed_str(), at)).collect::<Vec<_>>()
+    });
+    let parked = (optional(documents()), any::<u64>(), at).prop_map(|(base, seq, at)| Parked {
+        base,
+        seq: Seq(seq),
+        at,
+    });
+    let pending = (optional(documents()), times(), optional(parked))
+        .prop_map(|(view, written_at, parked)| Pending { view, written_at, parked });
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
+    (optional(documents()), numbers, times(), optional(pending)).prop_map(
+        |(server, (seq, generation, version), updated_at, pending)| Row {
+            server,
+            seq: Seq(seq),
+            generation,
+            version,
+            updated_at,
+            pending,
+        },
+    )
+}
+
+fn streams() -> impl Strategy<Value = StreamRow> {
+    let cursor = (epochs(), any::<u64>()).prop_map(|(epoch, seq)| Cursor { epoch, seq: Seq(seq) });
+    let resume = prop_oneof![
+        (epochs(), any::<u64>()).prop_map(|(epoch, seq)| Resume::Delta { epoch, seq: Seq(seq) }),
+        (epochs(), any::<u64>(), ids()).prop_map(|(epoch, seq, after)| Resume::Snapshot {
+            epoch,
+            snapshot_seq: Seq(seq),
+            after
+        }),
+    ];
+    (optional(cursor), optional(resume), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+        |(cursor, resume, generation, count, checksum)| StreamRow {
+            cursor,
+            resume,
+            generation,
+            count,
+            checksum: Checksum(checksum),
+        },
+    )
+}
+
+fn identities() -> impl Strategy<Value = Identity> {
+    let ids = "[a-z0-9-]{1,36}".prop_map(|id| ClientId::new(&id).unwrap());
+    (ids, any::<u64>(), any::<u64>(), optional(any::<u64>()), any::<u64>()).prop_map(
+        |(client_id, session, confirmed, digest, next)| Identity {
+            client_id,
+            session: SessionNumber(session),
+            confirmed: MutationNumber(confirmed),
+            digest: digest.map(Digest),
+            next_position: Position(next),
+        },
+    )
+}
+
+/// A row that ends early or goes on is not taken for another one.
+fn whole<T>(row: &[u8], decode: impl Fn(Bytes) -> Result<T, StoreError>) -> bool {
+    let longer = [row, &[0]].concat();
+    (0..row.len()).all(|end| decode(Bytes::copy_from_slice(&row[..end])).is_err())
+        && decode(longer.into()).is_err()
+}
+
+proptest! {
+    #[test]
+    fn records_come_back(row in rows()) {
+        prop_assert!(whole(&row.encode(), Row::decode));
+        prop_assert_eq!(Row::decode(row.encode().into()).unwrap(), row);
+    }
+
+    #[test]
+    fn streams_come_back(stream in streams()) {
+        prop_assert!(whole(&stream.encode(), StreamRow::decode));
+        prop_assert_eq!(StreamRow::decode(stream.encode().into()).unwrap(), stream);
+    }
+
+    #[test]
+    fn identities_come_back(identity in identities()) {
+        prop_assert!(whole(&identity.encode(), Identity::decode));
+        prop_assert_eq!(Identity::decode(identity.encode().into()).unwrap(), identity);
+    }
+
+    #[test]
+    fn places_and_rejected_writes_come_back(entry in entries(), digest: u64, write: u64) {
+        let Entry { collection, record_id, change, written_at } = entry.clone();
+        let rejected = Rejected {
+            write: Position(write),
+            collection,
+            record_id,
+            change,
+            written_at,
+            code: ErrorCode::Unauthorized,
+            message: "no".into(),
+        };
+        let decode = |row| Rejected::decode(Position(write), row);
+        prop_assert!(whole(&rejected.encode(), decode));
+        prop_assert_eq!(decode(rejected.encode().into()).unwrap(), rejected);
+        for place in [Place::Entry(entry), Place::Hollow(Digest(digest))] {
+            prop_assert!(whole(&place.encode(), Place::decode));
+            prop_assert_eq!(Place::decode(place.encode().into()).unwrap(), place);
+        }
+    }
+
+    #[test]
+    fn keys_name_what_they_were_made_of(
+        slot: u32,
+        collection in collections(),
+        id in ids(),
+        position: u64,
+    ) {
+        let keys = Keys::new(slot);
+        let named = (collection.clone(), id.clone());
+        prop_assert_eq!(record_of(&keys.row(&collection, &id)).unwrap(), named.clone());
+        prop_assert_eq!(record_of(&keys.parked(&collection, &id)).unwrap(), named);
+        prop_assert_eq!(collection_of(&keys.stream(&collection)).unwrap(), collection.clone());
+        let position = Position(position);
+        prop_assert_eq!(position_of(&keys.entry(position)).unwrap(), position);
+        prop_assert_eq!(position_of(&keys.rejected(position)).unwrap(), position);
+        prop_assert_eq!(
+            position_of(&keys.pending(&collection, &id, position)).unwrap(),
+            position
+        );
+    }
+
+    /// A range holds the keys of its own kind, collection and record, and nobody else's.
+    #[test]
+    fn ranges_hold_their_own_keys_alone(
+        slots in (0..3u32, 0..3u32),
+        collections in (collections(), collections()),
+        ids in (ids(), ids()),
+        position: u64,
+    ) {
+        let (here, there) = (Keys::new(slots.0), Keys::new(slots.1));
+        let position = Position(position);
+        let within = |(from, to): (Vec<u8>, Vec<u8>), key: &[u8]| *from <= *key && *key < *to;
+        let same_slot = slots.0 == slots.1;
+        let same_collection = same_slot && collections.0 == collections.1;
+        let same_record = same_collection && ids.0 == ids.1;
+        let row = there.row(&collections.1, &ids.1);
+        let pending = there.pending(&collections.1, &ids.1, position);
+        prop_assert_eq!(within(here.rows(&collections.0, None, None), &row), same_collection);
+        prop_assert_eq!(within(here.pending_of(&collections.0, &ids.0), &pending), same_record);
+        prop_assert_eq!(
+            within(here.rows(&collections.0, None, Some(&ids.0)), &row),
+            same_collection && ids.1 <= ids.0
+        );
+        prop_assert_eq!(
+            within(here.rows(&collections.0, Some(&ids.0), None), &row),
+            same_collection && ids.1 > ids.0
+        );
+        let keys = [
+            there.identity(),
+            there.stream(&collections.1),
+            there.entry(position),
+            row,
+            pending,
+            there.parked(&collections.1, &ids.1),
+            there.rejected(position),
+        ];
+        let ranges =
+            [here.streams(), here.entries(Position(0)), here.all_parked(), here.all_rejected()];
+        let own = [1, 2, 5, 6];
+        for (i, key) in keys.iter().enumerate() {
+            for (range, own) in ranges.iter().zip(own) {
+                prop_assert_eq!(within(range.clone(), key), same_slot && i == own);
+            }
+            prop_assert!(!within(Keys::users(), key));
+        }
+        let user = Keys::user(&ids.0);
+        prop_assert!(within(Keys::users(), &user));
+    }
+
+    #[test]
+    fn arbitrary_rows_and_keys_never_panic(bytes: Vec<u8>) {
+        let row = Bytes::from(bytes);
+        let _ = (Row::decode(row.clone()), StreamRow::decode(row.clone()));
+        let _ = (Identity::decode(row.clone()), Place::decode(row.clone()));
+        let _ = Rejected::decode(Position(0), row.clone());
+        let _ = (record_of(&row), collection_of(&row), position_of(&row));
+    }
+}
