@@ -245,6 +245,15 @@ impl Laws {
         all
     }
 
+    /// Checks the laws in one conflict of yours, which is not made smaller.
+    ///
+    /// # Errors
+    /// With the first law that is broken.
+    pub fn judge(&self, case: &Case, resolver: &dyn Resolver) -> Result<(), Broken> {
+        let breach = |law: &Law| self.breach(*law, case, resolver);
+        self.laws.iter().find_map(breach).map_or(Ok(()), Err)
+    }
+
     fn check_one(&self, law: Law, resolver: &dyn Resolver) -> Result<(), Broken> {
         let fields = self.field_values();
         let mut draw = Rng::with_seed(self.seed);

@@ -5,6 +5,7 @@ pub mod checks;
 pub mod counted;
 pub mod desk;
 pub mod fuzz;
+pub mod hub;
 pub mod scenario;
 pub mod sweep;
 pub mod transcript;

@@ -5,9 +5,35 @@
 use std::fs;
 use std::path::Path;
 
+use synclayer_sim::fuzz::TARGETS;
+
 #[test]
-fn wire() {
-    replay("wire", synclayer_sim::fuzz::wire);
+fn every_target_has_a_corpus() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let mut found: Vec<_> =
+        fs::read_dir(corpora).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    found.sort();
+    assert_eq!(found, TARGETS.map(|(name, _)| name));
+}
+
+#[test]
+fn nothing_that_was_once_found_is_back() {
+    for (target, body) in TARGETS {
+        replay(target, body);
+    }
+}
+
+/// Inputs of no particular form: a smoke test of every body on stable.
+#[test]
+fn random_bytes_find_nothing() {
+    for (target, body) in TARGETS {
+        for seed in 0..200 {
+            let mut draw = fastrand::Rng::with_seed(seed);
+            let bytes: Vec<u8> = (0..draw.usize(..600)).map(|_| draw.u8(..)).collect();
+            println!("{target}, seed {seed}");
+            body(&bytes);
+        }
+    }
 }
 
 fn replay(target: &str, body: fn(&[u8])) {

@@ -49,6 +49,13 @@ pub struct AuthTicket {
 }
 
 impl AuthTicket {
+    /// A second ticket for the same question. For tests that go on from one state in several ways.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        Self { conn: self.conn, generation: self.generation, token: self.token.clone() }
+    }
+
     /// The connection.
     #[must_use]
     pub fn conn(&self) -> ConnId {
@@ -78,6 +85,13 @@ pub struct TransactTicket {
 }
 
 impl TransactTicket {
+    /// A second ticket for the same question. For tests that go on from one state in several ways.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        Self { conn: self.conn, generation: self.generation, transaction: self.transaction.clone() }
+    }
+
     /// The connection.
     #[must_use]
     pub fn conn(&self) -> ConnId {
@@ -107,6 +121,13 @@ pub struct ReadTicket {
 }
 
 impl ReadTicket {
+    /// A second ticket for the same question. For tests that go on from one state in several ways.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        Self { conn: self.conn, generation: self.generation, request: self.request.clone() }
+    }
+
     /// The connection.
     #[must_use]
     pub fn conn(&self) -> ConnId {

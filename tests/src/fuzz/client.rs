@@ -1,0 +1,439 @@
+//! A replica against a server that lies, a network that garbles, a disk that fails.
+
+use std::time::Duration;
+
+use synclayer_core::client::interface::{
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
+};
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::message::{ClientMessage, Token};
+use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
+use synclayer_core::words::store::{StoreError, StoreErrorKind};
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::words::wire::{Incoming, decode_client};
+
+use super::script::Script;
+use crate::hub::Hub;
+
+const STEPS: usize = 400;
+
+/// Lets a replica live through what the bytes say, and checks it after every step.
+///
+/// # Panics
+/// When an invariant is broken, or what it sends makes no sense.
+pub fn client(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let mut bench = Bench::new(&mut script);
+    for _ in 0..STEPS {
+        if script.is_over() {
+            break;
+        }
+        bench.step(&mut script);
+        bench.check();
+    }
+}
+
+pub(super) struct Bench {
+    now: Now,
+    config: ClientConfig,
+    pub(super) replica: Replica<MemoryClientStore>,
+    pub(super) hub: Hub,
+    /// The replica's last connection.
+    conn: ConnId,
+    up: Vec<bytes::Bytes>,
+    old: Vec<bytes::Bytes>,
+    tickets: Vec<HttpTicket>,
+    watches: Vec<WatchId>,
+    openings: u128,
+    /// Whether its store holds what it wrote there, so that what it does makes sense.
+    pub(super) sound: bool,
+}
+
+pub(super) fn now() -> Now {
+    Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) }
+}
+
+pub(super) fn collection(index: usize) -> Collection {
+    Collection::new(["todos", "notes", "x"][index % 3]).expect("a name")
+}
+
+fn record(index: usize) -> RecordId {
+    RecordId::new(["a", "b", "c"][index % 3]).expect("an id")
+}
+
+fn config(script: &mut Script<'_>) -> ClientConfig {
+    let strategies = [
+        ConflictStrategy::LastWriteWins,
+        ConflictStrategy::ServerWins,
+        ConflictStrategy::ClientWins,
+        FieldWise::sum_numbers().into(),
+    ];
+    let choice = script.byte();
+    ClientConfig {
+        collections: vec![collection(0)],
+        conflict_strategy: strategies[usize::from(choice & 3)].clone(),
+        http: choice & 4 != 0,
+        websocket: choice & 8 == 0,
+        window: 1 + usize::from(choice >> 4),
+        max_pending_writes: 20,
+        ..ClientConfig::default()
+    }
+}
+
+impl Bench {
+    pub(super) fn new(script: &mut Script<'_>) -> Self {
+        let config = config(script);
+        let mut session = SessionConfig::default();
+        session.page.records = 1 + script.below(3);
+        let mut effects = Vec::new();
+        let store = MemoryClientStore::when_told();
+        let mut replica =
+            Replica::open(config.clone(), 1, now(), store, &mut effects).expect("an empty store");
+        replica.connect(now(), &mut effects);
+        let mut bench = Self {
+            now: now(),
+            config,
+            replica,
+            hub: Hub::new(session, RingLimits::default(), now()),
+            conn: ConnId(0),
+            up: Vec::new(),
+            old: Vec::new(),
+            tickets: Vec::new(),
+            watches: Vec::new(),
+            openings: 1,
+            sound: true,
+        };
+        bench.take(effects);
+        bench
+    }
+
+    pub(super) fn step(&mut self, script: &mut Script<'_>) {
+        match script.below(24) {
+            0..4 => self.app_writes(script),
+            4 => self.app_asks(script),
+            5..8 => self.sync_disk(script),
+            8 => self.up_comes(),
+            9..12 => self.go_up(script),
+            12..17 => self.come_down(script),
+            17 => self.lie(script),
+            18 => self.pass(script),
+            19 => self.lose(script),
+            20 => self.break_disk(script),
+            21 => self.answer(script),
+            22 => self.somebody_else_writes(script),
+            _ => self.go_on(),
+        }
+    }
+
+    /// A new replica wants to connect.
+    pub(super) fn reconnect(&mut self) {
+        self.with(|replica, now, effects| replica.connect(now, effects));
+    }
+
+    /// Everything that can happen without a choice: the fuzzer gets to deep states quickly.
+    pub(super) fn go_on(&mut self) {
+        for _ in 0..3 {
+            self.up_comes();
+            self.replica.store_mut().make_durable(CommitNumber(u64::MAX));
+            self.with(|replica, now, effects| replica.poll_store(now, effects));
+            for frame in std::mem::take(&mut self.up) {
+                self.hub.tell(self.conn, ServerInput::Frame(&frame), self.now);
+            }
+            self.hub.settle(self.now);
+            while let Some(frame) = self.next_down() {
+                self.hear(&frame);
+            }
+        }
+    }
+
+    fn with<T>(
+        &mut self,
+        call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Effect>) -> T,
+    ) -> T {
+        let mut effects = Vec::new();
+        let answer = call(&mut self.replica, self.now, &mut effects);
+        self.take(effects);
+        answer
+    }
+
+    fn take(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Net(NetAction::Connect { conn, .. }) => self.conn = conn,
+                Effect::Net(NetAction::Send { frame, .. }) => {
+                    if self.sound {
+                        makes_sense(&frame);
+                    }
+                    self.up.push(frame);
+                }
+                Effect::Net(NetAction::Close { conn }) => {
+                    self.hub.drop_line(conn, self.now);
+                    self.up.clear();
+                }
+                Effect::Net(NetAction::Request(ticket)) => self.tickets.push(ticket),
+                Effect::Net(NetAction::Ping { .. })
+                | Effect::Event(_)
+                | Effect::Synced(_)
+                | Effect::Durable(_)
+                | Effect::Watch(_) => {}
+            }
+        }
+    }
+
+    fn app_writes(&mut self, script: &mut Script<'_>) {
+        let (collection, id) = (collection(usize::from(script.chance(8))), record(script.below(3)));
+        let document = script.document();
+        match script.below(4) {
+            0 => drop(self.with(|replica, now, effects| {
+                replica.save(now, &collection, &id, &document, effects)
+            })),
+            1 | 2 => {
+                let delta = Delta::new(document, vec!["a".into()]);
+                drop(self.with(|replica, now, effects| {
+                    replica.update(now, &collection, &id, &delta, effects)
+                }));
+            }
+            _ => drop(
+                self.with(|replica, now, effects| replica.delete(now, &collection, &id, effects)),
+            ),
+        }
+    }
+
+    fn app_asks(&mut self, script: &mut Script<'_>) {
+        let collection = collection(script.below(3));
+        let choice = script.below(12);
+        let rejected = self.replica.rejected().unwrap_or_default();
+        let write = rejected.first().map_or(synclayer_core::words::name::Position(0), |r| r.write);
+        let watch = self.watches.pop();
+        let kept = self.with(|replica, now, effects| {
+            match choice {
+                0 => replica.subscribe(now, &collection, effects),
+                1 => replica.unsubscribe(now, &collection, effects),
+                2 => replica.connect(now, effects),
+                3 => replica.disconnect(now, effects),
+                4 => replica.set_token(now, Token::new("t"), effects),
+                5 => drop(replica.synced(now, effects)),
+                6 => drop(replica.retry_rejected(now, write, effects)),
+                7 => drop(replica.discard_rejected(now, write, effects)),
+                8 => drop(replica.reject_stalled_write(now, write, effects)),
+                9 => return replica.watch(&collection, effects).ok(),
+                10 => replica.set_online(now, now.mono.0 % 2 == 0, effects),
+                _ => replica.sync_now(now, effects),
+            }
+            watch.inspect(|watch| drop(replica.take(*watch)))
+        });
+        self.watches.extend(kept);
+    }
+
+    fn sync_disk(&mut self, script: &mut Script<'_>) {
+        let back = CommitNumber(script.number().min(3));
+        let last = self.replica.store().last().0;
+        self.replica.store_mut().make_durable(CommitNumber(last.saturating_sub(back.0)));
+        self.with(|replica, now, effects| replica.poll_store(now, effects));
+    }
+
+    fn up_comes(&mut self) {
+        let conn = self.conn;
+        if conn != ConnId(0) && !self.hub.lines.contains_key(&conn) {
+            self.hub.accept(conn, Identity::Open, self.now);
+            self.with(|replica, now, effects| {
+                replica.handle(now, Input::Connected { conn }, effects);
+            });
+        }
+    }
+
+    /// Frames get to the server, which does what it can.
+    fn go_up(&mut self, script: &mut Script<'_>) {
+        let count = (1 + script.below(4)).min(self.up.len());
+        for frame in self.up.drain(..count) {
+            self.hub.tell(self.conn, ServerInput::Frame(&frame), self.now);
+        }
+        self.hub.settle(self.now);
+    }
+
+    fn next_down(&mut self) -> Option<bytes::Bytes> {
+        let frame = self.hub.lines.get_mut(&self.conn)?.down.pop_front()?;
+        self.old.push(frame.clone());
+        if self.old.len() > 16 {
+            self.old.remove(0);
+        }
+        Some(frame)
+    }
+
+    /// Frames get to the replica: in order or not, whole or garbled.
+    fn come_down(&mut self, script: &mut Script<'_>) {
+        let Some(frame) = self.next_down() else { return };
+        match script.below(12) {
+            0 => self.hear(&script.mutated(&frame)),
+            1 => {}
+            2 => {
+                self.hear(&frame);
+                self.hear(&frame);
+            }
+            3 => {
+                let later = self.next_down();
+                later.iter().for_each(|later| self.hear(later));
+                self.hear(&frame);
+            }
+            _ => self.hear(&frame),
+        }
+    }
+
+    /// A frame that the server never said, or said long ago.
+    fn lie(&mut self, script: &mut Script<'_>) {
+        let old = script.below(self.old.len() + 1);
+        match self.old.get(old).cloned() {
+            Some(frame) if script.chance(3) => self.hear(&frame),
+            Some(frame) => self.hear(&script.mutated(&frame)),
+            None => self.hear(script.bytes()),
+        }
+    }
+
+    fn hear(&mut self, frame: &[u8]) {
+        let conn = self.conn;
+        self.with(|replica, now, effects| {
+            replica.handle(now, Input::Frame { conn, frame }, effects);
+        });
+    }
+
+    fn pass(&mut self, script: &mut Script<'_>) {
+        let due = self.replica.deadline().map_or(0, |(at, _)| at.0.saturating_sub(self.now.mono.0));
+        let millis = if script.chance(3) { script.number().saturating_mul(1_000) } else { due };
+        self.now.mono.0 = self.now.mono.0.saturating_add(millis.min(1 << 40));
+        // the wall clock jumps as it likes
+        self.now.wall.0 = self.now.wall.0.saturating_add(i64::from(script.byte()) - 100);
+        self.with(|replica, now, effects| replica.handle(now, Input::Timeout, effects));
+        if let Some((at, timer)) = self.replica.deadline() {
+            assert!(
+                at > self.now.mono,
+                "{timer:?} is due at {at:?}, again, at {:?}",
+                self.now.mono
+            );
+        }
+    }
+
+    fn lose(&mut self, script: &mut Script<'_>) {
+        let conn = ConnId(self.conn.0.saturating_sub(u64::from(script.chance(4))));
+        let why = match script.below(3) {
+            0 => Disconnect::Refused {
+                status: script.pick(&[401, 403, 404, 429, 500, 503, 0]).unwrap_or(0),
+                retry_after: Some(Duration::from_millis(script.number())),
+            },
+            _ => Disconnect::Lost("lost".into()),
+        };
+        self.hub.drop_line(conn, self.now);
+        if conn == self.conn {
+            self.up.clear();
+        }
+        self.with(|replica, now, effects| {
+            replica.handle(now, Input::Disconnected { conn, why }, effects);
+        });
+    }
+
+    /// The disk fails, or the process dies; the replica is opened again.
+    fn break_disk(&mut self, script: &mut Script<'_>) {
+        let store = self.replica.store_mut();
+        let error = StoreError::new(StoreErrorKind::Other, "broken");
+        match script.below(3) {
+            0 => store.fail_commit(1 + script.number().min(4), error),
+            1 => store.fail(error),
+            _ => {}
+        }
+        if script.chance(2) {
+            return;
+        }
+        let (last, durable) = (self.replica.store().last(), self.replica.durable());
+        let back_to = CommitNumber(last.0.saturating_sub(script.number()).max(durable.0));
+        let store = self.replica.store().clone().crash_to(back_to);
+        self.openings += 1;
+        let mut effects = Vec::new();
+        let opened =
+            Replica::open(self.config.clone(), self.openings, self.now, store, &mut effects);
+        match opened {
+            Ok(replica) => self.replica = replica,
+            Err(error) => {
+                assert!(!self.sound, "a crash leaves a sound store: {error}");
+                return;
+            }
+        }
+        self.hub.drop_line(self.conn, self.now);
+        (self.up.clear(), self.tickets.clear(), self.watches.clear());
+        self.conn = ConnId(0);
+        self.replica.connect(self.now, &mut effects);
+        self.take(effects);
+    }
+
+    /// A request is answered somehow.
+    fn answer(&mut self, script: &mut Script<'_>) {
+        if self.tickets.is_empty() {
+            return;
+        }
+        let ticket = self.tickets.remove(script.below(self.tickets.len()));
+        let body = match script.below(4) {
+            0 => script.bytes().to_vec(),
+            1 => br#"{"protocol":2,"epoch":"e0","lastMutation":0,"maxBatchBytes":262144}"#.to_vec(),
+            2 => br#"{"verdicts":[],"lastMutation":0}"#.to_vec(),
+            _ => br#"{"records":[]}"#.to_vec(),
+        };
+        let body = if script.chance(3) { script.mutated(&body) } else { body };
+        let answer = match script.below(4) {
+            0 => HttpAnswer::Failed("lost".into()),
+            _ => HttpAnswer::Answered {
+                status: script.pick(&[200, 201, 204, 400, 401, 404, 409, 429, 503]).unwrap_or(200),
+                retry_after: None,
+                body,
+            },
+        };
+        let input = ticket.answer(answer);
+        self.with(|replica, now, effects| replica.handle(now, input, effects));
+    }
+
+    /// Another client of the same server, of level 1.
+    fn somebody_else_writes(&mut self, script: &mut Script<'_>) {
+        let other = ConnId(u64::MAX);
+        if !self.hub.lines.contains_key(&other) || self.hub.has_hung_up(other) {
+            self.hub.accept(other, Identity::Open, self.now);
+        }
+        let (id, document) = (record(script.below(3)), script.document());
+        let kind = ["insert", "update", "delete"][script.below(3)];
+        let frame = format!(
+            r#"{{"type":"{kind}","collection":"todos","recordId":"{id}","data":{document}}}"#
+        );
+        self.hub.tell(other, ServerInput::Frame(frame.as_bytes()), self.now);
+        self.hub.settle(self.now);
+        if let Some(line) = self.hub.lines.get_mut(&other) {
+            line.down.clear();
+        }
+    }
+
+    fn check(&self) {
+        if self.replica.client().halted().is_none()
+            && let Err(broken) = self.replica.check()
+        {
+            panic!("{broken}");
+        }
+        assert!(self.tickets.len() <= 64, "requests are bounded");
+        assert!(self.up.len() <= 10_000, "what is sent is bounded");
+    }
+}
+
+/// Whatever a client sends, a server understands.
+fn makes_sense(frame: &[u8]) {
+    let shown = || String::from_utf8_lossy(frame);
+    match decode_client(frame, &Limits::default()) {
+        Ok(Incoming::One(_)) => {}
+        Ok(Incoming::Batch(messages)) => {
+            assert!(!messages.is_empty(), "an empty batch");
+            let all: Result<Vec<ClientMessage>, _> = messages.into_iter().collect();
+            assert!(all.is_ok(), "{all:?}: {}", shown());
+        }
+        Err(error) => panic!("{error:?}: {}", shown()),
+    }
+}

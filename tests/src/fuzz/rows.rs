@@ -1,0 +1,112 @@
+//! Damaged stores: rows with bytes, keys and order that nobody wrote.
+
+use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::memory::{MemoryClientStore, MemoryRows};
+use synclayer_core::replica::Replica;
+use synclayer_core::rules::record::verify;
+use synclayer_core::rules::salvage::{outboxes, unsent_writes};
+use synclayer_core::server::session::{Identity, Input};
+use synclayer_core::words::name::{CommitNumber, ConnId};
+use synclayer_core::words::store::{Batch, ClientStore};
+
+use super::client::{Bench, collection, now};
+use super::script::Script;
+
+/// Lets a replica and its server live for a while, damages their rows, and opens them again.
+/// Errors are as they should be; a panic is not.
+///
+/// # Panics
+/// When something that reads rows does.
+pub fn rows(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let mut bench = Bench::new(&mut Script::new(&[0]));
+    let steps = script.below(16);
+    let mut story = Script::new(script.bytes());
+    for _ in 0..steps {
+        bench.step(&mut story);
+        if story.chance(2) {
+            bench.go_on();
+        }
+    }
+    let server = bench.hub.rows.clone();
+    let client = bench.replica.store().memory_rows().clone();
+    let (server, client) = (damaged(&server, &mut script), damaged(&client, &mut script));
+    salvage(&client);
+    open(&client, &mut script);
+    serve(bench, server, &mut script);
+}
+
+/// Rows of which some are changed, moved, gone or new.
+fn damaged(rows: &MemoryRows, script: &mut Script<'_>) -> MemoryRows {
+    let mut damaged = rows.clone();
+    for _ in 0..script.below(6) {
+        let all: Vec<_> = damaged.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let Some((key, value)) = all.get(script.below(all.len())) else { break };
+        let other = &all[script.below(all.len())];
+        let mut batch = Batch::new();
+        match script.below(6) {
+            0 => batch.delete(key.clone()),
+            1 => batch.put(script.mutated(key), value.clone()),
+            2 => batch.put(key.clone(), other.1.clone()),
+            3 => batch.put(key.clone(), script.bytes().to_vec()),
+            4 => batch.put(script.bytes().to_vec(), script.bytes().to_vec()),
+            _ => batch.put(key.clone(), script.mutated(value)),
+        }
+        damaged.apply(batch);
+    }
+    damaged
+}
+
+fn salvage(rows: &MemoryRows) {
+    let all = || rows.iter().map(|(key, value)| (key.clone(), value.clone()));
+    for (_, prefix) in outboxes(all()) {
+        let outbox = all().filter(|(key, _)| key.starts_with(&prefix));
+        let writes = unsent_writes(outbox);
+        assert!(writes.len() <= rows.len());
+    }
+}
+
+/// A replica on damaged rows either says so or goes on.
+fn open(rows: &MemoryRows, script: &mut Script<'_>) {
+    let mut batch = Batch::new();
+    rows.iter().for_each(|(key, value)| batch.put(key.clone(), value.clone()));
+    let mut store = MemoryClientStore::new();
+    if batch.check_keys().is_err() {
+        return;
+    }
+    store.commit(CommitNumber(1), batch).expect("a sound batch");
+    let config = ClientConfig { collections: vec![collection(0)], ..ClientConfig::default() };
+    let Ok(replica) = Replica::open(config, 9, now(), store, &mut Vec::new()) else { return };
+    let _ =
+        (replica.rejected(), replica.get_all(&collection(0)), replica.status(), replica.check());
+    let mut bench = Bench::new(&mut Script::new(&[0]));
+    bench.sound = false;
+    bench.replica = replica;
+    bench.reconnect();
+    for _ in 0..8 {
+        bench.go_on();
+        bench.step(script);
+    }
+}
+
+/// A server on damaged rows either says so or goes on.
+fn serve(mut bench: Bench, rows: MemoryRows, script: &mut Script<'_>) {
+    bench.sound = false;
+    bench.hub.rows = rows;
+    let _ = verify(&bench.hub.rows);
+    let conn = ConnId(77);
+    bench.hub.accept(conn, Identity::Open, now());
+    for frame in [
+        r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#,
+        r#"{"type":"subscribe","collection":"todos"}"#,
+        r#"{"type":"update","collection":"todos","recordId":"a","data":{"a":1},"metadata":{"mutation":1,"base":1}}"#,
+        r#"{"type":"delete","collection":"todos","recordId":"b","metadata":{"mutation":1,"base":2}}"#,
+        r#"{"type":"sync","collection":"todos"}"#,
+    ] {
+        bench.hub.tell(conn, Input::Frame(frame.as_bytes()), now());
+        bench.hub.settle(now());
+    }
+    for _ in 0..4 {
+        bench.step(script);
+    }
+}
