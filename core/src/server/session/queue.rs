@@ -347,7 +347,10 @@ impl Session {
         while mutations.len() < self.config.run
             && let Some(Request::Write(mutation)) = self.queue.front()
         {
+            let taken = |number| first <= number && number < self.verdicts.expected();
             match self.admit(mutation.number) {
+                // a number that comes twice: the first of them gets its verdict first
+                Admission::Take if mutation.number.is_some_and(taken) => break,
                 Admission::Take => {
                     let Some(Request::Write(mutation)) = self.queue.pop() else { break };
                     self.verdicts.take(mutation.number);

@@ -227,6 +227,34 @@ fn after_an_error_what_was_pipelined_is_ignored_until_the_number_comes_again() {
     assert!(world.store.record("u").is_none());
 }
 
+/// Found by the fuzzer: both went into one transaction, and "not applied" was said of a number
+/// that then was.
+#[test]
+fn a_number_comes_again_only_after_its_error_was_sent() {
+    let mut world = World::new();
+    live(&mut world, 1);
+    world.elsewhere("r", insert("{\"a\":1}"));
+    // 2, its impatient repetition and 3 wait while 1 is decided
+    world.write(1, 1, "insert s", "{}", 0);
+    world.write(1, 2, "insert r", "{\"a\":2}", 0);
+    world.write(1, 2, "insert t", "{}", 0);
+    world.write(1, 3, "insert u", "{}", 0);
+    world.commit_and_answer();
+    world.commit_and_answer();
+    // the error of 2 waits for the stream, so the repetition was only pipelined
+    world.write(1, 2, "insert v", "{}", 0);
+    world.settle();
+    assert_eq!(
+        world.took(1),
+        ["insert r {\"a\":1} @1", "ack 1 @2", "error CONFLICT 2 insert r {\"a\":1} @1"]
+    );
+    assert_eq!(world.session(1).status().counters.ignored_writes, 3);
+    world.write(1, 2, "insert t", "{}", 0);
+    world.settle();
+    assert_eq!(world.took(1), ["ack 2 @3"]);
+    assert!(["u", "v"].iter().all(|id| world.store.record(id).is_none()));
+}
+
 #[test]
 fn a_number_above_the_next_closes() {
     let mut world = World::new();
