@@ -2,6 +2,7 @@
 
 mod planted;
 mod scenario;
+mod states;
 mod transcript;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use synclayer_sim::sweep::{self, Tally};
 
 pub(crate) use planted::planted;
 pub(crate) use scenario::scenario;
+pub(crate) use states::states;
 pub(crate) use transcript::transcript;
 
 /// What a command ends with; an error is a wrong usage.

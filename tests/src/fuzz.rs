@@ -16,6 +16,9 @@ pub use rows::rows;
 pub use session::session;
 pub use wire::wire;
 
+/// What a target does with the bytes that it gets.
+pub type Body = fn(&[u8]);
+
 /// The targets by name.
-pub const TARGETS: [(&str, fn(&[u8])); 5] =
+pub const TARGETS: [(&str, Body); 5] =
     [("client", client), ("laws", laws), ("rows", rows), ("session", session), ("wire", wire)];

@@ -201,6 +201,16 @@ impl Hub {
         self.lines.get(&conn).is_none_or(done)
     }
 
+    /// Whether nothing is under way for a connection.
+    #[must_use]
+    pub fn is_idle(&self, conn: ConnId) -> bool {
+        let queued = |line: &Line| line.session.status().queued > 0;
+        !self.lines.get(&conn).is_some_and(queued)
+            && self.transactions.iter().all(|ticket| ticket.conn() != conn)
+            && self.reads.iter().all(|ticket| ticket.conn() != conn)
+            && self.answers.iter().all(|told| told.conn() != conn)
+    }
+
     /// Everything that waits for the disk is committed together.
     pub fn commit(&mut self, now: Now) {
         let tickets: Vec<_> = self.transactions.drain(..).collect();

@@ -7,6 +7,7 @@ pub mod desk;
 pub mod fuzz;
 pub mod hub;
 pub mod scenario;
+pub mod states;
 pub mod sweep;
 pub mod transcript;
 pub mod world;

@@ -364,7 +364,9 @@ impl Bench {
             }
         }
         self.hub.drop_line(self.conn, self.now);
-        (self.up.clear(), self.tickets.clear(), self.watches.clear());
+        self.up.clear();
+        self.tickets.clear();
+        self.watches.clear();
         self.conn = ConnId(0);
         self.replica.connect(self.now, &mut effects);
         self.take(effects);

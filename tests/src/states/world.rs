@@ -1,0 +1,577 @@
+//! The small world: what can happen in it, and what must hold where nothing can.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use bytes::Bytes;
+use synclayer_core::client::Client;
+use synclayer_core::client::event::{ConnectionState, EventKind};
+use synclayer_core::client::interface::{
+    Action, ClientConfig, Disconnect, Input, NetAction, StoreAction,
+};
+use synclayer_core::memory::{MemoryClientStore, MemoryRows};
+use synclayer_core::rules::page::{ReadAnswer, ReadRequest, Reader};
+use synclayer_core::rules::policy::AllowAll;
+use synclayer_core::rules::record::verify;
+use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{CommitNumber, ConnId, RecordId};
+use synclayer_core::words::store::ClientStore;
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+
+use super::Scope;
+use crate::hub::Hub;
+use crate::world::{document, record, todos};
+
+const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
+
+/// One thing that happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Move {
+    /// The app of a replica saves the record whole.
+    Save(usize),
+    /// It changes a field that all change, and adds one of its own.
+    Update(usize),
+    /// It deletes the record.
+    Delete(usize),
+    /// A replica's disk makes everything durable.
+    Sync(usize),
+    /// A replica dials, and the connection comes up.
+    Connect(usize),
+    /// The next frame of a connection gets to the server.
+    Up(ConnId),
+    /// The next frame of a connection gets to its replica.
+    Down(usize),
+    /// The server's disk takes what waits for it.
+    Commit,
+    /// The server reads the page that waits longest.
+    Read,
+    /// A session hears the answer that waits at this place.
+    Answer(usize),
+    /// A session sends what there is.
+    Pump(ConnId),
+    /// The server notices that a connection is gone.
+    Notice(ConnId),
+    /// A replica notices that the server has ended its connection.
+    HungUp(usize),
+    /// A replica loses its connection; what it has sent may still arrive.
+    Cut(usize),
+    /// A replica crashes, and forgets so many of the commits that are not durable.
+    Crash(usize, u64),
+    /// The server crashes.
+    CrashServer,
+}
+
+/// Two replicas and a server.
+#[derive(Clone)]
+pub struct World {
+    hub: Hub,
+    devices: [Device; 2],
+    /// What is on its way to the server, of connections that live and of those that are cut.
+    up: BTreeMap<ConnId, VecDeque<Bytes>>,
+    left: Scope,
+    made: u8,
+}
+
+#[derive(Clone)]
+struct Device {
+    client: Client,
+    store: MemoryClientStore,
+    /// What a crash may leave: hashes of the rows, from the durable ones to the latest.
+    at_risk: Vec<u64>,
+    conn: Option<ConnId>,
+    dialling: Option<ConnId>,
+    /// The first connection of this life.
+    lives: u64,
+    written: Vec<Written>,
+    complaint: Option<String>,
+    sent: Vec<Bytes>,
+}
+
+/// A write that the app made and the replica has not forgotten in a crash.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Written {
+    number: u8,
+    kind: Kind,
+    /// The commit of this life that holds it.
+    commit: CommitNumber,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Kind {
+    Save,
+    Update,
+    Delete,
+}
+
+impl World {
+    /// Two replicas that are up to date with a server that has one record.
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
+        let ring = RingLimits::default();
+        let hub = Hub::new(SessionConfig::default(), ring, NOW);
+        let devices = [0, 1].map(|i| Device::open(i, 1, MemoryClientStore::when_told()));
+        let mut world = Self { hub, devices, up: BTreeMap::new(), left: scope, made: 0 };
+        let saved = world.devices[0].act(|client, store, out| {
+            client.save(NOW, &todos(), &id(), &document(r#"{"h":0}"#), store, out).map(drop)
+        });
+        saved.expect("a sound write");
+        world.settle();
+        world
+    }
+
+    /// Lets everything that needs no app and no fault happen.
+    fn settle(&mut self) {
+        while let Some(step) = self.progress().first() {
+            self.make(*step).expect("nothing is wrong before anything happens");
+        }
+    }
+
+    /// Everything that can happen now.
+    #[must_use]
+    pub fn moves(&self) -> Vec<Move> {
+        let mut moves = self.progress();
+        if self.left.operations > 0 {
+            for i in 0..2 {
+                moves.extend([Move::Save(i), Move::Update(i), Move::Delete(i)]);
+            }
+        }
+        for (i, device) in self.devices.iter().enumerate() {
+            if self.left.cuts > 0 && device.conn.is_some() {
+                moves.push(Move::Cut(i));
+            }
+            if self.left.crashes > 0 {
+                let forgets = 0..device.at_risk.len() as u64;
+                moves.extend(forgets.map(|forgotten| Move::Crash(i, forgotten)));
+            }
+        }
+        if self.left.crashes > 0 {
+            moves.push(Move::CrashServer);
+        }
+        moves
+    }
+
+    /// What happens without an app or a fault.
+    fn progress(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (i, device) in self.devices.iter().enumerate() {
+            if device.at_risk.len() > 1 {
+                moves.push(Move::Sync(i));
+            }
+            match device.conn {
+                None if device.wants_connection() => moves.push(Move::Connect(i)),
+                None => {}
+                Some(conn) if self.hub.has_hung_up(conn) => moves.push(Move::HungUp(i)),
+                Some(conn) if !self.hub.lines[&conn].down.is_empty() => moves.push(Move::Down(i)),
+                Some(_) => {}
+            }
+        }
+        for (conn, line) in &self.hub.lines {
+            let waits = self.up.get(conn).is_some_and(|up| !up.is_empty());
+            if waits && line.session.wants_frames() {
+                moves.push(Move::Up(*conn));
+            }
+            if !self.devices.iter().any(|device| device.conn == Some(*conn)) {
+                moves.push(Move::Notice(*conn));
+            }
+        }
+        if !self.hub.transactions.is_empty() {
+            moves.push(Move::Commit);
+        }
+        if !self.hub.reads.is_empty() {
+            moves.push(Move::Read);
+        }
+        moves.extend((0..self.hub.answers.len()).map(Move::Answer));
+        moves.extend(self.hub.pumpable().into_iter().map(Move::Pump));
+        moves
+    }
+
+    /// Whether nothing happens any more by itself.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.progress().is_empty()
+    }
+
+    /// Lets something happen.
+    ///
+    /// # Errors
+    /// Says which guarantee it breaks at once.
+    pub fn make(&mut self, step: Move) -> Result<(), String> {
+        match step {
+            Move::Save(i) => self.write(i, Kind::Save)?,
+            Move::Update(i) => self.write(i, Kind::Update)?,
+            Move::Delete(i) => self.write(i, Kind::Delete)?,
+            Move::Sync(i) => self.devices[i].sync(),
+            Move::Connect(i) => self.connect(i),
+            Move::Up(conn) => {
+                let frame = self.up.get_mut(&conn).and_then(VecDeque::pop_front);
+                if let Some(frame) = frame {
+                    self.hub.tell(conn, ServerInput::Frame(&frame), NOW);
+                }
+            }
+            Move::Down(i) => self.down(i),
+            Move::Commit => self.hub.commit(NOW),
+            Move::Read => self.hub.read(),
+            Move::Answer(place) => self.hub.answer(place, NOW),
+            Move::Pump(conn) => self.hub.pump(conn, 1 << 20, NOW),
+            Move::Notice(conn) => {
+                self.hub.drop_line(conn, NOW);
+                self.up.remove(&conn);
+            }
+            Move::HungUp(i) => self.hung_up(i),
+            Move::Cut(i) => {
+                self.left.cuts -= 1;
+                self.devices[i].lose();
+            }
+            Move::Crash(i, forgotten) => {
+                self.left.crashes -= 1;
+                self.devices[i].crash(i, forgotten);
+            }
+            Move::CrashServer => {
+                self.left.crashes -= 1;
+                self.hub.crash(NOW);
+                self.up.clear();
+            }
+        }
+        if self.left.quick_server {
+            self.hub.settle(NOW);
+        }
+        self.forget_the_dead();
+        self.collect()
+    }
+
+    /// Drops connections that no replica has and that do nothing any more.
+    fn forget_the_dead(&mut self) {
+        let lives = |conn: &ConnId| self.devices.iter().any(|device| device.conn == Some(*conn));
+        let silent = |conn: &ConnId| self.up.get(conn).is_none_or(VecDeque::is_empty);
+        let lines = self.hub.lines.keys();
+        let dead: Vec<_> = lines
+            .filter(|conn| !lives(conn) && silent(conn) && self.hub.is_idle(**conn))
+            .copied()
+            .collect();
+        for conn in dead {
+            self.hub.drop_line(conn, NOW);
+            self.up.remove(&conn);
+        }
+    }
+
+    fn write(&mut self, i: usize, kind: Kind) -> Result<(), String> {
+        self.left.operations -= 1;
+        self.made += 1;
+        let n = self.made;
+        let fields = document(&format!(r#"{{"h":{n},"t{n}":{n}}}"#));
+        let device = &mut self.devices[i];
+        let before = device.shown()?;
+        let written = device.act(|client, store, out| match kind {
+            Kind::Save => client.save(NOW, &todos(), &id(), &fields, store, out),
+            Kind::Update => {
+                let delta = Delta::new(fields.clone(), Vec::new());
+                client.update(NOW, &todos(), &id(), &delta, store, out)
+            }
+            Kind::Delete => client.delete(NOW, &todos(), &id(), store, out),
+        });
+        let Ok(written) = written else {
+            // there is nothing to update
+            return if before.is_none() { Ok(()) } else { Err(format!("{kind:?} is refused")) };
+        };
+        let after = device.shown()?;
+        let expected = kind.apply(before.as_ref(), n);
+        if after != expected {
+            return Err(format!("read your writes: {expected:?} was written, {after:?} is shown"));
+        }
+        if before != after {
+            device.written.push(Written { number: n, kind, commit: written.commit });
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, i: usize) {
+        let device = &mut self.devices[i];
+        if device.dialling.is_none() {
+            device.handle(Input::Timeout);
+        }
+        if let Some(local) = device.dialling.take() {
+            // the connections of a replica that has started again are others
+            let conn = device.name_of(i, local);
+            device.conn = Some(conn);
+            self.hub.accept(conn, Identity::Open, NOW);
+            self.up.insert(conn, VecDeque::new());
+            self.devices[i].handle(Input::Connected { conn: local });
+        }
+    }
+
+    fn down(&mut self, i: usize) {
+        let device = &mut self.devices[i];
+        let line = device.conn.and_then(|conn| self.hub.lines.get_mut(&conn));
+        if let Some(frame) = line.and_then(|line| line.down.pop_front()) {
+            let conn = device.local();
+            device.handle(Input::Frame { conn, frame: &frame });
+        }
+    }
+
+    fn hung_up(&mut self, i: usize) {
+        if let Some(conn) = self.devices[i].conn {
+            self.hub.drop_line(conn, NOW);
+            self.up.remove(&conn);
+            self.devices[i].lose();
+        }
+    }
+
+    /// Takes what the replicas have sent, and what they complain about.
+    fn collect(&mut self) -> Result<(), String> {
+        for (i, device) in self.devices.iter_mut().enumerate() {
+            if let Some(complaint) = &device.complaint {
+                return Err(format!("replica {i}: {complaint}"));
+            }
+            device
+                .client
+                .check(device.store.rows())
+                .map_err(|what| format!("replica {i}: {what}"))?;
+        }
+        for i in 0..2 {
+            let sent = std::mem::take(&mut self.devices[i].sent);
+            if let Some(up) = self.devices[i].conn.and_then(|conn| self.up.get_mut(&conn)) {
+                up.extend(sent);
+            }
+        }
+        Ok(())
+    }
+
+    /// The guarantees, where everything is at rest.
+    ///
+    /// # Errors
+    /// Says which one does not hold.
+    pub fn check(&self) -> Result<(), String> {
+        let report = verify(&self.hub.rows).map_err(|error| error.message)?;
+        if !report.faults.is_empty() {
+            return Err(format!("the server's books: {:?}", report.faults));
+        }
+        let head = report.collections.get(&todos()).copied().unwrap_or_default();
+        let server = self.server_record()?;
+        for (i, device) in self.devices.iter().enumerate() {
+            let status = device.client.status();
+            let stream = status.collections.get(&todos()).ok_or("no collection")?;
+            if status.pending_writes > 0 || !stream.live {
+                return Err(format!("liveness: replica {i} is stuck: {status:?}"));
+            }
+            if status.rejected_writes > 0 {
+                return Err(format!("exactly once: replica {i} was refused a sound write"));
+            }
+            let shown = device.shown()?;
+            if shown != server || (stream.count, stream.checksum) != (head.count, head.checksum) {
+                return Err(format!("convergence: replica {i} shows {shown:?}, not {server:?}"));
+            }
+        }
+        self.check_writes(server.as_ref(), head.seq.0)
+    }
+
+    /// Each write took effect once, in its order, unless its replica forgot it in a crash.
+    fn check_writes(&self, record: Option<&Document>, head: u64) -> Result<(), String> {
+        let [one, other] = &self.devices;
+        let written = || one.written.iter().chain(&other.written);
+        let count = written().count() as u64;
+        if head > 1 + count {
+            return Err(format!("exactly once: {count} writes made {} changes", head - 1));
+        }
+        let forgotten = (1..=self.made).filter(|n| !written().any(|w| w.number == *n));
+        for n in forgotten {
+            if record.is_some_and(|record| record.get(&format!("t{n}")).is_some()) {
+                return Err(format!("write {n} was sent before it was durable"));
+            }
+        }
+        if one.written.is_empty() || other.written.is_empty() {
+            let start = Some(document(r#"{"h":0}"#));
+            let end = written().fold(start, |state, w| w.kind.apply(state.as_ref(), w.number));
+            if end.as_ref() != record {
+                return Err(format!("order: {end:?} was written, {record:?} is there"));
+            }
+        } else if written().all(|write| write.kind == Kind::Update) {
+            let Some(record) = record else {
+                return Err("no lost update: nobody deleted the record".into());
+            };
+            for n in written().map(|write| write.number) {
+                if record.get(&format!("t{n}")) != Some(&n.to_string()) {
+                    return Err(format!("no lost update: write {n} is not in {record}"));
+                }
+            }
+            let last = [one, other].map(|device| device.written.last().map(|w| w.number));
+            if !last.iter().flatten().any(|n| record.get("h") == Some(&n.to_string())) {
+                return Err(format!("order: the last writes are {last:?}, the record is {record}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn server_record(&self) -> Result<Option<Document>, String> {
+        let reader = Reader { collection: todos(), user: None, partial: false };
+        let request = ReadRequest::Whole { reader, bytes: usize::MAX };
+        match request.run(&self.hub.rows, &AllowAll).map_err(|error| error.message)? {
+            ReadAnswer::Whole(records) => {
+                Ok(records.unwrap_or_default().pop().map(|record| record.document))
+            }
+            ReadAnswer::Page(_) | ReadAnswer::Found(_) | ReadAnswer::Pulled(_) => {
+                Err("another answer".into())
+            }
+        }
+    }
+
+    /// A hash of all that the future depends on.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut state = DefaultHasher::new();
+        self.hub.hash_into(&mut state);
+        for device in &self.devices {
+            (device.client.digest(), &device.at_risk).hash(&mut state);
+            (device.conn, device.dialling, device.lives, &device.written).hash(&mut state);
+        }
+        (&self.up, self.made).hash(&mut state);
+        (self.left.operations, self.left.crashes, self.left.cuts).hash(&mut state);
+        state.finish()
+    }
+}
+
+impl Kind {
+    fn apply(self, record: Option<&Document>, n: u8) -> Option<Document> {
+        let fields = document(&format!(r#"{{"h":{n},"t{n}":{n}}}"#));
+        match self {
+            Self::Save => Some(fields),
+            Self::Update => record.map(|record| Delta::new(fields, Vec::new()).apply(record)),
+            Self::Delete => None,
+        }
+    }
+}
+
+impl Device {
+    fn open(i: usize, lives: u64, store: MemoryClientStore) -> Self {
+        let config = ClientConfig {
+            collections: vec![todos()],
+            reconnect_delay: Duration::ZERO,
+            max_reconnect_delay: Duration::ZERO,
+            reconcile_interval: None,
+            ..ClientConfig::default()
+        };
+        let mut out = Vec::new();
+        let seed = u128::from(lives) << 8 | i as u128;
+        let client = Client::open(config, seed, NOW, CommitNumber(0), store.rows(), &mut out);
+        let at_risk = vec![hash_of(store.memory_rows())];
+        let mut device = Self {
+            client: client.expect("a sound store"),
+            store,
+            at_risk,
+            conn: None,
+            dialling: None,
+            lives,
+            written: Vec::new(),
+            complaint: None,
+            sent: Vec::new(),
+        };
+        device.carry_out(out);
+        device.act(|client, store, out| client.connect(NOW, store, out));
+        device
+    }
+
+    fn act<T>(
+        &mut self,
+        call: impl FnOnce(&mut Client, &dyn synclayer_core::words::store::Rows, &mut Vec<Action>) -> T,
+    ) -> T {
+        let mut out = Vec::new();
+        let answer = call(&mut self.client, self.store.rows(), &mut out);
+        self.carry_out(out);
+        answer
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
+        self.act(|client, store, out| client.handle(NOW, input, store, out));
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Store(StoreAction::Commit { number, batch }) => {
+                    self.store.commit(number, batch).expect("a sound commit");
+                    self.at_risk.push(hash_of(self.store.memory_rows()));
+                }
+                Action::Store(StoreAction::Flush { .. }) | Action::View(_) | Action::Synced(_) => {}
+                Action::Net(NetAction::Connect { conn, .. }) => self.dialling = Some(conn),
+                Action::Net(NetAction::Send { frame, .. }) => self.sent.push(frame),
+                Action::Net(NetAction::Close { conn }) => {
+                    if self.conn.is_some() && conn == self.local() {
+                        self.conn = None;
+                    }
+                }
+                Action::Net(NetAction::Ping { .. } | NetAction::Request(_)) => {}
+                Action::Event(event) => self.hear(&event.kind),
+            }
+        }
+    }
+
+    fn hear(&mut self, event: &EventKind) {
+        let wrong = matches!(
+            event,
+            EventKind::ChecksumMismatch
+                | EventKind::ServerLostChanges
+                | EventKind::ReplicaCopied { .. }
+                | EventKind::OperationFailed { .. }
+                | EventKind::WriteStalled { .. }
+                | EventKind::Error { .. }
+        );
+        if wrong && self.complaint.is_none() {
+            self.complaint = Some(format!("{event:?}"));
+        }
+    }
+
+    fn wants_connection(&self) -> bool {
+        let state = self.client.status().connection;
+        self.dialling.is_some() || state == ConnectionState::Reconnecting
+    }
+
+    fn name_of(&self, i: usize, local: ConnId) -> ConnId {
+        ConnId((i as u64) << 32 | self.lives << 16 | local.0)
+    }
+
+    /// The replica's own name for its connection.
+    fn local(&self) -> ConnId {
+        ConnId(self.conn.map_or(0, |conn| conn.0 & 0xffff))
+    }
+
+    fn sync(&mut self) {
+        let last = self.store.last();
+        self.store.make_durable(last);
+        self.at_risk.drain(..self.at_risk.len() - 1);
+        self.handle(Input::Durable { up_to: last });
+    }
+
+    /// The connection is gone. What was sent on it may still arrive.
+    fn lose(&mut self) {
+        let conn = self.local();
+        self.conn = None;
+        self.handle(Input::Disconnected { conn, why: Disconnect::Lost("cut".into()) });
+    }
+
+    fn crash(&mut self, i: usize, forgotten: u64) {
+        let back_to = CommitNumber(self.store.last().0 - forgotten);
+        let store = self.store.clone().crash_to(back_to);
+        let mut written = std::mem::take(&mut self.written);
+        written.retain(|write| write.commit <= back_to);
+        written.iter_mut().for_each(|write| write.commit = CommitNumber(0));
+        *self = Self { written, ..Self::open(i, self.lives + 1, store) };
+    }
+
+    fn shown(&self) -> Result<Option<Document>, String> {
+        let record = self.client.get(&todos(), &id(), self.store.rows());
+        Ok(record.map_err(|error| error.message)?.map(|record| record.document))
+    }
+}
+
+fn id() -> RecordId {
+    record("r")
+}
+
+fn hash_of(rows: &MemoryRows) -> u64 {
+    let mut state = DefaultHasher::new();
+    rows.iter().for_each(|row| row.hash(&mut state));
+    state.finish()
+}

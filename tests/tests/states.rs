@@ -1,0 +1,23 @@
+//! Every way in which a small world can go.
+
+#![allow(clippy::unwrap_used)]
+
+use synclayer_sim::states::{Scope, explore};
+
+/// More of it is visited by `synclayer-sim states`, in a release build.
+#[test]
+fn every_state_of_a_small_world_keeps_the_guarantees() {
+    let scopes = [
+        (1, 0, 0, false, 1_000),
+        (1, 1, 0, true, 8_000),
+        (1, 0, 1, true, 8_000),
+        (2, 0, 0, true, 8_000),
+        (3, 1, 2, true, 8_000),
+        (3, 1, 2, false, 8_000),
+    ];
+    for (operations, crashes, cuts, quick_server, states) in scopes {
+        let scope = Scope { operations, crashes, cuts, quick_server, states };
+        let seen = explore(scope, &|_| {}).unwrap_or_else(|broken| panic!("{broken}"));
+        println!("{scope} {seen}");
+    }
+}
