@@ -12,19 +12,16 @@ use tempfile::TempDir;
 
 use crate::files::Side;
 
-/// What is deleted when the disk is full.
-const BALLAST: usize = 8 << 20;
-
 /// Fills disks of various sizes with values of various sizes; says how many, 0 where this user may
 /// not mount any.
 pub(crate) fn fill(side: Side, times: u64, seed: u64) -> u64 {
     let mut rng = fastrand::Rng::with_seed(seed);
     for n in 0..times {
-        // the first one is as large as rows are allowed to be slow
         let (megabytes, bytes) =
             if n == 0 { (24, 100_000) } else { (rng.u32(20..40), rng.usize(2_000..150_000)) };
         let Some(disk) = SmallDisk::mount(megabytes) else { return 0 };
-        disk.fill(side, bytes);
+        // merging tables takes the space of those that it merges as well
+        disk.fill(side, bytes, megabytes as usize / 2);
     }
     times
 }
@@ -55,9 +52,9 @@ impl SmallDisk {
 
     /// Writes until the disk is full, makes room, and looks whether all is there that was
     /// acknowledged, twice.
-    fn fill(&self, side: Side, bytes: usize) {
+    fn fill(&self, side: Side, bytes: usize, ballast_megabytes: usize) {
         let ballast = self.dir.path().join("ballast");
-        std::fs::write(&ballast, vec![1; BALLAST]).unwrap();
+        std::fs::write(&ballast, vec![1; ballast_megabytes << 20]).unwrap();
         let write = match side {
             Side::Client => write_client,
             Side::Server => write_server,
