@@ -63,6 +63,10 @@ mod bugs {
         FenceUnchecked,
         /// A hello is accepted whatever its session.
         HelloUnchecked,
+        /// A hello reads what was there before the writes that are committed with it.
+        HelloReadsApart,
+        /// Writes by HTTP are judged although the server has begun a new epoch since their hello.
+        PushOfOtherEpoch,
         /// A number that was applied is applied again.
         NumberTwice,
         /// A base above the head counts as known.
@@ -164,6 +168,14 @@ mod bugs {
         AbsentKept,
         /// A collection is never shown as confirmed.
         NeverConfirmed,
+        /// A page by HTTP is applied wherever it goes on from.
+        ForeignPageApplied,
+        /// A page by HTTP is applied whatever it knows of the client's writes.
+        PageNumberIgnored,
+        /// Answers by HTTP are listened to, and writes go by it, while a WebSocket is up.
+        HttpBesideSocket,
+        /// A server that offered level 2 may offer less later.
+        DowngradeTaken,
         /// Deadlines follow the wall clock.
         WallClockDeadlines,
         /// Writes wait for a catch-up however long it takes.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::scenario;
+use crate::{directed, scenario, transcript};
 
 /// One look.
 pub struct Check {
@@ -19,7 +19,31 @@ pub struct Check {
 /// When the scenario files can't be found.
 #[must_use]
 pub fn all() -> Vec<Check> {
-    scenarios()
+    let mut all = schedules();
+    all.append(&mut scenarios());
+    all.push(Check { name: "transcript/all".into(), run: Box::new(transcripts) });
+    all
+}
+
+fn schedules() -> Vec<Check> {
+    let check = |(name, run): &(&str, directed::Schedule)| Check {
+        name: format!("schedule/{name}"),
+        run: Box::new(*run),
+    };
+    directed::SCHEDULES.iter().map(check).collect()
+}
+
+/// The committed transcripts are what is said today.
+fn transcripts() -> Result<(), String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("transcripts");
+    for one in transcript::play_all()? {
+        let file = folder.join(one.name);
+        let committed = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        if let Some((line, _, is)) = transcript::first_difference(&committed, &one.text) {
+            return Err(format!("{} line {line}: {is}", one.name));
+        }
+    }
+    Ok(())
 }
 
 fn scenarios() -> Vec<Check> {

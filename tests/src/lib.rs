@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod checks;
 pub mod counted;
 pub mod desk;
+pub mod directed;
 pub mod fuzz;
 pub mod hub;
 pub mod scenario;

@@ -384,8 +384,10 @@ impl Client {
         from: &PageFrom,
         page: PageAnswer,
     ) -> Result<(), Fault> {
-        let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed;
-        let fits = self.epoch.as_ref() == Some(&page.epoch) && page.from == *from && own;
+        let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed
+            || planted!(PageNumberIgnored);
+        let here = page.from == *from || planted!(ForeignPageApplied);
+        let fits = self.epoch.as_ref() == Some(&page.epoch) && here && own;
         if !fits {
             return self.doubt(edit, "a page does not fit what this replica knows");
         }

@@ -115,7 +115,7 @@ impl Client {
             LinkState::Waiting { .. } => !self.fallback.turned,
             LinkState::Off | LinkState::Failed => false,
         };
-        self.may_poll() && !waits
+        self.may_poll() && (!waits || planted!(HttpBesideSocket))
     }
 
     /// When the next exchange or backup is due, or HTTP is turned to.

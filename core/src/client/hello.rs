@@ -31,7 +31,8 @@ enum Reckoning {
 impl Client {
     /// A connection is up: the next session is stored before it is offered.
     pub(super) fn greet(&mut self, edit: &mut Edit<'_>) {
-        if self.exchange.is_some() || self.work_deadline().is_some() {
+        let asks = self.exchange.is_some() || self.work_deadline().is_some();
+        if asks && !planted!(HttpBesideSocket) {
             self.drop_exchange(edit);
             self.fallback.poll_at = Some(self.now.mono);
         }

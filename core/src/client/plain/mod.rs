@@ -157,7 +157,8 @@ impl Client {
     /// This address offers level 2, and is not believed to offer less from now on.
     pub(super) fn remember_resumable(&mut self) {
         let address = self.address();
-        if !self.identity.resumable.contains(&address) {
+        let is_known = self.identity.resumable.contains(&address);
+        if !is_known && !planted!(DowngradeTaken) {
             self.identity.resumable.push(address);
         }
     }

@@ -1,0 +1,191 @@
+//! What no walk meets often enough, step by step: each is a schedule of its own on the server's
+//! rules.
+
+use std::time::Duration;
+
+use synclayer_core::memory::MemoryRows;
+use synclayer_core::rules::page::{Content, Next, PageLimits, Place, ReadAnswer, ReadRequest};
+use synclayer_core::rules::page::{Page, Reader};
+use synclayer_core::rules::policy::AllowAll;
+use synclayer_core::rules::transaction::{
+    Answer, Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction, Window,
+    decide_all,
+};
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::message::{Cursor, Mutation};
+use synclayer_core::words::name::{
+    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
+};
+use synclayer_core::words::time::Timestamp;
+use synclayer_core::words::write::{Change, WriteKind};
+
+/// A schedule: it says what is broken.
+pub type Schedule = fn() -> Result<(), String>;
+
+/// All schedules, by name.
+pub const SCHEDULES: &[(&str, Schedule)] = &[
+    ("the-horizon-passes-between-pages", the_horizon_passes_between_pages),
+    ("a-hello-sees-what-is-committed-with-it", a_hello_sees_what_is_committed_with_it),
+    ("a-push-stands-on-its-hellos-epoch", a_push_stands_on_its_hellos_epoch),
+];
+
+/// A catch-up is on its first page when the tombstones go that its second page needs: it begins
+/// again, as a snapshot.
+///
+/// # Errors
+/// When it goes on, and never tells of a deleted record.
+pub fn the_horizon_passes_between_pages() -> Result<(), String> {
+    let mut desk = Desk::new();
+    desk.hello(1);
+    desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert), ("c", WriteKind::Insert)]);
+    desk.write(&[("b", WriteKind::Update), ("a", WriteKind::Delete)]);
+    let cursor = Cursor { epoch: epoch(1), seq: Seq(3) };
+    let first = desk.page(Place::Start { cursor: Some(cursor), resume: None })?;
+    let Next::More(place) = first.next else { return Err("the run has one page only".into()) };
+    desk.now.0 += 60_000;
+    let retention = Duration::from_secs(1);
+    desk.decide(&[Transaction::Sweep(Sweep { retention, from: SweepPlace::Start, budget: 100 })]);
+    let second = desk.page(place)?;
+    match (second.opened, second.content) {
+        (Some(_), Content::Snapshot { .. }) => Ok(()),
+        other => Err(format!("convergence: the run went on below the horizon: {other:?}")),
+    }
+}
+
+/// A client's late writes and its next hello are committed together.
+///
+/// # Errors
+/// When the hello doesn't tell of the writes.
+pub fn a_hello_sees_what_is_committed_with_it() -> Result<(), String> {
+    let mut desk = Desk::new();
+    desk.hello(1);
+    let late = desk.writes(&[("a", WriteKind::Insert)]);
+    let hello = desk.hello_of(2);
+    match desk.decide(&[late, hello]).pop() {
+        Some(Answer::Hello(HelloAnswer::Open { last_mutation, .. }))
+            if last_mutation == MutationNumber(1) =>
+        {
+            Ok(())
+        }
+        other => Err(format!("exactly once: a hello told of what was before: {other:?}")),
+    }
+}
+
+/// The server begins a new epoch between a hello by HTTP and the push that follows it.
+///
+/// # Errors
+/// When the push is judged by seqs of another history.
+pub fn a_push_stands_on_its_hellos_epoch() -> Result<(), String> {
+    let mut desk = Desk::new();
+    desk.hello(1);
+    desk.decide(&[Transaction::BeginEpoch { epoch: epoch(2) }]);
+    let Transaction::Writes(run) = desk.writes(&[("a", WriteKind::Insert)]) else {
+        return Err("no writes".into());
+    };
+    let client = (client(), SessionNumber(1));
+    let push = Push { client, user: None, epoch: epoch(1), mutations: run.mutations };
+    match desk.decide(&[Transaction::Push(push)]).pop() {
+        Some(Answer::Pushed(PushOutcome::OtherEpoch)) => Ok(()),
+        other => Err(format!("no lost update: a push of another epoch was judged: {other:?}")),
+    }
+}
+
+/// A server's rows, and one client that writes to them.
+struct Desk {
+    rows: MemoryRows,
+    now: Timestamp,
+    session: SessionNumber,
+    written: u64,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let now = Timestamp(1_790_000_000_000);
+        let mut desk = Self { rows: MemoryRows::new(), now, session: SessionNumber(0), written: 0 };
+        desk.decide(&[Transaction::BeginEpoch { epoch: epoch(1) }]);
+        desk
+    }
+
+    /// Commits transactions together.
+    fn decide(&mut self, transactions: &[Transaction]) -> Vec<Answer> {
+        let limits = Limits::default();
+        let context = Context { policy: &AllowAll, limits: &limits, now: self.now };
+        let decided = decide_all(transactions, &self.rows, context);
+        self.rows.apply(decided.batch);
+        decided.answers.into_iter().map(|answer| answer.expect("the rows are sound")).collect()
+    }
+
+    fn hello_of(&mut self, session: u64) -> Transaction {
+        self.session = SessionNumber(session);
+        Transaction::Hello { client: client(), user: None, session: self.session }
+    }
+
+    fn hello(&mut self, session: u64) {
+        let hello = self.hello_of(session);
+        self.decide(&[hello]);
+    }
+
+    fn write(&mut self, writes: &[(&str, WriteKind)]) {
+        let writes = self.writes(writes);
+        self.decide(&[writes]);
+    }
+
+    fn writes(&mut self, writes: &[(&str, WriteKind)]) -> Transaction {
+        let mutations = writes.iter().map(|(id, kind)| self.mutation(id, *kind)).collect();
+        let client = Some((client(), self.session));
+        let window = Window::new();
+        Transaction::Writes(Run { client, user: None, conn: None, mutations, window })
+    }
+
+    fn mutation(&mut self, id: &str, kind: WriteKind) -> Mutation {
+        self.written += 1;
+        let text = format!(r#"{{"n":{}}}"#, self.written);
+        let text = if kind == WriteKind::Delete { "{}" } else { &text };
+        let document = Document::parse(text, &Limits::default()).expect("a document");
+        Mutation {
+            collection: todos(),
+            record_id: RecordId::new(id).expect("an id"),
+            change: Change { kind, delta: Delta::new(document, vec![]) },
+            timestamp: Some(self.now),
+            number: Some(MutationNumber(self.written)),
+            base: None,
+        }
+    }
+
+    /// A page of one record.
+    fn page(&self, place: Place) -> Result<Page, String> {
+        let reader = Reader { collection: todos(), user: None, partial: false };
+        let limits = PageLimits { records: 1, bytes: usize::MAX };
+        let request = ReadRequest::CatchUp { reader, place, limits };
+        match request.run(&self.rows, &AllowAll) {
+            Ok(ReadAnswer::Page(page)) => Ok(page),
+            other => Err(format!("no page: {other:?}")),
+        }
+    }
+}
+
+fn todos() -> Collection {
+    Collection::new("todos").expect("a name")
+}
+
+fn client() -> ClientId {
+    ClientId::new("c1").expect("an id")
+}
+
+fn epoch(number: u64) -> Epoch {
+    Epoch::new(&format!("e{number}")).expect("an id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schedule_holds() {
+        for (name, schedule) in SCHEDULES {
+            assert_eq!(schedule(), Ok(()), "{name}");
+        }
+    }
+}
