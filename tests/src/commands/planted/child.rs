@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ pub(crate) struct Budget {
     pub(crate) failures: u64,
     /// For how many seconds the seeds may run.
     pub(crate) seconds: u64,
+    /// Whether seeds are tried only where nothing else has found something.
+    pub(crate) quick: bool,
 }
 
 /// Looks for a bug, and says on standard output what finds it, a line each:
@@ -28,9 +31,30 @@ pub(crate) struct Budget {
 pub(crate) fn hunt(bug: Option<Bug>, budget: &Budget) -> ExitCode {
     std::panic::set_hook(Box::new(|_| ()));
     plant(bug);
+    let at = Arc::new(AtomicU64::new(0));
+    watch(at.clone());
+    let caught = try_checks(bug, &at);
+    if !(budget.quick && caught) {
+        try_seeds(bug, budget, &at);
+    }
+    ExitCode::SUCCESS
+}
+
+fn try_checks(bug: Option<Bug>, at: &AtomicU64) -> bool {
+    let mut caught = false;
+    for Check { name, run } in checks::all() {
+        at.fetch_add(1, Ordering::Relaxed);
+        let Err(what) = quietly(&run) else { continue };
+        if bug.is_none() || !is_broken_anyway(bug, || quietly(&run)) {
+            caught = true;
+            say(&format!("check {name} {what}"));
+        }
+    }
+    caught
+}
+
+fn try_seeds(bug: Option<Bug>, budget: &Budget, at: &AtomicU64) {
     let begun = Instant::now();
-    let at_seed = std::sync::Arc::new(AtomicU64::new(0));
-    watch(at_seed.clone());
     let (mut failures, mut ran) = (0, 0);
     while ran < budget.seeds && failures < budget.failures {
         if begun.elapsed() > Duration::from_secs(budget.seconds) {
@@ -38,26 +62,14 @@ pub(crate) fn hunt(bug: Option<Bug>, budget: &Budget) -> ExitCode {
         }
         let seed = ran;
         ran += 1;
-        at_seed.store(ran, Ordering::Relaxed);
-        if let Err(what) = try_seed(seed) {
-            if bug.is_some() && is_broken_anyway(bug, || try_seed(seed)) {
-                continue;
-            }
+        at.fetch_add(1, Ordering::Relaxed);
+        let Err(what) = try_seed(seed) else { continue };
+        if bug.is_none() || !is_broken_anyway(bug, || try_seed(seed)) {
             failures += 1;
             say(&format!("seed {ran} {what}"));
         }
     }
     say(&format!("ran {ran} {}", begun.elapsed().as_millis()));
-    for Check { name, run } in checks::all() {
-        at_seed.fetch_add(1, Ordering::Relaxed);
-        if let Err(what) = quietly(&run) {
-            if bug.is_some() && is_broken_anyway(bug, || quietly(&run)) {
-                continue;
-            }
-            say(&format!("check {name} {what}"));
-        }
-    }
-    ExitCode::SUCCESS
 }
 
 fn try_seed(seed: u64) -> Result<(), String> {
@@ -82,12 +94,12 @@ fn quietly(run: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
 }
 
 /// Ends the process when one run takes for ever.
-fn watch(at_seed: std::sync::Arc<AtomicU64>) {
+fn watch(at: Arc<AtomicU64>) {
     std::thread::spawn(move || {
         let (mut last, mut since) = (0, Instant::now());
         loop {
             std::thread::sleep(Duration::from_secs(1));
-            let now = at_seed.load(Ordering::Relaxed);
+            let now = at.load(Ordering::Relaxed);
             if now != last {
                 (last, since) = (now, Instant::now());
             } else if since.elapsed() > Duration::from_secs(ENDLESS) {

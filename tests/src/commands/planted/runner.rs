@@ -17,6 +17,7 @@ const USAGE: &str = "usage: synclayer-sim planted
   [--seeds N]         how many seeds to try for each bug (20000)
   [--failures N]      how many broken runs are enough (1)
   [--seconds N]       how long the seeds of a bug may run (300)
+  [--quick]           tries seeds only on bugs that nothing else catches
   [--jobs N]          how many bugs at a time (2)
   [--write FILE]      writes the table there too
 It fails when a bug is caught by nothing, or the control by something.";
@@ -74,12 +75,16 @@ impl Options {
             bugs: std::iter::once(NONE.into())
                 .chain(Bug::ALL.iter().map(|bug| format!("{bug:?}")))
                 .collect(),
-            budget: Budget { seeds: 20_000, failures: 1, seconds: 300 },
+            budget: Budget { seeds: 20_000, failures: 1, seconds: 300, quick: false },
             jobs: 2,
             write: None,
             child: None,
         };
         while let Some(name) = arguments.next() {
+            if name == "--quick" {
+                options.budget.quick = true;
+                continue;
+            }
             let value = arguments.next().ok_or(USAGE)?;
             let number = || value.parse::<u64>().map_err(|_| USAGE.to_string());
             match name.as_str() {
@@ -122,6 +127,9 @@ impl Report {
             ("--seconds", budget.seconds),
         ] {
             command.arg(name).arg(value.to_string());
+        }
+        if budget.quick {
+            command.arg("--quick");
         }
         let output = command.stderr(Stdio::null()).output().expect("this program can be started");
         let mut report = Self {
