@@ -64,11 +64,7 @@ pub fn a_hello_sees_what_is_committed_with_it() -> Result<(), String> {
     let late = desk.writes(&[("a", WriteKind::Insert)]);
     let hello = desk.hello_of(2);
     match desk.decide(&[late, hello]).pop() {
-        Some(Answer::Hello(HelloAnswer::Open { last_mutation, .. }))
-            if last_mutation == MutationNumber(1) =>
-        {
-            Ok(())
-        }
+        Some(Answer::Hello(HelloAnswer::Open { last_mutation: MutationNumber(1), .. })) => Ok(()),
         other => Err(format!("exactly once: a hello told of what was before: {other:?}")),
     }
 }
