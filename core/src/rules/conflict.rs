@@ -391,6 +391,8 @@ pub(crate) mod tests {
     fn closures_are_resolvers() {
         let strategy = ConflictStrategy::custom(|_: &Conflict<'_>| None);
         assert_eq!(Case::new("{}", "{}", "{}").text(&strategy), "deleted");
+        let strategy = ConflictStrategy::custom(|conflict: &Conflict<'_>| conflict.local.cloned());
+        assert_eq!(Case::new("{}", r#"{"a":1}"#, "{}").text(&strategy), r#"{"a":1}"#);
         assert_eq!(alloc::format!("{strategy:?}"), "Custom(..)");
     }
 }

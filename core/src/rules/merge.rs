@@ -459,6 +459,8 @@ mod tests {
         assert_eq!(merge("[]", r#"["a b"]"#, r#"["ab"]"#), r#"["ab","a b"]"#);
         assert_eq!(merge("null", "[1]", "[2]"), "[2,1]");
         assert_eq!(merge("[]", "[1]", "7"), "7", "no array: the server wins the tie");
+        assert_eq!(merge("[1,1,1]", "[1,1,1,1]", "[1]"), "[1,1]", "one added one, one removed two");
+        assert_eq!(merge("[0]", "[[ 1, 2 ]]", r#"[[1,2],"\\" , "a b"]"#), r#"[[1,2],"\\","a b"]"#);
     }
 
     #[test]
@@ -484,6 +486,7 @@ mod tests {
         assert_eq!(max("0", "9007199254740993", "9007199254740992"), "9007199254740993");
         assert_eq!(max("0", "1.50", "1"), "1.50");
         assert_eq!(max("0", "1", "1.0"), "1.0", "equal: the server's");
+        assert_eq!(max("1", "0", "-0"), "-0", "equal integers likewise");
         assert_eq!(max("9", "3", "9"), "3", "only one side changed it");
     }
 
@@ -494,6 +497,9 @@ mod tests {
         let keep_b = FieldWise::keep_remote().only(["b"]).or_else(ConflictStrategy::ClientWins);
         assert_eq!(case.text(&keep_b), r#"{"b":2}"#);
         assert_eq!(case.text(&FieldWise::keep_local()), r#"{"b":1}"#);
+        let keep_local = FieldWise::keep_local().or_else(ConflictStrategy::ServerWins);
+        let deleted_here = Case::new(r#"{"a":0}"#, "", r#"{"a":1}"#);
+        assert_eq!(deleted_here.text(&keep_local), r#"{"a":1}"#, "deletes are left to the other");
     }
 
     #[test]
@@ -521,6 +527,24 @@ mod tests {
             merge(FieldWise::deep_merge().only(["f"]).or_else(FieldWise::sum_numbers())),
             r#"{"k":0.10,"n":17,"o":{"x":1,"y":2},"r":1}"#
         );
+    }
+
+    #[test]
+    fn what_is_nested_has_the_time_of_its_field() {
+        let mut case =
+            Case::new(r#"{"o":{"x":0}}"#, r#"{"o":{"x":1}}"#, r#"{"o":{"x":2}}"#).at(5, 4);
+        let [local, remote] = [r#"{"o":{"x":1}}"#, r#"{"o":{"x":2}}"#];
+        assert_eq!(case.text(&FieldWise::deep_merge()), local);
+        case.local_field_at = alloc::vec![("o".into(), Timestamp(3))];
+        assert_eq!(case.text(&FieldWise::deep_merge()), remote);
+        case.remote_field_at = alloc::vec![("o".into(), Timestamp(2))];
+        assert_eq!(case.text(&FieldWise::deep_merge()), local);
+        // a field of the same name one floor up is another one
+        let by_field = FieldWise::deep_merge().or_else(FieldWise::field_last_write_wins());
+        case.local_field_at.push(("x".into(), Timestamp(1)));
+        assert_eq!(case.text(&by_field), local);
+        case.remote_field_at = alloc::vec![("o".into(), Timestamp(4)), ("x".into(), Timestamp(1))];
+        assert_eq!(case.text(&by_field), remote);
     }
 
     #[test]

@@ -674,3 +674,6 @@ impl Budget {
         self.records == 0 || self.bytes == 0
     }
 }
+
+#[cfg(test)]
+mod tests;

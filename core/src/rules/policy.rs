@@ -129,6 +129,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_policy_that_says_nothing_allows_everything() {
+        struct Silent;
+        impl Policy for Silent {}
+        let (collection, id) = (Collection::new("c").unwrap(), RecordId::new("r").unwrap());
+        let document = Document::empty();
+        assert_eq!(Silent.read(None, &collection), Access::All);
+        assert!(Silent.read_record(None, &collection, &id, &document));
+        let change = Change::delete();
+        assert_eq!(Silent.write(None, &collection, &id, Some(&document), &change), Ok(()));
+    }
+
+    #[test]
     fn a_bucket_allows_the_burst_and_then_the_rate() {
         let mut bucket = Bucket::new(Rate { per_second: 3, burst: 2 }, Mono(1000));
         assert_eq!(bucket.take(Mono(1000)), Ok(()));

@@ -568,3 +568,6 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

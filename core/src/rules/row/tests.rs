@@ -166,6 +166,7 @@ proptest! {
     ) {
         let keys = Keys::new(slot);
         let named = (collection.clone(), id.clone());
+        prop_assert_eq!(keys.slot(), slot);
         prop_assert_eq!(record_of(&keys.row(&collection, &id)).unwrap(), named.clone());
         prop_assert_eq!(record_of(&keys.parked(&collection, &id)).unwrap(), named);
         prop_assert_eq!(collection_of(&keys.stream(&collection)).unwrap(), collection.clone());

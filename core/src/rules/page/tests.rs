@@ -1,0 +1,69 @@
+use alloc::vec::Vec;
+
+use super::*;
+use crate::rules::policy::AllowAll;
+use crate::rules::transaction::tests::{Store, id, insert, todos, unset};
+
+fn page(store: &Store, place: Place, limits: PageLimits) -> Page {
+    let reader = Reader { collection: todos(), user: None, partial: false };
+    let request = ReadRequest::CatchUp { reader, place, limits };
+    let ReadAnswer::Page(page) = request.run(&store.rows, &AllowAll).unwrap() else { panic!() };
+    page
+}
+
+/// How many changes above a seq come in one page.
+fn changes(store: &Store, above: u64, bytes: usize) -> usize {
+    let place = Place::Delta { floor: Seq(above), after: Seq(above) };
+    let page = page(store, place, PageLimits { records: 100, bytes });
+    let Content::Changes(changes) = page.content else { panic!() };
+    changes.len()
+}
+
+#[test]
+fn a_snapshot_s_page_looks_at_few_tombstones() {
+    let mut store = Store::new();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        store.plain_to(name, insert("{}"));
+        store.plain_to(name, Change::delete());
+    }
+    store.plain_to("z", insert("{}"));
+    let place = Place::Snapshot { snapshot_seq: store.head().seq, after: None };
+    let first = page(&store, place, PageLimits { records: 1, bytes: 1 << 10 });
+    let Content::Snapshot { records, range } = first.content else { panic!() };
+    assert_eq!((records.len(), range.up_to), (0, Some(id("d"))), "four looks for one record");
+    let Next::More(place) = first.next else { panic!() };
+    let second = page(&store, place, PageLimits { records: 1, bytes: 1 << 10 });
+    let Content::Snapshot { records, range } = second.content else { panic!() };
+    let found: Vec<_> = records.iter().map(|record| (record.id.as_str(), record.seq)).collect();
+    assert_eq!(found, [("z", Some(store.head().seq))]);
+    assert_eq!((range.after, range.up_to), (Some(id("d")), None));
+}
+
+#[test]
+fn a_page_is_full_when_its_bytes_are_used_up() {
+    let mut store = Store::new();
+    for name in ["a", "b", "c"] {
+        store.plain_to(name, insert(r#"{"field":"value"}"#));
+    }
+    // an id, a document, and what a record costs besides
+    let each = 1 + crate::rules::transaction::tests::doc(r#"{"field":"value"}"#).size() + 100;
+    assert_eq!(changes(&store, 0, each), 1);
+    assert_eq!(changes(&store, 0, each + 1), 2);
+    assert_eq!(changes(&store, 0, 2 * each), 2);
+    assert_eq!(changes(&store, 0, 2 * each + 1), 3);
+    assert_eq!(changes(&store, 0, 1), 1, "one at least");
+}
+
+#[test]
+fn the_names_of_removed_fields_take_room_too() {
+    let mut store = Store::new();
+    for name in ["a", "b"] {
+        store.plain_to(name, insert(r#"{"field":1,"other":2}"#));
+    }
+    for name in ["a", "b"] {
+        store.plain_to(name, unset("{}", &["field", "other"]));
+    }
+    let each = 1 + crate::rules::transaction::tests::doc("{}").size() + 2 * (5 + 3) + 100;
+    assert_eq!(changes(&store, 2, each), 1);
+    assert_eq!(changes(&store, 2, each + 1), 2);
+}

@@ -1,0 +1,86 @@
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::rules::transaction::tests::{Store, doc, insert};
+use crate::words::write::Change;
+
+const HEAD: Head = Head {
+    seq: Seq(9),
+    count: 1,
+    checksum: Checksum(0),
+    horizon: Seq(0),
+    swept: Seq(0),
+    committed_at: Timestamp(0),
+};
+
+fn stamp(seq: u64) -> Stamp {
+    Stamp { seq: Seq(seq), version: seq, at: Timestamp(0) }
+}
+
+fn sound() -> Record {
+    Record {
+        document: Some(doc(r#"{"a":1,"b":2,"c":3}"#)),
+        last: stamp(9),
+        whole: stamp(3),
+        fields: vec![("a".into(), stamp(5)), ("c".into(), stamp(9))],
+        removed: vec![("d".into(), stamp(4)), ("e".into(), stamp(8))],
+        committed_at: Timestamp(0),
+        user: None,
+    }
+}
+
+#[test]
+fn each_fault_of_a_record_is_named() {
+    assert_eq!(sound().faults(HEAD), Vec::<&str>::new());
+    let inserted = Record { fields: vec![], removed: vec![], whole: stamp(9), ..sound() };
+    assert_eq!(inserted.faults(HEAD), Vec::<&str>::new());
+
+    let beyond = Head { seq: Seq(8), ..HEAD };
+    assert_eq!(sound().faults(beyond), ["its seq is not one of the collection's"]);
+    let never = Record { last: stamp(0), whole: stamp(0), ..inserted.clone() };
+    assert_eq!(never.faults(HEAD), ["its seq is not one of the collection's"]);
+
+    let ahead = "a part of it changed after the whole";
+    assert_eq!(Record { whole: stamp(10), ..inserted }.faults(HEAD), [ahead]);
+    let field = vec![("a".into(), stamp(10))];
+    assert_eq!(Record { fields: field, ..sound() }.faults(HEAD), [ahead]);
+    let removed = vec![("d".into(), stamp(10))];
+    assert_eq!(Record { removed, ..sound() }.faults(HEAD), [ahead]);
+
+    let before = "a field of it changed before it was inserted";
+    let field = vec![("a".into(), stamp(3))];
+    assert_eq!(Record { fields: field, ..sound() }.faults(HEAD), [before]);
+
+    let disorder = "its fields are out of order";
+    let twice = vec![("a".into(), stamp(5)), ("a".into(), stamp(6))];
+    assert_eq!(Record { fields: twice, ..sound() }.faults(HEAD), [disorder]);
+    let twice = vec![("e".into(), stamp(5)), ("d".into(), stamp(6))];
+    assert_eq!(Record { removed: twice, ..sound() }.faults(HEAD), [disorder]);
+
+    let disagree = "its fields and their stamps disagree";
+    let unknown = vec![("x".into(), stamp(5))];
+    assert_eq!(Record { fields: unknown, ..sound() }.faults(HEAD), [disagree]);
+    let present = vec![("b".into(), stamp(5))];
+    assert_eq!(Record { removed: present, ..sound() }.faults(HEAD), [disagree]);
+}
+
+#[test]
+fn a_report_counts_tombstones_and_lists_a_hundred_faults() {
+    let mut store = Store::new();
+    for name in ["a", "b", "c"] {
+        store.plain_to(name, insert("{}"));
+    }
+    store.plain_to("a", Change::delete());
+    store.plain_to("b", Change::delete());
+    assert_eq!(verify(&store.rows).unwrap().tombstones, 2);
+    let mut report = Report::default();
+    (0..200).for_each(|n| report.fault(alloc::format!("{n}")));
+    assert_eq!(report.faults.len(), 100);
+}
+
+#[test]
+fn a_checksum_comes_back_from_its_row() {
+    let head = Head { checksum: Checksum(0xf1e2_d3c4_b5a6_9788), ..HEAD };
+    assert_eq!(Head::from_row(head.to_row().into()), Ok(head));
+}
