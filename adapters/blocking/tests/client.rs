@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,9 +11,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use support::{PATIENCE, Server, until};
 use synclayer_blocking::{
-    ConnectionState, EventKind, OpenError, RecordChange, Store, SyncConfig, SyncError, SyncLayer,
-    TimedOut, Transports, TrustedRoots,
+    ConnectionState, EventKind, Limits, OpenError, RecordChange, Store, SyncConfig, SyncError,
+    SyncLayer, TimedOut, Transports, TrustedRoots,
 };
+use synclayer_core::memory::MemoryClientStore;
 
 fn round_trip(server: &Server) {
     let sync = SyncLayer::open(server.config()).unwrap();
@@ -173,6 +175,19 @@ fn a_server_that_does_not_read_blocks_nobody() {
 }
 
 #[test]
+fn what_finds_no_room_goes_out_when_there_is_some() {
+    let server = Server::start();
+    // more than the system takes for a connection that nobody reads
+    let limits = Limits { frame_bytes: 16 << 20, document_bytes: 16 << 20, ..Limits::default() };
+    let sync = SyncLayer::open(SyncConfig { limits, ..server.config() }).unwrap();
+    let mut peer = server.accept_synced();
+    let text = "x".repeat(15_000_000);
+    sync.collection("todos").unwrap().save(&json!({ "text": text })).unwrap();
+    // nothing else is on its way that would take it along
+    assert_eq!(peer.expect("insert")["data"]["text"], text);
+}
+
+#[test]
 fn closing_joins_and_dropping_ends() {
     let server = Server::start();
     let sync = SyncLayer::open(server.config()).unwrap();
@@ -190,11 +205,21 @@ fn closing_joins_and_dropping_ends() {
     while events.next_timeout(PATIENCE).unwrap().is_some() {}
     while watch.next_timeout(PATIENCE).unwrap().is_some() {}
 
-    let sync = SyncLayer::open(server.config()).unwrap();
+    let held = Arc::new(());
+    let holder = held.clone();
+    let store = Store::opened_by(move |_| {
+        assert!(Arc::strong_count(&holder) > 1);
+        Ok(Box::new(MemoryClientStore::new()))
+    });
+    let sync = SyncLayer::open(SyncConfig { store, ..server.config() }).unwrap();
     let clone = sync.clone();
     thread::scope(|scope| {
-        scope.spawn(|| sync.close());
-        scope.spawn(|| clone.close());
+        for sync in [&sync, &clone] {
+            scope.spawn(|| {
+                sync.close();
+                assert_eq!(Arc::strong_count(&held), 1, "the thread has let go of everything");
+            });
+        }
     });
     assert_eq!(clone.status(), Err(SyncError::Closed));
     assert!(clone.events().next().is_none());
