@@ -661,6 +661,39 @@ fn a_patch_of_a_missing_record_meets_a_delete() {
 }
 
 #[test]
+fn an_update_of_a_record_that_is_gone_is_not_tried_for_ever() {
+    let mut desk = live_both();
+    desk.update("a", r#"{"n":2}"#);
+    desk.replica.delete(desk.now, &todos(), &id("a"), &mut desk.effects).unwrap();
+    desk.save("a", r#"{"m":3}"#);
+    desk.sent();
+    // what the server has is also what one of the writes makes of the record, but not the last
+    desk.hear(r#"{"type":"delete","collection":"todos","recordId":"a"}"#);
+    desk.cut();
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.hear(PONG);
+    desk.answer(200, "[]");
+    let sent = desk.sent();
+    assert!(sent.iter().any(|line| line.starts_with("PATCH")), "{sent:?}");
+    desk.answer(404, "{}");
+    for _ in 0..10 {
+        let sent = desk.sent();
+        assert!(sent.iter().all(|line| !line.starts_with("PATCH")), "{sent:?}");
+        if sent.iter().any(|line| line.starts_with("POST") || line.starts_with("DELETE")) {
+            desk.answer(200, "{}");
+        } else if sent.iter().any(|line| line.starts_with("GET")) {
+            let found = desk.shows("a").map(|json| rows(&[("a", &json, 40, 5)]));
+            desk.answer(200, &found.unwrap_or("[]".into()));
+        } else {
+            desk.pass(1_000);
+        }
+    }
+    assert_eq!(pending(&desk), 0);
+}
+
+#[test]
 fn refusals_for_good_reject_the_write() {
     for (status, body, code) in [
         (400, r#"{"error":"bad"}"#, ErrorCode::InvalidMessage),

@@ -166,10 +166,24 @@ impl Client {
         let Entry { collection, record_id: id, .. } = entry;
         match self.judge(edit, collection, id, |_| true)? {
             Verdict::Settled | Verdict::Open => {}
+            // no update goes on top of nothing, even where one of the writes behind it is what has
+            // left nothing: the strategy decides
+            Verdict::Missing
+                if entry.change.kind == WriteKind::Update && self.is_gone(edit, entry)? =>
+            {
+                self.turned_down(edit, position, entry);
+                self.settle_frozen(edit, collection, id)?;
+            }
             // it changed in fields that the write does not touch: it goes on top of them
             Verdict::Missing => self.turned_down(edit, position, entry),
         }
         Ok(())
+    }
+
+    /// Whether the server does not have the record of a write.
+    fn is_gone(&self, edit: &Edit<'_>, entry: &Entry) -> Result<bool, StoreError> {
+        let row = edit.row(&entry.collection, &entry.record_id)?;
+        Ok(row.is_none_or(|row| row.server.is_none()))
     }
 
     fn turned_down(&mut self, edit: &mut Edit<'_>, position: Position, entry: &Entry) {
