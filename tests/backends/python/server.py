@@ -194,7 +194,10 @@ async def websocket(request):
     if FLAGS.token and token and token != FLAGS.token:
         raise web.HTTPUnauthorized(text="wrong token")
     socket = web.WebSocketResponse(heartbeat=None)
-    await socket.prepare(request)
+    try:
+        await socket.prepare(request)
+    except ConnectionError:
+        return socket
     STATS["connections"] += 1
     client = Client(socket, request.transport, token)
     CLIENTS.add(client)
@@ -219,11 +222,11 @@ def token_of(request):
 
 @web.middleware
 async def guard(request, handler):
-    STATS["requests"] += 1
     if "upgrade" in request.headers.get("Connection", "").lower():
         if FLAGS.http_only:
             raise web.HTTPNotFound(text="Not found")
         return await websocket(request)
+    STATS["requests"] += 1
     if FLAGS.ws_only:
         raise web.HTTPNotFound(text="Not found")
     if FLAGS.token and token_of(request) != FLAGS.token:

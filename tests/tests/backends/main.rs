@@ -6,5 +6,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
-mod raw;
+#[macro_use]
 mod support;
+mod devices;
+mod raw;

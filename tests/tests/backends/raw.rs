@@ -5,31 +5,6 @@ use serde_json::{Value, json};
 
 use crate::support::{Backend, Kind, Peer, http, http_as};
 
-/// Runs a test against each of the programs.
-macro_rules! against_each {
-    ($($(#[$doc:meta])* $name:ident;)+) => {
-        mod node {
-            use crate::support::Kind;
-
-            $($(#[$doc])*
-            #[tokio::test]
-            async fn $name() {
-                super::$name(Kind::Node).await;
-            })+
-        }
-
-        mod python {
-            use crate::support::Kind;
-
-            $($(#[$doc])*
-            #[tokio::test]
-            async fn $name() {
-                super::$name(Kind::Python).await;
-            })+
-        }
-    };
-}
-
 against_each! {
     changes_reach_the_other_subscribers;
     records_are_posted_patched_shown_and_deleted;

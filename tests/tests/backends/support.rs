@@ -16,6 +16,31 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+/// Runs a test against each of the programs.
+macro_rules! against_each {
+    ($($(#[$doc:meta])* $name:ident;)+) => {
+        mod node {
+            use crate::support::Kind;
+
+            $($(#[$doc])*
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(Kind::Node).await;
+            })+
+        }
+
+        mod python {
+            use crate::support::Kind;
+
+            $($(#[$doc])*
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(Kind::Python).await;
+            })+
+        }
+    };
+}
+
 /// How long anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
