@@ -13,6 +13,7 @@ use synclayer_core::rules::record::verify;
 use synclayer_core::rules::transaction::{
     Answer, Context, Decided, TransactError, Transaction, decide_all,
 };
+use synclayer_core::server::http::{Call, HttpConfig, Reply, Request, call};
 use synclayer_core::server::ring::{RingLimits, Rings};
 use synclayer_core::server::session::{
     Action, AuthTicket, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
@@ -246,6 +247,26 @@ impl Hub {
     /// A socket has room.
     pub fn pump(&mut self, conn: ConnId, room: usize, now: Now) {
         self.tell(conn, Input::Pump { room }, now);
+    }
+
+    /// Answers a call by HTTP at once.
+    #[must_use]
+    pub fn ask(&mut self, request: &Request<'_>, now: Now) -> Reply {
+        let config = HttpConfig::default();
+        match call(request, &config, &AllowAll) {
+            Call::Immediate(reply) => reply,
+            Call::Transact(write) => {
+                let mut decided = self.decide([write.transaction()], now);
+                self.rows.apply(decided.batch);
+                decided.published.iter().for_each(|change| self.rings.publish(change));
+                let answer = decided.answers.pop().expect("an answer for each transaction");
+                write.reply(now.wall, &config, answer.map_err(TransactError::Failed))
+            }
+            Call::Read(read) => {
+                let answer = read.request().run(&self.rows, &AllowAll);
+                read.reply(answer)
+            }
+        }
     }
 
     /// Does all that the server can do by itself.

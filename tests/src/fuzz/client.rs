@@ -9,6 +9,7 @@ use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::replica::{Effect, Replica, WatchId};
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::server::http::Request;
 use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
 use synclayer_core::words::delta::Delta;
@@ -149,6 +150,11 @@ impl Bench {
             self.hub.settle(self.now);
             while let Some(frame) = self.next_down() {
                 self.hear(&frame);
+            }
+            for ticket in std::mem::take(&mut self.tickets) {
+                let (status, body) = self.served(&ticket);
+                let answer = HttpAnswer::Answered { status, retry_after: None, body };
+                self.answered(ticket, answer);
             }
         }
     }
@@ -378,6 +384,16 @@ impl Bench {
             return;
         }
         let ticket = self.tickets.remove(script.below(self.tickets.len()));
+        if script.chance(2) {
+            // the server does what was asked, whether the answer arrives or not
+            let (status, body) = self.served(&ticket);
+            let body = if script.chance(6) { script.mutated(&body) } else { body };
+            let answer = match script.below(6) {
+                0 => HttpAnswer::Failed("the answer was lost".into()),
+                _ => HttpAnswer::Answered { status, retry_after: None, body },
+            };
+            return self.answered(ticket, answer);
+        }
         let body = match script.below(4) {
             0 => script.bytes().to_vec(),
             1 => br#"{"protocol":2,"epoch":"e0","lastMutation":0,"maxBatchBytes":262144}"#.to_vec(),
@@ -393,6 +409,25 @@ impl Bench {
                 body,
             },
         };
+        self.answered(ticket, answer);
+    }
+
+    fn served(&mut self, ticket: &HttpTicket) -> (u16, Vec<u8>) {
+        let asked = ticket.request();
+        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+        let request = Request {
+            method: asked.method.as_str(),
+            path,
+            query,
+            body: asked.body.as_deref().unwrap_or_default(),
+            user: None,
+        };
+        let reply = self.hub.ask(&request, self.now);
+        assert!(!self.sound || reply.status != 400, "{request:?} is refused: {reply:?}");
+        (reply.status, reply.body)
+    }
+
+    fn answered(&mut self, ticket: HttpTicket, answer: HttpAnswer) {
         let input = ticket.answer(answer);
         self.with(|replica, now, effects| replica.handle(now, input, effects));
     }

@@ -1,8 +1,7 @@
 //! A server's sessions and its HTTP calls, fed with whatever comes.
 
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::transaction::{Context, TransactError};
-use synclayer_core::server::http::{Call, HttpConfig, Request, call};
+use synclayer_core::rules::transaction::TransactError;
+use synclayer_core::server::http::Request;
 use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input, SessionConfig};
 use synclayer_core::words::limits::Limits;
@@ -252,29 +251,7 @@ impl Bench {
             body: &body,
             user: None,
         };
-        self.answer(&request);
-    }
-
-    fn answer(&mut self, request: &Request<'_>) {
-        let config = HttpConfig::default();
-        let reply = match call(request, &config, &AllowAll) {
-            Call::Immediate(reply) => reply,
-            Call::Transact(write) => {
-                let limits = Limits::default();
-                let context = Context { policy: &AllowAll, limits: &limits, now: self.now.wall };
-                let decided = write.transaction().decide(&self.hub.rows, context);
-                let outcome = decided.map_err(TransactError::Failed).map(|decision| {
-                    self.hub.rows.apply(decision.batch);
-                    decision.published.iter().for_each(|change| self.hub.rings.publish(change));
-                    decision.answer
-                });
-                write.reply(self.now.wall, &config, outcome)
-            }
-            Call::Read(read) => {
-                let answer = read.request().run(&self.hub.rows, &AllowAll);
-                read.reply(answer)
-            }
-        };
+        let reply = self.hub.ask(&request, self.now);
         assert!((200..600).contains(&reply.status));
         assert!(reply.status != 500 && reply.status != 503, "{request:?}: {reply:?}");
     }
