@@ -958,3 +958,57 @@ fn offline_writes_arrive_whichever_way_opens_first() {
     assert_eq!(pending(&desk), 0);
     assert_eq!(desk.shows("b").unwrap(), doc("{}").to_string());
 }
+
+#[test]
+fn an_own_write_that_a_conflict_has_replaced_is_nobody_elses_change() {
+    let strategy = ConflictStrategy::ServerWins;
+    let mut desk = connect(ClientConfig { conflict_strategy: strategy, ..socket_only() });
+    desk.hear(&whole(&[("a", r#"{"n":1,"t":"x"}"#)]));
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    desk.cut();
+    desk.update("a", r#"{"n":3}"#);
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer_dial();
+    desk.hear(PONG);
+    // the first has arrived, the second was never sent
+    desk.hear(&whole(&[("a", r#"{"n":2,"t":"x"}"#)]));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":3,"t":"x"}"#);
+    assert!(desk.sent().iter().any(|line| line.contains(r#""n":3"#)));
+    assert!(!desk.saw(&EventKind::ConflictDetected));
+}
+
+#[test]
+fn a_write_by_http_that_comes_back_late_is_not_shown() {
+    let mut desk = live_both();
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    desk.pass(1_000);
+    desk.answer(200, &first_rows());
+    desk.answer(200, "{}");
+    desk.update("a", r#"{"n":3}"#);
+    desk.sent();
+    // the server tells every socket of what came by HTTP
+    desk.hear(&frame("update", "a", r#"{"n":2}"#));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":3,"t":"x"}"#);
+    desk.pass(1_000);
+    desk.answer(200, &rows(&[("a", r#"{"n":3,"t":"x"}"#, 40, 6)]));
+    desk.pass(6_000);
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":3,"t":"x"}"#);
+    assert_eq!(pending(&desk), 0);
+}
+
+#[test]
+fn a_whole_collection_that_leaves_something_out_is_asked_for_again() {
+    let mut desk = live();
+    desk.hear(&frame("update", "unknown", "{}"));
+    assert_eq!(desk.sent(), [SYNC]);
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    desk.hear(&whole(&[("a", r#"{"n":1,"t":"x"}"#)]));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+    pong_frame(&mut desk);
+    desk.pass(5_000);
+    assert_eq!(desk.sent(), [SYNC]);
+}

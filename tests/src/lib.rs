@@ -7,6 +7,8 @@ pub mod desk;
 pub mod directed;
 pub mod fuzz;
 pub mod hub;
+pub mod plain_server;
+pub mod plain_world;
 pub mod scenario;
 pub mod states;
 pub mod sweep;

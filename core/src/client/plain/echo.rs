@@ -18,6 +18,10 @@ use crate::words::write::{Change, WriteKind};
 const ECHO_TIME: Duration = Duration::from_secs(10);
 /// How long what may be an echo waits for that of the later write.
 const HOLD: Duration = Duration::from_secs(5);
+/// How long an own write is known again in what the server shows.
+const OWN_TIME: Duration = Duration::from_secs(60);
+/// The most writes of one record that are remembered.
+const MAX_WRITES: usize = 64;
 /// The most records whose writes are remembered.
 const MAX_RECORDS: usize = 1024;
 
@@ -27,6 +31,8 @@ type Key = (Collection, RecordId);
 pub(super) struct Echoes {
     sent: BTreeMap<Key, VecDeque<(Mono, Change)>>,
     held: BTreeMap<Key, (Mono, ServerChange)>,
+    /// What was sent, on whichever connection.
+    own: BTreeMap<Key, VecDeque<(Mono, Change)>>,
 }
 
 impl Echoes {
@@ -35,9 +41,32 @@ impl Echoes {
         if self.sent.len() >= MAX_RECORDS {
             self.sent.retain(|_, own| own.back().is_some_and(|(at, _)| *at + ECHO_TIME > now));
         }
-        if self.sent.len() < MAX_RECORDS {
-            self.sent.entry(key).or_default().push_back((now, change.clone()));
+        if self.own.len() >= MAX_RECORDS {
+            self.own.retain(|_, own| own.back().is_some_and(|(at, _)| *at + OWN_TIME > now));
         }
+        for (all, max) in [(&mut self.own, OWN_TIME), (&mut self.sent, ECHO_TIME)] {
+            if all.len() >= MAX_RECORDS && !all.contains_key(&key) {
+                continue;
+            }
+            let writes = all.entry(key.clone()).or_default();
+            let is_past = |(at, _): &(Mono, Change)| *at + max <= now;
+            while writes.len() >= MAX_WRITES || writes.front().is_some_and(is_past) {
+                writes.pop_front();
+            }
+            writes.push_back((now, change.clone()));
+        }
+    }
+
+    /// Whether a value that the server shows is one that was written here not long ago.
+    pub(super) fn is_own(&self, key: &Key, name: &str, text: Option<&str>, now: Mono) -> bool {
+        let own = self.own.get(key).into_iter().flatten();
+        own.filter(|(at, own)| *at + OWN_TIME > now && own.touches(name))
+            .any(|(_, own)| same_field(own.delta.set.get(name), text))
+    }
+
+    /// Something newer is known of a record than what is held.
+    pub(super) fn supersede(&mut self, key: &Key) {
+        self.held.remove(key);
     }
 
     /// A change comes: what of it is to be taken in now.
@@ -47,7 +76,10 @@ impl Echoes {
         news: &ServerChange,
         now: Mono,
     ) -> Option<ServerChange> {
-        let Some(own) = self.sent.get_mut(key) else { return Some(news.clone()) };
+        let Some(own) = self.sent.get_mut(key) else {
+            self.held.remove(key);
+            return Some(news.clone());
+        };
         while own.front().is_some_and(|(at, _)| *at + ECHO_TIME <= now) {
             own.pop_front();
         }
@@ -73,6 +105,8 @@ impl Echoes {
             return None;
         }
         if held.is_empty() {
+            // what came before it is past
+            self.held.remove(key);
             return Some(news.clone());
         }
         let held = ServerChange { change: update_of(&held), ..news.clone() };
@@ -108,7 +142,8 @@ impl Echoes {
 
     /// The connection on which they were to come is gone.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        self.sent.clear();
+        self.held.clear();
     }
 }
 

@@ -203,7 +203,7 @@ impl Client {
             return None;
         }
         let ready = self.link.ready_since();
-        let idle = self.plain.work.is_none() && self.may_poll();
+        let idle = !self.config.http || self.plain.work.is_none() && self.may_poll();
         let unproven = self.plain.proof.map(|proof| proof.at + self.config.ping_timeout);
         [
             ready.and(self.plain.confirm_at).filter(|_| idle),
@@ -232,6 +232,10 @@ impl Client {
         }
         if is_due(self.plain.confirm_at) && self.plain.work.is_none() {
             self.plain.confirm_at = None;
+            if !self.config.http {
+                self.ask_incomplete(edit);
+                return Ok(());
+            }
             let frozen = self.frozen_records(edit)?;
             let mut due: BTreeSet<_> =
                 frozen.into_iter().map(|(collection, _)| collection).collect();

@@ -47,6 +47,8 @@ impl Client {
             WriteKind::Delete => (Method::Delete, record_path(&collection, &id), None),
         };
         self.outbox.frozen_until = self.outbox.frozen_until.max(position.next());
+        // what comes by HTTP, a server may send to every socket
+        self.plain.echoes.expect((collection, id), &change, self.now.mono);
         self.ask_plain(edit, What::Push(position), method, path, body);
         Ok(true)
     }

@@ -9,6 +9,8 @@ use super::super::machine::Client;
 use super::super::records::Taken;
 use crate::rules::plain::{Arrival, arrival, in_own_words, told};
 use crate::rules::row::{Entry, Place, Row};
+use crate::words::delta::Delta;
+use crate::words::document::Document;
 use crate::words::message::ServerChange;
 use crate::words::name::{Collection, Position, RecordId};
 use crate::words::rest::{PlainRecord, Written};
@@ -67,11 +69,30 @@ impl Client {
             self.park(collection, &mut row);
             let at = news.timestamp.unwrap_or_else(|| self.server_time());
             self.take_plain_state(collection, id, &mut row, news, state, at);
+            self.know_own_writes(collection, id, &mut row);
             self.settle(edit, collection, id, &mut row)?;
         }
         row.version = news.version.unwrap_or(0);
         edit.put_row(collection, id, before.as_ref(), &row);
         Ok(if changed { Learnt::News } else { Learnt::Known })
+    }
+
+    /// What was written here not long ago is no change of anybody else's, even where a later write
+    /// has taken its place in the outbox.
+    fn know_own_writes(&self, collection: &Collection, id: &RecordId, row: &mut Row) {
+        let (Some(pending), Some(server)) = (&mut row.pending, &row.server) else { return };
+        let Some(parked) = &mut pending.parked else { return };
+        let (key, now) = ((collection.clone(), id.clone()), self.now.mono);
+        let is_own =
+            |(name, text): &(&str, &str)| self.plain.echoes.is_own(&key, name, Some(text), now);
+        parked.base = match &parked.base {
+            None if server.iter().all(|field| is_own(&field)) => Some(server.clone()),
+            None => None,
+            Some(base) => {
+                let own: Vec<_> = server.iter().filter(is_own).collect();
+                Some(Delta::new(Document::of_sorted(&own), Vec::new()).apply(base))
+            }
+        };
     }
 
     /// Takes in a row of a page, or of a whole collection.
@@ -89,6 +110,7 @@ impl Client {
             at: Vec::new(),
             user_id: None,
         };
+        self.plain.echoes.supersede(&(collection.clone(), record.id.clone()));
         self.learn_plain(edit, collection, &record.id, &news)
     }
 

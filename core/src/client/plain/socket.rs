@@ -10,7 +10,7 @@ use super::super::link::LinkState;
 use super::super::machine::{Client, Fault};
 use super::super::stream::Phase;
 use super::records::{Learnt, Verdict, hash_of};
-use super::{ARRIVAL, LONGEST_GATHERING, Proof};
+use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
 use crate::rules::row::{Entry, Place};
 use crate::words::message::{
     ClientMessage, ErrorCode, ErrorMessage, Mutation, ServerChange, ServerMessage, SyncRecord,
@@ -169,7 +169,10 @@ impl Client {
         let key = (collection.clone(), id.clone());
         match self.plain.echoes.hear(&key, change, self.now.mono) {
             Some(change) => self.take_plain_change(edit, collection, id, &change),
-            None => Ok(()),
+            None => {
+                self.touch(collection, id);
+                Ok(())
+            }
         }
     }
 
@@ -207,6 +210,32 @@ impl Client {
         } else if self.stream(collection).plain.asked_whole.is_none() {
             self.stream(collection).plain.asked_whole = Some(now);
             self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
+        } else {
+            // the answer under way may be of before
+            self.read_again_later(collection);
+        }
+    }
+
+    fn read_again_later(&mut self, collection: &Collection) {
+        let later = self.now.mono + READ_AGAIN;
+        self.stream(collection).plain.incomplete = true;
+        self.plain.confirm_at = Some(self.plain.confirm_at.map_or(later, |at| at.min(later)));
+    }
+
+    /// Without HTTP: asks again for what was left out of whole collections.
+    pub(super) fn ask_incomplete(&mut self, edit: &mut Edit<'_>) {
+        let now = self.now.mono;
+        let incomplete = self.streams.iter_mut().filter(|(_, stream)| stream.plain.incomplete);
+        let mut due = Vec::new();
+        for (collection, stream) in incomplete {
+            stream.plain.incomplete = false;
+            if stream.wanted {
+                stream.plain.asked_whole = Some(now);
+                due.push(collection.clone());
+            }
+        }
+        for collection in due {
+            self.send(edit, &ClientMessage::Sync { collection });
         }
     }
 
@@ -223,11 +252,15 @@ impl Client {
             return Ok(());
         }
         let now = self.now.mono;
-        let asked_at = self.stream(collection).plain.asked_whole.take().unwrap_or(now);
-        let is_later = |client: &mut Self, id: &RecordId| {
+        let asked = self.stream(collection).plain.asked_whole.take();
+        let asked_at = asked.unwrap_or(now);
+        let mut left_out = false;
+        let mut is_later = |client: &mut Self, id: &RecordId| {
             let key = (collection.clone(), id.clone());
-            client.stream(collection).plain.is_touched(hash_of(id), asked_at)
-                || client.plain.echoes.expects(&key, now)
+            let later = client.stream(collection).plain.is_touched(hash_of(id), asked_at)
+                || asked.is_none() && client.plain.echoes.expects(&key, now);
+            left_out |= later;
+            later
         };
         let mut existing: Vec<_> = records.iter().map(|record| hash_of(&record.id)).collect();
         existing.sort_unstable();
@@ -241,6 +274,9 @@ impl Client {
             if !is_later(self, &id) {
                 self.learn_gone(edit, collection, &id)?;
             }
+        }
+        if left_out && !self.config.http {
+            self.read_again_later(collection);
         }
         let stream = self.stream(collection);
         stream.plain.rest();
@@ -370,6 +406,9 @@ impl Client {
                 let verdict = self.judge(edit, &key.0, &key.1, |_| true)?;
                 if verdict == Verdict::Settled {
                     self.read_again(edit, &key.0);
+                    // so that two who contest a field do not answer each other in step for ever
+                    let wait = self.random.below(self.config.reconnect_delay);
+                    self.hold_until = Some(self.now.mono + wait);
                     continue;
                 }
             }
@@ -421,6 +460,7 @@ impl Client {
     fn send_plain_write(&mut self, edit: &mut Edit<'_>, position: Position, entry: Entry) {
         let now = self.now.mono;
         let Entry { collection, record_id, change, written_at } = entry;
+        self.touch(&collection, &record_id);
         self.plain.echoes.expect((collection.clone(), record_id.clone()), &change, now);
         let timestamp = Some(written_at);
         let (number, base) = (None, None);

@@ -236,3 +236,30 @@ proptest! {
         let _ = (record_of(&row), collection_of(&row), position_of(&row));
     }
 }
+
+#[test]
+fn rows_of_before_there_were_plain_servers_are_read() {
+    let stream = StreamRow { generation: 3, count: 7, ..StreamRow::default() };
+    let old = stream.encode();
+    assert_eq!(StreamRow::decode(old.clone().into()).unwrap(), stream);
+    let plain = Some(PlainMark { address: 9, watermark: Some(Timestamp(-5)), reconciled_at: None });
+    let new = StreamRow { plain, ..stream }.encode();
+    assert!(new.starts_with(&old), "the new part is appended");
+    assert_eq!(StreamRow::decode(new.clone().into()).unwrap().plain, plain);
+    assert!(StreamRow::decode(new[..new.len() - 1].to_vec().into()).is_err());
+
+    let mut identity = Identity {
+        client_id: ClientId::new("c").unwrap(),
+        session: SessionNumber(1),
+        confirmed: MutationNumber(2),
+        digest: None,
+        next_position: Position(3),
+        resumable: Vec::new(),
+    };
+    let old = identity.encode();
+    assert_eq!(Identity::decode(old.clone().into()).unwrap(), identity);
+    identity.resumable = alloc::vec![4, u64::MAX];
+    let new = identity.encode();
+    assert!(new.starts_with(&old));
+    assert_eq!(Identity::decode(new.into()).unwrap(), identity);
+}

@@ -1,0 +1,176 @@
+//! Two replicas at a plain server that is clumsy in every way, over a network that cuts every few
+//! messages.
+
+use fastrand::Rng;
+use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::words::name::RecordId;
+use synclayer_sim::plain_server::Ways;
+use synclayer_sim::plain_world::{Faults, PlainWorld};
+use synclayer_sim::world::{record, todos};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Transports {
+    Socket,
+    Http,
+    Both,
+}
+
+fn config(transports: Transports, strategy: &ConflictStrategy) -> ClientConfig {
+    ClientConfig {
+        collections: vec![todos()],
+        conflict_strategy: strategy.clone(),
+        websocket: transports != Transports::Http,
+        http: transports != Transports::Socket,
+        ..ClientConfig::default()
+    }
+}
+
+fn strategies() -> [ConflictStrategy; 3] {
+    [ConflictStrategy::LastWriteWins, ConflictStrategy::ServerWins, ConflictStrategy::ClientWins]
+}
+
+fn world(seed: u64, transports: Transports) -> PlainWorld {
+    let mut ways = Ways::of_bits(Rng::with_seed(seed ^ 0x7ea5).u64(..));
+    // a socket alone, cut, needs some way to learn what it has missed
+    ways.whole |= transports == Transports::Socket;
+    let strategy = &strategies()[(seed % 3) as usize];
+    let clients = vec![config(transports, strategy), config(transports, strategy)];
+    let mut world = PlainWorld::new(seed, ways, Faults { cut: 6, lose: 5 }, clients);
+    if std::env::var_os("PLAIN_TRACE").is_some() {
+        world.trace = Some(Vec::new());
+    }
+    world
+}
+
+fn fail(world: &mut PlainWorld, seed: u64, why: &str) -> ! {
+    for line in world.trace.take().unwrap_or_default() {
+        eprintln!("{line}");
+    }
+    panic!("seed {seed}, {:?}: {why}", world.server.ways);
+}
+
+/// Which seeds are walked: `PLAIN_SEEDS=7..8` walks one.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let told = std::env::var("PLAIN_SEEDS").ok();
+    let told = told.as_deref().and_then(|range| range.split_once(".."));
+    let told = told.and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    told.unwrap_or(0..count)
+}
+
+/// Writes, deletes, cuts, losses, restarts; then rest. Everything converges, and what nobody else
+/// touched has arrived.
+fn walk(seed: u64, transports: Transports) {
+    let mut world = world(seed, transports);
+    let mut random = Rng::with_seed(seed);
+    let mut own = Vec::new();
+    for step in 0..40 {
+        let device = random.usize(0..2);
+        let id = ["a", "b", "c"][random.usize(0..3)];
+        match random.u8(0..12) {
+            0..=2 => world.save(device, id, &format!(r#"{{"x":"{device}-{step}","s":{step}}}"#)),
+            3..=6 => world.update(device, id, &format!(r#"{{"x":"{device}-{step}"}}"#)),
+            7 => world.update(device, id, &format!(r#"{{"o{device}":{step},"s":null}}"#)),
+            8 => world.delete(device, id),
+            9 => {
+                own.push(format!("own-{step}"));
+                world.save(device, &format!("own-{step}"), &format!(r#"{{"x":{step}}}"#));
+            }
+            10 => world.sockets = random.bool(),
+            _ => world.restart(device),
+        }
+        world.run(random.u64(0..4_000));
+    }
+    world.sockets = true;
+    if let Err(why) = world.converge() {
+        fail(&mut world, seed, &why);
+    }
+    let arrived = world.server.contents(&todos());
+    for id in own {
+        if !arrived.contains_key(&record(&id)) {
+            fail(&mut world, seed, &format!("{id} has not arrived"));
+        }
+    }
+}
+
+/// Edits of one field by both; no device ever shows again an own value that it had replaced.
+fn never_back(seed: u64, transports: Transports) {
+    let mut world = world(seed, transports);
+    let mut random = Rng::with_seed(seed);
+    world.save(0, "a", r#"{"x":"first"}"#);
+    world.faults = Faults { cut: 0, lose: 0 };
+    // the second device sees it at its next poll
+    world.run(330_000);
+    world.faults = Faults { cut: 6, lose: 5 };
+    for step in 0..30 {
+        let device = random.usize(0..2);
+        world.update(device, "a", &format!(r#"{{"x":"{device}-{step:02}"}}"#));
+        world.run(random.u64(0..3_000));
+    }
+    if let Err(why) = world.converge() {
+        fail(&mut world, seed, &why);
+    }
+    for device in 0..2 {
+        let shown = &world.devices[device].shown[&RecordId::new("a").expect("a name")];
+        let own = format!("\"{device}-");
+        let own: Vec<_> = shown.iter().filter(|value| value.starts_with(&own)).collect();
+        if !own.is_sorted() {
+            let why = format!("device {device} went back: {shown:?}");
+            fail(&mut world, seed, &why);
+        }
+    }
+}
+
+#[test]
+fn over_a_socket_alone_everything_converges() {
+    seeds(60).for_each(|seed| walk(seed, Transports::Socket));
+}
+
+#[test]
+fn by_http_alone_everything_converges() {
+    seeds(60).for_each(|seed| walk(seed, Transports::Http));
+}
+
+#[test]
+fn over_both_everything_converges() {
+    seeds(60).for_each(|seed| walk(seed, Transports::Both));
+}
+
+#[test]
+fn no_own_value_comes_back() {
+    for seed in seeds(40) {
+        for transports in [Transports::Socket, Transports::Http, Transports::Both] {
+            never_back(seed, transports);
+        }
+    }
+}
+
+#[test]
+fn a_delete_is_noticed_by_those_who_only_poll() {
+    let strategy = ConflictStrategy::LastWriteWins;
+    let clients = vec![config(Transports::Http, &strategy), config(Transports::Http, &strategy)];
+    let faults = Faults { cut: 0, lose: 0 };
+    let mut world = PlainWorld::new(1, Ways::default(), faults, clients);
+    world.save(0, "a", "{}");
+    world.run(600_000);
+    assert_eq!(world.contents(1).len(), 1);
+    world.delete(0, "a");
+    world.run(600_000);
+    assert_eq!(world.contents(1).len(), 1, "a poll can't see it");
+    world.run(3_600_000);
+    assert_eq!(world.contents(1).len(), 0);
+}
+
+#[test]
+fn two_runs_of_a_seed_are_the_same() {
+    let run = || {
+        let mut world = world(5, Transports::Both);
+        world.trace = Some(Vec::new());
+        for step in 0..20 {
+            world.save(step % 2, "a", &format!(r#"{{"x":{step}}}"#));
+            world.run(700);
+        }
+        world.trace.unwrap_or_default()
+    };
+    assert_eq!(run(), run());
+}
