@@ -53,9 +53,83 @@ fn is_sound(keyspace: &Path) -> io::Result<bool> {
     let Ok(current) = <[u8; CURRENT_BYTES]>::try_from(current) else { return Ok(false) };
     let mut number = [0; 8];
     number.copy_from_slice(&current[..8]);
-    let list = keyspace.join(format!("v{}", u64::from_le_bytes(number)));
-    let Some(list) = read(&list)? else { return Ok(false) };
-    Ok(current[8..24] == xxh3_128(&list).to_le_bytes() && current[24] == 0)
+    let path = keyspace.join(format!("v{}", u64::from_le_bytes(number)));
+    let Some(list) = read(&path)? else { return Ok(false) };
+    let is_named = current[8..24] == xxh3_128(&list).to_le_bytes() && current[24] == 0;
+    // after a failed sync the database writes a list anew under the same number, and may end
+    // before it names it: then the list is sound if all that it says is true
+    Ok(is_named || current[24] == 0 && has_sound_parts(&path)? && is_true(&list, keyspace)?)
+}
+
+/// Whether a list says what the tables are, and nothing else that could mislead the database.
+fn is_true(list: &[u8], keyspace: &Path) -> io::Result<bool> {
+    let Some(sections) = sections(list) else { return Ok(false) };
+    let section = |wanted: &[u8]| {
+        sections.iter().find(|(name, _)| *name == wanted).map_or(&[][..], |(_, bytes)| *bytes)
+    };
+    // the stores keep all values in their tables
+    let plain = section(b"format_version") == [3]
+        && section(b"tree_type") == [0]
+        && section(b"level_count") == [7]
+        && section(b"filter_hash_type") == [0]
+        && section(b"blob_files") == [0; 4]
+        && section(b"blob_gc_stats") == [0; 4];
+    let Some(tables) = tables(section(b"tables")).filter(|_| plain) else { return Ok(false) };
+    for (number, checksum) in tables {
+        let table = read(&keyspace.join("tables").join(number.to_string()))?;
+        if table.is_none_or(|bytes| xxh3_128(&bytes) != checksum) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The parts of a list by their names.
+fn sections(list: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let end = list.len().checked_sub(TRAILER_BYTES as usize)?;
+    let trailer = &list[end..];
+    let begins = usize::try_from(u64::from_le_bytes(trailer[22..30].try_into().ok()?)).ok()?;
+    let mut rest = list.get(begins..end)?.strip_prefix(PARTS)?;
+    let count = u32::from_le_bytes(take(&mut rest)?);
+    let mut sections = Vec::new();
+    for _ in 0..count {
+        let from = usize::try_from(u64::from_le_bytes(take(&mut rest)?)).ok()?;
+        let len = usize::try_from(u64::from_le_bytes(take(&mut rest)?)).ok()?;
+        let name_len = u16::from_le_bytes(take(&mut rest)?);
+        let (name, after) = rest.split_at_checked(name_len.into())?;
+        rest = after;
+        sections.push((name, list.get(from..from.checked_add(len)?)?));
+    }
+    Some(sections)
+}
+
+/// The numbers and checksums of the tables: by level, and in it by run.
+fn tables(mut section: &[u8]) -> Option<Vec<(u64, u128)>> {
+    let rest = &mut section;
+    let mut tables = Vec::new();
+    let [levels] = take(rest)?;
+    for _ in 0..levels {
+        let [runs] = take(rest)?;
+        for _ in 0..runs {
+            for _ in 0..u32::from_le_bytes(take(rest)?) {
+                let number = u64::from_le_bytes(take(rest)?);
+                let [kind] = take(rest)?;
+                let checksum = u128::from_le_bytes(take(rest)?);
+                let offset: [u8; 8] = take(rest)?;
+                if kind != 0 || offset != [0; 8] {
+                    return None;
+                }
+                tables.push((number, checksum));
+            }
+        }
+    }
+    rest.is_empty().then_some(tables)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(*taken)
 }
 
 /// Whether a table's list of parts is as it was written, as far as it has one: what ends otherwise

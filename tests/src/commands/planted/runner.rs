@@ -195,9 +195,28 @@ impl Report {
     }
 }
 
-/// What is broken, without what is particular to a run.
+/// What is broken, without what is particular to a run: the event that nobody should have been
+/// told of, or the words before the first figure or colon.
 fn invariant(what: &str) -> String {
-    what.split(':').next().unwrap_or_default().trim().into()
+    if what.starts_with("panic") {
+        return "a machine's own check".into();
+    }
+    if let Some((_, event)) = what.split_once("Event { kind: ") {
+        let end = event.find(|c: char| !c.is_alphanumeric()).unwrap_or(event.len());
+        return format!("nothing is mended: {}", &event[..end]);
+    }
+    let mut words: Vec<&str> = what.split_whitespace().collect();
+    if matches!(words.first(), Some(&("device" | "plain"))) {
+        words.drain(..words.len().min(2));
+    }
+    let is_plain = |word: &&&str| !word.contains(|c: char| c.is_ascii_digit() || "[{(".contains(c));
+    let words: Vec<&str> = words.iter().take_while(is_plain).take(8).copied().collect();
+    let text = words.join(" ");
+    match text.split_once(':') {
+        Some((name, _)) if !name.is_empty() => name.into(),
+        Some(_) | None if text.is_empty() => "another invariant".into(),
+        Some(_) | None => text,
+    }
 }
 
 fn table(reports: &[Report]) -> String {
