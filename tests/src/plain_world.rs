@@ -68,6 +68,8 @@ pub struct PlainWorld {
     pub trace: Option<Vec<String>>,
     /// What can go wrong.
     pub faults: Faults,
+    /// The bytes that went over WebSockets in both directions, with the heads of their frames.
+    pub bytes: u64,
     random: Rng,
     links: BTreeMap<ConnId, Link>,
     next_conn: ConnId,
@@ -86,6 +88,7 @@ impl PlainWorld {
             devices: Vec::new(),
             trace: None,
             faults,
+            bytes: 0,
             random: Rng::with_seed(seed),
             links: BTreeMap::new(),
             next_conn: ConnId(0),
@@ -234,6 +237,7 @@ impl PlainWorld {
     }
 
     fn send(&mut self, i: usize, conn: ConnId, frame: Bytes) {
+        self.bytes += 6 + frame.len() as u64;
         let at = self.now.mono.0 + self.random.u64(1..DELAY_MILLIS);
         if let Some(link) = self.link(i, conn) {
             let at = link.up.back().map_or(at, |(last, _)| at.max(*last));
@@ -289,6 +293,7 @@ impl PlainWorld {
 
     fn spread(&mut self, out: Vec<Sent>) {
         for (conn, frame) in out {
+            self.bytes += 2 + frame.len() as u64;
             let at = self.now.mono.0 + self.random.u64(1..DELAY_MILLIS);
             if let Some(link) = self.links.get_mut(&conn) {
                 let at = link.down.back().map_or(at, |(last, _)| at.max(*last));

@@ -2,6 +2,7 @@
 //! messages.
 
 use fastrand::Rng;
+use synclayer_core::client::event::EventKind;
 use synclayer_core::client::interface::ClientConfig;
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::words::name::RecordId;
@@ -41,6 +42,24 @@ fn world(seed: u64, transports: Transports) -> PlainWorld {
         world.trace = Some(Vec::new());
     }
     world
+}
+
+/// Longer frames than 125 bytes, whose heads are longer, are not among those of an idle hour.
+#[test]
+fn an_idle_hour_of_a_socket_costs_little() {
+    for pong in [true, false] {
+        let ways = Ways { pong, ..Ways::default() };
+        let client = config(Transports::Socket, &ConflictStrategy::LastWriteWins);
+        let mut world = PlainWorld::new(1, ways, Faults { cut: 0, lose: 0 }, vec![client]);
+        world.save(0, "a", "{}");
+        world.run(120_000);
+        let before = world.bytes;
+        world.run(3_600_000);
+        let hour = world.bytes - before;
+        println!("an idle hour: {hour} bytes");
+        assert!((300..=5_000).contains(&hour), "{hour} bytes");
+        assert!(!world.saw(0, |kind| matches!(kind, EventKind::RealtimeDisconnected { .. })));
+    }
 }
 
 fn fail(world: &mut PlainWorld, seed: u64, why: &str) -> ! {
