@@ -105,6 +105,22 @@ fn a_rejected_write_is_rolled_back_and_kept() {
 }
 
 #[test]
+fn what_was_rejected_is_no_part_of_a_conflict_that_is_decided_with_it() {
+    let strategy = ConflictStrategy::ClientWins;
+    let mut desk = Desk::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    desk.update("a", r#"{"t":"refused"}"#);
+    desk.sent();
+    desk.update("a", r#"{"n":2}"#);
+    desk.sent();
+    desk.hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
+    desk.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":1,"collection":"todos","recordId":"a"}}"#);
+    assert!(desk.saw(&EventKind::ConflictDetected));
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+    let sent = desk.sent();
+    assert!(sent[0].contains(r#""data":{"n":2}"#), "{sent:?}");
+}
+
+#[test]
 fn a_lost_ack_is_made_up_for_by_the_next_pong() {
     let mut desk = Desk::live();
     desk.update("a", r#"{"n":2}"#);

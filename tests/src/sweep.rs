@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::chaos::{Plan, trace, walk};
+use crate::draw::bytes_of;
 
 /// What runs came by, summed up.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -13,6 +13,8 @@ pub struct Tally {
     pub runs: u64,
     /// How much virtual time passed in them, in milliseconds.
     pub simulated_ms: u64,
+    /// How many writes apps and level-1 programs made.
+    pub writes: u64,
     /// What happened how often, by name.
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -22,9 +24,17 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.simulated_ms += other.simulated_ms;
+        self.writes += other.writes;
         for (what, times) in &other.counts {
             *self.counts.entry(what).or_default() += times;
         }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", transcript(self.seed).join("\n"))?;
+        write!(f, "seed {}: {}", self.seed, self.broken)
     }
 }
 
@@ -42,15 +52,15 @@ pub struct Failure {
 /// # Errors
 /// When it breaks a guarantee.
 pub fn run(seed: u64) -> Result<Tally, Failure> {
-    let world = walk(&Plan::of(seed)).map_err(|broken| Failure { seed, broken })?;
-    let simulated_ms = world.now.mono.0;
-    Ok(Tally { runs: 1, simulated_ms, counts: world.counts })
+    let outcome = crate::run::run(&bytes_of(seed)).map_err(|broken| Failure { seed, broken })?;
+    let crate::run::Outcome { simulated_ms, counts, writes, .. } = outcome;
+    Ok(Tally { runs: 1, simulated_ms, writes, counts })
 }
 
 /// Everything that happened in a run, a line each.
 #[must_use]
 pub fn transcript(seed: u64) -> Vec<String> {
-    trace(&Plan::of(seed))
+    crate::run::transcript(&bytes_of(seed))
 }
 
 /// Runs of so many seeds, from `first` on, on `jobs` threads. `progress` is told after each run

@@ -10,7 +10,7 @@ use synclayer_core::client::event::{EventKind, Transport};
 use synclayer_core::client::interface::ClientConfig;
 use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::SessionConfig;
-use synclayer_sim::world::{World, WorldConfig, record, todos};
+use synclayer_sim::stage::{World, WorldConfig, record, todos};
 
 const RECORDS: [&str; 3] = ["a", "b", "c"];
 

@@ -364,11 +364,15 @@ impl Client {
         entries: &[(Position, Entry)],
     ) {
         let local_at = latest(entries);
+        // not what is shown, which a write that was just rejected may still be part of
+        let local = entries
+            .iter()
+            .fold(parked.base.clone(), |state, (_, entry)| entry.change.apply(state.as_ref()));
         let conflict = Conflict {
             collection,
             record_id: id,
             base: parked.base.as_ref(),
-            local: row.view(),
+            local: local.as_ref(),
             remote: row.server.as_ref(),
             local_at,
             remote_at: row.updated_at,

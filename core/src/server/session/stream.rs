@@ -144,13 +144,20 @@ impl Session {
     /// Whether a live stream could go on.
     pub(super) fn is_behind(&self, rings: &Rings) -> bool {
         self.subscriptions.iter().any(|(collection, subscription)| {
-            subscription.live_at().is_some_and(|at| match rings.get(collection) {
+            let live_at = subscription.live_at().filter(|_| !self.is_sending_whole(collection));
+            live_at.is_some_and(|at| match rings.get(collection) {
                 Some(ring) if ring.head() > at => {
                     !ring.entry(at.next()).is_some_and(|entry| self.awaits_verdict(entry))
                 }
                 Some(_) | None => false,
             })
         })
+    }
+
+    /// Whether a level-1 reader waits for this whole collection. Its changes wait too: one that
+    /// came before what was read earlier would be taken back by it.
+    fn is_sending_whole(&self, collection: &Collection) -> bool {
+        self.reading.as_ref().is_some_and(|r| r.whole && r.collection == *collection)
     }
 
     /// Whether a read is to be started.
@@ -187,7 +194,7 @@ impl Session {
     fn stream(&mut self, mut room: usize, turn: &mut Turn<'_, '_>) -> usize {
         let rings = turn.lent.rings;
         let behind = |(collection, subscription): (&Collection, &Subscription)| {
-            let at = subscription.live_at()?;
+            let at = subscription.live_at().filter(|_| !self.is_sending_whole(collection))?;
             (rings.head(collection) > at).then(|| collection.clone())
         };
         let mut behind: Vec<Collection> = self.subscriptions.iter().filter_map(behind).collect();
@@ -341,6 +348,14 @@ impl Session {
         })
     }
 
+    /// The collection to send whole next. One that was subscribed before follows its changes first:
+    /// what is committed between the two reads would otherwise be in neither.
+    fn next_wanted(&mut self) -> Option<Collection> {
+        let next = self.wanted.front()?;
+        let follows = self.subscriptions.get(next).is_none_or(|s| s.live_at().is_some());
+        if follows { self.wanted.pop_front() } else { None }
+    }
+
     fn read_next(&mut self, turn: &mut Turn<'_, '_>) {
         if !self.wants_read() {
             return;
@@ -349,7 +364,7 @@ impl Session {
         self.turn = self.turn.wrapping_add(1);
         let turns = self.catching_up().count().max(1);
         let user = self.auth.user().cloned();
-        let (request, whole) = if let Some(collection) = self.wanted.pop_front() {
+        let (request, whole) = if let Some(collection) = self.next_wanted() {
             let access = turn.lent.policy.read(user.as_ref(), &collection);
             let reader = Reader { collection, user, partial: access != Access::All };
             (ReadRequest::Whole { reader, bytes: self.config.sync_bytes }, true)

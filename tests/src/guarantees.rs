@@ -1,0 +1,843 @@
+//! The guarantees, each as a check of what a run has shown.
+//!
+//! Writes carry tokens, numbers that are used once, so that a loss, a double or a reordering shows
+//! where overwriting would hide it:
+//!
+//! * a field `t17` of its own: no strategy may lose it;
+//! * an element of the list `log`: the strategy that appends keeps each once, in its author's
+//!   order;
+//! * the pair `[16,17]` in the contested field `hot`: its own token, and the one that its author
+//!   saw there. What a write overwrites must be what its author saw, or a strategy has decided.
+//!
+//! A [`Ledger`] is kept as the run goes: [`Ledger::observe`] after every move,
+//! [`Ledger::audit`] when everything has come to rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use synclayer_core::client::event::EventKind;
+use synclayer_core::rules::view::RecordChange;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{ClientId, Collection, CommitNumber, Position, RecordId};
+use synclayer_core::words::write::WriteKind;
+
+use crate::plan::{Plan, Strategy, collections, tokens_in};
+use crate::world::{Committed, Owner, Place, World, without_nulls};
+
+/// Nobody of ours: the author of what comes by level 1.
+pub const STRANGER: usize = usize::MAX;
+
+/// One write of an app.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The device whose app made it, or [`STRANGER`].
+    pub device: usize,
+    /// The record.
+    pub place: Place,
+    /// Its place in the outbox, or that of the write that it joined.
+    pub position: Option<Position>,
+    /// The commit of the device's present life that holds it; 0 for one of an earlier life.
+    pub commit: CommitNumber,
+    /// Whether it sets a field of its own.
+    pub unique: bool,
+    /// Whether it appends to the list.
+    pub appends: bool,
+    /// What its author saw in the contested field.
+    pub saw: u64,
+    /// Whether its author saw no record.
+    pub inserts: bool,
+    /// What it adds to a sum.
+    pub adds: i64,
+    /// Whether it sets a field that nobody may write.
+    pub forbidden: bool,
+    /// Whether its device has lost it before it was durable.
+    pub lost: bool,
+    /// Whether nobody need remember it, because an older state came back.
+    pub forgotten: bool,
+    /// Whether the server has refused it.
+    pub rejected: bool,
+    /// Whether the server has applied it.
+    pub applied: bool,
+}
+
+/// What was written, and what became of it.
+pub struct Ledger {
+    plan: Plan,
+    writes: Vec<Write>,
+    /// How many events of each device were seen.
+    seen: Vec<usize>,
+    /// Values of the contested field that a strategy has decided, by the device it runs on.
+    decided: BTreeSet<(usize, u64)>,
+    /// Records whose deletion a strategy has decided.
+    decided_deletes: BTreeSet<(usize, Place)>,
+    /// What authors of deletions saw in the contested field.
+    deletions: BTreeMap<(usize, Place), BTreeSet<u64>>,
+    /// The last place of each client's outbox that was applied.
+    last_place: BTreeMap<ClientId, Position>,
+    /// What watchers were shown.
+    shown: BTreeMap<(usize, Collection), BTreeMap<RecordId, Document>>,
+    /// Whether something came back or was forgotten, so that not every write must survive.
+    loose: bool,
+}
+
+impl Ledger {
+    /// An empty one.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            plan: plan.clone(),
+            writes: Vec::new(),
+            seen: Vec::new(),
+            decided: BTreeSet::new(),
+            decided_deletes: BTreeSet::new(),
+            deletions: BTreeMap::new(),
+            last_place: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            loose: false,
+        }
+    }
+
+    /// The token of the next write.
+    #[must_use]
+    pub fn next_token(&self) -> u64 {
+        self.writes.len() as u64 + 1
+    }
+
+    /// Writes down a write; its token is the one that was next.
+    pub fn enter(&mut self, write: Write) {
+        self.writes.push(write);
+    }
+
+    /// Writes down that an app deletes a record in whose contested field it sees this.
+    pub fn enter_deletion(&mut self, device: usize, place: &Place, saw: u64) {
+        self.deletions.entry((device, place.clone())).or_default().insert(saw);
+    }
+
+    /// The writes so far.
+    #[must_use]
+    pub fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
+    /// The app makes a rejected write again, as `position`, knowing what it does.
+    pub fn retried(&mut self, device: usize, old: Position, position: Option<Position>) {
+        for (index, write) in self.writes.iter_mut().enumerate() {
+            if write.is_at(device, old) && write.rejected {
+                (write.rejected, write.position) = (false, position);
+                self.decided.insert((device, index as u64 + 1));
+            }
+        }
+    }
+
+    /// A device crashed and has lost what came after a commit.
+    pub fn crashed(&mut self, device: usize, back_to: CommitNumber) {
+        for write in self.writes.iter_mut().filter(|write| write.device == device) {
+            write.lost |= write.commit > back_to;
+            write.commit = CommitNumber(0);
+        }
+        self.shown.retain(|(of, _), _| *of != device);
+    }
+
+    /// Something older came back: what these writes did need not be remembered.
+    pub fn forget(&mut self, mut which: impl FnMut(u64, &Write) -> bool) {
+        self.loose = true;
+        for (index, write) in self.writes.iter_mut().enumerate() {
+            write.forgotten |= which(index as u64 + 1, write);
+        }
+    }
+
+    /// A device was started from another state: its watchers begin anew.
+    pub fn restarted(&mut self, device: usize) {
+        self.shown.retain(|(of, _), _| *of != device);
+        for write in self.writes.iter_mut().filter(|write| write.device == device) {
+            write.commit = CommitNumber(0);
+        }
+    }
+
+    /// Takes in what happened since the last call.
+    ///
+    /// # Errors
+    /// Which guarantee is broken, and how.
+    pub fn observe(&mut self, world: &mut World) -> Result<(), String> {
+        self.seen.resize(world.devices.len(), 0);
+        for device in 0..world.devices.len() {
+            self.observe_events(world, device);
+        }
+        self.loose |= world.counts.contains_key("client forgotten");
+        for committed in std::mem::take(&mut world.committed) {
+            self.observe_commit(&committed)?;
+        }
+        Ok(())
+    }
+
+    fn observe_events(&mut self, world: &World, device: usize) {
+        let events = &world.devices[device].events;
+        for event in &events[self.seen[device]..] {
+            let place = || Some((event.collection.clone()?, event.record_id.clone()?));
+            match &event.kind {
+                EventKind::OperationFailed { write, with, .. } => {
+                    for position in with.iter().chain([write]) {
+                        let at = |write: &&mut Write| write.is_at(device, *position);
+                        self.writes.iter_mut().filter(at).for_each(|write| write.rejected = true);
+                    }
+                }
+                EventKind::ConflictResolved { write, merged } => {
+                    let Some(place) = place() else { continue };
+                    self.observe_decision(world, device, &place, *write, merged);
+                }
+                _ => {}
+            }
+        }
+        self.seen[device] = events.len();
+    }
+
+    fn observe_decision(
+        &mut self,
+        world: &World,
+        device: usize,
+        place: &Place,
+        write: Option<Position>,
+        merged: &[Position],
+    ) {
+        match world.view(device, &place.0, &place.1) {
+            Some(view) => drop(self.decided.insert((device, hot(Some(&view)).1))),
+            None => drop(self.decided_deletes.insert((device, place.clone()))),
+        }
+        for entry in self.writes.iter_mut() {
+            if entry.place == *place && merged.iter().any(|old| entry.is_at(device, *old)) {
+                entry.position = write;
+            }
+        }
+    }
+
+    fn observe_commit(&mut self, committed: &Committed) -> Result<(), String> {
+        let Some((client, _)) = &committed.numbered else {
+            self.mark_applied(committed);
+            return Ok(());
+        };
+        let Some(Owner::Device(device)) = committed.owner else {
+            self.mark_applied(committed);
+            return Ok(());
+        };
+        exactly_once(committed)?;
+        durable_before_sent(self, committed)?;
+        in_order(self, committed, device, client)?;
+        no_lost_update(self, committed, device)?;
+        deletes_stay_deleted(self, committed, device)?;
+        self.mark_applied(committed);
+        Ok(())
+    }
+
+    fn mark_applied(&mut self, committed: &Committed) {
+        for token in new_tokens(committed) {
+            if let Some(write) = self.writes.get_mut(token as usize - 1) {
+                write.applied = true;
+            }
+        }
+    }
+
+    fn write(&self, token: u64) -> Option<&Write> {
+        self.writes.get(usize::try_from(token).ok()?.checked_sub(1)?)
+    }
+
+    /// Whether an author that wrote `token` into the contested field had seen `found` there, or
+    /// things of its own on top of it.
+    fn had_seen(&self, device: usize, token: u64, found: u64) -> bool {
+        let mut at = token;
+        loop {
+            let Some(write) = self.write(at) else { return false };
+            if write.saw == found {
+                return true;
+            }
+            at = write.saw;
+            // what a strategy had decided was refused, and what was written on top of it stays
+            let knew = |write: &Write| write.rejected && self.decided.contains(&(device, at));
+            match self.write(at).filter(|write| write.device == device) {
+                Some(write) if knew(write) => return true,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+    }
+
+    /// Whether an author that deleted a record had seen `found` in it.
+    fn had_deleted(&self, device: usize, place: &Place, found: u64) -> bool {
+        let seen = self.deletions.get(&(device, place.clone()));
+        seen.is_some_and(|seen| {
+            seen.iter().any(|saw| *saw == found || self.had_seen(device, *saw, found))
+        })
+    }
+
+    /// Whether `token` was written into a record that its author knew not to be there.
+    fn goes_back_to_insert(&self, device: usize, token: u64) -> bool {
+        let mut at = token;
+        while let Some(write) = self.write(at).filter(|write| write.device == device) {
+            if write.inserts {
+                return true;
+            }
+            at = write.saw;
+        }
+        false
+    }
+
+    /// An app takes what a watcher has to show.
+    ///
+    /// # Errors
+    /// When it is not what the rules allow.
+    pub fn take(
+        &mut self,
+        world: &mut World,
+        device: usize,
+        collection: &Collection,
+    ) -> Result<(), String> {
+        let Some(update) = world.take(device, collection) else {
+            return Err(format!("device {device} was told of an update that is not there"));
+        };
+        let shown = self.shown.entry((device, collection.clone())).or_default();
+        for change in &update.changes {
+            let held = shown.contains_key(change.id());
+            let fits = match change {
+                RecordChange::Added(record) => {
+                    shown.insert(record.id.clone(), record.document.clone());
+                    !held
+                }
+                RecordChange::Modified(record) => {
+                    shown.insert(record.id.clone(), record.document.clone());
+                    held
+                }
+                RecordChange::Removed(id) => shown.remove(id).is_some(),
+            };
+            if !fits {
+                return Err(format!("a watcher of device {device} was told {change:?}"));
+            }
+        }
+        let now: BTreeMap<_, _> =
+            update.snapshot.iter().map(|r| (r.id.clone(), r.document.clone())).collect();
+        if now != *shown {
+            return Err(format!("a watcher of device {device} is shown {now:?}, told {shown:?}"));
+        }
+        watchers_show_what_was(world, device, collection)
+    }
+}
+
+impl Write {
+    /// Whether it lies at this place of a device's outbox.
+    fn is_at(&self, device: usize, position: Position) -> bool {
+        self.device == device && self.position == Some(position) && !self.lost && !self.forgotten
+    }
+}
+
+// --- checked as the run goes ---
+
+/// **Exactly once:** each write takes effect once or is reported as rejected, under any loss,
+/// duplication, delay, crash or reconnect. Here: no number of a client is applied twice.
+///
+/// # Errors
+/// When one is.
+pub fn exactly_once(committed: &Committed) -> Result<(), String> {
+    if committed.repeated {
+        return Err(format!("exactly once: {:?} was applied again", committed.numbered));
+    }
+    Ok(())
+}
+
+/// **Durable before shown:** nothing leaves a client before its outbox is durable; so nothing that
+/// a client has lost in a crash can reach the server.
+///
+/// # Errors
+/// When it does.
+pub fn durable_before_sent(ledger: &Ledger, committed: &Committed) -> Result<(), String> {
+    for token in new_tokens(committed) {
+        if ledger.write(token).is_some_and(|write| write.lost) && !ledger.loose {
+            return Err(format!("durable before shown: write {token} was lost, and came"));
+        }
+    }
+    Ok(())
+}
+
+/// **Order:** a client's writes are applied in its order (merged writes take the place of the first
+/// of them).
+///
+/// # Errors
+/// When a write comes before an earlier one.
+pub fn in_order(
+    ledger: &mut Ledger,
+    committed: &Committed,
+    device: usize,
+    client: &ClientId,
+) -> Result<(), String> {
+    for token in new_tokens(committed) {
+        let Some(write) = ledger.write(token) else { continue };
+        if write.device != device || write.applied || write.forgotten || ledger.loose {
+            continue;
+        }
+        let Some(position) = write.position else { continue };
+        if write.rejected && !write.unique {
+            continue;
+        }
+        if write.rejected {
+            return Err(format!("exactly once: write {token} was rejected, and took effect"));
+        }
+        let last = ledger.last_place.entry(client.clone()).or_insert(position);
+        if position < *last {
+            return Err(format!("order: write {token} of place {position} came after {last}"));
+        }
+        *last = position;
+    }
+    Ok(())
+}
+
+/// **No lost update:** a field changed by someone else since the writer last saw its record is
+/// never overwritten without the writer's conflict strategy deciding it.
+///
+/// # Errors
+/// When it is.
+pub fn no_lost_update(ledger: &Ledger, committed: &Committed, device: usize) -> Result<(), String> {
+    let (found, after) = (hot(committed.before.as_ref()).1, hot(committed.after.as_ref()).1);
+    if committed.before.is_none() || found == after {
+        return Ok(());
+    }
+    let place = &committed.place;
+    if committed.after.is_none() {
+        let knew = ledger.had_deleted(device, place, found);
+        let decided = ledger.decided_deletes.contains(&(device, place.clone()));
+        if knew || decided || ledger.loose {
+            return Ok(());
+        }
+        return Err(format!("no lost update: {place:?} was deleted, {found} in it was unseen"));
+    }
+    let decided = ledger.decided.contains(&(device, after));
+    // a deletion and an insertion behind it may have become one write
+    let replaced = ledger.goes_back_to_insert(device, after)
+        && (ledger.had_deleted(device, place, found)
+            || ledger.decided_deletes.contains(&(device, place.clone())));
+    if replaced {
+        return Ok(());
+    }
+    // what a copy sends was written by the device that it is a copy of
+    let author = ledger.write(after).map_or(device, |write| write.device);
+    if decided || ledger.had_seen(author, after, found) || (ledger.loose && author != device) {
+        return Ok(());
+    }
+    Err(format!("no lost update: {after} overwrites {found} in {place:?}, which was unseen"))
+}
+
+/// **Deletes stay deleted** unless a strategy resurrects the record knowingly.
+///
+/// # Errors
+/// When a record comes back by a write of someone who believed that it was there.
+pub fn deletes_stay_deleted(
+    ledger: &Ledger,
+    committed: &Committed,
+    device: usize,
+) -> Result<(), String> {
+    let (None, Some(after)) = (&committed.before, &committed.after) else { return Ok(()) };
+    let token = hot(Some(after)).1;
+    let author = ledger.write(token).map_or(device, |write| write.device);
+    let knowing = ledger.decided.contains(&(device, token))
+        || ledger.goes_back_to_insert(author, token)
+        || ledger.loose;
+    if committed.kind != WriteKind::Insert || !knowing {
+        return Err(format!("deletes stay deleted: {:?} came back by {token}", committed.place));
+    }
+    Ok(())
+}
+
+/// `watch` only shows states that the rules allow: while a collection is live, a record without
+/// pending writes is as it was at the server when its head was where the collection's cursor is, or
+/// after that.
+///
+/// # Errors
+/// When it isn't.
+pub fn watchers_show_what_was(
+    world: &World,
+    device: usize,
+    collection: &Collection,
+) -> Result<(), String> {
+    let replica = &world.devices[device].replica;
+    let status = replica.status();
+    // what a failed store holds is no longer what is shown
+    if status.halted.is_some() {
+        return Ok(());
+    }
+    let Some(status) = status.collections.get(collection).filter(|status| status.live) else {
+        return Ok(());
+    };
+    let Some(cursor) = &status.cursor else { return Ok(()) };
+    let Some(history) = world.histories().of(&cursor.epoch) else { return Ok(()) };
+    let is_partial = world.devices[device].config.user == "guest";
+    for record in replica.get_all(collection).map_err(|error| error.message)? {
+        let place = (collection.clone(), record.id.clone());
+        // an ack out of its place may have told of what the stream has yet to show
+        let was = history.was_since(&place, cursor.seq, &record.document);
+        if !record.pending && !was && !is_partial {
+            let then = history.at(&place, cursor.seq);
+            return Err(format!(
+                "order: device {device} shows {} as {} at seq {}, where it was {then:?}",
+                record.id, record.document, cursor.seq
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// **Read your writes:** a local read after a local write sees it, always; and what was written and
+/// not rejected stays in sight, before and after the server has taken it.
+///
+/// # Errors
+/// When it isn't there.
+pub fn read_your_writes(ledger: &Ledger, world: &World, device: usize) -> Result<(), String> {
+    if ledger.loose || world.devices[device].config.user == "guest" {
+        return Ok(());
+    }
+    for (index, write) in ledger.writes.iter().enumerate().rev().take(60) {
+        if write.device != device || !write.unique || !write.must_survive() {
+            continue;
+        }
+        let view = world.view(device, &write.place.0, &write.place.1);
+        let field = format!("t{}", index + 1);
+        if view.as_ref().and_then(|view| view.get(&field)).is_none() {
+            return Err(format!("read your writes: device {device} has lost sight of {field}"));
+        }
+    }
+    Ok(())
+}
+
+/// **Bounded:** memory per connection and per replica has a configured cap.
+///
+/// # Errors
+/// When something is larger than its cap.
+pub fn bounded(world: &World) -> Result<(), String> {
+    let config = world.config();
+    if world.ring_bytes() > config.ring.total_bytes {
+        return Err("bounded: the rings hold more than they may".into());
+    }
+    for session in world.sessions() {
+        let status = session.status();
+        // one frame may bring as many messages as a batch holds
+        if status.queued + status.held > config.session.queued + 4_096 {
+            return Err(format!("bounded: {} has too much waiting", session.conn()));
+        }
+    }
+    Ok(())
+}
+
+// --- checked at rest ---
+
+impl Ledger {
+    /// Checks everything that must hold when the world has come to rest.
+    ///
+    /// # Errors
+    /// Which guarantee is broken, and how.
+    pub fn audit(&mut self, world: &mut World) -> Result<(), String> {
+        convergence(world)?;
+        plain_readers_follow(world)?;
+        for device in 0..world.devices.len() {
+            for collection in collections() {
+                if world.to_take(device).contains(&collection) {
+                    self.take(world, device, &collection)?;
+                }
+            }
+            read_your_writes(self, world, device)?;
+        }
+        watchers_end_at_the_truth(self, world)?;
+        nothing_is_lost_or_doubled(self, world)?;
+        nothing_was_mended(self, world)?;
+        baseline(world)
+    }
+}
+
+/// **Convergence:** when writes stop and the network heals, every replica holds the server's state,
+/// and its checksum proves it.
+///
+/// # Errors
+/// What differs.
+pub fn convergence(world: &World) -> Result<(), String> {
+    let report = world.verify();
+    if !report.faults.is_empty() {
+        return Err(format!("the server's rows: {:?}", report.faults));
+    }
+    for collection in &world.config().collections {
+        let server = world.server_records(collection);
+        let head = report.collections.get(collection);
+        let seq = head.map_or_else(Default::default, |head| head.seq);
+        let was = world.histories().present().all_at(collection, seq);
+        if !was.into_iter().eq(&server) {
+            return Err(format!("the server's {collection} is not what was committed"));
+        }
+        for (index, device) in world.devices.iter().enumerate() {
+            let records = device.replica.get_all(collection).map_err(|error| error.message)?;
+            let held: BTreeMap<_, _> =
+                records.into_iter().map(|record| (record.id, record.document)).collect();
+            let user = device.config.token.as_ref().map(|token| token.reveal());
+            let may_see = may_see(world, user, collection, &server);
+            if held != may_see {
+                return Err(format!(
+                    "convergence: device {index} holds {held:?} of {collection}, the server \
+                     {may_see:?}"
+                ));
+            }
+            let status = &device.replica.status().collections[collection];
+            let same = |count, checksum| (status.count, status.checksum) == (count, checksum);
+            if head.is_some_and(|head| !same(head.count, head.checksum))
+                && may_see == server
+                && !is_partial(world, user, collection)
+            {
+                return Err(format!("convergence: device {index} has another checksum"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn user_id(token: Option<&str>) -> Option<synclayer_core::words::name::UserId> {
+    synclayer_core::words::name::UserId::new(token?.split('#').next()?).ok()
+}
+
+fn is_partial(world: &World, token: Option<&str>, collection: &Collection) -> bool {
+    use synclayer_core::rules::policy::Access;
+    world.config().policy.read(user_id(token).as_ref(), collection) == Access::Some
+}
+
+fn may_see(
+    world: &World,
+    token: Option<&str>,
+    collection: &Collection,
+    all: &BTreeMap<RecordId, Document>,
+) -> BTreeMap<RecordId, Document> {
+    let (policy, user) = (&world.config().policy, user_id(token));
+    let partial = is_partial(world, token, collection);
+    let sees = |id: &RecordId, document: &Document| {
+        !partial || policy.read_record(user.as_ref(), collection, id, document)
+    };
+    let seen = all.iter().filter(|(id, document)| sees(id, document));
+    seen.map(|(id, document)| (id.clone(), document.clone())).collect()
+}
+
+/// A level-1 program that got everything once and wrote nothing holds what the server holds.
+///
+/// # Errors
+/// What differs.
+pub fn plain_readers_follow(world: &World) -> Result<(), String> {
+    for (index, plain) in world.plains.iter().enumerate() {
+        if plain.has_written || plain.was_refused || !world.is_plain_connected(index) {
+            continue;
+        }
+        for collection in &plain.mirrored {
+            let server = world.server_records(collection);
+            let of = plain.held.iter().filter(|(place, _)| place.0 == *collection);
+            let held: Vec<_> = of.map(|(place, d)| (&place.1, without_nulls(d))).collect();
+            let there: Vec<_> = server.iter().map(|(id, d)| (id, without_nulls(d))).collect();
+            if held != there {
+                let wrong = held.iter().filter(|record| !there.contains(record));
+                let missing = there.iter().filter(|record| !held.contains(record));
+                return Err(format!(
+                    "plain {index} holds {:?} of {collection}, the server {:?}",
+                    wrong.collect::<Vec<_>>(),
+                    missing.collect::<Vec<_>>()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `watch` ends at the final state.
+///
+/// # Errors
+/// When it doesn't.
+pub fn watchers_end_at_the_truth(ledger: &Ledger, world: &World) -> Result<(), String> {
+    for ((device, collection), shown) in &ledger.shown {
+        let held = world.devices[*device].replica.get_all(collection);
+        let held = held.map_err(|error| error.message)?;
+        let held: BTreeMap<_, _> =
+            held.into_iter().map(|record| (record.id, record.document)).collect();
+        if held != *shown {
+            return Err(format!("device {device} holds {held:?}, and shows {shown:?}"));
+        }
+    }
+    Ok(())
+}
+
+impl Write {
+    /// Whether its token must be there at the end.
+    fn must_survive(&self) -> bool {
+        !self.lost
+            && !self.forgotten
+            && !self.rejected
+            && is_permanent(&self.place.1)
+            && self.device != STRANGER
+    }
+}
+
+/// Whether nobody ever deletes a record.
+#[must_use]
+pub fn is_permanent(id: &RecordId) -> bool {
+    !id.as_str().starts_with('x')
+}
+
+/// **Nothing acknowledged is lost**, and **exactly once**: every write that its device did not lose
+/// in a crash before it was durable has taken effect once, or was reported as rejected and has
+/// not.
+///
+/// # Errors
+/// Which write has not, or more than once.
+pub fn nothing_is_lost_or_doubled(ledger: &Ledger, world: &World) -> Result<(), String> {
+    let present = world.histories().present();
+    let mut sums = BTreeMap::<&Place, i64>::new();
+    for (index, write) in ledger.writes.iter().enumerate() {
+        let token = index + 1;
+        let record = present.now(&write.place);
+        let field = format!("t{token}");
+        let there = record.and_then(|record| record.get(&field)).is_some();
+        let counted = ledger.plan.rates.restore == 0 || ledger.plan.strategy == Strategy::Client;
+        if write.unique && write.must_survive() && !there && counted {
+            return Err(format!("exactly once: {field} of {:?} is lost", write.place));
+        }
+        if write.unique && write.rejected && there && !ledger.loose {
+            return Err(format!("exactly once: {field} was rejected, and is there"));
+        }
+        let list = record.and_then(|record| record.get("log")).unwrap_or("[]");
+        let times = tokens_in(list).iter().filter(|n| **n == token.to_string()).count();
+        let strict = ledger.plan.strategy == Strategy::Append && !ledger.loose;
+        // a later write to the list, made on top of a rejected one, may have brought it
+        let fits = if write.rejected { times <= 1 } else { times == 1 };
+        if write.appends
+            && !write.lost
+            && is_permanent(&write.place.1)
+            && write.device != STRANGER
+            && strict
+            && !fits
+        {
+            return Err(format!("exactly once: {token} is {times} times in {:?}", write.place));
+        }
+        if !write.lost && !write.rejected {
+            *sums.entry(&write.place).or_default() += write.adds;
+        }
+    }
+    let refused = ledger.writes.iter().any(|write| write.rejected);
+    // what was added on top of a refused sum stays, with the sum
+    if ledger.plan.strategy == Strategy::Sum && !ledger.loose && !refused {
+        for (place, sum) in sums {
+            let found = present.now(place).and_then(|record| record.get("sum")?.parse().ok());
+            if found.unwrap_or(0) != sum {
+                return Err(format!("exactly once: {place:?} adds up to {found:?}, not {sum}"));
+            }
+        }
+    }
+    appended_in_order(ledger, world)
+}
+
+/// **Order**, of what one author appended to one list.
+fn appended_in_order(ledger: &Ledger, world: &World) -> Result<(), String> {
+    if ledger.plan.strategy != Strategy::Append || ledger.loose {
+        return Ok(());
+    }
+    let places: BTreeSet<_> = ledger.writes.iter().map(|write| &write.place).collect();
+    for place in places.into_iter().filter(|place| is_permanent(&place.1)) {
+        let Some(record) = world.histories().present().now(place) else { continue };
+        let mut last = BTreeMap::new();
+        for token in tokens_in(record.get("log").unwrap_or("[]")) {
+            let Ok(token) = token.parse::<u64>() else { continue };
+            let Some(write) = ledger.write(token) else { continue };
+            if write.device != STRANGER && last.insert(write.device, token) > Some(token) {
+                return Err(format!("order: {record} in {place:?} is not in its authors' order"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Nothing was mended that should not have been broken: no replica took the server for one that
+/// lost changes, itself for a copy, or its records for wrong, where nothing was restored.
+///
+/// # Errors
+/// The event that tells of it.
+pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> {
+    if ledger.loose || ledger.plan.rates.restore > 0 {
+        return Ok(());
+    }
+    for (index, device) in world.devices.iter().enumerate() {
+        for event in &device.events {
+            let fine = match &event.kind {
+                EventKind::ChecksumMismatch
+                | EventKind::ServerLostChanges
+                | EventKind::ReplicaCopied { .. } => false,
+                EventKind::Error { message } => {
+                    let explained = [
+                        ("the store has failed", "disk failure"),
+                        ("the server can't go on from", "swept"),
+                        ("RATE_LIMIT_EXCEEDED", "rate limit"),
+                        ("the connection is given up: the server's", "server disk failure"),
+                    ];
+                    explained.iter().any(|(start, cause)| {
+                        let happened = world.counts.get(cause).is_some_and(|times| *times > 0);
+                        message.starts_with(start)
+                            && (happened || *cause == "rate limit" && ledger.plan.rate_limit > 0)
+                    })
+                }
+                EventKind::OperationFailed { .. } => {
+                    world.counts.contains_key("forbidden")
+                        || world.counts.contains_key("rights")
+                        || ledger.plan.partial
+                }
+                _ => true,
+            };
+            if !fine {
+                return Err(format!("device {index} tells {event:?}"));
+            }
+        }
+        let calm = ledger.plan.rates.subscription == 0 && !world.counts.contains_key("swept");
+        if calm && device.unexplained_frames() > 0 {
+            return Err(format!("device {index} ignored {} frames", device.unexplained_frames()));
+        }
+    }
+    Ok(())
+}
+
+/// **Bounded**, at rest: everything that waited is gone.
+///
+/// # Errors
+/// What is left.
+pub fn baseline(world: &World) -> Result<(), String> {
+    bounded(world)?;
+    if world.transactions() > 0 {
+        return Err("transactions wait, and nobody takes them".into());
+    }
+    for session in world.sessions() {
+        let status = session.status();
+        if status.queued + status.held > 0 && !world.is_dead(session.conn()) {
+            return Err(format!("{} still has {} waiting", session.conn(), status.queued));
+        }
+    }
+    Ok(())
+}
+
+/// What the contested field holds: what its author saw there, and its own token.
+#[must_use]
+pub fn hot(record: Option<&Document>) -> (u64, u64) {
+    let text = record.and_then(|record| record.get("hot")).unwrap_or("[0,0]");
+    let tokens: Vec<u64> = tokens_in(text).iter().filter_map(|n| n.parse().ok()).collect();
+    match tokens[..] {
+        [saw, own] => (saw, own),
+        _ => (0, 0),
+    }
+}
+
+/// The tokens that are in a record after a change, and were not before it.
+fn new_tokens(committed: &Committed) -> Vec<u64> {
+    let before = tokens(committed.before.as_ref());
+    tokens(committed.after.as_ref()).into_iter().filter(|token| !before.contains(token)).collect()
+}
+
+fn tokens(record: Option<&Document>) -> BTreeSet<u64> {
+    let mut all = BTreeSet::new();
+    for (name, text) in record.into_iter().flat_map(Document::iter) {
+        match name {
+            "hot" => all.extend([hot(record).1]),
+            "log" => all.extend(tokens_in(text).iter().filter_map(|n| n.parse::<u64>().ok())),
+            _ => all.extend(name.strip_prefix('t').and_then(|n| n.parse::<u64>().ok())),
+        }
+    }
+    all.remove(&0);
+    all
+}

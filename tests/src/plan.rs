@@ -1,0 +1,314 @@
+//! What a run is made of: drawn from the head of its bytes, so that every run has its own mix of
+//! faults.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::rules::conflict::{Conflict, ConflictStrategy};
+use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::rules::policy::{Access, Policy, Rate};
+use synclayer_core::server::ring::RingLimits;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::message::Token;
+use synclayer_core::words::name::{Collection, RecordId, UserId};
+use synclayer_core::words::write::Change;
+
+use crate::draw::Draw;
+use crate::world::WorldConfig;
+
+/// The strategies that a run can use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strategy {
+    /// Last write wins.
+    Lww,
+    /// The server wins.
+    Server,
+    /// The client wins.
+    Client,
+    /// Sums of changes.
+    Sum,
+    /// A resolver of an app's: both sides' additions to a list, in their order.
+    Append,
+}
+
+/// How often each fault happens, in thousandths of the steps; 0 for those that the run is spared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rates {
+    /// A connection is cut, or the server forgets one.
+    pub cut: usize,
+    /// A connection's bytes vanish.
+    pub silence: usize,
+    /// A device is cut off, or comes back.
+    pub partition: usize,
+    /// A late frame turns up.
+    pub late: usize,
+    /// A device crashes.
+    pub crash: usize,
+    /// The server crashes, or is shut down.
+    pub server_crash: usize,
+    /// A device's disk fails, is full, or pauses.
+    pub disk: usize,
+    /// The server's disk fails or pauses, or a read does.
+    pub server_disk: usize,
+    /// A clock jumps, stops or goes on.
+    pub clock: usize,
+    /// A device falls asleep or wakes up.
+    pub sleep: usize,
+    /// A token expires.
+    pub token: usize,
+    /// A user's rights change.
+    pub rights: usize,
+    /// Old tombstones are swept.
+    pub sweep: usize,
+    /// An older state comes back, or a copy of a device joins.
+    pub restore: usize,
+    /// A subscription ends or begins.
+    pub subscription: usize,
+    /// A level-1 program does something.
+    pub plain: usize,
+    /// Somebody writes by HTTP.
+    pub rest: usize,
+    /// One of the directed schedules is played.
+    pub schedule: usize,
+    /// An app writes.
+    pub write: usize,
+    /// Time passes.
+    pub time: usize,
+}
+
+/// What a run is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// How many replicas there are at first.
+    pub devices: usize,
+    /// How many of them come from the second user, whose rights differ.
+    pub guests: usize,
+    /// Whether the server knows users.
+    pub users: bool,
+    /// Whether guests see only some records.
+    pub partial: bool,
+    /// Who wins conflicts.
+    pub strategy: Strategy,
+    /// Whether records are deleted.
+    pub deletes: bool,
+    /// How often what happens.
+    pub rates: Rates,
+    /// In which of sixteen phases, by turns, there are many faults; in the others there are few.
+    pub storms: u16,
+    /// The device that seldom gets a turn; beyond the last one, none does.
+    pub lazy: usize,
+    /// How many writes a device sends without a verdict.
+    pub window: usize,
+    /// How many records a page holds.
+    pub page: usize,
+    /// How many bytes a ring holds.
+    pub ring: usize,
+    /// How many bytes connections hold on their way down, by turns.
+    pub capacities: [usize; 4],
+    /// How many messages a connection and a user may send in a second; 0 for any number.
+    pub rate_limit: usize,
+}
+
+/// The collections of every run.
+///
+/// # Panics
+/// Never: the names are valid.
+#[must_use]
+pub fn collections() -> Vec<Collection> {
+    ["notes", "todos"].map(|name| Collection::new(name).expect("a valid name")).to_vec()
+}
+
+impl Plan {
+    /// Draws a plan.
+    #[must_use]
+    pub fn draw(draw: &mut Draw<'_>) -> Self {
+        use Strategy::{Append, Client, Lww, Server, Sum};
+        let strategies = [Append, Lww, Server, Client, Append, Lww, Sum, Client];
+        let strategy = strategies[draw.below(8)];
+        let devices = draw.within(2, 4);
+        let users = draw.one_in(2);
+        let deletes = strategy != Strategy::Sum && draw.one_in(2);
+        let guests = if users { draw.below(3).min(devices - 1) } else { 0 };
+        let partial = guests > 0 && draw.one_in(3);
+        let restores = strategy != Strategy::Sum && draw.one_in(4);
+        let mut rates = Rates {
+            cut: draw.rate(40),
+            silence: draw.rate(10),
+            partition: draw.rate(20),
+            late: draw.rate(20),
+            crash: draw.rate(20),
+            server_crash: draw.rate(8),
+            disk: draw.rate(12),
+            server_disk: draw.rate(12),
+            clock: draw.rate(15),
+            sleep: draw.rate(10),
+            token: if users { draw.rate(10) } else { 0 },
+            rights: if users { draw.rate(10) } else { 0 },
+            sweep: draw.rate(12),
+            restore: if restores { draw.within(5, 25) } else { 0 },
+            subscription: draw.rate(8),
+            plain: draw.rate(30),
+            rest: draw.rate(30),
+            schedule: 2 * draw.rate(20),
+            write: draw.within(60, 200),
+            time: draw.within(10, 60),
+        };
+        if strategy == Strategy::Sum {
+            // what has no author can't be accounted for
+            (rates.plain, rates.rest) = (0, 0);
+        }
+        Self {
+            devices,
+            guests,
+            users,
+            partial,
+            strategy,
+            deletes,
+            rates,
+            storms: u16::try_from(draw.below(1 << 16)).unwrap_or(0),
+            lazy: draw.below(devices + 2),
+            window: draw.within(1, 6),
+            page: draw.within(1, 4),
+            ring: draw.within(200, 4000),
+            capacities: [0; 4].map(|_| 1 << draw.within(8, 14)),
+            rate_limit: if draw.one_in(6) { draw.within(5, 50) } else { 0 },
+        }
+    }
+
+    /// The plan at the head of a run's bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::draw(&mut Draw::new(&bytes[..bytes.len().min(crate::draw::HEADER)]))
+    }
+
+    /// The user of a device.
+    #[must_use]
+    pub fn user_of(&self, device: usize) -> &'static str {
+        match (self.users, device + self.guests >= self.devices) {
+            (false, _) => "",
+            (true, false) => "owner",
+            (true, true) => "guest",
+        }
+    }
+
+    /// The strategy of the devices.
+    #[must_use]
+    pub fn strategy(&self) -> ConflictStrategy {
+        match self.strategy {
+            Strategy::Lww => ConflictStrategy::LastWriteWins,
+            Strategy::Server => ConflictStrategy::ServerWins,
+            Strategy::Client => ConflictStrategy::ClientWins,
+            Strategy::Sum => ConflictStrategy::custom(FieldWise::sum_numbers()),
+            Strategy::Append => ConflictStrategy::custom(append_logs),
+        }
+    }
+
+    /// The world in which the plan is played.
+    #[must_use]
+    pub fn world(&self, rights: &Arc<Rights>) -> WorldConfig {
+        let client = |device| ClientConfig {
+            user: self.user_of(device).into(),
+            token: self.users.then(|| Token::new(self.user_of(device))),
+            collections: collections(),
+            conflict_strategy: self.strategy(),
+            window: self.window,
+            ..ClientConfig::default()
+        };
+        let mut config = WorldConfig::of(0, &collections());
+        config.clients = (0..self.devices).map(client).collect();
+        config.session.page.records = self.page;
+        config.ring =
+            RingLimits { collection_bytes: self.ring, documents: self.partial, ..config.ring };
+        config.capacities = self.capacities.to_vec();
+        config.policy = rights.clone();
+        if self.rate_limit > 0 {
+            let per_second = u32::try_from(self.rate_limit).unwrap_or(5);
+            let rate = Rate { per_second, burst: 2 * per_second };
+            (config.session.rate, config.user_rate) = (Some(rate), Some(rate));
+        }
+        config.session.silence = Duration::from_secs(60);
+        config
+    }
+}
+
+/// Who may do what in a run: guests may be kept from writing, and from seeing records with a field
+/// `hidden`.
+#[derive(Debug, Default)]
+pub struct Rights {
+    /// Whether guests may not write.
+    pub guests_read_only: AtomicBool,
+    /// Whether guests see no hidden records.
+    pub partial: bool,
+}
+
+fn is_guest(user: Option<&UserId>) -> bool {
+    user.is_some_and(|user| user.as_str() == "guest")
+}
+
+impl Policy for Rights {
+    fn read(&self, user: Option<&UserId>, _: &Collection) -> Access {
+        if self.partial && is_guest(user) { Access::Some } else { Access::All }
+    }
+
+    fn read_record(
+        &self,
+        user: Option<&UserId>,
+        _: &Collection,
+        _: &RecordId,
+        document: &Document,
+    ) -> bool {
+        !(is_guest(user) && document.get("hidden").is_some())
+    }
+
+    fn write(
+        &self,
+        user: Option<&UserId>,
+        _: &Collection,
+        _: &RecordId,
+        _: Option<&Document>,
+        change: &Change,
+    ) -> Result<(), String> {
+        if is_guest(user) && self.guests_read_only.load(Ordering::Relaxed) {
+            return Err("guests may not write now".into());
+        }
+        if change.delta.set.get("forbidden").is_some() {
+            return Err("nobody may write this field".into());
+        }
+        Ok(())
+    }
+}
+
+/// What an app might do with lists that everyone appends to: the server's list, and behind it what
+/// was appended here. Everything else is decided by the later write.
+fn append_logs(conflict: &Conflict<'_>) -> Option<Document> {
+    let merged = conflict.merge(conflict.local_is_later())?;
+    let list = |state: Option<&Document>| -> Vec<String> {
+        tokens_in(state.and_then(|state| state.get("log")).unwrap_or("[]"))
+    };
+    let (base, local) = (list(conflict.base), list(conflict.local));
+    let mut log = match conflict.remote {
+        Some(remote) => list(Some(remote)),
+        None => base.clone(),
+    };
+    log.extend(local.into_iter().filter(|token| !base.contains(token)));
+    if log.is_empty() {
+        return Some(merged);
+    }
+    let fields: Vec<_> = merged
+        .iter()
+        .filter(|(name, _)| *name != "log")
+        .map(|(name, text)| format!("\"{name}\":{text}"))
+        .chain([format!("\"log\":[{}]", log.join(","))])
+        .collect();
+    Document::parse(&format!("{{{}}}", fields.join(",")), &Limits::default()).ok()
+}
+
+/// The texts of the numbers in a flat list.
+#[must_use]
+pub fn tokens_in(list: &str) -> Vec<String> {
+    let inner = list.trim_start_matches('[').trim_end_matches(']');
+    inner.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}

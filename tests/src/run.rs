@@ -1,0 +1,507 @@
+//! One run: a walk through a world, drawn from a byte string, then everything heals and must
+//! converge.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use synclayer_core::client::event::EventKind;
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::words::name::{CommitNumber, ConnId};
+use synclayer_core::words::store::{StoreError, StoreErrorKind};
+
+use crate::draw::{Draw, HEADER, STEP};
+use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
+use crate::plan::{Plan, Rights, Strategy, collections};
+use crate::world::{Backup, CommitFate, Move, World};
+
+/// What a run came by.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// How much virtual time passed, in milliseconds.
+    pub simulated_ms: u64,
+    /// How many writes apps made.
+    pub writes: u64,
+    /// What happened how often, by name.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// A digest of everything that was said, and of the final states.
+    pub digest: u64,
+}
+
+/// Runs a byte string.
+///
+/// # Errors
+/// Says which guarantee is broken.
+pub fn run(bytes: &[u8]) -> Result<Outcome, String> {
+    let mut run = Run::new(bytes);
+    run.go(bytes)?;
+    Ok(run.outcome())
+}
+
+/// Runs a byte string, and shows everything that happens, a line each.
+#[must_use]
+pub fn transcript(bytes: &[u8]) -> Vec<String> {
+    let mut run = Run::new(bytes);
+    run.world.trace = Some(Vec::new());
+    let plan = format!("{:#?}", run.plan);
+    let outcome = run.go(bytes);
+    let mut lines: Vec<_> = plan.lines().map(str::to_owned).collect();
+    lines.append(&mut run.world.trace.take().unwrap_or_default());
+    match outcome {
+        Ok(()) => lines.push("every guarantee holds".into()),
+        Err(broken) => lines.push(format!("BROKEN: {broken}")),
+    }
+    lines
+}
+
+/// A run under way.
+pub(crate) struct Run {
+    pub(crate) plan: Plan,
+    pub(crate) world: World,
+    pub(crate) ledger: Ledger,
+    pub(crate) rights: Arc<Rights>,
+    pub(crate) backup: Option<Backup>,
+    /// An older directory of a device, and how much had been written when it was made.
+    pub(crate) copy: Option<(usize, MemoryClientStore, u64)>,
+    /// How many tokens for the server were handed out.
+    fresh_tokens: usize,
+    seen_events: Vec<usize>,
+}
+
+impl Run {
+    fn new(bytes: &[u8]) -> Self {
+        let plan = Plan::of(bytes);
+        let rights = Arc::new(Rights { partial: plan.partial, ..Rights::default() });
+        let mut world = World::new(plan.world(&rights));
+        if plan.rates.plain > 0 {
+            let user = plan.users.then_some("owner");
+            world.add_plain(user);
+            world.add_plain(user);
+        }
+        let ledger = Ledger::new(&plan);
+        let (backup, copy) = (None, None);
+        let (fresh_tokens, seen_events) = (0, Vec::new());
+        Self { plan, world, ledger, rights, backup, copy, fresh_tokens, seen_events }
+    }
+
+    fn go(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let steps = bytes.get(HEADER..).unwrap_or_default();
+        for (index, bytes) in steps.chunks(STEP).enumerate() {
+            self.step(index, &mut Draw::new(bytes))?;
+            self.look()?;
+            if index % 16 == 0 {
+                let device = index / 16 % self.world.devices.len();
+                read_your_writes(&self.ledger, &self.world, device)?;
+                bounded(&self.world)?;
+            }
+        }
+        self.converge()
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        for event in self.world.devices.iter().flat_map(|device| &device.events) {
+            let point = match &event.kind {
+                EventKind::ConflictDetected => "conflict",
+                EventKind::ServerLostChanges => "server lost changes",
+                EventKind::ReplicaCopied { .. } => "replica copied",
+                EventKind::ChecksumMismatch => "checksum mismatch",
+                EventKind::OperationSynced { .. } => "synced write",
+                EventKind::OperationFailed { .. } => "rejected write",
+                EventKind::WriteStalled { .. } => "stalled write",
+                EventKind::TokenNeeded { .. } => "token needed",
+                _ => continue,
+            };
+            *self.world.counts.entry(point).or_default() += 1;
+        }
+        Outcome {
+            simulated_ms: self.world.now.mono.0,
+            writes: self.ledger.writes().len() as u64,
+            counts: std::mem::take(&mut self.world.counts),
+            digest: self.world.digest(),
+        }
+    }
+
+    /// Looks at what has happened, and does what apps do about it.
+    pub(crate) fn look(&mut self) -> Result<(), String> {
+        self.ledger.observe(&mut self.world)?;
+        self.seen_events.resize(self.world.devices.len(), 0);
+        for device in 0..self.world.devices.len() {
+            let events = &self.world.devices[device].events;
+            let new = &events[self.seen_events[device]..];
+            let needs = new.iter().any(|e| matches!(e.kind, EventKind::TokenNeeded { .. }));
+            self.seen_events[device] = events.len();
+            if needs {
+                self.fresh_tokens += 1;
+                let token =
+                    format!("{}#{}", self.world.devices[device].config.user, self.fresh_tokens);
+                self.world.set_token(device, &token);
+            }
+        }
+        self.world.check_unbroken()
+    }
+
+    fn converge(&mut self) -> Result<(), String> {
+        self.rights.guests_read_only.store(false, Ordering::Relaxed);
+        self.restart_halted();
+        self.world.heal();
+        for device in 0..self.world.devices.len() {
+            for collection in collections() {
+                self.world.subscribe(device, &collection, true);
+            }
+        }
+        for plain in 0..self.world.plains.len() {
+            self.world.connect_plain(plain);
+        }
+        self.come_to_rest(World::is_quiet)?;
+        let asked: Vec<_> =
+            (0..self.world.devices.len()).map(|device| self.world.ask_synced(device)).collect();
+        let answers = |world: &World, device: usize, id| {
+            world.devices[device].synced.iter().filter(|told| **told == id).count()
+        };
+        let told = |world: &World| {
+            let mut asked = asked.iter().enumerate();
+            world.is_quiet() && asked.all(|(device, id)| answers(world, device, *id) > 0)
+        };
+        self.come_to_rest(told)?;
+        let twice = |device: usize| answers(&self.world, device, asked[device]) > 1;
+        if let Some(device) = (0..asked.len()).find(|device| twice(*device)) {
+            return Err(format!("device {device}: a call of synced() was answered twice"));
+        }
+        self.ledger.audit(&mut self.world)
+    }
+
+    fn restart_halted(&mut self) {
+        for device in 0..self.world.devices.len() {
+            if self.world.devices[device].has_halted() {
+                let (_, durable) = self.world.commits(device);
+                self.restart(device, durable);
+            }
+        }
+    }
+
+    /// As [`World::converge`], with an eye on everything.
+    fn come_to_rest(&mut self, is_at_rest: impl Fn(&World) -> bool) -> Result<(), String> {
+        let end = self.world.now.mono.0 + 600_000;
+        loop {
+            self.drive(200_000, |_, _| true)?;
+            self.world.check_idle()?;
+            if is_at_rest(&self.world) {
+                return Ok(());
+            }
+            self.restart_halted();
+            if self.world.now.mono.0 > end {
+                let devices = self.world.devices.iter();
+                let status: Vec<_> = devices.map(|device| device.replica.status()).collect();
+                return Err(format!("no rest within ten minutes: {status:?}"));
+            }
+            self.world.pass(self.world.until_deadline().unwrap_or(1_000).clamp(1, 30_000));
+            self.look()?;
+        }
+    }
+
+    /// Makes moves that are allowed until there is none left, or `limit` were made.
+    pub(crate) fn drive(
+        &mut self,
+        limit: usize,
+        allow: impl Fn(&World, Move) -> bool,
+    ) -> Result<(), String> {
+        for turn in 0..limit {
+            let mut moves = self.world.moves();
+            moves.retain(|one| allow(&self.world, *one));
+            if moves.is_empty() {
+                return Ok(());
+            }
+            self.world.make(moves[turn % moves.len()]);
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    // --- the walk ---
+
+    fn step(&mut self, index: usize, draw: &mut Draw<'_>) -> Result<(), String> {
+        let stormy = self.plan.storms >> (index / 32 % 16) & 1 == 1;
+        let of_fault = |rate: usize| if stormy { 2 * rate } else { rate.div_ceil(2) };
+        let rates = self.plan.rates;
+        let mut roll = draw.below(1000);
+        let mut is = |rate: usize| {
+            let hit = roll < rate;
+            roll = roll.saturating_sub(rate);
+            // a roll that was used up must not hit again
+            if hit {
+                roll = usize::MAX;
+            }
+            hit
+        };
+        if is(of_fault(rates.cut)) {
+            self.cut(draw);
+        } else if is(of_fault(rates.silence)) {
+            let conns = self.world.connected();
+            draw.pick(&conns).into_iter().for_each(|conn| self.world.silence(conn));
+        } else if is(of_fault(rates.partition)) {
+            self.partition(draw);
+        } else if is(of_fault(rates.late)) {
+            let device = self.device(draw);
+            self.world.deliver_late(device);
+        } else if is(of_fault(rates.crash)) {
+            let device = self.device(draw);
+            self.crash(device, draw);
+        } else if is(of_fault(rates.server_crash)) {
+            if draw.one_in(3) { self.world.shut_server_down() } else { self.world.crash_server() }
+        } else if is(of_fault(rates.disk)) {
+            self.trouble_disk(draw);
+        } else if is(of_fault(rates.server_disk)) {
+            self.trouble_server_disk(draw);
+        } else if is(of_fault(rates.clock)) {
+            self.trouble_clock(draw);
+        } else if is(of_fault(rates.sleep)) {
+            let device = self.device(draw);
+            self.world.devices[device].asleep ^= true;
+        } else if is(of_fault(rates.token)) {
+            self.expire_token(draw);
+        } else if is(of_fault(rates.rights)) {
+            self.world.count("rights");
+            self.rights.guests_read_only.fetch_xor(true, Ordering::Relaxed);
+        } else if is(of_fault(rates.sweep)) {
+            let retention = Duration::from_millis(draw.below(60_000) as u64);
+            self.world.sweep(retention, draw.within(1, 20));
+        } else if is(of_fault(rates.restore)) {
+            self.restore(draw)?;
+        } else if is(of_fault(rates.subscription)) {
+            let device = self.device(draw);
+            let collection = &collections()[draw.below(2)];
+            let wanted = draw.below(2) == 0;
+            self.world.subscribe(device, collection, wanted);
+        } else if is(of_fault(rates.plain)) {
+            self.plain(draw);
+        } else if is(of_fault(rates.rest)) {
+            self.rest(draw);
+        } else if is(rates.schedule) {
+            self.schedule(draw)?;
+        } else if is(rates.write) {
+            self.write_anywhere(draw)?;
+        } else if is(rates.time) {
+            let millis = self.world.until_deadline().unwrap_or(10).min(3_000);
+            let longer = if draw.one_in(8) { 20_000 } else { 1 };
+            self.world.pass(draw.below(usize::try_from(millis).unwrap_or(0) + longer) as u64);
+        } else if is(20) {
+            let device = self.device(draw);
+            for collection in self.world.to_take(device) {
+                self.ledger.take(&mut self.world, device, &collection)?;
+            }
+        } else {
+            for _ in 0..draw.within(1, 4) {
+                self.advance(draw);
+                self.look()?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn device(&self, draw: &mut Draw<'_>) -> usize {
+        draw.below(self.world.devices.len())
+    }
+
+    fn cut(&mut self, draw: &mut Draw<'_>) {
+        let half_open = self.world.half_open();
+        let (conns, forget) = match draw.below(2) {
+            1 if !half_open.is_empty() => (half_open, true),
+            _ => (self.world.connected(), false),
+        };
+        let Some(conn) = draw.pick(&conns) else { return };
+        if forget { self.world.forget(conn) } else { self.world.cut(conn) }
+    }
+
+    fn partition(&mut self, draw: &mut Draw<'_>) {
+        let device = self.device(draw);
+        let cut_off = !self.world.devices[device].cut_off;
+        self.world.count("partition");
+        self.world.note(|| format!("device {device} is cut off: {cut_off}"));
+        self.world.devices[device].cut_off = cut_off;
+        if cut_off {
+            for conn in self.world.connections_of(device) {
+                self.world.silence(conn);
+            }
+        }
+    }
+
+    pub(crate) fn crash(&mut self, device: usize, draw: &mut Draw<'_>) {
+        let (last, durable) = self.world.commits(device);
+        let back_to =
+            durable.0 + draw.below(usize::try_from(last.0 - durable.0).unwrap_or(0) + 1) as u64;
+        self.restart(device, CommitNumber(back_to));
+    }
+
+    pub(crate) fn restart(&mut self, device: usize, back_to: CommitNumber) {
+        self.ledger.crashed(device, back_to);
+        self.world.crash_device(device, back_to);
+    }
+
+    fn trouble_disk(&mut self, draw: &mut Draw<'_>) {
+        let device = self.device(draw);
+        if self.world.devices[device].has_halted() {
+            let (last, durable) = self.world.commits(device);
+            let (last, durable) = (last.0.max(durable.0), durable.0);
+            let lost = draw.below(usize::try_from(last - durable).unwrap_or(0) + 1) as u64;
+            self.restart(device, CommitNumber(last - lost));
+            return;
+        }
+        match draw.below(4) {
+            0 | 1 => self.world.devices[device].disk_paused ^= true,
+            kind => {
+                let kinds = [StoreErrorKind::Other, StoreErrorKind::Full];
+                let error = StoreError::new(kinds[kind - 2], "the disk has had enough");
+                self.world.fail_disk(device, draw.below(6) as u64, error);
+            }
+        }
+    }
+
+    fn trouble_server_disk(&mut self, draw: &mut Draw<'_>) {
+        if self.world.is_poisoned() {
+            return self.world.crash_server();
+        }
+        match draw.below(6) {
+            0 => self.world.pause_server_disk(true),
+            1 => self.world.pause_server_disk(false),
+            2 => self.world.read(0, true),
+            kind => {
+                let fates = [CommitFate::Failed, CommitFate::DoneUnsaid, CommitFate::LostUnsaid];
+                if self.world.transactions() > 0 {
+                    let count = draw.within(1, self.world.transactions());
+                    self.world.commit(count, fates[kind - 3]);
+                }
+            }
+        }
+    }
+
+    fn trouble_clock(&mut self, draw: &mut Draw<'_>) {
+        self.world.count("clock trouble");
+        let ahead = [0, 5_000, -5_000, 3_600_000, -3_600_000, 90_000][draw.below(6)];
+        let (stops, device) = (draw.one_in(4), draw.below(self.world.devices.len() + 1));
+        let now = self.world.now;
+        let clock = match self.world.devices.get_mut(device) {
+            Some(device) => &mut device.clock,
+            None => &mut self.world.server_clock,
+        };
+        if stops {
+            clock.stop(now)
+        } else {
+            clock.set(ahead)
+        }
+        self.world.note(|| format!("clock {device}: {ahead} ms ahead, stopped: {stops}"));
+    }
+
+    fn expire_token(&mut self, draw: &mut Draw<'_>) {
+        let device = self.device(draw);
+        let token = self.world.devices[device].config.token.clone();
+        if let Some(token) = token {
+            self.world.expired_tokens.insert(token.reveal().to_owned());
+        }
+        for conn in self.world.connections_of(device) {
+            self.world.expire_token(conn);
+        }
+    }
+
+    /// Makes a copy of something, or lets one come back.
+    fn restore(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
+        match draw.below(5) {
+            0 => self.backup = Some(self.world.backup()),
+            1 => {
+                let device = self.device(draw);
+                self.copy_device(device);
+            }
+            2 => self.restore_server()?,
+            _ => self.restore_device(draw.below(2) == 1),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn copy_device(&mut self, device: usize) {
+        let store = self.world.devices[device].replica.store().clone().reopen();
+        self.copy = Some((device, store, self.ledger.next_token()));
+    }
+
+    /// What the server had taken since the backup is lost; what it had not will still come.
+    pub(crate) fn restore_server(&mut self) -> Result<(), String> {
+        let Some(backup) = self.backup.clone() else { return Ok(()) };
+        self.look()?;
+        let before = self.world.histories().present().clone();
+        self.world.restore_server(backup);
+        let after = self.world.histories().present();
+        self.ledger.forget(|token, write| {
+            let field = format!("t{token}");
+            let holds = |record: Option<&synclayer_core::words::document::Document>| {
+                record.is_some_and(|record| record.get(&field).is_some())
+            };
+            holds(before.now(&write.place)) && !holds(after.now(&write.place))
+        });
+        Ok(())
+    }
+
+    /// What the device had written since its copy is lost, unless the server has it. The copy
+    /// comes back in its place, or runs beside it.
+    pub(crate) fn restore_device(&mut self, beside: bool) {
+        let Some((device, store, first)) = self.copy.clone() else { return };
+        if beside && self.world.devices.len() < self.plan.devices + 2 {
+            self.world.count("replica cloned");
+            let config = self.world.devices[device].config.clone();
+            self.ledger.forget(|_, _| false);
+            self.world.add_device(config, store);
+            return;
+        }
+        self.world.count("replica restored");
+        self.world.restart_device(device, store);
+        let present = self.world.histories().present();
+        self.ledger.forget(|token, write| {
+            let there = present.now(&write.place).and_then(|r| r.get(&format!("t{token}")));
+            write.device == device && token >= first && there.is_none()
+        });
+        self.ledger.restarted(device);
+    }
+
+    /// One thing that goes its way, perhaps only in part.
+    fn advance(&mut self, draw: &mut Draw<'_>) {
+        let moves = self.world.moves();
+        let Some(one) = draw.pick(&moves) else { return };
+        if self.world.device_of(one) == Some(self.plan.lazy) && !draw.one_in(8) {
+            return;
+        }
+        match one {
+            Move::Sync(device) => {
+                let (last, durable) = self.world.commits(device);
+                let more = draw.within(1, usize::try_from(last.0 - durable.0).unwrap_or(1));
+                self.world.sync_disk(device, CommitNumber(durable.0 + more as u64));
+            }
+            Move::Commit => {
+                let count = draw.within(1, self.world.transactions());
+                self.world.commit(count, CommitFate::Done);
+            }
+            Move::Pump(conn) => self.world.pump(conn, draw.within(1, 600)),
+            Move::Read => self.world.read_any(draw.below(256)),
+            Move::Answer => self.world.answer_any(draw.below(256)),
+            Move::Connect(_) | Move::Up(_) | Move::Down(_) => self.world.make(one),
+        }
+    }
+
+    /// Cuts every connection of a device that it believes in.
+    pub(crate) fn cut_device(&mut self, device: usize) {
+        for conn in self.world.connections_of(device) {
+            self.world.cut(conn);
+        }
+    }
+
+    /// The connection that a device counts on now.
+    pub(crate) fn connection(&self, device: usize) -> Option<ConnId> {
+        self.world.connections_of(device).pop()
+    }
+
+    /// What a device's app sees in the contested field of a record.
+    pub(crate) fn hot_seen(&self, device: usize, place: &crate::world::Place) -> u64 {
+        hot(self.world.view(device, &place.0, &place.1).as_ref()).1
+    }
+
+    pub(crate) fn sums(&self) -> bool {
+        self.plan.strategy == Strategy::Sum
+    }
+}

@@ -1,0 +1,516 @@
+//! Directed schedules: orders of events that chance alone seldom finds. Each is drawn with its own
+//! details, and is played in the middle of whatever else goes on.
+
+use std::time::Duration;
+
+use crate::draw::Draw;
+use crate::run::Run;
+use crate::world::{CommitFate, Move, Place, World};
+use crate::writes::Kind;
+
+/// What a schedule needs to be played.
+struct Cast {
+    /// Whom it happens to.
+    hero: usize,
+    /// Who writes meanwhile.
+    other: usize,
+    place: Place,
+}
+
+/// Kinds of writes that a schedule chooses from.
+const EDITS: [Kind; 8] = [
+    Kind::Hot,
+    Kind::Unique,
+    Kind::Both,
+    Kind::Append,
+    Kind::Delete,
+    Kind::Flag,
+    Kind::Hot,
+    Kind::Save,
+];
+
+impl Run {
+    pub(crate) fn schedule(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
+        if self.sums() || self.world.devices.len() < 2 {
+            return Ok(());
+        }
+        let which = draw.below(16);
+        let hero = self.device(draw);
+        let other =
+            (hero + 1 + draw.below(self.world.devices.len() - 1)) % self.world.devices.len();
+        let cast = Cast { hero, other, place: self.place(draw) };
+        self.world.count("schedule");
+        self.world.note(|| format!("schedule {which}: device {hero}, {other} meanwhile"));
+        match which {
+            0 => self.catch_up_is_cut(&cast, draw),
+            1 => self.ack_is_lost(&cast, draw),
+            2 | 3 => self.change_beside_a_write_in_flight(&cast, draw),
+            4 => self.deleted_and_inserted_again(&cast, draw),
+            5 => self.snapshot_is_interrupted(&cast, draw),
+            6 => self.old_connection_writes(&cast, draw),
+            7 => self.ring_overruns(&cast, draw),
+            8 => self.horizon_passes(&cast, draw),
+            9 => self.server_is_restored(&cast, draw),
+            10 => self.replica_is_copied(&cast, draw),
+            11 => self.crash_after_acks(&cast, draw),
+            12 => self.writes_are_refused(&cast, draw),
+            13 => self.outcome_is_unknown(&cast, draw),
+            14 => self.verdicts_of_two_collections(&cast, draw),
+            _ => self.answers_wait_beside_the_stream(&cast, draw),
+        }
+    }
+
+    /// Everybody but one is brought up to date.
+    fn others(&mut self, hero: usize) -> Result<(), String> {
+        self.drive(400, |world, one| world.device_of(one) != Some(hero))
+    }
+
+    fn everybody(&mut self) -> Result<(), String> {
+        self.drive(400, |_, _| true)
+    }
+
+    fn leave(&mut self, cast: &Cast) {
+        self.world.devices[cast.hero].cut_off = true;
+        self.cut_device(cast.hero);
+    }
+
+    fn come_back(&mut self, cast: &Cast) {
+        self.world.devices[cast.hero].cut_off = false;
+        self.world.devices[cast.hero].disk_paused = false;
+        self.world.dial(cast.hero);
+    }
+
+    fn edits(
+        &mut self,
+        device: usize,
+        place: &Place,
+        n: usize,
+        draw: &mut Draw<'_>,
+    ) -> Result<(), String> {
+        for _ in 0..n {
+            self.write(device, place, EDITS[draw.below(EDITS.len())])?;
+        }
+        Ok(())
+    }
+
+    /// One replica is away while another writes to one record again and again; then a cut in the
+    /// middle of the catch-up, and more writes before it comes back.
+    fn catch_up_is_cut(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        self.edits(cast.other, &cast.place, 1, draw)?;
+        self.everybody()?;
+        self.leave(cast);
+        let (before, between) = (draw.within(1, 3), draw.below(3));
+        if draw.below(2) == 1 {
+            self.edits(cast.hero, &cast.place, 1, draw)?;
+        }
+        for _ in 0..before {
+            self.edits(cast.other, &cast.place, 1, draw)?;
+            self.others(cast.hero)?;
+        }
+        let near = self.place(draw);
+        self.edits(cast.other, &near, draw.below(3), draw)?;
+        self.others(cast.hero)?;
+        self.come_back(cast);
+        self.drive(draw.within(4, 24), |_, _| true)?;
+        self.leave(cast);
+        self.edits(cast.other, &cast.place, between, draw)?;
+        self.edits(cast.hero, &cast.place, draw.below(2), draw)?;
+        self.others(cast.hero)?;
+        self.come_back(cast);
+        self.everybody()
+    }
+
+    /// A write is taken and its ack lost; somebody else changes the record; the writer comes back
+    /// and writes on.
+    fn ack_is_lost(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        self.everybody()?;
+        self.edits(cast.hero, &cast.place, draw.within(1, 3), draw)?;
+        self.write_reaches_server(cast)?;
+        self.leave(cast);
+        self.edits(cast.other, &cast.place, draw.below(3), draw)?;
+        if draw.one_in(3) {
+            self.edits(cast.hero, &cast.place, 1, draw)?;
+        }
+        self.others(cast.hero)?;
+        self.come_back(cast);
+        self.drive(draw.within(2, 20), |_, _| true)?;
+        self.edits(cast.hero, &cast.place, 1, draw)?;
+        self.everybody()
+    }
+
+    /// What the hero has written is committed, and nothing of it comes back.
+    fn write_reaches_server(&mut self, cast: &Cast) -> Result<(), String> {
+        let hero = cast.hero;
+        self.drive(60, |world, one| {
+            matches!(one, Move::Commit | Move::Answer)
+                || world.device_of(one) == Some(hero)
+                    && matches!(one, Move::Up(_) | Move::Sync(_) | Move::Connect(_))
+        })
+    }
+
+    /// A write is in flight while a remote change of its record arrives and waits beside it; the
+    /// app writes on, so that the next write is sent with what the record's base then is.
+    fn change_beside_a_write_in_flight(
+        &mut self,
+        cast: &Cast,
+        draw: &mut Draw<'_>,
+    ) -> Result<(), String> {
+        let hero = cast.hero;
+        self.edits(cast.other, &cast.place, 1, draw)?;
+        self.everybody()?;
+        // the remote change is committed first, and the hero's frames wait on their way up
+        let first = EDITS[draw.below(4)];
+        let remote = EDITS[draw.below(EDITS.len())];
+        self.write(cast.hero, &cast.place, first)?;
+        self.drive(40, |world, one| {
+            world.device_of(one) == Some(hero) && matches!(one, Move::Sync(_))
+        })?;
+        self.write(cast.other, &cast.place, remote)?;
+        self.drive(200, |world, one| {
+            world.device_of(one) != Some(hero) || !matches!(one, Move::Up(_))
+        })?;
+        self.edits(cast.hero, &cast.place, draw.within(1, 2), draw)?;
+        self.drive(draw.within(0, 30), |world, one| {
+            world.device_of(one) != Some(hero) || !matches!(one, Move::Up(_))
+        })?;
+        if draw.one_in(4) {
+            self.edits(cast.other, &cast.place, 1, draw)?;
+        }
+        match draw.below(5) {
+            1 => self.cut_device(hero),
+            2 => self.crash(hero, draw),
+            _ => {}
+        }
+        self.everybody()
+    }
+
+    /// A record is deleted and inserted again around a cut, while someone has seen what was
+    /// there, or edits it.
+    fn deleted_and_inserted_again(
+        &mut self,
+        cast: &Cast,
+        draw: &mut Draw<'_>,
+    ) -> Result<(), String> {
+        let place = (cast.place.0.clone(), crate::world::record("x"));
+        self.edits(cast.other, &place, draw.within(1, 2), draw)?;
+        self.everybody()?;
+        if draw.below(2) == 0 {
+            self.leave(cast);
+        }
+        let edit = draw.below(3);
+        self.edits(cast.hero, &place, edit, draw)?;
+        self.write(cast.other, &place, Kind::Delete)?;
+        if draw.below(2) == 1 {
+            self.others(cast.hero)?;
+            self.come_back(cast);
+            self.drive(draw.within(2, 14), |_, _| true)?;
+            self.leave(cast);
+        }
+        self.write(cast.other, &place, Kind::Both)?;
+        self.edits(cast.other, &place, draw.below(2), draw)?;
+        self.others(cast.hero)?;
+        self.edits(cast.hero, &place, draw.below(2), draw)?;
+        self.come_back(cast);
+        self.everybody()
+    }
+
+    /// A snapshot is cut between two pages, while records in front of and behind its place come
+    /// and go.
+    fn snapshot_is_interrupted(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        for _ in 0..draw.within(1, 4) {
+            let place = self.place(draw);
+            self.edits(cast.other, &place, 1, draw)?;
+        }
+        self.everybody()?;
+        let hero = if self.world.devices.len() < self.plan.devices + 2 {
+            let config = self.world.devices[cast.hero].config.clone();
+            let store = synclayer_core::memory::MemoryClientStore::when_told();
+            self.world.count("replica joined");
+            self.world.add_device(config, store)
+        } else {
+            cast.hero
+        };
+        let cast = &Cast { hero, other: cast.other, place: cast.place.clone() };
+        for _ in 0..draw.within(1, 2) {
+            self.drive(draw.within(4, 30), |world, one| {
+                world.device_of(one) == Some(hero) || world.device_of(one).is_none()
+            })?;
+            self.edits(hero, &cast.place, draw.below(2), draw)?;
+            self.leave(cast);
+            for _ in 0..draw.within(1, 4) {
+                let place = self.place(draw);
+                self.edits(cast.other, &place, 1, draw)?;
+            }
+            self.others(hero)?;
+            if draw.one_in(3) {
+                self.world.pass(1_000);
+                self.world.sweep(Duration::ZERO, 50);
+                self.others(hero)?;
+            }
+            self.come_back(cast);
+        }
+        self.everybody()
+    }
+
+    /// A connection that its client has given up delivers its writes after the next one has said
+    /// hello, or beside it.
+    fn old_connection_writes(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let hero = cast.hero;
+        self.everybody()?;
+        self.edits(hero, &cast.place, draw.within(1, 3), draw)?;
+        self.drive(40, |world, one| {
+            world.device_of(one) == Some(hero) && matches!(one, Move::Sync(_))
+        })?;
+        let Some(old) = self.connection(hero) else { return Ok(()) };
+        self.world.cut(old);
+        self.world.dial(hero);
+        // the old connection's frames wait while the new one gets as far as this
+        self.drive(draw.within(2, 40), move |world, one| {
+            !matches!(one, Move::Up(conn) | Move::Pump(conn) if conn == old)
+                && (world.device_of(one) == Some(hero) || world.device_of(one).is_none())
+        })?;
+        if draw.below(2) == 1 {
+            self.edits(cast.other, &cast.place, 1, draw)?;
+            self.others(hero)?;
+        }
+        // now they come, and wait in one batch with whatever else there is
+        self.drive(20, move |_, one| matches!(one, Move::Up(conn) if conn == old))?;
+        self.everybody()
+    }
+
+    /// A live stream is not read while others write more than the ring holds, and verdicts wait.
+    fn ring_overruns(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let hero = cast.hero;
+        self.everybody()?;
+        self.edits(hero, &cast.place, draw.below(3), draw)?;
+        let quiet = move |world: &World, one: Move| {
+            world.device_of(one) != Some(hero) || !matches!(one, Move::Pump(_) | Move::Down(_))
+        };
+        for n in 0..draw.within(3, 30) {
+            let place = if n % 3 == 0 { cast.place.clone() } else { self.place(draw) };
+            self.edits(cast.other, &place, 1, draw)?;
+            if n % 4 == 0 {
+                self.edits(hero, &cast.place, draw.below(2), draw)?;
+            }
+            self.drive(60, quiet)?;
+        }
+        if draw.one_in(3) {
+            self.drive(draw.within(1, 12), |_, _| true)?;
+            self.cut_device(hero);
+        }
+        self.everybody()
+    }
+
+    /// Tombstones are swept while someone who has not seen them is away, or in the middle of
+    /// catching up.
+    fn horizon_passes(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let place = (cast.place.0.clone(), crate::world::record("xy"));
+        for _ in 0..draw.within(1, 3) {
+            let near = self.place(draw);
+            self.edits(cast.other, &near, 1, draw)?;
+        }
+        self.edits(cast.other, &place, 1, draw)?;
+        self.everybody()?;
+        self.leave(cast);
+        self.edits(cast.hero, &place, draw.below(2), draw)?;
+        self.write(cast.other, &place, Kind::Delete)?;
+        self.write(cast.other, &cast.place, Kind::Flag)?;
+        for _ in 0..draw.within(1, 4) {
+            let near = self.place(draw);
+            self.edits(cast.other, &near, 1, draw)?;
+        }
+        self.others(cast.hero)?;
+        let early = draw.below(2) == 0;
+        if early {
+            self.world.pass(2_000);
+            self.world.sweep(Duration::from_millis(500), 100);
+            self.others(cast.hero)?;
+        }
+        self.come_back(cast);
+        self.drive(draw.within(4, 20), |_, _| true)?;
+        if !early {
+            self.write(cast.other, &cast.place, Kind::Flag)?;
+            self.world.pass(100);
+            self.world.sweep(Duration::ZERO, 100);
+        }
+        self.everybody()
+    }
+
+    /// A backup of the server comes back; what has seqs of its own by now has them twice.
+    fn server_is_restored(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        if self.plan.rates.restore == 0 {
+            return Ok(());
+        }
+        self.everybody()?;
+        self.backup = Some(self.world.backup());
+        self.edits(cast.hero, &cast.place, draw.within(1, 3), draw)?;
+        if draw.below(2) == 0 {
+            self.everybody()?;
+        }
+        self.edits(cast.other, &cast.place, draw.below(2), draw)?;
+        self.drive(draw.below(60), |_, _| true)?;
+        if draw.below(2) == 0 {
+            self.leave(cast);
+        }
+        self.edits(cast.hero, &cast.place, draw.below(2), draw)?;
+        self.restore_server()?;
+        self.edits(cast.other, &cast.place, draw.within(0, 4), draw)?;
+        for _ in 0..draw.below(3) {
+            let place = self.place(draw);
+            self.edits(cast.other, &place, 1, draw)?;
+        }
+        self.world.dial(cast.other);
+        self.others(cast.hero)?;
+        self.come_back(cast);
+        self.everybody()
+    }
+
+    /// A device's directory is copied with writes under way, and both go on.
+    fn replica_is_copied(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        if self.plan.rates.restore == 0 {
+            return Ok(());
+        }
+        self.edits(cast.hero, &cast.place, draw.below(3), draw)?;
+        self.drive(draw.below(10), |_, _| true)?;
+        self.copy_device(cast.hero);
+        self.edits(cast.hero, &cast.place, draw.below(3), draw)?;
+        self.drive(draw.below(60), |_, _| true)?;
+        self.restore_device(draw.below(2) == 0);
+        self.edits(cast.hero, &cast.place, draw.below(2), draw)?;
+        self.everybody()
+    }
+
+    /// Acks arrive, and the device crashes before it has made their traces durable.
+    fn crash_after_acks(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let hero = cast.hero;
+        self.everybody()?;
+        self.edits(hero, &cast.place, draw.within(1, 4), draw)?;
+        self.drive(40, |world, one| {
+            world.device_of(one) == Some(hero) && matches!(one, Move::Sync(_))
+        })?;
+        self.drive(
+            draw.within(2, 60),
+            |_, one| !matches!(one, Move::Sync(device) if device == hero),
+        )?;
+        self.edits(hero, &cast.place, draw.below(2), draw)?;
+        self.crash(hero, draw);
+        self.edits(cast.other, &cast.place, draw.below(2), draw)?;
+        self.everybody()
+    }
+
+    /// Several writes are under way, and the server refuses one of them.
+    fn writes_are_refused(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        self.everybody()?;
+        let near = self.place(draw);
+        self.edits(cast.hero, &cast.place, draw.below(2), draw)?;
+        self.write(cast.hero, &cast.place, Kind::Forbidden)?;
+        self.edits(cast.hero, &cast.place, draw.below(3), draw)?;
+        self.edits(cast.hero, &near, draw.below(2), draw)?;
+        if draw.below(2) == 1 {
+            self.edits(cast.other, &cast.place, 1, draw)?;
+        }
+        match draw.below(4) {
+            1 => {
+                self.drive(draw.within(2, 30), |_, _| true)?;
+                self.cut_device(cast.hero);
+            }
+            2 => {
+                self.drive(draw.within(2, 30), |_, _| true)?;
+                self.crash(cast.hero, draw);
+            }
+            _ => {}
+        }
+        self.everybody()
+    }
+
+    /// The database's answer is lost: the write may have happened or not.
+    fn outcome_is_unknown(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let hero = cast.hero;
+        self.everybody()?;
+        self.edits(hero, &cast.place, draw.within(1, 3), draw)?;
+        self.drive(60, |world, one| {
+            world.device_of(one) == Some(hero) && matches!(one, Move::Sync(_) | Move::Up(_))
+        })?;
+        if self.world.transactions() > 0 {
+            let fates = [CommitFate::DoneUnsaid, CommitFate::LostUnsaid, CommitFate::Failed];
+            self.world.commit(usize::MAX, fates[draw.below(3)]);
+        }
+        self.drive(draw.below(20), |_, _| true)?;
+        if self.world.is_poisoned() {
+            self.world.crash_server();
+        }
+        self.edits(cast.other, &cast.place, draw.below(2), draw)?;
+        self.world.dial(cast.other);
+        self.others(hero)?;
+        self.world.dial(hero);
+        self.everybody()
+    }
+
+    /// Writes to two collections, one of which is not live: their verdicts overtake each other, and
+    /// one of them is an error.
+    fn verdicts_of_two_collections(
+        &mut self,
+        cast: &Cast,
+        draw: &mut Draw<'_>,
+    ) -> Result<(), String> {
+        let hero = cast.hero;
+        self.everybody()?;
+        let places = crate::plan::collections().into_iter().map(|c| (c, cast.place.1.clone()));
+        let places: Vec<Place> = places.collect();
+        // what others wrote lies in front of the verdicts of one collection's writes
+        for _ in 0..draw.within(1, 4) {
+            self.edits(cast.other, &places[0], 1, draw)?;
+        }
+        self.drive(80, |world, one| {
+            world.device_of(one) != Some(hero) || !matches!(one, Move::Pump(_) | Move::Down(_))
+        })?;
+        for n in 0..draw.within(2, 4) {
+            let kind = if draw.one_in(3) { Kind::Forbidden } else { EDITS[draw.below(8)] };
+            self.write(hero, &places[n % 2], kind)?;
+        }
+        let room = draw.within(1, 400);
+        self.drive(80, |world, one| {
+            world.device_of(one) != Some(hero) || !matches!(one, Move::Pump(_))
+        })?;
+        if let Some(conn) = self.connection(hero) {
+            self.world.pump(conn, room);
+        }
+        if draw.one_in(3) {
+            self.drive(draw.within(1, 10), |_, _| true)?;
+            self.cut_device(hero);
+        }
+        self.everybody()
+    }
+
+    /// A write without effect, or one in conflict, is judged while the stream is behind, and what
+    /// others did after it passes.
+    fn answers_wait_beside_the_stream(
+        &mut self,
+        cast: &Cast,
+        draw: &mut Draw<'_>,
+    ) -> Result<(), String> {
+        let hero = cast.hero;
+        let place = (cast.place.0.clone(), crate::world::record("x"));
+        self.edits(cast.other, &place, 1, draw)?;
+        self.everybody()?;
+        // both do the same, so that the second changes nothing
+        let same = [Kind::Delete, Kind::Flag, Kind::Delete][draw.below(3)];
+        self.write(cast.other, &place, same)?;
+        self.drive(80, |world, one| world.device_of(one) != Some(hero))?;
+        self.edits(hero, &cast.place, draw.below(2), draw)?;
+        self.write(hero, &place, same)?;
+        if draw.below(2) == 0 {
+            self.edits(hero, &place, 1, draw)?;
+        }
+        self.write_reaches_server(cast)?;
+        self.edits(cast.other, &place, draw.within(1, 2), draw)?;
+        self.others(hero)?;
+        for _ in 0..draw.below(6) {
+            if let Some(conn) = self.connection(hero) {
+                self.world.pump(conn, draw.within(1, 300));
+            }
+            self.drive(draw.below(4), |_, _| true)?;
+        }
+        self.everybody()
+    }
+}

@@ -1,0 +1,488 @@
+//! Replicas in the world: what their adapters do.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use synclayer_core::client::event::{Event, EventKind};
+use synclayer_core::client::interface::{
+    ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, Written,
+};
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::rules::view::Update;
+use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::message::Token;
+use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
+use synclayer_core::words::store::StoreError;
+use synclayer_core::words::time::Now;
+
+use super::clock::Clock;
+use super::link::{Link, Owner};
+use super::{World, document};
+
+/// One replica with its disk, its clocks and its end of the network.
+pub struct Device {
+    /// How it was configured, for when it starts again.
+    pub config: ClientConfig,
+    /// The replica itself.
+    pub replica: Replica<MemoryClientStore>,
+    /// Its clocks.
+    pub clock: Clock,
+    /// What happened, oldest first.
+    pub events: Vec<Event>,
+    /// The calls of `synced` that were answered.
+    pub synced: Vec<SyncId>,
+    /// Whether its disk makes nothing durable for now.
+    pub disk_paused: bool,
+    /// Whether no connection comes up and nothing gets through.
+    pub cut_off: bool,
+    /// Whether it sleeps: no timer of its rings until it is woken.
+    pub asleep: bool,
+    /// How often it was started.
+    pub lives: u64,
+    /// What its app watches, and what there is to take.
+    pub(super) watches: BTreeMap<Collection, (WatchId, bool)>,
+    /// Which connection in the world its own number stands for.
+    pub(super) links: BTreeMap<ConnId, ConnId>,
+    /// A connection that it asked for.
+    pub(super) dialling: Option<ConnId>,
+    /// The commit in which it last took in an ack.
+    pub(super) acked_at: CommitNumber,
+    /// Frames of connections that it has lost.
+    pub(super) late: VecDeque<(ConnId, Bytes)>,
+    /// How many late frames it was given in this life.
+    pub(super) late_given: u64,
+}
+
+impl Device {
+    /// What its clocks show.
+    #[must_use]
+    pub fn now(&self, world: Now) -> Now {
+        self.clock.read(world)
+    }
+
+    /// Whether its store has failed, so that it has to be started again.
+    #[must_use]
+    pub fn has_halted(&self) -> bool {
+        self.replica.client().halted().is_some()
+    }
+
+    /// Frames that the machine ignored although nothing explains it. What was on its way of a
+    /// connection that it had given up is explained.
+    #[must_use]
+    pub fn unexplained_frames(&self) -> u64 {
+        self.replica.status().ignored_frames.saturating_sub(self.late_given)
+    }
+}
+
+impl World {
+    /// Adds a replica on a store, which may be a copy of another's. Returns its index.
+    ///
+    /// # Panics
+    /// When the store is damaged.
+    pub fn add_device(&mut self, config: ClientConfig, store: MemoryClientStore) -> usize {
+        let index = self.devices.len();
+        let clock = Clock { mono_ahead: 1_000 * index as u64, ..Clock::default() };
+        let (replica, effects) = self.open(&config, store, clock, index, 0);
+        self.devices.push(Device {
+            config,
+            replica,
+            clock,
+            events: Vec::new(),
+            synced: Vec::new(),
+            disk_paused: false,
+            cut_off: false,
+            asleep: false,
+            lives: 0,
+            watches: BTreeMap::new(),
+            links: BTreeMap::new(),
+            dialling: None,
+            acked_at: CommitNumber(0),
+            late: VecDeque::new(),
+            late_given: 0,
+        });
+        let client = self.devices[index].replica.status().client_id;
+        self.clients.insert(client, index);
+        self.carry_out(index, effects);
+        self.watch_all(index);
+        index
+    }
+
+    fn open(
+        &self,
+        config: &ClientConfig,
+        store: MemoryClientStore,
+        clock: Clock,
+        device: usize,
+        lives: u64,
+    ) -> (Replica<MemoryClientStore>, Vec<Effect>) {
+        let seed = u128::from(self.config.seed) << 64
+            | 0xde_0000_0000_0000
+            | u128::from(lives) << 16
+            | device as u128;
+        let mut effects = Vec::new();
+        let now = clock.read(self.now);
+        let mut replica = Replica::open(config.clone(), seed, now, store, &mut effects)
+            .expect("the store is sound");
+        replica.connect(now, &mut effects);
+        (replica, effects)
+    }
+
+    /// A device starts again from a store, perhaps an older copy of its own. Its machine's
+    /// monotonic clock starts anew.
+    pub fn restart_device(&mut self, device: usize, store: MemoryClientStore) {
+        self.count("device restart");
+        self.note(|| format!("device {device} starts again"));
+        for conn in self.connections_of(device) {
+            let local = self.links[&conn].local;
+            self.hang_up(device, local);
+        }
+        let lives = self.devices[device].lives + 1;
+        let config = self.devices[device].config.clone();
+        let mut clock = self.devices[device].clock;
+        clock.mono_ahead += 77;
+        let (replica, effects) = self.open(&config, store, clock, device, lives);
+        let this = &mut self.devices[device];
+        (this.replica, this.clock, this.lives) = (replica, clock, lives);
+        this.links.clear();
+        this.late.clear();
+        this.watches.clear();
+        (this.dialling, this.late_given, this.asleep) = (None, 0, false);
+        this.acked_at = CommitNumber(0);
+        self.carry_out(device, effects);
+        self.watch_all(device);
+        self.sweep_links();
+    }
+
+    fn watch_all(&mut self, device: usize) {
+        for collection in self.devices[device].config.collections.clone() {
+            let mut effects = Vec::new();
+            let this = &mut self.devices[device];
+            if let Ok(watch) = this.replica.watch(&collection, &mut effects) {
+                this.watches.insert(collection, (watch, false));
+            }
+            self.carry_out(device, effects);
+        }
+    }
+
+    /// What the app of a device has not seen of a collection that it watches.
+    pub fn take(&mut self, device: usize, collection: &Collection) -> Option<Update> {
+        let this = &mut self.devices[device];
+        let (watch, told) = this.watches.get_mut(collection)?;
+        *told = false;
+        this.replica.take(*watch)
+    }
+
+    /// Collections of which a device's app was told that there is something to take.
+    #[must_use]
+    pub fn to_take(&self, device: usize) -> Vec<Collection> {
+        let watches = self.devices[device].watches.iter();
+        watches.filter(|(_, (_, told))| *told).map(|(collection, _)| collection.clone()).collect()
+    }
+
+    // --- what apps do ---
+
+    /// The app of a device saves a whole record.
+    ///
+    /// # Errors
+    /// As the replica says.
+    pub fn save(
+        &mut self,
+        device: usize,
+        collection: &Collection,
+        id: &RecordId,
+        json: &str,
+    ) -> Result<Written, Misuse> {
+        self.count("save");
+        self.note(|| format!("device {device} saves {collection}/{id} {json}"));
+        let document = document(json);
+        self.with(device, |replica, now, effects| {
+            replica.save(now, collection, id, &document, effects)
+        })
+    }
+
+    /// The app of a device sets and removes some fields.
+    ///
+    /// # Errors
+    /// As the replica says.
+    pub fn update(
+        &mut self,
+        device: usize,
+        collection: &Collection,
+        id: &RecordId,
+        json: &str,
+        unset: &[&str],
+    ) -> Result<Written, Misuse> {
+        self.count("update");
+        self.note(|| format!("device {device} updates {collection}/{id} {json} without {unset:?}"));
+        let unset = unset.iter().map(|name| (*name).into()).collect();
+        let delta = Delta::new(document(json), unset);
+        self.with(device, |replica, now, effects| {
+            replica.update(now, collection, id, &delta, effects)
+        })
+    }
+
+    /// The app of a device removes a record.
+    ///
+    /// # Errors
+    /// As the replica says.
+    pub fn delete(
+        &mut self,
+        device: usize,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Written, Misuse> {
+        self.count("delete");
+        self.note(|| format!("device {device} deletes {collection}/{id}"));
+        self.with(device, |replica, now, effects| replica.delete(now, collection, id, effects))
+    }
+
+    /// The app of a device ends a subscription, or begins it again.
+    pub fn subscribe(&mut self, device: usize, collection: &Collection, wanted: bool) {
+        self.note(|| format!("device {device} wants {collection}: {wanted}"));
+        self.with(device, |replica, now, effects| {
+            if wanted {
+                replica.subscribe(now, collection, effects);
+            } else {
+                replica.unsubscribe(now, collection, effects);
+            }
+        });
+    }
+
+    /// The app of a device asks to be told when everything is in step.
+    pub fn ask_synced(&mut self, device: usize) -> SyncId {
+        self.with(device, |replica, now, effects| replica.synced(now, effects))
+    }
+
+    /// The app of a device says that now is the time to connect.
+    pub fn dial(&mut self, device: usize) {
+        self.with(device, |replica, now, effects| replica.connect(now, effects));
+    }
+
+    /// The app of a device gives a token.
+    pub fn set_token(&mut self, device: usize, token: &str) {
+        self.count("fresh token");
+        self.note(|| format!("device {device} has a fresh token"));
+        self.devices[device].config.token = Some(Token::new(token));
+        let token = Token::new(token);
+        self.with(device, |replica, now, effects| replica.set_token(now, token, effects));
+    }
+
+    /// What a device's app sees of a record.
+    ///
+    /// # Panics
+    /// When the store can't be read.
+    #[must_use]
+    pub fn view(&self, device: usize, collection: &Collection, id: &RecordId) -> Option<Document> {
+        let record = self.devices[device].replica.get(collection, id).expect("the store is sound");
+        record.map(|record| record.document)
+    }
+
+    // --- what its adapter does ---
+
+    pub(super) fn with<T>(
+        &mut self,
+        device: usize,
+        call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Effect>) -> T,
+    ) -> T {
+        let mut effects = Vec::new();
+        let now = self.devices[device].now(self.now);
+        let answer = call(&mut self.devices[device].replica, now, &mut effects);
+        // what a failed store holds is not what the machine wanted it to hold
+        let this = &self.devices[device];
+        let checked = if this.has_halted() { Ok(()) } else { this.replica.check() };
+        if let Err(broken) = checked {
+            self.fail(format!("device {device}: {broken}"));
+        }
+        self.carry_out(device, effects);
+        answer
+    }
+
+    pub(super) fn carry_out(&mut self, device: usize, effects: Vec<Effect>) {
+        self.count_points(device, &effects);
+        for effect in effects {
+            match effect {
+                Effect::Net(NetAction::Connect { conn, .. }) => {
+                    self.devices[device].dialling = Some(conn);
+                }
+                Effect::Net(NetAction::Send { conn, frame }) => {
+                    self.fold(&frame);
+                    if let Some(link) = self.link_of(device, conn)
+                        && !link.silent
+                        && link.session.is_some()
+                    {
+                        link.up.push_back(frame);
+                    }
+                }
+                Effect::Net(NetAction::Ping { conn }) => self.ping(device, conn),
+                Effect::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
+                // no device of this world has an HTTP URL
+                Effect::Net(NetAction::Request(_)) => {}
+                Effect::Event(event) => {
+                    self.note(|| format!("device {device} tells {:?}", event.kind));
+                    self.fold_event(&event);
+                    if let EventKind::ReplicaCopied { client_id, .. } = &event.kind {
+                        self.clients.insert(client_id.clone(), device);
+                    }
+                    self.devices[device].events.push(event);
+                }
+                Effect::Watch(watch) => {
+                    let watches = &mut self.devices[device].watches;
+                    let told = watches.values_mut().find(|(id, _)| *id == watch);
+                    told.into_iter().for_each(|(_, told)| *told = true);
+                }
+                Effect::Synced(id) => self.devices[device].synced.push(id),
+                Effect::Durable(_) => {}
+            }
+        }
+    }
+
+    /// Counts what can only be seen in one step's effects together.
+    fn count_points(&mut self, device: usize, effects: &[Effect]) {
+        let events = || {
+            effects.iter().filter_map(|effect| match effect {
+                Effect::Event(event) => Some(event),
+                Effect::Net(_) | Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => None,
+            })
+        };
+        let greeted = events().any(|event| event.kind == EventKind::RealtimeConnected);
+        for event in events() {
+            match event.kind {
+                EventKind::OperationSynced { .. } => {
+                    self.devices[device].acked_at = self.devices[device].replica.store().last();
+                    if greeted {
+                        self.count("lost ack told by the next hello");
+                    }
+                }
+                EventKind::ConflictDetected => {
+                    let of_it = |other: &&Event| other.record_id == event.record_id;
+                    let is_ack =
+                        |other: &&Event| matches!(other.kind, EventKind::OperationSynced { .. });
+                    if events().filter(of_it).any(|other| is_ack(&other)) {
+                        self.count("conflict on a frozen record");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A WebSocket ping: the far end answers by itself, where it is there.
+    fn ping(&mut self, device: usize, conn: ConnId) {
+        let Some(link) = self.link_of(device, conn) else { return };
+        if link.silent || link.session.is_none() {
+            return;
+        }
+        let world = self.devices[device].links[&conn];
+        self.tell_ping(world);
+        self.with(device, |replica, now, effects| {
+            replica.handle(now, Input::Heard { conn }, effects);
+        });
+    }
+
+    pub(super) fn link_of(&mut self, device: usize, conn: ConnId) -> Option<&mut Link> {
+        let world = self.devices[device].links.get(&conn)?;
+        self.links.get_mut(world).filter(|link| link.device_end)
+    }
+
+    /// The device's end is gone. What was on its way to it may still turn up late.
+    pub(super) fn hang_up(&mut self, device: usize, conn: ConnId) {
+        let this = &mut self.devices[device];
+        if this.dialling == Some(conn) {
+            this.dialling = None;
+        }
+        if let Some(link) = self.link_of(device, conn) {
+            link.device_end = false;
+            let lost = std::mem::take(&mut link.down);
+            let late = &mut self.devices[device].late;
+            late.extend(lost.into_iter().map(|frame| (conn, frame)));
+            while late.len() > 20 {
+                late.pop_front();
+            }
+        }
+    }
+
+    /// Connections of a device whose end it still has.
+    #[must_use]
+    pub fn connections_of(&self, device: usize) -> Vec<ConnId> {
+        let own = |link: &Link| link.device_end && link.owner == Owner::Device(device);
+        self.links.iter().filter(|(_, link)| own(link)).map(|(conn, _)| *conn).collect()
+    }
+
+    /// A frame of a connection that a device has lost turns up after all. Says whether there was
+    /// one.
+    pub fn deliver_late(&mut self, device: usize) -> bool {
+        let Some((conn, frame)) = self.devices[device].late.pop_front() else { return false };
+        self.count("late frame");
+        self.note(|| format!("late: {}", String::from_utf8_lossy(&frame)));
+        self.devices[device].late_given += 1;
+        let input = Input::Frame { conn, frame: &frame };
+        self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+        true
+    }
+
+    // --- its disk ---
+
+    /// The last commit of a device, and the last durable one.
+    #[must_use]
+    pub fn commits(&self, device: usize) -> (CommitNumber, CommitNumber) {
+        let replica = &self.devices[device].replica;
+        (replica.store().last(), replica.durable())
+    }
+
+    /// A device's disk makes commits durable.
+    pub fn sync_disk(&mut self, device: usize, up_to: CommitNumber) {
+        self.with(device, |replica, now, effects| {
+            replica.store_mut().make_durable(up_to);
+            replica.poll_store(now, effects);
+        });
+    }
+
+    /// A device's disk fails: at its `nth` commit from now on, or at once where that is 0.
+    pub fn fail_disk(&mut self, device: usize, nth: u64, error: StoreError) {
+        self.count("disk failure");
+        self.note(|| format!("the disk of device {device} fails at commit +{nth}: {error}"));
+        self.with(device, |replica, now, effects| {
+            if nth == 0 {
+                replica.store_mut().fail(error);
+                replica.poll_store(now, effects);
+            } else {
+                replica.store_mut().fail_commit(nth, error);
+            }
+        });
+    }
+
+    /// A device's process dies, and starts again with its disk at a commit that it could be at.
+    pub fn crash_device(&mut self, device: usize, back_to: CommitNumber) {
+        self.count("device crash");
+        self.note(|| format!("device {device} crashes back to commit {back_to}"));
+        if back_to < self.devices[device].acked_at {
+            self.count("crash between an ack and its commit");
+        }
+        let store = self.devices[device].replica.store().clone().crash_to(back_to);
+        self.restart_device(device, store);
+    }
+
+    /// A device loses a connection, as it is told.
+    pub(super) fn lose_connection(&mut self, device: usize, conn: ConnId, why: Disconnect) {
+        self.hang_up(device, conn);
+        for status in self.devices[device].replica.status().collections.values() {
+            if status.catching_up {
+                let anew = status.cursor.is_none();
+                self.count("cut in mid catch-up");
+                if anew {
+                    self.count("cut in mid snapshot");
+                }
+            }
+        }
+        let input = Input::Disconnected { conn, why };
+        self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+    }
+
+    /// Whether a device has seen an event.
+    #[must_use]
+    pub fn saw(&self, device: usize, kind: fn(&EventKind) -> bool) -> bool {
+        self.devices[device].events.iter().any(|event| kind(&event.kind))
+    }
+}

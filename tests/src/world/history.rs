@@ -1,0 +1,145 @@
+//! What the server committed, change by change: what every replica's states are compared with.
+
+use std::collections::BTreeMap;
+
+use synclayer_core::rules::transaction::Published;
+use synclayer_core::words::document::Document;
+use synclayer_core::words::name::{ClientId, Collection, Epoch, MutationNumber, RecordId, Seq};
+use synclayer_core::words::write::WriteKind;
+
+use super::link::Owner;
+
+/// A record of a collection.
+pub type Place = (Collection, RecordId);
+
+/// One committed change with the states around it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// The record.
+    pub place: Place,
+    /// Its seq.
+    pub seq: Seq,
+    /// What kind of write it was.
+    pub kind: WriteKind,
+    /// The record before it.
+    pub before: Option<Document>,
+    /// The record after it.
+    pub after: Option<Document>,
+    /// Whose it is, where that is one of the world's.
+    pub owner: Option<Owner>,
+    /// Who numbered it, and how; `None` at level 1.
+    pub numbered: Option<(ClientId, MutationNumber)>,
+    /// Whether a write of this client with this number, or a larger one, was applied before.
+    pub repeated: bool,
+}
+
+/// The states that the records of one history have been in, each with the seq of its change.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    states: BTreeMap<Place, Vec<(Seq, Option<Document>)>>,
+    /// The number of each client's last applied write.
+    numbers: BTreeMap<ClientId, MutationNumber>,
+}
+
+impl History {
+    /// A record as it is now.
+    #[must_use]
+    pub fn now(&self, place: &Place) -> Option<&Document> {
+        self.states.get(place)?.last()?.1.as_ref()
+    }
+
+    /// A record as it was when its collection's head was at a seq.
+    #[must_use]
+    pub fn at(&self, place: &Place, seq: Seq) -> Option<&Document> {
+        let states = self.states.get(place)?;
+        let count = states.partition_point(|(at, _)| *at <= seq);
+        states.get(count.checked_sub(1)?)?.1.as_ref()
+    }
+
+    /// Whether a record was in a state when its collection's head was at a seq, or later.
+    #[must_use]
+    pub fn was_since(&self, place: &Place, seq: Seq, state: &Document) -> bool {
+        let later = self.states.get(place).into_iter().flatten().filter(|(at, _)| *at > seq);
+        self.at(place, seq) == Some(state)
+            || later.into_iter().any(|(_, s)| s.as_ref() == Some(state))
+    }
+
+    /// The records of a collection as they were at a seq.
+    #[must_use]
+    pub fn all_at(&self, collection: &Collection, seq: Seq) -> BTreeMap<&RecordId, &Document> {
+        let of = self.states.keys().filter(|place| place.0 == *collection);
+        of.filter_map(|place| Some((&place.1, self.at(place, seq)?))).collect()
+    }
+
+    /// The last number of a client that was applied; 0 where there is none.
+    #[must_use]
+    pub fn last_number(&self, client: &ClientId) -> MutationNumber {
+        self.numbers.get(client).copied().unwrap_or_default()
+    }
+
+    /// The server says which number was a client's last: a smaller one after it has forgotten the
+    /// client. Says whether that is so.
+    pub(super) fn forget_number(&mut self, client: &ClientId, last: MutationNumber) -> bool {
+        let forgotten = last < self.last_number(client);
+        if forgotten {
+            self.numbers.insert(client.clone(), last);
+        }
+        forgotten
+    }
+
+    pub(super) fn push(
+        &mut self,
+        change: &Published,
+        numbered: Option<(ClientId, MutationNumber)>,
+        owner: Option<Owner>,
+    ) -> Committed {
+        let place = (change.collection.clone(), change.record_id.clone());
+        let before = self.now(&place).cloned();
+        let after = change.change.change.apply(before.as_ref());
+        self.states.entry(place.clone()).or_default().push((change.seq, after.clone()));
+        let repeated =
+            numbered.as_ref().is_some_and(|(id, number)| *number <= self.last_number(id));
+        if let Some((client, number)) = &numbered {
+            self.numbers.insert(client.clone(), *number);
+        }
+        let (seq, kind) = (change.seq, change.change.change.kind);
+        Committed { place, seq, kind, before, after, owner, numbered, repeated }
+    }
+}
+
+/// All histories, by the epochs that belong to them: a server that starts from a backup begins
+/// another one.
+#[derive(Clone, Debug, Default)]
+pub struct Histories {
+    of_epoch: BTreeMap<Epoch, usize>,
+    all: Vec<History>,
+}
+
+impl Histories {
+    /// An epoch begins, in the history that it goes on with.
+    pub(super) fn begin(&mut self, epoch: Epoch, restored: Option<History>) {
+        if self.all.is_empty() || restored.is_some() {
+            self.all.push(restored.unwrap_or_default());
+        }
+        self.of_epoch.insert(epoch, self.all.len() - 1);
+    }
+
+    /// The present one.
+    ///
+    /// # Panics
+    /// Before the first epoch.
+    #[must_use]
+    pub fn present(&self) -> &History {
+        self.all.last().expect("an epoch has begun")
+    }
+
+    pub(super) fn present_mut(&mut self) -> &mut History {
+        self.all.last_mut().expect("an epoch has begun")
+    }
+
+    /// The one that an epoch belongs to.
+    #[must_use]
+    pub fn of(&self, epoch: &Epoch) -> Option<&History> {
+        self.all.get(*self.of_epoch.get(epoch)?)
+    }
+}

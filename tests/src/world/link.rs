@@ -1,0 +1,74 @@
+//! Connections: two directions, each with frames on their way, each cut on its own.
+//!
+//! The network is modelled in whole frames, because the core gets whole frames: putting them
+//! together from bytes that were split and merged anywhere is the WebSocket's work. What the core
+//! does see of the bytes is how many the socket has room for, and that decides which messages a
+//! session puts into one frame.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use synclayer_core::server::session::Session;
+use synclayer_core::words::name::{Collection, ConnId};
+
+/// Who has a connection's other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// A replica, by its index.
+    Device(usize),
+    /// A level-1 program, by its index.
+    Plain(usize),
+}
+
+/// One connection.
+pub(super) struct Link {
+    pub(super) owner: Owner,
+    /// The device's own name for it.
+    pub(super) local: ConnId,
+    pub(super) up: VecDeque<Bytes>,
+    pub(super) down: VecDeque<Bytes>,
+    /// How many bytes may be on their way down before the server's socket is full.
+    pub(super) capacity: usize,
+    /// Whether the owner still has its end.
+    pub(super) device_end: bool,
+    /// What the server has of it; `None` when the server's end is gone.
+    pub(super) session: Option<Session>,
+    /// Whether bytes vanish in both directions and nobody is told.
+    pub(super) silent: bool,
+    /// What the session follows.
+    pub(super) followed: BTreeSet<Collection>,
+    /// Whether something has happened since the session was last pumped dry.
+    pub(super) awake: bool,
+}
+
+impl Link {
+    pub(super) fn new(owner: Owner, local: ConnId, capacity: usize, session: Session) -> Self {
+        Self {
+            owner,
+            local,
+            up: VecDeque::new(),
+            down: VecDeque::new(),
+            capacity,
+            device_end: true,
+            session: Some(session),
+            silent: false,
+            followed: BTreeSet::new(),
+            awake: true,
+        }
+    }
+
+    /// How many more bytes the server's socket takes.
+    pub(super) fn room(&self) -> usize {
+        if self.silent {
+            return self.capacity;
+        }
+        self.capacity.saturating_sub(self.down.iter().map(Bytes::len).sum())
+    }
+
+    /// The server's end is gone, with what was on its way to it.
+    pub(super) fn lose_server_end(&mut self) {
+        self.session = None;
+        self.up.clear();
+        self.followed.clear();
+    }
+}

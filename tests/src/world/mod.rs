@@ -1,0 +1,643 @@
+//! A world of replicas and a server under virtual time: real core machines, a network that loses,
+//! cuts and keeps silent, disks that forget what was not durable and fail, clocks that are wrong.
+//!
+//! Whatever can happen without a fault is a [`Move`]; [`World::moves`] lists those that are
+//! possible. Faults and what apps do are methods. Whoever drives a world chooses; the same choices
+//! give the same run. What breaks the contract between machines and adapters shows in
+//! [`World::broken`].
+
+mod clock;
+mod device;
+mod history;
+mod link;
+mod plain;
+mod server;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use synclayer_core::client::event::Event;
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input};
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
+use synclayer_core::server::http::HttpConfig;
+use synclayer_core::server::ring::{RingLimits, Rings};
+use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
+use synclayer_core::words::document::Document;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::name::{ClientId, Collection, ConnId, RecordId, UserId};
+use synclayer_core::words::store::{StoreError, StoreErrorKind};
+use synclayer_core::words::time::{Mono, Now, Timestamp};
+
+use crate::draw::fold_into;
+use link::Link;
+use server::{Server, Store};
+
+pub use clock::Clock;
+pub use device::Device;
+pub use history::{Committed, Histories, History, Place};
+pub use link::Owner;
+pub use plain::{Plain, without_nulls};
+pub use server::{Backup, CommitFate};
+
+/// How a world is laid out.
+#[derive(Clone)]
+pub struct WorldConfig {
+    /// The seed of everything that the machines draw.
+    pub seed: u64,
+    /// The collections.
+    pub collections: Vec<Collection>,
+    /// One configuration for each replica. A token is the user's name, perhaps with a `#` and more
+    /// behind it, so that one user can have several; without a token the server knows no users.
+    pub clients: Vec<ClientConfig>,
+    /// What the server's sessions have in common.
+    pub session: SessionConfig,
+    /// How much the server's rings hold.
+    pub ring: RingLimits,
+    /// What all connections of one user may send together.
+    pub user_rate: Option<Rate>,
+    /// Who may do what.
+    pub policy: Arc<dyn Policy>,
+    /// How many bytes may be on their way down a new connection, by turns.
+    pub capacities: Vec<usize>,
+}
+
+impl WorldConfig {
+    /// So many replicas that use these collections, and nothing out of the ordinary.
+    #[must_use]
+    pub fn of(replicas: usize, collections: &[Collection]) -> Self {
+        let client = ClientConfig { collections: collections.to_vec(), ..ClientConfig::default() };
+        Self {
+            seed: 0,
+            collections: collections.to_vec(),
+            clients: vec![client; replicas],
+            session: SessionConfig::default(),
+            ring: RingLimits::default(),
+            user_rate: None,
+            policy: Arc::new(AllowAll),
+            capacities: vec![1 << 16],
+        }
+    }
+}
+
+/// Something that happens when nothing goes wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Move {
+    /// A connection that a device asked for comes up, or is refused.
+    Connect(usize),
+    /// A device's disk makes everything durable.
+    Sync(usize),
+    /// The server gets the next frame of a connection.
+    Up(ConnId),
+    /// The server's disk takes all transactions that wait.
+    Commit,
+    /// The server reads the first page that waits.
+    Read,
+    /// A session hears the first answer that waits.
+    Answer,
+    /// A connection's socket takes what its session has to say.
+    Pump(ConnId),
+    /// A connection's owner gets the next frame.
+    Down(ConnId),
+}
+
+/// Replicas, a server, and what is between them.
+pub struct World {
+    /// The time by which everything is ordered; it passes only by [`World::pass`].
+    pub now: Now,
+    /// The replicas.
+    pub devices: Vec<Device>,
+    /// The level-1 programs.
+    pub plains: Vec<Plain>,
+    /// The server's clocks.
+    pub server_clock: Clock,
+    /// Tokens that the server takes no longer.
+    pub expired_tokens: BTreeSet<String>,
+    /// What was committed since somebody last took this list.
+    pub committed: Vec<Committed>,
+    /// Counts of what happened, by name.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What happened, one line each, where it is wanted.
+    pub trace: Option<Vec<String>>,
+    /// The first thing that must never happen and did.
+    pub broken: Option<String>,
+    server: Server,
+    store: Store,
+    links: BTreeMap<ConnId, Link>,
+    next_conn: ConnId,
+    /// Whom each connection belongs or belonged to.
+    owners: BTreeMap<ConnId, Owner>,
+    /// Whose id each client id is or was; of a copy's, the one that spoke last.
+    clients: BTreeMap<ClientId, usize>,
+    config: WorldConfig,
+    session: Arc<SessionConfig>,
+    http: HttpConfig,
+    digest: u64,
+}
+
+/// A record id.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn record(text: &str) -> RecordId {
+    RecordId::new(text).expect("a valid id")
+}
+
+/// A document.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn document(json: &str) -> Document {
+    Document::parse(json, &Limits::default()).expect("a valid document")
+}
+
+/// Whose token this is.
+fn user_of(token: &str) -> UserId {
+    UserId::new(token.split('#').next().unwrap_or_default()).expect("a valid user")
+}
+
+impl World {
+    /// A world in which nothing has happened yet; every replica wants to connect.
+    #[must_use]
+    pub fn new(config: WorldConfig) -> Self {
+        let mut world = Self {
+            now: Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) },
+            devices: Vec::new(),
+            plains: Vec::new(),
+            server_clock: Clock::default(),
+            expired_tokens: BTreeSet::new(),
+            committed: Vec::new(),
+            counts: BTreeMap::new(),
+            trace: None,
+            broken: None,
+            server: Server::new(Rings::new(config.ring)),
+            store: Store::new(),
+            links: BTreeMap::new(),
+            next_conn: ConnId(0),
+            owners: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            session: Arc::new(config.session.clone()),
+            http: HttpConfig { page: config.session.page, ..HttpConfig::default() },
+            config,
+            digest: 0,
+        };
+        world.begin_epoch(None);
+        for client in world.config.clients.clone() {
+            world.add_device(client, MemoryClientStore::when_told());
+        }
+        world
+    }
+
+    /// How the world is laid out.
+    #[must_use]
+    pub fn config(&self) -> &WorldConfig {
+        &self.config
+    }
+
+    /// Whom a connection belongs or belonged to.
+    #[must_use]
+    pub fn owner(&self, conn: ConnId) -> Option<Owner> {
+        self.owners.get(&conn).copied()
+    }
+
+    /// A digest of everything that was said so far, and of the machines' states. Equal runs have
+    /// equal digests.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let machines = self.devices.iter().map(|device| device.replica.client().digest());
+        let sessions = self.sessions().map(Session::digest);
+        let start = fold_into(self.digest, &self.now.mono.0.to_le_bytes());
+        machines.chain(sessions).fold(start, |hash, part| fold_into(hash, &part.to_le_bytes()))
+    }
+
+    /// Counts something.
+    pub fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// Writes a line into the trace, where one is wanted.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:>9.3}  {}", self.now.mono.0 as f64 / 1000.0, line()));
+        }
+    }
+
+    /// Something happened that must not; the first such thing counts.
+    pub fn fail(&mut self, what: String) {
+        self.note(|| format!("BROKEN: {what}"));
+        self.broken.get_or_insert(what);
+    }
+
+    fn fold(&mut self, bytes: &[u8]) {
+        self.digest = fold_into(self.digest, bytes);
+    }
+
+    fn fold_event(&mut self, event: &Event) {
+        if let Some(id) = &event.record_id {
+            self.digest = fold_into(self.digest, id.as_bytes());
+        }
+        let kind = std::mem::discriminant(&event.kind);
+        self.digest = fold_into(self.digest, format!("{kind:?}").as_bytes());
+    }
+
+    fn session_config(&self) -> Arc<SessionConfig> {
+        self.session.clone()
+    }
+
+    fn new_conn(&mut self) -> ConnId {
+        self.next_conn = self.next_conn.next();
+        self.next_conn
+    }
+
+    // --- what happens when nothing goes wrong ---
+
+    /// Everything that can happen now without a fault and without time passing.
+    #[must_use]
+    pub fn moves(&self) -> Vec<Move> {
+        let mut moves = Vec::new();
+        for (index, device) in self.devices.iter().enumerate() {
+            if device.dialling.is_some() && !device.cut_off {
+                moves.push(Move::Connect(index));
+            }
+            let (last, durable) = (device.replica.store().last(), device.replica.durable());
+            if durable < last && !device.disk_paused && !device.has_halted() {
+                moves.push(Move::Sync(index));
+            }
+        }
+        for (conn, link) in &self.links {
+            let wants_frames = link.session.as_ref().is_some_and(Session::wants_frames);
+            if !link.up.is_empty() && wants_frames {
+                moves.push(Move::Up(*conn));
+            }
+            if !link.down.is_empty() && link.device_end {
+                moves.push(Move::Down(*conn));
+            }
+            if link.awake && link.room() > 0 && self.wants_pump(link) {
+                moves.push(Move::Pump(*conn));
+            }
+        }
+        if !self.server.jobs.is_empty() && !self.store.paused {
+            moves.push(Move::Commit);
+        }
+        if !self.server.reads.is_empty() {
+            moves.push(Move::Read);
+        }
+        if !self.server.answers.is_empty() {
+            moves.push(Move::Answer);
+        }
+        moves
+    }
+
+    fn wants_pump(&self, link: &Link) -> bool {
+        link.session.as_ref().is_some_and(|session| session.wants_pump(&self.server.rings))
+    }
+
+    /// Makes a move.
+    pub fn make(&mut self, one: Move) {
+        match one {
+            Move::Connect(device) => self.connect(device),
+            Move::Sync(device) => self.sync_disk(device, self.commits(device).0),
+            Move::Up(conn) => self.deliver_up(conn),
+            Move::Commit => self.commit(usize::MAX, CommitFate::Done),
+            Move::Read => self.read(0, false),
+            Move::Answer => self.answer(0),
+            Move::Pump(conn) => {
+                let room = self.links.get(&conn).map_or(0, Link::room);
+                self.pump(conn, room);
+            }
+            Move::Down(conn) => self.deliver_down(conn),
+        }
+    }
+
+    /// Whom a move belongs to, where that is one device.
+    #[must_use]
+    pub fn device_of(&self, one: Move) -> Option<usize> {
+        match one {
+            Move::Connect(device) | Move::Sync(device) => Some(device),
+            Move::Up(conn) | Move::Pump(conn) | Move::Down(conn) => match self.owner(conn)? {
+                Owner::Device(device) => Some(device),
+                Owner::Plain(_) => None,
+            },
+            Move::Commit | Move::Read | Move::Answer => None,
+        }
+    }
+
+    /// A connection comes up, or is refused.
+    fn connect(&mut self, device: usize) {
+        let Some(local) = self.devices[device].dialling.take() else { return };
+        let token = self.devices[device].config.token.clone();
+        let token = token.as_ref().map(|token| token.reveal().to_owned());
+        if token.as_ref().is_some_and(|token| self.expired_tokens.contains(token)) {
+            self.count("connection refused");
+            let why = Disconnect::Refused { status: 401, retry_after: None };
+            return self.lose_connection(device, local, why);
+        }
+        self.count("connect");
+        let conn = self.new_conn();
+        self.note(|| format!("device {device} has connection {conn}"));
+        let identity = token.map_or(Identity::Open, |token| Identity::Known(user_of(&token)));
+        let now = self.server_clock.read(self.now);
+        let session = Session::new(self.session_config(), conn, identity, now);
+        let owner = Owner::Device(device);
+        let turns = self.config.capacities.len().max(1);
+        let turn = usize::try_from(conn.0).unwrap_or(0) % turns;
+        let capacity = self.config.capacities.get(turn).copied().unwrap_or(1 << 16);
+        self.devices[device].links.insert(local, conn);
+        self.owners.insert(conn, owner);
+        self.links.insert(conn, Link::new(owner, local, capacity, session));
+        self.with(device, |replica, now, effects| {
+            replica.handle(now, Input::Connected { conn: local }, effects);
+        });
+    }
+
+    fn deliver_up(&mut self, conn: ConnId) {
+        let Some(frame) = self.links.get_mut(&conn).and_then(|link| link.up.pop_front()) else {
+            return;
+        };
+        self.count("frames up");
+        self.note(|| format!("{conn} > {}", String::from_utf8_lossy(&frame)));
+        if self.links[&conn].device_end || self.trace.is_none() {
+            self.look_at_frame_up(&frame);
+        }
+        self.tell(conn, ServerInput::Frame(&frame));
+    }
+
+    fn look_at_frame_up(&mut self, frame: &[u8]) {
+        let has = |text: &[u8]| frame.windows(text.len()).any(|part| part == text);
+        if has(b"\"resume\":") {
+            let snapshot = has(b"\"snapshotSeq\":");
+            self.count(if snapshot { "resumed snapshot" } else { "resumed delta" });
+        }
+    }
+
+    fn deliver_down(&mut self, conn: ConnId) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let Some(frame) = link.down.pop_front() else { return };
+        // the socket has room again
+        link.awake = true;
+        let (owner, local) = (link.owner, link.local);
+        self.count("frames down");
+        self.note(|| format!("{conn} < {}", String::from_utf8_lossy(&frame)));
+        match owner {
+            Owner::Device(device) => {
+                let input = Input::Frame { conn: local, frame: &frame };
+                self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+            }
+            Owner::Plain(plain) => self.hear_plain(plain, conn, &frame),
+        }
+        self.sweep_links();
+    }
+
+    // --- what the network does ---
+
+    /// Connections whose owner still has its end.
+    #[must_use]
+    pub fn connected(&self) -> Vec<ConnId> {
+        self.links.iter().filter(|(_, link)| link.device_end).map(|(conn, _)| *conn).collect()
+    }
+
+    /// Connections whose owner is gone, while the server goes on with what it got.
+    #[must_use]
+    pub fn half_open(&self) -> Vec<ConnId> {
+        let half = |link: &Link| !link.device_end && link.session.is_some();
+        self.links.iter().filter(|(_, link)| half(link)).map(|(conn, _)| *conn).collect()
+    }
+
+    /// An owner loses a connection with what was on its way down. What was on its way up may still
+    /// arrive.
+    pub fn cut(&mut self, conn: ConnId) {
+        let Some(link) = self.links.get(&conn) else { return };
+        let (owner, local) = (link.owner, link.local);
+        self.count("cut");
+        self.note(|| format!("connection {conn} is cut"));
+        match owner {
+            Owner::Device(device) => {
+                let why = Disconnect::Lost("cut".into());
+                self.lose_connection(device, local, why);
+            }
+            Owner::Plain(_) => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.device_end = false;
+                }
+            }
+        }
+        self.sweep_links();
+    }
+
+    /// From now on every byte of a connection vanishes, and nobody is told.
+    pub fn silence(&mut self, conn: ConnId) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        (link.silent, link.awake) = (true, true);
+        link.up.clear();
+        link.down.clear();
+        self.count("silent connection");
+        self.note(|| format!("the bytes of connection {conn} vanish"));
+    }
+
+    /// Whether nothing comes through a connection any more, although the server does not know.
+    #[must_use]
+    pub fn is_dead(&self, conn: ConnId) -> bool {
+        self.links.get(&conn).is_none_or(|link| link.silent || !link.device_end)
+    }
+
+    /// The server loses a connection with what was on its way up.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.count("tail lost");
+        self.note(|| format!("the server loses {conn}"));
+        self.tell(conn, ServerInput::Closed);
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.lose_server_end();
+        }
+        self.sweep_links();
+    }
+
+    /// The server has closed connections; their owners see the end after the last frame, where
+    /// they are not deaf.
+    fn sweep_links(&mut self) {
+        let ended: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.session.is_none() && link.device_end)
+            .filter(|(_, link)| link.down.is_empty() && !link.silent)
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in ended {
+            self.cut(conn);
+        }
+        self.links.retain(|_, link| link.session.is_some() || link.device_end);
+    }
+
+    // --- time ---
+
+    /// Lets time pass. Everyone who has a deadline is called when it comes, not sooner, not later;
+    /// but sleeping devices.
+    pub fn pass(&mut self, millis: u64) {
+        let end = self.now.mono.0 + millis;
+        while let Some(at) = self.next_deadline().filter(|at| at.0 <= end) {
+            self.set_time(at.0.max(self.now.mono.0));
+            self.ring_timers();
+            if self.broken.is_some() {
+                break;
+            }
+        }
+        self.set_time(end);
+    }
+
+    fn set_time(&mut self, mono: u64) {
+        let millis = mono.saturating_sub(self.now.mono.0);
+        self.now.mono.0 += millis;
+        self.now.wall.0 += i64::try_from(millis).unwrap_or(0);
+    }
+
+    fn ring_timers(&mut self) {
+        for device in 0..self.devices.len() {
+            if self.due(device).is_none_or(|at| at > self.now.mono) {
+                continue;
+            }
+            self.with(device, |replica, now, effects| {
+                replica.handle(now, Input::Timeout, effects);
+            });
+            if self.due(device).is_some_and(|at| at <= self.now.mono) {
+                self.fail(format!("device {device} asks for a time-out that it just had"));
+            }
+        }
+        let server_now = self.server_clock.read(self.now).mono;
+        let due = |link: &Link| {
+            let deadline = link.session.as_ref().and_then(Session::deadline);
+            deadline.is_some_and(|(at, _)| at <= server_now)
+        };
+        let conns: Vec<_> =
+            self.links.iter().filter(|(_, link)| due(link)).map(|(conn, _)| *conn).collect();
+        for conn in conns {
+            self.tell(conn, ServerInput::Timeout);
+            if self.links.get(&conn).is_some_and(due) {
+                self.fail(format!("{conn} asks for a time-out that it just had"));
+            }
+        }
+    }
+
+    /// When a device wants to be called, by the world's clock.
+    fn due(&self, device: usize) -> Option<Mono> {
+        let device = &self.devices[device];
+        let (at, _) = device.replica.deadline().filter(|_| !device.asleep)?;
+        Some(device.clock.when(at))
+    }
+
+    /// The next time at which someone wants to be called.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let devices = (0..self.devices.len()).filter_map(|device| self.due(device));
+        let sessions = self.links.values().filter_map(|link| link.session.as_ref()?.deadline());
+        devices.chain(sessions.map(|(at, _)| self.server_clock.when(at))).min()
+    }
+
+    /// The time until the next deadline, in milliseconds.
+    #[must_use]
+    pub fn until_deadline(&self) -> Option<u64> {
+        Some(self.next_deadline()?.0.saturating_sub(self.now.mono.0))
+    }
+
+    // --- the end ---
+
+    /// Ends every fault: whatever is broken heals, but for what was lost.
+    pub fn heal(&mut self) {
+        self.note(|| "everything heals".into());
+        self.store.paused = false;
+        if self.store.poisoned {
+            self.crash_server();
+        }
+        for conn in self.half_open() {
+            self.forget(conn);
+        }
+        for device in 0..self.devices.len() {
+            let this = &mut self.devices[device];
+            (this.disk_paused, this.cut_off, this.asleep) = (false, false, false);
+            this.late.clear();
+            let never = StoreError::new(StoreErrorKind::Other, "never");
+            this.replica.store_mut().fail_commit(u64::MAX, never);
+            if this.has_halted() {
+                let store = this.replica.store().clone().reopen();
+                self.restart_device(device, store);
+            }
+        }
+    }
+
+    /// Lets moves happen until there is none left, and calls `look` after each.
+    ///
+    /// # Errors
+    /// What `look` says, and what broke.
+    pub fn settle(
+        &mut self,
+        look: &mut dyn FnMut(&mut Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        // far more than any world of ours needs without time passing
+        for turn in 0..200_000_usize {
+            let moves = self.moves();
+            let Some(one) = (!moves.is_empty()).then(|| moves[turn % moves.len()]) else {
+                return self.check_idle();
+            };
+            self.make(one);
+            look(self)?;
+            self.check_unbroken()?;
+        }
+        Err("the world does not come to rest, although no time passes".into())
+    }
+
+    /// What broke, if anything did.
+    ///
+    /// # Errors
+    /// That.
+    pub fn check_unbroken(&self) -> Result<(), String> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether nothing sleeps that has something to say.
+    ///
+    /// # Errors
+    /// Who does.
+    pub fn check_idle(&self) -> Result<(), String> {
+        let asleep = |link: &Link| !link.silent && link.room() > 0 && self.wants_pump(link);
+        match self.links.iter().find(|(_, link)| asleep(link)) {
+            Some((conn, _)) => {
+                Err(format!("{conn} has something to say, and nothing will wake it"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Lets everything come to rest, after all faults have [ended](Self::heal).
+    ///
+    /// # Errors
+    /// Says what breaks, or does not come to rest within ten virtual minutes.
+    pub fn converge(
+        &mut self,
+        look: &mut dyn FnMut(&mut Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let end = self.now.mono.0 + 600_000;
+        loop {
+            self.settle(look)?;
+            if self.is_quiet() {
+                return Ok(());
+            }
+            if self.now.mono.0 > end {
+                let status: Vec<_> =
+                    self.devices.iter().map(|device| device.replica.status()).collect();
+                return Err(format!("no rest within ten minutes: {status:?}"));
+            }
+            self.pass(self.until_deadline().unwrap_or(1_000).clamp(1, 30_000));
+            look(self)?;
+        }
+    }
+
+    /// Whether every outbox is empty and every collection live.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.devices.iter().all(|device| {
+            let status = device.replica.status();
+            let live = |c: &Collection| status.collections.get(c).is_some_and(|c| c.live);
+            status.pending_writes == 0 && device.config.collections.iter().all(live)
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! Level-1 programs on a WebSocket: a reader that keeps what it is told, and a writer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use synclayer_core::server::session::{Identity, Session};
+use synclayer_core::words::document::Document;
+use synclayer_core::words::limits::Limits;
+use synclayer_core::words::message::ServerMessage;
+use synclayer_core::words::name::{Collection, ConnId};
+use synclayer_core::words::wire::{Incoming, decode_server};
+use synclayer_core::words::write::{Change, WriteKind};
+
+use super::history::Place;
+use super::link::{Link, Owner};
+use super::{World, user_of};
+
+/// A level-1 program.
+#[derive(Debug)]
+pub struct Plain {
+    /// What it was told that the collections hold.
+    pub held: BTreeMap<Place, Document>,
+    /// The collections that it got whole once, on its present connection.
+    pub mirrored: BTreeSet<Collection>,
+    /// Whether it has written on its present connection: of its own changes it is not told.
+    pub has_written: bool,
+    /// Whether something was refused to it on its present connection.
+    pub was_refused: bool,
+    /// Its connection.
+    conn: Option<ConnId>,
+    user: Option<String>,
+}
+
+impl World {
+    /// Adds a level-1 program. Returns its index.
+    pub fn add_plain(&mut self, user: Option<&str>) -> usize {
+        self.plains.push(Plain {
+            held: BTreeMap::new(),
+            mirrored: BTreeSet::new(),
+            has_written: false,
+            was_refused: false,
+            conn: None,
+            user: user.map(str::to_owned),
+        });
+        self.plains.len() - 1
+    }
+
+    /// Whether a level-1 program has a connection that both ends believe in.
+    #[must_use]
+    pub fn is_plain_connected(&self, plain: usize) -> bool {
+        let link = self.plains[plain].conn.and_then(|conn| self.links.get(&conn));
+        link.is_some_and(|link| link.device_end && link.session.is_some() && !link.silent)
+    }
+
+    /// A level-1 program connects, subscribes, and asks for everything.
+    pub fn connect_plain(&mut self, plain: usize) {
+        if self.is_plain_connected(plain) {
+            return;
+        }
+        self.count("plain connect");
+        let user = self.plains[plain].user.as_deref();
+        let identity = user.map_or(Identity::Open, |user| Identity::Known(user_of(user)));
+        let conn = self.new_conn();
+        let now = self.server_clock.read(self.now);
+        let session = Session::new(self.session_config(), conn, identity, now);
+        let link = Link::new(Owner::Plain(plain), ConnId(0), 4096, session);
+        self.links.insert(conn, link);
+        let this = &mut self.plains[plain];
+        this.conn = Some(conn);
+        (this.has_written, this.was_refused) = (false, false);
+        this.held.clear();
+        this.mirrored.clear();
+        for collection in self.config.collections.clone() {
+            for kind in ["subscribe", "sync"] {
+                let frame = format!(r#"{{"type":"{kind}","collection":"{collection}"}}"#);
+                self.say_plain(plain, frame);
+            }
+        }
+    }
+
+    /// A level-1 program writes: `kind` is `insert`, `update` or `delete`.
+    pub fn write_plain(&mut self, plain: usize, kind: &str, place: &Place, data: &str) {
+        self.count("plain write");
+        let (collection, id) = place;
+        self.plains[plain].has_written = true;
+        let data = if data.is_empty() { String::new() } else { format!(r#","data":{data}"#) };
+        self.say_plain(
+            plain,
+            format!(r#"{{"type":"{kind}","collection":"{collection}","recordId":"{id}"{data}}}"#),
+        );
+    }
+
+    fn say_plain(&mut self, plain: usize, frame: String) {
+        self.note(|| format!("plain {plain} says {frame}"));
+        let Some(conn) = self.plains[plain].conn else { return };
+        if let Some(link) = self.links.get_mut(&conn)
+            && link.device_end
+            && !link.silent
+        {
+            link.up.push_back(frame.into());
+        }
+    }
+
+    pub(super) fn hear_plain(&mut self, plain: usize, conn: ConnId, frame: &[u8]) {
+        if self.plains[plain].conn != Some(conn) {
+            return;
+        }
+        match decode_server(frame, &Limits::default()) {
+            Ok(Incoming::One(message)) => self.plains[plain].take(message),
+            Ok(Incoming::Batch(_)) => self.fail("a level-1 program was sent a batch".into()),
+            Err(error) => {
+                self.fail(format!("a level-1 program can't read a frame: {}", error.message));
+            }
+        }
+    }
+}
+
+impl Plain {
+    fn take(&mut self, message: ServerMessage) {
+        match message {
+            ServerMessage::Change { collection, record_id, change, .. } => {
+                if self.mirrored.contains(&collection) {
+                    self.apply((collection, record_id), &change.change);
+                }
+            }
+            ServerMessage::Sync { collection, records, .. } => {
+                self.held.retain(|place, _| place.0 != collection);
+                for record in records {
+                    self.held.insert((collection.clone(), record.id), record.document);
+                }
+                self.mirrored.insert(collection);
+            }
+            ServerMessage::Error(_) => self.was_refused = true,
+            ServerMessage::Authenticated { .. }
+            | ServerMessage::Subscribed { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Synced { .. }
+            | ServerMessage::Ack(_)
+            | ServerMessage::Pong { .. }
+            | ServerMessage::Unknown { .. } => {}
+        }
+    }
+
+    fn apply(&mut self, place: Place, change: &Change) {
+        let held = self.held.remove(&place);
+        let known = held.is_some() || change.kind != WriteKind::Update;
+        // an update of what it does not hold was made before it got everything
+        if let Some(document) = change.apply(held.as_ref()).filter(|_| known) {
+            self.held.insert(place, document);
+        }
+    }
+}
+
+/// A document as level 1 shows it, which has no word for a field that was removed but null.
+#[must_use]
+pub fn without_nulls(document: &Document) -> Vec<(String, String)> {
+    let fields = document.iter().filter(|(_, text)| *text != "null");
+    fields.map(|(name, text)| (name.to_owned(), text.to_owned())).collect()
+}

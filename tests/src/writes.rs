@@ -1,0 +1,265 @@
+//! What apps and level-1 programs write in a run.
+
+use synclayer_core::words::name::CommitNumber;
+
+use crate::draw::Draw;
+use crate::guarantees::{STRANGER, Write, is_permanent};
+use crate::plan::collections;
+use crate::run::Run;
+use crate::world::{Place, record};
+
+/// What an app does to a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Sets a field of its own.
+    Unique,
+    /// Overwrites the contested field.
+    Hot,
+    /// Both.
+    Both,
+    /// Appends to the list.
+    Append,
+    /// Sets or removes a field.
+    Flag,
+    /// Saves the whole record with another contested field.
+    Save,
+    /// Removes it.
+    Delete,
+    /// Hides it from guests, or shows it.
+    Hide,
+    /// Writes what nobody may write.
+    Forbidden,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::Hot,
+    Kind::Unique,
+    Kind::Append,
+    Kind::Both,
+    Kind::Hot,
+    Kind::Flag,
+    Kind::Delete,
+    Kind::Append,
+    Kind::Save,
+    Kind::Delete,
+    Kind::Hide,
+    Kind::Forbidden,
+];
+
+impl Run {
+    /// A record: few of them are hot, many are cold; those that begin with `x` may be deleted.
+    pub(crate) fn place(&self, draw: &mut Draw<'_>) -> Place {
+        let collection = collections().swap_remove(usize::from(!draw.one_in(4)));
+        let id = match draw.below(8) {
+            0..=2 => "a".into(),
+            3 => "b".into(),
+            4 | 5 => "x".into(),
+            6 => "xy".into(),
+            _ => format!("k{}", draw.below(30)),
+        };
+        (collection, record(&id))
+    }
+
+    pub(crate) fn write_anywhere(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
+        let (device, place) = (self.device(draw), self.place(draw));
+        let burst = if draw.one_in(12) { draw.within(2, 12) } else { 1 };
+        for _ in 0..burst {
+            let kind = KINDS[draw.below(KINDS.len())];
+            let forbids = kind == Kind::Forbidden && !draw.one_in(4);
+            self.write(device, &place, if forbids { Kind::Hot } else { kind })?;
+        }
+        Ok(())
+    }
+
+    /// The app of a device writes, if there is anything that it can do of this kind.
+    pub(crate) fn write(&mut self, device: usize, place: &Place, kind: Kind) -> Result<(), String> {
+        if self.world.devices[device].has_halted() {
+            return Ok(());
+        }
+        let n = self.ledger.next_token();
+        let (collection, id) = place;
+        let view = self.world.view(device, collection, id);
+        let saw = self.hot_seen(device, place);
+        let deletes = self.plan.deletes && !is_permanent(id);
+        let mut write = Write {
+            device,
+            place: place.clone(),
+            position: None,
+            commit: CommitNumber(0),
+            unique: false,
+            appends: false,
+            saw,
+            inserts: false,
+            adds: 0,
+            forbidden: false,
+            lost: false,
+            forgotten: false,
+            rejected: false,
+            applied: false,
+        };
+        let is_guest = self.world.devices[device].config.user == "guest";
+        let world = &mut self.world;
+        let Some(view) = view else {
+            // where sums are counted, records are made by one device alone
+            if self.plan.strategy == crate::plan::Strategy::Sum && device != 0 {
+                return Ok(());
+            }
+            (write.inserts, write.unique, write.saw) = (true, true, 0);
+            let json = format!(r#"{{"hot":[0,{n}],"t{n}":{n}}}"#);
+            let made = world.save(device, collection, id, &json);
+            return self.enter(write, made);
+        };
+        let update = |world: &mut crate::world::World, json: String, unset: &[&str]| {
+            world.update(device, collection, id, &json, unset)
+        };
+        let made = if self.plan.strategy == crate::plan::Strategy::Sum {
+            let before: i64 = view.get("sum").and_then(|text| text.parse().ok()).unwrap_or(0);
+            write.adds = 1 << (n % 40);
+            update(world, format!(r#"{{"sum":{}}}"#, before + write.adds), &[])
+        } else {
+            match kind {
+                Kind::Delete if deletes => {
+                    self.ledger.enter_deletion(device, place, saw);
+                    world.delete(device, collection, id)
+                }
+                Kind::Unique => {
+                    write.unique = true;
+                    update(world, format!(r#"{{"t{n}":{n}}}"#), &[])
+                }
+                Kind::Both => {
+                    write.unique = true;
+                    update(world, format!(r#"{{"hot":[{saw},{n}],"t{n}":{n}}}"#), &[])
+                }
+                Kind::Append => {
+                    write.appends = true;
+                    let mut log = crate::plan::tokens_in(view.get("log").unwrap_or("[]"));
+                    log.push(n.to_string());
+                    update(world, format!(r#"{{"log":[{}]}}"#, log.join(",")), &[])
+                }
+                Kind::Flag if view.get("flag").is_some() => update(world, "{}".into(), &["flag"]),
+                Kind::Flag => update(world, format!(r#"{{"flag":{n}}}"#), &[]),
+                Kind::Save => {
+                    let fields = view.iter().filter(|(name, _)| *name != "hot");
+                    let fields = fields.map(|(name, text)| format!("\"{name}\":{text}"));
+                    let all: Vec<_> = fields.chain([format!("\"hot\":[{saw},{n}]")]).collect();
+                    world.save(device, collection, id, &format!("{{{}}}", all.join(",")))
+                }
+                // who hides a record from himself keeps what he wrote until he catches up again
+                Kind::Hide if is_guest => update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[]),
+                Kind::Hide if self.plan.partial && view.get("hidden").is_some() => {
+                    update(world, "{}".into(), &["hidden"])
+                }
+                Kind::Hide if self.plan.partial => update(world, r#"{"hidden":true}"#.into(), &[]),
+                Kind::Forbidden => {
+                    world.count("forbidden");
+                    (write.forbidden, write.unique) = (true, true);
+                    update(world, format!(r#"{{"forbidden":1,"t{n}":{n}}}"#), &[])
+                }
+                Kind::Hot | Kind::Delete | Kind::Hide => {
+                    update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[])
+                }
+            }
+        };
+        self.enter(write, made)
+    }
+
+    fn enter(
+        &mut self,
+        write: Write,
+        made: Result<
+            synclayer_core::client::interface::Written,
+            synclayer_core::client::interface::Misuse,
+        >,
+    ) -> Result<(), String> {
+        let (device, place) = (write.device, write.place.clone());
+        let (unique, n) = (write.unique, self.ledger.next_token());
+        let made = match made {
+            Ok(made) => made,
+            Err(error) if self.world.devices[device].has_halted() => {
+                self.world.note(|| format!("not saved: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(format!("a sound write is refused: {error}")),
+        };
+        if made.write.is_none() {
+            return Ok(());
+        }
+        self.ledger.enter(Write { position: made.write, commit: made.commit, ..write });
+        let view = self.world.view(device, &place.0, &place.1);
+        let field = format!("t{n}");
+        if unique && view.is_none_or(|view| view.get(&field).is_none()) {
+            return Err(format!("read your writes: device {device} does not see {field}"));
+        }
+        Ok(())
+    }
+
+    /// Writes down what somebody writes who is none of our replicas.
+    fn enter_stranger(&mut self, place: &Place) -> u64 {
+        let n = self.ledger.next_token();
+        self.ledger.enter(Write {
+            device: STRANGER,
+            place: place.clone(),
+            position: None,
+            commit: CommitNumber(0),
+            unique: false,
+            appends: false,
+            saw: 0,
+            inserts: false,
+            adds: 0,
+            forbidden: false,
+            lost: false,
+            forgotten: false,
+            rejected: false,
+            applied: false,
+        });
+        n
+    }
+
+    /// A level-1 program does something.
+    pub(crate) fn plain(&mut self, draw: &mut Draw<'_>) {
+        let plain = draw.below(2);
+        if !self.world.is_plain_connected(plain) {
+            return self.world.connect_plain(plain);
+        }
+        // the other one only reads
+        if plain == 0 {
+            return;
+        }
+        let place = self.place(draw);
+        let n = self.enter_stranger(&place);
+        let hot = format!(r#"{{"hot":[0,{n}]}}"#);
+        match draw.below(4) {
+            1 if !is_permanent(&place.1) => self.world.write_plain(plain, "insert", &place, &hot),
+            2 if self.plan.deletes && !is_permanent(&place.1) => {
+                self.world.write_plain(plain, "delete", &place, "");
+            }
+            _ => self.world.write_plain(plain, "update", &place, &hot),
+        }
+    }
+
+    /// Somebody calls the HTTP API.
+    pub(crate) fn rest(&mut self, draw: &mut Draw<'_>) {
+        let place = self.place(draw);
+        let n = self.enter_stranger(&place);
+        let (collection, id) = &place;
+        let user = self.plan.users.then_some("owner");
+        let one = format!("/sync/{collection}/{id}");
+        let changeable = !is_permanent(id);
+        match draw.below(6) {
+            1 if changeable => {
+                let body = format!(r#"{{"recordId":"{id}","data":{{"hot":[0,{n}]}}}}"#);
+                self.world.rest(user, "POST", &format!("/sync/{collection}"), &body);
+            }
+            2 if changeable && self.plan.deletes => self.world.rest(user, "DELETE", &one, ""),
+            3 => self.world.rest(user, "GET", &format!("/sync/{collection}?limit=5"), ""),
+            4 => {
+                let body = format!(r#"{{"delta":{{"hot":[0,{n}]}},"baseVersion":{}}}"#, n % 9);
+                self.world.rest(user, "PATCH", &one, &body);
+            }
+            _ => {
+                let body = format!(r#"{{"delta":{{"hot":[0,{n}]}}}}"#);
+                self.world.rest(user, "PATCH", &one, &body);
+            }
+        }
+    }
+}
