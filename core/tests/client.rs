@@ -114,10 +114,10 @@ fn what_was_rejected_is_no_part_of_a_conflict_that_is_decided_with_it() {
     desk.sent();
     desk.hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
     desk.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":1,"collection":"todos","recordId":"a"}}"#);
-    assert!(desk.saw(&EventKind::ConflictDetected));
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
     let sent = desk.sent();
+    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
     assert!(sent[0].contains(r#""data":{"n":2}"#), "{sent:?}");
+    assert!(desk.saw(&EventKind::ConflictDetected));
 }
 
 #[test]

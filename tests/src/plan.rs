@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::client::interface::{ClientConfig, PlainServers};
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::{Access, Policy, Rate};
@@ -215,6 +215,8 @@ impl Plan {
             collections: collections(),
             conflict_strategy: self.strategy(),
             window: self.window,
+            // a slow server of level 2 must not be taken for a plain one
+            plain: PlainServers::Never,
             ..ClientConfig::default()
         };
         let mut config = WorldConfig::of(0, &collections());

@@ -8,7 +8,7 @@ use synclayer_sim::run::{run, transcript};
 use synclayer_sim::{points, sweep};
 
 /// How many seeds run with the other tests.
-const FEW: u64 = 150;
+const FEW: u64 = 450;
 
 #[test]
 fn every_run_keeps_every_guarantee() {

@@ -1,4 +1,5 @@
 //! Replicas in the world: what their adapters do.
+#![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
 use std::collections::{BTreeMap, VecDeque};
 
