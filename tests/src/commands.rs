@@ -10,6 +10,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use synclayer_sim::points;
 use synclayer_sim::sweep::{self, Tally};
 
 pub(crate) use planted::planted;
@@ -32,11 +33,15 @@ pub(crate) fn sweep(arguments: impl Iterator<Item = String>) -> Outcome {
     match sweep::sweep(first, seeds, jobs, &bar) {
         Ok(tally) => {
             println!("\r{}", report(&tally, begun));
-            Ok(ExitCode::SUCCESS)
+            let missed = points::missed(&tally.counts, seeds);
+            if missed.is_empty() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            println!("no run came by: {}", missed.join(", "));
+            Ok(ExitCode::FAILURE)
         }
         Err(failure) => {
-            println!("\r{}", sweep::transcript(failure.seed).join("\n"));
-            println!("seed {}: {}", failure.seed, failure.broken);
+            println!("\r{failure}");
             Ok(ExitCode::FAILURE)
         }
     }
@@ -48,6 +53,29 @@ pub(crate) fn replay(mut arguments: impl Iterator<Item = String>) -> Outcome {
     let seed = seed.ok_or("usage: synclayer-sim replay SEED")?;
     println!("{}", sweep::transcript(seed).join("\n"));
     Ok(sweep::run(seed).map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS))
+}
+
+/// Compares the digests of some runs with those that are committed, or writes them.
+pub(crate) fn golden(mut arguments: impl Iterator<Item = String>) -> Outcome {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden.txt");
+    let lines: Vec<_> =
+        (0..100).map(|seed| format!("{seed} {:016x}\n", sweep::digest(seed))).collect();
+    match arguments.next().as_deref() {
+        Some("--write") => {
+            std::fs::write(path, lines.concat()).map_err(|error| format!("{path}: {error}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(_) => Err("usage: synclayer-sim golden [--write]".into()),
+        None => {
+            let known =
+                std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            if known == lines.concat() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            println!("other digests than in {path}: if that is meant, golden --write, and say why");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// Options with a number each.
@@ -79,8 +107,9 @@ fn show_progress(done: u64, of: u64, begun: Instant) {
 fn report(tally: &Tally, begun: Instant) -> String {
     let hours = tally.simulated_ms as f64 / 3_600_000.0;
     let mut lines = vec![format!(
-        "{} runs, {hours:.1} simulated hours, in {:.1} s",
+        "{} runs, {} writes, {hours:.1} simulated hours, in {:.1} s",
         tally.runs,
+        tally.writes,
         begun.elapsed().as_secs_f64()
     )];
     lines.extend(tally.counts.iter().map(|(what, times)| format!("{times:>12}  {what}")));

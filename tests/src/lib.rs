@@ -51,6 +51,7 @@ pub mod points;
 pub mod run;
 pub mod scenario;
 mod schedules;
+pub mod shrink;
 pub mod stage;
 pub mod states;
 pub mod sweep;

@@ -8,6 +8,7 @@ const USAGE: &str = "usage: synclayer-sim COMMAND
 
   sweep [--seeds N] [--first S] [--jobs J]   run many seeds
   replay SEED                                show everything that happens in a run
+  golden [--write]                           compare the digests of 100 runs with tests/golden.txt
   states [--states N]                        visit every state of a small world, N per scope
   scenario [--write] FILE…                   run scenario files, or write what comes out of them
   transcript [--write]                       compare the transcripts in tests/transcripts, or write them
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_deref() {
         Some("sweep") => commands::sweep(arguments),
         Some("replay") => commands::replay(arguments),
+        Some("golden") => commands::golden(arguments),
         Some("states") => commands::states(arguments),
         Some("scenario") => commands::scenario(arguments),
         Some("planted") => commands::planted(arguments),

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::draw::bytes_of;
 
+/// How many runs the shortest trace of a failure may cost.
+const SHRINKING: usize = 3_000;
+
 /// What runs came by, summed up.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
@@ -33,7 +36,9 @@ impl Tally {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{}", transcript(self.seed).join("\n"))?;
+        let bytes = bytes_of(self.seed);
+        let shortest = crate::shrink::shrink(&bytes, SHRINKING);
+        writeln!(f, "{}", crate::run::transcript(&shortest).join("\n"))?;
         write!(f, "seed {}: {}", self.seed, self.broken)
     }
 }
@@ -55,6 +60,12 @@ pub fn run(seed: u64) -> Result<Tally, Failure> {
     let outcome = crate::run::run(&bytes_of(seed)).map_err(|broken| Failure { seed, broken })?;
     let crate::run::Outcome { simulated_ms, counts, writes, .. } = outcome;
     Ok(Tally { runs: 1, simulated_ms, writes, counts })
+}
+
+/// The digest of a run; 0 where it breaks a guarantee.
+#[must_use]
+pub fn digest(seed: u64) -> u64 {
+    crate::run::run(&bytes_of(seed)).map_or(0, |outcome| outcome.digest)
 }
 
 /// Everything that happened in a run, a line each.
