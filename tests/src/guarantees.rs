@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use synclayer_core::client::event::EventKind;
+use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::RecordChange;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{ClientId, Collection, CommitNumber, Position, RecordId};
@@ -136,6 +137,13 @@ impl Ledger {
             write.commit = CommitNumber(0);
         }
         self.shown.retain(|(of, _), _| *of != device);
+    }
+
+    /// These are the writes that a device still knows to be rejected after a crash.
+    pub fn still_refused(&mut self, device: usize, refused: &[Rejected]) {
+        for write in self.writes.iter_mut().filter(|write| write.device == device) {
+            write.rejected &= refused.iter().any(|one| write.position == Some(one.write));
+        }
     }
 
     /// Something older came back: what these writes did need not be remembered.

@@ -337,6 +337,9 @@ impl Run {
     pub(crate) fn restart(&mut self, device: usize, back_to: CommitNumber) {
         self.ledger.crashed(device, back_to);
         self.world.crash_device(device, back_to);
+        // a rejection that was not durable yet is lost, and the write goes out again
+        let refused = self.world.devices[device].replica.rejected().expect("the store is sound");
+        self.ledger.still_refused(device, &refused);
     }
 
     fn trouble_disk(&mut self, draw: &mut Draw<'_>) {

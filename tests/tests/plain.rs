@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::client::interface::{ClientConfig, PlainServers};
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::words::name::RecordId;
 use synclayer_sim::plain_server::Ways;
@@ -23,6 +23,11 @@ fn config(transports: Transports, strategy: &ConflictStrategy) -> ClientConfig {
         conflict_strategy: strategy.clone(),
         websocket: transports != Transports::Http,
         http: transports != Transports::Socket,
+        // some of them say nothing that shows what they are, and here nothing else can show it
+        plain: match transports {
+            Transports::Socket => PlainServers::Silent,
+            Transports::Http | Transports::Both => PlainServers::Detect,
+        },
         ..ClientConfig::default()
     }
 }

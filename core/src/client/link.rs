@@ -49,6 +49,11 @@ impl Link {
         matches!(self.state, LinkState::Greeting { .. } | LinkState::Ready { .. })
     }
 
+    /// Whether the hello was sent and is not answered.
+    pub(super) fn hello_is_out(&self) -> bool {
+        matches!(self.state, LinkState::Greeting { hello_sent: true, .. })
+    }
+
     pub(super) fn ready_since(&self) -> Option<Mono> {
         match self.state {
             LinkState::Ready { since } => Some(since),

@@ -565,6 +565,9 @@ impl Client {
         }
         match message {
             ServerMessage::Pong { timestamp, welcome } => match (welcome, ready) {
+                (Some(_), false) if !self.link.hello_is_out() => {
+                    return Err(Fault::peer("it answers a hello that was not sent yet"));
+                }
                 (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
                 (None, false) => self.ignored_frames += 1,
                 (Some(_) | None, true) => self.barrier_passed(edit),

@@ -46,7 +46,10 @@ impl Client {
     ) -> Result<bool, StoreError> {
         let silent = match self.config.plain {
             PlainServers::Silent => true,
-            PlainServers::Detect | PlainServers::AllowDowngrade => self.plain.probe_answered,
+            // a server of level 2 may be slow to answer, but was never met as a plain one
+            PlainServers::Detect | PlainServers::AllowDowngrade => {
+                self.plain.probe_answered && self.plain.active
+            }
             PlainServers::Never => false,
         };
         if !silent || self.refuses_plain().is_some() {
