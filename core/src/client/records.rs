@@ -110,7 +110,9 @@ impl Client {
         let mut row = before.clone();
         self.park(collection, &mut row);
         let stream = self.stream(collection);
-        set_server(&mut stream.row, id, &mut row, None, snapshot_seq);
+        // where some are withheld it may be there and hidden: nothing vouches for a base
+        let seq = if stream.partial { Seq(0) } else { snapshot_seq };
+        set_server(&mut stream.row, id, &mut row, None, seq);
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, Some(&before), &row);
         Ok(())
