@@ -133,6 +133,10 @@ impl Head {
             committed_at: Timestamp(reader.i64()?),
         };
         reader.end()?;
+        if head.horizon > head.seq {
+            // every catch-up would begin again at every page
+            return Err(StoreError::damaged("a collection's horizon lies above its head"));
+        }
         Ok(head)
     }
 }
