@@ -195,11 +195,7 @@ impl Client {
         collection: &Collection,
         id: &RecordId,
     ) -> Result<(), StoreError> {
-        let Some(before) = edit.row(collection, id)? else { return Ok(()) };
-        let mut row = before.clone();
-        self.settle(edit, collection, id, &mut row)?;
-        edit.put_row(collection, id, Some(&before), &row);
-        Ok(())
+        self.resettle_if(edit, collection, id, self.outbox.frozen_until)
     }
 
     /// Settles every record whose writes are no longer frozen.
@@ -305,9 +301,19 @@ impl Client {
         collection: &Collection,
         id: &RecordId,
     ) -> Result<(), StoreError> {
+        self.resettle_if(edit, collection, id, Position(0))
+    }
+
+    fn resettle_if(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        frozen_until: Position,
+    ) -> Result<(), StoreError> {
         let Some(before) = edit.row(collection, id)? else { return Ok(()) };
         let mut row = before.clone();
-        self.settle_if(edit, collection, id, &mut row, Position(0))?;
+        self.settle_if(edit, collection, id, &mut row, frozen_until)?;
         edit.put_row(collection, id, Some(&before), &row);
         Ok(())
     }
