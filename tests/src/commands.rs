@@ -10,8 +10,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use synclayer_sim::points;
+use synclayer_sim::draw::bytes_of;
 use synclayer_sim::sweep::{self, Tally};
+use synclayer_sim::{points, run};
 
 pub(crate) use planted::planted;
 pub(crate) use scenario::scenario;
@@ -47,12 +48,15 @@ pub(crate) fn sweep(arguments: impl Iterator<Item = String>) -> Outcome {
     }
 }
 
-/// Shows everything that happens in a run.
+/// Shows everything that happens in a run: of a seed, or of the bytes in a file.
 pub(crate) fn replay(mut arguments: impl Iterator<Item = String>) -> Outcome {
-    let seed = arguments.next().and_then(|text| text.parse().ok());
-    let seed = seed.ok_or("usage: synclayer-sim replay SEED")?;
-    println!("{}", sweep::transcript(seed).join("\n"));
-    Ok(sweep::run(seed).map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS))
+    let which = arguments.next().ok_or("usage: synclayer-sim replay SEED|FILE")?;
+    let bytes = match which.parse() {
+        Ok(seed) => bytes_of(seed),
+        Err(_) => std::fs::read(&which).map_err(|error| format!("{which}: {error}"))?,
+    };
+    println!("{}", run::transcript(&bytes).join("\n"));
+    Ok(run::run(&bytes).map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS))
 }
 
 /// Compares the digests of some runs with those that are committed, or writes them.

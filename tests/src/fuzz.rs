@@ -2,10 +2,20 @@
 //!
 //! Every body takes any bytes, does a bounded amount of work, and panics where something is wrong;
 //! that is what the fuzzer looks for.
+//!
+//! | target | the bytes are |
+//! | --- | --- |
+//! | [`client`] | what a replica lives through: its app, a server that lies, networks and disks that fail |
+//! | [`laws`] | documents and changes, of which the laws must hold |
+//! | [`rows`] | how stores are damaged before they are opened |
+//! | [`scenario`] | a run of the simulator: its plan and its steps |
+//! | [`session`] | what clients and callers by HTTP say to a server, and how its store answers |
+//! | [`wire`] | a frame |
 
 mod client;
 mod laws;
 mod rows;
+mod scenario;
 mod script;
 mod session;
 mod wire;
@@ -13,6 +23,7 @@ mod wire;
 pub use client::client;
 pub use laws::laws;
 pub use rows::rows;
+pub use scenario::scenario;
 pub use session::session;
 pub use wire::wire;
 
@@ -20,5 +31,11 @@ pub use wire::wire;
 pub type Body = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Body); 5] =
-    [("client", client), ("laws", laws), ("rows", rows), ("session", session), ("wire", wire)];
+pub const TARGETS: [(&str, Body); 6] = [
+    ("client", client),
+    ("laws", laws),
+    ("rows", rows),
+    ("scenario", scenario),
+    ("session", session),
+    ("wire", wire),
+];

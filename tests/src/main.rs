@@ -7,7 +7,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: synclayer-sim COMMAND
 
   sweep [--seeds N] [--first S] [--jobs J]   run many seeds
-  replay SEED                                show everything that happens in a run
+  replay SEED|FILE                           show everything that happens in a run
   golden [--write]                           compare the digests of 100 runs with tests/golden.txt
   states [--states N]                        visit every state of a small world, N per scope
   scenario [--write] FILE…                   run scenario files, or write what comes out of them

@@ -68,12 +68,6 @@ pub fn digest(seed: u64) -> u64 {
     crate::run::run(&bytes_of(seed)).map_or(0, |outcome| outcome.digest)
 }
 
-/// Everything that happened in a run, a line each.
-#[must_use]
-pub fn transcript(seed: u64) -> Vec<String> {
-    crate::run::transcript(&bytes_of(seed))
-}
-
 /// Runs of so many seeds, from `first` on, on `jobs` threads. `progress` is told after each run
 /// how many there were.
 ///
