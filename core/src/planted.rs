@@ -83,6 +83,10 @@ mod bugs {
         FieldTombstoneLost,
         /// A deleted record leaves no tombstone.
         TombstoneForgotten,
+        /// An insert or delete of a record that is there leaves it the `whole` that it had.
+        WholeNotMoved,
+        /// The change index keeps the earlier places of a record.
+        IndexRowKept,
         // the server: reads
         /// A record that was replaced goes out as an update.
         InsertAsUpdate,
@@ -115,7 +119,19 @@ mod bugs {
         PlacedAckOvertakes,
         /// A session's own change goes out before its verdict is there.
         ChangeBeforeVerdict,
+        /// A subscription is served while the hello in front of it is not durable yet.
+        SubscribedBeforePong,
+        /// The last change of somebody else waits until there is another one.
+        LastChangeHeldBack,
+        /// Every page is asked for twice.
+        PageReadTwice,
+        /// A ring forgets nothing.
+        RingKeepsAll,
+        /// Level-1 readers are not told of removed fields.
+        NullUnsaid,
         // the client: records
+        /// A base does not count the collection's cursor.
+        BaseWithoutCursor,
         /// The base rises with a change that waits for a verdict.
         BaseCountsParked,
         /// What was learnt before a lost tail still counts for bases.
@@ -136,6 +152,8 @@ mod bugs {
         ViewWithoutOverlay,
         /// What a strategy decided is not sent to the server.
         OutcomeNotPushed,
+        /// A write to a record that was deleted meanwhile brings it back, and no strategy is asked.
+        DeletesUndone,
         /// A write is stamped earlier than what its author had seen.
         StampNotCausal,
         // the client: the outbox
@@ -180,10 +198,76 @@ mod bugs {
         WallClockDeadlines,
         /// Writes wait for a catch-up however long it takes.
         PatienceForEver,
+        /// A write that has to wait before it is tried again sets no deadline.
+        HoldWithoutDeadline,
+        /// Waiting times are drawn from what lies outside the machine.
+        ChanceFromOutside,
+        // the client: watchers
+        /// Changes that a watcher has not taken are replaced by newer ones of other records.
+        UntakenForgotten,
+        /// The last watcher leaves its view behind.
+        ViewKept,
     }
+
+    /// The sentences of the protocol that a model of it had shown to be needed, each with the bugs
+    /// that break it.
+    pub const SENTENCES: &[(&str, &[Bug])] = {
+        use Bug::*;
+        &[
+            ("a record keeps `whole`, the seq of its last insert or delete", &[WholeNotMoved]),
+            ("a record whose `whole` is above the floor goes out as an insert", &[InsertAsUpdate]),
+            (
+                "a cursor of an unknown epoch, or beyond its epoch's end, is of a lost tail",
+                &[UnknownEpochTrusted, LostTailTrusted, EpochTrustedUnasked],
+            ),
+            (
+                "the base belongs to the record: the seq of the state on which its writes stand",
+                &[BaseWithoutCursor, BaseCountsParked, BaseOfLostTail],
+            ),
+            ("a session keeps the seqs of its own writes", &[WindowIsRange]),
+            ("a write conflicts when `whole` is above its base", &[WholeUnchecked]),
+            (
+                "the hello is one transaction, and its pong goes out before any `subscribed`",
+                &[HelloUnchecked, HelloReadsApart, FenceUnchecked, SubscribedBeforePong],
+            ),
+            ("nothing goes out before what it tells of is durable", &[SentBeforeDurable]),
+            ("a replica that had level 2 takes no less", &[DowngradeTaken]),
+            ("the horizon is compared at every page", &[HorizonOncePerRun]),
+            ("`resume` moves only the place in the run", &[ResumeMovesFloor, CursorInMidCatchUp]),
+            (
+                "a live collection that is served from the store again is said to be, after the \
+                 acks due",
+                &[RingOverrunUnsaid, AcksBehindSubscribed],
+            ),
+            ("the checksum covers the values of fields", &[ChecksumWithoutValues]),
+            (
+                "an ack sets a record's seq in its place or with what it carries, and else never",
+                &[BareAckSetsSeq, EchoIgnored],
+            ),
+            (
+                "a verdict waits until the stream has passed its record's seq",
+                &[BareAckEarly, ConflictEarly, ReadsCrossWrites, ChangeBeforeVerdict],
+            ),
+            ("an error comes after the acks of all smaller numbers", &[ErrorOvertakesAcks]),
+            ("a server that can't know closes the connection", &[UnknownIsFailure]),
+            (
+                "changes of a record with a frozen write wait, and it settles once",
+                &[SettledWhileFrozen],
+            ),
+            (
+                "a confirmed write is folded in at once, and its return is no remote change",
+                &[PongForgetsWrites, BareAckFolded],
+            ),
+            ("a write joins only one that was never sent", &[SquashedIntoSent]),
+            (
+                "a rejected insert or delete takes the later writes along, an update does not",
+                &[RejectedUpdateTakesLater, RejectedInsertKeepsLater],
+            ),
+        ]
+    };
 }
 
 #[cfg(synclayer_planted)]
 pub(crate) use bugs::is_on;
 #[cfg(synclayer_planted)]
-pub use bugs::{Bug, plant};
+pub use bugs::{Bug, SENTENCES, plant};

@@ -141,6 +141,36 @@ impl<S: ClientStore> Replica<S> {
         self.client.check(self.store.rows())
     }
 
+    /// Checks that the outbox moves: see [`Client::check_progress`].
+    ///
+    /// # Errors
+    /// Says what does not.
+    pub fn check_progress(&self) -> Result<(), String> {
+        self.client.check_progress(self.store.rows())
+    }
+
+    /// Checks that nothing is left of what was only needed on the way: see
+    /// [`Client::check_at_rest`]. Nobody may be watching any more.
+    ///
+    /// # Errors
+    /// Says what is left.
+    pub fn check_at_rest(&self) -> Result<(), String> {
+        if !self.watchers.is_empty() || !self.views.is_empty() {
+            return Err("a view is kept that nobody watches".into());
+        }
+        if !self.actions.is_empty() {
+            return Err("actions were not carried out".into());
+        }
+        self.client.check_at_rest(self.store.rows())
+    }
+
+    /// How many records have changes of others waiting beside writes whose verdict is due. For
+    /// tests.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.client.parked(self.store.rows()).unwrap_or(0)
+    }
+
     /// See [`Client::connect`].
     pub fn connect(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.client.connect(now, self.store.rows(), &mut self.actions);
@@ -382,6 +412,7 @@ impl<S: ClientStore> Replica<S> {
     /// Ends a watcher. The last one of a collection or a record frees what was held for it.
     pub fn unwatch(&mut self, id: WatchId) {
         if let Some(Watcher { watched, .. }) = self.watchers.remove(&id)
+            && !planted!(ViewKept)
             && !self.watchers.values().any(|watcher| watcher.watched == watched)
         {
             self.views.remove(&watched);

@@ -44,6 +44,7 @@ pub mod draw;
 pub mod fuzz;
 pub mod guarantees;
 pub mod hub;
+pub mod invariants;
 pub mod plain_server;
 pub mod plain_world;
 pub mod plan;

@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use synclayer_core::words::store::{StoreError, StoreErrorKind};
 
 use crate::draw::{Draw, HEADER, STEP};
 use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
+use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
 use crate::world::{Backup, CommitFate, Move, World};
 
@@ -38,6 +40,18 @@ pub fn run(bytes: &[u8]) -> Result<Outcome, String> {
     let mut run = Run::new(bytes);
     run.go(bytes)?;
     Ok(run.outcome())
+}
+
+/// Runs a byte string to its end whatever is broken on the way, and says what is.
+#[must_use]
+pub fn examine(bytes: &[u8]) -> BTreeMap<Invariant, String> {
+    let mut run = Run::new(bytes);
+    run.ledger.findings = Findings::new(true);
+    let gone = catch_unwind(AssertUnwindSafe(|| run.go(bytes)));
+    if gone.is_err() {
+        let _ = run.ledger.keep(Invariant::Contract, Err("a machine's own check fails".into()));
+    }
+    run.ledger.findings.all().clone()
 }
 
 /// Runs a byte string, and shows everything that happens, a line each.
@@ -93,8 +107,9 @@ impl Run {
             self.look()?;
             if index % 16 == 0 {
                 let device = index / 16 % self.world.devices.len();
-                read_your_writes(&self.ledger, &self.world, device)?;
-                bounded(&self.world)?;
+                let read = read_your_writes(&self.ledger, &self.world, device);
+                self.ledger.keep(Invariant::ReadYourWrites, read)?;
+                self.ledger.keep(Invariant::Bounded, bounded(&self.world))?;
             }
         }
         self.converge()
@@ -139,7 +154,10 @@ impl Run {
                 self.world.set_token(device, &token);
             }
         }
-        self.world.check_unbroken()
+        for (invariant, what) in &self.world.broken {
+            self.ledger.keep(*invariant, Err(what.clone()))?;
+        }
+        Ok(())
     }
 
     fn converge(&mut self) -> Result<(), String> {
@@ -154,7 +172,9 @@ impl Run {
         for plain in 0..self.world.plains.len() {
             self.world.connect_plain(plain);
         }
-        self.come_to_rest(World::is_quiet)?;
+        if !self.come_to_rest(World::is_quiet)? {
+            return self.ledger.audit(&mut self.world, false);
+        }
         let asked: Vec<_> =
             (0..self.world.devices.len()).map(|device| self.world.ask_synced(device)).collect();
         let answers = |world: &World, device: usize, id| {
@@ -164,12 +184,15 @@ impl Run {
             let mut asked = asked.iter().enumerate();
             world.is_quiet() && asked.all(|(device, id)| answers(world, device, *id) > 0)
         };
-        self.come_to_rest(told)?;
+        if !self.come_to_rest(told)? {
+            return self.ledger.audit(&mut self.world, false);
+        }
         let twice = |device: usize| answers(&self.world, device, asked[device]) > 1;
         if let Some(device) = (0..asked.len()).find(|device| twice(*device)) {
-            return Err(format!("device {device}: a call of synced() was answered twice"));
+            let twice = Err(format!("device {device}: a call of synced() was answered twice"));
+            self.ledger.keep(Invariant::Contract, twice)?;
         }
-        self.ledger.audit(&mut self.world)
+        self.ledger.audit(&mut self.world, true)
     }
 
     fn restart_halted(&mut self) {
@@ -181,20 +204,21 @@ impl Run {
         }
     }
 
-    /// As [`World::converge`], with an eye on everything.
-    fn come_to_rest(&mut self, is_at_rest: impl Fn(&World) -> bool) -> Result<(), String> {
+    /// As [`World::converge`], with an eye on everything. Says whether it has.
+    fn come_to_rest(&mut self, is_at_rest: impl Fn(&World) -> bool) -> Result<bool, String> {
         let end = self.world.now.mono.0 + 600_000;
         loop {
             self.drive(200_000, |_, _| true)?;
-            self.world.check_idle()?;
+            self.ledger.keep(Invariant::Contract, self.world.check_idle())?;
             if is_at_rest(&self.world) {
-                return Ok(());
+                return Ok(true);
             }
             self.restart_halted();
             if self.world.now.mono.0 > end {
                 let devices = self.world.devices.iter();
                 let status: Vec<_> = devices.map(|device| device.replica.status()).collect();
-                return Err(format!("no rest within ten minutes: {status:?}"));
+                let late = Err(format!("no rest within ten minutes: {status:?}"));
+                return self.ledger.keep(Invariant::Convergence, late).map(|()| false);
             }
             self.world.pass(self.world.until_deadline().unwrap_or(1_000).clamp(1, 30_000));
             self.look()?;

@@ -1,13 +1,17 @@
 //! Many runs, each from its seed, on several threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::draw::bytes_of;
+use crate::invariants::Invariant;
 
 /// How many runs the shortest trace of a failure may cost.
 const SHRINKING: usize = 3_000;
+
+/// Of so many seeds one is run twice.
+const TWICE: u64 = 8;
 
 /// What runs came by, summed up.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -52,14 +56,29 @@ pub struct Failure {
     pub broken: String,
 }
 
-/// One run.
+/// One run. Some seeds run twice, to see that a run is nothing but its seed.
 ///
 /// # Errors
 /// When it breaks a guarantee.
 pub fn run(seed: u64) -> Result<Tally, Failure> {
-    let outcome = crate::run::run(&bytes_of(seed)).map_err(|broken| Failure { seed, broken })?;
+    let failure = |broken| Failure { seed, broken };
+    let outcome = crate::run::run(&bytes_of(seed)).map_err(failure)?;
+    if seed.is_multiple_of(TWICE) && digest(seed) != outcome.digest {
+        let broken = format!("{}: the same seed is another run", Invariant::Deterministic);
+        return Err(failure(broken));
+    }
     let crate::run::Outcome { simulated_ms, counts, writes, .. } = outcome;
     Ok(Tally { runs: 1, simulated_ms, writes, counts })
+}
+
+/// What is broken in the run of a seed, which goes on whatever it finds.
+#[must_use]
+pub fn examine(seed: u64) -> BTreeSet<Invariant> {
+    let mut found: BTreeSet<_> = crate::run::examine(&bytes_of(seed)).into_keys().collect();
+    if digest(seed) != digest(seed) {
+        found.insert(Invariant::Deterministic);
+    }
+    found
 }
 
 /// The digest of a run; 0 where it breaks a guarantee.

@@ -4,6 +4,7 @@ use synclayer_core::words::name::CommitNumber;
 
 use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};
+use crate::invariants::Invariant;
 use crate::plan::collections;
 use crate::run::Run;
 use crate::world::{Place, record};
@@ -179,16 +180,24 @@ impl Run {
                 self.world.note(|| format!("not saved: {error}"));
                 return Ok(());
             }
-            Err(error) => return Err(format!("a sound write is refused: {error}")),
+            Err(error) => {
+                let refused = Err(format!("a sound write is refused: {error}"));
+                return self.ledger.keep(Invariant::Contract, refused);
+            }
         };
         if made.write.is_none() {
             return Ok(());
+        }
+        let before = self.ledger.writes().iter().rfind(|write| write.device == device);
+        if before.is_some_and(|before| before.position == made.write) {
+            self.world.count("joined write");
         }
         self.ledger.enter(Write { position: made.write, commit: made.commit, ..write });
         let view = self.world.view(device, &place.0, &place.1);
         let field = format!("t{n}");
         if unique && view.is_none_or(|view| view.get(&field).is_none()) {
-            return Err(format!("read your writes: device {device} does not see {field}"));
+            let unseen = Err(format!("device {device} does not see {field}"));
+            return self.ledger.keep(Invariant::ReadYourWrites, unseen);
         }
         Ok(())
     }

@@ -18,8 +18,8 @@ use super::interface::{
 use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
 use super::plain::Plain;
-use super::stream::Stream;
-use crate::rules::row::{Identity, Keys, Rejected, Row, position_of, record_of};
+use super::stream::{Phase, Stream};
+use crate::rules::row::{Identity, Keys, Place, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage, Token};
 use crate::words::name::{Collection, CommitNumber, ConnId, Epoch, Position, RecordId};
@@ -283,21 +283,30 @@ impl Client {
         if self.halted.is_some() {
             return None;
         }
-        let ready = self.link.ready_since();
-        let verdict = ready.is_some() && self.outbox.in_flight.iter().any(|sent| !sent.hollow);
-        let patience = ready.filter(|_| self.patient);
-        [
+        let own = [
             self.link_deadline(),
             self.poll_deadline(),
             self.plain_deadline().map(|at| (at, Timer::Confirm)),
+        ];
+        own.into_iter().chain(self.outbox_deadlines()).flatten().min()
+    }
+
+    /// When something is done for the writes that wait.
+    fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 4] {
+        let ready = self.link.ready_since();
+        let verdict = ready.is_some() && self.is_in_flight();
+        let patience = ready.filter(|_| self.patient);
+        let hold = ready.and(self.hold_until).filter(|_| !planted!(HoldWithoutDeadline));
+        [
             verdict.then(|| (self.verdict_at + self.config.verdict_timeout, Timer::Verdict)),
             patience.map(|since| (since + self.config.catch_up_patience, Timer::Patience)),
-            ready.and(self.hold_until).map(|until| (until, Timer::Retry)),
+            hold.map(|until| (until, Timer::Retry)),
             ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
         ]
-        .into_iter()
-        .flatten()
-        .min()
+    }
+
+    fn is_in_flight(&self) -> bool {
+        self.outbox.in_flight.iter().any(|sent| !sent.hollow)
     }
 
     /// How the replica is doing.
@@ -448,6 +457,70 @@ impl Client {
         ];
         match invariants.iter().find(|(holds, _)| !holds) {
             Some((_, invariant)) => Err((*invariant).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
+    /// the store, for a deadline, or for the server's answer to a subscription. For tests: it reads
+    /// the first write that was not sent.
+    ///
+    /// # Errors
+    /// Says which write waits for nothing.
+    pub fn check_progress(&self, store: &dyn Rows) -> Result<(), String> {
+        let level_2 = self.link.ready_since().is_some() && !self.plain.active;
+        let waits_for_store = self.durable < self.gate;
+        let waits = self.is_in_flight() || self.outbox_deadlines().iter().any(Option::is_some);
+        if self.halted.is_some() || !level_2 || waits_for_store || waits {
+            return Ok(());
+        }
+        let mut first = None;
+        let edit = Edit::new(store, self.keys);
+        edit.places(self.outbox.unsent, &mut |position, place| {
+            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+            first = Some((position, entry));
+            Ok(Scan::Stop)
+        })
+        .map_err(|error| error.message)?;
+        let Some((position, entry)) = first else { return Ok(()) };
+        let asked =
+            |stream: &Stream| matches!(stream.phase, Phase::Subscribing | Phase::CatchingUp);
+        let answer_comes = self.streams.get(&entry.collection).is_some_and(asked);
+        if position >= self.outbox.durable_until || answer_comes {
+            return Ok(());
+        }
+        Err(alloc::format!("write {position} lies in the outbox, and waits for nothing"))
+    }
+
+    /// How many records have changes of others waiting beside writes whose verdict is due. For
+    /// tests.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn parked(&self, store: &dyn Rows) -> Result<usize, StoreError> {
+        Ok(Edit::new(store, self.keys).parked()?.len())
+    }
+
+    /// Checks that nothing is left of what was only needed on the way. For tests, when every write
+    /// has its verdict and every collection is live: it looks for changes that wait beside a base.
+    ///
+    /// # Errors
+    /// Says what is left.
+    pub fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
+        let parked = self.parked(store).map_err(|error| error.message)?;
+        let left = [
+            (self.outbox.len > 0, "writes are in the outbox"),
+            (!self.outbox.in_flight.is_empty(), "writes are in flight"),
+            (self.outbox.is_marked(), "commits of writes are remembered"),
+            (parked > 0, "changes wait beside their base"),
+            (!self.syncs.is_empty(), "calls of synced() wait"),
+            (self.barrier.is_some(), "a barrier is under way"),
+            (self.exchange.is_some(), "an exchange is under way"),
+            (self.patient, "writes wait for a catch-up"),
+            (self.streams.values().any(|stream| stream.row.resume.is_some()), "a run was left"),
+        ];
+        match left.iter().find(|(is_left, _)| *is_left) {
+            Some((_, what)) => Err((*what).into()),
             None => Ok(()),
         }
     }

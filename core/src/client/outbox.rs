@@ -80,6 +80,11 @@ impl Outbox {
         }
     }
 
+    /// Whether commits are remembered until they are durable.
+    pub(super) fn is_marked(&self) -> bool {
+        !self.marks.is_empty()
+    }
+
     pub(super) fn sent(&mut self, sent: InFlight) {
         self.unsent = sent.position.next();
         self.frozen_until = self.frozen_until.max(self.unsent);

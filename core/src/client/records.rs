@@ -44,6 +44,7 @@ impl Client {
         let learnt = learnt(&stream.row, row);
         // a cursor of a stream with gaps vouches only for what is held
         let vouched = !stream.partial || row.is_some_and(|row| row.server.is_some());
+        let vouched = vouched && !planted!(BaseWithoutCursor);
         if vouched { learnt.max(stream.reached()) } else { learnt }
     }
 
@@ -388,6 +389,8 @@ impl Client {
             remote_field_at: &parked.at,
         };
         let merged = self.config.conflict_strategy.resolve(&conflict);
+        let unasked = planted!(DeletesUndone) && row.server.is_none() && entries.len() == 1;
+        let merged = if unasked { local.clone() } else { merged };
         let outcome = Change::between(row.server.as_ref(), merged.as_ref());
         edit.gates = true;
         edit.flush = true;
@@ -419,6 +422,9 @@ impl Client {
             parked: None,
         });
         let merged = entries.iter().map(|(position, _)| *position).collect();
+        if unasked {
+            return;
+        }
         edit.event(Event::remote(EventKind::ConflictDetected).of(collection, id));
         edit.event(Event::local(EventKind::ConflictResolved { write, merged }).of(collection, id));
     }

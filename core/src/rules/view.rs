@@ -229,6 +229,9 @@ impl Slot {
 
     /// Adds the next snapshot and what changed in it, in O(log n) for each change.
     pub fn put(&mut self, snapshot: Snapshot, changes: impl IntoIterator<Item = RecordChange>) {
+        if planted!(UntakenForgotten) {
+            self.changes.clear();
+        }
         changes.into_iter().for_each(|change| self.add(change));
         self.snapshot = Some(snapshot);
     }

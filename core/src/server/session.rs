@@ -407,10 +407,30 @@ impl Session {
             self.reading.is_none() || self.transacting.is_none(),
             "a page and the acks of the writes that it shows must not cross"
         );
-        if let Link::Greeting { .. } = self.link {
+        if self.is_greeting() {
             assert!(self.transacting.is_some() || self.closed, "a hello waits for its answer");
         }
         self.queue.check();
+    }
+
+    /// Checks that nothing is left of what was only needed on the way. For tests: when nothing was
+    /// said for a while and everything was answered.
+    ///
+    /// # Errors
+    /// Says what is left.
+    #[doc(hidden)]
+    pub fn check_at_rest(&self) -> Result<(), &'static str> {
+        let live = |subscription: &Subscription| subscription.live_at().is_some();
+        let left = [
+            (self.queue.len() > 0, "messages wait to be served"),
+            (self.verdicts.len() > 0, "verdicts wait to be sent"),
+            (!self.barriers.is_empty(), "pings wait for their pongs"),
+            (!self.wanted.is_empty(), "somebody waits for a whole collection"),
+            (self.transacting.is_some(), "a transaction is under way"),
+            (self.reading.is_some(), "a page is being read"),
+            (!self.subscriptions.values().all(live), "a subscription is not live"),
+        ];
+        left.iter().find(|(is_left, _)| *is_left).map_or(Ok(()), |(_, what)| Err(what))
     }
 
     fn timeout(&mut self, turn: &mut Turn<'_, '_>) {
@@ -429,8 +449,18 @@ impl Session {
         !self.closed && self.auth.is_in()
     }
 
+    fn is_greeting(&self) -> bool {
+        matches!(self.link, Link::Greeting { .. })
+    }
+
+    /// Whether subscriptions are served before the hello is durable.
+    fn is_hasty(&self) -> bool {
+        planted!(SubscribedBeforePong) && self.is_greeting()
+    }
+
     fn level(&self) -> Level {
         match self.link {
+            Link::Greeting { .. } if self.is_hasty() => Level::Resumable,
             Link::Undecided | Link::Plain | Link::Greeting { .. } => Level::Plain,
             Link::Resumable { .. } => Level::Resumable,
         }

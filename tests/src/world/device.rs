@@ -18,6 +18,8 @@ use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
 use synclayer_core::words::store::StoreError;
 use synclayer_core::words::time::Now;
 
+use crate::invariants::Invariant;
+
 use super::clock::Clock;
 use super::link::{Link, Owner};
 use super::{World, document};
@@ -34,6 +36,9 @@ pub struct Device {
     pub events: Vec<Event>,
     /// The calls of `synced` that were answered.
     pub synced: Vec<SyncId>,
+    /// The frames that it has sent since somebody last took this list, each with the last commit
+    /// that was durable then.
+    pub sent: Vec<(Bytes, CommitNumber)>,
     /// Whether its disk makes nothing durable for now.
     pub disk_paused: bool,
     /// Whether no connection comes up and nothing gets through.
@@ -92,6 +97,7 @@ impl World {
             clock,
             events: Vec::new(),
             synced: Vec::new(),
+            sent: Vec::new(),
             disk_paused: false,
             cut_off: false,
             asleep: false,
@@ -173,6 +179,14 @@ impl World {
         let (watch, told) = this.watches.get_mut(collection)?;
         *told = false;
         this.replica.take(*watch)
+    }
+
+    /// The app of a device watches nothing any more.
+    pub fn unwatch_all(&mut self, device: usize) {
+        let this = &mut self.devices[device];
+        for (watch, _) in std::mem::take(&mut this.watches).into_values() {
+            this.replica.unwatch(watch);
+        }
     }
 
     /// Collections of which a device's app was told that there is something to take.
@@ -292,9 +306,13 @@ impl World {
         let answer = call(&mut self.devices[device].replica, now, &mut effects);
         // what a failed store holds is not what the machine wanted it to hold
         let this = &self.devices[device];
-        let checked = if this.has_halted() { Ok(()) } else { this.replica.check() };
-        if let Err(broken) = checked {
-            self.fail(format!("device {device}: {broken}"));
+        let halted = this.has_halted();
+        let checked = if halted { Ok(()) } else { this.replica.check() };
+        let moves = if halted { Ok(()) } else { this.replica.check_progress() };
+        for (of, checked) in [(Invariant::Contract, checked), (Invariant::Progress, moves)] {
+            if let Err(broken) = checked {
+                self.fail(of, format!("device {device}: {broken}"));
+            }
         }
         self.carry_out(device, effects);
         answer
@@ -309,6 +327,8 @@ impl World {
                 }
                 Effect::Net(NetAction::Send { conn, frame }) => {
                     self.fold(&frame);
+                    let this = &mut self.devices[device];
+                    this.sent.push((frame.clone(), this.replica.durable()));
                     if let Some(link) = self.link_of(device, conn)
                         && !link.silent
                         && link.session.is_some()
@@ -341,12 +361,20 @@ impl World {
 
     /// Counts what can only be seen in one step's effects together.
     fn count_points(&mut self, device: usize, effects: &[Effect]) {
+        if effects.is_empty() {
+            return;
+        }
         let events = || {
             effects.iter().filter_map(|effect| match effect {
                 Effect::Event(event) => Some(event),
                 Effect::Net(_) | Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => None,
             })
         };
+        let pending = self.devices[device].replica.status().pending_writes;
+        let needs_token = |event: &Event| matches!(event.kind, EventKind::TokenNeeded { .. });
+        if pending > 0 && events().any(needs_token) {
+            self.count("token needed with pending writes");
+        }
         let greeted = events().any(|event| event.kind == EventKind::RealtimeConnected);
         for event in events() {
             match event.kind {
@@ -460,6 +488,9 @@ impl World {
         self.note(|| format!("device {device} crashes back to commit {back_to}"));
         if back_to < self.devices[device].acked_at {
             self.count("crash between an ack and its commit");
+        }
+        if self.devices[device].replica.status().collections.values().any(|c| c.catching_up) {
+            self.count("crash in mid catch-up");
         }
         let store = self.devices[device].replica.store().clone().crash_to(back_to);
         self.restart_device(device, store);

@@ -30,6 +30,7 @@ use synclayer_core::words::store::{StoreError, StoreErrorKind};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use crate::draw::fold_into;
+use crate::invariants::Invariant;
 use link::Link;
 use server::{Server, Store};
 
@@ -119,8 +120,8 @@ pub struct World {
     pub counts: BTreeMap<&'static str, u64>,
     /// What happened, one line each, where it is wanted.
     pub trace: Option<Vec<String>>,
-    /// The first thing that must never happen and did.
-    pub broken: Option<String>,
+    /// What must never happen and did, by invariant, each as it showed first.
+    pub broken: BTreeMap<Invariant, String>,
     server: Server,
     store: Store,
     links: BTreeMap<ConnId, Link>,
@@ -171,7 +172,7 @@ impl World {
             committed: Vec::new(),
             counts: BTreeMap::new(),
             trace: None,
-            broken: None,
+            broken: BTreeMap::new(),
             server: Server::new(Rings::new(config.ring)),
             store: Store::new(),
             links: BTreeMap::new(),
@@ -224,10 +225,10 @@ impl World {
         }
     }
 
-    /// Something happened that must not; the first such thing counts.
-    pub fn fail(&mut self, what: String) {
-        self.note(|| format!("BROKEN: {what}"));
-        self.broken.get_or_insert(what);
+    /// Something happened that must not; of each invariant the first such thing counts.
+    pub fn fail(&mut self, invariant: Invariant, what: String) {
+        self.note(|| format!("BROKEN: {invariant}: {what}"));
+        self.broken.entry(invariant).or_insert(what);
     }
 
     fn fold(&mut self, bytes: &[u8]) {
@@ -383,7 +384,11 @@ impl World {
         match owner {
             Owner::Device(device) => {
                 let input = Input::Frame { conn: local, frame: &frame };
+                let parked = self.devices[device].replica.parked();
                 self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+                if self.devices[device].replica.parked() > parked {
+                    self.count("parked change");
+                }
             }
             Owner::Plain(plain) => self.hear_plain(plain, conn, &frame),
         }
@@ -478,7 +483,8 @@ impl World {
         while let Some(at) = self.next_deadline().filter(|at| at.0 <= end) {
             self.set_time(at.0.max(self.now.mono.0));
             self.ring_timers();
-            if self.broken.is_some() {
+            // it might ask for the same time for ever
+            if self.broken.contains_key(&Invariant::Contract) {
                 break;
             }
         }
@@ -500,7 +506,8 @@ impl World {
                 replica.handle(now, Input::Timeout, effects);
             });
             if self.due(device).is_some_and(|at| at <= self.now.mono) {
-                self.fail(format!("device {device} asks for a time-out that it just had"));
+                let what = format!("device {device} asks for a time-out that it just had");
+                self.fail(Invariant::Contract, what);
             }
         }
         let server_now = self.server_clock.read(self.now).mono;
@@ -513,7 +520,8 @@ impl World {
         for conn in conns {
             self.tell(conn, ServerInput::Timeout);
             if self.links.get(&conn).is_some_and(due) {
-                self.fail(format!("{conn} asks for a time-out that it just had"));
+                let what = format!("{conn} asks for a time-out that it just had");
+                self.fail(Invariant::Contract, what);
             }
         }
     }
@@ -590,7 +598,10 @@ impl World {
     /// # Errors
     /// That.
     pub fn check_unbroken(&self) -> Result<(), String> {
-        self.broken.clone().map_or(Ok(()), Err)
+        match self.broken.first_key_value() {
+            Some((invariant, what)) => Err(format!("{invariant}: {what}")),
+            None => Ok(()),
+        }
     }
 
     /// Whether nothing sleeps that has something to say.

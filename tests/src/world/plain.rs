@@ -10,6 +10,8 @@ use synclayer_core::words::name::{Collection, ConnId};
 use synclayer_core::words::wire::{Incoming, decode_server};
 use synclayer_core::words::write::{Change, WriteKind};
 
+use crate::invariants::Invariant;
+
 use super::history::Place;
 use super::link::{Link, Owner};
 use super::{World, user_of};
@@ -106,9 +108,12 @@ impl World {
         }
         match decode_server(frame, &Limits::default()) {
             Ok(Incoming::One(message)) => self.plains[plain].take(message),
-            Ok(Incoming::Batch(_)) => self.fail("a level-1 program was sent a batch".into()),
+            Ok(Incoming::Batch(_)) => {
+                self.fail(Invariant::Contract, "a level-1 program was sent a batch".into());
+            }
             Err(error) => {
-                self.fail(format!("a level-1 program can't read a frame: {}", error.message));
+                let what = format!("a level-1 program can't read a frame: {}", error.message);
+                self.fail(Invariant::Contract, what);
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use synclayer_core::memory::MemoryRows;
-use synclayer_core::rules::page::{ReadAnswer, ReadRequest, Reader};
+use synclayer_core::rules::page::{Place, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::{AllowAll, Bucket};
 use synclayer_core::rules::record::{Report, verify};
 use synclayer_core::rules::transaction::{
@@ -24,6 +24,8 @@ use synclayer_core::words::name::{
     ClientId, Collection, ConnId, Epoch, RecordId, SessionNumber, UserId,
 };
 use synclayer_core::words::store::{Op, StoreError};
+
+use crate::invariants::Invariant;
 
 use super::history::{Histories, History};
 use super::link::Owner;
@@ -101,6 +103,17 @@ fn client_of(transactions: &[Transaction], conn: ConnId) -> Option<ClientId> {
     })
 }
 
+/// Whether a run of pages that was under way starts again.
+fn begins_again(request: &ReadRequest, answer: &Result<ReadAnswer, StoreError>) -> bool {
+    let under_way = match request {
+        ReadRequest::CatchUp { place, .. } => {
+            matches!(place, Place::Delta { .. } | Place::Snapshot { .. })
+        }
+        ReadRequest::Pull { .. } | ReadRequest::Whole { .. } | ReadRequest::Query { .. } => false,
+    };
+    under_way && matches!(answer, Ok(ReadAnswer::Page(page)) if page.opened.is_some())
+}
+
 impl Store {
     pub(super) fn new() -> Self {
         let (rows, histories) = (MemoryRows::new(), Histories::default());
@@ -128,6 +141,12 @@ impl World {
         self.server.jobs.len()
     }
 
+    /// How many pages wait to be read, or to reach their session.
+    #[must_use]
+    pub fn reads(&self) -> usize {
+        self.server.reads.len() + self.server.answers.len()
+    }
+
     /// The disk takes the first `count` transactions together.
     pub fn commit(&mut self, count: usize, fate: CommitFate) {
         let count = count.min(self.server.jobs.len());
@@ -139,6 +158,9 @@ impl World {
         let context = Context { policy: &*policy, limits: &limits, now };
         self.count("commit");
         let fate = if self.store.poisoned { CommitFate::Failed } else { fate };
+        if matches!(fate, CommitFate::DoneUnsaid | CommitFate::LostUnsaid) {
+            self.count("unknown outcome");
+        }
         self.store.poisoned |= matches!(fate, CommitFate::DoneUnsaid | CommitFate::LostUnsaid);
         if matches!(fate, CommitFate::Failed | CommitFate::LostUnsaid) {
             self.note(|| format!("{count} transactions fail: {fate:?}"));
@@ -167,7 +189,9 @@ impl World {
         for (job, answer) in jobs.into_iter().zip(decided.answers) {
             match answer {
                 Ok(answer) => self.answer_job(job, answer),
-                Err(error) => self.fail(format!("the rows can't be read: {error}")),
+                Err(error) => {
+                    self.fail(Invariant::Contract, format!("the rows can't be read: {error}"));
+                }
             }
         }
     }
@@ -247,7 +271,8 @@ impl World {
                         self.server.newest.get(id).is_some_and(|newest| newest > own)
                     };
                     if client.is_some_and(newer) {
-                        self.fail(format!("{client:?} wrote although it was fenced off"));
+                        let what = format!("{client:?} wrote although it was fenced off");
+                        self.fail(Invariant::Fencing, what);
                     }
                     continue;
                 }
@@ -312,6 +337,9 @@ impl World {
         } else {
             ticket.request().run(&self.store.rows, &*self.config.policy)
         };
+        if begins_again(ticket.request(), &answer) {
+            self.count("horizon passed in mid catch-up");
+        }
         self.server.answers.push_back((conn, ticket.answer(answer)));
     }
 
@@ -394,7 +422,7 @@ impl World {
             (Some(_) | None, _) => None,
         };
         let mut lent = Lent { rings, policy: &*policy, user_bucket };
-        let before = session.status().counters;
+        let (before, waited) = (session.status().counters, session.status().held);
         let mut actions = Vec::new();
         session.handle(now, input, &mut lent, &mut actions);
         session.check();
@@ -403,6 +431,7 @@ impl World {
             status.counters.fell_behind - before.fell_behind,
             status.counters.late_answers - before.late_answers,
         );
+        let ignored = status.counters.ignored_writes - before.ignored_writes;
         let bad = status.counters.bad_messages - before.bad_messages;
         let fault = if bad > 0 && matches!(link.owner, Owner::Device(_)) && status.user.is_none() {
             Some("a replica has sent what its server does not understand")
@@ -416,8 +445,14 @@ impl World {
         if behind > 0 {
             self.count("fell behind");
         }
+        if behind > 0 && waited > 0 {
+            self.count("fell behind with verdicts due");
+        }
+        if ignored > 0 {
+            self.count("error in mid pipeline");
+        }
         if let Some(fault) = fault {
-            self.fail(format!("{conn}: {fault}"));
+            self.fail(Invariant::NothingImpossible, format!("{conn}: {fault}"));
         }
         self.sweep_links();
     }
@@ -499,6 +534,9 @@ impl World {
 
     fn restart_server(&mut self, backup: Option<Backup>) {
         self.count("server restart");
+        if self.devices.iter().any(|device| device.replica.status().pending_writes > 0) {
+            self.count("new epoch with pending writes");
+        }
         self.store.poisoned = false;
         let mut restored = None;
         if let Some(Backup { rows, history }) = backup {

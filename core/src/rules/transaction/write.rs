@@ -409,6 +409,9 @@ impl<'a> Writer<'a> {
         {
             self.keep_stamps(&mut record, before, asked.change, head.horizon);
         }
+        if planted!(WholeNotMoved) {
+            record.whole = before.as_ref().map_or(last, |before| before.whole);
+        }
         self.store(&subject, before.as_ref(), &record);
         self.published.push(Published {
             collection: subject.collection.clone(),
@@ -473,7 +476,9 @@ impl<'a> Writer<'a> {
         let Subject { collection, id, head, .. } = subject;
         let (mut head, mut batch) = (*head, Batch::new());
         if let Some(before) = before {
-            batch.delete(record::index_key(collection, before.last.seq));
+            if !planted!(IndexRowKept) {
+                batch.delete(record::index_key(collection, before.last.seq));
+            }
             if let Some(document) = &before.document {
                 head.count = head.count.saturating_sub(1);
                 head.checksum.remove(id, before.last.seq, document);

@@ -232,7 +232,11 @@ impl Session {
 
     /// Serves what can be served. A transaction that is under way holds everything up.
     pub(super) fn advance(&mut self, turn: &mut Turn<'_, '_>) {
-        while self.is_serving() && self.transacting.is_none() {
+        while self.is_serving() {
+            let subscribes = matches!(self.queue.front(), Some(Request::Subscribe { .. }));
+            if self.transacting.is_some() && !(subscribes && self.is_hasty()) {
+                return;
+            }
             match self.queue.front() {
                 None => return,
                 Some(Request::Write(_)) if self.read_comes_first() => return,

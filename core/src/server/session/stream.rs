@@ -8,7 +8,7 @@ use crate::rules::page::{
     Content, Next, Page, PageChange, Place, ReadAnswer, ReadRequest, Reader, hidden,
 };
 use crate::rules::policy::Access;
-use crate::server::ring::{Entry, Rings};
+use crate::server::ring::{Entry, Ring, Rings};
 use crate::words::message::{Cursor, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage};
 use crate::words::name::{Collection, Seq};
 use crate::words::store::StoreError;
@@ -147,7 +147,7 @@ impl Session {
             let live_at = subscription.live_at().filter(|_| !self.is_sending_whole(collection));
             live_at.is_some_and(|at| match rings.get(collection) {
                 Some(ring) if ring.head() > at => {
-                    !ring.entry(at.next()).is_some_and(|entry| self.awaits_verdict(entry))
+                    !ring.entry(at.next()).is_some_and(|entry| self.has_to_wait(entry, ring))
                 }
                 Some(_) | None => false,
             })
@@ -166,13 +166,20 @@ impl Session {
     /// ack would contradict it, in its records and in its checksum.
     pub(super) fn wants_read(&self) -> bool {
         self.reading.is_none()
-            && (self.transacting.is_none() || planted!(ReadsCrossWrites))
+            && (self.transacting.is_none() || planted!(ReadsCrossWrites) || self.is_hasty())
             && (!self.wanted.is_empty() || self.catching_up().next().is_some())
     }
 
     /// Whether the next writes have to wait for a read.
     pub(super) fn read_comes_first(&self) -> bool {
         self.reading.is_some() || (self.reads_first && self.wants_read())
+    }
+
+    /// Whether the stream can't go on with a change yet.
+    fn has_to_wait(&self, entry: &Entry, ring: &Ring) -> bool {
+        let foreign = || entry.origin.is_none_or(|origin| origin.conn != self.conn);
+        self.awaits_verdict(entry)
+            || planted!(LastChangeHeldBack) && entry.seq == ring.head() && foreign()
     }
 
     /// Whether a change is this session's own, of the transaction that is under way. Its ack must
@@ -262,7 +269,7 @@ impl Session {
             return Step::End;
         }
         let Some(entry) = ring.entry(at.next()) else { return Step::Missing };
-        if self.awaits_verdict(entry) {
+        if self.has_to_wait(entry, ring) {
             return Step::Wait;
         }
         if subscription.partial && !entry.can_be_judged() {
@@ -381,6 +388,10 @@ impl Session {
         let collection = request.reader().collection.clone();
         let (conn, generation) = (self.conn, self.next_generation());
         self.reading = Some(Reading { generation, collection, whole, stale: false });
+        if planted!(PageReadTwice) {
+            let request = request.clone();
+            turn.out.push(Action::Read(ReadTicket { conn, generation, request }));
+        }
         turn.out.push(Action::Read(ReadTicket { conn, generation, request }));
     }
 

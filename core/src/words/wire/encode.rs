@@ -279,7 +279,9 @@ impl Object<'_> {
     fn data(&mut self, kind: WriteKind, delta: &Delta, level: Level) {
         match (kind, level) {
             (WriteKind::Delete, _) => {}
-            (WriteKind::Update, Level::Plain) if !delta.unset.is_empty() => {
+            (WriteKind::Update, Level::Plain)
+                if !delta.unset.is_empty() && !planted!(NullUnsaid) =>
+            {
                 self.object("data", |data| {
                     for (name, json) in delta.fields() {
                         data.json_key(name).extend_from_slice(json.unwrap_or("null").as_bytes());

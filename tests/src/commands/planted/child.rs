@@ -1,5 +1,6 @@
 //! What one process does about one bug: a break is on for a whole process, and may end it.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use synclayer_core::planted::{Bug, plant};
 use synclayer_sim::checks::{self, Check};
+use synclayer_sim::invariants::Invariant;
 use synclayer_sim::sweep;
 
 /// After so long, in seconds, a run counts as one that never ends.
@@ -27,7 +29,8 @@ pub(crate) struct Budget {
 }
 
 /// Looks for a bug, and says on standard output what finds it, a line each:
-/// `seed AFTER WHAT` for a broken run, `check NAME WHAT` for another check, `ran SEEDS`.
+/// `seed AFTER INVARIANT;INVARIANT…|WHAT` for a broken run, `check NAME WHAT` for another check,
+/// `ran SEEDS`.
 pub(crate) fn hunt(bug: Option<Bug>, budget: &Budget) -> ExitCode {
     std::panic::set_hook(Box::new(|_| ()));
     plant(bug);
@@ -66,7 +69,8 @@ fn try_seeds(bug: Option<Bug>, budget: &Budget, at: &AtomicU64) {
         let Err(what) = try_seed(seed) else { continue };
         if bug.is_none() || !is_broken_anyway(bug, || try_seed(seed)) {
             failures += 1;
-            say(&format!("seed {ran} {what}"));
+            let found: Vec<_> = examine(seed).into_iter().map(Invariant::name).collect();
+            say(&format!("seed {ran} {}|{what}", found.join(";")));
         }
     }
     say(&format!("ran {ran} {}", begun.elapsed().as_millis()));
@@ -74,6 +78,12 @@ fn try_seeds(bug: Option<Bug>, budget: &Budget, at: &AtomicU64) {
 
 fn try_seed(seed: u64) -> Result<(), String> {
     quietly(|| sweep::run(seed).map(drop).map_err(|failure| failure.broken))
+}
+
+/// Every invariant that a broken run breaks: one must not hide the others.
+fn examine(seed: u64) -> BTreeSet<Invariant> {
+    let examined = catch_unwind(AssertUnwindSafe(|| sweep::examine(seed)));
+    examined.unwrap_or_else(|_| BTreeSet::from([Invariant::Contract]))
 }
 
 /// What is broken without the bug says nothing about it.
@@ -103,7 +113,8 @@ fn watch(at: Arc<AtomicU64>) {
             if now != last {
                 (last, since) = (now, Instant::now());
             } else if since.elapsed() > Duration::from_secs(ENDLESS) {
-                say(&format!("seed {now} endless: a run that never ends"));
+                let contract = Invariant::Contract;
+                say(&format!("seed {now} {contract}|a run that never ends"));
                 std::process::exit(1);
             }
         }

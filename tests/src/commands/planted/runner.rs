@@ -1,13 +1,14 @@
 //! Starts a process for each bug, and makes a table of what they find.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use synclayer_core::planted::Bug;
+use synclayer_core::planted::{Bug, SENTENCES};
+use synclayer_sim::invariants::Invariant;
 
 use super::super::Outcome;
 use super::child::{self, Budget};
@@ -20,7 +21,8 @@ const USAGE: &str = "usage: synclayer-sim planted
   [--quick]           tries seeds only on bugs that nothing else catches
   [--jobs N]          how many bugs at a time (2)
   [--write FILE]      writes the table there too
-It fails when a bug is caught by nothing, or the control by something.";
+It fails when a bug is caught by nothing, the control by something, or when all bugs were tried and
+of some invariant none was caught by it alone.";
 
 /// What the control is called in the place of a bug.
 const NONE: &str = "none";
@@ -43,13 +45,30 @@ pub(super) fn planted(arguments: impl Iterator<Item = String>) -> Outcome {
     };
     std::thread::scope(|scope| (0..options.jobs).for_each(|_| drop(scope.spawn(work))));
     let reports: Vec<_> = reports.into_inner().expect("no job panics").into_values().collect();
-    let table = table(&reports);
-    println!("{table}");
+    let whole = !options.budget.quick && Bug::ALL.iter().all(|bug| options.tries(*bug));
+    let mut text = table(&reports);
+    let lonely = whole.then(|| {
+        let (table, lonely) = alone(&reports);
+        text.push('\n');
+        text.push_str(&table);
+        text.push('\n');
+        text.push_str(&sentences(&reports));
+        lonely
+    });
+    println!("{text}");
     if let Some(file) = &options.write {
-        std::fs::write(file, &table).map_err(|error| format!("{file}: {error}"))?;
+        std::fs::write(file, &text).map_err(|error| format!("{file}: {error}"))?;
     }
-    let as_it_should = reports.iter().all(|report| report.is_caught() == (report.bug != NONE));
-    Ok(if as_it_should { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let wrong = reports.iter().filter(|report| report.is_caught() == (report.bug == NONE));
+    let wrong: Vec<_> = wrong.map(|report| &*report.bug).collect();
+    if !wrong.is_empty() {
+        eprintln!("not as it should be: {}", wrong.join(", "));
+    }
+    let lonely = lonely.unwrap_or_default();
+    if !lonely.is_empty() {
+        eprintln!("no bug was caught by these alone: {}", lonely.join(", "));
+    }
+    Ok(if wrong.is_empty() && lonely.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn bug(name: &str) -> Result<Option<Bug>, String> {
@@ -70,6 +89,10 @@ struct Options {
 }
 
 impl Options {
+    fn tries(&self, bug: Bug) -> bool {
+        self.bugs.iter().any(|name| *name == format!("{bug:?}"))
+    }
+
     fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             bugs: std::iter::once(NONE.into())
@@ -108,8 +131,8 @@ struct Report {
     bug: String,
     /// After how many seeds a run first broke, and what.
     first: Option<(u64, String)>,
-    /// What broke in how many runs, by its name.
-    broken: BTreeMap<String, u64>,
+    /// The invariants that each of the broken runs breaks.
+    broken: Vec<BTreeSet<String>>,
     /// The other checks that failed, and with what.
     checks: Vec<(String, String)>,
     seeds: u64,
@@ -135,7 +158,7 @@ impl Report {
         let mut report = Self {
             bug: bug.into(),
             first: None,
-            broken: BTreeMap::new(),
+            broken: Vec::new(),
             checks: Vec::new(),
             seeds: 0,
             seconds: 0.0,
@@ -157,8 +180,9 @@ impl Report {
         match kind.as_str() {
             "seed" => {
                 let seed = name.parse().unwrap_or_default();
-                *self.broken.entry(invariant(&what)).or_default() += 1;
-                self.first.get_or_insert((seed, what));
+                let (invariants, what) = what.split_once('|').unwrap_or_default();
+                self.broken.push(invariants.split(';').map(Into::into).collect());
+                self.first.get_or_insert((seed, what.into()));
             }
             "check" => self.checks.push((name, what)),
             "ran" => self.seeds = name.parse().unwrap_or_default(),
@@ -168,6 +192,19 @@ impl Report {
 
     fn is_caught(&self) -> bool {
         self.first.is_some() || !self.checks.is_empty()
+    }
+
+    /// Which invariants the broken runs broke, in how many of them, and in how many nothing else.
+    fn invariants(&self) -> BTreeMap<&str, (u64, u64)> {
+        let mut all = BTreeMap::new();
+        for run in &self.broken {
+            for name in run {
+                let (times, alone): &mut (u64, u64) = all.entry(&**name).or_default();
+                *times += 1;
+                *alone += u64::from(run.len() == 1);
+            }
+        }
+        all
     }
 
     fn breaks(&self) -> &'static str {
@@ -195,28 +232,52 @@ impl Report {
     }
 }
 
-/// What is broken, without what is particular to a run: the event that nobody should have been
-/// told of, or the words before the first figure or colon.
-fn invariant(what: &str) -> String {
-    if what.starts_with("panic") {
-        return "a machine's own check".into();
+/// Of each invariant the bugs that it alone has caught, in some run or in all; and those of which
+/// there is none.
+fn alone(reports: &[Report]) -> (String, Vec<&'static str>) {
+    let mut text = String::from(
+        "| invariant | only it catches, in every broken run | and in some |\n\
+         | --- | --- | --- |\n",
+    );
+    let mut lonely = Vec::new();
+    for invariant in Invariant::ALL {
+        let (mut always, mut sometimes) = (Vec::new(), Vec::new());
+        for report in reports {
+            match report.invariants().get(invariant.name()) {
+                Some((_, alone)) if *alone == report.broken.len() as u64 => {
+                    always.push(&*report.bug);
+                }
+                Some((_, 1..)) => sometimes.push(&*report.bug),
+                Some(_) | None => {}
+            }
+        }
+        if always.is_empty() && sometimes.is_empty() {
+            lonely.push(invariant.name());
+        }
+        let _ =
+            writeln!(text, "| {invariant} | {} | {} |", always.join(", "), sometimes.join(", "));
     }
-    if let Some((_, event)) = what.split_once("Event { kind: ") {
-        let end = event.find(|c: char| !c.is_alphanumeric()).unwrap_or(event.len());
-        return format!("nothing is mended: {}", &event[..end]);
+    (text, lonely)
+}
+
+/// What has caught the breaks of each sentence that a model of the protocol has shown to be needed.
+fn sentences(reports: &[Report]) -> String {
+    let mut text = String::from("| sentence | broken by |\n| --- | --- |\n");
+    for (sentence, bugs) in SENTENCES {
+        let caught = |bug: &Bug| {
+            let name = format!("{bug:?}");
+            let report = reports.iter().find(|report| report.bug == name);
+            let by = match report {
+                Some(Report { first: Some((seed, _)), .. }) => format!("after {seed} seeds"),
+                Some(report) => report.other_checks(),
+                None => String::new(),
+            };
+            format!("{name} ({by})")
+        };
+        let caught: Vec<_> = bugs.iter().map(caught).collect();
+        let _ = writeln!(text, "| {sentence} | {} |", caught.join(", "));
     }
-    let mut words: Vec<&str> = what.split_whitespace().collect();
-    if matches!(words.first(), Some(&("device" | "plain"))) {
-        words.drain(..words.len().min(2));
-    }
-    let is_plain = |word: &&&str| !word.contains(|c: char| c.is_ascii_digit() || "[{(".contains(c));
-    let words: Vec<&str> = words.iter().take_while(is_plain).take(8).copied().collect();
-    let text = words.join(" ");
-    match text.split_once(':') {
-        Some((name, _)) if !name.is_empty() => name.into(),
-        Some(_) | None if text.is_empty() => "another invariant".into(),
-        Some(_) | None => text,
-    }
+    text
 }
 
 fn table(reports: &[Report]) -> String {
@@ -225,8 +286,12 @@ fn table(reports: &[Report]) -> String {
          | --- | --- | --- | --- | --- | --- |\n",
     );
     for report in reports {
-        let broken: Vec<_> =
-            report.broken.iter().map(|(name, times)| format!("{name} ×{times}")).collect();
+        let of_runs = |(name, (times, alone)): (&str, (u64, u64))| match alone {
+            0 => format!("{name} ×{times}"),
+            _ if alone == times => format!("{name} ×{times} alone"),
+            _ => format!("{name} ×{times} ({alone} alone)"),
+        };
+        let broken: Vec<_> = report.invariants().into_iter().map(of_runs).collect();
         let after = match &report.first {
             Some((seed, _)) => seed.to_string(),
             None => format!("not in {}", report.seeds),

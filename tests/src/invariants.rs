@@ -1,0 +1,116 @@
+//! What must hold, by name: the guarantees, and the invariants on which they stand. Each has one
+//! function, or a few, that look whether it does; here is what they found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+macro_rules! invariants {
+    ($($(#[doc = $doc:literal])+ $name:ident = $says:literal,)+) => {
+        /// Something that must always hold.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Invariant {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Invariant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// What it is called.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $says,)+
+                }
+            }
+        }
+    };
+}
+
+invariants! {
+    /// A write that the app was told is saved is in the client's store, and a write that the
+    /// server acknowledged is in the server's, whatever crashes after.
+    NothingLost = "nothing acknowledged is lost",
+    /// Each write takes effect once or is reported as rejected, under any loss, duplication,
+    /// delay, crash or reconnect.
+    ExactlyOnce = "exactly once",
+    /// A client's writes are applied in its order (merged writes take the place of the first of
+    /// them).
+    Order = "order",
+    /// When writes stop and the network heals, everything comes to rest, every replica holds the
+    /// server's state, and its checksum proves it.
+    Convergence = "convergence",
+    /// A field changed by someone else since the writer last saw its record is never overwritten
+    /// without the writer's conflict strategy deciding it.
+    NoLostUpdate = "no lost update",
+    /// A deleted record stays deleted unless a strategy resurrects it knowingly.
+    DeletesStayDeleted = "deletes stay deleted",
+    /// A local read after a local write sees it, always.
+    ReadYourWrites = "read your writes",
+    /// Memory per connection and per replica has a configured cap.
+    Bounded = "bounded",
+    /// The same inputs in the same order give the same bytes out.
+    Deterministic = "deterministic",
+    /// Nothing leaves a client before its outbox is durable.
+    DurableBeforeShown = "durable before shown",
+    /// Of a client's sessions only the newest writes.
+    Fencing = "fencing",
+    /// `watch` only ever shows states that the rules allow, in order, and ends at the final state.
+    Watchers = "watchers",
+    /// A non-empty outbox on a live connection always has something in flight or a deadline.
+    Progress = "progress",
+    /// At rest, everything that was only needed on the way is gone.
+    Baseline = "baseline",
+    /// What can't happen between sound peers is not counted.
+    NothingImpossible = "nothing impossible",
+    /// Nothing was mended that should not have been broken: no replica took the server for one
+    /// that lost changes, itself for a copy, or its records for wrong, where nothing was restored.
+    NothingMended = "nothing is mended",
+    /// The server's indexes, counts and checksums agree with its records, which are what was
+    /// committed.
+    ServerRows = "the server's rows",
+    /// A level-1 program that got everything once and wrote nothing holds what the server holds.
+    PlainReaders = "level-1 readers follow",
+    /// The machines keep their contract with who drives them, and what they say of themselves.
+    Contract = "the machines' contract",
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What was found in a run: of each invariant that does not hold, how it showed first.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Findings {
+    found: BTreeMap<Invariant, String>,
+    /// Whether a run goes on after the first.
+    thorough: bool,
+}
+
+impl Findings {
+    /// Nothing was found yet. A `thorough` run goes on after the first finding, so that one
+    /// invariant does not hide the others.
+    #[must_use]
+    pub fn new(thorough: bool) -> Self {
+        Self { found: BTreeMap::new(), thorough }
+    }
+
+    /// Keeps what a look has found.
+    ///
+    /// # Errors
+    /// What was found, where the run ends at that.
+    pub fn keep(&mut self, of: Invariant, looked: Result<(), String>) -> Result<(), String> {
+        let Err(what) = looked else { return Ok(()) };
+        let text = format!("{of}: {what}");
+        self.found.entry(of).or_insert(what);
+        if self.thorough { Ok(()) } else { Err(text) }
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn all(&self) -> &BTreeMap<Invariant, String> {
+        &self.found
+    }
+}
