@@ -14,6 +14,7 @@
 
 mod client;
 mod laws;
+mod policy;
 mod rows;
 mod scenario;
 mod script;

@@ -4,14 +4,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::page::ReadAnswer;
-use synclayer_core::rules::policy::AllowAll;
+use synclayer_core::rules::policy::{AllowAll, Policy};
 use synclayer_core::rules::record::verify;
 use synclayer_core::rules::transaction::{
-    Answer, Context, Decided, TransactError, Transaction, decide_all,
+    Answer, Context, Decided, Sweep, SweepPlace, TransactError, Transaction, decide_all,
 };
 use synclayer_core::server::http::{Call, HttpConfig, Reply, Request, call};
 use synclayer_core::server::ring::{RingLimits, Rings};
@@ -38,6 +39,8 @@ pub struct Hub {
     pub reads: VecDeque<ReadTicket>,
     /// Answers that their sessions have not heard.
     pub answers: VecDeque<Told>,
+    /// Who may do what: at first, everyone everything.
+    pub policy: Arc<dyn Policy>,
     config: Arc<SessionConfig>,
     ring: RingLimits,
     openings: u64,
@@ -101,6 +104,7 @@ impl Clone for Hub {
             transactions: self.transactions.iter().map(TransactTicket::twin).collect(),
             reads: self.reads.iter().map(ReadTicket::twin).collect(),
             answers: self.answers.clone(),
+            policy: self.policy.clone(),
             config: self.config.clone(),
             ring: self.ring,
             openings: self.openings,
@@ -119,6 +123,7 @@ impl Hub {
             transactions: VecDeque::new(),
             reads: VecDeque::new(),
             answers: VecDeque::new(),
+            policy: Arc::new(AllowAll),
             config: Arc::new(config),
             ring,
             openings: 0,
@@ -136,6 +141,7 @@ impl Hub {
             transactions: VecDeque::new(),
             reads: VecDeque::new(),
             answers: VecDeque::new(),
+            policy: self.policy.clone(),
             config: self.config.clone(),
             ring: self.ring,
             openings: self.openings + 1,
@@ -143,8 +149,37 @@ impl Hub {
         self.begin(now);
     }
 
+    /// The process dies, and starts again on rows that are perhaps older.
+    pub fn restore(&mut self, rows: MemoryRows, now: Now) {
+        self.rows = rows;
+        self.crash(now);
+    }
+
+    /// The present epoch: another one after each start.
+    ///
+    /// # Panics
+    /// Never: the name is valid.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch::new(&format!("e{}", self.openings)).expect("a valid epoch")
+    }
+
+    /// Removes what is older than the retention, `budget` rows at a time.
+    pub fn sweep(&mut self, retention: Duration, budget: usize, now: Now) {
+        let mut next = Some(SweepPlace::Start);
+        while let Some(from) = next {
+            let sweep = Transaction::Sweep(Sweep { retention, from, budget });
+            let mut decided = self.decide([&sweep], now);
+            self.rows.apply(decided.batch);
+            next = match decided.answers.pop() {
+                Some(Ok(Answer::Swept(swept))) => swept.next,
+                Some(_) | None => None,
+            };
+        }
+    }
+
     fn begin(&mut self, now: Now) {
-        let epoch = Epoch::new(&format!("e{}", self.openings)).expect("a valid epoch");
+        let epoch = self.epoch();
         let decided = self.decide([&Transaction::BeginEpoch { epoch }], now);
         self.rows.apply(decided.batch);
         for (collection, head) in verify(&self.rows).expect("sound rows").collections {
@@ -158,7 +193,7 @@ impl Hub {
         now: Now,
     ) -> Decided {
         let limits = Limits::default();
-        let context = Context { policy: &AllowAll, limits: &limits, now: now.wall };
+        let context = Context { policy: &*self.policy, limits: &limits, now: now.wall };
         decide_all(transactions, &self.rows, context)
     }
 
@@ -178,7 +213,7 @@ impl Hub {
     pub fn tell(&mut self, conn: ConnId, input: Input<'_>, now: Now) {
         let Some(line) = self.lines.get_mut(&conn) else { return };
         let mut actions = Vec::new();
-        let mut lent = Lent { rings: &self.rings, policy: &AllowAll, user_bucket: None };
+        let mut lent = Lent { rings: &self.rings, policy: &*self.policy, user_bucket: None };
         line.session.handle(now, input, &mut lent, &mut actions);
         line.session.check();
         for action in actions {
@@ -226,7 +261,7 @@ impl Hub {
     /// The oldest page is read.
     pub fn read(&mut self) {
         let Some(ticket) = self.reads.pop_front() else { return };
-        let answer = ticket.request().run(&self.rows, &AllowAll);
+        let answer = ticket.request().run(&self.rows, &*self.policy);
         self.answers.push_back(Told::Read(ticket, answer));
     }
 
@@ -253,7 +288,7 @@ impl Hub {
     #[must_use]
     pub fn ask(&mut self, request: &Request<'_>, now: Now) -> Reply {
         let config = HttpConfig::default();
-        match call(request, &config, &AllowAll) {
+        match call(request, &config, &*self.policy) {
             Call::Immediate(reply) => reply,
             Call::Transact(write) => {
                 let mut decided = self.decide([write.transaction()], now);
@@ -263,7 +298,7 @@ impl Hub {
                 write.reply(now.wall, &config, answer.map_err(TransactError::Failed))
             }
             Call::Read(read) => {
-                let answer = read.request().run(&self.rows, &AllowAll);
+                let answer = read.request().run(&self.rows, &*self.policy);
                 read.reply(answer)
             }
         }

@@ -3,23 +3,25 @@
 use std::time::Duration;
 
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers,
 };
-use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::memory::{MemoryClientStore, MemoryRows};
 use synclayer_core::replica::{Effect, Replica, WatchId};
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::rules::policy::Rate;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::{ClientMessage, Token};
-use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
+use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId, UserId};
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 use synclayer_core::words::wire::{Incoming, decode_client};
 
+use super::policy::policy;
 use super::script::Script;
 use crate::hub::Hub;
 
@@ -53,6 +55,11 @@ pub(super) struct Bench {
     tickets: Vec<HttpTicket>,
     watches: Vec<WatchId>,
     openings: u128,
+    /// Whether the server learns from a message whose connection it is.
+    asks_who: bool,
+    /// An older state of the replica's store, and one of the server's rows.
+    copy: Option<MemoryClientStore>,
+    backup: Option<MemoryRows>,
     /// Whether its store holds what it wrote there, so that what it does makes sense.
     pub(super) sound: bool,
 }
@@ -90,9 +97,25 @@ fn config(script: &mut Script<'_>) -> ClientConfig {
 
 impl Bench {
     pub(super) fn new(script: &mut Script<'_>) -> Self {
-        let config = config(script);
+        let mut config = config(script);
         let mut session = SessionConfig::default();
         session.page.records = 1 + script.below(3);
+        // a zero: everyone may do everything, as often as they like
+        let world = script.byte();
+        if world & 8 != 0 {
+            session.rate = Some(Rate { per_second: 5, burst: 8 });
+        }
+        let mut hub = Hub::new(session, RingLimits::default(), now());
+        hub.policy = policy(world);
+        if world & 4 != 0 {
+            (config.user, config.token) = ("u".into(), Some(Token::new("u")));
+        }
+        config.plain = match world >> 4 & 3 {
+            0 => PlainServers::Detect,
+            1 => PlainServers::Silent,
+            2 => PlainServers::AllowDowngrade,
+            _ => PlainServers::Never,
+        };
         let mut effects = Vec::new();
         let store = MemoryClientStore::when_told();
         let mut replica =
@@ -102,13 +125,16 @@ impl Bench {
             now: now(),
             config,
             replica,
-            hub: Hub::new(session, RingLimits::default(), now()),
+            hub,
             conn: ConnId(0),
             up: Vec::new(),
             old: Vec::new(),
             tickets: Vec::new(),
             watches: Vec::new(),
             openings: 1,
+            asks_who: world & 64 != 0,
+            copy: None,
+            backup: None,
             sound: true,
         };
         bench.take(effects);
@@ -116,7 +142,7 @@ impl Bench {
     }
 
     pub(super) fn step(&mut self, script: &mut Script<'_>) {
-        match script.below(24) {
+        match script.step(24) {
             0..4 => self.app_writes(script),
             4 => self.app_asks(script),
             5..8 => self.sync_disk(script),
@@ -129,7 +155,52 @@ impl Bench {
             20 => self.break_disk(script),
             21 => self.answer(script),
             22 => self.somebody_else_writes(script),
+            24 => self.copy = Some(self.replica.store().clone().reopen()),
+            25 | 26 => {
+                if let Some(copy) = self.copy.clone() {
+                    self.reopen(copy);
+                }
+            }
+            27 => self.change_user(script),
+            28 => {
+                let retention = Duration::from_millis(script.number().min(100_000));
+                self.hub.sweep(retention, 1 + script.below(8), self.now);
+            }
+            29 => self.backup = Some(self.hub.rows.clone()),
+            30 => {
+                let rows = self.backup.clone().unwrap_or_else(|| self.hub.rows.clone());
+                self.restart_server(rows);
+            }
+            31 => self.restart_server(self.hub.rows.clone()),
+            32 => self.hub.tell(self.conn, ServerInput::AuthExpired, self.now),
+            33 => self.hub.tell(self.conn, ServerInput::Shutdown, self.now),
+            34 => self.hub.policy = policy(script.byte()),
             _ => self.go_on(),
+        }
+    }
+
+    /// Another user signs in, or the same one on another way to the server.
+    fn change_user(&mut self, script: &mut Script<'_>) {
+        let choice = script.byte();
+        if !self.config.user.is_empty() {
+            let user = ["u", "v"][usize::from(choice & 1)];
+            (self.config.user, self.config.token) = (user.into(), Some(Token::new(user)));
+        }
+        self.config.http = choice & 4 != 0;
+        self.config.websocket = choice & 8 == 0;
+        self.reopen(self.replica.store().clone().reopen());
+    }
+
+    fn restart_server(&mut self, rows: MemoryRows) {
+        let conn = self.conn;
+        let was_connected = self.hub.lines.contains_key(&conn);
+        self.hub.restore(rows, self.now);
+        self.up.clear();
+        if was_connected {
+            let why = Disconnect::Lost("the server is gone".into());
+            self.with(|replica, now, effects| {
+                replica.handle(now, Input::Disconnected { conn, why }, effects);
+            });
         }
     }
 
@@ -248,7 +319,12 @@ impl Bench {
     fn up_comes(&mut self) {
         let conn = self.conn;
         if conn != ConnId(0) && !self.hub.lines.contains_key(&conn) {
-            self.hub.accept(conn, Identity::Open, self.now);
+            let identity = match UserId::new(&self.config.user) {
+                Ok(_) if self.asks_who => Identity::Unknown,
+                Ok(user) => Identity::Known(user),
+                Err(_) => Identity::Open,
+            };
+            self.hub.accept(conn, identity, self.now);
             self.with(|replica, now, effects| {
                 replica.handle(now, Input::Connected { conn }, effects);
             });
@@ -357,7 +433,10 @@ impl Bench {
         }
         let (last, durable) = (self.replica.store().last(), self.replica.durable());
         let back_to = CommitNumber(last.0.saturating_sub(script.number()).max(durable.0));
-        let store = self.replica.store().clone().crash_to(back_to);
+        self.reopen(self.replica.store().clone().crash_to(back_to));
+    }
+
+    fn reopen(&mut self, store: MemoryClientStore) {
         self.openings += 1;
         let mut effects = Vec::new();
         let opened =
@@ -420,7 +499,7 @@ impl Bench {
             path,
             query,
             body: asked.body.as_deref().unwrap_or_default(),
-            user: None,
+            user: UserId::new(&self.config.user).ok(),
         };
         let reply = self.hub.ask(&request, self.now);
         assert!(!self.sound || reply.status != 400, "{request:?} is refused: {reply:?}");

@@ -25,6 +25,15 @@ impl<'a> Script<'a> {
         usize::from(self.byte()) % end.max(1)
     }
 
+    /// A step: mostly one of the usual ones, below `end`, which divides 240; the seldom ones follow
+    /// them, sixteen at most.
+    pub(super) fn step(&mut self, end: usize) -> usize {
+        match usize::from(self.byte()) {
+            usual @ 0..240 => usual % end,
+            seldom => end + seldom - 240,
+        }
+    }
+
     pub(super) fn chance(&mut self, one_in: usize) -> bool {
         self.below(one_in) == one_in - 1
     }

@@ -1,9 +1,14 @@
 //! A server's sessions and its HTTP calls, fed with whatever comes.
 
+use std::time::Duration;
+
+use synclayer_core::memory::MemoryRows;
+use synclayer_core::rules::policy::Rate;
 use synclayer_core::rules::transaction::TransactError;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input, SessionConfig};
+use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::ServerMessage;
 use synclayer_core::words::name::{ConnId, UserId};
@@ -12,6 +17,7 @@ use synclayer_core::words::time::Now;
 use synclayer_core::words::wire::{Incoming, decode_server};
 
 use super::client::now;
+use super::policy::policy;
 use super::script::Script;
 use crate::hub::{Hub, Told};
 
@@ -45,6 +51,7 @@ struct Bench {
     conns: [ConnId; 2],
     next_number: u64,
     session: u64,
+    backup: Option<MemoryRows>,
 }
 
 impl Bench {
@@ -58,21 +65,29 @@ impl Bench {
             ..SessionConfig::default()
         };
         config.page.records = 1 + script.below(3);
-        let ring = RingLimits { collection_bytes: 400, ..RingLimits::default() };
+        let rights = script.byte();
+        if rights & 8 != 0 {
+            config.rate = Some(Rate { per_second: 5, burst: 8 });
+        }
+        let documents = rights & 4 != 0;
+        let ring = RingLimits { collection_bytes: 400, documents, ..RingLimits::default() };
+        let mut hub = Hub::new(config, ring, now());
+        hub.policy = policy(rights);
         Self {
             now: now(),
-            hub: Hub::new(config, ring, now()),
+            hub,
             conn: ConnId(1),
             conns: [ConnId(1), ConnId(2)],
             next_number: 1,
             session: 1,
+            backup: None,
         }
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
         let who = usize::from(script.chance(4));
         self.conn = self.conns[who];
-        match script.below(16) {
+        match script.step(16) {
             0 => self.connect(who, script),
             1..7 => self.say(script),
             7 => self.hub.commit(self.now),
@@ -83,6 +98,21 @@ impl Bench {
             12 => self.pass(script),
             13 => self.ask(script),
             14 => self.end(script),
+            16 | 17 => {
+                let retention = Duration::from_millis(script.number().min(100_000));
+                self.hub.sweep(retention, 1 + script.below(8), self.now);
+            }
+            18 => self.backup = Some(self.hub.rows.clone()),
+            19 => {
+                if let Some(rows) = self.backup.clone() {
+                    self.hub.restore(rows, self.now);
+                }
+            }
+            20 => {
+                let jump = i64::from(script.byte()) * 1_000 - 50_000;
+                self.now.wall.0 = self.now.wall.0.saturating_add(jump);
+            }
+            21..26 => self.exchange(script),
             _ => self.hub.settle(self.now),
         }
         self.hear();
@@ -148,41 +178,49 @@ impl Bench {
             0 => self.hello(usize::from(script.chance(8))),
             1 => format!(r#"{{"type":"subscribe","collection":"{collection}"}}"#),
             2 => format!(
-                r#"{{"type":"subscribe","collection":"{collection}","metadata":{{"cursor":{{"epoch":"e0","seq":{}}}}}}}"#,
+                r#"{{"type":"subscribe","collection":"{collection}","metadata":{{"cursor":{{"epoch":"{}","seq":{}}}}}}}"#,
+                self.hub.epoch(),
                 script.number()
             ),
             3 => format!(
-                r#"{{"type":"subscribe","collection":"{collection}","metadata":{{"cursor":{{"epoch":"e0","seq":{}}},"resume":{{"epoch":"e0","snapshotSeq":{},"after":"{id}"}}}}}}"#,
+                r#"{{"type":"subscribe","collection":"{collection}","metadata":{{"cursor":{{"epoch":"e0","seq":{}}},"resume":{{"epoch":"{}","snapshotSeq":{},"after":"{id}"}}}}}}"#,
                 script.number(),
+                self.hub.epoch(),
                 script.number()
             ),
             4 => format!(r#"{{"type":"unsubscribe","collection":"{collection}"}}"#),
             5 => format!(r#"{{"type":"sync","collection":"{collection}"}}"#),
             6 => r#"{"type":"ping"}"#.to_string(),
             7 if script.chance(2) => r#"{"type":"auth","data":{"token":"u"}}"#.to_string(),
-            choice => {
-                let kind = ["insert", "update", "delete"][choice % 3];
-                let number = match script.below(8) {
-                    0 => script.number(),
-                    1 => self.next_number.saturating_sub(1),
-                    _ => {
-                        self.next_number += 1;
-                        self.next_number - 1
-                    }
-                };
-                let base = script.number();
-                let metadata = match script.below(6) {
-                    0 => String::new(),
-                    1 => format!(r#","metadata":{{"mutation":{number}}}"#),
-                    _ => format!(
-                        r#","metadata":{{"mutation":{number},"base":{base},"unset":["t"]}}"#
-                    ),
-                };
-                format!(
-                    r#"{{"type":"{kind}","collection":"{collection}","recordId":"{id}","data":{document}{metadata}}}"#
-                )
-            }
+            choice => self.write(choice, collection, (id, &document), script),
         }
+    }
+
+    fn write(
+        &mut self,
+        choice: usize,
+        collection: &str,
+        (id, document): (&str, &Document),
+        script: &mut Script<'_>,
+    ) -> String {
+        let kind = ["insert", "update", "delete"][choice % 3];
+        let number = match script.below(8) {
+            0 => script.number(),
+            1 => self.next_number.saturating_sub(1),
+            _ => {
+                self.next_number += 1;
+                self.next_number - 1
+            }
+        };
+        let base = script.number();
+        let metadata = match script.below(6) {
+            0 => String::new(),
+            1 => format!(r#","metadata":{{"mutation":{number}}}"#),
+            _ => format!(r#","metadata":{{"mutation":{number},"base":{base},"unset":["t"]}}"#),
+        };
+        format!(
+            r#"{{"type":"{kind}","collection":"{collection}","recordId":"{id}","data":{document}{metadata}}}"#
+        )
     }
 
     /// The database fails where an answer was expected.
@@ -244,13 +282,52 @@ impl Bench {
         ];
         let query = queries[script.below(5)].as_bytes();
         let query = if script.chance(3) { script.mutated(query) } else { query.to_vec() };
-        let request = Request {
-            method: ["GET", "POST", "PATCH", "DELETE", "PUT"][script.below(5)],
-            path: &path,
-            query: &String::from_utf8_lossy(&query),
-            body: &body,
-            user: None,
-        };
+        let method = ["GET", "POST", "PATCH", "DELETE", "PUT"][script.below(5)];
+        self.call(method, &path, &String::from_utf8_lossy(&query), &body, None);
+    }
+
+    /// A call of a client that knows level 2, as one of two users or as nobody.
+    fn exchange(&mut self, script: &mut Script<'_>) {
+        let user = [None, Some("u"), Some("v")][script.below(3)];
+        let user = user.map(|name| UserId::new(name).expect("a user"));
+        let epoch = self.hub.epoch();
+        let (who, session) = (script.below(2), script.number());
+        let client = format!(r#""clientId":"c{who}","session":{session},"epoch":"{epoch}""#);
+        match script.below(3) {
+            0 => self.call("POST", "/sync/session", "", format!("{{{client}}}").as_bytes(), user),
+            1 => {
+                let count = script.below(4);
+                let mut write = |choice| {
+                    let id = ["a", "b", "c"][script.below(3)];
+                    let document = script.document();
+                    self.write(choice, "todos", (id, &document), script)
+                };
+                let writes: Vec<_> = (0..count).map(&mut write).collect();
+                let body = format!(r#"{{{client},"mutations":[{}]}}"#, writes.join(","));
+                self.call("POST", "/sync/push", "", body.as_bytes(), user);
+            }
+            _ => {
+                let path = ["/sync/todos", "/sync/notes", "/sync/x"][script.below(3)];
+                let limit = script.number();
+                let query = match script.below(3) {
+                    0 => format!("epoch=&limit={limit}"),
+                    1 => format!("epoch={epoch}&seq={}&limit={limit}", script.number()),
+                    _ => {
+                        let (seq, id) = (script.number(), ["a", "b", "c"][script.below(3)]);
+                        let resume = match script.below(2) {
+                            0 => format!("snapshot:{epoch}:{seq}:{id}"),
+                            _ => format!("delta:{epoch}:{seq}"),
+                        };
+                        format!("epoch={epoch}&seq=1&resume={resume}&limit={limit}&clientId=c0")
+                    }
+                };
+                self.call("GET", path, &query, b"", user);
+            }
+        }
+    }
+
+    fn call(&mut self, method: &str, path: &str, query: &str, body: &[u8], user: Option<UserId>) {
+        let request = Request { method, path, query, body, user };
         let reply = self.hub.ask(&request, self.now);
         assert!((200..600).contains(&reply.status));
         assert!(reply.status != 500 && reply.status != 503, "{request:?}: {reply:?}");
