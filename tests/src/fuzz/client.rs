@@ -24,6 +24,7 @@ use synclayer_core::words::wire::{Incoming, decode_client};
 use super::policy::policy;
 use super::script::Script;
 use crate::hub::Hub;
+use crate::plain_server::{PlainServer, Sent, Ways};
 
 const STEPS: usize = 400;
 
@@ -48,6 +49,8 @@ pub(super) struct Bench {
     config: ClientConfig,
     pub(super) replica: Replica<MemoryClientStore>,
     pub(super) hub: Hub,
+    /// The server of level 1 that answers instead of the hub, which keeps the connections then.
+    plain: Option<PlainServer>,
     /// The replica's last connection.
     conn: ConnId,
     up: Vec<bytes::Bytes>,
@@ -95,6 +98,11 @@ fn config(script: &mut Script<'_>) -> ClientConfig {
     }
 }
 
+fn plain_server(script: &mut Script<'_>) -> PlainServer {
+    let bits = u64::from(script.byte()) << 8 | u64::from(script.byte());
+    PlainServer::new(Ways::of_bits(bits))
+}
+
 impl Bench {
     pub(super) fn new(script: &mut Script<'_>) -> Self {
         let mut config = config(script);
@@ -116,6 +124,7 @@ impl Bench {
             2 => PlainServers::AllowDowngrade,
             _ => PlainServers::Never,
         };
+        let plain = (world & 128 != 0).then(|| plain_server(script));
         let mut effects = Vec::new();
         let store = MemoryClientStore::when_told();
         let mut replica =
@@ -126,6 +135,7 @@ impl Bench {
             config,
             replica,
             hub,
+            plain,
             conn: ConnId(0),
             up: Vec::new(),
             old: Vec::new(),
@@ -175,6 +185,11 @@ impl Bench {
             32 => self.hub.tell(self.conn, ServerInput::AuthExpired, self.now),
             33 => self.hub.tell(self.conn, ServerInput::Shutdown, self.now),
             34 => self.hub.policy = policy(script.byte()),
+            35 => {
+                // another server at the same address
+                self.plain = self.plain.is_none().then(|| plain_server(script));
+                self.restart_server(self.hub.rows.clone());
+            }
             _ => self.go_on(),
         }
     }
@@ -216,7 +231,7 @@ impl Bench {
             self.replica.store_mut().make_durable(CommitNumber(u64::MAX));
             self.with(|replica, now, effects| replica.poll_store(now, effects));
             for frame in std::mem::take(&mut self.up) {
-                self.hub.tell(self.conn, ServerInput::Frame(&frame), self.now);
+                self.reach(&frame);
             }
             self.hub.settle(self.now);
             while let Some(frame) = self.next_down() {
@@ -251,7 +266,7 @@ impl Bench {
                     self.up.push(frame);
                 }
                 Effect::Net(NetAction::Close { conn }) => {
-                    self.hub.drop_line(conn, self.now);
+                    self.drop_line(conn);
                     self.up.clear();
                 }
                 Effect::Net(NetAction::Request(ticket)) => self.tickets.push(ticket),
@@ -325,6 +340,7 @@ impl Bench {
                 Err(_) => Identity::Open,
             };
             self.hub.accept(conn, identity, self.now);
+            self.plain.iter_mut().for_each(|plain| plain.open(conn));
             self.with(|replica, now, effects| {
                 replica.handle(now, Input::Connected { conn }, effects);
             });
@@ -334,10 +350,35 @@ impl Bench {
     /// Frames get to the server, which does what it can.
     fn go_up(&mut self, script: &mut Script<'_>) {
         let count = (1 + script.below(4)).min(self.up.len());
-        for frame in self.up.drain(..count) {
-            self.hub.tell(self.conn, ServerInput::Frame(&frame), self.now);
+        for frame in self.up.drain(..count).collect::<Vec<_>>() {
+            self.reach(&frame);
         }
         self.hub.settle(self.now);
+    }
+
+    /// A frame reaches the server.
+    fn reach(&mut self, frame: &[u8]) {
+        match &mut self.plain {
+            Some(plain) => {
+                let sent = plain.hear(self.conn, frame, self.now.wall);
+                self.tell_all(sent);
+            }
+            None => self.hub.tell(self.conn, ServerInput::Frame(frame), self.now),
+        }
+    }
+
+    /// What a plain server says is on its way.
+    fn tell_all(&mut self, sent: Vec<Sent>) {
+        for (conn, frame) in sent {
+            if let Some(line) = self.hub.lines.get_mut(&conn) {
+                line.down.push_back(frame.into());
+            }
+        }
+    }
+
+    fn drop_line(&mut self, conn: ConnId) {
+        self.hub.drop_line(conn, self.now);
+        self.plain.iter_mut().for_each(|plain| plain.close(conn));
     }
 
     fn next_down(&mut self) -> Option<bytes::Bytes> {
@@ -410,7 +451,7 @@ impl Bench {
             },
             _ => Disconnect::Lost("lost".into()),
         };
-        self.hub.drop_line(conn, self.now);
+        self.drop_line(conn);
         if conn == self.conn {
             self.up.clear();
         }
@@ -448,7 +489,7 @@ impl Bench {
                 return;
             }
         }
-        self.hub.drop_line(self.conn, self.now);
+        self.drop_line(self.conn);
         self.up.clear();
         self.tickets.clear();
         self.watches.clear();
@@ -493,6 +534,13 @@ impl Bench {
 
     fn served(&mut self, ticket: &HttpTicket) -> (u16, Vec<u8>) {
         let asked = ticket.request();
+        if let Some(plain) = &mut self.plain {
+            let body = asked.body.as_deref().unwrap_or_default();
+            let (status, body, sent) =
+                plain.request(asked.method.as_str(), &asked.path, body, self.now.wall);
+            self.tell_all(sent);
+            return (status, body.into_bytes());
+        }
         let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
         let request = Request {
             method: asked.method.as_str(),
@@ -522,8 +570,14 @@ impl Bench {
         let frame = format!(
             r#"{{"type":"{kind}","collection":"todos","recordId":"{id}","data":{document}}}"#
         );
-        self.hub.tell(other, ServerInput::Frame(frame.as_bytes()), self.now);
-        self.hub.settle(self.now);
+        if let Some(plain) = &mut self.plain {
+            plain.open(other);
+            let sent = plain.hear(other, frame.as_bytes(), self.now.wall);
+            self.tell_all(sent);
+        } else {
+            self.hub.tell(other, ServerInput::Frame(frame.as_bytes()), self.now);
+            self.hub.settle(self.now);
+        }
         if let Some(line) = self.hub.lines.get_mut(&other) {
             line.down.clear();
         }

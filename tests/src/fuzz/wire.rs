@@ -2,10 +2,16 @@
 
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::{ClientMessage, Level, ServerMessage};
+use synclayer_core::words::name::Collection;
+use synclayer_core::words::percent;
+use synclayer_core::words::wire::http::{
+    PageAnswer, PageQuery, PushAnswer, decode_push, decode_session, encode_push, encode_session,
+    refusal,
+};
 use synclayer_core::words::wire::{Incoming, decode_client, decode_server};
 
-/// Reads a frame as both ends would. Whatever was understood is understood the same when it is
-/// sent on.
+/// Reads a frame as both ends would, and as what goes over HTTP. Whatever was understood is
+/// understood the same when it is sent on.
 ///
 /// # Panics
 /// When it is not: that is what the fuzzer looks for.
@@ -29,6 +35,51 @@ pub fn wire(frame: &[u8]) {
         message.encode(Level::Resumable, &mut out);
         assert_eq!(decode_server(&out, &limits), Ok(Incoming::<ServerMessage>::One(message)));
     }
+    bodies(frame, &limits);
+    if let Ok(text) = std::str::from_utf8(frame) {
+        query(text);
+    }
+}
+
+fn bodies(body: &[u8], limits: &Limits) {
+    let mut out = Vec::new();
+    if let Ok(hello) = decode_session(body, limits) {
+        encode_session(&hello, &mut out);
+        assert_eq!(decode_session(&out, limits), Ok(hello));
+    }
+    if let Ok(push) = decode_push(body, limits) {
+        out.clear();
+        encode_push(&push.head, [b""; 0], &mut out);
+        assert_eq!(decode_push(&out, limits).map(|again| again.head), Ok(push.head));
+    }
+    if let Ok(answer) = PushAnswer::decode(body, limits) {
+        out.clear();
+        answer.encode(&mut out);
+        assert_eq!(PushAnswer::decode(&out, limits), Ok(answer));
+    }
+    if let Ok(answer) = PageAnswer::decode(body, limits) {
+        out.clear();
+        answer.encode(&mut out);
+        assert_eq!(PageAnswer::decode(&out, limits), Ok(answer));
+    }
+    let _ = refusal(body, limits);
+}
+
+fn query(text: &str) {
+    let Ok(Some(query)) = parsed(text) else { return };
+    let collection = Collection::new("todos").expect("a name");
+    let target = query.target(&collection);
+    let again = target.split_once('?').map(|(_, again)| parsed(again));
+    assert_eq!(again, Some(Ok(Some(query))));
+}
+
+fn parsed(query: &str) -> Result<Option<PageQuery>, String> {
+    let parameters: Vec<_> = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter_map(|(name, value)| Some((name, percent::decode(value, false)?)))
+        .collect();
+    PageQuery::parse(parameters.iter().map(|(name, value)| (*name, value.as_str())))
 }
 
 /// A plain write can only say that a field is null, not that it is removed.
