@@ -160,7 +160,8 @@ impl Plan {
             // what has no author can't be accounted for
             (rates.plain, rates.rest) = (0, 0);
         }
-        Self {
+        let storms = u16::try_from(draw.below(1 << 16)).unwrap_or(0);
+        let mut plan = Self {
             devices,
             guests,
             users,
@@ -168,14 +169,19 @@ impl Plan {
             strategy,
             deletes,
             rates,
-            storms: u16::try_from(draw.below(1 << 16)).unwrap_or(0),
+            storms,
             lazy: draw.below(devices + 2),
             window: draw.within(1, 6),
             page: draw.within(1, 4),
             ring: draw.within(200, 4000),
             capacities: [0; 4].map(|_| 1 << draw.within(8, 14)),
             rate_limit: if draw.one_in(6) { draw.within(5, 50) } else { 0 },
+        };
+        // some runs are little else than schedules, one upon the other
+        if draw.one_in(6) {
+            plan.rates.schedule = 120;
         }
+        plan
     }
 
     /// The plan at the head of a run's bytes.

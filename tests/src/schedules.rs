@@ -134,6 +134,11 @@ impl Run {
         self.others(cast.hero)?;
         self.come_back(cast);
         self.drive(draw.within(2, 20), |_, _| true)?;
+        // what the old connection had on its way down turns up on the new one
+        for _ in 0..draw.below(4) {
+            self.world.deliver_late(cast.hero);
+            self.look()?;
+        }
         self.edits(cast.hero, &cast.place, 1, draw)?;
         self.everybody()
     }
@@ -319,6 +324,8 @@ impl Run {
             let near = self.place(draw);
             self.edits(cast.other, &near, 1, draw)?;
         }
+        // of this one the last page would tell
+        self.write(cast.other, &(cast.place.0.clone(), crate::world::record("x")), Kind::Delete)?;
         self.others(cast.hero)?;
         let early = draw.below(2) == 0;
         if early {
