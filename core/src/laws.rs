@@ -229,15 +229,17 @@ impl Laws {
     /// # Errors
     /// With the first one that is broken.
     pub fn check(&self, resolver: &dyn Resolver) -> Result<(), Broken> {
-        self.laws.iter().try_for_each(|law| self.check_one(*law, resolver))
+        let mut drawn = self.drawn();
+        self.laws.iter().try_for_each(|law| self.check_one(*law, resolver, &mut drawn))
     }
 
     /// Every law that is broken, each with an example; of a resolver that panics, only that.
     #[must_use]
     pub fn broken(&self, resolver: &dyn Resolver) -> Vec<Broken> {
         let mut all = Vec::new();
+        let mut drawn = self.drawn();
         for law in &self.laws {
-            all.extend(self.check_one(*law, resolver).err());
+            all.extend(self.check_one(*law, resolver, &mut drawn).err());
             if all.first().is_some_and(|broken: &Broken| broken.law == Law::Total) {
                 break;
             }
@@ -254,13 +256,16 @@ impl Laws {
         self.laws.iter().find_map(breach).map_or(Ok(()), Err)
     }
 
-    fn check_one(&self, law: Law, resolver: &dyn Resolver) -> Result<(), Broken> {
-        let fields = self.field_values();
-        let mut draw = Rng::with_seed(self.seed);
-        for _ in 0..self.cases {
-            let case = Case::draw(&mut draw, &fields);
-            if self.breach(law, &case, resolver).is_some() {
-                return Err(self.smallest(law, case, resolver));
+    fn check_one(
+        &self,
+        law: Law,
+        resolver: &dyn Resolver,
+        drawn: &mut Drawn<'_>,
+    ) -> Result<(), Broken> {
+        for i in 0..self.cases {
+            let case = drawn.get(i);
+            if self.breach(law, case, resolver).is_some() {
+                return Err(self.smallest(law, case.clone(), resolver));
             }
         }
         Ok(())
@@ -290,11 +295,31 @@ impl Laws {
         })
     }
 
+    fn drawn(&self) -> Drawn<'_> {
+        Drawn { draw: Rng::with_seed(self.seed), fields: self.field_values(), cases: Vec::new() }
+    }
+
     fn field_values(&self) -> Vec<(&str, Vec<&str>)> {
         if self.fields.is_empty() {
             return ["a", "b", "c"].map(|name| (name, case::VALUES.to_vec())).to_vec();
         }
         self.fields.iter().map(|(name, values)| (&**name, texts(values))).collect()
+    }
+}
+
+/// The conflicts that all laws are asked about, drawn as far as the first of them needed.
+struct Drawn<'a> {
+    draw: Rng,
+    fields: Vec<(&'a str, Vec<&'a str>)>,
+    cases: Vec<Case>,
+}
+
+impl Drawn<'_> {
+    fn get(&mut self, i: usize) -> &Case {
+        while self.cases.len() <= i {
+            self.cases.push(Case::draw(&mut self.draw, &self.fields));
+        }
+        &self.cases[i]
     }
 }
 
