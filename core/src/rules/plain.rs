@@ -148,7 +148,6 @@ pub(crate) fn arrival(
     if let Some(count) = arrived {
         return Arrival::Shown(count);
     }
-    let whole = writes.iter().any(|write| write.kind != WriteKind::Update);
     let untouched = |name: &str| {
         let shown = server.and_then(|server| server.get(name));
         // every value on the way is one that these writes can have made, or found
@@ -158,14 +157,9 @@ pub(crate) fn arrival(
     };
     let exists = server.is_some();
     let known = states.iter().any(|state| state.is_some() == exists);
-    let fits = match (server, base) {
-        // someone else has inserted it, unless this is what these writes made of nothing
-        (Some(server), _) if whole => names(&states, Some(server)).all(untouched),
-        (Some(_) | None, _) => {
-            let touched = |name: &&str| writes.iter().any(|write| write.touches(name));
-            names(&states, server).filter(touched).all(untouched)
-        }
-    };
+    // an insert touches every field: where there was nothing, someone else's record has other ones
+    let touched = |name: &&str| writes.iter().any(|write| write.touches(name));
+    let fits = names(&states, server).filter(touched).all(untouched);
     if known && fits { Arrival::Missing } else { Arrival::Overtaken }
 }
 
@@ -179,13 +173,13 @@ fn shows(
     let (Some(made), Some(server)) = (made, server) else {
         return made.is_none() && server.is_none();
     };
-    let whole = writes.iter().any(|write| write.kind != WriteKind::Update);
     let agrees = |name: &str| same_field(made.get(name), server.get(name));
     let touched = |name: &str| writes.iter().any(|write| write.touches(name));
-    // a server may add fields of its own to what it stores
+    let updates = writes.iter().rev().take_while(|write| write.kind == WriteKind::Update);
+    // a server may add fields of its own to what it stores, but none that was removed last
     made.iter().all(|(name, _)| !touched(name) || agrees(name))
         && base.is_none_or(|base| base.iter().all(|(name, _)| !touched(name) || agrees(name)))
-        && (whole || writes.iter().flat_map(|write| write.delta.fields()).all(|(n, _)| agrees(n)))
+        && updates.flat_map(|write| write.delta.fields()).all(|(name, _)| agrees(name))
 }
 
 fn names<'a>(
@@ -242,10 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn an_own_write_that_comes_back_stays_as_it_was_written() {
+        let known = doc(r#"{"mine":0,"other":1,"theirs":2}"#);
+        let own = doc(r#"{"mine":1.0,"other":1.0,"theirs":2.0,"unsent":4}"#);
+        let new = doc(r#"{"mine":1,"other":1,"theirs":3}"#);
+        let taken = |known, own| in_own_words(known, own, new.clone()).to_string();
+        assert_eq!(taken(Some(&known), Some(&own)), r#"{"mine":1.0,"other":1,"theirs":3}"#);
+        assert_eq!(taken(None, Some(&own)), r#"{"mine":1.0,"other":1.0,"theirs":3}"#);
+        assert_eq!(taken(Some(&known), None), new.to_string());
+    }
+
+    #[test]
     fn an_update_is_a_merge_and_a_null_removes() {
         let known = doc(r#"{"a":1,"b":2,"c":null}"#);
         let after = told(Some(&known), &update(r#"{"a":null,"b":2.0,"c":null,"d":4,"e":null}"#));
         assert_eq!(after.unwrap().unwrap().to_string(), r#"{"b":2,"c":null,"d":4}"#);
+        let unset = Change::update(Delta::new(doc(r#"{"d":4}"#), alloc::vec!["a".into()]));
+        let after = told(Some(&known), &unset).unwrap().unwrap();
+        assert_eq!(after.to_string(), r#"{"b":2,"c":null,"d":4}"#, "so does its name alone");
         assert_eq!(told(None, &update("{}")), None, "of a record that is not held");
         assert_eq!(told(Some(&known), &Change::delete()), Some(None));
         let whole = told(Some(&known), &Change::insert(doc("{\"a\":1}"))).unwrap().unwrap();
@@ -299,6 +307,20 @@ mod tests {
         ] {
             assert_eq!(arrival(base.as_ref(), &[&remove], 1, state(server).as_ref()), expected);
         }
+    }
+
+    #[test]
+    fn a_removal_behind_an_insert_has_not_arrived_while_the_field_is_there() {
+        let remove = Change::update(Delta::new(Document::empty(), alloc::vec!["a".into()]));
+        let insert = Change::insert(doc(r#"{"a":1,"b":1}"#));
+        let found = |writes: &[&Change], server| arrival(None, writes, 1, state(server).as_ref());
+        assert_eq!(found(&[&insert, &remove], r#"{"a":1,"b":1}"#), Arrival::Shown(1));
+        assert_eq!(found(&[&insert, &remove], r#"{"b":1,"id":7}"#), Arrival::Shown(2));
+        assert_eq!(found(&[&remove], r#"{"a":1}"#), Arrival::Overtaken, "nobody wrote it here");
+        // what stood before the last insert is forgotten
+        let again = Change::insert(doc(r#"{"b":2}"#));
+        let writes = [&insert, &remove, &Change::delete(), &again];
+        assert_eq!(found(&writes, r#"{"a":"by default","b":2}"#), Arrival::Shown(4));
     }
 
     proptest! {
