@@ -460,6 +460,7 @@ mod tests {
         assert_eq!(merge("null", "[1]", "[2]"), "[2,1]");
         assert_eq!(merge("[]", "[1]", "7"), "7", "no array: the server wins the tie");
         assert_eq!(merge("[1,1,1]", "[1,1,1,1]", "[1]"), "[1,1]", "one added one, one removed two");
+        assert_eq!(merge("[]", r#"["\" a"]"#, r#"["\"a"]"#), r#"["\"a","\" a"]"#, "two strings");
         assert_eq!(merge("[0]", "[[ 1, 2 ]]", r#"[[1,2],"\\" , "a b"]"#), r#"[[1,2],"\\","a b"]"#);
     }
 

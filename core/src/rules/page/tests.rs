@@ -2,7 +2,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::rules::policy::AllowAll;
-use crate::rules::transaction::tests::{Store, id, insert, todos, unset};
+use crate::rules::transaction::tests::{Store, doc, id, insert, todos, unset};
 
 fn page(store: &Store, place: Place, limits: PageLimits) -> Page {
     let reader = Reader { collection: todos(), user: None, partial: false };
@@ -46,7 +46,7 @@ fn a_page_is_full_when_its_bytes_are_used_up() {
         store.plain_to(name, insert(r#"{"field":"value"}"#));
     }
     // an id, a document, and what a record costs besides
-    let each = 1 + crate::rules::transaction::tests::doc(r#"{"field":"value"}"#).size() + 100;
+    let each = 1 + doc(r#"{"field":"value"}"#).size() + 100;
     assert_eq!(changes(&store, 0, each), 1);
     assert_eq!(changes(&store, 0, each + 1), 2);
     assert_eq!(changes(&store, 0, 2 * each), 2);
@@ -63,7 +63,45 @@ fn the_names_of_removed_fields_take_room_too() {
     for name in ["a", "b"] {
         store.plain_to(name, unset("{}", &["field", "other"]));
     }
-    let each = 1 + crate::rules::transaction::tests::doc("{}").size() + 2 * (5 + 3) + 100;
+    let each = 1 + doc("{}").size() + 2 * (5 + 3) + 100;
     assert_eq!(changes(&store, 2, each), 1);
     assert_eq!(changes(&store, 2, each + 1), 2);
+}
+
+#[test]
+fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
+    let mut store = Store::new();
+    for name in ["first", "later"] {
+        store.plain_to(name, insert(r#"{"field":"value"}"#));
+    }
+    let each = 5 + doc(r#"{"field":"value"}"#).size() + 100;
+    let ask = |request: ReadRequest| request.run(&store.rows, &AllowAll).unwrap();
+    let reader = || Reader { collection: todos(), user: None, partial: false };
+
+    let place = || Place::Snapshot { snapshot_seq: store.head().seq, after: None };
+    let snapshot = |bytes| {
+        let page = page(&store, place(), PageLimits { records: 100, bytes });
+        let Content::Snapshot { records, .. } = page.content else { panic!() };
+        records.len()
+    };
+    assert_eq!((snapshot(each), snapshot(each + 1)), (1, 2));
+
+    let whole = |bytes| {
+        let answer = ask(ReadRequest::Whole { reader: reader(), bytes });
+        let ReadAnswer::Whole(records) = answer else { panic!() };
+        records
+    };
+    assert_eq!(whole(2 * each), None);
+    let records = whole(2 * each + 1).unwrap();
+    assert!(records.len() == 2 && records.iter().all(|record| record.seq.is_none()));
+
+    let query = |query: Query, bytes| {
+        let request = ReadRequest::Query { reader: reader(), query, bytes };
+        let ReadAnswer::Found(found) = ask(request) else { panic!() };
+        found.map(|found| found.len())
+    };
+    assert_eq!(query(Query::default(), 2 * each), None);
+    assert_eq!(query(Query::default(), 2 * each + 1), Some(2));
+    let second = Query { offset: 1, ..Query::default() };
+    assert_eq!(query(second, each + 1), Some(1), "what is left out takes no room");
 }

@@ -193,8 +193,6 @@ fn contents(server: &Server) -> BTreeMap<u8, u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
-
     /// The invariant: when edits stop, the next pull knows every record as it is, and the next
     /// reconcile knows every delete.
     #[test]
