@@ -473,6 +473,7 @@ mod tests {
         let mut view = View::new([record(1, 0, false), record(2, 0, true)]);
         let before = view.snapshot();
         assert!(before.from_cache() && before.pending() && !before.catching_up());
+        assert!(before.len() == 2 && !before.is_empty() && View::new([]).snapshot().is_empty());
         assert_eq!(view.first_update().changes.len(), 2);
         let change = view.apply(&id(2), Some(record(2, 1, false)));
         assert_eq!(change, Some(RecordChange::Modified(record(2, 1, false))));

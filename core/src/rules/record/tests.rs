@@ -3,6 +3,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::rules::transaction::tests::{Store, doc, insert};
+use crate::words::delta::Delta;
 use crate::words::write::Change;
 
 const HEAD: Head = Head {
@@ -63,6 +64,18 @@ fn each_fault_of_a_record_is_named() {
     assert_eq!(Record { fields: unknown, ..sound() }.faults(HEAD), [disagree]);
     let present = vec![("b".into(), stamp(5))];
     assert_eq!(Record { removed: present, ..sound() }.faults(HEAD), [disagree]);
+}
+
+#[test]
+fn a_change_above_a_seq_has_nothing_of_that_seq() {
+    let above = |floor| sound().change_above(Seq(floor)).change;
+    let change = |set, unset| Change::update(Delta::new(doc(set), unset));
+    assert_eq!(above(3), change(r#"{"a":1,"c":3}"#, vec!["d".into(), "e".into()]));
+    assert_eq!(above(4), change(r#"{"a":1,"c":3}"#, vec!["e".into()]));
+    assert_eq!(above(5), change(r#"{"c":3}"#, vec!["e".into()]));
+    assert_eq!(above(8), change(r#"{"c":3}"#, vec![]));
+    assert_eq!(above(9), change("{}", vec![]));
+    assert_eq!(above(2), insert(r#"{"a":1,"b":2,"c":3}"#), "it is another one since");
 }
 
 #[test]

@@ -711,6 +711,26 @@ fn transactions_share_a_commit_and_a_failing_one_spoils_none() {
 }
 
 #[test]
+fn a_hello_sees_what_was_written_before_it_in_the_same_commit() {
+    let mut store = Store::new();
+    let session = store.hello("w");
+    let run = Run {
+        client: Some((client("w"), session)),
+        user: None,
+        conn: None,
+        mutations: vec![write(1, 0, "r", insert("{}"))],
+        window: Window::new(),
+    };
+    let transactions = [Transaction::Writes(run), hello("w", session.0 + 1)];
+    let context = Context { policy: &AllowAll, limits: &store.limits, now: store.now };
+    let decided = decide_all(&transactions, &store.rows, context);
+    let Ok(Answer::Hello(HelloAnswer::Open { last_mutation, .. })) = &decided.answers[1] else {
+        panic!("{:?}", decided.answers)
+    };
+    assert_eq!(*last_mutation, MutationNumber(1));
+}
+
+#[test]
 fn the_offline_check_finds_what_was_altered() {
     let mut store = Store::new();
     store.plain(insert("{\"a\":1}"));
