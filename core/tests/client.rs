@@ -162,6 +162,17 @@ fn a_stranger_s_write_under_its_id_makes_it_take_a_new_one() {
 }
 
 #[test]
+fn synced_waits_for_a_collection_that_can_not_be_subscribed_now() {
+    let mut desk = Desk::live();
+    desk.hear(r#"{"type":"error","code":"RATE_LIMIT_EXCEEDED","error":"slow","metadata":{"collection":"todos","retryAfterMs":5000}}"#);
+    desk.sent();
+    desk.replica.synced(desk.now, &mut desk.effects);
+    assert!(desk.sent().is_empty(), "todos are not in step");
+    desk.pass(7_000);
+    assert!(desk.sent()[0].starts_with(r#"{"type":"subscribe","collection":"todos""#));
+}
+
+#[test]
 fn synced_waits_for_verdicts_and_a_barrier() {
     let mut desk = Desk::live();
     desk.update("a", r#"{"n":2}"#);

@@ -441,6 +441,35 @@ fn synced_is_answered_by_an_exchange_that_begins_after_it() {
 }
 
 #[test]
+fn synced_waits_for_a_collection_that_can_not_be_pulled_now() {
+    let notes = synclayer_core::words::name::Collection::new("notes").unwrap();
+    let mut config = polling();
+    config.collections.insert(0, notes);
+    let subscribed =
+        r#"{"type":"subscribed","collection":"notes","metadata":{"head":0,"mode":"snapshot"}}"#;
+    let sync = r#"{"type":"sync","collection":"notes","data":{"records":[]},"metadata":{"snapshotSeq":0}}"#;
+    let synced = synced("e1", 0, &[]).replace("todos", "notes");
+    let all = page("", 0, &[subscribed, sync, &synced]);
+    let subscribed = subscribed.replace("snapshot", "delta");
+    let quiet = page(r#""epoch":"e1","seq":0"#, 0, &[&subscribed, &synced]);
+    let mut desk = Desk::new(config);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer_all(&[&pong(0, ""), &all, &first_page()]);
+    desk.sent();
+    desk.replica.synced(desk.now, &mut desk.effects);
+    desk.answer(200, &quiet);
+    desk.sent();
+    desk.answer(504, "");
+    assert!(desk.sent().is_empty(), "todos were not pulled");
+    let (at, _) = desk.replica.deadline().unwrap();
+    let wait = at.since(desk.now.mono);
+    assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_secs(2), "{wait:?}");
+    desk.pass(2_000);
+    desk.answer_all(&[&pong(0, ""), &quiet, &quiet_page(0)]);
+    assert!(desk.sent().contains(&"SYNCED 0".to_owned()));
+}
+
+#[test]
 fn without_auto_sync_only_calls_start_an_exchange() {
     let mut desk = Desk::new(ClientConfig { enable_auto_sync: false, ..polling() });
     desk.replica.connect(desk.now, &mut desk.effects);
@@ -667,4 +696,44 @@ fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
     desk.sent();
     let (at, _) = desk.replica.deadline().unwrap();
     assert!(at.since(desk.now.mono) >= Duration::from_secs(40), "the WebSocket waits as well");
+}
+
+#[test]
+fn what_comes_over_one_transport_does_not_end_a_wait_that_the_other_was_asked_for() {
+    let mut desk = Desk::new(both());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    let lost = Input::Disconnected { conn: desk.dialled, why: Disconnect::Lost("lost".into()) };
+    desk.replica.handle(desk.now, lost, &mut desk.effects);
+    desk.sent();
+    desk.answer(500, "");
+    let mut sent = desk.sent();
+    // the next hello is under way while the WebSocket is asked for again, and refused
+    while !sent.iter().any(|line| line.starts_with("POST")) {
+        let (at, _) = desk.replica.deadline().unwrap();
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        sent = desk.sent();
+    }
+    let why = Disconnect::Refused { status: 503, retry_after: Some(Duration::from_secs(40)) };
+    let refused = Input::Disconnected { conn: desk.dialled, why };
+    desk.replica.handle(desk.now, refused, &mut desk.effects);
+    desk.answer(200, &pong(0, ""));
+    desk.answer(200, &first_page());
+    desk.sent();
+    desk.pass(39_000);
+    assert!(!desk.sent().contains(&"CONNECT".to_owned()), "it was asked to wait for 40 s");
+}
+
+#[test]
+fn a_write_does_not_end_a_wait_that_the_server_asked_for() {
+    let mut desk = Desk::new(both());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    let why = Disconnect::Refused { status: 429, retry_after: Some(Duration::from_secs(40)) };
+    let input = Input::Disconnected { conn: desk.dialled, why };
+    desk.replica.handle(desk.now, input, &mut desk.effects);
+    desk.save("b", r#"{"n":2}"#);
+    assert_eq!(desk.sent(), ["CLOSE"]);
+    desk.replica.synced(desk.now, &mut desk.effects);
+    assert!(desk.sent().is_empty());
 }

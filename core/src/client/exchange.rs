@@ -146,11 +146,12 @@ impl Client {
             return Ok(true);
         }
         let held = self.hold_until.is_some_and(|until| until > self.now.mono);
-        if self.fallback.failures > 0 || held {
+        if self.fallback.failures > 0 || held || self.resting().is_some() {
             return Ok(false);
         }
         let auto = self.config.enable_auto_sync;
-        Ok(!self.syncs.is_empty() || auto && self.has_durable_write(edit)?)
+        let asked = !self.syncs.is_empty() && self.fallback.troubles == 0;
+        Ok(asked || auto && self.has_durable_write(edit)?)
     }
 
     fn has_durable_write(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
@@ -615,13 +616,16 @@ impl Client {
         let Some(exchange) = self.exchange.take() else { return Ok(()) };
         self.fallback.failures = 0;
         let first = self.first_place(edit)?;
-        let done = |(id, until): &(SyncId, _)| *id < exchange.syncs && *until <= first;
+        // a collection that could not be pulled now is not known to be in step
+        let waits = |stream: &Stream| stream.wanted && stream.retry_at.is_some();
+        let troubled = exchange.troubled || self.streams.values().any(waits);
+        let done = |(id, until): &(SyncId, _)| *id < exchange.syncs && *until <= first && !troubled;
         edit.synced.extend(self.syncs.iter().filter(|sync| done(sync)).map(|(id, _)| *id));
         self.syncs.retain(|sync| !done(sync));
-        self.schedule_poll(exchange.troubled);
+        self.schedule_poll(troubled);
         if !self.syncs.is_empty() && self.hold_until.is_none() {
-            // called while the exchange was under way
-            self.fallback.poll_at = Some(self.now.mono);
+            // called while the exchange was under way, or not fulfilled by it
+            self.poll_for_syncs();
         }
         Ok(())
     }

@@ -41,6 +41,10 @@ pub(super) struct Fallback {
     pub(super) poll_at: Option<Mono>,
     /// How many exchanges in a row have failed.
     pub(super) failures: u32,
+    /// How many exchanges in a row went through, but for a collection that could not be pulled.
+    pub(super) troubles: u32,
+    /// Until when the server wants to be left alone, whichever the transport.
+    pub(super) rest_until: Option<Mono>,
     /// Whether the last exchange reached the server.
     pub(super) reached: bool,
     /// Whether the next exchange has to begin with a hello.
@@ -60,7 +64,8 @@ impl ClientConfig {
 impl Client {
     /// Tries everything at once, as if nothing had failed yet.
     pub(super) fn try_at_once(&mut self, edit: &mut Edit<'_>, poll: bool) {
-        self.fallback.failures = 0;
+        (self.fallback.failures, self.fallback.troubles) = (0, 0);
+        self.fallback.rest_until = None;
         self.fallback.short = false;
         if !self.fallback.wanted || self.fallback.offline || self.token_needed {
             return;
@@ -192,7 +197,7 @@ impl Client {
     pub(super) fn back_off(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
         let used_up = self.config.max_reconnect_attempts;
         let used_up = used_up.is_some_and(|max| self.link.attempts >= max);
-        let at_least = at_least.min(LONGEST_WAIT);
+        let at_least = self.rest(at_least);
         let until = if !used_up {
             let longest = self.longest_backoff();
             let (config, attempts) = (&self.config, self.link.attempts);
@@ -224,7 +229,10 @@ impl Client {
             self.fallback.turned = true;
             let auto = self.config.enable_auto_sync;
             if auto && self.fallback.poll_at.is_none() && self.exchange.is_none() {
-                self.fallback.due = true;
+                match self.resting() {
+                    Some(until) => self.fallback.poll_at = Some(until),
+                    None => self.fallback.due = true,
+                }
             }
         }
     }
@@ -235,6 +243,7 @@ impl Client {
     /// that pull.
     pub(super) fn schedule_poll(&mut self, troubled: bool) {
         let mut interval = self.config.sync_interval;
+        self.fallback.troubles = if troubled { self.fallback.troubles + 1 } else { 0 };
         if troubled {
             self.fallback.in_doubt = true;
             interval = interval.min(self.longest_backoff());
@@ -248,9 +257,25 @@ impl Client {
         }
     }
 
+    /// Calls of `synced` wait for the next exchange: at once, or a while after one in which a
+    /// collection could not be pulled.
+    pub(super) fn poll_for_syncs(&mut self) {
+        let (now, troubles) = (self.now.mono, self.fallback.troubles);
+        let wait = match troubles {
+            0 => Duration::ZERO,
+            _ => {
+                let (delay, longest) = (self.config.reconnect_delay, self.longest_backoff());
+                let limit = delay.saturating_mul(1 << troubles.min(16)).min(longest);
+                late(&mut self.random, limit)
+            }
+        };
+        let at = now + wait;
+        self.fallback.poll_at = Some(self.fallback.poll_at.map_or(at, |due| due.min(at)));
+    }
+
     /// When the next exchange comes after one that has failed.
     pub(super) fn poll_later(&mut self, at_least: Duration) {
-        let at_least = at_least.min(LONGEST_WAIT);
+        let at_least = self.rest(at_least);
         let (failures, longest) = (self.fallback.failures, self.longest_backoff());
         let delay = self.config.reconnect_delay;
         let wait = if self.config.uses_websocket() {
@@ -271,6 +296,21 @@ impl Client {
         }
     }
 
+    /// The server wants to be left alone for so long. How long that is, with what it has asked for
+    /// before.
+    fn rest(&mut self, wait: Duration) -> Duration {
+        let now = self.now.mono;
+        let until = now + wait.min(LONGEST_WAIT);
+        let until = self.resting().map_or(until, |rest| rest.max(until));
+        self.fallback.rest_until = Some(until).filter(|until| *until > now);
+        until.since(now)
+    }
+
+    /// Until when the server wants to be left alone, if that time is not over.
+    pub(super) fn resting(&self) -> Option<Mono> {
+        self.fallback.rest_until.filter(|until| *until > self.now.mono)
+    }
+
     fn postpone_poll(&mut self, at_least: Duration) {
         let until = self.now.mono + at_least;
         if core::mem::take(&mut self.fallback.due) {
@@ -286,6 +326,7 @@ impl Client {
         {
             let soon =
                 self.now.mono + self.random.below(self.config.reconnect_delay.saturating_mul(4));
+            let soon = self.resting().map_or(soon, |rest| rest.max(soon));
             self.link.state = LinkState::Waiting { until: until.min(soon) };
         }
     }

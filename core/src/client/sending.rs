@@ -9,7 +9,7 @@ use super::interface::NetAction;
 use super::link::LinkState;
 use super::machine::Client;
 use super::outbox::InFlight;
-use super::stream::Phase;
+use super::stream::{Phase, Stream};
 use crate::rules::row::{Entry, Place};
 use crate::words::message::{ClientMessage, Hello, Mutation};
 use crate::words::name::{Collection, MutationNumber, Position};
@@ -237,7 +237,9 @@ impl Client {
 
     fn is_in_step(&self) -> bool {
         let mut wanted = self.streams.values().filter(|stream| stream.wanted);
-        wanted.all(|stream| matches!(stream.phase, Phase::Live | Phase::Refused))
+        // what is asked for again later is not refused for good
+        let refused = |stream: &Stream| stream.phase == Phase::Refused && stream.retry_at.is_none();
+        wanted.all(|stream| stream.phase == Phase::Live || refused(stream))
     }
 
     pub(super) fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) {
