@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use synclayer_core::client::interface::{ClientConfig, PlainServers};
+use synclayer_core::client::interface::ClientConfig;
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::{Access, Policy, Rate};
@@ -32,6 +32,17 @@ pub enum Strategy {
     Sum,
     /// A resolver of an app's: both sides' additions to a list, in their order.
     Append,
+}
+
+/// How a device reaches the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// By WebSocket, and by HTTP where that fails.
+    Both,
+    /// By WebSocket alone.
+    Socket,
+    /// By HTTP alone, in polls.
+    Poll,
 }
 
 /// How often each fault happens, in thousandths of the steps; 0 for those that the run is spared.
@@ -71,6 +82,10 @@ pub struct Rates {
     pub plain: usize,
     /// Somebody writes by HTTP.
     pub rest: usize,
+    /// A transport of a device is blocked, or comes back.
+    pub block: usize,
+    /// Something happens to a call by HTTP.
+    pub call: usize,
     /// One of the directed schedules is played.
     pub schedule: usize,
     /// An app writes.
@@ -110,6 +125,12 @@ pub struct Plan {
     pub capacities: [usize; 4],
     /// How many messages a connection and a user may send in a second; 0 for any number.
     pub rate_limit: usize,
+    /// How each of the first devices reaches the server; those that come later are like others.
+    pub reaches: [Reach; 4],
+    /// The time between two polls, in seconds.
+    pub poll_seconds: usize,
+    /// How long a call may take, in seconds.
+    pub call_seconds: usize,
 }
 
 /// The collections of every run.
@@ -152,6 +173,9 @@ impl Plan {
             subscription: draw.rate(8),
             plain: draw.rate(30),
             rest: draw.rate(30),
+            // drawn at the end, lest everything before it be drawn otherwise
+            block: 0,
+            call: 0,
             schedule: 2 * draw.rate(20),
             write: draw.within(60, 200),
             time: draw.within(10, 60),
@@ -176,12 +200,26 @@ impl Plan {
             ring: draw.within(200, 4000),
             capacities: [0; 4].map(|_| 1 << draw.within(8, 14)),
             rate_limit: if draw.one_in(6) { draw.within(5, 50) } else { 0 },
+            reaches: [Reach::Both; 4],
+            poll_seconds: 0,
+            call_seconds: 0,
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
             plan.rates.schedule = 120;
         }
+        plan.draw_transports(draw);
         plan
+    }
+
+    fn draw_transports(&mut self, draw: &mut Draw<'_>) {
+        use Reach::{Both, Poll, Socket};
+        let reaches = [Both, Both, Both, Socket, Socket, Socket, Poll, Poll];
+        self.reaches = [0; 4].map(|_| reaches[draw.below(8)]);
+        self.poll_seconds = draw.within(3, 60);
+        self.call_seconds = draw.within(4, 30);
+        self.rates.block = draw.rate(12);
+        self.rates.call = draw.rate(30);
     }
 
     /// The plan at the head of a run's bytes.
@@ -215,14 +253,19 @@ impl Plan {
     /// The world in which the plan is played.
     #[must_use]
     pub fn world(&self, rights: &Arc<Rights>) -> WorldConfig {
-        let client = |device| ClientConfig {
+        let client = |device: usize| ClientConfig {
             user: self.user_of(device).into(),
             token: self.users.then(|| Token::new(self.user_of(device))),
             collections: collections(),
             conflict_strategy: self.strategy(),
             window: self.window,
-            // a slow server of level 2 must not be taken for a plain one
-            plain: PlainServers::Never,
+            websocket: self.reaches[device] != Reach::Poll,
+            http: self.reaches[device] != Reach::Socket,
+            sync_interval: Duration::from_secs(match self.reaches[device] {
+                Reach::Socket => 300,
+                Reach::Both | Reach::Poll => self.poll_seconds as u64,
+            }),
+            request_timeout: Duration::from_secs(self.call_seconds as u64),
             ..ClientConfig::default()
         };
         let mut config = WorldConfig::of(0, &collections());

@@ -53,6 +53,15 @@ pub const POINTS: &[(&str, u64)] = &[
     ("plain write", 150),
     ("HTTP success", 150),
     ("schedule", 100),
+    ("HTTP call", 100),
+    ("WebSocket refused", 150),
+    ("failed call", 150),
+    ("late answer", 150),
+    ("lost answer of a push", 400),
+    ("pull cut in mid catch-up", 400),
+    ("from WebSocket to HTTP with writes in flight", 400),
+    ("from HTTP to WebSocket with writes in flight", 1_000),
+    ("Retry-After obeyed", 400),
 ];
 
 /// The points that so many runs should have come by, and did not.

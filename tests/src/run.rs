@@ -17,7 +17,7 @@ use crate::draw::{Draw, HEADER, STEP};
 use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
-use crate::world::{Backup, CommitFate, Move, World};
+use crate::world::{Backup, CommitFate, Move, Way, World};
 
 /// What a run came by.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -175,6 +175,23 @@ impl Run {
         if !self.come_to_rest(World::is_quiet)? {
             return self.ledger.audit(&mut self.world, false);
         }
+        // one who polls sees what others did when it asks the next time
+        for _ in 0..6 {
+            let heads = self.world.heads();
+            if !self.ask_everyone()? {
+                return self.ledger.audit(&mut self.world, false);
+            }
+            if self.world.heads() == heads {
+                return self.ledger.audit(&mut self.world, true);
+            }
+        }
+        let restless = Err("the devices go on writing, although no app does".into());
+        self.ledger.keep(Invariant::Convergence, restless)?;
+        self.ledger.audit(&mut self.world, false)
+    }
+
+    /// Everybody asks to be in step. Says whether everybody was told.
+    fn ask_everyone(&mut self) -> Result<bool, String> {
         let asked: Vec<_> =
             (0..self.world.devices.len()).map(|device| self.world.ask_synced(device)).collect();
         let answers = |world: &World, device: usize, id| {
@@ -185,14 +202,14 @@ impl Run {
             world.is_quiet() && asked.all(|(device, id)| answers(world, device, *id) > 0)
         };
         if !self.come_to_rest(told)? {
-            return self.ledger.audit(&mut self.world, false);
+            return Ok(false);
         }
         let twice = |device: usize| answers(&self.world, device, asked[device]) > 1;
         if let Some(device) = (0..asked.len()).find(|device| twice(*device)) {
             let twice = Err(format!("device {device}: a call of synced() was answered twice"));
             self.ledger.keep(Invariant::Contract, twice)?;
         }
-        self.ledger.audit(&mut self.world, true)
+        Ok(true)
     }
 
     fn restart_halted(&mut self) {
@@ -302,6 +319,10 @@ impl Run {
             self.plain(draw);
         } else if is(of_fault(rates.rest)) {
             self.rest(draw);
+        } else if is(of_fault(rates.block)) {
+            self.block(draw);
+        } else if is(of_fault(rates.call)) {
+            self.trouble_call(draw);
         } else if is(rates.schedule) {
             self.schedule(draw)?;
         } else if is(rates.write) {
@@ -348,6 +369,51 @@ impl Run {
             for conn in self.world.connections_of(device) {
                 self.world.silence(conn);
             }
+        }
+    }
+
+    /// One of a device's transports gets no further, or does again; or its app has a word to say.
+    fn block(&mut self, draw: &mut Draw<'_>) {
+        let device = self.device(draw);
+        let way = match draw.below(8) {
+            0..=2 => Way::Open,
+            3 => Way::Refused(None),
+            4 => Way::Refused(Some(Duration::from_millis(draw.below(60_000) as u64))),
+            _ => Way::Stalled,
+        };
+        self.world.count("blocked transport");
+        match draw.below(8) {
+            0..=3 => {
+                self.world.note(|| format!("WebSockets of device {device}: {way:?}"));
+                self.world.devices[device].sockets = way;
+                if draw.below(2) == 1 {
+                    self.cut_device(device);
+                }
+            }
+            4 | 5 => {
+                self.world.note(|| format!("calls of device {device}: {way:?}"));
+                self.world.devices[device].calls = way;
+            }
+            6 => self.world.sync_now(device),
+            _ => {
+                let online = self.world.devices[device].offline;
+                self.world.set_online(device, online);
+            }
+        }
+    }
+
+    /// Something happens to a call on its way, at the server, or on its way back.
+    fn trouble_call(&mut self, draw: &mut Draw<'_>) {
+        let Some(call) = draw.pick(&self.world.open_calls()) else { return };
+        let arrives = draw.below(2) == 1;
+        let wait = Duration::from_secs(draw.below(90) as u64);
+        match draw.below(8) {
+            0..=2 => self.world.lose_call(call, arrives),
+            3 => self.world.stall_call(call),
+            4 => self.world.delay_call(call),
+            5 => self.world.answer_instead(call, 503, Some(wait), arrives),
+            6 => self.world.answer_instead(call, 429, Some(wait), false),
+            _ => self.world.answer_instead(call, 504, None, arrives),
         }
     }
 
@@ -508,7 +574,9 @@ impl Run {
             Move::Pump(conn) => self.world.pump(conn, draw.within(1, 600)),
             Move::Read => self.world.read_any(draw.below(256)),
             Move::Answer => self.world.answer_any(draw.below(256)),
-            Move::Connect(_) | Move::Up(_) | Move::Down(_) => self.world.make(one),
+            Move::Connect(_) | Move::Up(_) | Move::Down(_) | Move::Ask(_) | Move::Reply(_) => {
+                self.world.make(one);
+            }
         }
     }
 

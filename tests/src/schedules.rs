@@ -147,9 +147,11 @@ impl Run {
     fn write_reaches_server(&mut self, cast: &Cast) -> Result<(), String> {
         let hero = cast.hero;
         self.drive(60, |world, one| {
-            matches!(one, Move::Commit | Move::Answer)
-                || world.device_of(one) == Some(hero)
-                    && matches!(one, Move::Up(_) | Move::Sync(_) | Move::Connect(_))
+            // an answer by HTTP may open the way for the write, but for that to the write itself
+            let opens = matches!(one, Move::Reply(call) if !world.is_push(call));
+            let up = matches!(one, Move::Up(_) | Move::Ask(_) | Move::Sync(_) | Move::Connect(_));
+            matches!(one, Move::Commit | Move::Answer | Move::Read)
+                || world.device_of(one) == Some(hero) && (up || opens)
         })
     }
 

@@ -16,11 +16,12 @@ use synclayer_core::words::document::Document;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
 use synclayer_core::words::store::StoreError;
-use synclayer_core::words::time::Now;
+use synclayer_core::words::time::{Mono, Now};
 
 use crate::invariants::Invariant;
 
 use super::clock::Clock;
+use super::http::{CallId, Way};
 use super::link::{Link, Owner};
 use super::{World, document};
 
@@ -43,6 +44,12 @@ pub struct Device {
     pub disk_paused: bool,
     /// Whether no connection comes up and nothing gets through.
     pub cut_off: bool,
+    /// How far it gets by WebSocket.
+    pub sockets: Way,
+    /// How far it gets by HTTP.
+    pub calls: Way,
+    /// Whether its app says that there is no network.
+    pub offline: bool,
     /// Whether it sleeps: no timer of its rings until it is woken.
     pub asleep: bool,
     /// How often it was started.
@@ -57,8 +64,16 @@ pub struct Device {
     pub(super) acked_at: CommitNumber,
     /// Frames of connections that it has lost.
     pub(super) late: VecDeque<(ConnId, Bytes)>,
-    /// How many late frames it was given in this life.
+    /// How many late frames and answers it was given in this life.
     pub(super) late_given: u64,
+    /// The call whose answer its machine waits for.
+    pub(super) asked: Option<CallId>,
+    /// Until when the server wants to be left alone, and its app has not asked for anything.
+    pub(super) rests_until: Option<Mono>,
+    /// The same, as far as connections are concerned.
+    pub(super) sockets_rest_until: Option<Mono>,
+    /// Whether it has lost a connection on which it had written, and has not sent anything since.
+    pub(super) lost_writes_by_socket: bool,
 }
 
 impl Device {
@@ -82,6 +97,12 @@ impl Device {
     }
 }
 
+/// Whether a frame holds a numbered write.
+fn is_write(frame: &[u8]) -> bool {
+    const NUMBER: &[u8] = b"\"mutation\":";
+    frame.windows(NUMBER.len()).any(|part| part == NUMBER)
+}
+
 impl World {
     /// Adds a replica on a store, which may be a copy of another's. Returns its index.
     ///
@@ -100,6 +121,9 @@ impl World {
             sent: Vec::new(),
             disk_paused: false,
             cut_off: false,
+            sockets: Way::Open,
+            calls: Way::Open,
+            offline: false,
             asleep: false,
             lives: 0,
             watches: BTreeMap::new(),
@@ -108,6 +132,10 @@ impl World {
             acked_at: CommitNumber(0),
             late: VecDeque::new(),
             late_given: 0,
+            asked: None,
+            rests_until: None,
+            sockets_rest_until: None,
+            lost_writes_by_socket: false,
         });
         let client = self.devices[index].replica.status().client_id;
         self.clients.insert(client, index);
@@ -156,7 +184,10 @@ impl World {
         this.late.clear();
         this.watches.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
+        (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
+        (this.rests_until, this.sockets_rest_until) = (None, None);
         this.acked_at = CommitNumber(0);
+        self.orphan_calls(device);
         self.carry_out(device, effects);
         self.watch_all(device);
         self.sweep_links();
@@ -272,13 +303,54 @@ impl World {
 
     /// The app of a device says that now is the time to connect.
     pub fn dial(&mut self, device: usize) {
+        self.end_rests(device);
         self.with(device, |replica, now, effects| replica.connect(now, effects));
+    }
+
+    /// The app of a device wants to be in step now.
+    pub fn sync_now(&mut self, device: usize) {
+        self.count("in step at once");
+        self.note(|| format!("device {device} is to be in step now"));
+        self.end_rests(device);
+        self.with(device, |replica, now, effects| replica.sync_now(now, effects));
+    }
+
+    /// The app of a device says whether there is a network.
+    pub fn set_online(&mut self, device: usize, online: bool) {
+        self.count("network by the app's word");
+        self.note(|| format!("device {device} has a network: {online}"));
+        self.end_rests(device);
+        self.devices[device].offline = !online;
+        if !online {
+            self.devices[device].asked = None;
+        }
+        self.with(device, |replica, now, effects| replica.set_online(now, online, effects));
+    }
+
+    /// A device turns to the server: not before the time that the server has asked for.
+    pub(super) fn look_at_rest(&mut self, device: usize, rest: Option<Mono>) {
+        let rest = self.devices[device].rests_until.take().max(rest);
+        if rest.is_some_and(|until| self.now.mono < until) {
+            self.fail(
+                Invariant::Contract,
+                format!("device {device} does not leave the server alone as it asked"),
+            );
+        } else if rest.is_some() {
+            self.count("Retry-After obeyed");
+        }
+    }
+
+    /// The app wants something at once, whatever the server has said.
+    fn end_rests(&mut self, device: usize) {
+        let this = &mut self.devices[device];
+        (this.rests_until, this.sockets_rest_until) = (None, None);
     }
 
     /// The app of a device gives a token.
     pub fn set_token(&mut self, device: usize, token: &str) {
         self.count("fresh token");
         self.note(|| format!("device {device} has a fresh token"));
+        self.end_rests(device);
         self.devices[device].config.token = Some(Token::new(token));
         let token = Token::new(token);
         self.with(device, |replica, now, effects| replica.set_token(now, token, effects));
@@ -303,7 +375,12 @@ impl World {
     ) -> T {
         let mut effects = Vec::new();
         let now = self.devices[device].now(self.now);
+        let ignored = |world: &Self| world.devices[device].replica.status().ignored_frames;
+        let before = self.trace.is_some().then(|| ignored(self));
         let answer = call(&mut self.devices[device].replica, now, &mut effects);
+        if before.is_some_and(|before| ignored(self) > before) {
+            self.note(|| format!("device {device} does not listen to that"));
+        }
         // what a failed store holds is not what the machine wanted it to hold
         let this = &self.devices[device];
         let halted = this.has_halted();
@@ -324,6 +401,8 @@ impl World {
             match effect {
                 Effect::Net(NetAction::Connect { conn, .. }) => {
                     self.devices[device].dialling = Some(conn);
+                    let rest = self.devices[device].sockets_rest_until.take();
+                    self.look_at_rest(device, rest);
                 }
                 Effect::Net(NetAction::Send { conn, frame }) => {
                     self.fold(&frame);
@@ -333,18 +412,21 @@ impl World {
                         && !link.silent
                         && link.session.is_some()
                     {
+                        link.has_written |= is_write(&frame);
                         link.up.push_back(frame);
                     }
                 }
                 Effect::Net(NetAction::Ping { conn }) => self.ping(device, conn),
                 Effect::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
-                // no device of this world has an HTTP URL
-                Effect::Net(NetAction::Request(_)) => {}
+                Effect::Net(NetAction::Request(ticket)) => self.ask(device, ticket),
                 Effect::Event(event) => {
                     self.note(|| format!("device {device} tells {:?}", event.kind));
                     self.fold_event(&event);
                     if let EventKind::ReplicaCopied { client_id, .. } = &event.kind {
                         self.clients.insert(client_id.clone(), device);
+                    }
+                    if let EventKind::TokenNeeded { .. } = &event.kind {
+                        self.devices[device].asked = None;
                     }
                     self.devices[device].events.push(event);
                 }
@@ -498,8 +580,17 @@ impl World {
 
     /// A device loses a connection, as it is told.
     pub(super) fn lose_connection(&mut self, device: usize, conn: ConnId, why: Disconnect) {
+        let wrote = self.link_of(device, conn).is_some_and(|link| link.has_written);
         self.hang_up(device, conn);
-        for status in self.devices[device].replica.status().collections.values() {
+        let status = self.devices[device].replica.status();
+        if wrote && status.pending_writes > 0 {
+            self.devices[device].lost_writes_by_socket = true;
+        }
+        if let Disconnect::Refused { retry_after: Some(wait), .. } = &why {
+            // an exchange by HTTP that has begun goes on
+            self.devices[device].sockets_rest_until = Some(self.now.mono + *wait);
+        }
+        for status in status.collections.values() {
             if status.catching_up {
                 let anew = status.cursor.is_none();
                 self.count("cut in mid catch-up");

@@ -35,6 +35,8 @@ pub(super) struct Link {
     pub(super) session: Option<Session>,
     /// Whether bytes vanish in both directions and nobody is told.
     pub(super) silent: bool,
+    /// Whether its owner has sent a numbered write.
+    pub(super) has_written: bool,
     /// What the session follows.
     pub(super) followed: BTreeSet<Collection>,
     /// Whether something has happened since the session was last pumped dry.
@@ -52,6 +54,7 @@ impl Link {
             device_end: true,
             session: Some(session),
             silent: false,
+            has_written: false,
             followed: BTreeSet::new(),
             awake: true,
         }

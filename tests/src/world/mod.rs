@@ -9,6 +9,7 @@
 mod clock;
 mod device;
 mod history;
+mod http;
 mod link;
 mod plain;
 mod server;
@@ -31,12 +32,14 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use crate::draw::fold_into;
 use crate::invariants::Invariant;
+use http::HttpCall;
 use link::Link;
 use server::{Server, Store};
 
 pub use clock::Clock;
 pub use device::Device;
 pub use history::{Committed, Histories, History, Place};
+pub use http::{CallId, Way};
 pub use link::Owner;
 pub use plain::{Plain, without_nulls};
 pub use server::{Backup, CommitFate};
@@ -100,6 +103,10 @@ pub enum Move {
     Pump(ConnId),
     /// A connection's owner gets the next frame.
     Down(ConnId),
+    /// The server gets a call by HTTP, or something before it refuses it.
+    Ask(CallId),
+    /// A device gets the answer to a call.
+    Reply(CallId),
 }
 
 /// Replicas, a server, and what is between them.
@@ -126,6 +133,8 @@ pub struct World {
     store: Store,
     links: BTreeMap<ConnId, Link>,
     next_conn: ConnId,
+    calls: BTreeMap<CallId, HttpCall>,
+    next_call: u64,
     /// Whom each connection belongs or belonged to.
     owners: BTreeMap<ConnId, Owner>,
     /// Whose id each client id is or was; of a copy's, the one that spoke last.
@@ -177,6 +186,8 @@ impl World {
             store: Store::new(),
             links: BTreeMap::new(),
             next_conn: ConnId(0),
+            calls: BTreeMap::new(),
+            next_call: 0,
             owners: BTreeMap::new(),
             clients: BTreeMap::new(),
             session: Arc::new(config.session.clone()),
@@ -259,7 +270,7 @@ impl World {
     pub fn moves(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         for (index, device) in self.devices.iter().enumerate() {
-            if device.dialling.is_some() && !device.cut_off {
+            if device.dialling.is_some() && !device.cut_off && device.sockets != Way::Stalled {
                 moves.push(Move::Connect(index));
             }
             let (last, durable) = (device.replica.store().last(), device.replica.durable());
@@ -288,6 +299,8 @@ impl World {
         if !self.server.answers.is_empty() {
             moves.push(Move::Answer);
         }
+        let turn = |(id, back)| if back { Move::Reply(id) } else { Move::Ask(id) };
+        moves.extend(self.moving_calls().map(turn));
         moves
     }
 
@@ -309,6 +322,8 @@ impl World {
                 self.pump(conn, room);
             }
             Move::Down(conn) => self.deliver_down(conn),
+            Move::Ask(call) => self.serve(call),
+            Move::Reply(call) => self.deliver_answer(call),
         }
     }
 
@@ -321,6 +336,7 @@ impl World {
                 Owner::Device(device) => Some(device),
                 Owner::Plain(_) => None,
             },
+            Move::Ask(call) | Move::Reply(call) => self.caller(call),
             Move::Commit | Move::Read | Move::Answer => None,
         }
     }
@@ -335,7 +351,14 @@ impl World {
             let why = Disconnect::Refused { status: 401, retry_after: None };
             return self.lose_connection(device, local, why);
         }
+        if let Way::Refused(retry_after) = self.devices[device].sockets {
+            self.count("WebSocket refused");
+            let status = if retry_after.is_some() { 503 } else { 426 };
+            let why = Disconnect::Refused { status, retry_after };
+            return self.lose_connection(device, local, why);
+        }
         self.count("connect");
+        self.turn_from_calls(device);
         let conn = self.new_conn();
         self.note(|| format!("device {device} has connection {conn}"));
         let identity = token.map_or(Identity::Open, |token| Identity::Known(user_of(&token)));
@@ -498,6 +521,7 @@ impl World {
     }
 
     fn ring_timers(&mut self) {
+        self.time_out_calls();
         for device in 0..self.devices.len() {
             if self.due(device).is_none_or(|at| at > self.now.mono) {
                 continue;
@@ -538,7 +562,8 @@ impl World {
     pub fn next_deadline(&self) -> Option<Mono> {
         let devices = (0..self.devices.len()).filter_map(|device| self.due(device));
         let sessions = self.links.values().filter_map(|link| link.session.as_ref()?.deadline());
-        devices.chain(sessions.map(|(at, _)| self.server_clock.when(at))).min()
+        let sessions = sessions.map(|(at, _)| self.server_clock.when(at));
+        devices.chain(sessions).chain(self.next_patience()).min()
     }
 
     /// The time until the next deadline, in milliseconds.
@@ -562,12 +587,16 @@ impl World {
         for device in 0..self.devices.len() {
             let this = &mut self.devices[device];
             (this.disk_paused, this.cut_off, this.asleep) = (false, false, false);
+            (this.sockets, this.calls) = (Way::Open, Way::Open);
             this.late.clear();
             let never = StoreError::new(StoreErrorKind::Other, "never");
             this.replica.store_mut().fail_commit(u64::MAX, never);
             if this.has_halted() {
                 let store = this.replica.store().clone().reopen();
                 self.restart_device(device, store);
+            }
+            if self.devices[device].offline {
+                self.set_online(device, true);
             }
         }
     }
@@ -642,13 +671,14 @@ impl World {
         }
     }
 
-    /// Whether every outbox is empty and every collection live.
+    /// Whether every outbox is empty, and every collection live of those who have a WebSocket.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.devices.iter().all(|device| {
             let status = device.replica.status();
             let live = |c: &Collection| status.collections.get(c).is_some_and(|c| c.live);
-            status.pending_writes == 0 && device.config.collections.iter().all(live)
+            let polls = !device.config.websocket;
+            status.pending_writes == 0 && (polls || device.config.collections.iter().all(live))
         })
     }
 }

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::page::{Place, ReadAnswer, ReadRequest, Reader};
-use synclayer_core::rules::policy::{AllowAll, Bucket};
+use synclayer_core::rules::policy::{AllowAll, Bucket, Rate};
 use synclayer_core::rules::record::{Report, verify};
 use synclayer_core::rules::transaction::{
     Answer, Context, Decided, HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError,
     Transaction, Verdict, decide_all,
 };
-use synclayer_core::server::http::{Call, Reply, Request, WriteCall, call};
+use synclayer_core::server::http::{Call, ReadCall, Reply, Request, WriteCall, call};
 use synclayer_core::server::ring::Rings;
 use synclayer_core::server::session::{
     Action, Input as ServerInput, Lent, ReadTicket, Session, TransactTicket,
@@ -24,10 +24,12 @@ use synclayer_core::words::name::{
     ClientId, Collection, ConnId, Epoch, RecordId, SessionNumber, UserId,
 };
 use synclayer_core::words::store::{Op, StoreError};
+use synclayer_core::words::time::Mono;
 
 use crate::invariants::Invariant;
 
 use super::history::{Histories, History};
+use super::http::CallId;
 use super::link::Owner;
 use super::{World, user_of};
 
@@ -52,7 +54,7 @@ pub struct Backup {
 pub(super) struct Server {
     pub(super) rings: Rings,
     pub(super) jobs: VecDeque<Job>,
-    pub(super) reads: VecDeque<ReadTicket>,
+    pub(super) reads: VecDeque<PageRead>,
     /// Answers that are on their way to their sessions.
     pub(super) answers: VecDeque<(ConnId, ServerInput<'static>)>,
     /// Each client's newest session.
@@ -64,14 +66,21 @@ pub(super) struct Server {
 pub(super) enum Job {
     Ticket(TransactTicket),
     Rest(WriteCall),
+    Call(CallId, WriteCall),
     Sweep(Sweep),
+}
+
+/// A page that waits to be read.
+pub(super) enum PageRead {
+    Ticket(ReadTicket),
+    Call(CallId, ReadCall),
 }
 
 impl Job {
     fn transaction(&self) -> Transaction {
         match self {
             Self::Ticket(ticket) => ticket.transaction().clone(),
-            Self::Rest(write) => write.transaction().clone(),
+            Self::Rest(write) | Self::Call(_, write) => write.transaction().clone(),
             Self::Sweep(sweep) => Transaction::Sweep(sweep.clone()),
         }
     }
@@ -114,6 +123,16 @@ fn begins_again(request: &ReadRequest, answer: &Result<ReadAnswer, StoreError>) 
     under_way && matches!(answer, Ok(ReadAnswer::Page(page)) if page.opened.is_some())
 }
 
+fn bucket<'a>(
+    buckets: &'a mut BTreeMap<UserId, Bucket>,
+    user: Option<&UserId>,
+    rate: Option<Rate>,
+    now: Mono,
+) -> Option<&'a mut Bucket> {
+    let (user, rate) = (user?, rate?);
+    Some(buckets.entry(user.clone()).or_insert_with(|| Bucket::new(rate, now)))
+}
+
 impl Store {
     pub(super) fn new() -> Self {
         let (rows, histories) = (MemoryRows::new(), Histories::default());
@@ -131,6 +150,16 @@ impl Server {
             newest: BTreeMap::new(),
             buckets: BTreeMap::new(),
         }
+    }
+
+    /// What a user may still send.
+    pub(super) fn bucket(
+        &mut self,
+        user: Option<&UserId>,
+        rate: Option<Rate>,
+        now: Mono,
+    ) -> Option<&mut Bucket> {
+        bucket(&mut self.buckets, user, rate, now)
     }
 }
 
@@ -289,6 +318,7 @@ impl World {
                 self.server.answers.push_back((conn, ticket.answer(Ok(answer))));
             }
             Job::Rest(write) => self.replied(&write.reply(now, &self.http, Ok(answer))),
+            Job::Call(id, write) => self.reply(id, write.reply(now, &self.http, Ok(answer))),
             Job::Sweep(sweep) => {
                 if let Answer::Swept(swept) = answer {
                     *self.counts.entry("swept").or_default() += swept.removed as u64;
@@ -320,6 +350,9 @@ impl World {
                     self.server.answers.push_back((conn, ticket.answer(Err(error.clone()))));
                 }
                 Job::Rest(write) => self.replied(&write.reply(now, &self.http, Err(error.clone()))),
+                Job::Call(id, write) => {
+                    self.reply(id, write.reply(now, &self.http, Err(error.clone())));
+                }
                 Job::Sweep(_) => {}
             }
         }
@@ -327,20 +360,28 @@ impl World {
 
     /// A page is read; its session hears of it later.
     pub fn read(&mut self, index: usize, fails: bool) {
-        let Some(ticket) = self.server.reads.remove(index) else { return };
+        let Some(waiting) = self.server.reads.remove(index) else { return };
         self.count("read");
-        let conn = ticket.conn();
+        let request = match &waiting {
+            PageRead::Ticket(ticket) => ticket.request(),
+            PageRead::Call(_, read) => read.request(),
+        };
         let answer = if fails {
             self.count("failed read");
             let kind = synclayer_core::words::store::StoreErrorKind::Other;
             Err(StoreError::new(kind, "the disk is not well"))
         } else {
-            ticket.request().run(&self.store.rows, &*self.config.policy)
+            request.run(&self.store.rows, &*self.config.policy)
         };
-        if begins_again(ticket.request(), &answer) {
+        if begins_again(request, &answer) {
             self.count("horizon passed in mid catch-up");
         }
-        self.server.answers.push_back((conn, ticket.answer(answer)));
+        match waiting {
+            PageRead::Ticket(ticket) => {
+                self.server.answers.push_back((ticket.conn(), ticket.answer(answer)));
+            }
+            PageRead::Call(id, read) => self.reply(id, read.reply(answer)),
+        }
     }
 
     /// A session hears an answer.
@@ -413,14 +454,8 @@ impl World {
         let Some(link) = self.links.get_mut(&conn) else { return };
         let Some(session) = &mut link.session else { return };
         let rings = &self.server.rings;
-        let user = session.status().user.cloned();
-        let user_bucket = match (user, self.config.user_rate) {
-            (Some(user), Some(rate)) => {
-                let fresh = || Bucket::new(rate, now.mono);
-                Some(self.server.buckets.entry(user).or_insert_with(fresh))
-            }
-            (Some(_) | None, _) => None,
-        };
+        let (user, rate) = (session.status().user, self.config.user_rate);
+        let user_bucket = bucket(&mut self.server.buckets, user, rate, now.mono);
         let mut lent = Lent { rings, policy: &*policy, user_bucket };
         let (before, waited) = (session.status().counters, session.status().held);
         let mut actions = Vec::new();
@@ -483,7 +518,7 @@ impl World {
                     self.server.answers.push_back((conn, ticket.answer(user)));
                 }
                 Action::Transact(ticket) => self.server.jobs.push_back(Job::Ticket(ticket)),
-                Action::Read(ticket) => self.server.reads.push_back(ticket),
+                Action::Read(ticket) => self.server.reads.push_back(PageRead::Ticket(ticket)),
             }
         }
     }
@@ -545,6 +580,7 @@ impl World {
         }
         self.server = Server::new(Rings::new(self.config.ring));
         self.links.values_mut().for_each(super::link::Link::lose_server_end);
+        self.drop_served_calls();
         self.begin_epoch(restored);
         self.sweep_links();
     }

@@ -1,0 +1,374 @@
+//! HTTP calls of devices: on their way to the server, in it, and on their way back.
+
+use std::time::Duration;
+
+use synclayer_core::client::interface::{HttpAnswer, HttpRequest, HttpTicket, Method};
+use synclayer_core::rules::policy::Bucket;
+use synclayer_core::server::http::{self, Call, Reply, Request};
+use synclayer_core::words::message::ErrorCode;
+use synclayer_core::words::name::Collection;
+use synclayer_core::words::time::Mono;
+use synclayer_core::words::wire::http::PUSH_PATH;
+
+use crate::invariants::Invariant;
+
+use super::server::{Job, PageRead};
+use super::{World, user_of};
+
+/// How much later than the request itself a machine gives an answer up.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A call, by its number in the world.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CallId(u64);
+
+/// How far a device gets by one of its transports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Way {
+    /// To the server.
+    #[default]
+    Open,
+    /// To something that refuses it at once, and perhaps says how long to wait.
+    Refused(Option<Duration>),
+    /// To something that keeps silent.
+    Stalled,
+}
+
+/// Where a call is.
+enum Place {
+    /// On its way to the server.
+    Up,
+    /// In the server.
+    Served,
+    /// The answer is on its way back.
+    Down(HttpAnswer),
+}
+
+/// One call.
+pub(super) struct HttpCall {
+    pub(super) device: usize,
+    /// What the device's adapter has to answer; `None` when it has, or has died.
+    ticket: Option<HttpTicket>,
+    request: HttpRequest,
+    place: Place,
+    asked_at: Mono,
+    /// When the adapter gives up.
+    patience: Mono,
+    /// Nothing of it gets anywhere before this.
+    held_until: Mono,
+    /// Whether its bytes vanish.
+    silent: bool,
+}
+
+impl HttpCall {
+    fn is_push(&self) -> bool {
+        self.request.path == PUSH_PATH
+    }
+
+    /// Whether nobody will notice any more what becomes of it.
+    fn is_over(&self) -> bool {
+        self.ticket.is_none() && (self.silent || matches!(self.place, Place::Down(_)))
+    }
+}
+
+impl World {
+    // --- what happens when nothing goes wrong ---
+
+    /// The machine of a device has a request.
+    pub(super) fn ask(&mut self, device: usize, ticket: HttpTicket) {
+        let request = ticket.request().clone();
+        self.note(|| format!("device {device} asks {} {}", request.method.as_str(), request.path));
+        self.fold(request.path.as_bytes());
+        self.fold(request.body.as_deref().unwrap_or_default());
+        self.next_call += 1;
+        let (id, now) = (CallId(self.next_call), self.now.mono);
+        let this = &mut self.devices[device];
+        this.asked = Some(id);
+        let lost = std::mem::take(&mut this.lost_writes_by_socket);
+        self.look_at_rest(device, None);
+        if lost {
+            self.count("from WebSocket to HTTP with writes in flight");
+        }
+        let patience = now + request.timeout;
+        let (place, ticket, silent) = (Place::Up, Some(ticket), false);
+        let (asked_at, held_until) = (now, now);
+        let call =
+            HttpCall { device, ticket, request, place, asked_at, patience, held_until, silent };
+        self.calls.insert(id, call);
+    }
+
+    /// The calls that get further, each with whether it is on its way back.
+    pub(super) fn moving_calls(&self) -> impl Iterator<Item = (CallId, bool)> {
+        self.calls.iter().filter_map(|(id, call)| {
+            let device = &self.devices[call.device];
+            let passes = !call.silent
+                && !device.cut_off
+                && device.calls != Way::Stalled
+                && call.held_until <= self.now.mono;
+            match call.place {
+                Place::Up => passes.then_some((*id, false)),
+                Place::Served => None,
+                Place::Down(_) => passes.then_some((*id, true)),
+            }
+        })
+    }
+
+    /// The server gets a call, unless something before it refuses it.
+    pub(super) fn serve(&mut self, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (device, request) = (call.device, call.request.clone());
+        if let Way::Refused(wait) = self.devices[device].calls {
+            return match wait {
+                Some(wait) => self.answer_instead(id, 503, Some(wait), false),
+                None => self.lose_call(id, false),
+            };
+        }
+        call.place = Place::Served;
+        self.count("HTTP call");
+        let body = request.body.unwrap_or_default();
+        self.note(|| format!("device {device} > {}", String::from_utf8_lossy(&body)));
+        let token = request.token.as_ref().map(|token| token.reveal());
+        if token.is_some_and(|token| self.expired_tokens.contains(token)) {
+            self.count("call refused");
+            return self.reply(id, Reply::error(ErrorCode::AuthExpired, "the token has expired"));
+        }
+        let user = token.map(user_of);
+        let now = self.server_clock.read(self.now).mono;
+        let policy = self.config.policy.clone();
+        let mut bucket = self.server.bucket(user.as_ref(), self.config.user_rate, now);
+        let mut take =
+            || bucket.as_mut().map_or(Ok(()), |bucket: &mut &mut Bucket| bucket.take(now));
+        if let Err(wait) = take() {
+            return self.reply(id, Reply::slow_down(wait));
+        }
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let method = request.method.as_str();
+        let asked = Request { method, path, query, body: &body, user };
+        match http::call(&asked, &self.http, &*policy) {
+            Call::Immediate(reply) => self.reply(id, reply),
+            Call::Transact(mut write) => {
+                write.charge(&mut take);
+                self.server.jobs.push_back(Job::Call(id, write));
+            }
+            Call::Read(read) => self.server.reads.push_back(PageRead::Call(id, read)),
+        }
+    }
+
+    /// The server has an answer to a call.
+    pub(super) fn reply(&mut self, id: CallId, reply: Reply) {
+        self.fold(&reply.body);
+        let Reply { status, headers, body } = reply;
+        let wait = headers.iter().find(|(name, _)| *name == "retry-after");
+        let retry_after = wait.and_then(|(_, value)| value.parse().ok()).map(Duration::from_secs);
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.place = Place::Down(HttpAnswer::Answered { status, retry_after, body });
+        }
+        self.forget_calls();
+    }
+
+    /// The answer to a call gets to its device.
+    pub(super) fn deliver_answer(&mut self, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        if let Place::Down(answer) = &mut call.place {
+            let answer = std::mem::replace(answer, HttpAnswer::Failed(String::new()));
+            self.answer_call(id, answer);
+        }
+    }
+
+    /// A device's adapter answers its machine.
+    fn answer_call(&mut self, id: CallId, answer: HttpAnswer) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (device, asked_at) = (call.device, call.asked_at);
+        let Some(ticket) = call.ticket.take() else { return self.forget_calls() };
+        let overdue = self.now.mono >= asked_at + (call.request.timeout + GRACE);
+        let asked = self.devices[device].asked;
+        match &answer {
+            HttpAnswer::Answered { status, retry_after, body } => {
+                let text = || String::from_utf8_lossy(body).into_owned();
+                self.note(|| format!("device {device} < {status} {retry_after:?} {}", text()));
+                if *status >= 400 {
+                    self.count("declined call");
+                }
+                if let (Some(wait), true, false) = (retry_after, asked == Some(id), overdue) {
+                    self.devices[device].rests_until = Some(self.now.mono + *wait);
+                }
+            }
+            HttpAnswer::Failed(why) => {
+                self.note(|| format!("device {device} < failed: {why}"));
+                self.count("failed call");
+            }
+        }
+        let before = self.devices[device].replica.status().ignored_frames;
+        let input = ticket.answer(answer);
+        self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+        let ignored = self.devices[device].replica.status().ignored_frames > before;
+        let halted = self.devices[device].has_halted();
+        if asked != Some(id) || overdue {
+            self.count("late answer");
+            self.devices[device].late_given += u64::from(ignored);
+        }
+        if asked.is_some_and(|newer| newer > id) && !ignored && !halted {
+            self.fail(
+                Invariant::Contract,
+                format!("device {device} listens to the answer of a call that it gave up"),
+            );
+        }
+        self.forget_calls();
+    }
+
+    fn forget_calls(&mut self) {
+        self.calls.retain(|_, call| !call.is_over());
+    }
+
+    // --- what goes wrong ---
+
+    /// The calls that a device waits for.
+    #[must_use]
+    pub fn open_calls(&self) -> Vec<CallId> {
+        let open = self.calls.iter().filter(|(_, call)| call.ticket.is_some());
+        open.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a call pushes writes.
+    #[must_use]
+    pub fn is_push(&self, id: CallId) -> bool {
+        self.calls.get(&id).is_some_and(HttpCall::is_push)
+    }
+
+    /// Whose call this is.
+    #[must_use]
+    pub fn caller(&self, id: CallId) -> Option<usize> {
+        self.calls.get(&id).map(|call| call.device)
+    }
+
+    /// A call's connection breaks. What the server has, it does; what is on its way there comes
+    /// where it `arrives`.
+    pub fn lose_call(&mut self, id: CallId, arrives: bool) {
+        self.count_loss(id);
+        self.break_call(id, arrives);
+        self.answer_call(id, HttpAnswer::Failed("the connection broke".into()));
+    }
+
+    /// Something between the device and the server answers in its place.
+    pub fn answer_instead(
+        &mut self,
+        id: CallId,
+        status: u16,
+        retry_after: Option<Duration>,
+        arrives: bool,
+    ) {
+        self.count_loss(id);
+        self.break_call(id, arrives);
+        let body = b"<html>not now</html>".to_vec();
+        self.answer_call(id, HttpAnswer::Answered { status, retry_after, body });
+    }
+
+    fn break_call(&mut self, id: CallId, arrives: bool) {
+        if let Some(call) = self.calls.get_mut(&id) {
+            match call.place {
+                Place::Up => call.silent |= !arrives,
+                Place::Served => {}
+                Place::Down(_) => call.silent = true,
+            }
+        }
+    }
+
+    /// From now on the bytes of a call vanish: its device waits as long as it may.
+    pub fn stall_call(&mut self, id: CallId) {
+        self.count("stalled call");
+        self.count_loss(id);
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.silent = true;
+        }
+        self.forget_calls();
+    }
+
+    /// The adapter is slow: the call goes on, and is answered, when the machine has given it up.
+    pub fn delay_call(&mut self, id: CallId) {
+        self.count("delayed call");
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.held_until = call.asked_at + (call.request.timeout + 2 * GRACE);
+            call.patience = call.held_until + call.request.timeout;
+        }
+    }
+
+    fn count_loss(&mut self, id: CallId) {
+        let Some(call) = self.calls.get(&id) else { return };
+        self.note_loss(call.device, id);
+        let call = &self.calls[&id];
+        let up = matches!(call.place, Place::Up);
+        if call.is_push() && !up {
+            self.count("lost answer of a push");
+        } else if call.request.method == Method::Get && self.is_catching_up(call.device) {
+            self.count("pull cut in mid catch-up");
+        }
+    }
+
+    fn note_loss(&mut self, device: usize, id: CallId) {
+        self.note(|| format!("call {} of device {device} is lost", id.0));
+    }
+
+    fn is_catching_up(&self, device: usize) -> bool {
+        let status = self.devices[device].replica.status();
+        status.collections.values().any(|collection| collection.catching_up)
+    }
+
+    /// The server's process is gone with the calls that it had.
+    pub(super) fn drop_served_calls(&mut self) {
+        for call in self.calls.values_mut() {
+            if let Place::Served = call.place {
+                call.place = Place::Down(HttpAnswer::Failed("the server is gone".into()));
+            }
+        }
+        self.forget_calls();
+    }
+
+    /// The process of a device is gone: nobody waits for its calls. What it has sent may arrive.
+    pub(super) fn orphan_calls(&mut self, device: usize) {
+        for call in self.calls.values_mut().filter(|call| call.device == device) {
+            call.ticket = None;
+        }
+        self.forget_calls();
+    }
+
+    /// A device has a WebSocket: its machine waits for no call any more.
+    pub(super) fn turn_from_calls(&mut self, device: usize) {
+        let pushes =
+            |call: &HttpCall| call.device == device && call.ticket.is_some() && call.is_push();
+        if self.devices[device].asked.is_some() && self.calls.values().any(pushes) {
+            self.count("from HTTP to WebSocket with writes in flight");
+        }
+        let this = &mut self.devices[device];
+        (this.asked, this.lost_writes_by_socket) = (None, false);
+        (this.rests_until, this.sockets_rest_until) = (None, None);
+    }
+
+    // --- time ---
+
+    /// When the next adapter gives a call up.
+    pub(super) fn next_patience(&self) -> Option<Mono> {
+        let waits = |call: &&HttpCall| call.ticket.is_some() && !self.devices[call.device].asleep;
+        self.calls.values().filter(waits).map(|call| call.patience).min()
+    }
+
+    /// Adapters give up what has taken too long.
+    pub(super) fn time_out_calls(&mut self) {
+        let now = self.now.mono;
+        let due = |call: &HttpCall| {
+            call.ticket.is_some() && call.patience <= now && !self.devices[call.device].asleep
+        };
+        let ids: Vec<_> =
+            self.calls.iter().filter(|(_, call)| due(call)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.count("overdue call");
+            self.answer_call(id, HttpAnswer::Failed("it took too long".into()));
+        }
+    }
+
+    /// The heads of all collections, as the server's process knows them.
+    #[must_use]
+    pub fn heads(&self) -> Vec<(Collection, u64)> {
+        let collections = self.config.collections.iter();
+        collections.map(|name| (name.clone(), self.server.rings.head(name).0)).collect()
+    }
+}
