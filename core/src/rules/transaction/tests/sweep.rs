@@ -59,7 +59,7 @@ fn silent_clients_and_past_epochs_expire() {
     let current = |store: &Store| EpochRow::current(&store.rows).unwrap().unwrap().1.id;
     let number =
         |store: &Store, id: &str| EpochRow::number(&store.rows, &Epoch::new(id).unwrap()).unwrap();
-    assert_eq!(store.sweep(5_000_000), 0);
+    assert_eq!(store.sweep(1_000_000), 0, "as old as the retention is not older");
     // e1 ended when e2 began, which is too long ago; e2 ended just now
     assert_eq!(store.sweep(500_000), 2);
     assert_eq!(current(&store).as_str(), "e3");
@@ -97,4 +97,29 @@ fn a_beginning_is_written_only_where_the_head_moved() {
         })
         .unwrap();
     assert_eq!(count, 2);
+}
+
+#[test]
+fn a_sweep_looks_at_no_more_rows_than_its_budget() {
+    let mut store = Store::new();
+    for name in ["a", "b", "c", "d", "e"] {
+        store.plain_to(name, insert("{}"));
+        store.plain_to(name, Change::delete());
+    }
+    for name in ["u", "v", "w"] {
+        store.hello(name);
+    }
+    store.now = Timestamp(9_000_000);
+    let mut step = |from| {
+        let sweep = Sweep { retention: Duration::from_secs(1), from, budget: 2 };
+        let Answer::Swept(swept) = store.commit(&Transaction::Sweep(sweep)) else { panic!() };
+        (swept.removed, swept.next)
+    };
+    // finding the collection is a look too
+    let in_todos = SweepPlace::Collection(todos());
+    assert_eq!(step(SweepPlace::Start), (1, Some(in_todos.clone())));
+    assert_eq!(step(in_todos.clone()), (2, Some(in_todos.clone())));
+    assert_eq!(step(in_todos), (2, Some(SweepPlace::AfterCollection(todos()))));
+    assert_eq!(step(SweepPlace::Clients), (2, Some(SweepPlace::AfterClient(client("v")))));
+    assert_eq!(step(SweepPlace::AfterClient(client("v"))), (1, None));
 }
