@@ -87,6 +87,10 @@ fn a_beginning_is_written_only_where_the_head_moved() {
     store.begin("e4");
     let began = |number| EpochRow::began_at(&store.rows, &todos(), number).unwrap().0;
     assert_eq!([1, 2, 3, 4, 5].map(began), [0, 1, 1, 2, 2]);
+    assert_eq!(beginnings(&store), 2);
+}
+
+fn beginnings(store: &Store) -> usize {
     let (from, to) = record::range_of(b'g');
     let mut count = 0;
     store
@@ -96,7 +100,23 @@ fn a_beginning_is_written_only_where_the_head_moved() {
             Ok(crate::words::store::Scan::Next)
         })
         .unwrap();
-    assert_eq!(count, 2);
+    count
+}
+
+#[test]
+fn the_beginnings_that_a_kept_epoch_asks_for_are_kept() {
+    let mut store = Store::new();
+    for (n, epoch) in ["e2", "e3", "e4", "e5"].into_iter().enumerate() {
+        store.plain(insert(&alloc::format!("{{\"a\":{n}}}")));
+        store.begin(epoch);
+        store.now = Timestamp(store.now.0 + 1000);
+    }
+    assert_eq!(beginnings(&store), 4);
+    // e3 ended when e4 began, 2,000 before
+    assert_eq!(store.sweep(2_000), 2, "e1 and e2");
+    let began = |number| EpochRow::began_at(&store.rows, &todos(), number).unwrap().0;
+    assert_eq!([3, 4, 5].map(began), [2, 3, 4]);
+    assert_eq!(beginnings(&store), 3);
 }
 
 #[test]
