@@ -361,6 +361,10 @@ fn the_digest_is_of_the_last_applied_write() {
     assert_eq!(stored(&store), Some(digest(&again)));
     assert_eq!(briefs(&store.run("c", vec![refused])), ["conflict 1 {\"a\":1}"]);
     assert_eq!(stored(&store), Some(digest(&again)));
+    // a number that comes again was applied as it was then
+    let other = write(2, 1, "r", update("{\"a\":9}"));
+    assert_eq!(briefs(&store.run("c", vec![other])), ["nothing at 1"]);
+    assert_eq!(stored(&store), Some(digest(&again)));
     assert_eq!(store.last_mutation("c"), MutationNumber(2));
 }
 
@@ -568,6 +572,8 @@ fn http_compares_versions_of_fields() {
     assert_eq!(brief(&store.http(update("{\"b\":3}"), Some(1))), "seq 3 v3");
     assert_eq!(brief(&store.http(update("{\"a\":3}"), None)), "seq 4 v4");
     assert_eq!(brief(&store.http(Change::delete(), None)), "seq 5 v5");
+    let again = store.http(Change::delete(), None);
+    assert_eq!(again.verdict, Verdict::Unchanged { version: None }, "it is gone already");
     assert_eq!(brief(&store.http(update("{}"), None)), "RECORD_NOT_FOUND");
 }
 
@@ -577,11 +583,17 @@ fn a_document_that_would_grow_too_large_is_refused() {
     store.limits = Limits { document_bytes: 30, fields: 3, ..Limits::default() };
     store.hello("w");
     store.run("w", vec![write(1, 0, "r", insert("{\"a\":1,\"b\":1}"))]);
+    let exactly = doc("{\"a\":1,\"b\":1,\"c\":\"0123456789\"}").size();
+    let grow = || vec![write(2, 1, "r", update("{\"c\":\"0123456789\"}"))];
+    store.limits.document_bytes = exactly - 1;
+    assert_eq!(briefs(&store.run("w", grow())), ["PAYLOAD_TOO_LARGE"]);
     let large = update("{\"c\":\"01234567890123456789\"}");
     let many = update("{\"c\":1,\"d\":1}");
     assert_eq!(briefs(&store.run("w", vec![write(2, 1, "r", large)])), ["PAYLOAD_TOO_LARGE"]);
     assert_eq!(briefs(&store.run("w", vec![write(2, 1, "r", many)])), ["PAYLOAD_TOO_LARGE"]);
     assert_eq!(store.last_mutation("w"), MutationNumber(1));
+    store.limits.document_bytes = exactly;
+    assert_eq!(briefs(&store.run("w", grow())), ["seq 2 v2"]);
 }
 
 #[test]
