@@ -128,14 +128,25 @@ impl Hub {
             ring,
             openings: 0,
         };
-        hub.begin(now);
+        hub.begin(now).expect("sound rows");
         hub
     }
 
     /// The process dies and starts again: what was committed is there.
+    ///
+    /// # Panics
+    /// When the rows are damaged.
     pub fn crash(&mut self, now: Now) {
+        self.restart(self.rows.clone(), now).expect("sound rows");
+    }
+
+    /// The process dies, and starts again on rows that are perhaps older.
+    ///
+    /// # Errors
+    /// When it finds that they are damaged.
+    pub fn restart(&mut self, rows: MemoryRows, now: Now) -> Result<(), StoreError> {
         *self = Self {
-            rows: self.rows.clone(),
+            rows,
             rings: Rings::new(self.ring),
             lines: BTreeMap::new(),
             transactions: VecDeque::new(),
@@ -146,13 +157,7 @@ impl Hub {
             ring: self.ring,
             openings: self.openings + 1,
         };
-        self.begin(now);
-    }
-
-    /// The process dies, and starts again on rows that are perhaps older.
-    pub fn restore(&mut self, rows: MemoryRows, now: Now) {
-        self.rows = rows;
-        self.crash(now);
+        self.begin(now)
     }
 
     /// The present epoch: another one after each start.
@@ -178,13 +183,14 @@ impl Hub {
         }
     }
 
-    fn begin(&mut self, now: Now) {
-        let epoch = self.epoch();
-        let decided = self.decide([&Transaction::BeginEpoch { epoch }], now);
+    fn begin(&mut self, now: Now) -> Result<(), StoreError> {
+        let mut decided = self.decide([&Transaction::BeginEpoch { epoch: self.epoch() }], now);
+        decided.answers.pop().transpose()?;
         self.rows.apply(decided.batch);
-        for (collection, head) in verify(&self.rows).expect("sound rows").collections {
+        for (collection, head) in verify(&self.rows)?.collections {
             self.rings.note_head(&collection, head.seq);
         }
+        Ok(())
     }
 
     fn decide<'a>(

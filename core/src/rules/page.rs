@@ -571,6 +571,9 @@ impl<'a> View<'a> {
         let to = record::index_of(collection).1;
         self.rows.scan(&record::index_key(collection, from), &to, &mut |key, id| {
             let seq = Seq(record::to_u64(&key[key.len().saturating_sub(8)..])?);
+            if seq > self.head.seq {
+                return Err(StoreError::damaged("the change index goes beyond the head"));
+            }
             let id = record::record_id(&id)?;
             let record = Record::load(self.rows, collection, &id)?
                 .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;

@@ -209,7 +209,10 @@ impl Bench {
     fn restart_server(&mut self, rows: MemoryRows) {
         let conn = self.conn;
         let was_connected = self.hub.lines.contains_key(&conn);
-        self.hub.restore(rows, self.now);
+        if let Err(error) = self.hub.restart(rows, self.now) {
+            assert!(!self.sound, "a server loses nothing: {error}");
+            self.hub.restart(MemoryRows::new(), self.now).expect("no rows are sound");
+        }
         self.up.clear();
         if was_connected {
             let why = Disconnect::Lost("the server is gone".into());

@@ -92,8 +92,10 @@ fn open(rows: &MemoryRows, script: &mut Script<'_>) {
 /// A server on damaged rows either says so or goes on.
 fn serve(mut bench: Bench, rows: MemoryRows, script: &mut Script<'_>) {
     bench.sound = false;
-    bench.hub.rows = rows;
-    let _ = verify(&bench.hub.rows);
+    let _ = verify(&rows);
+    if bench.hub.restart(rows, now()).is_err() {
+        return;
+    }
     let conn = ConnId(77);
     bench.hub.accept(conn, Identity::Open, now());
     for frame in [

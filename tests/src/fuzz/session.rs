@@ -105,7 +105,7 @@ impl Bench {
             18 => self.backup = Some(self.hub.rows.clone()),
             19 => {
                 if let Some(rows) = self.backup.clone() {
-                    self.hub.restore(rows, self.now);
+                    self.hub.restart(rows, self.now).expect("sound rows");
                 }
             }
             20 => {

@@ -105,3 +105,18 @@ fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
     let second = Query { offset: 1, ..Query::default() };
     assert_eq!(query(second, each + 1), Some(1), "what is left out takes no room");
 }
+
+#[test]
+fn a_head_below_the_changes_is_damage() {
+    let mut store = Store::new();
+    store.plain_to("a", insert("{}"));
+    let mut batch = crate::words::store::Batch::new();
+    batch.delete(record::head_key(&todos()));
+    store.rows.apply(batch);
+    let reader = Reader { collection: todos(), user: None, partial: false };
+    let place = Place::Delta { floor: Seq(0), after: Seq(0) };
+    let limits = PageLimits { records: 1, bytes: 1 << 10 };
+    let answer = ReadRequest::CatchUp { reader, place, limits }.run(&store.rows, &AllowAll);
+    // a stream that is live at the head would fall behind, catch up, and fall behind, for ever
+    assert!(answer.is_err(), "{answer:?}");
+}
