@@ -149,6 +149,13 @@ fn what_is_wrong_is_said() {
         assert_eq!(reply.status, 413);
     }
     assert_eq!(store.rows.len(), Store::new().rows.len());
+    let body = r#"{"recordId":"r","data":{}}"#;
+    for (frame_bytes, status) in [(body.len() - 1, 413), (body.len(), 200)] {
+        let limits = Limits { frame_bytes, ..Limits::default() };
+        let config = HttpConfig { limits, ..HttpConfig::default() };
+        let reply = ask_with(store, &AllowAll, &config, "POST", "/sync/todos", body);
+        assert_eq!(reply.status, status, "at most {frame_bytes} bytes");
+    }
 }
 
 #[test]
@@ -232,6 +239,8 @@ fn who_may_not_is_told_so() {
     let reply = Reply::slow_down(Duration::from_millis(1500));
     assert_eq!(reply.status, 429);
     assert!(reply.headers.contains(&("retry-after", "2".into())));
+    let body = String::from_utf8(Reply::slow_down(Duration::MAX).body).unwrap();
+    assert!(body.contains("9007199254740991"), "what every reader takes: {body}");
 }
 
 #[test]
