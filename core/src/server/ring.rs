@@ -294,6 +294,21 @@ mod tests {
     }
 
     #[test]
+    fn all_that_an_entry_holds_is_counted() {
+        let mut store = Store::new();
+        store.plain(insert("{\"a\":1}"));
+        store.plain(unset("{}", &["a"]));
+        let held = |entry: &Entry| entry.size() - size_of::<Entry>();
+        let [shared, apart] = [0, 1].map(|i| Entry::new(&store.published[i], false));
+        assert_eq!(held(&shared), shared.frame(Level::Resumable).len());
+        let plain = apart.frame(Level::Plain).len();
+        assert_eq!(held(&apart), apart.frame(Level::Resumable).len() + plain);
+        let with_document = Entry::new(&store.published[0], true);
+        let document = store.published[0].document.as_ref().unwrap().size();
+        assert_eq!(held(&with_document), held(&shared) + document);
+    }
+
+    #[test]
     fn levels_share_a_frame_where_they_can() {
         let mut store = Store::new();
         store.plain(insert("{\"a\":1}"));
