@@ -407,6 +407,7 @@ mod tests {
             for next in steps.iter().chain([&Step::Take]) {
                 if let Some(update) = step(&mut view, next) {
                     slot.put(update.snapshot, update.changes);
+                    prop_assert!(!slot.is_empty());
                 }
                 if *next == Step::Take
                     && let Some(update) = slot.take()
