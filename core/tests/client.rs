@@ -7,6 +7,8 @@ use synclayer_core::client::event::EventKind;
 use synclayer_core::client::interface::ClientConfig;
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::words::name::CommitNumber;
+use synclayer_core::words::store::{Batch, ClientStore, Scan};
 use synclayer_core::words::time::Timestamp;
 
 use desk::{Desk, ack, change, config, synced, todos};
@@ -195,6 +197,77 @@ fn a_gap_or_a_wrong_checksum_makes_it_fetch_everything() {
     let mut desk = Desk::live();
     desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
         .hear(&synced("e1", 5, &[("a", 5, r#"{"n":2,"t":"x"}"#)]));
+    assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
+    assert!(desk.saw(&EventKind::ChecksumMismatch));
+}
+
+/// The answer to a subscription: everything at seq 7, which is one record, `b`.
+fn tell_b_alone(desk: &mut Desk, sum_of: &str) {
+    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":7,"mode":"snapshot"}}"#)
+        .hear(r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"b","data":{"n":1},"seq":7}]},"metadata":{"snapshotSeq":7}}"#)
+        .hear(&synced("e1", 7, &[("b", 7, sum_of)]));
+}
+
+#[test]
+fn what_a_snapshot_lacks_is_gone() {
+    let mut desk = Desk::live();
+    desk.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
+    tell_b_alone(&mut desk, r#"{"n":1}"#);
+    assert!(desk.replica.status().collections[&todos()].live);
+    assert_eq!((desk.shows("a"), desk.shows("b")), (None, Some(r#"{"n":1}"#.into())));
+}
+
+#[test]
+fn after_a_snapshot_that_differs_too_it_waits_before_the_next() {
+    let mut desk = Desk::live();
+    desk.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
+    tell_b_alone(&mut desk, r#"{"n":"another"}"#);
+    assert_eq!(desk.sent().last().unwrap(), r#"{"type":"subscribe","collection":"todos"}"#);
+    tell_b_alone(&mut desk, r#"{"n":"another"}"#);
+    assert_eq!(desk.sent(), [""; 0]);
+    // four times the reconnect delay, and up to as much again
+    desk.pass(3_999);
+    assert_eq!(desk.sent(), [""; 0]);
+    desk.pass(4_001);
+    assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
+}
+
+#[test]
+fn a_server_that_has_lost_changes_is_named() {
+    let lost = |head: u64| {
+        let mut desk = Desk::live();
+        desk.cut();
+        desk.sent();
+        desk.pass(2_000);
+        desk.answer_dial();
+        desk.welcome(0, "");
+        desk.hear(&format!(
+            r#"{{"type":"subscribed","collection":"todos","metadata":{{"head":{head},"mode":"snapshot"}}}}"#
+        ));
+        desk.sent();
+        desk.saw(&EventKind::ServerLostChanges)
+    };
+    assert_eq!([4, 5, 6].map(lost), [true, false, false]);
+}
+
+#[test]
+fn a_row_that_is_missing_when_it_starts_is_noticed() {
+    let mut store = Desk::live().replica.into_store();
+    let mut batch = Batch::new();
+    let mut drop_a = |key: &[u8], _| {
+        if key.ends_with(b"todos\0a") {
+            batch.delete(key.to_vec());
+        }
+        Ok(Scan::Next)
+    };
+    store.rows().scan(b"", &[0xff; 8], &mut drop_a).unwrap();
+    store.commit(CommitNumber(store.last().0 + 1), batch).unwrap();
+    let mut desk = Desk::on(config(), store);
+    desk.dial();
+    desk.welcome(0, "");
+    desk.sent();
+    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
+        .hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
     assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
     assert!(desk.saw(&EventKind::ChecksumMismatch));
 }

@@ -44,6 +44,10 @@ fn a_base_below_the_horizon_conflicts_where_the_record_changed_since() {
     assert_eq!(briefs(&outcomes), ["seq 5 v1"]);
     let outcomes = store.run("w", vec![write(3, 3, "r", update("{\"b\":2}"))]);
     assert_eq!(briefs(&outcomes), ["seq 6 v3"]);
+    // at the horizon all is known again: it was another field
+    store.plain_to("r", update("{\"a\":7}"));
+    let outcomes = store.run("w", vec![write(4, 3, "r", update("{\"c\":2}"))]);
+    assert_eq!(briefs(&outcomes), ["seq 8 v5"]);
 }
 
 #[test]
