@@ -374,15 +374,19 @@ fn a_request_without_an_answer_is_given_up() {
 fn a_push_that_is_too_large_is_made_smaller() {
     let mut desk = idle();
     desk.update("a", r#"{"n":2}"#);
-    desk.save("b", r#"{"n":2}"#);
+    for record in ["b", "c", "d"] {
+        desk.save(record, r#"{"n":2}"#);
+    }
     desk.answer_all(&[&pong(0, ""), &quiet_page(0)]);
     desk.sent();
-    desk.answer(413, "<html>too large</html>");
-    let sent = desk.sent();
-    assert!(sent[0].starts_with("POST /sync/session"), "{sent:?}");
-    desk.answer(200, &pong(0, ""));
-    let sent = desk.sent();
-    assert_eq!(sent[0].matches(r#""mutation":"#).count(), 1, "{sent:?}");
+    for left in [2, 1] {
+        desk.answer(413, "<html>too large</html>");
+        let sent = desk.sent();
+        assert!(sent[0].starts_with("POST /sync/session"), "{sent:?}");
+        desk.answer(200, &pong(0, ""));
+        let sent = desk.sent();
+        assert_eq!(sent[0].matches(r#""mutation":"#).count(), left, "{sent:?}");
+    }
     desk.answer(413, "<html>too large</html>");
     assert_eq!(desk.replica.rejected().unwrap().len(), 1, "a single one is rejected");
     let sent = desk.sent();
