@@ -114,3 +114,26 @@ impl Findings {
         &self.found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(findings: &mut Findings) -> Result<(), String> {
+        findings.keep(Invariant::Order, Ok(()))?;
+        findings.keep(Invariant::Order, Err("first".into()))?;
+        findings.keep(Invariant::Order, Err("second".into()))?;
+        findings.keep(Invariant::Bounded, Err("too much".into()))
+    }
+
+    #[test]
+    fn a_run_ends_at_the_first_finding_unless_it_is_thorough() {
+        let mut findings = Findings::new(false);
+        assert_eq!(look(&mut findings), Err("order: first".into()));
+        assert_eq!(findings.all().len(), 1);
+        let mut findings = Findings::new(true);
+        assert_eq!(look(&mut findings), Ok(()));
+        let found: Vec<_> = findings.all().iter().map(|(of, what)| (*of, &**what)).collect();
+        assert_eq!(found, [(Invariant::Order, "first"), (Invariant::Bounded, "too much")]);
+    }
+}

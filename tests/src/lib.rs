@@ -1,9 +1,10 @@
 //! What proves SyncLayer: harnesses that need the core alone, and the tests that cross crates.
 //!
 //! The simulator is [`run`]: a byte string becomes a [`plan`] and a walk through a [`world`], in
-//! which every fault happens, and whose [`guarantees`] are checked as it goes and at its end. A
-//! seed is a byte string ([`draw::bytes_of`]), so proptest, a [`sweep`] over seeds and a fuzzer
-//! share one generator. Test your own resolver or policy with it by building a world of your own:
+//! which every fault happens, and whose [`guarantees`] are checked as it goes and at its end; which
+//! of the [`invariants`] a run breaks, [`run::examine`] says. A seed is a byte string
+//! ([`draw::bytes_of`]), so proptest, a [`sweep`] over seeds and a fuzzer share one generator. Test
+//! your own resolver or policy with it by building a world of your own:
 //!
 //! ```
 //! use synclayer_core::rules::conflict::ConflictStrategy;
