@@ -741,3 +741,17 @@ fn a_write_does_not_end_a_wait_that_the_server_asked_for() {
     desk.replica.synced(desk.now, &mut desk.effects);
     assert!(desk.sent().is_empty());
 }
+
+#[test]
+fn a_websocket_that_is_lost_and_then_takes_long_leaves_polling() {
+    let mut desk = Desk::live_with(both());
+    desk.cut();
+    desk.sent();
+    desk.pass(1_000);
+    assert_eq!(desk.sent(), ["CONNECT"]);
+    desk.pass(3_000);
+    desk.answer(200, &quiet_page(0));
+    desk.sent();
+    assert_eq!(desk.replica.status().transport, Some(Transport::Http));
+    assert!(matches!(desk.replica.deadline().unwrap().1, Timer::Connect | Timer::Poll));
+}

@@ -148,7 +148,7 @@ impl Client {
     pub(super) fn poll_due(&mut self) {
         match self.link.state {
             LinkState::Ready { .. } => self.back_up(false),
-            LinkState::Connecting { .. } if !self.fallback.turned => self.fallback.turned = true,
+            LinkState::Connecting { .. } if !self.fallback.turned => self.turn(),
             LinkState::Connecting { .. }
             | LinkState::Greeting { .. }
             | LinkState::Waiting { .. }
@@ -226,13 +226,17 @@ impl Client {
     pub(super) fn turn_to_http(&mut self, edit: &mut Edit<'_>, reason: &str) {
         if self.may_poll() && !self.fallback.turned {
             edit.error(alloc::format!("{reason}: polling by HTTP until it is"));
-            self.fallback.turned = true;
-            let auto = self.config.enable_auto_sync;
-            if auto && self.fallback.poll_at.is_none() && self.exchange.is_none() {
-                match self.resting() {
-                    Some(until) => self.fallback.poll_at = Some(until),
-                    None => self.fallback.due = true,
-                }
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.fallback.turned = true;
+        let auto = self.config.enable_auto_sync;
+        if auto && self.fallback.poll_at.is_none() && self.exchange.is_none() {
+            match self.resting() {
+                Some(until) => self.fallback.poll_at = Some(until),
+                None => self.fallback.due = true,
             }
         }
     }
