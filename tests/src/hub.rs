@@ -356,7 +356,7 @@ impl Hub {
                 Told::Read(ticket, result) => (ticket.conn(), format!("{result:?}")).hash(state),
             }
         }
-        let (todos, mut seq) = (crate::stage::todos(), self.rings.head(&crate::stage::todos()));
+        let (todos, mut seq) = (crate::world::todos(), self.rings.head(&crate::world::todos()));
         let ring = self.rings.get(&todos);
         while let Some(entry) = ring.and_then(|ring| ring.entry(seq)) {
             entry.frame(Level::Resumable).hash(state);

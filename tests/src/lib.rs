@@ -54,7 +54,6 @@ pub mod run;
 pub mod scenario;
 mod schedules;
 pub mod shrink;
-pub mod stage;
 pub mod states;
 pub mod sweep;
 pub mod transcript;

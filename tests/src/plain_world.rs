@@ -17,7 +17,7 @@ use synclayer_core::words::name::{ConnId, RecordId};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use crate::plain_server::{PlainServer, Sent, Ways};
-use crate::stage::{document, record, todos};
+use crate::world::{document, record, todos};
 
 /// How long a frame is on its way at most.
 const DELAY_MILLIS: u64 = 900;

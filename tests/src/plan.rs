@@ -17,7 +17,7 @@ use synclayer_core::words::name::{Collection, RecordId, UserId};
 use synclayer_core::words::write::Change;
 
 use crate::draw::Draw;
-use crate::world::WorldConfig;
+use crate::world::{Way, WorldConfig};
 
 /// The strategies that a run can use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +131,9 @@ pub struct Plan {
     pub poll_seconds: usize,
     /// How long a call may take, in seconds.
     pub call_seconds: usize,
+    /// What new WebSockets meet at the end, when everything else heals, of devices that have HTTP
+    /// too; `None`: the server.
+    pub sockets_at_last: Option<Way>,
 }
 
 /// The collections of every run.
@@ -203,6 +206,7 @@ impl Plan {
             reaches: [Reach::Both; 4],
             poll_seconds: 0,
             call_seconds: 0,
+            sockets_at_last: None,
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
@@ -220,6 +224,9 @@ impl Plan {
         self.call_seconds = draw.within(4, 30);
         self.rates.block = draw.rate(12);
         self.rates.call = draw.rate(30);
+        let ways =
+            [None, None, None, None, None, None, Some(Way::Refused(None)), Some(Way::Stalled)];
+        self.sockets_at_last = ways[draw.below(8)];
     }
 
     /// The plan at the head of a run's bytes.

@@ -164,6 +164,11 @@ impl Run {
         self.rights.guests_read_only.store(false, Ordering::Relaxed);
         self.restart_halted();
         self.world.heal();
+        if let Some(way) = self.plan.sockets_at_last {
+            for device in self.world.devices.iter_mut().filter(|device| device.config.http) {
+                device.sockets = way;
+            }
+        }
         for device in 0..self.world.devices.len() {
             for collection in collections() {
                 self.world.subscribe(device, &collection, true);
@@ -172,7 +177,8 @@ impl Run {
         for plain in 0..self.world.plains.len() {
             self.world.connect_plain(plain);
         }
-        if !self.come_to_rest(World::is_quiet)? {
+        // by itself, also where nothing but polls gets through
+        if !self.come_to_rest(World::is_in_step)? {
             return self.ledger.audit(&mut self.world, false);
         }
         // one who polls sees what others did when it asks the next time

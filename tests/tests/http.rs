@@ -1,6 +1,6 @@
-//! Random walks of replicas that poll, that follow, and that change between the two, among faults:
-//! the transport must not be able to change the outcome. As many as `SYNCLAYER_SEEDS` says (100 by
-//! default), from `SYNCLAYER_FIRST_SEED` on.
+//! Replicas that poll, that follow, and that change between the two: the transport must not be able
+//! to change the outcome. A write is followed through every step of its life, and random walks run
+//! among faults, as many as `SYNCLAYER_SEEDS` says (100 by default), from `SYNCLAYER_FIRST_SEED` on.
 #![allow(clippy::wildcard_enum_match_arm)]
 
 use std::collections::BTreeSet;
@@ -9,36 +9,135 @@ use fastrand::Rng;
 use synclayer_core::client::event::{EventKind, Transport};
 use synclayer_core::client::interface::ClientConfig;
 use synclayer_core::server::ring::RingLimits;
-use synclayer_core::server::session::SessionConfig;
-use synclayer_sim::stage::{World, WorldConfig, record, todos};
+use synclayer_core::words::document::Document;
+use synclayer_sim::guarantees::convergence;
+use synclayer_sim::world::{CallId, CommitFate, Move, Way, World, WorldConfig, record, todos};
 
 const RECORDS: [&str; 3] = ["a", "b", "c"];
 
 /// A device that polls, one that has both transports, one that follows.
-fn world(seed: u64, rng: &mut Rng) -> World {
+fn world(seed: u64, ring: usize) -> World {
     let base = ClientConfig { collections: vec![todos()], ..ClientConfig::default() };
     let both = ClientConfig { http: true, ..base.clone() };
     let polling = ClientConfig { websocket: false, ..both.clone() };
-    let clients = vec![polling, both, base];
-    let ring = RingLimits { collection_bytes: rng.usize(200..4000), ..RingLimits::default() };
-    World::new(WorldConfig { seed, clients, session: SessionConfig::default(), ring })
+    let ring = RingLimits { collection_bytes: ring, ..RingLimits::default() };
+    World::new(WorldConfig {
+        seed,
+        clients: vec![polling, both, base],
+        ring,
+        ..WorldConfig::of(0, &[todos()])
+    })
 }
+
+fn update(world: &mut World, device: usize, id: &str, field: &str) -> bool {
+    let json = format!("{{\"{field}\":1}}");
+    world.update(device, &todos(), &record(id), &json, &[]).is_ok()
+}
+
+/// Everything heals and comes to rest.
+fn converge(world: &mut World) -> Result<(), String> {
+    world.heal();
+    world.converge(&mut |_| Ok(()))?;
+    convergence(world)
+}
+
+fn synced(world: &World) -> usize {
+    let is_synced = |kind: &EventKind| matches!(kind, EventKind::OperationSynced { .. });
+    let events = world.devices.iter().flat_map(|device| &device.events);
+    events.filter(|event| is_synced(&event.kind)).count()
+}
+
+// --- a write's life ---
+
+/// A device with both transports writes; after so many steps it changes over to the other one.
+/// Says whether the write's life was longer than that.
+fn switch_after(steps: usize, to_socket: bool, told: bool) -> bool {
+    let mut world = world(7, 4_000);
+    world.save(1, &todos(), &record("a"), "{}").expect("room");
+    converge(&mut world).expect("a calm world");
+    if to_socket {
+        world.devices[1].sockets = Way::Refused(None);
+        cut(&mut world, 1);
+        converge_without_socket(&mut world);
+    }
+    let (before, own) = (world.committed.len(), synced(&world));
+    assert!(update(&mut world, 1, "a", "mine"));
+    for _ in 0..steps {
+        let moves = world.moves();
+        let own = |one: &&Move| !matches!(one, Move::Connect(_));
+        let Some(one) = moves.iter().find(own) else { return false };
+        world.make(*one);
+    }
+    if to_socket {
+        world.devices[1].sockets = Way::Open;
+        if !told {
+            world.open_calls().into_iter().for_each(|call| world.stall_call(call));
+        }
+        world.dial(1);
+    } else {
+        world.devices[1].sockets = Way::Stalled;
+        if told {
+            cut(&mut world, 1);
+        } else {
+            world.connections_of(1).into_iter().for_each(|conn| world.silence(conn));
+        }
+        converge_without_socket(&mut world);
+    }
+    converge(&mut world).unwrap_or_else(|broken| panic!("{steps}, {to_socket}, {told}: {broken}"));
+    let what = format!("after {steps} steps, to_socket {to_socket}, told {told}");
+    assert_eq!(world.committed.len() - before, 1, "{what}: one change");
+    assert_eq!(synced(&world) - own, 1, "{what}: one event");
+    let field = |d: Document| d.get("mine").map(str::to_owned);
+    let seen = |device| world.view(device, &todos(), &record("a")).and_then(field);
+    assert!((0..3).all(|device| seen(device).as_deref() == Some("1")), "{what}");
+    true
+}
+
+fn cut(world: &mut World, device: usize) {
+    world.connections_of(device).into_iter().for_each(|conn| world.cut(conn));
+}
+
+/// The device with both transports does what it can without a WebSocket.
+fn converge_without_socket(world: &mut World) {
+    for _ in 0..400 {
+        world.settle(&mut |_| Ok(())).expect("nothing is broken");
+        let status = world.devices[1].replica.status();
+        if status.pending_writes == 0 && status.transport == Some(Transport::Http) {
+            return;
+        }
+        world.pass(world.until_deadline().unwrap_or(1_000).clamp(1, 30_000));
+    }
+    panic!("HTTP does not carry it: {:?}", world.devices[1].replica.status());
+}
+
+#[test]
+fn a_write_survives_a_switch_at_every_step_of_its_life() {
+    for to_socket in [true, false] {
+        for told in [true, false] {
+            let steps = (0..).find(|steps| !switch_after(*steps, to_socket, told));
+            println!("to_socket {to_socket}, told {told}: {steps:?} steps");
+            assert!(steps.is_some_and(|steps| steps > 6), "{steps:?} steps are no life");
+        }
+    }
+}
+
+// --- walks ---
 
 /// One walk. `crashes`: processes die too.
 fn walk(seed: u64, crashes: bool, traced: bool) -> (World, Result<(), String>) {
     let mut rng = Rng::with_seed(seed);
-    let mut world = world(seed, &mut rng);
+    let mut world = world(seed, rng.usize(200..4000));
     world.trace = traced.then(Vec::new);
     for id in RECORDS {
-        world.save(2, id, "{}").expect("room");
+        world.save(2, &todos(), &record(id), "{}").expect("room");
     }
     let mut fields = BTreeSet::new();
-    let mut outcome = world.converge_by_any();
+    let mut outcome = converge(&mut world);
     if outcome.is_ok() {
         for step in 0..rng.usize(40..500) {
             move_on(&mut world, &mut rng, step, crashes, &mut fields);
         }
-        outcome = world.converge_by_any().and_then(|()| judge(&world, crashes, &fields));
+        outcome = converge(&mut world).and_then(|()| judge(&world, crashes, &fields));
     }
     (world, outcome)
 }
@@ -51,64 +150,40 @@ fn move_on(
     fields: &mut BTreeSet<String>,
 ) {
     let device = rng.usize(0..3);
-    let pick = |rng: &mut Rng, from: Vec<_>| from.get(rng.usize(0..from.len().max(1))).copied();
     match rng.u32(0..100) {
         0..15 => {
             // a field of its own for every write: nothing may be lost, nothing conflicts
             let field = format!("f{device}-{step}");
-            let id = RECORDS[rng.usize(0..RECORDS.len())];
-            if world.update(device, id, &format!("{{\"{field}\":1}}")).is_ok() {
+            if update(world, device, RECORDS[rng.usize(0..RECORDS.len())], &field) {
                 fields.insert(field);
             }
         }
         15..23 => {
-            for device in world.dialling() {
-                // the network lets WebSockets pass for a while, and then for a while not
-                if (step / 40).is_multiple_of(2) {
-                    world.refuse(device)
-                } else {
-                    world.connect(device)
-                }
-            }
+            // the network lets WebSockets pass for a while, and then for a while not
+            let way = if (step / 40).is_multiple_of(2) { Way::Refused(None) } else { Way::Open };
+            world.devices.iter_mut().for_each(|device| device.sockets = way);
+            make_all(world, |one| matches!(one, Move::Connect(_)));
         }
-        23..27 => {
-            let conns = world.connected();
-            if let Some(conn) = conns.get(rng.usize(0..conns.len().max(1))) {
-                world.cut(*conn);
-            }
-        }
-        27..40 => pick(rng, world.requesting()).map_or((), |d| world.serve(d, false)),
-        40..44 => pick(rng, world.requesting()).map_or((), |d| world.serve(d, true)),
-        44..47 => pick(rng, world.requesting()).map_or((), |d| world.lose_request(d)),
-        47..60 => pick(rng, world.replied()).map_or((), |d| world.deliver_reply(d)),
-        60..64 => world.upward().into_iter().for_each(|conn| world.deliver_up(conn)),
-        64..68 => world.downward().into_iter().for_each(|conn| world.deliver_down(conn)),
-        68..72 => world.commit(usize::MAX),
-        72..75 => {
-            while world.reads() > 0 {
-                world.read(0);
-            }
-        }
-        75..79 => {
-            while world.answers() > 0 {
-                world.answer(0);
-            }
-        }
-        79..83 => world.pumpable().into_iter().for_each(|conn| world.pump(conn, 1 << 12)),
+        23..27 => pick(rng, &world.connected()).into_iter().for_each(|conn| world.cut(conn)),
+        27..40 => make_one(world, rng, |one| matches!(one, Move::Ask(_))),
+        40..44 => trouble(world, rng, |world, call| world.lose_call(call, true)),
+        44..46 => trouble(world, rng, |world, call| world.lose_call(call, false)),
+        46 => trouble(world, rng, |world, call| world.answer_instead(call, 503, None, true)),
+        47..60 => make_one(world, rng, |one| matches!(one, Move::Reply(_))),
+        60..64 => make_all(world, |one| matches!(one, Move::Up(_))),
+        64..68 => make_all(world, |one| matches!(one, Move::Down(_))),
+        68..72 => world.commit(usize::MAX, CommitFate::Done),
+        72..75 => make_all(world, |one| matches!(one, Move::Read)),
+        75..79 => make_all(world, |one| matches!(one, Move::Answer)),
+        79..83 => make_all(world, |one| matches!(one, Move::Pump(_))),
         83..90 => {
             let (last, _) = world.commits(device);
             world.sync_disk(device, last);
         }
-        90..94 => {
-            let until = world.next_deadline().unwrap_or(1_000);
-            world.pass(until.clamp(1, 60_000));
-        }
+        90..94 => world.pass(world.until_deadline().unwrap_or(1_000).clamp(1, 60_000)),
         94..96 => world.sync_now(device),
         96 => world.set_online(device, rng.bool()),
-        97 => {
-            let half = world.half_open();
-            half.into_iter().for_each(|conn| world.forget(conn));
-        }
+        97 => world.half_open().into_iter().for_each(|conn| world.forget(conn)),
         98 if crashes => {
             let (_, durable) = world.commits(device);
             world.crash_device(device, durable);
@@ -118,30 +193,47 @@ fn move_on(
     }
 }
 
+fn pick<T: Copy>(rng: &mut Rng, from: &[T]) -> Option<T> {
+    from.get(rng.usize(0..from.len().max(1))).copied()
+}
+
+fn make_one(world: &mut World, rng: &mut Rng, which: fn(&Move) -> bool) {
+    let moves: Vec<_> = world.moves().into_iter().filter(which).collect();
+    pick(rng, &moves).into_iter().for_each(|one| world.make(one));
+}
+
+/// Each of these moves that can be made now, once.
+fn make_all(world: &mut World, which: fn(&Move) -> bool) {
+    world.moves().into_iter().filter(which).for_each(|one| world.make(one));
+}
+
+fn trouble(world: &mut World, rng: &mut Rng, how: fn(&mut World, CallId)) {
+    let call = pick(rng, &world.open_calls());
+    call.into_iter().for_each(|call| how(world, call));
+}
+
 /// What the guarantees say of a walk in which every write has a field of its own.
 fn judge(world: &World, crashes: bool, fields: &BTreeSet<String>) -> Result<(), String> {
-    world.compare()?;
-    let records = world.server_records();
+    let records = world.server_records(&todos());
     let held: BTreeSet<_> = RECORDS
         .iter()
         .filter_map(|id| records.get(&record(id)))
         .flat_map(|document| document.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>())
         .collect();
-    let (mut synced, mut conflicts) = (0, 0);
-    for device in &world.devices {
-        for event in &device.events {
-            match event.kind {
-                EventKind::OperationSynced { .. } => synced += 1,
-                EventKind::ConflictDetected => conflicts += 1,
-                EventKind::ChecksumMismatch => return Err("a checksum differed".into()),
-                EventKind::ReplicaCopied { .. } => return Err("a replica felt copied".into()),
-                EventKind::ServerLostChanges => return Err("the server lost changes".into()),
-                _ => {}
-            }
+    for event in world.devices.iter().flat_map(|device| &device.events) {
+        match event.kind {
+            EventKind::ConflictDetected => return Err("a conflict where nothing overlaps".into()),
+            EventKind::ChecksumMismatch => return Err("a checksum differed".into()),
+            EventKind::ReplicaCopied { .. } => return Err("a replica felt copied".into()),
+            EventKind::ServerLostChanges => return Err("the server lost changes".into()),
+            _ => {}
         }
     }
-    if conflicts > 0 {
-        return Err(format!("{conflicts} conflicts where nothing overlaps"));
+    if let Some((invariant, broken)) = world.broken.iter().next() {
+        return Err(format!("{invariant}: {broken}"));
+    }
+    if world.committed.iter().any(|change| change.repeated) {
+        return Err("a write was applied twice".into());
     }
     if crashes {
         // what was not durable may be gone
@@ -150,9 +242,9 @@ fn judge(world: &World, crashes: bool, fields: &BTreeSet<String>) -> Result<(), 
     if held != *fields {
         return Err(format!("written {fields:?}, held {held:?}"));
     }
-    let versions: u64 = world.versions().values().sum();
-    if versions != synced {
-        return Err(format!("{synced} writes were taken, {versions} were applied"));
+    let (synced, applied) = (synced(world), world.committed.len());
+    if applied != synced {
+        return Err(format!("{synced} writes were taken, {applied} were applied"));
     }
     Ok(())
 }
@@ -162,7 +254,7 @@ fn switching_transports_keeps_the_guarantees() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("SYNCLAYER_FIRST_SEED").unwrap_or(0);
     let seeds = number("SYNCLAYER_SEEDS").unwrap_or(100);
-    let (mut by_http, mut by_socket, mut requests) = (0, 0, 0);
+    let (mut by_http, mut by_socket, mut calls) = (0, 0, 0);
     for seed in first..first + seeds {
         for crashes in [false, true] {
             let (world, outcome) = walk(seed, crashes, false);
@@ -170,7 +262,7 @@ fn switching_transports_keeps_the_guarantees() {
                 let trace = walk(seed, crashes, true).0.trace.unwrap_or_default().join("\n");
                 panic!("{trace}\nseed {seed}, crashes {crashes}: {broken}");
             }
-            requests += world.counts.get("requests").copied().unwrap_or(0);
+            calls += world.counts.get("HTTP call").copied().unwrap_or(0);
             for event in &world.devices[1].events {
                 if matches!(event.kind, EventKind::OperationSynced { .. }) {
                     match event.transport {
@@ -181,8 +273,6 @@ fn switching_transports_keeps_the_guarantees() {
             }
         }
     }
-    println!(
-        "{requests} requests; of one device {by_http} writes by HTTP, {by_socket} by WebSocket"
-    );
+    println!("{calls} calls; of one device {by_http} writes by HTTP, {by_socket} by WebSocket");
     assert!(by_http > seeds && by_socket > seeds, "{by_http} by HTTP, {by_socket} by WebSocket");
 }

@@ -8,7 +8,7 @@ use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::words::name::RecordId;
 use synclayer_sim::plain_server::Ways;
 use synclayer_sim::plain_world::{Faults, PlainWorld};
-use synclayer_sim::stage::{record, todos};
+use synclayer_sim::world::{record, todos};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Transports {

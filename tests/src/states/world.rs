@@ -24,7 +24,7 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use super::Scope;
 use crate::hub::Hub;
-use crate::stage::{document, record, todos};
+use crate::world::{document, record, todos};
 
 const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
 

@@ -89,6 +89,12 @@ impl Device {
         self.replica.client().halted().is_some()
     }
 
+    /// Whether a WebSocket of its can come up.
+    #[must_use]
+    pub fn has_socket(&self) -> bool {
+        self.config.websocket && self.sockets == Way::Open
+    }
+
     /// Frames that the machine ignored although nothing explains it. What was on its way of a
     /// connection that it had given up is explained.
     #[must_use]

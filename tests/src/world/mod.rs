@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use synclayer_core::client::event::Event;
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input};
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, SyncId};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
 use synclayer_core::server::http::HttpConfig;
@@ -143,6 +143,15 @@ pub struct World {
     session: Arc<SessionConfig>,
     http: HttpConfig,
     digest: u64,
+}
+
+/// The collection of those who need one only.
+///
+/// # Panics
+/// Never: the name is valid.
+#[must_use]
+pub fn todos() -> Collection {
+    Collection::new("todos").expect("a valid name")
 }
 
 /// A record id.
@@ -655,10 +664,35 @@ impl World {
         &mut self,
         look: &mut dyn FnMut(&mut Self) -> Result<(), String>,
     ) -> Result<(), String> {
+        self.come_to_rest(look, &Self::is_quiet)?;
+        // one who polls sees what others did when it asks the next time
+        for _ in 0..6 {
+            let heads = self.heads();
+            let polls = |device: &usize| !self.devices[*device].has_socket();
+            let pollers: Vec<_> = (0..self.devices.len()).filter(polls).collect();
+            let asked: Vec<_> =
+                pollers.into_iter().map(|device| (device, self.ask_synced(device))).collect();
+            self.come_to_rest(look, &|world| {
+                let told =
+                    |(device, id): &(usize, SyncId)| world.devices[*device].synced.contains(id);
+                world.is_quiet() && asked.iter().all(told)
+            })?;
+            if self.heads() == heads {
+                return Ok(());
+            }
+        }
+        Err("the devices go on writing, although no app does".into())
+    }
+
+    fn come_to_rest(
+        &mut self,
+        look: &mut dyn FnMut(&mut Self) -> Result<(), String>,
+        is_at_rest: &dyn Fn(&Self) -> bool,
+    ) -> Result<(), String> {
         let end = self.now.mono.0 + 600_000;
         loop {
             self.settle(look)?;
-            if self.is_quiet() {
+            if is_at_rest(self) {
                 return Ok(());
             }
             if self.now.mono.0 > end {
@@ -677,8 +711,23 @@ impl World {
         self.devices.iter().all(|device| {
             let status = device.replica.status();
             let live = |c: &Collection| status.collections.get(c).is_some_and(|c| c.live);
-            let polls = !device.config.websocket;
+            let polls = !device.has_socket();
             status.pending_writes == 0 && (polls || device.config.collections.iter().all(live))
         })
+    }
+
+    /// Whether everything is [quiet](Self::is_quiet), and those who poll know of every change.
+    #[must_use]
+    pub fn is_in_step(&self) -> bool {
+        let heads = self.heads();
+        self.is_quiet()
+            && self.devices.iter().filter(|device| !device.has_socket()).all(|device| {
+                let status = device.replica.status();
+                heads.iter().all(|(collection, head)| {
+                    let known = status.collections.get(collection);
+                    let cursor = known.and_then(|known| known.cursor.as_ref());
+                    cursor.is_some_and(|cursor| cursor.seq.0 == *head)
+                })
+            })
     }
 }
