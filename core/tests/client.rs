@@ -4,10 +4,10 @@
 mod desk;
 
 use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::client::interface::{ClientConfig, Input};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::conflict::ConflictStrategy;
-use synclayer_core::words::name::CommitNumber;
+use synclayer_core::words::name::{CommitNumber, ConnId};
 use synclayer_core::words::store::{Batch, ClientStore, Scan};
 use synclayer_core::words::time::Timestamp;
 
@@ -324,6 +324,29 @@ fn silence_is_probed_and_then_ends_the_connection() {
     desk.pass(15_000);
     assert_eq!(desk.sent(), ["CLOSE"]);
     assert!(desk.replica.deadline().is_some(), "it tries again");
+}
+
+#[test]
+fn a_connection_that_it_has_not_asked_for_is_not_greeted() {
+    let mut desk = Desk::new(config());
+    desk.replica.connect(desk.now, &mut desk.effects);
+    let input = Input::Connected { conn: ConnId(99) };
+    desk.replica.handle(desk.now, input, &mut desk.effects);
+    desk.answer_dial();
+    assert_eq!(desk.sent().len(), 2, "one hello, one subscription");
+    desk.replica.handle(desk.now, Input::Connected { conn: desk.conn }, &mut desk.effects);
+    assert_eq!(desk.sent(), [""; 0], "it is greeted once");
+}
+
+#[test]
+fn a_write_names_the_commit_that_holds_it() {
+    let mut desk = Desk::live();
+    for n in 0..3 {
+        let document = desk::doc(&format!("{{\"n\":{n}}}"));
+        let (now, id) = (desk.now, desk::id("b"));
+        let written = desk.replica.save(now, &todos(), &id, &document, &mut desk.effects).unwrap();
+        assert_eq!(written.commit, desk.replica.store().last());
+    }
 }
 
 #[test]
