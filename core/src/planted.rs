@@ -140,6 +140,9 @@ mod bugs {
         BareAckFolded,
         /// An ack without seq moves a record's seq.
         BareAckSetsSeq,
+        /// A write that a pong confirms is folded into a state that may be newer, and what came
+        /// since its base is not asked for again.
+        ConfirmedOverNews,
         /// Of an ack out of place only the seq is taken.
         EchoIgnored,
         /// An update from the server replaces the record.

@@ -85,6 +85,20 @@ pub struct Ledger {
     loose: bool,
     /// What was found broken.
     pub findings: Findings,
+    /// Of which device another is a copy.
+    originals: BTreeMap<usize, usize>,
+    /// What a crash may undo.
+    merges: Vec<Merge>,
+}
+
+/// A strategy has merged a write with others into one.
+struct Merge {
+    device: usize,
+    /// The commit of the device's present life that holds the outcome.
+    commit: CommitNumber,
+    /// The write's index.
+    write: usize,
+    was_at: Option<Position>,
 }
 
 impl Ledger {
@@ -102,6 +116,8 @@ impl Ledger {
             shown: BTreeMap::new(),
             loose: false,
             findings: Findings::default(),
+            originals: BTreeMap::new(),
+            merges: Vec::new(),
         }
     }
 
@@ -139,6 +155,12 @@ impl Ledger {
 
     /// A device crashed and has lost what came after a commit.
     pub fn crashed(&mut self, device: usize, back_to: CommitNumber) {
+        for merge in self.merges.iter().rev().filter(|merge| merge.device == device) {
+            if merge.commit > back_to {
+                self.writes[merge.write].position = merge.was_at;
+            }
+        }
+        self.merges.retain(|merge| merge.device != device);
         for write in self.writes.iter_mut().filter(|write| write.device == device) {
             write.lost |= write.commit > back_to;
             write.commit = CommitNumber(0);
@@ -161,8 +183,15 @@ impl Ledger {
         }
     }
 
+    /// A copy of a device runs beside it, and has written all that the device had written by then.
+    pub fn copied(&mut self, copy: usize, original: usize) {
+        self.loose = true;
+        self.originals.insert(copy, original);
+    }
+
     /// A device was started from another state: its watchers begin anew.
     pub fn restarted(&mut self, device: usize) {
+        self.merges.retain(|merge| merge.device != device);
         self.shown.retain(|(of, _), _| *of != device);
         for write in self.writes.iter_mut().filter(|write| write.device == device) {
             write.commit = CommitNumber(0);
@@ -232,8 +261,10 @@ impl Ledger {
             Some(view) => drop(self.decided.insert((device, hot(Some(&view)).1))),
             None => drop(self.decided_deletes.insert((device, place.clone()))),
         }
-        for entry in self.writes.iter_mut() {
+        let (commit, _) = world.commits(device);
+        for (index, entry) in self.writes.iter_mut().enumerate() {
             if entry.place == *place && merged.iter().any(|old| entry.is_at(device, *old)) {
+                self.merges.push(Merge { device, commit, write: index, was_at: entry.position });
                 entry.position = write;
             }
         }
@@ -281,32 +312,44 @@ impl Ledger {
         self.writes.get(usize::try_from(token).ok()?.checked_sub(1)?)
     }
 
-    /// Whether an author that wrote `token` into the contested field had seen `found` there, or
-    /// things of its own on top of it.
+    /// Whether an author that wrote `token` into the contested field had seen `found` there.
     fn had_seen(&self, device: usize, token: u64, found: u64) -> bool {
+        self.write(token).is_some_and(|write| self.goes_back_to(device, write.saw, found))
+    }
+
+    /// Whether an author that saw `token` in the contested field knew of `found`: it is the same, or
+    /// `token` and what lies between is its author's own.
+    fn goes_back_to(&self, device: usize, token: u64, found: u64) -> bool {
         let mut at = token;
-        loop {
-            let Some(write) = self.write(at) else { return false };
-            if write.saw == found {
+        while at != found {
+            let Some(write) = self.write(at).filter(|write| self.is_own(device, write.device))
+            else {
+                return false;
+            };
+            // What a strategy had decided was refused, and what was written on top of it stays. Of
+            // a write that a copy took over, it is not known here whether the copy's was refused.
+            let decided = [device, write.device].iter().any(|by| self.decided.contains(&(*by, at)));
+            if decided && (write.rejected || write.device != device) {
                 return true;
             }
             at = write.saw;
-            // what a strategy had decided was refused, and what was written on top of it stays
-            let knew = |write: &Write| write.rejected && self.decided.contains(&(device, at));
-            match self.write(at).filter(|write| write.device == device) {
-                Some(write) if knew(write) => return true,
-                Some(_) => {}
-                None => return false,
-            }
         }
+        true
+    }
+
+    /// Whether what `author` wrote may be a device's own, because it is that one or a copy of it.
+    fn is_own(&self, device: usize, author: usize) -> bool {
+        let mut it = Some(&device);
+        while let Some(device) = it.filter(|device| **device != author) {
+            it = self.originals.get(device);
+        }
+        it.is_some()
     }
 
     /// Whether an author that deleted a record had seen `found` in it.
     fn had_deleted(&self, device: usize, place: &Place, found: u64) -> bool {
         let seen = self.deletions.get(&(device, place.clone()));
-        seen.is_some_and(|seen| {
-            seen.iter().any(|saw| *saw == found || self.had_seen(device, *saw, found))
-        })
+        seen.is_some_and(|seen| seen.iter().any(|saw| self.goes_back_to(device, *saw, found)))
     }
 
     /// Whether `token` was written into a record that its author knew not to be there.
@@ -924,7 +967,7 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                         ("a push was not answered in time", "delayed call"),
                         ("a page does not fit what this replica knows", "server restart"),
                         ("the store has failed", "disk failure"),
-                        ("the server can't go on from", "swept"),
+                        ("the server can't go on from", "sweep"),
                         ("RATE_LIMIT_EXCEEDED", "rate limit"),
                         ("the connection is given up: the server's", "server disk failure"),
                     ];
@@ -959,12 +1002,9 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
 pub fn nothing_impossible(ledger: &Ledger, world: &World) -> Result<(), String> {
     let restored = ledger.loose || ledger.plan.rates.restore > 0;
     // what still comes of a subscription that has ended is not listened to
-    let calm = ledger.plan.rates.subscription == 0 && !world.counts.contains_key("swept");
+    let calm = ledger.plan.rates.subscription == 0 && !world.counts.contains_key("sweep");
     for (index, device) in world.devices.iter().enumerate().filter(|_| calm && !restored) {
-        // whoever asks for its collections anew, to prove them, does not listen meanwhile
-        let asked = world.counts.contains_key("in step at once");
-        let proves = device.config.websocket && (device.config.http || asked);
-        if !proves && device.unexplained_frames() > 0 {
+        if device.unexplained_frames() > 0 {
             return Err(format!("device {index} ignored {} frames", device.unexplained_frames()));
         }
     }

@@ -546,8 +546,8 @@ impl Run {
         if beside && self.world.devices.len() < self.plan.devices + 2 {
             self.world.count("replica cloned");
             let config = self.world.devices[device].config.clone();
-            self.ledger.forget(|_, _| false);
-            self.world.add_device(config, store);
+            let copy = self.world.add_device(config, store);
+            self.ledger.copied(copy, device);
             return;
         }
         self.world.count("replica restored");

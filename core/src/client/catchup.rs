@@ -32,8 +32,11 @@ impl Client {
             return Err(Fault::peer("a level-2 server has subscribed without a mode"));
         };
         let stream = self.stream(collection);
-        if mode == Mode::Delta && stream.row.cursor.is_none() {
-            // it continues a cursor that was dropped meanwhile: the snapshot asked for since comes
+        // what comes of a subscription that was ended here has gaps, since changes were ignored
+        let over = matches!(stream.phase, Phase::Idle | Phase::Refused) && !stream.follows();
+        // it continues a cursor that was dropped meanwhile: the snapshot asked for since comes
+        let outdated = mode == Mode::Delta && stream.row.cursor.is_none();
+        if over || outdated {
             self.ignored_frames += 1;
             return Ok(());
         }
@@ -102,25 +105,26 @@ impl Client {
         news: &ServerChange,
         filtered: bool,
     ) -> Result<(), Fault> {
-        let phase = self.stream(collection).phase;
-        if !matches!(phase, Phase::Live | Phase::CatchingUp) {
+        let stream = self.stream(collection);
+        let live = stream.follows();
+        if !live && stream.phase != Phase::CatchingUp {
             self.ignored_frames += 1;
             return Ok(());
         }
         let Some(seq) = news.seq else {
             return Err(Fault::peer("a level-2 server has sent a change without a seq"));
         };
-        if !self.fits(edit, collection, id, news, seq, phase)? {
+        if !self.fits(edit, collection, id, news, seq, live)? {
             self.take_snapshot(edit, collection, "the server's changes have a gap");
             return Ok(());
         }
         let new = if filtered {
-            self.lose_sight(edit, collection, id)?;
+            self.lose_sight(edit, collection, id, seq)?;
             true
         } else {
             self.learn(edit, collection, id, news)?
         };
-        if phase == Phase::Live {
+        if live {
             self.stream(collection).moved = true;
             self.move_cursor(collection, seq);
             if new {
@@ -149,10 +153,10 @@ impl Client {
         id: &RecordId,
         news: &ServerChange,
         seq: Seq,
-        phase: Phase,
+        live: bool,
     ) -> Result<bool, StoreError> {
         let stream = self.stream(collection);
-        if phase == Phase::Live && !stream.partial && seq != stream.reached().next() {
+        if live && !stream.partial && seq != stream.reached().next() {
             return Ok(false);
         }
         let held = || Ok(edit.row(collection, id)?.is_some_and(|row| row.server.is_some()));
@@ -185,6 +189,8 @@ impl Client {
                 user_id: None,
             };
             self.learn(edit, collection, &record.id, &news)?;
+            // it may have changed since the snapshot began
+            self.stream(collection).row.behind |= record.seq > Some(range.snapshot_seq);
         }
         self.drop_absent(edit, collection, records, range)?;
         let stream = self.stream(collection);
@@ -251,6 +257,7 @@ impl Client {
         let stream = self.stream(collection);
         stream.row.cursor = Some(cursor);
         stream.row.resume = None;
+        stream.row.behind = false;
         stream.phase = Phase::Live;
         stream.confirmed = !planted!(NeverConfirmed);
         stream.mismatches = 0;

@@ -30,17 +30,19 @@ enum Reckoning {
 
 impl Client {
     /// A connection is up: the next session is stored before it is offered.
-    pub(super) fn greet(&mut self, edit: &mut Edit<'_>) {
+    pub(super) fn greet(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let asks = self.exchange.is_some() || self.work_deadline().is_some();
         if asks && !planted!(HttpBesideSocket) {
             self.drop_exchange(edit);
             self.fallback.poll_at = Some(self.now.mono);
         }
         self.store_next_session(edit);
+        self.doubt_cursors(edit)?;
         let since = self.now.mono;
         self.link.heard(since);
         self.link.sent_at = since;
         self.link.state = LinkState::Greeting { since, hello_sent: false };
+        Ok(())
     }
 
     /// The next session is durable before it is offered, and never offered twice.
@@ -51,6 +53,15 @@ impl Client {
         }
         edit.gates = true;
         edit.flush = true;
+    }
+
+    /// Holds back the subscriptions whose cursors depend on what the hello will tell.
+    fn doubt_cursors(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
+        self.streams.values_mut().for_each(|stream| stream.in_doubt = stream.row.behind);
+        for (collection, _) in edit.parked()? {
+            self.stream(&collection).in_doubt = true;
+        }
+        Ok(())
     }
 
     /// The server has answered the hello of a connection.
@@ -100,6 +111,7 @@ impl Client {
         self.outbox.frozen_until = Position(0);
         self.settle_parked(edit)?;
         for (collection, stream) in &mut self.streams {
+            stream.in_doubt = false;
             stream.greet(&welcome.epoch);
             edit.put_stream(collection, &stream.row);
         }
@@ -159,6 +171,9 @@ impl Client {
         for (position, place) in places {
             match place {
                 Place::Entry(entry) => {
+                    if !planted!(ConfirmedOverNews) {
+                        self.ask_again(edit, &entry)?;
+                    }
                     edit.drop_entry(position, &entry);
                     self.outbox.pass(position);
                     if !planted!(PongForgetsWrites) {
@@ -171,6 +186,18 @@ impl Client {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// A write is confirmed that is folded into a state that may be newer: it may have changed
+    /// nothing, or may have been overwritten. So everything that happened to its record since its
+    /// base is asked for again.
+    fn ask_again(&mut self, edit: &mut Edit<'_>, entry: &Entry) -> Result<(), StoreError> {
+        let Entry { collection, record_id: id, .. } = entry;
+        let Some(base) = self.forget_since_base(edit, collection, id)? else { return Ok(()) };
+        let stream = self.stream(collection);
+        stream.rewind(base);
+        edit.put_stream(collection, &stream.row);
         Ok(())
     }
 

@@ -33,9 +33,16 @@ impl Client {
     pub(super) fn base_of(&self, collection: &Collection, row: Option<&Row>) -> Seq {
         match row.and_then(Row::parked) {
             Some(_) if planted!(BaseCountsParked) => self.known(collection, row),
+            Some(parked) if parked.hidden && !self.is_of_now(collection, row) => Seq(0),
             Some(parked) => parked.seq,
             None => self.known(collection, row),
         }
+    }
+
+    /// Whether what was learnt of a record still says something about the server's present seqs.
+    fn is_of_now(&self, collection: &Collection, row: Option<&Row>) -> bool {
+        let generation = self.streams.get(collection).map(|stream| stream.row.generation);
+        generation.is_some() && generation == row.map(|row| row.generation)
     }
 
     /// The seq up to which a record's server state is known.
@@ -59,7 +66,10 @@ impl Client {
         let before = edit.row(collection, id)?;
         let stream = self.stream(collection);
         let seq = news.seq.unwrap_or_default();
-        if seq <= learnt(&stream.row, before.as_ref()) {
+        let known = learnt(&stream.row, before.as_ref());
+        // what comes in sight again need not have changed
+        let shown = seq == known && before.as_ref().is_some_and(Row::is_hidden);
+        if seq <= known && !shown {
             return Ok(false);
         }
         let mut row = before.clone().unwrap_or_default();
@@ -81,12 +91,15 @@ impl Client {
         let before = edit.row(collection, id)?;
         let stream = self.stream(collection);
         let seq = current.seq.unwrap_or_default();
-        let live = stream.phase == super::stream::Phase::Live;
-        let unknown = seq == Seq(0) && !live;
+        let live = stream.follows();
+        // of what is withheld the stream does not tell that it is gone
+        let silent = !live || before.as_ref().is_some_and(Row::is_hidden);
+        let unknown = seq == Seq(0) && silent;
         let mut row = before.clone().unwrap_or_default();
         if unknown || seq >= learnt(&stream.row, before.as_ref()) {
             self.park(collection, &mut row);
             self.take_state(collection, id, &mut row, current, seq);
+            self.stream(collection).hold(seq);
         }
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, before.as_ref(), &row);
@@ -111,9 +124,12 @@ impl Client {
         let mut row = before.clone();
         self.park(collection, &mut row);
         let stream = self.stream(collection);
-        // where some are withheld it may be there and hidden: nothing vouches for a base
-        let seq = if stream.partial { Seq(0) } else { snapshot_seq };
-        set_server(&mut stream.row, id, &mut row, None, seq);
+        if stream.partial {
+            // it may be there and withheld, as it was at any time
+            hide(&mut stream.row, id, &mut row, Seq(0));
+        } else {
+            set_server(&mut stream.row, id, &mut row, None, snapshot_seq);
+        }
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, Some(&before), &row);
         Ok(())
@@ -125,11 +141,13 @@ impl Client {
         edit: &mut Edit<'_>,
         collection: &Collection,
         id: &RecordId,
+        seq: Seq,
     ) -> Result<(), StoreError> {
         let Some(before) = edit.row(collection, id)? else { return Ok(()) };
         let mut row = before.clone();
-        let stream = self.stream(collection);
-        set_server(&mut stream.row, id, &mut row, None, Seq(0));
+        self.park(collection, &mut row);
+        hide(&mut self.stream(collection).row, id, &mut row, seq);
+        self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, Some(&before), &row);
         Ok(())
     }
@@ -148,6 +166,7 @@ impl Client {
         let mut row = before.clone().unwrap_or_default();
         let base = change.apply(row.base());
         let known = self.known(collection, before.as_ref());
+        let hidden = row.is_hidden();
         let stream = self.stream(collection);
         match taken {
             Taken::InPlace { seq, version } => {
@@ -163,6 +182,7 @@ impl Client {
                     set_server(&mut stream.row, id, &mut row, server, seq);
                 } else if seq >= learnt(&stream.row, before.as_ref()) {
                     self.take_state(collection, id, &mut row, news, seq);
+                    self.stream(collection).hold(seq);
                 }
             }
             Taken::WithoutEffect if planted!(BareAckFolded) => {
@@ -180,6 +200,10 @@ impl Client {
                 }
             }
         }
+        if hidden && row.server.is_none() {
+            let seq = row.seq;
+            hide(&mut self.stream(collection).row, id, &mut row, seq);
+        }
         self.fold_base(&mut row, base, known);
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, before.as_ref(), &row);
@@ -187,6 +211,27 @@ impl Client {
             Event::remote(EventKind::OperationSynced { write: position }).of(collection, id),
         );
         Ok(())
+    }
+
+    /// Lets what is known of a record count up to the base of its pending writes only, where its
+    /// state has moved on from there. Returns the base then.
+    pub(super) fn forget_since_base(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Seq>, StoreError> {
+        let Some(before) = edit.row(collection, id)?.filter(|row| !row.is_hidden()) else {
+            return Ok(None);
+        };
+        let Some(base) = before.parked().map(|parked| parked.seq) else { return Ok(None) };
+        let mut row = before.clone();
+        let (server, generation) = (row.server.clone(), row.generation);
+        let seq = row.seq.min(base);
+        set_server(&mut self.stream(collection).row, id, &mut row, server, seq);
+        row.generation = generation;
+        edit.put_row(collection, id, Some(&before), &row);
+        Ok(Some(base))
     }
 
     /// Lets a record follow its pending writes after some of them are gone or free again.
@@ -214,7 +259,7 @@ impl Client {
         if let Some(pending) = &mut row.pending
             && pending.parked.is_none()
         {
-            pending.parked = Some(Parked { base, seq, at: Vec::new() });
+            pending.parked = Some(Parked { base, seq, at: Vec::new(), hidden: false });
         }
     }
 
@@ -226,7 +271,7 @@ impl Client {
         match &mut pending.parked {
             Some(parked) => parked.base = base,
             None if server_differs => {
-                pending.parked = Some(Parked { base, seq: known, at: Vec::new() });
+                pending.parked = Some(Parked { base, seq: known, at: Vec::new(), hidden: false });
             }
             None => {}
         }
@@ -341,6 +386,12 @@ impl Client {
         if frozen && pending.parked.is_some() {
             return Ok(());
         }
+        if let Some(parked) = pending.parked.as_ref().filter(|parked| parked.hidden) {
+            // out of sight is no change: the writes go out as they were made
+            pending.view = applied(parked.base.as_ref(), &entries);
+            pending.written_at = latest(&entries);
+            return Ok(());
+        }
         let parked = pending.parked.take();
         let remote =
             parked.as_ref().and_then(|old| Change::between(old.base.as_ref(), row.server.as_ref()));
@@ -351,9 +402,7 @@ impl Client {
             self.resolve(edit, collection, id, row, &parked, &entries);
             return Ok(());
         }
-        pending.view = entries
-            .iter()
-            .fold(row.server.clone(), |state, (_, entry)| entry.change.apply(state.as_ref()));
+        pending.view = applied(row.server.as_ref(), &entries);
         if planted!(ViewWithoutOverlay) {
             pending.view = row.server.clone();
         }
@@ -374,9 +423,7 @@ impl Client {
     ) {
         let local_at = latest(entries);
         // not what is shown, which a write that was just rejected may still be part of
-        let local = entries
-            .iter()
-            .fold(parked.base.clone(), |state, (_, entry)| entry.change.apply(state.as_ref()));
+        let local = applied(parked.base.as_ref(), entries);
         let conflict = Conflict {
             collection,
             record_id: id,
@@ -455,9 +502,25 @@ fn set_server(
     row.server = server;
     row.seq = seq;
     row.generation = stream.generation;
+    if let Some(parked) = row.pending.as_mut().and_then(|pending| pending.parked.as_mut()) {
+        parked.hidden = false;
+    }
     if let Some(new) = &row.server {
         stream.count += 1;
         stream.checksum.add(id, row.seq, new);
+    }
+}
+
+/// Takes the server state of a record out of sight, as it has been since `seq`: of what is beneath its
+/// pending writes, only what is parked is known.
+fn hide(stream: &mut StreamRow, id: &RecordId, row: &mut Row, seq: Seq) {
+    let outdated = row.generation != stream.generation;
+    set_server(stream, id, row, None, seq);
+    if let Some(parked) = row.pending.as_mut().and_then(|pending| pending.parked.as_mut()) {
+        parked.hidden = true;
+        if outdated {
+            parked.seq = Seq(0);
+        }
     }
 }
 
@@ -466,6 +529,11 @@ fn keep_seq(stream: &mut StreamRow, id: &RecordId, row: &mut Row, server: Option
     let (seq, generation) = (row.seq, row.generation);
     set_server(stream, id, row, server, seq);
     row.generation = generation;
+}
+
+fn applied(base: Option<&Document>, entries: &[(Position, Entry)]) -> Option<Document> {
+    let base = base.cloned();
+    entries.iter().fold(base, |state, (_, entry)| entry.change.apply(state.as_ref()))
 }
 
 fn latest(entries: &[(Position, Entry)]) -> Timestamp {

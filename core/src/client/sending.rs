@@ -74,7 +74,8 @@ impl Client {
             if plain { (Phase::Live, Phase::Idle) } else { (Phase::Subscribing, Phase::Refused) };
         let mut due = Vec::new();
         for (collection, stream) in &mut self.streams {
-            if stream.wanted && stream.phase == Phase::Idle && stream.retry_at.is_none() {
+            let idle = stream.phase == Phase::Idle && stream.retry_at.is_none();
+            if stream.wanted && idle && (plain || !stream.in_doubt) {
                 stream.phase = subscribing;
                 due.push(ClientMessage::Subscribe {
                     collection: collection.clone(),
@@ -82,8 +83,9 @@ impl Client {
                     resume: stream.row.resume.clone(),
                     filtered: false,
                 });
-            } else if !stream.wanted && matches!(stream.phase, Phase::CatchingUp | Phase::Live) {
+            } else if !stream.wanted && (stream.follows() || stream.phase == Phase::CatchingUp) {
                 stream.phase = unsubscribing;
+                stream.refreshing = false;
                 due.push(ClientMessage::Unsubscribe { collection: collection.clone() });
             }
         }

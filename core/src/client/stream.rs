@@ -32,6 +32,8 @@ pub(super) struct Stream {
     pub(super) phase: Phase,
     /// Whether the server withholds some records.
     pub(super) partial: bool,
+    /// Whether the answer to the hello may take the cursor back, so that it is not offered before.
+    pub(super) in_doubt: bool,
     /// Whether the cursor is known to be of the server's present history.
     pub(super) trusted: bool,
     /// Whether it has been in step with the server since the machine was made.
@@ -62,6 +64,16 @@ impl Stream {
         (self.row.count, self.row.checksum)
     }
 
+    /// Whether every change comes as it is made. One that is asked for again for a fresh proof goes
+    /// on as it was until the answer comes.
+    pub(super) fn follows(&self) -> bool {
+        match self.phase {
+            Phase::Live => true,
+            Phase::Idle | Phase::Subscribing => self.refreshing,
+            Phase::CatchingUp | Phase::Refused => false,
+        }
+    }
+
     /// Whether changes come as they are made, as far as the app is concerned.
     pub(super) fn is_live(&self) -> bool {
         self.phase == Phase::Live || self.refreshing
@@ -75,6 +87,7 @@ impl Stream {
     /// The connection is gone.
     pub(super) fn detach(&mut self) {
         self.phase = Phase::Idle;
+        self.in_doubt = false;
         self.trusted = false;
         self.refreshing = false;
         self.retry_at = None;
@@ -84,8 +97,36 @@ impl Stream {
     pub(super) fn begin_generation(&mut self) {
         self.refreshing = false;
         self.row.generation += 1;
+        self.drop_cursor();
+    }
+
+    fn drop_cursor(&mut self) {
         self.row.cursor = None;
         self.row.resume = None;
+        self.row.behind = false;
+    }
+
+    /// Asks for everything above a seq again.
+    pub(super) fn rewind(&mut self, to: Seq) {
+        self.row.resume = None;
+        match &mut self.row.cursor {
+            Some(cursor) => {
+                cursor.seq = cursor.seq.min(to);
+                self.row.behind = true;
+            }
+            // a snapshot had begun
+            None => self.begin_generation(),
+        }
+    }
+
+    /// A record is known up to a seq.
+    pub(super) fn hold(&mut self, seq: Seq) {
+        let told = match &self.row.resume {
+            Some(Resume::Delta { seq, .. }) => *seq,
+            Some(Resume::Snapshot { snapshot_seq, .. }) => *snapshot_seq,
+            None => self.reached(),
+        };
+        self.row.behind |= seq > told;
     }
 
     /// The server has said which epoch it is in: what was learnt in another one waits for the
@@ -95,8 +136,11 @@ impl Stream {
             Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. } => epoch,
         });
         match self.row.cursor.as_ref().map(|cursor| &cursor.epoch).or(resume) {
-            Some(epoch) => self.trusted = epoch == now || planted!(EpochTrustedUnasked),
-            None => {
+            Some(epoch) if epoch == now || !self.row.behind => {
+                self.trusted = epoch == now || planted!(EpochTrustedUnasked);
+            }
+            // nor where there is one that does not tell how much is held
+            Some(_) | None => {
                 self.begin_generation();
                 self.trusted = true;
             }
@@ -109,8 +153,7 @@ impl Stream {
         if !self.trusted {
             self.begin_generation();
         }
-        self.row.cursor = None;
-        self.row.resume = None;
+        self.drop_cursor();
         self.trusted = true;
     }
 

@@ -10,7 +10,6 @@ use super::interface::Misuse;
 use super::machine::{Client, Fault};
 use super::outbox::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
-use super::stream::Phase;
 use crate::rules::conflict::ConflictStrategy;
 use crate::rules::row::{Entry, Rejected};
 use crate::words::message::{Ack, ErrorCode, ErrorMessage};
@@ -41,7 +40,7 @@ impl Client {
             return Err(Fault::peer("an ack came before that of an earlier write to its record"));
         }
         let stream = self.stream(&entry.collection);
-        let live = stream.phase == Phase::Live;
+        let live = stream.follows();
         // what stands in place of a change must not jump over others' changes either
         let leaves_gap = live
             && !stream.partial

@@ -254,6 +254,8 @@ impl Identity {
 pub(crate) struct StreamRow {
     pub(crate) cursor: Option<Cursor>,
     pub(crate) resume: Option<Resume>,
+    /// Whether more is held than the cursor says, so that it means nothing in another epoch.
+    pub(crate) behind: bool,
     /// Rises with every snapshot that begins: what was learnt in an earlier generation says
     /// nothing about the server's present seqs.
     pub(crate) generation: u64,
@@ -279,7 +281,7 @@ pub(crate) struct PlainMark {
 impl StreamRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(80);
-        out.push(u8::from(self.cursor.is_some()));
+        out.push(tag(self.cursor.is_some(), self.behind));
         if let Some(Cursor { epoch, seq }) = &self.cursor {
             put_bytes(&mut out, epoch.as_bytes());
             put_u64(&mut out, seq.0);
@@ -316,7 +318,8 @@ impl StreamRow {
 
     pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
         let mut row = Reader::new(row);
-        let cursor = if row.flag()? {
+        let (is_there, behind) = untag(row.byte()?)?;
+        let cursor = if is_there {
             Some(Cursor { epoch: epoch(&mut row)?, seq: Seq(row.u64()?) })
         } else {
             None
@@ -334,6 +337,7 @@ impl StreamRow {
         let stream = Self {
             cursor,
             resume,
+            behind,
             generation: row.u64()?,
             count: row.u64()?,
             checksum: Checksum(row.u64()?),
@@ -349,6 +353,18 @@ impl PlainMark {
         let address = row.u64()?;
         let mut at = || Ok(if row.flag()? { Some(Timestamp(row.i64()?)) } else { None });
         Ok(Self { address, watermark: at()?, reconciled_at: at()? })
+    }
+}
+
+/// How an optional part of a row begins, with a mark beside it.
+fn tag(is_there: bool, mark: bool) -> u8 {
+    u8::from(is_there) | u8::from(mark) << 1
+}
+
+fn untag(tag: u8) -> Result<(bool, bool), StoreError> {
+    match tag {
+        0..=3 => Ok((tag & 1 == 1, tag & 2 == 2)),
+        _ => Err(StoreError::damaged("a stored part is neither there nor absent")),
     }
 }
 
@@ -392,6 +408,8 @@ pub(crate) struct Parked {
     pub(crate) seq: Seq,
     /// When the fields that changed since were written, sorted by name.
     pub(crate) at: Vec<(Box<str>, Timestamp)>,
+    /// Whether the server withholds the record, so that nothing is known of its present state.
+    pub(crate) hidden: bool,
 }
 
 impl Row {
@@ -413,6 +431,11 @@ impl Row {
 
     pub(crate) fn parked(&self) -> Option<&Parked> {
         self.pending.as_ref()?.parked.as_ref()
+    }
+
+    /// Whether pending writes stand on a state that the server withholds by now.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.parked().is_some_and(|parked| parked.hidden)
     }
 
     /// The latest time that whoever writes this record now has seen on it.
@@ -460,7 +483,8 @@ impl Pending {
     fn put(&self, out: &mut Vec<u8>) {
         put_document(out, self.view.as_ref());
         put_i64(out, self.written_at.0);
-        out.push(u8::from(self.parked.is_some()));
+        let hidden = self.parked.as_ref().is_some_and(|parked| parked.hidden);
+        out.push(tag(self.parked.is_some(), hidden));
         if let Some(parked) = &self.parked {
             put_document(out, parked.base.as_ref());
             put_u64(out, parked.seq.0);
@@ -475,13 +499,14 @@ impl Pending {
     fn take(row: &mut Reader) -> Result<Self, StoreError> {
         let view = document(row)?;
         let written_at = Timestamp(row.i64()?);
-        let parked = if row.flag()? { Some(Parked::take(row)?) } else { None };
+        let (is_there, hidden) = untag(row.byte()?)?;
+        let parked = if is_there { Some(Parked::take(row, hidden)?) } else { None };
         Ok(Self { view, written_at, parked })
     }
 }
 
 impl Parked {
-    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+    fn take(row: &mut Reader, hidden: bool) -> Result<Self, StoreError> {
         let base = document(row)?;
         let seq = Seq(row.u64()?);
         let count = row.u64()?;
@@ -490,7 +515,7 @@ impl Parked {
             let name = row.str(|text| Some(text.into()))?;
             at.push((name, Timestamp(row.i64()?)));
         }
-        Ok(Self { base, seq, at })
+        Ok(Self { base, seq, at, hidden })
     }
 }
 

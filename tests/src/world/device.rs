@@ -403,6 +403,8 @@ impl World {
 
     pub(super) fn carry_out(&mut self, device: usize, effects: Vec<Effect>) {
         self.count_points(device, &effects);
+        let is_close = |effect: &Effect| matches!(effect, Effect::Net(NetAction::Close { .. }));
+        let hangs_up = effects.iter().any(is_close);
         for effect in effects {
             match effect {
                 Effect::Net(NetAction::Connect { conn, .. }) => {
@@ -422,6 +424,8 @@ impl World {
                         link.up.push_back(frame);
                     }
                 }
+                // nothing answers a ping of a connection that is closed in the same breath
+                Effect::Net(NetAction::Ping { .. }) if hangs_up => {}
                 Effect::Net(NetAction::Ping { conn }) => self.ping(device, conn),
                 Effect::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
                 Effect::Net(NetAction::Request(ticket)) => self.ask(device, ticket),

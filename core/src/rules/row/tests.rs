@@ -47,11 +47,8 @@ fn rows() -> impl Strategy<Value = Row> {
     let at = proptest::collection::btree_map("[a-e]", times(), 0..3).prop_map(|at| {
         at.into_iter().map(|(name, at)| (name.into_boxed_str(), at)).collect::<Vec<_>>()
     });
-    let parked = (optional(documents()), any::<u64>(), at).prop_map(|(base, seq, at)| Parked {
-        base,
-        seq: Seq(seq),
-        at,
-    });
+    let parked = (optional(documents()), any::<u64>(), at, any::<bool>())
+        .prop_map(|(base, seq, at, hidden)| Parked { base, seq: Seq(seq), at, hidden });
     let pending = (optional(documents()), times(), optional(parked))
         .prop_map(|(view, written_at, parked)| Pending { view, written_at, parked });
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
@@ -81,10 +78,11 @@ fn streams() -> impl Strategy<Value = StreamRow> {
         |(address, watermark, reconciled_at)| PlainMark { address, watermark, reconciled_at },
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    (optional(cursor), optional(resume), numbers, optional(plain)).prop_map(
-        |(cursor, resume, (generation, count, checksum), plain)| StreamRow {
+    (optional(cursor), optional(resume), any::<bool>(), numbers, optional(plain)).prop_map(
+        |(cursor, resume, behind, (generation, count, checksum), plain)| StreamRow {
             cursor,
             resume,
+            behind,
             generation,
             count,
             checksum: Checksum(checksum),
