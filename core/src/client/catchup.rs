@@ -83,7 +83,9 @@ impl Client {
         });
         let retry_at = wait.map(|wait| self.now.mono + wait);
         let stream = self.stream(collection);
-        stream.phase = Phase::Refused;
+        // one that came too fast was not looked at: what was live is so still
+        let goes_on = stream.follows() && error.code == ErrorCode::RateLimitExceeded;
+        stream.phase = if goes_on { Phase::Idle } else { Phase::Refused };
         stream.retry_at = retry_at;
         if !stream.trusted {
             // writes go out without catching up first, and nothing vouches for their bases

@@ -163,7 +163,7 @@ impl Client {
         let patience = self.link.ready_since().map(|since| since + self.config.catch_up_patience);
         match stream.phase {
             Phase::Live | Phase::Refused => Readiness::Ready,
-            Phase::Idle if !stream.wanted => Readiness::Ready,
+            Phase::Idle if !stream.wanted || stream.follows() => Readiness::Ready,
             Phase::Idle => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp if !stream.trusted => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp => {

@@ -205,8 +205,9 @@ pub enum Verdict {
         seq: Seq,
         /// The record's version after it.
         version: u64,
-        /// Every field that changed above the write's base, whoever changed it.
-        echo: ServerChange,
+        /// Every field that changed above the write's base, whoever changed it. To a writer that
+        /// may not read the record, its own write, and nothing where others changed it as well.
+        echo: Option<ServerChange>,
     },
     /// It changed nothing, or had been applied before: acknowledged without a seq.
     Unchanged {

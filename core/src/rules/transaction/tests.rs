@@ -485,7 +485,7 @@ fn the_echo_is_what_changed_above_the_base_whoever_changed_it() {
     store.hello("w");
     let echo = |outcome: &Outcome| {
         let Verdict::Applied { echo, .. } = &outcome.verdict else { panic!("{outcome:?}") };
-        echo.clone()
+        echo.clone().unwrap()
     };
     let outcomes = store.run("w", vec![write(1, 1, "r", update("{\"c\":3}"))]);
     let said = echo(&outcomes[0]);
@@ -656,8 +656,11 @@ fn who_may_not_write_learns_nothing() {
     assert_eq!(brief(&run(write(1, 0, "hidden", update("{\"a\":1}")))), "UNAUTHORIZED");
     // and so would the echo
     let outcome = run(unconditional(1, "hidden", update("{\"a\":1}")));
+    let Verdict::Applied { seq, echo, .. } = outcome.verdict else { panic!() };
+    assert_eq!(echo, None, "it would be taken for all that changed above the base");
+    let outcome = run(write(2, seq.0, "hidden", update("{\"a\":2}")));
     let Verdict::Applied { echo, .. } = outcome.verdict else { panic!() };
-    assert_eq!(echo.change, update("{\"a\":1}"));
+    assert_eq!(echo.unwrap().change, update("{\"a\":2}"), "nobody else changed anything");
 }
 
 /// Rows one of which can't be read.

@@ -86,6 +86,7 @@ pub(super) fn decide_plain(
                 timestamp: write.timestamp,
                 origin: None,
                 floor: Seq(0),
+                outdated: false,
                 number: None,
             };
             writer.write(subject, asked)
@@ -139,6 +140,8 @@ struct Asked<'a> {
     origin: Option<Origin>,
     /// What the writer knows: the echo holds what changed above it.
     floor: Seq,
+    /// Whether others have changed the record above that.
+    outdated: bool,
     number: Option<MutationNumber>,
 }
 
@@ -261,7 +264,7 @@ impl<'a> Writer<'a> {
             self.forbidden(&subject, &mutation.change).or_else(|| missing.then(|| not_found(kind)));
         Ok(match speaks_against {
             Some(verdict) => self.outcome(&subject, mutation.number, verdict),
-            None => self.write(subject, Asked::of(mutation, origin)),
+            None => self.write(subject, Asked::of(mutation, origin, false)),
         })
     }
 
@@ -279,18 +282,21 @@ impl<'a> Writer<'a> {
         window: &Window,
     ) -> Result<Outcome, StoreError> {
         let subject = self.subject(&mutation.collection, &mutation.record_id)?;
+        let own = window.get(&mutation.collection).map_or(&[][..], |seqs| seqs);
         let judge = || match (subject.document().is_some(), mutation.change.kind) {
             (false, WriteKind::Delete) => Some(Verdict::Unchanged { version: None }),
             (false, WriteKind::Update) => Some(self.conflict(&subject)),
             (_, WriteKind::Insert) | (true, WriteKind::Update | WriteKind::Delete) => {
-                let own = window.get(&mutation.collection).map_or(&[][..], |seqs| seqs);
                 conflicts(mutation, &subject, own).then(|| self.conflict(&subject))
             }
         };
         let speaks_against = self.forbidden(&subject, &mutation.change).or_else(judge);
         Ok(match speaks_against {
             Some(verdict) => self.outcome(&subject, mutation.number, verdict),
-            None => self.write(subject, Asked::of(mutation, origin)),
+            None => {
+                let outdated = is_outdated(mutation, &subject, own);
+                self.write(subject, Asked::of(mutation, origin, outdated))
+            }
         })
     }
 
@@ -421,11 +427,15 @@ impl<'a> Writer<'a> {
             document: record.document.clone(),
             origin: asked.origin,
         });
-        let mut echo = record.change_above(asked.floor);
+        let above = record.change_above(asked.floor);
         subject.record = Some(record);
-        if !self.may_read(&subject) {
-            echo.change = asked.change.clone();
-        }
+        let echo = if self.may_read(&subject) {
+            Some(above)
+        } else {
+            // what it would be told without the others' changes, it would take for the record
+            let quiet = !asked.outdated || planted!(EchoVouchesUnread);
+            quiet.then(|| ServerChange { change: asked.change.clone(), ..above })
+        };
         let verdict = Verdict::Applied { seq: last.seq, version: last.version, echo };
         self.outcome(&subject, asked.number, verdict)
     }
@@ -503,12 +513,13 @@ impl<'a> Writer<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn of(mutation: &'a Mutation, origin: Option<Origin>) -> Self {
+    fn of(mutation: &'a Mutation, origin: Option<Origin>, outdated: bool) -> Self {
         Self {
             change: &mutation.change,
             timestamp: mutation.timestamp,
             origin,
             floor: mutation.base.unwrap_or_default(),
+            outdated,
             number: mutation.number,
         }
     }
@@ -522,11 +533,7 @@ fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
         return true;
     }
     let Some(record) = &subject.record else { return false };
-    let is_own = |seq: Seq| {
-        own.binary_search(&seq).is_ok()
-            || planted!(WindowIsRange) && own.first().is_some_and(|first| seq > *first)
-    };
-    let newer = |seq: Seq| seq > base && !is_own(seq);
+    let newer = newer(base, own);
     if newer(record.whole.seq) && !planted!(WholeUnchecked) {
         return true;
     }
@@ -536,6 +543,23 @@ fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     let change = &mutation.change;
     let mut stamps = record.fields.iter().chain(&record.removed);
     stamps.any(|(name, stamp)| newer(stamp.seq) && change.touches(name))
+}
+
+/// Whether others have changed anything of the record above the write's base.
+fn is_outdated(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
+    let Some(record) = &subject.record else { return false };
+    let newer = newer(mutation.base.unwrap_or_default(), own);
+    let mut stamps = record.fields.iter().chain(&record.removed);
+    newer(record.whole.seq) || stamps.any(|(_, stamp)| newer(stamp.seq))
+}
+
+/// Whether a seq is above a base, and none of the writer's own.
+fn newer(base: Seq, own: &[Seq]) -> impl Fn(Seq) -> bool {
+    move |seq| {
+        let is_own = own.binary_search(&seq).is_ok()
+            || planted!(WindowIsRange) && own.first().is_some_and(|first| seq > *first);
+        seq > base && !is_own
+    }
 }
 
 fn not_found(kind: WriteKind) -> Verdict {

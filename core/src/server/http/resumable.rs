@@ -181,8 +181,8 @@ fn told(outcome: Outcome) -> Result<(ServerMessage, usize), Reply> {
     let Some(number) = about.mutation else { return Err(Reply::mixed_up()) };
     Ok(match verdict {
         Verdict::Applied { seq: _, version, echo } => {
-            let bytes = FRAME + echo.change.delta.set.size();
-            (ServerMessage::Ack(about.ack(number, Some(version), Some(echo))), bytes)
+            let bytes = FRAME + echo.as_ref().map_or(0, |echo| echo.change.delta.set.size());
+            (ServerMessage::Ack(about.ack(number, Some(version), echo)), bytes)
         }
         Verdict::Unchanged { version } => {
             (ServerMessage::Ack(about.ack(number, version, None)), FRAME)

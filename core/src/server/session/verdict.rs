@@ -258,7 +258,7 @@ impl Session {
             (Verdict::OutOfOrder { .. }, number) => self.out_of_order(number, turn),
             (Verdict::Applied { seq, version, echo }, Some(number)) => {
                 self.verdicts.remember(&about.collection, seq, self.config.window);
-                let ack = about.ack(number, Some(version), Some(echo));
+                let ack = about.ack(number, Some(version), echo);
                 self.verdicts.hold(number, seq, Message::InPlace(Box::new(ack)));
             }
             (Verdict::Unchanged { version }, Some(number)) => {

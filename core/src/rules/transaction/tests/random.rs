@@ -78,6 +78,7 @@ proptest! {
             }
             prop_assert_eq!(store.last_mutation("w").0, number - 1);
             let Verdict::Applied { seq, echo, .. } = &outcome.verdict else { continue };
+            let echo = echo.as_ref().expect("everybody may read everything");
             prop_assert_eq!(seq.0, head + 1);
             head = seq.0;
             // what others are told of; removing what was not there is no change
