@@ -143,6 +143,8 @@ mod bugs {
         /// A write that a pong confirms is folded into a state that may be newer, and what came
         /// since its base is not asked for again.
         ConfirmedOverNews,
+        /// A delta goes on from its cursor where its resume is of a lost tail.
+        LostResumeIgnored,
         /// An ack vouches for a record that its writer may not read and others have changed.
         EchoVouchesUnread,
         /// Of an ack out of place only the seq is taken.

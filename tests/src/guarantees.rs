@@ -322,15 +322,17 @@ impl Ledger {
     fn goes_back_to(&self, device: usize, token: u64, found: u64) -> bool {
         let mut at = token;
         while at != found {
-            let Some(write) = self.write(at).filter(|write| self.is_own(device, write.device))
-            else {
-                return false;
-            };
+            let Some(write) = self.write(at) else { return false };
+            let own = self.is_own(device, write.device);
             // What a strategy had decided was refused, and what was written on top of it stays. Of
             // a write that a copy took over, it is not known here whether the copy's was refused.
-            let decided = [device, write.device].iter().any(|by| self.decided.contains(&(*by, at)));
+            let decided = self.decided.contains(&(device, at))
+                || own && self.decided.contains(&(write.device, at));
             if decided && (write.rejected || write.device != device) {
                 return true;
+            }
+            if !own {
+                return false;
             }
             at = write.saw;
         }
@@ -857,7 +859,10 @@ pub fn is_permanent(id: &RecordId) -> bool {
 /// Which write has not.
 pub fn nothing_is_lost(ledger: &Ledger, world: &World) -> Result<(), String> {
     let present = world.histories().present();
-    let counted = ledger.plan.rates.restore == 0 || ledger.plan.strategy == Strategy::Client;
+    // a server that has forgotten a replica takes a copy of it for the same one
+    let counted = ledger.plan.rates.restore == 0
+        || ledger.plan.strategy == Strategy::Client
+            && !world.counts.contains_key("client forgotten");
     for (index, write) in ledger.writes.iter().enumerate().filter(|(_, w)| w.must_survive()) {
         let token = index + 1;
         let record = present.now(&write.place);

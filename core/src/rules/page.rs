@@ -336,8 +336,8 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Where a run begins that goes on from what the reader says that it has. What it says of a
-    /// lost tail is dropped: a place alone, or the cursor too.
+    /// Where a run begins that goes on from what the reader says that it has. Who has anything of a
+    /// lost tail begins anew.
     fn start(&self, cursor: Option<&Cursor>, resume: Option<&Resume>) -> Result<Place, StoreError> {
         if let Some(Resume::Snapshot { epoch, snapshot_seq, after }) = resume {
             let cursor = Cursor { epoch: epoch.clone(), seq: *snapshot_seq };
@@ -351,10 +351,12 @@ impl<'a> View<'a> {
             return Ok(self.fresh_snapshot());
         }
         let mut after = cursor.seq;
-        if let Some(Resume::Delta { epoch, seq }) = resume
-            && self.vouches_for(&Cursor { epoch: epoch.clone(), seq: *seq })?
-        {
-            after = after.max(*seq);
+        if let Some(Resume::Delta { epoch, seq }) = resume {
+            if self.vouches_for(&Cursor { epoch: epoch.clone(), seq: *seq })? {
+                after = after.max(*seq);
+            } else if !planted!(LostResumeIgnored) {
+                return Ok(self.fresh_snapshot());
+            }
         }
         let floor = if planted!(ResumeMovesFloor) { after } else { cursor.seq };
         Ok(Place::Delta { floor, after })
