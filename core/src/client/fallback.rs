@@ -233,10 +233,7 @@ impl Client {
     fn turn(&mut self) {
         self.fallback.turned = true;
         let auto = self.config.enable_auto_sync;
-        let now = self.now.mono;
-        let due = self.fallback.poll_at.is_none_or(|at| at <= now);
-        if auto && due && self.exchange.is_none() {
-            self.fallback.poll_at = None;
+        if auto && self.fallback.poll_at.is_none() && self.exchange.is_none() {
             match self.resting() {
                 Some(until) => self.fallback.poll_at = Some(until),
                 None => self.fallback.due = true,
