@@ -292,7 +292,7 @@ impl Client {
         row.version = news.version.unwrap_or(row.version + 1);
         let written_at = news.timestamp.unwrap_or(row.updated_at);
         row.updated_at = written_at;
-        if let Some(parked) = row.pending.as_mut().and_then(|pending| pending.parked.as_mut()) {
+        if let Some(parked) = row.parked_mut() {
             let times = news.change.delta.fields().map(|(name, _)| {
                 let own = news.at.iter().find(|(field, _)| **field == *name);
                 (name.into(), own.map_or(written_at, |(_, at)| *at))
@@ -315,9 +315,7 @@ impl Client {
         let stream = self.stream(collection);
         set_server(&mut stream.row, id, row, state, Seq(0));
         row.updated_at = at;
-        if let (Some(parked), Some(changed)) =
-            (row.pending.as_mut().and_then(|pending| pending.parked.as_mut()), changed)
-        {
+        if let (Some(parked), Some(changed)) = (row.parked_mut(), changed) {
             let own = |name: &str| news.at.iter().find(|(field, _)| **field == *name);
             let times = changed
                 .delta
@@ -502,7 +500,7 @@ fn set_server(
     row.server = server;
     row.seq = seq;
     row.generation = stream.generation;
-    if let Some(parked) = row.pending.as_mut().and_then(|pending| pending.parked.as_mut()) {
+    if let Some(parked) = row.parked_mut() {
         parked.hidden = false;
     }
     if let Some(new) = &row.server {
@@ -516,7 +514,7 @@ fn set_server(
 fn hide(stream: &mut StreamRow, id: &RecordId, row: &mut Row, seq: Seq) {
     let outdated = row.generation != stream.generation;
     set_server(stream, id, row, None, seq);
-    if let Some(parked) = row.pending.as_mut().and_then(|pending| pending.parked.as_mut()) {
+    if let Some(parked) = row.parked_mut() {
         parked.hidden = true;
         if outdated {
             parked.seq = Seq(0);

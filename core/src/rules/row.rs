@@ -433,6 +433,10 @@ impl Row {
         self.pending.as_ref()?.parked.as_ref()
     }
 
+    pub(crate) fn parked_mut(&mut self) -> Option<&mut Parked> {
+        self.pending.as_mut()?.parked.as_mut()
+    }
+
     /// Whether pending writes stand on a state that the server withholds by now.
     pub(crate) fn is_hidden(&self) -> bool {
         self.parked().is_some_and(|parked| parked.hidden)
