@@ -144,6 +144,8 @@ enum Move {
 #[serde(rename_all = "camelCase")]
 enum Held {
     Transactions,
+    /// What became of transactions that are committed and published.
+    Verdicts,
     Reads,
     Streams,
 }
@@ -176,6 +178,7 @@ pub(crate) struct Hall {
     now: Now,
     epochs: u64,
     held: BTreeSet<Held>,
+    verdicts: Vec<(u64, Input<'static>)>,
     failing: Option<Failing>,
     /// The connection of the step, which goes without saying.
     current: u64,
@@ -202,6 +205,7 @@ impl Hall {
             now: START,
             epochs: 0,
             held: BTreeSet::new(),
+            verdicts: Vec::new(),
             failing: None,
             current: 1,
             out: Vec::new(),
@@ -361,7 +365,7 @@ impl Hall {
     /// Does everything that is to do and is not held back.
     fn settle(&mut self) -> Result<(), String> {
         for _ in 0..10_000 {
-            let moved = [self.commit()?, self.read()?, self.pump()?];
+            let moved = [self.commit()?, self.judge()?, self.read()?, self.pump()?];
             if !moved.contains(&true) {
                 return Ok(());
             }
@@ -402,9 +406,21 @@ impl Hall {
                 self.rows.apply(decided.batch);
                 decided.published.iter().for_each(|change| self.rings.publish(change));
                 for ((conn, ticket), answer) in tickets.into_iter().zip(decided.answers) {
-                    self.tell(conn, ticket.answer(answer.map_err(TransactError::Failed)))?;
+                    let verdict = ticket.answer(answer.map_err(TransactError::Failed));
+                    self.verdicts.push((conn, verdict));
                 }
             }
+        }
+        Ok(true)
+    }
+
+    /// Tells the sessions what became of their transactions.
+    fn judge(&mut self) -> Result<bool, String> {
+        if self.verdicts.is_empty() || self.held.contains(&Held::Verdicts) {
+            return Ok(false);
+        }
+        for (conn, verdict) in std::mem::take(&mut self.verdicts) {
+            self.tell(conn, verdict)?;
         }
         Ok(true)
     }
