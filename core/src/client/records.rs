@@ -187,12 +187,14 @@ impl Client {
             }
             Taken::WithoutEffect if planted!(BareAckFolded) => {
                 let server = change.apply(row.server.as_ref());
-                keep_seq(&mut stream.row, id, &mut row, server);
+                let seq = row.seq;
+                set_unlearnt(&mut stream.row, id, &mut row, server, seq);
             }
             Taken::WithoutEffect => {}
             Taken::Bare => {
                 let server = change.apply(row.server.as_ref());
-                keep_seq(&mut stream.row, id, &mut row, server);
+                let seq = row.seq;
+                set_unlearnt(&mut stream.row, id, &mut row, server, seq);
                 // the next write has to be stamped later than this one, which has been seen
                 row.updated_at = row.updated_at.max(entry.written_at);
                 if planted!(BareAckSetsSeq) {
@@ -226,10 +228,8 @@ impl Client {
         };
         let Some(base) = before.parked().map(|parked| parked.seq) else { return Ok(None) };
         let mut row = before.clone();
-        let (server, generation) = (row.server.clone(), row.generation);
-        let seq = row.seq.min(base);
-        set_server(&mut self.stream(collection).row, id, &mut row, server, seq);
-        row.generation = generation;
+        let (server, seq) = (row.server.clone(), row.seq.min(base));
+        set_unlearnt(&mut self.stream(collection).row, id, &mut row, server, seq);
         edit.put_row(collection, id, Some(&before), &row);
         Ok(Some(base))
     }
@@ -522,9 +522,16 @@ fn hide(stream: &mut StreamRow, id: &RecordId, row: &mut Row, seq: Seq) {
     }
 }
 
-/// Sets the server state of a record without knowing its seq.
-fn keep_seq(stream: &mut StreamRow, id: &RecordId, row: &mut Row, server: Option<Document>) {
-    let (seq, generation) = (row.seq, row.generation);
+/// Sets a server state that was not learnt now: it is known up to `seq`, as of the generation in
+/// which the record was learnt last.
+fn set_unlearnt(
+    stream: &mut StreamRow,
+    id: &RecordId,
+    row: &mut Row,
+    server: Option<Document>,
+    seq: Seq,
+) {
+    let generation = row.generation;
     set_server(stream, id, row, server, seq);
     row.generation = generation;
 }
