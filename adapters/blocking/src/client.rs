@@ -11,6 +11,7 @@ use synclayer_core::rules::row::Rejected;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::Position;
+use synclayer_http::callback;
 use synclayer_http::config::SyncConfig;
 use synclayer_http::engine::{Answer, Command, Write};
 use synclayer_http::error::{OpenError, SyncError};
@@ -149,7 +150,11 @@ impl SyncLayer {
     /// # Errors
     /// When it takes longer; the writes go on all the same.
     pub fn synced_timeout(&self, patience: Duration) -> Result<Result<(), SyncError>, TimedOut> {
-        match self.begin(Engine::synced).recv_timeout(patience) {
+        let answered = match self.begin(Engine::synced) {
+            Ok(answered) => answered,
+            Err(error) => return Ok(Err(error)),
+        };
+        match answered.recv_timeout(patience) {
             Ok(result) => Ok(result),
             Err(RecvTimeoutError::Timeout) => Err(TimedOut),
             Err(RecvTimeoutError::Disconnected) => Ok(Err(SyncError::Closed)),
@@ -159,9 +164,13 @@ impl SyncLayer {
     /// Ends the client, for all its clones: it disconnects, makes everything durable that was
     /// saved, and closes the store, which can then be opened again. It waits for the client's
     /// threads to end, except for the look-up of a name or an HTTP call that takes longer than a
-    /// second more.
+    /// second more. From inside a callback of the app (see [`SyncError::InsideCallback`]) it does
+    /// not wait.
     pub fn close(&self) {
         self.inbox().put(Command::Stop);
+        if callback::is_running() {
+            return;
+        }
         let mut thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
             // one that panicked has ended too
@@ -187,6 +196,7 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, SyncError> {
+        callback::check()?;
         let (answer, answered) = sync_channel(1);
         self.inbox().tell(move |engine| {
             // whoever asks waits
@@ -200,21 +210,22 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine, Answer) + Send + 'static,
     ) -> Result<(), SyncError> {
-        self.begin(ask).recv().map_err(|_| SyncError::Closed)?
+        self.begin(ask)?.recv().map_err(|_| SyncError::Closed)?
     }
 
     /// Has the engine do something that it answers later.
     fn begin(
         &self,
         ask: impl FnOnce(&mut Engine, Answer) + Send + 'static,
-    ) -> Receiver<Result<(), SyncError>> {
+    ) -> Result<Receiver<Result<(), SyncError>>, SyncError> {
+        callback::check()?;
         let (answer, answered) = sync_channel(1);
         let answer: Answer = Box::new(move |result| {
             // whoever no longer waits has what it asked for all the same
             let _ = answer.send(result);
         });
         self.inbox().tell(move |engine| ask(engine, answer));
-        answered
+        Ok(answered)
     }
 }
 

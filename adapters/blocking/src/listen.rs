@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use synclayer_core::client::event::Event;
 use synclayer_core::rules::view::{Slot, Update};
+use synclayer_http::callback;
 use synclayer_http::listen::EventQueue;
 use synclayer_http::mailbox::{Buffer, Inlet};
 
@@ -22,7 +23,8 @@ pub struct TimedOut;
 /// [`Collection::watch`](crate::Collection::watch).
 ///
 /// It is an iterator that blocks until there is an update, and ends when the client does. A slow
-/// reader misses no change, but gets several merged into one update.
+/// reader misses no change, but gets several merged into one update. From inside a callback of the
+/// app (see [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it does not wait.
 pub struct Watch {
     inlet: Inlet<Slot>,
     // dropped after the inlet, when the engine finds it abandoned
@@ -70,7 +72,8 @@ impl fmt::Debug for Watch {
 ///
 /// It is an iterator that blocks until there is an event, and ends when the client does. At most
 /// 1,024 events wait for a slow reader; older ones are dropped and counted by
-/// [`missed`](Self::missed).
+/// [`missed`](Self::missed). From inside a callback of the app (see
+/// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it does not wait.
 pub struct Events(pub(crate) Inlet<EventQueue>);
 
 impl Events {
@@ -117,6 +120,10 @@ fn wait_until<B: Buffer>(
     loop {
         if let Poll::Ready(item) = inlet.poll(&mut context) {
             return Ok(item);
+        }
+        // nothing comes while the engine waits for this thread
+        if callback::is_running() {
+            return Err(TimedOut);
         }
         let Some(deadline) = deadline else {
             thread::park();

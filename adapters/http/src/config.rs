@@ -18,7 +18,8 @@ use crate::tls::TrustedRoots;
 pub type OnDurable = Box<dyn Fn() + Send + Sync>;
 
 /// Opens a store. It is called on the client's own thread: when the client opens, and again after
-/// the store has failed.
+/// the store has failed. Neither it nor the store may call a client
+/// ([`SyncError::InsideCallback`](crate::error::SyncError::InsideCallback)).
 pub type StoreFactory =
     Box<dyn FnMut(OnDurable) -> Result<Box<dyn ClientStore + Send>, StoreError> + Send>;
 
@@ -118,7 +119,9 @@ pub struct SyncConfig {
     pub max_reconnect_attempts: Option<u32>,
     /// Who wins where a pending write and a remote change meet. Default last-write-wins.
     pub conflict_strategy: ConflictStrategy,
-    /// A resolver, which then decides instead of `conflict_strategy`.
+    /// A resolver, which then decides instead of `conflict_strategy`. It runs on the client's own
+    /// thread, so it must be quick, and what it calls of a client is refused
+    /// ([`SyncError::InsideCallback`](crate::error::SyncError::InsideCallback)).
     pub custom_conflict_resolver: Option<Arc<dyn Resolver>>,
     /// How often to ask the server for changes while there is no WebSocket, and how often to make
     /// sure, while there is one, that nothing was missed. Default 5 minutes.

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 pub use self::app::Write;
 use crate::call::HttpClient;
+use crate::callback;
 use crate::calls::Calls;
 use crate::config::StoreFactory;
 use crate::error::SyncError;
@@ -285,7 +286,7 @@ impl<N: Network> Engine<N> {
     fn step(&mut self, step: impl FnOnce(&mut Replica, Now, &mut Effects)) {
         let now = self.now();
         let Ok(replica) = &mut self.replica else { return };
-        step(replica, now, &mut self.effects);
+        callback::run(|| step(replica, now, &mut self.effects));
         self.act();
     }
 
@@ -415,10 +416,10 @@ impl<N: Network> Engine<N> {
     fn begin_watching(&mut self) {
         let Ok(replica) = &mut self.replica else { return };
         while let Some(watcher) = self.waiting.pop() {
-            let begun = match &watcher.record {
+            let begun = callback::run(|| match &watcher.record {
                 None => replica.watch(&watcher.collection, &mut self.effects),
                 Some(id) => replica.watch_record(&watcher.collection, id, &mut self.effects),
-            };
+            });
             match begun {
                 Ok(id) => {
                     self.watchers.insert(id, watcher);
@@ -455,9 +456,9 @@ fn open_replica<N: Network>(
     effects: &mut Effects,
 ) -> Result<Replica, StoreError> {
     let inbox = inbox.clone();
-    let store = factory(Box::new(move || inbox.put(Command::Durable)))?;
+    let on_durable = Box::new(move || inbox.put(Command::Durable));
     let seed = Uuid::new_v4().as_u128();
-    Replica::open(config.clone(), seed, now, store, effects)
+    callback::run(|| Replica::open(config.clone(), seed, now, factory(on_durable)?, effects))
 }
 
 /// Both clocks; the monotonic one counts from the start of the client.

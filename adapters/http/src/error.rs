@@ -56,6 +56,13 @@ pub enum SyncError {
     /// The client is closed.
     #[error("the client is closed")]
     Closed,
+    /// The call was made from inside a callback that a client waits for, and waits itself.
+    #[error(
+        "the call was made from inside a callback of the app (a conflict resolver, a closure of \
+         `modify`, a store): the client waits for the callback to return, so the call could never \
+         be answered; read before what the callback needs, and write after it has returned"
+    )]
+    InsideCallback,
     /// A name or an id can't be one.
     #[error("{name:?} can't be a name: {reason}")]
     Name {

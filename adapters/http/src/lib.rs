@@ -7,10 +7,12 @@
 //! * [`websocket`]: how a WebSocket is asked for and how it fails.
 //! * [`engine`]: the replica with its clock, its connections and its users. What moves the bytes of
 //!   a WebSocket is the [`Network`](engine::Network) that the client brings along.
+//! * [`callback`]: how a call from inside a callback of the app is known.
 //! * [`mailbox`] and [`listen`]: how the app gets to see what changes and what happens.
 
 pub mod address;
 pub mod call;
+pub mod callback;
 mod calls;
 pub mod config;
 pub mod engine;

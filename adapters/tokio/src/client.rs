@@ -10,6 +10,7 @@ use synclayer_core::rules::row::Rejected;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::Position;
+use synclayer_http::callback;
 use synclayer_http::config::SyncConfig;
 use synclayer_http::engine::{Answer, Command, Parts, Write};
 use synclayer_http::error::{OpenError, SyncError};
@@ -169,9 +170,13 @@ impl SyncLayer {
     }
 
     /// Ends the client, for all its clones: it disconnects, makes everything durable that was
-    /// saved, and closes the store, which can then be opened again.
+    /// saved, and closes the store, which can then be opened again. From inside a callback of the
+    /// app (see [`SyncError::InsideCallback`]) it does not wait for that.
     pub async fn close(&self) {
         self.inbox().put(Command::Stop);
+        if callback::is_running() {
+            return;
+        }
         let mut ended = self.shared.ended.clone();
         while ended.changed().await.is_ok() {}
     }
@@ -194,6 +199,7 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, SyncError> {
+        callback::check()?;
         let (answer, answered) = oneshot::channel();
         self.inbox().tell(move |engine| {
             // whoever no longer waits wants no answer
@@ -207,6 +213,7 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine, Answer) + Send + 'static,
     ) -> Result<(), SyncError> {
+        callback::check()?;
         let (answer, answered) = oneshot::channel();
         let answer: Answer = Box::new(move |result| {
             // whoever no longer waits has what it asked for all the same

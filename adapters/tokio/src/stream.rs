@@ -8,8 +8,9 @@ use std::task::{Context, Poll};
 use futures_util::Stream;
 use synclayer_core::client::event::Event;
 use synclayer_core::rules::view::{Slot, Update};
+use synclayer_http::callback;
 use synclayer_http::listen::EventQueue;
-use synclayer_http::mailbox::Inlet;
+use synclayer_http::mailbox::{Buffer, Inlet};
 
 use crate::network::{Engine, Inbox};
 
@@ -29,9 +30,11 @@ impl Watch {
     }
 
     /// The next update, as soon as there is one; `None` when the client has ended. May be dropped
-    /// and called again.
+    /// and called again. From inside a callback of the app (see
+    /// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it is also `None` where
+    /// there is nothing yet.
     pub async fn next(&mut self) -> Option<Update> {
-        poll_fn(|context| self.inlet.poll(context)).await
+        poll_fn(|context| poll(&self.inlet, context)).await
     }
 }
 
@@ -48,8 +51,14 @@ impl Stream for Watch {
     type Item = Update;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Update>> {
-        self.inlet.poll(context)
+        poll(&self.inlet, context)
     }
+}
+
+/// Looks into a mailbox. Nothing comes into it while the engine waits for the caller.
+fn poll<B: Buffer>(inlet: &Inlet<B>, context: &mut Context<'_>) -> Poll<Option<B::Item>> {
+    let polled = inlet.poll(context);
+    if polled.is_pending() && callback::is_running() { Poll::Ready(None) } else { polled }
 }
 
 impl fmt::Debug for Watch {
@@ -66,9 +75,11 @@ pub struct Events(pub(crate) Inlet<EventQueue>);
 
 impl Events {
     /// The next event, as soon as there is one; `None` when the client has ended. May be dropped
-    /// and called again.
+    /// and called again. From inside a callback of the app (see
+    /// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it is also `None` where
+    /// there is nothing yet.
     pub async fn next(&mut self) -> Option<Event> {
-        poll_fn(|context| self.0.poll(context)).await
+        poll_fn(|context| poll(&self.0, context)).await
     }
 
     /// How many events were dropped because they were not read in time.
@@ -82,7 +93,7 @@ impl Stream for Events {
     type Item = Event;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.0.poll(context)
+        poll(&self.0, context)
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use synclayer_tokio::{Event, Record, Status, SyncConfig};
+use synclayer_tokio::{Event, Position, Record, Status, SyncConfig, SyncError};
 
+use crate::callback::{Calls, WAIT};
 use crate::support::{PATIENCE, TODOS, runtime};
 
 /// A client and its collection `todos`.
@@ -26,6 +27,8 @@ pub trait Client: Sized + Send {
     /// The next event, unless none comes in time.
     fn event(&mut self, patience: Duration) -> Option<Event>;
     fn close(self);
+    /// Every call that waits for an answer, to be made from inside a callback.
+    fn calls(&self) -> Calls;
 
     fn synced(&self) {
         assert!(self.is_synced(), "not in sync: {:?}", self.status());
@@ -120,6 +123,36 @@ impl Client for Tokio {
     fn close(self) {
         runtime().block_on(self.sync.close());
     }
+
+    fn calls(&self) -> Calls {
+        let (sync, todos) = (self.sync.clone(), self.todos.clone());
+        Box::new(move || {
+            let (mut watch, mut events) = (todos.watch(), sync.events());
+            let (fields, write) = (serde_json::json!({"v": 1}), Position(1));
+            runtime().block_on(async {
+                assert!(watch.next().await.is_none(), "nothing is shown meanwhile");
+                assert!(events.next().await.is_none(), "nothing is told meanwhile");
+                vec![
+                    ("save", todos.save(&fields).await.map(drop)),
+                    ("save_with_id", todos.save_with_id("y", &fields).await.map(drop)),
+                    ("update", todos.update("x", &fields).await.map(drop)),
+                    ("delete", todos.delete("x").await.map(drop)),
+                    ("get", todos.get("x").await.map(drop)),
+                    ("get_all", todos.get_all().await.map(drop)),
+                    ("subscribe", todos.subscribe().await),
+                    ("status", sync.status().await.map(drop)),
+                    ("connect", sync.connect().await),
+                    ("disconnect", sync.disconnect().await),
+                    ("set_online", sync.set_online(false).await),
+                    ("sync_now", sync.sync_now().await),
+                    ("set_token", sync.set_token("secret").await),
+                    ("synced", sync.synced().await),
+                    ("rejected", sync.rejected().list().await.map(drop)),
+                    ("retry", sync.rejected().retry(write).await.map(drop)),
+                ]
+            })
+        })
+    }
 }
 
 /// The client for programs with threads.
@@ -186,5 +219,36 @@ impl Client for Blocking {
 
     fn close(self) {
         self.sync.close();
+    }
+
+    fn calls(&self) -> Calls {
+        let (sync, todos) = (self.sync.clone(), self.todos.clone());
+        Box::new(move || {
+            let (mut watch, mut events) = (todos.watch(), sync.events());
+            let (fields, write) = (serde_json::json!({"v": 1}), Position(1));
+            assert!(watch.next().is_none(), "nothing is shown meanwhile");
+            assert!(events.next().is_none(), "nothing is told meanwhile");
+            assert!(watch.next_timeout(WAIT).is_err() && events.next_timeout(WAIT).is_err());
+            let synced = |synced: Result<Result<(), SyncError>, _>| synced.unwrap_or(Ok(()));
+            vec![
+                ("save", todos.save(&fields).map(drop)),
+                ("save_with_id", todos.save_with_id("y", &fields).map(drop)),
+                ("update", todos.update("x", &fields).map(drop)),
+                ("delete", todos.delete("x").map(drop)),
+                ("get", todos.get("x").map(drop)),
+                ("get_all", todos.get_all().map(drop)),
+                ("subscribe", todos.subscribe()),
+                ("status", sync.status().map(drop)),
+                ("connect", sync.connect()),
+                ("disconnect", sync.disconnect()),
+                ("set_online", sync.set_online(false)),
+                ("sync_now", sync.sync_now()),
+                ("set_token", sync.set_token("secret")),
+                ("synced", sync.synced()),
+                ("synced_timeout", synced(sync.synced_timeout(WAIT))),
+                ("rejected", sync.rejected().list().map(drop)),
+                ("retry", sync.rejected().retry(write).map(drop)),
+            ]
+        })
     }
 }

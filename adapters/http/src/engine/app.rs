@@ -11,6 +11,7 @@ use synclayer_core::words::name::{Collection, Position, RecordId};
 use synclayer_core::words::time::Now;
 
 use super::{Answer, Effects, Engine, Network, Replica, Watcher};
+use crate::callback;
 use crate::error::SyncError;
 use crate::listen::EventQueue;
 use crate::mailbox::Outlet;
@@ -171,7 +172,7 @@ impl<N: Network> Engine<N> {
             Ok(replica) => replica,
             Err(failure) => return Err(failure.error.clone().into()),
         };
-        let result = call(replica, now, &mut self.effects);
+        let result = callback::run(|| call(replica, now, &mut self.effects));
         self.act();
         result
     }

@@ -1,0 +1,63 @@
+//! Callbacks of the app that the engine waits for on its own thread: conflict resolvers, closures of
+//! `modify`, and stores.
+//!
+//! The engine does nothing else while one runs. A call of a client that is made from inside one, and
+//! waits for an answer, would therefore wait for ever. Such a call is refused at once, whichever
+//! client it is made on: two clients whose callbacks call each other would hang in the same way.
+
+use std::cell::Cell;
+
+use crate::error::SyncError;
+
+thread_local! {
+    static RUNNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs something that may call back into the app.
+pub(crate) fn run<T>(call: impl FnOnce() -> T) -> T {
+    let _left = Left(RUNNING.replace(true));
+    call()
+}
+
+/// Restores the mark when a callback has returned or panicked.
+struct Left(bool);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        RUNNING.set(self.0);
+    }
+}
+
+/// Whether this thread is an engine's and runs a callback.
+#[must_use]
+pub fn is_running() -> bool {
+    RUNNING.get()
+}
+
+/// Checks that a call may wait for an engine's answer.
+///
+/// # Errors
+/// When it is made from inside a callback.
+pub fn check() -> Result<(), SyncError> {
+    if is_running() { Err(SyncError::InsideCallback) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    #[test]
+    fn the_mark_is_restored_when_a_callback_returns_or_panics() {
+        run(|| {
+            assert_eq!(check(), Err(SyncError::InsideCallback));
+            run(|| ());
+            assert!(is_running(), "the outer callback goes on");
+        });
+        assert!(!is_running());
+        let panicked = catch_unwind(|| run(|| panic!("an app's bug")));
+        assert!(panicked.is_err());
+        assert_eq!(check(), Ok(()));
+    }
+}

@@ -1,0 +1,63 @@
+//! Callbacks of the app that call the client which waits for them.
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use serde_json::json;
+use synclayer_tokio::{Conflict, Document, Resolver, SyncConfig, SyncError};
+
+use crate::client::Client;
+use crate::support::{Host, config, until};
+
+/// Calls of a client, each with its name and how it ended.
+pub type Calls = Box<dyn Fn() -> Vec<(&'static str, Result<(), SyncError>)> + Send + Sync>;
+
+/// A resolver that makes every call of the client that waits for it.
+#[derive(Default)]
+struct CallsBack {
+    calls: OnceLock<Calls>,
+    ended: Mutex<Vec<(&'static str, Result<(), SyncError>)>>,
+}
+
+impl Resolver for CallsBack {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+        if let Some(calls) = self.calls.get() {
+            self.ended.lock().unwrap().extend(calls());
+        }
+        conflict.local.cloned()
+    }
+}
+
+pub fn a_resolver_that_calls_its_client_gets_an_error_at_once<C: Client>() {
+    let host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let resolver = Arc::new(CallsBack::default());
+    let custom_conflict_resolver = Some(Arc::clone(&resolver) as Arc<dyn Resolver>);
+    let a = C::open(SyncConfig { custom_conflict_resolver, ..config(&a_way) });
+    assert!(resolver.calls.set(a.calls()).is_ok());
+    let b = C::open(config(&b_way));
+    a.save("x", &json!({"v": 0}));
+    a.synced();
+    until("the record is on b", || b.shown().contains_key("x"));
+
+    a.set_online(false);
+    b.update("x", &json!({"v": "theirs"}));
+    b.synced();
+    a.update("x", &json!({"v": "mine"}));
+    a.set_online(true);
+    assert!(a.is_synced(), "the client hangs");
+
+    let ended = resolver.ended.lock().unwrap().clone();
+    assert!(ended.len() >= 10, "{ended:?}");
+    for (call, ended) in &ended {
+        assert_eq!(*ended, Err(SyncError::InsideCallback), "{call}");
+    }
+    let said = SyncError::InsideCallback.to_string();
+    assert!(said.contains("read before what the callback needs"), "{said}");
+    assert_eq!(a.shown()["x"], json!({"v": "mine"}), "it goes on");
+    until("the outcome is on b", || b.shown()["x"] == json!({"v": "mine"}));
+    a.close();
+}
+
+/// How long a call inside a callback is to wait for what can't come.
+pub const WAIT: Duration = Duration::from_secs(3600);
