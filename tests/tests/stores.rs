@@ -1,0 +1,149 @@
+//! Stores that earlier versions wrote open for ever, with everything in them. How they were made
+//! says `tests/stores/README.md`.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../examples/stores/contents.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod contents;
+#[path = "../examples/stores/pack.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod pack;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use contents::{START, config};
+use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
+use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::rules::record::verify;
+use synclayer_core::server::session::{self, Identity};
+use synclayer_core::words::name::{Collection, ConnId, UserId};
+use synclayer_fjall::{
+    ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
+};
+use synclayer_sim::hub::Hub;
+use tempfile::TempDir;
+
+/// The directories of the versions whose stores are kept.
+fn versions() -> Vec<PathBuf> {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("stores");
+    let entries = fs::read_dir(kept).unwrap().map(|entry| entry.unwrap().path());
+    let mut versions: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    versions.sort();
+    assert!(!versions.is_empty(), "the stores are missing");
+    versions
+}
+
+fn unpacked(version: &Path, name: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let packed = fs::read(version.join(name)).unwrap();
+    pack::unpack(&packed, &dir.path().join("store")).unwrap();
+    dir
+}
+
+fn same(version: &Path, name: &str, found: &str) {
+    let expected = fs::read_to_string(version.join(name)).unwrap();
+    for (line, (expected, found)) in expected.lines().zip(found.lines()).enumerate() {
+        assert_eq!(expected, found, "line {} of {}/{name}", line + 1, version.display());
+    }
+    assert_eq!(expected, found, "{}/{name}", version.display());
+}
+
+#[test]
+fn a_clients_store_of_an_earlier_version_opens_with_everything_in_it() {
+    for version in versions() {
+        for durability in [Durability::Buffered, Durability::Synced] {
+            let dir = unpacked(&version, "client.pack");
+            let open = || {
+                let options = ClientOptions { durability, ..ClientOptions::default() };
+                FjallClientStore::open(dir.path().join("store"), options)
+            };
+            // what the first opening writes must leave it all there for the next
+            for _ in 0..2 {
+                same(&version, "client.txt", &contents::of_client(&open));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_servers_store_of_an_earlier_version_opens_with_everything_in_it() {
+    for version in versions() {
+        let dir = unpacked(&version, "server.pack");
+        for _ in 0..2 {
+            let path = dir.path().join("store");
+            let store = FjallServerStore::open(path, ServerOptions::default()).unwrap();
+            same(&version, "server.txt", &contents::of_server(&contents::rows_of(&store)));
+        }
+    }
+}
+
+/// The replicas go on where they were: what waited is sent, and both ends hold the same.
+#[test]
+fn an_earlier_version_s_replicas_go_on_with_its_server() {
+    for version in versions() {
+        let (client, server) =
+            (unpacked(&version, "client.pack"), unpacked(&version, "server.pack"));
+        let path = server.path().join("store");
+        let store = FjallServerStore::open(path, ServerOptions::default()).unwrap();
+        let mut hub = contents::serve(contents::rows_of(&store));
+        for (conn, user) in [(1, "ann"), (2, "bob"), (3, "ann")] {
+            go_on(&client.path().join("store"), user, ConnId(conn), &mut hub);
+        }
+        assert_eq!(verify(&hub.rows).unwrap().faults, [""; 0]);
+    }
+}
+
+fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
+    let collections = ["boards", "notes", "todos"].map(|name| Collection::new(name).unwrap());
+    let config = ClientConfig { collections: collections.to_vec(), ..config(user) };
+    let store = FjallClientStore::open(path, ClientOptions::default()).unwrap();
+    let (mut now, mut effects) = (START, Vec::new());
+    let mut replica = Replica::open(config, 99, now, store, &mut effects).unwrap();
+    let rejected = replica.status().rejected_writes;
+    replica.connect(now, &mut effects);
+    hub.accept(at_server, Identity::Known(UserId::new(user).unwrap()), now);
+    let mut local = ConnId(0);
+    for _ in 0..100 {
+        now.mono.0 += 100;
+        now.wall.0 += 100;
+        for effect in std::mem::take(&mut effects) {
+            match effect {
+                Effect::Net(NetAction::Connect { conn, .. }) => {
+                    local = conn;
+                    replica.handle(now, Input::Connected { conn }, &mut effects);
+                }
+                Effect::Net(NetAction::Send { frame, .. }) => {
+                    hub.tell(at_server, session::Input::Frame(&frame), now);
+                }
+                Effect::Net(action) => panic!("{action:?}"),
+                Effect::Event(_) | Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => {}
+            }
+        }
+        hub.settle(now);
+        let down: Vec<_> = hub.lines.get_mut(&at_server).unwrap().down.drain(..).collect();
+        for frame in down {
+            let input = Input::Frame { conn: local, frame: &frame };
+            replica.handle(now, input, &mut effects);
+        }
+        if replica.deadline().is_some_and(|(at, _)| at <= now.mono) {
+            replica.handle(now, Input::Timeout, &mut effects);
+        }
+    }
+    let status = replica.status();
+    assert_eq!(
+        (status.pending_writes, status.rejected_writes),
+        (0, rejected),
+        "{user}: {status:?}"
+    );
+    replica.check().unwrap();
+    let report = verify(&hub.rows).unwrap();
+    for name in collections {
+        let (held, head) = (&status.collections[&name], &report.collections[&name]);
+        assert!(held.live, "{user}: {name}");
+        assert_eq!((held.count, held.checksum), (head.count, head.checksum), "{user}: {name}");
+        assert_eq!(replica.get_all(&name).unwrap().len() as u64, head.count, "{user}: {name}");
+    }
+    hub.drop_line(at_server, now);
+    hub.settle(now);
+}
