@@ -71,7 +71,8 @@
 //!             Effect::Net(NetAction::Ping { .. } | NetAction::Close { .. }) => {}
 //!             // only with `ClientConfig::http`: make the request, hand the ticket's answer in
 //!             Effect::Net(NetAction::Request(_)) => {}
-//!             Effect::Event(_) | Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => {}
+//!             Effect::Event(_) | Effect::Synced { .. } => {}
+//!             Effect::Durable(_) | Effect::Watch(_) => {}
 //!         }
 //!     }
 //!     for conn in inputs {

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use crate::client::Client;
 use crate::client::event::{Event, Status};
 use crate::client::interface::{
-    Action, Actions, ClientConfig, Input, Misuse, NetAction, StoreAction, SyncId, Timer,
-    ViewAction, Written,
+    Action, Actions, ClientConfig, Input, Misuse, NetAction, StoreAction, SyncId, SyncOutcome,
+    Timer, ViewAction, Written,
 };
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
@@ -31,7 +31,12 @@ pub enum Effect {
     /// For the app.
     Event(Event),
     /// A call of [`Replica::synced`] is answered.
-    Synced(SyncId),
+    Synced {
+        /// The call.
+        id: SyncId,
+        /// Its outcome.
+        outcome: SyncOutcome,
+    },
     /// Every commit up to this one is durable: the writes in them are saved.
     Durable(CommitNumber),
     /// A watcher has something to [take](Replica::take). Said once until it is taken.
@@ -460,7 +465,7 @@ impl<S: ClientStore> Replica<S> {
             Action::View(action) => self.show(action, out),
             Action::Net(action) => out.push(Effect::Net(action)),
             Action::Event(event) => out.push(Effect::Event(event)),
-            Action::Synced(id) => out.push(Effect::Synced(id)),
+            Action::Synced { id, outcome } => out.push(Effect::Synced { id, outcome }),
         }
         Ok(())
     }

@@ -156,7 +156,7 @@ impl Client {
                 Effect::Net(NetAction::Request(_)) => {}
                 Effect::Watch(_) => news = self.replica.take(self.watch),
                 // a program shows events, and counts what is durable as saved
-                Effect::Event(_) | Effect::Synced(_) | Effect::Durable(_) => {}
+                Effect::Event(_) | Effect::Synced { .. } | Effect::Durable(_) => {}
             }
         }
         if let Some((_, socket)) = &mut self.socket

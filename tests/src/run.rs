@@ -201,7 +201,7 @@ impl Run {
         let asked: Vec<_> =
             (0..self.world.devices.len()).map(|device| self.world.ask_synced(device)).collect();
         let answers = |world: &World, device: usize, id| {
-            world.devices[device].synced.iter().filter(|told| **told == id).count()
+            world.devices[device].synced.iter().filter(|(told, _)| *told == id).count()
         };
         let told = |world: &World| {
             let mut asked = asked.iter().enumerate();

@@ -135,12 +135,17 @@ impl SyncLayer {
         RejectedWrites { sync: self.clone() }
     }
 
-    /// Waits until every write made before this call is settled, and every collection has been
-    /// confirmed by the server after it. Without a connection that may take for ever:
+    /// Waits until every write made before this call is settled, and every collection in use has
+    /// been confirmed by the server after it. Without a connection that may take for ever:
     /// [`synced_timeout`](Self::synced_timeout) does not.
     ///
+    /// A collection that the server refuses is not waited for; one that the server can't serve at
+    /// the moment is, unless another one is refused.
+    ///
     /// # Errors
-    /// When the store fails, or the client is closed.
+    /// [`SyncError::NotInSync`] names the collections that are not in sync with the server: it
+    /// refuses them, or this user may have no more subscriptions. By then the writes are settled
+    /// and every other collection is confirmed. Also when the store fails, or the client is closed.
     pub fn synced(&self) -> Result<(), SyncError> {
         self.answered(Engine::synced)
     }

@@ -50,7 +50,9 @@ pub use listen::{Events, TimedOut, Watch};
 pub use synclayer_core::client::event::{
     CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
 };
-pub use synclayer_core::client::interface::{Guarantees, Misuse, PlainServers};
+pub use synclayer_core::client::interface::{
+    Guarantees, Misuse, PlainServers, SyncFailure, SyncFailureReason,
+};
 pub use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver};
 pub use synclayer_core::rules::merge::FieldWise;
 pub use synclayer_core::rules::row::Rejected;

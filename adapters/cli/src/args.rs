@@ -18,7 +18,8 @@ Exit codes:
   4  there is no such record, or no such rejected write
   5  the server has refused the write: see `synclayer rejected list`
   6  the directory is in use by another process
-  7  the store is damaged: see `synclayer repair --help`";
+  7  the store is damaged: see `synclayer repair --help`
+  9  not in sync: the server refuses a collection, and what is stored here was printed";
 
 /// Local-first data sync: a server, a client for the shell, and a demo.
 #[derive(Parser, Debug)]

@@ -18,6 +18,7 @@ pub(crate) enum Code {
     Refused = 5,
     InUse = 6,
     Damaged = 7,
+    NotInSync = 9,
 }
 
 impl Code {
@@ -31,6 +32,7 @@ impl Code {
             Self::Refused => "refused",
             Self::InUse => "in-use",
             Self::Damaged => "damaged",
+            Self::NotInSync => "not-in-sync",
         }
     }
 }

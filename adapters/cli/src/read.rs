@@ -9,20 +9,20 @@ use synclayer_tokio::{CollectionStatus, ConnectionState, Guarantees, Record, Sta
 use crate::args::{CollectionArgs, RecordArgs, ReplicaArgs};
 use crate::failure::Failure;
 use crate::output::{Output, RecordJson};
-use crate::replica::{Replica, guarantees, on_replica};
+use crate::replica::{Meeting, Replica, guarantees, on_replica};
 
 pub(crate) async fn get(args: RecordArgs, out: Output) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
-        refresh(replica, out).await?;
+        let meeting = refresh(replica, out).await?;
         let record = collection.get(&args.id).await?;
         let record = record.ok_or_else(|| Failure::no_record(&args.collection, &args.id))?;
         out.line(&record.document, &RecordJson::from(&record))?;
         if record.pending {
             out.note("the server doesn't have all of it yet");
         }
-        Ok(())
+        meeting.end()
     })
     .await
 }
@@ -31,12 +31,13 @@ pub(crate) async fn list(args: CollectionArgs, out: Output) -> Result<(), Failur
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
-        refresh(replica, out).await?;
+        let meeting = refresh(replica, out).await?;
         collection
             .get_all()
             .await?
             .iter()
-            .try_for_each(|record| out.line(record_line(record), &RecordJson::from(record)))
+            .try_for_each(|record| out.line(record_line(record), &RecordJson::from(record)))?;
+        meeting.end()
     })
     .await
 }
@@ -47,11 +48,12 @@ fn record_line(record: &Record) -> String {
 }
 
 /// Brings the replica up to date, or says why it isn't.
-async fn refresh(replica: &mut Replica, out: Output) -> Result<(), Failure> {
-    if let Some(why) = replica.meet().await?.apart {
+async fn refresh(replica: &mut Replica, out: Output) -> Result<Meeting, Failure> {
+    let meeting = replica.meet().await?;
+    if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync, this is what is stored here: {why}"));
     }
-    Ok(())
+    Ok(meeting)
 }
 
 #[derive(Serialize)]
@@ -116,7 +118,8 @@ pub(crate) async fn status(args: ReplicaArgs, out: Output) -> Result<(), Failure
         for name in replica.status().await?.collections.keys() {
             replica.collection(name)?.subscribe().await?;
         }
-        let apart = replica.meet().await?.apart;
+        let meeting = replica.meet().await?;
+        let apart = meeting.apart.clone();
         let status = replica.status().await?;
         let text = describe(&status, apart.as_deref());
         let connected = status.connection == ConnectionState::Connected;
@@ -138,7 +141,8 @@ pub(crate) async fn status(args: ReplicaArgs, out: Output) -> Result<(), Failure
                     .map(|(name, of)| (&**name, of.into()))
                     .collect(),
             },
-        )
+        )?;
+        meeting.end()
     })
     .await
 }

@@ -83,7 +83,8 @@ fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
         | Code::Waiting
         | Code::Missing
         | Code::Refused
-        | Code::InUse => Err(failure),
+        | Code::InUse
+        | Code::NotInSync => Err(failure),
     })?;
     write_lines(&data.join(FILE), &unsent)?;
     let aside = FjallClientStore::move_aside(data)?;

@@ -6,12 +6,12 @@ use synclayer_core::words::store::ClientStore;
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{
     Collection, ConflictStrategy, ConnectionState, Event, EventKind, Events, Guarantees, Status,
-    Store, SyncConfig, SyncLayer, Transport, Transports,
+    Store, SyncConfig, SyncError, SyncLayer, Transport, Transports,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::args::{ConflictsArg, GuaranteeArg, ReplicaArgs};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// How many tries to connect may fail before a command goes on without the server.
 const TRIES: u32 = 2;
@@ -32,6 +32,8 @@ pub(crate) struct Replica {
 pub(crate) struct Meeting {
     /// Why the two sides are not in sync; `None` where they are.
     pub(crate) apart: Option<String>,
+    /// Whether they aren't because the server refuses collections.
+    pub(crate) refused: bool,
     /// What the server has refused meanwhile.
     pub(crate) refusals: Vec<Event>,
     /// How many conflicts were decided.
@@ -87,7 +89,8 @@ impl Replica {
 
     /// Connects, and waits until both sides have everything, or the time is up.
     pub(crate) async fn meet(&mut self) -> Result<Meeting, Failure> {
-        let mut meeting = Meeting { apart: None, refusals: Vec::new(), conflicts: 0 };
+        let mut meeting =
+            Meeting { apart: None, refused: false, refusals: Vec::new(), conflicts: 0 };
         let server = match &self.server {
             Ok(server) => server.clone(),
             Err(why) => {
@@ -103,10 +106,15 @@ impl Replica {
         let mut refused = None;
         meeting.apart = loop {
             tokio::select! {
-                done = &mut synced => {
-                    done?;
-                    break None;
-                }
+                done = &mut synced => match done {
+                    Ok(()) => break None,
+                    Err(SyncError::NotInSync(failures)) => {
+                        meeting.refused = true;
+                        let named: Vec<_> = failures.iter().map(ToString::to_string).collect();
+                        break Some(named.join("; "));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
                 Some(event) = self.events.next() => {
                     let failed = matches!(event.kind, EventKind::Error { .. });
                     let by_http = event.transport == Some(Transport::Http);
@@ -171,6 +179,11 @@ impl Replica {
 }
 
 impl Meeting {
+    /// How a command ends that has printed what is stored here.
+    pub(crate) fn end(&self) -> Result<(), Failure> {
+        if self.refused { Err(Failure::said(Code::NotInSync)) } else { Ok(()) }
+    }
+
     /// Takes an event in. Returns why there is no point in waiting any longer, if it says so.
     #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
     fn hears(&mut self, event: Event, refused: &mut Option<String>) -> Option<String> {

@@ -112,6 +112,9 @@ pub(crate) async fn deliver(
             "{others} earlier writes were refused: see `synclayer rejected list`"
         ));
     }
+    if let Some(why) = meeting.apart.as_ref().filter(|_| meeting.refused) {
+        out.note(format_args!("not in sync: {why}"));
+    }
     let name = format!("{done} {collection}/{id}");
     let (state, why, text, ended) = match (refusal, meeting.apart) {
         (Some(why), _) => {

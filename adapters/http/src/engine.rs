@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{ClientConfig, Input, NetAction, SyncId};
+use synclayer_core::client::interface::{ClientConfig, Input, NetAction, SyncId, SyncOutcome};
 use synclayer_core::replica::{Effect, Replica as CoreReplica, WatchId};
 use synclayer_core::rules::view::{RecordChange, Slot, Snapshot};
 use synclayer_core::words::message::Token;
@@ -148,7 +148,7 @@ pub struct Engine<N: Network> {
     saves: VecDeque<(CommitNumber, Answer)>,
     syncs: BTreeMap<SyncId, Answer>,
     /// Those of `syncs` that are through.
-    done: Vec<Answer>,
+    done: Vec<(Answer, SyncOutcome)>,
     watchers: BTreeMap<WatchId, Watcher>,
     /// Watchers that could not begin because the store is down.
     waiting: Vec<Watcher>,
@@ -301,7 +301,9 @@ impl<N: Network> Engine<N> {
                 Effect::Net(NetAction::Close { conn }) => self.network.close(conn),
                 Effect::Net(NetAction::Request(ticket)) => self.calls.push(self.life, ticket),
                 Effect::Event(event) => self.tell(&event),
-                Effect::Synced(id) => self.done.extend(self.syncs.remove(&id)),
+                Effect::Synced { id, outcome } => {
+                    self.done.extend(self.syncs.remove(&id).map(|answer| (answer, outcome)));
+                }
                 // asked for when it is time to answer
                 Effect::Durable(_) => {}
                 Effect::Watch(id) => self.news.push(id),
@@ -340,8 +342,9 @@ impl<N: Network> Engine<N> {
         let Ok(replica) = &self.replica else { return };
         let durable = self.saves.partition_point(|(commit, _)| *commit <= replica.durable());
         let saved = self.saves.drain(..durable).map(|(_, answer)| answer);
-        for answer in saved.chain(self.done.drain(..)) {
-            answer(Ok(()));
+        saved.for_each(|answer| answer(Ok(())));
+        for (answer, outcome) in self.done.drain(..) {
+            answer(outcome.map_err(SyncError::NotInSync));
         }
     }
 

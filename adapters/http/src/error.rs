@@ -1,6 +1,6 @@
 //! What can go wrong in a call.
 
-use synclayer_core::client::interface::Misuse;
+use synclayer_core::client::interface::{Misuse, SyncFailure};
 use synclayer_core::words::document::DocumentError;
 use synclayer_core::words::name::NameError;
 use synclayer_core::words::store::StoreError;
@@ -80,12 +80,27 @@ pub enum SyncError {
     /// The store has failed. It is opened again by and by; what was saved before is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// These collections are not in sync with the server: what others do to them does not arrive.
+    /// Everything else is in sync.
+    #[error("{}", not_in_sync(.0))]
+    NotInSync(Vec<SyncFailure>),
     /// The token can't be sent in a header.
     #[error("the token holds characters that no HTTP header can carry")]
     Token,
     /// The token would go over the network in the clear: see [`OpenError::Insecure`].
     #[error("the token would be sent unencrypted; use https:// or wss://, or set `allow_insecure`")]
     Insecure,
+}
+
+/// The most collections that a text names; the error itself names all.
+const NAMED: usize = 5;
+
+fn not_in_sync(failures: &[SyncFailure]) -> String {
+    let mut text: Vec<_> = failures.iter().take(NAMED).map(SyncFailure::to_string).collect();
+    if let Some(others) = failures.len().checked_sub(NAMED).filter(|others| *others > 0) {
+        text.push(format!("and so on for {others} other collections"));
+    }
+    format!("not in sync: {}", text.join("; "))
 }
 
 /// Refused documents and failed stores are told from misuse proper.

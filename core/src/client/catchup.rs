@@ -10,6 +10,7 @@ use super::event::{Event, EventKind, Transport};
 use super::interface::ViewAction;
 use super::machine::{Client, Fault};
 use super::stream::{Phase, Stream};
+use super::synced::StreamError;
 use crate::words::hash::Checksum;
 use crate::words::message::{
     Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
@@ -48,6 +49,7 @@ impl Client {
         stream.partial = partial;
         stream.refreshing &= mode == Mode::Delta;
         stream.retry_at = None;
+        stream.error = None;
         match mode {
             Mode::Delta => stream.trusted = true,
             // whether an interrupted snapshot goes on or begins anew shows on its first page
@@ -87,6 +89,7 @@ impl Client {
         let goes_on = stream.follows() && error.code == ErrorCode::RateLimitExceeded;
         stream.phase = if goes_on { Phase::Idle } else { Phase::Refused };
         stream.retry_at = retry_at;
+        stream.error = (!goes_on).then(|| StreamError::new(&error.code, &error.message));
         if !stream.trusted {
             // writes go out without catching up first, and nothing vouches for their bases
             stream.begin_generation();
@@ -302,7 +305,9 @@ impl Client {
             stream.phase = Phase::Refused;
             stream.retry_at = retry_at;
             let message = String::from("a fresh snapshot, too, differs from what the server holds");
-            let kind = EventKind::SyncFailed { code: ErrorCode::ServerError, message };
+            let code = ErrorCode::ServerError;
+            stream.error = Some(StreamError::new(&code, &message));
+            let kind = EventKind::SyncFailed { code, message };
             edit.event(Event::remote(kind).on(collection));
         }
         Ok(())

@@ -87,7 +87,7 @@ impl Client {
         }
         self.barrier = None;
         self.hold_until = None;
-        self.patient = false;
+        self.patience_until = None;
         self.token_due = false;
     }
 
@@ -141,7 +141,7 @@ impl Client {
                     self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
                 }
                 // what waited for these is sent at the end of the step
-                Timer::Patience => self.patient = false,
+                Timer::Patience => self.patience_until = None,
                 Timer::Retry => self.hold_until = None,
                 Timer::Resubscribe => self.resubscribe(now),
                 Timer::Poll => self.poll_due(),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::event::{Event, EventKind, Transport};
-use super::interface::{NetAction, SyncId, ViewAction};
+use super::interface::{NetAction, SyncId, SyncOutcome, ViewAction};
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::hash::Digest;
@@ -20,7 +20,7 @@ pub(super) struct Edit<'a> {
     pub(super) net: Vec<NetAction>,
     /// By which transport what this step is about has come.
     pub(super) transport: Transport,
-    pub(super) synced: Vec<SyncId>,
+    pub(super) synced: Vec<(SyncId, SyncOutcome)>,
     /// The last entry of the outbox, where this step wrote it.
     pub(super) written: Option<Position>,
     /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:

@@ -619,9 +619,9 @@ impl Client {
         // a collection that could not be pulled now is not known to be in step
         let waits = |stream: &Stream| stream.wanted && stream.retry_at.is_some();
         let troubled = exchange.troubled || self.streams.values().any(waits);
-        let done = |(id, until): &(SyncId, _)| *id < exchange.syncs && *until <= first && !troubled;
-        edit.synced.extend(self.syncs.iter().filter(|sync| done(sync)).map(|(id, _)| *id));
-        self.syncs.retain(|sync| !done(sync));
+        if let Some(outcome) = self.known_outcome() {
+            self.answer_syncs(edit, &outcome, |id, until| id < exchange.syncs && until <= first);
+        }
         self.schedule_poll(troubled);
         if !self.syncs.is_empty() && self.hold_until.is_none() {
             // called while the exchange was under way, or not fulfilled by it

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use crate::rules::conflict::ConflictStrategy;
 use crate::rules::view::Record;
 use crate::words::document::DocumentError;
 use crate::words::limits::Limits;
-use crate::words::message::Token;
+use crate::words::message::{ErrorCode, Token};
 use crate::words::name::{Collection, CommitNumber, ConnId, Position, RecordId};
 use crate::words::store::{Batch, StoreError};
 
@@ -335,8 +336,13 @@ pub enum Action {
     View(ViewAction),
     /// For the app.
     Event(Event),
-    /// For whoever waits for [`synced`](super::Client::synced).
-    Synced(SyncId),
+    /// A call of [`synced`](super::Client::synced) is answered.
+    Synced {
+        /// The call.
+        id: SyncId,
+        /// Its outcome.
+        outcome: SyncOutcome,
+    },
 }
 
 /// Where a machine puts its actions.
@@ -447,6 +453,67 @@ pub enum Timer {
 /// A call of [`synced`](super::Client::synced), to be told from others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SyncId(pub u64);
+
+/// The outcome of a call of [`synced`](super::Client::synced): the collections that are not in step
+/// with the server, in the order of their names, where there are any.
+pub type SyncOutcome = Result<(), Vec<SyncFailure>>;
+
+/// A collection that is not in step with the server, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SyncFailure {
+    /// The collection.
+    pub collection: Collection,
+    /// Why it is not in step.
+    pub reason: SyncFailureReason,
+}
+
+impl SyncFailure {
+    pub(super) fn new(collection: &Collection, reason: SyncFailureReason) -> Self {
+        Self { collection: collection.clone(), reason }
+    }
+}
+
+impl fmt::Display for SyncFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { collection, reason } = self;
+        match reason {
+            SyncFailureReason::Refused { code, message } => {
+                write!(f, "the server refuses {collection} ({code}): {message}")
+            }
+            SyncFailureReason::Unavailable { code, message } => {
+                write!(f, "the server can't serve {collection} now ({code}): {message}")
+            }
+            SyncFailureReason::Unanswered => {
+                write!(f, "the server does not say what is in {collection}")
+            }
+        }
+    }
+}
+
+/// Why a collection is not in step with the server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum SyncFailureReason {
+    /// The server refuses it to this user, or has reached a limit. It is asked for again when the
+    /// app leaves the collection and uses it again, by `sync_now`, by `set_token`, on the next
+    /// connection, and by every poll.
+    Refused {
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people: the beginning of what the server said.
+        message: String,
+    },
+    /// The server can't serve it now. It is asked for again by and by.
+    Unavailable {
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people: the beginning of what the server said.
+        message: String,
+    },
+    /// A plain server does not answer a `sync`, which alone would tell what the collection holds.
+    Unanswered,
+}
 
 /// What became of a write of the app's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -69,8 +69,8 @@ pub struct Client {
     pub(super) struggle: Struggle,
     /// No write is sent before this time.
     pub(super) hold_until: Option<Mono>,
-    /// Whether writes wait for their collection to catch up.
-    pub(super) patient: bool,
+    /// Until when writes wait for their collection to catch up.
+    pub(super) patience_until: Option<Mono>,
     pub(super) token_due: bool,
     pub(super) token_needed: bool,
     /// Calls of `synced` that wait, each with the end of the outbox at that time.
@@ -131,7 +131,7 @@ impl Client {
             verdict_at: now.mono,
             struggle: Struggle::default(),
             hold_until: None,
-            patient: false,
+            patience_until: None,
             token_due: false,
             token_needed: false,
             syncs: Vec::new(),
@@ -265,8 +265,13 @@ impl Client {
     }
 
     /// Asks to be told, by [`Action::Synced`], when every write made before this call has its
-    /// verdict and every collection was found in step with the server after it. Collections that
-    /// the server refuses don't count.
+    /// verdict and every collection in use was found in step with the server after it.
+    ///
+    /// The outcome names the collections that are not in step. A collection that the server refuses
+    /// is one: the call waits for the writes and for the other collections, not for it. One that
+    /// the server can't serve now and that is asked for again (`SERVER_ERROR`,
+    /// `RATE_LIMIT_EXCEEDED`) is waited for, unless another one is refused, so that the outcome is
+    /// known. Without a connection the call waits for one.
     pub fn synced(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) -> SyncId {
         self.ratchet(now);
         let id = self.next_sync;
@@ -295,11 +300,11 @@ impl Client {
     fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 4] {
         let ready = self.link.ready_since();
         let verdict = ready.is_some() && self.is_in_flight();
-        let patience = ready.filter(|_| self.patient);
+        let patience = ready.and(self.patience_until);
         let hold = ready.and(self.hold_until).filter(|_| !planted!(HoldWithoutDeadline));
         [
             verdict.then(|| (self.verdict_at + self.config.verdict_timeout, Timer::Verdict)),
-            patience.map(|since| (since + self.config.catch_up_patience, Timer::Patience)),
+            patience.map(|until| (until, Timer::Patience)),
             hold.map(|until| (until, Timer::Retry)),
             ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
         ]
@@ -425,7 +430,7 @@ impl Client {
         self.plain.hash(&mut hash);
         self.random.state().hash(&mut hash);
         self.struggle.hash(&mut hash);
-        (self.now.mono, self.verdict_at, self.hold_until, self.patient).hash(&mut hash);
+        (self.now.mono, self.verdict_at, self.hold_until, self.patience_until).hash(&mut hash);
         (self.next_commit, self.durable, self.gate, self.rejected).hash(&mut hash);
         hash.finish()
     }
@@ -516,7 +521,7 @@ impl Client {
             (!self.syncs.is_empty(), "calls of synced() wait"),
             (self.barrier.is_some(), "a barrier is under way"),
             (self.exchange.is_some(), "an exchange is under way"),
-            (self.patient, "writes wait for a catch-up"),
+            (self.patience_until.is_some(), "writes wait for a catch-up"),
             (self.streams.values().any(|stream| stream.row.resume.is_some()), "a run was left"),
         ];
         match left.iter().find(|(is_left, _)| *is_left) {
@@ -583,7 +588,7 @@ impl Client {
         out.extend(views.into_iter().map(Action::View));
         out.extend(events.into_iter().map(Action::Event));
         out.extend(net.into_iter().map(Action::Net));
-        out.extend(synced.into_iter().map(Action::Synced));
+        out.extend(synced.into_iter().map(|(id, outcome)| Action::Synced { id, outcome }));
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //! | `hello` | what the server knows of its writes, and what follows |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
 //! | `sending` | what goes out, and when it may |
+//! | `synced` | the answers to calls of `synced` |
 //! | `stream`, `catchup` | a collection's changes |
 //! | `verdicts` | what the server says of writes |
 //! | `records` | how all of that folds into a record |
@@ -31,6 +32,7 @@ mod plain;
 mod records;
 mod sending;
 mod stream;
+mod synced;
 mod verdicts;
 mod writes;
 

@@ -9,18 +9,22 @@ use super::interface::NetAction;
 use super::link::LinkState;
 use super::machine::Client;
 use super::outbox::InFlight;
-use super::stream::{Phase, Stream};
+use super::stream::Phase;
 use crate::rules::row::{Entry, Place};
 use crate::words::message::{ClientMessage, Hello, Mutation};
 use crate::words::name::{Collection, MutationNumber, Position};
 use crate::words::store::{Scan, StoreError};
+use crate::words::time::Mono;
+
+/// Writes of the outbox, each with its place.
+type Writes = Vec<(Position, Entry)>;
 
 /// Whether the writes of a collection can be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readiness {
     Ready,
     /// When the patience with its catch-up is over.
-    Soon,
+    At(Mono),
     /// When the server has said more about it.
     Later,
 }
@@ -48,15 +52,6 @@ impl Client {
             self.send_barrier(edit)?;
         }
         Ok(())
-    }
-
-    /// A pong that answers a barrier: every change that was committed before it has come.
-    pub(super) fn barrier_passed(&mut self, edit: &mut Edit<'_>) {
-        let Some(last) = self.barrier.take() else { return };
-        if self.is_in_step() {
-            edit.synced.extend(self.syncs.iter().map(|(id, _)| *id).filter(|id| *id <= last));
-            self.syncs.retain(|(id, _)| *id > last);
-        }
     }
 
     fn send_token(&mut self, edit: &mut Edit<'_>) {
@@ -99,12 +94,12 @@ impl Client {
     }
 
     fn send_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        self.patient = false;
+        self.patience_until = None;
         if self.hold_until.is_some_and(|until| until > self.now.mono) {
             return Ok(());
         }
-        let (writes, patient) = self.next_writes(edit)?;
-        self.patient = patient;
+        let (writes, patience_until) = self.next_writes(edit)?;
+        self.patience_until = patience_until;
         for (position, entry) in writes {
             self.vouch(edit, &entry.collection);
             if self.outbox.in_flight.iter().all(|sent| sent.hollow) {
@@ -117,11 +112,11 @@ impl Client {
     }
 
     /// The next writes that fit into the window, are durable as they are, and whose collection is
-    /// ready for them; and whether the one behind them only waits for its collection.
+    /// ready for them; and until when the one behind them waits for its collection.
     pub(super) fn next_writes(
         &self,
         edit: &Edit<'_>,
-    ) -> Result<(Vec<(Position, Entry)>, bool), StoreError> {
+    ) -> Result<(Writes, Option<Mono>), StoreError> {
         let in_flight = self.outbox.in_flight.len();
         let (window, window_bytes) = match self.exchange {
             Some(_) => self.push_window(),
@@ -129,9 +124,9 @@ impl Client {
         };
         let mut room = window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
-        let (mut writes, mut patient) = (Vec::new(), false);
+        let (mut writes, mut patience_until) = (Writes::new(), None);
         if room == 0 || self.outbox.len == in_flight {
-            return Ok((writes, patient));
+            return Ok((writes, patience_until));
         }
         edit.places(self.outbox.unsent, &mut |position, place| {
             let Place::Entry(entry) = place else { return Ok(Scan::Next) };
@@ -142,16 +137,19 @@ impl Client {
             if !fits || !durable {
                 return Ok(Scan::Stop);
             }
-            let readiness = self.readiness(&entry.collection);
-            if readiness != Readiness::Ready {
-                patient = readiness == Readiness::Soon;
-                return Ok(Scan::Stop);
+            match self.readiness(&entry.collection) {
+                Readiness::Ready => {}
+                Readiness::At(at) => {
+                    patience_until = Some(at);
+                    return Ok(Scan::Stop);
+                }
+                Readiness::Later => return Ok(Scan::Stop),
             }
             room -= 1;
             writes.push((position, entry));
             Ok(Scan::Next)
         })?;
-        Ok((writes, patient))
+        Ok((writes, patience_until))
     }
 
     /// Whether a collection's writes can go out: it has caught up, or it won't, or it takes too
@@ -166,11 +164,11 @@ impl Client {
             Phase::Idle if !stream.wanted || stream.follows() => Readiness::Ready,
             Phase::Idle => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp if !stream.trusted => Readiness::Later,
-            Phase::Subscribing | Phase::CatchingUp => {
-                let over = patience.is_none_or(|until| until <= self.now.mono)
-                    && !planted!(PatienceForEver);
-                if over { Readiness::Ready } else { Readiness::Soon }
-            }
+            Phase::Subscribing | Phase::CatchingUp => match patience {
+                Some(until) if planted!(PatienceForEver) => Readiness::At(until),
+                Some(until) if until > self.now.mono => Readiness::At(until),
+                Some(_) | None => Readiness::Ready,
+            },
         }
     }
 
@@ -209,21 +207,6 @@ impl Client {
         Ok(frame)
     }
 
-    /// Asks for a pong behind everything, when the writes of some `synced` have their verdicts and
-    /// every collection is live.
-    fn send_barrier(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if self.syncs.is_empty() || self.barrier.is_some() || !self.is_in_step() {
-            return Ok(());
-        }
-        let first = self.first_place(edit)?;
-        let settled = self.syncs.iter().take_while(|(_, until)| *until <= first);
-        if let Some((last, _)) = settled.last() {
-            self.barrier = Some(*last);
-            self.send(edit, &ClientMessage::Ping { hello: None });
-        }
-        Ok(())
-    }
-
     /// Where the outbox begins; its end where nothing is in it.
     pub(super) fn first_place(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
         if let Some(sent) = self.outbox.in_flight.front() {
@@ -235,13 +218,6 @@ impl Client {
             Ok(Scan::Stop)
         })?;
         Ok(first)
-    }
-
-    fn is_in_step(&self) -> bool {
-        let mut wanted = self.streams.values().filter(|stream| stream.wanted);
-        // what is asked for again later is not refused for good
-        let refused = |stream: &Stream| stream.phase == Phase::Refused && stream.retry_at.is_none();
-        wanted.all(|stream| stream.phase == Phase::Live || refused(stream))
     }
 
     pub(super) fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) {

@@ -1,6 +1,9 @@
 //! One collection's stream, as the client sees it.
 
+use alloc::boxed::Box;
+
 use super::plain::PlainStream;
+use super::synced::StreamError;
 use crate::rules::row::StreamRow;
 use crate::words::hash::Checksum;
 use crate::words::message::{PageRange, Resume};
@@ -50,6 +53,9 @@ pub(super) struct Stream {
     pub(super) pulled: u64,
     /// When it is asked for again after a failure.
     pub(super) retry_at: Option<Mono>,
+    /// The error by which the server refused the collection, until it serves it or is asked on
+    /// another connection.
+    pub(super) error: Option<Box<StreamError>>,
     pub(super) plain: PlainStream,
 }
 
@@ -91,6 +97,7 @@ impl Stream {
         self.trusted = false;
         self.refreshing = false;
         self.retry_at = None;
+        self.error = None;
     }
 
     /// Nothing that was learnt so far says anything about the server's present seqs.

@@ -145,7 +145,11 @@ impl Desk {
                     self.tickets.push_back(ticket);
                 }
                 Effect::Event(event) => self.events.push(event),
-                Effect::Synced(id) => frames.push(format!("SYNCED {}", id.0)),
+                Effect::Synced { id, outcome: Ok(()) } => frames.push(format!("SYNCED {}", id.0)),
+                Effect::Synced { id, outcome: Err(failures) } => {
+                    let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
+                    frames.push(format!("SYNCED {}: {}", id.0, failures.join("; ")));
+                }
                 Effect::Durable(_) | Effect::Watch(_) => {}
             }
         }

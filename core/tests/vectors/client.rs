@@ -240,7 +240,11 @@ impl Bench {
                 };
                 format!("event {:?}{place}", event.kind)
             }
-            Action::Synced(id) => format!("synced {}", id.0),
+            Action::Synced { id, outcome: Ok(()) } => format!("synced {}", id.0),
+            Action::Synced { id, outcome: Err(failures) } => {
+                let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
+                format!("synced {}: {}", id.0, failures.join("; "))
+            }
         }
     }
 }

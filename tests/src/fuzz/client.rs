@@ -275,7 +275,7 @@ impl Bench {
                 Effect::Net(NetAction::Request(ticket)) => self.tickets.push(ticket),
                 Effect::Net(NetAction::Ping { .. })
                 | Effect::Event(_)
-                | Effect::Synced(_)
+                | Effect::Synced { .. }
                 | Effect::Durable(_)
                 | Effect::Watch(_) => {}
             }

@@ -444,7 +444,7 @@ impl Desk {
             match effect {
                 Effect::Net(action) => self.note_net(action),
                 Effect::Event(event) => self.out.push(render::event(&event)),
-                Effect::Synced(id) => self.out.push(tagged("synced", id.0)),
+                Effect::Synced { id, outcome } => self.out.push(render::synced(id, &outcome)),
                 Effect::Durable(up_to) => {
                     if self.setup.durable == Durability::WhenTold {
                         self.out.push(tagged("durable", up_to.0));

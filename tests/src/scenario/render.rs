@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 use synclayer_core::client::event::{Event, EventKind, Status, Transport};
-use synclayer_core::client::interface::{Guarantees, HttpRequest, Misuse, Timer, Written};
+use synclayer_core::client::interface::{
+    Guarantees, HttpRequest, Misuse, SyncFailureReason, SyncId, SyncOutcome, Timer, Written,
+};
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
 use synclayer_core::words::name::Position;
@@ -221,6 +223,27 @@ pub(super) fn status(status: &Status) -> Value {
         "ignoredFrames": status.ignored_frames,
         "halted": status.halted,
     })
+}
+
+/// The answer to a call of `synced`: with the collections that are not in step, if there are any.
+#[allow(clippy::wildcard_enum_match_arm)]
+pub(super) fn synced(id: SyncId, outcome: &SyncOutcome) -> Value {
+    let Err(failures) = outcome else { return json!({"synced": id.0}) };
+    let failed: Map<_, _> = failures
+        .iter()
+        .map(|failure| {
+            let why = match &failure.reason {
+                SyncFailureReason::Refused { code, .. } => json!({"refused": code.as_str()}),
+                SyncFailureReason::Unavailable { code, .. } => {
+                    json!({"unavailable": code.as_str()})
+                }
+                SyncFailureReason::Unanswered => "unanswered".into(),
+                other => format!("{other:?}").into(),
+            };
+            (failure.collection.to_string(), why)
+        })
+        .collect();
+    json!({"synced": id.0, "failed": failed})
 }
 
 pub(super) fn timer(timer: Timer) -> String {

@@ -494,7 +494,9 @@ impl Device {
                     self.store.commit(number, batch).expect("a sound commit");
                     self.at_risk.push(hash_of(self.store.memory_rows()));
                 }
-                Action::Store(StoreAction::Flush { .. }) | Action::View(_) | Action::Synced(_) => {}
+                Action::Store(StoreAction::Flush { .. })
+                | Action::View(_)
+                | Action::Synced { .. } => {}
                 Action::Net(NetAction::Connect { conn, .. }) => self.dialling = Some(conn),
                 Action::Net(NetAction::Send { frame, .. }) => self.sent.push(frame),
                 Action::Net(NetAction::Close { conn }) => {

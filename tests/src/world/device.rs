@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, Written,
+    ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Written,
 };
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::replica::{Effect, Replica, WatchId};
@@ -35,8 +35,8 @@ pub struct Device {
     pub clock: Clock,
     /// What happened, oldest first.
     pub events: Vec<Event>,
-    /// The calls of `synced` that were answered.
-    pub synced: Vec<SyncId>,
+    /// The calls of `synced` that were answered, each with its outcome.
+    pub synced: Vec<(SyncId, SyncOutcome)>,
     /// The frames that it has sent since somebody last took this list, each with the last commit
     /// that was durable then.
     pub sent: Vec<(Bytes, CommitNumber)>,
@@ -87,6 +87,12 @@ impl Device {
     #[must_use]
     pub fn has_halted(&self) -> bool {
         self.replica.client().halted().is_some()
+    }
+
+    /// Whether a call of `synced` was answered.
+    #[must_use]
+    pub fn is_told(&self, call: SyncId) -> bool {
+        self.synced.iter().any(|(id, _)| *id == call)
     }
 
     /// Whether a WebSocket of its can come up.
@@ -445,7 +451,7 @@ impl World {
                     let told = watches.values_mut().find(|(id, _)| *id == watch);
                     told.into_iter().for_each(|(_, told)| *told = true);
                 }
-                Effect::Synced(id) => self.devices[device].synced.push(id),
+                Effect::Synced { id, outcome } => self.devices[device].synced.push((id, outcome)),
                 Effect::Durable(_) => {}
             }
         }
@@ -459,7 +465,9 @@ impl World {
         let events = || {
             effects.iter().filter_map(|effect| match effect {
                 Effect::Event(event) => Some(event),
-                Effect::Net(_) | Effect::Synced(_) | Effect::Durable(_) | Effect::Watch(_) => None,
+                Effect::Net(_) | Effect::Synced { .. } | Effect::Durable(_) | Effect::Watch(_) => {
+                    None
+                }
             })
         };
         let pending = self.devices[device].replica.status().pending_writes;

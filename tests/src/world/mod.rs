@@ -673,8 +673,7 @@ impl World {
             let asked: Vec<_> =
                 pollers.into_iter().map(|device| (device, self.ask_synced(device))).collect();
             self.come_to_rest(look, &|world| {
-                let told =
-                    |(device, id): &(usize, SyncId)| world.devices[*device].synced.contains(id);
+                let told = |(device, id): &(usize, SyncId)| world.devices[*device].is_told(*id);
                 world.is_quiet() && asked.iter().all(told)
             })?;
             if self.heads() == heads {

@@ -22,13 +22,17 @@ pub trait Client: Sized + Send {
     fn sync_now(&self);
     fn connect(&self);
     fn rejected(&self) -> usize;
-    /// Whether everything was exchanged within the patience of a test.
-    fn is_synced(&self) -> bool;
+    /// Whether everything was exchanged within the patience of a test, and what is not in sync.
+    fn outcome(&self) -> Option<Result<(), SyncError>>;
     /// The next event, unless none comes in time.
     fn event(&mut self, patience: Duration) -> Option<Event>;
     fn close(self);
     /// Every call that waits for an answer, to be made from inside a callback.
     fn calls(&self) -> Calls;
+
+    fn is_synced(&self) -> bool {
+        matches!(self.outcome(), Some(Ok(())))
+    }
 
     fn synced(&self) {
         assert!(self.is_synced(), "not in sync: {:?}", self.status());
@@ -110,9 +114,9 @@ impl Client for Tokio {
         runtime().block_on(self.sync.rejected().list()).unwrap().len()
     }
 
-    fn is_synced(&self) -> bool {
+    fn outcome(&self) -> Option<Result<(), SyncError>> {
         let synced = async { tokio::time::timeout(PATIENCE, self.sync.synced()).await };
-        runtime().block_on(synced).is_ok_and(|synced| synced.is_ok())
+        runtime().block_on(synced).ok()
     }
 
     fn event(&mut self, patience: Duration) -> Option<Event> {
@@ -209,8 +213,8 @@ impl Client for Blocking {
         self.sync.rejected().list().unwrap().len()
     }
 
-    fn is_synced(&self) -> bool {
-        self.sync.synced_timeout(PATIENCE).is_ok_and(|synced| synced.is_ok())
+    fn outcome(&self) -> Option<Result<(), SyncError>> {
+        self.sync.synced_timeout(PATIENCE).ok()
     }
 
     fn event(&mut self, patience: Duration) -> Option<Event> {

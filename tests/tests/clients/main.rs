@@ -36,6 +36,7 @@ suite! {
     suite::without_the_clock_it_asks_when_told,
     suite::the_app_can_say_whether_there_is_a_network,
     suite::closing_waits_for_no_answer,
+    suite::synced_names_what_the_server_refuses,
     callback::a_resolver_that_calls_its_client_gets_an_error_at_once,
 }
 

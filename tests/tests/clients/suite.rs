@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use synclayer_tokio::{EventKind, SyncConfig, Transport, Transports};
+use synclayer_core::server::session::SessionConfig;
+use synclayer_server::ServerConfig;
+use synclayer_tokio::{EventKind, SyncConfig, SyncError, SyncFailureReason, Transport, Transports};
 
 use crate::client::{Blocking, Client, Tokio};
-use crate::support::{Fate, Host, PATIENCE, Proxy, Request, config, on_disk, until};
+use crate::support::{Fate, Host, PATIENCE, Proxy, Request, TODOS, config, on_disk, until};
 
 fn poll_only(proxy: &Proxy) -> SyncConfig {
     SyncConfig { transports: Transports::PollOnly, ..config(proxy) }
@@ -77,6 +79,29 @@ pub fn polling_and_real_time_converge<C: Client>() {
     assert_eq!(polling.status().transport, Some(Transport::Http));
     assert!(polls.passed().iter().all(|passed| !passed.request.upgrade));
     assert_eq!((polling.rejected(), live.rejected()), (0, 0));
+}
+
+/// More collections than a connection may subscribe: the call names those that were refused, and
+/// all else is in sync.
+pub fn synced_names_what_the_server_refuses<C: Client>() {
+    let session = SessionConfig { subscriptions: 2, ..SessionConfig::default() };
+    let host = Host::with(ServerConfig { session, ..ServerConfig::default() });
+    let (first, second) = (host.proxy(), host.proxy());
+    let collections = ["a", "b", TODOS].map(String::from).to_vec();
+    let many = C::open(SyncConfig { collections, ..config(&first) });
+    many.save("x", &json!({"n": 1}));
+    let Some(Err(SyncError::NotInSync(failures))) = many.outcome() else {
+        panic!("it is said to be in sync");
+    };
+    let [failure] = &failures[..] else { panic!("{failures:?}") };
+    assert_eq!(&*failure.collection, TODOS);
+    assert!(matches!(failure.reason, SyncFailureReason::Refused { .. }), "{failure:?}");
+    let text = SyncError::NotInSync(failures.clone()).to_string();
+    assert!(text.contains(TODOS) && text.contains("INVALID_MESSAGE"), "{text}");
+    assert_eq!(many.status().pending_writes, 0, "the write was waited for");
+    let one = C::open(config(&second));
+    one.synced();
+    assert!(one.shown().contains_key("x"));
 }
 
 /// Both kinds of clients, each on both transports, see what the others write.

@@ -55,7 +55,7 @@ impl Host {
         Self::with(ServerConfig { authenticator, ..ServerConfig::default() })
     }
 
-    fn with(config: ServerConfig) -> Self {
+    pub fn with(config: ServerConfig) -> Self {
         let store = Arc::new(MemoryServerStore::new());
         let mut host = Self { store, config, running: None, address: Arc::default() };
         host.run();

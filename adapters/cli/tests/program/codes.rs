@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use synclayer_core::memory::MemoryServerStore;
-use synclayer_core::rules::policy::Policy;
+use synclayer_core::rules::policy::{Access, Policy};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{Collection, RecordId, UserId};
 use synclayer_core::words::write::Change;
@@ -139,6 +139,32 @@ fn a_refused_write_is_told_with_5_and_kept_in_the_list() {
     assert_ne!(again, write, "it is a new write");
     a.offline(&["rejected", "discard", &again]).ends_with(0);
     assert_eq!(a.offline(&["rejected", "list"]).ends_with(0).stdout, "");
+    runtime.block_on(server.shutdown());
+}
+
+/// Nobody reads `closed`.
+struct Closed;
+
+impl Policy for Closed {
+    fn read(&self, _: Option<&UserId>, collection: &Collection) -> Access {
+        if collection.as_str() == "closed" { Access::None } else { Access::All }
+    }
+}
+
+#[test]
+fn a_refused_collection_is_told_with_9_and_what_is_stored_is_printed() {
+    let place = Place::new();
+    let runtime = Runtime::new().unwrap();
+    let config = ServerConfig { policy: Arc::new(Closed), ..ServerConfig::default() };
+    let bind = Embedded::bind(config, Arc::new(MemoryServerStore::new()));
+    let server = runtime.block_on(bind).unwrap();
+    let a = place.shell("a", &format!("http://{}", server.local_addr()));
+    a.online(&["save", "open", "{}", "--id", "x"]).ends_with(0);
+    a.online(&["list", "open"]).ends_with(0);
+    let list = a.online(&["list", "closed"]).ends_with(9);
+    assert!(list.stderr.contains("closed") && list.stderr.contains("UNAUTHORIZED"), "{list:?}");
+    let status = a.online(&["status"]).ends_with(9).json();
+    assert!(status["apart"].as_str().unwrap().contains("closed"), "{status}");
     runtime.block_on(server.shutdown());
 }
 

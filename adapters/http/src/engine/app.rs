@@ -86,7 +86,8 @@ impl<N: Network> Engine<N> {
         self.call(|replica, _, _| Ok(replica.rejected()?))
     }
 
-    /// Answers when every write made before is settled and every collection confirmed.
+    /// Answers when every write made before is settled and every collection confirmed, or known not
+    /// to be in step.
     pub fn synced(&mut self, answer: Answer) {
         match self.call(|replica, now, out| Ok(replica.synced(now, out))) {
             Ok(id) => {

@@ -105,6 +105,11 @@ impl PlainStream {
         self.touched.get(&id).is_some_and(|at| *at >= since)
     }
 
+    /// Whether the whole collection was asked for by WebSocket and has not come.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.asked_whole.is_some()
+    }
+
     /// Nothing is being read any more.
     fn rest(&mut self) {
         if self.pull.is_none() && self.asked_whole.is_none() {

@@ -9,6 +9,7 @@ use super::super::interface::{NetAction, PlainServers, Timer};
 use super::super::link::LinkState;
 use super::super::machine::{Client, Fault};
 use super::super::stream::Phase;
+use super::super::synced::StreamError;
 use super::records::{Learnt, Verdict, hash_of};
 use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
 use crate::rules::row::{Entry, Place};
@@ -283,6 +284,7 @@ impl Client {
         }
         let stream = self.stream(collection);
         stream.plain.rest();
+        stream.error = None;
         stream.confirmed = true;
         self.save_stream(edit, collection);
         edit.event(Event::remote(EventKind::RealtimeSync).on(collection));
@@ -331,6 +333,9 @@ impl Client {
         let mut event = Event::remote(EventKind::Error { message: told });
         (event.collection, event.record_id) = (error.collection.clone(), error.record_id.clone());
         let (Some(collection), Some(id)) = (&error.collection, &error.record_id) else {
+            if let Some(stream) = error.collection.and_then(|name| self.streams.get_mut(&name)) {
+                stream.error = Some(StreamError::new(&error.code, &error.message));
+            }
             edit.event(event);
             return Ok(());
         };
@@ -498,18 +503,15 @@ impl Client {
             return Ok(());
         }
         let first = self.first_place(edit)?;
-        let mut wanted = self.streams.values().filter(|stream| stream.wanted);
-        let patient = self
-            .link
-            .ready_since()
-            .is_some_and(|since| since + self.config.catch_up_patience > self.now.mono);
-        if patient && wanted.any(|stream| stream.plain.asked_whole.is_some()) {
-            self.patient = true;
-            return Ok(());
+        let (patience, now) = (self.config.catch_up_patience, self.now.mono);
+        let awaited = self.streams.values().filter(|stream| stream.wanted);
+        let awaited = awaited.filter(|stream| stream.error.is_none());
+        let until = awaited.filter_map(|stream| Some(stream.plain.asked_whole? + patience)).max();
+        self.patience_until = until.filter(|until| *until > now);
+        if self.patience_until.is_none() {
+            let outcome = self.outcome_at_plain();
+            self.answer_syncs(edit, &outcome, |_, until| until <= first);
         }
-        let done = self.syncs.iter().filter(|(_, until)| *until <= first).map(|(id, _)| *id);
-        edit.synced.extend(done);
-        self.syncs.retain(|(_, until)| *until > first);
         Ok(())
     }
 }

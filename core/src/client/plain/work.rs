@@ -15,6 +15,7 @@ use super::super::interface::{
     HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId, SyncId,
 };
 use super::super::machine::{Client, Fault};
+use super::super::synced::StreamError;
 use super::pull::{Glimpse, Outcome, Pull, Step};
 use super::records::{Learnt, Verdict, hash_of};
 use super::socket::latest_believed;
@@ -352,6 +353,7 @@ impl Client {
         let stream = self.stream(collection);
         stream.row.plain = Some(mark);
         stream.plain.habits.grow();
+        stream.error = None;
         let was_confirmed = core::mem::replace(&mut stream.confirmed, true);
         if self.config.http {
             let stream = self.stream(collection);
@@ -377,6 +379,7 @@ impl Client {
     ) {
         let stream = self.stream(collection);
         stream.plain.pull = None;
+        stream.error = Some(StreamError::new(&code, &message));
         if let Some(work) = &mut self.plain.work {
             work.due.remove(collection);
             work.troubled = true;
@@ -429,9 +432,8 @@ impl Client {
         }
         if work.whole {
             let first = self.first_place(edit)?;
-            let done = |(id, until): &(SyncId, Position)| *id < work.syncs && *until <= first;
-            edit.synced.extend(self.syncs.iter().filter(|sync| done(sync)).map(|(id, _)| *id));
-            self.syncs.retain(|sync| !done(sync));
+            let outcome = self.outcome_at_plain();
+            self.answer_syncs(edit, &outcome, |id, until| id < work.syncs && until <= first);
         }
         let incomplete = self.streams.values().any(|stream| stream.plain.incomplete);
         if self.link.ready_since().is_some() {
