@@ -87,6 +87,8 @@ mod bugs {
         WholeNotMoved,
         /// The change index keeps the earlier places of a record.
         IndexRowKept,
+        /// An opening gives the database another identity.
+        DatabaseRenamed,
         // the server: reads
         /// A record that was replaced goes out as an update.
         InsertAsUpdate,
@@ -101,6 +103,8 @@ mod bugs {
         /// The checksum does not cover the values of fields.
         ChecksumWithoutValues,
         // the server: sessions
+        /// The pong does not say of which database it is.
+        DatabaseUnsaid,
         /// An ack without seq does not wait for the stream.
         BareAckEarly,
         /// An error does not wait for the stream.

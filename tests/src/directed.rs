@@ -16,7 +16,7 @@ use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::{Cursor, Mutation};
 use synclayer_core::words::name::{
-    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use synclayer_core::words::time::Timestamp;
 use synclayer_core::words::write::{Change, WriteKind};
@@ -29,6 +29,7 @@ pub const SCHEDULES: &[(&str, Schedule)] = &[
     ("the-horizon-passes-between-pages", the_horizon_passes_between_pages),
     ("a-hello-sees-what-is-committed-with-it", a_hello_sees_what_is_committed_with_it),
     ("a-push-stands-on-its-hellos-epoch", a_push_stands_on_its_hellos_epoch),
+    ("a-database-keeps-its-identity", a_database_keeps_its_identity),
 ];
 
 /// A catch-up is on its first page when the tombstones go that its second page needs: it begins
@@ -76,7 +77,7 @@ pub fn a_hello_sees_what_is_committed_with_it() -> Result<(), String> {
 pub fn a_push_stands_on_its_hellos_epoch() -> Result<(), String> {
     let mut desk = Desk::new();
     desk.hello(1);
-    desk.decide(&[Transaction::BeginEpoch { epoch: epoch(2) }]);
+    desk.decide(&[begin(2)]);
     let Transaction::Writes(run) = desk.writes(&[("a", WriteKind::Insert)]) else {
         return Err("no writes".into());
     };
@@ -85,6 +86,25 @@ pub fn a_push_stands_on_its_hellos_epoch() -> Result<(), String> {
     match desk.decide(&[Transaction::Push(push)]).pop() {
         Some(Answer::Pushed(PushOutcome::OtherEpoch)) => Ok(()),
         other => Err(format!("no lost update: a push of another epoch was judged: {other:?}")),
+    }
+}
+
+/// A server is opened three times on the rows of one database.
+///
+/// # Errors
+/// When the database is another one afterwards.
+pub fn a_database_keeps_its_identity() -> Result<(), String> {
+    let mut desk = Desk::new();
+    desk.decide(&[begin(2)]);
+    desk.decide(&[begin(3)]);
+    let hello = desk.hello_of(1);
+    match desk.decide(&[hello]).pop() {
+        Some(Answer::Hello(HelloAnswer::Open { database: Some(database), .. }))
+            if *database == *"d1" =>
+        {
+            Ok(())
+        }
+        other => Err(format!("the server's rows: an opening made it another database: {other:?}")),
     }
 }
 
@@ -100,7 +120,7 @@ impl Desk {
     fn new() -> Self {
         let now = Timestamp(1_790_000_000_000);
         let mut desk = Self { rows: MemoryRows::new(), now, session: SessionNumber(0), written: 0 };
-        desk.decide(&[Transaction::BeginEpoch { epoch: epoch(1) }]);
+        desk.decide(&[begin(1)]);
         desk
     }
 
@@ -168,6 +188,12 @@ fn todos() -> Collection {
 
 fn client() -> ClientId {
     ClientId::new("c1").expect("an id")
+}
+
+/// An opening of the database, which proposes an identity of its own.
+fn begin(number: u64) -> Transaction {
+    let database = DatabaseId::new(&format!("d{number}")).expect("an id");
+    Transaction::BeginEpoch { epoch: epoch(number), database }
 }
 
 fn epoch(number: u64) -> Epoch {

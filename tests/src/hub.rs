@@ -21,7 +21,7 @@ use synclayer_core::server::session::{
 };
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Level;
-use synclayer_core::words::name::{ConnId, Epoch, UserId};
+use synclayer_core::words::name::{ConnId, DatabaseId, Epoch, UserId};
 use synclayer_core::words::store::StoreError;
 use synclayer_core::words::time::Now;
 
@@ -184,7 +184,10 @@ impl Hub {
     }
 
     fn begin(&mut self, now: Now) -> Result<(), StoreError> {
-        let mut decided = self.decide([&Transaction::BeginEpoch { epoch: self.epoch() }], now);
+        // only the first one counts
+        let database = DatabaseId::new(&format!("d{}", self.openings)).expect("a valid name");
+        let begin = Transaction::BeginEpoch { epoch: self.epoch(), database };
+        let mut decided = self.decide([&begin], now);
         decided.answers.pop().transpose()?;
         self.rows.apply(decided.batch);
         for (collection, head) in verify(&self.rows)?.collections {

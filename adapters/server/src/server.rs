@@ -14,7 +14,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use synclayer_core::rules::transaction::{Answer, Sweep, SweepPlace, TransactError, Transaction};
-use synclayer_core::words::name::Epoch;
+use synclayer_core::words::name::{DatabaseId, Epoch, NameError};
 use synclayer_core::words::store::{ServerStore, StoreError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -89,7 +89,8 @@ impl Server {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let clock = Clock::start();
-        let epoch = random_epoch()?;
+        let epoch = random_name(Epoch::new)?;
+        let database = random_name(DatabaseId::new)?;
         let places = Arc::new(Semaphore::new(config.max_connections.clamp(1, 1 << 20)));
         let shared = Arc::new(Shared::new(config, Arc::clone(&store), epoch, clock));
         let desk = Desk {
@@ -99,7 +100,7 @@ impl Server {
             clock,
             feed: Arc::clone(&shared.feed),
         };
-        let desk = begin_epoch(desk, shared.epoch.clone()).await?;
+        let desk = begin_epoch(desk, shared.epoch.clone(), database).await?;
         let committer = Some(shared.commits.start(desk).map_err(BindError::System)?);
         let (ending, ended) = watch::channel(false);
         let door = Door {
@@ -182,19 +183,19 @@ struct Door {
     ended: watch::Receiver<bool>,
 }
 
-fn random_epoch() -> Result<Epoch, BindError> {
+fn random_name<T>(make: impl FnOnce(&str) -> Result<T, NameError>) -> Result<T, BindError> {
     let refused = |message: String| BindError::System(io::Error::other(message));
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| refused(error.to_string()))?;
     let text = format!("{:032x}", u128::from_be_bytes(bytes));
-    Epoch::new(&text).map_err(|error| refused(error.to_string()))
+    make(&text).map_err(|error| refused(error.to_string()))
 }
 
-async fn begin_epoch(desk: Desk, epoch: Epoch) -> Result<Desk, BindError> {
+async fn begin_epoch(desk: Desk, epoch: Epoch, database: DatabaseId) -> Result<Desk, BindError> {
     let begin = move || {
+        let begin = Transaction::BeginEpoch { epoch, database };
         let failed = |(TransactError::Failed(error) | TransactError::Unknown(error))| error;
-        let (decided, _) =
-            transact(&desk, &[&Transaction::BeginEpoch { epoch }]).map_err(failed)?;
+        let (decided, _) = transact(&desk, &[&begin]).map_err(failed)?;
         decided.answers.into_iter().try_for_each(|answer| answer.map(drop))?;
         Ok(desk)
     };

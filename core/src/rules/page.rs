@@ -8,11 +8,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::policy::Policy;
-use super::record::{self, Client, EpochRow, Head, Record};
+use super::record::{self, Client, EpochRow, Head, Record, database};
 use crate::words::document::{Document, write_json_string};
 use crate::words::hash::Checksum;
 use crate::words::message::{Cursor, Mode, PageRange, Resume, ServerChange, SyncRecord};
-use crate::words::name::{ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, UserId};
+use crate::words::name::{
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, UserId,
+};
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
 use crate::words::write::Change;
@@ -103,6 +105,8 @@ pub enum ReadAnswer {
 pub struct Pulled {
     /// The page.
     pub page: Page,
+    /// The identity of the database.
+    pub database: Option<DatabaseId>,
     /// The current epoch.
     pub epoch: Epoch,
     /// The number of the client's last applied write; `None` where nobody asked, or the server
@@ -331,6 +335,7 @@ impl<'a> View<'a> {
         let own = client.filter(|client| client.user == self.reader.user);
         Ok(Pulled {
             page: self.page(place, limits)?,
+            database: database(self.rows)?,
             epoch: self.epoch()?,
             last_mutation: own.map(|client| client.last_mutation),
         })

@@ -6,6 +6,7 @@
 //! | `r` collection 0 record id | [`Record`], a tombstone too |
 //! | `x` collection 0 seq | the id of the record whose last change has this seq |
 //! | `u` client id | [`Client`] |
+//! | `d` | the [`DatabaseId`] |
 //! | `e` number | [`EpochRow`]: the id of an epoch and when it began |
 //! | `i` epoch id | its number |
 //! | `g` collection 0 number | the collection's head when this epoch began |
@@ -28,7 +29,7 @@ use crate::words::document::Document;
 use crate::words::hash::{Checksum, Digest};
 use crate::words::message::ServerChange;
 use crate::words::name::{
-    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
@@ -309,6 +310,17 @@ impl EpochRow {
     }
 }
 
+/// The key of the row with the database's identity.
+pub(crate) const DATABASE: &[u8] = b"d";
+
+/// The identity of the database; `None` before its first epoch.
+///
+/// # Errors
+/// When the store can't be read or the row is damaged.
+pub fn database(rows: &dyn Rows) -> Result<Option<DatabaseId>, StoreError> {
+    rows.get(DATABASE)?.map(|row| name_of(&row, DatabaseId::new)).transpose()
+}
+
 pub(crate) fn head_key(collection: &Collection) -> Vec<u8> {
     tagged(b'c', collection)
 }
@@ -372,6 +384,12 @@ pub(crate) fn name_in<T>(
 ) -> Result<T, StoreError> {
     let name = key.get(1..).and_then(|name| core::str::from_utf8(name).ok());
     name.and_then(make).ok_or_else(|| StoreError::damaged("a stored key holds no valid name"))
+}
+
+/// The name that a row consists of.
+fn name_of<T, E>(row: &[u8], make: impl FnOnce(&str) -> Result<T, E>) -> Result<T, StoreError> {
+    let name = core::str::from_utf8(row).ok().and_then(|name| make(name).ok());
+    name.ok_or_else(|| StoreError::damaged("a stored identity is no valid name"))
 }
 
 /// The record id that an index row or the end of a record's key holds.

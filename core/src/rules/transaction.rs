@@ -19,7 +19,8 @@ use crate::words::hash::Digest;
 use crate::words::limits::Limits;
 use crate::words::message::{ErrorCode, Mutation, ServerChange};
 use crate::words::name::{
-    ClientId, Collection, ConnId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+    ClientId, Collection, ConnId, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
+    UserId,
 };
 use crate::words::store::{Batch, Overlay, Rows, StoreError};
 use crate::words::time::Timestamp;
@@ -51,6 +52,8 @@ pub enum Transaction {
     BeginEpoch {
         /// Its id: random, never used before.
         epoch: Epoch,
+        /// The identity of the database where it has none yet: random. One that it has stays.
+        database: DatabaseId,
     },
 }
 
@@ -149,6 +152,8 @@ pub enum Answer {
 pub enum HelloAnswer {
     /// The session is open.
     Open {
+        /// The identity of the database.
+        database: Option<DatabaseId>,
         /// The current epoch.
         epoch: Epoch,
         /// The last of the client's writes that was applied.
@@ -330,7 +335,9 @@ impl Transaction {
             Self::Push(push) => write::decide_push(push, rows, context),
             Self::Plain(write) => write::decide_plain(write, rows, context),
             Self::Sweep(sweep) => sweep.decide(rows, context.now),
-            Self::BeginEpoch { epoch } => sweep::begin_epoch(epoch, rows, context.now),
+            Self::BeginEpoch { epoch, database } => {
+                sweep::begin_epoch(epoch, database, rows, context.now)
+            }
         }
     }
 
@@ -341,6 +348,7 @@ impl Transaction {
         match self {
             Self::Hello { client, .. } => {
                 needs.key(record::client_key(client));
+                needs.key(record::DATABASE.to_vec());
                 needs.range(record::range_of(b'e'));
             }
             Self::Writes(run) => {
@@ -361,7 +369,7 @@ impl Transaction {
             Self::Plain(write) => needs.record(&write.collection, &write.record_id),
             Self::Sweep(_) => b"cegirux".iter().for_each(|tag| needs.range(record::range_of(*tag))),
             Self::BeginEpoch { .. } => {
-                b"ceg".iter().for_each(|tag| needs.range(record::range_of(*tag)));
+                b"cdeg".iter().for_each(|tag| needs.range(record::range_of(*tag)));
             }
         }
         needs
@@ -410,6 +418,7 @@ fn decide_hello(
             };
             batch.put(record::client_key(id), client.to_row());
             HelloAnswer::Open {
+                database: record::database(rows)?,
                 epoch: epoch.id,
                 last_mutation: client.last_mutation,
                 last_digest: client.last_digest,

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::document::Document;
 use super::hash::{Checksum, Digest};
 use super::name::{
-    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use super::time::Timestamp;
 use super::write::Change;
@@ -65,6 +65,8 @@ pub struct Hello {
 /// The answer to a [`Hello`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Welcome {
+    /// The identity of the server's database; `None` where the server does not tell.
+    pub database: Option<DatabaseId>,
     /// The server's current epoch.
     pub epoch: Epoch,
     /// The number of the client's last applied write.

@@ -156,6 +156,11 @@ name! {
     /// The id of a period between two openings of the server's database.
     Epoch, 64
 }
+name! {
+    /// The identity of a server's database: random, given at its first opening, and kept by its
+    /// copies and backups, by a repair, and by a move to another store.
+    DatabaseId, 64
+}
 
 fn check_name(text: &str, max: usize) -> Result<(), NameError> {
     if text.is_empty() {

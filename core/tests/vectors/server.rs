@@ -15,7 +15,7 @@ use synclayer_core::server::session::{
 };
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, ConnId, Epoch, RecordId, UserId};
+use synclayer_core::words::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 use synclayer_core::words::write::Change;
@@ -80,7 +80,8 @@ impl Bench {
             reads: VecDeque::new(),
             tokens: VecDeque::new(),
         };
-        bench.decide(&Transaction::BeginEpoch { epoch: Epoch::new("e1").unwrap() }).unwrap();
+        let (epoch, database) = (Epoch::new("e1").unwrap(), DatabaseId::new("d1").unwrap());
+        bench.decide(&Transaction::BeginEpoch { epoch, database }).unwrap();
         bench
     }
 

@@ -20,7 +20,7 @@ use synclayer_core::server::session::{
     Action, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
 };
 use synclayer_core::words::document::Document;
-use synclayer_core::words::name::{Collection, ConnId, Epoch, RecordId, UserId};
+use synclayer_core::words::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
 use synclayer_core::words::time::Now;
 use synclayer_core::words::write::Change;
@@ -217,7 +217,9 @@ impl Hall {
     fn begin_epoch(&mut self) -> Result<(), String> {
         self.epochs += 1;
         let epoch = Epoch::new(&format!("e{}", self.epochs)).map_err(|error| error.to_string())?;
-        self.decide(&Transaction::BeginEpoch { epoch });
+        // only the first one counts
+        let database = DatabaseId::new(&format!("d{}", self.epochs)).map_err(|e| e.to_string())?;
+        self.decide(&Transaction::BeginEpoch { epoch, database });
         self.forget_rings()
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::page::{Place, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::{AllowAll, Bucket, Rate};
-use synclayer_core::rules::record::{Report, verify};
+use synclayer_core::rules::record::{Report, database as database_of, verify};
 use synclayer_core::rules::transaction::{
     Answer, Context, Decided, HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError,
     Transaction, Verdict, decide_all,
@@ -21,7 +21,7 @@ use synclayer_core::server::session::{
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::name::{
-    ClientId, Collection, ConnId, Epoch, RecordId, SessionNumber, UserId,
+    ClientId, Collection, ConnId, DatabaseId, Epoch, RecordId, SessionNumber, UserId,
 };
 use synclayer_core::words::store::{Op, StoreError};
 use synclayer_core::words::time::Mono;
@@ -593,9 +593,17 @@ impl World {
         let limits = Limits::default();
         let now = self.server_clock.read(self.now).wall;
         let context = Context { policy: &*self.config.policy, limits: &limits, now };
-        let begin = Transaction::BeginEpoch { epoch };
+        let proposed = format!("d{}-{}", self.config.seed, self.store.openings);
+        let database = DatabaseId::new(&proposed).expect("a valid identity");
+        let before = database_of(&self.store.rows).expect("the rows can be read");
+        let begin = Transaction::BeginEpoch { epoch, database };
         let decided = decide_all([&begin], &self.store.rows, context);
         self.store.rows.apply(decided.batch);
+        let after = database_of(&self.store.rows).expect("the rows can be read");
+        if before.is_some_and(|before| after.as_ref() != Some(&before)) {
+            let what = "an opening made the server's another database".into();
+            self.fail(Invariant::ServerRows, what);
+        }
         let report = verify(&self.store.rows).expect("the rows can be read");
         for (collection, head) in report.collections {
             self.server.rings.note_head(&collection, head.seq);

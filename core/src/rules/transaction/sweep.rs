@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::{Answer, Decision};
 use crate::rules::record::{self, Client, EpochRow, Head, Record};
-use crate::words::name::{ClientId, Collection, Epoch, RecordId, Seq};
+use crate::words::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
 use crate::words::store::{Batch, Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
 
@@ -226,10 +226,14 @@ impl Broom<'_> {
 
 pub(super) fn begin_epoch(
     id: &Epoch,
+    database: &DatabaseId,
     rows: &dyn Rows,
     now: Timestamp,
 ) -> Result<Decision, StoreError> {
     let mut batch = Batch::new();
+    if record::database(rows)?.is_none() || planted!(DatabaseRenamed) {
+        batch.put(record::DATABASE, database.as_bytes().to_vec());
+    }
     let number = EpochRow::current(rows)?.map_or(1, |(number, _)| number + 1);
     rows.scan(b"c", b"d", &mut |key, row| {
         let collection = record::name_in(key, |name| Collection::new(name).ok())?;

@@ -13,6 +13,7 @@ use crate::rules::policy::{Access, AllowAll};
 use crate::rules::record::{Head, Record, verify};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
+use crate::words::name::DatabaseId;
 use crate::words::store::Visit;
 use crate::words::write::{Change, WriteKind};
 
@@ -39,8 +40,9 @@ impl Store {
     }
 
     pub(crate) fn begin(&mut self, epoch: &str) {
+        let database = DatabaseId::new(&alloc::format!("d-{epoch}")).unwrap();
         let epoch = Epoch::new(epoch).unwrap();
-        assert_eq!(self.commit(&Transaction::BeginEpoch { epoch }), Answer::Begun);
+        assert_eq!(self.commit(&Transaction::BeginEpoch { epoch, database }), Answer::Begun);
     }
 
     pub(crate) fn commit(&mut self, transaction: &Transaction) -> Answer {
@@ -254,9 +256,12 @@ fn briefs(outcomes: &[Outcome]) -> Vec<String> {
 fn a_hello_fences_and_reads_in_one_step() {
     let mut store = Store::new();
     let opened = |answer| {
-        let Answer::Hello(HelloAnswer::Open { last_mutation, last_digest, epoch }) = answer else {
+        let Answer::Hello(HelloAnswer::Open { database, last_mutation, last_digest, epoch }) =
+            answer
+        else {
             panic!("{answer:?}")
         };
+        assert_eq!(database.as_deref(), Some("d-e1"), "the identity is of the first opening");
         (last_mutation.0, last_digest.is_some(), epoch.to_string())
     };
     assert_eq!(opened(store.commit(&hello("c", 5))), (0, false, "e1".to_string()));

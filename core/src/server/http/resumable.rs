@@ -40,8 +40,9 @@ pub(super) fn greeted(
     config: &HttpConfig,
 ) -> Reply {
     match answer {
-        HelloAnswer::Open { epoch, last_mutation, last_digest } => {
+        HelloAnswer::Open { database, epoch, last_mutation, last_digest } => {
             let welcome = Welcome {
+                database,
                 epoch,
                 last_mutation,
                 last_digest,
@@ -216,10 +217,10 @@ pub(super) fn pull(
 }
 
 pub(super) fn page(reader: &Reader, from: PageFrom, pulled: Pulled) -> Reply {
-    let Pulled { page, epoch, last_mutation } = pulled;
+    let Pulled { page, database, epoch, last_mutation } = pulled;
     let messages = shown(&reader.collection, reader.partial, page);
     let mut body = Vec::new();
-    PageAnswer { epoch, from, last_mutation, messages }.encode(&mut body);
+    PageAnswer { database, epoch, from, last_mutation, messages }.encode(&mut body);
     Reply::json(200, body)
 }
 

@@ -219,10 +219,11 @@ impl Session {
     fn greeted(&mut self, answer: HelloAnswer, turn: &mut Turn<'_, '_>) {
         let Link::Greeting { client, session } = self.link.clone() else { return };
         match answer {
-            HelloAnswer::Open { epoch, last_mutation, last_digest } => {
+            HelloAnswer::Open { database, epoch, last_mutation, last_digest } => {
                 self.link = Link::Resumable { client, session };
                 self.verdicts.expected = last_mutation.next();
                 let welcome = Welcome {
+                    database: database.filter(|_| !planted!(DatabaseUnsaid)),
                     epoch,
                     last_mutation,
                     last_digest,

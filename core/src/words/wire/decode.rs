@@ -18,7 +18,7 @@ use super::super::message::{
     ServerChange, ServerMessage, SyncRecord, Token, Welcome,
 };
 use super::super::name::{
-    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use super::super::time::Timestamp;
 use super::super::write::{Change, WriteKind};
@@ -127,6 +127,7 @@ fields! {
         collection: "collection",
         count: "count",
         cursor: "cursor",
+        database: "database",
         epoch: "epoch",
         filter: "filter",
         from: "from",
@@ -522,6 +523,7 @@ impl<'a> Envelope<'a> {
         let epoch = m.epoch.name("metadata.epoch", Epoch::new)?;
         let last_mutation = m.last_mutation.number("metadata.lastMutation")?;
         Ok(Welcome {
+            database: m.database.name("metadata.database", DatabaseId::new)?,
             epoch: required(epoch, "metadata.epoch")?,
             last_mutation: MutationNumber(required(last_mutation, "metadata.lastMutation")?),
             last_digest: m.last_digest.parsed("metadata.lastDigest", Digest::parse)?,

@@ -345,6 +345,7 @@ impl Object<'_> {
 
     fn welcome(&mut self, welcome: &Welcome) {
         self.number("protocol", 2);
+        self.optional_text("database", welcome.database.as_deref());
         self.text("epoch", &welcome.epoch);
         self.number("lastMutation", welcome.last_mutation.0);
         self.optional_shown("lastDigest", welcome.last_digest.as_ref());

@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use super::super::limits::Limits;
 use super::super::message::{Cursor, ErrorMessage, Hello, Mutation, Resume, ServerMessage};
 use super::super::name::{
-    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use super::super::percent;
 use super::{WireError, decode, encode};
@@ -87,6 +87,8 @@ pub struct PageQuery {
 /// A page of a catch-up. All of it is of one view of the server's rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageAnswer {
+    /// The identity of the server's database; `None` where the server does not tell.
+    pub database: Option<DatabaseId>,
     /// The server's current epoch, in which the page's seqs are given.
     pub epoch: Epoch,
     /// What the page was asked with.

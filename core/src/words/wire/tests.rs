@@ -203,6 +203,7 @@ fn what_a_server_says_at_level_2() {
     let gone = ServerChange { change: Change::delete(), at: Vec::new(), ..change() };
     let whole = ServerChange { change: Change::insert(document("{\"done\":1}")), ..change() };
     let welcome = Welcome {
+        database: None,
         epoch: epoch(),
         last_mutation: MutationNumber(16),
         last_digest: Some(Digest(0x77e0)),
@@ -359,6 +360,7 @@ fn what_a_server_says_at_level_1() {
             ServerMessage::Pong {
                 timestamp: Some(time()),
                 welcome: Some(Welcome {
+                    database: None,
                     epoch: epoch(),
                     last_mutation: MutationNumber(0),
                     last_digest: None,

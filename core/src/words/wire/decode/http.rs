@@ -7,7 +7,7 @@ use super::super::super::limits::Limits;
 use super::super::super::message::{
     ClientMessage, ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage,
 };
-use super::super::super::name::{ClientId, Epoch, MutationNumber, SessionNumber};
+use super::super::super::name::{ClientId, DatabaseId, Epoch, MutationNumber, SessionNumber};
 use super::super::WireError;
 use super::super::http::{PageAnswer, PageFrom, Push, PushAnswer, PushHead};
 use super::field::{self, Fault, Field, Fields, fields, required};
@@ -67,13 +67,15 @@ pub(in super::super) fn page_answer(body: &[u8], limits: &Limits) -> Result<Page
     let envelope = answer(body, limits)?;
     let head = || {
         let m = &envelope.metadata;
+        let database = m.database.name("metadata.database", DatabaseId::new)?;
         let epoch = required(m.epoch.name("metadata.epoch", Epoch::new)?, "metadata.epoch")?;
         let from: Place<'_> = required(m.from.object("metadata.from")?, "metadata.from")?;
         let from = PageFrom { cursor: from.cursor()?, resume: from.resume()? };
-        Ok((epoch, from, last_mutation(&envelope)?))
+        let last_mutation = last_mutation(&envelope)?;
+        Ok(PageAnswer { database, epoch, from, last_mutation, messages: Vec::new() })
     };
-    let (epoch, from, last_mutation) = head().map_err(|fault| envelope.error(fault))?;
-    Ok(PageAnswer { epoch, from, last_mutation, messages: messages(&envelope, limits)? })
+    let head = head().map_err(|fault| envelope.error(fault))?;
+    Ok(PageAnswer { messages: messages(&envelope, limits)?, ..head })
 }
 
 pub(in super::super) fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMessage> {

@@ -34,6 +34,7 @@ pub(in super::super) fn push_answer(answer: &PushAnswer, out: &mut Vec<u8>) {
 
 pub(in super::super) fn page_answer(answer: &PageAnswer, out: &mut Vec<u8>) {
     batch(out, &answer.messages, |metadata| {
+        metadata.optional_text("database", answer.database.as_deref());
         metadata.text("epoch", &answer.epoch);
         metadata.object("from", |from| {
             from.cursor_fields(answer.from.cursor.as_ref(), answer.from.resume.as_ref());

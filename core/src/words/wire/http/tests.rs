@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::super::message::ErrorCode;
 use super::super::tests::arbitrary::{
-    client_ids, cursors, epochs, numbered_writes, resumes, server_messages,
+    client_ids, cursors, databases, epochs, numbered_writes, resumes, server_messages,
 };
 
 fn text(fill: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -57,6 +57,7 @@ fn what_is_said_over_http_looks_like_this() {
     let resume = Resume::Delta { epoch: epoch("e2"), seq: Seq(9) };
     let from = PageFrom { cursor: Some(cursor), resume: Some(resume) };
     let page = PageAnswer {
+        database: None,
         epoch: epoch("e2"),
         from: from.clone(),
         last_mutation: Some(MutationNumber(17)),
@@ -65,6 +66,11 @@ fn what_is_said_over_http_looks_like_this() {
     assert_eq!(
         text(|out| page.encode(out)),
         r#"{"type":"batch","metadata":{"epoch":"e2","from":{"epoch":"e1","seq":7,"resume":{"epoch":"e2","seq":9}},"lastMutation":17},"messages":[]}"#
+    );
+    let page = PageAnswer { database: Some(DatabaseId::new("d1").unwrap()), ..page };
+    assert_eq!(
+        text(|out| page.encode(out)),
+        r#"{"type":"batch","metadata":{"database":"d1","epoch":"e2","from":{"epoch":"e1","seq":7,"resume":{"epoch":"e2","seq":9}},"lastMutation":17},"messages":[]}"#
     );
     let todos = Collection::new("to/dos").unwrap();
     let query = PageQuery { from, limit: Some(5), client_id: Some(client("c 1")) };
@@ -160,6 +166,7 @@ proptest! {
     #[test]
     fn bodies_come_back(
         from in froms(),
+        database in databases(),
         epoch in epochs(),
         client_id in client_ids(),
         last in prop::option::of(0_u64..1 << 53),
@@ -173,7 +180,13 @@ proptest! {
         prop_assert_eq!(decode_session(body.as_bytes(), limits), Ok(hello));
 
         let last_mutation = last.map(MutationNumber);
-        let page = PageAnswer { epoch: epoch.clone(), from, last_mutation, messages: messages.clone() };
+        let page = PageAnswer {
+            database,
+            epoch: epoch.clone(),
+            from,
+            last_mutation,
+            messages: messages.clone(),
+        };
         let body = text(|out| page.encode(out));
         prop_assert_eq!(PageAnswer::decode(body.as_bytes(), limits), Ok(page));
 

@@ -19,7 +19,7 @@ use super::super::super::message::{
     ServerChange, ServerMessage, SyncRecord, Token, Welcome,
 };
 use super::super::super::name::{
-    ClientId, Collection, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use super::super::super::time::Timestamp;
 use super::super::super::write::{Change, WriteKind};
@@ -39,6 +39,10 @@ fn ids() -> impl Strategy<Value = RecordId> {
 
 fn users() -> impl Strategy<Value = Option<UserId>> {
     optional(names(|text| UserId::new(text).ok()))
+}
+
+pub(in super::super) fn databases() -> impl Strategy<Value = Option<DatabaseId>> {
+    optional(names(|text| DatabaseId::new(text).ok()))
 }
 
 pub(in super::super) fn epochs() -> impl Strategy<Value = Epoch> {
@@ -130,8 +134,9 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn welcomes() -> impl Strategy<Value = Welcome> {
-    (epochs(), numbers(), optional(any::<u64>()), users(), numbers()).prop_map(
-        |(epoch, last_mutation, last_digest, user_id, max_batch_bytes)| Welcome {
+    (databases(), epochs(), numbers(), optional(any::<u64>()), users(), numbers()).prop_map(
+        |(database, epoch, last_mutation, last_digest, user_id, max_batch_bytes)| Welcome {
+            database,
             epoch,
             last_mutation: MutationNumber(last_mutation),
             last_digest: last_digest.map(Digest),
