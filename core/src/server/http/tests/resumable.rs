@@ -132,7 +132,7 @@ fn a_hello_is_answered_like_on_a_socket() {
         (reply.status, shown(&reply).as_str()),
         (
             200,
-            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"epoch":"e1","lastMutation":0,"userId":"u1","maxBatchBytes":262144}}"#
+            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"database":"d-e1","epoch":"e1","lastMutation":0,"userId":"u1","maxBatchBytes":262144}}"#
         )
     );
     let pong = decode_server(&reply.body, &Limits::default()).unwrap();
@@ -341,7 +341,7 @@ fn a_page_tells_what_was_read_with_it() {
         shown(&reply),
         format!(
             concat!(
-                r#"{{"type":"batch","metadata":{{"epoch":"e1","from":{{}},"lastMutation":1}},"messages":["#,
+                r#"{{"type":"batch","metadata":{{"database":"d-e1","epoch":"e1","from":{{}},"lastMutation":1}},"messages":["#,
                 r#"{{"type":"subscribed","collection":"todos","metadata":{{"recordCount":1,"head":1,"mode":"snapshot"}}}},"#,
                 r#"{{"type":"sync","collection":"todos","data":{{"records":[{{"id":"r","data":{{"x":1}},"version":1,"updatedAt":"1970-01-01T00:16:40.000Z","seq":1}}]}},"metadata":{{"snapshotSeq":1}}}},"#,
                 r#"{{"type":"synced","collection":"todos","metadata":{{"epoch":"e1","seq":1,"count":1,"checksum":"{}"}}}}]}}"#
