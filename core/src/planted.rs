@@ -161,6 +161,10 @@ mod bugs {
         OverlapIgnored,
         /// The view lacks the pending writes.
         ViewWithoutOverlay,
+        /// Last-write-wins compares the latest times of both sides, not those of each field.
+        TimesOfWholeRecords,
+        /// Nobody is told that a resolver has failed.
+        ResolverFailureUnsaid,
         /// What a strategy decided is not sent to the server.
         OutcomeNotPushed,
         /// A write to a record that was deleted meanwhile brings it back, and no strategy is asked.

@@ -53,7 +53,9 @@ pub use synclayer_core::client::event::{
 pub use synclayer_core::client::interface::{
     Guarantees, Misuse, PlainServers, SyncFailure, SyncFailureReason,
 };
-pub use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver};
+pub use synclayer_core::rules::conflict::{
+    Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure,
+};
 pub use synclayer_core::rules::merge::FieldWise;
 pub use synclayer_core::rules::row::Rejected;
 pub use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};

@@ -5,7 +5,13 @@
 //! waits for an answer, would therefore wait for ever. Such a call is refused at once, whichever
 //! client it is made on: two clients whose callbacks call each other would hang in the same way.
 
+use std::any::Any;
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use synclayer_core::rules::conflict::{Conflict, Resolver, ResolverFailure};
+use synclayer_core::words::document::Document;
 
 use crate::error::SyncError;
 
@@ -42,10 +48,32 @@ pub fn check() -> Result<(), SyncError> {
     if is_running() { Err(SyncError::InsideCallback) } else { Ok(()) }
 }
 
+/// A resolver of the app's whose panics are failures: they would end the engine's thread. A program
+/// that is built with `panic = "abort"` ends all the same.
+pub(crate) struct CatchPanics(pub(crate) Arc<dyn Resolver>);
+
+impl Resolver for CatchPanics {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+        self.0.resolve(conflict)
+    }
+
+    fn try_resolve(&self, conflict: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+        // what the resolver has left half done is its own, and it is asked again all the same
+        catch_unwind(AssertUnwindSafe(|| self.0.try_resolve(conflict))).unwrap_or_else(|panic| {
+            let text = text_of(&*panic).unwrap_or("for a reason that is no text");
+            Err(ResolverFailure::new(format!("the conflict resolver panicked: {text}")))
+        })
+    }
+}
+
+/// What a panic says.
+fn text_of(panic: &(dyn Any + Send)) -> Option<&str> {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::panic::catch_unwind;
-
     use super::*;
 
     #[test]

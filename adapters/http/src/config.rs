@@ -121,7 +121,11 @@ pub struct SyncConfig {
     pub conflict_strategy: ConflictStrategy,
     /// A resolver, which then decides instead of `conflict_strategy`. It runs on the client's own
     /// thread, so it must be quick, and what it calls of a client is refused
-    /// ([`SyncError::InsideCallback`](crate::error::SyncError::InsideCallback)).
+    /// ([`SyncError::InsideCallback`](crate::error::SyncError::InsideCallback)). Where it panics, the
+    /// client goes on: an event
+    /// ([`ResolverFailed`](synclayer_core::client::event::EventKind::ResolverFailed)) says so, and
+    /// last-write-wins decides. In a program built with `panic = "abort"` no panic can be caught: it
+    /// ends the program.
     pub custom_conflict_resolver: Option<Arc<dyn Resolver>>,
     /// How often to ask the server for changes while there is no WebSocket, and how often to make
     /// sure, while there is one, that nothing was missed. Default 5 minutes.

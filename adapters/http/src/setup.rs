@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::address::{Address, Endpoint};
 use crate::call::HttpClient;
+use crate::callback::CatchPanics;
 use crate::config::{StoreFactory, SyncConfig, Transports};
 use crate::error::{OpenError, SyncError};
 use crate::tls::Tls;
@@ -93,6 +94,12 @@ fn client_config(
     let strategy = match &config.custom_conflict_resolver {
         Some(resolver) => ConflictStrategy::Custom(resolver.clone()),
         None => config.conflict_strategy.clone(),
+    };
+    let strategy = match strategy {
+        ConflictStrategy::Custom(resolver) => ConflictStrategy::custom(CatchPanics(resolver)),
+        built_in @ (ConflictStrategy::LastWriteWins
+        | ConflictStrategy::ServerWins
+        | ConflictStrategy::ClientWins) => built_in,
     };
     Ok(ClientConfig {
         user: config.user.clone(),

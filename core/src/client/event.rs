@@ -104,6 +104,13 @@ pub enum EventKind {
         /// The writes that the outcome replaces.
         merged: Vec<Position>,
     },
+    /// The app's resolver has not decided a conflict: it panicked, or said that it can't. The later
+    /// write of each field wins instead. Nothing else is lost, and the resolver is asked again at
+    /// the next conflict.
+    ResolverFailed {
+        /// Why, for people.
+        reason: String,
+    },
     /// The server came within reach, or went out of it.
     ConnectivityChanged {
         /// Whether it is in reach.

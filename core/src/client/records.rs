@@ -7,7 +7,7 @@ use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::machine::Client;
 use super::stream::Stream;
-use crate::rules::conflict::Conflict;
+use crate::rules::conflict::{Conflict, ResolverFailure};
 use crate::rules::row::{Entry, Parked, Row, StreamRow};
 use crate::words::document::Document;
 use crate::words::message::ServerChange;
@@ -433,7 +433,10 @@ impl Client {
             local_field_at: &local_times(entries, local_at),
             remote_field_at: &parked.at,
         };
-        let merged = self.config.conflict_strategy.resolve(&conflict);
+        let (merged, failure) = match self.config.conflict_strategy.try_resolve(&conflict) {
+            Ok(merged) => (merged, None),
+            Err(failure) => (conflict.merge_later(), Some(failure)),
+        };
         let unasked = planted!(DeletesUndone) && row.server.is_none() && entries.len() == 1;
         let merged = if unasked { local.clone() } else { merged };
         let outcome = Change::between(row.server.as_ref(), merged.as_ref());
@@ -471,6 +474,11 @@ impl Client {
             return;
         }
         edit.event(Event::remote(EventKind::ConflictDetected).of(collection, id));
+        if let Some(ResolverFailure { reason }) = failure
+            && !planted!(ResolverFailureUnsaid)
+        {
+            edit.event(Event::local(EventKind::ResolverFailed { reason }).of(collection, id));
+        }
         edit.event(Event::local(EventKind::ConflictResolved { write, merged }).of(collection, id));
     }
 

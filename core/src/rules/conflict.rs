@@ -7,6 +7,7 @@
 use core::fmt;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -30,7 +31,8 @@ pub struct Conflict<'a> {
     pub remote: Option<&'a Document>,
     /// When the latest of the pending writes was made.
     pub local_at: Timestamp,
-    /// When the latest of the remote changes was made.
+    /// When the latest of the remote changes was made; [`Timestamp::MAX`] for a deletion of which
+    /// nobody knows that any more.
     pub remote_at: Timestamp,
     /// The fields whose time differs from `local_at`, sorted by name.
     pub local_field_at: &'a [(Box<str>, Timestamp)],
@@ -45,12 +47,32 @@ impl<'a> Conflict<'a> {
     /// the record, the winner's state is taken whole.
     #[must_use]
     pub fn merge(&self, local_wins: bool) -> Option<Document> {
-        let winner = if local_wins { self.local } else { self.remote };
+        self.merge_by(local_wins, |_| local_wins)
+    }
+
+    /// The three-way merge in which of each field that both sides changed the later write wins, by
+    /// the times of that field. The server wins a tie.
+    ///
+    /// Where one side deleted the record, its deletion is compared with the latest change of the
+    /// other side, and the winner's state is taken whole.
+    #[must_use]
+    pub fn merge_later(&self) -> Option<Document> {
+        let is_later = |field: &str| self.local_at(field) > self.remote_at(field);
+        if planted!(TimesOfWholeRecords) {
+            return self.merge(self.local_is_later());
+        }
+        self.merge_by(self.local_is_later(), is_later)
+    }
+
+    /// The merge in which `local_wins` says who wins a field that both sides changed, and `whole`
+    /// who wins where one side deleted the record.
+    fn merge_by(&self, whole: bool, local_wins: impl Fn(&str) -> bool) -> Option<Document> {
+        let winner = if whole { self.local } else { self.remote };
         if self.local.is_none() || self.remote.is_none() {
             return winner.cloned();
         }
         let keeps_local = |field: &FieldStates<'_>| {
-            field.changed_locally() && (local_wins || !field.changed_remotely())
+            field.changed_locally() && (!field.changed_remotely() || local_wins(field.name))
         };
         let fields: Vec<_> = self
             .fields()
@@ -60,7 +82,7 @@ impl<'a> Conflict<'a> {
         Some(Document::of_sorted(&fields))
     }
 
-    /// Whether the local side was changed last. The server wins a tie.
+    /// Whether the local side was changed last, all fields taken together. The server wins a tie.
     #[must_use]
     pub fn local_is_later(&self) -> bool {
         self.local_at > self.remote_at
@@ -158,6 +180,32 @@ impl FieldStates<'_> {
 pub trait Resolver: Send + Sync {
     /// The record as it shall be, `None` to delete it.
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document>;
+
+    /// As [`resolve`](Self::resolve), of a resolver that may find no answer. This is what the client
+    /// calls: where it fails, the client tells it by
+    /// [`ResolverFailed`](crate::client::event::EventKind::ResolverFailed), and decides by
+    /// last-write-wins.
+    ///
+    /// # Errors
+    /// By default never.
+    fn try_resolve(&self, conflict: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+        Ok(self.resolve(conflict))
+    }
+}
+
+/// Why a resolver has not decided a conflict.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct ResolverFailure {
+    /// The reason, for people.
+    pub reason: String,
+}
+
+impl ResolverFailure {
+    /// A failure with its reason.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
 }
 
 impl<F: Fn(&Conflict<'_>) -> Option<Document> + Send + Sync> Resolver for F {
@@ -169,7 +217,8 @@ impl<F: Fn(&Conflict<'_>) -> Option<Document> + Send + Sync> Resolver for F {
 /// Who wins a field that both sides changed, and an edit against a delete.
 #[derive(Clone, Default)]
 pub enum ConflictStrategy {
-    /// The side whose change is later; the server in a tie.
+    /// Of each field the side that wrote *it* later; of a record that one side has deleted, the side
+    /// whose latest change is later. The server in a tie.
     #[default]
     LastWriteWins,
     /// The server.
@@ -190,10 +239,24 @@ impl ConflictStrategy {
     #[must_use]
     pub fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
         match self {
-            Self::LastWriteWins => conflict.merge(conflict.local_is_later()),
+            Self::LastWriteWins => conflict.merge_later(),
             Self::ServerWins => conflict.merge(false),
             Self::ClientWins => conflict.merge(true),
             Self::Custom(resolver) => resolver.resolve(conflict),
+        }
+    }
+
+    /// As [`resolve`](Self::resolve), with the failure of a resolver that finds no answer.
+    ///
+    /// # Errors
+    /// Where a resolver fails.
+    pub fn try_resolve(
+        &self,
+        conflict: &Conflict<'_>,
+    ) -> Result<Option<Document>, ResolverFailure> {
+        match self {
+            Self::LastWriteWins | Self::ServerWins | Self::ClientWins => Ok(self.resolve(conflict)),
+            Self::Custom(resolver) => resolver.try_resolve(conflict),
         }
     }
 }
@@ -201,6 +264,10 @@ impl ConflictStrategy {
 impl Resolver for ConflictStrategy {
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
         self.resolve(conflict)
+    }
+
+    fn try_resolve(&self, conflict: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+        self.try_resolve(conflict)
     }
 }
 
@@ -227,9 +294,11 @@ fn fields_of(document: Option<&Document>) -> Fields<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::rules::merge::FieldWise;
     use crate::words::document::tests::documents;
     use crate::words::limits::Limits;
     use alloc::string::ToString;
+    use alloc::vec;
     use proptest::prelude::*;
 
     /// The owned parts of a conflict, so that tests can make them up.
@@ -342,6 +411,7 @@ pub(crate) mod tests {
 
         #[test]
         fn the_winner_has_its_way(case in cases(documents())) {
+            let case = Case { local_field_at: vec![], remote_field_at: vec![], ..case };
             let (local, remote) = (case.clone().at(2, 1), case.clone().at(1, 2));
             let lww = ConflictStrategy::LastWriteWins;
             prop_assert_eq!(local.ask(&lww), case.ask(&ConflictStrategy::ClientWins));
@@ -379,6 +449,65 @@ pub(crate) mod tests {
         assert_eq!(deleted_here.text(&client), deleted);
         assert_eq!(deleted_here.text(&lww), edit);
         assert_eq!(deleted_here.at(2, 1).text(&lww), deleted);
+    }
+
+    #[test]
+    fn the_later_write_of_each_field_wins() {
+        let at = |name: &str, at| vec![(name.into(), Timestamp(at))];
+        let base = r#"{"x":0,"y":0}"#;
+        let case = Case::new(base, r#"{"x":1,"y":1}"#, r#"{"x":2,"y":0}"#);
+        // x was written here long before there, and y after that
+        let case = Case { local_field_at: at("x", 3), ..case.at(9, 5) };
+        let [lww, server, _] = STRATEGIES;
+        assert_eq!(case.text(&lww), r#"{"x":2,"y":1}"#);
+        assert_eq!(case.text(&lww), case.text(&server));
+        // and the other way round: the server's x is older than its latest change
+        let case = Case::new(base, r#"{"x":1,"y":0}"#, r#"{"x":2,"y":2}"#);
+        let case = Case { remote_field_at: at("x", 3), ..case.at(5, 9) };
+        assert_eq!(case.text(&lww), r#"{"x":1,"y":2}"#);
+    }
+
+    #[test]
+    fn a_deletion_is_compared_with_the_latest_change_of_any_field() {
+        let [lww, ..] = STRATEGIES;
+        let case = Case::new(r#"{"x":0,"y":0}"#, r#"{"x":1,"y":1}"#, "");
+        let case = Case { local_field_at: vec![("x".into(), Timestamp(3))], ..case };
+        assert_eq!(case.clone().at(9, 5).text(&lww), r#"{"x":1,"y":1}"#);
+        assert_eq!(case.clone().at(9, 9).text(&lww), "deleted", "the server wins a tie");
+        assert_eq!(case.at(9, Timestamp::MAX.0).text(&lww), "deleted", "nobody knows when");
+    }
+
+    #[test]
+    fn a_resolver_may_say_that_it_has_failed() {
+        struct Fails;
+        impl Resolver for Fails {
+            fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+                conflict.merge_later()
+            }
+            fn try_resolve(&self, _: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+                Err(ResolverFailure::new("no idea"))
+            }
+        }
+        let collection = Collection::new("c").unwrap();
+        let record_id = RecordId::new("r").unwrap();
+        let conflict = Conflict {
+            collection: &collection,
+            record_id: &record_id,
+            base: None,
+            local: None,
+            remote: None,
+            local_at: Timestamp(1),
+            remote_at: Timestamp(1),
+            local_field_at: &[],
+            remote_field_at: &[],
+        };
+        let failure = Err(ResolverFailure::new("no idea"));
+        assert_eq!(ConflictStrategy::custom(Fails).try_resolve(&conflict), failure);
+        let behind = FieldWise::sum_numbers().or_else(ConflictStrategy::custom(Fails));
+        assert_eq!(behind.try_resolve(&conflict), failure, "also behind a ready-made one");
+        assert_eq!(ConflictStrategy::ServerWins.try_resolve(&conflict), Ok(None));
+        let closure = ConflictStrategy::custom(|_: &Conflict<'_>| None);
+        assert_eq!(closure.try_resolve(&conflict), Ok(None));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use core::cmp::Ordering;
 
 use serde_json::value::RawValue;
 
-use super::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver};
+use super::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::limits::Limits;
@@ -89,7 +89,8 @@ impl FieldWise {
     }
 
     /// Takes of each field the later write, by the time at which *that field* was written. The
-    /// server wins a tie.
+    /// server wins a tie. With [`only`](Self::only) and [`or_else`](Self::or_else) it does so for
+    /// some fields; for all of them it is the default strategy.
     #[must_use]
     pub fn field_last_write_wins() -> Self {
         Self::new(Rule::LastWriteWins)
@@ -143,24 +144,30 @@ impl FieldWise {
         &self,
         conflict: &Conflict<'_>,
         field: &FieldStates<'a>,
-    ) -> Option<Option<Cow<'a, str>>> {
+    ) -> Result<Option<Option<Cow<'a, str>>>, ResolverFailure> {
         let local_is_later = || conflict.local_at(field.name) > conflict.remote_at(field.name);
         let pick = |local_wins| if local_wins { field.local } else { field.remote };
-        match self.rule {
+        Ok(match self.rule {
             Rule::MergeArrays => merge_arrays(field).map(Cow::from).map(Some),
             Rule::SumNumbers => sum(field).map(Cow::from).map(Some),
             Rule::MaxValue => max(field).map(Cow::from).map(Some),
             Rule::KeepLocal => Some(field.local.map(Cow::from)),
             Rule::KeepRemote => Some(field.remote.map(Cow::from)),
             Rule::LastWriteWins => Some(pick(local_is_later()).map(Cow::from)),
-            Rule::DeepMerge => self.merge_objects(conflict, field).map(Cow::from).map(Some),
-        }
+            Rule::DeepMerge => self.merge_objects(conflict, field)?.map(Cow::from).map(Some),
+        })
     }
 
-    fn merge_objects(&self, conflict: &Conflict<'_>, field: &FieldStates<'_>) -> Option<String> {
-        let object = |text: &str| Document::parse(text, &NESTED).ok();
-        let (local, remote) = (object(field.local?)?, object(field.remote?)?);
-        let base = field.base.and_then(object);
+    fn merge_objects(
+        &self,
+        conflict: &Conflict<'_>,
+        field: &FieldStates<'_>,
+    ) -> Result<Option<String>, ResolverFailure> {
+        let object = |text: Option<&str>| Document::parse(text?, &NESTED).ok();
+        let (Some(local), Some(remote)) = (object(field.local), object(field.remote)) else {
+            return Ok(None);
+        };
+        let base = object(field.base);
         let nested = Conflict {
             base: base.as_ref(),
             local: Some(&local),
@@ -172,25 +179,30 @@ impl FieldWise {
             ..*conflict
         };
         let everywhere = Self { only: None, ..self.clone() };
-        everywhere.resolve(&nested).map(|merged| merged.to_string())
+        Ok(everywhere.try_resolve(&nested)?.map(|merged| merged.to_string()))
     }
 }
 
 impl Resolver for FieldWise {
+    /// Where a strategy behind it fails, by last-write-wins.
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
-        let decided = self.fallback.resolve(conflict)?;
+        self.try_resolve(conflict).unwrap_or_else(|_| conflict.merge_later())
+    }
+
+    fn try_resolve(&self, conflict: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+        let Some(decided) = self.fallback.try_resolve(conflict)? else { return Ok(None) };
         if conflict.local.is_none() || conflict.remote.is_none() {
-            return Some(decided);
+            return Ok(Some(decided));
         }
         let (mut set, mut unset) = (Vec::new(), Vec::new());
         for field in conflict.fields().filter(|f| self.decides(f) && self.covers(f.name)) {
-            match self.combine(conflict, &field) {
+            match self.combine(conflict, &field)? {
                 Some(Some(text)) => set.push((field.name, text)),
                 Some(None) => unset.push(field.name.into()),
                 None => {}
             }
         }
-        Some(Delta::new(Document::of_sorted(&set), unset).apply(&decided))
+        Ok(Some(Delta::new(Document::of_sorted(&set), unset).apply(&decided)))
     }
 }
 
@@ -378,6 +390,15 @@ mod tests {
             .prop_map(|fields| Document::of_sorted(&fields.into_iter().collect::<Vec<_>>()))
     }
 
+    proptest! {
+        /// The default strategy and the resolver that is named for it decide alike.
+        #[test]
+        fn last_write_wins_is_of_fields(case in cases(documents())) {
+            let named = FieldWise::field_last_write_wins();
+            prop_assert_eq!(case.ask(&named), case.ask(&ConflictStrategy::LastWriteWins));
+        }
+    }
+
     /// Whether both sides changed a field to the same value, which a sum counts as two changes.
     fn agree(case: &Case) -> bool {
         let (Some(local), Some(remote)) = (&case.local, &case.remote) else { return false };
@@ -411,6 +432,8 @@ mod tests {
 
         #[test]
         fn sums_and_arrays_do_not_depend_on_the_side(case in cases(documents())) {
+            // fields with ties of their own go to the server, whichever side that is
+            let case = Case { local_field_at: Vec::new(), remote_field_at: Vec::new(), ..case };
             let mirrored = Case {
                 local: case.remote.clone(),
                 remote: case.local.clone(),

@@ -70,6 +70,7 @@ fn kind(kind: &EventKind) -> (String, Value) {
             "conflictResolved",
             json!({"write": write.map(|write| write.0), "merged": positions(merged)}),
         ),
+        EventKind::ResolverFailed { reason } => ("resolverFailed", json!({"reason": reason})),
         EventKind::ConnectivityChanged { online } => {
             ("connectivityChanged", json!({"online": online}))
         }

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::json;
-use synclayer_tokio::{Conflict, Document, Resolver, SyncConfig, SyncError};
+use synclayer_tokio::{
+    Conflict, ConflictStrategy, Document, EventKind, Resolver, SyncConfig, SyncError,
+};
 
 use crate::client::Client;
-use crate::support::{Host, config, until};
+use crate::support::{Host, TODOS, config, until};
 
 /// Calls of a client, each with its name and how it ended.
 pub type Calls = Box<dyn Fn() -> Vec<(&'static str, Result<(), SyncError>)> + Send + Sync>;
@@ -57,6 +59,57 @@ pub fn a_resolver_that_calls_its_client_gets_an_error_at_once<C: Client>() {
     assert_eq!(a.shown()["x"], json!({"v": "mine"}), "it goes on");
     until("the outcome is on b", || b.shown()["x"] == json!({"v": "mine"}));
     a.close();
+}
+
+/// A resolver with a bug.
+struct Panics;
+
+impl Resolver for Panics {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+        panic!("no rule for {}", conflict.record_id)
+    }
+}
+
+pub fn a_resolver_that_panics_is_told_of_and_the_client_goes_on<C: Client>() {
+    let host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let as_resolver = |config| SyncConfig {
+        custom_conflict_resolver: Some(Arc::new(Panics) as Arc<dyn Resolver>),
+        ..config
+    };
+    let as_strategy =
+        |config| SyncConfig { conflict_strategy: ConflictStrategy::custom(Panics), ..config };
+    for configure in [&as_resolver as &dyn Fn(SyncConfig) -> SyncConfig, &as_strategy] {
+        let mut a = C::open(configure(config(&a_way)));
+        let b = C::open(config(&b_way));
+        a.save("x", &json!({"v": 0, "w": 0}));
+        a.synced();
+        b.synced();
+        a.set_online(false);
+        b.update("x", &json!({"v": "theirs"}));
+        b.synced();
+        a.update("x", &json!({"v": "mine", "w": 1}));
+        a.save("y", &json!({}));
+        a.set_online(true);
+        assert!(a.is_synced(), "the client has ended");
+        a.told("the failure", |event| match &event.kind {
+            EventKind::ResolverFailed { reason } => {
+                assert_eq!(reason, "the conflict resolver panicked: no rule for x");
+                event.collection.as_deref() == Some(TODOS)
+                    && event.record_id.as_deref() == Some("x")
+            }
+            _ => false,
+        });
+        let shown = a.shown();
+        assert_eq!((&shown["x"]["w"], &shown["y"]), (&json!(1), &json!({})), "nothing is lost");
+        until("the outcome is on b", || b.shown() == shown);
+        for id in ["x", "y"] {
+            a.delete(id);
+        }
+        a.synced();
+        a.close();
+        b.close();
+    }
 }
 
 /// How long a call inside a callback is to wait for what can't come.

@@ -37,6 +37,7 @@ suite! {
     suite::the_app_can_say_whether_there_is_a_network,
     suite::closing_waits_for_no_answer,
     suite::synced_names_what_the_server_refuses,
+    callback::a_resolver_that_panics_is_told_of_and_the_client_goes_on,
     callback::a_resolver_that_calls_its_client_gets_an_error_at_once,
 }
 
