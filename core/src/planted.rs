@@ -81,6 +81,9 @@ mod bugs {
         FieldSeqLost,
         /// A removed field leaves no tombstone.
         FieldTombstoneLost,
+        /// An insert of a record that may have been deleted above its base is taken once the
+        /// tombstone is gone.
+        SweptInsertTaken,
         /// A deleted record leaves no tombstone.
         TombstoneForgotten,
         /// An insert or delete of a record that is there leaves it the `whole` that it had.
@@ -96,6 +99,8 @@ mod bugs {
         HorizonOncePerRun,
         /// An interrupted delta goes on with the fields above its place, not above its cursor.
         ResumeMovesFloor,
+        /// An interrupted run goes on from a place of an earlier epoch.
+        ResumeOfEarlierEpochTaken,
         /// A cursor of an epoch that the server does not know is taken.
         UnknownEpochTrusted,
         /// A cursor beyond the end of its epoch is taken.
@@ -153,6 +158,15 @@ mod bugs {
         EchoVouchesUnread,
         /// Of an ack out of place only the seq is taken.
         EchoIgnored,
+        /// A record that is withheld keeps a seq of an outdated generation as one of the present.
+        OutdatedSeqHidden,
+        /// A CONFLICT without a trace of a record that was known leaves the cursor as it is.
+        VanishedNotBehind,
+        /// A record is taken out of sight by news that is older than what is known of it.
+        SightLostByOldNews,
+        /// An insert that replaces a record of which nothing is known any more goes out as one of a
+        /// new record.
+        KnownInsertedUnasked,
         /// An update from the server replaces the record.
         DeltaOverwrites,
         /// A record settles while one of its writes may be on its way.

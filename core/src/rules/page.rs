@@ -345,11 +345,12 @@ impl<'a> View<'a> {
     /// lost tail begins anew.
     fn start(&self, cursor: Option<&Cursor>, resume: Option<&Resume>) -> Result<Place, StoreError> {
         if let Some(Resume::Snapshot { epoch, snapshot_seq, after }) = resume {
-            let cursor = Cursor { epoch: epoch.clone(), seq: *snapshot_seq };
-            if self.vouches_for(&cursor)? && *snapshot_seq >= self.head.horizon {
-                let after = Some(after.clone());
-                return Ok(Place::Snapshot { snapshot_seq: *snapshot_seq, after });
-            }
+            let goes_on =
+                self.is_place(epoch, *snapshot_seq)? && *snapshot_seq >= self.head.horizon;
+            let (snapshot_seq, after) = (*snapshot_seq, Some(after.clone()));
+            let place = goes_on.then_some(Place::Snapshot { snapshot_seq, after });
+            // its reader holds records of the run, which a delta above a cursor would not take back
+            return Ok(place.unwrap_or_else(|| self.fresh_snapshot()));
         }
         let Some(cursor) = cursor else { return Ok(self.fresh_snapshot()) };
         if !self.vouches_for(cursor)? {
@@ -357,14 +358,24 @@ impl<'a> View<'a> {
         }
         let mut after = cursor.seq;
         if let Some(Resume::Delta { epoch, seq }) = resume {
-            if self.vouches_for(&Cursor { epoch: epoch.clone(), seq: *seq })? {
+            if self.is_place(epoch, *seq)? {
                 after = after.max(*seq);
-            } else if !planted!(LostResumeIgnored) {
+            } else if !self.vouches_for(&Cursor { epoch: epoch.clone(), seq: *seq })?
+                && !planted!(LostResumeIgnored)
+            {
                 return Ok(self.fresh_snapshot());
             }
         }
         let floor = if planted!(ResumeMovesFloor) { after } else { cursor.seq };
         Ok(Place::Delta { floor, after })
+    }
+
+    /// Whether a run can go on from a place that was given in this epoch. In an earlier one it can't,
+    /// even where nothing up to there was lost: what the run had passed over, because it changed
+    /// again later, is at its old place once more where that later change was lost.
+    fn is_place(&self, epoch: &Epoch, seq: Seq) -> Result<bool, StoreError> {
+        let here = *epoch == self.epoch()? || planted!(ResumeOfEarlierEpochTaken);
+        Ok(here && self.vouches_for(&Cursor { epoch: epoch.clone(), seq })?)
     }
 
     fn fresh_snapshot(&self) -> Place {
