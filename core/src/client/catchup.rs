@@ -124,8 +124,7 @@ impl Client {
             return Ok(());
         }
         let new = if filtered {
-            self.lose_sight(edit, collection, id, seq)?;
-            true
+            self.lose_sight(edit, collection, id, seq)?
         } else {
             self.learn(edit, collection, id, news)?
         };

@@ -97,9 +97,14 @@ impl Client {
         let unknown = seq == Seq(0) && silent;
         let mut row = before.clone().unwrap_or_default();
         if unknown || seq >= learnt(&stream.row, before.as_ref()) {
+            let was_there = row.server.is_some();
             self.park(collection, &mut row);
             self.take_state(collection, id, &mut row, current, seq);
-            self.stream(collection).hold(seq);
+            let stream = self.stream(collection);
+            stream.hold(seq);
+            // that a record is gone without a trace says nothing of when it went
+            let vanished = seq == Seq(0) && was_there && row.server.is_none();
+            stream.row.behind |= vanished && !planted!(VanishedNotBehind);
         }
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, before.as_ref(), &row);
@@ -135,21 +140,27 @@ impl Client {
         Ok(())
     }
 
-    /// The record is out of this user's sight, which is no change of it.
+    /// The record is out of this user's sight as of `seq`, which is no change of it. Says whether
+    /// it was news.
     pub(super) fn lose_sight(
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,
         id: &RecordId,
         seq: Seq,
-    ) -> Result<(), StoreError> {
-        let Some(before) = edit.row(collection, id)? else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let Some(before) = edit.row(collection, id)? else { return Ok(false) };
+        // what is known of a later state was in sight
+        let outdated = seq < learnt(&self.stream(collection).row, Some(&before));
+        if outdated && !planted!(SightLostByOldNews) {
+            return Ok(false);
+        }
         let mut row = before.clone();
         self.park(collection, &mut row);
         hide(&mut self.stream(collection).row, id, &mut row, seq);
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, Some(&before), &row);
-        Ok(())
+        Ok(true)
     }
 
     /// Folds a write that the server has taken into its record, at once into the base, so that
@@ -203,7 +214,9 @@ impl Client {
             }
         }
         if hidden && row.server.is_none() {
-            let seq = row.seq;
+            let stream = &self.stream(collection).row;
+            let outdated = planted!(OutdatedSeqHidden);
+            let seq = if outdated { row.seq } else { learnt(stream, Some(&row)) };
             hide(&mut self.stream(collection).row, id, &mut row, seq);
         }
         self.fold_base(&mut row, base, known);

@@ -10,11 +10,12 @@ use super::link::LinkState;
 use super::machine::Client;
 use super::outbox::InFlight;
 use super::stream::Phase;
-use crate::rules::row::{Entry, Place};
+use crate::rules::row::{Entry, Place, Row};
 use crate::words::message::{ClientMessage, Hello, Mutation};
-use crate::words::name::{Collection, MutationNumber, Position};
+use crate::words::name::{Collection, MutationNumber, Position, Seq};
 use crate::words::store::{Scan, StoreError};
 use crate::words::time::Mono;
+use crate::words::write::{Change, WriteKind};
 
 /// Writes of the outbox, each with its place.
 type Writes = Vec<(Position, Entry)>;
@@ -192,6 +193,11 @@ impl Client {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let base = self.base_of(&entry.collection, row.as_ref());
         let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight.len() as u64;
+        let entry = if base == Seq(0) && stands_on_a_record(&entry, row.as_ref()) {
+            Entry { change: Change::update(entry.change.delta), ..entry }
+        } else {
+            entry
+        };
         let digest = entry.digest();
         let message = ClientMessage::Write(Mutation {
             collection: entry.collection,
@@ -230,4 +236,14 @@ impl Client {
         self.link.sent_at = self.now.mono;
         edit.net.push(NetAction::Send { conn: self.link.conn, frame: Bytes::from(frame) });
     }
+}
+
+/// Whether a write is an insert that replaces a record that is known from the server.
+///
+/// With base 0 it would bring the record back without a conflict where it was deleted and its
+/// tombstone is gone. An update in its place is in conflict with whatever the server has, and the
+/// strategy decides.
+fn stands_on_a_record(entry: &Entry, row: Option<&Row>) -> bool {
+    let known = row.is_some_and(|row| row.base().is_some());
+    entry.change.kind == WriteKind::Insert && known && !planted!(KnownInsertedUnasked)
 }

@@ -192,8 +192,8 @@ pub struct Outcome {
     pub record_id: RecordId,
     /// The write's number; `None` at level 1.
     pub mutation: Option<MutationNumber>,
-    /// The seq of the record or its tombstone after the write, 0 where there is neither. In a live
-    /// stream the verdict waits until this seq has passed.
+    /// The seq of the record or its tombstone after the write; where there is neither, the horizon.
+    /// In a live stream the verdict waits until this seq has passed.
     pub at: Seq,
     /// The server's time of the record's last change; of the decision where there is no record.
     pub committed_at: Timestamp,

@@ -158,8 +158,10 @@ impl Subject {
         self.record.as_ref()?.document.as_ref()
     }
 
+    /// The seq of its last change. Where there is no trace of it, it may have been deleted up to the
+    /// horizon.
     fn seq(&self) -> Seq {
-        self.record.as_ref().map_or(Seq(0), |record| record.last.seq)
+        self.record.as_ref().map_or(self.head.horizon, |record| record.last.seq)
     }
 
     /// What a `CONFLICT` shows.
@@ -167,7 +169,7 @@ impl Subject {
         self.record.as_ref().map_or_else(
             || ServerChange {
                 change: Change::delete(),
-                seq: Some(Seq(0)),
+                seq: Some(self.seq()),
                 version: None,
                 timestamp: None,
                 at: Vec::new(),
@@ -532,7 +534,9 @@ fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     if base > subject.head.seq && !planted!(BaseAboveHeadTaken) {
         return true;
     }
-    let Some(record) = &subject.record else { return false };
+    let Some(record) = &subject.record else {
+        return forgets_a_delete(base, subject.head.horizon);
+    };
     let newer = newer(base, own);
     if newer(record.whole.seq) && !planted!(WholeUnchecked) {
         return true;
@@ -543,6 +547,12 @@ fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     let change = &mutation.change;
     let mut stamps = record.fields.iter().chain(&record.removed);
     stamps.any(|(name, stamp)| newer(stamp.seq) && change.touches(name))
+}
+
+/// Whether a record of which there is no trace may have been deleted above a base: its tombstone may
+/// be gone. A writer with base 0 knows nothing of the record, so that it can't bring it back.
+fn forgets_a_delete(base: Seq, horizon: Seq) -> bool {
+    base > Seq(0) && base < horizon && !planted!(SweptInsertTaken)
 }
 
 /// Whether others have changed anything of the record above the write's base.
