@@ -39,8 +39,10 @@ fn a_base_below_the_horizon_conflicts_where_the_record_changed_since() {
     // this record has not changed since
     let outcomes = store.run("w", vec![write(1, 2, "s", update("{\"a\":2}"))]);
     assert_eq!(briefs(&outcomes), ["seq 4 v2"]);
-    // and one that is gone without a trace can be inserted
+    // one that is gone without a trace may have been deleted up to the horizon
     let outcomes = store.run("w", vec![write(2, 1, "t", insert("{}"))]);
+    assert_eq!(briefs(&outcomes), ["conflict 3 null"]);
+    let outcomes = store.run("w", vec![write(2, 3, "t", insert("{}"))]);
     assert_eq!(briefs(&outcomes), ["seq 5 v1"]);
     let outcomes = store.run("w", vec![write(3, 3, "r", update("{\"b\":2}"))]);
     assert_eq!(briefs(&outcomes), ["seq 6 v3"]);
