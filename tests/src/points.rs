@@ -15,6 +15,8 @@ pub const POINTS: &[(&str, u64)] = &[
     ("horizon passed in mid catch-up", 1_000),
     ("resumed delta", 400),
     ("resumed snapshot", 400),
+    ("resume of an earlier epoch", 1_000),
+    ("conflict without a trace", 1_000),
     ("fell behind", 100),
     ("fell behind with verdicts due", 150),
     ("conflict", 100),

@@ -34,7 +34,7 @@ impl Run {
         if self.sums() || self.world.devices.len() < 2 {
             return Ok(());
         }
-        let which = draw.below(16);
+        let which = draw.below(18);
         let hero = self.device(draw);
         let other =
             (hero + 1 + draw.below(self.world.devices.len() - 1)) % self.world.devices.len();
@@ -56,6 +56,7 @@ impl Run {
             12 => self.writes_are_refused(&cast, draw),
             13 => self.outcome_is_unknown(&cast, draw),
             14 => self.verdicts_of_two_collections(&cast, draw),
+            15 | 16 => self.swept_record_is_written(&cast, draw),
             _ => self.answers_wait_beside_the_stream(&cast, draw),
         }
     }
@@ -113,6 +114,9 @@ impl Run {
         self.come_back(cast);
         self.drive(draw.within(4, 24), |_, _| true)?;
         self.leave(cast);
+        if draw.one_in(4) {
+            self.world.crash_server();
+        }
         self.edits(cast.other, &cast.place, between, draw)?;
         self.edits(cast.hero, &cast.place, draw.below(2), draw)?;
         self.others(cast.hero)?;
@@ -342,6 +346,29 @@ impl Run {
             self.world.pass(100);
             self.world.sweep(Duration::ZERO, 100);
         }
+        self.everybody()
+    }
+
+    /// A record is deleted and its tombstone swept, while someone away writes to it, who comes back
+    /// and sends that before having caught up.
+    fn swept_record_is_written(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let place = (cast.place.0.clone(), crate::world::record("xz"));
+        self.write(cast.other, &place, Kind::Save)?;
+        self.everybody()?;
+        self.leave(cast);
+        if draw.below(2) == 1 {
+            self.write(cast.hero, &place, Kind::Delete)?;
+        }
+        self.edits(cast.hero, &place, draw.within(1, 2), draw)?;
+        self.write(cast.other, &place, Kind::Delete)?;
+        self.others(cast.hero)?;
+        self.world.pass(100);
+        self.world.sweep(Duration::ZERO, 100);
+        self.others(cast.hero)?;
+        self.come_back(cast);
+        self.drive(60, |_, one| one != Move::Read)?;
+        self.world.pass(3_000);
+        self.drive(60, |_, one| one != Move::Read)?;
         self.everybody()
     }
 

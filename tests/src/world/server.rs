@@ -20,11 +20,13 @@ use synclayer_core::server::session::{
 };
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
+use synclayer_core::words::message::{Resume, ServerChange};
 use synclayer_core::words::name::{
     ClientId, Collection, ConnId, DatabaseId, Epoch, RecordId, SessionNumber, UserId,
 };
 use synclayer_core::words::store::{Op, StoreError};
 use synclayer_core::words::time::Mono;
+use synclayer_core::words::write::WriteKind;
 
 use crate::invariants::Invariant;
 
@@ -121,6 +123,28 @@ fn begins_again(request: &ReadRequest, answer: &Result<ReadAnswer, StoreError>) 
         ReadRequest::Pull { .. } | ReadRequest::Whole { .. } | ReadRequest::Query { .. } => false,
     };
     under_way && matches!(answer, Ok(ReadAnswer::Page(page)) if page.opened.is_some())
+}
+
+/// The epoch of the place from which a run is to go on.
+fn resume_of(request: &ReadRequest) -> Option<&Epoch> {
+    let (ReadRequest::CatchUp { place, .. } | ReadRequest::Pull { place, .. }) = request else {
+        return None;
+    };
+    match place {
+        Place::Start {
+            resume: Some(Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. }),
+            ..
+        } => Some(epoch),
+        Place::Start { resume: None, .. }
+        | Place::Now
+        | Place::Delta { .. }
+        | Place::Snapshot { .. } => None,
+    }
+}
+
+/// Whether a conflict shows no trace of its record.
+fn is_without_trace(current: &ServerChange) -> bool {
+    current.change.kind == WriteKind::Delete && current.version.is_none()
 }
 
 fn bucket<'a>(
@@ -291,6 +315,9 @@ impl World {
         for outcome in outcomes {
             let point = match &outcome.verdict {
                 Verdict::Superseded => "fenced write",
+                Verdict::Conflict { current } if is_without_trace(current) => {
+                    "conflict without a trace"
+                }
                 Verdict::Conflict { .. } => "server conflict",
                 Verdict::Unchanged { .. } => "write without effect",
                 Verdict::Refused { .. } => "refused write",
@@ -373,8 +400,13 @@ impl World {
         } else {
             request.run(&self.store.rows, &*self.config.policy)
         };
-        if begins_again(request, &answer) {
+        let again = begins_again(request, &answer);
+        let outdated = resume_of(request).is_some_and(|epoch| *epoch != self.epoch());
+        if again {
             self.count("horizon passed in mid catch-up");
+        }
+        if outdated {
+            self.count("resume of an earlier epoch");
         }
         match waiting {
             PageRead::Ticket(ticket) => {
@@ -585,10 +617,15 @@ impl World {
         self.sweep_links();
     }
 
+    /// The current epoch.
+    fn epoch(&self) -> Epoch {
+        let id = format!("e{}-{}", self.config.seed, self.store.openings);
+        Epoch::new(&id).expect("a valid epoch")
+    }
+
     pub(super) fn begin_epoch(&mut self, restored: Option<History>) {
         self.store.openings += 1;
-        let id = format!("e{}-{}", self.config.seed, self.store.openings);
-        let epoch = Epoch::new(&id).expect("a valid epoch");
+        let epoch = self.epoch();
         self.store.histories.begin(epoch.clone(), restored);
         let limits = Limits::default();
         let now = self.server_clock.read(self.now).wall;
