@@ -204,6 +204,8 @@ mod bugs {
         RejectedInsertKeepsLater,
         /// Rejected writes are not listed.
         RejectedListLost,
+        /// `modify` is shown what the server has, without the pending writes.
+        ModifySeesServerState,
         // the client: streams and time
         /// Frames of a connection that was replaced are listened to.
         LateFramesHeard,

@@ -259,6 +259,23 @@ impl<S: ClientStore> Replica<S> {
         })
     }
 
+    /// See [`Client::modify`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn modify(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
+        out: &mut Vec<Effect>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.modify(now, collection, id, change, rows, actions)
+        })
+    }
+
     /// See [`Client::delete`].
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub const POINTS: &[(&str, u64)] = &[
     ("parked change", 150),
     ("conflict on a frozen record", 150),
     ("joined write", 100),
+    ("modify", 100),
+    ("modify on pending writes", 100),
     ("lost ack told by the next hello", 150),
     ("fenced write", 1_000),
     ("write without effect", 100),

@@ -1,5 +1,6 @@
 //! What apps and level-1 programs write in a run.
 
+use synclayer_core::words::document::Document;
 use synclayer_core::words::name::CommitNumber;
 
 use crate::draw::Draw;
@@ -7,7 +8,7 @@ use crate::guarantees::{STRANGER, Write, is_permanent};
 use crate::invariants::Invariant;
 use crate::plan::collections;
 use crate::run::Run;
-use crate::world::{Place, record};
+use crate::world::{Place, document, record};
 
 /// What an app does to a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,10 +114,21 @@ impl Run {
         let update = |world: &mut crate::world::World, json: String, unset: &[&str]| {
             world.update(device, collection, id, &json, unset)
         };
+        // half of what is made of what was there is made in one step with reading it
+        let in_one_step = n % 2 == 1;
         let made = if self.plan.strategy == crate::plan::Strategy::Sum {
-            let before: i64 = view.get("sum").and_then(|text| text.parse().ok()).unwrap_or(0);
+            let sum = |seen: &Document| -> i64 {
+                seen.get("sum").and_then(|text| text.parse().ok()).unwrap_or(0)
+            };
             write.adds = 1 << (n % 40);
-            update(world, format!(r#"{{"sum":{}}}"#, before + write.adds), &[])
+            if in_one_step {
+                let adds = write.adds;
+                world.modify(device, collection, id, |seen| {
+                    seen.map(|seen| with(seen, "sum", &(sum(seen) + adds).to_string()))
+                })
+            } else {
+                update(world, format!(r#"{{"sum":{}}}"#, sum(&view) + write.adds), &[])
+            }
         } else {
             match kind {
                 Kind::Delete if deletes => {
@@ -130,6 +142,15 @@ impl Run {
                 Kind::Both => {
                     write.unique = true;
                     update(world, format!(r#"{{"hot":[{saw},{n}],"t{n}":{n}}}"#), &[])
+                }
+                Kind::Append if in_one_step => {
+                    write.appends = true;
+                    world.modify(device, collection, id, |seen| {
+                        let seen = seen?;
+                        let mut log = crate::plan::tokens_in(seen.get("log").unwrap_or("[]"));
+                        log.push(n.to_string());
+                        Some(with(seen, "log", &format!("[{}]", log.join(","))))
+                    })
                 }
                 Kind::Append => {
                     write.appends = true;
@@ -271,4 +292,11 @@ impl Run {
             }
         }
     }
+}
+
+/// A record with another value of a field.
+fn with(seen: &Document, name: &str, text: &str) -> Document {
+    let others = seen.iter().filter(|(other, _)| *other != name).chain([(name, text)]);
+    let fields: Vec<_> = others.map(|(name, text)| format!("\"{name}\":{text}")).collect();
+    document(&format!("{{{}}}", fields.join(",")))
 }

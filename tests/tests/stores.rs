@@ -117,7 +117,10 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
                     hub.tell(at_server, session::Input::Frame(&frame), now);
                 }
                 Effect::Net(action) => panic!("{action:?}"),
-                Effect::Event(_) | Effect::Synced { .. } | Effect::Durable(_) | Effect::Watch(_) => {}
+                Effect::Event(_)
+                | Effect::Synced { .. }
+                | Effect::Durable(_)
+                | Effect::Watch(_) => {}
             }
         }
         hub.settle(now);

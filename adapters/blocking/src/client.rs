@@ -10,13 +10,14 @@ use synclayer_core::client::event::Status;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
-use synclayer_core::words::name::Position;
+use synclayer_core::words::name::{Collection as Name, Position, RecordId};
 use synclayer_http::callback;
 use synclayer_http::config::SyncConfig;
 use synclayer_http::engine::{Answer, Command, Write};
 use synclayer_http::error::{OpenError, SyncError};
 use synclayer_http::listen::EventQueue;
 use synclayer_http::mailbox::mailbox;
+use synclayer_http::modify::Modify;
 use synclayer_http::setup::{self, Setup, check_token};
 
 use crate::collection::Collection;
@@ -194,6 +195,16 @@ impl SyncLayer {
     /// Makes a write, and waits until it is durable.
     pub(crate) fn write(&self, write: Write) -> Result<(), SyncError> {
         self.answered(move |engine, answer| engine.write(&write, answer))
+    }
+
+    /// Changes a record in one step, and waits until that is durable.
+    pub(crate) fn modify(
+        &self,
+        collection: Name,
+        id: RecordId,
+        modify: Modify,
+    ) -> Result<(), SyncError> {
+        self.answered(move |engine, answer| engine.modify(&collection, &id, modify, answer))
     }
 
     /// Has the engine do something, and waits for what it says.

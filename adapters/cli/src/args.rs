@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Set some fields of a record, and remove others
     Update(UpdateArgs),
+    /// Change a record by what it is: a program gets it and prints what takes its place
+    #[command(long_about = MODIFY)]
+    Modify(ModifyArgs),
     /// Delete a record
     Delete(RecordArgs),
     /// Print a record
@@ -58,6 +62,17 @@ pub(crate) enum Command {
     #[command(long_about = REPAIR)]
     Repair(RepairArgs),
 }
+
+const MODIFY: &str = "\
+Change a record by what it is: a program gets it and prints what takes its place.
+
+The record, a JSON object, goes to the program's standard input, and the object that the program \
+prints takes its place. If the record changed while the program ran, it runs again with what the \
+record is by then. If it fails, prints anything else than one JSON object, or the record keeps \
+changing, nothing is changed. Devices that change the same field while they don't see each other are \
+in conflict, as by `update`.
+
+  synclayer modify todos milk -- jq -c '.bottles += 1'";
 
 const REPAIR: &str = "\
 Put a sound store in the place of a damaged one, and queue its unsent writes again.
@@ -211,6 +226,19 @@ pub(crate) struct UpdateArgs {
     /// Remove this field; several may be given
     #[arg(long, value_name = "FIELD")]
     pub(crate) unset: Vec<Box<str>>,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ModifyArgs {
+    /// The collection
+    pub(crate) collection: String,
+    /// The record's id
+    pub(crate) id: String,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub(crate) program: Vec<OsString>,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }

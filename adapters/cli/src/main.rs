@@ -4,6 +4,7 @@
 mod args;
 mod demo;
 mod failure;
+mod modify;
 mod output;
 mod read;
 mod rejected;
@@ -47,6 +48,7 @@ async fn run(command: Command, out: Output) -> Result<(), Failure> {
         Command::Serve(args) => serve::serve(args, out).await,
         Command::Save(args) => write::save(args, out).await,
         Command::Update(args) => write::update(args, out).await,
+        Command::Modify(args) => modify::modify(args, out).await,
         Command::Delete(args) => write::delete(args, out).await,
         Command::Get(args) => read::get(args, out).await,
         Command::List(args) => read::list(args, out).await,
@@ -63,6 +65,7 @@ fn replica_of(command: &Command) -> Option<PathBuf> {
         Command::Demo | Command::Serve(_) => return None,
         Command::Save(args) => &args.replica,
         Command::Update(args) => &args.replica,
+        Command::Modify(args) => &args.replica,
         Command::Delete(args) | Command::Get(args) => &args.replica,
         Command::List(args) | Command::Watch(args) => &args.replica,
         Command::Status(args)

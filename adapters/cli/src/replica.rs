@@ -29,6 +29,7 @@ pub(crate) struct Replica {
 }
 
 /// How a meeting with the server went.
+#[derive(Default)]
 pub(crate) struct Meeting {
     /// Why the two sides are not in sync; `None` where they are.
     pub(crate) apart: Option<String>,

@@ -61,17 +61,20 @@ pub(crate) async fn delete(args: RecordArgs, out: Output) -> Result<(), Failure>
 }
 
 /// Meets the server, which may have a record that isn't here.
-async fn missing_unless_met(
+pub(crate) async fn missing_unless_met(
     replica: &mut Replica,
     name: &str,
     id: &str,
     out: Output,
-) -> Result<(), Failure> {
-    if let Some(why) = replica.meet().await?.apart {
+) -> Result<Meeting, Failure> {
+    let collection = replica.collection(name)?;
+    collection.subscribe().await?;
+    let meeting = replica.meet().await?;
+    if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync: {why}"));
     }
-    match replica.collection(name)?.get(id).await? {
-        Some(_) => Ok(()),
+    match collection.get(id).await? {
+        Some(_) => Ok(meeting),
         None => Err(Failure::no_record(name, id)),
     }
 }
@@ -102,11 +105,25 @@ pub(crate) async fn deliver(
     id: &str,
     out: Output,
 ) -> Result<(), Failure> {
-    let meeting = replica.meet().await?;
+    deliver_after(Meeting::default(), replica, done, collection, id, out).await
+}
+
+/// As [`deliver`], by a command that has met the server before.
+pub(crate) async fn deliver_after(
+    before: Meeting,
+    replica: &mut Replica,
+    done: &str,
+    collection: &str,
+    id: &str,
+    out: Output,
+) -> Result<(), Failure> {
+    let mut meeting = replica.meet().await?;
+    let earlier = before.refusals.len();
+    meeting.conflicts += before.conflicts;
     let waiting = replica.status().await?.pending_writes;
     let refusal = refusal(&meeting, collection, id);
     let conflicts = meeting.conflicts;
-    let others = meeting.refusals.len() - usize::from(refusal.is_some());
+    let others = earlier + meeting.refusals.len() - usize::from(refusal.is_some());
     if others > 0 {
         out.note(format_args!(
             "{others} earlier writes were refused: see `synclayer rejected list`"

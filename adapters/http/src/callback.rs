@@ -59,11 +59,17 @@ impl Resolver for CatchPanics {
 
     fn try_resolve(&self, conflict: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
         // what the resolver has left half done is its own, and it is asked again all the same
-        catch_unwind(AssertUnwindSafe(|| self.0.try_resolve(conflict))).unwrap_or_else(|panic| {
-            let text = text_of(&*panic).unwrap_or("for a reason that is no text");
-            Err(ResolverFailure::new(format!("the conflict resolver panicked: {text}")))
+        caught(|| self.0.try_resolve(conflict)).unwrap_or_else(|panic| {
+            Err(ResolverFailure::new(format!("the conflict resolver panicked: {panic}")))
         })
     }
+}
+
+/// Runs a callback, and says with which text it has panicked, if it has. With `panic = "abort"`
+/// nothing can be caught.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call))
+        .map_err(|panic| text_of(&*panic).unwrap_or("for a reason that is no text").to_owned())
 }
 
 /// What a panic says.
@@ -87,5 +93,16 @@ mod tests {
         let panicked = catch_unwind(|| run(|| panic!("an app's bug")));
         assert!(panicked.is_err());
         assert_eq!(check(), Ok(()));
+    }
+
+    #[test]
+    fn a_panic_is_caught_with_its_text() {
+        assert_eq!(caught(|| 7), Ok(7));
+        assert_eq!(caught::<()>(|| panic!("no {}", 7)), Err("no 7".into()));
+        assert_eq!(caught::<()>(|| panic!("no")), Err("no".into()));
+        assert_eq!(
+            caught::<()>(|| std::panic::panic_any(7)),
+            Err("for a reason that is no text".into())
+        );
     }
 }

@@ -8,6 +8,7 @@
 //! * [`engine`]: the replica with its clock, its connections and its users. What moves the bytes of
 //!   a WebSocket is the [`Network`](engine::Network) that the client brings along.
 //! * [`callback`]: how a call from inside a callback of the app is known.
+//! * [`modify`](mod@modify): how a closure of the app's changes a record.
 //! * [`mailbox`] and [`listen`]: how the app gets to see what changes and what happens.
 
 pub mod address;
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod error;
 pub mod listen;
 pub mod mailbox;
+pub mod modify;
 pub mod setup;
 pub mod tls;
 pub mod websocket;

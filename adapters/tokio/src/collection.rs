@@ -8,6 +8,7 @@ use synclayer_core::words::name::{Collection as Name, RecordId};
 use synclayer_http::engine::Write;
 use synclayer_http::error::SyncError;
 use synclayer_http::mailbox::mailbox;
+use synclayer_http::modify::modification;
 use synclayer_http::setup::{fresh_record_id, record_id};
 
 use crate::client::SyncLayer;
@@ -57,6 +58,10 @@ impl Collection {
     /// Sets some top-level fields of a record. The others stay as they are, also when someone else
     /// changes them at the same time.
     ///
+    /// The fields are set to these values whatever they were: where a new value depends on the old
+    /// one (a counter, a list that grows), what arrives between a [`get`](Self::get) and this call
+    /// would be overwritten. [`modify`](Self::modify) does both in one step.
+    ///
     /// # Errors
     /// As [`save`](Self::save), and when there is no such record.
     pub async fn update<T: Serialize + ?Sized>(
@@ -74,6 +79,46 @@ impl Collection {
     /// As [`update`](Self::update).
     pub async fn change(&self, id: &str, delta: Delta) -> Result<(), SyncError> {
         self.sync.write(Write::Update(self.name.clone(), record_id(id)?, delta)).await
+    }
+
+    /// Changes a record by what it is, in one step: nothing that another task or the server does
+    /// comes in between. `change` gets the document, `None` where there is no record, and returns
+    /// the one that takes its place, or `None` to delete it. What it was given leaves all as it is.
+    ///
+    /// ```no_run
+    /// # use serde_json::{Value, json};
+    /// # async fn run(todos: synclayer_tokio::Collection) -> Result<(), Box<dyn std::error::Error>> {
+    /// todos
+    ///     .modify("milk", |todo| {
+    ///         let mut todo: Value = todo?.to().expect("a record is a JSON object");
+    ///         todo["bottles"] = json!(todo["bottles"].as_u64().unwrap_or(0) + 1);
+    ///         Some(todo)
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Only the fields that differ are written. Devices that change the same field while they don't
+    /// see each other are in conflict as by [`update`](Self::update), and the conflict strategy
+    /// decides: to count on several devices, use
+    /// [`sum_numbers`](synclayer_core::rules::merge::FieldWise::sum_numbers) too.
+    ///
+    /// `change` runs on the client's own thread: it must be quick, and what it calls of a client is
+    /// refused ([`SyncError::InsideCallback`]).
+    ///
+    /// # Errors
+    /// As [`save`](Self::save), and when `change` panics
+    /// ([`Misuse::ModifyFailed`](crate::Misuse::ModifyFailed)); the record is then as it was. A
+    /// program that is built with `panic = "abort"` ends there.
+    pub async fn modify<T: Serialize>(
+        &self,
+        id: &str,
+        change: impl FnOnce(Option<&Document>) -> Option<T> + Send + 'static,
+    ) -> Result<(), SyncError> {
+        let (name, id) = (self.name.clone(), record_id(id)?);
+        let modify = modification(change, self.sync.limits());
+        self.sync.modify(name, id, modify).await
     }
 
     /// Deletes a record. Where there is none, nothing happens.

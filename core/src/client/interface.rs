@@ -540,6 +540,12 @@ pub enum Misuse {
     /// The record would break one of the limits.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// What a call of `modify` was given to change the record with has failed.
+    #[error("the record was not changed: {message}")]
+    ModifyFailed {
+        /// How.
+        message: String,
+    },
     /// The outbox is full.
     #[error("{max} writes already wait for the server; connect, or raise max_pending_writes")]
     OutboxFull {

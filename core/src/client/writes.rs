@@ -28,11 +28,40 @@ impl Client {
         out: &mut Actions,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
-            client.enqueue(edit, collection, id, |view| Ok(Change::between(view, Some(document))))
+            client.enqueue(edit, collection, id, |row| {
+                Ok(Change::between(row.view(), Some(document)))
+            })
         })
     }
 
-    /// Sets and removes some fields of an existing record.
+    /// Makes of a record what `change` makes of what the app sees of it, `None` where there is no
+    /// record, in one step: nothing comes in between. What `change` returns takes the record's
+    /// place; `None` removes the record, and what it was given leaves all as it is. Only the fields
+    /// that differ are written.
+    ///
+    /// # Errors
+    /// What `change` returns; when the outcome breaks a limit, the outbox is full, or the store has
+    /// failed.
+    pub fn modify(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) -> Result<Written, Misuse> {
+        self.write(now, store, out, |client, edit| {
+            client.enqueue(edit, collection, id, |row| {
+                let of_server = planted!(ModifySeesServerState);
+                let seen = if of_server { row.server.as_ref() } else { row.view() };
+                Ok(Change::between(row.view(), change(seen)?.as_ref()))
+            })
+        })
+    }
+
+    /// Sets and removes some fields of an existing record, whatever they are now. Where the new
+    /// values depend on the old ones, see [`modify`](Self::modify).
     ///
     /// # Errors
     /// When there is no such record, the outcome breaks a limit, the outbox is full, or the store
@@ -47,7 +76,7 @@ impl Client {
         out: &mut Actions,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
-            client.enqueue(edit, collection, id, |view| updated(collection, id, view, delta))
+            client.enqueue(edit, collection, id, |row| updated(collection, id, row.view(), delta))
         })
     }
 
@@ -64,7 +93,7 @@ impl Client {
         out: &mut Actions,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
-            client.enqueue(edit, collection, id, |view| Ok(Change::between(view, None)))
+            client.enqueue(edit, collection, id, |row| Ok(Change::between(row.view(), None)))
         })
     }
 
@@ -81,10 +110,10 @@ impl Client {
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             let Rejected { collection, record_id: id, change, .. } = client.find(edit, write)?;
-            let made = client.enqueue(edit, &collection, &id, |view| match change.kind {
-                WriteKind::Insert => Ok(Change::between(view, Some(&change.delta.set))),
-                WriteKind::Update => updated(&collection, &id, view, &change.delta),
-                WriteKind::Delete => Ok(Change::between(view, None)),
+            let made = client.enqueue(edit, &collection, &id, |row| match change.kind {
+                WriteKind::Insert => Ok(Change::between(row.view(), Some(&change.delta.set))),
+                WriteKind::Update => updated(&collection, &id, row.view(), &change.delta),
+                WriteKind::Delete => Ok(Change::between(row.view(), None)),
             })?;
             client.take_off(edit, write);
             Ok(made)
@@ -153,11 +182,11 @@ impl Client {
         edit: &mut Edit<'_>,
         collection: &Collection,
         id: &RecordId,
-        change: impl FnOnce(Option<&Document>) -> Result<Option<Change>, Misuse>,
+        change: impl FnOnce(&Row) -> Result<Option<Change>, Misuse>,
     ) -> Result<Option<Position>, Misuse> {
         let before = edit.row(collection, id)?;
         let mut row = before.clone().unwrap_or_default();
-        let Some(change) = change(row.view())? else { return Ok(None) };
+        let Some(change) = change(&row)? else { return Ok(None) };
         let view = change.apply(row.view());
         self.check_limits(view.as_ref())?;
         let written_at = self.stamp(&row);

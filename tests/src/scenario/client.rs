@@ -13,6 +13,7 @@ use synclayer_core::replica::{Effect, Replica, WatchId};
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::words::delta::Delta;
+use synclayer_core::words::document::Document;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{CommitNumber, ConnId, Position};
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
@@ -119,6 +120,10 @@ enum Move {
     Delete {
         at: String,
     },
+    Modify {
+        at: String,
+        add: BTreeMap<String, i64>,
+    },
     Use(String),
     Leave(String),
     Synced,
@@ -189,6 +194,7 @@ impl Move {
             Self::Save { .. }
                 | Self::Update { .. }
                 | Self::Delete { .. }
+                | Self::Modify { .. }
                 | Self::Retry(_)
                 | Self::Discard(_)
                 | Self::RejectStalled(_)
@@ -281,6 +287,17 @@ impl Desk {
             Move::Delete { at } => {
                 let (collection, id) = place(&at)?;
                 let written = replica.delete(now, &collection, &id, effects);
+                result = Some(render::written(written));
+            }
+            Move::Modify { at, add } => {
+                let (collection, id) = place(&at)?;
+                let written = replica.modify(
+                    now,
+                    &collection,
+                    &id,
+                    |seen| Ok(Some(sums(seen, &add))),
+                    effects,
+                );
                 result = Some(render::written(written));
             }
             Move::Retry(write) => {
@@ -504,4 +521,16 @@ impl Stage for Desk {
         let planned = self.replica.as_ref()?.store().fails_at?;
         Some(format!("no batch came that holds a {}, which was to fail", planned.name()))
     }
+}
+
+/// A record with these numbers added to its fields.
+fn sums(seen: Option<&Document>, add: &BTreeMap<String, i64>) -> Document {
+    let number = |name: &str| seen.and_then(|seen| seen.get(name)?.parse::<i64>().ok());
+    let others = seen.into_iter().flat_map(Document::iter);
+    let others = others.filter(|(name, _)| !add.contains_key(*name));
+    let others = others.map(|(name, text)| format!("\"{name}\":{text}"));
+    let sums =
+        add.iter().map(|(name, by)| format!("\"{name}\":{}", number(name).unwrap_or(0) + by));
+    let fields: Vec<_> = others.chain(sums).collect();
+    crate::world::document(&format!("{{{}}}", fields.join(",")))
 }

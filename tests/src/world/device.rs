@@ -281,6 +281,28 @@ impl World {
         })
     }
 
+    /// The app of a device makes of a record what `change` makes of what it is.
+    ///
+    /// # Errors
+    /// As the replica says.
+    pub fn modify(
+        &mut self,
+        device: usize,
+        collection: &Collection,
+        id: &RecordId,
+        change: impl FnOnce(Option<&Document>) -> Option<Document>,
+    ) -> Result<Written, Misuse> {
+        self.count("modify");
+        let record = self.devices[device].replica.get(collection, id);
+        if record.is_ok_and(|record| record.is_some_and(|record| record.pending)) {
+            self.count("modify on pending writes");
+        }
+        self.note(|| format!("device {device} modifies {collection}/{id}"));
+        self.with(device, |replica, now, effects| {
+            replica.modify(now, collection, id, |seen| Ok(change(seen)), effects)
+        })
+    }
+
     /// The app of a device removes a record.
     ///
     /// # Errors

@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use synclayer_tokio::{Event, Position, Record, Status, SyncConfig, SyncError};
+use synclayer_tokio::{Document, Event, Position, Record, Status, SyncConfig, SyncError};
 
 use crate::callback::{Calls, WAIT};
 use crate::support::{PATIENCE, TODOS, runtime};
+
+/// What becomes of a record.
+pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Option<Value> + Send>;
+/// Changes a record by what it is.
+pub type Modifier = Box<dyn Fn(&str, Modify) -> Result<(), SyncError> + Send>;
 
 /// A client and its collection `todos`.
 pub trait Client: Sized + Send {
@@ -15,6 +20,7 @@ pub trait Client: Sized + Send {
     fn save(&self, id: &str, document: &Value);
     fn update(&self, id: &str, fields: &Value);
     fn delete(&self, id: &str);
+    fn modifier(&self) -> Modifier;
     fn records(&self) -> Vec<Record>;
     fn status(&self) -> Status;
     fn set_token(&self, token: &str);
@@ -86,6 +92,11 @@ impl Client for Tokio {
         runtime().block_on(self.todos.delete(id)).unwrap();
     }
 
+    fn modifier(&self) -> Modifier {
+        let todos = self.todos.clone();
+        Box::new(move |id, change| runtime().block_on(todos.modify(id, change)).map(drop))
+    }
+
     fn records(&self) -> Vec<Record> {
         runtime().block_on(self.todos.get_all()).unwrap()
     }
@@ -140,6 +151,7 @@ impl Client for Tokio {
                     ("save", todos.save(&fields).await.map(drop)),
                     ("save_with_id", todos.save_with_id("y", &fields).await.map(drop)),
                     ("update", todos.update("x", &fields).await.map(drop)),
+                    ("modify", todos.modify("x", |_| None::<Value>).await.map(drop)),
                     ("delete", todos.delete("x").await.map(drop)),
                     ("get", todos.get("x").await.map(drop)),
                     ("get_all", todos.get_all().await.map(drop)),
@@ -183,6 +195,11 @@ impl Client for Blocking {
 
     fn delete(&self, id: &str) {
         self.todos.delete(id).unwrap();
+    }
+
+    fn modifier(&self) -> Modifier {
+        let todos = self.todos.clone();
+        Box::new(move |id, change| todos.modify(id, change).map(drop))
     }
 
     fn records(&self) -> Vec<Record> {
@@ -238,6 +255,7 @@ impl Client for Blocking {
                 ("save", todos.save(&fields).map(drop)),
                 ("save_with_id", todos.save_with_id("y", &fields).map(drop)),
                 ("update", todos.update("x", &fields).map(drop)),
+                ("modify", todos.modify("x", |_| None::<Value>).map(drop)),
                 ("delete", todos.delete("x").map(drop)),
                 ("get", todos.get("x").map(drop)),
                 ("get_all", todos.get_all().map(drop)),

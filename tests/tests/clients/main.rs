@@ -3,6 +3,7 @@
 
 mod callback;
 mod client;
+mod modify;
 mod suite;
 mod support;
 
@@ -39,6 +40,9 @@ suite! {
     suite::synced_names_what_the_server_refuses,
     callback::a_resolver_that_panics_is_told_of_and_the_client_goes_on,
     callback::a_resolver_that_calls_its_client_gets_an_error_at_once,
+    modify::no_increment_of_many_threads_is_lost,
+    modify::a_closure_makes_removes_and_leaves_records,
+    modify::a_closure_that_fails_changes_nothing_and_the_client_goes_on,
 }
 
 #[test]

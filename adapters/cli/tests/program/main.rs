@@ -5,6 +5,7 @@
 mod codes;
 mod crash;
 mod demo;
+mod modify;
 mod repair;
 mod scenario;
 mod serve;

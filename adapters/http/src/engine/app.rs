@@ -15,6 +15,7 @@ use crate::callback;
 use crate::error::SyncError;
 use crate::listen::EventQueue;
 use crate::mailbox::Outlet;
+use crate::modify::Modify;
 
 /// What the app wants written.
 #[derive(Debug)]
@@ -42,7 +43,27 @@ impl<N: Network> Engine<N> {
             | Write::Delete(collection, _) => self.join(collection),
             Write::Retry(_) | Write::Discard(_) | Write::RejectStalled(_) => {}
         }
-        match self.call(|replica, now, out| made(write, replica, now, out)) {
+        let made = self.call(|replica, now, out| made(write, replica, now, out));
+        self.saved(made, answer);
+    }
+
+    /// Changes a record in one step, and answers when that is durable.
+    pub fn modify(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+        modify: Modify,
+        answer: Answer,
+    ) {
+        self.join(collection);
+        let made =
+            self.call(|replica, now, out| Ok(replica.modify(now, collection, id, modify, out)?));
+        self.saved(made, answer);
+    }
+
+    /// Answers a write when it is durable, or now where it was not made.
+    fn saved(&mut self, made: Result<Written, SyncError>, answer: Answer) {
+        match made {
             Ok(written) => self.saves.push_back((written.commit, answer)),
             Err(error) => answer(Err(error)),
         }
