@@ -204,6 +204,8 @@ mod bugs {
         RejectedInsertKeepsLater,
         /// Rejected writes are not listed.
         RejectedListLost,
+        /// A write that changes nothing waits for a commit that nobody makes durable.
+        IdleWriteUnflushed,
         /// `modify` is shown what the server has, without the pending writes.
         ModifySeesServerState,
         // the client: streams and time

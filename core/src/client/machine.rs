@@ -89,7 +89,7 @@ pub struct Client {
     pub(super) exchanges: u64,
     pub(super) next_request: RequestId,
     next_commit: CommitNumber,
-    durable: CommitNumber,
+    pub(super) durable: CommitNumber,
     /// The last commit that has to be durable before anything is sent.
     gate: CommitNumber,
     halted: Option<StoreError>,

@@ -2,7 +2,7 @@
 
 use super::edit::Edit;
 use super::event::{Event, EventKind};
-use super::interface::{Actions, Misuse, Written};
+use super::interface::{Action, Actions, Misuse, StoreAction, Written};
 use super::machine::{Client, Fault};
 use crate::rules::row::{Entry, Pending, Rejected, Row};
 use crate::words::delta::Delta;
@@ -165,7 +165,7 @@ impl Client {
         change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<Option<Position>, Misuse>,
     ) -> Result<Written, Misuse> {
         self.ratchet(now);
-        let mut outcome = Ok(None);
+        let (mut outcome, before) = (Ok(None), self.last_commit());
         self.step(store, out, |client, edit| {
             outcome = change(client, edit);
             match &outcome {
@@ -173,7 +173,12 @@ impl Client {
                 Ok(_) | Err(_) => Ok(()),
             }
         })?;
-        Ok(Written { write: outcome?, commit: self.last_commit() })
+        let (write, commit) = (outcome?, self.last_commit());
+        if commit == before && self.durable < commit && !planted!(IdleWriteUnflushed) {
+            // the state that needed no change is to be durable too, and nothing else asks for it
+            out.push(Action::Store(StoreAction::Flush { up_to: commit }));
+        }
+        Ok(Written { write, commit })
     }
 
     /// Puts a change of a record into the outbox, and lets the record show it.

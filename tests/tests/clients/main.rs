@@ -42,6 +42,7 @@ suite! {
     callback::a_resolver_that_calls_its_client_gets_an_error_at_once,
     modify::no_increment_of_many_threads_is_lost,
     modify::a_closure_makes_removes_and_leaves_records,
+    modify::a_write_that_changes_nothing_is_answered,
     modify::a_closure_that_fails_changes_nothing_and_the_client_goes_on,
 }
 

@@ -1,6 +1,7 @@
 //! Read, change, write in one step: nothing that arrives in between is lost.
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use synclayer_tokio::{
 };
 
 use crate::client::{Client, Modify};
-use crate::support::{Host, config, until};
+use crate::support::{Host, PATIENCE, config, on_disk, until};
 
 /// How many threads count, and how far each.
 const THREADS: u64 = 8;
@@ -71,6 +72,23 @@ pub fn a_closure_makes_removes_and_leaves_records<C: Client>() {
     modify("x", Box::new(|_| None)).unwrap();
     modify("none", Box::new(|seen| seen.map(value))).unwrap();
     assert_eq!(json!(a.shown()), json!({}));
+    a.close();
+}
+
+/// What is stored need not be durable yet when it turns out that nothing has to be written.
+pub fn a_write_that_changes_nothing_is_answered<C: Client>() {
+    let (host, home) = (Host::start(), tempfile::tempdir().unwrap());
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let a = C::open(SyncConfig { store: on_disk(home.path()), ..config(&a_way) });
+    let b = C::open(config(&b_way));
+    b.save("x", &json!({"n": 1}));
+    a.synced();
+    until("the record is on a", || a.shown().contains_key("x"));
+    let (modify, (done, ended)) = (a.modifier(), channel());
+    thread::spawn(move || done.send(modify("x", Box::new(|seen| seen.map(value)))));
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(Ok(())));
+    a.save("x", &json!({"n": 1}));
+    a.delete("none");
     a.close();
 }
 
