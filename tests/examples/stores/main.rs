@@ -473,7 +473,7 @@ impl<S: ClientStore> Device<S> {
             message["messages"].as_array().cloned().unwrap_or_else(|| vec![message])
         });
         let number = |message: Value| message["metadata"]["mutation"].as_u64();
-        messages.filter(|message| message["recordId"] == id).filter_map(number).last().unwrap()
+        messages.filter(|message| message["recordId"] == id).filter_map(number).next_back().unwrap()
     }
 
     fn save(&mut self, collection: &str, id: &str, text: &str, now: Now) {
