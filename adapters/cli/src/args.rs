@@ -20,7 +20,8 @@ Exit codes:
   5  the server has refused the write: see `synclayer rejected list`
   6  the directory is in use by another process
   7  the store is damaged: see `synclayer repair --help`
-  9  not in sync: the server refuses a collection, and what is stored here was printed";
+  9  not in sync: the server refuses a collection, and what is stored here was printed
+ 10  the directory holds something else: a store of the other kind or of a later version, or files";
 
 /// Local-first data sync: a server, a client for the shell, and a demo.
 #[derive(Parser, Debug)]
@@ -89,8 +90,8 @@ pub(crate) struct ServeArgs {
     /// Where to listen; port 0 lets the system choose
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(crate) listen: SocketAddr,
-    /// Where the data is kept
-    #[arg(long, value_name = "DIR", env = "SYNCLAYER_DATA")]
+    /// Where the database is kept; a directory of its own, which is made where there is none
+    #[arg(long, value_name = "DIR", env = "SYNCLAYER_SERVER_DATA")]
     pub(crate) data: PathBuf,
     /// Let this user in with this token; several may be given, in the environment with spaces
     /// between them. Without any the server is open, and listens on loopback only
@@ -121,7 +122,7 @@ pub(crate) enum DurabilityArg {
 /// What every command of the client needs.
 #[derive(Args, Debug)]
 pub(crate) struct ReplicaArgs {
-    /// Where the replica is kept; it is made where there is none
+    /// Where the replica is kept; a directory of its own, which is made where there is none
     #[arg(long, value_name = "DIR", env = "SYNCLAYER_DATA")]
     pub(crate) data: PathBuf,
     /// The server, as https://… or http://…; without one the command works offline

@@ -19,6 +19,7 @@ pub(crate) enum Code {
     InUse = 6,
     Damaged = 7,
     NotInSync = 9,
+    Foreign = 10,
 }
 
 impl Code {
@@ -33,6 +34,7 @@ impl Code {
             Self::InUse => "in-use",
             Self::Damaged => "damaged",
             Self::NotInSync => "not-in-sync",
+            Self::Foreign => "foreign",
         }
     }
 }
@@ -76,6 +78,7 @@ impl From<StoreError> for Failure {
         let code = match error.kind {
             StoreErrorKind::InUse => Code::InUse,
             StoreErrorKind::Damaged => Code::Damaged,
+            StoreErrorKind::Foreign => Code::Foreign,
             _ => Code::Failed,
         };
         Self::new(code, error.message)

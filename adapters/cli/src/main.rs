@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use synclayer_fjall::StoreKind;
 use tokio::runtime::Runtime;
 
 use args::{Cli, Command, RejectedAction};
@@ -28,11 +29,11 @@ use output::Output;
 fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
     let out = Output { json };
-    let replica = replica_of(&command);
+    let store = store_of(&command);
     let ended = Runtime::new()
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(run(command, out)))
-        .map_err(|failure| hinted(failure, replica));
+        .map_err(|failure| hinted(failure, store));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -59,10 +60,11 @@ async fn run(command: Command, out: Output) -> Result<(), Failure> {
     }
 }
 
-/// The directory of the replica that a command is about.
-fn replica_of(command: &Command) -> Option<PathBuf> {
+/// The store that a command is about.
+fn store_of(command: &Command) -> Option<(StoreKind, PathBuf)> {
     let args = match command {
-        Command::Demo | Command::Serve(_) => return None,
+        Command::Demo => return None,
+        Command::Serve(args) => return Some((StoreKind::Server, args.data.clone())),
         Command::Save(args) => &args.replica,
         Command::Update(args) => &args.replica,
         Command::Modify(args) => &args.replica,
@@ -75,17 +77,38 @@ fn replica_of(command: &Command) -> Option<PathBuf> {
         }) => &args.replica,
         Command::Repair(args) => &args.replica,
     };
-    Some(args.data.clone())
+    Some((StoreKind::Client, args.data.clone()))
 }
 
-/// Adds to a damaged replica's failure what this program can do about it.
-fn hinted(failure: Failure, replica: Option<PathBuf>) -> Failure {
-    match replica {
-        Some(data) if failure.code == Code::Damaged => {
-            let data = data.display();
-            let hint = format!("{failure}\nAll of that does: synclayer repair --data {data}");
-            Failure::new(Code::Damaged, hint)
+/// Says in the place of what a program would do about a store what this one can do.
+fn hinted(failure: Failure, store: Option<(StoreKind, PathBuf)>) -> Failure {
+    let (Some((kind, data)), Some(message)) = (store, &failure.message) else { return failure };
+    let data = data.display();
+    match failure.code {
+        Code::Damaged => {
+            let what = message.strip_suffix(kind.remedy()).unwrap_or(message);
+            let what = what.trim_end_matches([';', ' ']);
+            let hint = match kind {
+                StoreKind::Client => "To save its unsent writes and put a sound one in its place",
+                StoreKind::Server => "To put a sound one with all that can be read in its place",
+            };
+            let text = format!("{what}\n{hint}: synclayer repair --data {data}");
+            Failure::new(failure.code, text)
         }
-        Some(_) | None => failure,
+        Code::Foreign => {
+            let variable = match kind {
+                StoreKind::Client => "SYNCLAYER_DATA",
+                StoreKind::Server => "SYNCLAYER_SERVER_DATA",
+            };
+            let text = format!("{message} (with --data, or as {variable} in the environment)");
+            Failure::new(failure.code, text)
+        }
+        Code::Failed
+        | Code::Usage
+        | Code::Waiting
+        | Code::Missing
+        | Code::Refused
+        | Code::InUse
+        | Code::NotInSync => failure,
     }
 }

@@ -80,6 +80,7 @@ fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
         }
         Code::Failed
         | Code::Usage
+        | Code::Foreign
         | Code::Waiting
         | Code::Missing
         | Code::Refused

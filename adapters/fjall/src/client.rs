@@ -9,12 +9,12 @@ use bytes::Bytes;
 use synclayer_core::words::name::CommitNumber;
 use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
 
-use crate::Durability;
 use crate::chain::{Chain, Link};
 use crate::disk::{self, Disk, Promises, Sizes};
-use crate::failure::{self, Role};
+use crate::failure;
 use crate::rows::Latest;
 use crate::salvage;
+use crate::{Durability, StoreKind};
 
 /// How a client's store is opened.
 pub struct ClientOptions {
@@ -86,7 +86,7 @@ impl FjallClientStore {
     pub fn open(path: impl AsRef<Path>, options: ClientOptions) -> Result<Self, StoreError> {
         let ClientOptions { durability, cache_bytes, memtable_bytes, on_durable } = options;
         let sizes = Sizes { cache_bytes, memtable_bytes, workers: 1 };
-        let opened = disk::open(path.as_ref(), Role::Client, sizes)?;
+        let opened = disk::open(path.as_ref(), StoreKind::Client, sizes)?;
         let disk = Arc::new(opened.disk);
         let mode = match durability {
             Durability::Buffered => Mode::Buffered(opened.promises),

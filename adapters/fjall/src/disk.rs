@@ -17,10 +17,12 @@ use fjall::{
 };
 use synclayer_core::words::store::{Batch, Op, StoreError};
 
+use crate::StoreKind;
 use crate::chain::{Chain, Link};
-use crate::failure::{self, Role};
+use crate::failure;
 use crate::journal;
 use crate::manifest;
+use crate::mark::{self, Mark};
 use crate::rows::{Table, View, row_key};
 use crate::watermark::{Promise, Watermark, boot};
 
@@ -52,17 +54,21 @@ pub(crate) struct Opened {
     pub(crate) disk: Disk,
     pub(crate) chain: Chain,
     pub(crate) promises: Promises,
+    /// `None` for a store that is of no kind.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// Opens the store in a directory, or makes one, and checks that everything is there.
-pub(crate) fn open(path: &Path, role: Role, sizes: Sizes) -> Result<Opened, StoreError> {
+pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened, StoreError> {
     let io = |error| failure::io(path, &error);
+    mark::check_place(path)?;
     let lock = lock(path)?;
+    let mut mark = Mark::open(path, kind)?;
     clear_unborn(path).map_err(io)?;
     let (file, promise) = Watermark::open(&path.join("watermark")).map_err(io)?;
     let boot = boot();
-    prepare(path, role, promise.as_ref().map(|promise| promise.required(boot)))?;
-    let disk = Disk::open(path, role, sizes, lock)?;
+    prepare(path, kind, promise.as_ref().map(|promise| promise.required(boot)))?;
+    let disk = Disk::open(path, kind, sizes, lock)?;
     let mut chain = disk.read_chain(promise.as_ref(), boot)?;
     let mut promises = Promises { file, promise: Promise::default(), boot };
     // the database has synced its journal when it read it, so all that is there is synced
@@ -71,18 +77,21 @@ pub(crate) fn open(path: &Path, role: Role, sizes: Sizes) -> Result<Opened, Stor
         promises.found(path).map_err(io)?;
     }
     disk.note_journals(&mut chain);
-    Ok(Opened { disk, chain, promises })
+    if mark.is_none() {
+        mark = Mark::of_rows(path, kind, &disk.view())?;
+    }
+    Ok(Opened { disk, chain, promises, mark })
 }
 
 impl Disk {
-    fn open(path: &Path, role: Role, sizes: Sizes, lock: File) -> Result<Self, StoreError> {
+    fn open(path: &Path, kind: StoreKind, sizes: Sizes, lock: File) -> Result<Self, StoreError> {
         // what can't be made sense of makes the database panic in places; it is damage as well
         let opened = catch_unwind(AssertUnwindSafe(|| open_database(&database(path), sizes)));
         let (db, rows) = match opened {
-            Ok(opened) => opened.map_err(|error| failure::fjall(role, path, error))?,
-            Err(_) => return Err(failure::damaged(role, path, "its files make no sense")),
+            Ok(opened) => opened.map_err(|error| failure::fjall(kind, path, error))?,
+            Err(_) => return Err(failure::damaged(kind, path, "its files make no sense")),
         };
-        let table = Table { rows, path: Arc::new(path.to_owned()), role };
+        let table = Table { rows, path: Arc::new(path.to_owned()), kind };
         Ok(Self { table, db, memtable_bytes: sizes.memtable_bytes, _lock: lock })
     }
 
@@ -155,7 +164,7 @@ impl Disk {
             broken |= handed.is_some_and(|handed| handed.number == link.number && handed != link);
         };
         let chain = Chain::read(&self.table.rows, &mut check);
-        let damaged = |what: String| failure::damaged(self.table.role, &self.table.path, what);
+        let damaged = |what: String| failure::damaged(self.table.kind, &self.table.path, what);
         let chain = chain.map_err(|error| self.table.failure(error))?.map_err(damaged)?;
         let last = chain.last.number;
         let required = match promise {
@@ -252,7 +261,7 @@ fn len(path: &Path) -> io::Result<u64> {
 }
 
 /// Looks at a database's files before the database does.
-fn prepare(path: &Path, role: Role, required: Option<u64>) -> Result<(), StoreError> {
+fn prepare(path: &Path, kind: StoreKind, required: Option<u64>) -> Result<(), StoreError> {
     let db = database(path);
     if !db.exists() {
         return Ok(());
@@ -262,7 +271,7 @@ fn prepare(path: &Path, role: Role, required: Option<u64>) -> Result<(), StoreEr
         flawed => flawed,
     };
     let sound = sound.map_err(|error| failure::io(path, &error))?;
-    sound.map_err(|flaw| failure::damaged(role, path, flaw))
+    sound.map_err(|flaw| failure::damaged(kind, path, flaw))
 }
 
 /// Opens a database, or makes one.
@@ -316,7 +325,7 @@ mod tests {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
             .unwrap();
-        let mut opened = open(dir.path(), Role::Client, SIZES).unwrap();
+        let mut opened = open(dir.path(), StoreKind::Client, SIZES).unwrap();
         let mut commits: u64 = 0;
         while opened.chain.first < 100 {
             assert!(commits < 60_000, "no row of the chain goes");
@@ -330,10 +339,13 @@ mod tests {
         assert_eq!((last.number, rows_of_chain(&opened.disk)), (commits, left));
         opened.promises.synced(last).unwrap();
         drop(opened);
-        let mut opened = open(dir.path(), Role::Client, SIZES).unwrap();
+        let mut opened = open(dir.path(), StoreKind::Client, SIZES).unwrap();
         assert_eq!((opened.chain.last, rows_of_chain(&opened.disk)), (last, left));
         opened.disk.commit(&mut opened.chain, Batch::new()).unwrap();
         drop(opened);
-        assert_eq!(open(dir.path(), Role::Client, SIZES).unwrap().chain.last.number, commits + 1);
+        assert_eq!(
+            open(dir.path(), StoreKind::Client, SIZES).unwrap().chain.last.number,
+            commits + 1
+        );
     }
 }

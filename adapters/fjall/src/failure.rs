@@ -5,15 +5,13 @@ use std::path::Path;
 
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
 
-/// Whose store it is, and so what helps against damage.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Role {
-    Client,
-    Server,
-}
+use crate::StoreKind;
 
-impl Role {
-    fn remedy(self) -> &'static str {
+impl StoreKind {
+    /// What a program does about damage: the end of the errors' texts, for people whose program
+    /// does it otherwise to put something else in its place.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
         match self {
             Self::Client => {
                 "save the unsent writes (FjallClientStore::salvage), move the directory aside \
@@ -25,9 +23,9 @@ impl Role {
 }
 
 /// What is stored at this path is not what was written.
-pub(crate) fn damaged(role: Role, path: &Path, what: impl std::fmt::Display) -> StoreError {
+pub(crate) fn damaged(kind: StoreKind, path: &Path, what: impl std::fmt::Display) -> StoreError {
     let path = path.display();
-    StoreError::damaged(format!("the store at {path} is damaged: {what}; {}", role.remedy()))
+    StoreError::damaged(format!("the store at {path} is damaged: {what}; {}", kind.remedy()))
 }
 
 /// An error of the file system.
@@ -42,23 +40,78 @@ pub(crate) fn io(path: &Path, error: &io::Error) -> StoreError {
 /// An error of the database.
 // the database's errors may grow in number; all that aren't named are about what it has read
 #[allow(clippy::wildcard_enum_match_arm)]
-pub(crate) fn fjall(role: Role, path: &Path, error: fjall::Error) -> StoreError {
+pub(crate) fn fjall(kind: StoreKind, path: &Path, error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-            of_io(role, path, &error)
+            of_io(kind, path, &error)
         }
         fjall::Error::Locked => in_use(path),
         fjall::Error::Poisoned => stopped(path),
         fjall::Error::InvalidVersion(None) if !names_a_version(path) => {
-            damaged(role, path, "the file that names its version is unreadable")
+            damaged(kind, path, "the file that names its version is unreadable")
         }
         fjall::Error::InvalidVersion(_) => {
             let path = path.display();
-            let message = format!("the store at {path} was written by another version of fjall");
-            StoreError::new(StoreErrorKind::Other, message)
+            foreign_error(format!(
+                "the store at {path} was written with another version of its database, fjall; \
+                 nothing was changed: use the version of the program that wrote it"
+            ))
         }
-        error => damaged(role, path, error),
+        error => damaged(kind, path, error),
     }
+}
+
+/// There is a file where the store's directory should be.
+pub(crate) fn no_directory(path: &Path) -> StoreError {
+    let path = path.display();
+    foreign_error(format!(
+        "{path} is a file, or lies below one, and a store is a directory; nothing was changed: \
+         give a directory that is empty or not there yet"
+    ))
+}
+
+/// There is a directory of somebody else's.
+pub(crate) fn foreign(path: &Path, others: &str) -> StoreError {
+    let path = path.display();
+    foreign_error(format!(
+        "{path} holds other files ({others}) and no store; nothing was changed: give a directory \
+         that is empty or not there yet"
+    ))
+}
+
+/// There is no store where one is to be repaired.
+pub(crate) fn no_store(path: &Path) -> StoreError {
+    let path = path.display();
+    foreign_error(format!("there is no store at {path}: give the directory of one"))
+}
+
+/// There is a store of the other kind.
+pub(crate) fn wrong_kind(wanted: StoreKind, path: &Path) -> StoreError {
+    let path = path.display();
+    foreign_error(match wanted {
+        StoreKind::Client => format!(
+            "{path} is the store of a server, not of a client; nothing was changed: give the \
+             client a directory of its own"
+        ),
+        StoreKind::Server => format!(
+            "{path} is the store of a client, with records and perhaps unsent writes in it, not \
+             of a server; nothing was changed: give the server a directory of its own"
+        ),
+    })
+}
+
+/// There is a store that only later versions can read.
+pub(crate) fn newer(path: &Path, format: u32, known: u32) -> StoreError {
+    let path = path.display();
+    foreign_error(format!(
+        "the store at {path} was written by a later version of SyncLayer, in format {format}, and \
+         this version knows formats up to {known}; nothing was changed: use the later version, or \
+         another directory"
+    ))
+}
+
+fn foreign_error(message: String) -> StoreError {
+    StoreError::new(StoreErrorKind::Foreign, message)
 }
 
 /// Another store has this path open.
@@ -71,7 +124,7 @@ pub(crate) fn in_use(path: &Path) -> StoreError {
     StoreError::new(StoreErrorKind::InUse, message)
 }
 
-fn of_io(role: Role, path: &Path, error: &io::Error) -> StoreError {
+fn of_io(kind: StoreKind, path: &Path, error: &io::Error) -> StoreError {
     let of_contents = matches!(
         error.kind(),
         io::ErrorKind::InvalidData
@@ -81,7 +134,7 @@ fn of_io(role: Role, path: &Path, error: &io::Error) -> StoreError {
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::AlreadyExists
     );
-    if of_contents { damaged(role, path, error) } else { io(path, error) }
+    if of_contents { damaged(kind, path, error) } else { io(path, error) }
 }
 
 /// Whether the database's version is stated at all, if only one that is unknown here.

@@ -18,8 +18,12 @@
 //!
 //! # What is on the disk
 //!
-//! A store owns its directory: `db/` is fjall's, `lock` keeps a second opener out, and `watermark`
-//! says up to where everything must be there.
+//! A store owns its directory: `db/` is fjall's, `lock` keeps a second opener out, `watermark` says
+//! up to where everything must be there, and `store` is a text that says whose store it is, a
+//! client's or a server's, in which format, and of which database. A directory of the other kind or
+//! of a later format, one with other files in it, and a file are refused as
+//! [`Foreign`](synclayer_core::words::store::StoreErrorKind::Foreign), before anything is made
+//! there. Stores of before there was that text open, and get it.
 //!
 //! # How long a commit lasts
 //!
@@ -43,13 +47,38 @@ mod disk;
 mod failure;
 mod journal;
 mod manifest;
+mod mark;
 mod rows;
 mod salvage;
 mod server;
 mod watermark;
 
+use std::path::Path;
+
+use synclayer_core::words::store::StoreError;
+
 pub use client::{ClientOptions, FjallClientStore};
 pub use server::{FjallServerStore, ServerOptions, Stats};
+
+/// Whose store a directory holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StoreKind {
+    /// A client's: [`FjallClientStore`].
+    Client,
+    /// A server's: [`FjallServerStore`].
+    Server,
+}
+
+impl StoreKind {
+    /// The kind of the store in a directory, be it damaged; `None` where it does not tell, or where
+    /// both have written, which versions without this distinction let happen.
+    ///
+    /// # Errors
+    /// When there is no store, or it is in use.
+    pub fn of(path: impl AsRef<Path>) -> Result<Option<Self>, StoreError> {
+        salvage::kind(path.as_ref())
+    }
+}
 
 /// What an acknowledged commit survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use fjall::{Keyspace, Readable, Slice, Snapshot};
 use synclayer_core::words::store::{Rows, Scan, StoreError, Visit};
 
-use crate::failure::{self, Role};
+use crate::StoreKind;
+use crate::failure;
 
 /// The first byte of the key of a row that belongs to the store's user.
 pub(crate) const ROW: u8 = b'r';
@@ -22,12 +23,12 @@ const SHARED_FROM: usize = 4096;
 pub(crate) struct Table {
     pub(crate) rows: Keyspace,
     pub(crate) path: Arc<PathBuf>,
-    pub(crate) role: Role,
+    pub(crate) kind: StoreKind,
 }
 
 impl Table {
     pub(crate) fn failure(&self, error: fjall::Error) -> StoreError {
-        failure::fjall(self.role, &self.path, error)
+        failure::fjall(self.kind, &self.path, error)
     }
 
     fn read_scan(&self, found: fjall::Iter, visit: &mut Visit<'_>) -> Result<(), StoreError> {

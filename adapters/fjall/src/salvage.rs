@@ -8,16 +8,44 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use synclayer_core::words::store::StoreError;
+use synclayer_core::memory::MemoryRows;
+use synclayer_core::rules::salvage::{OWNERS, Owner, owner};
+use synclayer_core::words::store::{Batch, StoreError};
 
+use crate::StoreKind;
 use crate::disk::{self, Sizes};
-use crate::failure::{self, Role};
+use crate::failure;
 use crate::journal;
 use crate::manifest;
+use crate::mark;
 use crate::rows::row_key;
 
 /// See [`FjallClientStore::salvage`](crate::FjallClientStore::salvage).
 pub(crate) fn salvage(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    mark::check_store(path, StoreKind::Client)?;
+    rows(path, prefix)
+}
+
+/// See [`StoreKind::of`].
+pub(crate) fn kind(path: &Path) -> Result<Option<StoreKind>, StoreError> {
+    if let Some(mark) = mark::look(path)? {
+        return Ok(Some(mark.kind));
+    }
+    let mut found = MemoryRows::new();
+    for prefix in OWNERS {
+        let mut batch = Batch::new();
+        rows(path, prefix)?.into_iter().for_each(|(key, value)| batch.put(key, value));
+        found.apply(batch);
+    }
+    Ok(match owner(&found)? {
+        Owner::Client => Some(StoreKind::Client),
+        Owner::Server => Some(StoreKind::Server),
+        Owner::Nobody | Owner::Both => None,
+    })
+}
+
+/// The rows that can still be read whose keys have a prefix.
+fn rows(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
     let _lock = disk::lock(path)?;
     let io = |error| failure::io(path, &error);
     let prefix = row_key(prefix);
@@ -36,7 +64,7 @@ pub(crate) fn salvage(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>,
     let journals = read_journals(&db, &prefix, &mut rows);
     if journals.is_err() && !matches!(read, Ok(true)) {
         let what = "neither its tables nor its journals can be read";
-        return Err(failure::damaged(Role::Client, path, what));
+        return Err(failure::damaged(StoreKind::Client, path, what));
     }
     let row = |(key, value): (Vec<u8>, _)| (Bytes::from(key).slice(1..), value);
     Ok(rows.into_iter().map(row).collect())
@@ -44,6 +72,7 @@ pub(crate) fn salvage(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>,
 
 /// See [`FjallClientStore::move_aside`](crate::FjallClientStore::move_aside).
 pub(crate) fn move_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    mark::check_store(path, StoreKind::Client)?;
     let _lock = disk::lock(path)?;
     let io = |error| failure::io(path, &error);
     let mut number = 1_u32;

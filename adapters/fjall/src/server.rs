@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use fjall::Snapshot;
+use synclayer_core::rules::record::{DATABASE, database};
 use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError};
 
-use crate::Durability;
 use crate::chain::{Chain, Link};
 use crate::disk::{self, Disk, Promises, Sizes};
-use crate::failure::{self, Role};
+use crate::failure;
+use crate::mark::Mark;
 use crate::rows::View;
+use crate::{Durability, StoreKind};
 
 /// How a server's store is opened.
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ pub struct FjallServerStore {
     ended: Condvar,
     commits: AtomicU64,
     syncs: AtomicU64,
+    /// The mark, where the database's identity is still to be written into it.
+    unnamed: Mutex<Option<Mark>>,
 }
 
 /// Who has come, who has committed, who may leave.
@@ -100,9 +104,9 @@ impl FjallServerStore {
     pub fn open(path: impl AsRef<Path>, options: ServerOptions) -> Result<Self, StoreError> {
         let ServerOptions { durability, cache_bytes, memtable_bytes } = options;
         let sizes = Sizes { cache_bytes, memtable_bytes, workers: 2 };
-        let opened = disk::open(path.as_ref(), Role::Server, sizes)?;
+        let opened = disk::open(path.as_ref(), StoreKind::Server, sizes)?;
         let synced = opened.chain.last.number;
-        Ok(Self {
+        let store = Self {
             shown: Mutex::new(opened.disk.snapshot()),
             disk: opened.disk,
             durability,
@@ -113,7 +117,23 @@ impl FjallServerStore {
             ended: Condvar::new(),
             commits: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
-        })
+            unnamed: Mutex::new(opened.mark),
+        };
+        store.name_mark();
+        Ok(store)
+    }
+
+    /// Writes the database's identity into the mark, once there is one. A mark that can't be
+    /// written now is written at the next opening.
+    fn name_mark(&self) {
+        let mut unnamed = lock(&self.unnamed);
+        let Some(mark) = &mut *unnamed else { return };
+        let Ok(Some(database)) = database(&self.disk.view()) else { return };
+        let is_named = mark.database.as_ref() == Some(&database);
+        mark.database = Some(database);
+        if is_named || mark.write(&self.disk.table.path).is_ok() {
+            *unnamed = None;
+        }
     }
 
     /// What the store has done since it was opened.
@@ -136,10 +156,14 @@ impl FjallServerStore {
         let batch = decide(&self.disk.view())?;
         batch.check_keys()?;
         if !batch.is_empty() {
+            let names = batch.ops().iter().any(|op| op.key()[..] == *DATABASE);
             let committed = self.disk.commit(&mut chain, batch);
             committed
                 .and_then(|()| self.committed(chain.last))
                 .map_err(|error| self.fail(error))?;
+            if names {
+                self.name_mark();
+            }
         }
         Ok(chain.last.number)
     }

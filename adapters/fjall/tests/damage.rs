@@ -339,6 +339,8 @@ fn a_second_opener_is_told_so() {
         assert!(error.message.contains("is in use"), "{error}");
     }
     drop(client);
+    read_client(dir.path()).unwrap();
+    let dir = scratch();
     let server = FjallServerStore::open(dir.path(), ServerOptions::default()).unwrap();
     assert_eq!(read_server(dir.path()).unwrap_err().kind, StoreErrorKind::InUse);
     drop(server);

@@ -311,7 +311,7 @@ impl EpochRow {
 }
 
 /// The key of the row with the database's identity.
-pub(crate) const DATABASE: &[u8] = b"d";
+pub const DATABASE: &[u8] = b"d";
 
 /// The identity of the database; `None` before its first epoch.
 ///

@@ -9,9 +9,11 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::words::name::{Collection, RecordId};
+use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
 use crate::words::write::Change;
 
+use super::record::{EpochRow, epoch_key, range_of};
 use super::row::{Entry, Keys, Place, position_of};
 
 /// A write that waited in the outbox. The server may have had it, if it was sent last.
@@ -25,6 +27,46 @@ pub struct UnsentWrite {
     pub change: Change,
     /// When the app made the write.
     pub written_at: Timestamp,
+}
+
+/// Whose rows a store holds, as far as they tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// There are none, or none that tell.
+    Nobody,
+    /// A replica's.
+    Client,
+    /// A server's.
+    Server,
+    /// Both a replica and a server have written here.
+    Both,
+}
+
+/// The prefixes of the keys whose rows [`owner`] reads.
+pub const OWNERS: [&[u8]; 2] = [USERS, b"e"];
+
+/// Finds out whose rows these are: a replica's name their users, a server's their epochs.
+///
+/// # Errors
+/// When the store can't be read.
+pub fn owner(rows: &dyn Rows) -> Result<Owner, StoreError> {
+    let (mut client, mut server) = (false, false);
+    let (from, to) = Keys::users();
+    rows.scan(&from, &to, &mut |_, slot| {
+        client = slot.len() == 4;
+        Ok(if client { Scan::Stop } else { Scan::Next })
+    })?;
+    let (from, to) = range_of(b'e');
+    rows.scan(&from, &to, &mut |key, row| {
+        server = key.len() == epoch_key(0).len() && EpochRow::from_row(row).is_ok();
+        Ok(if server { Scan::Stop } else { Scan::Next })
+    })?;
+    Ok(match (client, server) {
+        (false, false) => Owner::Nobody,
+        (true, false) => Owner::Client,
+        (false, true) => Owner::Server,
+        (true, true) => Owner::Both,
+    })
 }
 
 /// The prefix of the keys whose rows [`outboxes`] reads.

@@ -20,6 +20,9 @@ pub enum StoreErrorKind {
     Damaged,
     /// Another process has the store open.
     InUse,
+    /// There is something else in its place: a store of the other kind or of a later format, files
+    /// of another program, or a file. Nothing was changed; use another place.
+    Foreign,
     /// Anything else: an I/O error, missing rights.
     Other,
 }

@@ -6,6 +6,7 @@ mod codes;
 mod crash;
 mod demo;
 mod modify;
+mod place;
 mod repair;
 mod scenario;
 mod serve;

@@ -80,7 +80,7 @@ pub(crate) fn finish(command: &mut Command) -> Ended {
 /// The program, undisturbed by the environment of the tests.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_synclayer"));
-    for name in ["DATA", "SERVER", "TOKEN", "TOKENS"] {
+    for name in ["DATA", "SERVER", "SERVER_DATA", "TOKEN", "TOKENS"] {
         command.env_remove(format!("SYNCLAYER_{name}"));
     }
     command.stdin(Stdio::null());
