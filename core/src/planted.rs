@@ -235,6 +235,12 @@ mod bugs {
         HoldWithoutDeadline,
         /// Waiting times are drawn from what lies outside the machine.
         ChanceFromOutside,
+        /// A collection that nobody asked for is kept when a server speaks of it.
+        ForeignStreamKept,
+        /// All that a server says of a refused write is stored.
+        RefusalKeptWhole,
+        /// The times of fields that are gone are kept beneath a frozen write.
+        GoneFieldsKept,
         // the client: watchers
         /// Changes that a watcher has not taken are replaced by newer ones of other records.
         UntakenForgotten,

@@ -1,11 +1,11 @@
 //! What a replica wakes up from.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::outbox::Outbox;
 use super::stream::Stream;
-use crate::rules::row::{Identity, Keys, StreamRow, collection_of, position_of};
+use crate::rules::row::{Identity, Keys, StreamRow, collection_in, collection_of, position_of};
 use crate::words::name::{Collection, MutationNumber, Position, SessionNumber};
 use crate::words::random::Random;
 use crate::words::store::{Rows, Scan, StoreError};
@@ -58,14 +58,41 @@ pub(super) fn streams_of(
     let (from, to) = keys.streams();
     store.scan(&from, &to, &mut |key, value| {
         let row = StreamRow::decode(value)?;
-        let stream = Stream { unverified: row.count > 0, row, ..Stream::default() };
+        let stream = Stream { asked: true, unverified: row.count > 0, row, ..Stream::default() };
         streams.insert(collection_of(key)?, stream);
         Ok(Scan::Next)
     })?;
+    for collection in collections_of(keys, store)? {
+        streams.entry(collection).or_default().asked = true;
+    }
     for collection in wanted {
-        streams.entry(collection.clone()).or_default().wanted = true;
+        let stream = streams.entry(collection.clone()).or_default();
+        (stream.asked, stream.wanted) = (true, true);
     }
     Ok(streams)
+}
+
+/// The collections that have records or waiting writes: a look at one key of each.
+pub(super) fn collections_of(
+    keys: Keys,
+    store: &dyn Rows,
+) -> Result<BTreeSet<Collection>, StoreError> {
+    let mut found = BTreeSet::new();
+    for of in [Keys::records_behind, Keys::pending_behind] {
+        let mut last = None;
+        loop {
+            let mut next = None;
+            let (from, to) = of(keys, last.as_ref());
+            store.scan(&from, &to, &mut |key, _| {
+                next = Some(collection_in(key)?);
+                Ok(Scan::Stop)
+            })?;
+            let Some(next) = next else { break };
+            found.insert(next.clone());
+            last = Some(next);
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn count((from, to): (Vec<u8>, Vec<u8>), store: &dyn Rows) -> Result<usize, StoreError> {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
-use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
+use super::boot::{collections_of, count, keys_of, new_identity, outbox_of, streams_of};
 use super::edit::{Edit, shown};
 use super::event::{CollectionStatus, Event, EventKind, Status, Transport};
 use super::exchange::Exchange;
@@ -60,7 +60,10 @@ pub struct Client {
     pub(super) now: Now,
     pub(super) identity: Identity,
     pub(super) outbox: Outbox,
+    /// The streams of the collections that matter, see [`Client::stream`].
     pub(super) streams: BTreeMap<Collection, Stream>,
+    /// The stream of a collection that does not matter.
+    pub(super) nowhere: Stream,
     pub(super) link: Link,
     /// The server's epoch, as of the last hello.
     pub(super) epoch: Option<Epoch>,
@@ -121,6 +124,7 @@ impl Client {
         let mut client = Self {
             outbox: outbox_of(keys, &identity, store)?,
             streams: streams_of(keys, &config.collections, store)?,
+            nowhere: Stream::default(),
             rejected: count(keys.all_rejected(), store)?,
             random,
             keys,
@@ -244,7 +248,7 @@ impl Client {
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
-            client.stream(collection).wanted = true;
+            client.use_stream(collection).wanted = true;
             Ok(())
         });
     }
@@ -259,7 +263,9 @@ impl Client {
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
-            client.stream(collection).wanted = false;
+            if let Some(stream) = client.streams.get_mut(collection) {
+                stream.wanted = false;
+            }
             Ok(())
         });
     }
@@ -449,7 +455,13 @@ impl Client {
         })
         .map_err(|error| error.message)?;
         let in_flight: Vec<_> = self.outbox.in_flight.iter().map(|sent| sent.position).collect();
+        let stored = collections_of(self.keys, store).map_err(|error| error.message)?;
         let invariants = [
+            (self.streams.values().all(|stream| stream.asked), "only what was used has a stream"),
+            (
+                stored.iter().all(|collection| self.streams.contains_key(collection)),
+                "only what was used has stored rows",
+            ),
             (positions.len() == self.outbox.len, "the outbox is as long as it says"),
             (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
             (positions.iter().all(|p| *p >= self.outbox.head), "nothing lies in front of the head"),
@@ -638,6 +650,10 @@ impl Client {
         if !ready && Self::is_plain_word(&message) {
             self.meet_plain(edit)?;
         }
+        if self.is_foreign(&message) {
+            self.ignored_frames += 1;
+            return Ok(());
+        }
         if self.link.ready_since().is_some() && self.plain.active {
             return self.obey_plain(edit, message);
         }
@@ -691,6 +707,7 @@ impl Client {
                 self.need_token(edit, error.code, error.message);
             }
             (ErrorCode::SessionSuperseded, _) => self.become_another(edit)?,
+            (_, Some(collection)) if !self.matters(&collection) => self.ignored_frames += 1,
             (_, Some(collection)) => self.subscription_failed(edit, &collection, error),
             (ErrorCode::Unauthorized, None) if self.link.ready_since().is_none() => {
                 self.need_token(edit, error.code, error.message);

@@ -11,6 +11,7 @@
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
 //! | `sending` | what goes out, and when it may |
 //! | `synced` | the answers to calls of `synced` |
+//! | `interest` | which collections matter |
 //! | `stream`, `catchup` | a collection's changes |
 //! | `verdicts` | what the server says of writes |
 //! | `records` | how all of that folds into a record |
@@ -24,6 +25,7 @@ pub mod event;
 mod exchange;
 mod fallback;
 mod hello;
+mod interest;
 pub mod interface;
 mod link;
 mod machine;

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::machine::Client;
-use super::stream::Stream;
 use crate::rules::conflict::{Conflict, ResolverFailure};
 use crate::rules::row::{Entry, Parked, Row, StreamRow};
 use crate::words::document::Document;
@@ -305,13 +304,11 @@ impl Client {
         row.version = news.version.unwrap_or(row.version + 1);
         let written_at = news.timestamp.unwrap_or(row.updated_at);
         row.updated_at = written_at;
-        if let Some(parked) = row.parked_mut() {
-            let times = news.change.delta.fields().map(|(name, _)| {
-                let own = news.at.iter().find(|(field, _)| **field == *name);
-                (name.into(), own.map_or(written_at, |(_, at)| *at))
-            });
-            merge_times(&mut parked.at, times);
-        }
+        let times = news.change.delta.fields().map(|(name, _)| {
+            let own = news.at.iter().find(|(field, _)| **field == *name);
+            (name.into(), own.map_or(written_at, |(_, at)| *at))
+        });
+        note_times(row, times);
     }
 
     /// Sets the state that a plain server tells of.
@@ -328,13 +325,13 @@ impl Client {
         let stream = self.stream(collection);
         set_server(&mut stream.row, id, row, state, Seq(0));
         row.updated_at = at;
-        if let (Some(parked), Some(changed)) = (row.parked_mut(), changed) {
+        if let Some(changed) = changed {
             let own = |name: &str| news.at.iter().find(|(field, _)| **field == *name);
             let times = changed
                 .delta
                 .fields()
                 .map(|(name, _)| (name.into(), own(name).map_or(at, |(_, at)| *at)));
-            merge_times(&mut parked.at, times);
+            note_times(row, times);
         }
     }
 
@@ -494,10 +491,6 @@ impl Client {
         }
         edit.event(Event::local(EventKind::ConflictResolved { write, merged }).of(collection, id));
     }
-
-    pub(super) fn stream(&mut self, collection: &Collection) -> &mut Stream {
-        self.streams.entry(collection.clone()).or_default()
-    }
 }
 
 /// The seq at which a record's state was last learnt, as far as that still means something.
@@ -575,6 +568,23 @@ fn local_times(entries: &[(Position, Entry)], latest: Timestamp) -> Vec<(Box<str
     }
     times.retain(|(_, at)| *at != latest);
     times
+}
+
+/// Notes when others have written fields of a record, while a state is kept beneath its writes. A
+/// field that neither that state nor the server's has any more says nothing: it is forgotten, so
+/// that fields that come and go can't make the list grow.
+fn note_times(row: &mut Row, times: impl Iterator<Item = (Box<str>, Timestamp)>) {
+    let parked = row.pending.as_mut().and_then(|pending| pending.parked.as_mut());
+    let Some(parked) = parked else { return };
+    merge_times(&mut parked.at, times);
+    if planted!(GoneFieldsKept) {
+        return;
+    }
+    let states = [&parked.base, &row.server];
+    let is_there = |name: &str| {
+        states.iter().any(|state| state.as_ref().is_some_and(|it| it.get(name).is_some()))
+    };
+    parked.at.retain(|(name, _)| is_there(name));
 }
 
 fn merge_times(

@@ -30,6 +30,8 @@ pub(super) enum Phase {
 pub(super) struct Stream {
     /// What is stored of it.
     pub(super) row: StreamRow,
+    /// Whether the app has ever used the collection, or has unsettled writes or stored rows of it.
+    pub(super) asked: bool,
     /// Whether the app uses the collection.
     pub(super) wanted: bool,
     pub(super) phase: Phase,

@@ -13,10 +13,6 @@ use crate::words::message::{ClientMessage, ErrorCode};
 use crate::words::name::{Collection, Position};
 use crate::words::store::StoreError;
 
-/// The most bytes of an error's text that are kept: the server chooses the text, and each
-/// collection keeps one.
-const KEPT_TEXT: usize = 256;
-
 /// The error by which the server refused a collection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct StreamError {
@@ -26,16 +22,7 @@ pub(super) struct StreamError {
 
 impl StreamError {
     pub(super) fn new(code: &ErrorCode, message: &str) -> Box<Self> {
-        let kept = |text: &str| {
-            let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
-            let end = ends.take_while(|end| *end <= KEPT_TEXT).last();
-            text[..end.unwrap_or(0)].to_owned()
-        };
-        let mut code = code.clone();
-        if let ErrorCode::Other(text) = &mut code {
-            *text = kept(text).into();
-        }
-        Box::new(Self { code, message: kept(message) })
+        Box::new(Self { code: code.clone(), message: message.to_owned() })
     }
 }
 

@@ -90,6 +90,16 @@ impl Keys {
         (from, to)
     }
 
+    /// The range of all [`Keys::row`] rows of the collections behind this one, or of all.
+    pub(crate) fn records_behind(self, collection: Option<&Collection>) -> (Vec<u8>, Vec<u8>) {
+        self.behind_collection(b'd', collection)
+    }
+
+    /// The range of all [`Keys::pending`] rows of the collections behind this one, or of all.
+    pub(crate) fn pending_behind(self, collection: Option<&Collection>) -> (Vec<u8>, Vec<u8>) {
+        self.behind_collection(b'p', collection)
+    }
+
     pub(crate) fn entry(self, position: Position) -> Vec<u8> {
         let mut key = self.tagged(b'o', 8);
         key.extend_from_slice(&position.0.to_be_bytes());
@@ -169,10 +179,19 @@ impl Keys {
     }
 
     fn end_of(self, collection: &Collection) -> Vec<u8> {
-        let mut key = self.tagged(b'd', collection.len() + 1);
+        self.end_of_tagged(b'd', collection)
+    }
+
+    fn end_of_tagged(self, tag: u8, collection: &Collection) -> Vec<u8> {
+        let mut key = self.tagged(tag, collection.len() + 1);
         key.extend_from_slice(collection.as_bytes());
         key.push(1);
         key
+    }
+
+    fn behind_collection(self, tag: u8, collection: Option<&Collection>) -> (Vec<u8>, Vec<u8>) {
+        let (from, to) = self.all(tag);
+        (collection.map_or(from, |collection| self.end_of_tagged(tag, collection)), to)
     }
 }
 
@@ -183,6 +202,14 @@ pub(crate) fn record_of(key: &[u8]) -> Result<(Collection, RecordId), StoreError
     let (collection, id) = names.split_once('\0').ok_or_else(damaged)?;
     let collection = Collection::new(collection).map_err(|_| damaged())?;
     Ok((collection, RecordId::new(id).map_err(|_| damaged())?))
+}
+
+/// The collection of the record that a `d`, `k` or `p` key names.
+pub(crate) fn collection_in(key: &[u8]) -> Result<Collection, StoreError> {
+    let name = key.get(6..).and_then(|names| names.split(|byte| *byte == 0).next());
+    name.and_then(|name| core::str::from_utf8(name).ok())
+        .and_then(|name| Collection::new(name).ok())
+        .ok_or_else(|| StoreError::damaged("a stored key names no collection"))
 }
 
 /// The collection that a `c` key names.

@@ -226,6 +226,19 @@ pub struct ErrorMessage {
     pub current: Option<ServerChange>,
 }
 
+/// The most bytes that a client keeps of an error's text or code: a peer chooses them, and each
+/// rejected write, refused collection and waiting event holds one.
+const KEPT_TEXT: usize = 1024;
+
+/// The beginning of an error's text, as far as it is kept.
+pub(crate) fn kept_text(text: &str) -> &str {
+    if text.len() <= KEPT_TEXT || planted!(RefusalKeptWhole) {
+        return text;
+    }
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    &text[..ends.take_while(|end| *end <= KEPT_TEXT).last().unwrap_or(0)]
+}
+
 impl ErrorMessage {
     /// An error that is about nothing in particular.
     #[must_use]

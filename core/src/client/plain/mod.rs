@@ -35,6 +35,8 @@ use crate::words::time::{Mono, Timestamp};
 const ARRIVAL: Duration = Duration::from_secs(1);
 /// How long confirming waits for further writes.
 const LONGEST_GATHERING: Duration = Duration::from_secs(5);
+/// The most records that are noted as learnt while a collection is read.
+const MAX_TOUCHED: usize = 65_536;
 /// How soon something is read again that changed while it was read.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// How often in a row HTTP may fail before writes that may have been sent are sent again by
@@ -86,6 +88,9 @@ pub(super) struct PlainStream {
     /// Hashes of the ids of records whose state was learnt on another way, and when: what was asked
     /// for before may show an older state.
     touched: BTreeMap<u64, Mono>,
+    /// When more records were learnt than are noted: since then every record counts as learnt on
+    /// another way.
+    overflowed: Option<Mono>,
     /// When the whole collection was asked for by WebSocket.
     asked_whole: Option<Mono>,
     /// Whether something was left out that another reading shows.
@@ -96,13 +101,19 @@ pub(super) struct PlainStream {
 
 impl PlainStream {
     fn touch(&mut self, id: u64, now: Mono) {
-        if self.pull.is_some() || self.asked_whole.is_some() {
-            self.touched.insert(id, now);
+        if self.pull.is_none() && self.asked_whole.is_none() {
+            return;
         }
+        if self.touched.len() >= MAX_TOUCHED && !self.touched.contains_key(&id) {
+            self.touched.clear();
+            self.overflowed = Some(now);
+        }
+        self.touched.insert(id, now);
     }
 
     fn is_touched(&self, id: u64, since: Mono) -> bool {
-        self.touched.get(&id).is_some_and(|at| *at >= since)
+        let touched = self.touched.get(&id).is_some_and(|at| *at >= since);
+        touched || self.overflowed.is_some_and(|at| at >= since)
     }
 
     /// Whether the whole collection was asked for by WebSocket and has not come.
@@ -114,6 +125,7 @@ impl PlainStream {
     fn rest(&mut self) {
         if self.pull.is_none() && self.asked_whole.is_none() {
             self.touched.clear();
+            self.overflowed = None;
         }
     }
 }
@@ -258,4 +270,24 @@ struct Asked<W> {
     request: RequestId,
     at: Mono,
     what: W,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_can_not_make_the_notes_of_a_reading_grow_without_end() {
+        let mut stream = PlainStream { asked_whole: Some(Mono(1)), ..PlainStream::default() };
+        for id in 0..3 * MAX_TOUCHED as u64 {
+            stream.touch(id, Mono(2));
+            assert!(stream.touched.len() <= MAX_TOUCHED);
+        }
+        // what is no longer noted counts as touched all the same
+        assert!(stream.is_touched(0, Mono(2)) && stream.is_touched(u64::MAX, Mono(1)));
+        assert!(!stream.is_touched(0, Mono(3)));
+        stream.asked_whole = None;
+        stream.rest();
+        assert!(!stream.is_touched(0, Mono(0)));
+    }
 }

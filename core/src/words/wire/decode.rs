@@ -15,7 +15,7 @@ use super::super::hash::{Checksum, Digest};
 use super::super::limits::Limits;
 use super::super::message::{
     Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Hello, Mode, Mutation, PageRange, Resume,
-    ServerChange, ServerMessage, SyncRecord, Token, Welcome,
+    ServerChange, ServerMessage, SyncRecord, Token, Welcome, kept_text,
 };
 use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
@@ -415,8 +415,8 @@ impl<'a> Envelope<'a> {
         let code = self.fields.code.text("code").unwrap_or(None).unwrap_or_default();
         let message = self.fields.error.text("error").unwrap_or(None);
         Ok(ErrorMessage {
-            message: message.unwrap_or_else(|| code.clone()).into_owned(),
-            code: ErrorCode::parse(&code),
+            message: kept_text(message.as_deref().unwrap_or(&code)).into(),
+            code: ErrorCode::parse(kept_text(&code)),
             retry_after_ms: self.metadata.retry_after_ms.number("retryAfterMs").unwrap_or(None),
             mutation: self.number()?,
             collection: self.any_collection().unwrap_or(None),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::super::super::limits::Limits;
 use super::super::super::message::{
-    ClientMessage, ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage,
+    ClientMessage, ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage, kept_text,
 };
 use super::super::super::name::{ClientId, DatabaseId, Epoch, MutationNumber, SessionNumber};
 use super::super::WireError;
@@ -84,7 +84,10 @@ pub(in super::super) fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMes
     let message = body.error.text("error").unwrap_or(None);
     Some(ErrorMessage {
         retry_after_ms: body.retry_after_ms.number("retryAfterMs").unwrap_or(None),
-        ..ErrorMessage::new(ErrorCode::parse(&code), message.unwrap_or_default())
+        ..ErrorMessage::new(
+            ErrorCode::parse(kept_text(&code)),
+            kept_text(message.as_deref().unwrap_or_default()),
+        )
     })
 }
 

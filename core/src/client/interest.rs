@@ -1,0 +1,53 @@
+//! Collections that matter: those that the app has used, or has unsettled writes or stored rows of.
+//! What a server says of any other leaves no trace but a count.
+
+use super::machine::Client;
+use super::stream::Stream;
+use crate::words::message::ServerMessage;
+use crate::words::name::Collection;
+
+impl Client {
+    /// The stream of a collection, for whoever knows that it matters. It is never made here: what
+    /// is written to the stream of any other collection is lost.
+    pub(super) fn stream(&mut self, collection: &Collection) -> &mut Stream {
+        if planted!(ForeignStreamKept) {
+            return self.streams.entry(collection.clone()).or_default();
+        }
+        match self.streams.get_mut(collection) {
+            Some(stream) => stream,
+            None => {
+                self.nowhere = Stream::default();
+                &mut self.nowhere
+            }
+        }
+    }
+
+    /// The stream of a collection that the app uses.
+    pub(super) fn use_stream(&mut self, collection: &Collection) -> &mut Stream {
+        let stream = self.streams.entry(collection.clone()).or_default();
+        stream.asked = true;
+        stream
+    }
+
+    /// Whether a message is about a collection that does not matter. Verdicts are about writes.
+    pub(super) fn is_foreign(&self, message: &ServerMessage) -> bool {
+        let collection = match message {
+            ServerMessage::Subscribed { collection, .. }
+            | ServerMessage::Unsubscribed { collection }
+            | ServerMessage::Change { collection, .. }
+            | ServerMessage::Sync { collection, .. }
+            | ServerMessage::Synced { collection, .. } => collection,
+            ServerMessage::Authenticated { .. }
+            | ServerMessage::Error(_)
+            | ServerMessage::Ack(_)
+            | ServerMessage::Pong { .. }
+            | ServerMessage::Unknown { .. } => return false,
+        };
+        !self.matters(collection)
+    }
+
+    /// Whether a collection matters.
+    pub(super) fn matters(&self, collection: &Collection) -> bool {
+        self.streams.contains_key(collection) || planted!(ForeignStreamKept)
+    }
+}
