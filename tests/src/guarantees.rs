@@ -653,6 +653,12 @@ pub fn bounded(world: &World) -> Result<(), String> {
     if world.ring_bytes() > config.ring.total_bytes.min(of_each) {
         return Err("the rings hold more than they may".into());
     }
+    for (index, device) in world.devices.iter().enumerate() {
+        let known = device.replica.status().collections;
+        if let Some(foreign) = known.keys().find(|name| !config.collections.contains(name)) {
+            return Err(format!("device {index} keeps {foreign}, which its app never used"));
+        }
+    }
     for session in world.sessions() {
         let status = session.status();
         // one frame may bring as many messages as a batch holds

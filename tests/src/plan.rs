@@ -86,6 +86,8 @@ pub struct Rates {
     pub block: usize,
     /// Something happens to a call by HTTP.
     pub call: usize,
+    /// A server speaks of a collection that nobody uses.
+    pub foreign: usize,
     /// One of the directed schedules is played.
     pub schedule: usize,
     /// An app writes.
@@ -179,6 +181,7 @@ impl Plan {
             // drawn at the end, lest everything before it be drawn otherwise
             block: 0,
             call: 0,
+            foreign: 0,
             schedule: 2 * draw.rate(20),
             write: draw.within(60, 200),
             time: draw.within(10, 60),
@@ -224,6 +227,7 @@ impl Plan {
         self.call_seconds = draw.within(4, 30);
         self.rates.block = draw.rate(12);
         self.rates.call = draw.rate(30);
+        self.rates.foreign = draw.rate(12);
         let ways =
             [None, None, None, None, None, None, Some(Way::Refused(None)), Some(Way::Stalled)];
         self.sockets_at_last = ways[draw.below(8)];

@@ -329,6 +329,11 @@ impl Run {
             self.block(draw);
         } else if is(of_fault(rates.call)) {
             self.trouble_call(draw);
+        } else if is(of_fault(rates.foreign)) {
+            let conns = self.world.connected();
+            if let Some(conn) = draw.pick(&conns) {
+                self.world.speak_of_foreign(conn, draw.below(64));
+            }
         } else if is(rates.schedule) {
             self.schedule(draw)?;
         } else if is(rates.write) {

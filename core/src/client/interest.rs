@@ -1,10 +1,17 @@
 //! Collections that matter: those that the app has used, or has unsettled writes or stored rows of.
 //! What a server says of any other leaves no trace but a count.
 
+use alloc::format;
+use alloc::string::String;
+
+use super::boot::collections_of;
+use super::edit::Edit;
 use super::machine::Client;
+use super::records::knows_gone_fields;
 use super::stream::Stream;
 use crate::words::message::ServerMessage;
 use crate::words::name::Collection;
+use crate::words::store::Rows;
 
 impl Client {
     /// The stream of a collection, for whoever knows that it matters. It is never made here: what
@@ -44,6 +51,25 @@ impl Client {
             | ServerMessage::Unknown { .. } => return false,
         };
         !self.matters(collection)
+    }
+
+    /// Checks that nothing is kept that only a peer has asked for.
+    pub(super) fn check_kept(&self, store: &dyn Rows) -> Result<(), String> {
+        if !self.streams.values().all(|stream| stream.asked) {
+            return Err("a collection has a stream that was never used".into());
+        }
+        let stored = collections_of(self.keys, store).map_err(|error| error.message)?;
+        if let Some(of) = stored.iter().find(|of| !self.streams.contains_key(*of)) {
+            return Err(format!("{of} has stored rows, and was never used"));
+        }
+        let edit = Edit::new(store, self.keys);
+        for (of, id) in edit.parked().map_err(|error| error.message)? {
+            let row = edit.row(&of, &id).map_err(|error| error.message)?;
+            if row.as_ref().is_some_and(knows_gone_fields) {
+                return Err(format!("times of fields that are gone are kept of {of}/{id}"));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a collection matters.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
-use super::boot::{collections_of, count, keys_of, new_identity, outbox_of, streams_of};
+use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
 use super::edit::{Edit, shown};
 use super::event::{CollectionStatus, Event, EventKind, Status, Transport};
 use super::exchange::Exchange;
@@ -455,13 +455,8 @@ impl Client {
         })
         .map_err(|error| error.message)?;
         let in_flight: Vec<_> = self.outbox.in_flight.iter().map(|sent| sent.position).collect();
-        let stored = collections_of(self.keys, store).map_err(|error| error.message)?;
+        self.check_kept(store)?;
         let invariants = [
-            (self.streams.values().all(|stream| stream.asked), "only what was used has a stream"),
-            (
-                stored.iter().all(|collection| self.streams.contains_key(collection)),
-                "only what was used has stored rows",
-            ),
             (positions.len() == self.outbox.len, "the outbox is as long as it says"),
             (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
             (positions.iter().all(|p| *p >= self.outbox.head), "nothing lies in front of the head"),

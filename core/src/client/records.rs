@@ -384,6 +384,7 @@ impl Client {
         if row.pending.is_none() {
             return Ok(());
         }
+        forget_gone_fields(row);
         let entries = edit.entries_of(collection, id)?;
         let Some((first, _)) = entries.first() else {
             row.pending = None;
@@ -570,21 +571,33 @@ fn local_times(entries: &[(Position, Entry)], latest: Timestamp) -> Vec<(Box<str
     times
 }
 
-/// Notes when others have written fields of a record, while a state is kept beneath its writes. A
-/// field that neither that state nor the server's has any more says nothing: it is forgotten, so
-/// that fields that come and go can't make the list grow.
+/// Notes when others have written fields of a record, while a state is kept beneath its writes.
 fn note_times(row: &mut Row, times: impl Iterator<Item = (Box<str>, Timestamp)>) {
-    let parked = row.pending.as_mut().and_then(|pending| pending.parked.as_mut());
-    let Some(parked) = parked else { return };
-    merge_times(&mut parked.at, times);
-    if planted!(GoneFieldsKept) {
-        return;
+    if let Some(parked) = row.parked_mut() {
+        merge_times(&mut parked.at, times);
     }
-    let states = [&parked.base, &row.server];
-    let is_there = |name: &str| {
-        states.iter().any(|state| state.as_ref().is_some_and(|it| it.get(name).is_some()))
-    };
-    parked.at.retain(|(name, _)| is_there(name));
+}
+
+/// Forgets when fields were written that neither the state beneath a record's writes nor the
+/// server's has any more: they say nothing, and fields that come and go can't make the list grow.
+fn forget_gone_fields(row: &mut Row) {
+    let parked = row.pending.as_mut().and_then(|pending| pending.parked.as_mut());
+    if let Some(parked) = parked.filter(|_| !planted!(GoneFieldsKept)) {
+        let base = &parked.base;
+        parked.at.retain(|(name, _)| has_field(base, name) || has_field(&row.server, name));
+    }
+}
+
+/// Whether times are kept beneath a record's writes of fields that are there.
+pub(super) fn knows_gone_fields(row: &Row) -> bool {
+    row.parked().is_some_and(|parked| {
+        let is_there = |name: &str| has_field(&parked.base, name) || has_field(&row.server, name);
+        !parked.at.iter().all(|(name, _)| is_there(name))
+    })
+}
+
+fn has_field(state: &Option<Document>, name: &str) -> bool {
+    state.as_ref().is_some_and(|state| state.get(name).is_some())
 }
 
 fn merge_times(

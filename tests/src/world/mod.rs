@@ -8,6 +8,7 @@
 
 mod clock;
 mod device;
+mod foreign;
 mod history;
 mod http;
 mod link;
