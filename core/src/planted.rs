@@ -136,6 +136,14 @@ mod bugs {
         PageReadTwice,
         /// A ring forgets nothing.
         RingKeepsAll,
+        /// The times of a write's fields are dropped: all count as written when its last part was.
+        FieldTimesDropped,
+        /// A field may be of the future.
+        FutureTimesKept,
+        /// The records of a snapshot lack the times of their fields.
+        PageWithoutTimes,
+        /// The digest of a write does not cover the times of its fields.
+        DigestWithoutTimes,
         /// Level-1 readers are not told of removed fields.
         NullUnsaid,
         // the client: records
@@ -175,6 +183,12 @@ mod bugs {
         OverlapIgnored,
         /// The view lacks the pending writes.
         ViewWithoutOverlay,
+        /// A write that joins another one gives all its fields its own time.
+        JoinedTimesLost,
+        /// What a strategy has decided is of one time, whichever fields it holds.
+        OutcomeTimesLost,
+        /// A deletion of which nobody knows the time any more loses against any edit.
+        UndatedDeleteLoses,
         /// Last-write-wins compares the latest times of both sides, not those of each field.
         TimesOfWholeRecords,
         /// Nobody is told that a resolver has failed.

@@ -165,6 +165,7 @@ impl Desk {
             record_id: RecordId::new(id).expect("an id"),
             change: Change { kind, delta: Delta::new(document, vec![]) },
             timestamp: Some(self.now),
+            at: Vec::new(),
             number: Some(MutationNumber(self.written)),
             base: None,
         }

@@ -207,6 +207,7 @@ impl PlainServer {
             version: self.ways.versions.then_some(stored.version),
             updated_at: self.ways.stamps.then_some(stored.at),
             seq: None,
+            at: Vec::new(),
         };
         of.map(record).collect()
     }

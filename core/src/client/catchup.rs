@@ -2,7 +2,6 @@
 
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
@@ -189,7 +188,7 @@ impl Client {
                 seq: record.seq,
                 version: record.version,
                 timestamp: record.updated_at,
-                at: Vec::new(),
+                at: record.at.clone(),
                 user_id: None,
             };
             self.learn(edit, collection, &record.id, &news)?;

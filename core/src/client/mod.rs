@@ -35,6 +35,7 @@ mod records;
 mod sending;
 mod stream;
 mod synced;
+mod times;
 mod verdicts;
 mod writes;
 

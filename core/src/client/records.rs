@@ -1,11 +1,11 @@
 //! Records with and without pending writes: how server states and verdicts fold into them.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::machine::Client;
+use super::times::{latest, local_times, outcome_times, remote_times};
 use crate::rules::conflict::{Conflict, ResolverFailure};
 use crate::rules::row::{Entry, Parked, Row, StreamRow};
 use crate::words::document::Document;
@@ -13,7 +13,8 @@ use crate::words::message::ServerChange;
 use crate::words::name::{Collection, Position, RecordId, Seq};
 use crate::words::store::StoreError;
 use crate::words::time::Timestamp;
-use crate::words::write::Change;
+use crate::words::times::FieldTimes;
+use crate::words::write::{Change, WriteKind};
 
 /// How the server's taking of a write became known.
 pub(super) enum Taken<'a> {
@@ -133,6 +134,10 @@ impl Client {
             hide(&mut stream.row, id, &mut row, Seq(0));
         } else {
             set_server(&mut stream.row, id, &mut row, None, snapshot_seq);
+            if let Some(parked) = row.parked_mut() {
+                parked.at.clear();
+                parked.undated = !planted!(UndatedDeleteLoses);
+            }
         }
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, Some(&before), &row);
@@ -177,6 +182,7 @@ impl Client {
         let base = change.apply(row.base());
         let known = self.known(collection, before.as_ref());
         let hidden = row.is_hidden();
+        let mut times = Vec::new();
         let stream = self.stream(collection);
         match taken {
             Taken::InPlace { seq, version } => {
@@ -191,6 +197,8 @@ impl Client {
                     let server = change.apply(row.server.as_ref());
                     set_server(&mut stream.row, id, &mut row, server, seq);
                 } else if seq >= learnt(&stream.row, before.as_ref()) {
+                    let usual = news.timestamp.unwrap_or(row.updated_at);
+                    remote_times(&mut times, row.server.as_ref(), news, usual);
                     self.take_state(collection, id, &mut row, news, seq);
                     self.stream(collection).hold(seq);
                 }
@@ -218,7 +226,7 @@ impl Client {
             let seq = if outdated { row.seq } else { learnt(stream, Some(&row)) };
             hide(&mut self.stream(collection).row, id, &mut row, seq);
         }
-        self.fold_base(&mut row, base, known);
+        fold_base(&mut row, base, known, times);
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, before.as_ref(), &row);
         edit.event(
@@ -271,21 +279,7 @@ impl Client {
         if let Some(pending) = &mut row.pending
             && pending.parked.is_none()
         {
-            pending.parked = Some(Parked { base, seq, at: Vec::new(), hidden: false });
-        }
-    }
-
-    /// The base after a confirmed write; where the server's state differs from it, others have
-    /// changed the record meanwhile.
-    fn fold_base(&self, row: &mut Row, base: Option<Document>, known: Seq) {
-        let server_differs = row.server != base;
-        let Some(pending) = &mut row.pending else { return };
-        match &mut pending.parked {
-            Some(parked) => parked.base = base,
-            None if server_differs => {
-                pending.parked = Some(Parked { base, seq: known, at: Vec::new(), hidden: false });
-            }
-            None => {}
+            pending.parked = Some(Parked::new(base, seq, Vec::new()));
         }
     }
 
@@ -299,16 +293,19 @@ impl Client {
     ) {
         let before = row.server.as_ref().filter(|_| !planted!(DeltaOverwrites));
         let server = news.change.apply(before);
+        let written_at = news.timestamp.unwrap_or(row.updated_at);
+        let before = row.server.clone().filter(|_| row.pending.is_some());
+        if let Some(parked) = row.parked_mut() {
+            remote_times(&mut parked.at, before.as_ref(), news, written_at);
+        }
         let stream = self.stream(collection);
         set_server(&mut stream.row, id, row, server, seq);
         row.version = news.version.unwrap_or(row.version + 1);
-        let written_at = news.timestamp.unwrap_or(row.updated_at);
         row.updated_at = written_at;
-        let times = news.change.delta.fields().map(|(name, _)| {
-            let own = news.at.iter().find(|(field, _)| **field == *name);
-            (name.into(), own.map_or(written_at, |(_, at)| *at))
-        });
-        note_times(row, times);
+        if let Some(parked) = row.parked_mut() {
+            let undated = news.change.kind == WriteKind::Delete && news.timestamp.is_none();
+            parked.undated = undated && !planted!(UndatedDeleteLoses);
+        }
     }
 
     /// Sets the state that a plain server tells of.
@@ -325,13 +322,10 @@ impl Client {
         let stream = self.stream(collection);
         set_server(&mut stream.row, id, row, state, Seq(0));
         row.updated_at = at;
-        if let Some(changed) = changed {
-            let own = |name: &str| news.at.iter().find(|(field, _)| **field == *name);
-            let times = changed
-                .delta
-                .fields()
-                .map(|(name, _)| (name.into(), own(name).map_or(at, |(_, at)| *at)));
-            note_times(row, times);
+        if let (Some(parked), Some(change)) = (row.parked_mut(), changed) {
+            let undated = change.kind == WriteKind::Delete && news.timestamp.is_none();
+            parked.undated = undated && !planted!(UndatedDeleteLoses);
+            remote_times(&mut parked.at, None, &ServerChange { change, ..news.clone() }, at);
         }
     }
 
@@ -431,6 +425,12 @@ impl Client {
         entries: &[(Position, Entry)],
     ) {
         let local_at = latest(entries);
+        // a deletion counts for itself, edits by the latest of them
+        let remote_at = match row.server {
+            None if parked.undated => Timestamp::MAX,
+            None => row.updated_at,
+            Some(_) => parked.at.iter().map(|(_, at)| *at).fold(row.updated_at, Timestamp::max),
+        };
         // not what is shown, which a write that was just rejected may still be part of
         let local = applied(parked.base.as_ref(), entries);
         let conflict = Conflict {
@@ -440,8 +440,8 @@ impl Client {
             local: local.as_ref(),
             remote: row.server.as_ref(),
             local_at,
-            remote_at: row.updated_at,
-            local_field_at: &local_times(entries, local_at),
+            remote_at,
+            local_field_at: &local_times(parked.base.as_ref(), entries, local_at),
             remote_field_at: &parked.at,
         };
         let (merged, failure) = match self.config.conflict_strategy.try_resolve(&conflict) {
@@ -451,6 +451,9 @@ impl Client {
         let unasked = planted!(DeletesUndone) && row.server.is_none() && entries.len() == 1;
         let merged = if unasked { local.clone() } else { merged };
         let outcome = Change::between(row.server.as_ref(), merged.as_ref());
+        let whole = local_at.max(row.updated_at);
+        let times = outcome.as_ref().map(|outcome| outcome_times(&conflict, outcome, whole));
+        let (written_at, at) = times.unwrap_or_default();
         edit.gates = true;
         edit.flush = true;
         for (position, entry) in entries {
@@ -464,9 +467,8 @@ impl Client {
         let first = if fresh { Some(self.outbox.next) } else { first };
         let write = first.filter(|_| outcome.is_some() && !planted!(OutcomeNotPushed));
         if let (Some(position), Some(change)) = (write, outcome) {
-            let written_at = local_at.max(row.updated_at);
             let (of, record_id) = (collection.clone(), id.clone());
-            let entry = Entry { collection: of, record_id, change, written_at };
+            let entry = Entry { collection: of, record_id, change, written_at, at };
             edit.put_entry(position, &entry, true);
             self.outbox.len += 1;
             if fresh {
@@ -475,11 +477,8 @@ impl Client {
                 self.outbox.tail = Some((position, entry.collection, entry.record_id));
             }
         }
-        row.pending = write.map(|_| crate::rules::row::Pending {
-            view: merged,
-            written_at: local_at.max(row.updated_at),
-            parked: None,
-        });
+        row.pending =
+            write.map(|_| crate::rules::row::Pending { view: merged, written_at, parked: None });
         let merged = entries.iter().map(|(position, _)| *position).collect();
         if unasked {
             return;
@@ -491,6 +490,18 @@ impl Client {
             edit.event(Event::local(EventKind::ResolverFailed { reason }).of(collection, id));
         }
         edit.event(Event::local(EventKind::ConflictResolved { write, merged }).of(collection, id));
+    }
+}
+
+/// The base after a confirmed write; where the server's state differs from it, others have changed
+/// the record meanwhile, in these fields at these times.
+fn fold_base(row: &mut Row, base: Option<Document>, known: Seq, times: FieldTimes) {
+    let server_differs = row.server != base;
+    let Some(pending) = &mut row.pending else { return };
+    match &mut pending.parked {
+        Some(parked) => parked.base = base,
+        None if server_differs => pending.parked = Some(Parked::new(base, known, times)),
+        None => {}
     }
 }
 
@@ -556,28 +567,6 @@ fn applied(base: Option<&Document>, entries: &[(Position, Entry)]) -> Option<Doc
     entries.iter().fold(base, |state, (_, entry)| entry.change.apply(state.as_ref()))
 }
 
-fn latest(entries: &[(Position, Entry)]) -> Timestamp {
-    entries.iter().map(|(_, entry)| entry.written_at).max().unwrap_or_default()
-}
-
-/// When each field was last written here, where that was not at `latest`.
-fn local_times(entries: &[(Position, Entry)], latest: Timestamp) -> Vec<(Box<str>, Timestamp)> {
-    let mut times = Vec::new();
-    for (_, entry) in entries {
-        let fields = entry.change.delta.fields();
-        merge_times(&mut times, fields.map(|(name, _)| (name.into(), entry.written_at)));
-    }
-    times.retain(|(_, at)| *at != latest);
-    times
-}
-
-/// Notes when others have written fields of a record, while a state is kept beneath its writes.
-fn note_times(row: &mut Row, times: impl Iterator<Item = (Box<str>, Timestamp)>) {
-    if let Some(parked) = row.parked_mut() {
-        merge_times(&mut parked.at, times);
-    }
-}
-
 /// Forgets when fields were written that neither the state beneath a record's writes nor the
 /// server's has any more: they say nothing, and fields that come and go can't make the list grow.
 fn forget_gone_fields(row: &mut Row) {
@@ -598,16 +587,4 @@ pub(super) fn knows_gone_fields(row: &Row) -> bool {
 
 fn has_field(state: &Option<Document>, name: &str) -> bool {
     state.as_ref().is_some_and(|state| state.get(name).is_some())
-}
-
-fn merge_times(
-    known: &mut Vec<(Box<str>, Timestamp)>,
-    times: impl Iterator<Item = (Box<str>, Timestamp)>,
-) {
-    for (name, at) in times {
-        match known.binary_search_by(|(field, _)| field.cmp(&name)) {
-            Ok(i) => known[i].1 = at,
-            Err(i) => known.insert(i, (name, at)),
-        }
-    }
 }

@@ -204,6 +204,7 @@ impl Client {
             record_id: entry.record_id,
             change: entry.change,
             timestamp: Some(entry.written_at),
+            at: entry.at,
             number: Some(MutationNumber(number)),
             base: (!self.is_unconditional(position)).then_some(base),
         });

@@ -269,20 +269,10 @@ impl Client {
         edit.drop_entry(write, entry);
         self.outbox.forget(write);
         self.rejected += 1;
-        let Entry { collection, record_id, change, written_at } = entry.clone();
-        let (code, message) = (code.clone(), message.into());
         if planted!(RejectedListLost) {
             return;
         }
-        edit.put_rejected(&Rejected {
-            write,
-            collection,
-            record_id,
-            change,
-            written_at,
-            code,
-            message,
-        });
+        edit.put_rejected(&Rejected::of(write, entry.clone(), code.clone(), message.into()));
     }
 
     fn index_of(&self, number: MutationNumber) -> Option<usize> {

@@ -1,5 +1,7 @@
 //! What the app writes: row and outbox entry in one commit.
 
+use alloc::vec::Vec;
+
 use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::{Action, Actions, Misuse, StoreAction, Written};
@@ -10,6 +12,7 @@ use crate::words::document::{Document, DocumentError};
 use crate::words::name::{Collection, Position, RecordId};
 use crate::words::store::Rows;
 use crate::words::time::{Now, Timestamp};
+use crate::words::times::{FieldTimes, others};
 use crate::words::write::{Change, WriteKind};
 
 impl Client {
@@ -97,7 +100,9 @@ impl Client {
         })
     }
 
-    /// Makes a rejected write again, on the record as it is now, and takes it off the list.
+    /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
+    /// fields keep the times at which they were written, or those of what the record shows by now
+    /// where these are later.
     ///
     /// # Errors
     /// When there is no such write, and as the call that made it.
@@ -109,12 +114,14 @@ impl Client {
         out: &mut Actions,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
-            let Rejected { collection, record_id: id, change, .. } = client.find(edit, write)?;
-            let made = client.enqueue(edit, &collection, &id, |row| match change.kind {
-                WriteKind::Insert => Ok(Change::between(row.view(), Some(&change.delta.set))),
-                WriteKind::Update => updated(&collection, &id, row.view(), &change.delta),
-                WriteKind::Delete => Ok(Change::between(row.view(), None)),
-            })?;
+            let old = client.find(edit, write)?.entry();
+            let Entry { collection, record_id: id, change, .. } = &old;
+            let made =
+                client.enqueue_as(edit, collection, id, Some(&old), |row| match change.kind {
+                    WriteKind::Insert => Ok(Change::between(row.view(), Some(&change.delta.set))),
+                    WriteKind::Update => updated(collection, id, row.view(), &change.delta),
+                    WriteKind::Delete => Ok(Change::between(row.view(), None)),
+                })?;
             client.take_off(edit, write);
             Ok(made)
         })
@@ -189,14 +196,30 @@ impl Client {
         id: &RecordId,
         change: impl FnOnce(&Row) -> Result<Option<Change>, Misuse>,
     ) -> Result<Option<Position>, Misuse> {
+        self.enqueue_as(edit, collection, id, None, change)
+    }
+
+    /// As [`enqueue`](Self::enqueue). A write that was `made` before keeps its times.
+    fn enqueue_as(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        made: Option<&Entry>,
+        change: impl FnOnce(&Row) -> Result<Option<Change>, Misuse>,
+    ) -> Result<Option<Position>, Misuse> {
         let before = edit.row(collection, id)?;
         let mut row = before.clone().unwrap_or_default();
         let Some(change) = change(&row)? else { return Ok(None) };
         let view = change.apply(row.view());
         self.check_limits(view.as_ref())?;
-        let written_at = self.stamp(&row);
-        let entry =
-            Entry { collection: collection.clone(), record_id: id.clone(), change, written_at };
+        let now = self.stamp(&row);
+        let (written_at, at) = match made {
+            None => (now, Vec::new()),
+            Some(made) => again(made, &change, row.seen_at()),
+        };
+        let (of, record_id) = (collection.clone(), id.clone());
+        let entry = Entry { collection: of, record_id, change, written_at, at };
         let position = self.append(edit, entry)?;
         let parked = row.pending.take().and_then(|pending| pending.parked);
         row.pending = Some(Pending { view, written_at, parked });
@@ -211,9 +234,9 @@ impl Client {
     fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Result<Position, Misuse> {
         edit.flush = true;
         if let Some(position) = self.outbox.joinable(&entry.collection, &entry.record_id)
-            && let Some(change) = edit.entry(position)?.change.then(&entry.change)
+            && let Some(joined) = edit.entry(position)?.then(&entry)
         {
-            edit.put_entry(position, &Entry { change, ..entry }, false);
+            edit.put_entry(position, &joined, false);
             edit.written = Some(position);
             return Ok(position);
         }
@@ -236,7 +259,7 @@ impl Client {
         if planted!(StampNotCausal) {
             return now;
         }
-        now.max(Timestamp(row.seen_at().0.saturating_add(1)))
+        now.max(after(row.seen_at()))
     }
 
     fn check_limits(&self, document: Option<&Document>) -> Result<(), DocumentError> {
@@ -264,6 +287,23 @@ impl Client {
         edit.flush = true;
         self.rejected = self.rejected.saturating_sub(1);
     }
+}
+
+/// The times of a write that was made before and is made again, on top of what was seen since.
+fn again(made: &Entry, change: &Change, seen: Timestamp) -> (Timestamp, FieldTimes) {
+    let earliest = after(seen);
+    if change.kind != WriteKind::Update {
+        return (made.written_at.max(earliest), Vec::new());
+    }
+    let time = |name: &str| made.time_of(name).max(earliest);
+    let times: Vec<_> = change.delta.fields().map(|(name, _)| (name, time(name))).collect();
+    let latest = times.iter().map(|(_, at)| *at).max().unwrap_or(earliest);
+    (latest, others(times.into_iter(), latest))
+}
+
+/// The earliest time that is later than this one.
+fn after(time: Timestamp) -> Timestamp {
+    Timestamp(time.0.saturating_add(1))
 }
 
 fn updated(

@@ -17,6 +17,7 @@ use crate::words::name::{
 };
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
+use crate::words::times::FieldTimes;
 use crate::words::write::Change;
 
 /// How much one page holds.
@@ -438,7 +439,7 @@ impl<'a> View<'a> {
                 return Ok(Scan::Stop);
             }
             let change = self.change(id, record, floor);
-            budget.spend(id, &change.change.change);
+            budget.spend(id, &change.change);
             changes.push(change);
             last = seq;
             Ok(Scan::Next)
@@ -489,8 +490,9 @@ impl<'a> View<'a> {
             if let Some(document) = &record.document
                 && self.shows(id, record)
             {
-                budget.spend_bytes(id.len() + document.size());
-                records.push(sync_record(id, record, document));
+                let record = sync_record(id, record, document);
+                budget.spend_bytes(id.len() + document.size() + bytes_of(&record.at));
+                records.push(record);
             }
             up_to = Some(id.clone());
             Ok(Scan::Next)
@@ -515,7 +517,9 @@ impl<'a> View<'a> {
                 && self.shows(id, record)
             {
                 budget.spend_bytes(id.len() + document.size());
-                records.push(SyncRecord { seq: None, ..sync_record(id, record, document) });
+                // level 1 has no place for the times of fields
+                let (seq, at) = (None, Vec::new());
+                records.push(SyncRecord { seq, at, ..sync_record(id, record, document) });
             }
             Ok(if budget.is_spent() { Scan::Stop } else { Scan::Next })
         })?;
@@ -640,7 +644,13 @@ fn sync_record(id: &RecordId, record: &Record, document: &Document) -> SyncRecor
         version: Some(record.last.version),
         updated_at: Some(record.last.at),
         seq: Some(record.last.seq),
+        at: if planted!(PageWithoutTimes) { Vec::new() } else { record.times() },
     }
+}
+
+/// The bytes that the times of fields take on the wire.
+fn bytes_of(at: &FieldTimes) -> usize {
+    at.iter().map(|(name, _)| name.len() + 30).sum()
 }
 
 impl Query {
@@ -681,9 +691,9 @@ impl Budget {
         Self { records: limits.records.max(1), bytes: limits.bytes.max(1) }
     }
 
-    fn spend(&mut self, id: &RecordId, change: &Change) {
+    fn spend(&mut self, id: &RecordId, ServerChange { change, at, .. }: &ServerChange) {
         let unset: usize = change.delta.unset.iter().map(|name| name.len() + 3).sum();
-        self.spend_bytes(id.len() + change.delta.set.size() + unset);
+        self.spend_bytes(id.len() + change.delta.set.size() + unset + bytes_of(at));
     }
 
     fn spend_bytes(&mut self, bytes: usize) {

@@ -33,7 +33,8 @@ use crate::words::name::{
 };
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
-use crate::words::write::Change;
+use crate::words::times::{FieldTimes, others};
+use crate::words::write::{Change, WriteKind};
 
 /// What the server knows of a collection as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -72,7 +73,8 @@ pub struct Record {
     pub last: Stamp,
     /// The last insert or delete. A field without a stamp of its own has this one.
     pub whole: Stamp,
-    /// The fields of the document whose last change was another than `whole`, sorted by name.
+    /// The fields of the document whose last change was another than `whole`, or was written at
+    /// another time, sorted by name.
     pub fields: Vec<(Box<str>, Stamp)>,
     /// The tombstones of removed fields, sorted by name.
     pub removed: Vec<(Box<str>, Stamp)>,
@@ -182,15 +184,23 @@ impl Record {
         })
     }
 
+    /// The times of all fields that have another than the last change, removed ones too.
+    pub(crate) fn times(&self) -> FieldTimes {
+        let names = self.document.iter().flat_map(Document::iter).map(|(name, _)| name);
+        let removed = self.removed.iter().map(|(name, _)| &**name);
+        self.times_of(names.chain(removed))
+    }
+
+    fn times_of<'a>(&self, names: impl Iterator<Item = &'a str>) -> FieldTimes {
+        others(names.map(|name| (name, self.stamp(name).at)), self.last.at)
+    }
+
     fn say(&self, change: Change) -> ServerChange {
-        let at = change
-            .delta
-            .fields()
-            .map(|(name, _)| (name, self.stamp(name).at))
-            .filter(|(_, at)| *at != self.last.at)
-            .map(|(name, at)| (name.into(), at));
-        let mut at: Vec<(Box<str>, Timestamp)> = at.collect();
-        at.sort_unstable();
+        let at = match change.kind {
+            WriteKind::Insert => self.times(),
+            WriteKind::Update => self.times_of(change.delta.fields().map(|(name, _)| name)),
+            WriteKind::Delete => Vec::new(),
+        };
         ServerChange {
             at,
             change,
@@ -566,7 +576,7 @@ impl Record {
         if self.whole.seq > self.last.seq || stamps().any(|stamp| stamp.seq > self.last.seq) {
             faults.push("a part of it changed after the whole");
         }
-        if stamps().any(|stamp| stamp.seq <= self.whole.seq) {
+        if stamps().any(|stamp| stamp.seq < self.whole.seq) {
             faults.push("a field of it changed before it was inserted");
         }
         let sorted = |names: &[(Box<str>, Stamp)]| names.is_sorted_by(|(a, _), (b, _)| a < b);

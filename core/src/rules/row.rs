@@ -13,13 +13,12 @@
 //!
 //! Names hold no control characters, so `0x00` ends one. Slots and positions are big endian.
 
-use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_u64};
+use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::hash::{Checksum, Digest};
@@ -29,6 +28,7 @@ use crate::words::name::{
 };
 use crate::words::store::StoreError;
 use crate::words::time::Timestamp;
+use crate::words::times::{FieldTimes, others, time_in};
 use crate::words::write::{Change, WriteKind};
 
 /// The keys of one user's rows.
@@ -434,7 +434,9 @@ pub(crate) struct Parked {
     /// The seq up to which that state was known.
     pub(crate) seq: Seq,
     /// When the fields that changed since were written, sorted by name.
-    pub(crate) at: Vec<(Box<str>, Timestamp)>,
+    pub(crate) at: FieldTimes,
+    /// Whether the record was deleted meanwhile, and nobody knows when.
+    pub(crate) undated: bool,
     /// Whether the server withholds the record, so that nothing is known of its present state.
     pub(crate) hidden: bool,
 }
@@ -514,39 +516,37 @@ impl Pending {
     fn put(&self, out: &mut Vec<u8>) {
         put_document(out, self.view.as_ref());
         put_i64(out, self.written_at.0);
-        let hidden = self.parked.as_ref().is_some_and(|parked| parked.hidden);
-        out.push(tag(self.parked.is_some(), hidden));
+        let (hidden, undated) =
+            self.parked.as_ref().map_or((false, false), |parked| (parked.hidden, parked.undated));
+        out.push(tag(self.parked.is_some(), hidden) | u8::from(undated) << 2);
         if let Some(parked) = &self.parked {
             put_document(out, parked.base.as_ref());
             put_u64(out, parked.seq.0);
-            put_u64(out, parked.at.len() as u64);
-            for (name, at) in &parked.at {
-                put_bytes(out, name.as_bytes());
-                put_i64(out, at.0);
-            }
+            put_times(out, &parked.at);
         }
     }
 
     fn take(row: &mut Reader) -> Result<Self, StoreError> {
         let view = document(row)?;
         let written_at = Timestamp(row.i64()?);
-        let (is_there, hidden) = untag(row.byte()?)?;
-        let parked = if is_there { Some(Parked::take(row, hidden)?) } else { None };
+        let marks = row.byte()?;
+        let undated = marks & 4 == 4;
+        let (is_there, hidden) = untag(if undated { marks & 3 } else { marks })?;
+        let parked = if is_there { Some(Parked::take(row, hidden, undated)?) } else { None };
         Ok(Self { view, written_at, parked })
     }
 }
 
 impl Parked {
-    fn take(row: &mut Reader, hidden: bool) -> Result<Self, StoreError> {
+    /// A state that waits beside a newer one, whose changed fields have these times.
+    pub(crate) fn new(base: Option<Document>, seq: Seq, at: FieldTimes) -> Self {
+        Self { base, seq, at, undated: false, hidden: false }
+    }
+
+    fn take(row: &mut Reader, hidden: bool, undated: bool) -> Result<Self, StoreError> {
         let base = document(row)?;
         let seq = Seq(row.u64()?);
-        let count = row.u64()?;
-        let mut at = Vec::new();
-        for _ in 0..count {
-            let name = row.str(|text| Some(text.into()))?;
-            at.push((name, Timestamp(row.i64()?)));
-        }
-        Ok(Self { base, seq, at, hidden })
+        Ok(Self { base, seq, at: times(row)?, hidden, undated })
     }
 }
 
@@ -556,13 +556,53 @@ pub(crate) struct Entry {
     pub(crate) collection: Collection,
     pub(crate) record_id: RecordId,
     pub(crate) change: Change,
+    /// When the latest of its fields was written.
     pub(crate) written_at: Timestamp,
+    /// The fields that were written at another time, sorted by name.
+    pub(crate) at: FieldTimes,
 }
+
+/// The tag of the part of an entry that holds the times of its fields.
+const TIMES: u8 = 1;
 
 impl Entry {
     pub(crate) fn digest(&self) -> Digest {
-        let Self { collection, record_id, change, written_at } = self;
-        Digest::of(change.kind, collection, record_id, &change.delta, *written_at)
+        let Self { collection, record_id, change, written_at, at } = self;
+        Digest::of(change.kind, collection, record_id, &change.delta, *written_at, at)
+    }
+
+    /// When a field that it touches was written.
+    pub(crate) fn time_of(&self, field: &str) -> Timestamp {
+        time_in(&self.at, field).unwrap_or(self.written_at)
+    }
+
+    /// One write that does what this one and then `later` do, each field with its own time. `None`
+    /// where no single write can.
+    pub(crate) fn then(&self, later: &Self) -> Option<Self> {
+        let change = self.change.then(&later.change)?;
+        let written_at = later.written_at.max(self.written_at);
+        let writer = |name: &str| if later.change.touches(name) { later } else { self };
+        let fields = change.delta.fields().map(|(name, _)| (name, writer(name).time_of(name)));
+        let at = others(fields, written_at);
+        let at = if planted!(JoinedTimesLost) { Vec::new() } else { at };
+        Some(Self { change, written_at, at, ..later.clone() })
+    }
+
+    /// The parts that come last in a row: absent where they have their default.
+    fn put_parts(&self, out: &mut Vec<u8>) {
+        if !self.at.is_empty() {
+            let mut times = Vec::new();
+            put_times(&mut times, &self.at);
+            put_part(out, TIMES, &times);
+        }
+    }
+
+    fn take_parts(&mut self, row: &mut Reader) -> Result<(), StoreError> {
+        if let Some(mut part) = row.part(TIMES)? {
+            self.at = times(&mut part)?;
+            part.end()?;
+        }
+        Ok(())
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -590,7 +630,7 @@ impl Entry {
         }
         let written_at = Timestamp(row.i64()?);
         let change = Change { kind, delta: Delta { set, unset } };
-        Ok(Self { collection, record_id, change, written_at })
+        Ok(Self { collection, record_id, change, written_at, at: Vec::new() })
     }
 }
 
@@ -611,6 +651,7 @@ impl Place {
             Self::Entry(entry) => {
                 out.push(0);
                 entry.put(&mut out);
+                entry.put_parts(&mut out);
             }
             Self::Hollow(digest) => {
                 out.push(1);
@@ -625,7 +666,9 @@ impl Place {
         let place = if row.flag()? {
             Self::Hollow(Digest(row.u64()?))
         } else {
-            Self::Entry(Entry::take(&mut row)?)
+            let mut entry = Entry::take(&mut row)?;
+            entry.take_parts(&mut row)?;
+            Self::Entry(entry)
         };
         row.end()?;
         Ok(place)
@@ -643,8 +686,10 @@ pub struct Rejected {
     pub record_id: RecordId,
     /// What was to be done to it.
     pub change: Change,
-    /// When the app made the write.
+    /// When the app made the write; of one that was joined from several, when it made the last.
     pub written_at: Timestamp,
+    /// The fields that it made at another time, sorted by name.
+    pub at: FieldTimes,
     /// Why it was refused, for programs.
     pub code: ErrorCode,
     /// Why it was refused, for people.
@@ -653,22 +698,54 @@ pub struct Rejected {
 
 impl Rejected {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Self { collection, record_id, change, written_at, .. } = self.clone();
+        let entry = self.entry();
         let mut out = Vec::new();
-        Entry { collection, record_id, change, written_at }.put(&mut out);
+        entry.put(&mut out);
         put_bytes(&mut out, self.code.as_str().as_bytes());
         put_bytes(&mut out, self.message.as_bytes());
+        entry.put_parts(&mut out);
         out
     }
 
     pub(crate) fn decode(write: Position, row: Bytes) -> Result<Self, StoreError> {
         let mut row = Reader::new(row);
-        let Entry { collection, record_id, change, written_at } = Entry::take(&mut row)?;
+        let mut entry = Entry::take(&mut row)?;
         let code = row.str(|text| Some(ErrorCode::parse(text)))?;
         let message = row.str(|text| Some(text.to_string()))?;
+        entry.take_parts(&mut row)?;
         row.end()?;
-        Ok(Self { write, collection, record_id, change, written_at, code, message })
+        Ok(Self::of(write, entry, code, message))
     }
+
+    /// The refusal of an entry.
+    pub(crate) fn of(write: Position, entry: Entry, code: ErrorCode, message: String) -> Self {
+        let Entry { collection, record_id, change, written_at, at } = entry;
+        Self { write, collection, record_id, change, written_at, at, code, message }
+    }
+
+    /// The entry that was refused.
+    pub(crate) fn entry(&self) -> Entry {
+        let Self { collection, record_id, change, written_at, at, .. } = self.clone();
+        Entry { collection, record_id, change, written_at, at }
+    }
+}
+
+fn put_times(out: &mut Vec<u8>, times: &FieldTimes) {
+    put_u64(out, times.len() as u64);
+    for (name, at) in times {
+        put_bytes(out, name.as_bytes());
+        put_i64(out, at.0);
+    }
+}
+
+fn times(row: &mut Reader) -> Result<FieldTimes, StoreError> {
+    let count = row.u64()?;
+    let mut times = Vec::new();
+    for _ in 0..count {
+        let name = row.str(|text| Some(text.into()))?;
+        times.push((name, Timestamp(row.i64()?)));
+    }
+    Ok(times)
 }
 
 fn put_document(out: &mut Vec<u8>, document: Option<&Document>) {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::words::name::{Collection, RecordId};
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
+use crate::words::times::FieldTimes;
 use crate::words::write::Change;
 
 use super::record::{EpochRow, epoch_key, range_of};
@@ -25,8 +26,10 @@ pub struct UnsentWrite {
     pub record_id: RecordId,
     /// What was to be done to it.
     pub change: Change,
-    /// When the app made the write.
+    /// When the app made the write; of one that was joined from several, when it made the last.
     pub written_at: Timestamp,
+    /// The fields that it made at another time, sorted by name.
+    pub at: FieldTimes,
 }
 
 /// Whose rows a store holds, as far as they tell.
@@ -85,8 +88,8 @@ pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, 
 /// The writes in the rows of an outbox, in the order in which they were made.
 pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<UnsentWrite> {
     let write = |(key, row): (Bytes, Bytes)| match Place::decode(row).ok()? {
-        Place::Entry(Entry { collection, record_id, change, written_at }) => {
-            let write = UnsentWrite { collection, record_id, change, written_at };
+        Place::Entry(Entry { collection, record_id, change, written_at, at }) => {
+            let write = UnsentWrite { collection, record_id, change, written_at, at };
             Some((position_of(&key).ok()?, write))
         }
         Place::Hollow(_) => None,
@@ -113,6 +116,7 @@ mod tests {
             record_id: RecordId::new(id).unwrap(),
             change: Change::insert(document),
             written_at: Timestamp(7),
+            at: vec![("n".into(), Timestamp(5))],
         }
     }
 
@@ -154,5 +158,6 @@ mod tests {
         assert_eq!(ids, ["a", "b"]);
         assert_eq!(writes[0].change, entry("a").change);
         assert_eq!(writes[0].written_at, Timestamp(7));
+        assert_eq!(writes[0].at, [("n".into(), Timestamp(5))]);
     }
 }

@@ -39,7 +39,6 @@ pub(crate) fn put_option(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 }
 
 /// Appends an optional part of a row: a tag and the bytes.
-#[allow(dead_code, reason = "the first row with a part of its own brings the call")]
 pub(crate) fn put_part(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     out.push(tag);
     put_bytes(out, bytes);
@@ -108,7 +107,6 @@ impl Reader {
 
     /// The content of the part with this tag, where the row has it next. To be asked in the order
     /// of the tags; one that nobody asks for is left, and makes [`end`](Self::end) fail.
-    #[allow(dead_code, reason = "the first row with a part of its own brings the call")]
     pub(crate) fn part(&mut self, tag: u8) -> Result<Option<Self>, StoreError> {
         if self.rest.first() != Some(&tag) {
             return Ok(None);

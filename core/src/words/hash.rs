@@ -5,6 +5,8 @@
 
 use core::fmt;
 
+use alloc::boxed::Box;
+
 use xxhash_rust::xxh3::Xxh3;
 
 use super::delta::Delta;
@@ -57,6 +59,7 @@ impl Digest {
         id: &RecordId,
         delta: &Delta,
         timestamp: Timestamp,
+        at: &[(Box<str>, Timestamp)],
     ) -> Self {
         let mut hash = Xxh3::new();
         hash.update(&[kind as u8]);
@@ -71,6 +74,14 @@ impl Digest {
         for name in &delta.unset {
             text(&mut hash, name);
             text(&mut hash, "");
+        }
+        // no text is so long: what follows can't be taken for a field
+        if !at.is_empty() && !planted!(DigestWithoutTimes) {
+            hash.update(&[0xff; 4]);
+            for (name, at) in at {
+                text(&mut hash, name);
+                hash.update(&at.0.to_le_bytes());
+            }
         }
         Self(hash.digest())
     }
@@ -116,4 +127,41 @@ fn text(hash: &mut Xxh3, text: &str) {
 fn parse_hex(text: &str) -> Option<u64> {
     let plain = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     plain.then(|| u64::from_str_radix(text, 16).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::limits::Limits;
+    use alloc::vec;
+
+    #[test]
+    fn the_digest_of_a_write_covers_the_times_of_its_fields() {
+        let (collection, id) = (Collection::new("c").unwrap(), RecordId::new("r").unwrap());
+        let set = Document::parse(r#"{"x":1,"y":2}"#, &Limits::default()).unwrap();
+        let of = |unset: &[&str], at: &[(&str, i64)]| {
+            let delta = Delta::new(set.clone(), unset.iter().map(|name| (*name).into()).collect());
+            let at: vec::Vec<_> =
+                at.iter().map(|(name, at)| ((*name).into(), Timestamp(*at))).collect();
+            Digest::of(WriteKind::Update, &collection, &id, &delta, Timestamp(7), &at).0
+        };
+        // as it was before there were such times
+        assert_eq!(of(&[], &[]), OLD);
+        let all = [
+            OLD,
+            of(&[], &[("x", 5)]),
+            of(&[], &[("x", 6)]),
+            of(&[], &[("y", 5)]),
+            of(&[], &[("x", 5), ("y", 5)]),
+            of(&["z"], &[]),
+            of(&["z"], &[("z", 5)]),
+        ];
+        let mut unlike = all.to_vec();
+        unlike.sort_unstable();
+        unlike.dedup();
+        assert_eq!(unlike.len(), all.len());
+    }
+
+    /// What the code before computed.
+    const OLD: u64 = 3_877_936_829_949_366_578;
 }

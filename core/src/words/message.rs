@@ -12,6 +12,7 @@ use super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use super::time::Timestamp;
+use super::times::FieldTimes;
 use super::write::Change;
 
 /// The level that a connection speaks.
@@ -88,12 +89,24 @@ pub struct Mutation {
     pub record_id: RecordId,
     /// What is done to it.
     pub change: Change,
-    /// When the app made the write.
+    /// When the app made the write; of one that was joined from several, when it made the last.
     pub timestamp: Option<Timestamp>,
+    /// The fields that it made at another time, sorted by name; none at level 1.
+    pub at: FieldTimes,
     /// Its number; `None` at level 1.
     pub number: Option<MutationNumber>,
     /// The seq of the server state that it stands on; `None` makes it unconditional.
     pub base: Option<Seq>,
+}
+
+impl Mutation {
+    /// Its digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let Self { collection, record_id, change, at, .. } = self;
+        let timestamp = self.timestamp.unwrap_or_default();
+        Digest::of(change.kind, collection, record_id, &change.delta, timestamp, at)
+    }
 }
 
 /// What a client says.
@@ -145,8 +158,9 @@ pub struct ServerChange {
     pub version: Option<u64>,
     /// The writer's time of the last change.
     pub timestamp: Option<Timestamp>,
-    /// The fields whose last change was made at another time, sorted by name.
-    pub at: Vec<(Box<str>, Timestamp)>,
+    /// The fields whose last change was made at another time, sorted by name. Of a whole record
+    /// that includes fields that were removed.
+    pub at: FieldTimes,
     /// The writer of the last change.
     pub user_id: Option<UserId>,
 }
@@ -164,6 +178,8 @@ pub struct SyncRecord {
     pub updated_at: Option<Timestamp>,
     /// The seq of its last change; `None` at level 1.
     pub seq: Option<Seq>,
+    /// The fields whose last change was made at another time, removed ones too, sorted by name.
+    pub at: FieldTimes,
 }
 
 /// The key range that a page of a snapshot covers: `after < key <= up_to`.

@@ -13,5 +13,6 @@ pub mod random;
 pub(crate) mod rest;
 pub mod store;
 pub mod time;
+pub mod times;
 pub mod wire;
 pub mod write;

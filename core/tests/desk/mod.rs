@@ -250,7 +250,6 @@ impl Desk {
 
     /// The digest of the write that was sent last.
     pub fn digest_of(frame: &str) -> String {
-        use synclayer_core::words::hash::Digest;
         use synclayer_core::words::message::ClientMessage;
         use synclayer_core::words::wire::{Incoming, decode_client};
         let Ok(Incoming::One(ClientMessage::Write(write))) =
@@ -258,9 +257,7 @@ impl Desk {
         else {
             panic!("{frame} is no write")
         };
-        let (kind, delta) = (write.change.kind, &write.change.delta);
-        let at = write.timestamp.unwrap();
-        Digest::of(kind, &write.collection, &write.record_id, delta, at).to_string()
+        write.digest().to_string()
     }
 }
 

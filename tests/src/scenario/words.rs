@@ -8,7 +8,7 @@
 
 use serde_json::{Value, json};
 use synclayer_core::words::document::Document;
-use synclayer_core::words::hash::{Checksum, Digest};
+use synclayer_core::words::hash::Checksum;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::ClientMessage;
 use synclayer_core::words::name::{Collection, RecordId, Seq};
@@ -42,11 +42,9 @@ impl Words {
         };
         if let Ok(Incoming::One(message)) = decode_client(frame, &Limits::default())
             && let Some(write) = write(message)
-            && let (Some(number), Some(at)) = (write.number, write.timestamp)
+            && let Some(number) = write.number
         {
-            let (kind, delta) = (write.change.kind, &write.change.delta);
-            let digest = Digest::of(kind, &write.collection, &write.record_id, delta, at);
-            self.digests.push((number.0, digest.to_string()));
+            self.digests.push((number.0, write.digest().to_string()));
         }
     }
 

@@ -29,7 +29,7 @@ impl Client {
             return Ok(false);
         }
         let Some((position, entry)) = self.next_push(edit)? else { return Ok(false) };
-        let Entry { collection, record_id: id, change, written_at } = entry;
+        let Entry { collection, record_id: id, change, written_at, .. } = entry;
         let at = written_at;
         let (method, path, body) = match change.kind {
             WriteKind::Insert => {

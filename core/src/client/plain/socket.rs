@@ -467,12 +467,13 @@ impl Client {
 
     fn send_plain_write(&mut self, edit: &mut Edit<'_>, position: Position, entry: Entry) {
         let now = self.now.mono;
-        let Entry { collection, record_id, change, written_at } = entry;
+        let Entry { collection, record_id, change, written_at, .. } = entry;
         self.touch(&collection, &record_id);
         self.plain.echoes.expect((collection.clone(), record_id.clone()), &change, now);
         let timestamp = Some(written_at);
-        let (number, base) = (None, None);
-        let write = Mutation { collection, record_id, change, timestamp, number, base };
+        // level 1 has no place for the times of fields
+        let (number, base, at) = (None, None, Vec::new());
+        let write = Mutation { collection, record_id, change, timestamp, at, number, base };
         self.send(edit, &ClientMessage::Write(write));
         self.outbox.unsent = position.next();
         self.outbox.frozen_until = self.outbox.frozen_until.max(position.next());

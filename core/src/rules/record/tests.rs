@@ -50,7 +50,7 @@ fn each_fault_of_a_record_is_named() {
     assert_eq!(Record { removed, ..sound() }.faults(HEAD), [ahead]);
 
     let before = "a field of it changed before it was inserted";
-    let field = vec![("a".into(), stamp(3))];
+    let field = vec![("a".into(), stamp(2))];
     assert_eq!(Record { fields: field, ..sound() }.faults(HEAD), [before]);
 
     let disorder = "its fields are out of order";

@@ -15,6 +15,7 @@ use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::name::DatabaseId;
 use crate::words::store::Visit;
+use crate::words::times::FieldTimes;
 use crate::words::write::{Change, WriteKind};
 
 /// A server's rows, changed by one transaction after the other.
@@ -223,6 +224,7 @@ pub(crate) fn write(number: u64, base: u64, of: &str, change: Change) -> Mutatio
         record_id: id(of),
         change,
         timestamp: None,
+        at: Vec::new(),
         number: Some(MutationNumber(number)),
         base: Some(Seq(base)),
     }
@@ -353,10 +355,7 @@ fn the_digest_is_of_the_last_applied_write() {
     let first = write(1, 0, "r", insert("{\"a\":1}"));
     let again = Mutation { timestamp: Some(Timestamp(5)), ..write(2, 1, "r", update("{\"a\":1}")) };
     let refused = write(3, 0, "r", update("{\"a\":2}"));
-    let digest = |m: &Mutation| {
-        let timestamp = m.timestamp.unwrap_or_default();
-        Digest::of(m.change.kind, &m.collection, &m.record_id, &m.change.delta, timestamp)
-    };
+    let digest = Mutation::digest;
     let stored =
         |store: &Store| Client::load(&store.rows, &client("c")).unwrap().unwrap().last_digest;
     store.run("c", vec![first.clone()]);
@@ -542,6 +541,44 @@ fn timestamps_are_the_writers_but_never_later_than_the_server() {
     let record = store.record("r").unwrap();
     assert_eq!(record.last.at, Timestamp(900_000));
     assert_eq!(record.committed_at, Timestamp(1_000_000));
+}
+
+#[test]
+fn fields_keep_the_times_at_which_they_were_written() {
+    let mut store = Store::new();
+    store.hello("w");
+    let at = |of: &[(&str, i64)]| -> FieldTimes {
+        of.iter().map(|(name, at)| ((*name).into(), Timestamp(*at))).collect()
+    };
+    let written = |number, base, millis, times: &[(&str, i64)], change| Mutation {
+        timestamp: Some(Timestamp(millis)),
+        at: at(times),
+        ..write(number, base, "r", change)
+    };
+    // of an insert, and what it does not name means nothing
+    let insert = insert("{\"a\":1,\"b\":1,\"c\":1}");
+    store.run("w", vec![written(1, 0, 9, &[("a", 3), ("x", 1)], insert)]);
+    let record = store.record("r").unwrap();
+    assert_eq!((record.whole, record.state().at), (record.last, at(&[("a", 3)])));
+    assert_eq!(store.published.last().unwrap().change.at, at(&[("a", 3)]));
+    // of an update, a removed field among them, and none of the future
+    let change = unset("{\"b\":2,\"d\":1}", &["c"]);
+    let future = 9_000_000;
+    let times = [("b", 11), ("c", 12), ("d", future)];
+    store.run("w", vec![written(2, 1, future, &times, change)]);
+    let record = store.record("r").unwrap();
+    assert_eq!(record.last.at, store.now);
+    let published = &store.published.last().unwrap().change;
+    assert_eq!(published.at, at(&[("b", 11), ("c", 12)]));
+    let all = at(&[("a", 3), ("b", 11), ("c", 12)]);
+    assert_eq!(record.state().at, all, "a reader of the whole learns of the removed one too");
+    assert_eq!(record.times(), all);
+    // what a field had before is nobody's business
+    store.run("w", vec![written(3, 2, 20, &[], update("{\"b\":3}"))]);
+    let record = store.record("r").unwrap();
+    assert_eq!(record.stamp("b").at, Timestamp(20));
+    assert_eq!(store.published.last().unwrap().change.at, at(&[]));
+    assert_eq!(record.faults(store.head()), Vec::<&str>::new());
 }
 
 #[test]

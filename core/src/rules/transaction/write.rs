@@ -13,13 +13,13 @@ use super::{
 use crate::rules::policy::Access;
 use crate::rules::record::{self, Client, EpochRow, Head, Record, Stamp};
 use crate::words::document::Document;
-use crate::words::hash::Digest;
 use crate::words::message::{ErrorCode, Mutation, ServerChange};
 use crate::words::name::{
     ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use crate::words::store::{Batch, Overlay, Rows, StoreError};
 use crate::words::time::Timestamp;
+use crate::words::times::time_in;
 use crate::words::write::{Change, WriteKind};
 
 pub(super) fn decide_run(
@@ -84,6 +84,7 @@ pub(super) fn decide_plain(
             let asked = Asked {
                 change: &write.change,
                 timestamp: write.timestamp,
+                at: &[],
                 origin: None,
                 floor: Seq(0),
                 outdated: false,
@@ -123,13 +124,7 @@ impl Client {
 
     fn consume(&mut self, mutation: &Mutation, number: MutationNumber) {
         self.last_mutation = number;
-        self.last_digest = Some(Digest::of(
-            mutation.change.kind,
-            &mutation.collection,
-            &mutation.record_id,
-            &mutation.change.delta,
-            mutation.timestamp.unwrap_or_default(),
-        ));
+        self.last_digest = Some(mutation.digest());
     }
 }
 
@@ -137,6 +132,8 @@ impl Client {
 struct Asked<'a> {
     change: &'a Change,
     timestamp: Option<Timestamp>,
+    /// The fields that were written at another time.
+    at: &'a [(Box<str>, Timestamp)],
     origin: Option<Origin>,
     /// What the writer knows: the echo holds what changed above it.
     floor: Seq,
@@ -397,11 +394,8 @@ impl<'a> Writer<'a> {
         }
         let head = subject.head;
         let now = self.context.now;
-        let last = Stamp {
-            seq: head.seq.next(),
-            version: version.unwrap_or(0) + 1,
-            at: asked.timestamp.unwrap_or(now).min(now),
-        };
+        let (seq, version) = (head.seq.next(), version.unwrap_or(0) + 1);
+        let last = Stamp { seq, version, at: asked.time_or(now).min(now) };
         let before = subject.record.take();
         let mut record = Record {
             last,
@@ -412,10 +406,13 @@ impl<'a> Writer<'a> {
             user: self.user.cloned(),
             document: after,
         };
-        if asked.change.kind == WriteKind::Update
-            && let Some(before) = &before
-        {
-            self.keep_stamps(&mut record, before, asked.change, head.horizon);
+        match (asked.change.kind, &before) {
+            (WriteKind::Update, Some(before)) => {
+                self.keep_stamps(&mut record, before, &asked, head.horizon);
+            }
+            (WriteKind::Insert | WriteKind::Update | WriteKind::Delete, _) => {
+                keep_times(&mut record, |name| self.stamp(last, &asked, name).at);
+            }
         }
         if planted!(WholeNotMoved) {
             record.whole = before.as_ref().map_or(last, |before| before.whole);
@@ -457,8 +454,8 @@ impl<'a> Writer<'a> {
     ///
     /// Where more tombstones of removed fields would gather than a document may have fields, the
     /// update counts as an insert of the whole: it needs none.
-    fn keep_stamps(&self, record: &mut Record, before: &Record, change: &Change, horizon: Seq) {
-        let last = record.last;
+    fn keep_stamps(&self, record: &mut Record, before: &Record, asked: &Asked<'_>, horizon: Seq) {
+        let (last, change) = (record.last, asked.change);
         let existed = |name: &str| {
             before.document.as_ref().is_some_and(|document| document.get(name).is_some())
         };
@@ -470,17 +467,30 @@ impl<'a> Writer<'a> {
             fields.remove(name);
             if value.is_some() {
                 if !planted!(FieldSeqLost) {
-                    fields.insert(name.into(), last);
+                    fields.insert(name.into(), self.stamp(last, asked, name));
                 }
             } else if (existed(name) || had_tombstone) && !planted!(FieldTombstoneLost) {
-                removed.insert(name.into(), last);
+                removed.insert(name.into(), self.stamp(last, asked, name));
             }
         }
         if removed.len() <= self.context.limits.fields {
             record.whole = before.whole;
             record.fields = fields.into_iter().collect();
             record.removed = removed.into_iter().collect();
+        } else {
+            keep_times(record, |name| match change.touches(name) {
+                true => self.stamp(last, asked, name).at,
+                false => before.stamp(name).at,
+            });
         }
+    }
+
+    /// The stamp of a field that a write touches. A time from the future is taken as the present.
+    fn stamp(&self, last: Stamp, asked: &Asked<'_>, name: &str) -> Stamp {
+        let own = time_in(asked.at, name);
+        let at = own.unwrap_or(asked.time_or(self.context.now));
+        let at = if planted!(FutureTimesKept) { at } else { at.min(self.context.now) };
+        Stamp { at, ..last }
     }
 
     /// Puts the record, its place in the change index, and the collection's head.
@@ -514,11 +524,27 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// Keeps the times of the fields of a record that is written as a whole, where they were written
+/// before the rest of it.
+fn keep_times(record: &mut Record, time: impl Fn(&str) -> Timestamp) {
+    let Some(document) = &record.document else { return };
+    let last = record.last;
+    let own = document.iter().map(|(name, _)| (name, Stamp { at: time(name), ..last }));
+    let own = own.filter(|(_, stamp)| stamp.at != last.at);
+    record.fields = own.map(|(name, stamp)| (name.into(), stamp)).collect();
+}
+
 impl<'a> Asked<'a> {
+    /// When the write was made: now, if it does not say.
+    fn time_or(&self, now: Timestamp) -> Timestamp {
+        self.timestamp.unwrap_or(now)
+    }
+
     fn of(mutation: &'a Mutation, origin: Option<Origin>, outdated: bool) -> Self {
         Self {
             change: &mutation.change,
             timestamp: mutation.timestamp,
+            at: if planted!(FieldTimesDropped) { &[] } else { &mutation.at },
             origin,
             floor: mutation.base.unwrap_or_default(),
             outdated,

@@ -21,6 +21,7 @@ use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use super::super::time::Timestamp;
+use super::super::times::FieldTimes;
 use super::super::write::{Change, WriteKind};
 use super::{Incoming, WireError};
 
@@ -301,12 +302,14 @@ impl<'a> Envelope<'a> {
     }
 
     fn mutation(&self, kind: WriteKind, limits: &Limits) -> Result<Mutation, Fault> {
+        let number = self.number()?;
         Ok(Mutation {
             collection: self.collection()?,
             record_id: self.record_id()?,
             change: self.written(kind, limits)?,
             timestamp: self.fields.timestamp.timestamp("timestamp")?,
-            number: self.number()?,
+            at: at(self.metadata.at, number.is_some(), limits)?,
+            number,
             base: self.metadata.base.number("metadata.base")?.map(Seq),
         })
     }
@@ -365,7 +368,7 @@ impl<'a> Envelope<'a> {
                 seq,
                 version: beside_the_point(seq, version)?,
                 timestamp: self.timestamp(),
-                at: at(self.metadata.at, seq, limits)?,
+                at: at(self.metadata.at, seq.is_some(), limits)?,
                 user_id: beside_the_point(seq, self.user_id())?,
             },
             filtered: kind == WriteKind::Delete
@@ -405,7 +408,7 @@ impl<'a> Envelope<'a> {
             seq,
             version,
             timestamp: self.metadata.updated_at.timestamp("metadata.updatedAt")?,
-            at: at(self.metadata.at, seq, limits)?,
+            at: at(self.metadata.at, seq.is_some(), limits)?,
             user_id: self.user_id()?,
         }))
     }
@@ -445,7 +448,7 @@ impl<'a> Envelope<'a> {
             seq: Some(seq),
             version: record.version.number("metadata.record.version")?,
             timestamp: record.updated_at.timestamp("metadata.record.updatedAt")?,
-            at: at(record.at, Some(seq), limits)?,
+            at: at(record.at, true, limits)?,
             user_id: record.user_id.name("metadata.record.userId", UserId::new)?,
         }))
     }
@@ -577,16 +580,13 @@ fn sync_record(field: Field<'_>, limits: &Limits) -> Result<SyncRecord, Fault> {
         version: beside_the_point(seq, record.version.number("data.records[].version"))?,
         updated_at: beside_the_point(seq, updated_at)?,
         seq,
+        at: at(record.at, seq.is_some(), limits)?,
     })
 }
 
-/// The fields' own timestamps, in order of the names.
-fn at(
-    field: Field<'_>,
-    seq: Option<Seq>,
-    limits: &Limits,
-) -> Result<Vec<(Box<str>, Timestamp)>, Fault> {
-    if seq.is_none() {
+/// The fields' own timestamps, in order of the names. Level 1 has none.
+fn at(field: Field<'_>, resumable: bool, limits: &Limits) -> Result<FieldTimes, Fault> {
+    if !resumable {
         return Ok(Vec::new());
     }
     let times = field.document("at", limits)?.unwrap_or_else(Document::empty);

@@ -65,6 +65,9 @@ impl Mutation {
                 metadata.optional("mutation", self.number.map(|number| number.0));
                 metadata.optional("base", self.base.map(|base| base.0));
                 metadata.unset(delta, level);
+                if level == Level::Resumable {
+                    metadata.at(&self.at);
+                }
             });
         });
     }
@@ -360,6 +363,7 @@ impl Object<'_> {
         self.time("updatedAt", record.updated_at);
         if level == Level::Resumable {
             self.optional("seq", record.seq.map(|seq| seq.0));
+            self.at(&record.at);
         }
     }
 

@@ -93,6 +93,7 @@ fn what_a_client_says() {
             record_id: id("123"),
             change,
             timestamp: Some(time()),
+            at: Vec::new(),
             number: number.map(MutationNumber),
             base: number.map(|_| Seq(130)),
         })
@@ -172,6 +173,29 @@ fn what_a_client_says() {
 }
 
 #[test]
+fn the_times_of_fields_are_said_at_level_2() {
+    let write = |number: Option<u64>, at| {
+        ClientMessage::Write(Mutation {
+            collection: todos(),
+            record_id: id("123"),
+            change: done_without_note(),
+            timestamp: Some(time()),
+            at,
+            number: number.map(MutationNumber),
+            base: None,
+        })
+    };
+    let at = Vec::from([("note".into(), Timestamp(0))]);
+    let numbered = write(Some(17), at.clone());
+    let text = r#"{"type":"update","collection":"todos","recordId":"123","data":{"done":true},"timestamp":"2026-11-22T17:00:00.000Z","metadata":{"mutation":17,"unset":["note"],"at":{"note":"1970-01-01T00:00:00.000Z"}}}"#;
+    assert_eq!(said(&numbered), text);
+    assert_eq!(client(text).unwrap(), numbered);
+    assert_eq!(said(&write(None, at)), said(&write(None, Vec::new())), "not at level 1");
+    let plain = text.replace(r#""mutation":17,"#, "");
+    assert_eq!(client(&plain).unwrap(), write(None, Vec::new()), "nor read there");
+}
+
+#[test]
 fn what_a_server_says_at_level_2() {
     let record = SyncRecord {
         id: id("123"),
@@ -179,6 +203,7 @@ fn what_a_server_says_at_level_2() {
         version: Some(2),
         updated_at: Some(time()),
         seq: Some(Seq(131)),
+        at: Vec::from([("done".into(), Timestamp(0))]),
     };
     let range = |after: Option<&str>, up_to: Option<&str>| PageRange {
         after: after.map(id),
@@ -253,7 +278,7 @@ fn what_a_server_says_at_level_2() {
                 records: Vec::from([record]),
                 range: Some(range(None, Some("123"))),
             },
-            r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"123","data":{"done":true},"version":2,"updatedAt":"2026-11-22T17:00:00.000Z","seq":131}]},"metadata":{"upTo":"123","snapshotSeq":131}}"#,
+            r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"123","data":{"done":true},"version":2,"updatedAt":"2026-11-22T17:00:00.000Z","seq":131,"at":{"done":"1970-01-01T00:00:00.000Z"}}]},"metadata":{"upTo":"123","snapshotSeq":131}}"#,
         ),
         (
             ServerMessage::Sync {
@@ -318,6 +343,7 @@ fn what_a_server_says_at_level_1() {
         version: Some(2),
         updated_at: Some(time()),
         seq: Some(Seq(131)),
+        at: Vec::from([("done".into(), Timestamp(0))]),
     };
     for (message, text) in [
         (
@@ -578,6 +604,7 @@ fn a_toggled_field_costs_few_bytes() {
         record_id: id(uuid),
         change: toggled.clone(),
         timestamp: Some(time()),
+        at: Vec::new(),
         number: Some(MutationNumber(100_000)),
         base: Some(Seq(100_000)),
     });

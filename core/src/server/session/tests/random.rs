@@ -345,6 +345,7 @@ impl Run {
             record_id: id(name),
             change: change.clone(),
             timestamp: None,
+            at: Vec::new(),
             number: Some(MutationNumber(number)),
             base: Some(Seq(client.base(name))),
         };

@@ -22,6 +22,7 @@ use super::super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use super::super::super::time::Timestamp;
+use super::super::super::times::FieldTimes;
 use super::super::super::write::{Change, WriteKind};
 
 fn names<N: Debug>(make: fn(&str) -> Option<N>) -> impl Strategy<Value = N> {
@@ -57,6 +58,11 @@ fn times() -> impl Strategy<Value = Timestamp> {
     (0..=Timestamp::MAX.0).prop_map(Timestamp)
 }
 
+fn field_times() -> impl Strategy<Value = FieldTimes> {
+    let times = proptest::collection::btree_map("\\PC{1,3}", times(), 0..3);
+    times.prop_map(|times| times.into_iter().map(|(name, time)| (name.into(), time)).collect())
+}
+
 fn unset_names() -> impl Strategy<Value = Vec<Box<str>>> {
     proptest::collection::vec(prop_oneof!["[a-e]", "\\PC{1,4}"].prop_map(Into::into), 0..3)
 }
@@ -71,14 +77,13 @@ fn changes() -> impl Strategy<Value = Change> {
 }
 
 fn server_changes() -> impl Strategy<Value = ServerChange> {
-    let at = proptest::collection::btree_map("\\PC{1,3}", times(), 0..3);
-    (changes(), numbers(), optional(numbers()), optional(times()), at, users()).prop_map(
+    (changes(), numbers(), optional(numbers()), optional(times()), field_times(), users()).prop_map(
         |(change, seq, version, timestamp, at, user_id)| ServerChange {
             change,
             seq: Some(Seq(seq)),
             version,
             timestamp,
-            at: at.into_iter().map(|(name, time)| (name.into(), time)).collect(),
+            at,
             user_id,
         },
     )
@@ -104,12 +109,14 @@ pub(in super::super) fn client_ids() -> impl Strategy<Value = ClientId> {
 }
 
 pub(in super::super) fn numbered_writes() -> impl Strategy<Value = Mutation> {
-    (collections(), ids(), changes(), optional(times()), numbers(), optional(numbers())).prop_map(
-        |(collection, record_id, change, timestamp, number, base)| Mutation {
+    let when = (optional(times()), field_times());
+    (collections(), ids(), changes(), when, numbers(), optional(numbers())).prop_map(
+        |(collection, record_id, change, (timestamp, at), number, base)| Mutation {
             collection,
             record_id,
             change,
             timestamp,
+            at,
             number: Some(MutationNumber(number)),
             base: base.map(Seq),
         },
@@ -147,14 +154,17 @@ fn welcomes() -> impl Strategy<Value = Welcome> {
 }
 
 fn sync_messages() -> impl Strategy<Value = ServerMessage> {
-    let record = (ids(), documents(), optional(numbers()), optional(times()), optional(numbers()))
-        .prop_map(|(id, document, version, updated_at, seq)| SyncRecord {
+    let seq = optional((numbers(), field_times()));
+    let record = (ids(), documents(), optional(numbers()), optional(times()), seq).prop_map(
+        |(id, document, version, updated_at, seq)| SyncRecord {
             id,
             document,
             version,
             updated_at,
-            seq: seq.map(Seq),
-        });
+            seq: seq.as_ref().map(|(seq, _)| Seq(*seq)),
+            at: seq.map_or_else(Vec::new, |(_, at)| at),
+        },
+    );
     let range = (optional(ids()), optional(ids()), numbers())
         .prop_map(|(after, up_to, seq)| PageRange { after, up_to, snapshot_seq: Seq(seq) });
     let records = proptest::collection::vec(record, 0..4);

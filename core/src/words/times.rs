@@ -1,0 +1,58 @@
+//! When the fields of a write were written, where that was not all at one time.
+//!
+//! A write has one time, that of its latest part. Beside it lie the times of the fields that were
+//! written earlier: a list of names and times, sorted by the names.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::time::Timestamp;
+
+/// Fields with their times, sorted by name.
+pub type FieldTimes = Vec<(Box<str>, Timestamp)>;
+
+/// When a field was written, as far as the list names it.
+#[must_use]
+pub fn time_in(times: &[(Box<str>, Timestamp)], field: &str) -> Option<Timestamp> {
+    let place = times.binary_search_by(|(name, _)| (**name).cmp(field)).ok()?;
+    Some(times[place].1)
+}
+
+/// The list of the fields whose time is another than `usual`. Of a name that occurs twice, either
+/// time may be kept.
+pub(crate) fn others<'a>(
+    times: impl Iterator<Item = (&'a str, Timestamp)>,
+    usual: Timestamp,
+) -> FieldTimes {
+    let others = times.filter(|(_, at)| *at != usual);
+    let mut others: FieldTimes = others.map(|(name, at)| (name.into(), at)).collect();
+    others.sort_unstable();
+    others.dedup_by(|later, earlier| later.0 == earlier.0);
+    others
+}
+
+/// Sets the time of a field, whether the list names it or not.
+pub(crate) fn set_time(times: &mut FieldTimes, field: &str, at: Timestamp) {
+    match times.binary_search_by(|(name, _)| (**name).cmp(field)) {
+        Ok(place) => times[place].1 = at,
+        Err(place) => times.insert(place, (field.into(), at)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn a_list_names_the_fields_of_another_time() {
+        let at = Timestamp;
+        let mut times = others([("y", at(2)), ("z", at(9)), ("x", at(1))].into_iter(), at(9));
+        assert_eq!(times, vec![("x".into(), at(1)), ("y".into(), at(2))]);
+        assert_eq!(time_in(&times, "y"), Some(at(2)));
+        assert_eq!(time_in(&times, "z"), None);
+        set_time(&mut times, "y", at(3));
+        set_time(&mut times, "a", at(4));
+        assert_eq!(times, vec![("a".into(), at(4)), ("x".into(), at(1)), ("y".into(), at(3))]);
+    }
+}
