@@ -241,6 +241,16 @@ mod bugs {
         HttpBesideSocket,
         /// A server that offered level 2 may offer less later.
         DowngradeTaken,
+        /// A 401 or 403 stops the client until its app does something.
+        RefusalStops,
+        /// A push of one write that is too large for something on its way rejects the write.
+        TooLargeRejects,
+        /// A collection whose page is declined ends the exchange.
+        PageStopsExchange,
+        /// What does not know the hello by HTTP is a plain server, whatever else it says.
+        AnythingIsPlain,
+        /// What is answered to a plain write is believed at once.
+        GatewayBelieved,
         /// Deadlines follow the wall clock.
         WallClockDeadlines,
         /// Writes wait for a catch-up however long it takes.

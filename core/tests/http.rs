@@ -311,8 +311,17 @@ fn a_token_is_asked_for_and_nothing_is_dropped() {
         _ => None,
     });
     assert_eq!(needed, Some((ErrorCode::AuthExpired, Some(Transport::Http))));
-    assert_eq!(desk.replica.deadline(), None, "everything waits");
-    assert_eq!(desk.replica.status().connection, ConnectionState::Error);
+    assert_eq!(desk.replica.status().connection, ConnectionState::Reconnecting);
+    let mut tries = Vec::new();
+    for _ in 0..12 {
+        let (at, _) = desk.replica.deadline().expect("no answer stops it for good");
+        tries.push(at.since(desk.now.mono));
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        assert!(desk.sent()[0].starts_with("POST /sync/session"));
+        desk.answer(401, "<html>log in</html>");
+        assert!(desk.sent().is_empty());
+    }
+    assert!(tries.iter().all(|wait| *wait <= Duration::from_secs(60)), "{tries:?}");
     desk.replica.set_token(desk.now, Token::new("fresh"), &mut desk.effects);
     assert!(desk.sent()[0].starts_with("POST /sync/session"));
     assert_eq!(desk.tickets[0].request().token, Some(Token::new("fresh")));
@@ -337,8 +346,10 @@ fn what_is_refused_is_told_and_tried_again_later() {
         desk.answer_with(status, wait, body);
         assert!(desk.sent().is_empty(), "{status}");
         assert!(
-            desk.events.iter().any(|event| matches!(event.kind, EventKind::Error { .. })
-                && event.transport == Some(Transport::Http)),
+            desk.events.iter().any(|event| matches!(
+                event.kind,
+                EventKind::Error { .. } | EventKind::TokenNeeded { .. }
+            ) && event.transport == Some(Transport::Http)),
             "{status}"
         );
         assert!(desk.saw(&EventKind::ConnectivityChanged { online: false }));
@@ -387,10 +398,32 @@ fn a_push_that_is_too_large_is_made_smaller() {
         let sent = desk.sent();
         assert_eq!(sent[0].matches(r#""mutation":"#).count(), left, "{sent:?}");
     }
-    desk.answer(413, "<html>too large</html>");
-    assert_eq!(desk.replica.rejected().unwrap().len(), 1, "a single one is rejected");
-    let sent = desk.sent();
-    assert!(sent[0].contains(r#""recordId":"b""#) && sent[0].contains(r#""mutation":1"#));
+    // a single one waits: nobody has said anything of it
+    for n in 0..6 {
+        desk.answer(413, r#"{"error":"too large","code":"PAYLOAD_TOO_LARGE"}"#);
+        assert!(desk.sent()[0].starts_with("POST /sync/session"), "{n}");
+        desk.answer(200, &pong(0, ""));
+        assert!(desk.sent().is_empty(), "{n}");
+        let (at, timer) = desk.replica.deadline().unwrap();
+        assert_eq!(timer, Timer::Poll);
+        if n == 5 {
+            break;
+        }
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        desk.answer(200, &pong(0, ""));
+        desk.answer(200, &quiet_page(0));
+        desk.sent();
+    }
+    assert_eq!(desk.replica.rejected().unwrap().len(), 0);
+    assert_eq!(desk.replica.status().pending_writes, 4);
+    let stalled = desk.events.iter().find_map(|event| match &event.kind {
+        EventKind::WriteStalled { write, code } => Some((*write, code.clone())),
+        _ => None,
+    });
+    let (write, code) = stalled.expect("it is told");
+    assert_eq!(code, ErrorCode::PayloadTooLarge);
+    desk.replica.reject_stalled_write(desk.now, write, &mut desk.effects).unwrap();
+    assert_eq!(desk.replica.rejected().unwrap()[0].code, ErrorCode::PayloadTooLarge);
 }
 
 #[test]
@@ -428,6 +461,93 @@ fn a_collection_that_is_refused_does_not_hold_the_others_up() {
     assert!(desk.sent()[0].starts_with("POST /sync/push"));
     let failed = desk.events.iter().find(|it| matches!(it.kind, EventKind::SyncFailed { .. }));
     assert_eq!(failed.unwrap().collection, Some(notes));
+}
+
+/// A replica of three collections, of which one's page is answered otherwise.
+fn one_page_is_answered(status: u16, body: &str) -> Desk {
+    let name = |name| synclayer_core::words::name::Collection::new(name).unwrap();
+    let mut config = polling();
+    config.collections.insert(0, name("notes"));
+    let mut desk = Desk::new(config);
+    desk.save("b", r#"{"n":2}"#);
+    desk.replica.synced(desk.now, &mut desk.effects);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer_all(&[&pong(0, "")]);
+    desk.sent();
+    desk.answer(status, body);
+    desk
+}
+
+#[test]
+fn whatever_is_answered_for_one_collection_the_others_go_on() {
+    for (status, body) in [
+        (400, r#"{"error":"?","code":"INVALID_MESSAGE"}"#),
+        (401, "<html>log in</html>"),
+        (403, "<html>blocked</html>"),
+        (404, r#"{"error":"there is nothing here","code":"INVALID_MESSAGE"}"#),
+        (405, r#"{"error":"?","code":"INVALID_MESSAGE"}"#),
+        (413, r#"{"error":"?","code":"PAYLOAD_TOO_LARGE"}"#),
+        (500, ""),
+        (502, "<html>bad gateway</html>"),
+        (200, "<html>log in</html>"),
+    ] {
+        let mut desk = one_page_is_answered(status, body);
+        let sent = desk.sent();
+        assert!(sent[0].contains("todos"), "{status} {body}: {sent:?}");
+        desk.answer(200, &first_page());
+        assert!(desk.sent()[0].starts_with("POST /sync/push"), "{status} {body}");
+        let echo = echo(1, "b", r#"{"n":2}"#, 6);
+        desk.answer(200, &verdicts(1, &[&echo]));
+        let sent = desk.sent();
+        assert!(sent.is_empty(), "not in step, and not at once again: {status} {sent:?}");
+        let wait = desk.replica.deadline().unwrap().0.since(desk.now.mono);
+        assert!(wait <= Duration::from_secs(65), "it is tried again soon: {wait:?}");
+    }
+}
+
+#[test]
+fn where_the_first_page_fails_a_hello_finds_out_whether_the_server_is_there() {
+    let mut desk = idle();
+    desk.pass(315_000);
+    desk.sent();
+    desk.answer(502, "<html>bad gateway</html>");
+    assert!(desk.sent()[0].starts_with("POST /sync/session"));
+    desk.answer(502, "<html>bad gateway</html>");
+    assert!(desk.sent().is_empty());
+    assert_eq!(desk.replica.status().transport, None);
+}
+
+#[test]
+fn a_pull_that_is_never_answered_does_not_hold_the_others_up() {
+    let notes = synclayer_core::words::name::Collection::new("notes").unwrap();
+    let mut config = polling();
+    config.collections.insert(0, notes);
+    let mut desk = Desk::new(config);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    let mut others = 0;
+    for _ in 0..8 {
+        while desk.tickets.is_empty() {
+            let at = desk.replica.deadline().unwrap().0;
+            desk.pass(at.since(desk.now.mono).as_millis() as u64);
+            desk.sent();
+        }
+        let path = desk.tickets[0].request().path.clone();
+        let body = desk.tickets[0].request().body.clone().unwrap_or_default();
+        let about = |name: &str| {
+            path.contains(name) || String::from_utf8_lossy(&body).contains(&format!("\"{name}\""))
+        };
+        if path == "/sync/session" {
+            desk.answer(200, &pong(0, ""));
+        } else if about("notes") {
+            desk.resolve(HttpAnswer::Failed("the answer is too large".into()));
+        } else {
+            others += 1;
+            desk.answer(200, &first_page());
+        }
+        desk.sent();
+    }
+    assert!(others > 0);
 }
 
 #[test]
@@ -488,7 +608,7 @@ fn without_auto_sync_only_calls_start_an_exchange() {
 fn sync_now_ends_a_wait() {
     let mut desk = idle();
     desk.pass(315_000);
-    desk.answer(500, "");
+    desk.resolve(HttpAnswer::Failed("cut".into()));
     desk.sent();
     desk.replica.sync_now(desk.now, &mut desk.effects);
     assert!(desk.sent()[0].starts_with("POST /sync/session"));
@@ -550,7 +670,7 @@ fn used_up_tries_leave_polling_and_a_slow_pace() {
                 dialled += 1;
                 waits.push(desk.now.mono);
                 desk.conn.0 = dialled;
-                let why = Disconnect::Refused { status: 426, retry_after: None };
+                let why = Disconnect::Refused { status: 426, retry_after: None, body: Vec::new() };
                 let input = Input::Disconnected { conn: desk.conn, why };
                 desk.replica.handle(desk.now, input, &mut desk.effects);
             } else if line.starts_with("POST") {
@@ -683,7 +803,11 @@ fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
     let mut desk = Desk::new(both());
     desk.replica.connect(desk.now, &mut desk.effects);
     desk.sent();
-    let why = Disconnect::Refused { status: 429, retry_after: Some(Duration::from_secs(40)) };
+    let why = Disconnect::Refused {
+        status: 429,
+        retry_after: Some(Duration::from_secs(40)),
+        body: Vec::new(),
+    };
     let input = Input::Disconnected { conn: desk.dialled, why };
     desk.replica.handle(desk.now, input, &mut desk.effects);
     assert_eq!(desk.sent(), ["CLOSE"], "HTTP waits as well");
@@ -718,7 +842,11 @@ fn what_comes_over_one_transport_does_not_end_a_wait_that_the_other_was_asked_fo
         desk.pass(at.since(desk.now.mono).as_millis() as u64);
         sent = desk.sent();
     }
-    let why = Disconnect::Refused { status: 503, retry_after: Some(Duration::from_secs(40)) };
+    let why = Disconnect::Refused {
+        status: 503,
+        retry_after: Some(Duration::from_secs(40)),
+        body: Vec::new(),
+    };
     let refused = Input::Disconnected { conn: desk.dialled, why };
     desk.replica.handle(desk.now, refused, &mut desk.effects);
     desk.answer(200, &pong(0, ""));
@@ -733,7 +861,11 @@ fn a_write_does_not_end_a_wait_that_the_server_asked_for() {
     let mut desk = Desk::new(both());
     desk.replica.connect(desk.now, &mut desk.effects);
     desk.sent();
-    let why = Disconnect::Refused { status: 429, retry_after: Some(Duration::from_secs(40)) };
+    let why = Disconnect::Refused {
+        status: 429,
+        retry_after: Some(Duration::from_secs(40)),
+        body: Vec::new(),
+    };
     let input = Input::Disconnected { conn: desk.dialled, why };
     desk.replica.handle(desk.now, input, &mut desk.effects);
     desk.save("b", r#"{"n":2}"#);

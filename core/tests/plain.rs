@@ -77,6 +77,8 @@ fn rows(records: &[(&str, &str, u32, u64)]) -> String {
 }
 
 const QUERY: &str = "GET /sync/todos?limit=500";
+/// The answer of a server that has taken a write.
+const TAKEN: &str = r#"{"success":true}"#;
 /// Behind a row that was stamped at 14:00:30.
 const QUERY_SINCE: &str = "GET /sync/todos?since=2026-09-21T14%3A00%3A20.000Z&limit=500";
 
@@ -229,7 +231,7 @@ fn what_is_required_is_not_given_up() {
             desk.hear(PONG);
         } else {
             desk.replica.connect(desk.now, &mut desk.effects);
-            desk.answer(404, "{}");
+            desk.answer(404, "{}").answer(200, "[]");
         }
         let sent = desk.sent();
         assert!(sent.iter().all(|line| !line.contains("insert") && !line.contains("recordId")));
@@ -523,9 +525,173 @@ fn a_server_that_knows_no_hello_is_a_plain_one() {
         desk.replica.connect(desk.now, &mut desk.effects);
         desk.answer(status, body);
         assert_eq!(desk.sent().last().unwrap(), QUERY, "{status} {body}");
+        let before = desk.replica.status();
+        assert_eq!((before.level, before.transport), (None, None), "it may be anything");
+        desk.answer(200, "[]");
         let status = desk.replica.status();
         assert_eq!((status.level, status.transport), (Some(Level::Plain), Some(Transport::Http)));
         assert_eq!(status.guarantees, Some(Guarantees::default()));
+    }
+}
+
+/// Something that does not know the hello, and answers everything else likewise.
+fn nowhere(address: &str) -> Desk {
+    let mut desk = Desk::new(ClientConfig { address: address.into(), ..http_only() });
+    for record in ["b", "c", "d"] {
+        desk.save(record, "{}");
+    }
+    desk.replica.synced(desk.now, &mut desk.effects);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk
+}
+
+fn no_server(desk: &Desk) -> Option<&str> {
+    desk.events.iter().find_map(|event| match &event.kind {
+        EventKind::NoServer { message } => Some(message.as_str()),
+        _ => None,
+    })
+}
+
+fn until_it_asks(desk: &mut Desk) -> Vec<String> {
+    loop {
+        let sent = desk.sent();
+        if !sent.is_empty() {
+            return sent;
+        }
+        let at = desk.replica.deadline().expect("it goes on").0;
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+    }
+}
+
+#[test]
+fn a_wrong_path_is_no_plain_server() {
+    for (status, body) in [
+        (404, r#"{"error":"there is nothing here","code":"INVALID_MESSAGE"}"#),
+        (404, "<html>404</html>"),
+        (405, ""),
+        (403, r#"{"message":"no route matched"}"#),
+        (200, "<html>log in</html>"),
+        (200, r#"{"status":"login"}"#),
+        (204, ""),
+    ] {
+        let mut desk = nowhere("http://host:80/api");
+        let hello = if status == 403 { 404 } else { status };
+        desk.answer(hello, body);
+        assert_eq!(desk.sent().last().unwrap(), QUERY);
+        desk.answer(status, body);
+        assert!(desk.sent().is_empty(), "{status} {body}: nothing is sent to it");
+        let message = no_server(&desk).unwrap();
+        assert!(message.starts_with("no SyncLayer server at http://host:80/api: "), "{message}");
+        let now = desk.replica.status();
+        assert_eq!((now.pending_writes, now.rejected_writes, now.transport), (3, 0, None));
+        // as soon as the address is right
+        assert!(until_it_asks(&mut desk)[0].starts_with("POST /sync/session"));
+        desk.answer(404, "").answer(200, "[]");
+        for _ in 0..3 {
+            assert!(desk.sent().last().unwrap().starts_with("POST /sync/todos "));
+            desk.answer(200, TAKEN);
+        }
+        assert_eq!(pending(&desk), 0);
+    }
+}
+
+#[test]
+fn a_replica_without_collections_finds_no_server_either() {
+    let mut desk = Desk::new(ClientConfig { collections: vec![], ..http_only() });
+    desk.replica.synced(desk.now, &mut desk.effects);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer(404, "{}");
+    assert!(desk.sent().iter().all(|line| !line.starts_with("SYNCED")));
+    assert!(no_server(&desk).is_some());
+}
+
+#[test]
+fn one_collection_that_is_read_shows_a_plain_server() {
+    let notes = synclayer_core::words::name::Collection::new("notes").unwrap();
+    let mut config = http_only();
+    config.collections.push(notes);
+    let mut desk = Desk::new(config);
+    desk.replica.synced(desk.now, &mut desk.effects);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer(404, "{}").answer(404, r#"{"error":"what are notes?"}"#);
+    assert_eq!(desk.sent().last().unwrap(), QUERY);
+    desk.answer(200, "[]");
+    assert_eq!(desk.replica.status().level, Some(Level::Plain));
+    let sent = desk.sent();
+    assert!(sent[0].starts_with("SYNCED 0: the server refuses notes"), "{sent:?}");
+}
+
+#[test]
+fn a_level_2_server_behind_a_gateway_is_no_plain_one() {
+    let mut desk = nowhere("");
+    desk.answer(404, r#"{"message":"no route matched"}"#);
+    desk.answer(200, r#"{"records":[],"protocol":2}"#);
+    assert!(desk.sent().iter().all(|line| !line.contains("recordId")), "nothing is sent plainly");
+    assert_eq!(desk.replica.status().level, None);
+    assert!(until_it_asks(&mut desk)[0].starts_with("POST /sync/session"), "it says hello again");
+}
+
+#[test]
+fn what_a_gateway_says_settles_nothing() {
+    let gateway = r#"{"message":"no route matched"}"#;
+    for status in [400, 403, 404, 410, 413, 422, 500] {
+        let mut desk = polling();
+        desk.replica.delete(desk.now, &todos(), &id("a"), &mut desk.effects).unwrap();
+        desk.save("b", "{}");
+        assert_eq!(desk.sent(), [QUERY_SINCE]);
+        desk.answer(200, "[]");
+        for _ in 0..6 {
+            // a while in which everything is answered so
+            desk.answer(status, gateway);
+            desk.sent();
+            while desk.tickets.is_empty() {
+                let at = desk.replica.deadline().unwrap().0;
+                desk.pass(at.since(desk.now.mono).as_millis() as u64);
+                desk.sent();
+            }
+        }
+        assert_eq!((pending(&desk), desk.replica.rejected().unwrap().len()), (2, 0), "{status}");
+        // it is gone: everything goes its way
+        let mut made = Vec::new();
+        for _ in 0..40 {
+            desk.sent();
+            match desk.tickets.front().map(|ticket| ticket.request().method.as_str()) {
+                None => {
+                    let at = desk.replica.deadline().unwrap().0;
+                    desk.pass(at.since(desk.now.mono).as_millis() as u64);
+                }
+                Some("GET") => drop(desk.answer(200, &first_rows())),
+                Some(method) => {
+                    made.push(method);
+                    desk.answer(200, TAKEN);
+                }
+            }
+        }
+        assert_eq!(made, ["DELETE", "POST"], "{status}");
+        assert_eq!((pending(&desk), desk.replica.rejected().unwrap().len()), (0, 0), "{status}");
+    }
+}
+
+#[test]
+fn a_success_without_form_is_looked_at() {
+    for body in ["<html>log in</html>", r#"{"status":"login"}"#, "", "OK"] {
+        for arrived in [true, false] {
+            let mut desk = polling();
+            desk.save("b", r#"{"n":2}"#);
+            desk.answer(200, "[]");
+            desk.sent();
+            desk.answer(200, body);
+            assert_eq!((pending(&desk), desk.sent()), (1, vec![QUERY_SINCE.to_string()]));
+            let found = rows(&[("b", r#"{"n":2}"#, 40, 1)]);
+            desk.answer(200, if arrived { &found } else { "[]" });
+            assert_eq!(pending(&desk), usize::from(!arrived), "{body}");
+            if !arrived {
+                assert!(desk.sent()[0].starts_with("POST /sync/todos "), "{body}");
+                desk.answer(200, body);
+                assert!(desk.sent().is_empty(), "it waits a while");
+                assert_eq!(pending(&desk), 1);
+            }
+        }
     }
 }
 
@@ -568,7 +734,7 @@ fn writes_are_pushed_in_order() {
         sent[0].starts_with(r#"PATCH /sync/todos/a {"delta":{"n":5},"baseVersion":4,"#),
         "{sent:?}"
     );
-    desk.answer(200, "");
+    desk.answer(200, TAKEN);
     assert_eq!(desk.sent(), ["DELETE /sync/todos/b"]);
     desk.answer(204, "");
     assert!(desk.sent().is_empty());
@@ -597,7 +763,7 @@ fn a_conflict_brings_the_current_record_in_any_shape() {
             sent.last().unwrap().contains(r#"{"delta":{"n":5},"baseVersion":9"#),
             "they changed another field: {sent:?}"
         );
-        desk.answer(200, "{}");
+        desk.answer(200, TAKEN);
         assert_eq!(desk.shows("a").unwrap(), r#"{"n":5,"t":"theirs"}"#);
         assert_eq!(pending(&desk), 0);
     }
@@ -618,7 +784,7 @@ fn a_conflict_in_the_same_field_goes_through_the_strategy() {
         let sent = desk.sent();
         assert_eq!(sent.iter().any(|line| line.starts_with("PATCH")), pushes, "{sent:?}");
         if pushes {
-            desk.answer(200, "{}");
+            desk.answer(200, TAKEN);
         }
         assert_eq!(pending(&desk), 0);
         assert!(desk.saw(&EventKind::ConflictDetected));
@@ -654,6 +820,8 @@ fn a_patch_of_a_missing_record_meets_a_delete() {
         desk.answer(200, "[]");
         desk.sent();
         desk.answer(404, "Not Found");
+        assert_eq!(desk.sent(), [QUERY], "the record is looked at first");
+        desk.answer(200, "[]");
         let sent = desk.sent();
         let whole = r#"POST /sync/todos {"recordId":"a","data":{"n":5,"t":"x"}"#;
         assert_eq!(sent.iter().any(|line| line.starts_with(whole)), survives, "{sent:?}");
@@ -679,11 +847,15 @@ fn an_update_of_a_record_that_is_gone_is_not_tried_for_ever() {
     let sent = desk.sent();
     assert!(sent.iter().any(|line| line.starts_with("PATCH")), "{sent:?}");
     desk.answer(404, "{}");
+    assert_eq!(desk.sent(), [QUERY], "the record is looked at first");
+    desk.answer(200, "[]");
+    assert!(desk.sent()[0].starts_with("PATCH"));
+    desk.answer(404, "{}");
     for _ in 0..10 {
         let sent = desk.sent();
         assert!(sent.iter().all(|line| !line.starts_with("PATCH")), "{sent:?}");
         if sent.iter().any(|line| line.starts_with("POST") || line.starts_with("DELETE")) {
-            desk.answer(200, "{}");
+            desk.answer(200, TAKEN);
         } else if sent.iter().any(|line| line.starts_with("GET")) {
             let found = desk.shows("a").map(|json| rows(&[("a", &json, 40, 5)]));
             desk.answer(200, &found.unwrap_or("[]".into()));
@@ -699,13 +871,17 @@ fn refusals_for_good_reject_the_write() {
     for (status, body, code) in [
         (400, r#"{"error":"bad"}"#, ErrorCode::InvalidMessage),
         (403, r#"{"error":"no"}"#, ErrorCode::Unauthorized),
-        (404, r#"{"error":"what collection?"}"#, ErrorCode::CollectionNotFound),
-        (413, "<html>too large</html>", ErrorCode::PayloadTooLarge),
+        (404, r#"{"error":"?","code":"COLLECTION_NOT_FOUND"}"#, ErrorCode::CollectionNotFound),
+        (413, r#"{"error":"big","code":"PAYLOAD_TOO_LARGE"}"#, ErrorCode::PayloadTooLarge),
+        (422, r#"{"detail":[]}"#, ErrorCode::InvalidMessage),
     ] {
         let mut desk = polling();
         desk.save("b", "{}");
-        desk.answer(200, "[]");
-        desk.answer(status, body);
+        for _ in 0..3 {
+            assert_eq!(pending(&desk), 1, "not before it was said again");
+            desk.answer(200, "[]");
+            desk.answer(status, body);
+        }
         let rejected = desk.replica.rejected().unwrap();
         assert_eq!(rejected[0].code, code);
         assert_eq!((pending(&desk), desk.shows("b")), (0, None));
@@ -720,6 +896,7 @@ fn other_refusals_wait_and_keep_everything() {
         (429, Some(40), "{}"),
         (403, None, "<html>blocked</html>"),
         (404, None, "<html>Cannot PATCH</html>"),
+        (413, None, "<html>too large</html>"),
         (302, None, ""),
     ] {
         let mut desk = polling();
@@ -749,7 +926,8 @@ fn a_missing_token_is_asked_for() {
     desk.answer(401, r#"{"error":"expired","code":"AUTH_EXPIRED"}"#);
     desk.sent();
     let message = "expired".into();
-    assert!(desk.saw(&EventKind::TokenNeeded { code: ErrorCode::AuthExpired, message }));
+    let code = ErrorCode::AuthExpired;
+    assert!(desk.saw(&EventKind::TokenNeeded { code, message, by_server: true }));
     assert_eq!(pending(&desk), 1);
     desk.replica.set_token(desk.now, Token::new("t"), &mut desk.effects);
     assert!(!desk.sent().is_empty());
@@ -841,9 +1019,9 @@ fn a_write_that_did_not_arrive_is_pushed_as_it_was() {
     );
     desk.save("c", "{}");
     assert!(desk.sent().is_empty(), "nothing overtakes it by WebSocket");
-    desk.answer(200, "{}");
+    desk.answer(200, TAKEN);
     assert!(desk.sent()[0].starts_with(r#"POST /sync/todos {"recordId":"b""#));
-    desk.answer(200, "{}");
+    desk.answer(200, TAKEN);
     assert!(desk.sent()[0].contains(r#""recordId":"c""#), "then the WebSocket goes on");
     assert_eq!(pending(&desk), 1);
 }
@@ -871,6 +1049,12 @@ fn a_delete_is_confirmed_by_a_delete() {
     desk.pass(1_000);
     desk.answer(200, "[]");
     assert_eq!(desk.sent()[1], "DELETE /sync/todos/a");
+    for _ in 0..2 {
+        desk.answer(404, "");
+        assert_eq!((pending(&desk), desk.sent()), (1, vec![QUERY_SINCE.to_string()]));
+        desk.answer(200, "[]");
+        assert_eq!(desk.sent(), ["DELETE /sync/todos/a"]);
+    }
     desk.answer(404, "");
     assert_eq!((pending(&desk), desk.shows("a")), (0, None));
 }
@@ -904,7 +1088,7 @@ fn after_a_cut_what_may_have_arrived_is_read_before_anything_is_sent() {
     assert_eq!(desk.sent(), [QUERY_SINCE]);
     desk.answer(200, &rows(&[("a", r#"{"n":2,"t":"x"}"#, 40, 5)]));
     assert!(desk.sent()[0].starts_with(r#"POST /sync/todos {"recordId":"b""#));
-    desk.answer(200, "{}");
+    desk.answer(200, TAKEN);
     let sent = desk.sent();
     assert!(sent[0].contains(r#""type":"insert""#) && sent[0].contains(r#""recordId":"c""#));
     assert_eq!(sent.len(), 1);
@@ -955,7 +1139,7 @@ fn offline_writes_arrive_whichever_way_opens_first() {
     desk.answer(404, "");
     desk.answer(200, "[]");
     assert!(desk.sent().last().unwrap().starts_with("POST /sync/todos "));
-    desk.answer(200, "");
+    desk.answer(200, TAKEN);
     assert_eq!(pending(&desk), 0);
     assert_eq!(desk.shows("b").unwrap(), doc("{}").to_string());
 }

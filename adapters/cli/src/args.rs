@@ -20,7 +20,8 @@ Exit codes:
   5  the server has refused the write: see `synclayer rejected list`
   6  the directory is in use by another process
   7  the store is damaged: see `synclayer repair --help`
-  9  not in sync: the server refuses a collection, and what is stored here was printed
+  9  not in sync, and what is stored here was printed: the server refuses a collection, or what
+     answers at its address is no SyncLayer server
  10  the directory holds something else: a store of the other kind or of a later version, or files";
 
 /// Local-first data sync: a server, a client for the shell, and a demo.

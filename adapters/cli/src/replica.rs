@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use synclayer_core::words::message::ErrorCode;
 use synclayer_core::words::store::ClientStore;
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{
@@ -33,7 +34,8 @@ pub(crate) struct Replica {
 pub(crate) struct Meeting {
     /// Why the two sides are not in sync; `None` where they are.
     pub(crate) apart: Option<String>,
-    /// Whether they aren't because the server refuses collections.
+    /// Whether they aren't because the server refuses collections, or because what answers at the
+    /// address is no SyncLayer server.
     pub(crate) refused: bool,
     /// What the server has refused meanwhile.
     pub(crate) refusals: Vec<Event>,
@@ -117,13 +119,17 @@ impl Replica {
                     Err(error) => return Err(error.into()),
                 },
                 Some(event) = self.events.next() => {
-                    let failed = matches!(event.kind, EventKind::Error { .. });
+                    let failure = failure(&event.kind);
                     let by_http = event.transport == Some(Transport::Http);
                     if let Some(why) = meeting.hears(event, &mut refused) {
                         break Some(why);
                     }
-                    if failed && self.is_out_of_reach(by_http).await? {
-                        break Some(format!("the server at {server} can't be reached"));
+                    if let Some(why) = failure
+                        && self.is_out_of_reach(by_http).await?
+                    {
+                        let out_of_reach =
+                            || format!("the server at {server} can't be reached: {why}");
+                        break Some(refused.take().unwrap_or_else(out_of_reach));
                     }
                 }
                 () = sleep_until(up) => {
@@ -189,8 +195,16 @@ impl Meeting {
     #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
     fn hears(&mut self, event: Event, refused: &mut Option<String>) -> Option<String> {
         match &event.kind {
-            EventKind::TokenNeeded { code, message } => {
-                return Some(format!("the server does not let this user in ({code}): {message}"));
+            EventKind::TokenNeeded { code, message, by_server: true } => {
+                return Some(not_let_in(code, message));
+            }
+            // another way may lead there
+            EventKind::TokenNeeded { code, message, by_server: false } => {
+                *refused = Some(not_let_in(code, message));
+            }
+            EventKind::NoServer { message } => {
+                self.refused = true;
+                return Some(message.clone());
             }
             EventKind::SyncFailed { code, message } => {
                 let collection = event.collection.as_deref().unwrap_or_default();
@@ -207,6 +221,22 @@ impl Meeting {
         }
         None
     }
+}
+
+/// Why a try to reach the server has failed, if an event tells of one.
+#[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
+fn failure(kind: &EventKind) -> Option<String> {
+    match kind {
+        EventKind::Error { message } | EventKind::TokenNeeded { message, .. } => {
+            Some(message.clone())
+        }
+        _ => None,
+    }
+}
+
+/// What to say where access is refused.
+pub(crate) fn not_let_in(code: &ErrorCode, message: &str) -> String {
+    format!("the server does not let this user in ({code}): {message}; give the user's --token")
 }
 
 /// What a server guarantees, in words.

@@ -6,7 +6,7 @@ use synclayer_tokio::{EventKind, RecordChange, Update};
 use crate::args::CollectionArgs;
 use crate::failure::Failure;
 use crate::output::{Output, RecordJson};
-use crate::replica::Replica;
+use crate::replica::{Replica, not_let_in};
 use crate::signal::Signals;
 
 /// A line of the watch: what happened to a record, and what it is now, or only its id.
@@ -62,7 +62,7 @@ fn print(collection: &str, update: &Update) -> Result<(), Failure> {
     })
 }
 
-/// Tells what the lines don't. Without another token there is nothing more to come.
+/// Tells what the lines don't. Without a token that the server takes there is nothing more to come.
 #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
 fn remark(event: &EventKind, out: Output) -> Result<(), Failure> {
     match event {
@@ -71,10 +71,13 @@ fn remark(event: &EventKind, out: Output) -> Result<(), Failure> {
         EventKind::RealtimeDisconnected { reason } => {
             out.note(format_args!("disconnected, and connecting again: {reason}"));
         }
-        EventKind::TokenNeeded { code, message } => {
-            let why = format!("the server does not let this user in ({code}): {message}");
-            return Err(Failure::plain(why));
+        EventKind::TokenNeeded { code, message, by_server: true } => {
+            return Err(Failure::plain(not_let_in(code, message)));
         }
+        EventKind::TokenNeeded { code, message, by_server: false } => {
+            out.note(format_args!("{}; it is tried again", not_let_in(code, message)));
+        }
+        EventKind::NoServer { message } => out.note(message),
         EventKind::SyncFailed { code, message } => {
             out.note(format_args!("the server refuses the collection ({code}): {message}"));
         }

@@ -56,7 +56,9 @@ pub fn message(frame: Bytes) -> Message {
 pub fn failed(error: Error) -> Disconnect {
     if let Error::Http(response) = error {
         let retry_after = retry_after(response.headers());
-        return Disconnect::Refused { status: response.status().as_u16(), retry_after };
+        let (parts, body) = response.into_parts();
+        let (status, body) = (parts.status.as_u16(), body.unwrap_or_default());
+        return Disconnect::Refused { status, retry_after, body };
     }
     lost(error.to_string())
 }

@@ -1,10 +1,12 @@
 //! What is answered at which path.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -90,13 +92,16 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, body: Body) -> Result<Reply,
     };
     take_token(shared, user.as_ref()).map_err(Reply::slow_down)?;
     let patience = shared.config.http_timeout;
-    let body = timeout(patience, to_bytes(body, shared.config.http.limits.frame_bytes));
-    let body = match body.await {
+    let max = shared.config.http.limits.frame_bytes;
+    let body = match timeout(patience, read(body, max)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            let max = shared.config.http.limits.frame_bytes;
-            let message = format!("the body broke off, or is longer than {max} bytes");
+        Ok(Err(Unread::TooLong)) => {
+            let message = format!("the body is longer than {max} bytes");
             return Err(Reply::error(ErrorCode::PayloadTooLarge, &message));
+        }
+        Ok(Err(Unread::BrokeOff)) => {
+            let message = "the body broke off on its way: nothing was changed, send it again";
+            return Err(Reply::error(ErrorCode::InvalidMessage, message));
         }
         Err(_) => {
             let message = "the body took too long";
@@ -120,6 +125,34 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, body: Body) -> Result<Reply,
                        again";
         Reply::error(ErrorCode::ServerError, message)
     })
+}
+
+/// Why a body could not be read.
+enum Unread {
+    /// It has said to be longer than what is read, or was.
+    TooLong,
+    /// It ended early.
+    BrokeOff,
+}
+
+/// Reads a whole body. Only a length that was declared or read makes it too long.
+async fn read(mut body: Body, max: usize) -> Result<Vec<u8>, Unread> {
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if declared > max {
+        return Err(Unread::TooLong);
+    }
+    // what is declared need not come
+    let mut read = Vec::with_capacity(declared.min(64 << 10));
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = frame.map_err(|_| Unread::BrokeOff)?;
+        // trailers say nothing
+        let Ok(data) = frame.into_data() else { continue };
+        if read.len() + data.len() > max {
+            return Err(Unread::TooLong);
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read)
 }
 
 async fn answer(shared: &Arc<Shared>, call: Call) -> Reply {

@@ -13,6 +13,9 @@ use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{Collection, RecordId, UserId};
 use synclayer_core::words::write::Change;
 use synclayer_server::{Server, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 async fn call(server: &Server, method: &str, target: &str, body: &Value) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -173,6 +176,45 @@ async fn what_makes_no_sense_is_refused() {
         assert_eq!(answer.status, status, "{method} {target} {answer:?}");
         assert!(answer.json()["error"].is_string());
     }
+}
+
+/// The status and body of the answer to bytes behind which nothing more comes.
+async fn cut_off(server: &Server, request: String) -> (u16, Value) {
+    let exchange = async {
+        let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = timeout(common::PATIENCE, exchange).await.expect("an answer in time");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_str(body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_is_not_too_large() {
+    let mut config = ServerConfig::default();
+    config.http.limits.frame_bytes = 1000;
+    let server = serve(config).await;
+    let head = "POST /sync/todos HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+    let part = r#"{"recordId":"1","data":{"#;
+    for (framing, status, code) in [
+        (format!("Content-Length: 100\r\n\r\n{part}"), 400, "INVALID_MESSAGE"),
+        (format!("Transfer-Encoding: chunked\r\n\r\n50\r\n{part}"), 400, "INVALID_MESSAGE"),
+        // only a length that was declared or read is too large
+        (format!("Content-Length: 1001\r\n\r\n{part}"), 413, "PAYLOAD_TOO_LARGE"),
+        (
+            format!("Transfer-Encoding: chunked\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001)),
+            413,
+            "PAYLOAD_TOO_LARGE",
+        ),
+    ] {
+        let (answered, body) = cut_off(&server, format!("{head}{framing}")).await;
+        assert_eq!((answered, &body["code"]), (status, &json!(code)), "{framing}");
+    }
+    assert!(get(&server, "").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,5 @@
 //! Connections: how one is made, lost, given up and tried again, and what time does to it.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -11,31 +10,15 @@ use super::interface::{Disconnect, NetAction, Timer};
 use super::link::LinkState;
 use super::machine::Client;
 use super::stream::Phase;
-use crate::words::message::{ClientMessage, ErrorCode};
+use crate::words::message::ClientMessage;
 use crate::words::store::StoreError;
 use crate::words::time::Mono;
 
 impl Client {
-    /// The server wants another token; everything waits for it.
-    pub(super) fn need_token(&mut self, edit: &mut Edit<'_>, code: ErrorCode, message: String) {
-        self.drop_exchange(edit);
-        self.lose_connection(edit, "the server wants another token");
-        self.link.state = LinkState::Failed;
-        self.token_needed = true;
-        edit.event(Event::remote(EventKind::TokenNeeded { code, message }));
-    }
-
     pub(super) fn disconnected(&mut self, edit: &mut Edit<'_>, why: Disconnect) {
         match why {
-            Disconnect::Refused { status: status @ (401 | 403), .. } => {
-                let code =
-                    if status == 401 { ErrorCode::AuthFailed } else { ErrorCode::Unauthorized };
-                let message = alloc::format!("the server answered {status} to the connection");
-                self.need_token(edit, code, message);
-            }
-            Disconnect::Refused { status, retry_after } => {
-                let reason = alloc::format!("the server answered {status} to the connection");
-                self.fail_connection(edit, &reason, retry_after.unwrap_or_default());
+            Disconnect::Refused { status, retry_after, body } => {
+                self.turned_away(edit, status, retry_after, &body);
             }
             Disconnect::Lost(reason) => self.fail_connection(edit, &reason, Duration::ZERO),
         }
@@ -178,7 +161,6 @@ impl Client {
         match self.link.state {
             LinkState::Failed => ConnectionState::Error,
             _ if self.transport().is_some() => ConnectionState::Connected,
-            LinkState::Off if self.token_needed => ConnectionState::Error,
             LinkState::Off if wanted && !offline && failures == 0 => ConnectionState::Connecting,
             LinkState::Off if wanted && !offline => ConnectionState::Reconnecting,
             LinkState::Off => ConnectionState::Disconnected,

@@ -131,13 +131,17 @@ pub enum EventKind {
     RealtimeDelete,
     /// A page of a snapshot has arrived.
     RealtimeSync,
-    /// The server wants a token, or a fresh one: give it with `set_token`. Nothing is lost
-    /// meanwhile.
+    /// The server, or something on the way to it, refuses access: it wants a token, or a fresh
+    /// one. Give it with `set_token`. Nothing is lost meanwhile, and the replica goes on trying, at
+    /// most a minute apart: this event comes with every refusal.
     TokenNeeded {
         /// Why, for programs.
         code: ErrorCode,
         /// Why, for people.
         message: String,
+        /// Whether the server itself says so. Else it may be a proxy or a portal on the way, which
+        /// no token of the server's impresses.
+        by_server: bool,
     },
     /// A write finds no end: the server keeps failing on it or keeps reporting conflicts. It is
     /// tried again ever more slowly; the app may reject it.
@@ -166,6 +170,12 @@ pub enum EventKind {
         /// What [`required`](super::interface::ClientConfig::required) says.
         required: Guarantees,
     },
+    /// Something answers at the address, but it is no SyncLayer server: the address or its path may
+    /// be wrong, or something on the way answers instead. Nothing is lost, and it is tried again.
+    NoServer {
+        /// What answers there, for people.
+        message: String,
+    },
     /// Something went wrong; the replica goes on.
     Error {
         /// What.
@@ -185,8 +195,8 @@ pub enum ConnectionState {
     Connected,
     /// The connection was lost or could not be made; it is tried again.
     Reconnecting,
-    /// It is not tried again before the app does something: a token is wanted, the tries are used
-    /// up, or the store has failed.
+    /// It is not tried again before the app does something: the tries are used up, the server
+    /// guarantees less than what is required, or the store has failed.
     Error,
 }
 

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use super::access::{code_of, speaks_of_access};
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::interface::{
@@ -112,7 +113,7 @@ impl Client {
     /// Begins an exchange where one is due, and stores the session of its hello, before anything
     /// of the step goes out.
     pub(super) fn prepare_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if self.plain.active {
+        if self.works_plainly() {
             return self.prepare_work(edit);
         }
         if !self.polls() {
@@ -196,7 +197,7 @@ impl Client {
 
     /// Asks for what comes next; ends the exchange where nothing does.
     pub(super) fn pump_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if self.plain.active {
+        if self.works_plainly() {
             return self.pump_work(edit);
         }
         let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.asked.is_none())
@@ -312,25 +313,34 @@ impl Client {
         };
         edit.transport = Transport::Http;
         match answer {
-            HttpAnswer::Answered { status: 200..=299, body, .. } => self.told(edit, asked, &body),
+            HttpAnswer::Answered { status: status @ 200..=299, body, .. } => {
+                self.told(edit, asked, status, &body)
+            }
             HttpAnswer::Answered { status, retry_after, body } => {
                 self.declined(edit, &asked.what, status, retry_after, &body)
             }
             HttpAnswer::Failed(why) => {
                 let what = asked.what.name();
                 self.fail_exchange(edit, &format!("{what} failed: {why}"), Duration::ZERO);
+                self.pass_over(&asked.what);
                 Ok(())
             }
         }
     }
 
-    fn told(&mut self, edit: &mut Edit<'_>, asked: Asked, body: &[u8]) -> Result<(), Fault> {
+    fn told(
+        &mut self,
+        edit: &mut Edit<'_>,
+        asked: Asked,
+        status: u16,
+        body: &[u8],
+    ) -> Result<(), Fault> {
         let limits = self.config.limits.clone();
         let unreadable = |error: WireError| {
             Fault::Peer(format!("the answer to {} can't be read: {error}", asked.what.name()))
         };
         match &asked.what {
-            What::Hello if !is_message(body) => self.meet_plain_by_http(edit),
+            What::Hello if !is_message(body) => self.meet_plain_by_http(edit, status, body),
             What::Hello => match decode_server(body, &limits).map_err(unreadable)? {
                 Incoming::One(ServerMessage::Pong { timestamp, welcome: Some(welcome) }) => {
                     self.in_reach(edit);
@@ -338,13 +348,23 @@ impl Client {
                     self.greeted_by_http(edit, welcome)
                 }
                 // a plain server may take it for an insert into a collection of that name
-                Incoming::One(_) | Incoming::Batch(_) => self.meet_plain_by_http(edit),
+                Incoming::One(_) | Incoming::Batch(_) => {
+                    self.meet_plain_by_http(edit, status, body)
+                }
             },
-            What::Page { collection, from } => {
-                let page = PageAnswer::decode(body, &limits).map_err(unreadable)?;
-                self.in_reach(edit);
-                self.turned_page(edit, collection, from, page)
-            }
+            What::Page { collection, from } => match PageAnswer::decode(body, &limits) {
+                Ok(page) => {
+                    self.in_reach(edit);
+                    self.fallback.stuck.take_if(|stuck| stuck == collection);
+                    self.turned_page(edit, collection, from, page)
+                }
+                // a portal's page, say
+                Err(error) => {
+                    let text = format!("the answer to a pull can't be read: {error}");
+                    self.not_pulled_now(edit, collection, text);
+                    Ok(())
+                }
+            },
             What::Push => {
                 let limits = Limits { frame_bytes: ANSWER_BYTES, ..limits };
                 let answer = PushAnswer::decode(body, &limits).map_err(unreadable)?;
@@ -539,21 +559,18 @@ impl Client {
             || format!("the server answered {status} to {}", what.name()),
             |told| format!("the server answered {status} to {}: {}", what.name(), told.message),
         );
-        let succeeded = self.exchange.as_ref().is_some_and(|exchange| exchange.succeeded);
         match (what, status, told) {
             (What::Hello, 400 | 404 | 405 | 406 | 415 | 422 | 501, _) => {
-                return self.meet_plain_by_http(edit);
+                return self.meet_plain_by_http(edit, status, body);
             }
             (What::Hello, 500, _) if self.config.plain == PlainServers::Silent => {
-                return self.meet_plain_by_http(edit);
+                return self.meet_plain_by_http(edit, status, body);
             }
-            (_, 401, told) => {
-                let expired = told.is_some_and(|told| told.code == ErrorCode::AuthExpired);
-                let code = if expired { ErrorCode::AuthExpired } else { ErrorCode::AuthFailed };
-                self.need_token(edit, code, text);
-            }
-            (What::Hello | What::Push, 403, Some(told)) => {
-                self.need_token(edit, told.code, text);
+            (What::Hello | What::Push, 401 | 403, told) => {
+                let told = told.filter(speaks_of_access).map(|told| told.code);
+                let by_server = told.is_some();
+                let code = told.unwrap_or_else(|| code_of(status));
+                self.refuse_access(edit, code, text, by_server);
             }
             (What::Hello | What::Push, 409, Some(told))
                 if told.code == ErrorCode::SessionSuperseded =>
@@ -561,14 +578,22 @@ impl Client {
                 self.become_another(edit)?;
             }
             (What::Push, 413, _) => return self.push_less(edit, text),
-            (What::Page { collection, .. }, 400 | 403 | 404 | 413, Some(told)) => {
+            (What::Page { .. }, 401, Some(told)) if speaks_of_access(&told) => {
+                self.need_token(edit, told.code, text);
+            }
+            (What::Page { collection, .. }, 403, Some(told))
+                if told.code == ErrorCode::Unauthorized =>
+            {
+                self.in_reach(edit);
                 self.not_pulled(edit, collection, told);
             }
-            (What::Page { collection, .. }, 500..=599, _) if succeeded && wait.is_none() => {
-                self.not_pulled(edit, collection, ErrorMessage::new(ErrorCode::ServerError, text));
-                if let Some(exchange) = &mut self.exchange {
-                    exchange.troubled = true;
+            (What::Page { collection, .. }, _, _)
+                if wait.is_none() && !planted!(PageStopsExchange) =>
+            {
+                if let 401 | 403 = status {
+                    self.ask_for_token(edit, code_of(status), text.clone(), false);
                 }
+                self.not_pulled_now(edit, collection, text);
             }
             (What::Hello | What::Page { .. } | What::Push, _, _) => {
                 self.fail_exchange(edit, &text, wait.unwrap_or_default());
@@ -579,21 +604,55 @@ impl Client {
 
     /// A collection can't be pulled; the others can.
     fn not_pulled(&mut self, edit: &mut Edit<'_>, collection: &Collection, error: ErrorMessage) {
-        self.in_reach(edit);
         self.subscription_failed(edit, collection, error);
         let exchange = self.exchanges;
         self.stream(collection).pulled = exchange;
     }
 
+    /// A collection can't be pulled now, be it because of the server or because of something on the
+    /// way. The others go on, once it is known that the server is there.
+    fn not_pulled_now(&mut self, edit: &mut Edit<'_>, collection: &Collection, text: String) {
+        self.not_pulled(edit, collection, ErrorMessage::new(ErrorCode::ServerError, text));
+        let Some(exchange) = &mut self.exchange else { return };
+        exchange.troubled = true;
+        if !exchange.succeeded && exchange.hello == HelloState::NotNeeded {
+            exchange.hello = HelloState::Needed;
+        }
+    }
+
+    /// Where the same pull fails again, the next exchange begins without it: whatever is wrong with
+    /// one collection must not hold up the others.
+    fn pass_over(&mut self, what: &What) {
+        let What::Page { collection, .. } = what else { return };
+        let again = self.fallback.stuck.replace(collection.clone());
+        if again.as_ref() == Some(collection)
+            && let Some(next) = self.fallback.poll_at
+        {
+            let later = next + self.config.reconnect_delay;
+            self.stream(collection).retry_at = Some(later);
+        }
+    }
+
     /// A push was too large for something on its way. The writes are numbered anew after another
-    /// hello, and go in smaller pushes; a single write that is too large is rejected.
+    /// hello, and go in smaller pushes. A single write that is too large waits and is tried again:
+    /// whatever has said so, it was no verdict.
     fn push_less(&mut self, edit: &mut Edit<'_>, text: String) -> Result<(), Fault> {
         let sent = self.outbox.in_flight.len();
-        if sent <= 1 {
-            let number = self.number_in_flight(0);
-            return self.refused(edit, number, ErrorMessage::new(ErrorCode::PayloadTooLarge, text));
+        let first = self.outbox.in_flight.front().map(|sent| sent.position);
+        let error = ErrorMessage::new(ErrorCode::PayloadTooLarge, text.clone());
+        match first {
+            Some(_) if sent > 1 => self.fallback.push_limit = Some(sent / 2),
+            Some(_) if planted!(TooLargeRejects) => {
+                let number = self.number_in_flight(0);
+                return self.refused(edit, number, error);
+            }
+            Some(position) => {
+                let entry = edit.entry(position)?;
+                edit.error(text);
+                self.postpone(edit, position, &entry, &error);
+            }
+            None => {}
         }
-        self.fallback.push_limit = Some(sent / 2);
         self.outbox.lose_connection();
         if let Some(exchange) = &mut self.exchange {
             exchange.hello = HelloState::Needed;
@@ -606,6 +665,7 @@ impl Client {
         if let Some(exchange) = &mut self.exchange {
             exchange.succeeded = true;
         }
+        self.token_needed = false;
         if !core::mem::replace(&mut self.fallback.reached, true) {
             edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
             self.hasten_websocket();
@@ -634,6 +694,13 @@ impl Client {
     pub(super) fn fail_exchange(&mut self, edit: &mut Edit<'_>, why: &str, at_least: Duration) {
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
         edit.error(why.to_string());
+        edit.transport = before;
+        self.give_up_exchange(edit, at_least);
+    }
+
+    /// The same, where it was told already why.
+    pub(super) fn give_up_exchange(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
         self.drop_exchange(edit);
         self.out_of_reach(edit);
         self.poll_later(at_least);
@@ -650,13 +717,16 @@ impl Client {
     }
 
     pub(super) fn request_timed_out(&mut self, edit: &mut Edit<'_>) {
-        if self.plain.active {
+        if self.works_plainly() {
             self.work_timed_out(edit);
             return;
         }
-        let asked = self.exchange.as_ref().and_then(|exchange| exchange.asked.as_ref());
-        let what = asked.map_or("a request", |asked| asked.what.name());
+        let asked = self.exchange.as_ref().and_then(|exchange| exchange.asked.clone());
+        let what = asked.as_ref().map_or("a request", |asked| asked.what.name());
         self.fail_exchange(edit, &format!("{what} was not answered in time"), Duration::ZERO);
+        if let Some(asked) = asked {
+            self.pass_over(&asked.what);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::interface::{ClientConfig, Guarantees, Timer};
 use super::link::LinkState;
 use super::machine::Client;
 use super::stream::Phase;
+use crate::words::name::Collection;
 use crate::words::random::Random;
 use crate::words::time::Mono;
 
@@ -16,6 +17,9 @@ use crate::words::time::Mono;
 const WEBSOCKET_PATIENCE: Duration = Duration::from_secs(3);
 /// The pace at which the WebSocket is tried where its tries are used up and there is HTTP.
 const SLOW_PACE: Duration = Duration::from_secs(600);
+/// The longest time from one try of a transport to the next while access is refused. *What refuses
+/// it may be a portal on the way, and be gone at any moment.*
+const ACCESS_PACE: Duration = Duration::from_secs(60);
 /// The longest that a server's `Retry-After` is believed.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// The first tries after a failure come at any time below their limit, so that those who lost a
@@ -51,6 +55,8 @@ pub(super) struct Fallback {
     pub(super) in_doubt: bool,
     /// The most writes of a push, where the server or something before it has refused more.
     pub(super) push_limit: Option<usize>,
+    /// The collection whose pull was the last to fail without an answer.
+    pub(super) stuck: Option<Collection>,
     /// How many backups there were since one that covered every collection.
     backups: u32,
 }
@@ -67,7 +73,7 @@ impl Client {
         (self.fallback.failures, self.fallback.troubles) = (0, 0);
         self.fallback.rest_until = None;
         self.fallback.short = false;
-        if !self.fallback.wanted || self.fallback.offline || self.token_needed {
+        if !self.fallback.wanted || self.fallback.offline {
             return;
         }
         self.fallback.due = self.config.http && poll && self.exchange.is_none();
@@ -108,7 +114,7 @@ impl Client {
     /// Whether HTTP may be used: it is there, and the app wants to be connected.
     pub(super) fn may_poll(&self) -> bool {
         let Fallback { wanted, offline, short, .. } = self.fallback;
-        self.config.http && wanted && !offline && !short && !self.token_needed
+        self.config.http && wanted && !offline && !short
     }
 
     /// Whether HTTP is the transport now.
@@ -338,7 +344,8 @@ impl Client {
     /// With two transports to try, each is tried half as often.
     fn longest_backoff(&self) -> Duration {
         let both = self.config.http && self.config.uses_websocket();
-        self.config.max_reconnect_delay.saturating_mul(if both { 2 } else { 1 })
+        let longest = self.config.max_reconnect_delay.saturating_mul(if both { 2 } else { 1 });
+        if self.token_needed { longest.min(ACCESS_PACE) } else { longest }
     }
 
     /// What the server offers, as far as it is known.

@@ -96,6 +96,7 @@ impl Client {
         welcome: Welcome,
     ) -> Result<bool, StoreError> {
         self.plain = Plain::default();
+        self.token_needed = false;
         self.remember_resumable();
         match self.reckon(edit, &welcome)? {
             Reckoning::Copied => {

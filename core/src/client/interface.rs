@@ -272,6 +272,8 @@ pub enum Disconnect {
         status: u16,
         /// `Retry-After`.
         retry_after: Option<Duration>,
+        /// The answer's body, as far as it had come. Empty where nothing of it is known.
+        body: Vec<u8>,
     },
     /// Anything else, in words.
     Lost(String),

@@ -75,6 +75,7 @@ pub struct Client {
     /// Until when writes wait for their collection to catch up.
     pub(super) patience_until: Option<Mono>,
     pub(super) token_due: bool,
+    /// Whether access was refused since the server last answered well.
     pub(super) token_needed: bool,
     /// Calls of `synced` that wait, each with the end of the outbox at that time.
     pub(super) syncs: Vec<(SyncId, Position)>,
@@ -178,7 +179,6 @@ impl Client {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
             client.fallback.wanted = true;
-            client.token_needed = false;
             client.try_at_once(edit, client.config.enable_auto_sync);
             Ok(())
         });
@@ -232,6 +232,7 @@ impl Client {
             client.config.token = Some(token);
             client.token_due = client.link.is_up();
             if core::mem::take(&mut client.token_needed) {
+                client.forget_old_token(edit);
                 client.try_at_once(edit, true);
             }
             Ok(())

@@ -5,6 +5,7 @@
 //! | `machine` | what it is made of, and how each input goes through it |
 //! | `boot` | what it wakes up from |
 //! | `link`, `connection` | when a connection is made, kept, given up |
+//! | `access` | refusals of access: a token is asked for |
 //! | `fallback` | which transport is used when, and how soon after a failure |
 //! | `exchange` | what goes by HTTP |
 //! | `hello` | what the server knows of its writes, and what follows |
@@ -17,6 +18,7 @@
 //! | `records` | how all of that folds into a record |
 //! | `edit` | one step's changes to the store |
 
+mod access;
 mod boot;
 mod catchup;
 mod connection;

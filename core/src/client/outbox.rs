@@ -127,6 +127,8 @@ pub(super) struct Struggle {
     position: Position,
     pub(super) conflicts: u32,
     pub(super) failures: u32,
+    /// Whether the last failure was that something on its way found it too large.
+    pub(super) too_large: bool,
 }
 
 impl Struggle {
@@ -136,7 +138,11 @@ impl Struggle {
 
     /// What the server kept saying.
     pub(super) fn code(&self) -> ErrorCode {
-        if self.failures >= STALLED_FAILURES { ErrorCode::ServerError } else { ErrorCode::Conflict }
+        match self.failures >= STALLED_FAILURES {
+            true if self.too_large => ErrorCode::PayloadTooLarge,
+            true => ErrorCode::ServerError,
+            false => ErrorCode::Conflict,
+        }
     }
 
     pub(super) fn position(&self) -> Position {

@@ -193,7 +193,8 @@ impl Client {
         error: &ErrorMessage,
     ) {
         let struggle = self.struggle.at(position);
-        struggle.failures += u32::from(error.code == ErrorCode::ServerError);
+        struggle.too_large = error.code == ErrorCode::PayloadTooLarge;
+        struggle.failures += u32::from(error.code == ErrorCode::ServerError || struggle.too_large);
         let failures = struggle.failures;
         self.wait(failures, error.retry_after_ms.map(Duration::from_millis));
         if failures >= STALLED_FAILURES {

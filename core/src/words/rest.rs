@@ -40,6 +40,8 @@ pub(crate) struct PlainPage {
     pub(crate) rows: Vec<Result<PlainRecord, u64>>,
     /// What is wrong with the first row that could not be read.
     pub(crate) unreadable: Option<String>,
+    /// Whether the server says that it speaks level 2 as well.
+    pub(crate) resumable: bool,
 }
 
 /// What a plain server says of a record that it has written.
@@ -159,6 +161,9 @@ struct Answer<'a> {
     message: Option<&'a str>,
     code: Option<&'a str>,
     retry_after_ms: Option<&'a str>,
+    protocol: Option<&'a str>,
+    /// Whether it says `true` under a name that only a success has.
+    done: bool,
     deleted: bool,
 }
 
@@ -179,6 +184,11 @@ impl<'a> Answer<'a> {
                 "message" => &mut answer.message,
                 "code" => &mut answer.code,
                 "retryAfterMs" => &mut answer.retry_after_ms,
+                "protocol" => &mut answer.protocol,
+                "success" | "ok" => {
+                    answer.done |= value.text == "true";
+                    return Ok(());
+                }
                 "deleted" => {
                     answer.deleted = value.text == "true";
                     return Ok(());
@@ -227,10 +237,13 @@ pub(crate) fn decode_page(body: &[u8], limits: &Limits) -> Result<PlainPage, Unr
     let text = core::str::from_utf8(body).map_err(|_| Unreadable::NotText)?.trim();
     let broken = |broken: Broken| Unreadable::NotJson(broken.to_string(), beginning(text));
     json::check(text).map_err(broken)?;
+    let mut resumable = false;
     let list = if text.starts_with('[') {
         Some(text)
     } else if text.starts_with('{') {
         let answer = Answer::read(text).map_err(broken)?;
+        resumable =
+            answer.protocol.and_then(|level| level.parse().ok()).is_some_and(|n: u64| n > 1);
         // the shape of a `sync` message, and lists under another name that says the same
         let inner = answer.data.filter(|data| data.starts_with('{'));
         let inner = inner.and_then(|data| Answer::read(data).ok()).and_then(|data| data.records);
@@ -240,7 +253,7 @@ pub(crate) fn decode_page(body: &[u8], limits: &Limits) -> Result<PlainPage, Unr
     };
     let list = list.filter(|list| list.starts_with('['));
     let list = list.ok_or_else(|| Unreadable::NoRecords(beginning(text)))?;
-    let mut page = PlainPage::default();
+    let mut page = PlainPage { resumable, ..PlainPage::default() };
     json::elements(list, |row| {
         let read = match row.text.starts_with('{') {
             true => Answer::read(row.text)?.record(limits),
@@ -257,6 +270,32 @@ pub(crate) fn decode_page(body: &[u8], limits: &Limits) -> Result<PlainPage, Unr
     })
     .map_err(broken)?;
     Ok(page)
+}
+
+/// Whether the answer to a write that succeeded is in the form of a server that took it, and not
+/// just anything that somebody on the way has said.
+pub(crate) fn speaks_of(body: &[u8], id: &RecordId, deletes: bool) -> bool {
+    let text = core::str::from_utf8(body).unwrap_or_default().trim();
+    if text.is_empty() {
+        return deletes;
+    }
+    let Ok(answer) = Answer::read(text) else { return false };
+    let inner = answer.record.or(answer.data).filter(|inner| inner.starts_with('{'));
+    let inner = inner.and_then(|inner| Answer::read(inner).ok()).unwrap_or_default();
+    let named = [answer.record_id, answer.id, inner.record_id, inner.id];
+    let own = |named: &str| match json::unescape(named) {
+        Some(named) => *named == **id,
+        None => *named == **id,
+    };
+    match named.into_iter().flatten().next() {
+        Some(named) => own(named),
+        None => {
+            answer.done
+                || answer.deleted
+                || answer.written() != Written::default()
+                || inner.written() != Written::default()
+        }
+    }
 }
 
 /// Reads the answer to a write that succeeded. What it lacks, it lacks.
@@ -414,7 +453,7 @@ mod tests {
             (r#"[{"id":"7","data":{"x":1},"updatedAt":"soon","version":-1}]"#, None, None),
         ] {
             let record = PlainRecord { version, updated_at, ..record.clone() };
-            let expected = PlainPage { rows: alloc::vec![Ok(record)], unreadable: None };
+            let expected = PlainPage { rows: alloc::vec![Ok(record)], ..PlainPage::default() };
             assert_eq!(page(body), expected, "{body}");
         }
         assert_eq!(page("[]"), PlainPage::default());

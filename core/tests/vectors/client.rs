@@ -140,7 +140,11 @@ impl Bench {
             "lost" => world(Input::Disconnected { conn, why: Disconnect::Lost(rest.into()) }),
             "refused" => {
                 let retry_after = json.parse().ok().map(Duration::from_millis);
-                let why = Disconnect::Refused { status: id.parse().unwrap(), retry_after };
+                let why = Disconnect::Refused {
+                    status: id.parse().unwrap(),
+                    retry_after,
+                    body: Vec::new(),
+                };
                 world(Input::Disconnected { conn, why });
             }
             "durable" => world(Input::Durable { up_to: self.last }),

@@ -457,6 +457,9 @@ impl Bench {
             0 => Disconnect::Refused {
                 status: script.pick(&[401, 403, 404, 429, 500, 503, 0]).unwrap_or(0),
                 retry_after: Some(Duration::from_millis(script.number())),
+                body: [b"".as_slice(), b"<html>", br#"{"error":"no","code":"AUTH_FAILED"}"#]
+                    [script.below(3)]
+                .to_vec(),
             },
             _ => Disconnect::Lost("lost".into()),
         };

@@ -150,6 +150,8 @@ enum Move {
         status: u16,
         #[serde(default)]
         retry_after_ms: Option<u64>,
+        #[serde(default)]
+        body: Value,
     },
     Answer(Answer),
     // time
@@ -357,9 +359,10 @@ impl Desk {
                 let why = Disconnect::Lost(reason);
                 replica.handle(now, Input::Disconnected { conn, why }, effects);
             }
-            Move::Refused { status, retry_after_ms } => {
+            Move::Refused { status, retry_after_ms, body } => {
                 let retry_after = retry_after_ms.map(Duration::from_millis);
-                let why = Disconnect::Refused { status, retry_after };
+                let body = words.resolve(&body)?.to_string().into_bytes();
+                let why = Disconnect::Refused { status, retry_after, body };
                 replica.handle(now, Input::Disconnected { conn, why }, effects);
             }
             Move::SyncNow => replica.sync_now(now, effects),

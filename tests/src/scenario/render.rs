@@ -82,8 +82,12 @@ fn kind(kind: &EventKind) -> (String, Value) {
         EventKind::RealtimeUpdate => ("realtimeUpdate", json!({})),
         EventKind::RealtimeDelete => ("realtimeDelete", json!({})),
         EventKind::RealtimeSync => ("realtimeSync", json!({})),
-        EventKind::TokenNeeded { code, message } => {
-            ("tokenNeeded", json!({"code": code.as_str(), "message": message}))
+        EventKind::TokenNeeded { code, message, by_server } => {
+            let mut told = json!({"code": code.as_str(), "message": message});
+            if !by_server {
+                told["byServer"] = json!(false);
+            }
+            ("tokenNeeded", told)
         }
         EventKind::WriteStalled { write, code } => {
             ("writeStalled", json!({"write": write.0, "code": code.as_str()}))
@@ -98,6 +102,7 @@ fn kind(kind: &EventKind) -> (String, Value) {
             "guaranteesMissing",
             json!({"offered": guarantees(*offered), "required": guarantees(*required)}),
         ),
+        EventKind::NoServer { message } => ("noServer", json!({"message": message})),
         EventKind::Error { message } => ("error", json!({"message": message})),
         other => return (format!("{other:?}"), json!({})),
     };

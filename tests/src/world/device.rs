@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use synclayer_core::client::event::{Event, EventKind};
+use synclayer_core::client::event::{Event, EventKind, Transport};
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Written,
 };
@@ -386,6 +386,8 @@ impl World {
         self.note(|| format!("device {device} has a fresh token"));
         self.end_rests(device);
         self.devices[device].config.token = Some(Token::new(token));
+        // what it had asked with the old one may be given up
+        self.devices[device].asked = None;
         let token = Token::new(token);
         self.with(device, |replica, now, effects| replica.set_token(now, token, effects));
     }
@@ -463,7 +465,8 @@ impl World {
                     if let EventKind::ReplicaCopied { client_id, .. } = &event.kind {
                         self.clients.insert(client_id.clone(), device);
                     }
-                    if let EventKind::TokenNeeded { .. } = &event.kind {
+                    let by_http = event.transport == Some(Transport::Http);
+                    if by_http && matches!(event.kind, EventKind::TokenNeeded { .. }) {
                         self.devices[device].asked = None;
                     }
                     self.devices[device].events.push(event);

@@ -358,13 +358,14 @@ impl World {
         let token = token.as_ref().map(|token| token.reveal().to_owned());
         if token.as_ref().is_some_and(|token| self.expired_tokens.contains(token)) {
             self.count("connection refused");
-            let why = Disconnect::Refused { status: 401, retry_after: None };
+            let body = br#"{"error":"the token has expired","code":"AUTH_EXPIRED"}"#.to_vec();
+            let why = Disconnect::Refused { status: 401, retry_after: None, body };
             return self.lose_connection(device, local, why);
         }
         if let Way::Refused(retry_after) = self.devices[device].sockets {
             self.count("WebSocket refused");
             let status = if retry_after.is_some() { 503 } else { 426 };
-            let why = Disconnect::Refused { status, retry_after };
+            let why = Disconnect::Refused { status, retry_after, body: Vec::new() };
             return self.lose_connection(device, local, why);
         }
         self.count("connect");

@@ -61,6 +61,34 @@ fn without_a_server_a_write_waits_with_3_and_reads_go_on() {
 }
 
 #[test]
+fn a_wrong_path_is_told_with_9_and_loses_nothing() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let a = place.shell("a", &format!("{}/api", server.url));
+    let mut ids = Vec::new();
+    for way in [&["--poll-only"][..], &[], &["--poll-only"]] {
+        let saved = a.online(&[&["save", "todos", r#"{"n":1}"#], way].concat()).ends_with(3).json();
+        assert_eq!(saved["state"], "waiting");
+        let why = saved["why"].as_str().unwrap();
+        assert!(why.starts_with("no SyncLayer server at ") && why.contains("/api: "), "{why}");
+        ids.push(saved["id"].as_str().unwrap().to_owned());
+    }
+    let status = a.online(&["status"]).ends_with(9).json();
+    assert_eq!((&status["waiting"], &status["rejected"]), (&3.into(), &0.into()), "{status}");
+    assert!(status["apart"].as_str().unwrap().starts_with("no SyncLayer server at "), "{status}");
+    let list = a.online(&["list", "todos"]).ends_with(9);
+    assert_eq!(list.lines().len(), 3);
+    // a replica with nothing in it is not in sync either
+    place.shell("b", &a.server).online(&["status"]).ends_with(9);
+    // as soon as the address is right
+    let right = place.shell("a", &server.url);
+    let status = right.online(&["status"]).ends_with(0).json();
+    assert_eq!((&status["waiting"], &status["apart"]), (&0.into(), &Value::Null), "{status}");
+    let c = place.shell("c", &server.url);
+    ids.iter().for_each(|id| drop(c.online(&["get", "todos", id]).ends_with(0)));
+}
+
+#[test]
 fn a_server_that_says_nothing_is_waited_for_no_longer_than_told() {
     let place = Place::new();
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,23 +4,29 @@
 //! | --- | --- |
 //! | `socket` | how one is recognised, and what goes over its WebSocket |
 //! | `work` | what goes by HTTP: pulls, then pushes |
-//! | `push` | a write by HTTP and its verdict |
+//! | `candidate` | how one is recognised by HTTP, and what is no server at all |
+//! | `push` | a write by HTTP |
+//! | `weigh` | what the answer to one says, and what has to be read again first |
 //! | `pull` | reading a collection whose rows move while it is read |
 //! | `records` | what its words make of a record, and say of own writes |
 //! | `echo` | own writes that it sends back |
 
+mod candidate;
 mod echo;
 mod pull;
 mod push;
 mod records;
 mod socket;
+mod weigh;
 mod work;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::time::Duration;
 
+use self::candidate::Candidate;
 use self::echo::Echoes;
 use self::pull::{Habits, Pull};
+use self::weigh::Doubt;
 use self::work::Work;
 use super::edit::Edit;
 use super::interface::{PlainServers, RequestId};
@@ -48,6 +54,12 @@ const HTTP_FAILURES: u32 = 3;
 pub(super) struct Plain {
     /// Whether the server is taken for a plain one: on this connection, or by HTTP since the last.
     pub(super) active: bool,
+    /// What does not know the hello by HTTP, and has not shown yet to be a plain server.
+    pub(super) candidate: Option<Candidate>,
+    /// Whether it has answered a call of the plain protocol well, by HTTP and since the start.
+    proven: bool,
+    /// A write whose answer is believed only after its collection was read again.
+    doubt: Option<Doubt>,
     /// Whether it answers pings in JSON.
     json_pong: bool,
     /// Whether it was asked whether its WebSocket lives while it did not answer the hello, and

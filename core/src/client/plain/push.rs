@@ -1,21 +1,17 @@
 //! A write by HTTP at a plain server, and its verdict.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::super::edit::Edit;
 use super::super::interface::Method;
-use super::super::machine::{Client, Fault};
+use super::super::machine::Client;
 use super::records::Verdict;
 use super::work::What;
 use crate::rules::row::{Entry, Place};
-use crate::words::message::{ErrorCode, ErrorMessage};
+use crate::words::message::ErrorCode;
 use crate::words::name::{Collection, Position};
-use crate::words::rest::{
-    collection_path, decode_current, decode_refusal, decode_written, insert_body, record_path,
-    update_body,
-};
+use crate::words::rest::{collection_path, decode_current, insert_body, record_path, update_body};
 use crate::words::store::{Scan, StoreError};
 use crate::words::write::WriteKind;
 
@@ -25,7 +21,8 @@ const VAIN_CONFLICTS: u32 = 3;
 impl Client {
     /// Pushes the next write. Says whether there was one.
     pub(super) fn push_next(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
-        if self.hold_until.is_some_and(|until| until > self.now.mono) {
+        let held = self.hold_until.is_some_and(|until| until > self.now.mono);
+        if held || !self.plain.proven {
             return Ok(false);
         }
         let Some((position, entry)) = self.next_push(edit)? else { return Ok(false) };
@@ -74,65 +71,8 @@ impl Client {
         Ok(next)
     }
 
-    /// A push was answered.
-    pub(super) fn judged_by_http(
-        &mut self,
-        edit: &mut Edit<'_>,
-        position: Position,
-        status: u16,
-        retry_after: Option<Duration>,
-        body: &[u8],
-    ) -> Result<(), Fault> {
-        let Some(Place::Entry(entry)) = edit.place(position)? else { return Ok(()) };
-        let (collection, id) = (entry.collection.clone(), entry.record_id.clone());
-        let told = decode_refusal(status, body);
-        let html = body.trim_ascii_start().starts_with(b"<");
-        match (status, entry.change.kind) {
-            (200..=299, _) => {
-                self.http_reaches(edit);
-                self.plain.failures = 0;
-                self.confirm_plain(edit, position, &entry, Some(decode_written(body)))?;
-            }
-            (404 | 410, WriteKind::Delete) if !html => {
-                self.confirm_plain(edit, position, &entry, None)?;
-            }
-            (404 | 410, WriteKind::Update)
-                if !html && told.code != Some(ErrorCode::CollectionNotFound) =>
-            {
-                self.learn_gone(edit, &collection, &id)?;
-                self.overtaken(edit, position, &entry)?;
-            }
-            (409, _) => self.conflicted_by_http(edit, position, &entry, body)?,
-            (413, _) => {
-                self.rejected_by_http(edit, position, &entry, status, told.code, told.message)?
-            }
-            (400 | 403 | 404 | 410 | 422, _) if told.json => {
-                self.rejected_by_http(edit, position, &entry, status, told.code, told.message)?;
-            }
-            _ => {
-                let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
-                let code = match status {
-                    429 => ErrorCode::RateLimitExceeded,
-                    _ => ErrorCode::ServerError,
-                };
-                let retry_after_ms =
-                    wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-                let error = ErrorMessage {
-                    retry_after_ms,
-                    ..ErrorMessage::new(code, told.message.clone())
-                };
-                self.postpone(edit, position, &entry, &error);
-                let wait = self.hold_until.map(|until| until.since(self.now.mono));
-                self.fail_work(edit, &told.message, wait.unwrap_or_default());
-            }
-        }
-        self.save_stream(edit, &collection);
-        self.advance_head(edit)?;
-        Ok(())
-    }
-
     /// The server has another state of the record than the one that the write stands on.
-    fn conflicted_by_http(
+    pub(super) fn conflicted_by_http(
         &mut self,
         edit: &mut Edit<'_>,
         position: Position,
@@ -159,7 +99,7 @@ impl Client {
     }
 
     /// Decides by the state that the server has shown what becomes of the record's writes.
-    fn overtaken(
+    pub(super) fn overtaken(
         &mut self,
         edit: &mut Edit<'_>,
         position: Position,
@@ -183,7 +123,7 @@ impl Client {
     }
 
     /// Whether the server does not have the record of a write.
-    fn is_gone(&self, edit: &Edit<'_>, entry: &Entry) -> Result<bool, StoreError> {
+    pub(super) fn is_gone(&self, edit: &Edit<'_>, entry: &Entry) -> Result<bool, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         Ok(row.is_none_or(|row| row.server.is_none()))
     }
@@ -192,31 +132,12 @@ impl Client {
         self.count_conflict(edit, position, entry, &ErrorCode::Conflict);
     }
 
-    fn read_whole_next(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+    pub(super) fn read_whole_next(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let mark = self.mark(collection);
         let stream = self.stream(collection);
         stream.row.plain = Some(crate::rules::row::PlainMark { watermark: None, ..mark });
         stream.plain.incomplete = true;
         self.save_stream(edit, collection);
-    }
-
-    fn rejected_by_http(
-        &mut self,
-        edit: &mut Edit<'_>,
-        position: Position,
-        entry: &Entry,
-        status: u16,
-        code: Option<ErrorCode>,
-        message: String,
-    ) -> Result<(), StoreError> {
-        let code = code.unwrap_or(match status {
-            403 => ErrorCode::Unauthorized,
-            404 | 410 => ErrorCode::CollectionNotFound,
-            413 => ErrorCode::PayloadTooLarge,
-            _ => ErrorCode::InvalidMessage,
-        });
-        self.plain.forget(position);
-        self.reject(edit, position, entry, code, message)
     }
 }
 

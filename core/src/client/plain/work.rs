@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -39,18 +39,22 @@ pub(super) enum What {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Work {
     /// What is still to be pulled.
-    due: BTreeSet<Collection>,
+    pub(super) due: BTreeSet<Collection>,
     pub(super) asked: Option<Asked<What>>,
     /// Whether it covers every collection.
     whole: bool,
     /// Whether the pulls are done.
-    pushing: bool,
+    pub(super) pushing: bool,
+    /// Whether pulls were asked for to find out whether the answer to a push can be believed.
+    pub(super) looks: bool,
+    /// The collections of which it was found out what they hold, and what is gone.
+    pub(super) reconciled: BTreeSet<Collection>,
     /// Writes that were sent by WebSocket and have not arrived.
     pub(super) missing: BTreeSet<Position>,
     /// Calls of `synced` before this one were made before the work began.
     syncs: SyncId,
     /// Whether a collection could not be pulled.
-    troubled: bool,
+    pub(super) troubled: bool,
     /// Whether something was read.
     changed: bool,
 }
@@ -92,6 +96,8 @@ impl Client {
             asked: None,
             whole: false,
             pushing: false,
+            looks: false,
+            reconciled: BTreeSet::new(),
             missing: BTreeSet::new(),
             syncs: self.next_sync,
             troubled: false,
@@ -106,7 +112,11 @@ impl Client {
     pub(in super::super) fn prepare_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         if let Some(work) = &self.plain.work {
             let read = work.asked.is_none() && work.due.is_empty();
-            return if read && !work.pushing { self.judge_all(edit) } else { Ok(()) };
+            let pushing = work.pushing;
+            if !read || self.finds_no_server(edit) || pushing {
+                return Ok(());
+            }
+            return self.judge_all(edit);
         }
         let ready = self.link.ready_since().is_some();
         let due = match ready {
@@ -246,15 +256,31 @@ impl Client {
             }
             (_, HttpAnswer::Answered { status: 401, body, .. }) => {
                 let told = decode_refusal(401, body);
-                let code = told.code.filter(|code| *code == ErrorCode::AuthExpired);
-                self.need_token(edit, code.unwrap_or(ErrorCode::AuthFailed), told.message);
+                let is_ours = |code: &ErrorCode| {
+                    matches!(code, ErrorCode::AuthFailed | ErrorCode::AuthExpired)
+                };
+                let code = told.code.filter(is_ours);
+                let by_server = code.is_some();
+                let code = code.unwrap_or(ErrorCode::AuthFailed);
+                self.refuse_access(edit, code, told.message, by_server);
             }
-            (What::Page(collection), HttpAnswer::Answered { status: 200..=299, body, .. }) => {
+            (What::Page(collection), HttpAnswer::Answered { status, body, .. })
+                if (200..300).contains(status) =>
+            {
                 match decode_page(body, &self.config.limits) {
-                    Ok(page) => {
-                        self.http_reaches(edit);
-                        self.turn_plain_page(edit, collection, page)?;
+                    Ok(page) if page.resumable && self.link.ready_since().is_none() => {
+                        // it was something on the way that did not know the hello
+                        self.plain.active = false;
+                        let why = "the server speaks level 2 after all";
+                        self.fail_work(edit, why, Duration::ZERO);
+                        self.fallback.in_doubt = true;
                     }
+                    Ok(page) => {
+                        if self.prove_plain(edit)? {
+                            self.turn_plain_page(edit, collection, page)?;
+                        }
+                    }
+                    Err(why) if self.disappoints(collection, *status, &why.to_string()) => {}
                     Err(why) => {
                         self.fail_work(edit, &format!("{collection}: {why}"), Duration::ZERO)
                     }
@@ -337,7 +363,11 @@ impl Client {
         outcome: Outcome,
     ) -> Result<(), StoreError> {
         let mut mark = PlainMark { watermark: outcome.watermark, ..self.mark(collection) };
+        self.plain.looked_at(collection);
         if let Some(existing) = outcome.existing {
+            if let Some(work) = &mut self.plain.work {
+                work.reconciled.insert(collection.clone());
+            }
             mark.reconciled_at = Some(self.now.wall);
             let began = self.stream(collection).plain.pull_began;
             for id in self.absent(edit, collection, &existing)? {
@@ -396,7 +426,13 @@ impl Client {
         told: Refusal,
     ) {
         let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
+        if status < 500 && wait.is_none() && self.disappoints(collection, status, &told.message) {
+            return;
+        }
         match (status, told.json) {
+            (403, false) => {
+                self.refuse_access(edit, ErrorCode::Unauthorized, told.message, false);
+            }
             (413, _) => {
                 let habits = &mut self.stream(collection).plain.habits;
                 let before = habits.limit;
@@ -405,8 +441,7 @@ impl Client {
                     self.not_read(edit, collection, ErrorCode::PayloadTooLarge, told.message);
                 }
             }
-            (400 | 403 | 404, true) => {
-                self.http_reaches(edit);
+            (400 | 403 | 404, true) if !self.plain.looks_at(collection) => {
                 let code = told.code.unwrap_or(match status {
                     403 => ErrorCode::Unauthorized,
                     404 => ErrorCode::CollectionNotFound,
@@ -446,7 +481,7 @@ impl Client {
         } else {
             self.schedule_poll(work.troubled);
             if !self.syncs.is_empty() && self.hold_until.is_none() {
-                self.fallback.poll_at = Some(now);
+                self.poll_for_syncs();
             } else if incomplete {
                 self.fallback.poll_at = Some(now + READ_AGAIN);
             }
@@ -458,6 +493,15 @@ impl Client {
     pub(super) fn fail_work(&mut self, edit: &mut Edit<'_>, why: &str, at_least: Duration) {
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
         edit.error(why);
+        edit.transport = before;
+        self.give_up_work(edit, at_least);
+    }
+
+    /// The same, where it was told already why.
+    pub(in super::super) fn give_up_work(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        // the next exchange says hello again
+        self.plain.candidate = None;
         self.plain.work = None;
         for stream in self.streams.values_mut() {
             // one that has come to its second page goes on where it was
@@ -488,23 +532,7 @@ impl Client {
     /// Nothing is listened to any more of what was asked.
     pub(in super::super) fn drop_work(&mut self) {
         self.plain.work = None;
-    }
-
-    /// The server does not know the hello of level 2. Says whether it is taken for a plain one.
-    pub(in super::super) fn meet_plain_by_http(
-        &mut self,
-        edit: &mut Edit<'_>,
-    ) -> Result<(), Fault> {
-        if let Some(why) = self.refuses_plain() {
-            return Err(Fault::Peer(format!("the server knows no level 2: {why}")));
-        }
-        self.drop_exchange(edit);
-        self.become_plain(edit)?;
-        self.http_reaches(edit);
-        if !self.falls_short(edit) {
-            self.begin_poll();
-        }
-        Ok(())
+        self.plain.candidate = None;
     }
 }
 

@@ -222,7 +222,8 @@ pub(super) fn found(records: Option<Vec<FoundRecord>>) -> Reply {
         }
         put_record(&mut body, record);
     }
-    body.extend_from_slice(b"]}");
+    // by which a client knows that something else on the way did not know its hello
+    body.extend_from_slice(b"],\"protocol\":2}");
     Reply::json(200, body)
 }
 

@@ -87,7 +87,10 @@ fn a_record_is_posted_patched_shown_and_deleted() {
     let record = format!(
         r#"{{"recordId":"r/1 ä","data":{{"a":9007199254740993,"b":null,"c":"x"}},"updatedAt":"{AT}","version":2}}"#
     );
-    assert_eq!(ask(store, "GET", "/sync/todos", ""), (200, format!(r#"{{"records":[{record}]}}"#)));
+    assert_eq!(
+        ask(store, "GET", "/sync/todos", ""),
+        (200, format!(r#"{{"records":[{record}],"protocol":2}}"#))
+    );
     // one of its fields changed after version 1
     assert_eq!(
         ask(store, "PATCH", path, r#"{"delta":{"c":"y"},"baseVersion":1}"#),
@@ -102,7 +105,10 @@ fn a_record_is_posted_patched_shown_and_deleted() {
     assert_eq!(ask(store, "DELETE", path, ""), (204, String::new()));
     assert_eq!(ask(store, "DELETE", path, ""), (204, String::new()));
     assert_eq!(ask(store, "PATCH", path, r#"{"delta":{}}"#).0, 404);
-    assert_eq!(ask(store, "GET", "/sync/todos", ""), (200, r#"{"records":[]}"#.into()));
+    assert_eq!(
+        ask(store, "GET", "/sync/todos", ""),
+        (200, r#"{"records":[],"protocol":2}"#.into())
+    );
     assert_eq!(store.published.len(), 4);
 }
 

@@ -1,0 +1,111 @@
+//! Refusals of access. Whoever refuses it, be it the server or a portal on the way: a token is asked
+//! for by an event, and everything is tried again.
+
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind, Transport};
+use super::link::LinkState;
+use super::machine::Client;
+use crate::words::message::{ErrorCode, ErrorMessage};
+use crate::words::wire::http::refusal;
+
+impl Client {
+    /// The server wants another token. Which transport was refused is tried again after a while.
+    pub(super) fn need_token(&mut self, edit: &mut Edit<'_>, code: ErrorCode, message: String) {
+        self.refuse_access(edit, code, message, true);
+    }
+
+    /// The server, or something on the way, refuses access.
+    pub(super) fn refuse_access(
+        &mut self,
+        edit: &mut Edit<'_>,
+        code: ErrorCode,
+        message: String,
+        by_server: bool,
+    ) {
+        self.token_needed = true;
+        match edit.transport {
+            Transport::WebSocket => {
+                self.lose_connection(edit, "the server wants another token");
+                self.back_off(edit, Duration::ZERO);
+            }
+            Transport::Http if self.works_plainly() => {
+                self.give_up_work(edit, Duration::ZERO);
+            }
+            Transport::Http => self.give_up_exchange(edit, Duration::ZERO),
+        }
+        self.ask_for_token(edit, code, message, by_server);
+        if planted!(RefusalStops) {
+            self.give_everything_up(edit, "the server wants another token");
+            self.link.state = LinkState::Failed;
+            self.fallback.short = true;
+        }
+    }
+
+    pub(super) fn ask_for_token(
+        &mut self,
+        edit: &mut Edit<'_>,
+        code: ErrorCode,
+        message: String,
+        by_server: bool,
+    ) {
+        self.token_needed = true;
+        edit.event(Event::remote(EventKind::TokenNeeded { code, message, by_server }));
+    }
+
+    /// What is being tried with the token that was refused is given up.
+    pub(super) fn forget_old_token(&mut self, edit: &mut Edit<'_>) {
+        if self.exchange.is_some() || self.plain.candidate.is_some() {
+            self.drop_exchange(edit);
+            self.fallback.in_doubt = true;
+        }
+        if let LinkState::Connecting { .. } = self.link.state {
+            self.lose_connection(edit, "there is a fresh token");
+            self.link.state = LinkState::Off;
+        }
+    }
+
+    /// The upgrade to a WebSocket was answered with another status.
+    pub(super) fn turned_away(
+        &mut self,
+        edit: &mut Edit<'_>,
+        status: u16,
+        retry_after: Option<Duration>,
+        body: &[u8],
+    ) {
+        let told = refusal(body, &self.config.limits);
+        let reason = match &told {
+            Some(told) => {
+                format!("the server answered {status} to the connection: {}", told.message)
+            }
+            None => format!("the server answered {status} to the connection"),
+        };
+        match (status, told) {
+            // the server itself: by HTTP it would say the same
+            (401 | 403, Some(told)) if speaks_of_access(&told) => {
+                self.need_token(edit, told.code, reason);
+            }
+            (401 | 403, _) if planted!(RefusalStops) => {
+                self.need_token(edit, code_of(status), reason);
+            }
+            (401 | 403, _) => {
+                self.ask_for_token(edit, code_of(status), reason.clone(), false);
+                self.fail_connection(edit, &reason, Duration::ZERO);
+            }
+            (_, _) => self.fail_connection(edit, &reason, retry_after.unwrap_or_default()),
+        }
+    }
+}
+
+/// Whether a refusal is this protocol's word about who may come in.
+pub(super) fn speaks_of_access(told: &ErrorMessage) -> bool {
+    matches!(told.code, ErrorCode::AuthFailed | ErrorCode::AuthExpired | ErrorCode::Unauthorized)
+}
+
+/// The code of a refusal whose body names none.
+pub(super) fn code_of(status: u16) -> ErrorCode {
+    if status == 401 { ErrorCode::AuthFailed } else { ErrorCode::Unauthorized }
+}

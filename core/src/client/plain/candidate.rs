@@ -1,0 +1,129 @@
+//! How a plain server is recognised by HTTP. What does not know the hello of level 2 may be a plain
+//! server, a wrong path, or something on the way: it is a plain one once it has answered a call of
+//! the plain protocol well. Until then nothing is sent to it, and nothing that it says counts.
+
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use super::super::edit::Edit;
+use super::super::event::{Event, EventKind, Transport};
+use super::super::machine::{Client, Fault};
+use super::super::synced::StreamError;
+use crate::rules::row::Place;
+use crate::words::message::ErrorCode;
+use crate::words::name::Collection;
+use crate::words::rest::{collection_path, decode_refusal};
+use crate::words::store::{Scan, StoreError};
+
+/// What may be a plain server.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(in super::super) struct Candidate {
+    /// The answer to the hello.
+    hello: String,
+    /// The call of the plain protocol that was answered last, and how.
+    call: Option<(Collection, String)>,
+}
+
+impl Candidate {
+    /// Says what is at an address, for people.
+    fn describe(&self, address: &str) -> String {
+        let at = if address.is_empty() { "at this address" } else { address };
+        let at = if address.is_empty() { at.into() } else { format!("at {at}") };
+        let call = self.call.as_ref().map_or_else(String::new, |(collection, answer)| {
+            format!(", `GET {}` with {answer}", collection_path(collection))
+        });
+        format!(
+            "no SyncLayer server {at}: `POST /sync/session` was answered with {}{call}; check the \
+             address and its path. What waits here is kept, and goes out as soon as there is one",
+            self.hello,
+        )
+    }
+}
+
+/// What somebody has answered, for people.
+fn answer(status: u16, words: &str) -> String {
+    if words.is_empty() { format!("{status}") } else { format!("{status} ({words})") }
+}
+
+impl Client {
+    /// Whether what is exchanged by HTTP are calls of the plain protocol.
+    pub(in super::super) fn works_plainly(&self) -> bool {
+        self.plain.active || self.plain.work.is_some()
+    }
+
+    /// The server does not know the hello of level 2: it is found out whether it is a plain one.
+    pub(in super::super) fn meet_plain_by_http(
+        &mut self,
+        edit: &mut Edit<'_>,
+        status: u16,
+        body: &[u8],
+    ) -> Result<(), Fault> {
+        if let Some(why) = self.refuses_plain() {
+            return Err(Fault::Peer(format!("the server knows no level 2: {why}")));
+        }
+        self.drop_exchange(edit);
+        let hello = answer(status, &decode_refusal(status, body).message);
+        self.plain.candidate = Some(Candidate { hello, call: None });
+        if planted!(AnythingIsPlain) && !self.prove_plain(edit)? {
+            return Ok(());
+        }
+        self.begin_poll();
+        let waiting = self.waiting_collection(edit)?;
+        if let Some(work) = &mut self.plain.work {
+            work.due.extend(waiting);
+        }
+        Ok(())
+    }
+
+    /// The collection of the first write that waits: by reading it, too, a server can show itself.
+    fn waiting_collection(&self, edit: &Edit<'_>) -> Result<Option<Collection>, StoreError> {
+        let mut first = None;
+        edit.places(self.outbox.head, &mut |_, place| {
+            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+            first = Some(entry.collection);
+            Ok(Scan::Stop)
+        })?;
+        Ok(first)
+    }
+
+    /// A call of the plain protocol was answered well. Says whether the app accepts such a server.
+    pub(super) fn prove_plain(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
+        self.http_reaches(edit);
+        if core::mem::replace(&mut self.plain.proven, true) {
+            return Ok(true);
+        }
+        self.plain.candidate = None;
+        self.become_plain(edit)?;
+        Ok(!self.falls_short(edit))
+    }
+
+    /// A call of the plain protocol was answered, but not well. Says whether it was made to find
+    /// out what is there; then the next collection is tried.
+    pub(super) fn disappoints(
+        &mut self,
+        collection: &Collection,
+        status: u16,
+        words: &str,
+    ) -> bool {
+        let Some(candidate) = &mut self.plain.candidate else { return false };
+        candidate.call = Some((collection.clone(), answer(status, words)));
+        let stream = self.stream(collection);
+        stream.plain.pull = None;
+        stream.error = Some(StreamError::new(&ErrorCode::CollectionNotFound, words));
+        if let Some(work) = &mut self.plain.work {
+            work.due.remove(collection);
+            work.troubled = true;
+        }
+        true
+    }
+
+    /// Nothing that was asked has shown a server. Says whether that is so.
+    pub(super) fn finds_no_server(&mut self, edit: &mut Edit<'_>) -> bool {
+        let Some(candidate) = self.plain.candidate.take() else { return false };
+        let message = candidate.describe(&self.config.address);
+        edit.event(Event::by(Transport::Http, EventKind::NoServer { message }));
+        self.give_up_work(edit, Duration::ZERO);
+        true
+    }
+}
