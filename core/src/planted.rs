@@ -229,6 +229,18 @@ mod bugs {
         EpochTrustedUnasked,
         /// The cursor moves in the middle of a catch-up.
         CursorInMidCatchUp,
+        /// Another database than the one that was met is taken for the same one.
+        OtherDatabaseTaken,
+        /// Records that may be of a lost tail go as soon as a page lacks them.
+        HeldRowsDropped,
+        /// Records that the server has not shown count into the checksum.
+        HeldRowsCounted,
+        /// The cursor vouches for records that the server has not shown.
+        HeldRowsVouchedFor,
+        /// However many records a server has lost, they go without a question.
+        LossUnasked,
+        /// Records that are offered to a server that lacks them are not sent.
+        OfferedForgotten,
         /// Records that a snapshot lacks stay.
         AbsentKept,
         /// A collection is never shown as confirmed.

@@ -337,6 +337,22 @@ impl<S: ClientStore> Replica<S> {
         })
     }
 
+    /// See [`Client::adopt`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn adopt(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| client.adopt(now, rows, actions))
+    }
+
+    /// See [`Client::offer`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn offer(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| client.offer(now, rows, actions))
+    }
+
     /// The writes that the server has refused for good, oldest first.
     ///
     /// # Errors

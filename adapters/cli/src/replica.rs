@@ -161,6 +161,9 @@ impl Replica {
             ConnectionState::Connected => {
                 format!("the server at {server} was not through within {seconds} s")
             }
+            ConnectionState::DifferentDatabase => {
+                format!("the server at {server} has another database than this replica is of")
+            }
             ConnectionState::Disconnected
             | ConnectionState::Connecting
             | ConnectionState::Reconnecting

@@ -30,6 +30,8 @@ pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> 
         digest: None,
         next_position: Position(1),
         resumable: Vec::new(),
+        database: None,
+        other_database: None,
     })
 }
 

@@ -10,6 +10,7 @@ use super::interface::ViewAction;
 use super::machine::{Client, Fault};
 use super::stream::{Phase, Stream};
 use super::synced::StreamError;
+use crate::rules::row::Row;
 use crate::words::hash::Checksum;
 use crate::words::message::{
     Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
@@ -162,8 +163,9 @@ impl Client {
         if live && !stream.partial && seq != stream.reached().next() {
             return Ok(false);
         }
-        let held = || Ok(edit.row(collection, id)?.is_some_and(|row| row.server.is_some()));
-        Ok(news.change.kind != WriteKind::Update || held()?)
+        let is_known = |row: &Row| row.server.is_some() && !stream.row.is_held(row);
+        let known = || Ok(edit.row(collection, id)?.as_ref().is_some_and(is_known));
+        Ok(news.change.kind != WriteKind::Update || known()?)
     }
 
     /// A page of a snapshot has come: its range becomes what the page holds.
@@ -262,23 +264,31 @@ impl Client {
         stream.row.resume = None;
         stream.row.behind = false;
         stream.phase = Phase::Live;
-        stream.confirmed = !planted!(NeverConfirmed);
         stream.mismatches = 0;
         stream.moved = false;
         stream.refreshing = false;
         edit.put_stream(collection, &stream.row);
-        edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
+        if self.take_stock(edit, collection)? {
+            self.in_step(edit, collection);
+        }
         self.show_status(edit, collection);
         self.proved_itself(edit);
         Ok(())
+    }
+
+    /// What is held of a collection is what the server has.
+    pub(super) fn in_step(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        self.stream(collection).confirmed = !planted!(NeverConfirmed);
+        edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
     }
 
     /// Counts what is held by the rows themselves. The running figures tell nothing of a row that
     /// was altered behind the replica's back; and they would stay wrong by it when it has healed.
     fn recount(&mut self, edit: &Edit<'_>, collection: &Collection) -> Result<(), StoreError> {
         let (mut count, mut checksum) = (0, Checksum::default());
+        let stream = &self.stream(collection).row;
         edit.each_row(collection, &mut |id, row| {
-            if let Some(document) = &row.server {
+            if let Some(document) = row.server.as_ref().filter(|_| !stream.is_held(&row)) {
                 count += 1;
                 checksum.add(id, row.seq, document);
             }

@@ -161,6 +161,7 @@ impl Client {
         match self.link.state {
             LinkState::Failed => ConnectionState::Error,
             _ if self.transport().is_some() => ConnectionState::Connected,
+            _ if self.at_other_database && wanted && !offline => ConnectionState::DifferentDatabase,
             LinkState::Off if wanted && !offline && failures == 0 => ConnectionState::Connecting,
             LinkState::Off if wanted && !offline => ConnectionState::Reconnecting,
             LinkState::Off => ConnectionState::Disconnected,

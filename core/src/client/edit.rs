@@ -215,6 +215,18 @@ impl<'a> Edit<'a> {
         Ok(ids)
     }
 
+    /// Shows the rows of a collection behind an id, as long as `visit` wants to go on.
+    pub(super) fn rows_behind(
+        &self,
+        collection: &Collection,
+        after: Option<&RecordId>,
+        visit: &mut dyn FnMut(RecordId, Row) -> Scan,
+    ) -> Result<(), StoreError> {
+        let (from, to) = self.keys.rows(collection, after, None);
+        self.rows
+            .scan(&from, &to, &mut |key, value| Ok(visit(record_of(key)?.1, Row::decode(value)?)))
+    }
+
     /// Shows all rows of a collection.
     pub(super) fn each_row(
         &self,

@@ -4,10 +4,10 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::interface::Guarantees;
+use super::interface::{Guarantees, OnServerLoss};
 use crate::words::hash::Checksum;
 use crate::words::message::{Cursor, ErrorCode, Level};
-use crate::words::name::{ClientId, Collection, Position, RecordId};
+use crate::words::name::{ClientId, Collection, DatabaseId, Position, RecordId};
 
 /// How a change or an error came.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -155,6 +155,25 @@ pub enum EventKind {
     ChecksumMismatch,
     /// The server has lost changes that it had confirmed, as after the restore of a backup.
     ServerLostChanges,
+    /// The server lacks records that are held here. It was restored from an older backup or emptied,
+    /// or this replica was away for so long that the server has forgotten that they were deleted.
+    RecordsMissing {
+        /// How many it lacks.
+        missing: u64,
+        /// How many records the collection would have with them.
+        of: u64,
+        /// What happens to them; with [`OnServerLoss::Ask`] the app is to say.
+        decision: OnServerLoss,
+    },
+    /// The server has another database than the one that this replica is of: nothing is taken from
+    /// it and nothing sent, until the app says [`adopt`](super::Client::adopt) or
+    /// [`offer`](super::Client::offer), or the database is there again.
+    DifferentDatabase {
+        /// The database that this replica is of.
+        known: DatabaseId,
+        /// The server's.
+        found: DatabaseId,
+    },
     /// This replica turned out to be an old or a second copy: it goes on under an id of its own,
     /// and sends its pending writes again.
     ReplicaCopied {
@@ -195,6 +214,10 @@ pub enum ConnectionState {
     Connected,
     /// The connection was lost or could not be made; it is tried again.
     Reconnecting,
+    /// The server has another database than the one that this replica is of. It is tried again now
+    /// and then, and nothing is taken or sent before the app says [`adopt`](super::Client::adopt) or
+    /// [`offer`](super::Client::offer).
+    DifferentDatabase,
     /// It is not tried again before the app does something: the tries are used up, the server
     /// guarantees less than what is required, or the store has failed.
     Error,
@@ -213,6 +236,9 @@ pub struct CollectionStatus {
     pub count: u64,
     /// Their checksum.
     pub checksum: Checksum,
+    /// How many records are held that the server does not have any more, while the app is to say
+    /// [`adopt`](super::Client::adopt) or [`offer`](super::Client::offer).
+    pub missing: Option<u64>,
 }
 
 /// How a replica is doing.
@@ -229,6 +255,9 @@ pub struct Status {
     pub guarantees: Option<Guarantees>,
     /// The replica's id.
     pub client_id: ClientId,
+    /// The identity of the server's database, where it is another one than this replica is of and the
+    /// app is to say [`adopt`](super::Client::adopt) or [`offer`](super::Client::offer).
+    pub other_database: Option<DatabaseId>,
     /// How many writes wait in the outbox.
     pub pending_writes: usize,
     /// How many writes are in the list of rejected ones.

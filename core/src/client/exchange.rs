@@ -343,6 +343,10 @@ impl Client {
             What::Hello if !is_message(body) => self.meet_plain_by_http(edit, status, body),
             What::Hello => match decode_server(body, &limits).map_err(unreadable)? {
                 Incoming::One(ServerMessage::Pong { timestamp, welcome: Some(welcome) }) => {
+                    if let Some(other) = self.other_than_known(welcome.database.as_ref()) {
+                        self.meet_other_database(edit, other);
+                        return Ok(());
+                    }
                     self.in_reach(edit);
                     self.offset_clock(timestamp, asked.at);
                     self.greeted_by_http(edit, welcome)
@@ -354,6 +358,10 @@ impl Client {
             },
             What::Page { collection, from } => match PageAnswer::decode(body, &limits) {
                 Ok(page) => {
+                    if let Some(other) = self.other_than_known(page.database.as_ref()) {
+                        self.meet_other_database(edit, other);
+                        return Ok(());
+                    }
                     self.in_reach(edit);
                     self.fallback.stuck.take_if(|stuck| stuck == collection);
                     self.turned_page(edit, collection, from, page)

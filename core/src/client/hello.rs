@@ -71,6 +71,10 @@ impl Client {
         welcome: Welcome,
         timestamp: Option<Timestamp>,
     ) -> Result<(), StoreError> {
+        if let Some(other) = self.other_than_known(welcome.database.as_ref()) {
+            self.meet_other_database(edit, other);
+            return Ok(());
+        }
         // the hello was the last thing sent before the pong
         self.offset_clock(timestamp, self.link.sent_at);
         if !self.take_welcome(edit, welcome)? {
@@ -98,6 +102,7 @@ impl Client {
         self.plain = Plain::default();
         self.token_needed = false;
         self.remember_resumable();
+        self.remember_database(&welcome);
         match self.reckon(edit, &welcome)? {
             Reckoning::Copied => {
                 self.become_another(edit)?;

@@ -13,7 +13,7 @@ use crate::rules::view::Record;
 use crate::words::document::DocumentError;
 use crate::words::limits::Limits;
 use crate::words::message::{ErrorCode, Token};
-use crate::words::name::{Collection, CommitNumber, ConnId, Position, RecordId};
+use crate::words::name::{Collection, CommitNumber, ConnId, DatabaseId, Position, RecordId};
 use crate::words::store::{Batch, StoreError};
 
 /// How a client behaves. Every duration is a monotonic one.
@@ -82,6 +82,10 @@ pub struct ClientConfig {
     /// Which server this is: from an address that ever offered level 2, level 1 is not accepted.
     /// Any text; the empty one is an address like the others.
     pub address: String,
+    /// The decision about records that this replica holds and a server does not have any more, as
+    /// after the restore of an older backup: [`OnServerLoss`]. `None`, the default, asks the app where
+    /// more than ten records and more than a tenth of a collection would go, and lets fewer go.
+    pub on_server_loss: Option<OnServerLoss>,
     /// What the connection has to guarantee. Where the server offers less, no write goes out,
     /// and [`GuaranteesMissing`](super::event::EventKind::GuaranteesMissing) says so. Default
     /// nothing.
@@ -117,6 +121,7 @@ impl Default for ClientConfig {
             reconcile_interval: Some(Duration::from_secs(3600)),
             plain: PlainServers::default(),
             address: String::new(),
+            on_server_loss: None,
             required: Guarantees::default(),
         }
     }
@@ -136,6 +141,20 @@ pub enum PlainServers {
     AllowDowngrade,
     /// Never.
     Never,
+}
+
+/// What happens to records that this replica holds and a server does not have any more, because it
+/// was restored from an older backup, was emptied, or forgot that they were deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum OnServerLoss {
+    /// They go here too.
+    Adopt,
+    /// They go out to the server as inserts.
+    Offer,
+    /// They stay until the app says [`adopt`](super::Client::adopt) or
+    /// [`offer`](super::Client::offer); until then their collection is not in step.
+    Ask,
 }
 
 /// What a connection guarantees. All of it at level 2; nothing of it at level 1.
@@ -489,6 +508,16 @@ impl fmt::Display for SyncFailure {
             SyncFailureReason::Unanswered => {
                 write!(f, "the server does not say what is in {collection}")
             }
+            SyncFailureReason::RecordsMissing { missing } => write!(
+                f,
+                "the server lacks {missing} records of {collection} that are held here: adopt lets \
+                 them go, offer sends them"
+            ),
+            SyncFailureReason::DifferentDatabase { found } => write!(
+                f,
+                "the server has another database than {collection} is of ({found}): adopt takes \
+                 what it has, offer sends what is held here"
+            ),
         }
     }
 }
@@ -515,6 +544,18 @@ pub enum SyncFailureReason {
     },
     /// A plain server does not answer a `sync`, which alone would tell what the collection holds.
     Unanswered,
+    /// Records are held that the server does not have any more, and the app has not said
+    /// [`adopt`](super::Client::adopt) or [`offer`](super::Client::offer).
+    RecordsMissing {
+        /// How many there are.
+        missing: u64,
+    },
+    /// The server has another database than the one that this replica is of, and the app has not
+    /// said [`adopt`](super::Client::adopt) or [`offer`](super::Client::offer).
+    DifferentDatabase {
+        /// The identity of the server's database.
+        found: DatabaseId,
+    },
 }
 
 /// What became of a write of the app's.

@@ -65,6 +65,10 @@ pub struct Client {
     /// The stream of a collection that does not matter.
     pub(super) nowhere: Stream,
     pub(super) link: Link,
+    /// Whether records of some collection may be held that its server lacks.
+    pub(super) short: bool,
+    /// Whether the server was found to have another database since it last answered well.
+    pub(super) at_other_database: bool,
     /// The server's epoch, as of the last hello.
     pub(super) epoch: Option<Epoch>,
     /// When the last verdict came, or the first write without one was sent.
@@ -132,6 +136,8 @@ impl Client {
             now,
             identity,
             link: Link::new(),
+            short: true,
+            at_other_database: false,
             epoch: None,
             verdict_at: now.mono,
             struggle: Struggle::default(),
@@ -284,7 +290,12 @@ impl Client {
         let id = self.next_sync;
         self.next_sync = SyncId(id.0 + 1);
         self.syncs.push((id, self.outbox.next));
-        let _ = self.step(store, out, |_, _| Ok(()));
+        let _ = self.step(store, out, |client, edit| {
+            if client.at_other_database {
+                client.fail_syncs(edit);
+            }
+            Ok(())
+        });
         id
     }
 
@@ -331,6 +342,7 @@ impl Client {
                 cursor: stream.row.cursor.clone(),
                 count: stream.row.count,
                 checksum: stream.row.checksum,
+                missing: stream.asks(),
             };
             (name.clone(), status)
         };
@@ -341,6 +353,7 @@ impl Client {
             level: transport.map(|_| self.level()),
             guarantees: transport.map(|_| self.offered()),
             client_id: self.identity.client_id.clone(),
+            other_database: self.identity.other_database.clone(),
             pending_writes: self.outbox.len,
             rejected_writes: self.rejected,
             collections: self.streams.iter().map(collection).collect(),
@@ -437,6 +450,7 @@ impl Client {
         self.plain.hash(&mut hash);
         self.random.state().hash(&mut hash);
         self.struggle.hash(&mut hash);
+        self.at_other_database.hash(&mut hash);
         (self.now.mono, self.verdict_at, self.hold_until, self.patience_until).hash(&mut hash);
         (self.next_commit, self.durable, self.gate, self.rejected).hash(&mut hash);
         hash.finish()
@@ -531,6 +545,7 @@ impl Client {
             (self.exchange.is_some(), "an exchange is under way"),
             (self.patience_until.is_some(), "writes wait for a catch-up"),
             (self.streams.values().any(|stream| stream.row.resume.is_some()), "a run was left"),
+            (self.streams.values().any(Stream::is_short), "records are missing at the server"),
         ];
         match left.iter().find(|(is_left, _)| *is_left) {
             Some((_, what)) => Err((*what).into()),
@@ -573,6 +588,7 @@ impl Client {
             self.outbox.written(number, position);
         }
         let written = edit.written;
+        self.pursue_losses(&mut edit)?;
         self.prepare_exchange(&mut edit)?;
         if let Some(position) = edit.written.filter(|_| edit.written != written) {
             self.outbox.written(number, position);

@@ -13,6 +13,7 @@
 //! | `sending` | what goes out, and when it may |
 //! | `synced` | the answers to calls of `synced` |
 //! | `interest` | which collections matter |
+//! | `loss` | a server that lacks what is held here, or has another database |
 //! | `stream`, `catchup` | a collection's changes |
 //! | `verdicts` | what the server says of writes |
 //! | `records` | how all of that folds into a record |
@@ -30,6 +31,7 @@ mod hello;
 mod interest;
 pub mod interface;
 mod link;
+mod loss;
 mod machine;
 mod outbox;
 mod plain;

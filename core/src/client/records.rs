@@ -48,6 +48,10 @@ impl Client {
     /// The seq up to which a record's server state is known.
     fn known(&self, collection: &Collection, row: Option<&Row>) -> Seq {
         let Some(stream) = self.streams.get(collection) else { return Seq(0) };
+        // the cursor vouches for nothing that the server has not shown
+        if row.is_some_and(|row| stream.row.is_held(row)) && !planted!(HeldRowsVouchedFor) {
+            return Seq(0);
+        }
         let learnt = learnt(&stream.row, row);
         // a cursor of a stream with gaps vouches only for what is held
         let vouched = !stream.partial || row.is_some_and(|row| row.server.is_some());
@@ -120,12 +124,25 @@ impl Client {
         snapshot_seq: Seq,
     ) -> Result<(), StoreError> {
         let Some(before) = edit.row(collection, id)? else { return Ok(()) };
+        let stream = &self.stream(collection).row;
+        // of a lost tail: it goes, or does not, when everything is known
+        let held = stream.is_held(&before) && !planted!(HeldRowsDropped);
         // learnt after the snapshot began: the changes that follow it will tell
-        if before.server.is_none()
-            || learnt(&self.stream(collection).row, Some(&before)) > snapshot_seq
-        {
+        if before.server.is_none() || held || learnt(stream, Some(&before)) > snapshot_seq {
             return Ok(());
         }
+        self.take_absence(edit, collection, id, before, snapshot_seq)
+    }
+
+    /// The server does not have a record, as of `snapshot_seq`.
+    pub(super) fn take_absence(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        before: Row,
+        snapshot_seq: Seq,
+    ) -> Result<(), StoreError> {
         let mut row = before.clone();
         self.park(collection, &mut row);
         let stream = self.stream(collection);
@@ -511,27 +528,49 @@ fn learnt(stream: &StreamRow, row: Option<&Row>) -> Seq {
         .map_or(Seq(0), |row| row.seq)
 }
 
-/// Sets the server state of a record, and keeps the collection's count and checksum in step.
-fn set_server(
+/// Sets the server state of a record as it was learnt now, and keeps the collection's count and
+/// checksum in step.
+pub(super) fn set_server(
     stream: &mut StreamRow,
     id: &RecordId,
     row: &mut Row,
     server: Option<Document>,
     seq: Seq,
 ) {
+    let generation = stream.generation;
+    set_server_of(stream, id, row, server, (seq, generation));
+}
+
+/// Sets a server state that is known up to a seq of a generation. What is held without the server
+/// having shown it is not counted.
+fn set_server_of(
+    stream: &mut StreamRow,
+    id: &RecordId,
+    row: &mut Row,
+    server: Option<Document>,
+    (seq, generation): (Seq, u64),
+) {
     if let Some(old) = &row.server {
-        stream.count = stream.count.saturating_sub(1);
-        stream.checksum.remove(id, row.seq, old);
+        if stream.is_held(row) {
+            stream.miss(-1);
+        } else {
+            stream.count = stream.count.saturating_sub(1);
+            stream.checksum.remove(id, row.seq, old);
+        }
     }
     row.server = server;
     row.seq = seq;
-    row.generation = stream.generation;
+    row.generation = generation;
     if let Some(parked) = row.parked_mut() {
         parked.hidden = false;
     }
     if let Some(new) = &row.server {
-        stream.count += 1;
-        stream.checksum.add(id, row.seq, new);
+        if stream.is_held(row) {
+            stream.miss(1);
+        } else {
+            stream.count += 1;
+            stream.checksum.add(id, row.seq, new);
+        }
     }
 }
 
@@ -558,8 +597,7 @@ fn set_unlearnt(
     seq: Seq,
 ) {
     let generation = row.generation;
-    set_server(stream, id, row, server, seq);
-    row.generation = generation;
+    set_server_of(stream, id, row, server, (seq, generation));
 }
 
 fn applied(base: Option<&Document>, entries: &[(Position, Entry)]) -> Option<Document> {

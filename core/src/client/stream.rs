@@ -7,7 +7,7 @@ use super::synced::StreamError;
 use crate::rules::row::StreamRow;
 use crate::words::hash::Checksum;
 use crate::words::message::{PageRange, Resume};
-use crate::words::name::{Epoch, Seq};
+use crate::words::name::{Epoch, RecordId, Seq};
 use crate::words::time::Mono;
 
 /// Where a subscription stands on this connection.
@@ -58,6 +58,8 @@ pub(super) struct Stream {
     /// The error by which the server refused the collection, until it serves it or is asked on
     /// another connection.
     pub(super) error: Option<Box<StreamError>>,
+    /// The last of the held records that was offered to the server, while they are.
+    pub(super) offered: Option<RecordId>,
     pub(super) plain: PlainStream,
 }
 
@@ -84,12 +86,17 @@ impl Stream {
 
     /// Whether changes come as they are made, as far as the app is concerned.
     pub(super) fn is_live(&self) -> bool {
-        self.phase == Phase::Live || self.refreshing
+        (self.phase == Phase::Live || self.refreshing) && !self.is_short()
     }
 
     /// Whether a catch-up is under way, as far as the app is concerned.
     pub(super) fn is_catching_up(&self) -> bool {
-        self.phase == Phase::CatchingUp && !self.refreshing
+        self.phase == Phase::CatchingUp && !self.refreshing || self.is_short()
+    }
+
+    /// Whether records are held that the server does not have, and which have not gone either way.
+    pub(super) fn is_short(&self) -> bool {
+        self.row.loss.is_some_and(|loss| loss.missing.is_some())
     }
 
     /// The connection is gone.
@@ -102,8 +109,15 @@ impl Stream {
         self.error = None;
     }
 
-    /// Nothing that was learnt so far says anything about the server's present seqs.
+    /// Nothing that was learnt so far says anything about what the server has: what is held stays,
+    /// and shows whether the server still has it.
     pub(super) fn begin_generation(&mut self) {
+        self.forget_seqs();
+        self.row.begin_loss();
+    }
+
+    /// Nothing that was learnt so far says anything about the server's present seqs.
+    pub(super) fn forget_seqs(&mut self) {
         self.refreshing = false;
         self.row.generation += 1;
         self.drop_cursor();

@@ -36,6 +36,11 @@ impl Stream {
         };
         Some(SyncFailure::new(collection, reason))
     }
+
+    /// Why the collection is not in step, as far as it is known.
+    fn any_failure(&self, collection: &Collection) -> Option<SyncFailure> {
+        self.failure(collection).or_else(|| self.shortfall(collection))
+    }
 }
 
 impl Client {
@@ -90,10 +95,14 @@ impl Client {
     /// The outcome of `synced`, if every collection was asked for: not known while all that failed
     /// is tried again.
     pub(super) fn known_outcome(&self) -> Option<SyncOutcome> {
-        let waits = self.wanted().any(|(_, stream)| stream.retry_at.is_some());
+        let mut wanted = self.wanted();
+        let waits = wanted.any(|(_, stream)| stream.retry_at.is_some() || stream.is_offering());
         let failures = self.failures();
         let final_ones = failures.iter().any(|failure| match failure.reason {
-            SyncFailureReason::Refused { .. } | SyncFailureReason::Unanswered => true,
+            SyncFailureReason::Refused { .. }
+            | SyncFailureReason::Unanswered
+            | SyncFailureReason::RecordsMissing { .. }
+            | SyncFailureReason::DifferentDatabase { .. } => true,
             SyncFailureReason::Unavailable { .. } => false,
         });
         match (waits, final_ones) {
@@ -109,7 +118,7 @@ impl Client {
         let failures: Vec<_> = self
             .wanted()
             .filter_map(|(collection, stream)| {
-                stream.failure(collection).or_else(|| {
+                stream.any_failure(collection).or_else(|| {
                     let reason = SyncFailureReason::Unanswered;
                     unanswered(stream).then(|| SyncFailure::new(collection, reason))
                 })
@@ -119,7 +128,8 @@ impl Client {
     }
 
     fn failures(&self) -> Vec<SyncFailure> {
-        self.wanted().filter_map(|(collection, stream)| stream.failure(collection)).collect()
+        let wanted = self.wanted();
+        wanted.filter_map(|(collection, stream)| stream.any_failure(collection)).collect()
     }
 
     /// The collections in use.

@@ -164,7 +164,7 @@ impl Client {
     }
 
     /// One step of the app's: nothing changes where `change` fails.
-    fn write(
+    pub(super) fn write(
         &mut self,
         now: Now,
         store: &dyn Rows,

@@ -24,7 +24,7 @@ use crate::words::document::Document;
 use crate::words::hash::{Checksum, Digest};
 use crate::words::message::{Cursor, ErrorCode, Resume};
 use crate::words::name::{
-    ClientId, Collection, Epoch, MutationNumber, Position, RecordId, Seq, SessionNumber,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, Position, RecordId, Seq, SessionNumber,
 };
 use crate::words::store::StoreError;
 use crate::words::time::Timestamp;
@@ -240,7 +240,16 @@ pub(crate) struct Identity {
     pub(crate) next_position: Position,
     /// Hashes of the addresses that ever offered level 2.
     pub(crate) resumable: Vec<u64>,
+    /// The identity of the database that the rows and writes are of; `None` before a server has
+    /// told one.
+    pub(crate) database: Option<DatabaseId>,
+    /// The database that the server has instead, where it is another one and the app has not said
+    /// what to do about that.
+    pub(crate) other_database: Option<DatabaseId>,
 }
+
+/// The tag of an identity's databases.
+const DATABASES: u8 = 1;
 
 impl Identity {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -253,24 +262,47 @@ impl Identity {
             put_u64(&mut out, digest.0);
         }
         put_u64(&mut out, self.next_position.0);
+        let databases = self.databases();
         // rows of before there were plain servers end here
-        if !self.resumable.is_empty() {
+        if !self.resumable.is_empty() || databases.is_some() {
             put_u64(&mut out, self.resumable.len() as u64);
             self.resumable.iter().for_each(|address| put_u64(&mut out, *address));
+        }
+        // rows of before databases had identities end here
+        if let Some(databases) = databases {
+            put_part(&mut out, DATABASES, &databases);
         }
         out
     }
 
+    fn databases(&self) -> Option<Vec<u8>> {
+        let databases = [&self.database, &self.other_database];
+        databases.iter().any(|database| database.is_some()).then(|| {
+            let mut out = Vec::new();
+            for database in databases {
+                put_option(&mut out, database.as_ref().map(|database| database.as_bytes()));
+            }
+            out
+        })
+    }
+
     pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
         let mut row = Reader::new(row);
-        let identity = Self {
+        let mut identity = Self {
             client_id: row.str(|text| ClientId::new(text).ok())?,
             session: SessionNumber(row.u64()?),
             confirmed: MutationNumber(row.u64()?),
             digest: if row.flag()? { Some(Digest(row.u64()?)) } else { None },
             next_position: Position(row.u64()?),
             resumable: if row.is_empty() { Vec::new() } else { addresses(&mut row)? },
+            database: None,
+            other_database: None,
         };
+        if let Some(mut part) = row.part(DATABASES)? {
+            identity.database = database(&mut part)?;
+            identity.other_database = database(&mut part)?;
+            part.end()?;
+        }
         row.end()?;
         Ok(identity)
     }
@@ -292,6 +324,76 @@ pub(crate) struct StreamRow {
     pub(crate) checksum: Checksum,
     /// What was read from a plain server.
     pub(crate) plain: Option<PlainMark>,
+    /// What is held although the server may have lost it.
+    pub(crate) loss: Option<Loss>,
+}
+
+/// What is held of a collection and was not shown by the server since what was known of its history
+/// stopped counting.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Loss {
+    /// The records of an earlier generation than this one: they have no part in the collection's
+    /// count and checksum, and nothing is known of them at the server.
+    pub(crate) since: u64,
+    /// How many they are; known as soon as the server has shown everything that it has.
+    pub(crate) missing: Option<u64>,
+    /// The decision about them, by the app or its configuration; `None` before there is one.
+    pub(crate) decision: Option<LossDecision>,
+}
+
+/// The decision about records that the server does not have any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum LossDecision {
+    /// They go.
+    Adopt,
+    /// They go out as inserts.
+    Offer,
+}
+
+/// The tag of a stream's loss.
+const LOSS: u8 = 1;
+
+impl Loss {
+    /// The generation that stands for records which a plain server lacks: those that are not among
+    /// what the next reconcile finds.
+    pub(crate) const PLAIN: u64 = 0;
+
+    /// Whether it is a plain server that lacks them.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.since == Self::PLAIN
+    }
+
+    /// Whether the app is to decide.
+    pub(crate) fn asks(&self) -> bool {
+        self.missing.is_some() && self.decision.is_none()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_u64(&mut out, self.since);
+        out.push(u8::from(self.missing.is_some()));
+        if let Some(missing) = self.missing {
+            put_u64(&mut out, missing);
+        }
+        out.push(match self.decision {
+            None => 0,
+            Some(LossDecision::Adopt) => 1,
+            Some(LossDecision::Offer) => 2,
+        });
+        out
+    }
+
+    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+        let since = row.u64()?;
+        let missing = if row.flag()? { Some(row.u64()?) } else { None };
+        let decision = match row.byte()? {
+            0 => None,
+            1 => Some(LossDecision::Adopt),
+            2 => Some(LossDecision::Offer),
+            _ => return Err(StoreError::damaged("a stored decision is none")),
+        };
+        Ok(Self { since, missing, decision })
+    }
 }
 
 /// How far a collection was read from a plain server.
@@ -331,7 +433,8 @@ impl StreamRow {
         put_u64(&mut out, self.count);
         put_u64(&mut out, self.checksum.0);
         // rows of before there were plain servers end here
-        if let Some(plain) = &self.plain {
+        let plain = self.plain.or_else(|| self.loss.map(|_| PlainMark::default()));
+        if let Some(plain) = plain {
             put_u64(&mut out, plain.address);
             for at in [plain.watermark, plain.reconciled_at] {
                 out.push(u8::from(at.is_some()));
@@ -340,7 +443,34 @@ impl StreamRow {
                 }
             }
         }
+        // rows of before a loss was asked about end here
+        if let Some(loss) = &self.loss {
+            put_part(&mut out, LOSS, &loss.encode());
+        }
         out
+    }
+
+    /// Whether a row is held without the server having shown it.
+    pub(crate) fn is_held(&self, row: &Row) -> bool {
+        let held = self.loss.is_some_and(|loss| row.generation < loss.since);
+        held && !planted!(HeldRowsCounted)
+    }
+
+    /// There are so many more records that are held without the server having shown them.
+    pub(crate) fn miss(&mut self, more: i64) {
+        if let Some(missing) = self.loss.as_mut().and_then(|loss| loss.missing.as_mut()) {
+            *missing = missing.saturating_add_signed(more);
+        }
+    }
+
+    /// Lets everything that is counted be held without the server having shown it, as of the present
+    /// generation. A decision that was not carried out yet goes for it too.
+    pub(crate) fn begin_loss(&mut self) {
+        if self.count > 0 || self.loss.is_some() {
+            let decision = self.loss.and_then(|loss| loss.decision);
+            self.loss = Some(Loss { since: self.generation, missing: None, decision });
+            (self.count, self.checksum) = (0, Checksum::default());
+        }
     }
 
     pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
@@ -361,7 +491,7 @@ impl StreamRow {
             }),
             _ => return Err(StoreError::damaged("a stored place in a catch-up is of no kind")),
         };
-        let stream = Self {
+        let mut stream = Self {
             cursor,
             resume,
             behind,
@@ -369,7 +499,14 @@ impl StreamRow {
             count: row.u64()?,
             checksum: Checksum(row.u64()?),
             plain: if row.is_empty() { None } else { Some(PlainMark::take(&mut row)?) },
+            loss: None,
         };
+        if let Some(mut part) = row.part(LOSS)? {
+            stream.loss = Some(Loss::take(&mut part)?);
+            part.end()?;
+            // an empty mark stands for none in front of a part
+            stream.plain = stream.plain.filter(|mark| *mark != PlainMark::default());
+        }
         row.end()?;
         Ok(stream)
     }
@@ -754,6 +891,12 @@ fn put_document(out: &mut Vec<u8>, document: Option<&Document>) {
 
 fn document(row: &mut Reader) -> Result<Option<Document>, StoreError> {
     row.option()?.map(Document::from_row).transpose()
+}
+
+fn database(row: &mut Reader) -> Result<Option<DatabaseId>, StoreError> {
+    let Some(bytes) = row.option()? else { return Ok(None) };
+    let name = core::str::from_utf8(&bytes).ok().and_then(|text| DatabaseId::new(text).ok());
+    name.map(Some).ok_or_else(|| StoreError::damaged("a stored database id is no valid name"))
 }
 
 fn epoch(row: &mut Reader) -> Result<Epoch, StoreError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss,
 };
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::replica::{Effect, Replica, WatchId};
@@ -45,6 +45,7 @@ struct Setup {
     web_socket: Option<bool>,
     sync_interval_ms: Option<u64>,
     address: String,
+    on_server_loss: Option<Loss>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -56,6 +57,15 @@ enum Strategy {
     ClientWins,
     MergeArrays,
     SumNumbers,
+}
+
+/// What happens to records that the server lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Loss {
+    Adopt,
+    Offer,
+    Ask,
 }
 
 /// When commits become durable.
@@ -88,6 +98,11 @@ impl Setup {
             http: self.http,
             websocket: self.web_socket.unwrap_or(true),
             address: self.address.clone(),
+            on_server_loss: self.on_server_loss.map(|told| match told {
+                Loss::Adopt => OnServerLoss::Adopt,
+                Loss::Offer => OnServerLoss::Offer,
+                Loss::Ask => OnServerLoss::Ask,
+            }),
             ..ClientConfig::default()
         };
         config.window = self.window.unwrap_or(config.window);
@@ -136,6 +151,8 @@ enum Move {
     Retry(u64),
     Discard(u64),
     RejectStalled(u64),
+    Adopt,
+    Offer,
     Status,
     SyncNow,
     SetOnline(bool),
@@ -314,6 +331,8 @@ impl Desk {
                 let written = replica.reject_stalled_write(now, Position(write), effects);
                 result = Some(render::written(written));
             }
+            Move::Adopt => result = Some(render::written(replica.adopt(now, effects))),
+            Move::Offer => result = Some(render::written(replica.offer(now, effects))),
             Move::Use(name) => replica.subscribe(now, &collection(&name)?, effects),
             Move::Leave(name) => replica.unsubscribe(now, &collection(&name)?, effects),
             Move::Synced => result = Some(json!(replica.synced(now, effects).0)),

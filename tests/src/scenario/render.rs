@@ -94,6 +94,14 @@ fn kind(kind: &EventKind) -> (String, Value) {
         }
         EventKind::ChecksumMismatch => ("checksumMismatch", json!({})),
         EventKind::ServerLostChanges => ("serverLostChanges", json!({})),
+        EventKind::RecordsMissing { missing, of, decision } => (
+            "recordsMissing",
+            json!({"missing": missing, "of": of,
+                "decision": first_small(&format!("{decision:?}"))}),
+        ),
+        EventKind::DifferentDatabase { known, found } => {
+            ("differentDatabase", json!({"known": known.to_string(), "found": found.to_string()}))
+        }
         EventKind::ReplicaCopied { client_id, sent_again } => (
             "replicaCopied",
             json!({"clientId": client_id.to_string(), "sentAgain": positions(sent_again)}),
@@ -218,17 +226,25 @@ pub(super) fn status(status: &Status) -> Value {
                 (false, true) => "catching up",
                 (false, false) => "off",
             };
-            (name.to_string(), json!({"state": state, "cursor": cursor, "count": one.count}))
+            let mut shown = json!({"state": state, "cursor": cursor, "count": one.count});
+            if let Some(missing) = one.missing {
+                shown["missing"] = missing.into();
+            }
+            (name.to_string(), shown)
         })
         .collect();
-    json!({
+    let mut shown = json!({
         "connection": format!("{:?}", status.connection).to_lowercase(),
         "pending": status.pending_writes,
         "rejected": status.rejected_writes,
         "collections": collections,
         "ignoredFrames": status.ignored_frames,
         "halted": status.halted,
-    })
+    });
+    if let Some(other) = &status.other_database {
+        shown["otherDatabase"] = other.to_string().into();
+    }
+    shown
 }
 
 /// The answer to a call of `synced`: with the collections that are not in step, if there are any.
@@ -244,6 +260,10 @@ pub(super) fn synced(id: SyncId, outcome: &SyncOutcome) -> Value {
                     json!({"unavailable": code.as_str()})
                 }
                 SyncFailureReason::Unanswered => "unanswered".into(),
+                SyncFailureReason::RecordsMissing { missing } => json!({"missing": missing}),
+                SyncFailureReason::DifferentDatabase { found } => {
+                    json!({"differentDatabase": found.to_string()})
+                }
                 other => format!("{other:?}").into(),
             };
             (failure.collection.to_string(), why)

@@ -208,8 +208,11 @@ impl Client {
         self.advance_head(edit)?;
         let address = self.address();
         for (collection, stream) in &mut self.streams {
-            stream.begin_generation();
+            stream.forget_seqs();
             stream.trusted = true;
+            // what was held is found by reconciling, and counted again at a server of level 2
+            stream.row.loss = None;
+            stream.unverified = true;
             if stream.row.plain.is_none_or(|mark| mark.address != address) {
                 stream.row.plain = Some(PlainMark { address, ..PlainMark::default() });
             }

@@ -19,7 +19,7 @@ use crate::words::write::Change;
 
 /// What became of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Learnt {
+pub(in super::super) enum Learnt {
     /// The record is another now.
     News,
     /// It was known already.
@@ -115,7 +115,7 @@ impl Client {
     }
 
     /// The server does not have a record.
-    pub(super) fn learn_gone(
+    pub(in super::super) fn learn_gone(
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,
@@ -127,20 +127,22 @@ impl Client {
         self.learn_plain(edit, collection, id, &news)
     }
 
-    /// Which held records are not among the existing ones, by the hashes of their ids.
+    /// The held records that are not among the existing ones, by the hashes of their ids, and how
+    /// many records are held.
     pub(super) fn absent(
         &self,
         edit: &Edit<'_>,
         collection: &Collection,
         existing: &[u64],
-    ) -> Result<Vec<RecordId>, StoreError> {
-        let mut absent = Vec::new();
+    ) -> Result<(Vec<RecordId>, u64), StoreError> {
+        let (mut absent, mut held) = (Vec::new(), 0);
         edit.each_row(collection, &mut |id, row| {
+            held += u64::from(row.server.is_some());
             if row.server.is_some() && existing.binary_search(&hash_of(id)).is_err() {
                 absent.push(id.clone());
             }
         })?;
-        Ok(absent)
+        Ok((absent, held))
     }
 
     /// The records that have writes which may have reached the server.

@@ -274,10 +274,10 @@ impl Client {
                 self.learn_record(edit, collection, &record)?;
             }
         }
-        for id in self.absent(edit, collection, &existing)? {
-            if !is_later(self, &id) {
-                self.learn_gone(edit, collection, &id)?;
-            }
+        let (mut gone, held) = self.absent(edit, collection, &existing)?;
+        gone.retain(|id| !is_later(self, id));
+        if !self.take_gone(edit, collection, &gone, held)? {
+            self.read_again_later(collection);
         }
         if left_out && !self.config.http {
             self.read_again_later(collection);

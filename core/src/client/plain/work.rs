@@ -370,10 +370,11 @@ impl Client {
             }
             mark.reconciled_at = Some(self.now.wall);
             let began = self.stream(collection).plain.pull_began;
-            for id in self.absent(edit, collection, &existing)? {
-                if !self.stream(collection).plain.is_touched(hash_of(&id), began) {
-                    self.learn_gone(edit, collection, &id)?;
-                }
+            let (mut gone, held) = self.absent(edit, collection, &existing)?;
+            let plain = &self.stream(collection).plain;
+            gone.retain(|id| !plain.is_touched(hash_of(id), began));
+            if !self.take_gone(edit, collection, &gone, held)? {
+                mark.reconciled_at = None;
             }
         }
         let whole = self.plain.work.as_mut().is_some_and(|work| {

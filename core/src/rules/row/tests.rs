@@ -82,8 +82,9 @@ fn streams() -> impl Strategy<Value = StreamRow> {
         |(address, watermark, reconciled_at)| PlainMark { address, watermark, reconciled_at },
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    (optional(cursor), optional(resume), any::<bool>(), numbers, optional(plain)).prop_map(
-        |(cursor, resume, behind, (generation, count, checksum), plain)| StreamRow {
+    let behind = any::<bool>();
+    (optional(cursor), optional(resume), behind, numbers, optional(plain), losses()).prop_map(
+        |(cursor, resume, behind, (generation, count, checksum), plain, loss)| StreamRow {
             cursor,
             resume,
             behind,
@@ -91,21 +92,38 @@ fn streams() -> impl Strategy<Value = StreamRow> {
             count,
             checksum: Checksum(checksum),
             plain,
+            loss,
         },
     )
+}
+
+fn losses() -> impl Strategy<Value = Option<Loss>> {
+    let decisions =
+        prop_oneof![Just(None), Just(Some(LossDecision::Adopt)), Just(Some(LossDecision::Offer)),];
+    optional(
+        (any::<u64>(), optional(any::<u64>()), decisions)
+            .prop_map(|(since, missing, decision)| Loss { since, missing, decision }),
+    )
+}
+
+fn databases() -> impl Strategy<Value = Option<DatabaseId>> {
+    optional("[a-z0-9-]{1,36}".prop_map(|id| DatabaseId::new(&id).unwrap()))
 }
 
 fn identities() -> impl Strategy<Value = Identity> {
     let ids = "[a-z0-9-]{1,36}".prop_map(|id| ClientId::new(&id).unwrap());
     let resumable = proptest::collection::vec(any::<u64>(), 0..3);
-    (ids, any::<u64>(), any::<u64>(), optional(any::<u64>()), any::<u64>(), resumable).prop_map(
-        |(client_id, session, confirmed, digest, next, resumable)| Identity {
+    let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
+    (ids, numbers, optional(any::<u64>()), resumable, databases(), databases()).prop_map(
+        |(client_id, (session, confirmed, next), digest, resumable, known, other)| Identity {
             client_id,
             session: SessionNumber(session),
             confirmed: MutationNumber(confirmed),
             digest: digest.map(Digest),
             next_position: Position(next),
             resumable,
+            database: known,
+            other_database: other,
         },
     )
 }
@@ -127,13 +145,15 @@ proptest! {
     #[test]
     fn streams_come_back(stream in streams()) {
         // rows of an earlier time lack what comes last
-        prop_assert!(stream.plain.is_some() || whole(&stream.encode(), StreamRow::decode));
+        let later = stream.plain.is_some() || stream.loss.is_some();
+        prop_assert!(later || whole(&stream.encode(), StreamRow::decode));
         prop_assert_eq!(StreamRow::decode(stream.encode().into()).unwrap(), stream);
     }
 
     #[test]
     fn identities_come_back(identity in identities()) {
-        let earlier = identity.resumable.is_empty();
+        let databases = [&identity.database, &identity.other_database];
+        let earlier = identity.resumable.is_empty() && databases.iter().all(|it| it.is_none());
         prop_assert!(!earlier || whole(&identity.encode(), Identity::decode));
         prop_assert_eq!(Identity::decode(identity.encode().into()).unwrap(), identity);
     }
@@ -251,6 +271,8 @@ fn rows_of_before_there_were_plain_servers_are_read() {
         digest: None,
         next_position: Position(3),
         resumable: Vec::new(),
+        database: None,
+        other_database: None,
     };
     let old = identity.encode();
     assert_eq!(Identity::decode(old.clone().into()).unwrap(), identity);
@@ -258,4 +280,18 @@ fn rows_of_before_there_were_plain_servers_are_read() {
     let new = identity.encode();
     assert!(new.starts_with(&old));
     assert_eq!(Identity::decode(new.into()).unwrap(), identity);
+}
+
+#[test]
+fn rows_of_before_databases_had_identities_are_read() {
+    let plain = Some(PlainMark { address: 9, ..PlainMark::default() });
+    for plain in [None, plain] {
+        let stream = StreamRow { generation: 3, count: 7, plain, ..StreamRow::default() };
+        let old = stream.encode();
+        let loss = Some(Loss { since: 3, missing: Some(5), decision: None });
+        let new = StreamRow { loss, ..stream.clone() };
+        assert!(new.encode().starts_with(&old), "the new part is appended");
+        assert_eq!(StreamRow::decode(new.encode().into()).unwrap(), new);
+        assert_eq!(StreamRow::decode(old.into()).unwrap(), stream);
+    }
 }
