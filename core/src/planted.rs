@@ -92,6 +92,10 @@ mod bugs {
         IndexRowKept,
         /// An opening gives the database another identity.
         DatabaseRenamed,
+        /// What is made of a damaged store trusts the cursors of its earlier epochs.
+        RebuiltEpochsKept,
+        /// What is made of a damaged store has lost no tombstone.
+        RebuiltHorizonKept,
         // the server: reads
         /// A record that was replaced goes out as an update.
         InsertAsUpdate,

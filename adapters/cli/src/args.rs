@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Status(ReplicaArgs),
     /// See to the writes that the server has refused
     Rejected(RejectedArgs),
-    /// Put a sound store in the place of a damaged one, and queue its unsent writes again
+    /// Put a sound store in the place of a damaged one, a replica's or a server's
     #[command(long_about = REPAIR)]
     Repair(RepairArgs),
 }
@@ -77,14 +77,20 @@ in conflict, as by `update`.
   synclayer modify todos milk -- jq -c '.bottles += 1'";
 
 const REPAIR: &str = "\
-Put a sound store in the place of a damaged one, and queue its unsent writes again.
+Put a sound store in the place of a damaged one.
 
-What can still be read of the writes that wait for the server goes to `unsent.jsonl` in the \
-directory, one a line. The directory is renamed to DIR.damaged-1 (or the next number that is free), \
-and a new store is made, which takes everything else from the server. Then the unsent writes are \
-made again. An update needs the record that it changes: those whose record is not here yet, because \
-the server can't be reached, stay in the file, and `synclayer repair --unsent FILE` makes them \
-later. A write that was under way when the store was damaged may be made twice.";
+A replica's: what can still be read of the writes that wait for the server goes to `unsent.jsonl` in \
+the directory, one a line, and what is missing there is counted. The directory is renamed to \
+DIR.damaged-1 (or the next number that is free), and a new store is made, which takes everything else \
+from the server. Then the unsent writes are made again. An update needs the record that it changes: \
+those whose record is not here yet, because the server can't be reached, stay in the file, and \
+`synclayer repair --unsent FILE` makes them later. A write that was under way when the store was \
+damaged may be made twice.
+
+A server's: everything that can be read, also from behind the damage, goes into a new store, which \
+takes the place of the damaged one; that is renamed in the same way, and what is lost is counted. \
+Where there is a recent backup, compare the two before the server is started again. Replicas that \
+connect then take snapshots, and find out what they hold and the server has lost.";
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {

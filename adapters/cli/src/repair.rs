@@ -1,4 +1,7 @@
-//! What to do with a damaged store: save what waits, move it aside, begin anew.
+//! What to do with a damaged store. A replica's: save what waits, move it aside, begin anew. A
+//! server's: put a sound one with everything that can be read in its place.
+
+mod server;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -8,9 +11,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
+use synclayer_core::rules::salvage::{
+    USERS, index_of, missing_writes, outboxes, rejected_of, unsent_writes,
+};
 use synclayer_core::words::write::WriteKind;
-use synclayer_fjall::FjallClientStore;
+use synclayer_fjall::{FjallClientStore, StoreKind};
 use synclayer_tokio::{Delta, Document, Limits, Misuse, SyncError};
 
 use crate::args::{RepairArgs, ReplicaArgs};
@@ -44,6 +49,9 @@ enum Operation {
 }
 
 pub(crate) async fn repair(args: RepairArgs, out: Output) -> Result<(), Failure> {
+    if args.unsent.is_none() && is_servers(&args.replica.data)? {
+        return server::repair(&args.replica.data, args.force, out);
+    }
     let file = match args.unsent {
         Some(file) => file,
         None => {
@@ -57,10 +65,16 @@ pub(crate) async fn repair(args: RepairArgs, out: Output) -> Result<(), Failure>
     make_again(&args.replica, &file, out).await
 }
 
-async fn is_sound(args: &ReplicaArgs) -> Result<bool, Failure> {
-    if !args.data.exists() {
-        return Err(Failure::plain(format_args!("there is no {}", args.data.display())));
+/// Whether there is a server's store to repair. One that doesn't tell whose it is counts as a
+/// replica's.
+fn is_servers(data: &Path) -> Result<bool, Failure> {
+    if !data.exists() {
+        return Err(Failure::plain(format_args!("there is no {}", data.display())));
     }
+    Ok(StoreKind::of(data)? == Some(StoreKind::Server))
+}
+
+async fn is_sound(args: &ReplicaArgs) -> Result<bool, Failure> {
     match Replica::open(args).await {
         Ok(replica) => {
             replica.close().await;
@@ -73,10 +87,10 @@ async fn is_sound(args: &ReplicaArgs) -> Result<bool, Failure> {
 
 /// Saves the unsent writes and moves the store aside. Says where the writes are.
 fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
-    let unsent = read_unsent(data).or_else(|failure| match failure.code {
+    let saved = read_unsent(data).or_else(|failure| match failure.code {
         Code::Damaged => {
             out.note("nothing can be read of the writes that waited for the server");
-            Ok(Vec::new())
+            Ok(Saved::default())
         }
         Code::Failed
         | Code::Usage
@@ -87,18 +101,57 @@ fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
         | Code::InUse
         | Code::NotInSync => Err(failure),
     })?;
-    write_lines(&data.join(FILE), &unsent)?;
+    write_lines(&data.join(FILE), &saved.unsent)?;
     let aside = FjallClientStore::move_aside(data)?;
-    let (count, shown) = (unsent.len(), aside.display());
-    let json = json!({ "done": "moved", "to": shown.to_string(), "unsent": count });
+    let (count, shown) = (saved.unsent.len(), aside.display());
+    let Saved { lost_commits, lost_writes, lost_records, .. } = saved;
+    let json = json!({
+        "done": "moved",
+        "to": shown.to_string(),
+        "unsent": count,
+        "lost": { "commits": lost_commits, "writes": lost_writes, "records": lost_records },
+    });
     out.line(format_args!("moved the store to {shown}, {count} unsent writes saved"), &json)?;
+    if lost_commits > 0 || lost_writes > 0 {
+        out.note(format_args!(
+            "{lost_commits} of the store's commits can't be read; {lost_writes} unsent writes are \
+             lost with them, as far as can be told{}",
+            named(&lost_records)
+        ));
+    }
     Ok(aside.join(FILE))
 }
 
-fn read_unsent(data: &Path) -> Result<Vec<Unsent>, Failure> {
-    let mut unsent = Vec::new();
+fn named(records: &[String]) -> String {
+    if records.is_empty() { String::new() } else { format!(": of {}", records.join(", ")) }
+}
+
+/// What was read of a damaged store.
+#[derive(Default)]
+struct Saved {
+    unsent: Vec<Unsent>,
+    /// Commits of which nothing can be read.
+    lost_commits: u64,
+    /// Unsent writes that are missing, as far as can be told.
+    lost_writes: u64,
+    /// The records of those of them that are known.
+    lost_records: Vec<String>,
+}
+
+fn read_unsent(data: &Path) -> Result<Saved, Failure> {
+    let lost_commits = FjallClientStore::lost_commits(data)?;
+    let mut saved = Saved { lost_commits, ..Saved::default() };
+    let Saved { unsent, lost_writes, lost_records, .. } = &mut saved;
     for (user, outbox) in outboxes(FjallClientStore::salvage(data, USERS)?) {
-        for write in unsent_writes(FjallClientStore::salvage(data, &outbox)?) {
+        let rows = FjallClientStore::salvage(data, &outbox)?;
+        let index = FjallClientStore::salvage(data, &index_of(&outbox))?;
+        let rejected = FjallClientStore::salvage(data, &rejected_of(&outbox))?;
+        let missing = missing_writes(rows.iter().cloned(), index, rejected);
+        let names = missing.records.iter().map(|(collection, id)| format!("{collection}/{id}"));
+        lost_records.extend(names);
+        // a place is empty for a good reason too, where no commit is missing
+        *lost_writes += missing.places.min(lost_commits).max(missing.records.len() as u64);
+        for write in unsent_writes(rows) {
             let document = write.change.delta.set.to_string();
             unsent.push(Unsent {
                 user: user.clone(),
@@ -115,7 +168,7 @@ fn read_unsent(data: &Path) -> Result<Vec<Unsent>, Failure> {
             });
         }
     }
-    Ok(unsent)
+    Ok(saved)
 }
 
 /// Makes the writes in a file again, and leaves those in it that can't be made yet.

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::rows::ROW;
 
 /// The first byte of the key of a row of the chain.
-const CHAIN: u8 = b'c';
+pub(crate) const CHAIN: u8 = b'c';
 /// How many old rows a commit cuts off at most.
 const CUT_AT_ONCE: u64 = 8;
 /// The database gives its sequence numbers in steps of a few; a step of this size is a wrong bit.
@@ -201,6 +201,38 @@ fn chain_key(number: u64) -> [u8; 9] {
 pub(crate) fn number(key: &[u8]) -> Option<u64> {
     let number = key.strip_prefix(&[CHAIN])?;
     Some(u64::from_be_bytes(number.try_into().ok()?))
+}
+
+/// The commits of which a damaged store has no row.
+#[derive(Debug, Default)]
+pub(crate) struct Gaps {
+    /// The numbers that were seen since the last gap began, and how many there were before.
+    oldest: Option<u64>,
+    last: u64,
+    seen: u64,
+    /// From where on the last row says that there are rows.
+    first: u64,
+}
+
+impl Gaps {
+    /// Takes the store's own rows, in the order of their keys.
+    pub(crate) fn see(&mut self, key: &[u8], value: &[u8]) {
+        let Some((link, first)) = decode(key, value) else { return };
+        self.oldest.get_or_insert(link.number);
+        self.seen += 1;
+        (self.last, self.first) = (link.number, first);
+    }
+
+    /// How many commits are missing, of which those up to `required` were acknowledged.
+    pub(crate) fn count(&self, required: Option<u64>) -> u64 {
+        let behind = required.unwrap_or(0).saturating_sub(self.last);
+        let Some(oldest) = self.oldest else { return behind };
+        // older rows than the first one that counts may have come back
+        let from = self.first.max(1);
+        let old = from.saturating_sub(oldest).min(self.seen);
+        let all = (self.last + 1).saturating_sub(from);
+        behind + all.saturating_sub(self.seen - old)
+    }
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Option<(Link, u64)> {

@@ -118,6 +118,15 @@ impl FjallClientStore {
         salvage::salvage(path.as_ref(), prefix)
     }
 
+    /// How many acknowledged commits of a damaged store can't be read, as far as their numbers
+    /// tell. What only they held is lost, unsent writes too.
+    ///
+    /// # Errors
+    /// As [`salvage`](Self::salvage).
+    pub fn lost_commits(path: impl AsRef<Path>) -> Result<u64, StoreError> {
+        salvage::lost_commits(path.as_ref())
+    }
+
     /// Renames a store's directory, so that a new store can be made in its place, and says what it
     /// is called now: the same name with `.damaged-1` behind it, or the next number that is free.
     ///

@@ -23,6 +23,7 @@ use crate::failure;
 use crate::journal;
 use crate::manifest;
 use crate::mark::{self, Mark};
+use crate::repair;
 use crate::rows::{Table, View, row_key};
 use crate::watermark::{Promise, Watermark, boot};
 
@@ -61,6 +62,9 @@ pub(crate) struct Opened {
 /// Opens the store in a directory, or makes one, and checks that everything is there.
 pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened, StoreError> {
     let io = |error| failure::io(path, &error);
+    if kind == StoreKind::Server {
+        repair::finish_interrupted(path)?;
+    }
     mark::check_place(path)?;
     let lock = lock(path)?;
     let mut mark = Mark::open(path, kind)?;

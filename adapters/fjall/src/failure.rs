@@ -17,7 +17,10 @@ impl StoreKind {
                 "save the unsent writes (FjallClientStore::salvage), move the directory aside \
                  (FjallClientStore::move_aside) and sync again"
             }
-            Self::Server => "move the directory aside and restore a backup",
+            Self::Server => {
+                "save what can be read (FjallServerStore::repair), or move the directory aside and \
+                 restore a backup"
+            }
         }
     }
 }
@@ -83,6 +86,16 @@ pub(crate) fn foreign(path: &Path, others: &str) -> StoreError {
 pub(crate) fn no_store(path: &Path) -> StoreError {
     let path = path.display();
     foreign_error(format!("there is no store at {path}: give the directory of one"))
+}
+
+/// There is a store that can't be renamed.
+pub(crate) fn mount_point(path: &Path) -> StoreError {
+    let path = path.display();
+    let message = format!(
+        "{path} is the root of a file system, which can't be renamed; nothing was changed: move \
+         what is in it into a directory below it, and repair that"
+    );
+    StoreError::new(StoreErrorKind::Other, message)
 }
 
 /// There is a store of the other kind.

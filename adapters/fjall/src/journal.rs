@@ -140,16 +140,15 @@ impl Readable {
     }
 }
 
-/// All changes of a journal that can be read, in their order.
-pub(crate) fn changes(path: &Path) -> io::Result<Vec<Change>> {
+/// Shows all changes of a journal that can be read, in their order.
+pub(crate) fn changes(path: &Path, change: &mut dyn FnMut(Change)) -> io::Result<()> {
     let bytes = fs::read(path)?;
     let mut at = 0;
-    let mut all = Vec::new();
     while let Some((changes, end)) = next_batch(&bytes, at) {
-        all.extend(changes);
+        changes.into_iter().for_each(&mut *change);
         at = end;
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The next whole batch at or behind a place, and where it ends.

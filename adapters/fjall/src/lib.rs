@@ -40,6 +40,12 @@
 //! refused as [`Damaged`](synclayer_core::words::store::StoreErrorKind::Damaged), with a text that
 //! says what to do. The end of a journal that a crash cut short holds nothing acknowledged; it is
 //! dropped.
+//!
+//! # What to do about it
+//!
+//! [`FjallClientStore::salvage`] reads a client's unsent writes, which its server does not have, and
+//! [`FjallServerStore::repair`] makes a sound store of everything that can be read of a server's.
+//! Both read past the damage, and count what is missing as far as it shows.
 
 mod chain;
 mod client;
@@ -48,6 +54,8 @@ mod failure;
 mod journal;
 mod manifest;
 mod mark;
+mod remains;
+mod repair;
 mod rows;
 mod salvage;
 mod server;
@@ -58,6 +66,7 @@ use std::path::Path;
 use synclayer_core::words::store::StoreError;
 
 pub use client::{ClientOptions, FjallClientStore};
+pub use repair::Repair;
 pub use server::{FjallServerStore, ServerOptions, Stats};
 
 /// Whose store a directory holds.

@@ -74,8 +74,8 @@ fn is_true(list: &[u8], keyspace: &Path) -> io::Result<bool> {
         && section(b"filter_hash_type") == [0]
         && section(b"blob_files") == [0; 4]
         && section(b"blob_gc_stats") == [0; 4];
-    let Some(tables) = tables(section(b"tables")).filter(|_| plain) else { return Ok(false) };
-    for (number, checksum) in tables {
+    let Some(levels) = levels_in(section(b"tables")).filter(|_| plain) else { return Ok(false) };
+    for (number, checksum) in levels.into_iter().flatten().flatten() {
         let table = read(&keyspace.join("tables").join(number.to_string()))?;
         if table.is_none_or(|bytes| xxh3_128(&bytes) != checksum) {
             return Ok(false);
@@ -103,14 +103,20 @@ fn sections(list: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     Some(sections)
 }
 
-/// The numbers and checksums of the tables: by level, and in it by run.
-fn tables(mut section: &[u8]) -> Option<Vec<(u64, u128)>> {
+/// A table's number and checksum.
+pub(crate) type Table = (u64, u128);
+/// The tables of a keyspace: by level, and in it by run.
+pub(crate) type Levels = Vec<Vec<Vec<Table>>>;
+
+fn levels_in(mut section: &[u8]) -> Option<Levels> {
     let rest = &mut section;
-    let mut tables = Vec::new();
+    let mut all = Levels::new();
     let [levels] = take(rest)?;
     for _ in 0..levels {
+        let mut level = Vec::new();
         let [runs] = take(rest)?;
         for _ in 0..runs {
+            let mut run = Vec::new();
             for _ in 0..u32::from_le_bytes(take(rest)?) {
                 let number = u64::from_le_bytes(take(rest)?);
                 let [kind] = take(rest)?;
@@ -119,11 +125,84 @@ fn tables(mut section: &[u8]) -> Option<Vec<(u64, u128)>> {
                 if kind != 0 || offset != [0; 8] {
                     return None;
                 }
-                tables.push((number, checksum));
+                run.push((number, checksum));
+            }
+            level.push(run);
+        }
+        all.push(level);
+    }
+    rest.is_empty().then_some(all)
+}
+
+/// The tables of a keyspace by its list in use; `None` where that is damaged.
+pub(crate) fn levels(keyspace: &Path) -> io::Result<Option<Levels>> {
+    if !is_sound(keyspace)? {
+        return Ok(None);
+    }
+    let Some(current) = read(&keyspace.join("current"))? else { return Ok(None) };
+    let Some(number) = current.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else {
+        return Ok(None);
+    };
+    let list = read(&keyspace.join(format!("v{number}")))?.unwrap_or_default();
+    let sections = sections(&list).unwrap_or_default();
+    let tables = sections.iter().find(|(name, _)| *name == b"tables");
+    Ok(tables.and_then(|(_, bytes)| levels_in(bytes)))
+}
+
+/// Makes these the tables of a keyspace that has a list of its own.
+pub(crate) fn replace(keyspace: &Path, levels: &Levels) -> io::Result<()> {
+    let broken = || io::Error::from(io::ErrorKind::InvalidData);
+    let current = read(&keyspace.join("current"))?.ok_or_else(broken)?;
+    let number = u64::from_le_bytes(*current.first_chunk().ok_or_else(broken)?);
+    let list = read(&keyspace.join(format!("v{number}")))?.ok_or_else(broken)?;
+    let list = with_tables(&list, levels).ok_or_else(broken)?;
+    let number = number + 1;
+    fs::write(keyspace.join(format!("v{number}")), &list)?;
+    let mut current = number.to_le_bytes().to_vec();
+    current.extend(xxh3_128(&list).to_le_bytes());
+    current.push(0);
+    fs::write(keyspace.join("current"), current)
+}
+
+/// A list with other tables.
+fn with_tables(list: &[u8], levels: &Levels) -> Option<Vec<u8>> {
+    let trailer = &list[list.len().checked_sub(TRAILER_BYTES as usize)?..];
+    let tables = encode(levels)?;
+    let (mut body, mut parts) = (Vec::new(), PARTS.to_vec());
+    let sections = sections(list)?;
+    parts.extend(u32::try_from(sections.len()).ok()?.to_le_bytes());
+    for (name, bytes) in sections {
+        let bytes = if name == b"tables" { &tables } else { bytes };
+        parts.extend((body.len() as u64).to_le_bytes());
+        parts.extend((bytes.len() as u64).to_le_bytes());
+        parts.extend(u16::try_from(name.len()).ok()?.to_le_bytes());
+        parts.extend(name);
+        body.extend(bytes);
+    }
+    let begins = body.len() as u64;
+    body.extend(&parts);
+    body.extend(&trailer[..6]);
+    body.extend(xxh3_128(&parts).to_le_bytes());
+    body.extend(begins.to_le_bytes());
+    body.extend((parts.len() as u64).to_le_bytes());
+    Some(body)
+}
+
+fn encode(levels: &Levels) -> Option<Vec<u8>> {
+    let mut out = vec![u8::try_from(levels.len()).ok()?];
+    for level in levels {
+        out.push(u8::try_from(level.len()).ok()?);
+        for run in level {
+            out.extend(u32::try_from(run.len()).ok()?.to_le_bytes());
+            for (number, checksum) in run {
+                out.extend(number.to_le_bytes());
+                out.push(0);
+                out.extend(checksum.to_le_bytes());
+                out.extend([0; 8]);
             }
         }
     }
-    rest.is_empty().then_some(tables)
+    Some(out)
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -134,7 +213,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 
 /// Whether a table's list of parts is as it was written, as far as it has one: what ends otherwise
 /// was never finished, or is noticed by the database.
-fn has_sound_parts(table: &Path) -> io::Result<bool> {
+pub(crate) fn has_sound_parts(table: &Path) -> io::Result<bool> {
     let mut file = File::open(table)?;
     let len = file.metadata()?.len();
     let Some(end) = len.checked_sub(TRAILER_BYTES) else { return Ok(true) };

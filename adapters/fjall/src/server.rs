@@ -13,6 +13,7 @@ use crate::chain::{Chain, Link};
 use crate::disk::{self, Disk, Promises, Sizes};
 use crate::failure;
 use crate::mark::Mark;
+use crate::repair::{self, Repair};
 use crate::rows::View;
 use crate::{Durability, StoreKind};
 
@@ -92,8 +93,8 @@ impl FjallServerStore {
     ///
     /// # Errors
     /// * [`InUse`]: another store has it open, in whichever process.
-    /// * [`Damaged`]: something that was acknowledged isn't there. The way out is a backup; clients
-    ///   bring what they have and the backup lacks.
+    /// * [`Damaged`]: something that was acknowledged isn't there. The way out is a
+    ///   [repair](Self::repair), or a backup.
     /// * [`Full`]: there is no space to open it.
     /// * [`Other`]: an I/O error, or missing rights.
     ///
@@ -134,6 +135,22 @@ impl FjallServerStore {
         if is_named || mark.write(&self.disk.table.path).is_ok() {
             *unnamed = None;
         }
+    }
+
+    /// Makes a new store of everything that can be read of a damaged one, also from behind the
+    /// damage, and puts it in its place; the damaged one is renamed, with `.damaged-1` behind its
+    /// name, or the next number that is free. It is the same database, and the next opening begins
+    /// an epoch that knows no earlier one: every client takes a snapshot, and finds out what the
+    /// server no longer has.
+    ///
+    /// It needs about as much space beside the directory as there is in it. A repair that is
+    /// interrupted is done again, or is finished by the next opening.
+    ///
+    /// # Errors
+    /// When there is no server's store, it is in use, nothing of it can be read, the new one can't
+    /// be written, or the directory can't be renamed. Then it is as it was.
+    pub fn repair(path: impl AsRef<Path>) -> Result<Repair, StoreError> {
+        repair::repair(path.as_ref())
     }
 
     /// What the store has done since it was opened.

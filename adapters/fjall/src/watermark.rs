@@ -58,6 +58,17 @@ impl Promise {
     }
 }
 
+/// The last commit that must be there in a damaged store; `None` where that can't be read.
+pub(crate) fn required(store: &Path) -> Option<u64> {
+    let bytes = std::fs::read(store.join("watermark")).ok()?;
+    Some(newest(&bytes)?.1.required(boot()))
+}
+
+fn newest(bytes: &[u8]) -> Option<(u64, Promise)> {
+    let slot = |at: u64| Promise::decode(bytes.get(at as usize..at as usize + SLOT_BYTES)?);
+    SLOTS.into_iter().filter_map(slot).max_by_key(|(serial, _)| *serial)
+}
+
 /// The open file.
 #[derive(Debug)]
 pub(crate) struct Watermark {
@@ -72,8 +83,7 @@ impl Watermark {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let slot = |at: u64| Promise::decode(bytes.get(at as usize..at as usize + SLOT_BYTES)?);
-        let newest = SLOTS.into_iter().filter_map(slot).max_by_key(|(serial, _)| *serial);
+        let newest = newest(&bytes);
         let serial = newest.map_or(0, |(serial, _)| serial);
         Ok((Self { file, serial }, newest.map(|(_, promise)| promise)))
     }

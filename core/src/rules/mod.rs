@@ -5,6 +5,7 @@ pub mod merge;
 pub mod page;
 pub(crate) mod plain;
 pub mod policy;
+pub mod rebuild;
 pub mod record;
 pub mod row;
 pub mod salvage;

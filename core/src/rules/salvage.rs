@@ -3,6 +3,7 @@
 //! The rows come as they could be read: some may be missing, others of an earlier time. So nothing
 //! here depends on two rows fitting together, and what makes no sense is left out.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -15,7 +16,7 @@ use crate::words::times::FieldTimes;
 use crate::words::write::Change;
 
 use super::record::{EpochRow, epoch_key, range_of};
-use super::row::{Entry, Keys, Place, position_of};
+use super::row::{Entry, Keys, Place, position_of, record_of};
 
 /// A write that waited in the outbox. The server may have had it, if it was sent last.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -99,6 +100,69 @@ pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<Unse
     writes.into_iter().map(|(_, write)| write).collect()
 }
 
+/// The prefix of the keys of the rows that say which entries of an outbox belong to which record.
+#[must_use]
+pub fn index_of(outbox: &[u8]) -> Vec<u8> {
+    beside(outbox, b'p')
+}
+
+/// The prefix of the keys of the writes that were refused, which have left an outbox.
+#[must_use]
+pub fn rejected_of(outbox: &[u8]) -> Vec<u8> {
+    beside(outbox, b'r')
+}
+
+fn beside(outbox: &[u8], tag: u8) -> Vec<u8> {
+    let mut key = outbox.to_vec();
+    if let Some(last) = key.last_mut() {
+        *last = tag;
+    }
+    key
+}
+
+/// The writes of an outbox that can't be read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MissingWrites {
+    /// Those of which the record is known.
+    pub records: Vec<(Collection, RecordId)>,
+    /// How many places between the first and the last write are empty, these included. A write that
+    /// was settled out of its order leaves one too, so it tells of a loss only where one is known.
+    pub places: u64,
+}
+
+/// What is missing in an outbox, by its rows and those that [`index_of`] and [`rejected_of`] name.
+pub fn missing_writes(
+    outbox: impl IntoIterator<Item = (Bytes, Bytes)>,
+    index: impl IntoIterator<Item = (Bytes, Bytes)>,
+    rejected: impl IntoIterator<Item = (Bytes, Bytes)>,
+) -> MissingWrites {
+    let position = |(key, _): (Bytes, Bytes)| position_of(&key).ok();
+    let there = outbox.into_iter().filter(|(_, row)| Place::decode(row.clone()).is_ok());
+    let there: BTreeSet<_> = there.filter_map(position).collect();
+    let settled: BTreeSet<_> = rejected.into_iter().filter_map(position).collect();
+    let mut missing = BTreeMap::new();
+    for (key, _) in index {
+        let (Ok(position), Some(end)) = (position_of(&key), key.len().checked_sub(9)) else {
+            continue;
+        };
+        if let Ok(record) = record_of(&key[..end])
+            && !there.contains(&position)
+        {
+            missing.insert(position, record);
+        }
+    }
+    let known = || there.iter().chain(missing.keys());
+    let places = match (known().min(), known().max()) {
+        (Some(first), Some(last)) => {
+            let settled =
+                settled.range(first..=last).filter(|place| !there.contains(place)).count();
+            (last.0 - first.0 + 1).saturating_sub((there.len() + settled) as u64)
+        }
+        (None, _) | (_, None) => 0,
+    };
+    MissingWrites { records: missing.into_values().collect(), places }
+}
+
 #[cfg(test)]
 mod tests {
     use alloc::vec;
@@ -135,6 +199,32 @@ mod tests {
             [("ann".into(), Keys::new(1).outbox()), ("bob".into(), Keys::new(torn).outbox()),]
         );
         assert!(Keys::new(1).entry(Position(3)).starts_with(&found[0].1));
+    }
+
+    #[test]
+    fn what_is_missing_in_an_outbox_is_counted_and_named_where_it_can_be() {
+        let keys = Keys::new(3);
+        let entry = |position, id: &str| {
+            let key = Bytes::from(keys.entry(Position(position)));
+            (key, Bytes::from(Place::Entry(entry(id)).encode()))
+        };
+        let todos = Collection::new("todos").unwrap();
+        let index = |position, id: &str| {
+            (Bytes::from(keys.pending(&todos, id, Position(position))), Bytes::new())
+        };
+        let rejected = (Bytes::from(keys.rejected(Position(4))), Bytes::from_static(b"any"));
+        let outbox = keys.outbox();
+        assert!(index(1, "a").0.starts_with(&index_of(&outbox)));
+        assert!(rejected.0.starts_with(&rejected_of(&outbox)));
+        // 1, 2, 5 and 6 are there; 3 is only known by its record, 4 was refused, 7 by the index
+        let missing = missing_writes(
+            [entry(1, "a"), entry(2, "b"), entry(5, "a"), entry(6, "c")],
+            [index(1, "a"), index(2, "b"), index(5, "a"), index(6, "c"), index(7, "d")],
+            [rejected],
+        );
+        let of = |id: &str| (todos.clone(), RecordId::new(id).unwrap());
+        assert_eq!(missing, MissingWrites { records: vec![of("d")], places: 2 });
+        assert_eq!(missing_writes([], [], []), MissingWrites::default());
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Damaged replicas.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Place, Server, Shell};
+use crate::support::{Place, Server, Shell, run};
 
 /// A replica with a synced record `x`, an unsent edit of it, an unsent record `y`, and damage.
 fn damaged(place: &Place, server: &Server) -> Shell {
@@ -57,4 +58,72 @@ fn there_must_be_something_to_repair() {
     let a = place.shell("a", "http://localhost");
     a.offline(&["repair"]).ends_with(1);
     assert!(!fs::exists(&a.data).unwrap());
+}
+
+/// Flips a bit of the commit that holds a text, in the store's only journal.
+fn flip_at(data: &Path, text: &str) {
+    let journal = data.join("db/0.jnl");
+    let mut bytes = fs::read(&journal).unwrap();
+    let at = bytes.windows(text.len()).position(|window| window == text.as_bytes());
+    bytes[at.expect("the text is in the journal")] ^= 1;
+    fs::write(journal, bytes).unwrap();
+}
+
+#[test]
+fn a_repair_counts_the_writes_that_it_can_not_save() {
+    let place = Place::new();
+    let server = Server::start(&place.dir("server"));
+    let a = place.shell("a", &server.url);
+    for id in ["n1", "n2", "n3"] {
+        let text = format!(r#"{{"text":"written as {id}"}}"#);
+        a.offline(&["save", "notes", &text, "--id", id]).ends_with(3);
+    }
+    flip_at(&a.data, "written as n2");
+    a.offline(&["status"]).ends_with(7);
+    let ended = a.online(&["repair"]).ends_with(0);
+    let lost = &ended.lines()[0]["lost"];
+    assert_eq!(ended.lines()[0]["unsent"], 2);
+    assert_eq!((&lost["writes"], &lost["commits"]), (&json!(1), &json!(1)), "{lost}");
+    assert!(ended.stderr.contains("1 unsent writes are lost"), "{ended:?}");
+    let ids: Vec<_> = a.online(&["list", "notes"]).ends_with(0).lines();
+    assert_eq!(ids.len(), 2);
+}
+
+#[test]
+fn a_damaged_server_is_told_with_7_and_repaired() {
+    let place = Place::new();
+    let data = place.dir("server");
+    let mut server = Server::start(&data);
+    let a = place.shell("a", &server.url);
+    for n in 0..12 {
+        let text = format!(r#"{{"text":"written as n{n:02}"}}"#);
+        a.online(&["save", "notes", &text, "--id", &format!("n{n:02}")]).ends_with(0);
+    }
+    assert!(server.process.terminate().success());
+    let identity = fs::read_to_string(data.join("store")).unwrap();
+    flip_at(&data, "written as n05");
+
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
+    let ended = run(serve).ends_with(7);
+    assert!(ended.stderr.contains("synclayer repair --data"), "{ended:?}");
+    assert!(!ended.stderr.contains("FjallServerStore"), "{ended:?}");
+    let repair = ["repair", "--json", "--data", data.to_str().unwrap()];
+    let ended = run(repair).ends_with(0);
+    let line = ended.json();
+    assert_eq!((&line["done"], &line["records"]), (&json!("repaired"), &json!(11)));
+    assert_eq!(line["clients"], 1);
+    assert_eq!((&line["lost"]["commits"], &line["lost"]["outdated"]), (&json!(1), &json!(0)));
+    assert!(identity.contains(line["database"].as_str().unwrap()));
+    assert!(ended.stderr.contains("lost, as far as can be told: 1 commits"), "{ended:?}");
+    assert!(fs::exists(place.dir("server.damaged-1")).unwrap());
+    assert_eq!(fs::read_to_string(data.join("store")).unwrap(), identity);
+    assert_eq!(run(repair).ends_with(0).json()["done"], "nothing");
+
+    // it serves again, and what came behind the damage is there
+    let server = Server::start(&data);
+    let b = place.shell("b", &server.url);
+    let found = b.online(&["list", "notes"]).ends_with(0).lines();
+    assert_eq!(found.len(), 11);
+    assert_eq!(b.data("notes", "n11"), json!({"text": "written as n11"}));
+    b.online(&["save", "notes", "{}", "--id", "after"]).ends_with(0);
 }

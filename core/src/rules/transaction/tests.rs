@@ -24,7 +24,7 @@ pub(crate) struct Store {
     pub(crate) now: Timestamp,
     pub(crate) limits: Limits,
     pub(crate) published: Vec<Published>,
-    session: u64,
+    pub(crate) session: u64,
 }
 
 impl Store {
@@ -69,7 +69,7 @@ impl Store {
     }
 
     /// Numbered writes of the newest session.
-    fn run(&mut self, id: &str, mutations: Vec<Mutation>) -> Vec<Outcome> {
+    pub(crate) fn run(&mut self, id: &str, mutations: Vec<Mutation>) -> Vec<Outcome> {
         let session = SessionNumber(self.session);
         self.run_in(id, session, mutations, Window::new())
     }

@@ -1,0 +1,247 @@
+use super::*;
+
+use alloc::vec;
+
+use proptest::collection::vec as many;
+use proptest::prelude::*;
+
+use crate::memory::MemoryRows;
+use crate::rules::page::{PageLimits, Place, ReadAnswer, ReadRequest, Reader};
+use crate::rules::policy::AllowAll;
+use crate::rules::record::{EpochRow, verify};
+use crate::rules::transaction::tests::{Store, hello, id, todos, write};
+use crate::rules::transaction::{Answer, HelloAnswer};
+use crate::words::delta::Delta;
+use crate::words::document::Document;
+use crate::words::limits::Limits;
+use crate::words::message::{Cursor, Mode};
+use crate::words::name::Epoch;
+use crate::words::write::Change;
+
+/// What a store holds after each of its commits.
+struct History {
+    store: Store,
+    moments: Vec<MemoryRows>,
+    written: u64,
+}
+
+/// Something that happens to a server.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    Insert(u8),
+    Update(u8),
+    Delete(u8),
+    Opened,
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happens>> {
+    let one = prop_oneof![
+        3 => (0..6_u8).prop_map(Happens::Insert),
+        3 => (0..6_u8).prop_map(Happens::Update),
+        2 => (0..6_u8).prop_map(Happens::Delete),
+        1 => Just(Happens::Opened),
+    ];
+    many(one, 1..25)
+}
+
+impl History {
+    fn new() -> Self {
+        let mut store = Store::new();
+        store.hello("c");
+        let moments = vec![store.rows.clone()];
+        Self { store, moments, written: 0 }
+    }
+
+    fn happens(&mut self, what: Happens) {
+        self.written += 1;
+        let document = set(self.written);
+        let (record, change) = match what {
+            Happens::Opened => {
+                let epoch = alloc::format!("e{}", self.written + 1);
+                self.store.begin(&epoch);
+                self.store.hello("c");
+                self.written -= 1;
+                self.moments.push(self.store.rows.clone());
+                return;
+            }
+            Happens::Insert(record) => (record, Change::insert(document)),
+            Happens::Update(record) => (record, Change::update(Delta::new(document, vec![]))),
+            Happens::Delete(record) => (record, Change::delete()),
+        };
+        let number = self.number() + 1;
+        let name = alloc::format!("r{record}");
+        let mut mutation = write(number, 0, &name, change);
+        mutation.base = None;
+        self.store.run("c", vec![mutation]);
+        self.moments.push(self.store.rows.clone());
+    }
+
+    /// The last number of the client's that was applied.
+    fn number(&self) -> u64 {
+        let client = crate::rules::transaction::tests::client("c");
+        Client::load(&self.store.rows, &client).unwrap().unwrap().last_mutation.0
+    }
+}
+
+fn set(n: u64) -> Document {
+    Document::parse(&alloc::format!(r#"{{"n":{n}}}"#), &Limits::default()).unwrap()
+}
+
+/// Rows of which some are gone, others of an earlier moment, and others make no sense.
+fn damage(history: &History, fates: &[u8]) -> MemoryRows {
+    let (mut rows, mut fate) = (MemoryRows::new(), fates.iter().cycle());
+    let mut batch = Batch::new();
+    let mut keys: Vec<Bytes> =
+        history.moments.iter().flat_map(|rows| rows.iter().map(|(key, _)| key.clone())).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        let fate = *fate.next().unwrap_or(&0);
+        let last = history.moments.len() - 1;
+        let moment = match fate {
+            0..=9 => continue,
+            10..=19 => usize::from(fate) * last / 20,
+            _ => last,
+        };
+        let Some(row) = history.moments[moment].get(&key).unwrap() else { continue };
+        let row = if fate == 20 { row.slice(..row.len() / 2) } else { row };
+        batch.put(key, row);
+    }
+    rows.apply(batch);
+    rows
+}
+
+fn rebuild(rows: &MemoryRows, at_once: usize) -> (MemoryRows, Rebuilt) {
+    let mut new = MemoryRows::new();
+    let mut rebuild = Rebuild::new(None);
+    let all: Vec<_> = rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
+    for some in all.chunks(at_once) {
+        let batch = rebuild.step(some.to_vec(), &new).unwrap();
+        new.apply(batch);
+    }
+    let rebuilt = rebuild.finish(&new).unwrap();
+    new.apply(rebuilt.batch.clone());
+    (new, rebuilt)
+}
+
+fn mode(rows: &MemoryRows, cursor: Option<Cursor>) -> Mode {
+    let reader = Reader { collection: todos(), user: None, partial: false };
+    let place = Place::Start { cursor, resume: None };
+    let request = ReadRequest::CatchUp { reader, place, limits: PageLimits::default() };
+    let Ok(ReadAnswer::Page(page)) = request.run(rows, &AllowAll) else { panic!("no page") };
+    page.opened.unwrap().mode
+}
+
+proptest! {
+    /// Whatever is left of a store: what is made of it is sound, holds every record that could be
+    /// read, is of the same database, and vouches for no cursor that was ever given.
+    #[test]
+    fn what_is_rebuilt_is_sound(
+        happenings in happenings(),
+        fates in many(0..60_u8, 1..200),
+        at_once in 1..40_usize,
+    ) {
+        let mut history = History::new();
+        happenings.into_iter().for_each(|what| history.happens(what));
+        let damaged = damage(&history, &fates);
+        let (new, rebuilt) = rebuild(&damaged, at_once);
+        let report = verify(&new).unwrap();
+        prop_assert_eq!(&report.faults, &Vec::<alloc::string::String>::new());
+        prop_assert_eq!(rebuilt.kept.tombstones, report.tombstones);
+        for (key, row) in damaged.iter().filter(|(key, _)| key[0] == b'r') {
+            let Ok(found) = Record::from_row(row.clone()) else { continue };
+            let kept = Record::from_row(new.get(key).unwrap().expect("a record is lost")).unwrap();
+            prop_assert_eq!(kept.document, found.document);
+        }
+        let head = report.collections.get(&todos()).copied().unwrap_or_default();
+        prop_assert_eq!(head.horizon, head.seq, "tombstones may be gone");
+        let database = damaged.get(DATABASE).unwrap();
+        let database = database.map(|name| core::str::from_utf8(&name).unwrap().into());
+        let database = database.filter(|name: &alloc::string::String| !name.is_empty());
+        prop_assert_eq!(rebuilt.database.as_deref(), database.as_deref());
+
+        // the next opening begins an epoch, in which no earlier cursor counts
+        let mut store = history.store;
+        let known: Vec<Epoch> = (1..40).map(|n| Epoch::new(&alloc::format!("e{n}")).unwrap()).collect();
+        store.rows = new;
+        store.begin("after");
+        for epoch in known {
+            for seq in [Seq(0), Seq(1), head.seq] {
+                let cursor = Cursor { epoch: epoch.clone(), seq };
+                prop_assert_eq!(mode(&store.rows, Some(cursor)), Mode::Snapshot);
+            }
+        }
+        let after = Cursor { epoch: Epoch::new("after").unwrap(), seq: head.seq };
+        prop_assert_eq!(mode(&store.rows, Some(after)), Mode::Delta);
+        // and a client goes on
+        let session = 1_000_000;
+        let Answer::Hello(HelloAnswer::Open { last_mutation, .. }) = store.commit(&hello("c", session))
+        else {
+            panic!("no hello")
+        };
+        let mut next = write(last_mutation.0 + 1, 0, "new", Change::insert(set(0)));
+        next.base = None;
+        store.session = session;
+        store.run("c", vec![next]);
+        prop_assert!(Record::load(&store.rows, &todos(), &id("new")).unwrap().is_some());
+        prop_assert!(EpochRow::current(&store.rows).unwrap().is_some());
+    }
+
+    /// Where nothing is damaged nothing is lost.
+    #[test]
+    fn a_sound_store_comes_out_as_it_went_in(happenings in happenings()) {
+        let mut history = History::new();
+        happenings.into_iter().for_each(|what| history.happens(what));
+        let (new, rebuilt) = rebuild(&history.store.rows, 7);
+        prop_assert_eq!(rebuilt.lost, Lost::default());
+        prop_assert_eq!(rebuilt.database.as_deref(), Some("d-e1"));
+        for (key, row) in history.store.rows.iter().filter(|(key, _)| b"druxc".contains(&key[0])) {
+            if key[0] == b'c' {
+                let (was, is) = (Head::from_row(row.clone()), new.get(key).unwrap());
+                let (was, is) = (was.unwrap(), Head::from_row(is.unwrap()).unwrap());
+                let of = |head: Head| (head.seq, head.count, head.checksum, head.committed_at);
+                prop_assert_eq!(of(was), of(is));
+            } else {
+                prop_assert_eq!(new.get(key).unwrap(), Some(row.clone()));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_lost_is_counted_as_far_as_it_shows() {
+    let mut history = History::new();
+    for record in 0..6 {
+        history.happens(Happens::Insert(record));
+    }
+    let before = history.store.rows.clone();
+    history.happens(Happens::Update(4));
+    let mut rows = history.store.rows.clone();
+    let mut batch = Batch::new();
+    batch.delete(record_key(&todos(), &id("r1")));
+    batch.put(record_key(&todos(), &id("r2")), &b"nonsense"[..]);
+    let earlier = before.get(&record_key(&todos(), &id("r4"))).unwrap().unwrap();
+    batch.put(record_key(&todos(), &id("r4")), earlier);
+    batch.put(client_key(&ClientId::new("d").unwrap()), &b"nonsense"[..]);
+    batch.delete(DATABASE);
+    rows.apply(batch);
+    let (_, rebuilt) = rebuild(&rows, 100);
+    assert_eq!(rebuilt.kept, Kept { records: 4, tombstones: 0, clients: 1 });
+    assert_eq!(rebuilt.lost, Lost { records: 2, outdated: 1, clients: 1 });
+    assert_eq!(rebuilt.database, None);
+}
+
+/// What damage left beside another record's seq is a record all the same.
+#[test]
+fn two_records_with_one_seq_are_both_kept() {
+    let mut history = History::new();
+    history.happens(Happens::Insert(1));
+    let mut rows = history.store.rows.clone();
+    let twin = rows.get(&record_key(&todos(), &id("r1"))).unwrap().unwrap();
+    let mut batch = Batch::new();
+    batch.put(record_key(&todos(), &id("r2")), twin);
+    rows.apply(batch);
+    let (new, rebuilt) = rebuild(&rows, 1);
+    assert_eq!(rebuilt.kept.records, 2);
+    assert_eq!(verify(&new).unwrap().faults, Vec::<alloc::string::String>::new());
+}
