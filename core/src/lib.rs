@@ -22,8 +22,8 @@
 //!    [`Now`](words::time::Now) read at that moment.
 //! 2. Do the actions in their order, waiting for none.
 //! 3. Commits become visible in order and at once, and durable later; report the highest number
-//!    that is. The first failure is reported and ends the machine: open the store anew and build
-//!    a new one. ([`Replica`](replica::Replica) does this part.)
+//!    that is. The first failure is reported and ends the machine, which says so: open the store
+//!    anew and build a new one. ([`Replica`](replica::Replica) does this part.)
 //! 4. Answer every ticket exactly once, also by failure.
 //! 5. Inputs of a connection carry its id, and its end is reported once.
 //!
@@ -72,6 +72,8 @@
 //!             // only with `ClientConfig::http`: make the request, hand the ticket's answer in
 //!             Effect::Net(NetAction::Request(_)) => {}
 //!             Effect::Event(_) | Effect::Synced { .. } => {}
+//!             // the store has failed: open it anew, and a new replica on it
+//!             Effect::Halted(_) => return Ok(()),
 //!             Effect::Durable(_) | Effect::Watch(_) => {}
 //!         }
 //!     }

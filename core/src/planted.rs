@@ -226,6 +226,8 @@ mod bugs {
         IdleWriteUnflushed,
         /// `modify` is shown what the server has, without the pending writes.
         ModifySeesServerState,
+        /// A report of durability beyond the last commit is believed.
+        ReportBelieved,
         // the client: streams and time
         /// Frames of a connection that was replaced are listened to.
         LateFramesHeard,

@@ -37,6 +37,9 @@ pub enum Effect {
         /// Its outcome.
         outcome: SyncOutcome,
     },
+    /// The store has failed and the replica has stopped: it does nothing any more. Open the store
+    /// anew, and a new replica on it. Said once, and last.
+    Halted(StoreError),
     /// Every commit up to this one is durable: the writes in them are saved.
     Durable(CommitNumber),
     /// A watcher has something to [take](Replica::take). Said once until it is taken.
@@ -87,9 +90,35 @@ impl<S: ClientStore> Replica<S> {
     }
 
     /// The world speaks: see [`Client::handle`].
+    ///
+    /// What is durable only the store says: [`Input::Durable`] has it asked, as
+    /// [`poll_store`](Self::poll_store) does, and a report of more than it has made durable counts
+    /// for no more than that.
+    ///
+    /// # Panics
+    /// In debug builds, when such a report says more than the store.
     pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Effect>) {
-        self.client.handle(now, input, self.store.rows(), &mut self.actions);
+        let reported = match &input {
+            Input::Durable { up_to } => Some(*up_to),
+            Input::Connected { .. }
+            | Input::Frame { .. }
+            | Input::Heard { .. }
+            | Input::Disconnected { .. }
+            | Input::Answered { .. }
+            | Input::StoreFailed { .. }
+            | Input::Timeout => None,
+        };
+        if reported.is_none() {
+            self.client.handle(now, input, self.store.rows(), &mut self.actions);
+        }
         self.carry_out(now, out);
+        if let Some(up_to) = reported.filter(|_| self.client.halted().is_none()) {
+            let durable = self.durable;
+            debug_assert!(
+                up_to <= durable,
+                "the caller says that commit {up_to} is durable, the store says {durable}"
+            );
+        }
     }
 
     /// Asks the store what has become durable; to be called when it says that something has.
@@ -498,6 +527,7 @@ impl<S: ClientStore> Replica<S> {
             Action::View(action) => self.show(action, out),
             Action::Net(action) => out.push(Effect::Net(action)),
             Action::Event(event) => out.push(Effect::Event(event)),
+            Action::Halted(error) => out.push(Effect::Halted(error)),
             Action::Synced { id, outcome } => out.push(Effect::Synced { id, outcome }),
         }
         Ok(())

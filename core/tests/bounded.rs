@@ -83,7 +83,11 @@ fn what_a_server_says_of_a_refused_write_is_cut() {
     assert!(bytes < 20_000, "{bytes} bytes are stored");
     let told = desk.effects.iter().filter_map(|effect| match effect {
         Effect::Event(event) => Some(&event.kind),
-        _ => None,
+        Effect::Net(_)
+        | Effect::Synced { .. }
+        | Effect::Halted(_)
+        | Effect::Durable(_)
+        | Effect::Watch(_) => None,
     });
     for kind in told {
         if let EventKind::OperationFailed { message, .. } = kind {

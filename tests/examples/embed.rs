@@ -157,6 +157,8 @@ impl Client {
                 Effect::Watch(_) => news = self.replica.take(self.watch),
                 // a program shows events, and counts what is durable as saved
                 Effect::Event(_) | Effect::Synced { .. } | Effect::Durable(_) => {}
+                // the store has failed: open it anew, and a new replica on it
+                Effect::Halted(_) => {}
             }
         }
         if let Some((_, socket)) = &mut self.socket

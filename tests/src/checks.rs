@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::{directed, scenario, transcript};
+use crate::{contract, directed, scenario, transcript};
 
 /// One look.
 pub struct Check {
@@ -22,6 +22,10 @@ pub fn all() -> Vec<Check> {
     let mut all = schedules();
     all.append(&mut scenarios());
     all.push(Check { name: "transcript/all".into(), run: Box::new(transcripts) });
+    all.push(Check {
+        name: "contract/reports beyond the last commit".into(),
+        run: Box::new(contract::reports_beyond_the_last_commit),
+    });
     all
 }
 

@@ -38,6 +38,7 @@
 //! ```
 
 pub mod checks;
+pub mod contract;
 pub mod counted;
 pub mod desk;
 pub mod directed;

@@ -231,7 +231,7 @@ impl PlainWorld {
                     self.devices[i].events.push(event);
                 }
                 Effect::Watch(id) => self.devices[i].watch = Some(id),
-                Effect::Synced { .. } | Effect::Durable(_) => {}
+                Effect::Synced { .. } | Effect::Durable(_) | Effect::Halted(_) => {}
             }
         }
     }

@@ -67,6 +67,7 @@ pub const POINTS: &[(&str, u64)] = &[
     ("from HTTP to WebSocket with writes in flight", 1_000),
     ("Retry-After obeyed", 400),
     ("foreign collection", 150),
+    ("halt", 150),
 ];
 
 /// The points that so many runs should have come by, and did not.

@@ -117,6 +117,7 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
                     hub.tell(at_server, session::Input::Frame(&frame), now);
                 }
                 Effect::Net(action) => panic!("{action:?}"),
+                Effect::Halted(error) => panic!("{error}"),
                 Effect::Event(_)
                 | Effect::Synced { .. }
                 | Effect::Durable(_)

@@ -144,6 +144,8 @@ pub struct Engine<N: Network> {
     /// Which replica this is: what was meant for an earlier one is dropped.
     life: u64,
     replica: Result<Replica, Failure>,
+    /// Why the replica has stopped, until that is seen to.
+    halted: Option<StoreError>,
     effects: Effects,
     saves: VecDeque<(CommitNumber, Answer)>,
     syncs: BTreeMap<SyncId, Answer>,
@@ -196,6 +198,7 @@ impl<N: Network> Engine<N> {
             started,
             life: 0,
             replica: Ok(replica),
+            halted: None,
             effects,
             saves: VecDeque::new(),
             syncs: BTreeMap::new(),
@@ -306,6 +309,7 @@ impl<N: Network> Engine<N> {
                 }
                 // asked for when it is time to answer
                 Effect::Durable(_) => {}
+                Effect::Halted(error) => self.halted = Some(error),
                 Effect::Watch(id) => self.news.push(id),
             }
         }
@@ -357,8 +361,7 @@ impl<N: Network> Engine<N> {
 impl<N: Network> Engine<N> {
     /// Notices that the store has failed: the replica ends, and whoever waits learns why.
     fn check_store(&mut self) {
-        let halted = |replica: &Replica| replica.client().halted().cloned();
-        let Some(error) = self.replica.as_ref().ok().and_then(halted) else { return };
+        let Some(error) = self.halted.take() else { return };
         // what was durable before is saved
         self.answer();
         self.network.close_all();

@@ -8,6 +8,7 @@ use super::interface::{Guarantees, OnServerLoss};
 use crate::words::hash::Checksum;
 use crate::words::message::{Cursor, ErrorCode, Level};
 use crate::words::name::{ClientId, Collection, DatabaseId, Position, RecordId};
+use crate::words::store::StoreError;
 
 /// How a change or an error came.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -269,5 +270,5 @@ pub struct Status {
     /// Frames that were ignored because their type is unknown or their time was over.
     pub ignored_frames: u64,
     /// Why the machine has stopped, where its store has failed.
-    pub halted: Option<String>,
+    pub halted: Option<StoreError>,
 }

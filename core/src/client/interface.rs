@@ -332,7 +332,9 @@ pub enum Input<'a> {
         /// The answer.
         answer: HttpAnswer,
     },
-    /// Every commit up to this one is durable.
+    /// Every commit up to this one is durable. A report beyond the last commit counts as one of
+    /// that. For whoever drives a bare [`Client`](super::Client): a
+    /// [`Replica`](crate::replica::Replica) asks its store.
     Durable {
         /// The last such commit.
         up_to: CommitNumber,
@@ -364,6 +366,9 @@ pub enum Action {
         /// Its outcome.
         outcome: SyncOutcome,
     },
+    /// The store has failed and the machine has stopped: it does nothing any more. Open the store
+    /// anew, and build a new machine. Said once, and last.
+    Halted(StoreError),
 }
 
 /// Where a machine puts its actions.

@@ -359,7 +359,7 @@ impl Client {
             collections: self.streams.iter().map(collection).collect(),
             clock_offset_ms: self.clock_offset_ms,
             ignored_frames: self.ignored_frames,
-            halted: self.halted.as_ref().map(|error| error.message.clone()),
+            halted: self.halted.clone(),
         }
     }
 
@@ -636,6 +636,9 @@ impl Client {
             Input::Disconnected { .. } => {}
             Input::Answered { request, answer } => self.answered(edit, request, answer)?,
             Input::Durable { up_to } => {
+                // what was not committed yet can't be durable
+                let last = if planted!(ReportBelieved) { up_to } else { self.last_commit() };
+                let up_to = up_to.min(last);
                 self.durable = self.durable.max(up_to);
                 self.outbox.durable(up_to);
             }
@@ -757,6 +760,7 @@ impl Client {
         let offline = (was_ready || polled).then(|| Event::local(offline));
         out.extend(lost.into_iter().chain(offline).map(Action::Event));
         out.push(Action::Event(Event::local(EventKind::Error { message: reason })));
+        out.push(Action::Halted(error.clone()));
     }
 
     fn level(&self) -> Level {

@@ -150,7 +150,7 @@ impl Desk {
                     let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
                     frames.push(format!("SYNCED {}: {}", id.0, failures.join("; ")));
                 }
-                Effect::Durable(_) | Effect::Watch(_) => {}
+                Effect::Durable(_) | Effect::Halted(_) | Effect::Watch(_) => {}
             }
         }
         self.lines = frames;

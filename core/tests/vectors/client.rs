@@ -244,6 +244,7 @@ impl Bench {
                 };
                 format!("event {:?}{place}", event.kind)
             }
+            Action::Halted(error) => format!("halted {error}"),
             Action::Synced { id, outcome: Ok(()) } => format!("synced {}", id.0),
             Action::Synced { id, outcome: Err(failures) } => {
                 let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();

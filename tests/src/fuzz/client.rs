@@ -277,6 +277,7 @@ impl Bench {
                 | Effect::Event(_)
                 | Effect::Synced { .. }
                 | Effect::Durable(_)
+                | Effect::Halted(_)
                 | Effect::Watch(_) => {}
             }
         }

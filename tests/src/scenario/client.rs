@@ -489,6 +489,7 @@ impl Desk {
                         self.out.push(tagged("durable", up_to.0));
                     }
                 }
+                Effect::Halted(error) => self.out.push(tagged("halted", error.message)),
                 Effect::Watch(watch) => watchers.push(watch),
             }
         }

@@ -239,7 +239,7 @@ pub(super) fn status(status: &Status) -> Value {
         "rejected": status.rejected_writes,
         "collections": collections,
         "ignoredFrames": status.ignored_frames,
-        "halted": status.halted,
+        "halted": status.halted.as_ref().map(|error| &error.message),
     });
     if let Some(other) = &status.other_database {
         shown["otherDatabase"] = other.to_string().into();

@@ -496,7 +496,8 @@ impl Device {
                 }
                 Action::Store(StoreAction::Flush { .. })
                 | Action::View(_)
-                | Action::Synced { .. } => {}
+                | Action::Synced { .. }
+                | Action::Halted(_) => {}
                 Action::Net(NetAction::Connect { conn, .. }) => self.dialling = Some(conn),
                 Action::Net(NetAction::Send { frame, .. }) => self.sent.push(frame),
                 Action::Net(NetAction::Close { conn }) => {

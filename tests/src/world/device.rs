@@ -50,6 +50,8 @@ pub struct Device {
     pub calls: Way,
     /// Whether its app says that there is no network.
     pub offline: bool,
+    /// Whether its replica has said that it stopped.
+    halted: bool,
     /// Whether it sleeps: no timer of its rings until it is woken.
     pub asleep: bool,
     /// How often it was started.
@@ -86,7 +88,7 @@ impl Device {
     /// Whether its store has failed, so that it has to be started again.
     #[must_use]
     pub fn has_halted(&self) -> bool {
-        self.replica.client().halted().is_some()
+        self.halted
     }
 
     /// Whether a call of `synced` was answered.
@@ -136,6 +138,7 @@ impl World {
             sockets: Way::Open,
             calls: Way::Open,
             offline: false,
+            halted: false,
             asleep: false,
             lives: 0,
             watches: BTreeMap::new(),
@@ -191,7 +194,7 @@ impl World {
         clock.mono_ahead += 77;
         let (replica, effects) = self.open(&config, store, clock, device, lives);
         let this = &mut self.devices[device];
-        (this.replica, this.clock, this.lives) = (replica, clock, lives);
+        (this.replica, this.clock, this.lives, this.halted) = (replica, clock, lives, false);
         this.links.clear();
         this.late.clear();
         this.watches.clear();
@@ -419,7 +422,7 @@ impl World {
         }
         // what a failed store holds is not what the machine wanted it to hold
         let this = &self.devices[device];
-        let halted = this.has_halted();
+        let halted = this.replica.client().halted().is_some();
         let checked = if halted { Ok(()) } else { this.replica.check() };
         let moves = if halted { Ok(()) } else { this.replica.check_progress() };
         for (of, checked) in [(Invariant::Contract, checked), (Invariant::Progress, moves)] {
@@ -428,6 +431,9 @@ impl World {
             }
         }
         self.carry_out(device, effects);
+        if halted != self.devices[device].has_halted() {
+            self.fail(Invariant::Contract, format!("device {device} has stopped, and did not say"));
+        }
         answer
     }
 
@@ -478,6 +484,10 @@ impl World {
                 }
                 Effect::Synced { id, outcome } => self.devices[device].synced.push((id, outcome)),
                 Effect::Durable(_) => {}
+                Effect::Halted(_) => {
+                    self.count("halt");
+                    self.devices[device].halted = true;
+                }
             }
         }
     }
@@ -490,9 +500,11 @@ impl World {
         let events = || {
             effects.iter().filter_map(|effect| match effect {
                 Effect::Event(event) => Some(event),
-                Effect::Net(_) | Effect::Synced { .. } | Effect::Durable(_) | Effect::Watch(_) => {
-                    None
-                }
+                Effect::Net(_)
+                | Effect::Synced { .. }
+                | Effect::Halted(_)
+                | Effect::Durable(_)
+                | Effect::Watch(_) => None,
             })
         };
         let pending = self.devices[device].replica.status().pending_writes;
