@@ -259,6 +259,10 @@ mod bugs {
         HttpBesideSocket,
         /// A server that offered level 2 may offer less later.
         DowngradeTaken,
+        /// A connection is not probed when the app says that there is a network.
+        WakeUnprobed,
+        /// Nobody notices that the device has slept.
+        SleepUnnoticed,
         /// A 401 or 403 stops the client until its app does something.
         RefusalStops,
         /// A push of one write that is too large for something on its way rejects the write.

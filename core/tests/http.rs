@@ -655,7 +655,7 @@ fn a_live_connection_is_proved_right_now_and_then() {
     desk.hear(&subscribed("delta", 6));
     desk.hear(&synced("e1", 6, &[("a", 6, r#"{"n":2,"t":"x"}"#)]));
     desk.replica.sync_now(desk.now, &mut desk.effects);
-    assert_eq!(desk.sent(), [ask], "or at once");
+    assert_eq!(desk.sent(), ["PING", ask], "or at once");
 }
 
 #[test]

@@ -117,6 +117,9 @@ pub struct SyncConfig {
     /// How many tries in a row to open the WebSocket may fail before the client gives it up;
     /// `None`: it never does. By HTTP it goes on, and tries the WebSocket again now and then.
     pub max_reconnect_attempts: Option<u32>,
+    /// How long a connection that looks alive may stay silent when `set_online(true)` or `sync_now`
+    /// is called, or the device has slept, before it is given up. Default 5 s.
+    pub probe_timeout: Duration,
     /// Who wins where a pending write and a remote change meet. Default last-write-wins.
     pub conflict_strategy: ConflictStrategy,
     /// A resolver, which then decides instead of `conflict_strategy`. It runs on the client's own
@@ -165,6 +168,7 @@ impl Default for SyncConfig {
             enable_auto_sync: true,
             reconnect_delay: Duration::from_secs(1),
             max_reconnect_attempts: None,
+            probe_timeout: Duration::from_secs(5),
             conflict_strategy: ConflictStrategy::default(),
             custom_conflict_resolver: None,
             sync_interval: Duration::from_secs(300),
@@ -198,6 +202,7 @@ impl fmt::Debug for SyncConfig {
             .field("enable_auto_sync", &self.enable_auto_sync)
             .field("reconnect_delay", &self.reconnect_delay)
             .field("max_reconnect_attempts", &self.max_reconnect_attempts)
+            .field("probe_timeout", &self.probe_timeout)
             .field("conflict_strategy", &self.conflict_strategy)
             .field("sync_interval", &self.sync_interval)
             .field("reconcile_interval", &self.reconcile_interval)

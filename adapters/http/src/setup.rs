@@ -109,6 +109,7 @@ fn client_config(
         limits: config.limits.clone(),
         reconnect_delay: config.reconnect_delay,
         max_reconnect_attempts: config.max_reconnect_attempts,
+        probe_timeout: config.probe_timeout,
         websocket: config.transports != Transports::PollOnly,
         http,
         enable_realtime_sync: config.enable_realtime_sync,

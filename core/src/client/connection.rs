@@ -86,6 +86,7 @@ impl Client {
     pub(super) fn dial(&mut self, edit: &mut Edit<'_>) {
         let conn = self.link.conn.next();
         self.link.conn = conn;
+        self.link.hurry = None;
         self.link.state = LinkState::Connecting { since: self.now.mono };
         edit.net.push(NetAction::Connect { conn, token: self.config.token.clone() });
     }
@@ -108,15 +109,7 @@ impl Client {
                     }
                 }
                 Timer::Probe => self.probe(edit),
-                Timer::Ping => {
-                    self.link.ping_sent = Some(now);
-                    self.link.sent_at = now;
-                    if self.pings_in_json() {
-                        self.send(edit, &ClientMessage::Ping { hello: None });
-                    } else {
-                        edit.net.push(NetAction::Ping { conn: self.link.conn });
-                    }
-                }
+                Timer::Ping => self.ping(edit),
                 Timer::PingTimeout => {
                     self.fail_connection(edit, "the server did not answer a ping", Duration::ZERO);
                 }
@@ -133,6 +126,17 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// Asks the other end of a connection for a sign of life.
+    pub(super) fn ping(&mut self, edit: &mut Edit<'_>) {
+        self.link.ping_sent = Some(self.now.mono);
+        self.link.sent_at = self.now.mono;
+        if self.pings_in_json() {
+            self.send(edit, &ClientMessage::Ping { hello: None });
+        } else {
+            edit.net.push(NetAction::Ping { conn: self.link.conn });
+        }
     }
 
     pub(super) fn resubscribe_at(&self) -> Option<Mono> {

@@ -73,6 +73,8 @@ enum HelloState {
 struct Asked {
     request: RequestId,
     at: Mono,
+    /// Until when it has to be answered, because its connection may have died unnoticed.
+    hurry: Option<Mono>,
     what: What,
 }
 
@@ -95,7 +97,16 @@ impl What {
 
 impl Exchange {
     pub(super) fn deadline(&self, config: &ClientConfig) -> Option<Mono> {
-        self.asked.as_ref().map(|asked| asked.at + config.request_timeout + GRACE)
+        let asked = self.asked.as_ref()?;
+        let usual = asked.at + config.request_timeout + GRACE;
+        Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
+    }
+
+    /// What was asked is given up at a time, if it is not answered by then.
+    pub(super) fn hurry(&mut self, until: Mono) {
+        if let Some(asked) = &mut self.asked {
+            asked.hurry = Some(asked.hurry.map_or(until, |hurry| hurry.min(until)));
+        }
     }
 }
 
@@ -286,7 +297,7 @@ impl Client {
         let request = RequestId(self.next_request.0);
         self.next_request = RequestId(request.0 + 1);
         let Some(exchange) = &mut self.exchange else { return };
-        exchange.asked = Some(Asked { request, at: self.now.mono, what });
+        exchange.asked = Some(Asked { request, at: self.now.mono, hurry: None, what });
         let token = self.config.token.clone();
         let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
         let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });

@@ -48,6 +48,11 @@ pub struct ClientConfig {
     pub ping_interval: Duration,
     /// How long the answer to a ping may take. Default 15 s.
     pub ping_timeout: Duration,
+    /// How long a sign of life may take after the app has said that there is a network
+    /// ([`set_online`](super::Client::set_online)) or has asked to be in step
+    /// ([`sync_now`](super::Client::sync_now)), and after the device has slept: then a connection
+    /// that looks alive may be dead. Default 5 s.
+    pub probe_timeout: Duration,
     /// How long a verdict may take on a connection that is otherwise alive. Default 60 s.
     pub verdict_timeout: Duration,
     /// How long writes wait for their collection to catch up. Default 2 s.
@@ -107,6 +112,7 @@ impl Default for ClientConfig {
             hello_timeout: Duration::from_secs(15),
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(15),
+            probe_timeout: Duration::from_secs(5),
             verdict_timeout: Duration::from_secs(60),
             catch_up_patience: Duration::from_secs(2),
             window: 256,

@@ -31,6 +31,8 @@ pub(super) struct Link {
     pub(super) heard_at: Mono,
     pub(super) sent_at: Mono,
     pub(super) ping_sent: Option<Mono>,
+    /// Until when a sign of life has to come, because the connection may have died unnoticed.
+    pub(super) hurry: Option<Mono>,
 }
 
 impl Link {
@@ -42,6 +44,7 @@ impl Link {
             heard_at: Mono(0),
             sent_at: Mono(0),
             ping_sent: None,
+            hurry: None,
         }
     }
 
@@ -79,6 +82,11 @@ impl Link {
     pub(super) fn heard(&mut self, now: Mono) {
         self.heard_at = now;
         self.ping_sent = None;
+        self.hurry = None;
+    }
+
+    fn soonest(&self, at: Mono) -> Mono {
+        self.hurry.map_or(at, |hurry| hurry.min(at))
     }
 
     pub(super) fn deadline(&self, config: &ClientConfig) -> Option<(Mono, Timer)> {
@@ -86,11 +94,11 @@ impl Link {
             LinkState::Off | LinkState::Failed => None,
             LinkState::Waiting { until } => Some((until, Timer::Reconnect)),
             LinkState::Connecting { since } => {
-                Some((since + config.connect_timeout, Timer::Connect))
+                Some((self.soonest(since + config.connect_timeout), Timer::Connect))
             }
             LinkState::Greeting { since, .. } => Some((since + config.hello_timeout, Timer::Hello)),
             LinkState::Ready { .. } => Some(match self.ping_sent {
-                Some(at) => (at + config.ping_timeout, Timer::PingTimeout),
+                Some(at) => (self.soonest(at + config.ping_timeout), Timer::PingTimeout),
                 None => (self.heard_at.min(self.sent_at) + config.ping_interval, Timer::Ping),
             }),
         }

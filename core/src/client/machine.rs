@@ -78,6 +78,8 @@ pub struct Client {
     pub(super) hold_until: Option<Mono>,
     /// Until when writes wait for their collection to catch up.
     pub(super) patience_until: Option<Mono>,
+    /// Whether the device has slept since the last step.
+    pub(super) slept: bool,
     pub(super) token_due: bool,
     /// Whether access was refused since the server last answered well.
     pub(super) token_needed: bool,
@@ -143,6 +145,7 @@ impl Client {
             struggle: Struggle::default(),
             hold_until: None,
             patience_until: None,
+            slept: false,
             token_due: false,
             token_needed: false,
             syncs: Vec::new(),
@@ -208,6 +211,7 @@ impl Client {
         let _ = self.step(store, out, |client, edit| {
             client.fallback.offline = !online;
             if online {
+                client.probe_connection(edit);
                 client.try_at_once(edit, client.config.enable_auto_sync);
             } else {
                 client.give_everything_up(edit, "the app says that there is no network");
@@ -222,6 +226,7 @@ impl Client {
     pub fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
+            client.probe_connection(edit);
             if client.link.ready_since().is_some() {
                 client.back_up(true);
             } else {
@@ -578,6 +583,9 @@ impl Client {
             Err(Fault::Store(error)) => Err(error),
             Ok(()) => Ok(()),
         };
+        if changed.is_ok() && core::mem::take(&mut self.slept) {
+            self.wake_up(&mut edit);
+        }
         changed.and_then(|()| self.finish(edit, out)).inspect_err(|error| self.halt(error, out))
     }
 
@@ -772,6 +780,7 @@ impl Client {
     }
 
     pub(super) fn ratchet(&mut self, now: Now) {
+        self.slept |= self.has_slept(now);
         let mono = if planted!(WallClockDeadlines) {
             crate::words::time::Mono(now.wall.0.unsigned_abs())
         } else {

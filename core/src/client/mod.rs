@@ -6,6 +6,7 @@
 //! | `boot` | what it wakes up from |
 //! | `link`, `connection` | when a connection is made, kept, given up |
 //! | `access` | refusals of access: a token is asked for |
+//! | `wake` | what may have died while the device slept |
 //! | `fallback` | which transport is used when, and how soon after a failure |
 //! | `exchange` | what goes by HTTP |
 //! | `hello` | what the server knows of its writes, and what follows |
@@ -41,6 +42,7 @@ mod stream;
 mod synced;
 mod times;
 mod verdicts;
+mod wake;
 mod writes;
 
 pub use machine::Client;

@@ -284,6 +284,8 @@ impl Client {
 struct Asked<W> {
     request: RequestId,
     at: Mono,
+    /// Until when it has to be answered, because its connection may have died unnoticed.
+    hurry: Option<Mono>,
     what: W,
 }
 

@@ -139,7 +139,16 @@ impl Client {
 
     pub(in super::super) fn work_deadline(&self) -> Option<Mono> {
         let asked = self.plain.work.as_ref()?.asked.as_ref()?;
-        Some(asked.at + self.config.request_timeout + GRACE)
+        let usual = asked.at + self.config.request_timeout + GRACE;
+        Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
+    }
+
+    /// What was asked is given up at a time, if it is not answered by then.
+    pub(in super::super) fn hurry_work(&mut self, until: Mono) {
+        let asked = self.plain.work.as_mut().and_then(|work| work.asked.as_mut());
+        if let Some(asked) = asked {
+            asked.hurry = Some(asked.hurry.map_or(until, |hurry| hurry.min(until)));
+        }
     }
 
     /// Asks for what comes next; ends the work where nothing does.
@@ -226,7 +235,7 @@ impl Client {
         let request = self.next_request;
         self.next_request = RequestId(request.0 + 1);
         let Some(work) = &mut self.plain.work else { return };
-        work.asked = Some(Asked { request, at: self.now.mono, what });
+        work.asked = Some(Asked { request, at: self.now.mono, hurry: None, what });
         let token = self.config.token.clone();
         let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
         let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });
