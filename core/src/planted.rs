@@ -204,6 +204,12 @@ mod bugs {
         /// A write is stamped earlier than what its author had seen.
         StampNotCausal,
         // the client: the outbox
+        /// How far the server's clock was ahead is forgotten at the end of a run.
+        OffsetForgotten,
+        /// What was stamped before a server told its time is sent as it is.
+        RunsUncorrected,
+        /// The time of writes follows a wall clock that is set.
+        StepsFollowed,
         /// A write joins one that may have been sent.
         SquashedIntoSent,
         /// Frames go out before the outbox is durable.

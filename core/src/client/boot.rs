@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::outbox::Outbox;
 use super::stream::Stream;
+use crate::rules::clocks::Clocks;
 use crate::rules::row::{Identity, Keys, StreamRow, collection_in, collection_of, position_of};
 use crate::words::name::{Collection, MutationNumber, Position, SessionNumber};
 use crate::words::random::Random;
@@ -32,6 +33,7 @@ pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> 
         resumable: Vec::new(),
         database: None,
         other_database: None,
+        clocks: Clocks::default(),
     })
 }
 

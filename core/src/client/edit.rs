@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::event::{Event, EventKind, Transport};
 use super::interface::{NetAction, SyncId, SyncOutcome, ViewAction};
+use crate::rules::clocks::Clocks;
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::hash::Digest;
@@ -28,11 +29,17 @@ pub(super) struct Edit<'a> {
     pub(super) gates: bool,
     /// Whether the app or the protocol waits for this step to be durable.
     pub(super) flush: bool,
+    /// What entries that were stamped without the server's time are corrected by.
+    clocks: Clocks,
+    /// The run that is not settled, whose entries may be joined as they were stamped.
+    unsettled: Option<u64>,
 }
 
 impl<'a> Edit<'a> {
     pub(super) fn new(store: &'a dyn Rows, keys: Keys) -> Self {
         Self {
+            clocks: Clocks::default(),
+            unsettled: None,
             rows: Overlay::new(store),
             keys,
             views: Vec::new(),
@@ -44,6 +51,12 @@ impl<'a> Edit<'a> {
             gates: false,
             flush: false,
         }
+    }
+
+    /// Lets entries be read with their times by the server's clock, as far as that is known.
+    pub(super) fn in_time(&mut self, clocks: &Clocks, unsettled: Option<u64>) {
+        self.clocks.clone_from(clocks);
+        self.unsettled = unsettled;
     }
 
     pub(super) fn event(&mut self, mut event: Event) {
@@ -141,7 +154,44 @@ impl<'a> Edit<'a> {
     }
 
     pub(super) fn place(&self, position: Position) -> Result<Option<Place>, StoreError> {
-        self.rows.get(&self.keys.entry(position))?.map(Place::decode).transpose()
+        let row = self.rows.get(&self.keys.entry(position))?;
+        row.map(|row| Ok(self.corrected(Place::decode(row)?))).transpose()
+    }
+
+    fn corrected(&self, place: Place) -> Place {
+        match place {
+            Place::Entry(entry) => {
+                let correction = entry.stamped.map_or(0, |it| self.clocks.correction_of(it));
+                Place::Entry(entry.corrected(correction))
+            }
+            Place::Hollow(digest) => Place::Hollow(digest),
+        }
+    }
+
+    /// The last entry that a record has, as [`stamped`](Self::stamped).
+    pub(super) fn last_of(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Entry>, StoreError> {
+        let (from, to) = self.keys.pending_of(collection, id);
+        match self.rows.last(&from, &to)? {
+            Some((key, _)) => self.stamped(position_of(&key)?),
+            None => Ok(None),
+        }
+    }
+
+    /// The entry at a position, if there is one: as it was stamped, if the present run did that and
+    /// does not know the server's time yet.
+    pub(super) fn stamped(&self, position: Position) -> Result<Option<Entry>, StoreError> {
+        let Some(row) = self.rows.get(&self.keys.entry(position))? else { return Ok(None) };
+        let Place::Entry(entry) = Place::decode(row)? else { return Ok(None) };
+        Ok(Some(match entry.stamped {
+            Some(stamped) if Some(stamped.run) != self.unsettled => {
+                entry.corrected(self.clocks.correction_of(stamped))
+            }
+            Some(_) | None => entry,
+        }))
     }
 
     /// The entry at a position that has to have one.
@@ -161,8 +211,9 @@ impl<'a> Edit<'a> {
         visit: &mut dyn FnMut(Position, Place) -> Result<Scan, StoreError>,
     ) -> Result<(), StoreError> {
         let (from, to) = self.keys.entries(from);
-        self.rows
-            .scan(&from, &to, &mut |key, value| visit(position_of(key)?, Place::decode(value)?))
+        self.rows.scan(&from, &to, &mut |key, value| {
+            visit(position_of(key)?, self.corrected(Place::decode(value)?))
+        })
     }
 
     pub(super) fn put_entry(&mut self, position: Position, entry: &Entry, new: bool) {

@@ -359,7 +359,7 @@ impl Client {
                         return Ok(());
                     }
                     self.in_reach(edit);
-                    self.offset_clock(timestamp, asked.at);
+                    self.settle_clock(edit, timestamp, asked.at);
                     self.greeted_by_http(edit, welcome)
                 }
                 // a plain server may take it for an insert into a collection of that name

@@ -16,7 +16,7 @@ use crate::words::hash::Digest;
 use crate::words::message::Welcome;
 use crate::words::name::{MutationNumber, Position, SessionNumber};
 use crate::words::store::{Scan, StoreError};
-use crate::words::time::{Mono, Timestamp};
+use crate::words::time::Timestamp;
 
 /// What the server's `lastMutation` says of the outbox.
 enum Reckoning {
@@ -76,7 +76,7 @@ impl Client {
             return Ok(());
         }
         // the hello was the last thing sent before the pong
-        self.offset_clock(timestamp, self.link.sent_at);
+        self.settle_clock(edit, timestamp, self.link.sent_at);
         if !self.take_welcome(edit, welcome)? {
             return Ok(());
         }
@@ -123,15 +123,6 @@ impl Client {
         }
         self.epoch = Some(welcome.epoch);
         Ok(true)
-    }
-
-    /// How far the server's clock is ahead, if its answer took as long as the question, which was
-    /// asked at `asked_at` (Cristian's algorithm, 1989).
-    pub(super) fn offset_clock(&mut self, server: Option<Timestamp>, asked_at: Mono) {
-        let Some(server) = server else { return };
-        let round_trip = self.now.mono.since(asked_at);
-        let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
-        self.clock_offset_ms = server.0.saturating_add(half).saturating_sub(self.now.wall.0);
     }
 
     fn reckon(&self, edit: &Edit<'_>, welcome: &Welcome) -> Result<Reckoning, StoreError> {
@@ -277,6 +268,7 @@ impl Client {
 
     pub(super) fn put_identity(&mut self, edit: &mut Edit<'_>) {
         self.identity.next_position = self.outbox.next;
+        self.identity.clocks.forget(self.outbox.head, self.outbox.len == 0);
         edit.put(self.keys.identity(), self.identity.encode());
     }
 

@@ -10,6 +10,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::clock::seen;
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::interface::{Actions, Misuse, OnServerLoss, SyncFailure, SyncFailureReason, Written};
@@ -506,6 +507,7 @@ impl Client {
         if before.server.is_none() || !held {
             return Ok(());
         }
+        let written_at = seen(edit, collection, id, &before)?;
         let entries = edit.entries_of(collection, id)?;
         let first = entries.first().map(|(position, _)| *position);
         if first.is_some_and(|first| first < self.outbox.frozen_until) {
@@ -516,13 +518,14 @@ impl Client {
             self.outbox.forget(*position);
             (edit.gates, edit.flush) = (true, true);
         }
-        let (view, written_at) = (before.view().cloned(), before.seen_at());
+        let view = before.view().cloned();
         let mut row = Row { pending: None, ..before.clone() };
         set_server(&mut self.stream(collection).row, id, &mut row, None, Seq(0));
         if let Some(view) = view.filter(|_| !planted!(OfferedForgotten)) {
             let change = Change::insert(view.clone());
             let (of, record_id) = (collection.clone(), id.clone());
-            let entry = Entry { collection: of, record_id, change, written_at, at: Vec::new() };
+            let (at, stamped) = (Vec::new(), None);
+            let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
             let position = first.unwrap_or(self.outbox.next);
             edit.put_entry(position, &entry, true);
             self.outbox.len += 1;

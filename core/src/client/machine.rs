@@ -7,6 +7,7 @@ use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
+use super::clock::Clock;
 use super::edit::{Edit, shown};
 use super::event::{CollectionStatus, Event, EventKind, Status, Transport};
 use super::exchange::Exchange;
@@ -89,7 +90,7 @@ pub struct Client {
     /// The last call that the barrier under way answers.
     pub(super) barrier: Option<SyncId>,
     pub(super) rejected: usize,
-    pub(super) clock_offset_ms: i64,
+    pub(super) clock: Clock,
     pub(super) ignored_frames: u64,
     pub(super) fallback: Fallback,
     pub(super) plain: Plain,
@@ -151,7 +152,7 @@ impl Client {
             syncs: Vec::new(),
             next_sync: SyncId(0),
             barrier: None,
-            clock_offset_ms: 0,
+            clock: Clock::new(now, seed),
             ignored_frames: 0,
             fallback: Fallback::default(),
             plain: Plain::default(),
@@ -362,7 +363,7 @@ impl Client {
             pending_writes: self.outbox.len,
             rejected_writes: self.rejected,
             collections: self.streams.iter().map(collection).collect(),
-            clock_offset_ms: self.clock_offset_ms,
+            clock_offset_ms: self.clock_offset_ms(),
             ignored_frames: self.ignored_frames,
             halted: self.halted.clone(),
         }
@@ -447,6 +448,7 @@ impl Client {
     pub fn digest(&self) -> u64 {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         self.identity.hash(&mut hash);
+        self.clock.hash(&mut hash);
         self.outbox.hash(&mut hash);
         self.streams.hash(&mut hash);
         self.link.hash(&mut hash);
@@ -569,6 +571,8 @@ impl Client {
             return Err(error.clone());
         }
         let mut edit = Edit::new(store, self.keys);
+        edit.in_time(&self.identity.clocks, self.clock.unsettled());
+        self.keep_offset(&mut edit);
         let changed = match change(self, &mut edit) {
             Err(Fault::Peer(what)) => {
                 match edit.transport {
@@ -787,5 +791,6 @@ impl Client {
             now.mono
         };
         self.now = Now { mono: self.now.mono.max(mono), wall: now.wall };
+        self.clock.look(self.now, self.link.ready_since().is_some());
     }
 }

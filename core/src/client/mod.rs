@@ -23,6 +23,7 @@
 mod access;
 mod boot;
 mod catchup;
+mod clock;
 mod connection;
 mod edit;
 pub mod event;

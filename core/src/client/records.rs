@@ -485,7 +485,7 @@ impl Client {
         let write = first.filter(|_| outcome.is_some() && !planted!(OutcomeNotPushed));
         if let (Some(position), Some(change)) = (write, outcome) {
             let (of, record_id) = (collection.clone(), id.clone());
-            let entry = Entry { collection: of, record_id, change, written_at, at };
+            let entry = Entry { collection: of, record_id, change, written_at, at, stamped: None };
             edit.put_entry(position, &entry, true);
             self.outbox.len += 1;
             if fresh {

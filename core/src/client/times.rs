@@ -111,6 +111,7 @@ mod tests {
             change,
             written_at: Timestamp(written_at),
             at,
+            stamped: None,
         };
         (Position(1), entry)
     }

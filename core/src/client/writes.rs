@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::clock::seen;
 use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::{Action, Actions, Misuse, StoreAction, Written};
@@ -213,13 +214,19 @@ impl Client {
         let Some(change) = change(&row)? else { return Ok(None) };
         let view = change.apply(row.view());
         self.check_limits(view.as_ref())?;
-        let now = self.stamp(&row);
-        let (written_at, at) = match made {
-            None => (now, Vec::new()),
-            Some(made) => again(made, &change, row.seen_at()),
+        let (written_at, at, stamped) = match made {
+            None => {
+                let (now, stamped) = self.stamp(edit, collection, id, &row)?;
+                (now, Vec::new(), stamped)
+            }
+            Some(made) => {
+                let (written_at, at) = again(made, &change, seen(edit, collection, id, &row)?);
+                (written_at, at, None)
+            }
         };
         let (of, record_id) = (collection.clone(), id.clone());
-        let entry = Entry { collection: of, record_id, change, written_at, at };
+        let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
+        let written_at = entry.clone().corrected(0).written_at;
         let position = self.append(edit, entry)?;
         let parked = row.pending.take().and_then(|pending| pending.parked);
         row.pending = Some(Pending { view, written_at, parked });
@@ -234,7 +241,7 @@ impl Client {
     fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Result<Position, Misuse> {
         edit.flush = true;
         if let Some(position) = self.outbox.joinable(&entry.collection, &entry.record_id)
-            && let Some(joined) = edit.entry(position)?.then(&entry)
+            && let Some(joined) = edit.stamped(position)?.and_then(|last| last.then(&entry))
         {
             edit.put_entry(position, &joined, false);
             edit.written = Some(position);
@@ -250,16 +257,6 @@ impl Client {
         self.outbox.len += 1;
         self.outbox.tail = Some((position, entry.collection, entry.record_id));
         Ok(position)
-    }
-
-    /// When a write is made: by the server's clock as far as it is known, and later than
-    /// everything that its author can have seen of the record.
-    fn stamp(&self, row: &Row) -> Timestamp {
-        let now = Timestamp(self.now.wall.0.saturating_add(self.clock_offset_ms));
-        if planted!(StampNotCausal) {
-            return now;
-        }
-        now.max(after(row.seen_at()))
     }
 
     fn check_limits(&self, document: Option<&Document>) -> Result<(), DocumentError> {
@@ -291,7 +288,7 @@ impl Client {
 
 /// The times of a write that was made before and is made again, on top of what was seen since.
 fn again(made: &Entry, change: &Change, seen: Timestamp) -> (Timestamp, FieldTimes) {
-    let earliest = after(seen);
+    let earliest = seen.next();
     if change.kind != WriteKind::Update {
         return (made.written_at.max(earliest), Vec::new());
     }
@@ -299,11 +296,6 @@ fn again(made: &Entry, change: &Change, seen: Timestamp) -> (Timestamp, FieldTim
     let times: Vec<_> = change.delta.fields().map(|(name, _)| (name, time(name))).collect();
     let latest = times.iter().map(|(_, at)| *at).max().unwrap_or(earliest);
     (latest, others(times.into_iter(), latest))
-}
-
-/// The earliest time that is later than this one.
-fn after(time: Timestamp) -> Timestamp {
-    Timestamp(time.0.saturating_add(1))
 }
 
 fn updated(

@@ -1,5 +1,6 @@
 //! The rules: what happens to records, without anything that moves.
 
+pub(crate) mod clocks;
 pub mod conflict;
 pub mod merge;
 pub mod page;

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::clocks::{Clocks, Stamped};
 use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
@@ -246,10 +247,13 @@ pub(crate) struct Identity {
     /// The database that the server has instead, where it is another one and the app has not said
     /// what to do about that.
     pub(crate) other_database: Option<DatabaseId>,
+    /// What is known of the device's clock.
+    pub(crate) clocks: Clocks,
 }
 
-/// The tag of an identity's databases.
+/// The tags of an identity's parts: its databases, and what it knows of clocks.
 const DATABASES: u8 = 1;
+const CLOCKS: u8 = 2;
 
 impl Identity {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -264,13 +268,17 @@ impl Identity {
         put_u64(&mut out, self.next_position.0);
         let databases = self.databases();
         // rows of before there were plain servers end here
-        if !self.resumable.is_empty() || databases.is_some() {
+        let clocks = (!self.clocks.is_default()).then(|| self.clocks.encode());
+        if !self.resumable.is_empty() || databases.is_some() || clocks.is_some() {
             put_u64(&mut out, self.resumable.len() as u64);
             self.resumable.iter().for_each(|address| put_u64(&mut out, *address));
         }
         // rows of before databases had identities end here
         if let Some(databases) = databases {
             put_part(&mut out, DATABASES, &databases);
+        }
+        if let Some(clocks) = clocks {
+            put_part(&mut out, CLOCKS, &clocks);
         }
         out
     }
@@ -297,11 +305,15 @@ impl Identity {
             resumable: if row.is_empty() { Vec::new() } else { addresses(&mut row)? },
             database: None,
             other_database: None,
+            clocks: Clocks::default(),
         };
         if let Some(mut part) = row.part(DATABASES)? {
             identity.database = database(&mut part)?;
             identity.other_database = database(&mut part)?;
             part.end()?;
+        }
+        if let Some(part) = row.part(CLOCKS)? {
+            identity.clocks = Clocks::decode(part)?;
         }
         row.end()?;
         Ok(identity)
@@ -697,14 +709,17 @@ pub(crate) struct Entry {
     pub(crate) written_at: Timestamp,
     /// The fields that were written at another time, sorted by name.
     pub(crate) at: FieldTimes,
+    /// Where these times are not by the server's clock: how they came about.
+    pub(crate) stamped: Option<Stamped>,
 }
 
-/// The tag of the part of an entry that holds the times of its fields.
+/// The tags of the parts of an entry: the times of its fields, and how it was stamped.
 const TIMES: u8 = 1;
+const STAMPED: u8 = 2;
 
 impl Entry {
     pub(crate) fn digest(&self) -> Digest {
-        let Self { collection, record_id, change, written_at, at } = self;
+        let Self { collection, record_id, change, written_at, at, .. } = self;
         Digest::of(change.kind, collection, record_id, &change.delta, *written_at, at)
     }
 
@@ -716,13 +731,32 @@ impl Entry {
     /// One write that does what this one and then `later` do, each field with its own time. `None`
     /// where no single write can.
     pub(crate) fn then(&self, later: &Self) -> Option<Self> {
+        // a joined write can be of one clock only
+        let stamped = match (self.stamped, later.stamped) {
+            (None, None) => None,
+            (Some(one), Some(two)) if one.run == two.run => {
+                Some(Stamped { floor: one.floor.max(two.floor), ..two })
+            }
+            (Some(_) | None, Some(_) | None) => return None,
+        };
         let change = self.change.then(&later.change)?;
         let written_at = later.written_at.max(self.written_at);
         let writer = |name: &str| if later.change.touches(name) { later } else { self };
         let fields = change.delta.fields().map(|(name, _)| (name, writer(name).time_of(name)));
         let at = others(fields, written_at);
         let at = if planted!(JoinedTimesLost) { Vec::new() } else { at };
-        Some(Self { change, written_at, at, ..later.clone() })
+        Some(Self { change, written_at, at, stamped, ..later.clone() })
+    }
+
+    /// The write with its times by the server's clock, which are later than those of its run by
+    /// `correction`.
+    pub(crate) fn corrected(mut self, correction: i64) -> Self {
+        let Some(stamped) = self.stamped else { return self };
+        let correct = |at| stamped.corrected(at, correction);
+        let latest = correct(self.written_at);
+        self.at.iter_mut().for_each(|(_, at)| *at = correct(*at));
+        self.at.retain(|(_, at)| *at != latest);
+        Self { written_at: latest, stamped: None, ..self }
     }
 
     /// The parts that come last in a row: absent where they have their default.
@@ -732,12 +766,18 @@ impl Entry {
             put_times(&mut times, &self.at);
             put_part(out, TIMES, &times);
         }
+        if let Some(stamped) = self.stamped {
+            put_part(out, STAMPED, &stamped.encode());
+        }
     }
 
     fn take_parts(&mut self, row: &mut Reader) -> Result<(), StoreError> {
         if let Some(mut part) = row.part(TIMES)? {
             self.at = times(&mut part)?;
             part.end()?;
+        }
+        if let Some(part) = row.part(STAMPED)? {
+            self.stamped = Some(Stamped::decode(part)?);
         }
         Ok(())
     }
@@ -767,7 +807,8 @@ impl Entry {
         }
         let written_at = Timestamp(row.i64()?);
         let change = Change { kind, delta: Delta { set, unset } };
-        Ok(Self { collection, record_id, change, written_at, at: Vec::new() })
+        let (at, stamped) = (Vec::new(), None);
+        Ok(Self { collection, record_id, change, written_at, at, stamped })
     }
 }
 
@@ -856,14 +897,14 @@ impl Rejected {
 
     /// The refusal of an entry.
     pub(crate) fn of(write: Position, entry: Entry, code: ErrorCode, message: String) -> Self {
-        let Entry { collection, record_id, change, written_at, at } = entry;
+        let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
         Self { write, collection, record_id, change, written_at, at, code, message }
     }
 
     /// The entry that was refused.
     pub(crate) fn entry(&self) -> Entry {
         let Self { collection, record_id, change, written_at, at, .. } = self.clone();
-        Entry { collection, record_id, change, written_at, at }
+        Entry { collection, record_id, change, written_at, at, stamped: None }
     }
 }
 

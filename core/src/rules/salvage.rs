@@ -89,7 +89,8 @@ pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, 
 /// The writes in the rows of an outbox, in the order in which they were made.
 pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<UnsentWrite> {
     let write = |(key, row): (Bytes, Bytes)| match Place::decode(row).ok()? {
-        Place::Entry(Entry { collection, record_id, change, written_at, at }) => {
+        Place::Entry(entry) => {
+            let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
             let write = UnsentWrite { collection, record_id, change, written_at, at };
             Some((position_of(&key).ok()?, write))
         }
@@ -181,6 +182,7 @@ mod tests {
             change: Change::insert(document),
             written_at: Timestamp(7),
             at: vec![("n".into(), Timestamp(5))],
+            stamped: None,
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// 9999-12-30T21:59:59.999Z, above which [`Display`](fmt::Display) has no form.
     pub const MAX: Self = Self(253_402_207_199_999);
+    /// The beginning of the year 0, below which [`Display`](fmt::Display) has no form.
+    pub const MIN: Self = Self(-62_167_219_200_000);
 
     /// Reads an ISO 8601 timestamp. One without an offset is taken as UTC.
     ///
@@ -50,14 +52,29 @@ impl Timestamp {
             Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
         })?;
         let millis = instant.as_millisecond();
-        (-62_167_219_200_000..=Self::MAX.0).contains(&millis).then_some(Self(millis))
+        (Self::MIN.0..=Self::MAX.0).contains(&millis).then_some(Self(millis))
+    }
+}
+
+impl Timestamp {
+    /// The time so many milliseconds later, or the nearest that has a form on the wire. *Two ends
+    /// would compute different digests of one that has none.*
+    #[must_use]
+    pub fn plus(self, millis: i64) -> Self {
+        Self(self.0.saturating_add(millis).clamp(Self::MIN.0, Self::MAX.0))
+    }
+
+    /// The earliest time that is later than this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        self.plus(1)
     }
 }
 
 /// `2026-11-22T17:00:00.000Z`: always UTC with milliseconds, 24 bytes.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_millisecond(self.0.clamp(-62_167_219_200_000, Self::MAX.0)) {
+        match jiff::Timestamp::from_millisecond(self.0.clamp(Self::MIN.0, Self::MAX.0)) {
             Ok(instant) => write!(f, "{instant:.3}"),
             Err(_) => f.write_str("1970-01-01T00:00:00.000Z"),
         }

@@ -34,7 +34,7 @@ use super::machine::Client;
 use crate::rules::row::PlainMark;
 use crate::words::name::{Collection, Position};
 use crate::words::store::StoreError;
-use crate::words::time::{Mono, Timestamp};
+use crate::words::time::Mono;
 
 /// How long a write takes to arrive by WebSocket, at most: what is read by HTTP later than this
 /// after the send shows it.
@@ -190,11 +190,6 @@ impl Client {
         if !is_known && !planted!(DowngradeTaken) {
             self.identity.resumable.push(address);
         }
-    }
-
-    /// The time by the server's clock, as far as it is known.
-    fn server_time(&self) -> Timestamp {
-        Timestamp(self.now.wall.0.saturating_add(self.clock_offset_ms))
     }
 
     /// From now on the server is a plain one: nothing that it says has a seq.

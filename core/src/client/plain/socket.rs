@@ -138,7 +138,7 @@ impl Client {
                     return Err(Fault::peer("the server speaks level 2 after all"));
                 }
                 self.plain.json_pong = true;
-                self.offset_clock(timestamp, self.link.sent_at);
+                self.hear_time(edit, timestamp, self.link.sent_at);
             }
             ServerMessage::Change { collection, record_id, change, .. } => {
                 self.plain_changed(edit, &collection, &record_id, &change)?;

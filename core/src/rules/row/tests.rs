@@ -2,6 +2,7 @@ use proptest::option::of as optional;
 use proptest::prelude::*;
 
 use super::*;
+use crate::rules::clocks::Correction;
 use crate::words::document::tests::documents;
 
 fn collections() -> impl Strategy<Value = Collection> {
@@ -33,13 +34,17 @@ fn changes() -> impl Strategy<Value = Change> {
 }
 
 fn entries() -> impl Strategy<Value = Entry> {
-    (collections(), ids(), changes(), times(), field_times()).prop_map(
-        |(collection, record_id, change, written_at, at)| Entry {
+    let stamped = (any::<u64>(), any::<bool>(), times())
+        .prop_map(|(run, guessed, floor)| Stamped { run, guessed, floor });
+    let parts = (field_times(), optional(stamped));
+    (collections(), ids(), changes(), times(), parts).prop_map(
+        |(collection, record_id, change, written_at, (at, stamped))| Entry {
             collection,
             record_id,
             change,
             written_at,
             at,
+            stamped,
         },
     )
 }
@@ -114,18 +119,29 @@ fn identities() -> impl Strategy<Value = Identity> {
     let ids = "[a-z0-9-]{1,36}".prop_map(|id| ClientId::new(&id).unwrap());
     let resumable = proptest::collection::vec(any::<u64>(), 0..3);
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    (ids, numbers, optional(any::<u64>()), resumable, databases(), databases()).prop_map(
-        |(client_id, (session, confirmed, next), digest, resumable, known, other)| Identity {
+    let parts = (databases(), databases(), clocks());
+    (ids, numbers, optional(any::<u64>()), resumable, parts).prop_map(
+        |(client_id, numbers, digest, resumable, (known, other, clocks))| Identity {
             client_id,
-            session: SessionNumber(session),
-            confirmed: MutationNumber(confirmed),
+            session: SessionNumber(numbers.0),
+            confirmed: MutationNumber(numbers.1),
             digest: digest.map(Digest),
-            next_position: Position(next),
+            next_position: Position(numbers.2),
             resumable,
             database: known,
             other_database: other,
+            clocks,
         },
     )
+}
+
+fn clocks() -> impl Strategy<Value = Clocks> {
+    let correction = (any::<i64>(), any::<u64>())
+        .prop_map(|(millis, until)| Correction { millis, until: Position(until) });
+    let runs = proptest::collection::vec((any::<u64>(), correction.clone()), 0..3);
+    let known = (optional(any::<i64>()), optional(correction), runs);
+    let known = known.prop_map(|(offset, unguessed, runs)| Clocks { offset, unguessed, runs });
+    prop_oneof![Just(Clocks::default()), known]
 }
 
 /// A row that ends early or goes on is not taken for another one.
@@ -153,7 +169,9 @@ proptest! {
     #[test]
     fn identities_come_back(identity in identities()) {
         let databases = [&identity.database, &identity.other_database];
-        let earlier = identity.resumable.is_empty() && databases.iter().all(|it| it.is_none());
+        let earlier = identity.resumable.is_empty()
+            && databases.iter().all(|it| it.is_none())
+            && identity.clocks.is_default();
         prop_assert!(!earlier || whole(&identity.encode(), Identity::decode));
         prop_assert_eq!(Identity::decode(identity.encode().into()).unwrap(), identity);
     }
@@ -161,7 +179,7 @@ proptest! {
     #[test]
     fn places_and_rejected_writes_come_back(entry in entries(), digest: u64, write: u64) {
         // rows of an earlier time lack what comes last
-        let earlier = entry.at.is_empty();
+        let earlier = entry.at.is_empty() && entry.stamped.is_none();
         let code = ErrorCode::Unauthorized;
         let rejected = Rejected::of(Position(write), entry.clone(), code, "no".into());
         let decode = |row| Rejected::decode(Position(write), row);
@@ -273,6 +291,7 @@ fn rows_of_before_there_were_plain_servers_are_read() {
         resumable: Vec::new(),
         database: None,
         other_database: None,
+        clocks: Clocks::default(),
     };
     let old = identity.encode();
     assert_eq!(Identity::decode(old.clone().into()).unwrap(), identity);

@@ -1,0 +1,131 @@
+//! What a replica keeps of its device's wall clock, which may be wrong.
+//!
+//! Writes are stamped with the server's time. Before a server has told it in a run, the device's
+//! clock is all there is, with the offset that was kept from an earlier run, if any. Such a write is
+//! marked with the run that stamped it. When a server tells its time, the correction of these runs is
+//! settled, once and durably, before anything of them is sent: from then on a write is read with the
+//! correction of its run. So a write that may have been sent is sent again as it was.
+
+use alloc::vec::Vec;
+
+use crate::words::codec::{Reader, put_i64, put_u64};
+use crate::words::name::Position;
+use crate::words::store::StoreError;
+use crate::words::time::Timestamp;
+
+/// The most runs whose corrections are kept. Beyond these, a run's times count as they are.
+pub(crate) const MAX_RUNS: usize = 32;
+
+/// What is known of a device's clock, in milliseconds.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Clocks {
+    /// How far the server's clock was ahead of the wall clock when both were known last.
+    pub(crate) offset: Option<i64>,
+    /// The correction of all runs, unless they are listed, that knew no such offset.
+    pub(crate) unguessed: Option<Correction>,
+    /// The runs whose writes may still be in the outbox and have a correction of their own.
+    pub(crate) runs: Vec<(u64, Correction)>,
+}
+
+/// What has to be added to the times of writes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Correction {
+    pub(crate) millis: i64,
+    /// These writes lie in front of this position.
+    pub(crate) until: Position,
+}
+
+/// How a write came to its time, where its run did not know the server's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Stamped {
+    /// A number that no other run has.
+    pub(crate) run: u64,
+    /// Whether an offset that was kept from before is in the time.
+    pub(crate) guessed: bool,
+    /// The time that the write has at least, whatever the correction: its author had seen what was
+    /// written just before.
+    pub(crate) floor: Timestamp,
+}
+
+impl Clocks {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What has to be added to the times of a write, as far as that is settled.
+    pub(crate) fn correction_of(&self, stamped: Stamped) -> i64 {
+        let own = self.runs.iter().find(|(run, _)| *run == stamped.run);
+        let all = self.unguessed.as_ref().filter(|_| !stamped.guessed);
+        own.map(|(_, correction)| correction).or(all).map_or(0, |correction| correction.millis)
+    }
+
+    /// Forgets corrections whose writes have all left the outbox, which begins at `head`.
+    pub(crate) fn forget(&mut self, head: Position, is_empty: bool) {
+        let waits = |correction: &Correction| !is_empty && correction.until > head;
+        self.unguessed.take_if(|correction| !waits(correction));
+        self.runs.retain(|(_, correction)| waits(correction));
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.push(u8::from(self.offset.is_some()));
+        if let Some(offset) = self.offset {
+            put_i64(&mut out, offset);
+        }
+        out.push(u8::from(self.unguessed.is_some()));
+        if let Some(correction) = self.unguessed {
+            correction.put(&mut out);
+        }
+        put_u64(&mut out, self.runs.len() as u64);
+        for (run, correction) in &self.runs {
+            put_u64(&mut out, *run);
+            correction.put(&mut out);
+        }
+        out
+    }
+
+    pub(crate) fn decode(mut row: Reader) -> Result<Self, StoreError> {
+        let offset = if row.flag()? { Some(row.i64()?) } else { None };
+        let unguessed = if row.flag()? { Some(Correction::take(&mut row)?) } else { None };
+        let count = row.u64()?;
+        let mut runs = Vec::new();
+        for _ in 0..count {
+            runs.push((row.u64()?, Correction::take(&mut row)?));
+        }
+        row.end()?;
+        Ok(Self { offset, unguessed, runs })
+    }
+}
+
+impl Correction {
+    fn put(self, out: &mut Vec<u8>) {
+        put_i64(out, self.millis);
+        put_u64(out, self.until.0);
+    }
+
+    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+        Ok(Self { millis: row.i64()?, until: Position(row.u64()?) })
+    }
+}
+
+impl Stamped {
+    /// A time of this write by the server's clock.
+    pub(crate) fn corrected(self, at: Timestamp, correction: i64) -> Timestamp {
+        at.plus(correction).max(self.floor)
+    }
+
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_u64(&mut out, self.run);
+        out.push(u8::from(self.guessed));
+        put_i64(&mut out, self.floor.0);
+        out
+    }
+
+    pub(crate) fn decode(mut row: Reader) -> Result<Self, StoreError> {
+        let (run, guessed) = (row.u64()?, row.flag()?);
+        let stamped = Self { run, guessed, floor: Timestamp(row.i64()?) };
+        row.end()?;
+        Ok(stamped)
+    }
+}
