@@ -71,7 +71,7 @@
 //!             Effect::Net(NetAction::Ping { .. } | NetAction::Close { .. }) => {}
 //!             // only with `ClientConfig::http`: make the request, hand the ticket's answer in
 //!             Effect::Net(NetAction::Request(_)) => {}
-//!             Effect::Event(_) | Effect::Synced { .. } => {}
+//!             Effect::Event(_) | Effect::Synced { .. } | Effect::Fate { .. } => {}
 //!             // the store has failed: open it anew, and a new replica on it
 //!             Effect::Halted(_) => return Ok(()),
 //!             Effect::Durable(_) | Effect::Watch(_) => {}

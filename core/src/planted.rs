@@ -228,6 +228,10 @@ mod bugs {
         RejectedInsertKeepsLater,
         /// Rejected writes are not listed.
         RejectedListLost,
+        /// The fate of a write is told before what has decided it is durable.
+        FateBeforeDurable,
+        /// A write that a strategy has merged into another has no fate.
+        MergedFateLost,
         /// A write that changes nothing waits for a commit that nobody makes durable.
         IdleWriteUnflushed,
         /// `modify` is shown what the server has, without the pending writes.

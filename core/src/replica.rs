@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use crate::client::Client;
 use crate::client::event::{Event, Status};
+use crate::client::fate::{Fate, FateId, Fates};
 use crate::client::interface::{
     Action, Actions, ClientConfig, Input, Misuse, NetAction, StoreAction, SyncId, SyncOutcome,
     Timer, ViewAction, Written,
@@ -42,6 +43,13 @@ pub enum Effect {
     Halted(StoreError),
     /// Every commit up to this one is durable: the writes in them are saved.
     Durable(CommitNumber),
+    /// A write that is [followed](Replica::follow) has met its fate.
+    Fate {
+        /// Who is told.
+        id: FateId,
+        /// What became of it.
+        fate: Fate,
+    },
     /// A watcher has something to [take](Replica::take). Said once until it is taken.
     Watch(WatchId),
 }
@@ -62,6 +70,9 @@ pub struct Replica<S> {
     watchers: BTreeMap<WatchId, Watcher>,
     next_watch: WatchId,
     durable: CommitNumber,
+    /// The last commit that was carried out.
+    committed: CommitNumber,
+    fates: Fates,
     actions: Actions,
 }
 
@@ -84,7 +95,17 @@ impl<S: ClientStore> Replica<S> {
         let client = Client::open(config, seed, now, durable, store.rows(), &mut actions)?;
         let (views, watchers) = (BTreeMap::new(), BTreeMap::new());
         let next_watch = WatchId(0);
-        let mut replica = Self { client, store, views, watchers, next_watch, durable, actions };
+        let mut replica = Self {
+            client,
+            store,
+            views,
+            watchers,
+            next_watch,
+            durable,
+            committed: durable,
+            fates: Fates::default(),
+            actions,
+        };
         replica.carry_out(now, out);
         Ok(replica)
     }
@@ -194,6 +215,9 @@ impl<S: ClientStore> Replica<S> {
         }
         if !self.actions.is_empty() {
             return Err("actions were not carried out".into());
+        }
+        if !self.fates.is_empty() {
+            return Err("the fate of a write is still waited for".into());
         }
         self.client.check_at_rest(self.store.rows())
     }
@@ -486,6 +510,26 @@ impl<S: ClientStore> Replica<S> {
         }
     }
 
+    /// Asks to be told, by [`Effect::Fate`] and once, what becomes of a write. To be called right
+    /// after the call that made it, and for writes that are waited for only, because each is kept
+    /// until its fate is told or it is [given up](Self::unfollow). What a crash could undo is told
+    /// when it is durable; a replica that is opened anew follows nothing.
+    pub fn follow(&mut self, written: Written, out: &mut Vec<Effect>) -> FateId {
+        match written.shares {
+            Some(write) => self.fates.follow(write),
+            None => {
+                let (id, fate) = (self.fates.next_id(), Fate::Unchanged);
+                out.push(Effect::Fate { id, fate });
+                id
+            }
+        }
+    }
+
+    /// Ends a [`follow`](Self::follow): there is nobody to be told any more.
+    pub fn unfollow(&mut self, id: FateId) {
+        self.fates.unfollow(id);
+    }
+
     /// Makes a write and carries it out; it was not made when its commit failed.
     fn write(
         &mut self,
@@ -522,11 +566,16 @@ impl<S: ClientStore> Replica<S> {
         match action {
             Action::Store(StoreAction::Commit { number, batch }) => {
                 self.store.commit(number, batch)?;
+                self.committed = number;
             }
             Action::Store(StoreAction::Flush { up_to }) => self.store.flush(up_to)?,
             Action::View(action) => self.show(action, out),
             Action::Net(action) => out.push(Effect::Net(action)),
-            Action::Event(event) => out.push(Effect::Event(event)),
+            Action::Event(event) => {
+                let told = self.fates.hear(&event.kind, self.committed);
+                out.push(Effect::Event(event));
+                out.extend(told.into_iter().map(|(id, fate)| Effect::Fate { id, fate }));
+            }
             Action::Halted(error) => out.push(Effect::Halted(error)),
             Action::Synced { id, outcome } => out.push(Effect::Synced { id, outcome }),
         }
@@ -538,6 +587,8 @@ impl<S: ClientStore> Replica<S> {
             Ok(up_to) if up_to > self.durable => {
                 self.durable = up_to;
                 out.push(Effect::Durable(up_to));
+                let told = self.fates.durable(up_to);
+                out.extend(told.into_iter().map(|(id, fate)| Effect::Fate { id, fate }));
                 let input = Input::Durable { up_to };
                 self.client.handle(now, input, self.store.rows(), &mut self.actions);
             }

@@ -86,6 +86,7 @@ fn what_a_server_says_of_a_refused_write_is_cut() {
         Effect::Net(_)
         | Effect::Synced { .. }
         | Effect::Halted(_)
+        | Effect::Fate { .. }
         | Effect::Durable(_)
         | Effect::Watch(_) => None,
     });

@@ -258,6 +258,17 @@ fn after_level_1_a_level_2_server_is_asked_for_everything() {
 // --- the WebSocket ---
 
 #[test]
+fn what_a_plain_server_shows_is_settled_and_not_acknowledged() {
+    let mut desk = live();
+    let (todos, id, doc) = (desk::todos(), desk::id("b"), desk::doc(r#"{"n":2}"#));
+    let saved = desk.replica.save(desk.now, &todos, &id, &doc, &mut desk.effects).unwrap();
+    desk.replica.follow(saved, &mut desk.effects);
+    assert!(!desk.sent().iter().any(|line| line.starts_with("FATE")));
+    pong_frame(&mut desk);
+    assert_eq!(desk.sent(), ["FATE 0 Settled"]);
+}
+
+#[test]
 fn writes_go_out_at_once_and_a_pong_proves_that_they_have_arrived() {
     let mut desk = live();
     desk.save("b", r#"{"n":2}"#);

@@ -156,7 +156,10 @@ impl Client {
                 Effect::Net(NetAction::Request(_)) => {}
                 Effect::Watch(_) => news = self.replica.take(self.watch),
                 // a program shows events, and counts what is durable as saved
-                Effect::Event(_) | Effect::Synced { .. } | Effect::Durable(_) => {}
+                Effect::Event(_)
+                | Effect::Synced { .. }
+                | Effect::Fate { .. }
+                | Effect::Durable(_) => {}
                 // the store has failed: open it anew, and a new replica on it
                 Effect::Halted(_) => {}
             }

@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use synclayer_core::client::event::EventKind;
+use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::RecordChange;
 use synclayer_core::words::document::Document;
@@ -61,8 +62,14 @@ pub struct Write {
     pub forgotten: bool,
     /// Whether the server has refused it.
     pub rejected: bool,
+    /// Whether its app has made it again after that.
+    pub retried: bool,
     /// Whether the server has applied it.
     pub applied: bool,
+    /// By which its app waits for what becomes of it, in the device's present life.
+    pub fate: Option<FateId>,
+    /// What its app was told became of it.
+    pub told: Option<Fate>,
 }
 
 /// What was written, and what became of it.
@@ -148,6 +155,7 @@ impl Ledger {
         for (index, write) in self.writes.iter_mut().enumerate() {
             if write.is_at(device, old) && write.rejected {
                 (write.rejected, write.position) = (false, position);
+                write.retried = true;
                 self.decided.insert((device, index as u64 + 1));
             }
         }
@@ -164,6 +172,7 @@ impl Ledger {
         for write in self.writes.iter_mut().filter(|write| write.device == device) {
             write.lost |= write.commit > back_to;
             write.commit = CommitNumber(0);
+            write.fate = None;
         }
         self.shown.retain(|(of, _), _| *of != device);
     }
@@ -173,6 +182,29 @@ impl Ledger {
         for write in self.writes.iter_mut().filter(|write| write.device == device) {
             write.rejected &= refused.iter().any(|one| write.position == Some(one.write));
         }
+    }
+
+    /// Whether the app of a device waits for what becomes of a write.
+    #[must_use]
+    pub fn waits_for_a_fate(&self, device: usize) -> bool {
+        let waits = |write: &Write| write.fate.is_some() && write.told.is_none();
+        self.writes.iter().any(|write| write.device == device && waits(write))
+    }
+
+    /// **True fates:** a crash takes nothing back that an app was told of its writes. To be called
+    /// after [`still_refused`](Self::still_refused).
+    ///
+    /// # Errors
+    /// Of which write it does.
+    pub fn fates_last(&self, device: usize) -> Result<(), String> {
+        for (index, write) in self.writes.iter().enumerate().filter(|(_, w)| w.device == device) {
+            let refused = matches!(write.told, Some(Fate::Rejected { .. }));
+            if refused && !write.rejected && !write.retried && !write.forgotten && !self.loose {
+                let token = index + 1;
+                return Err(format!("write {token} was told to be rejected, and a crash undid it"));
+            }
+        }
+        Ok(())
     }
 
     /// Something older came back: what these writes did need not be remembered.
@@ -195,6 +227,7 @@ impl Ledger {
         self.shown.retain(|(of, _), _| *of != device);
         for write in self.writes.iter_mut().filter(|write| write.device == device) {
             write.commit = CommitNumber(0);
+            write.fate = None;
         }
     }
 
@@ -225,7 +258,48 @@ impl Ledger {
         for committed in std::mem::take(&mut world.committed) {
             self.observe_commit(&committed)?;
         }
+        for device in 0..world.devices.len() {
+            for (id, fate) in std::mem::take(&mut world.devices[device].fates) {
+                self.observe_fate(world, device, id, fate)?;
+            }
+        }
         Ok(())
+    }
+
+    fn observe_fate(
+        &mut self,
+        world: &mut World,
+        device: usize,
+        id: FateId,
+        fate: Fate,
+    ) -> Result<(), String> {
+        let own = |write: &Write| write.device == device && write.fate == Some(id);
+        let Some(index) = self.writes.iter().rposition(own) else { return Ok(()) };
+        let told_before = self.writes[index].told.replace(fate.clone());
+        let write = &self.writes[index];
+        world.count(match fate {
+            Fate::Acknowledged => "fate: acknowledged",
+            Fate::Rejected { .. } => "fate: rejected",
+            Fate::GivenUp => "fate: given up",
+            _ => "fate: another",
+        });
+        let together = |other: &Write| {
+            other.device == device && other.position == write.position && other.place == write.place
+        };
+        if write.position.is_some()
+            && self.writes.iter().filter(|other| together(other)).count() > 1
+        {
+            world.count("fate of a joined write");
+        }
+        if self.merges.iter().any(|merge| merge.write == index) {
+            world.count("fate of a merged write");
+        }
+        let token = index + 1;
+        let looked = match told_before {
+            Some(before) => Err(format!("write {token} was told {before:?}, then {fate:?}")),
+            None => fate_is_true(self, index, &fate),
+        };
+        self.keep(Invariant::TrueFates, looked)
     }
 
     fn observe_events(&mut self, world: &World, device: usize) {
@@ -242,6 +316,10 @@ impl Ledger {
                 EventKind::ConflictResolved { write, merged } => {
                     let Some(place) = place() else { continue };
                     self.observe_decision(world, device, &place, *write, merged);
+                }
+                EventKind::OperationsMerged { write, merged } => {
+                    let Some(place) = place() else { continue };
+                    self.observe_merge(world, device, &place, *write, merged);
                 }
                 _ => {}
             }
@@ -261,6 +339,18 @@ impl Ledger {
             Some(view) => drop(self.decided.insert((device, hot(Some(&view)).1))),
             None => drop(self.decided_deletes.insert((device, place.clone()))),
         }
+        self.observe_merge(world, device, place, write, merged);
+    }
+
+    /// Writes of a device to a record have become one, or none.
+    fn observe_merge(
+        &mut self,
+        world: &World,
+        device: usize,
+        place: &Place,
+        write: Option<Position>,
+        merged: &[Position],
+    ) {
         let (commit, _) = world.commits(device);
         for (index, entry) in self.writes.iter_mut().enumerate() {
             if entry.place == *place && merged.iter().any(|old| entry.is_at(device, *old)) {
@@ -283,9 +373,24 @@ impl Ledger {
         self.keep(Invariant::DurableBeforeShown, durable_before_applied(self, committed))?;
         let in_order = in_order(self, committed, device, client);
         self.keep(Invariant::Order, in_order)?;
+        self.keep(Invariant::TrueFates, self.fates_hold(committed, device))?;
         self.keep(Invariant::NoLostUpdate, no_lost_update(self, committed, device))?;
         self.keep(Invariant::DeletesStayDeleted, deletes_stay_deleted(self, committed, device))?;
         self.mark_applied(committed);
+        Ok(())
+    }
+
+    fn fates_hold(&self, committed: &Committed, device: usize) -> Result<(), String> {
+        for token in new_tokens(committed) {
+            let Some(write) = self.write(token).filter(|write| self.counts(write, device)) else {
+                continue;
+            };
+            // a list is written whole, with what others of its author's had put into it
+            let own = write.unique || hot(committed.after.as_ref()).1 == token;
+            if own && write.told == Some(Fate::GivenUp) {
+                return Err(format!("write {token} was told to be given up, and took effect"));
+            }
+        }
         Ok(())
     }
 
@@ -690,6 +795,8 @@ impl Ledger {
             self.keep(Invariant::ReadYourWrites, read_your_writes(self, world, device))?;
         }
         self.keep(Invariant::Watchers, watchers_end_at_the_truth(self, world))?;
+        let fates = if at_rest { fates_are_told(self) } else { Ok(()) };
+        self.keep(Invariant::TrueFates, fates)?;
         let confirmed = if at_rest { watchers_are_told_so(world) } else { Ok(()) };
         self.keep(Invariant::Watchers, confirmed)?;
         self.keep(Invariant::NothingLost, nothing_is_lost(self, world))?;
@@ -1025,6 +1132,49 @@ pub fn nothing_impossible(ledger: &Ledger, world: &World) -> Result<(), String> 
     match world.counts.get("out of order") {
         Some(times) if !restored => Err(format!("{times} writes came out of order")),
         Some(_) | None => Ok(()),
+    }
+}
+
+/// **True fates:** who is told that the server has a write, finds it there; who is told that it was
+/// refused or given up, does not.
+///
+/// # Errors
+/// When it isn't so.
+pub fn fate_is_true(ledger: &Ledger, index: usize, fate: &Fate) -> Result<(), String> {
+    let (token, write) = (index + 1, &ledger.writes[index]);
+    if write.lost || write.forgotten || ledger.loose {
+        return Ok(());
+    }
+    // a record that is deleted may have taken what was written to it before along
+    let shows = write.unique && is_permanent(&write.place.1);
+    match fate {
+        Fate::Acknowledged if shows && !write.applied => {
+            Err(format!("write {token} was told to be acknowledged, and the server never had it"))
+        }
+        Fate::Rejected { .. } if !write.rejected => {
+            Err(format!("write {token} was told to be rejected, and isn't"))
+        }
+        Fate::Rejected { .. } if shows && write.applied => {
+            Err(format!("write {token} was told to be rejected, and took effect"))
+        }
+        // a field that nobody else writes is never in conflict
+        Fate::GivenUp if shows && !write.applied => {
+            Err(format!("write {token} was given up without a conflict"))
+        }
+        Fate::Acknowledged | Fate::Rejected { .. } | Fate::GivenUp => Ok(()),
+        _ => Err(format!("write {token} was told {fate:?} by a server of level 2")),
+    }
+}
+
+/// **True fates**, at rest: every app was told of every write that it waits for.
+///
+/// # Errors
+/// Who was not.
+pub fn fates_are_told(ledger: &Ledger) -> Result<(), String> {
+    let waits = |write: &Write| write.fate.is_some() && write.told.is_none();
+    match ledger.writes.iter().position(waits) {
+        Some(index) => Err(format!("nobody told what became of write {}", index + 1)),
+        None => Ok(()),
     }
 }
 

@@ -28,6 +28,8 @@ macro_rules! invariants {
 }
 
 invariants! {
+    /// Whoever waits for what becomes of a write is told once, and it is true.
+    TrueFates = "true fates",
     /// A write that the app was told is saved is in the client's store, and a write that the
     /// server acknowledged is in the server's, whatever crashes after.
     NothingLost = "nothing acknowledged is lost",

@@ -231,7 +231,10 @@ impl PlainWorld {
                     self.devices[i].events.push(event);
                 }
                 Effect::Watch(id) => self.devices[i].watch = Some(id),
-                Effect::Synced { .. } | Effect::Durable(_) | Effect::Halted(_) => {}
+                Effect::Synced { .. }
+                | Effect::Fate { .. }
+                | Effect::Durable(_)
+                | Effect::Halted(_) => {}
             }
         }
     }

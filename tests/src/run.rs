@@ -436,11 +436,19 @@ impl Run {
     }
 
     pub(crate) fn restart(&mut self, device: usize, back_to: CommitNumber) {
+        if self.ledger.waits_for_a_fate(device) {
+            self.world.count("fate waited for in a crash");
+        }
         self.ledger.crashed(device, back_to);
         self.world.crash_device(device, back_to);
         // a rejection that was not durable yet is lost, and the write goes out again
         let refused = self.world.devices[device].replica.rejected().expect("the store is sound");
         self.ledger.still_refused(device, &refused);
+        let lasting = self.ledger.fates_last(device);
+        // a run that goes on after the first finding keeps it; any other ends at its next look
+        if let Err(broken) = lasting {
+            self.world.fail(Invariant::TrueFates, broken);
+        }
     }
 
     fn trouble_disk(&mut self, draw: &mut Draw<'_>) {

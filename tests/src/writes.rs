@@ -88,6 +88,8 @@ impl Run {
             place: place.clone(),
             position: None,
             commit: CommitNumber(0),
+            fate: None,
+            told: None,
             unique: false,
             appends: false,
             saw,
@@ -97,6 +99,7 @@ impl Run {
             lost: false,
             forgotten: false,
             rejected: false,
+            retried: false,
             applied: false,
         };
         let is_guest = self.world.devices[device].config.user == "guest";
@@ -213,7 +216,8 @@ impl Run {
         if before.is_some_and(|before| before.position == made.write) {
             self.world.count("joined write");
         }
-        self.ledger.enter(Write { position: made.write, commit: made.commit, ..write });
+        let fate = Some(self.world.follow(device, made));
+        self.ledger.enter(Write { position: made.write, commit: made.commit, fate, ..write });
         let view = self.world.view(device, &place.0, &place.1);
         let field = format!("t{n}");
         if unique && view.is_none_or(|view| view.get(&field).is_none()) {
@@ -231,6 +235,8 @@ impl Run {
             place: place.clone(),
             position: None,
             commit: CommitNumber(0),
+            fate: None,
+            told: None,
             unique: false,
             appends: false,
             saw: 0,
@@ -240,6 +246,7 @@ impl Run {
             lost: false,
             forgotten: false,
             rejected: false,
+            retried: false,
             applied: false,
         });
         n

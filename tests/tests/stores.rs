@@ -120,6 +120,7 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
                 Effect::Halted(error) => panic!("{error}"),
                 Effect::Event(_)
                 | Effect::Synced { .. }
+                | Effect::Fate { .. }
                 | Effect::Durable(_)
                 | Effect::Watch(_) => {}
             }

@@ -7,13 +7,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use synclayer_core::client::event::Status;
+use synclayer_core::client::interface::Misuse;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection as Name, Position, RecordId};
 use synclayer_http::callback;
 use synclayer_http::config::SyncConfig;
-use synclayer_http::engine::{Answer, Command, Write};
+use synclayer_http::engine::{Answer, Command, Made, Write};
 use synclayer_http::error::{OpenError, SyncError};
 use synclayer_http::listen::EventQueue;
 use synclayer_http::mailbox::mailbox;
@@ -22,6 +23,7 @@ use synclayer_http::setup::{self, Setup, check_token};
 
 use crate::collection::Collection;
 use crate::listen::{Events, TimedOut};
+use crate::saved::Saved;
 use crate::thread::start;
 use crate::wire::{Engine, Inbox};
 
@@ -193,7 +195,7 @@ impl SyncLayer {
     }
 
     /// Makes a write, and waits until it is durable.
-    pub(crate) fn write(&self, write: Write) -> Result<(), SyncError> {
+    pub(crate) fn write(&self, write: Write) -> Result<Made, SyncError> {
         self.answered(move |engine, answer| engine.write(&write, answer))
     }
 
@@ -203,7 +205,7 @@ impl SyncLayer {
         collection: Name,
         id: RecordId,
         modify: Modify,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Made, SyncError> {
         self.answered(move |engine, answer| engine.modify(&collection, &id, modify, answer))
     }
 
@@ -222,21 +224,21 @@ impl SyncLayer {
     }
 
     /// Has the engine do something that it answers later, and waits for that.
-    fn answered(
+    fn answered<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut Engine, Answer) + Send + 'static,
-    ) -> Result<(), SyncError> {
+        ask: impl FnOnce(&mut Engine, Answer<T>) + Send + 'static,
+    ) -> Result<T, SyncError> {
         self.begin(ask)?.recv().map_err(|_| SyncError::Closed)?
     }
 
     /// Has the engine do something that it answers later.
-    fn begin(
+    fn begin<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut Engine, Answer) + Send + 'static,
-    ) -> Result<Receiver<Result<(), SyncError>>, SyncError> {
+        ask: impl FnOnce(&mut Engine, Answer<T>) + Send + 'static,
+    ) -> Result<Receiver<Result<T, SyncError>>, SyncError> {
         callback::check()?;
         let (answer, answered) = sync_channel(1);
-        let answer: Answer = Box::new(move |result| {
+        let answer: Answer<T> = Box::new(move |result| {
             // whoever no longer waits has what it asked for all the same
             let _ = answer.send(result);
         });
@@ -277,8 +279,11 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
-    pub fn retry(&self, write: Position) -> Result<(), SyncError> {
-        self.sync.write(Write::Retry(write))
+    pub fn retry(&self, write: Position) -> Result<Saved, SyncError> {
+        let rejected = self.list()?.into_iter().find(|rejected| rejected.write == write);
+        let missing = SyncError::Misuse(Misuse::NoSuchRejected(write));
+        let id = rejected.ok_or(missing)?.record_id;
+        Ok(Saved::new(id, self.sync.write(Write::Retry(write))?))
     }
 
     /// Takes a write off the list for good.
@@ -286,7 +291,7 @@ impl RejectedWrites {
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
     pub fn discard(&self, write: Position) -> Result<(), SyncError> {
-        self.sync.write(Write::Discard(write))
+        self.sync.write(Write::Discard(write)).map(drop)
     }
 
     /// Rejects a write by hand that
@@ -296,6 +301,6 @@ impl RejectedWrites {
     /// # Errors
     /// When the write does not stall, the store has failed, or the client is closed.
     pub fn reject_stalled(&self, write: Position) -> Result<(), SyncError> {
-        self.sync.write(Write::RejectStalled(write))
+        self.sync.write(Write::RejectStalled(write)).map(drop)
     }
 }

@@ -18,8 +18,8 @@
 //! })?;
 //!
 //! let todos = sync.collection("todos")?;
-//! let id = todos.save(&json!({ "text": "Buy milk", "done": false }))?;
-//! todos.update(&id, &json!({ "done": true }))?;
+//! let milk = todos.save(&json!({ "text": "Buy milk", "done": false }))?;
+//! todos.update(&milk.id, &json!({ "done": true }))?;
 //!
 //! for update in todos.watch() {
 //!     println!("{} todos, {} changed", update.snapshot.len(), update.changes.len());
@@ -40,6 +40,7 @@ mod client;
 mod collection;
 mod elsewhere;
 mod listen;
+mod saved;
 mod stream;
 mod thread;
 mod wire;
@@ -47,9 +48,11 @@ mod wire;
 pub use client::{RejectedWrites, SyncLayer};
 pub use collection::Collection;
 pub use listen::{Events, TimedOut, Watch};
+pub use saved::Saved;
 pub use synclayer_core::client::event::{
     CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
 };
+pub use synclayer_core::client::fate::Fate;
 pub use synclayer_core::client::interface::{
     Guarantees, Misuse, PlainServers, SyncFailure, SyncFailureReason,
 };

@@ -115,11 +115,19 @@ fn wait_until<B: Buffer>(
     inlet: &Inlet<B>,
     deadline: Option<Instant>,
 ) -> Result<Option<B::Item>, TimedOut> {
+    park_until(deadline, |context| inlet.poll(context))
+}
+
+/// Parks this thread until something is ready or, if there is one, the deadline.
+pub(crate) fn park_until<T>(
+    deadline: Option<Instant>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Result<T, TimedOut> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
-        if let Poll::Ready(item) = inlet.poll(&mut context) {
-            return Ok(item);
+        if let Poll::Ready(ready) = poll(&mut context) {
+            return Ok(ready);
         }
         // nothing comes while the engine waits for this thread
         if callback::is_running() {

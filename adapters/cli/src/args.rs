@@ -22,7 +22,8 @@ Exit codes:
   7  the store is damaged: see `synclayer repair --help`
   9  not in sync, and what is stored here was printed: the server refuses a collection, or what
      answers at its address is no SyncLayer server
- 10  the directory holds something else: a store of the other kind or of a later version, or files";
+ 10  the directory holds something else: a store of the other kind or of a later version, or files
+ 11  the write was given up: somebody else's change of the record has won (see --conflicts)";
 
 /// Local-first data sync: a server, a client for the shell, and a demo.
 #[derive(Parser, Debug)]

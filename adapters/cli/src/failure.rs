@@ -20,6 +20,7 @@ pub(crate) enum Code {
     Damaged = 7,
     NotInSync = 9,
     Foreign = 10,
+    GivenUp = 11,
 }
 
 impl Code {
@@ -35,6 +36,7 @@ impl Code {
             Self::Damaged => "damaged",
             Self::NotInSync => "not-in-sync",
             Self::Foreign => "foreign",
+            Self::GivenUp => "given-up",
         }
     }
 }

@@ -109,6 +109,7 @@ fn hinted(failure: Failure, store: Option<(StoreKind, PathBuf)>) -> Failure {
         | Code::Missing
         | Code::Refused
         | Code::InUse
-        | Code::NotInSync => failure,
+        | Code::NotInSync
+        | Code::GivenUp => failure,
     }
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use synclayer_tokio::{Collection, Document, Limits};
+use synclayer_tokio::{Collection, Document, Limits, Saved};
 use tokio::task::spawn_blocking;
 
 use crate::args::ModifyArgs;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
 use crate::replica::on_replica;
-use crate::write::{deliver_after, missing_unless_met};
+use crate::write::{Done, deliver_after, missing_unless_met};
 
 /// How often the program runs, at most, because the record changed meanwhile.
 const TRIES: u32 = 10;
@@ -30,8 +30,9 @@ pub(crate) async fn modify(args: ModifyArgs, out: Output) -> Result<(), Failure>
             let seen = collection.get(&id).await?.map(|record| record.document);
             let seen = seen.ok_or_else(|| Failure::no_record(&name, &id))?;
             let made = program.run(seen.clone()).await?;
-            if replaced(&collection, &id, seen, made).await? {
-                return deliver_after(before, replica, "modified", &name, &id, out).await;
+            if let Some(saved) = replaced(&collection, &id, seen, made).await? {
+                let done = Done { done: "modified", collection: &name, saved };
+                return deliver_after(before, replica, done, out).await;
             }
         }
         Err(Failure::plain(format_args!(
@@ -42,13 +43,13 @@ pub(crate) async fn modify(args: ModifyArgs, out: Output) -> Result<(), Failure>
     .await
 }
 
-/// Puts a document in the place of another, unless the record is a third one by now.
+/// Puts a document in the place of another; `None` where the record is a third one by now.
 async fn replaced(
     collection: &Collection,
     id: &str,
     seen: Document,
     made: Document,
-) -> Result<bool, Failure> {
+) -> Result<Option<Saved>, Failure> {
     let fits = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&fits);
     let change = move |now: Option<&Document>| {
@@ -58,8 +59,8 @@ async fn replaced(
         told.store(true, Ordering::Relaxed);
         Some(made)
     };
-    collection.modify(id, change).await?;
-    Ok(fits.load(Ordering::Relaxed))
+    let saved = collection.modify(id, change).await?;
+    Ok(Some(saved).filter(|_| fits.load(Ordering::Relaxed)))
 }
 
 /// A program with its arguments.
@@ -160,11 +161,12 @@ mod tests {
         let (old, made) = (document(r#"{"n":0}"#), document(r#"{"n":7}"#));
         let n =
             async || todos.get("x").await.unwrap().unwrap().document.get("n").unwrap().to_owned();
-        assert!(!replaced(&todos, "x", old.clone(), made.clone()).await.unwrap());
+        assert!(replaced(&todos, "x", old.clone(), made.clone()).await.unwrap().is_none());
         assert_eq!(n().await, "1");
-        assert!(!replaced(&todos, "gone", old, made.clone()).await.unwrap());
+        assert!(replaced(&todos, "gone", old, made.clone()).await.unwrap().is_none());
         assert!(todos.get("gone").await.unwrap().is_none());
-        assert!(replaced(&todos, "x", document(r#"{"n":1}"#), made).await.unwrap());
+        let saved = replaced(&todos, "x", document(r#"{"n":1}"#), made).await.unwrap();
+        assert_eq!(&*saved.unwrap().id, "x");
         assert_eq!(n().await, "7");
         sync.close().await;
     }

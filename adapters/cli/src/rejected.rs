@@ -7,7 +7,7 @@ use crate::args::RejectedAction;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::replica::on_replica;
-use crate::write::deliver;
+use crate::write::{Done, deliver};
 
 pub(crate) async fn rejected(action: RejectedAction, out: Output) -> Result<(), Failure> {
     match action {
@@ -23,10 +23,10 @@ pub(crate) async fn rejected(action: RejectedAction, out: Output) -> Result<(), 
                 let rejected = replica.sync.rejected();
                 let id = Position(args.write);
                 let write = rejected.list().await?.into_iter().find(|write| write.write == id);
-                rejected.retry(id).await?;
-                let named = write.map(|write| (write.collection, write.record_id));
-                let (collection, record) = named.ok_or_else(|| Failure::plain("it is gone"))?;
-                deliver(replica, "retried", &collection, &record, out).await
+                let saved = rejected.retry(id).await?;
+                let write = write.ok_or_else(|| Failure::plain("it is gone"))?;
+                let done = Done { done: "retried", collection: &write.collection, saved };
+                deliver(replica, done, out).await
             })
             .await
         }

@@ -99,7 +99,8 @@ fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
         | Code::Missing
         | Code::Refused
         | Code::InUse
-        | Code::NotInSync => Err(failure),
+        | Code::NotInSync
+        | Code::GivenUp => Err(failure),
     })?;
     write_lines(&data.join(FILE), &saved.unsent)?;
     let aside = FjallClientStore::move_aside(data)?;
@@ -203,17 +204,17 @@ async fn make(replica: &Replica, write: &Unsent, in_sync: bool) -> Result<bool, 
     let collection = replica.collection(collection)?;
     let document = Document::parse(data.get(), &Limits::default()).map_err(Failure::plain)?;
     match operation {
-        Operation::Insert => collection.save_with_id(id, &document).await?,
+        Operation::Insert => drop(collection.save_with_id(id, &document).await?),
         Operation::Update => match collection.change(id, Delta::new(document, unset.clone())).await
         {
             Err(SyncError::Misuse(Misuse::NoSuchRecord { .. })) => return Ok(false),
-            changed => changed?,
+            changed => drop(changed?),
         },
         Operation::Delete => {
             if !in_sync && collection.get(id).await?.is_none() {
                 return Ok(false);
             }
-            collection.delete(id).await?;
+            drop(collection.delete(id).await?);
         }
     }
     Ok(true)

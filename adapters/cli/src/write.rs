@@ -1,9 +1,11 @@
 //! Writing: saved here first, then handed to the server, if it can be reached.
 
 use std::io;
+use std::time::Duration;
 
 use serde::Serialize;
-use synclayer_tokio::{Delta, Document, EventKind, Limits, Misuse, SyncError};
+use synclayer_tokio::{Delta, Document, Fate, Limits, Misuse, Saved, SyncError};
+use tokio::time::timeout;
 
 use crate::args::{RecordArgs, SaveArgs, UpdateArgs};
 use crate::failure::{Code, Failure};
@@ -14,14 +16,11 @@ pub(crate) async fn save(args: SaveArgs, out: Output) -> Result<(), Failure> {
     let document = read_document(&args.document)?;
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
-        let id = match args.id {
-            Some(id) => {
-                collection.save_with_id(&id, &document).await?;
-                id
-            }
-            None => collection.save(&document).await?.to_string(),
+        let saved = match &args.id {
+            Some(id) => collection.save_with_id(id, &document).await?,
+            None => collection.save(&document).await?,
         };
-        deliver(replica, "saved", &args.collection, &id, out).await
+        deliver(replica, Done { done: "saved", collection: &args.collection, saved }, out).await
     })
     .await
 }
@@ -34,15 +33,15 @@ pub(crate) async fn update(args: UpdateArgs, out: Output) -> Result<(), Failure>
     }
     on_replica(&replica, async |replica| {
         let collection = replica.collection(&name)?;
-        match collection.change(&id, delta.clone()).await {
+        let saved = match collection.change(&id, delta.clone()).await {
             // the server may have it
             Err(SyncError::Misuse(Misuse::NoSuchRecord { .. })) if replica.has_server() => {
                 missing_unless_met(replica, &name, &id, out).await?;
-                collection.change(&id, delta).await?;
+                collection.change(&id, delta).await?
             }
             changed => changed?,
-        }
-        deliver(replica, "updated", &name, &id, out).await
+        };
+        deliver(replica, Done { done: "updated", collection: &name, saved }, out).await
     })
     .await
 }
@@ -54,8 +53,8 @@ pub(crate) async fn delete(args: RecordArgs, out: Output) -> Result<(), Failure>
         if collection.get(&id).await?.is_none() {
             missing_unless_met(replica, &name, &id, out).await?;
         }
-        collection.delete(&id).await?;
-        deliver(replica, "deleted", &name, &id, out).await
+        let saved = collection.delete(&id).await?;
+        deliver(replica, Done { done: "deleted", collection: &name, saved }, out).await
     })
     .await
 }
@@ -86,7 +85,8 @@ struct Delivery<'a> {
     done: &'a str,
     collection: &'a str,
     id: &'a str,
-    /// `synced`, `waiting` or `refused`.
+    /// `synced`, `waiting`, `refused`, `given-up`, or `unchanged`: it was like that here already, and
+    /// the server was not asked.
     state: &'static str,
     /// How many writes wait for the server.
     waiting: usize,
@@ -97,68 +97,97 @@ struct Delivery<'a> {
     why: Option<String>,
 }
 
+/// What is done to a record, and where.
+pub(crate) struct Done<'a> {
+    pub(crate) done: &'a str,
+    pub(crate) collection: &'a str,
+    pub(crate) saved: Saved,
+}
+
 /// Tries to bring a write to the server, and says what became of it.
 pub(crate) async fn deliver(
     replica: &mut Replica,
-    done: &str,
-    collection: &str,
-    id: &str,
+    done: Done<'_>,
     out: Output,
 ) -> Result<(), Failure> {
-    deliver_after(Meeting::default(), replica, done, collection, id, out).await
+    deliver_after(Meeting::default(), replica, done, out).await
 }
 
 /// As [`deliver`], by a command that has met the server before.
 pub(crate) async fn deliver_after(
     before: Meeting,
     replica: &mut Replica,
-    done: &str,
-    collection: &str,
-    id: &str,
+    Done { done, collection, saved }: Done<'_>,
     out: Output,
 ) -> Result<(), Failure> {
-    let mut meeting = replica.meet().await?;
-    let earlier = before.refusals.len();
-    meeting.conflicts += before.conflicts;
+    let meeting = replica.meet().await?;
     let waiting = replica.status().await?.pending_writes;
-    let refusal = refusal(&meeting, collection, id);
-    let conflicts = meeting.conflicts;
-    let others = earlier + meeting.refusals.len() - usize::from(refusal.is_some());
-    if others > 0 {
+    // it is known by now, or it is not known yet
+    let fate = match timeout(Duration::ZERO, saved.confirmed()).await {
+        Ok(fate) => Some(fate?),
+        Err(_) => None,
+    };
+    let refused = matches!(fate, Some(Fate::Rejected { .. }));
+    let refusals = before.refusals.len() + meeting.refusals.len();
+    if refusals > usize::from(refused) {
         out.note(format_args!(
-            "{others} earlier writes were refused: see `synclayer rejected list`"
+            "{} earlier writes were refused: see `synclayer rejected list`",
+            refusals - usize::from(refused)
         ));
     }
     if let Some(why) = meeting.apart.as_ref().filter(|_| meeting.refused) {
         out.note(format_args!("not in sync: {why}"));
     }
-    let name = format!("{done} {collection}/{id}");
-    let (state, why, text, ended) = match (refusal, meeting.apart) {
-        (Some(why), _) => {
-            let text = format!("{name} here, but the server has refused it: {why}");
-            ("refused", Some(why), text, Err(Failure::said(Code::Refused)))
-        }
-        (None, Some(why)) if waiting > 0 => {
-            let text = format!("{name} here; it waits for the server: {why}");
-            ("waiting", Some(why), text, Err(Failure::said(Code::Waiting)))
-        }
-        (None, _) => ("synced", None, format!("{name}; the server has it"), Ok(())),
-    };
-    let json = Delivery { done, collection, id, state, waiting, conflicts, why };
-    out.line(text, &json)?;
+    let name = format!("{done} {collection}/{saved}");
+    let Outcome { state, why, text, code } = Outcome::of(&name, fate, meeting.apart);
+    let conflicts = before.conflicts + meeting.conflicts;
+    let id = &*saved.id;
+    out.line(text, &Delivery { done, collection, id, state, waiting, conflicts, why })?;
     if conflicts > 0 {
         out.note(format_args!("{conflicts} conflicts with changes of others were decided"));
     }
-    ended
+    code.map_or(Ok(()), |code| Err(Failure::said(code)))
 }
 
-/// Why the server has refused a record's write, if it has.
-fn refusal(meeting: &Meeting, collection: &str, id: &str) -> Option<String> {
-    let event = meeting.refusals.iter().rfind(|event| {
-        event.collection.as_deref() == Some(collection) && event.record_id.as_deref() == Some(id)
-    })?;
-    let EventKind::OperationFailed { code, message, .. } = &event.kind else { return None };
-    Some(format!("{message} ({code})"))
+/// What became of a write, as it is printed.
+struct Outcome {
+    state: &'static str,
+    why: Option<String>,
+    text: String,
+    code: Option<Code>,
+}
+
+impl Outcome {
+    #[allow(clippy::wildcard_enum_match_arm)] // there may be more of them one day
+    fn of(name: &str, fate: Option<Fate>, apart: Option<String>) -> Self {
+        let outcome = |state, why, text, code| Self { state, why, text, code };
+        match fate {
+            None => {
+                let why = apart.unwrap_or_else(|| "it has not answered yet".to_owned());
+                let text = format!("{name} here; it waits for the server: {why}");
+                outcome("waiting", Some(why), text, Some(Code::Waiting))
+            }
+            Some(Fate::Rejected { code, message }) => {
+                let why = format!("{message} ({code})");
+                let text = format!("{name} here, but the server has refused it: {why}");
+                outcome("refused", Some(why), text, Some(Code::Refused))
+            }
+            Some(Fate::GivenUp) => {
+                let why = "somebody else has changed the record, and --conflicts lets that win";
+                let text = format!("{name} here, but it was given up: {why}");
+                outcome("given-up", Some(why.to_owned()), text, Some(Code::GivenUp))
+            }
+            Some(Fate::Unchanged) if apart.is_some() => {
+                let text = format!("{name}; it was like that here already");
+                outcome("unchanged", apart, text, None)
+            }
+            Some(Fate::Settled) => {
+                let text = format!("{name}; the server has it, as far as a plain server tells");
+                outcome("synced", None, text, None)
+            }
+            Some(_) => outcome("synced", None, format!("{name}; the server has it"), None),
+        }
+    }
 }
 
 /// Reads a JSON object: the argument, or what `-` stands for.

@@ -2,6 +2,7 @@
 //! its store on a thread of its own, and moves inputs and actions between them.
 
 mod app;
+mod fates;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use synclayer_core::words::store::{ClientStore, StoreError};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 use uuid::Uuid;
 
-pub use self::app::Write;
+pub use self::app::{Made, Write};
+use self::fates::Followed;
 use crate::call::HttpClient;
 use crate::callback;
 use crate::calls::Calls;
@@ -37,7 +39,7 @@ pub type Replica = CoreReplica<Box<dyn ClientStore + Send>>;
 /// What a call of the replica is to be followed by.
 pub type Effects = Vec<Effect>;
 /// Whom to tell how a call ended. Where it is dropped, the client has ended.
-pub type Answer = Box<dyn FnOnce(Result<(), SyncError>) + Send>;
+pub type Answer<T = ()> = Box<dyn FnOnce(Result<T, SyncError>) + Send>;
 /// Something to be done where it may block.
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -148,6 +150,8 @@ pub struct Engine<N: Network> {
     halted: Option<StoreError>,
     effects: Effects,
     saves: VecDeque<(CommitNumber, Answer)>,
+    /// Writes whose fate is followed.
+    fates: Followed,
     syncs: BTreeMap<SyncId, Answer>,
     /// Those of `syncs` that are through.
     done: Vec<(Answer, SyncOutcome)>,
@@ -201,6 +205,7 @@ impl<N: Network> Engine<N> {
             halted: None,
             effects,
             saves: VecDeque::new(),
+            fates: Followed::default(),
             syncs: BTreeMap::new(),
             done: Vec::new(),
             watchers: BTreeMap::new(),
@@ -307,6 +312,7 @@ impl<N: Network> Engine<N> {
                 Effect::Synced { id, outcome } => {
                     self.done.extend(self.syncs.remove(&id).map(|answer| (answer, outcome)));
                 }
+                Effect::Fate { id, fate } => self.fates.met(id, fate),
                 // asked for when it is time to answer
                 Effect::Durable(_) => {}
                 Effect::Halted(error) => self.halted = Some(error),
@@ -347,6 +353,7 @@ impl<N: Network> Engine<N> {
         let durable = self.saves.partition_point(|(commit, _)| *commit <= replica.durable());
         let saved = self.saves.drain(..durable).map(|(_, answer)| answer);
         saved.for_each(|answer| answer(Ok(())));
+        self.fates.tell();
         for (answer, outcome) in self.done.drain(..) {
             answer(outcome.map_err(SyncError::NotInSync));
         }
@@ -375,6 +382,7 @@ impl<N: Network> Engine<N> {
         for answer in saves.chain(std::mem::take(&mut self.syncs).into_values()) {
             answer(Err(error.clone().into()));
         }
+        self.fates.end(&error.clone().into());
         let retry_at = Instant::now() + REOPEN_DELAY;
         // the store is closed before it is opened again
         self.replica = Err(Failure { error, retry_at, delay: REOPEN_DELAY });
@@ -480,7 +488,12 @@ fn now(started: Instant) -> Now {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
+
     use synclayer_core::memory::MemoryClientStore;
+    use synclayer_core::words::document::Document;
+    use synclayer_core::words::limits::Limits;
+    use synclayer_core::words::store::StoreErrorKind;
 
     use super::*;
     use crate::mailbox::mailbox;
@@ -520,6 +533,61 @@ mod tests {
         assert_eq!(engine.calls.running(), 0);
         let status = engine.status().unwrap();
         assert_eq!(status.ignored_frames, 0, "the machine waited for it");
+    }
+
+    fn open_on(
+        open: impl Fn() -> MemoryClientStore + Send + 'static,
+    ) -> (Engine<Nowhere>, Receiver<Command<Nowhere>>) {
+        let (inbox, commands) = Inbox::new(|| {});
+        let parts = Parts {
+            config: ClientConfig::default(),
+            connected: false,
+            factory: Box::new(move |_| Ok(Box::new(open()))),
+            http: None,
+            network: Nowhere,
+            inbox,
+        };
+        (Engine::open(parts).unwrap(), commands)
+    }
+
+    fn save(engine: &mut Engine<Nowhere>, id: &str) -> Receiver<Result<Made, SyncError>> {
+        let (answer, answered) = channel();
+        let document =
+            Document::parse(&format!("{{\"id\":\"{id}\"}}"), &Limits::default()).unwrap();
+        let (todos, id) = (Collection::new("todos").unwrap(), RecordId::new(id).unwrap());
+        let answer = Box::new(move |made| answer.send(made).unwrap());
+        engine.write(&Write::Save(todos, id, document), answer);
+        engine.turn();
+        answered
+    }
+
+    #[test]
+    fn writes_that_nobody_waits_for_are_followed_no_longer() {
+        let (mut engine, _commands) = open_on(MemoryClientStore::new);
+        let kept = save(&mut engine, "kept").recv().unwrap().unwrap();
+        for n in 0..5_000 {
+            drop(save(&mut engine, &format!("r{n}")));
+        }
+        assert!(engine.fates.len() <= 1_024, "{}", engine.fates.len());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(kept.fate.poll(&mut context).is_pending());
+        drop(engine);
+        assert_eq!(kept.fate.poll(&mut context), Poll::Ready(Err(SyncError::Closed)));
+    }
+
+    #[test]
+    fn a_store_that_fails_leaves_nobody_waiting() {
+        let full = || StoreError::new(StoreErrorKind::Full, "there is no space left");
+        let (mut engine, _commands) = open_on(move || {
+            let mut store = MemoryClientStore::new();
+            store.fail_commit(3, full());
+            store
+        });
+        let first = save(&mut engine, "a").recv().unwrap().unwrap();
+        assert_eq!(save(&mut engine, "b").recv().unwrap().map(drop), Err(full().into()));
+        engine.take(Command::Durable);
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(first.fate.poll(&mut context), Poll::Ready(Err(full().into())));
     }
 
     #[test]

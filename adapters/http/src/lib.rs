@@ -8,6 +8,7 @@
 //! * [`engine`]: the replica with its clock, its connections and its users. What moves the bytes of
 //!   a WebSocket is the [`Network`](engine::Network) that the client brings along.
 //! * [`callback`]: how a call from inside a callback of the app is known.
+//! * [`fate`](mod@fate): how the app learns what became of a write.
 //! * [`modify`](mod@modify): how a closure of the app's changes a record.
 //! * [`mailbox`] and [`listen`]: how the app gets to see what changes and what happens.
 
@@ -18,6 +19,7 @@ mod calls;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod fate;
 pub mod listen;
 pub mod mailbox;
 pub mod modify;

@@ -13,8 +13,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .await?;
 
     let todos = sync.collection("todos")?;
-    let id = todos.save(&json!({ "text": "Buy milk", "done": false })).await?;
-    todos.update(&id, &json!({ "done": true })).await?;
+    let milk = todos.save(&json!({ "text": "Buy milk", "done": false })).await?;
+    todos.update(&milk.id, &json!({ "done": true })).await?;
 
     let mut updates = todos.watch();
     while let Some(update) = updates.next().await {

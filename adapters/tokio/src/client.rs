@@ -6,13 +6,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 
 use synclayer_core::client::event::Status;
+use synclayer_core::client::interface::Misuse;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection as Name, Position, RecordId};
 use synclayer_http::callback;
 use synclayer_http::config::SyncConfig;
-use synclayer_http::engine::{Answer, Command, Parts, Write};
+use synclayer_http::engine::{Answer, Command, Made, Parts, Write};
 use synclayer_http::error::{OpenError, SyncError};
 use synclayer_http::listen::EventQueue;
 use synclayer_http::mailbox::mailbox;
@@ -23,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::collection::Collection;
 use crate::network::{Engine, Inbox, Sockets};
+use crate::saved::Saved;
 use crate::socket::Dialer;
 use crate::stream::Events;
 
@@ -196,7 +198,7 @@ impl SyncLayer {
     }
 
     /// Makes a write, and waits until it is durable.
-    pub(crate) async fn write(&self, write: Write) -> Result<(), SyncError> {
+    pub(crate) async fn write(&self, write: Write) -> Result<Made, SyncError> {
         self.answered(move |engine, answer| engine.write(&write, answer)).await
     }
 
@@ -206,7 +208,7 @@ impl SyncLayer {
         collection: Name,
         id: RecordId,
         modify: Modify,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Made, SyncError> {
         self.answered(move |engine, answer| engine.modify(&collection, &id, modify, answer)).await
     }
 
@@ -225,13 +227,13 @@ impl SyncLayer {
     }
 
     /// Has the engine do something that it answers later.
-    async fn answered(
+    async fn answered<T: Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut Engine, Answer) + Send + 'static,
-    ) -> Result<(), SyncError> {
+        ask: impl FnOnce(&mut Engine, Answer<T>) + Send + 'static,
+    ) -> Result<T, SyncError> {
         callback::check()?;
         let (answer, answered) = oneshot::channel();
-        let answer: Answer = Box::new(move |result| {
+        let answer: Answer<T> = Box::new(move |result| {
             // whoever no longer waits has what it asked for all the same
             let _ = answer.send(result);
         });
@@ -272,8 +274,11 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
-    pub async fn retry(&self, write: Position) -> Result<(), SyncError> {
-        self.sync.write(Write::Retry(write)).await
+    pub async fn retry(&self, write: Position) -> Result<Saved, SyncError> {
+        let rejected = self.list().await?.into_iter().find(|rejected| rejected.write == write);
+        let missing = SyncError::Misuse(Misuse::NoSuchRejected(write));
+        let id = rejected.ok_or(missing)?.record_id;
+        Ok(Saved::new(id, self.sync.write(Write::Retry(write)).await?))
     }
 
     /// Takes a write off the list for good.
@@ -281,7 +286,7 @@ impl RejectedWrites {
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
     pub async fn discard(&self, write: Position) -> Result<(), SyncError> {
-        self.sync.write(Write::Discard(write)).await
+        self.sync.write(Write::Discard(write)).await.map(drop)
     }
 
     /// Rejects a write by hand that
@@ -291,7 +296,7 @@ impl RejectedWrites {
     /// # Errors
     /// When the write does not stall, the store has failed, or the client is closed.
     pub async fn reject_stalled(&self, write: Position) -> Result<(), SyncError> {
-        self.sync.write(Write::RejectStalled(write)).await
+        self.sync.write(Write::RejectStalled(write)).await.map(drop)
     }
 }
 

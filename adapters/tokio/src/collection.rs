@@ -12,12 +12,13 @@ use synclayer_http::modify::modification;
 use synclayer_http::setup::{fresh_record_id, record_id};
 
 use crate::client::SyncLayer;
+use crate::saved::Saved;
 use crate::stream::Watch;
 
 /// A collection: records by their ids, each a JSON object.
 ///
 /// Writes resolve when they are saved here, as durably as the store was set up for; the server
-/// gets them when it can be reached. Reads see every write that was made before them.
+/// gets them when it can be reached, and [`Saved`] tells what became of one. Reads see every write that was made before them.
 #[derive(Clone, Debug)]
 pub struct Collection {
     pub(crate) sync: SyncLayer,
@@ -31,16 +32,15 @@ impl Collection {
         &self.name
     }
 
-    /// Saves a new record under an id of its own, which is returned. Ids are UUIDs that rise with
-    /// the time.
+    /// Saves a new record under an id of its own, which is returned as [`Saved::id`]. Ids are UUIDs
+    /// that rise with the time.
     ///
     /// # Errors
     /// When the document is no JSON object or breaks a limit, too many writes wait for the server,
     /// the store has failed, or the client is closed.
-    pub async fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<RecordId, SyncError> {
+    pub async fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<Saved, SyncError> {
         let id = fresh_record_id()?;
-        self.save_as(id.clone(), self.document(document)?).await?;
-        Ok(id)
+        self.save_as(id, self.document(document)?).await
     }
 
     /// Saves a record under an id. Where there is one, it is replaced whole.
@@ -51,7 +51,7 @@ impl Collection {
         &self,
         id: &str,
         document: &T,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Saved, SyncError> {
         self.save_as(record_id(id)?, self.document(document)?).await
     }
 
@@ -68,7 +68,7 @@ impl Collection {
         &self,
         id: &str,
         fields: &T,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Saved, SyncError> {
         let delta = Delta::new(self.document(fields)?, Vec::new());
         self.change(id, delta).await
     }
@@ -77,8 +77,10 @@ impl Collection {
     ///
     /// # Errors
     /// As [`update`](Self::update).
-    pub async fn change(&self, id: &str, delta: Delta) -> Result<(), SyncError> {
-        self.sync.write(Write::Update(self.name.clone(), record_id(id)?, delta)).await
+    pub async fn change(&self, id: &str, delta: Delta) -> Result<Saved, SyncError> {
+        let id = record_id(id)?;
+        let update = Write::Update(self.name.clone(), id.clone(), delta);
+        Ok(Saved::new(id, self.sync.write(update).await?))
     }
 
     /// Changes a record by what it is, in one step: nothing that another task or the server does
@@ -115,18 +117,20 @@ impl Collection {
         &self,
         id: &str,
         change: impl FnOnce(Option<&Document>) -> Option<T> + Send + 'static,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Saved, SyncError> {
         let (name, id) = (self.name.clone(), record_id(id)?);
         let modify = modification(change, self.sync.limits());
-        self.sync.modify(name, id, modify).await
+        Ok(Saved::new(id.clone(), self.sync.modify(name, id, modify).await?))
     }
 
     /// Deletes a record. Where there is none, nothing happens.
     ///
     /// # Errors
     /// As [`save`](Self::save).
-    pub async fn delete(&self, id: &str) -> Result<(), SyncError> {
-        self.sync.write(Write::Delete(self.name.clone(), record_id(id)?)).await
+    pub async fn delete(&self, id: &str) -> Result<Saved, SyncError> {
+        let id = record_id(id)?;
+        let delete = Write::Delete(self.name.clone(), id.clone());
+        Ok(Saved::new(id, self.sync.write(delete).await?))
     }
 
     /// A record, if there is one.
@@ -180,8 +184,9 @@ impl Collection {
         Watch::new(inlet, self.sync.inbox().clone())
     }
 
-    async fn save_as(&self, id: RecordId, document: Document) -> Result<(), SyncError> {
-        self.sync.write(Write::Save(self.name.clone(), id, document)).await
+    async fn save_as(&self, id: RecordId, document: Document) -> Result<Saved, SyncError> {
+        let save = Write::Save(self.name.clone(), id.clone(), document);
+        Ok(Saved::new(id, self.sync.write(save).await?))
     }
 
     fn document<T: Serialize + ?Sized>(&self, value: &T) -> Result<Document, SyncError> {

@@ -17,8 +17,8 @@
 //! .await?;
 //!
 //! let todos = sync.collection("todos")?;
-//! let id = todos.save(&json!({ "text": "Buy milk", "done": false })).await?;
-//! todos.update(&id, &json!({ "done": true })).await?;
+//! let milk = todos.save(&json!({ "text": "Buy milk", "done": false })).await?;
+//! todos.update(&milk.id, &json!({ "done": true })).await?;
 //!
 //! let mut updates = todos.watch();
 //! while let Some(update) = updates.next().await {
@@ -38,15 +38,18 @@
 mod client;
 mod collection;
 mod network;
+mod saved;
 mod socket;
 mod stream;
 
 pub use client::{RejectedWrites, SyncLayer};
 pub use collection::Collection;
+pub use saved::Saved;
 pub use stream::{Events, Watch};
 pub use synclayer_core::client::event::{
     CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
 };
+pub use synclayer_core::client::fate::Fate;
 pub use synclayer_core::client::interface::{
     Guarantees, Misuse, PlainServers, SyncFailure, SyncFailureReason,
 };

@@ -24,6 +24,8 @@ pub(super) struct Edit<'a> {
     pub(super) synced: Vec<(SyncId, SyncOutcome)>,
     /// The last entry of the outbox, where this step wrote it.
     pub(super) written: Option<Position>,
+    /// The last write that waits for the record that the app has written, where nothing changed.
+    pub(super) shares: Option<Position>,
     /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:
     /// then nothing is sent before this step is durable.
     pub(super) gates: bool,
@@ -48,6 +50,7 @@ impl<'a> Edit<'a> {
             transport: Transport::WebSocket,
             synced: Vec::new(),
             written: None,
+            shares: None,
             gates: false,
             flush: false,
         }
@@ -136,6 +139,21 @@ impl<'a> Edit<'a> {
         })?;
         let entry = |position| Ok((position, self.entry(position)?));
         positions.into_iter().map(entry).collect()
+    }
+
+    /// The position of a record's last entry.
+    pub(super) fn last_place_of(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Position>, StoreError> {
+        let mut last = None;
+        let (from, to) = self.keys.pending_of(collection, id);
+        self.rows.scan(&from, &to, &mut |key, _| {
+            last = Some(position_of(key)?);
+            Ok(Scan::Next)
+        })?;
+        Ok(last)
     }
 
     /// The position of a record's first entry.

@@ -80,6 +80,9 @@ pub enum EventKind {
     OperationSynced {
         /// The write.
         write: Position,
+        /// The level of the server: one of level 1 acknowledges nothing, and the write only counts
+        /// as taken there.
+        level: Level,
     },
     /// The server has refused a write for good: it is in the list of rejected writes, and the
     /// record is as if it had not been made.
@@ -111,6 +114,15 @@ pub enum EventKind {
     ResolverFailed {
         /// Why, for people.
         reason: String,
+    },
+    /// The writes that wait for a record became one, because the whole record is offered to the
+    /// server.
+    OperationsMerged {
+        /// The write that stands for them; `None` where nothing is left to be written, because they
+        /// delete a record that the server does not have.
+        write: Option<Position>,
+        /// The writes that it replaces.
+        merged: Vec<Position>,
     },
     /// The server came within reach, or went out of it.
     ConnectivityChanged {

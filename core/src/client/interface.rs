@@ -577,6 +577,9 @@ pub struct Written {
     /// The write's id in events; `None` where nothing changed. A write that joins one that waits
     /// for the same record has the other's id.
     pub write: Option<Position>,
+    /// The write whose fate this one shares: itself, or, where nothing changed, the last one that
+    /// waits for the same record; `None` where there is none.
+    pub shares: Option<Position>,
 }
 
 /// A call that can't be carried out.

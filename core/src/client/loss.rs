@@ -521,6 +521,12 @@ impl Client {
         let view = before.view().cloned();
         let mut row = Row { pending: None, ..before.clone() };
         set_server(&mut self.stream(collection).row, id, &mut row, None, Seq(0));
+        let write = first.filter(|_| view.is_some());
+        if entries.len() > usize::from(write.is_some()) {
+            let merged = entries.iter().map(|(position, _)| *position).collect();
+            let kind = EventKind::OperationsMerged { write, merged };
+            edit.event(Event::local(kind).of(collection, id));
+        }
         if let Some(view) = view.filter(|_| !planted!(OfferedForgotten)) {
             let change = Change::insert(view.clone());
             let (of, record_id) = (collection.clone(), id.clone());

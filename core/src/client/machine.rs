@@ -775,7 +775,7 @@ impl Client {
         out.push(Action::Halted(error.clone()));
     }
 
-    fn level(&self) -> Level {
+    pub(super) fn level(&self) -> Level {
         if self.plain.active { Level::Plain } else { Level::Resumable }
     }
 

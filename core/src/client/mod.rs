@@ -10,6 +10,7 @@
 //! | `fallback` | which transport is used when, and how soon after a failure |
 //! | `exchange` | what goes by HTTP |
 //! | `hello` | what the server knows of its writes, and what follows |
+//! | `fate` | what became of a write, told to whoever follows it |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
 //! | `sending` | what goes out, and when it may |
 //! | `synced` | the answers to calls of `synced` |
@@ -29,6 +30,7 @@ mod edit;
 pub mod event;
 mod exchange;
 mod fallback;
+pub mod fate;
 mod hello;
 mod interest;
 pub mod interface;

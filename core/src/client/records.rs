@@ -246,9 +246,8 @@ impl Client {
         fold_base(&mut row, base, known, times);
         self.settle(edit, collection, id, &mut row)?;
         edit.put_row(collection, id, before.as_ref(), &row);
-        edit.event(
-            Event::remote(EventKind::OperationSynced { write: position }).of(collection, id),
-        );
+        let kind = EventKind::OperationSynced { write: position, level: self.level() };
+        edit.event(Event::remote(kind).of(collection, id));
         Ok(())
     }
 

@@ -173,9 +173,10 @@ impl Client {
         change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<Option<Position>, Misuse>,
     ) -> Result<Written, Misuse> {
         self.ratchet(now);
-        let (mut outcome, before) = (Ok(None), self.last_commit());
+        let (mut outcome, mut shares, before) = (Ok(None), None, self.last_commit());
         self.step(store, out, |client, edit| {
             outcome = change(client, edit);
+            shares = edit.shares;
             match &outcome {
                 Err(Misuse::Store(error)) => Err(Fault::Store(error.clone())),
                 Ok(_) | Err(_) => Ok(()),
@@ -186,7 +187,7 @@ impl Client {
             // the state that needed no change is to be durable too, and nothing else asks for it
             out.push(Action::Store(StoreAction::Flush { up_to: commit }));
         }
-        Ok(Written { write, commit })
+        Ok(Written { commit, write, shares: write.or(shares) })
     }
 
     /// Puts a change of a record into the outbox, and lets the record show it.
@@ -211,7 +212,10 @@ impl Client {
     ) -> Result<Option<Position>, Misuse> {
         let before = edit.row(collection, id)?;
         let mut row = before.clone().unwrap_or_default();
-        let Some(change) = change(&row)? else { return Ok(None) };
+        let Some(change) = change(&row)? else {
+            edit.shares = edit.last_place_of(collection, id)?;
+            return Ok(None);
+        };
         let view = change.apply(row.view());
         self.check_limits(view.as_ref())?;
         let (written_at, at, stamped) = match made {

@@ -150,6 +150,7 @@ impl Desk {
                     let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
                     frames.push(format!("SYNCED {}: {}", id.0, failures.join("; ")));
                 }
+                Effect::Fate { id, fate } => frames.push(format!("FATE {} {fate:?}", id.0)),
                 Effect::Durable(_) | Effect::Halted(_) | Effect::Watch(_) => {}
             }
         }

@@ -276,6 +276,7 @@ impl Bench {
                 Effect::Net(NetAction::Ping { .. })
                 | Effect::Event(_)
                 | Effect::Synced { .. }
+                | Effect::Fate { .. }
                 | Effect::Durable(_)
                 | Effect::Halted(_)
                 | Effect::Watch(_) => {}

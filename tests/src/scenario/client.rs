@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss,
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss, Written,
 };
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::replica::{Effect, Replica, WatchId};
@@ -150,6 +150,7 @@ enum Move {
     Rejected,
     Retry(u64),
     Discard(u64),
+    Follow(u64),
     RejectStalled(u64),
     Adopt,
     Offer,
@@ -333,6 +334,11 @@ impl Desk {
             }
             Move::Adopt => result = Some(render::written(replica.adopt(now, effects))),
             Move::Offer => result = Some(render::written(replica.offer(now, effects))),
+            Move::Follow(write) => {
+                let write = Some(Position(write));
+                let written = Written { commit: CommitNumber(0), write, shares: write };
+                result = Some(json!(replica.follow(written, effects).0));
+            }
             Move::Use(name) => replica.subscribe(now, &collection(&name)?, effects),
             Move::Leave(name) => replica.unsubscribe(now, &collection(&name)?, effects),
             Move::Synced => result = Some(json!(replica.synced(now, effects).0)),
@@ -484,6 +490,7 @@ impl Desk {
                 Effect::Net(action) => self.note_net(action),
                 Effect::Event(event) => self.out.push(render::event(&event)),
                 Effect::Synced { id, outcome } => self.out.push(render::synced(id, &outcome)),
+                Effect::Fate { id, fate } => self.out.push(render::fate(id, &fate)),
                 Effect::Durable(up_to) => {
                     if self.setup.durable == Durability::WhenTold {
                         self.out.push(tagged("durable", up_to.0));

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use synclayer_core::client::event::{Event, EventKind, Status, Transport};
+use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::{
     Guarantees, HttpRequest, Misuse, SyncFailureReason, SyncId, SyncOutcome, Timer, Written,
 };
@@ -59,7 +60,9 @@ fn kind(kind: &EventKind) -> (String, Value) {
             ("syncFailed", json!({"code": code.as_str(), "message": message}))
         }
         EventKind::OperationQueued { write } => ("operationQueued", json!({"write": write.0})),
-        EventKind::OperationSynced { write } => ("operationSynced", json!({"write": write.0})),
+        EventKind::OperationSynced { write, level: _ } => {
+            ("operationSynced", json!({"write": write.0}))
+        }
         EventKind::OperationFailed { write, code, message, with, kept } => (
             "operationFailed",
             json!({"write": write.0, "code": code.as_str(), "message": message,
@@ -71,6 +74,10 @@ fn kind(kind: &EventKind) -> (String, Value) {
             json!({"write": write.map(|write| write.0), "merged": positions(merged)}),
         ),
         EventKind::ResolverFailed { reason } => ("resolverFailed", json!({"reason": reason})),
+        EventKind::OperationsMerged { write, merged } => (
+            "operationsMerged",
+            json!({"write": write.map(|write| write.0), "merged": positions(merged)}),
+        ),
         EventKind::ConnectivityChanged { online } => {
             ("connectivityChanged", json!({"online": online}))
         }
@@ -245,6 +252,24 @@ pub(super) fn status(status: &Status) -> Value {
         shown["otherDatabase"] = other.to_string().into();
     }
     shown
+}
+
+/// What became of a write that is followed.
+#[allow(clippy::wildcard_enum_match_arm)]
+pub(super) fn fate(id: FateId, fate: &Fate) -> Value {
+    let (is, why) = match fate {
+        Fate::Acknowledged => ("acknowledged", Value::Null),
+        Fate::Settled => ("settled", Value::Null),
+        Fate::Rejected { code, message } => ("rejected", json!(format!("{message} ({code})"))),
+        Fate::GivenUp => ("givenUp", Value::Null),
+        Fate::Unchanged => ("unchanged", Value::Null),
+        other => return json!({"fate": id.0, "is": format!("{other:?}")}),
+    };
+    let mut fate = json!({"fate": id.0, "is": is});
+    if !why.is_null() {
+        fate["why"] = why;
+    }
+    fate
 }
 
 /// The answer to a call of `synced`: with the collections that are not in step, if there are any.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind, Transport};
+use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Written,
 };
@@ -35,6 +36,8 @@ pub struct Device {
     pub clock: Clock,
     /// What happened, oldest first.
     pub events: Vec<Event>,
+    /// The fates of writes that were told since somebody last took this list.
+    pub fates: Vec<(FateId, Fate)>,
     /// The calls of `synced` that were answered, each with its outcome.
     pub synced: Vec<(SyncId, SyncOutcome)>,
     /// The frames that it has sent since somebody last took this list, each with the last commit
@@ -131,6 +134,7 @@ impl World {
             replica,
             clock,
             events: Vec::new(),
+            fates: Vec::new(),
             synced: Vec::new(),
             sent: Vec::new(),
             disk_paused: false,
@@ -321,6 +325,11 @@ impl World {
         self.with(device, |replica, now, effects| replica.delete(now, collection, id, effects))
     }
 
+    /// The app of a device waits for what becomes of a write that it made just now.
+    pub fn follow(&mut self, device: usize, written: Written) -> FateId {
+        self.with(device, |replica, _, effects| replica.follow(written, effects))
+    }
+
     /// The app of a device ends a subscription, or begins it again.
     pub fn subscribe(&mut self, device: usize, collection: &Collection, wanted: bool) {
         self.note(|| format!("device {device} wants {collection}: {wanted}"));
@@ -483,6 +492,7 @@ impl World {
                     told.into_iter().for_each(|(_, told)| *told = true);
                 }
                 Effect::Synced { id, outcome } => self.devices[device].synced.push((id, outcome)),
+                Effect::Fate { id, fate } => self.devices[device].fates.push((id, fate)),
                 Effect::Durable(_) => {}
                 Effect::Halted(_) => {
                     self.count("halt");
@@ -503,6 +513,7 @@ impl World {
                 Effect::Net(_)
                 | Effect::Synced { .. }
                 | Effect::Halted(_)
+                | Effect::Fate { .. }
                 | Effect::Durable(_)
                 | Effect::Watch(_) => None,
             })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use synclayer_tokio::{Document, Event, Position, Record, Status, SyncConfig, SyncError};
+use synclayer_tokio::{Document, Event, Fate, Position, Record, Status, SyncConfig, SyncError};
 
 use crate::callback::{Calls, WAIT};
 use crate::support::{PATIENCE, TODOS, runtime};
@@ -14,6 +14,9 @@ pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Option<Value> + Send>;
 /// Changes a record by what it is.
 pub type Modifier = Box<dyn Fn(&str, Modify) -> Result<(), SyncError> + Send>;
 
+/// Waits for what becomes of a write.
+pub type Confirmed = Box<dyn Fn() -> Result<Fate, SyncError>>;
+
 /// A client and its collection `todos`.
 pub trait Client: Sized + Send {
     fn open(config: SyncConfig) -> Self;
@@ -21,6 +24,9 @@ pub trait Client: Sized + Send {
     fn update(&self, id: &str, fields: &Value);
     fn delete(&self, id: &str);
     fn modifier(&self) -> Modifier;
+    fn saved(&self, id: &str, document: &Value) -> Confirmed;
+    /// Makes the only rejected write again.
+    fn retried(&self) -> Confirmed;
     fn records(&self) -> Vec<Record>;
     fn status(&self) -> Status;
     fn set_token(&self, token: &str);
@@ -97,6 +103,18 @@ impl Client for Tokio {
         Box::new(move |id, change| runtime().block_on(todos.modify(id, change)).map(drop))
     }
 
+    fn saved(&self, id: &str, document: &Value) -> Confirmed {
+        let saved = runtime().block_on(self.todos.save_with_id(id, document)).unwrap();
+        assert_eq!(&**saved, id, "it stands for the id");
+        confirmed(saved)
+    }
+
+    fn retried(&self) -> Confirmed {
+        let rejected = self.sync.rejected();
+        let retried = async { rejected.retry(rejected.list().await.unwrap()[0].write).await };
+        confirmed(runtime().block_on(retried).unwrap())
+    }
+
     fn records(&self) -> Vec<Record> {
         runtime().block_on(self.todos.get_all()).unwrap()
     }
@@ -171,6 +189,13 @@ impl Client for Tokio {
     }
 }
 
+fn confirmed(saved: synclayer_tokio::Saved) -> Confirmed {
+    Box::new(move || {
+        let confirmed = async { tokio::time::timeout(PATIENCE, saved.confirmed()).await };
+        runtime().block_on(confirmed).unwrap()
+    })
+}
+
 /// The client for programs with threads.
 pub struct Blocking {
     sync: synclayer_blocking::SyncLayer,
@@ -200,6 +225,18 @@ impl Client for Blocking {
     fn modifier(&self) -> Modifier {
         let todos = self.todos.clone();
         Box::new(move |id, change| todos.modify(id, change).map(drop))
+    }
+
+    fn saved(&self, id: &str, document: &Value) -> Confirmed {
+        let saved = self.todos.save_with_id(id, document).unwrap();
+        assert_eq!(&**saved, id, "it stands for the id");
+        Box::new(move || saved.wait_confirmed(PATIENCE).unwrap())
+    }
+
+    fn retried(&self) -> Confirmed {
+        let rejected = self.sync.rejected();
+        let retried = rejected.retry(rejected.list().unwrap()[0].write).unwrap();
+        Box::new(move || retried.wait_confirmed(PATIENCE).unwrap())
     }
 
     fn records(&self) -> Vec<Record> {

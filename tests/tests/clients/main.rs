@@ -3,6 +3,7 @@
 
 mod callback;
 mod client;
+mod fate;
 mod modify;
 mod suite;
 mod support;
@@ -39,6 +40,11 @@ suite! {
     suite::closing_waits_for_no_answer,
     suite::synced_names_what_the_server_refuses,
     callback::a_resolver_that_panics_is_told_of_and_the_client_goes_on,
+    fate::a_write_tells_whether_the_server_has_it,
+    fate::a_joined_write_and_one_without_effect_share_the_fate_of_what_waits,
+    fate::a_write_that_the_strategy_gives_up_says_so,
+    fate::a_client_that_closes_leaves_nobody_waiting,
+    fate::writes_that_nobody_waits_for_are_forgotten,
     callback::a_resolver_that_calls_its_client_gets_an_error_at_once,
     modify::no_increment_of_many_threads_is_lost,
     modify::a_closure_makes_removes_and_leaves_records,

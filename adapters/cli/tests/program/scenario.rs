@@ -120,7 +120,9 @@ fn the_later_of_two_edits_wins_unless_told_otherwise() {
     assert_eq!(b.data("todos", "x"), json!({"n": "later"}));
     b.offline(&["update", "todos", "x", r#"{"n":"mine"}"#]).ends_with(3);
     a.online(&["update", "todos", "x", r#"{"n":"theirs"}"#]).ends_with(0);
-    b.online(&["status", "--conflicts", "server-wins"]).ends_with(0);
+    let given_up =
+        b.online(&["update", "todos", "x", r#"{"n":"ours"}"#, "--conflicts", "server-wins"]);
+    assert_eq!(given_up.ends_with(11).json()["state"], "given-up");
     assert_eq!(a.data("todos", "x"), json!({"n": "theirs"}));
     assert_eq!(a.standing("todos"), b.standing("todos"));
 }

@@ -13,6 +13,7 @@ use synclayer_core::words::time::Now;
 use super::{Answer, Effects, Engine, Network, Replica, Watcher};
 use crate::callback;
 use crate::error::SyncError;
+use crate::fate::FateReceiver;
 use crate::listen::EventQueue;
 use crate::mailbox::Outlet;
 use crate::modify::Modify;
@@ -34,9 +35,17 @@ pub enum Write {
     RejectStalled(Position),
 }
 
+/// A write that was made.
+pub struct Made {
+    /// Its id in events and in the list of rejected writes; `None` where nothing changed.
+    pub write: Option<Position>,
+    /// What becomes of it.
+    pub fate: FateReceiver,
+}
+
 impl<N: Network> Engine<N> {
     /// Makes a write and answers when it is durable.
-    pub fn write(&mut self, write: &Write, answer: Answer) {
+    pub fn write(&mut self, write: &Write, answer: Answer<Made>) {
         match write {
             Write::Save(collection, ..)
             | Write::Update(collection, ..)
@@ -53,7 +62,7 @@ impl<N: Network> Engine<N> {
         collection: &Collection,
         id: &RecordId,
         modify: Modify,
-        answer: Answer,
+        answer: Answer<Made>,
     ) {
         self.join(collection);
         let made =
@@ -62,9 +71,13 @@ impl<N: Network> Engine<N> {
     }
 
     /// Answers a write when it is durable, or now where it was not made.
-    fn saved(&mut self, made: Result<Written, SyncError>, answer: Answer) {
+    fn saved(&mut self, made: Result<Written, SyncError>, answer: Answer<Made>) {
         match made {
-            Ok(written) => self.saves.push_back((written.commit, answer)),
+            Ok(written) => {
+                let made = Made { write: written.write, fate: self.follow(written) };
+                let answer = Box::new(move |saved: Result<(), _>| answer(saved.map(|()| made)));
+                self.saves.push_back((written.commit, answer));
+            }
             Err(error) => answer(Err(error)),
         }
     }

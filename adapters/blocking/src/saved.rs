@@ -1,0 +1,82 @@
+//! Writes that are saved here, and what becomes of them.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::{Duration, Instant};
+
+use synclayer_core::client::fate::Fate;
+use synclayer_core::words::name::{Position, RecordId};
+use synclayer_http::engine::Made;
+use synclayer_http::error::SyncError;
+use synclayer_http::fate::FateReceiver;
+
+use crate::listen::{TimedOut, park_until};
+
+/// A write that is saved here, as durably as the store was set up for. It stands for the record's
+/// id wherever one is wanted, and tells what becomes of the write at the server, for as long as the
+/// client lives. It may be dropped: the write goes out all the same.
+///
+/// A write that joins an earlier one of the same record, which has not been sent yet, shares its
+/// fate; so do writes that the conflict strategy merges. A write that changes nothing shares the
+/// fate of the last one that waits for the record.
+#[derive(Clone)]
+pub struct Saved {
+    /// The record.
+    pub id: RecordId,
+    /// The write's id in [events](crate::EventKind) and in the list of rejected writes; `None` where
+    /// nothing changed.
+    pub write: Option<Position>,
+    fate: FateReceiver,
+}
+
+impl Saved {
+    pub(crate) fn new(id: RecordId, made: Made) -> Self {
+        Self { id, write: made.write, fate: made.fate }
+    }
+
+    /// Waits until the server has acknowledged the write, or it is known that it won't: see
+    /// [`Fate`]. It gives the same to all.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use serde_json::json;
+    /// # use synclayer_blocking::{Collection, Fate};
+    /// # fn run(todos: Collection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let saved = todos.save(&json!({ "text": "Buy milk" }))?;
+    /// match saved.wait_confirmed(Duration::from_secs(10))?? {
+    ///     Fate::Rejected { message, .. } => println!("{} was refused: {message}", saved.id),
+    ///     fate => println!("the server has it: {}", fate.is_taken()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When it takes longer than `timeout`; the write goes on all the same. Within: when the store
+    /// fails, or the client is closed, before it is known. The write stays in the store, and goes
+    /// out when the client is opened again.
+    pub fn wait_confirmed(&self, timeout: Duration) -> Result<Result<Fate, SyncError>, TimedOut> {
+        park_until(Instant::now().checked_add(timeout), |context| self.fate.poll(context))
+    }
+}
+
+impl Deref for Saved {
+    type Target = RecordId;
+
+    fn deref(&self) -> &RecordId {
+        &self.id
+    }
+}
+
+impl fmt::Display for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+impl fmt::Debug for Saved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, write, .. } = self;
+        f.debug_struct("Saved").field("id", id).field("write", write).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,259 @@
+//! The fate of the app's writes: what became of each, told once to whoever follows it.
+//!
+//! Only writes that somebody follows are kept here. A write is known by its place in the outbox, so
+//! one that joined another shares its place and its fate. Where a conflict strategy collapses
+//! writes into one, they share the fate of the outcome.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::event::EventKind;
+use crate::words::message::{ErrorCode, Level};
+use crate::words::name::{CommitNumber, Position};
+
+/// What became of a write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fate {
+    /// The server has it, and has said so.
+    Acknowledged,
+    /// A plain server seems to have it: it shows the record like this, or has read everything that
+    /// was sent up to the write. It does not acknowledge, so this is no proof: see "this client at
+    /// a plain server" in the protocol's text.
+    Settled,
+    /// The server has refused it for good. It is in the list of rejected writes, and the record is
+    /// as if it had not been made.
+    Rejected {
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people.
+        message: String,
+    },
+    /// It was in conflict with a change of somebody else, and the conflict strategy has given it up:
+    /// the record stays as the server has it.
+    GivenUp,
+    /// Nothing had to be written: as far as is known here, the record was like this already.
+    Unchanged,
+}
+
+impl Fate {
+    /// Whether the record at the server is as the write wanted it, as far as is known.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        match self {
+            Self::Acknowledged | Self::Settled | Self::Unchanged => true,
+            Self::Rejected { .. } | Self::GivenUp => false,
+        }
+    }
+}
+
+/// Somebody who follows a write, to be told from others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FateId(pub u64);
+
+/// The writes that are followed.
+#[derive(Default)]
+pub(crate) struct Fates {
+    next: u64,
+    writes: BTreeMap<FateId, Position>,
+    followers: BTreeSet<(Position, FateId)>,
+    /// Fates that count from when this commit is durable: a crash before it brings the write back.
+    held: VecDeque<(CommitNumber, FateId, Fate)>,
+}
+
+impl Fates {
+    /// A new follower of a write.
+    pub(crate) fn follow(&mut self, write: Position) -> FateId {
+        let id = self.next_id();
+        self.writes.insert(id, write);
+        self.followers.insert((write, id));
+        id
+    }
+
+    /// An id for a follower who need not wait.
+    pub(crate) fn next_id(&mut self) -> FateId {
+        let id = FateId(self.next);
+        self.next += 1;
+        id
+    }
+
+    /// Nobody wants to be told any more.
+    pub(crate) fn unfollow(&mut self, id: FateId) {
+        match self.writes.remove(&id) {
+            Some(write) => drop(self.followers.remove(&(write, id))),
+            None => self.held.retain(|(_, held, _)| *held != id),
+        }
+    }
+
+    /// Takes in what has happened to writes, which `commit` makes durable. Returns whose fate is
+    /// known by it.
+    pub(crate) fn hear(&mut self, event: &EventKind, commit: CommitNumber) -> Vec<(FateId, Fate)> {
+        if self.writes.is_empty() {
+            return Vec::new();
+        }
+        if let EventKind::OperationSynced { write, level } = event {
+            let fate = match level {
+                Level::Resumable => Fate::Acknowledged,
+                Level::Plain => Fate::Settled,
+            };
+            // the server has it, whatever this side still remembers of that
+            return self.take(*write).into_iter().map(|id| (id, fate.clone())).collect();
+        }
+        if let EventKind::OperationFailed { write, code, message, with, .. } = event {
+            let (code, message) = (code.clone(), message.clone());
+            let fate = Fate::Rejected { code, message };
+            with.iter().chain([write]).for_each(|write| self.decide(*write, &fate, commit));
+        }
+        if let EventKind::ConflictResolved { write, merged } = event {
+            self.merge(merged, *write, &Fate::GivenUp, commit);
+        }
+        if let EventKind::OperationsMerged { write, merged } = event {
+            self.merge(merged, *write, &Fate::Unchanged, commit);
+        }
+        if planted!(FateBeforeDurable) { self.durable(CommitNumber(u64::MAX)) } else { Vec::new() }
+    }
+
+    /// Every commit up to this one is durable. Returns whose fate counts by it.
+    pub(crate) fn durable(&mut self, up_to: CommitNumber) -> Vec<(FateId, Fate)> {
+        let due = self.held.partition_point(|(commit, ..)| *commit <= up_to);
+        self.held.drain(..due).map(|(_, id, fate)| (id, fate)).collect()
+    }
+
+    /// Whether nobody follows anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.held.is_empty()
+    }
+
+    /// Writes have become one, or where there is none, have met this fate.
+    fn merge(
+        &mut self,
+        merged: &[Position],
+        write: Option<Position>,
+        fate: &Fate,
+        commit: CommitNumber,
+    ) {
+        for old in merged.iter().filter(|old| Some(**old) != write) {
+            match write {
+                None => self.decide(*old, fate, commit),
+                Some(_) if planted!(MergedFateLost) => drop(self.take(*old)),
+                Some(outcome) => {
+                    for id in self.take(*old) {
+                        self.writes.insert(id, outcome);
+                        self.followers.insert((outcome, id));
+                    }
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, write: Position, fate: &Fate, commit: CommitNumber) {
+        for id in self.take(write) {
+            self.held.push_back((commit, id, fate.clone()));
+        }
+    }
+
+    /// The followers of a write, which are no longer that.
+    fn take(&mut self, write: Position) -> Vec<FateId> {
+        let of = self.followers.range((write, FateId(0))..=(write, FateId(u64::MAX)));
+        let ids: Vec<_> = of.map(|(_, id)| *id).collect();
+        for id in &ids {
+            self.followers.remove(&(write, *id));
+            self.writes.remove(id);
+        }
+        ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn synced(write: u64, level: Level) -> EventKind {
+        EventKind::OperationSynced { write: Position(write), level }
+    }
+
+    fn resolved(write: Option<u64>, merged: &[u64]) -> EventKind {
+        let merged = merged.iter().map(|write| Position(*write)).collect();
+        EventKind::ConflictResolved { write: write.map(Position), merged }
+    }
+
+    fn failed(write: u64, with: &[u64]) -> EventKind {
+        EventKind::OperationFailed {
+            write: Position(write),
+            code: ErrorCode::Unauthorized,
+            message: "no".into(),
+            with: with.iter().map(|write| Position(*write)).collect(),
+            kept: vec![],
+        }
+    }
+
+    fn refused() -> Fate {
+        Fate::Rejected { code: ErrorCode::Unauthorized, message: "no".into() }
+    }
+
+    #[test]
+    fn a_write_is_acknowledged_or_at_a_plain_server_settled() {
+        let mut fates = Fates::default();
+        let (a, joined, b) =
+            (fates.follow(Position(1)), fates.follow(Position(1)), fates.follow(Position(2)));
+        let told = fates.hear(&synced(1, Level::Resumable), CommitNumber(9));
+        assert_eq!(told, [(a, Fate::Acknowledged), (joined, Fate::Acknowledged)]);
+        assert_eq!(fates.hear(&synced(1, Level::Resumable), CommitNumber(9)), []);
+        let told = fates.hear(&synced(2, Level::Plain), CommitNumber(9));
+        assert_eq!(told, [(b, Fate::Settled)]);
+        assert!(fates.is_empty());
+    }
+
+    #[test]
+    fn what_a_crash_could_undo_is_told_when_it_is_durable() {
+        let mut fates = Fates::default();
+        let ids: Vec<_> = (1..=3).map(|write| fates.follow(Position(write))).collect();
+        assert_eq!(fates.hear(&failed(1, &[2]), CommitNumber(5)), []);
+        assert_eq!(fates.hear(&resolved(None, &[3]), CommitNumber(6)), []);
+        assert_eq!(fates.durable(CommitNumber(4)), []);
+        assert_eq!(fates.durable(CommitNumber(5)), [(ids[1], refused()), (ids[0], refused())]);
+        assert!(!fates.is_empty());
+        assert_eq!(fates.durable(CommitNumber(7)), [(ids[2], Fate::GivenUp)]);
+        assert!(fates.is_empty());
+    }
+
+    #[test]
+    fn what_a_strategy_merges_shares_the_fate_of_the_outcome() {
+        let mut fates = Fates::default();
+        let ids: Vec<_> = (1..=2).map(|write| fates.follow(Position(write))).collect();
+        assert_eq!(fates.hear(&resolved(Some(1), &[1, 2]), CommitNumber(1)), []);
+        assert_eq!(fates.hear(&synced(2, Level::Resumable), CommitNumber(1)), []);
+        assert_eq!(fates.hear(&resolved(Some(9), &[1]), CommitNumber(1)), []);
+        let told = fates.hear(&synced(9, Level::Resumable), CommitNumber(1));
+        assert_eq!(told, [(ids[0], Fate::Acknowledged), (ids[1], Fate::Acknowledged)]);
+    }
+
+    #[test]
+    fn an_offered_record_s_writes_share_the_fate_of_the_offer() {
+        let mut fates = Fates::default();
+        let ids: Vec<_> = (1..=3).map(|write| fates.follow(Position(write))).collect();
+        let merged = |write: Option<u64>, merged: &[u64]| {
+            let merged = merged.iter().map(|write| Position(*write)).collect();
+            EventKind::OperationsMerged { write: write.map(Position), merged }
+        };
+        assert_eq!(fates.hear(&merged(Some(1), &[1, 2]), CommitNumber(1)), []);
+        assert_eq!(fates.hear(&merged(None, &[3]), CommitNumber(1)), []);
+        assert_eq!(fates.durable(CommitNumber(1)), [(ids[2], Fate::Unchanged)]);
+        let told = fates.hear(&synced(1, Level::Resumable), CommitNumber(2));
+        assert_eq!(told, [(ids[0], Fate::Acknowledged), (ids[1], Fate::Acknowledged)]);
+    }
+
+    #[test]
+    fn whoever_unfollows_is_told_nothing() {
+        let mut fates = Fates::default();
+        let (a, b) = (fates.follow(Position(1)), fates.follow(Position(2)));
+        fates.unfollow(a);
+        assert_eq!(fates.hear(&failed(2, &[]), CommitNumber(1)), []);
+        fates.unfollow(b);
+        assert!(fates.is_empty());
+        assert_eq!(fates.durable(CommitNumber(1)), []);
+    }
+}
