@@ -19,6 +19,7 @@ use synclayer_core::words::store::{Batch, Op, StoreError};
 
 use crate::StoreKind;
 use crate::chain::{Chain, Link};
+use crate::clock;
 use crate::failure;
 use crate::journal;
 use crate::manifest;
@@ -62,6 +63,7 @@ pub(crate) struct Opened {
 /// Opens the store in a directory, or makes one, and checks that everything is there.
 pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened, StoreError> {
     let io = |error| failure::io(path, &error);
+    clock::check(path)?;
     if kind == StoreKind::Server {
         repair::finish_interrupted(path)?;
     }
@@ -101,6 +103,7 @@ impl Disk {
 
     /// Puts a batch and its link of the chain into the database, for every later read to see.
     pub(crate) fn commit(&self, chain: &mut Chain, batch: Batch) -> Result<(), StoreError> {
+        clock::check(&self.table.path)?;
         self.rotate()?;
         self.wait_for_tables()?;
         let ops = last_of_each_key(batch);

@@ -49,6 +49,7 @@
 
 mod chain;
 mod client;
+mod clock;
 mod disk;
 mod failure;
 mod journal;

@@ -11,6 +11,7 @@ use synclayer_core::words::name::DatabaseId;
 use synclayer_core::words::store::{Batch, ServerStore, StoreError};
 
 use crate::chain::Gaps;
+use crate::clock;
 use crate::disk;
 use crate::failure;
 use crate::mark;
@@ -43,6 +44,7 @@ pub struct Repair {
 
 /// See [`FjallServerStore::repair`].
 pub(crate) fn repair(path: &Path) -> Result<Repair, StoreError> {
+    clock::check(path)?;
     finish_interrupted(path)?;
     let mark = mark::check_store(path, StoreKind::Server)?;
     let path = &salvage::movable(path)?;

@@ -10,6 +10,7 @@ use synclayer_core::words::store::{Batch, StoreError};
 
 use crate::StoreKind;
 use crate::chain::{CHAIN, Gaps};
+use crate::clock;
 use crate::disk;
 use crate::failure;
 use crate::mark;
@@ -20,6 +21,7 @@ use crate::watermark;
 
 /// See [`FjallClientStore::salvage`](crate::FjallClientStore::salvage).
 pub(crate) fn salvage(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    clock::check(path)?;
     mark::check_store(path, StoreKind::Client)?;
     rows(path, prefix)
 }
@@ -55,6 +57,7 @@ fn rows(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
 
 /// See [`FjallClientStore::lost_commits`](crate::FjallClientStore::lost_commits).
 pub(crate) fn lost_commits(path: &Path) -> Result<u64, StoreError> {
+    clock::check(path)?;
     mark::check_store(path, StoreKind::Client)?;
     let _lock = disk::lock(path)?;
     let mut gaps = Gaps::default();
