@@ -7,14 +7,15 @@ use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::page::{Content, Next, PageLimits, Place, ReadAnswer, ReadRequest};
 use synclayer_core::rules::page::{Page, Reader};
 use synclayer_core::rules::policy::AllowAll;
+use synclayer_core::rules::rebuild::Rebuild;
 use synclayer_core::rules::transaction::{
-    Answer, Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction, Window,
-    decide_all,
+    Answer, Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction, Verdict,
+    Window, decide_all,
 };
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::{Cursor, Mutation};
+use synclayer_core::words::message::{Cursor, Mode, Mutation};
 use synclayer_core::words::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
 };
@@ -30,6 +31,8 @@ pub const SCHEDULES: &[(&str, Schedule)] = &[
     ("a-hello-sees-what-is-committed-with-it", a_hello_sees_what_is_committed_with_it),
     ("a-push-stands-on-its-hellos-epoch", a_push_stands_on_its_hellos_epoch),
     ("a-database-keeps-its-identity", a_database_keeps_its_identity),
+    ("a-rebuilt-store-vouches-for-no-cursor", a_rebuilt_store_vouches_for_no_cursor),
+    ("a-rebuilt-store-may-lack-tombstones", a_rebuilt_store_may_lack_tombstones),
 ];
 
 /// A catch-up is on its first page when the tombstones go that its second page needs: it begins
@@ -108,6 +111,47 @@ pub fn a_database_keeps_its_identity() -> Result<(), String> {
     }
 }
 
+/// A change is lost from the middle of a store, whose head is as far as ever.
+///
+/// # Errors
+/// When a reader that has the change goes on as if the store had it too.
+pub fn a_rebuilt_store_vouches_for_no_cursor() -> Result<(), String> {
+    let mut desk = Desk::new();
+    desk.hello(1);
+    desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert)]);
+    desk.rebuild(&[])?;
+    let cursor = Cursor { epoch: epoch(1), seq: Seq(2) };
+    let page = desk.page(Place::Start { cursor: Some(cursor), resume: None })?;
+    match page.opened {
+        Some(opened) if opened.mode == Mode::Snapshot => Ok(()),
+        other => Err(format!("convergence: a cursor of before the damage counts: {other:?}")),
+    }
+}
+
+/// A tombstone is lost with the damage, and a writer that knew the record inserts it again.
+///
+/// # Errors
+/// When the record comes back.
+pub fn a_rebuilt_store_may_lack_tombstones() -> Result<(), String> {
+    let mut desk = Desk::new();
+    desk.hello(1);
+    desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert), ("a", WriteKind::Delete)]);
+    desk.rebuild(&["a"])?;
+    desk.hello(2);
+    let Transaction::Writes(mut run) = desk.writes(&[("a", WriteKind::Insert)]) else {
+        return Err("no writes".into());
+    };
+    // the state that it stands on is of before the delete
+    run.mutations[0].base = Some(Seq(1));
+    let Some(Answer::Writes(outcomes)) = desk.decide(&[Transaction::Writes(run)]).pop() else {
+        return Err("no outcome".into());
+    };
+    match outcomes.first().map(|outcome| &outcome.verdict) {
+        Some(Verdict::Conflict { .. }) => Ok(()),
+        other => Err(format!("deletes stay deleted: an old write brought it back: {other:?}")),
+    }
+}
+
 /// A server's rows, and one client that writes to them.
 struct Desk {
     rows: MemoryRows,
@@ -169,6 +213,24 @@ impl Desk {
             number: Some(MutationNumber(self.written)),
             base: None,
         }
+    }
+
+    /// The store is damaged and made anew, without what it had of some records.
+    fn rebuild(&mut self, lost: &[&str]) -> Result<(), String> {
+        let is_lost = |key: &[u8]| lost.iter().any(|id| key.ends_with(id.as_bytes()));
+        let left: Vec<_> = self
+            .rows
+            .iter()
+            .filter(|(key, _)| key.first() != Some(&b'r') || !is_lost(key))
+            .map(|(key, row)| (key.clone(), row.clone()))
+            .collect();
+        let mut rebuild = Rebuild::new(None);
+        let mut rows = MemoryRows::new();
+        rows.apply(rebuild.step(left, &rows).map_err(|error| error.message)?);
+        rows.apply(rebuild.finish(&rows).map_err(|error| error.message)?.batch);
+        self.rows = rows;
+        self.decide(&[begin(2)]);
+        Ok(())
     }
 
     /// A page of one record.

@@ -49,6 +49,7 @@ pub const POINTS: &[(&str, u64)] = &[
     ("swept", 150),
     ("client forgotten", 400),
     ("server restored", 400),
+    ("server repaired", 400),
     ("server lost changes", 400),
     ("replica joined", 400),
     ("replica cloned", 400),

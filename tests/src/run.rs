@@ -17,7 +17,7 @@ use crate::draw::{Draw, HEADER, STEP};
 use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
-use crate::world::{Backup, CommitFate, Move, Way, World};
+use crate::world::{Backup, CommitFate, History, Move, Way, World};
 
 /// What a run came by.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -524,6 +524,7 @@ impl Run {
                 let device = self.device(draw);
                 self.copy_device(device);
             }
+            2 if draw.one_in(2) => self.repair_server(draw)?,
             2 => self.restore_server()?,
             _ => self.restore_device(draw.below(2) == 1),
         }
@@ -541,6 +542,24 @@ impl Run {
         self.look()?;
         let before = self.world.histories().present().clone();
         self.world.restore_server(backup);
+        self.forget_lost(&before);
+        Ok(())
+    }
+
+    /// The server's store is damaged and repaired: any part of what it had may be lost.
+    pub(crate) fn repair_server(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
+        self.look()?;
+        let before = self.world.histories().present().clone();
+        let backup = self.backup.clone().unwrap_or_else(|| self.world.backup());
+        self.world.repair_server(&backup, draw);
+        self.forget_lost(&before);
+        // what is lost of the present is lost from a backup's future as well
+        self.backup = None;
+        Ok(())
+    }
+
+    /// What the server had taken and has no more will not come again.
+    fn forget_lost(&mut self, before: &History) {
         let after = self.world.histories().present();
         self.ledger.forget(|token, write| {
             let field = format!("t{token}");
@@ -549,7 +568,6 @@ impl Run {
             };
             holds(before.now(&write.place)) && !holds(after.now(&write.place))
         });
-        Ok(())
     }
 
     /// What the device had written since its copy is lost, unless the server has it. The copy

@@ -372,7 +372,7 @@ impl Run {
         self.everybody()
     }
 
-    /// A backup of the server comes back; what has seqs of its own by now has them twice.
+    /// A backup of the server comes back, or what is left of a damaged store; what has seqs of its own by now has them twice.
     fn server_is_restored(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
         if self.plan.rates.restore == 0 {
             return Ok(());
@@ -389,7 +389,11 @@ impl Run {
             self.leave(cast);
         }
         self.edits(cast.hero, &cast.place, draw.below(2), draw)?;
-        self.restore_server()?;
+        if draw.one_in(3) {
+            self.repair_server(draw)?;
+        } else {
+            self.restore_server()?;
+        }
         self.edits(cast.other, &cast.place, draw.within(0, 4), draw)?;
         for _ in 0..draw.below(3) {
             let place = self.place(draw);

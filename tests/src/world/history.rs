@@ -71,6 +71,17 @@ impl History {
         of.filter_map(|place| Some((&place.1, self.at(place, seq)?))).collect()
     }
 
+    /// Goes on from earlier states of a collection's records, each of which was in its state when
+    /// the head was at a seq; one without a seq is not there any more.
+    pub(super) fn cut(&mut self, collection: &Collection, at: impl Fn(&RecordId) -> Option<Seq>) {
+        for (place, states) in &mut self.states {
+            if place.0 == *collection {
+                let last = at(&place.1);
+                states.retain(|(seq, _)| last.is_some_and(|last| *seq <= last));
+            }
+        }
+    }
+
     /// The last number of a client that was applied; 0 where there is none.
     #[must_use]
     pub fn last_number(&self, client: &ClientId) -> MutationNumber {

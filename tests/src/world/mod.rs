@@ -7,6 +7,7 @@
 //! [`World::broken`].
 
 mod clock;
+mod damage;
 mod device;
 mod foreign;
 mod history;

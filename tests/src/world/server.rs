@@ -48,8 +48,8 @@ pub(super) struct Store {
 /// A copy of the server's store.
 #[derive(Clone)]
 pub struct Backup {
-    rows: MemoryRows,
-    history: History,
+    pub(super) rows: MemoryRows,
+    pub(super) history: History,
 }
 
 /// What is lost with the server's process.
@@ -596,6 +596,10 @@ impl World {
     pub fn restore_server(&mut self, backup: Backup) {
         self.count("server restored");
         self.note(|| "the server starts from a backup".into());
+        self.restart_server(Some(backup));
+    }
+
+    pub(super) fn start_from(&mut self, backup: Backup) {
         self.restart_server(Some(backup));
     }
 
