@@ -117,6 +117,36 @@ impl SyncLayer {
         self.ask(Engine::sync_now)
     }
 
+    /// Takes what the server has, where it lacks records that are held here, of which
+    /// [`RecordsMissing`] tells, or has another database, of which [`DifferentDatabase`] tells. Those
+    /// records go; in the second case when everything that the server has was shown. Writes that wait
+    /// for another database go to the list of [rejected](Self::rejected) ones, from where they can be
+    /// made again. Nothing happens where there is nothing to decide. Returns when the decision is
+    /// durable.
+    ///
+    /// [`RecordsMissing`]: synclayer_core::client::event::EventKind::RecordsMissing
+    /// [`DifferentDatabase`]: synclayer_core::client::event::EventKind::DifferentDatabase
+    ///
+    /// # Errors
+    /// When the store has failed, or the client is closed.
+    pub fn adopt(&self) -> Result<(), SyncError> {
+        self.write(Write::Adopt).map(drop)
+    }
+
+    /// Sends what is held here, where the server lacks it, of which [`RecordsMissing`] tells, or has
+    /// another database, of which [`DifferentDatabase`] tells. The records go out as new ones, and
+    /// meet what the server has by the conflict strategy. Nothing happens where there is nothing to
+    /// decide. Returns when the decision is durable.
+    ///
+    /// [`RecordsMissing`]: synclayer_core::client::event::EventKind::RecordsMissing
+    /// [`DifferentDatabase`]: synclayer_core::client::event::EventKind::DifferentDatabase
+    ///
+    /// # Errors
+    /// When the store has failed, or the client is closed.
+    pub fn offer(&self) -> Result<(), SyncError> {
+        self.write(Write::Offer).map(drop)
+    }
+
     /// Sets the token by which the server knows the user: a fresh one in place of one that has
     /// expired.
     ///
@@ -147,8 +177,11 @@ impl SyncLayer {
     ///
     /// # Errors
     /// [`SyncError::NotInSync`] names the collections that are not in sync with the server: it
-    /// refuses them, or this user may have no more subscriptions. By then the writes are settled
-    /// and every other collection is confirmed. Also when the store fails, or the client is closed.
+    /// refuses them, this user may have no more subscriptions, or the server lacks records that are
+    /// held here, and the app has not said [`adopt`](Self::adopt) or [`offer`](Self::offer). By then
+    /// the writes are settled and every other collection is confirmed. All are named, and nothing is
+    /// settled, while the server has another database. Also when the store fails, or the client is
+    /// closed.
     pub fn synced(&self) -> Result<(), SyncError> {
         self.answered(Engine::synced)
     }

@@ -61,6 +61,12 @@ pub(crate) enum Command {
     Status(ReplicaArgs),
     /// See to the writes that the server has refused
     Rejected(RejectedArgs),
+    /// Take what the server has, where it lost records or has another database
+    #[command(long_about = ADOPT)]
+    Adopt(ReplicaArgs),
+    /// Send what is held here, where the server lost it or has another database
+    #[command(long_about = OFFER)]
+    Offer(ReplicaArgs),
     /// Put a sound store in the place of a damaged one, a replica's or a server's
     #[command(long_about = REPAIR)]
     Repair(RepairArgs),
@@ -76,6 +82,20 @@ changing, nothing is changed. Devices that change the same field while they don'
 in conflict, as by `update`.
 
   synclayer modify todos milk -- jq -c '.bottles += 1'";
+
+const ADOPT: &str = "\
+Take what the server has, where it lost records or has another database.
+
+A server that was restored from an older backup, or that was emptied, lacks records that are held \
+here. If they are many, or if the server has another database altogether, nothing that is held here \
+goes before you have said so: `get`, `list` and `status` print it, and end with exit code 8. With \
+`adopt` it goes. Writes that wait for another database become refused ones: see `synclayer rejected`.";
+
+const OFFER: &str = "\
+Send what is held here, where the server lost it or has another database.
+
+The records go out as new ones. Where the server has a record of the same id, the strategy for \
+conflicts decides. See also `synclayer adopt --help`.";
 
 const REPAIR: &str = "\
 Put a sound store in the place of a damaged one.

@@ -2,6 +2,7 @@
 #![allow(rustdoc::bare_urls)] // the texts of the command line are for terminals
 
 mod args;
+mod decide;
 mod demo;
 mod failure;
 mod modify;
@@ -23,6 +24,7 @@ use synclayer_fjall::StoreKind;
 use tokio::runtime::Runtime;
 
 use args::{Cli, Command, RejectedAction};
+use decide::Decision;
 use failure::{Code, Failure};
 use output::Output;
 
@@ -56,6 +58,8 @@ async fn run(command: Command, out: Output) -> Result<(), Failure> {
         Command::Watch(args) => watch::watch(args, out).await,
         Command::Status(args) => read::status(args, out).await,
         Command::Rejected(args) => rejected::rejected(args.action, out).await,
+        Command::Adopt(args) => decide::decide(args, Decision::Adopt, out).await,
+        Command::Offer(args) => decide::decide(args, Decision::Offer, out).await,
         Command::Repair(args) => repair::repair(args, out).await,
     }
 }
@@ -71,6 +75,8 @@ fn store_of(command: &Command) -> Option<(StoreKind, PathBuf)> {
         Command::Delete(args) | Command::Get(args) => &args.replica,
         Command::List(args) | Command::Watch(args) => &args.replica,
         Command::Status(args)
+        | Command::Adopt(args)
+        | Command::Offer(args)
         | Command::Rejected(args::RejectedArgs { action: RejectedAction::List(args) }) => args,
         Command::Rejected(args::RejectedArgs {
             action: RejectedAction::Retry(args) | RejectedAction::Discard(args),
@@ -109,6 +115,7 @@ fn hinted(failure: Failure, store: Option<(StoreKind, PathBuf)>) -> Failure {
         | Code::Missing
         | Code::Refused
         | Code::InUse
+        | Code::Undecided
         | Code::NotInSync
         | Code::GivenUp => failure,
     }

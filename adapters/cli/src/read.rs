@@ -67,6 +67,9 @@ struct StatusJson<'a> {
     guarantees: Option<GuaranteesJson>,
     /// Why this replica and the server are not in sync, where they aren't.
     apart: Option<String>,
+    /// The identity of the server's database, where it is another one than this replica is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_database: Option<&'a str>,
     client_id: &'a str,
     waiting: usize,
     rejected: usize,
@@ -99,6 +102,9 @@ struct CollectionJson<'a> {
     /// Up to which change everything is here.
     seq: Option<u64>,
     epoch: Option<&'a str>,
+    /// How many records are held here that the server does not have any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<u64>,
 }
 
 impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
@@ -109,6 +115,7 @@ impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
             checksum: status.checksum.to_string(),
             seq: status.cursor.as_ref().map(|cursor| cursor.seq.0),
             epoch: status.cursor.as_ref().map(|cursor| cursor.epoch.as_str()),
+            missing: status.missing,
         }
     }
 }
@@ -131,6 +138,7 @@ pub(crate) async fn status(args: ReplicaArgs, out: Output) -> Result<(), Failure
                 level: status.level.map(level),
                 guarantees: status.guarantees.map(GuaranteesJson::from),
                 apart,
+                other_database: status.other_database.as_deref(),
                 client_id: &status.client_id,
                 waiting: status.pending_writes,
                 rejected: status.rejected_writes,
@@ -185,11 +193,14 @@ fn describe(status: &Status, apart: Option<&str>) -> String {
     }
     for (name, of) in &status.collections {
         let CollectionStatus { count, checksum, cursor, .. } = of;
+        let held = of.missing.map(|missing| format!(", and {missing} that the server lacks"));
+        let held = held.unwrap_or_default();
         lines.push(match cursor {
             Some(cursor) => {
-                format!("{name}: {count} records at change {}, checksum {checksum}", cursor.seq)
+                let seq = cursor.seq;
+                format!("{name}: {count} records{held} at change {seq}, checksum {checksum}")
             }
-            None => format!("{name}: {count} records so far, never in sync"),
+            None => format!("{name}: {count} records{held} so far, never in sync"),
         });
     }
     lines.join("\n")

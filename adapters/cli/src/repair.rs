@@ -99,6 +99,7 @@ fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
         | Code::Missing
         | Code::Refused
         | Code::InUse
+        | Code::Undecided
         | Code::NotInSync
         | Code::GivenUp => Err(failure),
     })?;

@@ -6,8 +6,9 @@ use synclayer_core::words::message::ErrorCode;
 use synclayer_core::words::store::ClientStore;
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{
-    Collection, ConflictStrategy, ConnectionState, Event, EventKind, Events, Guarantees, Status,
-    Store, SyncConfig, SyncError, SyncLayer, Transport, Transports,
+    Collection, CollectionStatus, ConflictStrategy, ConnectionState, Event, EventKind, Events,
+    Guarantees, Status, Store, SyncConfig, SyncError, SyncFailure, SyncFailureReason, SyncLayer,
+    Transport, Transports,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -37,6 +38,8 @@ pub(crate) struct Meeting {
     /// Whether they aren't because the server refuses collections, or because what answers at the
     /// address is no SyncLayer server.
     pub(crate) refused: bool,
+    /// Whether somebody has to say `synclayer adopt` or `synclayer offer`.
+    pub(crate) undecided: bool,
     /// What the server has refused meanwhile.
     pub(crate) refusals: Vec<Event>,
     /// How many conflicts were decided.
@@ -92,12 +95,12 @@ impl Replica {
 
     /// Connects, and waits until both sides have everything, or the time is up.
     pub(crate) async fn meet(&mut self) -> Result<Meeting, Failure> {
-        let mut meeting =
-            Meeting { apart: None, refused: false, refusals: Vec::new(), conflicts: 0 };
+        let mut meeting = Meeting::default();
         let server = match &self.server {
             Ok(server) => server.clone(),
             Err(why) => {
                 meeting.apart = Some((*why).to_owned());
+                meeting.find_undecided(&self.status().await?);
                 return Ok(meeting);
             }
         };
@@ -112,7 +115,8 @@ impl Replica {
                 done = &mut synced => match done {
                     Ok(()) => break None,
                     Err(SyncError::NotInSync(failures)) => {
-                        meeting.refused = true;
+                        let undecided = failures.iter().any(is_undecided);
+                        meeting.refused = !undecided;
                         let named: Vec<_> = failures.iter().map(ToString::to_string).collect();
                         break Some(named.join("; "));
                     }
@@ -145,6 +149,7 @@ impl Replica {
         while let Ok(Some(event)) = timeout(Duration::ZERO, self.events.next()).await {
             meeting.hears(event, &mut refused);
         }
+        meeting.find_undecided(&self.status().await?);
         Ok(meeting)
     }
 
@@ -191,7 +196,35 @@ impl Replica {
 impl Meeting {
     /// How a command ends that has printed what is stored here.
     pub(crate) fn end(&self) -> Result<(), Failure> {
-        if self.refused { Err(Failure::said(Code::NotInSync)) } else { Ok(()) }
+        match (self.undecided, self.refused) {
+            (true, _) => Err(Failure::said(Code::Undecided)),
+            (false, true) => Err(Failure::said(Code::NotInSync)),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// Says why the two sides are not in sync where somebody has to decide something first.
+    fn find_undecided(&mut self, status: &Status) {
+        const DECIDE: &str = "`synclayer adopt` takes what the server has, `synclayer offer` sends what is held here";
+        if status.other_database.is_some() {
+            self.undecided = true;
+            self.apart = Some(format!(
+                "the server has another database than this replica is of, so nothing is taken from \
+                 it and nothing sent; {DECIDE}"
+            ));
+            return;
+        }
+        let lacks = |(name, of): (&_, &CollectionStatus)| {
+            Some(format!("{} records of {name}", of.missing?))
+        };
+        let lacking: Vec<_> = status.collections.iter().filter_map(lacks).collect();
+        if !lacking.is_empty() {
+            self.undecided = true;
+            let what = lacking.join(", ");
+            self.apart = Some(format!(
+                "the server does not have {what} any more, which are held here; {DECIDE}"
+            ));
+        }
     }
 
     /// Takes an event in. Returns why there is no point in waiting any longer, if it says so.
@@ -240,6 +273,14 @@ fn failure(kind: &EventKind) -> Option<String> {
 /// What to say where access is refused.
 pub(crate) fn not_let_in(code: &ErrorCode, message: &str) -> String {
     format!("the server does not let this user in ({code}): {message}; give the user's --token")
+}
+
+/// Whether a collection is not in step because somebody has to decide something.
+fn is_undecided(failure: &SyncFailure) -> bool {
+    matches!(
+        failure.reason,
+        SyncFailureReason::RecordsMissing { .. } | SyncFailureReason::DifferentDatabase { .. }
+    )
 }
 
 /// What a server guarantees, in words.

@@ -1,7 +1,7 @@
 //! Watching a collection, as lines of JSON.
 
 use serde::Serialize;
-use synclayer_tokio::{EventKind, RecordChange, Update};
+use synclayer_tokio::{EventKind, OnServerLoss, RecordChange, Update};
 
 use crate::args::CollectionArgs;
 use crate::failure::Failure;
@@ -76,6 +76,14 @@ fn remark(event: &EventKind, out: Output) -> Result<(), Failure> {
         }
         EventKind::TokenNeeded { code, message, by_server: false } => {
             out.note(format_args!("{}; it is tried again", not_let_in(code, message)));
+        }
+        EventKind::DifferentDatabase { .. } => out.note(
+            "the server has another database than this replica is of; see `synclayer adopt --help`",
+        ),
+        EventKind::RecordsMissing { missing, decision: OnServerLoss::Ask, .. } => {
+            out.note(format_args!(
+                "the server lacks {missing} records that are held here; see `synclayer adopt --help`"
+            ));
         }
         EventKind::NoServer { message } => out.note(message),
         EventKind::SyncFailed { code, message } => {

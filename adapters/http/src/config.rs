@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synclayer_core::client::interface::{Guarantees, PlainServers};
+use synclayer_core::client::interface::{Guarantees, OnServerLoss, PlainServers};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::conflict::{ConflictStrategy, Resolver};
 use synclayer_core::words::limits::Limits;
@@ -144,6 +144,11 @@ pub struct SyncConfig {
     /// What the server must guarantee: with less, nothing is sent to it, and an event says so.
     /// Default nothing.
     pub required_guarantees: Guarantees,
+    /// The decision about records that are held here and that the server does not have any more, as
+    /// after the restore of an older backup. `None`, the default, asks the app where more than ten
+    /// records and more than a tenth of a collection would go, and lets fewer go. Another database in
+    /// the place of the server's is always asked about.
+    pub on_server_loss: Option<OnServerLoss>,
     /// Who vouches for servers that are spoken to over TLS.
     pub trusted_roots: TrustedRoots,
     /// Whether a token may go over the network unencrypted. Default false.
@@ -176,6 +181,7 @@ impl Default for SyncConfig {
             request_timeout: Duration::from_secs(30),
             plain_servers: PlainServers::default(),
             required_guarantees: Guarantees::default(),
+            on_server_loss: None,
             trusted_roots: TrustedRoots::Public,
             allow_insecure: false,
             limits: Limits::default(),
@@ -209,6 +215,7 @@ impl fmt::Debug for SyncConfig {
             .field("request_timeout", &self.request_timeout)
             .field("plain_servers", &self.plain_servers)
             .field("required_guarantees", &self.required_guarantees)
+            .field("on_server_loss", &self.on_server_loss)
             .field("allow_insecure", &self.allow_insecure)
             .field("limits", &self.limits)
             .field("store", &self.store)

@@ -120,6 +120,7 @@ fn client_config(
         plain: config.plain_servers,
         address: address.identity(),
         required: config.required_guarantees,
+        on_server_loss: config.on_server_loss,
         ..ClientConfig::default()
     })
 }

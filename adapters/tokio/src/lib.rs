@@ -51,7 +51,7 @@ pub use synclayer_core::client::event::{
 };
 pub use synclayer_core::client::fate::Fate;
 pub use synclayer_core::client::interface::{
-    Guarantees, Misuse, PlainServers, SyncFailure, SyncFailureReason,
+    Guarantees, Misuse, OnServerLoss, PlainServers, SyncFailure, SyncFailureReason,
 };
 pub use synclayer_core::rules::conflict::{
     Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure,

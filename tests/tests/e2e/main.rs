@@ -7,6 +7,7 @@ mod catchup;
 mod common;
 mod conflict;
 mod crash;
+mod loss;
 mod proxy;
 mod refusal;
 mod restore;

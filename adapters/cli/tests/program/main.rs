@@ -5,6 +5,7 @@
 mod codes;
 mod crash;
 mod demo;
+mod loss;
 mod modify;
 mod place;
 mod repair;

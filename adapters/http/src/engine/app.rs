@@ -33,6 +33,10 @@ pub enum Write {
     Discard(Position),
     /// That a stalled write counts as rejected.
     RejectStalled(Position),
+    /// That what the server lacks goes here too.
+    Adopt,
+    /// That what the server lacks is sent to it.
+    Offer,
 }
 
 /// A write that was made.
@@ -50,7 +54,11 @@ impl<N: Network> Engine<N> {
             Write::Save(collection, ..)
             | Write::Update(collection, ..)
             | Write::Delete(collection, _) => self.join(collection),
-            Write::Retry(_) | Write::Discard(_) | Write::RejectStalled(_) => {}
+            Write::Retry(_)
+            | Write::Discard(_)
+            | Write::RejectStalled(_)
+            | Write::Adopt
+            | Write::Offer => {}
         }
         let made = self.call(|replica, now, out| made(write, replica, now, out));
         self.saved(made, answer);
@@ -123,12 +131,15 @@ impl<N: Network> Engine<N> {
     /// Answers when every write made before is settled and every collection confirmed, or known not
     /// to be in step.
     pub fn synced(&mut self, answer: Answer) {
-        match self.call(|replica, now, out| Ok(replica.synced(now, out))) {
-            Ok(id) => {
-                self.syncs.insert(id, answer);
-            }
-            Err(error) => answer(Err(error)),
-        }
+        let now = self.now();
+        let replica = match &mut self.replica {
+            Ok(replica) => replica,
+            Err(failure) => return answer(Err(failure.error.clone().into())),
+        };
+        let id = callback::run(|| replica.synced(now, &mut self.effects));
+        // it may be answered at once
+        self.syncs.insert(id, answer);
+        self.act();
     }
 
     /// Exchanges with the server what there is, whatever the clock says.
@@ -226,6 +237,8 @@ fn made(
         Write::Retry(write) => replica.retry_rejected(now, *write, out),
         Write::Discard(write) => replica.discard_rejected(now, *write, out),
         Write::RejectStalled(write) => replica.reject_stalled_write(now, *write, out),
+        Write::Adopt => replica.adopt(now, out),
+        Write::Offer => replica.offer(now, out),
     };
     Ok(written?)
 }

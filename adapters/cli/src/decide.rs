@@ -1,0 +1,77 @@
+//! What becomes of records that are held here, where the server lost them or has another database.
+
+use serde::Serialize;
+
+use crate::args::ReplicaArgs;
+use crate::failure::{Code, Failure};
+use crate::output::Output;
+use crate::replica::on_replica;
+
+/// What is decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Decision {
+    /// They go.
+    Adopt,
+    /// They are sent to the server.
+    Offer,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DecidedJson {
+    /// `adopted`, `offered`, or `nothing` where there was nothing to decide.
+    done: &'static str,
+    /// Why the two sides are not in sync yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    apart: Option<String>,
+    /// How many writes wait for the server.
+    waiting: usize,
+    /// How many writes are refused ones by now.
+    rejected: usize,
+}
+
+/// Meets the server, to learn what there is to decide; decides; and meets it again.
+pub(crate) async fn decide(
+    args: ReplicaArgs,
+    decision: Decision,
+    out: Output,
+) -> Result<(), Failure> {
+    on_replica(&args, async |replica| {
+        for name in replica.status().await?.collections.keys() {
+            replica.collection(name)?.subscribe().await?;
+        }
+        let mut meeting = replica.meet().await?;
+        let (done, text) = match (meeting.undecided, decision) {
+            (false, _) => ("nothing", "there is nothing to decide"),
+            (true, Decision::Adopt) => {
+                replica.sync.adopt().await?;
+                ("adopted", "adopted: what the server has counts")
+            }
+            (true, Decision::Offer) => {
+                replica.sync.offer().await?;
+                ("offered", "offered: what is held here goes to the server")
+            }
+        };
+        if meeting.undecided {
+            meeting = replica.meet().await?;
+        }
+        let status = replica.status().await?;
+        let json = DecidedJson {
+            done,
+            apart: meeting.apart.clone(),
+            waiting: status.pending_writes,
+            rejected: status.rejected_writes,
+        };
+        out.line(text, &json)?;
+        if status.rejected_writes > 0 {
+            let count = status.rejected_writes;
+            out.note(format_args!("{count} writes are refused: see `synclayer rejected list`"));
+        }
+        if let Some(why) = &meeting.apart {
+            out.note(format_args!("not in sync yet: {why}"));
+        }
+        meeting.end()?;
+        if meeting.apart.is_some() { Err(Failure::said(Code::Waiting)) } else { Ok(()) }
+    })
+    .await
+}
