@@ -68,6 +68,10 @@ impl SyncLayer {
     }
 
     /// What happens from now on: see [`EventKind`](crate::EventKind). It ends when the client does.
+    ///
+    /// A client that connects at the start may have told something before this is called. To miss
+    /// nothing, open it without [`connect_at_start`](SyncConfig::connect_at_start), and connect it
+    /// after this call.
     #[must_use]
     pub fn events(&self) -> Events {
         let (outlet, inlet) = mailbox(EventQueue::default());

@@ -120,7 +120,7 @@ impl Client {
                 Timer::Patience => self.patience_until = None,
                 Timer::Retry => self.hold_until = None,
                 Timer::Resubscribe => self.resubscribe(now),
-                Timer::Poll => self.poll_due(),
+                Timer::Poll => self.poll_due(edit),
                 Timer::Request => self.request_timed_out(edit),
                 Timer::Confirm => self.plain_due(edit)?,
             }

@@ -151,10 +151,12 @@ impl Client {
         due.map(|at| (at, Timer::Poll))
     }
 
-    pub(super) fn poll_due(&mut self) {
+    pub(super) fn poll_due(&mut self, edit: &mut Edit<'_>) {
         match self.link.state {
             LinkState::Ready { .. } => self.back_up(false),
-            LinkState::Connecting { .. } if !self.fallback.turned => self.turn(),
+            LinkState::Connecting { .. } if !self.fallback.turned => {
+                self.turn_to_http(edit, "the WebSocket takes long to come up");
+            }
             LinkState::Connecting { .. }
             | LinkState::Greeting { .. }
             | LinkState::Waiting { .. }
@@ -228,7 +230,7 @@ impl Client {
         }
     }
 
-    /// HTTP is turned to after a WebSocket that could not be made.
+    /// HTTP is turned to after a WebSocket that could not be made, or is not made in time.
     pub(super) fn turn_to_http(&mut self, edit: &mut Edit<'_>, reason: &str) {
         if self.may_poll() && !self.fallback.turned {
             edit.error(alloc::format!("{reason}: polling by HTTP until it is"));

@@ -19,6 +19,8 @@ pub type Confirmed = Box<dyn Fn() -> Result<Fate, SyncError>>;
 
 /// A client and its collection `todos`.
 pub trait Client: Sized + Send {
+    /// Opens it and listens to its events, and only then connects it, as far as the configuration
+    /// says so: what is told in between would be lost.
     fn open(config: SyncConfig) -> Self;
     fn save(&self, id: &str, document: &Value);
     fn update(&self, id: &str, fields: &Value);
@@ -81,9 +83,15 @@ pub struct Tokio {
 
 impl Client for Tokio {
     fn open(config: SyncConfig) -> Self {
+        let connects = config.connect_at_start;
+        let config = SyncConfig { connect_at_start: false, ..config };
         let sync = runtime().block_on(synclayer_tokio::SyncLayer::open(config)).unwrap();
         let (events, todos) = (sync.events(), sync.collection(TODOS).unwrap());
-        Self { sync, todos, events }
+        let client = Self { sync, todos, events };
+        if connects {
+            client.connect();
+        }
+        client
     }
 
     fn save(&self, id: &str, document: &Value) {
@@ -205,9 +213,15 @@ pub struct Blocking {
 
 impl Client for Blocking {
     fn open(config: SyncConfig) -> Self {
+        let connects = config.connect_at_start;
+        let config = SyncConfig { connect_at_start: false, ..config };
         let sync = synclayer_blocking::SyncLayer::open(config).unwrap();
         let (events, todos) = (sync.events(), sync.collection(TODOS).unwrap());
-        Self { sync, todos, events }
+        let client = Self { sync, todos, events };
+        if connects {
+            client.connect();
+        }
+        client
     }
 
     fn save(&self, id: &str, document: &Value) {

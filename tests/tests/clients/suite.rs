@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use synclayer_core::server::session::SessionConfig;
 use synclayer_server::ServerConfig;
-use synclayer_tokio::{EventKind, SyncConfig, SyncError, SyncFailureReason, Transport, Transports};
+use synclayer_tokio::{
+    Event, EventKind, SyncConfig, SyncError, SyncFailureReason, Transport, Transports,
+};
 
 use crate::client::{Blocking, Client, Tokio};
 use crate::support::{Fate, Host, PATIENCE, Proxy, Request, TODOS, config, on_disk, until};
@@ -144,6 +146,10 @@ fn blocked(fate: impl Fn() -> Fate + Send + 'static) -> impl FnMut(&Request) -> 
     move |request| if request.upgrade { fate() } else { Fate::Pass }
 }
 
+fn polls(event: &Event) -> bool {
+    matches!(&event.kind, EventKind::Error { message } if message.contains("polling"))
+}
+
 pub fn a_blocked_upgrade_leads_to_polling_and_back<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
@@ -157,10 +163,7 @@ pub fn a_blocked_upgrade_leads_to_polling_and_back<C: Client>() {
     a.save("x", &json!({"n": 1}));
     a.synced();
     assert_eq!(a.status().transport, Some(Transport::Http));
-    a.told(
-        "that it polls",
-        |event| matches!(&event.kind, EventKind::Error { message } if message.contains("polling")),
-    );
+    a.told("that it polls", polls);
     until("the write is on b", || b.shown().contains_key("x"));
 
     a_way.free();
@@ -176,10 +179,11 @@ pub fn a_stalled_upgrade_leads_to_polling<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
     way.rule(blocked(|| Fate::Stall));
-    let a = C::open(config(&way));
+    let mut a = C::open(config(&way));
     a.save("x", &json!({"n": 1}));
     a.synced();
     assert_eq!(a.status().transport, Some(Transport::Http));
+    a.told("that it polls", polls);
     a.close();
 }
 
