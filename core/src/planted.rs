@@ -269,6 +269,8 @@ mod bugs {
         HttpBesideSocket,
         /// A server that offered level 2 may offer less later.
         DowngradeTaken,
+        /// Collections are named in paths, whatever the server offers.
+        NamesInPaths,
         /// A connection is not probed when the app says that there is a network.
         WakeUnprobed,
         /// Nobody notices that the device has slept.

@@ -463,6 +463,37 @@ fn a_collection_that_is_refused_does_not_hold_the_others_up() {
     assert_eq!(failed.unwrap().collection, Some(notes));
 }
 
+/// A pong of a server that has pages by `POST /sync/pull`.
+fn pong_with_pull() -> String {
+    pong(0, "").replace(r#""lastMutation""#, r#""features":["pull","later"],"lastMutation""#)
+}
+
+#[test]
+fn names_travel_in_bodies_where_the_server_offers_it() {
+    let name = |name| synclayer_core::words::name::Collection::new(name).unwrap();
+    let mut config = polling();
+    config.collections = ["..", "a/b", "todos"].map(name).to_vec();
+    let mut desk = Desk::new(config);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer(200, &pong_with_pull());
+    for collection in ["..", "a/b", "todos"] {
+        let asked = desk.sent().pop().unwrap();
+        let head = format!(r#"POST /sync/pull {{"collection":"{collection}","clientId":"#);
+        assert!(asked.starts_with(&head), "{asked}");
+        desk.answer(200, &first_page().replace("todos", collection));
+    }
+    // an idle poll goes the same way, with its cursor
+    desk.pass(315_000);
+    let asked = desk.sent().pop().unwrap();
+    let head = r#"POST /sync/pull {"collection":"..","cursor":{"epoch":"e1","seq":5},"clientId":"#;
+    assert!(asked.starts_with(head), "{asked}");
+    // the server is another one, of an earlier version: the hello tells, and paths have to do
+    desk.answer(400, r#"{"error":"`recordId` is missing","code":"INVALID_MESSAGE"}"#);
+    assert!(desk.sent()[0].starts_with("POST /sync/session"));
+    desk.answer(200, &pong(0, ""));
+    assert!(desk.sent()[0].starts_with("GET /sync/a%2Fb?epoch=e1&seq=5"));
+}
+
 /// A replica of three collections, of which one's page is answered otherwise.
 fn one_page_is_answered(status: u16, body: &str) -> Desk {
     let name = |name| synclayer_core::words::name::Collection::new(name).unwrap();

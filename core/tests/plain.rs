@@ -632,6 +632,85 @@ fn one_collection_that_is_read_shows_a_plain_server() {
     assert!(sent[0].starts_with("SYNCED 0: the server refuses notes"), "{sent:?}");
 }
 
+/// A polling replica of `..`, `notes` and `todos`, whose first page is asked for.
+fn three_collections() -> Desk {
+    let name = |name| synclayer_core::words::name::Collection::new(name).unwrap();
+    let mut config = http_only();
+    config.collections = ["..", "notes", "todos"].map(name).to_vec();
+    let mut desk = Desk::new(config);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.answer(404, "");
+    for _ in 0..3 {
+        desk.answer(200, "[]");
+    }
+    desk.sent();
+    desk.save("b", "{}");
+    desk.replica.synced(desk.now, &mut desk.effects);
+    assert_eq!(desk.sent(), ["GET /sync/%2E%2E?limit=500"]);
+    desk
+}
+
+#[test]
+fn whatever_is_answered_for_one_collection_the_others_go_on() {
+    for (status, body) in [
+        (404, "<html>not found</html>"),
+        (405, ""),
+        (500, "{}"),
+        (502, "<html>bad gateway</html>"),
+        (200, "<html>home</html>"),
+    ] {
+        let mut desk = three_collections();
+        desk.answer(status, body);
+        assert_eq!(desk.sent(), ["GET /sync/notes?limit=500"], "{status} {body}");
+        desk.answer(200, "[]").answer(200, "[]");
+        let sent = desk.sent();
+        assert!(sent.last().unwrap().starts_with("POST /sync/todos "), "{status} {body}: {sent:?}");
+        desk.answer(200, TAKEN);
+        let sent = desk.sent();
+        assert!(sent.iter().all(|line| !line.starts_with("SYNCED")), "{status} {body}: {sent:?}");
+        let told = desk.events.iter().any(|event| {
+            event.collection.as_deref() == Some("..")
+                && matches!(&event.kind, EventKind::SyncFailed { message, .. }
+                    if message.contains("a proxy may take it for a step"))
+        });
+        assert!(told, "{status} {body}");
+        assert!(until_it_asks(&mut desk)[0].starts_with("GET /sync/%2E%2E"), "it is tried again");
+    }
+}
+
+#[test]
+fn where_nothing_can_be_read_nothing_is_pushed() {
+    let mut desk = three_collections();
+    for _ in 0..3 {
+        desk.answer(502, "<html>bad gateway</html>");
+    }
+    assert!(desk.sent().iter().all(|line| line.starts_with("GET")));
+    assert_eq!((pending(&desk), desk.replica.status().transport), (1, None));
+}
+
+#[test]
+fn a_read_that_is_never_answered_does_not_hold_the_others_up() {
+    let mut desk = three_collections();
+    for _ in 0..40 {
+        match desk.tickets.front().map(|ticket| ticket.request().path.clone()) {
+            None => {
+                let at = desk.replica.deadline().unwrap().0;
+                desk.pass(at.since(desk.now.mono).as_millis() as u64);
+            }
+            Some(path) if path.starts_with("/sync/%2E%2E") => {
+                desk.resolve(HttpAnswer::Failed("too large".into()));
+            }
+            Some(_) if desk.tickets[0].request().body.is_none() => drop(desk.answer(200, "[]")),
+            Some(_) => drop(desk.answer(200, TAKEN)),
+        }
+        desk.sent();
+        if pending(&desk) == 0 {
+            return;
+        }
+    }
+    panic!("the write has not gone out");
+}
+
 #[test]
 fn a_level_2_server_behind_a_gateway_is_no_plain_one() {
     let mut desk = nowhere("");

@@ -73,7 +73,9 @@ async fn a_client_without_a_socket_writes_and_reads() {
 
     let query = "/sync/todos?epoch=&seq=&limit=1&clientId=c1";
     let page = http(&server, "GET", query, &ANN, "").await.json();
-    assert_eq!(page["metadata"], json!({"epoch": epoch, "from": {}, "lastMutation": 2}));
+    let head = &page["metadata"];
+    assert_eq!((head["epoch"].clone(), head["from"].clone()), (epoch.clone(), json!({})));
+    assert_eq!((head["lastMutation"].clone(), head["database"].is_string()), (json!(2), true));
     assert_eq!(page["messages"][0]["metadata"]["mode"], "snapshot");
     assert_eq!(page["messages"][1]["data"]["records"][0]["id"], "1");
     assert_eq!(page["messages"].as_array().unwrap().len(), 2);
@@ -92,6 +94,25 @@ async fn a_client_without_a_socket_writes_and_reads() {
     assert_eq!(page["messages"][0]["metadata"]["mode"], "delta");
     assert_eq!(page["messages"][1]["recordId"], "2");
     assert_eq!(page["messages"][2]["metadata"]["seq"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_asked_for_in_a_body_whatever_the_name() {
+    let server = open().await;
+    let pong = hello(&server, &[], "c1", 1).await.json();
+    assert_eq!(pong["metadata"]["features"], json!(["pull"]));
+    for name in ["a/b", "..", ".", "a//b", "pull", "ä?#"] {
+        let mut peer = Peer::connect(&server, "", &[]).await;
+        let write =
+            json!({"type": "insert", "collection": name, "recordId": "r", "data": {"n": 1}});
+        peer.send(write.to_string()).await;
+        peer.send(json!({"type": "ping"}).to_string()).await;
+        peer.expect("pong").await;
+        let ask = json!({"collection": name, "clientId": "c1"});
+        let answer = post(&server, &[], "/sync/pull", ask).await;
+        assert_eq!(answer.status, 200, "{name} {answer:?}");
+        assert_eq!(answer.json()["messages"][1]["data"]["records"][0]["id"], "r", "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,13 +20,13 @@ use super::machine::{Client, Fault};
 use super::stream::{Phase, Stream};
 use crate::rules::row::Place;
 use crate::words::limits::Limits;
-use crate::words::message::{ErrorCode, ErrorMessage, Hello, ServerMessage, Welcome};
+use crate::words::message::{ErrorCode, ErrorMessage, Features, Hello, ServerMessage, Welcome};
 use crate::words::name::Collection;
 use crate::words::store::{Scan, StoreError};
 use crate::words::time::Mono;
 use crate::words::wire::http::{
-    PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH, encode_push,
-    encode_session, refusal,
+    PULL_PATH, PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH,
+    encode_pull, encode_push, encode_session, refusal,
 };
 use crate::words::wire::{Incoming, WireError, decode_server};
 
@@ -35,6 +35,9 @@ const PUSH_WRITES: usize = 1024;
 const PUSH_BYTES: usize = 1 << 20;
 /// The longest answer to a push: it may hold the whole of every record.
 const ANSWER_BYTES: usize = 20 << 20;
+/// How many pages in a row may be declined before the whole exchange is given up: so many are not
+/// the fault of single collections.
+pub(super) const MOST_DECLINED: u32 = 16;
 /// How much later than the request itself the machine gives an answer up.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
@@ -49,6 +52,8 @@ pub(super) struct Exchange {
     succeeded: bool,
     /// Whether something else than the whole exchange has failed.
     troubled: bool,
+    /// How many pages in a row were declined.
+    declined: u32,
     asked: Option<Asked>,
     /// Calls of `synced` before this one were made before the exchange began.
     syncs: SyncId,
@@ -200,6 +205,7 @@ impl Client {
             hello,
             succeeded: false,
             troubled: false,
+            declined: 0,
             asked: None,
             syncs: self.next_sync,
             push_bytes: PUSH_BYTES,
@@ -252,8 +258,16 @@ impl Client {
         }
         let client_id = Some(self.identity.client_id.clone());
         let query = PageQuery { from: from.clone(), limit: None, client_id };
-        let path = query.target(&collection);
-        self.ask(edit, What::Page { collection, from }, Method::Get, path, None);
+        let (method, path, body) = match self.features.pull && !planted!(NamesInPaths) {
+            true => {
+                let mut body = Vec::new();
+                encode_pull(&collection, &query, &mut body);
+                (Method::Post, PULL_PATH.into(), Some(body))
+            }
+            // a server of an earlier version would take that for an insert
+            false => (Method::Get, query.target(&collection), None),
+        };
+        self.ask(edit, What::Page { collection, from }, method, path, body);
     }
 
     /// Pushes the next writes. Says whether there were any.
@@ -374,6 +388,9 @@ impl Client {
                         return Ok(());
                     }
                     self.in_reach(edit);
+                    if let Some(exchange) = &mut self.exchange {
+                        exchange.declined = 0;
+                    }
                     self.fallback.stuck.take_if(|stuck| stuck == collection);
                     self.turned_page(edit, collection, from, page)
                 }
@@ -609,6 +626,11 @@ impl Client {
             (What::Page { collection, .. }, _, _)
                 if wait.is_none() && !planted!(PageStopsExchange) =>
             {
+                if let 400 | 404 | 405 | 501 = status {
+                    // perhaps the server is an earlier version than it was: the next hello tells
+                    self.features = Features::default();
+                    self.fallback.in_doubt = true;
+                }
                 if let 401 | 403 = status {
                     self.ask_for_token(edit, code_of(status), text.clone(), false);
                 }
@@ -634,6 +656,11 @@ impl Client {
         self.not_pulled(edit, collection, ErrorMessage::new(ErrorCode::ServerError, text));
         let Some(exchange) = &mut self.exchange else { return };
         exchange.troubled = true;
+        exchange.declined += 1;
+        if exchange.declined > MOST_DECLINED {
+            self.give_up_exchange(edit, Duration::ZERO);
+            return;
+        }
         if !exchange.succeeded && exchange.hello == HelloState::NotNeeded {
             exchange.hello = HelloState::Needed;
         }

@@ -122,6 +122,7 @@ impl Client {
             edit.put_stream(collection, &stream.row);
         }
         self.epoch = Some(welcome.epoch);
+        self.features = welcome.features;
         Ok(true)
     }
 

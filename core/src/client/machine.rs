@@ -22,7 +22,7 @@ use super::plain::Plain;
 use super::stream::{Phase, Stream};
 use crate::rules::row::{Identity, Keys, Place, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
-use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage, Token};
+use crate::words::message::{ErrorCode, ErrorMessage, Features, Level, ServerMessage, Token};
 use crate::words::name::{Collection, CommitNumber, ConnId, Epoch, Position, RecordId};
 use crate::words::random::Random;
 use crate::words::store::{Rows, Scan, StoreError};
@@ -70,6 +70,8 @@ pub struct Client {
     pub(super) short: bool,
     /// Whether the server was found to have another database since it last answered well.
     pub(super) at_other_database: bool,
+    /// What the server has of the parts that it may lack, as of the last hello.
+    pub(super) features: Features,
     /// The server's epoch, as of the last hello.
     pub(super) epoch: Option<Epoch>,
     /// When the last verdict came, or the first write without one was sent.
@@ -141,6 +143,7 @@ impl Client {
             link: Link::new(),
             short: true,
             at_other_database: false,
+            features: Features::default(),
             epoch: None,
             verdict_at: now.mono,
             struggle: Struggle::default(),

@@ -28,7 +28,9 @@ use crate::words::name::{Collection, RecordId, UserId};
 use crate::words::percent;
 use crate::words::store::StoreError;
 use crate::words::time::Timestamp;
-use crate::words::wire::http::{PUSH_PATH, PageFrom, PageQuery, SESSION_PATH};
+use crate::words::wire::http::{
+    PULL_PATH, PUSH_PATH, PageFrom, PageQuery, SESSION_PATH, TRANSACTION_PATH,
+};
 use crate::words::write::WriteKind;
 
 /// A request as it came, its token checked.
@@ -142,6 +144,11 @@ fn plan(request: &Request<'_>, config: &HttpConfig, policy: &dyn Policy) -> Resu
     match (request.method, request.path) {
         ("POST", SESSION_PATH) => return resumable::session(request, config),
         ("POST", PUSH_PATH) => return resumable::push(request, config),
+        ("POST", PULL_PATH) => return resumable::asked_page(request, config, policy),
+        ("POST", TRANSACTION_PATH) => {
+            let message = "the name `transaction` is reserved: this server has no such call";
+            return Err(Reply { status: 501, ..invalid(message) });
+        }
         _ => {}
     }
     let (collection, record) = target(request.path)?;

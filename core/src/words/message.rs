@@ -78,6 +78,31 @@ pub struct Welcome {
     pub user_id: Option<UserId>,
     /// The longest `batch` message that the server takes, in bytes.
     pub max_batch_bytes: u64,
+    /// The parts of the protocol that the server has, of those that not every server has.
+    pub features: Features,
+}
+
+/// Parts of the protocol that a server may lack. A client uses none that the pong does not name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Features {
+    /// `"pull"`: pages by `POST /sync/pull`, in whose body the collection's name travels.
+    pub pull: bool,
+}
+
+impl Features {
+    /// Everything that this version knows.
+    pub const ALL: Self = Self { pull: true };
+
+    /// Their names on the wire.
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        let Self { pull } = self;
+        [("pull", pull)].into_iter().filter(|(_, has)| *has).map(|(name, _)| name)
+    }
+
+    /// Notes a name from the wire; those of later versions are skipped.
+    pub(crate) fn note(&mut self, name: &str) {
+        self.pull |= name == "pull";
+    }
 }
 
 /// A write of a client's, on its way to the server.

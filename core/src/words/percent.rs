@@ -19,6 +19,15 @@ pub fn encode(text: &str, out: &mut String) {
     }
 }
 
+/// Appends a text as a whole segment of a path. One of only a dot or two would be a step in the tree
+/// of paths: its dots are encoded too, which those who normalise paths may undo all the same.
+pub fn encode_segment(text: &str, out: &mut String) {
+    match text {
+        "." | ".." => text.chars().for_each(|_| out.push_str("%2E")),
+        text => encode(text, out),
+    }
+}
+
 /// The text that `%XX` stand for; in a query a `+` is a space too. `None` where it is none.
 #[must_use]
 pub fn decode(text: &str, plus_is_space: bool) -> Option<String> {

@@ -77,7 +77,7 @@ pub(crate) enum Unreadable {
 /// `/sync/{collection}`.
 pub(crate) fn collection_path(collection: &Collection) -> String {
     let mut path = String::from("/sync/");
-    percent::encode(collection, &mut path);
+    percent::encode_segment(collection, &mut path);
     path
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn collection_path(collection: &Collection) -> String {
 pub(crate) fn record_path(collection: &Collection, id: &RecordId) -> String {
     let mut path = collection_path(collection);
     path.push('/');
-    percent::encode(id, &mut path);
+    percent::encode_segment(id, &mut path);
     path
 }
 
@@ -413,6 +413,18 @@ mod tests {
             "/sync/my%20todos?since=2026-09-21T14%3A13%3A20.000Z&limit=500&offset=499"
         );
         assert_eq!(query_path(&collection, None, 500, 0), "/sync/my%20todos?limit=500");
+    }
+
+    #[test]
+    fn dots_alone_are_no_steps() {
+        for (name, path) in [(".", "/sync/%2E"), ("..", "/sync/%2E%2E"), ("...", "/sync/...")] {
+            let collection = Collection::new(name).unwrap();
+            assert_eq!(collection_path(&collection), path);
+            let todos = Collection::new("t").unwrap();
+            let record = path.replace("/sync/", "/sync/t/");
+            assert_eq!(record_path(&todos, &id(name)), record);
+            assert_eq!(percent::decode(&path[6..], false).as_deref(), Some(name));
+        }
     }
 
     #[test]

@@ -261,7 +261,7 @@ impl Bench {
     fn ask(&mut self, script: &mut Script<'_>) {
         let (id, document) = (["a", "b", "%00", ""][script.below(4)], script.document());
         let paths =
-            ["/sync/todos", "/sync/todos/", "/sync/session", "/sync/push", "/", "/sync/%ff"];
+            ["/sync/todos", "/sync/todos/", "/sync/session", "/sync/pull", "/", "/sync/%ff"];
         let path = format!("{}{id}", paths[script.below(6)]);
         let bodies = [
             format!(r#"{{"recordId":"{id}","data":{document}}}"#),

@@ -8,7 +8,7 @@ use synclayer_core::server::http::{self, Call, Reply, Request};
 use synclayer_core::words::message::ErrorCode;
 use synclayer_core::words::name::Collection;
 use synclayer_core::words::time::Mono;
-use synclayer_core::words::wire::http::PUSH_PATH;
+use synclayer_core::words::wire::http::{PULL_PATH, PUSH_PATH};
 
 use crate::invariants::Invariant;
 
@@ -63,6 +63,10 @@ pub(super) struct HttpCall {
 impl HttpCall {
     fn is_push(&self) -> bool {
         self.request.path == PUSH_PATH
+    }
+
+    fn is_pull(&self) -> bool {
+        self.request.method == Method::Get || self.request.path == PULL_PATH
     }
 
     /// Whether nobody will notice any more what becomes of it.
@@ -299,7 +303,7 @@ impl World {
         let up = matches!(call.place, Place::Up);
         if call.is_push() && !up {
             self.count("lost answer of a push");
-        } else if call.request.method == Method::Get && self.is_catching_up(call.device) {
+        } else if call.is_pull() && self.is_catching_up(call.device) {
             self.count("pull cut in mid catch-up");
         }
     }

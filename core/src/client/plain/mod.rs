@@ -58,6 +58,8 @@ pub(super) struct Plain {
     pub(super) candidate: Option<Candidate>,
     /// Whether it has answered a call of the plain protocol well, by HTTP and since the start.
     proven: bool,
+    /// Whether the last work could not read a collection now.
+    missed: bool,
     /// A write whose answer is believed only after its collection was read again.
     doubt: Option<Doubt>,
     /// Whether it answers pings in JSON.
@@ -268,7 +270,9 @@ impl Client {
                 frozen.into_iter().map(|(collection, _)| collection).collect();
             let again = self.streams.iter().filter(|(_, stream)| stream.plain.incomplete);
             due.extend(again.map(|(collection, _)| collection.clone()));
-            self.begin_work(due);
+            // what `synced` waits for could not be read the last time
+            let again = core::mem::take(&mut self.plain.missed) && !self.syncs.is_empty();
+            if again { self.begin_poll() } else { self.begin_work(due) }
         }
         Ok(())
     }

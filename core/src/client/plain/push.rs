@@ -63,8 +63,12 @@ impl Client {
             return Ok(None);
         }
         let mut next = None;
+        let missed = self.plain.work.as_ref().map(|work| &work.missed);
         edit.places(self.outbox.head, &mut |position, place| {
             let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+            if missed.is_some_and(|missed| missed.contains(&entry.collection)) {
+                return Ok(Scan::Next);
+            }
             next = (position < self.outbox.durable_until).then_some((position, entry));
             Ok(Scan::Stop)
         })?;

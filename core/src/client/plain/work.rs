@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
-use super::super::exchange::GRACE;
+use super::super::exchange::{GRACE, MOST_DECLINED};
 use super::super::interface::{
     HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId, SyncId,
 };
@@ -55,6 +55,11 @@ pub(super) struct Work {
     syncs: SyncId,
     /// Whether a collection could not be pulled.
     pub(super) troubled: bool,
+    /// Whether a page was read.
+    read: bool,
+    /// What could not be read now, be it because of the server or because of something on the way:
+    /// nothing is decided about its writes.
+    pub(super) missed: BTreeSet<Collection>,
     /// Whether something was read.
     changed: bool,
 }
@@ -101,6 +106,8 @@ impl Client {
             missing: BTreeSet::new(),
             syncs: self.next_sync,
             troubled: false,
+            read: false,
+            missed: BTreeSet::new(),
             changed: false,
         });
     }
@@ -120,7 +127,7 @@ impl Client {
         }
         let ready = self.link.ready_since().is_some();
         let due = match ready {
-            true => !self.syncs.is_empty() && self.plain.failures == 0,
+            true => !self.syncs.is_empty() && self.plain.failures == 0 && !self.plain.missed,
             false => self.polls() && self.is_exchange_due(edit)?,
         };
         if due {
@@ -158,7 +165,10 @@ impl Client {
         else {
             return Ok(());
         };
-        if let Some(collection) = work.due.first().cloned() {
+        // what was not answered at all the last time comes last
+        let stuck = self.fallback.stuck.as_ref();
+        let first = work.due.iter().find(|due| stuck != Some(*due));
+        if let Some(collection) = first.or(work.due.first()).cloned() {
             self.ask_plain_page(edit, collection);
             return Ok(());
         }
@@ -171,7 +181,11 @@ impl Client {
     /// Finds out which of the writes that were sent have not arrived.
     fn judge_all(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut missing = BTreeSet::new();
+        let missed = self.plain.work.as_ref().map(|work| work.missed.clone()).unwrap_or_default();
         for (collection, id) in self.frozen_records(edit)? {
+            if missed.contains(&collection) {
+                continue;
+            }
             let began = self.stream(&collection).plain.pull_began;
             let sent = self.plain.clone_sent();
             let is_old = |position| sent.is_old(position, began);
@@ -261,7 +275,11 @@ impl Client {
                     // perhaps the page is too large to be had
                     self.stream(collection).plain.habits.shrink();
                 }
-                self.fail_work(edit, &format!("a request failed: {why}"), Duration::ZERO);
+                let why = format!("a request failed: {why}");
+                match &asked.what {
+                    What::Page(collection) => self.page_unanswered(edit, collection, &why),
+                    What::Push(_) => self.fail_work(edit, &why, Duration::ZERO),
+                }
             }
             (_, HttpAnswer::Answered { status: 401, body, .. }) => {
                 let told = decode_refusal(401, body);
@@ -290,9 +308,7 @@ impl Client {
                         }
                     }
                     Err(why) if self.disappoints(collection, *status, &why.to_string()) => {}
-                    Err(why) => {
-                        self.fail_work(edit, &format!("{collection}: {why}"), Duration::ZERO)
-                    }
+                    Err(why) => self.page_missed(edit, collection, &format!("{collection}: {why}")),
                 }
             }
             (What::Page(collection), HttpAnswer::Answered { status, retry_after, body }) => {
@@ -313,6 +329,10 @@ impl Client {
         collection: &Collection,
         page: PlainPage,
     ) -> Result<(), StoreError> {
+        if let Some(work) = &mut self.plain.work {
+            work.read = true;
+        }
+        self.fallback.stuck.take_if(|stuck| stuck == collection);
         let (now, latest) = (self.now.mono, latest_believed(self.server_time()));
         let stream = self.stream(collection);
         let began = stream.plain.pull_began;
@@ -459,11 +479,44 @@ impl Client {
                 });
                 self.not_read(edit, collection, code, told.message);
             }
-            _ => self.fail_work(
-                edit,
-                &format!("{collection} could not be read: {}", told.message),
-                wait.unwrap_or_default(),
-            ),
+            _ => {
+                let why = format!("{collection} could not be read: {}", told.message);
+                match wait {
+                    Some(wait) => self.fail_work(edit, &why, wait),
+                    None => self.page_missed(edit, collection, &why),
+                }
+            }
+        }
+    }
+
+    /// A collection can't be read now, be it because of the server or because of something on the
+    /// way. The others go on, as long as one of them shows that the server is there.
+    fn page_missed(&mut self, edit: &mut Edit<'_>, collection: &Collection, why: &str) {
+        let looks = self.plain.looks_at(collection);
+        let goes_on = self.plain.work.as_mut().is_some_and(|work| {
+            work.missed.insert(collection.clone());
+            let many = work.missed.len() > MOST_DECLINED as usize;
+            !looks && !many && (work.read || work.due.len() > 1)
+        });
+        if !goes_on || planted!(PageStopsExchange) {
+            return self.fail_work(edit, why, Duration::ZERO);
+        }
+        let mut why = String::from(why);
+        if matches!(&**collection, "." | "..") {
+            why.push_str("; its name stands in the path, where a proxy may take it for a step");
+        }
+        self.not_read(edit, collection, ErrorCode::ServerError, why);
+    }
+
+    /// The request for a page was not answered. Where the same happens again although others were
+    /// answered, the collection is left out.
+    fn page_unanswered(&mut self, edit: &mut Edit<'_>, collection: &Collection, why: &str) {
+        let again = self.fallback.stuck.replace(collection.clone());
+        let read = self.plain.work.as_ref().is_some_and(|work| work.read);
+        if again.as_ref() == Some(collection) && read {
+            self.page_missed(edit, collection, why);
+        } else {
+            self.fail_work(edit, why, Duration::ZERO);
         }
     }
 
@@ -475,12 +528,14 @@ impl Client {
         if self.plain.settling_until.take().is_some() {
             self.outbox.unsent = self.outbox.unsent.max(self.outbox.frozen_until);
         }
-        if work.whole {
+        let missed = !work.missed.is_empty();
+        if work.whole && !missed {
             let first = self.first_place(edit)?;
             let outcome = self.outcome_at_plain();
             self.answer_syncs(edit, &outcome, |id, until| id < work.syncs && until <= first);
         }
         let incomplete = self.streams.values().any(|stream| stream.plain.incomplete);
+        self.plain.missed = missed;
         if self.link.ready_since().is_some() {
             let soon = match self.frozen_records(edit)?.is_empty() {
                 false => Some(now + ARRIVAL + ARRIVAL),
@@ -536,7 +591,12 @@ impl Client {
     }
 
     pub(in super::super) fn work_timed_out(&mut self, edit: &mut Edit<'_>) {
-        self.fail_work(edit, "a request was not answered in time", Duration::ZERO);
+        let why = "a request was not answered in time";
+        let asked = self.plain.work.as_mut().and_then(|work| work.asked.take());
+        match asked.map(|asked| asked.what) {
+            Some(What::Page(collection)) => self.page_unanswered(edit, &collection, why),
+            Some(What::Push(_)) | None => self.fail_work(edit, why, Duration::ZERO),
+        }
     }
 
     /// Nothing is listened to any more of what was asked.

@@ -16,13 +16,13 @@ use crate::rules::policy::Policy;
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
 use crate::server::about::About;
 use crate::words::message::{
-    ErrorCode, ErrorMessage, Hello, Level, Mutation, ServerMessage, Welcome,
+    ErrorCode, ErrorMessage, Features, Hello, Level, Mutation, ServerMessage, Welcome,
 };
 use crate::words::name::{Collection, MutationNumber, UserId};
 use crate::words::time::Timestamp;
 use crate::words::wire::WireError;
 use crate::words::wire::http::{
-    PageAnswer, PageFrom, PageQuery, PushAnswer, decode_push, decode_session,
+    PageAnswer, PageFrom, PageQuery, PushAnswer, decode_pull, decode_push, decode_session,
 };
 
 pub(super) fn session(request: &Request<'_>, config: &HttpConfig) -> Result<Call, Reply> {
@@ -48,6 +48,7 @@ pub(super) fn greeted(
                 last_digest,
                 user_id,
                 max_batch_bytes: config.max_batch_bytes,
+                features: Features::ALL,
             };
             let pong = ServerMessage::Pong { timestamp: Some(now), welcome: Some(welcome) };
             let mut body = Vec::new();
@@ -198,6 +199,16 @@ fn told(outcome: Outcome) -> Result<(ServerMessage, usize), Reply> {
         Verdict::Superseded => return Err(superseded()),
         Verdict::OutOfOrder { next } => return Err(out_of_order(number, next)),
     })
+}
+
+/// A page whose collection is named in the body.
+pub(super) fn asked_page(
+    request: &Request<'_>,
+    config: &HttpConfig,
+    policy: &dyn Policy,
+) -> Result<Call, Reply> {
+    let (collection, query) = decode_pull(request.body, &config.limits).map_err(unread)?;
+    pull(request, collection, query, config, policy)
 }
 
 pub(super) fn pull(

@@ -13,7 +13,7 @@ use super::stream::Subscription;
 use super::{Link, Session, TransactReport, Transacting, Turn};
 use crate::rules::transaction::{Answer, HelloAnswer, Outcome, TransactError, Verdict, Window};
 use crate::server::about::About;
-use crate::words::message::{Ack, ErrorCode, ErrorMessage, ServerMessage, Welcome};
+use crate::words::message::{Ack, ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
 use crate::words::name::{Collection, MutationNumber, Seq};
 
 /// Numbers and verdicts of a level-2 connection.
@@ -229,6 +229,7 @@ impl Session {
                     last_digest,
                     user_id: self.auth.user().cloned(),
                     max_batch_bytes: self.config.max_batch_bytes,
+                    features: Features::ALL,
                 };
                 let timestamp = Some(turn.now.wall);
                 self.say(&ServerMessage::Pong { timestamp, welcome: Some(welcome) }, turn);

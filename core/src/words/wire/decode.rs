@@ -14,8 +14,8 @@ use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
 use super::super::limits::Limits;
 use super::super::message::{
-    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Hello, Mode, Mutation, PageRange, Resume,
-    ServerChange, ServerMessage, SyncRecord, Token, Welcome, kept_text,
+    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Features, Hello, Mode, Mutation,
+    PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token, Welcome, kept_text,
 };
 use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
@@ -117,6 +117,9 @@ fields! {
     }
 }
 
+/// How many features a pong may name.
+const MAX_FEATURES: usize = 256;
+
 fields! {
     /// The fields of the `metadata` of any type.
     struct Metadata {
@@ -130,6 +133,7 @@ fields! {
         cursor: "cursor",
         database: "database",
         epoch: "epoch",
+        features: "features",
         filter: "filter",
         from: "from",
         head: "head",
@@ -532,7 +536,17 @@ impl<'a> Envelope<'a> {
             last_digest: m.last_digest.parsed("metadata.lastDigest", Digest::parse)?,
             user_id: self.user_id()?,
             max_batch_bytes: m.max_batch_bytes.number("metadata.maxBatchBytes")?.unwrap_or(0),
+            features: self.features()?,
         })
+    }
+
+    fn features(&self) -> Result<Features, Fault> {
+        const NAME: &str = "metadata.features";
+        let mut features = Features::default();
+        for name in self.metadata.features.list(NAME, MAX_FEATURES)?.unwrap_or_default() {
+            features.note(&required(name.text(NAME)?, NAME)?);
+        }
+        Ok(features)
     }
 }
 

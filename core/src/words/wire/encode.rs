@@ -354,6 +354,10 @@ impl Object<'_> {
         self.optional_shown("lastDigest", welcome.last_digest.as_ref());
         self.optional_text("userId", welcome.user_id.as_deref());
         self.number("maxBatchBytes", welcome.max_batch_bytes);
+        let mut features = welcome.features.names().peekable();
+        if features.peek().is_some() {
+            list(self.key("features"), features, write_json_string);
+        }
     }
 
     fn sync_record(&mut self, record: &SyncRecord, level: Level) {

@@ -4,7 +4,11 @@
 //! | --- | --- | --- |
 //! | `POST /sync/session` | [`Hello`] | a `pong`, as on a WebSocket |
 //! | `POST /sync/push` | [`Push`] | [`PushAnswer`] |
+//! | `POST /sync/pull` | a collection and a [`PageQuery`] | [`PageAnswer`] |
 //! | `GET /sync/{collection}?epoch=…` | [`PageQuery`] | [`PageAnswer`] |
+//!
+//! The last two are one call: the first of them for servers whose pong names the feature `pull`. A
+//! name in a body arrives as it was sent, and no cache keeps a `POST`.
 //!
 //! Everything else is a [`refusal`].
 //!
@@ -32,6 +36,12 @@ pub const SESSION_PATH: &str = "/sync/session";
 
 /// Where writes are posted.
 pub const PUSH_PATH: &str = "/sync/push";
+
+/// Where a page is asked for.
+pub const PULL_PATH: &str = "/sync/pull";
+
+/// A call of a later version: nothing of level 1 can be posted there.
+pub(crate) const TRANSACTION_PATH: &str = "/sync/transaction";
 
 /// What is said before the writes of a push.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -131,6 +141,19 @@ pub fn decode_push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
     decode::http::push(body, limits)
 }
 
+/// Appends the body that asks for a page of a collection.
+pub fn encode_pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>) {
+    encode::http::pull(collection, query, out);
+}
+
+/// Reads the body that asks for a page of a collection.
+///
+/// # Errors
+/// When it is not JSON of that form.
+pub fn decode_pull(body: &[u8], limits: &Limits) -> Result<(Collection, PageQuery), WireError> {
+    decode::http::pull(body, limits)
+}
+
 impl PushAnswer {
     /// Appends the body.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -173,7 +196,7 @@ impl PageQuery {
     #[must_use]
     pub fn target(&self, collection: &Collection) -> String {
         let mut out = String::from("/sync/");
-        percent::encode(collection, &mut out);
+        percent::encode_segment(collection, &mut out);
         out.push_str("?epoch=");
         if let Some(Cursor { epoch, seq }) = &self.from.cursor {
             percent::encode(epoch, &mut out);

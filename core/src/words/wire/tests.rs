@@ -11,8 +11,8 @@ use super::super::delta::Delta;
 use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
 use super::super::message::{
-    Ack, Cursor, Hello, Level, Mode, Mutation, PageRange, Resume, ServerChange, SyncRecord, Token,
-    Welcome,
+    Ack, Cursor, Features, Hello, Level, Mode, Mutation, PageRange, Resume, ServerChange,
+    SyncRecord, Token, Welcome,
 };
 use super::super::name::{ClientId, Epoch, Seq, SessionNumber, UserId};
 use super::super::time::Timestamp;
@@ -234,6 +234,7 @@ fn what_a_server_says_at_level_2() {
         last_digest: Some(Digest(0x77e0)),
         user_id: Some(UserId::new("u1").unwrap()),
         max_batch_bytes: 262_144,
+        features: Features::ALL,
     };
     for (message, text) in [
         (
@@ -326,7 +327,7 @@ fn what_a_server_says_at_level_2() {
         ),
         (
             ServerMessage::Pong { timestamp: Some(time()), welcome: Some(welcome) },
-            r#"{"type":"pong","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"protocol":2,"epoch":"a91b","lastMutation":16,"lastDigest":"00000000000077e0","userId":"u1","maxBatchBytes":262144}}"#,
+            r#"{"type":"pong","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"protocol":2,"epoch":"a91b","lastMutation":16,"lastDigest":"00000000000077e0","userId":"u1","maxBatchBytes":262144,"features":["pull"]}}"#,
         ),
         (ServerMessage::Unknown { kind: "presence".to_string() }, r#"{"type":"presence"}"#),
     ] {
@@ -392,6 +393,7 @@ fn what_a_server_says_at_level_1() {
                     last_digest: None,
                     user_id: None,
                     max_batch_bytes: 0,
+                    features: Features::default(),
                 }),
             },
             r#"{"type":"pong","timestamp":"2026-11-22T17:00:00.000Z"}"#,

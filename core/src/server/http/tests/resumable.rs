@@ -8,7 +8,8 @@ use crate::rules::transaction::tests::{client, id, todos, write};
 use crate::words::message::{ClientMessage, Cursor, Mode, Mutation, Resume, ServerMessage};
 use crate::words::name::{Epoch, MutationNumber, Seq, SessionNumber};
 use crate::words::wire::http::{
-    PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH, encode_push,
+    PULL_PATH, PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH,
+    encode_pull, encode_push,
 };
 use crate::words::wire::{Incoming, decode_server};
 
@@ -124,6 +125,42 @@ fn acks(numbers: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
 }
 
 #[test]
+fn a_page_is_asked_for_in_a_body_or_in_a_path() {
+    let desk = &mut Desk::new();
+    for name in ["todos", "a/b", ".", "..", "pull", "ä ?#%2F"] {
+        let collection = Collection::new(name).unwrap();
+        let post = format!(r#"{{"recordId":"r","data":{{"in":{}}}}}"#, serde_json::json!(name));
+        let mut path = String::from("/sync/");
+        percent::encode_segment(&collection, &mut path);
+        let expected = if name == "pull" { 400 } else { 200 };
+        assert_eq!(desk.ask("POST", &path, post.as_bytes()).status, expected, "{name}");
+        let query = PageQuery { client_id: Some(client("c")), ..PageQuery::default() };
+        let mut body = Vec::new();
+        encode_pull(&collection, &query, &mut body);
+        let by_body = desk.ask("POST", PULL_PATH, &body);
+        let by_path = desk.ask("GET", &query.target(&collection), b"");
+        assert_eq!((by_body.status, shown(&by_body)), (200, shown(&by_path)), "{name}");
+        let held = shown(&by_body).contains(r#""id":"r""#);
+        assert_eq!(held, name != "pull", "{}", shown(&by_body));
+    }
+    for body in ["{}", "", r#"{"collection":""}"#, r#"{"collection":"a","cursor":{"epoch":"e"}}"#] {
+        let told = told(&desk.ask("POST", PULL_PATH, body.as_bytes()));
+        assert_eq!(told, (400, "INVALID_MESSAGE".into()), "{body}");
+    }
+}
+
+#[test]
+fn names_of_later_calls_are_reserved() {
+    let desk = &mut Desk::new();
+    let post = br#"{"recordId":"r","data":{}}"#;
+    assert_eq!(desk.ask("POST", "/sync/transaction", post).status, 501);
+    // what is not posted there is about a collection of that name
+    assert_eq!(desk.ask("GET", "/sync/transaction", b"").status, 200);
+    assert_eq!(desk.ask("GET", "/sync/pull", b"").status, 200);
+    assert_eq!(desk.ask("DELETE", "/sync/pull/r", b"").status, 204);
+}
+
+#[test]
 fn a_hello_is_answered_like_on_a_socket() {
     let desk = &mut Desk::new();
     desk.user = user("u1");
@@ -132,7 +169,7 @@ fn a_hello_is_answered_like_on_a_socket() {
         (reply.status, shown(&reply).as_str()),
         (
             200,
-            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"database":"d-e1","epoch":"e1","lastMutation":0,"userId":"u1","maxBatchBytes":262144}}"#
+            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"database":"d-e1","epoch":"e1","lastMutation":0,"userId":"u1","maxBatchBytes":262144,"features":["pull"]}}"#
         )
     );
     let pong = decode_server(&reply.body, &Limits::default()).unwrap();

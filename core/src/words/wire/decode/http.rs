@@ -7,9 +7,11 @@ use super::super::super::limits::Limits;
 use super::super::super::message::{
     ClientMessage, ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage, kept_text,
 };
-use super::super::super::name::{ClientId, DatabaseId, Epoch, MutationNumber, SessionNumber};
+use super::super::super::name::{
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, SessionNumber,
+};
 use super::super::WireError;
-use super::super::http::{PageAnswer, PageFrom, Push, PushAnswer, PushHead};
+use super::super::http::{PageAnswer, PageFrom, PageQuery, Push, PushAnswer, PushHead};
 use super::field::{self, Fault, Field, Fields, fields, required};
 use super::{Envelope, Place, client, server};
 
@@ -17,6 +19,9 @@ fields! {
     /// The fields of the bodies that a client sends, and of those that refuse.
     struct Body {
         client_id: "clientId",
+        collection: "collection",
+        cursor: "cursor",
+        limit: "limit",
         session: "session",
         epoch: "epoch",
         mutations: "mutations",
@@ -35,6 +40,13 @@ pub(in super::super) fn push(body: &[u8], limits: &Limits) -> Result<Push, WireE
     let (head, mutations) = body.push(limits).map_err(Fault::about_nothing)?;
     let write = |message: Field<'_>| written(message, limits);
     Ok(Push { head, mutations: mutations.into_iter().map(write).collect() })
+}
+
+pub(in super::super) fn pull(
+    body: &[u8],
+    limits: &Limits,
+) -> Result<(Collection, PageQuery), WireError> {
+    read(body, limits).and_then(|body| body.pull()).map_err(Fault::about_nothing)
 }
 
 /// One of a push's writes; other messages have no place there.
@@ -135,6 +147,16 @@ impl<'a> Body<'a> {
             client_id: required(client_id, "clientId")?,
             session: required(session, "session")?,
         })
+    }
+
+    fn pull(&self) -> Result<(Collection, PageQuery), Fault> {
+        let collection = self.collection.name("collection", Collection::new)?;
+        let cursor: Place<'_> = self.cursor.object("cursor")?.unwrap_or_default();
+        let from = PageFrom { cursor: cursor.cursor()?, resume: cursor.resume()? };
+        let limit = self.limit.number("limit")?;
+        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let client_id = self.client_id.name("clientId", ClientId::new)?;
+        Ok((required(collection, "collection")?, PageQuery { from, limit, client_id }))
     }
 
     fn push(&self, limits: &Limits) -> Result<(PushHead, Vec<Field<'a>>), Fault> {

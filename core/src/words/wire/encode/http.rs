@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use super::super::super::message::{Hello, Level, ServerMessage};
-use super::super::http::{PageAnswer, PushAnswer, PushHead};
+use super::super::super::name::Collection;
+use super::super::http::{PageAnswer, PageQuery, PushAnswer, PushHead};
 use super::{Object, list, message, object};
 
 pub(in super::super) fn session(hello: &Hello, out: &mut Vec<u8>) {
@@ -23,6 +24,20 @@ pub(in super::super) fn push<M: AsRef<[u8]>>(
         body.number("session", head.session.0);
         body.text("epoch", &head.epoch);
         list(body.key("mutations"), writes, |out, write| out.extend_from_slice(write.as_ref()));
+    });
+}
+
+pub(in super::super) fn pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>) {
+    let PageQuery { from, limit, client_id } = query;
+    object(out, |body| {
+        body.text("collection", collection);
+        if from.cursor.is_some() || from.resume.is_some() {
+            body.object("cursor", |cursor| {
+                cursor.cursor_fields(from.cursor.as_ref(), from.resume.as_ref());
+            });
+        }
+        body.optional("limit", limit.map(|limit| limit as u64));
+        body.optional_text("clientId", client_id.as_deref());
     });
 }
 

@@ -160,7 +160,11 @@ proptest! {
     ) {
         let query = PageQuery { from, limit, client_id };
         let target = query.target(&Collection::new("todos").unwrap());
-        prop_assert_eq!(parsed(&parameters(&target)), Ok(Some(query)));
+        prop_assert_eq!(parsed(&parameters(&target)), Ok(Some(query.clone())));
+        let collection = Collection::new("a/../b ä").unwrap();
+        let body = text(|out| encode_pull(&collection, &query, out));
+        let read = decode_pull(body.as_bytes(), &Limits::default());
+        prop_assert_eq!(read, Ok((collection, query)));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::super::super::delta::Delta;
 use super::super::super::document::tests::documents;
 use super::super::super::hash::{Checksum, Digest};
 use super::super::super::message::{
-    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Hello, Mode, Mutation, PageRange, Resume,
-    ServerChange, ServerMessage, SyncRecord, Token, Welcome,
+    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Features, Hello, Mode, Mutation,
+    PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token, Welcome,
 };
 use super::super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
@@ -141,8 +141,10 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn welcomes() -> impl Strategy<Value = Welcome> {
-    (databases(), epochs(), numbers(), optional(any::<u64>()), users(), numbers()).prop_map(
-        |(database, epoch, last_mutation, last_digest, user_id, max_batch_bytes)| Welcome {
+    let more = (numbers(), any::<bool>());
+    (databases(), epochs(), numbers(), optional(any::<u64>()), users(), more).prop_map(
+        |(database, epoch, last_mutation, last_digest, user_id, (max_batch_bytes, pull))| Welcome {
+            features: Features { pull },
             database,
             epoch,
             last_mutation: MutationNumber(last_mutation),
