@@ -183,12 +183,19 @@ struct Door {
     ended: watch::Receiver<bool>,
 }
 
+/// A random name of 64 bits: no two meet, and each goes along with every poll, some of them often.
 fn random_name<T>(make: impl FnOnce(&str) -> Result<T, NameError>) -> Result<T, BindError> {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     let refused = |message: String| BindError::System(io::Error::other(message));
-    let mut bytes = [0; 16];
+    let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| refused(error.to_string()))?;
-    let text = format!("{:032x}", u128::from_be_bytes(bytes));
-    make(&text).map_err(|error| refused(error.to_string()))
+    let mut left = u64::from_be_bytes(bytes);
+    let mut name = String::with_capacity(13);
+    for _ in 0..13 {
+        name.push(char::from(DIGITS[(left % 36) as usize]));
+        left /= 36;
+    }
+    make(&name).map_err(|error| refused(error.to_string()))
 }
 
 async fn begin_epoch(desk: Desk, epoch: Epoch, database: DatabaseId) -> Result<Desk, BindError> {
