@@ -163,7 +163,10 @@ async fn a_store_that_failed_shows_and_confirms_nothing() {
     assert_eq!(http(&server, "POST", "/sync/todos", &[], body).await.status, 503);
     // reads go on
     watcher.expect_quiet().await;
-    assert_eq!(http(&server, "GET", "/sync/todos", &[], "").await.json(), json!({"records": []}));
+    assert_eq!(
+        http(&server, "GET", "/sync/todos", &[], "").await.json(),
+        json!({"protocol": 2, "records": []})
+    );
     let health = http(&server, "GET", "/health", &[], "").await;
     assert_eq!((health.status, &health.json()["status"]), (503, &json!("store failed")));
 
