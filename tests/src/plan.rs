@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::client::interface::{ClientConfig, OnServerLoss};
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::{Access, Policy, Rate};
@@ -136,6 +136,8 @@ pub struct Plan {
     /// What new WebSockets meet at the end, when everything else heals, of devices that have HTTP
     /// too; `None`: the server.
     pub sockets_at_last: Option<Way>,
+    /// What each of the first devices does about records that the server lost.
+    pub on_loss: [Option<OnServerLoss>; 4],
 }
 
 /// The collections of every run.
@@ -210,6 +212,7 @@ impl Plan {
             poll_seconds: 0,
             call_seconds: 0,
             sockets_at_last: None,
+            on_loss: [None; 4],
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
@@ -231,6 +234,16 @@ impl Plan {
         let ways =
             [None, None, None, None, None, None, Some(Way::Refused(None)), Some(Way::Stalled)];
         self.sockets_at_last = ways[draw.below(8)];
+        if self.rates.restore > 0 {
+            use OnServerLoss::{Ask, Offer};
+            let kinds = [
+                [None, Some(Ask), Some(Offer), Some(Ask)],
+                [Some(Ask); 4],
+                [Some(Ask); 4],
+                [None; 4],
+            ];
+            self.on_loss = kinds[draw.below(4)];
+        }
     }
 
     /// The plan at the head of a run's bytes.
@@ -277,6 +290,7 @@ impl Plan {
                 Reach::Both | Reach::Poll => self.poll_seconds as u64,
             }),
             request_timeout: Duration::from_secs(self.call_seconds as u64),
+            on_server_loss: self.on_loss[device],
             ..ClientConfig::default()
         };
         let mut config = WorldConfig::of(0, &collections());

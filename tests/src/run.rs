@@ -77,6 +77,8 @@ pub(crate) struct Run {
     pub(crate) ledger: Ledger,
     pub(crate) rights: Arc<Rights>,
     pub(crate) backup: Option<Backup>,
+    /// The database that the server had before the present one, or will have.
+    pub(crate) other: Option<Backup>,
     /// An older directory of a device, and how much had been written when it was made.
     pub(crate) copy: Option<(usize, MemoryClientStore, u64)>,
     /// How many tokens for the server were handed out.
@@ -95,9 +97,9 @@ impl Run {
             world.add_plain(user);
         }
         let ledger = Ledger::new(&plan);
-        let (backup, copy) = (None, None);
+        let (backup, other, copy) = (None, None, None);
         let (fresh_tokens, seen_events) = (0, Vec::new());
-        Self { plan, world, ledger, rights, backup, copy, fresh_tokens, seen_events }
+        Self { plan, world, ledger, rights, backup, other, copy, fresh_tokens, seen_events }
     }
 
     fn go(&mut self, bytes: &[u8]) -> Result<(), String> {
@@ -120,6 +122,8 @@ impl Run {
             let point = match &event.kind {
                 EventKind::ConflictDetected => "conflict",
                 EventKind::ServerLostChanges => "server lost changes",
+                EventKind::RecordsMissing { .. } => "records missing",
+                EventKind::DifferentDatabase { .. } => "different database",
                 EventKind::ReplicaCopied { .. } => "replica copied",
                 EventKind::ChecksumMismatch => "checksum mismatch",
                 EventKind::OperationSynced { .. } => "synced write",
@@ -187,7 +191,7 @@ impl Run {
             if !self.ask_everyone()? {
                 return self.ledger.audit(&mut self.world, false);
             }
-            if self.world.heads() == heads {
+            if self.answer_losses()? == 0 && self.world.heads() == heads {
                 return self.ledger.audit(&mut self.world, true);
             }
         }
@@ -233,6 +237,9 @@ impl Run {
         loop {
             self.drive(200_000, |_, _| true)?;
             self.ledger.keep(Invariant::Contract, self.world.check_idle())?;
+            if self.answer_losses()? > 0 {
+                continue;
+            }
             if is_at_rest(&self.world) {
                 return Ok(true);
             }
@@ -518,7 +525,12 @@ impl Run {
 
     /// Makes a copy of something, or lets one come back.
     fn restore(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
-        match draw.below(5) {
+        match draw.below(8) {
+            5 => self.exchange_database()?,
+            6 | 7 => {
+                let device = self.device(draw);
+                self.answer_loss(device)?;
+            }
             0 => self.backup = Some(self.world.backup()),
             1 => {
                 let device = self.device(draw);

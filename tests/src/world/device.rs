@@ -361,6 +361,21 @@ impl World {
         self.with(device, |replica, now, effects| replica.sync_now(now, effects));
     }
 
+    /// The app of a device offers what the server lacks, or takes what it has.
+    pub fn decide(&mut self, device: usize, offers: bool) {
+        self.end_rests(device);
+        self.with(device, |replica, now, effects| {
+            let made = match offers {
+                true => replica.offer(now, effects),
+                false => replica.adopt(now, effects),
+            };
+            // a store that fails halts the replica, which shows by itself
+            let _ = made;
+        });
+        let client = self.devices[device].replica.status().client_id;
+        self.clients.insert(client, device);
+    }
+
     /// The app of a device says whether there is a network.
     pub fn set_online(&mut self, device: usize, online: bool) {
         self.count("network by the app's word");

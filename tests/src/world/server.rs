@@ -52,6 +52,14 @@ pub struct Backup {
     pub(super) history: History,
 }
 
+impl Backup {
+    /// A database in which nothing ever was.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { rows: MemoryRows::new(), history: History::default() }
+    }
+}
+
 /// What is lost with the server's process.
 pub(super) struct Server {
     pub(super) rings: Rings,
