@@ -5,7 +5,7 @@ mod desk;
 
 use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
 use synclayer_core::client::interface::{
-    ClientConfig, Guarantees, HttpAnswer, Input, PlainServers, Timer,
+    ClientConfig, Guarantees, HttpAnswer, Input, OnServerLoss, PlainServers, Timer,
 };
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::words::message::{ErrorCode, Level, Token};
@@ -1042,6 +1042,111 @@ fn a_reconcile_finds_what_was_deleted() {
     }
     assert!(desk.now.mono.0 < 1_000 + 3_600_000 + 320_000);
     assert_eq!(desk.shows("a"), None);
+}
+
+/// Whether the app is asked about so many records.
+fn missing(desk: &Desk) -> Option<u64> {
+    desk.replica.status().collections[&todos()].missing
+}
+
+fn many() -> Vec<String> {
+    (0..12).map(|n| format!("r{n:02}")).collect()
+}
+
+/// The server holds nothing.
+fn answer_all(desk: &mut Desk) {
+    for _ in 0..10 {
+        desk.sent();
+        if !desk.tickets.is_empty() {
+            desk.answer(200, "[]");
+        }
+    }
+}
+
+/// A client that polls a plain server which has lost its twelve records by the next reconcile.
+fn emptied(config: ClientConfig) -> Desk {
+    let decision = config.on_server_loss.unwrap_or(OnServerLoss::Ask);
+    let mut desk = Desk::new(config);
+    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.sent();
+    desk.answer(404, r#"{"error":"no such collection"}"#);
+    desk.sent();
+    let ids = many();
+    let all: Vec<_> = ids.iter().map(|id| (&**id, r#"{"n":1}"#, 30, 4)).collect();
+    desk.answer(200, &rows(&all));
+    desk.sent();
+    let told = EventKind::RecordsMissing { missing: 12, of: 12, decision };
+    // up to the next reconcile, which comes after an hour
+    for _ in 0..40 {
+        if desk.saw(&told) {
+            break;
+        }
+        let at = desk.replica.deadline().unwrap().0;
+        desk.pass(at.since(desk.now.mono).as_millis() as u64);
+        answer_all(&mut desk);
+    }
+    desk.sent();
+    desk
+}
+
+#[test]
+fn an_emptied_plain_server_is_not_followed_before_the_app_has_said_so() {
+    let mut desk = emptied(http_only());
+    assert_eq!(missing(&desk), Some(12));
+    assert!(many().iter().all(|id| desk.shows(id).is_some()), "all is kept");
+    desk.replica.synced(desk.now, &mut desk.effects);
+    desk.sent();
+    answer_all(&mut desk);
+    assert!(many().iter().all(|id| desk.shows(id).is_some()), "also by the next poll");
+    desk.replica.adopt(desk.now, &mut desk.effects).unwrap();
+    answer_all(&mut desk);
+    assert!(many().iter().all(|id| desk.shows(id).is_none()));
+    assert_eq!(missing(&desk), None);
+}
+
+#[test]
+fn what_an_emptied_plain_server_lacks_is_offered_to_it() {
+    let mut desk = emptied(http_only());
+    desk.replica.offer(desk.now, &mut desk.effects).unwrap();
+    let mut posted = 0;
+    for _ in 0..40 {
+        for sent in desk.sent() {
+            posted += usize::from(sent.starts_with("POST /sync/todos {\"recordId\":\"r"));
+        }
+        if desk.tickets.is_empty() {
+            break;
+        }
+        desk.answer(200, if posted == 0 { "[]" } else { TAKEN });
+    }
+    assert_eq!(posted, 12);
+    assert_eq!((missing(&desk), pending(&desk)), (None, 0));
+    assert!(many().iter().all(|id| desk.shows(id).is_some()));
+}
+
+#[test]
+fn an_emptied_plain_server_is_followed_where_it_was_said_so_before() {
+    let adopt = Some(OnServerLoss::Adopt);
+    let desk = emptied(ClientConfig { on_server_loss: adopt, ..http_only() });
+    assert!(many().iter().all(|id| desk.shows(id).is_none()));
+    assert_eq!(missing(&desk), None);
+}
+
+#[test]
+fn an_emptied_plain_server_is_asked_about_over_a_websocket_alone() {
+    let mut desk = connect(socket_only());
+    let ids = many();
+    let all: Vec<_> = ids.iter().map(|id| (&**id, r#"{"n":1}"#)).collect();
+    desk.sent();
+    desk.hear(&whole(&all));
+    desk.hear(&whole(&[("new", "{}")]));
+    assert_eq!(missing(&desk), Some(12));
+    assert!(many().iter().all(|id| desk.shows(id).is_some()), "all is kept");
+    desk.sent();
+    desk.replica.adopt(desk.now, &mut desk.effects).unwrap();
+    assert_eq!(desk.sent(), [SYNC], "another look shows what it is about");
+    desk.hear(&whole(&[("new", "{}")]));
+    assert!(many().iter().all(|id| desk.shows(id).is_none()));
+    assert_eq!(missing(&desk), None);
 }
 
 #[test]

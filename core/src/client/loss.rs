@@ -345,8 +345,13 @@ impl Client {
             if let Some(mark) = &mut stream.row.plain {
                 mark.reconciled_at = None;
             }
-            if self.plain.active {
-                self.begin_poll();
+            match (self.plain.active, self.config.http) {
+                (true, true) => self.begin_poll(),
+                (true, false) if self.link.ready_since().is_some() => {
+                    self.ask_whole(edit, collection);
+                }
+                // the next connection or poll does
+                (true, false) | (false, _) => {}
             }
             return Ok(false);
         }
