@@ -28,6 +28,7 @@ use synclayer_core::words::write::WriteKind;
 
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Strategy, collections, tokens_in};
+use crate::times::{Times, fields_keep_their_times, points_of, the_later_write_won};
 use crate::world::{Committed, Device, Owner, Place, World, without_nulls};
 
 /// Nobody of ours: the author of what comes by level 1.
@@ -90,6 +91,8 @@ pub struct Ledger {
     shown: BTreeMap<(usize, Collection), BTreeMap<RecordId, Document>>,
     /// Whether something came back or was forgotten, so that not every write must survive.
     loose: bool,
+    /// When what was written.
+    pub(crate) times: Times,
     /// What was found broken.
     pub findings: Findings,
     /// Of which device another is a copy.
@@ -122,6 +125,7 @@ impl Ledger {
             last_place: BTreeMap::new(),
             shown: BTreeMap::new(),
             loose: false,
+            times: Times::default(),
             findings: Findings::default(),
             originals: BTreeMap::new(),
             merges: Vec::new(),
@@ -156,6 +160,7 @@ impl Ledger {
             if write.is_at(device, old) && write.rejected {
                 (write.rejected, write.position) = (false, position);
                 write.retried = true;
+                self.times.made_again(index as u64 + 1);
                 self.decided.insert((device, index as u64 + 1));
             }
         }
@@ -256,6 +261,11 @@ impl Ledger {
         }
         self.loose |= world.counts.contains_key("client forgotten");
         for committed in std::mem::take(&mut world.committed) {
+            if let Some(Owner::Device(device)) = committed.owner {
+                points_of(self, &committed).into_iter().for_each(|point| world.count(point));
+                let in_time = fields_keep_their_times(self, world, &committed, device);
+                self.keep(Invariant::Times, in_time)?;
+            }
             self.observe_commit(&committed)?;
         }
         for device in 0..world.devices.len() {
@@ -400,6 +410,21 @@ impl Ledger {
                 write.applied = true;
             }
         }
+    }
+
+    /// Whether something came back or was forgotten, so that not every write must survive.
+    pub(crate) fn is_loose(&self) -> bool {
+        self.loose
+    }
+
+    /// Who wins conflicts.
+    pub(crate) fn strategy(&self) -> Strategy {
+        self.plan.strategy
+    }
+
+    /// Whether guests see only some records.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.plan.partial
     }
 
     /// Whether everything that was appended must be there.
@@ -800,6 +825,8 @@ impl Ledger {
         let confirmed = if at_rest { watchers_are_told_so(world) } else { Ok(()) };
         self.keep(Invariant::Watchers, confirmed)?;
         self.keep(Invariant::NothingLost, nothing_is_lost(self, world))?;
+        let won = if at_rest { the_later_write_won(self, world) } else { Ok(()) };
+        self.keep(Invariant::Times, won)?;
         self.keep(Invariant::ExactlyOnce, nothing_is_doubled(self, world))?;
         self.keep(Invariant::Order, appended_in_order(self, world))?;
         self.keep(Invariant::NothingMended, nothing_was_mended(self, world))?;

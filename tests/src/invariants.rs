@@ -45,6 +45,9 @@ invariants! {
     /// A field changed by someone else since the writer last saw its record is never overwritten
     /// without the writer's conflict strategy deciding it.
     NoLostUpdate = "no lost update",
+    /// Each field has the time at which it was written, by a clock that is right as far as a server
+    /// has told its own; and of two who wrote a field, the later one wins, where that is the strategy.
+    Times = "times",
     /// A deleted record stays deleted unless a strategy resurrects it knowingly.
     DeletesStayDeleted = "deletes stay deleted",
     /// A local read after a local write sees it, always.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use synclayer_core::client::interface::{ClientConfig, OnServerLoss};
-use synclayer_core::rules::conflict::{Conflict, ConflictStrategy};
+use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::{Access, Policy, Rate};
 use synclayer_core::server::ring::RingLimits;
@@ -16,7 +16,7 @@ use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection, RecordId, UserId};
 use synclayer_core::words::write::Change;
 
-use crate::draw::Draw;
+use crate::draw::{Draw, fold_into};
 use crate::world::{Way, WorldConfig};
 
 /// The strategies that a run can use.
@@ -32,6 +32,8 @@ pub enum Strategy {
     Sum,
     /// A resolver of an app's: both sides' additions to a list, in their order.
     Append,
+    /// The same, of a resolver that fails now and then.
+    Failing,
 }
 
 /// How a device reaches the server.
@@ -138,6 +140,8 @@ pub struct Plan {
     pub sockets_at_last: Option<Way>,
     /// What each of the first devices does about records that the server lost.
     pub on_loss: [Option<OnServerLoss>; 4],
+    /// How far the wall clock of each of the first devices is ahead at first, in milliseconds.
+    pub clocks: [i64; 4],
 }
 
 /// The collections of every run.
@@ -213,6 +217,7 @@ impl Plan {
             call_seconds: 0,
             sockets_at_last: None,
             on_loss: [None; 4],
+            clocks: [0; 4],
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
@@ -244,6 +249,12 @@ impl Plan {
             ];
             self.on_loss = kinds[draw.below(4)];
         }
+        let day = 86_400_000;
+        let clocks = [0, 0, 0, 0, 3_600_000, -3_600_000, day, -day];
+        self.clocks = [0; 4].map(|_| clocks[draw.below(8)]);
+        if self.strategy == Strategy::Append && draw.one_in(3) {
+            self.strategy = Strategy::Failing;
+        }
     }
 
     /// The plan at the head of a run's bytes.
@@ -271,6 +282,7 @@ impl Plan {
             Strategy::Client => ConflictStrategy::ClientWins,
             Strategy::Sum => ConflictStrategy::custom(FieldWise::sum_numbers()),
             Strategy::Append => ConflictStrategy::custom(append_logs),
+            Strategy::Failing => ConflictStrategy::custom(Failing),
         }
     }
 
@@ -299,6 +311,7 @@ impl Plan {
         config.ring =
             RingLimits { collection_bytes: self.ring, documents: self.partial, ..config.ring };
         config.capacities = self.capacities.to_vec();
+        config.clocks = self.clocks.to_vec();
         config.policy = rights.clone();
         if self.rate_limit > 0 {
             let per_second = u32::try_from(self.rate_limit).unwrap_or(5);
@@ -354,6 +367,24 @@ impl Policy for Rights {
             return Err("nobody may write this field".into());
         }
         Ok(())
+    }
+}
+
+/// A resolver of an app's that finds no answer to every third conflict or so.
+struct Failing;
+
+impl Resolver for Failing {
+    fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+        append_logs(conflict)
+    }
+
+    fn try_resolve(&self, conflict: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+        let states = [conflict.local, conflict.remote].map(|state| state.map(Document::to_json));
+        let hash = states.iter().flatten().fold(0, |hash, text| fold_into(hash, text));
+        if hash % 3 == 0 {
+            return Err(ResolverFailure::new("no answer is found"));
+        }
+        Ok(self.resolve(conflict))
     }
 }
 

@@ -82,6 +82,12 @@ pub const POINTS: &[(&str, u64)] = &[
     ("Retry-After obeyed", 400),
     ("foreign collection", 150),
     ("halt", 150),
+    ("resolver failed", 150),
+    ("fields of other times", 100),
+    ("write of before the first contact", 150),
+    ("clock wrong at first start", 100),
+    ("clock set in a session", 150),
+    ("clock set off line", 150),
 ];
 
 /// The points that so many runs should have come by, and did not.

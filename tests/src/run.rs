@@ -121,6 +121,7 @@ impl Run {
         for event in self.world.devices.iter().flat_map(|device| &device.events) {
             let point = match &event.kind {
                 EventKind::ConflictDetected => "conflict",
+                EventKind::ResolverFailed { .. } => "resolver failed",
                 EventKind::ServerLostChanges => "server lost changes",
                 EventKind::RecordsMissing { .. } => "records missing",
                 EventKind::DifferentDatabase { .. } => "different database",
@@ -500,9 +501,20 @@ impl Run {
         let ahead = [0, 5_000, -5_000, 3_600_000, -3_600_000, 90_000][draw.below(6)];
         let (stops, device) = (draw.one_in(4), draw.below(self.world.devices.len() + 1));
         let now = self.world.now;
+        let live = self.world.connected();
+        let live = live.iter().any(|conn| self.world.connections_of(device).contains(conn));
+        if device < self.world.devices.len() {
+            self.world.count(if live { "clock set in a session" } else { "clock set off line" });
+        }
         let clock = match self.world.devices.get_mut(device) {
-            Some(device) => &mut device.clock,
-            None => &mut self.world.server_clock,
+            Some(device) => {
+                device.clock_moves += 1;
+                &mut device.clock
+            }
+            None => {
+                self.world.server_clock_moved = true;
+                &mut self.world.server_clock
+            }
         };
         if stops {
             clock.stop(now)

@@ -218,6 +218,7 @@ impl Run {
         }
         let fate = Some(self.world.follow(device, made));
         self.ledger.enter(Write { position: made.write, commit: made.commit, fate, ..write });
+        self.ledger.times.made(n, &self.world, device, &place);
         let view = self.world.view(device, &place.0, &place.1);
         let field = format!("t{n}");
         if unique && view.is_none_or(|view| view.get(&field).is_none()) {

@@ -85,6 +85,12 @@ impl Client {
         Timestamp(self.clock.local(self.now.mono)).plus(offset)
     }
 
+    /// Whether a server has told its time in this run, so that writes are stamped with it. For tests.
+    #[must_use]
+    pub fn knows_server_time(&self) -> bool {
+        self.clock.offset.is_some()
+    }
+
     /// How far the server's clock is ahead of the wall clock, as far as it is known.
     pub(super) fn clock_offset_ms(&self) -> i64 {
         match self.clock.offset {

@@ -10,7 +10,7 @@ use synclayer_core::client::interface::{
 };
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::replica::{Effect, Replica, WatchId};
-use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
@@ -57,6 +57,21 @@ enum Strategy {
     ClientWins,
     MergeArrays,
     SumNumbers,
+    /// A resolver that finds no answer.
+    Fails,
+}
+
+/// A resolver that finds no answer.
+struct Fails;
+
+impl Resolver for Fails {
+    fn resolve(&self, _: &Conflict<'_>) -> Option<Document> {
+        None
+    }
+
+    fn try_resolve(&self, _: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+        Err(ResolverFailure::new("no answer is found"))
+    }
 }
 
 /// What happens to records that the server lacks.
@@ -88,6 +103,7 @@ impl Setup {
                 Strategy::ClientWins => ConflictStrategy::ClientWins,
                 Strategy::MergeArrays => ConflictStrategy::custom(FieldWise::merge_arrays()),
                 Strategy::SumNumbers => ConflictStrategy::custom(FieldWise::sum_numbers()),
+                Strategy::Fails => ConflictStrategy::custom(Fails),
             },
             collections: self
                 .collections

@@ -34,6 +34,8 @@ pub struct Device {
     pub replica: Replica<MemoryClientStore>,
     /// Its clocks.
     pub clock: Clock,
+    /// How often its wall clock was set or stopped.
+    pub clock_moves: u64,
     /// What happened, oldest first.
     pub events: Vec<Event>,
     /// The fates of writes that were told since somebody last took this list.
@@ -127,12 +129,17 @@ impl World {
     /// When the store is damaged.
     pub fn add_device(&mut self, config: ClientConfig, store: MemoryClientStore) -> usize {
         let index = self.devices.len();
-        let clock = Clock { mono_ahead: 1_000 * index as u64, ..Clock::default() };
+        let wall_ahead = self.config.clocks.get(index).copied().unwrap_or(0);
+        if wall_ahead != 0 {
+            self.count("clock wrong at first start");
+        }
+        let clock = Clock { mono_ahead: 1_000 * index as u64, wall_ahead, ..Clock::default() };
         let (replica, effects) = self.open(&config, store, clock, index, 0);
         self.devices.push(Device {
             config,
             replica,
             clock,
+            clock_moves: 0,
             events: Vec::new(),
             fates: Vec::new(),
             synced: Vec::new(),

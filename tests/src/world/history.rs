@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use synclayer_core::rules::transaction::Published;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{ClientId, Collection, Epoch, MutationNumber, RecordId, Seq};
+use synclayer_core::words::time::Timestamp;
+use synclayer_core::words::times::FieldTimes;
 use synclayer_core::words::write::WriteKind;
 
 use super::link::Owner;
@@ -21,6 +23,10 @@ pub struct Committed {
     pub seq: Seq,
     /// What kind of write it was.
     pub kind: WriteKind,
+    /// When it was made, as the server tells it.
+    pub timestamp: Option<Timestamp>,
+    /// The fields of it that were written at another time.
+    pub at: FieldTimes,
     /// The record before it.
     pub before: Option<Document>,
     /// The record after it.
@@ -114,7 +120,8 @@ impl History {
             self.numbers.insert(client.clone(), *number);
         }
         let (seq, kind) = (change.seq, change.change.change.kind);
-        Committed { place, seq, kind, before, after, owner, numbered, repeated }
+        let (timestamp, at) = (change.change.timestamp, change.change.at.clone());
+        Committed { place, seq, kind, timestamp, at, before, after, owner, numbered, repeated }
     }
 }
 

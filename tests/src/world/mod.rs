@@ -66,6 +66,9 @@ pub struct WorldConfig {
     pub policy: Arc<dyn Policy>,
     /// How many bytes may be on their way down a new connection, by turns.
     pub capacities: Vec<usize>,
+    /// How far the wall clock of each of the first devices is ahead at its first start, in
+    /// milliseconds; of those behind them it is right.
+    pub clocks: Vec<i64>,
 }
 
 impl WorldConfig {
@@ -82,6 +85,7 @@ impl WorldConfig {
             user_rate: None,
             policy: Arc::new(AllowAll),
             capacities: vec![1 << 16],
+            clocks: Vec::new(),
         }
     }
 }
@@ -121,6 +125,8 @@ pub struct World {
     pub plains: Vec<Plain>,
     /// The server's clocks.
     pub server_clock: Clock,
+    /// Whether the server's wall clock was ever set or stopped.
+    pub server_clock_moved: bool,
     /// Tokens that the server takes no longer.
     pub expired_tokens: BTreeSet<String>,
     /// What was committed since somebody last took this list.
@@ -188,6 +194,7 @@ impl World {
             devices: Vec::new(),
             plains: Vec::new(),
             server_clock: Clock::default(),
+            server_clock_moved: false,
             expired_tokens: BTreeSet::new(),
             committed: Vec::new(),
             counts: BTreeMap::new(),

@@ -1,0 +1,171 @@
+//! The times of writes: that each field has the one at which it was written, by a clock that is right
+//! as far as it can be, and that of two who wrote a field the later one wins.
+
+use std::collections::BTreeMap;
+
+use synclayer_core::words::document::Document;
+use synclayer_core::words::time::Timestamp;
+use synclayer_core::words::times::time_in;
+use synclayer_core::words::write::WriteKind;
+
+use crate::guarantees::{Ledger, STRANGER, hot, is_permanent};
+use crate::plan::Strategy;
+use crate::world::{Committed, Device, Place, World};
+
+/// How wrong a time may be: a device takes the answer to a question as half as old as the question,
+/// and a question may be under way for long.
+const TOLERANCE: i64 = 40_000;
+
+/// A write of a device's app, as far as its time goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Made {
+    /// The true time.
+    pub at: Timestamp,
+    /// The time that it was stamped with; `None` where its device did not know the server's time,
+    /// so that it is corrected later.
+    pub stamp: Option<Timestamp>,
+    /// Which life of the device it was, and how often its wall clock had been set by then.
+    pub clock: (u64, u64),
+    /// Whether it wrote the contested field.
+    pub contested: bool,
+}
+
+/// The times of the writes of a run, by their tokens.
+#[derive(Clone, Debug, Default)]
+pub struct Times(BTreeMap<u64, Made>);
+
+impl Times {
+    /// The app of a device has written a record, as `token`.
+    pub(crate) fn made(&mut self, token: u64, world: &World, device: usize, place: &Place) {
+        let this = &world.devices[device];
+        let Ok(Some(record)) = this.replica.get(&place.0, &place.1) else { return };
+        let knows = this.replica.client().knows_server_time();
+        self.0.insert(
+            token,
+            Made {
+                at: world.now.wall,
+                stamp: knows.then_some(record.updated_at),
+                clock: clock_of(this),
+                contested: hot(Some(&record.document)).1 == token,
+            },
+        );
+    }
+
+    /// A write is made again: it is later than what was seen since.
+    pub(crate) fn made_again(&mut self, token: u64) {
+        self.0.remove(&token);
+    }
+
+    fn get(&self, token: u64) -> Option<Made> {
+        self.0.get(&token).copied()
+    }
+}
+
+fn clock_of(device: &Device) -> (u64, u64) {
+    (device.lives, device.clock_moves)
+}
+
+/// The points that a committed write comes by.
+pub(crate) fn points_of(ledger: &Ledger, committed: &Committed) -> Vec<&'static str> {
+    let mut points = Vec::new();
+    if !committed.at.is_empty() {
+        points.push("fields of other times");
+    }
+    let mut made = own_fields(committed).filter_map(|(token, _)| ledger.times.get(token));
+    if made.any(|made| made.stamp.is_none()) {
+        points.push("write of before the first contact");
+    }
+    points
+}
+
+/// **Times:** a field that one writer alone has written keeps the time of its stamp, whatever its
+/// write was joined with or merged into; and that is the true time, where a server has told the
+/// device its own.
+///
+/// # Errors
+/// Which field has another.
+pub fn fields_keep_their_times(
+    ledger: &Ledger,
+    world: &World,
+    committed: &Committed,
+    device: usize,
+) -> Result<(), String> {
+    let restored = committed.kind == WriteKind::Insert && committed.before.is_some();
+    if ledger.is_loose() || restored || !is_permanent(&committed.place.1) {
+        return Ok(());
+    }
+    for (token, time) in own_fields(committed) {
+        let Some(made) = ledger.times.get(token) else { continue };
+        if ledger.writes()[token as usize - 1].device != device {
+            continue;
+        }
+        // the server takes a time from the future as its own present
+        let present = |time: Timestamp| time >= made.at || world.server_clock_moved;
+        let cut = |stamp: Timestamp| time < stamp && present(time);
+        if let Some(stamp) = made.stamp.filter(|stamp| *stamp != time && !cut(*stamp)) {
+            return Err(format!("t{token} was stamped {stamp}, and came as written at {time}"));
+        }
+        let this = &world.devices[device];
+        let same_clock = made.clock == clock_of(this) || this.clock_moves == 0;
+        let off = time.0 - made.at.0;
+        if same_clock && !world.server_clock_moved && off.abs() > TOLERANCE {
+            return Err(format!("t{token} was written at {}, and came as of {time}", made.at));
+        }
+    }
+    Ok(())
+}
+
+/// The fields in a committed write that only one writer writes, each with its token and its time.
+fn own_fields(committed: &Committed) -> impl Iterator<Item = (u64, Timestamp)> + '_ {
+    let before = committed.before.as_ref();
+    let new = committed.after.iter().flat_map(Document::iter);
+    let new = new.filter(move |(name, _)| before.is_none_or(|b| b.get(name).is_none()));
+    new.filter_map(|(name, _)| {
+        let token = name.strip_prefix('t')?.parse().ok()?;
+        Some((token, time_in(&committed.at, name).or(committed.timestamp)?))
+    })
+}
+
+/// **The later write wins**, at rest: of all who wrote the contested field of a record, the one with
+/// the latest stamp is there at last, where the strategy is to let the last write win. A stamp of the
+/// future counts as the server's present, which is not before the write was made.
+///
+/// # Errors
+/// Who should have won.
+pub fn the_later_write_won(ledger: &Ledger, world: &World) -> Result<(), String> {
+    let judged = ledger.strategy() == Strategy::Lww && !ledger.is_partial();
+    if ledger.is_loose() || !judged || world.server_clock_moved {
+        return Ok(());
+    }
+    let mut latest = BTreeMap::<&Place, Option<(Timestamp, u64)>>::new();
+    for (index, write) in ledger.writes().iter().enumerate() {
+        let token = index as u64 + 1;
+        if write.device == STRANGER {
+            latest.insert(&write.place, None);
+        }
+        if write.lost || write.rejected || !is_permanent(&write.place.1) {
+            continue;
+        }
+        let made = ledger.times.get(token);
+        if write.device != STRANGER && made.is_some_and(|made| !made.contested) {
+            continue;
+        }
+        // of a place where somebody's time is not known nothing can be said
+        let at_least = |made: Made| Some(made.stamp?.min(made.at));
+        let stamp = made.and_then(at_least).filter(|_| !write.retried);
+        let known = latest.entry(&write.place).or_insert(Some((Timestamp::MIN, 0)));
+        *known = match (*known, stamp) {
+            (Some(before), Some(stamp)) => Some(before.max((stamp, token))),
+            (_, None) | (None, _) => None,
+        };
+    }
+    for (place, latest) in latest {
+        let Some((stamp, token)) = latest else { continue };
+        let won = hot(world.histories().present().now(place)).1;
+        let of_winner = ledger.times.get(won).and_then(|made| made.stamp);
+        if of_winner.is_some_and(|of_winner| of_winner < stamp) {
+            return Err(format!("{won} stands in {place:?}, although {token} was written later"));
+        }
+    }
+    Ok(())
+}
