@@ -289,6 +289,11 @@ mod bugs {
         WallClockDeadlines,
         /// Writes wait for a catch-up however long it takes.
         PatienceForEver,
+        /// A collection that is first used after the hello counts as one with a cursor of unknown
+        /// history.
+        LateUseUntrusted,
+        /// A refused subscription is not asked for again on its connection.
+        RefusedForGood,
         /// A write that has to wait before it is tried again sets no deadline.
         HoldWithoutDeadline,
         /// Waiting times are drawn from what lies outside the machine.

@@ -34,7 +34,8 @@ impl Client {
         };
         let stream = self.stream(collection);
         // what comes of a subscription that was ended here has gaps, since changes were ignored
-        let over = matches!(stream.phase, Phase::Idle | Phase::Refused) && !stream.follows();
+        let over = matches!(stream.phase, Phase::Idle | Phase::Refused | Phase::Leaving)
+            && !stream.follows();
         // it continues a cursor that was dropped meanwhile: the snapshot asked for since comes
         let outdated = mode == Mode::Delta && stream.row.cursor.is_none();
         if over || outdated {
@@ -66,7 +67,10 @@ impl Client {
     }
 
     pub(super) fn unsubscribed(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        self.stream(collection).phase = Phase::Idle;
+        let stream = self.stream(collection);
+        stream.phase = Phase::Idle;
+        stream.awaited_since = None;
+        stream.retry_at = None;
         self.show_status(edit, collection);
     }
 
@@ -85,8 +89,15 @@ impl Client {
         });
         let retry_at = wait.map(|wait| self.now.mono + wait);
         let stream = self.stream(collection);
+        if stream.phase == Phase::Leaving {
+            // an `unsubscribe` that came too fast was not looked at; any other error answers what was
+            // asked before it, and `unsubscribed` is still to come
+            stream.retry_at = retry_at.filter(|_| error.code == ErrorCode::RateLimitExceeded);
+            return;
+        }
         // one that came too fast was not looked at: what was live is so still
         let goes_on = stream.follows() && error.code == ErrorCode::RateLimitExceeded;
+        stream.awaited_since = None;
         stream.phase = if goes_on { Phase::Idle } else { Phase::Refused };
         stream.retry_at = retry_at;
         stream.error = (!goes_on).then(|| StreamError::new(&error.code, &error.message));
@@ -264,6 +275,7 @@ impl Client {
         stream.row.resume = None;
         stream.row.behind = false;
         stream.phase = Phase::Live;
+        stream.awaited_since = None;
         stream.mismatches = 0;
         stream.moved = false;
         stream.refreshing = false;

@@ -117,7 +117,7 @@ impl Client {
                     self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
                 }
                 // what waited for these is sent at the end of the step
-                Timer::Patience => self.patience_until = None,
+                Timer::Patience => self.lose_patience(edit),
                 Timer::Retry => self.hold_until = None,
                 Timer::Resubscribe => self.resubscribe(now),
                 Timer::Poll => self.poll_due(edit),
@@ -147,7 +147,16 @@ impl Client {
         for stream in self.streams.values_mut() {
             if stream.retry_at.is_some_and(|at| at <= now) {
                 stream.retry_at = None;
-                stream.phase = Phase::Idle;
+                // an `unsubscribe` that came too fast is sent again
+                stream.phase = match stream.phase {
+                    Phase::Leaving if !stream.wanted => Phase::CatchingUp,
+                    Phase::Idle
+                    | Phase::Subscribing
+                    | Phase::CatchingUp
+                    | Phase::Live
+                    | Phase::Refused
+                    | Phase::Leaving => Phase::Idle,
+                };
             }
         }
     }

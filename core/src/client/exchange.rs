@@ -466,7 +466,7 @@ impl Client {
                 return Err(Fault::peer("a page brought the catch-up no further"));
             }
             Phase::Subscribing => return Err(Fault::peer("a page does not say what it is of")),
-            Phase::CatchingUp | Phase::Idle => {}
+            Phase::CatchingUp | Phase::Idle | Phase::Leaving => {}
         }
         Ok(())
     }

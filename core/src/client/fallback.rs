@@ -192,6 +192,7 @@ impl Client {
         let all = all || self.fallback.backups >= BACKUPS_OF_QUIET;
         if all {
             self.fallback.backups = 0;
+            self.ask_refused_again(false);
         }
         for stream in self.streams.values_mut() {
             if stream.wanted && stream.phase == Phase::Live && (all || stream.moved) {

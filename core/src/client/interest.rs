@@ -8,7 +8,7 @@ use super::boot::collections_of;
 use super::edit::Edit;
 use super::machine::Client;
 use super::records::knows_gone_fields;
-use super::stream::Stream;
+use super::stream::{Phase, Stream};
 use crate::words::message::ServerMessage;
 use crate::words::name::Collection;
 use crate::words::store::Rows;
@@ -34,6 +34,41 @@ impl Client {
         let stream = self.streams.entry(collection.clone()).or_default();
         stream.asked = true;
         stream
+    }
+
+    /// The app uses a collection, from now on or still.
+    pub(super) fn want(&mut self, collection: &Collection) {
+        let greeted = self.link.ready_since().is_some() && !planted!(LateUseUntrusted);
+        let is_new = !self.streams.contains_key(collection);
+        let stream = self.use_stream(collection);
+        stream.wanted = true;
+        // there is no cursor of it that the server could call invalid
+        stream.trusted |= is_new && greeted;
+    }
+
+    /// The app uses a collection no longer.
+    pub(super) fn leave(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let Some(stream) = self.streams.get_mut(collection) else { return };
+        stream.wanted = false;
+        // used again, it is asked for again: what the app may do can have changed
+        if stream.phase == Phase::Refused && stream.retry_at.is_none() {
+            stream.phase = Phase::Idle;
+            stream.error = None;
+        }
+        self.show_status(edit, collection);
+    }
+
+    /// Asks again for the collections that the server has refused, where it may think otherwise by
+    /// now. With `at_once` also for those that are asked for later.
+    pub(super) fn ask_refused_again(&mut self, at_once: bool) {
+        let plain = self.plain.active;
+        for stream in self.streams.values_mut().filter(|stream| stream.wanted) {
+            let is_refused = stream.phase == Phase::Refused || plain && stream.error.is_some();
+            if is_refused && (at_once || stream.retry_at.is_none()) && !planted!(RefusedForGood) {
+                stream.phase = Phase::Idle;
+                stream.retry_at = None;
+            }
+        }
     }
 
     /// Whether a message is about a collection that does not matter. Verdicts are about writes.

@@ -19,7 +19,7 @@ use super::interface::{
 use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
 use super::plain::Plain;
-use super::stream::{Phase, Stream};
+use super::stream::Stream;
 use crate::rules::row::{Identity, Keys, Place, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
 use crate::words::message::{ErrorCode, ErrorMessage, Features, Level, ServerMessage, Token};
@@ -231,6 +231,7 @@ impl Client {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
             client.probe_connection(edit);
+            client.ask_refused_again(true);
             if client.link.ready_since().is_some() {
                 client.back_up(true);
             } else {
@@ -246,6 +247,7 @@ impl Client {
         let _ = self.step(store, out, |client, edit| {
             client.config.token = Some(token);
             client.token_due = client.link.is_up();
+            client.ask_refused_again(false);
             if core::mem::take(&mut client.token_needed) {
                 client.forget_old_token(edit);
                 client.try_at_once(edit, true);
@@ -264,7 +266,7 @@ impl Client {
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
-            client.use_stream(collection).wanted = true;
+            client.want(collection);
             Ok(())
         });
     }
@@ -278,10 +280,8 @@ impl Client {
         out: &mut Actions,
     ) {
         self.ratchet(now);
-        let _ = self.step(store, out, |client, _| {
-            if let Some(stream) = client.streams.get_mut(collection) {
-                stream.wanted = false;
-            }
+        let _ = self.step(store, out, |client, edit| {
+            client.leave(edit, collection);
             Ok(())
         });
     }
@@ -499,7 +499,7 @@ impl Client {
     }
 
     /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
-    /// the store, for a deadline, or for the server's answer to a subscription. For tests: it reads
+    /// the store, or for a deadline. For tests: it reads
     /// the first write that was not sent.
     ///
     /// # Errors
@@ -514,16 +514,13 @@ impl Client {
         let mut first = None;
         let edit = Edit::new(store, self.keys);
         edit.places(self.outbox.unsent, &mut |position, place| {
-            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
-            first = Some((position, entry));
+            let Place::Entry(_) = place else { return Ok(Scan::Next) };
+            first = Some(position);
             Ok(Scan::Stop)
         })
         .map_err(|error| error.message)?;
-        let Some((position, entry)) = first else { return Ok(()) };
-        let asked =
-            |stream: &Stream| matches!(stream.phase, Phase::Subscribing | Phase::CatchingUp);
-        let answer_comes = self.streams.get(&entry.collection).is_some_and(asked);
-        if position >= self.outbox.durable_until || answer_comes {
+        let Some(position) = first else { return Ok(()) };
+        if position >= self.outbox.durable_until {
             return Ok(());
         }
         Err(alloc::format!("write {position} lies in the outbox, and waits for nothing"))

@@ -9,7 +9,7 @@ use super::interface::NetAction;
 use super::link::LinkState;
 use super::machine::Client;
 use super::outbox::InFlight;
-use super::stream::Phase;
+use super::stream::{Phase, Stream};
 use crate::rules::row::{Entry, Place, Row};
 use crate::words::message::{ClientMessage, Hello, Mutation};
 use crate::words::name::{Collection, MutationNumber, Position, Seq};
@@ -67,12 +67,16 @@ impl Client {
         // a plain server need not confirm anything
         let plain = self.plain.active && self.link.ready_since().is_some();
         let (subscribing, unsubscribing) =
-            if plain { (Phase::Live, Phase::Idle) } else { (Phase::Subscribing, Phase::Refused) };
+            if plain { (Phase::Live, Phase::Idle) } else { (Phase::Subscribing, Phase::Leaving) };
+        let now = self.now.mono;
         let mut due = Vec::new();
         for (collection, stream) in &mut self.streams {
             let idle = stream.phase == Phase::Idle && stream.retry_at.is_none();
             if stream.wanted && idle && (plain || !stream.in_doubt) {
                 stream.phase = subscribing;
+                if !stream.refreshing {
+                    stream.awaited_since.get_or_insert(now);
+                }
                 due.push(ClientMessage::Subscribe {
                     collection: collection.clone(),
                     cursor: stream.row.cursor.clone(),
@@ -82,6 +86,7 @@ impl Client {
             } else if !stream.wanted && (stream.follows() || stream.phase == Phase::CatchingUp) {
                 stream.phase = unsubscribing;
                 stream.refreshing = false;
+                stream.awaited_since = None;
                 due.push(ClientMessage::Unsubscribe { collection: collection.clone() });
             }
         }
@@ -154,22 +159,54 @@ impl Client {
     }
 
     /// Whether a collection's writes can go out: it has caught up, or it won't, or it takes too
-    /// long; then the server's check makes it safe, as long as the bases are of its history.
+    /// long; then the server's check makes it safe, as long as the bases are of its history. Whether
+    /// they are, the server says when it answers the subscription: for that a write waits longer.
     fn readiness(&self, collection: &Collection) -> Readiness {
         // an exchange pulls first
         let stream = self.streams.get(collection).filter(|_| self.exchange.is_none());
         let Some(stream) = stream else { return Readiness::Ready };
-        let patience = self.link.ready_since().map(|since| since + self.config.catch_up_patience);
         match stream.phase {
-            Phase::Live | Phase::Refused => Readiness::Ready,
-            Phase::Idle if !stream.wanted || stream.follows() => Readiness::Ready,
+            Phase::Live | Phase::Refused | Phase::Leaving => Readiness::Ready,
+            Phase::Idle | Phase::Subscribing if !stream.wanted || stream.follows() => {
+                Readiness::Ready
+            }
             Phase::Idle => Readiness::Later,
-            Phase::Subscribing | Phase::CatchingUp if !stream.trusted => Readiness::Later,
-            Phase::Subscribing | Phase::CatchingUp => match patience {
+            Phase::Subscribing | Phase::CatchingUp => match self.patience_with(stream) {
                 Some(until) if planted!(PatienceForEver) => Readiness::At(until),
                 Some(until) if until > self.now.mono => Readiness::At(until),
                 Some(_) | None => Readiness::Ready,
             },
+        }
+    }
+
+    /// Until when writes wait for a collection that is on its way.
+    fn patience_with(&self, stream: &Stream) -> Option<Mono> {
+        let ready_since = self.link.ready_since()?;
+        let since = stream.awaited_since.map_or(ready_since, |since| since.max(ready_since));
+        let patience = match stream.trusted {
+            true => self.config.catch_up_patience,
+            false => self.config.verdict_timeout,
+        };
+        Some(since + patience)
+    }
+
+    /// The patience is over: where the server has not said whether a cursor still counts, it counts
+    /// no longer.
+    pub(super) fn lose_patience(&mut self, edit: &mut Edit<'_>) {
+        self.patience_until = None;
+        let now = self.now.mono;
+        let waits =
+            |stream: &Stream| matches!(stream.phase, Phase::Subscribing | Phase::CatchingUp);
+        let is_over = |stream: &Stream| self.patience_with(stream).is_some_and(|at| at <= now);
+        let unsaid: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| waits(stream) && !stream.trusted && is_over(stream))
+            .map(|(collection, _)| collection.clone())
+            .collect();
+        for collection in unsaid {
+            self.take_snapshot(edit, &collection, "the server does not answer the subscription");
+            self.stream(&collection).trusted = true;
         }
     }
 

@@ -22,8 +22,10 @@ pub(super) enum Phase {
     CatchingUp,
     /// Every change comes as it is made.
     Live,
-    /// The server has refused it, or the app has ended it and the server has not confirmed that.
+    /// The server has refused it.
     Refused,
+    /// The app has ended it, and the server has not confirmed that.
+    Leaving,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -53,6 +55,9 @@ pub(super) struct Stream {
     pub(super) refreshing: bool,
     /// The last HTTP exchange in which it was pulled or refused.
     pub(super) pulled: u64,
+    /// Since when the server's answer to a `subscribe` is awaited, or its changes come, on this
+    /// connection, unless it was live before.
+    pub(super) awaited_since: Option<Mono>,
     /// When it is asked for again after a failure.
     pub(super) retry_at: Option<Mono>,
     /// The error by which the server refused the collection, until it serves it or is asked on
@@ -80,7 +85,7 @@ impl Stream {
         match self.phase {
             Phase::Live => true,
             Phase::Idle | Phase::Subscribing => self.refreshing,
-            Phase::CatchingUp | Phase::Refused => false,
+            Phase::CatchingUp | Phase::Refused | Phase::Leaving => false,
         }
     }
 
@@ -106,6 +111,7 @@ impl Stream {
         self.trusted = false;
         self.refreshing = false;
         self.retry_at = None;
+        self.awaited_since = None;
         self.error = None;
     }
 

@@ -235,7 +235,7 @@ impl Client {
         let parked = row.pending.take().and_then(|pending| pending.parked);
         row.pending = Some(Pending { view, written_at, parked });
         edit.put_row(collection, id, before.as_ref(), &row);
-        self.use_stream(collection).wanted = true;
+        self.want(collection);
         let kind = EventKind::OperationQueued { write: position };
         edit.event(Event::local(kind).of(collection, id));
         Ok(Some(position))
