@@ -261,6 +261,10 @@ mod bugs {
         AbsentKept,
         /// A collection is never shown as confirmed.
         NeverConfirmed,
+        /// A collection is shown as confirmed although the server is out of reach.
+        ConfirmedForEver,
+        /// A change of version or time alone is told as a change of the record.
+        VersionIsChange,
         /// A page by HTTP is applied wherever it goes on from.
         ForeignPageApplied,
         /// A page by HTTP is applied whatever it knows of the client's writes.

@@ -608,8 +608,9 @@ impl<S: ClientStore> Replica<S> {
                 let of_record = (collection.clone(), Some(record_id.clone()));
                 for watched in [(collection, None), of_record] {
                     let Some(view) = self.views.get_mut(&watched) else { continue };
+                    let is_news = view.get(&record_id) != record.as_ref();
                     let change = view.apply(&record_id, record.clone());
-                    if change.is_some() {
+                    if is_news {
                         self.tell_watchers(&watched, change, out);
                     }
                 }

@@ -127,6 +127,8 @@ pub struct Plan {
     pub ring: usize,
     /// How many bytes connections hold on their way down, by turns.
     pub capacities: [usize; 4],
+    /// How many collections a connection may subscribe until everything heals.
+    pub subscriptions: usize,
     /// How many messages a connection and a user may send in a second; 0 for any number.
     pub rate_limit: usize,
     /// How each of the first devices reaches the server; those that come later are like others.
@@ -212,6 +214,7 @@ impl Plan {
             ring: draw.within(200, 4000),
             capacities: [0; 4].map(|_| 1 << draw.within(8, 14)),
             rate_limit: if draw.one_in(6) { draw.within(5, 50) } else { 0 },
+            subscriptions: 16,
             reaches: [Reach::Both; 4],
             poll_seconds: 0,
             call_seconds: 0,
@@ -236,6 +239,7 @@ impl Plan {
         self.rates.block = draw.rate(12);
         self.rates.call = draw.rate(30);
         self.rates.foreign = draw.rate(12);
+        self.subscriptions = if draw.one_in(8) { 1 } else { 16 };
         let ways =
             [None, None, None, None, None, None, Some(Way::Refused(None)), Some(Way::Stalled)];
         self.sockets_at_last = ways[draw.below(8)];
@@ -308,6 +312,7 @@ impl Plan {
         let mut config = WorldConfig::of(0, &collections());
         config.clients = (0..self.devices).map(client).collect();
         config.session.page.records = self.page;
+        config.session.subscriptions = self.subscriptions;
         config.ring =
             RingLimits { collection_bytes: self.ring, documents: self.partial, ..config.ring };
         config.capacities = self.capacities.to_vec();
@@ -323,12 +328,14 @@ impl Plan {
     }
 }
 
-/// Who may do what in a run: guests may be kept from writing, and from seeing records with a field
-/// `hidden`.
+/// Who may do what in a run: guests may be kept from writing, from a collection, and from seeing
+/// records with a field `hidden`.
 #[derive(Debug, Default)]
 pub struct Rights {
     /// Whether guests may not write.
     pub guests_read_only: AtomicBool,
+    /// Whether guests may not read `notes`.
+    pub guests_barred: AtomicBool,
     /// Whether guests see no hidden records.
     pub partial: bool,
 }
@@ -338,7 +345,11 @@ fn is_guest(user: Option<&UserId>) -> bool {
 }
 
 impl Policy for Rights {
-    fn read(&self, user: Option<&UserId>, _: &Collection) -> Access {
+    fn read(&self, user: Option<&UserId>, collection: &Collection) -> Access {
+        let barred = collection.as_str() == "notes" && self.guests_barred.load(Ordering::Relaxed);
+        if barred && is_guest(user) {
+            return Access::None;
+        }
         if self.partial && is_guest(user) { Access::Some } else { Access::All }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use synclayer_core::client::event::EventKind;
+use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::words::name::{CommitNumber, ConnId};
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
@@ -84,6 +84,8 @@ pub(crate) struct Run {
     /// How many tokens for the server were handed out.
     fresh_tokens: usize,
     seen_events: Vec<usize>,
+    /// Whether everything has healed, and every right has come back.
+    healed: bool,
 }
 
 impl Run {
@@ -98,8 +100,8 @@ impl Run {
         }
         let ledger = Ledger::new(&plan);
         let (backup, other, copy) = (None, None, None);
-        let (fresh_tokens, seen_events) = (0, Vec::new());
-        Self { plan, world, ledger, rights, backup, other, copy, fresh_tokens, seen_events }
+        let (fresh_tokens, seen_events, healed) = (0, Vec::new(), false);
+        Self { plan, world, ledger, rights, backup, other, copy, fresh_tokens, seen_events, healed }
     }
 
     fn go(&mut self, bytes: &[u8]) -> Result<(), String> {
@@ -151,7 +153,13 @@ impl Run {
             let events = &self.world.devices[device].events;
             let new = &events[self.seen_events[device]..];
             let needs = new.iter().any(|e| matches!(e.kind, EventKind::TokenNeeded { .. }));
+            let is_refusal = |e: &Event| matches!(e.kind, EventKind::SyncFailed { .. });
+            // what the server said before the rights came back
+            let refused = self.healed && new.iter().any(is_refusal);
             self.seen_events[device] = events.len();
+            if refused {
+                self.world.sync_now(device);
+            }
             if needs {
                 self.fresh_tokens += 1;
                 let token =
@@ -167,8 +175,13 @@ impl Run {
 
     fn converge(&mut self) -> Result<(), String> {
         self.rights.guests_read_only.store(false, Ordering::Relaxed);
+        self.rights.guests_barred.store(false, Ordering::Relaxed);
+        self.healed = true;
         self.restart_halted();
         self.world.heal();
+        if self.plan.subscriptions < collections().len() {
+            self.world.allow_subscriptions(collections().len());
+        }
         if let Some(way) = self.plan.sockets_at_last {
             for device in self.world.devices.iter_mut().filter(|device| device.config.http) {
                 device.sockets = way;
@@ -177,6 +190,12 @@ impl Run {
         for device in 0..self.world.devices.len() {
             for collection in collections() {
                 self.world.subscribe(device, &collection, true);
+            }
+        }
+        // an app whose rights have come back asks again for what was refused
+        for device in 0..self.world.devices.len() {
+            if self.world.devices[device].is_refused() {
+                self.world.sync_now(device);
             }
         }
         for plain in 0..self.world.plains.len() {
@@ -318,7 +337,8 @@ impl Run {
             self.expire_token(draw);
         } else if is(of_fault(rates.rights)) {
             self.world.count("rights");
-            self.rights.guests_read_only.fetch_xor(true, Ordering::Relaxed);
+            let rights = [&self.rights.guests_read_only, &self.rights.guests_barred];
+            rights[draw.below(2)].fetch_xor(true, Ordering::Relaxed);
         } else if is(of_fault(rates.sweep)) {
             let retention = Duration::from_millis(draw.below(60_000) as u64);
             self.world.sweep(retention, draw.within(1, 20));
@@ -328,7 +348,11 @@ impl Run {
             let device = self.device(draw);
             let collection = &collections()[draw.below(2)];
             let wanted = draw.below(2) == 0;
-            self.world.subscribe(device, collection, wanted);
+            if draw.one_in(3) {
+                self.world.ask_synced(device);
+            } else {
+                self.world.subscribe(device, collection, wanted);
+            }
         } else if is(of_fault(rates.plain)) {
             self.plain(draw);
         } else if is(of_fault(rates.rest)) {

@@ -46,6 +46,9 @@ impl Client {
             edit.event(Event::remote(kind).on(collection));
         }
         let goes_on = edit.transport == Transport::Http && stream.phase == Phase::CatchingUp;
+        // what was asked for is no setback: a poll, a fresh proof, a change of the transport
+        let asked = goes_on || matches!(stream.phase, Phase::Idle | Phase::Subscribing);
+        stream.confirmed &= asked && mode == Mode::Delta;
         stream.phase = Phase::CatchingUp;
         stream.partial = partial;
         stream.refreshing &= mode == Mode::Delta;
@@ -69,6 +72,7 @@ impl Client {
     pub(super) fn unsubscribed(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let stream = self.stream(collection);
         stream.phase = Phase::Idle;
+        stream.confirmed = false;
         stream.awaited_since = None;
         stream.retry_at = None;
         self.show_status(edit, collection);
@@ -97,6 +101,7 @@ impl Client {
         }
         // one that came too fast was not looked at: what was live is so still
         let goes_on = stream.follows() && error.code == ErrorCode::RateLimitExceeded;
+        stream.confirmed &= goes_on;
         stream.awaited_since = None;
         stream.phase = if goes_on { Phase::Idle } else { Phase::Refused };
         stream.retry_at = retry_at;

@@ -50,10 +50,27 @@ impl Client {
             edit.event(Event::remote(EventKind::ConnectivityChanged { online: false }));
             // that of the next backup
             self.fallback.poll_at = None;
+            self.lose_contact(edit);
         }
         // nothing of a connection that is not up is under way
         if self.exchange.is_none() {
             self.detach(edit);
+        }
+    }
+
+    /// The server is out of reach: what is held may be outdated from now on.
+    pub(super) fn lose_contact(&mut self, edit: &mut Edit<'_>) {
+        if planted!(ConfirmedForEver) {
+            return;
+        }
+        let mut lost = Vec::new();
+        for (collection, stream) in &mut self.streams {
+            if core::mem::take(&mut stream.confirmed) {
+                lost.push(collection.clone());
+            }
+        }
+        for collection in lost {
+            self.show_status(edit, &collection);
         }
     }
 

@@ -239,6 +239,8 @@ pub enum ConnectionState {
 /// What is known of one collection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CollectionStatus {
+    /// Whether the app uses it, so that it is kept in sync.
+    pub in_use: bool,
     /// Whether changes come as they are made.
     pub live: bool,
     /// Whether a catch-up is under way.

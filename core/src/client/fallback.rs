@@ -108,6 +108,7 @@ impl Client {
                 Transport::Http,
                 EventKind::ConnectivityChanged { online: false },
             ));
+            self.lose_contact(edit);
         }
     }
 

@@ -50,6 +50,7 @@ impl Client {
     pub(super) fn leave(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let Some(stream) = self.streams.get_mut(collection) else { return };
         stream.wanted = false;
+        stream.confirmed = false;
         // used again, it is asked for again: what the app may do can have changed
         if stream.phase == Phase::Refused && stream.retry_at.is_none() {
             stream.phase = Phase::Idle;
@@ -90,6 +91,12 @@ impl Client {
 
     /// Checks that nothing is kept that only a peer has asked for.
     pub(super) fn check_kept(&self, store: &dyn Rows) -> Result<(), String> {
+        let out_of_reach = self.transport().is_none();
+        if out_of_reach && self.streams.values().any(|stream| stream.confirmed) {
+            return Err(
+                "a collection is shown as confirmed by a server that is out of reach".into()
+            );
+        }
         if !self.streams.values().all(|stream| stream.asked) {
             return Err("a collection has a stream that was never used".into());
         }

@@ -346,6 +346,7 @@ impl Client {
     pub fn status(&self) -> Status {
         let collection = |(name, stream): (&Collection, &Stream)| {
             let status = CollectionStatus {
+                in_use: stream.wanted,
                 live: stream.is_live(),
                 catching_up: stream.is_catching_up(),
                 cursor: stream.row.cursor.clone(),
@@ -372,8 +373,8 @@ impl Client {
         }
     }
 
-    /// Whether what is held of a collection is not confirmed by the server since the machine was
-    /// made, and whether the collection is catching up.
+    /// Whether what is held of a collection is not confirmed by the server in this time of contact
+    /// with it, and whether the collection is catching up.
     #[must_use]
     pub fn standing(&self, collection: &Collection) -> (bool, bool) {
         let stream = self.streams.get(collection);
@@ -762,7 +763,8 @@ impl Client {
         let reason = alloc::format!("the store has failed: {error}");
         for (collection, stream) in &mut self.streams {
             stream.detach();
-            let (collection, from_cache) = (collection.clone(), !stream.confirmed);
+            stream.confirmed = false;
+            let (collection, from_cache) = (collection.clone(), true);
             let status = ViewAction::Status { collection, from_cache, catching_up: false };
             out.push(Action::View(status));
         }

@@ -43,7 +43,8 @@ pub(super) struct Stream {
     pub(super) in_doubt: bool,
     /// Whether the cursor is known to be of the server's present history.
     pub(super) trusted: bool,
-    /// Whether it has been in step with the server since the machine was made.
+    /// Whether it was in step with the server in this time of contact with it, and nothing says
+    /// that it is so no longer.
     pub(super) confirmed: bool,
     /// Whether what the store held when the machine was made has not been compared yet.
     pub(super) unverified: bool,
@@ -119,6 +120,7 @@ impl Stream {
     /// and shows whether the server still has it.
     pub(super) fn begin_generation(&mut self) {
         self.forget_seqs();
+        self.confirmed = false;
         self.row.begin_loss();
     }
 

@@ -31,6 +31,16 @@ pub struct Record {
     pub pending: bool,
 }
 
+impl Record {
+    /// Whether an app shows both in the same way: the document and what is on its way are the same.
+    fn shows_as(&self, other: &Self) -> bool {
+        if planted!(VersionIsChange) {
+            return self == other;
+        }
+        (&self.document, self.pending) == (&other.document, other.pending)
+    }
+}
+
 /// A collection at one moment. Cloning one is free, and it never changes.
 #[derive(Clone, Default)]
 pub struct Snapshot {
@@ -69,7 +79,8 @@ impl Snapshot {
         self.records.is_empty()
     }
 
-    /// Whether this is what was stored here, not yet confirmed by the server since it was opened.
+    /// Whether the server has not confirmed this as what it holds, or has gone out of reach since,
+    /// or refuses the collection: then others' changes may be missing.
     #[must_use]
     pub fn from_cache(&self) -> bool {
         self.status.from_cache
@@ -94,7 +105,7 @@ impl Snapshot {
     pub fn changes_since(&self, older: &Self) -> Vec<RecordChange> {
         let of_new = |new: &Record| match older.get(&new.id) {
             None => Some(RecordChange::Added(new.clone())),
-            Some(old) if old != new => Some(RecordChange::Modified(new.clone())),
+            Some(old) if !old.shows_as(new) => Some(RecordChange::Modified(new.clone())),
             Some(_) => None,
         };
         let gone = older.iter().filter(|old| self.get(&old.id).is_none());
@@ -145,7 +156,8 @@ impl fmt::Debug for Snapshot {
 pub enum RecordChange {
     /// It was not there before.
     Added(Record),
-    /// It was there before; its document, version, time or `pending` is another one.
+    /// It was there before; its document or `pending` is another one. A new version or time alone
+    /// is no change.
     Modified(Record),
     /// It is gone.
     Removed(RecordId),
@@ -192,7 +204,7 @@ pub struct Update {
     /// The collection now.
     pub snapshot: Snapshot,
     /// What changed, in order of the ids, each record at most once. Empty when only the status of
-    /// the snapshot is another one.
+    /// the snapshot, or the version or time of a record in it, is another one.
     pub changes: Vec<RecordChange>,
 }
 
@@ -295,14 +307,20 @@ impl View {
 
     /// Takes over what became of a record, `None` when it is gone. Costs O(log n).
     ///
-    /// Returns what watchers see of it: nothing when the record is as it was, or not of this view.
+    /// Returns what watchers see of it: nothing when the record is as it was, but for its version and
+    /// time, or not of this view.
     pub fn apply(&mut self, id: &RecordId, record: Option<Record>) -> Option<RecordChange> {
         if self.only.as_ref().is_some_and(|only| only != id) {
             return None;
         }
         let change = match (self.snapshot.get(id), &record) {
             (None, None) => return None,
-            (Some(old), Some(new)) if old == new => return None,
+            (Some(old), Some(new)) if old.shows_as(new) => {
+                if old != new {
+                    self.snapshot.put(id, record);
+                }
+                return None;
+            }
             (Some(_), Some(new)) => RecordChange::Modified(new.clone()),
             (None, Some(new)) => RecordChange::Added(new.clone()),
             (Some(_), None) => RecordChange::Removed(id.clone()),
@@ -315,6 +333,12 @@ impl View {
     pub fn set_status(&mut self, from_cache: bool, catching_up: bool) -> bool {
         let status = Status { from_cache, catching_up };
         core::mem::replace(&mut self.snapshot.status, status) != status
+    }
+
+    /// The record of this id, if it is in this view.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Record> {
+        self.snapshot.get(id)
     }
 
     /// What is watched, now.
@@ -496,6 +520,19 @@ mod tests {
         other.apply(&id(2), Some(record(2, 2, false)));
         assert_ne!(after, other.snapshot(), "of another content");
         assert_eq!(other.snapshot().changes_since(&after).len(), 1);
+    }
+
+    #[test]
+    fn a_new_version_or_time_alone_is_no_change() {
+        let mut view = View::new([record(1, 0, true)]);
+        let before = view.snapshot();
+        let newer = Record { version: 7, updated_at: Timestamp(9), ..record(1, 0, true) };
+        assert_eq!(view.apply(&id(1), Some(newer.clone())), None);
+        assert_eq!(view.get("1"), Some(&newer), "the snapshot has it all the same");
+        assert_eq!(view.snapshot().changes_since(&before), []);
+        let settled = Record { pending: false, ..newer };
+        let told = view.apply(&id(1), Some(settled.clone()));
+        assert_eq!(told, Some(RecordChange::Modified(settled)), "no longer pending");
     }
 
     #[test]

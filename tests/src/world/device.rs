@@ -1,7 +1,7 @@
 //! Replicas in the world: what their adapters do.
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind, Transport};
@@ -55,6 +55,11 @@ pub struct Device {
     pub calls: Way,
     /// Whether its app says that there is no network.
     pub offline: bool,
+    /// The calls of `synced` that wait, each with the heads of the server's collections at that
+    /// time.
+    pub(super) waiting_syncs: BTreeMap<SyncId, Vec<(Collection, u64)>>,
+    /// The collections that the server has refused since they were last in step.
+    pub(super) refused: BTreeSet<Collection>,
     /// Whether its replica has said that it stopped.
     halted: bool,
     /// Whether it sleeps: no timer of its rings until it is woken.
@@ -149,6 +154,8 @@ impl World {
             sockets: Way::Open,
             calls: Way::Open,
             offline: false,
+            waiting_syncs: BTreeMap::new(),
+            refused: BTreeSet::new(),
             halted: false,
             asleep: false,
             lives: 0,
@@ -207,6 +214,8 @@ impl World {
         let this = &mut self.devices[device];
         (this.replica, this.clock, this.lives, this.halted) = (replica, clock, lives, false);
         this.links.clear();
+        this.waiting_syncs.clear();
+        this.synced.clear();
         this.late.clear();
         this.watches.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
@@ -347,11 +356,6 @@ impl World {
                 replica.unsubscribe(now, collection, effects);
             }
         });
-    }
-
-    /// The app of a device asks to be told when everything is in step.
-    pub fn ask_synced(&mut self, device: usize) -> SyncId {
-        self.with(device, |replica, now, effects| replica.synced(now, effects))
     }
 
     /// The app of a device says that now is the time to connect.
@@ -506,6 +510,7 @@ impl World {
                     if by_http && matches!(event.kind, EventKind::TokenNeeded { .. }) {
                         self.devices[device].asked = None;
                     }
+                    self.note_refusal(device, &event);
                     self.devices[device].events.push(event);
                 }
                 Effect::Watch(watch) => {
@@ -513,7 +518,7 @@ impl World {
                     let told = watches.values_mut().find(|(id, _)| *id == watch);
                     told.into_iter().for_each(|(_, told)| *told = true);
                 }
-                Effect::Synced { id, outcome } => self.devices[device].synced.push((id, outcome)),
+                Effect::Synced { id, outcome } => self.synced(device, id, outcome),
                 Effect::Fate { id, fate } => self.devices[device].fates.push((id, fate)),
                 Effect::Durable(_) => {}
                 Effect::Halted(_) => {

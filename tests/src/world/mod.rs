@@ -15,6 +15,7 @@ mod http;
 mod link;
 mod plain;
 mod server;
+mod synced;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -605,6 +605,7 @@ impl World {
         self.count("server restored");
         self.note(|| "the server starts from a backup".into());
         self.restart_server(Some(backup));
+        self.expect_less();
     }
 
     pub(super) fn start_from(&mut self, backup: Backup) {

@@ -333,8 +333,11 @@ impl Client {
         let mut event = Event::remote(EventKind::Error { message: told });
         (event.collection, event.record_id) = (error.collection.clone(), error.record_id.clone());
         let (Some(collection), Some(id)) = (&error.collection, &error.record_id) else {
-            if let Some(stream) = error.collection.and_then(|name| self.streams.get_mut(&name)) {
+            if let Some(collection) = error.collection.filter(|name| self.matters(name)) {
+                let stream = self.stream(&collection);
                 stream.error = Some(StreamError::new(&error.code, &error.message));
+                stream.confirmed = false;
+                self.show_status(edit, &collection);
             }
             edit.event(event);
             return Ok(());

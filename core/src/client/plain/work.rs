@@ -440,10 +440,12 @@ impl Client {
         let stream = self.stream(collection);
         stream.plain.pull = None;
         stream.error = Some(StreamError::new(&code, &message));
+        stream.confirmed = false;
         if let Some(work) = &mut self.plain.work {
             work.due.remove(collection);
             work.troubled = true;
         }
+        self.show_status(edit, collection);
         edit.event(Event::remote(EventKind::SyncFailed { code, message }).on(collection));
     }
 

@@ -1,0 +1,106 @@
+//! Calls of `synced`, and whether their answers are true; collections that the server refuses.
+#![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
+
+use std::sync::Arc;
+
+use synclayer_core::client::event::{Event, EventKind};
+use synclayer_core::client::interface::{SyncId, SyncOutcome};
+use synclayer_core::server::session::SessionConfig;
+use synclayer_core::words::message::ErrorCode;
+use synclayer_core::words::name::Collection;
+
+use super::{Device, World};
+use crate::invariants::Invariant;
+
+impl Device {
+    /// Whether the server has refused it a collection that it has not had since.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+}
+
+impl World {
+    /// The app of a device asks to be told when everything is in step.
+    pub fn ask_synced(&mut self, device: usize) -> SyncId {
+        let heads = self.heads();
+        let id = self.with(device, |replica, now, effects| replica.synced(now, effects));
+        self.devices[device].waiting_syncs.insert(id, heads);
+        id
+    }
+
+    /// A call of `synced` was answered.
+    pub(super) fn synced(&mut self, device: usize, id: SyncId, outcome: SyncOutcome) {
+        let heads = self.devices[device].waiting_syncs.remove(&id);
+        match &outcome {
+            Ok(()) => {
+                self.count("synced with what is in step");
+                let behind = heads.and_then(|heads| self.is_behind(device, &heads));
+                if let Some(what) = behind {
+                    self.fail(Invariant::Convergence, what);
+                }
+            }
+            Err(failures) if failures.is_empty() => {
+                let what = format!("a call of synced of device {device} fails for nothing");
+                self.fail(Invariant::Contract, what);
+            }
+            Err(_) => self.count("synced names what is not in step"),
+        }
+        self.devices[device].synced.push((id, outcome));
+    }
+
+    /// What a device lacks of what the server had in the collections that it uses.
+    fn is_behind(&self, device: usize, heads: &[(Collection, u64)]) -> Option<String> {
+        let status = self.devices[device].replica.status();
+        for (collection, head) in heads {
+            let Some(known) = status.collections.get(collection).filter(|of| of.in_use) else {
+                continue;
+            };
+            let reached = known.cursor.as_ref().map(|cursor| cursor.seq.0);
+            if reached.is_none_or(|reached| reached < *head) {
+                return Some(format!(
+                    "synced of device {device} is Ok, and it knows {collection} up to {reached:?} \
+                     of {head}"
+                ));
+            }
+        }
+        None
+    }
+
+    /// The server has lost changes: nobody need hold them.
+    pub(super) fn expect_less(&mut self) {
+        let now = self.heads();
+        for device in &mut self.devices {
+            for heads in device.waiting_syncs.values_mut() {
+                for ((_, head), (_, now)) in heads.iter_mut().zip(&now) {
+                    *head = (*head).min(*now);
+                }
+            }
+        }
+    }
+
+    /// Notes whether a collection is refused to a device, or granted after all.
+    pub(super) fn note_refusal(&mut self, device: usize, event: &Event) {
+        let Some(collection) = &event.collection else { return };
+        let refused = &mut self.devices[device].refused;
+        match &event.kind {
+            EventKind::SyncFailed { code, .. }
+                if matches!(code, ErrorCode::Unauthorized | ErrorCode::InvalidMessage) =>
+            {
+                refused.insert(collection.clone());
+                self.count("refused subscription");
+            }
+            EventKind::SyncCompleted if refused.remove(collection) => {
+                self.count("refused subscription granted later");
+            }
+            _ => {}
+        }
+    }
+
+    /// From now on a connection may subscribe so many collections.
+    pub fn allow_subscriptions(&mut self, subscriptions: usize) {
+        self.note(|| format!("{subscriptions} subscriptions are allowed"));
+        self.session = Arc::new(SessionConfig { subscriptions, ..(*self.session).clone() });
+        self.shut_server_down();
+    }
+}
