@@ -610,6 +610,7 @@ impl World {
 
     pub(super) fn start_from(&mut self, backup: Backup) {
         self.restart_server(Some(backup));
+        self.expect_less();
     }
 
     fn restart_server(&mut self, backup: Option<Backup>) {

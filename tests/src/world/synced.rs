@@ -84,9 +84,10 @@ impl World {
         let Some(collection) = &event.collection else { return };
         let refused = &mut self.devices[device].refused;
         match &event.kind {
-            EventKind::SyncFailed { code, .. }
-                if matches!(code, ErrorCode::Unauthorized | ErrorCode::InvalidMessage) =>
-            {
+            EventKind::SyncFailed {
+                code: ErrorCode::Unauthorized | ErrorCode::InvalidMessage,
+                ..
+            } => {
                 refused.insert(collection.clone());
                 self.count("refused subscription");
             }
