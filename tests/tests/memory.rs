@@ -9,12 +9,16 @@ use std::sync::Arc;
 use peak_alloc::PeakAlloc;
 use serde_json::json;
 use synclayer_core::memory::MemoryRows;
-use synclayer_core::words::name::CommitNumber;
+use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::session::{Identity, Input, SessionConfig};
+use synclayer_core::words::name::{CommitNumber, ConnId};
 use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
+use synclayer_core::words::time::{Mono, Now, Timestamp};
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_sim::desk::Desk;
+use synclayer_sim::hub::Hub;
 use synclayer_tokio::{Store, SyncConfig, SyncLayer};
 use tokio::sync::Mutex;
 
@@ -83,6 +87,45 @@ fn client(dir: &Path, server: SocketAddr) -> SyncConfig {
         }),
         ..SyncConfig::default()
     }
+}
+
+/// By how many bytes a connection that subscribes collections with names of `len` bytes makes the
+/// heap grow.
+fn of_subscriptions(count: usize, len: usize) -> usize {
+    let config = SessionConfig::default();
+    assert_eq!(config.subscriptions, 4_096, "PROTOCOL §13 says how many there may be");
+    let now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
+    let mut hub = Hub::new(config, RingLimits::default(), now);
+    let conn = ConnId(1);
+    hub.accept(conn, Identity::Open, now);
+    let mut say = |frame: &str| {
+        hub.tell(conn, Input::Frame(frame.as_bytes()), now);
+        hub.settle(now);
+        let down = &mut hub.lines.get_mut(&conn).unwrap().down;
+        let last = down.back().map(|frame| String::from_utf8_lossy(frame).into_owned());
+        down.clear();
+        down.shrink_to_fit();
+        last.unwrap_or_default()
+    };
+    let hello = r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#;
+    assert!(say(hello).contains("pong"));
+    let subscribe = |n: usize| format!(r#"{{"type":"subscribe","collection":"{n:0>len$}"}}"#);
+    let before = HEAP.current_usage();
+    for n in 0..count {
+        let last = say(&subscribe(n));
+        assert!(last.contains("synced"), "{n}: {last}");
+    }
+    let grown = HEAP.current_usage().saturating_sub(before);
+    assert!(say(&subscribe(count)).contains("INVALID_MESSAGE"), "one more is refused");
+    grown
+}
+
+#[tokio::test]
+async fn a_connection_with_every_subscription_it_may_have_stays_below_its_cap() {
+    let _turn = TURN.lock().await;
+    let count = 4_096;
+    let grown = of_subscriptions(count, 128);
+    assert!(grown < count * 1024, "{grown} bytes for {count} subscriptions");
 }
 
 /// Two clients and a server, in one process, hold less than the data that went through them.

@@ -160,6 +160,16 @@ impl Collection {
         self.sync.ask(move |engine| engine.join(&name)).await
     }
 
+    /// Keeps the collection in sync no longer, until it is used again: any read, write or watch
+    /// that begins later joins it. What is stored of it stays, and its unsent writes go out.
+    ///
+    /// # Errors
+    /// When the client is closed.
+    pub async fn unsubscribe(&self) -> Result<(), SyncError> {
+        let name = self.name.clone();
+        self.sync.ask(move |engine| engine.leave(&name)).await
+    }
+
     /// The collection as it is, at once, and again whenever it has changed, here or at the server.
     ///
     /// Every update holds the whole collection and says what changed since the one before. While

@@ -57,7 +57,7 @@ pub struct SessionConfig {
     pub auth_patience: Duration,
     /// How many bad frames in a row close the connection. Default 20.
     pub bad_frames: u32,
-    /// The most subscriptions of one connection. Default 256.
+    /// The most subscriptions of one connection. Each takes less than 1 KiB of memory. Default 4,096.
     pub subscriptions: usize,
     /// The most messages that wait to be served, or for their verdict, before the session wants no
     /// more frames. Default 1,024.
@@ -85,7 +85,7 @@ impl Default for SessionConfig {
             silence: Duration::from_secs(60),
             auth_patience: Duration::from_secs(10),
             bad_frames: 20,
-            subscriptions: 256,
+            subscriptions: 4_096,
             queued: 1024,
             queued_bytes: 4 << 20,
             run: 256,

@@ -38,6 +38,8 @@ pub trait Client: Sized + Send {
     fn rejected(&self) -> usize;
     /// Whether everything was exchanged within the patience of a test, and what is not in sync.
     fn outcome(&self) -> Option<Result<(), SyncError>>;
+    /// Leaves the collection.
+    fn unsubscribe(&self);
     /// The next event, unless none comes in time.
     fn event(&mut self, patience: Duration) -> Option<Event>;
     fn close(self);
@@ -149,6 +151,10 @@ impl Client for Tokio {
 
     fn rejected(&self) -> usize {
         runtime().block_on(self.sync.rejected().list()).unwrap().len()
+    }
+
+    fn unsubscribe(&self) {
+        runtime().block_on(self.todos.unsubscribe()).unwrap();
     }
 
     fn outcome(&self) -> Option<Result<(), SyncError>> {
@@ -279,6 +285,10 @@ impl Client for Blocking {
 
     fn rejected(&self) -> usize {
         self.sync.rejected().list().unwrap().len()
+    }
+
+    fn unsubscribe(&self) {
+        self.todos.unsubscribe().unwrap();
     }
 
     fn outcome(&self) -> Option<Result<(), SyncError>> {

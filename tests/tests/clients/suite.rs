@@ -106,6 +106,45 @@ pub fn synced_names_what_the_server_refuses<C: Client>() {
     assert!(one.shown().contains_key("x"));
 }
 
+/// A client of three hundred collections holds what the server holds in each.
+pub fn hundreds_of_collections_are_in_sync<C: Client>() {
+    let host = Host::start();
+    let (many_way, one_way) = (host.proxy(), host.proxy());
+    let mut collections: Vec<_> = (0..300).map(|n| format!("c{n:0>5}")).collect();
+    // the last one by its name
+    collections.push(TODOS.into());
+    let many = C::open(SyncConfig { collections, ..config(&many_way) });
+    many.synced();
+    let one = C::open(config(&one_way));
+    one.save("x", &json!({"v": 1}));
+    until("a change in the last collection comes", || many.shown().contains_key("x"));
+    many.synced();
+    assert!(many.status().collections.values().all(|collection| collection.live));
+}
+
+/// What was left is no longer kept in sync, stays stored, and is joined again by its next use.
+pub fn a_collection_that_was_left_stays_as_it_was_until_it_is_used_again<C: Client>() {
+    let host = Host::start();
+    let (a_way, b_way) = (host.proxy(), host.proxy());
+    let (a, b) = (C::open(config(&a_way)), C::open(config(&b_way)));
+    a.save("x", &json!({"n": 1}));
+    a.synced();
+    b.synced();
+    assert!(b.shown().contains_key("x"));
+    b.unsubscribe();
+    let in_use = |client: &C| client.status().collections[TODOS].in_use;
+    assert!(!in_use(&b));
+    a.save("y", &json!({"n": 2}));
+    a.synced();
+    b.synced();
+    let status = b.status();
+    assert!(!status.collections[TODOS].live);
+    assert_eq!(status.collections[TODOS].count, 1, "what is stored stays");
+    // a read is a use
+    until("the rest comes", || b.shown().contains_key("y"));
+    assert!(in_use(&b));
+}
+
 /// Both kinds of clients, each on both transports, see what the others write.
 pub fn all_kinds_converge() {
     let host = Host::start();

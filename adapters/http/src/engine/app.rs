@@ -190,6 +190,12 @@ impl<N: Network> Engine<N> {
         }
     }
 
+    /// Keeps a collection in sync no longer, until it is used again. Its rows stay.
+    pub fn leave(&mut self, collection: &Collection) {
+        self.config.collections.retain(|joined| joined != collection);
+        self.step(|replica, now, out| replica.unsubscribe(now, collection, out));
+    }
+
     /// Connects or disconnects, and keeps to it in the next life too.
     pub fn set_connected(&mut self, connected: bool) {
         self.connected = connected;
