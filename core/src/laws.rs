@@ -61,8 +61,8 @@ use crate::words::limits::Limits;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Law {
-    /// It answers every conflict. A panic is seen as a broken law only with this crate's feature
-    /// `std`; without it, it goes through to the test.
+    /// It answers every conflict, and never [fails](Resolver::try_resolve). A panic is seen as a
+    /// broken law only with this crate's feature `std`; without it, it goes through to the test.
     Total,
     /// It gives equal answers to equal questions, whatever it was asked in between.
     Deterministic,

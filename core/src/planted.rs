@@ -210,6 +210,10 @@ mod bugs {
         RunsUncorrected,
         /// The time of writes follows a wall clock that is set.
         StepsFollowed,
+        /// A wall clock that has leapt ahead off line is taken for one that nothing happened to.
+        LeapsIgnored,
+        /// A correction of times need not be durable before something is sent with it.
+        CorrectionUngated,
         /// A write joins one that may have been sent.
         SquashedIntoSent,
         /// Frames go out before the outbox is durable.

@@ -65,7 +65,7 @@ impl Clock {
         }
         if planted!(StepsFollowed) {
             (self.anchor, self.drift) = (self.anchor.saturating_add(drift), 0);
-        } else if step > 0 && !connected {
+        } else if step > 0 && !connected && !planted!(LeapsIgnored) {
             *self = Self::begin(now, self.run.wrapping_add(1));
         } else if self.offset.is_some() {
             self.stepped = true;
@@ -154,11 +154,11 @@ impl Client {
         let clocks = &mut self.identity.clocks;
         if waits && stamps && own != 0 && clocks.runs.len() < MAX_RUNS {
             clocks.runs.push((self.clock.run, Correction { millis: own, until }));
-            edit.gates = true;
+            edit.gates |= !planted!(CorrectionUngated);
         }
         if waits && kept.is_none() && clocks.unguessed.is_none() {
             clocks.unguessed = Some(Correction { millis: of_wall, until });
-            edit.gates |= server.is_some();
+            edit.gates |= server.is_some() && !planted!(CorrectionUngated);
         }
         edit.flush |= edit.gates;
         if server.is_some() {

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use fastrand::Rng;
 
-use crate::rules::conflict::{Conflict, Resolver};
+use crate::rules::conflict::{Conflict, Resolver, ResolverFailure};
 use crate::words::document::Document;
 use crate::words::name::{Collection, RecordId};
 use crate::words::time::Timestamp;
@@ -60,9 +60,21 @@ pub struct Case {
 impl Case {
     /// What a resolver makes of this conflict, in the collection `c` and of the record `r`.
     pub fn ask(&self, resolver: &dyn Resolver) -> Option<Document> {
+        self.show(|conflict| resolver.resolve(conflict))?
+    }
+
+    /// As [`ask`](Self::ask), of a resolver that may fail.
+    ///
+    /// # Errors
+    /// Where it fails.
+    pub fn try_ask(&self, resolver: &dyn Resolver) -> Result<Option<Document>, ResolverFailure> {
+        self.show(|conflict| resolver.try_resolve(conflict)).unwrap_or(Ok(None))
+    }
+
+    fn show<T>(&self, ask: impl FnOnce(&Conflict<'_>) -> T) -> Option<T> {
         let collection = Collection::new("c").ok()?;
         let record_id = RecordId::new("r").ok()?;
-        resolver.resolve(&Conflict {
+        Some(ask(&Conflict {
             collection: &collection,
             record_id: &record_id,
             base: self.base.as_ref(),
@@ -72,7 +84,7 @@ impl Case {
             remote_at: self.remote_at,
             local_field_at: &self.local_field_at,
             remote_field_at: &self.remote_field_at,
-        })
+        }))
     }
 
     /// The conflict as the other side sees it.

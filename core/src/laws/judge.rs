@@ -16,7 +16,8 @@ pub(super) fn breach(
     computed: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
     match law {
-        Law::Total => panics(case, resolver).then(|| "it panics".to_string()),
+        Law::Total if panics(case, resolver) => Some("it panics".to_string()),
+        Law::Total => case.try_ask(resolver).err().map(|failure| format!("it fails: {failure}")),
         Law::Deterministic => differs(case, resolver),
         Law::KeepsRecord => {
             let held = case.local.is_some() && case.remote.is_some();

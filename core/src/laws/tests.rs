@@ -1,7 +1,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::rules::conflict::{Conflict, ConflictStrategy};
+use crate::rules::conflict::{Conflict, ConflictStrategy, ResolverFailure};
 use crate::rules::merge::FieldWise;
 use crate::words::delta::Delta;
 
@@ -182,4 +182,19 @@ fn cases_are_drawn_from_the_seed() {
 #[should_panic(expected = "no value in JSON")]
 fn values_are_json() {
     let _ = Laws::new().field("a", ["1,\"b\":2"]);
+}
+
+#[test]
+fn a_resolver_that_fails_is_not_total() {
+    struct Fails;
+    impl Resolver for Fails {
+        fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+            conflict.merge_later()
+        }
+        fn try_resolve(&self, _: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
+            Err(ResolverFailure::new("no idea"))
+        }
+    }
+    let broken = resolver(&Fails).unwrap_err();
+    assert_eq!((broken.law, &*broken.why), (Law::Total, "it fails: no idea"));
 }
