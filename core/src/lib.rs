@@ -117,4 +117,5 @@ pub mod memory;
 pub mod replica;
 pub mod rules;
 pub mod server;
+pub mod sign_out;
 pub mod words;

@@ -232,6 +232,12 @@ mod bugs {
         RejectedInsertKeepsLater,
         /// Rejected writes are not listed.
         RejectedListLost,
+        /// A wipe that was interrupted is not finished.
+        WipeUnfinished,
+        /// A new user gets the slot of another where one has left.
+        WipedSlotShared,
+        /// A wipe takes along what the server does not have, without being told to.
+        UnsentWiped,
         /// The fate of a write is told before what has decided it is durable.
         FateBeforeDurable,
         /// A write that a strategy has merged into another has no fate.

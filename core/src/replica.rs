@@ -11,8 +11,10 @@ use crate::client::interface::{
     Action, Actions, ClientConfig, Input, Misuse, NetAction, StoreAction, SyncId, SyncOutcome,
     Timer, ViewAction, Written,
 };
+use crate::client::wipe::Unsent;
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
+use crate::sign_out::finish_wipes;
 use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::message::Token;
@@ -92,7 +94,8 @@ impl<S: ClientStore> Replica<S> {
     ) -> Result<Self, StoreError> {
         let mut actions = Actions::new();
         let durable = store.durable()?;
-        let client = Client::open(config, seed, now, durable, store.rows(), &mut actions)?;
+        let last = finish_wipes(&mut store, durable)?;
+        let client = Client::open(config, seed, now, last, store.rows(), &mut actions)?;
         let (views, watchers) = (BTreeMap::new(), BTreeMap::new());
         let next_watch = WatchId(0);
         let mut replica = Self {
@@ -102,7 +105,7 @@ impl<S: ClientStore> Replica<S> {
             watchers,
             next_watch,
             durable,
-            committed: durable,
+            committed: last,
             fates: Fates::default(),
             actions,
         };
@@ -412,6 +415,14 @@ impl<S: ClientStore> Replica<S> {
     /// When the store can't be read.
     pub fn rejected(&self) -> Result<Vec<Rejected>, StoreError> {
         self.client.rejected(self.store.rows())
+    }
+
+    /// See [`Client::unsent`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unsent(&self) -> Result<Unsent, StoreError> {
+        self.client.unsent(self.store.rows())
     }
 
     /// A record as the app sees it, with its pending writes made.

@@ -61,6 +61,8 @@ pub struct Write {
     pub lost: bool,
     /// Whether nobody need remember it, because an older state came back.
     pub forgotten: bool,
+    /// Whether its device has been wiped since.
+    pub wiped: bool,
     /// Whether the server has refused it.
     pub rejected: bool,
     /// Whether its app has made it again after that.
@@ -184,9 +186,20 @@ impl Ledger {
 
     /// These are the writes that a device still knows to be rejected after a crash.
     pub fn still_refused(&mut self, device: usize, refused: &[Rejected]) {
-        for write in self.writes.iter_mut().filter(|write| write.device == device) {
+        for write in self.writes.iter_mut().filter(|w| w.device == device && !w.wiped) {
             write.rejected &= refused.iter().any(|one| write.position == Some(one.write));
         }
+    }
+
+    /// Everything was wiped that a device held: what it had not sent is gone, and what was sent
+    /// comes back from the server only. Its outbox begins anew.
+    pub fn wiped(&mut self, device: usize) {
+        for write in self.writes.iter_mut().filter(|write| write.device == device) {
+            write.forgotten |= !write.applied && !write.rejected;
+            write.position = None;
+            write.wiped = true;
+        }
+        self.merges.retain(|merge| merge.device != device);
     }
 
     /// Whether the app of a device waits for what becomes of a write.
@@ -204,7 +217,8 @@ impl Ledger {
     pub fn fates_last(&self, device: usize) -> Result<(), String> {
         for (index, write) in self.writes.iter().enumerate().filter(|(_, w)| w.device == device) {
             let refused = matches!(write.told, Some(Fate::Rejected { .. }));
-            if refused && !write.rejected && !write.retried && !write.forgotten && !self.loose {
+            let excused = write.retried || write.forgotten || write.wiped || self.loose;
+            if refused && !write.rejected && !excused {
                 let token = index + 1;
                 return Err(format!("write {token} was told to be rejected, and a crash undid it"));
             }
@@ -761,7 +775,7 @@ pub fn read_your_writes(ledger: &Ledger, world: &World, device: usize) -> Result
         return Ok(());
     }
     for (index, write) in ledger.writes.iter().enumerate().rev().take(60) {
-        if write.device != device || !write.unique || !write.must_survive() {
+        if write.device != device || write.wiped || !write.unique || !write.must_survive() {
             continue;
         }
         let view = world.view(device, &write.place.0, &write.place.1);

@@ -47,6 +47,7 @@ pub mod fuzz;
 pub mod guarantees;
 pub mod hub;
 pub mod invariants;
+mod leaving;
 mod losses;
 pub mod plain_server;
 pub mod plain_world;

@@ -90,6 +90,8 @@ pub struct Rates {
     pub call: usize,
     /// A server speaks of a collection that nobody uses.
     pub foreign: usize,
+    /// A user signs out of a device, and comes back.
+    pub sign_out: usize,
     /// One of the directed schedules is played.
     pub schedule: usize,
     /// An app writes.
@@ -190,6 +192,7 @@ impl Plan {
             block: 0,
             call: 0,
             foreign: 0,
+            sign_out: 0,
             schedule: 2 * draw.rate(20),
             write: draw.within(60, 200),
             time: draw.within(10, 60),
@@ -240,6 +243,7 @@ impl Plan {
         self.rates.call = draw.rate(30);
         self.rates.foreign = draw.rate(12);
         self.subscriptions = if draw.one_in(8) { 1 } else { 16 };
+        self.rates.sign_out = draw.rate(10);
         let ways =
             [None, None, None, None, None, None, Some(Way::Refused(None)), Some(Way::Stalled)];
         self.sockets_at_last = ways[draw.below(8)];

@@ -361,6 +361,8 @@ impl Run {
             self.block(draw);
         } else if is(of_fault(rates.call)) {
             self.trouble_call(draw);
+        } else if is(of_fault(rates.sign_out)) {
+            self.sign_out(draw);
         } else if is(of_fault(rates.foreign)) {
             let conns = self.world.connected();
             if let Some(conn) = draw.pick(&conns) {

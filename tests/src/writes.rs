@@ -98,6 +98,7 @@ impl Run {
             forbidden: false,
             lost: false,
             forgotten: false,
+            wiped: false,
             rejected: false,
             retried: false,
             applied: false,
@@ -209,6 +210,12 @@ impl Run {
                 return self.ledger.keep(Invariant::Contract, refused);
             }
         };
+        let replica = &self.world.devices[device].replica;
+        let asked = replica.store().asked().max(replica.durable());
+        if asked < made.commit {
+            let waits = format!("device {device} waits for a commit that nobody makes durable");
+            self.ledger.keep(Invariant::Contract, Err(waits))?;
+        }
         if made.write.is_none() {
             return Ok(());
         }
@@ -246,6 +253,7 @@ impl Run {
             forbidden: false,
             lost: false,
             forgotten: false,
+            wiped: false,
             rejected: false,
             retried: false,
             applied: false,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use synclayer_core::client::event::Status;
 use synclayer_core::client::interface::Misuse;
 use synclayer_core::rules::row::Rejected;
+use synclayer_core::sign_out::SignOut;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection as Name, Position, RecordId};
@@ -202,8 +203,28 @@ impl SyncLayer {
         match answered.recv_timeout(patience) {
             Ok(result) => Ok(result),
             Err(RecvTimeoutError::Timeout) => Err(TimedOut),
-            Err(RecvTimeoutError::Disconnected) => Ok(Err(SyncError::Closed)),
+            Err(RecvTimeoutError::Disconnected) => Ok(Err(self.inbox().closed())),
         }
+    }
+
+    /// Signs the user out, for all clones of the client: it disconnects, forgets the token, and is
+    /// closed; from now on every call fails with [`SyncError::SignedOut`], and watches and events
+    /// end. What the store holds of the user stays for their return, or goes: see [`SignOut`]. It
+    /// waits until that is durable and the store is closed, so that the next user's client can be
+    /// opened on it.
+    ///
+    /// A wipe that is interrupted, by the end of the process or a store that fails, is finished when
+    /// the store is opened next, by whichever user. It removes the rows; how soon a file on disk no
+    /// longer holds their bytes is the store's affair.
+    ///
+    /// # Errors
+    /// When [`SignOut::Wipe`] would lose writes that the server does not have, or that it has
+    /// rejected: [`Misuse::Unsent`](crate::Misuse::Unsent) names them, and nothing has happened.
+    /// When the store fails, or the client is closed.
+    pub fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
+        self.answered(move |engine, answer| engine.sign_out(how, answer))?;
+        self.join();
+        Ok(())
     }
 
     /// Ends the client, for all its clones: it disconnects, makes everything durable that was
@@ -216,6 +237,11 @@ impl SyncLayer {
         if callback::is_running() {
             return;
         }
+        self.join();
+    }
+
+    /// Waits until the engine's thread has closed its store and ended.
+    fn join(&self) {
         let mut thread = self.shared.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
             // one that panicked has ended too
@@ -251,13 +277,13 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, SyncError> {
-        callback::check()?;
+        self.inbox().check()?;
         let (answer, answered) = sync_channel(1);
         self.inbox().tell(move |engine| {
             // whoever asks waits
             let _ = answer.send(ask(engine));
         });
-        answered.recv().map_err(|_| SyncError::Closed)
+        answered.recv().map_err(|_| self.inbox().closed())
     }
 
     /// Has the engine do something that it answers later, and waits for that.
@@ -265,7 +291,7 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine, Answer<T>) + Send + 'static,
     ) -> Result<T, SyncError> {
-        self.begin(ask)?.recv().map_err(|_| SyncError::Closed)?
+        self.begin(ask)?.recv().map_err(|_| self.inbox().closed())?
     }
 
     /// Has the engine do something that it answers later.
@@ -273,7 +299,7 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine, Answer<T>) + Send + 'static,
     ) -> Result<Receiver<Result<T, SyncError>>, SyncError> {
-        callback::check()?;
+        self.inbox().check()?;
         let (answer, answered) = sync_channel(1);
         let answer: Answer<T> = Box::new(move |result| {
             // whoever no longer waits has what it asked for all the same

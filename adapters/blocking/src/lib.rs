@@ -56,12 +56,14 @@ pub use synclayer_core::client::fate::Fate;
 pub use synclayer_core::client::interface::{
     Guarantees, Misuse, OnServerLoss, PlainServers, SyncFailure, SyncFailureReason,
 };
+pub use synclayer_core::client::wipe::Unsent;
 pub use synclayer_core::rules::conflict::{
     Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure,
 };
 pub use synclayer_core::rules::merge::FieldWise;
 pub use synclayer_core::rules::row::Rejected;
 pub use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
+pub use synclayer_core::sign_out::SignOut;
 pub use synclayer_core::words::delta::Delta;
 pub use synclayer_core::words::document::{Document, DocumentError};
 pub use synclayer_core::words::limits::Limits;

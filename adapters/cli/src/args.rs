@@ -59,6 +59,9 @@ pub(crate) enum Command {
     Watch(CollectionArgs),
     /// Print how the replica is doing
     Status(ReplicaArgs),
+    /// Sign a user out of this device: what is here of them stays for their return, or goes
+    #[command(long_about = SIGN_OUT)]
+    SignOut(SignOutArgs),
     /// See to the writes that the server has refused
     Rejected(RejectedArgs),
     /// Take what the server has, where it lost records or has another database
@@ -96,6 +99,14 @@ Send what is held here, where the server lost it or has another database.
 
 The records go out as new ones. Where the server has a record of the same id, the strategy for \
 conflicts decides. See also `synclayer adopt --help`.";
+
+const SIGN_OUT: &str = "\
+Sign a user out of this device: what is here of them stays for their return, or goes.
+
+With --wipe everything that the directory holds of the --user is removed, and what other users have \
+there stays. Where there is a server, waiting writes are handed to it first. While there are writes \
+that it does not have, or that it has refused, nothing is removed, and they are named; --unsent \
+removes them too.";
 
 const REPAIR: &str = "\
 Put a sound store in the place of a damaged one.
@@ -268,6 +279,18 @@ pub(crate) struct ModifyArgs {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     pub(crate) program: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SignOutArgs {
+    /// Remove what is here of the user
+    #[arg(long)]
+    pub(crate) wipe: bool,
+    /// Also the writes that the server does not have
+    #[arg(long, requires = "wipe")]
+    pub(crate) unsent: bool,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }

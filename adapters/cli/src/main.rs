@@ -12,6 +12,7 @@ mod rejected;
 mod repair;
 mod replica;
 mod serve;
+mod sign_out;
 mod signal;
 mod watch;
 mod write;
@@ -57,6 +58,7 @@ async fn run(command: Command, out: Output) -> Result<(), Failure> {
         Command::List(args) => read::list(args, out).await,
         Command::Watch(args) => watch::watch(args, out).await,
         Command::Status(args) => read::status(args, out).await,
+        Command::SignOut(args) => sign_out::sign_out(args, out).await,
         Command::Rejected(args) => rejected::rejected(args.action, out).await,
         Command::Adopt(args) => decide::decide(args, Decision::Adopt, out).await,
         Command::Offer(args) => decide::decide(args, Decision::Offer, out).await,
@@ -72,6 +74,7 @@ fn store_of(command: &Command) -> Option<(StoreKind, PathBuf)> {
         Command::Save(args) => &args.replica,
         Command::Update(args) => &args.replica,
         Command::Modify(args) => &args.replica,
+        Command::SignOut(args) => &args.replica,
         Command::Delete(args) | Command::Get(args) => &args.replica,
         Command::List(args) | Command::Watch(args) => &args.replica,
         Command::Status(args)

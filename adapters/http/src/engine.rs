@@ -3,9 +3,11 @@
 
 mod app;
 mod fates;
+mod leaving;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,6 +24,7 @@ use uuid::Uuid;
 
 pub use self::app::{Made, Write};
 use self::fates::Followed;
+use self::leaving::Leaving;
 use crate::call::HttpClient;
 use crate::callback;
 use crate::calls::Calls;
@@ -83,6 +86,8 @@ pub enum Command<N: Network> {
 pub struct Inbox<N: Network> {
     commands: Sender<Command<N>>,
     wake: Arc<dyn Fn() + Send + Sync>,
+    /// Whether the user has signed out.
+    signed_out: Arc<AtomicBool>,
 }
 
 impl<N: Network> Inbox<N> {
@@ -90,7 +95,7 @@ impl<N: Network> Inbox<N> {
     /// nothing where the receiver is waited for.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> (Self, Receiver<Command<N>>) {
         let (commands, inbox) = channel();
-        (Self { commands, wake: Arc::new(wake) }, inbox)
+        (Self { commands, wake: Arc::new(wake), signed_out: Arc::default() }, inbox)
     }
 
     /// Puts a command in. Where the engine has ended it is dropped, with what it holds.
@@ -101,6 +106,31 @@ impl<N: Network> Inbox<N> {
         }
     }
 
+    /// Checks that the engine answers.
+    ///
+    /// # Errors
+    /// When the user has signed out, or the call is made from inside a callback.
+    pub fn check(&self) -> Result<(), SyncError> {
+        if self.signed_out.load(Ordering::Relaxed) {
+            return Err(SyncError::SignedOut);
+        }
+        callback::check()
+    }
+
+    /// Why an engine that has ended gives no answer.
+    #[must_use]
+    pub fn closed(&self) -> SyncError {
+        if self.signed_out.load(Ordering::Relaxed) {
+            return SyncError::SignedOut;
+        }
+        SyncError::Closed
+    }
+
+    /// The user has signed out.
+    fn sign_out(&self) {
+        self.signed_out.store(true, Ordering::Relaxed);
+    }
+
     /// Has the engine do something, and does not wait for it.
     pub fn tell(&self, call: impl FnOnce(&mut Engine<N>) + Send + 'static) {
         self.put(Command::Call(Box::new(call)));
@@ -109,7 +139,8 @@ impl<N: Network> Inbox<N> {
 
 impl<N: Network> Clone for Inbox<N> {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone(), wake: Arc::clone(&self.wake) }
+        let (wake, signed_out) = (Arc::clone(&self.wake), Arc::clone(&self.signed_out));
+        Self { commands: self.commands.clone(), wake, signed_out }
     }
 }
 
@@ -162,6 +193,8 @@ pub struct Engine<N: Network> {
     news: Vec<WatchId>,
     listeners: Vec<Outlet<EventQueue>>,
     stopping: bool,
+    /// The user who signs out, if so.
+    leaving: Option<Leaving>,
 }
 
 /// A store that has failed, and when it is opened again.
@@ -213,6 +246,7 @@ impl<N: Network> Engine<N> {
             news: Vec::new(),
             listeners: Vec::new(),
             stopping: false,
+            leaving: None,
         };
         engine.act();
         engine.come_alive();
@@ -223,6 +257,9 @@ impl<N: Network> Engine<N> {
     /// For how long there is nothing to do unless a command comes; `None`: for ever.
     #[must_use]
     pub fn patience(&self) -> Option<Duration> {
+        if let Some(leaving) = &self.leaving {
+            return leaving.patience();
+        }
         match &self.replica {
             Ok(replica) => replica.deadline().map(|(at, _)| at.since(self.now().mono)),
             Err(failure) => Some(failure.retry_at.saturating_duration_since(Instant::now())),
@@ -253,6 +290,9 @@ impl<N: Network> Engine<N> {
     /// Ends a turn: does what is due by now, shows the watchers what is new, and then answers, so
     /// that a write that is answered is shown already.
     pub fn turn(&mut self) {
+        if self.leaving.is_some() {
+            return self.depart();
+        }
         self.keep_time();
         self.deliver();
         self.answer();
@@ -261,6 +301,9 @@ impl<N: Network> Engine<N> {
     /// Whether the client is no longer wanted, and what was saved is durable.
     #[must_use]
     pub fn is_done(&self) -> bool {
+        if let Some(leaving) = &self.leaving {
+            return leaving.is_over();
+        }
         self.stopping && (self.saves.is_empty() || self.replica.is_err())
     }
 

@@ -63,6 +63,9 @@ pub enum SyncError {
          be answered; read before what the callback needs, and write after it has returned"
     )]
     InsideCallback,
+    /// The user has signed out, and the client is closed.
+    #[error("the user has signed out: open a new client for whoever signs in")]
+    SignedOut,
     /// A name or an id can't be one.
     #[error("{name:?} can't be a name: {reason}")]
     Name {

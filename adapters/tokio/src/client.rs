@@ -8,6 +8,7 @@ use std::thread;
 use synclayer_core::client::event::Status;
 use synclayer_core::client::interface::Misuse;
 use synclayer_core::rules::row::Rejected;
+use synclayer_core::sign_out::SignOut;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection as Name, Position, RecordId};
@@ -214,6 +215,26 @@ impl SyncLayer {
         self.answered(Engine::synced).await
     }
 
+    /// Signs the user out, for all clones of the client: it disconnects, forgets the token, and is
+    /// closed; from now on every call fails with [`SyncError::SignedOut`], and watches and events
+    /// end. What the store holds of the user stays for their return, or goes: see [`SignOut`]. It
+    /// waits until that is durable and the store is closed, so that the next user's client can be
+    /// opened on it.
+    ///
+    /// A wipe that is interrupted, by the end of the process or a store that fails, is finished when
+    /// the store is opened next, by whichever user. It removes the rows; how soon a file on disk no
+    /// longer holds their bytes is the store's affair.
+    ///
+    /// # Errors
+    /// When [`SignOut::Wipe`] would lose writes that the server does not have, or that it has
+    /// rejected: [`Misuse::Unsent`](crate::Misuse::Unsent) names them, and nothing has happened.
+    /// When the store fails, or the client is closed.
+    pub async fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
+        self.answered(move |engine, answer| engine.sign_out(how, answer)).await?;
+        self.ended().await;
+        Ok(())
+    }
+
     /// Ends the client, for all its clones: it disconnects, makes everything durable that was
     /// saved, and closes the store, which can then be opened again. From inside a callback of the
     /// app (see [`SyncError::InsideCallback`]) it does not wait for that.
@@ -222,6 +243,11 @@ impl SyncLayer {
         if callback::is_running() {
             return;
         }
+        self.ended().await;
+    }
+
+    /// Waits until the engine's thread has closed its store and ended.
+    async fn ended(&self) {
         let mut ended = self.shared.ended.clone();
         while ended.changed().await.is_ok() {}
     }
@@ -254,13 +280,13 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine) -> T + Send + 'static,
     ) -> Result<T, SyncError> {
-        callback::check()?;
+        self.inbox().check()?;
         let (answer, answered) = oneshot::channel();
         self.inbox().tell(move |engine| {
             // whoever no longer waits wants no answer
             let _ = answer.send(ask(engine));
         });
-        answered.await.map_err(|_| SyncError::Closed)
+        answered.await.map_err(|_| self.inbox().closed())
     }
 
     /// Has the engine do something that it answers later.
@@ -268,14 +294,14 @@ impl SyncLayer {
         &self,
         ask: impl FnOnce(&mut Engine, Answer<T>) + Send + 'static,
     ) -> Result<T, SyncError> {
-        callback::check()?;
+        self.inbox().check()?;
         let (answer, answered) = oneshot::channel();
         let answer: Answer<T> = Box::new(move |result| {
             // whoever no longer waits has what it asked for all the same
             let _ = answer.send(result);
         });
         self.inbox().tell(move |engine| ask(engine, answer));
-        answered.await.map_err(|_| SyncError::Closed)?
+        answered.await.map_err(|_| self.inbox().closed())?
     }
 }
 

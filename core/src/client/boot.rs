@@ -5,20 +5,21 @@ use alloc::vec::Vec;
 
 use super::outbox::Outbox;
 use super::stream::Stream;
+use super::wipe::free_slot;
 use crate::rules::clocks::Clocks;
-use crate::rules::row::{Identity, Keys, StreamRow, collection_in, collection_of, position_of};
+use crate::rules::row::{
+    Identity, Keys, Slot, StreamRow, collection_in, collection_of, position_of,
+};
 use crate::words::name::{Collection, MutationNumber, Position, SessionNumber};
 use crate::words::random::Random;
 use crate::words::store::{Rows, Scan, StoreError};
 
 /// The keys of a user's rows, and whether the user is new to the store.
 pub(super) fn keys_of(user: &str, store: &dyn Rows) -> Result<(Keys, bool), StoreError> {
-    if let Some(slot) = store.get(&Keys::user(user))? {
-        let slot = slot.first_chunk().ok_or_else(|| StoreError::damaged("a slot is cut short"))?;
-        return Ok((Keys::new(u32::from_be_bytes(*slot)), false));
-    }
-    let slot = count(Keys::users(), store)?;
-    Ok((Keys::new(u32::try_from(slot).unwrap_or(u32::MAX)), true))
+    let Some(row) = store.get(&Keys::user(user))? else {
+        return Ok((Keys::new(free_slot(store)?), true));
+    };
+    Ok((Keys::new(Slot::decode(&row)?.number), false))
 }
 
 pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {

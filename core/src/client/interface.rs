@@ -8,6 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::event::Event;
+use super::wipe::Unsent;
 use crate::rules::conflict::ConflictStrategy;
 use crate::rules::view::Record;
 use crate::words::document::DocumentError;
@@ -603,6 +604,12 @@ pub enum Misuse {
         /// How.
         message: String,
     },
+    /// A wipe would lose writes that the server does not have.
+    #[error(
+        "the user's data can't be wiped: there are {0}. Let them reach the server or see to them, or \
+         wipe them too"
+    )]
+    Unsent(Unsent),
     /// The outbox is full.
     #[error("{max} writes already wait for the server; connect, or raise max_pending_writes")]
     OutboxFull {

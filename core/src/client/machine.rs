@@ -20,7 +20,10 @@ use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
 use super::plain::Plain;
 use super::stream::Stream;
-use crate::rules::row::{Identity, Keys, Place, Rejected, Row, position_of, record_of};
+use super::wipe::Unsent;
+use crate::rules::row::{
+    Entry, Identity, Keys, Place, Rejected, Row, Slot, position_of, record_of,
+};
 use crate::rules::view::Record;
 use crate::words::message::{ErrorCode, ErrorMessage, Features, Level, ServerMessage, Token};
 use crate::words::name::{Collection, CommitNumber, ConnId, Epoch, Position, RecordId};
@@ -170,7 +173,8 @@ impl Client {
         };
         if new {
             let mut edit = Edit::new(store, keys);
-            edit.put(Keys::user(&client.config.user), keys.slot().to_be_bytes().to_vec());
+            let slot = Slot { number: keys.slot(), leaving: false };
+            edit.put(Keys::user(&client.config.user), slot.encode());
             client.put_identity(&mut edit);
             edit.gates = true;
             edit.flush = true;
@@ -428,6 +432,37 @@ impl Client {
             Ok(Scan::Next)
         })?;
         Ok(all)
+    }
+
+    /// What the user would lose if everything that the store holds of them were removed now.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
+        let mut unsent = Unsent::default();
+        Edit::new(store, self.keys).places(Position(0), &mut |_, place| {
+            // what is hollow was acknowledged
+            if let Place::Entry(Entry { collection, record_id, .. }) = place {
+                unsent.waiting += 1;
+                unsent.name(&collection, &record_id);
+            }
+            Ok(Scan::Next)
+        })?;
+        let (from, to) = self.keys.all_rejected();
+        store.scan(&from, &to, &mut |key, value| {
+            let Rejected { collection, record_id, .. } =
+                Rejected::decode(position_of(key)?, value)?;
+            unsent.rejected += 1;
+            unsent.name(&collection, &record_id);
+            Ok(Scan::Next)
+        })?;
+        Ok(unsent)
+    }
+
+    /// Whose data this is.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.config.user
     }
 
     /// A new record id, drawn from the seed.

@@ -10,6 +10,7 @@
 //! | `fallback` | which transport is used when, and how soon after a failure |
 //! | `exchange` | what goes by HTTP |
 //! | `hello` | what the server knows of its writes, and what follows |
+//! | `wipe` | everything of a user is removed from the store |
 //! | `fate` | what became of a write, told to whoever follows it |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
 //! | `sending` | what goes out, and when it may |
@@ -46,6 +47,7 @@ mod synced;
 mod times;
 mod verdicts;
 mod wake;
+pub mod wipe;
 mod writes;
 
 pub use machine::Client;

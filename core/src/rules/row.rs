@@ -2,7 +2,7 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `0x00` user | the user's slot |
+//! | `0x00` user | `Slot`: the user's slot |
 //! | `0x01` slot `i` | `Identity` |
 //! | `0x01` slot `c` collection | `StreamRow` |
 //! | `0x01` slot `d` collection `0x00` record | `Row` |
@@ -32,6 +32,36 @@ use crate::words::time::Timestamp;
 use crate::words::times::{FieldTimes, others, time_in};
 use crate::words::write::{Change, WriteKind};
 
+/// Where the rows of a user lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Slot {
+    pub(crate) number: u32,
+    /// Whether everything in the slot is being removed.
+    pub(crate) leaving: bool,
+}
+
+impl Slot {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut row = self.number.to_be_bytes().to_vec();
+        // rows of those who stay are as they always were
+        if self.leaving {
+            row.push(1);
+        }
+        row
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, StoreError> {
+        let damaged = || StoreError::damaged("a stored slot makes no sense");
+        let (number, rest) = row.split_first_chunk().ok_or_else(damaged)?;
+        let leaving = match rest {
+            [] => false,
+            [1] => true,
+            [..] => return Err(damaged()),
+        };
+        Ok(Self { number: u32::from_be_bytes(*number), leaving })
+    }
+}
+
 /// The keys of one user's rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Keys {
@@ -58,6 +88,15 @@ impl Keys {
     /// The range of all [`Keys::user`] rows.
     pub(crate) fn users() -> (Vec<u8>, Vec<u8>) {
         (Vec::from([0]), Vec::from([1]))
+    }
+
+    /// The range of all rows of the user but the first one.
+    pub(crate) fn everything(self) -> (Vec<u8>, Vec<u8>) {
+        let mut to = self.tagged(u8::MAX, 0);
+        to.push(u8::MAX);
+        let mut from = self.tagged(0, 0);
+        from.pop();
+        (from, to)
     }
 
     pub(crate) fn identity(self) -> Vec<u8> {

@@ -16,7 +16,7 @@ use crate::words::times::FieldTimes;
 use crate::words::write::Change;
 
 use super::record::{EpochRow, epoch_key, range_of};
-use super::row::{Entry, Keys, Place, position_of, record_of};
+use super::row::{Entry, Keys, Place, Slot, position_of, record_of};
 
 /// A write that waited in the outbox. The server may have had it, if it was sent last.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -80,8 +80,9 @@ pub const USERS: &[u8] = &[0];
 pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, Vec<u8>)> {
     let outbox = |(key, slot): (Bytes, Bytes)| {
         let user = core::str::from_utf8(key.strip_prefix(USERS)?).ok()?;
-        let slot = u32::from_be_bytes(slot.as_ref().try_into().ok()?);
-        Some((user.into(), Keys::new(slot).outbox()))
+        // whoever leaves has said that nothing is to be kept
+        let slot = Slot::decode(&slot).ok().filter(|slot| !slot.leaving)?;
+        Some((user.into(), Keys::new(slot.number).outbox()))
     };
     rows.into_iter().filter_map(outbox).collect()
 }

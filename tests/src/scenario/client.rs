@@ -12,6 +12,7 @@ use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::replica::{Effect, Replica, WatchId};
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::sign_out::SignOut;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::message::Token;
@@ -170,6 +171,15 @@ enum Move {
     RejectStalled(u64),
     Adopt,
     Offer,
+    /// The user signs out, and another, or the same, signs in at once.
+    #[serde(rename_all = "camelCase")]
+    SignOut {
+        how: How,
+        #[serde(default)]
+        back_to: Option<u64>,
+        #[serde(default)]
+        config: Value,
+    },
     Status,
     SyncNow,
     SetOnline(bool),
@@ -235,6 +245,25 @@ impl Move {
                 | Self::Discard(_)
                 | Self::RejectStalled(_)
         )
+    }
+}
+
+/// What becomes of the data of a user who signs out.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum How {
+    Keep,
+    Wipe,
+    WipeUnsent,
+}
+
+impl From<How> for SignOut {
+    fn from(how: How) -> Self {
+        match how {
+            How::Keep => Self::Keep,
+            How::Wipe => Self::Wipe,
+            How::WipeUnsent => Self::WipeUnsent,
+        }
     }
 }
 
@@ -441,6 +470,7 @@ impl Desk {
                 replica.poll_store(now, effects);
             }
             Move::Restart { back_to, config } => return self.restart(back_to, &config),
+            Move::SignOut { how, back_to, config } => return self.sign_out(how, back_to, &config),
         }
         self.out.extend(result.map(|result| json!({"result": result})));
         self.look()
@@ -470,6 +500,25 @@ impl Desk {
         let millis = mono.saturating_sub(self.now.mono.0);
         self.now.mono.0 += millis;
         self.now.wall.0 += i64::try_from(millis).unwrap_or(0);
+    }
+
+    fn sign_out(&mut self, how: How, back_to: Option<u64>, config: &Value) -> Result<(), String> {
+        let replica = self.replica.take().ok_or("the replica did not open")?;
+        let mut signed_out = match replica.sign_out(self.now, how.into(), &mut self.effects) {
+            Ok(signed_out) => signed_out,
+            Err(refused) => {
+                let (replica, why) = *refused;
+                self.replica = Some(replica);
+                self.out.push(json!({"result": render::written(Err(why))}));
+                return self.look();
+            }
+        };
+        while signed_out.step().map_err(|error| error.message)? {}
+        self.config = merge(&self.config, config);
+        self.setup = read(&self.config)?;
+        self.requests.clear();
+        self.open(signed_out.into_store().reopen(back_to))?;
+        self.look()
     }
 
     fn restart(&mut self, back_to: Option<u64>, config: &Value) -> Result<(), String> {

@@ -170,8 +170,7 @@ impl World {
             sockets_rest_until: None,
             lost_writes_by_socket: false,
         });
-        let client = self.devices[index].replica.status().client_id;
-        self.clients.insert(client, index);
+        self.know_client(index);
         self.carry_out(index, effects);
         self.watch_all(index);
         index
@@ -195,6 +194,12 @@ impl World {
             .expect("the store is sound");
         replica.connect(now, &mut effects);
         (replica, effects)
+    }
+
+    /// Notes under which id a device goes.
+    pub(crate) fn know_client(&mut self, device: usize) {
+        let client = self.devices[device].replica.status().client_id;
+        self.clients.insert(client, device);
     }
 
     /// A device starts again from a store, perhaps an older copy of its own. Its machine's
@@ -472,7 +477,7 @@ impl World {
         answer
     }
 
-    pub(super) fn carry_out(&mut self, device: usize, effects: Vec<Effect>) {
+    pub(crate) fn carry_out(&mut self, device: usize, effects: Vec<Effect>) {
         self.count_points(device, &effects);
         let is_close = |effect: &Effect| matches!(effect, Effect::Net(NetAction::Close { .. }));
         let hangs_up = effects.iter().any(is_close);

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use synclayer_tokio::{Document, Event, Fate, Position, Record, Status, SyncConfig, SyncError};
+use synclayer_tokio::{
+    Document, Event, Fate, Position, Record, SignOut, Status, SyncConfig, SyncError,
+};
 
 use crate::callback::{Calls, WAIT};
 use crate::support::{PATIENCE, TODOS, runtime};
@@ -43,6 +45,7 @@ pub trait Client: Sized + Send {
     /// The next event, unless none comes in time.
     fn event(&mut self, patience: Duration) -> Option<Event>;
     fn close(self);
+    fn sign_out(&self, how: SignOut) -> Result<(), SyncError>;
     /// Every call that waits for an answer, to be made from inside a callback.
     fn calls(&self) -> Calls;
 
@@ -171,6 +174,10 @@ impl Client for Tokio {
         runtime().block_on(self.sync.close());
     }
 
+    fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
+        runtime().block_on(self.sync.sign_out(how))
+    }
+
     fn calls(&self) -> Calls {
         let (sync, todos) = (self.sync.clone(), self.todos.clone());
         Box::new(move || {
@@ -197,6 +204,7 @@ impl Client for Tokio {
                     ("synced", sync.synced().await),
                     ("rejected", sync.rejected().list().await.map(drop)),
                     ("retry", sync.rejected().retry(write).await.map(drop)),
+                    ("sign_out", sync.sign_out(SignOut::Keep).await),
                 ]
             })
         })
@@ -303,6 +311,10 @@ impl Client for Blocking {
         self.sync.close();
     }
 
+    fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
+        self.sync.sign_out(how)
+    }
+
     fn calls(&self) -> Calls {
         let (sync, todos) = (self.sync.clone(), self.todos.clone());
         Box::new(move || {
@@ -310,7 +322,8 @@ impl Client for Blocking {
             let (fields, write) = (serde_json::json!({"v": 1}), Position(1));
             assert!(watch.next().is_none(), "nothing is shown meanwhile");
             assert!(events.next().is_none(), "nothing is told meanwhile");
-            assert!(watch.next_timeout(WAIT).is_err() && events.next_timeout(WAIT).is_err());
+            assert!(!matches!(watch.next_timeout(WAIT), Ok(Some(_))));
+            assert!(!matches!(events.next_timeout(WAIT), Ok(Some(_))));
             let synced = |synced: Result<Result<(), SyncError>, _>| synced.unwrap_or(Ok(()));
             vec![
                 ("save", todos.save(&fields).map(drop)),
@@ -331,6 +344,7 @@ impl Client for Blocking {
                 ("synced_timeout", synced(sync.synced_timeout(WAIT))),
                 ("rejected", sync.rejected().list().map(drop)),
                 ("retry", sync.rejected().retry(write).map(drop)),
+                ("sign_out", sync.sign_out(SignOut::Keep)),
             ]
         })
     }

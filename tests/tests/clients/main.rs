@@ -5,6 +5,7 @@ mod callback;
 mod client;
 mod fate;
 mod modify;
+mod sign_out;
 mod suite;
 mod support;
 
@@ -47,6 +48,8 @@ suite! {
     fate::a_write_that_the_strategy_gives_up_says_so,
     fate::a_client_that_closes_leaves_nobody_waiting,
     fate::writes_that_nobody_waits_for_are_forgotten,
+    sign_out::what_a_user_leaves_waits_for_their_return,
+    sign_out::a_wipe_takes_everything_of_the_user_and_nothing_of_others,
     callback::a_resolver_that_calls_its_client_gets_an_error_at_once,
     modify::no_increment_of_many_threads_is_lost,
     modify::a_closure_makes_removes_and_leaves_records,

@@ -11,5 +11,6 @@ mod place;
 mod repair;
 mod scenario;
 mod serve;
+mod sign_out;
 mod support;
 mod transport;

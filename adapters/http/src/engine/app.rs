@@ -219,6 +219,9 @@ impl<N: Network> Engine<N> {
         &mut self,
         call: impl FnOnce(&mut Replica, Now, &mut Effects) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
+        if self.leaving.is_some() {
+            return Err(SyncError::SignedOut);
+        }
         let now = self.now();
         let replica = match &mut self.replica {
             Ok(replica) => replica,

@@ -1,0 +1,195 @@
+//! Users sign out of a device, and come back.
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, clippy::result_large_err)]
+
+mod desk;
+
+use std::collections::BTreeMap;
+
+use synclayer_core::client::interface::{ClientConfig, Misuse};
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::sign_out::{SignOut, SignedOut};
+use synclayer_core::words::name::CommitNumber;
+
+use desk::{Desk, config, doc, id, todos};
+
+fn of(user: &str, store: MemoryClientStore) -> Desk {
+    Desk::on(ClientConfig { user: user.into(), ..config() }, store)
+}
+
+impl Desk {
+    fn sign_out(self, how: SignOut) -> Result<SignedOut<MemoryClientStore>, (Self, Misuse)> {
+        let Self { replica, now, conn, dialled, mut effects, tickets, lines, events } = self;
+        match replica.sign_out(now, how, &mut effects) {
+            Ok(signed_out) => Ok(signed_out),
+            Err(refused) => {
+                let (replica, why) = *refused;
+                let desk = Self { replica, now, conn, dialled, effects, tickets, lines, events };
+                Err((desk, why))
+            }
+        }
+    }
+
+    /// Signs out, and does everything that there is to do.
+    fn signed_out(self, how: SignOut) -> MemoryClientStore {
+        let mut signed_out = self.sign_out(how).unwrap_or_else(|(_, why)| panic!("{why}"));
+        while signed_out.step().unwrap() {}
+        assert!(signed_out.is_durable().unwrap());
+        signed_out.into_store().reopen()
+    }
+
+    fn rows(&self) -> usize {
+        self.replica.store().memory_rows().len()
+    }
+}
+
+/// Everything that a user has at a device.
+fn held(desk: &Desk) -> (BTreeMap<String, String>, usize, usize) {
+    let records = desk.replica.get_all(&todos()).unwrap();
+    let records = records.iter().map(|record| (record.id.to_string(), record.document.to_string()));
+    let status = desk.replica.status();
+    (records.collect(), status.pending_writes, status.rejected_writes)
+}
+
+#[test]
+fn what_is_kept_waits_for_the_user_s_return() {
+    let mut ann = of("ann", MemoryClientStore::new());
+    ann.save("a", r#"{"by":"ann"}"#);
+    let (before, client) = (held(&ann), ann.replica.status().client_id);
+    let store = ann.signed_out(SignOut::Keep);
+    let bob = of("bob", store);
+    assert_eq!(held(&bob).0.len(), 0);
+    let ann = of("ann", bob.signed_out(SignOut::Keep));
+    assert_eq!((held(&ann), ann.replica.status().client_id), (before, client));
+}
+
+#[test]
+fn a_connection_is_closed_at_the_sign_out() {
+    let mut desk = Desk::live();
+    let conn = desk.conn;
+    desk.sent();
+    let mut effects = Vec::new();
+    let signed_out = desk.replica.sign_out(desk.now, SignOut::Keep, &mut effects);
+    assert!(signed_out.is_ok());
+    let closes =
+        |effect: &Effect| format!("{effect:?}").contains(&format!("Close {{ conn: {conn:?}"));
+    assert!(effects.iter().any(closes), "{effects:?}");
+}
+
+#[test]
+fn unsent_writes_are_named_and_only_wiped_when_told_to() {
+    let mut ann = of("ann", MemoryClientStore::new());
+    for n in 0..7 {
+        ann.save(&format!("r{n}"), "{}");
+    }
+    ann.update("r6", r#"{"n":1}"#);
+    let before = held(&ann);
+    let (ann, why) = ann.sign_out(SignOut::Wipe).map(drop).unwrap_err();
+    let Misuse::Unsent(unsent) = &why else { panic!("{why:?}") };
+    assert_eq!((unsent.waiting, unsent.rejected, unsent.records.len()), (7, 0, 7));
+    let text = why.to_string();
+    assert!(text.contains("7 writes that the server does not have"), "{text}");
+    assert!(text.contains("todos/r0, todos/r1, todos/r2, todos/r3, todos/r4 …"), "{text}");
+    assert_eq!(held(&ann), before, "nothing has happened");
+
+    let ann = of("ann", ann.signed_out(SignOut::WipeUnsent));
+    assert_eq!(held(&ann), (BTreeMap::new(), 0, 0));
+}
+
+#[test]
+fn a_rejected_write_is_unsent_too_and_one_that_is_acknowledged_is_not() {
+    let mut desk = Desk::live();
+    desk.save("b", "{}");
+    desk.save("c", "{}");
+    desk.sent();
+    desk.hear(&desk::ack(1, "b", 6));
+    desk.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":2,"collection":"todos","recordId":"c"}}"#);
+    let (mut desk, why) = desk.sign_out(SignOut::Wipe).map(drop).unwrap_err();
+    let Misuse::Unsent(unsent) = why else { panic!("{why:?}") };
+    assert_eq!((unsent.waiting, unsent.rejected), (0, 1));
+    assert_eq!(unsent.records, [(todos(), id("c"))]);
+    let write = desk.replica.rejected().unwrap()[0].write;
+    desk.replica.discard_rejected(desk.now, write, &mut desk.effects).unwrap();
+    let fresh = Desk::new(config());
+    let empty = fresh.rows();
+    let back = Desk::on(config(), desk.signed_out(SignOut::Wipe));
+    assert_eq!((held(&back), back.rows()), ((BTreeMap::new(), 0, 0), empty));
+}
+
+#[test]
+fn others_of_the_device_keep_what_is_theirs_whoever_leaves_and_comes() {
+    let mut store = MemoryClientStore::new();
+    let mut model = BTreeMap::<&str, usize>::new();
+    let users = ["ann", "bob", "eve", "", "zoe"];
+    let mut random = fastrand::Rng::with_seed(9);
+    for round in 0..400 {
+        let user = users[random.usize(..users.len())];
+        let mut desk = of(user, store);
+        let known = model.get(user).copied().unwrap_or(0);
+        assert_eq!(held(&desk).0.len(), known, "{user:?} in round {round}");
+        for (_, document) in held(&desk).0 {
+            assert_eq!(document, format!(r#"{{"by":"{user}"}}"#));
+        }
+        match random.u8(..3) {
+            0 => {
+                store = desk.signed_out(SignOut::WipeUnsent);
+                model.remove(user);
+            }
+            _ => {
+                desk.save(&format!("r{round}"), &format!(r#"{{"by":"{user}"}}"#));
+                store = desk.signed_out(SignOut::Keep);
+                model.insert(user, known + 1);
+            }
+        }
+    }
+    assert!(model.values().sum::<usize>() > 3);
+}
+
+#[test]
+fn a_wipe_is_done_in_bounded_batches_and_finished_after_a_crash() {
+    const RECORDS: usize = 2_500;
+    let mut bob = of("bob", MemoryClientStore::when_told());
+    bob.save("b", r#"{"by":"bob"}"#);
+    bob.make_durable();
+    let mut ann = of("ann", bob.replica.into_store().reopen());
+    let by_ann = doc(r#"{"by":"ann"}"#);
+    for n in 0..RECORDS {
+        let id = id(&format!("r{n}"));
+        ann.replica.save(ann.now, &todos(), &id, &by_ann, &mut Vec::new()).unwrap();
+    }
+    ann.make_durable();
+    let whole = ann.replica.store().last();
+    let mut signed_out =
+        ann.sign_out(SignOut::WipeUnsent).unwrap_or_else(|(_, why)| panic!("{why}"));
+    let (mut steps, mut rows) = (0, signed_out.store().memory_rows().len());
+    while signed_out.step().unwrap() {
+        steps += 1;
+        let left = signed_out.store().memory_rows().len();
+        assert!(rows - left <= 1_001, "a step removes {} rows", rows - left);
+        rows = left;
+    }
+    assert!(steps >= 3 * RECORDS / 1_000, "{steps} steps");
+    assert!(!signed_out.is_durable().unwrap(), "the disk has not said so yet");
+    let store = signed_out.into_store();
+    for commit in whole.0..=store.last().0 {
+        let crashed = store.clone().crash_to(CommitNumber(commit));
+        let begun = commit > whole.0;
+        // whoever opens the store next finishes it
+        let bob = of("bob", crashed);
+        assert_eq!(held(&bob).0.len(), 1);
+        let ann = of("ann", bob.replica.into_store().reopen());
+        assert_eq!(held(&ann).0.len(), if begun { 0 } else { RECORDS }, "back to {commit}");
+        assert_eq!(held(&of("bob", ann.replica.into_store().reopen())).0.len(), 1);
+    }
+}
+
+#[test]
+fn who_returns_after_a_wipe_is_another_client() {
+    let mut desk = of("ann", MemoryClientStore::new());
+    desk.save("a", "{}");
+    let client = desk.replica.status().client_id;
+    let store = desk.signed_out(SignOut::WipeUnsent);
+    let ann = ClientConfig { user: "ann".into(), ..config() };
+    let ann = Replica::open(ann, 8, desk::START, store, &mut Vec::new()).unwrap();
+    assert_ne!(ann.status().client_id, client, "its numbers begin anew");
+}
