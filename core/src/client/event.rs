@@ -279,7 +279,8 @@ pub struct Status {
     pub rejected_writes: usize,
     /// The collections that are in use or were.
     pub collections: BTreeMap<Collection, CollectionStatus>,
-    /// How far the server's clock is ahead of this one, in milliseconds, as of the last hello.
+    /// How far the server's clock is ahead of this one, in milliseconds, as far as it is known: it is
+    /// told at each hello, and kept over restarts.
     pub clock_offset_ms: i64,
     /// Frames that were ignored because their type is unknown or their time was over.
     pub ignored_frames: u64,

@@ -115,6 +115,30 @@ async fn the_strategy_decides_a_field_that_three_have_edited() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_edit_does_not_win_because_of_a_later_one_beside_it() {
+    let host = Host::start().await;
+    let (away, here) = (Device::new(&host).await, Device::new(&host).await);
+    away.todos.save_with_id("a", &json!({"x": 0, "y": 0})).await.unwrap();
+    converged(&[&away, &here]).await;
+    away.sync.disconnect().await.unwrap();
+    away.todos.update("a", &json!({"x": "old"})).await.unwrap();
+    tokio::time::sleep(APART).await;
+    here.todos.update("a", &json!({"x": "new", "y": "new"})).await.unwrap();
+    here.synced().await;
+    tokio::time::sleep(APART).await;
+    // it joins the edit of x, which waits
+    away.todos.update("a", &json!({"y": "newer"})).await.unwrap();
+
+    // also across a restart of the program
+    let away = away.reopen(|_| {}, |_| {}).await;
+    converged(&[&away, &here]).await;
+    let expected = document(r#"{"x":"new","y":"newer"}"#);
+    for device in [&away, &here] {
+        assert_eq!(device.todos.get("a").await.unwrap().unwrap().document, expected);
+    }
+}
+
 /// How far apart in time two edits are whose order matters. Each device reckons the server's clock
 /// from one answer, which may have been a while on its way.
 const APART: Duration = Duration::from_millis(300);
