@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use synclayer_core::client::event::EventKind;
 use synclayer_core::client::fate::{Fate, FateId};
+use synclayer_core::client::interface::OnServerLoss;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::RecordChange;
 use synclayer_core::words::document::Document;
@@ -533,6 +534,9 @@ impl Ledger {
         let Some(update) = world.take(device, collection) else {
             return Err(format!("device {device} was told of an update that is not there"));
         };
+        let removed: Vec<_> = update.changes.iter().filter_map(removed).collect();
+        let gone = losses_are_decided(self, world, device, collection, &removed);
+        self.keep(Invariant::LossDecided, gone)?;
         let shown = self.shown.entry((device, collection.clone())).or_default();
         for change in &update.changes {
             let held = shown.contains_key(change.id());
@@ -760,6 +764,42 @@ pub fn watchers_show_what_was(
                 "device {device} shows {} as {} at seq {}, where it was {then:?}",
                 record.id, record.document, cursor.seq
             ));
+        }
+    }
+    Ok(())
+}
+
+fn removed(change: &RecordChange) -> Option<&RecordId> {
+    match change {
+        RecordChange::Removed(id) => Some(id),
+        RecordChange::Added(_) | RecordChange::Modified(_) => None,
+    }
+}
+
+/// **Losses are decided:** a record that nobody deletes goes from a device whose app wants to be
+/// asked only after that has decided.
+///
+/// # Errors
+/// Which record has gone.
+pub fn losses_are_decided(
+    ledger: &Ledger,
+    world: &World,
+    device: usize,
+    collection: &Collection,
+    removed: &[&RecordId],
+) -> Result<(), String> {
+    let config = &world.devices[device].config;
+    let asks = config.on_server_loss == Some(OnServerLoss::Ask) && config.user != "guest";
+    if !asks || world.devices[device].decided || ledger.originals.contains_key(&device) {
+        return Ok(());
+    }
+    for id in removed.iter().filter(|id| is_permanent(id)) {
+        let place = (collection.clone(), (**id).clone());
+        let own = |write: &&Write| write.device == device && write.place == place;
+        let undone = ledger.writes.iter().filter(own).any(|write| write.rejected || write.lost);
+        let decided = ledger.decided_deletes.contains(&(device, place.clone()));
+        if world.histories().know(&place) && !undone && !decided {
+            return Err(format!("{place:?} has gone from device {device}, which was not asked"));
         }
     }
     Ok(())

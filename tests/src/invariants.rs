@@ -33,6 +33,9 @@ invariants! {
     /// A write that the app was told is saved is in the client's store, and a write that the
     /// server acknowledged is in the server's, whatever crashes after.
     NothingLost = "nothing acknowledged is lost",
+    /// Another database is followed, and what a server has lost goes, only where the app or its
+    /// configuration has said so.
+    LossDecided = "losses are decided",
     /// Each write takes effect once or is reported as rejected, under any loss, duplication,
     /// delay, crash or reconnect.
     ExactlyOnce = "exactly once",

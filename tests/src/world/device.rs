@@ -15,7 +15,7 @@ use synclayer_core::rules::view::Update;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::message::Token;
-use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
+use synclayer_core::words::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId};
 use synclayer_core::words::store::StoreError;
 use synclayer_core::words::time::{Mono, Now};
 
@@ -86,6 +86,10 @@ pub struct Device {
     pub(super) sockets_rest_until: Option<Mono>,
     /// Whether it has lost a connection on which it had written, and has not sent anything since.
     pub(super) lost_writes_by_socket: bool,
+    /// The database that has taken writes of it, since it last decided or started.
+    pub(super) database: Option<DatabaseId>,
+    /// Whether its app has decided about a loss.
+    pub decided: bool,
 }
 
 impl Device {
@@ -169,6 +173,8 @@ impl World {
             rests_until: None,
             sockets_rest_until: None,
             lost_writes_by_socket: false,
+            database: None,
+            decided: false,
         });
         self.know_client(index);
         self.carry_out(index, effects);
@@ -225,6 +231,7 @@ impl World {
         this.watches.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
         (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
+        this.database = None;
         (this.rests_until, this.sockets_rest_until) = (None, None);
         this.acked_at = CommitNumber(0);
         self.orphan_calls(device);
@@ -380,6 +387,8 @@ impl World {
     /// The app of a device offers what the server lacks, or takes what it has.
     pub fn decide(&mut self, device: usize, offers: bool) {
         self.end_rests(device);
+        self.devices[device].database = None;
+        self.devices[device].decided = true;
         self.with(device, |replica, now, effects| {
             let made = match offers {
                 true => replica.offer(now, effects),

@@ -155,6 +155,12 @@ impl Histories {
         self.all.last_mut().expect("an epoch has begun")
     }
 
+    /// Whether a record has ever been in one of them.
+    #[must_use]
+    pub fn know(&self, place: &Place) -> bool {
+        self.all.iter().any(|history| history.states.contains_key(place))
+    }
+
     /// The one that an epoch belongs to.
     #[must_use]
     pub fn of(&self, epoch: &Epoch) -> Option<&History> {

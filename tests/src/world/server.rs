@@ -294,8 +294,21 @@ impl World {
             let conn = change.origin.map(|origin| origin.conn);
             let by_client = || self.clients.get(&numbered.as_ref()?.0).copied().map(Owner::Device);
             let owner = conn.and_then(|conn| self.owner(conn)).or_else(by_client);
+            if let (Some(Owner::Device(device)), true) = (owner, numbered.is_some()) {
+                self.remember_database(device);
+            }
             let committed = self.store.histories.present_mut().push(change, numbered, owner);
             self.committed.push(committed);
+        }
+    }
+
+    /// A write of a device was taken: by the database that it knows, or one that it has decided on.
+    fn remember_database(&mut self, device: usize) {
+        let present = database_of(&self.store.rows).expect("the rows can be read");
+        let known = std::mem::replace(&mut self.devices[device].database, present.clone());
+        if known.is_some() && known != present {
+            let what = format!("device {device} has sent to {present:?} what was for {known:?}");
+            self.fail(Invariant::LossDecided, what);
         }
     }
 
