@@ -265,6 +265,9 @@ mod bugs {
         HeldRowsVouchedFor,
         /// However many records a server has lost, they go without a question.
         LossUnasked,
+        /// The strategy decides about a write to a record that is to be offered to a server which
+        /// lacks it.
+        OfferLeftToStrategy,
         /// Records that are offered to a server that lacks them are not sent.
         OfferedForgotten,
         /// Records that a snapshot lacks stay.

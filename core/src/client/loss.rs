@@ -500,8 +500,20 @@ impl Client {
         Ok(())
     }
 
+    /// Whether a record is held that goes to a server which lacks it.
+    pub(super) fn is_offered(&self, collection: &Collection, row: &Row) -> bool {
+        let Some(stream) = self.streams.get(collection) else { return false };
+        let Some(loss) = stream.row.loss.filter(|_| stream.row.is_held(row)) else { return false };
+        let by_config = self.config.on_server_loss == Some(OnServerLoss::Offer);
+        match loss.decision {
+            Some(LossDecision::Offer) => true,
+            Some(LossDecision::Adopt) => false,
+            None => by_config,
+        }
+    }
+
     /// Lets a record that is held, with what was written to it since, be one that was made here.
-    fn offer_record(
+    pub(super) fn offer_record(
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,

@@ -93,6 +93,10 @@ impl Client {
         current: &ServerChange,
     ) -> Result<(), StoreError> {
         let before = edit.row(collection, id)?;
+        let gone = current.change.kind == WriteKind::Delete && !planted!(OfferLeftToStrategy);
+        if gone && before.as_ref().is_some_and(|row| self.is_offered(collection, row)) {
+            return self.offer_record(edit, collection, id);
+        }
         let stream = self.stream(collection);
         let seq = current.seq.unwrap_or_default();
         let live = stream.follows();
