@@ -309,6 +309,10 @@ mod bugs {
         /// A collection that is first used after the hello counts as one with a cursor of unknown
         /// history.
         LateUseUntrusted,
+        /// A collection that nothing uses is kept in sync for ever.
+        KeptForEver,
+        /// A collection is left although something uses it.
+        LeftInUse,
         /// A refused subscription is not asked for again on its connection.
         RefusedForGood,
         /// A write that has to wait before it is tried again sets no deadline.

@@ -274,6 +274,12 @@ impl<S: ClientStore> Replica<S> {
         self.carry_out(now, out);
     }
 
+    /// See [`Client::release`].
+    pub fn release(&mut self, now: Now, collection: &Collection, out: &mut Vec<Effect>) {
+        self.client.release(now, collection, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
     /// See [`Client::synced`].
     pub fn synced(&mut self, now: Now, out: &mut Vec<Effect>) -> SyncId {
         let id = self.client.synced(now, self.store.rows(), &mut self.actions);

@@ -131,6 +131,8 @@ pub struct Plan {
     pub capacities: [usize; 4],
     /// How many collections a connection may subscribe until everything heals.
     pub subscriptions: usize,
+    /// How long a collection that nothing uses is kept in sync, in seconds; 0 for ever.
+    pub keep_seconds: usize,
     /// How many messages a connection and a user may send in a second; 0 for any number.
     pub rate_limit: usize,
     /// How each of the first devices reaches the server; those that come later are like others.
@@ -218,6 +220,7 @@ impl Plan {
             capacities: [0; 4].map(|_| 1 << draw.within(8, 14)),
             rate_limit: if draw.one_in(6) { draw.within(5, 50) } else { 0 },
             subscriptions: 16,
+            keep_seconds: 0,
             reaches: [Reach::Both; 4],
             poll_seconds: 0,
             call_seconds: 0,
@@ -244,6 +247,10 @@ impl Plan {
         self.rates.foreign = draw.rate(12);
         self.subscriptions = if draw.one_in(8) { 1 } else { 16 };
         self.rates.sign_out = draw.rate(10);
+        self.keep_seconds = if draw.one_in(3) { draw.within(1, 4) } else { 0 };
+        if self.keep_seconds > 0 {
+            self.rates.subscription += 15;
+        }
         let ways =
             [None, None, None, None, None, None, Some(Way::Refused(None)), Some(Way::Stalled)];
         self.sockets_at_last = ways[draw.below(8)];
@@ -310,6 +317,8 @@ impl Plan {
                 Reach::Both | Reach::Poll => self.poll_seconds as u64,
             }),
             request_timeout: Duration::from_secs(self.call_seconds as u64),
+            keep_for: (self.keep_seconds > 0)
+                .then(|| Duration::from_secs(self.keep_seconds as u64)),
             on_server_loss: self.on_loss[device],
             ..ClientConfig::default()
         };

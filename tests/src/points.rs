@@ -87,6 +87,8 @@ pub const POINTS: &[(&str, u64)] = &[
     ("from HTTP to WebSocket with writes in flight", 1_000),
     ("Retry-After obeyed", 400),
     ("foreign collection", 150),
+    ("released collection", 400),
+    ("left by itself", 1_000),
     ("refused subscription", 150),
     ("refused subscription granted later", 150),
     ("synced with what is in step", 150),

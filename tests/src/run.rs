@@ -350,6 +350,8 @@ impl Run {
             let wanted = draw.below(2) == 0;
             if draw.one_in(3) {
                 self.world.ask_synced(device);
+            } else if self.plan.keep_seconds > 0 && !wanted {
+                self.world.release(device, collection);
             } else {
                 self.world.subscribe(device, collection, wanted);
             }

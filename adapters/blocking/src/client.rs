@@ -26,7 +26,7 @@ use crate::collection::Collection;
 use crate::listen::{Events, TimedOut};
 use crate::saved::Saved;
 use crate::thread::start;
-use crate::wire::{Engine, Inbox};
+use crate::wire::{Engine, Hold, Inbox};
 
 /// A client: a replica of some collections, which keeps itself in sync with a server.
 ///
@@ -65,7 +65,9 @@ impl SyncLayer {
     /// # Errors
     /// When no collection can have this name.
     pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
-        Ok(Collection { sync: self.clone(), name: setup::collection(name)? })
+        let name = setup::collection(name)?;
+        let hold = Arc::new(Hold::new(self.inbox().clone(), name.clone()));
+        Ok(Collection { sync: self.clone(), name, hold })
     }
 
     /// What happens from now on: see [`EventKind`](crate::EventKind). It ends when the client does.

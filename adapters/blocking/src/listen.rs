@@ -12,7 +12,7 @@ use synclayer_http::callback;
 use synclayer_http::listen::EventQueue;
 use synclayer_http::mailbox::{Buffer, Inlet};
 
-use crate::wire::{Engine, Inbox};
+use crate::wire::{Engine, Hold, Inbox};
 
 /// What was waited for did not come in time. It may still come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -29,11 +29,13 @@ pub struct Watch {
     inlet: Inlet<Slot>,
     // dropped after the inlet, when the engine finds it abandoned
     _farewell: Farewell,
+    /// The use of the collection by this watch.
+    _hold: Arc<Hold>,
 }
 
 impl Watch {
-    pub(crate) fn new(inlet: Inlet<Slot>, engine: Inbox) -> Self {
-        Self { inlet, _farewell: Farewell(engine) }
+    pub(crate) fn new(inlet: Inlet<Slot>, engine: Inbox, hold: Arc<Hold>) -> Self {
+        Self { inlet, _farewell: Farewell(engine), _hold: hold }
     }
 
     /// The next update, if it comes within that time; `None` when the client has ended.

@@ -22,6 +22,7 @@ use crate::elsewhere::Elsewhere;
 use crate::stream::{Stream, connect};
 
 pub(crate) type Engine = engine::Engine<Wire>;
+pub(crate) type Hold = engine::Hold<Wire>;
 pub(crate) type Inbox = engine::Inbox<Wire>;
 type Handshake = MidHandshake<ClientHandshake<Stream>>;
 

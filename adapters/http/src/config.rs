@@ -102,6 +102,11 @@ pub struct SyncConfig {
     pub user: String,
     /// The collections to keep in sync from the start. Others join when they are first used.
     pub collections: Vec<String>,
+    /// How long a collection that nothing uses any more is kept in sync: none of its handles, none
+    /// of its watches, no write that waits, and no name in `collections`. Only time counts in which
+    /// the server is in reach and the collection in step. Then it is left: its rows stay, and its
+    /// next use joins it again. Default `None`: for ever.
+    pub keep_for: Option<Duration>,
     /// Whether to connect at once. Without it the client stays disconnected until its `connect` is
     /// called. Default true.
     pub connect_at_start: bool,
@@ -167,6 +172,7 @@ impl Default for SyncConfig {
             auth_token: None,
             user: String::new(),
             collections: Vec::new(),
+            keep_for: None,
             connect_at_start: true,
             transports: Transports::Both,
             enable_realtime_sync: true,
@@ -202,6 +208,7 @@ impl fmt::Debug for SyncConfig {
             .field("auth_token", &self.auth_token.as_ref().map(|_| "…"))
             .field("user", &self.user)
             .field("collections", &self.collections)
+            .field("keep_for", &self.keep_for)
             .field("connect_at_start", &self.connect_at_start)
             .field("transports", &self.transports)
             .field("enable_realtime_sync", &self.enable_realtime_sync)

@@ -3,9 +3,10 @@
 
 mod app;
 mod fates;
+mod holds;
 mod leaving;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 pub use self::app::{Made, Write};
 use self::fates::Followed;
+pub use self::holds::Hold;
 use self::leaving::Leaving;
 use crate::call::HttpClient;
 use crate::callback;
@@ -186,6 +188,10 @@ pub struct Engine<N: Network> {
     syncs: BTreeMap<SyncId, Answer>,
     /// Those of `syncs` that are through.
     done: Vec<(Answer, SyncOutcome)>,
+    /// How many handles and watches use each collection.
+    holds: BTreeMap<Collection, usize>,
+    /// The collections that the configuration names.
+    named: BTreeSet<Collection>,
     watchers: BTreeMap<WatchId, Watcher>,
     /// Watchers that could not begin because the store is down.
     waiting: Vec<Watcher>,
@@ -222,6 +228,7 @@ impl<N: Network> Engine<N> {
     pub fn open(parts: Parts<N>) -> Result<Self, StoreError> {
         let Parts { config, connected, mut factory, http, network, inbox } = parts;
         let started = Instant::now();
+        let named = config.collections.iter().cloned().collect();
         let mut effects = Effects::new();
         let replica = open_replica(&config, &mut factory, &inbox, now(started), &mut effects)?;
         let mut engine = Self {
@@ -241,6 +248,8 @@ impl<N: Network> Engine<N> {
             fates: Followed::default(),
             syncs: BTreeMap::new(),
             done: Vec::new(),
+            holds: BTreeMap::new(),
+            named,
             watchers: BTreeMap::new(),
             waiting: Vec::new(),
             news: Vec::new(),
@@ -439,6 +448,7 @@ impl<N: Network> Engine<N> {
             Ok(replica) => {
                 self.life += 1;
                 self.replica = Ok(replica);
+                self.release_unheld();
                 self.come_alive();
                 self.begin_watching();
                 self.check_store();

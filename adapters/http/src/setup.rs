@@ -105,6 +105,7 @@ fn client_config(
         user: config.user.clone(),
         token: config.auth_token.as_deref().map(Token::new),
         collections: config.collections.iter().map(name).collect::<Result<_, _>>()?,
+        keep_for: config.keep_for,
         conflict_strategy: strategy,
         limits: config.limits.clone(),
         reconnect_delay: config.reconnect_delay,

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use crate::collection::Collection;
-use crate::network::{Engine, Inbox, Sockets};
+use crate::network::{Engine, Hold, Inbox, Sockets};
 use crate::saved::Saved;
 use crate::socket::Dialer;
 use crate::stream::Events;
@@ -89,7 +89,9 @@ impl SyncLayer {
     /// # Errors
     /// When no collection can have this name.
     pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
-        Ok(Collection { sync: self.clone(), name: setup::collection(name)? })
+        let name = setup::collection(name)?;
+        let hold = Arc::new(Hold::new(self.inbox().clone(), name.clone()));
+        Ok(Collection { sync: self.clone(), name, hold })
     }
 
     /// What happens from now on: see [`EventKind`](crate::EventKind). It ends when the client does.

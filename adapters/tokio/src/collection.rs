@@ -1,5 +1,7 @@
 //! A collection as the app holds it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use synclayer_core::rules::view::{Record, Slot};
 use synclayer_core::words::delta::Delta;
@@ -12,6 +14,7 @@ use synclayer_http::modify::modification;
 use synclayer_http::setup::{fresh_record_id, record_id};
 
 use crate::client::SyncLayer;
+use crate::network::Hold;
 use crate::saved::Saved;
 use crate::stream::Watch;
 
@@ -23,6 +26,8 @@ use crate::stream::Watch;
 pub struct Collection {
     pub(crate) sync: SyncLayer,
     pub(crate) name: Name,
+    /// The use of the collection by this handle and its clones.
+    pub(crate) hold: Arc<Hold>,
 }
 
 impl Collection {
@@ -191,7 +196,7 @@ impl Collection {
         let (outlet, inlet) = mailbox(Slot::default());
         let name = self.name.clone();
         self.sync.inbox().tell(move |engine| engine.watch(name, only, outlet));
-        Watch::new(inlet, self.sync.inbox().clone())
+        Watch::new(inlet, self.sync.inbox().clone(), Arc::clone(&self.hold))
     }
 
     async fn save_as(&self, id: RecordId, document: Document) -> Result<Saved, SyncError> {

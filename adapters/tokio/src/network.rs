@@ -10,6 +10,7 @@ use synclayer_http::engine::{self, Job, Network};
 use crate::socket::{Dialer, Socket};
 
 pub(crate) type Engine = engine::Engine<Sockets>;
+pub(crate) type Hold = engine::Hold<Sockets>;
 pub(crate) type Inbox = engine::Inbox<Sockets>;
 
 /// The connection that the engine wants, if any.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
@@ -12,7 +13,7 @@ use synclayer_http::callback;
 use synclayer_http::listen::EventQueue;
 use synclayer_http::mailbox::{Buffer, Inlet};
 
-use crate::network::{Engine, Inbox};
+use crate::network::{Engine, Hold, Inbox};
 
 /// What a collection or a record holds, now and after every change: see
 /// [`Collection::watch`](crate::Collection::watch).
@@ -22,11 +23,13 @@ pub struct Watch {
     inlet: Inlet<Slot>,
     // dropped after the inlet, when the engine finds it abandoned
     _farewell: Farewell,
+    /// The use of the collection by this watch.
+    _hold: Arc<Hold>,
 }
 
 impl Watch {
-    pub(crate) fn new(inlet: Inlet<Slot>, engine: Inbox) -> Self {
-        Self { inlet, _farewell: Farewell(engine) }
+    pub(crate) fn new(inlet: Inlet<Slot>, engine: Inbox, hold: Arc<Hold>) -> Self {
+        Self { inlet, _farewell: Farewell(engine), _hold: hold }
     }
 
     /// The next update, as soon as there is one; `None` when the client has ended. May be dropped

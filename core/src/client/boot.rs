@@ -72,7 +72,7 @@ pub(super) fn streams_of(
     }
     for collection in wanted {
         let stream = streams.entry(collection.clone()).or_default();
-        (stream.asked, stream.wanted) = (true, true);
+        (stream.asked, stream.wanted, stream.held) = (true, true, true);
     }
     Ok(streams)
 }

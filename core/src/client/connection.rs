@@ -126,6 +126,7 @@ impl Client {
                     }
                 }
                 Timer::Probe => self.probe(edit),
+                Timer::Leave => self.leave_unused(edit)?,
                 Timer::Ping => self.ping(edit),
                 Timer::PingTimeout => {
                     self.fail_connection(edit, "the server did not answer a ping", Duration::ZERO);

@@ -156,6 +156,17 @@ impl<'a> Edit<'a> {
         Ok(last)
     }
 
+    /// Whether the outbox has entries for a collection.
+    pub(super) fn has_entries(&self, collection: &Collection) -> Result<bool, StoreError> {
+        let mut found = false;
+        let (from, to) = self.keys.pending_in(collection);
+        self.rows.scan(&from, &to, &mut |_, _| {
+            found = true;
+            Ok(Scan::Stop)
+        })?;
+        Ok(found)
+    }
+
     /// The position of a record's first entry.
     pub(super) fn first_of(
         &self,

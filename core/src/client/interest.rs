@@ -3,6 +3,8 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::boot::collections_of;
 use super::edit::Edit;
@@ -11,7 +13,8 @@ use super::records::knows_gone_fields;
 use super::stream::{Phase, Stream};
 use crate::words::message::ServerMessage;
 use crate::words::name::Collection;
-use crate::words::store::Rows;
+use crate::words::store::{Rows, StoreError};
+use crate::words::time::Mono;
 
 impl Client {
     /// The stream of a collection, for whoever knows that it matters. It is never made here: what
@@ -49,7 +52,8 @@ impl Client {
     /// The app uses a collection no longer.
     pub(super) fn leave(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let Some(stream) = self.streams.get_mut(collection) else { return };
-        stream.wanted = false;
+        (stream.wanted, stream.held) = (false, false);
+        (stream.unused_since, stream.unused_for) = (None, Duration::ZERO);
         stream.confirmed = false;
         // used again, it is asked for again: what the app may do can have changed
         if stream.phase == Phase::Refused && stream.retry_at.is_none() {
@@ -57,6 +61,46 @@ impl Client {
             stream.error = None;
         }
         self.show_status(edit, collection);
+    }
+
+    /// When the next collection that nothing uses is left.
+    pub(super) fn leave_deadline(&self) -> Option<Mono> {
+        let keep_for = self.config.keep_for.filter(|_| !planted!(KeptForEver))?;
+        let left = |stream: &Stream| keep_for.saturating_sub(stream.unused_for);
+        self.streams.values().filter_map(|it| Some(it.unused_since? + left(it))).min()
+    }
+
+    /// Counts the time in which nothing uses a collection that is in step, and leaves it when that
+    /// was long enough.
+    pub(super) fn leave_unused(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let now = self.now.mono;
+        let Some(keep_for) = self.config.keep_for.filter(|_| !planted!(KeptForEver)) else {
+            return Ok(());
+        };
+        let mut over = Vec::new();
+        for (collection, stream) in &mut self.streams {
+            let is_free = stream.wanted && !stream.held || planted!(LeftInUse) && stream.wanted;
+            if !is_free || self.outbox.len > 0 && edit.has_entries(collection)? {
+                (stream.unused_since, stream.unused_for) = (None, Duration::ZERO);
+                continue;
+            }
+            match (stream.confirmed, stream.unused_since) {
+                (true, None) => stream.unused_since = Some(now),
+                (false, Some(since)) => {
+                    stream.unused_for += now.since(since);
+                    stream.unused_since = None;
+                }
+                (true, Some(_)) | (false, None) => {}
+            }
+            let in_step = stream.unused_since.map_or(Duration::ZERO, |since| now.since(since));
+            if stream.unused_since.is_some() && stream.unused_for + in_step >= keep_for {
+                over.push(collection.clone());
+            }
+        }
+        for collection in over {
+            self.leave(edit, &collection);
+        }
+        Ok(())
     }
 
     /// Asks again for the collections that the server has refused, where it may think otherwise by

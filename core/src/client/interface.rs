@@ -27,6 +27,12 @@ pub struct ClientConfig {
     pub token: Option<Token>,
     /// The collections that are subscribed from the start.
     pub collections: Vec<Collection>,
+    /// How long a collection that nothing uses any more is kept in sync: neither named in
+    /// `collections`, nor [subscribed](super::Client::subscribe) and not
+    /// [released](super::Client::release), nor with a write that waits. Only time counts in which
+    /// the server is in reach and the collection in step. Then it is left: its rows stay. Default
+    /// `None`: for ever.
+    pub keep_for: Option<Duration>,
     /// Who wins where a pending write and a remote change meet.
     pub conflict_strategy: ConflictStrategy,
     /// What the server may send and the app may write.
@@ -104,6 +110,7 @@ impl Default for ClientConfig {
             user: String::new(),
             token: None,
             collections: Vec::new(),
+            keep_for: None,
             conflict_strategy: ConflictStrategy::default(),
             limits: Limits::default(),
             reconnect_delay: Duration::from_secs(1),
@@ -473,6 +480,8 @@ pub enum Timer {
     Retry,
     /// A collection that could not be verified or subscribed is tried again.
     Resubscribe,
+    /// A collection that nothing uses has been kept for long enough, and is left.
+    Leave,
     /// A poll is due, or the backup of a connection.
     Poll,
     /// The answer to an HTTP request takes too long.

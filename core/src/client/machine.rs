@@ -271,6 +271,7 @@ impl Client {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
             client.want(collection);
+            client.stream(collection).held = true;
             Ok(())
         });
     }
@@ -288,6 +289,31 @@ impl Client {
             client.leave(edit, collection);
             Ok(())
         });
+    }
+
+    /// Nothing of the app's uses a collection any more that was subscribed: it is left when
+    /// [`keep_for`](ClientConfig::keep_for) is over, unless it is subscribed again. To be called
+    /// when neither a handle nor a watch is left.
+    pub fn release(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        store: &dyn Rows,
+        out: &mut Actions,
+    ) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, _| {
+            if let Some(stream) = client.streams.get_mut(collection) {
+                stream.held = false;
+            }
+            Ok(())
+        });
+    }
+
+    /// Whether a collection is subscribed and not released.
+    #[must_use]
+    pub fn holds(&self, collection: &Collection) -> bool {
+        self.streams.get(collection).is_some_and(|stream| stream.held)
     }
 
     /// Asks to be told, by [`Action::Synced`], when every write made before this call has its
@@ -323,6 +349,7 @@ impl Client {
             self.link_deadline(),
             self.poll_deadline(),
             self.plain_deadline().map(|at| (at, Timer::Confirm)),
+            self.leave_deadline().map(|at| (at, Timer::Leave)),
         ];
         own.into_iter().chain(self.outbox_deadlines()).flatten().min()
     }
@@ -637,6 +664,7 @@ impl Client {
         }
         let written = edit.written;
         self.pursue_losses(&mut edit)?;
+        self.leave_unused(&mut edit)?;
         self.prepare_exchange(&mut edit)?;
         if let Some(position) = edit.written.filter(|_| edit.written != written) {
             self.outbox.written(number, position);

@@ -1,6 +1,7 @@
 //! One collection's stream, as the client sees it.
 
 use alloc::boxed::Box;
+use core::time::Duration;
 
 use super::plain::PlainStream;
 use super::synced::StreamError;
@@ -34,8 +35,13 @@ pub(super) struct Stream {
     pub(super) row: StreamRow,
     /// Whether the app has ever used the collection, or has unsettled writes or stored rows of it.
     pub(super) asked: bool,
-    /// Whether the app uses the collection.
+    /// Whether the collection is kept in sync.
     pub(super) wanted: bool,
+    /// Whether something of the app's uses it; writes that wait do so too.
+    pub(super) held: bool,
+    /// Since when nothing uses it while it is in step, and for how long that was so before.
+    pub(super) unused_since: Option<Mono>,
+    pub(super) unused_for: Duration,
     pub(super) phase: Phase,
     /// Whether the server withholds some records.
     pub(super) partial: bool,

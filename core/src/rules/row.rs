@@ -135,6 +135,11 @@ impl Keys {
         self.behind_collection(b'd', collection)
     }
 
+    /// The range of a collection's [`Keys::pending`] rows.
+    pub(crate) fn pending_in(self, collection: &Collection) -> (Vec<u8>, Vec<u8>) {
+        (self.record(b'p', collection, ""), self.end_of_tagged(b'p', collection))
+    }
+
     /// The range of all [`Keys::pending`] rows of the collections behind this one, or of all.
     pub(crate) fn pending_behind(self, collection: Option<&Collection>) -> (Vec<u8>, Vec<u8>) {
         self.behind_collection(b'p', collection)

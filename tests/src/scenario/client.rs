@@ -45,6 +45,7 @@ struct Setup {
     http: bool,
     web_socket: Option<bool>,
     sync_interval_ms: Option<u64>,
+    keep_for_ms: Option<u64>,
     address: String,
     on_server_loss: Option<Loss>,
 }
@@ -115,6 +116,7 @@ impl Setup {
             http: self.http,
             websocket: self.web_socket.unwrap_or(true),
             address: self.address.clone(),
+            keep_for: self.keep_for_ms.map(Duration::from_millis),
             on_server_loss: self.on_server_loss.map(|told| match told {
                 Loss::Adopt => OnServerLoss::Adopt,
                 Loss::Offer => OnServerLoss::Offer,
@@ -158,6 +160,7 @@ enum Move {
     },
     Use(String),
     Leave(String),
+    Release(String),
     Synced,
     SetToken(String),
     Watch(String),
@@ -385,6 +388,7 @@ impl Desk {
                 result = Some(json!(replica.follow(written, effects).0));
             }
             Move::Use(name) => replica.subscribe(now, &collection(&name)?, effects),
+            Move::Release(name) => replica.release(now, &collection(&name)?, effects),
             Move::Leave(name) => replica.unsubscribe(now, &collection(&name)?, effects),
             Move::Synced => result = Some(json!(replica.synced(now, effects).0)),
             Move::SetToken(token) => replica.set_token(now, Token::new(&token), effects),

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use synclayer_core::client::event::Event;
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, SyncId};
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, SyncId, Timer};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
 use synclayer_core::server::http::HttpConfig;
@@ -545,6 +545,10 @@ impl World {
         for device in 0..self.devices.len() {
             if self.due(device).is_none_or(|at| at > self.now.mono) {
                 continue;
+            }
+            let timer = self.devices[device].replica.deadline().map(|(_, timer)| timer);
+            if timer == Some(Timer::Leave) {
+                self.count("left by itself");
             }
             self.with(device, |replica, now, effects| {
                 replica.handle(now, Input::Timeout, effects);

@@ -29,6 +29,13 @@ impl World {
         id
     }
 
+    /// Nothing of a device's app uses a collection any more.
+    pub fn release(&mut self, device: usize, collection: &Collection) {
+        self.count("released collection");
+        self.note(|| format!("device {device} uses {collection} no longer"));
+        self.with(device, |replica, now, effects| replica.release(now, collection, effects));
+    }
+
     /// A call of `synced` was answered.
     pub(super) fn synced(&mut self, device: usize, id: SyncId, outcome: SyncOutcome) {
         let heads = self.devices[device].waiting_syncs.remove(&id);

@@ -1,5 +1,6 @@
 //! What the suite asks of a client, and both clients behind it.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub trait Client: Sized + Send {
     fn outcome(&self) -> Option<Result<(), SyncError>>;
     /// Leaves the collection.
     fn unsubscribe(&self);
+    /// Two clones of a handle of another collection, which was read once.
+    fn handles(&self, collection: &str) -> [Box<dyn Any>; 2];
     /// The next event, unless none comes in time.
     fn event(&mut self, patience: Duration) -> Option<Event>;
     fn close(self);
@@ -158,6 +161,12 @@ impl Client for Tokio {
 
     fn unsubscribe(&self) {
         runtime().block_on(self.todos.unsubscribe()).unwrap();
+    }
+
+    fn handles(&self, collection: &str) -> [Box<dyn Any>; 2] {
+        let handle = self.sync.collection(collection).unwrap();
+        runtime().block_on(handle.get("x")).unwrap();
+        [Box::new(handle.clone()), Box::new(handle)]
     }
 
     fn outcome(&self) -> Option<Result<(), SyncError>> {
@@ -297,6 +306,12 @@ impl Client for Blocking {
 
     fn unsubscribe(&self) {
         self.todos.unsubscribe().unwrap();
+    }
+
+    fn handles(&self, collection: &str) -> [Box<dyn Any>; 2] {
+        let handle = self.sync.collection(collection).unwrap();
+        handle.get("x").unwrap();
+        [Box::new(handle.clone()), Box::new(handle)]
     }
 
     fn outcome(&self) -> Option<Result<(), SyncError>> {

@@ -41,6 +41,7 @@ suite! {
     suite::closing_waits_for_no_answer,
     suite::synced_names_what_the_server_refuses,
     suite::hundreds_of_collections_are_in_sync,
+    suite::a_collection_without_handles_is_left_after_a_while,
     suite::a_collection_that_was_left_stays_as_it_was_until_it_is_used_again,
     callback::a_resolver_that_panics_is_told_of_and_the_client_goes_on,
     fate::a_write_tells_whether_the_server_has_it,

@@ -145,6 +145,30 @@ pub fn a_collection_that_was_left_stays_as_it_was_until_it_is_used_again<C: Clie
     assert!(in_use(&b));
 }
 
+/// A collection is left when its last handle is gone, and joined again by the next.
+pub fn a_collection_without_handles_is_left_after_a_while<C: Client>() {
+    let host = Host::start();
+    let way = host.proxy();
+    let keep_for = Some(Duration::from_millis(20));
+    let client = C::open(SyncConfig { keep_for, ..config(&way) });
+    let status = |name: &str| client.status().collections.get(name).cloned();
+    let in_use = |name: &str| status(name).is_some_and(|of| of.in_use);
+    let is_live = |name: &str| status(name).is_some_and(|of| of.live);
+    let [one, other] = client.handles("notes");
+    until("it is live", || is_live("notes"));
+    drop(one);
+    // longer than it is kept for
+    let later = Instant::now() + Duration::from_millis(60);
+    until("some time passes", || Instant::now() > later);
+    assert!(in_use("notes"), "a clone of the handle is left");
+    drop(other);
+    until("it is left", || !in_use("notes"));
+    assert!(in_use(TODOS), "the configuration names it");
+    let again = client.handles("notes");
+    until("it is live again", || is_live("notes"));
+    drop(again);
+}
+
 /// Both kinds of clients, each on both transports, see what the others write.
 pub fn all_kinds_converge() {
     let host = Host::start();

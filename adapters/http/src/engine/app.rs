@@ -186,6 +186,9 @@ impl<N: Network> Engine<N> {
     pub fn join(&mut self, collection: &Collection) {
         if !self.config.collections.contains(collection) {
             self.config.collections.push(collection.clone());
+        }
+        let held = |replica: &Replica| replica.client().holds(collection);
+        if !self.replica.as_ref().is_ok_and(held) {
             self.step(|replica, now, out| replica.subscribe(now, collection, out));
         }
     }
