@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::words::message::ErrorCode;
 use synclayer_core::words::name::{CommitNumber, ConnId};
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
 
@@ -153,7 +154,13 @@ impl Run {
             let events = &self.world.devices[device].events;
             let new = &events[self.seen_events[device]..];
             let needs = new.iter().any(|e| matches!(e.kind, EventKind::TokenNeeded { .. }));
-            let is_refusal = |e: &Event| matches!(e.kind, EventKind::SyncFailed { .. });
+            // what can't be served now is asked for again by itself, and not at once
+            let is_refusal = |e: &Event| match &e.kind {
+                EventKind::SyncFailed { code, .. } => {
+                    !matches!(code, ErrorCode::RateLimitExceeded | ErrorCode::ServerError)
+                }
+                _ => false,
+            };
             // what the server said before the rights came back
             let refused = self.healed && new.iter().any(is_refusal);
             self.seen_events[device] = events.len();
