@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -238,13 +238,32 @@ pub(crate) fn database(path: &Path) -> PathBuf {
 }
 
 pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
-    let lock = fs::create_dir_all(path).and_then(|()| File::create(path.join("lock")));
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let lock = fs::create_dir_all(path).and_then(|()| options.open(path.join("lock")));
     let lock = lock.map_err(|error| failure::io(path, &error))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(failure::in_use(path)),
+        Ok(()) => {
+            // only people read it, so it does no harm if it can't be written
+            drop(say_who(&lock));
+            Ok(lock)
+        }
+        Err(TryLockError::WouldBlock) => Err(failure::in_use(path, who_has(&lock))),
         Err(TryLockError::Error(error)) => Err(failure::io(path, &error)),
     }
+}
+
+/// Writes into a lock that this process has it.
+fn say_who(mut lock: &File) -> io::Result<()> {
+    lock.set_len(0)?;
+    writeln!(lock, "{}", std::process::id())
+}
+
+/// The process that has a lock, as far as the lock tells.
+fn who_has(lock: &File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Takes away what a process left that ended while it made a database, which the database doesn't

@@ -48,7 +48,7 @@ pub(crate) fn fjall(kind: StoreKind, path: &Path, error: fjall::Error) -> StoreE
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
             of_io(kind, path, &error)
         }
-        fjall::Error::Locked => in_use(path),
+        fjall::Error::Locked => in_use(path, None),
         fjall::Error::Poisoned => stopped(path),
         fjall::Error::InvalidVersion(None) if !names_a_version(path) => {
             damaged(kind, path, "the file that names its version is unreadable")
@@ -127,13 +127,16 @@ fn foreign_error(message: String) -> StoreError {
     StoreError::new(StoreErrorKind::Foreign, message)
 }
 
-/// Another store has this path open.
-pub(crate) fn in_use(path: &Path) -> StoreError {
+/// Another store has this path open, in a process that may be known.
+pub(crate) fn in_use(path: &Path, process: Option<u32>) -> StoreError {
     let path = path.display();
-    let message = format!(
-        "the store at {path} is in use by another process, or by another store in this one; \
-         close that, or use another directory"
-    );
+    let who = match process {
+        Some(process) if process == std::process::id() => "another part of this program".to_owned(),
+        Some(process) => format!("process {process}"),
+        None => "another process, or another part of this program".to_owned(),
+    };
+    let message =
+        format!("the store at {path} is in use by {who}; close that, or use another directory");
     StoreError::new(StoreErrorKind::InUse, message)
 }
 

@@ -336,7 +336,7 @@ fn a_second_opener_is_told_so() {
     ];
     for error in refused {
         assert_eq!(error.kind, StoreErrorKind::InUse);
-        assert!(error.message.contains("is in use"), "{error}");
+        assert!(error.message.contains("is in use by another part of this program"), "{error}");
     }
     drop(client);
     read_client(dir.path()).unwrap();

@@ -53,7 +53,7 @@ fn begin_epoch(store: &FjallServerStore, epoch: &str, database: &str) {
     store.transact(&mut |rows| Ok(decide_all([&begin], rows, context).batch)).unwrap();
 }
 
-/// All files below a directory and what is in them, but for the locks, which are empty.
+/// All files below a directory and what is in them, but for the locks, which say who had them.
 fn files(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(path).unwrap() {

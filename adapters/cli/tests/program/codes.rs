@@ -203,7 +203,8 @@ fn a_directory_in_use_is_told_with_6() {
     let a = place.shell("a", &server.url);
     let mut watch = a.watch("todos");
     let ended = a.online(&["save", "todos", "{}"]).ends_with(6);
-    assert!(error(&ended)["error"].as_str().unwrap().contains("in use"), "{ended:?}");
+    let who = format!("in use by process {};", watch.id());
+    assert!(error(&ended)["error"].as_str().unwrap().contains(&who), "{ended:?}");
     assert!(watch.terminate().success());
     a.online(&["save", "todos", "{}"]).ends_with(0);
 
