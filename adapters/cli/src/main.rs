@@ -33,10 +33,11 @@ fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
     let out = Output { json };
     let store = store_of(&command);
+    let repairs = matches!(command, Command::Repair(_));
     let ended = Runtime::new()
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(run(command, out)))
-        .map_err(|failure| hinted(failure, store));
+        .map_err(|failure| hinted(failure, store, repairs));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -90,13 +91,19 @@ fn store_of(command: &Command) -> Option<(StoreKind, PathBuf)> {
 }
 
 /// Says in the place of what a program would do about a store what this one can do.
-fn hinted(failure: Failure, store: Option<(StoreKind, PathBuf)>) -> Failure {
+fn hinted(failure: Failure, store: Option<(StoreKind, PathBuf)>, repairs: bool) -> Failure {
     let (Some((kind, data)), Some(message)) = (store, &failure.message) else { return failure };
     let data = data.display();
     match failure.code {
         Code::Damaged => {
-            let what = message.strip_suffix(kind.remedy()).unwrap_or(message);
+            let kinds = [StoreKind::Client, StoreKind::Server];
+            let what = kinds.iter().find_map(|kind| message.strip_suffix(kind.remedy()));
+            let what = what.unwrap_or(message);
             let what = what.trim_end_matches([';', ' ']);
+            if repairs {
+                let hint = "Nothing of it can be saved: move it aside, and restore a backup";
+                return Failure::new(failure.code, format!("{what}\n{hint}"));
+            }
             let hint = match kind {
                 StoreKind::Client => "To save its unsent writes and put a sound one in its place",
                 StoreKind::Server => "To put a sound one with all that can be read in its place",

@@ -49,7 +49,7 @@ enum Operation {
 }
 
 pub(crate) async fn repair(args: RepairArgs, out: Output) -> Result<(), Failure> {
-    if args.unsent.is_none() && is_servers(&args.replica.data)? {
+    if args.unsent.is_none() && is_servers(&args.replica.data, args.force)? {
         return server::repair(&args.replica.data, args.force, out);
     }
     let file = match args.unsent {
@@ -65,13 +65,21 @@ pub(crate) async fn repair(args: RepairArgs, out: Output) -> Result<(), Failure>
     make_again(&args.replica, &file, out).await
 }
 
-/// Whether there is a server's store to repair. One that doesn't tell whose it is counts as a
-/// replica's.
-fn is_servers(data: &Path) -> Result<bool, Failure> {
+/// Whether there is a server's store to repair.
+fn is_servers(data: &Path, force: bool) -> Result<bool, Failure> {
     if !data.exists() {
         return Err(Failure::plain(format_args!("there is no {}", data.display())));
     }
-    Ok(StoreKind::of(data)? == Some(StoreKind::Server))
+    match StoreKind::of(data)? {
+        Some(kind) => Ok(kind == StoreKind::Server),
+        None if force => Ok(false),
+        None => Err(Failure::plain(format_args!(
+            "it can't be told whether {} is a replica's store or a server's, or it is both; \
+             nothing was changed: --force repairs it as a replica's, and keeps it all beside the \
+             new one",
+            data.display()
+        ))),
+    }
 }
 
 async fn is_sound(args: &ReplicaArgs) -> Result<bool, Failure> {

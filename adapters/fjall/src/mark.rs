@@ -98,6 +98,17 @@ pub(crate) fn look(path: &Path) -> Result<Option<Mark>, StoreError> {
     }
 }
 
+/// Whose store it was, by a mark that is damaged itself.
+pub(crate) fn guess(path: &Path) -> Option<StoreKind> {
+    let bytes = fs::read(path.join(FILE)).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    match (text.contains("kind client\n"), text.contains("kind server\n")) {
+        (true, false) => Some(StoreKind::Client),
+        (false, true) => Some(StoreKind::Server),
+        (true, true) | (false, false) => None,
+    }
+}
+
 /// Whether a directory holds a store, be it damaged.
 fn holds_store(path: &Path) -> io::Result<bool> {
     for file in [FILE, "watermark"] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::salvage::{OWNERS, Owner, owner};
-use synclayer_core::words::store::{Batch, StoreError};
+use synclayer_core::words::store::{Batch, StoreError, StoreErrorKind};
 
 use crate::StoreKind;
 use crate::chain::{CHAIN, Gaps};
@@ -34,13 +34,19 @@ pub(crate) fn kind(path: &Path) -> Result<Option<StoreKind>, StoreError> {
     let mut found = MemoryRows::new();
     for prefix in OWNERS {
         let mut batch = Batch::new();
-        rows(path, prefix)?.into_iter().for_each(|(key, value)| batch.put(key, value));
+        match rows(path, prefix) {
+            Ok(rows) => rows.into_iter().for_each(|(key, value)| batch.put(key, value)),
+            // nothing of it can be read
+            Err(error) if error.kind == StoreErrorKind::Damaged => {}
+            Err(error) => return Err(error),
+        }
         found.apply(batch);
     }
     Ok(match owner(&found)? {
         Owner::Client => Some(StoreKind::Client),
         Owner::Server => Some(StoreKind::Server),
-        Owner::Nobody | Owner::Both => None,
+        Owner::Both => None,
+        Owner::Nobody => mark::guess(path),
     })
 }
 

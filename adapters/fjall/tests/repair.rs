@@ -327,6 +327,29 @@ fn the_databases_identity_survives_the_database() {
     assert!(mark.contains("database d of e1\n"), "{mark}");
 }
 
+/// Whose a store is can be told as long as anything of it says so.
+#[test]
+fn a_store_says_whose_it_is_whatever_is_damaged() {
+    let dir = scratch();
+    let path = dir.path().join("store");
+    make(&path);
+    let mark = fs::read_to_string(path.join("store")).unwrap();
+    assert_eq!(StoreKind::of(&path), Ok(Some(StoreKind::Server)));
+    // by its rows, without a mark, or with one that makes no sense
+    fs::remove_file(path.join("store")).unwrap();
+    assert_eq!(StoreKind::of(&path), Ok(Some(StoreKind::Server)));
+    fs::write(path.join("store"), "nonsense").unwrap();
+    assert_eq!(StoreKind::of(&path), Ok(Some(StoreKind::Server)));
+    // by what can be read of the mark, without any rows
+    empty_journals(&path);
+    fs::remove_dir_all(path.join("db/keyspaces")).unwrap();
+    assert_eq!(StoreKind::of(&path), Ok(None));
+    fs::write(path.join("store"), mark.replace("SyncLayer", "SyncLoyer")).unwrap();
+    assert_eq!(StoreKind::of(&path), Ok(Some(StoreKind::Server)));
+    fs::remove_dir_all(path.join("db")).unwrap();
+    assert_eq!(StoreKind::of(&path), Ok(Some(StoreKind::Server)));
+}
+
 #[test]
 fn an_interrupted_repair_is_done_again_or_finished() {
     let dir = scratch();

@@ -52,6 +52,24 @@ fn what_needs_the_server_is_made_when_it_is_there() {
     assert_eq!(a.data("todos", "y"), json!({"n": 2}));
 }
 
+/// An empty database in its place would say to every replica that all is lost.
+#[test]
+fn a_server_of_which_nothing_is_left_is_not_replaced() {
+    let place = Place::new();
+    let data = place.dir("server");
+    assert!(Server::start(&data).process.terminate().success());
+    fs::remove_dir_all(data.join("db")).unwrap();
+    let left = fs::read_dir(&data).unwrap().count();
+    for more in [&[][..], &["--force"]] {
+        let repair = ["repair", "--data", data.to_str().unwrap()];
+        let ended = run(repair.iter().chain(more)).ends_with(7);
+        assert!(ended.stderr.contains("restore a backup"), "{ended:?}");
+        assert!(!ended.stderr.contains("synclayer repair"), "{ended:?}");
+    }
+    assert_eq!(fs::read_dir(&data).unwrap().count(), left, "it was changed");
+    assert!(!fs::exists(place.dir("server.damaged-1")).unwrap());
+}
+
 #[test]
 fn there_must_be_something_to_repair() {
     let place = Place::new();
