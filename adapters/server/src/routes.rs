@@ -25,6 +25,9 @@ use crate::origin::Origin;
 use crate::shared::{Caller, Shared};
 use crate::upgrade;
 
+/// How long a refused request's body is waited for.
+const PASSED_OVER: Duration = Duration::from_secs(2);
+
 /// All paths.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -64,6 +67,7 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     let (parts, body) = request.into_parts();
     let origin = origin(&shared, &parts.headers);
     if origin == Origin::Foreign {
+        pass_over(&shared, body).await;
         return refuse_origin();
     }
     let mut response = if parts.method == Method::OPTIONS {
@@ -81,21 +85,20 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
 }
 
 /// A refusal is the `Err`.
-async fn reply(shared: &Arc<Shared>, parts: &Parts, body: Body) -> Result<Reply, Reply> {
-    let user = match identify(shared, parts)? {
-        Caller::Anyone => None,
-        Caller::Known(known) => Some(known.user),
-        Caller::Unknown => {
-            let message = "send a token in the `Authorization: Bearer` header";
-            return Err(Reply::error(ErrorCode::AuthFailed, message));
+async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Reply, Reply> {
+    let user = match admit(shared, parts) {
+        Ok(user) => user,
+        Err(refusal) => {
+            pass_over(shared, body).await;
+            return Err(refusal);
         }
     };
-    take_token(shared, user.as_ref()).map_err(Reply::slow_down)?;
     let patience = shared.config.http_timeout;
     let max = shared.config.http.limits.frame_bytes;
-    let body = match timeout(patience, read(body, max)).await {
+    let body = match timeout(patience, read(&mut body, max)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLong)) => {
+            pass_over(shared, body).await;
             let message = format!("the body is longer than {max} bytes");
             return Err(Reply::error(ErrorCode::PayloadTooLarge, &message));
         }
@@ -127,6 +130,38 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, body: Body) -> Result<Reply,
     })
 }
 
+/// Finds out whose call it is, and whether it is time for one.
+fn admit(shared: &Shared, parts: &Parts) -> Result<Option<UserId>, Reply> {
+    let user = match identify(shared, parts)? {
+        Caller::Anyone => None,
+        Caller::Known(known) => Some(known.user),
+        Caller::Unknown => {
+            let message = "send a token in the `Authorization: Bearer` header";
+            return Err(Reply::error(ErrorCode::AuthFailed, message));
+        }
+    };
+    take_token(shared, user.as_ref()).map_err(Reply::slow_down)?;
+    Ok(user)
+}
+
+/// Reads a body that nobody wants, and forgets it. A connection that is closed while some of it is
+/// still on its way is reset, and then the answer may be lost that says why. What comes too slowly,
+/// or is too much, is not waited for.
+async fn pass_over(shared: &Shared, mut body: Body) {
+    let mut left = shared.config.http.limits.frame_bytes;
+    let pass = async {
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let bytes = frame.data_ref().map_or(0, |data| data.len());
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // who sends slowly may miss the answer
+    drop(timeout(PASSED_OVER, pass).await);
+}
+
 /// Why a body could not be read.
 enum Unread {
     /// It has said to be longer than what is read, or was.
@@ -136,14 +171,14 @@ enum Unread {
 }
 
 /// Reads a whole body. Only a length that was declared or read makes it too long.
-async fn read(mut body: Body, max: usize) -> Result<Vec<u8>, Unread> {
+async fn read(body: &mut Body, max: usize) -> Result<Vec<u8>, Unread> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max {
         return Err(Unread::TooLong);
     }
     // what is declared need not come
     let mut read = Vec::with_capacity(declared.min(64 << 10));
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
         let frame = frame.map_err(|_| Unread::BrokeOff)?;
         // trailers say nothing
         let Ok(data) = frame.into_data() else { continue };
@@ -176,7 +211,8 @@ fn take_token(shared: &Shared, user: Option<&UserId>) -> Result<(), Duration> {
     bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(now)
 }
 
-async fn nothing() -> Response<Body> {
+async fn nothing(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    pass_over(&shared, request.into_body()).await;
     let message = "there is nothing here: the paths are /ws, /health and /sync/{collection}";
     let reply = Reply::error(ErrorCode::InvalidMessage, message);
     respond(Reply { status: StatusCode::NOT_FOUND.as_u16(), ..reply })
