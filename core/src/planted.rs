@@ -111,6 +111,9 @@ mod bugs {
         LostTailTrusted,
         /// The checksum does not cover the values of fields.
         ChecksumWithoutValues,
+        // the client: exchanges by HTTP
+        /// An exchange that is asked for while another is under way is forgotten.
+        SyncNowForgotten,
         // the server: sessions
         /// The pong does not say of which database it is.
         DatabaseUnsaid,

@@ -184,7 +184,7 @@ impl Client {
     }
 
     fn begin_exchange(&mut self, edit: &mut Edit<'_>) {
-        self.fallback.due = false;
+        (self.fallback.due, self.fallback.again) = (false, false);
         self.fallback.poll_at = None;
         self.hold_until = None;
         self.exchanges += 1;
@@ -729,6 +729,9 @@ impl Client {
             self.answer_syncs(edit, &outcome, |id, until| id < exchange.syncs && until <= first);
         }
         self.schedule_poll(troubled);
+        if core::mem::take(&mut self.fallback.again) {
+            self.fallback.due = true;
+        }
         if !self.syncs.is_empty() && self.hold_until.is_none() {
             // called while the exchange was under way, or not fulfilled by it
             self.poll_for_syncs();

@@ -41,6 +41,9 @@ pub(super) struct Fallback {
     pub(super) turned: bool,
     /// Whether an exchange is due now.
     pub(super) due: bool,
+    /// Whether one was asked for while another is under way, which may have read already what the
+    /// app wants to see.
+    pub(super) again: bool,
     /// When the next exchange is due, or, over a WebSocket, the next backup.
     pub(super) poll_at: Option<Mono>,
     /// How many exchanges in a row have failed.
@@ -76,7 +79,9 @@ impl Client {
         if !self.fallback.wanted || self.fallback.offline {
             return;
         }
-        self.fallback.due = self.config.http && poll && self.exchange.is_none();
+        let poll = self.config.http && poll;
+        self.fallback.due = poll && self.exchange.is_none();
+        self.fallback.again = poll && self.exchange.is_some() && !planted!(SyncNowForgotten);
         if !self.config.uses_websocket() {
             return;
         }
