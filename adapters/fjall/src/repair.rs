@@ -59,6 +59,11 @@ pub(crate) fn repair(path: &Path) -> Result<Repair, StoreError> {
     }
     let database = mark.and_then(|mark| mark.database);
     let (rebuilt, lost_commits) = rebuild(path, &fresh, database)?;
+    if rebuilt.kept == Kept::default() && (lost_commits > 0 || rebuilt.lost != Lost::default()) {
+        // an empty database would tell every replica that all is gone
+        fs::remove_dir_all(&fresh).map_err(io)?;
+        return Err(failure::damaged(StoreKind::Server, path, "nothing of it can be read"));
+    }
     // from here on the new store is whole, and an opening finds it by this name
     fs::rename(&fresh, &done).map_err(io)?;
     sync_parent(path).map_err(io)?;

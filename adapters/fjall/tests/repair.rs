@@ -306,25 +306,20 @@ fn lost_lists_and_promises_cost_nothing() {
     }
 }
 
-/// The row with the identity is gone: the mark beside the database has it too.
+/// An empty database in its place would tell every replica that all is gone.
 #[test]
-fn the_databases_identity_survives_the_database() {
+fn a_store_of_which_nothing_is_left_is_not_replaced() {
     let dir = scratch();
     let path = dir.path().join("store");
     make(&path);
     fs::remove_dir_all(path.join("db/keyspaces")).unwrap();
-    for file in files(&path) {
-        if file.extension().is_some_and(|extension| extension == "jnl") {
-            fs::write(file, [0; 64]).unwrap();
-        }
-    }
+    empty_journals(&path);
     damaged(&path);
-    let repair = FjallServerStore::repair(&path).unwrap();
-    assert_eq!(repair.database.as_deref(), Some("d of e1"));
-    assert!(repair.lost_commits as usize > RECORDS, "{repair:?}");
-    begin(&open(&path).unwrap(), "e9");
-    let mark = fs::read_to_string(path.join("store")).unwrap();
-    assert!(mark.contains("database d of e1\n"), "{mark}");
+    let error = FjallServerStore::repair(&path).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
+    assert!(error.message.contains("nothing of it can be read"), "{error}");
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["store"], "something was left behind");
 }
 
 /// Whose a store is can be told as long as anything of it says so.

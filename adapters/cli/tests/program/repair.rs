@@ -59,14 +59,13 @@ fn a_server_of_which_nothing_is_left_is_not_replaced() {
     let data = place.dir("server");
     assert!(Server::start(&data).process.terminate().success());
     fs::remove_dir_all(data.join("db")).unwrap();
-    let left = fs::read_dir(&data).unwrap().count();
     for more in [&[][..], &["--force"]] {
         let repair = ["repair", "--data", data.to_str().unwrap()];
         let ended = run(repair.iter().chain(more)).ends_with(7);
         assert!(ended.stderr.contains("restore a backup"), "{ended:?}");
         assert!(!ended.stderr.contains("synclayer repair"), "{ended:?}");
     }
-    assert_eq!(fs::read_dir(&data).unwrap().count(), left, "it was changed");
+    assert!(fs::exists(data.join("store")).unwrap());
     assert!(!fs::exists(place.dir("server.damaged-1")).unwrap());
 }
 
