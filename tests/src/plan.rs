@@ -245,7 +245,7 @@ impl Plan {
         self.rates.block = draw.rate(12);
         self.rates.call = draw.rate(30);
         self.rates.foreign = draw.rate(12);
-        self.subscriptions = if draw.one_in(8) { 1 } else { 16 };
+        self.subscriptions = if draw.one_in(5) { 1 } else { 16 };
         self.rates.sign_out = draw.rate(10);
         self.keep_seconds = if draw.one_in(3) { draw.within(1, 4) } else { 0 };
         if self.keep_seconds > 0 {

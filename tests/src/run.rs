@@ -355,7 +355,7 @@ impl Run {
             let device = self.device(draw);
             let collection = &collections()[draw.below(2)];
             let wanted = draw.below(2) == 0;
-            if draw.one_in(3) {
+            if draw.one_in(2) {
                 self.world.ask_synced(device);
             } else if self.plan.keep_seconds > 0 && !wanted {
                 self.world.release(device, collection);
