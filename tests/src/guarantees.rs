@@ -268,6 +268,10 @@ impl Ledger {
         for device in 0..world.devices.len() {
             let given_up = gives_up_what_was_refused(&world.devices[device], self.seen[device]);
             self.keep(Invariant::NothingLost, given_up)?;
+            for event in &world.devices[device].events[self.seen[device]..] {
+                let rejected = world.rejected_by_the_server(device, event);
+                self.findings.keep(Invariant::NothingLost, rejected)?;
+            }
             self.observe_events(world, device);
             for (frame, durable) in std::mem::take(&mut world.devices[device].sent) {
                 let sent = durable_before_sent(self, device, &frame, durable);
@@ -1175,6 +1179,18 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                         ("the store has failed", "disk failure"),
                         ("the server can't go on from", "sweep"),
                         ("RATE_LIMIT_EXCEEDED", "rate limit"),
+                        ("a hello was not answered in time", "slept"),
+                        ("a pull was not answered in time", "slept"),
+                        ("a push was not answered in time", "slept"),
+                        ("a request was not answered in time", "slept"),
+                        ("the answer to", "call answered on the way"),
+                        ("the server knows no level 2", "call answered on the way"),
+                        ("the server knows no level 2", "body broken off"),
+                        ("the server speaks level 2 after all", "call answered on the way"),
+                        ("the server speaks level 2 after all", "body broken off"),
+                        ("todos", "call answered on the way"),
+                        ("notes", "call answered on the way"),
+                        ("a request failed", "failed call"),
                         ("the connection is given up: the server's", "server disk failure"),
                     ];
                     explained.iter().any(|(start, cause)| {

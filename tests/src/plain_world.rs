@@ -17,7 +17,7 @@ use synclayer_core::words::name::{ConnId, RecordId};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use crate::plain_server::{PlainServer, Sent, Ways};
-use crate::world::{document, record, todos};
+use crate::world::{Middlebox, document, record, todos};
 
 /// How long a frame is on its way at most.
 const DELAY_MILLIS: u64 = 900;
@@ -75,6 +75,10 @@ pub struct PlainWorld {
     next_conn: ConnId,
     /// Whether WebSockets come up.
     pub sockets: bool,
+    /// What answers everything in the server's place for now.
+    portal: Option<Middlebox>,
+    /// How many calls and handshakes were answered so.
+    pub answered_on_the_way: u64,
 }
 
 impl PlainWorld {
@@ -93,6 +97,8 @@ impl PlainWorld {
             links: BTreeMap::new(),
             next_conn: ConnId(0),
             sockets: true,
+            portal: None,
+            answered_on_the_way: 0,
         };
         for (i, config) in clients.into_iter().enumerate() {
             let store = MemoryClientStore::new();
@@ -143,6 +149,17 @@ impl PlainWorld {
         let store = self.devices[i].replica.store().clone();
         let (config, lives) = (self.devices[i].config.clone(), self.devices[i].lives + 1);
         self.add(i, config, store, lives);
+    }
+
+    /// From now on something answers everything in the server's place, or does so no longer.
+    pub fn place_portal(&mut self, portal: Option<Middlebox>) {
+        self.note(|| format!("what answers in the server's place: {portal:?}"));
+        if portal.is_some() {
+            for conn in self.links.keys().copied().collect::<Vec<_>>() {
+                self.break_link(conn);
+            }
+        }
+        self.portal = portal;
     }
 
     /// The app of a device saves a record.
@@ -355,6 +372,16 @@ impl PlainWorld {
             .collect();
         for (i, conn) in unopened {
             let Some(local) = self.links.get(&conn).map(|link| link.local) else { continue };
+            if let Some(portal) = self.portal {
+                self.answered_on_the_way += 1;
+                self.links.remove(&conn);
+                self.devices[i].conn = None;
+                let why = portal.refusal();
+                self.with(i, |replica, effects| {
+                    replica.handle(now, Input::Disconnected { conn: local, why }, effects);
+                });
+                continue;
+            }
             if self.sockets {
                 self.server.open(conn);
                 self.with(i, |replica, effects| {
@@ -419,7 +446,11 @@ impl PlainWorld {
         let (method, path) = (request.method.as_str(), request.path.clone());
         let body = request.body.clone().unwrap_or_default();
         let mut answer = HttpAnswer::Failed("the network is down".into());
-        if arrives {
+        if let Some(portal) = self.portal {
+            self.answered_on_the_way += 1;
+            answer = portal.answer();
+            self.note(|| format!("device {i} {method} {path} is answered on the way"));
+        } else if arrives {
             let (status, told, out) = self.server.request(method, &path, &body, self.now.wall);
             self.note(|| {
                 let body = String::from_utf8_lossy(&body);

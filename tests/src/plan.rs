@@ -92,6 +92,10 @@ pub struct Rates {
     pub foreign: usize,
     /// A user signs out of a device, and comes back.
     pub sign_out: usize,
+    /// Something on the way answers in the server's place, or does so no longer.
+    pub middlebox: usize,
+    /// A device sleeps and wakes up.
+    pub suspend: usize,
     /// One of the directed schedules is played.
     pub schedule: usize,
     /// An app writes.
@@ -195,6 +199,8 @@ impl Plan {
             call: 0,
             foreign: 0,
             sign_out: 0,
+            middlebox: 0,
+            suspend: 0,
             schedule: 2 * draw.rate(20),
             write: draw.within(60, 200),
             time: draw.within(10, 60),
@@ -270,6 +276,8 @@ impl Plan {
         if self.strategy == Strategy::Append && draw.one_in(3) {
             self.strategy = Strategy::Failing;
         }
+        self.rates.middlebox = draw.rate(24);
+        self.rates.suspend = draw.rate(8);
     }
 
     /// The plan at the head of a run's bytes.

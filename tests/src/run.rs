@@ -18,7 +18,7 @@ use crate::draw::{Draw, HEADER, STEP};
 use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
-use crate::world::{Backup, CommitFate, History, Move, Way, World};
+use crate::world::{Backup, CommitFate, History, Middlebox, Move, Waking, Way, World};
 
 /// What a run came by.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -153,7 +153,6 @@ impl Run {
         for device in 0..self.world.devices.len() {
             let events = &self.world.devices[device].events;
             let new = &events[self.seen_events[device]..];
-            let needs = new.iter().any(|e| matches!(e.kind, EventKind::TokenNeeded { .. }));
             // what can't be served now is asked for again by itself, and not at once
             let is_refusal = |e: &Event| match &e.kind {
                 EventKind::SyncFailed { code, .. } => {
@@ -163,6 +162,10 @@ impl Run {
             };
             // what the server said before the rights came back
             let refused = self.healed && new.iter().any(is_refusal);
+            // what is not the server's word passes by itself
+            let needs =
+                |e: &Event| matches!(e.kind, EventKind::TokenNeeded { by_server: true, .. });
+            let needs = new.iter().any(needs);
             self.seen_events[device] = events.len();
             if refused {
                 self.world.sync_now(device);
@@ -377,6 +380,13 @@ impl Run {
             if let Some(conn) = draw.pick(&conns) {
                 self.world.speak_of_foreign(conn, draw.below(64));
             }
+        } else if is(of_fault(rates.middlebox)) {
+            self.meet_middlebox(draw);
+        } else if is(of_fault(rates.suspend)) {
+            let (device, waking) = (self.device(draw), draw.below(3));
+            let waking = [Waking::Online, Waking::SyncNow, Waking::Clocks][waking];
+            let millis = [11_000, 20_000, 70_000, 9_000][draw.below(4)];
+            self.world.sleep_and_wake(device, millis, waking);
         } else if is(rates.schedule) {
             self.schedule(draw)?;
         } else if is(rates.write) {
@@ -452,6 +462,39 @@ impl Run {
             _ => {
                 let online = self.world.devices[device].offline;
                 self.world.set_online(device, online);
+            }
+        }
+    }
+
+    /// Something on the way answers in the server's place: everything for a while, or one call.
+    fn meet_middlebox(&mut self, draw: &mut Draw<'_>) {
+        let middlebox = Middlebox::of(draw.below(91));
+        match draw.below(8) {
+            0..=2 => {
+                let device = self.device(draw);
+                if self.world.has_middlebox(device) {
+                    self.world.count("middlebox gone");
+                    return self.world.place_middlebox(device, None, [true, true]);
+                }
+                let on = [[true, true], [true, false], [false, true]][draw.below(3)];
+                self.world.place_middlebox(device, Some(middlebox), on);
+                if on[0] && draw.below(2) == 1 {
+                    self.cut_device(device);
+                }
+            }
+            3 | 4 => {
+                if let Some(call) = draw.pick(&self.world.open_calls()) {
+                    self.world.break_body(call);
+                }
+            }
+            _ => {
+                let calls = self.world.open_calls();
+                let pushes: Vec<_> =
+                    calls.iter().copied().filter(|call| self.world.is_push(*call)).collect();
+                let calls = if pushes.is_empty() { calls } else { pushes };
+                if let Some(call) = draw.pick(&calls) {
+                    self.world.answer_on_the_way(call, middlebox, draw.below(2) == 1);
+                }
             }
         }
     }

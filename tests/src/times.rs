@@ -106,6 +106,9 @@ pub fn fields_keep_their_times(
             return Err(format!("t{token} was stamped {stamp}, and came as written at {time}"));
         }
         let this = &world.devices[device];
+        if this.slept {
+            continue;
+        }
         let same_clock = made.clock == clock_of(this) || this.clock_moves == 0;
         let off = time.0 - made.at.0;
         if same_clock && !world.server_clock_moved && off.abs() > TOLERANCE {

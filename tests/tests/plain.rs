@@ -8,7 +8,7 @@ use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::words::name::RecordId;
 use synclayer_sim::plain_server::Ways;
 use synclayer_sim::plain_world::{Faults, PlainWorld};
-use synclayer_sim::world::{record, todos};
+use synclayer_sim::world::{Middlebox, record, todos};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Transports {
@@ -166,6 +166,74 @@ fn no_own_value_comes_back() {
         for transports in [Transports::Socket, Transports::Http, Transports::Both] {
             never_back(seed, transports);
         }
+    }
+}
+
+/// Writes while something on the way answers everything for a while, again and again: no write is
+/// rejected or lost, no delete undone, and everybody gets back by themselves.
+fn behind_portals(seed: u64, transports: Transports) -> u64 {
+    let mut world = world(seed, transports);
+    world.faults = Faults { cut: 12, lose: 12 };
+    let mut random = Rng::with_seed(seed ^ 0x907a);
+    let (mut own, mut gone) = (Vec::new(), Vec::new());
+    for step in 0..30 {
+        match random.u8(0..10) {
+            0..=2 => {
+                let id = format!("own-{step}");
+                world.save(random.usize(0..2), &id, &format!(r#"{{"x":{step}}}"#));
+                own.push((id, step));
+            }
+            3 | 4 if !own.is_empty() => {
+                let (id, value) = own[random.usize(0..own.len())].clone();
+                // by one that has it: its own, or one that it was shown
+                let device = usize::from(!world.contents(0).contains_key(&record(&id)));
+                if world.contents(device).contains_key(&record(&id)) {
+                    world.update(device, &id, &format!(r#"{{"more":{value}}}"#));
+                }
+            }
+            5 if !own.is_empty() => {
+                let (id, _) = own.swap_remove(random.usize(0..own.len()));
+                for device in 0..2 {
+                    if world.contents(device).contains_key(&record(&id)) {
+                        world.delete(device, &id);
+                    }
+                }
+                gone.push(id);
+            }
+            6..=8 => world.place_portal(Some(Middlebox::of(random.usize(0..91)))),
+            _ => {}
+        }
+        world.run(random.u64(1_000..8_000));
+        if random.bool() {
+            world.place_portal(None);
+            world.run(random.u64(1_000..4_000));
+        }
+    }
+    world.place_portal(None);
+    if let Err(why) = world.converge() {
+        fail(&mut world, seed, &why);
+    }
+    if (0..2).any(|i| world.saw(i, |kind| matches!(kind, EventKind::OperationFailed { .. }))) {
+        fail(&mut world, seed, "a write was rejected, and not by the server");
+    }
+    let arrived = world.server.contents(&todos());
+    for (id, value) in own {
+        let held = arrived.get(&record(&id)).and_then(|held| held.get("x").map(str::to_owned));
+        if held != Some(value.to_string()) {
+            fail(&mut world, seed, &format!("{id} has not arrived: {held:?}"));
+        }
+    }
+    if let Some(id) = gone.iter().find(|id| arrived.contains_key(&record(id))) {
+        fail(&mut world, seed, &format!("the delete of {id} has not arrived"));
+    }
+    world.answered_on_the_way
+}
+
+#[test]
+fn what_is_answered_on_the_way_settles_nothing() {
+    for transports in [Transports::Socket, Transports::Http, Transports::Both] {
+        let answered: u64 = seeds(40).map(|seed| behind_portals(seed, transports)).sum();
+        assert!(answered > 400, "{transports:?}: {answered}");
     }
 }
 

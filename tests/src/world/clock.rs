@@ -5,8 +5,8 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 /// One machine's clocks, as they differ from the world's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Clock {
-    /// How far the monotonic clock is ahead, in milliseconds. It never changes in a life.
-    pub mono_ahead: u64,
+    /// How far the monotonic clock is ahead, in milliseconds. It falls back while the machine sleeps.
+    pub mono_ahead: i64,
     /// How far the wall clock is ahead, in milliseconds.
     pub wall_ahead: i64,
     /// Where the wall clock has stopped.
@@ -18,13 +18,16 @@ impl Clock {
     #[must_use]
     pub fn read(&self, world: Now) -> Now {
         let wall = Timestamp(world.wall.0.saturating_add(self.wall_ahead));
-        Now { mono: Mono(world.mono.0 + self.mono_ahead), wall: self.stopped_at.unwrap_or(wall) }
+        Now {
+            mono: Mono(world.mono.0.saturating_add_signed(self.mono_ahead)),
+            wall: self.stopped_at.unwrap_or(wall),
+        }
     }
 
     /// When, by the world's clock, this machine's monotonic clock shows a time.
     #[must_use]
     pub fn when(&self, local: Mono) -> Mono {
-        Mono(local.0.saturating_sub(self.mono_ahead))
+        Mono(local.0.saturating_add_signed(-self.mono_ahead))
     }
 
     /// Sets the wall clock so far ahead; a stopped one goes again.

@@ -24,6 +24,7 @@ use crate::invariants::Invariant;
 use super::clock::Clock;
 use super::http::{CallId, Way};
 use super::link::{Link, Owner};
+use super::middlebox::ToNotice;
 use super::{World, document};
 
 /// One replica with its disk, its clocks and its end of the network.
@@ -84,6 +85,10 @@ pub struct Device {
     pub(super) rests_until: Option<Mono>,
     /// The same, as far as connections are concerned.
     pub(super) sockets_rest_until: Option<Mono>,
+    /// Whether it has slept in this life: until the next hello its time may be behind by that long.
+    pub slept: bool,
+    /// The dead connection that it has to notice, and until when.
+    pub(super) to_notice: ToNotice,
     /// Whether it has lost a connection on which it had written, and has not sent anything since.
     pub(super) lost_writes_by_socket: bool,
     /// The database that has taken writes of it, since it last decided or started.
@@ -142,7 +147,11 @@ impl World {
         if wall_ahead != 0 {
             self.count("clock wrong at first start");
         }
-        let clock = Clock { mono_ahead: 1_000 * index as u64, wall_ahead, ..Clock::default() };
+        let clock = Clock {
+            mono_ahead: 1_000 * i64::try_from(index).unwrap_or(0),
+            wall_ahead,
+            ..Clock::default()
+        };
         let (replica, effects) = self.open(&config, store, clock, index, 0);
         self.devices.push(Device {
             config,
@@ -170,6 +179,8 @@ impl World {
             late: VecDeque::new(),
             late_given: 0,
             asked: None,
+            slept: false,
+            to_notice: None,
             rests_until: None,
             sockets_rest_until: None,
             lost_writes_by_socket: false,
@@ -230,6 +241,7 @@ impl World {
         this.late.clear();
         this.watches.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
+        (this.to_notice, this.slept) = (None, false);
         (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
         this.database = None;
         (this.rests_until, this.sockets_rest_until) = (None, None);
@@ -521,7 +533,12 @@ impl World {
                         self.clients.insert(client_id.clone(), device);
                     }
                     let by_http = event.transport == Some(Transport::Http);
-                    if by_http && matches!(event.kind, EventKind::TokenNeeded { .. }) {
+                    let given_up = match &event.kind {
+                        EventKind::TokenNeeded { .. } => true,
+                        EventKind::Error { message } => message.contains("not answered in time"),
+                        _ => false,
+                    };
+                    if by_http && given_up {
                         self.devices[device].asked = None;
                     }
                     self.note_refusal(device, &event);

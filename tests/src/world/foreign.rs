@@ -22,7 +22,8 @@ impl World {
     /// whether there is such a connection.
     pub fn speak_of_foreign(&mut self, conn: ConnId, choice: usize) -> bool {
         let Some(Owner::Device(device)) = self.owner(conn) else { return false };
-        let Some(link) = self.links.get(&conn).filter(|link| link.device_end) else {
+        let Some(link) = self.links.get(&conn).filter(|link| link.device_end && !link.silent)
+        else {
             return false;
         };
         let local = link.local;

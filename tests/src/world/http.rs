@@ -13,7 +13,7 @@ use synclayer_core::words::wire::http::{PULL_PATH, PUSH_PATH};
 use crate::invariants::Invariant;
 
 use super::server::{Job, PageRead};
-use super::{World, user_of};
+use super::{Middlebox, World, user_of};
 
 /// How much later than the request itself a machine gives an answer up.
 const GRACE: Duration = Duration::from_secs(2);
@@ -32,6 +32,8 @@ pub enum Way {
     Refused(Option<Duration>),
     /// To something that keeps silent.
     Stalled,
+    /// To something that answers in the server's place.
+    Answered(Middlebox),
 }
 
 /// Where a call is.
@@ -127,6 +129,9 @@ impl World {
                 None => self.lose_call(id, false),
             };
         }
+        if let Way::Answered(middlebox) = self.devices[device].calls {
+            return self.answer_on_the_way(id, middlebox, false);
+        }
         call.place = Place::Served;
         self.count("HTTP call");
         let body = request.body.unwrap_or_default();
@@ -180,7 +185,7 @@ impl World {
     }
 
     /// A device's adapter answers its machine.
-    fn answer_call(&mut self, id: CallId, answer: HttpAnswer) {
+    pub(super) fn answer_call(&mut self, id: CallId, answer: HttpAnswer) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let (device, asked_at) = (call.device, call.asked_at);
         let Some(ticket) = call.ticket.take() else { return self.forget_calls() };
@@ -265,6 +270,12 @@ impl World {
         self.break_call(id, arrives);
         let body = b"<html>not now</html>".to_vec();
         self.answer_call(id, HttpAnswer::Answered { status, retry_after, body });
+    }
+
+    /// The server's answer to a call, where it comes to one, gets lost.
+    pub(super) fn take_call(&mut self, id: CallId, arrives: bool) {
+        self.count_loss(id);
+        self.break_call(id, arrives);
     }
 
     fn break_call(&mut self, id: CallId, arrives: bool) {

@@ -13,6 +13,7 @@ mod foreign;
 mod history;
 mod http;
 mod link;
+mod middlebox;
 mod plain;
 mod server;
 mod synced;
@@ -44,6 +45,7 @@ pub use device::Device;
 pub use history::{Committed, Histories, History, Place};
 pub use http::{CallId, Way};
 pub use link::Owner;
+pub use middlebox::{Middlebox, Waking};
 pub use plain::{Plain, without_nulls};
 pub use server::{Backup, CommitFate};
 
@@ -148,6 +150,8 @@ pub struct World {
     owners: BTreeMap<ConnId, Owner>,
     /// Whose id each client id is or was; of a copy's, the one that spoke last.
     clients: BTreeMap<ClientId, usize>,
+    /// The records of which the server has refused a client's write for good.
+    refused: BTreeSet<(ClientId, Place)>,
     config: WorldConfig,
     session: Arc<SessionConfig>,
     http: HttpConfig,
@@ -209,6 +213,7 @@ impl World {
             next_call: 0,
             owners: BTreeMap::new(),
             clients: BTreeMap::new(),
+            refused: BTreeSet::new(),
             session: Arc::new(config.session.clone()),
             http: HttpConfig { page: config.session.page, ..HttpConfig::default() },
             config,
@@ -377,6 +382,13 @@ impl World {
             let why = Disconnect::Refused { status, retry_after, body: Vec::new() };
             return self.lose_connection(device, local, why);
         }
+        if let Way::Answered(middlebox) = self.devices[device].sockets {
+            self.count("handshake answered on the way");
+            if let 401 | 403 = middlebox.status {
+                self.count("access refused on the way");
+            }
+            return self.lose_connection(device, local, middlebox.refusal());
+        }
         self.count("connect");
         self.turn_from_calls(device);
         let conn = self.new_conn();
@@ -526,12 +538,14 @@ impl World {
         while let Some(at) = self.next_deadline().filter(|at| at.0 <= end) {
             self.set_time(at.0.max(self.now.mono.0));
             self.ring_timers();
+            self.look_at_the_dead();
             // it might ask for the same time for ever
             if self.broken.contains_key(&Invariant::Contract) {
                 break;
             }
         }
         self.set_time(end);
+        self.look_at_the_dead();
     }
 
     fn set_time(&mut self, mono: u64) {
@@ -611,6 +625,8 @@ impl World {
         for device in 0..self.devices.len() {
             let this = &mut self.devices[device];
             (this.disk_paused, this.cut_off, this.asleep) = (false, false, false);
+            let answered = |way: &Way| matches!(way, Way::Answered(_));
+            let had_middlebox = [this.sockets, this.calls].iter().any(answered);
             (this.sockets, this.calls) = (Way::Open, Way::Open);
             this.late.clear();
             let never = StoreError::new(StoreErrorKind::Other, "never");
@@ -618,6 +634,9 @@ impl World {
             if this.has_halted() {
                 let store = this.replica.store().clone().reopen();
                 self.restart_device(device, store);
+            }
+            if had_middlebox {
+                self.count("middlebox gone at the end");
             }
             if self.devices[device].offline {
                 self.set_online(device, true);

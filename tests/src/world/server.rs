@@ -334,6 +334,10 @@ impl World {
         outcomes: &[Outcome],
     ) {
         for outcome in outcomes {
+            if let (Verdict::Refused { .. }, Some((client, _))) = (&outcome.verdict, client) {
+                let place = (outcome.collection.clone(), outcome.record_id.clone());
+                self.note_rejection(client, place);
+            }
             let point = match &outcome.verdict {
                 Verdict::Superseded => "fenced write",
                 Verdict::Conflict { current } if is_without_trace(current) => {

@@ -14,3 +14,4 @@ mod restore;
 mod trust;
 mod user;
 mod verdict;
+mod way;

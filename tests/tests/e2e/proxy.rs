@@ -23,6 +23,10 @@ impl Default for Target {
 }
 
 impl Target {
+    pub fn get(&self) -> Option<SocketAddr> {
+        *self.0.borrow()
+    }
+
     pub fn set(&self, address: Option<SocketAddr>) {
         self.0.send_replace(address);
     }
