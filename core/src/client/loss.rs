@@ -428,6 +428,7 @@ impl Client {
         let Some(collection) = offering.map(|(collection, _)| collection.clone()) else {
             return Ok(());
         };
+        let before = self.stream(&collection).row.clone();
         let mut after = self.stream(&collection).offered.take();
         loop {
             let room = OFFERED_AT_ONCE - self.outbox.len;
@@ -447,7 +448,10 @@ impl Client {
                 break;
             }
         }
-        self.save_stream(edit, &collection);
+        // a commit for nothing would be reported durable, and lead here again, without end
+        if self.stream(&collection).row != before {
+            self.save_stream(edit, &collection);
+        }
         Ok(())
     }
 
