@@ -26,6 +26,8 @@ pub struct Made {
     pub stamp: Option<Timestamp>,
     /// Which life of the device it was, and how often its wall clock had been set by then.
     pub clock: (u64, u64),
+    /// Whether the device had slept in that life, so that its time may be behind by that long.
+    pub slept: bool,
     /// Whether it wrote the contested field.
     pub contested: bool,
 }
@@ -46,6 +48,7 @@ impl Times {
                 at: world.now.wall,
                 stamp: knows.then_some(record.updated_at),
                 clock: clock_of(this),
+                slept: this.slept,
                 contested: hot(Some(&record.document)).1 == token,
             },
         );
@@ -106,7 +109,7 @@ pub fn fields_keep_their_times(
             return Err(format!("t{token} was stamped {stamp}, and came as written at {time}"));
         }
         let this = &world.devices[device];
-        if this.slept {
+        if made.slept || this.slept {
             continue;
         }
         let same_clock = made.clock == clock_of(this) || this.clock_moves == 0;
@@ -146,7 +149,8 @@ pub fn the_later_write_won(ledger: &Ledger, world: &World) -> Result<(), String>
         if write.device == STRANGER {
             latest.insert(&write.place, None);
         }
-        if write.lost || write.rejected || !is_permanent(&write.place.1) {
+        let gone = write.lost || write.rejected || write.wiped;
+        if gone || !is_permanent(&write.place.1) {
             continue;
         }
         let made = ledger.times.get(token);
