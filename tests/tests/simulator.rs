@@ -25,6 +25,13 @@ fn every_run_keeps_every_guarantee() {
     }
 }
 
+/// A device that slept in mid exchange pushed a write whose time was corrected only later, and took
+/// itself for a copy.
+#[test]
+fn a_sleep_in_mid_exchange_alters_no_write_that_was_sent() {
+    sweep::sweep(2978, 1, 1, &|_| {}).map(drop).unwrap();
+}
+
 #[test]
 fn the_same_bytes_are_the_same_run() {
     for seed in 1_000_000..1_000_015 {

@@ -856,6 +856,10 @@ impl Client {
             now.mono
         };
         self.now = Now { mono: self.now.mono.max(mono), wall: now.wall };
-        self.clock.look(self.now, self.link.ready_since().is_some());
+        // a run that began in mid exchange would push writes before a hello has settled their times,
+        // and alter them at the next one
+        let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
+        let connected = self.link.ready_since().is_some() || greeted;
+        self.clock.look(self.now, connected);
     }
 }
