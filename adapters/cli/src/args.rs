@@ -20,6 +20,8 @@ Exit codes:
   5  the server has refused the write: see `synclayer rejected list`
   6  the directory is in use by another process
   7  the store is damaged: see `synclayer repair --help`
+  8  not in sync, and what is stored here was printed: the server lost records that are held here, or
+     has another database; see `synclayer adopt --help` and `synclayer offer --help`
   9  not in sync, and what is stored here was printed: the server refuses a collection, or what
      answers at its address is no SyncLayer server
  10  the directory holds something else: a store of the other kind or of a later version, or files
@@ -359,10 +361,18 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::failure::Code;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_exit_code_is_explained() {
+        for code in 0..=Code::GivenUp as u8 {
+            assert!(EXIT_CODES.contains(&format!("\n{code:3}  ")), "{code} is missing");
+        }
     }
 
     #[test]
