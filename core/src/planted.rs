@@ -301,6 +301,8 @@ mod bugs {
         TooLargeRejects,
         /// A collection whose page is declined ends the exchange.
         PageStopsExchange,
+        /// A page that can't be used, such as another collection's, ends the exchange.
+        UselessPageStopsExchange,
         /// What does not know the hello by HTTP is a plain server, whatever else it says.
         AnythingIsPlain,
         /// What is answered to a plain write is believed at once.

@@ -397,7 +397,17 @@ impl Client {
                         exchange.declined = 0;
                     }
                     self.fallback.stuck.take_if(|stuck| stuck == collection);
-                    self.turned_page(edit, collection, from, page)
+                    if !self.page_fits(from, &page) {
+                        return self.doubt(edit, "a page does not fit what this replica knows");
+                    }
+                    match self.turned_page(edit, collection, from, page) {
+                        // another collection's page, say, to which a proxy has led
+                        Err(Fault::Peer(text)) if !planted!(UselessPageStopsExchange) => {
+                            self.not_pulled_now(edit, collection, text);
+                            Ok(())
+                        }
+                        turned => turned,
+                    }
                 }
                 // a portal's page, say
                 Err(error) => {
@@ -437,8 +447,16 @@ impl Client {
         Ok(())
     }
 
-    /// A page has come. It counts only if it is of the history that the last hello told of, goes
-    /// on from what was asked with, and knows of this replica's writes what the replica knows.
+    /// A page counts only if it is of the history that the last hello told of, goes on from what was
+    /// asked with, and knows of this replica's writes what the replica knows.
+    fn page_fits(&self, from: &PageFrom, page: &PageAnswer) -> bool {
+        let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed
+            || planted!(PageNumberIgnored);
+        let here = page.from == *from || planted!(ForeignPageApplied);
+        self.epoch.as_ref() == Some(&page.epoch) && here && own
+    }
+
+    /// A page has come that fits.
     fn turned_page(
         &mut self,
         edit: &mut Edit<'_>,
@@ -446,13 +464,6 @@ impl Client {
         from: &PageFrom,
         page: PageAnswer,
     ) -> Result<(), Fault> {
-        let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed
-            || planted!(PageNumberIgnored);
-        let here = page.from == *from || planted!(ForeignPageApplied);
-        let fits = self.epoch.as_ref() == Some(&page.epoch) && here && own;
-        if !fits {
-            return self.doubt(edit, "a page does not fit what this replica knows");
-        }
         for message in page.messages {
             self.take_of_page(edit, collection, message)?;
             if self.exchange.is_none() {
@@ -482,29 +493,34 @@ impl Client {
         asked: &Collection,
         message: ServerMessage,
     ) -> Result<(), Fault> {
-        let foreign = || Err(Fault::peer("a page holds what has no place in it"));
+        let foreign = |of: &Collection| {
+            let what = format!(
+                "the answer to a pull is a page of {of}: a proxy on the way may change paths"
+            );
+            Err(Fault::Peer(what))
+        };
         match message {
             ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
                 if collection != *asked {
-                    return foreign();
+                    return foreign(&collection);
                 }
                 self.subscribed(edit, asked, head, mode, partial)
             }
             ServerMessage::Change { collection, record_id, change, filtered } => {
                 if collection != *asked {
-                    return foreign();
+                    return foreign(&collection);
                 }
                 self.changed(edit, asked, &record_id, &change, filtered)
             }
             ServerMessage::Sync { collection, records, range } => {
                 if collection != *asked {
-                    return foreign();
+                    return foreign(&collection);
                 }
                 self.paged(edit, asked, &records, range.as_ref())
             }
             ServerMessage::Synced { collection, cursor, count, checksum } => {
                 if collection != *asked {
-                    return foreign();
+                    return foreign(&collection);
                 }
                 self.synced_with(edit, asked, cursor, count, checksum)
             }
@@ -516,7 +532,9 @@ impl Client {
             | ServerMessage::Unsubscribed { .. }
             | ServerMessage::Ack(_)
             | ServerMessage::Error(_)
-            | ServerMessage::Pong { .. } => foreign(),
+            | ServerMessage::Pong { .. } => {
+                Err(Fault::peer("a page holds what has no place in it"))
+            }
         }
     }
 
