@@ -1183,6 +1183,8 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                         ("a pull was not answered in time", "slept"),
                         ("a push was not answered in time", "slept"),
                         ("a request was not answered in time", "slept"),
+                        // while one sleeps, what the others have sent lies on its way
+                        ("the server does not answer the subscription", "slept"),
                         ("the answer to", "call answered on the way"),
                         ("the server knows no level 2", "call answered on the way"),
                         ("the server knows no level 2", "body broken off"),
