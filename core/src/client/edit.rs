@@ -210,13 +210,13 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// The entry at a position, if there is one: as it was stamped, if the present run did that and
-    /// does not know the server's time yet.
+    /// The entry at a position, if there is one: as it was stamped, if its correction is not settled
+    /// yet, because no server has told its time since.
     pub(super) fn stamped(&self, position: Position) -> Result<Option<Entry>, StoreError> {
         let Some(row) = self.rows.get(&self.keys.entry(position))? else { return Ok(None) };
         let Place::Entry(entry) = Place::decode(row)? else { return Ok(None) };
         Ok(Some(match entry.stamped {
-            Some(stamped) if Some(stamped.run) != self.unsettled => {
+            Some(stamped) if Some(stamped.run) != self.unsettled && self.clocks.settle(stamped) => {
                 entry.corrected(self.clocks.correction_of(stamped))
             }
             Some(_) | None => entry,

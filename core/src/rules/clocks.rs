@@ -59,6 +59,12 @@ impl Clocks {
         own.map(|(_, correction)| correction).or(all).map_or(0, |correction| correction.millis)
     }
 
+    /// Whether the correction of a write of an earlier run is settled: it had an offset to go by, or a
+    /// server has told its time since.
+    pub(crate) fn settle(&self, stamped: Stamped) -> bool {
+        stamped.guessed || self.unguessed.is_some()
+    }
+
     /// Forgets corrections whose writes have all left the outbox, which begins at `head`.
     pub(crate) fn forget(&mut self, head: Position, is_empty: bool) {
         let waits = |correction: &Correction| !is_empty && correction.until > head;
