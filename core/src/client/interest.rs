@@ -51,16 +51,21 @@ impl Client {
 
     /// The app uses a collection no longer.
     pub(super) fn leave(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        let is_up = self.link.is_up();
         let Some(stream) = self.streams.get_mut(collection) else { return };
         (stream.wanted, stream.held) = (false, false);
         (stream.unused_since, stream.unused_for) = (None, Duration::ZERO);
-        stream.confirmed = false;
+        // what is live is so until the server is told, and the app may use it again before that
+        let is_live = is_up && stream.phase == Phase::Live;
+        stream.confirmed &= is_live;
         // used again, it is asked for again: what the app may do can have changed
         if stream.phase == Phase::Refused && stream.retry_at.is_none() {
             stream.phase = Phase::Idle;
             stream.error = None;
         }
-        self.show_status(edit, collection);
+        if !is_live {
+            self.show_status(edit, collection);
+        }
     }
 
     /// When the next collection that nothing uses is left.

@@ -69,7 +69,7 @@ impl Client {
         let (subscribing, unsubscribing) =
             if plain { (Phase::Live, Phase::Idle) } else { (Phase::Subscribing, Phase::Leaving) };
         let now = self.now.mono;
-        let mut due = Vec::new();
+        let (mut due, mut left) = (Vec::new(), Vec::new());
         for (collection, stream) in &mut self.streams {
             let idle = stream.phase == Phase::Idle && stream.retry_at.is_none();
             if stream.wanted && idle && (plain || !stream.in_doubt) {
@@ -84,12 +84,17 @@ impl Client {
                     filtered: false,
                 });
             } else if !stream.wanted && (stream.follows() || stream.phase == Phase::CatchingUp) {
+                if stream.phase == Phase::Live {
+                    left.push(collection.clone());
+                }
                 stream.phase = unsubscribing;
+                stream.confirmed = false;
                 stream.refreshing = false;
                 stream.awaited_since = None;
                 due.push(ClientMessage::Unsubscribe { collection: collection.clone() });
             }
         }
+        left.iter().for_each(|collection| self.show_status(edit, collection));
         for message in due {
             self.send(edit, &message);
             if let (ClientMessage::Subscribe { collection, .. }, true) = (&message, plain) {
