@@ -305,6 +305,8 @@ mod bugs {
         UselessPageStopsExchange,
         /// What does not know the hello by HTTP is a plain server, whatever else it says.
         AnythingIsPlain,
+        /// What answers the hello and a plain call with the same words is a plain server.
+        EchoIsPlain,
         /// What is answered to a plain write is believed at once.
         GatewayBelieved,
         /// Deadlines follow the wall clock.

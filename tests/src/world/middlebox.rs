@@ -40,6 +40,13 @@ impl Middlebox {
         Self { status, body: BODIES[number / STATUSES.len() % BODIES.len()] }
     }
 
+    /// Whether a single call that it answers looks as if a plain server without records had
+    /// answered it. What answers all calls so says the same to the hello.
+    #[must_use]
+    pub fn imitates_a_plain_server(self) -> bool {
+        (self.status, self.body) == (200, "[]")
+    }
+
     /// What a call is answered there.
     #[must_use]
     pub fn answer(self) -> HttpAnswer {

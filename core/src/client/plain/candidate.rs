@@ -6,6 +6,8 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
 use super::super::machine::{Client, Fault};
@@ -21,6 +23,8 @@ use crate::words::store::{Scan, StoreError};
 pub(in super::super) struct Candidate {
     /// The answer to the hello.
     hello: String,
+    /// A digest of it. What says the same to everything is something on the way.
+    said: u64,
     /// The call of the plain protocol that was answered last, and how.
     call: Option<(Collection, String)>,
 }
@@ -64,7 +68,7 @@ impl Client {
         }
         self.drop_exchange(edit);
         let hello = answer(status, &decode_refusal(status, body).message);
-        self.plain.candidate = Some(Candidate { hello, call: None });
+        self.plain.candidate = Some(Candidate { hello, said: xxh3_64(body), call: None });
         if planted!(AnythingIsPlain) && !self.prove_plain(edit)? {
             return Ok(());
         }
@@ -96,6 +100,12 @@ impl Client {
         self.plain.candidate = None;
         self.become_plain(edit)?;
         Ok(!self.falls_short(edit))
+    }
+
+    /// Whether what a call of the plain protocol was answered is no more than what the hello was.
+    pub(super) fn repeats_itself(&self, body: &[u8]) -> bool {
+        let said = self.plain.candidate.as_ref().map(|candidate| candidate.said);
+        said == Some(xxh3_64(body)) && !planted!(EchoIsPlain)
     }
 
     /// A call of the plain protocol was answered, but not well. Says whether it was made to find

@@ -294,7 +294,11 @@ impl Client {
             (What::Page(collection), HttpAnswer::Answered { status, body, .. })
                 if (200..300).contains(status) =>
             {
-                match decode_page(body, &self.config.limits) {
+                let page = decode_page(body, &self.config.limits).map_err(|why| why.to_string());
+                match page {
+                    Ok(_) if self.repeats_itself(body) => {
+                        self.disappoints(collection, *status, "the same for every call");
+                    }
                     Ok(page) if page.resumable && self.link.ready_since().is_none() => {
                         // it was something on the way that did not know the hello
                         self.plain.active = false;
@@ -307,7 +311,7 @@ impl Client {
                             self.turn_plain_page(edit, collection, page)?;
                         }
                     }
-                    Err(why) if self.disappoints(collection, *status, &why.to_string()) => {}
+                    Err(why) if self.disappoints(collection, *status, &why) => {}
                     Err(why) => self.page_missed(edit, collection, &format!("{collection}: {why}")),
                 }
             }
