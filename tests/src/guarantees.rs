@@ -1192,6 +1192,8 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                         ("the server speaks level 2 after all", "body broken off"),
                         ("todos", "call answered on the way"),
                         ("notes", "call answered on the way"),
+                        ("todos", "declined call"),
+                        ("notes", "declined call"),
                         ("a request failed", "failed call"),
                         ("the connection is given up: the server's", "server disk failure"),
                     ];

@@ -236,7 +236,8 @@ impl World {
         }
         self.store.rows.apply(batch);
         self.note(|| format!("{count} transactions are committed: {fate:?}"));
-        self.remember(&transactions, &decided);
+        let callers: Vec<_> = jobs.iter().map(|job| self.caller_of(job)).collect();
+        self.remember(&transactions, &callers, &decided);
         if fate == CommitFate::DoneUnsaid {
             self.count("server disk failure");
             return self.fail_jobs(jobs, fate);
@@ -257,10 +258,25 @@ impl World {
         }
     }
 
-    /// Keeps in mind what a commit did, in the order of its transactions.
-    fn remember(&mut self, transactions: &[Transaction], decided: &Decided) {
+    /// Whose call a transaction is, where it came by HTTP.
+    fn caller_of(&self, job: &Job) -> Option<usize> {
+        match job {
+            Job::Call(id, _) => self.caller(*id),
+            Job::Ticket(_) | Job::Rest(_) | Job::Sweep(_) => None,
+        }
+    }
+
+    /// Keeps in mind what a commit did, in the order of its transactions, of which those by HTTP
+    /// have a caller.
+    fn remember(
+        &mut self,
+        transactions: &[Transaction],
+        callers: &[Option<usize>],
+        decided: &Decided,
+    ) {
         let mut pushed = BTreeMap::new();
-        for (transaction, answer) in transactions.iter().zip(&decided.answers) {
+        let judged = transactions.iter().zip(callers).zip(&decided.answers);
+        for ((transaction, caller), answer) in judged {
             match (transaction, answer) {
                 (Transaction::Hello { client, session, .. }, Ok(Answer::Hello(answer))) => {
                     self.remember_hello(client, *session, answer);
@@ -278,7 +294,7 @@ impl World {
                             (&outcome.verdict, outcome.mutation)
                         {
                             let key = (outcome.collection.clone(), *seq);
-                            pushed.insert(key, (push.client.0.clone(), number));
+                            pushed.insert(key, ((push.client.0.clone(), number), *caller));
                         }
                     }
                 }
@@ -287,13 +303,16 @@ impl World {
         }
         for change in &decided.published {
             let by_push = pushed.remove(&(change.collection.clone(), change.seq));
+            let (by_push, caller) = by_push.map_or((None, None), |(who, by)| (Some(who), by));
             let numbered = by_push.or_else(|| {
                 let origin = change.origin?;
                 Some((client_of(transactions, origin.conn)?, origin.mutation?))
             });
             let conn = change.origin.map(|origin| origin.conn);
-            let by_client = || self.clients.get(&numbered.as_ref()?.0).copied().map(Owner::Device);
-            let owner = conn.and_then(|conn| self.owner(conn)).or_else(by_client);
+            // two copies of a replica may still share an id
+            let by_client = || self.clients.get(&numbered.as_ref()?.0).copied();
+            let by_call = || caller.or_else(by_client).map(Owner::Device);
+            let owner = conn.and_then(|conn| self.owner(conn)).or_else(by_call);
             if let (Some(Owner::Device(device)), true) = (owner, numbered.is_some()) {
                 self.remember_database(device);
             }
