@@ -116,10 +116,10 @@ Put a sound store in the place of a damaged one.
 A replica's: what can still be read of the writes that wait for the server goes to `unsent.jsonl` in \
 the directory, one a line, and what is missing there is counted. The directory is renamed to \
 DIR.damaged-1 (or the next number that is free), and a new store is made, which takes everything else \
-from the server. Then the unsent writes are made again. An update needs the record that it changes: \
-those whose record is not here yet, because the server can't be reached, stay in the file, and \
-`synclayer repair --unsent FILE` makes them later. A write that was under way when the store was \
-damaged may be made twice.
+from the server. Then the unsent writes are made again, at the times at which they were made, or later \
+where the record was changed since. An update needs the record that it changes: those whose record is \
+not here yet, because the server can't be reached, stay in the file, and `synclayer repair --unsent \
+FILE` makes them later. A write that was under way when the store was damaged may be made twice.
 
 A server's: everything that can be read, also from behind the damage, goes into a new store, which \
 takes the place of the damaged one; that is renamed in the same way, and what is lost is counted. \

@@ -1,9 +1,10 @@
 //! What to do with a damaged store. A replica's: save what waits, move it aside, begin anew. A
 //! server's: put a sound one with everything that can be read in its place.
 
+mod again;
 mod server;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -16,12 +17,11 @@ use synclayer_core::rules::salvage::{
 };
 use synclayer_core::words::write::WriteKind;
 use synclayer_fjall::{FjallClientStore, StoreKind};
-use synclayer_tokio::{Delta, Document, Limits, Misuse, SyncError};
 
 use crate::args::{RepairArgs, ReplicaArgs};
 use crate::failure::{Code, Failure};
 use crate::output::Output;
-use crate::replica::{Replica, on_replica};
+use crate::replica::{Meeting, Replica, on_replica};
 
 /// The file of the writes that were saved out of a damaged store.
 const FILE: &str = "unsent.jsonl";
@@ -37,7 +37,11 @@ struct Unsent {
     data: Box<RawValue>,
     #[serde(default)]
     unset: Vec<Box<str>>,
+    /// When it was made; of one that was joined from several, when the last was made.
     written_at: String,
+    /// The fields that were written at another time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    at: BTreeMap<Box<str>, String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +179,7 @@ fn read_unsent(data: &Path) -> Result<Saved, Failure> {
                 data: RawValue::from_string(document).map_err(Failure::plain)?,
                 unset: write.change.delta.unset,
                 written_at: write.written_at.to_string(),
+                at: write.at.into_iter().map(|(name, at)| (name, at.to_string())).collect(),
             });
         }
     }
@@ -184,49 +189,29 @@ fn read_unsent(data: &Path) -> Result<Saved, Failure> {
 /// Makes the writes in a file again, and leaves those in it that can't be made yet.
 async fn make_again(args: &ReplicaArgs, file: &Path, out: Output) -> Result<(), Failure> {
     let unsent = read_lines(file)?;
+    let mine = unsent.iter().filter(|write| write.user == args.user);
+    let names: BTreeSet<_> = mine.map(|write| write.collection.clone()).collect();
+    let mut in_sync = false;
     on_replica(args, async |replica| {
-        let mine = |write: &&Unsent| write.user == args.user;
-        let names: BTreeSet<_> =
-            unsent.iter().filter(mine).map(|write| &write.collection).collect();
-        for name in names {
-            replica.collection(name)?.subscribe().await?;
-        }
-        let apart = replica.meet().await?.apart;
-        let mut left = Vec::new();
-        for write in unsent {
-            let made = write.user == args.user && make(replica, &write, apart.is_none()).await?;
-            if !made {
-                left.push(write);
-            }
-        }
-        write_lines(file, &left)?;
-        let apart = replica.meet().await?.apart;
+        in_sync = meet(replica, &names).await?.apart.is_none();
+        Ok(())
+    })
+    .await?;
+    let left = again::make_all(args, unsent, in_sync).await?;
+    write_lines(file, &left)?;
+    on_replica(args, async |replica| {
+        let apart = meet(replica, &names).await?.apart;
         let waiting = replica.status().await?.pending_writes;
         report(file, &left, waiting, apart, out)
     })
     .await
 }
 
-/// Makes a write, unless it needs a record that isn't here.
-async fn make(replica: &Replica, write: &Unsent, in_sync: bool) -> Result<bool, Failure> {
-    let Unsent { operation, collection, id, data, unset, .. } = write;
-    let collection = replica.collection(collection)?;
-    let document = Document::parse(data.get(), &Limits::default()).map_err(Failure::plain)?;
-    match operation {
-        Operation::Insert => drop(collection.save_with_id(id, &document).await?),
-        Operation::Update => match collection.change(id, Delta::new(document, unset.clone())).await
-        {
-            Err(SyncError::Misuse(Misuse::NoSuchRecord { .. })) => return Ok(false),
-            changed => drop(changed?),
-        },
-        Operation::Delete => {
-            if !in_sync && collection.get(id).await?.is_none() {
-                return Ok(false);
-            }
-            drop(collection.delete(id).await?);
-        }
+async fn meet(replica: &mut Replica, names: &BTreeSet<String>) -> Result<Meeting, Failure> {
+    for name in names {
+        replica.collection(name)?.subscribe().await?;
     }
-    Ok(true)
+    replica.meet().await
 }
 
 fn report(

@@ -3,25 +3,27 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Place, Server, Shell, run};
 
-/// A replica with a synced record `x`, an unsent edit of it, an unsent record `y`, and damage.
-fn damaged(place: &Place, server: &Server) -> Shell {
-    let a = place.shell("a", &server.url);
+/// A replica with a synced record `x`, an unsent edit of it, an unsent record `y`, and damage. Says
+/// when `y` was written.
+fn damage(a: &Shell) -> Value {
     a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(0);
     a.offline(&["update", "todos", "x", r#"{"m":12345678901234567890123}"#]).ends_with(3);
     a.offline(&["save", "todos", r#"{"n":2}"#, "--id", "y"]).ends_with(3);
+    let y_at = a.offline(&["get", "todos", "y"]).ends_with(0).json()["updatedAt"].clone();
     fs::remove_file(a.data.join("watermark")).unwrap();
-    a
+    y_at
 }
 
 #[test]
 fn a_damaged_replica_is_told_with_7_and_repaired() {
     let place = Place::new();
     let server = Server::start(&place.dir("server"));
-    let a = damaged(&place, &server);
+    let a = place.shell("a", &server.url);
+    let y_at = damage(&a);
     let ended = a.offline(&["status"]).ends_with(7);
     assert!(ended.stderr.contains("synclayer repair --data"), "{ended:?}");
 
@@ -33,6 +35,8 @@ fn a_damaged_replica_is_told_with_7_and_repaired() {
     let x = b.online(&["get", "todos", "x"]).ends_with(0).stdout;
     assert!(x.contains(r#"{"m":12345678901234567890123,"n":1}"#), "{x}");
     assert_eq!(b.data("todos", "y"), json!({"n": 2}));
+    let y = b.online(&["get", "todos", "y"]).ends_with(0).json();
+    assert_eq!(y["updatedAt"], y_at, "it was made again at the time at which it was made");
     assert_eq!(a.standing("todos"), b.standing("todos"));
     assert_eq!(a.offline(&["repair"]).ends_with(0).json()["done"], "nothing");
 }
@@ -41,7 +45,8 @@ fn a_damaged_replica_is_told_with_7_and_repaired() {
 fn what_needs_the_server_is_made_when_it_is_there() {
     let place = Place::new();
     let server = Server::start(&place.dir("server"));
-    let a = damaged(&place, &server);
+    let a = place.shell("a", &server.url);
+    damage(&a);
     let lines = a.offline(&["repair"]).ends_with(3).lines();
     assert_eq!((&lines[1]["left"], &lines[1]["waiting"]), (&json!(1), &json!(1)));
     let file = lines[1]["file"].as_str().unwrap();
