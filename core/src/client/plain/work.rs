@@ -591,6 +591,8 @@ impl Client {
             }
         } else {
             self.out_of_reach(edit);
+            // what the app asked for meanwhile is tried no sooner
+            self.fallback.due = false;
             self.poll_later(at_least);
         }
         edit.transport = before;
