@@ -653,7 +653,8 @@ impl Run {
     pub(crate) fn repair_server(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
         self.look()?;
         let before = self.world.histories().present().clone();
-        let backup = self.backup.clone().unwrap_or_else(|| self.world.backup());
+        let present = self.world.backup();
+        let backup = self.backup.take_if(|backup| backup.is_of(&present)).unwrap_or(present);
         self.world.repair_server(&backup, draw);
         self.forget_lost(&before);
         // what is lost of the present is lost from a backup's future as well

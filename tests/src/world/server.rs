@@ -58,6 +58,16 @@ impl Backup {
     pub fn empty() -> Self {
         Self { rows: MemoryRows::new(), history: History::default() }
     }
+
+    /// Whether both are of one database.
+    ///
+    /// # Panics
+    /// When the rows can't be read.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        let database = |of: &Self| database_of(&of.rows).expect("the rows can be read");
+        database(self) == database(other)
+    }
 }
 
 /// What is lost with the server's process.
