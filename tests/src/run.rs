@@ -29,7 +29,9 @@ pub struct Outcome {
     pub writes: u64,
     /// What happened how often, by name.
     pub counts: BTreeMap<&'static str, u64>,
-    /// A digest of everything that was said, and of the final states.
+    /// A digest of everything that was said.
+    pub said: u64,
+    /// The same, with the final states.
     pub digest: u64,
 }
 
@@ -142,6 +144,7 @@ impl Run {
             simulated_ms: self.world.now.mono.0,
             writes: self.ledger.writes().len() as u64,
             counts: std::mem::take(&mut self.world.counts),
+            said: self.world.said(),
             digest: self.world.digest(),
         }
     }

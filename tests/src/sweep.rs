@@ -87,6 +87,13 @@ pub fn digest(seed: u64) -> u64 {
     crate::run::run(&bytes_of(seed)).map_or(0, |outcome| outcome.digest)
 }
 
+/// What was said in the runs of the first hundred seeds, as a digest in a line for each.
+#[must_use]
+pub fn golden() -> String {
+    let said = |seed| crate::run::run(&bytes_of(seed)).map_or(0, |outcome| outcome.said);
+    (0..100).map(|seed| format!("{seed} {:016x}\n", said(seed))).collect()
+}
+
 /// Runs of so many seeds, from `first` on, on `jobs` threads. `progress` is told after each run
 /// how many there were.
 ///

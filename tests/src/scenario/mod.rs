@@ -19,7 +19,7 @@ pub(crate) mod client;
 mod compare;
 pub(crate) mod format;
 pub(crate) mod print;
-mod render;
+pub(crate) mod render;
 pub(crate) mod server;
 mod store;
 mod words;

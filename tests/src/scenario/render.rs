@@ -39,6 +39,11 @@ pub(super) fn event(event: &Event) -> Value {
     Value::Object(fields)
 }
 
+/// The name of a kind of event.
+pub(crate) fn event_name(of: &EventKind) -> String {
+    kind(of).0
+}
+
 fn via(transport: Transport) -> String {
     let name = format!("{transport:?}");
     first_small(&name)

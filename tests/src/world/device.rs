@@ -477,7 +477,10 @@ impl World {
         let now = self.devices[device].now(self.now);
         let ignored = |world: &Self| world.devices[device].replica.status().ignored_frames;
         let before = self.trace.is_some().then(|| ignored(self));
-        let answer = call(&mut self.devices[device].replica, now, &mut effects);
+        let replica = &mut self.devices[device].replica;
+        let commits = replica.store().last().0;
+        let answer = call(replica, now, &mut effects);
+        self.commits += replica.store().last().0 - commits;
         if before.is_some_and(|before| ignored(self) > before) {
             self.note(|| format!("device {device} does not listen to that"));
         }

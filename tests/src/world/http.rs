@@ -84,6 +84,7 @@ impl World {
     pub(super) fn ask(&mut self, device: usize, ticket: HttpTicket) {
         let request = ticket.request().clone();
         self.note(|| format!("device {device} asks {} {}", request.method.as_str(), request.path));
+        self.fold(request.method.as_str().as_bytes());
         self.fold(request.path.as_bytes());
         self.fold(request.body.as_deref().unwrap_or_default());
         self.next_call += 1;
@@ -165,7 +166,7 @@ impl World {
 
     /// The server has an answer to a call.
     pub(super) fn reply(&mut self, id: CallId, reply: Reply) {
-        self.fold(&reply.body);
+        self.fold_reply(&reply);
         let Reply { status, headers, body } = reply;
         let wait = headers.iter().find(|(name, _)| *name == "retry-after");
         let retry_after = wait.and_then(|(_, value)| value.parse().ok()).map(Duration::from_secs);

@@ -25,7 +25,7 @@ use synclayer_core::client::event::Event;
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, SyncId, Timer};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
-use synclayer_core::server::http::HttpConfig;
+use synclayer_core::server::http::{HttpConfig, Reply};
 use synclayer_core::server::ring::{RingLimits, Rings};
 use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
 use synclayer_core::words::document::Document;
@@ -36,6 +36,7 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use crate::draw::fold_into;
 use crate::invariants::Invariant;
+use crate::scenario::render::event_name;
 use http::HttpCall;
 use link::Link;
 use server::{Server, Store};
@@ -155,7 +156,10 @@ pub struct World {
     config: WorldConfig,
     session: Arc<SessionConfig>,
     http: HttpConfig,
-    digest: u64,
+    /// A digest of what went out of the machines.
+    said: u64,
+    /// How many commits the devices' stores have taken.
+    commits: u64,
 }
 
 /// The collection of those who need one only.
@@ -217,7 +221,8 @@ impl World {
             session: Arc::new(config.session.clone()),
             http: HttpConfig { page: config.session.page, ..HttpConfig::default() },
             config,
-            digest: 0,
+            said: 0,
+            commits: 0,
         };
         world.begin_epoch(None);
         for client in world.config.clients.clone() {
@@ -238,14 +243,24 @@ impl World {
         self.owners.get(&conn).copied()
     }
 
+    /// A digest of what the machines did that others can see: frames, requests and answers by HTTP,
+    /// events by their names, how often they wrote to their stores, and how much time it took. It
+    /// does not depend on how they are made inside.
+    #[must_use]
+    pub fn said(&self) -> u64 {
+        let commits = self.counts.get("commit").copied().unwrap_or_default();
+        let figures = [self.now.mono.0, self.commits, commits];
+        figures.iter().fold(self.said, |hash, figure| fold_into(hash, &figure.to_le_bytes()))
+    }
+
     /// A digest of everything that was said so far, and of the machines' states. Equal runs have
     /// equal digests.
     #[must_use]
     pub fn digest(&self) -> u64 {
         let machines = self.devices.iter().map(|device| device.replica.client().digest());
         let sessions = self.sessions().map(Session::digest);
-        let start = fold_into(self.digest, &self.now.mono.0.to_le_bytes());
-        machines.chain(sessions).fold(start, |hash, part| fold_into(hash, &part.to_le_bytes()))
+        let parts = machines.chain(sessions);
+        parts.fold(self.said(), |hash, part| fold_into(hash, &part.to_le_bytes()))
     }
 
     /// Counts something.
@@ -267,15 +282,23 @@ impl World {
     }
 
     fn fold(&mut self, bytes: &[u8]) {
-        self.digest = fold_into(self.digest, bytes);
+        self.said = fold_into(self.said, bytes);
     }
 
     fn fold_event(&mut self, event: &Event) {
-        if let Some(id) = &event.record_id {
-            self.digest = fold_into(self.digest, id.as_bytes());
+        self.fold(event_name(&event.kind).as_bytes());
+        let collection = event.collection.as_ref().map_or(&[][..], |of| of.as_str().as_bytes());
+        self.fold(collection);
+        self.fold(event.record_id.as_ref().map_or(&[][..], |id| id.as_bytes()));
+    }
+
+    fn fold_reply(&mut self, reply: &Reply) {
+        self.fold(&reply.status.to_le_bytes());
+        for (name, value) in &reply.headers {
+            self.fold(name.as_bytes());
+            self.fold(value.as_bytes());
         }
-        let kind = std::mem::discriminant(&event.kind);
-        self.digest = fold_into(self.digest, format!("{kind:?}").as_bytes());
+        self.fold(&reply.body);
     }
 
     fn session_config(&self) -> Arc<SessionConfig> {

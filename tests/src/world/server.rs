@@ -514,7 +514,7 @@ impl World {
 
     fn replied(&mut self, reply: &Reply) {
         self.note(|| format!("answer {} {}", reply.status, String::from_utf8_lossy(&reply.body)));
-        self.fold(&reply.body);
+        self.fold_reply(reply);
         self.count(if reply.status < 300 { "HTTP success" } else { "HTTP refusal" });
     }
 
