@@ -213,8 +213,18 @@ mod bugs {
         RunsUncorrected,
         /// The time of writes follows a wall clock that is set.
         StepsFollowed,
-        /// A wall clock that has leapt ahead off line is taken for one that nothing happened to.
+        /// A wall clock that has leapt ahead is taken for one that nothing happened to.
         LeapsIgnored,
+        /// The server's time is not asked for again after a leap on a live connection.
+        TimeUnasked,
+        /// An answer that was asked for before a leap tells the time after it.
+        StaleTimeBelieved,
+        /// Of several leaps only what was stamped since the last one is corrected.
+        EarlierRunsUncorrected,
+        /// Writes do not wait for the server's time after a leap.
+        UnsettledSent,
+        /// Conflicts do not wait for the server's time after a leap.
+        DecidedUnsettled,
         /// A correction of times need not be durable before something is sent with it.
         CorrectionUngated,
         /// A write joins one that may have been sent.

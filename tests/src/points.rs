@@ -106,6 +106,7 @@ pub const POINTS: &[(&str, u64)] = &[
     ("resolver failed", 150),
     ("fields of other times", 100),
     ("write of before the first contact", 150),
+    ("write after a leap in contact", 150),
     ("clock wrong at first start", 100),
     ("clock set in a session", 150),
     ("clock set off line", 150),

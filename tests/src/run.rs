@@ -389,7 +389,9 @@ impl Run {
             let (device, waking) = (self.device(draw), draw.below(3));
             let waking = [Waking::Online, Waking::SyncNow, Waking::Clocks][waking];
             let millis = [11_000, 20_000, 70_000, 9_000][draw.below(4)];
-            self.world.sleep_and_wake(device, millis, waking);
+            // a sleep that the network does not notice
+            let outlived = waking == Waking::SyncNow;
+            self.world.sleep_and_wake(device, millis, waking, outlived);
         } else if is(rates.schedule) {
             self.schedule(draw)?;
         } else if is(rates.write) {

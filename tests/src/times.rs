@@ -26,8 +26,10 @@ pub struct Made {
     pub stamp: Option<Timestamp>,
     /// Which life of the device it was, and how often its wall clock had been set by then.
     pub clock: (u64, u64),
-    /// Whether the device had slept in that life, so that its time may be behind by that long.
-    pub slept: bool,
+    /// Whether the device had slept in that life without that its clocks could show it.
+    pub slept_unseen: bool,
+    /// Whether it was in contact with a server, which had to tell its time again after a leap.
+    pub leapt: bool,
     /// Whether it wrote the contested field.
     pub contested: bool,
 }
@@ -48,7 +50,8 @@ impl Times {
                 at: world.now.wall,
                 stamp: knows.then_some(record.updated_at),
                 clock: clock_of(this),
-                slept: this.slept,
+                slept_unseen: this.slept_unseen,
+                leapt: !knows && this.replica.status().transport.is_some(),
                 contested: hot(Some(&record.document)).1 == token,
             },
         );
@@ -74,9 +77,13 @@ pub(crate) fn points_of(ledger: &Ledger, committed: &Committed) -> Vec<&'static 
     if !committed.at.is_empty() {
         points.push("fields of other times");
     }
-    let mut made = own_fields(committed).filter_map(|(token, _)| ledger.times.get(token));
-    if made.any(|made| made.stamp.is_none()) {
+    let made = own_fields(committed).filter_map(|(token, _)| ledger.times.get(token));
+    let unknown: Vec<_> = made.filter(|made| made.stamp.is_none()).collect();
+    if unknown.iter().any(|made| !made.leapt) {
         points.push("write of before the first contact");
+    }
+    if unknown.iter().any(|made| made.leapt) {
+        points.push("write after a leap in contact");
     }
     points
 }
@@ -109,7 +116,8 @@ pub fn fields_keep_their_times(
             return Err(format!("t{token} was stamped {stamp}, and came as written at {time}"));
         }
         let this = &world.devices[device];
-        if made.slept || this.slept {
+        // nobody can know of a sleep in which both clocks stood still
+        if made.slept_unseen || this.slept_unseen {
             continue;
         }
         let same_clock = made.clock == clock_of(this) || this.clock_moves == 0;

@@ -6,13 +6,17 @@
 //! of the run: it is corrected when a server tells its own. See [`clocks`](crate::rules::clocks).
 //!
 //! The monotonic clock of some systems stands still while the device sleeps. Where the wall clock has
-//! leapt ahead of it and no connection is up, the device has slept, or somebody has set its clock; in
-//! either case nothing vouches for the time any more, and a new run begins.
+//! leapt ahead of it, the device has slept, or somebody has set its clock; in either case nothing
+//! vouches for the time any more, and a new run begins. See [`leap`](super::leap).
+
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::edit::Edit;
 use super::machine::Client;
+use super::past::Past;
 use crate::rules::clocks::{Correction, MAX_RUNS, Stamped};
 use crate::rules::row::{Entry, Row};
 use crate::words::name::{Collection, RecordId};
@@ -37,6 +41,8 @@ pub(super) struct Clock {
     stamps: bool,
     /// Whether the wall clock was set since its offset was kept.
     stepped: bool,
+    /// What led to this run since the time was known last.
+    past: Past,
 }
 
 impl Clock {
@@ -47,7 +53,15 @@ impl Clock {
 
     fn begin(now: Now, run: u64) -> Self {
         let anchor = now.wall.0.saturating_sub(millis(now.mono));
-        Self { run, anchor, drift: 0, offset: None, stamps: false, stepped: false }
+        Self {
+            run,
+            anchor,
+            drift: 0,
+            offset: None,
+            stamps: false,
+            stepped: false,
+            past: Past::default(),
+        }
     }
 
     /// The time by this run's clock.
@@ -56,7 +70,7 @@ impl Clock {
     }
 
     /// Looks at both clocks.
-    pub(super) fn look(&mut self, now: Now, connected: bool) {
+    pub(super) fn look(&mut self, now: Now) {
         let drift = now.wall.0.saturating_sub(self.local(now.mono));
         let step = drift.saturating_sub(self.drift);
         self.drift = drift;
@@ -65,11 +79,40 @@ impl Clock {
         }
         if planted!(StepsFollowed) {
             (self.anchor, self.drift) = (self.anchor.saturating_add(drift), 0);
-        } else if step > 0 && !connected && !planted!(LeapsIgnored) {
-            *self = Self::begin(now, self.run.wrapping_add(1));
+        } else if step > 0 && !planted!(LeapsIgnored) {
+            let past = self.leave(step);
+            *self = Self { past, ..Self::begin(now, self.run.wrapping_add(1)) };
         } else if self.offset.is_some() {
             self.stepped = true;
         }
+    }
+
+    /// Ends this run by a leap.
+    fn leave(&mut self, leap: i64) -> Past {
+        let mut past = core::mem::take(&mut self.past);
+        match self.offset {
+            Some(offset) => {
+                past.begin(self.anchor.saturating_add(offset), false, self.run.wrapping_add(1));
+            }
+            None if past.is_empty() => past.begin(self.anchor, true, self.run),
+            None => {}
+        }
+        if self.stamps {
+            past.end_run(self.run, self.anchor);
+        }
+        past.leap(leap);
+        past
+    }
+
+    /// The present run.
+    pub(super) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The runs up to the present one that do not know the server's time.
+    pub(super) fn unsettled_runs(&self) -> Option<RangeInclusive<u64>> {
+        let run = self.unsettled()?;
+        Some(self.past.first().unwrap_or(run)..=run)
     }
 
     /// The run, as long as it does not know the server's time.
@@ -127,7 +170,10 @@ impl Client {
         match last.map(|last| (last.written_at, last.stamped)) {
             Some((before, Some(earlier))) => {
                 stamped.floor = stamped.floor.max(earlier.floor.next());
-                at = at.max(before.next());
+                // a time of another run is wrong by something else
+                if earlier.run == run {
+                    at = at.max(before.next());
+                }
             }
             Some((before, None)) => stamped.floor = stamped.floor.max(before.next()),
             None => {}
@@ -151,7 +197,18 @@ impl Client {
         let waits = self.outbox.len > 0 && !planted!(RunsUncorrected);
         let of_wall = if server.is_some() { self.clock_offset_ms() } else { guess };
         let own = self.clock.offset.map_or(0, |offset| offset.saturating_sub(guess));
+        let past = core::mem::take(&mut self.clock.past);
+        let zero = self.clock.anchor.saturating_add(self.clock.offset.unwrap_or(guess));
+        let known =
+            waits && server.is_some() && kept.is_some() && !planted!(EarlierRunsUncorrected);
+        let earlier = if known { past.corrections(zero, guess) } else { Vec::new() };
         let clocks = &mut self.identity.clocks;
+        for (run, millis) in earlier {
+            if clocks.runs.len() < MAX_RUNS {
+                clocks.runs.push((run, Correction { millis, until }));
+                edit.gates |= !planted!(CorrectionUngated);
+            }
+        }
         if waits && stamps && own != 0 && clocks.runs.len() < MAX_RUNS {
             clocks.runs.push((self.clock.run, Correction { millis: own, until }));
             edit.gates |= !planted!(CorrectionUngated);
@@ -165,8 +222,24 @@ impl Client {
             clocks.offset = Some(of_wall);
         }
         self.clock.stepped = false;
-        edit.in_time(&self.identity.clocks, self.clock.unsettled());
+        edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
         self.put_identity(edit);
+    }
+
+    /// The same, of a ping's answer. It may have waited behind much else, so that the wall clock, with
+    /// the offset that was kept, knows better: what it shows counts where the answer allows for it.
+    pub(super) fn settle_after_leap(
+        &mut self,
+        edit: &mut Edit<'_>,
+        server: Option<Timestamp>,
+        asked_at: Mono,
+    ) {
+        let (shown, round_trip) = (self.server_time(), self.round_trip(asked_at));
+        let allows = |server: &Timestamp| (*server..=server.plus(round_trip)).contains(&shown);
+        match server.filter(allows).and(self.kept_offset()) {
+            Some(_) => self.settle_clock(edit, Some(shown), self.now.mono),
+            None => self.settle_clock(edit, server, asked_at),
+        }
     }
 
     /// A server has told its time beside other things. Nothing is written down where that is as it
@@ -196,10 +269,13 @@ impl Client {
             self.clock.offset = self.clock.offset.or(Some(guess));
             return;
         };
-        let round_trip = self.now.mono.since(asked_at);
-        let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
+        let half = self.round_trip(asked_at) / 2;
         let local = self.clock.local(self.now.mono);
         self.clock.offset = Some(server.0.saturating_add(half).saturating_sub(local));
+    }
+
+    fn round_trip(&self, asked_at: Mono) -> i64 {
+        i64::try_from(self.now.mono.since(asked_at).as_millis()).unwrap_or(0)
     }
 
     /// Keeps the offset of a wall clock that was set while the server's time was known.

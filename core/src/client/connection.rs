@@ -7,10 +7,9 @@ use super::edit::Edit;
 use super::event::{ConnectionState, Event, EventKind, Transport};
 use super::fallback::Fallback;
 use super::interface::{Disconnect, NetAction, Timer};
-use super::link::LinkState;
+use super::link::{LinkState, PingKind};
 use super::machine::Client;
 use super::stream::Phase;
-use crate::words::message::ClientMessage;
 use crate::words::store::StoreError;
 use crate::words::time::Mono;
 
@@ -104,6 +103,8 @@ impl Client {
         let conn = self.link.conn.next();
         self.link.conn = conn;
         self.link.hurry = None;
+        self.link.pings.clear();
+        self.link.pinged_in = None;
         self.link.state = LinkState::Connecting { since: self.now.mono };
         edit.net.push(NetAction::Connect { conn, token: self.config.token.clone() });
     }
@@ -151,7 +152,7 @@ impl Client {
         self.link.ping_sent = Some(self.now.mono);
         self.link.sent_at = self.now.mono;
         if self.pings_in_json() {
-            self.send(edit, &ClientMessage::Ping { hello: None });
+            self.ping_in_json(edit, PingKind::Life);
         } else {
             edit.net.push(NetAction::Ping { conn: self.link.conn });
         }

@@ -1,6 +1,7 @@
 //! One step's changes to the store: read through, and committed as one batch at its end.
 
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 use bytes::Bytes;
 
@@ -33,8 +34,8 @@ pub(super) struct Edit<'a> {
     pub(super) flush: bool,
     /// What entries that were stamped without the server's time are corrected by.
     clocks: Clocks,
-    /// The run that is not settled, whose entries may be joined as they were stamped.
-    unsettled: Option<u64>,
+    /// The runs that are not settled, whose entries may be joined as they were stamped.
+    unsettled: Option<RangeInclusive<u64>>,
 }
 
 impl<'a> Edit<'a> {
@@ -57,7 +58,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Lets entries be read with their times by the server's clock, as far as that is known.
-    pub(super) fn in_time(&mut self, clocks: &Clocks, unsettled: Option<u64>) {
+    pub(super) fn in_time(&mut self, clocks: &Clocks, unsettled: Option<RangeInclusive<u64>>) {
         self.clocks.clone_from(clocks);
         self.unsettled = unsettled;
     }
@@ -216,11 +217,15 @@ impl<'a> Edit<'a> {
         let Some(row) = self.rows.get(&self.keys.entry(position))? else { return Ok(None) };
         let Place::Entry(entry) = Place::decode(row)? else { return Ok(None) };
         Ok(Some(match entry.stamped {
-            Some(stamped) if Some(stamped.run) != self.unsettled && self.clocks.settle(stamped) => {
+            Some(stamped) if !self.is_unsettled(stamped.run) && self.clocks.settle(stamped) => {
                 entry.corrected(self.clocks.correction_of(stamped))
             }
             Some(_) | None => entry,
         }))
+    }
+
+    fn is_unsettled(&self, run: u64) -> bool {
+        self.unsettled.as_ref().is_some_and(|runs| runs.contains(&run))
     }
 
     /// The entry at a position that has to have one.

@@ -78,6 +78,8 @@ enum HelloState {
 struct Asked {
     request: RequestId,
     at: Mono,
+    /// The run of the clock in which it was asked.
+    run: u64,
     /// Until when it has to be answered, because its connection may have died unnoticed.
     hurry: Option<Mono>,
     what: What,
@@ -101,11 +103,6 @@ impl What {
 }
 
 impl Exchange {
-    /// Whether the server has answered the exchange's hello.
-    pub(super) fn is_greeted(&self) -> bool {
-        self.hello == HelloState::Answered
-    }
-
     pub(super) fn deadline(&self, config: &ClientConfig) -> Option<Mono> {
         let asked = self.asked.as_ref()?;
         let usual = asked.at + config.request_timeout + GRACE;
@@ -146,12 +143,14 @@ impl Client {
         let Some(exchange) = &self.exchange else { return Ok(()) };
         let needed = match exchange.hello {
             HelloState::Needed => true,
-            HelloState::NotNeeded => {
+            // a pull needs none; what is pushed needs one, of the present run of the clock
+            HelloState::Answered if !self.awaits_time() => false,
+            HelloState::NotNeeded | HelloState::Answered => {
                 exchange.asked.is_none()
                     && self.next_due(exchange.number).is_none()
                     && self.has_durable_write(edit)?
             }
-            HelloState::Stored | HelloState::Answered => false,
+            HelloState::Stored => false,
         };
         if needed {
             self.store_next_session(edit);
@@ -316,7 +315,8 @@ impl Client {
         let request = RequestId(self.next_request.0);
         self.next_request = RequestId(request.0 + 1);
         let Some(exchange) = &mut self.exchange else { return };
-        exchange.asked = Some(Asked { request, at: self.now.mono, hurry: None, what });
+        let (at, run) = (self.now.mono, self.clock.run());
+        exchange.asked = Some(Asked { request, at, run, hurry: None, what });
         let token = self.config.token.clone();
         let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
         let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });
@@ -378,7 +378,9 @@ impl Client {
                         return Ok(());
                     }
                     self.in_reach(edit);
-                    self.settle_clock(edit, timestamp, asked.at);
+                    if self.is_of_this_run(asked.run) {
+                        self.settle_clock(edit, timestamp, asked.at);
+                    }
                     self.greeted_by_http(edit, welcome)
                 }
                 // a plain server may take it for an insert into a collection of that name
@@ -590,7 +592,7 @@ impl Client {
     /// clears that up. One that already did has failed.
     fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), Fault> {
         self.fallback.in_doubt = true;
-        let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
+        let greeted = self.exchange.as_ref().is_some_and(|it| it.hello == HelloState::Answered);
         if greeted {
             return Err(Fault::peer(why));
         }

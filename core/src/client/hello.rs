@@ -75,8 +75,11 @@ impl Client {
             self.meet_other_database(edit, other);
             return Ok(());
         }
-        // the hello was the last thing sent before the pong
-        self.settle_clock(edit, timestamp, self.link.sent_at);
+        let hello = self.link.pings.pop_front();
+        if hello.is_none_or(|hello| self.is_of_this_run(hello.run)) {
+            // the hello was the last thing sent before the pong
+            self.settle_clock(edit, timestamp, self.link.sent_at);
+        }
         if !self.take_welcome(edit, welcome)? {
             return Ok(());
         }

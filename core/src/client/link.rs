@@ -1,5 +1,7 @@
 //! The connection: when it is made, how it is kept alive, when it is given up.
 
+use alloc::collections::VecDeque;
+
 use crate::words::name::ConnId;
 use crate::words::time::Mono;
 
@@ -21,6 +23,31 @@ pub(super) enum LinkState {
     Failed,
 }
 
+/// Why a ping in JSON was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum PingKind {
+    /// It holds the hello.
+    Hello,
+    /// Its pong is a sign of life.
+    Life,
+    /// Its pong stands behind everything that came before.
+    Barrier,
+    /// Its pong tells the server's time after a leap of the wall clock.
+    Time,
+}
+
+/// A ping in JSON whose pong has not come. Pongs come in the order of their pings.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct JsonPing {
+    pub(super) kind: PingKind,
+    pub(super) at: Mono,
+    /// The run of the clock in which it was sent.
+    pub(super) run: u64,
+}
+
+/// The most pings in JSON that are remembered: a plain server may leave some out.
+const MAX_PINGS: usize = 16;
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Link {
     pub(super) state: LinkState,
@@ -33,6 +60,10 @@ pub(super) struct Link {
     pub(super) ping_sent: Option<Mono>,
     /// Until when a sign of life has to come, because the connection may have died unnoticed.
     pub(super) hurry: Option<Mono>,
+    /// The pings in JSON without a pong, oldest first.
+    pub(super) pings: VecDeque<JsonPing>,
+    /// The run of the clock in which the last of them was sent on this connection.
+    pub(super) pinged_in: Option<u64>,
 }
 
 impl Link {
@@ -45,7 +76,18 @@ impl Link {
             sent_at: Mono(0),
             ping_sent: None,
             hurry: None,
+            pings: VecDeque::new(),
+            pinged_in: None,
         }
+    }
+
+    /// A ping in JSON goes out.
+    pub(super) fn pinged(&mut self, ping: JsonPing) {
+        if self.pings.len() >= MAX_PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back(ping);
+        self.pinged_in = Some(ping.run);
     }
 
     pub(super) fn is_up(&self) -> bool {

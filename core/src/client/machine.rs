@@ -355,7 +355,7 @@ impl Client {
     }
 
     /// When something is done for the writes that wait.
-    fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 4] {
+    fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 5] {
         let ready = self.link.ready_since();
         let verdict = ready.is_some() && self.is_in_flight();
         let patience = ready.and(self.patience_until);
@@ -365,6 +365,7 @@ impl Client {
             patience.map(|until| (until, Timer::Patience)),
             hold.map(|until| (until, Timer::Retry)),
             ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
+            self.time_deadline().map(|at| (at, Timer::PingTimeout)),
         ]
     }
 
@@ -634,7 +635,7 @@ impl Client {
             return Err(error.clone());
         }
         let mut edit = Edit::new(store, self.keys);
-        edit.in_time(&self.identity.clocks, self.clock.unsettled());
+        edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
         self.keep_offset(&mut edit);
         let changed = match change(self, &mut edit) {
             Err(Fault::Peer(what)) => {
@@ -755,7 +756,7 @@ impl Client {
                 }
                 (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
                 (None, false) => self.ignored_frames += 1,
-                (Some(_) | None, true) => self.barrier_passed(edit),
+                (Some(_) | None, true) => self.ponged(edit, timestamp)?,
             },
             ServerMessage::Error(error) => self.complained(edit, error)?,
             ServerMessage::Authenticated { .. } => {}
@@ -856,10 +857,6 @@ impl Client {
             now.mono
         };
         self.now = Now { mono: self.now.mono.max(mono), wall: now.wall };
-        // a run that began in mid exchange would push writes before a hello has settled their times,
-        // and alter them at the next one
-        let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
-        let connected = self.link.ready_since().is_some() || greeted;
-        self.clock.look(self.now, connected);
+        self.clock.look(self.now);
     }
 }

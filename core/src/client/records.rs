@@ -422,6 +422,12 @@ impl Client {
             && entries.iter().any(|(_, entry)| entry.change.meets(&remote))
             && !planted!(OverlapIgnored)
         {
+            if self.decides_later() {
+                pending.view = applied(parked.base.as_ref(), &entries);
+                pending.written_at = latest(&entries);
+                pending.parked = Some(parked);
+                return Ok(());
+            }
             self.resolve(edit, collection, id, row, &parked, &entries);
             return Ok(());
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::edit::Edit;
 use super::interface::NetAction;
-use super::link::LinkState;
+use super::link::{LinkState, PingKind};
 use super::machine::Client;
 use super::outbox::InFlight;
 use super::stream::{Phase, Stream};
@@ -37,6 +37,7 @@ impl Client {
         if let LinkState::Greeting { since, hello_sent: false } = self.link.state {
             let client_id = self.identity.client_id.clone();
             let hello = Hello { client_id, session: self.identity.session };
+            self.note_ping(PingKind::Hello);
             self.send(edit, &ClientMessage::Ping { hello: Some(hello) });
             self.link.state = LinkState::Greeting { since, hello_sent: true };
         }
@@ -46,6 +47,7 @@ impl Client {
         self.send_token(edit);
         self.send_subscriptions(edit);
         if self.link.ready_since().is_some() {
+            self.ask_time(edit);
             if self.plain.active {
                 return self.pump_plain(edit);
             }
@@ -136,7 +138,7 @@ impl Client {
         let mut room = window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
         let (mut writes, mut patience_until) = (Writes::new(), None);
-        if room == 0 || self.outbox.len == in_flight {
+        if room == 0 || self.outbox.len == in_flight || self.awaits_time() {
             return Ok((writes, patience_until));
         }
         edit.places(self.outbox.unsent, &mut |position, place| {

@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::interface::{SyncFailure, SyncFailureReason, SyncId, SyncOutcome};
+use super::link::PingKind;
 use super::machine::Client;
 use super::stream::{Phase, Stream};
-use crate::words::message::{ClientMessage, ErrorCode};
+use crate::words::message::ErrorCode;
 use crate::words::name::{Collection, Position};
 use crate::words::store::StoreError;
 
@@ -54,7 +55,7 @@ impl Client {
         let settled = self.syncs.iter().take_while(|(_, until)| *until <= first);
         if let Some((last, _)) = settled.last() {
             self.barrier = Some(*last);
-            self.send(edit, &ClientMessage::Ping { hello: None });
+            self.ping_in_json(edit, PingKind::Barrier);
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ impl Client {
         if self.link.ready_since().is_none() || planted!(WakeUnprobed) {
             return;
         }
+        self.ask_time(edit);
         if self.link.ping_sent.is_none() {
             self.ping(edit);
         }

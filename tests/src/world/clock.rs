@@ -9,6 +9,8 @@ pub struct Clock {
     pub mono_ahead: i64,
     /// How far the wall clock is ahead, in milliseconds.
     pub wall_ahead: i64,
+    /// Where the monotonic clock stands while the machine sleeps.
+    pub stands_at: Option<Mono>,
     /// Where the wall clock has stopped.
     pub stopped_at: Option<Timestamp>,
 }
@@ -18,10 +20,8 @@ impl Clock {
     #[must_use]
     pub fn read(&self, world: Now) -> Now {
         let wall = Timestamp(world.wall.0.saturating_add(self.wall_ahead));
-        Now {
-            mono: Mono(world.mono.0.saturating_add_signed(self.mono_ahead)),
-            wall: self.stopped_at.unwrap_or(wall),
-        }
+        let mono = Mono(world.mono.0.saturating_add_signed(self.mono_ahead));
+        Now { mono: self.stands_at.unwrap_or(mono), wall: self.stopped_at.unwrap_or(wall) }
     }
 
     /// When, by the world's clock, this machine's monotonic clock shows a time.

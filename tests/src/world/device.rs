@@ -85,8 +85,9 @@ pub struct Device {
     pub(super) rests_until: Option<Mono>,
     /// The same, as far as connections are concerned.
     pub(super) sockets_rest_until: Option<Mono>,
-    /// Whether it has slept in this life: until the next hello its time may be behind by that long.
-    pub slept: bool,
+    /// Whether it has slept in this life while its wall clock stood still, so that neither clock shows
+    /// the sleep: until the next hello its time may be behind by that long.
+    pub slept_unseen: bool,
     /// The dead connection that it has to notice, and until when.
     pub(super) to_notice: ToNotice,
     /// Whether it has lost a connection on which it had written, and has not sent anything since.
@@ -179,7 +180,7 @@ impl World {
             late: VecDeque::new(),
             late_given: 0,
             asked: None,
-            slept: false,
+            slept_unseen: false,
             to_notice: None,
             rests_until: None,
             sockets_rest_until: None,
@@ -241,7 +242,7 @@ impl World {
         this.late.clear();
         this.watches.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
-        (this.to_notice, this.slept) = (None, false);
+        (this.to_notice, this.slept_unseen) = (None, false);
         (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
         this.database = None;
         (this.rests_until, this.sockets_rest_until) = (None, None);

@@ -119,26 +119,32 @@ impl World {
         self.answer_call(id, HttpAnswer::Answered { status: 400, retry_after: None, body });
     }
 
-    /// A device sleeps: its monotonic clock stands still, and whatever is on its way forgets its
-    /// connections. Then it wakes up.
-    pub fn sleep_and_wake(&mut self, device: usize, millis: u64, waking: Waking) {
-        self.note(|| format!("device {device} sleeps for {millis} ms: {waking:?}"));
+    /// A device sleeps: its monotonic clock stands still. Whatever is on its way forgets its
+    /// connections, unless they outlive the sleep. Then it wakes up.
+    pub fn sleep_and_wake(&mut self, device: usize, millis: u64, waking: Waking, outlived: bool) {
+        self.note(|| format!("device {device} sleeps for {millis} ms: {waking:?}, {outlived}"));
         self.count("slept");
-        for conn in self.connections_of(device) {
-            self.silence(conn);
+        if !outlived {
+            for conn in self.connections_of(device) {
+                self.silence(conn);
+            }
         }
         // a clock that was set before is one thing, a sleep another
         self.with(device, |replica, now, out| replica.handle(now, Input::Timeout, out));
-        self.devices[device].slept = true;
+        let runs = self.devices[device].clock.stopped_at.is_none();
+        self.devices[device].slept_unseen |= !runs;
         let before = std::mem::replace(&mut self.devices[device].asleep, true);
+        // whatever comes meanwhile wakes it for a moment
+        let asleep_at = self.devices[device].clock.read(self.now).mono;
+        self.devices[device].clock.stands_at = Some(asleep_at);
         self.pass(millis);
         let this = &mut self.devices[device];
         this.asleep = before;
+        this.clock.stands_at = None;
         if let Some((_, until)) = &mut this.to_notice {
             until.0 += millis;
         }
         this.clock.mono_ahead -= i64::try_from(millis).unwrap_or(0);
-        let runs = this.clock.stopped_at.is_none();
         match waking {
             Waking::Online => self.set_online(device, true),
             Waking::SyncNow => self.sync_now(device),
@@ -147,7 +153,8 @@ impl World {
                 replica.handle(now, Input::Timeout, out);
             }),
         }
-        if waking == Waking::Clocks && (!runs || millis <= 10_000) {
+        let unnoticed = waking == Waking::Clocks && (!runs || millis <= 10_000);
+        if outlived || unnoticed {
             return;
         }
         self.expect_to_notice(device);

@@ -138,7 +138,10 @@ impl Client {
                     return Err(Fault::peer("the server speaks level 2 after all"));
                 }
                 self.plain.json_pong = true;
-                self.hear_time(edit, timestamp, self.link.sent_at);
+                let ping = self.link.pings.pop_front();
+                if ping.is_none_or(|ping| self.is_of_this_run(ping.run)) {
+                    self.hear_time(edit, timestamp, self.link.sent_at);
+                }
             }
             ServerMessage::Change { collection, record_id, change, .. } => {
                 self.plain_changed(edit, &collection, &record_id, &change)?;
@@ -443,7 +446,7 @@ impl Client {
     fn send_plain_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let pushing = self.plain.work.as_ref().is_some_and(super::work::Work::is_pushing);
         let held = self.hold_until.is_some_and(|until| until > self.now.mono);
-        if self.plain.settling_until.is_some() || pushing || held {
+        if self.plain.settling_until.is_some() || pushing || held || self.awaits_time() {
             return Ok(());
         }
         let room = self.config.window.saturating_sub(self.plain.sent.len());
