@@ -182,6 +182,23 @@ mod bugs {
         /// An insert that replaces a record of which nothing is known any more goes out as one of a
         /// new record.
         KnownInsertedUnasked,
+        /// That the server has forgotten this client is not noticed.
+        ForgottenUnnoticed,
+        /// What was written off line counts as sent where the server has forgotten this client.
+        NeverSentForgotten,
+        /// A record that the server does not have is inserted again, although the insert may have been
+        /// applied and the record deleted since.
+        ForgottenInsertUnasked,
+        /// Of the writes of a record that may be forgotten, each insert is asked for by an update.
+        ForgottenLaterAsked,
+        /// Any deletion counts as one of what the server may have forgotten.
+        ForgottenWithoutCursor,
+        /// A copy inserts again what may have been inserted and deleted.
+        CopyInsertsUnasked,
+        /// A write that an insert was sent as is not known as this replica's own.
+        AskedInsertUnknown,
+        /// The server tells of a client's last session as of the first.
+        FirstSessionMoves,
         /// An update from the server replaces the record.
         DeltaOverwrites,
         /// A record settles while one of its writes may be on its way.

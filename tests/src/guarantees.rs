@@ -284,6 +284,8 @@ impl Ledger {
                 points_of(self, &committed).into_iter().for_each(|point| world.count(point));
                 let in_time = fields_keep_their_times(self, world, &committed, device);
                 self.keep(Invariant::Times, in_time)?;
+                let resurrected = nothing_is_resurrected(self, world, &committed, device);
+                self.keep(Invariant::DeletesStayDeleted, resurrected)?;
             }
             self.observe_commit(&committed)?;
         }
@@ -366,9 +368,32 @@ impl Ledger {
     ) {
         match world.view(device, &place.0, &place.1) {
             Some(view) => drop(self.decided.insert((device, hot(Some(&view)).1))),
-            None => drop(self.decided_deletes.insert((device, place.clone()))),
+            None => {
+                self.decided_deletes.insert((device, place.clone()));
+                self.give_up_forgotten(world, device, place, merged);
+            }
         }
         self.observe_merge(world, device, place, write, merged);
+    }
+
+    /// A strategy gives up writes to a record that is gone. Where a server may have forgotten what it
+    /// had taken, that holds for records too that nobody deletes: they need not be there.
+    fn give_up_forgotten(
+        &mut self,
+        world: &World,
+        device: usize,
+        place: &Place,
+        merged: &[Position],
+    ) {
+        let copied = |event: &Event| matches!(event.kind, EventKind::ReplicaCopied { .. });
+        let forgotten = world.counts.contains_key("client known anew");
+        if !forgotten && !world.devices[device].events.iter().any(copied) {
+            return;
+        }
+        for write in self.writes.iter_mut().filter(|write| write.place == *place) {
+            let given_up = merged.iter().any(|old| write.is_at(device, *old));
+            write.forgotten |= given_up && !write.applied;
+        }
     }
 
     /// Writes of a device to a record have become one, or none.
@@ -733,6 +758,33 @@ pub fn deletes_stay_deleted(
         return Err(format!("{:?} came back by {token}", committed.place));
     }
     Ok(())
+}
+
+/// **No resurrection:** an insert that was applied before does not bring its record back, unless a
+/// strategy or the app has decided so. This holds where the server has forgotten the writer, too.
+///
+/// # Errors
+/// Which write does.
+pub fn nothing_is_resurrected(
+    ledger: &Ledger,
+    world: &World,
+    committed: &Committed,
+    device: usize,
+) -> Result<(), String> {
+    let (None, Some(after)) = (&committed.before, &committed.after) else { return Ok(()) };
+    let token = hot(Some(after)).1;
+    let Some(write) = ledger.write(token).filter(|write| write.device == device) else {
+        return Ok(());
+    };
+    let happened = |what: &&str| world.counts.contains_key(*what);
+    let undone = ["server restored", "server repaired", "another database"].iter().any(happened);
+    let app = &world.devices[device];
+    let offered = app.decided || app.config.on_server_loss == Some(OnServerLoss::Offer);
+    let decided = offered || ledger.decided.contains(&(device, token));
+    if undone || decided || !write.applied || write.forgotten {
+        return Ok(());
+    }
+    Err(format!("{:?} was brought back by {token}, which had been applied before", committed.place))
 }
 
 /// `watch` only shows states that the rules allow: while a collection is live, a record without

@@ -61,6 +61,8 @@ pub const POINTS: &[(&str, u64)] = &[
     ("failed read", 400),
     ("swept", 150),
     ("client forgotten", 400),
+    ("client known anew", 400),
+    ("insert deleted before its ack", 1_000),
     ("server restored", 400),
     ("server repaired", 400),
     ("server lost changes", 400),

@@ -34,7 +34,7 @@ impl Run {
         if self.sums() || self.world.devices.len() < 2 {
             return Ok(());
         }
-        let which = draw.below(18);
+        let which = draw.below(20);
         let hero = self.device(draw);
         let other =
             (hero + 1 + draw.below(self.world.devices.len() - 1)) % self.world.devices.len();
@@ -57,6 +57,7 @@ impl Run {
             13 => self.outcome_is_unknown(&cast, draw),
             14 => self.verdicts_of_two_collections(&cast, draw),
             15 | 16 => self.swept_record_is_written(&cast, draw),
+            17 | 18 => self.writer_is_forgotten(&cast, draw),
             _ => self.answers_wait_beside_the_stream(&cast, draw),
         }
     }
@@ -369,6 +370,48 @@ impl Run {
         self.drive(60, |_, one| one != Move::Read)?;
         self.world.pass(3_000);
         self.drive(60, |_, one| one != Move::Read)?;
+        self.everybody()
+    }
+
+    /// An insert is taken and its ack lost. Its writer stays away until the server has forgotten it,
+    /// and the record too, which somebody else has deleted.
+    fn writer_is_forgotten(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
+        let place = (cast.place.0.clone(), crate::world::record("xw"));
+        self.everybody()?;
+        if self.world.view(cast.hero, &place.0, &place.1).is_some() {
+            self.write(cast.other, &place, Kind::Delete)?;
+            self.everybody()?;
+        }
+        self.write(cast.hero, &place, Kind::Save)?;
+        self.edits(cast.hero, &place, draw.below(2), draw)?;
+        self.write_reaches_server(cast)?;
+        self.leave(cast);
+        if draw.one_in(3) {
+            let near = (cast.place.0.clone(), crate::world::record("xv"));
+            self.write(cast.hero, &near, Kind::Save)?;
+        }
+        self.others(cast.hero)?;
+        let was_taken = self.world.view(cast.other, &place.0, &place.1).is_some();
+        self.write(cast.other, &place, Kind::Delete)?;
+        self.others(cast.hero)?;
+        if was_taken && self.world.view(cast.other, &place.0, &place.1).is_none() {
+            self.world.count("insert deleted before its ack");
+        }
+        self.world.pass(2_000);
+        // the others are heard of again, and are not forgotten
+        self.write(cast.other, &cast.place, Kind::Hot)?;
+        self.others(cast.hero)?;
+        self.world.sweep(Duration::from_millis(1_000), 100);
+        self.others(cast.hero)?;
+        if draw.one_in(3) {
+            self.crash(cast.hero, draw);
+        }
+        self.come_back(cast);
+        if draw.below(2) == 1 {
+            self.drive(draw.within(4, 30), |_, _| true)?;
+            self.cut_device(cast.hero);
+            self.world.dial(cast.hero);
+        }
         self.everybody()
     }
 

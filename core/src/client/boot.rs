@@ -7,6 +7,7 @@ use super::outbox::Outbox;
 use super::stream::Stream;
 use super::wipe::free_slot;
 use crate::rules::clocks::Clocks;
+use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{
     Identity, Keys, Slot, StreamRow, collection_in, collection_of, position_of,
 };
@@ -35,6 +36,7 @@ pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> 
         database: None,
         other_database: None,
         clocks: Clocks::default(),
+        forgotten: Forgotten::default(),
     })
 }
 

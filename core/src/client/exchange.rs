@@ -103,6 +103,11 @@ impl What {
 }
 
 impl Exchange {
+    /// Whether the server has answered the exchange's hello.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.hello == HelloState::Answered
+    }
+
     pub(super) fn deadline(&self, config: &ClientConfig) -> Option<Mono> {
         let asked = self.asked.as_ref()?;
         let usual = asked.at + config.request_timeout + GRACE;
@@ -592,7 +597,7 @@ impl Client {
     /// clears that up. One that already did has failed.
     fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), Fault> {
         self.fallback.in_doubt = true;
-        let greeted = self.exchange.as_ref().is_some_and(|it| it.hello == HelloState::Answered);
+        let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
         if greeted {
             return Err(Fault::peer(why));
         }

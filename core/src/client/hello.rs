@@ -111,8 +111,14 @@ impl Client {
                 self.become_another(edit)?;
                 return Ok(false);
             }
-            Reckoning::Taken(places) => self.confirm_all(edit, places)?,
-            Reckoning::ServerLost => self.start_over(edit)?,
+            Reckoning::Taken(places) => {
+                self.compare_memory(edit, &welcome);
+                self.confirm_all(edit, places)?;
+            }
+            Reckoning::ServerLost => {
+                self.compare_memory(edit, &welcome);
+                self.start_over(edit)?;
+            }
         }
         self.identity.confirmed = welcome.last_mutation;
         self.identity.digest = welcome.last_digest;
@@ -150,13 +156,13 @@ impl Client {
         if lost {
             return Ok(Reckoning::ServerLost);
         }
+        let told = welcome.last_digest;
         let own = match places.last() {
-            Some((_, Place::Entry(entry))) => Some(entry.digest()),
-            Some((_, Place::Hollow(digest))) => Some(*digest),
-            None => self.identity.digest,
+            Some((_, Place::Entry(entry))) => told.is_some_and(|told| entry.may_be(told)),
+            Some((_, Place::Hollow(digest))) => told == Some(*digest),
+            None => told == self.identity.digest,
         };
-        let known =
-            last == MutationNumber(0) || own == welcome.last_digest || planted!(CopyUnnoticed);
+        let known = last == MutationNumber(0) || own || planted!(CopyUnnoticed);
         if places.len() as u64 == count && known {
             Ok(Reckoning::Taken(places))
         } else {
@@ -231,6 +237,10 @@ impl Client {
         })?;
         self.drop_hollow_places(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
+        if !planted!(CopyInsertsUnasked) {
+            self.forget_sent(edit);
+        }
+        self.identity.forgotten.first_session = None;
         self.identity.client_id = client_id.clone();
         self.identity.session = SessionNumber(0);
         self.identity.confirmed = MutationNumber(0);

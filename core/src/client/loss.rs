@@ -19,6 +19,7 @@ use super::machine::Client;
 use super::outbox::Outbox;
 use super::records::set_server;
 use super::stream::{Phase, Stream};
+use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{Entry, Loss, LossDecision, Pending, Place, Row};
 use crate::words::message::{ErrorCode, Welcome};
 use crate::words::name::{
@@ -189,6 +190,7 @@ impl Client {
         self.at_other_database = false;
         // nothing was sent to this one
         self.outbox.frozen_until = Position(0);
+        self.identity.forgotten = Forgotten::default();
         self.settle_parked(edit)?;
         for (collection, stream) in &mut self.streams {
             stream.begin_generation();

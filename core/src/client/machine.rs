@@ -178,7 +178,8 @@ impl Client {
             client.put_identity(&mut edit);
             edit.gates = true;
             edit.flush = true;
-            client.finish(edit, out)?;
+            let next = client.outbox.next;
+            client.finish(edit, next, out)?;
         }
         Ok(client)
     }
@@ -636,6 +637,7 @@ impl Client {
         }
         let mut edit = Edit::new(store, self.keys);
         edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
+        let next = self.outbox.next;
         self.keep_offset(&mut edit);
         let changed = match change(self, &mut edit) {
             Err(Fault::Peer(what)) => {
@@ -654,11 +656,19 @@ impl Client {
         if changed.is_ok() && core::mem::take(&mut self.slept) {
             self.wake_up(&mut edit);
         }
-        changed.and_then(|()| self.finish(edit, out)).inspect_err(|error| self.halt(error, out))
+        changed
+            .and_then(|()| self.finish(edit, next, out))
+            .inspect_err(|error| self.halt(error, out))
     }
 
-    /// Commits a step and sends what may be sent after it.
-    fn finish(&mut self, mut edit: Edit<'_>, out: &mut Actions) -> Result<(), StoreError> {
+    /// Commits a step, before which `next` was the position of the next write, and sends what may be
+    /// sent after it.
+    fn finish(
+        &mut self,
+        mut edit: Edit<'_>,
+        next: Position,
+        out: &mut Actions,
+    ) -> Result<(), StoreError> {
         let number = self.next_commit;
         if let Some(position) = edit.written {
             self.outbox.written(number, position);
@@ -667,6 +677,7 @@ impl Client {
         self.pursue_losses(&mut edit)?;
         self.leave_unused(&mut edit)?;
         self.prepare_exchange(&mut edit)?;
+        self.note_unsent(&mut edit, next);
         if let Some(position) = edit.written.filter(|_| edit.written != written) {
             self.outbox.written(number, position);
         }

@@ -32,6 +32,7 @@ pub mod event;
 mod exchange;
 mod fallback;
 pub mod fate;
+mod forgotten;
 mod hello;
 mod interest;
 pub mod interface;

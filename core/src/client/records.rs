@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind};
+use super::forgotten::presume_applied;
 use super::machine::Client;
 use super::times::{latest, local_times, outcome_times, remote_times};
 use crate::rules::conflict::{Conflict, ResolverFailure};
@@ -84,14 +85,16 @@ impl Client {
         Ok(true)
     }
 
-    /// Takes in the state that a CONFLICT carries, unless the stream has shown a newer one.
+    /// Takes in the state that a CONFLICT about a write carries, unless the stream has shown a newer
+    /// one. A `forgotten` one may have been applied before.
     pub(super) fn learn_conflict(
         &mut self,
         edit: &mut Edit<'_>,
-        collection: &Collection,
-        id: &RecordId,
+        entry: &Entry,
         current: &ServerChange,
+        forgotten: bool,
     ) -> Result<(), StoreError> {
+        let Entry { collection, record_id: id, .. } = entry;
         let before = edit.row(collection, id)?;
         let gone = current.change.kind == WriteKind::Delete && !planted!(OfferLeftToStrategy);
         if gone && before.as_ref().is_some_and(|row| self.is_offered(collection, row)) {
@@ -104,6 +107,11 @@ impl Client {
         let silent = !live || before.as_ref().is_some_and(Row::is_hidden);
         let unknown = seq == Seq(0) && silent;
         let mut row = before.clone().unwrap_or_default();
+        let undone = forgotten && gone && self.was_applied(collection, seq);
+        if undone && !planted!(ForgottenInsertUnasked) {
+            presume_applied(&mut row, entry);
+        }
+        let stream = self.stream(collection);
         if unknown || seq >= learnt(&stream.row, before.as_ref()) {
             let was_there = row.server.is_some();
             self.park(collection, &mut row);

@@ -15,7 +15,7 @@ use crate::words::message::{ClientMessage, Hello, Mutation};
 use crate::words::name::{Collection, MutationNumber, Position, Seq};
 use crate::words::store::{Scan, StoreError};
 use crate::words::time::Mono;
-use crate::words::write::{Change, WriteKind};
+use crate::words::write::WriteKind;
 
 /// Writes of the outbox, each with its place.
 type Writes = Vec<(Position, Entry)>;
@@ -237,11 +237,9 @@ impl Client {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let base = self.base_of(&entry.collection, row.as_ref());
         let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight.len() as u64;
-        let entry = if base == Seq(0) && stands_on_a_record(&entry, row.as_ref()) {
-            Entry { change: Change::update(entry.change.delta), ..entry }
-        } else {
-            entry
-        };
+        let known = base == Seq(0) && stands_on_a_record(&entry, row.as_ref());
+        let asks = known || self.is_forgotten(edit, position, &entry, row.as_ref())?;
+        let entry = if asks { entry.into_update() } else { entry };
         let digest = entry.digest();
         let message = ClientMessage::Write(Mutation {
             collection: entry.collection,

@@ -162,7 +162,10 @@ impl Client {
         let Some(current) = &error.current else {
             return Err(Fault::peer("a CONFLICT lacks the record's state"));
         };
-        self.learn_conflict(edit, &entry.collection, &entry.record_id, current)?;
+        let row = edit.row(&entry.collection, &entry.record_id)?;
+        let forgotten = self.is_forgotten(edit, position, entry, row.as_ref())?;
+        self.is_told(edit, position);
+        self.learn_conflict(edit, entry, current, forgotten)?;
         self.save_stream(edit, &entry.collection);
         self.count_conflict(edit, position, entry, &error.code);
         Ok(())

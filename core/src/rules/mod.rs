@@ -2,6 +2,7 @@
 
 pub(crate) mod clocks;
 pub mod conflict;
+pub(crate) mod forgotten;
 pub mod merge;
 pub mod page;
 pub(crate) mod plain;

@@ -23,7 +23,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_u64};
+use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::hash::{Checksum, Digest};
@@ -97,7 +97,13 @@ pub struct Client {
     pub last_digest: Option<Digest>,
     /// When it was last heard of.
     pub seen_at: Timestamp,
+    /// The session at which this row was made: nothing is known of the client from before. `None` in
+    /// rows of before this was kept.
+    pub first_session: Option<SessionNumber>,
 }
+
+/// The tag of a client's first session.
+const FIRST_SESSION: u8 = 1;
 
 /// A period between two openings of the database.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -260,18 +266,28 @@ impl Client {
             self.last_digest.map(|digest| digest.0.to_be_bytes()).as_ref().map(|d| &d[..]),
         );
         put_i64(&mut out, self.seen_at.0);
+        if let Some(first) = self.first_session {
+            let mut part = Vec::new();
+            put_u64(&mut part, first.0);
+            put_part(&mut out, FIRST_SESSION, &part);
+        }
         out
     }
 
     pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
         let mut reader = Reader::new(row);
-        let client = Self {
+        let mut client = Self {
             user: read_user(&mut reader)?,
             session: SessionNumber(reader.u64()?),
             last_mutation: MutationNumber(reader.u64()?),
             last_digest: reader.option()?.map(|bytes| to_u64(&bytes).map(Digest)).transpose()?,
             seen_at: Timestamp(reader.i64()?),
+            first_session: None,
         };
+        if let Some(mut part) = reader.part(FIRST_SESSION)? {
+            client.first_session = Some(SessionNumber(part.u64()?));
+            part.end()?;
+        }
         reader.end()?;
         Ok(client)
     }

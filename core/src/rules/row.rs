@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::clocks::{Clocks, Stamped};
+use super::forgotten::Forgotten;
 use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
@@ -293,11 +294,14 @@ pub(crate) struct Identity {
     pub(crate) other_database: Option<DatabaseId>,
     /// What is known of the device's clock.
     pub(crate) clocks: Clocks,
+    /// The writes that the server may have applied and forgotten.
+    pub(crate) forgotten: Forgotten,
 }
 
-/// The tags of an identity's parts: its databases, and what it knows of clocks.
+/// The tags of an identity's parts: its databases, what it knows of clocks, and what may be forgotten.
 const DATABASES: u8 = 1;
 const CLOCKS: u8 = 2;
+const FORGOTTEN: u8 = 3;
 
 impl Identity {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -313,7 +317,9 @@ impl Identity {
         let databases = self.databases();
         // rows of before there were plain servers end here
         let clocks = (!self.clocks.is_default()).then(|| self.clocks.encode());
-        if !self.resumable.is_empty() || databases.is_some() || clocks.is_some() {
+        let forgotten = (!self.forgotten.is_default()).then(|| self.forgotten.encode());
+        let has_parts = [&databases, &clocks, &forgotten].iter().any(|part| part.is_some());
+        if !self.resumable.is_empty() || has_parts {
             put_u64(&mut out, self.resumable.len() as u64);
             self.resumable.iter().for_each(|address| put_u64(&mut out, *address));
         }
@@ -323,6 +329,9 @@ impl Identity {
         }
         if let Some(clocks) = clocks {
             put_part(&mut out, CLOCKS, &clocks);
+        }
+        if let Some(forgotten) = forgotten {
+            put_part(&mut out, FORGOTTEN, &forgotten);
         }
         out
     }
@@ -350,6 +359,7 @@ impl Identity {
             database: None,
             other_database: None,
             clocks: Clocks::default(),
+            forgotten: Forgotten::default(),
         };
         if let Some(mut part) = row.part(DATABASES)? {
             identity.database = database(&mut part)?;
@@ -358,6 +368,9 @@ impl Identity {
         }
         if let Some(part) = row.part(CLOCKS)? {
             identity.clocks = Clocks::decode(part)?;
+        }
+        if let Some(part) = row.part(FORGOTTEN)? {
+            identity.forgotten = Forgotten::decode(part)?;
         }
         row.end()?;
         Ok(identity)
@@ -382,6 +395,9 @@ pub(crate) struct StreamRow {
     pub(crate) plain: Option<PlainMark>,
     /// What is held although the server may have lost it.
     pub(crate) loss: Option<Loss>,
+    /// The cursor's seq when the server had forgotten writes that may have been sent: none of them
+    /// was applied at this seq or below.
+    pub(crate) forgotten_above: Seq,
 }
 
 /// What is held of a collection and was not shown by the server since what was known of its history
@@ -406,8 +422,9 @@ pub(crate) enum LossDecision {
     Offer,
 }
 
-/// The tag of a stream's loss.
+/// The tags of a stream's parts: its loss, and where writes were forgotten.
 const LOSS: u8 = 1;
+const FORGOTTEN_ABOVE: u8 = 2;
 
 impl Loss {
     /// The generation that stands for records which a plain server lacks: those that are not among
@@ -489,7 +506,8 @@ impl StreamRow {
         put_u64(&mut out, self.count);
         put_u64(&mut out, self.checksum.0);
         // rows of before there were plain servers end here
-        let plain = self.plain.or_else(|| self.loss.map(|_| PlainMark::default()));
+        let has_parts = self.loss.is_some() || self.forgotten_above > Seq(0);
+        let plain = self.plain.or_else(|| has_parts.then(PlainMark::default));
         if let Some(plain) = plain {
             put_u64(&mut out, plain.address);
             for at in [plain.watermark, plain.reconciled_at] {
@@ -502,6 +520,11 @@ impl StreamRow {
         // rows of before a loss was asked about end here
         if let Some(loss) = &self.loss {
             put_part(&mut out, LOSS, &loss.encode());
+        }
+        if self.forgotten_above > Seq(0) {
+            let mut part = Vec::new();
+            put_u64(&mut part, self.forgotten_above.0);
+            put_part(&mut out, FORGOTTEN_ABOVE, &part);
         }
         out
     }
@@ -556,10 +579,17 @@ impl StreamRow {
             checksum: Checksum(row.u64()?),
             plain: if row.is_empty() { None } else { Some(PlainMark::take(&mut row)?) },
             loss: None,
+            forgotten_above: Seq(0),
         };
         if let Some(mut part) = row.part(LOSS)? {
             stream.loss = Some(Loss::take(&mut part)?);
             part.end()?;
+        }
+        if let Some(mut part) = row.part(FORGOTTEN_ABOVE)? {
+            stream.forgotten_above = Seq(part.u64()?);
+            part.end()?;
+        }
+        if stream.loss.is_some() || stream.forgotten_above > Seq(0) {
             // an empty mark stands for none in front of a part
             stream.plain = stream.plain.filter(|mark| *mark != PlainMark::default());
         }
@@ -765,6 +795,17 @@ impl Entry {
     pub(crate) fn digest(&self) -> Digest {
         let Self { collection, record_id, change, written_at, at, .. } = self;
         Digest::of(change.kind, collection, record_id, &change.delta, *written_at, at)
+    }
+
+    /// The write that a server is asked for in place of an insert which may bring a record back.
+    pub(crate) fn into_update(self) -> Self {
+        Self { change: Change::update(self.change.delta), ..self }
+    }
+
+    /// Whether the write may have been sent as the one with this digest.
+    pub(crate) fn may_be(&self, sent: Digest) -> bool {
+        let asks = self.change.kind == WriteKind::Insert && !planted!(AskedInsertUnknown);
+        self.digest() == sent || asks && self.clone().into_update().digest() == sent
     }
 
     /// When a field that it touches was written.

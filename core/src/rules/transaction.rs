@@ -160,6 +160,8 @@ pub enum HelloAnswer {
         last_mutation: MutationNumber,
         /// The digest of that write.
         last_digest: Option<Digest>,
+        /// The session of the client's first hello that is remembered.
+        first_session: Option<SessionNumber>,
     },
     /// The session is not larger than the stored one.
     Superseded,
@@ -414,7 +416,13 @@ fn decide_hello(
                 session,
                 seen_at: context.now,
                 last_mutation: stored.as_ref().map_or(MutationNumber(0), |c| c.last_mutation),
-                last_digest: stored.and_then(|client| client.last_digest),
+                last_digest: stored.as_ref().and_then(|client| client.last_digest),
+                // a row of before this was kept is at least as old as the session that it names
+                first_session: Some(
+                    stored
+                        .filter(|_| !planted!(FirstSessionMoves))
+                        .map_or(session, |client| client.first_session.unwrap_or(client.session)),
+                ),
             };
             batch.put(record::client_key(id), client.to_row());
             HelloAnswer::Open {
@@ -422,6 +430,7 @@ fn decide_hello(
                 epoch: epoch.id,
                 last_mutation: client.last_mutation,
                 last_digest: client.last_digest,
+                first_session: client.first_session,
             }
         }
     };

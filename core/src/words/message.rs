@@ -74,6 +74,9 @@ pub struct Welcome {
     pub last_mutation: MutationNumber,
     /// The digest of that write; `None` where there is none.
     pub last_digest: Option<Digest>,
+    /// The session of the first hello of the client that the server remembers; `None` where the
+    /// server does not tell.
+    pub first_session: Option<SessionNumber>,
     /// The user that the connection belongs to, where the server knows users.
     pub user_id: Option<UserId>,
     /// The longest `batch` message that the server takes, in bytes.

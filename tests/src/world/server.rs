@@ -343,8 +343,11 @@ impl World {
 
     fn remember_hello(&mut self, client: &ClientId, session: SessionNumber, answer: &HelloAnswer) {
         match answer {
-            HelloAnswer::Open { last_mutation, .. } => {
-                self.server.newest.insert(client.clone(), session);
+            HelloAnswer::Open { last_mutation, first_session, .. } => {
+                let known = self.server.newest.insert(client.clone(), session).is_some();
+                if known && *first_session == Some(session) {
+                    self.count("client known anew");
+                }
                 if self.counts.contains_key("sweep") {
                     let history = self.store.histories.present_mut();
                     if history.forget_number(client, *last_mutation) {

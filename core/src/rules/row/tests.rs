@@ -88,8 +88,9 @@ fn streams() -> impl Strategy<Value = StreamRow> {
     );
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
     let behind = any::<bool>();
-    (optional(cursor), optional(resume), behind, numbers, optional(plain), losses()).prop_map(
-        |(cursor, resume, behind, (generation, count, checksum), plain, loss)| StreamRow {
+    let parts = (losses(), prop_oneof![Just(0), any::<u64>()]);
+    (optional(cursor), optional(resume), behind, numbers, optional(plain), parts).prop_map(
+        |(cursor, resume, behind, (generation, count, checksum), plain, (loss, above))| StreamRow {
             cursor,
             resume,
             behind,
@@ -98,6 +99,7 @@ fn streams() -> impl Strategy<Value = StreamRow> {
             checksum: Checksum(checksum),
             plain,
             loss,
+            forgotten_above: Seq(above),
         },
     )
 }
@@ -119,9 +121,9 @@ fn identities() -> impl Strategy<Value = Identity> {
     let ids = "[a-z0-9-]{1,36}".prop_map(|id| ClientId::new(&id).unwrap());
     let resumable = proptest::collection::vec(any::<u64>(), 0..3);
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    let parts = (databases(), databases(), clocks());
+    let parts = (databases(), databases(), clocks(), forgotten());
     (ids, numbers, optional(any::<u64>()), resumable, parts).prop_map(
-        |(client_id, numbers, digest, resumable, (known, other, clocks))| Identity {
+        |(client_id, numbers, digest, resumable, (known, other, clocks, forgotten))| Identity {
             client_id,
             session: SessionNumber(numbers.0),
             confirmed: MutationNumber(numbers.1),
@@ -131,8 +133,21 @@ fn identities() -> impl Strategy<Value = Identity> {
             database: known,
             other_database: other,
             clocks,
+            forgotten,
         },
     )
+}
+
+fn forgotten() -> impl Strategy<Value = Forgotten> {
+    let positions = (any::<u64>(), any::<u64>());
+    let known = (optional(any::<u64>()), optional(any::<u64>()), positions);
+    let known = known.prop_map(|(first, unsent, (from, until))| Forgotten {
+        first_session: first.map(SessionNumber),
+        unsent_from: unsent.map(Position),
+        from: Position(from),
+        until: Position(until),
+    });
+    prop_oneof![Just(Forgotten::default()), known]
 }
 
 fn clocks() -> impl Strategy<Value = Clocks> {
@@ -161,7 +176,8 @@ proptest! {
     #[test]
     fn streams_come_back(stream in streams()) {
         // rows of an earlier time lack what comes last
-        let later = stream.plain.is_some() || stream.loss.is_some();
+        let later =
+            stream.plain.is_some() || stream.loss.is_some() || stream.forgotten_above > Seq(0);
         prop_assert!(later || whole(&stream.encode(), StreamRow::decode));
         prop_assert_eq!(StreamRow::decode(stream.encode().into()).unwrap(), stream);
     }
@@ -171,7 +187,8 @@ proptest! {
         let databases = [&identity.database, &identity.other_database];
         let earlier = identity.resumable.is_empty()
             && databases.iter().all(|it| it.is_none())
-            && identity.clocks.is_default();
+            && identity.clocks.is_default()
+            && identity.forgotten.is_default();
         prop_assert!(!earlier || whole(&identity.encode(), Identity::decode));
         prop_assert_eq!(Identity::decode(identity.encode().into()).unwrap(), identity);
     }
@@ -283,6 +300,7 @@ fn rows_of_before_there_were_plain_servers_are_read() {
     assert!(StreamRow::decode(new[..new.len() - 1].to_vec().into()).is_err());
 
     let mut identity = Identity {
+        forgotten: Forgotten::default(),
         client_id: ClientId::new("c").unwrap(),
         session: SessionNumber(1),
         confirmed: MutationNumber(2),

@@ -258,8 +258,9 @@ fn briefs(outcomes: &[Outcome]) -> Vec<String> {
 fn a_hello_fences_and_reads_in_one_step() {
     let mut store = Store::new();
     let opened = |answer| {
-        let Answer::Hello(HelloAnswer::Open { database, last_mutation, last_digest, epoch }) =
-            answer
+        let Answer::Hello(HelloAnswer::Open {
+            database, last_mutation, last_digest, epoch, ..
+        }) = answer
         else {
             panic!("{answer:?}")
         };

@@ -40,12 +40,13 @@ pub(super) fn greeted(
     config: &HttpConfig,
 ) -> Reply {
     match answer {
-        HelloAnswer::Open { database, epoch, last_mutation, last_digest } => {
+        HelloAnswer::Open { database, epoch, last_mutation, last_digest, first_session } => {
             let welcome = Welcome {
                 database,
                 epoch,
                 last_mutation,
                 last_digest,
+                first_session,
                 user_id,
                 max_batch_bytes: config.max_batch_bytes,
                 features: Features::ALL,

@@ -219,7 +219,7 @@ impl Session {
     fn greeted(&mut self, answer: HelloAnswer, turn: &mut Turn<'_, '_>) {
         let Link::Greeting { client, session } = self.link.clone() else { return };
         match answer {
-            HelloAnswer::Open { database, epoch, last_mutation, last_digest } => {
+            HelloAnswer::Open { database, epoch, last_mutation, last_digest, first_session } => {
                 self.link = Link::Resumable { client, session };
                 self.verdicts.expected = last_mutation.next();
                 let welcome = Welcome {
@@ -227,6 +227,7 @@ impl Session {
                     epoch,
                     last_mutation,
                     last_digest,
+                    first_session,
                     user_id: self.auth.user().cloned(),
                     max_batch_bytes: self.config.max_batch_bytes,
                     features: Features::ALL,

@@ -352,6 +352,7 @@ impl Object<'_> {
         self.text("epoch", &welcome.epoch);
         self.number("lastMutation", welcome.last_mutation.0);
         self.optional_shown("lastDigest", welcome.last_digest.as_ref());
+        self.optional("firstSession", welcome.first_session.map(|session| session.0));
         self.optional_text("userId", welcome.user_id.as_deref());
         self.number("maxBatchBytes", welcome.max_batch_bytes);
         let mut features = welcome.features.names().peekable();

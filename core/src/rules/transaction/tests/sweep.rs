@@ -149,3 +149,29 @@ fn a_sweep_looks_at_no_more_rows_than_its_budget() {
     assert_eq!(step(SweepPlace::Clients), (2, Some(SweepPlace::AfterClient(client("v")))));
     assert_eq!(step(SweepPlace::AfterClient(client("v"))), (1, None));
 }
+
+#[test]
+fn a_hello_tells_since_when_the_client_is_remembered() {
+    let mut store = Store::new();
+    let first = |store: &mut Store, session| {
+        let answer = store.commit(&hello("c", session));
+        let Answer::Hello(HelloAnswer::Open { first_session, .. }) = answer else {
+            panic!("{answer:?}")
+        };
+        first_session.unwrap().0
+    };
+    assert_eq!(first(&mut store, 3), 3);
+    assert_eq!(first(&mut store, 4), 3);
+    store.run_in("c", SessionNumber(4), vec![write(1, 0, "r", insert("{}"))], Window::new());
+    assert_eq!(first(&mut store, 5), 3, "a write keeps it");
+    store.now = Timestamp(9_000_000);
+    store.sweep(1);
+    assert_eq!(first(&mut store, 9), 9, "it was forgotten");
+    // a row of before this was kept
+    let old = Client::load(&store.rows, &client("c")).unwrap().unwrap();
+    let mut batch = Batch::new();
+    batch.put(record::client_key(&client("c")), Client { first_session: None, ..old }.to_row());
+    store.rows.apply(batch);
+    assert_eq!(first(&mut store, 12), 9, "it is at least as old as its session");
+    assert_eq!(first(&mut store, 13), 9);
+}

@@ -141,16 +141,19 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn welcomes() -> impl Strategy<Value = Welcome> {
-    let more = (numbers(), any::<bool>());
+    let more = (numbers(), any::<bool>(), optional(numbers()));
     (databases(), epochs(), numbers(), optional(any::<u64>()), users(), more).prop_map(
-        |(database, epoch, last_mutation, last_digest, user_id, (max_batch_bytes, pull))| Welcome {
-            features: Features { pull },
-            database,
-            epoch,
-            last_mutation: MutationNumber(last_mutation),
-            last_digest: last_digest.map(Digest),
-            user_id,
-            max_batch_bytes,
+        |(database, epoch, last_mutation, last_digest, user_id, (max_batch_bytes, pull, first))| {
+            Welcome {
+                features: Features { pull },
+                database,
+                epoch,
+                last_mutation: MutationNumber(last_mutation),
+                last_digest: last_digest.map(Digest),
+                first_session: first.map(SessionNumber),
+                user_id,
+                max_batch_bytes,
+            }
         },
     )
 }

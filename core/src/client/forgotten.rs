@@ -1,0 +1,108 @@
+//! Writes that a server may have applied and forgotten.
+
+use alloc::vec::Vec;
+
+use super::edit::Edit;
+use super::exchange::Exchange;
+use super::machine::Client;
+use crate::rules::row::{Entry, Parked, Row};
+use crate::words::message::Welcome;
+use crate::words::name::{Collection, Position, Seq};
+use crate::words::store::StoreError;
+use crate::words::write::WriteKind;
+
+impl Client {
+    /// The server has answered a hello, and says since when it remembers this replica. To be called
+    /// while it is still known which writes may have been sent.
+    pub(super) fn compare_memory(&mut self, edit: &mut Edit<'_>, welcome: &Welcome) {
+        let forgotten = &self.identity.forgotten;
+        let (told, known) = (welcome.first_session, forgotten.first_session);
+        let is_news = told.is_some() && told != known;
+        // what may be sent from now on must not count as unsent after a crash
+        if is_news || forgotten.unsent_from.is_some() {
+            (edit.gates, edit.flush) = (true, true);
+        }
+        if is_news && known.is_some() && !planted!(ForgottenUnnoticed) {
+            self.forget_sent(edit);
+        }
+        let forgotten = &mut self.identity.forgotten;
+        forgotten.unsent_from = None;
+        forgotten.first_session = told.or(known);
+    }
+
+    /// Nobody knows what became of the writes that may have been sent.
+    pub(super) fn forget_sent(&mut self, edit: &mut Edit<'_>) {
+        // what was seen since an earlier time says nothing of what was sent before that
+        let earlier = self.identity.forgotten.is_open(self.outbox.head);
+        for (collection, stream) in &mut self.streams {
+            let reached = stream.reached();
+            let above = if earlier { stream.row.forgotten_above.min(reached) } else { reached };
+            if stream.row.forgotten_above != above {
+                stream.row.forgotten_above = above;
+                edit.put_stream(collection, &stream.row);
+            }
+        }
+        self.identity.forgotten.begin(self.outbox.frozen_until);
+        // another write can't join one that may have been applied
+        self.outbox.tail = None;
+        edit.gates = true;
+    }
+
+    /// Remembers that what was written in this step, from `from` on, was not sent, where nothing can
+    /// be sent before the next hello is answered.
+    pub(super) fn note_unsent(&mut self, edit: &mut Edit<'_>, from: Position) {
+        let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
+        let may_send = self.link.ready_since().is_some() || greeted || self.plain.active;
+        let is_noted = self.identity.forgotten.unsent_from.is_some();
+        if self.outbox.next > from && !may_send && !is_noted {
+            self.identity.forgotten.unsent_from = Some(from);
+            self.put_identity(edit);
+        }
+    }
+
+    /// Whether a write is an insert that may have been applied and forgotten, so that its record may
+    /// have been deleted since. What stands on earlier writes of the record shares their fate: an
+    /// update would be merged into what they make.
+    pub(super) fn is_forgotten(
+        &self,
+        edit: &Edit<'_>,
+        position: Position,
+        entry: &Entry,
+        row: Option<&Row>,
+    ) -> Result<bool, StoreError> {
+        let unknown = row.is_none_or(|row| row.base().is_none());
+        let insert = entry.change.kind == WriteKind::Insert;
+        if !insert || !unknown || !self.identity.forgotten.covers(position) {
+            return Ok(false);
+        }
+        let first = edit.first_of(&entry.collection, &entry.record_id)?;
+        Ok(first == Some(position) || planted!(ForgottenLaterAsked))
+    }
+
+    /// Whether an insert that may have been forgotten was applied, as far as can be told from the seq
+    /// up to which its record was deleted. Applied, it would have been shown, or have come above
+    /// what was known when it was forgotten; and a deletion comes later still.
+    pub(super) fn was_applied(&self, collection: &Collection, deleted: Seq) -> bool {
+        let Some(stream) = self.streams.get(collection) else { return deleted > Seq(0) };
+        // a stream with gaps may not have shown it
+        let vouched = !stream.partial && !planted!(ForgottenWithoutCursor);
+        deleted > if vouched { stream.row.forgotten_above } else { Seq(0) }
+    }
+
+    /// The server has shown the record of the first write that waits: what is made of it is sent as
+    /// it is.
+    pub(super) fn is_told(&mut self, edit: &mut Edit<'_>, position: Position) {
+        if self.identity.forgotten.covers(position) {
+            self.identity.forgotten.from = position.next();
+            self.put_identity(edit);
+        }
+    }
+}
+
+/// Lets the pending writes of a record stand on what its insert has made, which somebody has deleted
+/// since.
+pub(super) fn presume_applied(row: &mut Row, insert: &Entry) {
+    let Some(pending) = &mut row.pending else { return };
+    let parked = pending.parked.get_or_insert_with(|| Parked::new(None, Seq(0), Vec::new()));
+    parked.base = insert.change.apply(None);
+}
