@@ -295,6 +295,10 @@ mod bugs {
         HeldRowsVouchedFor,
         /// However many records a server has lost, they go without a question.
         LossUnasked,
+        /// All records that were lost go in one step, however many they are.
+        AdoptedAtOnce,
+        /// Of records that were lost and are many only the first go.
+        AdoptionForgotten,
         /// The strategy decides about a write to a record that is to be offered to a server which
         /// lacks it.
         OfferLeftToStrategy,

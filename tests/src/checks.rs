@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::{contract, directed, scenario, transcript};
+use crate::{adoption, contract, directed, scenario, transcript};
 
 /// One look.
 pub struct Check {
@@ -25,6 +25,10 @@ pub fn all() -> Vec<Check> {
     all.push(Check {
         name: "contract/reports beyond the last commit".into(),
         run: Box::new(contract::reports_beyond_the_last_commit),
+    });
+    all.push(Check {
+        name: "contract/an adoption in bounded steps".into(),
+        run: Box::new(adoption::is_bounded_and_outlives_crashes),
     });
     all
 }

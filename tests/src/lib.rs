@@ -37,6 +37,7 @@
 //! assert_eq!(world.view(0, &todos, &record("a")).unwrap().get("n"), Some("8"));
 //! ```
 
+pub mod adoption;
 pub mod checks;
 pub mod contract;
 pub mod counted;

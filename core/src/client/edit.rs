@@ -27,6 +27,8 @@ pub(super) struct Edit<'a> {
     pub(super) written: Option<Position>,
     /// The last write that waits for the record that the app has written, where nothing changed.
     pub(super) shares: Option<Position>,
+    /// How many held records this step has let go.
+    pub(super) adopted: usize,
     /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:
     /// then nothing is sent before this step is durable.
     pub(super) gates: bool,
@@ -52,6 +54,7 @@ impl<'a> Edit<'a> {
             synced: Vec::new(),
             written: None,
             shares: None,
+            adopted: 0,
             gates: false,
             flush: false,
         }

@@ -230,7 +230,7 @@ impl Client {
     ) -> Result<bool, StoreError> {
         let Some(mut loss) = self.stream(collection).row.loss else { return Ok(true) };
         if loss.missing.is_none() {
-            let missing = self.held(edit, collection, None, usize::MAX)?.len() as u64;
+            let missing = self.count_held(edit, collection)?;
             let of = missing + self.stream(collection).row.count;
             loss.decision = loss.decision.or_else(|| self.on_loss(missing, of));
             loss.missing = Some(missing);
@@ -360,20 +360,18 @@ impl Client {
         match loss.decision {
             None => return Ok(false),
             Some(LossDecision::Offer) => {
-                stream.offered = None;
+                stream.passed = None;
                 return Ok(false);
             }
             Some(LossDecision::Adopt) => {}
         }
-        let seq = self.stream(collection).reached();
-        for id in self.held(edit, collection, None, usize::MAX)? {
-            if let Some(before) = edit.row(collection, &id)? {
-                self.take_absence(edit, collection, &id, before, seq)?;
-            }
+        self.stream(collection).passed = None;
+        let done = self.adopt_records(edit, collection)?;
+        if done {
+            self.stream(collection).row.loss = None;
         }
-        self.stream(collection).row.loss = None;
         self.save_stream(edit, collection);
-        Ok(true)
+        Ok(done)
     }
 
     /// The collections of which records are held without the server having shown them.
@@ -384,7 +382,7 @@ impl Client {
 
     /// The records behind `after` that are held without the server having shown them, `limit` at
     /// most.
-    fn held(
+    pub(super) fn held(
         &self,
         edit: &Edit<'_>,
         collection: &Collection,
@@ -398,6 +396,16 @@ impl Client {
                 held.push(id);
             }
             if held.len() < limit { Scan::Next } else { Scan::Stop }
+        })?;
+        Ok(held)
+    }
+
+    /// How many records are held without the server having shown them.
+    fn count_held(&self, edit: &Edit<'_>, collection: &Collection) -> Result<u64, StoreError> {
+        let Some(stream) = self.streams.get(collection) else { return Ok(0) };
+        let mut held = 0;
+        edit.each_row(collection, &mut |_, row| {
+            held += u64::from(row.server.is_some() && stream.row.is_held(&row));
         })?;
         Ok(held)
     }
@@ -417,6 +425,7 @@ impl Client {
             self.end_loss(edit, &collection);
         }
         self.offer_some(edit)?;
+        self.adopt_some(edit)?;
         self.short = self.streams.values().any(Stream::is_short);
         Ok(())
     }
@@ -431,7 +440,7 @@ impl Client {
             return Ok(());
         };
         let before = self.stream(&collection).row.clone();
-        let mut after = self.stream(&collection).offered.take();
+        let mut after = self.stream(&collection).passed.take();
         loop {
             let room = OFFERED_AT_ONCE - self.outbox.len;
             let held = self.held(edit, &collection, after.as_ref(), room)?;
@@ -439,7 +448,7 @@ impl Client {
                 self.offer_record(edit, &collection, id)?;
             }
             if held.len() == room {
-                self.stream(&collection).offered = held.last().cloned();
+                self.stream(&collection).passed = held.last().cloned();
                 break;
             }
             // a look from the beginning finds nothing that is left
@@ -458,7 +467,7 @@ impl Client {
     }
 
     /// Nothing is held any more that the server lacks.
-    fn end_loss(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+    pub(super) fn end_loss(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let stream = self.stream(collection);
         stream.row.loss = None;
         if stream.follows() {

@@ -23,6 +23,7 @@
 //! | `edit` | one step's changes to the store |
 
 mod access;
+mod adopt;
 mod boot;
 mod catchup;
 mod clock;

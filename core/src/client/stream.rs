@@ -70,8 +70,8 @@ pub(super) struct Stream {
     /// The error by which the server refused the collection, until it serves it or is asked on
     /// another connection.
     pub(super) error: Option<Box<StreamError>>,
-    /// The last of the held records that was offered to the server, while they are.
-    pub(super) offered: Option<RecordId>,
+    /// The last of the held records that was offered to the server, or has gone, while they do.
+    pub(super) passed: Option<RecordId>,
     pub(super) plain: PlainStream,
 }
 
