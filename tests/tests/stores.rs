@@ -1,5 +1,5 @@
-//! Stores that earlier versions wrote open for ever, with everything in them. How they were made
-//! says `tests/stores/README.md`.
+//! Stores that earlier versions wrote open for ever, with everything in them.
+//! `tests/stores/README.md` says how they were made.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../examples/stores/contents.rs"]
@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use contents::{START, config};
+use synclayer_core::client::event::CollectionStatus;
 use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
 use synclayer_core::replica::{Effect, Replica};
 use synclayer_core::rules::record::verify;
@@ -87,18 +88,69 @@ fn an_earlier_version_s_replicas_go_on_with_its_server() {
         let path = server.path().join("store");
         let store = FjallServerStore::open(path, ServerOptions::default()).unwrap();
         let mut hub = contents::serve(contents::rows_of(&store));
+        let path = client.path().join("store");
         for (conn, user) in [(1, "ann"), (2, "bob"), (3, "ann")] {
-            go_on(&client.path().join("store"), user, ConnId(conn), &mut hub);
+            go_on(&path, user, ConnId(conn), &mut hub);
+        }
+        if has(&path, "gina") {
+            go_on(&path, "gina", ConnId(4), &mut hub);
+            // her clock was three days behind in all runs
+            let found = contents::of_server(&hub.rows);
+            for (id, at) in [
+                ("slow-0", "2026-09-21T15:31:10.278Z"),
+                ("slow-1", "2026-09-21T15:31:10.278Z"),
+                ("slow-2", "2026-09-21T15:31:10.278Z"),
+                ("slow-3", "2026-09-21T15:34:10.278Z"),
+            ] {
+                let is_it = |line: &&str| line.contains(&format!(" {id}: version"));
+                let line = found.lines().find(is_it).expect(id);
+                assert!(line.contains(&format!(" at {at}: ")), "{id} was made at {at}: {line}");
+            }
         }
         assert_eq!(verify(&hub.rows).unwrap().faults, [""; 0]);
     }
+}
+
+/// Whether a user is in a client's store.
+fn has(path: &Path, user: &str) -> bool {
+    let store = FjallClientStore::open(path, ClientOptions::default()).unwrap();
+    contents::users(&store).iter().any(|name| name == user)
+}
+
+/// What somebody had to decide when the store was closed can still be decided.
+#[test]
+fn what_an_earlier_version_left_undecided_can_be_decided() {
+    let mut decided = 0;
+    for version in versions() {
+        let dir = unpacked(&version, "client.pack");
+        let path = dir.path().join("store");
+        for user in ["eve", "fred"].into_iter().filter(|user| has(&path, user)) {
+            let store = FjallClientStore::open(&path, ClientOptions::default()).unwrap();
+            let (mut effects, seed) = (Vec::new(), 99);
+            let mut replica =
+                Replica::open(config(user), seed, START, store, &mut effects).unwrap();
+            let undecided = |replica: &Replica<_>| {
+                let status = replica.status();
+                let lacks = |of: &CollectionStatus| of.missing.is_some();
+                status.other_database.is_some() || status.collections.values().any(lacks)
+            };
+            assert!(undecided(&replica), "{user}");
+            replica.adopt(START, &mut effects).unwrap();
+            assert!(!undecided(&replica), "{user}");
+            replica.check().unwrap();
+            decided += 1;
+        }
+    }
+    assert_eq!(decided, 2);
 }
 
 fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
     let collections = ["boards", "notes", "todos"].map(|name| Collection::new(name).unwrap());
     let config = ClientConfig { collections: collections.to_vec(), ..config(user) };
     let store = FjallClientStore::open(path, ClientOptions::default()).unwrap();
+    // a day after the stores were closed: a server takes no times that are to come
     let (mut now, mut effects) = (START, Vec::new());
+    now.wall = now.wall.plus(24 * 60 * 60 * 1000);
     let mut replica = Replica::open(config, 99, now, store, &mut effects).unwrap();
     let rejected = replica.status().rejected_writes;
     replica.connect(now, &mut effects);

@@ -15,7 +15,7 @@ use synclayer_core::rules::page::{
     Content, Next, PageChange, PageLimits, Place, ReadAnswer, ReadRequest, Reader,
 };
 use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::record::verify;
+use synclayer_core::rules::record::{database, verify};
 use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
 use synclayer_core::rules::transaction::{Answer, Context, HelloAnswer, Transaction, decide_all};
 use synclayer_core::server::ring::RingLimits;
@@ -30,8 +30,6 @@ use synclayer_core::words::write::Change;
 use synclayer_fjall::{FjallClientStore, FjallServerStore};
 use synclayer_sim::hub::Hub;
 
-/// The users of the client's store.
-const USER_NAMES: [&str; 3] = ["ann", "bob", "carl"];
 /// Cursors of each epoch of the server's store, which had four.
 const CURSORS: [(&str, u64); 5] = [("e0", 64), ("e1", 40), ("e1", 130), ("e2", 41), ("e3", 41)];
 /// The collections of both stores.
@@ -50,15 +48,21 @@ pub fn config(user: &str) -> ClientConfig {
 /// Everything in a client's store, which is opened for each user.
 pub fn of_client(open: &dyn Fn() -> Result<FjallClientStore, StoreError>) -> String {
     let mut text = String::new();
-    for user in USER_NAMES {
+    let users = users(&open().expect("the store opens"));
+    for user in users {
         let store = open().expect("the store opens");
         let (mut effects, seed) = (Vec::new(), 77);
-        let replica = Replica::open(config(user), seed, START, store, &mut effects)
+        let replica = Replica::open(config(&user), seed, START, store, &mut effects)
             .expect("the replica opens");
         replica.check().expect("its invariants hold");
-        of_user(&replica, user, &mut text);
+        of_user(&replica, &user, &mut text);
     }
     text
+}
+
+/// The users of a client's store.
+pub fn users(store: &FjallClientStore) -> Vec<String> {
+    outboxes(rows_with(store.rows(), USERS)).into_iter().map(|(user, _)| user).collect()
 }
 
 fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
@@ -67,6 +71,13 @@ fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
     let (pending, rejected) = (status.pending_writes, status.rejected_writes);
     let parked = replica.parked();
     line(out, &format!("  {pending} pending, {rejected} rejected, {parked} parked"));
+    // what the first version did not know is named where there is some
+    if status.clock_offset_ms != 0 {
+        line(out, &format!("  the server's clock is ahead by {} ms", status.clock_offset_ms));
+    }
+    if let Some(other) = &status.other_database {
+        line(out, &format!("  the server has another database: {other}"));
+    }
     for name in COLLECTIONS {
         let name = Collection::new(name).expect("a name");
         if let Some(collection) = status.collections.get(&name) {
@@ -74,6 +85,9 @@ fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
             let cursor = cursor.map(|cursor| format!("{} {}", cursor.epoch, cursor.seq));
             let (count, checksum) = (collection.count, collection.checksum);
             line(out, &format!("  {name}: cursor {cursor:?}, {count} with {checksum}"));
+            if let Some(missing) = collection.missing {
+                line(out, &format!("  {name}: the server lacks {missing}"));
+            }
         }
         for record in replica.get_all(&name).expect("the store can be read") {
             let (id, version, at) = (&record.id, record.version, record.updated_at);
@@ -90,6 +104,9 @@ fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
     for write in unsent_writes(rows_with(rows, &outbox)) {
         let (what, at) = (change(&write.change), write.written_at);
         line(out, &format!("  unsent {}/{} at {at}: {what}", write.collection, write.record_id));
+        if !write.at.is_empty() {
+            line(out, &format!("    of it {:?}", times(&write.at)));
+        }
     }
     for write in replica.rejected().expect("the store can be read") {
         let (what, at) = (change(&write.change), write.written_at);
@@ -97,6 +114,10 @@ fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
         let (code, message) = (write.code.as_str(), &write.message);
         line(out, &format!("  rejected {place} at {at}: {what}: {code}: {message}"));
     }
+}
+
+fn times(of: &[(Box<str>, Timestamp)]) -> Vec<String> {
+    of.iter().map(|(name, at)| format!("{name} {at}")).collect()
 }
 
 fn change(change: &Change) -> String {
@@ -146,6 +167,9 @@ pub fn serve(rows: MemoryRows) -> Hub {
 pub fn of_server(rows: &MemoryRows) -> String {
     let mut text = String::new();
     let report = verify(rows).expect("the rows can be read");
+    if let Some(database) = database(rows).expect("the rows can be read") {
+        line(&mut text, &format!("database {database}"));
+    }
     line(&mut text, &format!("faults {:?}, {} tombstones", report.faults, report.tombstones));
     for (name, head) in &report.collections {
         let (seq, count, checksum) = (head.seq, head.count, head.checksum);
@@ -164,7 +188,8 @@ pub fn of_server(rows: &MemoryRows) -> String {
     }
     let clients = rows_with(rows, b"u").into_iter();
     for client in clients.map(|(key, _)| String::from_utf8_lossy(&key[1..]).into_owned()) {
-        let hello = ["ann", "bob", "dora"].into_iter().find_map(|user| hello(rows, &client, user));
+        let hello =
+            ["ann", "bob", "dora", "gina"].into_iter().find_map(|user| hello(rows, &client, user));
         line(&mut text, &format!("client {client} of {}", hello.expect("a known user")));
     }
     text
@@ -196,8 +221,7 @@ fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &m
                 for PageChange { record_id, change: of, filtered: _ } in changes {
                     let (seq, version) = (of.seq.unwrap_or_default(), of.version.unwrap_or(0));
                     let at = of.timestamp.unwrap_or_default();
-                    let times: Vec<_> =
-                        of.at.iter().map(|(name, at)| format!("{name} {at}")).collect();
+                    let times = times(&of.at);
                     let (user, what) = (of.user_id.as_deref(), change(&of.change));
                     let by = format!("version {version} at {at} by {user:?}, times {times:?}");
                     line(out, &format!("  {seq} {record_id}: {by}: {what}"));

@@ -12,6 +12,7 @@
 
 #[allow(dead_code)] // the test serves what it finds
 mod contents;
+mod later;
 #[allow(dead_code)] // the test unpacks
 mod pack;
 
@@ -75,7 +76,7 @@ struct Town {
 /// A replica and its connection.
 struct Device<S> {
     replica: Replica<S>,
-    user: &'static str,
+    user: String,
     /// Its connection, as the server calls it.
     conn: ConnId,
     /// As the replica calls it.
@@ -125,6 +126,12 @@ impl Town {
         self.hub.crash(self.now);
         self.keep();
         self.plain_server();
+        self.wrong_clock();
+        self.lost_records("eve", None);
+        self.lost_records("hanna", Some(Replica::offer));
+        self.other_database("fred", None);
+        self.other_database("judy", Some(Replica::adopt));
+        self.forgotten_writes();
     }
 
     /// Much is written, some of it is deleted, and the oldest tombstones go.
@@ -209,6 +216,7 @@ impl Town {
         bob.delete("notes", "n010", self.tick());
         self.part(bob, 5);
         self.part_from_dora(4);
+        self.dora_writes_offline();
     }
 
     /// Writes are under way when the connection goes, one of them with a change of somebody else's
@@ -254,6 +262,7 @@ impl Town {
                 ),
             }
         }
+        self.joins(&mut ann);
         ann.replica.check().unwrap();
         drop(ann);
         self.hub.settle(self.now);
@@ -305,7 +314,7 @@ impl Town {
         FjallClientStore::open(&self.client, options).unwrap()
     }
 
-    fn open(&mut self, user: &'static str) -> Device<FjallClientStore> {
+    fn open(&mut self, user: &str) -> Device<FjallClientStore> {
         self.next_seed += 1;
         Device::open(self.client_store(), config_of(user), self.next_seed, self.now)
     }
@@ -441,10 +450,10 @@ impl Town {
 
 impl<S: ClientStore> Device<S> {
     fn open(store: S, config: ClientConfig, seed: u128, now: Now) -> Self {
-        let user = ["ann", "bob", "carl", "dora"].into_iter().find(|user| config.user == *user);
+        let user = config.user.clone();
         let mut effects = Vec::new();
         let replica = Replica::open(config, seed, now, store, &mut effects).unwrap();
-        let (conn, user) = (ConnId(0), user.unwrap());
+        let conn = ConnId(0);
         Self { replica, user, conn, local: conn, sent: Vec::new(), effects }
     }
 
@@ -458,7 +467,7 @@ impl<S: ClientStore> Device<S> {
         }
         let conn = up.expect("a connection is wanted");
         (self.conn, self.local) = (at_server, conn);
-        hub.accept(at_server, Identity::Known(UserId::new(self.user).unwrap()), now);
+        hub.accept(at_server, Identity::Known(UserId::new(&self.user).unwrap()), now);
         self.replica.handle(now, Input::Connected { conn }, &mut self.effects);
     }
 
@@ -496,6 +505,11 @@ impl<S: ClientStore> Device<S> {
 
 /// Takes everything from one end to the other that is ready.
 fn carry<S: ClientStore>(device: &mut Device<S>, hub: &mut Hub, now: Now) {
+    carry_by(device, now, hub, now);
+}
+
+/// As [`carry`], where the ends have clocks of their own.
+fn carry_by<S: ClientStore>(device: &mut Device<S>, by_its: Now, hub: &mut Hub, now: Now) {
     loop {
         let mut moved = false;
         for effect in std::mem::take(&mut device.effects) {
@@ -511,7 +525,7 @@ fn carry<S: ClientStore>(device: &mut Device<S>, hub: &mut Hub, now: Now) {
         };
         for frame in down {
             moved = true;
-            device.hear(&frame, now);
+            device.hear(&frame, by_its);
         }
         if !moved {
             return;
