@@ -209,7 +209,9 @@ impl Client {
                 edit.gates |= !planted!(CorrectionUngated);
             }
         }
-        if waits && stamps && own != 0 && clocks.runs.len() < MAX_RUNS {
+        // without an offset to go by, that of the wall clock would count, which may have been set since
+        let counts = own != 0 || kept.is_none() && of_wall != own;
+        if waits && stamps && counts && clocks.runs.len() < MAX_RUNS {
             clocks.runs.push((self.clock.run, Correction { millis: own, until }));
             edit.gates |= !planted!(CorrectionUngated);
         }
