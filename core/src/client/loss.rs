@@ -231,15 +231,18 @@ impl Client {
         let Some(mut loss) = self.stream(collection).row.loss else { return Ok(true) };
         if loss.missing.is_none() {
             let missing = self.count_held(edit, collection)?;
+            if missing == 0 {
+                self.stream(collection).row.loss = None;
+                self.save_stream(edit, collection);
+                return Ok(true);
+            }
             let of = missing + self.stream(collection).row.count;
             loss.decision = loss.decision.or_else(|| self.on_loss(missing, of));
             loss.missing = Some(missing);
             self.stream(collection).row.loss = Some(loss);
-            if missing > 0 {
-                let decision = shown(loss.decision);
-                let kind = EventKind::RecordsMissing { missing, of, decision };
-                edit.event(Event::remote(kind).on(collection));
-            }
+            let decision = shown(loss.decision);
+            let kind = EventKind::RecordsMissing { missing, of, decision };
+            edit.event(Event::remote(kind).on(collection));
         }
         self.short = true;
         let done = self.carry_out_loss(edit, collection)?;
@@ -251,7 +254,6 @@ impl Client {
     /// asked.
     fn on_loss(&self, missing: u64, of: u64) -> Option<LossDecision> {
         match self.config.on_server_loss {
-            _ if missing == 0 => Some(LossDecision::Adopt),
             Some(OnServerLoss::Adopt) => Some(LossDecision::Adopt),
             Some(OnServerLoss::Offer) => Some(LossDecision::Offer),
             Some(OnServerLoss::Ask) => None,
