@@ -344,8 +344,8 @@ impl World {
     fn remember_hello(&mut self, client: &ClientId, session: SessionNumber, answer: &HelloAnswer) {
         match answer {
             HelloAnswer::Open { last_mutation, first_session, .. } => {
-                let known = self.server.newest.insert(client.clone(), session).is_some();
-                if known && *first_session == Some(session) {
+                self.server.newest.insert(client.clone(), session);
+                if session > SessionNumber(1) && *first_session == Some(session) {
                     self.count("client known anew");
                 }
                 if self.counts.contains_key("sweep") {
