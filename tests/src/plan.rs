@@ -175,7 +175,7 @@ impl Plan {
         let deletes = strategy != Strategy::Sum && draw.one_in(2);
         let guests = if users { draw.below(3).min(devices - 1) } else { 0 };
         let partial = guests > 0 && draw.one_in(3);
-        let restores = strategy != Strategy::Sum && draw.one_in(4);
+        let restores = strategy != Strategy::Sum && draw.one_in(3);
         let mut rates = Rates {
             cut: draw.rate(40),
             silence: draw.rate(10),
@@ -190,7 +190,7 @@ impl Plan {
             token: if users { draw.rate(10) } else { 0 },
             rights: if users { draw.rate(10) } else { 0 },
             sweep: draw.rate(12),
-            restore: if restores { draw.within(5, 25) } else { 0 },
+            restore: if restores { draw.within(8, 28) } else { 0 },
             subscription: draw.rate(8),
             plain: draw.rate(30),
             rest: draw.rate(30),
@@ -252,8 +252,8 @@ impl Plan {
         self.rates.call = draw.rate(30);
         self.rates.foreign = draw.rate(12);
         self.subscriptions = if draw.one_in(5) { 1 } else { 16 };
-        self.rates.sign_out = draw.rate(10);
-        self.keep_seconds = if draw.one_in(3) { draw.within(1, 4) } else { 0 };
+        self.rates.sign_out = draw.rate(20);
+        self.keep_seconds = if draw.one_in(2) { draw.within(1, 4) } else { 0 };
         if self.keep_seconds > 0 {
             self.rates.subscription += 15;
         }
@@ -266,9 +266,10 @@ impl Plan {
                 [None, Some(Ask), Some(Offer), Some(Ask)],
                 [Some(Ask); 4],
                 [Some(Ask); 4],
+                [Some(Ask); 4],
                 [None; 4],
             ];
-            self.on_loss = kinds[draw.below(4)];
+            self.on_loss = kinds[draw.below(5)];
         }
         let day = 86_400_000;
         let clocks = [0, 0, 0, 0, 3_600_000, -3_600_000, day, -day];
@@ -276,7 +277,7 @@ impl Plan {
         if self.strategy == Strategy::Append && draw.one_in(3) {
             self.strategy = Strategy::Failing;
         }
-        self.rates.middlebox = draw.rate(24);
+        self.rates.middlebox = draw.rate(52);
         self.rates.suspend = draw.rate(8);
     }
 

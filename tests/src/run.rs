@@ -621,7 +621,7 @@ impl Run {
 
     /// Makes a copy of something, or lets one come back.
     fn restore(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
-        match draw.below(8) {
+        match draw.below(10) {
             5 => self.exchange_database()?,
             6 | 7 => {
                 let device = self.device(draw);
@@ -633,7 +633,7 @@ impl Run {
                 self.copy_device(device);
             }
             2 if draw.one_in(2) => self.repair_server(draw)?,
-            2 => self.restore_server()?,
+            2 | 8 | 9 => self.restore_server()?,
             _ => self.restore_device(draw.below(2) == 1),
         }
         Ok(())
