@@ -50,7 +50,7 @@ impl Client {
         let asked = goes_on || matches!(stream.phase, Phase::Idle | Phase::Subscribing);
         stream.confirmed &= asked && mode == Mode::Delta;
         stream.phase = Phase::CatchingUp;
-        stream.partial = partial;
+        (stream.partial, stream.complete) = (partial, !partial);
         stream.refreshing &= mode == Mode::Delta;
         stream.retry_at = None;
         stream.error = None;

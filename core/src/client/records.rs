@@ -54,8 +54,8 @@ impl Client {
             return Seq(0);
         }
         let learnt = learnt(&stream.row, row);
-        // a cursor of a stream with gaps vouches only for what is held
-        let vouched = !stream.partial || row.is_some_and(|row| row.server.is_some());
+        // a cursor of a stream with gaps, or that may have some, vouches only for what is held
+        let vouched = stream.complete || row.is_some_and(|row| row.server.is_some());
         let vouched = vouched && !planted!(BaseWithoutCursor);
         if vouched { learnt.max(stream.reached()) } else { learnt }
     }

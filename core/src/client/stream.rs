@@ -45,6 +45,8 @@ pub(super) struct Stream {
     pub(super) phase: Phase,
     /// Whether the server withholds some records.
     pub(super) partial: bool,
+    /// Whether the server has said, since the start, that it withholds none.
+    pub(super) complete: bool,
     /// Whether the answer to the hello may take the cursor back, so that it is not offered before.
     pub(super) in_doubt: bool,
     /// Whether the cursor is known to be of the server's present history.
