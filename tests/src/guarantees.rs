@@ -777,7 +777,14 @@ pub fn nothing_is_resurrected(
         return Ok(());
     };
     let happened = |what: &&str| world.counts.contains_key(*what);
-    let undone = ["server restored", "server repaired", "another database"].iter().any(happened);
+    let undone = [
+        "server restored",
+        "server repaired",
+        "another database",
+        "replica cloned",
+        "replica restored",
+    ];
+    let undone = undone.iter().any(happened);
     let app = &world.devices[device];
     let offered = app.decided || app.config.on_server_loss == Some(OnServerLoss::Offer);
     let decided = offered || ledger.decided.contains(&(device, token));
@@ -1241,6 +1248,7 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                         ("a pull was not answered in time", "slept"),
                         ("a push was not answered in time", "slept"),
                         ("a request was not answered in time", "slept"),
+                        ("a request was not answered in time", "delayed call"),
                         // while one sleeps, what the others have sent lies on its way
                         ("the server does not answer the subscription", "slept"),
                         ("the answer to", "call answered on the way"),

@@ -692,6 +692,7 @@ impl Run {
         }
         self.world.count("replica restored");
         self.world.restart_device(device, store);
+        self.world.devices[device].restored = true;
         let present = self.world.histories().present();
         self.ledger.forget(|token, write| {
             let there = present.now(&write.place).and_then(|r| r.get(&format!("t{token}")));

@@ -28,6 +28,9 @@ pub struct Made {
     pub clock: (u64, u64),
     /// Whether the device had slept in that life without that its clocks could show it.
     pub slept_unseen: bool,
+    /// How often the device had slept, where its clock had been set while it did not know the server's
+    /// time. A sleep begins another run of the clock, which knows nothing of that.
+    pub set_before_nap: Option<u64>,
     /// Whether it was in contact with a server, which had to tell its time again after a leap.
     pub leapt: bool,
     /// Whether it wrote the contested field.
@@ -51,6 +54,7 @@ impl Times {
                 stamp: knows.then_some(record.updated_at),
                 clock: clock_of(this),
                 slept_unseen: this.slept_unseen,
+                set_before_nap: (!knows && this.clock_moves > 0).then_some(this.naps),
                 leapt: !knows && this.replica.status().transport.is_some(),
                 contested: hot(Some(&record.document)).1 == token,
             },
@@ -117,7 +121,8 @@ pub fn fields_keep_their_times(
         }
         let this = &world.devices[device];
         // nobody can know of a sleep in which both clocks stood still
-        if made.slept_unseen || this.slept_unseen {
+        let forgotten = made.set_before_nap.is_some_and(|naps| this.naps > naps);
+        if made.slept_unseen || this.slept_unseen || forgotten {
             continue;
         }
         let same_clock = made.clock == clock_of(this) || this.clock_moves == 0;

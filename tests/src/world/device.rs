@@ -88,12 +88,16 @@ pub struct Device {
     /// Whether it has slept in this life while its wall clock stood still, so that neither clock shows
     /// the sleep: until the next hello its time may be behind by that long.
     pub slept_unseen: bool,
+    /// How often it has slept.
+    pub naps: u64,
     /// The dead connection that it has to notice, and until when.
     pub(super) to_notice: ToNotice,
     /// Whether it has lost a connection on which it had written, and has not sent anything since.
     pub(super) lost_writes_by_socket: bool,
     /// The database that has taken writes of it, since it last decided or started.
     pub(super) database: Option<DatabaseId>,
+    /// Whether its directory was restored, perhaps to a state of before the first contact.
+    pub restored: bool,
     /// Whether its app has decided about a loss.
     pub decided: bool,
 }
@@ -181,6 +185,8 @@ impl World {
             late_given: 0,
             asked: None,
             slept_unseen: false,
+            naps: 0,
+            restored: false,
             to_notice: None,
             rests_until: None,
             sockets_rest_until: None,
