@@ -265,11 +265,10 @@ impl Plan {
             let kinds = [
                 [None, Some(Ask), Some(Offer), Some(Ask)],
                 [Some(Ask); 4],
-                [Some(Ask); 4],
-                [Some(Ask); 4],
                 [None; 4],
             ];
-            self.on_loss = kinds[draw.below(5)];
+            let most = [0, 1, 1, 1, 1, 1, 2][draw.below(7)];
+            self.on_loss = kinds[most];
         }
         let day = 86_400_000;
         let clocks = [0, 0, 0, 0, 3_600_000, -3_600_000, day, -day];
