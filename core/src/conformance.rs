@@ -6,8 +6,8 @@
 //! of its commits; damage a file.
 //!
 //! ```
-//! use synclayer_core::conformance::{self, ClientStores, ServerStores};
-//! use synclayer_core::memory::{MemoryClientStore, MemoryServerStore};
+//! use synclayer_core::conformance::{self, ClientStores};
+//! use synclayer_core::memory::MemoryClientStore;
 //!
 //! struct InMemory;
 //!
@@ -19,16 +19,7 @@
 //!     }
 //! }
 //!
-//! impl ServerStores for InMemory {
-//!     type Store = MemoryServerStore;
-//!
-//!     fn fresh(&mut self) -> MemoryServerStore {
-//!         MemoryServerStore::new()
-//!     }
-//! }
-//!
 //! conformance::client_store(&mut InMemory);
-//! conformance::server_store(&mut InMemory);
 //! ```
 // it is a test that lives in a library so that others can run it
 #![allow(clippy::missing_panics_doc)]

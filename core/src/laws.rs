@@ -61,8 +61,8 @@ use crate::words::limits::Limits;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Law {
-    /// It answers every conflict, and never [fails](Resolver::try_resolve). A panic is seen as a
-    /// broken law only with this crate's feature `std`; without it, it goes through to the test.
+    /// It answers every conflict, and never [fails](Resolver::try_resolve). A panic goes through to
+    /// the test, unless [`Laws::catching`] is told how to catch it.
     Total,
     /// It gives equal answers to equal questions, whatever it was asked in between.
     Deterministic,
@@ -157,7 +157,11 @@ pub struct Laws {
     fields: Vec<(Box<str>, Vec<Box<str>>)>,
     cases: usize,
     seed: u64,
+    panics: Panics,
 }
+
+/// Calls a function and returns whether it panicked.
+type Panics = fn(&mut dyn FnMut()) -> bool;
 
 impl Default for Laws {
     fn default() -> Self {
@@ -172,7 +176,11 @@ impl Laws {
     pub fn new() -> Self {
         let laws = Law::ALL.into_iter().filter(|law| *law != Law::Symmetric).collect();
         let computed = BTreeSet::new();
-        Self { laws, computed, fields: Vec::new(), cases: 1_000, seed: 1 }
+        let panics: Panics = |ask| {
+            ask();
+            false
+        };
+        Self { laws, computed, fields: Vec::new(), cases: 1_000, seed: 1, panics }
     }
 
     /// Claims that both sides come to the same result.
@@ -224,6 +232,24 @@ impl Laws {
         Self { seed, ..self }
     }
 
+    /// Makes a panic of the resolver a breach of [`Law::Total`], shown with a counter-example. This
+    /// crate can't catch one without the standard library, so it is told how: `panics` calls a
+    /// function and returns whether it panicked.
+    ///
+    /// ```
+    /// use std::panic::{AssertUnwindSafe, catch_unwind};
+    /// use synclayer_core::laws::{Law, Laws};
+    /// use synclayer_core::rules::conflict::Conflict;
+    ///
+    /// let hasty = |conflict: &Conflict<'_>| Some(conflict.local.unwrap().clone());
+    /// let laws = Laws::new().catching(|ask| catch_unwind(AssertUnwindSafe(ask)).is_err());
+    /// assert_eq!(laws.check(&hasty).unwrap_err().law, Law::Total);
+    /// ```
+    #[must_use]
+    pub fn catching(self, panics: fn(&mut dyn FnMut()) -> bool) -> Self {
+        Self { panics, ..self }
+    }
+
     /// Checks the laws one after the other.
     ///
     /// # Errors
@@ -273,7 +299,8 @@ impl Laws {
 
     /// What the resolver does wrong in this conflict.
     fn breach(&self, law: Law, case: &Case, resolver: &dyn Resolver) -> Option<Broken> {
-        let why = judge::breach(law, case, resolver, &|field| self.computed.contains(field))?;
+        let computed = |field: &str| self.computed.contains(field);
+        let why = judge::breach(law, case, resolver, &computed, self.panics)?;
         let result = if law == Law::Total { None } else { Some(case.ask(resolver)) };
         Some(Broken { law, case: Box::new(case.clone()), why, result })
     }

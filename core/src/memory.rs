@@ -6,19 +6,9 @@ use core::fmt;
 
 use bytes::Bytes;
 use rpds::RedBlackTreeMapSync;
-use spin::mutex::Mutex;
 
 use crate::words::name::CommitNumber;
-use crate::words::store::{
-    Batch, ClientStore, Op, Rows, Scan, ServerStore, StoreError, StoreErrorKind, Visit,
-};
-
-/// How a thread waits for another's transaction.
-#[cfg(feature = "std")]
-type Relax = spin::relax::Yield;
-/// How a thread waits for another's transaction.
-#[cfg(not(feature = "std"))]
-type Relax = spin::relax::Spin;
+use crate::words::store::{Batch, ClientStore, Op, Rows, Scan, StoreError, StoreErrorKind, Visit};
 
 /// Rows in memory: a persistent ordered map, so that a clone costs nothing and stays as it is.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -259,87 +249,6 @@ impl ClientStore for MemoryClientStore {
     }
 }
 
-/// A server's store in memory.
-///
-/// Reads never wait for a transaction's decision. Transactions wait for each other: by yielding to
-/// other threads with the feature `std`, else by spinning.
-///
-/// A clone is a store of its own with the same rows, and costs nothing: for a simulator, a backup
-/// or the state that a crash leaves. Sessions share one store by an `Arc`.
-#[derive(Default)]
-pub struct MemoryServerStore {
-    /// Held by a transaction from its first read to its commit.
-    writer: Mutex<Faults, Relax>,
-    /// Locked for no longer than a clone or a replacement takes.
-    rows: Mutex<MemoryRows, Relax>,
-}
-
-impl MemoryServerStore {
-    /// An empty store.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A store that holds these rows.
-    #[must_use]
-    pub fn with_rows(rows: MemoryRows) -> Self {
-        Self { rows: Mutex::new(rows), ..Self::default() }
-    }
-
-    /// The rows as of the last transaction; they stay as they are.
-    #[must_use]
-    pub fn snapshot(&self) -> MemoryRows {
-        self.rows.lock().clone()
-    }
-
-    /// Makes the `nth` transaction from now on that changes something fail (1 is the next one)
-    /// with this error. After it the store takes nothing more; a clone of it does.
-    pub fn fail_commit(&self, nth: u64, error: StoreError) {
-        self.writer.lock().plan(nth, error);
-    }
-}
-
-impl Clone for MemoryServerStore {
-    fn clone(&self) -> Self {
-        Self::with_rows(self.snapshot())
-    }
-}
-
-impl fmt::Debug for MemoryServerStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MemoryServerStore").field(&self.snapshot()).finish()
-    }
-}
-
-impl ServerStore for MemoryServerStore {
-    fn transact(
-        &self,
-        decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut faults = self.writer.lock();
-        faults.check()?;
-        let mut rows = self.snapshot();
-        let batch = decide(&rows)?;
-        if batch.is_empty() {
-            return Ok(());
-        }
-        batch.check_keys()?;
-        faults.count()?;
-        rows.apply(batch);
-        *self.rows.lock() = rows;
-        Ok(())
-    }
-
-    fn read(
-        &self,
-        read: &mut dyn FnMut(&dyn Rows) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let rows = self.snapshot();
-        read(&rows)
-    }
-}
-
 /// A failure that is planned, and the one that has come.
 #[derive(Clone, Debug, Default)]
 struct Faults {
@@ -375,7 +284,7 @@ impl Faults {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance::{self, ClientStores, ServerStores};
+    use crate::conformance::{self, ClientStores};
 
     struct AtOnce;
 
@@ -409,36 +318,10 @@ mod tests {
         }
     }
 
-    struct Shared;
-
-    impl ServerStores for Shared {
-        type Store = MemoryServerStore;
-
-        fn fresh(&mut self) -> MemoryServerStore {
-            MemoryServerStore::new()
-        }
-
-        fn reopen(&mut self, store: MemoryServerStore) -> Option<MemoryServerStore> {
-            Some(store.clone())
-        }
-    }
-
     #[test]
     fn the_memory_stores_conform() {
         conformance::client_store(&mut AtOnce);
         conformance::client_store(&mut WhenTold);
-        conformance::server_store(&mut Shared);
-    }
-
-    #[test]
-    fn threads_lose_no_addition() {
-        let store = MemoryServerStore::new();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| conformance::increment(&store, 500));
-            }
-        });
-        conformance::check_count(&store, 2_000);
     }
 
     fn put(store: &mut MemoryClientStore, n: u8) -> Result<(), StoreError> {
@@ -493,21 +376,5 @@ mod tests {
         put(&mut store, 1).unwrap();
         store.fail(full.clone());
         assert_eq!(store.durable(), Err(full));
-    }
-
-    #[test]
-    fn a_failed_transaction_ends_the_server_store_and_not_its_clone() {
-        let full = StoreError::new(StoreErrorKind::Full, "full");
-        let store = MemoryServerStore::new();
-        conformance::increment(&store, 3);
-        store.fail_commit(1, full.clone());
-        let mut one = Batch::new();
-        one.put(&b"n"[..], &b"1"[..]);
-        for _ in 0..2 {
-            assert_eq!(store.transact(&mut |_| Ok(one.clone())), Err(full.clone()));
-        }
-        conformance::check_count(&store, 3);
-        conformance::increment(&store.clone(), 1);
-        conformance::check_count(&store, 3);
     }
 }

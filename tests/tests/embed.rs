@@ -13,9 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use embed::Client;
-use synclayer_core::memory::MemoryServerStore;
 use synclayer_core::rules::view::Snapshot;
-use synclayer_server::{Server, ServerConfig};
+use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -47,7 +47,7 @@ async fn counted(server: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
 }
 
 async fn serve() -> Server {
-    let store = Arc::new(synclayer_core::memory::MemoryServerStore::new());
+    let store = Arc::new(synclayer_server::MemoryServerStore::new());
     Server::bind(ServerConfig::default(), store).await.unwrap()
 }
 

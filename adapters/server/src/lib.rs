@@ -13,8 +13,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use synclayer_core::memory::MemoryServerStore;
-//! use synclayer_server::{Server, ServerConfig};
+//! use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), synclayer_server::BindError> {
@@ -32,6 +31,7 @@ mod config;
 mod connection;
 mod feed;
 mod mailbox;
+mod memory;
 mod origin;
 mod routes;
 mod server;
@@ -40,4 +40,5 @@ mod socket;
 mod upgrade;
 
 pub use config::{AuthError, Authenticator, Figures, Identified, ServerConfig, StaticTokens};
+pub use memory::MemoryServerStore;
 pub use server::{BindError, Server};

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use common::{Answer, Peer, http, open, serve, token_config, with_tokens};
 use serde_json::{Value, json};
-use synclayer_core::memory::MemoryServerStore;
 use synclayer_core::rules::policy::Rate;
-use synclayer_server::{Server, ServerConfig};
+use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 
 const ANN: [(&str, &str); 1] = [("authorization", "Bearer a-token")];
 const BOB: [(&str, &str); 1] = [("authorization", "Bearer b-token")];

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use common::{PATIENCE, Peer, http, open};
 use serde_json::json;
-use synclayer_core::memory::MemoryServerStore;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::UserId;
 use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
-use synclayer_server::{AuthError, Authenticator, BindError, Identified, Server, ServerConfig};
+use synclayer_server::{
+    AuthError, Authenticator, BindError, Identified, MemoryServerStore, Server, ServerConfig,
+};
 
 /// A store whose commits take as long as the test wants.
 #[derive(Default)]
@@ -148,7 +149,7 @@ async fn a_store_that_failed_shows_and_confirms_nothing() {
     assert_eq!((health.status, &health.json()["status"]), (200, &json!("ok")));
     assert_eq!(health.json()["epoch"], server.epoch().as_str());
 
-    store.fail_commit(1, StoreError::new(StoreErrorKind::Full, "the disk is full"));
+    store.fail(StoreError::new(StoreErrorKind::Full, "the disk is full"));
     let mut watcher = Peer::connect(&server, "", &[]).await;
     watcher.subscribe("todos").await;
     // whether this write happened is not known, so its connection ends

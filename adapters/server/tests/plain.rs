@@ -245,7 +245,7 @@ async fn the_websocket_wants_a_websocket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_server_stays_on_loopback() {
     let listen = ([0, 0, 0, 0], 0).into();
-    let store = || std::sync::Arc::new(synclayer_core::memory::MemoryServerStore::new());
+    let store = || std::sync::Arc::new(synclayer_server::MemoryServerStore::new());
     let refused = Server::bind(ServerConfig { listen, ..ServerConfig::default() }, store()).await;
     assert!(matches!(refused.err(), Some(BindError::Open(addr)) if addr == listen));
     let bound = Server::bind(ServerConfig { listen, ..token_config() }, store()).await;

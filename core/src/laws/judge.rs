@@ -3,8 +3,8 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use super::Law;
 use super::case::{Case, text};
+use super::{Law, Panics};
 use crate::rules::conflict::Resolver;
 use crate::words::document::Document;
 
@@ -14,9 +14,10 @@ pub(super) fn breach(
     case: &Case,
     resolver: &dyn Resolver,
     computed: &dyn Fn(&str) -> bool,
+    panics: Panics,
 ) -> Option<String> {
     match law {
-        Law::Total if panics(case, resolver) => Some("it panics".to_string()),
+        Law::Total if panics(&mut || drop(case.ask(resolver))) => Some("it panics".to_string()),
         Law::Total => case.try_ask(resolver).err().map(|failure| format!("it fails: {failure}")),
         Law::Deterministic => differs(case, resolver),
         Law::KeepsRecord => {
@@ -34,19 +35,6 @@ pub(super) fn breach(
         Law::Idempotent => wavers(case, resolver),
         Law::Symmetric => takes_sides(case, resolver),
     }
-}
-
-#[cfg(any(test, feature = "std"))]
-fn panics(case: &Case, resolver: &dyn Resolver) -> bool {
-    // the resolver's own state may be torn by a panic: nothing but the panic is reported then
-    let ask = std::panic::AssertUnwindSafe(|| case.ask(resolver));
-    std::panic::catch_unwind(ask).is_err()
-}
-
-#[cfg(not(any(test, feature = "std")))]
-fn panics(case: &Case, resolver: &dyn Resolver) -> bool {
-    let _ = case.ask(resolver);
-    false
 }
 
 fn differs(case: &Case, resolver: &dyn Resolver) -> Option<String> {

@@ -14,9 +14,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use synclayer_core::memory::MemoryServerStore;
 use synclayer_core::words::name::UserId;
-use synclayer_server::{Server, ServerConfig, StaticTokens};
+use synclayer_server::{MemoryServerStore, Server, ServerConfig, StaticTokens};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
