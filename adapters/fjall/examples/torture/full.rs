@@ -11,6 +11,7 @@ use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerO
 use tempfile::TempDir;
 
 use crate::files::Side;
+use crate::workload::skipped;
 
 /// Fills disks of various sizes with values of various sizes; says how many, 0 where this user may
 /// not mount any.
@@ -41,7 +42,7 @@ impl SmallDisk {
             .status();
         let mounted = mounted.is_ok_and(|status| status.success());
         if !mounted {
-            eprintln!("skipped: this user may not mount a small file system to fill");
+            skipped("this user may not mount a small file system to fill");
         }
         mounted.then_some(Self { dir })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::workload::{Acknowledged, Kind, THREADS, Task, verify};
+use crate::workload::{Acknowledged, Kind, THREADS, Task, skipped, verify};
 
 /// Tells a child process what to do.
 pub(crate) const CHILD: &str = "SYNCLAYER_FJALL_CHILD";
@@ -104,7 +104,7 @@ pub(crate) fn can_inject() -> bool {
     let probe = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     let can = probe.is_ok_and(|output| output.status.success());
     if !can {
-        eprintln!("skipped: choosing the system call that fails needs a working strace");
+        skipped("choosing the system call that fails needs a working strace");
     }
     can
 }

@@ -231,3 +231,9 @@ fn say(line: &str) {
     // nobody listens any more when the parent has gone
     drop(writeln!(out, "{line}").and_then(|()| out.flush()));
 }
+
+/// Tells that a test is skipped, on a line that `.ci/run` counts.
+pub(crate) fn skipped(why: &str) {
+    // not `eprintln!`, whose output a test that passes does not show
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());
+}
