@@ -54,6 +54,8 @@ pub mod plain_server;
 pub mod plain_world;
 pub mod plan;
 pub mod points;
+#[cfg(doctest)]
+mod readme;
 pub mod run;
 pub mod scenario;
 mod schedules;
