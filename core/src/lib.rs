@@ -13,8 +13,9 @@
 //! | [`client`], [`server`] | the machines: one replica, one connection |
 //! | [`replica`] | a client machine joined to its store and its watchers |
 //!
-//! [`memory`] holds the in-memory stores, [`conformance`] the suite that every store must pass,
-//! [`laws`] what every resolver of yours should keep.
+//! [`architecture`] explains the floors and the machines. [`memory`] holds the in-memory stores,
+//! [`conformance`] the suite that every store must pass, [`laws`] what every resolver of yours should
+//! keep.
 //!
 //! # The contract of whoever drives a machine
 //!
@@ -110,6 +111,8 @@ mod planted;
 #[macro_use]
 pub mod planted;
 
+#[doc = include_str!("../ARCHITECTURE.md")]
+pub mod architecture {}
 pub mod client;
 pub mod conformance;
 pub mod laws;
