@@ -12,9 +12,9 @@ use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError, StoreEr
 use crate::chain::{Chain, Link};
 use crate::disk::{self, Disk, Promises, Sizes};
 use crate::failure;
+use crate::kinds::{Durability, StoreKind};
 use crate::rows::Latest;
 use crate::salvage;
-use crate::{Durability, StoreKind};
 
 /// How a client's store is opened.
 pub struct ClientOptions {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use fjall::{
 };
 use synclayer_core::words::store::{Batch, Op, StoreError};
 
-use crate::StoreKind;
 use crate::chain::{Chain, Link};
 use crate::clock;
 use crate::failure;
 use crate::journal;
+use crate::kinds::StoreKind;
 use crate::manifest;
 use crate::mark::{self, Mark};
-use crate::repair;
+use crate::place::{self, database};
 use crate::rows::{Table, View, row_key};
 use crate::watermark::{Promise, Watermark, boot};
 
@@ -65,7 +65,7 @@ pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened,
     let io = |error| failure::io(path, &error);
     clock::check(path)?;
     if kind == StoreKind::Server {
-        repair::finish_interrupted(path)?;
+        place::finish_interrupted(path).map_err(io)?;
     }
     mark::check_place(path)?;
     let lock = lock(path)?;
@@ -230,11 +230,6 @@ impl Promises {
         self.file.sync()?;
         if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
     }
-}
-
-/// Where the database lies in a store's directory.
-pub(crate) fn database(path: &Path) -> PathBuf {
-    path.join("db")
 }
 
 pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
 
-use crate::StoreKind;
+use crate::kinds::StoreKind;
+use crate::place::database;
 
 impl StoreKind {
     /// What a program does about damage: the end of the errors' texts, for people whose program
@@ -155,7 +156,7 @@ fn of_io(kind: StoreKind, path: &Path, error: &io::Error) -> StoreError {
 
 /// Whether the database's version is stated at all, if only one that is unknown here.
 fn names_a_version(path: &Path) -> bool {
-    let stated = std::fs::read(crate::disk::database(path).join("version"));
+    let stated = std::fs::read(database(path).join("version"));
     stated.is_ok_and(|bytes| bytes.len() == 4 && bytes.starts_with(b"FJL"))
 }
 

@@ -53,8 +53,10 @@ mod clock;
 mod disk;
 mod failure;
 mod journal;
+mod kinds;
 mod manifest;
 mod mark;
+mod place;
 mod remains;
 mod repair;
 mod rows;
@@ -62,40 +64,7 @@ mod salvage;
 mod server;
 mod watermark;
 
-use std::path::Path;
-
-use synclayer_core::words::store::StoreError;
-
 pub use client::{ClientOptions, FjallClientStore};
+pub use kinds::{Durability, StoreKind};
 pub use repair::Repair;
 pub use server::{FjallServerStore, ServerOptions, Stats};
-
-/// Whose store a directory holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StoreKind {
-    /// A client's: [`FjallClientStore`].
-    Client,
-    /// A server's: [`FjallServerStore`].
-    Server,
-}
-
-impl StoreKind {
-    /// The kind of the store in a directory, be it damaged; `None` where it does not tell, or where
-    /// both have written, which versions without this distinction let happen.
-    ///
-    /// # Errors
-    /// When there is no store, or it is in use.
-    pub fn of(path: impl AsRef<Path>) -> Result<Option<Self>, StoreError> {
-        salvage::kind(path.as_ref())
-    }
-}
-
-/// What an acknowledged commit survives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Durability {
-    /// The end of the process, however it ends. A commit is handed to the operating system and is
-    /// acknowledged; when the machine loses its power, the last seconds may be lost.
-    Buffered,
-    /// The end of the machine's power too: a commit is acknowledged when the disk has it.
-    Synced,
-}

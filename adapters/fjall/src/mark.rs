@@ -13,9 +13,9 @@ use synclayer_core::words::name::DatabaseId;
 use synclayer_core::words::store::{Rows, StoreError};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::StoreKind;
-use crate::disk::database;
 use crate::failure;
+use crate::kinds::StoreKind;
+use crate::place::database;
 
 const FILE: &str = "store";
 const TITLE: &str = "SyncLayer store\n";

@@ -17,11 +17,12 @@ use bytes::Bytes;
 use fjall::{Database, Keyspace};
 use synclayer_core::words::store::StoreError;
 
-use crate::StoreKind;
 use crate::disk::{self, Sizes};
 use crate::failure;
 use crate::journal;
+use crate::kinds::StoreKind;
 use crate::manifest::{self, Levels};
+use crate::place::database;
 
 const SIZES: Sizes = Sizes { cache_bytes: 1 << 20, memtable_bytes: 4 << 20, workers: 1 };
 /// By how many bytes the end of an unreadable place is narrowed down.
@@ -42,7 +43,7 @@ pub(crate) fn each(
     visit: &mut Visit<'_>,
 ) -> Result<(), StoreError> {
     let io = |error| failure::io(path, &error);
-    let db = disk::database(path);
+    let db = database(path);
     let mut changes = BTreeMap::new();
     let journals = read_journals(&db, prefix, &mut changes);
     let copy = Copy::of(path).map_err(io)?;

@@ -1,8 +1,7 @@
 //! The repair of a damaged server's store: what can be read goes into a new one, which takes its
 //! place.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -14,12 +13,14 @@ use crate::chain::Gaps;
 use crate::clock;
 use crate::disk;
 use crate::failure;
+use crate::kinds::StoreKind;
 use crate::mark;
+use crate::place::{self, sibling, sync_parent};
 use crate::remains;
 use crate::rows::ROW;
 use crate::salvage;
+use crate::server::{FjallServerStore, ServerOptions};
 use crate::watermark;
-use crate::{FjallServerStore, ServerOptions, StoreKind};
 
 /// How many rows, and about how many bytes of them, go into one commit of the new store.
 const ROWS: usize = 1000;
@@ -42,10 +43,27 @@ pub struct Repair {
     pub database: Option<DatabaseId>,
 }
 
-/// See [`FjallServerStore::repair`].
-pub(crate) fn repair(path: &Path) -> Result<Repair, StoreError> {
+impl FjallServerStore {
+    /// Makes a new store of everything that can be read of a damaged one, also from behind the
+    /// damage, and puts it in its place; the damaged one is renamed, with `.damaged-1` behind its
+    /// name, or the next number that is free. It is the same database, and the next opening begins
+    /// an epoch that knows no earlier one: every client takes a snapshot, and finds out what the
+    /// server no longer has.
+    ///
+    /// It needs about as much space beside the directory as there is in it. A repair that is
+    /// interrupted is done again, or is finished by the next opening.
+    ///
+    /// # Errors
+    /// When there is no server's store, it is in use, nothing of it can be read, the new one can't
+    /// be written, or the directory can't be renamed. Then it is as it was.
+    pub fn repair(path: impl AsRef<Path>) -> Result<Repair, StoreError> {
+        repair(path.as_ref())
+    }
+}
+
+fn repair(path: &Path) -> Result<Repair, StoreError> {
     clock::check(path)?;
-    finish_interrupted(path)?;
+    place::finish_interrupted(path).map_err(|error| failure::io(path, &error))?;
     let mark = mark::check_store(path, StoreKind::Server)?;
     let path = &salvage::movable(path)?;
     let io = |error| failure::io(path, &error);
@@ -72,18 +90,6 @@ pub(crate) fn repair(path: &Path) -> Result<Repair, StoreError> {
     sync_parent(path).map_err(io)?;
     let Rebuilt { kept, lost, database, batch: _ } = rebuilt;
     Ok(Repair { aside, kept, lost, lost_commits, database })
-}
-
-/// Puts a new store in its place where a repair ended between its two renamings.
-pub(crate) fn finish_interrupted(path: &Path) -> Result<(), StoreError> {
-    let io = |error| failure::io(path, &error);
-    let done = sibling(path, "repaired");
-    // what can't be looked at is told by whoever opens it
-    if !matches!((path.try_exists(), done.try_exists()), (Ok(false), Ok(true))) {
-        return Ok(());
-    }
-    fs::rename(done, path).map_err(io)?;
-    sync_parent(path).map_err(io)
 }
 
 /// Makes the new store, and says what came of it and how many commits are missing.
@@ -124,23 +130,4 @@ fn rebuild(
     })?;
     let nothing = || failure::damaged(StoreKind::Server, path, "nothing was read of it");
     Ok((rebuilt.ok_or_else(nothing)?, gaps.count(watermark::required(path))))
-}
-
-/// A directory beside another, of the same name and this behind it.
-pub(crate) fn sibling(path: &Path, what: &str) -> PathBuf {
-    // without a slash at its end
-    let mut name = path.components().collect::<PathBuf>().into_os_string();
-    name.push(".");
-    name.push(what);
-    name.into()
-}
-
-/// Makes the renaming of a directory last.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if cfg!(unix) && !parent.as_os_str().is_empty() => {
-            File::open(parent)?.sync_all()
-        }
-        Some(_) | None => Ok(()),
-    }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use fjall::{Keyspace, Readable, Slice, Snapshot};
 use synclayer_core::words::store::{Rows, Scan, StoreError, Visit};
 
-use crate::StoreKind;
 use crate::failure;
+use crate::kinds::StoreKind;
 
 /// The first byte of the key of a row that belongs to the store's user.
 pub(crate) const ROW: u8 = b'r';

@@ -8,16 +8,27 @@ use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::salvage::{OWNERS, Owner, owner};
 use synclayer_core::words::store::{Batch, StoreError, StoreErrorKind};
 
-use crate::StoreKind;
 use crate::chain::{CHAIN, Gaps};
 use crate::clock;
 use crate::disk;
 use crate::failure;
+use crate::kinds::StoreKind;
 use crate::mark;
+use crate::place::sibling;
 use crate::remains;
-use crate::repair::sibling;
 use crate::rows::row_key;
 use crate::watermark;
+
+impl StoreKind {
+    /// Returns the kind of the store in a directory, be it damaged; `None` where it does not tell, or where
+    /// both have written, which versions without this distinction let happen.
+    ///
+    /// # Errors
+    /// When there is no store, or it is in use.
+    pub fn of(path: impl AsRef<Path>) -> Result<Option<Self>, StoreError> {
+        kind(path.as_ref())
+    }
+}
 
 /// See [`FjallClientStore::salvage`](crate::FjallClientStore::salvage).
 pub(crate) fn salvage(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
@@ -26,8 +37,7 @@ pub(crate) fn salvage(path: &Path, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>,
     rows(path, prefix)
 }
 
-/// See [`StoreKind::of`].
-pub(crate) fn kind(path: &Path) -> Result<Option<StoreKind>, StoreError> {
+fn kind(path: &Path) -> Result<Option<StoreKind>, StoreError> {
     if let Some(mark) = mark::look(path)? {
         return Ok(Some(mark.kind));
     }

@@ -13,10 +13,9 @@ use crate::chain::{Chain, Link};
 use crate::clock;
 use crate::disk::{self, Disk, Promises, Sizes};
 use crate::failure;
+use crate::kinds::{Durability, StoreKind};
 use crate::mark::Mark;
-use crate::repair::{self, Repair};
 use crate::rows::View;
-use crate::{Durability, StoreKind};
 
 /// How a server's store is opened.
 #[derive(Clone, Debug)]
@@ -136,22 +135,6 @@ impl FjallServerStore {
         if is_named || mark.write(&self.disk.table.path).is_ok() {
             *unnamed = None;
         }
-    }
-
-    /// Makes a new store of everything that can be read of a damaged one, also from behind the
-    /// damage, and puts it in its place; the damaged one is renamed, with `.damaged-1` behind its
-    /// name, or the next number that is free. It is the same database, and the next opening begins
-    /// an epoch that knows no earlier one: every client takes a snapshot, and finds out what the
-    /// server no longer has.
-    ///
-    /// It needs about as much space beside the directory as there is in it. A repair that is
-    /// interrupted is done again, or is finished by the next opening.
-    ///
-    /// # Errors
-    /// When there is no server's store, it is in use, nothing of it can be read, the new one can't
-    /// be written, or the directory can't be renamed. Then it is as it was.
-    pub fn repair(path: impl AsRef<Path>) -> Result<Repair, StoreError> {
-        repair::repair(path.as_ref())
     }
 
     /// What the store has done since it was opened.
