@@ -1,4 +1,4 @@
-//! What the stores cost: `cargo run --release -p synclayer-fjall --example measure [DIRECTORY]`.
+//! The costs of the stores: `cargo run --release -p synclayer-fjall --example measure [DIRECTORY]`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@ use crate::rows::ROW;
 
 /// The first byte of the key of a row of the chain.
 pub(crate) const CHAIN: u8 = b'c';
-/// How many old rows a commit cuts off at most.
+/// Old rows that a commit removes at most.
 const CUT_AT_ONCE: u64 = 8;
 /// The database gives its sequence numbers in steps of a few; a step of this size is a wrong bit.
 const FAR: SeqNo = 1 << 32;
@@ -67,7 +67,7 @@ struct Mark {
 }
 
 impl Chain {
-    /// Whether it is time to look which journals there are.
+    /// Returns true if the journals should be listed again.
     pub(crate) fn wants_journals(&self) -> bool {
         self.last.number.is_multiple_of(256)
     }
@@ -150,13 +150,13 @@ impl Chain {
     }
 }
 
-/// What a commit makes of the chain.
+/// The change of the chain by a commit.
 pub(crate) struct Step {
     last: Link,
     first: u64,
 }
 
-/// How far a chain was read.
+/// The progress of reading a chain.
 struct Found {
     oldest: u64,
     last: Link,
@@ -223,7 +223,7 @@ impl Gaps {
         (self.last, self.first) = (link.number, first);
     }
 
-    /// How many commits are missing, of which those up to `required` were acknowledged.
+    /// Counts the missing commits. Those up to `required` were acknowledged.
     pub(crate) fn count(&self, required: Option<u64>) -> u64 {
         let behind = required.unwrap_or(0).saturating_sub(self.last);
         let Some(oldest) = self.oldest else { return behind };

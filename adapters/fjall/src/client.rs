@@ -16,14 +16,14 @@ use crate::kinds::{Durability, StoreKind};
 use crate::rows::Latest;
 use crate::salvage;
 
-/// How a client's store is opened.
+/// Options for opening a client's store.
 pub struct ClientOptions {
-    /// What an acknowledged commit survives. [`Durability::Buffered`] unless set.
+    /// The failures that an acknowledged commit survives. [`Durability::Buffered`] unless set.
     pub durability: Durability,
     /// The most memory that hot blocks of rows take, in bytes. 2 MiB unless set: the system keeps
     /// more of the files at hand.
     pub cache_bytes: u64,
-    /// How many bytes of changes gather in memory before they become a file; four times as many
+    /// Bytes of changes that gather in memory before they become a file; four times as many
     /// may be in memory at a time. 1 MiB unless set. A new store keeps the size that it was made
     /// with.
     pub memtable_bytes: u64,
@@ -118,8 +118,8 @@ impl FjallClientStore {
         salvage::salvage(path.as_ref(), prefix)
     }
 
-    /// How many acknowledged commits of a damaged store can't be read, as far as their numbers
-    /// tell. What only they held is lost, unsent writes too.
+    /// Counts the acknowledged commits of a damaged store that can't be read, as far as their
+    /// numbers tell. Rows that only they held are lost, unsent writes too.
     ///
     /// # Errors
     /// As [`salvage`](Self::salvage).

@@ -1,4 +1,4 @@
-//! What both stores are made of: a directory with a database, a lock, a chain of commits and the
+//! The parts of both stores: a directory with a database, a lock, a chain of commits and the
 //! promise of what must be there.
 
 use std::collections::HashSet;
@@ -28,13 +28,13 @@ use crate::place::{self, database};
 use crate::rows::{Table, View, row_key};
 use crate::watermark::{Promise, Watermark, boot};
 
-/// How long a commit waits for the database's threads before it leaves that to the database.
+/// The longest wait of a commit for the database's threads; after it the database itself waits.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the file is that the database writes last when it is made.
+/// Length of the file that the database writes last when it is created.
 const VERSION_BYTES: u64 = 4;
 
-/// How much memory a database takes.
+/// Memory limits of a database.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) cache_bytes: u64,
@@ -51,7 +51,7 @@ pub(crate) struct Disk {
     _lock: File,
 }
 
-/// What a store's writer keeps.
+/// The parts of an opened store that its writer keeps.
 pub(crate) struct Opened {
     pub(crate) disk: Disk,
     pub(crate) chain: Chain,
@@ -272,7 +272,7 @@ fn clear_unborn(path: &Path) -> io::Result<()> {
     fs::remove_dir_all(db)
 }
 
-/// How long a file is; 0 where there is none.
+/// Returns the length of a file, 0 if there is none.
 fn len(path: &Path) -> io::Result<u64> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),

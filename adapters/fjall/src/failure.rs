@@ -1,4 +1,4 @@
-//! What the database's errors mean to the people who run a store.
+//! The database's errors, as texts for those who run a store.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +9,8 @@ use crate::kinds::StoreKind;
 use crate::place::database;
 
 impl StoreKind {
-    /// What a program does about damage: the end of the errors' texts, for people whose program
-    /// does it otherwise to put something else in its place.
+    /// The remedy for damage, with which the error texts end. A program that has another remedy
+    /// can replace it.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl StoreKind {
     }
 }
 
-/// What is stored at this path is not what was written.
+/// The error for a store whose contents differ from what was written.
 pub(crate) fn damaged(kind: StoreKind, path: &Path, what: impl std::fmt::Display) -> StoreError {
     let path = path.display();
     StoreError::damaged(format!("the store at {path} is damaged: {what}; {}", kind.remedy()))
@@ -154,7 +154,7 @@ fn of_io(kind: StoreKind, path: &Path, error: &io::Error) -> StoreError {
     if of_contents { damaged(kind, path, error) } else { io(path, error) }
 }
 
-/// Whether the database's version is stated at all, if only one that is unknown here.
+/// Returns true if the database states a version, even one that is unknown here.
 fn names_a_version(path: &Path) -> bool {
     let stated = std::fs::read(database(path).join("version"));
     stated.is_ok_and(|bytes| bytes.len() == 4 && bytes.starts_with(b"FJL"))

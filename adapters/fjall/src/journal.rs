@@ -26,7 +26,7 @@ const START_BYTES: usize = 13;
 const ITEM_HEAD: usize = 21;
 /// The bytes behind a batch's last item.
 const END_BYTES: u64 = 13;
-/// How much behind an unreadable place is looked at: less than this follows if a crash caused it.
+/// Bytes searched behind an unreadable place: less than this follows if a crash caused it.
 const WINDOW: u64 = 16 << 20;
 /// Where a journal ends well, it goes on with zeros, or not at all.
 const BLANK: u64 = 64 << 10;
@@ -34,7 +34,7 @@ const BLANK: u64 = 64 << 10;
 /// One change of a row, under its full key; `None` removes it.
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// What is shown the changes of a batch: their kind, key and value.
+/// A visitor of the changes in a batch: kind, key and value.
 type Show<'a> = dyn FnMut(u8, &[u8], &[u8]) + 'a;
 
 /// The journals of a database, oldest first, each with its number.
@@ -85,7 +85,7 @@ pub(crate) fn prepare(db: &Path, required: Option<u64>) -> io::Result<Result<(),
     })
 }
 
-/// What is wrong with a store that lacks commits at its end.
+/// Describes a store that lacks commits at its end.
 pub(crate) fn ends_early(last: u64, required: u64) -> String {
     format!("it ends with commit {last}, and commit {required} was acknowledged")
 }
@@ -100,15 +100,15 @@ fn cut(path: &Path, len: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// What can be read of a journal from its start.
+/// The readable part of a journal, from its start.
 struct Readable {
     /// The last commit.
     last: Option<u64>,
     /// Where it ends.
     end: u64,
-    /// Whether nothing is behind that.
+    /// True if nothing is behind that.
     is_all: bool,
-    /// Whether a whole batch is behind that.
+    /// True if a whole batch is behind that.
     goes_on: bool,
 }
 

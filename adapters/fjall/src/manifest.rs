@@ -13,11 +13,11 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// The bytes of the file that names the list in use: its number, its checksum, the checksum's kind.
 const CURRENT_BYTES: usize = 25;
-/// What a table ends with: this, a version, the checksum's kind, the checksum of its list of parts,
+/// The trailer of a table: this, a version, the checksum's kind, the checksum of its list of parts,
 /// and where that list begins and how long it is.
 const TRAILER: &[u8] = b"SFA!";
 const TRAILER_BYTES: u64 = 38;
-/// What a list of parts begins with.
+/// The first bytes of a list of parts.
 const PARTS: &[u8] = b"TOC!";
 
 /// Looks at the lists of all keyspaces of a database.
@@ -47,7 +47,7 @@ pub(crate) fn check(db: &Path) -> io::Result<Result<(), String>> {
     Ok(Ok(()))
 }
 
-/// Whether the list in use is as it was written. What is missing the database notices.
+/// Returns true if the list in use is as it was written. The database notices a missing one.
 fn is_sound(keyspace: &Path) -> io::Result<bool> {
     let Some(current) = read(&keyspace.join("current"))? else { return Ok(true) };
     let Ok(current) = <[u8; CURRENT_BYTES]>::try_from(current) else { return Ok(false) };
@@ -61,7 +61,7 @@ fn is_sound(keyspace: &Path) -> io::Result<bool> {
     Ok(is_named || current[24] == 0 && has_sound_parts(&path)? && is_true(&list, keyspace)?)
 }
 
-/// Whether a list says what the tables are, and nothing else that could mislead the database.
+/// Returns true if a list names the tables and nothing else that could mislead the database.
 fn is_true(list: &[u8], keyspace: &Path) -> io::Result<bool> {
     let Some(sections) = sections(list) else { return Ok(false) };
     let section = |wanted: &[u8]| {
@@ -211,8 +211,8 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
-/// Whether a table's list of parts is as it was written, as far as it has one: what ends otherwise
-/// was never finished, or is noticed by the database.
+/// Returns true if a table's list of parts is as it was written, or there is none: a table without
+/// one was never finished, or the database notices it.
 pub(crate) fn has_sound_parts(table: &Path) -> io::Result<bool> {
     let mut file = File::open(table)?;
     let len = file.metadata()?.len();

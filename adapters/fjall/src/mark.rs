@@ -22,13 +22,13 @@ const TITLE: &str = "SyncLayer store\n";
 /// The format that this version writes. It rises when an earlier version could no longer read what
 /// is written, and not with every new row.
 const FORMAT: u32 = 1;
-/// What lies in a directory without being anybody's: a volume's own, and what an opening left that
-/// was refused or killed.
+/// Files that belong to no store: those of a volume, and those left by an opening that was refused
+/// or killed.
 const NOBODYS: [&str; 3] = ["lock", "lost+found", "store.new"];
-/// How many names of other files are shown.
+/// Names of other files that are shown.
 const SHOWN: usize = 3;
 
-/// What is known of a store before its database is opened.
+/// The facts about a store that are known before its database is opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Mark {
     pub(crate) kind: StoreKind,
@@ -36,7 +36,7 @@ pub(crate) struct Mark {
     pub(crate) database: Option<DatabaseId>,
 }
 
-/// What the file says.
+/// The contents of the file.
 enum Said {
     Mark(Mark),
     /// It is of a format that only later versions know.
@@ -84,7 +84,7 @@ pub(crate) fn check_store(path: &Path, kind: StoreKind) -> Result<Option<Mark>, 
     }
 }
 
-/// What a store says of itself, whose kind it may be; `None` where it says nothing.
+/// Reads a store's mark; `None` if there is none.
 pub(crate) fn look(path: &Path) -> Result<Option<Mark>, StoreError> {
     check_place(path)?;
     if !holds_store(path).map_err(|error| failure::io(path, &error))? {
@@ -98,7 +98,7 @@ pub(crate) fn look(path: &Path) -> Result<Option<Mark>, StoreError> {
     }
 }
 
-/// Whose store it was, by a mark that is damaged itself.
+/// Guesses the owner of a store from a damaged mark.
 pub(crate) fn guess(path: &Path) -> Option<StoreKind> {
     let bytes = fs::read(path.join(FILE)).ok()?;
     let text = String::from_utf8_lossy(&bytes);
@@ -109,7 +109,7 @@ pub(crate) fn guess(path: &Path) -> Option<StoreKind> {
     }
 }
 
-/// Whether a directory holds a store, be it damaged.
+/// Returns true if a directory holds a store, even a damaged one.
 fn holds_store(path: &Path) -> io::Result<bool> {
     for file in [FILE, "watermark"] {
         if path.join(file).is_file() {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the database lies in a store's directory.
+/// Returns the database's directory in a store's directory.
 pub(crate) fn database(path: &Path) -> PathBuf {
     path.join("db")
 }

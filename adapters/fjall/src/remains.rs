@@ -1,4 +1,4 @@
-//! What can still be read of a damaged store. Nothing of the store is changed by it.
+//! Reading a damaged store without changing it.
 //!
 //! The rows lie in tables, and those of the last commits in journals. A damaged database would not
 //! open, or would cut its journals, so its tables are put into an empty one beside it, without
@@ -27,11 +27,11 @@ use crate::place::database;
 const SIZES: Sizes = Sizes { cache_bytes: 1 << 20, memtable_bytes: 4 << 20, workers: 1 };
 /// By how many bytes the end of an unreadable place is narrowed down.
 const NARROWED: usize = 4;
-/// How many levels a list of tables has, and how many runs one of them.
+/// Limits of a list of tables: levels, and runs in a level.
 const LEVELS: usize = 7;
 const RUNS: usize = 255;
 
-/// What is shown the rows: a full key and its value at a time.
+/// A visitor of rows: a full key and its value at a time.
 type Visit<'a> = dyn FnMut(&[u8], Bytes) -> Result<(), StoreError> + 'a;
 
 /// Shows the rows that can be read whose full keys have a prefix, in the order of their keys. Some

@@ -22,22 +22,22 @@ use crate::salvage;
 use crate::server::{FjallServerStore, ServerOptions};
 use crate::watermark;
 
-/// How many rows, and about how many bytes of them, go into one commit of the new store.
+/// Rows, and roughly their bytes, in one commit of the new store.
 const ROWS: usize = 1000;
 const BYTES: usize = 1 << 20;
 
-/// What came of a server's [repair](FjallServerStore::repair).
+/// The outcome of a server's [repair](FjallServerStore::repair).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Repair {
-    /// Where the damaged store is now.
+    /// The damaged store's new directory.
     pub aside: PathBuf,
-    /// What was saved.
+    /// The records and clients that were saved.
     pub kept: Kept,
-    /// What is known to be lost of single records and clients.
+    /// The known losses of single records and clients.
     pub lost: Lost,
-    /// How many acknowledged commits can't be read, as far as their numbers tell. Part of what they
-    /// changed may have been saved from elsewhere.
+    /// Acknowledged commits that can't be read, as far as their numbers tell. Some of their changes
+    /// may have been saved from elsewhere.
     pub lost_commits: u64,
     /// The database's identity; `None` where it is lost, so that the next opening gives another.
     pub database: Option<DatabaseId>,

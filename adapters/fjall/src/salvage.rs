@@ -1,4 +1,4 @@
-//! What is left to do with a damaged client store. None of it changes the store.
+//! Remedies for a damaged client store: reading it, and moving it aside.
 
 use std::fs;
 use std::path::{Path, PathBuf};

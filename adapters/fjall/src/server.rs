@@ -17,14 +17,14 @@ use crate::kinds::{Durability, StoreKind};
 use crate::mark::Mark;
 use crate::rows::View;
 
-/// How a server's store is opened.
+/// Options for opening a server's store.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// What an acknowledged transaction survives. [`Durability::Synced`] unless set.
+    /// The failures that an acknowledged transaction survives. [`Durability::Synced`] unless set.
     pub durability: Durability,
     /// The most memory that hot blocks of rows take, in bytes. 64 MiB unless set.
     pub cache_bytes: u64,
-    /// How many bytes of changes gather in memory before they become a file; four times as many
+    /// Bytes of changes that gather in memory before they become a file; four times as many
     /// may be in memory at a time. 16 MiB unless set. A new store keeps the size that it was made
     /// with.
     pub memtable_bytes: u64,
@@ -36,7 +36,7 @@ impl Default for ServerOptions {
     }
 }
 
-/// What a server's store has done since it was opened.
+/// Counters of a server's store since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
     /// Transactions that changed something.
@@ -74,7 +74,7 @@ pub struct FjallServerStore {
     unnamed: Mutex<Option<Mark>>,
 }
 
-/// Who has come, who has committed, who may leave.
+/// The transactions that wait for a sync of the disk.
 #[derive(Default)]
 struct Gate {
     /// Transactions that have begun.
@@ -83,7 +83,7 @@ struct Gate {
     decided: u64,
     /// The last commit that is synced.
     synced: u64,
-    /// Whether one of those who wait is syncing for all, and how many must have decided before.
+    /// Set while a waiting transaction syncs for all: the count that must have decided before it.
     syncing: Option<u64>,
     failed: Option<StoreError>,
 }
@@ -137,7 +137,7 @@ impl FjallServerStore {
         }
     }
 
-    /// What the store has done since it was opened.
+    /// Returns the store's counters since it was opened.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats {

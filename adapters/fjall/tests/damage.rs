@@ -185,8 +185,8 @@ fn every_bit_of_a_journal_may_flip() {
     assert!(verdicts.silent.is_empty(), "{verdicts:?}");
 }
 
-/// What a killed process leaves: the files as they are while the store is still open. The journal
-/// is cut at each byte of the last two commits, of which nothing was acknowledged.
+/// Copies the files while the store is open, as a killed process leaves them, and cuts the journal at
+/// each byte of the last two commits, of which nothing was acknowledged.
 #[test]
 fn a_torn_tail_is_dropped() {
     let dir = scratch();

@@ -322,7 +322,7 @@ fn a_store_of_which_nothing_is_left_is_not_replaced() {
     assert_eq!(left, ["store"], "something was left behind");
 }
 
-/// Whose a store is can be told as long as anything of it says so.
+/// A store's owner is known as long as any part of the store tells it.
 #[test]
 fn a_store_says_whose_it_is_whatever_is_damaged() {
     let dir = scratch();

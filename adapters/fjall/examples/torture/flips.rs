@@ -22,7 +22,7 @@ const MEMTABLE_BYTES: u64 = 4 << 10;
 /// The smallest part of a file that a disk loses at once.
 const SECTOR: usize = 512;
 
-/// What was made of damage.
+/// The outcomes of damage.
 #[derive(Default, Debug)]
 pub(crate) struct Verdicts {
     /// An opening or a read said so.
@@ -112,13 +112,13 @@ fn judge(side: Side, path: &Path, expected: &Contents, what: String, verdicts: &
     }
 }
 
-/// Whether an error says what the matter is. A version that is stated wrongly may be a true one.
+/// Returns true if an error names the damage. A wrong version may be a valid one.
 fn is_clear(error: &StoreError, what: &str) -> bool {
     error.kind == StoreErrorKind::Damaged
         || what.starts_with("db/version") && error.message.contains("another version")
 }
 
-/// What a store gave: `None` for a panic.
+/// The result of a store; `None` for a panic.
 type Found = Option<Result<Contents, StoreError>>;
 
 fn quietly(read: impl FnOnce() -> Result<Contents, StoreError>) -> Found {

@@ -12,17 +12,17 @@ use crate::workload::{Acknowledged, Kind, THREADS, Task, skipped, verify};
 
 /// Tells a child process what to do.
 pub(crate) const CHILD: &str = "SYNCLAYER_FJALL_CHILD";
-/// How long a child may say nothing.
+/// The longest silence of a child.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// After so many deaths a new store is begun.
 const DEATHS_OF_A_STORE: u64 = 40;
 /// The commits of each thread of a run in which one system call is chosen.
 const COMMITS: u64 = 70;
 
-/// How this program is started as a child: with [`CHILD`] set it runs that task.
+/// The way to start this program as a child: with [`CHILD`] set it runs that task.
 pub(crate) type Start = fn() -> Command;
 
-/// What was done to processes, and survived.
+/// The counts of processes that died, and whose stores survived.
 #[derive(Default, Debug)]
 pub(crate) struct Deaths {
     /// Killed at a random moment from outside.
@@ -99,7 +99,7 @@ impl Injection {
     }
 }
 
-/// Whether system calls can be chosen here; says so where they can't.
+/// Returns true if system calls can be chosen here, and reports a skip if not.
 pub(crate) fn can_inject() -> bool {
     let probe = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     let can = probe.is_ok_and(|output| output.status.success());

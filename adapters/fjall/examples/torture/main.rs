@@ -51,7 +51,7 @@ fn myself() -> Command {
     Command::new(std::env::current_exe().unwrap())
 }
 
-/// How much of each is done.
+/// The budget of each part.
 struct Budget {
     kills: u64,
     positions: u64,

@@ -1,4 +1,4 @@
-//! What the tortured stores hold, who writes it, and how it is checked.
+//! The contents of the tortured stores, their writers, and their checks.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,13 +13,13 @@ use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };
 
-/// How many threads write to a server's store.
+/// Threads that write to a server's store.
 pub(crate) const THREADS: usize = 4;
 /// Older rows are removed, so that there are removals and a check stays quick.
 const KEPT: u64 = 300;
 /// So little that tables are made, and merged, all the time.
 const MEMTABLE_BYTES: u64 = 64 << 10;
-/// How often a writer opens its store anew after an error before it gives up.
+/// Attempts of a writer to reopen its store after an error.
 const REOPENINGS: u32 = 3;
 
 /// Which store, and how it is opened.
@@ -83,7 +83,7 @@ pub(crate) fn check(rows: &dyn Rows, thread: usize, acknowledged: u64) -> Result
     Ok(last)
 }
 
-/// What is acknowledged to each thread.
+/// The last write acknowledged to each thread.
 pub(crate) type Acknowledged = [u64; THREADS];
 
 /// Opens a store, checks it, and says what is there.
@@ -135,11 +135,11 @@ fn check_server(
     Ok(found)
 }
 
-/// What a child process is to do.
+/// The task of a child process.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     pub(crate) kind: Kind,
-    /// How many commits each thread makes.
+    /// Commits of each thread.
     pub(crate) commits: u64,
     /// When the process ends itself, in microseconds after its start; 0: it doesn't.
     pub(crate) dies_after: u64,
@@ -161,8 +161,8 @@ impl Task {
         Self { kind, commits, dies_after, path: part().into() }
     }
 
-    /// What the child process runs: it says each acknowledgement on its standard output, and opens
-    /// its store anew after an error, as a program would.
+    /// Runs the task in the child process: prints each acknowledgement on its standard output, and
+    /// reopens its store after an error, as a program would.
     pub(crate) fn run(&self) {
         if self.dies_after > 0 {
             let after = Duration::from_micros(self.dies_after);
