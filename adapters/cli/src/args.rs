@@ -144,7 +144,7 @@ pub(crate) struct ServeArgs {
         value_delimiter = ' '
     )]
     pub(crate) tokens: Vec<Secret>,
-    /// What an acknowledged write survives
+    /// Failures that an acknowledged write survives
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
     /// Let web pages of this origin connect, like https://app.example; several may be given
@@ -160,7 +160,7 @@ pub(crate) enum DurabilityArg {
     Buffered,
 }
 
-/// What every command of the client needs.
+/// The options of every client command.
 #[derive(Args, Debug)]
 pub(crate) struct ReplicaArgs {
     /// Where the replica is kept; a directory of its own, which is made where there is none
@@ -184,10 +184,10 @@ pub(crate) struct ReplicaArgs {
     /// The token by which the server knows the user
     #[arg(long, env = "SYNCLAYER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<Secret>,
-    /// Whose data this is: each user of a directory has records and waiting writes of their own
+    /// The user: each user of a directory has records and waiting writes of their own
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) user: String,
-    /// How long to try to reach the server, in seconds
+    /// Time limit for reaching the server, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) timeout: Duration,
     /// Leave the server alone, also when there is one
@@ -196,14 +196,14 @@ pub(crate) struct ReplicaArgs {
     /// Let the token go over the network unencrypted
     #[arg(long)]
     pub(crate) allow_insecure: bool,
-    /// Who wins where a waiting write and somebody else's change meet
+    /// Strategy for a waiting write that conflicts with somebody else's change
     #[arg(long, value_enum, value_name = "STRATEGY", default_value = "last-write-wins")]
     pub(crate) conflicts: ConflictsArg,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
 pub(crate) enum GuaranteeArg {
-    /// What was missed while away is caught up with
+    /// Changes missed while offline are caught up with
     Resume,
     /// A write takes effect once, or is reported as refused
     ExactlyOnce,

@@ -1,4 +1,4 @@
-//! What becomes of records that are held here, where the server lost them or has another database.
+//! The decision about local records that the server lost, or whose server has another database.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ use crate::failure::{Code, Failure};
 use crate::output::Output;
 use crate::replica::on_replica;
 
-/// What is decided.
+/// A decision about these records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Decision {
     /// They go.
@@ -21,12 +21,12 @@ pub(crate) enum Decision {
 struct DecidedJson {
     /// `adopted`, `offered`, or `nothing` where there was nothing to decide.
     done: &'static str,
-    /// Why the two sides are not in sync yet.
+    /// The reason why the two sides are not in sync yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     apart: Option<String>,
-    /// How many writes wait for the server.
+    /// Writes that wait for the server.
     waiting: usize,
-    /// How many writes are refused ones by now.
+    /// Writes that the server has refused so far.
     rejected: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a newcomer runs first: a server and two replicas, over real sockets and real stores.
+//! The demo for newcomers: a server and two replicas, over real sockets and real stores.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use tokio::time::{sleep, timeout};
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// How long anything that is shown may take.
+/// The time limit of each step.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many writes are timed.
+/// Writes that are timed.
 const WRITES: usize = 100;
 const COLLECTION: &str = "todos";
 

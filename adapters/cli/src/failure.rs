@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well.
+//! Failures of commands: exit code and message.
 // the libraries' errors may grow in number; those that aren't named have no code of their own
 #![allow(clippy::wildcard_enum_match_arm)]
 
@@ -43,11 +43,11 @@ impl Code {
     }
 }
 
-/// Why a command ends with a code other than 0.
+/// The reason why a command ends with a code other than 0.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
-    /// What is still to be said; nothing where the command has said it all.
+    /// The message still to be printed; `None` if the command has printed everything.
     pub(crate) message: Option<String>,
 }
 

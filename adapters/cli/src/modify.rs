@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::replica::on_replica;
 use crate::write::{Done, deliver_after, missing_unless_met};
 
-/// How often the program runs, at most, because the record changed meanwhile.
+/// Attempts to run the program, if the record changes meanwhile.
 const TRIES: u32 = 10;
 
 pub(crate) async fn modify(args: ModifyArgs, out: Output) -> Result<(), Failure> {

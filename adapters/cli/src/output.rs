@@ -1,4 +1,4 @@
-//! What is printed: for people, or as JSON for programs.
+//! The output: text for people, or JSON for programs.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -59,7 +59,7 @@ impl Output {
     }
 }
 
-/// Whoever has stopped reading need not be told of it.
+/// Maps a failure to print. A reader that has gone away gets no message.
 fn printed(result: io::Result<()>) -> Result<(), Failure> {
     result.map_err(|error| {
         if error.kind() == ErrorKind::BrokenPipe {
@@ -77,7 +77,7 @@ pub(crate) struct RecordJson<'a> {
     version: u64,
     #[serde(rename = "updatedAt")]
     updated_at: String,
-    /// Whether the server doesn't have all of it yet.
+    /// True while the server does not have all of it.
     pending: bool,
 }
 

@@ -65,7 +65,7 @@ struct StatusJson<'a> {
     /// The protocol's level that it speaks.
     level: Option<u8>,
     guarantees: Option<GuaranteesJson>,
-    /// Why this replica and the server are not in sync, where they aren't.
+    /// The reason why this replica and the server are not in sync, if so.
     apart: Option<String>,
     /// The identity of the server's database, where it is another one than this replica is of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,14 +95,14 @@ impl From<Guarantees> for GuaranteesJson {
 
 #[derive(Serialize)]
 struct CollectionJson<'a> {
-    /// Whether changes come as they are made.
+    /// True if changes arrive as they are made.
     live: bool,
     count: u64,
     checksum: String,
     /// Up to which change everything is here.
     seq: Option<u64>,
     epoch: Option<&'a str>,
-    /// How many records are held here that the server does not have any more.
+    /// Local records that the server no longer has.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
 }

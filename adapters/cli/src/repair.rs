@@ -1,5 +1,5 @@
-//! What to do with a damaged store. A replica's: save what waits, move it aside, begin anew. A
-//! server's: put a sound one with everything that can be read in its place.
+//! The repair of a damaged store. For a replica: save the waiting writes, move the store aside, begin
+//! anew. For a server: replace it by a sound one with everything that can be read.
 
 mod again;
 mod server;
@@ -69,7 +69,7 @@ pub(crate) async fn repair(args: RepairArgs, out: Output) -> Result<(), Failure>
     make_again(&args.replica, &file, out).await
 }
 
-/// Whether there is a server's store to repair.
+/// Returns true if there is a server's store to repair.
 fn is_servers(data: &Path, force: bool) -> Result<bool, Failure> {
     if !data.exists() {
         return Err(Failure::plain(format_args!("there is no {}", data.display())));
@@ -140,7 +140,7 @@ fn named(records: &[String]) -> String {
     if records.is_empty() { String::new() } else { format!(": of {}", records.join(", ")) }
 }
 
-/// What was read of a damaged store.
+/// The contents that were read from a damaged store.
 #[derive(Default)]
 struct Saved {
     unsent: Vec<Unsent>,

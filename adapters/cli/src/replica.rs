@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::args::{ConflictsArg, GuaranteeArg, ReplicaArgs};
 use crate::failure::{Code, Failure};
 
-/// How many tries to connect may fail before a command goes on without the server.
+/// Failed attempts to connect before a command goes on without the server.
 const TRIES: u32 = 2;
 /// The base of the backoff between them.
 const RECONNECT_DELAY: Duration = Duration::from_millis(250);
@@ -30,19 +30,19 @@ pub(crate) struct Replica {
     patience: Duration,
 }
 
-/// How a meeting with the server went.
+/// The outcome of contact with the server.
 #[derive(Default)]
 pub(crate) struct Meeting {
-    /// Why the two sides are not in sync; `None` where they are.
+    /// The reason why the two sides are not in sync; `None` if they are.
     pub(crate) apart: Option<String>,
-    /// Whether they aren't because the server refuses collections, or because what answers at the
-    /// address is no SyncLayer server.
+    /// True if the reason is that the server refuses collections, or that no SyncLayer server answers
+    /// at the address.
     pub(crate) refused: bool,
-    /// Whether somebody has to say `synclayer adopt` or `synclayer offer`.
+    /// True if somebody has to run `synclayer adopt` or `synclayer offer`.
     pub(crate) undecided: bool,
-    /// What the server has refused meanwhile.
+    /// The writes that the server has refused meanwhile.
     pub(crate) refusals: Vec<Event>,
-    /// How many conflicts were decided.
+    /// Conflicts that were resolved.
     pub(crate) conflicts: usize,
 }
 
@@ -88,7 +88,7 @@ impl Replica {
         Ok(self.sync.collection(name)?)
     }
 
-    /// Whether there is a server to meet.
+    /// Returns true if there is a server to contact.
     pub(crate) fn has_server(&self) -> bool {
         self.server.is_ok()
     }
@@ -153,7 +153,7 @@ impl Replica {
         Ok(meeting)
     }
 
-    /// Whether an error, perhaps one by HTTP, was one too many. HTTP is the last resort.
+    /// Returns true if an error ends the attempts to reach the server. HTTP is the last resort.
     async fn is_out_of_reach(&self, by_http: bool) -> Result<bool, Failure> {
         let status = self.sync.status().await?;
         let gave_up = status.connection == ConnectionState::Error;
@@ -194,7 +194,7 @@ impl Replica {
 }
 
 impl Meeting {
-    /// How a command ends that has printed what is stored here.
+    /// Returns the outcome of a command that has printed the stored records.
     pub(crate) fn end(&self) -> Result<(), Failure> {
         match (self.undecided, self.refused) {
             (true, _) => Err(Failure::said(Code::Undecided)),
@@ -259,7 +259,7 @@ impl Meeting {
     }
 }
 
-/// Why a try to reach the server has failed, if an event tells of one.
+/// Returns the reason of a failed attempt to reach the server, if an event tells one.
 #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
 fn failure(kind: &EventKind) -> Option<String> {
     match kind {
@@ -270,12 +270,12 @@ fn failure(kind: &EventKind) -> Option<String> {
     }
 }
 
-/// What to say where access is refused.
+/// Returns the message for refused access.
 pub(crate) fn not_let_in(code: &ErrorCode, message: &str) -> String {
     format!("the server does not let this user in ({code}): {message}; give the user's --token")
 }
 
-/// Whether a collection is not in step because somebody has to decide something.
+/// Returns true if a collection is not in sync because a decision is due.
 fn is_undecided(failure: &SyncFailure) -> bool {
     matches!(
         failure.reason,
@@ -283,7 +283,7 @@ fn is_undecided(failure: &SyncFailure) -> bool {
     )
 }
 
-/// What a server guarantees, in words.
+/// Names the guarantees of a server.
 pub(crate) fn guarantees(of: Guarantees) -> String {
     let all = [
         (of.resume, "resume"),

@@ -44,7 +44,7 @@ pub(crate) async fn serve(args: ServeArgs, out: Output) -> Result<(), Failure> {
     }
 }
 
-/// Who is let in: everyone, where there are no tokens.
+/// Returns the check of tokens; `None`, which admits everyone, if there are none.
 fn authenticator(tokens: &[Secret]) -> Result<Option<Arc<dyn Authenticator>>, Failure> {
     if tokens.is_empty() {
         return Ok(None);

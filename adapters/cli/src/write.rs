@@ -78,26 +78,26 @@ pub(crate) async fn missing_unless_met(
     }
 }
 
-/// What became of a write.
+/// The outcome of a write, as JSON.
 #[derive(Serialize)]
 struct Delivery<'a> {
-    /// What was done.
+    /// The operation.
     done: &'a str,
     collection: &'a str,
     id: &'a str,
     /// `synced`, `waiting`, `refused`, `given-up`, or `unchanged`: it was like that here already, and
     /// the server was not asked.
     state: &'static str,
-    /// How many writes wait for the server.
+    /// Writes that wait for the server.
     waiting: usize,
-    /// How many conflicts with changes of others were decided on the way.
+    /// Conflicts with changes of others that were resolved meanwhile.
     conflicts: usize,
-    /// Why it waits or was refused.
+    /// The reason why it waits or was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
 
-/// What is done to a record, and where.
+/// An operation on a record.
 pub(crate) struct Done<'a> {
     pub(crate) done: &'a str,
     pub(crate) collection: &'a str,
@@ -149,7 +149,7 @@ pub(crate) async fn deliver_after(
     code.map_or(Ok(()), |code| Err(Failure::said(code)))
 }
 
-/// What became of a write, as it is printed.
+/// The outcome of a write, as text.
 struct Outcome {
     state: &'static str,
     why: Option<String>,

@@ -20,8 +20,8 @@ use crate::rows::row_key;
 use crate::watermark;
 
 impl StoreKind {
-    /// Returns the kind of the store in a directory, be it damaged; `None` where it does not tell, or where
-    /// both have written, which versions without this distinction let happen.
+    /// Returns the kind of the store in a directory, even a damaged one; `None` if it does not tell, or
+    /// if both kinds have written there, which versions without this distinction allowed.
     ///
     /// # Errors
     /// When there is no store, or it is in use.

@@ -64,7 +64,7 @@ impl Unsent {
     }
 }
 
-/// What can't be read was made now.
+/// Parses a write's time; an unreadable one is now.
 fn time(text: &str) -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now = Timestamp(i64::try_from(now).unwrap_or(i64::MAX));
@@ -76,7 +76,7 @@ struct Maker {
     replica: Core<FjallClientStore>,
     /// The server's time at which it was opened.
     first: Timestamp,
-    /// How far the server's clock is ahead of this one's, as far as it is known.
+    /// Milliseconds that the server's clock is ahead of this one, if known.
     ahead: i64,
     last: Option<CommitNumber>,
     progress: Receiver<()>,
@@ -190,7 +190,7 @@ fn open(
     Ok((Core::open(config, seed, now, store, &mut Vec::new())?, progress))
 }
 
-/// What was written at each time, in the order of the times.
+/// Splits a write by the times of its fields, oldest first.
 fn parts(write: &Unsent, whole: &Delta) -> Result<Vec<(Timestamp, Delta)>, Failure> {
     let part = |at: Timestamp| {
         let of_then = |name: &str| write.time_of(name) == at;

@@ -19,7 +19,7 @@ pub(super) fn repair(data: &Path, force: bool, out: Output) -> Result<(), Failur
     report(&FjallServerStore::repair(data)?, out)
 }
 
-/// Whether a database opens and everything in it fits together.
+/// Returns true if a database opens and is consistent.
 fn is_sound(data: &Path) -> Result<bool, StoreError> {
     let mut whole = false;
     let checked = FjallServerStore::open(data, ServerOptions::default()).and_then(|store| {

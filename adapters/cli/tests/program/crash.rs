@@ -5,7 +5,7 @@ use std::thread;
 
 use crate::support::{Place, Server};
 
-/// How many records are saved, and after how many the server is killed.
+/// Records that are saved, and the number after which the server is killed.
 const SAVES: usize = 16;
 const KILL_AFTER: usize = 4;
 

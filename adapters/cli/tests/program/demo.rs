@@ -1,4 +1,4 @@
-//! What a newcomer runs first.
+//! The demo, as a newcomer runs it.
 
 use serde_json::Value;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take that has to happen.
+/// The time limit of each wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A place for the directories of servers and replicas.
@@ -31,7 +31,7 @@ impl Place {
     }
 }
 
-/// What a process that has ended leaves.
+/// The exit code and output of a process that has ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -40,7 +40,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What it printed, where that is JSON.
+    /// The output, parsed as JSON.
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
@@ -128,7 +128,7 @@ impl Process {
         }
     }
 
-    /// What it has told people since, up to its end.
+    /// The remaining lines on standard error, up to its end.
     pub(crate) fn told(&self) -> Vec<String> {
         self.errors.iter().collect()
     }
