@@ -262,11 +262,7 @@ impl Plan {
         self.sockets_at_last = ways[draw.below(8)];
         if self.rates.restore > 0 {
             use OnServerLoss::{Ask, Offer};
-            let kinds = [
-                [None, Some(Ask), Some(Offer), Some(Ask)],
-                [Some(Ask); 4],
-                [None; 4],
-            ];
+            let kinds = [[None, Some(Ask), Some(Offer), Some(Ask)], [Some(Ask); 4], [None; 4]];
             let most = [0, 1, 1, 1, 1, 1, 2][draw.below(7)];
             self.on_loss = kinds[most];
         }
