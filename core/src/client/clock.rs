@@ -191,10 +191,10 @@ impl Client {
     ) {
         let kept = self.kept_offset();
         let guess = kept.unwrap_or(0);
-        let until = self.outbox.next;
+        let until = self.outbox.end();
         let stamps = core::mem::take(&mut self.clock.stamps);
         self.measure(server, asked_at, guess);
-        let waits = self.outbox.len > 0 && !planted!(RunsUncorrected);
+        let waits = !self.outbox.is_empty() && !planted!(RunsUncorrected);
         let of_wall = if server.is_some() { self.clock_offset_ms() } else { guess };
         let own = self.clock.offset.map_or(0, |offset| offset.saturating_sub(guess));
         let past = core::mem::take(&mut self.clock.past);

@@ -18,11 +18,10 @@ use super::interface::{
 };
 use super::machine::{Client, Fault};
 use super::stream::{Phase, Stream};
-use crate::rules::row::Place;
 use crate::words::limits::Limits;
 use crate::words::message::{ErrorCode, ErrorMessage, Features, Hello, ServerMessage, Welcome};
 use crate::words::name::Collection;
-use crate::words::store::{Scan, StoreError};
+use crate::words::store::StoreError;
 use crate::words::time::Mono;
 use crate::words::wire::http::{
     PULL_PATH, PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH,
@@ -181,15 +180,11 @@ impl Client {
     }
 
     fn has_durable_write(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
-        let mut found = false;
-        if self.outbox.len > 0 && self.hold_until.is_none() {
-            edit.places(self.outbox.unsent, &mut |position, place| {
-                let Place::Entry(_) = place else { return Ok(Scan::Next) };
-                found = position < self.outbox.durable_until;
-                Ok(Scan::Stop)
-            })?;
+        if self.outbox.is_empty() || self.hold_until.is_some() {
+            return Ok(false);
         }
-        Ok(found)
+        let first = self.outbox.first_unsent(edit)?;
+        Ok(first.is_some_and(|first| self.outbox.is_durable(first)))
     }
 
     fn begin_exchange(&mut self, edit: &mut Edit<'_>) {
@@ -198,7 +193,7 @@ impl Client {
         self.hold_until = None;
         self.exchanges += 1;
         let hello = match &self.epoch {
-            Some(_) if self.outbox.len == 0 && !self.fallback.in_doubt => HelloState::NotNeeded,
+            Some(_) if self.outbox.is_empty() && !self.fallback.in_doubt => HelloState::NotNeeded,
             Some(_) | None => HelloState::Needed,
         };
         for (collection, stream) in &mut self.streams {
@@ -572,7 +567,7 @@ impl Client {
                 return Ok(());
             }
         }
-        if !self.outbox.in_flight.is_empty() {
+        if self.outbox.in_flight() > 0 {
             return self.hear_the_rest(judged);
         }
         if answer.last_mutation != self.identity.confirmed {
@@ -713,8 +708,8 @@ impl Client {
     /// hello, and go in smaller pushes. A single write that is too large waits and is tried again:
     /// whatever has said so, it was no verdict.
     fn push_less(&mut self, edit: &mut Edit<'_>, text: String) -> Result<(), Fault> {
-        let sent = self.outbox.in_flight.len();
-        let first = self.outbox.in_flight.front().map(|sent| sent.position);
+        let sent = self.outbox.in_flight();
+        let first = self.outbox.sent(0).map(|(position, _)| position);
         let error = ErrorMessage::new(ErrorCode::PayloadTooLarge, text.clone());
         match first {
             Some(_) if sent > 1 => self.fallback.push_limit = Some(sent / 2),
@@ -751,7 +746,7 @@ impl Client {
     fn finish_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let Some(exchange) = self.exchange.take() else { return Ok(()) };
         self.fallback.failures = 0;
-        let first = self.first_place(edit)?;
+        let first = self.outbox.first_place(edit)?;
         // a collection that could not be pulled now is not known to be in step
         let waits = |stream: &Stream| stream.wanted && stream.retry_at.is_some();
         let troubled = exchange.troubled || self.streams.values().any(waits);

@@ -33,7 +33,7 @@ impl Client {
     /// Nobody knows what became of the writes that may have been sent.
     pub(super) fn forget_sent(&mut self, edit: &mut Edit<'_>) {
         // what was seen since an earlier time says nothing of what was sent before that
-        let earlier = self.identity.forgotten.is_open(self.outbox.head);
+        let earlier = self.identity.forgotten.is_open(self.outbox.head());
         for (collection, stream) in &mut self.streams {
             let reached = stream.reached();
             let above = if earlier { stream.row.forgotten_above.min(reached) } else { reached };
@@ -42,9 +42,9 @@ impl Client {
                 edit.put_stream(collection, &stream.row);
             }
         }
-        self.identity.forgotten.begin(self.outbox.frozen_until);
+        self.identity.forgotten.begin(self.outbox.frozen_until());
         // another write can't join one that may have been applied
-        self.outbox.tail = None;
+        self.outbox.seal();
         edit.gates = true;
     }
 
@@ -54,7 +54,7 @@ impl Client {
         let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
         let may_send = self.link.ready_since().is_some() || greeted || self.plain.active;
         let is_noted = self.identity.forgotten.unsent_from.is_some();
-        if self.outbox.next > from && !may_send && !is_noted {
+        if self.outbox.end() > from && !may_send && !is_noted {
             self.identity.forgotten.unsent_from = Some(from);
             self.put_identity(edit);
         }

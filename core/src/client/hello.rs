@@ -123,7 +123,7 @@ impl Client {
         self.identity.confirmed = welcome.last_mutation;
         self.identity.digest = welcome.last_digest;
         self.put_identity(edit);
-        self.outbox.frozen_until = Position(0);
+        self.outbox.thaw();
         self.settle_parked(edit)?;
         for (collection, stream) in &mut self.streams {
             stream.in_doubt = false;
@@ -143,14 +143,14 @@ impl Client {
         let count = last.0 - self.identity.confirmed.0;
         let mut places = Vec::new();
         let mut lost = false;
-        edit.places(self.outbox.head, &mut |position, place| {
+        self.outbox.each(edit, &mut |position, place| {
             if (places.len() as u64) < count {
                 places.push((position, place));
             } else if matches!(place, Place::Hollow(_)) {
                 lost = true;
             }
             // a hollow place lies at most a window behind the last confirmed one
-            let seen = position.0 > self.outbox.frozen_until.0;
+            let seen = position > self.outbox.frozen_until();
             Ok(if lost || seen && places.len() as u64 >= count { Scan::Stop } else { Scan::Next })
         })?;
         if lost {
@@ -176,21 +176,16 @@ impl Client {
         places: Vec<(Position, Place)>,
     ) -> Result<(), StoreError> {
         for (position, place) in places {
-            match place {
-                Place::Entry(entry) => {
-                    if !planted!(ConfirmedOverNews) {
-                        self.ask_again(edit, &entry)?;
-                    }
-                    edit.drop_entry(position, &entry);
-                    self.outbox.pass(position);
-                    if !planted!(PongForgetsWrites) {
-                        self.fold(edit, position, &entry, &Taken::Bare)?;
-                    }
-                }
-                Place::Hollow(_) => {
-                    edit.drop_place(position);
-                    self.outbox.pass(position);
-                }
+            if let Place::Entry(entry) = &place
+                && !planted!(ConfirmedOverNews)
+            {
+                self.ask_again(edit, entry)?;
+            }
+            self.outbox.confirm(edit, position, &place);
+            if let Place::Entry(entry) = &place
+                && !planted!(PongForgetsWrites)
+            {
+                self.fold(edit, position, entry, &Taken::Bare)?;
             }
         }
         Ok(())
@@ -211,7 +206,7 @@ impl Client {
     /// The server was restored to an earlier state: nothing that was learnt of it counts any more,
     /// and the outbox is numbered on from where it stands.
     fn start_over(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        self.drop_hollow_places(edit)?;
+        self.outbox.drop_hollow(edit)?;
         for (collection, stream) in &mut self.streams {
             stream.begin_generation();
             // a subscription that was asked for on the way offered a cursor that no longer counts
@@ -226,16 +221,12 @@ impl Client {
     /// it goes on under a new one. All its pending writes are sent again with their bases.
     pub(super) fn become_another(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut sent_again = Vec::new();
-        edit.places(self.outbox.head, &mut |position, place| {
-            if position >= self.outbox.frozen_until {
-                return Ok(Scan::Stop);
-            }
+        self.outbox.each_frozen(edit, &mut |position, place| {
             if let Place::Entry(_) = place {
                 sent_again.push(position);
             }
-            Ok(Scan::Next)
         })?;
-        self.drop_hollow_places(edit)?;
+        self.outbox.drop_hollow(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
         if !planted!(CopyInsertsUnasked) {
             self.forget_sent(edit);
@@ -264,25 +255,9 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn drop_hollow_places(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let mut hollow = Vec::new();
-        edit.places(self.outbox.head, &mut |position, place| {
-            match place {
-                Place::Hollow(_) => hollow.push(position),
-                Place::Entry(Entry { .. }) => {}
-            }
-            Ok(if position >= self.outbox.frozen_until { Scan::Stop } else { Scan::Next })
-        })?;
-        for position in hollow {
-            edit.drop_place(position);
-            self.outbox.forget(position);
-        }
-        Ok(())
-    }
-
     pub(super) fn put_identity(&mut self, edit: &mut Edit<'_>) {
-        self.identity.next_position = self.outbox.next;
-        self.identity.clocks.forget(self.outbox.head, self.outbox.len == 0);
+        self.identity.next_position = self.outbox.end();
+        self.identity.clocks.forget(self.outbox.head(), self.outbox.is_empty());
         edit.put(self.keys.identity(), self.identity.encode());
     }
 

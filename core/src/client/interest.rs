@@ -85,7 +85,7 @@ impl Client {
         let mut over = Vec::new();
         for (collection, stream) in &mut self.streams {
             let is_free = stream.wanted && (!stream.held || planted!(LeftInUse));
-            if !is_free || self.outbox.len > 0 && edit.has_entries(collection)? {
+            if !is_free || !self.outbox.is_empty() && edit.has_entries(collection)? {
                 (stream.unused_since, stream.unused_for) = (None, Duration::ZERO);
                 continue;
             }

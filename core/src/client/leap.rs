@@ -64,7 +64,7 @@ impl Client {
     /// answered at once.
     pub(super) fn time_deadline(&self) -> Option<Mono> {
         let run = self.clock.unsettled()?;
-        let waits = self.outbox.len > self.outbox.in_flight.len();
+        let waits = self.outbox.len() > self.outbox.in_flight();
         let asked = self.link.ready_since().and(self.time_ping(run)).filter(|_| waits)?;
         Some(asked.at + self.config.verdict_timeout)
     }

@@ -16,15 +16,12 @@ use super::event::{Event, EventKind, Transport};
 use super::interface::{Actions, Misuse, OnServerLoss, SyncFailure, SyncFailureReason, Written};
 use super::link::LinkState;
 use super::machine::Client;
-use super::outbox::Outbox;
 use super::records::set_server;
 use super::stream::{Phase, Stream};
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{Entry, Loss, LossDecision, Pending, Place, Row};
 use crate::words::message::{ErrorCode, Welcome};
-use crate::words::name::{
-    Collection, DatabaseId, MutationNumber, Position, RecordId, Seq, SessionNumber,
-};
+use crate::words::name::{Collection, DatabaseId, MutationNumber, RecordId, Seq, SessionNumber};
 use crate::words::store::{Rows, Scan, StoreError};
 use crate::words::time::Now;
 use crate::words::write::Change;
@@ -179,7 +176,7 @@ impl Client {
         self.drop_exchange(edit);
         self.lose_connection(edit, "the app has decided what to do about the server's database");
         self.link.state = LinkState::Off;
-        self.drop_hollow_places(edit)?;
+        self.outbox.drop_hollow(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
         self.identity.client_id = client_id;
         self.identity.session = SessionNumber(0);
@@ -189,7 +186,7 @@ impl Client {
         self.epoch = None;
         self.at_other_database = false;
         // nothing was sent to this one
-        self.outbox.frozen_until = Position(0);
+        self.outbox.thaw();
         self.identity.forgotten = Forgotten::default();
         self.settle_parked(edit)?;
         for (collection, stream) in &mut self.streams {
@@ -208,7 +205,7 @@ impl Client {
 
     /// Moves every write that waits to the list of rejected ones.
     fn reject_all(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        while let Some((position, entry)) = first_entry(edit, &self.outbox)? {
+        while let Some((position, entry)) = self.outbox.first_entry(edit)? {
             let code = ErrorCode::Other("DIFFERENT_DATABASE".into());
             let message = String::from(
                 "the write was made for another database than the server's; retry sends it to \
@@ -297,7 +294,7 @@ impl Client {
                 true
             }
             Some(LossDecision::Offer) => {
-                let room = OFFERED_AT_ONCE.saturating_sub(self.outbox.len);
+                let room = OFFERED_AT_ONCE.saturating_sub(self.outbox.len());
                 for id in gone.iter().take(room) {
                     self.offer_record(edit, collection, id)?;
                 }
@@ -434,7 +431,7 @@ impl Client {
 
     /// Puts held records into the outbox as inserts, as far as it has room.
     fn offer_some(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if self.outbox.len > OFFERED_AT_ONCE / 2 || self.plain.active {
+        if self.outbox.len() > OFFERED_AT_ONCE / 2 || self.plain.active {
             return Ok(());
         }
         let offering = self.streams.iter().find(|(_, stream)| stream.is_offering());
@@ -444,7 +441,7 @@ impl Client {
         let before = self.stream(&collection).row.clone();
         let mut after = self.stream(&collection).passed.take();
         loop {
-            let room = OFFERED_AT_ONCE - self.outbox.len;
+            let room = OFFERED_AT_ONCE - self.outbox.len();
             let held = self.held(edit, &collection, after.as_ref(), room)?;
             for id in &held {
                 self.offer_record(edit, &collection, id)?;
@@ -488,7 +485,7 @@ impl Client {
     ) -> Result<bool, StoreError> {
         for id in ids {
             let first = edit.first_of(collection, id)?;
-            if first.is_some_and(|first| first < self.outbox.frozen_until) {
+            if first.is_some_and(|first| self.outbox.is_frozen(first)) {
                 return Ok(true);
             }
         }
@@ -503,7 +500,7 @@ impl Client {
         collection: &Collection,
     ) -> Result<(), StoreError> {
         let mut written = BTreeSet::new();
-        edit.places(self.outbox.frozen_until, &mut |_, place| {
+        edit.places(self.outbox.frozen_until(), &mut |_, place| {
             if let Place::Entry(entry) = place
                 && entry.collection == *collection
             {
@@ -544,12 +541,11 @@ impl Client {
         let written_at = seen(edit, collection, id, &before)?;
         let entries = edit.entries_of(collection, id)?;
         let first = entries.first().map(|(position, _)| *position);
-        if first.is_some_and(|first| first < self.outbox.frozen_until) {
+        if first.is_some_and(|first| self.outbox.is_frozen(first)) {
             return Ok(());
         }
         for (position, entry) in &entries {
-            edit.drop_entry(*position, entry);
-            self.outbox.forget(*position);
+            self.outbox.remove(edit, *position, entry);
             (edit.gates, edit.flush) = (true, true);
         }
         let view = before.view().cloned();
@@ -566,14 +562,7 @@ impl Client {
             let (of, record_id) = (collection.clone(), id.clone());
             let (at, stamped) = (Vec::new(), None);
             let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
-            let position = first.unwrap_or(self.outbox.next);
-            edit.put_entry(position, &entry, true);
-            self.outbox.len += 1;
-            if first.is_none() {
-                edit.written = Some(position);
-                self.outbox.next = position.next();
-                self.outbox.tail = Some((position, entry.collection, entry.record_id));
-            }
+            let position = self.outbox.replace(edit, first, entry);
             row.pending = Some(Pending { view: Some(view), written_at, parked: None });
             let kind = EventKind::OperationQueued { write: position };
             edit.event(Event::local(kind).of(collection, id));
@@ -581,16 +570,6 @@ impl Client {
         edit.put_row(collection, id, Some(&before), &row);
         Ok(())
     }
-}
-
-fn first_entry(edit: &Edit<'_>, outbox: &Outbox) -> Result<Option<(Position, Entry)>, StoreError> {
-    let mut first = None;
-    edit.places(outbox.head, &mut |position, place| {
-        let Place::Entry(entry) = place else { return Ok(Scan::Next) };
-        first = Some((position, entry));
-        Ok(Scan::Stop)
-    })?;
-    Ok(first)
 }
 
 /// Whether so many of a collection's records are missing that it may be a mistake.

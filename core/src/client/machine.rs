@@ -178,7 +178,7 @@ impl Client {
             client.put_identity(&mut edit);
             edit.gates = true;
             edit.flush = true;
-            let next = client.outbox.next;
+            let next = client.outbox.end();
             client.finish(edit, next, out)?;
         }
         Ok(client)
@@ -329,7 +329,7 @@ impl Client {
         self.ratchet(now);
         let id = self.next_sync;
         self.next_sync = SyncId(id.0 + 1);
-        self.syncs.push((id, self.outbox.next));
+        self.syncs.push((id, self.outbox.end()));
         let _ = self.step(store, out, |client, edit| {
             if client.at_other_database {
                 client.fail_syncs(edit);
@@ -371,7 +371,7 @@ impl Client {
     }
 
     fn is_in_flight(&self) -> bool {
-        self.outbox.in_flight.iter().any(|sent| !sent.hollow)
+        self.outbox.awaits_verdict()
     }
 
     /// How the replica is doing.
@@ -397,7 +397,7 @@ impl Client {
             guarantees: transport.map(|_| self.offered()),
             client_id: self.identity.client_id.clone(),
             other_database: self.identity.other_database.clone(),
-            pending_writes: self.outbox.len,
+            pending_writes: self.outbox.len(),
             rejected_writes: self.rejected,
             collections: self.streams.iter().map(collection).collect(),
             clock_offset_ms: self.clock_offset_ms(),
@@ -538,29 +538,8 @@ impl Client {
     /// Says which invariant is broken.
     pub fn check(&self, store: &dyn Rows) -> Result<(), String> {
         let edit = Edit::new(store, self.keys);
-        let mut positions = Vec::new();
-        edit.places(Position(0), &mut |position, _| {
-            positions.push(position);
-            Ok(Scan::Next)
-        })
-        .map_err(|error| error.message)?;
-        let in_flight: Vec<_> = self.outbox.in_flight.iter().map(|sent| sent.position).collect();
-        self.check_kept(store)?;
-        let invariants = [
-            (positions.len() == self.outbox.len, "the outbox is as long as it says"),
-            (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
-            (positions.iter().all(|p| *p >= self.outbox.head), "nothing lies in front of the head"),
-            (positions.iter().all(|p| *p < self.outbox.next), "positions are not used again"),
-            (positions.iter().all(|p| *p >= self.outbox.head), "nothing lies before the head"),
-            (
-                in_flight.iter().all(|p| *p < self.outbox.frozen_until),
-                "what is in flight is frozen",
-            ),
-        ];
-        match invariants.iter().find(|(holds, _)| !holds) {
-            Some((_, invariant)) => Err((*invariant).into()),
-            None => Ok(()),
-        }
+        self.outbox.check(&edit)?;
+        self.check_kept(store)
     }
 
     /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
@@ -576,19 +555,13 @@ impl Client {
         if self.halted.is_some() || !level_2 || waits_for_store || waits {
             return Ok(());
         }
-        let mut first = None;
         let edit = Edit::new(store, self.keys);
-        edit.places(self.outbox.unsent, &mut |position, place| {
-            let Place::Entry(_) = place else { return Ok(Scan::Next) };
-            first = Some(position);
-            Ok(Scan::Stop)
-        })
-        .map_err(|error| error.message)?;
-        let Some(position) = first else { return Ok(()) };
-        if position >= self.outbox.durable_until {
-            return Ok(());
+        match self.outbox.first_unsent(&edit).map_err(|error| error.message)? {
+            Some(position) if self.outbox.is_durable(position) => {
+                Err(alloc::format!("write {position} lies in the outbox, and waits for nothing"))
+            }
+            Some(_) | None => Ok(()),
         }
-        Err(alloc::format!("write {position} lies in the outbox, and waits for nothing"))
     }
 
     /// How many records have changes of others waiting beside writes whose verdict is due. For
@@ -606,11 +579,9 @@ impl Client {
     /// # Errors
     /// Says what is left.
     pub fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
+        self.outbox.check_at_rest()?;
         let parked = self.parked(store).map_err(|error| error.message)?;
         let left = [
-            (self.outbox.len > 0, "writes are in the outbox"),
-            (!self.outbox.in_flight.is_empty(), "writes are in flight"),
-            (self.outbox.is_marked(), "commits of writes are remembered"),
             (parked > 0, "changes wait beside their base"),
             (!self.syncs.is_empty(), "calls of synced() wait"),
             (self.barrier.is_some(), "a barrier is under way"),
@@ -637,7 +608,7 @@ impl Client {
         }
         let mut edit = Edit::new(store, self.keys);
         edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
-        let next = self.outbox.next;
+        let next = self.outbox.end();
         self.keep_offset(&mut edit);
         let changed = match change(self, &mut edit) {
             Err(Fault::Peer(what)) => {

@@ -1,11 +1,16 @@
-//! The outbox as far as it is kept in memory: its ends, and what of it is on its way. The writes
-//! themselves lie in the store.
+//! The outbox: the writes that wait for the server, in order. The writes themselves lie in the store;
+//! in memory are its ends, and what of it is on its way.
 
 use alloc::collections::VecDeque;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
+use super::edit::Edit;
+use crate::rules::row::{Entry, Place};
 use crate::words::hash::Digest;
 use crate::words::message::ErrorCode;
 use crate::words::name::{Collection, CommitNumber, Position, RecordId};
+use crate::words::store::{Scan, StoreError};
 
 /// After this many conflicts in a row a write is called stalled.
 pub(super) const STALLED_CONFLICTS: u32 = 20;
@@ -14,35 +19,38 @@ pub(super) const STALLED_FAILURES: u32 = 5;
 
 /// A write that was sent on this connection and has no verdict yet, or one only behind it has.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct InFlight {
-    pub(super) position: Position,
-    pub(super) digest: Digest,
-    pub(super) bytes: usize,
+struct InFlight {
+    position: Position,
+    digest: Digest,
+    bytes: usize,
     /// Whether it is acknowledged and only keeps its place.
-    pub(super) hollow: bool,
+    hollow: bool,
 }
+
+/// The visitor of a scan over places of the outbox.
+pub(super) type Visit<'a> = dyn FnMut(Position, Place) -> Result<Scan, StoreError> + 'a;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Outbox {
     /// How many places it has, hollow ones included.
-    pub(super) len: usize,
+    len: usize,
     /// No place lies in front of this position. A store steps over the remains of what was removed
     /// one by one, so no scan should begin before it.
-    pub(super) head: Position,
+    head: Position,
     /// The position of the next write.
-    pub(super) next: Position,
+    next: Position,
     /// The last entry, while it may be joined by another write to its record.
-    pub(super) tail: Option<(Position, Collection, RecordId)>,
+    tail: Option<(Position, Collection, RecordId)>,
     /// Every entry in front of this position may have been sent.
-    pub(super) frozen_until: Position,
+    frozen_until: Position,
     /// The first places, in order: what was sent on this connection.
-    pub(super) in_flight: VecDeque<InFlight>,
+    in_flight: VecDeque<InFlight>,
     /// Where the search for the next write to send begins.
-    pub(super) unsent: Position,
+    unsent: Position,
     /// Commits that are not durable yet, each with the end of the outbox that it made.
     marks: VecDeque<(CommitNumber, Position)>,
     /// Every entry in front of this position is durable as it is.
-    pub(super) durable_until: Position,
+    durable_until: Position,
 }
 
 impl Outbox {
@@ -51,16 +59,242 @@ impl Outbox {
         Self { len, next, frozen_until: next, durable_until: next, ..Self::default() }
     }
 
-    pub(super) fn bytes_in_flight(&self) -> usize {
-        self.in_flight.iter().filter(|sent| !sent.hollow).map(|sent| sent.bytes).sum()
+    /// The number of places, those included that are acknowledged and keep their place.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
-    /// Whether a write can join the last entry: never one that may have been sent.
-    pub(super) fn joinable(&self, collection: &Collection, id: &RecordId) -> Option<Position> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The position that nothing lies in front of.
+    pub(super) fn head(&self) -> Position {
+        self.head
+    }
+
+    /// The position of the next write.
+    pub(super) fn end(&self) -> Position {
+        self.next
+    }
+
+    /// The position in front of which every entry may have been sent.
+    pub(super) fn frozen_until(&self) -> Position {
+        self.frozen_until
+    }
+
+    pub(super) fn is_frozen(&self, position: Position) -> bool {
+        position < self.frozen_until
+    }
+
+    pub(super) fn is_durable(&self, position: Position) -> bool {
+        position < self.durable_until
+    }
+
+    /// Where the search for the next write to send begins.
+    pub(super) fn unsent(&self) -> Position {
+        self.unsent
+    }
+
+    // --- what waits ---
+
+    /// Shows the places from the first one on, as long as `visit` wants to go on.
+    pub(super) fn each(&self, edit: &Edit<'_>, visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        edit.places(self.head, visit)
+    }
+
+    /// Shows the places of what may have been sent.
+    pub(super) fn each_frozen(
+        &self,
+        edit: &Edit<'_>,
+        visit: &mut dyn FnMut(Position, Place),
+    ) -> Result<(), StoreError> {
+        self.each(edit, &mut |position, place| {
+            if !self.is_frozen(position) {
+                return Ok(Scan::Stop);
+            }
+            visit(position, place);
+            Ok(Scan::Next)
+        })
+    }
+
+    /// Shows the entries that were not sent, as long as `visit` wants to go on.
+    pub(super) fn each_unsent(
+        &self,
+        edit: &Edit<'_>,
+        visit: &mut dyn FnMut(Position, Entry) -> Scan,
+    ) -> Result<(), StoreError> {
+        edit.places(self.unsent, &mut |position, place| match place {
+            Place::Entry(entry) => Ok(visit(position, entry)),
+            Place::Hollow(_) => Ok(Scan::Next),
+        })
+    }
+
+    /// The first entry that was not sent.
+    pub(super) fn first_unsent(&self, edit: &Edit<'_>) -> Result<Option<Position>, StoreError> {
+        let mut first = None;
+        self.each_unsent(edit, &mut |position, _| {
+            first = Some(position);
+            Scan::Stop
+        })?;
+        Ok(first)
+    }
+
+    /// The first entry.
+    pub(super) fn first_entry(
+        &self,
+        edit: &Edit<'_>,
+    ) -> Result<Option<(Position, Entry)>, StoreError> {
+        let mut first = None;
+        self.each(edit, &mut |position, place| {
+            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+            first = Some((position, entry));
+            Ok(Scan::Stop)
+        })?;
+        Ok(first)
+    }
+
+    /// The position of the first place; the outbox's end where nothing is in it.
+    pub(super) fn first_place(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
+        match self.in_flight.front() {
+            Some(sent) => Ok(sent.position),
+            None => self.first_stored(edit),
+        }
+    }
+
+    fn first_stored(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
+        let mut first = self.next;
+        self.each(edit, &mut |position, _| {
+            first = position;
+            Ok(Scan::Stop)
+        })?;
+        Ok(first)
+    }
+
+    /// The records that have writes which may have been sent, in order.
+    pub(super) fn frozen_records(
+        &self,
+        edit: &Edit<'_>,
+    ) -> Result<Vec<(Collection, RecordId)>, StoreError> {
+        let mut records = Vec::new();
+        self.each_frozen(edit, &mut |_, place| {
+            if let Place::Entry(Entry { collection, record_id, .. }) = place {
+                records.push((collection, record_id));
+            }
+        })?;
+        records.sort_unstable();
+        records.dedup();
+        Ok(records)
+    }
+
+    // --- what comes in and goes out ---
+
+    /// Lets a write join the last entry where that is of the same record and was not sent. Gives the
+    /// entry's position.
+    pub(super) fn join(
+        &self,
+        edit: &mut Edit<'_>,
+        entry: &Entry,
+    ) -> Result<Option<Position>, StoreError> {
+        let Some(position) = self.joinable(&entry.collection, &entry.record_id) else {
+            return Ok(None);
+        };
+        let Some(joined) = edit.stamped(position)?.and_then(|last| last.then(entry)) else {
+            return Ok(None);
+        };
+        edit.put_entry(position, &joined, false);
+        edit.written = Some(position);
+        Ok(Some(position))
+    }
+
+    fn joinable(&self, collection: &Collection, id: &RecordId) -> Option<Position> {
         let (position, of, record) = self.tail.as_ref()?;
-        let free = *position >= self.frozen_until || planted!(SquashedIntoSent);
+        let free = !self.is_frozen(*position) || planted!(SquashedIntoSent);
         (of == collection && record == id && free).then_some(*position)
     }
+
+    /// Lets no write join the last entry.
+    pub(super) fn seal(&mut self) {
+        self.tail = None;
+    }
+
+    /// Appends an entry.
+    pub(super) fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Position {
+        let position = self.next;
+        edit.put_entry(position, &entry, true);
+        edit.written = Some(position);
+        self.len += 1;
+        self.next = position.next();
+        self.tail = Some((position, entry.collection, entry.record_id));
+        position
+    }
+
+    /// Puts an entry into the place from which another one was removed, or behind all others where
+    /// there is none. Gives its position.
+    pub(super) fn replace(
+        &mut self,
+        edit: &mut Edit<'_>,
+        place: Option<Position>,
+        entry: Entry,
+    ) -> Position {
+        let Some(position) = place else { return self.append(edit, entry) };
+        edit.put_entry(position, &entry, true);
+        self.len += 1;
+        position
+    }
+
+    /// Removes an entry.
+    pub(super) fn remove(&mut self, edit: &mut Edit<'_>, position: Position, entry: &Entry) {
+        edit.drop_entry(position, entry);
+        self.forget(position);
+    }
+
+    /// Removes the first place, whose write is confirmed.
+    pub(super) fn confirm(&mut self, edit: &mut Edit<'_>, position: Position, place: &Place) {
+        match place {
+            Place::Entry(entry) => edit.drop_entry(position, entry),
+            Place::Hollow(_) => edit.drop_place(position),
+        }
+        self.pass(position);
+    }
+
+    /// Removes the places that writes keep which are acknowledged.
+    pub(super) fn drop_hollow(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let mut hollow = Vec::new();
+        self.each(edit, &mut |position, place| {
+            match place {
+                Place::Hollow(_) => hollow.push(position),
+                Place::Entry(Entry { .. }) => {}
+            }
+            Ok(if self.is_frozen(position) { Scan::Next } else { Scan::Stop })
+        })?;
+        for position in hollow {
+            edit.drop_place(position);
+            self.forget(position);
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, position: Position) {
+        self.head = self.head.max(position.next());
+        self.forget(position);
+    }
+
+    fn forget(&mut self, position: Position) {
+        self.len = self.len.saturating_sub(1);
+        if self.tail.as_ref().is_some_and(|(tail, ..)| *tail == position) {
+            self.tail = None;
+        }
+    }
+
+    /// Lets the outbox begin at its first place.
+    pub(super) fn advance_head(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
+        self.head = self.head.max(self.first_stored(edit)?);
+        self.unsent = self.unsent.max(self.head);
+        Ok(())
+    }
+
+    // --- what is durable ---
 
     /// The entry at `position`, the last one, is as commit `number` makes it.
     pub(super) fn written(&mut self, number: CommitNumber, position: Position) {
@@ -80,21 +314,85 @@ impl Outbox {
         }
     }
 
-    /// Whether commits are remembered until they are durable.
-    pub(super) fn is_marked(&self) -> bool {
-        !self.marks.is_empty()
+    // --- what is on its way ---
+
+    /// The number of writes in flight, those included that are acknowledged and keep their place.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
-    pub(super) fn sent(&mut self, sent: InFlight) {
-        self.unsent = sent.position.next();
-        self.frozen_until = self.frozen_until.max(self.unsent);
-        self.in_flight.push_back(sent);
+    /// Whether a write in flight has no verdict.
+    pub(super) fn awaits_verdict(&self) -> bool {
+        self.in_flight.iter().any(|sent| !sent.hollow)
+    }
+
+    pub(super) fn bytes_in_flight(&self) -> usize {
+        self.in_flight.iter().filter(|sent| !sent.hollow).map(|sent| sent.bytes).sum()
+    }
+
+    /// The position of the `index`-th write in flight, and whether it is acknowledged.
+    pub(super) fn sent(&self, index: usize) -> Option<(Position, bool)> {
+        self.in_flight.get(index).map(|sent| (sent.position, sent.hollow))
+    }
+
+    /// Whether a write in flight before the `index`-th one has no verdict.
+    pub(super) fn is_overtaking(&self, index: usize) -> bool {
+        self.in_flight.iter().take(index).any(|sent| !sent.hollow)
+    }
+
+    /// The first unsent write goes out, and waits for a verdict.
+    pub(super) fn send(&mut self, position: Position, digest: Digest, bytes: usize) {
+        self.send_unnumbered(position);
+        self.in_flight.push_back(InFlight { position, digest, bytes, hollow: false });
+    }
+
+    /// The first unsent write goes out, and no verdict will name it.
+    pub(super) fn send_unnumbered(&mut self, position: Position) {
+        self.unsent = position.next();
+        self.freeze(position);
+    }
+
+    /// A write may have been sent, and so may those in front of it.
+    pub(super) fn freeze(&mut self, position: Position) {
+        self.frozen_until = self.frozen_until.max(position.next());
+    }
+
+    /// It is known of every write that waits that it was not applied.
+    pub(super) fn thaw(&mut self) {
+        self.frozen_until = Position(0);
+    }
+
+    /// The `index`-th write in flight was taken: only its digest keeps its place.
+    pub(super) fn hollow(&mut self, edit: &mut Edit<'_>, index: usize, entry: &Entry) {
+        if let Some(sent) = self.in_flight.get_mut(index) {
+            edit.hollow_entry(sent.position, entry, sent.digest);
+            sent.hollow = true;
+        }
+    }
+
+    /// Removes the first place where that is in flight and acknowledged. Gives its digest.
+    pub(super) fn pop_hollow(&mut self, edit: &mut Edit<'_>) -> Option<Digest> {
+        self.in_flight.front().filter(|sent| sent.hollow)?;
+        let sent = self.in_flight.pop_front()?;
+        edit.drop_place(sent.position);
+        self.pass(sent.position);
+        Some(sent.digest)
     }
 
     /// The connection is gone: what was sent on it stays frozen, and will be numbered anew.
     pub(super) fn lose_connection(&mut self) {
         self.in_flight.clear();
+        self.send_again();
+    }
+
+    /// Lets the search for the next write to send begin at the first one.
+    pub(super) fn send_again(&mut self) {
         self.unsent = self.head;
+    }
+
+    /// Lets the search for the next write to send begin behind all that may have been sent.
+    pub(super) fn pass_over_frozen(&mut self) {
+        self.unsent = self.unsent.max(self.frozen_until);
     }
 
     /// Everything from the `index`-th write in flight on was not applied, and is free again.
@@ -106,17 +404,46 @@ impl Outbox {
         }
     }
 
-    /// The first place is no longer in the outbox.
-    pub(super) fn pass(&mut self, position: Position) {
-        self.head = self.head.max(position.next());
-        self.forget(position);
+    // --- invariants, for tests ---
+
+    /// Checks what must always hold between the outbox and its store.
+    ///
+    /// # Errors
+    /// Says which invariant is broken.
+    pub(super) fn check(&self, edit: &Edit<'_>) -> Result<(), String> {
+        let mut positions = Vec::new();
+        edit.places(Position(0), &mut |position, _| {
+            positions.push(position);
+            Ok(Scan::Next)
+        })
+        .map_err(|error| error.message)?;
+        let in_flight: Vec<_> = self.in_flight.iter().map(|sent| sent.position).collect();
+        let invariants = [
+            (positions.len() == self.len, "the outbox is as long as it says"),
+            (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
+            (positions.iter().all(|p| *p >= self.head), "nothing lies in front of the head"),
+            (positions.iter().all(|p| *p < self.next), "positions are not used again"),
+            (in_flight.iter().all(|p| self.is_frozen(*p)), "what is in flight is frozen"),
+        ];
+        match invariants.iter().find(|(holds, _)| !holds) {
+            Some((_, invariant)) => Err(invariant.to_string()),
+            None => Ok(()),
+        }
     }
 
-    /// An entry is no longer in the outbox.
-    pub(super) fn forget(&mut self, position: Position) {
-        self.len = self.len.saturating_sub(1);
-        if self.tail.as_ref().is_some_and(|(tail, ..)| *tail == position) {
-            self.tail = None;
+    /// Checks that nothing is left in it.
+    ///
+    /// # Errors
+    /// Says what is left.
+    pub(super) fn check_at_rest(&self) -> Result<(), String> {
+        let left = [
+            (self.len > 0, "writes are in the outbox"),
+            (!self.in_flight.is_empty(), "writes are in flight"),
+            (!self.marks.is_empty(), "commits of writes are remembered"),
+        ];
+        match left.iter().find(|(is_left, _)| *is_left) {
+            Some((_, what)) => Err(what.to_string()),
+            None => Ok(()),
         }
     }
 }

@@ -289,7 +289,7 @@ impl Client {
         collection: &Collection,
         id: &RecordId,
     ) -> Result<(), StoreError> {
-        self.resettle_if(edit, collection, id, self.outbox.frozen_until)
+        self.resettle_if(edit, collection, id, self.outbox.frozen_until())
     }
 
     /// Settles every record whose writes are no longer frozen.
@@ -366,7 +366,7 @@ impl Client {
         id: &RecordId,
         row: &mut Row,
     ) -> Result<(), StoreError> {
-        self.settle_if(edit, collection, id, row, self.outbox.frozen_until)
+        self.settle_if(edit, collection, id, row, self.outbox.frozen_until())
     }
 
     /// Settles a record although writes of it may have reached the server, because it is known by
@@ -491,25 +491,18 @@ impl Client {
         edit.gates = true;
         edit.flush = true;
         for (position, entry) in entries {
-            edit.drop_entry(*position, entry);
-            self.outbox.forget(*position);
+            self.outbox.remove(edit, *position, entry);
             self.plain.forget(*position);
         }
         // what takes the place of a write that a plain server may have is another write
         let first = entries.first().map(|(position, _)| *position);
-        let fresh = self.plain.active && first.is_some_and(|it| it < self.outbox.frozen_until);
-        let first = if fresh { Some(self.outbox.next) } else { first };
+        let fresh = self.plain.active && first.is_some_and(|it| self.outbox.is_frozen(it));
+        let first = if fresh { Some(self.outbox.end()) } else { first };
         let write = first.filter(|_| outcome.is_some() && !planted!(OutcomeNotPushed));
         if let (Some(position), Some(change)) = (write, outcome) {
             let (of, record_id) = (collection.clone(), id.clone());
             let entry = Entry { collection: of, record_id, change, written_at, at, stamped: None };
-            edit.put_entry(position, &entry, true);
-            self.outbox.len += 1;
-            if fresh {
-                edit.written = Some(position);
-                self.outbox.next = position.next();
-                self.outbox.tail = Some((position, entry.collection, entry.record_id));
-            }
+            self.outbox.replace(edit, Some(position).filter(|_| !fresh), entry);
         }
         row.pending =
             write.map(|_| crate::rules::row::Pending { view: merged, written_at, parked: None });

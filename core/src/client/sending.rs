@@ -8,9 +8,8 @@ use super::edit::Edit;
 use super::interface::NetAction;
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
-use super::outbox::InFlight;
 use super::stream::{Phase, Stream};
-use crate::rules::row::{Entry, Place, Row};
+use crate::rules::row::{Entry, Row};
 use crate::words::message::{ClientMessage, Hello, Mutation};
 use crate::words::name::{Collection, MutationNumber, Position, Seq};
 use crate::words::store::{Scan, StoreError};
@@ -115,7 +114,7 @@ impl Client {
         self.patience_until = patience_until;
         for (position, entry) in writes {
             self.vouch(edit, &entry.collection);
-            if self.outbox.in_flight.iter().all(|sent| sent.hollow) {
+            if !self.outbox.awaits_verdict() {
                 self.verdict_at = self.now.mono;
             }
             let frame = self.write_frame(edit, position, entry)?;
@@ -130,7 +129,7 @@ impl Client {
         &self,
         edit: &Edit<'_>,
     ) -> Result<(Writes, Option<Mono>), StoreError> {
-        let in_flight = self.outbox.in_flight.len();
+        let in_flight = self.outbox.in_flight();
         let (window, window_bytes) = match self.exchange {
             Some(_) => self.push_window(),
             None => (self.config.window, self.config.window_bytes),
@@ -138,29 +137,28 @@ impl Client {
         let mut room = window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
         let (mut writes, mut patience_until) = (Writes::new(), None);
-        if room == 0 || self.outbox.len == in_flight || self.awaits_time() {
+        if room == 0 || self.outbox.len() == in_flight || self.awaits_time() {
             return Ok((writes, patience_until));
         }
-        edit.places(self.outbox.unsent, &mut |position, place| {
-            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+        self.outbox.each_unsent(edit, &mut |position, entry| {
             let first = in_flight == 0 && writes.is_empty();
             bytes += entry.change.delta.set.size();
             let fits = room > 0 && (first || bytes <= window_bytes);
-            let durable = position < self.outbox.durable_until || planted!(SentBeforeDurable);
+            let durable = self.outbox.is_durable(position) || planted!(SentBeforeDurable);
             if !fits || !durable {
-                return Ok(Scan::Stop);
+                return Scan::Stop;
             }
             match self.readiness(&entry.collection) {
                 Readiness::Ready => {}
                 Readiness::At(at) => {
                     patience_until = Some(at);
-                    return Ok(Scan::Stop);
+                    return Scan::Stop;
                 }
-                Readiness::Later => return Ok(Scan::Stop),
+                Readiness::Later => return Scan::Stop,
             }
             room -= 1;
             writes.push((position, entry));
-            Ok(Scan::Next)
+            Scan::Next
         })?;
         Ok((writes, patience_until))
     }
@@ -236,7 +234,7 @@ impl Client {
     ) -> Result<Vec<u8>, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let base = self.base_of(&entry.collection, row.as_ref());
-        let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight.len() as u64;
+        let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight() as u64;
         let known = base == Seq(0) && stands_on_a_record(&entry, row.as_ref());
         let asks = known || self.is_forgotten(edit, position, &entry, row.as_ref())?;
         let entry = if asks { entry.into_update() } else { entry };
@@ -252,21 +250,8 @@ impl Client {
         });
         let mut frame = Vec::new();
         message.encode(&mut frame);
-        self.outbox.sent(InFlight { position, digest, bytes: frame.len(), hollow: false });
+        self.outbox.send(position, digest, frame.len());
         Ok(frame)
-    }
-
-    /// Where the outbox begins; its end where nothing is in it.
-    pub(super) fn first_place(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
-        if let Some(sent) = self.outbox.in_flight.front() {
-            return Ok(sent.position);
-        }
-        let mut first = self.outbox.next;
-        edit.places(self.outbox.head, &mut |position, _| {
-            first = position;
-            Ok(Scan::Stop)
-        })?;
-        Ok(first)
     }
 
     pub(super) fn send(&mut self, edit: &mut Edit<'_>, message: &ClientMessage) {

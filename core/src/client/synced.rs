@@ -51,7 +51,7 @@ impl Client {
         if self.syncs.is_empty() || self.barrier.is_some() || self.live_outcome().is_none() {
             return Ok(());
         }
-        let first = self.first_place(edit)?;
+        let first = self.outbox.first_place(edit)?;
         let settled = self.syncs.iter().take_while(|(_, until)| *until <= first);
         if let Some((last, _)) = settled.last() {
             self.barrier = Some(*last);

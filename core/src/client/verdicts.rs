@@ -31,12 +31,9 @@ impl Client {
                 Err(Fault::peer("an ack names a write that was not sent"))
             };
         };
-        let sent = self.outbox.in_flight[index].clone();
-        if sent.hollow {
-            return Ok(());
-        }
-        let entry = edit.entry(sent.position)?;
-        if edit.first_of(&entry.collection, &entry.record_id)? != Some(sent.position) {
+        let Some((position, false)) = self.outbox.sent(index) else { return Ok(()) };
+        let entry = edit.entry(position)?;
+        if edit.first_of(&entry.collection, &entry.record_id)? != Some(position) {
             return Err(Fault::peer("an ack came before that of an earlier write to its record"));
         }
         let stream = self.stream(&entry.collection);
@@ -56,9 +53,8 @@ impl Client {
             (None, None) if live => Taken::WithoutEffect,
             (None, Some(_) | None) => Taken::Bare,
         };
-        edit.hollow_entry(sent.position, &entry, sent.digest);
-        self.outbox.in_flight[index].hollow = true;
-        self.fold(edit, sent.position, &entry, &taken)?;
+        self.outbox.hollow(edit, index, &entry);
+        self.fold(edit, position, &entry, &taken)?;
         self.save_stream(edit, &entry.collection);
         if leaves_gap {
             self.take_snapshot(edit, &entry.collection, "the server's changes have a gap");
@@ -71,12 +67,9 @@ impl Client {
 
     /// Acknowledged places at the head leave the outbox.
     fn drop_leading_hollows(&mut self, edit: &mut Edit<'_>) {
-        while self.outbox.in_flight.front().is_some_and(|sent| sent.hollow) {
+        while let Some(digest) = self.outbox.pop_hollow(edit) {
             let number = self.number_in_flight(0);
-            let Some(sent) = self.outbox.in_flight.pop_front() else { return };
-            edit.drop_place(sent.position);
-            self.outbox.pass(sent.position);
-            self.set_confirmed(number, sent.digest);
+            self.set_confirmed(number, digest);
             self.put_identity(edit);
         }
     }
@@ -95,11 +88,10 @@ impl Client {
                 Err(Fault::peer("an error names a write that was not sent"))
             };
         };
-        let overtaken = self.outbox.in_flight.iter().take(index).any(|sent| !sent.hollow);
-        if overtaken || self.outbox.in_flight[index].hollow {
+        let sent = self.outbox.sent(index).filter(|_| !self.outbox.is_overtaking(index));
+        let Some((position, false)) = sent else {
             return Err(Fault::peer("an error came before the verdicts of earlier writes"));
-        }
-        let position = self.outbox.in_flight[index].position;
+        };
         let entry = edit.entry(position)?;
         self.outbox.go_back(index);
         self.verdict_at = self.now.mono;
@@ -133,8 +125,8 @@ impl Client {
         edit: &mut Edit<'_>,
         write: Position,
     ) -> Result<(), Misuse> {
-        let free = self.outbox.in_flight.is_empty()
-            && (write >= self.outbox.frozen_until || self.plain_may_drop(write));
+        let free = self.outbox.in_flight() == 0
+            && (!self.outbox.is_frozen(write) || self.plain_may_drop(write));
         if !free || !self.struggle.is_stalled() || self.struggle.position() != write {
             return Err(Misuse::NotStalled(write));
         }
@@ -270,8 +262,7 @@ impl Client {
         code: &ErrorCode,
         message: &str,
     ) {
-        edit.drop_entry(write, entry);
-        self.outbox.forget(write);
+        self.outbox.remove(edit, write, entry);
         self.rejected += 1;
         if planted!(RejectedListLost) {
             return;
@@ -281,6 +272,6 @@ impl Client {
 
     fn index_of(&self, number: MutationNumber) -> Option<usize> {
         let index = number.0.checked_sub(self.identity.confirmed.0 + 1)?;
-        usize::try_from(index).ok().filter(|index| *index < self.outbox.in_flight.len())
+        usize::try_from(index).ok().filter(|index| *index < self.outbox.in_flight())
     }
 }

@@ -244,23 +244,13 @@ impl Client {
     /// Appends an entry, or lets it join the last one where that is of the same record.
     fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Result<Position, Misuse> {
         edit.flush = true;
-        if let Some(position) = self.outbox.joinable(&entry.collection, &entry.record_id)
-            && let Some(joined) = edit.stamped(position)?.and_then(|last| last.then(&entry))
-        {
-            edit.put_entry(position, &joined, false);
-            edit.written = Some(position);
+        if let Some(position) = self.outbox.join(edit, &entry)? {
             return Ok(position);
         }
-        if self.outbox.len >= self.config.max_pending_writes {
+        if self.outbox.len() >= self.config.max_pending_writes {
             return Err(Misuse::OutboxFull { max: self.config.max_pending_writes });
         }
-        let position = self.outbox.next;
-        edit.put_entry(position, &entry, true);
-        edit.written = Some(position);
-        self.outbox.next = position.next();
-        self.outbox.len += 1;
-        self.outbox.tail = Some((position, entry.collection, entry.record_id));
-        Ok(position)
+        Ok(self.outbox.append(edit, entry))
     }
 
     fn check_limits(&self, document: Option<&Document>) -> Result<(), DocumentError> {

@@ -12,11 +12,10 @@ use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
 use super::super::machine::{Client, Fault};
 use super::super::synced::StreamError;
-use crate::rules::row::Place;
 use crate::words::message::ErrorCode;
 use crate::words::name::Collection;
 use crate::words::rest::{collection_path, decode_refusal};
-use crate::words::store::{Scan, StoreError};
+use crate::words::store::StoreError;
 
 /// What may be a plain server.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -82,13 +81,7 @@ impl Client {
 
     /// The collection of the first write that waits: by reading it, too, a server can show itself.
     fn waiting_collection(&self, edit: &Edit<'_>) -> Result<Option<Collection>, StoreError> {
-        let mut first = None;
-        edit.places(self.outbox.head, &mut |_, place| {
-            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
-            first = Some(entry.collection);
-            Ok(Scan::Stop)
-        })?;
-        Ok(first)
+        Ok(self.outbox.first_entry(edit)?.map(|(_, entry)| entry.collection))
     }
 
     /// A call of the plain protocol was answered well. Says whether the app accepts such a server.

@@ -201,8 +201,8 @@ impl Client {
         }
         self.plain.active = true;
         self.epoch = None;
-        self.drop_hollow_places(edit)?;
-        self.advance_head(edit)?;
+        self.outbox.drop_hollow(edit)?;
+        self.outbox.advance_head(edit)?;
         let address = self.address();
         for (collection, stream) in &mut self.streams {
             stream.forget_seqs();
@@ -265,7 +265,7 @@ impl Client {
                 self.ask_incomplete(edit);
                 return Ok(());
             }
-            let frozen = self.frozen_records(edit)?;
+            let frozen = self.outbox.frozen_records(edit)?;
             let mut due: BTreeSet<_> =
                 frozen.into_iter().map(|(collection, _)| collection).collect();
             let again = self.streams.iter().filter(|(_, stream)| stream.plain.incomplete);

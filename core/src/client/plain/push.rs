@@ -43,7 +43,7 @@ impl Client {
             }
             WriteKind::Delete => (Method::Delete, record_path(&collection, &id), None),
         };
-        self.outbox.frozen_until = self.outbox.frozen_until.max(position.next());
+        self.outbox.freeze(position);
         // what comes by HTTP, a server may send to every socket
         self.plain.echoes.expect((collection, id), &change, self.now.mono);
         self.ask_plain(edit, What::Push(position), method, path, body);
@@ -64,12 +64,12 @@ impl Client {
         }
         let mut next = None;
         let missed = self.plain.work.as_ref().map(|work| &work.missed);
-        edit.places(self.outbox.head, &mut |position, place| {
+        self.outbox.each(edit, &mut |position, place| {
             let Place::Entry(entry) = place else { return Ok(Scan::Next) };
             if missed.is_some_and(|missed| missed.contains(&entry.collection)) {
                 return Ok(Scan::Next);
             }
-            next = (position < self.outbox.durable_until).then_some((position, entry));
+            next = self.outbox.is_durable(position).then_some((position, entry));
             Ok(Scan::Stop)
         })?;
         Ok(next)

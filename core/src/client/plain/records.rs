@@ -8,13 +8,13 @@ use super::super::edit::Edit;
 use super::super::machine::Client;
 use super::super::records::Taken;
 use crate::rules::plain::{Arrival, arrival, in_own_words, told};
-use crate::rules::row::{Entry, Place, Row};
+use crate::rules::row::{Entry, Row};
 use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::message::ServerChange;
 use crate::words::name::{Collection, Position, RecordId};
 use crate::words::rest::{PlainRecord, Written};
-use crate::words::store::{Scan, StoreError};
+use crate::words::store::StoreError;
 use crate::words::write::Change;
 
 /// What became of a change.
@@ -145,27 +145,6 @@ impl Client {
         Ok((absent, held))
     }
 
-    /// The records that have writes which may have reached the server.
-    pub(super) fn frozen_records(
-        &self,
-        edit: &Edit<'_>,
-    ) -> Result<Vec<(Collection, RecordId)>, StoreError> {
-        let mut records = Vec::new();
-        let until = self.outbox.frozen_until;
-        edit.places(self.outbox.head, &mut |position, place| {
-            if position >= until {
-                return Ok(Scan::Stop);
-            }
-            if let Place::Entry(Entry { collection, record_id, .. }) = place {
-                records.push((collection, record_id));
-            }
-            Ok(Scan::Next)
-        })?;
-        records.sort_unstable();
-        records.dedup();
-        Ok(records)
-    }
-
     /// Judges by what is known of the server's state which of a record's writes have arrived. All
     /// that are older than `sent` must have, if any has.
     pub(super) fn judge(
@@ -175,9 +154,8 @@ impl Client {
         id: &RecordId,
         is_old: impl Fn(Position) -> bool,
     ) -> Result<Verdict, StoreError> {
-        let frozen_until = self.outbox.frozen_until;
         let mut frozen = edit.entries_of(collection, id)?;
-        frozen.retain(|(position, _)| *position < frozen_until);
+        frozen.retain(|(position, _)| self.outbox.is_frozen(*position));
         let old = frozen.iter().take_while(|(position, _)| is_old(*position)).count();
         let Some(row) = edit.row(collection, id)? else { return Ok(Verdict::Missing) };
         if frozen.is_empty() || old == 0 {
@@ -209,8 +187,7 @@ impl Client {
         entry: &Entry,
         written: Option<Written>,
     ) -> Result<(), StoreError> {
-        edit.drop_entry(position, entry);
-        self.outbox.forget(position);
+        self.outbox.remove(edit, position, entry);
         self.plain.forget(position);
         self.fold(edit, position, entry, &Taken::Bare)?;
         let Entry { collection, record_id: id, .. } = entry;
@@ -229,17 +206,5 @@ impl Client {
     pub(super) fn touch(&mut self, collection: &Collection, id: &RecordId) {
         let now = self.now.mono;
         self.stream(collection).plain.touch(hash_of(id), now);
-    }
-
-    /// Nothing lies in front of the first place any more.
-    pub(super) fn advance_head(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
-        let mut first = self.outbox.next;
-        edit.places(self.outbox.head, &mut |position, _| {
-            first = position;
-            Ok(Scan::Stop)
-        })?;
-        self.outbox.head = self.outbox.head.max(first);
-        self.outbox.unsent = self.outbox.unsent.max(self.outbox.head);
-        Ok(())
     }
 }

@@ -92,8 +92,8 @@ impl Client {
             }
             self.show_status(edit, collection);
         }
-        self.outbox.unsent = self.outbox.head;
-        if !self.frozen_records(edit)?.is_empty() {
+        self.outbox.send_again();
+        if !self.outbox.frozen_records(edit)?.is_empty() {
             let patience = match self.config.http {
                 // the first reading by HTTP tells, at the latest when its requests are given up
                 true => self.config.request_timeout,
@@ -308,7 +308,7 @@ impl Client {
         collection: &Collection,
         asked_at: Mono,
     ) -> Result<(), StoreError> {
-        let frozen = self.frozen_records(edit)?;
+        let frozen = self.outbox.frozen_records(edit)?;
         for (_, id) in frozen.iter().filter(|(of, _)| of == collection) {
             let sent = self.plain.clone_sent();
             let is_old = |position| sent.is_old(position, asked_at);
@@ -316,7 +316,7 @@ impl Client {
                 Verdict::Settled | Verdict::Missing | Verdict::Open => {}
             }
         }
-        self.advance_head(edit)?;
+        self.outbox.advance_head(edit)?;
         let waits = |stream: &super::super::stream::Stream| {
             stream.wanted && stream.plain.asked_whole.is_some()
         };
@@ -353,7 +353,7 @@ impl Client {
             {
                 self.plain.forget(*position);
                 self.reject(edit, *position, entry, error.code, error.message)?;
-                self.advance_head(edit)?;
+                self.outbox.advance_head(edit)?;
             }
             _ => edit.event(event),
         }
@@ -430,7 +430,7 @@ impl Client {
                 self.confirm_plain(edit, position, &entry, None)?;
             }
         }
-        self.advance_head(edit)?;
+        self.outbox.advance_head(edit)?;
         self.link.attempts = 0;
         Ok(())
     }
@@ -452,17 +452,16 @@ impl Client {
         let room = self.config.window.saturating_sub(self.plain.sent.len());
         let mut bytes = 0;
         let mut writes = Vec::new();
-        if room > 0 && self.outbox.len > self.plain.sent.len() {
-            edit.places(self.outbox.unsent, &mut |position, place| {
-                let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+        if room > 0 && self.outbox.len() > self.plain.sent.len() {
+            self.outbox.each_unsent(edit, &mut |position, entry| {
                 bytes += entry.change.delta.set.size();
                 let fits =
                     writes.len() < room && (writes.is_empty() || bytes <= self.config.window_bytes);
-                if !fits || position >= self.outbox.durable_until {
-                    return Ok(Scan::Stop);
+                if !fits || !self.outbox.is_durable(position) {
+                    return Scan::Stop;
                 }
                 writes.push((position, entry));
-                Ok(Scan::Next)
+                Scan::Next
             })?;
         }
         for (position, entry) in writes {
@@ -481,8 +480,7 @@ impl Client {
         let (number, base, at) = (None, None, Vec::new());
         let write = Mutation { collection, record_id, change, timestamp, at, number, base };
         self.send(edit, &ClientMessage::Write(write));
-        self.outbox.unsent = position.next();
-        self.outbox.frozen_until = self.outbox.frozen_until.max(position.next());
+        self.outbox.send_unnumbered(position);
         self.plain.sent.push_back((position, now));
         if self.config.http {
             let first = self.plain.sent.front().map_or(now, |(_, at)| *at);
@@ -498,7 +496,7 @@ impl Client {
             return;
         }
         let at = self.now.mono;
-        self.plain.proof = Some(Proof { until: self.outbox.unsent, at });
+        self.plain.proof = Some(Proof { until: self.outbox.unsent(), at });
         self.link.sent_at = at;
         edit.net.push(NetAction::Ping { conn: self.link.conn });
     }
@@ -509,7 +507,7 @@ impl Client {
         if self.config.http || self.syncs.is_empty() {
             return Ok(());
         }
-        let first = self.first_place(edit)?;
+        let first = self.outbox.first_place(edit)?;
         let (patience, now) = (self.config.catch_up_patience, self.now.mono);
         let awaited = self.streams.values().filter(|stream| stream.wanted);
         let awaited = awaited.filter(|stream| stream.error.is_none());

@@ -130,7 +130,7 @@ impl Client {
             Word::Later => self.not_now(edit, position, &entry, status, retry_after, told),
         }
         self.save_stream(edit, &collection);
-        self.advance_head(edit)?;
+        self.outbox.advance_head(edit)?;
         Ok(())
     }
 

@@ -182,7 +182,7 @@ impl Client {
     fn judge_all(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut missing = BTreeSet::new();
         let missed = self.plain.work.as_ref().map(|work| work.missed.clone()).unwrap_or_default();
-        for (collection, id) in self.frozen_records(edit)? {
+        for (collection, id) in self.outbox.frozen_records(edit)? {
             if missed.contains(&collection) {
                 continue;
             }
@@ -194,9 +194,8 @@ impl Client {
                 missing.extend(entries.into_iter().map(|(position, _)| position));
             }
         }
-        self.advance_head(edit)?;
-        let frozen_until = self.outbox.frozen_until;
-        missing.retain(|position| *position < frozen_until);
+        self.outbox.advance_head(edit)?;
+        missing.retain(|position| self.outbox.is_frozen(*position));
         if let Some(work) = &mut self.plain.work {
             work.pushing = true;
             work.missing = missing;
@@ -532,18 +531,18 @@ impl Client {
         self.plain.failures = 0;
         self.fallback.failures = 0;
         if self.plain.settling_until.take().is_some() {
-            self.outbox.unsent = self.outbox.unsent.max(self.outbox.frozen_until);
+            self.outbox.pass_over_frozen();
         }
         let missed = !work.missed.is_empty();
         if work.whole && !missed {
-            let first = self.first_place(edit)?;
+            let first = self.outbox.first_place(edit)?;
             let outcome = self.outcome_at_plain();
             self.answer_syncs(edit, &outcome, |id, until| id < work.syncs && until <= first);
         }
         let incomplete = self.streams.values().any(|stream| stream.plain.incomplete);
         self.plain.missed = missed;
         if self.link.ready_since().is_some() {
-            let soon = match self.frozen_records(edit)?.is_empty() {
+            let soon = match self.outbox.frozen_records(edit)?.is_empty() {
                 false => Some(now + ARRIVAL + ARRIVAL),
                 true => (incomplete || work.troubled).then(|| now + READ_AGAIN),
             };
@@ -587,7 +586,7 @@ impl Client {
             let wait = wait + self.random.below(wait / 4);
             self.plain.confirm_at = Some(self.now.mono + at_least.max(wait));
             if self.plain.settling_until.take().is_some() && self.plain.failures < HTTP_FAILURES {
-                self.outbox.unsent = self.outbox.unsent.max(self.outbox.frozen_until);
+                self.outbox.pass_over_frozen();
             }
         } else {
             self.out_of_reach(edit);
