@@ -1,8 +1,9 @@
-//! How rows are laid out as bytes: LEB128 numbers and length-prefixed byte strings.
+//! The encoding of rows: LEB128 numbers and length-prefixed byte strings.
 //!
-//! A row that gained something after stores were written ends in tagged parts: [`put_part`] and
-//! [`Reader::part`], in ascending tags. A part is absent where it has its default, so that rows of
-//! before it existed are read as such, and rows without it are written as they always were.
+//! A row type that gained fields after stores were written ends in tagged parts, written by
+//! [`put_part`] and read by [`Reader::part`], in ascending tags. A part with its default value is
+//! absent. So rows from before the part existed still decode, and rows that don't need it are
+//! written unchanged.
 
 use alloc::vec::Vec;
 
@@ -44,8 +45,8 @@ pub(crate) fn put_part(out: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
     put_bytes(out, bytes);
 }
 
-/// Reads what the `put_` functions wrote, sharing the row's buffer. Arbitrary bytes give an error,
-/// never a panic.
+/// Reads the output of the `put_` functions, sharing the row's buffer. Arbitrary bytes give an
+/// error, never a panic.
 pub(crate) struct Reader {
     rest: Bytes,
 }
@@ -92,7 +93,7 @@ impl Reader {
         Ok(self.rest.split_to(len))
     }
 
-    /// A byte string that has to be UTF-8, shown to `make`.
+    /// A byte string that must be UTF-8, converted by `make`.
     pub(crate) fn str<T>(&mut self, make: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
         let bytes = self.bytes()?;
         core::str::from_utf8(&bytes)
@@ -105,8 +106,8 @@ impl Reader {
         if self.flag()? { Ok(Some(self.bytes()?)) } else { Ok(None) }
     }
 
-    /// The content of the part with this tag, where the row has it next. To be asked in the order
-    /// of the tags; one that nobody asks for is left, and makes [`end`](Self::end) fail.
+    /// The content of the part with this tag, if it is the row's next one. Call it in ascending
+    /// order of the tags. A part that is not read makes [`end`](Self::end) fail.
     pub(crate) fn part(&mut self, tag: u8) -> Result<Option<Self>, StoreError> {
         if self.rest.first() != Some(&tag) {
             return Ok(None);
@@ -115,7 +116,7 @@ impl Reader {
         Ok(Some(Self::new(self.bytes()?)))
     }
 
-    /// Fails unless everything was read.
+    /// Returns an error unless everything was read.
     pub(crate) fn end(self) -> Result<(), StoreError> {
         if self.is_empty() {
             Ok(())
@@ -125,7 +126,7 @@ impl Reader {
     }
 }
 
-/// A LEB128 number at the start of `bytes`, and how many bytes it takes.
+/// A LEB128 number at the start of `bytes`, and the number of bytes that it takes.
 pub(crate) fn read_u64(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0u64;
     for (i, &byte) in bytes.iter().enumerate().take(10) {

@@ -1,4 +1,4 @@
-//! Differences between documents: which top-level fields are set, which are removed.
+//! Differences between documents: the top-level fields that are set and removed.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -6,17 +6,17 @@ use core::cmp::Ordering;
 
 use super::document::{Document, Fields};
 
-/// A change of some top-level fields. A field's value is always replaced whole.
+/// A change of some top-level fields. A field's value is always replaced as a whole.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Delta {
-    /// The fields that get a value.
+    /// The fields that are set.
     pub set: Document,
     /// The fields that are removed: sorted, unique, and none of them in `set`.
     pub unset: Vec<Box<str>>,
 }
 
 impl Delta {
-    /// A change of nothing.
+    /// The empty change.
     #[must_use]
     pub fn empty() -> Self {
         Self { set: Document::empty(), unset: Vec::new() }
@@ -31,7 +31,7 @@ impl Delta {
         Self { set, unset }
     }
 
-    /// What turns `old` into `new`. Values are compared as JSON texts.
+    /// The change from `old` to `new`. Values are compared as JSON texts.
     #[must_use]
     pub fn between(old: &Document, new: &Document) -> Self {
         let (mut set, mut unset) = (Vec::new(), Vec::new());
@@ -45,7 +45,7 @@ impl Delta {
         Self { set: Document::of_sorted(&set), unset }
     }
 
-    /// The document with this change made.
+    /// The document after this change.
     #[must_use]
     pub fn apply(&self, document: &Document) -> Document {
         let fields: Vec<_> = side_by_side(document, &self.set)
@@ -55,14 +55,14 @@ impl Delta {
         Document::of_sorted(&fields)
     }
 
-    /// One change that does what this one and then `later` do.
+    /// A single change with the effect of this change followed by `later`.
     #[must_use]
     pub fn then(&self, later: &Self) -> Self {
         let set = Self { set: later.set.clone(), unset: later.unset.clone() }.apply(&self.set);
         Self::new(set, self.unset.iter().chain(&later.unset).cloned().collect())
     }
 
-    /// Whether a field is set or removed by this change.
+    /// Returns `true` if this change sets or removes a field.
     #[must_use]
     pub fn touches(&self, name: &str) -> bool {
         self.set.get(name).is_some() || self.unsets(name)
@@ -74,13 +74,13 @@ impl Delta {
         set.chain(self.unset.iter().map(|name| (&**name, None)))
     }
 
-    /// Whether the two changes touch a field in common.
+    /// Returns `true` if the two changes touch a field in common.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.fields().any(|(name, _)| other.touches(name))
     }
 
-    /// Whether nothing changes.
+    /// Returns `true` if the change is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.unset.is_empty()

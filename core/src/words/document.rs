@@ -1,8 +1,8 @@
 //! Documents: JSON objects whose top-level fields are the unit of change.
 //!
-//! A document is one immutable, shared buffer: its fields sorted by name, each value kept as the
-//! JSON text that came. So what nobody touched is given back to the letter, cloning is free, a row
-//! of the store is a document without a copy, and two documents are equal when their bytes are.
+//! A document is one immutable, shared buffer. Its fields are sorted by name, and each value is the
+//! JSON text that was received. So untouched values are written back verbatim, cloning is O(1), a
+//! row of the store is decoded without a copy, and two documents are equal when their bytes are.
 
 use core::fmt;
 
@@ -20,7 +20,7 @@ use super::json;
 use super::limits::Limits;
 use super::store::StoreError;
 
-/// Why a text was not taken as a document.
+/// An error of reading a text as a document.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DocumentError {
@@ -136,19 +136,19 @@ impl Document {
         Fields { rest: &self.0[start..] }
     }
 
-    /// How many fields there are.
+    /// The number of fields.
     #[must_use]
     pub fn len(&self) -> usize {
         read_u64(&self.0).map_or(0, |(count, _)| count as usize)
     }
 
-    /// Whether there is no field.
+    /// Returns `true` if there are no fields.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many bytes the document takes in memory and in a row, which is about the length of its
+    /// The number of bytes that the document takes in memory and in a row; about the length of its
     /// JSON text.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -177,7 +177,7 @@ impl Document {
         out
     }
 
-    /// A document of fields whose names rise and whose texts are valid JSON.
+    /// A document of these fields. Their names must ascend and their texts must be valid JSON.
     pub(crate) fn of_sorted<N: AsRef<str>, T: AsRef<str>>(fields: &[(N, T)]) -> Self {
         let size: usize = fields.iter().map(|(n, t)| n.as_ref().len() + t.as_ref().len() + 6).sum();
         let mut out = Vec::with_capacity(size + 4);
@@ -194,7 +194,7 @@ impl Document {
         &self.0
     }
 
-    /// The document in a row, checked to be one (its values' JSON excepted).
+    /// Decodes the document of a row. Checks its structure, but not the JSON of its values.
     pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
         let damaged = || StoreError::damaged("a stored document is damaged");
         let (count, mut at) = read_u64(&row).ok_or_else(damaged)?;
@@ -227,7 +227,7 @@ impl fmt::Debug for Document {
     }
 }
 
-/// Serializes as the JSON object that it is (with `serde_json` only, to the letter).
+/// Serializes the document as a JSON object; `serde_json` keeps its values verbatim.
 impl Serialize for Document {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter().filter_map(|(name, text)| {
@@ -237,7 +237,7 @@ impl Serialize for Document {
     }
 }
 
-/// The fields of a document in order of their names: [`Document::iter`]. By default there are none.
+/// The fields of a document in order of their names, from [`Document::iter`]. The default is empty.
 #[derive(Clone, Default)]
 pub struct Fields<'a> {
     rest: &'a [u8],
@@ -290,7 +290,7 @@ pub(crate) fn write_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Takes a field in, unless it breaks a limit.
+/// Adds a field, unless it breaks a limit.
 fn add<'a>(
     fields: &mut Vec<(Cow<'a, str>, &'a str)>,
     name: Cow<'a, str>,
@@ -329,7 +329,7 @@ pub(crate) mod tests {
     use alloc::format;
     use proptest::prelude::*;
 
-    /// A small document of few names, so that two of them often meet.
+    /// A small document with few field names, so that two documents often have fields in common.
     pub(crate) fn documents() -> impl Strategy<Value = Document> {
         let text = prop_oneof![Just("0"), Just("1"), Just("null"), Just("[1,2]"), Just("\"x\"")];
         proptest::collection::btree_map("[a-e]", text, 0..5)

@@ -1,7 +1,7 @@
 //! Hashes that both ends compute: the checksum of a collection and the digest of a write.
 //!
-//! Both are XXH3 with 64 bits and seed 0 (Yann Collet's xxHash, <https://xxhash.com>): quick, well
-//! spread, and to be had in every language. They notice accidents, not forgers.
+//! Both are XXH3 with 64 bits and seed 0 (Yann Collet's xxHash, <https://xxhash.com>): fast, well
+//! distributed, and available in every language. They detect accidents, not forgery.
 
 use core::fmt;
 
@@ -15,23 +15,23 @@ use super::name::{Collection, RecordId, Seq};
 use super::time::Timestamp;
 use super::write::WriteKind;
 
-/// The checksum of a collection: a wrapping sum over its live records, so that the order of
-/// changes does not matter and one change costs only its record's share.
+/// The checksum of a collection: a wrapping sum over its live records. The order of changes does
+/// not matter, and a change costs only the term of its record.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Checksum(pub u64);
 
 impl Checksum {
-    /// Adds a record's share.
+    /// Adds a record's term.
     pub fn add(&mut self, id: &RecordId, seq: Seq, document: &Document) {
         self.0 = self.0.wrapping_add(share(id, seq, document));
     }
 
-    /// Takes a record's share away.
+    /// Subtracts a record's term.
     pub fn remove(&mut self, id: &RecordId, seq: Seq, document: &Document) {
         self.0 = self.0.wrapping_sub(share(id, seq, document));
     }
 
-    /// Reads what [`Display`](fmt::Display) shows.
+    /// Parses the form of [`Display`](fmt::Display).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
@@ -45,13 +45,13 @@ impl fmt::Display for Checksum {
     }
 }
 
-/// The digest of one write, by which a client knows its own writes again.
+/// The digest of one write, by which a client recognises its own writes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Digest(pub u64);
 
 impl Digest {
     /// The digest of a write as it is sent. Its number and base are not part of it, because a
-    /// resent write may carry others.
+    /// resent write may carry others (PROTOCOL 12.6).
     #[must_use]
     pub fn of(
         kind: WriteKind,
@@ -86,7 +86,7 @@ impl Digest {
         Self(hash.digest())
     }
 
-    /// Reads what [`Display`](fmt::Display) shows.
+    /// Parses the form of [`Display`](fmt::Display).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
@@ -118,7 +118,8 @@ fn share(id: &RecordId, seq: Seq, document: &Document) -> u64 {
     sum
 }
 
-/// A length (u32, little endian) and the bytes, so that no two sequences of texts look alike.
+/// Hashes a length (u32, little endian) and the bytes: different sequences of texts give different
+/// input.
 fn text(hash: &mut Xxh3, text: &str) {
     hash.update(&(text.len() as u32).to_le_bytes());
     hash.update(text.as_bytes());
@@ -162,6 +163,6 @@ mod tests {
         assert_eq!(unlike.len(), all.len());
     }
 
-    /// What the code before computed.
+    /// The result of an earlier version of the code.
     const OLD: u64 = 3_877_936_829_949_366_578;
 }

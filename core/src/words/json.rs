@@ -1,5 +1,5 @@
-//! A scanner of JSON text. It checks the syntax in full and finds where values begin and end, but
-//! builds nothing: what is read stays the text that came.
+//! A scanner of JSON text. It checks the syntax in full and finds the bounds of values, but builds
+//! nothing: values stay the received text.
 
 use core::fmt;
 
@@ -7,7 +7,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Where a text stops being JSON.
+/// The offset at which a text is no longer JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Broken {
     at: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Value<'a> {
     pub(crate) depth: usize,
 }
 
-/// Shows the members of an object, in their order, with their names unescaped.
+/// Calls `visit` with each member of an object, in order, with unescaped names.
 pub(crate) fn members<'a, E: From<Broken>>(
     text: &'a str,
     mut each: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), E>,
@@ -54,7 +54,7 @@ pub(crate) fn members<'a, E: From<Broken>>(
     Ok(scanner.end()?)
 }
 
-/// Shows the elements of an array, in their order.
+/// Calls `visit` with each element of an array, in order.
 pub(crate) fn elements<'a, E: From<Broken>>(
     text: &'a str,
     mut each: impl FnMut(Value<'a>) -> Result<(), E>,
@@ -85,8 +85,8 @@ pub(crate) fn check(text: &str) -> Result<(), Broken> {
     scanner.end()
 }
 
-/// The text that a JSON string stands for; `None` where it is half a surrogate pair, or where
-/// `json` is another kind of value.
+/// The text of a JSON string; `None` if it contains half a surrogate pair, or if `json` is another
+/// kind of value.
 pub(crate) fn unescape(json: &str) -> Option<Cow<'_, str>> {
     let text = json.strip_prefix('"')?.strip_suffix('"')?;
     if !text.as_bytes().contains(&b'\\') {
@@ -137,8 +137,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Behind a value: closes what ends here, and moves to the next value. `false` where there is
-    /// none, because the outermost value has ended.
+    /// Called behind a value: closes the containers that end here, and moves to the next value.
+    /// Returns `false` if the outermost value has ended.
     fn close(&mut self, nesting: &mut Nesting) -> Result<bool, Broken> {
         while let Some(container) = nesting.innermost() {
             self.space();
@@ -165,7 +165,7 @@ impl<'a> Scanner<'a> {
         Ok(false)
     }
 
-    /// Moves to a member's value and returns its name, as it is written.
+    /// Moves to a member's value and returns its name, still escaped.
     fn key(&mut self) -> Result<&'a str, Broken> {
         let start = self.at;
         if self.peek() != Some(b'"') {
@@ -276,7 +276,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// How many bytes of a string come before a quote, a backslash or a control character.
+/// The number of bytes of a string before a quote, a backslash or a control character.
 fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     let (words, rest) = bytes.as_chunks::<8>();
@@ -300,7 +300,7 @@ enum Container {
     Object,
 }
 
-/// The containers that are open, one bit each; those beyond 64 are on the heap.
+/// The open containers, one bit each; those beyond 64 are on the heap.
 #[derive(Default)]
 struct Nesting {
     objects: u64,

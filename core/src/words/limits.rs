@@ -1,20 +1,20 @@
-//! What a peer may make this side hold or work on. Everything here is configuration.
+//! Limits on the input from a peer. All are configurable.
 
-/// The bounds on what is read, from a peer or from the app.
+/// The limits on input from a peer or from the app.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Limits {
-    /// The longest frame or HTTP body, in bytes. Default 4 MiB.
+    /// The maximal length of a frame or HTTP body, in bytes. Default 4 MiB.
     pub frame_bytes: usize,
-    /// The largest document, in bytes of its JSON text. Default 1 MiB.
+    /// The maximal size of a document, in bytes of its JSON text. Default 1 MiB.
     pub document_bytes: usize,
-    /// The deepest nesting of a value in a document; the document itself counts as one.
-    /// Default 64, at most 127.
+    /// The maximal nesting of a value in a document, the document itself included. Default 64, at
+    /// most 127.
     pub depth: usize,
-    /// The most top-level fields of a document. Default 1,024.
+    /// The maximal number of top-level fields of a document. Default 1,024.
     pub fields: usize,
-    /// The longest name of a top-level field, in bytes. Default 256.
+    /// The maximal length of a top-level field's name, in bytes. Default 256.
     pub field_name_bytes: usize,
-    /// The most messages in a `batch`. Default 4,096.
+    /// The maximal number of messages in a `batch`. Default 4,096.
     pub batch_messages: usize,
 }
 

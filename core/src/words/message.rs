@@ -1,4 +1,4 @@
-//! The messages of both levels, as values. `wire` turns them into bytes and back.
+//! The messages of both levels, as values. `wire` encodes and decodes them.
 
 use core::fmt;
 
@@ -24,16 +24,16 @@ pub enum Level {
     Resumable,
 }
 
-/// A place in a collection's order that was reached in full: every change up to it is known.
+/// A position in a collection's order of changes: every change up to it is known.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Cursor {
     /// The epoch in which `seq` was given.
     pub epoch: Epoch,
-    /// The last change that is known, with everything before it.
+    /// The last known change; everything before it is known too.
     pub seq: Seq,
 }
 
-/// How far an unfinished catch-up has come.
+/// The position in an interrupted catch-up.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Resume {
     /// A delta run: every changed record up to `seq` has been received.
@@ -72,28 +72,28 @@ pub struct Welcome {
     pub epoch: Epoch,
     /// The number of the client's last applied write.
     pub last_mutation: MutationNumber,
-    /// The digest of that write; `None` where there is none.
+    /// The digest of that write; `None` if there is none.
     pub last_digest: Option<Digest>,
-    /// The session of the first hello of the client that the server remembers; `None` where the
-    /// server does not tell.
+    /// The session of the first hello of the client that the server remembers; `None` if the server
+    /// does not tell.
     pub first_session: Option<SessionNumber>,
-    /// The user that the connection belongs to, where the server knows users.
+    /// The user of the connection, if the server knows users.
     pub user_id: Option<UserId>,
-    /// The longest `batch` message that the server takes, in bytes.
+    /// The maximal length of a `batch` message for this server, in bytes.
     pub max_batch_bytes: u64,
-    /// The parts of the protocol that the server has, of those that not every server has.
+    /// The optional parts of the protocol that the server has.
     pub features: Features,
 }
 
-/// Parts of the protocol that a server may lack. A client uses none that the pong does not name.
+/// Optional parts of the protocol. A client uses only those that the pong names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Features {
-    /// `"pull"`: pages by `POST /sync/pull`, in whose body the collection's name travels.
+    /// `"pull"`: pages by `POST /sync/pull`, whose body carries the collection's name.
     pub pull: bool,
 }
 
 impl Features {
-    /// Everything that this version knows.
+    /// All parts that this version knows.
     pub const ALL: Self = Self { pull: true };
 
     /// Their names on the wire.
@@ -102,28 +102,28 @@ impl Features {
         [("pull", pull)].into_iter().filter(|(_, has)| *has).map(|(name, _)| name)
     }
 
-    /// Notes a name from the wire; those of later versions are skipped.
+    /// Adds a part by its name on the wire; unknown names are skipped.
     pub(crate) fn note(&mut self, name: &str) {
         self.pull |= name == "pull";
     }
 }
 
-/// A write of a client's, on its way to the server.
+/// A client's write, as sent to the server.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Mutation {
     /// The collection.
     pub collection: Collection,
     /// The record.
     pub record_id: RecordId,
-    /// What is done to it.
+    /// The change of the record.
     pub change: Change,
-    /// When the app made the write; of one that was joined from several, when it made the last.
+    /// The time at which the app made the write; for a merged write, the time of its last part.
     pub timestamp: Option<Timestamp>,
-    /// The fields that it made at another time, sorted by name; none at level 1.
+    /// The times of the fields that were written at another time, sorted by name; empty at level 1.
     pub at: FieldTimes,
     /// Its number; `None` at level 1.
     pub number: Option<MutationNumber>,
-    /// The seq of the server state that it stands on; `None` makes it unconditional.
+    /// The seq of the server state on which the write stands; `None` makes it unconditional.
     pub base: Option<Seq>,
 }
 
@@ -137,23 +137,23 @@ impl Mutation {
     }
 }
 
-/// What a client says.
+/// A message from a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ClientMessage {
-    /// A token, where it was not in the URL or a header, or a fresh one on a live connection.
+    /// A token, if it was not in the URL or a header; or a fresh token on a live connection.
     Auth {
         /// The secret.
         token: Token,
     },
-    /// Asks for a collection's changes.
+    /// Subscribes to a collection.
     Subscribe {
         /// The collection.
         collection: Collection,
-        /// What the client has, at level 2; without it a level-2 client gets a snapshot.
+        /// The cursor, at level 2. Without it a level-2 client gets a snapshot.
         cursor: Option<Cursor>,
-        /// How far an interrupted catch-up from `cursor` has come.
+        /// The position in an interrupted catch-up from `cursor`.
         resume: Option<Resume>,
-        /// Whether the message carries a filter, which is refused for now.
+        /// `true` if the message carries a filter, which is refused for now.
         filtered: bool,
     },
     /// Ends a subscription.
@@ -175,19 +175,19 @@ pub enum ClientMessage {
     },
 }
 
-/// What the server says of one record: its new state, or the fields of it that changed.
+/// A change of one record, from the server: its new state, or the changed fields.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ServerChange {
     /// `insert`: the whole record. `update`: the changed fields. `delete`: it is gone.
     pub change: Change,
     /// The seq of the record's last change; `None` at level 1.
     pub seq: Option<Seq>,
-    /// The record's version: how many changes it has seen.
+    /// The record's version: the number of its changes so far.
     pub version: Option<u64>,
     /// The writer's time of the last change.
     pub timestamp: Option<Timestamp>,
-    /// The fields whose last change was made at another time, sorted by name. Of a whole record
-    /// that includes fields that were removed.
+    /// The times of the fields that were last written at another time, sorted by name. For a whole
+    /// record they include removed fields.
     pub at: FieldTimes,
     /// The writer of the last change.
     pub user_id: Option<UserId>,
@@ -200,28 +200,29 @@ pub struct SyncRecord {
     pub id: RecordId,
     /// The whole record.
     pub document: Document,
-    /// How many changes it has seen.
+    /// The record's version: the number of its changes so far.
     pub version: Option<u64>,
     /// The writer's time of the last change.
     pub updated_at: Option<Timestamp>,
     /// The seq of its last change; `None` at level 1.
     pub seq: Option<Seq>,
-    /// The fields whose last change was made at another time, removed ones too, sorted by name.
+    /// The times of the fields that were last written at another time, removed ones included,
+    /// sorted by name.
     pub at: FieldTimes,
 }
 
 /// The key range that a page of a snapshot covers: `after < key <= up_to`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PageRange {
-    /// Where the range begins; `None` is before the first key.
+    /// The exclusive start of the range; `None` is before the first key.
     pub after: Option<RecordId>,
-    /// Where it ends; `None` is behind the last key, which makes the page the last one.
+    /// The inclusive end of the range; `None` is behind the last key and marks the last page.
     pub up_to: Option<RecordId>,
     /// The head of the collection when the snapshot began.
     pub snapshot_seq: Seq,
 }
 
-/// How a catch-up goes.
+/// The mode of a catch-up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mode {
     /// Changes since the cursor.
@@ -239,27 +240,27 @@ pub struct Ack {
     pub record_id: RecordId,
     /// The number of the write.
     pub mutation: MutationNumber,
-    /// Where the ack stands in a live stream: the seq that the write got. `None` in an ack out of
+    /// The position of the ack in a live stream: the seq of the write. `None` in an ack out of
     /// place, and for a write that changed nothing or was applied before.
     pub seq: Option<Seq>,
     /// The record's version after the write.
     pub version: Option<u64>,
-    /// Out of place: every field that changed above the write's base, whoever changed it.
+    /// In an ack out of place: every field that changed above the write's base, by whomever.
     pub echo: Option<ServerChange>,
     /// The server's time.
     pub timestamp: Option<Timestamp>,
 }
 
-/// What an `error` message says.
+/// The content of an `error` message.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ErrorMessage {
     /// The kind of error.
     pub code: ErrorCode,
-    /// What went wrong and what to do, for people.
+    /// A text for people: the problem and its remedy.
     pub message: String,
-    /// How long to wait before the next try, in milliseconds.
+    /// The time to wait before the next attempt, in milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// The write that was not applied, nor anything behind it.
+    /// The number of the write that was not applied; nothing behind it was applied either.
     pub mutation: Option<MutationNumber>,
     /// The collection that the error is about.
     pub collection: Option<Collection>,
@@ -270,11 +271,11 @@ pub struct ErrorMessage {
     pub current: Option<ServerChange>,
 }
 
-/// The most bytes that a client keeps of an error's text or code: a peer chooses them, and each
-/// rejected write, refused collection and waiting event holds one.
+/// The maximal number of bytes that a client keeps of an error's text or code. The server chooses
+/// them, and each rejected write, refused collection and queued event holds one.
 const KEPT_TEXT: usize = 1024;
 
-/// The beginning of an error's text, as far as it is kept.
+/// The beginning of an error's text, up to the limit.
 pub(crate) fn kept_text(text: &str) -> &str {
     if text.len() <= KEPT_TEXT || planted!(RefusalKeptWhole) {
         return text;
@@ -284,7 +285,7 @@ pub(crate) fn kept_text(text: &str) -> &str {
 }
 
 impl ErrorMessage {
-    /// An error that is about nothing in particular.
+    /// An error without a subject.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
@@ -299,25 +300,25 @@ impl ErrorMessage {
     }
 }
 
-/// What a server says.
+/// A message from a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ServerMessage {
     /// The answer to `auth`.
     Authenticated {
-        /// Whom the token belongs to.
+        /// The user of the token.
         user_id: Option<UserId>,
     },
     /// A catch-up begins.
     Subscribed {
         /// The collection.
         collection: Collection,
-        /// How many live records it holds.
+        /// The number of live records in it.
         record_count: Option<u64>,
         /// Its head; `None` at level 1.
         head: Option<Seq>,
-        /// How the catch-up goes; `None` at level 1.
+        /// The mode of the catch-up; `None` at level 1.
         mode: Option<Mode>,
-        /// Whether some records are withheld from this user, so that the stream has gaps and no
+        /// `true` if some records are withheld from this user. Then the stream has gaps and no
         /// checksum.
         partial: bool,
     },
@@ -332,9 +333,9 @@ pub enum ServerMessage {
         collection: Collection,
         /// The record.
         record_id: RecordId,
-        /// What changed.
+        /// The change.
         change: ServerChange,
-        /// Whether a `delete` only takes the record out of this user's sight.
+        /// `true` if a `delete` only takes the record out of this user's sight.
         filtered: bool,
     },
     /// A page of a snapshot, or the whole collection at level 1.
@@ -350,11 +351,11 @@ pub enum ServerMessage {
     Synced {
         /// The collection.
         collection: Collection,
-        /// Up to where it is complete.
+        /// The position up to which it is complete.
         cursor: Cursor,
-        /// How many live records there are.
+        /// The number of live records.
         count: u64,
-        /// Their checksum; `None` where some are withheld.
+        /// Their checksum; `None` if some are withheld.
         checksum: Option<Checksum>,
     },
     /// A write was applied.
@@ -393,9 +394,9 @@ pub enum ErrorCode {
     RecordNotFound,
     /// Something is larger than a limit.
     PayloadTooLarge,
-    /// What the write touches was changed by someone else.
+    /// Something that the write touches was changed by someone else.
     Conflict,
-    /// Too many requests; `retry_after_ms` says when to go on.
+    /// Too many requests; `retry_after_ms` is the time to wait.
     RateLimitExceeded,
     /// The server has failed; try again.
     ServerError,
@@ -428,7 +429,7 @@ impl ErrorCode {
         }
     }
 
-    /// The code that a text stands for.
+    /// The code of a text.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         const KNOWN: [ErrorCode; 12] = [
@@ -484,7 +485,7 @@ impl Token {
         Self(secret.into())
     }
 
-    /// The secret itself: for the wire, and for whoever checks it.
+    /// The secret itself, for the wire and for authentication.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0

@@ -1,4 +1,5 @@
-//! The ground floor: the vocabulary that everything else is written in.
+//! The vocabulary: values and codecs on which everything else is built. It depends on nothing else
+//! in the crate.
 
 pub(crate) mod codec;
 pub mod delta;

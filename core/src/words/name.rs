@@ -1,4 +1,4 @@
-//! Names and numbers: newtypes, so that none is taken for another.
+//! Names and numbers: newtypes, so that one can't be passed for another.
 
 use core::borrow::Borrow;
 use core::fmt;
@@ -29,33 +29,33 @@ macro_rules! number {
 }
 
 number! {
-    /// The place of a committed change in its collection: 1, 2, 3 … without gaps, below 2⁵³.
-    /// 0 stands for "before everything".
+    /// The number of a committed change in its collection: 1, 2, 3 … without gaps, below 2⁵³. 0
+    /// means "before everything".
     Seq
 }
 number! {
-    /// The number of a write in the life of its client: 1, 2, 3 … in the order of its outbox.
+    /// The number of a client's write: 1, 2, 3 … in the order of its outbox.
     MutationNumber
 }
 number! {
-    /// The number of a connection in the life of a client: a larger one fences the smaller ones off.
+    /// The number of a client's connection. A larger one fences off the smaller ones.
     SessionNumber
 }
 number! {
-    /// The number of a storage commit, which also carries the life of the machine that made it.
+    /// The number of a store commit. It also identifies the state machine that made it.
     CommitNumber
 }
 number! {
-    /// The place of an entry in the outbox. It never changes, whereas mutation numbers are given
-    /// when an entry is sent.
+    /// The position of an entry in the outbox. It never changes, whereas a mutation number is
+    /// assigned when the entry is sent.
     Position
 }
 number! {
-    /// A connection, as its adapter and its machine call it.
+    /// The id of a connection, shared by its adapter and its state machine.
     ConnId
 }
 
-/// Why a text can't be a name.
+/// An error of reading a text as a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NameError {
     /// The text is empty.
@@ -69,7 +69,7 @@ pub enum NameError {
         /// The limit.
         max: usize,
     },
-    /// The text holds a control character (below U+0020, or U+007F).
+    /// The text contains a control character (below U+0020, or U+007F).
     #[error("it holds a control character")]
     Control,
 }
@@ -81,13 +81,13 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The longest name, in bytes of UTF-8.
+            /// The maximal length of a name, in bytes of UTF-8.
             pub const MAX_BYTES: usize = $max;
 
-            /// Checks a text and makes it a name.
+            /// Checks a text and converts it into a name.
             ///
             /// # Errors
-            /// When the text is empty, too long, or holds a control character.
+            /// When the text is empty, too long, or contains a control character.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 check_name(text, Self::MAX_BYTES)?;
                 Ok(Self(text.into()))
@@ -137,7 +137,7 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a collection: the unit that is subscribed to and that has an order of its own.
+    /// The name of a collection: the unit of subscription, with an order of changes of its own.
     Collection, 128
 }
 name! {
@@ -149,11 +149,11 @@ name! {
     ClientId, 64
 }
 name! {
-    /// A user, as the server knows one from a token.
+    /// A user, as the server learns it from a token.
     UserId, 256
 }
 name! {
-    /// The id of a period between two openings of the server's database.
+    /// The id of an epoch: the time between two openings of the server's database.
     Epoch, 64
 }
 name! {

@@ -1,12 +1,12 @@
-//! Percent-encoding, as URLs have it.
+//! Percent-encoding of URLs.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-/// Appends a text with everything percent-encoded but letters, digits and `-._~`: it can stand in
-/// a segment of a path and in a query.
+/// Appends a text with everything percent-encoded but letters, digits and `-._~`, for a segment of
+/// a path or a query.
 pub fn encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -19,8 +19,8 @@ pub fn encode(text: &str, out: &mut String) {
     }
 }
 
-/// Appends a text as a whole segment of a path. One of only a dot or two would be a step in the tree
-/// of paths: its dots are encoded too, which those who normalise paths may undo all the same.
+/// Appends a text as a whole segment of a path. A name of one or two dots would be a relative step,
+/// so its dots are encoded too. An intermediary that normalises paths may decode them all the same.
 pub fn encode_segment(text: &str, out: &mut String) {
     match text {
         "." | ".." => text.chars().for_each(|_| out.push_str("%2E")),
@@ -28,7 +28,7 @@ pub fn encode_segment(text: &str, out: &mut String) {
     }
 }
 
-/// The text that `%XX` stand for; in a query a `+` is a space too. `None` where it is none.
+/// Decodes `%XX`; in a query also `+` as a space. `None` if the result is no text.
 #[must_use]
 pub fn decode(text: &str, plus_is_space: bool) -> Option<String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());

@@ -10,7 +10,7 @@ use super::time::Timestamp;
 
 /// A generator of ids and jitter that was seeded once.
 ///
-/// Ids are as unique as the seed: give every opening of a replica a fresh one, from the operating
+/// Ids are as unique as the seed. Give each opening of a replica a fresh seed from the operating
 /// system's generator.
 #[derive(Clone)]
 pub struct Random {
@@ -41,7 +41,7 @@ impl Random {
         RecordId::new(&uuid.to_string()).ok()
     }
 
-    /// A duration below `limit`, all equally likely: "full jitter".
+    /// A duration below `limit`, uniformly distributed: "full jitter".
     pub fn below(&mut self, limit: Duration) -> Duration {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         #[cfg(synclayer_planted)]
@@ -54,7 +54,7 @@ impl Random {
         Duration::from_millis(self.jitter.u64(0..=millis))
     }
 
-    /// How many numbers were drawn, and the state of the jitter: for digests of a machine.
+    /// The count of drawn numbers and the state of the jitter, for digests of a state machine.
     #[must_use]
     pub fn state(&self) -> (u64, u64) {
         (self.drawn, self.jitter.get_seed())

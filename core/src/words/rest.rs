@@ -1,4 +1,4 @@
-//! The calls of a plain (level-1) HTTP API: how they are written, and how their answers are read.
+//! The calls of a plain (level-1) HTTP API: encoding of requests, decoding of answers.
 //!
 //! Writing is strict, reading is liberal: hand-written backends leave out versions and times, call
 //! a record's id `id`, give lists without an object around them, and answer a failure in HTML.
@@ -21,10 +21,10 @@ use super::percent;
 use super::time::Timestamp;
 use super::write::Change;
 
-/// The longest text of a peer's that is shown to people, in characters.
+/// The maximal length, in characters, of a server's text in a message for people.
 const SHOWN_CHARS: usize = 200;
 
-/// A record, as a plain server tells it.
+/// A record in a plain server's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PlainRecord {
     pub(crate) id: RecordId,
@@ -36,34 +36,34 @@ pub(crate) struct PlainRecord {
 /// The answer to a query.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PlainPage {
-    /// The rows in the server's order; of one that could not be read, a hash of its text.
+    /// The rows in the server's order; for an unreadable one, a hash of its text.
     pub(crate) rows: Vec<Result<PlainRecord, u64>>,
-    /// What is wrong with the first row that could not be read.
+    /// The error of the first unreadable row.
     pub(crate) unreadable: Option<String>,
-    /// Whether the server says that it speaks level 2 as well.
+    /// `true` if the server declares that it also speaks level 2.
     pub(crate) resumable: bool,
 }
 
-/// What a plain server says of a record that it has written.
+/// A plain server's answer to a successful write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Written {
     pub(crate) version: Option<u64>,
     pub(crate) updated_at: Option<Timestamp>,
 }
 
-/// What a plain server says with a status that is no success.
+/// A plain server's answer with a status that is no success.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Refusal {
-    /// The code that the body names, where it does.
+    /// The code in the body, if there is one.
     pub(crate) code: Option<ErrorCode>,
-    /// For people: the server's own words where it has some.
+    /// The text for people: the server's own, if it sent one.
     pub(crate) message: String,
     pub(crate) retry_after_ms: Option<u64>,
-    /// Whether the body is JSON: what comes from a proxy in between is not.
+    /// `true` if the body is JSON. An answer of a proxy is not.
     pub(crate) json: bool,
 }
 
-/// Why an answer was not understood.
+/// An error of reading an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum Unreadable {
     #[error("the answer is not UTF-8")]
@@ -122,7 +122,7 @@ pub(crate) fn insert_body(id: &RecordId, document: &Document, at: Timestamp) -> 
     body
 }
 
-/// The body of a `PATCH`. A removed field is a null: level 1 has no other word for it.
+/// The body of a `PATCH`. A removed field becomes a null, because level 1 can't express a removal.
 pub(crate) fn update_body(change: &Change, base_version: Option<u64>, at: Timestamp) -> Vec<u8> {
     let mut body = Vec::with_capacity(change.delta.set.size() + 80);
     body.extend_from_slice(b"{\"delta\":{");
@@ -146,7 +146,7 @@ fn put_timestamp(body: &mut Vec<u8>, at: Timestamp) {
     body.extend_from_slice(format!(",\"timestamp\":\"{at}\"}}").as_bytes());
 }
 
-/// The fields that are read of any answer.
+/// The fields that are read from any answer.
 #[derive(Default)]
 struct Answer<'a> {
     records: Option<&'a str>,
@@ -162,7 +162,7 @@ struct Answer<'a> {
     code: Option<&'a str>,
     retry_after_ms: Option<&'a str>,
     protocol: Option<&'a str>,
-    /// Whether it says `true` under a name that only a success has.
+    /// `true` if a field such as `success` is `true`, which only a success has (PROTOCOL 16.14).
     done: bool,
     deleted: bool,
 }
@@ -272,8 +272,8 @@ pub(crate) fn decode_page(body: &[u8], limits: &Limits) -> Result<PlainPage, Unr
     Ok(page)
 }
 
-/// Whether the answer to a write that succeeded is in the form of a server that took it, and not
-/// just anything that somebody on the way has said.
+/// Returns `true` if the answer to a successful write has the form of a server that took it, as
+/// opposed to the answer of an intermediary (PROTOCOL 16.14).
 pub(crate) fn speaks_of(body: &[u8], id: &RecordId, deletes: bool) -> bool {
     let text = core::str::from_utf8(body).unwrap_or_default().trim();
     if text.is_empty() {
@@ -298,7 +298,7 @@ pub(crate) fn speaks_of(body: &[u8], id: &RecordId, deletes: bool) -> bool {
     }
 }
 
-/// Reads the answer to a write that succeeded. What it lacks, it lacks.
+/// Reads the answer to a successful write. Missing fields stay `None`.
 pub(crate) fn decode_written(body: &[u8]) -> Written {
     let text = core::str::from_utf8(body).unwrap_or_default().trim();
     let Ok(answer) = Answer::read(text) else { return Written::default() };
@@ -341,7 +341,7 @@ pub(crate) fn decode_current(
     found.record(limits).ok().filter(|record| record.id == *id).map(Some)
 }
 
-/// Whether an answer says that the current record is none.
+/// Returns `true` if an answer says that there is no current record.
 fn says_null(text: &str) -> bool {
     let mut null = false;
     let read = json::members(text, |name, value| {
@@ -351,7 +351,7 @@ fn says_null(text: &str) -> bool {
     read.is_ok() && null
 }
 
-/// Reads what stands with a status that is no success.
+/// Reads an answer with a status that is no success.
 pub(crate) fn decode_refusal(status: u16, body: &[u8]) -> Refusal {
     let text = core::str::from_utf8(body).unwrap_or_default().trim();
     let Ok(answer) = Answer::read(text) else {

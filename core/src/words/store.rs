@@ -1,5 +1,5 @@
-//! What the machines ask of a store: ordered rows of bytes, read through a lent view and changed
-//! by atomic batches. What the bytes mean is the machines' own affair.
+//! The store interface of the state machines: ordered rows of bytes, read through a borrowed view
+//! and changed by atomic batches. Only the state machines interpret the bytes.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -10,24 +10,24 @@ use bytes::Bytes;
 
 use super::name::CommitNumber;
 
-/// What went wrong in a store.
+/// The kind of a store error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// There is no space left. What was committed before is intact; free some space and reopen.
+    /// There is no space left. Earlier commits are intact; free some space and reopen.
     Full,
-    /// What is stored is not what was written.
+    /// The stored data is damaged.
     Damaged,
     /// Another process has the store open.
     InUse,
-    /// There is something else in its place: a store of the other kind or of a later format, files
-    /// of another program, or a file. Nothing was changed; use another place.
+    /// The path holds something else: a store of the other kind or of a later format, files of
+    /// another program, or a file. Nothing was changed; use another path.
     Foreign,
     /// Anything else: an I/O error, missing rights.
     Other,
 }
 
-/// A store's failure: what kind, and a text that says what happened and what to do.
+/// A store's failure: its kind, and a text that says what happened and what to do.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StoreError {
@@ -43,31 +43,31 @@ impl StoreError {
         Self { kind, message: message.into() }
     }
 
-    /// A row that can't be what this program wrote.
+    /// A row that this program can't have written.
     pub fn damaged(message: impl Into<String>) -> Self {
         Self::new(StoreErrorKind::Damaged, message)
     }
 }
 
-/// Whether a scan goes on.
+/// The decision of a visitor to continue or end a scan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scan {
-    /// Show me the next row.
+    /// Continue with the next row.
     Next,
-    /// I have seen enough.
+    /// End the scan.
     Stop,
 }
 
-/// What a scan shows its rows to: a key and its value at a time.
+/// The visitor of a scan. It gets the key and the value of one row at a time.
 pub type Visit<'a> = dyn FnMut(&[u8], Bytes) -> Result<Scan, StoreError> + 'a;
 
-/// The longest key of a row.
+/// The maximal length of a key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
 
 /// A consistent, read-only view of a store's rows, in the byte order of their keys.
 ///
-/// Keys have between 1 and [`MAX_KEY_BYTES`] bytes; the bounds of a range may be empty or longer.
-/// A range whose end isn't above its start holds nothing.
+/// Keys have between 1 and [`MAX_KEY_BYTES`] bytes; the bounds of a range may be empty or longer. A
+/// range whose end isn't above its start is empty.
 pub trait Rows {
     /// The value of a row, if there is one.
     ///
@@ -75,7 +75,8 @@ pub trait Rows {
     /// When the store can't be read.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Shows the rows with `from <= key < to`, in ascending order, until `visit` stops or fails.
+    /// Calls `visit` with the rows `from <= key < to`, in ascending order, until it ends the scan
+    /// or fails.
     ///
     /// # Errors
     /// When the store can't be read, and every error of `visit`.
@@ -93,7 +94,7 @@ pub trait Rows {
 pub enum Op {
     /// Sets a row.
     Put(Bytes, Bytes),
-    /// Removes a row; nothing happens where there is none.
+    /// Removes a row, if it exists.
     Delete(Bytes),
 }
 
@@ -107,8 +108,7 @@ impl Op {
     }
 }
 
-/// Changes that take effect together or not at all, in their order: the last change of a key
-/// counts.
+/// Changes that take effect together or not at all. The last change of a key counts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Batch {
     ops: Vec<Op>,
@@ -131,7 +131,7 @@ impl Batch {
         self.ops.push(Op::Delete(key.into()));
     }
 
-    /// Adds the changes of another batch behind these.
+    /// Appends the changes of another batch.
     pub fn append(&mut self, mut other: Self) {
         self.ops.append(&mut other.ops);
     }
@@ -142,13 +142,13 @@ impl Batch {
         &self.ops
     }
 
-    /// Whether nothing changes.
+    /// Returns `true` if the batch is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
-    /// What every store asks of a batch before it takes it.
+    /// Checks the requirements of every store on a batch.
     ///
     /// # Errors
     /// When a key is empty or longer than [`MAX_KEY_BYTES`].
@@ -165,7 +165,7 @@ impl Batch {
     }
 }
 
-/// Gives the changes up, in their order.
+/// Consumes the batch and yields its changes in order.
 impl IntoIterator for Batch {
     type Item = Op;
     type IntoIter = alloc::vec::IntoIter<Op>;
@@ -177,22 +177,22 @@ impl IntoIterator for Batch {
 
 /// A client's store: synchronous, owned by one replica.
 ///
-/// The store equals at any time, also after a crash, a prefix of the commits that it was given,
-/// and that prefix holds every commit that [`durable`](Self::durable) has reported.
+/// At any time, also after a crash, the store equals a prefix of the commits that it was given, and
+/// that prefix includes every commit that [`durable`](Self::durable) has reported.
 pub trait ClientStore {
     /// The rows as of the last commit.
     fn rows(&self) -> &dyn Rows;
 
-    /// Makes a batch visible to every later read. Numbers rise with every call, from one opening
-    /// of the store to the next as they like.
+    /// Makes a batch visible to every later read. Numbers increase strictly while the store is
+    /// open; they may restart when it is reopened.
     ///
     /// # Errors
     /// When the batch could not be stored. Then no row has changed, and the store takes no further
-    /// batch until it is opened anew. A batch with a bad key and a number that doesn't rise are
-    /// the caller's fault: they are refused, and that is all.
+    /// batch until it is reopened. A batch with an invalid key and a number that doesn't increase
+    /// are faults of the caller: they are refused without further effect.
     fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError>;
 
-    /// Starts to make everything durable up to a commit, and does not wait for it.
+    /// Starts to make every commit up to this one durable, without waiting for it.
     ///
     /// # Errors
     /// When the store has failed.
@@ -200,8 +200,7 @@ pub trait ClientStore {
 
     /// The largest number up to which all commits of this opening are durable; 0 before the first.
     ///
-    /// # Errors
-    /// When making them durable failed; the store takes no further batch until it is opened anew.
+    /// When making them durable failed; the store takes no further batch until it is reopened.
     fn durable(&mut self) -> Result<CommitNumber, StoreError>;
 }
 
@@ -223,11 +222,11 @@ impl<S: ClientStore + ?Sized> ClientStore for Box<S> {
     }
 }
 
-/// A server's store: shared by all sessions, and blocking, so its callers give it threads.
+/// A server's store. It is shared by all sessions and blocking, so callers need threads for it.
 pub trait ServerStore: Send + Sync {
-    /// Runs `decide` on the current rows and commits the batch that it returns. When this returns,
-    /// the batch is as durable as the store was configured to make it, and visible to every later
-    /// read. No other transaction runs between the reads of `decide` and the commit.
+    /// Runs `decide` on the current rows and commits the batch that it returns. On return the batch
+    /// is visible to every later read, and as durable as the store is configured to make it. No
+    /// other transaction runs between the reads of `decide` and the commit.
     ///
     /// A store shared by several servers may run `decide` more than once; the last run counts.
     ///
@@ -248,37 +247,37 @@ pub trait ServerStore: Send + Sync {
     ) -> Result<(), StoreError>;
 }
 
-/// Rows with the changes of batches laid over them: what a second decision reads before the first
-/// one is committed.
+/// Rows with the changes of uncommitted batches on top, so that further transactions can be decided
+/// before the first one is committed.
 pub struct Overlay<'a> {
     below: &'a dyn Rows,
     changed: alloc::collections::BTreeMap<Bytes, Option<Bytes>>,
 }
 
 impl<'a> Overlay<'a> {
-    /// These rows, with nothing changed yet.
+    /// These rows, without changes.
     #[must_use]
     pub fn new(below: &'a dyn Rows) -> Self {
         Self { below, changed: alloc::collections::BTreeMap::new() }
     }
 
-    /// Lays a row over what is there.
+    /// Sets a row.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.changed.insert(key.into(), Some(value.into()));
     }
 
-    /// Hides a row.
+    /// Removes a row.
     pub fn delete(&mut self, key: impl Into<Bytes>) {
         self.changed.insert(key.into(), None);
     }
 
-    /// Whether nothing was laid over.
+    /// Returns `true` if there are no changes.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.changed.is_empty()
     }
 
-    /// Lays the changes of a batch over what is there.
+    /// Applies the changes of a batch.
     pub fn apply(&mut self, batch: &Batch) {
         for op in batch.ops() {
             let (key, value) = match op {
@@ -289,7 +288,7 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// One batch of everything that was laid over.
+    /// All changes as one batch.
     #[must_use]
     pub fn into_batch(self) -> Batch {
         let op = |(key, value)| match value {

@@ -1,4 +1,4 @@
-//! Time as the machines see it: two clocks that the caller reads, and the timestamps of writes.
+//! The state machines' time: two clocks that the caller reads, and the timestamps of writes.
 
 use core::fmt;
 use core::ops::Add;
@@ -8,7 +8,7 @@ use alloc::string::{String, ToString};
 
 /// A reading of a monotonic clock, in milliseconds since any fixed start.
 ///
-/// Every deadline is in this time. Inside a machine it only ratchets forward.
+/// Every deadline is in this time. Inside a state machine it never goes back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Mono(pub u64);
 
@@ -31,20 +31,20 @@ impl Add<Duration> for Mono {
 
 /// A moment of the wall clock, in milliseconds since 1970-01-01T00:00:00Z.
 ///
-/// Timestamps label writes. They never drive a deadline, and order nothing but the tie that the
-/// last-write-wins strategy is asked to break.
+/// Timestamps label writes. They never drive a deadline. They order writes only in the
+/// last-write-wins strategy.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// 9999-12-30T21:59:59.999Z, above which [`Display`](fmt::Display) has no form.
+    /// 9999-12-30T21:59:59.999Z, the largest time that [`Display`](fmt::Display) can write.
     pub const MAX: Self = Self(253_402_207_199_999);
-    /// The beginning of the year 0, below which [`Display`](fmt::Display) has no form.
+    /// The beginning of the year 0, the smallest time that [`Display`](fmt::Display) can write.
     pub const MIN: Self = Self(-62_167_219_200_000);
 
-    /// Reads an ISO 8601 timestamp. One without an offset is taken as UTC.
+    /// Reads an ISO 8601 timestamp. One without an offset is UTC.
     ///
-    /// Returns `None` where the text is no timestamp or lies outside the years 0 to 9999.
+    /// Returns `None` if the text is no timestamp, or is outside the years 0 to 9999.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let instant = text.parse::<jiff::Timestamp>().ok().or_else(|| {
@@ -57,14 +57,14 @@ impl Timestamp {
 }
 
 impl Timestamp {
-    /// The time so many milliseconds later, or the nearest that has a form on the wire. *Two ends
-    /// would compute different digests of one that has none.*
+    /// The time this many milliseconds later, limited to the times that have a form on the wire.
+    /// *Two ends would compute different digests of a time without one.*
     #[must_use]
     pub fn plus(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis).clamp(Self::MIN.0, Self::MAX.0))
     }
 
-    /// The earliest time that is later than this one.
+    /// The next later millisecond.
     #[must_use]
     pub fn next(self) -> Self {
         self.plus(1)

@@ -1,7 +1,7 @@
-//! When the fields of a write were written, where that was not all at one time.
+//! Times of the fields of a write, if they were not all written at one time.
 //!
-//! A write has one time, that of its latest part. Beside it lie the times of the fields that were
-//! written earlier: a list of names and times, sorted by the names.
+//! A write has one time, that of its latest part. The times of fields that were written earlier are
+//! kept in a list of names and times, sorted by name.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -11,15 +11,14 @@ use super::time::Timestamp;
 /// Fields with their times, sorted by name.
 pub type FieldTimes = Vec<(Box<str>, Timestamp)>;
 
-/// When a field was written, as far as the list names it.
+/// The time of a field, if the list contains it.
 #[must_use]
 pub fn time_in(times: &[(Box<str>, Timestamp)], field: &str) -> Option<Timestamp> {
     let place = times.binary_search_by(|(name, _)| (**name).cmp(field)).ok()?;
     Some(times[place].1)
 }
 
-/// The list of the fields whose time is another than `usual`. Of a name that occurs twice, either
-/// time may be kept.
+/// The fields whose time differs from `usual`. If a name occurs twice, either time may be kept.
 pub(crate) fn others<'a>(
     times: impl Iterator<Item = (&'a str, Timestamp)>,
     usual: Timestamp,
@@ -31,7 +30,7 @@ pub(crate) fn others<'a>(
     others
 }
 
-/// Sets the time of a field, whether the list names it or not.
+/// Sets the time of a field, and adds the field if the list lacks it.
 pub(crate) fn set_time(times: &mut FieldTimes, field: &str, at: Timestamp) {
     match times.binary_search_by(|(name, _)| (**name).cmp(field)) {
         Ok(place) => times[place].1 = at,

@@ -1,9 +1,9 @@
 //! The codec between the bytes of a frame and the values of [`message`](super::message).
 //!
-//! Reading is liberal where nothing is lost by it (unknown fields, timestamps without an offset)
-//! and bounded by [`Limits`]. A frame is scanned once: its fields are found by name and kept as
-//! slices, of which only those are read that the message's type needs. Values of documents are
-//! never built, they stay the text that came.
+//! Reading is liberal about differences that lose nothing (unknown fields, timestamps without an
+//! offset), and bounded by [`Limits`]. A frame is scanned once: its fields are found by name and
+//! kept as slices, and only the fields that the message's type needs are read. Values of documents
+//! stay the received text.
 
 mod decode;
 mod encode;
@@ -18,33 +18,33 @@ use super::name::{Collection, MutationNumber, RecordId};
 
 pub use encode::{encode_batch, encode_change};
 
-/// What one frame holds.
+/// The content of one frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Incoming<M> {
     /// One message.
     One(M),
-    /// The messages of a `batch`, in order, each read by itself. A `batch` in a `batch` is an
-    /// error in its place.
+    /// The messages of a `batch`, in order, each decoded on its own. A `batch` in a `batch` is an
+    /// error in its position.
     Batch(Vec<Result<M, WireError>>),
 }
 
-/// Why a message was not understood, and which write that is about.
+/// An error of reading a message, with the write that it concerns.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct WireError {
     /// [`ErrorCode::PayloadTooLarge`] or [`ErrorCode::InvalidMessage`].
     pub code: ErrorCode,
-    /// What is wrong, for people.
+    /// The problem, for people.
     pub message: String,
-    /// The write's number, where the message carries a readable one.
+    /// The write's number, if the message carries a readable one.
     pub mutation: Option<MutationNumber>,
-    /// The collection, where the message names one.
+    /// The collection, if the message names one.
     pub collection: Option<Collection>,
-    /// The record, where the message names one.
+    /// The record, if the message names one.
     pub record_id: Option<RecordId>,
 }
 
-/// The answer to whoever sent the message.
+/// The answer to the sender of the message.
 impl From<WireError> for ErrorMessage {
     fn from(error: WireError) -> Self {
         Self {
@@ -59,8 +59,8 @@ impl From<WireError> for ErrorMessage {
 /// Reads what a client sent.
 ///
 /// # Errors
-/// `PAYLOAD_TOO_LARGE` where the frame or a document is above its limit; `INVALID_MESSAGE` for
-/// everything else, a type that no client sends included.
+/// `PAYLOAD_TOO_LARGE` if the frame or a document is above its limit; `INVALID_MESSAGE` for
+/// everything else, including a type that no client sends.
 pub fn decode_client(frame: &[u8], limits: &Limits) -> Result<Incoming<ClientMessage>, WireError> {
     decode::frame(frame, limits, decode::client)
 }

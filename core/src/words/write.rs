@@ -1,4 +1,4 @@
-//! What a write does to a record.
+//! The change of a record by a write.
 
 use core::fmt;
 
@@ -41,7 +41,7 @@ impl fmt::Display for WriteKind {
 /// A change of one record: its kind, and for an insert the whole record in `delta.set`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Change {
-    /// What is done to the record.
+    /// The kind of change.
     pub kind: WriteKind,
     /// The fields: the whole record of an insert, the changed ones of an update, none of a delete.
     pub delta: Delta,
@@ -69,7 +69,7 @@ impl Change {
         Self { kind: WriteKind::Delete, delta: Delta::empty() }
     }
 
-    /// What turns one state of a record into another; `None` where they are equal.
+    /// The change from one state of a record to another; `None` if they are equal.
     #[must_use]
     pub fn between(old: Option<&Document>, new: Option<&Document>) -> Option<Self> {
         match (old, new) {
@@ -93,8 +93,8 @@ impl Change {
         }
     }
 
-    /// One change that does what this one and then `later` do to a record that this one fits.
-    /// `None` where no single change can, which is when a removed record is updated.
+    /// A single change with the effect of this change followed by `later`, for a record to which
+    /// this change applies. `None` if there is none, which is so for an update after a delete.
     #[must_use]
     pub fn then(&self, later: &Self) -> Option<Self> {
         match (self.kind, later.kind) {
@@ -109,14 +109,15 @@ impl Change {
         }
     }
 
-    /// Whether the two changes touch a field in common. An insert and a delete touch every field.
+    /// Returns `true` if the two changes touch a field in common. An insert and a delete touch
+    /// every field.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         let both_update = self.kind == WriteKind::Update && other.kind == WriteKind::Update;
         !both_update || self.delta.overlaps(&other.delta)
     }
 
-    /// Whether a field is touched. An insert and a delete touch every field.
+    /// Returns `true` if a field is touched. An insert and a delete touch every field.
     #[must_use]
     pub fn touches(&self, name: &str) -> bool {
         self.kind != WriteKind::Update || self.delta.touches(name)

@@ -1,4 +1,4 @@
-//! From bytes to messages.
+//! Decoding of messages.
 
 mod field;
 pub(super) mod http;
@@ -28,10 +28,10 @@ use super::{Incoming, WireError};
 const CLIENT_TYPES: &str =
     "auth, subscribe, unsubscribe, insert, update, delete, sync, ping, batch";
 
-/// The protocol that both levels' peers negotiate: 2 is level 2.
+/// The protocol number of level 2.
 const RESUMABLE: u64 = 2;
 
-/// Reads a frame, whose messages are read by `one`.
+/// Decodes a frame; `one` decodes each message.
 pub(super) fn frame<M>(
     frame: &[u8],
     limits: &Limits,
@@ -58,7 +58,7 @@ pub(super) fn frame<M>(
     Ok(Incoming::Batch(messages.into_iter().map(read).collect()))
 }
 
-/// What a server reads.
+/// Decodes a message from a client.
 pub(super) fn client(m: &Envelope<'_>, limits: &Limits) -> Result<ClientMessage, Fault> {
     Ok(match &*m.kind {
         "auth" => ClientMessage::Auth { token: m.token()? },
@@ -77,7 +77,7 @@ pub(super) fn client(m: &Envelope<'_>, limits: &Limits) -> Result<ClientMessage,
     })
 }
 
-/// What a client reads.
+/// Decodes a message from a server.
 pub(super) fn server(m: &Envelope<'_>, limits: &Limits) -> Result<ServerMessage, Fault> {
     Ok(match &*m.kind {
         "insert" => m.change(WriteKind::Insert, limits)?,
@@ -95,7 +95,7 @@ pub(super) fn server(m: &Envelope<'_>, limits: &Limits) -> Result<ServerMessage,
     })
 }
 
-/// A type that we don't know, cut to a length that can be shown.
+/// An unknown type, cut to a printable length.
 fn short(kind: &str) -> &str {
     kind.char_indices().nth(64).map_or(kind, |(end, _)| &kind[..end])
 }
@@ -117,7 +117,7 @@ fields! {
     }
 }
 
-/// How many features a pong may name.
+/// The maximal number of features in a pong.
 const MAX_FEATURES: usize = 256;
 
 fields! {
@@ -190,14 +190,14 @@ fields! {
 }
 
 fields! {
-    /// What is read of other objects in `data`.
+    /// The fields of other objects in `data`.
     struct Data {
         records: "records",
         token: "token",
     }
 }
 
-/// A message whose fields have been found but not yet read.
+/// A message whose fields have been located but not yet decoded.
 pub(super) struct Envelope<'a> {
     kind: Cow<'a, str>,
     fields: Message<'a>,
@@ -235,7 +235,7 @@ impl<'a> Envelope<'a> {
         one(self, limits).map_err(|fault| self.error(fault))
     }
 
-    /// The fault with all that is readable of what it is about.
+    /// The fault, with all readable parts of its subject.
     fn error(&self, fault: Fault) -> WireError {
         WireError {
             mutation: self.number().unwrap_or(None),
@@ -254,13 +254,13 @@ impl<'a> Envelope<'a> {
         required(self.fields.record_id.name("recordId", RecordId::new)?, "recordId")
     }
 
-    /// The collection, where it may stand in the metadata as well.
+    /// The collection, which may also be in the metadata.
     fn any_collection(&self) -> Result<Option<Collection>, Fault> {
         let field = self.fields.collection.or(self.metadata.collection);
         field.name("collection", Collection::new)
     }
 
-    /// The record, where it may stand in the metadata as well.
+    /// The record, which may also be in the metadata.
     fn any_record_id(&self) -> Result<Option<RecordId>, Fault> {
         self.fields.record_id.or(self.metadata.record_id).name("recordId", RecordId::new)
     }
@@ -277,8 +277,8 @@ impl<'a> Envelope<'a> {
         Ok(self.metadata.seq.number("metadata.seq")?.map(Seq))
     }
 
-    /// The time that a server gives. One that can't be read counts as none: it is no reason to
-    /// lose what the message says.
+    /// The server's time. An unreadable one counts as absent, so that the rest of the message is
+    /// not lost.
     fn timestamp(&self) -> Option<Timestamp> {
         self.fields.timestamp.timestamp("timestamp").unwrap_or(None)
     }
@@ -333,7 +333,7 @@ impl<'a> Envelope<'a> {
         }))
     }
 
-    /// What `data` and `unset` do to the record.
+    /// The change of the record by `data` and `unset`.
     fn written(&self, kind: WriteKind, limits: &Limits) -> Result<Change, Fault> {
         let data = |unset: &[Box<str>]| match self.fields.data.document("data", limits)? {
             None if unset.is_empty() => Err(Fault::missing("data")),
@@ -398,7 +398,7 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    /// What an ack out of place tells of the record.
+    /// The state of the record in an ack out of place.
     fn echo(&self, version: Option<u64>, limits: &Limits) -> Result<Option<ServerChange>, Fault> {
         let kind = match self.metadata.kind.text("metadata.kind")?.as_deref() {
             None => return Ok(None),
@@ -600,7 +600,7 @@ fn sync_record(field: Field<'_>, limits: &Limits) -> Result<SyncRecord, Fault> {
     })
 }
 
-/// The fields' own timestamps, in order of the names. Level 1 has none.
+/// The times of fields, in order of the names. Level 1 has none.
 fn at(field: Field<'_>, resumable: bool, limits: &Limits) -> Result<FieldTimes, Fault> {
     if !resumable {
         return Ok(Vec::new());
@@ -614,8 +614,9 @@ fn at(field: Field<'_>, resumable: bool, limits: &Limits) -> Result<FieldTimes, 
     times.iter().map(time).collect()
 }
 
-/// What does not matter to the record's content must be right at level 2, which is where a seq is;
-/// from a plain server it is dropped where it makes no sense, so that it doesn't cost the change.
+/// Decodes a field that is not part of the record's content. At level 2 (if there is a seq) it must
+/// be valid; from a plain server an invalid one counts as absent, so that the change is not lost
+/// (PROTOCOL 2.9).
 fn beside_the_point<T>(
     seq: Option<Seq>,
     value: Result<Option<T>, Fault>,

@@ -1,4 +1,4 @@
-//! From messages to bytes: compact JSON, always with the fields in the same order.
+//! Encoding of messages: compact JSON, with the fields always in the same order.
 
 pub(super) mod http;
 
@@ -126,8 +126,8 @@ impl ServerMessage {
     }
 }
 
-/// Appends an `insert`, `update` or `delete` of the server's, as [`ServerMessage::encode`] does,
-/// without a message being built.
+/// Appends a server's `insert`, `update` or `delete`, as [`ServerMessage::encode`] does, without
+/// building a message.
 pub fn encode_change(
     collection: &Collection,
     record_id: &RecordId,
@@ -157,7 +157,7 @@ pub fn encode_change(
     });
 }
 
-/// Appends a `batch` of messages that are encoded already.
+/// Appends a `batch` of encoded messages.
 pub fn encode_batch<M: AsRef<[u8]>>(messages: impl IntoIterator<Item = M>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"type\":\"batch\",\"messages\":");
     list(out, messages, |out, message| out.extend_from_slice(message.as_ref()));
@@ -237,7 +237,7 @@ fn mode_text(mode: Mode) -> &'static str {
     }
 }
 
-/// A message that only names a collection.
+/// A message with only a collection.
 fn about(out: &mut Vec<u8>, kind: &str, collection: &Collection) {
     message(out, kind, |m| m.text("collection", collection));
 }
@@ -270,15 +270,15 @@ fn list<T>(
     out.push(b']');
 }
 
-/// An object that is being written.
+/// An object in progress.
 struct Object<'a> {
     out: &'a mut Vec<u8>,
     empty: bool,
 }
 
-/// The pieces of messages.
+/// The parts of messages.
 impl Object<'_> {
-    /// The content of an insert or an update. What a delete had is gone.
+    /// The content of an insert or an update. A delete has none.
     fn data(&mut self, kind: WriteKind, delta: &Delta, level: Level) {
         match (kind, level) {
             (WriteKind::Delete, _) => {}
@@ -372,7 +372,7 @@ impl Object<'_> {
         }
     }
 
-    /// What an ack out of place tells of the record. The version is the ack's own.
+    /// The state of the record in an ack out of place. The version is the ack's own.
     fn echo(&mut self, echo: &ServerChange) {
         self.text("kind", echo.change.kind.as_str());
         self.optional("recordSeq", echo.seq.map(|seq| seq.0));
@@ -382,14 +382,14 @@ impl Object<'_> {
         self.optional_text("userId", echo.user_id.as_deref());
     }
 
-    /// What an error is about.
+    /// The subject of an error.
     fn subject(&mut self, error: &ErrorMessage) {
         self.optional_text("collection", error.collection.as_deref());
         self.optional_text("recordId", error.record_id.as_deref());
     }
 
-    /// The record's state in a `CONFLICT`. Of a missing one, the deletion's time and author lie
-    /// beside the null.
+    /// The record's state in a `CONFLICT`. If the record is missing, the deletion's time and author
+    /// are beside the null.
     fn current(&mut self, current: &ServerChange) {
         self.number("seq", current.seq.unwrap_or_default().0);
         if current.change.kind == WriteKind::Delete {
@@ -411,10 +411,10 @@ impl Object<'_> {
     }
 }
 
-/// The pieces of objects. The names of fields are ours and need no escapes, unless a method says
+/// The parts of objects. Names of fields are constants without escapes, unless a method says
 /// otherwise.
 impl Object<'_> {
-    /// Writes a field's name; its value has to follow.
+    /// Writes a field's name; its value must follow.
     fn key(&mut self, name: &str) -> &mut Vec<u8> {
         self.separate();
         self.out.push(b'"');
@@ -484,7 +484,7 @@ impl Object<'_> {
         object(self.key(name), fill);
     }
 
-    /// As [`object`](Self::object), but leaves the field out where nothing is filled in.
+    /// As [`object`](Self::object), but leaves out the field if the object stays empty.
     fn object_unless_empty(&mut self, name: &str, fill: impl FnOnce(&mut Object<'_>)) {
         let (before, was_empty) = (self.out.len(), self.empty);
         let mut inner = Object { out: self.key(name), empty: true };
@@ -499,7 +499,7 @@ impl Object<'_> {
     }
 }
 
-/// A text whose form needs no escapes: a time, a checksum.
+/// A text that needs no escapes: a time, a checksum.
 fn shown(out: &mut Vec<u8>, value: &impl fmt::Display) {
     // formatting can't fail: the sink takes everything
     let _ = write!(Sink(out), "\"{value}\"");

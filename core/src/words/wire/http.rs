@@ -1,4 +1,4 @@
-//! Level 2 over HTTP: the bodies and queries that both sides read and write.
+//! Level 2 over HTTP: encoding and decoding of bodies and queries.
 //!
 //! | call | asks with | answers with |
 //! | --- | --- | --- |
@@ -7,15 +7,14 @@
 //! | `POST /sync/pull` | a collection and a [`PageQuery`] | [`PageAnswer`] |
 //! | `GET /sync/{collection}?epoch=…` | [`PageQuery`] | [`PageAnswer`] |
 //!
-//! The last two are one call: the first of them for servers whose pong names the feature `pull`. A
-//! name in a body arrives as it was sent, and no cache keeps a `POST`.
+//! The last two are one call. The first of them is for servers whose pong names the feature `pull`:
+//! a name in a body arrives as it was sent, and no cache keeps a `POST`.
 //!
-//! Everything else is a [`refusal`].
+//! Every other answer is a [`refusal`].
 //!
-//! Each page is like a `subscribe` and its first answers: it opens with a `subscribed` that says
-//! which run it is of, whether that goes on or begins anew. A client that finds a page's `from` or
-//! `epoch` different from its own (of its last hello, say) drops the page and begins with a hello.
-//! A pull needs no hello of its own.
+//! A page is like a `subscribe` and its first answers. It opens with a `subscribed` if a run
+//! begins, or begins anew. A client drops a page whose `from` or `epoch` differs from its own (that
+//! of its last hello), and begins with a hello. A pull needs no hello of its own.
 
 use core::fmt::Write;
 
@@ -31,80 +30,80 @@ use super::super::name::{
 use super::super::percent;
 use super::{WireError, decode, encode};
 
-/// Where a hello is posted.
+/// The path of a hello.
 pub const SESSION_PATH: &str = "/sync/session";
 
-/// Where writes are posted.
+/// The path of a push.
 pub const PUSH_PATH: &str = "/sync/push";
 
-/// Where a page is asked for.
+/// The path of a pull.
 pub const PULL_PATH: &str = "/sync/pull";
 
-/// A call of a later version: nothing of level 1 can be posted there.
+/// The path of a call of a later version: no level-1 call can be posted there.
 pub(crate) const TRANSACTION_PATH: &str = "/sync/transaction";
 
-/// What is said before the writes of a push.
+/// The fields of a push before its writes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PushHead {
     /// The replica.
     pub client_id: ClientId,
     /// The session that the last hello opened.
     pub session: SessionNumber,
-    /// The epoch that its pong named. The bases of the writes are seqs of this epoch's history: a
-    /// server that was opened anew since does not look at them.
+    /// The epoch that the hello's pong named. The bases of the writes are seqs of this epoch's
+    /// history; a server that was reopened since refuses the push.
     pub epoch: Epoch,
 }
 
-/// A push, as the server reads it.
+/// A push, as decoded by the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
-    /// Whose writes they are.
+    /// The client, session and epoch of the writes.
     pub head: PushHead,
-    /// The writes in their order, each read by itself.
+    /// The writes in order, each decoded on its own.
     pub mutations: Vec<Result<Mutation, WireError>>,
 }
 
 /// The answer to a push.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushAnswer {
-    /// The number of the client's last applied write, after these.
+    /// The number of the client's last applied write after the push.
     pub last_mutation: MutationNumber,
-    /// The verdicts in the order of the numbers, each an ack out of place or, as the last one, an
-    /// error. What was sent behind the error was not looked at.
+    /// The verdicts in the order of the numbers: acks out of place, and at most one error, as the
+    /// last one. The writes behind the error were not judged.
     pub verdicts: Vec<ServerMessage>,
 }
 
-/// Where a page begins, as a client asks for it and as the page gives it back.
+/// The position at which a page begins. The client sends it, and the page returns it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PageFrom {
-    /// What the client has; without it the page is of a snapshot.
+    /// The cursor; without it the page is of a snapshot.
     pub cursor: Option<Cursor>,
-    /// How far a run from the cursor has come.
+    /// The position in an interrupted catch-up from the cursor.
     pub resume: Option<Resume>,
 }
 
-/// What a client asks a page with.
+/// The parameters of a page request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PageQuery {
-    /// Where the page begins.
+    /// The position at which the page begins.
     pub from: PageFrom,
-    /// The most records; the server has a limit of its own.
+    /// The maximal number of records; the server has a limit of its own.
     pub limit: Option<usize>,
-    /// Whose last mutation the page is to tell.
+    /// The client whose last mutation the page returns.
     pub client_id: Option<ClientId>,
 }
 
-/// A page of a catch-up. All of it is of one view of the server's rows.
+/// A page of a catch-up, read from one view of the server's rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageAnswer {
-    /// The identity of the server's database; `None` where the server does not tell.
+    /// The identity of the server's database; `None` if the server does not tell.
     pub database: Option<DatabaseId>,
-    /// The server's current epoch, in which the page's seqs are given.
+    /// The server's current epoch, to which the page's seqs belong.
     pub epoch: Epoch,
-    /// What the page was asked with.
+    /// The position that was asked for.
     pub from: PageFrom,
-    /// The number of the last applied write of the client that asked, where it said who it is and
-    /// the server knows it as this user's.
+    /// The number of the last applied write of the client in the request, if the server knows it as
+    /// a client of this user.
     pub last_mutation: Option<MutationNumber>,
     /// `subscribed`; then changes, or a `sync`; then, on the last page, `synced`.
     pub messages: Vec<ServerMessage>,
@@ -123,7 +122,7 @@ pub fn decode_session(body: &[u8], limits: &Limits) -> Result<Hello, WireError> 
     decode::http::session(body, limits)
 }
 
-/// Appends the body of a push. The writes are encoded already, as
+/// Appends the body of a push. The writes are already encoded, as
 /// [`ClientMessage::Write`](super::ClientMessage::Write) is.
 pub fn encode_push<M: AsRef<[u8]>>(
     head: &PushHead,
@@ -136,7 +135,7 @@ pub fn encode_push<M: AsRef<[u8]>>(
 /// Reads the body of a push.
 ///
 /// # Errors
-/// When anything but the content of a single write can't be read.
+/// When anything but the content of a single write is unreadable.
 pub fn decode_push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
     decode::http::push(body, limits)
 }
@@ -184,15 +183,15 @@ impl PageAnswer {
     }
 }
 
-/// What an answer that is no success says, where its body is this protocol's
-/// `{"error": …, "code": …, "retryAfterMs": …}`. A proxy's HTML is `None`.
+/// Decodes an answer that is no success, if its body is this protocol's `{"error": …, "code": …,
+/// "retryAfterMs": …}`. `None` for a proxy's HTML.
 #[must_use]
 pub fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMessage> {
     decode::http::refusal(body, limits)
 }
 
 impl PageQuery {
-    /// The path and query that ask for a page of a collection.
+    /// The path and query of a page request.
     #[must_use]
     pub fn target(&self, collection: &Collection) -> String {
         let mut out = String::from("/sync/");
@@ -217,11 +216,11 @@ impl PageQuery {
         out
     }
 
-    /// Reads the parameters of a query, percent-decoded. `None` where there is no `epoch`: the
-    /// query is a plain one. Parameters that it does not know are skipped.
+    /// Decodes the parameters of a query, percent-decoded. `None` if there is no `epoch`: the query
+    /// is a plain one. Unknown parameters are skipped.
     ///
     /// # Errors
-    /// What is wrong, for people.
+    /// A text for people that says what is wrong.
     pub fn parse<'a>(
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Option<Self>, String> {

@@ -73,7 +73,7 @@ fn done_without_note() -> Change {
     Change::update(Delta::new(document("{\"done\":true}"), Vec::from(["note".into()])))
 }
 
-/// The same change in all that can be said of one.
+/// One change with every optional part.
 fn change() -> ServerChange {
     ServerChange {
         change: done_without_note(),

@@ -1,4 +1,4 @@
-//! One field of a message: found, not yet read.
+//! One field of a message: located, not yet decoded.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -13,7 +13,7 @@ use super::super::super::name::NameError;
 use super::super::super::time::Timestamp;
 use super::super::WireError;
 
-/// What is wrong with a message, before it is known what the message is about.
+/// An error in a message whose subject is not known yet.
 pub(in super::super) struct Fault {
     code: ErrorCode,
     message: String,
@@ -32,7 +32,7 @@ impl Fault {
         Self::new(format!("`{name}` is missing"))
     }
 
-    /// The error of a message of which nothing else could be read.
+    /// The error of a message without any other readable part.
     pub(super) fn about_nothing(self) -> WireError {
         WireError {
             code: self.code,
@@ -49,7 +49,7 @@ pub(super) fn required<T>(value: Option<T>, name: &str) -> Result<T, Fault> {
     value.ok_or_else(|| Fault::missing(name))
 }
 
-/// A field's JSON text; a field that is absent or null is empty.
+/// A field's JSON text; empty if the field is absent or null.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Field<'a>(Option<&'a str>);
 
@@ -62,12 +62,12 @@ impl<'a> Field<'a> {
         self.0 == Some("true")
     }
 
-    /// This field, or the other where this one is empty.
+    /// This field, or the other one if this is empty.
     pub(super) fn or(self, other: Self) -> Self {
         Self(self.present().or(other.present()))
     }
 
-    /// The JSON text as it came.
+    /// The JSON text as received.
     pub(super) fn json(self) -> &'a str {
         self.0.unwrap_or("null")
     }
@@ -143,7 +143,7 @@ impl<'a> Field<'a> {
         object(json).map(Some)
     }
 
-    /// The elements of a list that is not longer than `max`.
+    /// The elements of a list of at most `max` elements.
     pub(super) fn list(self, name: &str, max: usize) -> Result<Option<Vec<Self>>, Fault> {
         let Some(json) = self.present() else { return Ok(None) };
         if !json.starts_with('[') {
@@ -169,7 +169,7 @@ impl From<json::Broken> for Fault {
 
 /// A type whose values are the fields of an object, found by their names.
 pub(super) trait Fields<'a>: Default {
-    /// Where the field of this name goes, if it is one that we know.
+    /// The slot of the field with this name, if the type has one.
     fn slot(&mut self, name: &str) -> Option<&mut Field<'a>>;
 }
 
@@ -194,7 +194,7 @@ macro_rules! fields {
 }
 pub(super) use fields;
 
-/// Finds the fields of a message, or of an object in one.
+/// Locates the fields of a message, or of an object in one.
 pub(super) fn object<'a, T: Fields<'a>>(json: &'a str) -> Result<T, Fault> {
     if !json.trim_ascii_start().starts_with('{') {
         return Err(Fault::new("the message is not a JSON object"));

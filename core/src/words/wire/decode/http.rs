@@ -1,4 +1,4 @@
-//! The bodies of level 2 over HTTP.
+//! Decoding of level 2's bodies over HTTP.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -16,7 +16,7 @@ use super::field::{self, Fault, Field, Fields, fields, required};
 use super::{Envelope, Place, client, server};
 
 fields! {
-    /// The fields of the bodies that a client sends, and of those that refuse.
+    /// The fields of client bodies and of refusals.
     struct Body {
         client_id: "clientId",
         collection: "collection",
@@ -49,7 +49,7 @@ pub(in super::super) fn pull(
     read(body, limits).and_then(|body| body.pull()).map_err(Fault::about_nothing)
 }
 
-/// One of a push's writes; other messages have no place there.
+/// One write of a push; other messages are errors here.
 fn written(message: Field<'_>, limits: &Limits) -> Result<Mutation, WireError> {
     let envelope = Envelope::read(message.json())?;
     match envelope.open(limits, client)? {
