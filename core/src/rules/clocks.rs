@@ -1,10 +1,10 @@
-//! What a replica keeps of its device's wall clock, which may be wrong.
+//! The state that a replica keeps about its device's wall clock, which may be wrong.
 //!
-//! Writes are stamped with the server's time. Before a server has told it in a run, the device's
-//! clock is all there is, with the offset that was kept from an earlier run, if any. Such a write is
-//! marked with the run that stamped it. When a server tells its time, the correction of these runs is
-//! settled, once and durably, before anything of them is sent: from then on a write is read with the
-//! correction of its run. So a write that may have been sent is sent again as it was.
+//! Writes are stamped with the server's time. Before a server has told it in a clock run, a write
+//! is stamped by the device's clock plus the offset from an earlier run, if any, and marked with
+//! its run. When a server tells its time, the correction of these runs is settled, once and
+//! durably, before any of their writes is sent; from then on a write is read with the correction of
+//! its run. So a write that may have been sent is sent again unchanged (PROTOCOL 9.8).
 
 use alloc::vec::Vec;
 
@@ -13,37 +13,38 @@ use crate::words::name::Position;
 use crate::words::store::StoreError;
 use crate::words::time::Timestamp;
 
-/// The most runs whose corrections are kept. Beyond these, a run's times count as they are.
+/// The maximal number of runs whose corrections are kept. The times of further runs stay
+/// uncorrected.
 pub(crate) const MAX_RUNS: usize = 32;
 
-/// What is known of a device's clock, in milliseconds.
+/// The known facts about a device's clock, in milliseconds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Clocks {
-    /// How far the server's clock was ahead of the wall clock when both were known last.
+    /// The last known offset of the server's clock from the wall clock.
     pub(crate) offset: Option<i64>,
-    /// The correction of all runs, unless they are listed, that knew no such offset.
+    /// The correction of all unlisted runs that had no such offset.
     pub(crate) unguessed: Option<Correction>,
-    /// The runs whose writes may still be in the outbox and have a correction of their own.
+    /// The runs with a correction of their own whose writes may still be in the outbox.
     pub(crate) runs: Vec<(u64, Correction)>,
 }
 
-/// What has to be added to the times of writes.
+/// A correction of the times of writes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Correction {
     pub(crate) millis: i64,
-    /// These writes lie in front of this position.
+    /// The position behind the writes of the run.
     pub(crate) until: Position,
 }
 
-/// How a write came to its time, where its run did not know the server's.
+/// The origin of a write's time, if its run did not know the server's time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Stamped {
-    /// A number that no other run has.
+    /// The number of the run, unique to it.
     pub(crate) run: u64,
-    /// Whether an offset that was kept from before is in the time.
+    /// `true` if the time includes an offset from an earlier run.
     pub(crate) guessed: bool,
-    /// The time that the write has at least, whatever the correction: its author had seen what was
-    /// written just before.
+    /// The lower bound of the corrected time: its author had seen everything that was written just
+    /// before.
     pub(crate) floor: Timestamp,
 }
 
@@ -52,20 +53,20 @@ impl Clocks {
         *self == Self::default()
     }
 
-    /// What has to be added to the times of a write, as far as that is settled.
+    /// The correction of a write's times, as far as it is settled.
     pub(crate) fn correction_of(&self, stamped: Stamped) -> i64 {
         let own = self.runs.iter().find(|(run, _)| *run == stamped.run);
         let all = self.unguessed.as_ref().filter(|_| !stamped.guessed);
         own.map(|(_, correction)| correction).or(all).map_or(0, |correction| correction.millis)
     }
 
-    /// Whether the correction of a write of an earlier run is settled: it had an offset to go by, or a
-    /// server has told its time since.
+    /// Returns `true` if the correction of an earlier run's write is settled: it had an offset, or
+    /// a server has told its time since.
     pub(crate) fn settle(&self, stamped: Stamped) -> bool {
         stamped.guessed || self.unguessed.is_some()
     }
 
-    /// Forgets corrections whose writes have all left the outbox, which begins at `head`.
+    /// Forgets corrections of runs without writes in the outbox, which begins at `head`.
     pub(crate) fn forget(&mut self, head: Position, is_empty: bool) {
         let waits = |correction: &Correction| !is_empty && correction.until > head;
         self.unguessed.take_if(|correction| !waits(correction));
@@ -115,7 +116,7 @@ impl Correction {
 }
 
 impl Stamped {
-    /// A time of this write by the server's clock.
+    /// The time of this write by the server's clock.
     pub(crate) fn corrected(self, at: Timestamp, correction: i64) -> Timestamp {
         at.plus(correction).max(self.floor)
     }

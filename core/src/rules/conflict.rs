@@ -1,8 +1,8 @@
-//! Conflicts: two sides changed one record, and a strategy decides what becomes of it.
+//! Conflicts: two sides changed one record, and a strategy decides its next state.
 //!
-//! Every decision is three-way. A field that only one side changed is never lost; what a strategy
-//! decides is who wins a field that *both* sides changed, and an edit against a delete. Ready-made
-//! resolvers that combine both sides' values are in [`merge`](super::merge).
+//! Every decision is three-way. A field that only one side changed is never lost. A strategy
+//! decides which side wins a field that *both* sides changed, and an edit against a delete.
+//! Ready-made resolvers that combine both sides' values are in [`merge`](super::merge).
 
 use core::fmt;
 
@@ -25,14 +25,13 @@ pub struct Conflict<'a> {
     pub record_id: &'a RecordId,
     /// The server's state on which the pending writes stand.
     pub base: Option<&'a Document>,
-    /// What the app sees here: the base with the pending writes made.
+    /// The state that the app sees here: the base with the pending writes applied.
     pub local: Option<&'a Document>,
     /// The server's newest state.
     pub remote: Option<&'a Document>,
-    /// When the latest of the pending writes was made.
+    /// The time of the latest pending write.
     pub local_at: Timestamp,
-    /// When the latest of the remote changes was made; [`Timestamp::MAX`] for a deletion of which
-    /// nobody knows that any more.
+    /// The time of the latest remote change; [`Timestamp::MAX`] for a deletion of unknown time.
     pub remote_at: Timestamp,
     /// The fields whose time differs from `local_at`, sorted by name.
     pub local_field_at: &'a [(Box<str>, Timestamp)],
@@ -41,20 +40,20 @@ pub struct Conflict<'a> {
 }
 
 impl<'a> Conflict<'a> {
-    /// The three-way merge in which one side wins whatever both sides changed.
+    /// The three-way merge in which one side wins the fields that both sides changed.
     ///
-    /// Every field that one side alone changed is kept as that side has it. Where one side deleted
-    /// the record, the winner's state is taken whole.
+    /// A field that only one side changed is kept as that side has it. If one side deleted the
+    /// record, the winner's state is taken whole.
     #[must_use]
     pub fn merge(&self, local_wins: bool) -> Option<Document> {
         self.merge_by(local_wins, |_| local_wins)
     }
 
-    /// The three-way merge in which of each field that both sides changed the later write wins, by
-    /// the times of that field. The server wins a tie.
+    /// The three-way merge in which, of each field that both sides changed, the later write wins,
+    /// by the times of that field. The server wins a tie.
     ///
-    /// Where one side deleted the record, its deletion is compared with the latest change of the
-    /// other side, and the winner's state is taken whole.
+    /// If one side deleted the record, its deletion is compared with the latest change of the other
+    /// side, and the winner's state is taken whole.
     #[must_use]
     pub fn merge_later(&self) -> Option<Document> {
         let is_later = |field: &str| self.local_at(field) > self.remote_at(field);
@@ -64,8 +63,8 @@ impl<'a> Conflict<'a> {
         self.merge_by(self.local_is_later(), is_later)
     }
 
-    /// The merge in which `local_wins` says who wins a field that both sides changed, and `whole`
-    /// who wins where one side deleted the record.
+    /// The merge in which `local_wins` decides the winner of a field that both sides changed, and
+    /// `whole` the winner if one side deleted the record.
     fn merge_by(&self, whole: bool, local_wins: impl Fn(&str) -> bool) -> Option<Document> {
         let winner = if whole { self.local } else { self.remote };
         if self.local.is_none() || self.remote.is_none() {
@@ -82,19 +81,22 @@ impl<'a> Conflict<'a> {
         Some(Document::of_sorted(&fields))
     }
 
-    /// Whether the local side was changed last, all fields taken together. The server wins a tie.
+    /// Returns `true` if the local side's last change is later, over all fields. The server wins a
+    /// tie.
     #[must_use]
     pub fn local_is_later(&self) -> bool {
         self.local_at > self.remote_at
     }
 
-    /// When a field was changed locally, which is only of interest where it was.
+    /// The time of the last local change of a field. Meaningful only if the field was changed
+    /// locally.
     #[must_use]
     pub fn local_at(&self, field: &str) -> Timestamp {
         at(self.local_field_at, field).unwrap_or(self.local_at)
     }
 
-    /// When a field was changed remotely, which is only of interest where it was.
+    /// The time of the last remote change of a field. Meaningful only if the field was changed
+    /// remotely.
     #[must_use]
     pub fn remote_at(&self, field: &str) -> Timestamp {
         at(self.remote_field_at, field).unwrap_or(self.remote_at)
@@ -128,30 +130,30 @@ pub struct FieldStates<'a> {
 }
 
 impl FieldStates<'_> {
-    /// Whether the local value differs from the base.
+    /// Returns `true` if the local value differs from the base.
     #[must_use]
     pub fn changed_locally(&self) -> bool {
         self.local != self.base
     }
 
-    /// Whether the remote value differs from the base.
+    /// Returns `true` if the remote value differs from the base.
     #[must_use]
     pub fn changed_remotely(&self) -> bool {
         self.remote != self.base
     }
 
-    /// Whether both sides changed the field, and not to the same value.
+    /// Returns `true` if both sides changed the field, and to different values.
     #[must_use]
     pub fn is_contested(&self) -> bool {
         self.changed_locally() && self.changed_remotely() && self.local != self.remote
     }
 }
 
-/// Decides conflicts in a way of the app's own.
+/// A conflict resolver of the app.
 ///
-/// A resolver is total, quick and deterministic: it answers every conflict, also one in which a
-/// side deleted the record, does no I/O, and gives equal answers to equal questions. What it
-/// returns is pushed to the server; `None` deletes the record.
+/// A resolver is total, fast and deterministic: it answers every conflict, also one in which a side
+/// deleted the record, does no I/O, and gives equal answers to equal conflicts. Its result is sent
+/// to the server; `None` deletes the record.
 ///
 /// Closures are resolvers:
 ///
@@ -164,7 +166,7 @@ impl FieldStates<'_> {
 /// });
 /// ```
 ///
-/// In a test of yours, [`laws`](crate::laws) says whether it is one:
+/// Check a resolver in a test with [`laws`](crate::laws):
 ///
 /// ```
 /// use synclayer_core::laws;
@@ -178,12 +180,12 @@ impl FieldStates<'_> {
 /// # Ok::<(), laws::Broken>(())
 /// ```
 pub trait Resolver: Send + Sync {
-    /// The record as it shall be, `None` to delete it.
+    /// The next state of the record; `None` deletes it.
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document>;
 
-    /// As [`resolve`](Self::resolve), of a resolver that may find no answer. This is what the client
-    /// calls: where it fails, the client tells it by
-    /// [`ResolverFailed`](crate::client::event::EventKind::ResolverFailed), and decides by
+    /// As [`resolve`](Self::resolve), for a resolver that may fail. The client calls this method.
+    /// If it fails, the client emits
+    /// [`ResolverFailed`](crate::client::event::EventKind::ResolverFailed) and decides by
     /// last-write-wins.
     ///
     /// # Errors
@@ -193,7 +195,7 @@ pub trait Resolver: Send + Sync {
     }
 }
 
-/// Why a resolver has not decided a conflict.
+/// The failure of a resolver to decide a conflict.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct ResolverFailure {
@@ -214,28 +216,29 @@ impl<F: Fn(&Conflict<'_>) -> Option<Document> + Send + Sync> Resolver for F {
     }
 }
 
-/// Who wins a field that both sides changed, and an edit against a delete.
+/// The rule that decides the winner of a field that both sides changed, and of an edit against a
+/// delete.
 #[derive(Clone, Default)]
 pub enum ConflictStrategy {
-    /// Of each field the side that wrote *it* later; of a record that one side has deleted, the side
-    /// whose latest change is later. The server in a tie.
+    /// The later write of each field wins; if one side deleted the record, the side with the later
+    /// change. The server wins a tie.
     #[default]
     LastWriteWins,
-    /// The server.
+    /// The server wins.
     ServerWins,
-    /// This client.
+    /// This client wins.
     ClientWins,
-    /// What a resolver decides.
+    /// A resolver decides.
     Custom(Arc<dyn Resolver>),
 }
 
 impl ConflictStrategy {
-    /// The strategy that asks a resolver.
+    /// The strategy that calls a resolver.
     pub fn custom(resolver: impl Resolver + 'static) -> Self {
         Self::Custom(Arc::new(resolver))
     }
 
-    /// The record as it shall be, `None` to delete it.
+    /// The next state of the record; `None` deletes it.
     #[must_use]
     pub fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
         match self {
@@ -246,10 +249,10 @@ impl ConflictStrategy {
         }
     }
 
-    /// As [`resolve`](Self::resolve), with the failure of a resolver that finds no answer.
+    /// As [`resolve`](Self::resolve), with the failure of a resolver that may fail.
     ///
     /// # Errors
-    /// Where a resolver fails.
+    /// When a resolver fails.
     pub fn try_resolve(
         &self,
         conflict: &Conflict<'_>,
@@ -375,7 +378,7 @@ pub(crate) mod tests {
         )
     }
 
-    /// What must hold of every resolver of ours in every conflict.
+    /// Checks the laws of every resolver of this crate in a conflict.
     pub(crate) fn check_laws(case: &Case, resolver: &dyn Resolver) -> Result<(), TestCaseError> {
         let result = case.ask(resolver);
         prop_assert_eq!(&case.ask(resolver), &result, "deterministic");

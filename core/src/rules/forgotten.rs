@@ -1,10 +1,10 @@
-//! What a replica keeps in order to notice that its server has forgotten it, and which of its writes
+//! The state by which a replica notices that its server has forgotten it, and which of its writes
 //! the server may have applied before.
 //!
-//! A server forgets clients that were silent for longer than its retention. Then nobody knows whether
-//! the writes that were on their way have arrived. An insert among them could bring back a record that
-//! was deleted since. So the server is asked for an update in its place, which is in conflict with
-//! whatever the server has, and the strategy decides.
+//! A server forgets clients that were silent for longer than its retention. Then it is unknown
+//! whether the writes that were on their way have arrived. An insert among them could bring back a
+//! record that was deleted since. So it is sent as an update, which conflicts with any state of the
+//! server, and the strategy decides (PROTOCOL 9.29, 11.9).
 
 use alloc::vec::Vec;
 
@@ -12,13 +12,15 @@ use crate::words::codec::{Reader, put_u64};
 use crate::words::name::{Position, SessionNumber};
 use crate::words::store::StoreError;
 
-/// What was learnt of the server's memory of this replica, and which writes it may have forgotten.
+/// The known facts about the server's memory of this replica, and the writes that it may have
+/// forgotten.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Forgotten {
-    /// The session of the first hello that the server remembers, as it told last. Another one shows
-    /// that it has forgotten what was sent before.
+    /// The last known session of the first hello that the server remembers. Another value shows
+    /// that it has forgotten everything that was sent before.
     pub(crate) first_session: Option<SessionNumber>,
-    /// No entry from this position on was ever sent. `None`: any may have been.
+    /// The first position from which on no entry was ever sent. `None`: any entry may have been
+    /// sent.
     pub(crate) unsent_from: Option<Position>,
     /// The first entry that may have been applied and forgotten.
     pub(crate) from: Position,
@@ -31,18 +33,19 @@ impl Forgotten {
         *self == Self::default()
     }
 
-    /// Whether the entry at this position may have been applied and forgotten.
+    /// Returns `true` if the entry at this position may have been applied and forgotten.
     pub(crate) fn covers(&self, position: Position) -> bool {
         self.from <= position && position < self.until
     }
 
-    /// Whether entries of an outbox that begins at `head` may have been applied and forgotten.
+    /// Returns `true` if entries of an outbox that begins at `head` may have been applied and
+    /// forgotten.
     pub(crate) fn is_open(&self, head: Position) -> bool {
         self.from.max(head) < self.until
     }
 
-    /// Every entry in front of `until` may have been applied by a server that knows nothing of it.
-    /// An entry that was never sent is not among them.
+    /// Marks every entry before `until` as possibly applied by a server that has forgotten it,
+    /// except entries that were never sent.
     pub(crate) fn begin(&mut self, until: Position) {
         let unsent = self.unsent_from.filter(|_| !planted!(NeverSentForgotten));
         let until = unsent.map_or(until, |unsent| unsent.min(until));

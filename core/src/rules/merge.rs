@@ -1,4 +1,4 @@
-//! Ready-made resolvers that combine what both sides did to a field.
+//! Ready-made resolvers that combine both sides' changes of a field.
 //!
 //! ```
 //! use synclayer_core::rules::conflict::ConflictStrategy;
@@ -25,16 +25,16 @@ use crate::words::delta::Delta;
 use crate::words::document::Document;
 use crate::words::limits::Limits;
 
-/// A resolver that combines the values of each field that both sides changed, and leaves the rest
-/// to a strategy behind it.
+/// A resolver that combines the values of each field that both sides changed, and leaves other
+/// decisions to a fallback strategy.
 ///
-/// Left to that strategy, by default last-write-wins, are: fields outside [`only`](Self::only),
-/// values of another type than the rule is for, and deletes. A field that one side alone changed
-/// is never lost, and its value stays as it was written.
+/// The fallback, by default last-write-wins, decides about fields outside [`only`](Self::only),
+/// values of another type than the rule expects, and deletes. A field that only one side changed is
+/// never lost, and its value stays as written.
 #[derive(Clone, Debug)]
 pub struct FieldWise {
     rule: Rule,
-    /// Sorted; `None` stands for every field.
+    /// The field names, sorted; `None` means every field.
     only: Option<Vec<Box<str>>>,
     fallback: ConflictStrategy,
 }
@@ -51,17 +51,18 @@ enum Rule {
 }
 
 impl FieldWise {
-    /// Unites arrays: an element that one side added is in, one that a side removed is out.
+    /// Unites arrays: elements that one side added are included, elements that a side removed are
+    /// not.
     ///
-    /// The elements come in the order of the server's array, with what was added here behind them.
-    /// Elements are equal when their JSON texts are, white space aside. Of an element that occurs
-    /// several times, the number of occurrences is merged: both sides adding one is one added.
+    /// The elements come in the order of the server's array, followed by those that were added
+    /// here. Elements are equal if their JSON texts are, white space aside. For repeated elements,
+    /// the number of occurrences is merged: if both sides add one, one is added.
     #[must_use]
     pub fn merge_arrays() -> Self {
         Self::new(Rule::MergeArrays)
     }
 
-    /// Adds both sides' changes: from 10 to 12 here and from 10 to 15 there make 17.
+    /// Adds both sides' changes: from 10 to 12 here and from 10 to 15 at the server make 17.
     ///
     /// A missing base counts as 0. The sum is exact for integers of up to 128 bits, otherwise it is
     /// one of 64-bit floats.
@@ -76,19 +77,19 @@ impl FieldWise {
         Self::new(Rule::MaxValue)
     }
 
-    /// Keeps what was written here: in the fields named by [`only`](Self::only) this client wins.
+    /// Keeps the local value: this client wins the fields named by [`only`](Self::only).
     #[must_use]
     pub fn keep_local() -> Self {
         Self::new(Rule::KeepLocal)
     }
 
-    /// Keeps what the server has: in the fields named by [`only`](Self::only) the server wins.
+    /// Keeps the server's value: the server wins the fields named by [`only`](Self::only).
     #[must_use]
     pub fn keep_remote() -> Self {
         Self::new(Rule::KeepRemote)
     }
 
-    /// Takes of each field the later write, by the time at which *that field* was written. The
+    /// Keeps the later write of each field, by the time at which *that field* was written. The
     /// server wins a tie. With [`only`](Self::only) and [`or_else`](Self::or_else) it does so for
     /// some fields; for all of them it is the default strategy.
     #[must_use]
@@ -98,8 +99,8 @@ impl FieldWise {
 
     /// Merges nested objects field by field, at every depth.
     ///
-    /// To the strategy behind it each nested object is a record of its own, so
-    /// `deep_merge().or_else(sum_numbers())` adds numbers wherever they are.
+    /// The fallback strategy sees each nested object as a record of its own, so
+    /// `deep_merge().or_else(sum_numbers())` adds numbers at every depth.
     #[must_use]
     pub fn deep_merge() -> Self {
         Self::new(Rule::DeepMerge)
@@ -113,7 +114,7 @@ impl FieldWise {
         Self { only: Some(fields), ..self }
     }
 
-    /// Sets the strategy that decides what this resolver does not.
+    /// Sets the fallback strategy.
     #[must_use]
     pub fn or_else(self, fallback: impl Into<ConflictStrategy>) -> Self {
         Self { fallback: fallback.into(), ..self }
@@ -123,7 +124,7 @@ impl FieldWise {
         Self { rule, only: None, fallback: ConflictStrategy::default() }
     }
 
-    /// Whether the rule has a say. Two equal changes of a number are still two changes.
+    /// Returns `true` if the rule applies. Two equal changes of a number are still two changes.
     fn decides(&self, field: &FieldStates<'_>) -> bool {
         let twice = matches!(self.rule, Rule::SumNumbers)
             && field.changed_locally()
@@ -138,8 +139,8 @@ impl FieldWise {
         self.only.as_ref().is_none_or(covers)
     }
 
-    /// The value that a field gets by the rule: `None` where the rule does not apply, an inner
-    /// `None` where the field is removed.
+    /// The value of a field by the rule: `None` if the rule does not apply, an inner `None` if the
+    /// field is removed.
     fn combine<'a>(
         &self,
         conflict: &Conflict<'_>,
@@ -184,7 +185,7 @@ impl FieldWise {
 }
 
 impl Resolver for FieldWise {
-    /// Where a strategy behind it fails, by last-write-wins.
+    /// Decides by last-write-wins if the fallback strategy fails.
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
         self.try_resolve(conflict).unwrap_or_else(|_| conflict.merge_later())
     }
@@ -212,8 +213,8 @@ impl From<FieldWise> for ConflictStrategy {
     }
 }
 
-/// The limits of a nested object. It is part of a document that was accepted, so only the depth
-/// matters: it bounds the recursion.
+/// The limits of a nested object. It is part of an accepted document, so only the depth matters: it
+/// bounds the recursion.
 const NESTED: Limits = Limits {
     frame_bytes: usize::MAX,
     document_bytes: usize::MAX,
@@ -245,13 +246,13 @@ fn merge_arrays(field: &FieldStates<'_>) -> Option<String> {
 
 type Element<'a> = (Cow<'a, str>, &'a str);
 
-/// The elements of an array, each with the text by which it is compared.
+/// The elements of an array, each with its normalised text for comparison.
 fn elements(text: &str) -> Option<Vec<Element<'_>>> {
     let elements: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     Some(elements.into_iter().map(|raw| (compact(raw.get()), raw.get())).collect())
 }
 
-/// How often each element occurs in each of the arrays.
+/// The number of occurrences of each element in each of the arrays.
 fn counts<'a>(
     base: &'a [Element<'_>],
     local: &'a [Element<'_>],
@@ -367,7 +368,7 @@ mod tests {
         ]
     }
 
-    /// Documents whose values meet every rule, and each other.
+    /// Documents with values for every rule, often with fields in common.
     fn documents() -> impl Strategy<Value = Document> {
         let number = prop_oneof![
             (-3..4i32).prop_map(|n| n.to_string()),
@@ -391,7 +392,7 @@ mod tests {
     }
 
     proptest! {
-        /// The default strategy and the resolver that is named for it decide alike.
+        /// The default strategy and the resolver of the same rule decide alike.
         #[test]
         fn last_write_wins_is_of_fields(case in cases(documents())) {
             let named = FieldWise::field_last_write_wins();
@@ -399,7 +400,8 @@ mod tests {
         }
     }
 
-    /// Whether both sides changed a field to the same value, which a sum counts as two changes.
+    /// Returns `true` if both sides changed a field to the same value, which a sum counts as two
+    /// changes.
     fn agree(case: &Case) -> bool {
         let (Some(local), Some(remote)) = (&case.local, &case.remote) else { return false };
         let base = case.base.as_ref();
@@ -466,7 +468,7 @@ mod tests {
         }
     }
 
-    /// What becomes of the field `f`, with the given values in base, local and remote.
+    /// The merged value of field `f`, for these values in base, local and remote.
     fn one<T: core::fmt::Display>(rule: &FieldWise, base: T, local: T, remote: T) -> String {
         let of = |value: T| format!("{{\"f\":{value}}}");
         let case = Case::new(&of(base), &of(local), &of(remote));

@@ -1,4 +1,4 @@
-//! The rules: what happens to records, without anything that moves.
+//! The rules: pure functions and row formats for conflicts, transactions, reads and policies.
 
 pub(crate) mod clocks;
 pub mod conflict;

@@ -1,7 +1,7 @@
-//! What readers are shown: pages of a catch-up, whole collections, and HTTP queries.
+//! Server-side reads: pages of a catch-up, whole collections, and HTTP queries.
 //!
-//! Every page is of one consistent view of the rows, and bounded in records and bytes. Nothing is
-//! kept between two pages but their [`Place`].
+//! Every page is read from one consistent view of the rows, and bounded in records and bytes.
+//! Between two pages only their [`Place`] is kept.
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
@@ -20,12 +20,13 @@ use crate::words::time::Timestamp;
 use crate::words::times::FieldTimes;
 use crate::words::write::Change;
 
-/// How much one page holds.
+/// The limits of one page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PageLimits {
-    /// The most records. Default 1,000.
+    /// The maximal number of records. Default 1,000.
     pub records: usize,
-    /// About the most bytes; a page holds one record at least. Default 256 KiB.
+    /// The approximate maximal size in bytes; a page always holds at least one record. Default 256
+    /// KiB.
     pub bytes: usize,
 }
 
@@ -35,55 +36,55 @@ impl Default for PageLimits {
     }
 }
 
-/// Who reads which collection.
+/// A user who reads a collection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Reader {
     /// The collection.
     pub collection: Collection,
     /// The user.
     pub user: Option<UserId>,
-    /// Whether each record needs the policy's leave.
+    /// `true` if each record has to be permitted by the policy.
     pub partial: bool,
 }
 
-/// Something to read.
+/// A read request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadRequest {
     /// The next page of a catch-up.
     CatchUp {
-        /// Who reads what.
+        /// The reader.
         reader: Reader,
-        /// Where the page begins.
+        /// The position at which the page begins.
         place: Place,
-        /// How much it holds.
+        /// The limits of the page.
         limits: PageLimits,
     },
-    /// A page of a catch-up by HTTP, and beside it, of the same view of the rows, what a
-    /// connection would know from its hello.
+    /// A page of a catch-up by HTTP, with the data of a hello that a connection would have, from
+    /// the same view of the rows.
     Pull {
-        /// Who reads what.
+        /// The reader.
         reader: Reader,
-        /// Where the page begins.
+        /// The position at which the page begins.
         place: Place,
-        /// How much it holds.
+        /// The limits of the page.
         limits: PageLimits,
-        /// Whose last mutation is asked for.
+        /// The client whose last mutation is requested.
         client: Option<ClientId>,
     },
-    /// Every record of a collection at once, unless they are too large together.
+    /// Every record of a collection at once, up to a size limit.
     Whole {
-        /// Who reads what.
+        /// The reader.
         reader: Reader,
-        /// The most bytes.
+        /// The maximal size in bytes.
         bytes: usize,
     },
     /// A query by HTTP.
     Query {
-        /// Who reads what.
+        /// The reader.
         reader: Reader,
-        /// What is asked for.
+        /// The query.
         query: Query,
-        /// The most bytes.
+        /// The maximal size in bytes.
         bytes: usize,
     },
 }
@@ -91,13 +92,13 @@ pub enum ReadRequest {
 /// The answer to a [`ReadRequest`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadAnswer {
-    /// To [`ReadRequest::CatchUp`].
+    /// The answer to [`ReadRequest::CatchUp`].
     Page(Page),
-    /// To [`ReadRequest::Pull`].
+    /// The answer to [`ReadRequest::Pull`].
     Pulled(Pulled),
-    /// To [`ReadRequest::Whole`], in order of the ids; `None` where it would be too large.
+    /// The answer to [`ReadRequest::Whole`], in order of the ids; `None` if it would be too large.
     Whole(Option<Vec<SyncRecord>>),
-    /// To [`ReadRequest::Query`]; `None` where it would be too large.
+    /// The answer to [`ReadRequest::Query`]; `None` if it would be too large.
     Found(Option<Vec<FoundRecord>>),
 }
 
@@ -110,35 +111,35 @@ pub struct Pulled {
     pub database: Option<DatabaseId>,
     /// The current epoch.
     pub epoch: Epoch,
-    /// The number of the client's last applied write; `None` where nobody asked, or the server
+    /// The number of the client's last applied write; `None` if it was not requested, or the server
     /// knows no such client of this user.
     pub last_mutation: Option<MutationNumber>,
 }
 
-/// A place in the run of a catch-up.
+/// A position in the run of a catch-up.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Place {
-    /// Before it, with what the reader says that it has.
+    /// Before the run, with the reader's cursor and resume.
     Start {
-        /// What it has in full.
+        /// The reader's cursor.
         cursor: Option<Cursor>,
-        /// How far it came in a run that was interrupted.
+        /// The position in an interrupted run.
         resume: Option<Resume>,
     },
-    /// Behind it: the reader wants to hear of what comes from now on.
+    /// Behind the run: the reader wants only the changes from now on.
     Now,
     /// Among the changes above a floor.
     Delta {
-        /// Fields that changed up to here are known to the reader.
+        /// The seq up to which the reader knows the fields.
         floor: Seq,
-        /// Records whose last change is up to here were sent.
+        /// The seq of the last record that was sent.
         after: Seq,
     },
     /// In a snapshot.
     Snapshot {
         /// The head when the snapshot began.
         snapshot_seq: Seq,
-        /// The last key that is covered.
+        /// The last covered key.
         after: Option<RecordId>,
     },
 }
@@ -146,31 +147,32 @@ pub enum Place {
 /// A page of a catch-up.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Page {
-    /// Where the run begins, or begins again: what `subscribed` says.
+    /// The beginning of the run, if it begins or begins anew with this page: the content of
+    /// `subscribed`.
     pub opened: Option<Opened>,
-    /// What the page holds.
+    /// The content of the page.
     pub content: Content,
-    /// What comes after it.
+    /// The step after this page.
     pub next: Next,
 }
 
-/// How a run begins.
+/// The beginning of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Opened {
-    /// How it goes.
+    /// The mode of the run.
     pub mode: Mode,
-    /// How many live records the collection holds.
+    /// The number of live records in the collection.
     pub count: u64,
     /// Its head.
     pub head: Seq,
 }
 
-/// What a page holds.
+/// The content of a page.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Content {
     /// Changes in the order of their seqs.
     Changes(Vec<PageChange>),
-    /// Everything in a range of keys.
+    /// All records in a range of keys.
     Snapshot {
         /// The records in the order of their ids.
         records: Vec<SyncRecord>,
@@ -184,45 +186,45 @@ pub enum Content {
 pub struct PageChange {
     /// The record.
     pub record_id: RecordId,
-    /// What changed.
+    /// The change.
     pub change: ServerChange,
-    /// Whether the record is only hidden from this reader.
+    /// `true` if the record exists but is withheld from this reader.
     pub filtered: bool,
 }
 
-/// What comes after a page.
+/// The step after a page.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Next {
     /// Another page.
     More(Place),
-    /// Nothing: the reader has everything up to here, as of the same view of the rows.
+    /// The end of the run: the reader has everything up to here, as of the same view of the rows.
     Done {
         /// The cursor.
         cursor: Cursor,
-        /// How many live records there are.
+        /// The number of live records.
         count: u64,
         /// Their checksum; `None` for a partial reader.
         checksum: Option<Checksum>,
     },
 }
 
-/// A query by HTTP. Without `since` the records come in the order of their ids, else in the order
-/// of their changes.
+/// A query by HTTP. Without `since` the records come in the order of their ids, otherwise in the
+/// order of their changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Query {
-    /// Only records that the server changed at this time or later. Times of the server never go
-    /// back, so whoever asks with the last `updatedAt` that was shown misses nothing (and is shown
-    /// that record again).
+    /// Only records that the server changed at or after this time. The server's times never go
+    /// back, so a reader that asks with the last `updatedAt` that it was shown misses nothing, and
+    /// is shown that record again (PROTOCOL 5.6).
     pub since: Option<Timestamp>,
-    /// The most records.
+    /// The maximal number of records.
     pub limit: Option<usize>,
-    /// How many matching records to leave out first.
+    /// The number of matching records to skip.
     pub offset: usize,
-    /// Fields and what they have to be: a JSON text, or the content of a string.
+    /// Fields with their required values: a JSON text, or the content of a string.
     pub conditions: Vec<(String, String)>,
-    /// The fields to show; all where there is none.
+    /// The fields to return; all if empty.
     pub fields: BTreeSet<String>,
-    /// The fields not to show.
+    /// The fields to leave out.
     pub exclude_fields: BTreeSet<String>,
 }
 
@@ -231,16 +233,16 @@ pub struct Query {
 pub struct FoundRecord {
     /// The record's id.
     pub id: RecordId,
-    /// The fields that were asked for.
+    /// The requested fields.
     pub document: Document,
     /// The server's time of its last change.
     pub updated_at: Timestamp,
-    /// How many changes it has seen.
+    /// The record's version: the number of its changes so far.
     pub version: u64,
 }
 
 impl ReadRequest {
-    /// Who reads what.
+    /// The reader of the request.
     #[must_use]
     pub fn reader(&self) -> &Reader {
         match self {
@@ -251,7 +253,7 @@ impl ReadRequest {
         }
     }
 
-    /// Reads what is asked for.
+    /// Executes the request.
     ///
     /// # Errors
     /// When the rows can't be read or are damaged.
@@ -275,7 +277,7 @@ impl ReadRequest {
     }
 }
 
-/// What one reader sees of a collection.
+/// A collection as one reader sees it.
 struct View<'a> {
     rows: &'a dyn Rows,
     policy: &'a dyn Policy,
@@ -342,8 +344,8 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Where a run begins that goes on from what the reader says that it has. Who has anything of a
-    /// lost tail begins anew.
+    /// The position at which a run begins for a reader with this cursor and resume. A reader with
+    /// records of a lost tail gets a snapshot (PROTOCOL 8.8, 8.9).
     fn start(&self, cursor: Option<&Cursor>, resume: Option<&Resume>) -> Result<Place, StoreError> {
         if let Some(Resume::Snapshot { epoch, snapshot_seq, after }) = resume {
             let goes_on =
@@ -371,9 +373,10 @@ impl<'a> View<'a> {
         Ok(Place::Delta { floor, after })
     }
 
-    /// Whether a run can go on from a place that was given in this epoch. In an earlier one it can't,
-    /// even where nothing up to there was lost: what the run had passed over, because it changed
-    /// again later, is at its old place once more where that later change was lost.
+    /// Returns `true` if a run can go on from a position of this epoch. From a position of an
+    /// earlier epoch it can't, even if nothing up to there was lost: a record that the run skipped
+    /// because it changed again later is back at its old seq if that later change was lost
+    /// (PROTOCOL 8.8).
     fn is_place(&self, epoch: &Epoch, seq: Seq) -> Result<bool, StoreError> {
         let here = *epoch == self.epoch()? || planted!(ResumeOfEarlierEpochTaken);
         Ok(here && self.vouches_for(&Cursor { epoch: epoch.clone(), seq })?)
@@ -383,7 +386,7 @@ impl<'a> View<'a> {
         Place::Snapshot { snapshot_seq: self.head.seq, after: None }
     }
 
-    /// Whether this seq was given in this epoch of this very database.
+    /// Returns `true` if this seq was given in this epoch of this database.
     fn vouches_for(&self, cursor: &Cursor) -> Result<bool, StoreError> {
         let Some(number) = EpochRow::number(self.rows, &cursor.epoch)? else {
             return Ok(planted!(UnknownEpochTrusted));
@@ -397,7 +400,7 @@ impl<'a> View<'a> {
         Ok(cursor.seq <= end.min(self.head.seq) || planted!(LostTailTrusted))
     }
 
-    /// Tombstones above this seq must still be there for a run to be complete.
+    /// The seq above which all tombstones must exist for a run to be complete.
     fn floor(&self, place: &Place) -> Seq {
         match place {
             Place::Delta { floor, .. } => *floor,
@@ -461,7 +464,7 @@ impl<'a> View<'a> {
         PageChange { record_id: id.clone(), change, filtered }
     }
 
-    /// Tombstones are shown to everyone: they have no content.
+    /// Tombstones are shown to every reader: they have no content.
     fn shows(&self, id: &RecordId, record: &Record) -> bool {
         let Reader { collection, user, partial } = self.reader;
         record.document.as_ref().is_none_or(|document| {
@@ -563,8 +566,8 @@ impl<'a> View<'a> {
         Ok((!budget.is_spent()).then_some(found))
     }
 
-    /// The first seq whose record was last changed at this time or later. The server's times rise
-    /// with the seqs, so that halving finds it.
+    /// The first seq whose record was last changed at or after this time. The server's times ascend
+    /// with the seqs, so a binary search finds it.
     fn first_since(&self, since: Timestamp) -> Result<Seq, StoreError> {
         let (mut low, mut high) = (1, self.head.seq.0.saturating_add(1));
         while low < high {
@@ -583,7 +586,7 @@ impl<'a> View<'a> {
         Ok(Seq(low))
     }
 
-    /// Shows the records whose last change is at or above a seq, in the order of the changes.
+    /// Visits the records whose last change is at or above a seq, in the order of the changes.
     fn changed(
         &self,
         from: Seq,
@@ -603,7 +606,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Shows the records behind an id, tombstones too, in the order of their ids.
+    /// Visits the records behind an id, tombstones included, in the order of their ids.
     fn records(
         &self,
         after: Option<&RecordId>,
@@ -625,7 +628,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// A record that is hidden from a reader: gone, as far as that one is concerned.
+/// A record that is withheld from a reader, as a deletion.
 pub(crate) fn hidden(seq: Seq) -> ServerChange {
     ServerChange {
         change: Change::delete(),
@@ -648,7 +651,7 @@ fn sync_record(id: &RecordId, record: &Record, document: &Document) -> SyncRecor
     }
 }
 
-/// The bytes that the times of fields take on the wire.
+/// The number of bytes of the fields' times on the wire.
 fn bytes_of(at: &FieldTimes) -> usize {
     at.iter().map(|(name, _)| name.len() + 30).sum()
 }
@@ -677,14 +680,14 @@ impl Query {
     }
 }
 
-/// What is left of a page's limits.
+/// The remaining limits of a page.
 struct Budget {
     records: usize,
     bytes: usize,
 }
 
 impl Budget {
-    /// About what a record costs besides its id and content.
+    /// The approximate overhead of a record besides its id and content, in bytes.
     const RECORD: usize = 100;
 
     fn new(limits: PageLimits) -> Self {

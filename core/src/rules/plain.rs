@@ -1,9 +1,8 @@
-//! What a plain (level-1) server's words mean for a record.
+//! The meaning of a plain (level-1) server's messages for a record.
 //!
-//! A plain server numbers nothing, so everything is compared by value: as JSON, not as text, since
-//! a backend may write `1.0` as `1` and order the names inside a value as it likes. A field that is
-//! missing and one that is null are the same there, because level 1 has no other word for a removed
-//! field.
+//! A plain server has no seqs, so everything is compared by value: as JSON, not as text, because a
+//! backend may write `1.0` as `1` and reorder the names inside a value. A missing field and a null
+//! field are equal there, because level 1 can't express a removal (PROTOCOL 16.7).
 
 use alloc::vec::Vec;
 
@@ -13,18 +12,18 @@ use crate::words::delta::{Delta, side_by_side};
 use crate::words::document::Document;
 use crate::words::write::{Change, WriteKind};
 
-/// What a server's state of a record says of writes that may have reached it.
+/// The evidence in a server's state of a record about writes that may have reached it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arrival {
-    /// So many of them have arrived, the first ones.
+    /// The first writes, so many, have arrived.
     Shown(usize),
-    /// Nothing of them shows, and nothing else has happened to what they touch.
+    /// No write shows, and the fields that they touch are otherwise unchanged.
     Missing,
-    /// Something else has happened to what they touch.
+    /// The fields that the writes touch were changed otherwise.
     Overtaken,
 }
 
-/// Whether two JSON texts stand for one value.
+/// Returns `true` if two JSON texts have the same value.
 pub(crate) fn same_value(one: &str, other: &str) -> bool {
     one == other
         || match (serde_json::from_str(one), serde_json::from_str(other)) {
@@ -58,7 +57,7 @@ fn equal(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// Whether a field is the same in two states, each of which may lack it.
+/// Returns `true` if a field has the same value in two states, each of which may lack it.
 pub(crate) fn same_field(one: Option<&str>, other: Option<&str>) -> bool {
     match (present(one), present(other)) {
         (None, None) => true,
@@ -71,8 +70,8 @@ fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|text| *text != "null")
 }
 
-/// The server's state in the words of a state that is known here, wherever they say the same. It
-/// equals the known one exactly where nothing differs by value.
+/// The server's state, with the JSON texts of a known state for values that are equal. It equals
+/// the known state exactly if nothing differs by value.
 pub(crate) fn adopt(known: Option<&Document>, told: &Document) -> Document {
     let Some(known) = known else { return told.clone() };
     let fields: Vec<_> = side_by_side(known, told)
@@ -83,8 +82,8 @@ pub(crate) fn adopt(known: Option<&Document>, told: &Document) -> Document {
     Document::of_sorted(&fields)
 }
 
-/// A new state in the words of what the app sees, where the server did not have them already: so
-/// an own write that comes back is the own write, however the server puts it.
+/// A new state, with the JSON texts of the app's view for values that the server did not have
+/// before. So the echo of an own write equals the write, however the server formats it.
 pub(crate) fn in_own_words(
     known: Option<&Document>,
     own: Option<&Document>,
@@ -101,8 +100,8 @@ pub(crate) fn in_own_words(
     Document::of_sorted(&fields)
 }
 
-/// The state after a change that a plain server tells of; `None` in the outer option where that
-/// can't be known, because it changes fields of a record that is not held.
+/// The state after a plain server's change. The outer option is `None` if it is unknown, because
+/// the change updates a record that is not stored.
 pub(crate) fn told(known: Option<&Document>, change: &Change) -> Option<Option<Document>> {
     match (change.kind, known) {
         (WriteKind::Delete, _) => Some(None),
@@ -112,7 +111,7 @@ pub(crate) fn told(known: Option<&Document>, change: &Change) -> Option<Option<D
     }
 }
 
-/// The fields that come replace the known ones; a null removes one.
+/// Applies the received fields to the known ones; a null removes a field.
 fn merge(known: &Document, delta: &Delta) -> Document {
     let fields: Vec<_> = side_by_side(known, &delta.set)
         .filter(|(name, ..)| delta.unset.iter().all(|unset| **unset != **name))
@@ -128,7 +127,7 @@ fn merge(known: &Document, delta: &Delta) -> Document {
     Document::of_sorted(&fields)
 }
 
-/// What a server's state says of writes that were sent in this order, on top of `base`. At least
+/// Compares a server's state with writes that were sent in this order on top of `base`. At least
 /// the first `sent` of them must have arrived before the state was read; the others may have.
 pub(crate) fn arrival(
     base: Option<&Document>,
@@ -163,7 +162,7 @@ pub(crate) fn arrival(
     if known && fits { Arrival::Missing } else { Arrival::Overtaken }
 }
 
-/// Whether a server's state has what these writes made.
+/// Returns `true` if a server's state includes the effect of these writes.
 fn shows(
     made: &Option<Document>,
     writes: &[&Change],

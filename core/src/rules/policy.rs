@@ -1,4 +1,4 @@
-//! What users may do, and how often.
+//! Permissions and rate limits of users.
 
 use core::time::Duration;
 
@@ -7,30 +7,30 @@ use crate::words::name::{Collection, RecordId, UserId};
 use crate::words::time::Mono;
 use crate::words::write::Change;
 
-/// How much of a collection a user may read.
+/// A user's read access to a collection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Access {
     /// Every record.
     All,
-    /// The records that [`Policy::read_record`] lets through. Such a stream is *partial*: it
-    /// carries whole records, hidden ones as a `delete` without content, and no checksum.
+    /// The records that [`Policy::read_record`] permits. Such a stream is *partial*: it carries
+    /// whole records, withheld ones as a `delete` without content, and no checksum.
     Some,
-    /// Nothing.
+    /// No record.
     None,
 }
 
-/// The server's permissions. The default of every method is yes.
+/// The server's permissions. By default every method permits everything.
 ///
-/// The methods are called inside transactions and streams: they must be total, quick and
-/// deterministic. `user` is `None` where the server knows no users.
+/// The methods are called inside transactions and streams: they must not panic, and must be fast
+/// and deterministic. `user` is `None` if the server knows no users.
 pub trait Policy: Send + Sync {
-    /// How much of a collection a user may read.
+    /// A user's read access to a collection.
     fn read(&self, user: Option<&UserId>, collection: &Collection) -> Access {
         let _ = (user, collection);
         Access::All
     }
 
-    /// Whether a user may read a record of a collection whose access is [`Access::Some`].
+    /// Returns `true` if a user may read a record of a collection whose access is [`Access::Some`].
     fn read_record(
         &self,
         user: Option<&UserId>,
@@ -42,10 +42,10 @@ pub trait Policy: Send + Sync {
         true
     }
 
-    /// Whether a user may make a change of a record, which is `before` now.
+    /// Permits or refuses a user's change of a record, whose present state is `before`.
     ///
     /// # Errors
-    /// Why not, for people; it goes to the writer.
+    /// The reason for people; it is sent to the writer.
     fn write(
         &self,
         user: Option<&UserId>,
@@ -59,22 +59,22 @@ pub trait Policy: Send + Sync {
     }
 }
 
-/// Everyone may do everything.
+/// A policy that permits everything to everyone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct AllowAll;
 
 impl Policy for AllowAll {}
 
-/// How often something may be done.
+/// A rate limit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rate {
-    /// How often in a second, in the long run. 0 allows the burst and nothing after it.
+    /// The long-term rate per second. 0 allows the burst and nothing after it.
     pub per_second: u32,
-    /// How often at once, after a rest.
+    /// The number of calls at once, after a pause.
     pub burst: u32,
 }
 
-/// What is left of a [`Rate`]: a token bucket in whole thousandths of a token.
+/// The state of a [`Rate`]: a token bucket in thousandths of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Bucket {
     rate: Rate,
@@ -92,7 +92,7 @@ impl Bucket {
     /// Takes one token.
     ///
     /// # Errors
-    /// How long to wait until there is one; nothing is taken. [`Duration::MAX`] if there never is.
+    /// The time until a token is available; none is taken. [`Duration::MAX`] if there never is one.
     pub fn take(&mut self, now: Mono) -> Result<(), Duration> {
         self.fill(now);
         if let Some(left) = self.thousandths.checked_sub(1000) {
@@ -107,7 +107,7 @@ impl Bucket {
         Err(Duration::from_millis(missing.div_ceil(u64::from(self.rate.per_second))))
     }
 
-    /// Whether the bucket is full, so that forgetting it changes nothing.
+    /// Returns `true` if the bucket is full. Dropping it then changes nothing.
     #[must_use]
     pub fn is_full(&self, now: Mono) -> bool {
         let mut later = *self;

@@ -1,8 +1,8 @@
-//! A server's rows made sound again out of what could be read of a damaged store.
+//! Rebuilding of a server's rows from the readable rows of a damaged store.
 //!
-//! The rows come as they could be read: some may be missing, and others of an earlier time. So
-//! nothing is believed but the records themselves. The change index, counts and checksums are made
-//! from them, and three things are said that are true whatever is lost:
+//! Some rows may be missing, and others may be of an earlier time. So only the records themselves
+//! are trusted. The change index, counts and checksums are computed from them, and three statements
+//! are made that hold whatever was lost (PROTOCOL 11.11):
 //!
 //! * No earlier epoch is known, so every cursor is invalid, and every replica compares what it
 //!   holds with a snapshot.
@@ -23,31 +23,32 @@ use super::record::{
 use crate::words::name::{ClientId, Collection, DatabaseId, RecordId, Seq};
 use crate::words::store::{Batch, Overlay, Rows, StoreError};
 
-/// The largest seq that the protocol can say.
+/// The largest seq of the protocol.
 const MAX_SEQ: u64 = (1 << 53) - 1;
 
-/// A rebuilding under way. The new store begins empty and takes every batch before the next step.
+/// A rebuilding in progress. The new store begins empty and commits every batch before the next
+/// step.
 #[derive(Debug, Default)]
 pub struct Rebuild {
     heads: BTreeMap<Collection, Found>,
     database: Option<DatabaseId>,
-    /// Records whose seq can't be theirs; they get a new one at the end.
+    /// Records with an impossible seq; they get a new one at the end.
     displaced: Vec<(Collection, RecordId, Record)>,
     kept: Kept,
     lost: Lost,
 }
 
-/// A collection as far as it was found.
+/// The rows of a collection that were found so far.
 #[derive(Debug, Default)]
 struct Found {
     head: Head,
-    /// How many records the stored head says that there are.
+    /// The number of records according to the stored head.
     said: u64,
-    /// Changes of which the index knows, and nothing else is left.
+    /// Changes in the index whose records are lost.
     missing: u64,
 }
 
-/// What a new store got.
+/// The contents of the new store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Kept {
     /// Records.
@@ -58,40 +59,40 @@ pub struct Kept {
     pub clients: u64,
 }
 
-/// What is known to be lost. There may be more: what nothing is left of is not counted.
+/// The known losses. There may be more: a record without any trace is not counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Lost {
-    /// Records that were there, and tombstones where it can't be told.
+    /// Lost records, and lost tombstones that can't be told from records.
     pub records: u64,
     /// Records of which only an earlier state was found.
     pub outdated: u64,
-    /// Clients whose numbers make no sense.
+    /// Clients with impossible numbers.
     pub clients: u64,
 }
 
-/// What came of a rebuilding.
+/// The result of a rebuilding.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rebuilt {
     /// The last batch for the new store.
     pub batch: Batch,
-    /// What the new store got.
+    /// The contents of the new store.
     pub kept: Kept,
-    /// What is known to be lost.
+    /// The known losses.
     pub lost: Lost,
-    /// The database's identity; `None` where it was not found, so that the next opening gives one.
+    /// The database's identity; `None` if it was not found. Then the next opening assigns one.
     pub database: Option<DatabaseId>,
 }
 
 impl Rebuild {
-    /// A rebuilding of a database. `database` is its identity, as far as it is known from elsewhere;
-    /// one that is found among the rows counts more.
+    /// A rebuilding of a database. `database` is its identity from another source, if known; an
+    /// identity among the rows takes precedence.
     #[must_use]
     pub fn new(database: Option<DatabaseId>) -> Self {
         Self { database, ..Self::default() }
     }
 
-    /// Takes some rows of the damaged store, which have to come in the order of their keys, and
-    /// says what to put into the new one, whose rows are `new`.
+    /// Reads some rows of the damaged store, which must come in the order of their keys, and
+    /// returns the batch for the new one, whose rows are `new`.
     ///
     /// # Errors
     /// When the new store can't be read.
@@ -120,7 +121,7 @@ impl Rebuild {
         Ok(new.into_batch())
     }
 
-    /// Ends the rebuilding, when every row was taken.
+    /// Ends the rebuilding, after every row was read.
     ///
     /// # Errors
     /// When the new store can't be read.
@@ -150,7 +151,7 @@ impl Rebuild {
         Ok(Rebuilt { batch: all, kept, lost, database })
     }
 
-    /// A stored head says how far seqs had come; the rest of it is counted anew.
+    /// Reads the seq and the time of a stored head. Count and checksum are recomputed.
     fn head(&mut self, key: &[u8], row: Bytes) {
         let name = name_in(key, |name| Collection::new(name).ok());
         let (Ok(collection), Ok(stored)) = (name, Head::from_row(row)) else { return };
@@ -214,7 +215,7 @@ impl Rebuild {
         new.apply(&batch);
     }
 
-    /// The old index is only asked what it knew: that a record had a change which isn't there.
+    /// Reads an entry of the old index, only to find records whose change is lost.
     fn indexed(&mut self, key: &[u8], id: &[u8], new: &Overlay<'_>) -> Result<(), StoreError> {
         let Some((collection, seq)) = split(key) else { return Ok(()) };
         let (Ok(seq), Ok(id)) = (record::to_u64(seq), record_id(id)) else { return Ok(()) };
@@ -231,12 +232,12 @@ impl Rebuild {
     }
 }
 
-/// A record whose fields have no times of their own, as if it had been inserted by its last change.
+/// A record without times of fields, as if its last change had inserted it.
 fn whole(record: Record) -> Record {
     Record { whole: record.last, fields: Vec::new(), removed: Vec::new(), ..record }
 }
 
-/// The collection in a key, and what follows it.
+/// The collection in a key, and the rest of the key.
 fn split(key: &[u8]) -> Option<(Collection, &[u8])> {
     let rest = key.get(1..)?;
     let end = rest.iter().position(|byte| *byte == 0)?;

@@ -1,7 +1,7 @@
-//! What can be made of a damaged store's rows: the writes that the server may not have.
+//! Recovery of the writes that the server may not have from a damaged store's rows.
 //!
-//! The rows come as they could be read: some may be missing, others of an earlier time. So nothing
-//! here depends on two rows fitting together, and what makes no sense is left out.
+//! Some rows may be missing, and others may be of an earlier time. So nothing here depends on two
+//! rows being consistent, and invalid rows are left out.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -18,38 +18,39 @@ use crate::words::write::Change;
 use super::record::{EpochRow, epoch_key, range_of};
 use super::row::{Entry, Keys, Place, Slot, position_of, record_of};
 
-/// A write that waited in the outbox. The server may have had it, if it was sent last.
+/// A write from the outbox. The server may have it, if it was sent before.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct UnsentWrite {
     /// The collection.
     pub collection: Collection,
     /// The record.
     pub record_id: RecordId,
-    /// What was to be done to it.
+    /// The change of the record.
     pub change: Change,
-    /// When the app made the write; of one that was joined from several, when it made the last.
+    /// The time at which the app made the write; for a merged write, the time of its last part.
     pub written_at: Timestamp,
-    /// The fields that it made at another time, sorted by name.
+    /// The times of the fields that were written at another time, sorted by name.
     pub at: FieldTimes,
 }
 
-/// Whose rows a store holds, as far as they tell.
+/// The kind of a store, as far as its rows tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
-    /// There are none, or none that tell.
+    /// Unknown: there are no rows, or none that tell.
     Nobody,
-    /// A replica's.
+    /// A replica's store.
     Client,
-    /// A server's.
+    /// A server's store.
     Server,
-    /// Both a replica and a server have written here.
+    /// Both a replica and a server have written to it.
     Both,
 }
 
-/// The prefixes of the keys whose rows [`owner`] reads.
+/// The prefixes of the keys of the rows that [`owner`] reads.
 pub const OWNERS: [&[u8]; 2] = [USERS, b"e"];
 
-/// Finds out whose rows these are: a replica's name their users, a server's their epochs.
+/// Determines the kind of a store from its rows: a replica's rows name their users, a server's
+/// their epochs.
 ///
 /// # Errors
 /// When the store can't be read.
@@ -73,10 +74,10 @@ pub fn owner(rows: &dyn Rows) -> Result<Owner, StoreError> {
     })
 }
 
-/// The prefix of the keys whose rows [`outboxes`] reads.
+/// The prefix of the keys of the rows that [`outboxes`] reads.
 pub const USERS: &[u8] = &[0];
 
-/// The users of a store, each with the prefix of the keys whose rows [`unsent_writes`] reads.
+/// The users of a store, each with the key prefix of the rows that [`unsent_writes`] reads.
 pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, Vec<u8>)> {
     let outbox = |(key, slot): (Bytes, Bytes)| {
         let user = core::str::from_utf8(key.strip_prefix(USERS)?).ok()?;
@@ -102,13 +103,13 @@ pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<Unse
     writes.into_iter().map(|(_, write)| write).collect()
 }
 
-/// The prefix of the keys of the rows that say which entries of an outbox belong to which record.
+/// The key prefix of the rows that assign the entries of an outbox to their records.
 #[must_use]
 pub fn index_of(outbox: &[u8]) -> Vec<u8> {
     beside(outbox, b'p')
 }
 
-/// The prefix of the keys of the writes that were refused, which have left an outbox.
+/// The key prefix of the rejected writes, which have left the outbox.
 #[must_use]
 pub fn rejected_of(outbox: &[u8]) -> Vec<u8> {
     beside(outbox, b'r')
@@ -122,17 +123,19 @@ fn beside(outbox: &[u8], tag: u8) -> Vec<u8> {
     key
 }
 
-/// The writes of an outbox that can't be read.
+/// The unreadable writes of an outbox.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MissingWrites {
-    /// Those of which the record is known.
+    /// The unreadable writes whose record is known.
     pub records: Vec<(Collection, RecordId)>,
-    /// How many places between the first and the last write are empty, these included. A write that
-    /// was settled out of its order leaves one too, so it tells of a loss only where one is known.
+    /// The number of empty positions from the first to the last write. A write that was settled out
+    /// of order leaves an empty position too, so this indicates a loss only if one is already
+    /// known.
     pub places: u64,
 }
 
-/// What is missing in an outbox, by its rows and those that [`index_of`] and [`rejected_of`] name.
+/// The unreadable writes of an outbox, by its rows and the rows under [`index_of`] and
+/// [`rejected_of`].
 pub fn missing_writes(
     outbox: impl IntoIterator<Item = (Bytes, Bytes)>,
     index: impl IntoIterator<Item = (Bytes, Bytes)>,

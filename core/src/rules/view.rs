@@ -1,9 +1,9 @@
-//! What `watch()` shows: snapshots of a collection, and what changed between two of them.
+//! Snapshots of a collection for watchers, and the changes between two of them.
 //!
 //! A [`View`] follows a collection change by change. Its [`Snapshot`]s share their structure with
-//! it and with each other, so that taking one is free and a change of one record among many costs
-//! the same few nodes however many there are. A [`Slot`] holds what a watcher has not taken yet:
-//! the newest snapshot and the changes since, merged, instead of a queue.
+//! it and with each other, so taking a snapshot is O(1), and a change of one record costs O(log n).
+//! A [`Slot`] holds the pending update of a watcher: the newest snapshot and the merged changes
+//! since the last update, instead of a queue.
 
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
@@ -21,18 +21,18 @@ use crate::words::time::Timestamp;
 pub struct Record {
     /// The record's id.
     pub id: RecordId,
-    /// What it holds, pending writes included.
+    /// The content, pending writes included.
     pub document: Document,
-    /// How often the server has changed it; 0 while the server has never had it.
+    /// The number of changes at the server; 0 if the server has never had the record.
     pub version: u64,
-    /// When it was last changed.
+    /// The time of the last change.
     pub updated_at: Timestamp,
-    /// Whether it has writes that the server has not taken.
+    /// `true` if the record has pending writes.
     pub pending: bool,
 }
 
 impl Record {
-    /// Whether an app shows both in the same way: the document and what is on its way are the same.
+    /// Returns `true` if both look the same to an app: the same document and the same `pending`.
     fn shows_as(&self, other: &Self) -> bool {
         if planted!(VersionIsChange) {
             return self == other;
@@ -41,7 +41,7 @@ impl Record {
     }
 }
 
-/// A collection at one moment. Cloning one is free, and it never changes.
+/// A collection at one moment. It never changes. Cloning is O(1).
 #[derive(Clone, Default)]
 pub struct Snapshot {
     records: RedBlackTreeMapSync<RecordId, Record>,
@@ -67,40 +67,40 @@ impl Snapshot {
         self.records.values()
     }
 
-    /// How many records there are.
+    /// The number of records.
     #[must_use]
     pub fn len(&self) -> usize {
         self.records.size()
     }
 
-    /// Whether there is no record.
+    /// Returns `true` if there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Whether the server has not confirmed this as what it holds, or has gone out of reach since,
-    /// or refuses the collection: then others' changes may be missing.
+    /// Returns `true` if the server has not confirmed this state, has become unreachable since, or
+    /// refuses the collection. Changes of others may be missing then.
     #[must_use]
     pub fn from_cache(&self) -> bool {
         self.status.from_cache
     }
 
-    /// Whether changes that the server has are still on their way, so that some records may be
-    /// newer than others.
+    /// Returns `true` while a catch-up is in progress, so that some records may be newer than
+    /// others.
     #[must_use]
     pub fn catching_up(&self) -> bool {
         self.status.catching_up
     }
 
-    /// Whether some record has writes that the server has not taken.
+    /// Returns `true` if some record has pending writes.
     #[must_use]
     pub fn pending(&self) -> bool {
         self.pending > 0
     }
 
-    /// What turns an older snapshot into this one, in order of the ids. Reads both in full: for
-    /// those who were not told the changes.
+    /// The changes from an older snapshot to this one, in order of the ids. Reads both in full;
+    /// meant for callers that were not told the changes.
     #[must_use]
     pub fn changes_since(&self, older: &Self) -> Vec<RecordChange> {
         let of_new = |new: &Record| match older.get(&new.id) {
@@ -131,7 +131,7 @@ impl Snapshot {
     }
 }
 
-/// Equal records and an equal status.
+/// Compares records and status.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
         self.status == other.status && self.len() == other.len() && self.iter().eq(other.iter())
@@ -140,7 +140,7 @@ impl PartialEq for Snapshot {
 
 impl Eq for Snapshot {}
 
-/// The counts and the status, not the records: there may be many.
+/// Shows the counts and the status, but not the records: there may be many.
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot")
@@ -151,15 +151,14 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-/// What happened to one record between two snapshots.
+/// The change of one record between two snapshots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecordChange {
-    /// It was not there before.
+    /// The record was added.
     Added(Record),
-    /// It was there before; its document or `pending` is another one. A new version or time alone
-    /// is no change.
+    /// The record's document or `pending` changed. A new version or time alone is no change.
     Modified(Record),
-    /// It is gone.
+    /// The record was removed.
     Removed(RecordId),
 }
 
@@ -173,7 +172,7 @@ impl RecordChange {
         }
     }
 
-    /// The record after the change, `None` when it is gone.
+    /// The record after the change; `None` if it was removed.
     #[must_use]
     pub fn record(&self) -> Option<&Record> {
         match self {
@@ -182,8 +181,8 @@ impl RecordChange {
         }
     }
 
-    /// One change that stands for this one and then `later`, both of one record. `None` where
-    /// they cancel each other.
+    /// A single change with the effect of this change followed by `later`, both of one record.
+    /// `None` if they cancel each other.
     #[must_use]
     pub fn then(self, later: Self) -> Option<Self> {
         match (self, later) {
@@ -197,21 +196,21 @@ impl RecordChange {
     }
 }
 
-/// What a watcher takes: the newest snapshot, and what changed since the update that it took
-/// before. The first update lists every record as added.
+/// An update for a watcher: the newest snapshot, and the changes since the previous update. The
+/// first update lists every record as added.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Update {
     /// The collection now.
     pub snapshot: Snapshot,
-    /// What changed, in order of the ids, each record at most once. Empty when only the status of
-    /// the snapshot, or the version or time of a record in it, is another one.
+    /// The changes, in order of the ids, at most one for each record. Empty if only the status of
+    /// the snapshot, or the version or time of a record, changed.
     pub changes: Vec<RecordChange>,
 }
 
 impl Update {
-    /// Makes this update stand for itself and a newer one that follows it.
+    /// Merges a newer update into this one.
     ///
-    /// It costs what the changes of both cost; to gather one change at a time, use a [`Slot`].
+    /// The cost is linear in the changes of both. To gather single changes, use a [`Slot`].
     pub fn merge(&mut self, newer: Self) {
         let mut slot = Slot::default();
         for change in core::mem::take(&mut self.changes).into_iter().chain(newer.changes) {
@@ -222,9 +221,9 @@ impl Update {
     }
 }
 
-/// What one watcher has not taken yet: one update that newer ones are merged into.
+/// The pending update of one watcher, into which newer ones are merged.
 ///
-/// It holds at most one change per record, however slow the watcher is.
+/// It holds at most one change per record, even for a slow watcher.
 #[derive(Clone, Debug, Default)]
 pub struct Slot {
     snapshot: Option<Snapshot>,
@@ -232,14 +231,14 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A slot that holds the watcher's first update.
+    /// A slot with the watcher's first update.
     #[must_use]
     pub fn new(first: Update) -> Self {
         let changes = first.changes.into_iter().map(|change| (change.id().clone(), change));
         Self { snapshot: Some(first.snapshot), changes: changes.collect() }
     }
 
-    /// Adds the next snapshot and what changed in it, in O(log n) for each change.
+    /// Adds the next snapshot and its changes, in O(log n) for each change.
     pub fn put(&mut self, snapshot: Snapshot, changes: impl IntoIterator<Item = RecordChange>) {
         if planted!(UntakenForgotten) {
             self.changes.clear();
@@ -248,13 +247,13 @@ impl Slot {
         self.snapshot = Some(snapshot);
     }
 
-    /// Whether there is nothing to take.
+    /// Returns `true` if there is no update.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.snapshot.is_none()
     }
 
-    /// What the watcher has not taken yet.
+    /// Takes the pending update.
     pub fn take(&mut self) -> Option<Update> {
         let snapshot = self.snapshot.take()?;
         let changes = core::mem::take(&mut self.changes).into_values().collect();
@@ -284,7 +283,7 @@ pub struct View {
 }
 
 impl View {
-    /// A view of a whole collection, with what is stored of it. Its status is `from_cache`.
+    /// A view of a whole collection with these stored records. Its status is `from_cache`.
     #[must_use]
     pub fn new(stored: impl IntoIterator<Item = Record>) -> Self {
         let mut view = Self::default();
@@ -295,7 +294,7 @@ impl View {
         view
     }
 
-    /// A view of one record alone: the others are not in its snapshots.
+    /// A view of one record; its snapshots contain no other records.
     #[must_use]
     pub fn of_record(id: RecordId, stored: Option<Record>) -> Self {
         let mut view = Self { only: Some(id), ..Self::new([]) };
@@ -305,10 +304,10 @@ impl View {
         view
     }
 
-    /// Takes over what became of a record, `None` when it is gone. Costs O(log n).
+    /// Applies the new state of a record, `None` if it was removed, in O(log n).
     ///
-    /// Returns what watchers see of it: nothing when the record is as it was, but for its version and
-    /// time, or not of this view.
+    /// Returns the change that watchers see. That is none if only the version or time of the record
+    /// changed, or if the record is outside this view.
     pub fn apply(&mut self, id: &RecordId, record: Option<Record>) -> Option<RecordChange> {
         if self.only.as_ref().is_some_and(|only| only != id) {
             return None;
@@ -329,7 +328,7 @@ impl View {
         Some(change)
     }
 
-    /// Sets what the snapshots say about where they come from. Returns whether that is news.
+    /// Sets the status of the snapshots. Returns `true` if it changed.
     pub fn set_status(&mut self, from_cache: bool, catching_up: bool) -> bool {
         let status = Status { from_cache, catching_up };
         core::mem::replace(&mut self.snapshot.status, status) != status
@@ -341,13 +340,13 @@ impl View {
         self.snapshot.get(id)
     }
 
-    /// What is watched, now.
+    /// The current snapshot.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.clone()
     }
 
-    /// What a new watcher takes first: every record as added.
+    /// The first update of a new watcher: every record as added.
     #[must_use]
     pub fn first_update(&self) -> Update {
         let changes = self.snapshot.iter().cloned().map(RecordChange::Added).collect();
@@ -410,8 +409,8 @@ mod tests {
         (!changes.is_empty()).then(|| Update { snapshot: view.snapshot(), changes })
     }
 
-    /// The older snapshot with the changes of an update made, strictly: nothing is added twice or
-    /// removed when it is not there.
+    /// The older snapshot with the changes of an update applied. Strict: it is an error to add a
+    /// record twice or to remove a missing one.
     fn replay(older: &Snapshot, update: &Update) -> Snapshot {
         let mut view = View { snapshot: older.clone(), only: None };
         for change in &update.changes {

@@ -11,7 +11,7 @@ fn page(store: &Store, place: Place, limits: PageLimits) -> Page {
     page
 }
 
-/// How many changes above a seq come in one page.
+/// The number of changes above a seq in one page.
 fn changes(store: &Store, above: u64, bytes: usize) -> usize {
     let place = Place::Delta { floor: Seq(above), after: Seq(above) };
     let page = page(store, place, PageLimits { records: 100, bytes });

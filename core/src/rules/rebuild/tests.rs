@@ -18,14 +18,14 @@ use crate::words::message::{Cursor, Mode};
 use crate::words::name::Epoch;
 use crate::words::write::Change;
 
-/// What a store holds after each of its commits.
+/// The contents of a store after each of its commits.
 struct History {
     store: Store,
     moments: Vec<MemoryRows>,
     written: u64,
 }
 
-/// Something that happens to a server.
+/// A step in a server's history.
 #[derive(Clone, Copy, Debug)]
 enum Happens {
     Insert(u8),
@@ -87,7 +87,7 @@ fn set(n: u64) -> Document {
     Document::parse(&alloc::format!(r#"{{"n":{n}}}"#), &Limits::default()).unwrap()
 }
 
-/// Rows of which some are gone, others of an earlier moment, and others make no sense.
+/// Damaged rows: some are missing, others are of an earlier moment, others are invalid.
 fn damage(history: &History, fates: &[u8]) -> MemoryRows {
     let (mut rows, mut fate) = (MemoryRows::new(), fates.iter().cycle());
     let mut batch = Batch::new();
@@ -133,8 +133,8 @@ fn mode(rows: &MemoryRows, cursor: Option<Cursor>) -> Mode {
 }
 
 proptest! {
-    /// Whatever is left of a store: what is made of it is sound, holds every record that could be
-    /// read, is of the same database, and vouches for no cursor that was ever given.
+    /// For any damage, the rebuilt store is sound, holds every readable record, keeps the
+    /// database's identity, and accepts no earlier cursor.
     #[test]
     fn what_is_rebuilt_is_sound(
         happenings in happenings(),
@@ -187,7 +187,7 @@ proptest! {
         prop_assert!(EpochRow::current(&store.rows).unwrap().is_some());
     }
 
-    /// Where nothing is damaged nothing is lost.
+    /// An undamaged store loses nothing.
     #[test]
     fn a_sound_store_comes_out_as_it_went_in(happenings in happenings()) {
         let mut history = History::new();
@@ -231,7 +231,7 @@ fn what_is_lost_is_counted_as_far_as_it_shows() {
     assert_eq!(rebuilt.database, None);
 }
 
-/// What damage left beside another record's seq is a record all the same.
+/// A record with the same seq as another one is kept.
 #[test]
 fn two_records_with_one_seq_are_both_kept() {
     let mut history = History::new();
