@@ -1,9 +1,9 @@
-//! The suite that every store passes: the in-memory ones, the project's others, and yours.
+//! The conformance suite of stores: for the in-memory ones, the project's others, and yours.
 //!
-//! Call [`client_store`] or [`server_store`] from a test. They panic with a sentence that says what
-//! a store got wrong. What a suite without threads and processes can't do is left to the adapter:
-//! run [`increment`] on many threads at once and then [`check_count`]; kill a process in the middle
-//! of its commits; damage a file.
+//! Call [`client_store`] or [`server_store`] from a test. They panic with a message about the first
+//! violation. Checks that need threads or processes are left to the adapter: run [`increment`] on
+//! many threads at once and then [`check_count`]; kill a process in the middle of its commits;
+//! damage a file.
 //!
 //! ```
 //! use synclayer_core::conformance::{self, ClientStores};
@@ -39,43 +39,42 @@ use crate::words::store::{
     Batch, ClientStore, MAX_KEY_BYTES, Op, Rows, Scan, ServerStore, StoreError, StoreErrorKind,
 };
 
-/// How often the suite lets a store work before it gives up on a commit's durability.
+/// The number of times that the suite calls `work` before it gives up on a commit's durability.
 const PATIENCE: u32 = 10_000;
 
-/// Where the suite gets the client stores that it tests.
+/// A factory of the client stores to test.
 pub trait ClientStores {
     /// The store to test.
     type Store: ClientStore;
 
-    /// An empty store that shares nothing with the ones before it.
+    /// An empty store, independent of the earlier ones.
     fn fresh(&mut self) -> Self::Store;
 
-    /// Ends a store as a program would that ends without a last word, and opens it again. `None`
-    /// (so unless you say otherwise) where nothing outlives the store.
+    /// Ends a store without a clean shutdown, as an exiting program would, and reopens it. `None`
+    /// (the default) if nothing outlives the store.
     fn reopen(&mut self, store: Self::Store) -> Option<Self::Store> {
         drop(store);
         None
     }
 
-    /// Lets a store make durable what it was asked to flush. It is called again and again until
-    /// that has happened, so wait for a little while for your background thread, and panic here
-    /// when that takes too long. Unless you say otherwise it does nothing, which suits a store
-    /// whose commits are durable at once.
+    /// Lets a store make the flushed commits durable. The suite calls it repeatedly until they are,
+    /// so wait a short time for your background thread, and panic if that takes too long. The
+    /// default does nothing, which suits a store whose commits are durable at once.
     fn work(&mut self, store: &mut Self::Store) {
         let _ = store;
     }
 }
 
-/// Where the suite gets the server stores that it tests.
+/// A factory of the server stores to test.
 pub trait ServerStores {
     /// The store to test.
     type Store: ServerStore;
 
-    /// An empty store that shares nothing with the ones before it.
+    /// An empty store, independent of the earlier ones.
     fn fresh(&mut self) -> Self::Store;
 
-    /// Ends a store as a program would that ends without a last word, and opens it again. `None`
-    /// (so unless you say otherwise) where nothing outlives the store.
+    /// Ends a store without a clean shutdown, as an exiting program would, and reopens it. `None`
+    /// (the default) if nothing outlives the store.
     fn reopen(&mut self, store: Self::Store) -> Option<Self::Store> {
         drop(store);
         None
@@ -100,7 +99,7 @@ pub fn client_store<S: ClientStores>(stores: &mut S) {
     a_reopened_client_store_holds_what_was_durable(stores);
 }
 
-/// Tests a server's store. Run [`increment`] on many threads besides.
+/// Tests a server's store. Also run [`increment`] on many threads.
 pub fn server_store<S: ServerStores>(stores: &mut S) {
     let mut first = Server(stores.fresh());
     reads_in_order_and_within_bounds(&mut first);
@@ -117,8 +116,8 @@ pub fn server_store<S: ServerStores>(stores: &mut S) {
     });
 }
 
-/// What one of many threads does to test that transactions don't meet: adds 1 to one row, again
-/// and again. Afterwards [`check_count`] tells whether an addition was lost.
+/// The work of one of many threads in a test of isolation: adds 1 to one row, again and again.
+/// Afterwards [`check_count`] tells whether an addition was lost.
 pub fn increment(store: &dyn ServerStore, times: u64) {
     for _ in 0..times {
         let done = store.transact(&mut |rows| {
@@ -135,7 +134,7 @@ pub fn increment(store: &dyn ServerStore, times: u64) {
     }
 }
 
-/// Checks that all calls of [`increment`] on a store added up to this.
+/// Checks that all calls of [`increment`] on a store added up to this number.
 pub fn check_count(store: &dyn ServerStore, expected: u64) {
     let done = store.read(&mut |rows| {
         let count = read_count(rows)?;
@@ -158,7 +157,7 @@ fn read_count(rows: &dyn Rows) -> Result<u64, StoreError> {
     Ok(count.map_or(0, number))
 }
 
-/// What both kinds of stores can do.
+/// The operations that both kinds of stores have in common.
 trait Subject {
     fn change(&mut self, batch: Batch) -> Result<(), StoreError>;
     fn look(&self, look: &mut dyn FnMut(&dyn Rows));
@@ -473,7 +472,7 @@ fn one_thread_counts_right(store: &dyn ServerStore) {
     check_count(store, 50);
 }
 
-/// Random batches and reads, compared with a map; and the same again over what they left.
+/// Random batches and reads, compared with a map, and repeated over the resulting rows.
 fn a_store_is_what_a_model_is<U: Subject>(mut subject: U, reopen: &mut dyn FnMut(U) -> Option<U>) {
     let mut rng = Rng::with_seed(7);
     let mut model = BTreeMap::new();

@@ -1,8 +1,7 @@
-//! The laws of resolvers, to be checked in a test of yours.
+//! Laws of conflict resolvers, to be checked in your tests.
 //!
-//! A resolver of your own is trusted with other people's changes. [`resolver`] asks it about a
-//! thousand made-up conflicts, and says which law it breaks, with a counter-example that was
-//! made as small as it could be:
+//! A resolver decides about other people's changes. [`resolver`] calls it with a thousand generated
+//! conflicts, and reports the first law that it breaks, with a minimised counter-example:
 //!
 //! ```
 //! use synclayer_core::laws;
@@ -35,8 +34,8 @@
 //! # Ok::<(), laws::Broken>(())
 //! ```
 //!
-//! A resolver that looks at certain fields is best asked about those: [`Laws::field`]. One that
-//! breaks a law on purpose says so: [`Laws::without`], [`Laws::computes`].
+//! For a resolver that reads certain fields, name them: [`Laws::field`]. For one that breaks a law
+//! on purpose, declare that: [`Laws::without`], [`Laws::computes`].
 
 mod case;
 mod judge;
@@ -57,32 +56,31 @@ use crate::rules::conflict::Resolver;
 use crate::words::document::{Document, DocumentError};
 use crate::words::limits::Limits;
 
-/// What a resolver has to keep.
+/// A law of resolvers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Law {
-    /// It answers every conflict, and never [fails](Resolver::try_resolve). A panic goes through to
-    /// the test, unless [`Laws::catching`] is told how to catch it.
+    /// The resolver answers every conflict, and never [fails](Resolver::try_resolve). A panic
+    /// propagates to the test, unless [`Laws::catching`] tells how to catch it.
     Total,
-    /// It gives equal answers to equal questions, whatever it was asked in between.
+    /// The resolver gives equal answers to equal conflicts, whatever it was asked in between.
     Deterministic,
-    /// A record that both sides hold stays: what nobody deleted is not deleted.
+    /// A record that both sides have is not deleted.
     KeepsRecord,
     /// A record that both sides have deleted stays deleted.
     StaysDeleted,
-    /// A field that one side alone has changed or removed is kept as that side has it, and none
+    /// A field that only one side has changed or removed is kept as that side has it, and no field
     /// appears that neither side has.
     KeepsOneSided,
-    /// A field that both sides changed alike is kept as both have it. Whoever counts two equal
-    /// changes as two, like
-    /// [`sum_numbers`](crate::rules::merge::FieldWise::sum_numbers), goes [without](Laws::without)
-    /// this law.
+    /// A field that both sides changed to the same value keeps that value. A resolver that counts
+    /// two equal changes as two, such as
+    /// [`sum_numbers`](crate::rules::merge::FieldWise::sum_numbers), is checked
+    /// [without](Laws::without) this law.
     KeepsAgreed,
-    /// What was decided is not decided otherwise when it meets the same remote state again.
+    /// A result stays the same if it meets the same remote state again.
     Idempotent,
-    /// Both sides come to the same result, whichever of them is asked. Only checked where it is
-    /// [claimed](Laws::symmetric). Two writes of one time are not compared, so that a strategy may
-    /// let the server win a tie.
+    /// Both sides get the same result. Checked only if [claimed](Laws::symmetric). Two writes of
+    /// the same time are not compared, so a strategy may let the server win a tie.
     Symmetric,
 }
 
@@ -115,17 +113,17 @@ impl fmt::Display for Law {
     }
 }
 
-/// A law that a resolver breaks, and a small conflict in which it does. Shown, it is readable.
+/// A law that a resolver breaks, with a small conflict that shows it. `Display` is readable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Broken {
     /// The law.
     pub law: Law,
-    /// A conflict in which it is broken.
+    /// A conflict in which the law is broken.
     pub case: Box<Case>,
-    /// What is wrong, in words.
+    /// The breach in words.
     pub why: String,
-    /// What the resolver made of the conflict; an inner `None` is a deleted record, an outer one
-    /// says that there was no answer.
+    /// The resolver's result for the conflict. An inner `None` is a deleted record; an outer one
+    /// means that there was no answer.
     pub result: Option<Option<Document>>,
 }
 
@@ -141,7 +139,7 @@ impl fmt::Display for Broken {
 
 impl core::error::Error for Broken {}
 
-/// Checks all laws that every resolver should keep, which is all but [`Law::Symmetric`].
+/// Checks all laws that every resolver must obey: all but [`Law::Symmetric`].
 ///
 /// # Errors
 /// With the first law that is broken.
@@ -149,7 +147,7 @@ pub fn resolver(resolver: &dyn Resolver) -> Result<(), Broken> {
     Laws::new().check(resolver)
 }
 
-/// Which laws are checked, and with what kind of conflicts.
+/// The laws to check, and the kind of conflicts to generate.
 #[derive(Clone, Debug)]
 pub struct Laws {
     laws: BTreeSet<Law>,
@@ -160,7 +158,7 @@ pub struct Laws {
     panics: Panics,
 }
 
-/// Calls a function and returns whether it panicked.
+/// The type of a function that calls its argument and returns whether it panicked.
 type Panics = fn(&mut dyn FnMut()) -> bool;
 
 impl Default for Laws {
@@ -170,8 +168,8 @@ impl Default for Laws {
 }
 
 impl Laws {
-    /// Every law but [`Law::Symmetric`], 1,000 conflicts over fields `a`, `b`, `c` with values of
-    /// all kinds.
+    /// Every law but [`Law::Symmetric`], with 1,000 conflicts over fields `a`, `b`, `c` and values
+    /// of all kinds.
     #[must_use]
     pub fn new() -> Self {
         let laws = Law::ALL.into_iter().filter(|law| *law != Law::Symmetric).collect();
@@ -183,30 +181,30 @@ impl Laws {
         Self { laws, computed, fields: Vec::new(), cases: 1_000, seed: 1, panics }
     }
 
-    /// Claims that both sides come to the same result.
+    /// Claims that both sides get the same result.
     #[must_use]
     pub fn symmetric(mut self) -> Self {
         self.laws.insert(Law::Symmetric);
         self
     }
 
-    /// Declares that a law is broken on purpose: it is not checked.
+    /// Declares that the resolver breaks a law on purpose, so that it is not checked.
     #[must_use]
     pub fn without(mut self, law: Law) -> Self {
         self.laws.remove(&law);
         self
     }
 
-    /// Declares fields whose value the resolver computes. They may be changed, invented and
-    /// removed by it, whoever touched them; that it agrees with itself is still checked.
+    /// Declares fields whose value the resolver computes. It may change, invent and remove them,
+    /// whichever side touched them; that it agrees with itself is still checked.
     #[must_use]
     pub fn computes<N: Into<Box<str>>>(mut self, fields: impl IntoIterator<Item = N>) -> Self {
         self.computed.extend(fields.into_iter().map(Into::into));
         self
     }
 
-    /// Lets conflicts have a field, with values from these JSON texts (from texts of all kinds
-    /// where there is none). The first call replaces the usual fields, more calls add to it.
+    /// Adds a field to the conflicts, with values from these JSON texts (from texts of all kinds if
+    /// there are none). The first call replaces the default fields, more calls add to it.
     ///
     /// # Panics
     /// When one of the texts is not JSON.
@@ -220,21 +218,21 @@ impl Laws {
         self
     }
 
-    /// How many conflicts are made up for each law.
+    /// The number of generated conflicts for each law.
     #[must_use]
     pub fn cases(self, cases: usize) -> Self {
         Self { cases, ..self }
     }
 
-    /// The seed from which the conflicts are drawn: the same seed, the same conflicts.
+    /// The seed of the generated conflicts: the same seed gives the same conflicts.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// Makes a panic of the resolver a breach of [`Law::Total`], shown with a counter-example. This
-    /// crate can't catch one without the standard library, so it is told how: `panics` calls a
-    /// function and returns whether it panicked.
+    /// Reports a panic of the resolver as a breach of [`Law::Total`], with a counter-example. This
+    /// crate can't catch panics without the standard library: `panics` calls a function and returns
+    /// `true` if it panicked.
     ///
     /// ```
     /// use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -259,7 +257,7 @@ impl Laws {
         self.laws.iter().try_for_each(|law| self.check_one(*law, resolver, &mut drawn))
     }
 
-    /// Every law that is broken, each with an example; of a resolver that panics, only that.
+    /// Every broken law, each with an example; for a resolver that panics, only that.
     #[must_use]
     pub fn broken(&self, resolver: &dyn Resolver) -> Vec<Broken> {
         let mut all = Vec::new();
@@ -273,7 +271,7 @@ impl Laws {
         all
     }
 
-    /// Checks the laws in one conflict of yours, which is not made smaller.
+    /// Checks the laws in one conflict of yours, which is not minimised.
     ///
     /// # Errors
     /// With the first law that is broken.
@@ -297,7 +295,7 @@ impl Laws {
         Ok(())
     }
 
-    /// What the resolver does wrong in this conflict.
+    /// The breach of a law by the resolver in this conflict, if there is one.
     fn breach(&self, law: Law, case: &Case, resolver: &dyn Resolver) -> Option<Broken> {
         let computed = |field: &str| self.computed.contains(field);
         let why = judge::breach(law, case, resolver, &computed, self.panics)?;
@@ -305,7 +303,7 @@ impl Laws {
         Some(Broken { law, case: Box::new(case.clone()), why, result })
     }
 
-    /// Makes a conflict simpler for as long as the law stays broken in it.
+    /// Simplifies a conflict for as long as the law stays broken in it.
     fn smallest(&self, law: Law, mut case: Case, resolver: &dyn Resolver) -> Broken {
         let mut broken = self.breach(law, &case, resolver);
         while let Some(simpler) =
@@ -334,7 +332,7 @@ impl Laws {
     }
 }
 
-/// The conflicts that all laws are asked about, drawn as far as the first of them needed.
+/// The conflicts for all laws, generated as far as the first law needed.
 struct Drawn<'a> {
     draw: Rng,
     fields: Vec<(&'a str, Vec<&'a str>)>,

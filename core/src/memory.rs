@@ -1,5 +1,5 @@
-//! Stores in memory: real ones, for programs that don't need their data after they end, and with
-//! everything that a simulator wants to do to a disk.
+//! Stores in memory: for programs that don't need their data after they end, and for simulations of
+//! disk failures.
 
 use alloc::collections::VecDeque;
 use core::fmt;
@@ -10,26 +10,26 @@ use rpds::RedBlackTreeMapSync;
 use crate::words::name::CommitNumber;
 use crate::words::store::{Batch, ClientStore, Op, Rows, Scan, StoreError, StoreErrorKind, Visit};
 
-/// Rows in memory: a persistent ordered map, so that a clone costs nothing and stays as it is.
+/// Rows in memory: a persistent ordered map. Cloning is O(1) and yields an independent map.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct MemoryRows {
     rows: RedBlackTreeMapSync<Bytes, Bytes>,
 }
 
 impl MemoryRows {
-    /// No rows.
+    /// An empty map.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.size()
     }
 
-    /// Whether there are no rows.
+    /// Returns `true` if there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
@@ -40,7 +40,7 @@ impl MemoryRows {
         self.rows.iter()
     }
 
-    /// Changes the rows as a batch says. Whether its keys are allowed is not asked.
+    /// Applies a batch, without checking its keys.
     pub fn apply(&mut self, batch: Batch) {
         for op in batch {
             match op {
@@ -78,7 +78,7 @@ impl Rows for MemoryRows {
     }
 }
 
-/// How many rows there are; not what they hold.
+/// Shows the number of rows, but not their contents.
 impl fmt::Debug for MemoryRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MemoryRows({})", self.len())
@@ -87,12 +87,12 @@ impl fmt::Debug for MemoryRows {
 
 /// A client's store in memory.
 ///
-/// [`new`](Self::new) makes one whose commits are durable at once, which is as durable as memory
-/// gets. [`when_told`](Self::when_told) makes one for simulators, whose commits are durable only
-/// when [`make_durable`](Self::make_durable) says so, and which [`crash_to`](Self::crash_to) any
-/// state that a disk might be in afterwards.
+/// A store made by [`new`](Self::new) has commits that are durable at once, as far as memory is. A
+/// store made by [`when_told`](Self::when_told) is for simulators: its commits become durable when
+/// [`make_durable`](Self::make_durable) is called, and [`crash_to`](Self::crash_to) yields any
+/// state that a disk might have after a crash.
 ///
-/// A clone is a store of its own, and costs as much as the commits that aren't durable are many.
+/// Cloning is O(non-durable commits) and yields an independent store.
 ///
 /// ```
 /// use synclayer_core::memory::MemoryClientStore;
@@ -118,12 +118,13 @@ pub struct MemoryClientStore {
     last: CommitNumber,
     asked: CommitNumber,
     durable: CommitNumber,
-    /// Only where durability comes when told.
+    /// The non-durable commits, if durability comes by [`make_durable`](Self::make_durable).
     at_risk: Option<AtRisk>,
     faults: Faults,
 }
 
-/// What a crash may leave: the rows as of the last durable commit, and as of each one after it.
+/// The states that a crash may leave: the rows as of the last durable commit, and as of each later
+/// one.
 #[derive(Clone, Debug, Default)]
 struct AtRisk {
     durable: MemoryRows,
@@ -149,20 +150,21 @@ impl MemoryClientStore {
         self.last
     }
 
-    /// The largest number that a flush asked for; 0 before the first one of this opening.
+    /// The largest number for which a flush was requested; 0 before the first flush of this
+    /// opening.
     #[must_use]
     pub fn asked(&self) -> CommitNumber {
         self.asked
     }
 
-    /// The rows as of the last commit; a clone of them stays as it is.
+    /// The rows as of the last commit. A clone of them does not change.
     #[must_use]
     pub fn memory_rows(&self) -> &MemoryRows {
         &self.rows
     }
 
-    /// Makes the commits up to a number durable. It neither takes durability back nor gives it to
-    /// commits that are still to come.
+    /// Makes the commits up to a number durable. It never reverts durability, and does not affect
+    /// future commits.
     pub fn make_durable(&mut self, up_to: CommitNumber) {
         self.durable = self.durable.max(up_to.min(self.last));
         if let Some(at_risk) = &mut self.at_risk {
@@ -170,19 +172,19 @@ impl MemoryClientStore {
         }
     }
 
-    /// Makes the `nth` commit from now on fail (1 is the next one) with this error. After it the
-    /// store takes nothing more until it crashes.
+    /// Makes the `nth` commit from now on fail with this error (1 is the next one). After it the
+    /// store refuses everything until it crashes.
     pub fn fail_commit(&mut self, nth: u64, error: StoreError) {
         self.faults.plan(nth, error);
     }
 
-    /// Makes the store fail now, as if it couldn't make its commits durable.
+    /// Makes the store fail now, as if making its commits durable had failed.
     pub fn fail(&mut self, error: StoreError) {
         self.faults.failed = Some(error);
     }
 
-    /// The store as it is opened again after a crash that lost every commit above a number. What
-    /// is durable is never lost. Failures, planned ones too, are over, and numbers start anew.
+    /// The store as reopened after a crash that lost every commit above a number. Durable commits
+    /// are never lost. Failures, planned ones included, are cleared, and numbers start anew.
     #[must_use]
     pub fn crash_to(self, number: CommitNumber) -> Self {
         let Some(at_risk) = self.at_risk else {
@@ -193,7 +195,7 @@ impl MemoryClientStore {
         Self { rows, at_risk: Some(at_risk), ..Self::default() }
     }
 
-    /// The store as it is opened again after a clean end, which loses nothing.
+    /// The store as reopened after a clean end, which loses nothing.
     #[must_use]
     pub fn reopen(self) -> Self {
         let last = self.last;
@@ -249,7 +251,7 @@ impl ClientStore for MemoryClientStore {
     }
 }
 
-/// A failure that is planned, and the one that has come.
+/// A planned failure, and the failure that has occurred.
 #[derive(Clone, Debug, Default)]
 struct Faults {
     planned: Option<(u64, StoreError)>,

@@ -1,4 +1,4 @@
-//! Made-up conflicts: how they are drawn, shown and made smaller.
+//! Generated conflicts: drawing, display and minimisation.
 
 use core::cmp::Reverse;
 use core::fmt;
@@ -16,8 +16,8 @@ use crate::words::document::Document;
 use crate::words::name::{Collection, RecordId};
 use crate::words::time::Timestamp;
 
-/// The values that fields have unless told otherwise: of every kind, some of them equal as numbers
-/// or as sets and not as texts, some too large for common types.
+/// The default values of fields: of every kind, some equal as numbers or as sets but not as texts,
+/// some too large for common types.
 pub(super) const VALUES: [&str; 17] = [
     "0",
     "1",
@@ -41,15 +41,15 @@ pub(super) const VALUES: [&str; 17] = [
 /// The owned parts of a [`Conflict`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Case {
-    /// The server's state on which the local one stands; `None` where the record is missing.
+    /// The server's state on which the local one stands; `None` if the record is missing.
     pub base: Option<Document>,
-    /// The state here.
+    /// The local state.
     pub local: Option<Document>,
     /// The server's newest state.
     pub remote: Option<Document>,
-    /// When the latest of the local writes was made.
+    /// The time of the latest local write.
     pub local_at: Timestamp,
-    /// When the latest of the remote changes was made.
+    /// The time of the latest remote write.
     pub remote_at: Timestamp,
     /// The fields whose time differs from `local_at`, sorted by name.
     pub local_field_at: Vec<(Box<str>, Timestamp)>,
@@ -58,15 +58,15 @@ pub struct Case {
 }
 
 impl Case {
-    /// What a resolver makes of this conflict, in the collection `c` and of the record `r`.
+    /// The resolver's result for this conflict, in the collection `c` and for the record `r`.
     pub fn ask(&self, resolver: &dyn Resolver) -> Option<Document> {
         self.show(|conflict| resolver.resolve(conflict))?
     }
 
-    /// As [`ask`](Self::ask), of a resolver that may fail.
+    /// As [`ask`](Self::ask), for a resolver that may fail.
     ///
     /// # Errors
-    /// Where it fails.
+    /// When the resolver fails.
     pub fn try_ask(&self, resolver: &dyn Resolver) -> Result<Option<Document>, ResolverFailure> {
         self.show(|conflict| resolver.try_resolve(conflict)).unwrap_or(Ok(None))
     }
@@ -101,7 +101,7 @@ impl Case {
         }
     }
 
-    /// Whether a local and a remote write might be of one time.
+    /// Returns `true` if a local and a remote write may have the same time.
     pub(super) fn is_tied(&self) -> bool {
         let of = |at: Timestamp, fields: &[(Box<str>, Timestamp)]| {
             let times = fields.iter().map(|(_, at)| *at).chain([at]);
@@ -141,7 +141,7 @@ impl Case {
         }
     }
 
-    /// Every conflict that is one step simpler, the largest steps first.
+    /// All conflicts that are one step simpler, the largest steps first.
     pub(super) fn simpler(&self) -> Vec<Self> {
         let mut all = Vec::new();
         for i in 0..3 {
@@ -170,7 +170,7 @@ impl Case {
         all
     }
 
-    /// What is made smaller: fields first, then times, then the length of values.
+    /// The size that minimisation reduces: fields first, then times, then the length of values.
     fn weight(&self) -> (usize, usize, usize, i64) {
         let states = self.states();
         let fields = states.iter().flatten().map(|state| state.len() + 1).sum();
@@ -191,7 +191,7 @@ impl Case {
         case
     }
 
-    /// With these texts of a field in the states that there are.
+    /// The conflict with these texts of a field in the existing states.
     fn with_field(&self, name: &str, texts: [Option<&str>; 3]) -> Self {
         let mut case = self.clone();
         let states = [&mut case.base, &mut case.local, &mut case.remote];

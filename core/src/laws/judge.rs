@@ -1,4 +1,4 @@
-//! The laws themselves: whether one is broken in a conflict, and how to say it.
+//! The checks of the laws in one conflict, and the messages about breaches.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -8,7 +8,7 @@ use super::{Law, Panics};
 use crate::rules::conflict::Resolver;
 use crate::words::document::Document;
 
-/// What is wrong with how a resolver decides a conflict, under one law.
+/// The breach of one law by a resolver's decision of a conflict, if there is one.
 pub(super) fn breach(
     law: Law,
     case: &Case,
@@ -48,10 +48,10 @@ fn differs(case: &Case, resolver: &dyn Resolver) -> Option<String> {
     })
 }
 
-/// Says what a field must have become, from its texts in base, local and remote, and why.
+/// A rule: from a field's texts in base, local and remote, the required text and the reason.
 type Rule<'r> = &'r dyn for<'a> Fn([Option<&'a str>; 3]) -> Option<(Option<&'a str>, &'static str)>;
 
-/// The first field of which two edits made something that a rule forbids.
+/// The first field of the result of two edits that breaks a rule.
 fn fields(
     case: &Case,
     resolver: &dyn Resolver,

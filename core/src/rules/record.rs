@@ -1,4 +1,4 @@
-//! What the server's rows hold and how they are laid out.
+//! The server's rows and their encoding.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -11,10 +11,10 @@
 //! | `i` epoch id | its number |
 //! | `g` collection 0 number | the collection's head when this epoch began |
 //!
-//! Numbers in keys take 8 bytes, the highest first. Names hold no control characters, so that a 0
-//! byte ends them and the records of a collection lie in the byte order of their ids.
-//! A `g` row is written only where the head moved in the epoch before: the last one at or below a
-//! number counts, and without one it is 0.
+//! Numbers in keys take 8 bytes, big endian. Names hold no control characters, so a 0 byte ends
+//! them, and the records of a collection are sorted by the bytes of their ids. A `g` row is written
+//! only if the head moved in the epoch before: the last one at or below a number counts, and
+//! without one the head is 0.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -36,42 +36,42 @@ use crate::words::time::Timestamp;
 use crate::words::times::{FieldTimes, others};
 use crate::words::write::{Change, WriteKind};
 
-/// What the server knows of a collection as a whole.
+/// The server's state of a collection as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Head {
-    /// The last seq that was given.
+    /// The largest seq that was assigned.
     pub seq: Seq,
-    /// How many live records there are.
+    /// The number of live records.
     pub count: u64,
-    /// Their checksum.
+    /// The checksum of the live records.
     pub checksum: Checksum,
-    /// Every tombstone that was removed has a seq up to this one.
+    /// The horizon: every removed tombstone has a seq up to this one.
     pub horizon: Seq,
-    /// Up to where the change index has been searched for old tombstones.
+    /// The seq up to which the change index was searched for old tombstones.
     pub swept: Seq,
     /// The server's time of the last change; it never goes back.
     pub committed_at: Timestamp,
 }
 
-/// When something was last changed.
+/// The stamp of a change of a record or field.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Stamp {
     /// The seq of the change.
     pub seq: Seq,
     /// The record's version after it.
     pub version: u64,
-    /// The writer's time.
+    /// The writer's time of the change.
     pub at: Timestamp,
 }
 
-/// A record as the server keeps it; without a document it is the tombstone of a deleted one.
+/// A record as the server stores it. Without a document it is the tombstone of a deleted record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// The content; `None` where the record is deleted.
+    /// The content; `None` if the record is deleted.
     pub document: Option<Document>,
     /// The last change.
     pub last: Stamp,
-    /// The last insert or delete. A field without a stamp of its own has this one.
+    /// The last insert or delete. It is the stamp of every field without a stamp of its own.
     pub whole: Stamp,
     /// The fields of the document whose last change was another than `whole`, or was written at
     /// another time, sorted by name.
@@ -80,42 +80,42 @@ pub struct Record {
     pub removed: Vec<(Box<str>, Stamp)>,
     /// The server's time of the last change.
     pub committed_at: Timestamp,
-    /// Who made the last change.
+    /// The user who made the last change.
     pub user: Option<UserId>,
 }
 
-/// What the server knows of a replica.
+/// The server's state of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Client {
-    /// The user that it belongs to.
+    /// The user of the client.
     pub user: Option<UserId>,
-    /// The largest session that it opened.
+    /// The largest session that the client opened.
     pub session: SessionNumber,
-    /// The last of its writes that was applied.
+    /// The number of its last applied write.
     pub last_mutation: MutationNumber,
     /// The digest of that write.
     pub last_digest: Option<Digest>,
-    /// When it was last heard of.
+    /// The time of the last sign of life.
     pub seen_at: Timestamp,
-    /// The session at which this row was made: nothing is known of the client from before. `None` in
-    /// rows of before this was kept.
+    /// The session at which this row was created: nothing is known of the client from before.
+    /// `None` in rows from before this field existed.
     pub first_session: Option<SessionNumber>,
 }
 
 /// The tag of a client's first session.
 const FIRST_SESSION: u8 = 1;
 
-/// A period between two openings of the database.
+/// The time between two openings of the database.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EpochRow {
     /// Its id.
     pub id: Epoch,
-    /// When it began.
+    /// The time at which it began.
     pub started_at: Timestamp,
 }
 
 impl Head {
-    /// A collection's head; that of an empty collection where there is none.
+    /// A collection's head; the default if the collection is empty.
     pub(crate) fn load(rows: &dyn Rows, collection: &Collection) -> Result<Self, StoreError> {
         rows.get(&head_key(collection))?.map_or_else(|| Ok(Self::default()), Self::from_row)
     }
@@ -159,14 +159,16 @@ impl Record {
         rows.get(&record_key(collection, id))?.map(Self::from_row).transpose()
     }
 
-    /// When a field was last changed. One that the record never had has the stamp of `whole`.
+    /// The stamp of a field's last change. A field that the record never had has the stamp of
+    /// `whole`.
     #[must_use]
     pub fn stamp(&self, field: &str) -> Stamp {
         let own = find(&self.fields, field).or_else(|| find(&self.removed, field));
         own.unwrap_or(self.whole)
     }
 
-    /// What changed above a seq: the fields, or the whole record where it was replaced.
+    /// The change above a seq: the changed fields, or the whole record if it was inserted or
+    /// deleted since.
     #[must_use]
     pub fn change_above(&self, floor: Seq) -> ServerChange {
         match &self.document {
@@ -181,7 +183,7 @@ impl Record {
         }
     }
 
-    /// The whole record, or that it is gone.
+    /// The whole record as an insert, or its deletion.
     #[must_use]
     pub fn state(&self) -> ServerChange {
         self.say(match &self.document {
@@ -190,7 +192,7 @@ impl Record {
         })
     }
 
-    /// The times of all fields that have another than the last change, removed ones too.
+    /// The times of all fields that differ from that of the last change, removed fields included.
     pub(crate) fn times(&self) -> FieldTimes {
         let names = self.document.iter().flat_map(Document::iter).map(|(name, _)| name);
         let removed = self.removed.iter().map(|(name, _)| &**name);
@@ -319,12 +321,12 @@ impl EpochRow {
             .transpose()
     }
 
-    /// The number of an epoch that is known.
+    /// The number of a known epoch.
     pub(crate) fn number(rows: &dyn Rows, id: &Epoch) -> Result<Option<u64>, StoreError> {
         rows.get(&epoch_id_key(id))?.map(|row| to_u64(&row)).transpose()
     }
 
-    /// A collection's head when an epoch began.
+    /// A collection's head at the beginning of an epoch.
     pub(crate) fn began_at(
         rows: &dyn Rows,
         collection: &Collection,
@@ -336,7 +338,7 @@ impl EpochRow {
     }
 }
 
-/// The key of the row with the database's identity.
+/// The key of the row that holds the database's identity.
 pub const DATABASE: &[u8] = b"d";
 
 /// The identity of the database; `None` before its first epoch.
@@ -412,20 +414,20 @@ pub(crate) fn name_in<T>(
     name.and_then(make).ok_or_else(|| StoreError::damaged("a stored key holds no valid name"))
 }
 
-/// The name that a row consists of.
+/// The name that is a row's whole value.
 fn name_of<T, E>(row: &[u8], make: impl FnOnce(&str) -> Result<T, E>) -> Result<T, StoreError> {
     let name = core::str::from_utf8(row).ok().and_then(|name| make(name).ok());
     name.ok_or_else(|| StoreError::damaged("a stored identity is no valid name"))
 }
 
-/// The record id that an index row or the end of a record's key holds.
+/// The record id in an index row or at the end of a record's key.
 pub(crate) fn record_id(bytes: &[u8]) -> Result<RecordId, StoreError> {
     let text = core::str::from_utf8(bytes).ok();
     text.and_then(|text| RecordId::new(text).ok())
         .ok_or_else(|| StoreError::damaged("a stored record id is no valid name"))
 }
 
-/// The number at the end of a key, or that a row consists of.
+/// The number at the end of a key, or in a row that holds nothing else.
 pub(crate) fn to_u64(bytes: &[u8]) -> Result<u64, StoreError> {
     let number = bytes.try_into().map(u64::from_be_bytes);
     number.map_err(|_| StoreError::damaged("a stored number does not have 8 bytes"))
@@ -491,22 +493,21 @@ fn be_u64(reader: &mut Reader) -> Result<u64, StoreError> {
     Ok(value)
 }
 
-/// What an offline check of a server's rows found.
+/// The report of an offline check of a server's rows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Report {
-    /// The collections and their heads, checksum and count as they should be.
+    /// The collections with their heads, in which checksum and count are recomputed.
     pub collections: BTreeMap<Collection, Head>,
-    /// How many tombstones of records there are.
+    /// The number of tombstones of records.
     pub tombstones: u64,
-    /// What is wrong, for people; empty when all is well. At most 100 are listed.
+    /// The problems found, for people; empty if there are none. At most 100 are listed.
     pub faults: Vec<String>,
 }
 
-/// Reads every row of a server's store: the index and the records must agree, count and checksum
-/// are recomputed from the records.
+/// Reads every row of a server's store. Index and records must agree; count and checksum are
+/// recomputed from the records.
 ///
-/// # Errors
-/// When the store can't be read. What is wrong with the rows is in the report.
+/// When the store can't be read. Problems of the rows are in the report.
 pub fn verify(rows: &dyn Rows) -> Result<Report, StoreError> {
     let mut report = Report::default();
     let (from, to) = range_of(b'c');
@@ -582,7 +583,7 @@ fn verify_collection(
 }
 
 impl Record {
-    /// What can't be true of a record in a collection with this head.
+    /// The impossible property of a record in a collection with this head, if there is one.
     pub(crate) fn faults(&self, head: Head) -> Vec<&'static str> {
         let mut faults = Vec::new();
         let stamps = || self.fields.iter().chain(&self.removed).map(|(_, stamp)| stamp);

@@ -1,4 +1,4 @@
-//! What a replica keeps, and how it is laid out in the rows of its store.
+//! A replica's rows and their encoding.
 //!
 //! | key | value |
 //! | --- | --- |
@@ -33,11 +33,11 @@ use crate::words::time::Timestamp;
 use crate::words::times::{FieldTimes, others, time_in};
 use crate::words::write::{Change, WriteKind};
 
-/// Where the rows of a user lie.
+/// The key prefix of a user's rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Slot {
     pub(crate) number: u32,
-    /// Whether everything in the slot is being removed.
+    /// `true` while everything in the slot is being removed.
     pub(crate) leaving: bool,
 }
 
@@ -78,7 +78,7 @@ impl Keys {
         self.slot
     }
 
-    /// The row that says which slot a user has.
+    /// The key of the row that names a user's slot.
     pub(crate) fn user(name: &str) -> Vec<u8> {
         let mut key = Vec::with_capacity(name.len() + 1);
         key.push(0);
@@ -152,7 +152,7 @@ impl Keys {
         key
     }
 
-    /// What the keys of all [`Keys::entry`] rows begin with.
+    /// The common prefix of the keys of all [`Keys::entry`] rows.
     pub(crate) fn outbox(self) -> Vec<u8> {
         self.tagged(b'o', 0)
     }
@@ -241,7 +241,7 @@ impl Keys {
     }
 }
 
-/// The collection and record that a `d` or `k` key names.
+/// The collection and record in a `d` or `k` key.
 pub(crate) fn record_of(key: &[u8]) -> Result<(Collection, RecordId), StoreError> {
     let damaged = || StoreError::damaged("a stored key names no record");
     let names = core::str::from_utf8(key.get(6..).ok_or_else(damaged)?).map_err(|_| damaged())?;
@@ -250,7 +250,7 @@ pub(crate) fn record_of(key: &[u8]) -> Result<(Collection, RecordId), StoreError
     Ok((collection, RecordId::new(id).map_err(|_| damaged())?))
 }
 
-/// The collection of the record that a `d`, `k` or `p` key names.
+/// The collection of the record in a `d`, `k` or `p` key.
 pub(crate) fn collection_in(key: &[u8]) -> Result<Collection, StoreError> {
     let name = key.get(6..).and_then(|names| names.split(|byte| *byte == 0).next());
     name.and_then(|name| core::str::from_utf8(name).ok())
@@ -258,7 +258,7 @@ pub(crate) fn collection_in(key: &[u8]) -> Result<Collection, StoreError> {
         .ok_or_else(|| StoreError::damaged("a stored key names no collection"))
 }
 
-/// The collection that a `c` key names.
+/// The collection in a `c` key.
 pub(crate) fn collection_of(key: &[u8]) -> Result<Collection, StoreError> {
     key.get(6..)
         .and_then(|name| core::str::from_utf8(name).ok())
@@ -272,33 +272,33 @@ pub(crate) fn position_of(key: &[u8]) -> Result<Position, StoreError> {
     Ok(Position(u64::from_be_bytes(*bytes)))
 }
 
-/// Who a replica is to the server, and how far the server has taken its writes.
+/// The replica's identity at the server, and the position up to which its writes are confirmed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Identity {
     pub(crate) client_id: ClientId,
     /// The largest session that was ever offered.
     pub(crate) session: SessionNumber,
-    /// The number up to which every write is known to be applied.
+    /// The number up to which every write is confirmed.
     pub(crate) confirmed: MutationNumber,
     /// The digest of the write with that number, as sent.
     pub(crate) digest: Option<Digest>,
-    /// No entry has had this position or a later one.
+    /// The first position that no entry has had yet.
     pub(crate) next_position: Position,
     /// Hashes of the addresses that ever offered level 2.
     pub(crate) resumable: Vec<u64>,
-    /// The identity of the database that the rows and writes are of; `None` before a server has
+    /// The identity of the database to which the rows and writes belong; `None` before a server has
     /// told one.
     pub(crate) database: Option<DatabaseId>,
-    /// The database that the server has instead, where it is another one and the app has not said
-    /// what to do about that.
+    /// The identity of another database that the server has now, while the app has not decided
+    /// about it (PROTOCOL 11.1).
     pub(crate) other_database: Option<DatabaseId>,
-    /// What is known of the device's clock.
+    /// The known facts about the device's clock.
     pub(crate) clocks: Clocks,
     /// The writes that the server may have applied and forgotten.
     pub(crate) forgotten: Forgotten,
 }
 
-/// The tags of an identity's parts: its databases, what it knows of clocks, and what may be forgotten.
+/// The tags of an identity's parts: its databases, its clocks, and its forgotten writes.
 const DATABASES: u8 = 1;
 const CLOCKS: u8 = 2;
 const FORGOTTEN: u8 = 3;
@@ -377,66 +377,67 @@ impl Identity {
     }
 }
 
-/// Where a replica stands in a collection's stream, and what it holds of the collection.
+/// The state of a collection: the position in its stream, and figures of the stored records.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct StreamRow {
     pub(crate) cursor: Option<Cursor>,
     pub(crate) resume: Option<Resume>,
-    /// Whether more is held than the cursor says, so that it means nothing in another epoch.
+    /// `true` if the cursor is behind the stored records, so that it is invalid in another epoch
+    /// (PROTOCOL 9.26).
     pub(crate) behind: bool,
-    /// Rises with every snapshot that begins: what was learnt in an earlier generation says
-    /// nothing about the server's present seqs.
+    /// The generation of the stream. It rises with every snapshot: seqs that were learnt in an
+    /// earlier generation tell nothing about the server's present seqs.
     pub(crate) generation: u64,
-    /// How many records the server has, as far as it told.
+    /// The number of records at the server, as far as it told.
     pub(crate) count: u64,
-    /// Their checksum.
+    /// The checksum of these records.
     pub(crate) checksum: Checksum,
-    /// What was read from a plain server.
+    /// The position in a plain server's collection.
     pub(crate) plain: Option<PlainMark>,
-    /// What is held although the server may have lost it.
+    /// The records that the server may have lost.
     pub(crate) loss: Option<Loss>,
     /// The cursor's seq when the server had forgotten writes that may have been sent: none of them
-    /// was applied at this seq or below.
+    /// was applied at or below this seq (PROTOCOL 9.29).
     pub(crate) forgotten_above: Seq,
 }
 
-/// What is held of a collection and was not shown by the server since what was known of its history
-/// stopped counting.
+/// The stored records of a collection that the server has not shown since it lost changes (PROTOCOL
+/// 11.5).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Loss {
-    /// The records of an earlier generation than this one: they have no part in the collection's
-    /// count and checksum, and nothing is known of them at the server.
+    /// The limit of the lost records: those of an earlier generation than this one. They are not
+    /// included in the collection's count and checksum, and nothing is known of them at the server.
     pub(crate) since: u64,
-    /// How many they are; known as soon as the server has shown everything that it has.
+    /// The number of lost records; known after the server has shown everything that it has.
     pub(crate) missing: Option<u64>,
-    /// The decision about them, by the app or its configuration; `None` before there is one.
+    /// The decision about them, by the app or its configuration; `None` if there is none yet.
     pub(crate) decision: Option<LossDecision>,
 }
 
-/// The decision about records that the server does not have any more.
+/// A decision about records that the server lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum LossDecision {
-    /// They go.
+    /// Remove them.
     Adopt,
-    /// They go out as inserts.
+    /// Send them as inserts.
     Offer,
 }
 
-/// The tags of a stream's parts: its loss, and where writes were forgotten.
+/// The tags of a stream's parts: its loss, and the seq above which writes were forgotten.
 const LOSS: u8 = 1;
 const FORGOTTEN_ABOVE: u8 = 2;
 
 impl Loss {
-    /// The generation that stands for records which a plain server lacks: those that are not among
-    /// what the next reconcile finds.
+    /// The generation that stands for records which a plain server lacks: those that the next
+    /// reconcile does not find.
     pub(crate) const PLAIN: u64 = 0;
 
-    /// Whether it is a plain server that lacks them.
+    /// Returns `true` if a plain server lacks the records.
     pub(crate) fn is_plain(&self) -> bool {
         self.since == Self::PLAIN
     }
 
-    /// Whether the app is to decide.
+    /// Returns `true` if the app must decide.
     pub(crate) fn asks(&self) -> bool {
         self.missing.is_some() && self.decision.is_none()
     }
@@ -469,14 +470,14 @@ impl Loss {
     }
 }
 
-/// How far a collection was read from a plain server.
+/// The position in a collection that is read from a plain server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct PlainMark {
     /// A hash of the server's address.
     pub(crate) address: u64,
-    /// Every change that the server stamped before this time is known.
+    /// The time before which every change that the server stamped is known.
     pub(crate) watermark: Option<Timestamp>,
-    /// When it was last found which records exist, by this side's wall clock.
+    /// The wall-clock time of the last reconcile.
     pub(crate) reconciled_at: Option<Timestamp>,
 }
 
@@ -529,21 +530,21 @@ impl StreamRow {
         out
     }
 
-    /// Whether a row is held without the server having shown it.
+    /// Returns `true` if a record is stored that the server has not shown.
     pub(crate) fn is_held(&self, row: &Row) -> bool {
         let held = self.loss.is_some_and(|loss| row.generation < loss.since);
         held && !planted!(HeldRowsCounted)
     }
 
-    /// There are so many more records that are held without the server having shown them.
+    /// Adds to the number of stored records that the server has not shown.
     pub(crate) fn miss(&mut self, more: i64) {
         if let Some(missing) = self.loss.as_mut().and_then(|loss| loss.missing.as_mut()) {
             *missing = missing.saturating_add_signed(more);
         }
     }
 
-    /// Lets everything that is counted be held without the server having shown it, as of the present
-    /// generation. A decision that was not carried out yet goes for it too.
+    /// Marks every counted record as not shown by the server, as of the present generation. A
+    /// decision that was not carried out yet applies to them too.
     pub(crate) fn begin_loss(&mut self) {
         if self.count > 0 || self.loss.is_some() {
             let decision = self.loss.and_then(|loss| loss.decision);
@@ -606,7 +607,7 @@ impl PlainMark {
     }
 }
 
-/// How an optional part of a row begins, with a mark beside it.
+/// The first byte of an optional part of a row, with a flag in it.
 fn tag(is_there: bool, mark: bool) -> u8 {
     u8::from(is_there) | u8::from(mark) << 1
 }
@@ -626,7 +627,7 @@ fn addresses(row: &mut Reader) -> Result<Vec<u64>, StoreError> {
 /// A record as a replica keeps it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Row {
-    /// The latest server state that is known, with this replica's confirmed writes folded in.
+    /// The latest known server state, with this replica's confirmed writes folded in.
     pub(crate) server: Option<Document>,
     /// The seq up to which that state is known.
     pub(crate) seq: Seq,
@@ -634,38 +635,38 @@ pub(crate) struct Row {
     pub(crate) generation: u64,
     pub(crate) version: u64,
     pub(crate) updated_at: Timestamp,
-    /// What the record's pending writes make of it.
+    /// The state of the record's pending writes.
     pub(crate) pending: Option<Pending>,
 }
 
-/// The part of a row that exists while the outbox has entries for it.
+/// The part of a row that exists while the outbox has entries for the record.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Pending {
-    /// What the app sees: the base with the pending writes made.
+    /// The state that the app sees: the base with the pending writes applied.
     pub(crate) view: Option<Document>,
-    /// When the latest of the pending writes was made.
+    /// The time of the latest pending write.
     pub(crate) written_at: Timestamp,
-    /// The state that the writes stand on, where the server's has moved on from it; else they
-    /// stand on the server's.
+    /// The state on which the writes stand, if the server's state has moved on from it; otherwise
+    /// they stand on the server's.
     pub(crate) parked: Option<Parked>,
 }
 
-/// The state beneath frozen writes, kept while a newer one waits beside it.
+/// The state beneath frozen writes, kept while a newer one waits beside it (PROTOCOL 9.22).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Parked {
     pub(crate) base: Option<Document>,
     /// The seq up to which that state was known.
     pub(crate) seq: Seq,
-    /// When the fields that changed since were written, sorted by name.
+    /// The times of the fields that changed since, sorted by name.
     pub(crate) at: FieldTimes,
-    /// Whether the record was deleted meanwhile, and nobody knows when.
+    /// `true` if the record was deleted meanwhile, at an unknown time.
     pub(crate) undated: bool,
-    /// Whether the server withholds the record, so that nothing is known of its present state.
+    /// `true` if the server withholds the record, so that its present state is unknown.
     pub(crate) hidden: bool,
 }
 
 impl Row {
-    /// What the app sees.
+    /// The state that the app sees.
     pub(crate) fn view(&self) -> Option<&Document> {
         match &self.pending {
             Some(pending) => pending.view.as_ref(),
@@ -673,7 +674,7 @@ impl Row {
         }
     }
 
-    /// The state that the pending writes stand on.
+    /// The state on which the pending writes stand.
     pub(crate) fn base(&self) -> Option<&Document> {
         match self.parked() {
             Some(parked) => parked.base.as_ref(),
@@ -689,18 +690,19 @@ impl Row {
         self.pending.as_mut()?.parked.as_mut()
     }
 
-    /// Whether pending writes stand on a state that the server withholds by now.
+    /// Returns `true` if pending writes stand on a state that the server now withholds (PROTOCOL
+    /// 9.27).
     pub(crate) fn is_hidden(&self) -> bool {
         self.parked().is_some_and(|parked| parked.hidden)
     }
 
-    /// The latest time that whoever writes this record now has seen on it.
+    /// The latest time in the record that a new write's author has seen.
     pub(crate) fn seen_at(&self) -> Timestamp {
         let local = self.pending.as_ref().map(|pending| pending.written_at);
         local.map_or(self.updated_at, |local| local.max(self.updated_at))
     }
 
-    /// Whether nothing is left that is worth a row.
+    /// Returns `true` if the row holds nothing worth storing.
     pub(crate) fn is_void(&self) -> bool {
         self.server.is_none() && self.pending.is_none()
     }
@@ -773,21 +775,21 @@ impl Parked {
     }
 }
 
-/// A write that waits in the outbox.
+/// A pending write in the outbox.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Entry {
     pub(crate) collection: Collection,
     pub(crate) record_id: RecordId,
     pub(crate) change: Change,
-    /// When the latest of its fields was written.
+    /// The time of its latest field.
     pub(crate) written_at: Timestamp,
-    /// The fields that were written at another time, sorted by name.
+    /// The times of the fields that were written at another time, sorted by name.
     pub(crate) at: FieldTimes,
-    /// Where these times are not by the server's clock: how they came about.
+    /// The origin of these times, if they are not by the server's clock.
     pub(crate) stamped: Option<Stamped>,
 }
 
-/// The tags of the parts of an entry: the times of its fields, and how it was stamped.
+/// The tags of an entry's parts: the times of its fields, and the origin of its time.
 const TIMES: u8 = 1;
 const STAMPED: u8 = 2;
 
@@ -797,24 +799,24 @@ impl Entry {
         Digest::of(change.kind, collection, record_id, &change.delta, *written_at, at)
     }
 
-    /// The write that a server is asked for in place of an insert which may bring a record back.
+    /// The update that is sent in place of an insert which may bring a record back (PROTOCOL 9.29).
     pub(crate) fn into_update(self) -> Self {
         Self { change: Change::update(self.change.delta), ..self }
     }
 
-    /// Whether the write may have been sent as the one with this digest.
+    /// Returns `true` if the write may have been sent as the one with this digest.
     pub(crate) fn may_be(&self, sent: Digest) -> bool {
         let asks = self.change.kind == WriteKind::Insert && !planted!(AskedInsertUnknown);
         self.digest() == sent || asks && self.clone().into_update().digest() == sent
     }
 
-    /// When a field that it touches was written.
+    /// The time at which a touched field was written.
     pub(crate) fn time_of(&self, field: &str) -> Timestamp {
         time_in(&self.at, field).unwrap_or(self.written_at)
     }
 
-    /// One write that does what this one and then `later` do, each field with its own time. `None`
-    /// where no single write can.
+    /// A single write with the effect of this write followed by `later`, each field with its own
+    /// time. `None` if there is none.
     pub(crate) fn then(&self, later: &Self) -> Option<Self> {
         // a joined write can be of one clock only
         let stamped = match (self.stamped, later.stamped) {
@@ -844,7 +846,7 @@ impl Entry {
         Self { written_at: latest, stamped: None, ..self }
     }
 
-    /// The parts that come last in a row: absent where they have their default.
+    /// The last parts of a row, each absent if it has its default value.
     fn put_parts(&self, out: &mut Vec<u8>) {
         if !self.at.is_empty() {
             let mut times = Vec::new();
@@ -897,13 +899,13 @@ impl Entry {
     }
 }
 
-/// A place of the outbox.
+/// The content of a position in the outbox.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Place {
     /// A write without a verdict.
     Entry(Entry),
-    /// A write that was acknowledged before one in front of it: its place counts, and what was
-    /// applied there.
+    /// A write that was acknowledged before an earlier one. Its position keeps its number, and the
+    /// digest of the applied write.
     Hollow(Digest),
 }
 
@@ -938,24 +940,24 @@ impl Place {
     }
 }
 
-/// A write that was refused for good.
+/// A rejected write.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Rejected {
-    /// The write's id, as the call that made the write gave it.
+    /// The write's id, as returned by the call that made the write.
     pub write: Position,
     /// The collection.
     pub collection: Collection,
     /// The record.
     pub record_id: RecordId,
-    /// What was to be done to it.
+    /// The change of the record.
     pub change: Change,
-    /// When the app made the write; of one that was joined from several, when it made the last.
+    /// The time at which the app made the write; for a merged write, the time of its last part.
     pub written_at: Timestamp,
-    /// The fields that it made at another time, sorted by name.
+    /// The times of the fields that were written at another time, sorted by name.
     pub at: FieldTimes,
-    /// Why it was refused, for programs.
+    /// The reason, for programs.
     pub code: ErrorCode,
-    /// Why it was refused, for people.
+    /// The reason, for people.
     pub message: String,
 }
 
@@ -980,13 +982,13 @@ impl Rejected {
         Ok(Self::of(write, entry, code, message))
     }
 
-    /// The refusal of an entry.
+    /// The rejection of an entry.
     pub(crate) fn of(write: Position, entry: Entry, code: ErrorCode, message: String) -> Self {
         let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
         Self { write, collection, record_id, change, written_at, at, code, message }
     }
 
-    /// The entry that was refused.
+    /// The rejected entry.
     pub(crate) fn entry(&self) -> Entry {
         let Self { collection, record_id, change, written_at, at, .. } = self.clone();
         Entry { collection, record_id, change, written_at, at, stamped: None }

@@ -1,7 +1,7 @@
-//! What runs of writes do to the server's rows: every rule about writing is here.
+//! Transactions on the server's rows. Every rule about writing is here.
 //!
-//! A [`Transaction`] is decided on a view of the rows, which gives the rows that change, the
-//! answer, and the changes to publish. Whoever owns the store commits them. Many transactions that
+//! A [`Transaction`] is decided on a view of the rows. The decision holds the rows to change, the
+//! answer, and the changes to publish; the owner of the store commits it. Many transactions that
 //! wait for the disk share one commit: [`decide_all`] decides each on top of those before it.
 
 mod sweep;
@@ -28,10 +28,10 @@ use crate::words::write::Change;
 
 pub use sweep::{Sweep, SweepPlace, Swept};
 
-/// What one run does.
+/// A transaction, as requested.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Transaction {
-    /// Opens a session of a client and fences its earlier ones off.
+    /// Opens a client's session and fences its earlier ones off.
     Hello {
         /// The client.
         client: ClientId,
@@ -44,15 +44,15 @@ pub enum Transaction {
     Writes(Run),
     /// Applies the writes of one push by HTTP.
     Push(Push),
-    /// Applies one write that came by plain HTTP.
+    /// Applies one write of a level-1 HTTP call.
     Plain(PlainWrite),
-    /// Removes what is older than the retention.
+    /// Removes rows that are older than the retention.
     Sweep(Sweep),
-    /// Begins an epoch: once at each opening of the database, before anything is served.
+    /// Begins an epoch. Once at each opening of the database, before anything is served.
     BeginEpoch {
-        /// Its id: random, never used before.
+        /// The id of the epoch: random, never used before.
         epoch: Epoch,
-        /// The identity of the database where it has none yet: random. One that it has stays.
+        /// A random identity, used if the database has none yet.
         database: DatabaseId,
     },
 }
@@ -60,7 +60,7 @@ pub enum Transaction {
 /// Writes of one connection, in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Run {
-    /// Who numbers its writes, and in which session; `None` at level 1.
+    /// The client and session that number the writes; `None` at level 1.
     pub client: Option<(ClientId, SessionNumber)>,
     /// The user of the connection.
     pub user: Option<UserId>,
@@ -68,82 +68,82 @@ pub struct Run {
     pub conn: Option<ConnId>,
     /// The writes. One without a number is judged as at level 1.
     pub mutations: Vec<Mutation>,
-    /// The seqs that this connection's own writes got lately: they conflict with nothing.
+    /// The recent seqs of this connection's own writes, which conflict with nothing.
     pub window: Window,
 }
 
-/// The seqs that a connection's own writes got, by collection and rising.
+/// The seqs of a connection's own writes, by collection, ascending.
 pub type Window = BTreeMap<Collection, Vec<Seq>>;
 
 /// The numbered writes of one exchange by HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Push {
-    /// Who numbers them, in which session. It has to be a client of this user, and its newest
-    /// session.
+    /// The client and session that number them. The client must belong to this user, and the
+    /// session must be its newest.
     pub client: (ClientId, SessionNumber),
-    /// Who pushes.
+    /// The user who pushes.
     pub user: Option<UserId>,
-    /// The epoch that the session's hello named. The seqs that the writes stand on are of its
-    /// history: after the database was opened anew they may be of another one, which nothing else
-    /// would show, because no connection has to break in between.
+    /// The epoch that the session's hello named. The bases of the writes are seqs of its history;
+    /// after the database was reopened they may be of another history, which nothing else would
+    /// show, because no connection breaks (PROTOCOL 5.10).
     pub epoch: Epoch,
     /// The writes, all numbered.
     pub mutations: Vec<Mutation>,
 }
 
-/// A write that came by plain HTTP.
+/// A write of a level-1 HTTP call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlainWrite {
-    /// Who writes.
+    /// The user who writes.
     pub user: Option<UserId>,
     /// The collection.
     pub collection: Collection,
     /// The record.
     pub record_id: RecordId,
-    /// What is done to it.
+    /// The change of the record.
     pub change: Change,
-    /// When it was made; now if it isn't said.
+    /// The time of the write; `None` means now.
     pub timestamp: Option<Timestamp>,
-    /// The version of the record that the writer saw; `None` makes the write unconditional.
+    /// The version that the writer has seen; `None` makes the write unconditional.
     pub base_version: Option<u64>,
 }
 
-/// What a decision stands on besides the rows.
+/// The inputs of a decision besides the rows.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Who may write what.
+    /// The permissions.
     pub policy: &'a dyn Policy,
-    /// How large a document may become.
+    /// The limits of a document.
     pub limits: &'a Limits,
-    /// The wall clock.
+    /// The present time by the wall clock.
     pub now: Timestamp,
 }
 
-/// What a transaction does, as far as the rules go; nothing of it has happened yet.
+/// The decision of a transaction. Nothing of it has happened yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decision {
-    /// The rows that change.
+    /// The rows to change.
     pub batch: Batch,
-    /// What to tell whoever asked, once the batch is durable.
+    /// The answer to the requester, to be sent when the batch is durable.
     pub answer: Answer,
-    /// The changes to publish, once the batch is durable, in this order.
+    /// The changes to publish in this order when the batch is durable.
     pub published: Vec<Published>,
 }
 
-/// What to tell whoever asked for a transaction.
+/// The answer to the requester of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// To [`Transaction::Hello`].
+    /// The answer to [`Transaction::Hello`].
     Hello(HelloAnswer),
-    /// To [`Transaction::Writes`]: one outcome for each write that was looked at, in their order.
+    /// The answer to [`Transaction::Writes`]: one outcome for each write that was judged, in order.
     Writes(Vec<Outcome>),
-    /// To [`Transaction::Push`].
+    /// The answer to [`Transaction::Push`].
     Pushed(PushOutcome),
-    /// To [`Transaction::Plain`].
+    /// The answer to [`Transaction::Plain`].
     Plain(Outcome),
-    /// To [`Transaction::Sweep`].
+    /// The answer to [`Transaction::Sweep`].
     Swept(Swept),
-    /// To [`Transaction::BeginEpoch`].
+    /// The answer to [`Transaction::BeginEpoch`].
     Begun,
 }
 
@@ -156,11 +156,11 @@ pub enum HelloAnswer {
         database: Option<DatabaseId>,
         /// The current epoch.
         epoch: Epoch,
-        /// The last of the client's writes that was applied.
+        /// The number of the client's last applied write.
         last_mutation: MutationNumber,
         /// The digest of that write.
         last_digest: Option<Digest>,
-        /// The session of the client's first hello that is remembered.
+        /// The session of the client's first remembered hello.
         first_session: Option<SessionNumber>,
     },
     /// The session is not larger than the stored one.
@@ -169,14 +169,14 @@ pub enum HelloAnswer {
     OtherUser,
 }
 
-/// What became of a push.
+/// The outcome of a push.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PushOutcome {
-    /// It was judged.
+    /// The writes were judged.
     Judged {
-        /// One outcome for each write that was looked at, in their order.
+        /// One outcome for each write that was judged, in order.
         outcomes: Vec<Outcome>,
-        /// The last of the client's writes that was applied, after these.
+        /// The number of the client's last applied write after these.
         last_mutation: MutationNumber,
     },
     /// The session is not the newest one of a client of this user: nothing was applied.
@@ -185,7 +185,7 @@ pub enum PushOutcome {
     OtherEpoch,
 }
 
-/// What became of one write.
+/// The outcome of one write.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// The collection.
@@ -194,10 +194,10 @@ pub struct Outcome {
     pub record_id: RecordId,
     /// The write's number; `None` at level 1.
     pub mutation: Option<MutationNumber>,
-    /// The seq of the record or its tombstone after the write; where there is neither, the horizon.
-    /// In a live stream the verdict waits until this seq has passed.
+    /// The seq of the record or its tombstone after the write; if there is neither, the horizon. In
+    /// a live stream the verdict waits until this seq has passed (PROTOCOL 9.20).
     pub at: Seq,
-    /// The server's time of the record's last change; of the decision where there is no record.
+    /// The server's time of the record's last change; that of the decision if there is no record.
     pub committed_at: Timestamp,
     /// The verdict.
     pub verdict: Verdict,
@@ -206,56 +206,57 @@ pub struct Outcome {
 /// A verdict about one write.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It was applied.
+    /// The write was applied.
     Applied {
-        /// The seq that it got.
+        /// The seq of the write.
         seq: Seq,
-        /// The record's version after it.
+        /// The record's version after the write.
         version: u64,
-        /// Every field that changed above the write's base, whoever changed it. To a writer that
-        /// may not read the record, its own write, and nothing where others changed it as well.
+        /// Every field that changed above the write's base, by whomever. For a writer that may not
+        /// read the record: its own write, or nothing if others changed the record as well
+        /// (PROTOCOL 9.16).
         echo: Option<ServerChange>,
     },
-    /// It changed nothing, or had been applied before: acknowledged without a seq.
+    /// The write changed nothing, or had been applied before: acknowledged without a seq.
     Unchanged {
-        /// The record's version; `None` where there is no record, or nobody looked.
+        /// The record's version; `None` if there is no record, or it was not read.
         version: Option<u64>,
     },
-    /// Something that it touches was changed by someone else.
+    /// Something that the write touches was changed by someone else.
     Conflict {
-        /// The record as it is.
+        /// The present state of the record.
         current: ServerChange,
     },
-    /// It was refused.
+    /// The write was refused.
     Refused {
-        /// Why, for programs.
+        /// The reason, for programs.
         code: ErrorCode,
-        /// Why, for people.
+        /// The reason, for people.
         message: String,
     },
-    /// The session is no longer the client's newest: nothing of the run was applied.
+    /// The session is no longer the client's newest: none of the writes was applied.
     Superseded,
-    /// Its number is above the next one.
+    /// The write's number is above the next one.
     OutOfOrder {
         /// The next number.
         next: MutationNumber,
     },
 }
 
-/// A change that was committed, for those who follow its collection.
+/// A committed change, for the followers of its collection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Published {
     /// The collection.
     pub collection: Collection,
     /// The record.
     pub record_id: RecordId,
-    /// The change; its seq is always there.
+    /// The change; its seq is always present.
     pub change: ServerChange,
     /// Its seq.
     pub seq: Seq,
-    /// The record after it, for permissions that look at the content.
+    /// The record after the change, for permissions that read the content.
     pub document: Option<crate::words::document::Document>,
-    /// Who made it, where that is a connection.
+    /// The connection that made it, if there is one.
     pub origin: Option<Origin>,
 }
 
@@ -268,30 +269,30 @@ pub struct Origin {
     pub mutation: Option<MutationNumber>,
 }
 
-/// What a transaction reads.
+/// The rows that a transaction reads.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Needs {
     /// Single rows.
     pub keys: Vec<Bytes>,
-    /// Ranges of rows, from the first key up to but without the second.
+    /// Ranges of rows, from the first key up to the second, exclusive.
     pub ranges: Vec<(Bytes, Bytes)>,
 }
 
-/// What many transactions do together.
+/// The joint decision of many transactions.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decided {
-    /// The rows that change.
+    /// The rows to change.
     pub batch: Batch,
-    /// An answer for each transaction, in their order. One that failed has changed nothing.
+    /// An answer for each transaction, in order. A failed one has changed nothing.
     pub answers: Vec<Result<Answer, StoreError>>,
-    /// The changes to publish, in this order.
+    /// The changes to publish in this order.
     pub published: Vec<Published>,
 }
 
-/// Why a transaction has no answer.
+/// An error of a transaction without an answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TransactError {
-    /// It failed before the commit: nothing has happened.
+    /// The transaction failed before the commit: nothing has happened.
     #[error("the write failed: {0}")]
     Failed(StoreError),
     /// The commit failed or its outcome was lost: it may have happened.
@@ -299,10 +300,11 @@ pub enum TransactError {
     Unknown(StoreError),
 }
 
-/// Decides transactions in their order, each on top of those before it.
+/// Decides transactions in order, each on top of those before it.
 ///
-/// Whoever commits does this inside [`ServerStore::transact`](crate::words::store::ServerStore),
-/// then publishes to the rings, wakes the followers, and answers the tickets, in that order.
+/// The owner of the store calls this inside
+/// [`ServerStore::transact`](crate::words::store::ServerStore), then publishes to the rings, wakes
+/// the followers, and answers the tickets, in that order.
 #[must_use]
 pub fn decide_all<'a>(
     transactions: impl IntoIterator<Item = &'a Transaction>,
@@ -324,7 +326,7 @@ pub fn decide_all<'a>(
 }
 
 impl Transaction {
-    /// What this transaction does to these rows.
+    /// Decides this transaction on these rows.
     ///
     /// # Errors
     /// When the rows can't be read or are damaged.
@@ -343,7 +345,7 @@ impl Transaction {
         }
     }
 
-    /// The rows that [`decide`](Self::decide) reads, for stores that have to fetch them first.
+    /// The rows that [`decide`](Self::decide) reads, for stores that must fetch them first.
     #[must_use]
     pub fn needs(&self) -> Needs {
         let mut needs = Needs::default();
@@ -393,7 +395,8 @@ impl Needs {
     }
 }
 
-/// The fence: in one step the session is compared, stored, and the last number read.
+/// The fence: compares the session, stores it, and reads the last number, in one step (PROTOCOL
+/// 7.6).
 fn decide_hello(
     id: &ClientId,
     user: Option<&UserId>,

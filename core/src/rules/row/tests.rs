@@ -159,7 +159,7 @@ fn clocks() -> impl Strategy<Value = Clocks> {
     prop_oneof![Just(Clocks::default()), known]
 }
 
-/// A row that ends early or goes on is not taken for another one.
+/// A row that is truncated or has trailing bytes is not taken for another one.
 fn whole<T>(row: &[u8], decode: impl Fn(Bytes) -> Result<T, StoreError>) -> bool {
     let longer = [row, &[9]].concat();
     (0..row.len()).all(|end| decode(Bytes::copy_from_slice(&row[..end])).is_err())
@@ -230,7 +230,7 @@ proptest! {
         );
     }
 
-    /// A range holds the keys of its own kind, collection and record, and nobody else's.
+    /// A range contains the keys of its own kind, collection and record, and no others.
     #[test]
     fn ranges_hold_their_own_keys_alone(
         slots in (0..3u32, 0..3u32),

@@ -1,4 +1,4 @@
-//! Housekeeping: the removal of what is older than the retention, and the beginning of epochs.
+//! Removal of rows that are older than the retention, and the beginning of epochs.
 
 use core::time::Duration;
 
@@ -11,18 +11,19 @@ use crate::words::store::{Batch, Rows, Scan, StoreError};
 use crate::words::time::Timestamp;
 
 /// Removes tombstones, clients and epochs that are older than the retention, a bounded number of
-/// rows at a time. Removed tombstones raise their collection's horizon.
+/// rows at a time. The removal of tombstones raises their collection's horizon.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sweep {
-    /// How long tombstones, silent clients and past epochs are kept.
+    /// The retention of tombstones, silent clients and past epochs.
     pub retention: Duration,
-    /// Where to go on: [`SweepPlace::default`] at first, then what the last [`Swept`] says.
+    /// The position to go on from: [`SweepPlace::default`] at first, then the one in the last
+    /// [`Swept`].
     pub from: SweepPlace,
-    /// How many rows to look at, at most. At least 1 is.
+    /// The maximal number of rows to read; at least 1 is read.
     pub budget: usize,
 }
 
-/// How far a sweep has come.
+/// The position of a sweep.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum SweepPlace {
     /// At the start.
@@ -40,12 +41,13 @@ pub enum SweepPlace {
     Epochs,
 }
 
-/// What one sweep did.
+/// The result of one sweep.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Swept {
-    /// How many tombstones, clients and epochs were removed.
+    /// The number of removed tombstones, clients and epochs.
     pub removed: usize,
-    /// Where to go on at once; `None` at the end, where the next sweep is due much later.
+    /// The position from which to go on at once; `None` at the end. Then the next sweep is due much
+    /// later.
     pub next: Option<SweepPlace>,
 }
 
@@ -106,8 +108,8 @@ impl Broom<'_> {
         Ok(found)
     }
 
-    /// Looks through the change index, from where the last sweep stopped up to the first change
-    /// that is young enough. What lies behind that place has no old tombstones left.
+    /// Reads the change index from the last sweep's end to the first change that is young enough.
+    /// Before that position no old tombstones are left.
     fn sweep_collection(&mut self, collection: &Collection) -> Result<SweepPlace, StoreError> {
         let mut head = Head::load(self.rows, collection)?;
         let (from, to) =
@@ -193,8 +195,8 @@ impl Broom<'_> {
         Ok(place)
     }
 
-    /// An epoch goes when the one after it is older than the retention. Of the heads at which
-    /// epochs began, each collection keeps the last that a kept epoch can ask for.
+    /// Removes an epoch if the one after it is older than the retention. Of the heads at the
+    /// beginnings of epochs, each collection keeps the last one that a kept epoch needs.
     fn sweep_epochs(&mut self) -> Result<(), StoreError> {
         let mut epochs: Vec<(u64, EpochRow)> = Vec::new();
         self.rows.scan(b"e", b"f", &mut |key, row| {
@@ -249,7 +251,7 @@ pub(super) fn begin_epoch(
     Ok(Decision { batch, answer: Answer::Begun, published: Vec::new() })
 }
 
-/// The smallest key behind this one.
+/// The next larger key.
 fn after(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key

@@ -128,7 +128,7 @@ impl Store {
         Client::load(&self.rows, &client(id)).unwrap().unwrap().last_mutation
     }
 
-    /// Sweeps everything older than so many milliseconds, a few rows at a time.
+    /// Sweeps everything older than this many milliseconds, a few rows at a time.
     pub(crate) fn sweep(&mut self, retention: u64) -> usize {
         self.sweep_until(retention, None)
     }
@@ -155,7 +155,7 @@ impl Store {
     }
 }
 
-/// Rows that may be read only as was announced.
+/// Rows of which only the announced ones may be read.
 struct Watched<'a> {
     rows: &'a MemoryRows,
     needs: Needs,
@@ -706,7 +706,7 @@ fn who_may_not_write_learns_nothing() {
     assert_eq!(echo.unwrap().change, update("{\"a\":2}"), "nobody else changed anything");
 }
 
-/// Rows one of which can't be read.
+/// Rows of which one can't be read.
 struct Broken<'a>(&'a MemoryRows, Vec<u8>, RefCell<u32>);
 
 impl Rows for Broken<'_> {

@@ -1,4 +1,4 @@
-//! The judgement of single writes, and their effect.
+//! The judgement and application of single writes.
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -109,7 +109,7 @@ fn superseded(run: &Run, context: Context<'_>) -> Decision {
     Decision { batch: Batch::new(), answer, published: Vec::new() }
 }
 
-/// Writes that are judged in their order.
+/// Writes in order.
 struct Writes<'a> {
     conn: Option<ConnId>,
     mutations: &'a [Mutation],
@@ -128,21 +128,21 @@ impl Client {
     }
 }
 
-/// A write that nothing speaks against so far.
+/// A write without a conflict so far.
 struct Asked<'a> {
     change: &'a Change,
     timestamp: Option<Timestamp>,
-    /// The fields that were written at another time.
+    /// The times of the fields that were written at another time.
     at: &'a [(Box<str>, Timestamp)],
     origin: Option<Origin>,
-    /// What the writer knows: the echo holds what changed above it.
+    /// The seq up to which the writer knows the record. The echo holds the changes above it.
     floor: Seq,
-    /// Whether others have changed the record above that.
+    /// `true` if others have changed the record above the floor.
     outdated: bool,
     number: Option<MutationNumber>,
 }
 
-/// The record that a write is about, as it is.
+/// The present state of the record of a write.
 struct Subject {
     collection: Collection,
     id: RecordId,
@@ -155,13 +155,13 @@ impl Subject {
         self.record.as_ref()?.document.as_ref()
     }
 
-    /// The seq of its last change. Where there is no trace of it, it may have been deleted up to the
-    /// horizon.
+    /// The seq of the record's last change. Without any trace of the record it is the horizon, up
+    /// to which the record may have been deleted.
     fn seq(&self) -> Seq {
         self.record.as_ref().map_or(self.head.horizon, |record| record.last.seq)
     }
 
-    /// What a `CONFLICT` shows.
+    /// The state of the record in a `CONFLICT`.
     fn state(&self) -> ServerChange {
         self.record.as_ref().map_or_else(
             || ServerChange {
@@ -177,7 +177,7 @@ impl Subject {
     }
 }
 
-/// Writes one after the other, each on top of those before it.
+/// Applies writes one after the other, each on top of those before it.
 struct Writer<'a> {
     rows: Overlay<'a>,
     context: Context<'a>,
@@ -194,7 +194,7 @@ impl<'a> Writer<'a> {
         Decision { batch: self.rows.into_batch(), answer, published: self.published }
     }
 
-    /// Stores what is known of a client that was heard of just now.
+    /// Stores the state of a client after a sign of life.
     fn see(&mut self, id: &ClientId, mut client: Client) {
         client.seen_at = self.context.now;
         let mut batch = Batch::new();
@@ -202,7 +202,7 @@ impl<'a> Writer<'a> {
         self.rows.apply(&batch);
     }
 
-    /// Judges and makes writes, one outcome for each that was looked at.
+    /// Judges and applies writes. Returns one outcome for each write that was judged.
     fn write_all(
         &mut self,
         writes: Writes<'_>,
@@ -250,7 +250,7 @@ impl<'a> Writer<'a> {
         Ok(outcomes)
     }
 
-    /// Level 1: unconditional, and nothing is numbered.
+    /// Applies a level-1 write: unconditional, without a number.
     fn write_plain(
         &mut self,
         mutation: &Mutation,
@@ -267,13 +267,13 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// A write that was applied before: acknowledged again.
+    /// Acknowledges a write again that was applied before.
     fn write_again(&mut self, mutation: &Mutation) -> Result<Outcome, StoreError> {
         let subject = self.subject(&mutation.collection, &mutation.record_id)?;
         Ok(self.outcome(&subject, mutation.number, Verdict::Unchanged { version: None }))
     }
 
-    /// The next write of a numbered sequence.
+    /// Applies the next write of a numbered sequence.
     fn write_numbered(
         &mut self,
         mutation: &Mutation,
@@ -336,7 +336,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// A conflict shows the record, which not every writer may read.
+    /// The verdict of a conflict: the record's state, unless the writer may not read the record.
     fn conflict(&self, subject: &Subject) -> Verdict {
         if self.may_read(subject) {
             return Verdict::Conflict { current: subject.state() };
@@ -356,7 +356,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Asked first, so that nobody learns of a record from a write that is not allowed.
+    /// Checks permissions before anything else, so that a forbidden write discloses nothing of the
+    /// record.
     fn forbidden(&self, subject: &Subject, change: &Change) -> Option<Verdict> {
         let Subject { collection, id, .. } = subject;
         let policy = self.context.policy;
@@ -364,7 +365,7 @@ impl<'a> Writer<'a> {
         Some(Verdict::Refused { code: ErrorCode::Unauthorized, message })
     }
 
-    /// What speaks against a write by plain HTTP.
+    /// The refusal of a level-1 HTTP write, if there is a reason.
     fn judge_http(&self, write: &PlainWrite, subject: &Subject) -> Option<Verdict> {
         let kind = write.change.kind;
         match (&subject.record, kind) {
@@ -381,7 +382,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Makes a change, unless it changes nothing or makes the document too large.
+    /// Applies a change, unless it changes nothing or makes the document too large.
     fn write(&mut self, mut subject: Subject, asked: Asked<'_>) -> Outcome {
         let version = subject.record.as_ref().map(|record| record.last.version);
         let after = asked.change.apply(subject.document());
@@ -450,10 +451,10 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// After an update, the fields that it does not touch keep the stamps that they had.
+    /// Keeps the stamps of the fields that an update does not touch.
     ///
-    /// Where more tombstones of removed fields would gather than a document may have fields, the
-    /// update counts as an insert of the whole: it needs none.
+    /// If the record would have more tombstones of removed fields than a document may have fields,
+    /// the update counts as an insert of the whole record, which needs none (PROTOCOL 13.5).
     fn keep_stamps(&self, record: &mut Record, before: &Record, asked: &Asked<'_>, horizon: Seq) {
         let (last, change) = (record.last, asked.change);
         let existed = |name: &str| {
@@ -485,7 +486,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The stamp of a field that a write touches. A time from the future is taken as the present.
+    /// The stamp of a touched field. A time in the future is replaced by the present.
     fn stamp(&self, last: Stamp, asked: &Asked<'_>, name: &str) -> Stamp {
         let own = time_in(asked.at, name);
         let at = own.unwrap_or(asked.time_or(self.context.now));
@@ -493,7 +494,7 @@ impl<'a> Writer<'a> {
         Stamp { at, ..last }
     }
 
-    /// Puts the record, its place in the change index, and the collection's head.
+    /// Stores the record, its entry in the change index, and the collection's head.
     fn store(&mut self, subject: &Subject, before: Option<&Record>, record: &Record) {
         let Subject { collection, id, head, .. } = subject;
         let (mut head, mut batch) = (*head, Batch::new());
@@ -524,8 +525,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Keeps the times of the fields of a record that is written as a whole, where they were written
-/// before the rest of it.
+/// Keeps the times of the fields that were written before the rest of a record that is written as a
+/// whole.
 fn keep_times(record: &mut Record, time: impl Fn(&str) -> Timestamp) {
     let Some(document) = &record.document else { return };
     let last = record.last;
@@ -535,7 +536,7 @@ fn keep_times(record: &mut Record, time: impl Fn(&str) -> Timestamp) {
 }
 
 impl<'a> Asked<'a> {
-    /// When the write was made: now, if it does not say.
+    /// The time of the write; `now` if it has none.
     fn time_or(&self, now: Timestamp) -> Timestamp {
         self.timestamp.unwrap_or(now)
     }
@@ -553,8 +554,8 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Whether something that a write touches was changed above its base by anyone but this
-/// connection, or the base can't be compared.
+/// Returns `true` if something that a write touches was changed above its base by anyone but this
+/// connection, or if the base can't be compared (PROTOCOL 9.13).
 fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     let Some(base) = mutation.base else { return false };
     if base > subject.head.seq && !planted!(BaseAboveHeadTaken) {
@@ -575,13 +576,14 @@ fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     stamps.any(|(name, stamp)| newer(stamp.seq) && change.touches(name))
 }
 
-/// Whether a record of which there is no trace may have been deleted above a base: its tombstone may
-/// be gone. A writer with base 0 knows nothing of the record, so that it can't bring it back.
+/// Returns `true` if a record without any trace may have been deleted above a base, with its
+/// tombstone gone (PROTOCOL 9.13 c). A writer with base 0 knows nothing of the record, so its
+/// insert can't bring it back.
 fn forgets_a_delete(base: Seq, horizon: Seq) -> bool {
     base > Seq(0) && base < horizon && !planted!(SweptInsertTaken)
 }
 
-/// Whether others have changed anything of the record above the write's base.
+/// Returns `true` if others have changed the record above the write's base.
 fn is_outdated(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     let Some(record) = &subject.record else { return false };
     let newer = newer(mutation.base.unwrap_or_default(), own);
@@ -589,7 +591,7 @@ fn is_outdated(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     newer(record.whole.seq) || stamps.any(|(_, stamp)| newer(stamp.seq))
 }
 
-/// Whether a seq is above a base, and none of the writer's own.
+/// A test for seqs above a base that are not the writer's own.
 fn newer(base: Seq, own: &[Seq]) -> impl Fn(Seq) -> bool {
     move |seq| {
         let is_own = own.binary_search(&seq).is_ok()
