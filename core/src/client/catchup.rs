@@ -8,8 +8,8 @@ use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::interface::ViewAction;
 use super::machine::{Client, Fault};
+use super::stream::StreamError;
 use super::stream::{Phase, Stream};
-use super::synced::StreamError;
 use crate::rules::row::Row;
 use crate::words::hash::Checksum;
 use crate::words::message::{

@@ -10,13 +10,13 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::clock::seen;
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::interface::{Actions, Misuse, OnServerLoss, SyncFailure, SyncFailureReason, Written};
 use super::link::LinkState;
 use super::machine::Client;
 use super::records::set_server;
+use super::server_time::seen;
 use super::stream::{Phase, Stream};
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{Entry, Loss, LossDecision, Pending, Place, Row};

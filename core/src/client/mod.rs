@@ -7,7 +7,8 @@
 //! | `link`, `connection` | when a connection is made, kept, given up |
 //! | `access` | refusals of access: a token is asked for |
 //! | `wake` | what may have died while the device slept |
-//! | `fallback` | which transport is used when, and how soon after a failure |
+//! | `fallback`, `transports` | which transport is used when, and how soon after a failure |
+//! | `clock`, `server_time`, `past`, `leap` | the time of writes, and leaps of the wall clock |
 //! | `exchange` | what goes by HTTP |
 //! | `hello` | what the server knows of its writes, and what follows |
 //! | `wipe` | everything of a user is removed from the store |
@@ -46,9 +47,11 @@ mod past;
 mod plain;
 mod records;
 mod sending;
+mod server_time;
 mod stream;
 mod synced;
 mod times;
+mod transports;
 mod verdicts;
 mod wake;
 pub mod wipe;

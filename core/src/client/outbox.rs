@@ -32,7 +32,7 @@ pub(super) type Visit<'a> = dyn FnMut(Position, Place) -> Result<Scan, StoreErro
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Outbox {
-    /// How many places it has, hollow ones included.
+    /// The number of places, hollow ones included.
     len: usize,
     /// No place lies in front of this position. A store steps over the remains of what was removed
     /// one by one, so no scan should begin before it.
@@ -321,7 +321,7 @@ impl Outbox {
         self.in_flight.len()
     }
 
-    /// Whether a write in flight has no verdict.
+    /// Tells whether a write in flight has no verdict.
     pub(super) fn awaits_verdict(&self) -> bool {
         self.in_flight.iter().any(|sent| !sent.hollow)
     }
@@ -335,7 +335,7 @@ impl Outbox {
         self.in_flight.get(index).map(|sent| (sent.position, sent.hollow))
     }
 
-    /// Whether a write in flight before the `index`-th one has no verdict.
+    /// Tells whether a write in flight before the `index`-th one has no verdict.
     pub(super) fn is_overtaking(&self, index: usize) -> bool {
         self.in_flight.iter().take(index).any(|sent| !sent.hollow)
     }
@@ -448,7 +448,7 @@ impl Outbox {
     }
 }
 
-/// How often the write at the head was not taken.
+/// The verdicts that did not take the write at the head.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Struggle {
     position: Position,

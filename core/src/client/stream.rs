@@ -1,15 +1,29 @@
 //! One collection's stream, as the client sees it.
 
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
+use alloc::string::String;
 use core::time::Duration;
 
 use super::plain::PlainStream;
-use super::synced::StreamError;
 use crate::rules::row::StreamRow;
 use crate::words::hash::Checksum;
-use crate::words::message::{PageRange, Resume};
+use crate::words::message::{ErrorCode, PageRange, Resume};
 use crate::words::name::{Epoch, RecordId, Seq};
 use crate::words::time::Mono;
+
+/// The error by which the server refused a collection.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct StreamError {
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+}
+
+impl StreamError {
+    pub(super) fn new(code: &ErrorCode, message: &str) -> Box<Self> {
+        Box::new(Self { code: code.clone(), message: message.to_owned() })
+    }
+}
 
 /// Where a subscription stands on this connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

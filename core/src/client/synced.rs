@@ -1,31 +1,14 @@
 //! The answers to calls of `synced`: when one is known, and which collections are not in step.
 
-use alloc::borrow::ToOwned;
-use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::interface::{SyncFailure, SyncFailureReason, SyncId, SyncOutcome};
 use super::link::PingKind;
 use super::machine::Client;
-use super::stream::{Phase, Stream};
-use crate::words::message::ErrorCode;
+use super::stream::{Phase, Stream, StreamError};
 use crate::words::name::{Collection, Position};
 use crate::words::store::StoreError;
-
-/// The error by which the server refused a collection.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct StreamError {
-    code: ErrorCode,
-    message: String,
-}
-
-impl StreamError {
-    pub(super) fn new(code: &ErrorCode, message: &str) -> Box<Self> {
-        Box::new(Self { code: code.clone(), message: message.to_owned() })
-    }
-}
 
 impl Stream {
     /// Why the collection is not in step, where the server has said so.

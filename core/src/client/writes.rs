@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use super::clock::seen;
 use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::{Action, Actions, Misuse, StoreAction, Written};
 use super::machine::{Client, Fault};
+use super::server_time::seen;
 use crate::rules::row::{Entry, Pending, Rejected, Row};
 use crate::words::delta::Delta;
 use crate::words::document::{Document, DocumentError};

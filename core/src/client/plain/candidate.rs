@@ -11,22 +11,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
 use super::super::machine::{Client, Fault};
-use super::super::synced::StreamError;
+use super::super::stream::StreamError;
+use super::Candidate;
 use crate::words::message::ErrorCode;
 use crate::words::name::Collection;
 use crate::words::rest::{collection_path, decode_refusal};
 use crate::words::store::StoreError;
-
-/// What may be a plain server.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(in super::super) struct Candidate {
-    /// The answer to the hello.
-    hello: String,
-    /// A digest of it. What says the same to everything is something on the way.
-    said: u64,
-    /// The call of the plain protocol that was answered last, and how.
-    call: Option<(Collection, String)>,
-}
 
 impl Candidate {
     /// Says what is at an address, for people.

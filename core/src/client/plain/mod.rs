@@ -2,6 +2,7 @@
 //!
 //! | file | story |
 //! | --- | --- |
+//! | `turn` | how a server becomes one, and what is due at one |
 //! | `socket` | how one is recognised, and what goes over its WebSocket |
 //! | `work` | what goes by HTTP: pulls, then pushes |
 //! | `candidate` | how one is recognised by HTTP, and what is no server at all |
@@ -17,23 +18,18 @@ mod pull;
 mod push;
 mod records;
 mod socket;
+mod turn;
 mod weigh;
 mod work;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
 use core::time::Duration;
 
-use self::candidate::Candidate;
 use self::echo::Echoes;
 use self::pull::{Habits, Pull};
-use self::weigh::Doubt;
-use self::work::Work;
-use super::edit::Edit;
-use super::interface::{PlainServers, RequestId};
-use super::machine::Client;
-use crate::rules::row::PlainMark;
+use super::interface::{RequestId, SyncId};
 use crate::words::name::{Collection, Position};
-use crate::words::store::StoreError;
 use crate::words::time::Mono;
 
 /// How long a write takes to arrive by WebSocket, at most: what is read by HTTP later than this
@@ -92,6 +88,64 @@ struct Proof {
     at: Mono,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum What {
+    Page(Collection),
+    Push(Position),
+}
+
+/// Pulls of some collections, then pushes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Work {
+    /// What is still to be pulled.
+    due: BTreeSet<Collection>,
+    asked: Option<Asked<What>>,
+    /// Whether it covers every collection.
+    whole: bool,
+    /// Whether the pulls are done.
+    pushing: bool,
+    /// Whether pulls were asked for to find out whether the answer to a push can be believed.
+    looks: bool,
+    /// The collections of which it was found out what they hold, and what is gone.
+    reconciled: BTreeSet<Collection>,
+    /// Writes that were sent by WebSocket and have not arrived.
+    missing: BTreeSet<Position>,
+    /// Calls of `synced` before this one were made before the work began.
+    syncs: SyncId,
+    /// Whether a collection could not be pulled.
+    troubled: bool,
+    /// Whether a page was read.
+    read: bool,
+    /// What could not be read now, be it because of the server or because of something on the way:
+    /// nothing is decided about its writes.
+    missed: BTreeSet<Collection>,
+    /// Whether something was read.
+    changed: bool,
+}
+
+/// What may be a plain server.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Candidate {
+    /// The answer to the hello.
+    hello: String,
+    /// A digest of it. What says the same to everything is something on the way.
+    said: u64,
+    /// The call of the plain protocol that was answered last, and how.
+    call: Option<(Collection, String)>,
+}
+
+/// The answer to a write that is not believed yet.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Doubt {
+    position: Position,
+    collection: Collection,
+    status: u16,
+    /// How often in a row it was answered so.
+    times: u32,
+    /// Whether the collection was read since.
+    looked: bool,
+}
+
 /// What is remembered of a collection at a plain server.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct PlainStream {
@@ -145,6 +199,20 @@ impl PlainStream {
 }
 
 impl Plain {
+    /// Whether a collection is read to find out whether an answer can be believed.
+    pub(super) fn looks_at(&self, collection: &Collection) -> bool {
+        let doubt = self.doubt.as_ref();
+        doubt.is_some_and(|doubt| doubt.collection == *collection && !doubt.looked)
+            && self.work.as_ref().is_some_and(|work| work.looks)
+    }
+
+    /// A collection was read.
+    pub(super) fn looked_at(&mut self, collection: &Collection) {
+        if let Some(doubt) = self.doubt.as_mut().filter(|doubt| doubt.collection == *collection) {
+            doubt.looked = true;
+        }
+    }
+
     /// A write is no longer in the outbox.
     pub(super) fn forget(&mut self, position: Position) {
         self.sent.retain(|(sent, _)| *sent != position);
@@ -158,123 +226,6 @@ impl Plain {
         self.confirm_at = None;
         self.settling_until = None;
         (self.json_pong, self.probed, self.probe_answered) = (false, false, false);
-    }
-}
-
-impl Client {
-    /// Whether a write that may have been sent can be given up by hand: nothing waits for it.
-    pub(super) fn plain_may_drop(&self, write: Position) -> bool {
-        let asked = self.plain.work.as_ref().is_some_and(|work| work.asked.is_some());
-        self.plain.active && !asked && self.plain.sent.iter().all(|(sent, _)| *sent != write)
-    }
-
-    /// Why a server that shows to be a plain one is not accepted as such.
-    fn refuses_plain(&self) -> Option<&'static str> {
-        match self.config.plain {
-            PlainServers::AllowDowngrade => None,
-            PlainServers::Never => Some("plain servers are not accepted (PlainServers::Never)"),
-            PlainServers::Detect | PlainServers::Silent => {
-                self.identity.resumable.contains(&self.address()).then_some(
-                    "it offered level 2 before (PlainServers::AllowDowngrade accepts less)",
-                )
-            }
-        }
-    }
-
-    fn address(&self) -> u64 {
-        records::hash_of(&self.config.address)
-    }
-
-    /// This address offers level 2, and is not believed to offer less from now on.
-    pub(super) fn remember_resumable(&mut self) {
-        let address = self.address();
-        let is_known = self.identity.resumable.contains(&address);
-        if !is_known && !planted!(DowngradeTaken) {
-            self.identity.resumable.push(address);
-        }
-    }
-
-    /// From now on the server is a plain one: nothing that it says has a seq.
-    fn become_plain(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if self.plain.active {
-            return Ok(());
-        }
-        self.plain.active = true;
-        self.epoch = None;
-        self.outbox.drop_hollow(edit)?;
-        self.outbox.advance_head(edit)?;
-        let address = self.address();
-        for (collection, stream) in &mut self.streams {
-            stream.forget_seqs();
-            stream.trusted = true;
-            // what was held is found by reconciling, and counted again at a server of level 2
-            stream.row.loss = None;
-            stream.unverified = true;
-            if stream.row.plain.is_none_or(|mark| mark.address != address) {
-                stream.row.plain = Some(PlainMark { address, ..PlainMark::default() });
-            }
-            edit.put_stream(collection, &stream.row);
-        }
-        Ok(())
-    }
-
-    /// The mark of a collection at this server.
-    fn mark(&self, collection: &Collection) -> PlainMark {
-        let address = self.address();
-        let mark = self.streams.get(collection).and_then(|stream| stream.row.plain);
-        let own = mark.filter(|mark| mark.address == address);
-        own.unwrap_or(PlainMark { address, ..PlainMark::default() })
-    }
-
-    /// When something is due at a plain server.
-    pub(super) fn plain_deadline(&self) -> Option<Mono> {
-        if !self.plain.active {
-            return None;
-        }
-        let ready = self.link.ready_since();
-        let idle = !self.config.http || self.plain.work.is_none() && self.may_poll();
-        let unproven = self.plain.proof.map(|proof| proof.at + self.config.ping_timeout);
-        [
-            ready.and(self.plain.confirm_at).filter(|_| idle),
-            ready.and(self.plain.settling_until),
-            ready.and(unproven),
-            ready.and(self.plain.echoes.deadline()),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    /// Does what is due.
-    pub(super) fn plain_due(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let now = self.now.mono;
-        let is_due = |at: Option<Mono>| at.is_some_and(|at| at <= now);
-        if is_due(self.plain.settling_until) {
-            self.plain.settling_until = None;
-        }
-        if is_due(self.plain.proof.map(|proof| proof.at + self.config.ping_timeout)) {
-            // the connection lives, so what went out on it has long arrived
-            self.proved(edit)?;
-        }
-        for ((collection, id), news) in self.plain.echoes.release(now) {
-            self.take_plain_change(edit, &collection, &id, &news)?;
-        }
-        if is_due(self.plain.confirm_at) && self.plain.work.is_none() {
-            self.plain.confirm_at = None;
-            if !self.config.http {
-                self.ask_incomplete(edit);
-                return Ok(());
-            }
-            let frozen = self.outbox.frozen_records(edit)?;
-            let mut due: BTreeSet<_> =
-                frozen.into_iter().map(|(collection, _)| collection).collect();
-            let again = self.streams.iter().filter(|(_, stream)| stream.plain.incomplete);
-            due.extend(again.map(|(collection, _)| collection.clone()));
-            // what `synced` waits for could not be read the last time
-            let again = core::mem::take(&mut self.plain.missed) && !self.syncs.is_empty();
-            if again { self.begin_poll() } else { self.begin_work(due) }
-        }
-        Ok(())
     }
 }
 

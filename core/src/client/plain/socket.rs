@@ -9,7 +9,7 @@ use super::super::interface::{NetAction, PlainServers, Timer};
 use super::super::link::LinkState;
 use super::super::machine::{Client, Fault};
 use super::super::stream::Phase;
-use super::super::synced::StreamError;
+use super::super::stream::StreamError;
 use super::records::{Learnt, Verdict, hash_of};
 use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
 use crate::rules::row::{Entry, Place};
@@ -444,7 +444,7 @@ impl Client {
     }
 
     fn send_plain_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let pushing = self.plain.work.as_ref().is_some_and(super::work::Work::is_pushing);
+        let pushing = self.plain.work.as_ref().is_some_and(|work| work.pushing);
         let held = self.hold_until.is_some_and(|until| until > self.now.mono);
         if self.plain.settling_until.is_some() || pushing || held || self.awaits_time() {
             return Ok(());

@@ -8,7 +8,7 @@ use core::time::Duration;
 use super::super::access::code_of;
 use super::super::edit::Edit;
 use super::super::machine::{Client, Fault};
-use super::Plain;
+use super::Doubt;
 use crate::rules::row::{Entry, Place};
 use crate::words::message::{ErrorCode, ErrorMessage};
 use crate::words::name::{Collection, Position};
@@ -19,34 +19,6 @@ use crate::words::write::WriteKind;
 /// So often in a row a write has to be refused, each time right after its collection was read, before
 /// it is rejected.
 const REFUSALS: u32 = 3;
-
-/// The answer to a write that is not believed yet.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Doubt {
-    position: Position,
-    collection: Collection,
-    status: u16,
-    /// How often in a row it was answered so.
-    times: u32,
-    /// Whether the collection was read since.
-    looked: bool,
-}
-
-impl Plain {
-    /// Whether a collection is read to find out whether an answer can be believed.
-    pub(super) fn looks_at(&self, collection: &Collection) -> bool {
-        let doubt = self.doubt.as_ref();
-        doubt.is_some_and(|doubt| doubt.collection == *collection && !doubt.looked)
-            && self.work.as_ref().is_some_and(|work| work.looks)
-    }
-
-    /// A collection was read.
-    pub(super) fn looked_at(&mut self, collection: &Collection) {
-        if let Some(doubt) = self.doubt.as_mut().filter(|doubt| doubt.collection == *collection) {
-            doubt.looked = true;
-        }
-    }
-}
 
 /// What an answer says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

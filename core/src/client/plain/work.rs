@@ -11,64 +11,21 @@ use xxhash_rust::xxh3::Xxh3;
 use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
 use super::super::exchange::{GRACE, MOST_DECLINED};
-use super::super::interface::{
-    HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId, SyncId,
-};
+use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId};
 use super::super::machine::{Client, Fault};
-use super::super::synced::StreamError;
+use super::super::stream::StreamError;
 use super::pull::{Glimpse, Outcome, Pull, Step};
 use super::records::{Learnt, Verdict, hash_of};
 use super::socket::latest_believed;
-use super::{ARRIVAL, Asked, HTTP_FAILURES, READ_AGAIN};
+use super::{ARRIVAL, Asked, HTTP_FAILURES, READ_AGAIN, What, Work};
 use crate::rules::row::PlainMark;
 use crate::words::message::ErrorCode;
-use crate::words::name::{Collection, Position};
+use crate::words::name::Collection;
 use crate::words::rest::{
     PlainPage, PlainRecord, Refusal, decode_page, decode_refusal, query_path,
 };
 use crate::words::store::StoreError;
 use crate::words::time::{Mono, Timestamp};
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum What {
-    Page(Collection),
-    Push(Position),
-}
-
-/// Pulls of some collections, then pushes.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Work {
-    /// What is still to be pulled.
-    pub(super) due: BTreeSet<Collection>,
-    pub(super) asked: Option<Asked<What>>,
-    /// Whether it covers every collection.
-    whole: bool,
-    /// Whether the pulls are done.
-    pub(super) pushing: bool,
-    /// Whether pulls were asked for to find out whether the answer to a push can be believed.
-    pub(super) looks: bool,
-    /// The collections of which it was found out what they hold, and what is gone.
-    pub(super) reconciled: BTreeSet<Collection>,
-    /// Writes that were sent by WebSocket and have not arrived.
-    pub(super) missing: BTreeSet<Position>,
-    /// Calls of `synced` before this one were made before the work began.
-    syncs: SyncId,
-    /// Whether a collection could not be pulled.
-    pub(super) troubled: bool,
-    /// Whether a page was read.
-    read: bool,
-    /// What could not be read now, be it because of the server or because of something on the way:
-    /// nothing is decided about its writes.
-    pub(super) missed: BTreeSet<Collection>,
-    /// Whether something was read.
-    changed: bool,
-}
-
-impl Work {
-    pub(super) fn is_pushing(&self) -> bool {
-        self.pushing
-    }
-}
 
 impl Client {
     /// Reads everything, and pushes what waits.

@@ -1,0 +1,308 @@
+//! The requests of an exchange: when one begins and ends, and what is asked next.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::edit::Edit;
+use super::super::event::{Event, EventKind, Transport};
+use super::super::interface::{HttpRequest, HttpTicket, Method, NetAction, RequestId};
+use super::super::machine::Client;
+use super::super::stream::{Phase, Stream};
+use super::{Asked, Exchange, HelloState, PUSH_BYTES, PUSH_WRITES, What};
+use crate::words::message::Hello;
+use crate::words::name::Collection;
+use crate::words::store::StoreError;
+use crate::words::wire::http::{
+    PULL_PATH, PUSH_PATH, PageFrom, PageQuery, PushHead, SESSION_PATH, encode_pull, encode_push,
+    encode_session,
+};
+
+impl Stream {
+    pub(super) fn from(&self) -> PageFrom {
+        PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone() }
+    }
+
+    fn is_due(&self, exchange: u64) -> bool {
+        self.wanted && self.pulled != exchange && self.retry_at.is_none()
+    }
+}
+
+impl Client {
+    /// Begins an exchange where one is due, and stores the session of its hello, before anything
+    /// of the step goes out.
+    pub(in super::super) fn prepare_exchange(
+        &mut self,
+        edit: &mut Edit<'_>,
+    ) -> Result<(), StoreError> {
+        if self.works_plainly() {
+            return self.prepare_work(edit);
+        }
+        if !self.polls() {
+            return Ok(());
+        }
+        if self.exchange.is_none() && self.is_exchange_due(edit)? {
+            self.begin_exchange(edit);
+        }
+        let Some(exchange) = &self.exchange else { return Ok(()) };
+        let needed = match exchange.hello {
+            HelloState::Needed => true,
+            // a pull needs none; what is pushed needs one, of the present run of the clock
+            HelloState::Answered if !self.awaits_time() => false,
+            HelloState::NotNeeded | HelloState::Answered => {
+                exchange.asked.is_none()
+                    && self.next_due(exchange.number).is_none()
+                    && self.has_durable_write(edit)?
+            }
+            HelloState::Stored => false,
+        };
+        if needed {
+            self.store_next_session(edit);
+            if let Some(exchange) = &mut self.exchange {
+                exchange.hello = HelloState::Stored;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether it is time, or something waits that need not wait for the time.
+    pub(in super::super) fn is_exchange_due(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
+        if self.fallback.due {
+            return Ok(true);
+        }
+        let held = self.hold_until.is_some_and(|until| until > self.now.mono);
+        if self.fallback.failures > 0 || held || self.resting().is_some() {
+            return Ok(false);
+        }
+        let auto = self.config.enable_auto_sync;
+        let asked = !self.syncs.is_empty() && self.fallback.troubles == 0;
+        Ok(asked || auto && self.has_durable_write(edit)?)
+    }
+
+    fn has_durable_write(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
+        if self.outbox.is_empty() || self.hold_until.is_some() {
+            return Ok(false);
+        }
+        let first = self.outbox.first_unsent(edit)?;
+        Ok(first.is_some_and(|first| self.outbox.is_durable(first)))
+    }
+
+    pub(super) fn begin_exchange(&mut self, edit: &mut Edit<'_>) {
+        (self.fallback.due, self.fallback.again) = (false, false);
+        self.fallback.poll_at = None;
+        self.hold_until = None;
+        self.exchanges += 1;
+        let hello = match &self.epoch {
+            Some(_) if self.outbox.is_empty() && !self.fallback.in_doubt => HelloState::NotNeeded,
+            Some(_) | None => HelloState::Needed,
+        };
+        for (collection, stream) in &mut self.streams {
+            stream.phase = Phase::Idle;
+            stream.retry_at = stream.retry_at.filter(|at| *at > self.now.mono);
+            if let (Some(epoch), HelloState::NotNeeded) = (&self.epoch, hello) {
+                stream.greet(epoch);
+                edit.put_stream(collection, &stream.row);
+            }
+        }
+        self.exchange = Some(Exchange {
+            number: self.exchanges,
+            hello,
+            succeeded: false,
+            troubled: false,
+            declined: 0,
+            asked: None,
+            syncs: self.next_sync,
+            push_bytes: PUSH_BYTES,
+        });
+    }
+
+    /// Asks for what comes next; ends the exchange where nothing does.
+    pub(in super::super) fn pump_exchange(
+        &mut self,
+        edit: &mut Edit<'_>,
+    ) -> Result<(), StoreError> {
+        if self.works_plainly() {
+            return self.pump_work(edit);
+        }
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.asked.is_none())
+        else {
+            return Ok(());
+        };
+        match (exchange.hello, self.next_due(exchange.number)) {
+            // stored by the next step
+            (HelloState::Needed, _) => {}
+            (HelloState::Stored, _) => self.ask_hello(edit),
+            (HelloState::NotNeeded | HelloState::Answered, Some(collection)) => {
+                self.ask_page(edit, collection);
+            }
+            (HelloState::Answered, None) => {
+                if !self.ask_push(edit)? {
+                    self.finish_exchange(edit)?;
+                }
+            }
+            (HelloState::NotNeeded, None) => self.finish_exchange(edit)?,
+        }
+        Ok(())
+    }
+
+    fn next_due(&self, exchange: u64) -> Option<Collection> {
+        let mut streams = self.streams.iter();
+        streams.find(|(_, stream)| stream.is_due(exchange)).map(|(name, _)| name.clone())
+    }
+
+    fn ask_hello(&mut self, edit: &mut Edit<'_>) {
+        let client_id = self.identity.client_id.clone();
+        let mut body = Vec::new();
+        encode_session(&Hello { client_id, session: self.identity.session }, &mut body);
+        self.ask(edit, What::Hello, Method::Post, SESSION_PATH.into(), Some(body));
+    }
+
+    fn ask_page(&mut self, edit: &mut Edit<'_>, collection: Collection) {
+        let stream = self.stream(&collection);
+        let from = stream.from();
+        if stream.phase != Phase::CatchingUp {
+            stream.phase = Phase::Subscribing;
+        }
+        let client_id = Some(self.identity.client_id.clone());
+        let query = PageQuery { from: from.clone(), limit: None, client_id };
+        let (method, path, body) = match self.features.pull && !planted!(NamesInPaths) {
+            true => {
+                let mut body = Vec::new();
+                encode_pull(&collection, &query, &mut body);
+                (Method::Post, PULL_PATH.into(), Some(body))
+            }
+            // a server of an earlier version would take that for an insert
+            false => (Method::Get, query.target(&collection), None),
+        };
+        self.ask(edit, What::Page { collection, from }, method, path, body);
+    }
+
+    /// Pushes the next writes. Says whether there were any.
+    fn ask_push(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
+        let Some(epoch) = self.epoch.clone() else { return Ok(false) };
+        if self.hold_until.is_some() {
+            return Ok(false);
+        }
+        let (writes, _) = self.next_writes(edit)?;
+        let mut frames = Vec::with_capacity(writes.len());
+        for (position, entry) in writes {
+            self.vouch(edit, &entry.collection);
+            frames.push(self.write_frame(edit, position, entry)?);
+        }
+        if frames.is_empty() {
+            return Ok(false);
+        }
+        let client_id = self.identity.client_id.clone();
+        let head = PushHead { client_id, session: self.identity.session, epoch };
+        let mut body = Vec::new();
+        encode_push(&head, frames, &mut body);
+        self.ask(edit, What::Push, Method::Post, PUSH_PATH.into(), Some(body));
+        Ok(true)
+    }
+
+    /// How many writes, and how many bytes of them, a push may have.
+    pub(in super::super) fn push_window(&self) -> (usize, usize) {
+        let limit = self.fallback.push_limit.unwrap_or(PUSH_WRITES);
+        let bytes = self.exchange.as_ref().map_or(PUSH_BYTES, |exchange| exchange.push_bytes);
+        (self.config.window.min(limit).max(1), self.config.window_bytes.min(bytes))
+    }
+
+    fn ask(
+        &mut self,
+        edit: &mut Edit<'_>,
+        what: What,
+        method: Method,
+        path: String,
+        body: Option<Vec<u8>>,
+    ) {
+        let request = RequestId(self.next_request.0);
+        self.next_request = RequestId(request.0 + 1);
+        let Some(exchange) = &mut self.exchange else { return };
+        let (at, run) = (self.now.mono, self.clock.run());
+        exchange.asked = Some(Asked { request, at, run, hurry: None, what });
+        let token = self.config.token.clone();
+        let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
+        let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });
+        edit.net.push(NetAction::Request(ticket));
+    }
+
+    /// The server has answered well.
+    pub(in super::super) fn in_reach(&mut self, edit: &mut Edit<'_>) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.succeeded = true;
+        }
+        self.token_needed = false;
+        if !core::mem::replace(&mut self.fallback.reached, true) {
+            edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+            self.hasten_websocket();
+        }
+    }
+
+    fn finish_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let Some(exchange) = self.exchange.take() else { return Ok(()) };
+        self.fallback.failures = 0;
+        let first = self.outbox.first_place(edit)?;
+        // a collection that could not be pulled now is not known to be in step
+        let waits = |stream: &Stream| stream.wanted && stream.retry_at.is_some();
+        let troubled = exchange.troubled || self.streams.values().any(waits);
+        if let Some(outcome) = self.known_outcome() {
+            self.answer_syncs(edit, &outcome, |id, until| id < exchange.syncs && until <= first);
+        }
+        self.schedule_poll(troubled);
+        if core::mem::take(&mut self.fallback.again) {
+            self.fallback.due = true;
+        }
+        if !self.syncs.is_empty() && self.hold_until.is_none() {
+            // called while the exchange was under way, or not fulfilled by it
+            self.poll_for_syncs();
+        }
+        Ok(())
+    }
+
+    /// The exchange is given up, and another one tried after a while.
+    pub(in super::super) fn fail_exchange(
+        &mut self,
+        edit: &mut Edit<'_>,
+        why: &str,
+        at_least: Duration,
+    ) {
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        edit.error(why.to_string());
+        edit.transport = before;
+        self.give_up_exchange(edit, at_least);
+    }
+
+    /// The same, where it was told already why.
+    pub(in super::super) fn give_up_exchange(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        self.drop_exchange(edit);
+        self.out_of_reach(edit);
+        self.poll_later(at_least);
+        self.fallback.in_doubt = true;
+        edit.transport = before;
+    }
+
+    /// Nothing is listened to any more of what was asked.
+    pub(in super::super) fn drop_exchange(&mut self, edit: &mut Edit<'_>) {
+        self.drop_work();
+        if self.exchange.take().is_some() {
+            self.detach(edit);
+        }
+    }
+
+    pub(in super::super) fn request_timed_out(&mut self, edit: &mut Edit<'_>) {
+        if self.works_plainly() {
+            self.work_timed_out(edit);
+            return;
+        }
+        let asked = self.exchange.as_ref().and_then(|exchange| exchange.asked.clone());
+        let what = asked.as_ref().map_or("a request", |asked| asked.what.name());
+        self.fail_exchange(edit, &format!("{what} was not answered in time"), Duration::ZERO);
+        if let Some(asked) = asked {
+            self.pass_over(&asked.what);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! HTTP: one exchange after another, strictly one request at a time. An exchange is a hello where
+//! one is needed, then pages of every collection up to its `synced`, then pushes until the outbox
+//! is empty. What the answers say takes the same ways as what comes over a WebSocket.
+//!
+//! | file | story |
+//! | --- | --- |
+//! | `asking` | when an exchange begins and ends, and what is asked next |
+//! | `answers` | what an answer says |
+
+mod answers;
+mod asking;
+
+use core::time::Duration;
+
+use super::interface::{ClientConfig, RequestId, SyncId};
+use crate::words::name::Collection;
+use crate::words::time::Mono;
+use crate::words::wire::http::PageFrom;
+
+/// The most writes and bytes of documents in one push, below every server's default limits.
+const PUSH_WRITES: usize = 1024;
+const PUSH_BYTES: usize = 1 << 20;
+/// The longest answer to a push: it may hold the whole of every record.
+const ANSWER_BYTES: usize = 20 << 20;
+/// How many pages in a row may be declined before the whole exchange is given up: so many are not
+/// the fault of single collections.
+pub(super) const MOST_DECLINED: u32 = 16;
+/// How much later than the request itself the machine gives an answer up.
+pub(super) const GRACE: Duration = Duration::from_secs(2);
+
+/// What is under way by HTTP.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Exchange {
+    /// Which one it is: a stream that was pulled in it notes the number.
+    number: u64,
+    /// Where the hello stands that opens the right to push.
+    hello: HelloState,
+    /// Whether the server has answered well.
+    succeeded: bool,
+    /// Whether something else than the whole exchange has failed.
+    troubled: bool,
+    /// How many pages in a row were declined.
+    declined: u32,
+    asked: Option<Asked>,
+    /// Calls of `synced` before this one were made before the exchange began.
+    syncs: SyncId,
+    /// How many bytes of documents a push may have.
+    push_bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum HelloState {
+    /// A pull needs none.
+    NotNeeded,
+    /// One has to be said; its session is not stored yet.
+    Needed,
+    /// The session is stored as soon as the step that did it is durable.
+    Stored,
+    /// The server has answered it.
+    Answered,
+}
+
+/// The request that is out.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Asked {
+    request: RequestId,
+    at: Mono,
+    /// The run of the clock in which it was asked.
+    run: u64,
+    /// Until when it has to be answered, because its connection may have died unnoticed.
+    hurry: Option<Mono>,
+    what: What,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum What {
+    Hello,
+    Page { collection: Collection, from: PageFrom },
+    Push,
+}
+
+impl What {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Hello => "a hello",
+            Self::Page { .. } => "a pull",
+            Self::Push => "a push",
+        }
+    }
+}
+
+impl Exchange {
+    /// Tells whether the server has answered the exchange's hello.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.hello == HelloState::Answered
+    }
+
+    pub(super) fn deadline(&self, config: &ClientConfig) -> Option<Mono> {
+        let asked = self.asked.as_ref()?;
+        let usual = asked.at + config.request_timeout + GRACE;
+        Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
+    }
+
+    /// What was asked is given up at a time, if it is not answered by then.
+    pub(super) fn hurry(&mut self, until: Mono) {
+        if let Some(asked) = &mut self.asked {
+            asked.hurry = Some(asked.hurry.map_or(until, |hurry| hurry.min(until)));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A server turns out to be a plain one, and what is due at one.
+
+use alloc::collections::BTreeSet;
+
+use super::super::edit::Edit;
+use super::super::interface::PlainServers;
+use super::super::machine::Client;
+use super::records::hash_of;
+use crate::rules::row::PlainMark;
+use crate::words::name::{Collection, Position};
+use crate::words::store::StoreError;
+use crate::words::time::Mono;
+
+impl Client {
+    /// Tells whether a write that may have been sent can be given up by hand: nothing waits for it.
+    pub(in super::super) fn plain_may_drop(&self, write: Position) -> bool {
+        let asked = self.plain.work.as_ref().is_some_and(|work| work.asked.is_some());
+        self.plain.active && !asked && self.plain.sent.iter().all(|(sent, _)| *sent != write)
+    }
+
+    /// Why a server that shows to be a plain one is not accepted as such.
+    pub(super) fn refuses_plain(&self) -> Option<&'static str> {
+        match self.config.plain {
+            PlainServers::AllowDowngrade => None,
+            PlainServers::Never => Some("plain servers are not accepted (PlainServers::Never)"),
+            PlainServers::Detect | PlainServers::Silent => {
+                self.identity.resumable.contains(&self.address()).then_some(
+                    "it offered level 2 before (PlainServers::AllowDowngrade accepts less)",
+                )
+            }
+        }
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        hash_of(&self.config.address)
+    }
+
+    /// This address offers level 2, and is not believed to offer less from now on.
+    pub(in super::super) fn remember_resumable(&mut self) {
+        let address = self.address();
+        let is_known = self.identity.resumable.contains(&address);
+        if !is_known && !planted!(DowngradeTaken) {
+            self.identity.resumable.push(address);
+        }
+    }
+
+    /// From now on the server is a plain one: nothing that it says has a seq.
+    pub(super) fn become_plain(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        if self.plain.active {
+            return Ok(());
+        }
+        self.plain.active = true;
+        self.epoch = None;
+        self.outbox.drop_hollow(edit)?;
+        self.outbox.advance_head(edit)?;
+        let address = self.address();
+        for (collection, stream) in &mut self.streams {
+            stream.forget_seqs();
+            stream.trusted = true;
+            // what was held is found by reconciling, and counted again at a server of level 2
+            stream.row.loss = None;
+            stream.unverified = true;
+            if stream.row.plain.is_none_or(|mark| mark.address != address) {
+                stream.row.plain = Some(PlainMark { address, ..PlainMark::default() });
+            }
+            edit.put_stream(collection, &stream.row);
+        }
+        Ok(())
+    }
+
+    /// The mark of a collection at this server.
+    pub(super) fn mark(&self, collection: &Collection) -> PlainMark {
+        let address = self.address();
+        let mark = self.streams.get(collection).and_then(|stream| stream.row.plain);
+        let own = mark.filter(|mark| mark.address == address);
+        own.unwrap_or(PlainMark { address, ..PlainMark::default() })
+    }
+
+    /// When something is due at a plain server.
+    pub(in super::super) fn plain_deadline(&self) -> Option<Mono> {
+        if !self.plain.active {
+            return None;
+        }
+        let ready = self.link.ready_since();
+        let idle = !self.config.http || self.plain.work.is_none() && self.may_poll();
+        let unproven = self.plain.proof.map(|proof| proof.at + self.config.ping_timeout);
+        [
+            ready.and(self.plain.confirm_at).filter(|_| idle),
+            ready.and(self.plain.settling_until),
+            ready.and(unproven),
+            ready.and(self.plain.echoes.deadline()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Does what is due.
+    pub(in super::super) fn plain_due(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let now = self.now.mono;
+        let is_due = |at: Option<Mono>| at.is_some_and(|at| at <= now);
+        if is_due(self.plain.settling_until) {
+            self.plain.settling_until = None;
+        }
+        if is_due(self.plain.proof.map(|proof| proof.at + self.config.ping_timeout)) {
+            // the connection lives, so what went out on it has long arrived
+            self.proved(edit)?;
+        }
+        for ((collection, id), news) in self.plain.echoes.release(now) {
+            self.take_plain_change(edit, &collection, &id, &news)?;
+        }
+        if is_due(self.plain.confirm_at) && self.plain.work.is_none() {
+            self.plain.confirm_at = None;
+            if !self.config.http {
+                self.ask_incomplete(edit);
+                return Ok(());
+            }
+            let frozen = self.outbox.frozen_records(edit)?;
+            let mut due: BTreeSet<_> =
+                frozen.into_iter().map(|(collection, _)| collection).collect();
+            let again = self.streams.iter().filter(|(_, stream)| stream.plain.incomplete);
+            due.extend(again.map(|(collection, _)| collection.clone()));
+            // what `synced` waits for could not be read the last time
+            let again = core::mem::take(&mut self.plain.missed) && !self.syncs.is_empty();
+            if again { self.begin_poll() } else { self.begin_work(due) }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,359 @@
+//! Which transport is used when: the WebSocket where it comes up, else HTTP; how soon a failure is
+//! followed by another try; and the backup that proves a live connection right now and then.
+
+use core::time::Duration;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind, Transport};
+use super::fallback::Fallback;
+use super::interface::{ClientConfig, Guarantees, Timer};
+use super::link::LinkState;
+use super::machine::Client;
+use super::stream::Phase;
+use crate::words::random::Random;
+use crate::words::time::Mono;
+
+/// How long a WebSocket may take to come up before HTTP is turned to.
+const WEBSOCKET_PATIENCE: Duration = Duration::from_secs(3);
+/// The pace at which the WebSocket is tried where its tries are used up and there is HTTP.
+const SLOW_PACE: Duration = Duration::from_secs(600);
+/// The longest time from one try of a transport to the next while access is refused. *What refuses
+/// it may be a portal on the way, and be gone at any moment.*
+const ACCESS_PACE: Duration = Duration::from_secs(60);
+/// The longest that a server's `Retry-After` is believed.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// The first tries after a failure come at any time below their limit, so that those who lost a
+/// server together do not come back together; later ones keep their distance.
+const SPREAD_TRIES: u32 = 3;
+/// Every how many backups one covers also the collections that nothing has come of.
+const BACKUPS_OF_QUIET: u32 = 12;
+
+impl ClientConfig {
+    pub(super) fn uses_websocket(&self) -> bool {
+        self.websocket && self.enable_realtime_sync
+    }
+}
+
+impl Client {
+    /// Tries everything at once, as if nothing had failed yet.
+    pub(super) fn try_at_once(&mut self, edit: &mut Edit<'_>, poll: bool) {
+        (self.fallback.failures, self.fallback.troubles) = (0, 0);
+        self.fallback.rest_until = None;
+        self.fallback.short = false;
+        if !self.fallback.wanted || self.fallback.offline {
+            return;
+        }
+        let poll = self.config.http && poll;
+        self.fallback.due = poll && self.exchange.is_none();
+        self.fallback.again = poll && self.exchange.is_some() && !planted!(SyncNowForgotten);
+        if !self.config.uses_websocket() {
+            return;
+        }
+        match self.link.state {
+            LinkState::Off | LinkState::Failed | LinkState::Waiting { .. } => {
+                self.link.attempts = 0;
+                self.dial(edit);
+            }
+            LinkState::Connecting { .. } | LinkState::Greeting { .. } | LinkState::Ready { .. } => {
+            }
+        }
+    }
+
+    /// Gives everything up that is under way.
+    pub(super) fn give_everything_up(&mut self, edit: &mut Edit<'_>, reason: &str) {
+        self.drop_exchange(edit);
+        self.lose_connection(edit, reason);
+        self.link.state = LinkState::Off;
+        self.fallback.poll_at = None;
+        self.fallback.due = false;
+        self.fallback.turned = false;
+        self.out_of_reach(edit);
+    }
+
+    /// HTTP no longer reaches the server.
+    pub(super) fn out_of_reach(&mut self, edit: &mut Edit<'_>) {
+        if core::mem::take(&mut self.fallback.reached) {
+            edit.event(Event::by(
+                Transport::Http,
+                EventKind::ConnectivityChanged { online: false },
+            ));
+            self.lose_contact(edit);
+        }
+    }
+
+    /// Whether HTTP may be used: it is there, and the app wants to be connected.
+    pub(super) fn may_poll(&self) -> bool {
+        let Fallback { wanted, offline, short, .. } = self.fallback;
+        self.config.http && wanted && !offline && !short
+    }
+
+    /// Whether HTTP is the transport now.
+    pub(super) fn polls(&self) -> bool {
+        let waits = match self.link.state {
+            LinkState::Greeting { .. } | LinkState::Ready { .. } => true,
+            LinkState::Connecting { .. } => !self.fallback.turned,
+            // lost, and not tried again yet
+            LinkState::Waiting { .. } => !self.fallback.turned,
+            LinkState::Off | LinkState::Failed => false,
+        };
+        self.may_poll() && (!waits || planted!(HttpBesideSocket))
+    }
+
+    /// When the next exchange or backup is due, or HTTP is turned to.
+    pub(super) fn poll_deadline(&self) -> Option<(Mono, Timer)> {
+        if let Some(at) = self.work_deadline() {
+            return Some((at, Timer::Request));
+        }
+        if let Some(exchange) = &self.exchange {
+            return exchange.deadline(&self.config).map(|at| (at, Timer::Request));
+        }
+        let due = match self.link.state {
+            LinkState::Ready { .. } => return self.fallback.poll_at.map(|at| (at, Timer::Poll)),
+            LinkState::Greeting { .. } => None,
+            LinkState::Connecting { since } if !self.fallback.turned && self.may_poll() => {
+                Some(since + WEBSOCKET_PATIENCE)
+            }
+            LinkState::Connecting { .. }
+            | LinkState::Waiting { .. }
+            | LinkState::Off
+            | LinkState::Failed => self.fallback.poll_at.filter(|_| self.polls()),
+        };
+        due.map(|at| (at, Timer::Poll))
+    }
+
+    pub(super) fn poll_due(&mut self, edit: &mut Edit<'_>) {
+        match self.link.state {
+            LinkState::Ready { .. } => self.back_up(false),
+            LinkState::Connecting { .. } if !self.fallback.turned => {
+                self.turn_to_http(edit, "the WebSocket takes long to come up");
+            }
+            LinkState::Connecting { .. }
+            | LinkState::Greeting { .. }
+            | LinkState::Waiting { .. }
+            | LinkState::Off
+            | LinkState::Failed => {
+                self.fallback.poll_at = None;
+                self.fallback.due = true;
+            }
+        }
+    }
+
+    /// The WebSocket is what is used from now on.
+    pub(super) fn turn_to_websocket(&mut self) {
+        let Fallback { wanted, offline, push_limit, .. } = self.fallback;
+        self.fallback = Fallback { wanted, offline, push_limit, ..Fallback::default() };
+        self.schedule_backup();
+    }
+
+    fn schedule_backup(&mut self) {
+        let interval = self.config.sync_interval;
+        self.fallback.poll_at = self.config.enable_auto_sync.then(|| self.now.mono + interval);
+    }
+
+    /// Asks for a fresh proof that the live collections are in step: those that something has come
+    /// of since the last one, now and then the others too.
+    pub(super) fn back_up(&mut self, all: bool) {
+        self.schedule_backup();
+        if self.plain.active {
+            self.begin_poll();
+            return;
+        }
+        self.fallback.backups += 1;
+        let all = all || self.fallback.backups >= BACKUPS_OF_QUIET;
+        if all {
+            self.fallback.backups = 0;
+            self.ask_refused_again(false);
+        }
+        for stream in self.streams.values_mut() {
+            if stream.wanted && stream.phase == Phase::Live && (all || stream.moved) {
+                stream.phase = Phase::Idle;
+                stream.refreshing = true;
+            }
+        }
+    }
+
+    /// The WebSocket could not be made, or was lost: it is tried again after a while.
+    pub(super) fn back_off(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
+        let used_up = self.config.max_reconnect_attempts;
+        let used_up = used_up.is_some_and(|max| self.link.attempts >= max);
+        let at_least = self.rest(at_least);
+        let until = if !used_up {
+            let longest = self.longest_backoff();
+            let (config, attempts) = (&self.config, self.link.attempts);
+            let wait = backoff(&mut self.random, config.reconnect_delay, attempts, longest);
+            self.link.attempts += 1;
+            Some(self.now.mono + at_least + wait)
+        } else if self.config.http {
+            let wait = SLOW_PACE - self.random.below(SLOW_PACE / 10);
+            Some(self.now.mono + at_least.max(wait))
+        } else {
+            None
+        };
+        self.link.state = match until {
+            Some(until) => LinkState::Waiting { until },
+            None => LinkState::Failed,
+        };
+        if until.is_none() {
+            edit.error("the tries to connect are used up; connect() begins anew");
+        }
+        if at_least > Duration::ZERO {
+            self.postpone_poll(at_least);
+        }
+    }
+
+    /// HTTP is turned to after a WebSocket that could not be made, or is not made in time.
+    pub(super) fn turn_to_http(&mut self, edit: &mut Edit<'_>, reason: &str) {
+        if self.may_poll() && !self.fallback.turned {
+            edit.error(alloc::format!("{reason}: polling by HTTP until it is"));
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.fallback.turned = true;
+        let auto = self.config.enable_auto_sync;
+        if auto && self.fallback.poll_at.is_none() && self.exchange.is_none() {
+            match self.resting() {
+                Some(until) => self.fallback.poll_at = Some(until),
+                None => self.fallback.due = true,
+            }
+        }
+    }
+
+    /// When the next exchange comes after one that went well.
+    ///
+    /// After one in which a collection could not be pulled it comes sooner, and does not begin with
+    /// that pull.
+    pub(super) fn schedule_poll(&mut self, troubled: bool) {
+        let mut interval = self.config.sync_interval;
+        self.fallback.troubles = if troubled { self.fallback.troubles + 1 } else { 0 };
+        if troubled {
+            self.fallback.in_doubt = true;
+            interval = interval.min(self.longest_backoff());
+        }
+        // those who were started together need not poll together
+        let jitter = self.random.below(interval / 20);
+        let auto = self.config.enable_auto_sync;
+        self.fallback.poll_at = auto.then(|| self.now.mono + interval + jitter);
+        if let Some(until) = self.hold_until {
+            self.fallback.poll_at = Some(self.fallback.poll_at.map_or(until, |at| at.min(until)));
+        }
+    }
+
+    /// Calls of `synced` wait for the next exchange: at once, or a while after one in which a
+    /// collection could not be pulled.
+    pub(super) fn poll_for_syncs(&mut self) {
+        let (now, troubles) = (self.now.mono, self.fallback.troubles);
+        let wait = match troubles {
+            0 => Duration::ZERO,
+            _ => {
+                let (delay, longest) = (self.config.reconnect_delay, self.longest_backoff());
+                let limit = delay.saturating_mul(1 << troubles.min(16)).min(longest);
+                late(&mut self.random, limit)
+            }
+        };
+        let at = now + wait;
+        self.fallback.poll_at = Some(self.fallback.poll_at.map_or(at, |due| due.min(at)));
+    }
+
+    /// When the next exchange comes after one that has failed.
+    pub(super) fn poll_later(&mut self, at_least: Duration) {
+        let at_least = self.rest(at_least);
+        let (failures, longest) = (self.fallback.failures, self.longest_backoff());
+        let delay = self.config.reconnect_delay;
+        let wait = if self.config.uses_websocket() {
+            // the WebSocket's tries are the ones that find the server soon
+            let factor = 4u32.saturating_pow(failures).saturating_mul(30);
+            late(&mut self.random, delay.saturating_mul(factor).min(longest))
+        } else {
+            backoff(&mut self.random, delay, failures, longest)
+        };
+        self.fallback.failures += 1;
+        let auto = self.config.enable_auto_sync || !self.syncs.is_empty();
+        self.fallback.poll_at = auto.then(|| self.now.mono + at_least + wait);
+        if let LinkState::Waiting { until } = self.link.state
+            && at_least > Duration::ZERO
+        {
+            let until = until.max(self.now.mono + at_least);
+            self.link.state = LinkState::Waiting { until };
+        }
+    }
+
+    /// The server wants to be left alone for so long. How long that is, with what it has asked for
+    /// before.
+    fn rest(&mut self, wait: Duration) -> Duration {
+        let now = self.now.mono;
+        let until = now + wait.min(LONGEST_WAIT);
+        let until = self.resting().map_or(until, |rest| rest.max(until));
+        self.fallback.rest_until = Some(until).filter(|until| *until > now);
+        until.since(now)
+    }
+
+    /// Until when the server wants to be left alone, if that time is not over.
+    pub(super) fn resting(&self) -> Option<Mono> {
+        self.fallback.rest_until.filter(|until| *until > self.now.mono)
+    }
+
+    fn postpone_poll(&mut self, at_least: Duration) {
+        let until = self.now.mono + at_least;
+        if core::mem::take(&mut self.fallback.due) {
+            self.fallback.poll_at = Some(until);
+        }
+        self.fallback.poll_at = self.fallback.poll_at.map(|at| at.max(until));
+    }
+
+    /// HTTP has reached the server after a time without it: the WebSocket need not wait long.
+    pub(super) fn hasten_websocket(&mut self) {
+        if let LinkState::Waiting { until } = self.link.state
+            && self.fallback.failures > 0
+        {
+            let soon =
+                self.now.mono + self.random.below(self.config.reconnect_delay.saturating_mul(4));
+            let soon = self.resting().map_or(soon, |rest| rest.max(soon));
+            self.link.state = LinkState::Waiting { until: until.min(soon) };
+        }
+    }
+
+    /// With two transports to try, each is tried half as often.
+    fn longest_backoff(&self) -> Duration {
+        let both = self.config.http && self.config.uses_websocket();
+        let longest = self.config.max_reconnect_delay.saturating_mul(if both { 2 } else { 1 });
+        if self.token_needed { longest.min(ACCESS_PACE) } else { longest }
+    }
+
+    /// What the server offers, as far as it is known.
+    pub(super) fn offered(&self) -> Guarantees {
+        if self.plain.active {
+            return Guarantees::default();
+        }
+        let mut wanted = self.streams.values().filter(|stream| stream.wanted);
+        Guarantees { verified: wanted.all(|stream| !stream.partial), ..Guarantees::ALL }
+    }
+
+    /// Whether the server offers less than the app requires; then everything is given up.
+    pub(super) fn falls_short(&mut self, edit: &mut Edit<'_>) -> bool {
+        let (offered, required) = (self.offered(), self.config.required);
+        if offered.cover(required) {
+            return false;
+        }
+        edit.event(Event::remote(EventKind::GuaranteesMissing { offered, required }));
+        self.give_everything_up(edit, "the server offers less than what is required");
+        self.link.state = LinkState::Failed;
+        self.fallback.short = true;
+        true
+    }
+}
+
+/// Exponential backoff: the first tries with full jitter (M. Brooker, "Exponential Backoff and
+/// Jitter", 2015), later ones within the last part of their time, which bounds how many fit into
+/// an outage.
+fn backoff(random: &mut Random, delay: Duration, attempts: u32, longest: Duration) -> Duration {
+    let factor = 1u32.checked_shl(attempts).unwrap_or(u32::MAX);
+    let limit = delay.saturating_mul(factor).min(longest);
+    if attempts < SPREAD_TRIES { random.below(limit) } else { late(random, limit) }
+}
+
+/// A time in the last part of `limit`.
+fn late(random: &mut Random, limit: Duration) -> Duration {
+    limit - random.below(limit / 20 * 3)
+}
