@@ -1,4 +1,4 @@
-//! What a server says can't make a client keep more than what its app has asked for.
+//! A server can't make a client keep more than its app has asked for.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod desk;
@@ -9,7 +9,7 @@ use synclayer_core::client::event::EventKind;
 use synclayer_core::replica::Effect;
 use synclayer_core::words::store::{ClientStore, Scan};
 
-/// How many rows the store holds, and how many bytes are in them.
+/// Returns the number of rows in the store, and of bytes in them.
 fn stored(desk: &Desk) -> (usize, usize) {
     let (mut rows, mut bytes) = (0, 0);
     let store = desk.replica.store().rows();

@@ -1,4 +1,4 @@
-//! Who may say what is durable, and how an embedder learns that the machine has stopped.
+//! Durability comes from the store alone, and an embedder learns that the machine has stopped.
 #![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod desk;

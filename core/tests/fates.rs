@@ -1,4 +1,4 @@
-//! What became of a write, told once to whoever follows it.
+//! The fate of a write, told once to those who follow it.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod desk;

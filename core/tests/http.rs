@@ -1,4 +1,4 @@
-//! What the client says and does by HTTP, as transcripts.
+//! The client's exchanges by HTTP, as transcripts.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod desk;

@@ -1,4 +1,4 @@
-//! What the client says to plain (level-1) servers and makes of their words, as transcripts.
+//! The client's exchanges with plain (level-1) servers, as transcripts.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod desk;
@@ -1044,7 +1044,7 @@ fn a_reconcile_finds_what_was_deleted() {
     assert_eq!(desk.shows("a"), None);
 }
 
-/// Whether the app is asked about so many records.
+/// Returns the number of records that the app is asked about, if it is asked.
 fn missing(desk: &Desk) -> Option<u64> {
     desk.replica.status().collections[&todos()].missing
 }

@@ -1,4 +1,5 @@
-//! What the client does when it may have slept: what looks alive is probed, and not waited for long.
+//! The client after a possible sleep: it probes the connection, and does not wait long for an
+//! answer.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod desk;
@@ -21,14 +22,14 @@ fn sleep(desk: &mut Desk, seconds: i64) {
     desk.pass(1);
 }
 
-/// How many pings were sent, of either kind, and whether the connection was given up.
+/// Returns the number of pings sent, of either kind, and true if the connection was given up.
 fn frames(desk: &mut Desk) -> (usize, bool) {
     let sent = desk.sent();
     let pings = sent.iter().filter(|line| ["PING", r#"{"type":"ping"}"#].contains(&line.as_str()));
     (pings.count(), sent.contains(&"CLOSE".to_owned()))
 }
 
-/// What apps call when they come back.
+/// The calls of apps that return to the foreground.
 const CALLS: [fn(&mut Desk); 2] = [
     |desk| desk.replica.set_online(desk.now, true, &mut desk.effects),
     |desk| desk.replica.sync_now(desk.now, &mut desk.effects),

@@ -29,7 +29,7 @@ use tungstenite::{Message, Utf8Bytes, WebSocket};
 /// A replica, its socket, and what the program's loop needs to run them.
 pub struct Client {
     replica: Replica<MemoryClientStore>,
-    /// What is left to do for the replica, in order.
+    /// Effects still to be done for the replica, in order.
     effects: Vec<Effect>,
     server: SocketAddr,
     socket: Option<(ConnId, Socket)>,
@@ -193,7 +193,7 @@ impl Client {
     }
 }
 
-/// Whether a socket is connected by now, and then the beginning of the handshake.
+/// Checks if a socket is connected by now, and begins the handshake if so.
 fn connected(stream: TcpStream, server: SocketAddr) -> (Socket, bool) {
     if let Ok(Some(error)) | Err(error) = stream.take_error() {
         return (lost(error), true);

@@ -11,7 +11,7 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use crate::plan::collections;
 
-/// How many records the server has lost.
+/// Records that the server has lost.
 const LOST: usize = 1_000;
 /// The most rows that a commit of the adoption may change.
 const BOUND: usize = 300;
@@ -157,7 +157,7 @@ impl Device {
         }
     }
 
-    /// How many records the app sees.
+    /// Returns the number of records that the app sees.
     fn shown(&self) -> Result<usize, String> {
         let mut shown = 0;
         let each = self.client.each(&collections()[0], &self.rows, &mut |_| shown += 1);

@@ -19,7 +19,7 @@ pub(crate) use scenario::scenario;
 pub(crate) use states::states;
 pub(crate) use transcript::transcript;
 
-/// What a command ends with; an error is a wrong usage.
+/// The end of a command; an error is a wrong usage.
 type Outcome = Result<ExitCode, String>;
 
 /// Runs many seeds.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use synclayer_core::words::name::CommitNumber;
 use synclayer_core::words::store::{Batch, ClientStore, Rows, Scan, StoreError, Visit};
 
-/// What was asked of a store.
+/// Calls made to a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
     /// Rows that were asked for by their keys.
@@ -34,7 +34,7 @@ impl<S: ClientStore> Counted<S> {
         Self { store, counts: Cell::default() }
     }
 
-    /// What was asked since the last call.
+    /// Returns the calls made since the last call of this.
     pub fn take(&self) -> Counts {
         self.counts.take()
     }

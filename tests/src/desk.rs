@@ -102,7 +102,7 @@ impl<S: ClientStore> Desk<S> {
         watch
     }
 
-    /// What a watcher has not seen.
+    /// Takes the update that a watcher has not seen.
     pub fn take(&mut self, watch: WatchId) -> Option<Update> {
         self.replica.take(watch)
     }

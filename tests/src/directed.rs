@@ -1,5 +1,5 @@
-//! What no walk meets often enough, step by step: each is a schedule of its own on the server's
-//! rules.
+//! Schedules of events that no walk meets often enough: each is a schedule of its own on the
+//! server's rules.
 
 use std::time::Duration;
 

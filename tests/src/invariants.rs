@@ -1,5 +1,5 @@
-//! What must hold, by name: the guarantees, and the invariants on which they stand. Each has one
-//! function, or a few, that look whether it does; here is what they found.
+//! Invariants, by name: the guarantees, and those on which they stand. Each has one function, or a
+//! few, that look whether it does; here is what they found.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ macro_rules! invariants {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// What it is called.
+            /// Returns its name.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -28,7 +28,7 @@ macro_rules! invariants {
 }
 
 invariants! {
-    /// Whoever waits for what becomes of a write is told once, and it is true.
+    /// Those who wait for the fate of a write are told once, and truly.
     TrueFates = "true fates",
     /// A write that the app was told is saved is in the client's store, and a write that the
     /// server acknowledged is in the server's, whatever crashes after.
@@ -69,7 +69,7 @@ invariants! {
     Progress = "progress",
     /// At rest, everything that was only needed on the way is gone.
     Baseline = "baseline",
-    /// What can't happen between sound peers is not counted.
+    /// No counter of events that sound peers can't cause is raised.
     NothingImpossible = "nothing impossible",
     /// Nothing was mended that should not have been broken: no replica took the server for one
     /// that lost changes, itself for a copy, or its records for wrong, where nothing was restored.
@@ -89,11 +89,11 @@ impl fmt::Display for Invariant {
     }
 }
 
-/// What was found in a run: of each invariant that does not hold, how it showed first.
+/// The findings of a run: each invariant that does not hold, with its first sign.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Findings {
     found: BTreeMap<Invariant, String>,
-    /// Whether a run goes on after the first.
+    /// True if a run goes on after the first.
     thorough: bool,
 }
 
@@ -116,7 +116,7 @@ impl Findings {
         if self.thorough { Ok(()) } else { Err(text) }
     }
 
-    /// What was found.
+    /// Returns the findings.
     #[must_use]
     pub fn all(&self) -> &BTreeMap<Invariant, String> {
         &self.found

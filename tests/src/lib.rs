@@ -1,4 +1,4 @@
-//! What proves SyncLayer: harnesses that need the core alone, and the tests that cross crates.
+//! The proofs of SyncLayer: harnesses that need the core alone, and the tests that cross crates.
 //!
 //! The simulator is [`run`]: a byte string becomes a [`plan`] and a walk through a [`world`], in
 //! which every fault happens, and whose [`guarantees`] are checked as it goes and at its end; which

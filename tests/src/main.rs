@@ -1,4 +1,4 @@
-//! What the simulator does from the command line.
+//! The simulator's command line.
 
 mod commands;
 

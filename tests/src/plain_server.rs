@@ -14,7 +14,7 @@ use synclayer_core::words::time::Timestamp;
 use synclayer_core::words::wire::{Incoming, decode_client};
 use synclayer_core::words::write::{Change, WriteKind};
 
-/// How a server is clumsy. By default it does all that level 1 knows of.
+/// The ways in which a server is clumsy. By default it does all that level 1 knows of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ways {
     /// It says when a record was last changed.
@@ -95,7 +95,7 @@ pub type Sent = (ConnId, Vec<u8>);
 /// The server: its records and its connections.
 #[derive(Clone, Debug)]
 pub struct PlainServer {
-    /// How it is clumsy.
+    /// The ways in which it is clumsy.
     pub ways: Ways,
     records: BTreeMap<(Collection, RecordId), Stored>,
     connections: BTreeMap<ConnId, BTreeSet<Collection>>,
@@ -123,7 +123,7 @@ impl PlainServer {
         self.connections.insert(conn, BTreeSet::new());
     }
 
-    /// Whether a connection is up.
+    /// Returns true if a connection is up.
     #[must_use]
     pub fn knows(&self, conn: ConnId) -> bool {
         self.connections.contains_key(&conn)

@@ -19,10 +19,10 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 use crate::plain_server::{PlainServer, Sent, Ways};
 use crate::world::{Middlebox, document, record, todos};
 
-/// How long a frame is on its way at most.
+/// The longest way of a frame.
 const DELAY_MILLIS: u64 = 900;
 
-/// What can go wrong.
+/// The faults that may happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Faults {
     /// One in so many frames loses its connection; 0: none does.
@@ -45,7 +45,7 @@ struct Link {
 pub struct PlainDevice {
     /// The replica.
     pub replica: Replica<MemoryClientStore>,
-    /// What happened, oldest first.
+    /// Events, oldest first.
     pub events: Vec<Event>,
     config: ClientConfig,
     conn: Option<ConnId>,
@@ -64,20 +64,20 @@ pub struct PlainWorld {
     pub server: PlainServer,
     /// The replicas.
     pub devices: Vec<PlainDevice>,
-    /// What happened, one line each, where it is wanted.
+    /// A trace with one line for each event, if wanted.
     pub trace: Option<Vec<String>>,
-    /// What can go wrong.
+    /// The faults that may happen.
     pub faults: Faults,
     /// The bytes that went over WebSockets in both directions, with the heads of their frames.
     pub bytes: u64,
     random: Rng,
     links: BTreeMap<ConnId, Link>,
     next_conn: ConnId,
-    /// Whether WebSockets come up.
+    /// True if WebSockets come up.
     pub sockets: bool,
-    /// What answers everything in the server's place for now.
+    /// The middlebox that answers in the server's place for now.
     portal: Option<Middlebox>,
-    /// How many calls and handshakes were answered so.
+    /// Calls and handshakes that were answered so.
     pub answered_on_the_way: u64,
 }
 
@@ -188,7 +188,7 @@ impl PlainWorld {
             self.with(i, |replica, effects| replica.delete(now, &todos(), &record(id), effects));
     }
 
-    /// What a device shows.
+    /// Returns the records that a device shows.
     ///
     /// # Panics
     /// When its store can't be read.
@@ -484,7 +484,7 @@ impl PlainWorld {
         Err(differs)
     }
 
-    /// Whether every replica shows what the server has, and nothing waits.
+    /// Checks that every replica shows the server's records, and nothing waits.
     ///
     /// # Errors
     /// Says what differs.
@@ -503,7 +503,7 @@ impl PlainWorld {
         Ok(())
     }
 
-    /// Whether a device has seen an event.
+    /// Returns true if a device has seen an event.
     #[must_use]
     pub fn saw(&self, i: usize, kind: fn(&EventKind) -> bool) -> bool {
         self.devices[i].events.iter().any(|event| kind(&event.kind))

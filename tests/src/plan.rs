@@ -1,4 +1,4 @@
-//! What a run is made of: drawn from the head of its bytes, so that every run has its own mix of
+//! The plan of a run: drawn from the head of its bytes, so that every run has its own mix of
 //! faults.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub enum Strategy {
     Failing,
 }
 
-/// How a device reaches the server.
+/// The way in which a device reaches the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
     /// By WebSocket, and by HTTP where that fails.
@@ -47,7 +47,7 @@ pub enum Reach {
     Poll,
 }
 
-/// How often each fault happens, in thousandths of the steps; 0 for those that the run is spared.
+/// Rates of the faults, in thousandths of the steps; 0 for those that the run is spared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rates {
     /// A connection is cut, or the server forgets one.
@@ -104,53 +104,54 @@ pub struct Rates {
     pub time: usize,
 }
 
-/// What a run is made of.
+/// The plan of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// How many replicas there are at first.
+    /// Replicas at the beginning.
     pub devices: usize,
-    /// How many of them come from the second user, whose rights differ.
+    /// Replicas of the second user, whose rights differ.
     pub guests: usize,
-    /// Whether the server knows users.
+    /// True if the server knows users.
     pub users: bool,
-    /// Whether guests see only some records.
+    /// True if guests see only some records.
     pub partial: bool,
-    /// Who wins conflicts.
+    /// The winner of conflicts.
     pub strategy: Strategy,
-    /// Whether records are deleted.
+    /// True if records are deleted.
     pub deletes: bool,
-    /// How often what happens.
+    /// Rates of the faults.
     pub rates: Rates,
     /// In which of sixteen phases, by turns, there are many faults; in the others there are few.
     pub storms: u16,
     /// The device that seldom gets a turn; beyond the last one, none does.
     pub lazy: usize,
-    /// How many writes a device sends without a verdict.
+    /// Writes that a device sends without a verdict.
     pub window: usize,
-    /// How many records a page holds.
+    /// Records in a page.
     pub page: usize,
-    /// How many bytes a ring holds.
+    /// Bytes in a ring.
     pub ring: usize,
-    /// How many bytes connections hold on their way down, by turns.
+    /// Bytes on their way down a connection, by turns.
     pub capacities: [usize; 4],
-    /// How many collections a connection may subscribe until everything heals.
+    /// Collections that a connection may subscribe until everything heals.
     pub subscriptions: usize,
-    /// How long a collection that nothing uses is kept in sync, in seconds; 0 for ever.
+    /// Time for which an unused collection is kept in sync, in seconds; 0 for ever.
     pub keep_seconds: usize,
-    /// How many messages a connection and a user may send in a second; 0 for any number.
+    /// Messages that a connection and a user may send in a second; 0 for any number.
     pub rate_limit: usize,
-    /// How each of the first devices reaches the server; those that come later are like others.
+    /// The way in which each of the first devices reaches the server; those that come later are like
+    /// others.
     pub reaches: [Reach; 4],
     /// The time between two polls, in seconds.
     pub poll_seconds: usize,
-    /// How long a call may take, in seconds.
+    /// Time limit of a call, in seconds.
     pub call_seconds: usize,
-    /// What new WebSockets meet at the end, when everything else heals, of devices that have HTTP
+    /// The way of new WebSockets at the end, when everything else heals, of devices that have HTTP
     /// too; `None`: the server.
     pub sockets_at_last: Option<Way>,
-    /// What each of the first devices does about records that the server lost.
+    /// The treatment of records that the server lost, at each of the first devices.
     pub on_loss: [Option<OnServerLoss>; 4],
-    /// How far the wall clock of each of the first devices is ahead at first, in milliseconds.
+    /// Milliseconds that the wall clock of each of the first devices is ahead at first.
     pub clocks: [i64; 4],
 }
 
@@ -345,15 +346,15 @@ impl Plan {
     }
 }
 
-/// Who may do what in a run: guests may be kept from writing, from a collection, and from seeing
+/// The rights in a run: guests may be kept from writing, from a collection, and from seeing
 /// records with a field `hidden`.
 #[derive(Debug, Default)]
 pub struct Rights {
-    /// Whether guests may not write.
+    /// True if guests may not write.
     pub guests_read_only: AtomicBool,
-    /// Whether guests may not read `notes`.
+    /// True if guests may not read `notes`.
     pub guests_barred: AtomicBool,
-    /// Whether guests see no hidden records.
+    /// True if guests see no hidden records.
     pub partial: bool,
 }
 
@@ -416,8 +417,8 @@ impl Resolver for Failing {
     }
 }
 
-/// What an app might do with lists that everyone appends to: the server's list, and behind it what
-/// was appended here. Everything else is decided by the later write.
+/// A resolver for lists that everyone appends to: the server's list, and behind it what was
+/// appended here. Everything else is decided by the later write.
 fn append_logs(conflict: &Conflict<'_>) -> Option<Document> {
     let merged = conflict.merge(conflict.local_is_later())?;
     let list = |state: Option<&Document>| -> Vec<String> {

@@ -20,14 +20,14 @@ use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Rights, Strategy, collections};
 use crate::world::{Backup, CommitFate, History, Middlebox, Move, Waking, Way, World};
 
-/// What a run came by.
+/// The outcome of a run.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
-    /// How much virtual time passed, in milliseconds.
+    /// Virtual time that passed, in milliseconds.
     pub simulated_ms: u64,
-    /// How many writes apps made.
+    /// Writes of apps.
     pub writes: u64,
-    /// What happened how often, by name.
+    /// Counts of events, by name.
     pub counts: BTreeMap<&'static str, u64>,
     /// A digest of everything that was said.
     pub said: u64,
@@ -84,10 +84,10 @@ pub(crate) struct Run {
     pub(crate) other: Option<Backup>,
     /// An older directory of a device, and how much had been written when it was made.
     pub(crate) copy: Option<(usize, MemoryClientStore, u64)>,
-    /// How many tokens for the server were handed out.
+    /// Tokens for the server that were handed out.
     fresh_tokens: usize,
     seen_events: Vec<usize>,
-    /// Whether everything has healed, and every right has come back.
+    /// True if everything has healed, and every right has come back.
     healed: bool,
 }
 
@@ -644,7 +644,8 @@ impl Run {
         self.copy = Some((device, store, self.ledger.next_token()));
     }
 
-    /// What the server had taken since the backup is lost; what it had not will still come.
+    /// Restores a backup: writes that the server took since are lost, and those that it did not
+    /// will still come.
     pub(crate) fn restore_server(&mut self) -> Result<(), String> {
         let Some(backup) = self.backup.clone() else { return Ok(()) };
         self.look()?;
@@ -667,7 +668,7 @@ impl Run {
         Ok(())
     }
 
-    /// What the server had taken and has no more will not come again.
+    /// Marks the writes that the server took and no longer has: they will not come again.
     fn forget_lost(&mut self, before: &History) {
         let after = self.world.histories().present();
         self.ledger.forget(|token, write| {
@@ -679,7 +680,7 @@ impl Run {
         });
     }
 
-    /// What the device had written since its copy is lost, unless the server has it. The copy
+    /// Restores a copy: writes of the device since are lost, unless the server has them. The copy
     /// comes back in its place, or runs beside it.
     pub(crate) fn restore_device(&mut self, beside: bool) {
         let Some((device, store, first)) = self.copy.clone() else { return };
@@ -739,7 +740,7 @@ impl Run {
         self.world.connections_of(device).pop()
     }
 
-    /// What a device's app sees in the contested field of a record.
+    /// Returns the contested field of a record, as a device's app sees it.
     pub(crate) fn hot_seen(&self, device: usize, place: &crate::world::Place) -> u64 {
         hot(self.world.view(device, &place.0, &place.1).as_ref()).1
     }

@@ -8,11 +8,11 @@ use crate::run::Run;
 use crate::world::{CommitFate, Move, Place, World};
 use crate::writes::Kind;
 
-/// What a schedule needs to be played.
+/// The parts in a schedule.
 struct Cast {
-    /// Whom it happens to.
+    /// The device that it happens to.
     hero: usize,
-    /// Who writes meanwhile.
+    /// The device that writes meanwhile.
     other: usize,
     place: Place,
 }
@@ -148,7 +148,7 @@ impl Run {
         self.everybody()
     }
 
-    /// What the hero has written is committed, and nothing of it comes back.
+    /// Commits the hero's writes, and lets nothing come back.
     fn write_reaches_server(&mut self, cast: &Cast) -> Result<(), String> {
         let hero = cast.hero;
         self.drive(60, |world, one| {

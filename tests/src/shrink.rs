@@ -48,7 +48,7 @@ fn leave_steps_out(best: &mut Vec<u8>, breaks: &mut impl FnMut(&[u8]) -> bool) {
     }
 }
 
-/// What is broken, without how.
+/// Returns the kind of a failure, without its details.
 fn kind_of(broken: &str) -> &str {
     broken.split([':', '{', '(']).next().unwrap_or_default().trim_end_matches(char::is_numeric)
 }

@@ -25,23 +25,23 @@ use std::fmt;
 
 pub use world::{Move, World};
 
-/// How much may happen.
+/// The limits of a small world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scope {
-    /// How many writes the apps make.
+    /// Writes of the apps.
     pub operations: u8,
-    /// How often a replica or the server crashes.
+    /// Crashes of a replica or the server.
     pub crashes: u8,
-    /// How often a connection is cut.
+    /// Cuts of a connection.
     pub cuts: u8,
-    /// Whether the server does all that it can in the step in which a frame gets to it. Then what
-    /// is left is every order of what apps, disks and the network do.
+    /// True if the server does all that it can in the step in which a frame reaches it. Then every
+    /// order of apps, disks and the network is left.
     pub quick_server: bool,
-    /// How many states are visited at most.
+    /// Limit of states to visit.
     pub states: usize,
 }
 
-/// What was seen.
+/// Counts of the visited states.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Seen {
     /// States, each visited once.
@@ -52,7 +52,7 @@ pub struct Seen {
     pub at_rest: usize,
     /// The longest path.
     pub depth: usize,
-    /// Whether the scope's bound on states was met before the end.
+    /// True if the scope's bound on states was met before the end.
     pub cut_short: bool,
 }
 
@@ -75,9 +75,9 @@ impl fmt::Display for Seen {
 /// A guarantee that does not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Broken {
-    /// What is wrong.
+    /// The failure.
     pub what: String,
-    /// What led there.
+    /// The moves that led there.
     pub path: Vec<Move>,
 }
 

@@ -7,22 +7,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::draw::bytes_of;
 use crate::invariants::Invariant;
 
-/// How many runs the shortest trace of a failure may cost.
+/// Limit of runs in search of the shortest trace of a failure.
 const SHRINKING: usize = 3_000;
 
 /// Of so many seeds one is run twice.
 const TWICE: u64 = 8;
 
-/// What runs came by, summed up.
+/// The sum of the outcomes of runs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tally {
-    /// How many runs there were.
+    /// Number of runs.
     pub runs: u64,
-    /// How much virtual time passed in them, in milliseconds.
+    /// Virtual time that passed in them, in milliseconds.
     pub simulated_ms: u64,
-    /// How many writes apps and level-1 programs made.
+    /// Writes of apps and level-1 programs.
     pub writes: u64,
-    /// What happened how often, by name.
+    /// Counts of events, by name.
     pub counts: BTreeMap<&'static str, u64>,
 }
 
@@ -71,7 +71,7 @@ pub fn run(seed: u64) -> Result<Tally, Failure> {
     Ok(Tally { runs: 1, simulated_ms, writes, counts })
 }
 
-/// What is broken in the run of a seed, which goes on whatever it finds.
+/// Returns the invariants that the run of a seed breaks; the run goes on whatever it finds.
 #[must_use]
 pub fn examine(seed: u64) -> BTreeSet<Invariant> {
     let mut found: BTreeSet<_> = crate::run::examine(&bytes_of(seed)).into_keys().collect();
@@ -87,7 +87,7 @@ pub fn digest(seed: u64) -> u64 {
     crate::run::run(&bytes_of(seed)).map_or(0, |outcome| outcome.digest)
 }
 
-/// What was said in the runs of the first hundred seeds, as a digest in a line for each.
+/// Returns digests of the bytes sent in the runs of the first hundred seeds, a line for each.
 #[must_use]
 pub fn golden() -> String {
     let said = |seed| crate::run::run(&bytes_of(seed)).map_or(0, |outcome| outcome.said);

@@ -12,8 +12,8 @@ use crate::guarantees::{Ledger, STRANGER, hot, is_permanent};
 use crate::plan::Strategy;
 use crate::world::{Committed, Device, Place, World};
 
-/// How wrong a time may be: a device takes the answer to a question as half as old as the question,
-/// and a question may be under way for long.
+/// Tolerated error of a time: a device takes the answer to a question as half as old as the
+/// question, and a question may be under way for long.
 const TOLERANCE: i64 = 40_000;
 
 /// A write of a device's app, as far as its time goes.
@@ -26,14 +26,14 @@ pub struct Made {
     pub stamp: Option<Timestamp>,
     /// Which life of the device it was, and how often its wall clock had been set by then.
     pub clock: (u64, u64),
-    /// Whether the device had slept in that life without that its clocks could show it.
+    /// True if the device slept in that life and its clocks could not show it.
     pub slept_unseen: bool,
-    /// How often the device had slept, where its clock had been set while it did not know the server's
+    /// Number of sleeps of the device, if its clock had been set while it did not know the server's
     /// time. A sleep begins another run of the clock, which knows nothing of that.
     pub set_before_nap: Option<u64>,
-    /// Whether it was in contact with a server, which had to tell its time again after a leap.
+    /// True if it was in contact with a server, which had to tell its time again after a leap.
     pub leapt: bool,
-    /// Whether it wrote the contested field.
+    /// True if it wrote the contested field.
     pub contested: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What apps and level-1 programs write in a run.
+//! Writes of apps and level-1 programs in a run.
 
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::CommitNumber;
@@ -10,7 +10,7 @@ use crate::plan::collections;
 use crate::run::Run;
 use crate::world::{Place, document, record};
 
-/// What an app does to a record.
+/// An app's write to a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// Sets a field of its own.

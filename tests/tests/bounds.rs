@@ -1,5 +1,5 @@
-//! What a change and an acknowledgement may cost: reads and writes of the stores, and syncs of the
-//! disk, counted.
+//! Bounds on the cost of a change and an acknowledgement: reads and writes of the stores, and syncs
+//! of the disk, counted.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 type Watched = Desk<Counted<MemoryClientStore>>;
 
-/// What one change asks of the store while this many records are watched.
+/// Returns the store calls of one change while this many records are watched.
 fn cost(records: usize, change: impl Fn(&mut Watched)) -> Counts {
     let mut desk = Desk::online(Counted::new(MemoryClientStore::new()));
     let watch = desk.watch();
@@ -101,7 +101,7 @@ async fn write(url: String, writer: usize, writes: usize) {
     }
 }
 
-/// How many syncs of the disk it takes to acknowledge so many writes of so many writers.
+/// Counts the syncs of the disk for the acknowledgement of so many writes of so many writers.
 async fn syncs(writers: usize, writes: usize) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let store = FjallServerStore::open(dir.path(), ServerOptions::default()).unwrap();

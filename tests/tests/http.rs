@@ -212,7 +212,7 @@ fn trouble(world: &mut World, rng: &mut Rng, how: fn(&mut World, CallId)) {
     call.into_iter().for_each(|call| how(world, call));
 }
 
-/// What the guarantees say of a walk in which every write has a field of its own.
+/// Checks the guarantees of a walk in which every write has a field of its own.
 fn judge(world: &World, crashes: bool, fields: &BTreeSet<String>) -> Result<(), String> {
     let records = world.server_records(&todos());
     let held: BTreeSet<_> = RECORDS

@@ -1,5 +1,5 @@
-//! What a client costs that has nothing to do, as bytes on its sockets, headers and all. An hour is
-//! made up of what happens in it: so many polls, so many pings, one proof.
+//! The costs of an idle client, as bytes on its sockets, headers and all. An hour is made up of
+//! what happens in it: so many polls, so many pings, one proof.
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;

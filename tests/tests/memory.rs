@@ -1,5 +1,5 @@
-//! How much memory a client may take, counted by the allocator. The tests take turns, since they
-//! count what the whole process holds.
+//! Bounds on a client's memory, counted by the allocator. The tests take turns, since they count
+//! what the whole process holds.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use synclayer_sim::draw::{HEADER, STEP, bytes_of};
 use synclayer_sim::run::{run, transcript};
 use synclayer_sim::{points, sweep};
 
-/// How many seeds run with the other tests.
+/// Seeds that run with the other tests.
 const FEW: u64 = 450;
 
 #[test]
@@ -32,7 +32,7 @@ fn a_sleep_in_mid_exchange_alters_no_write_that_was_sent() {
     sweep::sweep(2978, 1, 1, &|_| {}).map(drop).unwrap();
 }
 
-/// What goes out of the machines in a hundred runs is what it was. Where that is meant to change,
+/// The machines' output in a hundred runs is unchanged. Where that is meant to change,
 /// `synclayer-sim golden --write`, in a commit of its own that says why.
 #[test]
 fn what_goes_out_is_what_it_was() {

@@ -111,13 +111,13 @@ fn an_earlier_version_s_replicas_go_on_with_its_server() {
     }
 }
 
-/// Whether a user is in a client's store.
+/// Returns true if a user is in a client's store.
 fn has(path: &Path, user: &str) -> bool {
     let store = FjallClientStore::open(path, ClientOptions::default()).unwrap();
     contents::users(&store).iter().any(|name| name == user)
 }
 
-/// What somebody had to decide when the store was closed can still be decided.
+/// A decision that was due when the store was closed can still be made.
 #[test]
 fn what_an_earlier_version_left_undecided_can_be_decided() {
     let mut decided = 0;

@@ -26,7 +26,7 @@ pub struct Desk {
     pub effects: Vec<Effect>,
     /// Requests that wait for an answer.
     pub tickets: VecDeque<HttpTicket>,
-    /// What was sent and not looked at yet.
+    /// Lines that were sent and not looked at yet.
     pub lines: Vec<String>,
     pub events: Vec<Event>,
 }

@@ -18,7 +18,7 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use super::split;
 
-/// How each state comes about.
+/// The inputs that lead to each state.
 const STATES: [(&str, &[&str]); 12] = [
     ("off", &[]),
     ("connecting", &["connect"]),
@@ -78,7 +78,7 @@ const WAITING: &[&str] =
 const TOKEN_NEEDED: &[&str] =
     &["connect", "up", "durable", PONG, SUBSCRIBED, SYNC, "synced 5 1", EXPIRED];
 
-/// What the client in a state does with an input.
+/// Returns the actions of the client for an input in a state.
 pub(crate) fn step(state: &str, input: &str) -> Vec<String> {
     let (_, inputs) = STATES.iter().find(|(name, _)| *name == state).expect("a known state");
     let mut bench = Bench::new();

@@ -11,7 +11,7 @@ mod server;
 
 use std::path::Path;
 
-/// What a machine in a state does with an input.
+/// The actions of a machine for an input in a state.
 type Step = fn(state: &str, input: &str) -> Vec<String>;
 
 #[test]

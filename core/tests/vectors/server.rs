@@ -29,7 +29,8 @@ const SYNC: &str = r#"frame {"type":"sync","collection":"todos"}"#;
 const WRITE: &str = r#"frame {"type":"update","collection":"todos","recordId":"a","data":{"n":2},"timestamp":"2026-01-01T00:00:00Z","metadata":{"mutation":1,"base":1}}"#;
 const AUTH: &str = r#"frame {"type":"auth","data":{"token":"t1"}}"#;
 
-/// How each state comes about, after somebody else has inserted record a, {"n":1}, at seq 1.
+/// The inputs that lead to each state, after somebody else has inserted record a, {"n":1}, at seq
+/// 1.
 const STATES: [(&str, &[&str]); 13] = [
     ("open", &[]),
     ("anonymous", &["anonymous"]),
@@ -46,7 +47,7 @@ const STATES: [(&str, &[&str]); 13] = [
     ("closed", &["shutdown"]),
 ];
 
-/// What a session in a state does with an input, or with several, joined by `&`.
+/// Returns the actions of a session for an input in a state, or for several, joined by `&`.
 pub(crate) fn step(state: &str, input: &str) -> Vec<String> {
     let (_, inputs) = STATES.iter().find(|(name, _)| *name == state).expect("a known state");
     let mut bench = Bench::new();

@@ -1,4 +1,4 @@
-//! How many syncs of the disk acknowledgements take.
+//! Syncs of the disk for acknowledgements.
 
 use std::fs::File;
 use std::io::Write;

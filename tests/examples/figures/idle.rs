@@ -1,4 +1,4 @@
-//! What processes do that have nothing to do.
+//! System calls of idle processes.
 
 use std::process::{Command, Stdio};
 

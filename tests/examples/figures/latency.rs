@@ -1,4 +1,4 @@
-//! How soon others see a write.
+//! Time until others see a write.
 
 use std::time::Instant;
 

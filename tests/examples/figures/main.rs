@@ -1,5 +1,5 @@
-//! What SyncLayer costs, measured on this machine through real sockets and real stores:
-//! `cargo run --release -p synclayer-sim --example figures -- [NAME…]`.
+//! The costs of SyncLayer, measured on this machine through real sockets and real stores: `cargo
+//! run --release -p synclayer-sim --example figures -- [NAME…]`.
 //!
 //! Without a name all figures are measured; see [`FIGURES`] for the names. What is measured of a
 //! process is measured in a process of its own, which is this program again. `connections` needs

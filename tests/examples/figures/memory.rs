@@ -1,4 +1,4 @@
-//! How much memory things take.
+//! Memory of replicas and connections.
 
 use std::path::Path;
 
@@ -72,7 +72,7 @@ impl Peer {
     }
 }
 
-/// How much memory each of 100,000 writes takes that wait for a server, on a buffered store.
+/// Memory of each of 100,000 writes that wait for a server, on a buffered store.
 pub(crate) async fn offline() -> Result<()> {
     for writes in ["20000", "100000"] {
         let dir = tempfile::tempdir()?;

@@ -10,7 +10,7 @@ use synclayer_fjall::Durability;
 use crate::world::{Result, client, serve};
 use crate::{memory, sync, views};
 
-/// What the first argument of such a process is. The second is its role.
+/// The first argument of such a process. The second is its role.
 pub(crate) const ROLE: &str = "as";
 
 /// Does what a role does.
@@ -56,7 +56,7 @@ impl Process {
         self.child.id()
     }
 
-    /// What it says next.
+    /// Reads its next line.
     pub(crate) fn line(&mut self) -> Result<String> {
         Ok(self.lines.next().ok_or("the process has ended")??)
     }

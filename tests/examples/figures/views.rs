@@ -1,4 +1,4 @@
-//! What a change to one of many watched records costs.
+//! The cost of a change to one of many watched records.
 
 use std::process::Command;
 

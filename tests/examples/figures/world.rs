@@ -15,7 +15,7 @@ use synclayer_tokio::{Collection, Store, SyncConfig, SyncLayer, Update, Watch};
 
 pub(crate) type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// How many saves are under way at a time where writes are made in groups.
+/// Saves under way at a time if writes are made in groups.
 pub(crate) const GROUP: usize = 500;
 
 /// A server on a free port, with its store in `dir`.

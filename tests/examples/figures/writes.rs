@@ -1,4 +1,4 @@
-//! How fast writes are saved.
+//! Rate at which writes are saved.
 
 use std::time::Instant;
 

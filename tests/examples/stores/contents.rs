@@ -40,7 +40,7 @@ pub const START: Now = Now { mono: Mono(1_000_000), wall: Timestamp(1_790_000_00
 /// The address that a plain server was met at.
 pub const PLAIN: &str = "https://plain.example/api";
 
-/// What a replica of a user is opened with.
+/// Returns the configuration of a user's replica.
 pub fn config(user: &str) -> ClientConfig {
     ClientConfig { user: user.into(), ..ClientConfig::default() }
 }
@@ -195,7 +195,7 @@ pub fn of_server(rows: &MemoryRows) -> String {
     text
 }
 
-/// What a whole catch-up tells.
+/// Returns the changes of a whole catch-up.
 fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &mut String) {
     let collection = Collection::new(collection).expect("a name");
     let mut place = Place::Start { cursor, resume: None };
@@ -238,7 +238,7 @@ fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &m
     }
 }
 
-/// How far the writes of a client have come, if it is this user's.
+/// Returns the last number applied of a client, if it is this user's.
 fn hello(rows: &MemoryRows, client: &str, user: &str) -> Option<String> {
     let transaction = Transaction::Hello {
         client: ClientId::new(client).expect("a name"),

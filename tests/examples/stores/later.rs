@@ -1,4 +1,4 @@
-//! What came with the second version: times of fields, clocks that are corrected, servers that lost
+//! Additions of the second version: times of fields, clocks that are corrected, servers that lost
 //! records or have another database.
 
 use synclayer_core::client::interface::Misuse;
@@ -10,7 +10,7 @@ use super::*;
 /// Says what is to become of records that the server lacks.
 type Decide = fn(&mut Replica<FjallClientStore>, Now, &mut Vec<Effect>) -> Result<Written, Misuse>;
 
-/// How far gina's clock is behind.
+/// Milliseconds that gina's clock is behind.
 const BEHIND_MS: i64 = 3 * 24 * 60 * 60 * 1000;
 
 impl Town {

@@ -66,7 +66,7 @@ struct Town {
     now: Now,
     hub: Hub,
     store: FjallServerStore,
-    /// What the server's store has by now.
+    /// Rows of the server's store by now.
     stored: MemoryRows,
     client: PathBuf,
     dora: Device<MemoryClientStore>,

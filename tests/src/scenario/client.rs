@@ -28,7 +28,7 @@ use super::{Stage, render, tagged};
 /// Where every scenario begins: 2026-01-01T00:00:00Z.
 pub(super) const START: Now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
 
-/// How a replica is set up.
+/// The setup of a replica.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Setup {
@@ -76,7 +76,7 @@ impl Resolver for Fails {
     }
 }
 
-/// What happens to records that the server lacks.
+/// The treatment of records that the server lacks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Loss {
@@ -133,7 +133,7 @@ impl Setup {
     }
 }
 
-/// What may happen to a replica.
+/// An event at a replica.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum Move {
@@ -236,7 +236,7 @@ struct Answer {
 }
 
 impl Move {
-    /// Whether the app makes it.
+    /// Returns true if the app makes it.
     fn is_call(&self) -> bool {
         matches!(
             self,
@@ -251,7 +251,7 @@ impl Move {
     }
 }
 
-/// What becomes of the data of a user who signs out.
+/// The treatment of a user's data at sign-out.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum How {

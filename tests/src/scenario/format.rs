@@ -1,4 +1,4 @@
-//! What a scenario file holds.
+//! The format of a scenario file.
 
 use std::path::Path;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Scenario {
-    /// What it shows, in a sentence.
+    /// The subject, in a sentence.
     #[expect(dead_code, reason = "for people")]
     pub(super) title: String,
-    /// Why it is so.
+    /// The reason for it.
     #[serde(default)]
     #[expect(dead_code, reason = "for people")]
     pub(super) about: Option<String>,
@@ -20,13 +20,13 @@ pub(super) struct Scenario {
     /// The name of the file in the same folder that this one continues.
     #[serde(default)]
     pub(super) after: Option<String>,
-    /// How the stage is set up; laid over that of the file that this one continues.
+    /// The setup; laid over that of the file that this one continues.
     #[serde(default)]
     pub(super) config: Value,
     pub(super) steps: Vec<Step>,
 }
 
-/// What a scenario moves.
+/// The end that a scenario drives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Kind {
@@ -40,7 +40,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Step {
-    /// What happens here, for people.
+    /// A note for people.
     #[serde(default)]
     pub(super) note: Option<String>,
     /// On which connection; the latest (client) or the first (server) where it isn't said.

@@ -32,14 +32,14 @@ use serde_json::{Value, json};
 use compare::Difference;
 use format::{Kind, Scenario, Step};
 
-/// Why a scenario failed: where, and the first difference.
+/// The failure of a scenario: its place, and the first difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
     /// The file.
     pub file: PathBuf,
     /// The step, counted from 1; 0 where the file itself is wrong.
     pub step: usize,
-    /// What is wrong, for people: several lines.
+    /// The difference, for people: several lines.
     pub what: String,
 }
 
@@ -59,7 +59,7 @@ pub(crate) trait Stage {
     /// Takes one step. Gives what came out of it, in order.
     fn step(&mut self, step: &Step) -> Result<Vec<Value>, String>;
 
-    /// What is left undone at the end, if that is a mistake.
+    /// Returns the work left undone at the end, if that is a mistake.
     fn unfinished(&self) -> Option<String>;
 }
 

@@ -1,4 +1,4 @@
-//! What a replica says, as JSON.
+//! Effects of a replica, as JSON.
 
 use serde_json::{Map, Value, json};
 use synclayer_core::client::event::{Event, EventKind, Status, Transport};
@@ -156,7 +156,7 @@ pub(super) fn request(id: u64, request: &HttpRequest) -> Value {
     shown
 }
 
-/// What became of a call that writes.
+/// Renders the result of a call that writes.
 pub(super) fn written(written: Result<Written, Misuse>) -> Value {
     match written {
         Ok(written) => json!({"write": written.write.map(|write| write.0)}),
@@ -179,7 +179,7 @@ pub(super) fn records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Valu
     records.into_iter().map(|one| (one.id.to_string(), record(one))).collect()
 }
 
-/// What a watcher took.
+/// Renders an update that a watcher took.
 pub(super) fn update(watch: u64, update: &Update) -> Value {
     let Update { snapshot, changes } = update;
     json!({
@@ -259,7 +259,7 @@ pub(super) fn status(status: &Status) -> Value {
     shown
 }
 
-/// What became of a write that is followed.
+/// Renders the fate of a write that is followed.
 #[allow(clippy::wildcard_enum_match_arm)]
 pub(super) fn fate(id: FateId, fate: &Fate) -> Value {
     let (is, why) = match fate {

@@ -1,7 +1,7 @@
 //! A server's hall: sessions on rows in memory; a file plays their clients.
 //!
-//! What a session asks for is answered by the real rules at once, in the order: transactions,
-//! pages, streams; unless the file holds one of them back.
+//! The real rules answer a session's requests at once, in the order: transactions, pages, streams;
+//! unless the file holds one of them back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,11 +30,11 @@ use super::format::{Step, read};
 use super::words::Words;
 use super::{Stage, render};
 
-/// How a server is set up.
+/// The setup of a server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Setup {
-    /// Whose each token is.
+    /// The user of each token.
     tokens: BTreeMap<String, String>,
     policy: Rules,
     rate: Option<RateSetup>,
@@ -105,7 +105,7 @@ impl Policy for Rules {
     }
 }
 
-/// What may happen to a server.
+/// An event at a server.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum Move {
@@ -139,24 +139,24 @@ enum Move {
     Clock(i64),
 }
 
-/// What can be held back.
+/// The kinds of answers that can be held back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Held {
     Transactions,
-    /// What became of transactions that are committed and published.
+    /// Verdicts of transactions that are committed and published.
     Verdicts,
     Reads,
     Streams,
 }
 
-/// How the next transactions or reads fail.
+/// The failures of the next transactions or reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum Failing {
     /// Nothing has happened.
     Transaction,
-    /// Whether anything has happened isn't known.
+    /// It is not known if the transaction was committed.
     TransactionUnknown,
     Read,
 }

@@ -7,7 +7,7 @@ use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::words::name::CommitNumber;
 use synclayer_core::words::store::{Batch, ClientStore, Op, Rows, StoreError, StoreErrorKind};
 
-/// What a batch holds. One batch may hold several of them.
+/// The kinds of contents of a batch, which may have several of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Holds {
@@ -21,9 +21,9 @@ pub(super) enum Holds {
     Rejection,
     /// That a rejected write was taken off the list.
     Discard,
-    /// What a strategy made of pending writes.
+    /// The result of a strategy for pending writes.
     Conflict,
-    /// What others did to a record.
+    /// A change of a record by others.
     RemoteChange,
     /// Up to where a collection is known.
     Cursor,
@@ -46,7 +46,7 @@ impl Holds {
         }
     }
 
-    /// What a batch holds. The rows' layout is that of the core's `rules::row`.
+    /// Returns the contents of a batch. The rows' layout is that of the core's `rules::row`.
     fn of(batch: &Batch, by_app: bool) -> BTreeSet<Self> {
         let mut keys = Keys::default();
         batch.ops().iter().for_each(|op| keys.add(op));
@@ -107,7 +107,7 @@ impl Keys {
     }
 }
 
-/// What a store was asked to do.
+/// A call made to a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Asked {
     Commit(CommitNumber, BTreeSet<Holds>),
@@ -117,11 +117,11 @@ pub(super) enum Asked {
 /// The store.
 pub(super) struct NamedStore {
     inner: MemoryClientStore,
-    /// What was asked for since the last look.
+    /// Calls made since the last look.
     pub(super) asked: Vec<Asked>,
     /// The failure that is planned.
     pub(super) fails_at: Option<Holds>,
-    /// Whether the app speaks, and not the world.
+    /// True while the app makes a call, false while the world does.
     pub(super) by_app: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a file may say instead of a literal.
+//! Placeholders that stand for literals in a file.
 //!
 //! | in a file | stands for |
 //! | --- | --- |
@@ -14,7 +14,7 @@ use synclayer_core::words::message::ClientMessage;
 use synclayer_core::words::name::{Collection, RecordId, Seq};
 use synclayer_core::words::wire::{Incoming, decode_client};
 
-/// What was seen so far that a file can name.
+/// The values seen so far that a file can name.
 #[derive(Default)]
 pub(super) struct Words {
     clients: Vec<String>,
@@ -55,7 +55,7 @@ impl Words {
         Ok(list.iter().map(ToString::to_string).collect())
     }
 
-    /// What a file says, with everything that stands for something replaced by it.
+    /// Replaces the placeholders in a value of a file.
     pub(super) fn resolve(&self, value: &Value) -> Result<Value, String> {
         match value {
             Value::String(text) => self.resolve_text(text).map(Value::String),
@@ -88,7 +88,7 @@ impl Words {
         Ok(text.into())
     }
 
-    /// What came out, with the ids by their names.
+    /// Replaces the ids in an output by their names.
     pub(super) fn name(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.name_text(text)),

@@ -70,7 +70,7 @@ pub enum Move {
 pub struct World {
     hub: Hub,
     devices: [Device; 2],
-    /// What is on its way to the server, of connections that live and of those that are cut.
+    /// Frames on their way to the server, of connections that live and of those that are cut.
     up: BTreeMap<ConnId, VecDeque<Bytes>>,
     left: Scope,
     made: u8,
@@ -80,7 +80,7 @@ pub struct World {
 struct Device {
     client: Client,
     store: MemoryClientStore,
-    /// What a crash may leave: hashes of the rows, from the durable ones to the latest.
+    /// Hashes of the rows that a crash may leave, from the durable ones to the latest.
     at_risk: Vec<u64>,
     conn: Option<ConnId>,
     dialling: Option<ConnId>,
@@ -154,7 +154,7 @@ impl World {
         moves
     }
 
-    /// What happens without an app or a fault.
+    /// Returns the moves that happen without an app or a fault.
     fn progress(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         for (i, device) in self.devices.iter().enumerate() {
@@ -189,7 +189,7 @@ impl World {
         moves
     }
 
-    /// Whether nothing happens any more by itself.
+    /// Returns true if nothing happens any more by itself.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.progress().is_empty()

@@ -17,7 +17,7 @@ use crate::scenario::print::inline;
 use crate::scenario::server::Hall;
 use crate::scenario::{Stage, files_with};
 
-/// What the signs at the beginning of the lines mean.
+/// The signs at the beginning of the lines.
 const LEGEND: &str = "\
 # > client to server   < server to client   x lost on the way   ! what a client is made to do
 # * what its app is told";
@@ -356,7 +356,7 @@ fn device_lost(talk: &mut Talk, name: &'static str) -> Played {
     talk.act(name, json!({"lost": "cut"}))
 }
 
-/// What came out of a client, with its ids after its own name: the first is the name.
+/// Names the ids in a client's output after the client: the first is the name itself.
 fn named(name: &str, value: Value) -> Value {
     let id = |text: &str| match text.strip_prefix("$client") {
         Some("1") => name.to_owned(),

@@ -96,7 +96,7 @@ async fn both(backend: &Backend, config: impl Fn(&Backend) -> SyncConfig) -> (De
     (Device::open(config(backend)).await, Device::open(config(backend)).await)
 }
 
-/// What the backend itself has, with ids under this name.
+/// Returns the backend's own records, with ids under this name.
 async fn stored(backend: &Backend, id_field: &str) -> Value {
     let answer = http(backend, "GET", "/sync/todos", Value::Null).await.json();
     let records = answer.as_array().or_else(|| answer["records"].as_array()).unwrap();

@@ -1,5 +1,5 @@
-//! What the backends do, seen by raw peers: so that a test of the client that fails against one
-//! says something about the client.
+//! The backends, as raw peers see them: so that a test of the client that fails against one says
+//! something about the client.
 
 use serde_json::{Value, json};
 

@@ -41,7 +41,7 @@ macro_rules! against_each {
     };
 }
 
-/// How long anything may take before a test fails.
+/// Time limit of each wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which of the programs.
@@ -78,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// Why it can't be started here.
+    /// Returns the reason why it can't be started here.
     fn missing(self) -> Option<String> {
         let interpreter = self.interpreter();
         let asked = Command::new(interpreter).arg("--version").output();
@@ -147,7 +147,7 @@ impl Backend {
         self.command("cut");
     }
 
-    /// What it has counted.
+    /// Returns its counters.
     pub fn stats(&mut self) -> Value {
         self.command("stats");
         self.line()

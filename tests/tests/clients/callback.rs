@@ -112,5 +112,5 @@ pub fn a_resolver_that_panics_is_told_of_and_the_client_goes_on<C: Client>() {
     }
 }
 
-/// How long a call inside a callback is to wait for what can't come.
+/// Wait of a call inside a callback for something that can't come.
 pub const WAIT: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! What the suite asks of a client, and both clients behind it.
+//! The interface that the suite needs of a client, and both clients behind it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use synclayer_tokio::{
 use crate::callback::{Calls, WAIT};
 use crate::support::{PATIENCE, TODOS, runtime};
 
-/// What becomes of a record.
+/// The change of a record.
 pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Option<Value> + Send>;
 /// Changes a record by what it is.
 pub type Modifier = Box<dyn Fn(&str, Modify) -> Result<(), SyncError> + Send>;
@@ -39,7 +39,7 @@ pub trait Client: Sized + Send {
     fn sync_now(&self);
     fn connect(&self);
     fn rejected(&self) -> usize;
-    /// Whether everything was exchanged within the patience of a test, and what is not in sync.
+    /// Returns the result of `synced`, or `None` if it takes longer than a test waits.
     fn outcome(&self) -> Option<Result<(), SyncError>>;
     /// Leaves the collection.
     fn unsubscribe(&self);
@@ -75,7 +75,7 @@ pub trait Client: Sized + Send {
         }
     }
 
-    /// What the app sees, as JSON.
+    /// Returns the records that the app sees, as JSON.
     fn shown(&self) -> BTreeMap<String, Value> {
         let json = |record: &Record| serde_json::from_str(&record.document.to_string()).unwrap();
         self.records().iter().map(|record| (record.id.to_string(), json(record))).collect()

@@ -1,4 +1,4 @@
-//! What became of a write, told by what the write returned.
+//! The fate of a write, told by the value that the write returned.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use synclayer_tokio::{
 use crate::client::{Client, Modify};
 use crate::support::{Host, PATIENCE, config, on_disk, until};
 
-/// How many threads count, and how far each.
+/// Number of threads that count, and of the steps of each.
 const THREADS: u64 = 8;
 const TIMES: u64 = 40;
 
@@ -75,7 +75,7 @@ pub fn a_closure_makes_removes_and_leaves_records<C: Client>() {
     a.close();
 }
 
-/// What is stored need not be durable yet when it turns out that nothing has to be written.
+/// A write that changes nothing is answered although the stored record need not be durable yet.
 pub fn a_write_that_changes_nothing_is_answered<C: Client>() {
     let (host, home) = (Host::start(), tempfile::tempdir().unwrap());
     let (a_way, b_way) = (host.proxy(), host.proxy());

@@ -122,7 +122,8 @@ pub fn hundreds_of_collections_are_in_sync<C: Client>() {
     assert!(many.status().collections.values().all(|collection| collection.live));
 }
 
-/// What was left is no longer kept in sync, stays stored, and is joined again by its next use.
+/// A collection that was left is no longer kept in sync, stays stored, and is joined again by its
+/// next use.
 pub fn a_collection_that_was_left_stays_as_it_was_until_it_is_used_again<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());

@@ -13,12 +13,12 @@ use synclayer_server::{MemoryServerStore, Server, ServerConfig, StaticTokens};
 use synclayer_tokio::{Store, SyncConfig};
 use tokio::runtime::Runtime;
 
-/// How long anything may take before a test fails.
+/// Time limit of each wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The collection of all tests.
 pub const TODOS: &str = "todos";
 
-/// What the server and the tokio client run on.
+/// Returns the runtime of the server and the tokio client.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     &RUNTIME
@@ -79,7 +79,7 @@ impl Host {
     }
 }
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Clone, Debug)]
 pub enum Fate {
     Pass,
@@ -98,7 +98,7 @@ pub enum Fate {
 pub struct Request {
     pub path: String,
     pub upgrade: bool,
-    /// How long its body is.
+    /// Length of its body.
     pub body: usize,
 }
 
@@ -145,7 +145,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// What is to become of each request from now on.
+    /// Sets the rule for each request from now on.
     pub fn rule(&self, rule: impl FnMut(&Request) -> Fate + Send + 'static) {
         *self.road.rule.lock().unwrap() = Box::new(rule);
     }
@@ -162,7 +162,7 @@ impl Proxy {
         }
     }
 
-    /// What has passed so far.
+    /// Returns the requests that have passed so far.
     pub fn passed(&self) -> Vec<Passed> {
         self.road.passed.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! What a replica that was away is sent.
+//! The catch-up of a replica that was away.
 
 use std::slice;
 

@@ -24,7 +24,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::proxy::{Proxy, Target};
 
-/// How long anything may take before a test fails.
+/// Time limit of each wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The collection that most tests use.
 pub const TODOS: &str = "todos";

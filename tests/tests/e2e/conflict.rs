@@ -139,8 +139,8 @@ async fn an_old_edit_does_not_win_because_of_a_later_one_beside_it() {
     }
 }
 
-/// How far apart in time two edits are whose order matters. Each device reckons the server's clock
-/// from one answer, which may have been a while on its way.
+/// Time between two edits whose order matters. Each device reckons the server's clock from one
+/// answer, which may have been a while on its way.
 const APART: Duration = Duration::from_millis(300);
 
 fn document(text: &str) -> Document {

@@ -143,7 +143,7 @@ async fn every_write_goes_out_once_however_often_the_client_is_killed() {
     converged(&[&reader]).await;
 }
 
-/// What a process is when a test has started it.
+/// The body of a process that a test has started.
 #[test]
 fn child() {
     let Ok(task) = std::env::var(CHILD) else { return };
@@ -306,7 +306,7 @@ impl Process {
         soon("a line of the process", lines.recv()).await.expect("the process has ended")
     }
 
-    /// What was saved and not read yet.
+    /// Reads the lines that were printed and not read yet.
     async fn last_words(&mut self) -> Vec<String> {
         let mut saved = Vec::new();
         let lines = self.lines.as_mut().unwrap();
@@ -382,7 +382,7 @@ fn verdicts(frame: &Frame) -> usize {
     if frame.up { 0 } else { frame.of_type("ack").len() }
 }
 
-/// Whether an event tells of something that a crash must not cause.
+/// Returns true if an event tells of something that a crash must not cause.
 fn is_alarm(kind: &EventKind) -> bool {
     use EventKind::{
         ChecksumMismatch, ConflictDetected, OperationFailed, ReplicaCopied, ServerLostChanges,

@@ -1,5 +1,4 @@
-//! What a single server can break of the protocol's guarantees, over real sockets, real stores and
-//! real processes.
+//! The protocol's guarantees at a single server, over real sockets, real stores and real processes.
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 

@@ -37,7 +37,7 @@ impl Target {
 pub struct Frame {
     /// Which connection of the proxy's it belongs to, counted from 0.
     pub conn: usize,
-    /// Whether it goes to the server.
+    /// True if it goes to the server.
     pub up: bool,
     /// Its length on the wire.
     pub bytes: usize,
@@ -64,7 +64,7 @@ impl Frame {
     }
 }
 
-/// What becomes of a frame.
+/// The fate of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     Pass,
@@ -121,7 +121,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// What is to become of each frame from now on.
+    /// Sets the rule for each frame from now on.
     pub fn rule(&self, rule: impl FnMut(&Frame) -> Fate + Send + 'static) {
         *self.road.rule.lock().unwrap() = Box::new(rule);
         self.road.rules.send_modify(|rules| *rules += 1);

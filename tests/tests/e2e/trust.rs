@@ -1,4 +1,4 @@
-//! What is not taken on trust: cursors, the ring, and what is on the disk.
+//! Checks of data that is not trusted: cursors, the ring, and rows on the disk.
 
 use std::path::Path;
 

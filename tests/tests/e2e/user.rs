@@ -15,7 +15,7 @@ use crate::proxy::Frame;
 
 /// Tokens of the user ann: `fr3sh` ones are good, `short` ones for a moment, `old` ones no longer.
 struct Clerk {
-    /// Whether the short ones have run out.
+    /// True if the short ones have run out.
     late: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! What stands on the way: portals that answer in the server's place, proxies that take paths for
+//! Obstacles on the way: portals that answer in the server's place, proxies that take paths for
 //! what they are not, and connections that die unnoticed while a device sleeps.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::common::{Device, Host, soon, told, until};
 
-/// What a way does with connections.
+/// The behaviour of a way towards connections.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
     /// They lead to the server.

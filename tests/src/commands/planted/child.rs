@@ -1,4 +1,4 @@
-//! What one process does about one bug: a break is on for a whole process, and may end it.
+//! The examination of one bug in one process: a break is on for a whole process, and may end it.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,16 +15,16 @@ use synclayer_sim::sweep;
 /// After so long, in seconds, a run counts as one that never ends.
 const ENDLESS: u64 = 30;
 
-/// How much is tried.
+/// The limits of the attempts.
 #[derive(Clone, Debug)]
 pub(crate) struct Budget {
-    /// How many seeds at most.
+    /// Seeds at most.
     pub(crate) seeds: u64,
     /// After how many broken runs it is enough.
     pub(crate) failures: u64,
     /// For how many seconds the seeds may run.
     pub(crate) seconds: u64,
-    /// Whether seeds are tried only where nothing else has found something.
+    /// True if seeds are tried only where nothing else has found something.
     pub(crate) quick: bool,
 }
 
@@ -86,7 +86,7 @@ fn examine(seed: u64) -> BTreeSet<Invariant> {
     examined.unwrap_or_else(|_| BTreeSet::from([Invariant::Contract]))
 }
 
-/// What is broken without the bug says nothing about it.
+/// Returns true if a run fails without the bug too, and so says nothing about it.
 fn is_broken_anyway(bug: Option<Bug>, run: impl Fn() -> Result<(), String>) -> bool {
     plant(None);
     let outcome = run();

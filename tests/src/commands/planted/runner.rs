@@ -24,7 +24,7 @@ const USAGE: &str = "usage: synclayer-sim planted
 It fails when a bug is caught by nothing, the control by something, or when all bugs were tried and
 of some invariant none was caught by it alone.";
 
-/// What the control is called in the place of a bug.
+/// Name of the control, in the place of a bug.
 const NONE: &str = "none";
 
 /// The command.
@@ -126,7 +126,7 @@ impl Options {
     }
 }
 
-/// What was found of a bug.
+/// The findings about a bug.
 struct Report {
     bug: String,
     /// After how many seeds a run first broke, and what.
@@ -260,7 +260,8 @@ fn alone(reports: &[Report]) -> (String, Vec<&'static str>) {
     (text, lonely)
 }
 
-/// What has caught the breaks of each sentence that a model of the protocol has shown to be needed.
+/// Tabulates the checks that caught the breaks of each sentence that a model of the protocol has
+/// shown to be needed.
 fn sentences(reports: &[Report]) -> String {
     let mut text = String::from("| sentence | broken by |\n| --- | --- |\n");
     for (sentence, bugs) in SENTENCES {
