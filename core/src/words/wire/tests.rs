@@ -86,18 +86,7 @@ fn change() -> ServerChange {
 }
 
 #[test]
-fn what_a_client_says() {
-    let write = |change, number: Option<u64>| {
-        ClientMessage::Write(Mutation {
-            collection: todos(),
-            record_id: id("123"),
-            change,
-            timestamp: Some(time()),
-            at: Vec::new(),
-            number: number.map(MutationNumber),
-            base: number.map(|_| Seq(130)),
-        })
-    };
+fn a_clients_subscriptions_and_pings() {
     let subscribe = |cursor, resume| ClientMessage::Subscribe {
         collection: todos(),
         cursor,
@@ -145,6 +134,26 @@ fn what_a_client_says() {
             ClientMessage::Ping { hello: Some(hello) },
             r#"{"type":"ping","metadata":{"protocol":2,"clientId":"6f1c","session":41}}"#,
         ),
+    ] {
+        assert_eq!(said(&message), text);
+        assert_eq!(client(text).unwrap(), message, "{text}");
+    }
+}
+
+#[test]
+fn a_clients_writes() {
+    let write = |change, number: Option<u64>| {
+        ClientMessage::Write(Mutation {
+            collection: todos(),
+            record_id: id("123"),
+            change,
+            timestamp: Some(time()),
+            at: Vec::new(),
+            number: number.map(MutationNumber),
+            base: number.map(|_| Seq(130)),
+        })
+    };
+    for (message, text) in [
         (
             write(Change::insert(document("{\"n\":9007199254740993,\"x\":null}")), Some(17)),
             r#"{"type":"insert","collection":"todos","recordId":"123","data":{"n":9007199254740993,"x":null},"timestamp":"2026-11-22T17:00:00.000Z","metadata":{"mutation":17,"base":130}}"#,
@@ -195,38 +204,16 @@ fn the_times_of_fields_are_said_at_level_2() {
     assert_eq!(client(&plain).unwrap(), write(None, Vec::new()), "nor read there");
 }
 
+/// Checks that a server writes each message as this text at level 2, and that a client reads it so.
+fn at_level_2<const N: usize>(pairs: [(ServerMessage, &str); N]) {
+    for (message, text) in pairs {
+        assert_eq!(sent(&message, Level::Resumable), text);
+        assert_eq!(server(text).unwrap(), message, "{text}");
+    }
+}
+
 #[test]
-fn what_a_server_says_at_level_2() {
-    let record = SyncRecord {
-        id: id("123"),
-        document: document("{\"done\":true}"),
-        version: Some(2),
-        updated_at: Some(time()),
-        seq: Some(Seq(131)),
-        at: Vec::from([("done".into(), Timestamp(0))]),
-    };
-    let range = |after: Option<&str>, up_to: Option<&str>| PageRange {
-        after: after.map(id),
-        up_to: up_to.map(id),
-        snapshot_seq: Seq(131),
-    };
-    let ack = Ack {
-        collection: todos(),
-        record_id: id("123"),
-        mutation: MutationNumber(17),
-        seq: Some(Seq(132)),
-        version: Some(2),
-        echo: None,
-        timestamp: Some(time()),
-    };
-    let error = ErrorMessage {
-        mutation: Some(MutationNumber(17)),
-        collection: Some(todos()),
-        record_id: Some(id("123")),
-        ..ErrorMessage::new(ErrorCode::Conflict, "changed")
-    };
-    let gone = ServerChange { change: Change::delete(), at: Vec::new(), ..change() };
-    let whole = ServerChange { change: Change::insert(document("{\"done\":1}")), ..change() };
+fn a_servers_greetings_at_level_2() {
     let welcome = Welcome {
         database: None,
         epoch: epoch(),
@@ -237,7 +224,7 @@ fn what_a_server_says_at_level_2() {
         max_batch_bytes: 262_144,
         features: Features::ALL,
     };
-    for (message, text) in [
+    at_level_2([
         (
             ServerMessage::Authenticated { user_id: Some(UserId::new("u1").unwrap()) },
             r#"{"type":"authenticated","metadata":{"userId":"u1"}}"#,
@@ -257,6 +244,31 @@ fn what_a_server_says_at_level_2() {
             r#"{"type":"unsubscribed","collection":"todos"}"#,
         ),
         (
+            ServerMessage::Pong { timestamp: Some(time()), welcome: Some(welcome) },
+            r#"{"type":"pong","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"protocol":2,"epoch":"a91b","lastMutation":16,"lastDigest":"00000000000077e0","firstSession":3,"userId":"u1","maxBatchBytes":262144,"features":["pull"]}}"#,
+        ),
+        (ServerMessage::Unknown { kind: "presence".to_string() }, r#"{"type":"presence"}"#),
+    ]);
+}
+
+#[test]
+fn a_servers_changes_and_pages_at_level_2() {
+    let record = SyncRecord {
+        id: id("123"),
+        document: document("{\"done\":true}"),
+        version: Some(2),
+        updated_at: Some(time()),
+        seq: Some(Seq(131)),
+        at: Vec::from([("done".into(), Timestamp(0))]),
+    };
+    let range = |after: Option<&str>, up_to: Option<&str>| PageRange {
+        after: after.map(id),
+        up_to: up_to.map(id),
+        snapshot_seq: Seq(131),
+    };
+    let gone = ServerChange { change: Change::delete(), at: Vec::new(), ..change() };
+    at_level_2([
+        (
             ServerMessage::Change {
                 collection: todos(),
                 record_id: id("123"),
@@ -269,7 +281,7 @@ fn what_a_server_says_at_level_2() {
             ServerMessage::Change {
                 collection: todos(),
                 record_id: id("123"),
-                change: gone.clone(),
+                change: gone,
                 filtered: true,
             },
             r#"{"type":"delete","collection":"todos","recordId":"123","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"seq":131,"version":2,"userId":"u1","reason":"filter"}}"#,
@@ -299,6 +311,22 @@ fn what_a_server_says_at_level_2() {
             },
             r#"{"type":"synced","collection":"todos","metadata":{"epoch":"a91b","seq":131,"count":42,"checksum":"0000000000009c1e"}}"#,
         ),
+    ]);
+}
+
+#[test]
+fn a_servers_acks_at_level_2() {
+    let ack = Ack {
+        collection: todos(),
+        record_id: id("123"),
+        mutation: MutationNumber(17),
+        seq: Some(Seq(132)),
+        version: Some(2),
+        echo: None,
+        timestamp: Some(time()),
+    };
+    let gone = ServerChange { change: Change::delete(), at: Vec::new(), ..change() };
+    at_level_2([
         (
             ServerMessage::Ack(ack.clone()),
             r#"{"type":"ack","collection":"todos","recordId":"123","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"mutation":17,"seq":132,"version":2}}"#,
@@ -308,9 +336,23 @@ fn what_a_server_says_at_level_2() {
             r#"{"type":"ack","collection":"todos","recordId":"123","data":{"done":true},"timestamp":"2026-11-22T17:00:00.000Z","metadata":{"mutation":17,"version":2,"kind":"update","recordSeq":131,"unset":["note"],"updatedAt":"2026-11-22T17:00:00.000Z","at":{"done":"1970-01-01T00:00:00.000Z"},"userId":"u1"}}"#,
         ),
         (
-            ServerMessage::Ack(Ack { seq: None, echo: Some(gone.clone()), ..ack }),
+            ServerMessage::Ack(Ack { seq: None, echo: Some(gone), ..ack }),
             r#"{"type":"ack","collection":"todos","recordId":"123","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"mutation":17,"version":2,"kind":"delete","recordSeq":131,"updatedAt":"2026-11-22T17:00:00.000Z","userId":"u1"}}"#,
         ),
+    ]);
+}
+
+#[test]
+fn a_servers_errors_at_level_2() {
+    let error = ErrorMessage {
+        mutation: Some(MutationNumber(17)),
+        collection: Some(todos()),
+        record_id: Some(id("123")),
+        ..ErrorMessage::new(ErrorCode::Conflict, "changed")
+    };
+    let gone = ServerChange { change: Change::delete(), at: Vec::new(), ..change() };
+    let whole = ServerChange { change: Change::insert(document("{\"done\":1}")), ..change() };
+    at_level_2([
         (
             ServerMessage::Error(ErrorMessage { current: Some(whole), ..error.clone() }),
             r#"{"type":"error","error":"changed","code":"CONFLICT","metadata":{"mutation":17,"collection":"todos","recordId":"123","seq":131,"record":{"data":{"done":1},"version":2,"updatedAt":"2026-11-22T17:00:00.000Z","userId":"u1","at":{"done":"1970-01-01T00:00:00.000Z"}}}}"#,
@@ -326,15 +368,7 @@ fn what_a_server_says_at_level_2() {
             }),
             r#"{"type":"error","error":"slow down","code":"RATE_LIMIT_EXCEEDED","metadata":{"retryAfterMs":250}}"#,
         ),
-        (
-            ServerMessage::Pong { timestamp: Some(time()), welcome: Some(welcome) },
-            r#"{"type":"pong","timestamp":"2026-11-22T17:00:00.000Z","metadata":{"protocol":2,"epoch":"a91b","lastMutation":16,"lastDigest":"00000000000077e0","firstSession":3,"userId":"u1","maxBatchBytes":262144,"features":["pull"]}}"#,
-        ),
-        (ServerMessage::Unknown { kind: "presence".to_string() }, r#"{"type":"presence"}"#),
-    ] {
-        assert_eq!(sent(&message, Level::Resumable), text);
-        assert_eq!(server(text).unwrap(), message, "{text}");
-    }
+    ]);
 }
 
 #[test]
