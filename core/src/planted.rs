@@ -141,6 +141,10 @@ mod bugs {
         LastChangeHeldBack,
         /// Every page is requested twice.
         PageReadTwice,
+        /// Transactions are answered although their changes are not published (8.12).
+        AnsweredUnpublished,
+        /// No follower is woken when a collection moves (8.12).
+        FollowersUnwoken,
         /// A ring forgets nothing (15.8).
         RingKeepsAll,
         /// The times of a write's fields are dropped: all fields get the time of its last part

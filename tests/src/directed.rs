@@ -10,8 +10,10 @@ use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::rebuild::Rebuild;
 use synclayer_core::rules::transaction::{
     Answer, Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction, Verdict,
-    Window, decide_all,
+    Window,
 };
+use synclayer_core::server::committer::Committer;
+use synclayer_core::server::ring::Rings;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
@@ -172,9 +174,14 @@ impl Desk {
     fn decide(&mut self, transactions: &[Transaction]) -> Vec<Answer> {
         let limits = Limits::default();
         let context = Context { policy: &AllowAll, limits: &limits, now: self.now };
-        let decided = decide_all(transactions, &self.rows, context);
-        self.rows.apply(decided.batch);
-        decided.answers.into_iter().map(|answer| answer.expect("the rows are sound")).collect()
+        let mut committer = Committer::new(1);
+        transactions.iter().for_each(|transaction| committer.submit(transaction.clone()));
+        let mut batch = committer.next_batch(usize::MAX).expect("something is to be decided");
+        self.rows.apply(batch.decide(&self.rows, context));
+        let settled = committer.settle(batch.committed(&mut Rings::default()));
+        let mut answers = Vec::new();
+        settled.deliver(|_| {}, |_, answer| answers.push(answer.expect("the rows are sound")));
+        answers
     }
 
     fn hello_of(&mut self, session: u64) -> Transaction {

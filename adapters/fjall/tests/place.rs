@@ -9,7 +9,7 @@ use std::path::Path;
 use synclayer_core::client::interface::ClientConfig;
 use synclayer_core::replica::Replica;
 use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::transaction::{Context, Transaction, decide_all};
+use synclayer_core::rules::transaction::{Context, Transaction};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::name::{Collection, CommitNumber, DatabaseId, Epoch, RecordId};
@@ -50,7 +50,7 @@ fn begin_epoch(store: &FjallServerStore, epoch: &str, database: &str) {
     };
     let limits = Limits::default();
     let context = Context { policy: &AllowAll, limits: &limits, now: Now::default().wall };
-    store.transact(&mut |rows| Ok(decide_all([&begin], rows, context).batch)).unwrap();
+    store.transact(&mut |rows| Ok(begin.decide(rows, context)?.batch)).unwrap();
 }
 
 /// All files below a directory and what is in them, but for the locks, which say who had them.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use synclayer_core::rules::page::{PageLimits, Place, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::verify;
-use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, Transaction, decide_all};
+use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, Transaction};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::{Cursor, Mode};
@@ -41,14 +41,14 @@ fn open(path: &Path) -> Result<FjallServerStore, StoreError> {
 fn decide(store: &FjallServerStore, transaction: &Transaction) -> Answer {
     let limits = Limits::default();
     let context = Context { policy: &AllowAll, limits: &limits, now: Timestamp(1_790_000_000_000) };
-    let mut answers = Vec::new();
+    let mut answer = None;
     let decide = &mut |rows: &dyn Rows| {
-        let decided = decide_all([transaction], rows, context);
-        answers = decided.answers;
-        Ok(decided.batch)
+        let decision = transaction.decide(rows, context)?;
+        answer = Some(decision.answer);
+        Ok(decision.batch)
     };
     store.transact(decide).unwrap();
-    answers.pop().unwrap().unwrap()
+    answer.unwrap()
 }
 
 fn begin(store: &FjallServerStore, epoch: &str) {

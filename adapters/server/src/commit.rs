@@ -1,19 +1,12 @@
-//! The one thread that writes.
-//!
-//! While one batch of transactions waits for the disk, further ones queue up; together they are
-//! the next batch. So many writers share a commit, and one alone waits for nobody.
+//! The one thread that writes: it gives the core's [`Committer`] a store, a lock and a bell.
 
-use std::collections::VecDeque;
-use std::mem;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use synclayer_core::rules::policy::Policy;
-use synclayer_core::rules::transaction::{
-    Answer, Context, Decided, TransactError, Transaction, decide_all,
-};
+use synclayer_core::rules::transaction::{Answer, Context, TransactError, Transaction};
+use synclayer_core::server::committer::{self, Batch, Committed, Committer};
 use synclayer_core::server::session::TransactTicket;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::store::{ServerStore, StoreError, StoreErrorKind};
@@ -25,11 +18,13 @@ use crate::mailbox::Mailbox;
 
 /// About how many writes go into one commit.
 const WRITES: usize = 4096;
+/// The number of commits that a store has under way at a time.
+const DEPTH: usize = 1;
 
-/// What a transaction comes to.
+/// The end of a transaction.
 pub(crate) type Result<T = Answer, E = TransactError> = std::result::Result<T, E>;
 
-/// What committing needs.
+/// The parts of a server that a commit needs.
 pub(crate) struct Desk {
     pub(crate) store: Arc<dyn ServerStore>,
     pub(crate) policy: Arc<dyn Policy>,
@@ -38,21 +33,26 @@ pub(crate) struct Desk {
     pub(crate) feed: Arc<Feed>,
 }
 
-/// The transactions that wait to be committed, and what was counted of those that were.
-#[derive(Default)]
+impl Desk {
+    fn context(&self) -> Context<'_> {
+        Context { policy: &*self.policy, limits: &self.limits, now: self.clock.now().wall }
+    }
+
+    /// Begins an epoch, before anything is served.
+    pub(crate) fn begin_epoch(&self, begin: &Transaction) -> Result<(), StoreError> {
+        self.store.transact(&mut |rows| Ok(begin.decide(rows, self.context())?.batch))
+    }
+}
+
+/// The transactions that wait to be committed.
 pub(crate) struct Commits {
     queue: Mutex<Queue>,
     filled: Condvar,
-    transactions: AtomicU64,
-    commits: AtomicU64,
 }
 
-#[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    committer: Committer<Job>,
     closed: bool,
-    /// Why the store takes nothing more.
-    failed: Option<StoreError>,
 }
 
 /// A transaction and whom to answer.
@@ -63,31 +63,29 @@ pub(crate) enum Job {
     Call(Transaction, oneshot::Sender<Result>),
 }
 
-impl Job {
+impl committer::Job for Job {
     fn transaction(&self) -> &Transaction {
         match self {
             Self::Ticket(ticket, _) => ticket.transaction(),
             Self::Call(transaction, _) => transaction,
         }
     }
+}
 
-    fn writes(&self) -> usize {
-        match self.transaction() {
-            Transaction::Writes(run) => run.mutations.len(),
-            Transaction::Push(push) => push.mutations.len(),
-            Transaction::Hello { .. }
-            | Transaction::Plain(_)
-            | Transaction::Sweep(_)
-            | Transaction::BeginEpoch { .. } => 1,
-        }
-    }
-
+impl Job {
     fn answer(self, result: Result) {
         match self {
             Self::Ticket(ticket, mailbox) => mailbox.put(ticket.answer(result)),
             // who asked may have gone
             Self::Call(_, asked) => drop(asked.send(result)),
         }
+    }
+}
+
+impl Default for Commits {
+    fn default() -> Self {
+        let queue = Queue { committer: Committer::new(DEPTH), closed: false };
+        Self { queue: Mutex::new(queue), filled: Condvar::new() }
     }
 }
 
@@ -101,7 +99,7 @@ impl Commits {
             job.answer(Err(TransactError::Failed(error)));
             return;
         }
-        queue.jobs.push_back(job);
+        queue.committer.submit(job);
         drop(queue);
         self.filled.notify_one();
     }
@@ -119,14 +117,14 @@ impl Commits {
         self.filled.notify_one();
     }
 
-    /// Why the store takes nothing more, if it has failed.
-    pub(crate) fn failure(&self) -> Option<StoreError> {
-        self.queue().failed.clone()
+    /// Whether the store has failed, and took nothing since.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.queue().committer.failure().is_some()
     }
 
-    /// How many transactions were committed, and in how many commits.
-    pub(crate) fn counted(&self) -> (u64, u64) {
-        (self.transactions.load(Ordering::Relaxed), self.commits.load(Ordering::Relaxed))
+    /// Counts of what was committed so far.
+    pub(crate) fn committed(&self) -> Committed {
+        self.queue().committer.committed()
     }
 
     /// Starts the thread. It ends after [`close`](Self::close).
@@ -141,79 +139,38 @@ impl Commits {
     }
 
     /// Waits for transactions, and takes as many as one commit holds.
-    fn next_batch(&self) -> Option<Vec<Job>> {
+    fn next_batch(&self) -> Option<Batch<Job>> {
         let mut queue = self.queue();
-        while queue.jobs.is_empty() {
+        loop {
+            if let Some(batch) = queue.committer.next_batch(WRITES) {
+                return Some(batch);
+            }
             if queue.closed {
                 return None;
             }
             queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let mut writes = 0;
-        let fits = |job: &&Job| {
-            writes += job.writes();
-            writes <= WRITES
-        };
-        let count = queue.jobs.iter().take_while(fits).count().max(1);
-        if count == queue.jobs.len() {
-            return Some(mem::take(&mut queue.jobs).into());
-        }
-        Some(queue.jobs.drain(..count).collect())
     }
 
-    /// Commits, then shows, then answers.
-    fn commit(&self, desk: &Desk, batch: Vec<Job>) {
-        let transactions: Vec<&Transaction> = batch.iter().map(Job::transaction).collect();
+    fn commit(&self, desk: &Desk, mut batch: Batch<Job>) {
+        let commit = AssertUnwindSafe(|| batch.commit(&*desk.store, desk.context()));
         // a policy that panics must not leave everyone waiting for ever
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| transact(desk, &transactions)))
-            .unwrap_or_else(|_| Err(TransactError::Unknown(panicked())));
-        match outcome {
-            Ok((decided, changed)) => {
-                self.transactions.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                self.commits.fetch_add(changed.into(), Ordering::Relaxed);
-                if changed {
-                    self.queue().failed = None;
-                }
-                desk.feed.publish(&decided.published);
-                for (job, answer) in batch.into_iter().zip(decided.answers) {
-                    job.answer(answer.map_err(TransactError::Failed));
-                }
-            }
+        let ended =
+            panic::catch_unwind(commit).unwrap_or_else(|_| Err(TransactError::Unknown(panicked())));
+        let outcome = match ended {
+            Ok(()) => batch.committed(&mut desk.feed.rings_mut()),
             Err(error) => {
                 let (TransactError::Failed(cause) | TransactError::Unknown(cause)) = &error;
                 tracing::error!(error = %cause, "the store failed: no write is taken any more");
-                self.queue().failed = Some(cause.clone());
-                batch.into_iter().for_each(|job| job.answer(Err(error.clone())));
+                batch.failed(error)
             }
-        }
+        };
+        let settled = self.queue().committer.settle(outcome);
+        settled.deliver(|moved| desk.feed.wake(moved), Job::answer);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Decides and commits, and tells whether anything changed.
-pub(crate) fn transact(desk: &Desk, transactions: &[&Transaction]) -> Result<(Decided, bool)> {
-    let context =
-        Context { policy: &*desk.policy, limits: &desk.limits, now: desk.clock.now().wall };
-    let mut decided = None;
-    let mut changed = false;
-    let committed = desk.store.transact(&mut |rows| {
-        let mut decision = decide_all(transactions.iter().copied(), rows, context);
-        let batch = mem::take(&mut decision.batch);
-        changed = !batch.is_empty();
-        decided = Some(decision);
-        Ok(batch)
-    });
-    match (committed, decided) {
-        (Ok(()), Some(decided)) => Ok((decided, changed)),
-        (Ok(()), None) => {
-            let error = StoreError::new(StoreErrorKind::Other, "the store decided nothing");
-            Err(TransactError::Failed(error))
-        }
-        (Err(error), Some(_)) if changed => Err(TransactError::Unknown(error)),
-        (Err(error), _) => Err(TransactError::Failed(error)),
     }
 }
 

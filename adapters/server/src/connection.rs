@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use synclayer_core::rules::policy::Bucket;
-use synclayer_core::server::session::{Action, Identity, Input, Lent, Session};
-use synclayer_core::words::name::{Collection, ConnId};
+use synclayer_core::server::pump;
+use synclayer_core::server::session::{Action, Actions, Identity, Input, Lent, Session};
+use synclayer_core::words::name::ConnId;
+use synclayer_core::words::time::Now;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -34,8 +36,7 @@ pub(crate) struct Connection<S> {
     session: Session,
     mailbox: Arc<Mailbox>,
     socket: Socket<S>,
-    actions: Vec<Action>,
-    follows: Vec<Collection>,
+    actions: Actions,
     /// Goes off at the deadline, or before it.
     alarm: Pin<Box<Sleep>>,
     /// When the token expires.
@@ -77,8 +78,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             conn,
             mailbox,
             socket,
-            actions: Vec::new(),
-            follows: Vec::new(),
+            actions: Actions::new(),
             alarm: Box::pin(sleep(AGES)),
             expires,
             bucket: None,
@@ -113,19 +113,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Takes what the rings have for the socket, as far as it has room.
     fn pump(&mut self) {
-        for _ in 0..PUMPS {
-            let room = ROOM_BYTES.saturating_sub(self.socket.waiting());
-            if room == 0 || self.closing || !self.wants_pump() {
-                return;
-            }
-            self.handle(Input::Pump { room });
+        let room = ROOM_BYTES.saturating_sub(self.socket.waiting());
+        if room == 0 || self.closing {
+            return;
         }
-        // whoever always has more lets others have their turn
-        self.mailbox.ring();
-    }
-
-    fn wants_pump(&self) -> bool {
-        self.session.wants_pump(&self.shared.feed.rings())
+        if self.with_session(|session, now, lent, out| pump(session, now, room, PUMPS, lent, out)) {
+            // whoever always has more lets others have their turn
+            self.mailbox.ring();
+        }
     }
 
     /// Hands in what has come, and what else is there already.
@@ -159,12 +154,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn handle(&mut self, input: Input<'_>) {
+        self.with_session(|session, now, lent, out| session.handle(now, input, lent, out));
+    }
+
+    /// Lends the session what it needs, and does what it then wants.
+    fn with_session<T>(
+        &mut self,
+        call: impl FnOnce(&mut Session, Now, &mut Lent<'_>, &mut Actions) -> T,
+    ) -> T {
         let now = self.shared.clock.now();
         if self.bucket.is_none() && self.shared.config.user_rate.is_some() {
             let user = self.session.status().user;
             self.bucket = user.and_then(|user| self.shared.bucket(user));
         }
-        {
+        let answer = {
             let mut bucket = self.bucket.as_ref().map(|bucket| {
                 // a bucket is whole at any time
                 bucket.lock().unwrap_or_else(PoisonError::into_inner)
@@ -174,9 +177,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 policy: &*self.shared.config.policy,
                 user_bucket: bucket.as_deref_mut(),
             };
-            self.session.handle(now, input, &mut lent, &mut self.actions);
-        }
+            call(&mut self.session, now, &mut lent, &mut self.actions)
+        };
         self.act();
+        answer
     }
 
     fn act(&mut self) {
@@ -202,12 +206,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Action::Follow(collection) => {
                     let mailbox = Arc::clone(&self.mailbox);
-                    self.shared.feed.follow(collection.clone(), self.conn, mailbox);
-                    self.follows.push(collection);
+                    self.shared.feed.follow(collection, self.conn, mailbox);
                 }
                 Action::Unfollow(collection) => {
                     self.shared.feed.unfollow(&collection, self.conn);
-                    self.follows.retain(|followed| *followed != collection);
                 }
             }
         }
@@ -271,9 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Leaves the others, and the peer: what waits is sent, and its agreement awaited for a while.
     async fn part(&mut self) {
-        for collection in mem::take(&mut self.follows) {
-            self.shared.feed.unfollow(&collection, self.conn);
-        }
+        self.shared.feed.leave(self.conn);
         let patience = self.shared.config.close_patience;
         let socket = &mut self.socket;
         let agreed = timeout(patience, poll_fn(|cx| poll_parted(socket, cx))).await.is_ok();

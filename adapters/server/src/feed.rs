@@ -1,9 +1,9 @@
-//! The recent changes, and who is woken by them.
+//! The recent changes, and the connections that follow them, each behind its lock.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use synclayer_core::rules::transaction::Published;
+use synclayer_core::server::followers::Followers;
 use synclayer_core::server::ring::{RingLimits, Rings};
 use synclayer_core::words::name::{Collection, ConnId};
 
@@ -12,10 +12,8 @@ use crate::mailbox::Mailbox;
 /// The rings of all collections and the connections that follow them.
 pub(crate) struct Feed {
     rings: RwLock<Rings>,
-    followers: Mutex<Followers>,
+    followers: Mutex<Followers<Arc<Mailbox>>>,
 }
-
-type Followers = HashMap<Collection, HashMap<ConnId, Arc<Mailbox>>>;
 
 impl Feed {
     pub(crate) fn new(limits: RingLimits) -> Self {
@@ -27,39 +25,32 @@ impl Feed {
         self.rings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Shows changes that are durable, in the order of their seqs, and wakes who follows them.
-    pub(crate) fn publish(&self, changes: &[Published]) {
-        if changes.is_empty() {
-            return;
-        }
-        {
-            let mut rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
-            changes.iter().for_each(|change| rings.publish(change));
-        }
-        let moved: BTreeSet<&Collection> = changes.iter().map(|c| &c.collection).collect();
-        let followers = self.followers();
-        for collection in moved {
-            followers.get(collection).into_iter().flatten().for_each(|(_, mailbox)| mailbox.ring());
-        }
+    /// The rings, to publish what is durable.
+    pub(crate) fn rings_mut(&self) -> RwLockWriteGuard<'_, Rings> {
+        self.rings.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the connections that follow these collections.
+    pub(crate) fn wake(&self, moved: &BTreeSet<Collection>) {
+        self.followers().wake(moved, |_, mailbox| mailbox.ring());
     }
 
     /// Wakes a connection whenever a collection moves.
     pub(crate) fn follow(&self, collection: Collection, conn: ConnId, mailbox: Arc<Mailbox>) {
-        self.followers().entry(collection).or_default().insert(conn, mailbox);
+        self.followers().follow(collection, conn, mailbox);
     }
 
-    /// No longer.
+    /// Wakes it no longer for this collection.
     pub(crate) fn unfollow(&self, collection: &Collection, conn: ConnId) {
-        let mut followers = self.followers();
-        if let Some(those) = followers.get_mut(collection) {
-            those.remove(&conn);
-            if those.is_empty() {
-                followers.remove(collection);
-            }
-        }
+        self.followers().unfollow(collection, conn);
     }
 
-    fn followers(&self) -> MutexGuard<'_, Followers> {
+    /// Forgets a connection that has ended.
+    pub(crate) fn leave(&self, conn: ConnId) {
+        self.followers().leave(conn);
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Followers<Arc<Mailbox>>> {
         self.followers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

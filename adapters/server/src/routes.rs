@@ -15,6 +15,7 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::routing::{any, get};
+use synclayer_core::server::committer::Committed;
 use synclayer_core::server::http::{self, Call, Reply};
 use synclayer_core::words::message::{ErrorCode, Token};
 use synclayer_core::words::name::UserId;
@@ -41,10 +42,10 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 /// Whether the server can do its work, and a few numbers. It asks for no token, and reads nothing
 /// from the store.
 async fn health(State(shared): State<Arc<Shared>>) -> Response<Body> {
-    let (transactions, commits) = shared.commits.counted();
-    let (status, word) = match shared.commits.failure() {
-        None => (StatusCode::OK, "ok"),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "store failed"),
+    let Committed { transactions, commits } = shared.commits.committed();
+    let (status, word) = match shared.commits.has_failed() {
+        false => (StatusCode::OK, "ok"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "store failed"),
     };
     let mut body = format!(
         "{{\"status\":\"{word}\",\"epoch\":\"{}\",\"uptimeMs\":{},\"connections\":{},\

@@ -13,7 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use synclayer_core::rules::transaction::{Answer, Sweep, SweepPlace, TransactError, Transaction};
+use synclayer_core::rules::transaction::{Answer, Sweep, SweepPlace, Transaction};
+use synclayer_core::server::committer::Committed;
 use synclayer_core::words::name::{DatabaseId, Epoch, NameError};
 use synclayer_core::words::store::{ServerStore, StoreError};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +23,7 @@ use tokio::task;
 use tokio::time::{sleep, timeout};
 
 use crate::clock::Clock;
-use crate::commit::{Desk, transact};
+use crate::commit::Desk;
 use crate::config::ServerConfig;
 use crate::routes::router;
 use crate::shared::Shared;
@@ -136,7 +137,8 @@ impl Server {
     /// wait for the disk together.
     #[must_use]
     pub fn commits(&self) -> (u64, u64) {
-        self.shared.commits.counted()
+        let Committed { transactions, commits } = self.shared.commits.committed();
+        (transactions, commits)
     }
 
     /// Serves until `signal` completes, then shuts down.
@@ -200,10 +202,7 @@ fn random_name<T>(make: impl FnOnce(&str) -> Result<T, NameError>) -> Result<T, 
 
 async fn begin_epoch(desk: Desk, epoch: Epoch, database: DatabaseId) -> Result<Desk, BindError> {
     let begin = move || {
-        let begin = Transaction::BeginEpoch { epoch, database };
-        let failed = |(TransactError::Failed(error) | TransactError::Unknown(error))| error;
-        let (decided, _) = transact(&desk, &[&begin]).map_err(failed)?;
-        decided.answers.into_iter().try_for_each(|answer| answer.map(drop))?;
+        desk.begin_epoch(&Transaction::BeginEpoch { epoch, database })?;
         Ok(desk)
     };
     let begun = task::spawn_blocking(begin).await;

@@ -1,8 +1,8 @@
 //! Transactions on the server's rows. Every rule about writing is here.
 //!
 //! A [`Transaction`] is decided on a view of the rows. The decision holds the rows to change, the
-//! answer, and the changes to publish; the owner of the store commits it. Many transactions that
-//! wait for the disk share one commit: [`decide_all`] decides each on top of those before it.
+//! answer, and the changes to publish. Many transactions that wait for the disk share one commit:
+//! the server's committer decides each on top of those before it.
 
 mod sweep;
 mod write;
@@ -301,10 +301,6 @@ pub enum TransactError {
 }
 
 /// Decides transactions in order, each on top of those before it.
-///
-/// The owner of the store calls this inside
-/// [`ServerStore::transact`](crate::words::store::ServerStore), then publishes to the rings, wakes
-/// the followers, and answers the tickets, in that order.
 #[must_use]
 pub fn decide_all<'a>(
     transactions: impl IntoIterator<Item = &'a Transaction>,
@@ -343,6 +339,17 @@ impl Transaction {
                 sweep::begin_epoch(epoch, database, rows, context.now)
             }
         }
+    }
+
+    /// The number of its writes, for the size of a commit; 1 for a transaction without writes.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        let writes = match self {
+            Self::Writes(run) => run.mutations.len(),
+            Self::Push(push) => push.mutations.len(),
+            Self::Hello { .. } | Self::Plain(_) | Self::Sweep(_) | Self::BeginEpoch { .. } => 1,
+        };
+        writes.max(1)
     }
 
     /// The rows that [`decide`](Self::decide) reads, for stores that must fetch them first.

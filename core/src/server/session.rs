@@ -3,13 +3,12 @@
 //! A [`Session`] owns its connection's identity, subscriptions, write window and limits, and
 //! shares no mutable state with others. Besides the rules of all machines its adapter keeps these:
 //!
-//! 1. After every input it calls `handle` with [`Input::Pump`] while the socket has room and
-//!    [`Session::wants_pump`] says so, and again whenever the ring of a followed collection moved
-//!    or the socket has room again.
+//! 1. After every input it calls [`pump`](super::pump()) with the socket's room, and again whenever
+//!    the ring of a followed collection moved or the socket has room again.
 //! 2. It hands frames in only while [`Session::wants_frames`] says so and what waits for the
 //!    socket is bounded.
-//! 3. It answers every ticket once. Whoever commits publishes the changes to the rings first, then
-//!    wakes the followers, then answers.
+//! 3. It answers every ticket once: transactions by way of a
+//!    [`Committer`](super::committer::Committer), which publishes their changes first.
 //! 4. [`Action::Close`] is the last action. It ends everything that the connection follows.
 
 mod auth;

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::page::ReadRequest;
 use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::transaction::{
-    Context, PlainWrite, TransactError, Transaction, decide_all,
-};
+use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, TransactError, Transaction};
+use synclayer_core::server::committer::{Committer, Job};
 use synclayer_core::server::ring::{RingLimits, Rings};
 use synclayer_core::server::session::{
     Action, AuthTicket, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
@@ -82,20 +81,23 @@ impl Bench {
             tokens: VecDeque::new(),
         };
         let (epoch, database) = (Epoch::new("e1").unwrap(), DatabaseId::new("d1").unwrap());
-        bench.decide(&Transaction::BeginEpoch { epoch, database }).unwrap();
+        bench.commit(Transaction::BeginEpoch { epoch, database }).1.unwrap();
         bench
     }
 
-    fn decide(
-        &mut self,
-        transaction: &Transaction,
-    ) -> Result<synclayer_core::rules::transaction::Answer, StoreError> {
+    /// Commits a transaction by itself, and returns its answer.
+    fn commit<J: Job>(&mut self, job: J) -> (J, Result<Answer, TransactError>) {
         let limits = Limits::default();
         let context = Context { policy: &AllowAll, limits: &limits, now: self.now.wall };
-        let mut decided = decide_all([transaction], &self.rows, context);
-        self.rows.apply(decided.batch);
-        decided.published.iter().for_each(|change| self.rings.publish(change));
-        decided.answers.pop().unwrap()
+        let mut committer = Committer::new(1);
+        committer.submit(job);
+        let mut batch = committer.next_batch(1).unwrap();
+        let rows = batch.decide(&self.rows, context);
+        self.rows.apply(rows);
+        let settled = committer.settle(batch.committed(&mut self.rings));
+        let mut answered = None;
+        settled.deliver(|_| {}, |job, answer| answered = Some((job, answer)));
+        answered.unwrap()
     }
 
     fn make(&mut self, input: &str) -> Vec<String> {
@@ -125,8 +127,8 @@ impl Bench {
             "token-expires" => self.tell(Input::AuthExpired),
             "commits" => {
                 let Some(ticket) = self.transactions.pop_front() else { return nothing_is_out() };
-                let answer = self.decide(ticket.transaction());
-                self.tell(ticket.answer(answer.map_err(TransactError::Failed)))
+                let (ticket, answer) = self.commit(ticket);
+                self.tell(ticket.answer(answer))
             }
             "commit-fails" => {
                 let Some(ticket) = self.transactions.pop_front() else { return nothing_is_out() };
@@ -168,7 +170,7 @@ impl Bench {
             timestamp: Some(self.now.wall),
             base_version: None,
         };
-        self.decide(&Transaction::Plain(write)).unwrap();
+        self.commit(Transaction::Plain(write)).1.unwrap();
     }
 
     fn tell(&mut self, input: Input<'_>) -> Vec<String> {

@@ -14,7 +14,8 @@ use alloc::vec::Vec;
 use super::*;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{Store, todos};
-use crate::rules::transaction::{Context, TransactError, decide_all};
+use crate::rules::transaction::{Context, TransactError};
+use crate::server::committer::Committer;
 use crate::server::ring::RingLimits;
 use crate::words::message::{Mode, ServerChange, ServerMessage};
 use crate::words::store::{StoreError, StoreErrorKind};
@@ -138,27 +139,22 @@ impl World {
     /// Commits the transactions of all connections together and publishes their changes. The
     /// answers are returned, to be handed in.
     fn commit(&mut self) -> Vec<(u64, Input<'static>)> {
-        let mut tickets = Vec::new();
-        for (conn, state) in &mut self.conns {
-            tickets.extend(state.transactions.drain(..).map(|ticket| (*conn, ticket)));
-        }
-        let limits = self.config.limits.clone();
-        let context = Context { policy: self.policy.as_ref(), limits: &limits, now: self.now.wall };
-        let decided = decide_all(
-            tickets.iter().map(|(_, ticket)| ticket.transaction()),
-            &self.store.rows,
-            context,
-        );
-        self.store.rows.apply(decided.batch);
-        for published in &decided.published {
-            self.rings.publish(published);
-        }
+        let mut committer = Committer::new(1);
+        let tickets = self.conns.values_mut().flat_map(|state| state.transactions.drain(..));
+        tickets.for_each(|ticket| committer.submit(ticket));
+        let Some(mut batch) = committer.next_batch(usize::MAX) else { return Vec::new() };
+        let limits = &self.config.limits;
+        let context = Context { policy: self.policy.as_ref(), limits, now: self.now.wall };
+        let rows = batch.decide(&self.store.rows, context);
+        self.store.rows.apply(rows);
+        let settled = committer.settle(batch.committed(&mut self.rings));
         self.rings.check();
-        let answers = decided.answers.into_iter();
-        let answer = |((conn, ticket), answer): ((u64, TransactTicket), Result<_, _>)| {
-            (conn, ticket.answer(answer.map_err(TransactError::Failed)))
-        };
-        tickets.into_iter().zip(answers).map(answer).collect()
+        let mut answers = Vec::new();
+        settled.deliver(
+            |_| {},
+            |ticket, answer| answers.push((ticket.conn().0, ticket.answer(answer))),
+        );
+        answers
     }
 
     fn commit_and_answer(&mut self) {

@@ -1,0 +1,261 @@
+//! The only way from a transaction to its answer, in five steps that every server takes alike:
+//!
+//! ```text
+//! submit ─► next_batch ─► decide ─► the store commits ─┬─► committed: publish ─┐
+//!                         (inside its transaction)     └─► failed ─────────────┤
+//!                                    answer ◄─ wake the followers ◄─ settle ◄──┘
+//! ```
+//!
+//! A [`Committer`] is a queue without a thread: its owner says when a batch is taken, runs the
+//! store, and says how that ended. While one batch waits for the disk, further transactions queue
+//! up, and together they are the next batch: many writers share a commit, and one alone waits for
+//! nobody.
+//!
+//! The types keep the order. A job leaves its [`Batch`] only by way of [`Batch::committed`], which
+//! publishes, or [`Batch::failed`]; the [`Outcome`] of either has to be settled before another
+//! batch is taken; and [`Settled::deliver`] wakes before it answers. So nobody learns of a change
+//! that the rings don't show yet.
+
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use core::mem;
+
+use super::ring::Rings;
+use super::session::TransactTicket;
+use crate::rules::transaction::{Answer, Context, Decided, TransactError, Transaction, decide_all};
+use crate::words::name::Collection;
+use crate::words::store::{self, Rows, ServerStore, StoreError, StoreErrorKind};
+
+/// A transaction, together with whoever waits for its answer.
+pub trait Job {
+    /// The transaction.
+    fn transaction(&self) -> &Transaction;
+}
+
+impl Job for Transaction {
+    fn transaction(&self) -> &Transaction {
+        self
+    }
+}
+
+impl Job for TransactTicket {
+    fn transaction(&self) -> &Transaction {
+        self.transaction()
+    }
+}
+
+/// The transactions that wait to be committed, and the result of those that were.
+#[derive(Clone, Debug)]
+pub struct Committer<J> {
+    waiting: VecDeque<J>,
+    depth: usize,
+    under_way: usize,
+    failure: Option<StoreError>,
+    committed: Committed,
+}
+
+/// Counts of what was committed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Committed {
+    /// Transactions that were decided and, where they changed something, committed.
+    pub transactions: u64,
+    /// Commits of the store that changed something. Group commit makes them fewer.
+    pub commits: u64,
+}
+
+/// Jobs that are decided, committed and answered together.
+#[derive(Clone, Debug)]
+#[must_use = "its jobs are answered only when it ends"]
+pub struct Batch<J> {
+    jobs: Vec<J>,
+    decided: Option<Decided>,
+    changed: bool,
+}
+
+/// The end of a batch, to be handed to [`Committer::settle`]. Its changes are published.
+#[derive(Debug)]
+#[must_use = "its jobs are answered only when it is settled"]
+pub struct Outcome<J> {
+    settled: Settled<J>,
+    changed: bool,
+    failure: Option<StoreError>,
+}
+
+/// The answers of a batch, to be delivered.
+#[derive(Debug)]
+#[must_use = "its jobs are answered only when it is delivered"]
+pub struct Settled<J> {
+    moved: BTreeSet<Collection>,
+    answers: Vec<(J, Result<Answer, TransactError>)>,
+}
+
+impl<J: Job> Committer<J> {
+    /// A committer for a store that takes `depth` batches at a time, at least one.
+    ///
+    /// Batches settle in the order in which they were taken. With a depth above one a batch is
+    /// decided on rows whose commit has not ended, so one that fails takes all that were taken
+    /// after it along: they fail too.
+    #[must_use]
+    pub fn new(depth: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            depth: depth.max(1),
+            under_way: 0,
+            failure: None,
+            committed: Committed::default(),
+        }
+    }
+
+    /// Queues a job.
+    pub fn submit(&mut self, job: J) {
+        self.waiting.push_back(job);
+    }
+
+    /// Takes the next jobs: as many as have about `limit` writes together, and at least one.
+    /// `None` while none waits, or as many batches are under way as the store takes.
+    pub fn next_batch(&mut self, limit: usize) -> Option<Batch<J>> {
+        if self.waiting.is_empty() || self.under_way >= self.depth {
+            return None;
+        }
+        let mut writes: usize = 0;
+        let fits = |job: &&J| {
+            writes = writes.saturating_add(job.transaction().writes());
+            writes <= limit
+        };
+        let count = self.waiting.iter().take_while(fits).count().max(1);
+        let jobs = if count == self.waiting.len() {
+            mem::take(&mut self.waiting).into()
+        } else {
+            self.waiting.drain(..count).collect()
+        };
+        self.under_way += 1;
+        Some(Batch { jobs, decided: None, changed: false })
+    }
+
+    /// Notes how a batch ended, and lets the next one begin.
+    pub fn settle(&mut self, outcome: Outcome<J>) -> Settled<J> {
+        let Outcome { settled, changed, failure } = outcome;
+        self.under_way = self.under_way.saturating_sub(1);
+        match failure {
+            Some(error) => self.failure = Some(error),
+            None => {
+                self.committed.transactions += settled.answers.len() as u64;
+                self.committed.commits += u64::from(changed);
+                if changed {
+                    self.failure = None;
+                }
+            }
+        }
+        settled
+    }
+
+    /// The jobs that wait, in their order.
+    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &J> {
+        self.waiting.iter()
+    }
+
+    /// The reason why the last batch failed, until one that changes something succeeds.
+    #[must_use]
+    pub fn failure(&self) -> Option<&StoreError> {
+        self.failure.as_ref()
+    }
+
+    /// Counts of what was committed so far.
+    #[must_use]
+    pub fn committed(&self) -> Committed {
+        self.committed
+    }
+}
+
+impl<J: Job> Batch<J> {
+    /// The jobs, in their order.
+    pub fn jobs(&self) -> impl ExactSizeIterator<Item = &J> {
+        self.jobs.iter()
+    }
+
+    /// Decides the jobs, each on top of those before it, and returns the rows to commit.
+    ///
+    /// It is called inside [`ServerStore::transact`], on the rows that the store lends; by a store
+    /// that tries again perhaps more than once, of which the last counts.
+    pub fn decide(&mut self, rows: &dyn Rows, context: Context<'_>) -> store::Batch {
+        let mut decided = decide_all(self.jobs.iter().map(Job::transaction), rows, context);
+        let batch = mem::take(&mut decided.batch);
+        self.changed = !batch.is_empty();
+        self.decided = Some(decided);
+        batch
+    }
+
+    /// What was decided, but for the rows to commit: for journals and metrics. Nothing of it has
+    /// happened yet.
+    #[must_use]
+    pub fn decided(&self) -> Option<&Decided> {
+        self.decided.as_ref()
+    }
+
+    /// Decides the jobs in a transaction of this store, and waits until that is durable.
+    ///
+    /// # Errors
+    /// When the store fails, with whether something may have happened.
+    pub fn commit(
+        &mut self,
+        store: &dyn ServerStore,
+        context: Context<'_>,
+    ) -> Result<(), TransactError> {
+        store.transact(&mut |rows| Ok(self.decide(rows, context))).map_err(|error| {
+            match self.changed {
+                true => TransactError::Unknown(error),
+                false => TransactError::Failed(error),
+            }
+        })
+    }
+
+    /// The rows are durable: publishes the changes, after which the jobs may be answered.
+    pub fn committed(self, rings: &mut Rings) -> Outcome<J> {
+        let Some(decided) = self.decided else {
+            let error = StoreError::new(StoreErrorKind::Other, "the store decided nothing");
+            return self.failed(TransactError::Failed(error));
+        };
+        let mut moved = BTreeSet::new();
+        for change in &decided.published {
+            if planted!(AnsweredUnpublished) {
+                break;
+            }
+            rings.publish(change);
+            if !moved.contains(&change.collection) {
+                moved.insert(change.collection.clone());
+            }
+        }
+        let answers = decided.answers.into_iter().map(|a| a.map_err(TransactError::Failed));
+        let answers = self.jobs.into_iter().zip(answers).collect();
+        let settled = Settled { moved, answers };
+        Outcome { settled, changed: self.changed, failure: None }
+    }
+
+    /// The rows are not committed, or nobody knows whether they are: nothing is published, and all
+    /// jobs get this error.
+    pub fn failed(self, error: TransactError) -> Outcome<J> {
+        let (TransactError::Failed(cause) | TransactError::Unknown(cause)) = &error;
+        let failure = Some(cause.clone());
+        let answers = self.jobs.into_iter().map(|job| (job, Err(error.clone()))).collect();
+        let settled = Settled { moved: BTreeSet::new(), answers };
+        Outcome { settled, changed: false, failure }
+    }
+}
+
+impl<J> Settled<J> {
+    /// Wakes the followers of the collections that moved, where there are any, and then answers
+    /// each job, in their order.
+    pub fn deliver(
+        self,
+        wake: impl FnOnce(&BTreeSet<Collection>),
+        mut answer: impl FnMut(J, Result<Answer, TransactError>),
+    ) {
+        if !self.moved.is_empty() && !planted!(FollowersUnwoken) {
+            wake(&self.moved);
+        }
+        self.answers.into_iter().for_each(|(job, result)| answer(job, result));
+    }
+}
+
+#[cfg(test)]
+mod tests;
