@@ -46,7 +46,7 @@ pub mod directed;
 pub mod draw;
 pub mod fuzz;
 pub mod guarantees;
-pub mod hub;
+pub mod host;
 pub mod invariants;
 mod leaving;
 mod losses;

@@ -18,7 +18,7 @@ use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_sim::desk::Desk;
-use synclayer_sim::hub::Hub;
+use synclayer_sim::host::Host;
 use synclayer_tokio::{Store, SyncConfig, SyncLayer};
 use tokio::sync::Mutex;
 
@@ -95,13 +95,13 @@ fn of_subscriptions(count: usize, len: usize) -> usize {
     let config = SessionConfig::default();
     assert_eq!(config.subscriptions, 4_096, "PROTOCOL §13 says how many there may be");
     let now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
-    let mut hub = Hub::new(config, RingLimits::default(), now);
+    let mut host = Host::new(config, RingLimits::default(), now);
     let conn = ConnId(1);
-    hub.accept(conn, Identity::Open, now);
+    host.accept(conn, Identity::Open, now);
     let mut say = |frame: &str| {
-        hub.tell(conn, Input::Frame(frame.as_bytes()), now);
-        hub.settle(now);
-        let down = &mut hub.lines.get_mut(&conn).unwrap().down;
+        host.tell(conn, Input::Frame(frame.as_bytes()), now);
+        host.settle(now);
+        let down = host.down.get_mut(&conn).unwrap();
         let last = down.back().map(|frame| String::from_utf8_lossy(frame).into_owned());
         down.clear();
         down.shrink_to_fit();

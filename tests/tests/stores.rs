@@ -22,7 +22,7 @@ use synclayer_core::words::name::{Collection, ConnId, UserId};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };
-use synclayer_sim::hub::Hub;
+use synclayer_sim::host::Host;
 use tempfile::TempDir;
 
 /// The directories of the versions whose stores are kept.
@@ -87,15 +87,15 @@ fn an_earlier_version_s_replicas_go_on_with_its_server() {
             (unpacked(&version, "client.pack"), unpacked(&version, "server.pack"));
         let path = server.path().join("store");
         let store = FjallServerStore::open(path, ServerOptions::default()).unwrap();
-        let mut hub = contents::serve(contents::rows_of(&store));
+        let mut host = contents::serve(contents::rows_of(&store));
         let path = client.path().join("store");
         for (conn, user) in [(1, "ann"), (2, "bob"), (3, "ann")] {
-            go_on(&path, user, ConnId(conn), &mut hub);
+            go_on(&path, user, ConnId(conn), &mut host);
         }
         if has(&path, "gina") {
-            go_on(&path, "gina", ConnId(4), &mut hub);
+            go_on(&path, "gina", ConnId(4), &mut host);
             // her clock was three days behind in all runs
-            let found = contents::of_server(&hub.rows);
+            let found = contents::of_server(&host.rows);
             for (id, at) in [
                 ("slow-0", "2026-09-21T15:31:10.278Z"),
                 ("slow-1", "2026-09-21T15:31:10.278Z"),
@@ -107,7 +107,7 @@ fn an_earlier_version_s_replicas_go_on_with_its_server() {
                 assert!(line.contains(&format!(" at {at}: ")), "{id} was made at {at}: {line}");
             }
         }
-        assert_eq!(verify(&hub.rows).unwrap().faults, [""; 0]);
+        assert_eq!(verify(&host.rows).unwrap().faults, [""; 0]);
     }
 }
 
@@ -144,7 +144,7 @@ fn what_an_earlier_version_left_undecided_can_be_decided() {
     assert_eq!(decided, 2);
 }
 
-fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
+fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
     let collections = ["boards", "notes", "todos"].map(|name| Collection::new(name).unwrap());
     let config = ClientConfig { collections: collections.to_vec(), ..config(user) };
     let store = FjallClientStore::open(path, ClientOptions::default()).unwrap();
@@ -154,7 +154,7 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
     let mut replica = Replica::open(config, 99, now, store, &mut effects).unwrap();
     let rejected = replica.status().rejected_writes;
     replica.connect(now, &mut effects);
-    hub.accept(at_server, Identity::Known(UserId::new(user).unwrap()), now);
+    host.accept(at_server, Identity::Known(UserId::new(user).unwrap()), now);
     let mut local = ConnId(0);
     for _ in 0..100 {
         now.mono.0 += 100;
@@ -166,7 +166,7 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
                     replica.handle(now, Input::Connected { conn }, &mut effects);
                 }
                 Effect::Net(NetAction::Send { frame, .. }) => {
-                    hub.tell(at_server, session::Input::Frame(&frame), now);
+                    host.tell(at_server, session::Input::Frame(&frame), now);
                 }
                 Effect::Net(action) => panic!("{action:?}"),
                 Effect::Halted(error) => panic!("{error}"),
@@ -177,8 +177,8 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
                 | Effect::Watch(_) => {}
             }
         }
-        hub.settle(now);
-        let down: Vec<_> = hub.lines.get_mut(&at_server).unwrap().down.drain(..).collect();
+        host.settle(now);
+        let down: Vec<_> = host.down.get_mut(&at_server).unwrap().drain(..).collect();
         for frame in down {
             let input = Input::Frame { conn: local, frame: &frame };
             replica.handle(now, input, &mut effects);
@@ -194,13 +194,13 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, hub: &mut Hub) {
         "{user}: {status:?}"
     );
     replica.check().unwrap();
-    let report = verify(&hub.rows).unwrap();
+    let report = verify(&host.rows).unwrap();
     for name in collections {
         let (held, head) = (&status.collections[&name], &report.collections[&name]);
         assert!(held.live, "{user}: {name}");
         assert_eq!((held.count, held.checksum), (head.count, head.checksum), "{user}: {name}");
         assert_eq!(replica.get_all(&name).unwrap().len() as u64, head.count, "{user}: {name}");
     }
-    hub.drop_line(at_server, now);
-    hub.settle(now);
+    host.drop_line(at_server, now);
+    host.settle(now);
 }

@@ -302,7 +302,7 @@ pub enum TransactError {
 
 /// Decides transactions in order, each on top of those before it.
 #[must_use]
-pub fn decide_all<'a>(
+pub(crate) fn decide_all<'a>(
     transactions: impl IntoIterator<Item = &'a Transaction>,
     rows: &dyn Rows,
     context: Context<'_>,

@@ -1,6 +1,7 @@
 //! The connections that are woken when a collection moves.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use crate::words::name::{Collection, ConnId};
 
@@ -53,6 +54,19 @@ impl<H> Followers<H> {
         followers.flatten().for_each(|(conn, handle)| wake(*conn, handle));
     }
 
+    /// Panics where the bookkeeping is wrong, or somebody follows who is not `alive`.
+    pub(crate) fn check(&self, alive: impl Fn(ConnId) -> bool) {
+        let pairs = |(conn, of): (&ConnId, &BTreeSet<Collection>)| {
+            of.iter().map(|collection| (collection.clone(), *conn)).collect::<Vec<_>>()
+        };
+        let mut followed: Vec<_> = self.collections.iter().flat_map(pairs).collect();
+        followed.sort();
+        let handles = self.handles.iter();
+        let handles = handles.flat_map(|(of, by)| by.keys().map(move |conn| (of, conn)));
+        assert!(handles.eq(followed.iter().map(|(of, conn)| (of, conn))), "followers, both ways");
+        assert!(followed.iter().all(|(_, conn)| alive(*conn)), "only the living follow");
+    }
+
     fn drop_handle(&mut self, collection: &Collection, conn: ConnId) {
         if let Some(handles) = self.handles.get_mut(collection) {
             handles.remove(&conn);
@@ -66,7 +80,6 @@ impl<H> Followers<H> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     fn woken(followers: &Followers<()>, moved: &[&str]) -> Vec<u64> {
         let moved: Vec<_> = moved.iter().map(|name| Collection::new(name).unwrap()).collect();

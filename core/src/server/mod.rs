@@ -6,6 +6,7 @@ mod about;
 pub mod committer;
 pub mod followers;
 pub mod http;
+pub mod hub;
 mod pump;
 pub mod ring;
 pub mod session;

@@ -1,5 +1,7 @@
 //! The recent changes of each collection, encoded once and shared by all who follow it.
 
+use core::hash::{Hash, Hasher};
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
@@ -205,6 +207,14 @@ impl Rings {
                 ring.bytes = 0;
                 ring.entries = VecDeque::new();
             }
+        }
+    }
+
+    /// Hashes what is known of each collection, and which changes are here.
+    pub(crate) fn hash_into(&self, hasher: &mut impl Hasher) {
+        for (collection, ring) in &self.rings {
+            (collection, ring.head).hash(hasher);
+            ring.entries.iter().for_each(|entry| (entry.seq, &entry.frame).hash(hasher));
         }
     }
 

@@ -17,7 +17,7 @@ use synclayer_core::rules::page::{
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::{database, verify};
 use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
-use synclayer_core::rules::transaction::{Answer, Context, HelloAnswer, Transaction, decide_all};
+use synclayer_core::rules::transaction::{Answer, Context, HelloAnswer, Transaction};
 use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::SessionConfig;
 use synclayer_core::words::delta::Delta;
@@ -28,7 +28,7 @@ use synclayer_core::words::store::{Batch, ClientStore, Rows, Scan, ServerStore, 
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 use synclayer_core::words::write::Change;
 use synclayer_fjall::{FjallClientStore, FjallServerStore};
-use synclayer_sim::hub::Hub;
+use synclayer_sim::host::Host;
 
 /// Cursors of each epoch of the server's store, which had four.
 const CURSORS: [(&str, u64); 5] = [("e0", 64), ("e1", 40), ("e1", 130), ("e2", 41), ("e3", 41)];
@@ -153,14 +153,14 @@ pub fn rows_of(store: &FjallServerStore) -> MemoryRows {
 }
 
 /// A server that begins a new epoch on these rows.
-pub fn serve(rows: MemoryRows) -> Hub {
-    let mut hub = Hub::new(SessionConfig::default(), RingLimits::default(), START);
+pub fn serve(rows: MemoryRows) -> Host {
+    let mut host = Host::new(SessionConfig::default(), RingLimits::default(), START);
     // the epochs of the history have numbers up to nine
     for _ in 0..10 {
-        hub.crash(START);
+        host.crash(START);
     }
-    hub.restart(rows, START).expect("the rows are sound");
-    hub
+    host.restart(rows, START).expect("the rows are sound");
+    host
 }
 
 /// Everything in a server's rows.
@@ -247,8 +247,7 @@ fn hello(rows: &MemoryRows, client: &str, user: &str) -> Option<String> {
     };
     let limits = Limits::default();
     let context = Context { policy: &AllowAll, limits: &limits, now: START.wall };
-    let decided = decide_all([&transaction], rows, context).answers.pop();
-    let answer = decided.expect("an answer").expect("the rows are sound");
+    let answer = transaction.decide(rows, context).expect("the rows are sound").answer;
     let Answer::Hello(HelloAnswer::Open { last_mutation, last_digest, .. }) = answer else {
         return None;
     };

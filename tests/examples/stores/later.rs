@@ -49,20 +49,20 @@ impl Town {
         self.later();
         let now = self.behind();
         gina.replica.connect(now, &mut gina.effects);
-        gina.come_up(ConnId(21), &mut self.hub, now);
+        gina.come_up(ConnId(21), &mut self.host, now);
         for _ in 0..2 {
-            carry_by(&mut gina, self.behind(), &mut self.hub, self.now);
+            carry_by(&mut gina, self.behind(), &mut self.host, self.now);
             if gina.replica.client().knows_server_time() {
                 break;
             }
-            self.hub.settle(self.now);
+            self.host.settle(self.now);
         }
         assert!(gina.sent.iter().any(|frame| frame.contains("slow-2")), "{:?}", gina.sent);
         gina.replica.disconnect(self.behind(), &mut gina.effects);
         drop(gina);
         // the server has the first of them
-        self.hub.drop_line(ConnId(21), self.now);
-        self.hub.settle(self.now);
+        self.host.drop_line(ConnId(21), self.now);
+        self.host.settle(self.now);
         self.keep();
         self.later();
         let mut gina = self.open_behind();
@@ -75,80 +75,80 @@ impl Town {
     /// A server of its own goes back to an older state, and what it has lost is undecided, or on its
     /// way to it.
     pub(super) fn lost_records(&mut self, user: &str, decide: Option<Decide>) {
-        let mut hub = Hub::new(SessionConfig::default(), RingLimits::default(), self.now);
+        let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
         let mut device = self.open(user);
-        self.come(&mut device, &mut hub);
+        self.come(&mut device, &mut host);
         let mut old = None;
         for n in 0..40 {
             device.save("todos", &format!("l{n:03}"), &format!(r#"{{"n":{n}}}"#), self.tick());
             if n < 4 {
                 device.save("boards", &format!("l{n:03}"), &format!(r#"{{"n":{n}}}"#), self.tick());
             }
-            exchange(&mut device, &mut hub, self.now);
+            exchange(&mut device, &mut host, self.now);
             if n == 2 {
-                old = Some(hub.rows.clone());
+                old = Some(host.rows.clone());
             }
         }
-        self.go(&mut device, &mut hub);
-        hub.restart(old.unwrap(), self.now).unwrap();
+        self.go(&mut device, &mut host);
+        host.restart(old.unwrap(), self.now).unwrap();
         device.update("todos", "l030", r#"{"offline":true}"#, &[], self.later());
         device.save("todos", "new", r#"{"offline":true}"#, self.tick());
-        self.come(&mut device, &mut hub);
+        self.come(&mut device, &mut host);
         let missing = device.replica.status().collections[&name("todos")].missing;
         assert!(missing.is_some_and(|missing| missing > 30), "{missing:?}");
         if let Some(decide) = decide {
             decide(&mut device.replica, self.tick(), &mut device.effects).unwrap();
         }
-        self.go(&mut device, &mut hub);
+        self.go(&mut device, &mut host);
     }
 
     /// A server of its own has another database at the next visit, which is undecided, or decided
     /// and not carried out.
     pub(super) fn other_database(&mut self, user: &str, decide: Option<Decide>) {
-        let mut hub = Hub::new(SessionConfig::default(), RingLimits::default(), self.now);
+        let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
         let mut device = self.open(user);
-        self.come(&mut device, &mut hub);
+        self.come(&mut device, &mut host);
         for n in 0..20 {
             device.save("todos", &format!("f{n:03}"), &format!(r#"{{"n":{n}}}"#), self.tick());
         }
-        exchange(&mut device, &mut hub, self.now);
-        self.go(&mut device, &mut hub);
-        hub.restart(MemoryRows::new(), self.now).unwrap();
+        exchange(&mut device, &mut host, self.now);
+        self.go(&mut device, &mut host);
+        host.restart(MemoryRows::new(), self.now).unwrap();
         device.update("todos", "f003", r#"{"offline":true}"#, &[], self.later());
         device.save("todos", "new", r#"{"offline":true}"#, self.tick());
-        self.come(&mut device, &mut hub);
+        self.come(&mut device, &mut host);
         assert!(device.replica.status().other_database.is_some());
         if let Some(decide) = decide {
             decide(&mut device.replica, self.tick(), &mut device.effects).unwrap();
         }
-        self.go(&mut device, &mut hub);
+        self.go(&mut device, &mut host);
     }
 
     /// A server of its own forgets a client that has not heard whether its last writes were applied.
     pub(super) fn forgotten_writes(&mut self) {
-        let mut hub = Hub::new(SessionConfig::default(), RingLimits::default(), self.now);
+        let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
         let mut ivan = self.open("ivan");
-        self.come(&mut ivan, &mut hub);
+        self.come(&mut ivan, &mut host);
         for n in 0..5 {
             ivan.save("todos", &format!("i{n:03}"), &format!(r#"{{"n":{n}}}"#), self.tick());
         }
-        exchange(&mut ivan, &mut hub, self.now);
+        exchange(&mut ivan, &mut host, self.now);
         for n in 5..8 {
             ivan.save("todos", &format!("i{n:03}"), &format!(r#"{{"n":{n}}}"#), self.tick());
         }
-        carry(&mut ivan, &mut hub, self.now);
-        self.go(&mut ivan, &mut hub);
+        carry(&mut ivan, &mut host, self.now);
+        self.go(&mut ivan, &mut host);
         self.now.mono.0 += 3_600_000;
         self.now.wall.0 += 3_600_000;
-        hub.sweep(Duration::from_secs(60), 1000, self.now);
+        host.sweep(Duration::from_secs(60), 1000, self.now);
         ivan.save("todos", "never-sent", r#"{"n":8}"#, self.tick());
         ivan.replica.connect(self.now, &mut ivan.effects);
-        ivan.come_up(ConnId(1), &mut hub, self.now);
+        ivan.come_up(ConnId(1), &mut host, self.now);
         for _ in 0..2 {
-            carry(&mut ivan, &mut hub, self.now);
-            hub.settle(self.now);
+            carry(&mut ivan, &mut host, self.now);
+            host.settle(self.now);
         }
-        self.go(&mut ivan, &mut hub);
+        self.go(&mut ivan, &mut host);
         assert!(ivan.replica.status().pending_writes > 0);
     }
 
@@ -169,24 +169,24 @@ impl Town {
         Device::open(self.client_store(), config_of("gina"), self.next_seed, self.behind())
     }
 
-    fn come(&self, device: &mut Device<FjallClientStore>, hub: &mut Hub) {
+    fn come(&self, device: &mut Device<FjallClientStore>, host: &mut Host) {
         device.replica.connect(self.now, &mut device.effects);
-        device.come_up(ConnId(1), hub, self.now);
-        exchange(device, hub, self.now);
+        device.come_up(ConnId(1), host, self.now);
+        exchange(device, host, self.now);
     }
 
-    fn go(&self, device: &mut Device<FjallClientStore>, hub: &mut Hub) {
+    fn go(&self, device: &mut Device<FjallClientStore>, host: &mut Host) {
         device.replica.disconnect(self.now, &mut device.effects);
         device.effects.clear();
         device.replica.check().unwrap();
-        hub.drop_line(ConnId(1), self.now);
-        hub.settle(self.now);
+        host.drop_line(ConnId(1), self.now);
+        host.settle(self.now);
     }
 }
 
-fn exchange(device: &mut Device<FjallClientStore>, hub: &mut Hub, now: Now) {
+fn exchange(device: &mut Device<FjallClientStore>, host: &mut Host, now: Now) {
     for _ in 0..12 {
-        carry(device, hub, now);
-        hub.settle(now);
+        carry(device, host, now);
+        host.settle(now);
     }
 }

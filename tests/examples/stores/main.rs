@@ -41,7 +41,7 @@ use synclayer_core::words::store::{Batch, ClientStore, ServerStore};
 use synclayer_core::words::time::Now;
 use synclayer_core::words::write::Change;
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
-use synclayer_sim::hub::{Hub, Told};
+use synclayer_sim::host::Host;
 
 /// So little that part of the rows lies in tables, and part in the journal.
 const MEMTABLE_BYTES: u64 = 24 << 10;
@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// A server, the replicas of one store in turn, and somebody else.
 struct Town {
     now: Now,
-    hub: Hub,
+    host: Host,
     store: FjallServerStore,
     /// Rows of the server's store by now.
     stored: MemoryRows,
@@ -105,25 +105,25 @@ impl Town {
     fn build(client: &Path, server: &Path) -> Self {
         let page = PageLimits { records: 25, ..PageLimits::default() };
         let session = SessionConfig { page, ..SessionConfig::default() };
-        let mut hub = Hub::new(session, RingLimits::default(), START);
-        hub.policy = Arc::new(Rules);
+        let mut host = Host::new(session, RingLimits::default(), START);
+        host.set_policy(Arc::new(Rules));
         let options = ServerOptions { memtable_bytes: MEMTABLE_BYTES, ..ServerOptions::default() };
         let store = FjallServerStore::open(server, options).unwrap();
         let dora = Device::open(MemoryClientStore::new(), config_of("dora"), 9, START);
         let (stored, client) = (MemoryRows::new(), client.to_owned());
-        Self { now: START, hub, store, stored, client, dora, next_seed: 1 }
+        Self { now: START, host, store, stored, client, dora, next_seed: 1 }
     }
 
     fn live(mut self) {
         self.keep();
         self.first_epoch();
-        self.hub.crash(self.now);
+        self.host.crash(self.now);
         self.keep();
         self.second_epoch();
-        self.hub.crash(self.now);
+        self.host.crash(self.now);
         self.keep();
         self.third_epoch();
-        self.hub.crash(self.now);
+        self.host.crash(self.now);
         self.keep();
         self.plain_server();
         self.wrong_clock();
@@ -164,7 +164,7 @@ impl Town {
         let mut ann = self.open("ann");
         self.meet(&mut ann, 11);
         self.meet_dora(12);
-        self.hub.sweep(Duration::from_secs(60), 1000, self.now);
+        self.host.sweep(Duration::from_secs(60), 1000, self.now);
         self.keep();
         for n in [3, 5, 8, 13] {
             ann.delete("todos", &format!("t{n:03}"), self.tick());
@@ -234,8 +234,8 @@ impl Town {
         ann.save("todos", "sent", r#"{"title":"sent, without a verdict"}"#, self.tick());
         // they have gone out, and what dora did has come, but no verdict
         self.carry(&mut ann);
-        for conn in self.hub.pumpable() {
-            self.hub.pump(conn, 1 << 16, self.now);
+        for conn in self.host.pumpable() {
+            self.host.pump(conn, 1 << 16, self.now);
         }
         self.carry(&mut ann);
         assert_eq!(ann.replica.parked(), 2, "both wait beside a write");
@@ -265,8 +265,8 @@ impl Town {
         self.joins(&mut ann);
         ann.replica.check().unwrap();
         drop(ann);
-        self.hub.settle(self.now);
-        self.hub.drop_line(ConnId(6), self.now);
+        self.host.settle(self.now);
+        self.host.drop_line(ConnId(6), self.now);
         self.keep();
         self.part_from_dora(7);
     }
@@ -332,29 +332,29 @@ impl Town {
 
     fn meet_without_settling(&mut self, device: &mut Device<FjallClientStore>, conn: u64) {
         device.replica.connect(self.now, &mut device.effects);
-        device.come_up(ConnId(conn), &mut self.hub, self.now);
+        device.come_up(ConnId(conn), &mut self.host, self.now);
     }
 
     fn meet_dora(&mut self, conn: u64) {
         let now = self.now;
         self.dora.replica.connect(now, &mut self.dora.effects);
-        self.dora.come_up(ConnId(conn), &mut self.hub, now);
+        self.dora.come_up(ConnId(conn), &mut self.host, now);
         self.settle_dora();
     }
 
     fn part(&mut self, mut device: Device<FjallClientStore>, conn: u64) {
         device.replica.disconnect(self.now, &mut device.effects);
         device.replica.check().unwrap();
-        self.hub.drop_line(ConnId(conn), self.now);
-        self.hub.settle(self.now);
+        self.host.drop_line(ConnId(conn), self.now);
+        self.host.settle(self.now);
         self.keep();
     }
 
     fn part_from_dora(&mut self, conn: u64) {
         self.dora.replica.disconnect(self.now, &mut self.dora.effects);
         self.dora.effects.clear();
-        self.hub.drop_line(ConnId(conn), self.now);
-        self.hub.settle(self.now);
+        self.host.drop_line(ConnId(conn), self.now);
+        self.host.settle(self.now);
         self.keep();
     }
 
@@ -380,19 +380,19 @@ impl Town {
     fn dora_updates_unseen(&mut self, collection: &str, id: &str, set: &str, unset: &[&str]) {
         let now = self.tick();
         self.dora.update(collection, id, set, unset, now);
-        carry(&mut self.dora, &mut self.hub, self.now);
-        self.hub.commit(self.now);
-        let hers = |told: &Told| told.conn() == self.dora.conn;
-        if let Some(index) = self.hub.answers.iter().position(hers) {
-            self.hub.answer(index, self.now);
+        carry(&mut self.dora, &mut self.host, self.now);
+        self.host.commit(self.now);
+        let index = self.host.hub.waiting_answers().position(|conn| conn == self.dora.conn);
+        if let Some(index) = index {
+            self.host.answer(index, self.now);
         }
         self.keep();
     }
 
     fn settle_dora(&mut self) {
         for _ in 0..6 {
-            carry(&mut self.dora, &mut self.hub, self.now);
-            self.hub.settle(self.now);
+            carry(&mut self.dora, &mut self.host, self.now);
+            self.host.settle(self.now);
             self.keep();
         }
     }
@@ -400,7 +400,7 @@ impl Town {
     fn settle(&mut self, device: &mut Device<FjallClientStore>) {
         for _ in 0..12 {
             self.carry(device);
-            self.hub.settle(self.now);
+            self.host.settle(self.now);
             self.keep();
         }
         self.settle_dora();
@@ -409,27 +409,25 @@ impl Town {
     /// One small step of everything, so that a catch-up can be left in its middle.
     fn turn(&mut self, device: &mut Device<FjallClientStore>) {
         self.carry(device);
-        if !self.hub.transactions.is_empty() {
-            self.hub.commit(self.now);
+        self.host.commit(self.now);
+        self.host.read();
+        if self.host.hub.waiting_answers().len() > 0 {
+            self.host.answer(0, self.now);
         }
-        self.hub.read();
-        if !self.hub.answers.is_empty() {
-            self.hub.answer(0, self.now);
-        }
-        for conn in self.hub.pumpable() {
-            self.hub.pump(conn, 1, self.now);
+        for conn in self.host.pumpable() {
+            self.host.pump(conn, 1, self.now);
         }
         self.keep();
     }
 
     fn carry(&mut self, device: &mut Device<FjallClientStore>) {
-        carry(device, &mut self.hub, self.now);
+        carry(device, &mut self.host, self.now);
     }
 
     /// The server's store follows its rows.
     fn keep(&mut self) {
         let mut batch = Batch::new();
-        let new = &self.hub.rows;
+        let new = &self.host.rows;
         for (key, value) in new.iter() {
             let old = self.stored.iter().find(|(old, _)| *old == key);
             if old.is_none_or(|(_, old)| old != value) {
@@ -458,7 +456,7 @@ impl<S: ClientStore> Device<S> {
     }
 
     /// The connection that was asked for is up, under this id at the server.
-    fn come_up(&mut self, at_server: ConnId, hub: &mut Hub, now: Now) {
+    fn come_up(&mut self, at_server: ConnId, host: &mut Host, now: Now) {
         let mut up = None;
         for effect in self.effects.drain(..) {
             if let Effect::Net(NetAction::Connect { conn, .. }) = effect {
@@ -467,7 +465,7 @@ impl<S: ClientStore> Device<S> {
         }
         let conn = up.expect("a connection is wanted");
         (self.conn, self.local) = (at_server, conn);
-        hub.accept(at_server, Identity::Known(UserId::new(&self.user).unwrap()), now);
+        host.accept(at_server, Identity::Known(UserId::new(&self.user).unwrap()), now);
         self.replica.handle(now, Input::Connected { conn }, &mut self.effects);
     }
 
@@ -504,23 +502,23 @@ impl<S: ClientStore> Device<S> {
 }
 
 /// Takes everything from one end to the other that is ready.
-fn carry<S: ClientStore>(device: &mut Device<S>, hub: &mut Hub, now: Now) {
-    carry_by(device, now, hub, now);
+fn carry<S: ClientStore>(device: &mut Device<S>, host: &mut Host, now: Now) {
+    carry_by(device, now, host, now);
 }
 
 /// As [`carry`], where the ends have clocks of their own.
-fn carry_by<S: ClientStore>(device: &mut Device<S>, by_its: Now, hub: &mut Hub, now: Now) {
+fn carry_by<S: ClientStore>(device: &mut Device<S>, by_its: Now, host: &mut Host, now: Now) {
     loop {
         let mut moved = false;
         for effect in std::mem::take(&mut device.effects) {
             if let Effect::Net(NetAction::Send { frame, .. }) = effect {
                 moved = true;
                 device.sent.push(String::from_utf8(frame.to_vec()).unwrap());
-                hub.tell(device.conn, session::Input::Frame(&frame), now);
+                host.tell(device.conn, session::Input::Frame(&frame), now);
             }
         }
-        let down: Vec<_> = match hub.lines.get_mut(&device.conn) {
-            Some(line) => line.down.drain(..).collect(),
+        let down: Vec<_> = match host.down.get_mut(&device.conn) {
+            Some(down) => down.drain(..).collect(),
             None => Vec::new(),
         };
         for frame in down {

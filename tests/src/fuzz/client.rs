@@ -23,7 +23,7 @@ use synclayer_core::words::wire::{Incoming, decode_client};
 
 use super::policy::policy;
 use super::script::Script;
-use crate::hub::Hub;
+use crate::host::Host;
 use crate::plain_server::{PlainServer, Sent, Ways};
 
 const STEPS: usize = 400;
@@ -48,8 +48,8 @@ pub(super) struct Bench {
     now: Now,
     config: ClientConfig,
     pub(super) replica: Replica<MemoryClientStore>,
-    pub(super) hub: Hub,
-    /// The server of level 1 that answers instead of the hub, which keeps the connections then.
+    pub(super) host: Host,
+    /// The server of level 1 that answers instead of the host, which keeps the connections then.
     plain: Option<PlainServer>,
     /// The replica's last connection.
     conn: ConnId,
@@ -113,8 +113,8 @@ impl Bench {
         if world & 8 != 0 {
             session.rate = Some(Rate { per_second: 5, burst: 8 });
         }
-        let mut hub = Hub::new(session, RingLimits::default(), now());
-        hub.policy = policy(world);
+        let mut host = Host::new(session, RingLimits::default(), now());
+        host.set_policy(policy(world));
         if world & 4 != 0 {
             (config.user, config.token) = ("u".into(), Some(Token::new("u")));
         }
@@ -134,7 +134,7 @@ impl Bench {
             now: now(),
             config,
             replica,
-            hub,
+            host,
             plain,
             conn: ConnId(0),
             up: Vec::new(),
@@ -174,21 +174,21 @@ impl Bench {
             27 => self.change_user(script),
             28 => {
                 let retention = Duration::from_millis(script.number().min(100_000));
-                self.hub.sweep(retention, 1 + script.below(8), self.now);
+                self.host.sweep(retention, 1 + script.below(8), self.now);
             }
-            29 => self.backup = Some(self.hub.rows.clone()),
+            29 => self.backup = Some(self.host.rows.clone()),
             30 => {
-                let rows = self.backup.clone().unwrap_or_else(|| self.hub.rows.clone());
+                let rows = self.backup.clone().unwrap_or_else(|| self.host.rows.clone());
                 self.restart_server(rows);
             }
-            31 => self.restart_server(self.hub.rows.clone()),
-            32 => self.hub.tell(self.conn, ServerInput::AuthExpired, self.now),
-            33 => self.hub.tell(self.conn, ServerInput::Shutdown, self.now),
-            34 => self.hub.policy = policy(script.byte()),
+            31 => self.restart_server(self.host.rows.clone()),
+            32 => self.host.tell(self.conn, ServerInput::AuthExpired, self.now),
+            33 => self.host.tell(self.conn, ServerInput::Shutdown, self.now),
+            34 => self.host.set_policy(policy(script.byte())),
             35 => {
                 // another server at the same address
                 self.plain = self.plain.is_none().then(|| plain_server(script));
-                self.restart_server(self.hub.rows.clone());
+                self.restart_server(self.host.rows.clone());
             }
             _ => self.go_on(),
         }
@@ -208,10 +208,10 @@ impl Bench {
 
     fn restart_server(&mut self, rows: MemoryRows) {
         let conn = self.conn;
-        let was_connected = self.hub.lines.contains_key(&conn);
-        if let Err(error) = self.hub.restart(rows, self.now) {
+        let was_connected = self.host.down.contains_key(&conn);
+        if let Err(error) = self.host.restart(rows, self.now) {
             assert!(!self.sound, "a server loses nothing: {error}");
-            self.hub.restart(MemoryRows::new(), self.now).expect("no rows are sound");
+            self.host.restart(MemoryRows::new(), self.now).expect("no rows are sound");
         }
         self.up.clear();
         if was_connected {
@@ -236,7 +236,7 @@ impl Bench {
             for frame in std::mem::take(&mut self.up) {
                 self.reach(&frame);
             }
-            self.hub.settle(self.now);
+            self.host.settle(self.now);
             while let Some(frame) = self.next_down() {
                 self.hear(&frame);
             }
@@ -338,13 +338,13 @@ impl Bench {
 
     fn up_comes(&mut self) {
         let conn = self.conn;
-        if conn != ConnId(0) && !self.hub.lines.contains_key(&conn) {
+        if conn != ConnId(0) && !self.host.down.contains_key(&conn) {
             let identity = match UserId::new(&self.config.user) {
                 Ok(_) if self.asks_who => Identity::Unknown,
                 Ok(user) => Identity::Known(user),
                 Err(_) => Identity::Open,
             };
-            self.hub.accept(conn, identity, self.now);
+            self.host.accept(conn, identity, self.now);
             self.plain.iter_mut().for_each(|plain| plain.open(conn));
             self.with(|replica, now, effects| {
                 replica.handle(now, Input::Connected { conn }, effects);
@@ -358,7 +358,7 @@ impl Bench {
         for frame in self.up.drain(..count).collect::<Vec<_>>() {
             self.reach(&frame);
         }
-        self.hub.settle(self.now);
+        self.host.settle(self.now);
     }
 
     /// A frame reaches the server.
@@ -368,26 +368,26 @@ impl Bench {
                 let sent = plain.hear(self.conn, frame, self.now.wall);
                 self.tell_all(sent);
             }
-            None => self.hub.tell(self.conn, ServerInput::Frame(frame), self.now),
+            None => self.host.tell(self.conn, ServerInput::Frame(frame), self.now),
         }
     }
 
     /// What a plain server says is on its way.
     fn tell_all(&mut self, sent: Vec<Sent>) {
         for (conn, frame) in sent {
-            if let Some(line) = self.hub.lines.get_mut(&conn) {
-                line.down.push_back(frame.into());
+            if let Some(down) = self.host.down.get_mut(&conn) {
+                down.push_back(frame.into());
             }
         }
     }
 
     fn drop_line(&mut self, conn: ConnId) {
-        self.hub.drop_line(conn, self.now);
+        self.host.drop_line(conn, self.now);
         self.plain.iter_mut().for_each(|plain| plain.close(conn));
     }
 
     fn next_down(&mut self) -> Option<bytes::Bytes> {
-        let frame = self.hub.lines.get_mut(&self.conn)?.down.pop_front()?;
+        let frame = self.host.down.get_mut(&self.conn)?.pop_front()?;
         self.old.push(frame.clone());
         if self.old.len() > 16 {
             self.old.remove(0);
@@ -563,7 +563,7 @@ impl Bench {
             body: asked.body.as_deref().unwrap_or_default(),
             user: UserId::new(&self.config.user).ok(),
         };
-        let reply = self.hub.ask(&request, self.now);
+        let reply = self.host.ask(&request, self.now);
         assert!(!self.sound || reply.status != 400, "{request:?} is refused: {reply:?}");
         (reply.status, reply.body)
     }
@@ -576,8 +576,8 @@ impl Bench {
     /// Another client of the same server, of level 1.
     fn somebody_else_writes(&mut self, script: &mut Script<'_>) {
         let other = ConnId(u64::MAX);
-        if !self.hub.lines.contains_key(&other) || self.hub.has_hung_up(other) {
-            self.hub.accept(other, Identity::Open, self.now);
+        if !self.host.down.contains_key(&other) || self.host.has_hung_up(other) {
+            self.host.accept(other, Identity::Open, self.now);
         }
         let (id, document) = (record(script.below(3)), script.document());
         let kind = ["insert", "update", "delete"][script.below(3)];
@@ -589,11 +589,11 @@ impl Bench {
             let sent = plain.hear(other, frame.as_bytes(), self.now.wall);
             self.tell_all(sent);
         } else {
-            self.hub.tell(other, ServerInput::Frame(frame.as_bytes()), self.now);
-            self.hub.settle(self.now);
+            self.host.tell(other, ServerInput::Frame(frame.as_bytes()), self.now);
+            self.host.settle(self.now);
         }
-        if let Some(line) = self.hub.lines.get_mut(&other) {
-            line.down.clear();
+        if let Some(down) = self.host.down.get_mut(&other) {
+            down.clear();
         }
     }
 

@@ -28,7 +28,7 @@ pub fn rows(bytes: &[u8]) {
             bench.go_on();
         }
     }
-    let server = bench.hub.rows.clone();
+    let server = bench.host.rows.clone();
     let client = bench.replica.store().memory_rows().clone();
     let (server, client) = (damaged(&server, &mut script), damaged(&client, &mut script));
     salvage(&client);
@@ -93,11 +93,11 @@ fn open(rows: &MemoryRows, script: &mut Script<'_>) {
 fn serve(mut bench: Bench, rows: MemoryRows, script: &mut Script<'_>) {
     bench.sound = false;
     let _ = verify(&rows);
-    if bench.hub.restart(rows, now()).is_err() {
+    if bench.host.restart(rows, now()).is_err() {
         return;
     }
     let conn = ConnId(77);
-    bench.hub.accept(conn, Identity::Open, now());
+    bench.host.accept(conn, Identity::Open, now());
     for frame in [
         r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#,
         r#"{"type":"subscribe","collection":"todos"}"#,
@@ -105,8 +105,8 @@ fn serve(mut bench: Bench, rows: MemoryRows, script: &mut Script<'_>) {
         r#"{"type":"delete","collection":"todos","recordId":"b","metadata":{"mutation":1,"base":2}}"#,
         r#"{"type":"sync","collection":"todos"}"#,
     ] {
-        bench.hub.tell(conn, Input::Frame(frame.as_bytes()), now());
-        bench.hub.settle(now());
+        bench.host.tell(conn, Input::Frame(frame.as_bytes()), now());
+        bench.host.settle(now());
     }
     for _ in 0..4 {
         bench.step(script);

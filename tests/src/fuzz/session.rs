@@ -7,7 +7,7 @@ use synclayer_core::rules::policy::Rate;
 use synclayer_core::rules::transaction::TransactError;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::ring::RingLimits;
-use synclayer_core::server::session::{Identity, Input, SessionConfig};
+use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::ServerMessage;
@@ -19,7 +19,7 @@ use synclayer_core::words::wire::{Incoming, decode_server};
 use super::client::now;
 use super::policy::policy;
 use super::script::Script;
-use crate::hub::{Hub, Told};
+use crate::host::Host;
 
 const STEPS: usize = 400;
 
@@ -37,15 +37,15 @@ pub fn session(bytes: &[u8]) {
         bench.step(&mut script);
     }
     // a server that is left alone comes to rest, and its books are in order
-    bench.hub.settle(bench.now);
+    bench.host.settle(bench.now);
     bench.hear();
-    let report = synclayer_core::rules::record::verify(&bench.hub.rows).expect("sound rows");
+    let report = synclayer_core::rules::record::verify(&bench.host.rows).expect("sound rows");
     assert!(report.faults.is_empty(), "{:?}", report.faults);
 }
 
 struct Bench {
     now: Now,
-    hub: Hub,
+    host: Host,
     conn: ConnId,
     /// The connection that each of two clients has; no number comes twice.
     conns: [ConnId; 2],
@@ -71,11 +71,11 @@ impl Bench {
         }
         let documents = rights & 4 != 0;
         let ring = RingLimits { collection_bytes: 400, documents, ..RingLimits::default() };
-        let mut hub = Hub::new(config, ring, now());
-        hub.policy = policy(rights);
+        let mut host = Host::new(config, ring, now());
+        host.set_policy(policy(rights));
         Self {
             now: now(),
-            hub,
+            host,
             conn: ConnId(1),
             conns: [ConnId(1), ConnId(2)],
             next_number: 1,
@@ -90,22 +90,25 @@ impl Bench {
         match script.step(16) {
             0 => self.connect(who, script),
             1..7 => self.say(script),
-            7 => self.hub.commit(self.now),
-            8 => self.hub.read(),
-            9 => self.hub.answer(script.below(self.hub.answers.len()), self.now),
+            7 => self.host.commit(self.now),
+            8 => self.host.read(),
+            9 => {
+                let waiting = self.host.hub.waiting_answers().len();
+                self.host.answer(script.below(waiting), self.now);
+            }
             10 => self.fail(script),
-            11 => self.hub.pump(self.conn, script.number().min(1 << 16) as usize * 8, self.now),
+            11 => self.host.pump(self.conn, script.number().min(1 << 16) as usize * 8, self.now),
             12 => self.pass(script),
             13 => self.ask(script),
             14 => self.end(script),
             16 | 17 => {
                 let retention = Duration::from_millis(script.number().min(100_000));
-                self.hub.sweep(retention, 1 + script.below(8), self.now);
+                self.host.sweep(retention, 1 + script.below(8), self.now);
             }
-            18 => self.backup = Some(self.hub.rows.clone()),
+            18 => self.backup = Some(self.host.rows.clone()),
             19 => {
                 if let Some(rows) = self.backup.clone() {
-                    self.hub.restart(rows, self.now).expect("sound rows");
+                    self.host.restart(rows, self.now).expect("sound rows");
                 }
             }
             20 => {
@@ -113,8 +116,9 @@ impl Bench {
                 self.now.wall.0 = self.now.wall.0.saturating_add(jump);
             }
             21..26 => self.exchange(script),
-            _ => self.hub.settle(self.now),
+            _ => self.host.settle(self.now),
         }
+        self.host.hub.check();
         self.hear();
     }
 
@@ -126,11 +130,11 @@ impl Bench {
         };
         // the answers for the connection before come late, or for nobody
         if script.chance(2) {
-            self.hub.drop_line(self.conn, self.now);
+            self.host.drop_line(self.conn, self.now);
         }
         self.conn = ConnId(1 + self.conns[0].0.max(self.conns[1].0));
         self.conns[who] = self.conn;
-        self.hub.accept(self.conn, identity, self.now);
+        self.host.accept(self.conn, identity, self.now);
         self.session += 1;
         if script.chance(2) {
             self.frame(&self.hello(who));
@@ -146,8 +150,7 @@ impl Bench {
 
     /// A frame of a client: one that makes sense, mostly; or something like it.
     fn say(&mut self, script: &mut Script<'_>) {
-        let line = self.hub.lines.get(&self.conn);
-        if !line.is_some_and(|line| line.session.wants_frames()) {
+        if !self.host.hub.wants_frames(self.conn) {
             return;
         }
         let frame = match script.below(16) {
@@ -164,11 +167,11 @@ impl Bench {
             }
             _ => self.message(script).into_bytes(),
         };
-        self.hub.tell(self.conn, Input::Frame(&frame), self.now);
+        self.host.tell(self.conn, Input::Frame(&frame), self.now);
     }
 
     fn frame(&mut self, text: &str) {
-        self.hub.tell(self.conn, Input::Frame(text.as_bytes()), self.now);
+        self.host.tell(self.conn, Input::Frame(text.as_bytes()), self.now);
     }
 
     fn message(&mut self, script: &mut Script<'_>) -> String {
@@ -179,13 +182,13 @@ impl Bench {
             1 => format!(r#"{{"type":"subscribe","collection":"{collection}"}}"#),
             2 => format!(
                 r#"{{"type":"subscribe","collection":"{collection}","metadata":{{"cursor":{{"epoch":"{}","seq":{}}}}}}}"#,
-                self.hub.epoch(),
+                self.host.epoch(),
                 script.number()
             ),
             3 => format!(
                 r#"{{"type":"subscribe","collection":"{collection}","metadata":{{"cursor":{{"epoch":"e0","seq":{}}},"resume":{{"epoch":"{}","snapshotSeq":{},"after":"{id}"}}}}}}"#,
                 script.number(),
-                self.hub.epoch(),
+                self.host.epoch(),
                 script.number()
             ),
             4 => format!(r#"{{"type":"unsubscribe","collection":"{collection}"}}"#),
@@ -226,22 +229,21 @@ impl Bench {
     /// The database fails where an answer was expected.
     fn fail(&mut self, script: &mut Script<'_>) {
         let error = StoreError::new(StoreErrorKind::Other, "broken");
-        if let Some(ticket) = self.hub.transactions.pop_front() {
-            let failure = if script.chance(2) {
-                TransactError::Failed(error)
-            } else {
-                TransactError::Unknown(error)
+        if self.host.hub.waiting_jobs().len() > 0 {
+            let failure = match script.chance(2) {
+                true => TransactError::Failed(error),
+                false => TransactError::Unknown(error),
             };
-            self.hub.answers.push_back(Told::Transacted(ticket, Err(failure)));
-        } else if let Some(ticket) = self.hub.reads.pop_front() {
-            self.hub.answers.push_back(Told::Read(ticket, Err(error)));
+            self.host.fail_commit(failure, self.now);
+        } else {
+            self.host.fail_read(error);
         }
     }
 
     fn pass(&mut self, script: &mut Script<'_>) {
         self.now.mono.0 += script.number().min(1 << 40) * 1_000;
-        self.hub.tell(self.conn, Input::Timeout, self.now);
-        let deadline = self.hub.lines.get(&self.conn).and_then(|line| line.session.deadline());
+        self.host.tell(self.conn, Input::Timeout, self.now);
+        let deadline = self.host.hub.session(self.conn).and_then(Session::deadline);
         if let Some((at, timer)) = deadline {
             assert!(at > self.now.mono, "{timer:?} stays due");
         }
@@ -249,11 +251,11 @@ impl Bench {
 
     fn end(&mut self, script: &mut Script<'_>) {
         match script.below(5) {
-            0 => self.hub.tell(self.conn, Input::Shutdown, self.now),
-            1 => self.hub.tell(self.conn, Input::Closed, self.now),
-            2 => self.hub.tell(self.conn, Input::AuthExpired, self.now),
-            3 => self.hub.crash(self.now),
-            _ => self.hub.tell(self.conn, Input::Ping, self.now),
+            0 => self.host.tell(self.conn, Input::Shutdown, self.now),
+            1 => self.host.tell(self.conn, Input::Closed, self.now),
+            2 => self.host.tell(self.conn, Input::AuthExpired, self.now),
+            3 => self.host.crash(self.now),
+            _ => self.host.tell(self.conn, Input::Ping, self.now),
         }
     }
 
@@ -290,7 +292,7 @@ impl Bench {
     fn exchange(&mut self, script: &mut Script<'_>) {
         let user = [None, Some("u"), Some("v")][script.below(3)];
         let user = user.map(|name| UserId::new(name).expect("a user"));
-        let epoch = self.hub.epoch();
+        let epoch = self.host.epoch();
         let (who, session) = (script.below(2), script.number());
         let client = format!(r#""clientId":"c{who}","session":{session},"epoch":"{epoch}""#);
         match script.below(3) {
@@ -328,15 +330,15 @@ impl Bench {
 
     fn call(&mut self, method: &str, path: &str, query: &str, body: &[u8], user: Option<UserId>) {
         let request = Request { method, path, query, body, user };
-        let reply = self.hub.ask(&request, self.now);
+        let reply = self.host.ask(&request, self.now);
         assert!((200..600).contains(&reply.status));
         assert!(reply.status != 500 && reply.status != 503, "{request:?}: {reply:?}");
     }
 
     /// Whatever a server says, a client understands.
     fn hear(&mut self) {
-        for line in self.hub.lines.values_mut() {
-            for frame in line.down.drain(..) {
+        for down in self.host.down.values_mut() {
+            for frame in down.drain(..) {
                 let limits = Limits { frame_bytes: usize::MAX, ..Limits::default() };
                 let said = decode_server(&frame, &limits);
                 let unknown =

@@ -12,13 +12,10 @@ use serde_json::{Value, json};
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::policy::{Access, Policy, Rate};
 use synclayer_core::rules::record::verify;
-use synclayer_core::rules::transaction::{
-    Context, Sweep, SweepPlace, TransactError, Transaction, decide_all,
-};
-use synclayer_core::server::ring::{RingLimits, Rings};
-use synclayer_core::server::session::{
-    Action, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
-};
+use synclayer_core::rules::transaction::{Sweep, SweepPlace, TransactError, Transaction};
+use synclayer_core::server::hub::{self, Action, Hub, HubConfig};
+use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};
 use synclayer_core::words::store::{StoreError, StoreErrorKind};
@@ -161,24 +158,18 @@ enum Failing {
     Read,
 }
 
-struct Conn {
-    session: Session,
-    transactions: Vec<TransactTicket>,
-    reads: Vec<ReadTicket>,
-}
-
 /// The hall.
 pub(crate) struct Hall {
-    setup: Setup,
-    config: Arc<SessionConfig>,
+    /// Whose each token is.
+    tokens: BTreeMap<String, String>,
+    policy: Arc<dyn Policy>,
+    config: HubConfig,
+    hub: Hub,
     rows: MemoryRows,
     backup: MemoryRows,
-    rings: Rings,
-    conns: BTreeMap<u64, Conn>,
     now: Now,
     epochs: u64,
     held: BTreeSet<Held>,
-    verdicts: Vec<(u64, Input<'static>)>,
     failing: Option<Failing>,
     /// The connection of the step, which goes without saying.
     current: u64,
@@ -195,17 +186,19 @@ impl Hall {
         config.subscriptions = setup.subscriptions.unwrap_or(config.subscriptions);
         config.bad_frames = setup.bad_frames.unwrap_or(config.bad_frames);
         config.window = setup.window.unwrap_or(config.window);
+        let rings = RingLimits { documents: true, ..RingLimits::default() };
+        let config = HubConfig { session: config, rings, turns: 1, ..HubConfig::default() };
+        let policy: Arc<dyn Policy> = Arc::new(setup.policy);
         let mut hall = Self {
-            setup,
-            config: Arc::new(config),
+            tokens: setup.tokens,
+            hub: Hub::new(config.clone(), Arc::clone(&policy), []),
+            policy,
+            config,
             rows: MemoryRows::new(),
             backup: MemoryRows::new(),
-            rings: Rings::new(ring_limits()),
-            conns: BTreeMap::new(),
             now: START,
             epochs: 0,
             held: BTreeSet::new(),
-            verdicts: Vec::new(),
             failing: None,
             current: 1,
             out: Vec::new(),
@@ -219,25 +212,17 @@ impl Hall {
         let epoch = Epoch::new(&format!("e{}", self.epochs)).map_err(|error| error.to_string())?;
         // only the first one counts
         let database = DatabaseId::new(&format!("d{}", self.epochs)).map_err(|e| e.to_string())?;
-        self.decide(&Transaction::BeginEpoch { epoch, database });
+        let begin = Transaction::BeginEpoch { epoch, database };
+        self.hub = Hub::new(self.config.clone(), Arc::clone(&self.policy), []);
+        let decision = begin.decide(&self.rows, self.hub.context(self.now));
+        self.rows.apply(decision.map_err(|error| error.message)?.batch);
         self.forget_rings()
     }
 
     fn forget_rings(&mut self) -> Result<(), String> {
-        self.rings = Rings::new(ring_limits());
-        let report = verify(&self.rows).map_err(|error| error.message)?;
-        for (collection, head) in report.collections {
-            self.rings.note_head(&collection, head.seq);
-        }
+        let heads = verify(&self.rows).map_err(|error| error.message)?.collections;
+        self.hub.forget_changes(heads.into_iter().map(|(name, head)| (name, head.seq)));
         Ok(())
-    }
-
-    fn decide(&mut self, transaction: &Transaction) {
-        let context =
-            Context { policy: &self.setup.policy, limits: &self.config.limits, now: self.now.wall };
-        let decided = decide_all([transaction], &self.rows, context);
-        self.rows.apply(decided.batch);
-        decided.published.iter().for_each(|change| self.rings.publish(change));
     }
 
     fn make(&mut self, made: Move) -> Result<(), String> {
@@ -249,9 +234,7 @@ impl Hall {
                     None if anonymous => Identity::Unknown,
                     None => Identity::Open,
                 };
-                let session = Session::new(self.config.clone(), ConnId(conn), identity, self.now);
-                let new = Conn { session, transactions: Vec::new(), reads: Vec::new() };
-                self.conns.insert(conn, new);
+                self.handle(hub::Input::Accepted { conn: ConnId(conn), identity })?;
             }
             Move::Hear(frames) => {
                 for frame in Words::default().frames(&frames)? {
@@ -262,30 +245,21 @@ impl Hall {
             Move::Heard => self.tell(conn, Input::Ping)?,
             Move::Gone => {
                 self.tell(conn, Input::Closed)?;
-                self.conns.remove(&conn);
             }
             Move::Expire => self.tell(conn, Input::AuthExpired)?,
-            Move::Shutdown => {
-                for conn in self.conns.keys().copied().collect::<Vec<_>>() {
-                    self.tell(conn, Input::Shutdown)?;
-                }
-            }
-            Move::Restart => {
-                self.conns.clear();
-                self.begin_epoch()?;
-            }
+            Move::Shutdown => self.handle(hub::Input::Shutdown)?,
+            Move::Restart => self.begin_epoch()?,
             Move::Backup => self.backup = self.rows.clone(),
             Move::Restore => {
-                self.conns.clear();
                 self.rows = self.backup.clone();
                 self.begin_epoch()?;
             }
             Move::ForgetRings => self.forget_rings()?,
-            Move::Sweep { retention_ms } => self.decide(&Transaction::Sweep(Sweep {
+            Move::Sweep { retention_ms } => self.handle(hub::Input::Sweep(Sweep {
                 retention: Duration::from_millis(retention_ms),
                 from: SweepPlace::default(),
                 budget: usize::MAX,
-            })),
+            }))?,
             Move::Hold(what) => {
                 self.held.insert(what);
             }
@@ -303,10 +277,10 @@ impl Hall {
     fn tick(&mut self, millis: u64) -> Result<(), String> {
         let end = self.now.mono.0 + millis;
         for _ in 0..1_000 {
-            let deadline = |(conn, state): (&u64, &Conn)| {
-                state.session.deadline().map(|(at, timer)| (at, *conn, timer))
-            };
-            let due = self.conns.iter().filter_map(deadline).min();
+            let due = self.hub.sessions().filter_map(|session| {
+                session.deadline().map(|(at, timer)| (at, session.conn().0, timer))
+            });
+            let due = due.min();
             let to = due.map_or(end, |(at, _, _)| at.0.min(end)).max(self.now.mono.0);
             self.now.wall.0 += i64::try_from(to - self.now.mono.0).unwrap_or(0);
             self.now.mono.0 = to;
@@ -324,34 +298,39 @@ impl Hall {
     }
 
     fn tell(&mut self, conn: u64, input: Input<'_>) -> Result<(), String> {
-        let Some(state) = self.conns.get_mut(&conn) else {
+        let conn = ConnId(conn);
+        if self.hub.session(conn).is_none() {
             return Err(format!("there is no connection {conn}"));
-        };
-        let mut actions = Vec::new();
-        let mut lent = Lent { rings: &self.rings, policy: &self.setup.policy, user_bucket: None };
-        state.session.handle(self.now, input, &mut lent, &mut actions);
-        state.session.check();
-        let mut later = Vec::new();
+        }
+        self.handle(hub::Input::Session { conn, input })
+    }
+
+    fn handle(&mut self, input: hub::Input<'_>) -> Result<(), String> {
+        let mut out = Vec::new();
+        self.hub.handle(self.now, input, &mut out);
+        self.act(out)
+    }
+
+    fn act(&mut self, actions: Vec<Action>) -> Result<(), String> {
+        self.hub.check();
         for action in actions {
             match action {
-                Action::Send(frame) => later.push(Ok(json!({"send": render::frame(&frame)}))),
-                Action::Close { code, reason } => {
-                    later.push(Ok(json!({"close": code, "reason": reason})));
+                Action::Send { conn, frame } => {
+                    self.note(conn.0, json!({"send": render::frame(&frame)}));
                 }
-                Action::Authenticate(ticket) => later.push(Err(ticket)),
-                Action::Transact(ticket) => state.transactions.push(ticket),
-                Action::Read(ticket) => state.reads.push(ticket),
-                Action::Follow(_) | Action::Unfollow(_) => {}
-            }
-        }
-        for one in later {
-            match one {
-                Ok(shown) => self.note(conn, shown),
-                Err(ticket) => {
-                    let user = self.setup.tokens.get(ticket.token().reveal());
+                Action::Close { conn, code, reason } => {
+                    self.note(conn.0, json!({"close": code, "reason": reason}));
+                }
+                Action::Authenticate(ticket) => {
+                    let user = self.tokens.get(ticket.token().reveal());
                     let user = user.map(|user| user_id(user)).transpose()?;
-                    self.tell(conn, ticket.answer(user))?;
+                    self.tell(ticket.conn().0, ticket.answer(user))?;
                 }
+                Action::Reply { .. }
+                | Action::Commit
+                | Action::Read
+                | Action::Wake(_)
+                | Action::Swept(_) => {}
             }
         }
         Ok(())
@@ -379,82 +358,63 @@ impl Hall {
         if self.held.contains(&Held::Transactions) {
             return Ok(false);
         }
-        let mut tickets = Vec::new();
-        for (conn, state) in &mut self.conns {
-            tickets.extend(state.transactions.drain(..).map(|ticket| (*conn, ticket)));
-        }
-        if tickets.is_empty() {
-            return Ok(false);
-        }
+        let Some(mut batch) = self.hub.next_batch(usize::MAX) else { return Ok(false) };
         let error = || StoreError::new(StoreErrorKind::Other, "the disk has failed");
-        match self.failing.take_if(|how| *how != Failing::Read) {
-            Some(how) => {
-                for (conn, ticket) in tickets {
-                    let why = match how {
-                        Failing::TransactionUnknown => TransactError::Unknown(error()),
-                        Failing::Transaction | Failing::Read => TransactError::Failed(error()),
-                    };
-                    self.tell(conn, ticket.answer(Err(why)))?;
-                }
-            }
+        let ended = match self.failing.take_if(|how| *how != Failing::Read) {
+            Some(Failing::TransactionUnknown) => Err(TransactError::Unknown(error())),
+            Some(Failing::Transaction | Failing::Read) => Err(TransactError::Failed(error())),
             None => {
-                let context = Context {
-                    policy: &self.setup.policy,
-                    limits: &self.config.limits,
-                    now: self.now.wall,
-                };
-                let transactions = tickets.iter().map(|(_, ticket)| ticket.transaction());
-                let decided = decide_all(transactions, &self.rows, context);
-                self.rows.apply(decided.batch);
-                decided.published.iter().for_each(|change| self.rings.publish(change));
-                for ((conn, ticket), answer) in tickets.into_iter().zip(decided.answers) {
-                    let verdict = ticket.answer(answer.map_err(TransactError::Failed));
-                    self.verdicts.push((conn, verdict));
-                }
+                self.rows.apply(batch.decide(&self.rows, self.hub.context(self.now)));
+                Ok(())
             }
-        }
+        };
+        let mut out = Vec::new();
+        self.hub.settle(self.now, batch, ended, &mut out);
+        self.act(out)?;
         Ok(true)
     }
 
     /// Tells the sessions what became of their transactions.
     fn judge(&mut self) -> Result<bool, String> {
-        if self.verdicts.is_empty() || self.held.contains(&Held::Verdicts) {
+        if self.held.contains(&Held::Verdicts) {
             return Ok(false);
         }
-        for (conn, verdict) in std::mem::take(&mut self.verdicts) {
-            self.tell(conn, verdict)?;
+        let waiting = self.hub.waiting_answers().len();
+        for _ in 0..waiting {
+            let mut out = Vec::new();
+            self.hub.answer(self.now, 0, &mut out);
+            self.act(out)?;
         }
-        Ok(true)
+        Ok(waiting > 0)
     }
 
     fn read(&mut self) -> Result<bool, String> {
         if self.held.contains(&Held::Reads) {
             return Ok(false);
         }
-        let mut tickets = Vec::new();
-        for (conn, state) in &mut self.conns {
-            tickets.extend(state.reads.drain(..).map(|ticket| (*conn, ticket)));
-        }
-        let moved = !tickets.is_empty();
-        for (conn, ticket) in tickets {
-            let answer = match self.failing.take_if(|how| *how == Failing::Read) {
+        let waiting = self.hub.waiting_reads().len();
+        for _ in 0..waiting {
+            let Some(read) = self.hub.take_read(0) else { break };
+            let found = match self.failing.take_if(|how| *how == Failing::Read) {
                 Some(_) => Err(StoreError::new(StoreErrorKind::Other, "the disk has failed")),
-                None => ticket.request().run(&self.rows, &self.setup.policy),
+                None => self.hub.run_read(&read, &self.rows),
             };
-            self.tell(conn, ticket.answer(answer))?;
+            let (last, mut out) = (self.hub.waiting_answers().len(), Vec::new());
+            self.hub.finish_read(read, found, &mut out);
+            self.hub.answer(self.now, last, &mut out);
+            self.act(out)?;
         }
-        Ok(moved)
+        Ok(waiting > 0)
     }
 
     fn pump(&mut self) -> Result<bool, String> {
         if self.held.contains(&Held::Streams) {
             return Ok(false);
         }
-        let wants = |state: &Conn| state.session.wants_pump(&self.rings);
-        let conns = self.conns.iter().filter(|(_, state)| wants(state)).map(|(conn, _)| *conn);
-        let conns: Vec<_> = conns.collect();
+        let conns = self.hub.sessions().map(Session::conn);
+        let conns: Vec<_> = conns.filter(|conn| self.hub.wants_room(*conn)).collect();
         for conn in &conns {
-            self.tell(*conn, Input::Pump { room: 1 << 20 })?;
+            self.handle(hub::Input::Room { conn: *conn, room: 1 << 20 })?;
         }
         Ok(!conns.is_empty())
     }
@@ -470,10 +430,6 @@ impl Stage for Hall {
     fn unfinished(&self) -> Option<String> {
         self.failing.map(|how| format!("nothing came that was to fail ({how:?})"))
     }
-}
-
-fn ring_limits() -> RingLimits {
-    RingLimits { documents: true, ..RingLimits::default() }
 }
 
 fn user_id(name: &str) -> Result<UserId, String> {

@@ -23,7 +23,7 @@ use synclayer_core::words::store::ClientStore;
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use super::Scope;
-use crate::hub::Hub;
+use crate::host::Host;
 use crate::world::{document, record, todos};
 
 const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
@@ -68,7 +68,7 @@ pub enum Move {
 /// Two replicas and a server.
 #[derive(Clone)]
 pub struct World {
-    hub: Hub,
+    host: Host,
     devices: [Device; 2],
     /// Frames on their way to the server, of connections that live and of those that are cut.
     up: BTreeMap<ConnId, VecDeque<Bytes>>,
@@ -112,9 +112,9 @@ impl World {
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         let ring = RingLimits::default();
-        let hub = Hub::new(SessionConfig::default(), ring, NOW);
+        let host = Host::new(SessionConfig::default(), ring, NOW);
         let devices = [0, 1].map(|i| Device::open(i, 1, MemoryClientStore::when_told()));
-        let mut world = Self { hub, devices, up: BTreeMap::new(), left: scope, made: 0 };
+        let mut world = Self { host, devices, up: BTreeMap::new(), left: scope, made: 0 };
         let saved = world.devices[0].act(|client, store, out| {
             client.save(NOW, &todos(), &id(), &document(r#"{"h":0}"#), store, out).map(drop)
         });
@@ -164,28 +164,28 @@ impl World {
             match device.conn {
                 None if device.wants_connection() => moves.push(Move::Connect(i)),
                 None => {}
-                Some(conn) if self.hub.has_hung_up(conn) => moves.push(Move::HungUp(i)),
-                Some(conn) if !self.hub.lines[&conn].down.is_empty() => moves.push(Move::Down(i)),
+                Some(conn) if self.host.has_hung_up(conn) => moves.push(Move::HungUp(i)),
+                Some(conn) if !self.host.down[&conn].is_empty() => moves.push(Move::Down(i)),
                 Some(_) => {}
             }
         }
-        for (conn, line) in &self.hub.lines {
+        for conn in self.host.down.keys() {
             let waits = self.up.get(conn).is_some_and(|up| !up.is_empty());
-            if waits && line.session.wants_frames() {
+            if waits && self.host.hub.wants_frames(*conn) {
                 moves.push(Move::Up(*conn));
             }
             if !self.devices.iter().any(|device| device.conn == Some(*conn)) {
                 moves.push(Move::Notice(*conn));
             }
         }
-        if !self.hub.transactions.is_empty() {
+        if self.host.hub.waiting_jobs().len() > 0 {
             moves.push(Move::Commit);
         }
-        if !self.hub.reads.is_empty() {
+        if self.host.hub.waiting_reads().len() > 0 {
             moves.push(Move::Read);
         }
-        moves.extend((0..self.hub.answers.len()).map(Move::Answer));
-        moves.extend(self.hub.pumpable().into_iter().map(Move::Pump));
+        moves.extend((0..self.host.hub.waiting_answers().len()).map(Move::Answer));
+        moves.extend(self.host.pumpable().into_iter().map(Move::Pump));
         moves
     }
 
@@ -209,16 +209,16 @@ impl World {
             Move::Up(conn) => {
                 let frame = self.up.get_mut(&conn).and_then(VecDeque::pop_front);
                 if let Some(frame) = frame {
-                    self.hub.tell(conn, ServerInput::Frame(&frame), NOW);
+                    self.host.tell(conn, ServerInput::Frame(&frame), NOW);
                 }
             }
             Move::Down(i) => self.down(i),
-            Move::Commit => self.hub.commit(NOW),
-            Move::Read => self.hub.read(),
-            Move::Answer(place) => self.hub.answer(place, NOW),
-            Move::Pump(conn) => self.hub.pump(conn, 1 << 20, NOW),
+            Move::Commit => self.host.commit(NOW),
+            Move::Read => self.host.read(),
+            Move::Answer(place) => self.host.answer(place, NOW),
+            Move::Pump(conn) => self.host.pump(conn, 1 << 20, NOW),
             Move::Notice(conn) => {
-                self.hub.drop_line(conn, NOW);
+                self.host.drop_line(conn, NOW);
                 self.up.remove(&conn);
             }
             Move::HungUp(i) => self.hung_up(i),
@@ -232,12 +232,12 @@ impl World {
             }
             Move::CrashServer => {
                 self.left.crashes -= 1;
-                self.hub.crash(NOW);
+                self.host.crash(NOW);
                 self.up.clear();
             }
         }
         if self.left.quick_server {
-            self.hub.settle(NOW);
+            self.host.settle(NOW);
         }
         self.forget_the_dead();
         self.collect()
@@ -247,13 +247,13 @@ impl World {
     fn forget_the_dead(&mut self) {
         let lives = |conn: &ConnId| self.devices.iter().any(|device| device.conn == Some(*conn));
         let silent = |conn: &ConnId| self.up.get(conn).is_none_or(VecDeque::is_empty);
-        let lines = self.hub.lines.keys();
+        let lines = self.host.down.keys();
         let dead: Vec<_> = lines
-            .filter(|conn| !lives(conn) && silent(conn) && self.hub.is_idle(**conn))
+            .filter(|conn| !lives(conn) && silent(conn) && self.host.is_idle(**conn))
             .copied()
             .collect();
         for conn in dead {
-            self.hub.drop_line(conn, NOW);
+            self.host.drop_line(conn, NOW);
             self.up.remove(&conn);
         }
     }
@@ -297,7 +297,7 @@ impl World {
             // the connections of a replica that has started again are others
             let conn = device.name_of(i, local);
             device.conn = Some(conn);
-            self.hub.accept(conn, Identity::Open, NOW);
+            self.host.accept(conn, Identity::Open, NOW);
             self.up.insert(conn, VecDeque::new());
             self.devices[i].handle(Input::Connected { conn: local });
         }
@@ -305,8 +305,8 @@ impl World {
 
     fn down(&mut self, i: usize) {
         let device = &mut self.devices[i];
-        let line = device.conn.and_then(|conn| self.hub.lines.get_mut(&conn));
-        if let Some(frame) = line.and_then(|line| line.down.pop_front()) {
+        let line = device.conn.and_then(|conn| self.host.down.get_mut(&conn));
+        if let Some(frame) = line.and_then(VecDeque::pop_front) {
             let conn = device.local();
             device.handle(Input::Frame { conn, frame: &frame });
         }
@@ -314,7 +314,7 @@ impl World {
 
     fn hung_up(&mut self, i: usize) {
         if let Some(conn) = self.devices[i].conn {
-            self.hub.drop_line(conn, NOW);
+            self.host.drop_line(conn, NOW);
             self.up.remove(&conn);
             self.devices[i].lose();
         }
@@ -345,7 +345,7 @@ impl World {
     /// # Errors
     /// Says which one does not hold.
     pub fn check(&self) -> Result<(), String> {
-        let report = verify(&self.hub.rows).map_err(|error| error.message)?;
+        let report = verify(&self.host.rows).map_err(|error| error.message)?;
         if !report.faults.is_empty() {
             return Err(format!("the server's books: {:?}", report.faults));
         }
@@ -408,7 +408,7 @@ impl World {
     fn server_record(&self) -> Result<Option<Document>, String> {
         let reader = Reader { collection: todos(), user: None, partial: false };
         let request = ReadRequest::Whole { reader, bytes: usize::MAX };
-        match request.run(&self.hub.rows, &AllowAll).map_err(|error| error.message)? {
+        match request.run(&self.host.rows, &AllowAll).map_err(|error| error.message)? {
             ReadAnswer::Whole(records) => {
                 Ok(records.unwrap_or_default().pop().map(|record| record.document))
             }
@@ -422,7 +422,7 @@ impl World {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let mut state = DefaultHasher::new();
-        self.hub.hash_into(&mut state);
+        self.host.hash_into(&mut state);
         for device in &self.devices {
             (device.client.digest(), &device.at_risk).hash(&mut state);
             (device.conn, device.dialling, device.lives, &device.written).hash(&mut state);

@@ -525,7 +525,7 @@ impl World {
                     this.sent.push((frame.clone(), this.replica.durable()));
                     if let Some(link) = self.link_of(device, conn)
                         && !link.silent
-                        && link.session.is_some()
+                        && link.server_end
                     {
                         link.has_written |= is_write(&frame);
                         link.up.push_back(frame);
@@ -616,7 +616,7 @@ impl World {
     /// A WebSocket ping: the far end answers by itself, where it is there.
     fn ping(&mut self, device: usize, conn: ConnId) {
         let Some(link) = self.link_of(device, conn) else { return };
-        if link.silent || link.session.is_none() {
+        if link.silent || !link.server_end {
             return;
         }
         let world = self.devices[device].links[&conn];

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use synclayer_core::client::interface::{HttpAnswer, HttpRequest, HttpTicket, Method};
-use synclayer_core::rules::policy::Bucket;
-use synclayer_core::server::http::{self, Call, Reply, Request};
+use synclayer_core::server::http::{Reply, Request};
+use synclayer_core::server::hub::Input;
 use synclayer_core::words::message::ErrorCode;
 use synclayer_core::words::name::Collection;
 use synclayer_core::words::time::Mono;
@@ -12,15 +12,12 @@ use synclayer_core::words::wire::http::{PULL_PATH, PUSH_PATH};
 
 use crate::invariants::Invariant;
 
-use super::server::{Job, PageRead};
 use super::{Middlebox, World, user_of};
+
+pub use synclayer_core::server::hub::CallId;
 
 /// How much later than the request itself a machine gives an answer up.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// A call, by its number in the world.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct CallId(u64);
 
 /// How far a device gets by one of its transports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -143,25 +140,14 @@ impl World {
             return self.reply(id, Reply::error(ErrorCode::AuthExpired, "the token has expired"));
         }
         let user = token.map(user_of);
-        let now = self.server_clock.read(self.now).mono;
-        let policy = self.config.policy.clone();
-        let mut bucket = self.server.bucket(user.as_ref(), self.config.user_rate, now);
-        let mut take =
-            || bucket.as_mut().map_or(Ok(()), |bucket: &mut &mut Bucket| bucket.take(now));
-        if let Err(wait) = take() {
-            return self.reply(id, Reply::slow_down(wait));
+        let now = self.server_clock.read(self.now);
+        if let Err(refusal) = self.server.hub.admit(now, user.as_ref()) {
+            return self.reply(id, refusal);
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let method = request.method.as_str();
-        let asked = Request { method, path, query, body: &body, user };
-        match http::call(&asked, &self.http, &*policy) {
-            Call::Immediate(reply) => self.reply(id, reply),
-            Call::Transact(mut write) => {
-                write.charge(&mut take);
-                self.server.jobs.push_back(Job::Call(id, write));
-            }
-            Call::Read(read) => self.server.reads.push_back(PageRead::Call(id, read)),
-        }
+        let request = Request { method, path, query, body: &body, user };
+        self.serve_input(Input::Call { call: id, request });
     }
 
     /// The server has an answer to a call.
@@ -385,6 +371,6 @@ impl World {
     #[must_use]
     pub fn heads(&self) -> Vec<(Collection, u64)> {
         let collections = self.config.collections.iter();
-        collections.map(|name| (name.clone(), self.server.rings.head(name).0)).collect()
+        collections.map(|name| (name.clone(), self.server.hub.rings().head(name).0)).collect()
     }
 }

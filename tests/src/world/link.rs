@@ -5,11 +5,10 @@
 //! does see of the bytes is how many the socket has room for, and that decides which messages a
 //! session puts into one frame.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
-use synclayer_core::server::session::Session;
-use synclayer_core::words::name::{Collection, ConnId};
+use synclayer_core::words::name::ConnId;
 
 /// Who has a connection's other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,20 +30,18 @@ pub(super) struct Link {
     pub(super) capacity: usize,
     /// Whether the owner still has its end.
     pub(super) device_end: bool,
-    /// What the server has of it; `None` when the server's end is gone.
-    pub(super) session: Option<Session>,
+    /// Whether the server has its end: a session.
+    pub(super) server_end: bool,
     /// Whether bytes vanish in both directions and nobody is told.
     pub(super) silent: bool,
     /// Whether its owner has sent a numbered write.
     pub(super) has_written: bool,
-    /// What the session follows.
-    pub(super) followed: BTreeSet<Collection>,
-    /// Whether something has happened since the session was last pumped dry.
+    /// Whether something has woken the session since it had nothing more to say.
     pub(super) awake: bool,
 }
 
 impl Link {
-    pub(super) fn new(owner: Owner, local: ConnId, capacity: usize, session: Session) -> Self {
+    pub(super) fn new(owner: Owner, local: ConnId, capacity: usize) -> Self {
         Self {
             owner,
             local,
@@ -52,10 +49,9 @@ impl Link {
             down: VecDeque::new(),
             capacity,
             device_end: true,
-            session: Some(session),
+            server_end: true,
             silent: false,
             has_written: false,
-            followed: BTreeSet::new(),
             awake: true,
         }
     }
@@ -70,8 +66,7 @@ impl Link {
 
     /// The server's end is gone, with what was on its way to it.
     pub(super) fn lose_server_end(&mut self) {
-        self.session = None;
+        self.server_end = false;
         self.up.clear();
-        self.followed.clear();
     }
 }

@@ -25,8 +25,9 @@ use synclayer_core::client::event::Event;
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, SyncId, Timer};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
-use synclayer_core::server::http::{HttpConfig, Reply};
-use synclayer_core::server::ring::{RingLimits, Rings};
+use synclayer_core::server::http::Reply;
+use synclayer_core::server::hub::{self, Hub};
+use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
@@ -154,8 +155,6 @@ pub struct World {
     /// The records of which the server has refused a client's write for good.
     refused: BTreeSet<(ClientId, Place)>,
     config: WorldConfig,
-    session: Arc<SessionConfig>,
-    http: HttpConfig,
     /// A digest of what went out of the machines.
     said: u64,
     /// How many commits the devices' stores have taken.
@@ -209,7 +208,7 @@ impl World {
             counts: BTreeMap::new(),
             trace: None,
             broken: BTreeMap::new(),
-            server: Server::new(Rings::new(config.ring)),
+            server: Server::new(&config),
             store: Store::new(),
             links: BTreeMap::new(),
             next_conn: ConnId(0),
@@ -218,8 +217,6 @@ impl World {
             owners: BTreeMap::new(),
             clients: BTreeMap::new(),
             refused: BTreeSet::new(),
-            session: Arc::new(config.session.clone()),
-            http: HttpConfig { page: config.session.page, ..HttpConfig::default() },
             config,
             said: 0,
             commits: 0,
@@ -301,10 +298,6 @@ impl World {
         self.fold(&reply.body);
     }
 
-    fn session_config(&self) -> Arc<SessionConfig> {
-        self.session.clone()
-    }
-
     fn new_conn(&mut self) -> ConnId {
         self.next_conn = self.next_conn.next();
         self.next_conn
@@ -326,33 +319,28 @@ impl World {
             }
         }
         for (conn, link) in &self.links {
-            let wants_frames = link.session.as_ref().is_some_and(Session::wants_frames);
-            if !link.up.is_empty() && wants_frames {
+            if !link.up.is_empty() && self.server.hub.wants_frames(*conn) {
                 moves.push(Move::Up(*conn));
             }
             if !link.down.is_empty() && link.device_end {
                 moves.push(Move::Down(*conn));
             }
-            if link.awake && link.room() > 0 && self.wants_pump(link) {
+            if link.awake && link.room() > 0 && self.server.hub.wants_room(*conn) {
                 moves.push(Move::Pump(*conn));
             }
         }
-        if !self.server.jobs.is_empty() && !self.store.paused {
+        if self.transactions() > 0 && !self.store.paused {
             moves.push(Move::Commit);
         }
-        if !self.server.reads.is_empty() {
+        if self.server.hub.waiting_reads().len() > 0 {
             moves.push(Move::Read);
         }
-        if !self.server.answers.is_empty() {
+        if self.server.hub.waiting_answers().len() > 0 {
             moves.push(Move::Answer);
         }
         let turn = |(id, back)| if back { Move::Reply(id) } else { Move::Ask(id) };
         moves.extend(self.moving_calls().map(turn));
         moves
-    }
-
-    fn wants_pump(&self, link: &Link) -> bool {
-        link.session.as_ref().is_some_and(|session| session.wants_pump(&self.server.rings))
     }
 
     /// Makes a move.
@@ -417,15 +405,14 @@ impl World {
         let conn = self.new_conn();
         self.note(|| format!("device {device} has connection {conn}"));
         let identity = token.map_or(Identity::Open, |token| Identity::Known(user_of(&token)));
-        let now = self.server_clock.read(self.now);
-        let session = Session::new(self.session_config(), conn, identity, now);
         let owner = Owner::Device(device);
         let turns = self.config.capacities.len().max(1);
         let turn = usize::try_from(conn.0).unwrap_or(0) % turns;
         let capacity = self.config.capacities.get(turn).copied().unwrap_or(1 << 16);
         self.devices[device].links.insert(local, conn);
         self.owners.insert(conn, owner);
-        self.links.insert(conn, Link::new(owner, local, capacity, session));
+        self.links.insert(conn, Link::new(owner, local, capacity));
+        self.serve_input(hub::Input::Accepted { conn, identity });
         self.with(device, |replica, now, effects| {
             replica.handle(now, Input::Connected { conn: local }, effects);
         });
@@ -484,7 +471,7 @@ impl World {
     /// Connections whose owner is gone, while the server goes on with what it got.
     #[must_use]
     pub fn half_open(&self) -> Vec<ConnId> {
-        let half = |link: &Link| !link.device_end && link.session.is_some();
+        let half = |link: &Link| !link.device_end && link.server_end;
         self.links.iter().filter(|(_, link)| half(link)).map(|(conn, _)| *conn).collect()
     }
 
@@ -529,10 +516,7 @@ impl World {
     pub fn forget(&mut self, conn: ConnId) {
         self.count("tail lost");
         self.note(|| format!("the server loses {conn}"));
-        self.tell(conn, ServerInput::Closed);
-        if let Some(link) = self.links.get_mut(&conn) {
-            link.lose_server_end();
-        }
+        self.lose_server_end(conn);
         self.sweep_links();
     }
 
@@ -542,14 +526,14 @@ impl World {
         let ended: Vec<_> = self
             .links
             .iter()
-            .filter(|(_, link)| link.session.is_none() && link.device_end)
+            .filter(|(_, link)| !link.server_end && link.device_end)
             .filter(|(_, link)| link.down.is_empty() && !link.silent)
             .map(|(conn, _)| *conn)
             .collect();
         for conn in ended {
             self.cut(conn);
         }
-        self.links.retain(|_, link| link.session.is_some() || link.device_end);
+        self.links.retain(|_, link| link.server_end || link.device_end);
     }
 
     // --- time ---
@@ -596,16 +580,11 @@ impl World {
             }
         }
         let server_now = self.server_clock.read(self.now).mono;
-        let due = |link: &Link| {
-            let deadline = link.session.as_ref().and_then(Session::deadline);
-            deadline.is_some_and(|(at, _)| at <= server_now)
-        };
-        let conns: Vec<_> =
-            self.links.iter().filter(|(_, link)| due(link)).map(|(conn, _)| *conn).collect();
-        for conn in conns {
-            self.tell(conn, ServerInput::Timeout);
-            if self.links.get(&conn).is_some_and(due) {
-                let what = format!("{conn} asks for a time-out that it just had");
+        let due = |hub: &Hub| hub.deadline().is_some_and(|(at, _)| at <= server_now);
+        if due(&self.server.hub) {
+            self.serve_input(hub::Input::Timeout);
+            if due(&self.server.hub) {
+                let what = "the server asks for a time-out that it just had".into();
                 self.fail(Invariant::Contract, what);
             }
         }
@@ -622,9 +601,8 @@ impl World {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         let devices = (0..self.devices.len()).filter_map(|device| self.due(device));
-        let sessions = self.links.values().filter_map(|link| link.session.as_ref()?.deadline());
-        let sessions = sessions.map(|(at, _)| self.server_clock.when(at));
-        devices.chain(sessions).chain(self.next_patience()).min()
+        let server = self.server.hub.deadline().map(|(at, _)| self.server_clock.when(at));
+        devices.chain(server).chain(self.next_patience()).min()
     }
 
     /// The time until the next deadline, in milliseconds.
@@ -704,8 +682,12 @@ impl World {
     /// # Errors
     /// Who does.
     pub fn check_idle(&self) -> Result<(), String> {
-        let asleep = |link: &Link| !link.silent && link.room() > 0 && self.wants_pump(link);
-        match self.links.iter().find(|(_, link)| asleep(link)) {
+        let hub = &self.server.hub;
+        hub.check();
+        let asleep = |(conn, link): &(&ConnId, &Link)| {
+            !link.silent && link.room() > 0 && hub.wants_room(**conn)
+        };
+        match self.links.iter().find(asleep) {
             Some((conn, _)) => {
                 Err(format!("{conn} has something to say, and nothing will wake it"))
             }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synclayer_core::server::session::{Identity, Session};
+use synclayer_core::server::hub::Input;
+use synclayer_core::server::session::Identity;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::ServerMessage;
@@ -50,7 +51,7 @@ impl World {
     #[must_use]
     pub fn is_plain_connected(&self, plain: usize) -> bool {
         let link = self.plains[plain].conn.and_then(|conn| self.links.get(&conn));
-        link.is_some_and(|link| link.device_end && link.session.is_some() && !link.silent)
+        link.is_some_and(|link| link.device_end && link.server_end && !link.silent)
     }
 
     /// A level-1 program connects, subscribes, and asks for everything.
@@ -62,10 +63,8 @@ impl World {
         let user = self.plains[plain].user.as_deref();
         let identity = user.map_or(Identity::Open, |user| Identity::Known(user_of(user)));
         let conn = self.new_conn();
-        let now = self.server_clock.read(self.now);
-        let session = Session::new(self.session_config(), conn, identity, now);
-        let link = Link::new(Owner::Plain(plain), ConnId(0), 4096, session);
-        self.links.insert(conn, link);
+        self.links.insert(conn, Link::new(Owner::Plain(plain), ConnId(0), 4096));
+        self.serve_input(Input::Accepted { conn, identity });
         let this = &mut self.plains[plain];
         this.conn = Some(conn);
         (this.has_written, this.was_refused) = (false, false);

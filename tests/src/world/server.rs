@@ -3,29 +3,28 @@
 //! The store is apart from the process, so that a second process on the same store has a place to
 //! stand: it would be another [`Server`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::page::{Place, ReadAnswer, ReadRequest, Reader};
-use synclayer_core::rules::policy::{AllowAll, Bucket, Rate};
+use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::{Report, database as database_of, verify};
 use synclayer_core::rules::transaction::{
-    Answer, Context, Decided, HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError,
-    Transaction, Verdict, decide_all,
+    Answer, HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError, Transaction,
+    Verdict,
 };
-use synclayer_core::server::http::{Call, ReadCall, Reply, Request, WriteCall, call};
-use synclayer_core::server::ring::Rings;
-use synclayer_core::server::session::{
-    Action, Input as ServerInput, Lent, ReadTicket, Session, TransactTicket,
-};
+use synclayer_core::server::committer::Job;
+use synclayer_core::server::http::{HttpConfig, Reply, Request};
+use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
+use synclayer_core::server::session::{Input as ServerInput, Session};
 use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::{Resume, ServerChange};
 use synclayer_core::words::name::{
-    ClientId, Collection, ConnId, DatabaseId, Epoch, RecordId, SessionNumber, UserId,
+    ClientId, Collection, ConnId, DatabaseId, Epoch, RecordId, SessionNumber,
 };
-use synclayer_core::words::store::{Op, StoreError};
-use synclayer_core::words::time::Mono;
+use synclayer_core::words::store::{Op, StoreError, StoreErrorKind};
+use synclayer_core::words::time::Now;
 use synclayer_core::words::write::WriteKind;
 
 use crate::invariants::Invariant;
@@ -33,7 +32,10 @@ use crate::invariants::Invariant;
 use super::history::{Histories, History};
 use super::http::CallId;
 use super::link::Owner;
-use super::{World, user_of};
+use super::{World, WorldConfig, user_of};
+
+/// The calls of strangers, whom nothing on the way disturbs, have numbers above this one.
+const STRANGERS: CallId = CallId(1 << 32);
 
 /// What is on the server's disk, with what was ever committed to it.
 pub(super) struct Store {
@@ -72,38 +74,11 @@ impl Backup {
 
 /// What is lost with the server's process.
 pub(super) struct Server {
-    pub(super) rings: Rings,
-    pub(super) jobs: VecDeque<Job>,
-    pub(super) reads: VecDeque<PageRead>,
-    /// Answers that are on their way to their sessions.
-    pub(super) answers: VecDeque<(ConnId, ServerInput<'static>)>,
+    pub(super) hub: Hub,
+    /// How many calls of strangers came.
+    strangers: u64,
     /// Each client's newest session.
     newest: BTreeMap<ClientId, SessionNumber>,
-    pub(super) buckets: BTreeMap<UserId, Bucket>,
-}
-
-/// A transaction that waits for the disk.
-pub(super) enum Job {
-    Ticket(TransactTicket),
-    Rest(WriteCall),
-    Call(CallId, WriteCall),
-    Sweep(Sweep),
-}
-
-/// A page that waits to be read.
-pub(super) enum PageRead {
-    Ticket(ReadTicket),
-    Call(CallId, ReadCall),
-}
-
-impl Job {
-    fn transaction(&self) -> Transaction {
-        match self {
-            Self::Ticket(ticket) => ticket.transaction().clone(),
-            Self::Rest(write) | Self::Call(_, write) => write.transaction().clone(),
-            Self::Sweep(sweep) => Transaction::Sweep(sweep.clone()),
-        }
-    }
 }
 
 /// How a commit of the server ends.
@@ -120,8 +95,8 @@ pub enum CommitFate {
 }
 
 /// Who numbers the writes of a connection.
-fn client_of(transactions: &[Transaction], conn: ConnId) -> Option<ClientId> {
-    transactions.iter().find_map(|transaction| match transaction {
+fn client_of(batch: &Batch, conn: ConnId) -> Option<ClientId> {
+    batch.jobs().find_map(|job| match job.transaction() {
         Transaction::Writes(run) if run.conn == Some(conn) => Some(run.client.clone()?.0),
         Transaction::Writes(_)
         | Transaction::Push(_)
@@ -165,16 +140,6 @@ fn is_without_trace(current: &ServerChange) -> bool {
     current.change.kind == WriteKind::Delete && current.version.is_none()
 }
 
-fn bucket<'a>(
-    buckets: &'a mut BTreeMap<UserId, Bucket>,
-    user: Option<&UserId>,
-    rate: Option<Rate>,
-    now: Mono,
-) -> Option<&'a mut Bucket> {
-    let (user, rate) = (user?, rate?);
-    Some(buckets.entry(user.clone()).or_insert_with(|| Bucket::new(rate, now)))
-}
-
 impl Store {
     pub(super) fn new() -> Self {
         let (rows, histories) = (MemoryRows::new(), Histories::default());
@@ -183,25 +148,19 @@ impl Store {
 }
 
 impl Server {
-    pub(super) fn new(rings: Rings) -> Self {
-        Self {
-            rings,
-            jobs: VecDeque::new(),
-            reads: VecDeque::new(),
-            answers: VecDeque::new(),
-            newest: BTreeMap::new(),
-            buckets: BTreeMap::new(),
-        }
-    }
-
-    /// What a user may still send.
-    pub(super) fn bucket(
-        &mut self,
-        user: Option<&UserId>,
-        rate: Option<Rate>,
-        now: Mono,
-    ) -> Option<&mut Bucket> {
-        bucket(&mut self.buckets, user, rate, now)
+    /// A process that has just started, on a store of which it knows nothing yet.
+    pub(super) fn new(config: &WorldConfig) -> Self {
+        let hub = HubConfig {
+            session: config.session.clone(),
+            http: HttpConfig { page: config.session.page, ..HttpConfig::default() },
+            rings: config.ring,
+            user_rate: config.user_rate,
+            // so that everything can happen between two of them
+            turns: 1,
+            ..HubConfig::default()
+        };
+        let hub = Hub::new(hub, Arc::clone(&config.policy), []);
+        Self { hub, strangers: 0, newest: BTreeMap::new() }
     }
 }
 
@@ -209,85 +168,67 @@ impl World {
     /// How many transactions wait for the disk.
     #[must_use]
     pub fn transactions(&self) -> usize {
-        self.server.jobs.len()
+        self.server.hub.waiting_jobs().len()
     }
 
     /// How many pages wait to be read, or to reach their session.
     #[must_use]
     pub fn reads(&self) -> usize {
-        self.server.reads.len() + self.server.answers.len()
+        self.server.hub.waiting_reads().len() + self.server.hub.waiting_answers().len()
     }
 
     /// The disk takes the first `count` transactions together.
     pub fn commit(&mut self, count: usize, fate: CommitFate) {
-        let count = count.min(self.server.jobs.len());
-        let jobs: Vec<_> = self.server.jobs.drain(..count).collect();
-        let transactions: Vec<_> = jobs.iter().map(Job::transaction).collect();
-        let limits = Limits::default();
-        let now = self.server_clock.read(self.now).wall;
-        let policy = self.config.policy.clone();
-        let context = Context { policy: &*policy, limits: &limits, now };
+        let first = self.server.hub.waiting_jobs().take(count);
+        let limit = first.map(|job| job.transaction().writes()).sum();
+        let mut batch = self.server.hub.next_batch(limit);
+        let count = batch.as_ref().map_or(0, |batch| batch.jobs().len());
         self.count("commit");
         let fate = if self.store.poisoned { CommitFate::Failed } else { fate };
         if matches!(fate, CommitFate::DoneUnsaid | CommitFate::LostUnsaid) {
             self.count("unknown outcome");
+            self.store.poisoned = true;
         }
-        self.store.poisoned |= matches!(fate, CommitFate::DoneUnsaid | CommitFate::LostUnsaid);
         if matches!(fate, CommitFate::Failed | CommitFate::LostUnsaid) {
             self.note(|| format!("{count} transactions fail: {fate:?}"));
+        } else if let Some(batch) = &mut batch {
+            self.write(batch);
+            self.note(|| format!("{count} transactions are committed: {fate:?}"));
+            self.remember(batch);
+        }
+        let error = StoreError::new(StoreErrorKind::Other, "the disk is not well");
+        let ended = match fate {
+            CommitFate::Done => Ok(()),
+            CommitFate::Failed => Err(TransactError::Failed(error)),
+            CommitFate::DoneUnsaid | CommitFate::LostUnsaid => Err(TransactError::Unknown(error)),
+        };
+        if ended.is_err() {
             self.count("server disk failure");
-            return self.fail_jobs(jobs, fate);
         }
-        let mut decided = decide_all(&transactions, &self.store.rows, context);
-        let batch = std::mem::take(&mut decided.batch);
-        let of_client = |op: &&Op| matches!(op, Op::Delete(key) if key.first() == Some(&b'u'));
-        if batch.ops().iter().any(|op| of_client(&op)) {
-            self.count("client forgotten");
-        }
-        self.store.rows.apply(batch);
-        self.note(|| format!("{count} transactions are committed: {fate:?}"));
-        let callers: Vec<_> = jobs.iter().map(|job| self.caller_of(job)).collect();
-        self.remember(&transactions, &callers, &decided);
-        if fate == CommitFate::DoneUnsaid {
-            self.count("server disk failure");
-            return self.fail_jobs(jobs, fate);
-        }
-        for change in &decided.published {
-            self.server.rings.publish(change);
-            let follows =
-                |link: &&mut super::link::Link| link.followed.contains(&change.collection);
-            self.links.values_mut().filter(follows).for_each(|link| link.awake = true);
-        }
-        for (job, answer) in jobs.into_iter().zip(decided.answers) {
-            match answer {
-                Ok(answer) => self.answer_job(job, answer),
-                Err(error) => {
-                    self.fail(Invariant::Contract, format!("the rows can't be read: {error}"));
-                }
-            }
+        if let Some(batch) = batch {
+            let now = self.server_clock.read(self.now);
+            self.with_hub(|hub, out| hub.settle(now, batch, ended, out));
         }
     }
 
-    /// Whose call a transaction is, where it came by HTTP.
-    fn caller_of(&self, job: &Job) -> Option<usize> {
-        match job {
-            Job::Call(id, _) => self.caller(*id),
-            Job::Ticket(_) | Job::Rest(_) | Job::Sweep(_) => None,
+    /// The disk has what a batch decides.
+    fn write(&mut self, batch: &mut Batch) {
+        let context = self.server.hub.context(self.server_clock.read(self.now));
+        let rows = batch.decide(&self.store.rows, context);
+        let of_client = |op: &&Op| matches!(op, Op::Delete(key) if key.first() == Some(&b'u'));
+        if rows.ops().iter().any(|op| of_client(&op)) {
+            self.count("client forgotten");
         }
+        self.store.rows.apply(rows);
     }
 
     /// Keeps in mind what a commit did, in the order of its transactions, of which those by HTTP
     /// have a caller.
-    fn remember(
-        &mut self,
-        transactions: &[Transaction],
-        callers: &[Option<usize>],
-        decided: &Decided,
-    ) {
+    fn remember(&mut self, batch: &Batch) {
+        let Some(decided) = batch.decided() else { return };
         let mut pushed = BTreeMap::new();
-        let judged = transactions.iter().zip(callers).zip(&decided.answers);
-        for ((transaction, caller), answer) in judged {
-            match (transaction, answer) {
+        for (job, answer) in batch.jobs().zip(&decided.answers) {
+            match (job.transaction(), answer) {
                 (Transaction::Hello { client, session, .. }, Ok(Answer::Hello(answer))) => {
                     self.remember_hello(client, *session, answer);
                 }
@@ -299,16 +240,20 @@ impl World {
                     Ok(Answer::Pushed(PushOutcome::Judged { outcomes, .. })),
                 ) => {
                     self.remember_outcomes(Some(&push.client), outcomes);
+                    let caller = job.call().and_then(|call| self.caller(call));
                     for outcome in outcomes {
                         if let (Verdict::Applied { seq, .. }, Some(number)) =
                             (&outcome.verdict, outcome.mutation)
                         {
                             let key = (outcome.collection.clone(), *seq);
-                            pushed.insert(key, ((push.client.0.clone(), number), *caller));
+                            pushed.insert(key, ((push.client.0.clone(), number), caller));
                         }
                     }
                 }
-                (_, _) => {}
+                (_, Err(error)) => {
+                    self.fail(Invariant::Contract, format!("the rows can't be read: {error}"));
+                }
+                (_, Ok(_)) => {}
             }
         }
         for change in &decided.published {
@@ -316,7 +261,7 @@ impl World {
             let (by_push, caller) = by_push.map_or((None, None), |(who, by)| (Some(who), by));
             let numbered = by_push.or_else(|| {
                 let origin = change.origin?;
-                Some((client_of(transactions, origin.conn)?, origin.mutation?))
+                Some((client_of(batch, origin.conn)?, origin.mutation?))
             });
             let conn = change.origin.map(|origin| origin.conn);
             // two copies of a replica may still share an id
@@ -394,100 +339,45 @@ impl World {
         }
     }
 
-    fn answer_job(&mut self, job: Job, answer: Answer) {
-        let now = self.server_clock.read(self.now).wall;
-        match job {
-            Job::Ticket(ticket) => {
-                let conn = ticket.conn();
-                self.server.answers.push_back((conn, ticket.answer(Ok(answer))));
-            }
-            Job::Rest(write) => self.replied(&write.reply(now, &self.http, Ok(answer))),
-            Job::Call(id, write) => self.reply(id, write.reply(now, &self.http, Ok(answer))),
-            Job::Sweep(sweep) => {
-                if let Answer::Swept(swept) = answer {
-                    *self.counts.entry("swept").or_default() += swept.removed as u64;
-                    if let Some(from) = swept.next {
-                        self.server.jobs.push_back(Job::Sweep(Sweep { from, ..sweep }));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The store has failed: everyone who waits is told, and the sessions close.
-    fn fail_jobs(&mut self, jobs: Vec<Job>, fate: CommitFate) {
-        let now = self.server_clock.read(self.now).wall;
-        let error = StoreError::new(
-            synclayer_core::words::store::StoreErrorKind::Other,
-            "the disk is not well",
-        );
-        let error = match fate {
-            CommitFate::Failed => TransactError::Failed(error),
-            CommitFate::Done | CommitFate::DoneUnsaid | CommitFate::LostUnsaid => {
-                TransactError::Unknown(error)
-            }
-        };
-        for job in jobs {
-            match job {
-                Job::Ticket(ticket) => {
-                    let conn = ticket.conn();
-                    self.server.answers.push_back((conn, ticket.answer(Err(error.clone()))));
-                }
-                Job::Rest(write) => self.replied(&write.reply(now, &self.http, Err(error.clone()))),
-                Job::Call(id, write) => {
-                    self.reply(id, write.reply(now, &self.http, Err(error.clone())));
-                }
-                Job::Sweep(_) => {}
-            }
-        }
-    }
-
     /// A page is read; its session hears of it later.
     pub fn read(&mut self, index: usize, fails: bool) {
-        let Some(waiting) = self.server.reads.remove(index) else { return };
+        let Some(read) = self.server.hub.take_read(index) else { return };
         self.count("read");
-        let request = match &waiting {
-            PageRead::Ticket(ticket) => ticket.request(),
-            PageRead::Call(_, read) => read.request(),
-        };
         let answer = if fails {
             self.count("failed read");
-            let kind = synclayer_core::words::store::StoreErrorKind::Other;
-            Err(StoreError::new(kind, "the disk is not well"))
+            Err(StoreError::new(StoreErrorKind::Other, "the disk is not well"))
         } else {
-            request.run(&self.store.rows, &*self.config.policy)
+            self.server.hub.run_read(&read, &self.store.rows)
         };
-        let again = begins_again(request, &answer);
-        let outdated = resume_of(request).is_some_and(|epoch| *epoch != self.epoch());
+        let again = begins_again(read.request(), &answer);
+        let outdated = resume_of(read.request()).is_some_and(|epoch| *epoch != self.epoch());
         if again {
             self.count("horizon passed in mid catch-up");
         }
         if outdated {
             self.count("resume of an earlier epoch");
         }
-        match waiting {
-            PageRead::Ticket(ticket) => {
-                self.server.answers.push_back((ticket.conn(), ticket.answer(answer)));
-            }
-            PageRead::Call(id, read) => self.reply(id, read.reply(answer)),
-        }
+        self.with_hub(|hub, out| hub.finish_read(read, answer, out));
     }
 
     /// A session hears an answer.
     pub fn answer(&mut self, index: usize) {
-        if let Some((conn, input)) = self.server.answers.remove(index) {
-            self.tell(conn, input);
-        }
+        let Some(conn) = self.server.hub.waiting_answers().nth(index) else { return };
+        self.with_session(conn, |hub, now, out| {
+            hub.answer(now, index, out);
+        });
     }
 
     /// One of the pages that wait is read.
     pub fn read_any(&mut self, which: usize) {
-        self.read(which % self.server.reads.len().max(1), false);
+        let waiting = self.server.hub.waiting_reads().len();
+        self.read(which % waiting.max(1), false);
     }
 
     /// One of the answers that wait reaches its session.
     pub fn answer_any(&mut self, which: usize) {
-        self.answer(which % self.server.answers.len().max(1));
+        let waiting = self.server.hub.waiting_answers().len();
+        self.answer(which % waiting.max(1));
     }
 
     /// Asks for a sweep of everything that is older than this.
@@ -495,7 +385,7 @@ impl World {
         self.count("sweep");
         self.note(|| format!("the server sweeps what is older than {retention:?}"));
         let sweep = Sweep { retention, from: SweepPlace::Start, budget };
-        self.server.jobs.push_back(Job::Sweep(sweep));
+        self.serve_input(Input::Sweep(sweep));
     }
 
     /// Somebody calls the server by HTTP.
@@ -505,13 +395,14 @@ impl World {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let user = user.map(user_of);
         let request = Request { method, path, query, body: body.as_bytes(), user };
-        match call(&request, &self.http, &*self.config.policy) {
-            Call::Immediate(reply) => self.replied(&reply),
-            Call::Transact(write) => self.server.jobs.push_back(Job::Rest(write)),
-            Call::Read(read) => {
-                let answer = read.request().run(&self.store.rows, &*self.config.policy);
-                self.replied(&read.reply(answer));
-            }
+        self.server.strangers += 1;
+        let call = CallId(STRANGERS.0 + self.server.strangers);
+        let reads = self.server.hub.waiting_reads().len();
+        self.serve_input(Input::Call { call, request });
+        // nothing is to be seen of a stranger who waits
+        if let Some(read) = self.server.hub.take_read(reads) {
+            let answer = self.server.hub.run_read(&read, &self.store.rows);
+            self.with_hub(|hub, out| hub.finish_read(read, answer, out));
         }
     }
 
@@ -523,7 +414,10 @@ impl World {
 
     /// A session's socket has room.
     pub fn pump(&mut self, conn: ConnId, room: usize) {
-        self.tell(conn, ServerInput::Pump { room });
+        self.with_session(conn, |hub, now, out| hub.handle(now, Input::Room { conn, room }, out));
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.awake = self.server.hub.wants_room(conn);
+        }
     }
 
     pub(super) fn tell_ping(&mut self, conn: ConnId) {
@@ -538,41 +432,45 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, conn: ConnId, input: ServerInput<'_>) {
+        self.with_session(conn, |hub, now, out| {
+            hub.handle(now, Input::Session { conn, input }, out);
+        });
+    }
+
+    /// Lets the server do something for one session, and looks at what that session makes of it.
+    fn with_session(&mut self, conn: ConnId, call: impl FnOnce(&mut Hub, Now, &mut Vec<Action>)) {
         let now = self.server_clock.read(self.now);
-        let policy = self.config.policy.clone();
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let Some(session) = &mut link.session else { return };
-        let rings = &self.server.rings;
-        let (user, rate) = (session.status().user, self.config.user_rate);
-        let user_bucket = bucket(&mut self.server.buckets, user, rate, now.mono);
-        let mut lent = Lent { rings, policy: &*policy, user_bucket };
-        let (before, waited) = (session.status().counters, session.status().held);
-        let mut actions = Vec::new();
-        session.handle(now, input, &mut lent, &mut actions);
-        session.check();
-        let status = session.status();
-        let (behind, late) = (
-            status.counters.fell_behind - before.fell_behind,
-            status.counters.late_answers - before.late_answers,
-        );
-        let ignored = status.counters.ignored_writes - before.ignored_writes;
-        let bad = status.counters.bad_messages - before.bad_messages;
-        let fault = if bad > 0 && matches!(link.owner, Owner::Device(_)) && status.user.is_none() {
-            Some("a replica has sent what its server does not understand")
-        } else if late > 0 && !status.closed {
-            Some("a session got an answer that it did not wait for")
-        } else {
-            None
+        let Some(session) = self.server.hub.session(conn) else {
+            return self.with_hub(|hub, out| call(hub, now, out));
         };
+        let (before, waited) = (session.status().counters, session.status().held);
+        let mut out = Vec::new();
+        call(&mut self.server.hub, now, &mut out);
+        let Some(link) = self.links.get_mut(&conn) else { return };
         link.awake = true;
-        self.act(conn, actions);
+        let fault = self.server.hub.session(conn).and_then(|session| {
+            session.check();
+            let status = session.status();
+            let bad = status.counters.bad_messages - before.bad_messages;
+            let late = status.counters.late_answers - before.late_answers;
+            if bad > 0 && matches!(link.owner, Owner::Device(_)) && status.user.is_none() {
+                Some("a replica has sent what its server does not understand")
+            } else if late > 0 && !status.closed {
+                Some("a session got an answer that it did not wait for")
+            } else {
+                None
+            }
+        });
+        let counters = self.server.hub.session(conn).map(|session| session.status().counters);
+        self.act(out);
+        let behind = counters.map_or(0, |after| after.fell_behind - before.fell_behind);
         if behind > 0 {
             self.count("fell behind");
         }
         if behind > 0 && waited > 0 {
             self.count("fell behind with verdicts due");
         }
-        if ignored > 0 {
+        if counters.is_some_and(|after| after.ignored_writes > before.ignored_writes) {
             self.count("error in mid pipeline");
         }
         if let Some(fault) = fault {
@@ -581,35 +479,68 @@ impl World {
         self.sweep_links();
     }
 
-    fn act(&mut self, conn: ConnId, actions: Vec<Action>) {
+    /// Hands the server an input that is for no session that exists.
+    pub(super) fn serve_input(&mut self, input: Input<'_>) {
+        let now = self.server_clock.read(self.now);
+        self.with_hub(|hub, out| hub.handle(now, input, out));
+        self.sweep_links();
+    }
+
+    /// Lets the server do something, and does what it then wants.
+    fn with_hub(&mut self, call: impl FnOnce(&mut Hub, &mut Vec<Action>)) {
+        let mut out = Vec::new();
+        call(&mut self.server.hub, &mut out);
+        self.act(out);
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
-            let Some(link) = self.links.get_mut(&conn) else { return };
             match action {
-                Action::Send(frame) => {
-                    if link.device_end && !link.silent {
+                Action::Send { conn, frame } => {
+                    if let Some(link) = self.links.get_mut(&conn)
+                        && link.device_end
+                        && !link.silent
+                    {
                         link.down.push_back(frame.clone());
                     }
                     self.fold(&frame);
                 }
-                Action::Follow(collection) => {
-                    link.followed.insert(collection);
-                }
-                Action::Unfollow(collection) => {
-                    link.followed.remove(&collection);
-                }
-                Action::Close { code, reason } => {
-                    link.lose_server_end();
+                Action::Close { conn, code, reason } => {
+                    self.lose_server_end(conn);
                     self.note(|| format!("the server closes {conn}: {code} {reason}"));
+                    self.sweep_links();
                 }
                 Action::Authenticate(ticket) => {
                     let token = ticket.token().reveal();
                     let user = (!self.expired_tokens.contains(token)).then(|| user_of(token));
-                    self.server.answers.push_back((conn, ticket.answer(user)));
+                    self.server.hub.authenticated(ticket, user);
                 }
-                Action::Transact(ticket) => self.server.jobs.push_back(Job::Ticket(ticket)),
-                Action::Read(ticket) => self.server.reads.push_back(PageRead::Ticket(ticket)),
+                Action::Reply { call, reply } if call > STRANGERS => {
+                    self.replied(&reply);
+                }
+                Action::Reply { call, reply } => self.reply(call, reply),
+                Action::Wake(conn) => {
+                    if let Some(link) = self.links.get_mut(&conn) {
+                        link.awake = true;
+                    }
+                }
+                Action::Swept(swept) => {
+                    *self.counts.entry("swept").or_default() += swept.removed as u64;
+                }
+                // what waits is to be seen in the hub
+                Action::Commit | Action::Read => {}
             }
         }
+    }
+
+    /// The server's end of a connection is gone, with what was on its way to it.
+    pub(super) fn lose_server_end(&mut self, conn: ConnId) {
+        if let Some(link) = self.links.get_mut(&conn) {
+            link.lose_server_end();
+        }
+        let now = self.server_clock.read(self.now);
+        let input = ServerInput::Closed;
+        self.with_hub(|hub, out| hub.handle(now, Input::Session { conn, input }, out));
     }
 
     // --- its process ---
@@ -673,7 +604,7 @@ impl World {
             self.store.rows = rows;
             restored = Some(history);
         }
-        self.server = Server::new(Rings::new(self.config.ring));
+        self.server = Server::new(&self.config);
         self.links.values_mut().for_each(super::link::Link::lose_server_end);
         self.drop_served_calls();
         self.begin_epoch(restored);
@@ -690,24 +621,22 @@ impl World {
         self.store.openings += 1;
         let epoch = self.epoch();
         self.store.histories.begin(epoch.clone(), restored);
-        let limits = Limits::default();
-        let now = self.server_clock.read(self.now).wall;
-        let context = Context { policy: &*self.config.policy, limits: &limits, now };
+        let now = self.server_clock.read(self.now);
         let proposed = format!("d{}-{}", self.config.seed, self.store.openings);
         let database = DatabaseId::new(&proposed).expect("a valid identity");
         let before = database_of(&self.store.rows).expect("the rows can be read");
         let begin = Transaction::BeginEpoch { epoch, database };
-        let decided = decide_all([&begin], &self.store.rows, context);
-        self.store.rows.apply(decided.batch);
+        let context = self.server.hub.context(now);
+        let decision = begin.decide(&self.store.rows, context).expect("the rows can be read");
+        self.store.rows.apply(decision.batch);
         let after = database_of(&self.store.rows).expect("the rows can be read");
         if before.is_some_and(|before| after.as_ref() != Some(&before)) {
             let what = "an opening made the server's another database".into();
             self.fail(Invariant::ServerRows, what);
         }
         let report = verify(&self.store.rows).expect("the rows can be read");
-        for (collection, head) in report.collections {
-            self.server.rings.note_head(&collection, head.seq);
-        }
+        let heads = report.collections.into_iter().map(|(name, head)| (name, head.seq));
+        self.server.hub.forget_changes(heads);
     }
 
     // --- what can be seen of it ---
@@ -751,11 +680,11 @@ impl World {
     /// What the server's rings hold, in bytes.
     #[must_use]
     pub fn ring_bytes(&self) -> usize {
-        self.server.rings.bytes()
+        self.server.hub.rings().bytes()
     }
 
     /// The sessions that the server has, for their status.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
-        self.links.values().filter_map(|link| link.session.as_ref())
+        self.server.hub.sessions()
     }
 }

@@ -1,11 +1,8 @@
 //! Calls of `synced`, and whether their answers are true; collections that the server refuses.
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
-use std::sync::Arc;
-
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{SyncId, SyncOutcome};
-use synclayer_core::server::session::SessionConfig;
 use synclayer_core::words::message::ErrorCode;
 use synclayer_core::words::name::Collection;
 
@@ -108,7 +105,7 @@ impl World {
     /// From now on a connection may subscribe so many collections.
     pub fn allow_subscriptions(&mut self, subscriptions: usize) {
         self.note(|| format!("{subscriptions} subscriptions are allowed"));
-        self.session = Arc::new(SessionConfig { subscriptions, ..(*self.session).clone() });
+        self.config.session.subscriptions = subscriptions;
         self.shut_server_down();
     }
 }

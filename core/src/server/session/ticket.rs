@@ -23,6 +23,11 @@ macro_rules! report {
             pub fn conn(&self) -> ConnId {
                 self.conn
             }
+
+            fn twin(&self) -> Self {
+                let result = self.result.clone();
+                Self { conn: self.conn, generation: self.generation, result }
+            }
         }
     };
 }
@@ -40,6 +45,24 @@ report! {
     ReadReport, Result<ReadAnswer, StoreError>
 }
 
+impl Input<'_> {
+    /// The same input once more, for a server that is cloned.
+    pub(crate) fn twin(&self) -> Self {
+        match self {
+            Self::Frame(frame) => Self::Frame(frame),
+            Self::Ping => Self::Ping,
+            Self::Authenticated(answer) => Self::Authenticated(answer.twin()),
+            Self::AuthExpired => Self::AuthExpired,
+            Self::Transacted(report) => Self::Transacted(report.twin()),
+            Self::Read(report) => Self::Read(report.twin()),
+            Self::Pump { room } => Self::Pump { room: *room },
+            Self::Timeout => Self::Timeout,
+            Self::Shutdown => Self::Shutdown,
+            Self::Closed => Self::Closed,
+        }
+    }
+}
+
 /// A token to be checked.
 #[derive(PartialEq, Eq, Debug)]
 pub struct AuthTicket {
@@ -49,13 +72,6 @@ pub struct AuthTicket {
 }
 
 impl AuthTicket {
-    /// A second ticket for the same question. For tests that go on from one state in several ways.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn twin(&self) -> Self {
-        Self { conn: self.conn, generation: self.generation, token: self.token.clone() }
-    }
-
     /// The connection.
     #[must_use]
     pub fn conn(&self) -> ConnId {
@@ -85,10 +101,8 @@ pub struct TransactTicket {
 }
 
 impl TransactTicket {
-    /// A second ticket for the same question. For tests that go on from one state in several ways.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn twin(&self) -> Self {
+    /// A second ticket for the same question, for a server that is cloned.
+    pub(crate) fn twin(&self) -> Self {
         Self { conn: self.conn, generation: self.generation, transaction: self.transaction.clone() }
     }
 
@@ -121,10 +135,8 @@ pub struct ReadTicket {
 }
 
 impl ReadTicket {
-    /// A second ticket for the same question. For tests that go on from one state in several ways.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn twin(&self) -> Self {
+    /// A second ticket for the same question, for a server that is cloned.
+    pub(crate) fn twin(&self) -> Self {
         Self { conn: self.conn, generation: self.generation, request: self.request.clone() }
     }
 

@@ -1,0 +1,491 @@
+//! A whole server in one value, without its store and its sockets.
+//!
+//! A [`Hub`] joins the sessions of all connections, the rings, the committer, the followers, the
+//! reads and the HTTP calls, as a `Replica` joins the parts of a client.
+//! It does no I/O, and decides nothing that its owner could want to decide: when the store takes a
+//! batch and how that ends, which read is answered when, in which order sessions hear their
+//! answers, and when a socket has room.
+//!
+//! ```text
+//! sockets, HTTP ──handle──► Hub ──Action──► sockets, HTTP
+//!                           │ ▲
+//!          next_batch ◄─────┤ ├──── settle        (the store commits between them)
+//!          take_read  ◄─────┘ └──── finish_read   (the store reads between them)
+//! ```
+//!
+//! Besides the contract of all machines its owner keeps these rules:
+//!
+//! 1. It hands frames in only while [`Hub::wants_frames`] says so and what waits for the socket is
+//!    bounded.
+//! 2. [`Input::Room`] is due after every other input of a connection, on [`Action::Wake`], and when
+//!    the socket has room again, as long as [`Hub::wants_room`] says so.
+//! 3. After [`Action::Commit`] it takes batches until there is none, and settles each; after
+//!    [`Action::Read`] it takes the reads and finishes each; after either it hands out the answers
+//!    by [`Hub::answer`].
+//! 4. It reports the end of every connection once, also after [`Action::Close`].
+//!
+//! A server with many cores gives each session a task and shares the rings between them, as the
+//! crate `synclayer-server` does: it calls the same parts, with locks around them.
+
+mod interface;
+
+use core::hash::{Hash, Hasher};
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::committer::{Committed, Committer};
+use super::followers::Followers;
+use super::http::{Call, Reply, Request, call};
+use super::pump;
+use super::ring::Rings;
+use super::session::{self, AuthTicket, Identity, Lent, Session, SessionConfig, Timer};
+use crate::rules::page::ReadAnswer;
+use crate::rules::policy::{Bucket, Policy, Rate};
+use crate::rules::transaction::{Answer, Context, Sweep, TransactError, Transaction};
+use crate::words::name::{Collection, ConnId, Seq, UserId};
+use crate::words::store::{Rows, StoreError};
+use crate::words::time::{Mono, Now};
+
+pub use interface::{Action, Actions, Batch, CallId, HubConfig, Input, Job, Read};
+use interface::{Asked, Letter, Reader};
+
+/// A server in one value. A clone goes on by itself.
+#[derive(Clone)]
+pub struct Hub {
+    config: HubConfig,
+    session: Arc<SessionConfig>,
+    policy: Arc<dyn Policy>,
+    sessions: BTreeMap<ConnId, Session>,
+    /// The deadlines of the sessions, each with its connection and its reason.
+    deadlines: BTreeSet<(Mono, ConnId, Timer)>,
+    rings: Rings,
+    followers: Followers<()>,
+    committer: Committer<Job>,
+    reads: VecDeque<Read>,
+    answers: VecDeque<Letter>,
+    buckets: BTreeMap<UserId, Bucket>,
+}
+
+impl Hub {
+    /// A server without a connection. Its store has to have begun an epoch, and nobody else may
+    /// write to it; `heads` are those of the store's collections, as far as they are known.
+    #[must_use]
+    pub fn new(
+        config: HubConfig,
+        policy: Arc<dyn Policy>,
+        heads: impl IntoIterator<Item = (Collection, Seq)>,
+    ) -> Self {
+        let mut hub = Self {
+            session: Arc::new(config.session.clone()),
+            policy,
+            sessions: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            rings: Rings::new(config.rings),
+            followers: Followers::default(),
+            committer: Committer::new(config.depth),
+            reads: VecDeque::new(),
+            answers: VecDeque::new(),
+            buckets: BTreeMap::new(),
+            config,
+        };
+        hub.forget_changes(heads);
+        hub
+    }
+
+    /// Takes one input. Infallible: whatever is wrong with it becomes an action or is counted.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Actions) {
+        match input {
+            Input::Accepted { conn, identity } => self.accept(conn, identity, now),
+            Input::Session { conn, input } => self.tell(now, conn, input, out),
+            Input::Room { conn, room } => self.give_room(now, conn, room, out),
+            Input::Call { call, request } => self.call(now, call, &request, out),
+            Input::Sweep(sweep) => {
+                self.buckets.retain(|_, bucket| !bucket.is_full(now.mono));
+                self.sweep(sweep, out);
+            }
+            Input::Timeout => self.pass_deadlines(now, out),
+            Input::Shutdown => {
+                for conn in self.sessions.keys().copied().collect::<Vec<_>>() {
+                    self.tell(now, conn, session::Input::Shutdown, out);
+                }
+            }
+        }
+    }
+
+    /// The time at which to hand in [`Input::Timeout`], and the reason.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+        self.deadlines.first().map(|(at, _, timer)| (*at, *timer))
+    }
+
+    /// Whether frames of a connection may be handed in.
+    #[must_use]
+    pub fn wants_frames(&self, conn: ConnId) -> bool {
+        self.sessions.get(&conn).is_some_and(Session::wants_frames)
+    }
+
+    /// Whether a connection has something to send if there is room.
+    #[must_use]
+    pub fn wants_room(&self, conn: ConnId) -> bool {
+        self.sessions.get(&conn).is_some_and(|session| session.wants_pump(&self.rings))
+    }
+
+    /// The session of a connection, from its beginning until its end is reported.
+    #[must_use]
+    pub fn session(&self, conn: ConnId) -> Option<&Session> {
+        self.sessions.get(&conn)
+    }
+
+    /// All sessions, in the order of their connections.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values()
+    }
+
+    /// The recent changes.
+    #[must_use]
+    pub fn rings(&self) -> &Rings {
+        &self.rings
+    }
+
+    /// Forgets all recent changes, and knows these heads only: the sessions get from the store what
+    /// they miss.
+    pub fn forget_changes(&mut self, heads: impl IntoIterator<Item = (Collection, Seq)>) {
+        self.rings = Rings::new(self.config.rings);
+        for (collection, head) in heads {
+            self.rings.note_head(&collection, head);
+        }
+    }
+
+    /// Sets who may do what from now on.
+    pub fn set_policy(&mut self, policy: Arc<dyn Policy>) {
+        self.policy = policy;
+    }
+
+    fn accept(&mut self, conn: ConnId, identity: Identity, now: Now) {
+        let session = Session::new(Arc::clone(&self.session), conn, identity, now);
+        let deadline = session.deadline();
+        self.sessions.insert(conn, session);
+        self.move_deadline(conn, None, deadline);
+    }
+
+    /// Hands an input to a session, and does what it then wants.
+    fn tell(&mut self, now: Now, conn: ConnId, input: session::Input<'_>, out: &mut Actions) {
+        let ends = matches!(input, session::Input::Closed);
+        self.with_session(now, conn, out, |session, lent, actions| {
+            session.handle(now, input, lent, actions);
+        });
+        if ends && let Some(session) = self.sessions.remove(&conn) {
+            self.move_deadline(conn, session.deadline(), None);
+            self.followers.leave(conn);
+        }
+    }
+
+    fn give_room(&mut self, now: Now, conn: ConnId, room: usize, out: &mut Actions) {
+        let turns = self.config.turns;
+        let more = self.with_session(now, conn, out, |session, lent, actions| {
+            pump(session, now, room, turns, lent, actions)
+        });
+        if more == Some(true) {
+            out.push(Action::Wake(conn));
+        }
+    }
+
+    fn with_session<T>(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        out: &mut Actions,
+        call: impl FnOnce(&mut Session, &mut Lent<'_>, &mut session::Actions) -> T,
+    ) -> Option<T> {
+        let session = self.sessions.get_mut(&conn)?;
+        let before = session.deadline();
+        let rate = self.config.user_rate;
+        let user_bucket = bucket(&mut self.buckets, session.status().user, rate, now.mono);
+        let mut lent = Lent { rings: &self.rings, policy: &*self.policy, user_bucket };
+        let mut actions = session::Actions::new();
+        let answer = call(session, &mut lent, &mut actions);
+        let after = session.deadline();
+        self.move_deadline(conn, before, after);
+        actions.into_iter().for_each(|action| self.act(conn, action, out));
+        Some(answer)
+    }
+
+    fn move_deadline(
+        &mut self,
+        conn: ConnId,
+        from: Option<(Mono, Timer)>,
+        to: Option<(Mono, Timer)>,
+    ) {
+        if from == to {
+            return;
+        }
+        if let Some((at, timer)) = from {
+            self.deadlines.remove(&(at, conn, timer));
+        }
+        self.deadlines.extend(to.map(|(at, timer)| (at, conn, timer)));
+    }
+
+    fn act(&mut self, conn: ConnId, action: session::Action, out: &mut Actions) {
+        match action {
+            session::Action::Send(frame) => out.push(Action::Send { conn, frame }),
+            session::Action::Close { code, reason } => {
+                self.followers.leave(conn);
+                out.push(Action::Close { conn, code, reason });
+            }
+            session::Action::Authenticate(ticket) => out.push(Action::Authenticate(ticket)),
+            session::Action::Transact(ticket) => self.submit(Asked::Session(ticket), out),
+            session::Action::Read(ticket) => self.start_read(Reader::Session(ticket), out),
+            session::Action::Follow(collection) => self.followers.follow(collection, conn, ()),
+            session::Action::Unfollow(collection) => self.followers.unfollow(&collection, conn),
+        }
+    }
+
+    fn pass_deadlines(&mut self, now: Now, out: &mut Actions) {
+        let due = self.deadlines.iter().take_while(|(at, _, _)| *at <= now.mono);
+        let due: Vec<_> = due.map(|(_, conn, _)| *conn).collect();
+        for conn in due {
+            self.tell(now, conn, session::Input::Timeout, out);
+        }
+    }
+
+    /// Tells a session whose its token is; `None` where it is wrong or has expired. The session
+    /// hears it among the other [answers](Self::answer).
+    pub fn authenticated(&mut self, ticket: AuthTicket, user: Option<UserId>) {
+        let conn = ticket.conn();
+        self.answers.push_back(Letter { conn, input: ticket.answer(user) });
+    }
+}
+
+// --- HTTP ---
+
+impl Hub {
+    /// Counts a call against its user's rate, before its body is read.
+    ///
+    /// # Errors
+    /// With the reply, if the user has used up the rate.
+    pub fn admit(&mut self, now: Now, user: Option<&UserId>) -> Result<(), Reply> {
+        let bucket = bucket(&mut self.buckets, user, self.config.user_rate, now.mono);
+        bucket.map_or(Ok(()), |bucket| bucket.take(now.mono)).map_err(Reply::slow_down)
+    }
+
+    fn call(&mut self, now: Now, id: CallId, request: &Request<'_>, out: &mut Actions) {
+        match call(request, &self.config.http, &*self.policy) {
+            Call::Immediate(reply) => out.push(Action::Reply { call: id, reply }),
+            Call::Transact(mut write) => {
+                let (user, rate) = (request.user.as_ref(), self.config.user_rate);
+                let mut bucket = bucket(&mut self.buckets, user, rate, now.mono);
+                write.charge(&mut || bucket.as_mut().map_or(Ok(()), |b| b.take(now.mono)));
+                self.submit(Asked::Call(id, write), out);
+            }
+            Call::Read(read) => self.start_read(Reader::Call(id, read), out),
+        }
+    }
+}
+
+// --- commits ---
+
+impl Hub {
+    fn submit(&mut self, asked: Asked, out: &mut Actions) {
+        self.committer.submit(Job(asked));
+        out.push(Action::Commit);
+    }
+
+    fn sweep(&mut self, sweep: Sweep, out: &mut Actions) {
+        let transaction = Transaction::Sweep(sweep.clone());
+        self.submit(Asked::Sweep(sweep, transaction), out);
+    }
+
+    /// The transactions that wait to be committed, in their order.
+    pub fn waiting_jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
+        self.committer.waiting()
+    }
+
+    /// Takes the next transactions: about `limit` writes, and at least one. `None` while none
+    /// waits, or the store has as many batches under way as it takes.
+    pub fn next_batch(&mut self, limit: usize) -> Option<Batch> {
+        self.committer.next_batch(limit)
+    }
+
+    /// The context in which a batch is decided.
+    #[must_use]
+    pub fn context(&self, now: Now) -> Context<'_> {
+        Context { policy: &*self.policy, limits: &self.config.session.limits, now: now.wall }
+    }
+
+    /// Ends a batch as its commit ended: publishes its changes, wakes those who follow them, and
+    /// answers. HTTP calls get their replies now, sessions theirs by [`answer`](Self::answer).
+    pub fn settle(
+        &mut self,
+        now: Now,
+        batch: Batch,
+        ended: Result<(), TransactError>,
+        out: &mut Actions,
+    ) {
+        let outcome = match ended {
+            Ok(()) => batch.committed(&mut self.rings),
+            Err(error) => batch.failed(error),
+        };
+        let settled = self.committer.settle(outcome);
+        let (followers, mut answers) = (&self.followers, Vec::new());
+        settled.deliver(
+            |moved| followers.wake(moved, |conn, ()| out.push(Action::Wake(conn))),
+            |job, answer| answers.push((job, answer)),
+        );
+        answers.into_iter().for_each(|(job, answer)| self.answer_job(now, job, answer, out));
+    }
+
+    fn answer_job(
+        &mut self,
+        now: Now,
+        job: Job,
+        answer: Result<Answer, TransactError>,
+        out: &mut Actions,
+    ) {
+        match (job.0, answer) {
+            (Asked::Session(ticket), answer) => {
+                let conn = ticket.conn();
+                self.answers.push_back(Letter { conn, input: ticket.answer(answer) });
+            }
+            (Asked::Call(call, write), answer) => {
+                let reply = write.reply(now.wall, &self.config.http, answer);
+                out.push(Action::Reply { call, reply });
+            }
+            (Asked::Sweep(sweep, _), Ok(Answer::Swept(swept))) => {
+                let next = swept.next.clone();
+                out.push(Action::Swept(swept));
+                if let Some(from) = next {
+                    self.sweep(Sweep { from, ..sweep }, out);
+                }
+            }
+            // whoever swept in vain tries again at the next time
+            (Asked::Sweep(..), _) => {}
+        }
+    }
+
+    /// The reason why the last batch failed, until one that changes something succeeds.
+    #[must_use]
+    pub fn failure(&self) -> Option<&StoreError> {
+        self.committer.failure()
+    }
+
+    /// Counts of what was committed so far.
+    #[must_use]
+    pub fn committed(&self) -> Committed {
+        self.committer.committed()
+    }
+}
+
+// --- reads and answers ---
+
+impl Hub {
+    fn start_read(&mut self, reader: Reader, out: &mut Actions) {
+        self.reads.push_back(Read(reader));
+        out.push(Action::Read);
+    }
+
+    /// The reads that wait, in the order in which they were asked for.
+    pub fn waiting_reads(&self) -> impl ExactSizeIterator<Item = &Read> {
+        self.reads.iter()
+    }
+
+    /// Takes one of the reads that wait, by its place among them.
+    pub fn take_read(&mut self, place: usize) -> Option<Read> {
+        self.reads.remove(place)
+    }
+
+    /// Runs a read on these rows.
+    ///
+    /// # Errors
+    /// When the rows can't be read.
+    pub fn run_read(&self, read: &Read, rows: &dyn Rows) -> Result<ReadAnswer, StoreError> {
+        read.request().run(rows, &*self.policy)
+    }
+
+    /// Ends a read with what was found. An HTTP call gets its reply now, a session its page by
+    /// [`answer`](Self::answer).
+    pub fn finish_read(
+        &mut self,
+        read: Read,
+        found: Result<ReadAnswer, StoreError>,
+        out: &mut Actions,
+    ) {
+        match read.0 {
+            Reader::Session(ticket) => {
+                let conn = ticket.conn();
+                self.answers.push_back(Letter { conn, input: ticket.answer(found) });
+            }
+            Reader::Call(call, read) => out.push(Action::Reply { call, reply: read.reply(found) }),
+        }
+    }
+
+    /// The connections whose sessions have an answer to hear, one for each answer, in the order in
+    /// which these came.
+    pub fn waiting_answers(&self) -> impl ExactSizeIterator<Item = ConnId> {
+        self.answers.iter().map(|letter| letter.conn)
+    }
+
+    /// Lets a session hear one of the answers that wait, by its place among them. Returns its
+    /// connection.
+    pub fn answer(&mut self, now: Now, place: usize, out: &mut Actions) -> Option<ConnId> {
+        let Letter { conn, input } = self.answers.remove(place)?;
+        self.tell(now, conn, input, out);
+        Some(conn)
+    }
+}
+
+// --- what can be seen of it ---
+
+impl Hub {
+    /// A hash of the whole state but the policy: equal runs have equal digests.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        self.sessions.hash(&mut hasher);
+        self.rings.hash_into(&mut hasher);
+        for job in self.committer.waiting() {
+            format!("{job:?}").hash(&mut hasher);
+        }
+        for read in &self.reads {
+            format!("{read:?}").hash(&mut hasher);
+        }
+        for letter in &self.answers {
+            format!("{letter:?}").hash(&mut hasher);
+        }
+        format!("{:?}", self.buckets).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Panics where an invariant is broken. For tests: it looks at everything.
+    #[doc(hidden)]
+    pub fn check(&self) {
+        self.rings.check();
+        self.sessions.values().for_each(Session::check);
+        let deadline =
+            |session: &Session| session.deadline().map(|(at, timer)| (at, session.conn(), timer));
+        let deadlines: BTreeSet<_> = self.sessions.values().filter_map(deadline).collect();
+        assert_eq!(self.deadlines, deadlines, "the deadlines are those of the sessions");
+        let waiting: Vec<_> = self.waiting_jobs().filter_map(Job::conn).collect();
+        let conns: BTreeSet<_> = waiting.iter().collect();
+        assert_eq!(waiting.len(), conns.len(), "a session has one transaction at a time");
+        self.followers
+            .check(|conn| self.sessions.get(&conn).is_some_and(|session| !session.status().closed));
+    }
+}
+
+fn bucket<'a>(
+    buckets: &'a mut BTreeMap<UserId, Bucket>,
+    user: Option<&UserId>,
+    rate: Option<Rate>,
+    now: Mono,
+) -> Option<&'a mut Bucket> {
+    let (user, rate) = (user?, rate?);
+    Some(buckets.entry(user.clone()).or_insert_with(|| Bucket::new(rate, now)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! What goes into a server and comes out of it.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::rules::page::ReadRequest;
+use crate::rules::policy::Rate;
+use crate::rules::transaction::{Sweep, Swept, Transaction};
+use crate::server::committer;
+use crate::server::http::{HttpConfig, ReadCall, Reply, Request, WriteCall};
+use crate::server::ring::RingLimits;
+use crate::server::session::{
+    self, AuthTicket, Identity, ReadTicket, SessionConfig, TransactTicket,
+};
+use crate::words::name::ConnId;
+
+/// The configuration of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HubConfig {
+    /// The sessions.
+    pub session: SessionConfig,
+    /// The HTTP calls.
+    pub http: HttpConfig,
+    /// The rings of recent changes.
+    pub rings: RingLimits,
+    /// The rate of all connections and calls of one user together. Default: any.
+    pub user_rate: Option<Rate>,
+    /// The number of batches that the store takes before the first of them is durable. Default 1.
+    pub depth: usize,
+    /// The number of steps in which one [`Input::Room`] is used, so that a connection which always
+    /// has more lets others have their turn. Default 16.
+    pub turns: usize,
+}
+
+impl Default for HubConfig {
+    fn default() -> Self {
+        Self {
+            session: SessionConfig::default(),
+            http: HttpConfig::default(),
+            rings: RingLimits::default(),
+            user_rate: None,
+            depth: 1,
+            turns: 16,
+        }
+    }
+}
+
+/// An HTTP call, by a number that its owner gives it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CallId(pub u64);
+
+/// An input of a server.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection was accepted.
+    Accepted {
+        /// Its id, never used before.
+        conn: ConnId,
+        /// Its user, as far as its request tells.
+        identity: Identity,
+    },
+    /// Something for the session of a connection. What comes for one that is gone is ignored.
+    Session {
+        /// The connection.
+        conn: ConnId,
+        /// Its input.
+        input: session::Input<'a>,
+    },
+    /// The socket of a connection has room for about this many bytes.
+    Room {
+        /// The connection.
+        conn: ConnId,
+        /// The number of bytes.
+        room: usize,
+    },
+    /// A request by HTTP came, and was [admitted](super::Hub::admit).
+    Call {
+        /// Its id, never used before.
+        call: CallId,
+        /// The request.
+        request: Request<'a>,
+    },
+    /// What is older than a retention is to be removed, step by step.
+    Sweep(Sweep),
+    /// The deadline has come.
+    Timeout,
+    /// The server ends: every connection is closed.
+    Shutdown,
+}
+
+/// An action that a server asks for.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Send one text frame.
+    Send {
+        /// The connection.
+        conn: ConnId,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// Send what was said, then close the connection, and report its end.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// The WebSocket status code.
+        code: u16,
+        /// The reason, for people.
+        reason: &'static str,
+    },
+    /// Find out whose token this is, and tell by
+    /// [`Hub::authenticated`](super::Hub::authenticated).
+    Authenticate(AuthTicket),
+    /// Answer an HTTP call.
+    Reply {
+        /// The call.
+        call: CallId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A transaction waits: take batches.
+    Commit,
+    /// A read waits: take it.
+    Read,
+    /// A collection that a connection follows has moved, or it was stopped by its turns: give it
+    /// room, where its socket has any.
+    Wake(ConnId),
+    /// One step of a sweep is done. The next one waits already.
+    Swept(Swept),
+}
+
+/// The sink that the caller of a server lends it.
+pub type Actions = Vec<Action>;
+
+/// A transaction that waits to be committed, and whoever waits for it.
+#[derive(Debug)]
+pub struct Job(pub(super) Asked);
+
+#[derive(Debug)]
+pub(super) enum Asked {
+    Session(TransactTicket),
+    Call(CallId, WriteCall),
+    /// The transaction holds the same sweep.
+    Sweep(Sweep, Transaction),
+}
+
+impl Clone for Job {
+    fn clone(&self) -> Self {
+        Self(match &self.0 {
+            Asked::Session(ticket) => Asked::Session(ticket.twin()),
+            Asked::Call(call, write) => Asked::Call(*call, write.clone()),
+            Asked::Sweep(sweep, transaction) => Asked::Sweep(sweep.clone(), transaction.clone()),
+        })
+    }
+}
+
+impl committer::Job for Job {
+    fn transaction(&self) -> &Transaction {
+        match &self.0 {
+            Asked::Session(ticket) => ticket.transaction(),
+            Asked::Call(_, write) => write.transaction(),
+            Asked::Sweep(_, transaction) => transaction,
+        }
+    }
+}
+
+impl Job {
+    /// The connection that waits for it, if one does.
+    #[must_use]
+    pub fn conn(&self) -> Option<ConnId> {
+        match &self.0 {
+            Asked::Session(ticket) => Some(ticket.conn()),
+            Asked::Call(..) | Asked::Sweep(..) => None,
+        }
+    }
+
+    /// The HTTP call that waits for it, if one does.
+    #[must_use]
+    pub fn call(&self) -> Option<CallId> {
+        match &self.0 {
+            Asked::Call(call, _) => Some(*call),
+            Asked::Session(_) | Asked::Sweep(..) => None,
+        }
+    }
+}
+
+/// Transactions that are committed together.
+pub type Batch = committer::Batch<Job>;
+
+/// A read, and whoever waits for it. It is to be [finished](super::Hub::finish_read) once.
+#[derive(Debug)]
+#[must_use = "somebody waits for it"]
+pub struct Read(pub(super) Reader);
+
+#[derive(Debug)]
+pub(super) enum Reader {
+    Session(ReadTicket),
+    Call(CallId, ReadCall),
+}
+
+impl Clone for Read {
+    fn clone(&self) -> Self {
+        Self(match &self.0 {
+            Reader::Session(ticket) => Reader::Session(ticket.twin()),
+            Reader::Call(call, read) => Reader::Call(*call, read.clone()),
+        })
+    }
+}
+
+impl Read {
+    /// What to read.
+    #[must_use]
+    pub fn request(&self) -> &ReadRequest {
+        match &self.0 {
+            Reader::Session(ticket) => ticket.request(),
+            Reader::Call(_, read) => read.request(),
+        }
+    }
+
+    /// The connection that waits for it, if one does.
+    #[must_use]
+    pub fn conn(&self) -> Option<ConnId> {
+        match &self.0 {
+            Reader::Session(ticket) => Some(ticket.conn()),
+            Reader::Call(..) => None,
+        }
+    }
+}
+
+/// An answer that its session has not heard.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) conn: ConnId,
+    pub(super) input: session::Input<'static>,
+}
+
+impl Clone for Letter {
+    fn clone(&self) -> Self {
+        Self { conn: self.conn, input: self.input.twin() }
+    }
+}
