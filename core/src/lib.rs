@@ -10,8 +10,9 @@
 //! | --- | --- |
 //! | [`words`] | time, names, documents, deltas, messages and their bytes, the store contracts |
 //! | [`rules`] | conflict strategies, views, policies, what writes do to the server's rows |
-//! | [`client`], [`server`] | the machines: one replica, one connection |
+//! | [`client`], [`server`] | the machines: one replica; one connection, and the committer |
 //! | [`replica`] | a client machine joined to its store and its watchers |
+//! | [`server::hub`] | a whole server: sessions joined to the rings and the committer |
 //!
 //! [`architecture`] explains the floors and the machines. [`memory`] holds the in-memory stores,
 //! [`conformance`] the suite that every store must pass, [`laws`] what every resolver of yours should
@@ -98,6 +99,12 @@
 //! assert!(sent.iter().any(|frame| frame.starts_with(br#"{"type":"ping""#)), "the hello");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # A server
+//!
+//! A [`Hub`](server::hub::Hub) is to a server what the replica is to a client. It needs a clock, a
+//! [`ServerStore`](words::store::ServerStore) and sockets; `core/examples/server.rs` of this project
+//! is a whole one in a loop of its own. The crate `synclayer-server` puts the same parts on threads.
 #![no_std]
 
 extern crate alloc;
