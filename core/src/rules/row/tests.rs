@@ -1,9 +1,23 @@
+use alloc::vec::Vec;
+
+use bytes::Bytes;
 use proptest::option::of as optional;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::clocks::Correction;
+use crate::rules::clocks::{Clocks, Correction, Stamped};
+use crate::rules::forgotten::Forgotten;
+use crate::words::delta::Delta;
 use crate::words::document::tests::documents;
+use crate::words::hash::{Checksum, Digest};
+use crate::words::message::{Cursor, ErrorCode, Resume};
+use crate::words::name::{
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, Position, RecordId, Seq, SessionNumber,
+};
+use crate::words::store::StoreError;
+use crate::words::time::Timestamp;
+use crate::words::times::FieldTimes;
+use crate::words::write::Change;
 
 fn collections() -> impl Strategy<Value = Collection> {
     "[a-c]{1,2}".prop_map(|name| Collection::new(&name).unwrap())

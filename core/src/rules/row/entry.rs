@@ -1,0 +1,239 @@
+//! The rows of the outbox and of rejected writes.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::parts::{put_times, times};
+use crate::rules::clocks::Stamped;
+use crate::words::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
+use crate::words::delta::Delta;
+use crate::words::document::Document;
+use crate::words::hash::Digest;
+use crate::words::message::ErrorCode;
+use crate::words::name::{Collection, Position, RecordId};
+use crate::words::store::StoreError;
+use crate::words::time::Timestamp;
+use crate::words::times::{FieldTimes, others, time_in};
+use crate::words::write::{Change, WriteKind};
+
+/// A pending write in the outbox.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Entry {
+    pub(crate) collection: Collection,
+    pub(crate) record_id: RecordId,
+    pub(crate) change: Change,
+    /// The time of its latest field.
+    pub(crate) written_at: Timestamp,
+    /// The times of the fields that were written at another time, sorted by name.
+    pub(crate) at: FieldTimes,
+    /// The origin of these times, if they are not by the server's clock.
+    pub(crate) stamped: Option<Stamped>,
+}
+
+/// The tags of an entry's parts: the times of its fields, and the origin of its time.
+const TIMES: u8 = 1;
+const STAMPED: u8 = 2;
+
+impl Entry {
+    pub(crate) fn digest(&self) -> Digest {
+        let Self { collection, record_id, change, written_at, at, .. } = self;
+        Digest::of(change.kind, collection, record_id, &change.delta, *written_at, at)
+    }
+
+    /// The update that is sent in place of an insert which may bring a record back (PROTOCOL 9.29).
+    pub(crate) fn into_update(self) -> Self {
+        Self { change: Change::update(self.change.delta), ..self }
+    }
+
+    /// Returns `true` if the write may have been sent as the one with this digest.
+    pub(crate) fn may_be(&self, sent: Digest) -> bool {
+        let asks = self.change.kind == WriteKind::Insert && !planted!(AskedInsertUnknown);
+        self.digest() == sent || asks && self.clone().into_update().digest() == sent
+    }
+
+    /// The time at which a touched field was written.
+    pub(crate) fn time_of(&self, field: &str) -> Timestamp {
+        time_in(&self.at, field).unwrap_or(self.written_at)
+    }
+
+    /// A single write with the effect of this write followed by `later`, each field with its own
+    /// time. `None` if there is none.
+    pub(crate) fn then(&self, later: &Self) -> Option<Self> {
+        // a joined write can be of one clock only
+        let stamped = match (self.stamped, later.stamped) {
+            (None, None) => None,
+            (Some(one), Some(two)) if one.run == two.run => {
+                Some(Stamped { floor: one.floor.max(two.floor), ..two })
+            }
+            (Some(_) | None, Some(_) | None) => return None,
+        };
+        let change = self.change.then(&later.change)?;
+        let written_at = later.written_at.max(self.written_at);
+        let writer = |name: &str| if later.change.touches(name) { later } else { self };
+        let fields = change.delta.fields().map(|(name, _)| (name, writer(name).time_of(name)));
+        let at = others(fields, written_at);
+        let at = if planted!(JoinedTimesLost) { Vec::new() } else { at };
+        Some(Self { change, written_at, at, stamped, ..later.clone() })
+    }
+
+    /// The write with its times by the server's clock, which are later than those of its run by
+    /// `correction`.
+    pub(crate) fn corrected(mut self, correction: i64) -> Self {
+        let Some(stamped) = self.stamped else { return self };
+        let correct = |at| stamped.corrected(at, correction);
+        let latest = correct(self.written_at);
+        self.at.iter_mut().for_each(|(_, at)| *at = correct(*at));
+        self.at.retain(|(_, at)| *at != latest);
+        Self { written_at: latest, stamped: None, ..self }
+    }
+
+    /// The last parts of a row, each absent if it has its default value.
+    fn put_parts(&self, out: &mut Vec<u8>) {
+        if !self.at.is_empty() {
+            let mut times = Vec::new();
+            put_times(&mut times, &self.at);
+            put_part(out, TIMES, &times);
+        }
+        if let Some(stamped) = self.stamped {
+            put_part(out, STAMPED, &stamped.encode());
+        }
+    }
+
+    fn take_parts(&mut self, row: &mut Reader) -> Result<(), StoreError> {
+        if let Some(mut part) = row.part(TIMES)? {
+            self.at = times(&mut part)?;
+            part.end()?;
+        }
+        if let Some(part) = row.part(STAMPED)? {
+            self.stamped = Some(Stamped::decode(part)?);
+        }
+        Ok(())
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_bytes(out, self.collection.as_bytes());
+        put_bytes(out, self.record_id.as_bytes());
+        out.push(self.change.kind as u8);
+        put_bytes(out, self.change.delta.set.as_row());
+        put_u64(out, self.change.delta.unset.len() as u64);
+        for name in &self.change.delta.unset {
+            put_bytes(out, name.as_bytes());
+        }
+        put_i64(out, self.written_at.0);
+    }
+
+    fn take(row: &mut Reader) -> Result<Self, StoreError> {
+        let collection = row.str(|text| Collection::new(text).ok())?;
+        let record_id = row.str(|text| RecordId::new(text).ok())?;
+        let kind = WriteKind::from_byte(row.byte()?)
+            .ok_or_else(|| StoreError::damaged("a stored write is of no kind"))?;
+        let set = Document::from_row(row.bytes()?)?;
+        let count = row.u64()?;
+        let mut unset = Vec::new();
+        for _ in 0..count {
+            unset.push(row.str(|text| Some(text.into()))?);
+        }
+        let written_at = Timestamp(row.i64()?);
+        let change = Change { kind, delta: Delta { set, unset } };
+        let (at, stamped) = (Vec::new(), None);
+        Ok(Self { collection, record_id, change, written_at, at, stamped })
+    }
+}
+
+/// The content of a position in the outbox.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Place {
+    /// A write without a verdict.
+    Entry(Entry),
+    /// A write that was acknowledged before an earlier one. Its position keeps its number, and the
+    /// digest of the applied write.
+    Hollow(Digest),
+}
+
+impl Place {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Entry(entry) => {
+                out.push(0);
+                entry.put(&mut out);
+                entry.put_parts(&mut out);
+            }
+            Self::Hollow(digest) => {
+                out.push(1);
+                put_u64(&mut out, digest.0);
+            }
+        }
+        out
+    }
+
+    pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
+        let mut row = Reader::new(row);
+        let place = if row.flag()? {
+            Self::Hollow(Digest(row.u64()?))
+        } else {
+            let mut entry = Entry::take(&mut row)?;
+            entry.take_parts(&mut row)?;
+            Self::Entry(entry)
+        };
+        row.end()?;
+        Ok(place)
+    }
+}
+
+/// A rejected write.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Rejected {
+    /// The write's id, as returned by the call that made the write.
+    pub write: Position,
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// The change of the record.
+    pub change: Change,
+    /// The time at which the app made the write; for a merged write, the time of its last part.
+    pub written_at: Timestamp,
+    /// The times of the fields that were written at another time, sorted by name.
+    pub at: FieldTimes,
+    /// The reason, for programs.
+    pub code: ErrorCode,
+    /// The reason, for people.
+    pub message: String,
+}
+
+impl Rejected {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let entry = self.entry();
+        let mut out = Vec::new();
+        entry.put(&mut out);
+        put_bytes(&mut out, self.code.as_str().as_bytes());
+        put_bytes(&mut out, self.message.as_bytes());
+        entry.put_parts(&mut out);
+        out
+    }
+
+    pub(crate) fn decode(write: Position, row: Bytes) -> Result<Self, StoreError> {
+        let mut row = Reader::new(row);
+        let mut entry = Entry::take(&mut row)?;
+        let code = row.str(|text| Some(ErrorCode::parse(text)))?;
+        let message = row.str(|text| Some(text.to_string()))?;
+        entry.take_parts(&mut row)?;
+        row.end()?;
+        Ok(Self::of(write, entry, code, message))
+    }
+
+    /// The rejection of an entry.
+    pub(crate) fn of(write: Position, entry: Entry, code: ErrorCode, message: String) -> Self {
+        let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
+        Self { write, collection, record_id, change, written_at, at, code, message }
+    }
+
+    /// The rejected entry.
+    pub(crate) fn entry(&self) -> Entry {
+        let Self { collection, record_id, change, written_at, at, .. } = self.clone();
+        Entry { collection, record_id, change, written_at, at, stamped: None }
+    }
+}
