@@ -16,6 +16,10 @@ pub(super) struct Scenario {
     #[serde(default)]
     #[expect(dead_code, reason = "for people")]
     pub(super) about: Option<String>,
+    /// The protocol's rules that it shows, by their numbers.
+    #[serde(default)]
+    #[expect(dead_code, reason = "for people, and a test that the rules exist")]
+    pub(super) rules: Vec<String>,
     pub(super) kind: Kind,
     /// The name of the file in the same folder that this one continues.
     #[serde(default)]
