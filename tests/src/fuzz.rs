@@ -28,7 +28,7 @@ pub use scenario::scenario;
 pub use session::session;
 pub use wire::wire;
 
-/// What a target does with the bytes that it gets.
+/// The function of a target: it gets the bytes.
 pub type Body = fn(&[u8]);
 
 /// The targets by name.

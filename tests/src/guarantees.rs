@@ -46,61 +46,61 @@ pub struct Write {
     pub position: Option<Position>,
     /// The commit of the device's present life that holds it; 0 for one of an earlier life.
     pub commit: CommitNumber,
-    /// Whether it sets a field of its own.
+    /// `true` if it sets a field of its own.
     pub unique: bool,
-    /// Whether it appends to the list.
+    /// `true` if it appends to the list.
     pub appends: bool,
-    /// What its author saw in the contested field.
+    /// The value of the contested field that its author saw.
     pub saw: u64,
-    /// Whether its author saw no record.
+    /// `true` if its author saw no record.
     pub inserts: bool,
-    /// What it adds to a sum.
+    /// The amount that it adds to a sum.
     pub adds: i64,
-    /// Whether it sets a field that nobody may write.
+    /// `true` if it sets a field that nobody may write.
     pub forbidden: bool,
-    /// Whether its device has lost it before it was durable.
+    /// `true` if its device has lost it before it was durable.
     pub lost: bool,
-    /// Whether nobody need remember it, because an older state came back.
+    /// `true` if it may be missing because an older state came back.
     pub forgotten: bool,
-    /// Whether its device has been wiped since.
+    /// `true` if its device has been wiped since.
     pub wiped: bool,
-    /// Whether the server has refused it.
+    /// `true` if the server has refused it.
     pub rejected: bool,
-    /// Whether its app has made it again after that.
+    /// `true` if its app has repeated it after the refusal.
     pub retried: bool,
-    /// Whether the server has applied it.
+    /// `true` if the server has applied it.
     pub applied: bool,
     /// By which its app waits for what becomes of it, in the device's present life.
     pub fate: Option<FateId>,
-    /// What its app was told became of it.
+    /// The fate that was reported to its app.
     pub told: Option<Fate>,
 }
 
-/// What was written, and what became of it.
+/// All writes and their fates.
 pub struct Ledger {
     plan: Plan,
     writes: Vec<Write>,
-    /// How many events of each device were seen.
+    /// The number of events of each device that were read.
     seen: Vec<usize>,
     /// Values of the contested field that a strategy has decided, by the device it runs on.
     decided: BTreeSet<(usize, u64)>,
     /// Records whose deletion a strategy has decided.
     decided_deletes: BTreeSet<(usize, Place)>,
-    /// What authors of deletions saw in the contested field.
+    /// The values of the contested field that authors of deletions saw.
     deletions: BTreeMap<(usize, Place), BTreeSet<u64>>,
     /// The last place of each client's outbox that was applied.
     last_place: BTreeMap<ClientId, Position>,
-    /// What watchers were shown.
+    /// The updates that watchers were shown.
     shown: BTreeMap<(usize, Collection), BTreeMap<RecordId, Document>>,
-    /// Whether something came back or was forgotten, so that not every write must survive.
+    /// `true` if an older state came back or was forgotten, so that not every write must survive.
     loose: bool,
     /// When what was written.
     pub(crate) times: Times,
-    /// What was found broken.
+    /// The breaches that were found.
     pub findings: Findings,
     /// Of which device another is a copy.
     originals: BTreeMap<usize, usize>,
-    /// What a crash may undo.
+    /// The facts that a crash may undo.
     merges: Vec<Merge>,
 }
 
@@ -203,7 +203,7 @@ impl Ledger {
         self.merges.retain(|merge| merge.device != device);
     }
 
-    /// Whether the app of a device waits for what becomes of a write.
+    /// Returns `true` if the app of a device waits for the fate of a write.
     #[must_use]
     pub fn waits_for_a_fate(&self, device: usize) -> bool {
         let waits = |write: &Write| write.fate.is_some() && write.told.is_none();
@@ -456,27 +456,28 @@ impl Ledger {
         }
     }
 
-    /// Whether something came back or was forgotten, so that not every write must survive.
+    /// Returns `true` if an older state came back or was forgotten, so that not every write must
+    /// survive.
     pub(crate) fn is_loose(&self) -> bool {
         self.loose
     }
 
-    /// Who wins conflicts.
+    /// The strategy of the devices.
     pub(crate) fn strategy(&self) -> Strategy {
         self.plan.strategy
     }
 
-    /// Whether guests see only some records.
+    /// Returns `true` if guests see only some records.
     pub(crate) fn is_partial(&self) -> bool {
         self.plan.partial
     }
 
-    /// Whether everything that was appended must be there.
+    /// Returns `true` if everything that was appended must be there.
     fn is_strict(&self) -> bool {
         self.plan.strategy == Strategy::Append && !self.loose
     }
 
-    /// Whether a write of a device's can be held to its place and its fate.
+    /// Returns `true` if a device's write can be checked for its position and its fate.
     fn counts(&self, write: &Write, device: usize) -> bool {
         let known = write.device == device && write.position.is_some();
         known && !write.applied && !write.forgotten && !self.loose
@@ -486,13 +487,14 @@ impl Ledger {
         self.writes.get(usize::try_from(token).ok()?.checked_sub(1)?)
     }
 
-    /// Whether an author that wrote `token` into the contested field had seen `found` there.
+    /// Returns `true` if an author that wrote `token` into the contested field had seen `found`
+    /// there.
     fn had_seen(&self, device: usize, token: u64, found: u64) -> bool {
         self.write(token).is_some_and(|write| self.goes_back_to(device, write.saw, found))
     }
 
-    /// Whether an author that saw `token` in the contested field knew of `found`: it is the same, or
-    /// `token` and what lies between is its author's own.
+    /// Returns `true` if an author that saw `token` in the contested field knew of `found`: it is
+    /// the same, or `token` and everything between the two is its author's own.
     fn goes_back_to(&self, device: usize, token: u64, found: u64) -> bool {
         let mut at = token;
         while at != found {
@@ -513,7 +515,8 @@ impl Ledger {
         true
     }
 
-    /// Whether what `author` wrote may be a device's own, because it is that one or a copy of it.
+    /// Returns `true` if `author`'s writes may be the device's own, because it is the same device
+    /// or a copy of it.
     fn is_own(&self, device: usize, author: usize) -> bool {
         let mut it = Some(&device);
         while let Some(device) = it.filter(|device| **device != author) {
@@ -522,13 +525,13 @@ impl Ledger {
         it.is_some()
     }
 
-    /// Whether an author that deleted a record had seen `found` in it.
+    /// Returns `true` if an author that deleted a record had seen `found` in it.
     fn had_deleted(&self, device: usize, place: &Place, found: u64) -> bool {
         let seen = self.deletions.get(&(device, place.clone()));
         seen.is_some_and(|seen| seen.iter().any(|saw| self.goes_back_to(device, *saw, found)))
     }
 
-    /// Whether `token` was written into a record that its author knew not to be there.
+    /// Returns `true` if `token` was written into a record that its author knew to be missing.
     fn goes_back_to_insert(&self, device: usize, token: u64) -> bool {
         let mut at = token;
         while let Some(write) = self.write(at).filter(|write| write.device == device) {
@@ -594,7 +597,7 @@ impl Ledger {
 }
 
 impl Write {
-    /// Whether it lies at this place of a device's outbox.
+    /// Returns `true` if it is at this position of a device's outbox.
     fn is_at(&self, device: usize, position: Position) -> bool {
         self.device == device && self.position == Some(position) && !self.lost && !self.forgotten
     }
@@ -1083,7 +1086,7 @@ pub fn watchers_end_at_the_truth(ledger: &Ledger, world: &World) -> Result<(), S
     Ok(())
 }
 
-/// Whoever watches is told in the end that what is shown is what the server has.
+/// Every watcher shows the server's state in the end, and its app is told so.
 ///
 /// # Errors
 /// Who is not.
@@ -1099,7 +1102,7 @@ pub fn watchers_are_told_so(world: &World) -> Result<(), String> {
 }
 
 impl Write {
-    /// Whether its token must be there at the end.
+    /// Returns `true` if its token must be there at the end.
     fn must_survive(&self) -> bool {
         !self.lost
             && !self.forgotten
@@ -1109,7 +1112,7 @@ impl Write {
     }
 }
 
-/// Whether nobody ever deletes a record.
+/// Returns `true` if nobody ever deletes a record.
 #[must_use]
 pub fn is_permanent(id: &RecordId) -> bool {
     !id.as_str().starts_with('x')
@@ -1371,7 +1374,7 @@ pub fn baseline(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// What the contested field holds: what its author saw there, and its own token.
+/// The content of the contested field: the value that its author saw there, and its own token.
 #[must_use]
 pub fn hot(record: Option<&Document>) -> (u64, u64) {
     let text = record.and_then(|record| record.get("hot")).unwrap_or("[0,0]");

@@ -4,10 +4,10 @@ use crate::draw::{HEADER, STEP};
 use crate::run::{run, transcript};
 use crate::shrink::shrink;
 
-/// How many steps a run has at most; more bytes are left alone. Seeds stand for up to twice as many:
-/// a fuzzer learns more from many short runs.
+/// The maximal number of steps of a run; further bytes are ignored. Seeds have up to twice as many
+/// steps. A fuzzer learns more from many short runs.
 const STEPS: usize = 240;
-/// How many runs the shortest trace of a finding may cost.
+/// The maximal number of runs to find the shortest trace of a finding.
 const SHRINKING: usize = 1_000;
 
 /// Plays the run that the bytes stand for.

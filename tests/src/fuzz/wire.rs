@@ -1,4 +1,4 @@
-//! What goes over the wire.
+//! Frames and bodies from and to the wire.
 
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::{ClientMessage, Level, ServerMessage};

@@ -5,9 +5,9 @@ use synclayer_core::words::time::{Mono, Now, Timestamp};
 /// One machine's clocks, as they differ from the world's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Clock {
-    /// How far the monotonic clock is ahead, in milliseconds. It falls back while the machine sleeps.
+    /// The lead of the monotonic clock, in milliseconds. It decreases while the machine sleeps.
     pub mono_ahead: i64,
-    /// How far the wall clock is ahead, in milliseconds.
+    /// The lead of the wall clock, in milliseconds.
     pub wall_ahead: i64,
     /// Where the monotonic clock stands while the machine sleeps.
     pub stands_at: Option<Mono>,
@@ -16,7 +16,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// What this machine's clocks show.
+    /// The present readings of this machine's clocks.
     #[must_use]
     pub fn read(&self, world: Now) -> Now {
         let wall = Timestamp(world.wall.0.saturating_add(self.wall_ahead));

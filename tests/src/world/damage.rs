@@ -17,7 +17,7 @@ use super::server::Backup;
 use super::{Collection, World};
 use crate::draw::Draw;
 
-/// How many rows are taken in at a time.
+/// The number of rows that are read at a time.
 const AT_ONCE: usize = 16;
 
 impl World {
@@ -52,7 +52,7 @@ impl World {
     }
 }
 
-/// What is left of the rows, some of it as it was at a backup.
+/// The readable rows after the damage, some of them as they were at a backup.
 fn damage(present: &MemoryRows, backup: &MemoryRows, draw: &mut Draw<'_>) -> MemoryRows {
     let mut batch = Batch::new();
     let mut keep = |key: &Bytes, row: Option<Bytes>| {

@@ -29,15 +29,15 @@ use super::{World, document};
 
 /// One replica with its disk, its clocks and its end of the network.
 pub struct Device {
-    /// How it was configured, for when it starts again.
+    /// The configuration for the next start.
     pub config: ClientConfig,
     /// The replica itself.
     pub replica: Replica<MemoryClientStore>,
     /// Its clocks.
     pub clock: Clock,
-    /// How often its wall clock was set or stopped.
+    /// The number of times that its wall clock was set or stopped.
     pub clock_moves: u64,
-    /// What happened, oldest first.
+    /// The events so far, oldest first.
     pub events: Vec<Event>,
     /// The fates of writes that were told since somebody last took this list.
     pub fates: Vec<(FateId, Fate)>,
@@ -46,28 +46,28 @@ pub struct Device {
     /// The frames that it has sent since somebody last took this list, each with the last commit
     /// that was durable then.
     pub sent: Vec<(Bytes, CommitNumber)>,
-    /// Whether its disk makes nothing durable for now.
+    /// `true` if its disk makes nothing durable for now.
     pub disk_paused: bool,
-    /// Whether no connection comes up and nothing gets through.
+    /// `true` if no connection comes up and nothing gets through.
     pub cut_off: bool,
-    /// How far it gets by WebSocket.
+    /// The reach of its WebSockets.
     pub sockets: Way,
-    /// How far it gets by HTTP.
+    /// The reach of its HTTP requests.
     pub calls: Way,
-    /// Whether its app says that there is no network.
+    /// `true` if its app says that there is no network.
     pub offline: bool,
     /// The calls of `synced` that wait, each with the heads of the server's collections at that
     /// time.
     pub(super) waiting_syncs: BTreeMap<SyncId, Vec<(Collection, u64)>>,
     /// The collections that the server has refused since they were last in step.
     pub(super) refused: BTreeSet<Collection>,
-    /// Whether its replica has said that it stopped.
+    /// `true` if its replica has reported that it stopped.
     halted: bool,
-    /// Whether it sleeps: no timer of its rings until it is woken.
+    /// `true` if it sleeps: none of its timers fires until it is woken.
     pub asleep: bool,
-    /// How often it was started.
+    /// The number of starts.
     pub lives: u64,
-    /// What its app watches, and what there is to take.
+    /// The watchers of its app, with their pending updates.
     pub(super) watches: BTreeMap<Collection, (WatchId, bool)>,
     /// Which connection in the world its own number stands for.
     pub(super) links: BTreeMap<ConnId, ConnId>,
@@ -77,7 +77,7 @@ pub struct Device {
     pub(super) acked_at: CommitNumber,
     /// Frames of connections that it has lost.
     pub(super) late: VecDeque<(ConnId, Bytes)>,
-    /// How many late frames and answers it was given in this life.
+    /// The number of late frames and answers that it got in this life.
     pub(super) late_given: u64,
     /// The call whose answer its machine waits for.
     pub(super) asked: Option<CallId>,
@@ -85,43 +85,43 @@ pub struct Device {
     pub(super) rests_until: Option<Mono>,
     /// The same, as far as connections are concerned.
     pub(super) sockets_rest_until: Option<Mono>,
-    /// Whether it has slept in this life while its wall clock stood still, so that neither clock shows
-    /// the sleep: until the next hello its time may be behind by that long.
+    /// `true` if it has slept in this life while its wall clock stood still, so that neither clock
+    /// shows the sleep: until the next hello its time may be behind by the length of the sleep.
     pub slept_unseen: bool,
-    /// How often it has slept.
+    /// The number of times that it has slept.
     pub naps: u64,
     /// The dead connection that it has to notice, and until when.
     pub(super) to_notice: ToNotice,
-    /// Whether it has lost a connection on which it had written, and has not sent anything since.
+    /// `true` if it has lost a connection on which it had written, and has not sent anything since.
     pub(super) lost_writes_by_socket: bool,
     /// The database that has taken writes of it, since it last decided or started.
     pub(super) database: Option<DatabaseId>,
-    /// Whether its directory was restored, perhaps to a state of before the first contact.
+    /// `true` if its directory was restored, perhaps to a state from before the first contact.
     pub restored: bool,
-    /// Whether its app has decided about a loss.
+    /// `true` if its app has decided about a loss.
     pub decided: bool,
 }
 
 impl Device {
-    /// What its clocks show.
+    /// The present readings of its clocks.
     #[must_use]
     pub fn now(&self, world: Now) -> Now {
         self.clock.read(world)
     }
 
-    /// Whether its store has failed, so that it has to be started again.
+    /// Returns `true` if its store has failed, so that it must be restarted.
     #[must_use]
     pub fn has_halted(&self) -> bool {
         self.halted
     }
 
-    /// Whether a call of `synced` was answered.
+    /// Returns `true` if a call of `synced` was answered.
     #[must_use]
     pub fn is_told(&self, call: SyncId) -> bool {
         self.synced.iter().any(|(id, _)| *id == call)
     }
 
-    /// Whether a WebSocket of its can come up.
+    /// Returns `true` if one of its WebSockets can come up.
     #[must_use]
     pub fn has_socket(&self) -> bool {
         self.config.websocket && self.sockets == Way::Open
@@ -135,7 +135,7 @@ impl Device {
     }
 }
 
-/// Whether a frame holds a numbered write.
+/// Returns `true` if a frame holds a numbered write.
 fn is_write(frame: &[u8]) -> bool {
     const NUMBER: &[u8] = b"\"mutation\":";
     frame.windows(NUMBER.len()).any(|part| part == NUMBER)
@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// What the app of a device has not seen of a collection that it watches.
+    /// The parts of a watched collection that the app of a device has not seen.
     pub fn take(&mut self, device: usize, collection: &Collection) -> Option<Update> {
         let this = &mut self.devices[device];
         let (watch, told) = this.watches.get_mut(collection)?;
@@ -463,7 +463,7 @@ impl World {
         self.with(device, |replica, now, effects| replica.set_token(now, token, effects));
     }
 
-    /// What a device's app sees of a record.
+    /// The state of a record that a device's app sees.
     ///
     /// # Panics
     /// When the store can't be read.
@@ -737,7 +737,7 @@ impl World {
         self.with(device, |replica, now, effects| replica.handle(now, input, effects));
     }
 
-    /// Whether a device has seen an event.
+    /// Returns `true` if a device has seen an event.
     #[must_use]
     pub fn saw(&self, device: usize, kind: fn(&EventKind) -> bool) -> bool {
         self.devices[device].events.iter().any(|event| kind(&event.kind))

@@ -5,7 +5,7 @@ use synclayer_core::words::name::ConnId;
 
 use super::{Owner, World};
 
-/// What it says of a collection `X`, without end.
+/// The endless messages about a collection `X`.
 const WORDS: &[&str] = &[
     r#"{"type":"insert","collection":"X","recordId":"a","data":{"n":1},"timestamp":"2026-01-01T00:00:00Z","metadata":{"seq":1,"version":1}}"#,
     r#"{"type":"delete","collection":"X","recordId":"a","timestamp":"2026-01-01T00:00:00Z","metadata":{"seq":2,"version":2}}"#,

@@ -1,4 +1,4 @@
-//! What the server committed, change by change: what every replica's states are compared with.
+//! The server's commits, change by change, with which every replica's states are compared.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Committed {
     pub place: Place,
     /// Its seq.
     pub seq: Seq,
-    /// What kind of write it was.
+    /// The kind of the write.
     pub kind: WriteKind,
     /// When it was made, as the server tells it.
     pub timestamp: Option<Timestamp>,
@@ -31,11 +31,11 @@ pub struct Committed {
     pub before: Option<Document>,
     /// The record after it.
     pub after: Option<Document>,
-    /// Whose it is, where that is one of the world's.
+    /// The device of the write, if it is one of the world's.
     pub owner: Option<Owner>,
-    /// Who numbered it, and how; `None` at level 1.
+    /// The client that numbered the write, and its number; `None` at level 1.
     pub numbered: Option<(ClientId, MutationNumber)>,
-    /// Whether a write of this client with this number, or a larger one, was applied before.
+    /// `true` if a write of this client with this number, or a larger one, was applied before.
     pub repeated: bool,
 }
 
@@ -62,7 +62,7 @@ impl History {
         states.get(count.checked_sub(1)?)?.1.as_ref()
     }
 
-    /// Whether a record was in a state when its collection's head was at a seq, or later.
+    /// Returns `true` if a record was in a state when its collection's head was at a seq, or later.
     #[must_use]
     pub fn was_since(&self, place: &Place, seq: Seq, state: &Document) -> bool {
         let later = self.states.get(place).into_iter().flatten().filter(|(at, _)| *at > seq);
@@ -155,7 +155,7 @@ impl Histories {
         self.all.last_mut().expect("an epoch has begun")
     }
 
-    /// Whether a record has ever been in one of them.
+    /// Returns `true` if a record has ever been in one of them.
     #[must_use]
     pub fn know(&self, place: &Place) -> bool {
         self.all.iter().any(|history| history.states.contains_key(place))

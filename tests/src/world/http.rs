@@ -16,10 +16,10 @@ use super::{Middlebox, World, user_of};
 
 pub use synclayer_core::server::hub::CallId;
 
-/// How much later than the request itself a machine gives an answer up.
+/// The time after the request's own timeout at which a machine gives up an answer.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How far a device gets by one of its transports.
+/// The reach of a device's transport.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Way {
     /// To the server.
@@ -46,7 +46,7 @@ enum Place {
 /// One call.
 pub(super) struct HttpCall {
     pub(super) device: usize,
-    /// What the device's adapter has to answer; `None` when it has, or has died.
+    /// The adapter's request to answer; `None` if it was answered, or the adapter has died.
     ticket: Option<HttpTicket>,
     request: HttpRequest,
     place: Place,
@@ -55,7 +55,7 @@ pub(super) struct HttpCall {
     patience: Mono,
     /// Nothing of it gets anywhere before this.
     held_until: Mono,
-    /// Whether its bytes vanish.
+    /// `true` if its bytes vanish.
     silent: bool,
 }
 
@@ -68,7 +68,7 @@ impl HttpCall {
         self.request.method == Method::Get || self.request.path == PULL_PATH
     }
 
-    /// Whether nobody will notice any more what becomes of it.
+    /// Returns `true` if nobody will notice the outcome any more.
     fn is_over(&self) -> bool {
         self.ticket.is_none() && (self.silent || matches!(self.place, Place::Down(_)))
     }
@@ -225,13 +225,13 @@ impl World {
         open.map(|(id, _)| *id).collect()
     }
 
-    /// Whether a call pushes writes.
+    /// Returns `true` if a call pushes writes.
     #[must_use]
     pub fn is_push(&self, id: CallId) -> bool {
         self.calls.get(&id).is_some_and(HttpCall::is_push)
     }
 
-    /// Whose call this is.
+    /// The device that made this call.
     #[must_use]
     pub fn caller(&self, id: CallId) -> Option<usize> {
         self.calls.get(&id).map(|call| call.device)

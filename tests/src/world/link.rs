@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use synclayer_core::words::name::ConnId;
 
-/// Who has a connection's other end.
+/// The owner of a connection's client end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner {
     /// A replica, by its index.
@@ -26,17 +26,17 @@ pub(super) struct Link {
     pub(super) local: ConnId,
     pub(super) up: VecDeque<Bytes>,
     pub(super) down: VecDeque<Bytes>,
-    /// How many bytes may be on their way down before the server's socket is full.
+    /// The number of bytes that may be in transit to the client before the server's socket is full.
     pub(super) capacity: usize,
-    /// Whether the owner still has its end.
+    /// `true` if the owner still has its end.
     pub(super) device_end: bool,
-    /// Whether the server has its end: a session.
+    /// `true` if the server has its end: a session.
     pub(super) server_end: bool,
-    /// Whether bytes vanish in both directions and nobody is told.
+    /// `true` if bytes vanish in both directions and nobody is told.
     pub(super) silent: bool,
-    /// Whether its owner has sent a numbered write.
+    /// `true` if its owner has sent a numbered write.
     pub(super) has_written: bool,
-    /// Whether something has woken the session since it had nothing more to say.
+    /// `true` if the session was woken since it last had nothing more to send.
     pub(super) awake: bool,
 }
 
@@ -56,7 +56,7 @@ impl Link {
         }
     }
 
-    /// How many more bytes the server's socket takes.
+    /// The number of bytes that the server's socket still takes.
     pub(super) fn room(&self) -> usize {
         if self.silent {
             return self.capacity;

@@ -1,5 +1,5 @@
-//! What is on the way and answers in the server's place: proxies, gateways, portals, filters. And
-//! devices that sleep, whose connections are dead when they wake up.
+//! Middleboxes that answer in the server's place: proxies, gateways, portals, filters. Also devices
+//! that sleep, whose connections are dead when they wake up.
 
 use synclayer_core::client::event::{Event, EventKind, Transport};
 use synclayer_core::client::interface::{Disconnect, HttpAnswer, Input};
@@ -12,7 +12,7 @@ use crate::invariants::Invariant;
 use super::http::CallId;
 use super::{Place, Way, World};
 
-/// What answers everything in the server's place.
+/// A middlebox that answers everything in the server's place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Middlebox {
     /// The status.
@@ -40,14 +40,14 @@ impl Middlebox {
         Self { status, body: BODIES[number / STATUSES.len() % BODIES.len()] }
     }
 
-    /// Whether a single call that it answers looks as if a plain server without records had
-    /// answered it. What answers all calls so says the same to the hello.
+    /// Returns `true` if a single answer looks like that of a plain server without records. A
+    /// middlebox that answers every call so gives the same answer to the hello.
     #[must_use]
     pub fn imitates_a_plain_server(self) -> bool {
         (200..300).contains(&self.status) && self.body == "[]"
     }
 
-    /// What a call is answered there.
+    /// The middlebox's answer to a call.
     #[must_use]
     pub fn answer(self) -> HttpAnswer {
         let (status, body) = (self.status, self.body.as_bytes().to_vec());
@@ -58,7 +58,7 @@ impl Middlebox {
         }
     }
 
-    /// How a handshake ends there.
+    /// The middlebox's answer to a handshake.
     #[must_use]
     pub fn refusal(self) -> Disconnect {
         let body = self.body.as_bytes().to_vec();
@@ -66,7 +66,7 @@ impl Middlebox {
     }
 }
 
-/// Who notices that a device has woken up.
+/// The observer that notices that a device has woken up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Waking {
     /// Its app, which says that there is a network.
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// Whether something answers a device in the server's place.
+    /// Returns `true` if a middlebox answers a device in the server's place.
     #[must_use]
     pub fn has_middlebox(&self, device: usize) -> bool {
         let this = &self.devices[device];
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    /// Whether every device has noticed in time that its connection is dead.
+    /// Returns `true` if every device has noticed in time that its connection is dead.
     pub(super) fn look_at_the_dead(&mut self) {
         for device in 0..self.devices.len() {
             let Some((conn, until)) = self.devices[device].to_notice else { continue };
@@ -199,7 +199,7 @@ impl World {
         self.refused.insert((client.clone(), place));
     }
 
-    /// Who has rejected a write: only the server may.
+    /// Checks that the server has rejected a write: nobody else may.
     ///
     /// # Errors
     /// When it was not the server.

@@ -20,13 +20,13 @@ use super::{World, user_of};
 /// A level-1 program.
 #[derive(Debug)]
 pub struct Plain {
-    /// What it was told that the collections hold.
+    /// The contents of the collections, as it was told.
     pub held: BTreeMap<Place, Document>,
     /// The collections that it got whole once, on its present connection.
     pub mirrored: BTreeSet<Collection>,
-    /// Whether it has written on its present connection: of its own changes it is not told.
+    /// `true` if it has written on its present connection: it is not told about its own changes.
     pub has_written: bool,
-    /// Whether something was refused to it on its present connection.
+    /// `true` if it was refused something on its present connection.
     pub was_refused: bool,
     /// Its connection.
     conn: Option<ConnId>,
@@ -47,7 +47,7 @@ impl World {
         self.plains.len() - 1
     }
 
-    /// Whether a level-1 program has a connection that both ends believe in.
+    /// Returns `true` if a level-1 program has a connection that both ends believe in.
     #[must_use]
     pub fn is_plain_connected(&self, plain: usize) -> bool {
         let link = self.plains[plain].conn.and_then(|conn| self.links.get(&conn));

@@ -10,7 +10,7 @@ use super::{Device, World};
 use crate::invariants::Invariant;
 
 impl Device {
-    /// Whether the server has refused it a collection that it has not had since.
+    /// `true` if the server has refused it a collection that it has not received since.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         !self.refused.is_empty()
@@ -53,7 +53,7 @@ impl World {
         self.devices[device].synced.push((id, outcome));
     }
 
-    /// What a device lacks of what the server had in the collections that it uses.
+    /// The server's changes that a device lacks in the collections that it uses.
     fn is_behind(&self, device: usize, heads: &[(Collection, u64)]) -> Option<String> {
         let status = self.devices[device].replica.status();
         for (collection, head) in heads {
