@@ -1,0 +1,132 @@
+//! Queries by HTTP: the conditions, and the records that meet them.
+
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{Budget, PageLimits, View};
+use crate::rules::record::Record;
+use crate::words::document::{Document, write_json_string};
+use crate::words::name::{RecordId, Seq};
+use crate::words::store::{Scan, StoreError};
+use crate::words::time::Timestamp;
+
+/// A query by HTTP. Without `since` the records come in the order of their ids, otherwise in the
+/// order of their changes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Query {
+    /// Only records that the server changed at or after this time. The server's times never go
+    /// back, so a reader that asks with the last `updatedAt` that it was shown misses nothing, and
+    /// is shown that record again (PROTOCOL 5.6).
+    pub since: Option<Timestamp>,
+    /// The maximal number of records.
+    pub limit: Option<usize>,
+    /// The number of matching records to skip.
+    pub offset: usize,
+    /// Fields with their required values: a JSON text, or the content of a string.
+    pub conditions: Vec<(String, String)>,
+    /// The fields to return; all if empty.
+    pub fields: BTreeSet<String>,
+    /// The fields to leave out.
+    pub exclude_fields: BTreeSet<String>,
+}
+
+/// A record that a query found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundRecord {
+    /// The record's id.
+    pub id: RecordId,
+    /// The requested fields.
+    pub document: Document,
+    /// The server's time of its last change.
+    pub updated_at: Timestamp,
+    /// The record's version: the number of its changes so far.
+    pub version: u64,
+}
+
+impl View<'_> {
+    pub(super) fn query(
+        &self,
+        query: &Query,
+        bytes: usize,
+    ) -> Result<Option<Vec<FoundRecord>>, StoreError> {
+        let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
+        let mut offset = query.offset;
+        let mut found = Vec::new();
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let mut visit = |id: &RecordId, record: &Record| {
+            if found.len() >= limit {
+                return Ok(Scan::Stop);
+            }
+            let Some(document) = &record.document else { return Ok(Scan::Next) };
+            if !query.matches(document) || !self.shows(id, record) {
+                return Ok(Scan::Next);
+            }
+            if offset > 0 {
+                offset -= 1;
+                return Ok(Scan::Next);
+            }
+            let document = query.project(document);
+            budget.spend_bytes(id.len() + document.size());
+            found.push(FoundRecord {
+                id: id.clone(),
+                document,
+                updated_at: record.committed_at,
+                version: record.last.version,
+            });
+            Ok(if budget.is_spent() { Scan::Stop } else { Scan::Next })
+        };
+        match query.since {
+            Some(since) => {
+                let from = self.first_since(since)?;
+                self.changed(from, &mut |_, id, record| visit(id, record))?;
+            }
+            None => self.records(None, &mut visit)?,
+        }
+        Ok((!budget.is_spent()).then_some(found))
+    }
+
+    /// The first seq whose record was last changed at or after this time. The server's times ascend
+    /// with the seqs, so a binary search finds it.
+    fn first_since(&self, since: Timestamp) -> Result<Seq, StoreError> {
+        let (mut low, mut high) = (1, self.head.seq.0.saturating_add(1));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut late = true;
+            self.changed(Seq(middle), &mut |_, _, record| {
+                late = record.committed_at >= since;
+                Ok(Scan::Stop)
+            })?;
+            if late {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(Seq(low))
+    }
+}
+
+impl Query {
+    fn matches(&self, document: &Document) -> bool {
+        self.conditions.iter().all(|(field, wanted)| {
+            document.get(field).is_some_and(|text| {
+                let mut quoted = Vec::new();
+                write_json_string(&mut quoted, wanted);
+                text == wanted || text.as_bytes() == quoted
+            })
+        })
+    }
+
+    fn project(&self, document: &Document) -> Document {
+        if self.fields.is_empty() && self.exclude_fields.is_empty() {
+            return document.clone();
+        }
+        let wanted = |name: &str| self.fields.is_empty() || self.fields.contains(name);
+        let fields: Vec<_> = document
+            .iter()
+            .filter(|(name, _)| wanted(name) && !self.exclude_fields.contains(*name))
+            .collect();
+        Document::of_sorted(&fields)
+    }
+}

@@ -1,0 +1,90 @@
+//! The record that a write meets, and conflicts with it.
+
+use alloc::vec::Vec;
+
+use crate::rules::record::{Head, Record};
+use crate::words::document::Document;
+use crate::words::message::{Mutation, ServerChange};
+use crate::words::name::{Collection, RecordId, Seq};
+use crate::words::write::Change;
+
+/// The present state of the record of a write.
+pub(super) struct Subject {
+    pub(super) collection: Collection,
+    pub(super) id: RecordId,
+    pub(super) head: Head,
+    pub(super) record: Option<Record>,
+}
+
+impl Subject {
+    pub(super) fn document(&self) -> Option<&Document> {
+        self.record.as_ref()?.document.as_ref()
+    }
+
+    /// The seq of the record's last change. Without any trace of the record it is the horizon, up
+    /// to which the record may have been deleted.
+    pub(super) fn seq(&self) -> Seq {
+        self.record.as_ref().map_or(self.head.horizon, |record| record.last.seq)
+    }
+
+    /// The state of the record in a `CONFLICT`.
+    pub(super) fn state(&self) -> ServerChange {
+        self.record.as_ref().map_or_else(
+            || ServerChange {
+                change: Change::delete(),
+                seq: Some(self.seq()),
+                version: None,
+                timestamp: None,
+                at: Vec::new(),
+                user_id: None,
+            },
+            Record::state,
+        )
+    }
+}
+
+/// Returns `true` if something that a write touches was changed above its base by anyone but this
+/// connection, or if the base can't be compared (PROTOCOL 9.13).
+pub(super) fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
+    let Some(base) = mutation.base else { return false };
+    if base > subject.head.seq && !planted!(BaseAboveHeadTaken) {
+        return true;
+    }
+    let Some(record) = &subject.record else {
+        return forgets_a_delete(base, subject.head.horizon);
+    };
+    let newer = newer(base, own);
+    if newer(record.whole.seq) && !planted!(WholeUnchecked) {
+        return true;
+    }
+    if base < subject.head.horizon && newer(record.last.seq) && !planted!(HorizonUnchecked) {
+        return true;
+    }
+    let change = &mutation.change;
+    let mut stamps = record.fields.iter().chain(&record.removed);
+    stamps.any(|(name, stamp)| newer(stamp.seq) && change.touches(name))
+}
+
+/// Returns `true` if a record without any trace may have been deleted above a base, with its
+/// tombstone gone (PROTOCOL 9.13 c). A writer with base 0 knows nothing of the record, so its
+/// insert can't bring it back.
+fn forgets_a_delete(base: Seq, horizon: Seq) -> bool {
+    base > Seq(0) && base < horizon && !planted!(SweptInsertTaken)
+}
+
+/// Returns `true` if others have changed the record above the write's base.
+pub(super) fn is_outdated(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
+    let Some(record) = &subject.record else { return false };
+    let newer = newer(mutation.base.unwrap_or_default(), own);
+    let mut stamps = record.fields.iter().chain(&record.removed);
+    newer(record.whole.seq) || stamps.any(|(_, stamp)| newer(stamp.seq))
+}
+
+/// A test for seqs above a base that are not the writer's own.
+fn newer(base: Seq, own: &[Seq]) -> impl Fn(Seq) -> bool {
+    move |seq| {
+        let is_own = own.binary_search(&seq).is_ok()
+            || planted!(WindowIsRange) && own.first().is_some_and(|first| seq > *first);
+        seq > base && !is_own
+    }
+}
