@@ -21,7 +21,7 @@
 //!
 //! conformance::client_store(&mut InMemory);
 //! ```
-// it is a test that lives in a library so that others can run it
+// a test in a library, so that other crates can run it
 #![allow(clippy::missing_panics_doc)]
 
 use alloc::collections::BTreeMap;
@@ -209,7 +209,7 @@ fn reads_in_order_and_within_bounds(subject: &mut dyn Subject) {
         assert_eq!(all(rows), [], "an empty store shows rows");
         assert_eq!(last(rows, b"", &[0xff]), None, "an empty store has a last row");
     });
-    // bytes above 0x7f and prefixes of one another are where an order goes wrong
+    // wrong orders show with bytes above 0x7f, and with keys that are prefixes of others
     let keys: [&[u8]; 8] =
         [b"\x00", b"\x00\x00", b"a", b"a\x00", b"ab", b"b", b"\x80", b"\xff\xff"];
     let mut batch = Batch::new();
@@ -359,7 +359,7 @@ fn numbers_must_rise<S: ClientStore>(mut store: S) {
         assert_eq!(refused, expected, "commit {number} was taken after commit 7");
     }
     assert_eq!(get(store.rows(), b"key").as_deref(), Some(&[1][..]), "a refused commit shows");
-    // the upper bits of a number may stand for the life of a machine
+    // the upper bits of a number may identify a state machine
     fine("a commit far above the last one", store.commit(CommitNumber(7 << 32), one(3)));
     assert_eq!(get(store.rows(), b"key").as_deref(), Some(&[3][..]), "a commit doesn't show");
 }

@@ -347,7 +347,7 @@ mod tests {
         let left = |number| value(&store.clone().crash_to(CommitNumber(number)));
         assert_eq!([0, 4, 6, 9, 99].map(left), [4, 4, 6, 9, 9].map(Some));
         assert_eq!(value(&store.clone().reopen()), Some(9));
-        // what a crash left is durable
+        // the state after a crash is durable
         let again = store.crash_to(CommitNumber(6)).crash_to(CommitNumber(0));
         assert_eq!(value(&again), Some(6));
         assert_eq!(value(&MemoryClientStore::when_told().crash_to(CommitNumber(3))), None);

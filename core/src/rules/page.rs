@@ -301,7 +301,7 @@ impl<'a> View<'a> {
         client: Option<&ClientId>,
     ) -> Result<Pulled, StoreError> {
         let client = client.map(|id| Client::load(self.rows, id)).transpose()?.flatten();
-        // what another user's client has written is nobody else's business
+        // a user must not learn of another user's writes
         let own = client.filter(|client| client.user == self.reader.user);
         Ok(Pulled {
             page: self.page(place, limits)?,
@@ -319,7 +319,7 @@ impl<'a> View<'a> {
                 self.is_place(epoch, *snapshot_seq)? && *snapshot_seq >= self.head.horizon;
             let (snapshot_seq, after) = (*snapshot_seq, Some(after.clone()));
             let place = goes_on.then_some(Place::Snapshot { snapshot_seq, after });
-            // its reader holds records of the run, which a delta above a cursor would not take back
+            // the reader has records of the run, which a delta above a cursor would not remove
             return Ok(place.unwrap_or_else(|| self.fresh_snapshot()));
         }
         let Some(cursor) = cursor else { return Ok(self.fresh_snapshot()) };
@@ -446,7 +446,7 @@ impl<'a> View<'a> {
         limits: PageLimits,
     ) -> Result<(Content, Next), StoreError> {
         let mut budget = Budget::new(limits);
-        // tombstones and hidden records cost time, if not bytes
+        // tombstones and withheld records cost time, even if no bytes
         let mut looks = limits.records.saturating_mul(4).max(1);
         let mut records = Vec::new();
         let mut up_to = None;
@@ -487,7 +487,7 @@ impl<'a> View<'a> {
                 && self.shows(id, record)
             {
                 budget.spend_bytes(id.len() + document.size());
-                // level 1 has no place for the times of fields
+                // level 1 can't express the times of fields
                 let (seq, at) = (None, Vec::new());
                 records.push(SyncRecord { seq, at, ..sync_record(id, record, document) });
             }

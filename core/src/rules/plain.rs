@@ -149,14 +149,14 @@ pub(crate) fn arrival(
     }
     let untouched = |name: &str| {
         let shown = server.and_then(|server| server.get(name));
-        // every value on the way is one that these writes can have made, or found
+        // these writes can have made or found every value in between
         states
             .iter()
             .any(|state| same_field(state.as_ref().and_then(|state| state.get(name)), shown))
     };
     let exists = server.is_some();
     let known = states.iter().any(|state| state.is_some() == exists);
-    // an insert touches every field: where there was nothing, someone else's record has other ones
+    // an insert touches every field: without a base, someone else's record has other fields
     let touched = |name: &&str| writes.iter().any(|write| write.touches(name));
     let fits = names(&states, server).filter(touched).all(untouched);
     if known && fits { Arrival::Missing } else { Arrival::Overtaken }
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(found(&[&insert, &remove], r#"{"a":1,"b":1}"#), Arrival::Shown(1));
         assert_eq!(found(&[&insert, &remove], r#"{"b":1,"id":7}"#), Arrival::Shown(2));
         assert_eq!(found(&[&remove], r#"{"a":1}"#), Arrival::Overtaken, "nobody wrote it here");
-        // what stood before the last insert is forgotten
+        // fields from before the last insert are dropped
         let again = Change::insert(doc(r#"{"b":2}"#));
         let writes = [&insert, &remove, &Change::delete(), &again];
         assert_eq!(found(&writes, r#"{"a":"by default","b":2}"#), Arrival::Shown(4));

@@ -114,7 +114,7 @@ impl Rebuild {
                 Some(b'u') => self.client(&key, row, &mut new),
                 Some(b'x') => self.indexed(&key, &row, &new)?,
                 Some(b'e' | b'g' | b'i') if planted!(RebuiltEpochsKept) => new.put(key, row),
-                // epochs, and what no server wrote
+                // epochs, and rows that no server wrote
                 Some(_) | None => {}
             }
         }

@@ -81,7 +81,7 @@ pub const USERS: &[u8] = &[0];
 pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, Vec<u8>)> {
     let outbox = |(key, slot): (Bytes, Bytes)| {
         let user = core::str::from_utf8(key.strip_prefix(USERS)?).ok()?;
-        // whoever leaves has said that nothing is to be kept
+        // a user who leaves has asked to keep nothing
         let slot = Slot::decode(&slot).ok().filter(|slot| !slot.leaving)?;
         Some((user.into(), Keys::new(slot.number).outbox()))
     };

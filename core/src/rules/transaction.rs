@@ -428,7 +428,7 @@ fn decide_hello(
                 seen_at: context.now,
                 last_mutation: stored.as_ref().map_or(MutationNumber(0), |c| c.last_mutation),
                 last_digest: stored.as_ref().and_then(|client| client.last_digest),
-                // a row of before this was kept is at least as old as the session that it names
+                // a row from before this field is at least as old as the session that it names
                 first_session: Some(
                     stored
                         .filter(|_| !planted!(FirstSessionMoves))

@@ -84,7 +84,7 @@ impl Document {
 
     /// Reads a JSON object.
     ///
-    /// Top-level names must be unique; what is inside a value is kept unread, except that its
+    /// Top-level names must be unique; the content of a value is kept undecoded, except that its
     /// syntax and depth are checked.
     ///
     /// # Errors
@@ -312,7 +312,7 @@ fn add<'a>(
 }
 
 fn sort(fields: &mut [(Cow<'_, str>, &str)]) -> Result<(), DocumentError> {
-    // what another peer wrote is sorted already
+    // documents from other peers are already sorted
     if !fields.is_sorted_by(|(one, _), (next, _)| one < next) {
         fields.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     }

@@ -75,7 +75,7 @@ impl Digest {
             text(&mut hash, name);
             text(&mut hash, "");
         }
-        // no text is so long: what follows can't be taken for a field
+        // no text is that long, so the rest can't be mistaken for a field
         if !at.is_empty() && !planted!(DigestWithoutTimes) {
             hash.update(&[0xff; 4]);
             for (name, at) in at {

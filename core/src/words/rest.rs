@@ -330,7 +330,7 @@ pub(crate) fn decode_current(
     if found.deleted {
         return Some(None);
     }
-    // it can only be the record that the write was about
+    // it can only be the record of the write
     if found.record_id.is_none() && found.id.is_none() {
         let mut quoted = Vec::new();
         write_json_string(&mut quoted, id);

@@ -56,7 +56,7 @@ impl From<WireError> for ErrorMessage {
     }
 }
 
-/// Reads what a client sent.
+/// Decodes a frame from a client.
 ///
 /// # Errors
 /// `PAYLOAD_TOO_LARGE` if the frame or a document is above its limit; `INVALID_MESSAGE` for
@@ -65,7 +65,7 @@ pub fn decode_client(frame: &[u8], limits: &Limits) -> Result<Incoming<ClientMes
     decode::frame(frame, limits, decode::client)
 }
 
-/// Reads what a server sent. A type that this version does not know is
+/// Decodes a frame from a server. A type that this version does not know is
 /// [`ServerMessage::Unknown`].
 ///
 /// # Errors

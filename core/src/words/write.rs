@@ -179,7 +179,7 @@ mod tests {
         fn squashing_is_associative(a in changes(), b in changes(), c in changes()) {
             let left = a.then(&b).and_then(|ab| ab.then(&c));
             let right = b.then(&c).and_then(|bc| a.then(&bc));
-            // what a delete swallows can be squashed one way alone
+            // a write that a delete swallows can be squashed in one order only
             if let (Some(left), Some(right)) = (left, right) {
                 prop_assert_eq!(left, right);
             }

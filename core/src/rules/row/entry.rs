@@ -61,7 +61,7 @@ impl Entry {
     /// A single write with the effect of this write followed by `later`, each field with its own
     /// time. `None` if there is none.
     pub(crate) fn then(&self, later: &Self) -> Option<Self> {
-        // a joined write can be of one clock only
+        // a merged write has the times of one clock only
         let stamped = match (self.stamped, later.stamped) {
             (None, None) => None,
             (Some(one), Some(two)) if one.run == two.run => {

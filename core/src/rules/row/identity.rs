@@ -55,7 +55,7 @@ impl Identity {
         }
         put_u64(&mut out, self.next_position.0);
         let databases = self.databases();
-        // rows of before there were plain servers end here
+        // rows from before the support of plain servers end here
         let clocks = (!self.clocks.is_default()).then(|| self.clocks.encode());
         let forgotten = (!self.forgotten.is_default()).then(|| self.forgotten.encode());
         let has_parts = [&databases, &clocks, &forgotten].iter().any(|part| part.is_some());
@@ -63,7 +63,7 @@ impl Identity {
             put_u64(&mut out, self.resumable.len() as u64);
             self.resumable.iter().for_each(|address| put_u64(&mut out, *address));
         }
-        // rows of before databases had identities end here
+        // rows from before databases had identities end here
         if let Some(databases) = databases {
             put_part(&mut out, DATABASES, &databases);
         }

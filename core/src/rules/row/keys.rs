@@ -16,7 +16,7 @@ pub(crate) struct Slot {
 impl Slot {
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut row = self.number.to_be_bytes().to_vec();
-        // rows of those who stay are as they always were
+        // the row of a user who stays is encoded as before
         if self.leaving {
             row.push(1);
         }
@@ -91,7 +91,7 @@ impl Keys {
         self.record(b'd', collection, id)
     }
 
-    /// The range of a collection's rows behind `after` and up to `up_to`, open where `None`.
+    /// The range of a collection's rows behind `after` and up to `up_to`; `None` is unbounded.
     pub(crate) fn rows(
         self,
         collection: &Collection,

@@ -142,7 +142,7 @@ impl StreamRow {
         put_u64(&mut out, self.generation);
         put_u64(&mut out, self.count);
         put_u64(&mut out, self.checksum.0);
-        // rows of before there were plain servers end here
+        // rows from before the support of plain servers end here
         let has_parts = self.loss.is_some() || self.forgotten_above > Seq(0);
         let plain = self.plain.or_else(|| has_parts.then(PlainMark::default));
         if let Some(plain) = plain {
@@ -154,7 +154,7 @@ impl StreamRow {
                 }
             }
         }
-        // rows of before a loss was asked about end here
+        // rows from before decisions about losses end here
         if let Some(loss) = &self.loss {
             put_part(&mut out, LOSS, &loss.encode());
         }
@@ -227,7 +227,7 @@ impl StreamRow {
             part.end()?;
         }
         if stream.loss.is_some() || stream.forgotten_above > Seq(0) {
-            // an empty mark stands for none in front of a part
+            // before a further part, an empty mark means none
             stream.plain = stream.plain.filter(|mark| *mark != PlainMark::default());
         }
         row.end()?;

@@ -189,7 +189,7 @@ proptest! {
 
     #[test]
     fn streams_come_back(stream in streams()) {
-        // rows of an earlier time lack what comes last
+        // rows of earlier versions lack the last parts
         let later =
             stream.plain.is_some() || stream.loss.is_some() || stream.forgotten_above > Seq(0);
         prop_assert!(later || whole(&stream.encode(), StreamRow::decode));
@@ -209,7 +209,7 @@ proptest! {
 
     #[test]
     fn places_and_rejected_writes_come_back(entry in entries(), digest: u64, write: u64) {
-        // rows of an earlier time lack what comes last
+        // rows of earlier versions lack the last parts
         let earlier = entry.at.is_empty() && entry.stamped.is_none();
         let code = ErrorCode::Unauthorized;
         let rejected = Rejected::of(Position(write), entry.clone(), code, "no".into());

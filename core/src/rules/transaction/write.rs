@@ -176,7 +176,7 @@ impl<'a> Writer<'a> {
     ) -> Result<Vec<Outcome>, StoreError> {
         let Writes { conn, mutations, mut window } = writes;
         let mut outcomes = Vec::with_capacity(mutations.len());
-        // the number of a write that was not applied: what is behind it is ignored until it comes
+        // the number of a failed write: the writes behind it are ignored until it comes again
         let mut failed: Option<MutationNumber> = None;
         for mutation in mutations {
             let origin = conn.map(|conn| Origin { conn, mutation: mutation.number });
@@ -398,7 +398,7 @@ impl<'a> Writer<'a> {
         let echo = if self.may_read(&subject) {
             Some(above)
         } else {
-            // what it would be told without the others' changes, it would take for the record
+            // without the others' changes, it would take the echo for the whole record
             let quiet = !asked.outdated || planted!(EchoVouchesUnread);
             quiet.then(|| ServerChange { change: asked.change.clone(), ..above })
         };

@@ -321,7 +321,7 @@ impl<'a> Envelope<'a> {
 
     fn hello(&self) -> Result<Option<Hello>, Fault> {
         let m = &self.metadata;
-        // a peer's own metadata in a plain ping is none of our business
+        // metadata of another kind in a plain ping is ignored
         if m.protocol.number("metadata.protocol").unwrap_or(None).unwrap_or(0) < RESUMABLE {
             return Ok(None);
         }
@@ -419,7 +419,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn error_message(&self, limits: &Limits) -> Result<ErrorMessage, Fault> {
-        // an error is for people first: what can't be read of a foreign one is left out
+        // an error is mainly for people: unreadable parts of it are left out
         let code = self.fields.code.text("code").unwrap_or(None).unwrap_or_default();
         let message = self.fields.error.text("error").unwrap_or(None);
         Ok(ErrorMessage {
