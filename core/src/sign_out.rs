@@ -12,7 +12,7 @@ use crate::words::name::CommitNumber;
 use crate::words::store::{ClientStore, StoreError};
 use crate::words::time::Now;
 
-/// What becomes of a user's data at this device when they sign out.
+/// The fate of a user's data at this device when they sign out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SignOut {
     /// It stays, with the writes that wait for the server, until the user comes back.
@@ -97,7 +97,7 @@ impl<S: ClientStore> SignedOut<S> {
         Ok(more)
     }
 
-    /// Whether everything that was done is durable.
+    /// Returns `true` if everything that was done is durable.
     ///
     /// # Errors
     /// When the store fails.

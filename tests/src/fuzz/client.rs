@@ -58,12 +58,13 @@ pub(super) struct Bench {
     tickets: Vec<HttpTicket>,
     watches: Vec<WatchId>,
     openings: u128,
-    /// Whether the server learns from a message whose connection it is.
+    /// Returns `true` if a message tells the server which client the connection belongs to.
     asks_who: bool,
     /// An older state of the replica's store, and one of the server's rows.
     copy: Option<MemoryClientStore>,
     backup: Option<MemoryRows>,
-    /// Whether its store holds what it wrote there, so that what it does makes sense.
+    /// `true` if the store still holds everything that was written to it, so that its steps make
+    /// sense.
     pub(super) sound: bool,
 }
 
@@ -372,7 +373,7 @@ impl Bench {
         }
     }
 
-    /// What a plain server says is on its way.
+    /// The plain server's messages in transit.
     fn tell_all(&mut self, sent: Vec<Sent>) {
         for (conn, frame) in sent {
             if let Some(down) = self.host.down.get_mut(&conn) {
@@ -608,7 +609,7 @@ impl Bench {
     }
 }
 
-/// Whatever a client sends, a server understands.
+/// A server understands every message of a client.
 fn makes_sense(frame: &[u8]) {
     let shown = || String::from_utf8_lossy(frame);
     match decode_client(frame, &Limits::default()) {

@@ -335,7 +335,7 @@ impl Bench {
         assert!(reply.status != 500 && reply.status != 503, "{request:?}: {reply:?}");
     }
 
-    /// Whatever a server says, a client understands.
+    /// A client understands every message of a server.
     fn hear(&mut self) {
         for down in self.host.down.values_mut() {
             for frame in down.drain(..) {

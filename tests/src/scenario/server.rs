@@ -160,7 +160,7 @@ enum Failing {
 
 /// The hall.
 pub(crate) struct Hall {
-    /// Whose each token is.
+    /// The user of each token.
     tokens: BTreeMap<String, String>,
     policy: Arc<dyn Policy>,
     config: HubConfig,

@@ -1,7 +1,7 @@
 //! A world of replicas and a server under virtual time: real core machines, a network that loses,
 //! cuts and keeps silent, disks that forget what was not durable and fail, clocks that are wrong.
 //!
-//! Whatever can happen without a fault is a [`Move`]; [`World::moves`] lists those that are
+//! Everything that can happen without a fault is a [`Move`]; [`World::moves`] lists those that are
 //! possible. Faults and what apps do are methods. Whoever drives a world chooses; the same choices
 //! give the same run. What breaks the contract between machines and adapters shows in
 //! [`World::broken`].
@@ -51,7 +51,7 @@ pub use middlebox::{Middlebox, Waking};
 pub use plain::{Plain, without_nulls};
 pub use server::{Backup, CommitFate};
 
-/// How a world is laid out.
+/// The layout of a world.
 #[derive(Clone)]
 pub struct WorldConfig {
     /// The seed of everything that the machines draw.
@@ -61,18 +61,18 @@ pub struct WorldConfig {
     /// One configuration for each replica. A token is the user's name, perhaps with a `#` and more
     /// behind it, so that one user can have several; without a token the server knows no users.
     pub clients: Vec<ClientConfig>,
-    /// What the server's sessions have in common.
+    /// The configuration of the server's sessions.
     pub session: SessionConfig,
-    /// How much the server's rings hold.
+    /// The capacity of the server's rings.
     pub ring: RingLimits,
-    /// What all connections of one user may send together.
+    /// The rate limit of all connections of one user together.
     pub user_rate: Option<Rate>,
-    /// Who may do what.
+    /// The server's permissions.
     pub policy: Arc<dyn Policy>,
-    /// How many bytes may be on their way down a new connection, by turns.
+    /// The number of bytes that may be in transit down a new connection, by turns.
     pub capacities: Vec<usize>,
-    /// How far the wall clock of each of the first devices is ahead at its first start, in
-    /// milliseconds; of those behind them it is right.
+    /// The lead of the wall clock of each of the first devices at its first start, in milliseconds;
+    /// the clocks of further devices are right.
     pub clocks: Vec<i64>,
 }
 
@@ -130,17 +130,17 @@ pub struct World {
     pub plains: Vec<Plain>,
     /// The server's clocks.
     pub server_clock: Clock,
-    /// Whether the server's wall clock was ever set or stopped.
+    /// `true` if the server's wall clock was ever set or stopped.
     pub server_clock_moved: bool,
     /// Tokens that the server takes no longer.
     pub expired_tokens: BTreeSet<String>,
-    /// What was committed since somebody last took this list.
+    /// The commits since this list was last taken.
     pub committed: Vec<Committed>,
     /// Counts of what happened, by name.
     pub counts: BTreeMap<&'static str, u64>,
-    /// What happened, one line each, where it is wanted.
+    /// The history, one line for each event, if it is recorded.
     pub trace: Option<Vec<String>>,
-    /// What must never happen and did, by invariant, each as it showed first.
+    /// The breaches, by invariant, each in the form in which it first showed.
     pub broken: BTreeMap<Invariant, String>,
     server: Server,
     store: Store,
@@ -148,16 +148,16 @@ pub struct World {
     next_conn: ConnId,
     calls: BTreeMap<CallId, HttpCall>,
     next_call: u64,
-    /// Whom each connection belongs or belonged to.
+    /// The owner of each connection, present or past.
     owners: BTreeMap<ConnId, Owner>,
-    /// Whose id each client id is or was; of a copy's, the one that spoke last.
+    /// The owner of each client id, present or past; for a copy's id, the one that spoke last.
     clients: BTreeMap<ClientId, usize>,
     /// The records of which the server has refused a client's write for good.
     refused: BTreeSet<(ClientId, Place)>,
     config: WorldConfig,
     /// A digest of what went out of the machines.
     said: u64,
-    /// How many commits the devices' stores have taken.
+    /// The number of commits that the devices' stores have taken.
     commits: u64,
 }
 
@@ -188,7 +188,7 @@ pub fn document(json: &str) -> Document {
     Document::parse(json, &Limits::default()).expect("a valid document")
 }
 
-/// Whose token this is.
+/// The user of this token.
 fn user_of(token: &str) -> UserId {
     UserId::new(token.split('#').next().unwrap_or_default()).expect("a valid user")
 }
@@ -228,13 +228,13 @@ impl World {
         world
     }
 
-    /// How the world is laid out.
+    /// The layout of the world.
     #[must_use]
     pub fn config(&self) -> &WorldConfig {
         &self.config
     }
 
-    /// Whom a connection belongs or belonged to.
+    /// The owner of a connection, present or past.
     #[must_use]
     pub fn owner(&self, conn: ConnId) -> Option<Owner> {
         self.owners.get(&conn).copied()
@@ -362,7 +362,7 @@ impl World {
         }
     }
 
-    /// Whom a move belongs to, where that is one device.
+    /// The device of a move, if there is one.
     #[must_use]
     pub fn device_of(&self, one: Move) -> Option<usize> {
         match one {
@@ -506,7 +506,8 @@ impl World {
         self.note(|| format!("the bytes of connection {conn} vanish"));
     }
 
-    /// Whether nothing comes through a connection any more, although the server does not know.
+    /// Returns `true` if nothing comes through a connection any more, although the server does not
+    /// know.
     #[must_use]
     pub fn is_dead(&self, conn: ConnId) -> bool {
         self.links.get(&conn).is_none_or(|link| link.silent || !link.device_end)
@@ -666,7 +667,7 @@ impl World {
         Err("the world does not come to rest, although no time passes".into())
     }
 
-    /// What broke, if anything did.
+    /// The first breach, if there is one.
     ///
     /// # Errors
     /// That.
@@ -677,7 +678,7 @@ impl World {
         }
     }
 
-    /// Whether nothing sleeps that has something to say.
+    /// Returns `true` if nothing sleeps that has something to send.
     ///
     /// # Errors
     /// Who does.
@@ -743,7 +744,8 @@ impl World {
         }
     }
 
-    /// Whether every outbox is empty, and every collection live of those who have a WebSocket.
+    /// Returns `true` if every outbox is empty, and every collection of a device with a WebSocket
+    /// is live.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.devices.iter().all(|device| {
@@ -754,7 +756,8 @@ impl World {
         })
     }
 
-    /// Whether everything is [quiet](Self::is_quiet), and those who poll know of every change.
+    /// Returns `true` if everything is [quiet](Self::is_quiet), and the devices that poll know
+    /// every change.
     #[must_use]
     pub fn is_in_step(&self) -> bool {
         let heads = self.heads();

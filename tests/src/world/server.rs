@@ -37,12 +37,12 @@ use super::{World, WorldConfig, user_of};
 /// The calls of strangers, whom nothing on the way disturbs, have numbers above this one.
 const STRANGERS: CallId = CallId(1 << 32);
 
-/// What is on the server's disk, with what was ever committed to it.
+/// The contents of the server's disk, with everything that was ever committed to it.
 pub(super) struct Store {
     pub(super) rows: MemoryRows,
     pub(super) histories: Histories,
     pub(super) paused: bool,
-    /// Whether it takes nothing more before it is opened anew.
+    /// `true` if it refuses everything until it is reopened.
     pub(super) poisoned: bool,
     openings: u64,
 }
@@ -61,7 +61,7 @@ impl Backup {
         Self { rows: MemoryRows::new(), history: History::default() }
     }
 
-    /// Whether both are of one database.
+    /// Returns `true` if both are of one database.
     ///
     /// # Panics
     /// When the rows can't be read.
@@ -72,16 +72,16 @@ impl Backup {
     }
 }
 
-/// What is lost with the server's process.
+/// The state that is lost with the server's process.
 pub(super) struct Server {
     pub(super) hub: Hub,
-    /// How many calls of strangers came.
+    /// The number of calls from strangers.
     strangers: u64,
     /// Each client's newest session.
     newest: BTreeMap<ClientId, SessionNumber>,
 }
 
-/// How a commit of the server ends.
+/// The outcome of a commit of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CommitFate {
     /// It is durable.
@@ -94,7 +94,7 @@ pub enum CommitFate {
     LostUnsaid,
 }
 
-/// Who numbers the writes of a connection.
+/// The client that numbers the writes of a connection.
 fn client_of(batch: &Batch, conn: ConnId) -> Option<ClientId> {
     batch.jobs().find_map(|job| match job.transaction() {
         Transaction::Writes(run) if run.conn == Some(conn) => Some(run.client.clone()?.0),
@@ -107,7 +107,7 @@ fn client_of(batch: &Batch, conn: ConnId) -> Option<ClientId> {
     })
 }
 
-/// Whether a run of pages that was under way starts again.
+/// Returns `true` if a run of pages in progress starts again.
 fn begins_again(request: &ReadRequest, answer: &Result<ReadAnswer, StoreError>) -> bool {
     let under_way = match request {
         ReadRequest::CatchUp { place, .. } => {
@@ -135,7 +135,7 @@ fn resume_of(request: &ReadRequest) -> Option<&Epoch> {
     }
 }
 
-/// Whether a conflict shows no trace of its record.
+/// Returns `true` if a conflict shows no trace of its record.
 fn is_without_trace(current: &ServerChange) -> bool {
     current.change.kind == WriteKind::Delete && current.version.is_none()
 }
@@ -165,13 +165,13 @@ impl Server {
 }
 
 impl World {
-    /// How many transactions wait for the disk.
+    /// The number of transactions that wait for the disk.
     #[must_use]
     pub fn transactions(&self) -> usize {
         self.server.hub.waiting_jobs().len()
     }
 
-    /// How many pages wait to be read, or to reach their session.
+    /// The number of pages that wait to be read, or to reach their session.
     #[must_use]
     pub fn reads(&self) -> usize {
         self.server.hub.waiting_reads().len() + self.server.hub.waiting_answers().len()
@@ -567,13 +567,13 @@ impl World {
         self.store.paused = paused;
     }
 
-    /// Whether the server's store takes nothing more before the server starts again.
+    /// Returns `true` if the server's store refuses everything until the server is restarted.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.store.poisoned
     }
 
-    /// What the server holds, as a backup.
+    /// The server's rows, as a backup.
     #[must_use]
     pub fn backup(&self) -> Backup {
         let history = self.store.histories.present().clone();
@@ -641,7 +641,7 @@ impl World {
 
     // --- what can be seen of it ---
 
-    /// What an offline check of the server's rows says.
+    /// The report of an offline check of the server's rows.
     ///
     /// # Panics
     /// When the rows can't be read.
@@ -650,7 +650,7 @@ impl World {
         verify(&self.store.rows).expect("the rows can be read")
     }
 
-    /// What was ever committed.
+    /// Everything that was ever committed.
     #[must_use]
     pub fn histories(&self) -> &Histories {
         &self.store.histories
@@ -677,7 +677,7 @@ impl World {
         }
     }
 
-    /// What the server's rings hold, in bytes.
+    /// The size of the server's rings, in bytes.
     #[must_use]
     pub fn ring_bytes(&self) -> usize {
         self.server.hub.rings().bytes()
