@@ -2,6 +2,7 @@
 
 mod field;
 pub(super) mod http;
+mod place;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -9,13 +10,14 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use self::field::{Fault, Field, Fields, fields, required};
+use self::place::Place;
 use super::super::delta::Delta;
 use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
 use super::super::limits::Limits;
 use super::super::message::{
     Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Features, Hello, Mode, Mutation,
-    PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token, Welcome, kept_text,
+    PageRange, ServerChange, ServerMessage, SyncRecord, Token, Welcome, kept_text,
 };
 use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
@@ -175,17 +177,6 @@ fields! {
         at: "at",
         user_id: "userId",
         seq: "seq",
-    }
-}
-
-fields! {
-    /// The fields of a cursor and of its `resume`.
-    struct Place {
-        epoch: "epoch",
-        seq: "seq",
-        snapshot_seq: "snapshotSeq",
-        after: "after",
-        resume: "resume",
     }
 }
 
@@ -549,37 +540,6 @@ impl<'a> Envelope<'a> {
             features.note(&required(name.text(NAME)?, NAME)?);
         }
         Ok(features)
-    }
-}
-
-impl Place<'_> {
-    fn cursor(&self) -> Result<Option<Cursor>, Fault> {
-        let epoch = self.epoch.name("metadata.cursor.epoch", Epoch::new)?;
-        let seq = self.seq.number("metadata.cursor.seq")?.map(Seq);
-        match (epoch, seq) {
-            (None, None) => Ok(None),
-            (Some(epoch), Some(seq)) => Ok(Some(Cursor { epoch, seq })),
-            (Some(_), None) => Err(Fault::missing("metadata.cursor.seq")),
-            (None, Some(_)) => Err(Fault::missing("metadata.cursor.epoch")),
-        }
-    }
-
-    fn resume(&self) -> Result<Option<Resume>, Fault> {
-        const EPOCH: &str = "metadata.cursor.resume.epoch";
-        const SEQ: &str = "metadata.cursor.resume.seq";
-        const SNAPSHOT_SEQ: &str = "metadata.cursor.resume.snapshotSeq";
-        const AFTER: &str = "metadata.cursor.resume.after";
-        let Some(resume) = self.resume.object::<Place<'_>>("metadata.cursor.resume")? else {
-            return Ok(None);
-        };
-        let epoch = required(resume.epoch.name(EPOCH, Epoch::new)?, EPOCH)?;
-        Ok(Some(match resume.snapshot_seq.number(SNAPSHOT_SEQ)?.map(Seq) {
-            None => Resume::Delta { epoch, seq: Seq(required(resume.seq.number(SEQ)?, SEQ)?) },
-            Some(snapshot_seq) => {
-                let after = required(resume.after.name(AFTER, RecordId::new)?, AFTER)?;
-                Resume::Snapshot { epoch, snapshot_seq, after }
-            }
-        }))
     }
 }
 

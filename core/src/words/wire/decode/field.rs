@@ -175,11 +175,11 @@ pub(super) trait Fields<'a>: Default {
 
 /// Defines a type that has [`Fields`], each with its name on the wire.
 macro_rules! fields {
-    ($(#[$doc:meta])* struct $type:ident { $($field:ident: $name:literal,)* }) => {
+    ($(#[$doc:meta])* $vis:vis struct $type:ident { $($field:ident: $name:literal,)* }) => {
         $(#[$doc])*
         #[derive(Default)]
-        struct $type<'a> {
-            $($field: Field<'a>,)*
+        $vis struct $type<'a> {
+            $($vis $field: Field<'a>,)*
         }
 
         impl<'a> Fields<'a> for $type<'a> {

@@ -13,7 +13,8 @@ use super::super::super::name::{
 use super::super::WireError;
 use super::super::http::{PageAnswer, PageFrom, PageQuery, Push, PushAnswer, PushHead};
 use super::field::{self, Fault, Field, Fields, fields, required};
-use super::{Envelope, Place, client, server};
+use super::place::Place;
+use super::{Envelope, client, server};
 
 fields! {
     /// The fields of client bodies and of refusals.
