@@ -21,7 +21,7 @@ use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::transaction::Transaction;
 use synclayer_core::server::hub::{Action, Hub, HubConfig, Input};
-use synclayer_core::server::session::{Identity, Input as SessionInput};
+use synclayer_core::server::session::{Identity, Input as SessionInput, Session};
 use synclayer_core::words::name::{ConnId, DatabaseId, Epoch};
 use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
@@ -113,7 +113,7 @@ impl Server {
     fn hear(&mut self, conn: ConnId, now: Now) {
         let Some(socket) = self.sockets.get_mut(&conn) else { return };
         while socket.room() > 0
-            && self.hub.wants_frames(conn)
+            && self.hub.session(conn).is_some_and(Session::wants_frames)
             && let Some(frame) = socket.receive()
         {
             let input = SessionInput::Frame(&frame);

@@ -12,8 +12,8 @@ use synclayer_core::rules::transaction::{
     Answer, Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction, Verdict,
     Window,
 };
-use synclayer_core::server::committer::Committer;
-use synclayer_core::server::ring::Rings;
+use synclayer_core::server::Committer;
+use synclayer_core::server::Rings;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;

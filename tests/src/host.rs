@@ -10,10 +10,10 @@ use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::policy::{AllowAll, Policy};
 use synclayer_core::rules::record::verify;
 use synclayer_core::rules::transaction::{Sweep, SweepPlace, TransactError, Transaction};
-use synclayer_core::server::committer::Job;
+use synclayer_core::server::Job;
+use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, CallId, Hub, HubConfig, Input};
-use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input as SessionInput, SessionConfig};
 use synclayer_core::words::name::{ConnId, DatabaseId, Epoch, UserId};
 use synclayer_core::words::store::StoreError;
@@ -147,15 +147,6 @@ impl Host {
         closed && self.down.get(&conn).is_none_or(VecDeque::is_empty)
     }
 
-    /// Whether nothing is under way for a connection.
-    #[must_use]
-    pub fn is_idle(&self, conn: ConnId) -> bool {
-        self.hub.session(conn).is_none_or(|session| session.status().queued == 0)
-            && self.hub.waiting_jobs().all(|job| job.conn() != Some(conn))
-            && self.hub.waiting_reads().all(|read| read.conn() != Some(conn))
-            && self.hub.waiting_answers().all(|of| of != conn)
-    }
-
     // --- the store ---
 
     /// Everything that waits for the disk is committed together.
@@ -168,7 +159,7 @@ impl Host {
 
     /// The disk fails to commit the first transaction that waits, if there is one.
     pub fn fail_commit(&mut self, error: TransactError, now: Now) -> bool {
-        let limit = self.hub.waiting_jobs().next().map(|job| job.transaction().writes());
+        let limit = self.hub.committer().waiting().next().map(|job| job.transaction().writes());
         let batch = limit.and_then(|limit| self.hub.next_batch(limit));
         batch.map(|batch| self.settle_batch(batch, Err(error), now)).is_some()
     }
@@ -206,7 +197,7 @@ impl Host {
     /// Removes what is older than the retention, `budget` rows at a time.
     pub fn sweep(&mut self, retention: Duration, budget: usize, now: Now) {
         self.handle(Input::Sweep(Sweep { retention, from: SweepPlace::Start, budget }), now);
-        while self.hub.waiting_jobs().len() > 0 {
+        while self.hub.committer().waiting().len() > 0 {
             self.commit(now);
         }
     }
@@ -221,7 +212,7 @@ impl Host {
         let call = CallId(self.calls);
         self.handle(Input::Call { call, request: request.clone() }, now);
         while !self.replies.contains_key(&call)
-            && self.hub.waiting_jobs().len() + self.hub.waiting_reads().len() > 0
+            && self.hub.committer().waiting().len() + self.hub.waiting_reads().len() > 0
         {
             self.commit(now);
             self.read();
@@ -241,7 +232,7 @@ impl Host {
             }
             let ready = self.pumpable();
             ready.iter().for_each(|conn| self.pump(*conn, 1 << 16, now));
-            let waiting = self.hub.waiting_jobs().len() + self.hub.waiting_reads().len();
+            let waiting = self.hub.committer().waiting().len() + self.hub.waiting_reads().len();
             if ready.is_empty() && waiting == 0 {
                 return;
             }

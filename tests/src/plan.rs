@@ -9,7 +9,7 @@ use synclayer_core::client::interface::{ClientConfig, OnServerLoss};
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::{Access, Policy, Rate};
-use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::RingLimits;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::message::Token;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use peak_alloc::PeakAlloc;
 use serde_json::json;
 use synclayer_core::memory::MemoryRows;
-use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::{Identity, Input, SessionConfig};
 use synclayer_core::words::name::{CommitNumber, ConnId};
 use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};

@@ -6,8 +6,8 @@ use std::thread::{self, JoinHandle};
 
 use synclayer_core::rules::policy::Policy;
 use synclayer_core::rules::transaction::{Answer, Context, TransactError, Transaction};
-use synclayer_core::server::committer::{self, Batch, Committed, Committer};
 use synclayer_core::server::session::TransactTicket;
+use synclayer_core::server::{self, Batch, Committer, Health};
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::store::{ServerStore, StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
@@ -63,7 +63,7 @@ pub(crate) enum Job {
     Call(Transaction, oneshot::Sender<Result>),
 }
 
-impl committer::Job for Job {
+impl server::Job for Job {
     fn transaction(&self) -> &Transaction {
         match self {
             Self::Ticket(ticket, _) => ticket.transaction(),
@@ -117,14 +117,9 @@ impl Commits {
         self.filled.notify_one();
     }
 
-    /// Whether the store has failed, and took nothing since.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.queue().committer.failure().is_some()
-    }
-
-    /// Counts of what was committed so far.
-    pub(crate) fn committed(&self) -> Committed {
-        self.queue().committer.committed()
+    /// The health of the store.
+    pub(crate) fn health(&self) -> Health {
+        self.queue().committer.health().clone()
     }
 
     /// Starts the thread. It ends after [`close`](Self::close).

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
+use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::HttpConfig;
-use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::SessionConfig;
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::UserId;

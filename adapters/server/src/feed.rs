@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use synclayer_core::server::followers::Followers;
-use synclayer_core::server::ring::{RingLimits, Rings};
+use synclayer_core::server::Followers;
+use synclayer_core::server::{RingLimits, Rings};
 use synclayer_core::words::name::{Collection, ConnId};
 
 use crate::mailbox::Mailbox;

@@ -15,7 +15,7 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::routing::{any, get};
-use synclayer_core::server::committer::Committed;
+use synclayer_core::server::Health;
 use synclayer_core::server::http::{self, Call, Reply};
 use synclayer_core::words::message::{ErrorCode, Token};
 use synclayer_core::words::name::UserId;
@@ -42,8 +42,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 /// Whether the server can do its work, and a few numbers. It asks for no token, and reads nothing
 /// from the store.
 async fn health(State(shared): State<Arc<Shared>>) -> Response<Body> {
-    let Committed { transactions, commits } = shared.commits.committed();
-    let (status, word) = match shared.commits.has_failed() {
+    let Health { transactions, commits, failure } = shared.commits.health();
+    let (status, word) = match failure.is_some() {
         false => (StatusCode::OK, "ok"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "store failed"),
     };

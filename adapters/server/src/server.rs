@@ -14,7 +14,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use synclayer_core::rules::transaction::{Answer, Sweep, SweepPlace, Transaction};
-use synclayer_core::server::committer::Committed;
+use synclayer_core::server::Health;
 use synclayer_core::words::name::{DatabaseId, Epoch, NameError};
 use synclayer_core::words::store::{ServerStore, StoreError};
 use tokio::net::{TcpListener, TcpStream};
@@ -137,7 +137,7 @@ impl Server {
     /// wait for the disk together.
     #[must_use]
     pub fn commits(&self) -> (u64, u64) {
-        let Committed { transactions, commits } = self.shared.commits.committed();
+        let Health { transactions, commits, .. } = self.shared.commits.health();
         (transactions, commits)
     }
 

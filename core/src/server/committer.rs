@@ -50,17 +50,18 @@ pub struct Committer<J> {
     waiting: VecDeque<J>,
     depth: usize,
     under_way: usize,
-    failure: Option<StoreError>,
-    committed: Committed,
+    health: Health,
 }
 
-/// Counts of what was committed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Committed {
+/// Health of a store, as its commits show it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Health {
     /// Transactions that were decided and, where they changed something, committed.
     pub transactions: u64,
     /// Commits of the store that changed something. Group commit makes them fewer.
     pub commits: u64,
+    /// The reason why the last batch failed, until one that changes something succeeds.
+    pub failure: Option<StoreError>,
 }
 
 /// Jobs that are decided, committed and answered together.
@@ -101,8 +102,7 @@ impl<J: Job> Committer<J> {
             waiting: VecDeque::new(),
             depth: depth.max(1),
             under_way: 0,
-            failure: None,
-            committed: Committed::default(),
+            health: Health::default(),
         }
     }
 
@@ -137,12 +137,12 @@ impl<J: Job> Committer<J> {
         let Outcome { settled, changed, failure } = outcome;
         self.under_way = self.under_way.saturating_sub(1);
         match failure {
-            Some(error) => self.failure = Some(error),
+            Some(error) => self.health.failure = Some(error),
             None => {
-                self.committed.transactions += settled.answers.len() as u64;
-                self.committed.commits += u64::from(changed);
+                self.health.transactions += settled.answers.len() as u64;
+                self.health.commits += u64::from(changed);
                 if changed {
-                    self.failure = None;
+                    self.health.failure = None;
                 }
             }
         }
@@ -154,16 +154,10 @@ impl<J: Job> Committer<J> {
         self.waiting.iter()
     }
 
-    /// The reason why the last batch failed, until one that changes something succeeds.
+    /// The health of the store.
     #[must_use]
-    pub fn failure(&self) -> Option<&StoreError> {
-        self.failure.as_ref()
-    }
-
-    /// Counts of what was committed so far.
-    #[must_use]
-    pub fn committed(&self) -> Committed {
-        self.committed
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 }
 

@@ -15,7 +15,7 @@
 //!
 //! Besides the contract of all machines its owner keeps these rules:
 //!
-//! 1. It hands frames in only while [`Hub::wants_frames`] says so and what waits for the socket is
+//! 1. It hands frames in only while [`Session::wants_frames`] says so and what waits for the socket is
 //!    bounded.
 //! 2. [`Input::Room`] is due after every other input of a connection, on [`Action::Wake`], and when
 //!    the socket has room again, as long as [`Hub::wants_room`] says so.
@@ -38,7 +38,7 @@ use alloc::vec::Vec;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::committer::{Committed, Committer};
+use super::committer::Committer;
 use super::followers::Followers;
 use super::http::{Call, Reply, Request, call};
 use super::pump;
@@ -51,7 +51,7 @@ use crate::words::name::{Collection, ConnId, Seq, UserId};
 use crate::words::store::{Rows, StoreError};
 use crate::words::time::{Mono, Now};
 
-pub use interface::{Action, Actions, Batch, CallId, HubConfig, Input, Job, Read};
+pub use interface::{Action, Batch, CallId, HubConfig, Input, Job, Read};
 use interface::{Asked, Letter, Reader};
 
 /// A server in one value. A clone goes on by itself.
@@ -98,7 +98,7 @@ impl Hub {
     }
 
     /// Takes one input. Infallible: whatever is wrong with it becomes an action or is counted.
-    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Actions) {
+    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Action>) {
         match input {
             Input::Accepted { conn, identity } => self.accept(conn, identity, now),
             Input::Session { conn, input } => self.tell(now, conn, input, out),
@@ -123,16 +123,19 @@ impl Hub {
         self.deadlines.first().map(|(at, _, timer)| (*at, *timer))
     }
 
-    /// Whether frames of a connection may be handed in.
-    #[must_use]
-    pub fn wants_frames(&self, conn: ConnId) -> bool {
-        self.sessions.get(&conn).is_some_and(Session::wants_frames)
-    }
-
     /// Whether a connection has something to send if there is room.
     #[must_use]
     pub fn wants_room(&self, conn: ConnId) -> bool {
         self.sessions.get(&conn).is_some_and(|session| session.wants_pump(&self.rings))
+    }
+
+    /// Whether nothing of a connection is under way: no message, transaction, read or answer.
+    #[must_use]
+    pub fn is_idle(&self, conn: ConnId) -> bool {
+        self.session(conn).is_none_or(|session| session.status().queued == 0)
+            && self.committer.waiting().all(|job| job.conn() != Some(conn))
+            && self.reads.iter().all(|read| read.conn() != Some(conn))
+            && self.answers.iter().all(|letter| letter.conn != conn)
     }
 
     /// The session of a connection, from its beginning until its end is reported.
@@ -174,7 +177,7 @@ impl Hub {
     }
 
     /// Hands an input to a session, and does what it then wants.
-    fn tell(&mut self, now: Now, conn: ConnId, input: session::Input<'_>, out: &mut Actions) {
+    fn tell(&mut self, now: Now, conn: ConnId, input: session::Input<'_>, out: &mut Vec<Action>) {
         let ends = matches!(input, session::Input::Closed);
         self.with_session(now, conn, out, |session, lent, actions| {
             session.handle(now, input, lent, actions);
@@ -185,7 +188,7 @@ impl Hub {
         }
     }
 
-    fn give_room(&mut self, now: Now, conn: ConnId, room: usize, out: &mut Actions) {
+    fn give_room(&mut self, now: Now, conn: ConnId, room: usize, out: &mut Vec<Action>) {
         let turns = self.config.turns;
         let more = self.with_session(now, conn, out, |session, lent, actions| {
             pump(session, now, room, turns, lent, actions)
@@ -199,7 +202,7 @@ impl Hub {
         &mut self,
         now: Now,
         conn: ConnId,
-        out: &mut Actions,
+        out: &mut Vec<Action>,
         call: impl FnOnce(&mut Session, &mut Lent<'_>, &mut session::Actions) -> T,
     ) -> Option<T> {
         let session = self.sessions.get_mut(&conn)?;
@@ -230,7 +233,7 @@ impl Hub {
         self.deadlines.extend(to.map(|(at, timer)| (at, conn, timer)));
     }
 
-    fn act(&mut self, conn: ConnId, action: session::Action, out: &mut Actions) {
+    fn act(&mut self, conn: ConnId, action: session::Action, out: &mut Vec<Action>) {
         match action {
             session::Action::Send(frame) => out.push(Action::Send { conn, frame }),
             session::Action::Close { code, reason } => {
@@ -245,7 +248,7 @@ impl Hub {
         }
     }
 
-    fn pass_deadlines(&mut self, now: Now, out: &mut Actions) {
+    fn pass_deadlines(&mut self, now: Now, out: &mut Vec<Action>) {
         let due = self.deadlines.iter().take_while(|(at, _, _)| *at <= now.mono);
         let due: Vec<_> = due.map(|(_, conn, _)| *conn).collect();
         for conn in due {
@@ -273,7 +276,7 @@ impl Hub {
         bucket.map_or(Ok(()), |bucket| bucket.take(now.mono)).map_err(Reply::slow_down)
     }
 
-    fn call(&mut self, now: Now, id: CallId, request: &Request<'_>, out: &mut Actions) {
+    fn call(&mut self, now: Now, id: CallId, request: &Request<'_>, out: &mut Vec<Action>) {
         match call(request, &self.config.http, &*self.policy) {
             Call::Immediate(reply) => out.push(Action::Reply { call: id, reply }),
             Call::Transact(mut write) => {
@@ -290,19 +293,20 @@ impl Hub {
 // --- commits ---
 
 impl Hub {
-    fn submit(&mut self, asked: Asked, out: &mut Actions) {
+    fn submit(&mut self, asked: Asked, out: &mut Vec<Action>) {
         self.committer.submit(Job(asked));
         out.push(Action::Commit);
     }
 
-    fn sweep(&mut self, sweep: Sweep, out: &mut Actions) {
+    fn sweep(&mut self, sweep: Sweep, out: &mut Vec<Action>) {
         let transaction = Transaction::Sweep(sweep.clone());
         self.submit(Asked::Sweep(sweep, transaction), out);
     }
 
-    /// The transactions that wait to be committed, in their order.
-    pub fn waiting_jobs(&self) -> impl ExactSizeIterator<Item = &Job> {
-        self.committer.waiting()
+    /// The committer, for what waits for it and the health of the store.
+    #[must_use]
+    pub fn committer(&self) -> &Committer<Job> {
+        &self.committer
     }
 
     /// Takes the next transactions: about `limit` writes, and at least one. `None` while none
@@ -324,7 +328,7 @@ impl Hub {
         now: Now,
         batch: Batch,
         ended: Result<(), TransactError>,
-        out: &mut Actions,
+        out: &mut Vec<Action>,
     ) {
         let outcome = match ended {
             Ok(()) => batch.committed(&mut self.rings),
@@ -344,7 +348,7 @@ impl Hub {
         now: Now,
         job: Job,
         answer: Result<Answer, TransactError>,
-        out: &mut Actions,
+        out: &mut Vec<Action>,
     ) {
         match (job.0, answer) {
             (Asked::Session(ticket), answer) => {
@@ -366,24 +370,12 @@ impl Hub {
             (Asked::Sweep(..), _) => {}
         }
     }
-
-    /// The reason why the last batch failed, until one that changes something succeeds.
-    #[must_use]
-    pub fn failure(&self) -> Option<&StoreError> {
-        self.committer.failure()
-    }
-
-    /// Counts of what was committed so far.
-    #[must_use]
-    pub fn committed(&self) -> Committed {
-        self.committer.committed()
-    }
 }
 
 // --- reads and answers ---
 
 impl Hub {
-    fn start_read(&mut self, reader: Reader, out: &mut Actions) {
+    fn start_read(&mut self, reader: Reader, out: &mut Vec<Action>) {
         self.reads.push_back(Read(reader));
         out.push(Action::Read);
     }
@@ -412,7 +404,7 @@ impl Hub {
         &mut self,
         read: Read,
         found: Result<ReadAnswer, StoreError>,
-        out: &mut Actions,
+        out: &mut Vec<Action>,
     ) {
         match read.0 {
             Reader::Session(ticket) => {
@@ -431,7 +423,7 @@ impl Hub {
 
     /// Lets a session hear one of the answers that wait, by its place among them. Returns its
     /// connection.
-    pub fn answer(&mut self, now: Now, place: usize, out: &mut Actions) -> Option<ConnId> {
+    pub fn answer(&mut self, now: Now, place: usize, out: &mut Vec<Action>) -> Option<ConnId> {
         let Letter { conn, input } = self.answers.remove(place)?;
         self.tell(now, conn, input, out);
         Some(conn)
@@ -469,7 +461,7 @@ impl Hub {
             |session: &Session| session.deadline().map(|(at, timer)| (at, session.conn(), timer));
         let deadlines: BTreeSet<_> = self.sessions.values().filter_map(deadline).collect();
         assert_eq!(self.deadlines, deadlines, "the deadlines are those of the sessions");
-        let waiting: Vec<_> = self.waiting_jobs().filter_map(Job::conn).collect();
+        let waiting: Vec<_> = self.committer.waiting().filter_map(Job::conn).collect();
         let conns: BTreeSet<_> = waiting.iter().collect();
         assert_eq!(waiting.len(), conns.len(), "a session has one transaction at a time");
         self.followers

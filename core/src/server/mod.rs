@@ -3,12 +3,15 @@
 //! and answers.
 
 mod about;
-pub mod committer;
-pub mod followers;
+mod committer;
+mod followers;
 pub mod http;
 pub mod hub;
 mod pump;
-pub mod ring;
+mod ring;
 pub mod session;
 
+pub use committer::{Batch, Committer, Health, Job, Outcome, Settled};
+pub use followers::Followers;
 pub use pump::pump;
+pub use ring::{RingLimits, Rings};

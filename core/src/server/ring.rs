@@ -49,7 +49,7 @@ impl Default for RingLimits {
 
 /// The recent changes of one collection. They need not be without gaps.
 #[derive(Clone, Debug, Default)]
-pub struct Ring {
+pub(crate) struct Ring {
     head: Seq,
     entries: VecDeque<Entry>,
     bytes: usize,
@@ -58,21 +58,21 @@ pub struct Ring {
 
 /// One recent change.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its seq.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// The record.
-    pub record_id: RecordId,
+    pub(crate) record_id: RecordId,
     /// Who made it, where that is a connection.
-    pub origin: Option<Origin>,
+    pub(crate) origin: Option<Origin>,
     /// The record's version after it.
-    pub version: Option<u64>,
+    pub(crate) version: Option<u64>,
     /// The writer's time.
-    pub timestamp: Option<Timestamp>,
+    pub(crate) timestamp: Option<Timestamp>,
     /// The writer.
-    pub user: Option<UserId>,
+    pub(crate) user: Option<UserId>,
     /// The record after it, where [`RingLimits::documents`] keeps it and it is not deleted.
-    pub document: Option<Document>,
+    pub(crate) document: Option<Document>,
     deleted: bool,
     frame: Bytes,
     plain: Option<Bytes>,
@@ -109,7 +109,7 @@ impl Entry {
 
     /// The frame that tells of the change.
     #[must_use]
-    pub fn frame(&self, level: Level) -> Bytes {
+    pub(crate) fn frame(&self, level: Level) -> Bytes {
         match (level, &self.plain) {
             (Level::Plain, Some(plain)) => plain.clone(),
             (Level::Plain, None) | (Level::Resumable, _) => self.frame.clone(),
@@ -126,13 +126,13 @@ impl Entry {
 impl Ring {
     /// The last seq that is known to be committed, whether or not its change is here.
     #[must_use]
-    pub fn head(&self) -> Seq {
+    pub(crate) fn head(&self) -> Seq {
         self.head
     }
 
     /// The change with this seq, if it is here.
     #[must_use]
-    pub fn entry(&self, seq: Seq) -> Option<&Entry> {
+    pub(crate) fn entry(&self, seq: Seq) -> Option<&Entry> {
         let place = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
         self.entries.get(place)
     }
@@ -147,7 +147,7 @@ impl Rings {
 
     /// The ring of a collection; `None` while nothing is known of it.
     #[must_use]
-    pub fn get(&self, collection: &Collection) -> Option<&Ring> {
+    pub(crate) fn get(&self, collection: &Collection) -> Option<&Ring> {
         self.rings.get(collection)
     }
 
@@ -192,7 +192,7 @@ impl Rings {
 
     /// Notes that changes up to a seq are committed which are not here, because another server
     /// made them: those who follow the collection get them from the store.
-    pub fn note_head(&mut self, collection: &Collection, head: Seq) {
+    pub(crate) fn note_head(&mut self, collection: &Collection, head: Seq) {
         let ring = self.rings.entry(collection.clone()).or_default();
         ring.head = ring.head.max(head);
     }

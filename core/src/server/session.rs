@@ -355,7 +355,7 @@ impl Session {
 
     /// Whether [`Input::Pump`] would do something.
     #[must_use]
-    pub fn wants_pump(&self, rings: &Rings) -> bool {
+    pub(crate) fn wants_pump(&self, rings: &Rings) -> bool {
         self.is_serving() && (self.wants_read() || self.is_behind(rings))
     }
 

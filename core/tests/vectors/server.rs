@@ -7,11 +7,11 @@ use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::page::ReadRequest;
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, TransactError, Transaction};
-use synclayer_core::server::committer::{Committer, Job};
-use synclayer_core::server::ring::{RingLimits, Rings};
 use synclayer_core::server::session::{
     Action, AuthTicket, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
 };
+use synclayer_core::server::{Committer, Job};
+use synclayer_core::server::{RingLimits, Rings};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};

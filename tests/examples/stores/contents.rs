@@ -18,7 +18,7 @@ use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::{database, verify};
 use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
 use synclayer_core::rules::transaction::{Answer, Context, HelloAnswer, Transaction};
-use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::SessionConfig;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::limits::Limits;

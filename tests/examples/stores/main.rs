@@ -31,7 +31,7 @@ use synclayer_core::memory::{MemoryClientStore, MemoryRows};
 use synclayer_core::replica::{Effect, Replica};
 use synclayer_core::rules::page::PageLimits;
 use synclayer_core::rules::policy::Policy;
-use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::{self, Identity, SessionConfig};
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;

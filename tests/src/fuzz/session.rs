@@ -5,8 +5,8 @@ use std::time::Duration;
 use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::policy::Rate;
 use synclayer_core::rules::transaction::TransactError;
+use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Request;
-use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
@@ -150,7 +150,7 @@ impl Bench {
 
     /// A frame of a client: one that makes sense, mostly; or something like it.
     fn say(&mut self, script: &mut Script<'_>) {
-        if !self.host.hub.wants_frames(self.conn) {
+        if !self.host.hub.session(self.conn).is_some_and(Session::wants_frames) {
             return;
         }
         let frame = match script.below(16) {
@@ -229,7 +229,7 @@ impl Bench {
     /// The database fails where an answer was expected.
     fn fail(&mut self, script: &mut Script<'_>) {
         let error = StoreError::new(StoreErrorKind::Other, "broken");
-        if self.host.hub.waiting_jobs().len() > 0 {
+        if self.host.hub.committer().waiting().len() > 0 {
             let failure = match script.chance(2) {
                 true => TransactError::Failed(error),
                 false => TransactError::Unknown(error),

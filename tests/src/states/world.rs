@@ -14,8 +14,8 @@ use synclayer_core::memory::{MemoryClientStore, MemoryRows};
 use synclayer_core::rules::page::{ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::verify;
-use synclayer_core::server::ring::RingLimits;
-use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
+use synclayer_core::server::RingLimits;
+use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{CommitNumber, ConnId, RecordId};
@@ -171,14 +171,14 @@ impl World {
         }
         for conn in self.host.down.keys() {
             let waits = self.up.get(conn).is_some_and(|up| !up.is_empty());
-            if waits && self.host.hub.wants_frames(*conn) {
+            if waits && self.host.hub.session(*conn).is_some_and(Session::wants_frames) {
                 moves.push(Move::Up(*conn));
             }
             if !self.devices.iter().any(|device| device.conn == Some(*conn)) {
                 moves.push(Move::Notice(*conn));
             }
         }
-        if self.host.hub.waiting_jobs().len() > 0 {
+        if self.host.hub.committer().waiting().len() > 0 {
             moves.push(Move::Commit);
         }
         if self.host.hub.waiting_reads().len() > 0 {
@@ -249,7 +249,7 @@ impl World {
         let silent = |conn: &ConnId| self.up.get(conn).is_none_or(VecDeque::is_empty);
         let lines = self.host.down.keys();
         let dead: Vec<_> = lines
-            .filter(|conn| !lives(conn) && silent(conn) && self.host.is_idle(**conn))
+            .filter(|conn| !lives(conn) && silent(conn) && self.host.hub.is_idle(**conn))
             .copied()
             .collect();
         for conn in dead {

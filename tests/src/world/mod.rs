@@ -25,9 +25,9 @@ use synclayer_core::client::event::Event;
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, SyncId, Timer};
 use synclayer_core::memory::MemoryClientStore;
 use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
+use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Reply;
 use synclayer_core::server::hub::{self, Hub};
-use synclayer_core::server::ring::RingLimits;
 use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
@@ -319,7 +319,9 @@ impl World {
             }
         }
         for (conn, link) in &self.links {
-            if !link.up.is_empty() && self.server.hub.wants_frames(*conn) {
+            if !link.up.is_empty()
+                && self.server.hub.session(*conn).is_some_and(Session::wants_frames)
+            {
                 moves.push(Move::Up(*conn));
             }
             if !link.down.is_empty() && link.device_end {

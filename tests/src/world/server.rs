@@ -14,7 +14,7 @@ use synclayer_core::rules::transaction::{
     Answer, HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError, Transaction,
     Verdict,
 };
-use synclayer_core::server::committer::Job;
+use synclayer_core::server::Job;
 use synclayer_core::server::http::{HttpConfig, Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Input as ServerInput, Session};
@@ -168,7 +168,7 @@ impl World {
     /// The number of transactions that wait for the disk.
     #[must_use]
     pub fn transactions(&self) -> usize {
-        self.server.hub.waiting_jobs().len()
+        self.server.hub.committer().waiting().len()
     }
 
     /// The number of pages that wait to be read, or to reach their session.
@@ -179,7 +179,7 @@ impl World {
 
     /// The disk takes the first `count` transactions together.
     pub fn commit(&mut self, count: usize, fate: CommitFate) {
-        let first = self.server.hub.waiting_jobs().take(count);
+        let first = self.server.hub.committer().waiting().take(count);
         let limit = first.map(|job| job.transaction().writes()).sum();
         let mut batch = self.server.hub.next_batch(limit);
         let count = batch.as_ref().map_or(0, |batch| batch.jobs().len());

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use synclayer_core::server::ring::RingLimits;
+use synclayer_core::server::RingLimits;
 use synclayer_core::words::name::CommitNumber;
 use synclayer_core::words::store::{Batch, ClientStore, Scan};
 use synclayer_fjall::{ClientOptions, FjallClientStore};

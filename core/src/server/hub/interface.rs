@@ -1,7 +1,5 @@
 //! What goes into a server and comes out of it.
 
-use alloc::vec::Vec;
-
 use bytes::Bytes;
 
 use crate::rules::page::ReadRequest;
@@ -129,9 +127,6 @@ pub enum Action {
     Swept(Swept),
 }
 
-/// The sink that the caller of a server lends it.
-pub type Actions = Vec<Action>;
-
 /// A transaction that waits to be committed, and whoever waits for it.
 #[derive(Debug)]
 pub struct Job(pub(super) Asked);
@@ -166,8 +161,7 @@ impl committer::Job for Job {
 
 impl Job {
     /// The connection that waits for it, if one does.
-    #[must_use]
-    pub fn conn(&self) -> Option<ConnId> {
+    pub(super) fn conn(&self) -> Option<ConnId> {
         match &self.0 {
             Asked::Session(ticket) => Some(ticket.conn()),
             Asked::Call(..) | Asked::Sweep(..) => None,
@@ -218,8 +212,7 @@ impl Read {
     }
 
     /// The connection that waits for it, if one does.
-    #[must_use]
-    pub fn conn(&self) -> Option<ConnId> {
+    pub(super) fn conn(&self) -> Option<ConnId> {
         match &self.0 {
             Reader::Session(ticket) => Some(ticket.conn()),
             Reader::Call(..) => None,

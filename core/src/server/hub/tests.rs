@@ -40,8 +40,8 @@ impl Host {
     }
 
     /// Does something, and keeps what the hub then wants.
-    fn act<T>(&mut self, call: impl FnOnce(&mut Hub, Now, &mut Actions) -> T) -> T {
-        let mut out = Actions::new();
+    fn act<T>(&mut self, call: impl FnOnce(&mut Hub, Now, &mut Vec<Action>) -> T) -> T {
+        let mut out = Vec::new();
         let answer = call(&mut self.hub, self.now, &mut out);
         for action in out {
             self.said.push(format!("{action:?}"));
@@ -153,7 +153,7 @@ fn a_write_wakes_its_followers_and_then_answers() {
     let sent = host.took("Send");
     assert!(sent[0].contains("\\\"ack\\\""), "{sent:?}");
     assert!(sent[1].contains("\\\"insert\\\""), "{sent:?}");
-    assert_eq!(host.hub.committed().commits, 3);
+    assert_eq!(host.hub.committer().health().commits, 3);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn a_commit_that_fails_is_answered_and_wakes_nobody() {
     host.commit(false);
     let said = host.took("");
     assert!(said.len() == 1 && said[0].contains("call: CallId(7)") && said[0].contains("503"));
-    assert!(host.hub.failure().is_some());
+    assert!(host.hub.committer().health().failure.is_some());
     host.answer();
     assert!(host.took("Send")[0].contains("SERVER_ERROR"));
 }
@@ -197,7 +197,7 @@ fn a_sweep_goes_on_by_itself_to_its_end() {
     host.said.clear();
     let sweep = Sweep { retention: Duration::ZERO, from: SweepPlace::Start, budget: 2 };
     host.handle(Input::Sweep(sweep));
-    while host.hub.waiting_jobs().len() > 0 {
+    while host.hub.committer().waiting().len() > 0 {
         host.commit(true);
     }
     let steps = host.took("Swept");

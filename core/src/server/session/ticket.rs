@@ -18,12 +18,6 @@ macro_rules! report {
         }
 
         impl $name {
-            /// The connection whose session it is for.
-            #[must_use]
-            pub fn conn(&self) -> ConnId {
-                self.conn
-            }
-
             fn twin(&self) -> Self {
                 let result = self.result.clone();
                 Self { conn: self.conn, generation: self.generation, result }
