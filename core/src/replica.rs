@@ -56,6 +56,7 @@ pub enum Effect {
     Watch(WatchId),
 }
 
+#[derive(Clone)]
 struct Watcher {
     watched: Watched,
     slot: Slot,
@@ -76,6 +77,24 @@ pub struct Replica<S> {
     committed: CommitNumber,
     fates: Fates,
     actions: Actions,
+}
+
+/// A replica in the same state, for programs that explore what may follow.
+impl<S: Clone> Clone for Replica<S> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            store: self.store.clone(),
+            views: self.views.clone(),
+            watchers: self.watchers.clone(),
+            next_watch: self.next_watch,
+            durable: self.durable,
+            committed: self.committed,
+            fates: self.fates.clone(),
+            // every call carries out all of them
+            actions: Actions::new(),
+        }
+    }
 }
 
 impl<S: ClientStore> Replica<S> {
@@ -185,10 +204,39 @@ impl<S: ClientStore> Replica<S> {
         self.store
     }
 
-    /// The machine, to look at.
-    #[must_use]
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The reason why the replica has stopped, where its store has failed.
+    #[must_use]
+    pub fn halted(&self) -> Option<&StoreError> {
+        self.client.halted()
+    }
+
+    /// Tells whether a collection is subscribed and not released.
+    #[must_use]
+    pub fn holds(&self, collection: &Collection) -> bool {
+        self.client.holds(collection)
+    }
+
+    /// Tells whether a collection is shown as it was known earlier, not confirmed by the server in
+    /// this time of contact with it, and whether it is catching up.
+    #[must_use]
+    pub fn standing(&self, collection: &Collection) -> (bool, bool) {
+        self.client.standing(collection)
+    }
+
+    /// A hash of the whole state of the machine, for tests that compare runs.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.client.digest()
+    }
+
+    /// Tells whether writes are stamped by the server's clock by now. For tests.
+    #[must_use]
+    pub fn knows_server_time(&self) -> bool {
+        self.client.knows_server_time()
     }
 
     /// Checks the invariants: see [`Client::check`].

@@ -54,7 +54,7 @@ impl<S: ClientStore> Replica<S> {
             return Err(Box::new((self, refused)));
         }
         self.disconnect(now, out);
-        if let Some(error) = self.client().halted() {
+        if let Some(error) = self.halted() {
             let failed = Misuse::Store(error.clone());
             return Err(Box::new((self, failed)));
         }
@@ -66,7 +66,7 @@ impl<S: ClientStore> Replica<S> {
     }
 
     fn may_sign_out(&self, how: SignOut) -> Result<(), Misuse> {
-        if let Some(error) = self.client().halted() {
+        if let Some(error) = self.halted() {
             return Err(Misuse::Store(error.clone()));
         }
         if how != SignOut::Wipe || planted!(UnsentWiped) {

@@ -115,7 +115,7 @@ fn greets_pulls_and_pushes() {
     assert_eq!(status.transport, Some(Transport::Http));
     assert_eq!(status.connection, ConnectionState::Connected);
     assert_eq!(status.guarantees, Some(Guarantees::ALL));
-    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+    assert_eq!(desk.replica.standing(&todos()), (false, false));
     assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
     assert!(desk.events.iter().all(|event| event.transport != Some(Transport::WebSocket)));
     assert!(desk.saw(&EventKind::ConnectivityChanged { online: true }));
@@ -240,7 +240,7 @@ fn a_long_catch_up_is_pulled_page_by_page() {
     desk.answer(200, &page("", 0, &[&subscribed("snapshot", 5), one]));
     let sent = desk.sent();
     assert!(sent[0].contains("epoch=&resume=snapshot%3Ae1%3A5%3Aa&"), "{sent:?}");
-    assert_eq!(desk.replica.client().standing(&todos()), (true, true));
+    assert_eq!(desk.replica.standing(&todos()), (true, true));
     let two = r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"b","data":{"n":2},"seq":4}]},"metadata":{"after":"a","snapshotSeq":5}}"#;
     let from = r#""resume":{"epoch":"e1","snapshotSeq":5,"after":"a"}"#;
     desk.answer(200, &page(from, 0, &[&subscribed("snapshot", 6), two]));
@@ -251,7 +251,7 @@ fn a_long_catch_up_is_pulled_page_by_page() {
     let from = r#""epoch":"e1","seq":5"#;
     desk.answer(200, &page(from, 0, &[&subscribed("delta", 6), &news, &synced]));
     assert!(desk.sent().is_empty());
-    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+    assert_eq!(desk.replica.standing(&todos()), (false, false));
     let started = desk.events.iter().filter(|it| it.kind == EventKind::SyncStarted).count();
     assert_eq!(started, 1);
 }

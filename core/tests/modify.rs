@@ -70,7 +70,7 @@ fn it_makes_removes_and_leaves_records() {
 fn where_it_fails_nothing_has_changed() {
     let limits = Limits { document_bytes: 20, ..Limits::default() };
     let mut desk = Desk::live_with(ClientConfig { limits, ..config() });
-    let digest = |desk: &Desk| (desk.replica.client().digest(), desk.replica.store().last());
+    let digest = |desk: &Desk| (desk.replica.digest(), desk.replica.store().last());
     let before = digest(&desk);
     let failed = || Misuse::ModifyFailed { message: "a bug".into() };
     assert_eq!(desk.modify("a", |_| Err(failed())), Err(failed()));

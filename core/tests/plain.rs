@@ -137,7 +137,7 @@ fn a_pong_without_a_protocol_is_of_a_plain_server() {
     assert!(status.collections[&todos()].live, "without a confirmation of the subscription");
     assert!(desk.saw(&EventKind::RealtimeConnected));
     desk.hear(&whole(&[("a", "{}")]));
-    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+    assert_eq!(desk.replica.standing(&todos()), (false, false));
 }
 
 #[test]
@@ -789,7 +789,7 @@ fn a_success_without_form_is_looked_at() {
 fn a_poll_asks_for_what_changed_since() {
     let mut desk = polling();
     assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
-    assert_eq!(desk.replica.client().standing(&todos()), (false, false));
+    assert_eq!(desk.replica.standing(&todos()), (false, false));
     desk.pass(315_000);
     assert_eq!(desk.sent(), [QUERY_SINCE], "with an overlap");
     desk.answer(200, &rows(&[("a", r#"{"n":1,"t":"x"}"#, 30, 4), ("b", "{}", 40, 1)]));

@@ -1,12 +1,10 @@
 //! Many records that a server has lost go by its word: in bounded steps, which outlive crashes.
 
-use synclayer_core::client::Client;
-use synclayer_core::client::interface::{
-    Action, Actions, ClientConfig, Input, NetAction, OnServerLoss, StoreAction,
-};
+use synclayer_core::client::interface::{ClientConfig, Input, NetAction, OnServerLoss};
 use synclayer_core::memory::MemoryRows;
+use synclayer_core::replica::{Effect, Replica};
 use synclayer_core::words::name::{CommitNumber, ConnId};
-use synclayer_core::words::store::Batch;
+use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use crate::plan::collections;
@@ -16,12 +14,52 @@ const LOST: usize = 1_000;
 /// The most rows that a commit of the adoption may change.
 const BOUND: usize = 300;
 
-/// A client, and every commit that it has made.
+/// A replica on a store that remembers every commit.
 struct Device {
-    client: Client,
+    replica: Replica<Recorder>,
+    conn: Option<ConnId>,
+}
+
+/// A store that remembers every commit, and reports as durable what it was told to.
+struct Recorder {
     rows: MemoryRows,
     commits: Vec<Batch>,
-    conn: Option<ConnId>,
+    durable: CommitNumber,
+}
+
+impl Recorder {
+    /// The store of a process that begins on what an earlier one has committed.
+    fn new(commits: Vec<Batch>) -> Self {
+        let mut rows = MemoryRows::new();
+        commits.iter().for_each(|batch| rows.apply(batch.clone()));
+        let mut store = Self { rows, commits, durable: CommitNumber(0) };
+        store.durable = store.last();
+        store
+    }
+
+    fn last(&self) -> CommitNumber {
+        CommitNumber(self.commits.len() as u64)
+    }
+}
+
+impl ClientStore for Recorder {
+    fn rows(&self) -> &dyn Rows {
+        &self.rows
+    }
+
+    fn commit(&mut self, _: CommitNumber, batch: Batch) -> Result<(), StoreError> {
+        self.rows.apply(batch.clone());
+        self.commits.push(batch);
+        Ok(())
+    }
+
+    fn flush(&mut self, _: CommitNumber) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn durable(&mut self) -> Result<CommitNumber, StoreError> {
+        Ok(self.durable)
+    }
 }
 
 /// Once a loss was adopted, no commit holds more than a bounded number of rows. Wherever the process
@@ -37,26 +75,25 @@ pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
     if kept != LOST {
         return Err(format!("losses are decided: {kept} records are left before that"));
     }
-    let before = device.commits.len();
-    let mut out = Actions::new();
-    let adopted = device.client.adopt(now(), &device.rows, &mut out);
+    let before = device.commits().len();
+    let mut out = Vec::new();
+    let adopted = device.replica.adopt(now(), &mut out);
     adopted.map_err(|error| error.to_string())?;
-    device.take(&mut out);
-    device.come_to_rest(&mut out)?;
-    let largest = device.commits[before..].iter().map(|batch| batch.ops().len()).max();
+    device.come_to_rest(out)?;
+    let largest = device.commits()[before..].iter().map(|batch| batch.ops().len()).max();
     if largest.is_none_or(|largest| largest > BOUND) {
         return Err(format!("bounded: a commit of the adoption changes {largest:?} rows"));
     }
-    for end in before + 1..=device.commits.len() {
-        let mut again = Device::open(device.commits[..end].to_vec())?;
-        again.client.connect(now(), &again.rows, &mut out);
-        again.take(&mut out);
-        again.come_to_rest(&mut out)?;
+    for end in before + 1..=device.commits().len() {
+        let mut again = Device::open(device.commits()[..end].to_vec())?;
+        let mut out = Vec::new();
+        again.replica.connect(now(), &mut out);
+        again.come_to_rest(out)?;
         let left = again.shown()?;
         if left != 1 {
             return Err(format!("losses are decided: after a crash at {end} {left} records stay"));
         }
-        let status = again.client.status().collections.remove(&collections()[0]);
+        let status = again.replica.status().collections.remove(&collections()[0]);
         if status.is_none_or(|status| status.catching_up || status.missing.is_some()) {
             return Err(format!("losses are decided: after a crash at {end} it does not end"));
         }
@@ -67,29 +104,29 @@ pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
 impl Device {
     /// A process begins on what an earlier one has committed.
     fn open(commits: Vec<Batch>) -> Result<Self, String> {
-        let (mut rows, mut out) = (MemoryRows::new(), Actions::new());
-        commits.iter().for_each(|batch| rows.apply(batch.clone()));
-        let last = CommitNumber(commits.len() as u64);
         let config = ClientConfig {
             collections: vec![collections().swap_remove(0)],
             on_server_loss: Some(OnServerLoss::Ask),
             ..ClientConfig::default()
         };
-        let client = Client::open(config, 7, now(), last, &rows, &mut out);
-        let client = client.map_err(|error| error.message)?;
-        let mut device = Self { client, rows, commits, conn: None };
-        device.take(&mut out);
-        device.come_to_rest(&mut out)?;
+        let (store, mut out) = (Recorder::new(commits), Vec::new());
+        let replica = Replica::open(config, 7, now(), store, &mut out);
+        let mut device = Self { replica: replica.map_err(|error| error.message)?, conn: None };
+        device.come_to_rest(out)?;
         Ok(device)
+    }
+
+    fn commits(&self) -> &[Batch] {
+        &self.replica.store().commits
     }
 
     /// A server of this epoch shows so many records.
     fn learn(&mut self, epoch: u64, records: usize) -> Result<(), String> {
-        let mut out = Actions::new();
-        self.client.connect(now(), &self.rows, &mut out);
-        self.take(&mut out);
+        let mut out = Vec::new();
+        self.replica.connect(now(), &mut out);
+        self.take(out);
         let conn = self.conn.ok_or("it does not connect")?;
-        self.tell(Input::Connected { conn }, &mut out)?;
+        self.tell(Input::Connected { conn })?;
         let record =
             |n| format!(r#"{{"id":"r{n:04}","data":{{"n":{n}}},"version":1,"seq":{}}}"#, n + 1);
         let page: Vec<_> = (0..records).map(record).collect();
@@ -108,60 +145,45 @@ impl Device {
                 r#"{{"type":"synced","collection":"notes","metadata":{{"epoch":"e{epoch}","seq":{records},"count":{records}}}}}"#
             ),
         ] {
-            self.tell(Input::Frame { conn, frame: frame.as_bytes() }, &mut out)?;
+            self.tell(Input::Frame { conn, frame: frame.as_bytes() })?;
         }
-        self.client.disconnect(now(), &self.rows, &mut out);
-        self.take(&mut out);
-        self.come_to_rest(&mut out)
+        let mut out = Vec::new();
+        self.replica.disconnect(now(), &mut out);
+        self.come_to_rest(out)
     }
 
-    fn tell(&mut self, input: Input<'_>, out: &mut Actions) -> Result<(), String> {
-        self.client.handle(now(), input, &self.rows, out);
-        self.take(out);
+    fn tell(&mut self, input: Input<'_>) -> Result<(), String> {
+        let mut out = Vec::new();
+        self.replica.handle(now(), input, &mut out);
         self.come_to_rest(out)
     }
 
     /// Every commit becomes durable, and whatever follows from that.
-    fn come_to_rest(&mut self, out: &mut Actions) -> Result<(), String> {
+    fn come_to_rest(&mut self, mut out: Vec<Effect>) -> Result<(), String> {
         for _ in 0..LOST {
-            let (before, up_to) = (self.commits.len(), self.client.last_commit());
-            self.client.handle(now(), Input::Durable { up_to }, &self.rows, out);
-            self.take(out);
-            if self.commits.len() == before {
+            self.take(std::mem::take(&mut out));
+            let last = self.replica.store().last();
+            if self.replica.durable() == last {
                 return Ok(());
             }
+            self.replica.store_mut().durable = last;
+            self.replica.poll_store(now(), &mut out);
         }
         Err("it commits without end".into())
     }
 
-    fn take(&mut self, out: &mut Actions) {
-        for action in out.drain(..) {
-            match action {
-                Action::Store(StoreAction::Commit { batch, .. }) => {
-                    self.rows.apply(batch.clone());
-                    self.commits.push(batch);
-                }
-                Action::Net(NetAction::Connect { conn, .. }) => self.conn = Some(conn),
-                Action::Store(StoreAction::Flush { .. })
-                | Action::Net(
-                    NetAction::Send { .. }
-                    | NetAction::Ping { .. }
-                    | NetAction::Close { .. }
-                    | NetAction::Request(_),
-                )
-                | Action::View(_)
-                | Action::Event(_)
-                | Action::Synced { .. }
-                | Action::Halted(_) => {}
+    fn take(&mut self, out: Vec<Effect>) {
+        for effect in out {
+            if let Effect::Net(NetAction::Connect { conn, .. }) = effect {
+                self.conn = Some(conn);
             }
         }
     }
 
     /// Returns the number of records that the app sees.
     fn shown(&self) -> Result<usize, String> {
-        let mut shown = 0;
-        let each = self.client.each(&collections()[0], &self.rows, &mut |_| shown += 1);
-        each.map(|()| shown).map_err(|error| error.message)
+        let shown = self.replica.get_all(&collections()[0]).map_err(|error| error.message)?;
+        Ok(shown.len())
     }
 }
 

@@ -1,56 +1,81 @@
-//! Drivers of a client machine that break its contract: the machine itself has to hold on to what
-//! it promises.
+//! Drivers of a replica that break its contract: it has to hold on to what it promises.
 
-use synclayer_core::client::Client;
-use synclayer_core::client::interface::{Action, Actions, Input, NetAction, StoreAction};
-use synclayer_core::memory::MemoryRows;
+use synclayer_core::client::interface::{Input, NetAction};
+use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::replica::{Effect, Replica};
 use synclayer_core::words::name::{CommitNumber, ConnId};
+use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 
-/// A driver says that a commit is durable which the machine has not made yet: what is committed
-/// later is not taken for durable by that.
+/// A store that may report a commit as durable which was not made yet.
+struct Boaster {
+    store: MemoryClientStore,
+    reports: CommitNumber,
+}
+
+impl ClientStore for Boaster {
+    fn rows(&self) -> &dyn Rows {
+        self.store.rows()
+    }
+
+    fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError> {
+        self.store.commit(number, batch)
+    }
+
+    fn flush(&mut self, up_to: CommitNumber) -> Result<(), StoreError> {
+        self.store.flush(up_to)
+    }
+
+    fn durable(&mut self) -> Result<CommitNumber, StoreError> {
+        Ok(self.reports)
+    }
+}
+
+/// A store says that a commit is durable which was not made yet: what is committed later is not
+/// taken for durable by that.
 ///
 /// # Errors
 /// When a frame goes out before the commit that it stands on was reported.
 pub fn reports_beyond_the_last_commit() -> Result<(), String> {
     let now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
-    let (mut rows, mut out) = (MemoryRows::new(), Actions::new());
-    let config = Default::default();
-    let mut client = Client::open(config, 7, now, CommitNumber(0), &rows, &mut out)
+    let store = Boaster { store: MemoryClientStore::when_told(), reports: CommitNumber(0) };
+    let mut out = Vec::new();
+    let mut replica = Replica::open(Default::default(), 7, now, store, &mut out)
         .map_err(|error| error.message)?;
-    client.connect(now, &rows, &mut out);
-    let (mut sent, conn) = take(&mut out, &mut rows);
-    client.handle(now, Input::Durable { up_to: CommitNumber(999) }, &rows, &mut out);
+    replica.connect(now, &mut out);
+    let (mut sent, conn) = take(&mut out);
+    replica.store_mut().reports = CommitNumber(999);
+    replica.poll_store(now, &mut out);
     let conn = conn.ok_or("it does not connect")?;
-    client.handle(now, Input::Connected { conn }, &rows, &mut out);
-    sent += take(&mut out, &mut rows).0;
+    replica.handle(now, Input::Connected { conn }, &mut out);
+    sent += take(&mut out).0;
     if sent > 0 {
         return Err("the hello went out before its session was durable".into());
     }
-    let up_to = client.last_commit();
-    client.handle(now, Input::Durable { up_to }, &rows, &mut out);
-    match take(&mut out, &mut rows).0 {
+    replica.store_mut().reports = CommitNumber(1_000);
+    replica.poll_store(now, &mut out);
+    match take(&mut out).0 {
         0 => Err("the hello does not go out".into()),
         _ => Ok(()),
     }
 }
 
-/// Makes commits visible. Returns how many frames go out, and the connection that is asked for.
-fn take(out: &mut Actions, rows: &mut MemoryRows) -> (usize, Option<ConnId>) {
+/// Returns how many frames go out, and the connection that is asked for.
+fn take(out: &mut Vec<Effect>) -> (usize, Option<ConnId>) {
     let (mut sent, mut dialled) = (0, None);
-    for action in out.drain(..) {
-        match action {
-            Action::Store(StoreAction::Commit { batch, .. }) => rows.apply(batch),
-            Action::Net(NetAction::Connect { conn, .. }) => dialled = Some(conn),
-            Action::Net(NetAction::Send { .. }) => sent += 1,
-            Action::Store(StoreAction::Flush { .. })
-            | Action::Net(
+    for effect in out.drain(..) {
+        match effect {
+            Effect::Net(NetAction::Connect { conn, .. }) => dialled = Some(conn),
+            Effect::Net(NetAction::Send { .. }) => sent += 1,
+            Effect::Net(
                 NetAction::Ping { .. } | NetAction::Close { .. } | NetAction::Request(_),
             )
-            | Action::View(_)
-            | Action::Event(_)
-            | Action::Synced { .. }
-            | Action::Halted(_) => {}
+            | Effect::Event(_)
+            | Effect::Synced { .. }
+            | Effect::Durable(_)
+            | Effect::Fate { .. }
+            | Effect::Watch(_)
+            | Effect::Halted(_) => {}
         }
     }
     (sent, dialled)
@@ -61,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_keeps_its_promises_whoever_drives_it() {
+    fn a_replica_keeps_its_promises_whoever_drives_it() {
         assert_eq!(reports_beyond_the_last_commit(), Ok(()));
     }
 }

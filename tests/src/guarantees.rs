@@ -1093,7 +1093,7 @@ pub fn watchers_end_at_the_truth(ledger: &Ledger, world: &World) -> Result<(), S
 pub fn watchers_are_told_so(world: &World) -> Result<(), String> {
     for (index, device) in world.devices.iter().enumerate() {
         for collection in &world.config().collections {
-            if device.replica.client().standing(collection) != (false, false) {
+            if device.replica.standing(collection) != (false, false) {
                 return Err(format!("device {index} shows {collection} as not confirmed"));
             }
         }

@@ -53,7 +53,7 @@ impl Fate {
 pub struct FateId(pub u64);
 
 /// The writes that are followed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Fates {
     next: u64,
     writes: BTreeMap<FateId, Position>,

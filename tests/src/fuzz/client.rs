@@ -599,7 +599,7 @@ impl Bench {
     }
 
     fn check(&self) {
-        if self.replica.client().halted().is_none()
+        if self.replica.halted().is_none()
             && let Err(broken) = self.replica.check()
         {
             panic!("{broken}");

@@ -5,12 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
-use synclayer_core::client::Client;
 use synclayer_core::client::event::{ConnectionState, EventKind};
-use synclayer_core::client::interface::{
-    Action, ClientConfig, Disconnect, Input, NetAction, StoreAction,
-};
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
 use synclayer_core::memory::{MemoryClientStore, MemoryRows};
+use synclayer_core::replica::{Effect, Replica};
 use synclayer_core::rules::page::{ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::verify;
@@ -19,7 +17,7 @@ use synclayer_core::server::session::{Identity, Input as ServerInput, Session, S
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{CommitNumber, ConnId, RecordId};
-use synclayer_core::words::store::ClientStore;
+use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 
 use super::Scope;
@@ -78,10 +76,7 @@ pub struct World {
 
 #[derive(Clone)]
 struct Device {
-    client: Client,
-    store: MemoryClientStore,
-    /// Hashes of the rows that a crash may leave, from the durable ones to the latest.
-    at_risk: Vec<u64>,
+    replica: Replica<Shelf>,
     conn: Option<ConnId>,
     dialling: Option<ConnId>,
     /// The first connection of this life.
@@ -89,6 +84,46 @@ struct Device {
     written: Vec<Written>,
     complaint: Option<String>,
     sent: Vec<Bytes>,
+}
+
+/// A store that knows what a crash may leave.
+#[derive(Clone)]
+struct Shelf {
+    store: MemoryClientStore,
+    /// Hashes of the rows, from the durable ones to the latest.
+    at_risk: Vec<u64>,
+}
+
+impl Shelf {
+    fn new(store: MemoryClientStore) -> Self {
+        let at_risk = vec![hash_of(store.memory_rows())];
+        Self { store, at_risk }
+    }
+
+    fn make_durable(&mut self) {
+        self.store.make_durable(self.store.last());
+        self.at_risk.drain(..self.at_risk.len() - 1);
+    }
+}
+
+impl ClientStore for Shelf {
+    fn rows(&self) -> &dyn Rows {
+        self.store.rows()
+    }
+
+    fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError> {
+        self.store.commit(number, batch)?;
+        self.at_risk.push(hash_of(self.store.memory_rows()));
+        Ok(())
+    }
+
+    fn flush(&mut self, up_to: CommitNumber) -> Result<(), StoreError> {
+        self.store.flush(up_to)
+    }
+
+    fn durable(&mut self) -> Result<CommitNumber, StoreError> {
+        self.store.durable()
+    }
 }
 
 /// A write that the app made and the replica has not forgotten in a crash.
@@ -115,8 +150,8 @@ impl World {
         let host = Host::new(SessionConfig::default(), ring, NOW);
         let devices = [0, 1].map(|i| Device::open(i, 1, MemoryClientStore::when_told()));
         let mut world = Self { host, devices, up: BTreeMap::new(), left: scope, made: 0 };
-        let saved = world.devices[0].act(|client, store, out| {
-            client.save(NOW, &todos(), &id(), &document(r#"{"h":0}"#), store, out).map(drop)
+        let saved = world.devices[0].act(|replica, out| {
+            replica.save(NOW, &todos(), &id(), &document(r#"{"h":0}"#), out).map(drop)
         });
         saved.expect("a sound write");
         world.settle();
@@ -144,7 +179,7 @@ impl World {
                 moves.push(Move::Cut(i));
             }
             if self.left.crashes > 0 {
-                let forgets = 0..device.at_risk.len() as u64;
+                let forgets = 0..device.replica.store().at_risk.len() as u64;
                 moves.extend(forgets.map(|forgotten| Move::Crash(i, forgotten)));
             }
         }
@@ -158,7 +193,7 @@ impl World {
     fn progress(&self) -> Vec<Move> {
         let mut moves = Vec::new();
         for (i, device) in self.devices.iter().enumerate() {
-            if device.at_risk.len() > 1 {
+            if device.replica.store().at_risk.len() > 1 {
                 moves.push(Move::Sync(i));
             }
             match device.conn {
@@ -265,13 +300,13 @@ impl World {
         let fields = document(&format!(r#"{{"h":{n},"t{n}":{n}}}"#));
         let device = &mut self.devices[i];
         let before = device.shown()?;
-        let written = device.act(|client, store, out| match kind {
-            Kind::Save => client.save(NOW, &todos(), &id(), &fields, store, out),
+        let written = device.act(|replica, out| match kind {
+            Kind::Save => replica.save(NOW, &todos(), &id(), &fields, out),
             Kind::Update => {
                 let delta = Delta::new(fields.clone(), Vec::new());
-                client.update(NOW, &todos(), &id(), &delta, store, out)
+                replica.update(NOW, &todos(), &id(), &delta, out)
             }
-            Kind::Delete => client.delete(NOW, &todos(), &id(), store, out),
+            Kind::Delete => replica.delete(NOW, &todos(), &id(), out),
         });
         let Ok(written) = written else {
             // there is nothing to update
@@ -326,10 +361,7 @@ impl World {
             if let Some(complaint) = &device.complaint {
                 return Err(format!("replica {i}: {complaint}"));
             }
-            device
-                .client
-                .check(device.store.rows())
-                .map_err(|what| format!("replica {i}: {what}"))?;
+            device.replica.check().map_err(|what| format!("replica {i}: {what}"))?;
         }
         for i in 0..2 {
             let sent = std::mem::take(&mut self.devices[i].sent);
@@ -352,7 +384,7 @@ impl World {
         let head = report.collections.get(&todos()).copied().unwrap_or_default();
         let server = self.server_record()?;
         for (i, device) in self.devices.iter().enumerate() {
-            let status = device.client.status();
+            let status = device.replica.status();
             let stream = status.collections.get(&todos()).ok_or("no collection")?;
             if status.pending_writes > 0 || !stream.live {
                 return Err(format!("liveness: replica {i} is stuck: {status:?}"));
@@ -424,7 +456,7 @@ impl World {
         let mut state = DefaultHasher::new();
         self.host.hash_into(&mut state);
         for device in &self.devices {
-            (device.client.digest(), &device.at_risk).hash(&mut state);
+            (device.replica.digest(), &device.replica.store().at_risk).hash(&mut state);
             (device.conn, device.dialling, device.lives, &device.written).hash(&mut state);
         }
         (&self.up, self.made).hash(&mut state);
@@ -455,12 +487,9 @@ impl Device {
         };
         let mut out = Vec::new();
         let seed = u128::from(lives) << 8 | i as u128;
-        let client = Client::open(config, seed, NOW, CommitNumber(0), store.rows(), &mut out);
-        let at_risk = vec![hash_of(store.memory_rows())];
+        let replica = Replica::open(config, seed, NOW, Shelf::new(store), &mut out);
         let mut device = Self {
-            client: client.expect("a sound store"),
-            store,
-            at_risk,
+            replica: replica.expect("a sound store"),
             conn: None,
             dialling: None,
             lives,
@@ -469,44 +498,38 @@ impl Device {
             sent: Vec::new(),
         };
         device.carry_out(out);
-        device.act(|client, store, out| client.connect(NOW, store, out));
+        device.act(|replica, out| replica.connect(NOW, out));
         device
     }
 
-    fn act<T>(
-        &mut self,
-        call: impl FnOnce(&mut Client, &dyn synclayer_core::words::store::Rows, &mut Vec<Action>) -> T,
-    ) -> T {
+    fn act<T>(&mut self, call: impl FnOnce(&mut Replica<Shelf>, &mut Vec<Effect>) -> T) -> T {
         let mut out = Vec::new();
-        let answer = call(&mut self.client, self.store.rows(), &mut out);
+        let answer = call(&mut self.replica, &mut out);
         self.carry_out(out);
         answer
     }
 
     fn handle(&mut self, input: Input<'_>) {
-        self.act(|client, store, out| client.handle(NOW, input, store, out));
+        self.act(|replica, out| replica.handle(NOW, input, out));
     }
 
-    fn carry_out(&mut self, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Store(StoreAction::Commit { number, batch }) => {
-                    self.store.commit(number, batch).expect("a sound commit");
-                    self.at_risk.push(hash_of(self.store.memory_rows()));
-                }
-                Action::Store(StoreAction::Flush { .. })
-                | Action::View(_)
-                | Action::Synced { .. }
-                | Action::Halted(_) => {}
-                Action::Net(NetAction::Connect { conn, .. }) => self.dialling = Some(conn),
-                Action::Net(NetAction::Send { frame, .. }) => self.sent.push(frame),
-                Action::Net(NetAction::Close { conn }) => {
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Durable(_)
+                | Effect::Fate { .. }
+                | Effect::Watch(_)
+                | Effect::Synced { .. }
+                | Effect::Halted(_) => {}
+                Effect::Net(NetAction::Connect { conn, .. }) => self.dialling = Some(conn),
+                Effect::Net(NetAction::Send { frame, .. }) => self.sent.push(frame),
+                Effect::Net(NetAction::Close { conn }) => {
                     if self.conn.is_some() && conn == self.local() {
                         self.conn = None;
                     }
                 }
-                Action::Net(NetAction::Ping { .. } | NetAction::Request(_)) => {}
-                Action::Event(event) => self.hear(&event.kind),
+                Effect::Net(NetAction::Ping { .. } | NetAction::Request(_)) => {}
+                Effect::Event(event) => self.hear(&event.kind),
             }
         }
     }
@@ -527,7 +550,7 @@ impl Device {
     }
 
     fn wants_connection(&self) -> bool {
-        let state = self.client.status().connection;
+        let state = self.replica.status().connection;
         self.dialling.is_some() || state == ConnectionState::Reconnecting
     }
 
@@ -541,10 +564,8 @@ impl Device {
     }
 
     fn sync(&mut self) {
-        let last = self.store.last();
-        self.store.make_durable(last);
-        self.at_risk.drain(..self.at_risk.len() - 1);
-        self.handle(Input::Durable { up_to: last });
+        self.replica.store_mut().make_durable();
+        self.act(|replica, out| replica.poll_store(NOW, out));
     }
 
     /// The connection is gone. What was sent on it may still arrive.
@@ -555,8 +576,8 @@ impl Device {
     }
 
     fn crash(&mut self, i: usize, forgotten: u64) {
-        let back_to = CommitNumber(self.store.last().0 - forgotten);
-        let store = self.store.clone().crash_to(back_to);
+        let back_to = CommitNumber(self.replica.store().store.last().0 - forgotten);
+        let store = self.replica.store().store.clone().crash_to(back_to);
         let mut written = std::mem::take(&mut self.written);
         written.retain(|write| write.commit <= back_to);
         written.iter_mut().for_each(|write| write.commit = CommitNumber(0));
@@ -564,7 +585,7 @@ impl Device {
     }
 
     fn shown(&self) -> Result<Option<Document>, String> {
-        let record = self.client.get(&todos(), &id(), self.store.rows());
+        let record = self.replica.get(&todos(), &id());
         Ok(record.map_err(|error| error.message)?.map(|record| record.document))
     }
 }

@@ -254,7 +254,7 @@ impl World {
     /// equal digests.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let machines = self.devices.iter().map(|device| device.replica.client().digest());
+        let machines = self.devices.iter().map(|device| device.replica.digest());
         let sessions = self.sessions().map(Session::digest);
         let parts = machines.chain(sessions);
         parts.fold(self.said(), |hash, part| fold_into(hash, &part.to_le_bytes()))

@@ -187,7 +187,7 @@ impl<N: Network> Engine<N> {
         if !self.config.collections.contains(collection) {
             self.config.collections.push(collection.clone());
         }
-        let held = |replica: &Replica| replica.client().holds(collection);
+        let held = |replica: &Replica| replica.holds(collection);
         if !self.replica.as_ref().is_ok_and(held) {
             self.step(|replica, now, out| replica.subscribe(now, collection, out));
         }

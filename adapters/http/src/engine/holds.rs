@@ -60,7 +60,7 @@ impl<N: Network> Engine<N> {
             |name: &&Collection| !self.named.contains(*name) && !self.holds.contains_key(*name);
         let unheld: Vec<_> = self.config.collections.iter().filter(is_unheld).cloned().collect();
         for collection in unheld {
-            let held = |replica: &Replica| replica.client().holds(&collection);
+            let held = |replica: &Replica| replica.holds(&collection);
             if self.replica.as_ref().is_ok_and(held) {
                 self.step(|replica, now, out| replica.release(now, &collection, out));
             }
