@@ -40,7 +40,7 @@
 //!
 //! use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
 //! use synclayer_core::memory::MemoryClientStore;
-//! use synclayer_core::replica::{Effect, Replica};
+//! use synclayer_core::replica::{Action, Replica};
 //! use synclayer_core::words::document::Document;
 //! use synclayer_core::words::limits::Limits;
 //! use synclayer_core::words::name::{Collection, RecordId};
@@ -68,15 +68,15 @@
 //!     for effect in effects.drain(..) {
 //!         match effect {
 //!             // open a socket and report how that went; this one comes up at once
-//!             Effect::Net(NetAction::Connect { conn, .. }) => inputs.push(conn),
-//!             Effect::Net(NetAction::Send { frame, .. }) => sent.push_back(frame),
-//!             Effect::Net(NetAction::Ping { .. } | NetAction::Close { .. }) => {}
+//!             Action::Net(NetAction::Connect { conn, .. }) => inputs.push(conn),
+//!             Action::Net(NetAction::Send { frame, .. }) => sent.push_back(frame),
+//!             Action::Net(NetAction::Ping { .. } | NetAction::Close { .. }) => {}
 //!             // only with `ClientConfig::http`: make the request, hand the ticket's answer in
-//!             Effect::Net(NetAction::Request(_)) => {}
-//!             Effect::Event(_) | Effect::Synced { .. } | Effect::Fate { .. } => {}
+//!             Action::Net(NetAction::Request(_)) => {}
+//!             Action::Event(_) | Action::Synced { .. } | Action::Fate { .. } => {}
 //!             // the store has failed: open it anew, and a new replica on it
-//!             Effect::Halted(_) => return Ok(()),
-//!             Effect::Durable(_) | Effect::Watch(_) => {}
+//!             Action::Halted(_) => return Ok(()),
+//!             Action::Durable(_) | Action::Watch(_) => {}
 //!         }
 //!     }
 //!     for conn in inputs {

@@ -8,9 +8,9 @@ use crate::client::Client;
 use crate::client::event::{Event, Status};
 use crate::client::fate::{Fate, FateId, Fates};
 use crate::client::interface::{
-    Action, Actions, ClientConfig, Input, Misuse, NetAction, StoreAction, SyncId, SyncOutcome,
-    Timer, ViewAction, Written,
+    ClientConfig, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Written,
 };
+use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::client::wipe::Unsent;
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
@@ -28,7 +28,7 @@ pub struct WatchId(pub u64);
 
 /// What is left to do for whoever drives a replica. To be done in order, waiting for none.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Effect {
+pub enum Action {
     /// For the network.
     Net(NetAction),
     /// For the app.
@@ -76,7 +76,7 @@ pub struct Replica<S> {
     /// The last commit that was carried out.
     committed: CommitNumber,
     fates: Fates,
-    actions: Actions,
+    actions: Outputs,
 }
 
 /// A replica in the same state, for programs that explore what may follow.
@@ -92,7 +92,7 @@ impl<S: Clone> Clone for Replica<S> {
             committed: self.committed,
             fates: self.fates.clone(),
             // every call carries out all of them
-            actions: Actions::new(),
+            actions: Outputs::new(),
         }
     }
 }
@@ -109,9 +109,9 @@ impl<S: ClientStore> Replica<S> {
         seed: u128,
         now: Now,
         mut store: S,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Self, StoreError> {
-        let mut actions = Actions::new();
+        let mut actions = Outputs::new();
         let durable = store.durable()?;
         let last = finish_wipes(&mut store, durable)?;
         let client = Client::open(config, seed, now, last, store.rows(), &mut actions)?;
@@ -132,40 +132,15 @@ impl<S: ClientStore> Replica<S> {
         Ok(replica)
     }
 
-    /// The world speaks: see [`Client::handle`].
-    ///
-    /// What is durable only the store says: [`Input::Durable`] has it asked, as
-    /// [`poll_store`](Self::poll_store) does, and a report of more than it has made durable counts
-    /// for no more than that.
-    ///
-    /// # Panics
-    /// In debug builds, when such a report says more than the store.
-    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Effect>) {
-        let reported = match &input {
-            Input::Durable { up_to } => Some(*up_to),
-            Input::Connected { .. }
-            | Input::Frame { .. }
-            | Input::Heard { .. }
-            | Input::Disconnected { .. }
-            | Input::Answered { .. }
-            | Input::StoreFailed { .. }
-            | Input::Timeout => None,
-        };
-        if reported.is_none() {
-            self.client.handle(now, input, self.store.rows(), &mut self.actions);
-        }
+    /// Takes in what the world says. Never fails: what a peer does wrong costs its connection, and
+    /// a failing store stops the replica, which [`Action::Halted`] tells.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Action>) {
+        self.client.handle(now, input, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
-        if let Some(up_to) = reported.filter(|_| self.client.halted().is_none()) {
-            let durable = self.durable;
-            debug_assert!(
-                up_to <= durable,
-                "the caller says that commit {up_to} is durable, the store says {durable}"
-            );
-        }
     }
 
     /// Asks the store what has become durable; to be called when it says that something has.
-    pub fn poll_store(&mut self, now: Now, out: &mut Vec<Effect>) {
+    pub fn poll_store(&mut self, now: Now, out: &mut Vec<Action>) {
         self.carry_out(now, out);
     }
 
@@ -239,7 +214,8 @@ impl<S: ClientStore> Replica<S> {
         self.client.knows_server_time()
     }
 
-    /// Checks the invariants: see [`Client::check`].
+    /// Checks what must always hold between the machine and its store. For tests: it reads the
+    /// whole outbox.
     ///
     /// # Errors
     /// Says which invariant is broken.
@@ -247,7 +223,8 @@ impl<S: ClientStore> Replica<S> {
         self.client.check(self.store.rows())
     }
 
-    /// Checks that the outbox moves: see [`Client::check_progress`].
+    /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
+    /// the store, or for a deadline. For tests.
     ///
     /// # Errors
     /// Says what does not.
@@ -255,8 +232,8 @@ impl<S: ClientStore> Replica<S> {
         self.client.check_progress(self.store.rows())
     }
 
-    /// Checks that nothing is left of what was only needed on the way: see
-    /// [`Client::check_at_rest`]. Nobody may be watching any more.
+    /// Checks that nothing is left of what was only needed on the way. For tests, when every write
+    /// has its verdict, every collection is live, and nobody is watching any more.
     ///
     /// # Errors
     /// Says what is left.
@@ -280,186 +257,216 @@ impl<S: ClientStore> Replica<S> {
         self.client.parked(self.store.rows()).unwrap_or(0)
     }
 
-    /// See [`Client::connect`].
-    pub fn connect(&mut self, now: Now, out: &mut Vec<Effect>) {
+    /// Connects, also after [`disconnect`](Self::disconnect) or when the tries were used up.
+    /// Nothing happens where a connection is up or on its way.
+    pub fn connect(&mut self, now: Now, out: &mut Vec<Action>) {
         self.client.connect(now, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::disconnect`].
-    pub fn disconnect(&mut self, now: Now, out: &mut Vec<Effect>) {
+    /// Disconnects, and stays so until [`connect`](Self::connect).
+    pub fn disconnect(&mut self, now: Now, out: &mut Vec<Action>) {
         self.client.disconnect(now, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::set_token`].
-    pub fn set_token(&mut self, now: Now, token: Token, out: &mut Vec<Effect>) {
+    /// Gives a fresh token: to the live connection, and to every one to come.
+    pub fn set_token(&mut self, now: Now, token: Token, out: &mut Vec<Action>) {
         self.client.set_token(now, token, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::set_online`].
-    pub fn set_online(&mut self, now: Now, online: bool, out: &mut Vec<Effect>) {
+    /// Says whether the device has a network, as far as the app can tell. With `false` nothing is
+    /// tried any more, until `true` has everything tried at once. Until the first call the network
+    /// counts as there.
+    pub fn set_online(&mut self, now: Now, online: bool, out: &mut Vec<Action>) {
         self.client.set_online(now, online, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::sync_now`].
-    pub fn sync_now(&mut self, now: Now, out: &mut Vec<Effect>) {
+    /// Synchronises now: over a live connection by asking for a fresh proof that everything is in
+    /// step, else by an HTTP exchange where there is an HTTP URL, and by trying the WebSocket
+    /// again. [`synced`](Self::synced) tells when it is done.
+    pub fn sync_now(&mut self, now: Now, out: &mut Vec<Action>) {
         self.client.sync_now(now, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::subscribe`].
-    pub fn subscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Effect>) {
+    /// Subscribes a collection from now on.
+    pub fn subscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
         self.client.subscribe(now, collection, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::unsubscribe`].
-    pub fn unsubscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Effect>) {
+    /// Ends a subscription. What is stored of the collection stays.
+    pub fn unsubscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
         self.client.unsubscribe(now, collection, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::release`].
-    pub fn release(&mut self, now: Now, collection: &Collection, out: &mut Vec<Effect>) {
+    /// Nothing of the app's uses a collection any more that was subscribed: it is left when
+    /// [`keep_for`](ClientConfig::keep_for) is over, unless it is subscribed again. To be called
+    /// when neither a handle nor a watch is left.
+    pub fn release(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
         self.client.release(now, collection, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 
-    /// See [`Client::synced`].
-    pub fn synced(&mut self, now: Now, out: &mut Vec<Effect>) -> SyncId {
+    /// Asks to be told, by [`Action::Synced`], when every write made before this call has its
+    /// verdict and every collection in use was found in step with the server after it.
+    ///
+    /// The outcome names the collections that are not in step. A collection that the server refuses
+    /// is one: the call waits for the writes and for the other collections, not for it. One that
+    /// the server can't serve now and that is asked for again (`SERVER_ERROR`,
+    /// `RATE_LIMIT_EXCEEDED`) is waited for, unless another one is refused, so that the outcome is
+    /// known. Without a connection the call waits for one.
+    pub fn synced(&mut self, now: Now, out: &mut Vec<Action>) -> SyncId {
         let id = self.client.synced(now, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
         id
     }
 
-    /// See [`Client::save`].
+    /// Makes a record be this document, whether it exists or not. Of an existing record only the
+    /// fields that differ are written, so that others' edits of its other fields survive.
     ///
     /// # Errors
-    /// As there.
+    /// When the document breaks a limit, the outbox is full, or the store has failed.
     pub fn save(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
         document: &Document,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
             client.save(now, collection, id, document, rows, actions)
         })
     }
 
-    /// See [`Client::update`].
+    /// Sets and removes some fields of an existing record, whatever they are now. Where the new
+    /// values depend on the old ones, see [`modify`](Self::modify).
     ///
     /// # Errors
-    /// As there.
+    /// When there is no such record, the outcome breaks a limit, the outbox is full, or the store
+    /// has failed.
     pub fn update(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
         delta: &Delta,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
             client.update(now, collection, id, delta, rows, actions)
         })
     }
 
-    /// See [`Client::modify`].
+    /// Makes of a record what `change` makes of what the app sees of it, `None` where there is no
+    /// record, in one step: nothing comes in between. What `change` returns takes the record's
+    /// place; `None` removes the record, and what it was given leaves all as it is. Only the fields
+    /// that differ are written.
     ///
     /// # Errors
-    /// As there.
+    /// What `change` returns; when the outcome breaks a limit, the outbox is full, or the store has
+    /// failed.
     pub fn modify(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
         change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
             client.modify(now, collection, id, change, rows, actions)
         })
     }
 
-    /// See [`Client::delete`].
+    /// Removes a record. Nothing happens where there is none.
     ///
     /// # Errors
-    /// As there.
+    /// When the outbox is full, or the store has failed.
     pub fn delete(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
             client.delete(now, collection, id, rows, actions)
         })
     }
 
-    /// See [`Client::retry_rejected`].
+    /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
+    /// fields keep the times at which they were written, or those of what the record shows by now
+    /// where these are later.
     ///
     /// # Errors
-    /// As there.
+    /// When there is no such write, and as the call that made it.
     pub fn retry_rejected(
         &mut self,
         now: Now,
         write: Position,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
             client.retry_rejected(now, write, rows, actions)
         })
     }
 
-    /// See [`Client::discard_rejected`].
+    /// Takes a rejected write off the list for good.
     ///
     /// # Errors
-    /// As there.
+    /// When there is no such write, or the store has failed.
     pub fn discard_rejected(
         &mut self,
         now: Now,
         write: Position,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
             client.discard_rejected(now, write, rows, actions)
         })
     }
 
-    /// See [`Client::reject_stalled_write`].
+    /// Rejects by hand a write that
+    /// [stalls](crate::client::event::EventKind::WriteStalled).
     ///
     /// # Errors
-    /// As there.
+    /// When the write does not stall, or the store has failed.
     pub fn reject_stalled_write(
         &mut self,
         now: Now,
         write: Position,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
             client.reject_stalled_write(now, write, rows, actions)
         })
     }
 
-    /// See [`Client::adopt`].
+    /// Takes what the server has, where it lacks records that are held here or has another database:
+    /// those records go, at another database when everything that it has was shown. Writes that wait
+    /// for another database go to the list of rejected ones, from where
+    /// [`retry_rejected`](Self::retry_rejected) sends them. Nothing happens where there is nothing to
+    /// decide.
     ///
     /// # Errors
-    /// As there.
-    pub fn adopt(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<Written, Misuse> {
+    /// When the store has failed.
+    pub fn adopt(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| client.adopt(now, rows, actions))
     }
 
-    /// See [`Client::offer`].
+    /// Sends what is held here, where the server lacks it or has another database: the records go out
+    /// as inserts, and meet what the server has by the conflict strategy. Nothing happens where there
+    /// is nothing to decide.
     ///
     /// # Errors
-    /// As there.
-    pub fn offer(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<Written, Misuse> {
+    /// When the store has failed.
+    pub fn offer(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| client.offer(now, rows, actions))
     }
 
@@ -471,10 +478,10 @@ impl<S: ClientStore> Replica<S> {
         self.client.rejected(self.store.rows())
     }
 
-    /// See [`Client::unsent`].
+    /// What the user would lose if everything that the store holds of them were removed now.
     ///
     /// # Errors
-    /// As there.
+    /// When the store can't be read.
     pub fn unsent(&self) -> Result<Unsent, StoreError> {
         self.client.unsent(self.store.rows())
     }
@@ -515,7 +522,7 @@ impl<S: ClientStore> Replica<S> {
     pub fn watch(
         &mut self,
         collection: &Collection,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<WatchId, StoreError> {
         let watched = (collection.clone(), None);
         if !self.views.contains_key(&watched) {
@@ -532,7 +539,7 @@ impl<S: ClientStore> Replica<S> {
         &mut self,
         collection: &Collection,
         id: &RecordId,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<WatchId, StoreError> {
         let watched = (collection.clone(), Some(id.clone()));
         if !self.views.contains_key(&watched) {
@@ -548,13 +555,13 @@ impl<S: ClientStore> Replica<S> {
         self.views.insert(watched, view);
     }
 
-    fn begin_watching(&mut self, watched: Watched, out: &mut Vec<Effect>) -> WatchId {
+    fn begin_watching(&mut self, watched: Watched, out: &mut Vec<Action>) -> WatchId {
         let id = self.next_watch;
         self.next_watch = WatchId(id.0 + 1);
         if let Some(view) = self.views.get(&watched) {
             let slot = Slot::new(view.first_update());
             self.watchers.insert(id, Watcher { watched, slot });
-            out.push(Effect::Watch(id));
+            out.push(Action::Watch(id));
         }
         id
     }
@@ -575,16 +582,16 @@ impl<S: ClientStore> Replica<S> {
         }
     }
 
-    /// Asks to be told, by [`Effect::Fate`] and once, what becomes of a write. To be called right
+    /// Asks to be told, by [`Action::Fate`] and once, what becomes of a write. To be called right
     /// after the call that made it, and for writes that are waited for only, because each is kept
     /// until its fate is told or it is [given up](Self::unfollow). What a crash could undo is told
     /// when it is durable; a replica that is opened anew follows nothing.
-    pub fn follow(&mut self, written: Written, out: &mut Vec<Effect>) -> FateId {
+    pub fn follow(&mut self, written: Written, out: &mut Vec<Action>) -> FateId {
         match written.shares {
             Some(write) => self.fates.follow(write),
             None => {
                 let (id, fate) = (self.fates.next_id(), Fate::Unchanged);
-                out.push(Effect::Fate { id, fate });
+                out.push(Action::Fate { id, fate });
                 id
             }
         }
@@ -599,8 +606,8 @@ impl<S: ClientStore> Replica<S> {
     fn write(
         &mut self,
         now: Now,
-        out: &mut Vec<Effect>,
-        write: impl FnOnce(&mut Client, &dyn Rows, &mut Actions) -> Result<Written, Misuse>,
+        out: &mut Vec<Action>,
+        write: impl FnOnce(&mut Client, &dyn Rows, &mut Outputs) -> Result<Written, Misuse>,
     ) -> Result<Written, Misuse> {
         let written = write(&mut self.client, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
@@ -611,7 +618,7 @@ impl<S: ClientStore> Replica<S> {
     }
 
     /// Does the machine's actions until it has no more.
-    fn carry_out(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn carry_out(&mut self, now: Now, out: &mut Vec<Action>) {
         loop {
             for action in core::mem::take(&mut self.actions) {
                 if let Err(error) = self.act(action, out) {
@@ -627,35 +634,34 @@ impl<S: ClientStore> Replica<S> {
         }
     }
 
-    fn act(&mut self, action: Action, out: &mut Vec<Effect>) -> Result<(), StoreError> {
+    fn act(&mut self, action: Output, out: &mut Vec<Action>) -> Result<(), StoreError> {
         match action {
-            Action::Store(StoreAction::Commit { number, batch }) => {
+            Output::Store(StoreAction::Commit { number, batch }) => {
                 self.store.commit(number, batch)?;
                 self.committed = number;
             }
-            Action::Store(StoreAction::Flush { up_to }) => self.store.flush(up_to)?,
-            Action::View(action) => self.show(action, out),
-            Action::Net(action) => out.push(Effect::Net(action)),
-            Action::Event(event) => {
+            Output::Store(StoreAction::Flush { up_to }) => self.store.flush(up_to)?,
+            Output::View(action) => self.show(action, out),
+            Output::Net(action) => out.push(Action::Net(action)),
+            Output::Event(event) => {
                 let told = self.fates.hear(&event.kind, self.committed);
-                out.push(Effect::Event(event));
-                out.extend(told.into_iter().map(|(id, fate)| Effect::Fate { id, fate }));
+                out.push(Action::Event(event));
+                out.extend(told.into_iter().map(|(id, fate)| Action::Fate { id, fate }));
             }
-            Action::Halted(error) => out.push(Effect::Halted(error)),
-            Action::Synced { id, outcome } => out.push(Effect::Synced { id, outcome }),
+            Output::Halted(error) => out.push(Action::Halted(error)),
+            Output::Synced { id, outcome } => out.push(Action::Synced { id, outcome }),
         }
         Ok(())
     }
 
-    fn report_durable(&mut self, now: Now, out: &mut Vec<Effect>) {
+    fn report_durable(&mut self, now: Now, out: &mut Vec<Action>) {
         match self.store.durable() {
             Ok(up_to) if up_to > self.durable => {
                 self.durable = up_to;
-                out.push(Effect::Durable(up_to));
+                out.push(Action::Durable(up_to));
                 let told = self.fates.durable(up_to);
-                out.extend(told.into_iter().map(|(id, fate)| Effect::Fate { id, fate }));
-                let input = Input::Durable { up_to };
-                self.client.handle(now, input, self.store.rows(), &mut self.actions);
+                out.extend(told.into_iter().map(|(id, fate)| Action::Fate { id, fate }));
+                self.client.durable(now, up_to, self.store.rows(), &mut self.actions);
             }
             Ok(_) => {}
             Err(error) => self.fail(now, error),
@@ -663,11 +669,10 @@ impl<S: ClientStore> Replica<S> {
     }
 
     fn fail(&mut self, now: Now, error: StoreError) {
-        let input = Input::StoreFailed { error };
-        self.client.handle(now, input, self.store.rows(), &mut self.actions);
+        self.client.fail(now, error, self.store.rows(), &mut self.actions);
     }
 
-    fn show(&mut self, action: ViewAction, out: &mut Vec<Effect>) {
+    fn show(&mut self, action: ViewAction, out: &mut Vec<Action>) {
         match action {
             ViewAction::Record { collection, record_id, record } => {
                 let of_record = (collection.clone(), Some(record_id.clone()));
@@ -697,12 +702,12 @@ impl<S: ClientStore> Replica<S> {
         &mut self,
         watched: &Watched,
         change: Option<RecordChange>,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) {
         let Some(view) = self.views.get(watched) else { return };
         for (id, watcher) in self.watchers.iter_mut().filter(|(_, w)| w.watched == *watched) {
             if watcher.slot.is_empty() {
-                out.push(Effect::Watch(*id));
+                out.push(Action::Watch(*id));
             }
             watcher.slot.put(view.snapshot(), change.clone());
         }

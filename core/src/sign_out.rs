@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::client::interface::Misuse;
 use crate::client::wipe;
-use crate::replica::{Effect, Replica};
+use crate::replica::{Action, Replica};
 use crate::words::name::CommitNumber;
 use crate::words::store::{ClientStore, StoreError};
 use crate::words::time::Now;
@@ -48,7 +48,7 @@ impl<S: ClientStore> Replica<S> {
         mut self,
         now: Now,
         how: SignOut,
-        out: &mut Vec<Effect>,
+        out: &mut Vec<Action>,
     ) -> Result<SignedOut<S>, Box<(Self, Misuse)>> {
         if let Err(refused) = self.may_sign_out(how) {
             return Err(Box::new((self, refused)));

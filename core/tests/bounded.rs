@@ -6,7 +6,7 @@ mod desk;
 use bytes::Bytes;
 use desk::Desk;
 use synclayer_core::client::event::EventKind;
-use synclayer_core::replica::Effect;
+use synclayer_core::replica::Action;
 use synclayer_core::words::store::{ClientStore, Scan};
 
 /// Returns the number of rows in the store, and of bytes in them.
@@ -82,13 +82,13 @@ fn what_a_server_says_of_a_refused_write_is_cut() {
     assert_eq!(desk.replica.rejected().unwrap().len(), 3);
     assert!(bytes < 20_000, "{bytes} bytes are stored");
     let told = desk.effects.iter().filter_map(|effect| match effect {
-        Effect::Event(event) => Some(&event.kind),
-        Effect::Net(_)
-        | Effect::Synced { .. }
-        | Effect::Halted(_)
-        | Effect::Fate { .. }
-        | Effect::Durable(_)
-        | Effect::Watch(_) => None,
+        Action::Event(event) => Some(&event.kind),
+        Action::Net(_)
+        | Action::Synced { .. }
+        | Action::Halted(_)
+        | Action::Fate { .. }
+        | Action::Durable(_)
+        | Action::Watch(_) => None,
     });
     for kind in told {
         if let EventKind::OperationFailed { message, .. } = kind {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use server::{Server, Socket, now};
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
 use synclayer_core::words::name::{Collection, ConnId, RecordId};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A replica and its socket.
 struct Client {
     replica: Replica<MemoryClientStore>,
-    effects: Vec<Effect>,
+    effects: Vec<Action>,
     server: SocketAddr,
     socket: Option<(ConnId, Socket)>,
     connections: usize,
@@ -85,30 +85,30 @@ impl Client {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    fn carry_out(&mut self, effect: Action) {
         match effect {
-            Effect::Net(NetAction::Connect { conn, .. }) => {
+            Action::Net(NetAction::Connect { conn, .. }) => {
                 let stream = TcpStream::connect(self.server).unwrap();
                 self.socket = Some((conn, Socket::new(stream).unwrap()));
                 self.connections += 1;
                 let now = now(self.started);
                 self.replica.handle(now, Input::Connected { conn }, &mut self.effects);
             }
-            Effect::Net(NetAction::Send { conn, frame }) => {
+            Action::Net(NetAction::Send { conn, frame }) => {
                 if let Some((_, socket)) = self.socket.as_mut().filter(|(open, _)| *open == conn) {
                     socket.send(&frame);
                 }
             }
-            Effect::Net(NetAction::Close { conn }) => {
+            Action::Net(NetAction::Close { conn }) => {
                 self.socket.take_if(|(open, _)| *open == conn);
             }
-            Effect::Halted(error) => panic!("{error:?}"),
-            Effect::Net(NetAction::Ping { .. } | NetAction::Request(_))
-            | Effect::Event(_)
-            | Effect::Synced { .. }
-            | Effect::Durable(_)
-            | Effect::Fate { .. }
-            | Effect::Watch(_) => {}
+            Action::Halted(error) => panic!("{error:?}"),
+            Action::Net(NetAction::Ping { .. } | NetAction::Request(_))
+            | Action::Event(_)
+            | Action::Synced { .. }
+            | Action::Durable(_)
+            | Action::Fate { .. }
+            | Action::Watch(_) => {}
         }
     }
 }

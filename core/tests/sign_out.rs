@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use synclayer_core::client::interface::{ClientConfig, Misuse};
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::sign_out::{SignOut, SignedOut};
 use synclayer_core::words::name::CommitNumber;
 
@@ -72,7 +72,7 @@ fn a_connection_is_closed_at_the_sign_out() {
     let signed_out = desk.replica.sign_out(desk.now, SignOut::Keep, &mut effects);
     assert!(signed_out.is_ok());
     let closes =
-        |effect: &Effect| format!("{effect:?}").contains(&format!("Close {{ conn: {conn:?}"));
+        |effect: &Action| format!("{effect:?}").contains(&format!("Close {{ conn: {conn:?}"));
     assert!(effects.iter().any(closes), "{effects:?}");
 }
 

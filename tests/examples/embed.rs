@@ -15,7 +15,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::replica::{Action, Replica, WatchId};
 use synclayer_core::rules::view::Update;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
@@ -29,8 +29,8 @@ use tungstenite::{Message, Utf8Bytes, WebSocket};
 /// A replica, its socket, and what the program's loop needs to run them.
 pub struct Client {
     replica: Replica<MemoryClientStore>,
-    /// Effects still to be done for the replica, in order.
-    effects: Vec<Effect>,
+    /// Actions still to be done for the replica, in order.
+    effects: Vec<Action>,
     server: SocketAddr,
     socket: Option<(ConnId, Socket)>,
     poll: Poll,
@@ -139,29 +139,29 @@ impl Client {
         let mut news = None;
         for effect in mem::take(&mut self.effects) {
             match effect {
-                Effect::Net(NetAction::Connect { conn, token: _ }) => {
+                Action::Net(NetAction::Connect { conn, token: _ }) => {
                     self.socket = Some((conn, self.dial().unwrap_or_else(lost)));
                 }
-                Effect::Net(NetAction::Send { conn, frame }) => {
+                Action::Net(NetAction::Send { conn, frame }) => {
                     self.send(
                         conn,
                         Utf8Bytes::try_from(frame).map_or(Message::Close(None), Message::Text),
                     );
                 }
-                Effect::Net(NetAction::Ping { conn }) => self.send(conn, Message::Ping("".into())),
-                Effect::Net(NetAction::Close { conn }) => {
+                Action::Net(NetAction::Ping { conn }) => self.send(conn, Message::Ping("".into())),
+                Action::Net(NetAction::Close { conn }) => {
                     self.socket.take_if(|(open, _)| *open == conn);
                 }
                 // only with `ClientConfig::http`
-                Effect::Net(NetAction::Request(_)) => {}
-                Effect::Watch(_) => news = self.replica.take(self.watch),
+                Action::Net(NetAction::Request(_)) => {}
+                Action::Watch(_) => news = self.replica.take(self.watch),
                 // a program shows events, and counts what is durable as saved
-                Effect::Event(_)
-                | Effect::Synced { .. }
-                | Effect::Fate { .. }
-                | Effect::Durable(_) => {}
+                Action::Event(_)
+                | Action::Synced { .. }
+                | Action::Fate { .. }
+                | Action::Durable(_) => {}
                 // the store has failed: open it anew, and a new replica on it
-                Effect::Halted(_) => {}
+                Action::Halted(_) => {}
             }
         }
         if let Some((_, socket)) = &mut self.socket

@@ -2,7 +2,7 @@
 
 use synclayer_core::client::interface::{ClientConfig, Input, NetAction, OnServerLoss};
 use synclayer_core::memory::MemoryRows;
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::words::name::{CommitNumber, ConnId};
 use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
@@ -159,7 +159,7 @@ impl Device {
     }
 
     /// Every commit becomes durable, and whatever follows from that.
-    fn come_to_rest(&mut self, mut out: Vec<Effect>) -> Result<(), String> {
+    fn come_to_rest(&mut self, mut out: Vec<Action>) -> Result<(), String> {
         for _ in 0..LOST {
             self.take(std::mem::take(&mut out));
             let last = self.replica.store().last();
@@ -172,9 +172,9 @@ impl Device {
         Err("it commits without end".into())
     }
 
-    fn take(&mut self, out: Vec<Effect>) {
+    fn take(&mut self, out: Vec<Action>) {
         for effect in out {
-            if let Effect::Net(NetAction::Connect { conn, .. }) = effect {
+            if let Action::Net(NetAction::Connect { conn, .. }) = effect {
                 self.conn = Some(conn);
             }
         }

@@ -2,7 +2,7 @@
 
 use synclayer_core::client::interface::{Input, NetAction};
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::words::name::{CommitNumber, ConnId};
 use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
@@ -61,21 +61,21 @@ pub fn reports_beyond_the_last_commit() -> Result<(), String> {
 }
 
 /// Returns how many frames go out, and the connection that is asked for.
-fn take(out: &mut Vec<Effect>) -> (usize, Option<ConnId>) {
+fn take(out: &mut Vec<Action>) -> (usize, Option<ConnId>) {
     let (mut sent, mut dialled) = (0, None);
     for effect in out.drain(..) {
         match effect {
-            Effect::Net(NetAction::Connect { conn, .. }) => dialled = Some(conn),
-            Effect::Net(NetAction::Send { .. }) => sent += 1,
-            Effect::Net(
+            Action::Net(NetAction::Connect { conn, .. }) => dialled = Some(conn),
+            Action::Net(NetAction::Send { .. }) => sent += 1,
+            Action::Net(
                 NetAction::Ping { .. } | NetAction::Close { .. } | NetAction::Request(_),
             )
-            | Effect::Event(_)
-            | Effect::Synced { .. }
-            | Effect::Durable(_)
-            | Effect::Fate { .. }
-            | Effect::Watch(_)
-            | Effect::Halted(_) => {}
+            | Action::Event(_)
+            | Action::Synced { .. }
+            | Action::Durable(_)
+            | Action::Fate { .. }
+            | Action::Watch(_)
+            | Action::Halted(_) => {}
         }
     }
     (sent, dialled)

@@ -1,7 +1,7 @@
 //! A replica whose server is made of literal frames: what a change costs is the replica's alone.
 
 use synclayer_core::client::interface::{ClientConfig, Input, Misuse, NetAction};
-use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::replica::{Action, Replica, WatchId};
 use synclayer_core::rules::view::Update;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
@@ -19,7 +19,7 @@ pub struct Desk<S> {
     todos: Collection,
     conn: ConnId,
     seq: u64,
-    effects: Vec<Effect>,
+    effects: Vec<Action>,
 }
 
 impl<S: ClientStore> Desk<S> {
@@ -40,7 +40,7 @@ impl<S: ClientStore> Desk<S> {
         let mut desk = Self::offline(store);
         desk.replica.connect(NOW, &mut desk.effects);
         for effect in desk.effects.drain(..) {
-            if let Effect::Net(NetAction::Connect { conn, .. }) = effect {
+            if let Action::Net(NetAction::Connect { conn, .. }) = effect {
                 desk.conn = conn;
             }
         }

@@ -10,7 +10,7 @@ use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
 };
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::replica::{Action, Replica, WatchId};
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::name::{ConnId, RecordId};
@@ -201,7 +201,7 @@ impl PlainWorld {
     fn with<T>(
         &mut self,
         i: usize,
-        call: impl FnOnce(&mut Replica<MemoryClientStore>, &mut Vec<Effect>) -> T,
+        call: impl FnOnce(&mut Replica<MemoryClientStore>, &mut Vec<Action>) -> T,
     ) -> T {
         let mut effects = Vec::new();
         let answer = call(&mut self.devices[i].replica, &mut effects);
@@ -224,14 +224,14 @@ impl PlainWorld {
         }
     }
 
-    fn carry_out(&mut self, i: usize, effects: Vec<Effect>) {
+    fn carry_out(&mut self, i: usize, effects: Vec<Action>) {
         let now = self.now.mono.0;
         for effect in effects {
             match effect {
-                Effect::Net(NetAction::Connect { conn, .. }) => self.dial(i, conn),
-                Effect::Net(NetAction::Send { conn, frame }) => self.send(i, conn, frame),
-                Effect::Net(NetAction::Ping { conn }) => self.send(i, conn, Bytes::new()),
-                Effect::Net(NetAction::Close { conn }) => {
+                Action::Net(NetAction::Connect { conn, .. }) => self.dial(i, conn),
+                Action::Net(NetAction::Send { conn, frame }) => self.send(i, conn, frame),
+                Action::Net(NetAction::Ping { conn }) => self.send(i, conn, Bytes::new()),
+                Action::Net(NetAction::Close { conn }) => {
                     let world = self.devices[i].conn.take();
                     if let Some(world) = world.filter(|world| {
                         self.links.get(world).is_some_and(|link| link.local == conn)
@@ -239,19 +239,19 @@ impl PlainWorld {
                         self.drop_link(world);
                     }
                 }
-                Effect::Net(NetAction::Request(ticket)) => {
+                Action::Net(NetAction::Request(ticket)) => {
                     let at = now + self.random.u64(1..DELAY_MILLIS);
                     self.devices[i].requests.push((at, ticket));
                 }
-                Effect::Event(event) => {
+                Action::Event(event) => {
                     self.note(|| format!("device {i} tells {:?}", event.kind));
                     self.devices[i].events.push(event);
                 }
-                Effect::Watch(id) => self.devices[i].watch = Some(id),
-                Effect::Synced { .. }
-                | Effect::Fate { .. }
-                | Effect::Durable(_)
-                | Effect::Halted(_) => {}
+                Action::Watch(id) => self.devices[i].watch = Some(id),
+                Action::Synced { .. }
+                | Action::Fate { .. }
+                | Action::Durable(_)
+                | Action::Halted(_) => {}
             }
         }
     }

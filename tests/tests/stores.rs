@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use contents::{START, config};
 use synclayer_core::client::event::CollectionStatus;
 use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::rules::record::verify;
 use synclayer_core::server::session::{self, Identity};
 use synclayer_core::words::name::{Collection, ConnId, UserId};
@@ -161,20 +161,20 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
         now.wall.0 += 100;
         for effect in std::mem::take(&mut effects) {
             match effect {
-                Effect::Net(NetAction::Connect { conn, .. }) => {
+                Action::Net(NetAction::Connect { conn, .. }) => {
                     local = conn;
                     replica.handle(now, Input::Connected { conn }, &mut effects);
                 }
-                Effect::Net(NetAction::Send { frame, .. }) => {
+                Action::Net(NetAction::Send { frame, .. }) => {
                     host.tell(at_server, session::Input::Frame(&frame), now);
                 }
-                Effect::Net(action) => panic!("{action:?}"),
-                Effect::Halted(error) => panic!("{error}"),
-                Effect::Event(_)
-                | Effect::Synced { .. }
-                | Effect::Fate { .. }
-                | Effect::Durable(_)
-                | Effect::Watch(_) => {}
+                Action::Net(action) => panic!("{action:?}"),
+                Action::Halted(error) => panic!("{error}"),
+                Action::Event(_)
+                | Action::Synced { .. }
+                | Action::Fate { .. }
+                | Action::Durable(_)
+                | Action::Watch(_) => {}
             }
         }
         host.settle(now);

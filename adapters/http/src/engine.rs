@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{ClientConfig, Input, NetAction, SyncId, SyncOutcome};
-use synclayer_core::replica::{Effect, Replica as CoreReplica, WatchId};
+use synclayer_core::replica::{Action, Replica as CoreReplica, WatchId};
 use synclayer_core::rules::view::{RecordChange, Slot, Snapshot};
 use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId};
@@ -42,7 +42,7 @@ const LONGEST_REOPEN_DELAY: Duration = Duration::from_secs(60);
 /// The replica as the clients have it.
 pub type Replica = CoreReplica<Box<dyn ClientStore + Send>>;
 /// What a call of the replica is to be followed by.
-pub type Effects = Vec<Effect>;
+pub type Actions = Vec<Action>;
 /// Whom to tell how a call ended. Where it is dropped, the client has ended.
 pub type Answer<T = ()> = Box<dyn FnOnce(Result<T, SyncError>) + Send>;
 /// Something to be done where it may block.
@@ -181,7 +181,7 @@ pub struct Engine<N: Network> {
     replica: Result<Replica, Failure>,
     /// Why the replica has stopped, until that is seen to.
     halted: Option<StoreError>,
-    effects: Effects,
+    effects: Actions,
     saves: VecDeque<(CommitNumber, Answer)>,
     /// Writes whose fate is followed.
     fates: Followed,
@@ -229,7 +229,7 @@ impl<N: Network> Engine<N> {
         let Parts { config, connected, mut factory, http, network, inbox } = parts;
         let started = Instant::now();
         let named = config.collections.iter().cloned().collect();
-        let mut effects = Effects::new();
+        let mut effects = Actions::new();
         let replica = open_replica(&config, &mut factory, &inbox, now(started), &mut effects)?;
         let mut engine = Self {
             config,
@@ -343,7 +343,7 @@ impl<N: Network> Engine<N> {
     }
 
     /// Runs a step of the replica and does its actions. Nothing happens while the store is down.
-    fn step(&mut self, step: impl FnOnce(&mut Replica, Now, &mut Effects)) {
+    fn step(&mut self, step: impl FnOnce(&mut Replica, Now, &mut Actions)) {
         let now = self.now();
         let Ok(replica) = &mut self.replica else { return };
         callback::run(|| step(replica, now, &mut self.effects));
@@ -353,22 +353,22 @@ impl<N: Network> Engine<N> {
     fn act(&mut self) {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
-                Effect::Net(NetAction::Connect { conn, token }) => {
+                Action::Net(NetAction::Connect { conn, token }) => {
                     self.network.connect(self.life, conn, token.as_ref());
                 }
-                Effect::Net(NetAction::Send { conn, frame }) => self.network.send(conn, frame),
-                Effect::Net(NetAction::Ping { conn }) => self.network.ping(conn),
-                Effect::Net(NetAction::Close { conn }) => self.network.close(conn),
-                Effect::Net(NetAction::Request(ticket)) => self.calls.push(self.life, ticket),
-                Effect::Event(event) => self.tell(&event),
-                Effect::Synced { id, outcome } => {
+                Action::Net(NetAction::Send { conn, frame }) => self.network.send(conn, frame),
+                Action::Net(NetAction::Ping { conn }) => self.network.ping(conn),
+                Action::Net(NetAction::Close { conn }) => self.network.close(conn),
+                Action::Net(NetAction::Request(ticket)) => self.calls.push(self.life, ticket),
+                Action::Event(event) => self.tell(&event),
+                Action::Synced { id, outcome } => {
                     self.done.extend(self.syncs.remove(&id).map(|answer| (answer, outcome)));
                 }
-                Effect::Fate { id, fate } => self.fates.met(id, fate),
+                Action::Fate { id, fate } => self.fates.met(id, fate),
                 // asked for when it is time to answer
-                Effect::Durable(_) => {}
-                Effect::Halted(error) => self.halted = Some(error),
-                Effect::Watch(id) => self.news.push(id),
+                Action::Durable(_) => {}
+                Action::Halted(error) => self.halted = Some(error),
+                Action::Watch(id) => self.news.push(id),
             }
         }
         self.make_calls();
@@ -520,7 +520,7 @@ fn open_replica<N: Network>(
     factory: &mut StoreFactory,
     inbox: &Inbox<N>,
     now: Now,
-    effects: &mut Effects,
+    effects: &mut Actions,
 ) -> Result<Replica, StoreError> {
     let inbox = inbox.clone();
     let on_durable = Box::new(move || inbox.put(Command::Durable));

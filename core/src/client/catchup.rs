@@ -6,8 +6,8 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
-use super::interface::ViewAction;
 use super::machine::{Client, Fault};
+use super::output::ViewAction;
 use super::stream::StreamError;
 use super::stream::{Phase, Stream};
 use crate::rules::row::Row;

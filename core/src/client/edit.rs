@@ -6,7 +6,8 @@ use core::ops::RangeInclusive;
 use bytes::Bytes;
 
 use super::event::{Event, EventKind, Transport};
-use super::interface::{NetAction, SyncId, SyncOutcome, ViewAction};
+use super::interface::{NetAction, SyncId, SyncOutcome};
+use super::output::ViewAction;
 use crate::rules::clocks::Clocks;
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
 use crate::rules::view::Record;

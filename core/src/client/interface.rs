@@ -7,15 +7,13 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use super::event::Event;
 use super::wipe::Unsent;
 use crate::rules::conflict::ConflictStrategy;
-use crate::rules::view::Record;
 use crate::words::document::DocumentError;
 use crate::words::limits::Limits;
 use crate::words::message::{ErrorCode, Token};
 use crate::words::name::{Collection, CommitNumber, ConnId, DatabaseId, Position, RecordId};
-use crate::words::store::{Batch, StoreError};
+use crate::words::store::StoreError;
 
 /// How a client behaves. Every duration is a monotonic one.
 #[derive(Clone, Debug)]
@@ -28,8 +26,8 @@ pub struct ClientConfig {
     /// The collections that are subscribed from the start.
     pub collections: Vec<Collection>,
     /// How long a collection that nothing uses any more is kept in sync: neither named in
-    /// `collections`, nor [subscribed](super::Client::subscribe) and not
-    /// [released](super::Client::release), nor with a write that waits. Only time counts in which
+    /// `collections`, nor [subscribed](crate::replica::Replica::subscribe) and not
+    /// [released](crate::replica::Replica::release), nor with a write that waits. Only time counts in which
     /// the server is in reach and the collection in step. Then it is left: its rows stay. Default
     /// `None`: for ever.
     pub keep_for: Option<Duration>,
@@ -56,8 +54,8 @@ pub struct ClientConfig {
     /// How long the answer to a ping may take. Default 15 s.
     pub ping_timeout: Duration,
     /// How long a sign of life may take after the app has said that there is a network
-    /// ([`set_online`](super::Client::set_online)) or has asked to be in step
-    /// ([`sync_now`](super::Client::sync_now)), and after the device has slept: then a connection
+    /// ([`set_online`](crate::replica::Replica::set_online)) or has asked to be in step
+    /// ([`sync_now`](crate::replica::Replica::sync_now)), and after the device has slept: then a connection
     /// that looks alive may be dead. Default 5 s.
     pub probe_timeout: Duration,
     /// How long a verdict may take on a connection that is otherwise alive. Default 60 s.
@@ -78,8 +76,8 @@ pub struct ClientConfig {
     /// Default true.
     pub enable_realtime_sync: bool,
     /// Whether polls, pushes by HTTP and backups happen by themselves. Without it they only
-    /// happen after [`sync_now`](super::Client::sync_now) and
-    /// [`synced`](super::Client::synced). Default true.
+    /// happen after [`sync_now`](crate::replica::Replica::sync_now) and
+    /// [`synced`](crate::replica::Replica::synced). Default true.
     pub enable_auto_sync: bool,
     /// The time from one poll to the next where HTTP is the transport; over a WebSocket, from one
     /// backup to the next. Default 5 minutes.
@@ -166,8 +164,8 @@ pub enum OnServerLoss {
     Adopt,
     /// They go out to the server as inserts.
     Offer,
-    /// They stay until the app says [`adopt`](super::Client::adopt) or
-    /// [`offer`](super::Client::offer); until then their collection is not in step.
+    /// They stay until the app says [`adopt`](crate::replica::Replica::adopt) or
+    /// [`offer`](crate::replica::Replica::offer); until then their collection is not in step.
     Ask,
 }
 
@@ -346,63 +344,8 @@ pub enum Input<'a> {
         /// The answer.
         answer: HttpAnswer,
     },
-    /// Every commit up to this one is durable. A report beyond the last commit counts as one of
-    /// that. For whoever drives a bare [`Client`](super::Client): a
-    /// [`Replica`](crate::replica::Replica) asks its store.
-    Durable {
-        /// The last such commit.
-        up_to: CommitNumber,
-    },
-    /// A commit or a flush has failed. The machine stops.
-    StoreFailed {
-        /// How.
-        error: StoreError,
-    },
-    /// The time of [`deadline`](super::Client::deadline) has come.
+    /// The time of [`deadline`](crate::replica::Replica::deadline) has come.
     Timeout,
-}
-
-/// What the machine wants done. To be done in order, waiting for none.
-#[derive(PartialEq, Eq, Debug)]
-pub enum Action {
-    /// For the store.
-    Store(StoreAction),
-    /// For the network.
-    Net(NetAction),
-    /// For the watchers.
-    View(ViewAction),
-    /// For the app.
-    Event(Event),
-    /// A call of [`synced`](super::Client::synced) is answered.
-    Synced {
-        /// The call.
-        id: SyncId,
-        /// Its outcome.
-        outcome: SyncOutcome,
-    },
-    /// The store has failed and the machine has stopped: it does nothing any more. Open the store
-    /// anew, and build a new machine. Said once, and last.
-    Halted(StoreError),
-}
-
-/// Where a machine puts its actions.
-pub type Actions = Vec<Action>;
-
-/// What the store is to do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StoreAction {
-    /// Make this batch visible to every later read.
-    Commit {
-        /// Its number.
-        number: CommitNumber,
-        /// The changes.
-        batch: Batch,
-    },
-    /// Start to make every commit up to this one durable.
-    Flush {
-        /// The last such commit.
-        up_to: CommitNumber,
-    },
 }
 
 /// What the network is to do.
@@ -436,30 +379,7 @@ pub enum NetAction {
     Request(HttpTicket),
 }
 
-/// What the watchers are to show.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ViewAction {
-    /// A record is to be shown like this, or no longer.
-    Record {
-        /// Its collection.
-        collection: Collection,
-        /// Its id.
-        record_id: RecordId,
-        /// What to show.
-        record: Option<Record>,
-    },
-    /// What is known of a collection has another standing.
-    Status {
-        /// The collection.
-        collection: Collection,
-        /// Whether the server has not yet confirmed what is shown.
-        from_cache: bool,
-        /// Whether a catch-up is under way.
-        catching_up: bool,
-    },
-}
-
-/// Why [`deadline`](super::Client::deadline) is when it is.
+/// Why [`deadline`](crate::replica::Replica::deadline) is when it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Timer {
     /// Try to connect again.
@@ -492,11 +412,11 @@ pub enum Timer {
     Probe,
 }
 
-/// A call of [`synced`](super::Client::synced), to be told from others.
+/// A call of [`synced`](crate::replica::Replica::synced), to be told from others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SyncId(pub u64);
 
-/// The outcome of a call of [`synced`](super::Client::synced): the collections that are not in step
+/// The outcome of a call of [`synced`](crate::replica::Replica::synced): the collections that are not in step
 /// with the server, in the order of their names, where there are any.
 pub type SyncOutcome = Result<(), Vec<SyncFailure>>;
 
@@ -566,13 +486,13 @@ pub enum SyncFailureReason {
     /// A plain server does not answer a `sync`, which alone would tell what the collection holds.
     Unanswered,
     /// Records are held that the server does not have any more, and the app has not said
-    /// [`adopt`](super::Client::adopt) or [`offer`](super::Client::offer).
+    /// [`adopt`](crate::replica::Replica::adopt) or [`offer`](crate::replica::Replica::offer).
     RecordsMissing {
         /// How many there are.
         missing: u64,
     },
     /// The server has another database than the one that this replica is of, and the app has not
-    /// said [`adopt`](super::Client::adopt) or [`offer`](super::Client::offer).
+    /// said [`adopt`](crate::replica::Replica::adopt) or [`offer`](crate::replica::Replica::offer).
     DifferentDatabase {
         /// The identity of the server's database.
         found: DatabaseId,

@@ -12,9 +12,10 @@ use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
-use super::interface::{Actions, Misuse, OnServerLoss, SyncFailure, SyncFailureReason, Written};
+use super::interface::{Misuse, OnServerLoss, SyncFailure, SyncFailureReason, Written};
 use super::link::LinkState;
 use super::machine::Client;
+use super::output::Outputs;
 use super::records::set_server;
 use super::server_time::seen;
 use super::stream::{Phase, Stream};
@@ -55,34 +56,22 @@ impl Stream {
 }
 
 impl Client {
-    /// Takes what the server has, where it lacks records that are held here or has another database:
-    /// those records go, at another database when everything that it has was shown. Writes that wait
-    /// for another database go to the list of rejected ones, from where
-    /// [`retry_rejected`](Self::retry_rejected) sends them. Nothing happens where there is nothing to
-    /// decide.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn adopt(
+    /// See [`Replica::adopt`](crate::replica::Replica::adopt).
+    pub(crate) fn adopt(
         &mut self,
         now: Now,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.decide(now, LossDecision::Adopt, store, out)
     }
 
-    /// Sends what is held here, where the server lacks it or has another database: the records go out
-    /// as inserts, and meet what the server has by the conflict strategy. Nothing happens where there
-    /// is nothing to decide.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn offer(
+    /// See [`Replica::offer`](crate::replica::Replica::offer).
+    pub(crate) fn offer(
         &mut self,
         now: Now,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.decide(now, LossDecision::Offer, store, out)
     }
@@ -92,7 +81,7 @@ impl Client {
         now: Now,
         decision: LossDecision,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             edit.flush = true;

@@ -12,12 +12,10 @@ use super::edit::{Edit, shown};
 use super::event::{CollectionStatus, Event, EventKind, Status, Transport};
 use super::exchange::Exchange;
 use super::fallback::Fallback;
-use super::interface::{
-    Action, Actions, ClientConfig, Input, NetAction, RequestId, StoreAction, SyncId, Timer,
-    ViewAction,
-};
+use super::interface::{ClientConfig, Input, NetAction, RequestId, SyncId, Timer};
 use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
+use super::output::{Output, Outputs, StoreAction, ViewAction};
 use super::plain::Plain;
 use super::stream::Stream;
 use super::wipe::Unsent;
@@ -57,7 +55,7 @@ impl From<StoreError> for Fault {
 /// It holds no documents: they lie in the store, which every call lends to it. What it wants done
 /// it puts into the caller's sink. Its store must show every commit to later calls at once.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     pub(super) config: ClientConfig,
     pub(super) random: Random,
     pub(super) keys: Keys,
@@ -120,13 +118,13 @@ impl Client {
     ///
     /// # Errors
     /// When the store can't be read or what it holds is damaged.
-    pub fn open(
+    pub(crate) fn open(
         config: ClientConfig,
         seed: u128,
         now: Now,
         last_commit: CommitNumber,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Self, StoreError> {
         let mut random = Random::new(seed);
         let (keys, new) = keys_of(&config.user, store)?;
@@ -186,14 +184,49 @@ impl Client {
 
     /// The world speaks. Never fails: what a peer does wrong costs its connection, and a failing
     /// store stops the machine, which [`status`](Self::status) then tells.
-    pub fn handle(&mut self, now: Now, input: Input<'_>, store: &dyn Rows, out: &mut Actions) {
+    pub(crate) fn handle(
+        &mut self,
+        now: Now,
+        input: Input<'_>,
+        store: &dyn Rows,
+        out: &mut Outputs,
+    ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| client.react(edit, input));
     }
 
-    /// Connects, also after [`disconnect`](Self::disconnect) or when the tries were used up.
-    /// Nothing happens where a connection is up or on its way.
-    pub fn connect(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
+    /// The store has made every commit up to this one durable. What was not committed yet can't be.
+    pub(crate) fn durable(
+        &mut self,
+        now: Now,
+        up_to: CommitNumber,
+        store: &dyn Rows,
+        out: &mut Outputs,
+    ) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |client, _| {
+            let last = if planted!(ReportBelieved) { up_to } else { client.last_commit() };
+            let up_to = up_to.min(last);
+            client.durable = client.durable.max(up_to);
+            client.outbox.durable(up_to);
+            Ok(())
+        });
+    }
+
+    /// The store has failed: the machine stops.
+    pub(crate) fn fail(
+        &mut self,
+        now: Now,
+        error: StoreError,
+        store: &dyn Rows,
+        out: &mut Outputs,
+    ) {
+        self.ratchet(now);
+        let _ = self.step(store, out, |_, _| Err(Fault::Store(error)));
+    }
+
+    /// See [`Replica::connect`](crate::replica::Replica::connect).
+    pub(crate) fn connect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
             client.fallback.wanted = true;
@@ -202,8 +235,8 @@ impl Client {
         });
     }
 
-    /// Disconnects, and stays so until [`connect`](Self::connect).
-    pub fn disconnect(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
+    /// See [`Replica::disconnect`](crate::replica::Replica::disconnect).
+    pub(crate) fn disconnect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
             client.fallback.wanted = false;
@@ -212,10 +245,14 @@ impl Client {
         });
     }
 
-    /// Says whether the device has a network, as far as the app can tell. With `false` nothing is
-    /// tried any more, until `true` has everything tried at once. Until the first call the network
-    /// counts as there.
-    pub fn set_online(&mut self, now: Now, online: bool, store: &dyn Rows, out: &mut Actions) {
+    /// See [`Replica::set_online`](crate::replica::Replica::set_online).
+    pub(crate) fn set_online(
+        &mut self,
+        now: Now,
+        online: bool,
+        store: &dyn Rows,
+        out: &mut Outputs,
+    ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
             client.fallback.offline = !online;
@@ -229,10 +266,8 @@ impl Client {
         });
     }
 
-    /// Synchronises now: over a live connection by asking for a fresh proof that everything is in
-    /// step, else by an HTTP exchange where there is an HTTP URL, and by trying the WebSocket
-    /// again. [`synced`](Self::synced) tells when it is done.
-    pub fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) {
+    /// See [`Replica::sync_now`](crate::replica::Replica::sync_now).
+    pub(crate) fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
             client.probe_connection(edit);
@@ -246,8 +281,14 @@ impl Client {
         });
     }
 
-    /// Gives a fresh token: to the live connection, and to every one to come.
-    pub fn set_token(&mut self, now: Now, token: Token, store: &dyn Rows, out: &mut Actions) {
+    /// See [`Replica::set_token`](crate::replica::Replica::set_token).
+    pub(crate) fn set_token(
+        &mut self,
+        now: Now,
+        token: Token,
+        store: &dyn Rows,
+        out: &mut Outputs,
+    ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
             client.config.token = Some(token);
@@ -261,13 +302,13 @@ impl Client {
         });
     }
 
-    /// Subscribes a collection from now on.
-    pub fn subscribe(
+    /// See [`Replica::subscribe`](crate::replica::Replica::subscribe).
+    pub(crate) fn subscribe(
         &mut self,
         now: Now,
         collection: &Collection,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
@@ -277,13 +318,13 @@ impl Client {
         });
     }
 
-    /// Ends a subscription. What is stored of the collection stays.
-    pub fn unsubscribe(
+    /// See [`Replica::unsubscribe`](crate::replica::Replica::unsubscribe).
+    pub(crate) fn unsubscribe(
         &mut self,
         now: Now,
         collection: &Collection,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
@@ -292,15 +333,13 @@ impl Client {
         });
     }
 
-    /// Nothing of the app's uses a collection any more that was subscribed: it is left when
-    /// [`keep_for`](ClientConfig::keep_for) is over, unless it is subscribed again. To be called
-    /// when neither a handle nor a watch is left.
-    pub fn release(
+    /// See [`Replica::release`](crate::replica::Replica::release).
+    pub(crate) fn release(
         &mut self,
         now: Now,
         collection: &Collection,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
@@ -313,19 +352,12 @@ impl Client {
 
     /// Whether a collection is subscribed and not released.
     #[must_use]
-    pub fn holds(&self, collection: &Collection) -> bool {
+    pub(crate) fn holds(&self, collection: &Collection) -> bool {
         self.streams.get(collection).is_some_and(|stream| stream.held)
     }
 
-    /// Asks to be told, by [`Action::Synced`], when every write made before this call has its
-    /// verdict and every collection in use was found in step with the server after it.
-    ///
-    /// The outcome names the collections that are not in step. A collection that the server refuses
-    /// is one: the call waits for the writes and for the other collections, not for it. One that
-    /// the server can't serve now and that is asked for again (`SERVER_ERROR`,
-    /// `RATE_LIMIT_EXCEEDED`) is waited for, unless another one is refused, so that the outcome is
-    /// known. Without a connection the call waits for one.
-    pub fn synced(&mut self, now: Now, store: &dyn Rows, out: &mut Actions) -> SyncId {
+    /// See [`Replica::synced`](crate::replica::Replica::synced).
+    pub(crate) fn synced(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) -> SyncId {
         self.ratchet(now);
         let id = self.next_sync;
         self.next_sync = SyncId(id.0 + 1);
@@ -342,7 +374,7 @@ impl Client {
     /// When to call [`handle`](Self::handle) with [`Input::Timeout`], and why; `None` when there
     /// is nothing to wait for.
     #[must_use]
-    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+    pub(crate) fn deadline(&self) -> Option<(Mono, Timer)> {
         if self.halted.is_some() {
             return None;
         }
@@ -376,7 +408,7 @@ impl Client {
 
     /// How the replica is doing.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let collection = |(name, stream): (&Collection, &Stream)| {
             let status = CollectionStatus {
                 in_use: stream.wanted,
@@ -409,7 +441,7 @@ impl Client {
     /// Whether what is held of a collection is not confirmed by the server in this time of contact
     /// with it, and whether the collection is catching up.
     #[must_use]
-    pub fn standing(&self, collection: &Collection) -> (bool, bool) {
+    pub(crate) fn standing(&self, collection: &Collection) -> (bool, bool) {
         let stream = self.streams.get(collection);
         let from_cache = stream.is_none_or(|stream| !stream.confirmed);
         (from_cache, stream.is_some_and(Stream::is_catching_up))
@@ -419,7 +451,7 @@ impl Client {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn get(
+    pub(crate) fn get(
         &self,
         collection: &Collection,
         id: &RecordId,
@@ -433,7 +465,7 @@ impl Client {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn each(
+    pub(crate) fn each(
         &self,
         collection: &Collection,
         store: &dyn Rows,
@@ -453,7 +485,7 @@ impl Client {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn rejected(&self, store: &dyn Rows) -> Result<Vec<Rejected>, StoreError> {
+    pub(crate) fn rejected(&self, store: &dyn Rows) -> Result<Vec<Rejected>, StoreError> {
         let mut all = Vec::new();
         let (from, to) = self.keys.all_rejected();
         store.scan(&from, &to, &mut |key, value| {
@@ -463,11 +495,8 @@ impl Client {
         Ok(all)
     }
 
-    /// What the user would lose if everything that the store holds of them were removed now.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
+    /// See [`Replica::unsent`](crate::replica::Replica::unsent).
+    pub(crate) fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
         let mut unsent = Unsent::default();
         Edit::new(store, self.keys).places(Position(0), &mut |_, place| {
             // what is hollow was acknowledged
@@ -490,30 +519,30 @@ impl Client {
 
     /// Whose data this is.
     #[must_use]
-    pub fn user(&self) -> &str {
+    pub(crate) fn user(&self) -> &str {
         &self.config.user
     }
 
     /// A new record id, drawn from the seed.
-    pub fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
+    pub(crate) fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
         self.random.record_id(now.wall)
     }
 
     /// Why the machine has stopped, where its store has failed.
     #[must_use]
-    pub fn halted(&self) -> Option<&StoreError> {
+    pub(crate) fn halted(&self) -> Option<&StoreError> {
         self.halted.as_ref()
     }
 
     /// The last commit that was made.
     #[must_use]
-    pub fn last_commit(&self) -> CommitNumber {
+    pub(crate) fn last_commit(&self) -> CommitNumber {
         CommitNumber(self.next_commit.0 - 1)
     }
 
     /// A hash of the whole state, for tests that compare runs.
     #[must_use]
-    pub fn digest(&self) -> u64 {
+    pub(crate) fn digest(&self) -> u64 {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         self.identity.hash(&mut hash);
         self.clock.hash(&mut hash);
@@ -536,7 +565,7 @@ impl Client {
     ///
     /// # Errors
     /// Says which invariant is broken.
-    pub fn check(&self, store: &dyn Rows) -> Result<(), String> {
+    pub(crate) fn check(&self, store: &dyn Rows) -> Result<(), String> {
         let edit = Edit::new(store, self.keys);
         self.outbox.check(&edit)?;
         self.check_kept(store)
@@ -548,7 +577,7 @@ impl Client {
     ///
     /// # Errors
     /// Says which write waits for nothing.
-    pub fn check_progress(&self, store: &dyn Rows) -> Result<(), String> {
+    pub(crate) fn check_progress(&self, store: &dyn Rows) -> Result<(), String> {
         let level_2 = self.link.ready_since().is_some() && !self.plain.active;
         let waits_for_store = self.durable < self.gate;
         let waits = self.is_in_flight() || self.outbox_deadlines().iter().any(Option::is_some);
@@ -569,7 +598,7 @@ impl Client {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn parked(&self, store: &dyn Rows) -> Result<usize, StoreError> {
+    pub(crate) fn parked(&self, store: &dyn Rows) -> Result<usize, StoreError> {
         Ok(Edit::new(store, self.keys).parked()?.len())
     }
 
@@ -578,7 +607,7 @@ impl Client {
     ///
     /// # Errors
     /// Says what is left.
-    pub fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
+    pub(crate) fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
         self.outbox.check_at_rest()?;
         let parked = self.parked(store).map_err(|error| error.message)?;
         let left = [
@@ -600,7 +629,7 @@ impl Client {
     pub(super) fn step(
         &mut self,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
         change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<(), Fault>,
     ) -> Result<(), StoreError> {
         if let Some(error) = &self.halted {
@@ -638,7 +667,7 @@ impl Client {
         &mut self,
         mut edit: Edit<'_>,
         next: Position,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<(), StoreError> {
         let number = self.next_commit;
         if let Some(position) = edit.written {
@@ -663,15 +692,15 @@ impl Client {
         if !edit.is_empty() {
             let flush = edit.flush;
             self.next_commit = number.next();
-            out.push(Action::Store(StoreAction::Commit { number, batch: edit.into_batch() }));
+            out.push(Output::Store(StoreAction::Commit { number, batch: edit.into_batch() }));
             if flush {
-                out.push(Action::Store(StoreAction::Flush { up_to: number }));
+                out.push(Output::Store(StoreAction::Flush { up_to: number }));
             }
         }
-        out.extend(views.into_iter().map(Action::View));
-        out.extend(events.into_iter().map(Action::Event));
-        out.extend(net.into_iter().map(Action::Net));
-        out.extend(synced.into_iter().map(|(id, outcome)| Action::Synced { id, outcome }));
+        out.extend(views.into_iter().map(Output::View));
+        out.extend(events.into_iter().map(Output::Event));
+        out.extend(net.into_iter().map(Output::Net));
+        out.extend(synced.into_iter().map(|(id, outcome)| Output::Synced { id, outcome }));
         Ok(())
     }
 
@@ -694,14 +723,6 @@ impl Client {
             }
             Input::Disconnected { .. } => {}
             Input::Answered { request, answer } => self.answered(edit, request, answer)?,
-            Input::Durable { up_to } => {
-                // what was not committed yet can't be durable
-                let last = if planted!(ReportBelieved) { up_to } else { self.last_commit() };
-                let up_to = up_to.min(last);
-                self.durable = self.durable.max(up_to);
-                self.outbox.durable(up_to);
-            }
-            Input::StoreFailed { error } => return Err(Fault::Store(error)),
             Input::Timeout => self.expire(edit)?,
         }
         Ok(())
@@ -794,12 +815,12 @@ impl Client {
         Ok(())
     }
 
-    fn halt(&mut self, error: &StoreError, out: &mut Actions) {
+    fn halt(&mut self, error: &StoreError, out: &mut Outputs) {
         if self.halted.is_some() {
             return;
         }
         if self.link.listens_to(self.link.conn) {
-            out.push(Action::Net(NetAction::Close { conn: self.link.conn }));
+            out.push(Output::Net(NetAction::Close { conn: self.link.conn }));
         }
         self.exchange = None;
         let (was_ready, polled) = (self.link.ready_since().is_some(), self.fallback.reached);
@@ -812,15 +833,15 @@ impl Client {
             stream.confirmed = false;
             let (collection, from_cache) = (collection.clone(), true);
             let status = ViewAction::Status { collection, from_cache, catching_up: false };
-            out.push(Action::View(status));
+            out.push(Output::View(status));
         }
         let lost = EventKind::RealtimeDisconnected { reason: reason.clone() };
         let offline = EventKind::ConnectivityChanged { online: false };
         let lost = was_ready.then(|| Event::remote(lost));
         let offline = (was_ready || polled).then(|| Event::local(offline));
-        out.extend(lost.into_iter().chain(offline).map(Action::Event));
-        out.push(Action::Event(Event::local(EventKind::Error { message: reason })));
-        out.push(Action::Halted(error.clone()));
+        out.extend(lost.into_iter().chain(offline).map(Output::Event));
+        out.push(Output::Event(Event::local(EventKind::Error { message: reason })));
+        out.push(Output::Halted(error.clone()));
     }
 
     pub(super) fn level(&self) -> Level {

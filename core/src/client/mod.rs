@@ -21,6 +21,7 @@
 //! | `stream`, `catchup` | a collection's changes |
 //! | `verdicts` | what the server says of writes |
 //! | `records` | how all of that folds into a record |
+//! | `output` | what the machine wants done |
 //! | `edit` | one step's changes to the store |
 
 mod access;
@@ -43,6 +44,7 @@ mod link;
 mod loss;
 mod machine;
 mod outbox;
+pub(crate) mod output;
 mod past;
 mod plain;
 mod records;
@@ -50,6 +52,8 @@ mod sending;
 mod server_time;
 mod stream;
 mod synced;
+#[cfg(test)]
+mod tests;
 mod times;
 mod transports;
 mod verdicts;
@@ -57,4 +61,4 @@ mod wake;
 pub mod wipe;
 mod writes;
 
-pub use machine::Client;
+pub(crate) use machine::Client;

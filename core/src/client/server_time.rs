@@ -21,7 +21,7 @@ impl Client {
 
     /// Tells whether a server has told its time in this run, so that writes are stamped with it. For tests.
     #[must_use]
-    pub fn knows_server_time(&self) -> bool {
+    pub(crate) fn knows_server_time(&self) -> bool {
         self.clock.offset().is_some()
     }
 

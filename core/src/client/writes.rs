@@ -4,8 +4,9 @@ use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind};
-use super::interface::{Action, Actions, Misuse, StoreAction, Written};
+use super::interface::{Misuse, Written};
 use super::machine::{Client, Fault};
+use super::output::{Output, Outputs, StoreAction};
 use super::server_time::seen;
 use crate::rules::row::{Entry, Pending, Rejected, Row};
 use crate::words::delta::Delta;
@@ -17,19 +18,15 @@ use crate::words::times::{FieldTimes, others};
 use crate::words::write::{Change, WriteKind};
 
 impl Client {
-    /// Makes a record be this document, whether it exists or not. Of an existing record only the
-    /// fields that differ are written, so that others' edits of its other fields survive.
-    ///
-    /// # Errors
-    /// When the document breaks a limit, the outbox is full, or the store has failed.
-    pub fn save(
+    /// See [`Replica::save`](crate::replica::Replica::save).
+    pub(crate) fn save(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
         document: &Document,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             client.enqueue(edit, collection, id, |row| {
@@ -38,22 +35,15 @@ impl Client {
         })
     }
 
-    /// Makes of a record what `change` makes of what the app sees of it, `None` where there is no
-    /// record, in one step: nothing comes in between. What `change` returns takes the record's
-    /// place; `None` removes the record, and what it was given leaves all as it is. Only the fields
-    /// that differ are written.
-    ///
-    /// # Errors
-    /// What `change` returns; when the outcome breaks a limit, the outbox is full, or the store has
-    /// failed.
-    pub fn modify(
+    /// See [`Replica::modify`](crate::replica::Replica::modify).
+    pub(crate) fn modify(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
         change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             client.enqueue(edit, collection, id, |row| {
@@ -64,55 +54,42 @@ impl Client {
         })
     }
 
-    /// Sets and removes some fields of an existing record, whatever they are now. Where the new
-    /// values depend on the old ones, see [`modify`](Self::modify).
-    ///
-    /// # Errors
-    /// When there is no such record, the outcome breaks a limit, the outbox is full, or the store
-    /// has failed.
-    pub fn update(
+    /// See [`Replica::update`](crate::replica::Replica::update).
+    pub(crate) fn update(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
         delta: &Delta,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             client.enqueue(edit, collection, id, |row| updated(collection, id, row.view(), delta))
         })
     }
 
-    /// Removes a record. Nothing happens where there is none.
-    ///
-    /// # Errors
-    /// When the outbox is full, or the store has failed.
-    pub fn delete(
+    /// See [`Replica::delete`](crate::replica::Replica::delete).
+    pub(crate) fn delete(
         &mut self,
         now: Now,
         collection: &Collection,
         id: &RecordId,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             client.enqueue(edit, collection, id, |row| Ok(Change::between(row.view(), None)))
         })
     }
 
-    /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
-    /// fields keep the times at which they were written, or those of what the record shows by now
-    /// where these are later.
-    ///
-    /// # Errors
-    /// When there is no such write, and as the call that made it.
-    pub fn retry_rejected(
+    /// See [`Replica::retry_rejected`](crate::replica::Replica::retry_rejected).
+    pub(crate) fn retry_rejected(
         &mut self,
         now: Now,
         write: Position,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             let old = client.find(edit, write)?.entry();
@@ -128,16 +105,13 @@ impl Client {
         })
     }
 
-    /// Takes a rejected write off the list for good.
-    ///
-    /// # Errors
-    /// When there is no such write, or the store has failed.
-    pub fn discard_rejected(
+    /// See [`Replica::discard_rejected`](crate::replica::Replica::discard_rejected).
+    pub(crate) fn discard_rejected(
         &mut self,
         now: Now,
         write: Position,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             client.find(edit, write)?;
@@ -146,17 +120,13 @@ impl Client {
         })
     }
 
-    /// Rejects by hand a write that
-    /// [stalls](super::event::EventKind::WriteStalled).
-    ///
-    /// # Errors
-    /// When the write does not stall, or the store has failed.
-    pub fn reject_stalled_write(
+    /// See [`Replica::reject_stalled_write`](crate::replica::Replica::reject_stalled_write).
+    pub(crate) fn reject_stalled_write(
         &mut self,
         now: Now,
         write: Position,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
     ) -> Result<Written, Misuse> {
         self.write(now, store, out, |client, edit| {
             client.reject_stalled(edit, write)?;
@@ -169,7 +139,7 @@ impl Client {
         &mut self,
         now: Now,
         store: &dyn Rows,
-        out: &mut Actions,
+        out: &mut Outputs,
         change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<Option<Position>, Misuse>,
     ) -> Result<Written, Misuse> {
         self.ratchet(now);
@@ -185,7 +155,7 @@ impl Client {
         let (write, commit) = (outcome?, self.last_commit());
         if commit == before && self.durable < commit && !planted!(IdleWriteUnflushed) {
             // the state that needed no change is to be durable too, and nothing else asks for it
-            out.push(Action::Store(StoreAction::Flush { up_to: commit }));
+            out.push(Output::Store(StoreAction::Flush { up_to: commit }));
         }
         Ok(Written { commit, write, shares: write.or(shares) })
     }

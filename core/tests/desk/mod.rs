@@ -9,7 +9,7 @@ use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
 };
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
 use synclayer_core::words::limits::Limits;
@@ -23,7 +23,7 @@ pub struct Desk {
     pub conn: ConnId,
     /// The connection that was asked for last.
     pub dialled: ConnId,
-    pub effects: Vec<Effect>,
+    pub effects: Vec<Action>,
     /// Requests that wait for an answer.
     pub tickets: VecDeque<HttpTicket>,
     /// Lines that were sent and not looked at yet.
@@ -84,7 +84,7 @@ impl Desk {
 
     pub fn answer_dial(&mut self) {
         let dialled = self.effects.iter().find_map(|effect| match effect {
-            Effect::Net(NetAction::Connect { conn, .. }) => Some(*conn),
+            Action::Net(NetAction::Connect { conn, .. }) => Some(*conn),
             _ => None,
         });
         self.conn = dialled.expect("it dials");
@@ -128,30 +128,30 @@ impl Desk {
         let mut frames = std::mem::take(&mut self.lines);
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Net(NetAction::Send { frame, .. }) => {
+                Action::Net(NetAction::Send { frame, .. }) => {
                     frames.push(String::from_utf8(frame.to_vec()).unwrap());
                 }
-                Effect::Net(NetAction::Ping { .. }) => frames.push("PING".into()),
-                Effect::Net(NetAction::Close { .. }) => frames.push("CLOSE".into()),
-                Effect::Net(NetAction::Connect { conn, .. }) => {
+                Action::Net(NetAction::Ping { .. }) => frames.push("PING".into()),
+                Action::Net(NetAction::Close { .. }) => frames.push("CLOSE".into()),
+                Action::Net(NetAction::Connect { conn, .. }) => {
                     self.dialled = conn;
                     frames.push("CONNECT".into());
                 }
-                Effect::Net(NetAction::Request(ticket)) => {
+                Action::Net(NetAction::Request(ticket)) => {
                     let request = ticket.request();
                     let body = request.body.as_deref().map(String::from_utf8_lossy);
                     let line = format!("{} {}", request.method.as_str(), request.path);
                     frames.push(body.map_or(line.clone(), |body| format!("{line} {body}")));
                     self.tickets.push_back(ticket);
                 }
-                Effect::Event(event) => self.events.push(event),
-                Effect::Synced { id, outcome: Ok(()) } => frames.push(format!("SYNCED {}", id.0)),
-                Effect::Synced { id, outcome: Err(failures) } => {
+                Action::Event(event) => self.events.push(event),
+                Action::Synced { id, outcome: Ok(()) } => frames.push(format!("SYNCED {}", id.0)),
+                Action::Synced { id, outcome: Err(failures) } => {
                     let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
                     frames.push(format!("SYNCED {}: {}", id.0, failures.join("; ")));
                 }
-                Effect::Fate { id, fate } => frames.push(format!("FATE {} {fate:?}", id.0)),
-                Effect::Durable(_) | Effect::Halted(_) | Effect::Watch(_) => {}
+                Action::Fate { id, fate } => frames.push(format!("FATE {} {fate:?}", id.0)),
+                Action::Durable(_) | Action::Halted(_) | Action::Watch(_) => {}
             }
         }
         self.lines = frames;

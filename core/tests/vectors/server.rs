@@ -19,7 +19,7 @@ use synclayer_core::words::store::{StoreError, StoreErrorKind};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 use synclayer_core::words::write::Change;
 
-use super::split;
+use super::table::split;
 
 const HELLO: &str =
     r#"frame {"type":"ping","metadata":{"protocol":2,"clientId":"c1","session":1}}"#;

@@ -8,7 +8,7 @@ use synclayer_core::words::time::Timestamp;
 use super::*;
 
 /// Says what is to become of records that the server lacks.
-type Decide = fn(&mut Replica<FjallClientStore>, Now, &mut Vec<Effect>) -> Result<Written, Misuse>;
+type Decide = fn(&mut Replica<FjallClientStore>, Now, &mut Vec<Action>) -> Result<Written, Misuse>;
 
 /// Milliseconds that gina's clock is behind.
 const BEHIND_MS: i64 = 3 * 24 * 60 * 60 * 1000;

@@ -28,7 +28,7 @@ use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, Input, Method, NetAction,
 };
 use synclayer_core::memory::{MemoryClientStore, MemoryRows};
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::rules::page::PageLimits;
 use synclayer_core::rules::policy::Policy;
 use synclayer_core::server::RingLimits;
@@ -82,7 +82,7 @@ struct Device<S> {
     /// As the replica calls it.
     local: ConnId,
     sent: Vec<String>,
-    effects: Vec<Effect>,
+    effects: Vec<Action>,
 }
 
 /// Nobody but the server's people writes rules.
@@ -284,7 +284,7 @@ impl Town {
         carl.replica.connect(self.now, &mut carl.effects);
         for _ in 0..100 {
             for effect in std::mem::take(&mut carl.effects) {
-                let Effect::Net(NetAction::Request(ticket)) = effect else { continue };
+                let Action::Net(NetAction::Request(ticket)) = effect else { continue };
                 let request = ticket.request();
                 let (status, body) = match request.method {
                     Method::Post => (404, r#"{"error":"no such path","code":"RECORD_NOT_FOUND"}"#),
@@ -459,7 +459,7 @@ impl<S: ClientStore> Device<S> {
     fn come_up(&mut self, at_server: ConnId, host: &mut Host, now: Now) {
         let mut up = None;
         for effect in self.effects.drain(..) {
-            if let Effect::Net(NetAction::Connect { conn, .. }) = effect {
+            if let Action::Net(NetAction::Connect { conn, .. }) = effect {
                 up = Some(conn);
             }
         }
@@ -511,7 +511,7 @@ fn carry_by<S: ClientStore>(device: &mut Device<S>, by_its: Now, host: &mut Host
     loop {
         let mut moved = false;
         for effect in std::mem::take(&mut device.effects) {
-            if let Effect::Net(NetAction::Send { frame, .. }) = effect {
+            if let Action::Net(NetAction::Send { frame, .. }) = effect {
                 moved = true;
                 device.sent.push(String::from_utf8(frame.to_vec()).unwrap());
                 host.tell(device.conn, session::Input::Frame(&frame), now);

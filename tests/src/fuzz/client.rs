@@ -6,7 +6,7 @@ use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers,
 };
 use synclayer_core::memory::{MemoryClientStore, MemoryRows};
-use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::replica::{Action, Replica, WatchId};
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::Rate;
@@ -251,7 +251,7 @@ impl Bench {
 
     fn with<T>(
         &mut self,
-        call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Effect>) -> T,
+        call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Action>) -> T,
     ) -> T {
         let mut effects = Vec::new();
         let answer = call(&mut self.replica, self.now, &mut effects);
@@ -259,28 +259,28 @@ impl Bench {
         answer
     }
 
-    fn take(&mut self, effects: Vec<Effect>) {
+    fn take(&mut self, effects: Vec<Action>) {
         for effect in effects {
             match effect {
-                Effect::Net(NetAction::Connect { conn, .. }) => self.conn = conn,
-                Effect::Net(NetAction::Send { frame, .. }) => {
+                Action::Net(NetAction::Connect { conn, .. }) => self.conn = conn,
+                Action::Net(NetAction::Send { frame, .. }) => {
                     if self.sound {
                         makes_sense(&frame);
                     }
                     self.up.push(frame);
                 }
-                Effect::Net(NetAction::Close { conn }) => {
+                Action::Net(NetAction::Close { conn }) => {
                     self.drop_line(conn);
                     self.up.clear();
                 }
-                Effect::Net(NetAction::Request(ticket)) => self.tickets.push(ticket),
-                Effect::Net(NetAction::Ping { .. })
-                | Effect::Event(_)
-                | Effect::Synced { .. }
-                | Effect::Fate { .. }
-                | Effect::Durable(_)
-                | Effect::Halted(_)
-                | Effect::Watch(_) => {}
+                Action::Net(NetAction::Request(ticket)) => self.tickets.push(ticket),
+                Action::Net(NetAction::Ping { .. })
+                | Action::Event(_)
+                | Action::Synced { .. }
+                | Action::Fate { .. }
+                | Action::Durable(_)
+                | Action::Halted(_)
+                | Action::Watch(_) => {}
             }
         }
     }

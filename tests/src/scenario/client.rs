@@ -9,7 +9,7 @@ use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss, Written,
 };
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::replica::{Action, Replica, WatchId};
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::sign_out::SignOut;
@@ -281,7 +281,7 @@ pub(crate) struct Desk {
     words: Words,
     lives: u128,
     requests: BTreeMap<u64, HttpTicket>,
-    effects: Vec<Effect>,
+    effects: Vec<Action>,
     out: Vec<Value>,
 }
 
@@ -556,17 +556,17 @@ impl Desk {
         let mut watchers = Vec::new();
         for effect in std::mem::take(&mut self.effects) {
             match effect {
-                Effect::Net(action) => self.note_net(action),
-                Effect::Event(event) => self.out.push(render::event(&event)),
-                Effect::Synced { id, outcome } => self.out.push(render::synced(id, &outcome)),
-                Effect::Fate { id, fate } => self.out.push(render::fate(id, &fate)),
-                Effect::Durable(up_to) => {
+                Action::Net(action) => self.note_net(action),
+                Action::Event(event) => self.out.push(render::event(&event)),
+                Action::Synced { id, outcome } => self.out.push(render::synced(id, &outcome)),
+                Action::Fate { id, fate } => self.out.push(render::fate(id, &fate)),
+                Action::Durable(up_to) => {
                     if self.setup.durable == Durability::WhenTold {
                         self.out.push(tagged("durable", up_to.0));
                     }
                 }
-                Effect::Halted(error) => self.out.push(tagged("halted", error.message)),
-                Effect::Watch(watch) => watchers.push(watch),
+                Action::Halted(error) => self.out.push(tagged("halted", error.message)),
+                Action::Watch(watch) => watchers.push(watch),
             }
         }
         for watch in watchers {

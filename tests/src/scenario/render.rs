@@ -1,4 +1,4 @@
-//! Effects of a replica, as JSON.
+//! Actions of a replica, as JSON.
 
 use serde_json::{Map, Value, json};
 use synclayer_core::client::event::{Event, EventKind, Status, Transport};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use synclayer_core::client::event::{ConnectionState, EventKind};
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
 use synclayer_core::memory::{MemoryClientStore, MemoryRows};
-use synclayer_core::replica::{Effect, Replica};
+use synclayer_core::replica::{Action, Replica};
 use synclayer_core::rules::page::{ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::verify;
@@ -502,7 +502,7 @@ impl Device {
         device
     }
 
-    fn act<T>(&mut self, call: impl FnOnce(&mut Replica<Shelf>, &mut Vec<Effect>) -> T) -> T {
+    fn act<T>(&mut self, call: impl FnOnce(&mut Replica<Shelf>, &mut Vec<Action>) -> T) -> T {
         let mut out = Vec::new();
         let answer = call(&mut self.replica, &mut out);
         self.carry_out(out);
@@ -513,23 +513,23 @@ impl Device {
         self.act(|replica, out| replica.handle(NOW, input, out));
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn carry_out(&mut self, effects: Vec<Action>) {
         for effect in effects {
             match effect {
-                Effect::Durable(_)
-                | Effect::Fate { .. }
-                | Effect::Watch(_)
-                | Effect::Synced { .. }
-                | Effect::Halted(_) => {}
-                Effect::Net(NetAction::Connect { conn, .. }) => self.dialling = Some(conn),
-                Effect::Net(NetAction::Send { frame, .. }) => self.sent.push(frame),
-                Effect::Net(NetAction::Close { conn }) => {
+                Action::Durable(_)
+                | Action::Fate { .. }
+                | Action::Watch(_)
+                | Action::Synced { .. }
+                | Action::Halted(_) => {}
+                Action::Net(NetAction::Connect { conn, .. }) => self.dialling = Some(conn),
+                Action::Net(NetAction::Send { frame, .. }) => self.sent.push(frame),
+                Action::Net(NetAction::Close { conn }) => {
                     if self.conn.is_some() && conn == self.local() {
                         self.conn = None;
                     }
                 }
-                Effect::Net(NetAction::Ping { .. } | NetAction::Request(_)) => {}
-                Effect::Event(event) => self.hear(&event.kind),
+                Action::Net(NetAction::Ping { .. } | NetAction::Request(_)) => {}
+                Action::Event(event) => self.hear(&event.kind),
             }
         }
     }

@@ -10,7 +10,7 @@ use synclayer_core::client::interface::{
     ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Written,
 };
 use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Effect, Replica, WatchId};
+use synclayer_core::replica::{Action, Replica, WatchId};
 use synclayer_core::rules::view::Update;
 use synclayer_core::words::delta::Delta;
 use synclayer_core::words::document::Document;
@@ -207,7 +207,7 @@ impl World {
         clock: Clock,
         device: usize,
         lives: u64,
-    ) -> (Replica<MemoryClientStore>, Vec<Effect>) {
+    ) -> (Replica<MemoryClientStore>, Vec<Action>) {
         let seed = u128::from(self.config.seed) << 64
             | 0xde_0000_0000_0000
             | u128::from(lives) << 16
@@ -478,7 +478,7 @@ impl World {
     pub(super) fn with<T>(
         &mut self,
         device: usize,
-        call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Effect>) -> T,
+        call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Action>) -> T,
     ) -> T {
         let mut effects = Vec::new();
         let now = self.devices[device].now(self.now);
@@ -508,18 +508,18 @@ impl World {
         answer
     }
 
-    pub(crate) fn carry_out(&mut self, device: usize, effects: Vec<Effect>) {
+    pub(crate) fn carry_out(&mut self, device: usize, effects: Vec<Action>) {
         self.count_points(device, &effects);
-        let is_close = |effect: &Effect| matches!(effect, Effect::Net(NetAction::Close { .. }));
+        let is_close = |effect: &Action| matches!(effect, Action::Net(NetAction::Close { .. }));
         let hangs_up = effects.iter().any(is_close);
         for effect in effects {
             match effect {
-                Effect::Net(NetAction::Connect { conn, .. }) => {
+                Action::Net(NetAction::Connect { conn, .. }) => {
                     self.devices[device].dialling = Some(conn);
                     let rest = self.devices[device].sockets_rest_until.take();
                     self.look_at_rest(device, rest);
                 }
-                Effect::Net(NetAction::Send { conn, frame }) => {
+                Action::Net(NetAction::Send { conn, frame }) => {
                     self.fold(&frame);
                     let this = &mut self.devices[device];
                     this.sent.push((frame.clone(), this.replica.durable()));
@@ -532,11 +532,11 @@ impl World {
                     }
                 }
                 // nothing answers a ping of a connection that is closed in the same breath
-                Effect::Net(NetAction::Ping { .. }) if hangs_up => {}
-                Effect::Net(NetAction::Ping { conn }) => self.ping(device, conn),
-                Effect::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
-                Effect::Net(NetAction::Request(ticket)) => self.ask(device, ticket),
-                Effect::Event(event) => {
+                Action::Net(NetAction::Ping { .. }) if hangs_up => {}
+                Action::Net(NetAction::Ping { conn }) => self.ping(device, conn),
+                Action::Net(NetAction::Close { conn }) => self.hang_up(device, conn),
+                Action::Net(NetAction::Request(ticket)) => self.ask(device, ticket),
+                Action::Event(event) => {
                     self.note(|| format!("device {device} tells {:?}", event.kind));
                     self.fold_event(&event);
                     if let EventKind::ReplicaCopied { client_id, .. } = &event.kind {
@@ -554,15 +554,15 @@ impl World {
                     self.note_refusal(device, &event);
                     self.devices[device].events.push(event);
                 }
-                Effect::Watch(watch) => {
+                Action::Watch(watch) => {
                     let watches = &mut self.devices[device].watches;
                     let told = watches.values_mut().find(|(id, _)| *id == watch);
                     told.into_iter().for_each(|(_, told)| *told = true);
                 }
-                Effect::Synced { id, outcome } => self.synced(device, id, outcome),
-                Effect::Fate { id, fate } => self.devices[device].fates.push((id, fate)),
-                Effect::Durable(_) => {}
-                Effect::Halted(_) => {
+                Action::Synced { id, outcome } => self.synced(device, id, outcome),
+                Action::Fate { id, fate } => self.devices[device].fates.push((id, fate)),
+                Action::Durable(_) => {}
+                Action::Halted(_) => {
                     self.count("halt");
                     self.devices[device].halted = true;
                 }
@@ -571,19 +571,19 @@ impl World {
     }
 
     /// Counts what can only be seen in one step's effects together.
-    fn count_points(&mut self, device: usize, effects: &[Effect]) {
+    fn count_points(&mut self, device: usize, effects: &[Action]) {
         if effects.is_empty() {
             return;
         }
         let events = || {
             effects.iter().filter_map(|effect| match effect {
-                Effect::Event(event) => Some(event),
-                Effect::Net(_)
-                | Effect::Synced { .. }
-                | Effect::Halted(_)
-                | Effect::Fate { .. }
-                | Effect::Durable(_)
-                | Effect::Watch(_) => None,
+                Action::Event(event) => Some(event),
+                Action::Net(_)
+                | Action::Synced { .. }
+                | Action::Halted(_)
+                | Action::Fate { .. }
+                | Action::Durable(_)
+                | Action::Watch(_) => None,
             })
         };
         let pending = self.devices[device].replica.status().pending_writes;

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
 use synclayer_core::client::interface::{ClientConfig, Written};
-use synclayer_core::replica::{Effect, Replica as Core};
+use synclayer_core::replica::{Action, Replica as Core};
 use synclayer_core::words::name::{Collection, CommitNumber, RecordId};
 use synclayer_core::words::time::{Mono, Now, Timestamp};
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
@@ -80,7 +80,7 @@ struct Maker {
     ahead: i64,
     last: Option<CommitNumber>,
     progress: Receiver<()>,
-    effects: Vec<Effect>,
+    effects: Vec<Action>,
 }
 
 impl Maker {
@@ -136,7 +136,7 @@ impl Maker {
 
     fn write(
         &mut self,
-        write: impl FnOnce(&mut Core<FjallClientStore>, &mut Vec<Effect>) -> Result<Written, Misuse>,
+        write: impl FnOnce(&mut Core<FjallClientStore>, &mut Vec<Action>) -> Result<Written, Misuse>,
     ) -> Result<(), Failure> {
         let written = write(&mut self.replica, &mut self.effects).map_err(SyncError::from)?;
         self.last = Some(written.commit);
@@ -151,7 +151,7 @@ impl Maker {
         loop {
             self.replica.poll_store(now, &mut self.effects);
             for effect in self.effects.drain(..) {
-                if let Effect::Halted(error) = effect {
+                if let Action::Halted(error) = effect {
                     return Err(error.into());
                 }
             }

@@ -10,7 +10,7 @@ use synclayer_core::words::message::Token;
 use synclayer_core::words::name::{Collection, Position, RecordId};
 use synclayer_core::words::time::Now;
 
-use super::{Answer, Effects, Engine, Network, Replica, Watcher};
+use super::{Actions, Answer, Engine, Network, Replica, Watcher};
 use crate::callback;
 use crate::error::SyncError;
 use crate::fate::FateReceiver;
@@ -220,7 +220,7 @@ impl<N: Network> Engine<N> {
     /// Calls the replica and does its actions.
     fn call<T>(
         &mut self,
-        call: impl FnOnce(&mut Replica, Now, &mut Effects) -> Result<T, SyncError>,
+        call: impl FnOnce(&mut Replica, Now, &mut Actions) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
         if self.leaving.is_some() {
             return Err(SyncError::SignedOut);
@@ -240,7 +240,7 @@ fn made(
     write: &Write,
     replica: &mut Replica,
     now: Now,
-    out: &mut Effects,
+    out: &mut Actions,
 ) -> Result<Written, SyncError> {
     let written = match write {
         Write::Save(collection, id, document) => replica.save(now, collection, id, document, out),

@@ -1,22 +1,38 @@
-//! The client machine, its states and its actions in words.
+//! The client's machine, its states and its actions in words.
 
+use std::format;
+use std::string::{String, ToString};
 use std::time::Duration;
+use std::vec;
+use std::vec::Vec;
 
-use synclayer_core::client::Client;
-use synclayer_core::client::interface::{
-    Action, ClientConfig, Disconnect, Input, NetAction, StoreAction, ViewAction,
-};
-use synclayer_core::memory::MemoryRows;
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::hash::Checksum;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::Token;
-use synclayer_core::words::name::{Collection, CommitNumber, ConnId, Position, RecordId, Seq};
-use synclayer_core::words::store::{Batch, Op, StoreError, StoreErrorKind};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use crate::client::Client;
+use crate::client::interface::{ClientConfig, Disconnect, Input, Misuse, NetAction, Written};
+use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
+use crate::memory::MemoryRows;
+use crate::words::delta::Delta;
+use crate::words::document::Document;
+use crate::words::hash::Checksum;
+use crate::words::limits::Limits;
+use crate::words::message::Token;
+use crate::words::name::{Collection, CommitNumber, ConnId, Position, RecordId, Seq};
+use crate::words::store::{Batch, Op, StoreError, StoreErrorKind};
+use crate::words::time::{Mono, Now, Timestamp};
 
-use super::split;
+use super::table::{check, replayed, split};
+
+#[test]
+fn the_machine_does_exactly_this() {
+    check("client.txt", step);
+}
+
+#[test]
+fn a_wrong_action_is_noticed() {
+    let table = "state off\n> connect\n    connect 7\n";
+    assert_ne!(replayed(table, step), table);
+    let table = "state off\n> connect\n    connect 1\n";
+    assert_eq!(replayed(table, step), table);
+}
 
 /// The inputs that lead to each state.
 const STATES: [(&str, &[&str]); 12] = [
@@ -79,7 +95,7 @@ const TOKEN_NEEDED: &[&str] =
     &["connect", "up", "durable", PONG, SUBSCRIBED, SYNC, "synced 5 1", EXPIRED];
 
 /// Returns the actions of the client for an input in a state.
-pub(crate) fn step(state: &str, input: &str) -> Vec<String> {
+fn step(state: &str, input: &str) -> Vec<String> {
     let (_, inputs) = STATES.iter().find(|(name, _)| *name == state).expect("a known state");
     let mut bench = Bench::new();
     for input in *inputs {
@@ -107,7 +123,7 @@ impl Bench {
         let client = Client::open(config, 7, now, CommitNumber(0), &rows, &mut out).unwrap();
         let mut last = CommitNumber(0);
         for action in out {
-            if let Action::Store(StoreAction::Commit { number, batch }) = action {
+            if let Output::Store(StoreAction::Commit { number, batch }) = action {
                 last = number;
                 rows.apply(batch);
             }
@@ -147,10 +163,10 @@ impl Bench {
                 };
                 world(Input::Disconnected { conn, why });
             }
-            "durable" => world(Input::Durable { up_to: self.last }),
+            "durable" => client.durable(now, self.last, rows, &mut out),
             "store-fails" => {
                 let error = StoreError::new(StoreErrorKind::Full, "full");
-                world(Input::StoreFailed { error });
+                client.fail(now, error, rows, &mut out);
             }
             "after" => {
                 self.now.mono.0 += rest.parse::<u64>().unwrap();
@@ -165,27 +181,7 @@ impl Bench {
                 client.synced(now, rows, &mut out);
             }
             _ => {
-                let (todos, id) = (collection("todos"), RecordId::new(id).ok());
-                let id = id.as_ref();
-                let written = match what {
-                    "save" => {
-                        client.save(now, &todos, id.unwrap(), &document(json), rows, &mut out)
-                    }
-                    "update" => {
-                        let delta = Delta::new(document(json), vec![]);
-                        client.update(now, &todos, id.unwrap(), &delta, rows, &mut out)
-                    }
-                    "delete" => client.delete(now, &todos, id.unwrap(), rows, &mut out),
-                    "retry" => {
-                        let write = Position(rest.parse().unwrap());
-                        client.retry_rejected(now, write, rows, &mut out)
-                    }
-                    "discard" => {
-                        let write = Position(rest.parse().unwrap());
-                        client.discard_rejected(now, write, rows, &mut out)
-                    }
-                    _ => panic!("{input}: no such input"),
-                };
+                let written = self.write(input, &mut out);
                 said = Some(match written {
                     Ok(written) => match written.write {
                         Some(write) => format!("returns write {write}"),
@@ -200,43 +196,69 @@ impl Bench {
         said.into_iter().chain(actions).map(|line| line.replace(&*client_id, "CLIENT")).collect()
     }
 
+    /// Makes a write of the app's.
+    fn write(&mut self, input: &str, out: &mut Outputs) -> Result<Written, Misuse> {
+        let (what, rest) = split(input);
+        let (id, json) = split(rest);
+        let (now, client, rows) = (self.now, &mut self.client, &self.rows);
+        let (todos, id) = (collection("todos"), RecordId::new(id).ok());
+        let id = id.as_ref();
+        match what {
+            "save" => client.save(now, &todos, id.unwrap(), &document(json), rows, out),
+            "update" => {
+                let delta = Delta::new(document(json), vec![]);
+                client.update(now, &todos, id.unwrap(), &delta, rows, out)
+            }
+            "delete" => client.delete(now, &todos, id.unwrap(), rows, out),
+            "retry" => {
+                let write = Position(rest.parse().unwrap());
+                client.retry_rejected(now, write, rows, out)
+            }
+            "discard" => {
+                let write = Position(rest.parse().unwrap());
+                client.discard_rejected(now, write, rows, out)
+            }
+            _ => panic!("{input}: no such input"),
+        }
+    }
+
     /// Does what an action wants, as far as the machine depends on it, and says it in words.
-    fn take(&mut self, action: Action) -> String {
+    fn take(&mut self, action: Output) -> String {
         match action {
-            Action::Store(StoreAction::Commit { number, batch }) => {
+            Output::Store(StoreAction::Commit { number, batch }) => {
                 let words = format!("commit {}", rows_of(&batch));
                 self.last = number;
                 self.rows.apply(batch);
                 words
             }
-            Action::Store(StoreAction::Flush { .. }) => "flush".into(),
-            Action::Net(NetAction::Connect { conn, token }) => {
+            Output::Store(StoreAction::Flush { .. }) => "flush".into(),
+            Output::Net(NetAction::Connect { conn, token }) => {
                 self.conn = conn;
                 let token = token.map(|token| format!(" token {}", token.reveal()));
                 format!("connect {conn}{}", token.unwrap_or_default())
             }
-            Action::Net(NetAction::Send { frame, .. }) => {
+            Output::Net(NetAction::Send { frame, .. }) => {
                 format!("send {}", String::from_utf8(frame.to_vec()).unwrap())
             }
-            Action::Net(NetAction::Ping { .. }) => "ping".into(),
-            Action::Net(NetAction::Close { .. }) => "close".into(),
-            Action::Net(NetAction::Request(ticket)) => {
+            Output::Net(NetAction::Ping { .. }) => "ping".into(),
+            Output::Net(NetAction::Close { .. }) => "close".into(),
+            Output::Net(NetAction::Request(ticket)) => {
                 format!("{} {}", ticket.request().method.as_str(), ticket.request().path)
             }
-            Action::View(ViewAction::Record { record_id, record, .. }) => match record {
+            Output::View(ViewAction::Record { record_id, record, .. }) => match record {
                 None => format!("hide {record_id}"),
                 Some(record) => {
                     let pending = if record.pending { " pending" } else { "" };
                     format!("show {record_id} {} v{}{pending}", record.document, record.version)
                 }
             },
-            Action::View(ViewAction::Status { collection, from_cache, catching_up }) => {
+            Output::View(ViewAction::Status { collection, from_cache, catching_up }) => {
                 let word =
                     |is: bool, word: &str| if is { format!(" {word}") } else { String::new() };
                 let cache = word(from_cache, "from-cache");
                 format!("status {collection}{cache}{}", word(catching_up, "catching-up"))
             }
-            Action::Event(event) => {
+            Output::Event(event) => {
                 let place = match (&event.collection, &event.record_id) {
                     (Some(collection), Some(id)) => format!(" {collection}/{id}"),
                     (Some(collection), None) => format!(" {collection}"),
@@ -244,9 +266,9 @@ impl Bench {
                 };
                 format!("event {:?}{place}", event.kind)
             }
-            Action::Halted(error) => format!("halted {error}"),
-            Action::Synced { id, outcome: Ok(()) } => format!("synced {}", id.0),
-            Action::Synced { id, outcome: Err(failures) } => {
+            Output::Halted(error) => format!("halted {error}"),
+            Output::Synced { id, outcome: Ok(()) } => format!("synced {}", id.0),
+            Output::Synced { id, outcome: Err(failures) } => {
                 let failures: Vec<_> = failures.iter().map(ToString::to_string).collect();
                 format!("synced {}: {}", id.0, failures.join("; "))
             }
