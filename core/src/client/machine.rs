@@ -1,15 +1,15 @@
-//! The machine itself: what it is made of, and how each input goes through it.
+//! The machine itself: its parts, and the way of each input through it.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
 use super::clock::Clock;
-use super::edit::{Edit, shown};
-use super::event::{CollectionStatus, Event, EventKind, Status, Transport};
+use super::commits::Commits;
+use super::edit::Edit;
+use super::event::{Event, EventKind, Transport};
 use super::exchange::Exchange;
 use super::fallback::Fallback;
 use super::interface::{ClientConfig, Input, NetAction, RequestId, SyncId, Timer};
@@ -18,17 +18,12 @@ use super::outbox::{Outbox, Struggle};
 use super::output::{Output, Outputs, StoreAction, ViewAction};
 use super::plain::Plain;
 use super::stream::Stream;
-use super::wipe::Unsent;
-use crate::rules::row::{
-    Entry, Identity, Keys, Place, Rejected, Row, Slot, position_of, record_of,
-};
-use crate::rules::view::Record;
-use crate::words::message::{ErrorCode, ErrorMessage, Features, Level, ServerMessage, Token};
-use crate::words::name::{Collection, CommitNumber, ConnId, Epoch, Position, RecordId};
+use crate::rules::row::{Identity, Keys, Slot};
+use crate::words::message::{Features, Level};
+use crate::words::name::{Collection, CommitNumber, ConnId, Epoch, Position};
 use crate::words::random::Random;
-use crate::words::store::{Rows, Scan, StoreError};
+use crate::words::store::{Rows, StoreError};
 use crate::words::time::{Mono, Now};
-use crate::words::wire::{Incoming, decode_server};
 
 /// Why a step could not be taken.
 pub(super) enum Fault {
@@ -102,11 +97,8 @@ pub(crate) struct Client {
     /// How many exchanges were begun.
     pub(super) exchanges: u64,
     pub(super) next_request: RequestId,
-    next_commit: CommitNumber,
-    pub(super) durable: CommitNumber,
-    /// The last commit that has to be durable before anything is sent.
-    gate: CommitNumber,
-    halted: Option<StoreError>,
+    pub(super) commits: Commits,
+    pub(super) halted: Option<StoreError>,
 }
 
 impl Client {
@@ -163,9 +155,7 @@ impl Client {
             exchange: None,
             exchanges: 0,
             next_request: RequestId(0),
-            next_commit: last_commit.next(),
-            durable: last_commit,
-            gate: last_commit,
+            commits: Commits::after(last_commit),
             halted: None,
             config,
         };
@@ -205,9 +195,7 @@ impl Client {
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
-            let last = if planted!(ReportBelieved) { up_to } else { client.last_commit() };
-            let up_to = up_to.min(last);
-            client.durable = client.durable.max(up_to);
+            let up_to = client.commits.durable(up_to);
             client.outbox.durable(up_to);
             Ok(())
         });
@@ -223,152 +211,6 @@ impl Client {
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |_, _| Err(Fault::Store(error)));
-    }
-
-    /// See [`Replica::connect`](crate::replica::Replica::connect).
-    pub(crate) fn connect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.fallback.wanted = true;
-            client.try_at_once(edit, client.config.enable_auto_sync);
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::disconnect`](crate::replica::Replica::disconnect).
-    pub(crate) fn disconnect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.fallback.wanted = false;
-            client.give_everything_up(edit, "the app has disconnected");
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::set_online`](crate::replica::Replica::set_online).
-    pub(crate) fn set_online(
-        &mut self,
-        now: Now,
-        online: bool,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.fallback.offline = !online;
-            if online {
-                client.probe_connection(edit);
-                client.try_at_once(edit, client.config.enable_auto_sync);
-            } else {
-                client.give_everything_up(edit, "the app says that there is no network");
-            }
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::sync_now`](crate::replica::Replica::sync_now).
-    pub(crate) fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.probe_connection(edit);
-            client.ask_refused_again(true);
-            if client.link.ready_since().is_some() {
-                client.back_up(true);
-            } else {
-                client.try_at_once(edit, true);
-            }
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::set_token`](crate::replica::Replica::set_token).
-    pub(crate) fn set_token(
-        &mut self,
-        now: Now,
-        token: Token,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.config.token = Some(token);
-            client.token_due = client.link.is_up();
-            client.ask_refused_again(false);
-            if core::mem::take(&mut client.token_needed) {
-                client.forget_old_token(edit);
-                client.try_at_once(edit, true);
-            }
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::subscribe`](crate::replica::Replica::subscribe).
-    pub(crate) fn subscribe(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, _| {
-            client.want(collection);
-            client.stream(collection).held = true;
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::unsubscribe`](crate::replica::Replica::unsubscribe).
-    pub(crate) fn unsubscribe(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.leave(edit, collection);
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::release`](crate::replica::Replica::release).
-    pub(crate) fn release(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, _| {
-            if let Some(stream) = client.streams.get_mut(collection) {
-                stream.held = false;
-            }
-            Ok(())
-        });
-    }
-
-    /// Whether a collection is subscribed and not released.
-    #[must_use]
-    pub(crate) fn holds(&self, collection: &Collection) -> bool {
-        self.streams.get(collection).is_some_and(|stream| stream.held)
-    }
-
-    /// See [`Replica::synced`](crate::replica::Replica::synced).
-    pub(crate) fn synced(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) -> SyncId {
-        self.ratchet(now);
-        let id = self.next_sync;
-        self.next_sync = SyncId(id.0 + 1);
-        self.syncs.push((id, self.outbox.end()));
-        let _ = self.step(store, out, |client, edit| {
-            if client.at_other_database {
-                client.fail_syncs(edit);
-            }
-            Ok(())
-        });
-        id
     }
 
     /// When to call [`handle`](Self::handle) with [`Input::Timeout`], and why; `None` when there
@@ -388,7 +230,7 @@ impl Client {
     }
 
     /// When something is done for the writes that wait.
-    fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 5] {
+    pub(super) fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 5] {
         let ready = self.link.ready_since();
         let verdict = ready.is_some() && self.is_in_flight();
         let patience = ready.and(self.patience_until);
@@ -402,227 +244,8 @@ impl Client {
         ]
     }
 
-    fn is_in_flight(&self) -> bool {
+    pub(super) fn is_in_flight(&self) -> bool {
         self.outbox.awaits_verdict()
-    }
-
-    /// How the replica is doing.
-    #[must_use]
-    pub(crate) fn status(&self) -> Status {
-        let collection = |(name, stream): (&Collection, &Stream)| {
-            let status = CollectionStatus {
-                in_use: stream.wanted,
-                live: stream.is_live(),
-                catching_up: stream.is_catching_up(),
-                cursor: stream.row.cursor.clone(),
-                count: stream.row.count,
-                checksum: stream.row.checksum,
-                missing: stream.asks(),
-            };
-            (name.clone(), status)
-        };
-        let transport = self.transport();
-        Status {
-            connection: self.connection(),
-            transport,
-            level: transport.map(|_| self.level()),
-            guarantees: transport.map(|_| self.offered()),
-            client_id: self.identity.client_id.clone(),
-            other_database: self.identity.other_database.clone(),
-            pending_writes: self.outbox.len(),
-            rejected_writes: self.rejected,
-            collections: self.streams.iter().map(collection).collect(),
-            clock_offset_ms: self.clock_offset_ms(),
-            ignored_frames: self.ignored_frames,
-            halted: self.halted.clone(),
-        }
-    }
-
-    /// Whether what is held of a collection is not confirmed by the server in this time of contact
-    /// with it, and whether the collection is catching up.
-    #[must_use]
-    pub(crate) fn standing(&self, collection: &Collection) -> (bool, bool) {
-        let stream = self.streams.get(collection);
-        let from_cache = stream.is_none_or(|stream| !stream.confirmed);
-        (from_cache, stream.is_some_and(Stream::is_catching_up))
-    }
-
-    /// A record as the app sees it, with its pending writes made.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub(crate) fn get(
-        &self,
-        collection: &Collection,
-        id: &RecordId,
-        store: &dyn Rows,
-    ) -> Result<Option<Record>, StoreError> {
-        let row = store.get(&self.keys.row(collection, id))?.map(Row::decode).transpose()?;
-        Ok(row.and_then(|row| shown(id, &row)))
-    }
-
-    /// Shows the records of a collection in order of their ids.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub(crate) fn each(
-        &self,
-        collection: &Collection,
-        store: &dyn Rows,
-        visit: &mut dyn FnMut(Record),
-    ) -> Result<(), StoreError> {
-        let (from, to) = self.keys.rows(collection, None, None);
-        store.scan(&from, &to, &mut |key, value| {
-            let (_, id) = record_of(key)?;
-            if let Some(record) = shown(&id, &Row::decode(value)?) {
-                visit(record);
-            }
-            Ok(Scan::Next)
-        })
-    }
-
-    /// The writes that the server has refused for good, oldest first.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub(crate) fn rejected(&self, store: &dyn Rows) -> Result<Vec<Rejected>, StoreError> {
-        let mut all = Vec::new();
-        let (from, to) = self.keys.all_rejected();
-        store.scan(&from, &to, &mut |key, value| {
-            all.push(Rejected::decode(position_of(key)?, value)?);
-            Ok(Scan::Next)
-        })?;
-        Ok(all)
-    }
-
-    /// See [`Replica::unsent`](crate::replica::Replica::unsent).
-    pub(crate) fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
-        let mut unsent = Unsent::default();
-        Edit::new(store, self.keys).places(Position(0), &mut |_, place| {
-            // what is hollow was acknowledged
-            if let Place::Entry(Entry { collection, record_id, .. }) = place {
-                unsent.waiting += 1;
-                unsent.name(&collection, &record_id);
-            }
-            Ok(Scan::Next)
-        })?;
-        let (from, to) = self.keys.all_rejected();
-        store.scan(&from, &to, &mut |key, value| {
-            let Rejected { collection, record_id, .. } =
-                Rejected::decode(position_of(key)?, value)?;
-            unsent.rejected += 1;
-            unsent.name(&collection, &record_id);
-            Ok(Scan::Next)
-        })?;
-        Ok(unsent)
-    }
-
-    /// Whose data this is.
-    #[must_use]
-    pub(crate) fn user(&self) -> &str {
-        &self.config.user
-    }
-
-    /// A new record id, drawn from the seed.
-    pub(crate) fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
-        self.random.record_id(now.wall)
-    }
-
-    /// Why the machine has stopped, where its store has failed.
-    #[must_use]
-    pub(crate) fn halted(&self) -> Option<&StoreError> {
-        self.halted.as_ref()
-    }
-
-    /// The last commit that was made.
-    #[must_use]
-    pub(crate) fn last_commit(&self) -> CommitNumber {
-        CommitNumber(self.next_commit.0 - 1)
-    }
-
-    /// A hash of the whole state, for tests that compare runs.
-    #[must_use]
-    pub(crate) fn digest(&self) -> u64 {
-        let mut hash = xxhash_rust::xxh3::Xxh3::new();
-        self.identity.hash(&mut hash);
-        self.clock.hash(&mut hash);
-        self.outbox.hash(&mut hash);
-        self.streams.hash(&mut hash);
-        self.link.hash(&mut hash);
-        self.fallback.hash(&mut hash);
-        self.exchange.hash(&mut hash);
-        self.plain.hash(&mut hash);
-        self.random.state().hash(&mut hash);
-        self.struggle.hash(&mut hash);
-        self.at_other_database.hash(&mut hash);
-        (self.now.mono, self.verdict_at, self.hold_until, self.patience_until).hash(&mut hash);
-        (self.next_commit, self.durable, self.gate, self.rejected).hash(&mut hash);
-        hash.finish()
-    }
-
-    /// Checks what must always hold between the machine and its store. For tests: it reads the
-    /// whole outbox.
-    ///
-    /// # Errors
-    /// Says which invariant is broken.
-    pub(crate) fn check(&self, store: &dyn Rows) -> Result<(), String> {
-        let edit = Edit::new(store, self.keys);
-        self.outbox.check(&edit)?;
-        self.check_kept(store)
-    }
-
-    /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
-    /// the store, or for a deadline. For tests: it reads
-    /// the first write that was not sent.
-    ///
-    /// # Errors
-    /// Says which write waits for nothing.
-    pub(crate) fn check_progress(&self, store: &dyn Rows) -> Result<(), String> {
-        let level_2 = self.link.ready_since().is_some() && !self.plain.active;
-        let waits_for_store = self.durable < self.gate;
-        let waits = self.is_in_flight() || self.outbox_deadlines().iter().any(Option::is_some);
-        if self.halted.is_some() || !level_2 || waits_for_store || waits {
-            return Ok(());
-        }
-        let edit = Edit::new(store, self.keys);
-        match self.outbox.first_unsent(&edit).map_err(|error| error.message)? {
-            Some(position) if self.outbox.is_durable(position) => {
-                Err(alloc::format!("write {position} lies in the outbox, and waits for nothing"))
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// How many records have changes of others waiting beside writes whose verdict is due. For
-    /// tests.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub(crate) fn parked(&self, store: &dyn Rows) -> Result<usize, StoreError> {
-        Ok(Edit::new(store, self.keys).parked()?.len())
-    }
-
-    /// Checks that nothing is left of what was only needed on the way. For tests, when every write
-    /// has its verdict and every collection is live: it looks for changes that wait beside a base.
-    ///
-    /// # Errors
-    /// Says what is left.
-    pub(crate) fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
-        self.outbox.check_at_rest()?;
-        let parked = self.parked(store).map_err(|error| error.message)?;
-        let left = [
-            (parked > 0, "changes wait beside their base"),
-            (!self.syncs.is_empty(), "calls of synced() wait"),
-            (self.barrier.is_some(), "a barrier is under way"),
-            (self.exchange.is_some(), "an exchange is under way"),
-            (self.patience_until.is_some(), "writes wait for a catch-up"),
-            (self.streams.values().any(|stream| stream.row.resume.is_some()), "a run was left"),
-            (self.streams.values().any(Stream::is_short), "records are missing at the server"),
-        ];
-        match left.iter().find(|(is_left, _)| *is_left) {
-            Some((_, what)) => Err((*what).into()),
-            None => Ok(()),
-        }
     }
 
     /// One step: `change` decides, then everything that follows from it goes out.
@@ -669,7 +292,7 @@ impl Client {
         next: Position,
         out: &mut Outputs,
     ) -> Result<(), StoreError> {
-        let number = self.next_commit;
+        let number = self.commits.next();
         if let Some(position) = edit.written {
             self.outbox.written(number, position);
         }
@@ -682,16 +305,16 @@ impl Client {
             self.outbox.written(number, position);
         }
         if edit.gates && !edit.is_empty() {
-            self.gate = number;
+            self.commits.gate();
         }
-        if self.durable >= self.gate || planted!(SentBeforeDurable) {
+        if self.commits.may_send() || planted!(SentBeforeDurable) {
             self.pump(&mut edit)?;
         }
         let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));
         let (net, synced) = (core::mem::take(&mut edit.net), core::mem::take(&mut edit.synced));
         if !edit.is_empty() {
             let flush = edit.flush;
-            self.next_commit = number.next();
+            self.commits.made();
             out.push(Output::Store(StoreAction::Commit { number, batch: edit.into_batch() }));
             if flush {
                 out.push(Output::Store(StoreAction::Flush { up_to: number }));
@@ -724,93 +347,6 @@ impl Client {
             Input::Disconnected { .. } => {}
             Input::Answered { request, answer } => self.answered(edit, request, answer)?,
             Input::Timeout => self.expire(edit)?,
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, edit: &mut Edit<'_>, frame: &[u8]) -> Result<(), Fault> {
-        let incoming = decode_server(frame, &self.config.limits)
-            .map_err(|error| Fault::Peer(error.message))?;
-        match incoming {
-            Incoming::One(message) => self.obey(edit, message),
-            Incoming::Batch(messages) => messages.into_iter().try_for_each(|message| {
-                let message = message.map_err(|error| Fault::Peer(error.message))?;
-                self.obey(edit, message)
-            }),
-        }
-    }
-
-    fn obey(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), Fault> {
-        let ready = self.link.ready_since().is_some();
-        if !ready && Self::is_plain_word(&message) {
-            self.meet_plain(edit)?;
-        }
-        if self.is_foreign(&message) {
-            self.ignored_frames += 1;
-            return Ok(());
-        }
-        if self.link.ready_since().is_some() && self.plain.active {
-            return self.obey_plain(edit, message);
-        }
-        match message {
-            ServerMessage::Pong { timestamp, welcome } => match (welcome, ready) {
-                (Some(_), false) if !self.link.hello_is_out() => {
-                    return Err(Fault::peer("it answers a hello that was not sent yet"));
-                }
-                (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
-                (None, false) => self.ignored_frames += 1,
-                (Some(_) | None, true) => self.ponged(edit, timestamp)?,
-            },
-            ServerMessage::Error(error) => self.complained(edit, error)?,
-            ServerMessage::Authenticated { .. } => {}
-            ServerMessage::Unknown { .. } => self.ignored_frames += 1,
-            ServerMessage::Subscribed { .. }
-            | ServerMessage::Unsubscribed { .. }
-            | ServerMessage::Change { .. }
-            | ServerMessage::Sync { .. }
-            | ServerMessage::Synced { .. }
-            | ServerMessage::Ack(_)
-                if !ready =>
-            {
-                self.ignored_frames += 1;
-            }
-            ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
-                self.subscribed(edit, &collection, head, mode, partial)?;
-            }
-            ServerMessage::Unsubscribed { collection } => self.unsubscribed(edit, &collection),
-            ServerMessage::Change { collection, record_id, change, filtered } => {
-                self.changed(edit, &collection, &record_id, &change, filtered)?;
-            }
-            ServerMessage::Sync { collection, records, range } => {
-                self.paged(edit, &collection, &records, range.as_ref())?;
-            }
-            ServerMessage::Synced { collection, cursor, count, checksum } => {
-                self.synced_with(edit, &collection, cursor, count, checksum)?;
-            }
-            ServerMessage::Ack(ack) => self.acked(edit, ack)?,
-        }
-        Ok(())
-    }
-
-    /// The server has refused something.
-    fn complained(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), Fault> {
-        if let Some(number) = error.mutation {
-            return self.refused(edit, number, error);
-        }
-        match (&error.code, error.collection.clone()) {
-            (ErrorCode::AuthFailed | ErrorCode::AuthExpired, _) => {
-                self.need_token(edit, error.code, error.message);
-            }
-            (ErrorCode::SessionSuperseded, _) => self.become_another(edit)?,
-            (_, Some(collection)) if !self.matters(&collection) => self.ignored_frames += 1,
-            (_, Some(collection)) => self.subscription_failed(edit, &collection, error),
-            (ErrorCode::Unauthorized, None) if self.link.ready_since().is_none() => {
-                self.need_token(edit, error.code, error.message);
-            }
-            (_, None) if self.link.ready_since().is_none() => {
-                return Err(Fault::Peer(error.message));
-            }
-            (_, None) => edit.error(alloc::format!("{}: {}", error.code, error.message)),
         }
         Ok(())
     }

@@ -3,6 +3,10 @@
 //! | file | story |
 //! | --- | --- |
 //! | `machine` | what it is made of, and how each input goes through it |
+//! | `commits` | how far the store has come with its commits |
+//! | `frames` | where a message goes |
+//! | `commands`, `reads` | what the app says and asks |
+//! | `checks` | its invariants |
 //! | `boot` | what it wakes up from |
 //! | `link`, `connection` | when a connection is made, kept, given up |
 //! | `access` | refusals of access: a token is asked for |
@@ -28,7 +32,10 @@ mod access;
 mod adopt;
 mod boot;
 mod catchup;
+mod checks;
 mod clock;
+mod commands;
+mod commits;
 mod connection;
 mod edit;
 pub mod event;
@@ -36,6 +43,7 @@ mod exchange;
 mod fallback;
 pub mod fate;
 mod forgotten;
+mod frames;
 mod hello;
 mod interest;
 pub mod interface;
@@ -47,6 +55,7 @@ mod outbox;
 pub(crate) mod output;
 mod past;
 mod plain;
+mod reads;
 mod records;
 mod sending;
 mod server_time;

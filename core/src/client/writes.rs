@@ -153,7 +153,7 @@ impl Client {
             }
         })?;
         let (write, commit) = (outcome?, self.last_commit());
-        if commit == before && self.durable < commit && !planted!(IdleWriteUnflushed) {
+        if commit == before && !self.commits.is_durable(commit) && !planted!(IdleWriteUnflushed) {
             // the state that needed no change is to be durable too, and nothing else asks for it
             out.push(Output::Store(StoreAction::Flush { up_to: commit }));
         }

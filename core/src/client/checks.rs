@@ -1,0 +1,96 @@
+//! Checks of the invariants, for tests.
+
+use alloc::string::String;
+use core::hash::{Hash, Hasher};
+
+use super::edit::Edit;
+use super::machine::Client;
+use super::stream::Stream;
+use crate::words::store::{Rows, StoreError};
+
+impl Client {
+    /// A hash of the whole state, for tests that compare runs.
+    #[must_use]
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        self.identity.hash(&mut hash);
+        self.clock.hash(&mut hash);
+        self.outbox.hash(&mut hash);
+        self.streams.hash(&mut hash);
+        self.link.hash(&mut hash);
+        self.fallback.hash(&mut hash);
+        self.exchange.hash(&mut hash);
+        self.plain.hash(&mut hash);
+        self.random.state().hash(&mut hash);
+        self.struggle.hash(&mut hash);
+        self.at_other_database.hash(&mut hash);
+        (self.now.mono, self.verdict_at, self.hold_until, self.patience_until).hash(&mut hash);
+        (&self.commits, self.rejected).hash(&mut hash);
+        hash.finish()
+    }
+
+    /// Checks what must always hold between the machine and its store. For tests: it reads the
+    /// whole outbox.
+    ///
+    /// # Errors
+    /// Says which invariant is broken.
+    pub(crate) fn check(&self, store: &dyn Rows) -> Result<(), String> {
+        let edit = Edit::new(store, self.keys);
+        self.outbox.check(&edit)?;
+        self.check_kept(store)
+    }
+
+    /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
+    /// the store, or for a deadline. For tests: it reads
+    /// the first write that was not sent.
+    ///
+    /// # Errors
+    /// Says which write waits for nothing.
+    pub(crate) fn check_progress(&self, store: &dyn Rows) -> Result<(), String> {
+        let level_2 = self.link.ready_since().is_some() && !self.plain.active;
+        let waits_for_store = !self.commits.may_send();
+        let waits = self.is_in_flight() || self.outbox_deadlines().iter().any(Option::is_some);
+        if self.halted.is_some() || !level_2 || waits_for_store || waits {
+            return Ok(());
+        }
+        let edit = Edit::new(store, self.keys);
+        match self.outbox.first_unsent(&edit).map_err(|error| error.message)? {
+            Some(position) if self.outbox.is_durable(position) => {
+                Err(alloc::format!("write {position} lies in the outbox, and waits for nothing"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// How many records have changes of others waiting beside writes whose verdict is due. For
+    /// tests.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(crate) fn parked(&self, store: &dyn Rows) -> Result<usize, StoreError> {
+        Ok(Edit::new(store, self.keys).parked()?.len())
+    }
+
+    /// Checks that nothing is left of what was only needed on the way. For tests, when every write
+    /// has its verdict and every collection is live: it looks for changes that wait beside a base.
+    ///
+    /// # Errors
+    /// Says what is left.
+    pub(crate) fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
+        self.outbox.check_at_rest()?;
+        let parked = self.parked(store).map_err(|error| error.message)?;
+        let left = [
+            (parked > 0, "changes wait beside their base"),
+            (!self.syncs.is_empty(), "calls of synced() wait"),
+            (self.barrier.is_some(), "a barrier is under way"),
+            (self.exchange.is_some(), "an exchange is under way"),
+            (self.patience_until.is_some(), "writes wait for a catch-up"),
+            (self.streams.values().any(|stream| stream.row.resume.is_some()), "a run was left"),
+            (self.streams.values().any(Stream::is_short), "records are missing at the server"),
+        ];
+        match left.iter().find(|(is_left, _)| *is_left) {
+            Some((_, what)) => Err((*what).into()),
+            None => Ok(()),
+        }
+    }
+}

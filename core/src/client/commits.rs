@@ -1,0 +1,56 @@
+//! The numbers of the machine's commits: how far its store has come with them.
+
+use crate::words::name::CommitNumber;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Commits {
+    next: CommitNumber,
+    durable: CommitNumber,
+    /// The last commit that has to be durable before anything is sent.
+    gate: CommitNumber,
+}
+
+impl Commits {
+    /// The numbers after the last one that a store has seen.
+    pub(super) fn after(last: CommitNumber) -> Self {
+        Self { next: last.next(), durable: last, gate: last }
+    }
+
+    /// The number of the commit to come.
+    pub(super) fn next(&self) -> CommitNumber {
+        self.next
+    }
+
+    /// The last commit that was made.
+    pub(super) fn last(&self) -> CommitNumber {
+        CommitNumber(self.next.0 - 1)
+    }
+
+    /// Lets nothing be sent before the commit to come is durable.
+    pub(super) fn gate(&mut self) {
+        self.gate = self.next;
+    }
+
+    /// The commit to come was made.
+    pub(super) fn made(&mut self) {
+        self.next = self.next.next();
+    }
+
+    /// The store reports that every commit up to this one is durable. Returns up to which one that
+    /// can be: what was not made yet can't.
+    pub(super) fn durable(&mut self, up_to: CommitNumber) -> CommitNumber {
+        let last = if planted!(ReportBelieved) { up_to } else { self.last() };
+        let up_to = up_to.min(last);
+        self.durable = self.durable.max(up_to);
+        up_to
+    }
+
+    pub(super) fn is_durable(&self, number: CommitNumber) -> bool {
+        self.durable >= number
+    }
+
+    /// Tells whether everything is durable that has to be before anything is sent.
+    pub(super) fn may_send(&self) -> bool {
+        self.durable >= self.gate
+    }
+}

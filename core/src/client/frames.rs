@@ -1,0 +1,95 @@
+//! The frames of a WebSocket: each message goes to the story that it is about.
+
+use super::edit::Edit;
+use super::machine::{Client, Fault};
+use crate::words::message::{ErrorCode, ErrorMessage, ServerMessage};
+use crate::words::wire::{Incoming, decode_server};
+
+impl Client {
+    pub(super) fn read(&mut self, edit: &mut Edit<'_>, frame: &[u8]) -> Result<(), Fault> {
+        let incoming = decode_server(frame, &self.config.limits)
+            .map_err(|error| Fault::Peer(error.message))?;
+        match incoming {
+            Incoming::One(message) => self.obey(edit, message),
+            Incoming::Batch(messages) => messages.into_iter().try_for_each(|message| {
+                let message = message.map_err(|error| Fault::Peer(error.message))?;
+                self.obey(edit, message)
+            }),
+        }
+    }
+
+    fn obey(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), Fault> {
+        let ready = self.link.ready_since().is_some();
+        if !ready && Self::is_plain_word(&message) {
+            self.meet_plain(edit)?;
+        }
+        if self.is_foreign(&message) {
+            self.ignored_frames += 1;
+            return Ok(());
+        }
+        if self.link.ready_since().is_some() && self.plain.active {
+            return self.obey_plain(edit, message);
+        }
+        match message {
+            ServerMessage::Pong { timestamp, welcome } => match (welcome, ready) {
+                (Some(_), false) if !self.link.hello_is_out() => {
+                    return Err(Fault::peer("it answers a hello that was not sent yet"));
+                }
+                (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
+                (None, false) => self.ignored_frames += 1,
+                (Some(_) | None, true) => self.ponged(edit, timestamp)?,
+            },
+            ServerMessage::Error(error) => self.complained(edit, error)?,
+            ServerMessage::Authenticated { .. } => {}
+            ServerMessage::Unknown { .. } => self.ignored_frames += 1,
+            ServerMessage::Subscribed { .. }
+            | ServerMessage::Unsubscribed { .. }
+            | ServerMessage::Change { .. }
+            | ServerMessage::Sync { .. }
+            | ServerMessage::Synced { .. }
+            | ServerMessage::Ack(_)
+                if !ready =>
+            {
+                self.ignored_frames += 1;
+            }
+            ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
+                self.subscribed(edit, &collection, head, mode, partial)?;
+            }
+            ServerMessage::Unsubscribed { collection } => self.unsubscribed(edit, &collection),
+            ServerMessage::Change { collection, record_id, change, filtered } => {
+                self.changed(edit, &collection, &record_id, &change, filtered)?;
+            }
+            ServerMessage::Sync { collection, records, range } => {
+                self.paged(edit, &collection, &records, range.as_ref())?;
+            }
+            ServerMessage::Synced { collection, cursor, count, checksum } => {
+                self.synced_with(edit, &collection, cursor, count, checksum)?;
+            }
+            ServerMessage::Ack(ack) => self.acked(edit, ack)?,
+        }
+        Ok(())
+    }
+
+    /// The server has refused something.
+    fn complained(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), Fault> {
+        if let Some(number) = error.mutation {
+            return self.refused(edit, number, error);
+        }
+        match (&error.code, error.collection.clone()) {
+            (ErrorCode::AuthFailed | ErrorCode::AuthExpired, _) => {
+                self.need_token(edit, error.code, error.message);
+            }
+            (ErrorCode::SessionSuperseded, _) => self.become_another(edit)?,
+            (_, Some(collection)) if !self.matters(&collection) => self.ignored_frames += 1,
+            (_, Some(collection)) => self.subscription_failed(edit, &collection, error),
+            (ErrorCode::Unauthorized, None) if self.link.ready_since().is_none() => {
+                self.need_token(edit, error.code, error.message);
+            }
+            (_, None) if self.link.ready_since().is_none() => {
+                return Err(Fault::Peer(error.message));
+            }
+            (_, None) => edit.error(alloc::format!("{}: {}", error.code, error.message)),
+        }
+        Ok(())
+    }
+}

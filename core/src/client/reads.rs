@@ -1,0 +1,150 @@
+//! The app's reads: how the machine is doing, and what its store holds.
+
+use alloc::vec::Vec;
+
+use super::edit::{Edit, shown};
+use super::event::{CollectionStatus, Status};
+use super::machine::Client;
+use super::stream::Stream;
+use super::wipe::Unsent;
+use crate::rules::row::{Entry, Place, Rejected, Row, position_of, record_of};
+use crate::rules::view::Record;
+use crate::words::name::{Collection, CommitNumber, Position, RecordId};
+use crate::words::store::{Rows, Scan, StoreError};
+use crate::words::time::Now;
+
+impl Client {
+    /// How the replica is doing.
+    #[must_use]
+    pub(crate) fn status(&self) -> Status {
+        let collection = |(name, stream): (&Collection, &Stream)| {
+            let status = CollectionStatus {
+                in_use: stream.wanted,
+                live: stream.is_live(),
+                catching_up: stream.is_catching_up(),
+                cursor: stream.row.cursor.clone(),
+                count: stream.row.count,
+                checksum: stream.row.checksum,
+                missing: stream.asks(),
+            };
+            (name.clone(), status)
+        };
+        let transport = self.transport();
+        Status {
+            connection: self.connection(),
+            transport,
+            level: transport.map(|_| self.level()),
+            guarantees: transport.map(|_| self.offered()),
+            client_id: self.identity.client_id.clone(),
+            other_database: self.identity.other_database.clone(),
+            pending_writes: self.outbox.len(),
+            rejected_writes: self.rejected,
+            collections: self.streams.iter().map(collection).collect(),
+            clock_offset_ms: self.clock_offset_ms(),
+            ignored_frames: self.ignored_frames,
+            halted: self.halted.clone(),
+        }
+    }
+
+    /// Whether what is held of a collection is not confirmed by the server in this time of contact
+    /// with it, and whether the collection is catching up.
+    #[must_use]
+    pub(crate) fn standing(&self, collection: &Collection) -> (bool, bool) {
+        let stream = self.streams.get(collection);
+        let from_cache = stream.is_none_or(|stream| !stream.confirmed);
+        (from_cache, stream.is_some_and(Stream::is_catching_up))
+    }
+
+    /// A record as the app sees it, with its pending writes made.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(crate) fn get(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+        store: &dyn Rows,
+    ) -> Result<Option<Record>, StoreError> {
+        let row = store.get(&self.keys.row(collection, id))?.map(Row::decode).transpose()?;
+        Ok(row.and_then(|row| shown(id, &row)))
+    }
+
+    /// Shows the records of a collection in order of their ids.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(crate) fn each(
+        &self,
+        collection: &Collection,
+        store: &dyn Rows,
+        visit: &mut dyn FnMut(Record),
+    ) -> Result<(), StoreError> {
+        let (from, to) = self.keys.rows(collection, None, None);
+        store.scan(&from, &to, &mut |key, value| {
+            let (_, id) = record_of(key)?;
+            if let Some(record) = shown(&id, &Row::decode(value)?) {
+                visit(record);
+            }
+            Ok(Scan::Next)
+        })
+    }
+
+    /// The writes that the server has refused for good, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(crate) fn rejected(&self, store: &dyn Rows) -> Result<Vec<Rejected>, StoreError> {
+        let mut all = Vec::new();
+        let (from, to) = self.keys.all_rejected();
+        store.scan(&from, &to, &mut |key, value| {
+            all.push(Rejected::decode(position_of(key)?, value)?);
+            Ok(Scan::Next)
+        })?;
+        Ok(all)
+    }
+
+    /// See [`Replica::unsent`](crate::replica::Replica::unsent).
+    pub(crate) fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
+        let mut unsent = Unsent::default();
+        Edit::new(store, self.keys).places(Position(0), &mut |_, place| {
+            // what is hollow was acknowledged
+            if let Place::Entry(Entry { collection, record_id, .. }) = place {
+                unsent.waiting += 1;
+                unsent.name(&collection, &record_id);
+            }
+            Ok(Scan::Next)
+        })?;
+        let (from, to) = self.keys.all_rejected();
+        store.scan(&from, &to, &mut |key, value| {
+            let Rejected { collection, record_id, .. } =
+                Rejected::decode(position_of(key)?, value)?;
+            unsent.rejected += 1;
+            unsent.name(&collection, &record_id);
+            Ok(Scan::Next)
+        })?;
+        Ok(unsent)
+    }
+
+    /// Whose data this is.
+    #[must_use]
+    pub(crate) fn user(&self) -> &str {
+        &self.config.user
+    }
+
+    /// A new record id, drawn from the seed.
+    pub(crate) fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
+        self.random.record_id(now.wall)
+    }
+
+    /// Why the machine has stopped, where its store has failed.
+    #[must_use]
+    pub(crate) fn halted(&self) -> Option<&StoreError> {
+        self.halted.as_ref()
+    }
+
+    /// The last commit that was made.
+    #[must_use]
+    pub(crate) fn last_commit(&self) -> CommitNumber {
+        self.commits.last()
+    }
+}
