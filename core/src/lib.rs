@@ -55,18 +55,18 @@
 //! let todos = Collection::new("todos")?;
 //! let config = ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
 //! let seed = 0x5eed; // from the operating system, in earnest
-//! let mut effects = Vec::new();
-//! let mut replica = Replica::open(config, seed, now(), MemoryClientStore::new(), &mut effects)?;
-//! replica.connect(now(), &mut effects);
+//! let mut actions = Vec::new();
+//! let mut replica = Replica::open(config, seed, now(), MemoryClientStore::new(), &mut actions)?;
+//! replica.connect(now(), &mut actions);
 //!
 //! let document = Document::parse(r#"{"title": "milk"}"#, &Limits::default())?;
-//! replica.save(now(), &todos, &RecordId::new("1")?, &document, &mut effects)?;
+//! replica.save(now(), &todos, &RecordId::new("1")?, &document, &mut actions)?;
 //!
 //! let (mut sent, mut received) = (VecDeque::new(), VecDeque::<(_, Vec<u8>)>::new());
 //! loop {
 //!     let mut inputs = Vec::new();
-//!     for effect in effects.drain(..) {
-//!         match effect {
+//!     for action in actions.drain(..) {
+//!         match action {
 //!             // open a socket and report how that went; this one comes up at once
 //!             Action::Net(NetAction::Connect { conn, .. }) => inputs.push(conn),
 //!             Action::Net(NetAction::Send { frame, .. }) => sent.push_back(frame),
@@ -80,19 +80,19 @@
 //!         }
 //!     }
 //!     for conn in inputs {
-//!         replica.handle(now(), Input::Connected { conn }, &mut effects);
+//!         replica.handle(now(), Input::Connected { conn }, &mut actions);
 //!     }
 //!     if let Some((conn, frame)) = received.pop_front() {
-//!         replica.handle(now(), Input::Frame { conn, frame: &frame }, &mut effects);
+//!         replica.handle(now(), Input::Frame { conn, frame: &frame }, &mut actions);
 //!     }
 //!     match replica.deadline() {
 //!         Some((at, _)) if at <= now().mono => {
-//!             replica.handle(now(), Input::Timeout, &mut effects);
+//!             replica.handle(now(), Input::Timeout, &mut actions);
 //!         }
 //!         // wait for the socket, the store or the deadline, whichever comes first
 //!         Some(_) | None => {}
 //!     }
-//!     if effects.is_empty() {
+//!     if actions.is_empty() {
 //!         break;
 //!     }
 //! }
