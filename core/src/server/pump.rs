@@ -17,16 +17,21 @@ pub fn pump(
     lent: &mut Lent<'_>,
     out: &mut Actions,
 ) -> bool {
-    let mut left = room;
+    let (mut left, mut counted) = (room, out.len());
     for _ in 0..turns {
-        if left == 0 || !session.wants_pump(lent.rings) {
+        // what was sent is counted only where it matters
+        if !session.wants_pump(lent.rings) {
             return false;
         }
-        let before = out.len();
+        left = left.saturating_sub(out.iter().skip(counted).map(size).sum());
+        counted = out.len();
+        if left == 0 {
+            return false;
+        }
         session.handle(now, Input::Pump { room: left }, lent, out);
-        left = left.saturating_sub(out.iter().skip(before).map(size).sum());
     }
-    left > 0 && session.wants_pump(lent.rings)
+    let sent: usize = out.iter().skip(counted).map(size).sum();
+    left > sent && session.wants_pump(lent.rings)
 }
 
 fn size(action: &Action) -> usize {
