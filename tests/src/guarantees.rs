@@ -970,11 +970,9 @@ pub fn server_rows(world: &World) -> Result<(), String> {
     for collection in &world.config().collections {
         let seq = report.collections.get(collection).map_or_else(Default::default, |h| h.seq);
         let was = world.histories().present().all_at(collection, seq);
-        if !was.into_iter().eq(&world.server_records(collection)) {
-            let (was, is) = (
-                world.histories().present().all_at(collection, seq),
-                world.server_records(collection),
-            );
+        let records = world.server_records(collection);
+        let is: BTreeMap<_, _> = records.iter().collect();
+        if was != is {
             return Err(format!(
                 "the server's {collection} is not what was committed: {is:?}, not {was:?}"
             ));

@@ -660,11 +660,10 @@ impl Run {
         self.look()?;
         let before = self.world.histories().present().clone();
         let present = self.world.backup();
-        let backup = self.backup.take_if(|backup| backup.is_of(&present)).unwrap_or(present);
+        // what is lost of the present is lost from a backup's future as well
+        let backup = self.backup.take().filter(|backup| backup.is_of(&present)).unwrap_or(present);
         self.world.repair_server(&backup, draw);
         self.forget_lost(&before);
-        // what is lost of the present is lost from a backup's future as well
-        self.backup = None;
         Ok(())
     }
 

@@ -50,7 +50,7 @@ impl Client {
         let asked = goes_on || matches!(stream.phase, Phase::Idle | Phase::Subscribing);
         stream.confirmed &= asked && mode == Mode::Delta;
         stream.phase = Phase::CatchingUp;
-        (stream.partial, stream.complete) = (partial, !partial);
+        stream.withholds = Some(partial);
         stream.refreshing &= mode == Mode::Delta;
         stream.retry_at = None;
         stream.error = None;
@@ -176,7 +176,7 @@ impl Client {
         live: bool,
     ) -> Result<bool, StoreError> {
         let stream = self.stream(collection);
-        if live && !stream.partial && seq != stream.reached().next() {
+        if live && !stream.is_partial() && seq != stream.reached().next() {
             return Ok(false);
         }
         let is_known = |row: &Row| row.server.is_some() && !stream.row.is_held(row);

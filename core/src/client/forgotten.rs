@@ -85,7 +85,7 @@ impl Client {
     pub(super) fn was_applied(&self, collection: &Collection, deleted: Seq) -> bool {
         let Some(stream) = self.streams.get(collection) else { return deleted > Seq(0) };
         // a stream with gaps may not have shown it
-        let vouched = stream.complete && !planted!(ForgottenWithoutCursor);
+        let vouched = stream.is_complete() && !planted!(ForgottenWithoutCursor);
         deleted > if vouched { stream.row.forgotten_above } else { Seq(0) }
     }
 

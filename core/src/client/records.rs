@@ -55,7 +55,7 @@ impl Client {
         }
         let learnt = learnt(&stream.row, row);
         // a cursor of a stream with gaps, or that may have some, vouches only for what is held
-        let vouched = stream.complete || row.is_some_and(|row| row.server.is_some());
+        let vouched = stream.is_complete() || row.is_some_and(|row| row.server.is_some());
         let vouched = vouched && !planted!(BaseWithoutCursor);
         if vouched { learnt.max(stream.reached()) } else { learnt }
     }
@@ -158,7 +158,7 @@ impl Client {
         let mut row = before.clone();
         self.park(collection, &mut row);
         let stream = self.stream(collection);
-        if stream.partial {
+        if stream.is_partial() {
             // it may be there and withheld, as it was at any time
             hide(&mut stream.row, id, &mut row, Seq(0));
         } else {

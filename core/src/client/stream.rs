@@ -57,10 +57,8 @@ pub(super) struct Stream {
     pub(super) unused_since: Option<Mono>,
     pub(super) unused_for: Duration,
     pub(super) phase: Phase,
-    /// Whether the server withholds some records.
-    pub(super) partial: bool,
-    /// Whether the server has said, since the start, that it withholds none.
-    pub(super) complete: bool,
+    /// `true` if the server withholds some records; `None` until it has said so since the start.
+    pub(super) withholds: Option<bool>,
     /// Whether the answer to the hello may take the cursor back, so that it is not offered before.
     pub(super) in_doubt: bool,
     /// Whether the cursor is known to be of the server's present history.
@@ -125,6 +123,16 @@ impl Stream {
     /// Whether records are held that the server does not have, and which have not gone either way.
     pub(super) fn is_short(&self) -> bool {
         self.row.loss.is_some_and(|loss| loss.missing.is_some())
+    }
+
+    /// Returns `true` if the server is known to withhold some records.
+    pub(super) fn is_partial(&self) -> bool {
+        self.withholds == Some(true)
+    }
+
+    /// Returns `true` if the server is known to withhold none.
+    pub(super) fn is_complete(&self) -> bool {
+        self.withholds == Some(false)
     }
 
     /// The connection is gone.

@@ -327,7 +327,7 @@ impl Client {
             return Guarantees::default();
         }
         let mut wanted = self.streams.values().filter(|stream| stream.wanted);
-        Guarantees { verified: wanted.all(|stream| !stream.partial), ..Guarantees::ALL }
+        Guarantees { verified: wanted.all(|stream| !stream.is_partial()), ..Guarantees::ALL }
     }
 
     /// Whether the server offers less than the app requires; then everything is given up.

@@ -40,7 +40,7 @@ impl Client {
         let live = stream.follows();
         // what stands in place of a change must not jump over others' changes either
         let leaves_gap = live
-            && !stream.partial
+            && !stream.is_partial()
             && ack.echo.is_none()
             && ack.seq.is_some_and(|seq| seq > stream.reached().next());
         let taken = match (&ack.echo, ack.seq) {
