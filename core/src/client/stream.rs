@@ -45,13 +45,13 @@ pub(super) enum Phase {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Stream {
-    /// What is stored of it.
+    /// The stored part of it.
     pub(super) row: StreamRow,
-    /// Whether the app has ever used the collection, or has unsettled writes or stored rows of it.
+    /// `true` if the app has ever used the collection, or has unsettled writes or stored rows of it.
     pub(super) asked: bool,
-    /// Whether the collection is kept in sync.
+    /// `true` if the collection is kept in sync.
     pub(super) wanted: bool,
-    /// Whether something of the app's uses it; writes that wait do so too.
+    /// `true` if the app uses it now; waiting writes use it too.
     pub(super) held: bool,
     /// Since when nothing uses it while it is in step, and for how long that was so before.
     pub(super) unused_since: Option<Mono>,
@@ -59,20 +59,20 @@ pub(super) struct Stream {
     pub(super) phase: Phase,
     /// `true` if the server withholds some records; `None` until it has said so since the start.
     pub(super) withholds: Option<bool>,
-    /// Whether the answer to the hello may take the cursor back, so that it is not offered before.
+    /// `true` if the answer to the hello may take the cursor back, so that it is not offered before.
     pub(super) in_doubt: bool,
-    /// Whether the cursor is known to be of the server's present history.
+    /// `true` if the cursor is known to be of the server's present history.
     pub(super) trusted: bool,
-    /// Whether it was in step with the server in this time of contact with it, and nothing says
-    /// that it is so no longer.
+    /// `true` if it was in step with the server since contact was made, and nothing says that it is
+    /// so no longer.
     pub(super) confirmed: bool,
-    /// Whether what the store held when the machine was made has not been compared yet.
+    /// `true` until what the store held at the start has been compared.
     pub(super) unverified: bool,
-    /// How many times in a row its contents differed from the server's.
+    /// The number of times in a row that its contents differed from the server's.
     pub(super) mismatches: u32,
-    /// Whether something has come of it since it was last proved to be in step.
+    /// `true` if something has come of it since it was last proved to be in step.
     pub(super) moved: bool,
-    /// Whether it was live and is only asked for again for a fresh proof.
+    /// `true` if it was live and is asked for again only for a fresh proof.
     pub(super) refreshing: bool,
     /// The last HTTP exchange in which it was pulled or refused.
     pub(super) pulled: u64,
@@ -95,13 +95,13 @@ impl Stream {
         self.row.cursor.as_ref().map_or(Seq(0), |cursor| cursor.seq)
     }
 
-    /// How many records are held, and their checksum.
+    /// The number of held records, and their checksum.
     pub(super) fn held(&self) -> (u64, Checksum) {
         (self.row.count, self.row.checksum)
     }
 
-    /// Whether every change comes as it is made. One that is asked for again for a fresh proof goes
-    /// on as it was until the answer comes.
+    /// Returns `true` if every change comes as it is made. A collection that is asked for again for a
+    /// fresh proof goes on as it was until the answer comes.
     pub(super) fn follows(&self) -> bool {
         match self.phase {
             Phase::Live => true,
@@ -110,17 +110,17 @@ impl Stream {
         }
     }
 
-    /// Whether changes come as they are made, as far as the app is concerned.
+    /// Returns `true` if the app sees changes as they are made.
     pub(super) fn is_live(&self) -> bool {
         (self.phase == Phase::Live || self.refreshing) && !self.is_short()
     }
 
-    /// Whether a catch-up is under way, as far as the app is concerned.
+    /// Returns `true` if the app sees a catch-up under way.
     pub(super) fn is_catching_up(&self) -> bool {
         self.phase == Phase::CatchingUp && !self.refreshing || self.is_short()
     }
 
-    /// Whether records are held that the server does not have, and which have not gone either way.
+    /// Returns `true` if records are held that the server lacks and about which nothing is decided.
     pub(super) fn is_short(&self) -> bool {
         self.row.loss.is_some_and(|loss| loss.missing.is_some())
     }
