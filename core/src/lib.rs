@@ -8,24 +8,24 @@
 //!
 //! | floor | holds |
 //! | --- | --- |
-//! | [`words`] | time, names, documents, deltas, messages and their bytes, the store contracts |
+//! | [`protocol`] | time, names, documents, deltas, messages and their bytes |
 //! | [`rules`] | conflict strategies, views, policies, what writes do to the server's rows |
 //! | [`client`], [`server`] | the machines: one replica; one connection, and the committer |
-//! | [`replica`] | a client machine joined to its store and its watchers |
+//! | [`client::replica`] | a client machine joined to its store and its watchers |
 //! | [`server::hub`] | a whole server: sessions joined to the rings and the committer |
 //!
-//! [`architecture`] explains the floors and the machines. [`memory`] holds the in-memory stores,
-//! [`conformance`] the suite that every store must pass, [`laws`] what every resolver of yours should
+//! [`architecture`] explains the floors and the machines. [`store`] holds the in-memory stores,
+//! [`testing::conformance`] the suite that every store must pass, [`testing::laws`] what every resolver of yours should
 //! keep.
 //!
 //! # The contract of whoever drives a machine
 //!
 //! 1. Hand in one input at a time, or the time-out when the deadline has come, with
-//!    [`Now`](words::time::Now) read at that moment.
+//!    [`Now`](protocol::time::Now) read at that moment.
 //! 2. Do the actions in their order, waiting for none.
 //! 3. Commits become visible in order and at once, and durable later; report the highest number
 //!    that is. The first failure is reported and ends the machine, which says so: open the store
-//!    anew and build a new one. ([`Replica`](replica::Replica) does this part.)
+//!    anew and build a new one. ([`Replica`](client::replica::Replica) does this part.)
 //! 4. Answer every ticket exactly once, also by failure.
 //! 5. Inputs of a connection carry its id, and its end is reported once.
 //!
@@ -39,12 +39,12 @@
 //! use std::time::{Instant, SystemTime, UNIX_EPOCH};
 //!
 //! use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
-//! use synclayer_core::memory::MemoryClientStore;
-//! use synclayer_core::replica::{Action, Replica};
-//! use synclayer_core::words::document::Document;
-//! use synclayer_core::words::limits::Limits;
-//! use synclayer_core::words::name::{Collection, RecordId};
-//! use synclayer_core::words::time::{Mono, Now, Timestamp};
+//! use synclayer_core::store::MemoryClientStore;
+//! use synclayer_core::client::replica::{Action, Replica};
+//! use synclayer_core::protocol::document::Document;
+//! use synclayer_core::protocol::limits::Limits;
+//! use synclayer_core::protocol::name::{Collection, RecordId};
+//! use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 //!
 //! let start = Instant::now();
 //! let now = || Now {
@@ -103,7 +103,7 @@
 //! # A server
 //!
 //! A [`Hub`](server::hub::Hub) is to a server what the replica is to a client. It needs a clock, a
-//! [`ServerStore`](words::store::ServerStore) and sockets; `core/examples/server.rs` of this project
+//! [`ServerStore`](store::ServerStore) and sockets; `core/examples/server.rs` of this project
 //! is a whole one in a loop of its own. The crate `synclayer-server` puts the same parts on threads.
 #![no_std]
 
@@ -121,11 +121,8 @@ pub mod planted;
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}
 pub mod client;
-pub mod conformance;
-pub mod laws;
-pub mod memory;
-pub mod replica;
+pub mod protocol;
 pub mod rules;
 pub mod server;
-pub mod sign_out;
-pub mod words;
+pub mod store;
+pub mod testing;

@@ -5,11 +5,11 @@ mod desk;
 
 use synclayer_core::client::event::EventKind;
 use synclayer_core::client::interface::{ClientConfig, Input};
-use synclayer_core::memory::MemoryClientStore;
+use synclayer_core::protocol::name::{CommitNumber, ConnId};
+use synclayer_core::protocol::time::Timestamp;
 use synclayer_core::rules::conflict::ConflictStrategy;
-use synclayer_core::words::name::{CommitNumber, ConnId};
-use synclayer_core::words::store::{Batch, ClientStore, Scan};
-use synclayer_core::words::time::Timestamp;
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::{Batch, ClientStore, Scan};
 
 use desk::{Desk, ack, change, config, synced, todos};
 

@@ -4,9 +4,9 @@
 mod desk;
 
 use desk::{Desk, config, doc, id, todos};
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::Action;
-use synclayer_core::words::store::{StoreError, StoreErrorKind};
+use synclayer_core::client::replica::Action;
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::{StoreError, StoreErrorKind};
 
 /// A replica in sync whose store makes nothing durable by itself any more.
 fn live() -> Desk {

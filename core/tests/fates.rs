@@ -5,8 +5,8 @@ mod desk;
 
 use synclayer_core::client::event::EventKind;
 use synclayer_core::client::interface::{ClientConfig, Written};
+use synclayer_core::protocol::message::Level;
 use synclayer_core::rules::conflict::ConflictStrategy;
-use synclayer_core::words::message::Level;
 
 use desk::{Desk, ack, change, config, doc, id, todos};
 

@@ -4,10 +4,10 @@
 mod desk;
 
 use synclayer_core::client::interface::{ClientConfig, Misuse, Written};
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
 
 use desk::{Desk, ack, change, config, doc, id, todos};
 

@@ -7,8 +7,8 @@ use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
 use synclayer_core::client::interface::{
     ClientConfig, Guarantees, HttpAnswer, Input, OnServerLoss, PlainServers, Timer,
 };
+use synclayer_core::protocol::message::{ErrorCode, Level, Token};
 use synclayer_core::rules::conflict::ConflictStrategy;
-use synclayer_core::words::message::{ErrorCode, Level, Token};
 
 use desk::{Desk, config, doc, id, todos};
 
@@ -618,7 +618,7 @@ fn a_replica_without_collections_finds_no_server_either() {
 
 #[test]
 fn one_collection_that_is_read_shows_a_plain_server() {
-    let notes = synclayer_core::words::name::Collection::new("notes").unwrap();
+    let notes = synclayer_core::protocol::name::Collection::new("notes").unwrap();
     let mut config = http_only();
     config.collections.push(notes);
     let mut desk = Desk::new(config);
@@ -634,7 +634,7 @@ fn one_collection_that_is_read_shows_a_plain_server() {
 
 /// A polling replica of `..`, `notes` and `todos`, whose first page is asked for.
 fn three_collections() -> Desk {
-    let name = |name| synclayer_core::words::name::Collection::new(name).unwrap();
+    let name = |name| synclayer_core::protocol::name::Collection::new(name).unwrap();
     let mut config = http_only();
     config.collections = ["..", "notes", "todos"].map(name).to_vec();
     let mut desk = Desk::new(config);

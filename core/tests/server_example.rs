@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use server::{Server, Socket, now};
 use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Action, Replica};
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, ConnId, RecordId};
+use synclayer_core::client::replica::{Action, Replica};
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::name::{Collection, ConnId, RecordId};
+use synclayer_core::store::MemoryClientStore;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

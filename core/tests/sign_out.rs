@@ -6,10 +6,10 @@ mod desk;
 use std::collections::BTreeMap;
 
 use synclayer_core::client::interface::{ClientConfig, Misuse};
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Action, Replica};
-use synclayer_core::sign_out::{SignOut, SignedOut};
-use synclayer_core::words::name::CommitNumber;
+use synclayer_core::client::replica::{Action, Replica};
+use synclayer_core::client::sign_out::{SignOut, SignedOut};
+use synclayer_core::protocol::name::CommitNumber;
+use synclayer_core::store::MemoryClientStore;
 
 use desk::{Desk, config, doc, id, todos};
 

@@ -1,11 +1,11 @@
 //! Many records that a server has lost go by its word: in bounded steps, which outlive crashes.
 
 use synclayer_core::client::interface::{ClientConfig, Input, NetAction, OnServerLoss};
-use synclayer_core::memory::MemoryRows;
-use synclayer_core::replica::{Action, Replica};
-use synclayer_core::words::name::{CommitNumber, ConnId};
-use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::client::replica::{Action, Replica};
+use synclayer_core::protocol::name::{CommitNumber, ConnId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{Batch, ClientStore, Rows, StoreError};
 
 use crate::plan::collections;
 

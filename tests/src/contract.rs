@@ -1,11 +1,11 @@
 //! Drivers of a replica that break its contract: it has to hold on to what it promises.
 
 use synclayer_core::client::interface::{Input, NetAction};
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Action, Replica};
-use synclayer_core::words::name::{CommitNumber, ConnId};
-use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::client::replica::{Action, Replica};
+use synclayer_core::protocol::name::{CommitNumber, ConnId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::{Batch, ClientStore, Rows, StoreError};
 
 /// A store that may report a commit as durable which was not made yet.
 struct Boaster {

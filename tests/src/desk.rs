@@ -1,14 +1,14 @@
 //! A replica whose server is made of literal frames: what a change costs is the replica's alone.
 
 use synclayer_core::client::interface::{ClientConfig, Input, Misuse, NetAction};
-use synclayer_core::replica::{Action, Replica, WatchId};
+use synclayer_core::client::replica::{Action, Replica, WatchId};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::name::{Collection, ConnId, RecordId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_core::rules::view::Update;
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, ConnId, RecordId};
-use synclayer_core::words::store::ClientStore;
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::store::ClientStore;
 
 const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
 

@@ -3,7 +3,15 @@
 
 use std::time::Duration;
 
-use synclayer_core::memory::MemoryRows;
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::{Cursor, Mode, Mutation};
+use synclayer_core::protocol::name::{
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
+};
+use synclayer_core::protocol::time::Timestamp;
+use synclayer_core::protocol::write::{Change, WriteKind};
 use synclayer_core::rules::page::{Content, Next, PageLimits, Place, ReadAnswer, ReadRequest};
 use synclayer_core::rules::page::{Page, Reader};
 use synclayer_core::rules::policy::AllowAll;
@@ -14,15 +22,7 @@ use synclayer_core::rules::transaction::{
 };
 use synclayer_core::server::Committer;
 use synclayer_core::server::Rings;
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::{Cursor, Mode, Mutation};
-use synclayer_core::words::name::{
-    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
-};
-use synclayer_core::words::time::Timestamp;
-use synclayer_core::words::write::{Change, WriteKind};
+use synclayer_core::store::MemoryRows;
 
 /// A schedule: it says what is broken.
 pub type Schedule = fn() -> Result<(), String>;

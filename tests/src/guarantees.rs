@@ -18,14 +18,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::OnServerLoss;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::ClientMessage;
+use synclayer_core::protocol::name::{ClientId, Collection, CommitNumber, Position, RecordId};
+use synclayer_core::protocol::wire::{Incoming, decode_client};
+use synclayer_core::protocol::write::WriteKind;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::RecordChange;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::ClientMessage;
-use synclayer_core::words::name::{ClientId, Collection, CommitNumber, Position, RecordId};
-use synclayer_core::words::wire::{Incoming, decode_client};
-use synclayer_core::words::write::WriteKind;
 
 use crate::invariants::{Findings, Invariant};
 use crate::plan::{Plan, Strategy, collections, tokens_in};
@@ -1015,8 +1015,8 @@ pub fn convergence(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn user_id(token: Option<&str>) -> Option<synclayer_core::words::name::UserId> {
-    synclayer_core::words::name::UserId::new(token?.split('#').next()?).ok()
+fn user_id(token: Option<&str>) -> Option<synclayer_core::protocol::name::UserId> {
+    synclayer_core::protocol::name::UserId::new(token?.split('#').next()?).ok()
 }
 
 fn is_partial(world: &World, token: Option<&str>, collection: &Collection) -> bool {

@@ -1,11 +1,11 @@
 //! Users sign out of their devices in a run, and come back.
 
 use synclayer_core::client::interface::{ClientConfig, Misuse};
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::Replica;
-use synclayer_core::sign_out::{SignOut, SignedOut};
-use synclayer_core::words::name::CommitNumber;
-use synclayer_core::words::store::ClientStore;
+use synclayer_core::client::replica::Replica;
+use synclayer_core::client::sign_out::{SignOut, SignedOut};
+use synclayer_core::protocol::name::CommitNumber;
+use synclayer_core::store::ClientStore;
+use synclayer_core::store::MemoryClientStore;
 
 use crate::draw::Draw;
 use crate::invariants::Invariant;

@@ -9,7 +9,7 @@
 //! ```
 //! use synclayer_core::rules::conflict::ConflictStrategy;
 //! use synclayer_core::rules::merge::FieldWise;
-//! use synclayer_core::words::name::Collection;
+//! use synclayer_core::protocol::name::Collection;
 //! use synclayer_sim::guarantees::convergence;
 //! use synclayer_sim::world::{World, WorldConfig, record};
 //!

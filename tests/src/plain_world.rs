@@ -9,12 +9,12 @@ use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
 };
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Action, Replica, WatchId};
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::name::{ConnId, RecordId};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::client::replica::{Action, Replica, WatchId};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::name::{ConnId, RecordId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::store::MemoryClientStore;
 
 use crate::plain_server::{PlainServer, Sent, Ways};
 use crate::world::{Middlebox, document, record, todos};

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use synclayer_core::client::interface::{ClientConfig, OnServerLoss};
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::Token;
+use synclayer_core::protocol::name::{Collection, RecordId, UserId};
+use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::{Access, Policy, Rate};
 use synclayer_core::server::RingLimits;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::Token;
-use synclayer_core::words::name::{Collection, RecordId, UserId};
-use synclayer_core::words::write::Change;
 
 use crate::draw::{Draw, fold_into};
 use crate::world::{Way, WorldConfig};

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::words::message::ErrorCode;
-use synclayer_core::words::name::{CommitNumber, ConnId};
-use synclayer_core::words::store::{StoreError, StoreErrorKind};
+use synclayer_core::protocol::message::ErrorCode;
+use synclayer_core::protocol::name::{CommitNumber, ConnId};
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::{StoreError, StoreErrorKind};
 
 use crate::draw::{Draw, HEADER, STEP};
 use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
@@ -672,7 +672,7 @@ impl Run {
         let after = self.world.histories().present();
         self.ledger.forget(|token, write| {
             let field = format!("t{token}");
-            let holds = |record: Option<&synclayer_core::words::document::Document>| {
+            let holds = |record: Option<&synclayer_core::protocol::document::Document>| {
                 record.is_some_and(|record| record.get(&field).is_some())
             };
             holds(before.now(&write.place)) && !holds(after.now(&write.place))

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::words::document::Document;
-use synclayer_core::words::time::Timestamp;
-use synclayer_core::words::times::time_in;
-use synclayer_core::words::write::WriteKind;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::time::Timestamp;
+use synclayer_core::protocol::times::time_in;
+use synclayer_core::protocol::write::WriteKind;
 
 use crate::guarantees::{Ledger, STRANGER, hot, is_permanent};
 use crate::plan::Strategy;

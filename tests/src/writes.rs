@@ -1,7 +1,7 @@
 //! Writes of apps and level-1 programs in a run.
 
-use synclayer_core::words::document::Document;
-use synclayer_core::words::name::CommitNumber;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::name::CommitNumber;
 
 use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use contents::{START, config};
 use synclayer_core::client::event::CollectionStatus;
 use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
-use synclayer_core::replica::{Action, Replica};
+use synclayer_core::client::replica::{Action, Replica};
+use synclayer_core::protocol::name::{Collection, ConnId, UserId};
 use synclayer_core::rules::record::verify;
 use synclayer_core::server::session::{self, Identity};
-use synclayer_core::words::name::{Collection, ConnId, UserId};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use synclayer_client::engine::Write;
+use synclayer_client::error::SyncError;
+use synclayer_client::mailbox::mailbox;
+use synclayer_client::modify::modification;
+use synclayer_client::setup::{fresh_record_id, record_id};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::name::{Collection as Name, RecordId};
 use synclayer_core::rules::view::{Record, Slot};
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::name::{Collection as Name, RecordId};
-use synclayer_http::engine::Write;
-use synclayer_http::error::SyncError;
-use synclayer_http::mailbox::mailbox;
-use synclayer_http::modify::modification;
-use synclayer_http::setup::{fresh_record_id, record_id};
 
 use crate::client::SyncLayer;
 use crate::listen::Watch;

@@ -49,6 +49,9 @@ pub use client::{RejectedWrites, SyncLayer};
 pub use collection::Collection;
 pub use listen::{Events, TimedOut, Watch};
 pub use saved::Saved;
+pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
+pub use synclayer_client::error::{OpenError, SyncError};
+pub use synclayer_client::tls::TrustedRoots;
 pub use synclayer_core::client::event::{
     CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
 };
@@ -56,19 +59,16 @@ pub use synclayer_core::client::fate::Fate;
 pub use synclayer_core::client::interface::{
     Guarantees, Misuse, OnServerLoss, PlainServers, SyncFailure, SyncFailureReason,
 };
+pub use synclayer_core::client::sign_out::SignOut;
 pub use synclayer_core::client::wipe::Unsent;
+pub use synclayer_core::protocol::delta::Delta;
+pub use synclayer_core::protocol::document::{Document, DocumentError};
+pub use synclayer_core::protocol::limits::Limits;
+pub use synclayer_core::protocol::name::{NameError, Position, RecordId};
 pub use synclayer_core::rules::conflict::{
     Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure,
 };
 pub use synclayer_core::rules::merge::FieldWise;
 pub use synclayer_core::rules::row::Rejected;
 pub use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
-pub use synclayer_core::sign_out::SignOut;
-pub use synclayer_core::words::delta::Delta;
-pub use synclayer_core::words::document::{Document, DocumentError};
-pub use synclayer_core::words::limits::Limits;
-pub use synclayer_core::words::name::{NameError, Position, RecordId};
-pub use synclayer_core::words::store::{StoreError, StoreErrorKind};
-pub use synclayer_http::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
-pub use synclayer_http::error::{OpenError, SyncError};
-pub use synclayer_http::tls::TrustedRoots;
+pub use synclayer_core::store::{StoreError, StoreErrorKind};

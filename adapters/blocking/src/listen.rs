@@ -6,11 +6,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use synclayer_client::callback;
+use synclayer_client::listen::EventQueue;
+use synclayer_client::mailbox::{Buffer, Inlet};
 use synclayer_core::client::event::Event;
 use synclayer_core::rules::view::{Slot, Update};
-use synclayer_http::callback;
-use synclayer_http::listen::EventQueue;
-use synclayer_http::mailbox::{Buffer, Inlet};
 
 use crate::wire::{Engine, Hold, Inbox};
 

@@ -4,11 +4,11 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
+use synclayer_client::engine::Made;
+use synclayer_client::error::SyncError;
+use synclayer_client::fate::FateReceiver;
 use synclayer_core::client::fate::Fate;
-use synclayer_core::words::name::{Position, RecordId};
-use synclayer_http::engine::Made;
-use synclayer_http::error::SyncError;
-use synclayer_http::fate::FateReceiver;
+use synclayer_core::protocol::name::{Position, RecordId};
 
 use crate::listen::{TimedOut, park_until};
 

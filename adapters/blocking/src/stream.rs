@@ -8,7 +8,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use synclayer_http::address::Endpoint;
+use synclayer_client::address::Endpoint;
 
 /// How long one of a server's addresses may take to answer before the next is tried.
 const PER_ADDRESS: Duration = Duration::from_secs(10);

@@ -8,9 +8,9 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use mio::{Events, Poll, Token as Place, Waker};
-use synclayer_http::engine::{Command, Parts};
-use synclayer_http::error::OpenError;
-use synclayer_http::setup::Setup;
+use synclayer_client::engine::{Command, Parts};
+use synclayer_client::error::OpenError;
+use synclayer_client::setup::Setup;
 
 use crate::elsewhere::Elsewhere;
 use crate::wire::{Engine, Inbox, SOCKET, Wire};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use synclayer_core::protocol::hash::Checksum;
+use synclayer_core::protocol::name::Collection as Name;
 use synclayer_core::rules::page::{Next, PageLimits, Place, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::words::hash::Checksum;
-use synclayer_core::words::name::Collection as Name;
-use synclayer_core::words::store::{ClientStore, ServerStore};
+use synclayer_core::store::{ClientStore, ServerStore};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_tokio::{

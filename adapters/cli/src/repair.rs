@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
+use synclayer_core::protocol::write::WriteKind;
 use synclayer_core::rules::salvage::{
     USERS, index_of, missing_writes, outboxes, rejected_of, unsent_writes,
 };
-use synclayer_core::words::write::WriteKind;
 use synclayer_fjall::{FjallClientStore, StoreKind};
 
 use crate::args::{RepairArgs, ReplicaArgs};

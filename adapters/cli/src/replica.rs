@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use synclayer_core::words::message::ErrorCode;
-use synclayer_core::words::store::ClientStore;
+use synclayer_core::protocol::message::ErrorCode;
+use synclayer_core::store::ClientStore;
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{
     Collection, CollectionStatus, ConflictStrategy, ConnectionState, Event, EventKind, Events,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use synclayer_core::words::name::CommitNumber;
-use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
+use synclayer_core::protocol::name::CommitNumber;
+use synclayer_core::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
 
 use crate::chain::{Chain, Link};
 use crate::disk::{self, Disk, Promises, Sizes};

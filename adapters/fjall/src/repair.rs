@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use synclayer_core::protocol::name::DatabaseId;
 use synclayer_core::rules::rebuild::{Kept, Lost, Rebuild, Rebuilt};
-use synclayer_core::words::name::DatabaseId;
-use synclayer_core::words::store::{Batch, ServerStore, StoreError};
+use synclayer_core::store::{Batch, ServerStore, StoreError};
 
 use crate::chain::Gaps;
 use crate::clock;

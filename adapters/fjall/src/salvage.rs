@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use synclayer_core::memory::MemoryRows;
 use synclayer_core::rules::salvage::{OWNERS, Owner, owner};
-use synclayer_core::words::store::{Batch, StoreError, StoreErrorKind};
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{Batch, StoreError, StoreErrorKind};
 
 use crate::chain::{CHAIN, Gaps};
 use crate::clock;

@@ -7,16 +7,14 @@ use std::fs;
 use std::path::Path;
 
 use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::replica::Replica;
+use synclayer_core::client::replica::Replica;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::name::{Collection, CommitNumber, DatabaseId, Epoch, RecordId};
+use synclayer_core::protocol::time::Now;
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::transaction::{Context, Transaction};
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, CommitNumber, DatabaseId, Epoch, RecordId};
-use synclayer_core::words::store::{
-    Batch, ClientStore, Rows, ServerStore, StoreError, StoreErrorKind,
-};
-use synclayer_core::words::time::Now;
+use synclayer_core::store::{Batch, ClientStore, Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -206,7 +204,7 @@ fn a_store_in_which_both_have_written_opens_for_both() {
         let read = &mut |all: &dyn Rows| {
             all.scan(b"a", b"z", &mut |key, value| {
                 rows.insert(key.to_vec(), value);
-                Ok(synclayer_core::words::store::Scan::Next)
+                Ok(synclayer_core::store::Scan::Next)
             })
         };
         store.read(read).unwrap();

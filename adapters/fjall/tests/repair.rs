@@ -10,19 +10,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::{Cursor, Mode};
+use synclayer_core::protocol::name::{
+    ClientId, Collection, DatabaseId, Epoch, RecordId, Seq, SessionNumber,
+};
+use synclayer_core::protocol::time::Timestamp;
+use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::page::{PageLimits, Place, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::verify;
 use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, Transaction};
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::{Cursor, Mode};
-use synclayer_core::words::name::{
-    ClientId, Collection, DatabaseId, Epoch, RecordId, Seq, SessionNumber,
-};
-use synclayer_core::words::store::{Rows, ServerStore, StoreError, StoreErrorKind};
-use synclayer_core::words::time::Timestamp;
-use synclayer_core::words::write::Change;
+use synclayer_core::store::{Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{FjallServerStore, Repair, ServerOptions, StoreKind};
 
 use files::{copy, files, scratch, used};

@@ -4,12 +4,12 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use synclayer_core::protocol::limits::Limits;
 use synclayer_core::rules::policy::Policy;
 use synclayer_core::rules::transaction::{Answer, Context, TransactError, Transaction};
 use synclayer_core::server::session::TransactTicket;
 use synclayer_core::server::{self, Batch, Committer, Health};
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::store::{ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::store::{ServerStore, StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use synclayer_core::protocol::name::ConnId;
+use synclayer_core::protocol::time::Now;
 use synclayer_core::rules::policy::Bucket;
 use synclayer_core::server::pump;
 use synclayer_core::server::session::{Action, Actions, Identity, Input, Lent, Session};
-use synclayer_core::words::name::ConnId;
-use synclayer_core::words::time::Now;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fmt, mem};
 
-use synclayer_core::memory::MemoryRows;
-use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError};
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{Batch, Rows, ServerStore, StoreError};
 
 /// A server's store in memory: for tests, and for servers whose data may end with them.
 ///
@@ -12,7 +12,7 @@ use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError};
 /// other. [`clone`](Clone::clone) yields an independent store with the same rows in O(1).
 ///
 /// ```
-/// use synclayer_core::conformance::{self, ServerStores};
+/// use synclayer_core::testing::conformance::{self, ServerStores};
 /// use synclayer_server::MemoryServerStore;
 ///
 /// struct InMemory;
@@ -135,8 +135,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::thread;
 
-    use synclayer_core::conformance::{self, ServerStores};
-    use synclayer_core::words::store::StoreErrorKind;
+    use synclayer_core::store::StoreErrorKind;
+    use synclayer_core::testing::conformance::{self, ServerStores};
 
     use super::*;
 

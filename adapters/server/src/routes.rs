@@ -15,10 +15,10 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use axum::routing::{any, get};
+use synclayer_core::protocol::message::{ErrorCode, Token};
+use synclayer_core::protocol::name::UserId;
 use synclayer_core::server::Health;
 use synclayer_core::server::http::{self, Call, Reply};
-use synclayer_core::words::message::{ErrorCode, Token};
-use synclayer_core::words::name::UserId;
 use tokio::time::timeout;
 
 use crate::config::AuthError;

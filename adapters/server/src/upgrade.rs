@@ -11,8 +11,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use synclayer_core::protocol::message::ErrorCode;
 use synclayer_core::server::http::Reply;
-use synclayer_core::words::message::ErrorCode;
 use tokio::task;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 

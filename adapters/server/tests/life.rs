@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use common::{PATIENCE, Peer, http, open};
 use serde_json::json;
-use synclayer_core::words::message::Token;
-use synclayer_core::words::name::UserId;
-use synclayer_core::words::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::protocol::message::Token;
+use synclayer_core::protocol::name::UserId;
+use synclayer_core::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_server::{
     AuthError, Authenticator, BindError, Identified, MemoryServerStore, Server, ServerConfig,
 };

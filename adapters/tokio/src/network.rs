@@ -3,9 +3,9 @@
 use std::thread::Builder;
 
 use bytes::Bytes;
-use synclayer_core::words::message::Token;
-use synclayer_core::words::name::ConnId;
-use synclayer_http::engine::{self, Job, Network};
+use synclayer_client::engine::{self, Job, Network};
+use synclayer_core::protocol::message::Token;
+use synclayer_core::protocol::name::ConnId;
 
 use crate::socket::{Dialer, Socket};
 

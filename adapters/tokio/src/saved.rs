@@ -4,11 +4,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::ops::Deref;
 
+use synclayer_client::engine::Made;
+use synclayer_client::error::SyncError;
+use synclayer_client::fate::FateReceiver;
 use synclayer_core::client::fate::Fate;
-use synclayer_core::words::name::{Position, RecordId};
-use synclayer_http::engine::Made;
-use synclayer_http::error::SyncError;
-use synclayer_http::fate::FateReceiver;
+use synclayer_core::protocol::name::{Position, RecordId};
 
 /// A write that is saved here, as durably as the store was set up for. It stands for the record's
 /// id wherever one is wanted, and tells what becomes of the write at the server, for as long as the

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use synclayer_client::callback;
+use synclayer_client::listen::EventQueue;
+use synclayer_client::mailbox::{Buffer, Inlet};
 use synclayer_core::client::event::Event;
 use synclayer_core::rules::view::{Slot, Update};
-use synclayer_http::callback;
-use synclayer_http::listen::EventQueue;
-use synclayer_http::mailbox::{Buffer, Inlet};
 
 use crate::network::{Engine, Hold, Inbox};
 

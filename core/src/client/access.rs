@@ -9,8 +9,8 @@ use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::link::LinkState;
 use super::machine::Client;
-use crate::words::message::{ErrorCode, ErrorMessage};
-use crate::words::wire::http::refusal;
+use crate::protocol::message::{ErrorCode, ErrorMessage};
+use crate::protocol::wire::http::refusal;
 
 impl Client {
     /// The server wants another token. Which transport was refused is tried again after a while.

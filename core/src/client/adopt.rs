@@ -7,9 +7,9 @@
 use super::edit::Edit;
 use super::machine::Client;
 use super::stream::Stream;
+use crate::protocol::name::Collection;
 use crate::rules::row::LossDecision;
-use crate::words::name::Collection;
-use crate::words::store::StoreError;
+use crate::store::StoreError;
 
 /// The most held records that go in one step.
 const ADOPTED_AT_ONCE: usize = 256;

@@ -6,14 +6,14 @@ use alloc::vec::Vec;
 use super::outbox::Outbox;
 use super::stream::Stream;
 use super::wipe::free_slot;
+use crate::protocol::name::{Collection, MutationNumber, Position, SessionNumber};
+use crate::protocol::random::Random;
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{
     Identity, Keys, Slot, StreamRow, collection_in, collection_of, position_of,
 };
-use crate::words::name::{Collection, MutationNumber, Position, SessionNumber};
-use crate::words::random::Random;
-use crate::words::store::{Rows, Scan, StoreError};
+use crate::store::{Rows, Scan, StoreError};
 
 /// The keys of a user's rows, and whether the user is new to the store.
 pub(super) fn keys_of(user: &str, store: &dyn Rows) -> Result<(Keys, bool), StoreError> {

@@ -10,14 +10,14 @@ use super::machine::{Client, Fault};
 use super::output::ViewAction;
 use super::stream::StreamError;
 use super::stream::{Phase, Stream};
-use crate::rules::row::Row;
-use crate::words::hash::Checksum;
-use crate::words::message::{
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::{
     Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
 };
-use crate::words::name::{Collection, RecordId, Seq};
-use crate::words::store::StoreError;
-use crate::words::write::{Change, WriteKind};
+use crate::protocol::name::{Collection, RecordId, Seq};
+use crate::protocol::write::{Change, WriteKind};
+use crate::rules::row::Row;
+use crate::store::StoreError;
 
 impl Client {
     /// A catch-up begins.

@@ -6,7 +6,7 @@ use core::hash::{Hash, Hasher};
 use super::edit::Edit;
 use super::machine::Client;
 use super::stream::Stream;
-use crate::words::store::{Rows, StoreError};
+use crate::store::{Rows, StoreError};
 
 impl Client {
     /// A hash of the whole state, for tests that compare runs.

@@ -15,7 +15,7 @@ use core::ops::RangeInclusive;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::past::Past;
-use crate::words::time::{Mono, Now, Timestamp};
+use crate::protocol::time::{Mono, Now, Timestamp};
 
 /// A wall clock that moves against the monotonic one by more than this was set, or the device slept.
 pub(super) const STEP: i64 = 1_000;

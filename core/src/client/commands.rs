@@ -3,13 +3,13 @@
 use super::interface::SyncId;
 use super::machine::Client;
 use super::output::Outputs;
-use crate::words::message::Token;
-use crate::words::name::Collection;
-use crate::words::store::Rows;
-use crate::words::time::Now;
+use crate::protocol::message::Token;
+use crate::protocol::name::Collection;
+use crate::protocol::time::Now;
+use crate::store::Rows;
 
 impl Client {
-    /// See [`Replica::connect`](crate::replica::Replica::connect).
+    /// See [`Replica::connect`](crate::client::replica::Replica::connect).
     pub(crate) fn connect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
@@ -19,7 +19,7 @@ impl Client {
         });
     }
 
-    /// See [`Replica::disconnect`](crate::replica::Replica::disconnect).
+    /// See [`Replica::disconnect`](crate::client::replica::Replica::disconnect).
     pub(crate) fn disconnect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
@@ -29,7 +29,7 @@ impl Client {
         });
     }
 
-    /// See [`Replica::set_online`](crate::replica::Replica::set_online).
+    /// See [`Replica::set_online`](crate::client::replica::Replica::set_online).
     pub(crate) fn set_online(
         &mut self,
         now: Now,
@@ -50,7 +50,7 @@ impl Client {
         });
     }
 
-    /// See [`Replica::sync_now`](crate::replica::Replica::sync_now).
+    /// See [`Replica::sync_now`](crate::client::replica::Replica::sync_now).
     pub(crate) fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
@@ -65,7 +65,7 @@ impl Client {
         });
     }
 
-    /// See [`Replica::set_token`](crate::replica::Replica::set_token).
+    /// See [`Replica::set_token`](crate::client::replica::Replica::set_token).
     pub(crate) fn set_token(
         &mut self,
         now: Now,
@@ -86,7 +86,7 @@ impl Client {
         });
     }
 
-    /// See [`Replica::subscribe`](crate::replica::Replica::subscribe).
+    /// See [`Replica::subscribe`](crate::client::replica::Replica::subscribe).
     pub(crate) fn subscribe(
         &mut self,
         now: Now,
@@ -102,7 +102,7 @@ impl Client {
         });
     }
 
-    /// See [`Replica::unsubscribe`](crate::replica::Replica::unsubscribe).
+    /// See [`Replica::unsubscribe`](crate::client::replica::Replica::unsubscribe).
     pub(crate) fn unsubscribe(
         &mut self,
         now: Now,
@@ -117,7 +117,7 @@ impl Client {
         });
     }
 
-    /// See [`Replica::release`](crate::replica::Replica::release).
+    /// See [`Replica::release`](crate::client::replica::Replica::release).
     pub(crate) fn release(
         &mut self,
         now: Now,
@@ -140,7 +140,7 @@ impl Client {
         self.streams.get(collection).is_some_and(|stream| stream.held)
     }
 
-    /// See [`Replica::synced`](crate::replica::Replica::synced).
+    /// See [`Replica::synced`](crate::client::replica::Replica::synced).
     pub(crate) fn synced(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) -> SyncId {
         self.ratchet(now);
         let id = self.next_sync;

@@ -1,6 +1,6 @@
 //! The numbers of the machine's commits: how far its store has come with them.
 
-use crate::words::name::CommitNumber;
+use crate::protocol::name::CommitNumber;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Commits {

@@ -10,8 +10,8 @@ use super::interface::{Disconnect, NetAction, Timer};
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
 use super::stream::Phase;
-use crate::words::store::StoreError;
-use crate::words::time::Mono;
+use crate::protocol::time::Mono;
+use crate::store::StoreError;
 
 impl Client {
     pub(super) fn disconnected(&mut self, edit: &mut Edit<'_>, why: Disconnect) {

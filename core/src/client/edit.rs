@@ -8,12 +8,12 @@ use bytes::Bytes;
 use super::event::{Event, EventKind, Transport};
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
+use crate::protocol::hash::Digest;
+use crate::protocol::name::{Collection, Position, RecordId};
 use crate::rules::clocks::Clocks;
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
 use crate::rules::view::Record;
-use crate::words::hash::Digest;
-use crate::words::name::{Collection, Position, RecordId};
-use crate::words::store::{Batch, Overlay, Rows, Scan, StoreError};
+use crate::store::{Batch, Overlay, Rows, Scan, StoreError};
 
 pub(super) struct Edit<'a> {
     rows: Overlay<'a>,

@@ -1,7 +1,7 @@
 //! What the app wants of the transports, and how those have fared.
 
-use crate::words::name::Collection;
-use crate::words::time::Mono;
+use crate::protocol::name::Collection;
+use crate::protocol::time::Mono;
 
 /// What the app wants of the transports, and when HTTP is used next.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

@@ -9,8 +9,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::event::EventKind;
-use crate::words::message::{ErrorCode, Level};
-use crate::words::name::{CommitNumber, Position};
+use crate::protocol::message::{ErrorCode, Level};
+use crate::protocol::name::{CommitNumber, Position};
 
 /// What became of a write.
 #[derive(Clone, PartialEq, Eq, Debug)]

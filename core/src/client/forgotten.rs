@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use super::edit::Edit;
 use super::exchange::Exchange;
 use super::machine::Client;
+use crate::protocol::message::Welcome;
+use crate::protocol::name::{Collection, Position, Seq};
+use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, Parked, Row};
-use crate::words::message::Welcome;
-use crate::words::name::{Collection, Position, Seq};
-use crate::words::store::StoreError;
-use crate::words::write::WriteKind;
+use crate::store::StoreError;
 
 impl Client {
     /// The server has answered a hello, and says since when it remembers this replica. To be called

@@ -2,8 +2,8 @@
 
 use super::edit::Edit;
 use super::machine::{Client, Fault};
-use crate::words::message::{ErrorCode, ErrorMessage, ServerMessage};
-use crate::words::wire::{Incoming, decode_server};
+use crate::protocol::message::{ErrorCode, ErrorMessage, ServerMessage};
+use crate::protocol::wire::{Incoming, decode_server};
 
 impl Client {
     pub(super) fn read(&mut self, edit: &mut Edit<'_>, frame: &[u8]) -> Result<(), Fault> {

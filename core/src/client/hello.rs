@@ -11,12 +11,12 @@ use super::machine::Client;
 use super::plain::Plain;
 use super::records::Taken;
 use super::stream::Phase;
+use crate::protocol::hash::Digest;
+use crate::protocol::message::Welcome;
+use crate::protocol::name::{MutationNumber, Position, SessionNumber};
+use crate::protocol::time::Timestamp;
 use crate::rules::row::{Entry, Place};
-use crate::words::hash::Digest;
-use crate::words::message::Welcome;
-use crate::words::name::{MutationNumber, Position, SessionNumber};
-use crate::words::store::{Scan, StoreError};
-use crate::words::time::Timestamp;
+use crate::store::{Scan, StoreError};
 
 /// What the server's `lastMutation` says of the outbox.
 enum Reckoning {

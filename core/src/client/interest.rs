@@ -11,10 +11,10 @@ use super::edit::Edit;
 use super::machine::Client;
 use super::records::knows_gone_fields;
 use super::stream::{Phase, Stream};
-use crate::words::message::ServerMessage;
-use crate::words::name::Collection;
-use crate::words::store::{Rows, StoreError};
-use crate::words::time::Mono;
+use crate::protocol::message::ServerMessage;
+use crate::protocol::name::Collection;
+use crate::protocol::time::Mono;
+use crate::store::{Rows, StoreError};
 
 impl Client {
     /// The stream of a collection, for whoever knows that it matters. It is never made here: what

@@ -8,12 +8,12 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::wipe::Unsent;
+use crate::protocol::document::DocumentError;
+use crate::protocol::limits::Limits;
+use crate::protocol::message::{ErrorCode, Token};
+use crate::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, Position, RecordId};
 use crate::rules::conflict::ConflictStrategy;
-use crate::words::document::DocumentError;
-use crate::words::limits::Limits;
-use crate::words::message::{ErrorCode, Token};
-use crate::words::name::{Collection, CommitNumber, ConnId, DatabaseId, Position, RecordId};
-use crate::words::store::StoreError;
+use crate::store::StoreError;
 
 /// How a client behaves. Every duration is a monotonic one.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub struct ClientConfig {
     /// The collections that are subscribed from the start.
     pub collections: Vec<Collection>,
     /// How long a collection that nothing uses any more is kept in sync: neither named in
-    /// `collections`, nor [subscribed](crate::replica::Replica::subscribe) and not
-    /// [released](crate::replica::Replica::release), nor with a write that waits. Only time counts in which
+    /// `collections`, nor [subscribed](crate::client::replica::Replica::subscribe) and not
+    /// [released](crate::client::replica::Replica::release), nor with a write that waits. Only time counts in which
     /// the server is in reach and the collection in step. Then it is left: its rows stay. Default
     /// `None`: for ever.
     pub keep_for: Option<Duration>,
@@ -54,8 +54,8 @@ pub struct ClientConfig {
     /// How long the answer to a ping may take. Default 15 s.
     pub ping_timeout: Duration,
     /// How long a sign of life may take after the app has said that there is a network
-    /// ([`set_online`](crate::replica::Replica::set_online)) or has asked to be in step
-    /// ([`sync_now`](crate::replica::Replica::sync_now)), and after the device has slept: then a connection
+    /// ([`set_online`](crate::client::replica::Replica::set_online)) or has asked to be in step
+    /// ([`sync_now`](crate::client::replica::Replica::sync_now)), and after the device has slept: then a connection
     /// that looks alive may be dead. Default 5 s.
     pub probe_timeout: Duration,
     /// How long a verdict may take on a connection that is otherwise alive. Default 60 s.
@@ -76,8 +76,8 @@ pub struct ClientConfig {
     /// Default true.
     pub enable_realtime_sync: bool,
     /// Whether polls, pushes by HTTP and backups happen by themselves. Without it they only
-    /// happen after [`sync_now`](crate::replica::Replica::sync_now) and
-    /// [`synced`](crate::replica::Replica::synced). Default true.
+    /// happen after [`sync_now`](crate::client::replica::Replica::sync_now) and
+    /// [`synced`](crate::client::replica::Replica::synced). Default true.
     pub enable_auto_sync: bool,
     /// The time from one poll to the next where HTTP is the transport; over a WebSocket, from one
     /// backup to the next. Default 5 minutes.
@@ -164,8 +164,8 @@ pub enum OnServerLoss {
     Adopt,
     /// They go out to the server as inserts.
     Offer,
-    /// They stay until the app says [`adopt`](crate::replica::Replica::adopt) or
-    /// [`offer`](crate::replica::Replica::offer); until then their collection is not in step.
+    /// They stay until the app says [`adopt`](crate::client::replica::Replica::adopt) or
+    /// [`offer`](crate::client::replica::Replica::offer); until then their collection is not in step.
     Ask,
 }
 
@@ -344,7 +344,7 @@ pub enum Input<'a> {
         /// The answer.
         answer: HttpAnswer,
     },
-    /// The time of [`deadline`](crate::replica::Replica::deadline) has come.
+    /// The time of [`deadline`](crate::client::replica::Replica::deadline) has come.
     Timeout,
 }
 
@@ -379,7 +379,7 @@ pub enum NetAction {
     Request(HttpTicket),
 }
 
-/// Why [`deadline`](crate::replica::Replica::deadline) is when it is.
+/// Why [`deadline`](crate::client::replica::Replica::deadline) is when it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Timer {
     /// Try to connect again.
@@ -412,11 +412,11 @@ pub enum Timer {
     Probe,
 }
 
-/// A call of [`synced`](crate::replica::Replica::synced), to be told from others.
+/// A call of [`synced`](crate::client::replica::Replica::synced), to be told from others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SyncId(pub u64);
 
-/// The outcome of a call of [`synced`](crate::replica::Replica::synced): the collections that are not in step
+/// The outcome of a call of [`synced`](crate::client::replica::Replica::synced): the collections that are not in step
 /// with the server, in the order of their names, where there are any.
 pub type SyncOutcome = Result<(), Vec<SyncFailure>>;
 
@@ -486,13 +486,13 @@ pub enum SyncFailureReason {
     /// A plain server does not answer a `sync`, which alone would tell what the collection holds.
     Unanswered,
     /// Records are held that the server does not have any more, and the app has not said
-    /// [`adopt`](crate::replica::Replica::adopt) or [`offer`](crate::replica::Replica::offer).
+    /// [`adopt`](crate::client::replica::Replica::adopt) or [`offer`](crate::client::replica::Replica::offer).
     RecordsMissing {
         /// How many there are.
         missing: u64,
     },
     /// The server has another database than the one that this replica is of, and the app has not
-    /// said [`adopt`](crate::replica::Replica::adopt) or [`offer`](crate::replica::Replica::offer).
+    /// said [`adopt`](crate::client::replica::Replica::adopt) or [`offer`](crate::client::replica::Replica::offer).
     DifferentDatabase {
         /// The identity of the server's database.
         found: DatabaseId,

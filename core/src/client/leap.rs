@@ -8,9 +8,9 @@
 use super::edit::Edit;
 use super::link::{JsonPing, PingKind};
 use super::machine::Client;
-use crate::words::message::ClientMessage;
-use crate::words::store::StoreError;
-use crate::words::time::{Mono, Timestamp};
+use crate::protocol::message::ClientMessage;
+use crate::protocol::time::{Mono, Timestamp};
+use crate::store::StoreError;
 
 impl Client {
     /// Whether writes wait for the server to tell its time.

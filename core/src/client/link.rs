@@ -2,8 +2,8 @@
 
 use alloc::collections::VecDeque;
 
-use crate::words::name::ConnId;
-use crate::words::time::Mono;
+use crate::protocol::name::ConnId;
+use crate::protocol::time::Mono;
 
 use super::interface::{ClientConfig, Timer};
 

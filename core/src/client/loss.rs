@@ -19,13 +19,13 @@ use super::output::Outputs;
 use super::records::set_server;
 use super::server_time::seen;
 use super::stream::{Phase, Stream};
+use crate::protocol::message::{ErrorCode, Welcome};
+use crate::protocol::name::{Collection, DatabaseId, MutationNumber, RecordId, Seq, SessionNumber};
+use crate::protocol::time::Now;
+use crate::protocol::write::Change;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{Entry, Loss, LossDecision, Pending, Place, Row};
-use crate::words::message::{ErrorCode, Welcome};
-use crate::words::name::{Collection, DatabaseId, MutationNumber, RecordId, Seq, SessionNumber};
-use crate::words::store::{Rows, Scan, StoreError};
-use crate::words::time::Now;
-use crate::words::write::Change;
+use crate::store::{Rows, Scan, StoreError};
 
 /// No more records than this may be missing at the server without the app being asked, and
 const FEW_MISSING: u64 = 10;
@@ -56,7 +56,7 @@ impl Stream {
 }
 
 impl Client {
-    /// See [`Replica::adopt`](crate::replica::Replica::adopt).
+    /// See [`Replica::adopt`](crate::client::replica::Replica::adopt).
     pub(crate) fn adopt(
         &mut self,
         now: Now,
@@ -66,7 +66,7 @@ impl Client {
         self.decide(now, LossDecision::Adopt, store, out)
     }
 
-    /// See [`Replica::offer`](crate::replica::Replica::offer).
+    /// See [`Replica::offer`](crate::client::replica::Replica::offer).
     pub(crate) fn offer(
         &mut self,
         now: Now,

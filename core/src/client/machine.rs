@@ -18,12 +18,12 @@ use super::outbox::{Outbox, Struggle};
 use super::output::{Output, Outputs, StoreAction, ViewAction};
 use super::plain::Plain;
 use super::stream::Stream;
+use crate::protocol::message::{Features, Level};
+use crate::protocol::name::{Collection, CommitNumber, ConnId, Epoch, Position};
+use crate::protocol::random::Random;
+use crate::protocol::time::{Mono, Now};
 use crate::rules::row::{Identity, Keys, Slot};
-use crate::words::message::{Features, Level};
-use crate::words::name::{Collection, CommitNumber, ConnId, Epoch, Position};
-use crate::words::random::Random;
-use crate::words::store::{Rows, StoreError};
-use crate::words::time::{Mono, Now};
+use crate::store::{Rows, StoreError};
 
 /// Why a step could not be taken.
 pub(super) enum Fault {
@@ -391,7 +391,7 @@ impl Client {
     pub(super) fn ratchet(&mut self, now: Now) {
         self.slept |= self.has_slept(now);
         let mono = if planted!(WallClockDeadlines) {
-            crate::words::time::Mono(now.wall.0.unsigned_abs())
+            crate::protocol::time::Mono(now.wall.0.unsigned_abs())
         } else {
             now.mono
         };

@@ -57,8 +57,10 @@ mod past;
 mod plain;
 mod reads;
 mod records;
+pub mod replica;
 mod sending;
 mod server_time;
+pub mod sign_out;
 mod stream;
 mod synced;
 #[cfg(test)]

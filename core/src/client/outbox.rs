@@ -6,11 +6,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::edit::Edit;
+use crate::protocol::hash::Digest;
+use crate::protocol::message::ErrorCode;
+use crate::protocol::name::{Collection, CommitNumber, Position, RecordId};
 use crate::rules::row::{Entry, Place};
-use crate::words::hash::Digest;
-use crate::words::message::ErrorCode;
-use crate::words::name::{Collection, CommitNumber, Position, RecordId};
-use crate::words::store::{Scan, StoreError};
+use crate::store::{Scan, StoreError};
 
 /// After this many conflicts in a row a write is called stalled.
 pub(super) const STALLED_CONFLICTS: u32 = 20;

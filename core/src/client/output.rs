@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use super::event::Event;
 use super::interface::{NetAction, SyncId, SyncOutcome};
+use crate::protocol::name::{Collection, CommitNumber, RecordId};
 use crate::rules::view::Record;
-use crate::words::name::{Collection, CommitNumber, RecordId};
-use crate::words::store::{Batch, StoreError};
+use crate::store::{Batch, StoreError};
 
 /// A thing that the machine wants done. To be done in order, waiting for none.
 #[derive(PartialEq, Eq, Debug)]
@@ -19,7 +19,7 @@ pub(crate) enum Output {
     View(ViewAction),
     /// For the app.
     Event(Event),
-    /// A call of [`synced`](crate::replica::Replica::synced) is answered.
+    /// A call of [`synced`](crate::client::replica::Replica::synced) is answered.
     Synced {
         /// The call.
         id: SyncId,

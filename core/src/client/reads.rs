@@ -7,11 +7,11 @@ use super::event::{CollectionStatus, Status};
 use super::machine::Client;
 use super::stream::Stream;
 use super::wipe::Unsent;
+use crate::protocol::name::{Collection, CommitNumber, Position, RecordId};
+use crate::protocol::time::Now;
 use crate::rules::row::{Entry, Place, Rejected, Row, position_of, record_of};
 use crate::rules::view::Record;
-use crate::words::name::{Collection, CommitNumber, Position, RecordId};
-use crate::words::store::{Rows, Scan, StoreError};
-use crate::words::time::Now;
+use crate::store::{Rows, Scan, StoreError};
 
 impl Client {
     /// How the replica is doing.
@@ -103,7 +103,7 @@ impl Client {
         Ok(all)
     }
 
-    /// See [`Replica::unsent`](crate::replica::Replica::unsent).
+    /// See [`Replica::unsent`](crate::client::replica::Replica::unsent).
     pub(crate) fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
         let mut unsent = Unsent::default();
         Edit::new(store, self.keys).places(Position(0), &mut |_, place| {

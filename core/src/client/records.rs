@@ -7,15 +7,15 @@ use super::event::{Event, EventKind};
 use super::forgotten::presume_applied;
 use super::machine::Client;
 use super::times::{latest, local_times, outcome_times, remote_times};
+use crate::protocol::document::Document;
+use crate::protocol::message::ServerChange;
+use crate::protocol::name::{Collection, Position, RecordId, Seq};
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::FieldTimes;
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::conflict::{Conflict, ResolverFailure};
 use crate::rules::row::{Entry, Parked, Row, StreamRow};
-use crate::words::document::Document;
-use crate::words::message::ServerChange;
-use crate::words::name::{Collection, Position, RecordId, Seq};
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
-use crate::words::times::FieldTimes;
-use crate::words::write::{Change, WriteKind};
+use crate::store::StoreError;
 
 /// How the server's taking of a write became known.
 pub(super) enum Taken<'a> {

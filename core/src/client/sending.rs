@@ -9,12 +9,12 @@ use super::interface::NetAction;
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
 use super::stream::{Phase, Stream};
+use crate::protocol::message::{ClientMessage, Hello, Mutation};
+use crate::protocol::name::{Collection, MutationNumber, Position, Seq};
+use crate::protocol::time::Mono;
+use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, Row};
-use crate::words::message::{ClientMessage, Hello, Mutation};
-use crate::words::name::{Collection, MutationNumber, Position, Seq};
-use crate::words::store::{Scan, StoreError};
-use crate::words::time::Mono;
-use crate::words::write::WriteKind;
+use crate::store::{Scan, StoreError};
 
 /// Writes of the outbox, each with its place.
 type Writes = Vec<(Position, Entry)>;

@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 use super::clock::{STEP, round_trip};
 use super::edit::Edit;
 use super::machine::Client;
+use crate::protocol::name::{Collection, RecordId};
+use crate::protocol::time::{Mono, Timestamp};
 use crate::rules::clocks::{Correction, MAX_RUNS, Stamped};
 use crate::rules::row::{Entry, Row};
-use crate::words::name::{Collection, RecordId};
-use crate::words::store::StoreError;
-use crate::words::time::{Mono, Timestamp};
+use crate::store::StoreError;
 
 impl Client {
     /// The server's time, as far as it is known.

@@ -6,11 +6,11 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::plain::PlainStream;
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::{ErrorCode, PageRange, Resume};
+use crate::protocol::name::{Epoch, RecordId, Seq};
+use crate::protocol::time::Mono;
 use crate::rules::row::StreamRow;
-use crate::words::hash::Checksum;
-use crate::words::message::{ErrorCode, PageRange, Resume};
-use crate::words::name::{Epoch, RecordId, Seq};
-use crate::words::time::Mono;
 
 /// The error by which the server refused a collection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -7,8 +7,8 @@ use super::interface::{SyncFailure, SyncFailureReason, SyncId, SyncOutcome};
 use super::link::PingKind;
 use super::machine::Client;
 use super::stream::{Phase, Stream, StreamError};
-use crate::words::name::{Collection, Position};
-use crate::words::store::StoreError;
+use crate::protocol::name::{Collection, Position};
+use crate::store::StoreError;
 
 impl Stream {
     /// Why the collection is not in step, where the server has said so.

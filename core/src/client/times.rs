@@ -2,14 +2,14 @@
 
 use alloc::vec::Vec;
 
+use crate::protocol::document::Document;
+use crate::protocol::message::ServerChange;
+use crate::protocol::name::Position;
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::{FieldTimes, others, set_time, time_in};
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::conflict::Conflict;
 use crate::rules::row::Entry;
-use crate::words::document::Document;
-use crate::words::message::ServerChange;
-use crate::words::name::Position;
-use crate::words::time::Timestamp;
-use crate::words::times::{FieldTimes, others, set_time, time_in};
-use crate::words::write::{Change, WriteKind};
 
 /// When the latest of a record's writes was made.
 pub(super) fn latest(entries: &[(Position, Entry)]) -> Timestamp {
@@ -94,9 +94,9 @@ pub(super) fn outcome_times(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::delta::Delta;
-    use crate::words::limits::Limits;
-    use crate::words::name::{Collection, RecordId};
+    use crate::protocol::delta::Delta;
+    use crate::protocol::limits::Limits;
+    use crate::protocol::name::{Collection, RecordId};
     use alloc::vec;
 
     fn document(json: &str) -> Document {

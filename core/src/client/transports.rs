@@ -10,8 +10,8 @@ use super::interface::{ClientConfig, Guarantees, Timer};
 use super::link::LinkState;
 use super::machine::Client;
 use super::stream::Phase;
-use crate::words::random::Random;
-use crate::words::time::Mono;
+use crate::protocol::random::Random;
+use crate::protocol::time::Mono;
 
 /// How long a WebSocket may take to come up before HTTP is turned to.
 const WEBSOCKET_PATIENCE: Duration = Duration::from_secs(3);

@@ -10,12 +10,12 @@ use super::interface::Misuse;
 use super::machine::{Client, Fault};
 use super::outbox::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
+use crate::protocol::message::{Ack, ErrorCode, ErrorMessage};
+use crate::protocol::name::{MutationNumber, Position};
+use crate::protocol::write::WriteKind;
 use crate::rules::conflict::ConflictStrategy;
 use crate::rules::row::{Entry, Rejected};
-use crate::words::message::{Ack, ErrorCode, ErrorMessage};
-use crate::words::name::{MutationNumber, Position};
-use crate::words::store::StoreError;
-use crate::words::write::WriteKind;
+use crate::store::StoreError;
 
 /// After this many conflicts in a row, client-wins no longer cares what it overwrites.
 const CLIENT_WINS_CONFLICTS: u32 = 3;

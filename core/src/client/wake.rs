@@ -6,7 +6,7 @@ use core::time::Duration;
 use super::edit::Edit;
 use super::link::LinkState;
 use super::machine::Client;
-use crate::words::time::Now;
+use crate::protocol::time::Now;
 
 /// The wall clock has to run so much ahead of the monotonic one, from one input to the next, for the
 /// device to have slept: in a suspended device only the wall clock goes on. *Corrections by NTP are

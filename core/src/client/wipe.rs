@@ -5,9 +5,9 @@
 
 use alloc::vec::Vec;
 
+use crate::protocol::name::{Collection, RecordId};
 use crate::rules::row::{Keys, Slot};
-use crate::words::name::{Collection, RecordId};
-use crate::words::store::{Batch, Rows, Scan, StoreError};
+use crate::store::{Batch, Rows, Scan, StoreError};
 
 /// How many rows one batch removes, at most.
 pub(crate) const ROWS: usize = 1_000;

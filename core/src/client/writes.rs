@@ -8,17 +8,17 @@ use super::interface::{Misuse, Written};
 use super::machine::{Client, Fault};
 use super::output::{Output, Outputs, StoreAction};
 use super::server_time::seen;
+use crate::protocol::delta::Delta;
+use crate::protocol::document::{Document, DocumentError};
+use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::time::{Now, Timestamp};
+use crate::protocol::times::{FieldTimes, others};
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::row::{Entry, Pending, Rejected, Row};
-use crate::words::delta::Delta;
-use crate::words::document::{Document, DocumentError};
-use crate::words::name::{Collection, Position, RecordId};
-use crate::words::store::Rows;
-use crate::words::time::{Now, Timestamp};
-use crate::words::times::{FieldTimes, others};
-use crate::words::write::{Change, WriteKind};
+use crate::store::Rows;
 
 impl Client {
-    /// See [`Replica::save`](crate::replica::Replica::save).
+    /// See [`Replica::save`](crate::client::replica::Replica::save).
     pub(crate) fn save(
         &mut self,
         now: Now,
@@ -35,7 +35,7 @@ impl Client {
         })
     }
 
-    /// See [`Replica::modify`](crate::replica::Replica::modify).
+    /// See [`Replica::modify`](crate::client::replica::Replica::modify).
     pub(crate) fn modify(
         &mut self,
         now: Now,
@@ -54,7 +54,7 @@ impl Client {
         })
     }
 
-    /// See [`Replica::update`](crate::replica::Replica::update).
+    /// See [`Replica::update`](crate::client::replica::Replica::update).
     pub(crate) fn update(
         &mut self,
         now: Now,
@@ -69,7 +69,7 @@ impl Client {
         })
     }
 
-    /// See [`Replica::delete`](crate::replica::Replica::delete).
+    /// See [`Replica::delete`](crate::client::replica::Replica::delete).
     pub(crate) fn delete(
         &mut self,
         now: Now,
@@ -83,7 +83,7 @@ impl Client {
         })
     }
 
-    /// See [`Replica::retry_rejected`](crate::replica::Replica::retry_rejected).
+    /// See [`Replica::retry_rejected`](crate::client::replica::Replica::retry_rejected).
     pub(crate) fn retry_rejected(
         &mut self,
         now: Now,
@@ -105,7 +105,7 @@ impl Client {
         })
     }
 
-    /// See [`Replica::discard_rejected`](crate::replica::Replica::discard_rejected).
+    /// See [`Replica::discard_rejected`](crate::client::replica::Replica::discard_rejected).
     pub(crate) fn discard_rejected(
         &mut self,
         now: Now,
@@ -120,7 +120,7 @@ impl Client {
         })
     }
 
-    /// See [`Replica::reject_stalled_write`](crate::replica::Replica::reject_stalled_write).
+    /// See [`Replica::reject_stalled_write`](crate::client::replica::Replica::reject_stalled_write).
     pub(crate) fn reject_stalled_write(
         &mut self,
         now: Now,

@@ -8,10 +8,10 @@
 
 use alloc::vec::Vec;
 
-use crate::words::codec::{Reader, put_i64, put_u64};
-use crate::words::name::Position;
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
+use crate::protocol::codec::{Reader, put_i64, put_u64};
+use crate::protocol::name::Position;
+use crate::protocol::time::Timestamp;
+use crate::store::StoreError;
 
 /// The maximal number of runs whose corrections are kept. The times of further runs stay
 /// uncorrected.

@@ -11,10 +11,10 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::words::delta::zip_fields;
-use crate::words::document::{Document, Fields};
-use crate::words::name::{Collection, RecordId};
-use crate::words::time::Timestamp;
+use crate::protocol::delta::zip_fields;
+use crate::protocol::document::{Document, Fields};
+use crate::protocol::name::{Collection, RecordId};
+use crate::protocol::time::Timestamp;
 
 /// A conflict to be decided: three states of one record, `None` where it is missing or deleted.
 #[derive(Clone, Copy, Debug)]
@@ -166,10 +166,10 @@ impl FieldStates<'_> {
 /// });
 /// ```
 ///
-/// Check a resolver in a test with [`laws`](crate::laws):
+/// Check a resolver in a test with [`laws`](crate::testing::laws):
 ///
 /// ```
-/// use synclayer_core::laws;
+/// use synclayer_core::testing::laws;
 /// use synclayer_core::rules::conflict::Conflict;
 ///
 /// let resolver = |conflict: &Conflict<'_>| conflict.merge(conflict.remote.is_none());
@@ -297,9 +297,9 @@ fn fields_of(document: Option<&Document>) -> Fields<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::protocol::document::tests::documents;
+    use crate::protocol::limits::Limits;
     use crate::rules::merge::FieldWise;
-    use crate::words::document::tests::documents;
-    use crate::words::limits::Limits;
     use alloc::string::ToString;
     use alloc::vec;
     use proptest::prelude::*;

@@ -8,9 +8,9 @@
 
 use alloc::vec::Vec;
 
-use crate::words::codec::{Reader, put_u64};
-use crate::words::name::{Position, SessionNumber};
-use crate::words::store::StoreError;
+use crate::protocol::codec::{Reader, put_u64};
+use crate::protocol::name::{Position, SessionNumber};
+use crate::store::StoreError;
 
 /// The known facts about the server's memory of this replica, and the writes that it may have
 /// forgotten.

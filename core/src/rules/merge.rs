@@ -21,9 +21,9 @@ use core::cmp::Ordering;
 use serde_json::value::RawValue;
 
 use super::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::limits::Limits;
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::limits::Limits;
 
 /// A resolver that combines the values of each field that both sides changed, and leaves other
 /// decisions to a fallback strategy.
@@ -352,7 +352,7 @@ impl Number {
 mod tests {
     use super::super::conflict::tests::{Case, cases, check_laws};
     use super::*;
-    use crate::words::time::Timestamp;
+    use crate::protocol::time::Timestamp;
     use alloc::format;
     use proptest::prelude::*;
 

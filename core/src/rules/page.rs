@@ -10,15 +10,15 @@ use alloc::vec::Vec;
 pub use self::query::{FoundRecord, Query};
 use super::policy::Policy;
 use super::record::{self, Client, EpochRow, Head, Record, database};
-use crate::words::document::Document;
-use crate::words::hash::Checksum;
-use crate::words::message::{Cursor, Mode, PageRange, Resume, ServerChange, SyncRecord};
-use crate::words::name::{
+use crate::protocol::document::Document;
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::{Cursor, Mode, PageRange, Resume, ServerChange, SyncRecord};
+use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, UserId,
 };
-use crate::words::store::{Rows, Scan, StoreError};
-use crate::words::times::FieldTimes;
-use crate::words::write::Change;
+use crate::protocol::times::FieldTimes;
+use crate::protocol::write::Change;
+use crate::store::{Rows, Scan, StoreError};
 
 /// The limits of one page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
-use crate::words::delta::{Delta, side_by_side};
-use crate::words::document::Document;
-use crate::words::write::{Change, WriteKind};
+use crate::protocol::delta::{Delta, side_by_side};
+use crate::protocol::document::Document;
+use crate::protocol::write::{Change, WriteKind};
 
 /// The evidence in a server's state of a record about writes that may have reached it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,8 +192,8 @@ fn names<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::document::tests::documents;
-    use crate::words::limits::Limits;
+    use crate::protocol::document::tests::documents;
+    use crate::protocol::limits::Limits;
     use alloc::string::ToString;
     use proptest::prelude::*;
 

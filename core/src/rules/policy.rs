@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
-use crate::words::document::Document;
-use crate::words::name::{Collection, RecordId, UserId};
-use crate::words::time::Mono;
-use crate::words::write::Change;
+use crate::protocol::document::Document;
+use crate::protocol::name::{Collection, RecordId, UserId};
+use crate::protocol::time::Mono;
+use crate::protocol::write::Change;
 
 /// A user's read access to a collection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -20,8 +20,8 @@ use super::record::{
     self, Client, DATABASE, Head, Record, client_key, head_key, index_key, name_in, record_id,
     record_key,
 };
-use crate::words::name::{ClientId, Collection, DatabaseId, RecordId, Seq};
-use crate::words::store::{Batch, Overlay, Rows, StoreError};
+use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, Seq};
+use crate::store::{Batch, Overlay, Rows, StoreError};
 
 /// The largest seq of the protocol.
 const MAX_SEQ: u64 = (1 << 53) - 1;

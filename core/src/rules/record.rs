@@ -24,18 +24,18 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 pub use self::verify::{Report, verify};
-use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::hash::{Checksum, Digest};
-use crate::words::message::ServerChange;
-use crate::words::name::{
+use crate::protocol::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::hash::{Checksum, Digest};
+use crate::protocol::message::ServerChange;
+use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
-use crate::words::store::{Rows, StoreError};
-use crate::words::time::Timestamp;
-use crate::words::times::{FieldTimes, others};
-use crate::words::write::{Change, WriteKind};
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::{FieldTimes, others};
+use crate::protocol::write::{Change, WriteKind};
+use crate::store::{Rows, StoreError};
 
 /// The server's state of a collection as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::words::name::{Collection, RecordId};
-use crate::words::store::{Rows, Scan, StoreError};
-use crate::words::time::Timestamp;
-use crate::words::times::FieldTimes;
-use crate::words::write::Change;
+use crate::protocol::name::{Collection, RecordId};
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::FieldTimes;
+use crate::protocol::write::Change;
+use crate::store::{Rows, Scan, StoreError};
 
 use super::record::{EpochRow, epoch_key, range_of};
 use super::row::{Entry, Keys, Place, Slot, position_of, record_of};
@@ -173,10 +173,10 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::words::document::Document;
-    use crate::words::hash::Digest;
-    use crate::words::limits::Limits;
-    use crate::words::name::Position;
+    use crate::protocol::document::Document;
+    use crate::protocol::hash::Digest;
+    use crate::protocol::limits::Limits;
+    use crate::protocol::name::Position;
 
     fn entry(id: &str) -> Entry {
         let document = Document::parse(r#"{"n":9007199254740993}"#, &Limits::default()).unwrap();

@@ -16,16 +16,16 @@ use bytes::Bytes;
 
 use super::policy::Policy;
 use super::record::{self, Client, EpochRow};
-use crate::words::hash::Digest;
-use crate::words::limits::Limits;
-use crate::words::message::{ErrorCode, Mutation, ServerChange};
-use crate::words::name::{
+use crate::protocol::hash::Digest;
+use crate::protocol::limits::Limits;
+use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
+use crate::protocol::name::{
     ClientId, Collection, ConnId, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
     UserId,
 };
-use crate::words::store::{Batch, Overlay, Rows, StoreError};
-use crate::words::time::Timestamp;
-use crate::words::write::Change;
+use crate::protocol::time::Timestamp;
+use crate::protocol::write::Change;
+use crate::store::{Batch, Overlay, Rows, StoreError};
 
 pub use sweep::{Sweep, SweepPlace, Swept};
 
@@ -256,7 +256,7 @@ pub struct Published {
     /// Its seq.
     pub seq: Seq,
     /// The record after the change, for permissions that read the content.
-    pub document: Option<crate::words::document::Document>,
+    pub document: Option<crate::protocol::document::Document>,
     /// The connection that made it, if there is one.
     pub origin: Option<Origin>,
 }

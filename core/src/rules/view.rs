@@ -12,9 +12,9 @@ use core::fmt;
 
 use rpds::RedBlackTreeMapSync;
 
-use crate::words::document::Document;
-use crate::words::name::RecordId;
-use crate::words::time::Timestamp;
+use crate::protocol::document::Document;
+use crate::protocol::name::RecordId;
+use crate::protocol::time::Timestamp;
 
 /// A record as the app sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -357,7 +357,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::limits::Limits;
+    use crate::protocol::limits::Limits;
     use alloc::format;
     use alloc::string::ToString;
     use proptest::prelude::*;

@@ -2,10 +2,10 @@
 
 use alloc::string::String;
 
+use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, ServerChange};
+use crate::protocol::name::{Collection, MutationNumber, RecordId};
+use crate::protocol::time::Timestamp;
 use crate::rules::transaction::{Outcome, Verdict};
-use crate::words::message::{Ack, ErrorCode, ErrorMessage, ServerChange};
-use crate::words::name::{Collection, MutationNumber, RecordId};
-use crate::words::time::Timestamp;
 
 /// A write, as its verdict names it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -22,9 +22,9 @@ use core::mem;
 
 use super::ring::Rings;
 use super::session::TransactTicket;
+use crate::protocol::name::Collection;
 use crate::rules::transaction::{Answer, Context, Decided, TransactError, Transaction, decide_all};
-use crate::words::name::Collection;
-use crate::words::store::{self, Rows, ServerStore, StoreError, StoreErrorKind};
+use crate::store::{self, Rows, ServerStore, StoreError, StoreErrorKind};
 
 /// A transaction, together with whoever waits for its answer.
 pub trait Job {

@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use crate::words::name::{Collection, ConnId};
+use crate::protocol::name::{Collection, ConnId};
 
 /// Who follows which collections. `H` is what wakes a connection.
 #[derive(Clone, Debug)]

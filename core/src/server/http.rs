@@ -18,20 +18,20 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use crate::protocol::document::write_json_string;
+use crate::protocol::limits::Limits;
+use crate::protocol::message::{ErrorCode, ErrorMessage};
+use crate::protocol::name::{Collection, RecordId, UserId};
+use crate::protocol::percent;
+use crate::protocol::time::Timestamp;
+use crate::protocol::wire::http::{
+    PULL_PATH, PUSH_PATH, PageFrom, PageQuery, SESSION_PATH, TRANSACTION_PATH,
+};
+use crate::protocol::write::WriteKind;
 use crate::rules::page::{PageLimits, ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::{Access, Policy};
 use crate::rules::transaction::{Answer, TransactError, Transaction};
-use crate::words::document::write_json_string;
-use crate::words::limits::Limits;
-use crate::words::message::{ErrorCode, ErrorMessage};
-use crate::words::name::{Collection, RecordId, UserId};
-use crate::words::percent;
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
-use crate::words::wire::http::{
-    PULL_PATH, PUSH_PATH, PageFrom, PageQuery, SESSION_PATH, TRANSACTION_PATH,
-};
-use crate::words::write::WriteKind;
+use crate::store::StoreError;
 
 /// A request as it came, its token checked.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -44,12 +44,12 @@ use super::http::{Call, Reply, Request, call};
 use super::pump;
 use super::ring::Rings;
 use super::session::{self, AuthTicket, Identity, Lent, Session, SessionConfig, Timer};
+use crate::protocol::name::{Collection, ConnId, Seq, UserId};
+use crate::protocol::time::{Mono, Now};
 use crate::rules::page::ReadAnswer;
 use crate::rules::policy::{Bucket, Policy, Rate};
 use crate::rules::transaction::{Answer, Context, Sweep, TransactError, Transaction};
-use crate::words::name::{Collection, ConnId, Seq, UserId};
-use crate::words::store::{Rows, StoreError};
-use crate::words::time::{Mono, Now};
+use crate::store::{Rows, StoreError};
 
 pub use interface::{Action, Batch, CallId, HubConfig, Input, Job, Read};
 use interface::{Asked, Letter, Reader};

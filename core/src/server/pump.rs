@@ -1,7 +1,7 @@
 //! The way from the rings to a socket.
 
 use super::session::{Action, Actions, Input, Lent, Session};
-use crate::words::time::Now;
+use crate::protocol::time::Now;
 
 /// Has a session send what the rings and the store's pages hold for it, as far as its socket has
 /// room: about `room` bytes, in at most `turns` steps. Returns whether it has more to send at once,

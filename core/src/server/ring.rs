@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::protocol::document::Document;
+use crate::protocol::message::Level;
+use crate::protocol::name::{Collection, RecordId, Seq, UserId};
+use crate::protocol::time::Timestamp;
+use crate::protocol::wire::encode_change;
 use crate::rules::transaction::{Origin, Published};
-use crate::words::document::Document;
-use crate::words::message::Level;
-use crate::words::name::{Collection, RecordId, Seq, UserId};
-use crate::words::time::Timestamp;
-use crate::words::wire::encode_change;
 
 /// The rings of all collections.
 ///

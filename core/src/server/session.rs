@@ -29,14 +29,14 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::ring::Rings;
-use crate::rules::page::PageLimits;
-use crate::rules::policy::{Bucket, Policy, Rate};
-use crate::words::limits::Limits;
-use crate::words::message::{ErrorCode, ErrorMessage, Level, ServerMessage};
-use crate::words::name::{
+use crate::protocol::limits::Limits;
+use crate::protocol::message::{ErrorCode, ErrorMessage, Level, ServerMessage};
+use crate::protocol::name::{
     ClientId, Collection, ConnId, MutationNumber, RecordId, SessionNumber, UserId,
 };
-use crate::words::time::{Mono, Now};
+use crate::protocol::time::{Mono, Now};
+use crate::rules::page::PageLimits;
+use crate::rules::policy::{Bucket, Policy, Rate};
 
 use auth::Auth;
 use queue::{Barrier, Queue};

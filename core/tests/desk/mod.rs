@@ -8,13 +8,13 @@ use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
 };
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Action, Replica};
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, ConnId, RecordId};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::client::replica::{Action, Replica};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::name::{Collection, ConnId, RecordId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::store::MemoryClientStore;
 
 /// One replica on a desk: whoever sits there plays the network and the server.
 pub struct Desk {
@@ -251,8 +251,8 @@ impl Desk {
 
     /// The digest of the write that was sent last.
     pub fn digest_of(frame: &str) -> String {
-        use synclayer_core::words::message::ClientMessage;
-        use synclayer_core::words::wire::{Incoming, decode_client};
+        use synclayer_core::protocol::message::ClientMessage;
+        use synclayer_core::protocol::wire::{Incoming, decode_client};
         let Ok(Incoming::One(ClientMessage::Write(write))) =
             decode_client(frame.as_bytes(), &Limits::default())
         else {
@@ -263,8 +263,8 @@ impl Desk {
 }
 
 pub fn synced(epoch: &str, seq: u64, records: &[(&str, u64, &str)]) -> String {
-    use synclayer_core::words::hash::Checksum;
-    use synclayer_core::words::name::Seq;
+    use synclayer_core::protocol::hash::Checksum;
+    use synclayer_core::protocol::name::Seq;
     let mut sum = Checksum::default();
     for (record, seq, json) in records {
         sum.add(&id(record), Seq(*seq), &doc(json));

@@ -3,7 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use synclayer_core::memory::MemoryRows;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::page::ReadRequest;
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, TransactError, Transaction};
@@ -12,12 +16,8 @@ use synclayer_core::server::session::{
 };
 use synclayer_core::server::{Committer, Job};
 use synclayer_core::server::{RingLimits, Rings};
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};
-use synclayer_core::words::store::{StoreError, StoreErrorKind};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
-use synclayer_core::words::write::Change;
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{StoreError, StoreErrorKind};
 
 use super::table::split;
 
@@ -220,7 +220,7 @@ fn transaction(transaction: &Transaction) -> String {
             format!("hello of {client}, session {session}")
         }
         Transaction::Writes(run) => {
-            let write = |write: &synclayer_core::words::message::Mutation| {
+            let write = |write: &synclayer_core::protocol::message::Mutation| {
                 let word = |word: &str, number: Option<u64>| {
                     number.map_or(String::new(), |number| format!(" {word} {number}"))
                 };

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::Replica;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, RecordId};
-use synclayer_core::words::store::ClientStore;
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::client::replica::Replica;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::name::{Collection, RecordId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::store::ClientStore;
+use synclayer_core::store::MemoryClientStore;
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 
 use crate::world::{Result, document, id, offline_client, save_all};

@@ -9,8 +9,13 @@ use std::fmt::Write;
 use bytes::Bytes;
 use serde_json::Value;
 use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::memory::MemoryRows;
-use synclayer_core::replica::Replica;
+use synclayer_core::client::replica::Replica;
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::Cursor;
+use synclayer_core::protocol::name::{ClientId, Collection, Epoch, Seq, SessionNumber, UserId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::page::{
     Content, Next, PageChange, PageLimits, Place, ReadAnswer, ReadRequest, Reader,
 };
@@ -20,13 +25,8 @@ use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
 use synclayer_core::rules::transaction::{Answer, Context, HelloAnswer, Transaction};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::SessionConfig;
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::Cursor;
-use synclayer_core::words::name::{ClientId, Collection, Epoch, Seq, SessionNumber, UserId};
-use synclayer_core::words::store::{Batch, ClientStore, Rows, Scan, ServerStore, StoreError};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
-use synclayer_core::words::write::Change;
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{Batch, ClientStore, Rows, Scan, ServerStore, StoreError};
 use synclayer_fjall::{FjallClientStore, FjallServerStore};
 use synclayer_sim::host::Host;
 

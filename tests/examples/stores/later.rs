@@ -3,7 +3,7 @@
 
 use synclayer_core::client::interface::Misuse;
 use synclayer_core::client::interface::Written;
-use synclayer_core::words::time::Timestamp;
+use synclayer_core::protocol::time::Timestamp;
 
 use super::*;
 

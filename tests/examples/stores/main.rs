@@ -27,19 +27,19 @@ use serde_json::Value;
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, Input, Method, NetAction,
 };
-use synclayer_core::memory::{MemoryClientStore, MemoryRows};
-use synclayer_core::replica::{Action, Replica};
+use synclayer_core::client::replica::{Action, Replica};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::name::{Collection, ConnId, RecordId, UserId};
+use synclayer_core::protocol::time::Now;
+use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::page::PageLimits;
 use synclayer_core::rules::policy::Policy;
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::{self, Identity, SessionConfig};
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::name::{Collection, ConnId, RecordId, UserId};
-use synclayer_core::words::store::{Batch, ClientStore, ServerStore};
-use synclayer_core::words::time::Now;
-use synclayer_core::words::write::Change;
+use synclayer_core::store::{Batch, ClientStore, ServerStore};
+use synclayer_core::store::{MemoryClientStore, MemoryRows};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use synclayer_sim::host::Host;
 

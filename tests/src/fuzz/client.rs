@@ -5,21 +5,21 @@ use std::time::Duration;
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers,
 };
-use synclayer_core::memory::{MemoryClientStore, MemoryRows};
-use synclayer_core::replica::{Action, Replica, WatchId};
+use synclayer_core::client::replica::{Action, Replica, WatchId};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::{ClientMessage, Token};
+use synclayer_core::protocol::name::{Collection, CommitNumber, ConnId, RecordId, UserId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::protocol::wire::{Incoming, decode_client};
 use synclayer_core::rules::conflict::ConflictStrategy;
 use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::rules::policy::Rate;
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::{ClientMessage, Token};
-use synclayer_core::words::name::{Collection, CommitNumber, ConnId, RecordId, UserId};
-use synclayer_core::words::store::{StoreError, StoreErrorKind};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
-use synclayer_core::words::wire::{Incoming, decode_client};
+use synclayer_core::store::{MemoryClientStore, MemoryRows};
+use synclayer_core::store::{StoreError, StoreErrorKind};
 
 use super::policy::policy;
 use super::script::Script;
@@ -308,7 +308,8 @@ impl Bench {
         let collection = collection(script.below(3));
         let choice = script.below(12);
         let rejected = self.replica.rejected().unwrap_or_default();
-        let write = rejected.first().map_or(synclayer_core::words::name::Position(0), |r| r.write);
+        let write =
+            rejected.first().map_or(synclayer_core::protocol::name::Position(0), |r| r.write);
         let watch = self.watches.pop();
         let kept = self.with(|replica, now, effects| {
             match choice {

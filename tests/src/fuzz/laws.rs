@@ -1,13 +1,13 @@
 //! The laws of documents, differences, changes and resolvers.
 
-use synclayer_core::laws::{Case, Law, Laws};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::time::Timestamp;
+use synclayer_core::protocol::write::{Change, WriteKind};
 use synclayer_core::rules::conflict::{ConflictStrategy, Resolver};
 use synclayer_core::rules::merge::FieldWise;
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::time::Timestamp;
-use synclayer_core::words::write::{Change, WriteKind};
+use synclayer_core::testing::laws::{Case, Law, Laws};
 
 use super::script::Script;
 

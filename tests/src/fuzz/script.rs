@@ -1,7 +1,7 @@
 //! Reading choices off the bytes that a fuzzer makes up.
 
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
 
 /// The choices that are left. Where there are none left, every choice is the first one.
 pub(super) struct Script<'a>(&'a [u8]);

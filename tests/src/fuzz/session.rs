@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use synclayer_core::memory::MemoryRows;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::ServerMessage;
+use synclayer_core::protocol::name::{ConnId, UserId};
+use synclayer_core::protocol::time::Now;
+use synclayer_core::protocol::wire::{Incoming, decode_server};
 use synclayer_core::rules::policy::Rate;
 use synclayer_core::rules::transaction::TransactError;
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
-use synclayer_core::words::document::Document;
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::ServerMessage;
-use synclayer_core::words::name::{ConnId, UserId};
-use synclayer_core::words::store::{StoreError, StoreErrorKind};
-use synclayer_core::words::time::Now;
-use synclayer_core::words::wire::{Incoming, decode_server};
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{StoreError, StoreErrorKind};
 
 use super::client::now;
 use super::policy::policy;

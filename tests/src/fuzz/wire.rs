@@ -1,14 +1,14 @@
 //! Frames and bodies from and to the wire.
 
-use synclayer_core::words::limits::Limits;
-use synclayer_core::words::message::{ClientMessage, Level, ServerMessage};
-use synclayer_core::words::name::Collection;
-use synclayer_core::words::percent;
-use synclayer_core::words::wire::http::{
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::protocol::message::{ClientMessage, Level, ServerMessage};
+use synclayer_core::protocol::name::Collection;
+use synclayer_core::protocol::percent;
+use synclayer_core::protocol::wire::http::{
     PageAnswer, PageQuery, PushAnswer, decode_push, decode_session, encode_push, encode_session,
     refusal,
 };
-use synclayer_core::words::wire::{Incoming, decode_client, decode_server};
+use synclayer_core::protocol::wire::{Incoming, decode_client, decode_server};
 
 /// Reads a frame as both ends would, and as what goes over HTTP. Whatever was understood is
 /// understood the same when it is sent on.

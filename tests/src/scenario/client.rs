@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss, Written,
 };
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Action, Replica, WatchId};
+use synclayer_core::client::replica::{Action, Replica, WatchId};
+use synclayer_core::client::sign_out::SignOut;
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::message::Token;
+use synclayer_core::protocol::name::{CommitNumber, ConnId, Position};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
-use synclayer_core::sign_out::SignOut;
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::message::Token;
-use synclayer_core::words::name::{CommitNumber, ConnId, Position};
-use synclayer_core::words::store::{StoreError, StoreErrorKind};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::{StoreError, StoreErrorKind};
 
 use super::format::{Step, merge, read};
 use super::store::{Asked, Holds, NamedStore};

@@ -6,9 +6,9 @@ use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::{
     Guarantees, HttpRequest, Misuse, SyncFailureReason, SyncId, SyncOutcome, Timer, Written,
 };
+use synclayer_core::protocol::name::Position;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
-use synclayer_core::words::name::Position;
 
 /// A frame as a JSON value; what is none, as a text.
 pub(super) fn frame(frame: &[u8]) -> Value {

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use synclayer_core::memory::MemoryRows;
+use synclayer_core::protocol::name::{RecordId, Seq};
 use synclayer_core::rules::page::{
     Content, Page, PageLimits, Place, ReadAnswer, ReadRequest, Reader,
 };
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::rebuild::Rebuild;
 use synclayer_core::rules::record::database;
-use synclayer_core::words::name::{RecordId, Seq};
-use synclayer_core::words::store::{Batch, Rows};
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{Batch, Rows};
 
 use super::server::Backup;
 use super::{Collection, World};

@@ -9,15 +9,15 @@ use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::{
     ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Written,
 };
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::replica::{Action, Replica, WatchId};
+use synclayer_core::client::replica::{Action, Replica, WatchId};
+use synclayer_core::protocol::delta::Delta;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::message::Token;
+use synclayer_core::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId};
+use synclayer_core::protocol::time::{Mono, Now};
 use synclayer_core::rules::view::Update;
-use synclayer_core::words::delta::Delta;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::message::Token;
-use synclayer_core::words::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId};
-use synclayer_core::words::store::StoreError;
-use synclayer_core::words::time::{Mono, Now};
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::StoreError;
 
 use crate::invariants::Invariant;
 

@@ -1,7 +1,7 @@
 //! A server that speaks of what nobody asked for: hostile, or mistaken.
 
 use synclayer_core::client::interface::Input;
-use synclayer_core::words::name::ConnId;
+use synclayer_core::protocol::name::ConnId;
 
 use super::{Owner, World};
 

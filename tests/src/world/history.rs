@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::name::{ClientId, Collection, Epoch, MutationNumber, RecordId, Seq};
+use synclayer_core::protocol::time::Timestamp;
+use synclayer_core::protocol::times::FieldTimes;
+use synclayer_core::protocol::write::WriteKind;
 use synclayer_core::rules::transaction::Published;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::name::{ClientId, Collection, Epoch, MutationNumber, RecordId, Seq};
-use synclayer_core::words::time::Timestamp;
-use synclayer_core::words::times::FieldTimes;
-use synclayer_core::words::write::WriteKind;
 
 use super::link::Owner;
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use synclayer_core::client::interface::{HttpAnswer, HttpRequest, HttpTicket, Method};
+use synclayer_core::protocol::message::ErrorCode;
+use synclayer_core::protocol::name::Collection;
+use synclayer_core::protocol::time::Mono;
+use synclayer_core::protocol::wire::http::{PULL_PATH, PUSH_PATH};
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::Input;
-use synclayer_core::words::message::ErrorCode;
-use synclayer_core::words::name::Collection;
-use synclayer_core::words::time::Mono;
-use synclayer_core::words::wire::http::{PULL_PATH, PUSH_PATH};
 
 use crate::invariants::Invariant;
 

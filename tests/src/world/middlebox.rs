@@ -3,9 +3,9 @@
 
 use synclayer_core::client::event::{Event, EventKind, Transport};
 use synclayer_core::client::interface::{Disconnect, HttpAnswer, Input};
-use synclayer_core::words::message::ErrorCode;
-use synclayer_core::words::name::{ClientId, ConnId};
-use synclayer_core::words::time::Mono;
+use synclayer_core::protocol::message::ErrorCode;
+use synclayer_core::protocol::name::{ClientId, ConnId};
+use synclayer_core::protocol::time::Mono;
 
 use crate::invariants::Invariant;
 

@@ -6,7 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use synclayer_core::memory::MemoryRows;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::message::{Resume, ServerChange};
+use synclayer_core::protocol::name::{
+    ClientId, Collection, ConnId, DatabaseId, Epoch, RecordId, SessionNumber,
+};
+use synclayer_core::protocol::time::Now;
+use synclayer_core::protocol::write::WriteKind;
 use synclayer_core::rules::page::{Place, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::{Report, database as database_of, verify};
@@ -18,14 +24,8 @@ use synclayer_core::server::Job;
 use synclayer_core::server::http::{HttpConfig, Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Input as ServerInput, Session};
-use synclayer_core::words::document::Document;
-use synclayer_core::words::message::{Resume, ServerChange};
-use synclayer_core::words::name::{
-    ClientId, Collection, ConnId, DatabaseId, Epoch, RecordId, SessionNumber,
-};
-use synclayer_core::words::store::{Op, StoreError, StoreErrorKind};
-use synclayer_core::words::time::Now;
-use synclayer_core::words::write::WriteKind;
+use synclayer_core::store::MemoryRows;
+use synclayer_core::store::{Op, StoreError, StoreErrorKind};
 
 use crate::invariants::Invariant;
 

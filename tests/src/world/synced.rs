@@ -3,8 +3,8 @@
 
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{SyncId, SyncOutcome};
-use synclayer_core::words::message::ErrorCode;
-use synclayer_core::words::name::Collection;
+use synclayer_core::protocol::message::ErrorCode;
+use synclayer_core::protocol::name::Collection;
 
 use super::{Device, World};
 use crate::invariants::Invariant;

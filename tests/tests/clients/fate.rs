@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::name::{Collection, RecordId, UserId};
+use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::policy::Policy;
-use synclayer_core::words::document::Document;
-use synclayer_core::words::name::{Collection, RecordId, UserId};
-use synclayer_core::words::write::Change;
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{ConflictStrategy, Fate, SyncConfig, SyncError, Transports};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use synclayer_core::words::percent;
+use synclayer_core::protocol::percent;
 use synclayer_tokio::{EventKind, Fate, SyncLayer, Transports};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};

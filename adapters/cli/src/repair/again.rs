@@ -12,9 +12,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
 use synclayer_core::client::interface::{ClientConfig, Written};
-use synclayer_core::replica::{Action, Replica as Core};
-use synclayer_core::words::name::{Collection, CommitNumber, RecordId};
-use synclayer_core::words::time::{Mono, Now, Timestamp};
+use synclayer_core::client::replica::{Action, Replica as Core};
+use synclayer_core::protocol::name::{Collection, CommitNumber, RecordId};
+use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{Delta, Document, Limits, Misuse, SyncError};
 use tokio::task;

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use synclayer_core::words::name::CommitNumber;
-use synclayer_core::words::store::{
-    Batch, ClientStore, Rows, ServerStore, StoreError, StoreErrorKind,
-};
+use synclayer_core::protocol::name::CommitNumber;
+use synclayer_core::store::{Batch, ClientStore, Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use tempfile::TempDir;
 

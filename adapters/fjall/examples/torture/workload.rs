@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use synclayer_core::words::name::CommitNumber;
-use synclayer_core::words::store::{Batch, ClientStore, Rows, Scan, ServerStore, StoreError};
+use synclayer_core::protocol::name::CommitNumber;
+use synclayer_core::store::{Batch, ClientStore, Rows, Scan, ServerStore, StoreError};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use synclayer_core::memory::MemoryClientStore;
-use synclayer_core::words::name::CommitNumber;
-use synclayer_core::words::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
+use synclayer_core::protocol::name::CommitNumber;
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
 use synclayer_tokio::{OnDurable, Store, SyncConfig, Transports, Update, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;

@@ -11,11 +11,11 @@ use super::super::interface::{HttpAnswer, PlainServers, RequestId};
 use super::super::machine::{Client, Fault};
 use super::super::stream::Phase;
 use super::{ANSWER_BYTES, Asked, Exchange, HelloState, MOST_DECLINED, PUSH_BYTES, What};
-use crate::words::limits::Limits;
-use crate::words::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
-use crate::words::name::Collection;
-use crate::words::wire::http::{PageAnswer, PageFrom, PushAnswer, refusal};
-use crate::words::wire::{Incoming, WireError, decode_server};
+use crate::protocol::limits::Limits;
+use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
+use crate::protocol::name::Collection;
+use crate::protocol::wire::http::{PageAnswer, PageFrom, PushAnswer, refusal};
+use crate::protocol::wire::{Incoming, WireError, decode_server};
 
 impl Client {
     /// A request was answered.

@@ -13,13 +13,13 @@ use super::super::interface::{HttpRequest, HttpTicket, Method, NetAction, Reques
 use super::super::machine::Client;
 use super::super::stream::{Phase, Stream};
 use super::{Asked, Exchange, HelloState, PUSH_BYTES, PUSH_WRITES, What};
-use crate::words::message::Hello;
-use crate::words::name::Collection;
-use crate::words::store::StoreError;
-use crate::words::wire::http::{
+use crate::protocol::message::Hello;
+use crate::protocol::name::Collection;
+use crate::protocol::wire::http::{
     PULL_PATH, PUSH_PATH, PageFrom, PageQuery, PushHead, SESSION_PATH, encode_pull, encode_push,
     encode_session,
 };
+use crate::store::StoreError;
 
 impl Stream {
     pub(super) fn from(&self) -> PageFrom {

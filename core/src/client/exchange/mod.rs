@@ -13,9 +13,9 @@ mod asking;
 use core::time::Duration;
 
 use super::interface::{ClientConfig, RequestId, SyncId};
-use crate::words::name::Collection;
-use crate::words::time::Mono;
-use crate::words::wire::http::PageFrom;
+use crate::protocol::name::Collection;
+use crate::protocol::time::Mono;
+use crate::protocol::wire::http::PageFrom;
 
 /// The most writes and bytes of documents in one push, below every server's default limits.
 const PUSH_WRITES: usize = 1024;

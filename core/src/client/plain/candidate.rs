@@ -13,10 +13,10 @@ use super::super::event::{Event, EventKind, Transport};
 use super::super::machine::{Client, Fault};
 use super::super::stream::StreamError;
 use super::Candidate;
-use crate::words::message::ErrorCode;
-use crate::words::name::Collection;
-use crate::words::rest::{collection_path, decode_refusal};
-use crate::words::store::StoreError;
+use crate::protocol::message::ErrorCode;
+use crate::protocol::name::Collection;
+use crate::protocol::rest::{collection_path, decode_refusal};
+use crate::store::StoreError;
 
 impl Candidate {
     /// Says what is at an address, for people.

@@ -6,13 +6,13 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::message::ServerChange;
+use crate::protocol::name::{Collection, RecordId};
+use crate::protocol::time::Mono;
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::plain::same_field;
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::message::ServerChange;
-use crate::words::name::{Collection, RecordId};
-use crate::words::time::Mono;
-use crate::words::write::{Change, WriteKind};
 
 /// How long an own write may be on its way back.
 const ECHO_TIME: Duration = Duration::from_secs(10);
@@ -168,7 +168,7 @@ fn update_of(fields: &[(&str, Option<&str>)]) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::limits::Limits;
+    use crate::protocol::limits::Limits;
     use alloc::string::{String, ToString};
 
     fn key() -> Key {

@@ -29,8 +29,8 @@ use core::time::Duration;
 use self::echo::Echoes;
 use self::pull::{Habits, Pull};
 use super::interface::{RequestId, SyncId};
-use crate::words::name::{Collection, Position};
-use crate::words::time::Mono;
+use crate::protocol::name::{Collection, Position};
+use crate::protocol::time::Mono;
 
 /// How long a write takes to arrive by WebSocket, at most: what is read by HTTP later than this
 /// after the send shows it.

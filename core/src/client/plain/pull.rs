@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use crate::words::time::{Mono, Timestamp};
+use crate::protocol::time::{Mono, Timestamp};
 
 /// How many rows are asked for at a time, at first.
 pub(super) const LIMIT: usize = 500;

@@ -8,12 +8,14 @@ use super::super::interface::Method;
 use super::super::machine::Client;
 use super::What;
 use super::records::Verdict;
+use crate::protocol::message::ErrorCode;
+use crate::protocol::name::{Collection, Position};
+use crate::protocol::rest::{
+    collection_path, decode_current, insert_body, record_path, update_body,
+};
+use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, Place};
-use crate::words::message::ErrorCode;
-use crate::words::name::{Collection, Position};
-use crate::words::rest::{collection_path, decode_current, insert_body, record_path, update_body};
-use crate::words::store::{Scan, StoreError};
-use crate::words::write::WriteKind;
+use crate::store::{Scan, StoreError};
 
 /// After this many conflicts in a row that tell nothing new, a write no longer asks for one.
 const VAIN_CONFLICTS: u32 = 3;
@@ -153,11 +155,11 @@ impl super::Plain {
 }
 
 /// What was sent on a connection, and when.
-pub(super) struct Sent(Vec<(Position, crate::words::time::Mono)>);
+pub(super) struct Sent(Vec<(Position, crate::protocol::time::Mono)>);
 
 impl Sent {
     /// Whether a write has been sent so long ago that it must have arrived at `at`, if at all.
-    pub(super) fn is_old(&self, position: Position, at: crate::words::time::Mono) -> bool {
+    pub(super) fn is_old(&self, position: Position, at: crate::protocol::time::Mono) -> bool {
         let sent = self.0.iter().find(|(sent, _)| *sent == position);
         sent.is_none_or(|(_, sent)| *sent + super::ARRIVAL <= at)
     }

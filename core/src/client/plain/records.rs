@@ -7,15 +7,15 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::edit::Edit;
 use super::super::machine::Client;
 use super::super::records::Taken;
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::message::ServerChange;
+use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::rest::{PlainRecord, Written};
+use crate::protocol::write::Change;
 use crate::rules::plain::{Arrival, arrival, in_own_words, told};
 use crate::rules::row::{Entry, Row};
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::message::ServerChange;
-use crate::words::name::{Collection, Position, RecordId};
-use crate::words::rest::{PlainRecord, Written};
-use crate::words::store::StoreError;
-use crate::words::write::Change;
+use crate::store::StoreError;
 
 /// What became of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,15 +12,15 @@ use super::super::stream::Phase;
 use super::super::stream::StreamError;
 use super::records::{Learnt, Verdict, hash_of};
 use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
-use crate::rules::row::{Entry, Place};
-use crate::words::message::{
+use crate::protocol::message::{
     ClientMessage, ErrorCode, ErrorMessage, Mutation, ServerChange, ServerMessage, SyncRecord,
 };
-use crate::words::name::{Collection, Position, RecordId};
-use crate::words::rest::PlainRecord;
-use crate::words::store::{Scan, StoreError};
-use crate::words::time::{Mono, Timestamp};
-use crate::words::write::WriteKind;
+use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::rest::PlainRecord;
+use crate::protocol::time::{Mono, Timestamp};
+use crate::protocol::write::WriteKind;
+use crate::rules::row::{Entry, Place};
+use crate::store::{Scan, StoreError};
 
 impl Client {
     /// Whether a message that came instead of the answer to the hello can only be of a plain

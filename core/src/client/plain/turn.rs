@@ -6,10 +6,10 @@ use super::super::edit::Edit;
 use super::super::interface::PlainServers;
 use super::super::machine::Client;
 use super::records::hash_of;
+use crate::protocol::name::{Collection, Position};
+use crate::protocol::time::Mono;
 use crate::rules::row::PlainMark;
-use crate::words::name::{Collection, Position};
-use crate::words::store::StoreError;
-use crate::words::time::Mono;
+use crate::store::StoreError;
 
 impl Client {
     /// Tells whether a write that may have been sent can be given up by hand: nothing waits for it.

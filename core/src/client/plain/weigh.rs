@@ -9,12 +9,12 @@ use super::super::access::code_of;
 use super::super::edit::Edit;
 use super::super::machine::{Client, Fault};
 use super::Doubt;
+use crate::protocol::message::{ErrorCode, ErrorMessage};
+use crate::protocol::name::{Collection, Position};
+use crate::protocol::rest::{Refusal, decode_refusal, decode_written, speaks_of};
+use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, Place};
-use crate::words::message::{ErrorCode, ErrorMessage};
-use crate::words::name::{Collection, Position};
-use crate::words::rest::{Refusal, decode_refusal, decode_written, speaks_of};
-use crate::words::store::StoreError;
-use crate::words::write::WriteKind;
+use crate::store::StoreError;
 
 /// So often in a row a write has to be refused, each time right after its collection was read, before
 /// it is rejected.

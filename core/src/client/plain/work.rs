@@ -18,14 +18,14 @@ use super::pull::{Glimpse, Outcome, Pull, Step};
 use super::records::{Learnt, Verdict, hash_of};
 use super::socket::latest_believed;
 use super::{ARRIVAL, Asked, HTTP_FAILURES, READ_AGAIN, What, Work};
-use crate::rules::row::PlainMark;
-use crate::words::message::ErrorCode;
-use crate::words::name::Collection;
-use crate::words::rest::{
+use crate::protocol::message::ErrorCode;
+use crate::protocol::name::Collection;
+use crate::protocol::rest::{
     PlainPage, PlainRecord, Refusal, decode_page, decode_refusal, query_path,
 };
-use crate::words::store::StoreError;
-use crate::words::time::{Mono, Timestamp};
+use crate::protocol::time::{Mono, Timestamp};
+use crate::rules::row::PlainMark;
+use crate::store::StoreError;
 
 impl Client {
     /// Reads everything, and pushes what waits.

@@ -9,15 +9,15 @@ use std::vec::Vec;
 use crate::client::Client;
 use crate::client::interface::{ClientConfig, Disconnect, Input, Misuse, NetAction, Written};
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
-use crate::memory::MemoryRows;
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::hash::Checksum;
-use crate::words::limits::Limits;
-use crate::words::message::Token;
-use crate::words::name::{Collection, CommitNumber, ConnId, Position, RecordId, Seq};
-use crate::words::store::{Batch, Op, StoreError, StoreErrorKind};
-use crate::words::time::{Mono, Now, Timestamp};
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::hash::Checksum;
+use crate::protocol::limits::Limits;
+use crate::protocol::message::Token;
+use crate::protocol::name::{Collection, CommitNumber, ConnId, Position, RecordId, Seq};
+use crate::protocol::time::{Mono, Now, Timestamp};
+use crate::store::MemoryRows;
+use crate::store::{Batch, Op, StoreError, StoreErrorKind};
 
 use super::table::{check, replayed, split};
 

@@ -5,11 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Budget, PageLimits, View};
+use crate::protocol::document::{Document, write_json_string};
+use crate::protocol::name::{RecordId, Seq};
+use crate::protocol::time::Timestamp;
 use crate::rules::record::Record;
-use crate::words::document::{Document, write_json_string};
-use crate::words::name::{RecordId, Seq};
-use crate::words::store::{Scan, StoreError};
-use crate::words::time::Timestamp;
+use crate::store::{Scan, StoreError};
 
 /// A query by HTTP. Without `since` the records come in the order of their ids, otherwise in the
 /// order of their changes.

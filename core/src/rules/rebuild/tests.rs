@@ -5,18 +5,18 @@ use alloc::vec;
 use proptest::collection::vec as many;
 use proptest::prelude::*;
 
-use crate::memory::MemoryRows;
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::limits::Limits;
+use crate::protocol::message::{Cursor, Mode};
+use crate::protocol::name::Epoch;
+use crate::protocol::write::Change;
 use crate::rules::page::{PageLimits, Place, ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::AllowAll;
 use crate::rules::record::{EpochRow, verify};
 use crate::rules::transaction::tests::{Store, hello, id, todos, write};
 use crate::rules::transaction::{Answer, HelloAnswer};
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::limits::Limits;
-use crate::words::message::{Cursor, Mode};
-use crate::words::name::Epoch;
-use crate::words::write::Change;
+use crate::store::MemoryRows;
 
 /// The contents of a store after each of its commits.
 struct History {

@@ -2,9 +2,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::*;
+use crate::protocol::delta::Delta;
+use crate::protocol::write::Change;
 use crate::rules::transaction::tests::{Store, doc, insert};
-use crate::words::delta::Delta;
-use crate::words::write::Change;
 
 const HEAD: Head = Head {
     seq: Seq(9),

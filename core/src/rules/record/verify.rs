@@ -6,9 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Head, Record, Stamp, index_key, index_of, name_in, range_of, record_id, records_of};
-use crate::words::hash::Checksum;
-use crate::words::name::{Collection, Seq};
-use crate::words::store::{Rows, Scan, StoreError};
+use crate::protocol::hash::Checksum;
+use crate::protocol::name::{Collection, Seq};
+use crate::store::{Rows, Scan, StoreError};
 
 /// The report of an offline check of a server's rows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

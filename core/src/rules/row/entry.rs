@@ -6,17 +6,17 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::parts::{put_times, times};
+use crate::protocol::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::hash::Digest;
+use crate::protocol::message::ErrorCode;
+use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::{FieldTimes, others, time_in};
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::clocks::Stamped;
-use crate::words::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::hash::Digest;
-use crate::words::message::ErrorCode;
-use crate::words::name::{Collection, Position, RecordId};
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
-use crate::words::times::{FieldTimes, others, time_in};
-use crate::words::write::{Change, WriteKind};
+use crate::store::StoreError;
 
 /// A pending write in the outbox.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::parts::{addresses, database};
+use crate::protocol::codec::{Reader, put_bytes, put_option, put_part, put_u64};
+use crate::protocol::hash::Digest;
+use crate::protocol::name::{ClientId, DatabaseId, MutationNumber, Position, SessionNumber};
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
-use crate::words::codec::{Reader, put_bytes, put_option, put_part, put_u64};
-use crate::words::hash::Digest;
-use crate::words::name::{ClientId, DatabaseId, MutationNumber, Position, SessionNumber};
-use crate::words::store::StoreError;
+use crate::store::StoreError;
 
 /// The replica's identity at the server, and the position up to which its writes are confirmed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::words::name::{Collection, Position, RecordId};
-use crate::words::store::StoreError;
+use crate::protocol::name::{Collection, Position, RecordId};
+use crate::store::StoreError;
 
 /// The key prefix of a user's rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

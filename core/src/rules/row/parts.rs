@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use crate::words::codec::{Reader, put_bytes, put_i64, put_option, put_u64};
-use crate::words::document::Document;
-use crate::words::name::{DatabaseId, Epoch};
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
-use crate::words::times::FieldTimes;
+use crate::protocol::codec::{Reader, put_bytes, put_i64, put_option, put_u64};
+use crate::protocol::document::Document;
+use crate::protocol::name::{DatabaseId, Epoch};
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::FieldTimes;
+use crate::store::StoreError;
 
 /// The first byte of an optional part of a row, with a flag in it.
 pub(super) fn tag(is_there: bool, mark: bool) -> u8 {

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::parts::{document, put_document, put_times, tag, times, untag};
-use crate::words::codec::{Reader, put_i64, put_u64};
-use crate::words::document::Document;
-use crate::words::name::Seq;
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
-use crate::words::times::FieldTimes;
+use crate::protocol::codec::{Reader, put_i64, put_u64};
+use crate::protocol::document::Document;
+use crate::protocol::name::Seq;
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::FieldTimes;
+use crate::store::StoreError;
 
 /// A record as a replica keeps it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

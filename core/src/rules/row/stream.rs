@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::parts::{epoch, tag, untag};
 use super::record::Row;
-use crate::words::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
-use crate::words::hash::Checksum;
-use crate::words::message::{Cursor, Resume};
-use crate::words::name::{RecordId, Seq};
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
+use crate::protocol::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::{Cursor, Resume};
+use crate::protocol::name::{RecordId, Seq};
+use crate::protocol::time::Timestamp;
+use crate::store::StoreError;
 
 /// The state of a collection: the position in its stream, and figures of the stored records.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

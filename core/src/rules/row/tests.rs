@@ -5,19 +5,19 @@ use proptest::option::of as optional;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rules::clocks::{Clocks, Correction, Stamped};
-use crate::rules::forgotten::Forgotten;
-use crate::words::delta::Delta;
-use crate::words::document::tests::documents;
-use crate::words::hash::{Checksum, Digest};
-use crate::words::message::{Cursor, ErrorCode, Resume};
-use crate::words::name::{
+use crate::protocol::delta::Delta;
+use crate::protocol::document::tests::documents;
+use crate::protocol::hash::{Checksum, Digest};
+use crate::protocol::message::{Cursor, ErrorCode, Resume};
+use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, Position, RecordId, Seq, SessionNumber,
 };
-use crate::words::store::StoreError;
-use crate::words::time::Timestamp;
-use crate::words::times::FieldTimes;
-use crate::words::write::Change;
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::FieldTimes;
+use crate::protocol::write::Change;
+use crate::rules::clocks::{Clocks, Correction, Stamped};
+use crate::rules::forgotten::Forgotten;
+use crate::store::StoreError;
 
 fn collections() -> impl Strategy<Value = Collection> {
     "[a-c]{1,2}".prop_map(|name| Collection::new(&name).unwrap())

@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
+use crate::protocol::document::Document;
+use crate::protocol::message::{Mutation, ServerChange};
+use crate::protocol::name::{Collection, RecordId, Seq};
+use crate::protocol::write::Change;
 use crate::rules::record::{Head, Record};
-use crate::words::document::Document;
-use crate::words::message::{Mutation, ServerChange};
-use crate::words::name::{Collection, RecordId, Seq};
-use crate::words::write::Change;
 
 /// The present state of the record of a write.
 pub(super) struct Subject {

@@ -5,10 +5,10 @@ use core::time::Duration;
 use alloc::vec::Vec;
 
 use super::{Answer, Decision};
+use crate::protocol::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
+use crate::protocol::time::Timestamp;
 use crate::rules::record::{self, Client, EpochRow, Head, Record};
-use crate::words::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
-use crate::words::store::{Batch, Rows, Scan, StoreError};
-use crate::words::time::Timestamp;
+use crate::store::{Batch, Rows, Scan, StoreError};
 
 /// Removes tombstones, clients and epochs that are older than the retention, a bounded number of
 /// rows at a time. The removal of tombstones raises their collection's horizon.

@@ -8,15 +8,15 @@ use alloc::vec;
 use core::cell::RefCell;
 use core::time::Duration;
 
-use crate::memory::MemoryRows;
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::name::DatabaseId;
+use crate::protocol::times::FieldTimes;
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::policy::{Access, AllowAll};
 use crate::rules::record::{Head, Record, verify};
-use crate::words::delta::Delta;
-use crate::words::document::Document;
-use crate::words::name::DatabaseId;
-use crate::words::store::Visit;
-use crate::words::times::FieldTimes;
-use crate::words::write::{Change, WriteKind};
+use crate::store::MemoryRows;
+use crate::store::Visit;
 
 /// A server's rows, changed by one transaction after the other.
 pub(crate) struct Store {

@@ -11,17 +11,17 @@ use super::{
     Answer, Context, Decision, Origin, Outcome, PlainWrite, Published, Push, PushOutcome, Run,
     Verdict, Window,
 };
-use crate::rules::policy::Access;
-use crate::rules::record::{self, Client, EpochRow, Head, Record, Stamp};
-use crate::words::document::Document;
-use crate::words::message::{ErrorCode, Mutation, ServerChange};
-use crate::words::name::{
+use crate::protocol::document::Document;
+use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
+use crate::protocol::name::{
     ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
-use crate::words::store::{Batch, Overlay, Rows, StoreError};
-use crate::words::time::Timestamp;
-use crate::words::times::time_in;
-use crate::words::write::{Change, WriteKind};
+use crate::protocol::time::Timestamp;
+use crate::protocol::times::time_in;
+use crate::protocol::write::{Change, WriteKind};
+use crate::rules::policy::Access;
+use crate::rules::record::{self, Client, EpochRow, Head, Record, Stamp};
+use crate::store::{Batch, Overlay, Rows, StoreError};
 
 pub(super) fn decide_run(
     run: &Run,

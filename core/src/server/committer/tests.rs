@@ -6,13 +6,13 @@ use core::cell::RefCell;
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::MemoryRows;
+use crate::protocol::limits::Limits;
+use crate::protocol::name::{DatabaseId, Epoch, RecordId, Seq};
+use crate::protocol::time::Timestamp;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{insert, todos};
 use crate::rules::transaction::{Outcome as WriteOutcome, PlainWrite, Verdict};
-use crate::words::limits::Limits;
-use crate::words::name::{DatabaseId, Epoch, RecordId, Seq};
-use crate::words::time::Timestamp;
+use crate::store::MemoryRows;
 
 /// A write to a record of its own, with a number to know it by.
 #[derive(Debug)]

@@ -11,15 +11,15 @@ use serde_json::value::RawValue;
 use super::{
     Asked, Call, HttpConfig, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader,
 };
+use crate::protocol::delta::Delta;
+use crate::protocol::document::{Document, DocumentError, write_json_string};
+use crate::protocol::message::ErrorCode;
+use crate::protocol::name::{Collection, RecordId};
+use crate::protocol::time::Timestamp;
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::page::{FoundRecord, Query, ReadRequest};
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{Outcome, PlainWrite, Transaction, Verdict};
-use crate::words::delta::Delta;
-use crate::words::document::{Document, DocumentError, write_json_string};
-use crate::words::message::ErrorCode;
-use crate::words::name::{Collection, RecordId};
-use crate::words::time::Timestamp;
-use crate::words::write::{Change, WriteKind};
 
 #[derive(Deserialize)]
 struct InsertBody<'a> {

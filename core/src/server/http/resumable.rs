@@ -9,21 +9,21 @@ use alloc::vec::Vec;
 use super::{
     Asked, Call, HttpConfig, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader,
 };
+use crate::protocol::message::{
+    ErrorCode, ErrorMessage, Features, Hello, Level, Mutation, ServerMessage, Welcome,
+};
+use crate::protocol::name::{Collection, MutationNumber, UserId};
+use crate::protocol::time::Timestamp;
+use crate::protocol::wire::WireError;
+use crate::protocol::wire::http::{
+    PageAnswer, PageFrom, PageQuery, PushAnswer, decode_pull, decode_push, decode_session,
+};
 use crate::rules::page::{
     Content, Next, Page, PageChange, PageLimits, Place, Pulled, ReadRequest, Reader,
 };
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
 use crate::server::about::About;
-use crate::words::message::{
-    ErrorCode, ErrorMessage, Features, Hello, Level, Mutation, ServerMessage, Welcome,
-};
-use crate::words::name::{Collection, MutationNumber, UserId};
-use crate::words::time::Timestamp;
-use crate::words::wire::WireError;
-use crate::words::wire::http::{
-    PageAnswer, PageFrom, PageQuery, PushAnswer, decode_pull, decode_push, decode_session,
-};
 
 pub(super) fn session(request: &Request<'_>, config: &HttpConfig) -> Result<Call, Reply> {
     let hello = decode_session(request.body, &config.limits).map_err(unread)?;

@@ -3,11 +3,11 @@ mod resumable;
 
 use super::*;
 
+use crate::protocol::document::Document;
+use crate::protocol::write::Change;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{Store, insert, unset, update};
-use crate::words::document::Document;
-use crate::words::store::StoreErrorKind;
-use crate::words::write::Change;
+use crate::store::StoreErrorKind;
 
 struct Nobody;
 

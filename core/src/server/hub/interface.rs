@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::protocol::name::ConnId;
 use crate::rules::page::ReadRequest;
 use crate::rules::policy::Rate;
 use crate::rules::transaction::{Sweep, Swept, Transaction};
@@ -11,7 +12,6 @@ use crate::server::ring::RingLimits;
 use crate::server::session::{
     self, AuthTicket, Identity, ReadTicket, SessionConfig, TransactTicket,
 };
-use crate::words::name::ConnId;
 
 /// The configuration of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]

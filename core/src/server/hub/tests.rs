@@ -7,13 +7,13 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::memory::MemoryRows;
+use crate::protocol::name::{DatabaseId, Epoch};
+use crate::protocol::time::Timestamp;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::SweepPlace;
 use crate::rules::transaction::tests::todos;
-use crate::words::name::{DatabaseId, Epoch};
-use crate::words::store::StoreErrorKind;
-use crate::words::time::Timestamp;
+use crate::store::MemoryRows;
+use crate::store::StoreErrorKind;
 
 /// A server with rows in memory, all of whose actions are kept as text.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! Who the connection belongs to.
 
 use super::{Action, AuthAnswer, AuthTicket, Identity, Session, Turn};
-use crate::words::message::{ErrorCode, ServerMessage, Token};
-use crate::words::name::UserId;
-use crate::words::time::Mono;
+use crate::protocol::message::{ErrorCode, ServerMessage, Token};
+use crate::protocol::name::UserId;
+use crate::protocol::time::Mono;
 
 /// What is known of the connection's user.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

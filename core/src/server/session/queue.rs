@@ -7,13 +7,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Action, Link, Session, TransactTicket, Transacting, Turn};
-use crate::rules::policy::Access;
-use crate::rules::transaction::{Run, Transaction};
-use crate::words::message::{
+use crate::protocol::message::{
     ClientMessage, Cursor, ErrorCode, ErrorMessage, Hello, Mutation, Resume, ServerMessage,
 };
-use crate::words::name::{Collection, MutationNumber, RecordId, Seq};
-use crate::words::wire::{Incoming, WireError, decode_client};
+use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
+use crate::protocol::wire::{Incoming, WireError, decode_client};
+use crate::rules::policy::Access;
+use crate::rules::transaction::{Run, Transaction};
 
 /// How many pings may wait for the streams, or `sync`s for their read, before what is behind them
 /// waits too.

@@ -4,16 +4,18 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Action, Link, ReadReport, ReadTicket, Session, Turn};
+use crate::protocol::message::{
+    Cursor, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage,
+};
+use crate::protocol::name::{Collection, Seq};
+use crate::protocol::wire::encode_change;
+use crate::protocol::write::Change;
 use crate::rules::page::{
     Content, Next, Page, PageChange, Place, ReadAnswer, ReadRequest, Reader, hidden,
 };
 use crate::rules::policy::Access;
 use crate::server::ring::{Entry, Ring, Rings};
-use crate::words::message::{Cursor, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage};
-use crate::words::name::{Collection, Seq};
-use crate::words::store::StoreError;
-use crate::words::wire::encode_change;
-use crate::words::write::Change;
+use crate::store::StoreError;
 
 /// A collection that the client follows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -57,7 +59,7 @@ enum Step {
     /// It goes out as this.
     Frame(bytes::Bytes),
     /// It is the place of this session's own ack.
-    Own(crate::words::name::MutationNumber),
+    Own(crate::protocol::name::MutationNumber),
     /// It is not for this client.
     Skip,
     /// Its verdict has yet to come.
@@ -445,7 +447,7 @@ impl Session {
     fn show_whole(
         &mut self,
         collection: Collection,
-        records: Option<Vec<crate::words::message::SyncRecord>>,
+        records: Option<Vec<crate::protocol::message::SyncRecord>>,
         turn: &mut Turn<'_, '_>,
     ) {
         let Some(records) = records else {

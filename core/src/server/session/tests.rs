@@ -12,16 +12,16 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::*;
+use crate::protocol::message::{Mode, ServerChange, ServerMessage};
+use crate::protocol::time::Timestamp;
+use crate::protocol::wire::{Incoming, decode_server};
+use crate::protocol::write::Change;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{Store, todos};
 use crate::rules::transaction::{Context, TransactError};
 use crate::server::committer::Committer;
 use crate::server::ring::RingLimits;
-use crate::words::message::{Mode, ServerChange, ServerMessage};
-use crate::words::store::{StoreError, StoreErrorKind};
-use crate::words::time::Timestamp;
-use crate::words::wire::{Incoming, decode_server};
-use crate::words::write::Change;
+use crate::store::{StoreError, StoreErrorKind};
 
 pub(crate) struct World {
     store: Store,
@@ -286,7 +286,7 @@ fn brief_of(message: &ServerMessage) -> String {
                 format!("{}..{} at {}", key(&range.after), key(&range.up_to), range.snapshot_seq)
             });
             let seq = |seq: Option<_>| {
-                seq.map_or("?".to_string(), |seq: crate::words::name::Seq| seq.to_string())
+                seq.map_or("?".to_string(), |seq: crate::protocol::name::Seq| seq.to_string())
             };
             let records: Vec<_> = records
                 .iter()
@@ -327,8 +327,8 @@ fn brief_of(message: &ServerMessage) -> String {
 fn brief_change(id: &RecordId, change: &ServerChange) -> String {
     let delta = &change.change.delta;
     let data = match change.change.kind {
-        crate::words::write::WriteKind::Delete => String::new(),
-        crate::words::write::WriteKind::Insert | crate::words::write::WriteKind::Update => {
+        crate::protocol::write::WriteKind::Delete => String::new(),
+        crate::protocol::write::WriteKind::Insert | crate::protocol::write::WriteKind::Update => {
             format!(" {}", delta.set)
         }
     };

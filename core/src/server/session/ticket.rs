@@ -1,11 +1,11 @@
 //! Tickets: questions that go out as move-only values and come back as inputs.
 
 use super::Input;
+use crate::protocol::message::Token;
+use crate::protocol::name::{ConnId, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
 use crate::rules::transaction::{Answer, TransactError, Transaction};
-use crate::words::message::Token;
-use crate::words::name::{ConnId, UserId};
-use crate::words::store::StoreError;
+use crate::store::StoreError;
 
 macro_rules! report {
     ($(#[$doc:meta])* $name:ident, $result:ty) => {

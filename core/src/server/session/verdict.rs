@@ -11,10 +11,10 @@ use alloc::vec::Vec;
 use super::queue::Admission;
 use super::stream::Subscription;
 use super::{Link, Session, TransactReport, Transacting, Turn};
+use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
+use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::rules::transaction::{Answer, HelloAnswer, Outcome, TransactError, Verdict, Window};
 use crate::server::about::About;
-use crate::words::message::{Ack, ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
-use crate::words::name::{Collection, MutationNumber, Seq};
 
 /// Numbers and verdicts of a level-2 connection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Glimpse, Habits, Pull, Step};
-use crate::words::time::{Mono, Timestamp};
+use crate::protocol::time::{Mono, Timestamp};
 
 #[derive(Clone, Copy, Debug)]
 enum Order {

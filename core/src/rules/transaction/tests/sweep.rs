@@ -103,7 +103,7 @@ fn beginnings(store: &Store) -> usize {
         .rows
         .scan(&from, &to, &mut |_, _| {
             count += 1;
-            Ok(crate::words::store::Scan::Next)
+            Ok(crate::store::Scan::Next)
         })
         .unwrap();
     count

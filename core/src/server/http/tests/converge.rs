@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::{Cursor, Mode, Resume, ServerChange, ServerMessage};
+use crate::protocol::name::{Epoch, Seq};
+use crate::protocol::wire::http::{PageAnswer, PageFrom, PageQuery};
 use crate::rules::transaction::tests::todos;
-use crate::words::hash::Checksum;
-use crate::words::message::{Cursor, Mode, Resume, ServerChange, ServerMessage};
-use crate::words::name::{Epoch, Seq};
-use crate::words::wire::http::{PageAnswer, PageFrom, PageQuery};
 
 #[derive(Clone, Debug)]
 enum Step {

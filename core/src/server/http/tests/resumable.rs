@@ -4,14 +4,14 @@ use super::*;
 
 use std::vec;
 
-use crate::rules::transaction::tests::{client, id, todos, write};
-use crate::words::message::{ClientMessage, Cursor, Mode, Mutation, Resume, ServerMessage};
-use crate::words::name::{Epoch, MutationNumber, Seq, SessionNumber};
-use crate::words::wire::http::{
+use crate::protocol::message::{ClientMessage, Cursor, Mode, Mutation, Resume, ServerMessage};
+use crate::protocol::name::{Epoch, MutationNumber, Seq, SessionNumber};
+use crate::protocol::wire::http::{
     PULL_PATH, PUSH_PATH, PageAnswer, PageFrom, PageQuery, PushAnswer, PushHead, SESSION_PATH,
     encode_pull, encode_push,
 };
-use crate::words::wire::{Incoming, decode_server};
+use crate::protocol::wire::{Incoming, decode_server};
+use crate::rules::transaction::tests::{client, id, todos, write};
 
 /// A server and who asks it.
 struct Desk {

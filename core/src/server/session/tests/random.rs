@@ -2,13 +2,13 @@
 //! nothing applied twice, and what a client holds is what the server's checksum says.
 
 use super::*;
+use crate::protocol::document::Document;
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::Ack;
+use crate::protocol::name::Seq;
+use crate::protocol::write::WriteKind;
 use crate::rules::record::{Head, verify};
 use crate::rules::transaction::tests::{id, insert, update};
-use crate::words::document::Document;
-use crate::words::hash::Checksum;
-use crate::words::message::Ack;
-use crate::words::name::Seq;
-use crate::words::write::WriteKind;
 
 const RECORDS: u64 = 4;
 
@@ -106,8 +106,8 @@ impl Client {
 
     fn page(
         &mut self,
-        records: &[crate::words::message::SyncRecord],
-        range: &crate::words::message::PageRange,
+        records: &[crate::protocol::message::SyncRecord],
+        range: &crate::protocol::message::PageRange,
     ) {
         let after = range.after.as_ref().map_or("", |id| id.as_str());
         let up_to = range.up_to.as_ref().map_or("\u{7f}", |id| id.as_str());
@@ -340,7 +340,7 @@ impl Run {
         let Some(conn) = client.conn.filter(|_| client.greeted) else { return };
         let Some((name, change)) = client.outbox.get(client.sent) else { return };
         let number = client.confirmed + 1 + client.sent as u64;
-        let mutation = crate::words::message::Mutation {
+        let mutation = crate::protocol::message::Mutation {
             collection: todos(),
             record_id: id(name),
             change: change.clone(),
@@ -351,7 +351,7 @@ impl Run {
         };
         client.sent += 1;
         let mut frame = Vec::new();
-        crate::words::message::ClientMessage::Write(mutation).encode(&mut frame);
+        crate::protocol::message::ClientMessage::Write(mutation).encode(&mut frame);
         self.world.input(conn, Input::Frame(&frame));
     }
 

@@ -1,7 +1,7 @@
 use super::*;
+use crate::protocol::document::Document;
 use crate::rules::policy::Access;
 use crate::rules::transaction::tests::{insert, unset, update};
-use crate::words::document::Document;
 
 #[test]
 fn a_delta_is_the_changed_fields_of_the_changed_records() {
@@ -229,7 +229,7 @@ fn a_ring_with_gaps_sends_to_the_store() {
     world.took(1);
     // another server made the first change: only its head is known here
     world.store.plain_to("a", insert("{}"));
-    world.rings.note_head(&todos(), crate::words::name::Seq(1));
+    world.rings.note_head(&todos(), crate::protocol::name::Seq(1));
     world.elsewhere("b", insert("{}"));
     world.settle();
     assert_eq!(

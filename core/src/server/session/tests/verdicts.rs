@@ -522,7 +522,7 @@ fn a_barrier_waits_for_verdicts_that_the_ring_knows_nothing_of() {
     world.say(1, r#"{"type":"ping"}"#);
     world.settle();
     assert_eq!(world.took(1), Vec::<String>::new());
-    world.rings.note_head(&todos(), crate::words::name::Seq(1));
+    world.rings.note_head(&todos(), crate::protocol::name::Seq(1));
     world.settle();
     assert_eq!(
         world.took(1),

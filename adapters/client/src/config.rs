@@ -1,0 +1,231 @@
+//! How a client is set up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use synclayer_core::client::interface::{Guarantees, OnServerLoss, PlainServers};
+use synclayer_core::protocol::limits::Limits;
+use synclayer_core::rules::conflict::{ConflictStrategy, Resolver};
+use synclayer_core::store::MemoryClientStore;
+use synclayer_core::store::{ClientStore, StoreError};
+
+use crate::tls::TrustedRoots;
+
+/// What a store calls when more commits have become durable, or can't be made so. It may be called
+/// on any thread, does not block, and need not be called by a store whose commits are durable as
+/// soon as they are flushed.
+pub type OnDurable = Box<dyn Fn() + Send + Sync>;
+
+/// Opens a store. It is called on the client's own thread: when the client opens, and again after
+/// the store has failed. Neither it nor the store may call a client
+/// ([`SyncError::InsideCallback`](crate::error::SyncError::InsideCallback)).
+pub type StoreFactory =
+    Box<dyn FnMut(OnDurable) -> Result<Box<dyn ClientStore + Send>, StoreError> + Send>;
+
+/// Where a client keeps its data.
+pub enum Store {
+    /// In memory: gone when the client is dropped, its unsent writes too.
+    Memory,
+    /// In a store of the program's choice, such as a directory.
+    Custom(StoreFactory),
+}
+
+impl Store {
+    /// A store that is opened by a function.
+    ///
+    /// ```
+    /// use synclayer_core::store::MemoryClientStore;
+    /// use synclayer_client::config::Store;
+    ///
+    /// let store = Store::opened_by(|_on_durable| Ok(Box::new(MemoryClientStore::new())));
+    /// ```
+    pub fn opened_by(
+        factory: impl FnMut(OnDurable) -> Result<Box<dyn ClientStore + Send>, StoreError>
+        + Send
+        + 'static,
+    ) -> Self {
+        Self::Custom(Box::new(factory))
+    }
+
+    pub(crate) fn into_factory(self) -> StoreFactory {
+        match self {
+            Self::Memory => Box::new(|_| Ok(Box::new(MemoryClientStore::new()))),
+            Self::Custom(factory) => factory,
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "Memory",
+            Self::Custom(_) => "Custom(..)",
+        })
+    }
+}
+
+/// The ways to a server that a client may take.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Transports {
+    /// The WebSocket while there is one, and HTTP else.
+    #[default]
+    Both,
+    /// The WebSocket alone.
+    RealtimeOnly,
+    /// HTTP alone.
+    PollOnly,
+}
+
+/// How a client is set up. Name what matters and take the rest from the default:
+///
+/// ```
+/// use synclayer_client::config::SyncConfig;
+///
+/// let config = SyncConfig {
+///     base_url: "https://api.example.com".into(),
+///     collections: vec!["todos".into()],
+///     ..SyncConfig::default()
+/// };
+/// ```
+pub struct SyncConfig {
+    /// The server, as `https://…` or `http://…`; HTTP calls go below it. It may be empty where
+    /// there is a `websocket_url`, and then nothing goes by HTTP.
+    pub base_url: String,
+    /// The WebSocket endpoint, as `wss://…` or `ws://…`. By default `/ws` below `base_url`.
+    pub websocket_url: Option<String>,
+    /// The token by which the server knows the user. It goes only over TLS or to this machine,
+    /// unless `allow_insecure` is set.
+    pub auth_token: Option<String>,
+    /// Whose data this is. Every user of one store has rows and an outbox of their own, and those
+    /// of the others wait. By default the user without a name.
+    pub user: String,
+    /// The collections to keep in sync from the start. Others join when they are first used.
+    pub collections: Vec<String>,
+    /// How long a collection that nothing uses any more is kept in sync: none of its handles, none
+    /// of its watches, no write that waits, and no name in `collections`. Only time counts in which
+    /// the server is in reach and the collection in step. Then it is left: its rows stay, and its
+    /// next use joins it again. Default `None`: for ever.
+    pub keep_for: Option<Duration>,
+    /// Whether to connect at once. Without it the client stays disconnected until its `connect` is
+    /// called. Default true.
+    pub connect_at_start: bool,
+    /// Which ways to the server may be taken. Default both.
+    pub transports: Transports,
+    /// Whether to use the WebSocket. Without it the server is asked by HTTP. Default true.
+    pub enable_realtime_sync: bool,
+    /// Whether to ask by HTTP as time passes, and to make sure now and then that the WebSocket has
+    /// missed nothing. Without it that happens only by `sync_now`. Default true.
+    pub enable_auto_sync: bool,
+    /// The base of the backoff between tries to connect. Default 1 s.
+    pub reconnect_delay: Duration,
+    /// How many tries in a row to open the WebSocket may fail before the client gives it up;
+    /// `None`: it never does. By HTTP it goes on, and tries the WebSocket again now and then.
+    pub max_reconnect_attempts: Option<u32>,
+    /// How long a connection that looks alive may stay silent when `set_online(true)` or `sync_now`
+    /// is called, or the device has slept, before it is given up. Default 5 s.
+    pub probe_timeout: Duration,
+    /// Who wins where a pending write and a remote change meet. Default last-write-wins.
+    pub conflict_strategy: ConflictStrategy,
+    /// A resolver, which then decides instead of `conflict_strategy`. It runs on the client's own
+    /// thread, so it must be quick, and what it calls of a client is refused
+    /// ([`SyncError::InsideCallback`](crate::error::SyncError::InsideCallback)). Where it panics, the
+    /// client goes on: an event
+    /// ([`ResolverFailed`](synclayer_core::client::event::EventKind::ResolverFailed)) says so, and
+    /// last-write-wins decides. In a program built with `panic = "abort"` no panic can be caught: it
+    /// ends the program.
+    pub custom_conflict_resolver: Option<Arc<dyn Resolver>>,
+    /// How often to ask the server for changes while there is no WebSocket, and how often to make
+    /// sure, while there is one, that nothing was missed. Default 5 minutes.
+    pub sync_interval: Duration,
+    /// How often to compare everything with a plain server, which is how deletes are found there;
+    /// `None` for never. Default 1 hour.
+    pub reconcile_interval: Option<Duration>,
+    /// How long an HTTP request may take. Default 30 s.
+    pub request_timeout: Duration,
+    /// What to make of servers without the resumable protocol. Default: they are recognised, and
+    /// used where they were always such.
+    pub plain_servers: PlainServers,
+    /// What the server must guarantee: with less, nothing is sent to it, and an event says so.
+    /// Default nothing.
+    pub required_guarantees: Guarantees,
+    /// The decision about records that are held here and that the server does not have any more, as
+    /// after the restore of an older backup. `None`, the default, asks the app where more than ten
+    /// records and more than a tenth of a collection would go, and lets fewer go. Another database in
+    /// the place of the server's is always asked about.
+    pub on_server_loss: Option<OnServerLoss>,
+    /// Who vouches for servers that are spoken to over TLS.
+    pub trusted_roots: TrustedRoots,
+    /// Whether a token may go over the network unencrypted. Default false.
+    pub allow_insecure: bool,
+    /// What the server may send and the app may write.
+    pub limits: Limits,
+    /// Where the data is kept. Default in memory.
+    pub store: Store,
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        Self {
+            base_url: String::new(),
+            websocket_url: None,
+            auth_token: None,
+            user: String::new(),
+            collections: Vec::new(),
+            keep_for: None,
+            connect_at_start: true,
+            transports: Transports::Both,
+            enable_realtime_sync: true,
+            enable_auto_sync: true,
+            reconnect_delay: Duration::from_secs(1),
+            max_reconnect_attempts: None,
+            probe_timeout: Duration::from_secs(5),
+            conflict_strategy: ConflictStrategy::default(),
+            custom_conflict_resolver: None,
+            sync_interval: Duration::from_secs(300),
+            reconcile_interval: Some(Duration::from_secs(60 * 60)),
+            request_timeout: Duration::from_secs(30),
+            plain_servers: PlainServers::default(),
+            required_guarantees: Guarantees::default(),
+            on_server_loss: None,
+            trusted_roots: TrustedRoots::Public,
+            allow_insecure: false,
+            limits: Limits::default(),
+            store: Store::Memory,
+        }
+    }
+}
+
+/// Everything but the token, and of the URLs nothing behind a `?`.
+impl fmt::Debug for SyncConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn shown(url: &str) -> &str {
+            url.split('?').next().unwrap_or_default()
+        }
+        f.debug_struct("SyncConfig")
+            .field("base_url", &shown(&self.base_url))
+            .field("websocket_url", &self.websocket_url.as_deref().map(shown))
+            .field("auth_token", &self.auth_token.as_ref().map(|_| "…"))
+            .field("user", &self.user)
+            .field("collections", &self.collections)
+            .field("keep_for", &self.keep_for)
+            .field("connect_at_start", &self.connect_at_start)
+            .field("transports", &self.transports)
+            .field("enable_realtime_sync", &self.enable_realtime_sync)
+            .field("enable_auto_sync", &self.enable_auto_sync)
+            .field("reconnect_delay", &self.reconnect_delay)
+            .field("max_reconnect_attempts", &self.max_reconnect_attempts)
+            .field("probe_timeout", &self.probe_timeout)
+            .field("conflict_strategy", &self.conflict_strategy)
+            .field("sync_interval", &self.sync_interval)
+            .field("reconcile_interval", &self.reconcile_interval)
+            .field("request_timeout", &self.request_timeout)
+            .field("plain_servers", &self.plain_servers)
+            .field("required_guarantees", &self.required_guarantees)
+            .field("on_server_loss", &self.on_server_loss)
+            .field("allow_insecure", &self.allow_insecure)
+            .field("limits", &self.limits)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,160 @@
+//! From what the program wants to what the parts of a client are made with.
+
+use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::protocol::message::Token;
+use synclayer_core::protocol::name::{Collection, RecordId};
+use synclayer_core::rules::conflict::ConflictStrategy;
+use uuid::Uuid;
+
+use crate::address::{Address, Endpoint};
+use crate::call::HttpClient;
+use crate::callback::CatchPanics;
+use crate::config::{StoreFactory, SyncConfig, Transports};
+use crate::error::{OpenError, SyncError};
+use crate::tls::Tls;
+
+/// What a client is made with, checked.
+pub struct Setup {
+    /// Where the server is.
+    pub address: Address,
+    /// How its WebSocket is encrypted.
+    pub tls: Tls,
+    /// How HTTP calls are made, where any are.
+    pub http: Option<HttpClient>,
+    /// What the machine works by.
+    pub client: ClientConfig,
+    /// What opens the store.
+    pub factory: StoreFactory,
+    /// Whether to connect at once.
+    pub connected: bool,
+    /// Whether a token may be sent.
+    pub takes_token: bool,
+}
+
+impl Setup {
+    /// Checks a configuration.
+    ///
+    /// # Errors
+    /// When it can't be used.
+    pub fn new(config: SyncConfig) -> Result<Self, OpenError> {
+        let address = Address::new(&config.base_url, config.websocket_url.as_deref())?;
+        let takes_token = config.auth_token.as_deref().map_or(Ok(()), check_token);
+        takes_token.map_err(|_| OpenError::Token)?;
+        let open = exposed(&config, &address);
+        if let Some(Endpoint { host, .. }) = open.filter(|_| config.auth_token.is_some()) {
+            return Err(OpenError::Insecure { host: host.clone() });
+        }
+        let tls = Tls::new(&config.trusted_roots)?;
+        let http = polled(&config, &address)?
+            .map(|endpoint| HttpClient::new(endpoint, &tls, config.limits.frame_bytes));
+        let client = client_config(&config, &address, http.is_some())?;
+        let takes_token = open.is_none();
+        let connected = config.connect_at_start;
+        let factory = config.store.into_factory();
+        Ok(Self { address, tls, http, client, factory, connected, takes_token })
+    }
+}
+
+/// The address, of those that are used, where a token would be read by others.
+fn exposed<'a>(config: &SyncConfig, address: &'a Address) -> Option<&'a Endpoint> {
+    let websocket = match config.transports {
+        Transports::Both | Transports::RealtimeOnly => Some(&address.websocket),
+        Transports::PollOnly => None,
+    };
+    let http = match config.transports {
+        Transports::Both | Transports::PollOnly => address.http.as_ref(),
+        Transports::RealtimeOnly => None,
+    };
+    let used = websocket.into_iter().chain(http);
+    used.filter(|endpoint| !config.allow_insecure && !endpoint.is_private()).last()
+}
+
+/// The address that is asked by HTTP, if any.
+fn polled<'a>(
+    config: &SyncConfig,
+    address: &'a Address,
+) -> Result<Option<&'a Endpoint>, OpenError> {
+    match (config.transports, &address.http) {
+        (Transports::RealtimeOnly, _) | (Transports::Both, None) => Ok(None),
+        (Transports::Both | Transports::PollOnly, Some(endpoint)) => Ok(Some(endpoint)),
+        (Transports::PollOnly, None) => {
+            Err(OpenError::Address { reason: "without a `base_url` there is no HTTP".into() })
+        }
+    }
+}
+
+fn client_config(
+    config: &SyncConfig,
+    address: &Address,
+    http: bool,
+) -> Result<ClientConfig, OpenError> {
+    let name = |name: &String| {
+        Collection::new(name).map_err(|reason| OpenError::Collection { name: name.clone(), reason })
+    };
+    let strategy = match &config.custom_conflict_resolver {
+        Some(resolver) => ConflictStrategy::Custom(resolver.clone()),
+        None => config.conflict_strategy.clone(),
+    };
+    let strategy = match strategy {
+        ConflictStrategy::Custom(resolver) => ConflictStrategy::custom(CatchPanics(resolver)),
+        built_in @ (ConflictStrategy::LastWriteWins
+        | ConflictStrategy::ServerWins
+        | ConflictStrategy::ClientWins) => built_in,
+    };
+    Ok(ClientConfig {
+        user: config.user.clone(),
+        token: config.auth_token.as_deref().map(Token::new),
+        collections: config.collections.iter().map(name).collect::<Result<_, _>>()?,
+        keep_for: config.keep_for,
+        conflict_strategy: strategy,
+        limits: config.limits.clone(),
+        reconnect_delay: config.reconnect_delay,
+        max_reconnect_attempts: config.max_reconnect_attempts,
+        probe_timeout: config.probe_timeout,
+        websocket: config.transports != Transports::PollOnly,
+        http,
+        enable_realtime_sync: config.enable_realtime_sync,
+        enable_auto_sync: config.enable_auto_sync,
+        sync_interval: config.sync_interval,
+        request_timeout: config.request_timeout,
+        reconcile_interval: config.reconcile_interval,
+        plain: config.plain_servers,
+        address: address.identity(),
+        required: config.required_guarantees,
+        on_server_loss: config.on_server_loss,
+        ..ClientConfig::default()
+    })
+}
+
+/// Checks that a token can be sent.
+///
+/// # Errors
+/// When no header can carry it.
+pub fn check_token(token: &str) -> Result<(), SyncError> {
+    let sendable = token.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if sendable { Ok(()) } else { Err(SyncError::Token) }
+}
+
+/// An id for a record, as the app gives it.
+///
+/// # Errors
+/// When it can't be one.
+pub fn record_id(id: &str) -> Result<RecordId, SyncError> {
+    RecordId::new(id).map_err(|reason| SyncError::Name { name: id.to_owned(), reason })
+}
+
+/// An id for a new record: a UUID that rises with the time.
+///
+/// # Errors
+/// Never: UUIDs are ids.
+pub fn fresh_record_id() -> Result<RecordId, SyncError> {
+    record_id(&Uuid::now_v7().to_string())
+}
+
+/// A collection's name, as the app gives it.
+///
+/// # Errors
+/// When it can't be one.
+pub fn collection(name: &str) -> Result<Collection, SyncError> {
+    Collection::new(name).map_err(|reason| SyncError::Name { name: name.to_owned(), reason })
+}

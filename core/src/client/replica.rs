@@ -1,0 +1,715 @@
+//! A whole client but sockets and clocks: the client machine joined to its store and its watchers.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::client::Client;
+use crate::client::event::{Event, Status};
+use crate::client::fate::{Fate, FateId, Fates};
+use crate::client::interface::{
+    ClientConfig, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Written,
+};
+use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
+use crate::client::sign_out::finish_wipes;
+use crate::client::wipe::Unsent;
+use crate::protocol::delta::Delta;
+use crate::protocol::document::Document;
+use crate::protocol::message::Token;
+use crate::protocol::name::{Collection, CommitNumber, Position, RecordId};
+use crate::protocol::time::{Mono, Now};
+use crate::rules::row::Rejected;
+use crate::rules::view::{Record, RecordChange, Slot, Update, View};
+use crate::store::{ClientStore, Rows, StoreError};
+
+/// A watcher, to be told from others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WatchId(pub u64);
+
+/// What is left to do for whoever drives a replica. To be done in order, waiting for none.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Action {
+    /// For the network.
+    Net(NetAction),
+    /// For the app.
+    Event(Event),
+    /// A call of [`Replica::synced`] is answered.
+    Synced {
+        /// The call.
+        id: SyncId,
+        /// Its outcome.
+        outcome: SyncOutcome,
+    },
+    /// The store has failed and the replica has stopped: it does nothing any more. Open the store
+    /// anew, and a new replica on it. Said once, and last.
+    Halted(StoreError),
+    /// Every commit up to this one is durable: the writes in them are saved.
+    Durable(CommitNumber),
+    /// A write that is [followed](Replica::follow) has met its fate.
+    Fate {
+        /// Who is told.
+        id: FateId,
+        /// What became of it.
+        fate: Fate,
+    },
+    /// A watcher has something to [take](Replica::take). Said once until it is taken.
+    Watch(WatchId),
+}
+
+#[derive(Clone)]
+struct Watcher {
+    watched: Watched,
+    slot: Slot,
+}
+
+/// A collection, or one record of it.
+type Watched = (Collection, Option<RecordId>);
+
+/// A client machine with its store and its watchers.
+pub struct Replica<S> {
+    client: Client,
+    store: S,
+    views: BTreeMap<Watched, View>,
+    watchers: BTreeMap<WatchId, Watcher>,
+    next_watch: WatchId,
+    durable: CommitNumber,
+    /// The last commit that was carried out.
+    committed: CommitNumber,
+    fates: Fates,
+    actions: Outputs,
+}
+
+/// A replica in the same state, for programs that explore what may follow.
+impl<S: Clone> Clone for Replica<S> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            store: self.store.clone(),
+            views: self.views.clone(),
+            watchers: self.watchers.clone(),
+            next_watch: self.next_watch,
+            durable: self.durable,
+            committed: self.committed,
+            fates: self.fates.clone(),
+            // every call carries out all of them
+            actions: Outputs::new(),
+        }
+    }
+}
+
+impl<S: ClientStore> Replica<S> {
+    /// Wakes a replica up from its store. It stays offline until [`connect`](Self::connect).
+    ///
+    /// `seed` must be fresh for every opening: ids are drawn from it.
+    ///
+    /// # Errors
+    /// When the store can't be read, or what it holds is damaged.
+    pub fn open(
+        config: ClientConfig,
+        seed: u128,
+        now: Now,
+        mut store: S,
+        out: &mut Vec<Action>,
+    ) -> Result<Self, StoreError> {
+        let mut actions = Outputs::new();
+        let durable = store.durable()?;
+        let last = finish_wipes(&mut store, durable)?;
+        let client = Client::open(config, seed, now, last, store.rows(), &mut actions)?;
+        let (views, watchers) = (BTreeMap::new(), BTreeMap::new());
+        let next_watch = WatchId(0);
+        let mut replica = Self {
+            client,
+            store,
+            views,
+            watchers,
+            next_watch,
+            durable,
+            committed: last,
+            fates: Fates::default(),
+            actions,
+        };
+        replica.carry_out(now, out);
+        Ok(replica)
+    }
+
+    /// Takes in what the world says. Never fails: what a peer does wrong costs its connection, and
+    /// a failing store stops the replica, which [`Action::Halted`] tells.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Action>) {
+        self.client.handle(now, input, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Asks the store what has become durable; to be called when it says that something has.
+    pub fn poll_store(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.carry_out(now, out);
+    }
+
+    /// When to call [`handle`](Self::handle) with [`Input::Timeout`], and why.
+    #[must_use]
+    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+        self.client.deadline()
+    }
+
+    /// How the replica is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.client.status()
+    }
+
+    /// Up to which commit everything is durable.
+    #[must_use]
+    pub fn durable(&self) -> CommitNumber {
+        self.durable
+    }
+
+    /// The store, to look at.
+    #[must_use]
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The store, for what it offers beside its contract.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Gives the store back.
+    #[must_use]
+    pub fn into_store(self) -> S {
+        self.store
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The reason why the replica has stopped, where its store has failed.
+    #[must_use]
+    pub fn halted(&self) -> Option<&StoreError> {
+        self.client.halted()
+    }
+
+    /// Tells whether a collection is subscribed and not released.
+    #[must_use]
+    pub fn holds(&self, collection: &Collection) -> bool {
+        self.client.holds(collection)
+    }
+
+    /// Tells whether a collection is shown as it was known earlier, not confirmed by the server in
+    /// this time of contact with it, and whether it is catching up.
+    #[must_use]
+    pub fn standing(&self, collection: &Collection) -> (bool, bool) {
+        self.client.standing(collection)
+    }
+
+    /// A hash of the whole state of the machine, for tests that compare runs.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.client.digest()
+    }
+
+    /// Tells whether writes are stamped by the server's clock by now. For tests.
+    #[must_use]
+    pub fn knows_server_time(&self) -> bool {
+        self.client.knows_server_time()
+    }
+
+    /// Checks what must always hold between the machine and its store. For tests: it reads the
+    /// whole outbox.
+    ///
+    /// # Errors
+    /// Says which invariant is broken.
+    pub fn check(&self) -> Result<(), String> {
+        self.client.check(self.store.rows())
+    }
+
+    /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
+    /// the store, or for a deadline. For tests.
+    ///
+    /// # Errors
+    /// Says what does not.
+    pub fn check_progress(&self) -> Result<(), String> {
+        self.client.check_progress(self.store.rows())
+    }
+
+    /// Checks that nothing is left of what was only needed on the way. For tests, when every write
+    /// has its verdict, every collection is live, and nobody is watching any more.
+    ///
+    /// # Errors
+    /// Says what is left.
+    pub fn check_at_rest(&self) -> Result<(), String> {
+        if !self.watchers.is_empty() || !self.views.is_empty() {
+            return Err("a view is kept that nobody watches".into());
+        }
+        if !self.actions.is_empty() {
+            return Err("actions were not carried out".into());
+        }
+        if !self.fates.is_empty() {
+            return Err("the fate of a write is still waited for".into());
+        }
+        self.client.check_at_rest(self.store.rows())
+    }
+
+    /// How many records have changes of others waiting beside writes whose verdict is due. For
+    /// tests.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.client.parked(self.store.rows()).unwrap_or(0)
+    }
+
+    /// Connects, also after [`disconnect`](Self::disconnect) or when the tries were used up.
+    /// Nothing happens where a connection is up or on its way.
+    pub fn connect(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.client.connect(now, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Disconnects, and stays so until [`connect`](Self::connect).
+    pub fn disconnect(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.client.disconnect(now, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Gives a fresh token: to the live connection, and to every one to come.
+    pub fn set_token(&mut self, now: Now, token: Token, out: &mut Vec<Action>) {
+        self.client.set_token(now, token, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Says whether the device has a network, as far as the app can tell. With `false` nothing is
+    /// tried any more, until `true` has everything tried at once. Until the first call the network
+    /// counts as there.
+    pub fn set_online(&mut self, now: Now, online: bool, out: &mut Vec<Action>) {
+        self.client.set_online(now, online, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Synchronises now: over a live connection by asking for a fresh proof that everything is in
+    /// step, else by an HTTP exchange where there is an HTTP URL, and by trying the WebSocket
+    /// again. [`synced`](Self::synced) tells when it is done.
+    pub fn sync_now(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.client.sync_now(now, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Subscribes a collection from now on.
+    pub fn subscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
+        self.client.subscribe(now, collection, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Ends a subscription. What is stored of the collection stays.
+    pub fn unsubscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
+        self.client.unsubscribe(now, collection, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Nothing of the app's uses a collection any more that was subscribed: it is left when
+    /// [`keep_for`](ClientConfig::keep_for) is over, unless it is subscribed again. To be called
+    /// when neither a handle nor a watch is left.
+    pub fn release(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
+        self.client.release(now, collection, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+    }
+
+    /// Asks to be told, by [`Action::Synced`], when every write made before this call has its
+    /// verdict and every collection in use was found in step with the server after it.
+    ///
+    /// The outcome names the collections that are not in step. A collection that the server refuses
+    /// is one: the call waits for the writes and for the other collections, not for it. One that
+    /// the server can't serve now and that is asked for again (`SERVER_ERROR`,
+    /// `RATE_LIMIT_EXCEEDED`) is waited for, unless another one is refused, so that the outcome is
+    /// known. Without a connection the call waits for one.
+    pub fn synced(&mut self, now: Now, out: &mut Vec<Action>) -> SyncId {
+        let id = self.client.synced(now, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+        id
+    }
+
+    /// Makes a record be this document, whether it exists or not. Of an existing record only the
+    /// fields that differ are written, so that others' edits of its other fields survive.
+    ///
+    /// # Errors
+    /// When the document breaks a limit, the outbox is full, or the store has failed.
+    pub fn save(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        document: &Document,
+        out: &mut Vec<Action>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.save(now, collection, id, document, rows, actions)
+        })
+    }
+
+    /// Sets and removes some fields of an existing record, whatever they are now. Where the new
+    /// values depend on the old ones, see [`modify`](Self::modify).
+    ///
+    /// # Errors
+    /// When there is no such record, the outcome breaks a limit, the outbox is full, or the store
+    /// has failed.
+    pub fn update(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        delta: &Delta,
+        out: &mut Vec<Action>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.update(now, collection, id, delta, rows, actions)
+        })
+    }
+
+    /// Makes of a record what `change` makes of what the app sees of it, `None` where there is no
+    /// record, in one step: nothing comes in between. What `change` returns takes the record's
+    /// place; `None` removes the record, and what it was given leaves all as it is. Only the fields
+    /// that differ are written.
+    ///
+    /// # Errors
+    /// What `change` returns; when the outcome breaks a limit, the outbox is full, or the store has
+    /// failed.
+    pub fn modify(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
+        out: &mut Vec<Action>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.modify(now, collection, id, change, rows, actions)
+        })
+    }
+
+    /// Removes a record. Nothing happens where there is none.
+    ///
+    /// # Errors
+    /// When the outbox is full, or the store has failed.
+    pub fn delete(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        id: &RecordId,
+        out: &mut Vec<Action>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.delete(now, collection, id, rows, actions)
+        })
+    }
+
+    /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
+    /// fields keep the times at which they were written, or those of what the record shows by now
+    /// where these are later.
+    ///
+    /// # Errors
+    /// When there is no such write, and as the call that made it.
+    pub fn retry_rejected(
+        &mut self,
+        now: Now,
+        write: Position,
+        out: &mut Vec<Action>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.retry_rejected(now, write, rows, actions)
+        })
+    }
+
+    /// Takes a rejected write off the list for good.
+    ///
+    /// # Errors
+    /// When there is no such write, or the store has failed.
+    pub fn discard_rejected(
+        &mut self,
+        now: Now,
+        write: Position,
+        out: &mut Vec<Action>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.discard_rejected(now, write, rows, actions)
+        })
+    }
+
+    /// Rejects by hand a write that
+    /// [stalls](crate::client::event::EventKind::WriteStalled).
+    ///
+    /// # Errors
+    /// When the write does not stall, or the store has failed.
+    pub fn reject_stalled_write(
+        &mut self,
+        now: Now,
+        write: Position,
+        out: &mut Vec<Action>,
+    ) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| {
+            client.reject_stalled_write(now, write, rows, actions)
+        })
+    }
+
+    /// Takes what the server has, where it lacks records that are held here or has another database:
+    /// those records go, at another database when everything that it has was shown. Writes that wait
+    /// for another database go to the list of rejected ones, from where
+    /// [`retry_rejected`](Self::retry_rejected) sends them. Nothing happens where there is nothing to
+    /// decide.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn adopt(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| client.adopt(now, rows, actions))
+    }
+
+    /// Sends what is held here, where the server lacks it or has another database: the records go out
+    /// as inserts, and meet what the server has by the conflict strategy. Nothing happens where there
+    /// is nothing to decide.
+    ///
+    /// # Errors
+    /// When the store has failed.
+    pub fn offer(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Written, Misuse> {
+        self.write(now, out, |client, rows, actions| client.offer(now, rows, actions))
+    }
+
+    /// The writes that the server has refused for good, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn rejected(&self) -> Result<Vec<Rejected>, StoreError> {
+        self.client.rejected(self.store.rows())
+    }
+
+    /// What the user would lose if everything that the store holds of them were removed now.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn unsent(&self) -> Result<Unsent, StoreError> {
+        self.client.unsent(self.store.rows())
+    }
+
+    /// A record as the app sees it, with its pending writes made.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn get(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<Record>, StoreError> {
+        self.client.get(collection, id, self.store.rows())
+    }
+
+    /// All records of a collection in order of their ids.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn get_all(&self, collection: &Collection) -> Result<Vec<Record>, StoreError> {
+        let mut records = Vec::new();
+        self.client.each(collection, self.store.rows(), &mut |record| records.push(record))?;
+        Ok(records)
+    }
+
+    /// A new record id, drawn from the seed.
+    pub fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
+        self.client.new_record_id(now)
+    }
+
+    /// Watches a collection: there is an update to [take](Self::take) at once, and again after
+    /// every change. The first watcher of a collection reads it whole; a change afterwards costs
+    /// O(log n).
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn watch(
+        &mut self,
+        collection: &Collection,
+        out: &mut Vec<Action>,
+    ) -> Result<WatchId, StoreError> {
+        let watched = (collection.clone(), None);
+        if !self.views.contains_key(&watched) {
+            self.begin_view(watched.clone(), View::new(self.get_all(collection)?));
+        }
+        Ok(self.begin_watching(watched, out))
+    }
+
+    /// As [`watch`](Self::watch), of one record alone: the others are neither read nor shown.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn watch_record(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+        out: &mut Vec<Action>,
+    ) -> Result<WatchId, StoreError> {
+        let watched = (collection.clone(), Some(id.clone()));
+        if !self.views.contains_key(&watched) {
+            let stored = self.get(collection, id)?;
+            self.begin_view(watched.clone(), View::of_record(id.clone(), stored));
+        }
+        Ok(self.begin_watching(watched, out))
+    }
+
+    fn begin_view(&mut self, watched: Watched, mut view: View) {
+        let (from_cache, catching_up) = self.client.standing(&watched.0);
+        view.set_status(from_cache, catching_up);
+        self.views.insert(watched, view);
+    }
+
+    fn begin_watching(&mut self, watched: Watched, out: &mut Vec<Action>) -> WatchId {
+        let id = self.next_watch;
+        self.next_watch = WatchId(id.0 + 1);
+        if let Some(view) = self.views.get(&watched) {
+            let slot = Slot::new(view.first_update());
+            self.watchers.insert(id, Watcher { watched, slot });
+            out.push(Action::Watch(id));
+        }
+        id
+    }
+
+    /// What a watcher has not seen yet: the latest snapshot, and all changes since the last one
+    /// that it took.
+    pub fn take(&mut self, id: WatchId) -> Option<Update> {
+        self.watchers.get_mut(&id)?.slot.take()
+    }
+
+    /// Ends a watcher. The last one of a collection or a record frees what was held for it.
+    pub fn unwatch(&mut self, id: WatchId) {
+        if let Some(Watcher { watched, .. }) = self.watchers.remove(&id)
+            && !planted!(ViewKept)
+            && !self.watchers.values().any(|watcher| watcher.watched == watched)
+        {
+            self.views.remove(&watched);
+        }
+    }
+
+    /// Asks to be told, by [`Action::Fate`] and once, what becomes of a write. To be called right
+    /// after the call that made it, and for writes that are waited for only, because each is kept
+    /// until its fate is told or it is [given up](Self::unfollow). What a crash could undo is told
+    /// when it is durable; a replica that is opened anew follows nothing.
+    pub fn follow(&mut self, written: Written, out: &mut Vec<Action>) -> FateId {
+        match written.shares {
+            Some(write) => self.fates.follow(write),
+            None => {
+                let (id, fate) = (self.fates.next_id(), Fate::Unchanged);
+                out.push(Action::Fate { id, fate });
+                id
+            }
+        }
+    }
+
+    /// Ends a [`follow`](Self::follow): there is nobody to be told any more.
+    pub fn unfollow(&mut self, id: FateId) {
+        self.fates.unfollow(id);
+    }
+
+    /// Makes a write and carries it out; it was not made when its commit failed.
+    fn write(
+        &mut self,
+        now: Now,
+        out: &mut Vec<Action>,
+        write: impl FnOnce(&mut Client, &dyn Rows, &mut Outputs) -> Result<Written, Misuse>,
+    ) -> Result<Written, Misuse> {
+        let written = write(&mut self.client, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+        match self.client.halted() {
+            Some(error) => Err(Misuse::Store(error.clone())),
+            None => written,
+        }
+    }
+
+    /// Does the machine's actions until it has no more.
+    fn carry_out(&mut self, now: Now, out: &mut Vec<Action>) {
+        loop {
+            for action in core::mem::take(&mut self.actions) {
+                if let Err(error) = self.act(action, out) {
+                    // what follows a commit that failed must not be seen
+                    self.fail(now, error);
+                    break;
+                }
+            }
+            self.report_durable(now, out);
+            if self.actions.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, action: Output, out: &mut Vec<Action>) -> Result<(), StoreError> {
+        match action {
+            Output::Store(StoreAction::Commit { number, batch }) => {
+                self.store.commit(number, batch)?;
+                self.committed = number;
+            }
+            Output::Store(StoreAction::Flush { up_to }) => self.store.flush(up_to)?,
+            Output::View(action) => self.show(action, out),
+            Output::Net(action) => out.push(Action::Net(action)),
+            Output::Event(event) => {
+                let told = self.fates.hear(&event.kind, self.committed);
+                out.push(Action::Event(event));
+                out.extend(told.into_iter().map(|(id, fate)| Action::Fate { id, fate }));
+            }
+            Output::Halted(error) => out.push(Action::Halted(error)),
+            Output::Synced { id, outcome } => out.push(Action::Synced { id, outcome }),
+        }
+        Ok(())
+    }
+
+    fn report_durable(&mut self, now: Now, out: &mut Vec<Action>) {
+        match self.store.durable() {
+            Ok(up_to) if up_to > self.durable => {
+                self.durable = up_to;
+                out.push(Action::Durable(up_to));
+                let told = self.fates.durable(up_to);
+                out.extend(told.into_iter().map(|(id, fate)| Action::Fate { id, fate }));
+                self.client.durable(now, up_to, self.store.rows(), &mut self.actions);
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(now, error),
+        }
+    }
+
+    fn fail(&mut self, now: Now, error: StoreError) {
+        self.client.fail(now, error, self.store.rows(), &mut self.actions);
+    }
+
+    fn show(&mut self, action: ViewAction, out: &mut Vec<Action>) {
+        match action {
+            ViewAction::Record { collection, record_id, record } => {
+                let of_record = (collection.clone(), Some(record_id.clone()));
+                for watched in [(collection, None), of_record] {
+                    let Some(view) = self.views.get_mut(&watched) else { continue };
+                    let is_news = view.get(&record_id) != record.as_ref();
+                    let change = view.apply(&record_id, record.clone());
+                    if is_news {
+                        self.tell_watchers(&watched, change, out);
+                    }
+                }
+            }
+            ViewAction::Status { collection, from_cache, catching_up } => {
+                let views = self.views.range_mut((collection.clone(), None)..);
+                let news: Vec<_> = views
+                    .take_while(|(watched, _)| watched.0 == collection)
+                    .filter_map(|(watched, view)| {
+                        view.set_status(from_cache, catching_up).then(|| watched.clone())
+                    })
+                    .collect();
+                news.iter().for_each(|watched| self.tell_watchers(watched, None, out));
+            }
+        }
+    }
+
+    fn tell_watchers(
+        &mut self,
+        watched: &Watched,
+        change: Option<RecordChange>,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(view) = self.views.get(watched) else { return };
+        for (id, watcher) in self.watchers.iter_mut().filter(|(_, w)| w.watched == *watched) {
+            if watcher.slot.is_empty() {
+                out.push(Action::Watch(*id));
+            }
+            watcher.slot.put(view.snapshot(), change.clone());
+        }
+    }
+}
