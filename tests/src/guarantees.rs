@@ -21,7 +21,7 @@ use synclayer_core::client::interface::OnServerLoss;
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
 use synclayer_core::protocol::message::ClientMessage;
-use synclayer_core::protocol::name::{ClientId, Collection, CommitNumber, Position, RecordId};
+use synclayer_core::protocol::name::{ClientId, Collection, CommitNumber, RecordId, WriteId};
 use synclayer_core::protocol::wire::{Incoming, decode_client};
 use synclayer_core::protocol::write::WriteKind;
 use synclayer_core::rules::row::Rejected;
@@ -43,7 +43,7 @@ pub struct Write {
     /// The record.
     pub place: Place,
     /// Its place in the outbox, or that of the write that it joined.
-    pub position: Option<Position>,
+    pub position: Option<WriteId>,
     /// The commit of the device's present life that holds it; 0 for one of an earlier life.
     pub commit: CommitNumber,
     /// `true` if it sets a field of its own.
@@ -89,7 +89,7 @@ pub struct Ledger {
     /// The values of the contested field that authors of deletions saw.
     deletions: BTreeMap<(usize, Place), BTreeSet<u64>>,
     /// The last place of each client's outbox that was applied.
-    last_place: BTreeMap<ClientId, Position>,
+    last_place: BTreeMap<ClientId, WriteId>,
     /// The updates that watchers were shown.
     shown: BTreeMap<(usize, Collection), BTreeMap<RecordId, Document>>,
     /// `true` if an older state came back or was forgotten, so that not every write must survive.
@@ -111,7 +111,7 @@ struct Merge {
     commit: CommitNumber,
     /// The write's index.
     write: usize,
-    was_at: Option<Position>,
+    was_at: Option<WriteId>,
 }
 
 impl Ledger {
@@ -158,7 +158,7 @@ impl Ledger {
     }
 
     /// The app makes a rejected write again, as `position`, knowing what it does.
-    pub fn retried(&mut self, device: usize, old: Position, position: Option<Position>) {
+    pub fn retried(&mut self, device: usize, old: WriteId, position: Option<WriteId>) {
         for (index, write) in self.writes.iter_mut().enumerate() {
             if write.is_at(device, old) && write.rejected {
                 (write.rejected, write.position) = (false, position);
@@ -363,8 +363,8 @@ impl Ledger {
         world: &World,
         device: usize,
         place: &Place,
-        write: Option<Position>,
-        merged: &[Position],
+        write: Option<WriteId>,
+        merged: &[WriteId],
     ) {
         match world.view(device, &place.0, &place.1) {
             Some(view) => drop(self.decided.insert((device, hot(Some(&view)).1))),
@@ -383,7 +383,7 @@ impl Ledger {
         world: &World,
         device: usize,
         place: &Place,
-        merged: &[Position],
+        merged: &[WriteId],
     ) {
         let copied = |event: &Event| matches!(event.kind, EventKind::ReplicaCopied { .. });
         let forgotten = world.counts.contains_key("client known anew");
@@ -402,8 +402,8 @@ impl Ledger {
         world: &World,
         device: usize,
         place: &Place,
-        write: Option<Position>,
-        merged: &[Position],
+        write: Option<WriteId>,
+        merged: &[WriteId],
     ) {
         let (commit, _) = world.commits(device);
         for (index, entry) in self.writes.iter_mut().enumerate() {
@@ -598,7 +598,7 @@ impl Ledger {
 
 impl Write {
     /// Returns `true` if it is at this position of a device's outbox.
-    fn is_at(&self, device: usize, position: Position) -> bool {
+    fn is_at(&self, device: usize, position: WriteId) -> bool {
         self.device == device && self.position == Some(position) && !self.lost && !self.forgotten
     }
 }

@@ -19,7 +19,7 @@ use synclayer_core::client::interface::Misuse;
 use synclayer_core::client::sign_out::SignOut;
 use synclayer_core::protocol::limits::Limits;
 use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection as Name, Position, RecordId};
+use synclayer_core::protocol::name::{Collection as Name, RecordId, WriteId};
 use synclayer_core::rules::row::Rejected;
 
 use crate::collection::Collection;
@@ -344,7 +344,7 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
-    pub fn retry(&self, write: Position) -> Result<Saved, SyncError> {
+    pub fn retry(&self, write: WriteId) -> Result<Saved, SyncError> {
         let rejected = self.list()?.into_iter().find(|rejected| rejected.write == write);
         let missing = SyncError::Misuse(Misuse::NoSuchRejected(write));
         let id = rejected.ok_or(missing)?.record_id;
@@ -355,7 +355,7 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
-    pub fn discard(&self, write: Position) -> Result<(), SyncError> {
+    pub fn discard(&self, write: WriteId) -> Result<(), SyncError> {
         self.sync.write(Write::Discard(write)).map(drop)
     }
 
@@ -365,7 +365,7 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When the write does not stall, the store has failed, or the client is closed.
-    pub fn reject_stalled(&self, write: Position) -> Result<(), SyncError> {
+    pub fn reject_stalled(&self, write: WriteId) -> Result<(), SyncError> {
         self.sync.write(Write::RejectStalled(write)).map(drop)
     }
 }

@@ -1,7 +1,7 @@
 //! The writes that the server has refused.
 
 use serde::Serialize;
-use synclayer_tokio::{Document, Position, Rejected};
+use synclayer_tokio::{Document, Rejected, WriteId};
 
 use crate::args::RejectedAction;
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ pub(crate) async fn rejected(action: RejectedAction, out: Output) -> Result<(), 
         RejectedAction::Retry(args) => {
             on_replica(&args.replica, async |replica| {
                 let rejected = replica.sync.rejected();
-                let id = Position(args.write);
+                let id = WriteId(args.write);
                 let write = rejected.list().await?.into_iter().find(|write| write.write == id);
                 let saved = rejected.retry(id).await?;
                 let write = write.ok_or_else(|| Failure::plain("it is gone"))?;
@@ -32,7 +32,7 @@ pub(crate) async fn rejected(action: RejectedAction, out: Output) -> Result<(), 
         }
         RejectedAction::Discard(args) => {
             on_replica(&args.replica, async |replica| {
-                replica.sync.rejected().discard(Position(args.write)).await?;
+                replica.sync.rejected().discard(WriteId(args.write)).await?;
                 let json = serde_json::json!({ "done": "discarded", "write": args.write });
                 out.line(format_args!("discarded write {}", args.write), &json)
             })

@@ -18,7 +18,7 @@ use synclayer_core::client::interface::Misuse;
 use synclayer_core::client::sign_out::SignOut;
 use synclayer_core::protocol::limits::Limits;
 use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection as Name, Position, RecordId};
+use synclayer_core::protocol::name::{Collection as Name, RecordId, WriteId};
 use synclayer_core::rules::row::Rejected;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -339,7 +339,7 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
-    pub async fn retry(&self, write: Position) -> Result<Saved, SyncError> {
+    pub async fn retry(&self, write: WriteId) -> Result<Saved, SyncError> {
         let rejected = self.list().await?.into_iter().find(|rejected| rejected.write == write);
         let missing = SyncError::Misuse(Misuse::NoSuchRejected(write));
         let id = rejected.ok_or(missing)?.record_id;
@@ -350,7 +350,7 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
-    pub async fn discard(&self, write: Position) -> Result<(), SyncError> {
+    pub async fn discard(&self, write: WriteId) -> Result<(), SyncError> {
         self.sync.write(Write::Discard(write)).await.map(drop)
     }
 
@@ -360,7 +360,7 @@ impl RejectedWrites {
     ///
     /// # Errors
     /// When the write does not stall, the store has failed, or the client is closed.
-    pub async fn reject_stalled(&self, write: Position) -> Result<(), SyncError> {
+    pub async fn reject_stalled(&self, write: WriteId) -> Result<(), SyncError> {
         self.sync.write(Write::RejectStalled(write)).await.map(drop)
     }
 }

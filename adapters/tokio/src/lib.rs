@@ -61,7 +61,7 @@ pub use synclayer_core::client::wipe::Unsent;
 pub use synclayer_core::protocol::delta::Delta;
 pub use synclayer_core::protocol::document::{Document, DocumentError};
 pub use synclayer_core::protocol::limits::Limits;
-pub use synclayer_core::protocol::name::{NameError, Position, RecordId};
+pub use synclayer_core::protocol::name::{NameError, RecordId, WriteId};
 pub use synclayer_core::rules::conflict::{
     Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure,
 };

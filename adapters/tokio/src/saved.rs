@@ -8,7 +8,7 @@ use synclayer_client::engine::Made;
 use synclayer_client::error::SyncError;
 use synclayer_client::fate::FateReceiver;
 use synclayer_core::client::fate::Fate;
-use synclayer_core::protocol::name::{Position, RecordId};
+use synclayer_core::protocol::name::{RecordId, WriteId};
 
 /// A write that is saved here, as durably as the store was set up for. It stands for the record's
 /// id wherever one is wanted, and tells what becomes of the write at the server, for as long as the
@@ -23,7 +23,7 @@ pub struct Saved {
     pub id: RecordId,
     /// The write's id in [events](crate::EventKind) and in the list of rejected writes; `None` where
     /// nothing changed.
-    pub write: Option<Position>,
+    pub write: Option<WriteId>,
     fate: FateReceiver,
 }
 

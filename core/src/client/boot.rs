@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use super::outbox::Outbox;
 use super::stream::Stream;
 use super::wipe::free_slot;
-use crate::protocol::name::{Collection, MutationNumber, Position, SessionNumber};
+use crate::protocol::name::{Collection, MutationNumber, SessionNumber, WriteId};
 use crate::protocol::random::Random;
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{
-    Identity, Keys, Slot, StreamRow, collection_in, collection_of, position_of,
+    Identity, Keys, Slot, StreamRow, collection_in, collection_of, write_id_of,
 };
 use crate::store::{Rows, Scan, StoreError};
 
@@ -31,7 +31,7 @@ pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> 
         session: SessionNumber(0),
         confirmed: MutationNumber(0),
         digest: None,
-        next_position: Position(1),
+        next_write: WriteId(1),
         resumable: Vec::new(),
         database: None,
         other_database: None,
@@ -46,11 +46,11 @@ pub(super) fn outbox_of(
     identity: &Identity,
     store: &dyn Rows,
 ) -> Result<Outbox, StoreError> {
-    let len = count(keys.entries(Position(0)), store)?;
-    let mut next = identity.next_position;
-    for (from, to) in [keys.entries(Position(0)), keys.all_rejected()] {
+    let len = count(keys.entries(WriteId(0)), store)?;
+    let mut next = identity.next_write;
+    for (from, to) in [keys.entries(WriteId(0)), keys.all_rejected()] {
         if let Some((key, _)) = store.last(&from, &to)? {
-            next = next.max(position_of(&key)?.next());
+            next = next.max(write_id_of(&key)?.next());
         }
     }
     Ok(Outbox::found(len, next))

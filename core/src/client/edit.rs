@@ -9,9 +9,9 @@ use super::event::{Event, EventKind, Transport};
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
 use crate::protocol::hash::Digest;
-use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::rules::clocks::Clocks;
-use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, position_of, record_of};
+use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, record_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Batch, Overlay, Rows, Scan, StoreError};
 
@@ -25,9 +25,9 @@ pub(super) struct Edit<'a> {
     pub(super) transport: Transport,
     pub(super) synced: Vec<(SyncId, SyncOutcome)>,
     /// The last entry of the outbox, where this step wrote it.
-    pub(super) written: Option<Position>,
+    pub(super) written: Option<WriteId>,
     /// The last write that waits for the record that the app has written, where nothing changed.
-    pub(super) shares: Option<Position>,
+    pub(super) shares: Option<WriteId>,
     /// How many held records this step has let go.
     pub(super) adopted: usize,
     /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:
@@ -135,11 +135,11 @@ impl<'a> Edit<'a> {
         &self,
         collection: &Collection,
         id: &RecordId,
-    ) -> Result<Vec<(Position, Entry)>, StoreError> {
+    ) -> Result<Vec<(WriteId, Entry)>, StoreError> {
         let mut positions = Vec::new();
         let (from, to) = self.keys.pending_of(collection, id);
         self.rows.scan(&from, &to, &mut |key, _| {
-            positions.push(position_of(key)?);
+            positions.push(write_id_of(key)?);
             Ok(Scan::Next)
         })?;
         let entry = |position| Ok((position, self.entry(position)?));
@@ -151,11 +151,11 @@ impl<'a> Edit<'a> {
         &self,
         collection: &Collection,
         id: &RecordId,
-    ) -> Result<Option<Position>, StoreError> {
+    ) -> Result<Option<WriteId>, StoreError> {
         let mut last = None;
         let (from, to) = self.keys.pending_of(collection, id);
         self.rows.scan(&from, &to, &mut |key, _| {
-            last = Some(position_of(key)?);
+            last = Some(write_id_of(key)?);
             Ok(Scan::Next)
         })?;
         Ok(last)
@@ -177,17 +177,17 @@ impl<'a> Edit<'a> {
         &self,
         collection: &Collection,
         id: &RecordId,
-    ) -> Result<Option<Position>, StoreError> {
+    ) -> Result<Option<WriteId>, StoreError> {
         let mut first = None;
         let (from, to) = self.keys.pending_of(collection, id);
         self.rows.scan(&from, &to, &mut |key, _| {
-            first = Some(position_of(key)?);
+            first = Some(write_id_of(key)?);
             Ok(Scan::Stop)
         })?;
         Ok(first)
     }
 
-    pub(super) fn place(&self, position: Position) -> Result<Option<Place>, StoreError> {
+    pub(super) fn place(&self, position: WriteId) -> Result<Option<Place>, StoreError> {
         let row = self.rows.get(&self.keys.entry(position))?;
         row.map(|row| Ok(self.corrected(Place::decode(row)?))).transpose()
     }
@@ -210,14 +210,14 @@ impl<'a> Edit<'a> {
     ) -> Result<Option<Entry>, StoreError> {
         let (from, to) = self.keys.pending_of(collection, id);
         match self.rows.last(&from, &to)? {
-            Some((key, _)) => self.stamped(position_of(&key)?),
+            Some((key, _)) => self.stamped(write_id_of(&key)?),
             None => Ok(None),
         }
     }
 
     /// The entry at a position, if there is one: as it was stamped, if its correction is not settled
     /// yet, because no server has told its time since.
-    pub(super) fn stamped(&self, position: Position) -> Result<Option<Entry>, StoreError> {
+    pub(super) fn stamped(&self, position: WriteId) -> Result<Option<Entry>, StoreError> {
         let Some(row) = self.rows.get(&self.keys.entry(position))? else { return Ok(None) };
         let Place::Entry(entry) = Place::decode(row)? else { return Ok(None) };
         Ok(Some(match entry.stamped {
@@ -233,7 +233,7 @@ impl<'a> Edit<'a> {
     }
 
     /// The entry at a position that has to have one.
-    pub(super) fn entry(&self, position: Position) -> Result<Entry, StoreError> {
+    pub(super) fn entry(&self, position: WriteId) -> Result<Entry, StoreError> {
         match self.place(position)? {
             Some(Place::Entry(entry)) => Ok(entry),
             Some(Place::Hollow(_)) | None => {
@@ -245,16 +245,16 @@ impl<'a> Edit<'a> {
     /// Shows the places of the outbox from a position on, as long as `visit` wants to go on.
     pub(super) fn places(
         &self,
-        from: Position,
-        visit: &mut dyn FnMut(Position, Place) -> Result<Scan, StoreError>,
+        from: WriteId,
+        visit: &mut dyn FnMut(WriteId, Place) -> Result<Scan, StoreError>,
     ) -> Result<(), StoreError> {
         let (from, to) = self.keys.entries(from);
         self.rows.scan(&from, &to, &mut |key, value| {
-            visit(position_of(key)?, self.corrected(Place::decode(value)?))
+            visit(write_id_of(key)?, self.corrected(Place::decode(value)?))
         })
     }
 
-    pub(super) fn put_entry(&mut self, position: Position, entry: &Entry, new: bool) {
+    pub(super) fn put_entry(&mut self, position: WriteId, entry: &Entry, new: bool) {
         if new {
             let key = self.keys.pending(&entry.collection, &entry.record_id, position);
             self.put(key, Vec::new());
@@ -262,18 +262,18 @@ impl<'a> Edit<'a> {
         self.put(self.keys.entry(position), Place::Entry(entry.clone()).encode());
     }
 
-    pub(super) fn drop_entry(&mut self, position: Position, entry: &Entry) {
+    pub(super) fn drop_entry(&mut self, position: WriteId, entry: &Entry) {
         self.delete(self.keys.pending(&entry.collection, &entry.record_id, position));
         self.delete(self.keys.entry(position));
     }
 
     /// Leaves only the digest of an entry.
-    pub(super) fn hollow_entry(&mut self, position: Position, entry: &Entry, digest: Digest) {
+    pub(super) fn hollow_entry(&mut self, position: WriteId, entry: &Entry, digest: Digest) {
         self.delete(self.keys.pending(&entry.collection, &entry.record_id, position));
         self.put(self.keys.entry(position), Place::Hollow(digest).encode());
     }
 
-    pub(super) fn drop_place(&mut self, position: Position) {
+    pub(super) fn drop_place(&mut self, position: WriteId) {
         self.delete(self.keys.entry(position));
     }
 

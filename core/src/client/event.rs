@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::interface::{Guarantees, OnServerLoss};
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, ErrorCode, Level};
-use crate::protocol::name::{ClientId, Collection, DatabaseId, Position, RecordId};
+use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, WriteId};
 use crate::store::StoreError;
 
 /// How a change or an error came.
@@ -74,12 +74,12 @@ pub enum EventKind {
     /// A write waits in the outbox.
     OperationQueued {
         /// The write.
-        write: Position,
+        write: WriteId,
     },
     /// The server has taken a write.
     OperationSynced {
         /// The write.
-        write: Position,
+        write: WriteId,
         /// The level of the server: one of level 1 acknowledges nothing, and the write only counts
         /// as taken there.
         level: Level,
@@ -88,15 +88,15 @@ pub enum EventKind {
     /// record is as if it had not been made.
     OperationFailed {
         /// The write.
-        write: Position,
+        write: WriteId,
         /// Why, for programs.
         code: ErrorCode,
         /// Why, for people.
         message: String,
         /// Later writes to the record that were rejected with it.
-        with: Vec<Position>,
+        with: Vec<WriteId>,
         /// Later writes to the record that stay in the outbox.
-        kept: Vec<Position>,
+        kept: Vec<WriteId>,
     },
     /// A pending write and a remote change touch the same field.
     ConflictDetected,
@@ -104,9 +104,9 @@ pub enum EventKind {
     ConflictResolved {
         /// The write that carries the outcome to the server; `None` where the server's state
         /// already is the outcome.
-        write: Option<Position>,
+        write: Option<WriteId>,
         /// The writes that the outcome replaces.
-        merged: Vec<Position>,
+        merged: Vec<WriteId>,
     },
     /// The app's resolver has not decided a conflict: it panicked, or said that it can't. The later
     /// write of each field wins instead. Nothing else is lost, and the resolver is asked again at
@@ -120,9 +120,9 @@ pub enum EventKind {
     OperationsMerged {
         /// The write that stands for them; `None` where nothing is left to be written, because they
         /// delete a record that the server does not have.
-        write: Option<Position>,
+        write: Option<WriteId>,
         /// The writes that it replaces.
-        merged: Vec<Position>,
+        merged: Vec<WriteId>,
     },
     /// The server came within reach, or went out of it.
     ConnectivityChanged {
@@ -160,7 +160,7 @@ pub enum EventKind {
     /// tried again ever more slowly; the app may reject it.
     WriteStalled {
         /// The write.
-        write: Position,
+        write: WriteId,
         /// What the server said last.
         code: ErrorCode,
     },
@@ -193,7 +193,7 @@ pub enum EventKind {
         /// The new id.
         client_id: ClientId,
         /// The writes that may already have been applied under the old id.
-        sent_again: Vec<Position>,
+        sent_again: Vec<WriteId>,
     },
     /// The server offers less than the app requires: no write goes out, and nothing is lost.
     GuaranteesMissing {

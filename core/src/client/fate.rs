@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use super::event::EventKind;
 use crate::protocol::message::{ErrorCode, Level};
-use crate::protocol::name::{CommitNumber, Position};
+use crate::protocol::name::{CommitNumber, WriteId};
 
 /// What became of a write.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,15 +56,15 @@ pub struct FateId(pub u64);
 #[derive(Clone, Default)]
 pub(crate) struct Fates {
     next: u64,
-    writes: BTreeMap<FateId, Position>,
-    followers: BTreeSet<(Position, FateId)>,
+    writes: BTreeMap<FateId, WriteId>,
+    followers: BTreeSet<(WriteId, FateId)>,
     /// Fates that count from when this commit is durable: a crash before it brings the write back.
     held: VecDeque<(CommitNumber, FateId, Fate)>,
 }
 
 impl Fates {
     /// A new follower of a write.
-    pub(crate) fn follow(&mut self, write: Position) -> FateId {
+    pub(crate) fn follow(&mut self, write: WriteId) -> FateId {
         let id = self.next_id();
         self.writes.insert(id, write);
         self.followers.insert((write, id));
@@ -128,8 +128,8 @@ impl Fates {
     /// Writes have become one, or where there is none, have met this fate.
     fn merge(
         &mut self,
-        merged: &[Position],
-        write: Option<Position>,
+        merged: &[WriteId],
+        write: Option<WriteId>,
         fate: &Fate,
         commit: CommitNumber,
     ) {
@@ -147,14 +147,14 @@ impl Fates {
         }
     }
 
-    fn decide(&mut self, write: Position, fate: &Fate, commit: CommitNumber) {
+    fn decide(&mut self, write: WriteId, fate: &Fate, commit: CommitNumber) {
         for id in self.take(write) {
             self.held.push_back((commit, id, fate.clone()));
         }
     }
 
     /// The followers of a write, which are no longer that.
-    fn take(&mut self, write: Position) -> Vec<FateId> {
+    fn take(&mut self, write: WriteId) -> Vec<FateId> {
         let of = self.followers.range((write, FateId(0))..=(write, FateId(u64::MAX)));
         let ids: Vec<_> = of.map(|(_, id)| *id).collect();
         for id in &ids {
@@ -172,20 +172,20 @@ mod tests {
     use super::*;
 
     fn synced(write: u64, level: Level) -> EventKind {
-        EventKind::OperationSynced { write: Position(write), level }
+        EventKind::OperationSynced { write: WriteId(write), level }
     }
 
     fn resolved(write: Option<u64>, merged: &[u64]) -> EventKind {
-        let merged = merged.iter().map(|write| Position(*write)).collect();
-        EventKind::ConflictResolved { write: write.map(Position), merged }
+        let merged = merged.iter().map(|write| WriteId(*write)).collect();
+        EventKind::ConflictResolved { write: write.map(WriteId), merged }
     }
 
     fn failed(write: u64, with: &[u64]) -> EventKind {
         EventKind::OperationFailed {
-            write: Position(write),
+            write: WriteId(write),
             code: ErrorCode::Unauthorized,
             message: "no".into(),
-            with: with.iter().map(|write| Position(*write)).collect(),
+            with: with.iter().map(|write| WriteId(*write)).collect(),
             kept: vec![],
         }
     }
@@ -198,7 +198,7 @@ mod tests {
     fn a_write_is_acknowledged_or_at_a_plain_server_settled() {
         let mut fates = Fates::default();
         let (a, joined, b) =
-            (fates.follow(Position(1)), fates.follow(Position(1)), fates.follow(Position(2)));
+            (fates.follow(WriteId(1)), fates.follow(WriteId(1)), fates.follow(WriteId(2)));
         let told = fates.hear(&synced(1, Level::Resumable), CommitNumber(9));
         assert_eq!(told, [(a, Fate::Acknowledged), (joined, Fate::Acknowledged)]);
         assert_eq!(fates.hear(&synced(1, Level::Resumable), CommitNumber(9)), []);
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn what_a_crash_could_undo_is_told_when_it_is_durable() {
         let mut fates = Fates::default();
-        let ids: Vec<_> = (1..=3).map(|write| fates.follow(Position(write))).collect();
+        let ids: Vec<_> = (1..=3).map(|write| fates.follow(WriteId(write))).collect();
         assert_eq!(fates.hear(&failed(1, &[2]), CommitNumber(5)), []);
         assert_eq!(fates.hear(&resolved(None, &[3]), CommitNumber(6)), []);
         assert_eq!(fates.durable(CommitNumber(4)), []);
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn what_a_strategy_merges_shares_the_fate_of_the_outcome() {
         let mut fates = Fates::default();
-        let ids: Vec<_> = (1..=2).map(|write| fates.follow(Position(write))).collect();
+        let ids: Vec<_> = (1..=2).map(|write| fates.follow(WriteId(write))).collect();
         assert_eq!(fates.hear(&resolved(Some(1), &[1, 2]), CommitNumber(1)), []);
         assert_eq!(fates.hear(&synced(2, Level::Resumable), CommitNumber(1)), []);
         assert_eq!(fates.hear(&resolved(Some(9), &[1]), CommitNumber(1)), []);
@@ -234,10 +234,10 @@ mod tests {
     #[test]
     fn an_offered_record_s_writes_share_the_fate_of_the_offer() {
         let mut fates = Fates::default();
-        let ids: Vec<_> = (1..=3).map(|write| fates.follow(Position(write))).collect();
+        let ids: Vec<_> = (1..=3).map(|write| fates.follow(WriteId(write))).collect();
         let merged = |write: Option<u64>, merged: &[u64]| {
-            let merged = merged.iter().map(|write| Position(*write)).collect();
-            EventKind::OperationsMerged { write: write.map(Position), merged }
+            let merged = merged.iter().map(|write| WriteId(*write)).collect();
+            EventKind::OperationsMerged { write: write.map(WriteId), merged }
         };
         assert_eq!(fates.hear(&merged(Some(1), &[1, 2]), CommitNumber(1)), []);
         assert_eq!(fates.hear(&merged(None, &[3]), CommitNumber(1)), []);
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn whoever_unfollows_is_told_nothing() {
         let mut fates = Fates::default();
-        let (a, b) = (fates.follow(Position(1)), fates.follow(Position(2)));
+        let (a, b) = (fates.follow(WriteId(1)), fates.follow(WriteId(2)));
         fates.unfollow(a);
         assert_eq!(fates.hear(&failed(2, &[]), CommitNumber(1)), []);
         fates.unfollow(b);

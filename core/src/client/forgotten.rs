@@ -6,7 +6,7 @@ use super::edit::Edit;
 use super::exchange::Exchange;
 use super::machine::Client;
 use crate::protocol::message::Welcome;
-use crate::protocol::name::{Collection, Position, Seq};
+use crate::protocol::name::{Collection, Seq, WriteId};
 use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, Parked, Row};
 use crate::store::StoreError;
@@ -50,7 +50,7 @@ impl Client {
 
     /// Remembers that what was written in this step, from `from` on, was not sent, where nothing can
     /// be sent before the next hello is answered.
-    pub(super) fn note_unsent(&mut self, edit: &mut Edit<'_>, from: Position) {
+    pub(super) fn note_unsent(&mut self, edit: &mut Edit<'_>, from: WriteId) {
         let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
         let may_send = self.link.ready_since().is_some() || greeted || self.plain.active;
         let is_noted = self.identity.forgotten.unsent_from.is_some();
@@ -66,7 +66,7 @@ impl Client {
     pub(super) fn is_forgotten(
         &self,
         edit: &Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         row: Option<&Row>,
     ) -> Result<bool, StoreError> {
@@ -91,7 +91,7 @@ impl Client {
 
     /// The server has shown the record of the first write that waits: what is made of it is sent as
     /// it is.
-    pub(super) fn is_told(&mut self, edit: &mut Edit<'_>, position: Position) {
+    pub(super) fn is_told(&mut self, edit: &mut Edit<'_>, position: WriteId) {
         if self.identity.forgotten.covers(position) {
             self.identity.forgotten.from = position.next();
             self.put_identity(edit);

@@ -13,7 +13,7 @@ use super::records::Taken;
 use super::stream::Phase;
 use crate::protocol::hash::Digest;
 use crate::protocol::message::Welcome;
-use crate::protocol::name::{MutationNumber, Position, SessionNumber};
+use crate::protocol::name::{MutationNumber, SessionNumber, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::rules::row::{Entry, Place};
 use crate::store::{Scan, StoreError};
@@ -21,7 +21,7 @@ use crate::store::{Scan, StoreError};
 /// What the server's `lastMutation` says of the outbox.
 enum Reckoning {
     /// These places were taken, and the last of them is the write that the server means.
-    Taken(Vec<(Position, Place)>),
+    Taken(Vec<(WriteId, Place)>),
     /// The server has forgotten writes that it had confirmed.
     ServerLost,
     /// The server has taken writes under this id that this replica did not make.
@@ -173,7 +173,7 @@ impl Client {
     fn confirm_all(
         &mut self,
         edit: &mut Edit<'_>,
-        places: Vec<(Position, Place)>,
+        places: Vec<(WriteId, Place)>,
     ) -> Result<(), StoreError> {
         for (position, place) in places {
             if let Place::Entry(entry) = &place
@@ -256,7 +256,7 @@ impl Client {
     }
 
     pub(super) fn put_identity(&mut self, edit: &mut Edit<'_>) {
-        self.identity.next_position = self.outbox.end();
+        self.identity.next_write = self.outbox.end();
         self.identity.clocks.forget(self.outbox.head(), self.outbox.is_empty());
         edit.put(self.keys.identity(), self.identity.encode());
     }

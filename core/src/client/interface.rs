@@ -11,7 +11,7 @@ use super::wipe::Unsent;
 use crate::protocol::document::DocumentError;
 use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, Token};
-use crate::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, Position, RecordId};
+use crate::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId, WriteId};
 use crate::rules::conflict::ConflictStrategy;
 use crate::store::StoreError;
 
@@ -506,10 +506,10 @@ pub struct Written {
     pub commit: CommitNumber,
     /// The write's id in events; `None` where nothing changed. A write that joins one that waits
     /// for the same record has the other's id.
-    pub write: Option<Position>,
+    pub write: Option<WriteId>,
     /// The write whose fate this one shares: itself, or, where nothing changed, the last one that
     /// waits for the same record; `None` where there is none.
-    pub shares: Option<Position>,
+    pub shares: Option<WriteId>,
 }
 
 /// A call that can't be carried out.
@@ -547,10 +547,10 @@ pub enum Misuse {
     },
     /// There is no rejected write with this id.
     #[error("there is no rejected write {0}")]
-    NoSuchRejected(Position),
+    NoSuchRejected(WriteId),
     /// There is no write with this id at the head of the outbox.
     #[error("write {0} is not stalled, so it can't be rejected by hand")]
-    NotStalled(Position),
+    NotStalled(WriteId),
     /// The store has failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -19,7 +19,7 @@ use super::output::{Output, Outputs, StoreAction, ViewAction};
 use super::plain::Plain;
 use super::stream::Stream;
 use crate::protocol::message::{Features, Level};
-use crate::protocol::name::{Collection, CommitNumber, ConnId, Epoch, Position};
+use crate::protocol::name::{Collection, CommitNumber, ConnId, Epoch, WriteId};
 use crate::protocol::random::Random;
 use crate::protocol::time::{Mono, Now};
 use crate::rules::row::{Identity, Keys, Slot};
@@ -83,7 +83,7 @@ pub(crate) struct Client {
     /// Whether access was refused since the server last answered well.
     pub(super) token_needed: bool,
     /// Calls of `synced` that wait, each with the end of the outbox at that time.
-    pub(super) syncs: Vec<(SyncId, Position)>,
+    pub(super) syncs: Vec<(SyncId, WriteId)>,
     pub(super) next_sync: SyncId,
     /// The last call that the barrier under way answers.
     pub(super) barrier: Option<SyncId>,
@@ -289,7 +289,7 @@ impl Client {
     fn finish(
         &mut self,
         mut edit: Edit<'_>,
-        next: Position,
+        next: WriteId,
         out: &mut Outputs,
     ) -> Result<(), StoreError> {
         let number = self.commits.next();

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::edit::Edit;
 use crate::protocol::hash::Digest;
 use crate::protocol::message::ErrorCode;
-use crate::protocol::name::{Collection, CommitNumber, Position, RecordId};
+use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::rules::row::{Entry, Place};
 use crate::store::{Scan, StoreError};
 
@@ -20,7 +20,7 @@ pub(super) const STALLED_FAILURES: u32 = 5;
 /// A write that was sent on this connection and has no verdict yet, or one only behind it has.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct InFlight {
-    position: Position,
+    position: WriteId,
     digest: Digest,
     bytes: usize,
     /// Whether it is acknowledged and only keeps its place.
@@ -28,7 +28,7 @@ struct InFlight {
 }
 
 /// The visitor of a scan over places of the outbox.
-pub(super) type Visit<'a> = dyn FnMut(Position, Place) -> Result<Scan, StoreError> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(WriteId, Place) -> Result<Scan, StoreError> + 'a;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Outbox {
@@ -36,26 +36,26 @@ pub(super) struct Outbox {
     len: usize,
     /// No place lies in front of this position. A store steps over the remains of what was removed
     /// one by one, so no scan should begin before it.
-    head: Position,
+    head: WriteId,
     /// The position of the next write.
-    next: Position,
+    next: WriteId,
     /// The last entry, while it may be joined by another write to its record.
-    tail: Option<(Position, Collection, RecordId)>,
+    tail: Option<(WriteId, Collection, RecordId)>,
     /// Every entry in front of this position may have been sent.
-    frozen_until: Position,
+    frozen_until: WriteId,
     /// The first places, in order: what was sent on this connection.
     in_flight: VecDeque<InFlight>,
     /// Where the search for the next write to send begins.
-    unsent: Position,
+    unsent: WriteId,
     /// Commits that are not durable yet, each with the end of the outbox that it made.
-    marks: VecDeque<(CommitNumber, Position)>,
+    marks: VecDeque<(CommitNumber, WriteId)>,
     /// Every entry in front of this position is durable as it is.
-    durable_until: Position,
+    durable_until: WriteId,
 }
 
 impl Outbox {
     /// The outbox as it was found in a store: everything in it may have been sent.
-    pub(super) fn found(len: usize, next: Position) -> Self {
+    pub(super) fn found(len: usize, next: WriteId) -> Self {
         Self { len, next, frozen_until: next, durable_until: next, ..Self::default() }
     }
 
@@ -69,30 +69,30 @@ impl Outbox {
     }
 
     /// The position that nothing lies in front of.
-    pub(super) fn head(&self) -> Position {
+    pub(super) fn head(&self) -> WriteId {
         self.head
     }
 
     /// The position of the next write.
-    pub(super) fn end(&self) -> Position {
+    pub(super) fn end(&self) -> WriteId {
         self.next
     }
 
     /// The position in front of which every entry may have been sent.
-    pub(super) fn frozen_until(&self) -> Position {
+    pub(super) fn frozen_until(&self) -> WriteId {
         self.frozen_until
     }
 
-    pub(super) fn is_frozen(&self, position: Position) -> bool {
+    pub(super) fn is_frozen(&self, position: WriteId) -> bool {
         position < self.frozen_until
     }
 
-    pub(super) fn is_durable(&self, position: Position) -> bool {
+    pub(super) fn is_durable(&self, position: WriteId) -> bool {
         position < self.durable_until
     }
 
     /// Where the search for the next write to send begins.
-    pub(super) fn unsent(&self) -> Position {
+    pub(super) fn unsent(&self) -> WriteId {
         self.unsent
     }
 
@@ -107,7 +107,7 @@ impl Outbox {
     pub(super) fn each_frozen(
         &self,
         edit: &Edit<'_>,
-        visit: &mut dyn FnMut(Position, Place),
+        visit: &mut dyn FnMut(WriteId, Place),
     ) -> Result<(), StoreError> {
         self.each(edit, &mut |position, place| {
             if !self.is_frozen(position) {
@@ -122,7 +122,7 @@ impl Outbox {
     pub(super) fn each_unsent(
         &self,
         edit: &Edit<'_>,
-        visit: &mut dyn FnMut(Position, Entry) -> Scan,
+        visit: &mut dyn FnMut(WriteId, Entry) -> Scan,
     ) -> Result<(), StoreError> {
         edit.places(self.unsent, &mut |position, place| match place {
             Place::Entry(entry) => Ok(visit(position, entry)),
@@ -131,7 +131,7 @@ impl Outbox {
     }
 
     /// The first entry that was not sent.
-    pub(super) fn first_unsent(&self, edit: &Edit<'_>) -> Result<Option<Position>, StoreError> {
+    pub(super) fn first_unsent(&self, edit: &Edit<'_>) -> Result<Option<WriteId>, StoreError> {
         let mut first = None;
         self.each_unsent(edit, &mut |position, _| {
             first = Some(position);
@@ -144,7 +144,7 @@ impl Outbox {
     pub(super) fn first_entry(
         &self,
         edit: &Edit<'_>,
-    ) -> Result<Option<(Position, Entry)>, StoreError> {
+    ) -> Result<Option<(WriteId, Entry)>, StoreError> {
         let mut first = None;
         self.each(edit, &mut |position, place| {
             let Place::Entry(entry) = place else { return Ok(Scan::Next) };
@@ -155,14 +155,14 @@ impl Outbox {
     }
 
     /// The position of the first place; the outbox's end where nothing is in it.
-    pub(super) fn first_place(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
+    pub(super) fn first_place(&self, edit: &Edit<'_>) -> Result<WriteId, StoreError> {
         match self.in_flight.front() {
             Some(sent) => Ok(sent.position),
             None => self.first_stored(edit),
         }
     }
 
-    fn first_stored(&self, edit: &Edit<'_>) -> Result<Position, StoreError> {
+    fn first_stored(&self, edit: &Edit<'_>) -> Result<WriteId, StoreError> {
         let mut first = self.next;
         self.each(edit, &mut |position, _| {
             first = position;
@@ -195,7 +195,7 @@ impl Outbox {
         &self,
         edit: &mut Edit<'_>,
         entry: &Entry,
-    ) -> Result<Option<Position>, StoreError> {
+    ) -> Result<Option<WriteId>, StoreError> {
         let Some(position) = self.joinable(&entry.collection, &entry.record_id) else {
             return Ok(None);
         };
@@ -207,7 +207,7 @@ impl Outbox {
         Ok(Some(position))
     }
 
-    fn joinable(&self, collection: &Collection, id: &RecordId) -> Option<Position> {
+    fn joinable(&self, collection: &Collection, id: &RecordId) -> Option<WriteId> {
         let (position, of, record) = self.tail.as_ref()?;
         let free = !self.is_frozen(*position) || planted!(SquashedIntoSent);
         (of == collection && record == id && free).then_some(*position)
@@ -219,7 +219,7 @@ impl Outbox {
     }
 
     /// Appends an entry.
-    pub(super) fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Position {
+    pub(super) fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> WriteId {
         let position = self.next;
         edit.put_entry(position, &entry, true);
         edit.written = Some(position);
@@ -234,9 +234,9 @@ impl Outbox {
     pub(super) fn replace(
         &mut self,
         edit: &mut Edit<'_>,
-        place: Option<Position>,
+        place: Option<WriteId>,
         entry: Entry,
-    ) -> Position {
+    ) -> WriteId {
         let Some(position) = place else { return self.append(edit, entry) };
         edit.put_entry(position, &entry, true);
         self.len += 1;
@@ -244,13 +244,13 @@ impl Outbox {
     }
 
     /// Removes an entry.
-    pub(super) fn remove(&mut self, edit: &mut Edit<'_>, position: Position, entry: &Entry) {
+    pub(super) fn remove(&mut self, edit: &mut Edit<'_>, position: WriteId, entry: &Entry) {
         edit.drop_entry(position, entry);
         self.forget(position);
     }
 
     /// Removes the first place, whose write is confirmed.
-    pub(super) fn confirm(&mut self, edit: &mut Edit<'_>, position: Position, place: &Place) {
+    pub(super) fn confirm(&mut self, edit: &mut Edit<'_>, position: WriteId, place: &Place) {
         match place {
             Place::Entry(entry) => edit.drop_entry(position, entry),
             Place::Hollow(_) => edit.drop_place(position),
@@ -275,12 +275,12 @@ impl Outbox {
         Ok(())
     }
 
-    fn pass(&mut self, position: Position) {
+    fn pass(&mut self, position: WriteId) {
         self.head = self.head.max(position.next());
         self.forget(position);
     }
 
-    fn forget(&mut self, position: Position) {
+    fn forget(&mut self, position: WriteId) {
         self.len = self.len.saturating_sub(1);
         if self.tail.as_ref().is_some_and(|(tail, ..)| *tail == position) {
             self.tail = None;
@@ -297,7 +297,7 @@ impl Outbox {
     // --- what is durable ---
 
     /// The entry at `position`, the last one, is as commit `number` makes it.
-    pub(super) fn written(&mut self, number: CommitNumber, position: Position) {
+    pub(super) fn written(&mut self, number: CommitNumber, position: WriteId) {
         self.durable_until = self.durable_until.min(position);
         while self.marks.back().is_some_and(|(_, end)| *end > position) {
             self.marks.pop_back();
@@ -331,7 +331,7 @@ impl Outbox {
     }
 
     /// The position of the `index`-th write in flight, and whether it is acknowledged.
-    pub(super) fn sent(&self, index: usize) -> Option<(Position, bool)> {
+    pub(super) fn sent(&self, index: usize) -> Option<(WriteId, bool)> {
         self.in_flight.get(index).map(|sent| (sent.position, sent.hollow))
     }
 
@@ -341,25 +341,25 @@ impl Outbox {
     }
 
     /// The first unsent write goes out, and waits for a verdict.
-    pub(super) fn send(&mut self, position: Position, digest: Digest, bytes: usize) {
+    pub(super) fn send(&mut self, position: WriteId, digest: Digest, bytes: usize) {
         self.send_unnumbered(position);
         self.in_flight.push_back(InFlight { position, digest, bytes, hollow: false });
     }
 
     /// The first unsent write goes out, and no verdict will name it.
-    pub(super) fn send_unnumbered(&mut self, position: Position) {
+    pub(super) fn send_unnumbered(&mut self, position: WriteId) {
         self.unsent = position.next();
         self.freeze(position);
     }
 
     /// A write may have been sent, and so may those in front of it.
-    pub(super) fn freeze(&mut self, position: Position) {
+    pub(super) fn freeze(&mut self, position: WriteId) {
         self.frozen_until = self.frozen_until.max(position.next());
     }
 
     /// It is known of every write that waits that it was not applied.
     pub(super) fn thaw(&mut self) {
-        self.frozen_until = Position(0);
+        self.frozen_until = WriteId(0);
     }
 
     /// The `index`-th write in flight was taken: only its digest keeps its place.
@@ -412,7 +412,7 @@ impl Outbox {
     /// Says which invariant is broken.
     pub(super) fn check(&self, edit: &Edit<'_>) -> Result<(), String> {
         let mut positions = Vec::new();
-        edit.places(Position(0), &mut |position, _| {
+        edit.places(WriteId(0), &mut |position, _| {
             positions.push(position);
             Ok(Scan::Next)
         })
@@ -451,7 +451,7 @@ impl Outbox {
 /// The verdicts that did not take the write at the head.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Struggle {
-    position: Position,
+    position: WriteId,
     pub(super) conflicts: u32,
     pub(super) failures: u32,
     /// Whether the last failure was that something on its way found it too large.
@@ -472,12 +472,12 @@ impl Struggle {
         }
     }
 
-    pub(super) fn position(&self) -> Position {
+    pub(super) fn position(&self) -> WriteId {
         self.position
     }
 
     /// The struggle of the write at a position, which begins anew where it was another's.
-    pub(super) fn at(&mut self, position: Position) -> &mut Self {
+    pub(super) fn at(&mut self, position: WriteId) -> &mut Self {
         if self.position != position {
             *self = Self { position, ..Self::default() };
         }

@@ -7,9 +7,9 @@ use super::event::{CollectionStatus, Status};
 use super::machine::Client;
 use super::stream::Stream;
 use super::wipe::Unsent;
-use crate::protocol::name::{Collection, CommitNumber, Position, RecordId};
+use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
-use crate::rules::row::{Entry, Place, Rejected, Row, position_of, record_of};
+use crate::rules::row::{Entry, Place, Rejected, Row, record_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
 
@@ -97,7 +97,7 @@ impl Client {
         let mut all = Vec::new();
         let (from, to) = self.keys.all_rejected();
         store.scan(&from, &to, &mut |key, value| {
-            all.push(Rejected::decode(position_of(key)?, value)?);
+            all.push(Rejected::decode(write_id_of(key)?, value)?);
             Ok(Scan::Next)
         })?;
         Ok(all)
@@ -106,7 +106,7 @@ impl Client {
     /// See [`Replica::unsent`](crate::client::replica::Replica::unsent).
     pub(crate) fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
         let mut unsent = Unsent::default();
-        Edit::new(store, self.keys).places(Position(0), &mut |_, place| {
+        Edit::new(store, self.keys).places(WriteId(0), &mut |_, place| {
             // what is hollow was acknowledged
             if let Place::Entry(Entry { collection, record_id, .. }) = place {
                 unsent.waiting += 1;
@@ -117,7 +117,7 @@ impl Client {
         let (from, to) = self.keys.all_rejected();
         store.scan(&from, &to, &mut |key, value| {
             let Rejected { collection, record_id, .. } =
-                Rejected::decode(position_of(key)?, value)?;
+                Rejected::decode(write_id_of(key)?, value)?;
             unsent.rejected += 1;
             unsent.name(&collection, &record_id);
             Ok(Scan::Next)

@@ -9,7 +9,7 @@ use super::machine::Client;
 use super::times::{latest, local_times, outcome_times, remote_times};
 use crate::protocol::document::Document;
 use crate::protocol::message::ServerChange;
-use crate::protocol::name::{Collection, Position, RecordId, Seq};
+use crate::protocol::name::{Collection, RecordId, Seq, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::{Change, WriteKind};
@@ -201,7 +201,7 @@ impl Client {
     pub(super) fn fold(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         taken: &Taken<'_>,
     ) -> Result<(), StoreError> {
@@ -377,7 +377,7 @@ impl Client {
         collection: &Collection,
         id: &RecordId,
     ) -> Result<(), StoreError> {
-        self.resettle_if(edit, collection, id, Position(0))
+        self.resettle_if(edit, collection, id, WriteId(0))
     }
 
     fn resettle_if(
@@ -385,7 +385,7 @@ impl Client {
         edit: &mut Edit<'_>,
         collection: &Collection,
         id: &RecordId,
-        frozen_until: Position,
+        frozen_until: WriteId,
     ) -> Result<(), StoreError> {
         let Some(before) = edit.row(collection, id)? else { return Ok(()) };
         let mut row = before.clone();
@@ -401,7 +401,7 @@ impl Client {
         collection: &Collection,
         id: &RecordId,
         row: &mut Row,
-        frozen_until: Position,
+        frozen_until: WriteId,
     ) -> Result<(), StoreError> {
         if row.pending.is_none() {
             return Ok(());
@@ -456,7 +456,7 @@ impl Client {
         id: &RecordId,
         row: &mut Row,
         parked: &Parked,
-        entries: &[(Position, Entry)],
+        entries: &[(WriteId, Entry)],
     ) {
         let local_at = latest(entries);
         // a deletion counts for itself, edits by the latest of them
@@ -610,7 +610,7 @@ fn set_unlearnt(
     set_server_of(stream, id, row, server, (seq, generation));
 }
 
-fn applied(base: Option<&Document>, entries: &[(Position, Entry)]) -> Option<Document> {
+fn applied(base: Option<&Document>, entries: &[(WriteId, Entry)]) -> Option<Document> {
     let base = base.cloned();
     entries.iter().fold(base, |state, (_, entry)| entry.change.apply(state.as_ref()))
 }

@@ -16,7 +16,7 @@ use crate::client::wipe::Unsent;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
 use crate::protocol::message::Token;
-use crate::protocol::name::{Collection, CommitNumber, Position, RecordId};
+use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
@@ -409,7 +409,7 @@ impl<S: ClientStore> Replica<S> {
     pub fn retry_rejected(
         &mut self,
         now: Now,
-        write: Position,
+        write: WriteId,
         out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
@@ -424,7 +424,7 @@ impl<S: ClientStore> Replica<S> {
     pub fn discard_rejected(
         &mut self,
         now: Now,
-        write: Position,
+        write: WriteId,
         out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {
@@ -440,7 +440,7 @@ impl<S: ClientStore> Replica<S> {
     pub fn reject_stalled_write(
         &mut self,
         now: Now,
-        write: Position,
+        write: WriteId,
         out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
         self.write(now, out, |client, rows, actions| {

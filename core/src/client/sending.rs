@@ -10,14 +10,14 @@ use super::link::{LinkState, PingKind};
 use super::machine::Client;
 use super::stream::{Phase, Stream};
 use crate::protocol::message::{ClientMessage, Hello, Mutation};
-use crate::protocol::name::{Collection, MutationNumber, Position, Seq};
+use crate::protocol::name::{Collection, MutationNumber, Seq, WriteId};
 use crate::protocol::time::Mono;
 use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, Row};
 use crate::store::{Scan, StoreError};
 
 /// Writes of the outbox, each with its place.
-type Writes = Vec<(Position, Entry)>;
+type Writes = Vec<(WriteId, Entry)>;
 
 /// Whether the writes of a collection can be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -229,7 +229,7 @@ impl Client {
     pub(super) fn write_frame(
         &mut self,
         edit: &Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: Entry,
     ) -> Result<Vec<u8>, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;

@@ -7,7 +7,7 @@ use super::interface::{SyncFailure, SyncFailureReason, SyncId, SyncOutcome};
 use super::link::PingKind;
 use super::machine::Client;
 use super::stream::{Phase, Stream, StreamError};
-use crate::protocol::name::{Collection, Position};
+use crate::protocol::name::{Collection, WriteId};
 use crate::store::StoreError;
 
 impl Stream {
@@ -57,7 +57,7 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         outcome: &SyncOutcome,
-        which: impl Fn(SyncId, Position) -> bool,
+        which: impl Fn(SyncId, WriteId) -> bool,
     ) {
         self.syncs.retain(|(id, until)| {
             let done = which(*id, *until);

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::protocol::document::Document;
 use crate::protocol::message::ServerChange;
-use crate::protocol::name::Position;
+use crate::protocol::name::WriteId;
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::{FieldTimes, others, set_time, time_in};
 use crate::protocol::write::{Change, WriteKind};
@@ -12,7 +12,7 @@ use crate::rules::conflict::Conflict;
 use crate::rules::row::Entry;
 
 /// When the latest of a record's writes was made.
-pub(super) fn latest(entries: &[(Position, Entry)]) -> Timestamp {
+pub(super) fn latest(entries: &[(WriteId, Entry)]) -> Timestamp {
     entries.iter().map(|(_, entry)| entry.written_at).max().unwrap_or_default()
 }
 
@@ -20,7 +20,7 @@ pub(super) fn latest(entries: &[(Position, Entry)]) -> Timestamp {
 /// are of all fields.
 pub(super) fn local_times(
     base: Option<&Document>,
-    entries: &[(Position, Entry)],
+    entries: &[(WriteId, Entry)],
     latest: Timestamp,
 ) -> FieldTimes {
     let mut times = Vec::new();
@@ -103,7 +103,7 @@ mod tests {
         Document::parse(json, &Limits::default()).unwrap()
     }
 
-    fn entry(change: Change, written_at: i64, at: &[(&str, i64)]) -> (Position, Entry) {
+    fn entry(change: Change, written_at: i64, at: &[(&str, i64)]) -> (WriteId, Entry) {
         let at = at.iter().map(|(name, at)| ((*name).into(), Timestamp(*at))).collect();
         let entry = Entry {
             collection: Collection::new("c").unwrap(),
@@ -113,7 +113,7 @@ mod tests {
             at,
             stamped: None,
         };
-        (Position(1), entry)
+        (WriteId(1), entry)
     }
 
     fn update(json: &str) -> Change {

@@ -11,7 +11,7 @@ use super::machine::{Client, Fault};
 use super::outbox::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
 use crate::protocol::message::{Ack, ErrorCode, ErrorMessage};
-use crate::protocol::name::{MutationNumber, Position};
+use crate::protocol::name::{MutationNumber, WriteId};
 use crate::protocol::write::WriteKind;
 use crate::rules::conflict::ConflictStrategy;
 use crate::rules::row::{Entry, Rejected};
@@ -123,7 +123,7 @@ impl Client {
     pub(super) fn reject_stalled(
         &mut self,
         edit: &mut Edit<'_>,
-        write: Position,
+        write: WriteId,
     ) -> Result<(), Misuse> {
         let free = self.outbox.in_flight() == 0
             && (!self.outbox.is_frozen(write) || self.plain_may_drop(write));
@@ -138,7 +138,7 @@ impl Client {
     }
 
     /// Whether a write is sent without a base, because it does not matter what it overwrites.
-    pub(super) fn is_unconditional(&self, position: Position) -> bool {
+    pub(super) fn is_unconditional(&self, position: WriteId) -> bool {
         matches!(self.config.conflict_strategy, ConflictStrategy::ClientWins)
             && self.struggle.position() == position
             && self.struggle.conflicts >= CLIENT_WINS_CONFLICTS
@@ -147,7 +147,7 @@ impl Client {
     fn conflicted(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         error: &ErrorMessage,
     ) -> Result<(), Fault> {
@@ -167,7 +167,7 @@ impl Client {
     pub(super) fn count_conflict(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         code: &ErrorCode,
     ) {
@@ -183,7 +183,7 @@ impl Client {
     pub(super) fn postpone(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         error: &ErrorMessage,
     ) {
@@ -200,7 +200,7 @@ impl Client {
     fn stall(
         &mut self,
         edit: &mut Edit<'_>,
-        write: Position,
+        write: WriteId,
         entry: &Entry,
         code: &ErrorCode,
         again: u32,
@@ -226,7 +226,7 @@ impl Client {
     pub(super) fn reject(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         code: ErrorCode,
         message: String,
@@ -257,7 +257,7 @@ impl Client {
     fn put_aside(
         &mut self,
         edit: &mut Edit<'_>,
-        write: Position,
+        write: WriteId,
         entry: &Entry,
         code: &ErrorCode,
         message: &str,

@@ -10,7 +10,7 @@ use super::output::{Output, Outputs, StoreAction};
 use super::server_time::seen;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError};
-use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::{Now, Timestamp};
 use crate::protocol::times::{FieldTimes, others};
 use crate::protocol::write::{Change, WriteKind};
@@ -87,7 +87,7 @@ impl Client {
     pub(crate) fn retry_rejected(
         &mut self,
         now: Now,
-        write: Position,
+        write: WriteId,
         store: &dyn Rows,
         out: &mut Outputs,
     ) -> Result<Written, Misuse> {
@@ -109,7 +109,7 @@ impl Client {
     pub(crate) fn discard_rejected(
         &mut self,
         now: Now,
-        write: Position,
+        write: WriteId,
         store: &dyn Rows,
         out: &mut Outputs,
     ) -> Result<Written, Misuse> {
@@ -124,7 +124,7 @@ impl Client {
     pub(crate) fn reject_stalled_write(
         &mut self,
         now: Now,
-        write: Position,
+        write: WriteId,
         store: &dyn Rows,
         out: &mut Outputs,
     ) -> Result<Written, Misuse> {
@@ -140,7 +140,7 @@ impl Client {
         now: Now,
         store: &dyn Rows,
         out: &mut Outputs,
-        change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<Option<Position>, Misuse>,
+        change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<Option<WriteId>, Misuse>,
     ) -> Result<Written, Misuse> {
         self.ratchet(now);
         let (mut outcome, mut shares, before) = (Ok(None), None, self.last_commit());
@@ -167,7 +167,7 @@ impl Client {
         collection: &Collection,
         id: &RecordId,
         change: impl FnOnce(&Row) -> Result<Option<Change>, Misuse>,
-    ) -> Result<Option<Position>, Misuse> {
+    ) -> Result<Option<WriteId>, Misuse> {
         self.enqueue_as(edit, collection, id, None, change)
     }
 
@@ -179,7 +179,7 @@ impl Client {
         id: &RecordId,
         made: Option<&Entry>,
         change: impl FnOnce(&Row) -> Result<Option<Change>, Misuse>,
-    ) -> Result<Option<Position>, Misuse> {
+    ) -> Result<Option<WriteId>, Misuse> {
         let before = edit.row(collection, id)?;
         let mut row = before.clone().unwrap_or_default();
         let Some(change) = change(&row)? else {
@@ -212,7 +212,7 @@ impl Client {
     }
 
     /// Appends an entry, or lets it join the last one where that is of the same record.
-    fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Result<Position, Misuse> {
+    fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Result<WriteId, Misuse> {
         edit.flush = true;
         if let Some(position) = self.outbox.join(edit, &entry)? {
             return Ok(position);
@@ -238,12 +238,12 @@ impl Client {
         Ok(())
     }
 
-    fn find(&self, edit: &Edit<'_>, write: Position) -> Result<Rejected, Misuse> {
+    fn find(&self, edit: &Edit<'_>, write: WriteId) -> Result<Rejected, Misuse> {
         let row = edit.get(&self.keys.rejected(write))?.ok_or(Misuse::NoSuchRejected(write))?;
         Ok(Rejected::decode(write, row)?)
     }
 
-    fn take_off(&mut self, edit: &mut Edit<'_>, write: Position) {
+    fn take_off(&mut self, edit: &mut Edit<'_>, write: WriteId) {
         edit.delete(self.keys.rejected(write));
         edit.flush = true;
         self.rejected = self.rejected.saturating_sub(1);

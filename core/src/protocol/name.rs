@@ -46,9 +46,9 @@ number! {
     CommitNumber
 }
 number! {
-    /// The position of an entry in the outbox. It never changes, whereas a mutation number is
-    /// assigned when the entry is sent.
-    Position
+    /// The id of a write at its replica: its entry's place in the outbox's order. It never changes,
+    /// whereas a mutation number is assigned when the entry is sent.
+    WriteId
 }
 number! {
     /// The id of a connection, shared by its adapter and its state machine.

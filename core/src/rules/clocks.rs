@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 
 use crate::protocol::codec::{Reader, put_i64, put_u64};
-use crate::protocol::name::Position;
+use crate::protocol::name::WriteId;
 use crate::protocol::time::Timestamp;
 use crate::store::StoreError;
 
@@ -33,7 +33,7 @@ pub(crate) struct Clocks {
 pub(crate) struct Correction {
     pub(crate) millis: i64,
     /// The position behind the writes of the run.
-    pub(crate) until: Position,
+    pub(crate) until: WriteId,
 }
 
 /// The origin of a write's time, if its run did not know the server's time.
@@ -67,7 +67,7 @@ impl Clocks {
     }
 
     /// Forgets corrections of runs without writes in the outbox, which begins at `head`.
-    pub(crate) fn forget(&mut self, head: Position, is_empty: bool) {
+    pub(crate) fn forget(&mut self, head: WriteId, is_empty: bool) {
         let waits = |correction: &Correction| !is_empty && correction.until > head;
         self.unguessed.take_if(|correction| !waits(correction));
         self.runs.retain(|(_, correction)| waits(correction));
@@ -111,7 +111,7 @@ impl Correction {
     }
 
     fn take(row: &mut Reader) -> Result<Self, StoreError> {
-        Ok(Self { millis: row.i64()?, until: Position(row.u64()?) })
+        Ok(Self { millis: row.i64()?, until: WriteId(row.u64()?) })
     }
 }
 

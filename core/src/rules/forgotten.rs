@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 
 use crate::protocol::codec::{Reader, put_u64};
-use crate::protocol::name::{Position, SessionNumber};
+use crate::protocol::name::{SessionNumber, WriteId};
 use crate::store::StoreError;
 
 /// The known facts about the server's memory of this replica, and the writes that it may have
@@ -21,11 +21,11 @@ pub(crate) struct Forgotten {
     pub(crate) first_session: Option<SessionNumber>,
     /// The first position from which on no entry was ever sent. `None`: any entry may have been
     /// sent.
-    pub(crate) unsent_from: Option<Position>,
+    pub(crate) unsent_from: Option<WriteId>,
     /// The first entry that may have been applied and forgotten.
-    pub(crate) from: Position,
+    pub(crate) from: WriteId,
     /// The end of these entries.
-    pub(crate) until: Position,
+    pub(crate) until: WriteId,
 }
 
 impl Forgotten {
@@ -34,22 +34,22 @@ impl Forgotten {
     }
 
     /// Returns `true` if the entry at this position may have been applied and forgotten.
-    pub(crate) fn covers(&self, position: Position) -> bool {
+    pub(crate) fn covers(&self, position: WriteId) -> bool {
         self.from <= position && position < self.until
     }
 
     /// Returns `true` if entries of an outbox that begins at `head` may have been applied and
     /// forgotten.
-    pub(crate) fn is_open(&self, head: Position) -> bool {
+    pub(crate) fn is_open(&self, head: WriteId) -> bool {
         self.from.max(head) < self.until
     }
 
     /// Marks every entry before `until` as possibly applied by a server that has forgotten it,
     /// except entries that were never sent.
-    pub(crate) fn begin(&mut self, until: Position) {
+    pub(crate) fn begin(&mut self, until: WriteId) {
         let unsent = self.unsent_from.filter(|_| !planted!(NeverSentForgotten));
         let until = unsent.map_or(until, |unsent| unsent.min(until));
-        (self.from, self.until) = (Position(0), self.until.max(until));
+        (self.from, self.until) = (WriteId(0), self.until.max(until));
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -69,9 +69,9 @@ impl Forgotten {
     pub(crate) fn decode(mut row: Reader) -> Result<Self, StoreError> {
         let forgotten = Self {
             first_session: if row.flag()? { Some(SessionNumber(row.u64()?)) } else { None },
-            unsent_from: if row.flag()? { Some(Position(row.u64()?)) } else { None },
-            from: Position(row.u64()?),
-            until: Position(row.u64()?),
+            unsent_from: if row.flag()? { Some(WriteId(row.u64()?)) } else { None },
+            from: WriteId(row.u64()?),
+            until: WriteId(row.u64()?),
         };
         row.end()?;
         Ok(forgotten)

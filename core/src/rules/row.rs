@@ -23,7 +23,7 @@ mod stream;
 pub use entry::Rejected;
 pub(crate) use entry::{Entry, Place};
 pub(crate) use identity::Identity;
-pub(crate) use keys::{Keys, Slot, collection_in, collection_of, position_of, record_of};
+pub(crate) use keys::{Keys, Slot, collection_in, collection_of, record_of, write_id_of};
 pub(crate) use record::{Parked, Pending, Row};
 pub(crate) use stream::{Loss, LossDecision, PlainMark, StreamRow};
 

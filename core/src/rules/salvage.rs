@@ -16,7 +16,7 @@ use crate::protocol::write::Change;
 use crate::store::{Rows, Scan, StoreError};
 
 use super::record::{EpochRow, epoch_key, range_of};
-use super::row::{Entry, Keys, Place, Slot, position_of, record_of};
+use super::row::{Entry, Keys, Place, Slot, record_of, write_id_of};
 
 /// A write from the outbox. The server may have it, if it was sent before.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -94,7 +94,7 @@ pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<Unse
         Place::Entry(entry) => {
             let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
             let write = UnsentWrite { collection, record_id, change, written_at, at };
-            Some((position_of(&key).ok()?, write))
+            Some((write_id_of(&key).ok()?, write))
         }
         Place::Hollow(_) => None,
     };
@@ -141,13 +141,13 @@ pub fn missing_writes(
     index: impl IntoIterator<Item = (Bytes, Bytes)>,
     rejected: impl IntoIterator<Item = (Bytes, Bytes)>,
 ) -> MissingWrites {
-    let position = |(key, _): (Bytes, Bytes)| position_of(&key).ok();
+    let position = |(key, _): (Bytes, Bytes)| write_id_of(&key).ok();
     let there = outbox.into_iter().filter(|(_, row)| Place::decode(row.clone()).is_ok());
     let there: BTreeSet<_> = there.filter_map(position).collect();
     let settled: BTreeSet<_> = rejected.into_iter().filter_map(position).collect();
     let mut missing = BTreeMap::new();
     for (key, _) in index {
-        let (Ok(position), Some(end)) = (position_of(&key), key.len().checked_sub(9)) else {
+        let (Ok(position), Some(end)) = (write_id_of(&key), key.len().checked_sub(9)) else {
             continue;
         };
         if let Ok(record) = record_of(&key[..end])
@@ -176,7 +176,7 @@ mod tests {
     use crate::protocol::document::Document;
     use crate::protocol::hash::Digest;
     use crate::protocol::limits::Limits;
-    use crate::protocol::name::Position;
+    use crate::protocol::name::WriteId;
 
     fn entry(id: &str) -> Entry {
         let document = Document::parse(r#"{"n":9007199254740993}"#, &Limits::default()).unwrap();
@@ -204,21 +204,21 @@ mod tests {
             found,
             [("ann".into(), Keys::new(1).outbox()), ("bob".into(), Keys::new(torn).outbox()),]
         );
-        assert!(Keys::new(1).entry(Position(3)).starts_with(&found[0].1));
+        assert!(Keys::new(1).entry(WriteId(3)).starts_with(&found[0].1));
     }
 
     #[test]
     fn what_is_missing_in_an_outbox_is_counted_and_named_where_it_can_be() {
         let keys = Keys::new(3);
         let entry = |position, id: &str| {
-            let key = Bytes::from(keys.entry(Position(position)));
+            let key = Bytes::from(keys.entry(WriteId(position)));
             (key, Bytes::from(Place::Entry(entry(id)).encode()))
         };
         let todos = Collection::new("todos").unwrap();
         let index = |position, id: &str| {
-            (Bytes::from(keys.pending(&todos, id, Position(position))), Bytes::new())
+            (Bytes::from(keys.pending(&todos, id, WriteId(position))), Bytes::new())
         };
-        let rejected = (Bytes::from(keys.rejected(Position(4))), Bytes::from_static(b"any"));
+        let rejected = (Bytes::from(keys.rejected(WriteId(4))), Bytes::from_static(b"any"));
         let outbox = keys.outbox();
         assert!(index(1, "a").0.starts_with(&index_of(&outbox)));
         assert!(rejected.0.starts_with(&rejected_of(&outbox)));
@@ -238,7 +238,7 @@ mod tests {
         let keys = Keys::new(0);
         let hollow = Place::Hollow(Digest(3));
         let row = |position, value: Vec<u8>| {
-            (Bytes::from(keys.entry(Position(position))), Bytes::from(value))
+            (Bytes::from(keys.entry(WriteId(position))), Bytes::from(value))
         };
         let mut torn = Place::Entry(entry("torn")).encode();
         torn.pop();

@@ -309,7 +309,7 @@ impl Bench {
         let choice = script.below(12);
         let rejected = self.replica.rejected().unwrap_or_default();
         let write =
-            rejected.first().map_or(synclayer_core::protocol::name::Position(0), |r| r.write);
+            rejected.first().map_or(synclayer_core::protocol::name::WriteId(0), |r| r.write);
         let watch = self.watches.pop();
         let kept = self.with(|replica, now, effects| {
             match choice {

@@ -13,7 +13,7 @@ use synclayer_core::client::sign_out::SignOut;
 use synclayer_core::protocol::delta::Delta;
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{CommitNumber, ConnId, Position};
+use synclayer_core::protocol::name::{CommitNumber, ConnId, WriteId};
 use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
 use synclayer_core::rules::merge::FieldWise;
@@ -369,21 +369,21 @@ impl Desk {
                 result = Some(render::written(written));
             }
             Move::Retry(write) => {
-                let written = replica.retry_rejected(now, Position(write), effects);
+                let written = replica.retry_rejected(now, WriteId(write), effects);
                 result = Some(render::written(written));
             }
             Move::Discard(write) => {
-                let written = replica.discard_rejected(now, Position(write), effects);
+                let written = replica.discard_rejected(now, WriteId(write), effects);
                 result = Some(render::written(written));
             }
             Move::RejectStalled(write) => {
-                let written = replica.reject_stalled_write(now, Position(write), effects);
+                let written = replica.reject_stalled_write(now, WriteId(write), effects);
                 result = Some(render::written(written));
             }
             Move::Adopt => result = Some(render::written(replica.adopt(now, effects))),
             Move::Offer => result = Some(render::written(replica.offer(now, effects))),
             Move::Follow(write) => {
-                let write = Some(Position(write));
+                let write = Some(WriteId(write));
                 let written = Written { commit: CommitNumber(0), write, shares: write };
                 result = Some(json!(replica.follow(written, effects).0));
             }

@@ -6,7 +6,7 @@ use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::{
     Guarantees, HttpRequest, Misuse, SyncFailureReason, SyncId, SyncOutcome, Timer, Written,
 };
-use synclayer_core::protocol::name::Position;
+use synclayer_core::protocol::name::WriteId;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
 
@@ -129,7 +129,7 @@ fn kind(kind: &EventKind) -> (String, Value) {
     (name.into(), more)
 }
 
-fn positions(writes: &[Position]) -> Vec<u64> {
+fn positions(writes: &[WriteId]) -> Vec<u64> {
     writes.iter().map(|write| write.0).collect()
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use synclayer_tokio::{
-    Document, Event, Fate, Position, Record, SignOut, Status, SyncConfig, SyncError,
+    Document, Event, Fate, Record, SignOut, Status, SyncConfig, SyncError, WriteId,
 };
 
 use crate::callback::{Calls, WAIT};
@@ -191,7 +191,7 @@ impl Client for Tokio {
         let (sync, todos) = (self.sync.clone(), self.todos.clone());
         Box::new(move || {
             let (mut watch, mut events) = (todos.watch(), sync.events());
-            let (fields, write) = (serde_json::json!({"v": 1}), Position(1));
+            let (fields, write) = (serde_json::json!({"v": 1}), WriteId(1));
             runtime().block_on(async {
                 assert!(watch.next().await.is_none(), "nothing is shown meanwhile");
                 assert!(events.next().await.is_none(), "nothing is told meanwhile");
@@ -334,7 +334,7 @@ impl Client for Blocking {
         let (sync, todos) = (self.sync.clone(), self.todos.clone());
         Box::new(move || {
             let (mut watch, mut events) = (todos.watch(), sync.events());
-            let (fields, write) = (serde_json::json!({"v": 1}), Position(1));
+            let (fields, write) = (serde_json::json!({"v": 1}), WriteId(1));
             assert!(watch.next().is_none(), "nothing is shown meanwhile");
             assert!(events.next().is_none(), "nothing is told meanwhile");
             assert!(!matches!(watch.next_timeout(WAIT), Ok(Some(_))));

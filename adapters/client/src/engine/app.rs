@@ -5,7 +5,7 @@ use synclayer_core::client::interface::Written;
 use synclayer_core::protocol::delta::Delta;
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection, Position, RecordId};
+use synclayer_core::protocol::name::{Collection, RecordId, WriteId};
 use synclayer_core::protocol::time::Now;
 use synclayer_core::rules::row::Rejected;
 use synclayer_core::rules::view::{Record, Slot, Snapshot};
@@ -28,11 +28,11 @@ pub enum Write {
     /// That a record is gone.
     Delete(Collection, RecordId),
     /// A rejected write, once more.
-    Retry(Position),
+    Retry(WriteId),
     /// That a rejected write has been seen to.
-    Discard(Position),
+    Discard(WriteId),
     /// That a stalled write counts as rejected.
-    RejectStalled(Position),
+    RejectStalled(WriteId),
     /// That what the server lacks goes here too.
     Adopt,
     /// That what the server lacks is sent to it.
@@ -42,7 +42,7 @@ pub enum Write {
 /// A write that was made.
 pub struct Made {
     /// Its id in events and in the list of rejected writes; `None` where nothing changed.
-    pub write: Option<Position>,
+    pub write: Option<WriteId>,
     /// What becomes of it.
     pub fate: FateReceiver,
 }

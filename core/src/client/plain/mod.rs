@@ -29,7 +29,7 @@ use core::time::Duration;
 use self::echo::Echoes;
 use self::pull::{Habits, Pull};
 use super::interface::{RequestId, SyncId};
-use crate::protocol::name::{Collection, Position};
+use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
 
 /// How long a write takes to arrive by WebSocket, at most: what is read by HTTP later than this
@@ -65,7 +65,7 @@ pub(super) struct Plain {
     probed: bool,
     probe_answered: bool,
     /// What was sent on this connection and is not confirmed, with the time.
-    sent: VecDeque<(Position, Mono)>,
+    sent: VecDeque<(WriteId, Mono)>,
     /// WebSocket pings without an answer that were to prove that what went before has arrived.
     proof: Option<Proof>,
     echoes: Echoes,
@@ -84,14 +84,14 @@ pub(super) struct Plain {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Proof {
     /// What was sent before lies in front of this position.
-    until: Position,
+    until: WriteId,
     at: Mono,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum What {
     Page(Collection),
-    Push(Position),
+    Push(WriteId),
 }
 
 /// Pulls of some collections, then pushes.
@@ -109,7 +109,7 @@ struct Work {
     /// The collections of which it was found out what they hold, and what is gone.
     reconciled: BTreeSet<Collection>,
     /// Writes that were sent by WebSocket and have not arrived.
-    missing: BTreeSet<Position>,
+    missing: BTreeSet<WriteId>,
     /// Calls of `synced` before this one were made before the work began.
     syncs: SyncId,
     /// Whether a collection could not be pulled.
@@ -137,7 +137,7 @@ pub(super) struct Candidate {
 /// The answer to a write that is not believed yet.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Doubt {
-    position: Position,
+    position: WriteId,
     collection: Collection,
     status: u16,
     /// How often in a row it was answered so.
@@ -214,7 +214,7 @@ impl Plain {
     }
 
     /// A write is no longer in the outbox.
-    pub(super) fn forget(&mut self, position: Position) {
+    pub(super) fn forget(&mut self, position: WriteId) {
         self.sent.retain(|(sent, _)| *sent != position);
     }
 

@@ -9,7 +9,7 @@ use super::super::machine::Client;
 use super::What;
 use super::records::Verdict;
 use crate::protocol::message::ErrorCode;
-use crate::protocol::name::{Collection, Position};
+use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::rest::{
     collection_path, decode_current, insert_body, record_path, update_body,
 };
@@ -53,7 +53,7 @@ impl Client {
     }
 
     /// The next write that goes by HTTP: over a WebSocket only what has not arrived by it.
-    fn next_push(&mut self, edit: &Edit<'_>) -> Result<Option<(Position, Entry)>, StoreError> {
+    fn next_push(&mut self, edit: &Edit<'_>) -> Result<Option<(WriteId, Entry)>, StoreError> {
         if self.link.ready_since().is_some() {
             let Some(work) = &mut self.plain.work else { return Ok(None) };
             while let Some(position) = work.missing.first().copied() {
@@ -81,7 +81,7 @@ impl Client {
     pub(super) fn conflicted_by_http(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         body: &[u8],
     ) -> Result<(), StoreError> {
@@ -108,7 +108,7 @@ impl Client {
     pub(super) fn overtaken(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
     ) -> Result<(), StoreError> {
         let Entry { collection, record_id: id, .. } = entry;
@@ -134,7 +134,7 @@ impl Client {
         Ok(row.is_none_or(|row| row.server.is_none()))
     }
 
-    fn turned_down(&mut self, edit: &mut Edit<'_>, position: Position, entry: &Entry) {
+    fn turned_down(&mut self, edit: &mut Edit<'_>, position: WriteId, entry: &Entry) {
         self.count_conflict(edit, position, entry, &ErrorCode::Conflict);
     }
 
@@ -155,11 +155,11 @@ impl super::Plain {
 }
 
 /// What was sent on a connection, and when.
-pub(super) struct Sent(Vec<(Position, crate::protocol::time::Mono)>);
+pub(super) struct Sent(Vec<(WriteId, crate::protocol::time::Mono)>);
 
 impl Sent {
     /// Whether a write has been sent so long ago that it must have arrived at `at`, if at all.
-    pub(super) fn is_old(&self, position: Position, at: crate::protocol::time::Mono) -> bool {
+    pub(super) fn is_old(&self, position: WriteId, at: crate::protocol::time::Mono) -> bool {
         let sent = self.0.iter().find(|(sent, _)| *sent == position);
         sent.is_none_or(|(_, sent)| *sent + super::ARRIVAL <= at)
     }

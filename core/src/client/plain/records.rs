@@ -10,7 +10,7 @@ use super::super::records::Taken;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
 use crate::protocol::message::ServerChange;
-use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::rest::{PlainRecord, Written};
 use crate::protocol::write::Change;
 use crate::rules::plain::{Arrival, arrival, in_own_words, told};
@@ -152,7 +152,7 @@ impl Client {
         edit: &mut Edit<'_>,
         collection: &Collection,
         id: &RecordId,
-        is_old: impl Fn(Position) -> bool,
+        is_old: impl Fn(WriteId) -> bool,
     ) -> Result<Verdict, StoreError> {
         let mut frozen = edit.entries_of(collection, id)?;
         frozen.retain(|(position, _)| self.outbox.is_frozen(*position));
@@ -183,7 +183,7 @@ impl Client {
     pub(super) fn confirm_plain(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         written: Option<Written>,
     ) -> Result<(), StoreError> {

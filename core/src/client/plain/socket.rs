@@ -15,7 +15,7 @@ use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
 use crate::protocol::message::{
     ClientMessage, ErrorCode, ErrorMessage, Mutation, ServerChange, ServerMessage, SyncRecord,
 };
-use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::rest::PlainRecord;
 use crate::protocol::time::{Mono, Timestamp};
 use crate::protocol::write::WriteKind;
@@ -470,7 +470,7 @@ impl Client {
         Ok(())
     }
 
-    fn send_plain_write(&mut self, edit: &mut Edit<'_>, position: Position, entry: Entry) {
+    fn send_plain_write(&mut self, edit: &mut Edit<'_>, position: WriteId, entry: Entry) {
         let now = self.now.mono;
         let Entry { collection, record_id, change, written_at, .. } = entry;
         self.touch(&collection, &record_id);

@@ -6,14 +6,14 @@ use super::super::edit::Edit;
 use super::super::interface::PlainServers;
 use super::super::machine::Client;
 use super::records::hash_of;
-use crate::protocol::name::{Collection, Position};
+use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
 use crate::rules::row::PlainMark;
 use crate::store::StoreError;
 
 impl Client {
     /// Tells whether a write that may have been sent can be given up by hand: nothing waits for it.
-    pub(in super::super) fn plain_may_drop(&self, write: Position) -> bool {
+    pub(in super::super) fn plain_may_drop(&self, write: WriteId) -> bool {
         let asked = self.plain.work.as_ref().is_some_and(|work| work.asked.is_some());
         self.plain.active && !asked && self.plain.sent.iter().all(|(sent, _)| *sent != write)
     }

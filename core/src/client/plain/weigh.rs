@@ -10,7 +10,7 @@ use super::super::edit::Edit;
 use super::super::machine::{Client, Fault};
 use super::Doubt;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
-use crate::protocol::name::{Collection, Position};
+use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::rest::{Refusal, decode_refusal, decode_written, speaks_of};
 use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, Place};
@@ -63,7 +63,7 @@ impl Client {
     pub(super) fn judged_by_http(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         status: u16,
         retry_after: Option<Duration>,
         body: &[u8],
@@ -108,7 +108,7 @@ impl Client {
 
     /// Notes an answer that is not believed. How often in a row it was given, with a look at the
     /// collection in between.
-    fn doubts(&mut self, position: Position, entry: &Entry, status: u16) -> u32 {
+    fn doubts(&mut self, position: WriteId, entry: &Entry, status: u16) -> u32 {
         let doubt = self.plain.doubt.take();
         let same = doubt.filter(|it| it.position == position && it.status == status && it.looked);
         let times = same.map_or(0, |doubt| doubt.times) + 1;
@@ -133,7 +133,7 @@ impl Client {
     fn found_gone(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         status: u16,
         retry_after: Option<Duration>,
@@ -179,7 +179,7 @@ impl Client {
     fn not_now(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         status: u16,
         retry_after: Option<Duration>,
@@ -202,7 +202,7 @@ impl Client {
     fn rejected_by_http(
         &mut self,
         edit: &mut Edit<'_>,
-        position: Position,
+        position: WriteId,
         entry: &Entry,
         status: u16,
         told: Refusal,

@@ -14,7 +14,7 @@ use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
 use crate::protocol::limits::Limits;
 use crate::protocol::message::Token;
-use crate::protocol::name::{Collection, CommitNumber, ConnId, Position, RecordId, Seq};
+use crate::protocol::name::{Collection, CommitNumber, ConnId, RecordId, Seq, WriteId};
 use crate::protocol::time::{Mono, Now, Timestamp};
 use crate::store::MemoryRows;
 use crate::store::{Batch, Op, StoreError, StoreErrorKind};
@@ -211,11 +211,11 @@ impl Bench {
             }
             "delete" => client.delete(now, &todos, id.unwrap(), rows, out),
             "retry" => {
-                let write = Position(rest.parse().unwrap());
+                let write = WriteId(rest.parse().unwrap());
                 client.retry_rejected(now, write, rows, out)
             }
             "discard" => {
-                let write = Position(rest.parse().unwrap());
+                let write = WriteId(rest.parse().unwrap());
                 client.discard_rejected(now, write, rows, out)
             }
             _ => panic!("{input}: no such input"),

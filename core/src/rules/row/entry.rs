@@ -11,7 +11,7 @@ use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
 use crate::protocol::hash::Digest;
 use crate::protocol::message::ErrorCode;
-use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::{FieldTimes, others, time_in};
 use crate::protocol::write::{Change, WriteKind};
@@ -187,7 +187,7 @@ impl Place {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Rejected {
     /// The write's id, as returned by the call that made the write.
-    pub write: Position,
+    pub write: WriteId,
     /// The collection.
     pub collection: Collection,
     /// The record.
@@ -215,7 +215,7 @@ impl Rejected {
         out
     }
 
-    pub(crate) fn decode(write: Position, row: Bytes) -> Result<Self, StoreError> {
+    pub(crate) fn decode(write: WriteId, row: Bytes) -> Result<Self, StoreError> {
         let mut row = Reader::new(row);
         let mut entry = Entry::take(&mut row)?;
         let code = row.str(|text| Some(ErrorCode::parse(text)))?;
@@ -226,7 +226,7 @@ impl Rejected {
     }
 
     /// The rejection of an entry.
-    pub(crate) fn of(write: Position, entry: Entry, code: ErrorCode, message: String) -> Self {
+    pub(crate) fn of(write: WriteId, entry: Entry, code: ErrorCode, message: String) -> Self {
         let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
         Self { write, collection, record_id, change, written_at, at, code, message }
     }

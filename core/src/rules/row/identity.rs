@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::parts::{addresses, database};
 use crate::protocol::codec::{Reader, put_bytes, put_option, put_part, put_u64};
 use crate::protocol::hash::Digest;
-use crate::protocol::name::{ClientId, DatabaseId, MutationNumber, Position, SessionNumber};
+use crate::protocol::name::{ClientId, DatabaseId, MutationNumber, SessionNumber, WriteId};
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::store::StoreError;
@@ -23,7 +23,7 @@ pub(crate) struct Identity {
     /// The digest of the write with that number, as sent.
     pub(crate) digest: Option<Digest>,
     /// The first position that no entry has had yet.
-    pub(crate) next_position: Position,
+    pub(crate) next_write: WriteId,
     /// Hashes of the addresses that ever offered level 2.
     pub(crate) resumable: Vec<u64>,
     /// The identity of the database to which the rows and writes belong; `None` before a server has
@@ -53,7 +53,7 @@ impl Identity {
         if let Some(digest) = self.digest {
             put_u64(&mut out, digest.0);
         }
-        put_u64(&mut out, self.next_position.0);
+        put_u64(&mut out, self.next_write.0);
         let databases = self.databases();
         // rows from before the support of plain servers end here
         let clocks = (!self.clocks.is_default()).then(|| self.clocks.encode());
@@ -94,7 +94,7 @@ impl Identity {
             session: SessionNumber(row.u64()?),
             confirmed: MutationNumber(row.u64()?),
             digest: if row.flag()? { Some(Digest(row.u64()?)) } else { None },
-            next_position: Position(row.u64()?),
+            next_write: WriteId(row.u64()?),
             resumable: if row.is_empty() { Vec::new() } else { addresses(&mut row)? },
             database: None,
             other_database: None,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::protocol::name::{Collection, Position, RecordId};
+use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::store::StoreError;
 
 /// The key prefix of a user's rows.
@@ -118,7 +118,7 @@ impl Keys {
         self.behind_collection(b'p', collection)
     }
 
-    pub(crate) fn entry(self, position: Position) -> Vec<u8> {
+    pub(crate) fn entry(self, position: WriteId) -> Vec<u8> {
         let mut key = self.tagged(b'o', 8);
         key.extend_from_slice(&position.0.to_be_bytes());
         key
@@ -130,11 +130,11 @@ impl Keys {
     }
 
     /// The range of the outbox from a position on.
-    pub(crate) fn entries(self, from: Position) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn entries(self, from: WriteId) -> (Vec<u8>, Vec<u8>) {
         (self.entry(from), self.all(b'o').1)
     }
 
-    pub(crate) fn pending(self, collection: &Collection, id: &str, position: Position) -> Vec<u8> {
+    pub(crate) fn pending(self, collection: &Collection, id: &str, position: WriteId) -> Vec<u8> {
         let mut key = self.record(b'p', collection, id);
         key.push(0);
         key.extend_from_slice(&position.0.to_be_bytes());
@@ -159,7 +159,7 @@ impl Keys {
         self.all(b'k')
     }
 
-    pub(crate) fn rejected(self, position: Position) -> Vec<u8> {
+    pub(crate) fn rejected(self, position: WriteId) -> Vec<u8> {
         let mut key = self.tagged(b'r', 8);
         key.extend_from_slice(&position.0.to_be_bytes());
         key
@@ -239,7 +239,7 @@ pub(crate) fn collection_of(key: &[u8]) -> Result<Collection, StoreError> {
 }
 
 /// The position at the end of an `o`, `p` or `r` key.
-pub(crate) fn position_of(key: &[u8]) -> Result<Position, StoreError> {
+pub(crate) fn write_id_of(key: &[u8]) -> Result<WriteId, StoreError> {
     let bytes = key.last_chunk().ok_or_else(|| StoreError::damaged("a stored key is cut short"))?;
-    Ok(Position(u64::from_be_bytes(*bytes)))
+    Ok(WriteId(u64::from_be_bytes(*bytes)))
 }

@@ -10,7 +10,7 @@ use crate::protocol::document::tests::documents;
 use crate::protocol::hash::{Checksum, Digest};
 use crate::protocol::message::{Cursor, ErrorCode, Resume};
 use crate::protocol::name::{
-    ClientId, Collection, DatabaseId, Epoch, MutationNumber, Position, RecordId, Seq, SessionNumber,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, WriteId,
 };
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::FieldTimes;
@@ -142,7 +142,7 @@ fn identities() -> impl Strategy<Value = Identity> {
             session: SessionNumber(numbers.0),
             confirmed: MutationNumber(numbers.1),
             digest: digest.map(Digest),
-            next_position: Position(numbers.2),
+            next_write: WriteId(numbers.2),
             resumable,
             database: known,
             other_database: other,
@@ -157,16 +157,16 @@ fn forgotten() -> impl Strategy<Value = Forgotten> {
     let known = (optional(any::<u64>()), optional(any::<u64>()), positions);
     let known = known.prop_map(|(first, unsent, (from, until))| Forgotten {
         first_session: first.map(SessionNumber),
-        unsent_from: unsent.map(Position),
-        from: Position(from),
-        until: Position(until),
+        unsent_from: unsent.map(WriteId),
+        from: WriteId(from),
+        until: WriteId(until),
     });
     prop_oneof![Just(Forgotten::default()), known]
 }
 
 fn clocks() -> impl Strategy<Value = Clocks> {
     let correction = (any::<i64>(), any::<u64>())
-        .prop_map(|(millis, until)| Correction { millis, until: Position(until) });
+        .prop_map(|(millis, until)| Correction { millis, until: WriteId(until) });
     let runs = proptest::collection::vec((any::<u64>(), correction.clone()), 0..3);
     let known = (optional(any::<i64>()), optional(correction), runs);
     let known = known.prop_map(|(offset, unguessed, runs)| Clocks { offset, unguessed, runs });
@@ -212,8 +212,8 @@ proptest! {
         // rows of earlier versions lack the last parts
         let earlier = entry.at.is_empty() && entry.stamped.is_none();
         let code = ErrorCode::Unauthorized;
-        let rejected = Rejected::of(Position(write), entry.clone(), code, "no".into());
-        let decode = |row| Rejected::decode(Position(write), row);
+        let rejected = Rejected::of(WriteId(write), entry.clone(), code, "no".into());
+        let decode = |row| Rejected::decode(WriteId(write), row);
         prop_assert!(!earlier || whole(&rejected.encode(), decode));
         prop_assert_eq!(decode(rejected.encode().into()).unwrap(), rejected);
         for place in [Place::Entry(entry), Place::Hollow(Digest(digest))] {
@@ -235,11 +235,11 @@ proptest! {
         prop_assert_eq!(record_of(&keys.row(&collection, &id)).unwrap(), named.clone());
         prop_assert_eq!(record_of(&keys.parked(&collection, &id)).unwrap(), named);
         prop_assert_eq!(collection_of(&keys.stream(&collection)).unwrap(), collection.clone());
-        let position = Position(position);
-        prop_assert_eq!(position_of(&keys.entry(position)).unwrap(), position);
-        prop_assert_eq!(position_of(&keys.rejected(position)).unwrap(), position);
+        let position = WriteId(position);
+        prop_assert_eq!(write_id_of(&keys.entry(position)).unwrap(), position);
+        prop_assert_eq!(write_id_of(&keys.rejected(position)).unwrap(), position);
         prop_assert_eq!(
-            position_of(&keys.pending(&collection, &id, position)).unwrap(),
+            write_id_of(&keys.pending(&collection, &id, position)).unwrap(),
             position
         );
     }
@@ -253,7 +253,7 @@ proptest! {
         position: u64,
     ) {
         let (here, there) = (Keys::new(slots.0), Keys::new(slots.1));
-        let position = Position(position);
+        let position = WriteId(position);
         let within = |(from, to): (Vec<u8>, Vec<u8>), key: &[u8]| *from <= *key && *key < *to;
         let same_slot = slots.0 == slots.1;
         let same_collection = same_slot && collections.0 == collections.1;
@@ -280,7 +280,7 @@ proptest! {
             there.rejected(position),
         ];
         let ranges =
-            [here.streams(), here.entries(Position(0)), here.all_parked(), here.all_rejected()];
+            [here.streams(), here.entries(WriteId(0)), here.all_parked(), here.all_rejected()];
         let own = [1, 2, 5, 6];
         for (i, key) in keys.iter().enumerate() {
             for (range, own) in ranges.iter().zip(own) {
@@ -297,8 +297,8 @@ proptest! {
         let row = Bytes::from(bytes);
         let _ = (Row::decode(row.clone()), StreamRow::decode(row.clone()));
         let _ = (Identity::decode(row.clone()), Place::decode(row.clone()));
-        let _ = Rejected::decode(Position(0), row.clone());
-        let _ = (record_of(&row), collection_of(&row), position_of(&row));
+        let _ = Rejected::decode(WriteId(0), row.clone());
+        let _ = (record_of(&row), collection_of(&row), write_id_of(&row));
     }
 }
 
@@ -319,7 +319,7 @@ fn rows_of_before_there_were_plain_servers_are_read() {
         session: SessionNumber(1),
         confirmed: MutationNumber(2),
         digest: None,
-        next_position: Position(3),
+        next_write: WriteId(3),
         resumable: Vec::new(),
         database: None,
         other_database: None,
