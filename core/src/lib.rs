@@ -38,7 +38,7 @@
 //! use std::collections::VecDeque;
 //! use std::time::{Instant, SystemTime, UNIX_EPOCH};
 //!
-//! use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
+//! use synclayer_core::client::interface::{ClientConfig, Input, NetAction, Write};
 //! use synclayer_core::store::MemoryClientStore;
 //! use synclayer_core::client::replica::{Action, Replica};
 //! use synclayer_core::protocol::document::Document;
@@ -60,7 +60,7 @@
 //! replica.connect(now(), &mut actions);
 //!
 //! let document = Document::parse(r#"{"title": "milk"}"#, &Limits::default())?;
-//! replica.save(now(), &todos, &RecordId::new("1")?, &document, &mut actions)?;
+//! replica.write(now(), Write::Save(todos, RecordId::new("1")?, document), &mut actions)?;
 //!
 //! let (mut sent, mut received) = (VecDeque::new(), VecDeque::<(_, Vec<u8>)>::new());
 //! loop {

@@ -4,7 +4,7 @@
 mod desk;
 
 use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::{ClientConfig, Input};
+use synclayer_core::client::interface::{ClientConfig, Input, Write};
 use synclayer_core::protocol::name::{CommitNumber, ConnId};
 use synclayer_core::protocol::time::Timestamp;
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -100,7 +100,9 @@ fn a_rejected_write_is_rolled_back_and_kept() {
     assert!(sent[0].contains(r#""recordId":"b""#) && sent[0].contains(r#""mutation":1"#));
     let rejected = desk.replica.rejected().unwrap();
     assert_eq!(rejected.len(), 1);
-    desk.replica.retry_rejected(desk.now, rejected[0].write, &mut desk.effects).unwrap();
+    desk.replica
+        .write(desk.now, Write::RetryRejected(rejected[0].write), &mut desk.effects)
+        .unwrap();
     assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
     assert!(desk.sent()[0].contains(r#""mutation":2"#));
     assert!(desk.replica.rejected().unwrap().is_empty());
@@ -344,7 +346,8 @@ fn a_write_names_the_commit_that_holds_it() {
     for n in 0..3 {
         let document = desk::doc(&format!("{{\"n\":{n}}}"));
         let (now, id) = (desk.now, desk::id("b"));
-        let written = desk.replica.save(now, &todos(), &id, &document, &mut desk.effects).unwrap();
+        let written =
+            desk.replica.write(now, Write::Save(todos(), id, document), &mut desk.effects).unwrap();
         assert_eq!(written.commit, desk.replica.store().last());
     }
 }

@@ -4,6 +4,7 @@
 mod desk;
 
 use desk::{Desk, config, doc, id, todos};
+use synclayer_core::client::interface::Write;
 use synclayer_core::client::replica::Action;
 use synclayer_core::store::MemoryClientStore;
 use synclayer_core::store::{StoreError, StoreErrorKind};
@@ -29,7 +30,9 @@ fn live() -> Desk {
 
 fn save(desk: &mut Desk) {
     let document = doc(r#"{"a":1}"#);
-    desk.replica.save(desk.now, &todos(), &id("1"), &document, &mut desk.effects).unwrap();
+    desk.replica
+        .write(desk.now, Write::Save(todos(), id("1"), document), &mut desk.effects)
+        .unwrap();
 }
 
 #[test]

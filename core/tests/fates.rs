@@ -4,7 +4,7 @@
 mod desk;
 
 use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::{ClientConfig, Written};
+use synclayer_core::client::interface::{ClientConfig, Write, Written};
 use synclayer_core::protocol::message::Level;
 use synclayer_core::rules::conflict::ConflictStrategy;
 
@@ -13,7 +13,11 @@ use desk::{Desk, ack, change, config, doc, id, todos};
 impl Desk {
     /// Saves a record, and follows that.
     fn saved(&mut self, at: &str, json: &str) -> Written {
-        let saved = self.replica.save(self.now, &todos(), &id(at), &doc(json), &mut self.effects);
+        let saved = self.replica.write(
+            self.now,
+            Write::Save(todos(), id(at), doc(json)),
+            &mut self.effects,
+        );
         let saved = saved.unwrap();
         self.replica.follow(saved, &mut self.effects);
         saved
@@ -76,11 +80,9 @@ fn a_write_that_a_pong_confirms_is_acknowledged() {
 fn what_is_not_followed_is_not_kept() {
     let strategy = ConflictStrategy::ServerWins;
     let mut desk = Desk::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
-    let saved = desk.replica.save(
+    let saved = desk.replica.write(
         desk.now,
-        &todos(),
-        &id("a"),
-        &doc(r#"{"n":2,"t":"x"}"#),
+        Write::Save(todos(), id("a"), doc(r#"{"n":2,"t":"x"}"#)),
         &mut desk.effects,
     );
     let follower = desk.replica.follow(saved.unwrap(), &mut desk.effects);

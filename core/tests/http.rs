@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, Guarantees, HttpAnswer, Input, Timer,
+    ClientConfig, Disconnect, Guarantees, HttpAnswer, Input, Timer, Write,
 };
 use synclayer_core::protocol::message::{ErrorCode, Token};
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -422,7 +422,7 @@ fn a_push_that_is_too_large_is_made_smaller() {
     });
     let (write, code) = stalled.expect("it is told");
     assert_eq!(code, ErrorCode::PayloadTooLarge);
-    desk.replica.reject_stalled_write(desk.now, write, &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::RejectStalled(write), &mut desk.effects).unwrap();
     assert_eq!(desk.replica.rejected().unwrap()[0].code, ErrorCode::PayloadTooLarge);
 }
 

@@ -3,7 +3,7 @@
 
 mod desk;
 
-use synclayer_core::client::interface::{ClientConfig, Misuse, Written};
+use synclayer_core::client::interface::{ClientConfig, Misuse, Write, Written};
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -15,13 +15,17 @@ impl Desk {
     fn modify(
         &mut self,
         at: &str,
-        change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
+        change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse> + Send + 'static,
     ) -> Result<Written, Misuse> {
-        self.replica.modify(self.now, &todos(), &id(at), change, &mut self.effects)
+        self.replica.write(
+            self.now,
+            Write::Modify(todos(), id(at), Box::new(change)),
+            &mut self.effects,
+        )
     }
 
     fn add(&mut self, at: &str, by: i64) -> Written {
-        self.modify(at, |seen| Ok(Some(with_n(seen, n(seen) + by)))).unwrap()
+        self.modify(at, move |seen| Ok(Some(with_n(seen, n(seen) + by)))).unwrap()
     }
 }
 
@@ -73,7 +77,7 @@ fn where_it_fails_nothing_has_changed() {
     let digest = |desk: &Desk| (desk.replica.digest(), desk.replica.store().last());
     let before = digest(&desk);
     let failed = || Misuse::ModifyFailed { message: "a bug".into() };
-    assert_eq!(desk.modify("a", |_| Err(failed())), Err(failed()));
+    assert_eq!(desk.modify("a", move |_| Err(failed())), Err(failed()));
     assert_eq!(failed().to_string(), "the record was not changed: a bug");
     let large = desk.modify("a", |_| Ok(Some(doc(&format!(r#"{{"t":"{}"}}"#, "x".repeat(50))))));
     assert!(matches!(large, Err(Misuse::Document(_))), "{large:?}");

@@ -5,7 +5,7 @@ mod desk;
 
 use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
 use synclayer_core::client::interface::{
-    ClientConfig, Guarantees, HttpAnswer, Input, OnServerLoss, PlainServers, Timer,
+    ClientConfig, Guarantees, HttpAnswer, Input, OnServerLoss, PlainServers, Timer, Write,
 };
 use synclayer_core::protocol::message::{ErrorCode, Level, Token};
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -261,7 +261,8 @@ fn after_level_1_a_level_2_server_is_asked_for_everything() {
 fn what_a_plain_server_shows_is_settled_and_not_acknowledged() {
     let mut desk = live();
     let (todos, id, doc) = (desk::todos(), desk::id("b"), desk::doc(r#"{"n":2}"#));
-    let saved = desk.replica.save(desk.now, &todos, &id, &doc, &mut desk.effects).unwrap();
+    let saved =
+        desk.replica.write(desk.now, Write::Save(todos, id, doc), &mut desk.effects).unwrap();
     desk.replica.follow(saved, &mut desk.effects);
     assert!(!desk.sent().iter().any(|line| line.starts_with("FATE")));
     pong_frame(&mut desk);
@@ -726,7 +727,7 @@ fn what_a_gateway_says_settles_nothing() {
     let gateway = r#"{"message":"no route matched"}"#;
     for status in [400, 403, 404, 410, 413, 422, 500] {
         let mut desk = polling();
-        desk.replica.delete(desk.now, &todos(), &id("a"), &mut desk.effects).unwrap();
+        desk.replica.write(desk.now, Write::Delete(todos(), id("a")), &mut desk.effects).unwrap();
         desk.save("b", "{}");
         assert_eq!(desk.sent(), [QUERY_SINCE]);
         desk.answer(200, "[]");
@@ -813,7 +814,7 @@ fn writes_are_pushed_in_order() {
     let mut desk = polling();
     desk.save("b", r#"{"n":2}"#);
     desk.update("a", r#"{"n":5}"#);
-    desk.replica.delete(desk.now, &todos(), &id("b"), &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::Delete(todos(), id("b")), &mut desk.effects).unwrap();
     assert_eq!(desk.sent(), [QUERY_SINCE], "first what is new");
     desk.answer(200, &first_rows());
     let sent = desk.sent();
@@ -923,7 +924,7 @@ fn a_patch_of_a_missing_record_meets_a_delete() {
 fn an_update_of_a_record_that_is_gone_is_not_tried_for_ever() {
     let mut desk = live_both();
     desk.update("a", r#"{"n":2}"#);
-    desk.replica.delete(desk.now, &todos(), &id("a"), &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::Delete(todos(), id("a")), &mut desk.effects).unwrap();
     desk.save("a", r#"{"m":3}"#);
     desk.sent();
     // what the server has is also what one of the writes makes of the record, but not the last
@@ -1098,7 +1099,7 @@ fn an_emptied_plain_server_is_not_followed_before_the_app_has_said_so() {
     desk.sent();
     answer_all(&mut desk);
     assert!(many().iter().all(|id| desk.shows(id).is_some()), "also by the next poll");
-    desk.replica.adopt(desk.now, &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::Adopt, &mut desk.effects).unwrap();
     answer_all(&mut desk);
     assert!(many().iter().all(|id| desk.shows(id).is_none()));
     assert_eq!(missing(&desk), None);
@@ -1107,7 +1108,7 @@ fn an_emptied_plain_server_is_not_followed_before_the_app_has_said_so() {
 #[test]
 fn what_an_emptied_plain_server_lacks_is_offered_to_it() {
     let mut desk = emptied(http_only());
-    desk.replica.offer(desk.now, &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::Offer, &mut desk.effects).unwrap();
     let mut posted = 0;
     for _ in 0..40 {
         for sent in desk.sent() {
@@ -1142,7 +1143,7 @@ fn an_emptied_plain_server_is_asked_about_over_a_websocket_alone() {
     assert_eq!(missing(&desk), Some(12));
     assert!(many().iter().all(|id| desk.shows(id).is_some()), "all is kept");
     desk.sent();
-    desk.replica.adopt(desk.now, &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::Adopt, &mut desk.effects).unwrap();
     assert_eq!(desk.sent(), [SYNC], "another look shows what it is about");
     desk.hear(&whole(&[("new", "{}")]));
     assert!(many().iter().all(|id| desk.shows(id).is_none()));
@@ -1239,7 +1240,7 @@ fn a_write_that_was_overtaken_goes_through_the_strategy() {
 #[test]
 fn a_delete_is_confirmed_by_a_delete() {
     let mut desk = live_both();
-    desk.replica.delete(desk.now, &todos(), &id("a"), &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::Delete(todos(), id("a")), &mut desk.effects).unwrap();
     assert!(desk.sent()[0].starts_with(r#"{"type":"delete""#));
     desk.pass(1_000);
     desk.answer(200, "[]");

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use server::{Server, Socket, now};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction, Write};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
@@ -51,7 +51,7 @@ impl Client {
     fn save(&mut self, id: &str, json: &str) {
         let (id, now) = (RecordId::new(id).unwrap(), now(self.started));
         let document = Document::parse(json, &Limits::default()).unwrap();
-        self.replica.save(now, &todos(), &id, &document, &mut self.effects).unwrap();
+        self.replica.write(now, Write::Save(todos(), id, document), &mut self.effects).unwrap();
     }
 
     fn shows(&self, id: &str) -> Option<String> {

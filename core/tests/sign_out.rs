@@ -5,7 +5,7 @@ mod desk;
 
 use std::collections::BTreeMap;
 
-use synclayer_core::client::interface::{ClientConfig, Misuse};
+use synclayer_core::client::interface::{ClientConfig, Misuse, Write};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::client::sign_out::{SignOut, SignedOut};
 use synclayer_core::protocol::name::CommitNumber;
@@ -109,7 +109,7 @@ fn a_rejected_write_is_unsent_too_and_one_that_is_acknowledged_is_not() {
     assert_eq!((unsent.waiting, unsent.rejected), (0, 1));
     assert_eq!(unsent.records, [(todos(), id("c"))]);
     let write = desk.replica.rejected().unwrap()[0].write;
-    desk.replica.discard_rejected(desk.now, write, &mut desk.effects).unwrap();
+    desk.replica.write(desk.now, Write::DiscardRejected(write), &mut desk.effects).unwrap();
     let fresh = Desk::new(config());
     let empty = fresh.rows();
     let back = Desk::on(config(), desk.signed_out(SignOut::Wipe));
@@ -155,7 +155,9 @@ fn a_wipe_is_done_in_bounded_batches_and_finished_after_a_crash() {
     let by_ann = doc(r#"{"by":"ann"}"#);
     for n in 0..RECORDS {
         let id = id(&format!("r{n}"));
-        ann.replica.save(ann.now, &todos(), &id, &by_ann, &mut Vec::new()).unwrap();
+        ann.replica
+            .write(ann.now, Write::Save(todos(), id, by_ann.clone()), &mut Vec::new())
+            .unwrap();
     }
     ann.make_durable();
     let whole = ann.replica.store().last();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction, Write};
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
@@ -69,7 +69,11 @@ impl Client {
         let now = now(self.started);
         let document = Document::parse(json, &Limits::default())?;
         let id = self.replica.new_record_id(now).ok_or("no id")?;
-        self.replica.save(now, &self.collection, &id, &document, &mut self.effects)?;
+        self.replica.write(
+            now,
+            Write::Save(self.collection.clone(), id, document),
+            &mut self.effects,
+        )?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Many records that a server has lost go by its word: in bounded steps, which outlive crashes.
 
-use synclayer_core::client::interface::{ClientConfig, Input, NetAction, OnServerLoss};
+use synclayer_core::client::interface::{ClientConfig, Input, NetAction, OnServerLoss, Write};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::name::{CommitNumber, ConnId};
 use synclayer_core::protocol::time::{Mono, Now, Timestamp};
@@ -77,7 +77,7 @@ pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
     }
     let before = device.commits().len();
     let mut out = Vec::new();
-    let adopted = device.replica.adopt(now(), &mut out);
+    let adopted = device.replica.write(now(), Write::Adopt, &mut out);
     adopted.map_err(|error| error.to_string())?;
     device.come_to_rest(out)?;
     let largest = device.commits()[before..].iter().map(|batch| batch.ops().len()).max();

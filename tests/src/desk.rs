@@ -1,6 +1,6 @@
 //! A replica whose server is made of literal frames: what a change costs is the replica's alone.
 
-use synclayer_core::client::interface::{ClientConfig, Input, Misuse, NetAction};
+use synclayer_core::client::interface::{ClientConfig, Input, Misuse, NetAction, Write};
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
 use synclayer_core::protocol::document::Document;
@@ -79,7 +79,11 @@ impl<S: ClientStore> Desk<S> {
     /// When the write is refused.
     pub fn save(&mut self, id: &str, data: &str) -> Result<(), Misuse> {
         let (id, document) = (RecordId::new(id).expect("an id"), document(data));
-        self.replica.save(NOW, &self.todos, &id, &document, &mut self.effects)?;
+        self.replica.write(
+            NOW,
+            Write::Save(self.todos.clone(), id, document),
+            &mut self.effects,
+        )?;
         self.effects.clear();
         Ok(())
     }
@@ -90,7 +94,7 @@ impl<S: ClientStore> Desk<S> {
     /// When the write is refused.
     pub fn update(&mut self, id: &str, data: &str) -> Result<(), Misuse> {
         let (id, delta) = (RecordId::new(id).expect("an id"), Delta::new(document(data), vec![]));
-        self.replica.update(NOW, &self.todos, &id, &delta, &mut self.effects)?;
+        self.replica.write(NOW, Write::Update(self.todos.clone(), id, delta), &mut self.effects)?;
         self.effects.clear();
         Ok(())
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
@@ -167,7 +167,7 @@ impl PlainWorld {
         self.note(|| format!("device {i} saves {id} {json}"));
         let (now, document) = (self.now, document(json));
         let _ = self.with(i, |replica, effects| {
-            replica.save(now, &todos(), &record(id), &document, effects)
+            replica.write(now, Write::Save(todos(), record(id), document), effects)
         });
     }
 
@@ -176,7 +176,7 @@ impl PlainWorld {
         self.note(|| format!("device {i} updates {id} {json}"));
         let (now, delta) = (self.now, Delta::new(document(json), vec![]));
         let _ = self.with(i, |replica, effects| {
-            replica.update(now, &todos(), &record(id), &delta, effects)
+            replica.write(now, Write::Update(todos(), record(id), delta), effects)
         });
     }
 
@@ -184,8 +184,9 @@ impl PlainWorld {
     pub fn delete(&mut self, i: usize, id: &str) {
         self.note(|| format!("device {i} deletes {id}"));
         let now = self.now;
-        let _ =
-            self.with(i, |replica, effects| replica.delete(now, &todos(), &record(id), effects));
+        let _ = self.with(i, |replica, effects| {
+            replica.write(now, Write::Delete(todos(), record(id)), effects)
+        });
     }
 
     /// Returns the records that a device shows.

@@ -127,7 +127,7 @@ impl Run {
             write.adds = 1 << (n % 40);
             if in_one_step {
                 let adds = write.adds;
-                world.modify(device, collection, id, |seen| {
+                world.modify(device, collection, id, move |seen| {
                     seen.map(|seen| with(seen, "sum", &(sum(seen) + adds).to_string()))
                 })
             } else {
@@ -149,7 +149,7 @@ impl Run {
                 }
                 Kind::Append if in_one_step => {
                     write.appends = true;
-                    world.modify(device, collection, id, |seen| {
+                    world.modify(device, collection, id, move |seen| {
                         let seen = seen?;
                         let mut log = crate::plan::tokens_in(seen.get("log").unwrap_or("[]"));
                         log.push(n.to_string());

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use contents::{START, config};
 use synclayer_core::client::event::CollectionStatus;
-use synclayer_core::client::interface::{ClientConfig, Input, NetAction};
+use synclayer_core::client::interface::{ClientConfig, Input, NetAction, Write};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::name::{Collection, ConnId, UserId};
 use synclayer_core::rules::record::verify;
@@ -135,7 +135,7 @@ fn what_an_earlier_version_left_undecided_can_be_decided() {
                 status.other_database.is_some() || status.collections.values().any(lacks)
             };
             assert!(undecided(&replica), "{user}");
-            replica.adopt(START, &mut effects).unwrap();
+            replica.write(START, Write::Adopt, &mut effects).unwrap();
             assert!(!undecided(&replica), "{user}");
             replica.check().unwrap();
             decided += 1;

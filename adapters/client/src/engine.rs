@@ -23,7 +23,7 @@ use synclayer_core::rules::view::{RecordChange, Slot, Snapshot};
 use synclayer_core::store::{ClientStore, StoreError};
 use uuid::Uuid;
 
-pub use self::app::{Made, Write};
+pub use self::app::Made;
 use self::fates::Followed;
 pub use self::holds::Hold;
 use self::leaving::Leaving;
@@ -543,6 +543,7 @@ fn now(started: Instant) -> Now {
 mod tests {
     use std::task::{Context, Poll, Waker};
 
+    use synclayer_core::client::interface::Write;
     use synclayer_core::protocol::document::Document;
     use synclayer_core::protocol::limits::Limits;
     use synclayer_core::store::MemoryClientStore;
@@ -609,7 +610,7 @@ mod tests {
             Document::parse(&format!("{{\"id\":\"{id}\"}}"), &Limits::default()).unwrap();
         let (todos, id) = (Collection::new("todos").unwrap(), RecordId::new(id).unwrap());
         let answer = Box::new(move |made| answer.send(made).unwrap());
-        engine.write(&Write::Save(todos, id, document), answer);
+        engine.write(Write::Save(todos, id, document), answer);
         engine.turn();
         answered
     }

@@ -1,14 +1,11 @@
 //! Closures of the app that change a record in one step with reading it.
 
 use serde::Serialize;
-use synclayer_core::client::interface::Misuse;
+use synclayer_core::client::interface::{Misuse, Modify};
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
 
 use crate::callback::caught;
-
-/// What a record becomes, from what it is; `None` stands for no record.
-pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse> + Send>;
 
 /// The app's closure as the engine runs it: its outcome as a document, and a panic of it as an
 /// error, so that the engine's thread goes on.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::client::interface::{ClientConfig, Write};
 use synclayer_core::client::replica::Replica;
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
@@ -33,7 +33,9 @@ fn make_client(path: &Path) {
     let mut replica = Replica::open(ClientConfig::default(), 1, now, store, &mut out).unwrap();
     let todos = Collection::new("todos").unwrap();
     let document = Document::parse(r#"{"n":1}"#, &Limits::default()).unwrap();
-    replica.save(now, &todos, &RecordId::new("a").unwrap(), &document, &mut out).unwrap();
+    replica
+        .write(now, Write::Save(todos, RecordId::new("a").unwrap().clone(), document), &mut out)
+        .unwrap();
 }
 
 /// A server's database in its first epoch.

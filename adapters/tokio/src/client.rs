@@ -7,18 +7,17 @@ use std::thread;
 
 use synclayer_client::callback;
 use synclayer_client::config::SyncConfig;
-use synclayer_client::engine::{Answer, Command, Made, Parts, Write};
+use synclayer_client::engine::{Answer, Command, Made, Parts};
 use synclayer_client::error::{OpenError, SyncError};
 use synclayer_client::listen::EventQueue;
 use synclayer_client::mailbox::mailbox;
-use synclayer_client::modify::Modify;
 use synclayer_client::setup::{self, Setup, check_token};
 use synclayer_core::client::event::Status;
-use synclayer_core::client::interface::Misuse;
+use synclayer_core::client::interface::{Misuse, Write};
 use synclayer_core::client::sign_out::SignOut;
 use synclayer_core::protocol::limits::Limits;
 use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection as Name, RecordId, WriteId};
+use synclayer_core::protocol::name::WriteId;
 use synclayer_core::rules::row::Rejected;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -264,17 +263,7 @@ impl SyncLayer {
 
     /// Makes a write, and waits until it is durable.
     pub(crate) async fn write(&self, write: Write) -> Result<Made, SyncError> {
-        self.answered(move |engine, answer| engine.write(&write, answer)).await
-    }
-
-    /// Changes a record in one step, and waits until that is durable.
-    pub(crate) async fn modify(
-        &self,
-        collection: Name,
-        id: RecordId,
-        modify: Modify,
-    ) -> Result<Made, SyncError> {
-        self.answered(move |engine, answer| engine.modify(&collection, &id, modify, answer)).await
+        self.answered(move |engine, answer| engine.write(write, answer)).await
     }
 
     /// Has the engine do something, and waits for what it says.
@@ -343,7 +332,7 @@ impl RejectedWrites {
         let rejected = self.list().await?.into_iter().find(|rejected| rejected.write == write);
         let missing = SyncError::Misuse(Misuse::NoSuchRejected(write));
         let id = rejected.ok_or(missing)?.record_id;
-        Ok(Saved::new(id, self.sync.write(Write::Retry(write)).await?))
+        Ok(Saved::new(id, self.sync.write(Write::RetryRejected(write)).await?))
     }
 
     /// Takes a write off the list for good.
@@ -351,7 +340,7 @@ impl RejectedWrites {
     /// # Errors
     /// When there is no such write, the store has failed, or the client is closed.
     pub async fn discard(&self, write: WriteId) -> Result<(), SyncError> {
-        self.sync.write(Write::Discard(write)).await.map(drop)
+        self.sync.write(Write::DiscardRejected(write)).await.map(drop)
     }
 
     /// Rejects a write by hand that

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use synclayer_client::engine::Write;
 use synclayer_client::error::SyncError;
 use synclayer_client::mailbox::mailbox;
 use synclayer_client::modify::modification;
 use synclayer_client::setup::{fresh_record_id, record_id};
+use synclayer_core::client::interface::Write;
 use synclayer_core::protocol::delta::Delta;
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::name::{Collection as Name, RecordId};
@@ -125,7 +125,7 @@ impl Collection {
     ) -> Result<Saved, SyncError> {
         let (name, id) = (self.name.clone(), record_id(id)?);
         let modify = modification(change, self.sync.limits());
-        Ok(Saved::new(id.clone(), self.sync.modify(name, id, modify).await?))
+        Ok(Saved::new(id.clone(), self.sync.write(Write::Modify(name, id, modify)).await?))
     }
 
     /// Deletes a record. Where there is none, nothing happens.

@@ -1,5 +1,6 @@
 //! What goes into the client machine and what comes out of it.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -8,7 +9,8 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::wipe::Unsent;
-use crate::protocol::document::DocumentError;
+use crate::protocol::delta::Delta;
+use crate::protocol::document::{Document, DocumentError};
 use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, Token};
 use crate::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId, WriteId};
@@ -498,6 +500,46 @@ pub enum SyncFailureReason {
         found: DatabaseId,
     },
 }
+
+/// A write of the app's, for [`Replica::write`](crate::client::replica::Replica::write).
+pub enum Write {
+    /// Makes a record be this document, whether it exists or not. Of an existing record only the
+    /// fields that differ are written, so that others' edits of its other fields survive.
+    Save(Collection, RecordId, Document),
+    /// Sets and removes some fields of an existing record, whatever they are now. Where the new
+    /// values depend on the old ones, see [`Modify`](Self::Modify). Fails where there is no such
+    /// record.
+    Update(Collection, RecordId, Delta),
+    /// Makes of a record what the function makes of what the app sees of it, in one step: nothing
+    /// comes in between. Only the fields that differ are written. Fails as the function does.
+    Modify(Collection, RecordId, Modify),
+    /// Removes a record. Nothing happens where there is none.
+    Delete(Collection, RecordId),
+    /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
+    /// fields keep the times at which they were written, or those of what the record shows by now
+    /// where these are later. Fails where there is no such write, and as the call that made it.
+    RetryRejected(WriteId),
+    /// Takes a rejected write off the list for good. Fails where there is no such write.
+    DiscardRejected(WriteId),
+    /// Rejects by hand a write that [stalls](super::event::EventKind::WriteStalled). Fails where it
+    /// does not stall.
+    RejectStalled(WriteId),
+    /// Takes what the server has, where it lacks records that are held here or has another database:
+    /// those records go, at another database when everything that it has was shown. Writes that wait
+    /// for another database go to the list of rejected ones, from where
+    /// [`RetryRejected`](Self::RetryRejected) sends them. Nothing happens where there is nothing to
+    /// decide.
+    Adopt,
+    /// Sends what is held here, where the server lacks it or has another database: the records go out
+    /// as inserts, and meet what the server has by the conflict strategy. Nothing happens where there
+    /// is nothing to decide.
+    Offer,
+}
+
+/// A change of a record by what it is. It gets what the app sees of the record, `None` where there
+/// is no record, and returns what takes its place: `None` removes the record, and what it was given
+/// leaves all as it is.
+pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse> + Send>;
 
 /// What became of a write of the app's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -12,20 +12,18 @@ use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
-use super::interface::{Misuse, OnServerLoss, SyncFailure, SyncFailureReason, Written};
+use super::interface::{OnServerLoss, SyncFailure, SyncFailureReason};
 use super::link::LinkState;
 use super::machine::Client;
-use super::output::Outputs;
 use super::records::set_server;
 use super::server_time::seen;
 use super::stream::{Phase, Stream};
 use crate::protocol::message::{ErrorCode, Welcome};
 use crate::protocol::name::{Collection, DatabaseId, MutationNumber, RecordId, Seq, SessionNumber};
-use crate::protocol::time::Now;
 use crate::protocol::write::Change;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{Entry, Loss, LossDecision, Pending, Place, Row};
-use crate::store::{Rows, Scan, StoreError};
+use crate::store::{Scan, StoreError};
 
 /// No more records than this may be missing at the server without the app being asked, and
 const FEW_MISSING: u64 = 10;
@@ -56,45 +54,22 @@ impl Stream {
 }
 
 impl Client {
-    /// See [`Replica::adopt`](crate::client::replica::Replica::adopt).
-    pub(crate) fn adopt(
+    /// Decides what happens to records that are held here and missing at the server, and to those of
+    /// another database.
+    pub(super) fn decide_losses(
         &mut self,
-        now: Now,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.decide(now, LossDecision::Adopt, store, out)
-    }
-
-    /// See [`Replica::offer`](crate::client::replica::Replica::offer).
-    pub(crate) fn offer(
-        &mut self,
-        now: Now,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.decide(now, LossDecision::Offer, store, out)
-    }
-
-    fn decide(
-        &mut self,
-        now: Now,
+        edit: &mut Edit<'_>,
         decision: LossDecision,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            edit.flush = true;
-            if let Some(found) = client.identity.other_database.take() {
-                client.move_to(edit, found, decision)?;
-            }
-            for collection in client.held_collections() {
-                client.decide_on(edit, &collection, decision)?;
-            }
-            let auto = client.config.enable_auto_sync;
-            client.try_at_once(edit, auto);
-            Ok(None)
-        })
+    ) -> Result<(), StoreError> {
+        edit.flush = true;
+        if let Some(found) = self.identity.other_database.take() {
+            self.move_to(edit, found, decision)?;
+        }
+        for collection in self.held_collections() {
+            self.decide_on(edit, &collection, decision)?;
+        }
+        self.try_at_once(edit, self.config.enable_auto_sync);
+        Ok(())
     }
 
     // --- another database ---

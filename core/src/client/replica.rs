@@ -8,19 +8,17 @@ use crate::client::Client;
 use crate::client::event::{Event, Status};
 use crate::client::fate::{Fate, FateId, Fates};
 use crate::client::interface::{
-    ClientConfig, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Written,
+    ClientConfig, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Write, Written,
 };
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::client::sign_out::finish_wipes;
 use crate::client::wipe::Unsent;
-use crate::protocol::delta::Delta;
-use crate::protocol::document::Document;
 use crate::protocol::message::Token;
-use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
+use crate::protocol::name::{Collection, CommitNumber, RecordId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
-use crate::store::{ClientStore, Rows, StoreError};
+use crate::store::{ClientStore, StoreError};
 
 /// A watcher, to be told from others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -326,148 +324,24 @@ impl<S: ClientStore> Replica<S> {
         id
     }
 
-    /// Makes a record be this document, whether it exists or not. Of an existing record only the
-    /// fields that differ are written, so that others' edits of its other fields survive.
+    /// Makes a write of the app's, in one commit.
     ///
     /// # Errors
-    /// When the document breaks a limit, the outbox is full, or the store has failed.
-    pub fn save(
+    /// When the write can't be made, as its kind says; when a record would break a limit or the
+    /// outbox is full; when the store has failed.
+    pub fn write(
         &mut self,
         now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        document: &Document,
+        write: Write,
         out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| {
-            client.save(now, collection, id, document, rows, actions)
-        })
-    }
-
-    /// Sets and removes some fields of an existing record, whatever they are now. Where the new
-    /// values depend on the old ones, see [`modify`](Self::modify).
-    ///
-    /// # Errors
-    /// When there is no such record, the outcome breaks a limit, the outbox is full, or the store
-    /// has failed.
-    pub fn update(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        delta: &Delta,
-        out: &mut Vec<Action>,
-    ) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| {
-            client.update(now, collection, id, delta, rows, actions)
-        })
-    }
-
-    /// Makes of a record what `change` makes of what the app sees of it, `None` where there is no
-    /// record, in one step: nothing comes in between. What `change` returns takes the record's
-    /// place; `None` removes the record, and what it was given leaves all as it is. Only the fields
-    /// that differ are written.
-    ///
-    /// # Errors
-    /// What `change` returns; when the outcome breaks a limit, the outbox is full, or the store has
-    /// failed.
-    pub fn modify(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
-        out: &mut Vec<Action>,
-    ) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| {
-            client.modify(now, collection, id, change, rows, actions)
-        })
-    }
-
-    /// Removes a record. Nothing happens where there is none.
-    ///
-    /// # Errors
-    /// When the outbox is full, or the store has failed.
-    pub fn delete(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        out: &mut Vec<Action>,
-    ) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| {
-            client.delete(now, collection, id, rows, actions)
-        })
-    }
-
-    /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
-    /// fields keep the times at which they were written, or those of what the record shows by now
-    /// where these are later.
-    ///
-    /// # Errors
-    /// When there is no such write, and as the call that made it.
-    pub fn retry_rejected(
-        &mut self,
-        now: Now,
-        write: WriteId,
-        out: &mut Vec<Action>,
-    ) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| {
-            client.retry_rejected(now, write, rows, actions)
-        })
-    }
-
-    /// Takes a rejected write off the list for good.
-    ///
-    /// # Errors
-    /// When there is no such write, or the store has failed.
-    pub fn discard_rejected(
-        &mut self,
-        now: Now,
-        write: WriteId,
-        out: &mut Vec<Action>,
-    ) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| {
-            client.discard_rejected(now, write, rows, actions)
-        })
-    }
-
-    /// Rejects by hand a write that
-    /// [stalls](crate::client::event::EventKind::WriteStalled).
-    ///
-    /// # Errors
-    /// When the write does not stall, or the store has failed.
-    pub fn reject_stalled_write(
-        &mut self,
-        now: Now,
-        write: WriteId,
-        out: &mut Vec<Action>,
-    ) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| {
-            client.reject_stalled_write(now, write, rows, actions)
-        })
-    }
-
-    /// Takes what the server has, where it lacks records that are held here or has another database:
-    /// those records go, at another database when everything that it has was shown. Writes that wait
-    /// for another database go to the list of rejected ones, from where
-    /// [`retry_rejected`](Self::retry_rejected) sends them. Nothing happens where there is nothing to
-    /// decide.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn adopt(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| client.adopt(now, rows, actions))
-    }
-
-    /// Sends what is held here, where the server lacks it or has another database: the records go out
-    /// as inserts, and meet what the server has by the conflict strategy. Nothing happens where there
-    /// is nothing to decide.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn offer(&mut self, now: Now, out: &mut Vec<Action>) -> Result<Written, Misuse> {
-        self.write(now, out, |client, rows, actions| client.offer(now, rows, actions))
+        let written = self.client.write(now, write, self.store.rows(), &mut self.actions);
+        self.carry_out(now, out);
+        // it was not made when its commit failed
+        match self.client.halted() {
+            Some(error) => Err(Misuse::Store(error.clone())),
+            None => written,
+        }
     }
 
     /// The writes that the server has refused for good, oldest first.
@@ -600,21 +474,6 @@ impl<S: ClientStore> Replica<S> {
     /// Ends a [`follow`](Self::follow): there is nobody to be told any more.
     pub fn unfollow(&mut self, id: FateId) {
         self.fates.unfollow(id);
-    }
-
-    /// Makes a write and carries it out; it was not made when its commit failed.
-    fn write(
-        &mut self,
-        now: Now,
-        out: &mut Vec<Action>,
-        write: impl FnOnce(&mut Client, &dyn Rows, &mut Outputs) -> Result<Written, Misuse>,
-    ) -> Result<Written, Misuse> {
-        let written = write(&mut self.client, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-        match self.client.halted() {
-            Some(error) => Err(Misuse::Store(error.clone())),
-            None => written,
-        }
     }
 
     /// Does the machine's actions until it has no more.

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind};
-use super::interface::{Misuse, Written};
+use super::interface::{Misuse, Write, Written};
 use super::machine::{Client, Fault};
 use super::output::{Output, Outputs, StoreAction};
 use super::server_time::seen;
@@ -14,138 +14,22 @@ use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::{Now, Timestamp};
 use crate::protocol::times::{FieldTimes, others};
 use crate::protocol::write::{Change, WriteKind};
-use crate::rules::row::{Entry, Pending, Rejected, Row};
+use crate::rules::row::{Entry, LossDecision, Pending, Rejected, Row};
 use crate::store::Rows;
 
 impl Client {
-    /// See [`Replica::save`](crate::client::replica::Replica::save).
-    pub(crate) fn save(
+    /// See [`Replica::write`](crate::client::replica::Replica::write).
+    pub(crate) fn write(
         &mut self,
         now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        document: &Document,
+        write: Write,
         store: &dyn Rows,
         out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            client.enqueue(edit, collection, id, |row| {
-                Ok(Change::between(row.view(), Some(document)))
-            })
-        })
-    }
-
-    /// See [`Replica::modify`](crate::client::replica::Replica::modify).
-    pub(crate) fn modify(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        change: impl FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse>,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            client.enqueue(edit, collection, id, |row| {
-                let of_server = planted!(ModifySeesServerState);
-                let seen = if of_server { row.server.as_ref() } else { row.view() };
-                Ok(Change::between(row.view(), change(seen)?.as_ref()))
-            })
-        })
-    }
-
-    /// See [`Replica::update`](crate::client::replica::Replica::update).
-    pub(crate) fn update(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        delta: &Delta,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            client.enqueue(edit, collection, id, |row| updated(collection, id, row.view(), delta))
-        })
-    }
-
-    /// See [`Replica::delete`](crate::client::replica::Replica::delete).
-    pub(crate) fn delete(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        id: &RecordId,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            client.enqueue(edit, collection, id, |row| Ok(Change::between(row.view(), None)))
-        })
-    }
-
-    /// See [`Replica::retry_rejected`](crate::client::replica::Replica::retry_rejected).
-    pub(crate) fn retry_rejected(
-        &mut self,
-        now: Now,
-        write: WriteId,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            let old = client.find(edit, write)?.entry();
-            let Entry { collection, record_id: id, change, .. } = &old;
-            let made =
-                client.enqueue_as(edit, collection, id, Some(&old), |row| match change.kind {
-                    WriteKind::Insert => Ok(Change::between(row.view(), Some(&change.delta.set))),
-                    WriteKind::Update => updated(collection, id, row.view(), &change.delta),
-                    WriteKind::Delete => Ok(Change::between(row.view(), None)),
-                })?;
-            client.take_off(edit, write);
-            Ok(made)
-        })
-    }
-
-    /// See [`Replica::discard_rejected`](crate::client::replica::Replica::discard_rejected).
-    pub(crate) fn discard_rejected(
-        &mut self,
-        now: Now,
-        write: WriteId,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            client.find(edit, write)?;
-            client.take_off(edit, write);
-            Ok(None)
-        })
-    }
-
-    /// See [`Replica::reject_stalled_write`](crate::client::replica::Replica::reject_stalled_write).
-    pub(crate) fn reject_stalled_write(
-        &mut self,
-        now: Now,
-        write: WriteId,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) -> Result<Written, Misuse> {
-        self.write(now, store, out, |client, edit| {
-            client.reject_stalled(edit, write)?;
-            Ok(None)
-        })
-    }
-
-    /// One step of the app's: nothing changes where `change` fails.
-    pub(super) fn write(
-        &mut self,
-        now: Now,
-        store: &dyn Rows,
-        out: &mut Outputs,
-        change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<Option<WriteId>, Misuse>,
     ) -> Result<Written, Misuse> {
         self.ratchet(now);
         let (mut outcome, mut shares, before) = (Ok(None), None, self.last_commit());
         self.step(store, out, |client, edit| {
-            outcome = change(client, edit);
+            outcome = client.make(edit, write);
             shares = edit.shares;
             match &outcome {
                 Err(Misuse::Store(error)) => Err(Fault::Store(error.clone())),
@@ -158,6 +42,51 @@ impl Client {
             out.push(Output::Store(StoreAction::Flush { up_to: commit }));
         }
         Ok(Written { commit, write, shares: write.or(shares) })
+    }
+
+    /// Makes a write; nothing changes where it fails.
+    fn make(&mut self, edit: &mut Edit<'_>, write: Write) -> Result<Option<WriteId>, Misuse> {
+        match write {
+            Write::Save(collection, id, document) => self.enqueue(edit, &collection, &id, |row| {
+                Ok(Change::between(row.view(), Some(&document)))
+            }),
+            Write::Update(collection, id, delta) => self.enqueue(edit, &collection, &id, |row| {
+                updated(&collection, &id, row.view(), &delta)
+            }),
+            Write::Modify(collection, id, change) => self.enqueue(edit, &collection, &id, |row| {
+                let of_server = planted!(ModifySeesServerState);
+                let seen = if of_server { row.server.as_ref() } else { row.view() };
+                Ok(Change::between(row.view(), change(seen)?.as_ref()))
+            }),
+            Write::Delete(collection, id) => {
+                self.enqueue(edit, &collection, &id, |row| Ok(Change::between(row.view(), None)))
+            }
+            Write::RetryRejected(write) => self.retry_rejected(edit, write),
+            Write::DiscardRejected(write) => {
+                self.find(edit, write)?;
+                self.take_off(edit, write);
+                Ok(None)
+            }
+            Write::RejectStalled(write) => self.reject_stalled(edit, write).map(|()| None),
+            Write::Adopt => Ok(self.decide_losses(edit, LossDecision::Adopt).map(|()| None)?),
+            Write::Offer => Ok(self.decide_losses(edit, LossDecision::Offer).map(|()| None)?),
+        }
+    }
+
+    fn retry_rejected(
+        &mut self,
+        edit: &mut Edit<'_>,
+        write: WriteId,
+    ) -> Result<Option<WriteId>, Misuse> {
+        let old = self.find(edit, write)?.entry();
+        let Entry { collection, record_id: id, change, .. } = &old;
+        let made = self.enqueue_as(edit, collection, id, Some(&old), |row| match change.kind {
+            WriteKind::Insert => Ok(Change::between(row.view(), Some(&change.delta.set))),
+            WriteKind::Update => updated(collection, id, row.view(), &change.delta),
+            WriteKind::Delete => Ok(Change::between(row.view(), None)),
+        })?;
+        self.take_off(edit, write);
+        Ok(made)
     }
 
     /// Puts a change of a record into the outbox, and lets the record show it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction,
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
 };
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::delta::Delta;
@@ -209,13 +209,17 @@ impl Desk {
 
     pub fn save(&mut self, record: &str, json: &str) {
         let document = doc(json);
-        self.replica.save(self.now, &todos(), &id(record), &document, &mut self.effects).unwrap();
+        self.replica
+            .write(self.now, Write::Save(todos(), id(record), document), &mut self.effects)
+            .unwrap();
         self.replica.check().unwrap();
     }
 
     pub fn update(&mut self, record: &str, json: &str) {
         let delta = Delta::new(doc(json), vec![]);
-        self.replica.update(self.now, &todos(), &id(record), &delta, &mut self.effects).unwrap();
+        self.replica
+            .write(self.now, Write::Update(todos(), id(record), delta), &mut self.effects)
+            .unwrap();
         self.replica.check().unwrap();
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use synclayer_core::client::interface::ClientConfig;
+use synclayer_core::client::interface::{ClientConfig, Write};
 use synclayer_core::client::replica::Replica;
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
@@ -50,7 +50,11 @@ fn of_core(name: &str, store: impl ClientStore) -> Result<()> {
     let begun = Instant::now();
     for n in 0..GROUPED {
         let record = Document::of(&document(n), &limits)?;
-        replica.save(now, &todos, &RecordId::new(&id(n))?, &record, &mut effects)?;
+        replica.write(
+            now,
+            Write::Save(todos.clone(), RecordId::new(&id(n))?, record),
+            &mut effects,
+        )?;
         effects.clear();
     }
     report(name, GROUPED, begun);

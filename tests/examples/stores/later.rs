@@ -1,14 +1,10 @@
 //! Additions of the second version: times of fields, clocks that are corrected, servers that lost
 //! records or have another database.
 
-use synclayer_core::client::interface::Misuse;
-use synclayer_core::client::interface::Written;
+use synclayer_core::client::interface::Write;
 use synclayer_core::protocol::time::Timestamp;
 
 use super::*;
-
-/// Says what is to become of records that the server lacks.
-type Decide = fn(&mut Replica<FjallClientStore>, Now, &mut Vec<Action>) -> Result<Written, Misuse>;
 
 /// Milliseconds that gina's clock is behind.
 const BEHIND_MS: i64 = 3 * 24 * 60 * 60 * 1000;
@@ -74,7 +70,7 @@ impl Town {
 
     /// A server of its own goes back to an older state, and what it has lost is undecided, or on its
     /// way to it.
-    pub(super) fn lost_records(&mut self, user: &str, decide: Option<Decide>) {
+    pub(super) fn lost_records(&mut self, user: &str, decide: Option<Write>) {
         let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
         let mut device = self.open(user);
         self.come(&mut device, &mut host);
@@ -97,14 +93,14 @@ impl Town {
         let missing = device.replica.status().collections[&name("todos")].missing;
         assert!(missing.is_some_and(|missing| missing > 30), "{missing:?}");
         if let Some(decide) = decide {
-            decide(&mut device.replica, self.tick(), &mut device.effects).unwrap();
+            device.replica.write(self.tick(), decide, &mut device.effects).unwrap();
         }
         self.go(&mut device, &mut host);
     }
 
     /// A server of its own has another database at the next visit, which is undecided, or decided
     /// and not carried out.
-    pub(super) fn other_database(&mut self, user: &str, decide: Option<Decide>) {
+    pub(super) fn other_database(&mut self, user: &str, decide: Option<Write>) {
         let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
         let mut device = self.open(user);
         self.come(&mut device, &mut host);
@@ -119,7 +115,7 @@ impl Town {
         self.come(&mut device, &mut host);
         assert!(device.replica.status().other_database.is_some());
         if let Some(decide) = decide {
-            decide(&mut device.replica, self.tick(), &mut device.effects).unwrap();
+            device.replica.write(self.tick(), decide, &mut device.effects).unwrap();
         }
         self.go(&mut device, &mut host);
     }

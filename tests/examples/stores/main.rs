@@ -25,7 +25,7 @@ use std::time::Duration;
 use contents::{PLAIN, START, config};
 use serde_json::Value;
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, Input, Method, NetAction,
+    ClientConfig, Disconnect, HttpAnswer, Input, Method, NetAction, Write,
 };
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::delta::Delta;
@@ -128,9 +128,9 @@ impl Town {
         self.plain_server();
         self.wrong_clock();
         self.lost_records("eve", None);
-        self.lost_records("hanna", Some(Replica::offer));
+        self.lost_records("hanna", Some(Write::Offer));
         self.other_database("fred", None);
-        self.other_database("judy", Some(Replica::adopt));
+        self.other_database("judy", Some(Write::Adopt));
         self.forgotten_writes();
     }
 
@@ -485,19 +485,19 @@ impl<S: ClientStore> Device<S> {
 
     fn save(&mut self, collection: &str, id: &str, text: &str, now: Now) {
         let (collection, id, document) = (name(collection), record(id), document(text));
-        self.replica.save(now, &collection, &id, &document, &mut self.effects).unwrap();
+        self.replica.write(now, Write::Save(collection, id, document), &mut self.effects).unwrap();
     }
 
     fn update(&mut self, collection: &str, id: &str, set: &str, unset: &[&str], now: Now) {
         let unset = unset.iter().map(|name| Box::from(*name)).collect();
         let (collection, id, delta) =
             (name(collection), record(id), Delta::new(document(set), unset));
-        self.replica.update(now, &collection, &id, &delta, &mut self.effects).unwrap();
+        self.replica.write(now, Write::Update(collection, id, delta), &mut self.effects).unwrap();
     }
 
     fn delete(&mut self, collection: &str, id: &str, now: Now) {
         let (collection, id) = (name(collection), record(id));
-        self.replica.delete(now, &collection, &id, &mut self.effects).unwrap();
+        self.replica.write(now, Write::Delete(collection, id), &mut self.effects).unwrap();
     }
 }
 

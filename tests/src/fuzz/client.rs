@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers,
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers, Write,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
@@ -290,17 +290,17 @@ impl Bench {
         let document = script.document();
         match script.below(4) {
             0 => drop(self.with(|replica, now, effects| {
-                replica.save(now, &collection, &id, &document, effects)
+                replica.write(now, Write::Save(collection, id, document), effects)
             })),
             1 | 2 => {
                 let delta = Delta::new(document, vec!["a".into()]);
                 drop(self.with(|replica, now, effects| {
-                    replica.update(now, &collection, &id, &delta, effects)
+                    replica.write(now, Write::Update(collection, id, delta), effects)
                 }));
             }
-            _ => drop(
-                self.with(|replica, now, effects| replica.delete(now, &collection, &id, effects)),
-            ),
+            _ => drop(self.with(|replica, now, effects| {
+                replica.write(now, Write::Delete(collection, id), effects)
+            })),
         }
     }
 
@@ -319,9 +319,9 @@ impl Bench {
                 3 => replica.disconnect(now, effects),
                 4 => replica.set_token(now, Token::new("t"), effects),
                 5 => drop(replica.synced(now, effects)),
-                6 => drop(replica.retry_rejected(now, write, effects)),
-                7 => drop(replica.discard_rejected(now, write, effects)),
-                8 => drop(replica.reject_stalled_write(now, write, effects)),
+                6 => drop(replica.write(now, Write::RetryRejected(write), effects)),
+                7 => drop(replica.write(now, Write::DiscardRejected(write), effects)),
+                8 => drop(replica.write(now, Write::RejectStalled(write), effects)),
                 9 => return replica.watch(&collection, effects).ok(),
                 10 => replica.set_online(now, now.mono.0 % 2 == 0, effects),
                 _ => replica.sync_now(now, effects),

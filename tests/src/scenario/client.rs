@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss, Written,
+    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss, Write,
+    Written,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::client::sign_out::SignOut;
@@ -341,7 +342,7 @@ impl Desk {
             Move::Save { at, data } => {
                 let (collection, id) = place(&at)?;
                 let data = document(&data.to_string())?;
-                let written = replica.save(now, &collection, &id, &data, effects);
+                let written = replica.write(now, Write::Save(collection, id, data), effects);
                 result = Some(render::written(written));
             }
             Move::Update { at, set, unset } => {
@@ -349,39 +350,41 @@ impl Desk {
                 let set = if set.is_null() { json!({}) } else { set };
                 let unset = unset.into_iter().map(Into::into).collect();
                 let delta = Delta::new(document(&set.to_string())?, unset);
-                let written = replica.update(now, &collection, &id, &delta, effects);
+                let written = replica.write(now, Write::Update(collection, id, delta), effects);
                 result = Some(render::written(written));
             }
             Move::Delete { at } => {
                 let (collection, id) = place(&at)?;
-                let written = replica.delete(now, &collection, &id, effects);
+                let written = replica.write(now, Write::Delete(collection, id), effects);
                 result = Some(render::written(written));
             }
             Move::Modify { at, add } => {
                 let (collection, id) = place(&at)?;
-                let written = replica.modify(
+                let written = replica.write(
                     now,
-                    &collection,
-                    &id,
-                    |seen| Ok(Some(sums(seen, &add))),
+                    Write::Modify(collection, id, Box::new(move |seen| Ok(Some(sums(seen, &add))))),
                     effects,
                 );
                 result = Some(render::written(written));
             }
             Move::Retry(write) => {
-                let written = replica.retry_rejected(now, WriteId(write), effects);
+                let written = replica.write(now, Write::RetryRejected(WriteId(write)), effects);
                 result = Some(render::written(written));
             }
             Move::Discard(write) => {
-                let written = replica.discard_rejected(now, WriteId(write), effects);
+                let written = replica.write(now, Write::DiscardRejected(WriteId(write)), effects);
                 result = Some(render::written(written));
             }
             Move::RejectStalled(write) => {
-                let written = replica.reject_stalled_write(now, WriteId(write), effects);
+                let written = replica.write(now, Write::RejectStalled(WriteId(write)), effects);
                 result = Some(render::written(written));
             }
-            Move::Adopt => result = Some(render::written(replica.adopt(now, effects))),
-            Move::Offer => result = Some(render::written(replica.offer(now, effects))),
+            Move::Adopt => {
+                result = Some(render::written(replica.write(now, Write::Adopt, effects)))
+            }
+            Move::Offer => {
+                result = Some(render::written(replica.write(now, Write::Offer, effects)))
+            }
             Move::Follow(write) => {
                 let write = Some(WriteId(write));
                 let written = Written { commit: CommitNumber(0), write, shares: write };

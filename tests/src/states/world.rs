@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synclayer_core::client::event::{ConnectionState, EventKind};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction};
+use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction, Write};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::delta::Delta;
 use synclayer_core::protocol::document::Document;
@@ -151,7 +151,7 @@ impl World {
         let devices = [0, 1].map(|i| Device::open(i, 1, MemoryClientStore::when_told()));
         let mut world = Self { host, devices, up: BTreeMap::new(), left: scope, made: 0 };
         let saved = world.devices[0].act(|replica, out| {
-            replica.save(NOW, &todos(), &id(), &document(r#"{"h":0}"#), out).map(drop)
+            replica.write(NOW, Write::Save(todos(), id(), document(r#"{"h":0}"#)), out).map(drop)
         });
         saved.expect("a sound write");
         world.settle();
@@ -301,12 +301,12 @@ impl World {
         let device = &mut self.devices[i];
         let before = device.shown()?;
         let written = device.act(|replica, out| match kind {
-            Kind::Save => replica.save(NOW, &todos(), &id(), &fields, out),
+            Kind::Save => replica.write(NOW, Write::Save(todos(), id(), fields), out),
             Kind::Update => {
                 let delta = Delta::new(fields.clone(), Vec::new());
-                replica.update(NOW, &todos(), &id(), &delta, out)
+                replica.write(NOW, Write::Update(todos(), id(), delta), out)
             }
-            Kind::Delete => replica.delete(NOW, &todos(), &id(), out),
+            Kind::Delete => replica.write(NOW, Write::Delete(todos(), id()), out),
         });
         let Ok(written) = written else {
             // there is nothing to update

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind, Transport};
 use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Written,
+    ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Write, Written,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
@@ -310,7 +310,7 @@ impl World {
         self.note(|| format!("device {device} saves {collection}/{id} {json}"));
         let document = document(json);
         self.with(device, |replica, now, effects| {
-            replica.save(now, collection, id, &document, effects)
+            replica.write(now, Write::Save(collection.clone(), id.clone(), document), effects)
         })
     }
 
@@ -331,7 +331,7 @@ impl World {
         let unset = unset.iter().map(|name| (*name).into()).collect();
         let delta = Delta::new(document(json), unset);
         self.with(device, |replica, now, effects| {
-            replica.update(now, collection, id, &delta, effects)
+            replica.write(now, Write::Update(collection.clone(), id.clone(), delta), effects)
         })
     }
 
@@ -344,7 +344,7 @@ impl World {
         device: usize,
         collection: &Collection,
         id: &RecordId,
-        change: impl FnOnce(Option<&Document>) -> Option<Document>,
+        change: impl FnOnce(Option<&Document>) -> Option<Document> + Send + 'static,
     ) -> Result<Written, Misuse> {
         self.count("modify");
         let record = self.devices[device].replica.get(collection, id);
@@ -353,7 +353,15 @@ impl World {
         }
         self.note(|| format!("device {device} modifies {collection}/{id}"));
         self.with(device, |replica, now, effects| {
-            replica.modify(now, collection, id, |seen| Ok(change(seen)), effects)
+            replica.write(
+                now,
+                Write::Modify(
+                    collection.clone(),
+                    id.clone(),
+                    Box::new(move |seen| Ok(change(seen))),
+                ),
+                effects,
+            )
         })
     }
 
@@ -369,7 +377,9 @@ impl World {
     ) -> Result<Written, Misuse> {
         self.count("delete");
         self.note(|| format!("device {device} deletes {collection}/{id}"));
-        self.with(device, |replica, now, effects| replica.delete(now, collection, id, effects))
+        self.with(device, |replica, now, effects| {
+            replica.write(now, Write::Delete(collection.clone(), id.clone()), effects)
+        })
     }
 
     /// The app of a device waits for what becomes of a write that it made just now.
@@ -410,8 +420,8 @@ impl World {
         self.devices[device].decided = true;
         self.with(device, |replica, now, effects| {
             let made = match offers {
-                true => replica.offer(now, effects),
-                false => replica.adopt(now, effects),
+                true => replica.write(now, Write::Offer, effects),
+                false => replica.write(now, Write::Adopt, effects),
             };
             // a store that fails halts the replica, which shows by itself
             let _ = made;

@@ -11,12 +11,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
-use synclayer_core::client::interface::{ClientConfig, Written};
+use synclayer_core::client::interface::{ClientConfig, Write};
 use synclayer_core::client::replica::{Action, Replica as Core};
 use synclayer_core::protocol::name::{Collection, CommitNumber, RecordId};
 use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
-use synclayer_tokio::{Delta, Document, Limits, Misuse, SyncError};
+use synclayer_tokio::{Delta, Document, Limits, SyncError};
 use tokio::task;
 
 use super::{Operation, Unsent};
@@ -107,15 +107,16 @@ impl Maker {
         let at = self.at(write.written());
         match write.operation {
             Operation::Insert if is_there => {
-                self.write(|it, out| it.save(at, &collection, &id, &document, out))?;
+                self.write(at, Write::Save(collection, id, document))?;
             }
             Operation::Insert => {
                 let whole = Delta::new(document, Vec::new());
                 for (index, (at, part)) in parts(write, &whole)?.into_iter().enumerate() {
                     let at = self.at(at);
+                    let (collection, id) = (collection.clone(), id.clone());
                     match index {
-                        0 => self.write(|it, out| it.save(at, &collection, &id, &part.set, out))?,
-                        _ => self.write(|it, out| it.update(at, &collection, &id, &part, out))?,
+                        0 => self.write(at, Write::Save(collection, id, part.set))?,
+                        _ => self.write(at, Write::Update(collection, id, part))?,
                     }
                 }
             }
@@ -123,22 +124,19 @@ impl Maker {
                 let whole = Delta::new(document, write.unset.clone());
                 for (at, part) in parts(write, &whole)? {
                     let at = self.at(at);
-                    self.write(|it, out| it.update(at, &collection, &id, &part, out))?;
+                    self.write(at, Write::Update(collection.clone(), id.clone(), part))?;
                 }
             }
             Operation::Delete if is_there || in_sync => {
-                self.write(|it, out| it.delete(at, &collection, &id, out))?;
+                self.write(at, Write::Delete(collection, id))?;
             }
             Operation::Update | Operation::Delete => return Ok(false),
         }
         Ok(true)
     }
 
-    fn write(
-        &mut self,
-        write: impl FnOnce(&mut Core<FjallClientStore>, &mut Vec<Action>) -> Result<Written, Misuse>,
-    ) -> Result<(), Failure> {
-        let written = write(&mut self.replica, &mut self.effects).map_err(SyncError::from)?;
+    fn write(&mut self, at: Now, write: Write) -> Result<(), Failure> {
+        let written = self.replica.write(at, write, &mut self.effects).map_err(SyncError::from)?;
         self.last = Some(written.commit);
         self.effects.clear();
         Ok(())

@@ -1,9 +1,7 @@
 //! What the app asks of an engine.
 
 use synclayer_core::client::event::Status;
-use synclayer_core::client::interface::Written;
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
+use synclayer_core::client::interface::{Write, Written};
 use synclayer_core::protocol::message::Token;
 use synclayer_core::protocol::name::{Collection, RecordId, WriteId};
 use synclayer_core::protocol::time::Now;
@@ -16,28 +14,6 @@ use crate::error::SyncError;
 use crate::fate::FateReceiver;
 use crate::listen::EventQueue;
 use crate::mailbox::Outlet;
-use crate::modify::Modify;
-
-/// What the app wants written.
-#[derive(Debug)]
-pub enum Write {
-    /// A record as a whole.
-    Save(Collection, RecordId, Document),
-    /// Some fields of a record.
-    Update(Collection, RecordId, Delta),
-    /// That a record is gone.
-    Delete(Collection, RecordId),
-    /// A rejected write, once more.
-    Retry(WriteId),
-    /// That a rejected write has been seen to.
-    Discard(WriteId),
-    /// That a stalled write counts as rejected.
-    RejectStalled(WriteId),
-    /// That what the server lacks goes here too.
-    Adopt,
-    /// That what the server lacks is sent to it.
-    Offer,
-}
 
 /// A write that was made.
 pub struct Made {
@@ -49,32 +25,19 @@ pub struct Made {
 
 impl<N: Network> Engine<N> {
     /// Makes a write and answers when it is durable.
-    pub fn write(&mut self, write: &Write, answer: Answer<Made>) {
-        match write {
+    pub fn write(&mut self, write: Write, answer: Answer<Made>) {
+        match &write {
             Write::Save(collection, ..)
             | Write::Update(collection, ..)
+            | Write::Modify(collection, ..)
             | Write::Delete(collection, _) => self.join(collection),
-            Write::Retry(_)
-            | Write::Discard(_)
+            Write::RetryRejected(_)
+            | Write::DiscardRejected(_)
             | Write::RejectStalled(_)
             | Write::Adopt
             | Write::Offer => {}
         }
-        let made = self.call(|replica, now, out| made(write, replica, now, out));
-        self.saved(made, answer);
-    }
-
-    /// Changes a record in one step, and answers when that is durable.
-    pub fn modify(
-        &mut self,
-        collection: &Collection,
-        id: &RecordId,
-        modify: Modify,
-        answer: Answer<Made>,
-    ) {
-        self.join(collection);
-        let made =
-            self.call(|replica, now, out| Ok(replica.modify(now, collection, id, modify, out)?));
+        let made = self.call(|replica, now, out| Ok(replica.write(now, write, out)?));
         self.saved(made, answer);
     }
 
@@ -234,23 +197,4 @@ impl<N: Network> Engine<N> {
         self.act();
         result
     }
-}
-
-fn made(
-    write: &Write,
-    replica: &mut Replica,
-    now: Now,
-    out: &mut Actions,
-) -> Result<Written, SyncError> {
-    let written = match write {
-        Write::Save(collection, id, document) => replica.save(now, collection, id, document, out),
-        Write::Update(collection, id, delta) => replica.update(now, collection, id, delta, out),
-        Write::Delete(collection, id) => replica.delete(now, collection, id, out),
-        Write::Retry(write) => replica.retry_rejected(now, *write, out),
-        Write::Discard(write) => replica.discard_rejected(now, *write, out),
-        Write::RejectStalled(write) => replica.reject_stalled_write(now, *write, out),
-        Write::Adopt => replica.adopt(now, out),
-        Write::Offer => replica.offer(now, out),
-    };
-    Ok(written?)
 }

@@ -7,7 +7,9 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::client::Client;
-use crate::client::interface::{ClientConfig, Disconnect, Input, Misuse, NetAction, Written};
+use crate::client::interface::{
+    ClientConfig, Disconnect, Input, Misuse, NetAction, Write, Written,
+};
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
@@ -204,19 +206,24 @@ impl Bench {
         let (todos, id) = (collection("todos"), RecordId::new(id).ok());
         let id = id.as_ref();
         match what {
-            "save" => client.save(now, &todos, id.unwrap(), &document(json), rows, out),
+            "save" => client.write(
+                now,
+                Write::Save(todos, id.unwrap().clone(), document(json)),
+                rows,
+                out,
+            ),
             "update" => {
                 let delta = Delta::new(document(json), vec![]);
-                client.update(now, &todos, id.unwrap(), &delta, rows, out)
+                client.write(now, Write::Update(todos, id.unwrap().clone(), delta), rows, out)
             }
-            "delete" => client.delete(now, &todos, id.unwrap(), rows, out),
+            "delete" => client.write(now, Write::Delete(todos, id.unwrap().clone()), rows, out),
             "retry" => {
                 let write = WriteId(rest.parse().unwrap());
-                client.retry_rejected(now, write, rows, out)
+                client.write(now, Write::RetryRejected(write), rows, out)
             }
             "discard" => {
                 let write = WriteId(rest.parse().unwrap());
-                client.discard_rejected(now, write, rows, out)
+                client.write(now, Write::DiscardRejected(write), rows, out)
             }
             _ => panic!("{input}: no such input"),
         }
