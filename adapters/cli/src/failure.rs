@@ -5,7 +5,7 @@
 use std::fmt::{self, Display};
 use std::io;
 
-use synclayer_server::BindError;
+use synclayer_server::StartError;
 use synclayer_tokio::{Misuse, OpenError, StoreError, StoreErrorKind, SyncError};
 
 /// The exit codes besides 0. What they mean is documented with the command line.
@@ -126,11 +126,11 @@ impl From<SyncError> for Failure {
     }
 }
 
-impl From<BindError> for Failure {
-    fn from(error: BindError) -> Self {
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
         match error {
-            BindError::Open(_) => Self::new(Code::Usage, error.to_string()),
-            BindError::Store(error) => error.into(),
+            StartError::Exposed(_) => Self::new(Code::Usage, error.to_string()),
+            StartError::Store(error) => error.into(),
             error => Self::plain(error),
         }
     }

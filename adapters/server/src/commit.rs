@@ -1,4 +1,4 @@
-//! The one thread that writes: it gives the core's [`Committer`] a store, a lock and a bell.
+//! The one thread that writes: it gives the core's [`Committer`] a store, a lock and a signal.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::mailbox::Mailbox;
 
-/// About how many writes go into one commit.
+/// The approximate number of writes in one commit.
 const WRITES: usize = 4096;
 /// The number of commits that a store has under way at a time.
 const DEPTH: usize = 1;
@@ -25,7 +25,7 @@ const DEPTH: usize = 1;
 pub(crate) type Result<T = Answer, E = TransactError> = std::result::Result<T, E>;
 
 /// The parts of a server that a commit needs.
-pub(crate) struct Desk {
+pub(crate) struct Backend {
     pub(crate) store: Arc<dyn ServerStore>,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) limits: Limits,
@@ -33,7 +33,7 @@ pub(crate) struct Desk {
     pub(crate) feed: Arc<Feed>,
 }
 
-impl Desk {
+impl Backend {
     fn context(&self) -> Context<'_> {
         Context { policy: &*self.policy, limits: &self.limits, now: self.clock.now().wall }
     }
@@ -55,7 +55,7 @@ struct Queue {
     closed: bool,
 }
 
-/// A transaction and whom to answer.
+/// A transaction, and the receiver of its answer.
 pub(crate) enum Job {
     /// A session's.
     Ticket(TransactTicket, Arc<Mailbox>),
@@ -123,11 +123,11 @@ impl Commits {
     }
 
     /// Starts the thread. It ends after [`close`](Self::close).
-    pub(crate) fn start(self: &Arc<Self>, desk: Desk) -> std::io::Result<JoinHandle<()>> {
+    pub(crate) fn start(self: &Arc<Self>, backend: Backend) -> std::io::Result<JoinHandle<()>> {
         let commits = Arc::clone(self);
         let work = move || {
             while let Some(batch) = commits.next_batch() {
-                commits.commit(&desk, batch);
+                commits.commit(&backend, batch);
             }
         };
         thread::Builder::new().name("synclayer-commit".into()).spawn(work)
@@ -147,13 +147,13 @@ impl Commits {
         }
     }
 
-    fn commit(&self, desk: &Desk, mut batch: Batch<Job>) {
-        let commit = AssertUnwindSafe(|| batch.commit(&*desk.store, desk.context()));
+    fn commit(&self, backend: &Backend, mut batch: Batch<Job>) {
+        let commit = AssertUnwindSafe(|| batch.commit(&*backend.store, backend.context()));
         // a policy that panics must not leave everyone waiting for ever
         let ended =
             panic::catch_unwind(commit).unwrap_or_else(|_| Err(TransactError::Unknown(panicked())));
         let outcome = match ended {
-            Ok(()) => batch.committed(&mut desk.feed.rings_mut()),
+            Ok(()) => batch.committed(&mut backend.feed.rings_mut()),
             Err(error) => {
                 let (TransactError::Failed(cause) | TransactError::Unknown(cause)) = &error;
                 tracing::error!(error = %cause, "the store failed: no write is taken any more");
@@ -161,7 +161,7 @@ impl Commits {
             }
         };
         let settled = self.queue().committer.settle(outcome);
-        settled.deliver(|moved| desk.feed.wake(moved), Job::answer);
+        settled.deliver(|moved| backend.feed.wake(moved), Job::answer);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

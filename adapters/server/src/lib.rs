@@ -16,7 +16,7 @@
 //! use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), synclayer_server::BindError> {
+//! # async fn main() -> Result<(), synclayer_server::StartError> {
 //! let store = Arc::new(MemoryServerStore::new());
 //! let server = Server::bind(ServerConfig::default(), store).await?;
 //! println!("ws://{}/ws", server.local_addr());
@@ -29,10 +29,12 @@ mod clock;
 mod commit;
 mod config;
 mod connection;
+mod embedded;
 mod feed;
 mod mailbox;
 mod memory;
 mod origin;
+mod request;
 mod routes;
 mod server;
 mod shared;
@@ -40,5 +42,6 @@ mod socket;
 mod upgrade;
 
 pub use config::{AuthError, Authenticator, Figures, Identified, ServerConfig, StaticTokens};
+pub use embedded::{Embedded, StartError};
 pub use memory::MemoryServerStore;
-pub use server::{BindError, Server};
+pub use server::Server;

@@ -1,4 +1,4 @@
-//! What is answered at which path.
+//! The paths of a server, and their answers.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,36 +10,43 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_MAX_AGE, ALLOW, AUTHORIZATION, VARY,
+    ACCESS_CONTROL_MAX_AGE, ALLOW, VARY,
 };
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use axum::http::{HeaderValue, Method, Response, StatusCode};
 use axum::routing::{any, get};
-use synclayer_core::protocol::message::{ErrorCode, Token};
+use synclayer_core::protocol::message::ErrorCode;
 use synclayer_core::protocol::name::UserId;
 use synclayer_core::server::Health;
 use synclayer_core::server::http::{self, Call, Reply};
 use tokio::time::timeout;
 
-use crate::config::AuthError;
 use crate::origin::Origin;
+use crate::request::{identify, origin, refuse_origin, respond};
 use crate::shared::{Caller, Shared};
 use crate::upgrade;
 
-/// How long a refused request's body is waited for.
-const PASSED_OVER: Duration = Duration::from_secs(2);
+/// The time limit for the rest of a refused request's body.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// All paths.
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
+/// The paths of a server that is mounted in another one.
+pub(crate) fn mounted<S: Clone + Send + Sync + 'static>(shared: Arc<Shared>) -> Router<S> {
+    routes().with_state(shared)
+}
+
+/// The paths of a server that listens itself, and an answer for all others.
+pub(crate) fn standalone(shared: Arc<Shared>) -> Router {
+    routes().fallback(nothing).with_state(shared)
+}
+
+fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/ws", get(upgrade::websocket))
         .route("/health", get(health))
         .route("/sync/{*call}", any(sync))
-        .fallback(nothing)
-        .with_state(shared)
 }
 
-/// Whether the server can do its work, and a few numbers. It asks for no token, and reads nothing
+/// Tells if the server can do its work, and a few numbers. It asks for no token, and reads nothing
 /// from the store.
 async fn health(State(shared): State<Arc<Shared>>) -> Response<Body> {
     let Health { transactions, commits, failure } = shared.commits.health();
@@ -68,7 +75,7 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     let (parts, body) = request.into_parts();
     let origin = origin(&shared, &parts.headers);
     if origin == Origin::Foreign {
-        pass_over(&shared, body).await;
+        discard(&shared, body).await;
         return refuse_origin();
     }
     let mut response = if parts.method == Method::OPTIONS {
@@ -90,16 +97,16 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Re
     let user = match admit(shared, parts) {
         Ok(user) => user,
         Err(refusal) => {
-            pass_over(shared, body).await;
+            discard(shared, body).await;
             return Err(refusal);
         }
     };
-    let patience = shared.config.http_timeout;
+    let time_limit = shared.config.http_timeout;
     let max = shared.config.http.limits.frame_bytes;
-    let body = match timeout(patience, read(&mut body, max)).await {
+    let body = match timeout(time_limit, read(&mut body, max)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLong)) => {
-            pass_over(shared, body).await;
+            discard(shared, body).await;
             let message = format!("the body is longer than {max} bytes");
             return Err(Reply::error(ErrorCode::PayloadTooLarge, &message));
         }
@@ -124,14 +131,14 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Re
     if let Call::Transact(write) = &mut call {
         write.charge(&mut || take_token(shared, request.user.as_ref()));
     }
-    timeout(patience, answer(shared, call)).await.map_err(|_| {
+    timeout(time_limit, answer(shared, call)).await.map_err(|_| {
         let message = "the server took too long: the write may have happened, read before you try \
                        again";
         Reply::error(ErrorCode::ServerError, message)
     })
 }
 
-/// Finds out whose call it is, and whether it is time for one.
+/// Identifies the user of a call, and counts it against their rate.
 fn admit(shared: &Shared, parts: &Parts) -> Result<Option<UserId>, Reply> {
     let user = match identify(shared, parts)? {
         Caller::Anyone => None,
@@ -148,9 +155,9 @@ fn admit(shared: &Shared, parts: &Parts) -> Result<Option<UserId>, Reply> {
 /// Reads a body that nobody wants, and forgets it. A connection that is closed while some of it is
 /// still on its way is reset, and then the answer may be lost that says why. What comes too slowly,
 /// or is too much, is not waited for.
-async fn pass_over(shared: &Shared, mut body: Body) {
+async fn discard(shared: &Shared, mut body: Body) {
     let mut left = shared.config.http.limits.frame_bytes;
-    let pass = async {
+    let discard = async {
         while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let bytes = frame.data_ref().map_or(0, |data| data.len());
             match left.checked_sub(bytes) {
@@ -160,10 +167,10 @@ async fn pass_over(shared: &Shared, mut body: Body) {
         }
     };
     // who sends slowly may miss the answer
-    drop(timeout(PASSED_OVER, pass).await);
+    drop(timeout(DISCARD_TIMEOUT, discard).await);
 }
 
-/// Why a body could not be read.
+/// The reason why a body could not be read.
 enum Unread {
     /// It has said to be longer than what is read, or was.
     TooLong,
@@ -213,13 +220,13 @@ fn take_token(shared: &Shared, user: Option<&UserId>) -> Result<(), Duration> {
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    pass_over(&shared, request.into_body()).await;
+    discard(&shared, request.into_body()).await;
     let message = "there is nothing here: the paths are /ws, /health and /sync/{collection}";
     let reply = Reply::error(ErrorCode::InvalidMessage, message);
     respond(Reply { status: StatusCode::NOT_FOUND.as_u16(), ..reply })
 }
 
-/// What a browser asks before it lets a page of another origin call.
+/// The answer to the question of a browser before it lets a page of another origin call.
 fn preflight() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -232,82 +239,4 @@ fn preflight() -> Response<Body> {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-pub(crate) fn origin(shared: &Shared, headers: &HeaderMap) -> Origin {
-    let open = shared.config.authenticator.is_none();
-    Origin::of(headers, &shared.config.allow_origins, open)
-}
-
-pub(crate) fn refuse_origin() -> Response<Body> {
-    let message = "pages of this origin may not connect: the server has to be told to allow it";
-    respond(Reply::error(ErrorCode::Unauthorized, message))
-}
-
-/// Finds out who makes a request.
-pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Reply> {
-    let token = bearer(&parts.headers).or_else(|| token_in(parts.uri.query()?));
-    shared.identify(token.as_ref()).map_err(|error| {
-        let code = match error {
-            AuthError::Wrong => ErrorCode::AuthFailed,
-            AuthError::Expired => ErrorCode::AuthExpired,
-        };
-        Reply::error(code, &error.to_string())
-    })
-}
-
-fn bearer(headers: &HeaderMap) -> Option<Token> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(token.trim()))
-}
-
-fn token_in(query: &str) -> Option<Token> {
-    let token = query.split('&').find_map(|pair| pair.strip_prefix("token="))?;
-    Some(Token::new(&percent_decoded(token)))
-}
-
-/// The text that `%XX` stand for. A `+` stays: tokens have it more often than spaces.
-fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        let hex = behind.get(..2).filter(|_| byte == b'%');
-        let decoded = hex
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(decoded.unwrap_or(byte));
-        rest = if decoded.is_some() { &behind[2..] } else { behind };
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-pub(crate) fn respond(reply: Reply) -> Response<Body> {
-    let mut response = Response::new(Body::from(reply.body));
-    *response.status_mut() =
-        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    for (name, value) in reply.headers {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_found_where_they_may_be() {
-        let found = |query| token_in(query).map(|token| token.reveal().to_owned());
-        assert_eq!(found("token=a%2Bb+c%20d"), Some("a+b+c d".into()));
-        assert_eq!(found("x=1&token=100%&token=2"), Some("100%".into()));
-        assert_eq!(found("tokens=1"), None);
-        let headers =
-            |value| HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
-        let found = |value| bearer(&headers(value)).map(|token| token.reveal().to_owned());
-        assert_eq!(found("bearer abc"), Some("abc".into()));
-        assert_eq!(found("Basic abc"), None);
-        assert_eq!(found("Bearer"), None);
-    }
 }

@@ -1,4 +1,4 @@
-//! What all connections of a server have in common.
+//! The state that all connections of a server share.
 
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -11,8 +11,9 @@ use synclayer_core::rules::page::{ReadAnswer, ReadRequest};
 use synclayer_core::rules::policy::Bucket;
 use synclayer_core::server::session::{Input, ReadTicket, SessionConfig};
 use synclayer_core::store::{ServerStore, StoreError, StoreErrorKind};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task;
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::commit::Commits;
@@ -29,11 +30,19 @@ pub(crate) struct Shared {
     pub(crate) commits: Arc<Commits>,
     store: Arc<dyn ServerStore>,
     reads: Arc<Semaphore>,
+    /// A permit for each connection; all are free when the last one has ended.
+    permits: Arc<Semaphore>,
     buckets: Mutex<HashMap<UserId, Arc<Mutex<Bucket>>>>,
     presence: Mutex<Presence>,
 }
 
-/// Who is connected by WebSocket.
+/// The permit to serve a connection.
+#[derive(Clone)]
+pub(crate) struct ConnectionPermit {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// The WebSockets that are connected.
 #[derive(Default)]
 struct Presence {
     mailboxes: HashMap<ConnId, Arc<Mailbox>>,
@@ -41,13 +50,13 @@ struct Presence {
     ending: bool,
 }
 
-/// Whose a token is, and until when.
+/// The user of a token, and the end of its validity.
 pub(crate) struct Known {
     pub(crate) user: UserId,
     pub(crate) expires: Option<Instant>,
 }
 
-/// Who makes a request, as far as its token tells.
+/// The caller of a request, as far as its token tells.
 pub(crate) enum Caller {
     /// The server knows no users.
     Anyone,
@@ -72,12 +81,32 @@ impl Shared {
             store,
             reads: Arc::new(Semaphore::new(config.max_reads.max(1))),
             buckets: Mutex::default(),
+            permits: Arc::new(Semaphore::new(max_connections(&config) as usize)),
             presence: Mutex::default(),
             config,
         }
     }
 
-    /// Finds out who comes with this token.
+    /// Waits for the permit to serve a connection.
+    pub(crate) async fn permit(&self) -> Result<ConnectionPermit, AcquireError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await?;
+        Ok(ConnectionPermit { _permit: Arc::new(permit) })
+    }
+
+    /// The permit to serve a connection; `None` if there are as many as there may be.
+    pub(crate) fn try_permit(&self) -> Option<ConnectionPermit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(ConnectionPermit { _permit: Arc::new(permit) })
+    }
+
+    /// Waits until every connection has ended. Returns `false` if they take too long.
+    pub(crate) async fn wait_for_connections(&self) -> bool {
+        let time_limit = self.config.http_timeout + self.config.close_patience;
+        let all = self.permits.acquire_many(max_connections(&self.config));
+        timeout(time_limit, all).await.is_ok()
+    }
+
+    /// Identifies the caller by a token.
     pub(crate) fn identify(&self, token: Option<&Token>) -> Result<Caller, AuthError> {
         match (&self.config.authenticator, token) {
             (None, _) => Ok(Caller::Anyone),
@@ -110,7 +139,7 @@ impl Shared {
         self.presence().mailboxes.remove(&conn);
     }
 
-    /// How many WebSockets there are.
+    /// The number of WebSockets.
     pub(crate) fn connections(&self) -> usize {
         self.presence().mailboxes.len()
     }
@@ -122,7 +151,7 @@ impl Shared {
         presence.mailboxes.values().for_each(|mailbox| mailbox.put(Input::Shutdown));
     }
 
-    /// What a user's connections may send together; `None` for any number.
+    /// The rate of all connections of a user together; `None` for any.
     pub(crate) fn bucket(&self, user: &UserId) -> Option<Arc<Mutex<Bucket>>> {
         let rate = self.config.user_rate?;
         let now = self.clock.now().mono;
@@ -192,6 +221,10 @@ impl Shared {
     fn buckets(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Mutex<Bucket>>>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn max_connections(config: &ServerConfig) -> u32 {
+    u32::try_from(config.max_connections.clamp(1, 1 << 20)).unwrap_or(u32::MAX)
 }
 
 fn unread(message: &str) -> StoreError {

@@ -18,12 +18,11 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connection::Connection;
 use crate::origin::Origin;
-use crate::routes::{identify, origin, refuse_origin, respond};
-use crate::server::Place;
-use crate::shared::{Caller, Shared};
+use crate::request::{identify, origin, refuse_origin, respond};
+use crate::shared::{Caller, ConnectionPermit, Shared};
 use crate::socket::Socket;
 
-/// Lets a WebSocket in, or says why not.
+/// Accepts a WebSocket, or refuses it with the reason.
 pub(crate) async fn websocket(
     State(shared): State<Arc<Shared>>,
     request: Request,
@@ -41,12 +40,12 @@ pub(crate) async fn websocket(
 fn accept(shared: &Arc<Shared>, parts: &mut Parts) -> Result<Response<Body>, Reply> {
     let caller = identify(shared, parts)?;
     let key = handshake_key(parts)?;
-    let (Some(upgrade), Some(place)) =
-        (parts.extensions.remove::<OnUpgrade>(), parts.extensions.remove::<Place>())
-    else {
+    let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Reply::error(ErrorCode::ServerError, "the connection can't be upgraded"));
     };
-    task::spawn(serve(Arc::clone(shared), caller, upgrade, place));
+    // one that was accepted here has its permit already
+    let permit = parts.extensions.remove().or_else(|| shared.try_permit()).ok_or_else(full)?;
+    task::spawn(serve(Arc::clone(shared), caller, upgrade, permit));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -56,7 +55,13 @@ fn accept(shared: &Arc<Shared>, parts: &mut Parts) -> Result<Response<Body>, Rep
     Ok(response)
 }
 
-/// What proves to the client that its handshake was understood.
+fn full() -> Reply {
+    let message = "the server has as many connections as it takes: try again later";
+    let refusal = Reply::error(ErrorCode::ServerError, message);
+    Reply { status: StatusCode::SERVICE_UNAVAILABLE.as_u16(), ..refusal }
+}
+
+/// The proof for the client that its handshake was understood.
 fn handshake_key(parts: &Parts) -> Result<HeaderValue, Reply> {
     let has = |name: HeaderName, word: &str| {
         parts.headers.get_all(name).iter().any(|value| {
@@ -86,8 +91,8 @@ fn handshake_key(parts: &Parts) -> Result<HeaderValue, Reply> {
     }
 }
 
-/// Serves one WebSocket from the handshake to its end. It keeps the connection's place meanwhile.
-async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, _place: Place) {
+/// Serves one WebSocket from the handshake to its end, and holds its permit for so long.
+async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, _permit: ConnectionPermit) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return tracing::debug!(%error, "a handshake broke off"),

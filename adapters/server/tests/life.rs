@@ -14,7 +14,7 @@ use synclayer_core::protocol::message::Token;
 use synclayer_core::protocol::name::UserId;
 use synclayer_core::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_server::{
-    AuthError, Authenticator, BindError, Identified, MemoryServerStore, Server, ServerConfig,
+    AuthError, Authenticator, Identified, MemoryServerStore, Server, ServerConfig, StartError,
 };
 
 /// A store whose commits take as long as the test wants.
@@ -172,7 +172,7 @@ async fn a_store_that_failed_shows_and_confirms_nothing() {
     assert_eq!((health.status, &health.json()["status"]), (503, &json!("store failed")));
 
     let refused = Server::bind(ServerConfig::default(), store).await;
-    assert!(matches!(refused.err(), Some(BindError::Store(_))));
+    assert!(matches!(refused.err(), Some(StartError::Store(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Peer, http, open, serve, token_config, with_tokens};
-use synclayer_server::{BindError, Server, ServerConfig};
+use synclayer_server::{Server, ServerConfig, StartError};
 use tokio_tungstenite::tungstenite::Message;
 
 const PING: &str = r#"{"type":"ping"}"#;
@@ -247,7 +247,7 @@ async fn an_open_server_stays_on_loopback() {
     let listen = ([0, 0, 0, 0], 0).into();
     let store = || std::sync::Arc::new(synclayer_server::MemoryServerStore::new());
     let refused = Server::bind(ServerConfig { listen, ..ServerConfig::default() }, store()).await;
-    assert!(matches!(refused.err(), Some(BindError::Open(addr)) if addr == listen));
+    assert!(matches!(refused.err(), Some(StartError::Exposed(addr)) if addr == listen));
     let bound = Server::bind(ServerConfig { listen, ..token_config() }, store()).await;
     bound.unwrap().shutdown().await;
 }

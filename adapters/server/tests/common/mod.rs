@@ -8,6 +8,7 @@
     reason = "shared by test binaries"
 )]
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,13 +56,14 @@ impl Peer {
         Self::try_connect(server.local_addr(), query, headers).await.unwrap()
     }
 
-    /// The status code, where the server refuses.
+    /// The status code, where the server refuses. `base` is its address, and the path below which
+    /// it is mounted.
     pub async fn try_connect(
-        addr: SocketAddr,
+        base: impl Display,
         query: &str,
         headers: &[(&str, &str)],
     ) -> Result<Self, u16> {
-        let mut request = format!("ws://{addr}/ws{query}").into_client_request().unwrap();
+        let mut request = format!("ws://{base}/ws{query}").into_client_request().unwrap();
         for (name, value) in headers {
             let name = name.parse::<axum::http::HeaderName>().unwrap();
             request.headers_mut().insert(name, value.parse().unwrap());
@@ -159,8 +161,18 @@ pub async fn http(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Answer {
+    http_at(server.local_addr(), method, target, headers, body).await
+}
+
+/// The same at an address.
+pub async fn http_at(
+    addr: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
     use std::fmt::Write as _;
-    let addr = server.local_addr();
     let mut request = format!(
         "{method} {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Length: {}\r\n",
         body.len()

@@ -1,0 +1,239 @@
+//! A server without a listener, from its opening to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use axum::Router;
+use synclayer_core::protocol::name::{DatabaseId, Epoch, NameError};
+use synclayer_core::rules::transaction::{Answer, Sweep, SweepPlace, Transaction};
+use synclayer_core::server::Health;
+use synclayer_core::store::{ServerStore, StoreError};
+use tokio::sync::watch;
+use tokio::task;
+use tokio::time::sleep;
+
+use crate::clock::Clock;
+use crate::commit::Backend;
+use crate::config::ServerConfig;
+use crate::routes;
+use crate::shared::Shared;
+
+/// The number of rows that one transaction of a sweep looks at.
+const SWEPT_ROWS: usize = 1000;
+
+/// A server inside a program that has an axum server already. The program mounts its
+/// [`router`](Self::router), until [`shutdown`](Self::shutdown). Dropping it ends it too, but
+/// nobody waits for that.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use axum::Router;
+/// use axum::routing::get;
+/// use synclayer_server::{Embedded, MemoryServerStore, ServerConfig};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), synclayer_server::StartError> {
+/// let sync = Embedded::open(ServerConfig::default(), Arc::new(MemoryServerStore::new())).await?;
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { "the program's own page" }))
+///     .nest("/live", sync.router());
+/// // clients open `http://HOST/live`, and the WebSocket is `/live/ws`
+/// # drop(app);
+/// sync.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `examples/axum.rs` of this crate is a whole program.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    ending: watch::Sender<bool>,
+    committer: Option<thread::JoinHandle<()>>,
+}
+
+/// The reason why a server could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// It would let in everyone who can reach this machine.
+    #[error(
+        "without tokens the server is open to everyone, so it listens on loopback only, not on \
+         {0}: add a token, or listen on 127.0.0.1"
+    )]
+    Exposed(SocketAddr),
+    /// The address can't be had.
+    #[error("can't listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The system has no random bytes or no thread to give.
+    #[error("the system refuses what a server needs: {0}")]
+    System(#[source] io::Error),
+    /// The store could not begin its epoch.
+    #[error("the store can't be written: {0}")]
+    Store(#[source] StoreError),
+}
+
+impl Embedded {
+    /// Begins an epoch of the store, and starts the thread that commits to it.
+    /// [`ServerConfig::listen`] is not used.
+    ///
+    /// Without an [`authenticator`](ServerConfig::authenticator) everyone who can reach the mounted
+    /// routes may read and write whatever the policy lets them.
+    ///
+    /// # Errors
+    /// When the store can't be written, or the system refuses a thread or random bytes.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time.
+    pub async fn open(
+        config: ServerConfig,
+        store: Arc<dyn ServerStore>,
+    ) -> Result<Self, StartError> {
+        let epoch = random_name(Epoch::new)?;
+        let database = random_name(DatabaseId::new)?;
+        let clock = Clock::start();
+        let shared = Arc::new(Shared::new(config, Arc::clone(&store), epoch, clock));
+        let backend = Backend {
+            store,
+            policy: Arc::clone(&shared.config.policy),
+            limits: shared.session.limits.clone(),
+            clock,
+            feed: Arc::clone(&shared.feed),
+        };
+        let backend = begin_epoch(backend, shared.epoch.clone(), database).await?;
+        let committer = Some(shared.commits.start(backend).map_err(StartError::System)?);
+        let (ending, ended) = watch::channel(false);
+        task::spawn(sweep(Arc::clone(&shared), ended));
+        Ok(Self { shared, ending, committer })
+    }
+
+    /// The routes of the server: `/ws`, `/sync/{collection}`, `/sync/{collection}/{recordId}` and
+    /// `/health`, to be nested under a path of the program's own, or merged where nothing else has
+    /// these paths.
+    ///
+    /// A connection counts against [`ServerConfig::max_connections`] from its upgrade to a WebSocket
+    /// on; above that number further upgrades are refused with 503. The connections, header
+    /// timeouts and TLS of the program's server are the program's.
+    pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        routes::mounted(Arc::clone(&self.shared))
+    }
+
+    /// The epoch that began when the server was opened.
+    #[must_use]
+    pub fn epoch(&self) -> &Epoch {
+        &self.shared.epoch
+    }
+
+    /// The number of WebSockets that are connected.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections()
+    }
+
+    /// The number of transactions that were committed, and of the commits that it took: group
+    /// commit puts those that wait for the disk together.
+    #[must_use]
+    pub fn commits(&self) -> (u64, u64) {
+        let Health { transactions, commits, .. } = self.shared.commits.health();
+        (transactions, commits)
+    }
+
+    /// Ends the server: WebSockets are closed with 1001, what was handed in to be written is
+    /// committed, and calls that come later are answered with 503.
+    pub async fn shutdown(mut self) {
+        self.end();
+        if !self.shared.wait_for_connections().await {
+            tracing::warn!("some connections did not end in time");
+        }
+        self.shared.commits.close();
+        if let Some(committer) = self.committer.take() {
+            // the thread catches what panics in it
+            let _ = task::spawn_blocking(|| committer.join()).await;
+        }
+        tracing::info!("ended");
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Tells that the server ends; see [`wait_for_end`].
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
+    fn end(&self) {
+        self.ending.send_replace(true);
+        self.shared.end();
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.end();
+        self.shared.commits.close();
+    }
+}
+
+/// Waits until the server ends.
+pub(crate) async fn wait_for_end(ending: &mut watch::Receiver<bool>) {
+    // the sender goes only with the server
+    drop(ending.wait_for(|ending| *ending).await);
+}
+
+/// A random name of 64 bits: no two meet, and each goes along with every poll, some of them often.
+fn random_name<T>(make: impl FnOnce(&str) -> Result<T, NameError>) -> Result<T, StartError> {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let refused = |message: String| StartError::System(io::Error::other(message));
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| refused(error.to_string()))?;
+    let mut left = u64::from_be_bytes(bytes);
+    let mut name = String::with_capacity(13);
+    for _ in 0..13 {
+        name.push(char::from(DIGITS[(left % 36) as usize]));
+        left /= 36;
+    }
+    make(&name).map_err(|error| refused(error.to_string()))
+}
+
+async fn begin_epoch(
+    backend: Backend,
+    epoch: Epoch,
+    database: DatabaseId,
+) -> Result<Backend, StartError> {
+    let begin = move || {
+        backend.begin_epoch(&Transaction::BeginEpoch { epoch, database })?;
+        Ok(backend)
+    };
+    let begun = task::spawn_blocking(begin).await;
+    begun.map_err(|error| StartError::System(io::Error::other(error)))?.map_err(StartError::Store)
+}
+
+/// Removes what is older than the retention, now and then.
+async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = sleep(shared.config.sweep_interval) => {}
+            () = wait_for_end(&mut ending) => return,
+        }
+        shared.sweep_buckets();
+        let mut next = Some(SweepPlace::Start);
+        while let Some(from) = next.take() {
+            let retention = shared.config.tombstone_retention;
+            let sweep = Transaction::Sweep(Sweep { retention, from, budget: SWEPT_ROWS });
+            match shared.commits.run(sweep).await {
+                Ok(Answer::Swept(swept)) => next = swept.next,
+                Ok(
+                    Answer::Hello(_)
+                    | Answer::Writes(_)
+                    | Answer::Pushed(_)
+                    | Answer::Plain(_)
+                    | Answer::Begun,
+                ) => {}
+                Err(error) => tracing::warn!(%error, "nothing was swept"),
+            }
+        }
+    }
+}
