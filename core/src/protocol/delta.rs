@@ -18,7 +18,7 @@ pub struct Delta {
 impl Delta {
     /// The empty change.
     #[must_use]
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { set: Document::empty(), unset: Vec::new() }
     }
 
@@ -64,7 +64,7 @@ impl Delta {
 
     /// Returns `true` if this change sets or removes a field.
     #[must_use]
-    pub fn touches(&self, name: &str) -> bool {
+    pub(crate) fn touches(&self, name: &str) -> bool {
         self.set.get(name).is_some() || self.unsets(name)
     }
 

@@ -156,7 +156,7 @@ impl Document {
     }
 
     /// Appends the JSON text.
-    pub fn write_json(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_json(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         for (i, (name, text)) in self.iter().enumerate() {
             if i > 0 {

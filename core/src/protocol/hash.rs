@@ -27,13 +27,13 @@ impl Checksum {
     }
 
     /// Subtracts a record's term.
-    pub fn remove(&mut self, id: &RecordId, seq: Seq, document: &Document) {
+    pub(crate) fn remove(&mut self, id: &RecordId, seq: Seq, document: &Document) {
         self.0 = self.0.wrapping_sub(share(id, seq, document));
     }
 
     /// Parses the form of [`Display`](fmt::Display).
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
     }
 }
@@ -53,7 +53,7 @@ impl Digest {
     /// The digest of a write as it is sent. Its number and base are not part of it, because a
     /// resent write may carry others (PROTOCOL 12.6).
     #[must_use]
-    pub fn of(
+    pub(crate) fn of(
         kind: WriteKind,
         collection: &Collection,
         id: &RecordId,
@@ -88,7 +88,7 @@ impl Digest {
 
     /// Parses the form of [`Display`](fmt::Display).
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         parse_hex(text).map(Self)
     }
 }

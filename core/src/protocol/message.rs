@@ -94,7 +94,7 @@ pub struct Features {
 
 impl Features {
     /// All parts that this version knows.
-    pub const ALL: Self = Self { pull: true };
+    pub(crate) const ALL: Self = Self { pull: true };
 
     /// Their names on the wire.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
@@ -431,7 +431,7 @@ impl ErrorCode {
 
     /// The code of a text.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         const KNOWN: [ErrorCode; 12] = [
             ErrorCode::AuthFailed,
             ErrorCode::AuthExpired,
@@ -454,7 +454,7 @@ impl ErrorCode {
 
     /// The status of an HTTP answer with this code.
     #[must_use]
-    pub fn http_status(&self) -> u16 {
+    pub(crate) fn http_status(&self) -> u16 {
         match self {
             Self::AuthFailed | Self::AuthExpired => 401,
             Self::Unauthorized => 403,

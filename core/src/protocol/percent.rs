@@ -21,7 +21,7 @@ pub fn encode(text: &str, out: &mut String) {
 
 /// Appends a text as a whole segment of a path. A name of one or two dots would be a relative step,
 /// so its dots are encoded too. An intermediary that normalises paths may decode them all the same.
-pub fn encode_segment(text: &str, out: &mut String) {
+pub(crate) fn encode_segment(text: &str, out: &mut String) {
     match text {
         "." | ".." => text.chars().for_each(|_| out.push_str("%2E")),
         text => encode(text, out),

@@ -22,18 +22,18 @@ pub struct Random {
 impl Random {
     /// A generator with this seed.
     #[must_use]
-    pub fn new(seed: u128) -> Self {
+    pub(crate) fn new(seed: u128) -> Self {
         let jitter = fastrand::Rng::with_seed(seed as u64 ^ (seed >> 64) as u64);
         Self { key: seed.to_le_bytes(), drawn: 0, jitter }
     }
 
     /// A new client id: a random UUID.
-    pub fn client_id(&mut self) -> Option<ClientId> {
+    pub(crate) fn client_id(&mut self) -> Option<ClientId> {
         ClientId::new(&uuid::Builder::from_random_bytes(self.bytes()).into_uuid().to_string()).ok()
     }
 
     /// A new record id: a UUID of version 7, so that ids of one device sort by time.
-    pub fn record_id(&mut self, wall: Timestamp) -> Option<RecordId> {
+    pub(crate) fn record_id(&mut self, wall: Timestamp) -> Option<RecordId> {
         let bytes = self.bytes();
         let tail: &[u8; 10] = bytes.first_chunk()?;
         let millis = u64::try_from(wall.0).unwrap_or(0);
@@ -42,7 +42,7 @@ impl Random {
     }
 
     /// A duration below `limit`, uniformly distributed: "full jitter".
-    pub fn below(&mut self, limit: Duration) -> Duration {
+    pub(crate) fn below(&mut self, limit: Duration) -> Duration {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         #[cfg(synclayer_planted)]
         if planted!(ChanceFromOutside) {
@@ -56,7 +56,7 @@ impl Random {
 
     /// The count of drawn numbers and the state of the jitter, for digests of a state machine.
     #[must_use]
-    pub fn state(&self) -> (u64, u64) {
+    pub(crate) fn state(&self) -> (u64, u64) {
         (self.drawn, self.jitter.get_seed())
     }
 

@@ -119,7 +119,7 @@ impl Change {
 
     /// Returns `true` if a field is touched. An insert and a delete touch every field.
     #[must_use]
-    pub fn touches(&self, name: &str) -> bool {
+    pub(crate) fn touches(&self, name: &str) -> bool {
         self.kind != WriteKind::Update || self.delta.touches(name)
     }
 }

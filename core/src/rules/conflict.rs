@@ -240,7 +240,7 @@ impl ConflictStrategy {
 
     /// The next state of the record; `None` deletes it.
     #[must_use]
-    pub fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
+    pub(crate) fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
         match self {
             Self::LastWriteWins => conflict.merge_later(),
             Self::ServerWins => conflict.merge(false),
@@ -253,7 +253,7 @@ impl ConflictStrategy {
     ///
     /// # Errors
     /// When a resolver fails.
-    pub fn try_resolve(
+    pub(crate) fn try_resolve(
         &self,
         conflict: &Conflict<'_>,
     ) -> Result<Option<Document>, ResolverFailure> {

@@ -163,7 +163,7 @@ impl Record {
     /// The stamp of a field's last change. A field that the record never had has the stamp of
     /// `whole`.
     #[must_use]
-    pub fn stamp(&self, field: &str) -> Stamp {
+    pub(crate) fn stamp(&self, field: &str) -> Stamp {
         let own = find(&self.fields, field).or_else(|| find(&self.removed, field));
         own.unwrap_or(self.whole)
     }
@@ -171,7 +171,7 @@ impl Record {
     /// The change above a seq: the changed fields, or the whole record if it was inserted or
     /// deleted since.
     #[must_use]
-    pub fn change_above(&self, floor: Seq) -> ServerChange {
+    pub(crate) fn change_above(&self, floor: Seq) -> ServerChange {
         match &self.document {
             Some(document) if self.whole.seq <= floor || planted!(InsertAsUpdate) => {
                 let set: Vec<_> =
@@ -186,7 +186,7 @@ impl Record {
 
     /// The whole record as an insert, or its deletion.
     #[must_use]
-    pub fn state(&self) -> ServerChange {
+    pub(crate) fn state(&self) -> ServerChange {
         self.say(match &self.document {
             Some(document) => Change::insert(document.clone()),
             None => Change::delete(),

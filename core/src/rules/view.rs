@@ -184,7 +184,7 @@ impl RecordChange {
     /// A single change with the effect of this change followed by `later`, both of one record.
     /// `None` if they cancel each other.
     #[must_use]
-    pub fn then(self, later: Self) -> Option<Self> {
+    pub(crate) fn then(self, later: Self) -> Option<Self> {
         match (self, later) {
             (Self::Added(_), Self::Added(new) | Self::Modified(new)) => Some(Self::Added(new)),
             (Self::Added(_), Self::Removed(_)) => None,
@@ -285,7 +285,7 @@ pub struct View {
 impl View {
     /// A view of a whole collection with these stored records. Its status is `from_cache`.
     #[must_use]
-    pub fn new(stored: impl IntoIterator<Item = Record>) -> Self {
+    pub(crate) fn new(stored: impl IntoIterator<Item = Record>) -> Self {
         let mut view = Self::default();
         view.set_status(true, false);
         for record in stored {
@@ -296,7 +296,7 @@ impl View {
 
     /// A view of one record; its snapshots contain no other records.
     #[must_use]
-    pub fn of_record(id: RecordId, stored: Option<Record>) -> Self {
+    pub(crate) fn of_record(id: RecordId, stored: Option<Record>) -> Self {
         let mut view = Self { only: Some(id), ..Self::new([]) };
         if let Some(record) = stored {
             view.apply(&record.id.clone(), Some(record));
@@ -308,7 +308,7 @@ impl View {
     ///
     /// Returns the change that watchers see. That is none if only the version or time of the record
     /// changed, or if the record is outside this view.
-    pub fn apply(&mut self, id: &RecordId, record: Option<Record>) -> Option<RecordChange> {
+    pub(crate) fn apply(&mut self, id: &RecordId, record: Option<Record>) -> Option<RecordChange> {
         if self.only.as_ref().is_some_and(|only| only != id) {
             return None;
         }
@@ -329,26 +329,26 @@ impl View {
     }
 
     /// Sets the status of the snapshots. Returns `true` if it changed.
-    pub fn set_status(&mut self, from_cache: bool, catching_up: bool) -> bool {
+    pub(crate) fn set_status(&mut self, from_cache: bool, catching_up: bool) -> bool {
         let status = Status { from_cache, catching_up };
         core::mem::replace(&mut self.snapshot.status, status) != status
     }
 
     /// The record of this id, if it is in this view.
     #[must_use]
-    pub fn get(&self, id: &str) -> Option<&Record> {
+    pub(crate) fn get(&self, id: &str) -> Option<&Record> {
         self.snapshot.get(id)
     }
 
     /// The current snapshot.
     #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.snapshot.clone()
     }
 
     /// The first update of a new watcher: every record as added.
     #[must_use]
-    pub fn first_update(&self) -> Update {
+    pub(crate) fn first_update(&self) -> Update {
         let changes = self.snapshot.iter().cloned().map(RecordChange::Added).collect();
         Update { snapshot: self.snapshot(), changes }
     }

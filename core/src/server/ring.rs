@@ -165,7 +165,7 @@ impl Rings {
 
     /// Adds a change that is durable. Changes of a collection come in the order of their seqs; one
     /// that comes late is left out.
-    pub fn publish(&mut self, published: &Published) {
+    pub(crate) fn publish(&mut self, published: &Published) {
         let ring = self.rings.entry(published.collection.clone()).or_default();
         if published.seq <= ring.head {
             return;
@@ -220,7 +220,7 @@ impl Rings {
 
     /// Panics where the bookkeeping is wrong.
     #[doc(hidden)]
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let mut total = 0;
         for ring in self.rings.values() {
             let bytes: usize = ring.entries.iter().map(Entry::size).sum();

@@ -136,7 +136,7 @@ impl Batch {
     }
 
     /// Appends the changes of another batch.
-    pub fn append(&mut self, mut other: Self) {
+    pub(crate) fn append(&mut self, mut other: Self) {
         self.ops.append(&mut other.ops);
     }
 
@@ -261,28 +261,28 @@ pub struct Overlay<'a> {
 impl<'a> Overlay<'a> {
     /// These rows, without changes.
     #[must_use]
-    pub fn new(below: &'a dyn Rows) -> Self {
+    pub(crate) fn new(below: &'a dyn Rows) -> Self {
         Self { below, changed: alloc::collections::BTreeMap::new() }
     }
 
     /// Sets a row.
-    pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+    pub(crate) fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.changed.insert(key.into(), Some(value.into()));
     }
 
     /// Removes a row.
-    pub fn delete(&mut self, key: impl Into<Bytes>) {
+    pub(crate) fn delete(&mut self, key: impl Into<Bytes>) {
         self.changed.insert(key.into(), None);
     }
 
     /// Returns `true` if there are no changes.
     #[must_use]
-    pub fn is_unchanged(&self) -> bool {
+    pub(crate) fn is_unchanged(&self) -> bool {
         self.changed.is_empty()
     }
 
     /// Applies the changes of a batch.
-    pub fn apply(&mut self, batch: &Batch) {
+    pub(crate) fn apply(&mut self, batch: &Batch) {
         for op in batch.ops() {
             let (key, value) = match op {
                 Op::Put(key, value) => (key, Some(value.clone())),
@@ -294,7 +294,7 @@ impl<'a> Overlay<'a> {
 
     /// All changes as one batch.
     #[must_use]
-    pub fn into_batch(self) -> Batch {
+    pub(crate) fn into_batch(self) -> Batch {
         let op = |(key, value)| match value {
             Some(value) => Op::Put(key, value),
             None => Op::Delete(key),
