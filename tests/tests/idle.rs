@@ -52,13 +52,10 @@ async fn serve() -> Server {
 }
 
 fn config(address: SocketAddr, transports: Transports) -> SyncConfig {
-    SyncConfig {
-        base_url: format!("http://{address}"),
-        auth_token: Some("0123456789abcdef0123456789abcdef".into()),
-        collections: vec!["todos".into()],
-        transports,
-        ..SyncConfig::default()
-    }
+    SyncConfig::new(format!("http://{address}"))
+        .auth_token("0123456789abcdef0123456789abcdef")
+        .collections(["todos"])
+        .transports(transports)
 }
 
 async fn in_step(sync: &SyncLayer) {

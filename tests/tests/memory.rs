@@ -79,14 +79,9 @@ async fn writes_that_wait_cost_little_memory() {
 
 fn client(dir: &Path, server: SocketAddr) -> SyncConfig {
     let dir = dir.to_owned();
-    SyncConfig {
-        base_url: format!("http://{server}"),
-        collections: vec!["todos".into()],
-        store: Store::opened_by(move |_| {
-            Ok(Box::new(FjallClientStore::open(&dir, ClientOptions::default())?))
-        }),
-        ..SyncConfig::default()
-    }
+    SyncConfig::new(format!("http://{server}")).collections(["todos"]).store(Store::opened_by(
+        move |_| Ok(Box::new(FjallClientStore::open(&dir, ClientOptions::default())?)),
+    ))
 }
 
 /// By how many bytes a connection that subscribes collections with names of `len` bytes makes the

@@ -4,11 +4,7 @@ use serde_json::json;
 use synclayer_blocking::{SyncConfig, SyncLayer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let sync = SyncLayer::open(SyncConfig {
-        base_url: "http://localhost:8080".into(),
-        collections: vec!["todos".into()],
-        ..SyncConfig::default()
-    })?;
+    let sync = SyncLayer::open(SyncConfig::new("http://localhost:8080").collections(["todos"]))?;
 
     let todos = sync.collection("todos")?;
     let id = todos.save(&json!({ "text": "Buy milk", "done": false }))?;

@@ -11,11 +11,7 @@
 //! use synclayer_blocking::{SyncConfig, SyncLayer};
 //!
 //! # fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let sync = SyncLayer::open(SyncConfig {
-//!     base_url: "http://localhost:8080".into(),
-//!     collections: vec!["todos".into()],
-//!     ..SyncConfig::default()
-//! })?;
+//! let sync = SyncLayer::open(SyncConfig::new("http://localhost:8080").collections(["todos"]))?;
 //!
 //! let todos = sync.collection("todos")?;
 //! let milk = todos.save(&json!({ "text": "Buy milk", "done": false }))?;

@@ -55,11 +55,7 @@ fn they_do_so_over_tls() {
 #[test]
 fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
     let server = Server::start_tls();
-    let config = SyncConfig {
-        trusted_roots: TrustedRoots::Public,
-        transports: Transports::Both,
-        ..server.config()
-    };
+    let config = server.config().trusted_roots(TrustedRoots::Public).transports(Transports::Both);
     let sync = SyncLayer::open(config).unwrap();
     let mut events = sync.events();
     let accepting = thread::spawn(move || server.try_accept().is_none());
@@ -103,26 +99,21 @@ fn a_lost_connection_is_made_again_and_told_of() {
 #[test]
 fn the_token_goes_in_the_header_and_only_where_it_is_safe() {
     let server = Server::start();
-    let config = SyncConfig { auth_token: Some("s3cret".into()), ..server.config() };
+    let config = server.config().auth_token("s3cret");
     let _sync = SyncLayer::open(config).unwrap();
     assert_eq!(server.accept().authorization.as_deref(), Some("Bearer s3cret"));
 
-    let elsewhere = |auth_token: Option<&str>| SyncConfig {
-        base_url: "http://example.com".into(),
-        auth_token: auth_token.map(Into::into),
-        connect_at_start: false,
-        ..SyncConfig::default()
-    };
-    let error = SyncLayer::open(elsewhere(Some("s3cret"))).unwrap_err();
+    let elsewhere = || SyncConfig::new("http://example.com").connect_at_start(false);
+    let error = SyncLayer::open(elsewhere().auth_token("s3cret")).unwrap_err();
     assert!(matches!(&error, OpenError::Insecure { host } if host == "example.com"), "{error}");
-    let sync = SyncLayer::open(elsewhere(None)).unwrap();
+    let sync = SyncLayer::open(elsewhere()).unwrap();
     assert_eq!(sync.set_token("s3cret"), Err(SyncError::Insecure));
 }
 
 #[test]
 fn synced_waits_for_the_server_or_for_so_long() {
     let server = Server::start();
-    let config = SyncConfig { connect_at_start: false, ..server.config() };
+    let config = server.config().connect_at_start(false);
     let sync = SyncLayer::open(config).unwrap();
     sync.collection("todos").unwrap().save_with_id("a", &json!({})).unwrap();
     assert_eq!(sync.synced_timeout(Duration::from_millis(10)), Err(TimedOut));
@@ -179,7 +170,7 @@ fn what_finds_no_room_goes_out_when_there_is_some() {
     let server = Server::start();
     // more than the system takes for a connection that nobody reads
     let limits = Limits { frame_bytes: 16 << 20, document_bytes: 16 << 20, ..Limits::default() };
-    let sync = SyncLayer::open(SyncConfig { limits, ..server.config() }).unwrap();
+    let sync = SyncLayer::open(server.config().limits(limits)).unwrap();
     let mut peer = server.accept_synced();
     let text = "x".repeat(15_000_000);
     sync.collection("todos").unwrap().save(&json!({ "text": text })).unwrap();
@@ -211,7 +202,7 @@ fn closing_joins_and_dropping_ends() {
         assert!(Arc::strong_count(&holder) > 1);
         Ok(Box::new(MemoryClientStore::new()))
     });
-    let sync = SyncLayer::open(SyncConfig { store, ..server.config() }).unwrap();
+    let sync = SyncLayer::open(server.config().store(store)).unwrap();
     let clone = sync.clone();
     thread::scope(|scope| {
         for sync in [&sync, &clone] {
@@ -231,7 +222,7 @@ fn a_silent_peer_does_not_hold_up_the_end() {
     for (server, transports) in
         [(Server::start(), websocket), (Server::start_tls(), websocket), (Server::start(), http)]
     {
-        let sync = SyncLayer::open(SyncConfig { transports, ..server.config() }).unwrap();
+        let sync = SyncLayer::open(server.config().transports(transports)).unwrap();
         let _silent = server.stream();
         let began = Instant::now();
         sync.collection("todos").unwrap().save_with_id("a", &json!({})).unwrap();
@@ -243,7 +234,7 @@ fn a_silent_peer_does_not_hold_up_the_end() {
 #[test]
 fn misuse_is_an_error_of_the_call() {
     let server = Server::start();
-    let config = || SyncConfig { connect_at_start: false, ..server.config() };
+    let config = || server.config().connect_at_start(false);
     let sync = SyncLayer::open(config()).unwrap();
     assert!(matches!(sync.collection(""), Err(SyncError::Name { .. })));
     let todos = sync.collection("todos").unwrap();
@@ -253,7 +244,7 @@ fn misuse_is_an_error_of_the_call() {
         let kind = synclayer_blocking::StoreErrorKind::Full;
         Err(synclayer_blocking::StoreError::new(kind, "the disk is full"))
     });
-    let refused = SyncLayer::open(SyncConfig { store: broken, ..config() });
+    let refused = SyncLayer::open(config().store(broken));
     assert!(matches!(refused, Err(OpenError::Store(_))));
 }
 

@@ -155,12 +155,8 @@ impl Device {
             let store = FjallClientStore::open(&dir, options)?;
             Ok(Box::new(store) as Box<dyn ClientStore + Send>)
         });
-        let config = SyncConfig {
-            base_url: url.to_owned(),
-            collections: vec![COLLECTION.to_owned()],
-            store,
-            ..SyncConfig::default()
-        };
+        let config =
+            SyncConfig::new(url.to_owned()).collections([COLLECTION.to_owned()]).store(store);
         let sync = SyncLayer::open(config).await?;
         let todos = sync.collection(COLLECTION)?;
         Ok(Self { watch: todos.watch(), events: sync.events(), todos, sync })

@@ -150,11 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_that_changed_meanwhile_is_not_replaced() {
-        let config = SyncConfig {
-            base_url: "http://localhost".into(),
-            connect_at_start: false,
-            ..SyncConfig::default()
-        };
+        let config = SyncConfig::new("http://localhost").connect_at_start(false);
         let sync = SyncLayer::open(config).await.unwrap();
         let todos = sync.collection("todos").unwrap();
         todos.save_with_id("x", &document(r#"{"n":1}"#)).await.unwrap();

@@ -60,11 +60,7 @@ pub(crate) async fn on_replica(
 impl Replica {
     /// Opens the replica for a command: it connects only to [`meet`](Self::meet).
     pub(crate) async fn open(args: &ReplicaArgs) -> Result<Self, Failure> {
-        let config = SyncConfig {
-            reconnect_delay: RECONNECT_DELAY,
-            max_reconnect_attempts: Some(TRIES),
-            ..config(args)
-        };
+        let config = config(args).reconnect_delay(RECONNECT_DELAY).max_reconnect_attempts(TRIES);
         Self::open_as(args, config).await
     }
 
@@ -310,30 +306,28 @@ pub(crate) fn store(args: &ReplicaArgs) -> Store {
 }
 
 fn config(args: &ReplicaArgs) -> SyncConfig {
-    SyncConfig {
-        base_url: args.server.clone().unwrap_or_else(|| NOWHERE.to_owned()),
-        auth_token: args.token.as_ref().map(|token| token.0.clone()),
-        user: args.user.clone(),
-        connect_at_start: false,
-        conflict_strategy: match args.conflicts {
+    let mut config = SyncConfig::new(args.server.as_deref().unwrap_or(NOWHERE))
+        .user(&args.user)
+        .connect_at_start(false)
+        .conflict_strategy(match args.conflicts {
             ConflictsArg::LastWriteWins => ConflictStrategy::LastWriteWins,
             ConflictsArg::ServerWins => ConflictStrategy::ServerWins,
             ConflictsArg::ClientWins => ConflictStrategy::ClientWins,
-        },
-        websocket_url: args.websocket.clone(),
-        transports: match (args.poll_only, args.realtime_only) {
+        })
+        .transports(match (args.poll_only, args.realtime_only) {
             (true, _) => Transports::PollOnly,
             (false, true) => Transports::RealtimeOnly,
             (false, false) => Transports::Both,
-        },
-        required_guarantees: Guarantees {
+        })
+        .required_guarantees(Guarantees {
             resume: args.require.contains(&GuaranteeArg::Resume),
             exactly_once: args.require.contains(&GuaranteeArg::ExactlyOnce),
             ordered: args.require.contains(&GuaranteeArg::Ordered),
             verified: args.require.contains(&GuaranteeArg::Verified),
-        },
-        allow_insecure: args.allow_insecure,
-        store: store(args),
-        ..SyncConfig::default()
-    }
+        })
+        .allow_insecure(args.allow_insecure)
+        .store(store(args));
+    config.auth_token = args.token.as_ref().map(|token| token.0.clone());
+    config.websocket_url.clone_from(&args.websocket);
+    config
 }

@@ -1,4 +1,4 @@
-//! How a client is set up.
+//! The configuration of a client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use synclayer_core::store::{ClientStore, StoreError};
 
 use crate::tls::TrustedRoots;
 
-/// What a store calls when more commits have become durable, or can't be made so. It may be called
-/// on any thread, does not block, and need not be called by a store whose commits are durable as
-/// soon as they are flushed.
+/// A callback for a store to call when more commits have become durable, or can't be made so. It may
+/// be called on any thread and does not block. A store whose commits are durable as soon as they are
+/// flushed need not call it.
 pub type OnDurable = Box<dyn Fn() + Send + Sync>;
 
 /// Opens a store. It is called on the client's own thread: when the client opens, and again after
@@ -23,7 +23,7 @@ pub type OnDurable = Box<dyn Fn() + Send + Sync>;
 pub type StoreFactory =
     Box<dyn FnMut(OnDurable) -> Result<Box<dyn ClientStore + Send>, StoreError> + Send>;
 
-/// Where a client keeps its data.
+/// The place where a client keeps its data.
 pub enum Store {
     /// In memory: gone when the client is dropped, its unsent writes too.
     Memory,
@@ -77,17 +77,21 @@ pub enum Transports {
     PollOnly,
 }
 
-/// How a client is set up. Name what matters and take the rest from the default:
+/// The configuration of a client: [`new`](Self::new) takes what is required, and the other fields
+/// have defaults, which chained setters of the same names change.
 ///
 /// ```
+/// use std::time::Duration;
+///
 /// use synclayer_client::config::SyncConfig;
 ///
-/// let config = SyncConfig {
-///     base_url: "https://api.example.com".into(),
-///     collections: vec!["todos".into()],
-///     ..SyncConfig::default()
-/// };
+/// let config = SyncConfig::new("https://api.example.com")
+///     .collections(["todos"])
+///     .auth_token("secret")
+///     .sync_interval(Duration::from_secs(60));
+/// assert_eq!(config.collections, ["todos"]);
 /// ```
+#[non_exhaustive]
 pub struct SyncConfig {
     /// The server, as `https://…` or `http://…`; HTTP calls go below it. It may be empty where
     /// there is a `websocket_url`, and then nothing goes by HTTP.
@@ -97,35 +101,35 @@ pub struct SyncConfig {
     /// The token by which the server knows the user. It goes only over TLS or to this machine,
     /// unless `allow_insecure` is set.
     pub auth_token: Option<String>,
-    /// Whose data this is. Every user of one store has rows and an outbox of their own, and those
-    /// of the others wait. By default the user without a name.
+    /// The user whose data this is. Every user of one store has rows and an outbox of their own, and
+    /// those of the others wait. By default the user without a name.
     pub user: String,
     /// The collections to keep in sync from the start. Others join when they are first used.
     pub collections: Vec<String>,
-    /// How long a collection that nothing uses any more is kept in sync: none of its handles, none
-    /// of its watches, no write that waits, and no name in `collections`. Only time counts in which
-    /// the server is in reach and the collection in step. Then it is left: its rows stay, and its
-    /// next use joins it again. Default `None`: for ever.
+    /// The time for which a collection that nothing uses any more is kept in sync: none of its
+    /// handles, none of its watches, no write that waits, and no name in `collections`. Only time
+    /// counts in which the server is in reach and the collection in step. Then it is left: its rows
+    /// stay, and its next use joins it again. Default `None`: for ever.
     pub keep_for: Option<Duration>,
-    /// Whether to connect at once. Without it the client stays disconnected until its `connect` is
+    /// Connects at once. Without it the client stays disconnected until its `connect` is
     /// called. Default true.
     pub connect_at_start: bool,
-    /// Which ways to the server may be taken. Default both.
+    /// The ways to the server that may be taken. Default both.
     pub transports: Transports,
-    /// Whether to use the WebSocket. Without it the server is asked by HTTP. Default true.
+    /// Uses the WebSocket. Without it the server is asked by HTTP. Default true.
     pub enable_realtime_sync: bool,
-    /// Whether to ask by HTTP as time passes, and to make sure now and then that the WebSocket has
-    /// missed nothing. Without it that happens only by `sync_now`. Default true.
+    /// Asks by HTTP as time passes, and makes sure now and then that the WebSocket has missed
+    /// nothing. Without it that happens only by `sync_now`. Default true.
     pub enable_auto_sync: bool,
     /// The base of the backoff between tries to connect. Default 1 s.
     pub reconnect_delay: Duration,
-    /// How many tries in a row to open the WebSocket may fail before the client gives it up;
-    /// `None`: it never does. By HTTP it goes on, and tries the WebSocket again now and then.
+    /// The number of attempts in a row to open the WebSocket that may fail before the client gives
+    /// it up; `None`: it never does. By HTTP it goes on, and tries the WebSocket again now and then.
     pub max_reconnect_attempts: Option<u32>,
-    /// How long a connection that looks alive may stay silent when `set_online(true)` or `sync_now`
+    /// The time for which a connection that looks alive may stay silent when `set_online(true)` or `sync_now`
     /// is called, or the device has slept, before it is given up. Default 5 s.
     pub probe_timeout: Duration,
-    /// Who wins where a pending write and a remote change meet. Default last-write-wins.
+    /// The decision where a pending write and a remote change meet. Default last-write-wins.
     pub conflict_strategy: ConflictStrategy,
     /// A resolver, which then decides instead of `conflict_strategy`. It runs on the client's own
     /// thread, so it must be quick, and what it calls of a client is refused
@@ -135,18 +139,18 @@ pub struct SyncConfig {
     /// last-write-wins decides. In a program built with `panic = "abort"` no panic can be caught: it
     /// ends the program.
     pub custom_conflict_resolver: Option<Arc<dyn Resolver>>,
-    /// How often to ask the server for changes while there is no WebSocket, and how often to make
-    /// sure, while there is one, that nothing was missed. Default 5 minutes.
+    /// The interval at which the server is asked for changes while there is no WebSocket, and at
+    /// which the client makes sure, while there is one, that nothing was missed. Default 5 minutes.
     pub sync_interval: Duration,
-    /// How often to compare everything with a plain server, which is how deletes are found there;
-    /// `None` for never. Default 1 hour.
+    /// The interval at which everything is compared with a plain server, which is how deletes are
+    /// found there; `None` for never. Default 1 hour.
     pub reconcile_interval: Option<Duration>,
-    /// How long an HTTP request may take. Default 30 s.
+    /// The time limit of an HTTP request. Default 30 s.
     pub request_timeout: Duration,
-    /// What to make of servers without the resumable protocol. Default: they are recognised, and
+    /// The treatment of servers without the resumable protocol. Default: they are recognised, and
     /// used where they were always such.
     pub plain_servers: PlainServers,
-    /// What the server must guarantee: with less, nothing is sent to it, and an event says so.
+    /// The guarantees that the server must give: with less, nothing is sent to it, and an event says so.
     /// Default nothing.
     pub required_guarantees: Guarantees,
     /// The decision about records that are held here and that the server does not have any more, as
@@ -154,20 +158,36 @@ pub struct SyncConfig {
     /// records and more than a tenth of a collection would go, and lets fewer go. Another database in
     /// the place of the server's is always asked about.
     pub on_server_loss: Option<OnServerLoss>,
-    /// Who vouches for servers that are spoken to over TLS.
+    /// The certificates that vouch for servers spoken to over TLS.
     pub trusted_roots: TrustedRoots,
-    /// Whether a token may go over the network unencrypted. Default false.
+    /// Lets a token go over the network unencrypted. Default false.
     pub allow_insecure: bool,
-    /// What the server may send and the app may write.
+    /// The limits for frames of the server and documents of the app.
     pub limits: Limits,
-    /// Where the data is kept. Default in memory.
+    /// The store of the data. Default in memory.
     pub store: Store,
 }
 
-impl Default for SyncConfig {
-    fn default() -> Self {
+/// Setters, each of the field of its name.
+macro_rules! setters {
+    ($($field:ident: $type:ty,)+) => { $(
+        #[doc = concat!("Sets the field `", stringify!($field), "`.")]
+        #[must_use]
+        pub fn $field(mut self, $field: impl Into<$type>) -> Self {
+            self.$field = $field.into();
+            self
+        }
+    )+ };
+}
+
+impl SyncConfig {
+    /// The default configuration for the server at `base_url`: `https://…` or `http://…`. HTTP
+    /// calls go below it. It may be empty if [`websocket_url`](Self::websocket_url) is set; then
+    /// nothing goes by HTTP.
+    #[must_use]
+    pub fn new(base_url: impl Into<String>) -> Self {
         Self {
-            base_url: String::new(),
+            base_url: base_url.into(),
             websocket_url: None,
             auth_token: None,
             user: String::new(),
@@ -194,9 +214,60 @@ impl Default for SyncConfig {
             store: Store::Memory,
         }
     }
+
+    /// Sets the field `websocket_url`.
+    #[must_use]
+    pub fn websocket_url(mut self, url: impl Into<String>) -> Self {
+        self.websocket_url = Some(url.into());
+        self
+    }
+
+    /// Sets the field `auth_token`.
+    #[must_use]
+    pub fn auth_token(mut self, token: impl Into<String>) -> Self {
+        self.auth_token = Some(token.into());
+        self
+    }
+
+    /// Sets the field `collections`.
+    #[must_use]
+    pub fn collections(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.collections = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the field `custom_conflict_resolver`.
+    #[must_use]
+    pub fn custom_conflict_resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.custom_conflict_resolver = Some(resolver);
+        self
+    }
+
+    setters! {
+        user: String,
+        keep_for: Option<Duration>,
+        connect_at_start: bool,
+        transports: Transports,
+        enable_realtime_sync: bool,
+        enable_auto_sync: bool,
+        reconnect_delay: Duration,
+        max_reconnect_attempts: Option<u32>,
+        probe_timeout: Duration,
+        conflict_strategy: ConflictStrategy,
+        sync_interval: Duration,
+        reconcile_interval: Option<Duration>,
+        request_timeout: Duration,
+        plain_servers: PlainServers,
+        required_guarantees: Guarantees,
+        on_server_loss: Option<OnServerLoss>,
+        trusted_roots: TrustedRoots,
+        allow_insecure: bool,
+        limits: Limits,
+        store: Store,
+    }
 }
 
-/// Everything but the token, and of the URLs nothing behind a `?`.
+/// Shows everything but the token, and of the URLs nothing behind a `?`.
 impl fmt::Debug for SyncConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn shown(url: &str) -> &str {

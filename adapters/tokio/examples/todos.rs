@@ -5,12 +5,8 @@ use synclayer_tokio::{SyncConfig, SyncLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let sync = SyncLayer::open(SyncConfig {
-        base_url: "http://localhost:8080".into(),
-        collections: vec!["todos".into()],
-        ..SyncConfig::default()
-    })
-    .await?;
+    let sync =
+        SyncLayer::open(SyncConfig::new("http://localhost:8080").collections(["todos"])).await?;
 
     let todos = sync.collection("todos")?;
     let milk = todos.save(&json!({ "text": "Buy milk", "done": false })).await?;

@@ -69,7 +69,7 @@ async fn a_remote_change_shows_in_the_watch() {
 #[tokio::test]
 async fn writes_made_offline_go_out_when_connected() {
     let server = Server::start().await;
-    let config = SyncConfig { connect_at_start: false, ..server.config() };
+    let config = server.config().connect_at_start(false);
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     todos.save_with_id("a", &json!({"n": 1})).await.unwrap();
@@ -133,13 +133,9 @@ async fn a_lost_connection_is_made_again_and_told_of() {
 #[tokio::test]
 async fn the_token_goes_in_the_header_and_only_where_it_is_safe() {
     let server = Server::start().await;
-    let config = |base_url: &str| SyncConfig {
-        base_url: base_url.into(),
-        auth_token: Some("s3cret".into()),
-        connect_at_start: false,
-        ..SyncConfig::default()
-    };
-    let config_here = SyncConfig { auth_token: Some("s3cret".into()), ..server.config() };
+    let without = |base_url: &str| SyncConfig::new(base_url).connect_at_start(false);
+    let config = |base_url: &str| without(base_url).auth_token("s3cret");
+    let config_here = server.config().auth_token("s3cret");
     assert!(!format!("{config_here:?}").contains("s3cret"));
     let sync = SyncLayer::open(config_here).await.unwrap();
     let peer = server.accept().await;
@@ -150,18 +146,17 @@ async fn the_token_goes_in_the_header_and_only_where_it_is_safe() {
     assert!(matches!(&error, OpenError::Insecure { host } if host == "example.com"), "{error}");
     assert!(!error.to_string().contains("s3cret"));
     SyncLayer::open(config("https://example.com")).await.unwrap();
-    let allowed = SyncConfig { allow_insecure: true, ..config("http://example.com") };
+    let allowed = config("http://example.com").allow_insecure(true);
     SyncLayer::open(allowed).await.unwrap();
-    let without = SyncConfig { auth_token: None, ..config("http://example.com") };
-    let sync = SyncLayer::open(without).await.unwrap();
+    let sync = SyncLayer::open(without("http://example.com")).await.unwrap();
     assert_eq!(sync.set_token("s3cret").await, Err(SyncError::Insecure));
 }
 
 #[tokio::test]
 async fn a_secure_address_speaks_tls() {
     let server = Server::start().await;
-    let url = server.config().base_url.replace("http:", "https:");
-    let config = SyncConfig { base_url: url, auth_token: Some("s3cret".into()), ..server.config() };
+    let mut config = server.config().auth_token("s3cret");
+    config.base_url = config.base_url.replace("http:", "https:");
     let _sync = SyncLayer::open(config).await.unwrap();
     let mut stream = server.stream().await;
     let mut hello = [0; 512];
@@ -173,7 +168,7 @@ async fn a_secure_address_speaks_tls() {
 #[tokio::test]
 async fn what_was_saved_is_there_when_the_store_is_opened_again() {
     let (server, disk) = (Server::start().await, Disk::default());
-    let config = || SyncConfig { connect_at_start: false, store: disk.store(), ..server.config() };
+    let config = || server.config().connect_at_start(false).store(disk.store());
     let sync = SyncLayer::open(config()).await.unwrap();
     let clone = sync.clone();
     sync.collection("todos").unwrap().save_with_id("a", &json!({"n": 1})).await.unwrap();
@@ -191,7 +186,7 @@ async fn what_was_saved_is_there_when_the_store_is_opened_again() {
 #[tokio::test]
 async fn dropping_the_last_handle_ends_everything() {
     let (server, disk) = (Server::start().await, Disk::default());
-    let config = SyncConfig { store: disk.store(), ..server.config() };
+    let config = server.config().store(disk.store());
     let sync = SyncLayer::open(config).await.unwrap();
     let mut peer = server.accept_synced().await;
     let (todos, mut events) = (sync.collection("todos").unwrap(), sync.events());
@@ -211,7 +206,7 @@ async fn dropping_the_last_handle_ends_everything() {
 #[tokio::test]
 async fn a_failed_store_is_opened_again() {
     let (server, disk) = (Server::start().await, Disk::default());
-    let config = SyncConfig { connect_at_start: false, store: disk.store(), ..server.config() };
+    let config = server.config().connect_at_start(false).store(disk.store());
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     let (mut watch, mut events) = (todos.watch(), sync.events());
@@ -244,7 +239,7 @@ async fn a_failed_store_is_opened_again() {
 #[tokio::test]
 async fn misuse_is_an_error_of_the_call() {
     let server = Server::start().await;
-    let config = SyncConfig { connect_at_start: false, ..server.config() };
+    let config = server.config().connect_at_start(false);
     let sync = SyncLayer::open(config).await.unwrap();
     assert!(matches!(sync.collection(""), Err(SyncError::Name { .. })));
     let todos = sync.collection("todos").unwrap();
@@ -252,18 +247,18 @@ async fn misuse_is_an_error_of_the_call() {
     assert!(matches!(todos.save_with_id("", &json!({})).await, Err(SyncError::Name { .. })));
     assert!(matches!(todos.update("x", &json!({"n": 1})).await, Err(SyncError::Misuse(_))));
     todos.save_with_id("x", &json!({})).await.unwrap();
-    let refused = SyncConfig { collections: vec!["a\nb".into()], ..server.config() };
+    let refused = server.config().collections(["a\nb"]);
     assert!(matches!(SyncLayer::open(refused).await, Err(OpenError::Collection { .. })));
     let disk = Disk::default();
     disk.broken.store(true, Ordering::SeqCst);
-    let broken = SyncConfig { store: disk.store(), ..server.config() };
+    let broken = server.config().store(disk.store());
     assert!(matches!(SyncLayer::open(broken).await, Err(OpenError::Store(_))));
 }
 
 #[tokio::test]
 async fn watches_come_and_go_without_disturbing_each_other() {
     let server = Server::start().await;
-    let config = SyncConfig { connect_at_start: false, ..server.config() };
+    let config = server.config().connect_at_start(false);
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     todos.save_with_id("a", &json!({})).await.unwrap();
@@ -282,7 +277,7 @@ async fn watches_come_and_go_without_disturbing_each_other() {
 #[tokio::test]
 async fn a_slow_reader_gets_its_updates_merged() {
     let server = Server::start().await;
-    let config = SyncConfig { connect_at_start: false, ..server.config() };
+    let config = server.config().connect_at_start(false);
     let sync = SyncLayer::open(config).await.unwrap();
     let todos = sync.collection("todos").unwrap();
     let (mut watch, mut events) = (todos.watch(), sync.events());
@@ -306,14 +301,14 @@ fn a_call_that_stalls_does_not_hold_up_the_end() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let silent = runtime.block_on(async {
         let server = Server::start().await;
-        let config = SyncConfig { transports: Transports::PollOnly, ..server.config() };
+        let config = server.config().transports(Transports::PollOnly);
         let sync = SyncLayer::open(config).await.unwrap();
         let silent = server.stream().await;
         soon("the end", sync.close()).await;
         silent
     });
     drop(runtime);
-    assert!(began.elapsed() < SyncConfig::default().request_timeout);
+    assert!(began.elapsed() < SyncConfig::new("").request_timeout);
     drop(silent);
 }
 

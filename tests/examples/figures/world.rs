@@ -32,16 +32,11 @@ pub(crate) async fn serve(
 /// A client with a buffered store in `dir`.
 pub(crate) fn config(dir: &Path, server: SocketAddr) -> SyncConfig {
     let dir = dir.to_owned();
-    SyncConfig {
-        base_url: format!("http://{server}"),
-        collections: vec!["todos".into()],
-        store: Store::opened_by(move |on_durable| {
-            let options =
-                ClientOptions { on_durable: Some(on_durable), ..ClientOptions::default() };
-            Ok(Box::new(FjallClientStore::open(&dir, options)?))
-        }),
-        ..SyncConfig::default()
-    }
+    let store = Store::opened_by(move |on_durable| {
+        let options = ClientOptions { on_durable: Some(on_durable), ..ClientOptions::default() };
+        Ok(Box::new(FjallClientStore::open(&dir, options)?))
+    });
+    SyncConfig::new(format!("http://{server}")).collections(["todos"]).store(store)
 }
 
 /// A client that has caught up.
@@ -54,7 +49,7 @@ pub(crate) async fn client(dir: &Path, server: SocketAddr) -> Result<SyncLayer> 
 /// A client that stays offline.
 pub(crate) async fn offline_client(dir: &Path) -> Result<SyncLayer> {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-    let config = SyncConfig { connect_at_start: false, ..config(dir, nowhere) };
+    let config = config(dir, nowhere).connect_at_start(false);
     Ok(SyncLayer::open(config).await?)
 }
 

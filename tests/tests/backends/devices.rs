@@ -78,18 +78,15 @@ fn contents(snapshot: &Snapshot) -> Value {
 
 /// Times so short that a test need not wait.
 fn config(backend: &Backend) -> SyncConfig {
-    SyncConfig {
-        base_url: format!("http://{}", backend.addr()),
-        collections: vec!["todos".into()],
-        reconnect_delay: Duration::from_millis(20),
-        sync_interval: Duration::from_millis(300),
-        reconcile_interval: Some(Duration::from_millis(600)),
-        ..SyncConfig::default()
-    }
+    SyncConfig::new(format!("http://{}", backend.addr()))
+        .collections(["todos"])
+        .reconnect_delay(Duration::from_millis(20))
+        .sync_interval(Duration::from_millis(300))
+        .reconcile_interval(Duration::from_millis(600))
 }
 
 fn with(backend: &Backend, transports: Transports) -> SyncConfig {
-    SyncConfig { transports, ..config(backend) }
+    config(backend).transports(transports)
 }
 
 async fn both(backend: &Backend, config: impl Fn(&Backend) -> SyncConfig) -> (Device, Device) {
@@ -184,9 +181,8 @@ async fn a_clumsy_websocket_is_no_obstacle(kind: Kind) {
         "--echo",
     ];
     let Some(backend) = Backend::start(kind, &flags) else { return };
-    let silent = |backend: &Backend| SyncConfig {
-        plain_servers: PlainServers::Silent,
-        ..with(backend, Transports::RealtimeOnly)
+    let silent = |backend: &Backend| {
+        with(backend, Transports::RealtimeOnly).plain_servers(PlainServers::Silent)
     };
     let (ann, bob) = both(&backend, silent).await;
     converge(&ann, &bob).await;
@@ -215,10 +211,8 @@ async fn a_clumsy_http_is_no_obstacle(kind: Kind) {
 async fn what_is_only_relayed_arrives_by_http(kind: Kind) {
     let Some(backend) = Backend::start(kind, &["--ws-relay-only"]) else { return };
     // a poll in between would take away what was relayed and is not stored yet
-    let seldom = |backend: &Backend| SyncConfig {
-        sync_interval: Duration::from_secs(300),
-        reconcile_interval: None,
-        ..config(backend)
+    let seldom = |backend: &Backend| {
+        config(backend).sync_interval(Duration::from_secs(300)).reconcile_interval(None)
     };
     let (ann, bob) = both(&backend, seldom).await;
     converge(&ann, &bob).await;
@@ -438,7 +432,7 @@ async fn what_it_guarantees_is_said(kind: Kind) {
     assert_eq!(status.guarantees, Some(Guarantees::default()));
     // who requires more gets none
     let required = Guarantees { resume: true, ..Guarantees::default() };
-    let strict = Device::open(SyncConfig { required_guarantees: required, ..config(&backend) });
+    let strict = Device::open(config(&backend).required_guarantees(required));
     let strict = strict.await;
     let mut events = strict.client.events();
     strict.save("2", json!({})).await;

@@ -34,8 +34,7 @@ pub fn a_resolver_that_calls_its_client_gets_an_error_at_once<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
     let resolver = Arc::new(CallsBack::default());
-    let custom_conflict_resolver = Some(Arc::clone(&resolver) as Arc<dyn Resolver>);
-    let a = C::open(SyncConfig { custom_conflict_resolver, ..config(&a_way) });
+    let a = C::open(config(&a_way).custom_conflict_resolver(resolver.clone()));
     assert!(resolver.calls.set(a.calls()).is_ok());
     let b = C::open(config(&b_way));
     a.save("x", &json!({"v": 0}));
@@ -73,12 +72,9 @@ impl Resolver for Panics {
 pub fn a_resolver_that_panics_is_told_of_and_the_client_goes_on<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
-    let as_resolver = |config| SyncConfig {
-        custom_conflict_resolver: Some(Arc::new(Panics) as Arc<dyn Resolver>),
-        ..config
-    };
+    let as_resolver = |config: SyncConfig| config.custom_conflict_resolver(Arc::new(Panics));
     let as_strategy =
-        |config| SyncConfig { conflict_strategy: ConflictStrategy::custom(Panics), ..config };
+        |config: SyncConfig| config.conflict_strategy(ConflictStrategy::custom(Panics));
     for configure in [&as_resolver as &dyn Fn(SyncConfig) -> SyncConfig, &as_strategy] {
         let mut a = C::open(configure(config(&a_way)));
         let b = C::open(config(&b_way));

@@ -92,7 +92,7 @@ pub struct Tokio {
 impl Client for Tokio {
     fn open(config: SyncConfig) -> Self {
         let connects = config.connect_at_start;
-        let config = SyncConfig { connect_at_start: false, ..config };
+        let config = config.connect_at_start(false);
         let sync = runtime().block_on(synclayer_tokio::SyncLayer::open(config)).unwrap();
         let (events, todos) = (sync.events(), sync.collection(TODOS).unwrap());
         let client = Self { sync, todos, events };
@@ -237,7 +237,7 @@ pub struct Blocking {
 impl Client for Blocking {
     fn open(config: SyncConfig) -> Self {
         let connects = config.connect_at_start;
-        let config = SyncConfig { connect_at_start: false, ..config };
+        let config = config.connect_at_start(false);
         let sync = synclayer_blocking::SyncLayer::open(config).unwrap();
         let (events, todos) = (sync.events(), sync.collection(TODOS).unwrap());
         let client = Self { sync, todos, events };

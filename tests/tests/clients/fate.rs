@@ -8,7 +8,7 @@ use synclayer_core::protocol::name::{Collection, RecordId, UserId};
 use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::policy::Policy;
 use synclayer_server::ServerConfig;
-use synclayer_tokio::{ConflictStrategy, Fate, SyncConfig, SyncError, Transports};
+use synclayer_tokio::{ConflictStrategy, Fate, SyncError, Transports};
 
 use crate::client::Client;
 use crate::support::{Fate as Passage, Host, config, until};
@@ -37,7 +37,7 @@ pub fn a_write_tells_whether_the_server_has_it<C: Client>() {
     for transports in [Transports::Both, Transports::PollOnly] {
         let host = locked();
         let way = host.proxy();
-        let a = C::open(SyncConfig { transports, ..config(&way) });
+        let a = C::open(config(&way).transports(transports));
         let saved = a.saved("x", &json!({"n": 1}));
         assert_eq!(saved(), Ok(Fate::Acknowledged));
         assert_eq!(saved(), Ok(Fate::Acknowledged), "it is told again");
@@ -53,7 +53,7 @@ pub fn a_write_tells_whether_the_server_has_it<C: Client>() {
 pub fn a_joined_write_and_one_without_effect_share_the_fate_of_what_waits<C: Client>() {
     let host = locked();
     let way = host.proxy();
-    let a = C::open(SyncConfig { connect_at_start: false, ..config(&way) });
+    let a = C::open(config(&way).connect_at_start(false));
     let fates = [
         a.saved("locked", &json!({"n": 1})),
         a.saved("locked", &json!({"n": 2})),
@@ -71,7 +71,7 @@ pub fn a_write_that_the_strategy_gives_up_says_so<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
     let conflict_strategy = ConflictStrategy::ServerWins;
-    let a = C::open(SyncConfig { conflict_strategy, ..config(&a_way) });
+    let a = C::open(config(&a_way).conflict_strategy(conflict_strategy));
     let b = C::open(config(&b_way));
     a.save("x", &json!({"n": 1, "m": 1}));
     a.synced();
@@ -107,7 +107,7 @@ pub fn a_client_that_closes_leaves_nobody_waiting<C: Client>() {
 pub fn writes_that_nobody_waits_for_are_forgotten<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
-    let a = C::open(SyncConfig { connect_at_start: false, ..config(&way) });
+    let a = C::open(config(&way).connect_at_start(false));
     let kept = a.saved("kept", &json!({"n": 0}));
     for n in 0..3_000 {
         a.save(&format!("r{n}"), &json!({"n": n}));

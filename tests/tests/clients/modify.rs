@@ -5,9 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use serde_json::{Value, json};
-use synclayer_tokio::{
-    ConflictStrategy, Document, FieldWise, Limits, Misuse, SyncConfig, SyncError,
-};
+use synclayer_tokio::{ConflictStrategy, Document, FieldWise, Limits, Misuse, SyncError};
 
 use crate::client::{Client, Modify};
 use crate::support::{Host, PATIENCE, config, on_disk, until};
@@ -33,7 +31,7 @@ pub fn no_increment_of_many_threads_is_lost<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
     let sums = || ConflictStrategy::custom(FieldWise::sum_numbers());
-    let open = |way| C::open(SyncConfig { conflict_strategy: sums(), ..config(way) });
+    let open = |way| C::open(config(way).conflict_strategy(sums()));
     let (a, b) = (open(&a_way), open(&b_way));
     a.save("x", &json!({"n": 0}));
     a.synced();
@@ -79,7 +77,7 @@ pub fn a_closure_makes_removes_and_leaves_records<C: Client>() {
 pub fn a_write_that_changes_nothing_is_answered<C: Client>() {
     let (host, home) = (Host::start(), tempfile::tempdir().unwrap());
     let (a_way, b_way) = (host.proxy(), host.proxy());
-    let a = C::open(SyncConfig { store: on_disk(home.path()), ..config(&a_way) });
+    let a = C::open(config(&a_way).store(on_disk(home.path())));
     let b = C::open(config(&b_way));
     b.save("x", &json!({"n": 1}));
     a.synced();
@@ -96,7 +94,7 @@ pub fn a_closure_that_fails_changes_nothing_and_the_client_goes_on<C: Client>() 
     let host = Host::start();
     let way = host.proxy();
     let limits = Limits { document_bytes: 100, ..Limits::default() };
-    let a = C::open(SyncConfig { limits, ..config(&way) });
+    let a = C::open(config(&way).limits(limits));
     let modify = a.modifier();
     a.save("x", &json!({"n": 1}));
 

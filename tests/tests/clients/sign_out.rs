@@ -4,15 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use synclayer_tokio::{Misuse, SignOut, SyncConfig, SyncError};
+use synclayer_tokio::{Misuse, SignOut, SyncError};
 
 use crate::client::Client;
 use crate::support::{Host, PATIENCE, Proxy, config, on_disk, until};
 
 fn of<C: Client>(user: &str, home: &Path, way: &Proxy) -> C {
-    let auth_token = Some("good".to_owned());
-    let user = user.to_owned();
-    C::open(SyncConfig { user, auth_token, store: on_disk(home), ..config(way) })
+    C::open(config(way).user(user).auth_token("good").store(on_disk(home)))
 }
 
 pub fn what_a_user_leaves_waits_for_their_return<C: Client>() {

@@ -15,7 +15,7 @@ use crate::client::{Blocking, Client, Tokio};
 use crate::support::{Fate, Host, PATIENCE, Proxy, Request, TODOS, config, on_disk, until};
 
 fn poll_only(proxy: &Proxy) -> SyncConfig {
-    SyncConfig { transports: Transports::PollOnly, ..config(proxy) }
+    config(proxy).transports(Transports::PollOnly)
 }
 
 /// Both hold the same, which their checksums prove.
@@ -90,7 +90,7 @@ pub fn synced_names_what_the_server_refuses<C: Client>() {
     let host = Host::with(ServerConfig { session, ..ServerConfig::default() });
     let (first, second) = (host.proxy(), host.proxy());
     let collections = ["a", "b", TODOS].map(String::from).to_vec();
-    let many = C::open(SyncConfig { collections, ..config(&first) });
+    let many = C::open(config(&first).collections(collections));
     many.save("x", &json!({"n": 1}));
     let Some(Err(SyncError::NotInSync(failures))) = many.outcome() else {
         panic!("it is said to be in sync");
@@ -113,7 +113,7 @@ pub fn hundreds_of_collections_are_in_sync<C: Client>() {
     let mut collections: Vec<_> = (0..300).map(|n| format!("c{n:0>5}")).collect();
     // the last one by its name
     collections.push(TODOS.into());
-    let many = C::open(SyncConfig { collections, ..config(&many_way) });
+    let many = C::open(config(&many_way).collections(collections));
     many.synced();
     let one = C::open(config(&one_way));
     one.save("x", &json!({"v": 1}));
@@ -151,7 +151,7 @@ pub fn a_collection_without_handles_is_left_after_a_while<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
     let keep_for = Some(Duration::from_millis(20));
-    let client = C::open(SyncConfig { keep_for, ..config(&way) });
+    let client = C::open(config(&way).keep_for(keep_for));
     let status = |name: &str| client.status().collections.get(name).cloned();
     let in_use = |name: &str| status(name).is_some_and(|of| of.in_use);
     let is_live = |name: &str| status(name).is_some_and(|of| of.live);
@@ -191,8 +191,8 @@ pub fn all_kinds_converge() {
 pub fn offline_writes_survive_a_restart_and_arrive<C: Client>() {
     let (host, home) = (Host::start(), tempfile::tempdir().unwrap());
     let (a_way, b_way) = (host.proxy(), host.proxy());
-    let stored = |way: &Proxy| SyncConfig { store: on_disk(home.path()), ..config(way) };
-    let offline = C::open(SyncConfig { connect_at_start: false, ..stored(&a_way) });
+    let stored = |way: &Proxy| config(way).store(on_disk(home.path()));
+    let offline = C::open(stored(&a_way).connect_at_start(false));
     offline.save("x", &json!({"n": 1}));
     offline.update("x", &json!({"n": 2}));
     offline.save("y", &json!({}));
@@ -260,7 +260,7 @@ pub fn a_stalled_request_is_given_up_and_made_again<C: Client>() {
         if left > 0 { Fate::Stall } else { Fate::Pass }
     });
     let request_timeout = Duration::from_millis(300);
-    let mut a = C::open(SyncConfig { request_timeout, ..poll_only(&way) });
+    let mut a = C::open(poll_only(&way).request_timeout(request_timeout));
     a.save("x", &json!({"n": 1}));
     a.synced();
     a.told("why it took so long", |event| {
@@ -324,7 +324,7 @@ pub fn a_push_that_is_too_large_is_made_smaller<C: Client>() {
         }
         Fate::Pass
     });
-    let a = C::open(SyncConfig { connect_at_start: false, ..poll_only(&a_way) });
+    let a = C::open(poll_only(&a_way).connect_at_start(false));
     for n in 0..50 {
         a.save(&format!("r{n}"), &json!({"text": "x".repeat(300)}));
     }
@@ -338,9 +338,8 @@ pub fn a_refused_token_is_asked_for_and_nothing_is_dropped<C: Client>() {
     for transports in [Transports::Both, Transports::PollOnly, Transports::RealtimeOnly] {
         let host = Host::with_tokens(&["good", "fresh"]);
         let way = host.proxy();
-        let auth_token = Some("stale".to_owned());
-        let user = "ann".to_owned();
-        let mut a = C::open(SyncConfig { auth_token, user, transports, ..config(&way) });
+        let config = config(&way).auth_token("stale").user("ann").transports(transports);
+        let mut a = C::open(config);
         a.save("x", &json!({"n": 1}));
         a.told("that a token is needed", |e| matches!(e.kind, EventKind::TokenNeeded { .. }));
         assert_eq!((a.status().pending_writes, a.rejected()), (1, 0));
@@ -405,7 +404,7 @@ pub fn an_idle_hour_of_polling_is_cheap<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
     let sync_interval = Duration::from_millis(50);
-    let a = C::open(SyncConfig { sync_interval, ..poll_only(&way) });
+    let a = C::open(poll_only(&way).sync_interval(sync_interval));
     a.save("x", &json!({"text": "Buy milk"}));
     a.synced();
     let before = way.passed().len();
@@ -420,7 +419,7 @@ pub fn an_idle_hour_of_polling_is_cheap<C: Client>() {
 pub fn without_the_clock_it_asks_when_told<C: Client>() {
     let host = Host::start();
     let (quiet_way, live_way) = (host.proxy(), host.proxy());
-    let quiet = SyncConfig { enable_auto_sync: false, ..poll_only(&quiet_way) };
+    let quiet = poll_only(&quiet_way).enable_auto_sync(false);
     let (quiet, live) = (C::open(quiet), C::open(config(&live_way)));
     live.synced();
     quiet.save("a", &json!({}));
@@ -456,7 +455,7 @@ pub fn closing_waits_for_no_answer<C: Client>() {
     let way = host.proxy();
     way.rule(|_| Fate::Stall);
     let request_timeout = PATIENCE * 10;
-    let a = C::open(SyncConfig { request_timeout, ..poll_only(&way) });
+    let a = C::open(poll_only(&way).request_timeout(request_timeout));
     a.save("x", &json!({}));
     let begin = Instant::now();
     a.close();

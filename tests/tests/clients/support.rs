@@ -297,13 +297,10 @@ fn fill(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<()> {
 
 /// A client's configuration: in memory, quick to try again.
 pub fn config(proxy: &Proxy) -> SyncConfig {
-    SyncConfig {
-        base_url: proxy.url(),
-        collections: vec![TODOS.into()],
-        reconnect_delay: Duration::from_millis(20),
-        request_timeout: Duration::from_secs(5),
-        ..SyncConfig::default()
-    }
+    SyncConfig::new(proxy.url())
+        .collections([TODOS])
+        .reconnect_delay(Duration::from_millis(20))
+        .request_timeout(Duration::from_secs(5))
 }
 
 /// A store in a directory.

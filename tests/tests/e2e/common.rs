@@ -218,18 +218,15 @@ impl Device {
 /// A client's configuration: on disk, quick to connect again.
 pub fn config(proxy: &Proxy, dir: &Path) -> SyncConfig {
     let dir = dir.to_owned();
-    SyncConfig {
-        base_url: proxy.url(),
-        collections: vec![TODOS.into()],
-        reconnect_delay: Duration::from_millis(10),
-        transports: Transports::RealtimeOnly,
+    SyncConfig::new(proxy.url())
+        .collections([TODOS])
+        .reconnect_delay(Duration::from_millis(10))
+        .transports(Transports::RealtimeOnly)
         // what is only buffered is durable at once, and nothing needs telling
-        store: Store::opened_by(move |_on_durable| {
+        .store(Store::opened_by(move |_on_durable| {
             let open = || FjallClientStore::open(&dir, ClientOptions::default());
             Ok(Box::new(when_free(open)?))
-        }),
-        ..SyncConfig::default()
-    }
+        }))
 }
 
 /// Waits until nothing is left to exchange, and compares what the devices hold.

@@ -12,7 +12,7 @@ use serde_json::json;
 use synclayer_core::store::{Batch, Rows, ServerStore, StoreError};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
-use synclayer_tokio::{EventKind, SyncConfig, SyncLayer};
+use synclayer_tokio::{EventKind, SyncLayer};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::common::{Device, Host, TODOS, config, converged, soon, told_already};
@@ -181,8 +181,8 @@ async fn write(dir: &Path, url: &str, first: u64) {
         std::process::exit(0);
     });
     let proxy = Proxy::start(Target::default()).await;
-    let config = config(&proxy, dir);
-    let config = SyncConfig { base_url: url.into(), connect_at_start: false, ..config };
+    let mut config = config(&proxy, dir).connect_at_start(false);
+    config.base_url = url.into();
     let sync = SyncLayer::open(config).await.unwrap();
     let mut events = sync.events();
     tokio::spawn(async move {

@@ -65,14 +65,11 @@ impl Server {
             None => (format!("http://127.0.0.1:{port}"), TrustedRoots::Public),
             Some((_, trusted)) => (format!("https://localhost:{port}"), trusted.clone()),
         };
-        SyncConfig {
-            base_url,
-            trusted_roots,
-            collections: vec!["todos".into()],
-            reconnect_delay: Duration::from_millis(10),
-            transports: Transports::RealtimeOnly,
-            ..SyncConfig::default()
-        }
+        SyncConfig::new(base_url)
+            .trusted_roots(trusted_roots)
+            .collections(["todos"])
+            .reconnect_delay(Duration::from_millis(10))
+            .transports(Transports::RealtimeOnly)
     }
 
     /// The next connection, before anything was said on it.

@@ -54,13 +54,10 @@ impl Server {
     }
 
     pub fn config(&self) -> SyncConfig {
-        SyncConfig {
-            base_url: format!("http://{}", self.listener.local_addr().unwrap()),
-            collections: vec!["todos".into()],
-            reconnect_delay: Duration::from_millis(10),
-            transports: Transports::RealtimeOnly,
-            ..SyncConfig::default()
-        }
+        SyncConfig::new(format!("http://{}", self.listener.local_addr().unwrap()))
+            .collections(["todos"])
+            .reconnect_delay(Duration::from_millis(10))
+            .transports(Transports::RealtimeOnly)
     }
 
     /// The next connection, before the handshake.
