@@ -32,7 +32,7 @@
 //! # A loop
 //!
 //! A replica needs a clock, a seed and a socket. Here the socket is two queues; with a real one, a
-//! whole client is `tests/examples/embed.rs` of this project:
+//! whole client is `tests/e2e/examples/embed.rs` of this project:
 //!
 //! ```
 //! use std::collections::VecDeque;
