@@ -6,8 +6,8 @@
 
 use super::edit::Edit;
 use super::machine::Client;
+use super::records::Records;
 use super::stream::Stream;
-use crate::protocol::name::Collection;
 use crate::rules::row::LossDecision;
 use crate::store::StoreError;
 
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 const ADOPTED_AT_ONCE: usize = 256;
 
 impl Stream {
-    /// Whether held records are on their way out.
+    /// Returns `true` if held records are on their way out.
     fn is_adopting(&self) -> bool {
         let adopted = |decision| decision == Some(LossDecision::Adopt);
         let due = self.row.loss.filter(|loss| loss.missing.is_some() && adopted(loss.decision));
@@ -27,41 +27,37 @@ impl Client {
     /// Goes on with the removal of held records, and ends it where none is left.
     pub(super) fn adopt_some(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         while edit.adopted < ADOPTED_AT_ONCE && !planted!(AdoptionForgotten) {
-            let adopting = self.streams.iter().find(|(_, stream)| stream.is_adopting());
-            let Some(collection) = adopting.map(|(collection, _)| collection.clone()) else {
-                break;
-            };
-            if self.adopt_records(edit, &collection)? {
-                self.end_loss(edit, &collection);
+            let Some(collection) = self.streams.find(Stream::is_adopting) else { break };
+            let Some(mut records) = self.records(&collection) else { break };
+            if records.adopt(edit)? {
+                records.end_loss(edit);
             } else {
-                self.save_stream(edit, &collection);
+                records.save(edit);
             }
         }
         Ok(())
     }
+}
 
-    /// Removes held records of a collection, as many as this step still may. Says whether none is
-    /// left.
-    pub(super) fn adopt_records(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-    ) -> Result<bool, StoreError> {
-        let seq = self.stream(collection).reached();
-        let mut after = self.stream(collection).passed.take();
+impl Records<'_> {
+    /// Removes held records of a collection, as many as this step still may. Returns `true` if none
+    /// is left.
+    pub(super) fn adopt(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
+        let seq = self.stream.reached();
+        let mut after = self.stream.passed.take();
         loop {
             let most = if planted!(AdoptedAtOnce) { usize::MAX } else { ADOPTED_AT_ONCE };
             let room = most.saturating_sub(edit.adopted);
             if room == 0 {
-                self.stream(collection).passed = after;
+                self.stream.passed = after;
                 edit.flush = true;
                 return Ok(false);
             }
-            let held = self.held(edit, collection, after.as_ref(), room)?;
+            let held = self.held(edit, after.as_ref(), room)?;
             edit.adopted += held.len();
             for id in &held {
-                if let Some(before) = edit.row(collection, id)? {
-                    self.take_absence(edit, collection, id, before, seq)?;
+                if let Some(before) = edit.row(self.collection, id)? {
+                    self.take_absence(edit, id, before, seq)?;
                 }
             }
             after = match (held.len() == room, after) {

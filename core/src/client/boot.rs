@@ -1,10 +1,10 @@
 //! What a replica wakes up from.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::outbox::Outbox;
-use super::stream::Stream;
+use super::streams::Streams;
 use super::wipe::free_slot;
 use crate::protocol::name::{Collection, MutationNumber, SessionNumber, WriteId};
 use crate::protocol::random::Random;
@@ -60,21 +60,22 @@ pub(super) fn streams_of(
     keys: Keys,
     wanted: &[Collection],
     store: &dyn Rows,
-) -> Result<BTreeMap<Collection, Stream>, StoreError> {
-    let mut streams = BTreeMap::<Collection, Stream>::new();
+) -> Result<Streams, StoreError> {
+    let mut streams = Streams::default();
     let (from, to) = keys.streams();
     store.scan(&from, &to, &mut |key, value| {
         let row = StreamRow::decode(value)?;
-        let stream = Stream { asked: true, unverified: row.count > 0, row, ..Stream::default() };
-        streams.insert(collection_of(key)?, stream);
+        let stream = streams.used(&collection_of(key)?);
+        stream.unverified = row.count > 0;
+        stream.row = row;
         Ok(Scan::Next)
     })?;
     for collection in collections_of(keys, store)? {
-        streams.entry(collection).or_default().asked = true;
+        streams.used(&collection);
     }
     for collection in wanted {
-        let stream = streams.entry(collection.clone()).or_default();
-        (stream.asked, stream.wanted, stream.held) = (true, true, true);
+        let stream = streams.used(collection);
+        (stream.wanted, stream.held) = (true, true);
     }
     Ok(streams)
 }

@@ -7,9 +7,8 @@ use core::time::Duration;
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::machine::{Client, Fault};
-use super::output::ViewAction;
-use super::stream::StreamError;
-use super::stream::{Phase, Stream};
+use super::records::Records;
+use super::stream::{Phase, Stream, StreamError};
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{
     Cursor, ErrorCode, ErrorMessage, Mode, PageRange, Resume, ServerChange, SyncRecord,
@@ -32,14 +31,14 @@ impl Client {
         let Some(mode) = mode else {
             return Err(Fault::peer("a level-2 server has subscribed without a mode"));
         };
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         // what comes of a subscription that was ended here has gaps, since changes were ignored
         let over = matches!(stream.phase, Phase::Idle | Phase::Refused | Phase::Leaving)
             && !stream.follows();
         // it continues a cursor that was dropped meanwhile: the snapshot asked for since comes
         let outdated = mode == Mode::Delta && stream.row.cursor.is_none();
         if over || outdated {
-            self.ignored_frames += 1;
+            edit.ignore();
             return Ok(());
         }
         if let Some(kind) = setback(stream, head, mode) {
@@ -64,18 +63,18 @@ impl Client {
         if !goes_on {
             edit.event(Event::remote(EventKind::SyncStarted).on(collection));
         }
-        self.show_status(edit, collection);
+        edit.show_status(collection, stream);
         self.falls_short(edit);
         Ok(())
     }
 
     pub(super) fn unsubscribed(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return };
         stream.phase = Phase::Idle;
         stream.confirmed = false;
         stream.awaited_since = None;
         stream.retry_at = None;
-        self.show_status(edit, collection);
+        edit.show_status(collection, stream);
     }
 
     /// The server has refused a subscription, or could not serve it now.
@@ -92,7 +91,7 @@ impl Client {
                 + self.random.below(self.config.reconnect_delay)
         });
         let retry_at = wait.map(|wait| self.now.mono + wait);
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return };
         if stream.phase == Phase::Leaving {
             // an `unsubscribe` that came too fast was not looked at; any other error answers what was
             // asked before it, and `unsubscribed` is still to come
@@ -114,139 +113,7 @@ impl Client {
         }
         let kind = EventKind::SyncFailed { code: error.code, message: error.message };
         edit.event(Event::remote(kind).on(collection));
-        self.show_status(edit, collection);
-    }
-
-    /// A change has come.
-    pub(super) fn changed(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        id: &RecordId,
-        news: &ServerChange,
-        filtered: bool,
-    ) -> Result<(), Fault> {
-        let stream = self.stream(collection);
-        let live = stream.follows();
-        if !live && stream.phase != Phase::CatchingUp {
-            self.ignored_frames += 1;
-            return Ok(());
-        }
-        let Some(seq) = news.seq else {
-            return Err(Fault::peer("a level-2 server has sent a change without a seq"));
-        };
-        if !self.fits(edit, collection, id, news, seq, live)? {
-            self.take_snapshot(edit, collection, "the server's changes have a gap");
-            return Ok(());
-        }
-        let new = if filtered {
-            self.lose_sight(edit, collection, id, seq)?
-        } else {
-            self.learn(edit, collection, id, news)?
-        };
-        if live {
-            self.stream(collection).moved = true;
-            self.move_cursor(collection, seq);
-            if new {
-                let kind = match news.change.kind {
-                    WriteKind::Insert => EventKind::RealtimeInsert,
-                    WriteKind::Update => EventKind::RealtimeUpdate,
-                    WriteKind::Delete => EventKind::RealtimeDelete,
-                };
-                edit.event(Event::remote(kind).of(collection, id));
-            }
-        } else if planted!(CursorInMidCatchUp) {
-            self.move_cursor(collection, seq);
-        } else if let Some(epoch) = self.epoch.clone() {
-            self.stream(collection).row.resume = Some(Resume::Delta { epoch, seq });
-        }
-        self.save_stream(edit, collection);
-        Ok(())
-    }
-
-    /// Whether a change continues what is known: no seq is left out, and no fields come of a record
-    /// that is not held.
-    fn fits(
-        &mut self,
-        edit: &Edit<'_>,
-        collection: &Collection,
-        id: &RecordId,
-        news: &ServerChange,
-        seq: Seq,
-        live: bool,
-    ) -> Result<bool, StoreError> {
-        let stream = self.stream(collection);
-        if live && !stream.is_partial() && seq != stream.reached().next() {
-            return Ok(false);
-        }
-        let is_known = |row: &Row| row.server.is_some() && !stream.row.is_held(row);
-        let known = || Ok(edit.row(collection, id)?.as_ref().is_some_and(is_known));
-        Ok(news.change.kind != WriteKind::Update || known()?)
-    }
-
-    /// A page of a snapshot has come: its range becomes what the page holds.
-    pub(super) fn paged(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        records: &[SyncRecord],
-        range: Option<&PageRange>,
-    ) -> Result<(), Fault> {
-        if self.stream(collection).phase != Phase::CatchingUp {
-            self.ignored_frames += 1;
-            return Ok(());
-        }
-        let (Some(range), Some(epoch)) = (range, self.epoch.clone()) else {
-            return Err(Fault::peer("a snapshot's page does not say which keys it covers"));
-        };
-        self.stream(collection).continue_snapshot(range).map_err(Fault::peer)?;
-        for record in records {
-            let news = ServerChange {
-                change: Change::insert(record.document.clone()),
-                seq: record.seq,
-                version: record.version,
-                timestamp: record.updated_at,
-                at: record.at.clone(),
-                user_id: None,
-            };
-            self.learn(edit, collection, &record.id, &news)?;
-            // it may have changed since the snapshot began
-            self.stream(collection).row.behind |= record.seq > Some(range.snapshot_seq);
-        }
-        self.drop_absent(edit, collection, records, range)?;
-        let stream = self.stream(collection);
-        stream.trusted = true;
-        let snapshot_seq = range.snapshot_seq;
-        match &range.up_to {
-            Some(after) => {
-                let after = after.clone();
-                stream.row.resume = Some(Resume::Snapshot { epoch, snapshot_seq, after });
-            }
-            None => {
-                stream.row.cursor = Some(Cursor { epoch, seq: snapshot_seq });
-                stream.row.resume = None;
-            }
-        }
-        self.save_stream(edit, collection);
-        edit.event(Event::remote(EventKind::RealtimeSync).on(collection));
-        Ok(())
-    }
-
-    /// Records in a page's range that the page lacks are gone.
-    fn drop_absent(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        records: &[SyncRecord],
-        range: &PageRange,
-    ) -> Result<(), StoreError> {
-        for id in edit.ids(collection, range.after.as_ref(), range.up_to.as_ref())? {
-            let absent = records.binary_search_by(|record| record.id.cmp(&id)).is_err();
-            if absent && !planted!(AbsentKept) {
-                self.learn_absence(edit, collection, &id, range.snapshot_seq)?;
-            }
-        }
-        Ok(())
+        edit.show_status(collection, stream);
     }
 
     /// A catch-up is complete, and what is held must be what the server holds.
@@ -258,124 +125,234 @@ impl Client {
         count: u64,
         checksum: Option<Checksum>,
     ) -> Result<(), Fault> {
-        let stream = self.stream(collection);
-        if stream.phase != Phase::CatchingUp {
-            self.ignored_frames += 1;
+        let Some(mut records) = self.records(collection) else { return Ok(()) };
+        if records.stream.phase != Phase::CatchingUp {
+            edit.ignore();
             return Ok(());
         }
-        if stream.row.cursor.is_none() {
+        if records.stream.row.cursor.is_none() {
             return Err(Fault::peer("a snapshot ended before its last page"));
         }
         if let Some(checksum) = checksum {
             let told = (count, checksum);
-            if stream.unverified || stream.held() != told {
-                self.recount(edit, collection)?;
+            if records.stream.unverified || records.stream.held() != told {
+                records.recount(edit)?;
             }
-            if self.stream(collection).held() != told {
-                return self.mismatched(edit, collection);
+            if records.stream.held() != told {
+                self.mismatched(edit, collection);
+                return Ok(());
             }
         }
-        let stream = self.stream(collection);
-        stream.row.cursor = Some(cursor);
-        stream.row.resume = None;
-        stream.row.behind = false;
-        stream.phase = Phase::Live;
-        stream.awaited_since = None;
-        stream.mismatches = 0;
-        stream.moved = false;
-        stream.refreshing = false;
-        edit.put_stream(collection, &stream.row);
-        if self.take_stock(edit, collection)? {
-            self.in_step(edit, collection);
+        records.stream.caught_up(cursor);
+        records.save(edit);
+        if self.take_stock(edit, collection)?
+            && let Some(mut records) = self.records(collection)
+        {
+            records.in_step(edit);
         }
         self.show_status(edit, collection);
         self.proved_itself(edit);
         Ok(())
     }
 
-    /// What is held of a collection is what the server has.
-    pub(super) fn in_step(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        self.stream(collection).confirmed = !planted!(NeverConfirmed);
-        edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
+    /// What is held differs from what the server holds: a snapshot is taken, and where that did not
+    /// help, not before a while.
+    fn mismatched(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        edit.event(Event::remote(EventKind::ChecksumMismatch).on(collection));
+        let Some(mut records) = self.records(collection) else { return };
+        records.take_snapshot(edit, "what is held differs from what the server holds");
+        records.stream.mismatches += 1;
+        let mismatches = records.stream.mismatches;
+        if mismatches < 2 {
+            return;
+        }
+        let wait = self.config.reconnect_delay.saturating_mul(1 << mismatches.min(10));
+        let wait = wait.min(self.config.max_reconnect_delay);
+        let retry_at = self.now.mono + wait + self.random.below(wait);
+        let Some(stream) = self.streams.get_mut(collection) else { return };
+        let message = String::from("a fresh snapshot, too, differs from what the server holds");
+        let code = ErrorCode::ServerError;
+        stream.refuse(StreamError::new(&code, &message), Some(retry_at));
+        let kind = EventKind::SyncFailed { code, message };
+        edit.event(Event::remote(kind).on(collection));
+    }
+
+    pub(super) fn save_stream(&self, edit: &mut Edit<'_>, collection: &Collection) {
+        if let Some(stream) = self.streams.get(collection) {
+            edit.put_stream(collection, &stream.row);
+        }
+    }
+
+    pub(super) fn show_status(&self, edit: &mut Edit<'_>, collection: &Collection) {
+        if let Some(stream) = self.streams.get(collection) {
+            edit.show_status(collection, stream);
+        }
+    }
+}
+
+impl Records<'_> {
+    /// A change has come.
+    pub(super) fn changed(
+        &mut self,
+        edit: &mut Edit<'_>,
+        id: &RecordId,
+        news: &ServerChange,
+        filtered: bool,
+    ) -> Result<(), Fault> {
+        let live = self.stream.follows();
+        if !live && self.stream.phase != Phase::CatchingUp {
+            edit.ignore();
+            return Ok(());
+        }
+        let Some(seq) = news.seq else {
+            return Err(Fault::peer("a level-2 server has sent a change without a seq"));
+        };
+        let Some(before) = self.row_that_fits(edit, id, news, seq)? else {
+            self.take_snapshot(edit, "the server's changes have a gap");
+            return Ok(());
+        };
+        let is_news = if filtered {
+            self.lose_sight(edit, id, before, seq)?
+        } else {
+            self.learn(edit, id, before, news)?
+        };
+        if live {
+            self.stream.moved = true;
+            self.move_cursor(seq);
+            if is_news {
+                let kind = match news.change.kind {
+                    WriteKind::Insert => EventKind::RealtimeInsert,
+                    WriteKind::Update => EventKind::RealtimeUpdate,
+                    WriteKind::Delete => EventKind::RealtimeDelete,
+                };
+                edit.event(Event::remote(kind).of(self.collection, id));
+            }
+        } else if planted!(CursorInMidCatchUp) {
+            self.move_cursor(seq);
+        } else if let Some(epoch) = self.epoch.cloned() {
+            self.stream.row.resume = Some(Resume::Delta { epoch, seq });
+        }
+        self.save(edit);
+        Ok(())
+    }
+
+    /// Returns the row of a changed record, if the change continues what is known: no seq is left
+    /// out, and no fields come of a record that is not held.
+    fn row_that_fits(
+        &self,
+        edit: &Edit<'_>,
+        id: &RecordId,
+        news: &ServerChange,
+        seq: Seq,
+    ) -> Result<Option<Option<Row>>, StoreError> {
+        let stream = &self.stream;
+        if stream.follows() && !stream.is_partial() && seq != stream.reached().next() {
+            return Ok(None);
+        }
+        let row = edit.row(self.collection, id)?;
+        let is_known = |row: &Row| row.server.is_some() && !stream.row.is_held(row);
+        let fits = news.change.kind != WriteKind::Update || row.as_ref().is_some_and(is_known);
+        Ok(fits.then_some(row))
+    }
+
+    /// A page of a snapshot has come: its range becomes what the page holds.
+    pub(super) fn paged(
+        &mut self,
+        edit: &mut Edit<'_>,
+        records: &[SyncRecord],
+        range: Option<&PageRange>,
+    ) -> Result<(), Fault> {
+        if self.stream.phase != Phase::CatchingUp {
+            edit.ignore();
+            return Ok(());
+        }
+        let (Some(range), Some(epoch)) = (range, self.epoch.cloned()) else {
+            return Err(Fault::peer("a snapshot's page does not say which keys it covers"));
+        };
+        self.stream.continue_snapshot(range).map_err(Fault::peer)?;
+        for record in records {
+            let news = ServerChange {
+                change: Change::insert(record.document.clone()),
+                seq: record.seq,
+                version: record.version,
+                timestamp: record.updated_at,
+                at: record.at.clone(),
+                user_id: None,
+            };
+            let before = edit.row(self.collection, &record.id)?;
+            self.learn(edit, &record.id, before, &news)?;
+            // it may have changed since the snapshot began
+            self.stream.row.behind |= record.seq > Some(range.snapshot_seq);
+        }
+        self.drop_absent(edit, records, range)?;
+        self.stream.page_taken(epoch, range);
+        self.save(edit);
+        edit.event(Event::remote(EventKind::RealtimeSync).on(self.collection));
+        Ok(())
+    }
+
+    /// Records in a page's range that the page lacks are gone.
+    fn drop_absent(
+        &mut self,
+        edit: &mut Edit<'_>,
+        records: &[SyncRecord],
+        range: &PageRange,
+    ) -> Result<(), StoreError> {
+        for id in edit.ids(self.collection, range.after.as_ref(), range.up_to.as_ref())? {
+            let absent = records.binary_search_by(|record| record.id.cmp(&id)).is_err();
+            if absent && !planted!(AbsentKept) {
+                self.learn_absence(edit, &id, range.snapshot_seq)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The collection holds what the server has.
+    pub(super) fn in_step(&mut self, edit: &mut Edit<'_>) {
+        self.stream.confirmed = !planted!(NeverConfirmed);
+        edit.event(Event::remote(EventKind::SyncCompleted).on(self.collection));
     }
 
     /// Counts what is held by the rows themselves. The running figures tell nothing of a row that
     /// was altered behind the replica's back; and they would stay wrong by it when it has healed.
-    fn recount(&mut self, edit: &Edit<'_>, collection: &Collection) -> Result<(), StoreError> {
+    fn recount(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
         let (mut count, mut checksum) = (0, Checksum::default());
-        let stream = &self.stream(collection).row;
-        edit.each_row(collection, &mut |id, row| {
+        let stream = &self.stream.row;
+        edit.each_row(self.collection, &mut |id, row| {
             if let Some(document) = row.server.as_ref().filter(|_| !stream.is_held(&row)) {
                 count += 1;
                 checksum.add(id, row.seq, document);
             }
         })?;
-        let stream = self.stream(collection);
-        (stream.row.count, stream.row.checksum) = (count, checksum);
-        stream.unverified = false;
-        Ok(())
-    }
-
-    fn mismatched(&mut self, edit: &mut Edit<'_>, collection: &Collection) -> Result<(), Fault> {
-        edit.event(Event::remote(EventKind::ChecksumMismatch).on(collection));
-        let stream = self.stream(collection);
-        stream.mismatches += 1;
-        let mismatches = stream.mismatches;
-        self.take_snapshot(edit, collection, "what is held differs from what the server holds");
-        if mismatches >= 2 {
-            let wait = self.config.reconnect_delay.saturating_mul(1 << mismatches.min(10));
-            let wait = wait.min(self.config.max_reconnect_delay);
-            let retry_at = Some(self.now.mono + wait + self.random.below(wait));
-            let stream = self.stream(collection);
-            stream.phase = Phase::Refused;
-            stream.retry_at = retry_at;
-            let message = String::from("a fresh snapshot, too, differs from what the server holds");
-            let code = ErrorCode::ServerError;
-            stream.error = Some(StreamError::new(&code, &message));
-            let kind = EventKind::SyncFailed { code, message };
-            edit.event(Event::remote(kind).on(collection));
-        }
+        self.stream.recounted(count, checksum);
         Ok(())
     }
 
     /// What is held can't be continued: the collection is asked for whole.
-    pub(super) fn take_snapshot(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        why: &str,
-    ) {
-        let stream = self.stream(collection);
-        stream.begin_generation();
-        stream.phase = Phase::Idle;
-        edit.put_stream(collection, &stream.row);
+    pub(super) fn take_snapshot(&mut self, edit: &mut Edit<'_>, why: &str) {
+        self.stream.begin_generation();
+        self.stream.phase = Phase::Idle;
+        self.save(edit);
         let message = format!("{why}; the collection is fetched whole");
-        edit.event(Event::remote(EventKind::Error { message }).on(collection));
-        self.show_status(edit, collection);
+        edit.event(Event::remote(EventKind::Error { message }).on(self.collection));
+        self.show_status(edit);
     }
 
     /// Everything up to a seq of a live stream is known.
-    pub(super) fn move_cursor(&mut self, collection: &Collection, seq: Seq) {
-        let epoch = self.epoch.clone();
-        let stream = self.stream(collection);
-        if let Some(epoch) = epoch
-            && seq > stream.reached()
+    pub(super) fn move_cursor(&mut self, seq: Seq) {
+        if let Some(epoch) = self.epoch
+            && seq > self.stream.reached()
         {
-            stream.row.cursor = Some(Cursor { epoch, seq });
+            self.stream.row.cursor = Some(Cursor { epoch: epoch.clone(), seq });
         }
     }
 
-    pub(super) fn save_stream(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        let stream = self.stream(collection);
-        edit.put_stream(collection, &stream.row);
+    pub(super) fn save(&self, edit: &mut Edit<'_>) {
+        edit.put_stream(self.collection, &self.stream.row);
     }
 
-    pub(super) fn show_status(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        let stream = self.stream(collection);
-        let catching_up = stream.is_catching_up();
-        let from_cache = !stream.confirmed;
-        let collection = collection.clone();
-        edit.views.push(ViewAction::Status { collection, from_cache, catching_up });
+    pub(super) fn show_status(&self, edit: &mut Edit<'_>) {
+        edit.show_status(self.collection, self.stream);
     }
 }
 

@@ -85,8 +85,8 @@ impl Client {
             (self.barrier.is_some(), "a barrier is under way"),
             (self.exchange.is_some(), "an exchange is under way"),
             (self.patience_until.is_some(), "writes wait for a catch-up"),
-            (self.streams.values().any(|stream| stream.row.resume.is_some()), "a run was left"),
-            (self.streams.values().any(Stream::is_short), "records are missing at the server"),
+            (self.streams.any(|stream| stream.row.resume.is_some()), "a run was left"),
+            (self.streams.any(Stream::is_short), "records are missing at the server"),
         ];
         match left.iter().find(|(is_left, _)| *is_left) {
             Some((_, what)) => Err((*what).into()),

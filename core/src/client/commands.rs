@@ -97,7 +97,7 @@ impl Client {
         self.ratchet(now);
         let _ = self.step(store, out, |client, _| {
             client.want(collection);
-            client.stream(collection).held = true;
+            client.streams.used(collection).held = true;
             Ok(())
         });
     }

@@ -63,7 +63,7 @@ impl Client {
             return;
         }
         let mut lost = Vec::new();
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             if core::mem::take(&mut stream.confirmed) {
                 lost.push(collection.clone());
             }
@@ -80,7 +80,7 @@ impl Client {
         for stream in self.streams.values_mut() {
             stream.detach();
         }
-        let names: Vec<_> = self.streams.keys().cloned().collect();
+        let names = self.streams.names();
         for collection in names {
             self.show_status(edit, &collection);
         }

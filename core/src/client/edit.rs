@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::event::{Event, EventKind, Transport};
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
+use super::stream::Stream;
 use crate::protocol::hash::Digest;
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::rules::clocks::Clocks;
@@ -28,6 +29,8 @@ pub(super) struct Edit<'a> {
     pub(super) written: Option<WriteId>,
     /// The last write that waits for the record that the app has written, where nothing changed.
     pub(super) shares: Option<WriteId>,
+    /// The number of messages and answers that were ignored.
+    pub(super) ignored: u64,
     /// How many held records this step has let go.
     pub(super) adopted: usize,
     /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:
@@ -55,6 +58,7 @@ impl<'a> Edit<'a> {
             synced: Vec::new(),
             written: None,
             shares: None,
+            ignored: 0,
             adopted: 0,
             gates: false,
             flush: false,
@@ -97,6 +101,18 @@ impl<'a> Edit<'a> {
 
     pub(super) fn put_stream(&mut self, collection: &Collection, row: &StreamRow) {
         self.put(self.keys.stream(collection), row.encode());
+    }
+
+    /// Shows how well a collection is known.
+    pub(super) fn show_status(&mut self, collection: &Collection, stream: &Stream) {
+        let (from_cache, catching_up) = (!stream.confirmed, stream.is_catching_up());
+        let collection = collection.clone();
+        self.views.push(ViewAction::Status { collection, from_cache, catching_up });
+    }
+
+    /// Counts what the step is about as ignored.
+    pub(super) fn ignore(&mut self) {
+        self.ignored += 1;
     }
 
     pub(super) fn row(&self, collection: &Collection, id: &str) -> Result<Option<Row>, StoreError> {

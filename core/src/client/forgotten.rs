@@ -1,15 +1,25 @@
 //! Writes that a server may have applied and forgotten.
 
-use alloc::vec::Vec;
-
 use super::edit::Edit;
 use super::exchange::Exchange;
 use super::machine::Client;
+use super::stream::Stream;
 use crate::protocol::message::Welcome;
-use crate::protocol::name::{Collection, Seq, WriteId};
+use crate::protocol::name::{Seq, WriteId};
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Parked, Row};
+use crate::rules::row::{Entry, Row};
 use crate::store::StoreError;
+
+impl Stream {
+    /// Returns `true` if an insert that may have been forgotten was applied, as far as can be told
+    /// from the seq up to which its record was deleted. Applied, it would have been shown, or have
+    /// come above the seq that was known when it was forgotten; and a deletion comes later still.
+    pub(super) fn may_show_applied(&self, deleted: Seq) -> bool {
+        // a stream with gaps may not have shown it
+        let vouched = self.is_complete() && !planted!(ForgottenWithoutCursor);
+        deleted > if vouched { self.row.forgotten_above } else { Seq(0) }
+    }
+}
 
 impl Client {
     /// The server has answered a hello, and says since when it remembers this replica. To be called
@@ -34,7 +44,7 @@ impl Client {
     pub(super) fn forget_sent(&mut self, edit: &mut Edit<'_>) {
         // what was seen since an earlier time says nothing of what was sent before that
         let earlier = self.identity.forgotten.is_open(self.outbox.head());
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             let reached = stream.reached();
             let above = if earlier { stream.row.forgotten_above.min(reached) } else { reached };
             if stream.row.forgotten_above != above {
@@ -79,16 +89,6 @@ impl Client {
         Ok(first == Some(position) || planted!(ForgottenLaterAsked))
     }
 
-    /// Whether an insert that may have been forgotten was applied, as far as can be told from the seq
-    /// up to which its record was deleted. Applied, it would have been shown, or have come above
-    /// what was known when it was forgotten; and a deletion comes later still.
-    pub(super) fn was_applied(&self, collection: &Collection, deleted: Seq) -> bool {
-        let Some(stream) = self.streams.get(collection) else { return deleted > Seq(0) };
-        // a stream with gaps may not have shown it
-        let vouched = stream.is_complete() && !planted!(ForgottenWithoutCursor);
-        deleted > if vouched { stream.row.forgotten_above } else { Seq(0) }
-    }
-
     /// The server has shown the record of the first write that waits: what is made of it is sent as
     /// it is.
     pub(super) fn is_told(&mut self, edit: &mut Edit<'_>, position: WriteId) {
@@ -97,12 +97,4 @@ impl Client {
             self.put_identity(edit);
         }
     }
-}
-
-/// Lets the pending writes of a record stand on what its insert has made, which somebody has deleted
-/// since.
-pub(super) fn presume_applied(row: &mut Row, insert: &Entry) {
-    let Some(pending) = &mut row.pending else { return };
-    let parked = pending.parked.get_or_insert_with(|| Parked::new(None, Seq(0), Vec::new()));
-    parked.base = insert.change.apply(None);
 }

@@ -24,7 +24,7 @@ impl Client {
             self.meet_plain(edit)?;
         }
         if self.is_foreign(&message) {
-            self.ignored_frames += 1;
+            edit.ignore();
             return Ok(());
         }
         if self.link.ready_since().is_some() && self.plain.active {
@@ -36,12 +36,12 @@ impl Client {
                     return Err(Fault::peer("it answers a hello that was not sent yet"));
                 }
                 (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
-                (None, false) => self.ignored_frames += 1,
+                (None, false) => edit.ignore(),
                 (Some(_) | None, true) => self.ponged(edit, timestamp)?,
             },
             ServerMessage::Error(error) => self.complained(edit, error)?,
             ServerMessage::Authenticated { .. } => {}
-            ServerMessage::Unknown { .. } => self.ignored_frames += 1,
+            ServerMessage::Unknown { .. } => edit.ignore(),
             ServerMessage::Subscribed { .. }
             | ServerMessage::Unsubscribed { .. }
             | ServerMessage::Change { .. }
@@ -50,17 +50,21 @@ impl Client {
             | ServerMessage::Ack(_)
                 if !ready =>
             {
-                self.ignored_frames += 1;
+                edit.ignore();
             }
             ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
                 self.subscribed(edit, &collection, head, mode, partial)?;
             }
             ServerMessage::Unsubscribed { collection } => self.unsubscribed(edit, &collection),
             ServerMessage::Change { collection, record_id, change, filtered } => {
-                self.changed(edit, &collection, &record_id, &change, filtered)?;
+                if let Some(mut records) = self.records(&collection) {
+                    records.changed(edit, &record_id, &change, filtered)?;
+                }
             }
             ServerMessage::Sync { collection, records, range } => {
-                self.paged(edit, &collection, &records, range.as_ref())?;
+                if let Some(mut of) = self.records(&collection) {
+                    of.paged(edit, &records, range.as_ref())?;
+                }
             }
             ServerMessage::Synced { collection, cursor, count, checksum } => {
                 self.synced_with(edit, &collection, cursor, count, checksum)?;
@@ -80,7 +84,7 @@ impl Client {
                 self.need_token(edit, error.code, error.message);
             }
             (ErrorCode::SessionSuperseded, _) => self.become_another(edit)?,
-            (_, Some(collection)) if !self.matters(&collection) => self.ignored_frames += 1,
+            (_, Some(collection)) if !self.matters(&collection) => edit.ignore(),
             (_, Some(collection)) => self.subscription_failed(edit, &collection, error),
             (ErrorCode::Unauthorized, None) if self.link.ready_since().is_none() => {
                 self.need_token(edit, error.code, error.message);

@@ -9,7 +9,7 @@ use super::event::{Event, EventKind, Transport};
 use super::link::LinkState;
 use super::machine::Client;
 use super::plain::Plain;
-use super::records::Taken;
+use super::records::{Records, Taken};
 use super::stream::Phase;
 use crate::protocol::hash::Digest;
 use crate::protocol::message::Welcome;
@@ -26,6 +26,19 @@ enum Reckoning {
     ServerLost,
     /// The server has taken writes under this id that this replica did not make.
     Copied,
+}
+
+impl Records<'_> {
+    /// A write is confirmed that is folded into a state that may be newer: it may have changed
+    /// nothing, or may have been overwritten. So everything that happened to its record since its
+    /// base is asked for again.
+    fn ask_again(&mut self, edit: &mut Edit<'_>, entry: &Entry) -> Result<(), StoreError> {
+        if let Some(base) = self.forget_since_base(edit, &entry.record_id)? {
+            self.stream.rewind(base);
+            self.save(edit);
+        }
+        Ok(())
+    }
 }
 
 impl Client {
@@ -59,7 +72,9 @@ impl Client {
     fn doubt_cursors(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
         self.streams.values_mut().for_each(|stream| stream.in_doubt = stream.row.behind);
         for (collection, _) in edit.parked()? {
-            self.stream(&collection).in_doubt = true;
+            if let Some(stream) = self.streams.get_mut(&collection) {
+                stream.in_doubt = true;
+            }
         }
         Ok(())
     }
@@ -124,8 +139,8 @@ impl Client {
         self.identity.digest = welcome.last_digest;
         self.put_identity(edit);
         self.outbox.thaw();
-        self.settle_parked(edit)?;
-        for (collection, stream) in &mut self.streams {
+        self.rebase_parked(edit)?;
+        for (collection, stream) in self.streams.iter_mut() {
             stream.in_doubt = false;
             stream.greet(&welcome.epoch);
             edit.put_stream(collection, &stream.row);
@@ -177,29 +192,19 @@ impl Client {
     ) -> Result<(), StoreError> {
         for (position, place) in places {
             if let Place::Entry(entry) = &place
+                && let Some(mut records) = self.records(&entry.collection)
                 && !planted!(ConfirmedOverNews)
             {
-                self.ask_again(edit, entry)?;
+                records.ask_again(edit, entry)?;
             }
             self.outbox.confirm(edit, position, &place);
             if let Place::Entry(entry) = &place
+                && let Some(mut records) = self.records(&entry.collection)
                 && !planted!(PongForgetsWrites)
             {
-                self.fold(edit, position, entry, &Taken::Bare)?;
+                records.fold(edit, position, entry, &Taken::Bare)?;
             }
         }
-        Ok(())
-    }
-
-    /// A write is confirmed that is folded into a state that may be newer: it may have changed
-    /// nothing, or may have been overwritten. So everything that happened to its record since its
-    /// base is asked for again.
-    fn ask_again(&mut self, edit: &mut Edit<'_>, entry: &Entry) -> Result<(), StoreError> {
-        let Entry { collection, record_id: id, .. } = entry;
-        let Some(base) = self.forget_since_base(edit, collection, id)? else { return Ok(()) };
-        let stream = self.stream(collection);
-        stream.rewind(base);
-        edit.put_stream(collection, &stream.row);
         Ok(())
     }
 
@@ -207,7 +212,7 @@ impl Client {
     /// and the outbox is numbered on from where it stands.
     fn start_over(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         self.outbox.drop_hollow(edit)?;
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             stream.begin_generation();
             // a subscription that was asked for on the way offered a cursor that no longer counts
             stream.phase = Phase::Idle;

@@ -9,7 +9,7 @@ use core::time::Duration;
 use super::boot::collections_of;
 use super::edit::Edit;
 use super::machine::Client;
-use super::records::knows_gone_fields;
+use super::rebase::knows_gone_fields;
 use super::stream::{Phase, Stream};
 use crate::protocol::message::ServerMessage;
 use crate::protocol::name::Collection;
@@ -17,33 +17,11 @@ use crate::protocol::time::Mono;
 use crate::store::{Rows, StoreError};
 
 impl Client {
-    /// The stream of a collection, for whoever knows that it matters. It is never made here: what
-    /// is written to the stream of any other collection is lost.
-    pub(super) fn stream(&mut self, collection: &Collection) -> &mut Stream {
-        if planted!(ForeignStreamKept) {
-            return self.streams.entry(collection.clone()).or_default();
-        }
-        match self.streams.get_mut(collection) {
-            Some(stream) => stream,
-            None => {
-                self.nowhere = Stream::default();
-                &mut self.nowhere
-            }
-        }
-    }
-
-    /// The stream of a collection that the app uses.
-    pub(super) fn use_stream(&mut self, collection: &Collection) -> &mut Stream {
-        let stream = self.streams.entry(collection.clone()).or_default();
-        stream.asked = true;
-        stream
-    }
-
     /// The app uses a collection, from now on or still.
     pub(super) fn want(&mut self, collection: &Collection) {
         let greeted = self.link.ready_since().is_some() && !planted!(LateUseUntrusted);
-        let is_new = !self.streams.contains_key(collection);
-        let stream = self.use_stream(collection);
+        let is_new = !self.streams.contains(collection);
+        let stream = self.streams.used(collection);
         stream.wanted = true;
         // there is no cursor of it that the server could call invalid
         stream.trusted |= is_new && greeted;
@@ -64,7 +42,7 @@ impl Client {
             stream.error = None;
         }
         if !is_live {
-            self.show_status(edit, collection);
+            edit.show_status(collection, stream);
         }
     }
 
@@ -83,7 +61,7 @@ impl Client {
             return Ok(());
         };
         let mut over = Vec::new();
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             let is_free = stream.wanted && (!stream.held || planted!(LeftInUse));
             if !is_free || !self.outbox.is_empty() && edit.has_entries(collection)? {
                 (stream.unused_since, stream.unused_for) = (None, Duration::ZERO);
@@ -121,8 +99,9 @@ impl Client {
         }
     }
 
-    /// Whether a message is about a collection that does not matter. Verdicts are about writes.
-    pub(super) fn is_foreign(&self, message: &ServerMessage) -> bool {
+    /// Returns `true` if a message is about a collection that does not matter. Verdicts are about
+    /// writes.
+    pub(super) fn is_foreign(&mut self, message: &ServerMessage) -> bool {
         let collection = match message {
             ServerMessage::Subscribed { collection, .. }
             | ServerMessage::Unsubscribed { collection }
@@ -141,16 +120,13 @@ impl Client {
     /// Checks that nothing is kept that only a peer has asked for.
     pub(super) fn check_kept(&self, store: &dyn Rows) -> Result<(), String> {
         let out_of_reach = self.transport().is_none();
-        if out_of_reach && self.streams.values().any(|stream| stream.confirmed) {
+        if out_of_reach && self.streams.any(|stream| stream.confirmed) {
             return Err(
                 "a collection is shown as confirmed by a server that is out of reach".into()
             );
         }
-        if !self.streams.values().all(|stream| stream.asked) {
-            return Err("a collection has a stream that was never used".into());
-        }
         let stored = collections_of(self.keys, store).map_err(|error| error.message)?;
-        if let Some(of) = stored.iter().find(|of| !self.streams.contains_key(*of)) {
+        if let Some(of) = stored.iter().find(|of| !self.streams.contains(of)) {
             return Err(format!("{of} has stored rows, and was never used"));
         }
         let edit = Edit::new(store, self.keys);
@@ -163,8 +139,11 @@ impl Client {
         Ok(())
     }
 
-    /// Whether a collection matters.
-    pub(super) fn matters(&self, collection: &Collection) -> bool {
-        self.streams.contains_key(collection) || planted!(ForeignStreamKept)
+    /// Returns `true` if a collection matters.
+    pub(super) fn matters(&mut self, collection: &Collection) -> bool {
+        if planted!(ForeignStreamKept) {
+            self.streams.used(collection);
+        }
+        self.streams.contains(collection)
     }
 }

@@ -82,7 +82,7 @@ impl Client {
         let Some(ping) = self.link.pings.pop_front() else { return Ok(()) };
         if self.clock.unsettled().is_some() && self.is_of_this_run(ping.run) {
             self.settle_after_leap(edit, timestamp, ping.at);
-            self.settle_parked(edit)?;
+            self.rebase_parked(edit)?;
         }
         if ping.kind == PingKind::Barrier {
             self.barrier_passed(edit);

@@ -1,6 +1,5 @@
 //! The machine itself: its parts, and the way of each input through it.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -17,8 +16,9 @@ use super::link::{Link, LinkState};
 use super::outbox::{Outbox, Struggle};
 use super::output::{Output, Outputs, StoreAction, ViewAction};
 use super::plain::Plain;
-use super::stream::Stream;
-use crate::protocol::message::{Features, Level};
+use super::records::Records;
+use super::streams::Streams;
+use crate::protocol::message::Features;
 use crate::protocol::name::{Collection, CommitNumber, ConnId, Epoch, WriteId};
 use crate::protocol::random::Random;
 use crate::protocol::time::{Mono, Now};
@@ -57,10 +57,7 @@ pub(crate) struct Client {
     pub(super) now: Now,
     pub(super) identity: Identity,
     pub(super) outbox: Outbox,
-    /// The streams of the collections that matter, see [`Client::stream`].
-    pub(super) streams: BTreeMap<Collection, Stream>,
-    /// The stream of a collection that does not matter.
-    pub(super) nowhere: Stream,
+    pub(super) streams: Streams,
     pub(super) link: Link,
     /// Whether records of some collection may be held that its server lacks.
     pub(super) short: bool,
@@ -127,7 +124,6 @@ impl Client {
         let mut client = Self {
             outbox: outbox_of(keys, &identity, store)?,
             streams: streams_of(keys, &config.collections, store)?,
-            nowhere: Stream::default(),
             rejected: count(keys.all_rejected(), store)?,
             random,
             keys,
@@ -276,6 +272,7 @@ impl Client {
             Err(Fault::Store(error)) => Err(error),
             Ok(()) => Ok(()),
         };
+        self.ignored_frames += edit.ignored;
         if changed.is_ok() && core::mem::take(&mut self.slept) {
             self.wake_up(&mut edit);
         }
@@ -342,7 +339,7 @@ impl Client {
                 self.disconnected(edit, why);
             }
             Input::Connected { .. } | Input::Frame { .. } | Input::Heard { .. } => {
-                self.ignored_frames += 1;
+                edit.ignore();
             }
             Input::Disconnected { .. } => {}
             Input::Answered { request, answer } => self.answered(edit, request, answer)?,
@@ -364,7 +361,7 @@ impl Client {
         self.link.state = LinkState::Failed;
         self.halted = Some(error.clone());
         let reason = alloc::format!("the store has failed: {error}");
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             stream.detach();
             stream.confirmed = false;
             let (collection, from_cache) = (collection.clone(), true);
@@ -380,8 +377,29 @@ impl Client {
         out.push(Output::Halted(error.clone()));
     }
 
-    pub(super) fn level(&self) -> Level {
-        if self.plain.active { Level::Plain } else { Level::Resumable }
+    /// Rebases every record whose writes are no longer frozen.
+    pub(super) fn rebase_parked(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        for (collection, id) in edit.parked()? {
+            if let Some(mut records) = self.records(&collection) {
+                records.rebase_row(edit, &id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the records of a collection, if it matters.
+    pub(super) fn records<'a>(&'a mut self, collection: &'a Collection) -> Option<Records<'a>> {
+        let decides_later = self.decides_later();
+        Some(Records {
+            collection,
+            stream: self.streams.get_mut(collection)?,
+            outbox: &mut self.outbox,
+            plain: &mut self.plain,
+            strategy: &self.config.conflict_strategy,
+            on_server_loss: self.config.on_server_loss,
+            epoch: self.epoch.as_ref(),
+            decides_later,
+        })
     }
 
     fn is_connecting(&self, conn: ConnId) -> bool {

@@ -21,10 +21,11 @@
 //! | `sending` | what goes out, and when it may |
 //! | `synced` | the answers to calls of `synced` |
 //! | `interest` | which collections matter |
-//! | `loss` | a server that lacks what is held here, or has another database |
-//! | `stream`, `catchup` | a collection's changes |
+//! | `loss`, `offer`, `adopt` | a server that lacks records which are held here |
+//! | `database` | a server with another database |
+//! | `streams`, `stream`, `catchup` | the collections' changes |
 //! | `verdicts` | what the server says of writes |
-//! | `records` | how all of that folds into a record |
+//! | `records`, `rebase` | how all of that folds into a record |
 //! | `output` | what the machine wants done |
 //! | `edit` | one step's changes to the store |
 
@@ -37,6 +38,7 @@ mod clock;
 mod commands;
 mod commits;
 mod connection;
+mod database;
 mod edit;
 pub mod event;
 mod exchange;
@@ -51,17 +53,20 @@ mod leap;
 mod link;
 mod loss;
 mod machine;
+mod offer;
 mod outbox;
 pub(crate) mod output;
 mod past;
 mod plain;
 mod reads;
+mod rebase;
 mod records;
 pub mod replica;
 mod sending;
 mod server_time;
 pub mod sign_out;
 mod stream;
+mod streams;
 mod synced;
 #[cfg(test)]
 mod tests;

@@ -71,7 +71,7 @@ impl Client {
             if plain { (Phase::Live, Phase::Idle) } else { (Phase::Subscribing, Phase::Leaving) };
         let now = self.now.mono;
         let (mut due, mut left) = (Vec::new(), Vec::new());
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             let idle = stream.phase == Phase::Idle && stream.retry_at.is_none();
             if stream.wanted && idle && (plain || !stream.in_doubt) {
                 stream.phase = subscribing;
@@ -203,22 +203,21 @@ impl Client {
         let waits =
             |stream: &Stream| matches!(stream.phase, Phase::Subscribing | Phase::CatchingUp);
         let is_over = |stream: &Stream| self.patience_with(stream).is_some_and(|at| at <= now);
-        let unsaid: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, stream)| waits(stream) && !stream.trusted && is_over(stream))
-            .map(|(collection, _)| collection.clone())
-            .collect();
+        let unsaid =
+            self.streams.names_of(|stream| waits(stream) && !stream.trusted && is_over(stream));
         for collection in unsaid {
-            self.take_snapshot(edit, &collection, "the server does not answer the subscription");
-            self.stream(&collection).trusted = true;
+            if let Some(mut records) = self.records(&collection) {
+                records.take_snapshot(edit, "the server does not answer the subscription");
+                records.stream.trusted = true;
+            }
         }
     }
 
     /// Lets no base of another history go out where nobody will say whether it still counts.
     pub(super) fn vouch(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        let stream = self.stream(collection);
-        if !stream.trusted {
+        if let Some(stream) = self.streams.get_mut(collection)
+            && !stream.trusted
+        {
             stream.begin_generation();
             stream.trusted = true;
             edit.put_stream(collection, &stream.row);
@@ -233,7 +232,8 @@ impl Client {
         entry: Entry,
     ) -> Result<Vec<u8>, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
-        let base = self.base_of(&entry.collection, row.as_ref());
+        let records = self.records(&entry.collection);
+        let base = records.map_or(Seq(0), |records| records.base_of(row.as_ref()));
         let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight() as u64;
         let known = base == Seq(0) && stands_on_a_record(&entry, row.as_ref());
         let asks = known || self.is_forgotten(edit, position, &entry, row.as_ref())?;

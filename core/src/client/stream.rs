@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use super::plain::PlainStream;
 use crate::protocol::hash::Checksum;
-use crate::protocol::message::{ErrorCode, PageRange, Resume};
+use crate::protocol::message::{Cursor, ErrorCode, PageRange, Resume};
 use crate::protocol::name::{Epoch, RecordId, Seq};
 use crate::protocol::time::Mono;
 use crate::rules::row::StreamRow;
@@ -47,8 +47,6 @@ pub(super) enum Phase {
 pub(super) struct Stream {
     /// The stored part of it.
     pub(super) row: StreamRow,
-    /// `true` if the app has ever used the collection, or has unsettled writes or stored rows of it.
-    pub(super) asked: bool,
     /// `true` if the collection is kept in sync.
     pub(super) wanted: bool,
     /// `true` if the app uses it now; waiting writes use it too.
@@ -133,6 +131,47 @@ impl Stream {
     /// Returns `true` if the server is known to withhold none.
     pub(super) fn is_complete(&self) -> bool {
         self.withholds == Some(false)
+    }
+
+    /// A page of a snapshot was taken in.
+    pub(super) fn page_taken(&mut self, epoch: Epoch, range: &PageRange) {
+        self.trusted = true;
+        let snapshot_seq = range.snapshot_seq;
+        match &range.up_to {
+            Some(after) => {
+                let after = after.clone();
+                self.row.resume = Some(Resume::Snapshot { epoch, snapshot_seq, after });
+            }
+            None => {
+                self.row.cursor = Some(Cursor { epoch, seq: snapshot_seq });
+                self.row.resume = None;
+            }
+        }
+    }
+
+    /// What is held was counted by the rows themselves.
+    pub(super) fn recounted(&mut self, count: u64, checksum: Checksum) {
+        (self.row.count, self.row.checksum) = (count, checksum);
+        self.unverified = false;
+    }
+
+    /// A catch-up is complete, and verified.
+    pub(super) fn caught_up(&mut self, cursor: Cursor) {
+        self.row.cursor = Some(cursor);
+        self.row.resume = None;
+        self.row.behind = false;
+        self.phase = Phase::Live;
+        self.awaited_since = None;
+        self.mismatches = 0;
+        self.moved = false;
+        self.refreshing = false;
+    }
+
+    /// The collection can't be followed. With `retry_at` it is asked for again then.
+    pub(super) fn refuse(&mut self, error: Box<StreamError>, retry_at: Option<Mono>) {
+        self.phase = Phase::Refused;
+        self.retry_at = retry_at;
+        self.error = Some(error);
     }
 
     /// The connection is gone.

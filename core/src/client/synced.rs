@@ -118,6 +118,6 @@ impl Client {
 
     /// The collections in use.
     fn wanted(&self) -> impl Iterator<Item = (&Collection, &Stream)> {
-        self.streams.iter().filter(|(_, stream)| stream.wanted)
+        self.streams.wanted()
     }
 }

@@ -36,7 +36,8 @@ impl Client {
         if edit.first_of(&entry.collection, &entry.record_id)? != Some(position) {
             return Err(Fault::peer("an ack came before that of an earlier write to its record"));
         }
-        let stream = self.stream(&entry.collection);
+        let Some(mut records) = self.records(&entry.collection) else { return Ok(()) };
+        let stream = &mut records.stream;
         let live = stream.follows();
         // what stands in place of a change must not jump over others' changes either
         let leaves_gap = live
@@ -46,18 +47,18 @@ impl Client {
         let taken = match (&ack.echo, ack.seq) {
             (Some(news), _) => Taken::Echoed(news),
             (None, Some(seq)) if live => {
-                self.stream(&entry.collection).moved = true;
-                self.move_cursor(&entry.collection, seq);
+                stream.moved = true;
+                records.move_cursor(seq);
                 Taken::InPlace { seq, version: ack.version }
             }
             (None, None) if live => Taken::WithoutEffect,
             (None, Some(_) | None) => Taken::Bare,
         };
-        self.outbox.hollow(edit, index, &entry);
-        self.fold(edit, position, &entry, &taken)?;
-        self.save_stream(edit, &entry.collection);
+        records.outbox.hollow(edit, index, &entry);
+        records.fold(edit, position, &entry, &taken)?;
+        records.save(edit);
         if leaves_gap {
-            self.take_snapshot(edit, &entry.collection, "the server's changes have a gap");
+            records.take_snapshot(edit, "the server's changes have a gap");
         }
         self.drop_leading_hollows(edit);
         self.verdict_at = self.now.mono;
@@ -116,7 +117,7 @@ impl Client {
                 self.reject(edit, position, &entry, error.code, error.message)?;
             }
         }
-        Ok(self.settle_parked(edit)?)
+        Ok(self.rebase_parked(edit)?)
     }
 
     /// The app gives up a write that the server keeps turning down.
@@ -157,8 +158,10 @@ impl Client {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let forgotten = self.is_forgotten(edit, position, entry, row.as_ref())?;
         self.is_told(edit, position);
-        self.learn_conflict(edit, entry, current, forgotten)?;
-        self.save_stream(edit, &entry.collection);
+        if let Some(mut records) = self.records(&entry.collection) {
+            records.learn_conflict(edit, entry, current, row, forgotten)?;
+            records.save(edit);
+        }
         self.count_conflict(edit, position, entry, &error.code);
         Ok(())
     }
@@ -248,7 +251,9 @@ impl Client {
         }
         edit.gates = true;
         edit.flush = true;
-        self.resettle(edit, &entry.collection, &entry.record_id)?;
+        if let Some(mut records) = self.records(&entry.collection) {
+            records.rebase_row(edit, &entry.record_id)?;
+        }
         let kind = EventKind::OperationFailed { write: position, code, message, with, kept };
         edit.event(Event::remote(kind).of(&entry.collection, &entry.record_id));
         Ok(())

@@ -13,6 +13,7 @@
 //!
 //! Names hold no control characters, so `0x00` ends one. Slots and positions are big endian.
 
+mod counted;
 mod entry;
 mod identity;
 mod keys;

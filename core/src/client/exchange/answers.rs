@@ -33,7 +33,7 @@ impl Client {
             .as_mut()
             .and_then(|exchange| exchange.asked.take_if(|asked| asked.request == request));
         let Some(asked) = asked else {
-            self.ignored_frames += 1;
+            edit.ignore();
             return Ok(());
         };
         edit.transport = Transport::Http;
@@ -168,7 +168,7 @@ impl Client {
             }
         }
         let exchange = self.exchanges;
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         match stream.phase {
             Phase::Live => {
                 stream.phase = Phase::Idle;
@@ -207,13 +207,19 @@ impl Client {
                 if collection != *asked {
                     return foreign(&collection);
                 }
-                self.changed(edit, asked, &record_id, &change, filtered)
+                match self.records(asked) {
+                    Some(mut records) => records.changed(edit, &record_id, &change, filtered),
+                    None => Ok(()),
+                }
             }
             ServerMessage::Sync { collection, records, range } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
-                self.paged(edit, asked, &records, range.as_ref())
+                match self.records(asked) {
+                    Some(mut of) => of.paged(edit, &records, range.as_ref()),
+                    None => Ok(()),
+                }
             }
             ServerMessage::Synced { collection, cursor, count, checksum } => {
                 if collection != *asked {
@@ -222,7 +228,7 @@ impl Client {
                 self.synced_with(edit, asked, cursor, count, checksum)
             }
             ServerMessage::Unknown { .. } => {
-                self.ignored_frames += 1;
+                edit.ignore();
                 Ok(())
             }
             ServerMessage::Authenticated { .. }
@@ -245,7 +251,7 @@ impl Client {
                     Some(number) => self.refused(edit, number, error)?,
                     None => return Err(Fault::Peer(format!("{}: {}", error.code, error.message))),
                 },
-                ServerMessage::Unknown { .. } => self.ignored_frames += 1,
+                ServerMessage::Unknown { .. } => edit.ignore(),
                 ServerMessage::Authenticated { .. }
                 | ServerMessage::Subscribed { .. }
                 | ServerMessage::Unsubscribed { .. }
@@ -366,8 +372,9 @@ impl Client {
     /// A collection can't be pulled; the others can.
     fn not_pulled(&mut self, edit: &mut Edit<'_>, collection: &Collection, error: ErrorMessage) {
         self.subscription_failed(edit, collection, error);
-        let exchange = self.exchanges;
-        self.stream(collection).pulled = exchange;
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.pulled = self.exchanges;
+        }
     }
 
     /// A collection can't be pulled now, be it because of the server or because of something on the
@@ -393,9 +400,9 @@ impl Client {
         let again = self.fallback.stuck.replace(collection.clone());
         if again.as_ref() == Some(collection)
             && let Some(next) = self.fallback.poll_at
+            && let Some(stream) = self.streams.get_mut(collection)
         {
-            let later = next + self.config.reconnect_delay;
-            self.stream(collection).retry_at = Some(later);
+            stream.retry_at = Some(next + self.config.reconnect_delay);
         }
     }
 

@@ -99,7 +99,7 @@ impl Client {
             Some(_) if self.outbox.is_empty() && !self.fallback.in_doubt => HelloState::NotNeeded,
             Some(_) | None => HelloState::Needed,
         };
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             stream.phase = Phase::Idle;
             stream.retry_at = stream.retry_at.filter(|at| *at > self.now.mono);
             if let (Some(epoch), HelloState::NotNeeded) = (&self.epoch, hello) {
@@ -161,7 +161,7 @@ impl Client {
     }
 
     fn ask_page(&mut self, edit: &mut Edit<'_>, collection: Collection) {
-        let stream = self.stream(&collection);
+        let Some(stream) = self.streams.get_mut(&collection) else { return };
         let from = stream.from();
         if stream.phase != Phase::CatchingUp {
             stream.phase = Phase::Subscribing;
@@ -247,7 +247,7 @@ impl Client {
         let first = self.outbox.first_place(edit)?;
         // a collection that could not be pulled now is not known to be in step
         let waits = |stream: &Stream| stream.wanted && stream.retry_at.is_some();
-        let troubled = exchange.troubled || self.streams.values().any(waits);
+        let troubled = exchange.troubled || self.streams.any(waits);
         if let Some(outcome) = self.known_outcome() {
             self.answer_syncs(edit, &outcome, |id, until| id < exchange.syncs && until <= first);
         }

@@ -101,9 +101,10 @@ impl Client {
     ) -> bool {
         let Some(candidate) = &mut self.plain.candidate else { return false };
         candidate.call = Some((collection.clone(), answer(status, words)));
-        let stream = self.stream(collection);
-        stream.plain.pull = None;
-        stream.error = Some(StreamError::new(&ErrorCode::CollectionNotFound, words));
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.plain.pull = None;
+            stream.error = Some(StreamError::new(&ErrorCode::CollectionNotFound, words));
+        }
         if let Some(work) = &mut self.plain.work {
             work.due.remove(collection);
             work.troubled = true;

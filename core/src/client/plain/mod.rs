@@ -29,6 +29,7 @@ use core::time::Duration;
 use self::echo::Echoes;
 use self::pull::{Habits, Pull};
 use super::interface::{RequestId, SyncId};
+use crate::protocol::message::Level;
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
 
@@ -199,6 +200,11 @@ impl PlainStream {
 }
 
 impl Plain {
+    /// Returns the level of the server.
+    pub(super) fn level(&self) -> Level {
+        if self.active { Level::Plain } else { Level::Resumable }
+    }
+
     /// Whether a collection is read to find out whether an answer can be believed.
     pub(super) fn looks_at(&self, collection: &Collection) -> bool {
         let doubt = self.doubt.as_ref();

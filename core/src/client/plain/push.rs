@@ -14,7 +14,7 @@ use crate::protocol::rest::{
     collection_path, decode_current, insert_body, record_path, update_body,
 };
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Place};
+use crate::rules::row::{Entry, Place, PlainMark};
 use crate::store::{Scan, StoreError};
 
 /// After this many conflicts in a row that tell nothing new, a write no longer asks for one.
@@ -120,7 +120,9 @@ impl Client {
                 if entry.change.kind == WriteKind::Update && self.is_gone(edit, entry)? =>
             {
                 self.turned_down(edit, position, entry);
-                self.settle_frozen(edit, collection, id)?;
+                if let Some(mut records) = self.records(collection) {
+                    records.rebase_frozen(edit, id)?;
+                }
             }
             // it changed in fields that the write does not touch: it goes on top of them
             Verdict::Missing => self.turned_down(edit, position, entry),
@@ -140,10 +142,10 @@ impl Client {
 
     pub(super) fn read_whole_next(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let mark = self.mark(collection);
-        let stream = self.stream(collection);
-        stream.row.plain = Some(crate::rules::row::PlainMark { watermark: None, ..mark });
+        let Some(stream) = self.streams.get_mut(collection) else { return };
+        stream.row.plain = Some(PlainMark { watermark: None, ..mark });
         stream.plain.incomplete = true;
-        self.save_stream(edit, collection);
+        edit.put_stream(collection, &stream.row);
     }
 }
 

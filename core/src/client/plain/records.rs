@@ -66,11 +66,13 @@ impl Client {
         }
         let mut row = before.clone().unwrap_or_default();
         if changed {
-            self.park(collection, &mut row);
             let at = news.timestamp.unwrap_or_else(|| self.server_time());
-            self.take_plain_state(collection, id, &mut row, news, state, at);
+            let Some(mut records) = self.records(collection) else { return Ok(Learnt::Known) };
+            records.park(&mut row);
+            records.take_plain_state(id, &mut row, news, state, at);
             self.know_own_writes(collection, id, &mut row);
-            self.settle(edit, collection, id, &mut row)?;
+            let Some(mut records) = self.records(collection) else { return Ok(Learnt::Known) };
+            records.rebase(edit, id, &mut row)?;
         }
         row.version = news.version.unwrap_or(0);
         edit.put_row(collection, id, before.as_ref(), &row);
@@ -173,7 +175,9 @@ impl Client {
             Arrival::Missing | Arrival::Overtaken if old < frozen.len() => Ok(Verdict::Open),
             Arrival::Missing => Ok(Verdict::Missing),
             Arrival::Overtaken => {
-                self.settle_frozen(edit, collection, id)?;
+                if let Some(mut records) = self.records(collection) {
+                    records.rebase_frozen(edit, id)?;
+                }
                 Ok(Verdict::Settled)
             }
         }
@@ -189,8 +193,10 @@ impl Client {
     ) -> Result<(), StoreError> {
         self.outbox.remove(edit, position, entry);
         self.plain.forget(position);
-        self.fold(edit, position, entry, &Taken::Bare)?;
         let Entry { collection, record_id: id, .. } = entry;
+        if let Some(mut records) = self.records(collection) {
+            records.fold(edit, position, entry, &Taken::Bare)?;
+        }
         self.touch(collection, id);
         if let (Some(written), Some(before)) = (written, edit.row(collection, id)?) {
             let mut row = before.clone();
@@ -205,6 +211,8 @@ impl Client {
     /// an older one.
     pub(super) fn touch(&mut self, collection: &Collection, id: &RecordId) {
         let now = self.now.mono;
-        self.stream(collection).plain.touch(hash_of(id), now);
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.plain.touch(hash_of(id), now);
+        }
     }
 }

@@ -8,8 +8,7 @@ use super::super::event::{Event, EventKind};
 use super::super::interface::{NetAction, PlainServers, Timer};
 use super::super::link::LinkState;
 use super::super::machine::{Client, Fault};
-use super::super::stream::Phase;
-use super::super::stream::StreamError;
+use super::super::stream::{Phase, Stream, StreamError};
 use super::records::{Learnt, Verdict, hash_of};
 use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
 use crate::protocol::message::{
@@ -83,10 +82,11 @@ impl Client {
         if self.falls_short(edit) {
             return Ok(());
         }
-        let names: Vec<_> = self.streams.keys().cloned().collect();
+        let names = self.streams.names();
         for collection in &names {
-            let stream = self.stream(collection);
-            if stream.phase == Phase::Subscribing {
+            if let Some(stream) = self.streams.get_mut(collection)
+                && stream.phase == Phase::Subscribing
+            {
                 stream.phase = Phase::Live;
                 self.ask_whole(edit, collection);
             }
@@ -107,12 +107,13 @@ impl Client {
 
     /// A collection is subscribed; what it holds by now is asked for, where HTTP does not tell.
     pub(in super::super) fn ask_whole(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        let now = self.now.mono;
+        let (now, may_poll) = (self.now.mono, self.may_poll());
+        let Some(stream) = self.streams.get_mut(collection) else { return };
         // a server may send it without being asked
-        self.stream(collection).plain.asked_whole = Some(now);
+        stream.plain.asked_whole = Some(now);
         if self.config.http {
-            if self.plain.work.is_some() || !self.may_poll() {
-                self.stream(collection).plain.incomplete = true;
+            if self.plain.work.is_some() || !may_poll {
+                stream.plain.incomplete = true;
                 self.plain.confirm_at = Some(now);
             } else if self.link.ready_since().is_some() {
                 self.begin_work([collection.clone()].into());
@@ -156,7 +157,7 @@ impl Client {
             ServerMessage::Synced { .. }
             | ServerMessage::Ack(_)
             | ServerMessage::Unknown { .. } => {
-                self.ignored_frames += 1;
+                edit.ignore();
             }
         }
         Ok(())
@@ -169,8 +170,8 @@ impl Client {
         id: &RecordId,
         change: &ServerChange,
     ) -> Result<(), StoreError> {
-        if !self.stream(collection).wanted {
-            self.ignored_frames += 1;
+        if !self.streams.get(collection).is_some_and(|stream| stream.wanted) {
+            edit.ignore();
             return Ok(());
         }
         let key = (collection.clone(), id.clone());
@@ -210,12 +211,13 @@ impl Client {
     /// Something is amiss that another reading clears up.
     fn read_again(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let now = self.now.mono;
+        let Some(stream) = self.streams.get_mut(collection) else { return };
         if self.config.http {
-            self.stream(collection).plain.incomplete = true;
+            stream.plain.incomplete = true;
             let soon = now + ARRIVAL;
             self.plain.confirm_at = Some(self.plain.confirm_at.map_or(soon, |at| at.min(soon)));
-        } else if self.stream(collection).plain.asked_whole.is_none() {
-            self.stream(collection).plain.asked_whole = Some(now);
+        } else if stream.plain.asked_whole.is_none() {
+            stream.plain.asked_whole = Some(now);
             self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
         } else {
             // the answer under way may be of before
@@ -225,7 +227,9 @@ impl Client {
 
     fn read_again_later(&mut self, collection: &Collection) {
         let later = self.now.mono + READ_AGAIN;
-        self.stream(collection).plain.incomplete = true;
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.plain.incomplete = true;
+        }
         self.plain.confirm_at = Some(self.plain.confirm_at.map_or(later, |at| at.min(later)));
     }
 
@@ -254,17 +258,19 @@ impl Client {
         collection: &Collection,
         records: Vec<SyncRecord>,
     ) -> Result<(), StoreError> {
-        if !self.stream(collection).wanted {
-            self.ignored_frames += 1;
+        if !self.streams.get(collection).is_some_and(|stream| stream.wanted) {
+            edit.ignore();
             return Ok(());
         }
         let now = self.now.mono;
-        let asked = self.stream(collection).plain.asked_whole.take();
+        let asked = self.streams.get_mut(collection).and_then(|it| it.plain.asked_whole.take());
         let asked_at = asked.unwrap_or(now);
         let mut left_out = false;
         let mut is_later = |client: &mut Self, id: &RecordId| {
             let key = (collection.clone(), id.clone());
-            let later = client.stream(collection).plain.is_touched(hash_of(id), asked_at)
+            let stream = client.streams.get(collection);
+            let touched = |stream: &Stream| stream.plain.is_touched(hash_of(id), asked_at);
+            let later = stream.is_some_and(touched)
                 || asked.is_none() && client.plain.echoes.expects(&key, now);
             left_out |= later;
             later
@@ -285,14 +291,14 @@ impl Client {
         if left_out && !self.config.http {
             self.read_again_later(collection);
         }
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         stream.plain.rest();
         stream.error = None;
         stream.confirmed = true;
-        self.save_stream(edit, collection);
+        edit.put_stream(collection, &stream.row);
         edit.event(Event::remote(EventKind::RealtimeSync).on(collection));
         edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
-        self.show_status(edit, collection);
+        edit.show_status(collection, stream);
         self.link.attempts = 0;
         if !self.config.http {
             self.judge_by_whole(edit, collection, asked_at)?;
@@ -317,10 +323,8 @@ impl Client {
             }
         }
         self.outbox.advance_head(edit)?;
-        let waits = |stream: &super::super::stream::Stream| {
-            stream.wanted && stream.plain.asked_whole.is_some()
-        };
-        if !self.streams.values().any(waits) {
+        let waits = |stream: &Stream| stream.wanted && stream.plain.asked_whole.is_some();
+        if !self.streams.any(waits) {
             self.plain.settling_until = None;
         }
         Ok(())
@@ -336,11 +340,12 @@ impl Client {
         let mut event = Event::remote(EventKind::Error { message: told });
         (event.collection, event.record_id) = (error.collection.clone(), error.record_id.clone());
         let (Some(collection), Some(id)) = (&error.collection, &error.record_id) else {
-            if let Some(collection) = error.collection.filter(|name| self.matters(name)) {
-                let stream = self.stream(&collection);
+            if let Some(collection) = error.collection.filter(|name| self.matters(name))
+                && let Some(stream) = self.streams.get_mut(&collection)
+            {
                 stream.error = Some(StreamError::new(&error.code, &error.message));
                 stream.confirmed = false;
-                self.show_status(edit, &collection);
+                edit.show_status(&collection, stream);
             }
             edit.event(event);
             return Ok(());

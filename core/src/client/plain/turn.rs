@@ -54,7 +54,7 @@ impl Client {
         self.outbox.drop_hollow(edit)?;
         self.outbox.advance_head(edit)?;
         let address = self.address();
-        for (collection, stream) in &mut self.streams {
+        for (collection, stream) in self.streams.iter_mut() {
             stream.forget_seqs();
             stream.trusted = true;
             // what was held is found by reconciling, and counted again at a server of level 2

@@ -13,7 +13,7 @@ use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::rest::{Refusal, decode_refusal, decode_written, speaks_of};
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Place};
+use crate::rules::row::{Entry, Place, PlainMark};
 use crate::store::StoreError;
 
 /// So often in a row a write has to be refused, each time right after its collection was read, before
@@ -119,7 +119,9 @@ impl Client {
 
     /// Reads a collection before the work goes on with its pushes.
     fn read_first(&mut self, collection: &Collection) {
-        self.stream(collection).plain.pull = None;
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.plain.pull = None;
+        }
         if let Some(work) = &mut self.plain.work {
             work.pushing = false;
             work.looks = true;
@@ -171,8 +173,9 @@ impl Client {
     /// The next reading of a collection shows what is gone.
     fn read_whole_soon(&mut self, collection: &Collection) {
         let mark = self.mark(collection);
-        self.stream(collection).row.plain =
-            Some(crate::rules::row::PlainMark { reconciled_at: None, ..mark });
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.row.plain = Some(PlainMark { reconciled_at: None, ..mark });
+        }
     }
 
     /// The write waits, and is sent again.

@@ -13,7 +13,7 @@ use super::super::event::{Event, EventKind, Transport};
 use super::super::exchange::{GRACE, MOST_DECLINED};
 use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId};
 use super::super::machine::{Client, Fault};
-use super::super::stream::StreamError;
+use super::super::stream::{Stream, StreamError};
 use super::pull::{Glimpse, Outcome, Pull, Step};
 use super::records::{Learnt, Verdict, hash_of};
 use super::socket::latest_believed;
@@ -30,7 +30,7 @@ use crate::store::StoreError;
 impl Client {
     /// Reads everything, and pushes what waits.
     pub(in super::super) fn begin_poll(&mut self) {
-        let wanted = self.streams.iter().filter(|(_, stream)| stream.wanted);
+        let wanted = self.streams.wanted();
         let due = wanted.map(|(collection, _)| collection.clone()).collect();
         self.begin_work(due);
         if let Some(work) = &mut self.plain.work {
@@ -143,7 +143,8 @@ impl Client {
             if missed.contains(&collection) {
                 continue;
             }
-            let began = self.stream(&collection).plain.pull_began;
+            let Some(stream) = self.streams.get(&collection) else { continue };
+            let began = stream.plain.pull_began;
             let sent = self.plain.clone_sent();
             let is_old = |position| sent.is_old(position, began);
             if self.judge(edit, &collection, &id, is_old)? == Verdict::Missing {
@@ -165,7 +166,7 @@ impl Client {
         let mark = self.mark(&collection);
         let reconcile = self.is_reconcile_due(mark.reconciled_at);
         let whole = self.plain.work.as_ref().is_some_and(|work| work.whole);
-        let stream = self.stream(&collection);
+        let Some(stream) = self.streams.get_mut(&collection) else { return };
         if stream.plain.pull.is_none() {
             stream.plain.pull_began = now;
             stream.plain.complained = false;
@@ -174,7 +175,6 @@ impl Client {
                 edit.event(Event::by(Transport::Http, EventKind::SyncStarted).on(&collection));
             }
         }
-        let stream = self.stream(&collection);
         let pull = stream.plain.pull.get_or_insert_with(|| match reconcile {
             true => Pull::reconcile(mark.watermark, now),
             false => Pull::changes(mark.watermark, now),
@@ -229,7 +229,9 @@ impl Client {
                     && self.plain.failures > 0
                 {
                     // perhaps the page is too large to be had
-                    self.stream(collection).plain.habits.shrink();
+                    if let Some(stream) = self.streams.get_mut(collection) {
+                        stream.plain.habits.shrink();
+                    }
                 }
                 let why = format!("a request failed: {why}");
                 match &asked.what {
@@ -294,7 +296,7 @@ impl Client {
         }
         self.fallback.stuck.take_if(|stuck| stuck == collection);
         let (now, latest) = (self.now.mono, latest_believed(self.server_time()));
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         let began = stream.plain.pull_began;
         let Some(mut pull) = stream.plain.pull.take() else { return Ok(()) };
         if let (Some(why), false) = (&page.unreadable, stream.plain.complained) {
@@ -311,10 +313,10 @@ impl Client {
         if let Some(work) = &mut self.plain.work {
             work.changed |= changed;
         }
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         let step = pull.page(&glimpses, now, &mut stream.plain.habits);
         match step {
-            Step::More => self.stream(collection).plain.pull = Some(pull),
+            Step::More => stream.plain.pull = Some(pull),
             Step::Done(outcome) => self.pulled(edit, collection, outcome)?,
             Step::Failed(why) => {
                 let (code, message) = (ErrorCode::ServerError, why.into());
@@ -334,10 +336,11 @@ impl Client {
         record: &PlainRecord,
         began: Mono,
     ) -> Result<bool, StoreError> {
-        if self.stream(collection).plain.is_touched(hash_of(&record.id), began) {
+        let Some(stream) = self.streams.get_mut(collection) else { return Ok(false) };
+        if stream.plain.is_touched(hash_of(&record.id), began) {
             let held = edit.row(collection, &record.id)?.map_or(0, |row| row.version);
             if held == 0 || record.version.is_none_or(|version| version <= held) {
-                self.stream(collection).plain.incomplete |= record.version != Some(held);
+                stream.plain.incomplete |= record.version != Some(held);
                 return Ok(false);
             }
         }
@@ -358,10 +361,10 @@ impl Client {
                 work.reconciled.insert(collection.clone());
             }
             mark.reconciled_at = Some(self.now.wall);
-            let began = self.stream(collection).plain.pull_began;
             let (mut gone, held) = self.absent(edit, collection, &existing)?;
-            let plain = &self.stream(collection).plain;
-            gone.retain(|id| !plain.is_touched(hash_of(id), began));
+            if let Some(Stream { plain, .. }) = self.streams.get(collection) {
+                gone.retain(|id| !plain.is_touched(hash_of(id), plain.pull_began));
+            }
             if !self.take_gone(edit, collection, &gone, held)? {
                 mark.reconciled_at = None;
             }
@@ -370,13 +373,12 @@ impl Client {
             work.due.remove(collection);
             work.whole
         });
-        let stream = self.stream(collection);
+        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         stream.row.plain = Some(mark);
         stream.plain.habits.grow();
         stream.error = None;
         let was_confirmed = core::mem::replace(&mut stream.confirmed, true);
         if self.config.http {
-            let stream = self.stream(collection);
             stream.plain.asked_whole = None;
             stream.plain.rest();
         }
@@ -384,7 +386,7 @@ impl Client {
             edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
         }
         if !was_confirmed {
-            self.show_status(edit, collection);
+            edit.show_status(collection, stream);
         }
         Ok(())
     }
@@ -397,10 +399,11 @@ impl Client {
         code: ErrorCode,
         message: String,
     ) {
-        let stream = self.stream(collection);
-        stream.plain.pull = None;
-        stream.error = Some(StreamError::new(&code, &message));
-        stream.confirmed = false;
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.plain.pull = None;
+            stream.error = Some(StreamError::new(&code, &message));
+            stream.confirmed = false;
+        }
         if let Some(work) = &mut self.plain.work {
             work.due.remove(collection);
             work.troubled = true;
@@ -426,7 +429,8 @@ impl Client {
                 self.refuse_access(edit, ErrorCode::Unauthorized, told.message, false);
             }
             (413, _) => {
-                let habits = &mut self.stream(collection).plain.habits;
+                let Some(stream) = self.streams.get_mut(collection) else { return };
+                let habits = &mut stream.plain.habits;
                 let before = habits.limit;
                 habits.shrink();
                 if habits.limit == before {
@@ -496,7 +500,7 @@ impl Client {
             let outcome = self.outcome_at_plain();
             self.answer_syncs(edit, &outcome, |id, until| id < work.syncs && until <= first);
         }
-        let incomplete = self.streams.values().any(|stream| stream.plain.incomplete);
+        let incomplete = self.streams.any(|stream| stream.plain.incomplete);
         self.plain.missed = missed;
         if self.link.ready_since().is_some() {
             let soon = match self.outbox.frozen_records(edit)?.is_empty() {

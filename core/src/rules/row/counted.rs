@@ -1,0 +1,83 @@
+//! The server states of records: each is set together with the count and the checksum of its
+//! collection, so that they stay in step.
+
+use super::{Row, StreamRow};
+use crate::protocol::document::Document;
+use crate::protocol::name::{RecordId, Seq};
+
+impl StreamRow {
+    /// Returns the seq at which a record's state was learnt, 0 if that was in an earlier generation.
+    pub(crate) fn learnt(&self, row: Option<&Row>) -> Seq {
+        row.filter(|row| row.generation == self.generation || planted!(BaseOfLostTail))
+            .map_or(Seq(0), |row| row.seq)
+    }
+
+    /// Sets a record's server state as it was learnt now.
+    pub(crate) fn set_server(
+        &mut self,
+        id: &RecordId,
+        row: &mut Row,
+        server: Option<Document>,
+        seq: Seq,
+    ) {
+        self.set_server_of(id, row, server, (seq, self.generation));
+    }
+
+    /// Sets a server state that was not learnt now: it is known up to `seq`, as of the generation in
+    /// which the record was learnt last.
+    pub(crate) fn set_unlearnt(
+        &mut self,
+        id: &RecordId,
+        row: &mut Row,
+        server: Option<Document>,
+        seq: Seq,
+    ) {
+        self.set_server_of(id, row, server, (seq, row.generation));
+    }
+
+    /// Takes a record's server state out of sight, as it has been since `seq`: of the state beneath
+    /// its pending writes, only the parked one is known.
+    pub(crate) fn hide(&mut self, id: &RecordId, row: &mut Row, seq: Seq) {
+        let outdated = row.generation != self.generation;
+        self.set_server(id, row, None, seq);
+        if let Some(parked) = row.parked_mut() {
+            parked.hidden = true;
+            if outdated {
+                parked.seq = Seq(0);
+            }
+        }
+    }
+
+    /// Sets a server state that is known up to a seq of a generation. A held record that the server
+    /// has not shown is not counted.
+    fn set_server_of(
+        &mut self,
+        id: &RecordId,
+        row: &mut Row,
+        server: Option<Document>,
+        (seq, generation): (Seq, u64),
+    ) {
+        if let Some(old) = &row.server {
+            if self.is_held(row) {
+                self.miss(-1);
+            } else {
+                self.count = self.count.saturating_sub(1);
+                self.checksum.remove(id, row.seq, old);
+            }
+        }
+        row.server = server;
+        row.seq = seq;
+        row.generation = generation;
+        if let Some(parked) = row.parked_mut() {
+            parked.hidden = false;
+        }
+        if let Some(new) = &row.server {
+            if self.is_held(row) {
+                self.miss(1);
+            } else {
+                self.count += 1;
+                self.checksum.add(id, row.seq, new);
+            }
+        }
+    }
+}
