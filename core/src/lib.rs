@@ -38,7 +38,7 @@
 //! use std::collections::VecDeque;
 //! use std::time::{Instant, SystemTime, UNIX_EPOCH};
 //!
-//! use synclayer_core::client::interface::{ClientConfig, Input, NetAction, Write};
+//! use synclayer_core::client::interface::{ClientConfig, Command, Input, NetAction, Write};
 //! use synclayer_core::store::MemoryClientStore;
 //! use synclayer_core::client::replica::{Action, Replica};
 //! use synclayer_core::protocol::document::Document;
@@ -57,7 +57,7 @@
 //! let seed = 0x5eed; // from the operating system, in earnest
 //! let mut actions = Vec::new();
 //! let mut replica = Replica::open(config, seed, now(), MemoryClientStore::new(), &mut actions)?;
-//! replica.connect(now(), &mut actions);
+//! replica.command(now(), Command::Connect, &mut actions);
 //!
 //! let document = Document::parse(r#"{"title": "milk"}"#, &Limits::default())?;
 //! replica.write(now(), Write::Save(todos, RecordId::new("1")?, document), &mut actions)?;

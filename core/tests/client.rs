@@ -4,7 +4,7 @@
 mod desk;
 
 use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::{ClientConfig, Input, Write};
+use synclayer_core::client::interface::{ClientConfig, Command, Input, Write};
 use synclayer_core::protocol::name::{CommitNumber, ConnId};
 use synclayer_core::protocol::time::Timestamp;
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -311,8 +311,8 @@ fn the_server_s_clock_is_known_to_half_a_round_trip() {
 #[test]
 fn a_collection_that_is_left_and_wanted_again_is_subscribed_again() {
     let mut desk = Desk::live();
-    desk.replica.unsubscribe(desk.now, &todos(), &mut desk.effects);
-    desk.replica.subscribe(desk.now, &todos(), &mut desk.effects);
+    desk.replica.command(desk.now, Command::Unsubscribe(todos()), &mut desk.effects);
+    desk.replica.command(desk.now, Command::Subscribe(todos()), &mut desk.effects);
     assert_eq!(desk.sent(), [r#"{"type":"unsubscribe","collection":"todos"}"#]);
     desk.hear(r#"{"type":"unsubscribed","collection":"todos"}"#);
     assert!(desk.sent()[0].starts_with(r#"{"type":"subscribe","collection":"todos""#));
@@ -331,7 +331,7 @@ fn silence_is_probed_and_then_ends_the_connection() {
 #[test]
 fn a_connection_that_it_has_not_asked_for_is_not_greeted() {
     let mut desk = Desk::new(config());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     let input = Input::Connected { conn: ConnId(99) };
     desk.replica.handle(desk.now, input, &mut desk.effects);
     desk.answer_dial();

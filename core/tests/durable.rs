@@ -4,7 +4,7 @@
 mod desk;
 
 use desk::{Desk, config, doc, id, todos};
-use synclayer_core::client::interface::Write;
+use synclayer_core::client::interface::{Command, Write};
 use synclayer_core::client::replica::Action;
 use synclayer_core::store::MemoryClientStore;
 use synclayer_core::store::{StoreError, StoreErrorKind};
@@ -62,6 +62,6 @@ fn a_halt_is_told_as_one_with_its_reason() {
     desk.effects.clear();
     // later failures say nothing new
     desk.replica.poll_store(desk.now, &mut desk.effects);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     assert_eq!(desk.effects, []);
 }

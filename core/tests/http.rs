@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, Guarantees, HttpAnswer, Input, Timer, Write,
+    ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, Input, Timer, Write,
 };
 use synclayer_core::protocol::message::{ErrorCode, Token};
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -75,7 +75,7 @@ fn echo(number: u64, record: &str, data: &str, seq: u64) -> String {
 /// A client in step by HTTP, with nothing to do.
 fn idle_with(config: ClientConfig) -> Desk {
     let mut desk = Desk::new(config);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     desk.answer(200, &pong(0, ""));
     desk.sent();
@@ -92,7 +92,7 @@ fn idle() -> Desk {
 fn greets_pulls_and_pushes() {
     let mut desk = Desk::new(polling());
     desk.save("b", r#"{"n":2}"#);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     let client = desk.replica.status().client_id;
     assert_eq!(
         desk.sent(),
@@ -233,7 +233,7 @@ fn a_page_that_continues_something_else_is_dropped() {
 #[test]
 fn a_long_catch_up_is_pulled_page_by_page() {
     let mut desk = Desk::new(polling());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer_all(&[&pong(0, "")]);
     desk.sent();
     let one = r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1},"seq":5}]},"metadata":{"upTo":"a","snapshotSeq":5}}"#;
@@ -270,7 +270,7 @@ fn a_page_that_brings_nothing_further_ends_the_exchange() {
 fn a_websocket_that_comes_up_takes_over_in_mid_exchange() {
     let mut desk = Desk::new(both());
     desk.save("b", r#"{"n":2}"#);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     assert_eq!(desk.sent(), ["CONNECT"]);
     desk.pass(3_000);
     assert!(desk.sent()[0].starts_with("POST /sync/session"), "it takes long: HTTP is turned to");
@@ -322,7 +322,7 @@ fn a_token_is_asked_for_and_nothing_is_dropped() {
         assert!(desk.sent().is_empty());
     }
     assert!(tries.iter().all(|wait| *wait <= Duration::from_secs(60)), "{tries:?}");
-    desk.replica.set_token(desk.now, Token::new("fresh"), &mut desk.effects);
+    desk.replica.command(desk.now, Command::SetToken(Token::new("fresh")), &mut desk.effects);
     assert!(desk.sent()[0].starts_with("POST /sync/session"));
     assert_eq!(desk.tickets[0].request().token, Some(Token::new("fresh")));
     assert_eq!(desk.replica.status().pending_writes, 1);
@@ -452,7 +452,7 @@ fn a_collection_that_is_refused_does_not_hold_the_others_up() {
     config.collections.insert(0, notes.clone());
     let mut desk = Desk::new(config);
     desk.save("b", r#"{"n":2}"#);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer_all(&[&pong(0, "")]);
     assert!(desk.sent().pop().unwrap().starts_with("GET /sync/notes?"));
     desk.answer(403, r#"{"error":"not yours","code":"UNAUTHORIZED"}"#);
@@ -474,7 +474,7 @@ fn names_travel_in_bodies_where_the_server_offers_it() {
     let mut config = polling();
     config.collections = ["..", "a/b", "todos"].map(name).to_vec();
     let mut desk = Desk::new(config);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer(200, &pong_with_pull());
     for collection in ["..", "a/b", "todos"] {
         let asked = desk.sent().pop().unwrap();
@@ -502,7 +502,7 @@ fn one_page_is_answered(status: u16, body: &str) -> Desk {
     let mut desk = Desk::new(config);
     desk.save("b", r#"{"n":2}"#);
     desk.replica.synced(desk.now, &mut desk.effects);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer_all(&[&pong(0, "")]);
     desk.sent();
     desk.answer(status, body);
@@ -554,7 +554,7 @@ fn a_pull_that_is_never_answered_does_not_hold_the_others_up() {
     let mut config = polling();
     config.collections.insert(0, notes);
     let mut desk = Desk::new(config);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     let mut others = 0;
     for _ in 0..8 {
@@ -608,7 +608,7 @@ fn synced_waits_for_a_collection_that_can_not_be_pulled_now() {
     let subscribed = subscribed.replace("snapshot", "delta");
     let quiet = page(r#""epoch":"e1","seq":0"#, 0, &[&subscribed, &synced]);
     let mut desk = Desk::new(config);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer_all(&[&pong(0, ""), &all, &first_page()]);
     desk.sent();
     desk.replica.synced(desk.now, &mut desk.effects);
@@ -627,11 +627,11 @@ fn synced_waits_for_a_collection_that_can_not_be_pulled_now() {
 #[test]
 fn without_auto_sync_only_calls_start_an_exchange() {
     let mut desk = Desk::new(ClientConfig { enable_auto_sync: false, ..polling() });
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.save("b", r#"{"n":2}"#);
     assert!(desk.sent().is_empty());
     assert_eq!(desk.replica.deadline(), None);
-    desk.replica.sync_now(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SyncNow, &mut desk.effects);
     assert!(desk.sent()[0].starts_with("POST /sync/session"));
 }
 
@@ -641,28 +641,28 @@ fn sync_now_ends_a_wait() {
     desk.pass(315_000);
     desk.resolve(HttpAnswer::Failed("cut".into()));
     desk.sent();
-    desk.replica.sync_now(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SyncNow, &mut desk.effects);
     assert!(desk.sent()[0].starts_with("POST /sync/session"));
 }
 
 #[test]
 fn without_a_network_nothing_is_tried() {
     let mut desk = Desk::new(both());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
-    desk.replica.set_online(desk.now, false, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SetOnline(false), &mut desk.effects);
     assert_eq!(desk.sent(), ["CLOSE"]);
     assert_eq!(desk.replica.deadline(), None);
     assert_eq!(desk.replica.status().connection, ConnectionState::Disconnected);
-    desk.replica.sync_now(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SyncNow, &mut desk.effects);
     desk.save("b", r#"{"n":2}"#);
     assert!(desk.sent().is_empty());
-    desk.replica.set_online(desk.now, true, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SetOnline(true), &mut desk.effects);
     assert_eq!(desk.sent(), ["CONNECT"]);
     desk.conn.0 = 2;
     desk.cut();
     assert!(desk.sent()[1].starts_with("POST /sync/session"));
-    desk.replica.set_online(desk.now, false, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SetOnline(false), &mut desk.effects);
     assert_eq!(desk.replica.deadline(), None);
     let late = desk.replica.status().ignored_frames;
     desk.answer(200, &pong(0, ""));
@@ -685,14 +685,14 @@ fn a_live_connection_is_proved_right_now_and_then() {
     assert_eq!(desk.stay_alive(300_000), [ask], "but once an hour");
     desk.hear(&subscribed("delta", 6));
     desk.hear(&synced("e1", 6, &[("a", 6, r#"{"n":2,"t":"x"}"#)]));
-    desk.replica.sync_now(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SyncNow, &mut desk.effects);
     assert_eq!(desk.sent(), ["PING", ask], "or at once");
 }
 
 #[test]
 fn used_up_tries_leave_polling_and_a_slow_pace() {
     let mut desk = Desk::new(ClientConfig { max_reconnect_attempts: Some(2), ..both() });
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     let mut dialled = 0;
     let mut waits = Vec::new();
     for _ in 0..400 {
@@ -723,7 +723,7 @@ fn used_up_tries_leave_polling_and_a_slow_pace() {
         "three tries, then one about every ten minutes: {waits:?}"
     );
     assert_eq!(desk.replica.status().transport, Some(Transport::Http));
-    desk.replica.sync_now(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SyncNow, &mut desk.effects);
     assert!(desk.sent().contains(&"CONNECT".to_string()), "at once when the app asks");
 }
 
@@ -732,7 +732,7 @@ fn what_the_app_requires_is_offered_or_nothing_is_sent() {
     let verified = Guarantees { verified: true, ..Guarantees::default() };
     let mut desk = Desk::new(ClientConfig { required: verified, ..polling() });
     desk.save("b", r#"{"n":2}"#);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer_all(&[&pong(0, "")]);
     let partial = r#"{"type":"subscribed","collection":"todos","metadata":{"mode":"snapshot","head":5,"partial":true}}"#;
     desk.answer(200, &page("", 0, &[partial, SYNC_A]));
@@ -784,7 +784,7 @@ fn an_outage_costs_few_requests_and_its_end_is_soon_noticed() {
             if seed % 2 == 0 {
                 desk.save("b", r#"{"n":2}"#);
             }
-            desk.replica.connect(desk.now, &mut desk.effects);
+            desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
             let start = desk.now.mono.0;
             let tries = outage(&mut desk, start + 600_000, |desk| {
                 if seed % 3 == 0 {
@@ -832,7 +832,7 @@ fn a_thousand_clients_do_not_come_back_in_lock_step() {
 #[test]
 fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
     let mut desk = Desk::new(both());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     let why = Disconnect::Refused {
         status: 429,
@@ -846,7 +846,7 @@ fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
     assert!(at.since(desk.now.mono) >= Duration::from_secs(40));
 
     let mut desk = Desk::new(both());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     let why = Disconnect::Lost("refused".into());
     let input = Input::Disconnected { conn: desk.dialled, why };
@@ -860,7 +860,7 @@ fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
 #[test]
 fn what_comes_over_one_transport_does_not_end_a_wait_that_the_other_was_asked_for() {
     let mut desk = Desk::new(both());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     let lost = Input::Disconnected { conn: desk.dialled, why: Disconnect::Lost("lost".into()) };
     desk.replica.handle(desk.now, lost, &mut desk.effects);
@@ -890,7 +890,7 @@ fn what_comes_over_one_transport_does_not_end_a_wait_that_the_other_was_asked_fo
 #[test]
 fn a_write_does_not_end_a_wait_that_the_server_asked_for() {
     let mut desk = Desk::new(both());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     let why = Disconnect::Refused {
         status: 429,

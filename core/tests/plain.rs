@@ -5,7 +5,7 @@ mod desk;
 
 use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
 use synclayer_core::client::interface::{
-    ClientConfig, Guarantees, HttpAnswer, Input, OnServerLoss, PlainServers, Timer, Write,
+    ClientConfig, Command, Guarantees, HttpAnswer, Input, OnServerLoss, PlainServers, Timer, Write,
 };
 use synclayer_core::protocol::message::{ErrorCode, Level, Token};
 use synclayer_core::rules::conflict::ConflictStrategy;
@@ -93,7 +93,7 @@ fn polling() -> Desk {
 
 fn polling_with(config: ClientConfig) -> Desk {
     let mut desk = Desk::new(config);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     assert!(desk.sent()[0].starts_with("POST /sync/session"));
     desk.answer(404, r#"{"error":"no such collection"}"#);
     assert_eq!(desk.sent(), [QUERY]);
@@ -203,7 +203,7 @@ fn an_address_that_offered_level_2_is_not_believed_to_offer_less() {
         assert_eq!(desk.sent().contains(&"CLOSE".into()), !accepted);
     }
     let mut desk = Desk::on(http_only(), store);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer(404, "{}");
     assert_eq!(desk.replica.status().transport, None);
     assert!(desk.sent().iter().all(|line| !line.starts_with("GET")));
@@ -230,7 +230,7 @@ fn what_is_required_is_not_given_up() {
             desk.dial();
             desk.hear(PONG);
         } else {
-            desk.replica.connect(desk.now, &mut desk.effects);
+            desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
             desk.answer(404, "{}").answer(200, "[]");
         }
         let sent = desk.sent();
@@ -501,11 +501,11 @@ fn liveness_comes_by_websocket_where_json_is_not_answered() {
 #[test]
 fn a_collection_can_be_left_and_wanted_again() {
     let mut desk = live();
-    desk.replica.unsubscribe(desk.now, &todos(), &mut desk.effects);
+    desk.replica.command(desk.now, Command::Unsubscribe(todos()), &mut desk.effects);
     assert_eq!(desk.sent(), [r#"{"type":"unsubscribe","collection":"todos"}"#]);
     desk.hear(&frame("update", "a", r#"{"n":5}"#));
     assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
-    desk.replica.subscribe(desk.now, &todos(), &mut desk.effects);
+    desk.replica.command(desk.now, Command::Subscribe(todos()), &mut desk.effects);
     assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#, SYNC]);
 }
 
@@ -534,7 +534,7 @@ fn a_server_that_knows_no_hello_is_a_plain_one() {
         (200, "OK"),
     ] {
         let mut desk = Desk::new(http_only());
-        desk.replica.connect(desk.now, &mut desk.effects);
+        desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
         desk.answer(status, body);
         assert_eq!(desk.sent().last().unwrap(), QUERY, "{status} {body}");
         let before = desk.replica.status();
@@ -553,7 +553,7 @@ fn nowhere(address: &str) -> Desk {
         desk.save(record, "{}");
     }
     desk.replica.synced(desk.now, &mut desk.effects);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk
 }
 
@@ -611,7 +611,7 @@ fn a_wrong_path_is_no_plain_server() {
 fn a_replica_without_collections_finds_no_server_either() {
     let mut desk = Desk::new(ClientConfig { collections: vec![], ..http_only() });
     desk.replica.synced(desk.now, &mut desk.effects);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer(404, "{}");
     assert!(desk.sent().iter().all(|line| !line.starts_with("SYNCED")));
     assert!(no_server(&desk).is_some());
@@ -624,7 +624,7 @@ fn one_collection_that_is_read_shows_a_plain_server() {
     config.collections.push(notes);
     let mut desk = Desk::new(config);
     desk.replica.synced(desk.now, &mut desk.effects);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer(404, "{}").answer(404, r#"{"error":"what are notes?"}"#);
     assert_eq!(desk.sent().last().unwrap(), QUERY);
     desk.answer(200, "[]");
@@ -639,7 +639,7 @@ fn three_collections() -> Desk {
     let mut config = http_only();
     config.collections = ["..", "notes", "todos"].map(name).to_vec();
     let mut desk = Desk::new(config);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer(404, "");
     for _ in 0..3 {
         desk.answer(200, "[]");
@@ -1020,7 +1020,7 @@ fn a_missing_token_is_asked_for() {
     let code = ErrorCode::AuthExpired;
     assert!(desk.saw(&EventKind::TokenNeeded { code, message, by_server: true }));
     assert_eq!(pending(&desk), 1);
-    desk.replica.set_token(desk.now, Token::new("t"), &mut desk.effects);
+    desk.replica.command(desk.now, Command::SetToken(Token::new("t")), &mut desk.effects);
     assert!(!desk.sent().is_empty());
 }
 
@@ -1068,7 +1068,7 @@ fn answer_all(desk: &mut Desk) {
 fn emptied(config: ClientConfig) -> Desk {
     let decision = config.on_server_loss.unwrap_or(OnServerLoss::Ask);
     let mut desk = Desk::new(config);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     desk.answer(404, r#"{"error":"no such collection"}"#);
     desk.sent();
@@ -1172,12 +1172,12 @@ fn what_is_read_is_remembered_over_a_restart() {
     desk.make_durable();
     let store = desk.replica.into_store();
     let mut desk = Desk::on(http_only(), store.clone());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer(404, "");
     assert_eq!(desk.sent().last().unwrap(), QUERY_SINCE);
     let elsewhere = ClientConfig { address: "elsewhere".into(), ..http_only() };
     let mut desk = Desk::on(elsewhere, store);
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.answer(404, "");
     assert_eq!(desk.sent().last().unwrap(), QUERY, "another server's stamps mean nothing");
 }
@@ -1258,7 +1258,7 @@ fn a_delete_is_confirmed_by_a_delete() {
 #[test]
 fn a_page_does_not_show_what_was_before_a_change_that_came_meanwhile() {
     let mut desk = live_both();
-    desk.replica.sync_now(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::SyncNow, &mut desk.effects);
     assert_eq!(desk.sent()[1], QUERY_SINCE);
     desk.hear(&frame("update", "a", r#"{"n":8}"#));
     desk.answer(200, &first_rows());
@@ -1327,7 +1327,7 @@ fn the_backup_of_a_plain_connection_is_a_poll() {
 fn offline_writes_arrive_whichever_way_opens_first() {
     let mut desk = Desk::new(both());
     desk.save("b", "{}");
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     desk.pass(3_000);
     let sent = desk.sent();

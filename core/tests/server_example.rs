@@ -11,7 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use server::{Server, Socket, now};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction, Write};
+use synclayer_core::client::interface::{
+    ClientConfig, Command, Disconnect, Input, NetAction, Write,
+};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
@@ -44,7 +46,7 @@ impl Client {
         };
         let store = MemoryClientStore::new();
         let mut replica = Replica::open(config, seed, now(started), store, &mut effects).unwrap();
-        replica.connect(now(started), &mut effects);
+        replica.command(now(started), Command::Connect, &mut effects);
         Self { replica, effects, server, socket: None, connections: 0, started }
     }
 

@@ -7,7 +7,7 @@ mod desk;
 use std::time::Duration;
 
 use synclayer_core::client::event::ConnectionState;
-use synclayer_core::client::interface::{ClientConfig, Input, Timer};
+use synclayer_core::client::interface::{ClientConfig, Command, Input, Timer};
 
 use desk::{Desk, config};
 
@@ -31,8 +31,8 @@ fn frames(desk: &mut Desk) -> (usize, bool) {
 
 /// The calls of apps that return to the foreground.
 const CALLS: [fn(&mut Desk); 2] = [
-    |desk| desk.replica.set_online(desk.now, true, &mut desk.effects),
-    |desk| desk.replica.sync_now(desk.now, &mut desk.effects),
+    |desk| desk.replica.command(desk.now, Command::SetOnline(true), &mut desk.effects),
+    |desk| desk.replica.command(desk.now, Command::SyncNow, &mut desk.effects),
 ];
 
 #[test]
@@ -121,7 +121,7 @@ fn what_comes_from_before_the_sleep_is_no_sign_of_life() {
 #[test]
 fn a_request_and_a_dial_from_before_the_sleep_are_not_waited_for_long() {
     let mut desk = Desk::new(ClientConfig { websocket: false, http: true, ..config() });
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     sleep(&mut desk, 60);
     assert_eq!(desk.replica.deadline().unwrap().1, Timer::Request);
@@ -129,7 +129,7 @@ fn a_request_and_a_dial_from_before_the_sleep_are_not_waited_for_long() {
     assert_eq!(desk.replica.deadline().unwrap().1, Timer::Poll, "it asks again");
 
     let mut desk = Desk::new(config());
-    desk.replica.connect(desk.now, &mut desk.effects);
+    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
     desk.sent();
     sleep(&mut desk, 60);
     desk.pass(5_000);

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{ClientConfig, Input, NetAction, SyncId, SyncOutcome};
+use synclayer_core::client::interface::{
+    ClientConfig, Command as ReplicaCommand, Input, NetAction, SyncId, SyncOutcome,
+};
 use synclayer_core::client::replica::{Action, Replica as CoreReplica, WatchId};
 use synclayer_core::protocol::message::Token;
 use synclayer_core::protocol::name::{Collection, CommitNumber, ConnId, RecordId};
@@ -282,7 +284,7 @@ impl<N: Network> Engine<N> {
             Command::Durable => self.step(Replica::poll_store),
             Command::Stop => {
                 self.stopping = true;
-                self.step(Replica::disconnect);
+                self.command(ReplicaCommand::Disconnect);
             }
         }
         self.check_store();
@@ -343,6 +345,10 @@ impl<N: Network> Engine<N> {
     }
 
     /// Runs a step of the replica and does its actions. Nothing happens while the store is down.
+    fn command(&mut self, command: ReplicaCommand) {
+        self.step(|replica, now, out| replica.command(now, command, out));
+    }
+
     fn step(&mut self, step: impl FnOnce(&mut Replica, Now, &mut Actions)) {
         let now = self.now();
         let Ok(replica) = &mut self.replica else { return };
@@ -472,10 +478,10 @@ impl<N: Network> Engine<N> {
 
     fn come_alive(&mut self) {
         if !self.online {
-            self.step(|replica, now, out| replica.set_online(now, false, out));
+            self.command(ReplicaCommand::SetOnline(false));
         }
         if self.connected && !self.stopping {
-            self.step(Replica::connect);
+            self.command(ReplicaCommand::Connect);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The app's commands: to connect, to synchronise, to use a collection or leave it.
 
-use super::interface::SyncId;
+use super::edit::Edit;
+use super::interface::{Command, SyncId};
 use super::machine::Client;
 use super::output::Outputs;
 use crate::protocol::message::Token;
@@ -9,132 +10,78 @@ use crate::protocol::time::Now;
 use crate::store::Rows;
 
 impl Client {
-    /// See [`Replica::connect`](crate::client::replica::Replica::connect).
-    pub(crate) fn connect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.fallback.wanted = true;
-            client.try_at_once(edit, client.config.enable_auto_sync);
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::disconnect`](crate::client::replica::Replica::disconnect).
-    pub(crate) fn disconnect(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.fallback.wanted = false;
-            client.give_everything_up(edit, "the app has disconnected");
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::set_online`](crate::client::replica::Replica::set_online).
-    pub(crate) fn set_online(
+    /// See [`Replica::command`](crate::client::replica::Replica::command).
+    pub(crate) fn command(
         &mut self,
         now: Now,
-        online: bool,
+        command: Command,
         store: &dyn Rows,
         out: &mut Outputs,
     ) {
         self.ratchet(now);
         let _ = self.step(store, out, |client, edit| {
-            client.fallback.offline = !online;
-            if online {
-                client.probe_connection(edit);
-                client.try_at_once(edit, client.config.enable_auto_sync);
-            } else {
-                client.give_everything_up(edit, "the app says that there is no network");
+            client.carry_out(edit, command);
+            Ok(())
+        });
+    }
+
+    fn carry_out(&mut self, edit: &mut Edit<'_>, command: Command) {
+        match command {
+            Command::Connect => {
+                self.fallback.wanted = true;
+                self.try_at_once(edit, self.config.enable_auto_sync);
             }
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::sync_now`](crate::client::replica::Replica::sync_now).
-    pub(crate) fn sync_now(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.probe_connection(edit);
-            client.ask_refused_again(true);
-            if client.link.ready_since().is_some() {
-                client.back_up(true);
-            } else {
-                client.try_at_once(edit, true);
+            Command::Disconnect => {
+                self.fallback.wanted = false;
+                self.give_everything_up(edit, "the app has disconnected");
             }
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::set_token`](crate::client::replica::Replica::set_token).
-    pub(crate) fn set_token(
-        &mut self,
-        now: Now,
-        token: Token,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.config.token = Some(token);
-            client.token_due = client.link.is_up();
-            client.ask_refused_again(false);
-            if core::mem::take(&mut client.token_needed) {
-                client.forget_old_token(edit);
-                client.try_at_once(edit, true);
+            Command::SetToken(token) => self.set_token(edit, token),
+            Command::SetOnline(online) => self.set_online(edit, online),
+            Command::SyncNow => self.sync_now(edit),
+            Command::Subscribe(collection) => {
+                self.want(&collection);
+                self.streams.used(&collection).held = true;
             }
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::subscribe`](crate::client::replica::Replica::subscribe).
-    pub(crate) fn subscribe(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, _| {
-            client.want(collection);
-            client.streams.used(collection).held = true;
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::unsubscribe`](crate::client::replica::Replica::unsubscribe).
-    pub(crate) fn unsubscribe(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, edit| {
-            client.leave(edit, collection);
-            Ok(())
-        });
-    }
-
-    /// See [`Replica::release`](crate::client::replica::Replica::release).
-    pub(crate) fn release(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        store: &dyn Rows,
-        out: &mut Outputs,
-    ) {
-        self.ratchet(now);
-        let _ = self.step(store, out, |client, _| {
-            if let Some(stream) = client.streams.get_mut(collection) {
-                stream.held = false;
+            Command::Unsubscribe(collection) => self.leave(edit, &collection),
+            Command::Release(collection) => {
+                if let Some(stream) = self.streams.get_mut(&collection) {
+                    stream.held = false;
+                }
             }
-            Ok(())
-        });
+        }
     }
 
-    /// Whether a collection is subscribed and not released.
+    fn set_token(&mut self, edit: &mut Edit<'_>, token: Token) {
+        self.config.token = Some(token);
+        self.token_due = self.link.is_up();
+        self.ask_refused_again(false);
+        if core::mem::take(&mut self.token_needed) {
+            self.forget_old_token(edit);
+            self.try_at_once(edit, true);
+        }
+    }
+
+    fn set_online(&mut self, edit: &mut Edit<'_>, online: bool) {
+        self.fallback.offline = !online;
+        if online {
+            self.probe_connection(edit);
+            self.try_at_once(edit, self.config.enable_auto_sync);
+        } else {
+            self.give_everything_up(edit, "the app says that there is no network");
+        }
+    }
+
+    fn sync_now(&mut self, edit: &mut Edit<'_>) {
+        self.probe_connection(edit);
+        self.ask_refused_again(true);
+        if self.link.ready_since().is_some() {
+            self.back_up(true);
+        } else {
+            self.try_at_once(edit, true);
+        }
+    }
+
+    /// Tells whether a collection is subscribed and not released.
     #[must_use]
     pub(crate) fn holds(&self, collection: &Collection) -> bool {
         self.streams.get(collection).is_some_and(|stream| stream.held)

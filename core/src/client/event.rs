@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::interface::{Guarantees, OnServerLoss};
+use super::config::{Guarantees, OnServerLoss};
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, ErrorCode, Level};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, WriteId};
@@ -179,8 +179,8 @@ pub enum EventKind {
         decision: OnServerLoss,
     },
     /// The server has another database than the one that this replica is of: nothing is taken from
-    /// it and nothing sent, until the app says [`adopt`](crate::client::replica::Replica::adopt) or
-    /// [`offer`](crate::client::replica::Replica::offer), or the database is there again.
+    /// it and nothing sent, until the app says [`adopt`](super::interface::Write::Adopt) or
+    /// [`offer`](super::interface::Write::Offer), or the database is there again.
     DifferentDatabase {
         /// The database that this replica is of.
         known: DatabaseId,
@@ -228,8 +228,8 @@ pub enum ConnectionState {
     /// The connection was lost or could not be made; it is tried again.
     Reconnecting,
     /// The server has another database than the one that this replica is of. It is tried again now
-    /// and then, and nothing is taken or sent before the app says [`adopt`](crate::client::replica::Replica::adopt) or
-    /// [`offer`](crate::client::replica::Replica::offer).
+    /// and then, and nothing is taken or sent before the app says [`adopt`](super::interface::Write::Adopt) or
+    /// [`offer`](super::interface::Write::Offer).
     DifferentDatabase,
     /// It is not tried again before the app does something: the tries are used up, the server
     /// guarantees less than what is required, or the store has failed.
@@ -252,7 +252,7 @@ pub struct CollectionStatus {
     /// Their checksum.
     pub checksum: Checksum,
     /// How many records are held that the server does not have any more, while the app is to say
-    /// [`adopt`](crate::client::replica::Replica::adopt) or [`offer`](crate::client::replica::Replica::offer).
+    /// [`adopt`](super::interface::Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     pub missing: Option<u64>,
 }
 
@@ -271,7 +271,7 @@ pub struct Status {
     /// The replica's id.
     pub client_id: ClientId,
     /// The identity of the server's database, where it is another one than this replica is of and the
-    /// app is to say [`adopt`](crate::client::replica::Replica::adopt) or [`offer`](crate::client::replica::Replica::offer).
+    /// app is to say [`adopt`](super::interface::Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     pub other_database: Option<DatabaseId>,
     /// How many writes wait in the outbox.
     pub pending_writes: usize,

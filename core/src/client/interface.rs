@@ -8,196 +8,13 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+pub use super::config::{ClientConfig, Guarantees, OnServerLoss, PlainServers};
 use super::wipe::Unsent;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError};
-use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, Token};
 use crate::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId, WriteId};
-use crate::rules::conflict::ConflictStrategy;
 use crate::store::StoreError;
-
-/// How a client behaves. Every duration is a monotonic one.
-#[derive(Clone, Debug)]
-pub struct ClientConfig {
-    /// Whose data this is. Every user of a store has an identity, an outbox and rows of their own;
-    /// the others' wait. Any text; the empty one is a user like the others.
-    pub user: String,
-    /// The token for the server.
-    pub token: Option<Token>,
-    /// The collections that are subscribed from the start.
-    pub collections: Vec<Collection>,
-    /// How long a collection that nothing uses any more is kept in sync: neither named in
-    /// `collections`, nor [subscribed](crate::client::replica::Replica::subscribe) and not
-    /// [released](crate::client::replica::Replica::release), nor with a write that waits. Only time counts in which
-    /// the server is in reach and the collection in step. Then it is left: its rows stay. Default
-    /// `None`: for ever.
-    pub keep_for: Option<Duration>,
-    /// Who wins where a pending write and a remote change meet.
-    pub conflict_strategy: ConflictStrategy,
-    /// What the server may send and the app may write.
-    pub limits: Limits,
-    /// The base of the backoff: the first try to reconnect comes within this time, the next
-    /// within twice of it, and so on. Default 1 s. By HTTP the same, but 30 times of it where there
-    /// is a WebSocket too.
-    pub reconnect_delay: Duration,
-    /// The longest backoff, where there is one transport; with both it is twice of it for each.
-    /// Default 60 s.
-    pub max_reconnect_delay: Duration,
-    /// How many tries in a row may fail before the client gives the WebSocket up; `None`: it never
-    /// does. Where there is HTTP, polling goes on, and the WebSocket is tried again now and then.
-    pub max_reconnect_attempts: Option<u32>,
-    /// How long a connection may take to come up. Default 15 s.
-    pub connect_timeout: Duration,
-    /// How long the answer to the hello may take. Default 15 s.
-    pub hello_timeout: Duration,
-    /// After how much silence in either direction a ping goes out. Default 30 s.
-    pub ping_interval: Duration,
-    /// How long the answer to a ping may take. Default 15 s.
-    pub ping_timeout: Duration,
-    /// How long a sign of life may take after the app has said that there is a network
-    /// ([`set_online`](crate::client::replica::Replica::set_online)) or has asked to be in step
-    /// ([`sync_now`](crate::client::replica::Replica::sync_now)), and after the device has slept: then a connection
-    /// that looks alive may be dead. Default 5 s.
-    pub probe_timeout: Duration,
-    /// How long a verdict may take on a connection that is otherwise alive. Default 60 s.
-    pub verdict_timeout: Duration,
-    /// How long writes wait for their collection to catch up. Default 2 s.
-    pub catch_up_patience: Duration,
-    /// How many writes may be without a verdict. Default 256.
-    pub window: usize,
-    /// How many bytes of writes may be without a verdict. Default 1 MiB; one write always may.
-    pub window_bytes: usize,
-    /// How many writes may wait in the outbox. Default 1,000,000.
-    pub max_pending_writes: usize,
-    /// Whether a WebSocket URL is known. Default true.
-    pub websocket: bool,
-    /// Whether an HTTP URL is known. Default false.
-    pub http: bool,
-    /// Whether the WebSocket is used, where there is one. Without it all goes by HTTP, in polls.
-    /// Default true.
-    pub enable_realtime_sync: bool,
-    /// Whether polls, pushes by HTTP and backups happen by themselves. Without it they only
-    /// happen after [`sync_now`](crate::client::replica::Replica::sync_now) and
-    /// [`synced`](crate::client::replica::Replica::synced). Default true.
-    pub enable_auto_sync: bool,
-    /// The time from one poll to the next where HTTP is the transport; over a WebSocket, from one
-    /// backup to the next. Default 5 minutes.
-    pub sync_interval: Duration,
-    /// How long the answer to an HTTP request may take. Default 30 s.
-    pub request_timeout: Duration,
-    /// The time from one full reconcile with a plain server to the next: what finds the deletes,
-    /// which a plain poll can't see. `None`: only at first contact. Default 1 hour.
-    pub reconcile_interval: Option<Duration>,
-    /// Whether a server of level 1 is good enough, and when one is taken for such.
-    pub plain: PlainServers,
-    /// Which server this is: from an address that ever offered level 2, level 1 is not accepted.
-    /// Any text; the empty one is an address like the others.
-    pub address: String,
-    /// The decision about records that this replica holds and a server does not have any more, as
-    /// after the restore of an older backup: [`OnServerLoss`]. `None`, the default, asks the app where
-    /// more than ten records and more than a tenth of a collection would go, and lets fewer go.
-    pub on_server_loss: Option<OnServerLoss>,
-    /// What the connection has to guarantee. Where the server offers less, no write goes out,
-    /// and [`GuaranteesMissing`](super::event::EventKind::GuaranteesMissing) says so. Default
-    /// nothing.
-    pub required: Guarantees,
-}
-
-impl Default for ClientConfig {
-    fn default() -> Self {
-        Self {
-            user: String::new(),
-            token: None,
-            collections: Vec::new(),
-            keep_for: None,
-            conflict_strategy: ConflictStrategy::default(),
-            limits: Limits::default(),
-            reconnect_delay: Duration::from_secs(1),
-            max_reconnect_delay: Duration::from_secs(60),
-            max_reconnect_attempts: None,
-            connect_timeout: Duration::from_secs(15),
-            hello_timeout: Duration::from_secs(15),
-            ping_interval: Duration::from_secs(30),
-            ping_timeout: Duration::from_secs(15),
-            probe_timeout: Duration::from_secs(5),
-            verdict_timeout: Duration::from_secs(60),
-            catch_up_patience: Duration::from_secs(2),
-            window: 256,
-            window_bytes: 1 << 20,
-            max_pending_writes: 1_000_000,
-            websocket: true,
-            http: false,
-            enable_realtime_sync: true,
-            enable_auto_sync: true,
-            sync_interval: Duration::from_secs(300),
-            request_timeout: Duration::from_secs(30),
-            reconcile_interval: Some(Duration::from_secs(3600)),
-            plain: PlainServers::default(),
-            address: String::new(),
-            on_server_loss: None,
-            required: Guarantees::default(),
-        }
-    }
-}
-
-/// When a server is taken for one of level 1.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[non_exhaustive]
-pub enum PlainServers {
-    /// When it shows that it is one, and this address never offered level 2.
-    #[default]
-    Detect,
-    /// As `Detect`, and also when it does not answer the hello at all.
-    Silent,
-    /// As `Detect`, and also where the address offered level 2 before. Whoever can cut a frame on
-    /// its way can then take the guarantees away.
-    AllowDowngrade,
-    /// Never.
-    Never,
-}
-
-/// What happens to records that this replica holds and a server does not have any more, because it
-/// was restored from an older backup, was emptied, or forgot that they were deleted.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum OnServerLoss {
-    /// They go here too.
-    Adopt,
-    /// They go out to the server as inserts.
-    Offer,
-    /// They stay until the app says [`adopt`](crate::client::replica::Replica::adopt) or
-    /// [`offer`](crate::client::replica::Replica::offer); until then their collection is not in step.
-    Ask,
-}
-
-/// What a connection guarantees. All of it at level 2; nothing of it at level 1.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Guarantees {
-    /// What was missed while away is caught up with, deletes included.
-    pub resume: bool,
-    /// A write takes effect once, or is reported as rejected.
-    pub exactly_once: bool,
-    /// Writes are applied in their order, and all see the changes of a collection in one order.
-    pub ordered: bool,
-    /// A checksum proves that what is held is what the server holds. Not so where a policy
-    /// withholds records from this user.
-    pub verified: bool,
-}
-
-impl Guarantees {
-    /// Everything, as level 2 gives it.
-    pub const ALL: Self = Self { resume: true, exactly_once: true, ordered: true, verified: true };
-
-    /// Whether this is as much as what is required.
-    #[must_use]
-    pub fn cover(self, required: Self) -> bool {
-        (self.resume || !required.resume)
-            && (self.exactly_once || !required.exactly_once)
-            && (self.ordered || !required.ordered)
-            && (self.verified || !required.verified)
-    }
-}
 
 /// An HTTP request, to be told from others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -488,17 +305,45 @@ pub enum SyncFailureReason {
     /// A plain server does not answer a `sync`, which alone would tell what the collection holds.
     Unanswered,
     /// Records are held that the server does not have any more, and the app has not said
-    /// [`adopt`](crate::client::replica::Replica::adopt) or [`offer`](crate::client::replica::Replica::offer).
+    /// [`adopt`](Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     RecordsMissing {
         /// How many there are.
         missing: u64,
     },
     /// The server has another database than the one that this replica is of, and the app has not
-    /// said [`adopt`](crate::client::replica::Replica::adopt) or [`offer`](crate::client::replica::Replica::offer).
+    /// said [`adopt`](Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     DifferentDatabase {
         /// The identity of the server's database.
         found: DatabaseId,
     },
+}
+
+/// A command of the app's, for [`Replica::command`](crate::client::replica::Replica::command).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Connects, also after [`Disconnect`](Self::Disconnect) or when the tries were used up. Nothing
+    /// happens where a connection is up or on its way.
+    Connect,
+    /// Disconnects, and stays so until [`Connect`](Self::Connect).
+    Disconnect,
+    /// Gives a fresh token: to the live connection, and to every one to come.
+    SetToken(Token),
+    /// Says whether the device has a network, as far as the app can tell. With `false` nothing is
+    /// tried any more, until `true` has everything tried at once. Before the first such command the
+    /// network counts as there.
+    SetOnline(bool),
+    /// Synchronises now: over a live connection by asking for a fresh proof that everything is in
+    /// step, else by an HTTP exchange where there is an HTTP URL, and by trying the WebSocket
+    /// again. [`synced`](crate::client::replica::Replica::synced) tells when it is done.
+    SyncNow,
+    /// Subscribes a collection from now on.
+    Subscribe(Collection),
+    /// Ends a subscription. The collection's rows stay.
+    Unsubscribe(Collection),
+    /// Leaves a collection that was subscribed when [`keep_for`](ClientConfig::keep_for) is over,
+    /// unless it is subscribed again. To be given when the app has neither a handle nor a watch of
+    /// it left.
+    Release(Collection),
 }
 
 /// A write of the app's, for [`Replica::write`](crate::client::replica::Replica::write).

@@ -5,7 +5,8 @@ use alloc::collections::VecDeque;
 use crate::protocol::name::ConnId;
 use crate::protocol::time::Mono;
 
-use super::interface::{ClientConfig, Timer};
+use super::config::ClientConfig;
+use super::interface::Timer;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum LinkState {

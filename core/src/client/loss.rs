@@ -6,9 +6,10 @@
 //! snapshot is held no longer. At the end of the snapshot the rows that are left are missing at the
 //! server. Whether they go or are offered to it is decided by the configuration or the app.
 
+use super::config::OnServerLoss;
 use super::edit::Edit;
 use super::event::{Event, EventKind};
-use super::interface::{OnServerLoss, SyncFailure, SyncFailureReason};
+use super::interface::{SyncFailure, SyncFailureReason};
 use super::machine::Client;
 use super::offer::OFFERED_AT_ONCE;
 use super::stream::Stream;

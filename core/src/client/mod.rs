@@ -37,6 +37,7 @@ mod checks;
 mod clock;
 mod commands;
 mod commits;
+mod config;
 mod connection;
 mod database;
 mod edit;

@@ -4,9 +4,9 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use super::config::OnServerLoss;
 use super::edit::Edit;
 use super::event::{Event, EventKind};
-use super::interface::OnServerLoss;
 use super::records::Records;
 use super::server_time::seen;
 use crate::protocol::name::{RecordId, Seq};

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
+use super::config::OnServerLoss;
 use super::edit::Edit;
 use super::event::{Event, EventKind};
-use super::interface::OnServerLoss;
 use super::outbox::Outbox;
 use super::plain::Plain;
 use super::stream::Stream;

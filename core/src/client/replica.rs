@@ -5,15 +5,15 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::client::Client;
+use crate::client::config::ClientConfig;
 use crate::client::event::{Event, Status};
 use crate::client::fate::{Fate, FateId, Fates};
 use crate::client::interface::{
-    ClientConfig, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Write, Written,
+    Command, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Write, Written,
 };
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::client::sign_out::finish_wipes;
 use crate::client::wipe::Unsent;
-use crate::protocol::message::Token;
 use crate::protocol::name::{Collection, CommitNumber, RecordId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::row::Rejected;
@@ -96,7 +96,7 @@ impl<S: Clone> Clone for Replica<S> {
 }
 
 impl<S: ClientStore> Replica<S> {
-    /// Wakes a replica up from its store. It stays offline until [`connect`](Self::connect).
+    /// Wakes a replica up from its store. It stays offline until [`Command::Connect`].
     ///
     /// `seed` must be fresh for every opening: ids are drawn from it.
     ///
@@ -255,58 +255,9 @@ impl<S: ClientStore> Replica<S> {
         self.client.parked(self.store.rows()).unwrap_or(0)
     }
 
-    /// Connects, also after [`disconnect`](Self::disconnect) or when the tries were used up.
-    /// Nothing happens where a connection is up or on its way.
-    pub fn connect(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.client.connect(now, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-    }
-
-    /// Disconnects, and stays so until [`connect`](Self::connect).
-    pub fn disconnect(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.client.disconnect(now, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-    }
-
-    /// Gives a fresh token: to the live connection, and to every one to come.
-    pub fn set_token(&mut self, now: Now, token: Token, out: &mut Vec<Action>) {
-        self.client.set_token(now, token, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-    }
-
-    /// Says whether the device has a network, as far as the app can tell. With `false` nothing is
-    /// tried any more, until `true` has everything tried at once. Until the first call the network
-    /// counts as there.
-    pub fn set_online(&mut self, now: Now, online: bool, out: &mut Vec<Action>) {
-        self.client.set_online(now, online, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-    }
-
-    /// Synchronises now: over a live connection by asking for a fresh proof that everything is in
-    /// step, else by an HTTP exchange where there is an HTTP URL, and by trying the WebSocket
-    /// again. [`synced`](Self::synced) tells when it is done.
-    pub fn sync_now(&mut self, now: Now, out: &mut Vec<Action>) {
-        self.client.sync_now(now, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-    }
-
-    /// Subscribes a collection from now on.
-    pub fn subscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
-        self.client.subscribe(now, collection, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-    }
-
-    /// Ends a subscription. What is stored of the collection stays.
-    pub fn unsubscribe(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
-        self.client.unsubscribe(now, collection, self.store.rows(), &mut self.actions);
-        self.carry_out(now, out);
-    }
-
-    /// Nothing of the app's uses a collection any more that was subscribed: it is left when
-    /// [`keep_for`](ClientConfig::keep_for) is over, unless it is subscribed again. To be called
-    /// when neither a handle nor a watch is left.
-    pub fn release(&mut self, now: Now, collection: &Collection, out: &mut Vec<Action>) {
-        self.client.release(now, collection, self.store.rows(), &mut self.actions);
+    /// Carries out a command of the app's.
+    pub fn command(&mut self, now: Now, command: Command, out: &mut Vec<Action>) {
+        self.client.command(now, command, self.store.rows(), &mut self.actions);
         self.carry_out(now, out);
     }
 

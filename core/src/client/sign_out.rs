@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::client::interface::Misuse;
+use crate::client::interface::{Command, Misuse};
 use crate::client::replica::{Action, Replica};
 use crate::client::wipe;
 use crate::protocol::name::CommitNumber;
@@ -53,7 +53,7 @@ impl<S: ClientStore> Replica<S> {
         if let Err(refused) = self.may_sign_out(how) {
             return Err(Box::new((self, refused)));
         }
-        self.disconnect(now, out);
+        self.command(now, Command::Disconnect, out);
         if let Some(error) = self.halted() {
             let failed = Misuse::Store(error.clone());
             return Err(Box::new((self, failed)));

@@ -3,10 +3,11 @@
 
 use core::time::Duration;
 
+use super::config::{ClientConfig, Guarantees};
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::fallback::Fallback;
-use super::interface::{ClientConfig, Guarantees, Timer};
+use super::interface::Timer;
 use super::link::LinkState;
 use super::machine::Client;
 use super::stream::Phase;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
+    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
 };
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::delta::Delta;
@@ -78,7 +78,7 @@ impl Desk {
     }
 
     pub fn dial(&mut self) {
-        self.replica.connect(self.now, &mut self.effects);
+        self.replica.command(self.now, Command::Connect, &mut self.effects);
         self.answer_dial();
     }
 

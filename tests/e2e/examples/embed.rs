@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction, Write};
+use synclayer_core::client::interface::{
+    ClientConfig, Command, Disconnect, Input, NetAction, Write,
+};
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::document::Document;
 use synclayer_core::protocol::limits::Limits;
@@ -58,7 +60,7 @@ impl Client {
         // a durable store calls back when more has become durable: then `replica.poll_store`
         let store = MemoryClientStore::new();
         let mut replica = Replica::open(config, seed, now(started), store, &mut effects)?;
-        replica.connect(now(started), &mut effects);
+        replica.command(now(started), Command::Connect, &mut effects);
         let watch = replica.watch(&collection, &mut effects)?;
         let (poll, socket) = (Poll::new()?, None);
         Ok(Self { replica, effects, server, socket, poll, collection, watch, started })

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use contents::{START, config};
 use synclayer_core::client::event::CollectionStatus;
-use synclayer_core::client::interface::{ClientConfig, Input, NetAction, Write};
+use synclayer_core::client::interface::{ClientConfig, Command, Input, NetAction, Write};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::name::{Collection, ConnId, UserId};
 use synclayer_core::rules::record::verify;
@@ -153,7 +153,7 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
     now.wall = now.wall.plus(24 * 60 * 60 * 1000);
     let mut replica = Replica::open(config, 99, now, store, &mut effects).unwrap();
     let rejected = replica.status().rejected_writes;
-    replica.connect(now, &mut effects);
+    replica.command(now, Command::Connect, &mut effects);
     host.accept(at_server, Identity::Known(UserId::new(user).unwrap()), now);
     let mut local = ConnId(0);
     for _ in 0..100 {

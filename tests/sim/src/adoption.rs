@@ -1,6 +1,8 @@
 //! Many records that a server has lost go by its word: in bounded steps, which outlive crashes.
 
-use synclayer_core::client::interface::{ClientConfig, Input, NetAction, OnServerLoss, Write};
+use synclayer_core::client::interface::{
+    ClientConfig, Command, Input, NetAction, OnServerLoss, Write,
+};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::name::{CommitNumber, ConnId};
 use synclayer_core::protocol::time::{Mono, Now, Timestamp};
@@ -87,7 +89,7 @@ pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
     for end in before + 1..=device.commits().len() {
         let mut again = Device::open(device.commits()[..end].to_vec())?;
         let mut out = Vec::new();
-        again.replica.connect(now(), &mut out);
+        again.replica.command(now(), Command::Connect, &mut out);
         again.come_to_rest(out)?;
         let left = again.shown()?;
         if left != 1 {
@@ -123,7 +125,7 @@ impl Device {
     /// A server of this epoch shows so many records.
     fn learn(&mut self, epoch: u64, records: usize) -> Result<(), String> {
         let mut out = Vec::new();
-        self.replica.connect(now(), &mut out);
+        self.replica.command(now(), Command::Connect, &mut out);
         self.take(out);
         let conn = self.conn.ok_or("it does not connect")?;
         self.tell(Input::Connected { conn })?;
@@ -148,7 +150,7 @@ impl Device {
             self.tell(Input::Frame { conn, frame: frame.as_bytes() })?;
         }
         let mut out = Vec::new();
-        self.replica.disconnect(now(), &mut out);
+        self.replica.command(now(), Command::Disconnect, &mut out);
         self.come_to_rest(out)
     }
 

@@ -1,6 +1,6 @@
 //! Drivers of a replica that break its contract: it has to hold on to what it promises.
 
-use synclayer_core::client::interface::{Input, NetAction};
+use synclayer_core::client::interface::{Command, Input, NetAction};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::name::{CommitNumber, ConnId};
 use synclayer_core::protocol::time::{Mono, Now, Timestamp};
@@ -42,7 +42,7 @@ pub fn reports_beyond_the_last_commit() -> Result<(), String> {
     let mut out = Vec::new();
     let mut replica = Replica::open(Default::default(), 7, now, store, &mut out)
         .map_err(|error| error.message)?;
-    replica.connect(now, &mut out);
+    replica.command(now, Command::Connect, &mut out);
     let (mut sent, conn) = take(&mut out);
     replica.store_mut().reports = CommitNumber(999);
     replica.poll_store(now, &mut out);

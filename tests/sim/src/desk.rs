@@ -1,6 +1,6 @@
 //! A replica whose server is made of literal frames: what a change costs is the replica's alone.
 
-use synclayer_core::client::interface::{ClientConfig, Input, Misuse, NetAction, Write};
+use synclayer_core::client::interface::{ClientConfig, Command, Input, Misuse, NetAction, Write};
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
 use synclayer_core::protocol::document::Document;
@@ -38,7 +38,7 @@ impl<S: ClientStore> Desk<S> {
     /// A replica that has caught up with an empty collection.
     pub fn online(store: S) -> Self {
         let mut desk = Self::offline(store);
-        desk.replica.connect(NOW, &mut desk.effects);
+        desk.replica.command(NOW, Command::Connect, &mut desk.effects);
         for effect in desk.effects.drain(..) {
             if let Action::Net(NetAction::Connect { conn, .. }) = effect {
                 desk.conn = conn;

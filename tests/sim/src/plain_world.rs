@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use synclayer_core::client::event::{Event, EventKind};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
+    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
@@ -130,7 +130,7 @@ impl PlainWorld {
         }
         self.carry_out(i, effects);
         let now = self.now;
-        self.with(i, |replica, effects| replica.connect(now, effects));
+        self.with(i, |replica, effects| replica.command(now, Command::Connect, effects));
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {

@@ -1,7 +1,7 @@
 //! What the app asks of an engine.
 
 use synclayer_core::client::event::Status;
-use synclayer_core::client::interface::{Write, Written};
+use synclayer_core::client::interface::{Command, Write, Written};
 use synclayer_core::protocol::message::Token;
 use synclayer_core::protocol::name::{Collection, RecordId, WriteId};
 use synclayer_core::protocol::time::Now;
@@ -107,7 +107,7 @@ impl<N: Network> Engine<N> {
 
     /// Exchanges with the server what there is, whatever the clock says.
     pub fn sync_now(&mut self) {
-        self.step(Replica::sync_now);
+        self.command(Command::SyncNow);
     }
 
     /// Shows a collection, or one record of it, in a mailbox.
@@ -152,32 +152,32 @@ impl<N: Network> Engine<N> {
         }
         let held = |replica: &Replica| replica.holds(collection);
         if !self.replica.as_ref().is_ok_and(held) {
-            self.step(|replica, now, out| replica.subscribe(now, collection, out));
+            self.command(Command::Subscribe(collection.clone()));
         }
     }
 
     /// Keeps a collection in sync no longer, until it is used again. Its rows stay.
     pub fn leave(&mut self, collection: &Collection) {
         self.config.collections.retain(|joined| joined != collection);
-        self.step(|replica, now, out| replica.unsubscribe(now, collection, out));
+        self.command(Command::Unsubscribe(collection.clone()));
     }
 
     /// Connects or disconnects, and keeps to it in the next life too.
     pub fn set_connected(&mut self, connected: bool) {
         self.connected = connected;
-        self.step(if connected { Replica::connect } else { Replica::disconnect });
+        self.command(if connected { Command::Connect } else { Command::Disconnect });
     }
 
     /// Learns whether there is a network.
     pub fn set_online(&mut self, online: bool) {
         self.online = online;
-        self.step(|replica, now, out| replica.set_online(now, online, out));
+        self.command(Command::SetOnline(online));
     }
 
     /// Takes a fresh token.
     pub fn set_token(&mut self, token: Token) {
         self.config.token = Some(token.clone());
-        self.step(|replica, now, out| replica.set_token(now, token, out));
+        self.command(Command::SetToken(token));
     }
 
     /// Calls the replica and does its actions.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use synclayer_core::client::interface::Command;
 use synclayer_core::protocol::name::Collection;
 
 use super::{Engine, Inbox, Network, Replica};
@@ -62,7 +63,7 @@ impl<N: Network> Engine<N> {
         for collection in unheld {
             let held = |replica: &Replica| replica.holds(&collection);
             if self.replica.as_ref().is_ok_and(held) {
-                self.step(|replica, now, out| replica.release(now, &collection, out));
+                self.command(Command::Release(collection.clone()));
             }
         }
     }

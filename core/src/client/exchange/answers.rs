@@ -5,9 +5,10 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::super::access::{code_of, speaks_of_access};
+use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::event::Transport;
-use super::super::interface::{HttpAnswer, PlainServers, RequestId};
+use super::super::interface::{HttpAnswer, RequestId};
 use super::super::machine::{Client, Fault};
 use super::super::stream::Phase;
 use super::{ANSWER_BYTES, Asked, Exchange, HelloState, MOST_DECLINED, PUSH_BYTES, What};

@@ -12,7 +12,8 @@ mod asking;
 
 use core::time::Duration;
 
-use super::interface::{ClientConfig, RequestId, SyncId};
+use super::config::ClientConfig;
+use super::interface::{RequestId, SyncId};
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
 use crate::protocol::wire::http::PageFrom;

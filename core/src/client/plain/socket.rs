@@ -3,9 +3,10 @@
 use alloc::format;
 use alloc::vec::Vec;
 
+use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::event::{Event, EventKind};
-use super::super::interface::{NetAction, PlainServers, Timer};
+use super::super::interface::{NetAction, Timer};
 use super::super::link::LinkState;
 use super::super::machine::{Client, Fault};
 use super::super::stream::{Phase, Stream, StreamError};

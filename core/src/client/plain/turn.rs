@@ -2,8 +2,8 @@
 
 use alloc::collections::BTreeSet;
 
+use super::super::config::PlainServers;
 use super::super::edit::Edit;
-use super::super::interface::PlainServers;
 use super::super::machine::Client;
 use super::records::hash_of;
 use crate::protocol::name::{Collection, WriteId};

@@ -7,9 +7,8 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::client::Client;
-use crate::client::interface::{
-    ClientConfig, Disconnect, Input, Misuse, NetAction, Write, Written,
-};
+use crate::client::config::ClientConfig;
+use crate::client::interface::{Command, Disconnect, Input, Misuse, NetAction, Write, Written};
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
@@ -174,11 +173,11 @@ impl Bench {
                 self.now.mono.0 += rest.parse::<u64>().unwrap();
                 self.client.handle(self.now, Input::Timeout, &self.rows, &mut out);
             }
-            "connect" => client.connect(now, rows, &mut out),
-            "disconnect" => client.disconnect(now, rows, &mut out),
-            "token" => client.set_token(now, Token::new(rest), rows, &mut out),
-            "use" => client.subscribe(now, &collection(rest), rows, &mut out),
-            "leave" => client.unsubscribe(now, &collection(rest), rows, &mut out),
+            "connect" => client.command(now, Command::Connect, rows, &mut out),
+            "disconnect" => client.command(now, Command::Disconnect, rows, &mut out),
+            "token" => client.command(now, Command::SetToken(Token::new(rest)), rows, &mut out),
+            "use" => client.command(now, Command::Subscribe(collection(rest)), rows, &mut out),
+            "leave" => client.command(now, Command::Unsubscribe(collection(rest)), rows, &mut out),
             "wait-synced" => {
                 client.synced(now, rows, &mut out);
             }

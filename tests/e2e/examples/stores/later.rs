@@ -1,7 +1,7 @@
 //! Additions of the second version: times of fields, clocks that are corrected, servers that lost
 //! records or have another database.
 
-use synclayer_core::client::interface::Write;
+use synclayer_core::client::interface::{Command, Write};
 use synclayer_core::protocol::time::Timestamp;
 
 use super::*;
@@ -44,7 +44,7 @@ impl Town {
         gina.save("notes", "slow-2", r#"{"text":"before the hello"}"#, self.behind());
         self.later();
         let now = self.behind();
-        gina.replica.connect(now, &mut gina.effects);
+        gina.replica.command(now, Command::Connect, &mut gina.effects);
         gina.come_up(ConnId(21), &mut self.host, now);
         for _ in 0..2 {
             carry_by(&mut gina, self.behind(), &mut self.host, self.now);
@@ -54,7 +54,7 @@ impl Town {
             self.host.settle(self.now);
         }
         assert!(gina.sent.iter().any(|frame| frame.contains("slow-2")), "{:?}", gina.sent);
-        gina.replica.disconnect(self.behind(), &mut gina.effects);
+        gina.replica.command(self.behind(), Command::Disconnect, &mut gina.effects);
         drop(gina);
         // the server has the first of them
         self.host.drop_line(ConnId(21), self.now);
@@ -138,7 +138,7 @@ impl Town {
         self.now.wall.0 += 3_600_000;
         host.sweep(Duration::from_secs(60), 1000, self.now);
         ivan.save("todos", "never-sent", r#"{"n":8}"#, self.tick());
-        ivan.replica.connect(self.now, &mut ivan.effects);
+        ivan.replica.command(self.now, Command::Connect, &mut ivan.effects);
         ivan.come_up(ConnId(1), &mut host, self.now);
         for _ in 0..2 {
             carry(&mut ivan, &mut host, self.now);
@@ -166,13 +166,13 @@ impl Town {
     }
 
     fn come(&self, device: &mut Device<FjallClientStore>, host: &mut Host) {
-        device.replica.connect(self.now, &mut device.effects);
+        device.replica.command(self.now, Command::Connect, &mut device.effects);
         device.come_up(ConnId(1), host, self.now);
         exchange(device, host, self.now);
     }
 
     fn go(&self, device: &mut Device<FjallClientStore>, host: &mut Host) {
-        device.replica.disconnect(self.now, &mut device.effects);
+        device.replica.command(self.now, Command::Disconnect, &mut device.effects);
         device.effects.clear();
         device.replica.check().unwrap();
         host.drop_line(ConnId(1), self.now);

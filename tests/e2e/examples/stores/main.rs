@@ -25,7 +25,7 @@ use std::time::Duration;
 use contents::{PLAIN, START, config};
 use serde_json::Value;
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, Input, Method, NetAction, Write,
+    ClientConfig, Command, Disconnect, HttpAnswer, Input, Method, NetAction, Write,
 };
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::delta::Delta;
@@ -281,7 +281,7 @@ impl Town {
             ..config_of("carl")
         };
         let mut carl = Device::open(store, config, 44, self.now);
-        carl.replica.connect(self.now, &mut carl.effects);
+        carl.replica.command(self.now, Command::Connect, &mut carl.effects);
         for _ in 0..100 {
             for effect in std::mem::take(&mut carl.effects) {
                 let Action::Net(NetAction::Request(ticket)) = effect else { continue };
@@ -303,7 +303,7 @@ impl Town {
                 carl.replica.handle(self.now, Input::Timeout, &mut carl.effects);
             }
         }
-        carl.replica.disconnect(self.now, &mut carl.effects);
+        carl.replica.command(self.now, Command::Disconnect, &mut carl.effects);
         carl.update("todos", "p1", r#"{"n":2}"#, &[], self.tick());
         carl.save("todos", "p3", r#"{"title":"unsent"}"#, self.tick());
         carl.replica.check().unwrap();
@@ -331,19 +331,19 @@ impl Town {
     }
 
     fn meet_without_settling(&mut self, device: &mut Device<FjallClientStore>, conn: u64) {
-        device.replica.connect(self.now, &mut device.effects);
+        device.replica.command(self.now, Command::Connect, &mut device.effects);
         device.come_up(ConnId(conn), &mut self.host, self.now);
     }
 
     fn meet_dora(&mut self, conn: u64) {
         let now = self.now;
-        self.dora.replica.connect(now, &mut self.dora.effects);
+        self.dora.replica.command(now, Command::Connect, &mut self.dora.effects);
         self.dora.come_up(ConnId(conn), &mut self.host, now);
         self.settle_dora();
     }
 
     fn part(&mut self, mut device: Device<FjallClientStore>, conn: u64) {
-        device.replica.disconnect(self.now, &mut device.effects);
+        device.replica.command(self.now, Command::Disconnect, &mut device.effects);
         device.replica.check().unwrap();
         self.host.drop_line(ConnId(conn), self.now);
         self.host.settle(self.now);
@@ -351,7 +351,7 @@ impl Town {
     }
 
     fn part_from_dora(&mut self, conn: u64) {
-        self.dora.replica.disconnect(self.now, &mut self.dora.effects);
+        self.dora.replica.command(self.now, Command::Disconnect, &mut self.dora.effects);
         self.dora.effects.clear();
         self.host.drop_line(ConnId(conn), self.now);
         self.host.settle(self.now);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers, Write,
+    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers,
+    Write,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
@@ -130,7 +131,7 @@ impl Bench {
         let store = MemoryClientStore::when_told();
         let mut replica =
             Replica::open(config.clone(), 1, now(), store, &mut effects).expect("an empty store");
-        replica.connect(now(), &mut effects);
+        replica.command(now(), Command::Connect, &mut effects);
         let mut bench = Self {
             now: now(),
             config,
@@ -225,7 +226,7 @@ impl Bench {
 
     /// A new replica wants to connect.
     pub(super) fn reconnect(&mut self) {
-        self.with(|replica, now, effects| replica.connect(now, effects));
+        self.with(|replica, now, effects| replica.command(now, Command::Connect, effects));
     }
 
     /// Everything that can happen without a choice: the fuzzer gets to deep states quickly.
@@ -313,18 +314,18 @@ impl Bench {
         let watch = self.watches.pop();
         let kept = self.with(|replica, now, effects| {
             match choice {
-                0 => replica.subscribe(now, &collection, effects),
-                1 => replica.unsubscribe(now, &collection, effects),
-                2 => replica.connect(now, effects),
-                3 => replica.disconnect(now, effects),
-                4 => replica.set_token(now, Token::new("t"), effects),
+                0 => replica.command(now, Command::Subscribe(collection.clone()), effects),
+                1 => replica.command(now, Command::Unsubscribe(collection.clone()), effects),
+                2 => replica.command(now, Command::Connect, effects),
+                3 => replica.command(now, Command::Disconnect, effects),
+                4 => replica.command(now, Command::SetToken(Token::new("t")), effects),
                 5 => drop(replica.synced(now, effects)),
                 6 => drop(replica.write(now, Write::RetryRejected(write), effects)),
                 7 => drop(replica.write(now, Write::DiscardRejected(write), effects)),
                 8 => drop(replica.write(now, Write::RejectStalled(write), effects)),
                 9 => return replica.watch(&collection, effects).ok(),
-                10 => replica.set_online(now, now.mono.0 % 2 == 0, effects),
-                _ => replica.sync_now(now, effects),
+                10 => replica.command(now, Command::SetOnline(now.mono.0 % 2 == 0), effects),
+                _ => replica.command(now, Command::SyncNow, effects),
             }
             watch.inspect(|watch| drop(replica.take(*watch)))
         });
@@ -510,7 +511,7 @@ impl Bench {
         self.tickets.clear();
         self.watches.clear();
         self.conn = ConnId(0);
-        self.replica.connect(self.now, &mut effects);
+        self.replica.command(self.now, Command::Connect, &mut effects);
         self.take(effects);
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss, Write,
-    Written,
+    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss,
+    Write, Written,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::client::sign_out::SignOut;
@@ -337,8 +337,8 @@ impl Desk {
         let effects = &mut self.effects;
         let mut result = None;
         match made {
-            Move::Connect => replica.connect(now, effects),
-            Move::Disconnect => replica.disconnect(now, effects),
+            Move::Connect => replica.command(now, Command::Connect, effects),
+            Move::Disconnect => replica.command(now, Command::Disconnect, effects),
             Move::Save { at, data } => {
                 let (collection, id) = place(&at)?;
                 let data = document(&data.to_string())?;
@@ -390,11 +390,19 @@ impl Desk {
                 let written = Written { commit: CommitNumber(0), write, shares: write };
                 result = Some(json!(replica.follow(written, effects).0));
             }
-            Move::Use(name) => replica.subscribe(now, &collection(&name)?, effects),
-            Move::Release(name) => replica.release(now, &collection(&name)?, effects),
-            Move::Leave(name) => replica.unsubscribe(now, &collection(&name)?, effects),
+            Move::Use(name) => {
+                replica.command(now, Command::Subscribe(collection(&name)?), effects)
+            }
+            Move::Release(name) => {
+                replica.command(now, Command::Release(collection(&name)?), effects)
+            }
+            Move::Leave(name) => {
+                replica.command(now, Command::Unsubscribe(collection(&name)?), effects)
+            }
             Move::Synced => result = Some(json!(replica.synced(now, effects).0)),
-            Move::SetToken(token) => replica.set_token(now, Token::new(&token), effects),
+            Move::SetToken(token) => {
+                replica.command(now, Command::SetToken(Token::new(&token)), effects)
+            }
             Move::Watch(what) => {
                 let watch = match what.contains('/') {
                     true => {
@@ -442,8 +450,8 @@ impl Desk {
                 let why = Disconnect::Refused { status, retry_after, body };
                 replica.handle(now, Input::Disconnected { conn, why }, effects);
             }
-            Move::SyncNow => replica.sync_now(now, effects),
-            Move::SetOnline(online) => replica.set_online(now, online, effects),
+            Move::SyncNow => replica.command(now, Command::SyncNow, effects),
+            Move::SetOnline(online) => replica.command(now, Command::SetOnline(online), effects),
             Move::Answer(answer) => {
                 let latest = self.requests.keys().next_back().copied();
                 let ticket = answer.request.or(latest).and_then(|id| self.requests.remove(&id));

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synclayer_core::client::event::{ConnectionState, EventKind};
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, NetAction, Write};
+use synclayer_core::client::interface::{
+    ClientConfig, Command, Disconnect, Input, NetAction, Write,
+};
 use synclayer_core::client::replica::{Action, Replica};
 use synclayer_core::protocol::delta::Delta;
 use synclayer_core::protocol::document::Document;
@@ -498,7 +500,7 @@ impl Device {
             sent: Vec::new(),
         };
         device.carry_out(out);
-        device.act(|replica, out| replica.connect(NOW, out));
+        device.act(|replica, out| replica.command(NOW, Command::Connect, out));
         device
     }
 

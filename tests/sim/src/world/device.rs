@@ -7,7 +7,8 @@ use bytes::Bytes;
 use synclayer_core::client::event::{Event, EventKind, Transport};
 use synclayer_core::client::fate::{Fate, FateId};
 use synclayer_core::client::interface::{
-    ClientConfig, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Write, Written,
+    ClientConfig, Command, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Write,
+    Written,
 };
 use synclayer_core::client::replica::{Action, Replica, WatchId};
 use synclayer_core::protocol::delta::Delta;
@@ -216,7 +217,7 @@ impl World {
         let now = clock.read(self.now);
         let mut replica = Replica::open(config.clone(), seed, now, store, &mut effects)
             .expect("the store is sound");
-        replica.connect(now, &mut effects);
+        replica.command(now, Command::Connect, &mut effects);
         (replica, effects)
     }
 
@@ -392,9 +393,9 @@ impl World {
         self.note(|| format!("device {device} wants {collection}: {wanted}"));
         self.with(device, |replica, now, effects| {
             if wanted {
-                replica.subscribe(now, collection, effects);
+                replica.command(now, Command::Subscribe(collection.clone()), effects);
             } else {
-                replica.unsubscribe(now, collection, effects);
+                replica.command(now, Command::Unsubscribe(collection.clone()), effects);
             }
         });
     }
@@ -402,7 +403,7 @@ impl World {
     /// The app of a device says that now is the time to connect.
     pub fn dial(&mut self, device: usize) {
         self.end_rests(device);
-        self.with(device, |replica, now, effects| replica.connect(now, effects));
+        self.with(device, |replica, now, effects| replica.command(now, Command::Connect, effects));
     }
 
     /// The app of a device wants to be in step now.
@@ -410,7 +411,7 @@ impl World {
         self.count("in step at once");
         self.note(|| format!("device {device} is to be in step now"));
         self.end_rests(device);
-        self.with(device, |replica, now, effects| replica.sync_now(now, effects));
+        self.with(device, |replica, now, effects| replica.command(now, Command::SyncNow, effects));
     }
 
     /// The app of a device offers what the server lacks, or takes what it has.
@@ -439,7 +440,9 @@ impl World {
         if !online {
             self.devices[device].asked = None;
         }
-        self.with(device, |replica, now, effects| replica.set_online(now, online, effects));
+        self.with(device, |replica, now, effects| {
+            replica.command(now, Command::SetOnline(online), effects)
+        });
     }
 
     /// A device turns to the server: not before the time that the server has asked for.
@@ -470,7 +473,9 @@ impl World {
         // what it had asked with the old one may be given up
         self.devices[device].asked = None;
         let token = Token::new(token);
-        self.with(device, |replica, now, effects| replica.set_token(now, token, effects));
+        self.with(device, |replica, now, effects| {
+            replica.command(now, Command::SetToken(token), effects)
+        });
     }
 
     /// The state of a record that a device's app sees.

@@ -2,7 +2,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
 use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{SyncId, SyncOutcome};
+use synclayer_core::client::interface::{Command, SyncId, SyncOutcome};
 use synclayer_core::protocol::message::ErrorCode;
 use synclayer_core::protocol::name::Collection;
 
@@ -30,7 +30,9 @@ impl World {
     pub fn release(&mut self, device: usize, collection: &Collection) {
         self.count("released collection");
         self.note(|| format!("device {device} uses {collection} no longer"));
-        self.with(device, |replica, now, effects| replica.release(now, collection, effects));
+        self.with(device, |replica, now, effects| {
+            replica.command(now, Command::Release(collection.clone()), effects)
+        });
     }
 
     /// A call of `synced` was answered.
