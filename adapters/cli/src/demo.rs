@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use synclayer_core::protocol::hash::Checksum;
 use synclayer_core::protocol::name::Collection as Name;
-use synclayer_core::rules::page::{Next, PageLimits, Place, ReadAnswer, ReadRequest, Reader};
+use synclayer_core::rules::page::{Next, PageLimits, Position, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::store::{ClientStore, ServerStore};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
@@ -220,7 +220,7 @@ fn checksum(store: &FjallServerStore) -> Result<Checksum, Failure> {
     let collection = Name::new(COLLECTION).map_err(Failure::plain)?;
     let request = ReadRequest::CatchUp {
         reader: Reader { collection, user: None, partial: false },
-        place: Place::Now,
+        position: Position::Now,
         limits: PageLimits::default(),
     };
     let mut found = None;

@@ -18,10 +18,10 @@ use synclayer_core::protocol::name::{
 };
 use synclayer_core::protocol::time::Timestamp;
 use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::page::{PageLimits, Place, ReadAnswer, ReadRequest, Reader};
+use synclayer_core::rules::page::{PageLimits, Position, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::verify;
-use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, Transaction};
+use synclayer_core::rules::transaction::{Context, PlainWrite, Transaction, TransactionAnswer};
 use synclayer_core::store::{Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{FjallServerStore, Repair, ServerOptions, StoreKind};
 
@@ -38,7 +38,7 @@ fn open(path: &Path) -> Result<FjallServerStore, StoreError> {
     FjallServerStore::open(path, options)
 }
 
-fn decide(store: &FjallServerStore, transaction: &Transaction) -> Answer {
+fn decide(store: &FjallServerStore, transaction: &Transaction) -> TransactionAnswer {
     let limits = Limits::default();
     let context = Context { policy: &AllowAll, limits: &limits, now: Timestamp(1_790_000_000_000) };
     let mut answer = None;
@@ -169,8 +169,8 @@ fn head(store: &FjallServerStore) -> Seq {
 
 fn mode_of(store: &FjallServerStore, cursor: Option<Cursor>) -> Mode {
     let reader = Reader { collection: todos(), user: None, partial: false };
-    let place = Place::Start { cursor, resume: None };
-    let request = ReadRequest::CatchUp { reader, place, limits: PageLimits::default() };
+    let position = Position::Start { cursor, resume: None };
+    let request = ReadRequest::CatchUp { reader, position, limits: PageLimits::default() };
     let mut mode = None;
     let read = &mut |rows: &dyn Rows| {
         let ReadAnswer::Page(page) = request.run(rows, &AllowAll)? else { panic!() };

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use synclayer_core::protocol::limits::Limits;
 use synclayer_core::rules::policy::Policy;
-use synclayer_core::rules::transaction::{Answer, Context, TransactError, Transaction};
+use synclayer_core::rules::transaction::{Context, TransactError, Transaction, TransactionAnswer};
 use synclayer_core::server::session::TransactTicket;
 use synclayer_core::server::{self, Batch, Committer, Health};
 use synclayer_core::store::{ServerStore, StoreError, StoreErrorKind};
@@ -22,7 +22,7 @@ const WRITES: usize = 4096;
 const DEPTH: usize = 1;
 
 /// The end of a transaction.
-pub(crate) type Result<T = Answer, E = TransactError> = std::result::Result<T, E>;
+pub(crate) type Result<T = TransactionAnswer, E = TransactError> = std::result::Result<T, E>;
 
 /// The parts of a server that a commit needs.
 pub(crate) struct Backend {

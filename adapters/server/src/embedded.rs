@@ -7,7 +7,7 @@ use std::thread;
 
 use axum::Router;
 use synclayer_core::protocol::name::{DatabaseId, Epoch, NameError};
-use synclayer_core::rules::transaction::{Answer, Sweep, SweepPlace, Transaction};
+use synclayer_core::rules::transaction::{Sweep, SweepPlace, Transaction, TransactionAnswer};
 use synclayer_core::server::Health;
 use synclayer_core::store::{ServerStore, StoreError};
 use tokio::sync::watch;
@@ -224,13 +224,13 @@ async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
             let retention = shared.config.tombstone_retention;
             let sweep = Transaction::Sweep(Sweep { retention, from, budget: SWEPT_ROWS });
             match shared.commits.run(sweep).await {
-                Ok(Answer::Swept(swept)) => next = swept.next,
+                Ok(TransactionAnswer::Swept(swept)) => next = swept.next,
                 Ok(
-                    Answer::Hello(_)
-                    | Answer::Writes(_)
-                    | Answer::Pushed(_)
-                    | Answer::Plain(_)
-                    | Answer::Begun,
+                    TransactionAnswer::Hello(_)
+                    | TransactionAnswer::Writes(_)
+                    | TransactionAnswer::Pushed(_)
+                    | TransactionAnswer::Plain(_)
+                    | TransactionAnswer::Begun,
                 ) => {}
                 Err(error) => tracing::warn!(%error, "nothing was swept"),
             }

@@ -148,7 +148,7 @@ fn put_timestamp(body: &mut Vec<u8>, at: Timestamp) {
 
 /// The fields that are read from any answer.
 #[derive(Default)]
-struct Answer<'a> {
+struct AnswerFields<'a> {
     records: Option<&'a str>,
     id: Option<&'a str>,
     record_id: Option<&'a str>,
@@ -167,7 +167,7 @@ struct Answer<'a> {
     deleted: bool,
 }
 
-impl<'a> Answer<'a> {
+impl<'a> AnswerFields<'a> {
     fn read(text: &'a str) -> Result<Self, Broken> {
         let mut answer = Self::default();
         json::members(text, |name, value| {
@@ -241,12 +241,13 @@ pub(crate) fn decode_page(body: &[u8], limits: &Limits) -> Result<PlainPage, Unr
     let list = if text.starts_with('[') {
         Some(text)
     } else if text.starts_with('{') {
-        let answer = Answer::read(text).map_err(broken)?;
+        let answer = AnswerFields::read(text).map_err(broken)?;
         resumable =
             answer.protocol.and_then(|level| level.parse().ok()).is_some_and(|n: u64| n > 1);
         // the shape of a `sync` message, and lists under another name that says the same
         let inner = answer.data.filter(|data| data.starts_with('{'));
-        let inner = inner.and_then(|data| Answer::read(data).ok()).and_then(|data| data.records);
+        let inner =
+            inner.and_then(|data| AnswerFields::read(data).ok()).and_then(|data| data.records);
         answer.records.or(inner).or(answer.data)
     } else {
         None
@@ -256,7 +257,7 @@ pub(crate) fn decode_page(body: &[u8], limits: &Limits) -> Result<PlainPage, Unr
     let mut page = PlainPage { resumable, ..PlainPage::default() };
     json::elements(list, |row| {
         let read = match row.text.starts_with('{') {
-            true => Answer::read(row.text)?.record(limits),
+            true => AnswerFields::read(row.text)?.record(limits),
             false => Err("a record is no object".into()),
         };
         match read {
@@ -279,9 +280,9 @@ pub(crate) fn speaks_of(body: &[u8], id: &RecordId, deletes: bool) -> bool {
     if text.is_empty() {
         return deletes;
     }
-    let Ok(answer) = Answer::read(text) else { return false };
+    let Ok(answer) = AnswerFields::read(text) else { return false };
     let inner = answer.record.or(answer.data).filter(|inner| inner.starts_with('{'));
-    let inner = inner.and_then(|inner| Answer::read(inner).ok()).unwrap_or_default();
+    let inner = inner.and_then(|inner| AnswerFields::read(inner).ok()).unwrap_or_default();
     let named = [answer.record_id, answer.id, inner.record_id, inner.id];
     let own = |named: &str| match json::unescape(named) {
         Some(named) => *named == **id,
@@ -301,9 +302,9 @@ pub(crate) fn speaks_of(body: &[u8], id: &RecordId, deletes: bool) -> bool {
 /// Reads the answer to a successful write. Missing fields stay `None`.
 pub(crate) fn decode_written(body: &[u8]) -> Written {
     let text = core::str::from_utf8(body).unwrap_or_default().trim();
-    let Ok(answer) = Answer::read(text) else { return Written::default() };
+    let Ok(answer) = AnswerFields::read(text) else { return Written::default() };
     let inner = answer.record.or(answer.data).filter(|inner| inner.starts_with('{'));
-    let inner = inner.and_then(|inner| Answer::read(inner).ok()).map(|inner| inner.written());
+    let inner = inner.and_then(|inner| AnswerFields::read(inner).ok()).map(|inner| inner.written());
     let own = answer.written();
     match inner {
         Some(inner) if own == Written::default() => inner,
@@ -319,12 +320,12 @@ pub(crate) fn decode_current(
     limits: &Limits,
 ) -> Option<Option<PlainRecord>> {
     let text = core::str::from_utf8(body).ok()?.trim();
-    let answer = Answer::read(text).ok()?;
+    let answer = AnswerFields::read(text).ok()?;
     if answer.record.is_none() && answer.current.is_none() && says_null(text) {
         return Some(None);
     }
     let mut found = match answer.record.or(answer.current) {
-        Some(inner) => Answer::read(inner).ok()?,
+        Some(inner) => AnswerFields::read(inner).ok()?,
         None => answer,
     };
     if found.deleted {
@@ -354,14 +355,14 @@ fn says_null(text: &str) -> bool {
 /// Reads an answer with a status that is no success.
 pub(crate) fn decode_refusal(status: u16, body: &[u8]) -> Refusal {
     let text = core::str::from_utf8(body).unwrap_or_default().trim();
-    let Ok(answer) = Answer::read(text) else {
+    let Ok(answer) = AnswerFields::read(text) else {
         let shown = if text.is_empty() { "nothing".into() } else { beginning(text) };
         let message = format!("the server answered {status}, with {shown:?} instead of JSON");
         return Refusal { code: None, message, retry_after_ms: None, json: false };
     };
     // `{error: {code, message}}` is as common as `{error, code}`
     let nested = answer.error.filter(|error| error.starts_with('{'));
-    let nested = nested.and_then(|error| Answer::read(error).ok()).unwrap_or_default();
+    let nested = nested.and_then(|error| AnswerFields::read(error).ok()).unwrap_or_default();
     let words = |field: Option<&str>| field.and_then(json::unescape).map(|text| beginning(&text));
     let message = words(answer.error)
         .or_else(|| words(answer.message))

@@ -1,7 +1,7 @@
 //! Server-side reads: pages of a catch-up, whole collections, and HTTP queries.
 //!
 //! Every page is read from one consistent view of the rows, and bounded in records and bytes.
-//! Between two pages only their [`Place`] is kept.
+//! Between two pages only their [`Position`] is kept.
 
 mod query;
 
@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 pub use self::query::{FoundRecord, Query};
 use super::policy::Policy;
-use super::record::{self, Client, EpochRow, Head, Record, database};
+use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, Mode, PageRange, Resume, ServerChange, SyncRecord};
@@ -55,7 +55,7 @@ pub enum ReadRequest {
         /// The reader.
         reader: Reader,
         /// The position at which the page begins.
-        place: Place,
+        position: Position,
         /// The limits of the page.
         limits: PageLimits,
     },
@@ -65,7 +65,7 @@ pub enum ReadRequest {
         /// The reader.
         reader: Reader,
         /// The position at which the page begins.
-        place: Place,
+        position: Position,
         /// The limits of the page.
         limits: PageLimits,
         /// The client whose last mutation is requested.
@@ -118,7 +118,7 @@ pub struct Pulled {
 
 /// A position in the run of a catch-up.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Place {
+pub enum Position {
     /// Before the run, with the reader's cursor and resume.
     Start {
         /// The reader's cursor.
@@ -196,7 +196,7 @@ pub struct PageChange {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Next {
     /// Another page.
-    More(Place),
+    More(Position),
     /// The end of the run: the reader has everything up to here, as of the same view of the rows.
     Done {
         /// The cursor.
@@ -226,33 +226,33 @@ impl ReadRequest {
     /// When the rows can't be read or are damaged.
     pub fn run(&self, rows: &dyn Rows, policy: &dyn Policy) -> Result<ReadAnswer, StoreError> {
         match self {
-            Self::CatchUp { reader, place, limits } => {
-                let view = View::open(rows, policy, reader)?;
-                view.page(place, *limits).map(ReadAnswer::Page)
+            Self::CatchUp { reader, position, limits } => {
+                let view = ReaderView::open(rows, policy, reader)?;
+                view.page(position, *limits).map(ReadAnswer::Page)
             }
-            Self::Pull { reader, place, limits, client } => {
-                let view = View::open(rows, policy, reader)?;
-                view.pull(place, *limits, client.as_ref()).map(ReadAnswer::Pulled)
+            Self::Pull { reader, position, limits, client } => {
+                let view = ReaderView::open(rows, policy, reader)?;
+                view.pull(position, *limits, client.as_ref()).map(ReadAnswer::Pulled)
             }
             Self::Whole { reader, bytes } => {
-                View::open(rows, policy, reader)?.whole(*bytes).map(ReadAnswer::Whole)
+                ReaderView::open(rows, policy, reader)?.whole(*bytes).map(ReadAnswer::Whole)
             }
             Self::Query { reader, query, bytes } => {
-                View::open(rows, policy, reader)?.query(query, *bytes).map(ReadAnswer::Found)
+                ReaderView::open(rows, policy, reader)?.query(query, *bytes).map(ReadAnswer::Found)
             }
         }
     }
 }
 
 /// A collection as one reader sees it.
-struct View<'a> {
+struct ReaderView<'a> {
     rows: &'a dyn Rows,
     policy: &'a dyn Policy,
     reader: &'a Reader,
     head: Head,
 }
 
-impl<'a> View<'a> {
+impl<'a> ReaderView<'a> {
     fn open(
         rows: &'a dyn Rows,
         policy: &'a dyn Policy,
@@ -262,31 +262,31 @@ impl<'a> View<'a> {
         Ok(Self { rows, policy, reader, head })
     }
 
-    fn page(&self, place: &Place, limits: PageLimits) -> Result<Page, StoreError> {
-        let (mut place, fresh) = match place {
-            Place::Start { cursor, resume } => {
+    fn page(&self, position: &Position, limits: PageLimits) -> Result<Page, StoreError> {
+        let (mut position, fresh) = match position {
+            Position::Start { cursor, resume } => {
                 (self.start(cursor.as_ref(), resume.as_ref())?, true)
             }
-            Place::Now => {
+            Position::Now => {
                 return Ok(Page {
                     opened: Some(self.opened(Mode::Delta)),
                     content: Content::Changes(Vec::new()),
                     next: self.done()?,
                 });
             }
-            Place::Delta { .. } | Place::Snapshot { .. } => (place.clone(), false),
+            Position::Delta { .. } | Position::Snapshot { .. } => (position.clone(), false),
         };
         let again =
-            self.floor(&place) < self.head.horizon && (fresh || !planted!(HorizonOncePerRun));
+            self.floor(&position) < self.head.horizon && (fresh || !planted!(HorizonOncePerRun));
         if again {
-            place = Place::Snapshot { snapshot_seq: self.head.seq, after: None };
+            position = Position::Snapshot { snapshot_seq: self.head.seq, after: None };
         }
-        let (mode, (content, next)) = match &place {
-            Place::Snapshot { snapshot_seq, after } => {
+        let (mode, (content, next)) = match &position {
+            Position::Snapshot { snapshot_seq, after } => {
                 (Mode::Snapshot, self.snapshot(*snapshot_seq, after.as_ref(), limits)?)
             }
-            Place::Delta { floor, after } => (Mode::Delta, self.delta(*floor, *after, limits)?),
-            Place::Start { .. } | Place::Now => {
+            Position::Delta { floor, after } => (Mode::Delta, self.delta(*floor, *after, limits)?),
+            Position::Start { .. } | Position::Now => {
                 (Mode::Delta, (Content::Changes(Vec::new()), self.done()?))
             }
         };
@@ -296,15 +296,15 @@ impl<'a> View<'a> {
 
     fn pull(
         &self,
-        place: &Place,
+        position: &Position,
         limits: PageLimits,
         client: Option<&ClientId>,
     ) -> Result<Pulled, StoreError> {
-        let client = client.map(|id| Client::load(self.rows, id)).transpose()?.flatten();
+        let client = client.map(|id| ClientRow::load(self.rows, id)).transpose()?.flatten();
         // a user must not learn of another user's writes
         let own = client.filter(|client| client.user == self.reader.user);
         Ok(Pulled {
-            page: self.page(place, limits)?,
+            page: self.page(position, limits)?,
             database: database(self.rows)?,
             epoch: self.epoch()?,
             last_mutation: own.map(|client| client.last_mutation),
@@ -313,14 +313,16 @@ impl<'a> View<'a> {
 
     /// The position at which a run begins for a reader with this cursor and resume. A reader with
     /// records of a lost tail gets a snapshot (PROTOCOL 8.8, 8.9).
-    fn start(&self, cursor: Option<&Cursor>, resume: Option<&Resume>) -> Result<Place, StoreError> {
-        if let Some(Resume::Snapshot { epoch, snapshot_seq, after }) = resume {
-            let goes_on =
-                self.is_place(epoch, *snapshot_seq)? && *snapshot_seq >= self.head.horizon;
-            let (snapshot_seq, after) = (*snapshot_seq, Some(after.clone()));
-            let place = goes_on.then_some(Place::Snapshot { snapshot_seq, after });
+    fn start(
+        &self,
+        cursor: Option<&Cursor>,
+        resume: Option<&Resume>,
+    ) -> Result<Position, StoreError> {
+        if let Some(Resume::Snapshot { epoch, snapshot_seq: seq, after }) = resume {
+            let goes_on = self.is_current(epoch, *seq)? && *seq >= self.head.horizon;
+            let snapshot_seq = if goes_on { *seq } else { self.head.seq };
             // the reader has records of the run, which a delta above a cursor would not remove
-            return Ok(place.unwrap_or_else(|| self.fresh_snapshot()));
+            return Ok(Position::Snapshot { snapshot_seq, after: goes_on.then(|| after.clone()) });
         }
         let Some(cursor) = cursor else { return Ok(self.fresh_snapshot()) };
         if !self.vouches_for(cursor)? {
@@ -328,7 +330,7 @@ impl<'a> View<'a> {
         }
         let mut after = cursor.seq;
         if let Some(Resume::Delta { epoch, seq }) = resume {
-            if self.is_place(epoch, *seq)? {
+            if self.is_current(epoch, *seq)? {
                 after = after.max(*seq);
             } else if !self.vouches_for(&Cursor { epoch: epoch.clone(), seq: *seq })?
                 && !planted!(LostResumeIgnored)
@@ -337,20 +339,19 @@ impl<'a> View<'a> {
             }
         }
         let floor = if planted!(ResumeMovesFloor) { after } else { cursor.seq };
-        Ok(Place::Delta { floor, after })
+        Ok(Position::Delta { floor, after })
     }
 
-    /// Returns `true` if a run can go on from a position of this epoch. From a position of an
-    /// earlier epoch it can't, even if nothing up to there was lost: a record that the run skipped
-    /// because it changed again later is back at its old seq if that later change was lost
-    /// (PROTOCOL 8.8).
-    fn is_place(&self, epoch: &Epoch, seq: Seq) -> Result<bool, StoreError> {
+    /// Returns `true` if a run can go on from a position of this epoch (PROTOCOL 8.8). From one of
+    /// an earlier epoch it can't, even if nothing up to there was lost: a record that the run
+    /// skipped because it changed again is back at its old seq if that change was lost.
+    fn is_current(&self, epoch: &Epoch, seq: Seq) -> Result<bool, StoreError> {
         let here = *epoch == self.epoch()? || planted!(ResumeOfEarlierEpochTaken);
         Ok(here && self.vouches_for(&Cursor { epoch: epoch.clone(), seq })?)
     }
 
-    fn fresh_snapshot(&self) -> Place {
-        Place::Snapshot { snapshot_seq: self.head.seq, after: None }
+    fn fresh_snapshot(&self) -> Position {
+        Position::Snapshot { snapshot_seq: self.head.seq, after: None }
     }
 
     /// Returns `true` if this seq was given in this epoch of this database.
@@ -368,11 +369,11 @@ impl<'a> View<'a> {
     }
 
     /// The seq above which all tombstones must exist for a run to be complete.
-    fn floor(&self, place: &Place) -> Seq {
-        match place {
-            Place::Delta { floor, .. } => *floor,
-            Place::Snapshot { snapshot_seq, .. } => *snapshot_seq,
-            Place::Start { .. } | Place::Now => self.head.seq,
+    fn floor(&self, position: &Position) -> Seq {
+        match position {
+            Position::Delta { floor, .. } => *floor,
+            Position::Snapshot { snapshot_seq, .. } => *snapshot_seq,
+            Position::Start { .. } | Position::Now => self.head.seq,
         }
     }
 
@@ -415,11 +416,11 @@ impl<'a> View<'a> {
             Ok(Scan::Next)
         })?;
         let next =
-            if done { self.done()? } else { Next::More(Place::Delta { floor, after: last }) };
+            if done { self.done()? } else { Next::More(Position::Delta { floor, after: last }) };
         Ok((Content::Changes(changes), next))
     }
 
-    fn change(&self, id: &RecordId, record: &Record, floor: Seq) -> PageChange {
+    fn change(&self, id: &RecordId, record: &RecordRow, floor: Seq) -> PageChange {
         let filtered = !self.shows(id, record);
         let change = if filtered {
             hidden(record.last.seq)
@@ -432,7 +433,7 @@ impl<'a> View<'a> {
     }
 
     /// Tombstones are shown to every reader: they have no content.
-    fn shows(&self, id: &RecordId, record: &Record) -> bool {
+    fn shows(&self, id: &RecordId, record: &RecordRow) -> bool {
         let Reader { collection, user, partial } = self.reader;
         record.document.as_ref().is_none_or(|document| {
             !partial || self.policy.read_record(user.as_ref(), collection, id, document)
@@ -468,11 +469,11 @@ impl<'a> View<'a> {
             Ok(Scan::Next)
         })?;
         let next = if !done {
-            Next::More(Place::Snapshot { snapshot_seq, after: up_to.clone() })
+            Next::More(Position::Snapshot { snapshot_seq, after: up_to.clone() })
         } else if self.head.seq == snapshot_seq {
             self.done()?
         } else {
-            Next::More(Place::Delta { floor: snapshot_seq, after: snapshot_seq })
+            Next::More(Position::Delta { floor: snapshot_seq, after: snapshot_seq })
         };
         let up_to = up_to.filter(|_| !done);
         let range = PageRange { after: after.cloned(), up_to, snapshot_seq };
@@ -500,7 +501,7 @@ impl<'a> View<'a> {
     fn changed(
         &self,
         from: Seq,
-        visit: &mut dyn FnMut(Seq, &RecordId, &Record) -> Result<Scan, StoreError>,
+        visit: &mut dyn FnMut(Seq, &RecordId, &RecordRow) -> Result<Scan, StoreError>,
     ) -> Result<(), StoreError> {
         let collection = &self.reader.collection;
         let to = record::index_of(collection).1;
@@ -510,7 +511,7 @@ impl<'a> View<'a> {
                 return Err(StoreError::damaged("the change index goes beyond the head"));
             }
             let id = record::record_id(&id)?;
-            let record = Record::load(self.rows, collection, &id)?
+            let record = RecordRow::load(self.rows, collection, &id)?
                 .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;
             visit(seq, &id, &record)
         })
@@ -520,7 +521,7 @@ impl<'a> View<'a> {
     fn records(
         &self,
         after: Option<&RecordId>,
-        visit: &mut dyn FnMut(&RecordId, &Record) -> Result<Scan, StoreError>,
+        visit: &mut dyn FnMut(&RecordId, &RecordRow) -> Result<Scan, StoreError>,
     ) -> Result<(), StoreError> {
         let collection = &self.reader.collection;
         let (first, to) = record::records_of(collection);
@@ -533,7 +534,7 @@ impl<'a> View<'a> {
             },
         );
         self.rows.scan(&from, &to, &mut |key, row| {
-            visit(&record::record_id(&key[first.len()..])?, &Record::from_row(row)?)
+            visit(&record::record_id(&key[first.len()..])?, &RecordRow::from_row(row)?)
         })
     }
 }
@@ -550,7 +551,7 @@ pub(crate) fn hidden(seq: Seq) -> ServerChange {
     }
 }
 
-fn sync_record(id: &RecordId, record: &Record, document: &Document) -> SyncRecord {
+fn sync_record(id: &RecordId, record: &RecordRow, document: &Document) -> SyncRecord {
     SyncRecord {
         id: id.clone(),
         document: document.clone(),

@@ -17,8 +17,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::record::{
-    self, Client, DATABASE, Head, Record, client_key, head_key, index_key, name_in, record_id,
-    record_key,
+    self, ClientRow, DATABASE, Head, RecordRow, client_key, head_key, index_key, name_in,
+    record_id, record_key,
 };
 use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, Seq};
 use crate::store::{Batch, Overlay, Rows, StoreError};
@@ -33,7 +33,7 @@ pub struct Rebuild {
     heads: BTreeMap<Collection, Found>,
     database: Option<DatabaseId>,
     /// Records with an impossible seq; they get a new one at the end.
-    displaced: Vec<(Collection, RecordId, Record)>,
+    displaced: Vec<(Collection, RecordId, RecordRow)>,
     kept: Kept,
     lost: Lost,
 }
@@ -166,7 +166,7 @@ impl Rebuild {
     fn record(&mut self, key: &[u8], row: Bytes, new: &mut Overlay<'_>) -> Result<(), StoreError> {
         let Some((collection, id)) = split(key) else { return Ok(()) };
         let Ok(id) = record_id(id) else { return Ok(()) };
-        let Ok(record) = Record::from_row(row) else { return Ok(()) };
+        let Ok(record) = RecordRow::from_row(row) else { return Ok(()) };
         let seq = record.last.seq;
         let is_taken = new.get(&index_key(&collection, seq))?.is_some();
         if is_taken || seq == Seq(0) || seq.0 > MAX_SEQ {
@@ -184,7 +184,7 @@ impl Rebuild {
         &mut self,
         collection: &Collection,
         id: &RecordId,
-        record: Record,
+        record: RecordRow,
         new: &mut Overlay<'_>,
     ) {
         let head = &mut self.heads.entry(collection.clone()).or_default().head;
@@ -205,7 +205,7 @@ impl Rebuild {
 
     fn client(&mut self, key: &[u8], row: Bytes, new: &mut Overlay<'_>) {
         let id = name_in(key, |name| ClientId::new(name).ok());
-        let (Ok(id), Ok(client)) = (id, Client::from_row(row)) else {
+        let (Ok(id), Ok(client)) = (id, ClientRow::from_row(row)) else {
             self.lost.clients += 1;
             return;
         };
@@ -220,7 +220,7 @@ impl Rebuild {
         let Some((collection, seq)) = split(key) else { return Ok(()) };
         let (Ok(seq), Ok(id)) = (record::to_u64(seq), record_id(id)) else { return Ok(()) };
         let seq = Seq(seq.min(MAX_SEQ));
-        let stored = Record::load(new, &collection, &id)?;
+        let stored = RecordRow::load(new, &collection, &id)?;
         let found = self.heads.entry(collection).or_default();
         found.head.seq = found.head.seq.max(seq);
         match stored {
@@ -233,8 +233,8 @@ impl Rebuild {
 }
 
 /// A record without times of fields, as if its last change had inserted it.
-fn whole(record: Record) -> Record {
-    Record { whole: record.last, fields: Vec::new(), removed: Vec::new(), ..record }
+fn whole(record: RecordRow) -> RecordRow {
+    RecordRow { whole: record.last, fields: Vec::new(), removed: Vec::new(), ..record }
 }
 
 /// The collection in a key, and the rest of the key.

@@ -3,9 +3,9 @@
 //! | key | value |
 //! | --- | --- |
 //! | `c` collection | [`Head`]: head, count, checksum, horizon, time of the last commit |
-//! | `r` collection 0 record id | [`Record`], a tombstone too |
+//! | `r` collection 0 record id | [`RecordRow`], a tombstone too |
 //! | `x` collection 0 seq | the id of the record whose last change has this seq |
-//! | `u` client id | [`Client`] |
+//! | `u` client id | [`ClientRow`] |
 //! | `d` | the [`DatabaseId`] |
 //! | `e` number | [`EpochRow`]: the id of an epoch and when it began |
 //! | `i` epoch id | its number |
@@ -67,7 +67,7 @@ pub struct Stamp {
 
 /// A record as the server stores it. Without a document it is the tombstone of a deleted record.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Record {
+pub struct RecordRow {
     /// The content; `None` if the record is deleted.
     pub document: Option<Document>,
     /// The last change.
@@ -87,7 +87,7 @@ pub struct Record {
 
 /// The server's state of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Client {
+pub struct ClientRow {
     /// The user of the client.
     pub user: Option<UserId>,
     /// The largest session that the client opened.
@@ -151,7 +151,7 @@ impl Head {
     }
 }
 
-impl Record {
+impl RecordRow {
     pub(crate) fn load(
         rows: &dyn Rows,
         collection: &Collection,
@@ -254,7 +254,7 @@ impl Record {
     }
 }
 
-impl Client {
+impl ClientRow {
     pub(crate) fn load(rows: &dyn Rows, id: &ClientId) -> Result<Option<Self>, StoreError> {
         rows.get(&client_key(id))?.map(Self::from_row).transpose()
     }

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::policy::Policy;
-use super::record::{self, Client, EpochRow};
+use super::record::{self, ClientRow, EpochRow};
 use crate::protocol::hash::Digest;
 use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
@@ -126,14 +126,14 @@ pub struct Decision {
     /// The rows to change.
     pub batch: Batch,
     /// The answer to the requester, to be sent when the batch is durable.
-    pub answer: Answer,
+    pub answer: TransactionAnswer,
     /// The changes to publish in this order when the batch is durable.
     pub published: Vec<Published>,
 }
 
 /// The answer to the requester of a transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub enum TransactionAnswer {
     /// The answer to [`Transaction::Hello`].
     Hello(HelloAnswer),
     /// The answer to [`Transaction::Writes`]: one outcome for each write that was judged, in order.
@@ -285,7 +285,7 @@ pub struct Decided {
     /// The rows to change.
     pub batch: Batch,
     /// An answer for each transaction, in order. A failed one has changed nothing.
-    pub answers: Vec<Result<Answer, StoreError>>,
+    pub answers: Vec<Result<TransactionAnswer, StoreError>>,
     /// The changes to publish in this order.
     pub published: Vec<Published>,
 }
@@ -413,7 +413,7 @@ fn decide_hello(
     context: Context<'_>,
 ) -> Result<Decision, StoreError> {
     let mut batch = Batch::new();
-    let stored = Client::load(rows, id)?;
+    let stored = ClientRow::load(rows, id)?;
     let answer = match stored {
         Some(client) if client.user.as_ref() != user => HelloAnswer::OtherUser,
         Some(client) if client.session >= session && !planted!(HelloUnchecked) => {
@@ -422,7 +422,7 @@ fn decide_hello(
         Some(_) | None => {
             let (_, epoch) = EpochRow::current(rows)?
                 .ok_or_else(|| StoreError::damaged("the store has no epoch: begin one first"))?;
-            let client = Client {
+            let client = ClientRow {
                 user: user.cloned(),
                 session,
                 seen_at: context.now,
@@ -445,7 +445,7 @@ fn decide_hello(
             }
         }
     };
-    Ok(Decision { batch, answer: Answer::Hello(answer), published: Vec::new() })
+    Ok(Decision { batch, answer: TransactionAnswer::Hello(answer), published: Vec::new() })
 }
 
 #[cfg(test)]

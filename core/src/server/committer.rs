@@ -23,7 +23,9 @@ use core::mem;
 use super::ring::Rings;
 use super::session::TransactTicket;
 use crate::protocol::name::Collection;
-use crate::rules::transaction::{Answer, Context, Decided, TransactError, Transaction, decide_all};
+use crate::rules::transaction::{
+    Context, Decided, TransactError, Transaction, TransactionAnswer, decide_all,
+};
 use crate::store::{self, Rows, ServerStore, StoreError, StoreErrorKind};
 
 /// A transaction, together with whoever waits for its answer.
@@ -87,7 +89,7 @@ pub struct Outcome<J> {
 #[must_use = "its jobs are answered only when it is delivered"]
 pub struct Settled<J> {
     moved: BTreeSet<Collection>,
-    answers: Vec<(J, Result<Answer, TransactError>)>,
+    answers: Vec<(J, Result<TransactionAnswer, TransactError>)>,
 }
 
 impl<J: Job> Committer<J> {
@@ -242,7 +244,7 @@ impl<J> Settled<J> {
     pub fn deliver(
         self,
         wake: impl FnOnce(&BTreeSet<Collection>),
-        mut answer: impl FnMut(J, Result<Answer, TransactError>),
+        mut answer: impl FnMut(J, Result<TransactionAnswer, TransactError>),
     ) {
         if !self.moved.is_empty() && !planted!(FollowersUnwoken) {
             wake(&self.moved);

@@ -30,7 +30,7 @@ use crate::protocol::wire::http::{
 use crate::protocol::write::WriteKind;
 use crate::rules::page::{PageLimits, ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::{Access, Policy};
-use crate::rules::transaction::{Answer, TransactError, Transaction};
+use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
 /// A request as it came, its token checked.
@@ -251,27 +251,27 @@ impl WriteCall {
         self,
         now: Timestamp,
         config: &HttpConfig,
-        outcome: Result<Answer, TransactError>,
+        outcome: Result<TransactionAnswer, TransactError>,
     ) -> Reply {
         match (self.asked, outcome) {
-            (Asked::Session { user }, Ok(Answer::Hello(answer))) => {
+            (Asked::Session { user }, Ok(TransactionAnswer::Hello(answer))) => {
                 resumable::greeted(answer, user, now, config)
             }
-            (Asked::Push { unheard }, Ok(Answer::Pushed(outcome))) => {
+            (Asked::Push { unheard }, Ok(TransactionAnswer::Pushed(outcome))) => {
                 resumable::judged(outcome, unheard, config)
             }
-            (Asked::Plain { record_id, kind }, Ok(Answer::Plain(outcome))) => {
+            (Asked::Plain { record_id, kind }, Ok(TransactionAnswer::Plain(outcome))) => {
                 plain::written(record_id, kind, outcome)
             }
             (
                 _,
                 Ok(
-                    Answer::Hello(_)
-                    | Answer::Writes(_)
-                    | Answer::Pushed(_)
-                    | Answer::Plain(_)
-                    | Answer::Swept(_)
-                    | Answer::Begun,
+                    TransactionAnswer::Hello(_)
+                    | TransactionAnswer::Writes(_)
+                    | TransactionAnswer::Pushed(_)
+                    | TransactionAnswer::Plain(_)
+                    | TransactionAnswer::Swept(_)
+                    | TransactionAnswer::Begun,
                 ),
             ) => Reply::mixed_up(),
             (_, Err(TransactError::Failed(_))) => {

@@ -48,7 +48,7 @@ use crate::protocol::name::{Collection, ConnId, Seq, UserId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::page::ReadAnswer;
 use crate::rules::policy::{Bucket, Policy, Rate};
-use crate::rules::transaction::{Answer, Context, Sweep, TransactError, Transaction};
+use crate::rules::transaction::{Context, Sweep, TransactError, Transaction, TransactionAnswer};
 use crate::store::{Rows, StoreError};
 
 pub use interface::{Action, Batch, CallId, HubConfig, Input, Job, Read};
@@ -347,7 +347,7 @@ impl Hub {
         &mut self,
         now: Now,
         job: Job,
-        answer: Result<Answer, TransactError>,
+        answer: Result<TransactionAnswer, TransactError>,
         out: &mut Vec<Action>,
     ) {
         match (job.0, answer) {
@@ -359,7 +359,7 @@ impl Hub {
                 let reply = write.reply(now.wall, &self.config.http, answer);
                 out.push(Action::Reply { call, reply });
             }
-            (Asked::Sweep(sweep, _), Ok(Answer::Swept(swept))) => {
+            (Asked::Sweep(sweep, _), Ok(TransactionAnswer::Swept(swept))) => {
                 let next = swept.next.clone();
                 out.push(Action::Swept(swept));
                 if let Some(from) = next {

@@ -10,7 +10,9 @@ use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::page::ReadRequest;
 use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::transaction::{Answer, Context, PlainWrite, TransactError, Transaction};
+use synclayer_core::rules::transaction::{
+    Context, PlainWrite, TransactError, Transaction, TransactionAnswer,
+};
 use synclayer_core::server::session::{
     Action, AuthTicket, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
 };
@@ -86,7 +88,7 @@ impl Bench {
     }
 
     /// Commits a transaction by itself, and returns its answer.
-    fn commit<J: Job>(&mut self, job: J) -> (J, Result<Answer, TransactError>) {
+    fn commit<J: Job>(&mut self, job: J) -> (J, Result<TransactionAnswer, TransactError>) {
         let limits = Limits::default();
         let context = Context { policy: &AllowAll, limits: &limits, now: self.now.wall };
         let mut committer = Committer::new(1);

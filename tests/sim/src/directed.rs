@@ -12,13 +12,13 @@ use synclayer_core::protocol::name::{
 };
 use synclayer_core::protocol::time::Timestamp;
 use synclayer_core::protocol::write::{Change, WriteKind};
-use synclayer_core::rules::page::{Content, Next, PageLimits, Place, ReadAnswer, ReadRequest};
+use synclayer_core::rules::page::{Content, Next, PageLimits, Position, ReadAnswer, ReadRequest};
 use synclayer_core::rules::page::{Page, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::rebuild::Rebuild;
 use synclayer_core::rules::transaction::{
-    Answer, Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction, Verdict,
-    Window,
+    Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction,
+    TransactionAnswer, Verdict, Window,
 };
 use synclayer_core::server::Committer;
 use synclayer_core::server::Rings;
@@ -48,7 +48,7 @@ pub fn the_horizon_passes_between_pages() -> Result<(), String> {
     desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert), ("c", WriteKind::Insert)]);
     desk.write(&[("b", WriteKind::Update), ("a", WriteKind::Delete)]);
     let cursor = Cursor { epoch: epoch(1), seq: Seq(3) };
-    let first = desk.page(Place::Start { cursor: Some(cursor), resume: None })?;
+    let first = desk.page(Position::Start { cursor: Some(cursor), resume: None })?;
     let Next::More(place) = first.next else { return Err("the run has one page only".into()) };
     desk.now.0 += 60_000;
     let retention = Duration::from_secs(1);
@@ -70,7 +70,10 @@ pub fn a_hello_sees_what_is_committed_with_it() -> Result<(), String> {
     let late = desk.writes(&[("a", WriteKind::Insert)]);
     let hello = desk.hello_of(2);
     match desk.decide(&[late, hello]).pop() {
-        Some(Answer::Hello(HelloAnswer::Open { last_mutation: MutationNumber(1), .. })) => Ok(()),
+        Some(TransactionAnswer::Hello(HelloAnswer::Open {
+            last_mutation: MutationNumber(1),
+            ..
+        })) => Ok(()),
         other => Err(format!("exactly once: a hello told of what was before: {other:?}")),
     }
 }
@@ -89,7 +92,7 @@ pub fn a_push_stands_on_its_hellos_epoch() -> Result<(), String> {
     let client = (client(), SessionNumber(1));
     let push = Push { client, user: None, epoch: epoch(1), mutations: run.mutations };
     match desk.decide(&[Transaction::Push(push)]).pop() {
-        Some(Answer::Pushed(PushOutcome::OtherEpoch)) => Ok(()),
+        Some(TransactionAnswer::Pushed(PushOutcome::OtherEpoch)) => Ok(()),
         other => Err(format!("no lost update: a push of another epoch was judged: {other:?}")),
     }
 }
@@ -104,7 +107,7 @@ pub fn a_database_keeps_its_identity() -> Result<(), String> {
     desk.decide(&[begin(3)]);
     let hello = desk.hello_of(1);
     match desk.decide(&[hello]).pop() {
-        Some(Answer::Hello(HelloAnswer::Open { database: Some(database), .. }))
+        Some(TransactionAnswer::Hello(HelloAnswer::Open { database: Some(database), .. }))
             if *database == *"d1" =>
         {
             Ok(())
@@ -123,7 +126,7 @@ pub fn a_rebuilt_store_vouches_for_no_cursor() -> Result<(), String> {
     desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert)]);
     desk.rebuild(&[])?;
     let cursor = Cursor { epoch: epoch(1), seq: Seq(2) };
-    let page = desk.page(Place::Start { cursor: Some(cursor), resume: None })?;
+    let page = desk.page(Position::Start { cursor: Some(cursor), resume: None })?;
     match page.opened {
         Some(opened) if opened.mode == Mode::Snapshot => Ok(()),
         other => Err(format!("convergence: a cursor of before the damage counts: {other:?}")),
@@ -145,7 +148,8 @@ pub fn a_rebuilt_store_may_lack_tombstones() -> Result<(), String> {
     };
     // the state that it stands on is of before the delete
     run.mutations[0].base = Some(Seq(1));
-    let Some(Answer::Writes(outcomes)) = desk.decide(&[Transaction::Writes(run)]).pop() else {
+    let Some(TransactionAnswer::Writes(outcomes)) = desk.decide(&[Transaction::Writes(run)]).pop()
+    else {
         return Err("no outcome".into());
     };
     match outcomes.first().map(|outcome| &outcome.verdict) {
@@ -171,7 +175,7 @@ impl Desk {
     }
 
     /// Commits transactions together.
-    fn decide(&mut self, transactions: &[Transaction]) -> Vec<Answer> {
+    fn decide(&mut self, transactions: &[Transaction]) -> Vec<TransactionAnswer> {
         let limits = Limits::default();
         let context = Context { policy: &AllowAll, limits: &limits, now: self.now };
         let mut committer = Committer::new(1);
@@ -241,10 +245,10 @@ impl Desk {
     }
 
     /// A page of one record.
-    fn page(&self, place: Place) -> Result<Page, String> {
+    fn page(&self, position: Position) -> Result<Page, String> {
         let reader = Reader { collection: todos(), user: None, partial: false };
         let limits = PageLimits { records: 1, bytes: usize::MAX };
-        let request = ReadRequest::CatchUp { reader, place, limits };
+        let request = ReadRequest::CatchUp { reader, position, limits };
         match request.run(&self.rows, &AllowAll) {
             Ok(ReadAnswer::Page(page)) => Ok(page),
             other => Err(format!("no page: {other:?}")),

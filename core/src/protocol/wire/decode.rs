@@ -1,16 +1,16 @@
 //! Decoding of messages.
 
+mod cursor;
 mod field;
 pub(super) mod http;
-mod place;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
+use self::cursor::CursorFields;
 use self::field::{Fault, Field, Fields, fields, required};
-use self::place::Place;
 use super::super::delta::Delta;
 use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
@@ -284,7 +284,7 @@ impl<'a> Envelope<'a> {
     }
 
     fn subscribe(&self) -> Result<ClientMessage, Fault> {
-        let cursor: Option<Place<'_>> = self.metadata.cursor.object("metadata.cursor")?;
+        let cursor: Option<CursorFields<'_>> = self.metadata.cursor.object("metadata.cursor")?;
         let (cursor, resume) = match cursor {
             Some(place) => (place.cursor()?, place.resume()?),
             None => (None, None),

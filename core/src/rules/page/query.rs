@@ -4,11 +4,11 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Budget, PageLimits, View};
+use super::{Budget, PageLimits, ReaderView};
 use crate::protocol::document::{Document, write_json_string};
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::time::Timestamp;
-use crate::rules::record::Record;
+use crate::rules::record::RecordRow;
 use crate::store::{Scan, StoreError};
 
 /// A query by HTTP. Without `since` the records come in the order of their ids, otherwise in the
@@ -44,7 +44,7 @@ pub struct FoundRecord {
     pub version: u64,
 }
 
-impl View<'_> {
+impl ReaderView<'_> {
     pub(super) fn query(
         &self,
         query: &Query,
@@ -54,7 +54,7 @@ impl View<'_> {
         let mut offset = query.offset;
         let mut found = Vec::new();
         let limit = query.limit.unwrap_or(usize::MAX);
-        let mut visit = |id: &RecordId, record: &Record| {
+        let mut visit = |id: &RecordId, record: &RecordRow| {
             if found.len() >= limit {
                 return Ok(Scan::Stop);
             }

@@ -4,17 +4,17 @@ use super::*;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{Store, doc, id, insert, todos, unset};
 
-fn page(store: &Store, place: Place, limits: PageLimits) -> Page {
+fn page(store: &Store, position: Position, limits: PageLimits) -> Page {
     let reader = Reader { collection: todos(), user: None, partial: false };
-    let request = ReadRequest::CatchUp { reader, place, limits };
+    let request = ReadRequest::CatchUp { reader, position, limits };
     let ReadAnswer::Page(page) = request.run(&store.rows, &AllowAll).unwrap() else { panic!() };
     page
 }
 
 /// The number of changes above a seq in one page.
 fn changes(store: &Store, above: u64, bytes: usize) -> usize {
-    let place = Place::Delta { floor: Seq(above), after: Seq(above) };
-    let page = page(store, place, PageLimits { records: 100, bytes });
+    let position = Position::Delta { floor: Seq(above), after: Seq(above) };
+    let page = page(store, position, PageLimits { records: 100, bytes });
     let Content::Changes(changes) = page.content else { panic!() };
     changes.len()
 }
@@ -27,12 +27,12 @@ fn a_snapshot_s_page_looks_at_few_tombstones() {
         store.plain_to(name, Change::delete());
     }
     store.plain_to("z", insert("{}"));
-    let place = Place::Snapshot { snapshot_seq: store.head().seq, after: None };
-    let first = page(&store, place, PageLimits { records: 1, bytes: 1 << 10 });
+    let position = Position::Snapshot { snapshot_seq: store.head().seq, after: None };
+    let first = page(&store, position, PageLimits { records: 1, bytes: 1 << 10 });
     let Content::Snapshot { records, range } = first.content else { panic!() };
     assert_eq!((records.len(), range.up_to), (0, Some(id("d"))), "four looks for one record");
-    let Next::More(place) = first.next else { panic!() };
-    let second = page(&store, place, PageLimits { records: 1, bytes: 1 << 10 });
+    let Next::More(position) = first.next else { panic!() };
+    let second = page(&store, position, PageLimits { records: 1, bytes: 1 << 10 });
     let Content::Snapshot { records, range } = second.content else { panic!() };
     let found: Vec<_> = records.iter().map(|record| (record.id.as_str(), record.seq)).collect();
     assert_eq!(found, [("z", Some(store.head().seq))]);
@@ -78,9 +78,9 @@ fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
     let ask = |request: ReadRequest| request.run(&store.rows, &AllowAll).unwrap();
     let reader = || Reader { collection: todos(), user: None, partial: false };
 
-    let place = || Place::Snapshot { snapshot_seq: store.head().seq, after: None };
+    let position = || Position::Snapshot { snapshot_seq: store.head().seq, after: None };
     let snapshot = |bytes| {
-        let page = page(&store, place(), PageLimits { records: 100, bytes });
+        let page = page(&store, position(), PageLimits { records: 100, bytes });
         let Content::Snapshot { records, .. } = page.content else { panic!() };
         records.len()
     };
@@ -114,9 +114,9 @@ fn a_head_below_the_changes_is_damage() {
     batch.delete(record::head_key(&todos()));
     store.rows.apply(batch);
     let reader = Reader { collection: todos(), user: None, partial: false };
-    let place = Place::Delta { floor: Seq(0), after: Seq(0) };
+    let position = Position::Delta { floor: Seq(0), after: Seq(0) };
     let limits = PageLimits { records: 1, bytes: 1 << 10 };
-    let answer = ReadRequest::CatchUp { reader, place, limits }.run(&store.rows, &AllowAll);
+    let answer = ReadRequest::CatchUp { reader, position, limits }.run(&store.rows, &AllowAll);
     // a stream that is live at the head would fall behind, catch up, and fall behind, for ever
     assert!(answer.is_err(), "{answer:?}");
 }

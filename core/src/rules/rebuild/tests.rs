@@ -11,11 +11,11 @@ use crate::protocol::limits::Limits;
 use crate::protocol::message::{Cursor, Mode};
 use crate::protocol::name::Epoch;
 use crate::protocol::write::Change;
-use crate::rules::page::{PageLimits, Place, ReadAnswer, ReadRequest, Reader};
+use crate::rules::page::{PageLimits, Position, ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::AllowAll;
 use crate::rules::record::{EpochRow, verify};
 use crate::rules::transaction::tests::{Store, hello, id, todos, write};
-use crate::rules::transaction::{Answer, HelloAnswer};
+use crate::rules::transaction::{HelloAnswer, TransactionAnswer};
 use crate::store::MemoryRows;
 
 /// The contents of a store after each of its commits.
@@ -79,7 +79,7 @@ impl History {
     /// The last number of the client's that was applied.
     fn number(&self) -> u64 {
         let client = crate::rules::transaction::tests::client("c");
-        Client::load(&self.store.rows, &client).unwrap().unwrap().last_mutation.0
+        ClientRow::load(&self.store.rows, &client).unwrap().unwrap().last_mutation.0
     }
 }
 
@@ -126,8 +126,8 @@ fn rebuild(rows: &MemoryRows, at_once: usize) -> (MemoryRows, Rebuilt) {
 
 fn mode(rows: &MemoryRows, cursor: Option<Cursor>) -> Mode {
     let reader = Reader { collection: todos(), user: None, partial: false };
-    let place = Place::Start { cursor, resume: None };
-    let request = ReadRequest::CatchUp { reader, place, limits: PageLimits::default() };
+    let position = Position::Start { cursor, resume: None };
+    let request = ReadRequest::CatchUp { reader, position, limits: PageLimits::default() };
     let Ok(ReadAnswer::Page(page)) = request.run(rows, &AllowAll) else { panic!("no page") };
     page.opened.unwrap().mode
 }
@@ -149,8 +149,8 @@ proptest! {
         prop_assert_eq!(&report.faults, &Vec::<alloc::string::String>::new());
         prop_assert_eq!(rebuilt.kept.tombstones, report.tombstones);
         for (key, row) in damaged.iter().filter(|(key, _)| key[0] == b'r') {
-            let Ok(found) = Record::from_row(row.clone()) else { continue };
-            let kept = Record::from_row(new.get(key).unwrap().expect("a record is lost")).unwrap();
+            let Ok(found) = RecordRow::from_row(row.clone()) else { continue };
+            let kept = RecordRow::from_row(new.get(key).unwrap().expect("a record is lost")).unwrap();
             prop_assert_eq!(kept.document, found.document);
         }
         let head = report.collections.get(&todos()).copied().unwrap_or_default();
@@ -175,7 +175,7 @@ proptest! {
         prop_assert_eq!(mode(&store.rows, Some(after)), Mode::Delta);
         // and a client goes on
         let session = 1_000_000;
-        let Answer::Hello(HelloAnswer::Open { last_mutation, .. }) = store.commit(&hello("c", session))
+        let TransactionAnswer::Hello(HelloAnswer::Open { last_mutation, .. }) = store.commit(&hello("c", session))
         else {
             panic!("no hello")
         };
@@ -183,7 +183,7 @@ proptest! {
         next.base = None;
         store.session = session;
         store.run("c", vec![next]);
-        prop_assert!(Record::load(&store.rows, &todos(), &id("new")).unwrap().is_some());
+        prop_assert!(RecordRow::load(&store.rows, &todos(), &id("new")).unwrap().is_some());
         prop_assert!(EpochRow::current(&store.rows).unwrap().is_some());
     }
 

@@ -19,8 +19,8 @@ fn stamp(seq: u64) -> Stamp {
     Stamp { seq: Seq(seq), version: seq, at: Timestamp(0) }
 }
 
-fn sound() -> Record {
-    Record {
+fn sound() -> RecordRow {
+    RecordRow {
         document: Some(doc(r#"{"a":1,"b":2,"c":3}"#)),
         last: stamp(9),
         whole: stamp(3),
@@ -34,36 +34,36 @@ fn sound() -> Record {
 #[test]
 fn each_fault_of_a_record_is_named() {
     assert_eq!(sound().faults(HEAD), Vec::<&str>::new());
-    let inserted = Record { fields: vec![], removed: vec![], whole: stamp(9), ..sound() };
+    let inserted = RecordRow { fields: vec![], removed: vec![], whole: stamp(9), ..sound() };
     assert_eq!(inserted.faults(HEAD), Vec::<&str>::new());
 
     let beyond = Head { seq: Seq(8), ..HEAD };
     assert_eq!(sound().faults(beyond), ["its seq is not one of the collection's"]);
-    let never = Record { last: stamp(0), whole: stamp(0), ..inserted.clone() };
+    let never = RecordRow { last: stamp(0), whole: stamp(0), ..inserted.clone() };
     assert_eq!(never.faults(HEAD), ["its seq is not one of the collection's"]);
 
     let ahead = "a part of it changed after the whole";
-    assert_eq!(Record { whole: stamp(10), ..inserted }.faults(HEAD), [ahead]);
+    assert_eq!(RecordRow { whole: stamp(10), ..inserted }.faults(HEAD), [ahead]);
     let field = vec![("a".into(), stamp(10))];
-    assert_eq!(Record { fields: field, ..sound() }.faults(HEAD), [ahead]);
+    assert_eq!(RecordRow { fields: field, ..sound() }.faults(HEAD), [ahead]);
     let removed = vec![("d".into(), stamp(10))];
-    assert_eq!(Record { removed, ..sound() }.faults(HEAD), [ahead]);
+    assert_eq!(RecordRow { removed, ..sound() }.faults(HEAD), [ahead]);
 
     let before = "a field of it changed before it was inserted";
     let field = vec![("a".into(), stamp(2))];
-    assert_eq!(Record { fields: field, ..sound() }.faults(HEAD), [before]);
+    assert_eq!(RecordRow { fields: field, ..sound() }.faults(HEAD), [before]);
 
     let disorder = "its fields are out of order";
     let twice = vec![("a".into(), stamp(5)), ("a".into(), stamp(6))];
-    assert_eq!(Record { fields: twice, ..sound() }.faults(HEAD), [disorder]);
+    assert_eq!(RecordRow { fields: twice, ..sound() }.faults(HEAD), [disorder]);
     let twice = vec![("e".into(), stamp(5)), ("d".into(), stamp(6))];
-    assert_eq!(Record { removed: twice, ..sound() }.faults(HEAD), [disorder]);
+    assert_eq!(RecordRow { removed: twice, ..sound() }.faults(HEAD), [disorder]);
 
     let disagree = "its fields and their stamps disagree";
     let unknown = vec![("x".into(), stamp(5))];
-    assert_eq!(Record { fields: unknown, ..sound() }.faults(HEAD), [disagree]);
+    assert_eq!(RecordRow { fields: unknown, ..sound() }.faults(HEAD), [disagree]);
     let present = vec![("b".into(), stamp(5))];
-    assert_eq!(Record { removed: present, ..sound() }.faults(HEAD), [disagree]);
+    assert_eq!(RecordRow { removed: present, ..sound() }.faults(HEAD), [disagree]);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Head, Record, Stamp, index_key, index_of, name_in, range_of, record_id, records_of};
+use super::{
+    Head, RecordRow, Stamp, index_key, index_of, name_in, range_of, record_id, records_of,
+};
 use crate::protocol::hash::Checksum;
 use crate::protocol::name::{Collection, Seq};
 use crate::store::{Rows, Scan, StoreError};
@@ -61,7 +63,7 @@ fn verify_collection(
     let mut records = 0u64;
     rows.scan(&from, &to, &mut |key, row| {
         let id = record_id(&key[from.len()..])?;
-        let record = match Record::from_row(row) {
+        let record = match RecordRow::from_row(row) {
             Ok(record) => record,
             Err(error) => {
                 report.fault(alloc::format!("{collection}/{id}: {error}"));
@@ -100,7 +102,7 @@ fn verify_collection(
     Ok(found)
 }
 
-impl Record {
+impl RecordRow {
     /// The impossible property of a record in a collection with this head, if there is one.
     pub(crate) fn faults(&self, head: Head) -> Vec<&'static str> {
         let mut faults = Vec::new();

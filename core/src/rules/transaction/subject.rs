@@ -6,14 +6,14 @@ use crate::protocol::document::Document;
 use crate::protocol::message::{Mutation, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq};
 use crate::protocol::write::Change;
-use crate::rules::record::{Head, Record};
+use crate::rules::record::{Head, RecordRow};
 
 /// The present state of the record of a write.
 pub(super) struct Subject {
     pub(super) collection: Collection,
     pub(super) id: RecordId,
     pub(super) head: Head,
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<RecordRow>,
 }
 
 impl Subject {
@@ -38,7 +38,7 @@ impl Subject {
                 at: Vec::new(),
                 user_id: None,
             },
-            Record::state,
+            RecordRow::state,
         )
     }
 }

@@ -4,10 +4,10 @@ use core::time::Duration;
 
 use alloc::vec::Vec;
 
-use super::{Answer, Decision};
+use super::{Decision, TransactionAnswer};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
 use crate::protocol::time::Timestamp;
-use crate::rules::record::{self, Client, EpochRow, Head, Record};
+use crate::rules::record::{self, ClientRow, EpochRow, Head, RecordRow};
 use crate::store::{Batch, Rows, Scan, StoreError};
 
 /// Removes tombstones, clients and epochs that are older than the retention, a bounded number of
@@ -65,7 +65,7 @@ impl Sweep {
         while let Some(place) = next.take_if(|_| broom.left > 0) {
             next = broom.step(&place)?;
         }
-        let answer = Answer::Swept(Swept { removed: broom.removed, next });
+        let answer = TransactionAnswer::Swept(Swept { removed: broom.removed, next });
         Ok(Decision { batch: broom.batch, answer, published: Vec::new() })
     }
 }
@@ -114,13 +114,13 @@ impl Broom<'_> {
         let mut head = Head::load(self.rows, collection)?;
         let (from, to) =
             (record::index_key(collection, head.swept.next()), record::index_of(collection).1);
-        let mut due: Vec<(Seq, RecordId, Record)> = Vec::new();
+        let mut due: Vec<(Seq, RecordId, RecordRow)> = Vec::new();
         let (mut left, mut done) = (self.left, true);
         let (rows, cutoff) = (self.rows, self.cutoff);
         rows.scan(&from, &to, &mut |key, id| {
             let seq = Seq(record::to_u64(&key[key.len().saturating_sub(8)..])?);
             let id = record::record_id(&id)?;
-            let record = Record::load(rows, collection, &id)?
+            let record = RecordRow::load(rows, collection, &id)?
                 .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;
             if record.committed_at >= cutoff {
                 return Ok(Scan::Stop);
@@ -158,7 +158,7 @@ impl Broom<'_> {
         head: &mut Head,
         seq: Seq,
         id: &RecordId,
-        mut record: Record,
+        mut record: RecordRow,
     ) {
         let key = record::record_key(collection, id);
         if record.document.is_none() {
@@ -179,7 +179,7 @@ impl Broom<'_> {
         let (cutoff, batch) = (self.cutoff, &mut self.batch);
         self.rows.scan(from, b"v", &mut |key, row| {
             let id = record::name_in(key, |name| ClientId::new(name).ok())?;
-            if Client::from_row(row)?.seen_at < cutoff {
+            if ClientRow::from_row(row)?.seen_at < cutoff {
                 batch.delete(key.to_vec());
                 removed += 1;
             }
@@ -248,7 +248,7 @@ pub(super) fn begin_epoch(
     let epoch = EpochRow { id: id.clone(), started_at: now };
     batch.put(record::epoch_key(number), epoch.to_row());
     batch.put(record::epoch_id_key(id), number.to_be_bytes().to_vec());
-    Ok(Decision { batch, answer: Answer::Begun, published: Vec::new() })
+    Ok(Decision { batch, answer: TransactionAnswer::Begun, published: Vec::new() })
 }
 
 /// The next larger key.

@@ -14,7 +14,7 @@ use crate::protocol::name::DatabaseId;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::policy::{Access, AllowAll};
-use crate::rules::record::{Head, Record, verify};
+use crate::rules::record::{Head, RecordRow, verify};
 use crate::store::MemoryRows;
 use crate::store::Visit;
 
@@ -43,14 +43,21 @@ impl Store {
     pub(crate) fn begin(&mut self, epoch: &str) {
         let database = DatabaseId::new(&alloc::format!("d-{epoch}")).unwrap();
         let epoch = Epoch::new(epoch).unwrap();
-        assert_eq!(self.commit(&Transaction::BeginEpoch { epoch, database }), Answer::Begun);
+        assert_eq!(
+            self.commit(&Transaction::BeginEpoch { epoch, database }),
+            TransactionAnswer::Begun
+        );
     }
 
-    pub(crate) fn commit(&mut self, transaction: &Transaction) -> Answer {
+    pub(crate) fn commit(&mut self, transaction: &Transaction) -> TransactionAnswer {
         self.commit_with(transaction, &AllowAll)
     }
 
-    pub(crate) fn commit_with(&mut self, transaction: &Transaction, policy: &dyn Policy) -> Answer {
+    pub(crate) fn commit_with(
+        &mut self,
+        transaction: &Transaction,
+        policy: &dyn Policy,
+    ) -> TransactionAnswer {
         let watched = Watched { rows: &self.rows, needs: transaction.needs() };
         let context = Context { policy, limits: &self.limits, now: self.now };
         let decision = transaction.decide(&watched, context).unwrap();
@@ -64,7 +71,7 @@ impl Store {
         self.session += 1;
         let session = SessionNumber(self.session);
         let answer = self.commit(&hello(id, self.session));
-        assert!(matches!(answer, Answer::Hello(HelloAnswer::Open { .. })), "{answer:?}");
+        assert!(matches!(answer, TransactionAnswer::Hello(HelloAnswer::Open { .. })), "{answer:?}");
         session
     }
 
@@ -83,7 +90,9 @@ impl Store {
     ) -> Vec<Outcome> {
         let client = Some((client(id), session));
         let run = Run { client, user: None, conn: Some(ConnId(1)), mutations, window };
-        let Answer::Writes(outcomes) = self.commit(&Transaction::Writes(run)) else { panic!() };
+        let TransactionAnswer::Writes(outcomes) = self.commit(&Transaction::Writes(run)) else {
+            panic!()
+        };
         outcomes
     }
 
@@ -95,7 +104,9 @@ impl Store {
     pub(crate) fn plain_to(&mut self, id: &str, change: Change) -> Outcome {
         let mutations = vec![Mutation { number: None, base: None, ..write(0, 0, id, change) }];
         let run = Run { client: None, user: None, conn: None, mutations, window: Window::new() };
-        let Answer::Writes(mut outcomes) = self.commit(&Transaction::Writes(run)) else { panic!() };
+        let TransactionAnswer::Writes(mut outcomes) = self.commit(&Transaction::Writes(run)) else {
+            panic!()
+        };
         outcomes.remove(0)
     }
 
@@ -108,12 +119,14 @@ impl Store {
             timestamp: None,
             base_version,
         };
-        let Answer::Plain(outcome) = self.commit(&Transaction::Plain(write)) else { panic!() };
+        let TransactionAnswer::Plain(outcome) = self.commit(&Transaction::Plain(write)) else {
+            panic!()
+        };
         outcome
     }
 
-    pub(crate) fn record(&self, of: &str) -> Option<Record> {
-        Record::load(&self.rows, &todos(), &id(of)).unwrap()
+    pub(crate) fn record(&self, of: &str) -> Option<RecordRow> {
+        RecordRow::load(&self.rows, &todos(), &id(of)).unwrap()
     }
 
     pub(crate) fn json(&self, of: &str) -> Option<String> {
@@ -125,7 +138,7 @@ impl Store {
     }
 
     fn last_mutation(&self, id: &str) -> MutationNumber {
-        Client::load(&self.rows, &client(id)).unwrap().unwrap().last_mutation
+        ClientRow::load(&self.rows, &client(id)).unwrap().unwrap().last_mutation
     }
 
     /// Sweeps everything older than this many milliseconds, a few rows at a time.
@@ -147,7 +160,9 @@ impl Store {
             };
             let retention = Duration::from_millis(retention);
             let sweep = Sweep { retention, from: place, budget: 1 };
-            let Answer::Swept(swept) = self.commit(&Transaction::Sweep(sweep)) else { panic!() };
+            let TransactionAnswer::Swept(swept) = self.commit(&Transaction::Sweep(sweep)) else {
+                panic!()
+            };
             removed += swept.removed;
             from = swept.next;
         }
@@ -258,8 +273,12 @@ fn briefs(outcomes: &[Outcome]) -> Vec<String> {
 fn a_hello_fences_and_reads_in_one_step() {
     let mut store = Store::new();
     let opened = |answer| {
-        let Answer::Hello(HelloAnswer::Open {
-            database, last_mutation, last_digest, epoch, ..
+        let TransactionAnswer::Hello(HelloAnswer::Open {
+            database,
+            last_mutation,
+            last_digest,
+            epoch,
+            ..
         }) = answer
         else {
             panic!("{answer:?}")
@@ -268,8 +287,8 @@ fn a_hello_fences_and_reads_in_one_step() {
         (last_mutation.0, last_digest.is_some(), epoch.to_string())
     };
     assert_eq!(opened(store.commit(&hello("c", 5))), (0, false, "e1".to_string()));
-    assert_eq!(store.commit(&hello("c", 5)), Answer::Hello(HelloAnswer::Superseded));
-    assert_eq!(store.commit(&hello("c", 4)), Answer::Hello(HelloAnswer::Superseded));
+    assert_eq!(store.commit(&hello("c", 5)), TransactionAnswer::Hello(HelloAnswer::Superseded));
+    assert_eq!(store.commit(&hello("c", 4)), TransactionAnswer::Hello(HelloAnswer::Superseded));
     store.run_in("c", SessionNumber(5), vec![write(1, 0, "r", insert("{}"))], Window::new());
     assert_eq!(opened(store.commit(&hello("c", 6))), (1, true, "e1".to_string()));
     let stolen = Transaction::Hello {
@@ -277,7 +296,7 @@ fn a_hello_fences_and_reads_in_one_step() {
         user: Some(UserId::new("eve").unwrap()),
         session: SessionNumber(9),
     };
-    assert_eq!(store.commit(&stolen), Answer::Hello(HelloAnswer::OtherUser));
+    assert_eq!(store.commit(&stolen), TransactionAnswer::Hello(HelloAnswer::OtherUser));
     assert_eq!(opened(store.commit(&hello("c", 7))).0, 1);
 }
 
@@ -358,7 +377,7 @@ fn the_digest_is_of_the_last_applied_write() {
     let refused = write(3, 0, "r", update("{\"a\":2}"));
     let digest = Mutation::digest;
     let stored =
-        |store: &Store| Client::load(&store.rows, &client("c")).unwrap().unwrap().last_digest;
+        |store: &Store| ClientRow::load(&store.rows, &client("c")).unwrap().unwrap().last_digest;
     store.run("c", vec![first.clone()]);
     assert_eq!(stored(&store), Some(digest(&first)));
     // one that changes nothing is a success too
@@ -597,7 +616,9 @@ fn level_one_is_unconditional_and_hears_of_missing_records() {
     let at_level_1 = |of, change| Mutation { number: None, base: None, ..write(0, 0, of, change) };
     let mutations = vec![at_level_1("x", update("{}")), at_level_1("y", insert("{}"))];
     let run = Run { client: None, user: None, conn: None, mutations, window: Window::new() };
-    let Answer::Writes(outcomes) = store.commit(&Transaction::Writes(run)) else { panic!() };
+    let TransactionAnswer::Writes(outcomes) = store.commit(&Transaction::Writes(run)) else {
+        panic!()
+    };
     assert_eq!(briefs(&outcomes), ["RECORD_NOT_FOUND", "seq 4 v1"]);
 }
 
@@ -687,7 +708,8 @@ fn who_may_not_write_learns_nothing() {
         let client = Some((client("w"), session));
         let mutations = vec![mutation];
         let run = Run { client, user: None, conn: None, mutations, window: Window::new() };
-        let Answer::Writes(mut outcomes) = store.commit_with(&Transaction::Writes(run), &Mine)
+        let TransactionAnswer::Writes(mut outcomes) =
+            store.commit_with(&Transaction::Writes(run), &Mine)
         else {
             panic!()
         };
@@ -758,7 +780,7 @@ fn transactions_share_a_commit_and_a_failing_one_spoils_none() {
     let decided = decide_all(&transactions, &broken, context);
     assert_eq!(*broken.2.borrow(), 1);
     assert!(decided.answers[1].is_err());
-    let Ok(Answer::Writes(outcomes)) = &decided.answers[2] else { panic!() };
+    let Ok(TransactionAnswer::Writes(outcomes)) = &decided.answers[2] else { panic!() };
     assert_eq!(briefs(outcomes), ["seq 2 v2", "seq 3 v1"]);
     let seqs: Vec<_> = decided.published.iter().map(|published| published.seq.0).collect();
     assert_eq!(seqs, [1, 2, 3]);
@@ -782,7 +804,8 @@ fn a_hello_sees_what_was_written_before_it_in_the_same_commit() {
     let transactions = [Transaction::Writes(run), hello("w", session.0 + 1)];
     let context = Context { policy: &AllowAll, limits: &store.limits, now: store.now };
     let decided = decide_all(&transactions, &store.rows, context);
-    let Ok(Answer::Hello(HelloAnswer::Open { last_mutation, .. })) = &decided.answers[1] else {
+    let Ok(TransactionAnswer::Hello(HelloAnswer::Open { last_mutation, .. })) = &decided.answers[1]
+    else {
         panic!("{:?}", decided.answers)
     };
     assert_eq!(*last_mutation, MutationNumber(1));
@@ -802,7 +825,7 @@ fn the_offline_check_finds_what_was_altered() {
     };
     let key = record::record_key(&todos(), &id("r"));
     let record = store.record("r").unwrap();
-    let other = Record { document: Some(doc("{\"a\":2}")), ..record.clone() };
+    let other = RecordRow { document: Some(doc("{\"a\":2}")), ..record.clone() };
     assert_eq!(altered(&|batch| batch.put(key.clone(), other.to_row())), 1);
     assert_eq!(altered(&|batch| batch.put(key.clone(), vec![1, 2, 3])), 3);
     assert_eq!(altered(&|batch| batch.delete(record::index_key(&todos(), Seq(1)))), 2);

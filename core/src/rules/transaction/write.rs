@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use super::subject::{Subject, conflicts, is_outdated};
 use super::{
-    Answer, Context, Decision, Origin, Outcome, PlainWrite, Published, Push, PushOutcome, Run,
-    Verdict, Window,
+    Context, Decision, Origin, Outcome, PlainWrite, Published, Push, PushOutcome, Run,
+    TransactionAnswer, Verdict, Window,
 };
 use crate::protocol::document::Document;
 use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
@@ -20,7 +20,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::times::time_in;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::policy::Access;
-use crate::rules::record::{self, Client, EpochRow, Head, Record, Stamp};
+use crate::rules::record::{self, ClientRow, EpochRow, Head, RecordRow, Stamp};
 use crate::store::{Batch, Overlay, Rows, StoreError};
 
 pub(super) fn decide_run(
@@ -30,7 +30,7 @@ pub(super) fn decide_run(
 ) -> Result<Decision, StoreError> {
     let mut writer = Writer::new(rows, context, run.user.as_ref());
     let mut client = match &run.client {
-        Some((id, session)) => match Client::load(rows, id)? {
+        Some((id, session)) => match ClientRow::load(rows, id)? {
             Some(client) if client.holds(*session) => Some(client),
             Some(_) | None => return Ok(superseded(run, context)),
         },
@@ -41,7 +41,7 @@ pub(super) fn decide_run(
     if let (Some(client), Some((id, _))) = (client, &run.client) {
         writer.see(id, client);
     }
-    Ok(writer.decision(Answer::Writes(outcomes)))
+    Ok(writer.decision(TransactionAnswer::Writes(outcomes)))
 }
 
 pub(super) fn decide_push(
@@ -52,7 +52,7 @@ pub(super) fn decide_push(
     let mut writer = Writer::new(rows, context, push.user.as_ref());
     let refused = |outcome| Decision {
         batch: Batch::new(),
-        answer: Answer::Pushed(outcome),
+        answer: TransactionAnswer::Pushed(outcome),
         published: Vec::new(),
     };
     let epoch = EpochRow::current(rows)?.map(|(_, epoch)| epoch.id);
@@ -60,7 +60,7 @@ pub(super) fn decide_push(
         return Ok(refused(PushOutcome::OtherEpoch));
     }
     let (id, session) = &push.client;
-    let mut client = match Client::load(rows, id)? {
+    let mut client = match ClientRow::load(rows, id)? {
         Some(client) if client.user == push.user && client.holds(*session) => client,
         Some(_) | None => return Ok(refused(PushOutcome::Superseded)),
     };
@@ -68,7 +68,7 @@ pub(super) fn decide_push(
     let outcomes = writer.write_all(writes, Some(&mut client))?;
     let last_mutation = client.last_mutation;
     writer.see(id, client);
-    Ok(writer.decision(Answer::Pushed(PushOutcome::Judged { outcomes, last_mutation })))
+    Ok(writer.decision(TransactionAnswer::Pushed(PushOutcome::Judged { outcomes, last_mutation })))
 }
 
 pub(super) fn decide_plain(
@@ -94,7 +94,7 @@ pub(super) fn decide_plain(
             writer.write(subject, asked)
         }
     };
-    Ok(writer.decision(Answer::Plain(outcome)))
+    Ok(writer.decision(TransactionAnswer::Plain(outcome)))
 }
 
 fn superseded(run: &Run, context: Context<'_>) -> Decision {
@@ -106,7 +106,7 @@ fn superseded(run: &Run, context: Context<'_>) -> Decision {
         committed_at: context.now,
         verdict: Verdict::Superseded,
     });
-    let answer = Answer::Writes(outcomes.collect());
+    let answer = TransactionAnswer::Writes(outcomes.collect());
     Decision { batch: Batch::new(), answer, published: Vec::new() }
 }
 
@@ -117,7 +117,7 @@ struct Writes<'a> {
     window: Window,
 }
 
-impl Client {
+impl ClientRow {
     /// The fence.
     fn holds(&self, session: SessionNumber) -> bool {
         self.session == session || planted!(FenceUnchecked)
@@ -156,12 +156,12 @@ impl<'a> Writer<'a> {
         Self { rows: Overlay::new(rows), context, user, published: Vec::new() }
     }
 
-    fn decision(self, answer: Answer) -> Decision {
+    fn decision(self, answer: TransactionAnswer) -> Decision {
         Decision { batch: self.rows.into_batch(), answer, published: self.published }
     }
 
     /// Stores the state of a client after a sign of life.
-    fn see(&mut self, id: &ClientId, mut client: Client) {
+    fn see(&mut self, id: &ClientId, mut client: ClientRow) {
         client.seen_at = self.context.now;
         let mut batch = Batch::new();
         batch.put(record::client_key(id), client.to_row());
@@ -172,7 +172,7 @@ impl<'a> Writer<'a> {
     fn write_all(
         &mut self,
         writes: Writes<'_>,
-        mut client: Option<&mut Client>,
+        mut client: Option<&mut ClientRow>,
     ) -> Result<Vec<Outcome>, StoreError> {
         let Writes { conn, mutations, mut window } = writes;
         let mut outcomes = Vec::with_capacity(mutations.len());
@@ -281,7 +281,7 @@ impl<'a> Writer<'a> {
             collection: collection.clone(),
             id: id.clone(),
             head: Head::load(&self.rows, collection)?,
-            record: Record::load(&self.rows, collection, id)?,
+            record: RecordRow::load(&self.rows, collection, id)?,
         })
     }
 
@@ -364,7 +364,7 @@ impl<'a> Writer<'a> {
         let (seq, version) = (head.seq.next(), version.unwrap_or(0) + 1);
         let last = Stamp { seq, version, at: asked.time_or(now).min(now) };
         let before = subject.record.take();
-        let mut record = Record {
+        let mut record = RecordRow {
             last,
             whole: last,
             fields: Vec::new(),
@@ -421,7 +421,13 @@ impl<'a> Writer<'a> {
     ///
     /// If the record would have more tombstones of removed fields than a document may have fields,
     /// the update counts as an insert of the whole record, which needs none (PROTOCOL 13.5).
-    fn keep_stamps(&self, record: &mut Record, before: &Record, asked: &Asked<'_>, horizon: Seq) {
+    fn keep_stamps(
+        &self,
+        record: &mut RecordRow,
+        before: &RecordRow,
+        asked: &Asked<'_>,
+        horizon: Seq,
+    ) {
         let (last, change) = (record.last, asked.change);
         let existed = |name: &str| {
             before.document.as_ref().is_some_and(|document| document.get(name).is_some())
@@ -461,7 +467,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores the record, its entry in the change index, and the collection's head.
-    fn store(&mut self, subject: &Subject, before: Option<&Record>, record: &Record) {
+    fn store(&mut self, subject: &Subject, before: Option<&RecordRow>, record: &RecordRow) {
         let Subject { collection, id, head, .. } = subject;
         let (mut head, mut batch) = (*head, Batch::new());
         if let Some(before) = before {
@@ -493,7 +499,7 @@ impl<'a> Writer<'a> {
 
 /// Keeps the times of the fields that were written before the rest of a record that is written as a
 /// whole.
-fn keep_times(record: &mut Record, time: impl Fn(&str) -> Timestamp) {
+fn keep_times(record: &mut RecordRow, time: impl Fn(&str) -> Timestamp) {
     let Some(document) = &record.document else { return };
     let last = record.last;
     let own = document.iter().map(|(name, _)| (name, Stamp { at: time(name), ..last }));

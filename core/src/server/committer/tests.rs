@@ -48,7 +48,7 @@ struct Bench {
 #[derive(Debug)]
 struct Heard {
     number: u64,
-    answer: Result<Answer, TransactError>,
+    answer: Result<TransactionAnswer, TransactError>,
     head: Seq,
     awake: bool,
 }
@@ -68,8 +68,10 @@ fn broken() -> StoreError {
     StoreError::new(StoreErrorKind::Other, "the disk is on fire")
 }
 
-fn seq_of(answer: &Answer) -> Seq {
-    let Answer::Plain(WriteOutcome { verdict: Verdict::Applied { seq, .. }, .. }) = answer else {
+fn seq_of(answer: &TransactionAnswer) -> Seq {
+    let TransactionAnswer::Plain(WriteOutcome { verdict: Verdict::Applied { seq, .. }, .. }) =
+        answer
+    else {
         panic!("{answer:?}")
     };
     *seq

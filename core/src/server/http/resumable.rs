@@ -19,7 +19,7 @@ use crate::protocol::wire::http::{
     PageAnswer, PageFrom, PageQuery, PushAnswer, decode_pull, decode_push, decode_session,
 };
 use crate::rules::page::{
-    Content, Next, Page, PageChange, PageLimits, Place, Pulled, ReadRequest, Reader,
+    Content, Next, Page, PageChange, PageLimits, Position, Pulled, ReadRequest, Reader,
 };
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
@@ -221,10 +221,10 @@ pub(super) fn pull(
 ) -> Result<Call, Reply> {
     let reader = reader(request, collection, policy)?;
     let PageQuery { from, limit, client_id: client } = query;
-    let place = Place::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
+    let position = Position::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
     let records = limit.unwrap_or(usize::MAX).min(config.page.records);
     let limits = PageLimits { records, ..config.page };
-    let request = ReadRequest::Pull { reader, place, limits, client };
+    let request = ReadRequest::Pull { reader, position, limits, client };
     Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(from) }))
 }
 

@@ -11,7 +11,7 @@ use crate::protocol::name::{Collection, Seq};
 use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
 use crate::rules::page::{
-    Content, Next, Page, PageChange, Place, ReadAnswer, ReadRequest, Reader, hidden,
+    Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader, hidden,
 };
 use crate::rules::policy::Access;
 use crate::server::ring::{Entry, Ring, Rings};
@@ -28,7 +28,7 @@ pub(super) struct Subscription {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Stream {
     /// The next page begins here.
-    CatchingUp(Box<Place>),
+    CatchingUp(Box<Position>),
     /// Every change up to here was sent.
     Live(Seq),
 }
@@ -90,9 +90,9 @@ impl Session {
             let message = alloc::format!("a connection may have at most {most} subscriptions");
             return self.refuse(&collection, ErrorCode::InvalidMessage, message, turn);
         }
-        let place = match self.level() {
-            Level::Plain => Place::Now,
-            Level::Resumable => Place::Start { cursor, resume },
+        let position = match self.level() {
+            Level::Plain => Position::Now,
+            Level::Resumable => Position::Start { cursor, resume },
         };
         if !again {
             turn.out.push(Action::Follow(collection.clone()));
@@ -100,7 +100,7 @@ impl Session {
         self.drop_read(&collection);
         let subscription = Subscription {
             partial: access == Access::Some,
-            stream: Stream::CatchingUp(Box::new(place)),
+            stream: Stream::CatchingUp(Box::new(position)),
         };
         self.subscriptions.insert(collection, subscription);
         self.release(turn);
@@ -328,7 +328,8 @@ impl Session {
     fn fall_behind(&mut self, collection: &Collection, at: Seq, turn: &mut Turn<'_, '_>) {
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         self.counters.fell_behind += 1;
-        subscription.stream = Stream::CatchingUp(Box::new(Place::Delta { floor: at, after: at }));
+        subscription.stream =
+            Stream::CatchingUp(Box::new(Position::Delta { floor: at, after: at }));
         let partial = subscription.partial;
         if !planted!(AcksBehindSubscribed) {
             self.release(turn);
@@ -348,10 +349,10 @@ impl Session {
         }
     }
 
-    fn catching_up(&self) -> impl Iterator<Item = (&Collection, &Subscription, &Place)> {
+    fn catching_up(&self) -> impl Iterator<Item = (&Collection, &Subscription, &Position)> {
         self.subscriptions.iter().filter_map(|(collection, subscription)| {
             match &subscription.stream {
-                Stream::CatchingUp(place) => Some((collection, subscription, &**place)),
+                Stream::CatchingUp(position) => Some((collection, subscription, &**position)),
                 Stream::Live(_) => None,
             }
         })
@@ -377,13 +378,13 @@ impl Session {
             let access = turn.lent.policy.read(user.as_ref(), &collection);
             let reader = Reader { collection, user, partial: access != Access::All };
             (ReadRequest::Whole { reader, bytes: self.config.sync_bytes }, true)
-        } else if let Some((collection, subscription, place)) =
+        } else if let Some((collection, subscription, position)) =
             self.catching_up().nth(self.turn % turns)
         {
             let partial = subscription.partial;
             let reader = Reader { collection: collection.clone(), user, partial };
             let limits = self.config.page;
-            (ReadRequest::CatchUp { reader, place: place.clone(), limits }, false)
+            (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false)
         } else {
             return;
         };
@@ -479,7 +480,7 @@ impl Session {
         }
         self.show_content(&collection, page.content, turn);
         let stream = match page.next {
-            Next::More(place) => Stream::CatchingUp(Box::new(place)),
+            Next::More(position) => Stream::CatchingUp(Box::new(position)),
             Next::Done { cursor, count, checksum } => {
                 let at = cursor.seq;
                 if level == Level::Resumable {

@@ -4,7 +4,7 @@ use super::Input;
 use crate::protocol::message::Token;
 use crate::protocol::name::{ConnId, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
-use crate::rules::transaction::{Answer, TransactError, Transaction};
+use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
 macro_rules! report {
@@ -32,7 +32,7 @@ report! {
 }
 report! {
     /// The answer to a [`TransactTicket`].
-    TransactReport, Result<Answer, TransactError>
+    TransactReport, Result<TransactionAnswer, TransactError>
 }
 report! {
     /// The answer to a [`ReadTicket`].
@@ -114,7 +114,7 @@ impl TransactTicket {
 
     /// The answer, once it is durable; or why there is none.
     #[must_use]
-    pub fn answer(self, result: Result<Answer, TransactError>) -> Input<'static> {
+    pub fn answer(self, result: Result<TransactionAnswer, TransactError>) -> Input<'static> {
         let Self { conn, generation, .. } = self;
         Input::Transacted(TransactReport { conn, generation, result })
     }

@@ -13,7 +13,9 @@ use super::stream::Subscription;
 use super::{Link, Session, TransactReport, Transacting, Turn};
 use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
-use crate::rules::transaction::{Answer, HelloAnswer, Outcome, TransactError, Verdict, Window};
+use crate::rules::transaction::{
+    HelloAnswer, Outcome, TransactError, TransactionAnswer, Verdict, Window,
+};
 use crate::server::about::About;
 
 /// Numbers and verdicts of a level-2 connection.
@@ -192,13 +194,18 @@ impl Session {
             return;
         };
         match report.result {
-            Ok(Answer::Hello(answer)) => self.greeted(answer, turn),
-            Ok(Answer::Writes(outcomes)) => {
+            Ok(TransactionAnswer::Hello(answer)) => self.greeted(answer, turn),
+            Ok(TransactionAnswer::Writes(outcomes)) => {
                 for outcome in outcomes {
                     self.outcome(outcome, turn);
                 }
             }
-            Ok(Answer::Pushed(_) | Answer::Plain(_) | Answer::Swept(_) | Answer::Begun) => {
+            Ok(
+                TransactionAnswer::Pushed(_)
+                | TransactionAnswer::Plain(_)
+                | TransactionAnswer::Swept(_)
+                | TransactionAnswer::Begun,
+            ) => {
                 self.close(1011, "the server mixed up its answers", turn);
             }
             Err(TransactError::Unknown(_)) if planted!(UnknownIsFailure) => {

@@ -17,12 +17,12 @@ use synclayer_core::protocol::name::{ClientId, Collection, Epoch, Seq, SessionNu
 use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_core::protocol::write::Change;
 use synclayer_core::rules::page::{
-    Content, Next, PageChange, PageLimits, Place, ReadAnswer, ReadRequest, Reader,
+    Content, Next, PageChange, PageLimits, Position, ReadAnswer, ReadRequest, Reader,
 };
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::{database, verify};
 use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
-use synclayer_core::rules::transaction::{Answer, Context, HelloAnswer, Transaction};
+use synclayer_core::rules::transaction::{Context, HelloAnswer, Transaction, TransactionAnswer};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::SessionConfig;
 use synclayer_core::store::MemoryRows;
@@ -198,10 +198,10 @@ pub fn of_server(rows: &MemoryRows) -> String {
 /// Returns the changes of a whole catch-up.
 fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &mut String) {
     let collection = Collection::new(collection).expect("a name");
-    let mut place = Place::Start { cursor, resume: None };
+    let mut position = Position::Start { cursor, resume: None };
     loop {
         let reader = Reader { collection: collection.clone(), user: None, partial: false };
-        let request = ReadRequest::CatchUp { reader, place, limits: PageLimits::default() };
+        let request = ReadRequest::CatchUp { reader, position, limits: PageLimits::default() };
         let Ok(ReadAnswer::Page(page)) = request.run(rows, &AllowAll) else {
             panic!("no page of {collection}");
         };
@@ -229,7 +229,7 @@ fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &m
             }
         }
         match page.next {
-            Next::More(next) => place = next,
+            Next::More(next) => position = next,
             Next::Done { cursor, count, checksum } => {
                 line(out, &format!("  synced {}, {count} with {checksum:?}", cursor.seq));
                 return;
@@ -248,7 +248,8 @@ fn hello(rows: &MemoryRows, client: &str, user: &str) -> Option<String> {
     let limits = Limits::default();
     let context = Context { policy: &AllowAll, limits: &limits, now: START.wall };
     let answer = transaction.decide(rows, context).expect("the rows are sound").answer;
-    let Answer::Hello(HelloAnswer::Open { last_mutation, last_digest, .. }) = answer else {
+    let TransactionAnswer::Hello(HelloAnswer::Open { last_mutation, last_digest, .. }) = answer
+    else {
         return None;
     };
     Some(format!("{user}: write {last_mutation} with {last_digest:?}"))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use synclayer_core::protocol::name::{RecordId, Seq};
 use synclayer_core::rules::page::{
-    Content, Page, PageLimits, Place, ReadAnswer, ReadRequest, Reader,
+    Content, Page, PageLimits, Position, ReadAnswer, ReadRequest, Reader,
 };
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::rebuild::Rebuild;
@@ -78,9 +78,9 @@ fn damage(present: &MemoryRows, backup: &MemoryRows, draw: &mut Draw<'_>) -> Mem
 /// The live records of a collection, each with its seq.
 fn live(rows: &MemoryRows, collection: &Collection) -> BTreeMap<RecordId, Seq> {
     let reader = Reader { collection: collection.clone(), user: None, partial: false };
-    let place = Place::Start { cursor: None, resume: None };
+    let position = Position::Start { cursor: None, resume: None };
     let limits = PageLimits { records: usize::MAX, bytes: usize::MAX };
-    let request = ReadRequest::CatchUp { reader, place, limits };
+    let request = ReadRequest::CatchUp { reader, position, limits };
     match request.run(rows, &AllowAll).expect("the rows can be read") {
         ReadAnswer::Page(Page { content: Content::Snapshot { records, .. }, .. }) => {
             let seq = |seq: Option<Seq>| seq.expect("at level 2 each record has one");

@@ -13,12 +13,12 @@ use synclayer_core::protocol::name::{
 };
 use synclayer_core::protocol::time::Now;
 use synclayer_core::protocol::write::WriteKind;
-use synclayer_core::rules::page::{Place, ReadAnswer, ReadRequest, Reader};
+use synclayer_core::rules::page::{Position, ReadAnswer, ReadRequest, Reader};
 use synclayer_core::rules::policy::AllowAll;
 use synclayer_core::rules::record::{Report, database as database_of, verify};
 use synclayer_core::rules::transaction::{
-    Answer, HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError, Transaction,
-    Verdict,
+    HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError, Transaction,
+    TransactionAnswer, Verdict,
 };
 use synclayer_core::server::Job;
 use synclayer_core::server::http::{HttpConfig, Reply, Request};
@@ -110,28 +110,29 @@ fn client_of(batch: &Batch, conn: ConnId) -> Option<ClientId> {
 /// Returns `true` if a run of pages in progress starts again.
 fn begins_again(request: &ReadRequest, answer: &Result<ReadAnswer, StoreError>) -> bool {
     let under_way = match request {
-        ReadRequest::CatchUp { place, .. } => {
-            matches!(place, Place::Delta { .. } | Place::Snapshot { .. })
+        ReadRequest::CatchUp { position, .. } => {
+            matches!(position, Position::Delta { .. } | Position::Snapshot { .. })
         }
         ReadRequest::Pull { .. } | ReadRequest::Whole { .. } | ReadRequest::Query { .. } => false,
     };
     under_way && matches!(answer, Ok(ReadAnswer::Page(page)) if page.opened.is_some())
 }
 
-/// The epoch of the place from which a run is to go on.
+/// The epoch of the position from which a run is to go on.
 fn resume_of(request: &ReadRequest) -> Option<&Epoch> {
-    let (ReadRequest::CatchUp { place, .. } | ReadRequest::Pull { place, .. }) = request else {
+    let (ReadRequest::CatchUp { position, .. } | ReadRequest::Pull { position, .. }) = request
+    else {
         return None;
     };
-    match place {
-        Place::Start {
+    match position {
+        Position::Start {
             resume: Some(Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. }),
             ..
         } => Some(epoch),
-        Place::Start { resume: None, .. }
-        | Place::Now
-        | Place::Delta { .. }
-        | Place::Snapshot { .. } => None,
+        Position::Start { resume: None, .. }
+        | Position::Now
+        | Position::Delta { .. }
+        | Position::Snapshot { .. } => None,
     }
 }
 
@@ -229,15 +230,18 @@ impl World {
         let mut pushed = BTreeMap::new();
         for (job, answer) in batch.jobs().zip(&decided.answers) {
             match (job.transaction(), answer) {
-                (Transaction::Hello { client, session, .. }, Ok(Answer::Hello(answer))) => {
+                (
+                    Transaction::Hello { client, session, .. },
+                    Ok(TransactionAnswer::Hello(answer)),
+                ) => {
                     self.remember_hello(client, *session, answer);
                 }
-                (Transaction::Writes(run), Ok(Answer::Writes(outcomes))) => {
+                (Transaction::Writes(run), Ok(TransactionAnswer::Writes(outcomes))) => {
                     self.remember_outcomes(run.client.as_ref(), outcomes);
                 }
                 (
                     Transaction::Push(push),
-                    Ok(Answer::Pushed(PushOutcome::Judged { outcomes, .. })),
+                    Ok(TransactionAnswer::Pushed(PushOutcome::Judged { outcomes, .. })),
                 ) => {
                     self.remember_outcomes(Some(&push.client), outcomes);
                     let caller = job.call().and_then(|call| self.caller(call));

@@ -12,8 +12,8 @@ use super::super::super::name::{
 };
 use super::super::WireError;
 use super::super::http::{PageAnswer, PageFrom, PageQuery, Push, PushAnswer, PushHead};
+use super::cursor::CursorFields;
 use super::field::{self, Fault, Field, Fields, fields, required};
-use super::place::Place;
 use super::{Envelope, client, server};
 
 fields! {
@@ -82,7 +82,7 @@ pub(in super::super) fn page_answer(body: &[u8], limits: &Limits) -> Result<Page
         let m = &envelope.metadata;
         let database = m.database.name("metadata.database", DatabaseId::new)?;
         let epoch = required(m.epoch.name("metadata.epoch", Epoch::new)?, "metadata.epoch")?;
-        let from: Place<'_> = required(m.from.object("metadata.from")?, "metadata.from")?;
+        let from: CursorFields<'_> = required(m.from.object("metadata.from")?, "metadata.from")?;
         let from = PageFrom { cursor: from.cursor()?, resume: from.resume()? };
         let last_mutation = last_mutation(&envelope)?;
         Ok(PageAnswer { database, epoch, from, last_mutation, messages: Vec::new() })
@@ -152,7 +152,7 @@ impl<'a> Body<'a> {
 
     fn pull(&self) -> Result<(Collection, PageQuery), Fault> {
         let collection = self.collection.name("collection", Collection::new)?;
-        let cursor: Place<'_> = self.cursor.object("cursor")?.unwrap_or_default();
+        let cursor: CursorFields<'_> = self.cursor.object("cursor")?.unwrap_or_default();
         let from = PageFrom { cursor: cursor.cursor()?, resume: cursor.resume()? };
         let limit = self.limit.number("limit")?;
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));

@@ -118,11 +118,11 @@ proptest! {
             store.plain(change);
         }
         if let Some(record) = store.record("r") {
-            prop_assert_eq!(Record::from_row(record.to_row().into()).unwrap(), record);
+            prop_assert_eq!(RecordRow::from_row(record.to_row().into()).unwrap(), record);
         }
-        let _ = Record::from_row(bytes.clone().into());
+        let _ = RecordRow::from_row(bytes.clone().into());
         let _ = Head::from_row(bytes.clone().into());
-        let _ = Client::from_row(bytes.clone().into());
+        let _ = ClientRow::from_row(bytes.clone().into());
         let _ = EpochRow::from_row(bytes.into());
     }
 }

@@ -71,8 +71,8 @@ fn silent_clients_and_past_epochs_expire() {
     assert_eq!(current(&store).as_str(), "e3");
     assert_eq!(number(&store, "e1"), None);
     assert_eq!(number(&store, "e2"), Some(2));
-    assert_eq!(Client::load(&store.rows, &client("old")).unwrap(), None);
-    assert!(Client::load(&store.rows, &client("new")).unwrap().is_some());
+    assert_eq!(ClientRow::load(&store.rows, &client("old")).unwrap(), None);
+    assert!(ClientRow::load(&store.rows, &client("new")).unwrap().is_some());
     assert_eq!(EpochRow::began_at(&store.rows, &todos(), 3).unwrap(), Seq(2));
     store.now = Timestamp(9_000_000);
     store.begin("e4");
@@ -138,7 +138,9 @@ fn a_sweep_looks_at_no_more_rows_than_its_budget() {
     store.now = Timestamp(9_000_000);
     let mut step = |from| {
         let sweep = Sweep { retention: Duration::from_secs(1), from, budget: 2 };
-        let Answer::Swept(swept) = store.commit(&Transaction::Sweep(sweep)) else { panic!() };
+        let TransactionAnswer::Swept(swept) = store.commit(&Transaction::Sweep(sweep)) else {
+            panic!()
+        };
         (swept.removed, swept.next)
     };
     // finding the collection is a look too
@@ -155,7 +157,7 @@ fn a_hello_tells_since_when_the_client_is_remembered() {
     let mut store = Store::new();
     let first = |store: &mut Store, session| {
         let answer = store.commit(&hello("c", session));
-        let Answer::Hello(HelloAnswer::Open { first_session, .. }) = answer else {
+        let TransactionAnswer::Hello(HelloAnswer::Open { first_session, .. }) = answer else {
             panic!("{answer:?}")
         };
         first_session.unwrap().0
@@ -168,9 +170,9 @@ fn a_hello_tells_since_when_the_client_is_remembered() {
     store.sweep(1);
     assert_eq!(first(&mut store, 9), 9, "it was forgotten");
     // a row of before this was kept
-    let old = Client::load(&store.rows, &client("c")).unwrap().unwrap();
+    let old = ClientRow::load(&store.rows, &client("c")).unwrap().unwrap();
     let mut batch = Batch::new();
-    batch.put(record::client_key(&client("c")), Client { first_session: None, ..old }.to_row());
+    batch.put(record::client_key(&client("c")), ClientRow { first_session: None, ..old }.to_row());
     store.rows.apply(batch);
     assert_eq!(first(&mut store, 12), 9, "it is at least as old as its session");
     assert_eq!(first(&mut store, 13), 9);

@@ -6,7 +6,7 @@ use super::field::{Fault, Field, Fields, fields, required};
 
 fields! {
     /// The fields of a cursor and of its `resume`.
-    pub(super) struct Place {
+    pub(super) struct CursorFields {
         epoch: "epoch",
         seq: "seq",
         snapshot_seq: "snapshotSeq",
@@ -15,7 +15,7 @@ fields! {
     }
 }
 
-impl Place<'_> {
+impl CursorFields<'_> {
     pub(super) fn cursor(&self) -> Result<Option<Cursor>, Fault> {
         let epoch = self.epoch.name("metadata.cursor.epoch", Epoch::new)?;
         let seq = self.seq.number("metadata.cursor.seq")?.map(Seq);
@@ -32,7 +32,7 @@ impl Place<'_> {
         const SEQ: &str = "metadata.cursor.resume.seq";
         const SNAPSHOT_SEQ: &str = "metadata.cursor.resume.snapshotSeq";
         const AFTER: &str = "metadata.cursor.resume.after";
-        let Some(resume) = self.resume.object::<Place<'_>>("metadata.cursor.resume")? else {
+        let Some(resume) = self.resume.object::<CursorFields<'_>>("metadata.cursor.resume")? else {
             return Ok(None);
         };
         let epoch = required(resume.epoch.name(EPOCH, Epoch::new)?, EPOCH)?;
