@@ -22,9 +22,9 @@ impl Client {
         self.exchange.hash(&mut hash);
         self.plain.hash(&mut hash);
         self.random.state().hash(&mut hash);
-        self.struggle.hash(&mut hash);
+        self.pacing.hash(&mut hash);
         self.at_other_database.hash(&mut hash);
-        (self.now.mono, self.verdict_at, self.hold_until, self.patience_until).hash(&mut hash);
+        self.now.mono.hash(&mut hash);
         (&self.commits, self.rejected).hash(&mut hash);
         hash.finish()
     }
@@ -82,9 +82,9 @@ impl Client {
         let left = [
             (parked > 0, "changes wait beside their base"),
             (!self.syncs.is_empty(), "calls of synced() wait"),
-            (self.barrier.is_some(), "a barrier is under way"),
+            (self.syncs.has_barrier(), "a barrier is under way"),
             (self.exchange.is_some(), "an exchange is under way"),
-            (self.patience_until.is_some(), "writes wait for a catch-up"),
+            (self.pacing.catch_up_until().is_some(), "writes wait for a catch-up"),
             (self.streams.any(|stream| stream.row.resume.is_some()), "a run was left"),
             (self.streams.any(Stream::is_short), "records are missing at the server"),
         ];

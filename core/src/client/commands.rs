@@ -90,9 +90,7 @@ impl Client {
     /// See [`Replica::synced`](crate::client::replica::Replica::synced).
     pub(crate) fn synced(&mut self, now: Now, store: &dyn Rows, out: &mut Outputs) -> SyncId {
         self.ratchet(now);
-        let id = self.next_sync;
-        self.next_sync = SyncId(id.0 + 1);
-        self.syncs.push((id, self.outbox.end()));
+        let id = self.syncs.call(self.outbox.end());
         let _ = self.step(store, out, |client, edit| {
             if client.at_other_database {
                 client.fail_syncs(edit);

@@ -84,9 +84,8 @@ impl Client {
         for collection in names {
             self.show_status(edit, &collection);
         }
-        self.barrier = None;
-        self.hold_until = None;
-        self.patience_until = None;
+        self.syncs.drop_barrier();
+        self.pacing.lose_connection();
         self.token_due = false;
     }
 
@@ -136,8 +135,8 @@ impl Client {
                     self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
                 }
                 // what waited for these is sent at the end of the step
-                Timer::Patience => self.lose_patience(edit),
-                Timer::Retry => self.hold_until = None,
+                Timer::Patience => self.end_catch_up_wait(edit),
+                Timer::Retry => self.pacing.release(),
                 Timer::Resubscribe => self.resubscribe(now),
                 Timer::Poll => self.poll_due(edit),
                 Timer::Request => self.request_timed_out(edit),

@@ -70,7 +70,7 @@ impl Client {
         };
         let outcome =
             Err(self.streams.wanted().map(|(collection, _)| reason(collection)).collect());
-        self.answer_syncs(edit, &outcome, |_, _| true);
+        self.syncs.answer(edit, &outcome, |_, _| true);
     }
 
     /// From now on the replica is of another database, which knows nothing of it.

@@ -101,7 +101,7 @@ impl Client {
         let reached = self.fallback.reached;
         self.turn_to_websocket();
         self.link.state = LinkState::Ready { since: self.now.mono };
-        self.verdict_at = self.now.mono;
+        self.pacing.await_verdict(self.now.mono);
         edit.event(Event::remote(EventKind::RealtimeConnected));
         if !reached {
             edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));

@@ -232,7 +232,7 @@ pub enum Timer {
 }
 
 /// A call of [`synced`](crate::client::replica::Replica::synced), to be told from others.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct SyncId(pub u64);
 
 /// The outcome of a call of [`synced`](crate::client::replica::Replica::synced): the collections that are not in step

@@ -1,7 +1,6 @@
 //! The machine itself: its parts, and the way of each input through it.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::boot::{count, keys_of, new_identity, outbox_of, streams_of};
@@ -12,13 +11,15 @@ use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::exchange::Exchange;
 use super::fallback::Fallback;
-use super::interface::{Input, NetAction, RequestId, SyncId, Timer};
+use super::interface::{Input, NetAction, RequestId, Timer};
 use super::link::{Link, LinkState};
-use super::outbox::{Outbox, Struggle};
+use super::outbox::Outbox;
 use super::output::{Output, Outputs, StoreAction, ViewAction};
+use super::pacing::Pacing;
 use super::plain::Plain;
 use super::records::Records;
 use super::streams::Streams;
+use super::synced::Syncs;
 use crate::protocol::message::Features;
 use crate::protocol::name::{Collection, CommitNumber, ConnId, Epoch, WriteId};
 use crate::protocol::random::Random;
@@ -68,23 +69,13 @@ pub(crate) struct Client {
     pub(super) features: Features,
     /// The server's epoch, as of the last hello.
     pub(super) epoch: Option<Epoch>,
-    /// When the last verdict came, or the first write without one was sent.
-    pub(super) verdict_at: Mono,
-    pub(super) struggle: Struggle,
-    /// No write is sent before this time.
-    pub(super) hold_until: Option<Mono>,
-    /// Until when writes wait for their collection to catch up.
-    pub(super) patience_until: Option<Mono>,
+    pub(super) pacing: Pacing,
     /// Whether the device has slept since the last step.
     pub(super) slept: bool,
     pub(super) token_due: bool,
     /// Whether access was refused since the server last answered well.
     pub(super) token_needed: bool,
-    /// Calls of `synced` that wait, each with the end of the outbox at that time.
-    pub(super) syncs: Vec<(SyncId, WriteId)>,
-    pub(super) next_sync: SyncId,
-    /// The last call that the barrier under way answers.
-    pub(super) barrier: Option<SyncId>,
+    pub(super) syncs: Syncs,
     pub(super) rejected: usize,
     pub(super) clock: Clock,
     pub(super) ignored_frames: u64,
@@ -135,16 +126,11 @@ impl Client {
             at_other_database: false,
             features: Features::default(),
             epoch: None,
-            verdict_at: now.mono,
-            struggle: Struggle::default(),
-            hold_until: None,
-            patience_until: None,
+            pacing: Pacing::new(now.mono),
             slept: false,
             token_due: false,
             token_needed: false,
-            syncs: Vec::new(),
-            next_sync: SyncId(0),
-            barrier: None,
+            syncs: Syncs::default(),
             clock: Clock::new(now, seed),
             ignored_frames: 0,
             fallback: Fallback::default(),
@@ -230,11 +216,13 @@ impl Client {
     pub(super) fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 5] {
         let ready = self.link.ready_since();
         let verdict = ready.is_some() && self.is_in_flight();
-        let patience = ready.and(self.patience_until);
-        let hold = ready.and(self.hold_until).filter(|_| !planted!(HoldWithoutDeadline));
+        let catch_up = ready.and(self.pacing.catch_up_until());
+        let hold = ready.and(self.pacing.held_until()).filter(|_| !planted!(HoldWithoutDeadline));
         [
-            verdict.then(|| (self.verdict_at + self.config.verdict_timeout, Timer::Verdict)),
-            patience.map(|until| (until, Timer::Patience)),
+            verdict.then(|| {
+                (self.pacing.verdict_since() + self.config.verdict_timeout, Timer::Verdict)
+            }),
+            catch_up.map(|until| (until, Timer::Patience)),
             hold.map(|until| (until, Timer::Retry)),
             ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
             self.time_deadline().map(|at| (at, Timer::PingTimeout)),

@@ -18,7 +18,7 @@
 //! | `wipe` | everything of a user is removed from the store |
 //! | `fate` | what became of a write, told to whoever follows it |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
-//! | `sending` | what goes out, and when it may |
+//! | `sending`, `pacing` | what goes out, and when it may |
 //! | `synced` | the answers to calls of `synced` |
 //! | `interest` | which collections matter |
 //! | `loss`, `offer`, `adopt` | a server that lacks records which are held here |
@@ -57,6 +57,7 @@ mod machine;
 mod offer;
 mod outbox;
 pub(crate) mod output;
+mod pacing;
 mod past;
 mod plain;
 mod reads;

@@ -7,15 +7,9 @@ use alloc::vec::Vec;
 
 use super::edit::Edit;
 use crate::protocol::hash::Digest;
-use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::rules::row::{Entry, Place};
 use crate::store::{Scan, StoreError};
-
-/// After this many conflicts in a row a write is called stalled.
-pub(super) const STALLED_CONFLICTS: u32 = 20;
-/// After this many failures of the server in a row a write is called stalled.
-pub(super) const STALLED_FAILURES: u32 = 5;
 
 /// A write that was sent on this connection and has no verdict yet, or one only behind it has.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -445,42 +439,5 @@ impl Outbox {
             Some((_, what)) => Err(what.to_string()),
             None => Ok(()),
         }
-    }
-}
-
-/// The verdicts that did not take the write at the head.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(super) struct Struggle {
-    position: WriteId,
-    pub(super) conflicts: u32,
-    pub(super) failures: u32,
-    /// Whether the last failure was that something on its way found it too large.
-    pub(super) too_large: bool,
-}
-
-impl Struggle {
-    pub(super) fn is_stalled(&self) -> bool {
-        self.conflicts >= STALLED_CONFLICTS || self.failures >= STALLED_FAILURES
-    }
-
-    /// What the server kept saying.
-    pub(super) fn code(&self) -> ErrorCode {
-        match self.failures >= STALLED_FAILURES {
-            true if self.too_large => ErrorCode::PayloadTooLarge,
-            true => ErrorCode::ServerError,
-            false => ErrorCode::Conflict,
-        }
-    }
-
-    pub(super) fn position(&self) -> WriteId {
-        self.position
-    }
-
-    /// The struggle of the write at a position, which begins anew where it was another's.
-    pub(super) fn at(&mut self, position: WriteId) -> &mut Self {
-        if self.position != position {
-            *self = Self { position, ..Self::default() };
-        }
-        self
     }
 }

@@ -23,7 +23,7 @@ type Writes = Vec<(WriteId, Entry)>;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readiness {
     Ready,
-    /// When the patience with its catch-up is over.
+    /// When the wait for its catch-up is over.
     At(Mono),
     /// When the server has said more about it.
     Later,
@@ -106,16 +106,16 @@ impl Client {
     }
 
     fn send_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        self.patience_until = None;
-        if self.hold_until.is_some_and(|until| until > self.now.mono) {
+        self.pacing.wait_for_catch_up(None);
+        if self.pacing.holds(self.now.mono) {
             return Ok(());
         }
-        let (writes, patience_until) = self.next_writes(edit)?;
-        self.patience_until = patience_until;
+        let (writes, until) = self.next_writes(edit)?;
+        self.pacing.wait_for_catch_up(until);
         for (position, entry) in writes {
             self.vouch(edit, &entry.collection);
             if !self.outbox.awaits_verdict() {
-                self.verdict_at = self.now.mono;
+                self.pacing.await_verdict(self.now.mono);
             }
             let frame = self.write_frame(edit, position, entry)?;
             self.send_frame(edit, frame);
@@ -136,9 +136,9 @@ impl Client {
         };
         let mut room = window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
-        let (mut writes, mut patience_until) = (Writes::new(), None);
+        let (mut writes, mut wait_until) = (Writes::new(), None);
         if room == 0 || self.outbox.len() == in_flight || self.awaits_time() {
-            return Ok((writes, patience_until));
+            return Ok((writes, wait_until));
         }
         self.outbox.each_unsent(edit, &mut |position, entry| {
             let first = in_flight == 0 && writes.is_empty();
@@ -151,7 +151,7 @@ impl Client {
             match self.readiness(&entry.collection) {
                 Readiness::Ready => {}
                 Readiness::At(at) => {
-                    patience_until = Some(at);
+                    wait_until = Some(at);
                     return Scan::Stop;
                 }
                 Readiness::Later => return Scan::Stop,
@@ -160,7 +160,7 @@ impl Client {
             writes.push((position, entry));
             Scan::Next
         })?;
-        Ok((writes, patience_until))
+        Ok((writes, wait_until))
     }
 
     /// Whether a collection's writes can go out: it has caught up, or it won't, or it takes too
@@ -176,7 +176,7 @@ impl Client {
                 Readiness::Ready
             }
             Phase::Idle => Readiness::Later,
-            Phase::Subscribing | Phase::CatchingUp => match self.patience_with(stream) {
+            Phase::Subscribing | Phase::CatchingUp => match self.catch_up_deadline(stream) {
                 Some(until) if planted!(PatienceForEver) => Readiness::At(until),
                 Some(until) if until > self.now.mono => Readiness::At(until),
                 Some(_) | None => Readiness::Ready,
@@ -184,25 +184,25 @@ impl Client {
         }
     }
 
-    /// Until when writes wait for a collection that is on its way.
-    fn patience_with(&self, stream: &Stream) -> Option<Mono> {
+    /// Returns the end of the wait of writes for a collection that is on its way.
+    fn catch_up_deadline(&self, stream: &Stream) -> Option<Mono> {
         let ready_since = self.link.ready_since()?;
         let since = stream.awaited_since.map_or(ready_since, |since| since.max(ready_since));
-        let patience = match stream.trusted {
+        let timeout = match stream.trusted {
             true => self.config.catch_up_patience,
             false => self.config.verdict_timeout,
         };
-        Some(since + patience)
+        Some(since + timeout)
     }
 
-    /// The patience is over: where the server has not said whether a cursor still counts, it counts
-    /// no longer.
-    pub(super) fn lose_patience(&mut self, edit: &mut Edit<'_>) {
-        self.patience_until = None;
+    /// The wait for a catch-up is over: a cursor of which the server has not said that it still
+    /// counts does so no longer.
+    pub(super) fn end_catch_up_wait(&mut self, edit: &mut Edit<'_>) {
+        self.pacing.wait_for_catch_up(None);
         let now = self.now.mono;
         let waits =
             |stream: &Stream| matches!(stream.phase, Phase::Subscribing | Phase::CatchingUp);
-        let is_over = |stream: &Stream| self.patience_with(stream).is_some_and(|at| at <= now);
+        let is_over = |stream: &Stream| self.catch_up_deadline(stream).is_some_and(|at| at <= now);
         let unsaid =
             self.streams.names_of(|stream| waits(stream) && !stream.trusted && is_over(stream));
         for collection in unsaid {

@@ -1,4 +1,4 @@
-//! The answers to calls of `synced`: when one is known, and which collections are not in step.
+//! Calls of `synced`, and their outcome: which collections are not in step.
 
 use alloc::vec::Vec;
 
@@ -7,11 +7,12 @@ use super::interface::{SyncFailure, SyncFailureReason, SyncId, SyncOutcome};
 use super::link::PingKind;
 use super::machine::Client;
 use super::stream::{Phase, Stream, StreamError};
+use super::streams::Streams;
 use crate::protocol::name::{Collection, WriteId};
 use crate::store::StoreError;
 
 impl Stream {
-    /// Why the collection is not in step, where the server has said so.
+    /// Returns the reason that the server gave for the collection not being in step.
     fn failure(&self, collection: &Collection) -> Option<SyncFailure> {
         let StreamError { code, message } = (**self.error.as_ref()?).clone();
         let reason = match self.retry_at {
@@ -21,54 +22,78 @@ impl Stream {
         Some(SyncFailure::new(collection, reason))
     }
 
-    /// Why the collection is not in step, as far as it is known.
+    /// Returns the reason why the collection is not in step, as far as it is known.
     fn any_failure(&self, collection: &Collection) -> Option<SyncFailure> {
         self.failure(collection).or_else(|| self.shortfall(collection))
     }
 }
 
-impl Client {
-    /// Asks for a pong behind everything, when the writes of some `synced` have their verdicts and
-    /// every collection is live or was refused.
-    pub(super) fn send_barrier(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if self.syncs.is_empty() || self.barrier.is_some() || self.live_outcome().is_none() {
-            return Ok(());
-        }
-        let first = self.outbox.first_place(edit)?;
-        let settled = self.syncs.iter().take_while(|(_, until)| *until <= first);
-        if let Some((last, _)) = settled.last() {
-            self.barrier = Some(*last);
-            self.ping_in_json(edit, PingKind::Barrier);
-        }
-        Ok(())
+/// The calls of `synced` that wait for their answers.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct Syncs {
+    /// The calls, each with the end of the outbox at its time.
+    calls: Vec<(SyncId, WriteId)>,
+    next: SyncId,
+    /// The last call that the barrier on its way answers.
+    barrier: Option<SyncId>,
+}
+
+impl Syncs {
+    /// Adds a call, which waits for all writes before `end`.
+    pub(super) fn call(&mut self, end: WriteId) -> SyncId {
+        let id = self.next;
+        self.next = SyncId(id.0 + 1);
+        self.calls.push((id, end));
+        id
     }
 
-    /// A pong that answers a barrier: every change that was committed before it has come.
-    pub(super) fn barrier_passed(&mut self, edit: &mut Edit<'_>) {
-        let Some(last) = self.barrier.take() else { return };
-        if let Some(outcome) = self.live_outcome() {
-            self.answer_syncs(edit, &outcome, |id, _| id <= last);
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.calls.is_empty()
     }
 
-    /// Answers the calls of `synced` that `which` is true of, by their id and by where the outbox
-    /// ended when they were made.
-    pub(super) fn answer_syncs(
+    /// Returns the id of the next call.
+    pub(super) fn next(&self) -> SyncId {
+        self.next
+    }
+
+    pub(super) fn has_barrier(&self) -> bool {
+        self.barrier.is_some()
+    }
+
+    /// Begins a barrier that answers all calls which wait for writes before `first` only. Returns
+    /// `true` if there are any.
+    fn begin_barrier(&mut self, first: WriteId) -> bool {
+        let settled = self.calls.iter().take_while(|(_, end)| *end <= first);
+        self.barrier = settled.last().map(|(last, _)| *last);
+        self.has_barrier()
+    }
+
+    /// Forgets the barrier: its connection is gone.
+    pub(super) fn drop_barrier(&mut self) {
+        self.barrier = None;
+    }
+
+    /// Answers the calls that `which` is true of, by their ids and by the end of the outbox at their
+    /// time.
+    pub(super) fn answer(
         &mut self,
         edit: &mut Edit<'_>,
         outcome: &SyncOutcome,
         which: impl Fn(SyncId, WriteId) -> bool,
     ) {
-        self.syncs.retain(|(id, until)| {
-            let done = which(*id, *until);
+        self.calls.retain(|(id, end)| {
+            let done = which(*id, *end);
             if done {
                 edit.synced.push((*id, outcome.clone()));
             }
             !done
         });
     }
+}
 
-    /// The outcome of `synced` over a live connection, if it is known: no collection is on its way.
+impl Streams {
+    /// Returns the outcome of `synced` over a live connection, if it is known: no collection is on
+    /// its way.
     fn live_outcome(&self) -> Option<SyncOutcome> {
         let is_settled = |(_, stream): (_, &Stream)| {
             stream.phase == Phase::Live || stream.phase == Phase::Refused && stream.error.is_some()
@@ -76,8 +101,8 @@ impl Client {
         self.wanted().all(is_settled).then(|| self.known_outcome()).flatten()
     }
 
-    /// The outcome of `synced`, if every collection was asked for: not known while all that failed
-    /// is tried again.
+    /// Returns the outcome of `synced`, if every collection was asked for: not known while all that
+    /// failed is tried again.
     pub(super) fn known_outcome(&self) -> Option<SyncOutcome> {
         let mut wanted = self.wanted();
         let waits = wanted.any(|(_, stream)| stream.retry_at.is_some() || stream.is_offering());
@@ -96,18 +121,17 @@ impl Client {
         }
     }
 
-    /// The outcome of `synced` at a plain server, when everything was asked for and waited for.
-    pub(super) fn outcome_at_plain(&self) -> SyncOutcome {
-        let unanswered = |stream: &Stream| !self.config.http && stream.plain.is_awaited();
-        let failures: Vec<_> = self
-            .wanted()
-            .filter_map(|(collection, stream)| {
-                stream.any_failure(collection).or_else(|| {
-                    let reason = SyncFailureReason::Unanswered;
-                    unanswered(stream).then(|| SyncFailure::new(collection, reason))
-                })
+    /// Returns the outcome of `synced` at a plain server, when everything was asked for and waited
+    /// for.
+    pub(super) fn outcome_at_plain(&self, http: bool) -> SyncOutcome {
+        let unanswered = |stream: &Stream| !http && stream.plain.is_awaited();
+        let failure = |(collection, stream): (&Collection, &Stream)| {
+            stream.any_failure(collection).or_else(|| {
+                let reason = SyncFailureReason::Unanswered;
+                unanswered(stream).then(|| SyncFailure::new(collection, reason))
             })
-            .collect();
+        };
+        let failures: Vec<_> = self.wanted().filter_map(failure).collect();
         if failures.is_empty() { Ok(()) } else { Err(failures) }
     }
 
@@ -115,9 +139,27 @@ impl Client {
         let wanted = self.wanted();
         wanted.filter_map(|(collection, stream)| stream.any_failure(collection)).collect()
     }
+}
 
-    /// The collections in use.
-    fn wanted(&self) -> impl Iterator<Item = (&Collection, &Stream)> {
-        self.streams.wanted()
+impl Client {
+    /// Asks for a pong behind everything, when the writes of some `synced` have their verdicts and
+    /// every collection is live or was refused.
+    pub(super) fn send_barrier(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let waits = self.syncs.is_empty() || self.syncs.has_barrier();
+        if !waits
+            && self.streams.live_outcome().is_some()
+            && self.syncs.begin_barrier(self.outbox.first_place(edit)?)
+        {
+            self.ping_in_json(edit, PingKind::Barrier);
+        }
+        Ok(())
+    }
+
+    /// A pong answers the barrier: every change that was committed before it has come.
+    pub(super) fn barrier_passed(&mut self, edit: &mut Edit<'_>) {
+        let Some(last) = self.syncs.barrier.take() else { return };
+        if let Some(outcome) = self.streams.live_outcome() {
+            self.syncs.answer(edit, &outcome, |id, _| id <= last);
+        }
     }
 }

@@ -236,7 +236,7 @@ impl Client {
         let jitter = self.random.below(interval / 20);
         let auto = self.config.enable_auto_sync;
         self.fallback.poll_at = auto.then(|| self.now.mono + interval + jitter);
-        if let Some(until) = self.hold_until {
+        if let Some(until) = self.pacing.held_until() {
             self.fallback.poll_at = Some(self.fallback.poll_at.map_or(until, |at| at.min(until)));
         }
     }

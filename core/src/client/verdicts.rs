@@ -8,7 +8,7 @@ use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::Misuse;
 use super::machine::{Client, Fault};
-use super::outbox::{STALLED_CONFLICTS, STALLED_FAILURES};
+use super::pacing::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
 use crate::protocol::message::{Ack, ErrorCode, ErrorMessage};
 use crate::protocol::name::{MutationNumber, WriteId};
@@ -61,7 +61,7 @@ impl Client {
             records.take_snapshot(edit, "the server's changes have a gap");
         }
         self.drop_leading_hollows(edit);
-        self.verdict_at = self.now.mono;
+        self.pacing.await_verdict(self.now.mono);
         self.proved_itself(edit);
         Ok(())
     }
@@ -95,7 +95,7 @@ impl Client {
         };
         let entry = edit.entry(position)?;
         self.outbox.go_back(index);
-        self.verdict_at = self.now.mono;
+        self.pacing.await_verdict(self.now.mono);
         match error.code {
             ErrorCode::Conflict => self.conflicted(edit, position, &entry, &error)?,
             ErrorCode::RateLimitExceeded | ErrorCode::ServerError => {
@@ -128,21 +128,18 @@ impl Client {
     ) -> Result<(), Misuse> {
         let free = self.outbox.in_flight() == 0
             && (!self.outbox.is_frozen(write) || self.plain_may_drop(write));
-        if !free || !self.struggle.is_stalled() || self.struggle.position() != write {
-            return Err(Misuse::NotStalled(write));
-        }
+        let code = self.pacing.stalled(write).filter(|_| free).ok_or(Misuse::NotStalled(write))?;
         let entry = edit.entry(write)?;
         let message = String::from("rejected by hand after the server had turned it down again");
-        self.hold_until = None;
-        let code = self.struggle.code();
+        self.pacing.release();
         Ok(self.reject(edit, write, &entry, code, message)?)
     }
 
-    /// Whether a write is sent without a base, because it does not matter what it overwrites.
-    pub(super) fn is_unconditional(&self, position: WriteId) -> bool {
+    /// Returns `true` if a write is sent without a base, because it does not matter what it
+    /// overwrites.
+    pub(super) fn is_unconditional(&self, write: WriteId) -> bool {
         matches!(self.config.conflict_strategy, ConflictStrategy::ClientWins)
-            && self.struggle.position() == position
-            && self.struggle.conflicts >= CLIENT_WINS_CONFLICTS
+            && self.pacing.has_conflicts(write, CLIENT_WINS_CONFLICTS)
     }
 
     fn conflicted(
@@ -174,9 +171,7 @@ impl Client {
         entry: &Entry,
         code: &ErrorCode,
     ) {
-        let struggle = self.struggle.at(position);
-        struggle.conflicts += 1;
-        let conflicts = struggle.conflicts;
+        let conflicts = self.pacing.count_conflict(position);
         if conflicts >= STALLED_CONFLICTS {
             self.stall(edit, position, entry, code, conflicts - STALLED_CONFLICTS);
         }
@@ -190,11 +185,8 @@ impl Client {
         entry: &Entry,
         error: &ErrorMessage,
     ) {
-        let struggle = self.struggle.at(position);
-        struggle.too_large = error.code == ErrorCode::PayloadTooLarge;
-        struggle.failures += u32::from(error.code == ErrorCode::ServerError || struggle.too_large);
-        let failures = struggle.failures;
-        self.wait(failures, error.retry_after_ms.map(Duration::from_millis));
+        let failures = self.pacing.count_failure(position, &error.code);
+        self.back_off_writes(failures, error.retry_after_ms.map(Duration::from_millis));
         if failures >= STALLED_FAILURES {
             self.stall(edit, position, entry, &error.code, failures - STALLED_FAILURES);
         }
@@ -208,20 +200,16 @@ impl Client {
         code: &ErrorCode,
         again: u32,
     ) {
-        self.wait(again, None);
+        self.back_off_writes(again, None);
         if again == 0 {
             let kind = EventKind::WriteStalled { write, code: code.clone() };
             edit.event(Event::remote(kind).of(&entry.collection, &entry.record_id));
         }
     }
 
-    /// Sends nothing for a while: as long as the server said, else by backoff.
-    fn wait(&mut self, failures: u32, at_least: Option<Duration>) {
-        let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
-        let limit = self.config.reconnect_delay.saturating_mul(factor);
-        let jitter = self.random.below(limit.min(self.config.max_reconnect_delay));
-        let wait = at_least.map_or(jitter, |wait| wait + jitter.min(wait / 4));
-        self.hold_until = Some(self.now.mono + wait);
+    fn back_off_writes(&mut self, failures: u32, at_least: Option<Duration>) {
+        let (now, config, random) = (self.now.mono, &self.config, &mut self.random);
+        self.pacing.back_off(now, failures, at_least, config, random);
     }
 
     /// Moves a write to the list of rejected ones and takes its effect back. What was written on

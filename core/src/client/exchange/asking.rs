@@ -73,7 +73,7 @@ impl Client {
         if self.fallback.due {
             return Ok(true);
         }
-        let held = self.hold_until.is_some_and(|until| until > self.now.mono);
+        let held = self.pacing.holds(self.now.mono);
         if self.fallback.failures > 0 || held || self.resting().is_some() {
             return Ok(false);
         }
@@ -83,7 +83,7 @@ impl Client {
     }
 
     fn has_durable_write(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
-        if self.outbox.is_empty() || self.hold_until.is_some() {
+        if self.outbox.is_empty() || self.pacing.is_held() {
             return Ok(false);
         }
         let first = self.outbox.first_unsent(edit)?;
@@ -93,7 +93,7 @@ impl Client {
     pub(super) fn begin_exchange(&mut self, edit: &mut Edit<'_>) {
         (self.fallback.due, self.fallback.again) = (false, false);
         self.fallback.poll_at = None;
-        self.hold_until = None;
+        self.pacing.release();
         self.exchanges += 1;
         let hello = match &self.epoch {
             Some(_) if self.outbox.is_empty() && !self.fallback.in_doubt => HelloState::NotNeeded,
@@ -114,7 +114,7 @@ impl Client {
             troubled: false,
             declined: 0,
             asked: None,
-            syncs: self.next_sync,
+            syncs: self.syncs.next(),
             push_bytes: PUSH_BYTES,
         });
     }
@@ -183,7 +183,7 @@ impl Client {
     /// Pushes the next writes. Says whether there were any.
     fn ask_push(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
         let Some(epoch) = self.epoch.clone() else { return Ok(false) };
-        if self.hold_until.is_some() {
+        if self.pacing.is_held() {
             return Ok(false);
         }
         let (writes, _) = self.next_writes(edit)?;
@@ -248,14 +248,15 @@ impl Client {
         // a collection that could not be pulled now is not known to be in step
         let waits = |stream: &Stream| stream.wanted && stream.retry_at.is_some();
         let troubled = exchange.troubled || self.streams.any(waits);
-        if let Some(outcome) = self.known_outcome() {
-            self.answer_syncs(edit, &outcome, |id, until| id < exchange.syncs && until <= first);
+        if let Some(outcome) = self.streams.known_outcome() {
+            let which = |id, until| id < exchange.syncs && until <= first;
+            self.syncs.answer(edit, &outcome, which);
         }
         self.schedule_poll(troubled);
         if core::mem::take(&mut self.fallback.again) {
             self.fallback.due = true;
         }
-        if !self.syncs.is_empty() && self.hold_until.is_none() {
+        if !self.syncs.is_empty() && !self.pacing.is_held() {
             // called while the exchange was under way, or not fulfilled by it
             self.poll_for_syncs();
         }

@@ -23,7 +23,7 @@ const VAIN_CONFLICTS: u32 = 3;
 impl Client {
     /// Pushes the next write. Says whether there was one.
     pub(super) fn push_next(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
-        let held = self.hold_until.is_some_and(|until| until > self.now.mono);
+        let held = self.pacing.holds(self.now.mono);
         if held || !self.plain.proven {
             return Ok(false);
         }
@@ -38,7 +38,7 @@ impl Client {
             WriteKind::Update => {
                 let version = edit.row(&collection, &id)?.map(|row| row.version);
                 let version = version.filter(|version| {
-                    *version > 0 && self.struggle.at(position).conflicts < VAIN_CONFLICTS
+                    *version > 0 && self.pacing.conflicts_of(position) < VAIN_CONFLICTS
                 });
                 let body = update_body(&change, version, at);
                 (Method::Patch, record_path(&collection, &id), Some(body))

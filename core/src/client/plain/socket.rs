@@ -428,7 +428,7 @@ impl Client {
                     self.read_again(edit, &key.0);
                     // so that two who contest a field do not answer each other in step for ever
                     let wait = self.random.below(self.config.reconnect_delay);
-                    self.hold_until = Some(self.now.mono + wait);
+                    self.pacing.hold(self.now.mono + wait);
                     continue;
                 }
             }
@@ -451,7 +451,7 @@ impl Client {
 
     fn send_plain_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let pushing = self.plain.work.as_ref().is_some_and(|work| work.pushing);
-        let held = self.hold_until.is_some_and(|until| until > self.now.mono);
+        let held = self.pacing.holds(self.now.mono);
         if self.plain.settling_until.is_some() || pushing || held || self.awaits_time() {
             return Ok(());
         }
@@ -518,10 +518,11 @@ impl Client {
         let awaited = self.streams.values().filter(|stream| stream.wanted);
         let awaited = awaited.filter(|stream| stream.error.is_none());
         let until = awaited.filter_map(|stream| Some(stream.plain.asked_whole? + patience)).max();
-        self.patience_until = until.filter(|until| *until > now);
-        if self.patience_until.is_none() {
-            let outcome = self.outcome_at_plain();
-            self.answer_syncs(edit, &outcome, |_, until| until <= first);
+        let until = until.filter(|until| *until > now);
+        self.pacing.wait_for_catch_up(until);
+        if until.is_none() {
+            let outcome = self.streams.outcome_at_plain(self.config.http);
+            self.syncs.answer(edit, &outcome, |_, until| until <= first);
         }
         Ok(())
     }

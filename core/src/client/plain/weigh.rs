@@ -198,7 +198,7 @@ impl Client {
         let error =
             ErrorMessage { retry_after_ms, ..ErrorMessage::new(code, told.message.clone()) };
         self.postpone(edit, position, entry, &error);
-        let wait = self.hold_until.map(|until| until.since(self.now.mono));
+        let wait = self.pacing.held_until().map(|until| until.since(self.now.mono));
         self.fail_work(edit, &told.message, wait.unwrap_or_default());
     }
 

@@ -51,7 +51,7 @@ impl Client {
         self.plain.confirm_at = None;
         if self.link.ready_since().is_none() {
             self.fallback.poll_at = None;
-            self.hold_until = None;
+            self.pacing.release();
         }
         self.plain.work = Some(Work {
             due,
@@ -61,7 +61,7 @@ impl Client {
             looks: false,
             reconciled: BTreeSet::new(),
             missing: BTreeSet::new(),
-            syncs: self.next_sync,
+            syncs: self.syncs.next(),
             troubled: false,
             read: false,
             missed: BTreeSet::new(),
@@ -497,8 +497,8 @@ impl Client {
         let missed = !work.missed.is_empty();
         if work.whole && !missed {
             let first = self.outbox.first_place(edit)?;
-            let outcome = self.outcome_at_plain();
-            self.answer_syncs(edit, &outcome, |id, until| id < work.syncs && until <= first);
+            let outcome = self.streams.outcome_at_plain(self.config.http);
+            self.syncs.answer(edit, &outcome, |id, until| id < work.syncs && until <= first);
         }
         let incomplete = self.streams.any(|stream| stream.plain.incomplete);
         self.plain.missed = missed;
@@ -511,7 +511,7 @@ impl Client {
             self.link.attempts = 0;
         } else {
             self.schedule_poll(work.troubled);
-            if !self.syncs.is_empty() && self.hold_until.is_none() {
+            if !self.syncs.is_empty() && !self.pacing.is_held() {
                 self.poll_for_syncs();
             } else if incomplete {
                 self.fallback.poll_at = Some(now + READ_AGAIN);

@@ -1,0 +1,163 @@
+//! The pace of sending: when writes go out after a failure, how long they wait for a catch-up, until
+//! when a verdict has to come, and how often the write at the head was turned down.
+
+use core::time::Duration;
+
+use super::interface::ClientConfig;
+use crate::protocol::message::ErrorCode;
+use crate::protocol::name::WriteId;
+use crate::protocol::random::Random;
+use crate::protocol::time::Mono;
+
+/// After this many conflicts in a row a write is called stalled.
+pub(super) const STALLED_CONFLICTS: u32 = 20;
+/// After this many failures of the server in a row a write is called stalled.
+pub(super) const STALLED_FAILURES: u32 = 5;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Pacing {
+    /// The time of the last verdict, or of the first write that was sent without one.
+    verdict_since: Mono,
+    /// No write is sent before this time.
+    held_until: Option<Mono>,
+    /// The end of the wait for a collection that catches up.
+    catch_up_until: Option<Mono>,
+    retries: RetryState,
+}
+
+impl Pacing {
+    pub(super) fn new(now: Mono) -> Self {
+        let retries = RetryState::default();
+        Self { verdict_since: now, held_until: None, catch_up_until: None, retries }
+    }
+
+    /// Waits for the next verdict from now on.
+    pub(super) fn await_verdict(&mut self, now: Mono) {
+        self.verdict_since = now;
+    }
+
+    /// Returns the time since which a verdict is awaited.
+    pub(super) fn verdict_since(&self) -> Mono {
+        self.verdict_since
+    }
+
+    // --- backoff ---
+
+    /// Returns `true` if writes wait for a time that was set after a failure, even if it has come.
+    pub(super) fn is_held(&self) -> bool {
+        self.held_until.is_some()
+    }
+
+    /// Returns `true` if writes wait for a time that has not come.
+    pub(super) fn holds(&self, now: Mono) -> bool {
+        self.held_until.is_some_and(|until| until > now)
+    }
+
+    /// Returns the time before which no write is sent.
+    pub(super) fn held_until(&self) -> Option<Mono> {
+        self.held_until
+    }
+
+    /// Sends no write before a time.
+    pub(super) fn hold(&mut self, until: Mono) {
+        self.held_until = Some(until);
+    }
+
+    /// Sends no write for a while: as long as the server said, otherwise by backoff with jitter.
+    pub(super) fn back_off(
+        &mut self,
+        now: Mono,
+        failures: u32,
+        at_least: Option<Duration>,
+        config: &ClientConfig,
+        random: &mut Random,
+    ) {
+        let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
+        let limit = config.reconnect_delay.saturating_mul(factor);
+        let jitter = random.below(limit.min(config.max_reconnect_delay));
+        let wait = at_least.map_or(jitter, |wait| wait + jitter.min(wait / 4));
+        self.hold(now + wait);
+    }
+
+    /// Lets writes go out again.
+    pub(super) fn release(&mut self) {
+        self.held_until = None;
+    }
+
+    // --- catch-ups ---
+
+    /// Returns the end of the wait for a collection that catches up.
+    pub(super) fn catch_up_until(&self) -> Option<Mono> {
+        self.catch_up_until
+    }
+
+    /// Lets writes wait for a collection until a time, or no longer.
+    pub(super) fn wait_for_catch_up(&mut self, until: Option<Mono>) {
+        self.catch_up_until = until;
+    }
+
+    /// Lets nothing wait any more: the connection is gone.
+    pub(super) fn lose_connection(&mut self) {
+        self.held_until = None;
+        self.catch_up_until = None;
+    }
+
+    // --- retries ---
+
+    /// Counts a conflict of a write. Returns the number of conflicts in a row.
+    pub(super) fn count_conflict(&mut self, write: WriteId) -> u32 {
+        let retries = self.retries.of(write);
+        retries.conflicts += 1;
+        retries.conflicts
+    }
+
+    /// Counts a failure of a write, if it is one. Returns the number of failures in a row.
+    pub(super) fn count_failure(&mut self, write: WriteId, code: &ErrorCode) -> u32 {
+        let retries = self.retries.of(write);
+        retries.too_large = *code == ErrorCode::PayloadTooLarge;
+        retries.failures += u32::from(*code == ErrorCode::ServerError || retries.too_large);
+        retries.failures
+    }
+
+    /// Returns the number of conflicts in a row of the write that goes out next.
+    pub(super) fn conflicts_of(&mut self, write: WriteId) -> u32 {
+        self.retries.of(write).conflicts
+    }
+
+    /// Returns `true` if a write had at least so many conflicts in a row.
+    pub(super) fn has_conflicts(&self, write: WriteId, at_least: u32) -> bool {
+        self.retries.write == write && self.retries.conflicts >= at_least
+    }
+
+    /// Returns the reason why a write is stalled, if it is.
+    pub(super) fn stalled(&self, write: WriteId) -> Option<ErrorCode> {
+        let RetryState { conflicts, failures, too_large, .. } = self.retries;
+        let code = match failures >= STALLED_FAILURES {
+            true if too_large => ErrorCode::PayloadTooLarge,
+            true => ErrorCode::ServerError,
+            false if conflicts >= STALLED_CONFLICTS => ErrorCode::Conflict,
+            false => return None,
+        };
+        (self.retries.write == write).then_some(code)
+    }
+}
+
+/// The verdicts that did not take the write at the head.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct RetryState {
+    write: WriteId,
+    conflicts: u32,
+    failures: u32,
+    /// `true` if the last failure was that something on the way found the write too large.
+    too_large: bool,
+}
+
+impl RetryState {
+    /// Returns the state of a write, which begins anew if the last one was another's.
+    fn of(&mut self, write: WriteId) -> &mut Self {
+        if self.write != write {
+            *self = Self { write, ..Self::default() };
+        }
+        self
+    }
+}
