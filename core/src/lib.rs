@@ -21,30 +21,27 @@
 //! # The contract of whoever drives a machine
 //!
 //! 1. Hand in one input at a time, or the time-out when the deadline has come, with
-//!    [`Now`](protocol::time::Now) read at that moment.
+//!    [`Now`] read at that moment.
 //! 2. Do the actions in their order, waiting for none.
 //! 3. Commits become visible in order and at once, and durable later; report the highest number
 //!    that is. The first failure is reported and ends the machine, which says so: open the store
-//!    anew and build a new one. ([`Replica`](client::replica::Replica) does this part.)
+//!    anew and build a new one. ([`Replica`] does this part.)
 //! 4. Answer every ticket exactly once, also by failure.
 //! 5. Inputs of a connection carry its id, and its end is reported once.
 //!
 //! # A loop
 //!
 //! A replica needs a clock, a seed and a socket. Here the socket is two queues; with a real one, a
-//! whole client is `tests/e2e/examples/embed.rs` of this project:
+//! whole client is `core/examples/client.rs` of this project:
 //!
 //! ```
 //! use std::collections::VecDeque;
 //! use std::time::{Instant, SystemTime, UNIX_EPOCH};
 //!
-//! use synclayer_core::client::interface::{ClientConfig, Command, Input, NetAction, Write};
-//! use synclayer_core::store::MemoryClientStore;
-//! use synclayer_core::client::replica::{Action, Replica};
-//! use synclayer_core::protocol::document::Document;
-//! use synclayer_core::protocol::limits::Limits;
-//! use synclayer_core::protocol::name::{Collection, RecordId};
-//! use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+//! use synclayer_core::{
+//!     Action, ClientConfig, Collection, Command, Document, Input, Limits, MemoryClientStore, Mono,
+//!     NetAction, Now, RecordId, Replica, Timestamp, Write,
+//! };
 //!
 //! let start = Instant::now();
 //! let now = || Now {
@@ -102,8 +99,8 @@
 //!
 //! # A server
 //!
-//! A [`Hub`](server::hub::Hub) is to a server what the replica is to a client. It needs a clock, a
-//! [`ServerStore`](store::ServerStore) and sockets; `core/examples/server.rs` of this project
+//! A [`Hub`] is to a server what the replica is to a client. It needs a clock, a
+//! [`ServerStore`] and sockets; `core/examples/server.rs` of this project
 //! is a whole one in a loop of its own. The crate `synclayer-server` puts the same parts on threads.
 #![no_std]
 
@@ -126,3 +123,50 @@ pub mod rules;
 pub mod server;
 pub mod store;
 pub mod testing;
+
+// the client
+pub use client::event::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
+pub use client::fate::{Fate, FateId};
+pub use client::interface::{
+    ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,
+    Method, Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
+    SyncFailureReason, SyncId, SyncOutcome, Timer, Write, Written,
+};
+pub use client::replica::{Action, Replica, WatchId};
+pub use client::sign_out::{SignOut, SignedOut};
+pub use client::wipe::Unsent;
+pub use rules::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
+pub use rules::merge::FieldWise;
+pub use rules::row::Rejected;
+pub use rules::view::{Record, RecordChange, Slot, Snapshot, Update};
+
+// both ends
+pub use protocol::delta::Delta;
+pub use protocol::document::{Document, DocumentError};
+pub use protocol::hash::Checksum;
+pub use protocol::limits::Limits;
+pub use protocol::message::{Cursor, ErrorCode, Level, Token};
+pub use protocol::name::{
+    ClientId, Collection, CommitNumber, ConnId, DatabaseId, Epoch, MutationNumber, NameError,
+    RecordId, Seq, SessionNumber, UserId, WriteId,
+};
+pub use protocol::time::{Mono, Now, Timestamp};
+pub use protocol::write::{Change, WriteKind};
+
+// stores
+pub use store::{
+    Batch, ClientStore, MAX_KEY_BYTES, MemoryClientStore, MemoryRows, Op, Overlay, Rows, Scan,
+    ServerStore, StoreError, StoreErrorKind, Visit,
+};
+
+// the server
+pub use rules::policy::{Access, AllowAll, Policy, Rate};
+pub use server::http::{HttpConfig, Reply, Request};
+pub use server::hub::{
+    Action as HubAction, Batch as HubBatch, CallId, Hub, HubConfig, Input as HubInput,
+};
+pub use server::session::{
+    Action as SessionAction, Identity, Input as SessionInput, Session, SessionConfig,
+    Status as SessionStatus, Timer as SessionTimer,
+};
+pub use server::{Committer, Followers, Health, RingLimits, Rings, Settled, pump};

@@ -2,7 +2,7 @@
 //! socket and `tungstenite` for the WebSocket. Start a server, then, as often as you like:
 //!
 //! ```sh
-//! cargo run -p synclayer-e2e --example embed -- 127.0.0.1:8080 'Buy milk'
+//! cargo run -p synclayer-core --example client -- 127.0.0.1:8080 'Buy milk'
 //! ```
 
 use std::error::Error;
@@ -13,16 +13,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, Input, NetAction, Write,
+use synclayer_core::{
+    Action, ClientConfig, Collection, Command, ConnId, Disconnect, Document, Input, Limits,
+    MemoryClientStore, Mono, NetAction, Now, Replica, Timestamp, Update, WatchId, Write,
 };
-use synclayer_core::client::replica::{Action, Replica, WatchId};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, ConnId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::rules::view::Update;
-use synclayer_core::store::MemoryClientStore;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::client::ClientHandshake;
 use tungstenite::handshake::{HandshakeError, MidHandshake};
@@ -32,7 +26,7 @@ use tungstenite::{Message, Utf8Bytes, WebSocket};
 pub struct Client {
     replica: Replica<MemoryClientStore>,
     /// Actions still to be done for the replica, in order.
-    effects: Vec<Action>,
+    actions: Vec<Action>,
     server: SocketAddr,
     socket: Option<(ConnId, Socket)>,
     poll: Poll,
@@ -52,18 +46,18 @@ enum Socket {
 impl Client {
     /// Wakes the replica up and has it connect. The seed must be a fresh one every time.
     pub fn open(server: SocketAddr, seed: u128) -> Result<Self, Box<dyn Error>> {
-        let (started, mut effects) = (Instant::now(), Vec::new());
+        let (started, mut actions) = (Instant::now(), Vec::new());
         let collection = Collection::new("todos")?;
         let reconnect_delay = Duration::from_millis(100);
         let collections = vec![collection.clone()];
         let config = ClientConfig { collections, reconnect_delay, ..ClientConfig::default() };
         // a durable store calls back when more has become durable: then `replica.poll_store`
         let store = MemoryClientStore::new();
-        let mut replica = Replica::open(config, seed, now(started), store, &mut effects)?;
-        replica.command(now(started), Command::Connect, &mut effects);
-        let watch = replica.watch(&collection, &mut effects)?;
+        let mut replica = Replica::open(config, seed, now(started), store, &mut actions)?;
+        replica.command(now(started), Command::Connect, &mut actions);
+        let watch = replica.watch(&collection, &mut actions)?;
         let (poll, socket) = (Poll::new()?, None);
-        Ok(Self { replica, effects, server, socket, poll, collection, watch, started })
+        Ok(Self { replica, actions, server, socket, poll, collection, watch, started })
     }
 
     /// Saves a new record: here at once, at the server in the turns to come.
@@ -74,7 +68,7 @@ impl Client {
         self.replica.write(
             now,
             Write::Save(self.collection.clone(), id, document),
-            &mut self.effects,
+            &mut self.actions,
         )?;
         Ok(())
     }
@@ -96,7 +90,7 @@ impl Client {
         while self.hear() {}
         let now = now(self.started);
         if self.replica.deadline().is_some_and(|(at, _)| at <= now.mono) {
-            self.replica.handle(now, Input::Timeout, &mut self.effects);
+            self.replica.handle(now, Input::Timeout, &mut self.actions);
         }
         news = self.carry_out().or(news);
         Ok(news)
@@ -106,7 +100,7 @@ impl Client {
     fn hear(&mut self) -> bool {
         let Some((conn, socket)) = self.socket.take() else { return false };
         let now = now(self.started);
-        let mut hear = |input| self.replica.handle(now, input, &mut self.effects);
+        let mut hear = |input| self.replica.handle(now, input, &mut self.actions);
         let (socket, more) = match socket {
             Socket::Connecting(stream) => connected(stream, self.server),
             Socket::Shaking(handshake) => match handshake.handshake() {
@@ -143,8 +137,8 @@ impl Client {
     /// Does what the replica wants done, waiting for nothing.
     fn carry_out(&mut self) -> Option<Update> {
         let mut news = None;
-        for effect in mem::take(&mut self.effects) {
-            match effect {
+        for action in mem::take(&mut self.actions) {
+            match action {
                 Action::Net(NetAction::Connect { conn, token: _ }) => {
                     self.socket = Some((conn, self.dial().unwrap_or_else(lost)));
                 }
@@ -232,7 +226,7 @@ fn now(started: Instant) -> Now {
 #[allow(dead_code)] // a test runs the client without it
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let server = args.next().ok_or("usage: embed HOST:PORT [TEXT]…")?;
+    let server = args.next().ok_or("usage: client HOST:PORT [TEXT]…")?;
     let server = server.to_socket_addrs()?.next().ok_or("there is no such host")?;
     let seed = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
     let mut client = Client::open(server, seed)?;

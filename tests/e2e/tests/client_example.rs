@@ -1,9 +1,9 @@
 //! The example for programs with an event loop of their own works against a real server.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "../examples/embed.rs"]
+#[path = "../../../core/examples/client.rs"]
 #[allow(unreachable_pub)]
-mod embed;
+mod client;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use embed::Client;
+use client::Client;
 use synclayer_core::rules::view::Snapshot;
 use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 
