@@ -11,7 +11,7 @@ use synclayer_core::protocol::name::ConnId;
 use synclayer_core::protocol::time::Now;
 use synclayer_core::rules::policy::Bucket;
 use synclayer_core::server::pump;
-use synclayer_core::server::session::{Action, Actions, Identity, Input, Lent, Session};
+use synclayer_core::server::session::{Action, Actions, Environment, Identity, Input, Session};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -117,7 +117,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if room == 0 || self.closing {
             return;
         }
-        if self.with_session(|session, now, lent, out| pump(session, now, room, PUMPS, lent, out)) {
+        if self.with_session(|session, now, env, out| pump(session, now, room, PUMPS, env, out)) {
             // whoever always has more lets others have their turn
             self.mailbox.ring();
         }
@@ -154,13 +154,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn handle(&mut self, input: Input<'_>) {
-        self.with_session(|session, now, lent, out| session.handle(now, input, lent, out));
+        self.with_session(|session, now, env, out| session.handle(now, input, env, out));
     }
 
     /// Lends the session what it needs, and does what it then wants.
     fn with_session<T>(
         &mut self,
-        call: impl FnOnce(&mut Session, Now, &mut Lent<'_>, &mut Actions) -> T,
+        call: impl FnOnce(&mut Session, Now, &mut Environment<'_>, &mut Actions) -> T,
     ) -> T {
         let now = self.shared.clock.now();
         if self.bucket.is_none() && self.shared.config.user_rate.is_some() {
@@ -172,12 +172,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 // a bucket is whole at any time
                 bucket.lock().unwrap_or_else(PoisonError::into_inner)
             });
-            let mut lent = Lent {
+            let mut env = Environment {
                 rings: &self.shared.feed.rings(),
                 policy: &*self.shared.config.policy,
                 user_bucket: bucket.as_deref_mut(),
             };
-            call(&mut self.session, now, &mut lent, &mut self.actions)
+            call(&mut self.session, now, &mut env, &mut self.actions)
         };
         self.act();
         answer

@@ -1,4 +1,4 @@
-//! What a verdict is about, and the messages that tell it.
+//! The write that a verdict is about, and the messages that tell the verdict.
 
 use alloc::string::String;
 

@@ -181,7 +181,7 @@ impl<J: Job> Batch<J> {
         batch
     }
 
-    /// What was decided, but for the rows to commit: for journals and metrics. Nothing of it has
+    /// The decisions without the rows to commit, for journals and metrics. Nothing of them has
     /// happened yet.
     #[must_use]
     pub fn decided(&self) -> Option<&Decided> {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::protocol::name::{Collection, ConnId};
 
-/// Who follows which collections. `H` is what wakes a connection.
+/// The connections that follow each collection. An `H` wakes a connection.
 #[derive(Clone, Debug)]
 pub struct Followers<H> {
     handles: BTreeMap<Collection, BTreeMap<ConnId, H>>,

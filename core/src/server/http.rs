@@ -40,11 +40,11 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// The path, percent-encoded, without the query.
     pub path: &'a str,
-    /// What follows the `?`, percent-encoded; empty where there is none.
+    /// The text behind the `?`, percent-encoded; empty if there is none.
     pub query: &'a str,
     /// The body.
     pub body: &'a [u8],
-    /// Whose token it carried; `None` where the server knows no users.
+    /// The user of its token; `None` if the server knows no users.
     pub user: Option<UserId>,
 }
 
@@ -72,7 +72,7 @@ impl Default for HttpConfig {
     }
 }
 
-/// What a request needs.
+/// The need of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Call {
     /// Nothing: this is the reply.
@@ -90,14 +90,14 @@ pub struct WriteCall {
     asked: Asked,
 }
 
-/// What a request that writes wants to hear.
+/// The reply that a request that writes expects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Asked {
-    /// Whether a session is open.
+    /// The state of a session.
     Session { user: Option<UserId> },
     /// Verdicts. A write that never came to be judged has its own, behind those that did.
     Push { unheard: Option<Box<ErrorMessage>> },
-    /// What became of the one write.
+    /// The verdict on the one write.
     Plain { record_id: RecordId, kind: WriteKind },
 }
 
@@ -108,7 +108,7 @@ pub struct ReadCall {
     wanted: Wanted,
 }
 
-/// What a request that reads wants to see.
+/// The reply that a request that reads expects.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Wanted {
     /// The records that a query finds.
@@ -117,7 +117,7 @@ enum Wanted {
     Page(PageFrom),
 }
 
-/// What goes back.
+/// The reply to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     /// The status code.
@@ -128,7 +128,7 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// What a request becomes.
+/// Turns a request into its reply, or into what its reply needs.
 #[must_use]
 pub fn call(request: &Request<'_>, config: &HttpConfig, policy: &dyn Policy) -> Call {
     plan(request, config, policy).unwrap_or_else(Call::Immediate)
@@ -181,13 +181,13 @@ fn parameters(query: &str) -> Result<Vec<(String, String)>, Reply> {
     query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()
 }
 
-/// What asks for a page at level 2, told by its `epoch`.
+/// The query of a page at level 2, which is known by its `epoch`.
 fn page_query(parameters: &[(String, String)]) -> Result<Option<PageQuery>, Reply> {
     let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     PageQuery::parse(parameters).map_err(|message| invalid(&message))
 }
 
-/// Who reads, unless the policy says no.
+/// The reader, unless the policy says no.
 fn reader(
     request: &Request<'_>,
     collection: Collection,
@@ -229,7 +229,7 @@ fn invalid(message: &str) -> Reply {
 }
 
 impl WriteCall {
-    /// What to decide and commit.
+    /// The transaction to decide and commit.
     #[must_use]
     pub fn transaction(&self) -> &Transaction {
         &self.transaction
@@ -286,7 +286,7 @@ impl WriteCall {
 }
 
 impl ReadCall {
-    /// What to read.
+    /// The data to read.
     #[must_use]
     pub fn request(&self) -> &ReadRequest {
         &self.request

@@ -43,7 +43,7 @@ use super::followers::Followers;
 use super::http::{Call, Reply, Request, call};
 use super::pump;
 use super::ring::Rings;
-use super::session::{self, AuthTicket, Identity, Lent, Session, SessionConfig, Timer};
+use super::session::{self, AuthTicket, Environment, Identity, Session, SessionConfig, Timer};
 use crate::protocol::name::{Collection, ConnId, Seq, UserId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::page::ReadAnswer;
@@ -123,13 +123,13 @@ impl Hub {
         self.deadlines.first().map(|(at, _, timer)| (*at, *timer))
     }
 
-    /// Whether a connection has something to send if there is room.
+    /// Returns `true` if a connection has something to send once there is room.
     #[must_use]
     pub fn wants_room(&self, conn: ConnId) -> bool {
         self.sessions.get(&conn).is_some_and(|session| session.wants_pump(&self.rings))
     }
 
-    /// Whether nothing of a connection is under way: no message, transaction, read or answer.
+    /// Returns `true` if nothing of a connection is under way: no message, transaction, read or answer.
     #[must_use]
     pub fn is_idle(&self, conn: ConnId) -> bool {
         self.session(conn).is_none_or(|session| session.status().queued == 0)
@@ -179,8 +179,8 @@ impl Hub {
     /// Hands an input to a session, and does what it then wants.
     fn tell(&mut self, now: Now, conn: ConnId, input: session::Input<'_>, out: &mut Vec<Action>) {
         let ends = matches!(input, session::Input::Closed);
-        self.with_session(now, conn, out, |session, lent, actions| {
-            session.handle(now, input, lent, actions);
+        self.with_session(now, conn, out, |session, env, actions| {
+            session.handle(now, input, env, actions);
         });
         if ends && let Some(session) = self.sessions.remove(&conn) {
             self.move_deadline(conn, session.deadline(), None);
@@ -190,8 +190,8 @@ impl Hub {
 
     fn give_room(&mut self, now: Now, conn: ConnId, room: usize, out: &mut Vec<Action>) {
         let turns = self.config.turns;
-        let more = self.with_session(now, conn, out, |session, lent, actions| {
-            pump(session, now, room, turns, lent, actions)
+        let more = self.with_session(now, conn, out, |session, env, actions| {
+            pump(session, now, room, turns, env, actions)
         });
         if more == Some(true) {
             out.push(Action::Wake(conn));
@@ -203,15 +203,15 @@ impl Hub {
         now: Now,
         conn: ConnId,
         out: &mut Vec<Action>,
-        call: impl FnOnce(&mut Session, &mut Lent<'_>, &mut session::Actions) -> T,
+        call: impl FnOnce(&mut Session, &mut Environment<'_>, &mut session::Actions) -> T,
     ) -> Option<T> {
         let session = self.sessions.get_mut(&conn)?;
         let before = session.deadline();
         let rate = self.config.user_rate;
         let user_bucket = bucket(&mut self.buckets, session.status().user, rate, now.mono);
-        let mut lent = Lent { rings: &self.rings, policy: &*self.policy, user_bucket };
+        let mut env = Environment { rings: &self.rings, policy: &*self.policy, user_bucket };
         let mut actions = session::Actions::new();
-        let answer = call(session, &mut lent, &mut actions);
+        let answer = call(session, &mut env, &mut actions);
         let after = session.deadline();
         self.move_deadline(conn, before, after);
         actions.into_iter().for_each(|action| self.act(conn, action, out));

@@ -1,6 +1,6 @@
 //! The way from the rings to a socket.
 
-use super::session::{Action, Actions, Input, Lent, Session};
+use super::session::{Action, Actions, Environment, Input, Session};
 use crate::protocol::time::Now;
 
 /// Has a session send what the rings and the store's pages hold for it, as far as its socket has
@@ -14,13 +14,13 @@ pub fn pump(
     now: Now,
     room: usize,
     turns: usize,
-    lent: &mut Lent<'_>,
+    env: &mut Environment<'_>,
     out: &mut Actions,
 ) -> bool {
     let (mut left, mut counted) = (room, out.len());
     for _ in 0..turns {
         // what was sent is counted only where it matters
-        if !session.wants_pump(lent.rings) {
+        if !session.wants_pump(env.rings) {
             return false;
         }
         left = left.saturating_sub(out.iter().skip(counted).map(size).sum());
@@ -28,10 +28,10 @@ pub fn pump(
         if left == 0 {
             return false;
         }
-        session.handle(now, Input::Pump { room: left }, lent, out);
+        session.handle(now, Input::Pump { room: left }, env, out);
     }
     let sent: usize = out.iter().skip(counted).map(size).sum();
-    left > sent && session.wants_pump(lent.rings)
+    left > sent && session.wants_pump(env.rings)
 }
 
 fn size(action: &Action) -> usize {

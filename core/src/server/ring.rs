@@ -28,15 +28,15 @@ pub struct Rings {
     limits: RingLimits,
 }
 
-/// How much the rings hold.
+/// The limits of the rings of recent changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RingLimits {
     /// The most bytes in the ring of one collection. Default 4 MiB.
     pub collection_bytes: usize,
     /// The most bytes in all rings together. Default 64 MiB.
     pub total_bytes: usize,
-    /// Whether each change is kept with the record that it made. Set it where the policy lets
-    /// users read some records of a collection: without it they are served from the store.
+    /// `true` to keep each change with the record that it made. Set it if the policy lets users
+    /// read some records of a collection: without it they are served from the store.
     /// Default `false`.
     pub documents: bool,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Entry {
     pub(crate) seq: Seq,
     /// The record.
     pub(crate) record_id: RecordId,
-    /// Who made it, where that is a connection.
+    /// The connection that made it, if one did.
     pub(crate) origin: Option<Origin>,
     /// The record's version after it.
     pub(crate) version: Option<u64>,
@@ -102,7 +102,7 @@ impl Entry {
         }
     }
 
-    /// Whether there is enough here to say who may read it. A deletion has no content.
+    /// Returns `true` if the policy can judge it: by the record, or for a deletion without it.
     pub(crate) fn can_be_judged(&self) -> bool {
         self.deleted || self.document.is_some()
     }
@@ -157,7 +157,7 @@ impl Rings {
         self.rings.get(collection).map_or(Seq(0), Ring::head)
     }
 
-    /// How many bytes the changes take.
+    /// The number of bytes that the changes take.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes

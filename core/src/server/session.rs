@@ -11,14 +11,19 @@
 //!    [`Committer`](super::committer::Committer), which publishes their changes first.
 //! 4. [`Action::Close`] is the last action. It ends everything that the connection follows.
 
+mod answering;
 mod auth;
+mod interface;
 mod queue;
-mod stream;
+mod reading;
+mod receiving;
+mod serving;
+mod streaming;
+mod subscription;
 mod ticket;
-mod verdict;
+mod verdicts;
 
 use core::hash::{Hash, Hasher};
-use core::time::Duration;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -29,200 +34,22 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::ring::Rings;
-use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, ErrorMessage, Level, ServerMessage};
 use crate::protocol::name::{
-    ClientId, Collection, ConnId, MutationNumber, RecordId, SessionNumber, UserId,
+    ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use crate::protocol::time::{Mono, Now};
-use crate::rules::page::PageLimits;
-use crate::rules::policy::{Bucket, Policy, Rate};
+use crate::rules::policy::Bucket;
 
 use auth::Auth;
 use queue::{Barrier, Queue};
-use stream::{Reading, Subscription};
-use verdict::Verdicts;
+use subscription::{PendingRead, Subscription};
+use verdicts::Verdicts;
 
+pub use interface::{
+    Action, Actions, Counters, Environment, Identity, Input, SessionConfig, Status, Timer,
+};
 pub use ticket::{AuthAnswer, AuthTicket, ReadReport, ReadTicket, TransactReport, TransactTicket};
-
-/// What the sessions of a server have in common.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct SessionConfig {
-    /// The bounds on what is read.
-    pub limits: Limits,
-    /// How long a connection may be silent. Default 60 s.
-    pub silence: Duration,
-    /// How long a connection may take to say who it is. Default 10 s.
-    pub auth_patience: Duration,
-    /// How many bad frames in a row close the connection. Default 20.
-    pub bad_frames: u32,
-    /// The most subscriptions of one connection. Each takes less than 1 KiB of memory. Default 4,096.
-    pub subscriptions: usize,
-    /// The most messages that wait to be served, or for their verdict, before the session wants no
-    /// more frames. Default 1,024.
-    pub queued: usize,
-    /// About the most bytes that wait to be served. Default 4 MiB.
-    pub queued_bytes: usize,
-    /// The most writes in one transaction. Default 256.
-    pub run: usize,
-    /// How many of its own last seqs a connection remembers. Default 512.
-    pub window: usize,
-    /// How much one page of a catch-up holds.
-    pub page: PageLimits,
-    /// The most bytes of a collection that is sent in one level-1 `sync`. Default 4 MiB.
-    pub sync_bytes: usize,
-    /// The longest `batch` that clients are told to send, in bytes. Default 256 KiB.
-    pub max_batch_bytes: u64,
-    /// How many messages a connection may send. Default: any number.
-    pub rate: Option<Rate>,
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            silence: Duration::from_secs(60),
-            auth_patience: Duration::from_secs(10),
-            bad_frames: 20,
-            subscriptions: 4_096,
-            queued: 1024,
-            queued_bytes: 4 << 20,
-            run: 256,
-            window: 512,
-            page: PageLimits::default(),
-            sync_bytes: 4 << 20,
-            max_batch_bytes: 256 << 10,
-            rate: None,
-        }
-    }
-}
-
-/// What is known of who connects, when the connection begins.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Identity {
-    /// The server knows no users: everyone is in.
-    Open,
-    /// The token in the URL or the header was good.
-    Known(UserId),
-    /// There was no token: it has to come as the first message.
-    Unknown,
-}
-
-/// What the world says to a session.
-#[derive(PartialEq, Eq, Debug)]
-pub enum Input<'a> {
-    /// A text frame came.
-    Frame(&'a [u8]),
-    /// A WebSocket ping or pong came: a sign of life.
-    Ping,
-    /// The answer to an [`AuthTicket`].
-    Authenticated(AuthAnswer),
-    /// The token of this connection has expired.
-    AuthExpired,
-    /// The answer to a [`TransactTicket`].
-    Transacted(TransactReport),
-    /// The answer to a [`ReadTicket`].
-    Read(ReadReport),
-    /// The socket has room for about this many bytes.
-    Pump {
-        /// How many bytes.
-        room: usize,
-    },
-    /// The deadline has come.
-    Timeout,
-    /// The server ends.
-    Shutdown,
-    /// The connection is gone.
-    Closed,
-}
-
-/// What a session wants from the world.
-#[derive(PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Send one text frame.
-    Send(Bytes),
-    /// Send what was said, then close the connection.
-    Close {
-        /// The WebSocket status code.
-        code: u16,
-        /// The reason, for people.
-        reason: &'static str,
-    },
-    /// Find out whose token this is.
-    Authenticate(AuthTicket),
-    /// Decide and commit a transaction.
-    Transact(TransactTicket),
-    /// Read a page.
-    Read(ReadTicket),
-    /// Pump this session whenever the ring of a collection moves.
-    Follow(Collection),
-    /// No longer.
-    Unfollow(Collection),
-}
-
-/// Where a session puts its actions.
-pub type Actions = Vec<Action>;
-
-/// What the caller lends for one input.
-pub struct Lent<'a> {
-    /// The recent changes.
-    pub rings: &'a Rings,
-    /// Who may do what.
-    pub policy: &'a dyn Policy,
-    /// What all connections of the session's user may send together; `None` for any number.
-    pub user_bucket: Option<&'a mut Bucket>,
-}
-
-/// Why a session has a deadline.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Timer {
-    /// The connection was silent for too long.
-    Silence,
-    /// The connection did not say who it is.
-    Auth,
-}
-
-/// What can be seen of a session.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Status<'a> {
-    /// The user, where one is known.
-    pub user: Option<&'a UserId>,
-    /// The level; `None` while the client has said neither.
-    pub level: Option<Level>,
-    /// The client and its session, at level 2.
-    pub client: Option<(&'a ClientId, SessionNumber)>,
-    /// How many subscriptions there are.
-    pub subscriptions: usize,
-    /// How many of them are live.
-    pub live: usize,
-    /// How many messages wait to be served.
-    pub queued: usize,
-    /// How many writes wait for their verdict to be sent.
-    pub held: usize,
-    /// Whether the connection is closed.
-    pub closed: bool,
-    /// What was counted.
-    pub counters: Counters,
-}
-
-/// What a session counts.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Counters {
-    /// Frames received.
-    pub frames_in: u64,
-    /// Frames sent.
-    pub frames_out: u64,
-    /// Bytes of frames sent.
-    pub bytes_out: u64,
-    /// Frames or messages that were not understood.
-    pub bad_messages: u64,
-    /// Answers that came late or to the wrong session.
-    pub late_answers: u64,
-    /// Writes that were ignored because one before them failed.
-    pub ignored_writes: u64,
-    /// How often a live collection had to be served from the store.
-    pub fell_behind: u64,
-}
 
 /// One connection's machine.
 #[derive(Clone, Hash, Debug)]
@@ -230,37 +57,37 @@ pub struct Session {
     config: Arc<SessionConfig>,
     conn: ConnId,
     mono: Mono,
-    heard: Mono,
+    last_heard: Mono,
     closed: bool,
     auth: Auth,
-    link: Link,
+    handshake: Handshake,
     queue: Queue,
     barriers: VecDeque<Barrier>,
     verdicts: Verdicts,
     subscriptions: BTreeMap<Collection, Subscription>,
     /// Level-1 requests for a whole collection.
     wanted: VecDeque<Collection>,
-    transacting: Option<Transacting>,
-    reading: Option<Reading>,
-    /// Whether a wanted read comes before the next writes, so that both have their turn.
+    pending_transaction: Option<PendingTransaction>,
+    pending_read: Option<PendingRead>,
+    /// `true` if a wanted read comes before the next writes, so that both have their turn.
     reads_first: bool,
     bucket: Option<Bucket>,
     bad_in_a_row: u32,
     /// The number of the last ticket.
     generation: u64,
-    /// Whose turn it is in the live streams.
-    turn: usize,
+    /// The number of rounds through the streams, of which each begins with another one.
+    round: usize,
     counters: Counters,
 }
 
-/// Which level the connection speaks.
+/// The level that the connection speaks.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Link {
+enum Handshake {
     /// Nothing was said that depends on it.
     Undecided,
     Plain,
     /// A hello waits for its answer.
-    Greeting {
+    Opening {
         client: ClientId,
         session: SessionNumber,
     },
@@ -272,7 +99,7 @@ enum Link {
 
 /// The transaction that is under way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Transacting {
+struct PendingTransaction {
     generation: u64,
     /// The writes in it, as (collection, record, number).
     writes: Vec<(Collection, RecordId, Option<MutationNumber>)>,
@@ -280,10 +107,10 @@ struct Transacting {
     first: MutationNumber,
 }
 
-/// What one input may use.
-struct Turn<'a, 'b> {
+/// Everything that the handling of one input uses.
+struct InputContext<'a, 'b> {
     now: Now,
-    lent: &'a mut Lent<'b>,
+    env: &'a mut Environment<'b>,
     out: &'a mut Actions,
 }
 
@@ -297,54 +124,60 @@ impl Session {
             config,
             conn,
             mono: now.mono,
-            heard: now.mono,
+            last_heard: now.mono,
             closed: false,
-            link: Link::Undecided,
+            handshake: Handshake::Undecided,
             queue: Queue::default(),
             barriers: VecDeque::new(),
             verdicts: Verdicts::default(),
             subscriptions: BTreeMap::new(),
             wanted: VecDeque::new(),
-            transacting: None,
-            reading: None,
+            pending_transaction: None,
+            pending_read: None,
             reads_first: false,
             bad_in_a_row: 0,
             generation: 0,
-            turn: 0,
+            round: 0,
             counters: Counters::default(),
         }
     }
 
     /// Takes one input. Infallible: whatever is wrong with it becomes an action or is counted.
-    pub fn handle(&mut self, now: Now, input: Input<'_>, lent: &mut Lent<'_>, out: &mut Actions) {
+    pub fn handle(
+        &mut self,
+        now: Now,
+        input: Input<'_>,
+        env: &mut Environment<'_>,
+        out: &mut Actions,
+    ) {
         self.mono = self.mono.max(now.mono);
-        let turn = &mut Turn { now: Now { mono: self.mono, wall: now.wall }, lent, out };
+        let cx = &mut InputContext { now: Now { mono: self.mono, wall: now.wall }, env, out };
         match input {
-            Input::Frame(frame) => self.frame(frame, turn),
-            Input::Ping => self.heard = self.mono,
-            Input::Authenticated(answer) => self.authenticated(answer, turn),
-            Input::AuthExpired => self.auth_expired(turn),
-            Input::Transacted(report) => self.transacted(report, turn),
-            Input::Read(report) => self.read(report, turn),
-            Input::Pump { room } => self.pump(room, turn),
-            Input::Timeout => self.timeout(turn),
-            Input::Shutdown => self.close(1001, "the server is shutting down", turn),
+            Input::Frame(frame) => self.receive_frame(frame, cx),
+            Input::Ping => self.last_heard = self.mono,
+            Input::Authenticated(answer) => self.authenticated(answer, cx),
+            Input::AuthExpired => self.auth_expired(cx),
+            Input::Transacted(report) => self.transacted(report, cx),
+            Input::Read(report) => self.read(report, cx),
+            Input::Pump { room } => self.pump(room, cx),
+            Input::Timeout => self.timeout(cx),
+            Input::Shutdown => self.close(1001, "the server is shutting down", cx),
             Input::Closed => self.end(),
         }
     }
 
-    /// When to hand in [`Input::Timeout`], and why.
+    /// The time at which to hand in [`Input::Timeout`], and the reason.
     #[must_use]
     pub fn deadline(&self) -> Option<(Mono, Timer)> {
         if self.closed {
             return None;
         }
-        let silence = (self.heard + self.config.silence, Timer::Silence);
+        let silence = (self.last_heard + self.config.silence, Timer::Silence);
         let auth = self.auth.deadline().map(|at| (at, Timer::Auth));
         Some(auth.map_or(silence, |auth| auth.min(silence)))
     }
 
-    /// Whether frames may be handed in.
+    /// Returns `true` if frames may be handed in.
     #[must_use]
     pub fn wants_frames(&self) -> bool {
         let waiting = self.queue.len() + self.in_flight() + self.verdicts.len();
@@ -353,25 +186,25 @@ impl Session {
             && self.queue.bytes() < self.config.queued_bytes
     }
 
-    /// Whether [`Input::Pump`] would do something.
+    /// Returns `true` if [`Input::Pump`] would do something.
     #[must_use]
     pub(crate) fn wants_pump(&self, rings: &Rings) -> bool {
         self.is_serving() && (self.wants_read() || self.is_behind(rings))
     }
 
-    /// What can be seen from outside.
+    /// The state, as it shows from outside.
     #[must_use]
     pub fn status(&self) -> Status<'_> {
-        let client = match &self.link {
-            Link::Resumable { client, session } => Some((client, *session)),
-            Link::Undecided | Link::Plain | Link::Greeting { .. } => None,
+        let client = match &self.handshake {
+            Handshake::Resumable { client, session } => Some((client, *session)),
+            Handshake::Undecided | Handshake::Plain | Handshake::Opening { .. } => None,
         };
         Status {
             user: self.auth.user(),
-            level: match &self.link {
-                Link::Undecided | Link::Greeting { .. } => None,
-                Link::Plain => Some(Level::Plain),
-                Link::Resumable { .. } => Some(Level::Resumable),
+            level: match &self.handshake {
+                Handshake::Undecided | Handshake::Opening { .. } => None,
+                Handshake::Plain => Some(Level::Plain),
+                Handshake::Resumable { .. } => Some(Level::Resumable),
             },
             client,
             subscriptions: self.subscriptions.len(),
@@ -400,14 +233,17 @@ impl Session {
     /// Panics where an invariant is broken. For tests: cheap enough to call after every input.
     #[doc(hidden)]
     pub fn check(&self) {
-        self.verdicts.check(&self.subscriptions);
+        self.verdicts.check(|collection| self.live_at(collection));
         assert!(self.subscriptions.len() <= self.config.subscriptions, "subscriptions are bounded");
         assert!(
-            self.reading.is_none() || self.transacting.is_none(),
+            self.pending_read.is_none() || self.pending_transaction.is_none(),
             "a page and the acks of the writes that it shows must not cross"
         );
-        if self.is_greeting() {
-            assert!(self.transacting.is_some() || self.closed, "a hello waits for its answer");
+        if self.is_opening() {
+            assert!(
+                self.pending_transaction.is_some() || self.closed,
+                "a hello waits for its answer"
+            );
         }
         self.queue.check();
     }
@@ -425,48 +261,57 @@ impl Session {
             (self.verdicts.len() > 0, "verdicts wait to be sent"),
             (!self.barriers.is_empty(), "pings wait for their pongs"),
             (!self.wanted.is_empty(), "somebody waits for a whole collection"),
-            (self.transacting.is_some(), "a transaction is under way"),
-            (self.reading.is_some(), "a page is being read"),
+            (self.pending_transaction.is_some(), "a transaction is under way"),
+            (self.pending_read.is_some(), "a page is being read"),
             (!self.subscriptions.values().all(live), "a subscription is not live"),
         ];
         left.iter().find(|(is_left, _)| *is_left).map_or(Ok(()), |(_, what)| Err(what))
     }
 
-    fn timeout(&mut self, turn: &mut Turn<'_, '_>) {
+    fn timeout(&mut self, cx: &mut InputContext<'_, '_>) {
         let Some((at, timer)) = self.deadline() else { return };
         if at > self.mono {
             return;
         }
         match timer {
-            Timer::Silence => self.close(1001, "nothing was heard for too long", turn),
-            Timer::Auth => self.close(1008, "no valid token came in time", turn),
+            Timer::Silence => self.close(1001, "nothing was heard for too long", cx),
+            Timer::Auth => self.close(1008, "no valid token came in time", cx),
         }
     }
 
-    /// Whether requests are served and streams flow.
+    /// Returns `true` if requests are served and streams flow.
     fn is_serving(&self) -> bool {
         !self.closed && self.auth.is_in()
     }
 
-    fn is_greeting(&self) -> bool {
-        matches!(self.link, Link::Greeting { .. })
+    fn is_opening(&self) -> bool {
+        matches!(self.handshake, Handshake::Opening { .. })
     }
 
-    /// Whether subscriptions are served before the hello is durable.
+    /// Returns `true` if subscriptions are served before the hello is durable.
     fn is_hasty(&self) -> bool {
-        planted!(SubscribedBeforePong) && self.is_greeting()
+        planted!(SubscribedBeforePong) && self.is_opening()
     }
 
     fn level(&self) -> Level {
-        match self.link {
-            Link::Greeting { .. } if self.is_hasty() => Level::Resumable,
-            Link::Undecided | Link::Plain | Link::Greeting { .. } => Level::Plain,
-            Link::Resumable { .. } => Level::Resumable,
+        match self.handshake {
+            Handshake::Opening { .. } if self.is_hasty() => Level::Resumable,
+            Handshake::Undecided | Handshake::Plain | Handshake::Opening { .. } => Level::Plain,
+            Handshake::Resumable { .. } => Level::Resumable,
         }
     }
 
+    fn expects_batches(&self) -> bool {
+        matches!(self.handshake, Handshake::Resumable { .. } | Handshake::Opening { .. })
+    }
+
+    /// The seq up to which the stream of a collection was sent, if it is live.
+    fn live_at(&self, collection: &Collection) -> Option<Seq> {
+        self.subscriptions.get(collection).and_then(Subscription::live_at)
+    }
+
     fn in_flight(&self) -> usize {
-        self.transacting.as_ref().map_or(0, |transacting| transacting.writes.len())
+        self.pending_transaction.as_ref().map_or(0, |pending| pending.writes.len())
     }
 
     fn next_generation(&mut self) -> u64 {
@@ -474,20 +319,25 @@ impl Session {
         self.generation
     }
 
-    fn say(&mut self, message: &ServerMessage, turn: &mut Turn<'_, '_>) {
+    fn send_message(&mut self, message: &ServerMessage, cx: &mut InputContext<'_, '_>) {
         let mut frame = Vec::new();
         message.encode(self.level(), &mut frame);
-        self.send(frame.into(), turn);
+        self.send_frame(frame.into(), cx);
     }
 
-    fn send(&mut self, frame: Bytes, turn: &mut Turn<'_, '_>) {
+    fn send_frame(&mut self, frame: Bytes, cx: &mut InputContext<'_, '_>) {
         self.counters.frames_out += 1;
         self.counters.bytes_out += frame.len() as u64;
-        turn.out.push(Action::Send(frame));
+        cx.out.push(Action::Send(frame));
     }
 
-    fn error(&mut self, code: ErrorCode, message: impl Into<String>, turn: &mut Turn<'_, '_>) {
-        self.say(&ServerMessage::Error(ErrorMessage::new(code, message)), turn);
+    fn error(
+        &mut self,
+        code: ErrorCode,
+        message: impl Into<String>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        self.send_message(&ServerMessage::Error(ErrorMessage::new(code, message)), cx);
     }
 
     /// An error about a collection.
@@ -496,18 +346,18 @@ impl Session {
         collection: &Collection,
         code: ErrorCode,
         message: impl Into<String>,
-        turn: &mut Turn<'_, '_>,
+        cx: &mut InputContext<'_, '_>,
     ) {
         let error = ErrorMessage {
             collection: Some(collection.clone()),
             ..ErrorMessage::new(code, message)
         };
-        self.say(&ServerMessage::Error(error), turn);
+        self.send_message(&ServerMessage::Error(error), cx);
     }
 
-    fn close(&mut self, code: u16, reason: &'static str, turn: &mut Turn<'_, '_>) {
+    fn close(&mut self, code: u16, reason: &'static str, cx: &mut InputContext<'_, '_>) {
         if !self.closed {
-            turn.out.push(Action::Close { code, reason });
+            cx.out.push(Action::Close { code, reason });
             self.end();
         }
     }
@@ -520,8 +370,8 @@ impl Session {
         self.verdicts = Verdicts::default();
         self.subscriptions = BTreeMap::new();
         self.wanted = VecDeque::new();
-        self.transacting = None;
-        self.reading = None;
+        self.pending_transaction = None;
+        self.pending_read = None;
     }
 }
 

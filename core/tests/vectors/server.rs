@@ -14,7 +14,8 @@ use synclayer_core::rules::transaction::{
     Context, PlainWrite, TransactError, Transaction, TransactionAnswer,
 };
 use synclayer_core::server::session::{
-    Action, AuthTicket, Identity, Input, Lent, ReadTicket, Session, SessionConfig, TransactTicket,
+    Action, AuthTicket, Environment, Identity, Input, ReadTicket, Session, SessionConfig,
+    TransactTicket,
 };
 use synclayer_core::server::{Committer, Job};
 use synclayer_core::server::{RingLimits, Rings};
@@ -59,7 +60,7 @@ pub(crate) fn step(state: &str, input: &str) -> Vec<String> {
     input.split(" & ").flat_map(|input| bench.make(input)).collect()
 }
 
-/// The session, and what it is lent.
+/// The session, and what it is env.
 struct Bench {
     session: Session,
     rows: MemoryRows,
@@ -177,8 +178,8 @@ impl Bench {
 
     fn tell(&mut self, input: Input<'_>) -> Vec<String> {
         let mut out = Vec::new();
-        let mut lent = Lent { rings: &self.rings, policy: &AllowAll, user_bucket: None };
-        self.session.handle(self.now, input, &mut lent, &mut out);
+        let mut env = Environment { rings: &self.rings, policy: &AllowAll, user_bucket: None };
+        self.session.handle(self.now, input, &mut env, &mut out);
         self.session.check();
         out.into_iter().map(|action| self.take(action)).collect()
     }

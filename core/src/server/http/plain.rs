@@ -163,7 +163,7 @@ fn timestamp(text: Option<Text<'_>>) -> Result<Option<Timestamp>, Reply> {
     text.map(parse).transpose()
 }
 
-/// What became of a single write.
+/// The reply to a single write.
 pub(super) fn written(record_id: RecordId, kind: WriteKind, outcome: Outcome) -> Reply {
     let Outcome { committed_at, verdict, .. } = outcome;
     let version = match verdict {
@@ -208,7 +208,7 @@ pub(super) fn written(record_id: RecordId, kind: WriteKind, outcome: Outcome) ->
     Reply::json(200, body)
 }
 
-/// What a query found; `None` where it would be too large.
+/// The reply to a query; `None` stands for records that would be too large.
 pub(super) fn found(records: Option<Vec<FoundRecord>>) -> Reply {
     let Some(records) = records else {
         let message =

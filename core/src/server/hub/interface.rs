@@ -1,4 +1,4 @@
-//! What goes into a server and comes out of it.
+//! The inputs and outputs of a server.
 
 use bytes::Bytes;
 
@@ -79,7 +79,7 @@ pub enum Input<'a> {
         /// The request.
         request: Request<'a>,
     },
-    /// What is older than a retention is to be removed, step by step.
+    /// Everything older than a retention is to be removed, step by step.
     Sweep(Sweep),
     /// The deadline has come.
     Timeout,
@@ -202,7 +202,7 @@ impl Clone for Read {
 }
 
 impl Read {
-    /// What to read.
+    /// The data to read.
     #[must_use]
     pub fn request(&self) -> &ReadRequest {
         match &self.0 {

@@ -1,11 +1,10 @@
-//! Who the connection belongs to.
+//! The user that a connection belongs to.
 
-use super::{Action, AuthAnswer, AuthTicket, Identity, Session, Turn};
-use crate::protocol::message::{ErrorCode, ServerMessage, Token};
+use super::interface::Identity;
 use crate::protocol::name::UserId;
 use crate::protocol::time::Mono;
 
-/// What is known of the connection's user.
+/// The user of a connection, as far as it has proved one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Auth {
     state: State,
@@ -43,9 +42,9 @@ impl Auth {
         matches!(self.state, State::Open | State::In)
     }
 
-    /// Whether requests are to be refused, rather than kept until a token was checked.
+    /// Returns `true` if requests are refused, rather than kept until a token was checked.
     pub(super) fn refuses(&self) -> bool {
-        matches!(self.state, State::Needed(_)) && self.checking.is_none()
+        self.is_needed() && self.checking.is_none()
     }
 
     pub(super) fn deadline(&self) -> Option<Mono> {
@@ -54,54 +53,44 @@ impl Auth {
             State::Open | State::In => None,
         }
     }
-}
 
-impl Session {
-    pub(super) fn auth(&mut self, token: Token, turn: &mut Turn<'_, '_>) {
-        if self.auth.state == State::Open {
-            self.say(&ServerMessage::Authenticated { user_id: None }, turn);
-            return;
-        }
-        let (conn, generation) = (self.conn, self.next_generation());
-        self.auth.checking = Some(generation);
-        turn.out.push(Action::Authenticate(AuthTicket { conn, generation, token }));
+    /// Returns `true` if the server knows no users.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == State::Open
     }
 
-    pub(super) fn authenticated(&mut self, answer: AuthAnswer, turn: &mut Turn<'_, '_>) {
-        let expected = self.auth.checking == Some(answer.generation) && self.conn == answer.conn;
-        if !expected || self.closed {
-            self.counters.late_answers += 1;
-            return;
-        }
-        self.auth.checking = None;
-        match answer.result {
-            Some(user) if self.auth.user.as_ref().is_none_or(|known| *known == user) => {
-                self.auth.state = State::In;
-                self.auth.user = Some(user.clone());
-                self.say(&ServerMessage::Authenticated { user_id: Some(user) }, turn);
-                self.advance(turn);
-            }
-            Some(_) => {
-                let message = "the token belongs to another user: open another connection";
-                self.error(ErrorCode::AuthFailed, message, turn);
-                self.close(1008, "the token belongs to another user", turn);
-            }
-            None => {
-                if matches!(self.auth.state, State::Needed(_)) {
-                    self.queue.clear();
-                }
-                self.error(ErrorCode::AuthFailed, "the token is wrong or has expired", turn);
-                self.count_bad(turn);
-            }
-        }
+    /// Notes that a token is being checked, by the ticket of this number.
+    pub(super) fn begin_check(&mut self, generation: u64) {
+        self.checking = Some(generation);
     }
 
-    /// Nothing is served any more, and nothing forgotten, until a fresh token comes.
-    pub(super) fn auth_expired(&mut self, turn: &mut Turn<'_, '_>) {
-        if self.closed || self.auth.state != State::In {
-            return;
+    /// Returns `true` if the answer to this ticket is awaited, and awaits it no longer.
+    pub(super) fn end_check(&mut self, generation: u64) -> bool {
+        self.checking.take_if(|checking| *checking == generation).is_some()
+    }
+
+    /// Lets the user of a token in, unless the connection belongs to another one.
+    pub(super) fn admit(&mut self, user: &UserId) -> bool {
+        if self.user.as_ref().is_some_and(|known| known != user) {
+            return false;
         }
-        self.auth.state = State::Expired(self.mono + self.config.auth_patience);
-        self.error(ErrorCode::AuthExpired, "the token has expired: send a fresh one", turn);
+        self.state = State::In;
+        self.user = Some(user.clone());
+        true
+    }
+
+    /// Ends the validity of the token; a fresh one is awaited until the deadline. Returns `false`
+    /// if there is nothing to end.
+    pub(super) fn expire(&mut self, deadline: Mono) -> bool {
+        if self.state != State::In {
+            return false;
+        }
+        self.state = State::Expired(deadline);
+        true
+    }
+
+    /// Returns `true` if no token was good yet.
+    pub(super) fn is_needed(&self) -> bool {
+        matches!(self.state, State::Needed(_))
     }
 }

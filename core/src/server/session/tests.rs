@@ -12,11 +12,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::*;
+use crate::protocol::limits::Limits;
 use crate::protocol::message::{Mode, ServerChange, ServerMessage};
+use crate::protocol::name::UserId;
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::{Incoming, decode_server};
 use crate::protocol::write::Change;
-use crate::rules::policy::AllowAll;
+use crate::rules::policy::{AllowAll, Policy, Rate};
 use crate::rules::transaction::tests::{Store, todos};
 use crate::rules::transaction::{Context, TransactError};
 use crate::server::committer::Committer;
@@ -114,8 +116,9 @@ impl World {
     fn input(&mut self, conn: u64, input: Input<'_>) {
         let state = self.conns.get_mut(&conn).unwrap();
         let mut out = Actions::new();
-        let mut lent = Lent { rings: &self.rings, policy: self.policy.as_ref(), user_bucket: None };
-        state.session.handle(self.now, input, &mut lent, &mut out);
+        let mut env =
+            Environment { rings: &self.rings, policy: self.policy.as_ref(), user_bucket: None };
+        state.session.handle(self.now, input, &mut env, &mut out);
         state.session.check();
         for action in out {
             assert_eq!(state.closed, None, "nothing comes after a close: {action:?}");
@@ -207,7 +210,7 @@ impl World {
         panic!("the world never settles");
     }
 
-    /// What came for a connection since the last time, as short lines.
+    /// The frames for a connection since the last time, as short lines.
     fn took(&mut self, conn: u64) -> Vec<String> {
         self.took_raw(conn).iter().map(|frame| brief(frame)).collect()
     }

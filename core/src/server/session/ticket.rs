@@ -1,6 +1,6 @@
 //! Tickets: questions that go out as move-only values and come back as inputs.
 
-use super::Input;
+use super::interface::Input;
 use crate::protocol::message::Token;
 use crate::protocol::name::{ConnId, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
@@ -78,7 +78,7 @@ impl AuthTicket {
         &self.token
     }
 
-    /// Whose token it is; `None` where it is wrong or has expired.
+    /// Answers with the user of the token; with `None` if it is wrong or has expired.
     #[must_use]
     pub fn answer(self, user: Option<UserId>) -> Input<'static> {
         let Self { conn, generation, .. } = self;
@@ -112,7 +112,7 @@ impl TransactTicket {
         &self.transaction
     }
 
-    /// The answer, once it is durable; or why there is none.
+    /// Answers with the outcome, once it is durable, or with the error.
     #[must_use]
     pub fn answer(self, result: Result<TransactionAnswer, TransactError>) -> Input<'static> {
         let Self { conn, generation, .. } = self;
@@ -140,13 +140,13 @@ impl ReadTicket {
         self.conn
     }
 
-    /// What to read.
+    /// The data to read.
     #[must_use]
     pub fn request(&self) -> &ReadRequest {
         &self.request
     }
 
-    /// What was read.
+    /// Answers with the data, or the error of the store.
     #[must_use]
     pub fn answer(self, result: Result<ReadAnswer, StoreError>) -> Input<'static> {
         let Self { conn, generation, .. } = self;

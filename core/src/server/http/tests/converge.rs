@@ -1,4 +1,4 @@
-//! Whoever pulls pages, of whatever size, while others write, ends with the server's rows.
+//! A client that pulls pages of any size while others write ends with the server's rows.
 
 use super::*;
 

@@ -19,7 +19,7 @@ struct Desk {
     config: HttpConfig,
     user: Option<UserId>,
     policy: &'static dyn Policy,
-    /// What is said of the transaction that is committed.
+    /// The outcome that is reported of the transaction.
     lost: Option<TransactError>,
     tokens: usize,
 }

@@ -12,7 +12,7 @@ use crate::rules::transaction::tests::{id, insert, update};
 
 const RECORDS: u64 = 4;
 
-/// What a client has, and what it waits for.
+/// The state of a client, and the answers that it waits for.
 #[derive(Default)]
 struct Client {
     session: u64,
@@ -516,7 +516,7 @@ const FRAMES: &[&str] = &[
 ];
 
 proptest::proptest! {
-    /// Whatever comes in whatever order, the session keeps its invariants (checked after every
+    /// With any input in any order the session keeps its invariants (checked after every
     /// input) and two runs of it are equal.
     #[test]
     fn nothing_breaks_a_session(steps in proptest::collection::vec((0..30usize, 0..3u8), 1..40), identity in 0..2u8) {

@@ -1,0 +1,196 @@
+//! The inputs and outputs of a session.
+
+use core::time::Duration;
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::ticket::{
+    AuthAnswer, AuthTicket, ReadReport, ReadTicket, TransactReport, TransactTicket,
+};
+use crate::protocol::limits::Limits;
+use crate::protocol::message::Level;
+use crate::protocol::name::{ClientId, Collection, SessionNumber, UserId};
+use crate::rules::page::PageLimits;
+use crate::rules::policy::{Bucket, Policy, Rate};
+use crate::server::ring::Rings;
+
+/// What the sessions of a server have in common.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SessionConfig {
+    /// The bounds on what is read.
+    pub limits: Limits,
+    /// How long a connection may be silent. Default 60 s.
+    pub silence: Duration,
+    /// How long a connection may take to say who it is. Default 10 s.
+    pub auth_patience: Duration,
+    /// How many bad frames in a row close the connection. Default 20.
+    pub bad_frames: u32,
+    /// The most subscriptions of one connection. Each takes less than 1 KiB of memory. Default 4,096.
+    pub subscriptions: usize,
+    /// The most messages that wait to be served, or for their verdict, before the session wants no
+    /// more frames. Default 1,024.
+    pub queued: usize,
+    /// About the most bytes that wait to be served. Default 4 MiB.
+    pub queued_bytes: usize,
+    /// The most writes in one transaction. Default 256.
+    pub run: usize,
+    /// How many of its own last seqs a connection remembers. Default 512.
+    pub window: usize,
+    /// How much one page of a catch-up holds.
+    pub page: PageLimits,
+    /// The most bytes of a collection that is sent in one level-1 `sync`. Default 4 MiB.
+    pub sync_bytes: usize,
+    /// The longest `batch` that clients are told to send, in bytes. Default 256 KiB.
+    pub max_batch_bytes: u64,
+    /// How many messages a connection may send. Default: any number.
+    pub rate: Option<Rate>,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            silence: Duration::from_secs(60),
+            auth_patience: Duration::from_secs(10),
+            bad_frames: 20,
+            subscriptions: 4_096,
+            queued: 1024,
+            queued_bytes: 4 << 20,
+            run: 256,
+            window: 512,
+            page: PageLimits::default(),
+            sync_bytes: 4 << 20,
+            max_batch_bytes: 256 << 10,
+            rate: None,
+        }
+    }
+}
+
+/// The user of a connection, as far as its request tells.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Identity {
+    /// The server knows no users: everyone is in.
+    Open,
+    /// The token in the URL or the header was good.
+    Known(UserId),
+    /// There was no token: it has to come as the first message.
+    Unknown,
+}
+
+/// An input of a session.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Input<'a> {
+    /// A text frame came.
+    Frame(&'a [u8]),
+    /// A WebSocket ping or pong came: a sign of life.
+    Ping,
+    /// The answer to an [`AuthTicket`].
+    Authenticated(AuthAnswer),
+    /// The token of this connection has expired.
+    AuthExpired,
+    /// The answer to a [`TransactTicket`].
+    Transacted(TransactReport),
+    /// The answer to a [`ReadTicket`].
+    Read(ReadReport),
+    /// The socket has room for about this many bytes.
+    Pump {
+        /// The number of bytes.
+        room: usize,
+    },
+    /// The deadline has come.
+    Timeout,
+    /// The server ends.
+    Shutdown,
+    /// The connection is gone.
+    Closed,
+}
+
+/// An action that a session asks for.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Send one text frame.
+    Send(Bytes),
+    /// Send what was said, then close the connection.
+    Close {
+        /// The WebSocket status code.
+        code: u16,
+        /// The reason, for people.
+        reason: &'static str,
+    },
+    /// Find out whose token this is.
+    Authenticate(AuthTicket),
+    /// Decide and commit a transaction.
+    Transact(TransactTicket),
+    /// Read a page.
+    Read(ReadTicket),
+    /// Pump this session whenever the ring of a collection moves.
+    Follow(Collection),
+    /// No longer.
+    Unfollow(Collection),
+}
+
+/// The list that takes the actions of a session.
+pub type Actions = Vec<Action>;
+
+/// The state of the server that a session sees during one input.
+pub struct Environment<'a> {
+    /// The recent changes.
+    pub rings: &'a Rings,
+    /// The permissions.
+    pub policy: &'a dyn Policy,
+    /// The rate of all connections of the session's user together; `None` for any.
+    pub user_bucket: Option<&'a mut Bucket>,
+}
+
+/// The reason of a session's deadline.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Timer {
+    /// The connection was silent for too long.
+    Silence,
+    /// The connection did not say who it is.
+    Auth,
+}
+
+/// The state of a session, as it shows from outside.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Status<'a> {
+    /// The user, where one is known.
+    pub user: Option<&'a UserId>,
+    /// The level; `None` while the client has said neither.
+    pub level: Option<Level>,
+    /// The client and its session, at level 2.
+    pub client: Option<(&'a ClientId, SessionNumber)>,
+    /// The number of subscriptions.
+    pub subscriptions: usize,
+    /// The number of live ones among them.
+    pub live: usize,
+    /// The number of messages that wait to be served.
+    pub queued: usize,
+    /// The number of writes whose verdict waits to be sent.
+    pub held: usize,
+    /// `true` once the connection is closed.
+    pub closed: bool,
+    /// The counters.
+    pub counters: Counters,
+}
+
+/// The counters of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Counters {
+    /// Frames received.
+    pub frames_in: u64,
+    /// Frames sent.
+    pub frames_out: u64,
+    /// Bytes of frames sent.
+    pub bytes_out: u64,
+    /// Frames or messages that were not understood.
+    pub bad_messages: u64,
+    /// Answers that came late or to the wrong session.
+    pub late_answers: u64,
+    /// Writes that were ignored because one before them failed.
+    pub ignored_writes: u64,
+    /// Times that a live collection had to be served from the store.
+    pub fell_behind: u64,
+}

@@ -1,0 +1,203 @@
+//! Reads of the store: the pages of those who catch up, and whole collections for level 1.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::subscription::{PendingRead, Progress, Subscription};
+use super::{Action, InputContext, ReadReport, ReadTicket, Session};
+use crate::protocol::message::{ErrorCode, Level, Mode, ServerMessage, SyncRecord};
+use crate::protocol::name::Collection;
+use crate::protocol::wire::encode_change;
+use crate::rules::page::{
+    Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader,
+};
+use crate::rules::policy::Access;
+use crate::store::StoreError;
+
+impl Session {
+    /// Returns `true` if a read is due.
+    ///
+    /// Reads and transactions take turns: a page that was read before a write and came after its
+    /// ack would contradict it, in its records and in its checksum.
+    pub(super) fn wants_read(&self) -> bool {
+        self.pending_read.is_none()
+            && (self.pending_transaction.is_none() || planted!(ReadsCrossWrites) || self.is_hasty())
+            && (!self.wanted.is_empty() || self.catching_up().next().is_some())
+    }
+
+    /// Returns `true` if the next writes have to wait for a read.
+    pub(super) fn read_comes_first(&self) -> bool {
+        self.pending_read.is_some() || (self.reads_first && self.wants_read())
+    }
+
+    fn catching_up(&self) -> impl Iterator<Item = (&Collection, &Subscription, &Position)> {
+        self.subscriptions.iter().filter_map(|(collection, subscription)| {
+            match &subscription.progress {
+                Progress::CatchingUp(position) => Some((collection, subscription, &**position)),
+                Progress::Live(_) => None,
+            }
+        })
+    }
+
+    /// The collection to send whole next. One that was subscribed before follows its changes first:
+    /// what is committed between the two reads would otherwise be in neither.
+    fn next_wanted(&mut self) -> Option<Collection> {
+        let next = self.wanted.front()?;
+        let follows = self.subscriptions.get(next).is_none_or(|s| s.live_at().is_some());
+        if follows { self.wanted.pop_front() } else { None }
+    }
+
+    pub(super) fn read_next(&mut self, cx: &mut InputContext<'_, '_>) {
+        if !self.wants_read() {
+            return;
+        }
+        self.reads_first = false;
+        self.round = self.round.wrapping_add(1);
+        let turns = self.catching_up().count().max(1);
+        let user = self.auth.user().cloned();
+        let (request, whole) = if let Some(collection) = self.next_wanted() {
+            let access = cx.env.policy.read(user.as_ref(), &collection);
+            let reader = Reader { collection, user, partial: access != Access::All };
+            (ReadRequest::Whole { reader, bytes: self.config.sync_bytes }, true)
+        } else if let Some((collection, subscription, position)) =
+            self.catching_up().nth(self.round % turns)
+        {
+            let partial = subscription.partial;
+            let reader = Reader { collection: collection.clone(), user, partial };
+            let limits = self.config.page;
+            (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false)
+        } else {
+            return;
+        };
+        let collection = request.reader().collection.clone();
+        let (conn, generation) = (self.conn, self.next_generation());
+        self.pending_read = Some(PendingRead { generation, collection, whole, stale: false });
+        if planted!(PageReadTwice) {
+            let request = request.clone();
+            cx.out.push(Action::Read(ReadTicket { conn, generation, request }));
+        }
+        cx.out.push(Action::Read(ReadTicket { conn, generation, request }));
+    }
+
+    pub(super) fn read(&mut self, report: ReadReport, cx: &mut InputContext<'_, '_>) {
+        let expected = report.conn == self.conn
+            && self.pending_read.as_ref().is_some_and(|r| r.generation == report.generation);
+        let Some(read) = self.pending_read.take_if(|_| expected) else {
+            self.counters.late_answers += 1;
+            return;
+        };
+        if !read.stale {
+            self.answer_read(read, report.result, cx);
+        }
+        self.lift_barriers(cx);
+        self.advance(cx);
+    }
+
+    fn answer_read(
+        &mut self,
+        read: PendingRead,
+        result: Result<ReadAnswer, StoreError>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        match result {
+            Ok(ReadAnswer::Page(page)) if !read.whole => {
+                self.send_page(read.collection, page, cx);
+            }
+            Ok(ReadAnswer::Whole(records)) if read.whole => {
+                self.send_whole(read.collection, records, cx);
+            }
+            Ok(
+                ReadAnswer::Page(_)
+                | ReadAnswer::Pulled(_)
+                | ReadAnswer::Whole(_)
+                | ReadAnswer::Found(_),
+            ) => {
+                self.close(1011, "the server mixed up its answers", cx);
+            }
+            Err(_) => self.read_failed(&read, cx),
+        }
+    }
+
+    fn read_failed(&mut self, read: &PendingRead, cx: &mut InputContext<'_, '_>) {
+        if !read.whole {
+            self.unsubscribe(&read.collection, cx);
+        }
+        let message = "the server could not read its database: try again";
+        self.refuse(&read.collection, ErrorCode::ServerError, message, cx);
+    }
+
+    fn send_whole(
+        &mut self,
+        collection: Collection,
+        records: Option<Vec<SyncRecord>>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        let Some(records) = records else {
+            let message = "the collection is too large for one `sync`: use level 2, or page \
+                           through `GET /sync/{collection}?limit=…&offset=…`";
+            return self.refuse(&collection, ErrorCode::PayloadTooLarge, message, cx);
+        };
+        self.send_message(&ServerMessage::Sync { collection, records, range: None }, cx);
+    }
+
+    /// Sends a page of a catch-up, and makes the stream live after the last.
+    fn send_page(&mut self, collection: Collection, page: Page, cx: &mut InputContext<'_, '_>) {
+        let Some(subscription) = self.subscriptions.get(&collection) else { return };
+        let partial = subscription.partial;
+        let level = self.level();
+        if let Some(opened) = page.opened {
+            if level == Level::Plain && opened.mode == Mode::Snapshot {
+                // level 1 has no words for it: whoever subscribes anew starts afresh
+                return self.close(1013, "the connection fell too far behind", cx);
+            }
+            let subscribed = ServerMessage::Subscribed {
+                collection: collection.clone(),
+                record_count: (!partial).then_some(opened.count),
+                head: Some(opened.head),
+                mode: Some(opened.mode),
+                partial,
+            };
+            self.send_message(&subscribed, cx);
+        }
+        self.send_content(&collection, page.content, cx);
+        let stream = match page.next {
+            Next::More(position) => Progress::CatchingUp(Box::new(position)),
+            Next::Done { cursor, count, checksum } => {
+                let at = cursor.seq;
+                if level == Level::Resumable {
+                    let collection = collection.clone();
+                    let synced = ServerMessage::Synced { collection, cursor, count, checksum };
+                    self.send_message(&synced, cx);
+                }
+                Progress::Live(at)
+            }
+        };
+        if let Some(subscription) = self.subscriptions.get_mut(&collection) {
+            subscription.progress = stream;
+        }
+    }
+
+    fn send_content(
+        &mut self,
+        collection: &Collection,
+        content: Content,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        match content {
+            Content::Changes(changes) => {
+                for PageChange { record_id, change, filtered } in changes {
+                    let (level, mut frame) = (self.level(), Vec::new());
+                    encode_change(collection, &record_id, &change, filtered, level, &mut frame);
+                    self.send_frame(frame.into(), cx);
+                }
+            }
+            Content::Snapshot { records, range } => {
+                let collection = collection.clone();
+                self.send_message(
+                    &ServerMessage::Sync { collection, records, range: Some(range) },
+                    cx,
+                );
+            }
+        }
+    }
+}

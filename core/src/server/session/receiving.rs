@@ -1,0 +1,189 @@
+//! The frames of a client, taken apart into requests.
+
+use core::time::Duration;
+
+use super::queue::Request;
+use super::{Action, AuthAnswer, AuthTicket, InputContext, Session};
+use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
+use crate::protocol::wire::{Incoming, WireError, decode_client};
+
+impl Session {
+    pub(super) fn receive_frame(&mut self, frame: &[u8], cx: &mut InputContext<'_, '_>) {
+        if self.closed {
+            return;
+        }
+        self.last_heard = self.mono;
+        self.counters.frames_in += 1;
+        let max = self.config.limits.frame_bytes;
+        if frame.len() > max {
+            let message =
+                alloc::format!("the frame has {} bytes, at most {max} are read", frame.len());
+            self.error(ErrorCode::PayloadTooLarge, message, cx);
+            self.close(1009, "the frame is too large", cx);
+            return;
+        }
+        match decode_client(frame, &self.config.limits) {
+            Ok(Incoming::One(message)) => self.receive_message(message, frame.len(), cx),
+            Ok(Incoming::Batch(_)) if !self.expects_batches() => {
+                self.error(ErrorCode::InvalidMessage, "a batch needs level 2: say hello first", cx);
+                self.count_bad(cx);
+            }
+            Ok(Incoming::Batch(messages)) => {
+                let share = frame.len() / messages.len().max(1);
+                for message in messages {
+                    match message {
+                        Ok(message) => self.receive_message(message, share, cx),
+                        Err(error) => self.refuse_unreadable(error, cx),
+                    }
+                }
+            }
+            Err(error) => self.refuse_unreadable(error, cx),
+        }
+        self.advance(cx);
+    }
+
+    /// A message that makes no sense. One that would have been a numbered write keeps its place
+    /// among the verdicts.
+    fn refuse_unreadable(&mut self, error: WireError, cx: &mut InputContext<'_, '_>) {
+        match error.mutation.filter(|_| self.expects_batches()) {
+            Some(number) => self.queue.push(Request::Refused(number, error.into()), 0),
+            None => {
+                let error = ErrorMessage { mutation: None, ..error.into() };
+                self.send_message(&ServerMessage::Error(error), cx);
+            }
+        }
+        self.count_bad(cx);
+    }
+
+    pub(super) fn count_bad(&mut self, cx: &mut InputContext<'_, '_>) {
+        self.counters.bad_messages += 1;
+        self.bad_in_a_row += 1;
+        if self.bad_in_a_row >= self.config.bad_frames {
+            self.close(1008, "too many bad frames in a row", cx);
+        }
+    }
+
+    fn receive_message(
+        &mut self,
+        message: ClientMessage,
+        bytes: usize,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        if self.closed {
+            return;
+        }
+        if let ClientMessage::Auth { token } = message {
+            self.auth(token, cx);
+            return;
+        }
+        if self.auth.refuses() {
+            self.error(ErrorCode::AuthFailed, "send an `auth` message with a token first", cx);
+            self.count_bad(cx);
+            return;
+        }
+        self.bad_in_a_row = 0;
+        let wait = match &message {
+            ClientMessage::Ping { .. } | ClientMessage::Auth { .. } => None,
+            ClientMessage::Subscribe { .. }
+            | ClientMessage::Unsubscribe { .. }
+            | ClientMessage::Sync { .. }
+            | ClientMessage::Write(_) => self.take_tokens(cx),
+        };
+        if let Some(wait) = wait {
+            self.slow_down(message, wait, cx);
+            return;
+        }
+        let request = match message {
+            ClientMessage::Subscribe { collection, filtered: true, .. } => {
+                let message = "filters are not supported yet: subscribe to the whole collection";
+                self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
+                return;
+            }
+            ClientMessage::Subscribe { collection, cursor, resume, filtered: false } => {
+                Request::Subscribe { collection, cursor, resume }
+            }
+            ClientMessage::Unsubscribe { collection } => Request::Unsubscribe(collection),
+            ClientMessage::Sync { collection } => Request::Sync(collection),
+            ClientMessage::Write(mutation) => Request::Write(mutation),
+            ClientMessage::Ping { hello: Some(hello) } => Request::Hello(hello),
+            ClientMessage::Ping { hello: None } => Request::Ping,
+            ClientMessage::Auth { .. } => return,
+        };
+        self.queue.push(request, bytes);
+    }
+
+    /// Counts a message. Returns the time to wait if the connection or its user has used up its rate.
+    fn take_tokens(&mut self, cx: &mut InputContext<'_, '_>) -> Option<Duration> {
+        let own = self.bucket.as_mut().and_then(|bucket| bucket.take(self.mono).err());
+        own.or_else(|| cx.env.user_bucket.as_mut()?.take(self.mono).err())
+    }
+
+    fn slow_down(&mut self, message: ClientMessage, wait: Duration, cx: &mut InputContext<'_, '_>) {
+        // the largest number that every JSON reader takes
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min((1 << 53) - 1);
+        let mut error = ErrorMessage {
+            retry_after_ms: Some(wait),
+            ..ErrorMessage::new(ErrorCode::RateLimitExceeded, "too many messages: slow down")
+        };
+        match message {
+            ClientMessage::Write(mutation) => {
+                error.collection = Some(mutation.collection);
+                error.record_id = Some(mutation.record_id);
+                error.mutation = mutation.number;
+            }
+            ClientMessage::Subscribe { collection, .. }
+            | ClientMessage::Unsubscribe { collection }
+            | ClientMessage::Sync { collection } => error.collection = Some(collection),
+            ClientMessage::Auth { .. } | ClientMessage::Ping { .. } => {}
+        }
+        match error.mutation {
+            Some(number) if self.expects_batches() => {
+                self.queue.push(Request::Refused(number, error), 0);
+            }
+            Some(_) | None => self.send_message(&ServerMessage::Error(error), cx),
+        }
+    }
+
+    pub(super) fn auth(&mut self, token: Token, cx: &mut InputContext<'_, '_>) {
+        if self.auth.is_open() {
+            self.send_message(&ServerMessage::Authenticated { user_id: None }, cx);
+            return;
+        }
+        let (conn, generation) = (self.conn, self.next_generation());
+        self.auth.begin_check(generation);
+        cx.out.push(Action::Authenticate(AuthTicket { conn, generation, token }));
+    }
+
+    pub(super) fn authenticated(&mut self, answer: AuthAnswer, cx: &mut InputContext<'_, '_>) {
+        let expected = self.conn == answer.conn && !self.closed;
+        if !expected || !self.auth.end_check(answer.generation) {
+            self.counters.late_answers += 1;
+            return;
+        }
+        match answer.result {
+            Some(user) if self.auth.admit(&user) => {
+                self.send_message(&ServerMessage::Authenticated { user_id: Some(user) }, cx);
+                self.advance(cx);
+            }
+            Some(_) => {
+                let message = "the token belongs to another user: open another connection";
+                self.error(ErrorCode::AuthFailed, message, cx);
+                self.close(1008, "the token belongs to another user", cx);
+            }
+            None => {
+                if self.auth.is_needed() {
+                    self.queue.clear();
+                }
+                self.error(ErrorCode::AuthFailed, "the token is wrong or has expired", cx);
+                self.count_bad(cx);
+            }
+        }
+    }
+
+    /// Nothing is served any more, and nothing forgotten, until a fresh token comes.
+    pub(super) fn auth_expired(&mut self, cx: &mut InputContext<'_, '_>) {
+        if !self.closed && self.auth.expire(self.mono + self.config.auth_patience) {
+            self.error(ErrorCode::AuthExpired, "the token has expired: send a fresh one", cx);
+        }
+    }
+}
