@@ -7,6 +7,20 @@ use core::cmp::Ordering;
 use super::document::{Document, Fields};
 
 /// A change of some top-level fields. A field's value is always replaced as a whole.
+///
+/// ```
+/// use synclayer_core::{Delta, Document, DocumentError, Limits};
+///
+/// let document = |json| Document::parse(json, &Limits::default());
+/// let old = document(r#"{"title": "milk", "due": "today"}"#)?;
+/// let new = document(r#"{"title": "oat milk"}"#)?;
+///
+/// let delta = Delta::between(&old, &new);
+/// assert_eq!(delta.set, document(r#"{"title": "oat milk"}"#)?);
+/// assert_eq!(delta.unset, ["due".into()]);
+/// assert_eq!(delta.apply(&old), new);
+/// # Ok::<(), DocumentError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Delta {
     /// The fields that are set.

@@ -72,6 +72,22 @@ impl From<json::Broken> for DocumentError {
 }
 
 /// A JSON object, with its top-level fields in order of their names.
+///
+/// ```
+/// use synclayer_core::{Document, DocumentError, Limits};
+///
+/// let limits = Limits::default();
+/// let todo = Document::parse(r#"{"title": "milk", "done": false}"#, &limits)?;
+/// assert_eq!(todo.get("title"), Some(r#""milk""#), "a value is its JSON text");
+/// let names: Vec<_> = todo.iter().map(|(name, _)| name).collect();
+/// assert_eq!(names, ["done", "title"]);
+///
+/// assert_eq!(Document::parse("[1, 2]", &limits), Err(DocumentError::NotAnObject));
+/// # Ok::<(), DocumentError>(())
+/// ```
+///
+/// Any type that serde writes as a JSON object can be made a document with [`of`](Self::of), and
+/// read from one with [`to`](Self::to).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Document(Bytes);
 

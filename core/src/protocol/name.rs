@@ -138,10 +138,21 @@ macro_rules! name {
 
 name! {
     /// The name of a collection: the unit of subscription, with an order of changes of its own.
+    ///
+    /// ```
+    /// use synclayer_core::{Collection, NameError};
+    ///
+    /// let todos = Collection::new("todos")?;
+    /// assert_eq!(&*todos, "todos");
+    /// assert_eq!(Collection::new(""), Err(NameError::Empty));
+    /// # Ok::<(), NameError>(())
+    /// ```
     Collection, 128
 }
 name! {
-    /// The id of a record, unique in its collection.
+    /// The id of a record, unique in its collection. Any text does that is not empty, at most 256
+    /// bytes long and without control characters; a replica can
+    /// [draw one](crate::Replica::new_record_id) that no other replica draws.
     RecordId, 256
 }
 name! {

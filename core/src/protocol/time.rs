@@ -33,6 +33,14 @@ impl Add<Duration> for Mono {
 ///
 /// Timestamps label writes. They never drive a deadline. They order writes only in the
 /// last-write-wins strategy.
+///
+/// ```
+/// use synclayer_core::Timestamp;
+///
+/// let at = Timestamp::parse("2026-11-22T19:00:00.5+02:00").expect("ISO 8601");
+/// assert_eq!(at.to_string(), "2026-11-22T17:00:00.500Z");
+/// assert_eq!(at, Timestamp(1_795_366_800_500));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(pub i64);
 

@@ -39,6 +39,21 @@ impl fmt::Display for WriteKind {
 }
 
 /// A change of one record: its kind, and for an insert the whole record in `delta.set`.
+///
+/// ```
+/// use synclayer_core::{Change, Delta, Document, DocumentError, Limits};
+///
+/// let milk = Document::parse(r#"{"title": "milk"}"#, &Limits::default())?;
+/// let done = Document::parse(r#"{"done": true}"#, &Limits::default())?;
+///
+/// let insert = Change::insert(milk);
+/// let update = Change::update(Delta::new(done, Vec::new()));
+/// let both = insert.then(&update).expect("an update of an inserted record");
+/// assert_eq!(both.apply(None), update.apply(insert.apply(None).as_ref()));
+///
+/// assert_eq!(update.apply(None), None, "an update of a missing record leaves it missing");
+/// # Ok::<(), DocumentError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Change {
     /// The kind of change.

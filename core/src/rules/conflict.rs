@@ -158,7 +158,7 @@ impl FieldStates<'_> {
 /// Closures are resolvers:
 ///
 /// ```
-/// use synclayer_core::rules::conflict::{Conflict, ConflictStrategy};
+/// use synclayer_core::{Conflict, ConflictStrategy};
 ///
 /// // An edit always wins over a delete.
 /// let strategy = ConflictStrategy::custom(|conflict: &Conflict<'_>| {
@@ -169,8 +169,8 @@ impl FieldStates<'_> {
 /// Check a resolver in a test with [`laws`](crate::testing::laws):
 ///
 /// ```
+/// use synclayer_core::Conflict;
 /// use synclayer_core::testing::laws;
-/// use synclayer_core::rules::conflict::Conflict;
 ///
 /// let resolver = |conflict: &Conflict<'_>| conflict.merge(conflict.remote.is_none());
 /// laws::resolver(&resolver)?;

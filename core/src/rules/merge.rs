@@ -1,8 +1,7 @@
 //! Ready-made resolvers that combine both sides' changes of a field.
 //!
 //! ```
-//! use synclayer_core::rules::conflict::ConflictStrategy;
-//! use synclayer_core::rules::merge::FieldWise;
+//! use synclayer_core::{ConflictStrategy, FieldWise};
 //!
 //! // Tags are united, votes are counted, of the rest the later write wins.
 //! let strategy: ConflictStrategy = FieldWise::merge_arrays()

@@ -23,6 +23,56 @@ pub enum Access {
 ///
 /// The methods are called inside transactions and streams: they must not panic, and must be fast
 /// and deterministic. `user` is `None` if the server knows no users.
+///
+/// A policy under which users see their own notes alone, and change nobody else's:
+///
+/// ```
+/// use synclayer_core::{Access, Change, Collection, Document, Policy, RecordId, UserId};
+///
+/// struct OwnNotes;
+///
+/// /// Returns `true` if the document's field `owner` names this user.
+/// fn is_own(user: Option<&UserId>, document: &Document) -> bool {
+///     let owner = document.get("owner").and_then(|json| serde_json::from_str::<String>(json).ok());
+///     owner.as_deref() == user.map(|user| &**user)
+/// }
+///
+/// impl Policy for OwnNotes {
+///     fn read(&self, user: Option<&UserId>, collection: &Collection) -> Access {
+///         match (user, &**collection) {
+///             (Some(_), "notes") => Access::Some,
+///             (None, "notes") => Access::None,
+///             (_, _) => Access::All,
+///         }
+///     }
+///
+///     fn read_record(
+///         &self,
+///         user: Option<&UserId>,
+///         _: &Collection,
+///         _: &RecordId,
+///         document: &Document,
+///     ) -> bool {
+///         is_own(user, document)
+///     }
+///
+///     fn write(
+///         &self,
+///         user: Option<&UserId>,
+///         collection: &Collection,
+///         _: &RecordId,
+///         before: Option<&Document>,
+///         change: &Change,
+///     ) -> Result<(), String> {
+///         let after = change.apply(before);
+///         let theirs = [before, after.as_ref()].into_iter().flatten().all(|note| is_own(user, note));
+///         if &**collection == "notes" && !theirs {
+///             return Err("this note belongs to somebody else".into());
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait Policy: Send + Sync {
     /// A user's read access to a collection.
     fn read(&self, user: Option<&UserId>, collection: &Collection) -> Access {

@@ -42,6 +42,31 @@ impl Record {
 }
 
 /// A collection at one moment. It never changes. Cloning is O(1).
+///
+/// ```
+/// # use synclayer_core::{MemoryClientStore, Replica};
+/// use synclayer_core::{ClientConfig, Collection, Document, Limits, Now, RecordChange, RecordId, Write};
+///
+/// # fn document(json: &str) -> Document { Document::parse(json, &Limits::default()).unwrap() }
+/// # let (now, mut out) = (Now::default(), Vec::new());
+/// # let store = MemoryClientStore::new();
+/// # let mut replica = Replica::open(ClientConfig::default(), 7, now, store, &mut out)?;
+/// let (todos, id) = (Collection::new("todos")?, RecordId::new("1")?);
+/// let watch = replica.watch(&todos, &mut out)?;
+/// let empty = replica.take(watch).expect("the first update").snapshot;
+///
+/// let milk = document(r#"{"title": "milk"}"#);
+/// replica.write(now, Write::Save(todos, id, milk.clone()), &mut out)?;
+/// let update = replica.take(watch).expect("an update");
+/// assert!(matches!(&update.changes[..], [RecordChange::Added(record)] if record.document == milk));
+///
+/// let snapshot = update.snapshot;
+/// assert!(empty.is_empty() && snapshot.len() == 1);
+/// assert!(snapshot.pending(), "the server has not taken the write");
+/// assert!(snapshot.from_cache(), "the server has not been asked");
+/// assert_eq!(snapshot.changes_since(&empty), update.changes);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Snapshot {
     records: RedBlackTreeMapSync<RecordId, Record>,
