@@ -44,12 +44,12 @@ impl Records<'_> {
     /// is left.
     pub(super) fn adopt(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
         let seq = self.stream.reached();
-        let mut after = self.stream.passed.take();
+        let mut after = self.stream.take_passed();
         loop {
             let most = if planted!(AdoptedAtOnce) { usize::MAX } else { ADOPTED_AT_ONCE };
             let room = most.saturating_sub(edit.adopted);
             if room == 0 {
-                self.stream.passed = after;
+                self.stream.pass(after);
                 edit.flush = true;
                 return Ok(false);
             }

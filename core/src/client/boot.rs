@@ -4,6 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::outbox::Outbox;
+use super::stream::Stream;
 use super::streams::Streams;
 use super::wipe::free_slot;
 use crate::protocol::name::{Collection, MutationNumber, SessionNumber, WriteId};
@@ -65,17 +66,14 @@ pub(super) fn streams_of(
     let (from, to) = keys.streams();
     store.scan(&from, &to, &mut |key, value| {
         let row = StreamRow::decode(value)?;
-        let stream = streams.used(&collection_of(key)?);
-        stream.unverified = row.count > 0;
-        stream.row = row;
+        *streams.used(&collection_of(key)?) = Stream::found(row);
         Ok(Scan::Next)
     })?;
     for collection in collections_of(keys, store)? {
         streams.used(&collection);
     }
     for collection in wanted {
-        let stream = streams.used(collection);
-        (stream.wanted, stream.held) = (true, true);
+        streams.used(collection).subscribe();
     }
     Ok(streams)
 }

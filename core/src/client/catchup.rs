@@ -33,7 +33,7 @@ impl Client {
         };
         let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         // what comes of a subscription that was ended here has gaps, since changes were ignored
-        let over = matches!(stream.phase, Phase::Idle | Phase::Refused | Phase::Leaving)
+        let over = matches!(stream.phase(), Phase::Idle | Phase::Refused | Phase::Leaving)
             && !stream.follows();
         // it continues a cursor that was dropped meanwhile: the snapshot asked for since comes
         let outdated = mode == Mode::Delta && stream.row.cursor.is_none();
@@ -44,21 +44,8 @@ impl Client {
         if let Some(kind) = setback(stream, head, mode) {
             edit.event(Event::remote(kind).on(collection));
         }
-        let goes_on = edit.transport == Transport::Http && stream.phase == Phase::CatchingUp;
-        // what was asked for is no setback: a poll, a fresh proof, a change of the transport
-        let asked = goes_on || matches!(stream.phase, Phase::Idle | Phase::Subscribing);
-        stream.confirmed &= asked && mode == Mode::Delta;
-        stream.phase = Phase::CatchingUp;
-        stream.withholds = Some(partial);
-        stream.refreshing &= mode == Mode::Delta;
-        stream.retry_at = None;
-        stream.error = None;
-        match mode {
-            Mode::Delta => stream.trusted = true,
-            // whether an interrupted snapshot goes on or begins anew shows on its first page
-            Mode::Snapshot if matches!(stream.row.resume, Some(Resume::Snapshot { .. })) => {}
-            Mode::Snapshot => stream.begin_snapshot(),
-        }
+        let goes_on = edit.transport == Transport::Http && stream.phase() == Phase::CatchingUp;
+        stream.begin_catch_up(mode, partial, goes_on);
         edit.put_stream(collection, &stream.row);
         if !goes_on {
             edit.event(Event::remote(EventKind::SyncStarted).on(collection));
@@ -70,10 +57,7 @@ impl Client {
 
     pub(super) fn unsubscribed(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let Some(stream) = self.streams.get_mut(collection) else { return };
-        stream.phase = Phase::Idle;
-        stream.confirmed = false;
-        stream.awaited_since = None;
-        stream.retry_at = None;
+        stream.unsubscribed();
         edit.show_status(collection, stream);
     }
 
@@ -92,23 +76,20 @@ impl Client {
         });
         let retry_at = wait.map(|wait| self.now.mono + wait);
         let Some(stream) = self.streams.get_mut(collection) else { return };
-        if stream.phase == Phase::Leaving {
+        if stream.phase() == Phase::Leaving {
             // an `unsubscribe` that came too fast was not looked at; any other error answers what was
             // asked before it, and `unsubscribed` is still to come
-            stream.retry_at = retry_at.filter(|_| error.code == ErrorCode::RateLimitExceeded);
+            stream.ask_again_at(retry_at.filter(|_| error.code == ErrorCode::RateLimitExceeded));
             return;
         }
-        // one that came too fast was not looked at: what was live is so still
-        let goes_on = stream.follows() && error.code == ErrorCode::RateLimitExceeded;
-        stream.confirmed &= goes_on;
-        stream.awaited_since = None;
-        stream.phase = if goes_on { Phase::Idle } else { Phase::Refused };
-        stream.retry_at = retry_at;
-        stream.error = (!goes_on).then(|| StreamError::new(&error.code, &error.message));
-        if !stream.trusted {
-            // writes go out without catching up first, and nothing vouches for their bases
-            stream.begin_generation();
-            stream.trusted = true;
+        stream.answered();
+        if stream.follows() && error.code == ErrorCode::RateLimitExceeded {
+            stream.postpone(retry_at);
+        } else {
+            stream.refuse(StreamError::new(&error.code, &error.message), retry_at);
+        }
+        // writes go out without catching up first, and nothing vouches for their bases
+        if stream.vouch() {
             edit.put_stream(collection, &stream.row);
         }
         let kind = EventKind::SyncFailed { code: error.code, message: error.message };
@@ -126,7 +107,7 @@ impl Client {
         checksum: Option<Checksum>,
     ) -> Result<(), Fault> {
         let Some(mut records) = self.records(collection) else { return Ok(()) };
-        if records.stream.phase != Phase::CatchingUp {
+        if records.stream.phase() != Phase::CatchingUp {
             edit.ignore();
             return Ok(());
         }
@@ -135,7 +116,7 @@ impl Client {
         }
         if let Some(checksum) = checksum {
             let told = (count, checksum);
-            if records.stream.unverified || records.stream.held() != told {
+            if records.stream.is_unverified() || records.stream.held() != told {
                 records.recount(edit)?;
             }
             if records.stream.held() != told {
@@ -161,8 +142,7 @@ impl Client {
         edit.event(Event::remote(EventKind::ChecksumMismatch).on(collection));
         let Some(mut records) = self.records(collection) else { return };
         records.take_snapshot(edit, "what is held differs from what the server holds");
-        records.stream.mismatches += 1;
-        let mismatches = records.stream.mismatches;
+        let mismatches = records.stream.count_mismatch();
         if mismatches < 2 {
             return;
         }
@@ -200,7 +180,7 @@ impl Records<'_> {
         filtered: bool,
     ) -> Result<(), Fault> {
         let live = self.stream.follows();
-        if !live && self.stream.phase != Phase::CatchingUp {
+        if !live && self.stream.phase() != Phase::CatchingUp {
             edit.ignore();
             return Ok(());
         }
@@ -217,8 +197,7 @@ impl Records<'_> {
             self.learn(edit, id, before, news)?
         };
         if live {
-            self.stream.moved = true;
-            self.move_cursor(seq);
+            self.advance(seq);
             if is_news {
                 let kind = match news.change.kind {
                     WriteKind::Insert => EventKind::RealtimeInsert,
@@ -228,7 +207,7 @@ impl Records<'_> {
                 edit.event(Event::remote(kind).of(self.collection, id));
             }
         } else if planted!(CursorInMidCatchUp) {
-            self.move_cursor(seq);
+            self.advance(seq);
         } else if let Some(epoch) = self.epoch.cloned() {
             self.stream.row.resume = Some(Resume::Delta { epoch, seq });
         }
@@ -262,7 +241,7 @@ impl Records<'_> {
         records: &[SyncRecord],
         range: Option<&PageRange>,
     ) -> Result<(), Fault> {
-        if self.stream.phase != Phase::CatchingUp {
+        if self.stream.phase() != Phase::CatchingUp {
             edit.ignore();
             return Ok(());
         }
@@ -309,7 +288,7 @@ impl Records<'_> {
 
     /// The collection holds what the server has.
     pub(super) fn in_step(&mut self, edit: &mut Edit<'_>) {
-        self.stream.confirmed = !planted!(NeverConfirmed);
+        self.stream.confirm();
         edit.event(Event::remote(EventKind::SyncCompleted).on(self.collection));
     }
 
@@ -330,8 +309,7 @@ impl Records<'_> {
 
     /// What is held can't be continued: the collection is asked for whole.
     pub(super) fn take_snapshot(&mut self, edit: &mut Edit<'_>, why: &str) {
-        self.stream.begin_generation();
-        self.stream.phase = Phase::Idle;
+        self.stream.start_over();
         self.save(edit);
         let message = format!("{why}; the collection is fetched whole");
         edit.event(Event::remote(EventKind::Error { message }).on(self.collection));
@@ -339,12 +317,8 @@ impl Records<'_> {
     }
 
     /// Everything up to a seq of a live stream is known.
-    pub(super) fn move_cursor(&mut self, seq: Seq) {
-        if let Some(epoch) = self.epoch
-            && seq > self.stream.reached()
-        {
-            self.stream.row.cursor = Some(Cursor { epoch: epoch.clone(), seq });
-        }
+    pub(super) fn advance(&mut self, seq: Seq) {
+        self.stream.advance(self.epoch, seq);
     }
 
     pub(super) fn save(&self, edit: &mut Edit<'_>) {

@@ -4,6 +4,7 @@ use super::edit::Edit;
 use super::interface::{Command, SyncId};
 use super::machine::Client;
 use super::output::Outputs;
+use super::stream::Stream;
 use crate::protocol::message::Token;
 use crate::protocol::name::Collection;
 use crate::protocol::time::Now;
@@ -40,12 +41,12 @@ impl Client {
             Command::SyncNow => self.sync_now(edit),
             Command::Subscribe(collection) => {
                 self.want(&collection);
-                self.streams.used(&collection).held = true;
+                self.streams.used(&collection).subscribe();
             }
             Command::Unsubscribe(collection) => self.leave(edit, &collection),
             Command::Release(collection) => {
                 if let Some(stream) = self.streams.get_mut(&collection) {
-                    stream.held = false;
+                    stream.release();
                 }
             }
         }
@@ -84,7 +85,7 @@ impl Client {
     /// Tells whether a collection is subscribed and not released.
     #[must_use]
     pub(crate) fn holds(&self, collection: &Collection) -> bool {
-        self.streams.get(collection).is_some_and(|stream| stream.held)
+        self.streams.get(collection).is_some_and(Stream::is_subscribed)
     }
 
     /// See [`Replica::synced`](crate::client::replica::Replica::synced).

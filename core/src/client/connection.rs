@@ -9,7 +9,7 @@ use super::fallback::Fallback;
 use super::interface::{Disconnect, NetAction, Timer};
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
-use super::stream::Phase;
+use super::stream::Stream;
 use crate::protocol::time::Mono;
 use crate::store::StoreError;
 
@@ -64,7 +64,7 @@ impl Client {
         }
         let mut lost = Vec::new();
         for (collection, stream) in self.streams.iter_mut() {
-            if core::mem::take(&mut stream.confirmed) {
+            if stream.lose_confirmation() {
                 lost.push(collection.clone());
             }
         }
@@ -158,24 +158,12 @@ impl Client {
     }
 
     pub(super) fn resubscribe_at(&self) -> Option<Mono> {
-        self.streams.values().filter_map(|stream| stream.retry_at).min()
+        self.streams.values().filter_map(Stream::retry_at).min()
     }
 
     fn resubscribe(&mut self, now: Mono) {
         for stream in self.streams.values_mut() {
-            if stream.retry_at.is_some_and(|at| at <= now) {
-                stream.retry_at = None;
-                // an `unsubscribe` that came too fast is sent again
-                stream.phase = match stream.phase {
-                    Phase::Leaving if !stream.wanted => Phase::CatchingUp,
-                    Phase::Idle
-                    | Phase::Subscribing
-                    | Phase::CatchingUp
-                    | Phase::Live
-                    | Phase::Refused
-                    | Phase::Leaving => Phase::Idle,
-                };
-            }
+            stream.ask_again_if_due(now);
         }
     }
 

@@ -9,7 +9,6 @@ use super::event::{Event, EventKind, Transport};
 use super::interface::{SyncFailure, SyncFailureReason};
 use super::link::LinkState;
 use super::machine::Client;
-use super::stream::Phase;
 use crate::protocol::message::{ErrorCode, Welcome};
 use crate::protocol::name::{DatabaseId, MutationNumber, SessionNumber};
 use crate::rules::forgotten::Forgotten;
@@ -97,9 +96,8 @@ impl Client {
         self.identity.forgotten = Forgotten::default();
         self.rebase_parked(edit)?;
         for (collection, stream) in self.streams.iter_mut() {
-            stream.begin_generation();
-            stream.phase = Phase::Idle;
-            stream.trusted = false;
+            stream.start_over();
+            stream.distrust();
             edit.put_stream(collection, &stream.row);
         }
         if decision == LossDecision::Adopt {

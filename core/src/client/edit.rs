@@ -105,7 +105,7 @@ impl<'a> Edit<'a> {
 
     /// Shows how well a collection is known.
     pub(super) fn show_status(&mut self, collection: &Collection, stream: &Stream) {
-        let (from_cache, catching_up) = (!stream.confirmed, stream.is_catching_up());
+        let (from_cache, catching_up) = (!stream.is_confirmed(), stream.is_catching_up());
         let collection = collection.clone();
         self.views.push(ViewAction::Status { collection, from_cache, catching_up });
     }

@@ -10,7 +10,6 @@ use super::link::LinkState;
 use super::machine::Client;
 use super::plain::Plain;
 use super::records::{Records, Taken};
-use super::stream::Phase;
 use crate::protocol::hash::Digest;
 use crate::protocol::message::Welcome;
 use crate::protocol::name::{MutationNumber, SessionNumber, WriteId};
@@ -70,10 +69,10 @@ impl Client {
 
     /// Holds back the subscriptions whose cursors depend on what the hello will tell.
     fn doubt_cursors(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
-        self.streams.values_mut().for_each(|stream| stream.in_doubt = stream.row.behind);
+        self.streams.values_mut().for_each(|stream| stream.doubt_cursor(false));
         for (collection, _) in edit.parked()? {
             if let Some(stream) = self.streams.get_mut(&collection) {
-                stream.in_doubt = true;
+                stream.doubt_cursor(true);
             }
         }
         Ok(())
@@ -141,8 +140,7 @@ impl Client {
         self.outbox.thaw();
         self.rebase_parked(edit)?;
         for (collection, stream) in self.streams.iter_mut() {
-            stream.in_doubt = false;
-            stream.greet(&welcome.epoch);
+            stream.meet_epoch(&welcome.epoch);
             edit.put_stream(collection, &stream.row);
         }
         self.epoch = Some(welcome.epoch);
@@ -213,9 +211,8 @@ impl Client {
     fn start_over(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         self.outbox.drop_hollow(edit)?;
         for (collection, stream) in self.streams.iter_mut() {
-            stream.begin_generation();
             // a subscription that was asked for on the way offered a cursor that no longer counts
-            stream.phase = Phase::Idle;
+            stream.start_over();
             edit.put_stream(collection, &stream.row);
         }
         edit.event(Event::remote(EventKind::ServerLostChanges));

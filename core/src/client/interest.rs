@@ -4,13 +4,12 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::boot::collections_of;
 use super::edit::Edit;
 use super::machine::Client;
 use super::rebase::knows_gone_fields;
-use super::stream::{Phase, Stream};
+use super::stream::Stream;
 use crate::protocol::message::ServerMessage;
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
@@ -21,27 +20,14 @@ impl Client {
     pub(super) fn want(&mut self, collection: &Collection) {
         let greeted = self.link.ready_since().is_some() && !planted!(LateUseUntrusted);
         let is_new = !self.streams.contains(collection);
-        let stream = self.streams.used(collection);
-        stream.wanted = true;
-        // there is no cursor of it that the server could call invalid
-        stream.trusted |= is_new && greeted;
+        self.streams.used(collection).want(is_new && greeted);
     }
 
     /// The app uses a collection no longer.
     pub(super) fn leave(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let is_up = self.link.is_up();
         let Some(stream) = self.streams.get_mut(collection) else { return };
-        (stream.wanted, stream.held) = (false, false);
-        (stream.unused_since, stream.unused_for) = (None, Duration::ZERO);
-        // what is live is so until the server is told, and the app may use it again before that
-        let is_live = is_up && stream.phase == Phase::Live;
-        stream.confirmed &= is_live;
-        // used again, it is asked for again: what the app may do can have changed
-        if stream.phase == Phase::Refused && stream.retry_at.is_none() {
-            stream.phase = Phase::Idle;
-            stream.error = None;
-        }
-        if !is_live {
+        if !stream.leave(is_up) {
             edit.show_status(collection, stream);
         }
     }
@@ -49,8 +35,7 @@ impl Client {
     /// When the next collection that nothing uses is left.
     pub(super) fn leave_deadline(&self) -> Option<Mono> {
         let keep_for = self.config.keep_for.filter(|_| !planted!(KeptForEver))?;
-        let left = |stream: &Stream| keep_for.saturating_sub(stream.unused_for);
-        self.streams.values().filter_map(|it| Some(it.unused_since? + left(it))).min()
+        self.streams.values().filter_map(|stream| stream.unused_until(keep_for)).min()
     }
 
     /// Counts the time in which nothing uses a collection that is in step, and leaves it when that
@@ -62,21 +47,10 @@ impl Client {
         };
         let mut over = Vec::new();
         for (collection, stream) in self.streams.iter_mut() {
-            let is_free = stream.wanted && (!stream.held || planted!(LeftInUse));
+            let is_free = stream.is_wanted() && (!stream.is_subscribed() || planted!(LeftInUse));
             if !is_free || !self.outbox.is_empty() && edit.has_entries(collection)? {
-                (stream.unused_since, stream.unused_for) = (None, Duration::ZERO);
-                continue;
-            }
-            match (stream.confirmed, stream.unused_since) {
-                (true, None) => stream.unused_since = Some(now),
-                (false, Some(since)) => {
-                    stream.unused_for += now.since(since);
-                    stream.unused_since = None;
-                }
-                (true, Some(_)) | (false, None) => {}
-            }
-            let in_step = stream.unused_since.map_or(Duration::ZERO, |since| now.since(since));
-            if stream.unused_since.is_some() && stream.unused_for + in_step >= keep_for {
+                stream.count_used();
+            } else if stream.count_unused(now, keep_for) {
                 over.push(collection.clone());
             }
         }
@@ -90,12 +64,8 @@ impl Client {
     /// now. With `at_once` also for those that are asked for later.
     pub(super) fn ask_refused_again(&mut self, at_once: bool) {
         let plain = self.plain.active;
-        for stream in self.streams.values_mut().filter(|stream| stream.wanted) {
-            let is_refused = stream.phase == Phase::Refused || plain && stream.error.is_some();
-            if is_refused && (at_once || stream.retry_at.is_none()) && !planted!(RefusedForGood) {
-                stream.phase = Phase::Idle;
-                stream.retry_at = None;
-            }
+        for stream in self.streams.values_mut().filter(|stream| stream.is_wanted()) {
+            stream.ask_again(plain, at_once);
         }
     }
 
@@ -120,7 +90,7 @@ impl Client {
     /// Checks that nothing is kept that only a peer has asked for.
     pub(super) fn check_kept(&self, store: &dyn Rows) -> Result<(), String> {
         let out_of_reach = self.transport().is_none();
-        if out_of_reach && self.streams.any(|stream| stream.confirmed) {
+        if out_of_reach && self.streams.any(Stream::is_confirmed) {
             return Err(
                 "a collection is shown as confirmed by a server that is out of reach".into()
             );

@@ -199,11 +199,11 @@ impl Client {
         match loss.decision {
             None => Ok(false),
             Some(LossDecision::Offer) => {
-                stream.passed = None;
+                stream.pass(None);
                 Ok(false)
             }
             Some(LossDecision::Adopt) => {
-                stream.passed = None;
+                stream.pass(None);
                 let done = records.adopt(edit)?;
                 if done {
                     records.stream.row.loss = None;

@@ -352,7 +352,7 @@ impl Client {
         let reason = alloc::format!("the store has failed: {error}");
         for (collection, stream) in self.streams.iter_mut() {
             stream.detach();
-            stream.confirmed = false;
+            stream.lose_confirmation();
             let (collection, from_cache) = (collection.clone(), true);
             let status = ViewAction::Status { collection, from_cache, catching_up: false };
             out.push(Output::View(status));

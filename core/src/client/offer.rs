@@ -22,7 +22,7 @@ impl Records<'_> {
     /// Puts held records into the outbox as inserts, as far as it has room.
     pub(super) fn offer_some(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let before = self.stream.row.clone();
-        let mut after = self.stream.passed.take();
+        let mut after = self.stream.take_passed();
         loop {
             let room = OFFERED_AT_ONCE - self.outbox.len();
             let held = self.held(edit, after.as_ref(), room)?;
@@ -30,7 +30,7 @@ impl Records<'_> {
                 self.offer_stored(edit, id)?;
             }
             if held.len() == room {
-                self.stream.passed = held.last().cloned();
+                self.stream.pass(held.last().cloned());
                 break;
             }
             // a look from the beginning finds nothing that is left

@@ -19,7 +19,7 @@ impl Client {
     pub(crate) fn status(&self) -> Status {
         let collection = |(name, stream): (&Collection, &Stream)| {
             let status = CollectionStatus {
-                in_use: stream.wanted,
+                in_use: stream.is_wanted(),
                 live: stream.is_live(),
                 catching_up: stream.is_catching_up(),
                 cursor: stream.row.cursor.clone(),
@@ -51,7 +51,7 @@ impl Client {
     #[must_use]
     pub(crate) fn standing(&self, collection: &Collection) -> (bool, bool) {
         let stream = self.streams.get(collection);
-        let from_cache = stream.is_none_or(|stream| !stream.confirmed);
+        let from_cache = stream.is_none_or(|stream| !stream.is_confirmed());
         (from_cache, stream.is_some_and(Stream::is_catching_up))
     }
 

@@ -67,31 +67,21 @@ impl Client {
     fn send_subscriptions(&mut self, edit: &mut Edit<'_>) {
         // a plain server need not confirm anything
         let plain = self.plain.active && self.link.ready_since().is_some();
-        let (subscribing, unsubscribing) =
-            if plain { (Phase::Live, Phase::Idle) } else { (Phase::Subscribing, Phase::Leaving) };
         let now = self.now.mono;
         let (mut due, mut left) = (Vec::new(), Vec::new());
         for (collection, stream) in self.streams.iter_mut() {
-            let idle = stream.phase == Phase::Idle && stream.retry_at.is_none();
-            if stream.wanted && idle && (plain || !stream.in_doubt) {
-                stream.phase = subscribing;
-                if !stream.refreshing {
-                    stream.awaited_since.get_or_insert(now);
-                }
+            if stream.is_subscribe_due(plain) {
+                stream.subscribe_sent(plain, now);
                 due.push(ClientMessage::Subscribe {
                     collection: collection.clone(),
                     cursor: stream.row.cursor.clone(),
                     resume: stream.row.resume.clone(),
                     filtered: false,
                 });
-            } else if !stream.wanted && (stream.follows() || stream.phase == Phase::CatchingUp) {
-                if stream.phase == Phase::Live {
+            } else if stream.is_unsubscribe_due() {
+                if stream.unsubscribe_sent(plain) {
                     left.push(collection.clone());
                 }
-                stream.phase = unsubscribing;
-                stream.confirmed = false;
-                stream.refreshing = false;
-                stream.awaited_since = None;
                 due.push(ClientMessage::Unsubscribe { collection: collection.clone() });
             }
         }
@@ -170,9 +160,9 @@ impl Client {
         // an exchange pulls first
         let stream = self.streams.get(collection).filter(|_| self.exchange.is_none());
         let Some(stream) = stream else { return Readiness::Ready };
-        match stream.phase {
+        match stream.phase() {
             Phase::Live | Phase::Refused | Phase::Leaving => Readiness::Ready,
-            Phase::Idle | Phase::Subscribing if !stream.wanted || stream.follows() => {
+            Phase::Idle | Phase::Subscribing if !stream.is_wanted() || stream.follows() => {
                 Readiness::Ready
             }
             Phase::Idle => Readiness::Later,
@@ -187,8 +177,8 @@ impl Client {
     /// Returns the end of the wait of writes for a collection that is on its way.
     fn catch_up_deadline(&self, stream: &Stream) -> Option<Mono> {
         let ready_since = self.link.ready_since()?;
-        let since = stream.awaited_since.map_or(ready_since, |since| since.max(ready_since));
-        let timeout = match stream.trusted {
+        let since = stream.awaited_since().map_or(ready_since, |since| since.max(ready_since));
+        let timeout = match stream.is_trusted() {
             true => self.config.catch_up_patience,
             false => self.config.verdict_timeout,
         };
@@ -201,14 +191,15 @@ impl Client {
         self.pacing.wait_for_catch_up(None);
         let now = self.now.mono;
         let waits =
-            |stream: &Stream| matches!(stream.phase, Phase::Subscribing | Phase::CatchingUp);
+            |stream: &Stream| matches!(stream.phase(), Phase::Subscribing | Phase::CatchingUp);
         let is_over = |stream: &Stream| self.catch_up_deadline(stream).is_some_and(|at| at <= now);
-        let unsaid =
-            self.streams.names_of(|stream| waits(stream) && !stream.trusted && is_over(stream));
+        let unsaid = self
+            .streams
+            .names_of(|stream| waits(stream) && !stream.is_trusted() && is_over(stream));
         for collection in unsaid {
             if let Some(mut records) = self.records(&collection) {
                 records.take_snapshot(edit, "the server does not answer the subscription");
-                records.stream.trusted = true;
+                records.stream.trust();
             }
         }
     }
@@ -216,10 +207,8 @@ impl Client {
     /// Lets no base of another history go out where nobody will say whether it still counts.
     pub(super) fn vouch(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         if let Some(stream) = self.streams.get_mut(collection)
-            && !stream.trusted
+            && stream.vouch()
         {
-            stream.begin_generation();
-            stream.trusted = true;
             edit.put_stream(collection, &stream.row);
         }
     }

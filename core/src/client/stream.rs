@@ -1,4 +1,6 @@
-//! One collection's stream, as the client sees it.
+//! One collection's stream: its subscription, and whether the app sees what the server has.
+
+mod cursor;
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -7,8 +9,8 @@ use core::time::Duration;
 
 use super::plain::PlainStream;
 use crate::protocol::hash::Checksum;
-use crate::protocol::message::{Cursor, ErrorCode, PageRange, Resume};
-use crate::protocol::name::{Epoch, RecordId, Seq};
+use crate::protocol::message::{Cursor, ErrorCode, Mode, Resume};
+use crate::protocol::name::RecordId;
 use crate::protocol::time::Mono;
 use crate::rules::row::StreamRow;
 
@@ -47,50 +49,103 @@ pub(super) enum Phase {
 pub(super) struct Stream {
     /// The stored part of it.
     pub(super) row: StreamRow,
+    /// The part of it that only a plain server needs.
+    pub(super) plain: PlainStream,
     /// `true` if the collection is kept in sync.
-    pub(super) wanted: bool,
-    /// `true` if the app uses it now; waiting writes use it too.
-    pub(super) held: bool,
-    /// Since when nothing uses it while it is in step, and for how long that was so before.
-    pub(super) unused_since: Option<Mono>,
-    pub(super) unused_for: Duration,
-    pub(super) phase: Phase,
+    wanted: bool,
+    /// `true` if the app has subscribed it and not released it; waiting writes use it too.
+    subscribed: bool,
+    unused: Unused,
+    phase: Phase,
     /// `true` if the server withholds some records; `None` until it has said so since the start.
-    pub(super) withholds: Option<bool>,
+    withholds: Option<bool>,
     /// `true` if the answer to the hello may take the cursor back, so that it is not offered before.
-    pub(super) in_doubt: bool,
+    in_doubt: bool,
     /// `true` if the cursor is known to be of the server's present history.
-    pub(super) trusted: bool,
+    trusted: bool,
     /// `true` if it was in step with the server since contact was made, and nothing says that it is
     /// so no longer.
-    pub(super) confirmed: bool,
-    /// `true` until what the store held at the start has been compared.
-    pub(super) unverified: bool,
+    confirmed: bool,
+    /// `true` until the records that the store held at the start have been compared.
+    unverified: bool,
     /// The number of times in a row that its contents differed from the server's.
-    pub(super) mismatches: u32,
+    mismatches: u32,
     /// `true` if something has come of it since it was last proved to be in step.
-    pub(super) moved: bool,
+    moved: bool,
     /// `true` if it was live and is asked for again only for a fresh proof.
-    pub(super) refreshing: bool,
+    refreshing: bool,
     /// The last HTTP exchange in which it was pulled or refused.
-    pub(super) pulled: u64,
-    /// Since when the server's answer to a `subscribe` is awaited, or its changes come, on this
-    /// connection, unless it was live before.
-    pub(super) awaited_since: Option<Mono>,
-    /// When it is asked for again after a failure.
-    pub(super) retry_at: Option<Mono>,
+    pulled: u64,
+    /// The time since which the server's answer to a `subscribe` is awaited, or its changes come, on
+    /// this connection, unless it was live before.
+    awaited_since: Option<Mono>,
+    /// The time at which it is asked for again after a failure.
+    retry_at: Option<Mono>,
     /// The error by which the server refused the collection, until it serves it or is asked on
     /// another connection.
-    pub(super) error: Option<Box<StreamError>>,
+    error: Option<Box<StreamError>>,
     /// The last of the held records that was offered to the server, or has gone, while they do.
-    pub(super) passed: Option<RecordId>,
-    pub(super) plain: PlainStream,
+    passed: Option<RecordId>,
+}
+
+/// The time in which nothing used a collection while it was in step.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Unused {
+    /// The beginning of the present such time.
+    since: Option<Mono>,
+    /// The length of the earlier ones.
+    before: Duration,
 }
 
 impl Stream {
-    /// The seq up to which everything is known; 0 where there is no cursor.
-    pub(super) fn reached(&self) -> Seq {
-        self.row.cursor.as_ref().map_or(Seq(0), |cursor| cursor.seq)
+    /// Returns the stream of a collection as it was found in the store.
+    pub(super) fn found(row: StreamRow) -> Self {
+        Self { unverified: row.count > 0, row, ..Self::default() }
+    }
+
+    // --- state ---
+
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Returns `true` if the collection is kept in sync.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// Returns `true` if the app has subscribed the collection and not released it.
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.subscribed
+    }
+
+    /// Returns `true` if it was in step with the server since contact was made.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// Returns `true` if the cursor is known to be of the server's present history.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// Returns `true` until the records that the store held at the start have been compared.
+    pub(super) fn is_unverified(&self) -> bool {
+        self.unverified
+    }
+
+    pub(super) fn error(&self) -> Option<&StreamError> {
+        self.error.as_deref()
+    }
+
+    /// Returns the time at which the collection is asked for again after a failure.
+    pub(super) fn retry_at(&self) -> Option<Mono> {
+        self.retry_at
+    }
+
+    /// Returns the time since which the server's answer or changes are awaited.
+    pub(super) fn awaited_since(&self) -> Option<Mono> {
+        self.awaited_since
     }
 
     /// The number of held records, and their checksum.
@@ -133,23 +188,273 @@ impl Stream {
         self.withholds == Some(false)
     }
 
-    /// A page of a snapshot was taken in.
-    pub(super) fn page_taken(&mut self, epoch: Epoch, range: &PageRange) {
-        self.trusted = true;
-        let snapshot_seq = range.snapshot_seq;
-        match &range.up_to {
-            Some(after) => {
-                let after = after.clone();
-                self.row.resume = Some(Resume::Snapshot { epoch, snapshot_seq, after });
+    // --- the app's use ---
+
+    /// The app uses the collection. With `trusted` there is no cursor of it that a server which has
+    /// answered could call invalid.
+    pub(super) fn want(&mut self, trusted: bool) {
+        self.wanted = true;
+        self.trusted |= trusted;
+    }
+
+    /// The app subscribes the collection.
+    pub(super) fn subscribe(&mut self) {
+        (self.wanted, self.subscribed) = (true, true);
+    }
+
+    /// Nothing of the app's uses the collection any more.
+    pub(super) fn release(&mut self) {
+        self.subscribed = false;
+    }
+
+    /// The collection is no longer kept in sync. Returns `true` if it is live until the server is
+    /// told: the app may use it again before that.
+    pub(super) fn leave(&mut self, is_up: bool) -> bool {
+        (self.wanted, self.subscribed) = (false, false);
+        self.unused = Unused::default();
+        let is_live = is_up && self.phase == Phase::Live;
+        self.confirmed &= is_live;
+        // used again, it is asked for again: what the app may do can have changed
+        if self.phase == Phase::Refused && self.retry_at.is_none() {
+            self.phase = Phase::Idle;
+            self.error = None;
+        }
+        is_live
+    }
+
+    /// Returns the time at which the collection has been unused for long enough.
+    pub(super) fn unused_until(&self, keep_for: Duration) -> Option<Mono> {
+        Some(self.unused.since? + keep_for.saturating_sub(self.unused.before))
+    }
+
+    /// Counts the time in which the collection is unused and in step. Returns `true` if that was long
+    /// enough.
+    pub(super) fn count_unused(&mut self, now: Mono, keep_for: Duration) -> bool {
+        let unused = &mut self.unused;
+        match (self.confirmed, unused.since) {
+            (true, None) => unused.since = Some(now),
+            (false, Some(since)) => {
+                unused.before += now.since(since);
+                unused.since = None;
             }
-            None => {
-                self.row.cursor = Some(Cursor { epoch, seq: snapshot_seq });
-                self.row.resume = None;
-            }
+            (true, Some(_)) | (false, None) => {}
+        }
+        unused.since.is_some_and(|since| unused.before + now.since(since) >= keep_for)
+    }
+
+    /// The collection is in use, so that it counts as unused from the next time on.
+    pub(super) fn count_used(&mut self) {
+        self.unused = Unused::default();
+    }
+
+    // --- subscriptions ---
+
+    /// Returns `true` if the collection is to be subscribed now. A plain server needs no cursor.
+    pub(super) fn is_subscribe_due(&self, plain: bool) -> bool {
+        let idle = self.phase == Phase::Idle && self.retry_at.is_none();
+        self.wanted && idle && (plain || !self.in_doubt)
+    }
+
+    /// A `subscribe` goes out. A plain server need not confirm it.
+    pub(super) fn subscribe_sent(&mut self, plain: bool, now: Mono) {
+        self.phase = if plain { Phase::Live } else { Phase::Subscribing };
+        if !self.refreshing {
+            self.awaited_since.get_or_insert(now);
         }
     }
 
-    /// What is held was counted by the rows themselves.
+    /// Returns `true` if the subscription is to be ended now.
+    pub(super) fn is_unsubscribe_due(&self) -> bool {
+        !self.wanted && (self.follows() || self.phase == Phase::CatchingUp)
+    }
+
+    /// An `unsubscribe` goes out. A plain server need not confirm it. Returns `true` if the
+    /// collection was live.
+    pub(super) fn unsubscribe_sent(&mut self, plain: bool) -> bool {
+        let was_live = self.phase == Phase::Live;
+        self.phase = if plain { Phase::Idle } else { Phase::Leaving };
+        self.confirmed = false;
+        self.refreshing = false;
+        self.awaited_since = None;
+        was_live
+    }
+
+    /// The server has ended the subscription.
+    pub(super) fn unsubscribed(&mut self) {
+        self.phase = Phase::Idle;
+        self.confirmed = false;
+        self.awaited_since = None;
+        self.retry_at = None;
+    }
+
+    /// The server begins to send what the collection lacks. With `goes_on` this continues the
+    /// catch-up under way.
+    pub(super) fn begin_catch_up(&mut self, mode: Mode, partial: bool, goes_on: bool) {
+        // what was asked for is no setback: a poll, a fresh proof, a change of the transport
+        let asked = goes_on || matches!(self.phase, Phase::Idle | Phase::Subscribing);
+        self.confirmed &= asked && mode == Mode::Delta;
+        self.phase = Phase::CatchingUp;
+        self.withholds = Some(partial);
+        self.refreshing &= mode == Mode::Delta;
+        self.retry_at = None;
+        self.error = None;
+        match mode {
+            Mode::Delta => self.trusted = true,
+            // whether an interrupted snapshot goes on or begins anew shows on its first page
+            Mode::Snapshot if matches!(self.row.resume, Some(Resume::Snapshot { .. })) => {}
+            Mode::Snapshot => self.begin_snapshot(),
+        }
+    }
+
+    /// The server has answered the subscription, though not by serving it.
+    pub(super) fn answered(&mut self) {
+        self.awaited_since = None;
+    }
+
+    /// The server has not looked at a `subscribe` because it came too fast: a live collection is
+    /// still live. It is asked for again at a time.
+    pub(super) fn postpone(&mut self, retry_at: Option<Mono>) {
+        self.phase = Phase::Idle;
+        self.retry_at = retry_at;
+        self.error = None;
+    }
+
+    /// The server does not serve the collection. With `retry_at` it is asked for again then.
+    pub(super) fn refuse(&mut self, error: Box<StreamError>, retry_at: Option<Mono>) {
+        self.confirmed = false;
+        self.phase = Phase::Refused;
+        self.retry_at = retry_at;
+        self.error = Some(error);
+    }
+
+    /// Asks for the collection again at a time, or when something else leads to it.
+    pub(super) fn ask_again_at(&mut self, at: Option<Mono>) {
+        self.retry_at = at;
+    }
+
+    /// Asks again for a collection that the server has refused, where it may think otherwise by now.
+    /// With `at_once` also for one that is asked for later.
+    pub(super) fn ask_again(&mut self, plain: bool, at_once: bool) {
+        let is_refused = self.phase == Phase::Refused || plain && self.error.is_some();
+        if is_refused && (at_once || self.retry_at.is_none()) && !planted!(RefusedForGood) {
+            self.phase = Phase::Idle;
+            self.retry_at = None;
+        }
+    }
+
+    /// Asks again for a collection whose time for that has come.
+    pub(super) fn ask_again_if_due(&mut self, now: Mono) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            // an `unsubscribe` that came too fast is sent again
+            self.phase = match self.phase {
+                Phase::Leaving if !self.wanted => Phase::CatchingUp,
+                Phase::Idle
+                | Phase::Subscribing
+                | Phase::CatchingUp
+                | Phase::Live
+                | Phase::Refused
+                | Phase::Leaving => Phase::Idle,
+            };
+        }
+    }
+
+    /// Asks a live collection for a fresh proof that it is in step: with `all` also one of which
+    /// nothing has come since the last one.
+    pub(super) fn refresh(&mut self, all: bool) {
+        if self.wanted && self.phase == Phase::Live && (all || self.moved) {
+            self.phase = Phase::Idle;
+            self.refreshing = true;
+        }
+    }
+
+    // --- by HTTP ---
+
+    /// An exchange begins.
+    pub(super) fn begin_exchange(&mut self, now: Mono) {
+        self.phase = Phase::Idle;
+        self.retry_at = self.retry_at.filter(|at| *at > now);
+    }
+
+    /// Returns `true` if the collection is to be pulled in an exchange.
+    pub(super) fn is_pull_due(&self, exchange: u64) -> bool {
+        self.wanted && self.pulled != exchange && self.retry_at.is_none()
+    }
+
+    /// A page is asked for.
+    pub(super) fn page_asked(&mut self) {
+        if self.phase != Phase::CatchingUp {
+            self.phase = Phase::Subscribing;
+        }
+    }
+
+    /// The collection was pulled, or refused, in an exchange.
+    pub(super) fn pulled_in(&mut self, exchange: u64) {
+        self.pulled = exchange;
+        if self.phase == Phase::Live {
+            self.phase = Phase::Idle;
+        }
+    }
+
+    /// A hello was answered in an exchange: a collection whose cursor it did not confirm is pulled
+    /// again.
+    pub(super) fn pull_unless_trusted(&mut self) {
+        if self.phase != Phase::Refused && (!self.trusted || self.row.cursor.is_none()) {
+            self.pulled = 0;
+        }
+    }
+
+    // --- at a plain server ---
+
+    /// The server turned out to be a plain one, which knows no seqs. What is held is found by
+    /// reconciling, and counted again at a server of level 2.
+    pub(super) fn become_plain(&mut self) {
+        self.forget_seqs();
+        self.trusted = true;
+        self.row.loss = None;
+        self.unverified = true;
+    }
+
+    /// The connection, on which the collection was asked for, is one of a plain server. Returns
+    /// `true` if it was.
+    pub(super) fn go_live(&mut self) -> bool {
+        let asked = self.phase == Phase::Subscribing;
+        if asked {
+            self.phase = Phase::Live;
+        }
+        asked
+    }
+
+    /// The whole collection was read. Returns `true` if it was confirmed before.
+    pub(super) fn read_whole(&mut self) -> bool {
+        self.error = None;
+        core::mem::replace(&mut self.confirmed, true)
+    }
+
+    /// The server has answered a call about the collection with an error.
+    pub(super) fn note_error(&mut self, error: Box<StreamError>) {
+        self.error = Some(error);
+    }
+
+    // --- proofs ---
+
+    /// Returns `true` if the collection was confirmed, and no longer is.
+    pub(super) fn lose_confirmation(&mut self) -> bool {
+        core::mem::take(&mut self.confirmed)
+    }
+
+    /// The collection holds what the server has.
+    pub(super) fn confirm(&mut self) {
+        self.confirmed = !planted!(NeverConfirmed);
+    }
+
+    /// The held records differ from the server's. Returns the number of times in a row.
+    pub(super) fn count_mismatch(&mut self) -> u32 {
+        self.mismatches += 1;
+        self.mismatches
+    }
+
+    /// The held records were counted by the rows themselves.
     pub(super) fn recounted(&mut self, count: u64, checksum: Checksum) {
         (self.row.count, self.row.checksum) = (count, checksum);
         self.unverified = false;
@@ -167,11 +472,16 @@ impl Stream {
         self.refreshing = false;
     }
 
-    /// The collection can't be followed. With `retry_at` it is asked for again then.
-    pub(super) fn refuse(&mut self, error: Box<StreamError>, retry_at: Option<Mono>) {
-        self.phase = Phase::Refused;
-        self.retry_at = retry_at;
-        self.error = Some(error);
+    // --- held records that go or are offered ---
+
+    /// Takes the last of the held records that was offered, or has gone.
+    pub(super) fn take_passed(&mut self) -> Option<RecordId> {
+        self.passed.take()
+    }
+
+    /// Notes the last of the held records that was offered, or has gone.
+    pub(super) fn pass(&mut self, last: Option<RecordId>) {
+        self.passed = last;
     }
 
     /// The connection is gone.
@@ -183,94 +493,5 @@ impl Stream {
         self.retry_at = None;
         self.awaited_since = None;
         self.error = None;
-    }
-
-    /// Nothing that was learnt so far says anything about what the server has: what is held stays,
-    /// and shows whether the server still has it.
-    pub(super) fn begin_generation(&mut self) {
-        self.forget_seqs();
-        self.confirmed = false;
-        self.row.begin_loss();
-    }
-
-    /// Nothing that was learnt so far says anything about the server's present seqs.
-    pub(super) fn forget_seqs(&mut self) {
-        self.refreshing = false;
-        self.row.generation += 1;
-        self.drop_cursor();
-    }
-
-    fn drop_cursor(&mut self) {
-        self.row.cursor = None;
-        self.row.resume = None;
-        self.row.behind = false;
-    }
-
-    /// Asks for everything above a seq again.
-    pub(super) fn rewind(&mut self, to: Seq) {
-        self.row.resume = None;
-        match &mut self.row.cursor {
-            Some(cursor) => {
-                cursor.seq = cursor.seq.min(to);
-                self.row.behind = true;
-            }
-            // a snapshot had begun
-            None => self.begin_generation(),
-        }
-    }
-
-    /// A record is known up to a seq.
-    pub(super) fn hold(&mut self, seq: Seq) {
-        let told = match &self.row.resume {
-            Some(Resume::Delta { seq, .. }) => *seq,
-            Some(Resume::Snapshot { snapshot_seq, .. }) => *snapshot_seq,
-            None => self.reached(),
-        };
-        self.row.behind |= seq > told;
-    }
-
-    /// The server has said which epoch it is in: what was learnt in another one waits for the
-    /// server's word, and where there is no place to go on from, nothing is known.
-    pub(super) fn greet(&mut self, now: &Epoch) {
-        let resume = self.row.resume.as_ref().map(|resume| match resume {
-            Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. } => epoch,
-        });
-        match self.row.cursor.as_ref().map(|cursor| &cursor.epoch).or(resume) {
-            Some(epoch) if epoch == now || !self.row.behind => {
-                self.trusted = epoch == now || planted!(EpochTrustedUnasked);
-            }
-            // nor where there is one that does not tell how much is held
-            Some(_) | None => {
-                self.begin_generation();
-                self.trusted = true;
-            }
-        }
-    }
-
-    /// A snapshot begins. What was learnt of the server's present history stays: acks of this
-    /// connection may be newer than the first page.
-    pub(super) fn begin_snapshot(&mut self) {
-        if !self.trusted {
-            self.begin_generation();
-        }
-        self.drop_cursor();
-        self.trusted = true;
-    }
-
-    /// A page of a snapshot goes on where the last one ended, or begins a new run.
-    pub(super) fn continue_snapshot(&mut self, range: &PageRange) -> Result<(), &'static str> {
-        match (&self.row.resume, &range.after) {
-            (None | Some(Resume::Delta { .. }), None) => Ok(()),
-            (Some(Resume::Snapshot { .. }), None) => {
-                self.begin_snapshot();
-                Ok(())
-            }
-            (Some(Resume::Snapshot { snapshot_seq, after: covered, .. }), Some(after))
-                if covered == after && *snapshot_seq == range.snapshot_seq =>
-            {
-                Ok(())
-            }
-            (None | Some(_), Some(_)) => Err("a snapshot's page does not follow the one before"),
-        }
     }
 }

@@ -49,7 +49,7 @@ impl Streams {
 
     /// Returns the collections that the app uses, with their streams.
     pub(super) fn wanted(&self) -> impl Iterator<Item = (&Collection, &Stream)> {
-        self.iter().filter(|(_, stream)| stream.wanted)
+        self.iter().filter(|(_, stream)| stream.is_wanted())
     }
 
     /// Returns the names of all collections.

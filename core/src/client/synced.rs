@@ -14,8 +14,8 @@ use crate::store::StoreError;
 impl Stream {
     /// Returns the reason that the server gave for the collection not being in step.
     fn failure(&self, collection: &Collection) -> Option<SyncFailure> {
-        let StreamError { code, message } = (**self.error.as_ref()?).clone();
-        let reason = match self.retry_at {
+        let StreamError { code, message } = self.error()?.clone();
+        let reason = match self.retry_at() {
             Some(_) => SyncFailureReason::Unavailable { code, message },
             None => SyncFailureReason::Refused { code, message },
         };
@@ -95,8 +95,10 @@ impl Streams {
     /// Returns the outcome of `synced` over a live connection, if it is known: no collection is on
     /// its way.
     fn live_outcome(&self) -> Option<SyncOutcome> {
-        let is_settled = |(_, stream): (_, &Stream)| {
-            stream.phase == Phase::Live || stream.phase == Phase::Refused && stream.error.is_some()
+        let is_settled = |(_, stream): (_, &Stream)| match stream.phase() {
+            Phase::Live => true,
+            Phase::Refused => stream.error().is_some(),
+            Phase::Idle | Phase::Subscribing | Phase::CatchingUp | Phase::Leaving => false,
         };
         self.wanted().all(is_settled).then(|| self.known_outcome()).flatten()
     }
@@ -105,7 +107,7 @@ impl Streams {
     /// failed is tried again.
     pub(super) fn known_outcome(&self) -> Option<SyncOutcome> {
         let mut wanted = self.wanted();
-        let waits = wanted.any(|(_, stream)| stream.retry_at.is_some() || stream.is_offering());
+        let waits = wanted.any(|(_, stream)| stream.retry_at().is_some() || stream.is_offering());
         let failures = self.failures();
         let final_ones = failures.iter().any(|failure| match failure.reason {
             SyncFailureReason::Refused { .. }

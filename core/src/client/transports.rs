@@ -10,7 +10,6 @@ use super::fallback::Fallback;
 use super::interface::Timer;
 use super::link::LinkState;
 use super::machine::Client;
-use super::stream::Phase;
 use crate::protocol::random::Random;
 use crate::protocol::time::Mono;
 
@@ -166,10 +165,7 @@ impl Client {
             self.ask_refused_again(false);
         }
         for stream in self.streams.values_mut() {
-            if stream.wanted && stream.phase == Phase::Live && (all || stream.moved) {
-                stream.phase = Phase::Idle;
-                stream.refreshing = true;
-            }
+            stream.refresh(all);
         }
     }
 
@@ -327,8 +323,8 @@ impl Client {
         if self.plain.active {
             return Guarantees::default();
         }
-        let mut wanted = self.streams.values().filter(|stream| stream.wanted);
-        Guarantees { verified: wanted.all(|stream| !stream.is_partial()), ..Guarantees::ALL }
+        let mut wanted = self.streams.wanted();
+        Guarantees { verified: wanted.all(|(_, stream)| !stream.is_partial()), ..Guarantees::ALL }
     }
 
     /// Whether the server offers less than the app requires; then everything is given up.

@@ -47,8 +47,7 @@ impl Client {
         let taken = match (&ack.echo, ack.seq) {
             (Some(news), _) => Taken::Echoed(news),
             (None, Some(seq)) if live => {
-                stream.moved = true;
-                records.move_cursor(seq);
+                records.advance(seq);
                 Taken::InPlace { seq, version: ack.version }
             }
             (None, None) if live => Taken::WithoutEffect,

@@ -138,9 +138,7 @@ impl Client {
         exchange.hello = HelloState::Answered;
         exchange.push_bytes = push_bytes;
         for stream in self.streams.values_mut() {
-            if stream.phase != Phase::Refused && (!stream.trusted || stream.row.cursor.is_none()) {
-                stream.pulled = 0;
-            }
+            stream.pull_unless_trusted();
         }
         Ok(())
     }
@@ -170,12 +168,8 @@ impl Client {
         }
         let exchange = self.exchanges;
         let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
-        match stream.phase {
-            Phase::Live => {
-                stream.phase = Phase::Idle;
-                stream.pulled = exchange;
-            }
-            Phase::Refused => stream.pulled = exchange,
+        match stream.phase() {
+            Phase::Live | Phase::Refused => stream.pulled_in(exchange),
             Phase::CatchingUp if stream.from() == *from => {
                 return Err(Fault::peer("a page brought the catch-up no further"));
             }
@@ -374,7 +368,7 @@ impl Client {
     fn not_pulled(&mut self, edit: &mut Edit<'_>, collection: &Collection, error: ErrorMessage) {
         self.subscription_failed(edit, collection, error);
         if let Some(stream) = self.streams.get_mut(collection) {
-            stream.pulled = self.exchanges;
+            stream.pulled_in(self.exchanges);
         }
     }
 
@@ -403,7 +397,7 @@ impl Client {
             && let Some(next) = self.fallback.poll_at
             && let Some(stream) = self.streams.get_mut(collection)
         {
-            stream.retry_at = Some(next + self.config.reconnect_delay);
+            stream.ask_again_at(Some(next + self.config.reconnect_delay));
         }
     }
 

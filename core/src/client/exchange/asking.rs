@@ -11,25 +11,15 @@ use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
 use super::super::interface::{HttpRequest, HttpTicket, Method, NetAction, RequestId};
 use super::super::machine::Client;
-use super::super::stream::{Phase, Stream};
+use super::super::stream::Stream;
 use super::{Asked, Exchange, HelloState, PUSH_BYTES, PUSH_WRITES, What};
 use crate::protocol::message::Hello;
 use crate::protocol::name::Collection;
 use crate::protocol::wire::http::{
-    PULL_PATH, PUSH_PATH, PageFrom, PageQuery, PushHead, SESSION_PATH, encode_pull, encode_push,
+    PULL_PATH, PUSH_PATH, PageQuery, PushHead, SESSION_PATH, encode_pull, encode_push,
     encode_session,
 };
 use crate::store::StoreError;
-
-impl Stream {
-    pub(super) fn from(&self) -> PageFrom {
-        PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone() }
-    }
-
-    fn is_due(&self, exchange: u64) -> bool {
-        self.wanted && self.pulled != exchange && self.retry_at.is_none()
-    }
-}
 
 impl Client {
     /// Begins an exchange where one is due, and stores the session of its hello, before anything
@@ -100,10 +90,9 @@ impl Client {
             Some(_) | None => HelloState::Needed,
         };
         for (collection, stream) in self.streams.iter_mut() {
-            stream.phase = Phase::Idle;
-            stream.retry_at = stream.retry_at.filter(|at| *at > self.now.mono);
+            stream.begin_exchange(self.now.mono);
             if let (Some(epoch), HelloState::NotNeeded) = (&self.epoch, hello) {
-                stream.greet(epoch);
+                stream.meet_epoch(epoch);
                 edit.put_stream(collection, &stream.row);
             }
         }
@@ -150,7 +139,7 @@ impl Client {
 
     fn next_due(&self, exchange: u64) -> Option<Collection> {
         let mut streams = self.streams.iter();
-        streams.find(|(_, stream)| stream.is_due(exchange)).map(|(name, _)| name.clone())
+        streams.find(|(_, stream)| stream.is_pull_due(exchange)).map(|(name, _)| name.clone())
     }
 
     fn ask_hello(&mut self, edit: &mut Edit<'_>) {
@@ -163,9 +152,7 @@ impl Client {
     fn ask_page(&mut self, edit: &mut Edit<'_>, collection: Collection) {
         let Some(stream) = self.streams.get_mut(&collection) else { return };
         let from = stream.from();
-        if stream.phase != Phase::CatchingUp {
-            stream.phase = Phase::Subscribing;
-        }
+        stream.page_asked();
         let client_id = Some(self.identity.client_id.clone());
         let query = PageQuery { from: from.clone(), limit: None, client_id };
         let (method, path, body) = match self.features.pull && !planted!(NamesInPaths) {
@@ -246,7 +233,7 @@ impl Client {
         self.fallback.failures = 0;
         let first = self.outbox.first_place(edit)?;
         // a collection that could not be pulled now is not known to be in step
-        let waits = |stream: &Stream| stream.wanted && stream.retry_at.is_some();
+        let waits = |stream: &Stream| stream.is_wanted() && stream.retry_at().is_some();
         let troubled = exchange.troubled || self.streams.any(waits);
         if let Some(outcome) = self.streams.known_outcome() {
             let which = |id, until| id < exchange.syncs && until <= first;

@@ -103,7 +103,7 @@ impl Client {
         candidate.call = Some((collection.clone(), answer(status, words)));
         if let Some(stream) = self.streams.get_mut(collection) {
             stream.plain.pull = None;
-            stream.error = Some(StreamError::new(&ErrorCode::CollectionNotFound, words));
+            stream.note_error(StreamError::new(&ErrorCode::CollectionNotFound, words));
         }
         if let Some(work) = &mut self.plain.work {
             work.due.remove(collection);

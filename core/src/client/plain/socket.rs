@@ -9,7 +9,7 @@ use super::super::event::{Event, EventKind};
 use super::super::interface::{NetAction, Timer};
 use super::super::link::LinkState;
 use super::super::machine::{Client, Fault};
-use super::super::stream::{Phase, Stream, StreamError};
+use super::super::stream::{Stream, StreamError};
 use super::records::{Learnt, Verdict, hash_of};
 use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
 use crate::protocol::message::{
@@ -86,9 +86,8 @@ impl Client {
         let names = self.streams.names();
         for collection in &names {
             if let Some(stream) = self.streams.get_mut(collection)
-                && stream.phase == Phase::Subscribing
+                && stream.go_live()
             {
-                stream.phase = Phase::Live;
                 self.ask_whole(edit, collection);
             }
             self.show_status(edit, collection);
@@ -171,7 +170,7 @@ impl Client {
         id: &RecordId,
         change: &ServerChange,
     ) -> Result<(), StoreError> {
-        if !self.streams.get(collection).is_some_and(|stream| stream.wanted) {
+        if !self.streams.get(collection).is_some_and(Stream::is_wanted) {
             edit.ignore();
             return Ok(());
         }
@@ -241,7 +240,7 @@ impl Client {
         let mut due = Vec::new();
         for (collection, stream) in incomplete {
             stream.plain.incomplete = false;
-            if stream.wanted {
+            if stream.is_wanted() {
                 stream.plain.asked_whole = Some(now);
                 due.push(collection.clone());
             }
@@ -259,7 +258,7 @@ impl Client {
         collection: &Collection,
         records: Vec<SyncRecord>,
     ) -> Result<(), StoreError> {
-        if !self.streams.get(collection).is_some_and(|stream| stream.wanted) {
+        if !self.streams.get(collection).is_some_and(Stream::is_wanted) {
             edit.ignore();
             return Ok(());
         }
@@ -294,8 +293,7 @@ impl Client {
         }
         let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         stream.plain.rest();
-        stream.error = None;
-        stream.confirmed = true;
+        stream.read_whole();
         edit.put_stream(collection, &stream.row);
         edit.event(Event::remote(EventKind::RealtimeSync).on(collection));
         edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
@@ -324,7 +322,7 @@ impl Client {
             }
         }
         self.outbox.advance_head(edit)?;
-        let waits = |stream: &Stream| stream.wanted && stream.plain.asked_whole.is_some();
+        let waits = |stream: &Stream| stream.is_wanted() && stream.plain.asked_whole.is_some();
         if !self.streams.any(waits) {
             self.plain.settling_until = None;
         }
@@ -344,8 +342,8 @@ impl Client {
             if let Some(collection) = error.collection.filter(|name| self.matters(name))
                 && let Some(stream) = self.streams.get_mut(&collection)
             {
-                stream.error = Some(StreamError::new(&error.code, &error.message));
-                stream.confirmed = false;
+                stream.note_error(StreamError::new(&error.code, &error.message));
+                stream.lose_confirmation();
                 edit.show_status(&collection, stream);
             }
             edit.event(event);
@@ -515,8 +513,8 @@ impl Client {
         }
         let first = self.outbox.first_place(edit)?;
         let (patience, now) = (self.config.catch_up_patience, self.now.mono);
-        let awaited = self.streams.values().filter(|stream| stream.wanted);
-        let awaited = awaited.filter(|stream| stream.error.is_none());
+        let awaited = self.streams.values().filter(|stream| stream.is_wanted());
+        let awaited = awaited.filter(|stream| stream.error().is_none());
         let until = awaited.filter_map(|stream| Some(stream.plain.asked_whole? + patience)).max();
         let until = until.filter(|until| *until > now);
         self.pacing.wait_for_catch_up(until);

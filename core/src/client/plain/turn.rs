@@ -55,11 +55,7 @@ impl Client {
         self.outbox.advance_head(edit)?;
         let address = self.address();
         for (collection, stream) in self.streams.iter_mut() {
-            stream.forget_seqs();
-            stream.trusted = true;
-            // what was held is found by reconciling, and counted again at a server of level 2
-            stream.row.loss = None;
-            stream.unverified = true;
+            stream.become_plain();
             if stream.row.plain.is_none_or(|mark| mark.address != address) {
                 stream.row.plain = Some(PlainMark { address, ..PlainMark::default() });
             }

@@ -376,8 +376,7 @@ impl Client {
         let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         stream.row.plain = Some(mark);
         stream.plain.habits.grow();
-        stream.error = None;
-        let was_confirmed = core::mem::replace(&mut stream.confirmed, true);
+        let was_confirmed = stream.read_whole();
         if self.config.http {
             stream.plain.asked_whole = None;
             stream.plain.rest();
@@ -401,8 +400,8 @@ impl Client {
     ) {
         if let Some(stream) = self.streams.get_mut(collection) {
             stream.plain.pull = None;
-            stream.error = Some(StreamError::new(&code, &message));
-            stream.confirmed = false;
+            stream.note_error(StreamError::new(&code, &message));
+            stream.lose_confirmation();
         }
         if let Some(work) = &mut self.plain.work {
             work.due.remove(collection);

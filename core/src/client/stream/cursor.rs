@@ -1,0 +1,170 @@
+//! The cursor of a stream, and the history of the server that it belongs to.
+
+use super::{Phase, Stream};
+use crate::protocol::message::{Cursor, PageRange, Resume};
+use crate::protocol::name::{Epoch, Seq};
+use crate::protocol::wire::http::PageFrom;
+
+impl Stream {
+    /// The seq up to which everything is known; 0 where there is no cursor.
+    pub(in super::super) fn reached(&self) -> Seq {
+        self.row.cursor.as_ref().map_or(Seq(0), |cursor| cursor.seq)
+    }
+
+    /// Returns the position from which a page goes on.
+    pub(in super::super) fn from(&self) -> PageFrom {
+        PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone() }
+    }
+
+    /// Everything up to a seq of the live stream is known.
+    pub(in super::super) fn advance(&mut self, epoch: Option<&Epoch>, seq: Seq) {
+        self.moved = true;
+        if let Some(epoch) = epoch
+            && seq > self.reached()
+        {
+            self.row.cursor = Some(Cursor { epoch: epoch.clone(), seq });
+        }
+    }
+
+    /// A page of a snapshot was taken in.
+    pub(in super::super) fn page_taken(&mut self, epoch: Epoch, range: &PageRange) {
+        self.trusted = true;
+        let snapshot_seq = range.snapshot_seq;
+        match &range.up_to {
+            Some(after) => {
+                let after = after.clone();
+                self.row.resume = Some(Resume::Snapshot { epoch, snapshot_seq, after });
+            }
+            None => {
+                self.row.cursor = Some(Cursor { epoch, seq: snapshot_seq });
+                self.row.resume = None;
+            }
+        }
+    }
+
+    /// Lets no base of another history go out if nobody will say whether it still counts. Returns
+    /// `true` if that changes the stream.
+    pub(in super::super) fn vouch(&mut self) -> bool {
+        let unsaid = !self.trusted;
+        if unsaid {
+            self.begin_generation();
+            self.trusted = true;
+        }
+        unsaid
+    }
+
+    /// The cursor counts; there may be none.
+    pub(in super::super) fn trust(&mut self) {
+        self.trusted = true;
+    }
+
+    /// The server has not said whether the cursor counts.
+    pub(in super::super) fn distrust(&mut self) {
+        self.trusted = false;
+    }
+
+    /// Offers no cursor before the hello is answered: with `doubt`, or if it is behind the stored
+    /// records.
+    pub(in super::super) fn doubt_cursor(&mut self, doubt: bool) {
+        self.in_doubt = doubt || self.row.behind;
+    }
+
+    /// Nothing that was learnt of the server counts, and the collection is asked for whole.
+    pub(in super::super) fn start_over(&mut self) {
+        self.begin_generation();
+        self.phase = Phase::Idle;
+    }
+
+    /// The server has said which epoch it is in: knowledge from another one waits for the server's
+    /// word, and where there is no place to go on from, nothing is known.
+    pub(in super::super) fn meet_epoch(&mut self, now: &Epoch) {
+        self.in_doubt = false;
+        let resume = self.row.resume.as_ref().map(|resume| match resume {
+            Resume::Delta { epoch, .. } | Resume::Snapshot { epoch, .. } => epoch,
+        });
+        match self.row.cursor.as_ref().map(|cursor| &cursor.epoch).or(resume) {
+            Some(epoch) if epoch == now || !self.row.behind => {
+                self.trusted = epoch == now || planted!(EpochTrustedUnasked);
+            }
+            // nor where there is one that does not tell how much is held
+            Some(_) | None => {
+                self.begin_generation();
+                self.trusted = true;
+            }
+        }
+    }
+
+    /// A snapshot begins. Knowledge of the server's present history stays: acks of this
+    /// connection may be newer than the first page.
+    pub(in super::super) fn begin_snapshot(&mut self) {
+        if !self.trusted {
+            self.begin_generation();
+        }
+        self.drop_cursor();
+        self.trusted = true;
+    }
+
+    /// A page of a snapshot goes on where the last one ended, or begins a new run.
+    pub(in super::super) fn continue_snapshot(
+        &mut self,
+        range: &PageRange,
+    ) -> Result<(), &'static str> {
+        match (&self.row.resume, &range.after) {
+            (None | Some(Resume::Delta { .. }), None) => Ok(()),
+            (Some(Resume::Snapshot { .. }), None) => {
+                self.begin_snapshot();
+                Ok(())
+            }
+            (Some(Resume::Snapshot { snapshot_seq, after: covered, .. }), Some(after))
+                if covered == after && *snapshot_seq == range.snapshot_seq =>
+            {
+                Ok(())
+            }
+            (None | Some(_), Some(_)) => Err("a snapshot's page does not follow the one before"),
+        }
+    }
+
+    /// Nothing that was learnt so far says anything about the server's records: the held ones stay,
+    /// until it is known whether the server still has them.
+    pub(in super::super) fn begin_generation(&mut self) {
+        self.forget_seqs();
+        self.confirmed = false;
+        self.row.begin_loss();
+    }
+
+    /// Nothing that was learnt so far says anything about the server's present seqs.
+    pub(in super::super) fn forget_seqs(&mut self) {
+        self.refreshing = false;
+        self.row.generation += 1;
+        self.drop_cursor();
+    }
+
+    fn drop_cursor(&mut self) {
+        self.row.cursor = None;
+        self.row.resume = None;
+        self.row.behind = false;
+    }
+
+    /// Asks for everything above a seq again.
+    pub(in super::super) fn rewind(&mut self, to: Seq) {
+        self.row.resume = None;
+        match &mut self.row.cursor {
+            Some(cursor) => {
+                cursor.seq = cursor.seq.min(to);
+                self.row.behind = true;
+            }
+            // a snapshot had begun
+            None => self.begin_generation(),
+        }
+    }
+
+    /// A record is known up to a seq.
+    pub(in super::super) fn hold(&mut self, seq: Seq) {
+        let told = match &self.row.resume {
+            Some(Resume::Delta { seq, .. }) => *seq,
+            Some(Resume::Snapshot { snapshot_seq, .. }) => *snapshot_seq,
+            None => self.reached(),
+        };
+        self.row.behind |= seq > told;
+    }
+}
