@@ -32,39 +32,25 @@
 //! names and HTTP calls, happens on threads that come and go. All of it ends when the last
 //! [`SyncLayer`] and [`Collection`] is dropped, or by [`close`](SyncLayer::close).
 
-mod client;
+mod byte_stream;
 mod collection;
-mod elsewhere;
+mod jobs;
 mod listen;
-mod saved;
-mod stream;
-mod thread;
-mod wire;
+mod network;
+mod sync_layer;
 
-pub use client::{RejectedWrites, SyncLayer};
 pub use collection::Collection;
-pub use listen::{Events, TimedOut, Watch};
-pub use saved::Saved;
+pub use listen::{Events, Watch};
+pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
 pub use synclayer_client::error::{OpenError, SyncError};
+pub use synclayer_client::saved::{Confirmed, Saved};
 pub use synclayer_client::tls::TrustedRoots;
-pub use synclayer_core::client::event::{
-    CollectionStatus, ConnectionState, Event, EventKind, Status, Transport,
+pub use synclayer_client::wait::TimedOut;
+pub use synclayer_core::{
+    CollectionStatus, Conflict, ConflictStrategy, ConnectionState, Delta, Document, DocumentError,
+    Event, EventKind, Fate, FieldStates, FieldWise, Guarantees, Limits, Misuse, NameError,
+    OnServerLoss, PlainServers, Record, RecordChange, RecordId, Rejected, Resolver,
+    ResolverFailure, SignOut, Snapshot, Status, StoreError, StoreErrorKind, SyncFailure,
+    SyncFailureReason, Transport, Unsent, Update, WriteId,
 };
-pub use synclayer_core::client::fate::Fate;
-pub use synclayer_core::client::interface::{
-    Guarantees, Misuse, OnServerLoss, PlainServers, SyncFailure, SyncFailureReason,
-};
-pub use synclayer_core::client::sign_out::SignOut;
-pub use synclayer_core::client::wipe::Unsent;
-pub use synclayer_core::protocol::delta::Delta;
-pub use synclayer_core::protocol::document::{Document, DocumentError};
-pub use synclayer_core::protocol::limits::Limits;
-pub use synclayer_core::protocol::name::{NameError, RecordId, WriteId};
-pub use synclayer_core::rules::conflict::{
-    Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure,
-};
-pub use synclayer_core::rules::merge::FieldWise;
-pub use synclayer_core::rules::row::Rejected;
-pub use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
-pub use synclayer_core::store::{StoreError, StoreErrorKind};

@@ -14,7 +14,7 @@ use synclayer_blocking::{
     ConnectionState, EventKind, Limits, OpenError, RecordChange, Store, SyncConfig, SyncError,
     SyncLayer, TimedOut, Transports, TrustedRoots,
 };
-use synclayer_core::store::MemoryClientStore;
+use synclayer_core::MemoryClientStore;
 
 fn round_trip(server: &Server) {
     let sync = SyncLayer::open(server.config()).unwrap();

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use synclayer_core::protocol::hash::Checksum;
-use synclayer_core::protocol::name::Collection as Name;
 use synclayer_core::rules::page::{Next, PageLimits, Position, ReadAnswer, ReadRequest, Reader};
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::store::{ClientStore, ServerStore};
+use synclayer_core::{AllowAll, Checksum, ClientStore, Collection as Name, ServerStore};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_tokio::{
@@ -21,7 +18,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 
 /// The time limit of each step.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Writes that are timed.
 const WRITES: usize = 100;
 const COLLECTION: &str = "todos";
@@ -204,10 +201,10 @@ impl Device {
 }
 
 async fn in_time(what: &str, happens: impl Future<Output = bool>) -> Result<(), Failure> {
-    match timeout(PATIENCE, happens).await {
+    match timeout(TIMEOUT, happens).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::plain(format_args!("{what} did not come: a replica has ended"))),
-        Err(_) => Err(Failure::plain(format_args!("{what} did not come in {PATIENCE:?}"))),
+        Err(_) => Err(Failure::plain(format_args!("{what} did not come in {TIMEOUT:?}"))),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use synclayer_core::protocol::message::Level;
+use synclayer_core::Level;
 use synclayer_tokio::{CollectionStatus, ConnectionState, Guarantees, Record, Status, Transport};
 
 use crate::args::{CollectionArgs, RecordArgs, ReplicaArgs};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
-use synclayer_core::protocol::write::WriteKind;
+use synclayer_core::WriteKind;
 use synclayer_core::rules::salvage::{
     USERS, index_of, missing_writes, outboxes, rejected_of, unsent_writes,
 };

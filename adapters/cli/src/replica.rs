@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use synclayer_core::protocol::message::ErrorCode;
-use synclayer_core::store::ClientStore;
+use synclayer_core::{ClientStore, ErrorCode};
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{
     Collection, CollectionStatus, ConflictStrategy, ConnectionState, Event, EventKind, Events,
@@ -27,7 +26,7 @@ pub(crate) struct Replica {
     pub(crate) sync: SyncLayer,
     events: Events,
     server: Result<String, &'static str>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// The outcome of contact with the server.
@@ -77,7 +76,7 @@ impl Replica {
             Some(server) => Ok(server.clone()),
             None => Err("no --server was given"),
         };
-        Ok(Self { sync, events, server, patience: args.timeout })
+        Ok(Self { sync, events, server, timeout: args.timeout })
     }
 
     pub(crate) fn collection(&self, name: &str) -> Result<Collection, Failure> {
@@ -101,7 +100,7 @@ impl Replica {
             }
         };
         self.sync.connect().await?;
-        let up = Instant::now() + self.patience;
+        let up = Instant::now() + self.timeout;
         let sync = self.sync.clone();
         let synced = sync.synced();
         tokio::pin!(synced);
@@ -157,7 +156,7 @@ impl Replica {
     }
 
     async fn is_late(&self, server: &str) -> Result<String, Failure> {
-        let seconds = self.patience.as_secs_f32();
+        let seconds = self.timeout.as_secs_f32();
         Ok(match self.sync.status().await?.connection {
             ConnectionState::Connected => {
                 format!("the server at {server} was not through within {seconds} s")

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use serde_json::json;
-use synclayer_core::protocol::name::UserId;
+use synclayer_core::UserId;
 use synclayer_fjall::{Durability, FjallServerStore, ServerOptions};
 use synclayer_server::{Authenticator, Server, ServerConfig, StaticTokens};
 use tokio::task;

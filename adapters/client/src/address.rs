@@ -1,4 +1,4 @@
-//! Where the server is, and whether a token may go there.
+//! The addresses of a server, and the check that a token may go there.
 
 use std::net::IpAddr;
 
@@ -6,13 +6,13 @@ use http::Uri;
 
 use crate::error::OpenError;
 
-/// The addresses of a server: its WebSocket, and where its HTTP calls begin.
+/// The addresses of a server: its WebSocket, and the base of HTTP requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Address {
     /// The WebSocket endpoint, with the scheme `ws` or `wss`.
     pub websocket: Endpoint,
-    /// What the paths of HTTP calls are below, with the scheme `http` or `https`; `None` where only
-    /// a WebSocket endpoint was given.
+    /// The base of the paths of HTTP requests, with the scheme `http` or `https`; `None` if only a
+    /// WebSocket endpoint was given.
     pub http: Option<Endpoint>,
 }
 
@@ -23,9 +23,9 @@ pub struct Endpoint {
     pub uri: Uri,
     /// The host's name or IP address, without brackets.
     pub host: String,
-    /// The port, also where it is the scheme's own.
+    /// The port, even if it is the scheme's own.
     pub port: u16,
-    /// Whether it is spoken to over TLS.
+    /// It is spoken to over TLS.
     pub tls: bool,
 }
 
@@ -49,7 +49,7 @@ impl Address {
         Ok(Self { websocket, http })
     }
 
-    /// By what a server is told from others: the URL without its query.
+    /// The identity of the server: the URL without its query.
     #[must_use]
     pub fn identity(&self) -> String {
         let Endpoint { uri, host, port, tls } = self.http.as_ref().unwrap_or(&self.websocket);
@@ -59,13 +59,14 @@ impl Address {
 }
 
 impl Endpoint {
-    /// Whether nobody else can read what goes there: it is encrypted, or does not leave the machine.
+    /// Returns `true` if nobody else can read what goes there: it is encrypted, or does not leave the
+    /// machine.
     #[must_use]
     pub fn is_private(&self) -> bool {
         self.tls || self.is_loopback()
     }
 
-    /// Whether it is on this machine.
+    /// Returns `true` if it is on this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.host.eq_ignore_ascii_case("localhost")

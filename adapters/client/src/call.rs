@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use synclayer_core::client::interface::{HttpAnswer, HttpRequest};
+use synclayer_core::{HttpAnswer, HttpRequest};
 use ureq::{Agent, Body, Error, Proxy};
 
 use crate::address::Endpoint;
 use crate::tls::Tls;
 
-/// For how long a connection is kept for the next call: less than servers keep theirs, lest a call
-/// meet a connection that is just being closed.
+/// The time for which a connection is kept for the next call. It is shorter than at servers, so that
+/// no call meets a connection that is just being closed.
 const KEPT: Duration = Duration::from_secs(3);
 
 /// Calls a server over HTTP. Connections are kept for the next call for a short while.
@@ -93,7 +93,7 @@ impl HttpClient {
     }
 }
 
-/// How long the server asks to be left alone: `Retry-After`, in seconds or as a date.
+/// The time for which the server asks to be left alone: `Retry-After`, in seconds or as a date.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();

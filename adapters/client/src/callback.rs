@@ -10,8 +10,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::rules::conflict::{Conflict, Resolver, ResolverFailure};
+use synclayer_core::{Conflict, Document, Resolver, ResolverFailure};
 
 use crate::error::SyncError;
 
@@ -34,7 +33,7 @@ impl Drop for Left {
     }
 }
 
-/// Whether this thread is an engine's and runs a callback.
+/// Returns `true` if this thread is an engine's and runs a callback.
 #[must_use]
 pub fn is_running() -> bool {
     RUNNING.get()
@@ -72,7 +71,7 @@ pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
         .map_err(|panic| text_of(&*panic).unwrap_or("for a reason that is no text").to_owned())
 }
 
-/// What a panic says.
+/// The text of a panic.
 fn text_of(panic: &(dyn Any + Send)) -> Option<&str> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied())

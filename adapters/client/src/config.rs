@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synclayer_core::client::interface::{Guarantees, OnServerLoss, PlainServers};
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::rules::conflict::{ConflictStrategy, Resolver};
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{ClientStore, StoreError};
+use synclayer_core::{
+    ClientStore, ConflictStrategy, Guarantees, Limits, MemoryClientStore, OnServerLoss,
+    PlainServers, Resolver, StoreError,
+};
 
 use crate::tls::TrustedRoots;
 
@@ -35,8 +34,8 @@ impl Store {
     /// A store that is opened by a function.
     ///
     /// ```
-    /// use synclayer_core::store::MemoryClientStore;
-    /// use synclayer_client::config::Store;
+    /// # use synclayer_client::config::Store;
+    /// use synclayer_core::MemoryClientStore;
     ///
     /// let store = Store::opened_by(|_on_durable| Ok(Box::new(MemoryClientStore::new())));
     /// ```
@@ -81,9 +80,8 @@ pub enum Transports {
 /// have defaults, which chained setters of the same names change.
 ///
 /// ```
+/// # use synclayer_client::config::SyncConfig;
 /// use std::time::Duration;
-///
-/// use synclayer_client::config::SyncConfig;
 ///
 /// let config = SyncConfig::new("https://api.example.com")
 ///     .collections(["todos"])

@@ -1,18 +1,15 @@
-//! What can go wrong in a call.
+//! The errors of opening a client, and of its calls.
 
-use synclayer_core::client::interface::{Misuse, SyncFailure};
-use synclayer_core::protocol::document::DocumentError;
-use synclayer_core::protocol::name::NameError;
-use synclayer_core::store::StoreError;
+use synclayer_core::{DocumentError, Misuse, NameError, StoreError, SyncFailure};
 
-/// Why a client could not be opened.
+/// The reason why a client could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The server's address is not one.
     #[error("the server's address can't be used: {reason}")]
     Address {
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
     /// The token would go over the network in the clear.
@@ -27,7 +24,7 @@ pub enum OpenError {
     /// The trusted certificates can't be used.
     #[error("the trusted certificates can't be used: {reason}")]
     Certificate {
-        /// What is wrong with them.
+        /// The fault in them.
         reason: String,
     },
     /// The token can't be sent in a header.
@@ -38,7 +35,7 @@ pub enum OpenError {
     Collection {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: NameError,
     },
     /// The store could not be opened or read.
@@ -49,7 +46,7 @@ pub enum OpenError {
     Start(String),
 }
 
-/// Why a call on an open client failed.
+/// The reason why a call on an open client failed.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {
@@ -71,7 +68,7 @@ pub enum SyncError {
     Name {
         /// The text.
         name: String,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: NameError,
     },
     /// The document can't be stored.

@@ -1,28 +1,36 @@
-//! What SyncLayer's clients have in common, whichever way they wait: it is for those who write a
-//! client, not for programs, which use `synclayer-tokio` or `synclayer-blocking`.
+//! The parts that all SyncLayer clients share. This crate is for those who write a client for
+//! another runtime; programs use `synclayer-tokio` or `synclayer-blocking`.
 //!
-//! * [`config`] and [`error`]: what a client is told, and what it says when that can't be done;
-//!   [`setup`] checks the former.
-//! * [`address`], [`tls`] and [`call`]: where the server is, how it is trusted, and calls by HTTP.
-//! * [`websocket`]: how a WebSocket is asked for and how it fails.
-//! * [`engine`]: the replica with its clock, its connections and its users. What moves the bytes of
-//!   a WebSocket is the [`Network`](engine::Network) that the client brings along.
-//! * [`callback`]: how a call from inside a callback of the app is known.
-//! * [`fate`](mod@fate): how the app learns what became of a write.
-//! * [`modify`](mod@modify): how a closure of the app's changes a record.
-//! * [`mailbox`] and [`listen`]: how the app gets to see what changes and what happens.
+//! | floor | modules |
+//! | --- | --- |
+//! | faces | `synclayer-tokio` and `synclayer-blocking`: an `.await` and a `.wait()` over the calls below |
+//! | calls | [`handle`], [`collection`]: a client and a collection, whose calls return a [`Pending`](pending::Pending) |
+//! | engine | `engine`: the replica on a thread of its own, which carries out [`command`]s |
+//! | network | [`network`]: the trait of what moves a face's bytes; [`websocket`], [`call`], [`tls`], [`address`] |
+//! | ground | [`config`], [`setup`], [`error`], [`mailbox`], [`listen`], [`pending`], [`saved`], [`wait`] |
+//!
+//! A call puts a command into the engine's inbox, and the engine answers it. A face writes a
+//! [`Network`](network::Network), opens a [`Handle`](handle::Handle) with it, and wraps the calls;
+//! their documentation is in [`doc!`].
 
 pub mod address;
 pub mod call;
 pub mod callback;
-mod calls;
+pub mod collection;
+pub mod command;
 pub mod config;
-pub mod engine;
+mod docs;
+mod engine;
 pub mod error;
-pub mod fate;
+pub mod handle;
 pub mod listen;
 pub mod mailbox;
 pub mod modify;
+pub mod network;
+pub mod pending;
+pub mod saved;
+mod set_once;
 pub mod setup;
 pub mod tls;
+pub mod wait;
 pub mod websocket;

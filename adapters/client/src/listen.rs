@@ -1,20 +1,51 @@
-//! What waits for the app: the latest of a watched collection, and events.
+//! The mailboxes of the app: one slot of each watcher, and a queue of events of each listener.
 
 use std::collections::VecDeque;
+use std::mem;
 
-use synclayer_core::client::event::Event;
-use synclayer_core::rules::view::{Slot, Update};
+use synclayer_core::{Event, Slot, Update};
 
 use crate::mailbox::Buffer;
 
-/// How many events wait for a listener; then the oldest are dropped, and counted.
+/// The number of events that wait for a listener. Beyond it the oldest are dropped and counted.
 const WAITING_EVENTS: usize = 1024;
 
-impl Buffer for Slot {
+/// The slot of one watcher: the latest snapshot, and the changes since the reader last took one.
+#[derive(Default)]
+pub enum UpdateSlot {
+    /// The reader has seen everything.
+    #[default]
+    Empty,
+    /// One update waits. Most are taken before the next comes.
+    One(Update),
+    /// Several updates wait, merged.
+    Merged(Slot),
+}
+
+impl UpdateSlot {
+    pub(crate) fn put(&mut self, update: Update) {
+        *self = match mem::take(self) {
+            Self::Empty => Self::One(update),
+            Self::One(first) => Self::merged(Slot::new(first), update),
+            Self::Merged(slot) => Self::merged(slot, update),
+        };
+    }
+
+    fn merged(mut slot: Slot, update: Update) -> Self {
+        slot.put(update.snapshot, update.changes);
+        Self::Merged(slot)
+    }
+}
+
+impl Buffer for UpdateSlot {
     type Item = Update;
 
     fn take(&mut self) -> Option<Update> {
-        Self::take(self)
+        match mem::take(self) {
+            Self::Empty => None,
+            Self::One(update) => Some(update),
+            Self::Merged(mut slot) => slot.take(),
+        }
     }
 }
 
@@ -26,7 +57,7 @@ pub struct EventQueue {
 }
 
 impl EventQueue {
-    /// How many events were dropped because they were not read in time.
+    /// The number of events that were dropped because they were not read in time.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed

@@ -1,16 +1,25 @@
-//! A mailbox between the engine's thread and one reader: what was not read yet is merged or
-//! bounded by the buffer in it, so that a slow reader costs nothing more.
+//! A mailbox between the engine's thread and one reader. Its buffer merges or bounds what was not
+//! read yet, so that a slow reader costs nothing more.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// What lies in a mailbox.
+/// The contents of a mailbox.
 pub trait Buffer {
-    /// What the reader takes.
+    /// An item as the reader takes it.
     type Item;
 
-    /// The next item, if there is one.
+    /// Takes the next item, if there is one.
     fn take(&mut self) -> Option<Self::Item>;
+}
+
+/// A buffer of one item.
+impl<T> Buffer for Option<T> {
+    type Item = T;
+
+    fn take(&mut self) -> Self {
+        Self::take(self)
+    }
 }
 
 struct State<B> {
@@ -19,41 +28,56 @@ struct State<B> {
     ended: bool,
 }
 
-/// The writer's end. Dropping it ends the reader's stream, after what is in the box.
-pub struct Outlet<B>(Arc<Mutex<State<B>>>);
-
-/// The reader's end.
-pub struct Inlet<B>(Arc<Mutex<State<B>>>);
-
-/// A mailbox: both its ends.
-pub fn mailbox<B>(buffer: B) -> (Outlet<B>, Inlet<B>) {
-    let state = Arc::new(Mutex::new(State { buffer, waker: None, ended: false }));
-    (Outlet(state.clone()), Inlet(state))
+/// The writer's end. Dropping it ends the reader's stream, after what is in the mailbox.
+pub struct Sender<B> {
+    state: Arc<Mutex<State<B>>>,
+    /// The stream has ended already.
+    ended: bool,
 }
 
-impl<B> Outlet<B> {
-    /// Changes what is in the box and wakes the reader.
+/// The reader's end.
+pub struct Receiver<B>(Arc<Mutex<State<B>>>);
+
+/// Makes a mailbox.
+pub fn mailbox<B>(buffer: B) -> (Sender<B>, Receiver<B>) {
+    let state = Arc::new(Mutex::new(State { buffer, waker: None, ended: false }));
+    (Sender { state: Arc::clone(&state), ended: false }, Receiver(state))
+}
+
+impl<B> Sender<B> {
+    /// Changes the contents and wakes the reader.
     pub fn put(&self, put: impl FnOnce(&mut B)) {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         put(&mut state.buffer);
         wake(state);
     }
 
-    /// Whether nobody will read any more.
-    pub fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
-    }
-}
-
-impl<B> Drop for Outlet<B> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.0);
+    /// Changes the contents for the last time, and wakes the reader.
+    pub fn finish(mut self, put: impl FnOnce(&mut B)) {
+        self.ended = true;
+        let mut state = lock(&self.state);
+        put(&mut state.buffer);
         state.ended = true;
         wake(state);
     }
+
+    /// Returns `true` if nobody will read any more.
+    pub fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.state) == 1
+    }
 }
 
-impl<B: Buffer> Inlet<B> {
+impl<B> Drop for Sender<B> {
+    fn drop(&mut self) {
+        if !self.ended {
+            let mut state = lock(&self.state);
+            state.ended = true;
+            wake(state);
+        }
+    }
+}
+
+impl<B: Buffer> Receiver<B> {
     /// The next item; `None` when there will be no more.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<Option<B::Item>> {
         let mut state = lock(&self.0);

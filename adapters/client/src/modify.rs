@@ -1,9 +1,7 @@
 //! Closures of the app that change a record in one step with reading it.
 
 use serde::Serialize;
-use synclayer_core::client::interface::{Misuse, Modify};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
+use synclayer_core::{Document, Limits, Misuse, Modify};
 
 use crate::callback::caught;
 

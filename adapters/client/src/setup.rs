@@ -1,9 +1,8 @@
-//! From what the program wants to what the parts of a client are made with.
+//! From the configuration of a program to the parts of a client.
 
-use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection, RecordId};
-use synclayer_core::rules::conflict::ConflictStrategy;
+use std::sync::Arc;
+
+use synclayer_core::{ClientConfig, Collection, ConflictStrategy, RecordId, Token};
 use uuid::Uuid;
 
 use crate::address::{Address, Endpoint};
@@ -12,23 +11,22 @@ use crate::callback::CatchPanics;
 use crate::config::{StoreFactory, SyncConfig, Transports};
 use crate::error::{OpenError, SyncError};
 use crate::tls::Tls;
+use crate::websocket::Target;
 
-/// What a client is made with, checked.
+/// A checked configuration, as the parts of a client want it.
 pub struct Setup {
-    /// Where the server is.
-    pub address: Address,
-    /// How its WebSocket is encrypted.
-    pub tls: Tls,
-    /// How HTTP calls are made, where any are.
-    pub http: Option<HttpClient>,
-    /// What the machine works by.
-    pub client: ClientConfig,
-    /// What opens the store.
-    pub factory: StoreFactory,
-    /// Whether to connect at once.
-    pub connected: bool,
-    /// Whether a token may be sent.
-    pub takes_token: bool,
+    /// The server's WebSocket endpoint.
+    pub target: Target,
+    /// The client for HTTP requests, if any are made.
+    pub(crate) http: Option<HttpClient>,
+    /// The configuration of the machine.
+    pub(crate) client: ClientConfig,
+    /// The factory of the store.
+    pub(crate) factory: StoreFactory,
+    /// The client connects at once.
+    pub(crate) connected: bool,
+    /// A token may be sent.
+    pub(crate) takes_token: bool,
 }
 
 impl Setup {
@@ -50,8 +48,10 @@ impl Setup {
         let client = client_config(&config, &address, http.is_some())?;
         let takes_token = open.is_none();
         let connected = config.connect_at_start;
+        let frame_bytes = config.limits.frame_bytes;
         let factory = config.store.into_factory();
-        Ok(Self { address, tls, http, client, factory, connected, takes_token })
+        let target = Target { address: Arc::new(address.websocket), tls: tls.config, frame_bytes };
+        Ok(Self { target, http, client, factory, connected, takes_token })
     }
 }
 
@@ -130,7 +130,7 @@ fn client_config(
 ///
 /// # Errors
 /// When no header can carry it.
-pub fn check_token(token: &str) -> Result<(), SyncError> {
+pub(crate) fn check_token(token: &str) -> Result<(), SyncError> {
     let sendable = token.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     if sendable { Ok(()) } else { Err(SyncError::Token) }
 }
@@ -139,7 +139,7 @@ pub fn check_token(token: &str) -> Result<(), SyncError> {
 ///
 /// # Errors
 /// When it can't be one.
-pub fn record_id(id: &str) -> Result<RecordId, SyncError> {
+pub(crate) fn record_id(id: &str) -> Result<RecordId, SyncError> {
     RecordId::new(id).map_err(|reason| SyncError::Name { name: id.to_owned(), reason })
 }
 
@@ -147,7 +147,7 @@ pub fn record_id(id: &str) -> Result<RecordId, SyncError> {
 ///
 /// # Errors
 /// Never: UUIDs are ids.
-pub fn fresh_record_id() -> Result<RecordId, SyncError> {
+pub(crate) fn fresh_record_id() -> Result<RecordId, SyncError> {
     record_id(&Uuid::now_v7().to_string())
 }
 
@@ -155,6 +155,6 @@ pub fn fresh_record_id() -> Result<RecordId, SyncError> {
 ///
 /// # Errors
 /// When it can't be one.
-pub fn collection(name: &str) -> Result<Collection, SyncError> {
+pub(crate) fn collection(name: &str) -> Result<Collection, SyncError> {
     Collection::new(name).map_err(|reason| SyncError::Name { name: name.to_owned(), reason })
 }

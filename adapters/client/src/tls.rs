@@ -10,7 +10,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::error::OpenError;
 
-/// Who vouches for servers.
+/// The certificates that vouch for servers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum TrustedRoots {
     /// The authorities that the web trusts, as Mozilla keeps them.
@@ -20,7 +20,7 @@ pub enum TrustedRoots {
     Pem(Vec<u8>),
 }
 
-/// What TLS connections are made with, ready for WebSockets and for HTTP calls.
+/// The configuration of TLS, ready for WebSockets and for HTTP requests.
 #[derive(Clone, Debug)]
 pub struct Tls {
     /// For connections that are made by hand.

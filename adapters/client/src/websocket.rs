@@ -1,53 +1,93 @@
-//! How a WebSocket is asked for, how it is bounded, and how it fails.
+//! The WebSocket to a server: the request for it, its bounds, and its messages.
+
+use std::io;
+use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request};
-use synclayer_core::client::interface::Disconnect;
-use synclayer_core::protocol::message::Token;
+use rustls::ClientConfig;
+use synclayer_core::{Disconnect, Token};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use crate::address::Endpoint;
 use crate::call::retry_after;
+use crate::command::SocketEvent;
 
-/// How many bytes of frames are gathered for one write to the socket.
+/// The number of bytes of frames that are gathered for one write to the socket.
 const GATHERED_BYTES: usize = 16 << 10;
 
-/// The request for an upgrade, with the token in its header.
-///
-/// # Errors
-/// When no header can carry the token.
-pub fn request(address: &Endpoint, token: Option<&Token>) -> Result<Request<()>, Disconnect> {
-    let mut request = address.uri.clone().into_client_request().map_err(failed)?;
-    if let Some(token) = token {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
-            .map_err(|error| lost(error.to_string()))?;
-        value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
+/// A server's WebSocket endpoint, with the settings of every connection to it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The endpoint.
+    pub address: Arc<Endpoint>,
+    /// The configuration of TLS, for an endpoint that wants it.
+    pub tls: Arc<ClientConfig>,
+    /// The longest frame that is taken.
+    pub frame_bytes: usize,
+}
+
+impl Target {
+    /// The request for an upgrade, with the token in its header.
+    ///
+    /// # Errors
+    /// When no header can carry the token.
+    pub fn request(&self, token: Option<&Token>) -> Result<Request<()>, Disconnect> {
+        let mut request = self.address.uri.clone().into_client_request().map_err(failed)?;
+        if let Some(token) = token {
+            let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
+                .map_err(|error| lost(error.to_string()))?;
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        Ok(request)
     }
-    Ok(request)
+
+    /// The buffers and bounds of a connection.
+    #[must_use]
+    pub fn config(&self) -> WebSocketConfig {
+        WebSocketConfig::default()
+            .read_buffer_size(4096)
+            .write_buffer_size(GATHERED_BYTES)
+            // the machine's window bounds what waits; this only keeps a frame from being refused
+            .max_write_buffer_size(usize::MAX)
+            .max_message_size(Some(self.frame_bytes))
+            .max_frame_size(Some(self.frame_bytes))
+    }
+
+    /// The end of a connection that could not be made.
+    #[must_use]
+    pub fn unreachable(&self, error: &io::Error) -> Disconnect {
+        let Endpoint { host, port, .. } = &*self.address;
+        lost(format!("{host}:{port}: {error}"))
+    }
 }
 
-/// Buffers and bounds of a connection on which frames up to this length are taken.
-#[must_use]
-pub fn config(frame_bytes: usize) -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(GATHERED_BYTES)
-        // the machine's window bounds what waits; this only keeps a frame from being refused
-        .max_write_buffer_size(usize::MAX)
-        .max_message_size(Some(frame_bytes))
-        .max_frame_size(Some(frame_bytes))
-}
-
-/// A frame of the machine's as a message.
+/// The message of a frame of the machine's.
 #[must_use]
 pub fn message(frame: Bytes) -> Message {
     // what the core encodes is text; if it ever were not, the server would say so
     match Utf8Bytes::try_from(frame) {
         Ok(text) => Message::Text(text),
         Err(_) => Message::Binary(Bytes::new()),
+    }
+}
+
+/// The news that a connection has read.
+#[must_use]
+pub fn event(read: Result<Message, Error>) -> SocketEvent {
+    let closed = "the server closed the connection";
+    match read {
+        Ok(Message::Text(text)) => SocketEvent::Frame(text.into()),
+        Ok(Message::Binary(bytes)) => SocketEvent::Frame(bytes),
+        Ok(Message::Ping(_) | Message::Pong(_)) => SocketEvent::Heard,
+        Ok(Message::Close(Some(why))) => {
+            SocketEvent::Disconnected(lost(format!("{closed}: {why}")))
+        }
+        Ok(Message::Close(None) | Message::Frame(_)) => SocketEvent::Disconnected(lost(closed)),
+        Err(error) => SocketEvent::Disconnected(failed(error)),
     }
 }
 

@@ -13,8 +13,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use synclayer_client::address::Address;
 use synclayer_client::call::HttpClient;
 use synclayer_client::tls::{Tls, TrustedRoots};
-use synclayer_core::client::interface::{HttpAnswer, HttpRequest, Method};
-use synclayer_core::protocol::message::Token;
+use synclayer_core::{HttpAnswer, HttpRequest, Method, Token};
 
 /// More than any answer in these tests may take.
 const PATIENCE: Duration = Duration::from_secs(10);

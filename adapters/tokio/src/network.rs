@@ -1,28 +1,30 @@
-//! What moves the bytes of the engine's connections: a task for each, and threads for HTTP calls.
+//! The network of a client on tokio: a task for each connection, and threads for HTTP requests.
 
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::Builder;
+use std::time::Duration;
 
 use bytes::Bytes;
-use synclayer_client::engine::{self, Job, Network};
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::ConnId;
+use synclayer_client::command::{EngineCommand, Inbox};
+use synclayer_client::network::{Job, Network};
+use synclayer_client::websocket::Target;
+use synclayer_core::{ConnId, Token};
+use tokio::runtime;
 
-use crate::socket::{Dialer, Socket};
-
-pub(crate) type Engine = engine::Engine<Sockets>;
-pub(crate) type Hold = engine::Hold<Sockets>;
-pub(crate) type Inbox = engine::Inbox<Sockets>;
+use crate::socket::{Reporter, Socket};
 
 /// The connection that the engine wants, if any.
 pub(crate) struct Sockets {
-    dialer: Dialer,
+    runtime: runtime::Handle,
+    target: Target,
     inbox: Inbox,
     socket: Option<(ConnId, Socket)>,
 }
 
 impl Sockets {
-    pub(crate) fn new(dialer: Dialer, inbox: Inbox) -> Self {
-        Self { dialer, inbox, socket: None }
+    pub(crate) fn new(runtime: runtime::Handle, target: Target, inbox: Inbox) -> Self {
+        Self { runtime, target, inbox, socket: None }
     }
 
     fn on(&self, conn: ConnId, act: impl FnOnce(&Socket)) {
@@ -34,7 +36,9 @@ impl Sockets {
 
 impl Network for Sockets {
     fn connect(&mut self, life: u64, conn: ConnId, token: Option<&Token>) {
-        self.socket = Some((conn, self.dialer.dial(life, conn, token, self.inbox.clone())));
+        let reporter = Reporter::new(life, conn, self.inbox.clone());
+        let socket = Socket::open(&self.runtime, self.target.clone(), token, reporter);
+        self.socket = Some((conn, socket));
     }
 
     fn send(&mut self, conn: ConnId, frame: Bytes) {
@@ -57,5 +61,29 @@ impl Network for Sockets {
         // not among the runtime's own: its end waits for those, and a server that stalls would hold
         // up the end of the program. A job that finds no thread is dropped, and says so
         let _ = Builder::new().name("synclayer-io".into()).spawn(job);
+    }
+
+    fn handled(&mut self, conn: ConnId, length: usize) {
+        self.on(conn, |socket| socket.make_room(length));
+    }
+
+    fn wait(
+        &mut self,
+        commands: &Receiver<EngineCommand>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<EngineCommand>> {
+        let waited = match timeout {
+            Some(timeout) => commands.recv_timeout(timeout),
+            None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match waited {
+            Ok(command) => Ok(Some(command)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn next(&mut self, commands: &Receiver<EngineCommand>) -> Option<EngineCommand> {
+        commands.try_recv().ok()
     }
 }

@@ -6,37 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use rustls::ClientConfig;
-use synclayer_client::address::Endpoint;
-use synclayer_client::websocket::{self, failed, lost};
-use synclayer_core::client::interface::{Disconnect, Input};
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::ConnId;
+use synclayer_client::command::{EngineCommand, Inbox, SocketEvent};
+use synclayer_client::websocket::{self, Target, failed, lost};
+use synclayer_core::{ConnId, Disconnect, Token};
 use tokio::net::TcpStream;
-use tokio::runtime::Handle;
+use tokio::runtime;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-use crate::network::Inbox;
-
-/// How many bytes of frames may wait for the engine's thread; then the socket is not read.
+/// The bytes of frames that may wait for the engine's thread. Beyond it the socket is not read.
 const INBOUND_BYTES: usize = 1 << 20;
-/// How long the goodbye to the peer may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The time limit of the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What every connection of a client is made with.
-#[derive(Clone)]
-pub(crate) struct Dialer {
-    pub(crate) runtime: Handle,
-    pub(crate) address: Arc<Endpoint>,
-    pub(crate) tls: Arc<ClientConfig>,
-    pub(crate) frame_bytes: usize,
-}
-
-/// What the engine wants to go out.
+/// A frame or a ping to be written.
 enum Outgoing {
     Frame(Bytes),
     Ping,
@@ -45,10 +31,36 @@ enum Outgoing {
 /// A connection as the engine's thread holds it. Dropping it ends the connection.
 pub(crate) struct Socket {
     outgoing: UnboundedSender<Outgoing>,
+    /// The bytes of frames that may still be read before the engine has handled those that wait.
+    room: Arc<Semaphore>,
 }
 
 impl Socket {
-    /// Queues a text frame. How many wait here is bounded by the engine's window.
+    /// Starts a connection, which reports whatever becomes of it. How long it may take to open is
+    /// the engine's to decide.
+    pub(crate) fn open(
+        runtime: &runtime::Handle,
+        target: Target,
+        token: Option<&Token>,
+        reporter: Reporter,
+    ) -> Self {
+        let (outgoing, mut queue) = unbounded_channel();
+        let room = Arc::new(Semaphore::new(INBOUND_BYTES));
+        let (request, free) = (target.request(token), Arc::clone(&room));
+        runtime.spawn(async move {
+            let end = tokio::select! {
+                opened = dial(&target, request) => match opened {
+                    Ok(socket) => live(socket, queue, &reporter, &free).await,
+                    Err(end) => end,
+                },
+                () = given_up(&mut queue) => lost("given up"),
+            };
+            reporter.conclude(end);
+        });
+        Self { outgoing, room }
+    }
+
+    /// Queues a text frame. The engine's window bounds how many wait here.
     pub(crate) fn send(&self, frame: Bytes) {
         // a connection that has ended reports so
         let _ = self.outgoing.send(Outgoing::Frame(frame));
@@ -58,56 +70,30 @@ impl Socket {
     pub(crate) fn ping(&self) {
         let _ = self.outgoing.send(Outgoing::Ping);
     }
-}
 
-impl Dialer {
-    /// Starts a connection, which tells the engine whatever becomes of it.
-    ///
-    /// How long it may take to open is the engine's to decide.
-    pub(crate) fn dial(
-        &self,
-        life: u64,
-        conn: ConnId,
-        token: Option<&Token>,
-        inbox: Inbox,
-    ) -> Socket {
-        let (outgoing, mut queue) = unbounded_channel();
-        let end = lost("the tokio runtime has ended");
-        let reporter = Reporter { life, conn, inbox, end };
-        let (dialer, request) = (self.clone(), websocket::request(&self.address, token));
-        self.runtime.spawn(async move {
-            let end = tokio::select! {
-                opened = dialer.open(request) => match opened {
-                    Ok(socket) => live(socket, queue, &reporter).await,
-                    Err(end) => end,
-                },
-                () = given_up(&mut queue) => lost("given up"),
-            };
-            reporter.conclude(end);
-        });
-        Socket { outgoing }
-    }
-
-    async fn open(
-        &self,
-        request: Result<Request<()>, Disconnect>,
-    ) -> Result<WebSocket, Disconnect> {
-        let request = request?;
-        let Endpoint { host, port, .. } = &*self.address;
-        let stream = TcpStream::connect((host.as_str(), *port))
-            .await
-            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-            .map_err(|error| lost(format!("{host}:{port}: {error}")))?;
-        let connector = Connector::Rustls(self.tls.clone());
-        let config = websocket::config(self.frame_bytes);
-        client_async_tls_with_config(request, stream, Some(config), Some(connector))
-            .await
-            .map(|(socket, _)| socket)
-            .map_err(failed)
+    /// Makes room again for a frame of this length.
+    pub(crate) fn make_room(&self, length: usize) {
+        self.room.add_permits(size(length) as usize);
     }
 }
 
 type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn dial(
+    target: &Target,
+    request: Result<Request<()>, Disconnect>,
+) -> Result<WebSocket, Disconnect> {
+    let request = request?;
+    let stream = TcpStream::connect((target.address.host.as_str(), target.address.port))
+        .await
+        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+        .map_err(|error| target.unreachable(&error))?;
+    let connector = Connector::Rustls(Arc::clone(&target.tls));
+    client_async_tls_with_config(request, stream, Some(target.config()), Some(connector))
+        .await
+        .map(|(socket, _)| socket)
+        .map_err(failed)
+}
 
 /// Comes back when the engine has dropped its end.
 async fn given_up(queue: &mut UnboundedReceiver<Outgoing>) {
@@ -118,37 +104,40 @@ async fn live(
     socket: WebSocket,
     queue: UnboundedReceiver<Outgoing>,
     reporter: &Reporter,
+    room: &Semaphore,
 ) -> Disconnect {
-    reporter.report(|conn| Input::Connected { conn });
+    reporter.report(SocketEvent::Connected);
     let (sink, stream) = socket.split();
     tokio::select! {
-        end = read(stream, reporter) => end,
+        end = read(stream, reporter, room) => end,
         end = write(sink, queue) => end,
     }
 }
 
 /// Moves frames from the socket to the engine, no faster than the engine handles them.
-async fn read(mut stream: SplitStream<WebSocket>, reporter: &Reporter) -> Disconnect {
-    let room = Arc::new(Semaphore::new(INBOUND_BYTES));
+async fn read(
+    mut stream: SplitStream<WebSocket>,
+    reporter: &Reporter,
+    room: &Semaphore,
+) -> Disconnect {
     while let Some(message) = stream.next().await {
-        let bytes: Bytes = match message {
-            Ok(Message::Text(text)) => text.into(),
-            Ok(Message::Binary(bytes)) => bytes,
-            Ok(Message::Ping(_) | Message::Pong(_)) => {
-                reporter.report(|conn| Input::Heard { conn });
-                continue;
+        match websocket::event(message) {
+            SocketEvent::Disconnected(why) => return why,
+            SocketEvent::Frame(frame) => {
+                let Ok(taken) = room.acquire_many(size(frame.len())).await else { break };
+                // given back when the engine has handled it
+                taken.forget();
+                reporter.report(SocketEvent::Frame(frame));
             }
-            Ok(Message::Close(Some(close))) => {
-                return lost(format!("the server closed the connection: {close}"));
-            }
-            Ok(Message::Close(None) | Message::Frame(_)) => break,
-            Err(error) => return failed(error),
-        };
-        let size = bytes.len().clamp(1, INBOUND_BYTES) as u32;
-        let Ok(permit) = room.clone().acquire_many_owned(size).await else { break };
-        reporter.hand_in(bytes, permit);
+            event @ (SocketEvent::Connected | SocketEvent::Heard) => reporter.report(event),
+        }
     }
     lost("the server closed the connection")
+}
+
+/// The room that a frame takes up among those that wait for the engine.
+fn size(length: usize) -> u32 {
+    length.clamp(1, INBOUND_BYTES) as u32
 }
 
 /// Moves frames from the engine to the socket: all that wait, then one flush.
@@ -169,7 +158,7 @@ async fn write(
         }
     }
     // the peer learns by the end of the connection what the goodbye does not tell it in time
-    let _ = tokio::time::timeout(FAREWELL, sink.close()).await;
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await;
     lost("closed")
 }
 
@@ -182,8 +171,8 @@ impl From<Outgoing> for Message {
     }
 }
 
-/// Reports what a connection hears, and its end exactly once, whatever becomes of the task.
-struct Reporter {
+/// Reports the news of a connection, and its end exactly once, whatever becomes of the task.
+pub(crate) struct Reporter {
     life: u64,
     conn: ConnId,
     inbox: Inbox,
@@ -191,18 +180,12 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn report(&self, input: impl FnOnce(ConnId) -> Input<'static> + Send + 'static) {
-        let (life, conn) = (self.life, self.conn);
-        self.inbox.tell(move |engine| engine.hear(life, input(conn)));
+    pub(crate) fn new(life: u64, conn: ConnId, inbox: Inbox) -> Self {
+        Self { life, conn, inbox, end: lost("the tokio runtime has ended") }
     }
 
-    /// Reports a frame, which takes up room among those that wait for the engine.
-    fn hand_in(&self, frame: Bytes, room: OwnedSemaphorePermit) {
-        let (life, conn) = (self.life, self.conn);
-        self.inbox.tell(move |engine| {
-            engine.hear(life, Input::Frame { conn, frame: &frame });
-            drop(room);
-        });
+    fn report(&self, event: SocketEvent) {
+        self.inbox.put(EngineCommand::Socket { life: self.life, conn: self.conn, event });
     }
 
     fn conclude(mut self, end: Disconnect) {
@@ -213,6 +196,6 @@ impl Reporter {
 impl Drop for Reporter {
     fn drop(&mut self) {
         let why = std::mem::replace(&mut self.end, lost(""));
-        self.report(|conn| Input::Disconnected { conn, why });
+        self.report(SocketEvent::Disconnected(why));
     }
 }

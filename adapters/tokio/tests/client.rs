@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use support::{Disk, Server, soon, until};
-use synclayer_core::client::event::{ConnectionState, EventKind};
+use synclayer_core::{ConnectionState, EventKind};
 use synclayer_tokio::{OpenError, RecordChange, SyncConfig, SyncError, SyncLayer, Transports};
 use tokio::io::AsyncReadExt;
 

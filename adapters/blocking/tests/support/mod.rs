@@ -14,7 +14,7 @@ use synclayer_blocking::{SyncConfig, Transports, TrustedRoots, Update, Watch};
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket, accept_hdr};
 
-/// How long anything may take before a test fails.
+/// The time that anything may take before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes updates until one is as wanted.

@@ -11,10 +11,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
-use synclayer_core::client::interface::{ClientConfig, Write};
-use synclayer_core::client::replica::{Action, Replica as Core};
-use synclayer_core::protocol::name::{Collection, CommitNumber, RecordId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::{
+    Action, ClientConfig, Collection, CommitNumber, Mono, Now, RecordId, Replica as Core,
+    Timestamp, Write,
+};
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{Delta, Document, Limits, SyncError};
 use tokio::task;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use synclayer_core::rules::record::verify;
-use synclayer_core::store::{ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::{ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{FjallServerStore, Repair, ServerOptions};
 
 use crate::failure::Failure;

@@ -4,10 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use serde_json::Value;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{Collection, RecordId, UserId};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::policy::{Access, Policy};
+use synclayer_core::{Access, Change, Collection, Document, Policy, RecordId, UserId};
 use synclayer_server::{MemoryServerStore, Server as Embedded, ServerConfig};
 use tokio::runtime::Runtime;
 

@@ -1,31 +1,65 @@
-//! What the app asks of an engine.
+//! The calls of the app.
 
-use synclayer_core::client::event::Status;
-use synclayer_core::client::interface::{Command, Write, Written};
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection, RecordId, WriteId};
-use synclayer_core::protocol::time::Now;
-use synclayer_core::rules::row::Rejected;
-use synclayer_core::rules::view::{Record, Slot, Snapshot};
+use synclayer_core::{
+    Collection, Command, Misuse, Now, Record, RecordId, Rejected, Status, Write, WriteId, Written,
+};
 
-use super::{Actions, Answer, Engine, Network, Replica, Watcher};
+use super::{Actions, Engine, Replica};
 use crate::callback;
 use crate::error::SyncError;
-use crate::fate::FateReceiver;
-use crate::listen::EventQueue;
-use crate::mailbox::Outlet;
+use crate::pending::Responder;
+use crate::saved::Saved;
 
-/// A write that was made.
-pub struct Made {
-    /// Its id in events and in the list of rejected writes; `None` where nothing changed.
-    pub write: Option<WriteId>,
-    /// What becomes of it.
-    pub fate: FateReceiver,
+/// The reply to a write that waits for its commit to be durable.
+pub(super) enum WaitingReply {
+    Write(Responder<Saved>, Saved),
+    Decision(Responder<()>),
 }
 
-impl<N: Network> Engine<N> {
-    /// Makes a write and answers when it is durable.
-    pub fn write(&mut self, write: Write, answer: Answer<Made>) {
+impl WaitingReply {
+    pub(super) fn send(self, outcome: Result<(), SyncError>) {
+        match self {
+            Self::Write(reply, saved) => reply.send(outcome.map(|()| saved)),
+            Self::Decision(reply) => reply.send(outcome),
+        }
+    }
+}
+
+impl Engine {
+    /// Makes a write of a record.
+    pub(super) fn write(&mut self, id: RecordId, write: Write, reply: Responder<Saved>) {
+        match self.make(write) {
+            Ok(written) => {
+                let saved = Saved { id, write: written.write, fate: self.follow(written) };
+                self.saves.push_back((written.commit, WaitingReply::Write(reply, saved)));
+            }
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    /// Makes a rejected write again.
+    pub(super) fn retry(&mut self, write: WriteId, reply: Responder<Saved>) {
+        let rejected = self.rejected().and_then(|rejected| {
+            let found = rejected.into_iter().find(|rejected| rejected.write == write);
+            found.ok_or(SyncError::Misuse(Misuse::NoSuchRejected(write)))
+        });
+        match rejected {
+            Ok(rejected) => self.write(rejected.record_id, Write::RetryRejected(write), reply),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    /// Makes a write that is not of one record.
+    pub(super) fn decide(&mut self, write: Write, reply: Responder<()>) {
+        match self.make(write) {
+            Ok(written) => {
+                self.saves.push_back((written.commit, WaitingReply::Decision(reply)));
+            }
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+
+    fn make(&mut self, write: Write) -> Result<Written, SyncError> {
         match &write {
             Write::Save(collection, ..)
             | Write::Update(collection, ..)
@@ -37,27 +71,11 @@ impl<N: Network> Engine<N> {
             | Write::Adopt
             | Write::Offer => {}
         }
-        let made = self.call(|replica, now, out| Ok(replica.write(now, write, out)?));
-        self.saved(made, answer);
+        self.call(|replica, now, out| Ok(replica.write(now, write, out)?))
     }
 
-    /// Answers a write when it is durable, or now where it was not made.
-    fn saved(&mut self, made: Result<Written, SyncError>, answer: Answer<Made>) {
-        match made {
-            Ok(written) => {
-                let made = Made { write: written.write, fate: self.follow(written) };
-                let answer = Box::new(move |saved: Result<(), _>| answer(saved.map(|()| made)));
-                self.saves.push_back((written.commit, answer));
-            }
-            Err(error) => answer(Err(error)),
-        }
-    }
-
-    /// A record.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn get(
+    /// Reads a record.
+    pub(super) fn get(
         &mut self,
         collection: &Collection,
         id: &RecordId,
@@ -66,118 +84,62 @@ impl<N: Network> Engine<N> {
         self.call(|replica, _, _| Ok(replica.get(collection, id)?))
     }
 
-    /// All records of a collection.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn get_all(&mut self, collection: &Collection) -> Result<Vec<Record>, SyncError> {
+    /// Reads all records of a collection.
+    pub(super) fn get_all(&mut self, collection: &Collection) -> Result<Vec<Record>, SyncError> {
         self.join(collection);
         self.call(|replica, _, _| Ok(replica.get_all(collection)?))
     }
 
-    /// How the replica is doing.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn status(&mut self) -> Result<Status, SyncError> {
+    /// Reads the status.
+    pub(super) fn status(&mut self) -> Result<Status, SyncError> {
         self.call(|replica, _, _| Ok(replica.status()))
     }
 
-    /// The rejected writes.
-    ///
-    /// # Errors
-    /// When the store has failed.
-    pub fn rejected(&mut self) -> Result<Vec<Rejected>, SyncError> {
+    /// Reads the list of rejected writes.
+    pub(super) fn rejected(&mut self) -> Result<Vec<Rejected>, SyncError> {
         self.call(|replica, _, _| Ok(replica.rejected()?))
     }
 
-    /// Answers when every write made before is settled and every collection confirmed, or known not
-    /// to be in step.
-    pub fn synced(&mut self, answer: Answer) {
+    /// Replies when every write made before is settled and every collection confirmed, or known not
+    /// to be in sync.
+    pub(super) fn await_sync(&mut self, reply: Responder<()>) {
         let now = self.now();
         let replica = match &mut self.replica {
             Ok(replica) => replica,
-            Err(failure) => return answer(Err(failure.error.clone().into())),
+            Err(failure) => return reply.send(Err(failure.error.clone().into())),
         };
-        let id = callback::run(|| replica.synced(now, &mut self.effects));
-        // it may be answered at once
-        self.syncs.insert(id, answer);
+        let id = callback::run(|| replica.synced(now, &mut self.actions));
+        // it may be through at once
+        self.syncs.insert(id, reply);
         self.act();
     }
 
-    /// Exchanges with the server what there is, whatever the clock says.
-    pub fn sync_now(&mut self) {
-        self.command(Command::SyncNow);
-    }
-
-    /// Shows a collection, or one record of it, in a mailbox.
-    pub fn watch(
-        &mut self,
-        collection: Collection,
-        record: Option<RecordId>,
-        outlet: Outlet<Slot>,
-    ) {
-        self.join(&collection);
-        self.waiting.push(Watcher {
-            collection,
-            record,
-            outlet,
-            shown: Snapshot::default(),
-            reopened: None,
-        });
-        self.begin_watching();
-    }
-
-    /// Forgets the watchers whose reader has gone.
-    pub fn dismiss_watchers(&mut self) {
-        self.waiting.retain(|watcher| !watcher.outlet.is_abandoned());
-        self.watchers.retain(|id, watcher| {
-            let stays = !watcher.outlet.is_abandoned();
-            if !stays && let Ok(replica) = &mut self.replica {
-                replica.unwatch(*id);
+    /// Gives the replica a command, and keeps to it in the lives that follow.
+    pub(super) fn command(&mut self, command: Command) {
+        match &command {
+            Command::Connect => self.connected = true,
+            Command::Disconnect => self.connected = false,
+            Command::SetOnline(online) => self.online = *online,
+            Command::SetToken(token) => self.config.token = Some(token.clone()),
+            Command::Subscribe(collection) => return self.join(collection),
+            Command::Unsubscribe(collection) => {
+                self.config.collections.retain(|joined| joined != collection);
             }
-            stays
-        });
-    }
-
-    /// Puts what happens from now on into a mailbox.
-    pub fn listen(&mut self, outlet: Outlet<EventQueue>) {
-        self.listeners.push(outlet);
+            Command::SyncNow | Command::Release(_) => {}
+        }
+        self.step(|replica, now, out| replica.command(now, command, out));
     }
 
     /// Keeps a collection in sync from its first use on, in this replica's life and the next.
-    pub fn join(&mut self, collection: &Collection) {
+    pub(super) fn join(&mut self, collection: &Collection) {
         if !self.config.collections.contains(collection) {
             self.config.collections.push(collection.clone());
         }
         let held = |replica: &Replica| replica.holds(collection);
         if !self.replica.as_ref().is_ok_and(held) {
-            self.command(Command::Subscribe(collection.clone()));
+            let subscribe = Command::Subscribe(collection.clone());
+            self.step(|replica, now, out| replica.command(now, subscribe, out));
         }
-    }
-
-    /// Keeps a collection in sync no longer, until it is used again. Its rows stay.
-    pub fn leave(&mut self, collection: &Collection) {
-        self.config.collections.retain(|joined| joined != collection);
-        self.command(Command::Unsubscribe(collection.clone()));
-    }
-
-    /// Connects or disconnects, and keeps to it in the next life too.
-    pub fn set_connected(&mut self, connected: bool) {
-        self.connected = connected;
-        self.command(if connected { Command::Connect } else { Command::Disconnect });
-    }
-
-    /// Learns whether there is a network.
-    pub fn set_online(&mut self, online: bool) {
-        self.online = online;
-        self.command(Command::SetOnline(online));
-    }
-
-    /// Takes a fresh token.
-    pub fn set_token(&mut self, token: Token) {
-        self.config.token = Some(token.clone());
-        self.command(Command::SetToken(token));
     }
 
     /// Calls the replica and does its actions.
@@ -185,7 +147,7 @@ impl<N: Network> Engine<N> {
         &mut self,
         call: impl FnOnce(&mut Replica, Now, &mut Actions) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
-        if self.leaving.is_some() {
+        if self.signing_out.is_some() {
             return Err(SyncError::SignedOut);
         }
         let now = self.now();
@@ -193,7 +155,7 @@ impl<N: Network> Engine<N> {
             Ok(replica) => replica,
             Err(failure) => return Err(failure.error.clone().into()),
         };
-        let result = callback::run(|| call(replica, now, &mut self.effects));
+        let result = callback::run(|| call(replica, now, &mut self.actions));
         self.act();
         result
     }

@@ -2,81 +2,81 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::client::fate::{Fate, FateId};
-use synclayer_core::client::interface::Written;
+use synclayer_core::{Fate, FateId, Written};
 
-use super::{Engine, Network};
+use super::Engine;
 use crate::error::SyncError;
-use crate::fate::{FateReceiver, FateSender, fate};
+use crate::saved::KnownFate;
+use crate::set_once::{SetOnce, Setter, set_once};
 
-/// How many writes are followed before it is looked which of them nobody waits for any more.
+/// The number of writes that are followed before those that nobody waits for any more are looked
+/// for.
 const FEW: usize = 1024;
 
 /// Those who wait, by the replica's id of them. Most apps drop what a write returns at once, so
-/// that those are forgotten now and then: at most as many are kept as are waited for, and as many
-/// again.
+/// those are forgotten now and then: at most as many are kept as are waited for, and as many again.
 #[derive(Default)]
 pub(super) struct Followed {
-    senders: BTreeMap<FateId, FateSender>,
-    /// Fates that are known, to be told when the watchers have been shown what led to them.
-    met: Vec<(FateSender, Fate)>,
-    /// How many there are when it is looked next.
+    setters: BTreeMap<FateId, Setter<KnownFate>>,
+    /// Known fates, to be told after the watchers have been shown what led to them.
+    known: Vec<(Setter<KnownFate>, Fate)>,
+    /// The number of writes at which the abandoned ones are looked for next.
     look_at: usize,
 }
 
 impl Followed {
-    /// How many writes are followed.
+    /// The number of writes that are followed.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.senders.len()
+        self.setters.len()
     }
 
-    /// A write has met its fate.
-    pub(super) fn met(&mut self, id: FateId, fate: Fate) {
-        self.met.extend(self.senders.remove(&id).map(|sender| (sender, fate)));
+    /// Takes the fate of a write.
+    pub(super) fn settle(&mut self, id: FateId, fate: Fate) {
+        self.known.extend(self.setters.remove(&id).map(|setter| (setter, fate)));
     }
 
-    /// Tells the fates that are known.
-    pub(super) fn tell(&mut self) {
-        self.met.drain(..).for_each(|(sender, fate)| sender.tell(Ok(fate)));
+    /// Publishes the fates that are known.
+    pub(super) fn publish(&mut self) {
+        self.known.drain(..).for_each(|(setter, fate)| setter.set(Ok(fate)));
     }
 
     /// Tells all who wait that nothing more will be known.
     pub(super) fn end(&mut self, error: &SyncError) {
-        self.tell();
-        for (_, sender) in std::mem::take(&mut self.senders) {
-            sender.tell(Err(error.clone()));
+        self.publish();
+        for (_, setter) in std::mem::take(&mut self.setters) {
+            setter.set(Err(error.clone()));
         }
     }
 }
 
-impl<N: Network> Engine<N> {
+impl Engine {
     /// Follows a write that was made just now.
-    pub(super) fn follow(&mut self, written: Written) -> FateReceiver {
+    pub(super) fn follow(&mut self, written: Written) -> SetOnce<KnownFate> {
         self.forget_fates();
-        let (sender, receiver) = fate();
+        let (setter, fate) = set_once();
         if let Ok(replica) = &mut self.replica {
-            // before the effects are looked at, which may tell of it already
-            let id = replica.follow(written, &mut self.effects);
-            self.fates.senders.insert(id, sender);
+            // before the actions are done, which may tell of it already
+            let id = replica.follow(written, &mut self.actions);
+            self.fates.setters.insert(id, setter);
             self.act();
         }
-        receiver
+        fate
     }
 
     /// Forgets the writes whose fate nobody waits for, if there may be many of them.
     fn forget_fates(&mut self) {
-        let Followed { senders, look_at, .. } = &mut self.fates;
-        if senders.len() < FEW.max(*look_at) {
+        let Followed { setters, look_at, .. } = &mut self.fates;
+        if setters.len() < FEW.max(*look_at) {
             return;
         }
-        senders.retain(|id, sender| {
-            let stays = !sender.is_abandoned();
+        setters.retain(|id, setter| {
+            let stays = !setter.is_abandoned();
             if !stays && let Ok(replica) = &mut self.replica {
                 replica.unfollow(*id);
             }
             stays
         });
-        *look_at = 2 * senders.len();
+        *look_at = 2 * setters.len();
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
+use synclayer_core::{
+    Batch, ClientStore, CommitNumber, MemoryClientStore, Rows, StoreError, StoreErrorKind,
+};
 use synclayer_tokio::{OnDurable, Store, SyncConfig, Transports, Update, Watch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -156,7 +156,7 @@ impl Peer {
 pub struct Disk {
     rows: Arc<Mutex<Option<MemoryClientStore>>>,
     pub broken: Arc<AtomicBool>,
-    /// How many stores are open, and how often one was opened.
+    /// The number of stores that are open, and of openings.
     pub open: Arc<AtomicUsize>,
     pub openings: Arc<AtomicUsize>,
 }

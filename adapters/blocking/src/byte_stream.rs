@@ -1,4 +1,4 @@
-//! A stream to the server that never blocks, in the clear or over TLS.
+//! A byte stream to the server that never blocks, in the clear or over TLS.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs};
@@ -10,18 +10,18 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use synclayer_client::address::Endpoint;
 
-/// How long one of a server's addresses may take to answer before the next is tried.
+/// The time limit for one of a server's addresses to answer before the next is tried.
 const PER_ADDRESS: Duration = Duration::from_secs(10);
 
-/// A stream that was connected.
-pub(crate) enum Stream {
+/// A connected byte stream.
+pub(crate) enum ByteStream {
     /// In the clear.
     Plain(TcpStream),
     /// Over TLS.
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
-impl Stream {
+impl ByteStream {
     /// Over a connected socket, as the address wants it.
     pub(crate) fn new(
         socket: TcpStream,
@@ -56,7 +56,7 @@ fn reach(address: &SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(stream))
 }
 
-impl Read for Stream {
+impl Read for ByteStream {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(bytes),
@@ -65,7 +65,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for ByteStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(bytes),

@@ -1,4 +1,4 @@
-//! Threads for what may block: they come with a job and go with it.
+//! Threads for jobs that may block: they come with a job and go with it.
 
 use std::convert::Infallible;
 use std::io;
@@ -6,18 +6,18 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// For how long jobs that are under way are waited for at the end. What takes longer, such as the
-/// look-up of a name that nobody answers, is left to its own time-out.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The time for which jobs under way are waited for at the end. One that takes longer, such as the
+/// look-up of a name that nobody answers, is left to its own timeout.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
-pub(crate) struct Elsewhere {
+pub(crate) struct JobThreads {
     threads: Vec<JoinHandle<()>>,
     /// Every thread holds one: when all are gone, so are the threads.
     alive: Sender<Infallible>,
     ended: Receiver<Infallible>,
 }
 
-impl Elsewhere {
+impl JobThreads {
     pub(crate) fn new() -> Self {
         let (alive, ended) = channel();
         Self { threads: Vec::new(), alive, ended }
@@ -39,8 +39,8 @@ impl Elsewhere {
     pub(crate) fn close(self) {
         let Self { threads, alive, ended } = self;
         drop(alive);
-        // nothing is ever sent: this ends with the last thread, or with patience
-        let _ = ended.recv_timeout(FAREWELL);
+        // nothing is ever sent: this ends with the last thread, or when it has taken too long
+        let _ = ended.recv_timeout(LAST_WAIT);
         join(threads);
     }
 

@@ -1,0 +1,319 @@
+//! The network of a client on its engine's thread: a socket that never blocks, and the poll in which
+//! the thread sleeps until the socket, the program or the clock has something for it.
+
+use std::io::{self, ErrorKind};
+use std::mem;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token as PollToken, Waker};
+use synclayer_client::command::{EngineCommand, SocketEvent};
+use synclayer_client::network::{Job, Network};
+use synclayer_client::websocket::{self, Target, failed, lost};
+use synclayer_core::{ConnId, Disconnect, Token};
+use tungstenite::handshake::client::{ClientHandshake, Request};
+use tungstenite::handshake::{HandshakeError, MidHandshake};
+use tungstenite::{Error, Message, WebSocket};
+
+use crate::byte_stream::{ByteStream, connect};
+use crate::jobs::JobThreads;
+
+type Handshake = MidHandshake<ClientHandshake<ByteStream>>;
+
+/// The token of the program's commands in the poll.
+const COMMANDS: PollToken = PollToken(0);
+/// The token of the socket in the poll.
+const SOCKET: PollToken = PollToken(1);
+
+/// The connection that the engine wants, if any, and the poll.
+pub(crate) struct Polled {
+    target: Target,
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    jobs: JobThreads,
+    connection: Option<Connection>,
+    /// The sockets that threads have connected.
+    dialed: (Sender<Dialed>, Receiver<Dialed>),
+    /// The socket is looked at before the commands, in every other turn.
+    socket_first: bool,
+}
+
+/// The result of connecting, for the connection of a life of the replica.
+type Dialed = (u64, ConnId, io::Result<TcpStream>);
+
+impl Polled {
+    /// Makes the network, and a waker for its poll.
+    pub(crate) fn new(target: Target) -> io::Result<(Self, Arc<Waker>)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), COMMANDS)?);
+        let network = Self {
+            target,
+            poll,
+            events: Events::with_capacity(8),
+            waker: Arc::clone(&waker),
+            jobs: JobThreads::new(),
+            connection: None,
+            dialed: channel(),
+            socket_first: false,
+        };
+        Ok((network, waker))
+    }
+
+    /// Has a thread connect.
+    fn dial(&mut self, life: u64, conn: ConnId) -> io::Result<()> {
+        let (address, waker) = (Arc::clone(&self.target.address), Arc::clone(&self.waker));
+        let dialed = self.dialed.0.clone();
+        self.jobs.run(move || {
+            // where nobody listens any more, the client has ended
+            let _ = dialed.send((life, conn, connect(&address.host, address.port)));
+            let _ = waker.wake();
+        })
+    }
+
+    /// Goes on with a socket that was dialed, unless nobody wants it any more.
+    fn begin_handshake(&mut self, (life, conn, dialed): Dialed) {
+        let wanted = |open: &&mut Connection| (open.life, open.conn) == (life, conn);
+        let Some(connection) = self.connection.as_mut().filter(wanted) else { return };
+        let State::Dialing(request) = mem::replace(&mut connection.state, State::Ended) else {
+            return;
+        };
+        let stream = dialed.and_then(|mut socket| {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut socket, SOCKET, interest)?;
+            ByteStream::new(socket, &self.target.address, &self.target.tls)
+        });
+        connection.state = stream
+            .map_err(|error| self.target.unreachable(&error))
+            .and_then(|stream| shake(stream, request, &self.target))
+            .map_or_else(State::Failed, State::Handshake);
+        connection.ready = true;
+    }
+
+    /// The next news of the connection, if there are any.
+    fn receive(&mut self) -> Option<EngineCommand> {
+        let connection = self.connection.as_mut()?;
+        let event = connection.receive()?;
+        let (life, conn) = (connection.life, connection.conn);
+        if let SocketEvent::Disconnected(_) = event {
+            self.connection = None;
+        }
+        Some(EngineCommand::Socket { life, conn, event })
+    }
+
+    fn on(&mut self, conn: ConnId, message: Message) {
+        if let Some(connection) = self.connection.as_mut().filter(|open| open.conn == conn) {
+            connection.write(message);
+        }
+    }
+}
+
+impl Network for Polled {
+    fn connect(&mut self, life: u64, conn: ConnId, token: Option<&Token>) {
+        let dialing = self.target.request(token).and_then(|request| {
+            self.dial(life, conn).map_err(|error| lost(error.to_string()))?;
+            Ok(request)
+        });
+        let state = dialing.map_or_else(State::Failed, State::Dialing);
+        self.connection = Some(Connection { life, conn, state, ready: false, unsent: false });
+    }
+
+    fn send(&mut self, conn: ConnId, frame: Bytes) {
+        self.on(conn, websocket::message(frame));
+    }
+
+    fn ping(&mut self, conn: ConnId) {
+        self.on(conn, Message::Ping(Bytes::new()));
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connection.take_if(|open| open.conn == conn) {
+            connection.close();
+        }
+    }
+
+    fn close_all(&mut self) {
+        self.connection = None;
+    }
+
+    fn run(&mut self, job: Job) {
+        // a job that finds no thread is dropped, and says so
+        let _ = self.jobs.run(job);
+    }
+
+    fn wait(
+        &mut self,
+        _: &Receiver<EngineCommand>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<EngineCommand>> {
+        let is_ready = self.connection.as_ref().is_some_and(Connection::is_ready);
+        let timeout = if is_ready { Some(Duration::ZERO) } else { timeout };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        if let Some(connection) = &mut self.connection
+            && self.events.iter().any(|event| event.token() == SOCKET)
+        {
+            connection.ready = true;
+        }
+        while let Ok(dialed) = self.dialed.1.try_recv() {
+            self.begin_handshake(dialed);
+        }
+        Ok(None)
+    }
+
+    fn next(&mut self, commands: &Receiver<EngineCommand>) -> Option<EngineCommand> {
+        // by turns, so that neither keeps the other waiting
+        self.socket_first = !self.socket_first;
+        if self.socket_first {
+            self.receive().or_else(|| commands.try_recv().ok())
+        } else {
+            commands.try_recv().ok().or_else(|| self.receive())
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.flush();
+        }
+    }
+
+    fn shut_down(self: Box<Self>) {
+        let Self { jobs, .. } = *self;
+        jobs.close();
+    }
+}
+
+/// A connection, for the replica of this life.
+struct Connection {
+    life: u64,
+    conn: ConnId,
+    state: State,
+    /// The socket may have something to read, or room for what did not fit.
+    ready: bool,
+    /// Something was written that has not gone out.
+    unsent: bool,
+}
+
+enum State {
+    /// A thread looks its address up and connects.
+    Dialing(Request),
+    /// TLS and the upgrade are under way.
+    Handshake(Box<Handshake>),
+    /// Messages come and go.
+    Open(Box<WebSocket<ByteStream>>),
+    /// It has ended, and that was not reported yet.
+    Failed(Disconnect),
+    /// It has ended.
+    Ended,
+}
+
+fn shake(
+    stream: ByteStream,
+    request: Request,
+    target: &Target,
+) -> Result<Box<Handshake>, Disconnect> {
+    let config = Some(target.config());
+    ClientHandshake::start(stream, request, config).map(Box::new).map_err(failed)
+}
+
+impl Connection {
+    fn is_ready(&self) -> bool {
+        match self.state {
+            State::Dialing(_) | State::Ended => false,
+            State::Handshake(_) | State::Open(_) => self.ready,
+            State::Failed(_) => true,
+        }
+    }
+
+    fn receive(&mut self) -> Option<SocketEvent> {
+        if !self.is_ready() {
+            return None;
+        }
+        if let State::Open(socket) = &mut self.state {
+            let read = socket.read();
+            return self.received(read);
+        }
+        match mem::replace(&mut self.state, State::Ended) {
+            State::Handshake(handshake) => self.shaken(handshake.handshake()),
+            State::Failed(why) => Some(SocketEvent::Disconnected(why)),
+            State::Dialing(_) | State::Open(_) | State::Ended => None,
+        }
+    }
+
+    fn shaken(
+        &mut self,
+        shaken: Result<
+            (WebSocket<ByteStream>, impl Sized),
+            HandshakeError<ClientHandshake<ByteStream>>,
+        >,
+    ) -> Option<SocketEvent> {
+        match shaken {
+            Ok((socket, _)) => {
+                self.state = State::Open(Box::new(socket));
+                Some(SocketEvent::Connected)
+            }
+            Err(HandshakeError::Interrupted(handshake)) => {
+                self.state = State::Handshake(Box::new(handshake));
+                self.ready = false;
+                None
+            }
+            Err(HandshakeError::Failure(error)) => Some(SocketEvent::Disconnected(failed(error))),
+        }
+    }
+
+    fn received(&mut self, read: Result<Message, Error>) -> Option<SocketEvent> {
+        if read.as_ref().is_err_and(would_block) {
+            self.ready = false;
+            return None;
+        }
+        let event = websocket::event(read);
+        if let SocketEvent::Heard = event {
+            // a ping was answered; the pong may wait for room
+            self.unsent = true;
+        }
+        Some(event)
+    }
+
+    fn write(&mut self, message: Message) {
+        if let State::Open(socket) = &mut self.state {
+            let written = socket.write(message);
+            self.unsent = true;
+            self.check(written);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let State::Open(socket) = &mut self.state
+            && self.unsent
+        {
+            let flushed = socket.flush();
+            self.unsent = flushed.is_err();
+            self.check(flushed);
+        }
+    }
+
+    /// Notices an error. A message without room waits; the machine's window bounds it.
+    fn check(&mut self, done: Result<(), Error>) {
+        if let Err(error) =
+            done.or_else(|error| if would_block(&error) { Ok(()) } else { Err(error) })
+        {
+            self.state = State::Failed(failed(error));
+        }
+    }
+
+    /// Tells the peer, if it can be told at once; else it learns by the end of the connection.
+    fn close(self) {
+        if let State::Open(mut socket) = self.state {
+            let _ = socket.close(None);
+        }
+    }
+}
+
+fn would_block(error: &Error) -> bool {
+    matches!(error, Error::Io(error) if error.kind() == ErrorKind::WouldBlock)
+}

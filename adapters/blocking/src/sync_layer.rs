@@ -1,0 +1,156 @@
+//! The client as the app holds it.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use synclayer_client::command::Inbox;
+use synclayer_client::config::SyncConfig;
+use synclayer_client::doc;
+use synclayer_client::error::{OpenError, SyncError};
+use synclayer_client::handle::Handle;
+use synclayer_client::saved::Saved;
+use synclayer_client::setup::Setup;
+use synclayer_client::wait::{TimedOut, Wait};
+use synclayer_core::{Rejected, SignOut, Status, WriteId};
+
+use crate::collection::Collection;
+use crate::listen::Events;
+use crate::network::Polled;
+
+#[doc = doc!(SyncLayer)]
+#[derive(Clone)]
+pub struct SyncLayer(Handle);
+
+impl SyncLayer {
+    #[doc = doc!(open)]
+    pub fn open(config: SyncConfig) -> Result<Self, OpenError> {
+        let setup = Setup::new(config)?;
+        let refuse = |error: io::Error| OpenError::Start(error.to_string());
+        let (network, waker) = Polled::new(setup.target.clone()).map_err(refuse)?;
+        // a waker that fails has a thread that has ended, and that tells
+        let inbox = Inbox::new(move || drop(waker.wake()));
+        Ok(Self(Handle::open(setup, inbox, Box::new(network))?.wait()?))
+    }
+
+    #[doc = doc!(collection)]
+    pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
+        Collection::new(&self.0, name)
+    }
+
+    #[doc = doc!(events)]
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events(self.0.events())
+    }
+
+    #[doc = doc!(status)]
+    pub fn status(&self) -> Result<Status, SyncError> {
+        self.0.status().wait()
+    }
+
+    #[doc = doc!(connect)]
+    pub fn connect(&self) -> Result<(), SyncError> {
+        self.0.set_connected(true).wait()
+    }
+
+    #[doc = doc!(disconnect)]
+    pub fn disconnect(&self) -> Result<(), SyncError> {
+        self.0.set_connected(false).wait()
+    }
+
+    #[doc = doc!(set_online)]
+    pub fn set_online(&self, online: bool) -> Result<(), SyncError> {
+        self.0.set_online(online).wait()
+    }
+
+    #[doc = doc!(sync_now)]
+    pub fn sync_now(&self) -> Result<(), SyncError> {
+        self.0.sync_now().wait()
+    }
+
+    #[doc = doc!(adopt)]
+    pub fn adopt(&self) -> Result<(), SyncError> {
+        self.0.adopt().wait()
+    }
+
+    #[doc = doc!(offer)]
+    pub fn offer(&self) -> Result<(), SyncError> {
+        self.0.offer().wait()
+    }
+
+    #[doc = doc!(set_token)]
+    pub fn set_token(&self, token: &str) -> Result<(), SyncError> {
+        self.0.set_token(token).wait()
+    }
+
+    #[doc = doc!(rejected)]
+    #[must_use]
+    pub fn rejected(&self) -> RejectedWrites {
+        RejectedWrites(self.0.clone())
+    }
+
+    #[doc = doc!(synced)]
+    pub fn synced(&self) -> Result<(), SyncError> {
+        self.0.synced().wait()
+    }
+
+    /// Waits as [`synced`](Self::synced), for at most this time.
+    ///
+    /// # Errors
+    /// When it takes longer; the writes go on all the same. Within: as [`synced`](Self::synced).
+    pub fn synced_timeout(&self, timeout: Duration) -> Result<Result<(), SyncError>, TimedOut> {
+        self.0.synced().wait_timeout(timeout)
+    }
+
+    #[doc = doc!(sign_out)]
+    pub fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
+        self.0.sign_out(how).wait()
+    }
+
+    #[doc = doc!(close)]
+    ///
+    /// It waits for the client's threads to end, except for the look-up of a name or an HTTP request
+    /// that takes longer than a second more.
+    pub fn close(&self) {
+        self.0.close().wait();
+    }
+}
+
+impl fmt::Debug for SyncLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncLayer").finish_non_exhaustive()
+    }
+}
+
+#[doc = doc!(RejectedWrites)]
+#[derive(Clone)]
+pub struct RejectedWrites(Handle);
+
+impl RejectedWrites {
+    #[doc = doc!(list)]
+    pub fn list(&self) -> Result<Vec<Rejected>, SyncError> {
+        self.0.rejected().wait()
+    }
+
+    #[doc = doc!(retry)]
+    pub fn retry(&self, write: WriteId) -> Result<Saved, SyncError> {
+        self.0.retry(write).wait()
+    }
+
+    #[doc = doc!(discard)]
+    pub fn discard(&self, write: WriteId) -> Result<(), SyncError> {
+        self.0.discard(write).wait()
+    }
+
+    #[doc = doc!(reject_stalled)]
+    pub fn reject_stalled(&self, write: WriteId) -> Result<(), SyncError> {
+        self.0.reject_stalled(write).wait()
+    }
+}
+
+impl fmt::Debug for RejectedWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejectedWrites").finish_non_exhaustive()
+    }
+}

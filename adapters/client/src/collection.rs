@@ -1,0 +1,210 @@
+//! A collection as both faces hold it: its calls, its watches, and the use that they make of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use serde::Serialize;
+use synclayer_core::{Collection, Command, Delta, Document, Record, RecordId, Update, Write};
+
+use crate::command::{EngineCommand, Inbox};
+use crate::error::SyncError;
+use crate::handle::Handle;
+use crate::listen::UpdateSlot;
+use crate::mailbox::{Receiver, mailbox};
+use crate::modify::modification;
+use crate::pending::Pending;
+use crate::saved::Saved;
+use crate::setup::{collection, fresh_record_id, record_id};
+
+/// A collection of a client, which it keeps alive.
+///
+/// The faces document the calls: see [`doc!`](crate::doc).
+#[derive(Clone)]
+pub struct CollectionHandle {
+    client: Handle,
+    name: Collection,
+    /// The use of the collection by this handle and its clones.
+    hold: Arc<Hold>,
+}
+
+impl CollectionHandle {
+    /// The collection of this name.
+    ///
+    /// # Errors
+    /// When no collection can have this name.
+    pub fn new(client: &Handle, name: &str) -> Result<Self, SyncError> {
+        let name = collection(name)?;
+        let hold = Arc::new(Hold::new(client.inbox().clone(), name.clone()));
+        Ok(Self { client: client.clone(), name, hold })
+    }
+
+    /// The collection's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Saves a new record.
+    pub fn save<T: Serialize + ?Sized>(&self, document: &T) -> Pending<Saved> {
+        self.save_as(fresh_record_id(), document)
+    }
+
+    /// Saves a record under an id.
+    pub fn save_with_id<T: Serialize + ?Sized>(&self, id: &str, document: &T) -> Pending<Saved> {
+        self.save_as(record_id(id), document)
+    }
+
+    /// Sets some fields of a record.
+    pub fn update<T: Serialize + ?Sized>(&self, id: &str, fields: &T) -> Pending<Saved> {
+        self.write(record_id(id), |name, id| {
+            Ok(Write::Update(name, id, Delta::new(self.document(fields)?, Vec::new())))
+        })
+    }
+
+    /// Sets and removes some fields of a record.
+    pub fn change(&self, id: &str, delta: Delta) -> Pending<Saved> {
+        self.write(record_id(id), |name, id| Ok(Write::Update(name, id, delta)))
+    }
+
+    /// Changes a record by what it is.
+    pub fn modify<T: Serialize>(
+        &self,
+        id: &str,
+        change: impl FnOnce(Option<&Document>) -> Option<T> + Send + 'static,
+    ) -> Pending<Saved> {
+        self.write(record_id(id), |name, id| {
+            Ok(Write::Modify(name, id, modification(change, self.client.limits())))
+        })
+    }
+
+    /// Deletes a record.
+    pub fn delete(&self, id: &str) -> Pending<Saved> {
+        self.write(record_id(id), |name, id| Ok(Write::Delete(name, id)))
+    }
+
+    /// Reads a record.
+    pub fn get(&self, id: &str) -> Pending<Option<Record>> {
+        let collection = self.name.clone();
+        match record_id(id) {
+            Ok(id) => self.client.ask(|reply| EngineCommand::Get { collection, id, reply }),
+            Err(error) => Pending::refused(error),
+        }
+    }
+
+    /// Reads all records.
+    pub fn get_all(&self) -> Pending<Vec<Record>> {
+        let collection = self.name.clone();
+        self.client.ask(|reply| EngineCommand::GetAll { collection, reply })
+    }
+
+    /// Keeps the collection in sync from now on.
+    pub fn subscribe(&self) -> Pending<()> {
+        self.client.command(Command::Subscribe(self.name.clone()))
+    }
+
+    /// Keeps the collection in sync no longer.
+    pub fn unsubscribe(&self) -> Pending<()> {
+        self.client.command(Command::Unsubscribe(self.name.clone()))
+    }
+
+    /// Watches the collection.
+    #[must_use]
+    pub fn watch(&self) -> Subscription {
+        self.watch_records(None)
+    }
+
+    /// Watches one record.
+    ///
+    /// # Errors
+    /// When the id can't be one.
+    pub fn watch_record(&self, id: &str) -> Result<Subscription, SyncError> {
+        Ok(self.watch_records(Some(record_id(id)?)))
+    }
+
+    fn watch_records(&self, record: Option<RecordId>) -> Subscription {
+        let (updates, receiver) = mailbox(UpdateSlot::default());
+        let (collection, inbox) = (self.name.clone(), self.client.inbox().clone());
+        inbox.put(EngineCommand::Watch { collection, record, updates });
+        Subscription {
+            updates: receiver,
+            _notifier: DropNotifier(inbox),
+            _hold: Arc::clone(&self.hold),
+        }
+    }
+
+    fn save_as<T: Serialize + ?Sized>(
+        &self,
+        id: Result<RecordId, SyncError>,
+        document: &T,
+    ) -> Pending<Saved> {
+        self.write(id, |name, id| Ok(Write::Save(name, id, self.document(document)?)))
+    }
+
+    /// Makes a write of a record.
+    fn write(
+        &self,
+        id: Result<RecordId, SyncError>,
+        write: impl FnOnce(Collection, RecordId) -> Result<Write, SyncError>,
+    ) -> Pending<Saved> {
+        let made = id.and_then(|id| Ok((id.clone(), write(self.name.clone(), id)?)));
+        match made {
+            Ok((id, write)) => self.client.ask(|reply| EngineCommand::Write { id, write, reply }),
+            Err(error) => Pending::refused(error),
+        }
+    }
+
+    fn document<T: Serialize + ?Sized>(&self, value: &T) -> Result<Document, SyncError> {
+        Ok(Document::of(value, self.client.limits())?)
+    }
+}
+
+impl fmt::Debug for CollectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CollectionHandle").field(&self.name).finish()
+    }
+}
+
+/// A watch of a collection or a record.
+pub struct Subscription {
+    updates: Receiver<UpdateSlot>,
+    // dropped after the receiver, when the engine finds it abandoned
+    _notifier: DropNotifier,
+    /// The use of the collection by this watch.
+    _hold: Arc<Hold>,
+}
+
+impl Subscription {
+    /// The next update; `None` when the client has ended.
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Update>> {
+        self.updates.poll(context)
+    }
+}
+
+/// Tells the engine that a watch has gone.
+struct DropNotifier(Inbox);
+
+impl Drop for DropNotifier {
+    fn drop(&mut self) {
+        self.0.put(EngineCommand::DismissWatchers);
+    }
+}
+
+/// A use of a collection by a handle or a watch, until it is dropped.
+struct Hold {
+    inbox: Inbox,
+    collection: Collection,
+}
+
+impl Hold {
+    fn new(inbox: Inbox, collection: Collection) -> Self {
+        inbox.put(EngineCommand::Hold(collection.clone()));
+        Self { inbox, collection }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.inbox.put(EngineCommand::Release(self.collection.clone()));
+    }
+}

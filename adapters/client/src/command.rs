@@ -1,0 +1,158 @@
+//! Commands for an engine, and the inbox that takes them from any thread.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use bytes::Bytes;
+use synclayer_core::{
+    Collection, Command, ConnId, Disconnect, Input, Record, RecordId, Rejected, SignOut, Status,
+    Write, WriteId,
+};
+
+use crate::listen::{EventQueue, UpdateSlot};
+use crate::mailbox;
+use crate::pending::{EndReason, Pending, Responder};
+use crate::saved::Saved;
+
+/// A command for an engine. Those of the app are answered by their `Responder`.
+pub enum EngineCommand {
+    /// Makes a write of a record.
+    Write {
+        /// The record.
+        id: RecordId,
+        /// The write.
+        write: Write,
+        /// Answered when the write is durable.
+        reply: Responder<Saved>,
+    },
+    /// Makes a rejected write again.
+    Retry {
+        /// The rejected write.
+        write: WriteId,
+        /// Answered when the new write is durable.
+        reply: Responder<Saved>,
+    },
+    /// Makes a decision of the app's: a write that is not of one record.
+    Decide {
+        /// The decision.
+        write: Write,
+        /// Answered when it is durable.
+        reply: Responder<()>,
+    },
+    /// Reads a record.
+    Get {
+        /// Its collection.
+        collection: Collection,
+        /// Its id.
+        id: RecordId,
+        /// Answered at once.
+        reply: Responder<Option<Record>>,
+    },
+    /// Reads all records of a collection.
+    GetAll {
+        /// The collection.
+        collection: Collection,
+        /// Answered at once.
+        reply: Responder<Vec<Record>>,
+    },
+    /// Reads the status.
+    Status(Responder<Status>),
+    /// Reads the list of rejected writes.
+    Rejected(Responder<Vec<Rejected>>),
+    /// Waits for the server: answered when every write made before is settled, and every collection
+    /// is confirmed or known not to be in sync.
+    Synced(Responder<()>),
+    /// Gives the replica a command, which is answered at once. Settings outlive the replica.
+    Replica(Command, Responder<()>),
+    /// Signs the user out: answered when that is durable and the client has ended.
+    SignOut(SignOut, Responder<()>),
+    /// Shows a collection, or one record of it, in a mailbox.
+    Watch {
+        /// The collection.
+        collection: Collection,
+        /// The record, if it is one.
+        record: Option<RecordId>,
+        /// The mailbox.
+        updates: mailbox::Sender<UpdateSlot>,
+    },
+    /// Forgets the watchers whose reader has gone.
+    DismissWatchers,
+    /// Puts events into a mailbox from now on.
+    Listen(mailbox::Sender<EventQueue>),
+    /// Counts one more user of a collection: a handle or a watch.
+    Hold(Collection),
+    /// Counts one less.
+    Release(Collection),
+    /// Takes news of a connection.
+    Socket {
+        /// The life of the replica that asked for the connection.
+        life: u64,
+        /// The connection.
+        conn: ConnId,
+        /// The news.
+        event: SocketEvent,
+    },
+    /// Takes the answer to an HTTP request.
+    Answered {
+        /// The life of the replica that asked for it.
+        life: u64,
+        /// The answer.
+        input: Input<'static>,
+    },
+    /// Looks what the store has made durable.
+    Durable,
+    /// Ends the client.
+    Stop,
+}
+
+/// News of a connection.
+pub enum SocketEvent {
+    /// It is open.
+    Connected,
+    /// A frame has arrived.
+    Frame(Bytes),
+    /// The server has shown a sign of life.
+    Heard,
+    /// It has ended. Said exactly once.
+    Disconnected(Disconnect),
+}
+
+/// The place to put commands for an engine, from any thread.
+#[derive(Clone)]
+pub struct Inbox {
+    commands: Sender<EngineCommand>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    end: EndReason,
+}
+
+impl Inbox {
+    /// Makes an inbox and the end that the engine empties. `wake` is called after a command was put
+    /// in; it does nothing for a network that waits for the receiver alone.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> (Self, Receiver<EngineCommand>) {
+        let (commands, inbox) = channel();
+        (Self { commands, wake: Arc::new(wake), end: EndReason::default() }, inbox)
+    }
+
+    /// Puts a command in. If the engine has ended, it is dropped with what it holds.
+    pub fn put(&self, command: EngineCommand) {
+        // nobody to be told: what the command holds is dropped with it, and that tells
+        if self.commands.send(command).is_ok() {
+            (self.wake)();
+        }
+    }
+
+    /// Makes a call.
+    pub(crate) fn ask<T>(&self, command: impl FnOnce(Responder<T>) -> EngineCommand) -> Pending<T> {
+        if let Err(refused) = self.end.check() {
+            return Pending::refused(refused);
+        }
+        let (reply, pending) = Pending::new(&self.end);
+        self.put(command(reply));
+        pending
+    }
+
+    /// Makes it known that the user has signed out: no call is taken any more.
+    pub(crate) fn sign_out(&self) {
+        self.end.set_signed_out();
+    }
+}

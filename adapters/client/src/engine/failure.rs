@@ -1,0 +1,104 @@
+//! The failures of the store, and the lives of the replica between them.
+
+use std::time::{Duration, Instant};
+
+use synclayer_core::{ClientConfig, Command, Event, EventKind, Now, StoreError};
+use uuid::Uuid;
+
+use super::{Actions, Engine, Replica};
+use crate::callback;
+use crate::command::{EngineCommand, Inbox};
+use crate::config::StoreFactory;
+
+/// The first delay before a failed store is opened again; it doubles up to the longest.
+const REOPEN_DELAY: Duration = Duration::from_millis(500);
+const LONGEST_REOPEN_DELAY: Duration = Duration::from_secs(60);
+
+/// A store that has failed, and the time when it is opened again.
+pub(super) struct Failure {
+    pub(super) error: StoreError,
+    pub(super) retry_at: Instant,
+    delay: Duration,
+}
+
+impl Failure {
+    pub(super) fn new(error: StoreError, delay: Duration) -> Self {
+        Self { error, retry_at: Instant::now() + delay, delay }
+    }
+}
+
+impl Engine {
+    /// Notices that the store has failed: the replica ends, and whoever waits learns why.
+    pub(super) fn check_store(&mut self) {
+        let Some(error) = self.halted.take() else { return };
+        // what was durable before is saved
+        self.reply();
+        self.network.close_all();
+        self.requests.forget();
+        self.pause_watchers();
+        for (_, reply) in self.saves.drain(..) {
+            reply.send(Err(error.clone().into()));
+        }
+        for reply in std::mem::take(&mut self.syncs).into_values() {
+            reply.send(Err(error.clone().into()));
+        }
+        self.fates.end(&error.clone().into());
+        // the store is closed before it is opened again
+        self.replica = Err(Failure::new(error, REOPEN_DELAY));
+    }
+
+    /// Opens the store again, with a new replica.
+    pub(super) fn reopen(&mut self) {
+        let now = self.now();
+        let opened =
+            open_replica(&self.config, &mut self.factory, &self.inbox, now, &mut self.actions);
+        match opened {
+            Ok(replica) => {
+                self.life += 1;
+                self.replica = Ok(replica);
+                self.release_unheld();
+                self.start();
+                self.begin_watching();
+                self.check_store();
+            }
+            Err(error) => {
+                self.notify(&Event {
+                    kind: EventKind::Error {
+                        message: format!("the store could not be opened again: {error}"),
+                    },
+                    transport: None,
+                    collection: None,
+                    record_id: None,
+                });
+                if let Err(failure) = &mut self.replica {
+                    let delay = (failure.delay * 2).min(LONGEST_REOPEN_DELAY);
+                    *failure = Failure::new(error, delay);
+                }
+            }
+        }
+    }
+
+    /// Starts a replica as the app has left the last one: offline, or connected.
+    pub(super) fn start(&mut self) {
+        if !self.online {
+            self.command(Command::SetOnline(false));
+        }
+        if self.connected && !self.stopping {
+            self.command(Command::Connect);
+        }
+    }
+}
+
+/// Opens the store, and a replica on it.
+pub(super) fn open_replica(
+    config: &ClientConfig,
+    factory: &mut StoreFactory,
+    inbox: &Inbox,
+    now: Now,
+    actions: &mut Actions,
+) -> Result<Replica, StoreError> {
+    let inbox = inbox.clone();
+    let on_durable = Box::new(move || inbox.put(EngineCommand::Durable));
+    let seed = Uuid::new_v4().as_u128();
+    callback::run(|| Replica::open(config.clone(), seed, now, factory(on_durable)?, actions))
+}

@@ -1,0 +1,142 @@
+use std::io;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use synclayer_core::{Document, Limits, MemoryClientStore, RecordId, StoreErrorKind, Token, Write};
+
+use super::*;
+use crate::config::{Store, SyncConfig, Transports};
+use crate::listen::UpdateSlot;
+use crate::mailbox::mailbox;
+use crate::network::Job;
+use crate::pending::Pending;
+use crate::saved::Saved;
+use crate::wait::Wait;
+
+/// A network without a wire, on which every job is dropped.
+struct Nowhere;
+
+impl Network for Nowhere {
+    fn connect(&mut self, _: u64, _: ConnId, _: Option<&Token>) {}
+    fn send(&mut self, _: ConnId, _: Bytes) {}
+    fn ping(&mut self, _: ConnId) {}
+    fn close(&mut self, _: ConnId) {}
+    fn close_all(&mut self) {}
+    fn run(&mut self, _: Job) {}
+
+    fn wait(
+        &mut self,
+        _: &Receiver<EngineCommand>,
+        _: Option<Duration>,
+    ) -> io::Result<Option<EngineCommand>> {
+        Ok(None)
+    }
+
+    fn next(&mut self, commands: &Receiver<EngineCommand>) -> Option<EngineCommand> {
+        commands.try_recv().ok()
+    }
+}
+
+/// An engine of the collection `todos`, with its commands.
+struct Bench {
+    engine: Engine,
+    inbox: Inbox,
+    commands: Receiver<EngineCommand>,
+}
+
+impl Bench {
+    fn open(config: SyncConfig) -> Self {
+        let setup = Setup::new(config.collections(["todos"])).unwrap();
+        let (inbox, commands) = Inbox::new(|| {});
+        let engine = Engine::open(setup, Box::new(Nowhere), inbox.clone()).unwrap();
+        Self { engine, inbox, commands }
+    }
+
+    /// A client that stays offline, on a store that this opens.
+    fn open_on(open: impl Fn() -> MemoryClientStore + Send + 'static) -> Self {
+        let store = Store::opened_by(move |_| Ok(Box::new(open())));
+        Self::open(SyncConfig::new("http://localhost").connect_at_start(false).store(store))
+    }
+
+    fn turn(&mut self) {
+        self.engine.take_batch(&self.commands);
+        self.engine.end_turn();
+    }
+
+    fn save(&mut self, id: &str) -> Pending<Saved> {
+        let document =
+            Document::parse(&format!("{{\"id\":\"{id}\"}}"), &Limits::default()).unwrap();
+        let id = RecordId::new(id).unwrap();
+        let write = Write::Save(todos(), id.clone(), document);
+        let pending = self.inbox.ask(|reply| EngineCommand::Write { id, write, reply });
+        self.turn();
+        pending
+    }
+}
+
+fn todos() -> Collection {
+    Collection::new("todos").unwrap()
+}
+
+fn poll(future: &mut (impl Future + Unpin)) -> Poll<()> {
+    let mut context = Context::from_waker(Waker::noop());
+    std::pin::Pin::new(future).poll(&mut context).map(drop)
+}
+
+#[test]
+fn a_request_that_is_never_made_is_answered_all_the_same() {
+    let config = SyncConfig::new("http://localhost").transports(Transports::PollOnly);
+    let mut bench = Bench::open(config);
+    assert_eq!(bench.engine.requests.running(), 1, "the hello");
+    bench.turn();
+    assert_eq!(bench.engine.requests.running(), 0);
+    let status = bench.engine.status().unwrap();
+    assert_eq!(status.ignored_frames, 0, "the machine waited for it");
+}
+
+#[test]
+fn writes_that_nobody_waits_for_are_followed_no_longer() {
+    let mut bench = Bench::open_on(MemoryClientStore::new);
+    let mut kept = bench.save("kept").wait().unwrap().confirmed();
+    for n in 0..5_000 {
+        drop(bench.save(&format!("r{n}")));
+    }
+    assert!(bench.engine.fates.len() <= 1_024, "{}", bench.engine.fates.len());
+    assert!(poll(&mut kept).is_pending());
+    drop(bench);
+    assert_eq!(kept.wait(), Err(SyncError::Closed));
+}
+
+#[test]
+fn a_store_that_fails_leaves_nobody_waiting() {
+    let full = || StoreError::new(StoreErrorKind::Full, "there is no space left");
+    let mut bench = Bench::open_on(move || {
+        let mut store = MemoryClientStore::new();
+        store.fail_commit(3, full());
+        store
+    });
+    let first = bench.save("a").wait().unwrap();
+    assert_eq!(bench.save("b").wait().map(drop), Err(full().into()));
+    bench.inbox.put(EngineCommand::Durable);
+    bench.turn();
+    assert_eq!(first.confirmed().wait(), Err(full().into()));
+}
+
+#[test]
+fn a_watcher_whose_reader_has_gone_is_forgotten() {
+    let mut bench = Bench::open_on(MemoryClientStore::new);
+    let receivers: Vec<_> = (0..3)
+        .map(|_| {
+            let (updates, receiver) = mailbox(UpdateSlot::default());
+            let (collection, record) = (todos(), None);
+            bench.inbox.put(EngineCommand::Watch { collection, record, updates });
+            receiver
+        })
+        .collect();
+    bench.turn();
+    assert_eq!(bench.engine.watchers.len(), 3);
+    drop(receivers);
+    bench.inbox.put(EngineCommand::DismissWatchers);
+    bench.turn();
+    assert_eq!(bench.engine.watchers.len(), 0);
+}

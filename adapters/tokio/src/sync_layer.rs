@@ -1,0 +1,145 @@
+//! The client as the app holds it.
+
+use std::fmt;
+
+use synclayer_client::command::Inbox;
+use synclayer_client::config::SyncConfig;
+use synclayer_client::doc;
+use synclayer_client::error::{OpenError, SyncError};
+use synclayer_client::handle::Handle;
+use synclayer_client::saved::Saved;
+use synclayer_client::setup::Setup;
+use synclayer_core::{Rejected, SignOut, Status, WriteId};
+use tokio::runtime;
+
+use crate::collection::Collection;
+use crate::network::Sockets;
+use crate::stream::Events;
+
+#[doc = doc!(SyncLayer)]
+///
+/// Calls that are dropped before they resolve may or may not have taken effect.
+#[derive(Clone)]
+pub struct SyncLayer(Handle);
+
+impl SyncLayer {
+    #[doc = doc!(open)]
+    pub async fn open(config: SyncConfig) -> Result<Self, OpenError> {
+        let runtime = runtime::Handle::try_current();
+        let runtime = runtime.map_err(|error| OpenError::Start(error.to_string()))?;
+        let setup = Setup::new(config)?;
+        let (inbox, commands) = Inbox::new(|| {});
+        let network = Sockets::new(runtime, setup.target.clone(), inbox.clone());
+        Ok(Self(Handle::open(setup, (inbox, commands), Box::new(network))?.await?))
+    }
+
+    #[doc = doc!(collection)]
+    pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
+        Collection::new(&self.0, name)
+    }
+
+    #[doc = doc!(events)]
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events(self.0.events())
+    }
+
+    #[doc = doc!(status)]
+    pub async fn status(&self) -> Result<Status, SyncError> {
+        self.0.status().await
+    }
+
+    #[doc = doc!(connect)]
+    pub async fn connect(&self) -> Result<(), SyncError> {
+        self.0.set_connected(true).await
+    }
+
+    #[doc = doc!(disconnect)]
+    pub async fn disconnect(&self) -> Result<(), SyncError> {
+        self.0.set_connected(false).await
+    }
+
+    #[doc = doc!(set_online)]
+    pub async fn set_online(&self, online: bool) -> Result<(), SyncError> {
+        self.0.set_online(online).await
+    }
+
+    #[doc = doc!(sync_now)]
+    pub async fn sync_now(&self) -> Result<(), SyncError> {
+        self.0.sync_now().await
+    }
+
+    #[doc = doc!(adopt)]
+    pub async fn adopt(&self) -> Result<(), SyncError> {
+        self.0.adopt().await
+    }
+
+    #[doc = doc!(offer)]
+    pub async fn offer(&self) -> Result<(), SyncError> {
+        self.0.offer().await
+    }
+
+    #[doc = doc!(set_token)]
+    pub async fn set_token(&self, token: &str) -> Result<(), SyncError> {
+        self.0.set_token(token).await
+    }
+
+    #[doc = doc!(rejected)]
+    #[must_use]
+    pub fn rejected(&self) -> RejectedWrites {
+        RejectedWrites(self.0.clone())
+    }
+
+    #[doc = doc!(synced)]
+    pub async fn synced(&self) -> Result<(), SyncError> {
+        self.0.synced().await
+    }
+
+    #[doc = doc!(sign_out)]
+    pub async fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
+        self.0.sign_out(how).await
+    }
+
+    #[doc = doc!(close)]
+    pub async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+impl fmt::Debug for SyncLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncLayer").finish_non_exhaustive()
+    }
+}
+
+#[doc = doc!(RejectedWrites)]
+#[derive(Clone)]
+pub struct RejectedWrites(Handle);
+
+impl RejectedWrites {
+    #[doc = doc!(list)]
+    pub async fn list(&self) -> Result<Vec<Rejected>, SyncError> {
+        self.0.rejected().await
+    }
+
+    #[doc = doc!(retry)]
+    pub async fn retry(&self, write: WriteId) -> Result<Saved, SyncError> {
+        self.0.retry(write).await
+    }
+
+    #[doc = doc!(discard)]
+    pub async fn discard(&self, write: WriteId) -> Result<(), SyncError> {
+        self.0.discard(write).await
+    }
+
+    #[doc = doc!(reject_stalled)]
+    pub async fn reject_stalled(&self, write: WriteId) -> Result<(), SyncError> {
+        self.0.reject_stalled(write).await
+    }
+}
+
+impl fmt::Debug for RejectedWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RejectedWrites").finish_non_exhaustive()
+    }
+}
