@@ -27,11 +27,43 @@ impl Collection {
     }
 
     #[doc = doc!(save)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// let milk = todos.save(&json!({ "text": "Buy milk", "done": false }))?;
+    /// assert!(todos.get(&milk.id)?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<Saved, SyncError> {
         self.0.save(document).wait()
     }
 
     #[doc = doc!(save_with_id)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk" }))?;
+    /// assert_eq!(todos.get_all()?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn save_with_id<T: Serialize + ?Sized>(
         &self,
         id: &str,
@@ -41,6 +73,25 @@ impl Collection {
     }
 
     #[doc = doc!(update)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk", "done": false }))?;
+    /// todos.update("milk", &json!({ "done": true }))?;
+    /// let milk = todos.get("milk")?.expect("it was saved");
+    /// assert_eq!(milk.document.get("done"), Some("true"));
+    /// assert_eq!(milk.document.get("text"), Some("\"Buy milk\""));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn update<T: Serialize + ?Sized>(&self, id: &str, fields: &T) -> Result<Saved, SyncError> {
         self.0.update(id, fields).wait()
     }
@@ -51,6 +102,29 @@ impl Collection {
     }
 
     #[doc = doc!(modify)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::{Value, json};
+    ///
+    /// todos.save_with_id("milk", &json!({ "bottles": 1 }))?;
+    /// todos
+    ///     .modify("milk", |todo| {
+    ///         let mut todo: Value = todo?.to().expect("a record is a JSON object");
+    ///         todo["bottles"] = json!(todo["bottles"].as_u64().unwrap_or(0) + 1);
+    ///         Some(todo)
+    ///     })?;
+    /// let milk = todos.get("milk")?.expect("it was saved");
+    /// assert_eq!(milk.document.get("bottles"), Some("2"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn modify<T: Serialize>(
         &self,
         id: &str,
@@ -60,16 +134,66 @@ impl Collection {
     }
 
     #[doc = doc!(delete)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk" }))?;
+    /// todos.delete("milk")?;
+    /// assert!(todos.get("milk")?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn delete(&self, id: &str) -> Result<Saved, SyncError> {
         self.0.delete(id).wait()
     }
 
     #[doc = doc!(get)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::Value;
+    ///
+    /// if let Some(todo) = todos.get("milk")? {
+    ///     let fields: Value = todo.document.to()?;
+    ///     println!("{}: {}", todo.id, fields["text"]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get(&self, id: &str) -> Result<Option<Record>, SyncError> {
         self.0.get(id).wait()
     }
 
     #[doc = doc!(get_all)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// for todo in todos.get_all()? {
+    ///     println!("{}: {}", todo.id, todo.document);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_all(&self) -> Result<Vec<Record>, SyncError> {
         self.0.get_all().wait()
     }
@@ -85,6 +209,26 @@ impl Collection {
     }
 
     #[doc = doc!(watch)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// let mut updates = todos.watch();
+    /// let first = updates.next().expect("the client is open");
+    /// assert!(first.snapshot.is_empty());
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk" }))?;
+    /// let update = updates.next().expect("the client is open");
+    /// assert_eq!((update.snapshot.len(), update.changes.len()), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn watch(&self) -> Watch {
         Watch(self.0.watch())

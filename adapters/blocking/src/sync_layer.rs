@@ -24,6 +24,20 @@ pub struct SyncLayer(Handle);
 
 impl SyncLayer {
     #[doc = doc!(open)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use synclayer_blocking::{SyncConfig, SyncLayer};
+    ///
+    /// let config = SyncConfig::new("http://localhost:8080").collections(["todos"]);
+    /// let sync = SyncLayer::open(config)?;
+    /// assert_eq!(sync.status()?.pending_writes, 0);
+    /// sync.close();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(config: SyncConfig) -> Result<Self, OpenError> {
         let setup = Setup::new(config)?;
         let refuse = |error: io::Error| OpenError::Start(error.to_string());
@@ -34,17 +48,66 @@ impl SyncLayer {
     }
 
     #[doc = doc!(collection)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// let todos = sync.collection("todos")?;
+    /// assert_eq!(todos.name(), "todos");
+    /// assert!(todos.get_all()?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
         Collection::new(&self.0, name)
     }
 
     #[doc = doc!(events)]
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// use synclayer_blocking::EventKind;
+    ///
+    /// let events = sync.events();
+    /// sync.connect()?;
+    /// for event in events {
+    ///     match event.kind {
+    ///         EventKind::RealtimeConnected => println!("online"),
+    ///         EventKind::RealtimeDisconnected { .. } => println!("offline"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> Events {
         Events(self.0.events())
     }
 
     #[doc = doc!(status)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// let status = sync.status()?;
+    /// println!("{:?}, {} writes wait", status.connection, status.pending_writes);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn status(&self) -> Result<Status, SyncError> {
         self.0.status().wait()
     }
@@ -91,6 +154,28 @@ impl SyncLayer {
     }
 
     #[doc = doc!(synced)]
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// use synclayer_blocking::SyncError;
+    ///
+    /// match sync.synced() {
+    ///     Ok(()) => println!("the server has everything, and so have we"),
+    ///     Err(SyncError::NotInSync(failures)) => {
+    ///         for failure in failures {
+    ///             println!("{failure}"); // the server refuses notes (UNAUTHORIZED): …
+    ///         }
+    ///     }
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn synced(&self) -> Result<(), SyncError> {
         self.0.synced().wait()
     }
@@ -104,6 +189,24 @@ impl SyncLayer {
     }
 
     #[doc = doc!(sign_out)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// use synclayer_blocking::{Misuse, SignOut, SyncError};
+    ///
+    /// match sync.sign_out(SignOut::Wipe) {
+    ///     Ok(()) => println!("nothing is left of the user on this device"),
+    ///     Err(SyncError::Misuse(Misuse::Unsent(unsent))) => println!("not yet: {unsent}"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
         self.0.sign_out(how).wait()
     }
@@ -124,6 +227,22 @@ impl fmt::Debug for SyncLayer {
 }
 
 #[doc = doc!(RejectedWrites)]
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use synclayer_blocking::{SyncConfig, SyncLayer};
+/// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+/// # let sync = SyncLayer::open(config)?;
+/// let rejected = sync.rejected();
+/// for write in rejected.list()? {
+///     println!("{} was refused: {}", write.record_id, write.message);
+///     rejected.discard(write.write)?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RejectedWrites(Handle);
 

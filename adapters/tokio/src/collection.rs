@@ -26,11 +26,45 @@ impl Collection {
     }
 
     #[doc = doc!(save)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// let milk = todos.save(&json!({ "text": "Buy milk", "done": false })).await?;
+    /// assert!(todos.get(&milk.id).await?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn save<T: Serialize + ?Sized>(&self, document: &T) -> Result<Saved, SyncError> {
         self.0.save(document).await
     }
 
     #[doc = doc!(save_with_id)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk" })).await?;
+    /// assert_eq!(todos.get_all().await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn save_with_id<T: Serialize + ?Sized>(
         &self,
         id: &str,
@@ -40,6 +74,26 @@ impl Collection {
     }
 
     #[doc = doc!(update)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk", "done": false })).await?;
+    /// todos.update("milk", &json!({ "done": true })).await?;
+    /// let milk = todos.get("milk").await?.expect("it was saved");
+    /// assert_eq!(milk.document.get("done"), Some("true"));
+    /// assert_eq!(milk.document.get("text"), Some("\"Buy milk\""));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn update<T: Serialize + ?Sized>(
         &self,
         id: &str,
@@ -54,6 +108,31 @@ impl Collection {
     }
 
     #[doc = doc!(modify)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::{Value, json};
+    ///
+    /// todos.save_with_id("milk", &json!({ "bottles": 1 })).await?;
+    /// todos
+    ///     .modify("milk", |todo| {
+    ///         let mut todo: Value = todo?.to().expect("a record is a JSON object");
+    ///         todo["bottles"] = json!(todo["bottles"].as_u64().unwrap_or(0) + 1);
+    ///         Some(todo)
+    ///     })
+    ///     .await?;
+    /// let milk = todos.get("milk").await?.expect("it was saved");
+    /// assert_eq!(milk.document.get("bottles"), Some("2"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn modify<T: Serialize>(
         &self,
         id: &str,
@@ -63,16 +142,69 @@ impl Collection {
     }
 
     #[doc = doc!(delete)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk" })).await?;
+    /// todos.delete("milk").await?;
+    /// assert!(todos.get("milk").await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete(&self, id: &str) -> Result<Saved, SyncError> {
         self.0.delete(id).await
     }
 
     #[doc = doc!(get)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::Value;
+    ///
+    /// if let Some(todo) = todos.get("milk").await? {
+    ///     let fields: Value = todo.document.to()?;
+    ///     println!("{}: {}", todo.id, fields["text"]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get(&self, id: &str) -> Result<Option<Record>, SyncError> {
         self.0.get(id).await
     }
 
     #[doc = doc!(get_all)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// for todo in todos.get_all().await? {
+    ///     println!("{}: {}", todo.id, todo.document);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_all(&self) -> Result<Vec<Record>, SyncError> {
         self.0.get_all().await
     }
@@ -88,6 +220,27 @@ impl Collection {
     }
 
     #[doc = doc!(watch)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    ///
+    /// let mut updates = todos.watch();
+    /// let first = updates.next().await.expect("the client is open");
+    /// assert!(first.snapshot.is_empty());
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk" })).await?;
+    /// let update = updates.next().await.expect("the client is open");
+    /// assert_eq!((update.snapshot.len(), update.changes.len()), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn watch(&self) -> Watch {
         Watch(self.0.watch())

@@ -24,6 +24,21 @@ pub struct SyncLayer(Handle);
 
 impl SyncLayer {
     #[doc = doc!(open)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use synclayer_tokio::{SyncConfig, SyncLayer};
+    ///
+    /// let config = SyncConfig::new("http://localhost:8080").collections(["todos"]);
+    /// let sync = SyncLayer::open(config).await?;
+    /// assert_eq!(sync.status().await?.pending_writes, 0);
+    /// sync.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn open(config: SyncConfig) -> Result<Self, OpenError> {
         let runtime = runtime::Handle::try_current();
         let runtime = runtime.map_err(|error| OpenError::Start(error.to_string()))?;
@@ -34,17 +49,69 @@ impl SyncLayer {
     }
 
     #[doc = doc!(collection)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// let todos = sync.collection("todos")?;
+    /// assert_eq!(todos.name(), "todos");
+    /// assert!(todos.get_all().await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
         Collection::new(&self.0, name)
     }
 
     #[doc = doc!(events)]
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// use synclayer_tokio::EventKind;
+    ///
+    /// let mut events = sync.events();
+    /// sync.connect().await?;
+    /// while let Some(event) = events.next().await {
+    ///     match event.kind {
+    ///         EventKind::RealtimeConnected => println!("online"),
+    ///         EventKind::RealtimeDisconnected { .. } => println!("offline"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn events(&self) -> Events {
         Events(self.0.events())
     }
 
     #[doc = doc!(status)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// let status = sync.status().await?;
+    /// println!("{:?}, {} writes wait", status.connection, status.pending_writes);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn status(&self) -> Result<Status, SyncError> {
         self.0.status().await
     }
@@ -91,11 +158,53 @@ impl SyncLayer {
     }
 
     #[doc = doc!(synced)]
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// use synclayer_tokio::SyncError;
+    ///
+    /// match sync.synced().await {
+    ///     Ok(()) => println!("the server has everything, and so have we"),
+    ///     Err(SyncError::NotInSync(failures)) => {
+    ///         for failure in failures {
+    ///             println!("{failure}"); // the server refuses notes (UNAUTHORIZED): …
+    ///         }
+    ///     }
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn synced(&self) -> Result<(), SyncError> {
         self.0.synced().await
     }
 
     #[doc = doc!(sign_out)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// use synclayer_tokio::{Misuse, SignOut, SyncError};
+    ///
+    /// match sync.sign_out(SignOut::Wipe).await {
+    ///     Ok(()) => println!("nothing is left of the user on this device"),
+    ///     Err(SyncError::Misuse(Misuse::Unsent(unsent))) => println!("not yet: {unsent}"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn sign_out(&self, how: SignOut) -> Result<(), SyncError> {
         self.0.sign_out(how).await
     }
@@ -113,6 +222,23 @@ impl fmt::Debug for SyncLayer {
 }
 
 #[doc = doc!(RejectedWrites)]
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use synclayer_tokio::{SyncConfig, SyncLayer};
+/// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+/// # let sync = SyncLayer::open(config).await?;
+/// let rejected = sync.rejected();
+/// for write in rejected.list().await? {
+///     println!("{} was refused: {}", write.record_id, write.message);
+///     rejected.discard(write.write).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RejectedWrites(Handle);
 
