@@ -22,11 +22,11 @@ use synclayer_core::store::StoreError;
 /// A server whose every step is somebody else's choice.
 #[derive(Clone)]
 pub struct Host {
-    /// What is committed.
+    /// The committed rows.
     pub rows: MemoryRows,
     /// The server itself.
     pub hub: Hub,
-    /// What it has said on each connection and the network has not taken.
+    /// Frames to each connection that the network has not taken yet.
     pub down: BTreeMap<ConnId, VecDeque<Bytes>>,
     /// The answers to calls by HTTP that nobody has taken.
     replies: BTreeMap<CallId, Reply>,
@@ -140,7 +140,7 @@ impl Host {
         self.down.keys().copied().filter(|conn| self.hub.wants_room(*conn)).collect()
     }
 
-    /// Whether a session has said its last word, and the network has taken it.
+    /// Returns true if a session has said its last word, and the network has taken it.
     #[must_use]
     pub fn has_hung_up(&self, conn: ConnId) -> bool {
         let closed = self.hub.session(conn).is_none_or(|session| session.status().closed);

@@ -61,7 +61,6 @@ mod schedules;
 pub mod shrink;
 pub mod states;
 pub mod sweep;
-pub mod times;
 pub mod transcript;
 pub mod world;
 mod writes;

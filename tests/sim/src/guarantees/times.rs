@@ -8,7 +8,8 @@ use synclayer_core::protocol::time::Timestamp;
 use synclayer_core::protocol::times::time_in;
 use synclayer_core::protocol::write::WriteKind;
 
-use crate::guarantees::{Ledger, STRANGER, hot, is_permanent};
+use crate::guarantees::ledger::{Ledger, STRANGER};
+use crate::guarantees::{hot, is_permanent};
 use crate::plan::Strategy;
 use crate::world::{Committed, Device, Place, World};
 

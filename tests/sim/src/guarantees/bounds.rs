@@ -1,0 +1,46 @@
+//! **Bounded** memory, also at rest.
+
+use crate::world::World;
+
+/// **Bounded:** memory per connection and per replica has a configured cap.
+///
+/// # Errors
+/// When something is larger than its cap.
+pub fn bounded(world: &World) -> Result<(), String> {
+    let config = world.config();
+    let of_each = config.collections.len() * config.ring.collection_bytes;
+    if world.ring_bytes() > config.ring.total_bytes.min(of_each) {
+        return Err("the rings hold more than they may".into());
+    }
+    for (index, device) in world.devices.iter().enumerate() {
+        let known = device.replica.status().collections;
+        if let Some(foreign) = known.keys().find(|name| !config.collections.contains(name)) {
+            return Err(format!("device {index} keeps {foreign}, which its app never used"));
+        }
+    }
+    for session in world.sessions() {
+        let status = session.status();
+        // one frame may bring as many messages as a batch holds
+        if status.queued + status.held > config.session.queued + 4_096 {
+            return Err(format!("{} has too much waiting", session.conn()));
+        }
+    }
+    Ok(())
+}
+
+/// Memory returns to its baseline: at rest, everything that waited is gone.
+///
+/// # Errors
+/// What is left.
+pub fn baseline(world: &World) -> Result<(), String> {
+    for (index, device) in world.devices.iter().enumerate() {
+        device.replica.check_at_rest().map_err(|left| format!("device {index}: {left}"))?;
+    }
+    if world.transactions() + world.reads() > 0 {
+        return Err("the server's store has work to do, and nobody does it".into());
+    }
+    for session in world.sessions().filter(|session| !world.is_dead(session.conn())) {
+        session.check_at_rest().map_err(|left| format!("{}: {left}", session.conn()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! **Convergence:** replicas, level-1 readers and the server's own indexes agree.
+
+use std::collections::BTreeMap;
+
+use synclayer_core::protocol::document::Document;
+use synclayer_core::protocol::name::{Collection, RecordId};
+
+use crate::world::{World, without_nulls};
+
+/// **Convergence:** when writes stop and the network heals, every replica holds the server's state,
+/// and its checksum proves it.
+///
+/// # Errors
+/// What differs.
+pub fn convergence(world: &World) -> Result<(), String> {
+    let report = world.verify();
+    for collection in &world.config().collections {
+        let server = world.server_records(collection);
+        let head = report.collections.get(collection);
+        for (index, device) in world.devices.iter().enumerate() {
+            let records = device.replica.get_all(collection).map_err(|error| error.message)?;
+            let held: BTreeMap<_, _> =
+                records.into_iter().map(|record| (record.id, record.document)).collect();
+            let user = device.config.token.as_ref().map(|token| token.reveal());
+            let may_see = may_see(world, user, collection, &server);
+            if held != may_see {
+                return Err(format!(
+                    "device {index} holds {held:?} of {collection}, the server {may_see:?}"
+                ));
+            }
+            let status = &device.replica.status().collections[collection];
+            let same = |count, checksum| (status.count, status.checksum) == (count, checksum);
+            if head.is_some_and(|head| !same(head.count, head.checksum))
+                && may_see == server
+                && !is_partial(world, user, collection)
+            {
+                return Err(format!("device {index} has another checksum"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn user_id(token: Option<&str>) -> Option<synclayer_core::protocol::name::UserId> {
+    synclayer_core::protocol::name::UserId::new(token?.split('#').next()?).ok()
+}
+
+pub(super) fn is_partial(world: &World, token: Option<&str>, collection: &Collection) -> bool {
+    use synclayer_core::rules::policy::Access;
+    world.config().policy.read(user_id(token).as_ref(), collection) == Access::Some
+}
+
+fn may_see(
+    world: &World,
+    token: Option<&str>,
+    collection: &Collection,
+    all: &BTreeMap<RecordId, Document>,
+) -> BTreeMap<RecordId, Document> {
+    let (policy, user) = (&world.config().policy, user_id(token));
+    let partial = is_partial(world, token, collection);
+    let sees = |id: &RecordId, document: &Document| {
+        !partial || policy.read_record(user.as_ref(), collection, id, document)
+    };
+    let seen = all.iter().filter(|(id, document)| sees(id, document));
+    seen.map(|(id, document)| (id.clone(), document.clone())).collect()
+}
+
+/// A level-1 program that got everything once and wrote nothing holds what the server holds.
+///
+/// # Errors
+/// What differs.
+pub fn plain_readers_follow(world: &World) -> Result<(), String> {
+    for (index, plain) in world.plains.iter().enumerate() {
+        if plain.has_written || plain.was_refused || !world.is_plain_connected(index) {
+            continue;
+        }
+        for collection in &plain.mirrored {
+            let server = world.server_records(collection);
+            let of = plain.held.iter().filter(|(place, _)| place.0 == *collection);
+            let held: Vec<_> = of.map(|(place, d)| (&place.1, without_nulls(d))).collect();
+            let there: Vec<_> = server.iter().map(|(id, d)| (id, without_nulls(d))).collect();
+            if held != there {
+                let wrong = held.iter().filter(|record| !there.contains(record));
+                let missing = there.iter().filter(|record| !held.contains(record));
+                return Err(format!(
+                    "plain {index} holds {:?} of {collection}, the server {:?}",
+                    wrong.collect::<Vec<_>>(),
+                    missing.collect::<Vec<_>>()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The server's indexes, counts and checksums agree with its records, which are what was committed.
+///
+/// # Errors
+/// What differs.
+pub fn server_rows(world: &World) -> Result<(), String> {
+    let report = world.verify();
+    if !report.faults.is_empty() {
+        return Err(format!("{:?}", report.faults));
+    }
+    for collection in &world.config().collections {
+        let seq = report.collections.get(collection).map_or_else(Default::default, |h| h.seq);
+        let was = world.histories().present().all_at(collection, seq);
+        let records = world.server_records(collection);
+        let is: BTreeMap<_, _> = records.iter().collect();
+        if was != is {
+            return Err(format!(
+                "the server's {collection} is not what was committed: {is:?}, not {was:?}"
+            ));
+        }
+    }
+    Ok(())
+}
