@@ -15,9 +15,9 @@ const PER_ADDRESS: Duration = Duration::from_secs(10);
 
 /// A connected byte stream.
 pub(crate) enum ByteStream {
-    /// In the clear.
+    /// Unencrypted.
     Plain(TcpStream),
-    /// Over TLS.
+    /// Encrypted by TLS.
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use synclayer_client::callback;
-use synclayer_client::collection::Subscription;
+use synclayer_client::collection::WatchHandle;
 use synclayer_client::doc;
 use synclayer_client::listen::EventQueue;
 use synclayer_client::mailbox::Receiver;
@@ -17,7 +17,7 @@ use synclayer_core::{Event, Update};
 /// It is an iterator that blocks until there is an update, and ends when the client does. From
 /// inside a callback of the app (see
 /// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it does not wait.
-pub struct Watch(pub(crate) Subscription);
+pub struct Watch(pub(crate) WatchHandle);
 
 impl Watch {
     /// The next update, if it comes within that time; `None` when the client has ended.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token as PollToken, Waker};
 use synclayer_client::command::{EngineCommand, SocketEvent};
-use synclayer_client::network::{Job, Network};
+use synclayer_client::network::{BlockingTask, Network};
 use synclayer_client::websocket::{self, Target, failed, lost};
 use synclayer_core::{ConnId, Disconnect, Token};
 use tungstenite::handshake::client::{ClientHandshake, Request};
@@ -21,7 +21,7 @@ use tungstenite::{Error, Message, WebSocket};
 use crate::byte_stream::{ByteStream, connect};
 use crate::jobs::JobThreads;
 
-type Handshake = MidHandshake<ClientHandshake<ByteStream>>;
+type Upgrade = MidHandshake<ClientHandshake<ByteStream>>;
 
 /// The token of the program's commands in the poll.
 const COMMANDS: PollToken = PollToken(0);
@@ -35,7 +35,7 @@ pub(crate) struct Polled {
     events: Events,
     waker: Arc<Waker>,
     jobs: JobThreads,
-    connection: Option<Connection>,
+    connection: Option<PolledSocket>,
     /// The sockets that threads have connected.
     dialed: (Sender<Dialed>, Receiver<Dialed>),
     /// The socket is looked at before the commands, in every other turn.
@@ -63,7 +63,7 @@ impl Polled {
         Ok((network, waker))
     }
 
-    /// Has a thread connect.
+    /// Lets a thread connect.
     fn dial(&mut self, life: u64, conn: ConnId) -> io::Result<()> {
         let (address, waker) = (Arc::clone(&self.target.address), Arc::clone(&self.waker));
         let dialed = self.dialed.0.clone();
@@ -76,9 +76,10 @@ impl Polled {
 
     /// Goes on with a socket that was dialed, unless nobody wants it any more.
     fn begin_handshake(&mut self, (life, conn, dialed): Dialed) {
-        let wanted = |open: &&mut Connection| (open.life, open.conn) == (life, conn);
+        let wanted = |open: &&mut PolledSocket| (open.life, open.conn) == (life, conn);
         let Some(connection) = self.connection.as_mut().filter(wanted) else { return };
-        let State::Dialing(request) = mem::replace(&mut connection.state, State::Ended) else {
+        let SocketState::Dialing(request) = mem::replace(&mut connection.state, SocketState::Ended)
+        else {
             return;
         };
         let stream = dialed.and_then(|mut socket| {
@@ -89,7 +90,7 @@ impl Polled {
         connection.state = stream
             .map_err(|error| self.target.unreachable(&error))
             .and_then(|stream| shake(stream, request, &self.target))
-            .map_or_else(State::Failed, State::Handshake);
+            .map_or_else(SocketState::Failed, SocketState::Upgrade);
         connection.ready = true;
     }
 
@@ -117,8 +118,8 @@ impl Network for Polled {
             self.dial(life, conn).map_err(|error| lost(error.to_string()))?;
             Ok(request)
         });
-        let state = dialing.map_or_else(State::Failed, State::Dialing);
-        self.connection = Some(Connection { life, conn, state, ready: false, unsent: false });
+        let state = dialing.map_or_else(SocketState::Failed, SocketState::Dialing);
+        self.connection = Some(PolledSocket { life, conn, state, ready: false, unsent: false });
     }
 
     fn send(&mut self, conn: ConnId, frame: Bytes) {
@@ -139,7 +140,7 @@ impl Network for Polled {
         self.connection = None;
     }
 
-    fn run(&mut self, job: Job) {
+    fn run(&mut self, job: BlockingTask) {
         // a job that finds no thread is dropped, and says so
         let _ = self.jobs.run(job);
     }
@@ -149,7 +150,7 @@ impl Network for Polled {
         _: &Receiver<EngineCommand>,
         timeout: Option<Duration>,
     ) -> io::Result<Option<EngineCommand>> {
-        let is_ready = self.connection.as_ref().is_some_and(Connection::is_ready);
+        let is_ready = self.connection.as_ref().is_some_and(PolledSocket::is_ready);
         let timeout = if is_ready { Some(Duration::ZERO) } else { timeout };
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -189,26 +190,26 @@ impl Network for Polled {
 }
 
 /// A connection, for the replica of this life.
-struct Connection {
+struct PolledSocket {
     life: u64,
     conn: ConnId,
-    state: State,
+    state: SocketState,
     /// The socket may have something to read, or room for what did not fit.
     ready: bool,
-    /// Something was written that has not gone out.
+    /// Bytes were written that have not gone out.
     unsent: bool,
 }
 
-enum State {
+enum SocketState {
     /// A thread looks its address up and connects.
     Dialing(Request),
     /// TLS and the upgrade are under way.
-    Handshake(Box<Handshake>),
+    Upgrade(Box<Upgrade>),
     /// Messages come and go.
     Open(Box<WebSocket<ByteStream>>),
-    /// It has ended, and that was not reported yet.
+    /// The end was not reported yet.
     Failed(Disconnect),
-    /// It has ended.
+    /// The connection has ended.
     Ended,
 }
 
@@ -216,17 +217,17 @@ fn shake(
     stream: ByteStream,
     request: Request,
     target: &Target,
-) -> Result<Box<Handshake>, Disconnect> {
+) -> Result<Box<Upgrade>, Disconnect> {
     let config = Some(target.config());
     ClientHandshake::start(stream, request, config).map(Box::new).map_err(failed)
 }
 
-impl Connection {
+impl PolledSocket {
     fn is_ready(&self) -> bool {
         match self.state {
-            State::Dialing(_) | State::Ended => false,
-            State::Handshake(_) | State::Open(_) => self.ready,
-            State::Failed(_) => true,
+            SocketState::Dialing(_) | SocketState::Ended => false,
+            SocketState::Upgrade(_) | SocketState::Open(_) => self.ready,
+            SocketState::Failed(_) => true,
         }
     }
 
@@ -234,14 +235,14 @@ impl Connection {
         if !self.is_ready() {
             return None;
         }
-        if let State::Open(socket) = &mut self.state {
+        if let SocketState::Open(socket) = &mut self.state {
             let read = socket.read();
             return self.received(read);
         }
-        match mem::replace(&mut self.state, State::Ended) {
-            State::Handshake(handshake) => self.shaken(handshake.handshake()),
-            State::Failed(why) => Some(SocketEvent::Disconnected(why)),
-            State::Dialing(_) | State::Open(_) | State::Ended => None,
+        match mem::replace(&mut self.state, SocketState::Ended) {
+            SocketState::Upgrade(handshake) => self.shaken(handshake.handshake()),
+            SocketState::Failed(why) => Some(SocketEvent::Disconnected(why)),
+            SocketState::Dialing(_) | SocketState::Open(_) | SocketState::Ended => None,
         }
     }
 
@@ -254,11 +255,11 @@ impl Connection {
     ) -> Option<SocketEvent> {
         match shaken {
             Ok((socket, _)) => {
-                self.state = State::Open(Box::new(socket));
+                self.state = SocketState::Open(Box::new(socket));
                 Some(SocketEvent::Connected)
             }
             Err(HandshakeError::Interrupted(handshake)) => {
-                self.state = State::Handshake(Box::new(handshake));
+                self.state = SocketState::Upgrade(Box::new(handshake));
                 self.ready = false;
                 None
             }
@@ -280,7 +281,7 @@ impl Connection {
     }
 
     fn write(&mut self, message: Message) {
-        if let State::Open(socket) = &mut self.state {
+        if let SocketState::Open(socket) = &mut self.state {
             let written = socket.write(message);
             self.unsent = true;
             self.check(written);
@@ -288,7 +289,7 @@ impl Connection {
     }
 
     fn flush(&mut self) {
-        if let State::Open(socket) = &mut self.state
+        if let SocketState::Open(socket) = &mut self.state
             && self.unsent
         {
             let flushed = socket.flush();
@@ -302,13 +303,13 @@ impl Connection {
         if let Err(error) =
             done.or_else(|error| if would_block(&error) { Ok(()) } else { Err(error) })
         {
-            self.state = State::Failed(failed(error));
+            self.state = SocketState::Failed(failed(error));
         }
     }
 
     /// Tells the peer, if it can be told at once; else it learns by the end of the connection.
     fn close(self) {
-        if let State::Open(mut socket) = self.state {
+        if let SocketState::Open(mut socket) = self.state {
             let _ = socket.close(None);
         }
     }

@@ -4,15 +4,15 @@ use serde::Serialize;
 
 use crate::args::ReplicaArgs;
 use crate::failure::{Code, Failure};
-use crate::output::Output;
+use crate::output::Printer;
 use crate::replica::on_replica;
 
 /// A decision about these records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Decision {
-    /// They go.
+pub(crate) enum LossDecision {
+    /// Lets them go.
     Adopt,
-    /// They are sent to the server.
+    /// Sends them to the server.
     Offer,
 }
 
@@ -33,8 +33,8 @@ struct DecidedJson {
 /// Meets the server, to learn what there is to decide; decides; and meets it again.
 pub(crate) async fn decide(
     args: ReplicaArgs,
-    decision: Decision,
-    out: Output,
+    decision: LossDecision,
+    out: Printer,
 ) -> Result<(), Failure> {
     on_replica(&args, async |replica| {
         for name in replica.status().await?.collections.keys() {
@@ -43,11 +43,11 @@ pub(crate) async fn decide(
         let mut meeting = replica.meet().await?;
         let (done, text) = match (meeting.undecided, decision) {
             (false, _) => ("nothing", "there is nothing to decide"),
-            (true, Decision::Adopt) => {
+            (true, LossDecision::Adopt) => {
                 replica.sync.adopt().await?;
                 ("adopted", "adopted: what the server has counts")
             }
-            (true, Decision::Offer) => {
+            (true, LossDecision::Offer) => {
                 replica.sync.offer().await?;
                 ("offered", "offered: what is held here goes to the server")
             }

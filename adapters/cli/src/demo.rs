@@ -15,7 +15,7 @@ use synclayer_tokio::{
 use tokio::time::{sleep, timeout};
 
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::Printer;
 
 /// The time limit of each step.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const WRITES: usize = 100;
 const COLLECTION: &str = "todos";
 
-pub(crate) async fn demo(out: Output) -> Result<(), Failure> {
+pub(crate) async fn demo(out: Printer) -> Result<(), Failure> {
     let dir = tempfile::Builder::new().prefix("synclayer-demo").tempdir()?;
     let store =
         Arc::new(FjallServerStore::open(dir.path().join("server"), ServerOptions::default())?);
@@ -73,7 +73,7 @@ async fn live(stage: &Stage, a: &Device, b: &mut Device) -> Result<String, Failu
     Ok(todo.to_string())
 }
 
-/// Both sides edit while B is cut off; then it comes back.
+/// Shows edits on both sides while B is cut off, and its return.
 async fn conflict(
     stage: &Stage,
     a: &mut Device,
@@ -115,7 +115,7 @@ async fn removal(stage: &Stage, a: &Device, b: &mut Device, todo: &str) -> Resul
     stage.show("A deletes it, and it is gone on B", begun.elapsed())
 }
 
-/// All three hold the same.
+/// Checks that all three hold the same.
 async fn convergence(
     stage: &Stage,
     a: &Device,
@@ -135,7 +135,7 @@ async fn convergence(
     stage.remark(&format!("checksum A {on_a}, B {on_b}, server {on_server}"))
 }
 
-/// One of the two replicas.
+/// A replica of the two.
 struct Device {
     sync: SyncLayer,
     todos: Collection,
@@ -232,9 +232,9 @@ fn checksum(store: &FjallServerStore) -> Result<Checksum, Failure> {
     found.ok_or_else(|| Failure::plain("the server has no checksum"))
 }
 
-/// Where what happens is shown.
+/// The place where the demo shows what happens.
 struct Stage {
-    out: Output,
+    out: Printer,
 }
 
 impl Stage {

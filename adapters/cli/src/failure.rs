@@ -56,7 +56,7 @@ impl Failure {
         Self { code, message: Some(message.into()) }
     }
 
-    /// It failed, and there is no code of its own for why.
+    /// A failure that has no code of its own.
     pub(crate) fn plain(message: impl Display) -> Self {
         Self::new(Code::Failed, message.to_string())
     }

@@ -24,16 +24,16 @@ use clap::Parser;
 use synclayer_fjall::StoreKind;
 use tokio::runtime::Runtime;
 
-use args::{Cli, Command, RejectedAction};
-use decide::Decision;
+use args::{Cli, CliCommand, RejectedAction};
+use decide::LossDecision;
 use failure::{Code, Failure};
-use output::Output;
+use output::Printer;
 
 fn main() -> ExitCode {
     let Cli { json, command } = Cli::parse();
-    let out = Output { json };
+    let out = Printer { json };
     let store = store_of(&command);
-    let repairs = matches!(command, Command::Repair(_));
+    let repairs = matches!(command, CliCommand::Repair(_));
     let ended = Runtime::new()
         .map_err(Failure::from)
         .and_then(|runtime| runtime.block_on(run(command, out)))
@@ -47,45 +47,45 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command, out: Output) -> Result<(), Failure> {
+async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
     match command {
-        Command::Demo => demo::demo(out).await,
-        Command::Serve(args) => serve::serve(args, out).await,
-        Command::Save(args) => write::save(args, out).await,
-        Command::Update(args) => write::update(args, out).await,
-        Command::Modify(args) => modify::modify(args, out).await,
-        Command::Delete(args) => write::delete(args, out).await,
-        Command::Get(args) => read::get(args, out).await,
-        Command::List(args) => read::list(args, out).await,
-        Command::Watch(args) => watch::watch(args, out).await,
-        Command::Status(args) => read::status(args, out).await,
-        Command::SignOut(args) => sign_out::sign_out(args, out).await,
-        Command::Rejected(args) => rejected::rejected(args.action, out).await,
-        Command::Adopt(args) => decide::decide(args, Decision::Adopt, out).await,
-        Command::Offer(args) => decide::decide(args, Decision::Offer, out).await,
-        Command::Repair(args) => repair::repair(args, out).await,
+        CliCommand::Demo => demo::demo(out).await,
+        CliCommand::Serve(args) => serve::serve(args, out).await,
+        CliCommand::Save(args) => write::save(args, out).await,
+        CliCommand::Update(args) => write::update(args, out).await,
+        CliCommand::Modify(args) => modify::modify(args, out).await,
+        CliCommand::Delete(args) => write::delete(args, out).await,
+        CliCommand::Get(args) => read::get(args, out).await,
+        CliCommand::List(args) => read::list(args, out).await,
+        CliCommand::Watch(args) => watch::watch(args, out).await,
+        CliCommand::Status(args) => read::status(args, out).await,
+        CliCommand::SignOut(args) => sign_out::sign_out(args, out).await,
+        CliCommand::Rejected(args) => rejected::rejected(args.action, out).await,
+        CliCommand::Adopt(args) => decide::decide(args, LossDecision::Adopt, out).await,
+        CliCommand::Offer(args) => decide::decide(args, LossDecision::Offer, out).await,
+        CliCommand::Repair(args) => repair::repair(args, out).await,
     }
 }
 
 /// The store that a command is about.
-fn store_of(command: &Command) -> Option<(StoreKind, PathBuf)> {
+fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
     let args = match command {
-        Command::Demo => return None,
-        Command::Serve(args) => return Some((StoreKind::Server, args.data.clone())),
-        Command::Save(args) => &args.replica,
-        Command::Update(args) => &args.replica,
-        Command::Modify(args) => &args.replica,
-        Command::SignOut(args) => &args.replica,
-        Command::Delete(args) | Command::Get(args) => &args.replica,
-        Command::List(args) | Command::Watch(args) => &args.replica,
-        Command::Status(args)
-        | Command::Adopt(args)
-        | Command::Offer(args)
-        | Command::Rejected(args::RejectedArgs { action: RejectedAction::List(args) }) => args,
-        Command::Rejected(args::RejectedArgs {
+        CliCommand::Demo => return None,
+        CliCommand::Serve(args) => return Some((StoreKind::Server, args.data.clone())),
+        CliCommand::Save(args) => &args.replica,
+        CliCommand::Update(args) => &args.replica,
+        CliCommand::Modify(args) => &args.replica,
+        CliCommand::SignOut(args) => &args.replica,
+        CliCommand::Delete(args) | CliCommand::Get(args) => &args.replica,
+        CliCommand::List(args) | CliCommand::Watch(args) => &args.replica,
+        CliCommand::Status(args)
+        | CliCommand::Adopt(args)
+        | CliCommand::Offer(args)
+        | CliCommand::Rejected(args::RejectedArgs { action: RejectedAction::List(args) }) => args,
+        CliCommand::Rejected(args::RejectedArgs {
             action: RejectedAction::Retry(args) | RejectedAction::Discard(args),
         }) => &args.replica,
-        Command::Repair(args) => &args.replica,
+        CliCommand::Repair(args) => &args.replica,
     };
     Some((StoreKind::Client, args.data.clone()))
 }

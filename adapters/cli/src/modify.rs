@@ -12,14 +12,14 @@ use tokio::task::spawn_blocking;
 
 use crate::args::ModifyArgs;
 use crate::failure::{Code, Failure};
-use crate::output::Output;
+use crate::output::Printer;
 use crate::replica::on_replica;
 use crate::write::{Done, deliver_after, missing_unless_met};
 
 /// Attempts to run the program, if the record changes meanwhile.
 const TRIES: u32 = 10;
 
-pub(crate) async fn modify(args: ModifyArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn modify(args: ModifyArgs, out: Printer) -> Result<(), Failure> {
     let ModifyArgs { collection: name, id, program, replica } = args;
     let program = Arc::new(Program::new(program));
     on_replica(&replica, async |replica| {

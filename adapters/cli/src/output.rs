@@ -8,13 +8,13 @@ use synclayer_tokio::{Document, Record};
 
 use crate::failure::{Code, Failure};
 
-/// Where a command prints.
+/// The output of a command.
 #[derive(Clone, Copy)]
-pub(crate) struct Output {
+pub(crate) struct Printer {
     pub(crate) json: bool,
 }
 
-impl Output {
+impl Printer {
     /// Prints a line in one of its two forms.
     pub(crate) fn line(self, human: impl Display, json: &impl Serialize) -> Result<(), Failure> {
         if self.json { Self::json(json) } else { Self::text(human) }

@@ -8,10 +8,10 @@ use synclayer_tokio::{CollectionStatus, ConnectionState, Guarantees, Record, Sta
 
 use crate::args::{CollectionArgs, RecordArgs, ReplicaArgs};
 use crate::failure::Failure;
-use crate::output::{Output, RecordJson};
-use crate::replica::{Meeting, Replica, guarantees, on_replica};
+use crate::output::{Printer, RecordJson};
+use crate::replica::{Meeting, OpenReplica, guarantees, on_replica};
 
-pub(crate) async fn get(args: RecordArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
@@ -27,7 +27,7 @@ pub(crate) async fn get(args: RecordArgs, out: Output) -> Result<(), Failure> {
     .await
 }
 
-pub(crate) async fn list(args: CollectionArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn list(args: CollectionArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
@@ -48,7 +48,7 @@ fn record_line(record: &Record) -> String {
 }
 
 /// Brings the replica up to date, or says why it isn't.
-async fn refresh(replica: &mut Replica, out: Output) -> Result<Meeting, Failure> {
+async fn refresh(replica: &mut OpenReplica, out: Printer) -> Result<Meeting, Failure> {
     let meeting = replica.meet().await?;
     if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync, this is what is stored here: {why}"));
@@ -99,7 +99,7 @@ struct CollectionJson<'a> {
     live: bool,
     count: u64,
     checksum: String,
-    /// Up to which change everything is here.
+    /// The change up to which everything is here.
     seq: Option<u64>,
     epoch: Option<&'a str>,
     /// Local records that the server no longer has.
@@ -120,7 +120,7 @@ impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
     }
 }
 
-pub(crate) async fn status(args: ReplicaArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args, async |replica| {
         for name in replica.status().await?.collections.keys() {
             replica.collection(name)?.subscribe().await?;

@@ -5,11 +5,11 @@ use synclayer_tokio::{Document, Rejected, WriteId};
 
 use crate::args::RejectedAction;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::Printer;
 use crate::replica::on_replica;
 use crate::write::{Done, deliver};
 
-pub(crate) async fn rejected(action: RejectedAction, out: Output) -> Result<(), Failure> {
+pub(crate) async fn rejected(action: RejectedAction, out: Printer) -> Result<(), Failure> {
     match action {
         RejectedAction::List(args) => {
             on_replica(&args, async |replica| {

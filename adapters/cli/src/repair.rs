@@ -20,8 +20,8 @@ use synclayer_fjall::{FjallClientStore, StoreKind};
 
 use crate::args::{RepairArgs, ReplicaArgs};
 use crate::failure::{Code, Failure};
-use crate::output::Output;
-use crate::replica::{Meeting, Replica, on_replica};
+use crate::output::Printer;
+use crate::replica::{Meeting, OpenReplica, on_replica};
 
 /// The file of the writes that were saved out of a damaged store.
 const FILE: &str = "unsent.jsonl";
@@ -29,7 +29,7 @@ const FILE: &str = "unsent.jsonl";
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Unsent {
+struct UnsentWrite {
     user: String,
     operation: Operation,
     collection: String,
@@ -37,7 +37,7 @@ struct Unsent {
     data: Box<RawValue>,
     #[serde(default)]
     unset: Vec<Box<str>>,
-    /// When it was made; of one that was joined from several, when the last was made.
+    /// The time when it was made; of one that was joined from several, of the last.
     written_at: String,
     /// The fields that were written at another time.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -52,7 +52,7 @@ enum Operation {
     Delete,
 }
 
-pub(crate) async fn repair(args: RepairArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn repair(args: RepairArgs, out: Printer) -> Result<(), Failure> {
     if args.unsent.is_none() && is_servers(&args.replica.data, args.force)? {
         return server::repair(&args.replica.data, args.force, out);
     }
@@ -87,7 +87,7 @@ fn is_servers(data: &Path, force: bool) -> Result<bool, Failure> {
 }
 
 async fn is_sound(args: &ReplicaArgs) -> Result<bool, Failure> {
-    match Replica::open(args).await {
+    match OpenReplica::open(args).await {
         Ok(replica) => {
             replica.close().await;
             Ok(true)
@@ -98,11 +98,11 @@ async fn is_sound(args: &ReplicaArgs) -> Result<bool, Failure> {
 }
 
 /// Saves the unsent writes and moves the store aside. Says where the writes are.
-fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
+fn set_aside(data: &Path, out: Printer) -> Result<PathBuf, Failure> {
     let saved = read_unsent(data).or_else(|failure| match failure.code {
         Code::Damaged => {
             out.note("nothing can be read of the writes that waited for the server");
-            Ok(Saved::default())
+            Ok(Salvaged::default())
         }
         Code::Failed
         | Code::Usage
@@ -118,7 +118,7 @@ fn set_aside(data: &Path, out: Output) -> Result<PathBuf, Failure> {
     write_lines(&data.join(FILE), &saved.unsent)?;
     let aside = FjallClientStore::move_aside(data)?;
     let (count, shown) = (saved.unsent.len(), aside.display());
-    let Saved { lost_commits, lost_writes, lost_records, .. } = saved;
+    let Salvaged { lost_commits, lost_writes, lost_records, .. } = saved;
     let json = json!({
         "done": "moved",
         "to": shown.to_string(),
@@ -142,20 +142,20 @@ fn named(records: &[String]) -> String {
 
 /// The contents that were read from a damaged store.
 #[derive(Default)]
-struct Saved {
-    unsent: Vec<Unsent>,
+struct Salvaged {
+    unsent: Vec<UnsentWrite>,
     /// Commits of which nothing can be read.
     lost_commits: u64,
-    /// Unsent writes that are missing, as far as can be told.
+    /// UnsentWrite writes that are missing, as far as can be told.
     lost_writes: u64,
     /// The records of those of them that are known.
     lost_records: Vec<String>,
 }
 
-fn read_unsent(data: &Path) -> Result<Saved, Failure> {
+fn read_unsent(data: &Path) -> Result<Salvaged, Failure> {
     let lost_commits = FjallClientStore::lost_commits(data)?;
-    let mut saved = Saved { lost_commits, ..Saved::default() };
-    let Saved { unsent, lost_writes, lost_records, .. } = &mut saved;
+    let mut saved = Salvaged { lost_commits, ..Salvaged::default() };
+    let Salvaged { unsent, lost_writes, lost_records, .. } = &mut saved;
     for (user, outbox) in outboxes(FjallClientStore::salvage(data, USERS)?) {
         let rows = FjallClientStore::salvage(data, &outbox)?;
         let index = FjallClientStore::salvage(data, &index_of(&outbox))?;
@@ -167,7 +167,7 @@ fn read_unsent(data: &Path) -> Result<Saved, Failure> {
         *lost_writes += missing.places.min(lost_commits).max(missing.records.len() as u64);
         for write in unsent_writes(rows) {
             let document = write.change.delta.set.to_string();
-            unsent.push(Unsent {
+            unsent.push(UnsentWrite {
                 user: user.clone(),
                 operation: match write.change.kind {
                     WriteKind::Insert => Operation::Insert,
@@ -187,7 +187,7 @@ fn read_unsent(data: &Path) -> Result<Saved, Failure> {
 }
 
 /// Makes the writes in a file again, and leaves those in it that can't be made yet.
-async fn make_again(args: &ReplicaArgs, file: &Path, out: Output) -> Result<(), Failure> {
+async fn make_again(args: &ReplicaArgs, file: &Path, out: Printer) -> Result<(), Failure> {
     let unsent = read_lines(file)?;
     let mine = unsent.iter().filter(|write| write.user == args.user);
     let names: BTreeSet<_> = mine.map(|write| write.collection.clone()).collect();
@@ -207,7 +207,7 @@ async fn make_again(args: &ReplicaArgs, file: &Path, out: Output) -> Result<(), 
     .await
 }
 
-async fn meet(replica: &mut Replica, names: &BTreeSet<String>) -> Result<Meeting, Failure> {
+async fn meet(replica: &mut OpenReplica, names: &BTreeSet<String>) -> Result<Meeting, Failure> {
     for name in names {
         replica.collection(name)?.subscribe().await?;
     }
@@ -216,10 +216,10 @@ async fn meet(replica: &mut Replica, names: &BTreeSet<String>) -> Result<Meeting
 
 fn report(
     file: &Path,
-    left: &[Unsent],
+    left: &[UnsentWrite],
     waiting: usize,
     apart: Option<String>,
-    out: Output,
+    out: Printer,
 ) -> Result<(), Failure> {
     let json = json!({
         "done": "repaired",
@@ -244,7 +244,7 @@ fn report(
     if done { Ok(()) } else { Err(Failure::said(Code::Waiting)) }
 }
 
-fn read_lines(file: &Path) -> Result<Vec<Unsent>, Failure> {
+fn read_lines(file: &Path) -> Result<Vec<UnsentWrite>, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::plain(format_args!("{} can't be read: {error}", file.display()))
     };
@@ -257,7 +257,7 @@ fn read_lines(file: &Path) -> Result<Vec<Unsent>, Failure> {
 }
 
 /// Writes the file anew, so that at any moment either the old lines or the new ones are there.
-fn write_lines(file: &Path, lines: &[Unsent]) -> Result<(), Failure> {
+fn write_lines(file: &Path, lines: &[UnsentWrite]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::plain(format_args!("{} can't be written: {error}", file.display()))
     };

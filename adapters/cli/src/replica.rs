@@ -22,7 +22,7 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(250);
 const NOWHERE: &str = "http://localhost";
 
 /// A durable replica, open and not connected yet.
-pub(crate) struct Replica {
+pub(crate) struct OpenReplica {
     pub(crate) sync: SyncLayer,
     events: Events,
     server: Result<String, &'static str>,
@@ -48,15 +48,15 @@ pub(crate) struct Meeting {
 /// Opens the replica, runs a command on it and closes it, however the command ends.
 pub(crate) async fn on_replica(
     args: &ReplicaArgs,
-    command: impl AsyncFnOnce(&mut Replica) -> Result<(), Failure>,
+    command: impl AsyncFnOnce(&mut OpenReplica) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut replica = Replica::open(args).await?;
+    let mut replica = OpenReplica::open(args).await?;
     let ended = command(&mut replica).await;
     replica.close().await;
     ended
 }
 
-impl Replica {
+impl OpenReplica {
     /// Opens the replica for a command: it connects only to [`meet`](Self::meet).
     pub(crate) async fn open(args: &ReplicaArgs) -> Result<Self, Failure> {
         let config = config(args).reconnect_delay(RECONNECT_DELAY).max_reconnect_attempts(TRIES);

@@ -11,10 +11,10 @@ use tokio::task;
 
 use crate::args::{DurabilityArg, Secret, ServeArgs};
 use crate::failure::{Code, Failure};
-use crate::output::Output;
+use crate::output::Printer;
 use crate::signal::Signals;
 
-pub(crate) async fn serve(args: ServeArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> {
     let authenticator = authenticator(&args.tokens)?;
     let mut signals = Signals::new()?;
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();

@@ -5,10 +5,10 @@ use synclayer_tokio::{Misuse, SignOut, SyncError, Unsent};
 
 use crate::args::SignOutArgs;
 use crate::failure::{Code, Failure};
-use crate::output::Output;
-use crate::replica::{Replica, on_replica};
+use crate::output::Printer;
+use crate::replica::{OpenReplica, on_replica};
 
-pub(crate) async fn sign_out(args: SignOutArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn sign_out(args: SignOutArgs, out: Printer) -> Result<(), Failure> {
     let how = match (args.wipe, args.unsent) {
         (false, _) => SignOut::Keep,
         (true, false) => SignOut::Wipe,
@@ -51,7 +51,7 @@ pub(crate) async fn sign_out(args: SignOutArgs, out: Output) -> Result<(), Failu
 }
 
 /// Gives the server what waits for it, where it can be reached.
-async fn hand_over(replica: &mut Replica, out: Output) -> Result<(), Failure> {
+async fn hand_over(replica: &mut OpenReplica, out: Printer) -> Result<(), Failure> {
     for name in replica.status().await?.collections.keys() {
         replica.collection(name)?.subscribe().await?;
     }

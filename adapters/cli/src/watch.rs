@@ -5,8 +5,8 @@ use synclayer_tokio::{EventKind, OnServerLoss, RecordChange, Update};
 
 use crate::args::CollectionArgs;
 use crate::failure::Failure;
-use crate::output::{Output, RecordJson};
-use crate::replica::{Replica, not_let_in};
+use crate::output::{Printer, RecordJson};
+use crate::replica::{OpenReplica, not_let_in};
 use crate::signal::Signals;
 
 /// A line of the watch: what happened to a record, and what it is now, or only its id.
@@ -20,19 +20,19 @@ struct Line<'a> {
     id: Option<&'a str>,
 }
 
-pub(crate) async fn watch(args: CollectionArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn watch(args: CollectionArgs, out: Printer) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let mut replica = Replica::open_to_stay(&args.replica).await?;
+    let mut replica = OpenReplica::open_to_stay(&args.replica).await?;
     let ended = run(&mut replica, &args.collection, &mut signals, out).await;
     replica.close().await;
     ended
 }
 
 async fn run(
-    replica: &mut Replica,
+    replica: &mut OpenReplica,
     name: &str,
     signals: &mut Signals,
-    out: Output,
+    out: Printer,
 ) -> Result<(), Failure> {
     let mut updates = replica.collection(name)?.watch();
     if replica.has_server() {
@@ -58,13 +58,13 @@ fn print(collection: &str, update: &Update) -> Result<(), Failure> {
             RecordChange::Removed(id) => ("removed", Some(id.as_str())),
         };
         let record = change.record().map(RecordJson::from);
-        Output::json(&Line { change: kind, collection, record, id: gone })
+        Printer::json(&Line { change: kind, collection, record, id: gone })
     })
 }
 
 /// Tells what the lines don't. Without a token that the server takes there is nothing more to come.
 #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
-fn remark(event: &EventKind, out: Output) -> Result<(), Failure> {
+fn remark(event: &EventKind, out: Printer) -> Result<(), Failure> {
     match event {
         EventKind::RealtimeConnected => out.note("connected"),
         EventKind::SyncCompleted => out.note("in sync"),

@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use crate::args::{RecordArgs, SaveArgs, UpdateArgs};
 use crate::failure::{Code, Failure};
-use crate::output::Output;
-use crate::replica::{Meeting, Replica, on_replica};
+use crate::output::Printer;
+use crate::replica::{Meeting, OpenReplica, on_replica};
 
-pub(crate) async fn save(args: SaveArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn save(args: SaveArgs, out: Printer) -> Result<(), Failure> {
     let document = read_document(&args.document)?;
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
@@ -25,7 +25,7 @@ pub(crate) async fn save(args: SaveArgs, out: Output) -> Result<(), Failure> {
     .await
 }
 
-pub(crate) async fn update(args: UpdateArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn update(args: UpdateArgs, out: Printer) -> Result<(), Failure> {
     let UpdateArgs { collection: name, id, fields, unset, replica } = args;
     let delta = Delta::new(read_document(&fields)?, unset);
     if delta.is_empty() {
@@ -46,7 +46,7 @@ pub(crate) async fn update(args: UpdateArgs, out: Output) -> Result<(), Failure>
     .await
 }
 
-pub(crate) async fn delete(args: RecordArgs, out: Output) -> Result<(), Failure> {
+pub(crate) async fn delete(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     let RecordArgs { collection: name, id, replica } = args;
     on_replica(&replica, async |replica| {
         let collection = replica.collection(&name)?;
@@ -61,10 +61,10 @@ pub(crate) async fn delete(args: RecordArgs, out: Output) -> Result<(), Failure>
 
 /// Meets the server, which may have a record that isn't here.
 pub(crate) async fn missing_unless_met(
-    replica: &mut Replica,
+    replica: &mut OpenReplica,
     name: &str,
     id: &str,
-    out: Output,
+    out: Printer,
 ) -> Result<Meeting, Failure> {
     let collection = replica.collection(name)?;
     collection.subscribe().await?;
@@ -106,19 +106,19 @@ pub(crate) struct Done<'a> {
 
 /// Tries to bring a write to the server, and says what became of it.
 pub(crate) async fn deliver(
-    replica: &mut Replica,
+    replica: &mut OpenReplica,
     done: Done<'_>,
-    out: Output,
+    out: Printer,
 ) -> Result<(), Failure> {
     deliver_after(Meeting::default(), replica, done, out).await
 }
 
-/// As [`deliver`], by a command that has met the server before.
+/// Delivers as [`deliver`], for a command that has met the server before.
 pub(crate) async fn deliver_after(
     before: Meeting,
-    replica: &mut Replica,
+    replica: &mut OpenReplica,
     Done { done, collection, saved }: Done<'_>,
-    out: Output,
+    out: Printer,
 ) -> Result<(), Failure> {
     let meeting = replica.meet().await?;
     let waiting = replica.status().await?.pending_writes;
@@ -139,7 +139,7 @@ pub(crate) async fn deliver_after(
         out.note(format_args!("not in sync: {why}"));
     }
     let name = format!("{done} {collection}/{saved}");
-    let Outcome { state, why, text, code } = Outcome::of(&name, fate, meeting.apart);
+    let WriteFate { state, why, text, code } = WriteFate::of(&name, fate, meeting.apart);
     let conflicts = before.conflicts + meeting.conflicts;
     let id = &*saved.id;
     out.line(text, &Delivery { done, collection, id, state, waiting, conflicts, why })?;
@@ -150,14 +150,14 @@ pub(crate) async fn deliver_after(
 }
 
 /// The outcome of a write, as text.
-struct Outcome {
+struct WriteFate {
     state: &'static str,
     why: Option<String>,
     text: String,
     code: Option<Code>,
 }
 
-impl Outcome {
+impl WriteFate {
     #[allow(clippy::wildcard_enum_match_arm)] // there may be more of them one day
     fn of(name: &str, fate: Option<Fate>, apart: Option<String>) -> Self {
         let outcome = |state, why, text, code| Self { state, why, text, code };

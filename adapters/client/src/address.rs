@@ -16,7 +16,7 @@ pub struct Address {
     pub http: Option<Endpoint>,
 }
 
-/// One address, taken apart.
+/// The parts of one address.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
     /// The whole of it.
@@ -25,7 +25,7 @@ pub struct Endpoint {
     pub host: String,
     /// The port, even if it is the scheme's own.
     pub port: u16,
-    /// It is spoken to over TLS.
+    /// TLS is used.
     pub tls: bool,
 }
 

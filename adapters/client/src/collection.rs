@@ -110,7 +110,7 @@ impl CollectionHandle {
 
     /// Watches the collection.
     #[must_use]
-    pub fn watch(&self) -> Subscription {
+    pub fn watch(&self) -> WatchHandle {
         self.watch_records(None)
     }
 
@@ -118,15 +118,15 @@ impl CollectionHandle {
     ///
     /// # Errors
     /// When the id can't be one.
-    pub fn watch_record(&self, id: &str) -> Result<Subscription, SyncError> {
+    pub fn watch_record(&self, id: &str) -> Result<WatchHandle, SyncError> {
         Ok(self.watch_records(Some(record_id(id)?)))
     }
 
-    fn watch_records(&self, record: Option<RecordId>) -> Subscription {
+    fn watch_records(&self, record: Option<RecordId>) -> WatchHandle {
         let (updates, receiver) = mailbox(UpdateSlot::default());
         let (collection, inbox) = (self.name.clone(), self.client.inbox().clone());
         inbox.put(EngineCommand::Watch { collection, record, updates });
-        Subscription {
+        WatchHandle {
             updates: receiver,
             _notifier: DropNotifier(inbox),
             _hold: Arc::clone(&self.hold),
@@ -166,7 +166,7 @@ impl fmt::Debug for CollectionHandle {
 }
 
 /// A watch of a collection or a record.
-pub struct Subscription {
+pub struct WatchHandle {
     updates: Receiver<UpdateSlot>,
     // dropped after the receiver, when the engine finds it abandoned
     _notifier: DropNotifier,
@@ -174,7 +174,7 @@ pub struct Subscription {
     _hold: Arc<Hold>,
 }
 
-impl Subscription {
+impl WatchHandle {
     /// The next update; `None` when the client has ended.
     pub fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Update>> {
         self.updates.poll(context)

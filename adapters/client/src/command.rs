@@ -107,13 +107,13 @@ pub enum EngineCommand {
 
 /// News of a connection.
 pub enum SocketEvent {
-    /// It is open.
+    /// The connection is open.
     Connected,
     /// A frame has arrived.
     Frame(Bytes),
     /// The server has shown a sign of life.
     Heard,
-    /// It has ended. Said exactly once.
+    /// The connection has ended. Said exactly once.
     Disconnected(Disconnect),
 }
 

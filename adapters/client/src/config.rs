@@ -24,9 +24,9 @@ pub type StoreFactory =
 
 /// The place where a client keeps its data.
 pub enum Store {
-    /// In memory: gone when the client is dropped, its unsent writes too.
+    /// Memory: the data is gone when the client is dropped, its unsent writes too.
     Memory,
-    /// In a store of the program's choice, such as a directory.
+    /// A store of the program's choice, such as a directory.
     Custom(StoreFactory),
 }
 

@@ -22,11 +22,11 @@ use synclayer_core::{
 };
 
 use self::app::WaitingReply;
-use self::failure::{Failure, open_replica};
+use self::failure::{FailedStore, open_replica};
 use self::fates::Followed;
 use self::requests::Requests;
 use self::sign_out::SigningOut;
-use self::watching::Watcher;
+use self::watching::WatcherSlot;
 use crate::callback;
 use crate::command::{EngineCommand, Inbox, SocketEvent};
 use crate::config::StoreFactory;
@@ -41,7 +41,6 @@ use crate::setup::Setup;
 const BATCH: usize = 256;
 
 type Replica = CoreReplica<Box<dyn ClientStore + Send>>;
-type Actions = Vec<Action>;
 
 /// A replica with its clock, its connections and its users.
 pub(crate) struct Engine {
@@ -57,10 +56,10 @@ pub(crate) struct Engine {
     started: Instant,
     /// The number of this replica: input for an earlier one is dropped.
     life: u64,
-    replica: Result<Replica, Failure>,
+    replica: Result<Replica, FailedStore>,
     /// The reason why the replica has stopped, until that is seen to.
     halted: Option<StoreError>,
-    actions: Actions,
+    actions: Vec<Action>,
     /// Writes whose commits are not durable yet.
     saves: VecDeque<(CommitNumber, WaitingReply)>,
     fates: Followed,
@@ -71,9 +70,9 @@ pub(crate) struct Engine {
     holds: BTreeMap<Collection, usize>,
     /// The collections that the configuration names.
     named: BTreeSet<Collection>,
-    watchers: BTreeMap<WatchId, Watcher>,
+    watchers: BTreeMap<WatchId, WatcherSlot>,
     /// Watchers that could not begin because the store is down.
-    waiting: Vec<Watcher>,
+    waiting: Vec<WatcherSlot>,
     /// The watchers that have something to be shown.
     news: Vec<WatchId>,
     listeners: Vec<Sender<EventQueue>>,
@@ -93,7 +92,7 @@ impl Engine {
     ) -> Result<Self, StoreError> {
         let Setup { client: config, connected, mut factory, http, .. } = setup;
         let started = Instant::now();
-        let mut actions = Actions::new();
+        let mut actions = Vec::new();
         let replica = open_replica(&config, &mut factory, &inbox, now(started), &mut actions)?;
         let mut engine = Self {
             named: config.collections.iter().cloned().collect(),
@@ -268,7 +267,7 @@ impl Engine {
     }
 
     /// Runs a step of the replica and does its actions. Nothing happens while the store is down.
-    fn step(&mut self, step: impl FnOnce(&mut Replica, Now, &mut Actions)) {
+    fn step(&mut self, step: impl FnOnce(&mut Replica, Now, &mut Vec<Action>)) {
         let now = self.now();
         let Ok(replica) = &mut self.replica else { return };
         callback::run(|| step(replica, now, &mut self.actions));
@@ -338,7 +337,7 @@ impl Engine {
     }
 }
 
-/// Both clocks; the monotonic one counts from the start of the client.
+/// Reads both clocks; the monotonic one counts from the start of the client.
 fn now(started: Instant) -> Now {
     let millis = |duration: Duration| duration.as_millis();
     let mono = Mono(u64::try_from(millis(started.elapsed())).unwrap_or(u64::MAX));

@@ -80,7 +80,7 @@ pub enum SyncError {
     /// The store has failed. It is opened again by and by; what was saved before is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// These collections are not in sync with the server. Everything else is.
+    /// Collections are not in sync with the server: these. Everything else is.
     #[error("{}", not_in_sync(.0))]
     NotInSync(Vec<SyncFailure>),
     /// The token can't be sent in a header.

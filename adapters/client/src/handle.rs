@@ -27,10 +27,10 @@ use crate::setup::{Setup, check_token};
 /// The faces document the calls: see [`doc!`](crate::doc).
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<HandleState>,
 }
 
-struct Shared {
+struct HandleState {
     inbox: Inbox,
     /// Ends with the engine's thread, after its store is closed.
     ended: SetOnce<()>,
@@ -52,7 +52,7 @@ impl Handle {
         let (alive, ended) = set_once();
         let (limits, takes_token) = (setup.client.limits.clone(), setup.takes_token);
         // from here on, whatever drops this tells the engine to stop
-        let shared = Arc::new(Shared { inbox: inbox.clone(), ended, limits, takes_token });
+        let shared = Arc::new(HandleState { inbox: inbox.clone(), ended, limits, takes_token });
         let engine = move || {
             match Engine::open(setup, network, inbox) {
                 Ok(engine) => {
@@ -180,7 +180,7 @@ impl Handle {
     }
 }
 
-impl Drop for Shared {
+impl Drop for HandleState {
     fn drop(&mut self) {
         self.inbox.put(EngineCommand::Stop);
     }

@@ -22,7 +22,7 @@ impl<T> Buffer for Option<T> {
     }
 }
 
-struct State<B> {
+struct MailboxState<B> {
     buffer: B,
     waker: Option<Waker>,
     ended: bool,
@@ -30,17 +30,17 @@ struct State<B> {
 
 /// The writer's end. Dropping it ends the reader's stream, after what is in the mailbox.
 pub struct Sender<B> {
-    state: Arc<Mutex<State<B>>>,
+    state: Arc<Mutex<MailboxState<B>>>,
     /// The stream has ended already.
     ended: bool,
 }
 
 /// The reader's end.
-pub struct Receiver<B>(Arc<Mutex<State<B>>>);
+pub struct Receiver<B>(Arc<Mutex<MailboxState<B>>>);
 
 /// Makes a mailbox.
 pub fn mailbox<B>(buffer: B) -> (Sender<B>, Receiver<B>) {
-    let state = Arc::new(Mutex::new(State { buffer, waker: None, ended: false }));
+    let state = Arc::new(Mutex::new(MailboxState { buffer, waker: None, ended: false }));
     (Sender { state: Arc::clone(&state), ended: false }, Receiver(state))
 }
 
@@ -97,12 +97,12 @@ impl<B: Buffer> Receiver<B> {
     }
 }
 
-fn lock<B>(state: &Mutex<State<B>>) -> MutexGuard<'_, State<B>> {
+fn lock<B>(state: &Mutex<MailboxState<B>>) -> MutexGuard<'_, MailboxState<B>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Wakes the reader with the lock released, or it would run into it.
-fn wake<B>(mut state: MutexGuard<'_, State<B>>) {
+fn wake<B>(mut state: MutexGuard<'_, MailboxState<B>>) {
     let waker = state.waker.take();
     drop(state);
     if let Some(waker) = waker {

@@ -10,7 +10,7 @@ use synclayer_core::{ConnId, Token};
 use crate::command::EngineCommand;
 
 /// Work that may block.
-pub type Job = Box<dyn FnOnce() + Send>;
+pub type BlockingTask = Box<dyn FnOnce() + Send>;
 
 /// The connections of an engine, of which there is at most one at a time, and the place where its
 /// thread sleeps.
@@ -33,7 +33,7 @@ pub trait Network: Send {
     fn close_all(&mut self);
 
     /// Runs a job on a thread where it may block. If there is no such thread, it is dropped.
-    fn run(&mut self, job: Job);
+    fn run(&mut self, job: BlockingTask);
 
     /// Learns that a frame of this length was handled, so that more may be read.
     fn handled(&mut self, conn: ConnId, length: usize) {

@@ -13,9 +13,9 @@ use crate::mailbox::{Receiver, Sender, mailbox};
 /// The answer to a call that was made. It is a future, and a thread may
 /// [wait](crate::wait::Wait::wait) for it. The call takes effect even if this is dropped.
 #[must_use = "the call may have failed"]
-pub struct Pending<T>(State<T>);
+pub struct Pending<T>(PendingState<T>);
 
-enum State<T> {
+enum PendingState<T> {
     /// The call was not made, for this reason.
     Refused(Option<SyncError>),
     /// The engine has it.
@@ -35,12 +35,12 @@ impl<T> Pending<T> {
     /// A call of a client that ends, or has ended, for this reason.
     pub(crate) fn new(end: &EndReason) -> (Responder<T>, Self) {
         let (sender, answer) = mailbox(None);
-        (Responder(sender), Self(State::Made { answer, end: end.clone() }))
+        (Responder(sender), Self(PendingState::Made { answer, end: end.clone() }))
     }
 
     /// A call that was not made.
     pub(crate) fn refused(error: SyncError) -> Self {
-        Self(State::Refused(Some(error)))
+        Self(PendingState::Refused(Some(error)))
     }
 }
 
@@ -49,8 +49,10 @@ impl<T> Future for Pending<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Refused(error) => Poll::Ready(Err(error.take().unwrap_or(SyncError::Closed))),
-            State::Made { answer, end } => match answer.poll(context) {
+            PendingState::Refused(error) => {
+                Poll::Ready(Err(error.take().unwrap_or(SyncError::Closed)))
+            }
+            PendingState::Made { answer, end } => match answer.poll(context) {
                 Poll::Ready(answer) => Poll::Ready(answer.unwrap_or_else(|| Err(end.error()))),
                 // the engine waits for this thread
                 Poll::Pending => match callback::check() {

@@ -3,23 +3,24 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-struct State<T> {
+struct SetOnceState<T> {
     value: Option<T>,
-    /// Nobody will set it any more.
+    /// The setter is gone.
     ended: bool,
     wakers: Vec<Waker>,
 }
 
 /// The end that sets the value. Dropping it tells those who wait that there will be none.
-pub(crate) struct Setter<T>(Arc<Mutex<State<T>>>);
+pub(crate) struct Setter<T>(Arc<Mutex<SetOnceState<T>>>);
 
 /// The end that waits. All clones get the same value.
 #[derive(Clone)]
-pub(crate) struct SetOnce<T>(Arc<Mutex<State<T>>>);
+pub(crate) struct SetOnce<T>(Arc<Mutex<SetOnceState<T>>>);
 
 /// Makes both ends of a value.
 pub(crate) fn set_once<T>() -> (Setter<T>, SetOnce<T>) {
-    let state = Arc::new(Mutex::new(State { value: None, ended: false, wakers: Vec::new() }));
+    let state =
+        Arc::new(Mutex::new(SetOnceState { value: None, ended: false, wakers: Vec::new() }));
     (Setter(Arc::clone(&state)), SetOnce(state))
 }
 
@@ -60,7 +61,7 @@ impl<T: Clone> SetOnce<T> {
     }
 }
 
-fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
+fn lock<T>(state: &Mutex<SetOnceState<T>>) -> MutexGuard<'_, SetOnceState<T>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,4 +1,4 @@
-//! From the configuration of a program to the parts of a client.
+//! The checks of a configuration, and the parts of a client that are made from it.
 
 use std::sync::Arc;
 

@@ -16,14 +16,14 @@ pub enum TrustedRoots {
     /// The authorities that the web trusts, as Mozilla keeps them.
     #[default]
     Public,
-    /// Only these: one or more certificates as PEM, for instance that of a private authority.
+    /// The given certificates alone: one or more certificates as PEM, for instance that of a private authority.
     Pem(Vec<u8>),
 }
 
 /// The configuration of TLS, ready for WebSockets and for HTTP requests.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// For connections that are made by hand.
+    /// The configuration for WebSockets.
     pub config: Arc<ClientConfig>,
     pub(crate) http: TlsConfig,
 }

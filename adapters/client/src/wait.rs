@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// It was waited for, and did not come in time. It may still come.
+/// The error of waiting in vain: it did not come in time. It may still come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("it did not come in time")]
 pub struct TimedOut;

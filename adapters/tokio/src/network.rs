@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synclayer_client::command::{EngineCommand, Inbox};
-use synclayer_client::network::{Job, Network};
+use synclayer_client::network::{BlockingTask, Network};
 use synclayer_client::websocket::Target;
 use synclayer_core::{ConnId, Token};
 use tokio::runtime;
@@ -57,7 +57,7 @@ impl Network for Sockets {
         self.socket = None;
     }
 
-    fn run(&mut self, job: Job) {
+    fn run(&mut self, job: BlockingTask) {
         // not among the runtime's own: its end waits for those, and a server that stalls would hold
         // up the end of the program. A job that finds no thread is dropped, and says so
         let _ = Builder::new().name("synclayer-io".into()).spawn(job);

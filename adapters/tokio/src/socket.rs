@@ -1,4 +1,4 @@
-//! One connection: a task that moves frames between a socket and the engine's thread.
+//! A connection: a task that moves frames between a socket and the engine's thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ const INBOUND_BYTES: usize = 1 << 20;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A frame or a ping to be written.
-enum Outgoing {
+enum SocketWrite {
     Frame(Bytes),
     Ping,
 }
 
 /// A connection as the engine's thread holds it. Dropping it ends the connection.
 pub(crate) struct Socket {
-    outgoing: UnboundedSender<Outgoing>,
+    outgoing: UnboundedSender<SocketWrite>,
     /// The bytes of frames that may still be read before the engine has handled those that wait.
     room: Arc<Semaphore>,
 }
@@ -63,12 +63,12 @@ impl Socket {
     /// Queues a text frame. The engine's window bounds how many wait here.
     pub(crate) fn send(&self, frame: Bytes) {
         // a connection that has ended reports so
-        let _ = self.outgoing.send(Outgoing::Frame(frame));
+        let _ = self.outgoing.send(SocketWrite::Frame(frame));
     }
 
     /// Queues a ping frame.
     pub(crate) fn ping(&self) {
-        let _ = self.outgoing.send(Outgoing::Ping);
+        let _ = self.outgoing.send(SocketWrite::Ping);
     }
 
     /// Makes room again for a frame of this length.
@@ -96,13 +96,13 @@ async fn dial(
 }
 
 /// Comes back when the engine has dropped its end.
-async fn given_up(queue: &mut UnboundedReceiver<Outgoing>) {
+async fn given_up(queue: &mut UnboundedReceiver<SocketWrite>) {
     while queue.recv().await.is_some() {}
 }
 
 async fn live(
     socket: WebSocket,
-    queue: UnboundedReceiver<Outgoing>,
+    queue: UnboundedReceiver<SocketWrite>,
     reporter: &Reporter,
     room: &Semaphore,
 ) -> Disconnect {
@@ -143,7 +143,7 @@ fn size(length: usize) -> u32 {
 /// Moves frames from the engine to the socket: all that wait, then one flush.
 async fn write(
     mut sink: SplitSink<WebSocket, Message>,
-    mut queue: UnboundedReceiver<Outgoing>,
+    mut queue: UnboundedReceiver<SocketWrite>,
 ) -> Disconnect {
     while let Some(first) = queue.recv().await {
         let mut next = Some(first);
@@ -162,11 +162,11 @@ async fn write(
     lost("closed")
 }
 
-impl From<Outgoing> for Message {
-    fn from(outgoing: Outgoing) -> Self {
+impl From<SocketWrite> for Message {
+    fn from(outgoing: SocketWrite) -> Self {
         match outgoing {
-            Outgoing::Ping => Self::Ping(Bytes::new()),
-            Outgoing::Frame(frame) => websocket::message(frame),
+            SocketWrite::Ping => Self::Ping(Bytes::new()),
+            SocketWrite::Frame(frame) => websocket::message(frame),
         }
     }
 }

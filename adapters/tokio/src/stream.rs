@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use synclayer_client::callback;
-use synclayer_client::collection::Subscription;
+use synclayer_client::collection::WatchHandle;
 use synclayer_client::doc;
 use synclayer_client::listen::EventQueue;
 use synclayer_client::mailbox::Receiver;
 use synclayer_core::{Event, Update};
 
 #[doc = doc!(Watch)]
-pub struct Watch(pub(crate) Subscription);
+pub struct Watch(pub(crate) WatchHandle);
 
 impl Watch {
     /// The next update, as soon as there is one; `None` when the client has ended. May be dropped

@@ -44,7 +44,7 @@ impl Server {
         Self { listener: TcpListener::bind("127.0.0.1:0").unwrap(), tls: None }
     }
 
-    /// One with a certificate that vouches for itself.
+    /// A server with a certificate that vouches for itself.
     pub fn start_tls() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));

@@ -19,7 +19,7 @@ use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{Delta, Document, Limits, SyncError};
 use tokio::task;
 
-use super::{Operation, Unsent};
+use super::{Operation, UnsentWrite};
 use crate::args::ReplicaArgs;
 use crate::failure::Failure;
 
@@ -27,12 +27,12 @@ use crate::failure::Failure;
 /// are returned, and those of other users. `in_sync` says that all that the server has is here.
 pub(super) async fn make_all(
     args: &ReplicaArgs,
-    unsent: Vec<Unsent>,
+    unsent: Vec<UnsentWrite>,
     in_sync: bool,
-) -> Result<Vec<Unsent>, Failure> {
+) -> Result<Vec<UnsentWrite>, Failure> {
     let (data, user) = (args.data.clone(), args.user.clone());
     let make = move || {
-        let times = unsent.iter().filter(|write| write.user == user).flat_map(Unsent::times);
+        let times = unsent.iter().filter(|write| write.user == user).flat_map(UnsentWrite::times);
         let Some(first) = times.min() else { return Ok(unsent) };
         let mut maker = Maker::open(data, &user, first)?;
         let mut left = Vec::new();
@@ -47,13 +47,13 @@ pub(super) async fn make_all(
     task::spawn_blocking(make).await.map_err(Failure::plain)?
 }
 
-impl Unsent {
-    /// When a field was written; now at the latest.
+impl UnsentWrite {
+    /// The time when a field was written; now at the latest.
     fn time_of(&self, field: &str) -> Timestamp {
         self.at.get(field).map_or_else(|| self.written(), |at| time(at))
     }
 
-    /// When it was made; now at the latest.
+    /// The time when it was made; now at the latest.
     fn written(&self) -> Timestamp {
         time(&self.written_at)
     }
@@ -98,7 +98,7 @@ impl Maker {
     }
 
     /// Makes a write, unless it needs a record that isn't here.
-    fn make(&mut self, write: &Unsent, in_sync: bool) -> Result<bool, Failure> {
+    fn make(&mut self, write: &UnsentWrite, in_sync: bool) -> Result<bool, Failure> {
         let collection = Collection::new(&write.collection).map_err(Failure::plain)?;
         let id = RecordId::new(&write.id).map_err(Failure::plain)?;
         let document = Document::parse(write.data.get(), &Limits::default());
@@ -189,7 +189,7 @@ fn open(
 }
 
 /// Splits a write by the times of its fields, oldest first.
-fn parts(write: &Unsent, whole: &Delta) -> Result<Vec<(Timestamp, Delta)>, Failure> {
+fn parts(write: &UnsentWrite, whole: &Delta) -> Result<Vec<(Timestamp, Delta)>, Failure> {
     let part = |at: Timestamp| {
         let of_then = |name: &str| write.time_of(name) == at;
         let mut set = BTreeMap::new();
@@ -211,19 +211,19 @@ mod tests {
 
     use super::super::read_unsent;
     use super::*;
-    use crate::args::{Cli, Command};
+    use crate::args::{Cli, CliCommand};
 
     fn args(data: &Path) -> ReplicaArgs {
         let line = ["synclayer", "status", "--user", "ann", "--data", data.to_str().unwrap()];
-        let Command::Status(args) = Cli::parse_from(line).command else { panic!("{line:?}") };
+        let CliCommand::Status(args) = Cli::parse_from(line).command else { panic!("{line:?}") };
         args
     }
 
-    fn unsent(lines: &[&str]) -> Vec<Unsent> {
+    fn unsent(lines: &[&str]) -> Vec<UnsentWrite> {
         lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    fn text(unsent: &[Unsent]) -> Vec<String> {
+    fn text(unsent: &[UnsentWrite]) -> Vec<String> {
         unsent.iter().map(|write| serde_json::to_string(write).unwrap()).collect()
     }
 

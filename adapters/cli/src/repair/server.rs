@@ -8,10 +8,10 @@ use synclayer_core::{ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{FjallServerStore, Repair, ServerOptions};
 
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::Printer;
 
 /// Puts a sound store in the place of a damaged one.
-pub(super) fn repair(data: &Path, force: bool, out: Output) -> Result<(), Failure> {
+pub(super) fn repair(data: &Path, force: bool, out: Printer) -> Result<(), Failure> {
     if !force && is_sound(data)? {
         let text = "the database is whole; --force repairs it all the same";
         return out.line(text, &json!({ "done": "nothing" }));
@@ -35,7 +35,7 @@ fn is_sound(data: &Path) -> Result<bool, StoreError> {
     }
 }
 
-fn report(repair: &Repair, out: Output) -> Result<(), Failure> {
+fn report(repair: &Repair, out: Printer) -> Result<(), Failure> {
     let Repair { aside, kept, lost, lost_commits, database, .. } = repair;
     let aside = aside.display();
     let json = json!({

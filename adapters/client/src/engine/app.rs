@@ -1,10 +1,11 @@
 //! The calls of the app.
 
 use synclayer_core::{
-    Collection, Command, Misuse, Now, Record, RecordId, Rejected, Status, Write, WriteId, Written,
+    Action, Collection, Command, Misuse, Now, Record, RecordId, Rejected, Status, Write, WriteId,
+    Written,
 };
 
-use super::{Actions, Engine, Replica};
+use super::{Engine, Replica};
 use crate::callback;
 use crate::error::SyncError;
 use crate::pending::Responder;
@@ -145,7 +146,7 @@ impl Engine {
     /// Calls the replica and does its actions.
     fn call<T>(
         &mut self,
-        call: impl FnOnce(&mut Replica, Now, &mut Actions) -> Result<T, SyncError>,
+        call: impl FnOnce(&mut Replica, Now, &mut Vec<Action>) -> Result<T, SyncError>,
     ) -> Result<T, SyncError> {
         if self.signing_out.is_some() {
             return Err(SyncError::SignedOut);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use synclayer_core::{ClientConfig, Command, Event, EventKind, Now, StoreError};
+use synclayer_core::{Action, ClientConfig, Command, Event, EventKind, Now, StoreError};
 use uuid::Uuid;
 
-use super::{Actions, Engine, Replica};
+use super::{Engine, Replica};
 use crate::callback;
 use crate::command::{EngineCommand, Inbox};
 use crate::config::StoreFactory;
@@ -15,13 +15,13 @@ const REOPEN_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_REOPEN_DELAY: Duration = Duration::from_secs(60);
 
 /// A store that has failed, and the time when it is opened again.
-pub(super) struct Failure {
+pub(super) struct FailedStore {
     pub(super) error: StoreError,
     pub(super) retry_at: Instant,
     delay: Duration,
 }
 
-impl Failure {
+impl FailedStore {
     pub(super) fn new(error: StoreError, delay: Duration) -> Self {
         Self { error, retry_at: Instant::now() + delay, delay }
     }
@@ -44,7 +44,7 @@ impl Engine {
         }
         self.fates.end(&error.clone().into());
         // the store is closed before it is opened again
-        self.replica = Err(Failure::new(error, REOPEN_DELAY));
+        self.replica = Err(FailedStore::new(error, REOPEN_DELAY));
     }
 
     /// Opens the store again, with a new replica.
@@ -72,7 +72,7 @@ impl Engine {
                 });
                 if let Err(failure) = &mut self.replica {
                     let delay = (failure.delay * 2).min(LONGEST_REOPEN_DELAY);
-                    *failure = Failure::new(error, delay);
+                    *failure = FailedStore::new(error, delay);
                 }
             }
         }
@@ -95,7 +95,7 @@ pub(super) fn open_replica(
     factory: &mut StoreFactory,
     inbox: &Inbox,
     now: Now,
-    actions: &mut Actions,
+    actions: &mut Vec<Action>,
 ) -> Result<Replica, StoreError> {
     let inbox = inbox.clone();
     let on_durable = Box::new(move || inbox.put(EngineCommand::Durable));

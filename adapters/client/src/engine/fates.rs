@@ -13,8 +13,8 @@ use crate::set_once::{SetOnce, Setter, set_once};
 /// for.
 const FEW: usize = 1024;
 
-/// Those who wait, by the replica's id of them. Most apps drop what a write returns at once, so
-/// those are forgotten now and then: at most as many are kept as are waited for, and as many again.
+/// The writes that are followed, by the replica's id of each. Most apps drop what a write returns at
+/// once, so those are forgotten now and then: at most twice as many are kept as are waited for.
 #[derive(Default)]
 pub(super) struct Followed {
     setters: BTreeMap<FateId, Setter<KnownFate>>,

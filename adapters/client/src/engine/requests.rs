@@ -6,7 +6,7 @@ use synclayer_core::{HttpAnswer, HttpTicket};
 
 use crate::call::HttpClient;
 use crate::command::{EngineCommand, Inbox};
-use crate::network::Job;
+use crate::network::BlockingTask;
 
 /// The number of requests made at a time. The machine makes one after the other; more are under way
 /// only where it has given some up.
@@ -30,7 +30,7 @@ impl Requests {
     }
 
     /// A request to be made now. It answers its ticket through the inbox, whatever becomes of it.
-    pub(super) fn next(&mut self, inbox: &Inbox) -> Option<Job> {
+    pub(super) fn next(&mut self, inbox: &Inbox) -> Option<BlockingTask> {
         if self.running == AT_A_TIME {
             return None;
         }

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use synclayer_core::{ClientStore, SignOut, SignedOut, StoreError, StoreErrorKind};
 
-use super::{Engine, Failure};
+use super::{Engine, FailedStore};
 use crate::callback;
 use crate::error::SyncError;
 use crate::pending::Responder;
 
 /// A user who signs out. Nothing else is done any more.
 pub(super) struct SigningOut {
-    progress: Progress,
+    progress: SignOutState,
     /// Given when the client has ended.
     reply: Responder<()>,
     /// Writes that were saved before stay.
     keeps: bool,
 }
 
-enum Progress {
+enum SignOutState {
     /// The store is being cleared; `more` if there is something to do that needn't be waited for.
     Clearing {
         signed_out: SignedOut<Box<dyn ClientStore + Send>>,
@@ -30,26 +30,30 @@ enum Progress {
 impl SigningOut {
     pub(super) fn timeout(&self) -> Option<Duration> {
         match &self.progress {
-            Progress::Clearing { more: false, .. } => None,
-            Progress::Clearing { more: true, .. } | Progress::Over(_) => Some(Duration::ZERO),
+            SignOutState::Clearing { more: false, .. } => None,
+            SignOutState::Clearing { more: true, .. } | SignOutState::Over(_) => {
+                Some(Duration::ZERO)
+            }
         }
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.progress, Progress::Over(_))
+        matches!(self.progress, SignOutState::Over(_))
     }
 
     /// Replies that the client has ended.
     pub(super) fn reply(self) {
         // one that was broken off fails because the client is closed
-        if let Progress::Over(outcome) = self.progress {
+        if let SignOutState::Over(outcome) = self.progress {
             self.reply.send(outcome);
         }
     }
 
     /// Does a bounded part of the work. Returns `true` if all of it is done and durable.
     fn go_on(&mut self) -> Result<bool, StoreError> {
-        let Progress::Clearing { signed_out, more } = &mut self.progress else { return Ok(false) };
+        let SignOutState::Clearing { signed_out, more } = &mut self.progress else {
+            return Ok(false);
+        };
         if *more {
             *more = signed_out.step()?;
         }
@@ -68,7 +72,7 @@ impl Engine {
         self.reply();
         let now = self.now();
         let error = StoreError::new(StoreErrorKind::Other, "the user is signing out");
-        let failed = Failure::new(error, Duration::ZERO);
+        let failed = FailedStore::new(error, Duration::ZERO);
         let replica = match std::mem::replace(&mut self.replica, Err(failed)) {
             Ok(replica) => replica,
             Err(failure) => {
@@ -80,7 +84,7 @@ impl Engine {
         let actions = &mut self.actions;
         match callback::run(|| replica.sign_out(now, how, actions)) {
             Ok(signed_out) => {
-                let progress = Progress::Clearing { signed_out, more: true };
+                let progress = SignOutState::Clearing { signed_out, more: true };
                 self.signing_out =
                     Some(SigningOut { progress, reply, keeps: how == SignOut::Keep });
                 self.inbox.sign_out();
@@ -109,11 +113,11 @@ impl Engine {
             Ok(()) => Err(SyncError::SignedOut),
             Err(error) => Err(SyncError::clone(error)),
         };
-        signing_out.progress = Progress::Over(outcome);
+        signing_out.progress = SignOutState::Over(outcome);
         self.saves.drain(..).for_each(|(_, reply)| reply.send(saved.clone()));
     }
 
-    /// Nobody is shown or told anything any more, and whoever waits learns why.
+    /// Ends everything that is shown or told, and tells all who wait why.
     fn dismiss_everybody(&mut self) {
         self.config.token = None;
         self.network.close_all();

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::{Store, SyncConfig, Transports};
 use crate::listen::UpdateSlot;
 use crate::mailbox::mailbox;
-use crate::network::Job;
+use crate::network::BlockingTask;
 use crate::pending::Pending;
 use crate::saved::Saved;
 use crate::wait::Wait;
@@ -22,7 +22,7 @@ impl Network for Nowhere {
     fn ping(&mut self, _: ConnId) {}
     fn close(&mut self, _: ConnId) {}
     fn close_all(&mut self) {}
-    fn run(&mut self, _: Job) {}
+    fn run(&mut self, _: BlockingTask) {}
 
     fn wait(
         &mut self,

@@ -8,7 +8,7 @@ use crate::listen::UpdateSlot;
 use crate::mailbox::Sender;
 
 /// A watcher of a collection or of one record.
-pub(super) struct Watcher {
+pub(super) struct WatcherSlot {
     collection: Collection,
     record: Option<RecordId>,
     /// Its slot.
@@ -19,7 +19,7 @@ pub(super) struct Watcher {
     reopened: Option<Snapshot>,
 }
 
-impl Watcher {
+impl WatcherSlot {
     /// Shows an update. If an earlier replica has shown the last one, the changes are the
     /// difference to that.
     fn show(&mut self, mut update: Update) {
@@ -41,7 +41,7 @@ impl Engine {
     ) {
         self.join(&collection);
         let shown = Snapshot::default();
-        self.waiting.push(Watcher { collection, record, updates, shown, reopened: None });
+        self.waiting.push(WatcherSlot { collection, record, updates, shown, reopened: None });
         self.begin_watching();
     }
 
