@@ -17,14 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use synclayer_core::protocol::name::{ConnId, DatabaseId, Epoch};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::transaction::Transaction;
+use synclayer_core::rules::Transaction;
 use synclayer_core::server::hub::{Action, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Identity, Input as SessionInput, Session};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::{
+    AllowAll, Batch, ConnId, DatabaseId, Epoch, MemoryRows, Mono, Now, Rows, ServerStore,
+    StoreError, StoreErrorKind, Timestamp,
+};
 
 /// About how many writes go into one commit.
 const WRITES: usize = 4096;

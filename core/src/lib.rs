@@ -11,7 +11,7 @@
 //! | [`protocol`] | time, names, documents, deltas, messages and their bytes |
 //! | [`rules`] | conflict strategies, views, policies, what writes do to the server's rows |
 //! | [`client`], [`server`] | the machines: one replica; one connection, and the committer |
-//! | [`client::replica`] | a client machine joined to its store and its watchers |
+//! | [`Replica`] | a client machine joined to its store and its watchers |
 //! | [`server::hub`] | a whole server: sessions joined to the rings and the committer |
 //!
 //! [`architecture`] explains the floors and the machines. [`store`] holds the in-memory stores,
@@ -125,33 +125,33 @@ pub mod store;
 pub mod testing;
 
 // the client
-pub use client::event::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
-pub use client::fate::{Fate, FateId};
-pub use client::interface::{
+pub use client::Unsent;
+pub use client::{Action, Replica, WatchId};
+pub use client::{
     ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,
     Method, Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
     SyncFailureReason, SyncId, SyncOutcome, Timer, Write, Written,
 };
-pub use client::replica::{Action, Replica, WatchId};
-pub use client::sign_out::{SignOut, SignedOut};
-pub use client::wipe::Unsent;
-pub use rules::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
-pub use rules::merge::FieldWise;
-pub use rules::row::Rejected;
-pub use rules::view::{Record, RecordChange, Slot, Snapshot, Update};
+pub use client::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
+pub use client::{Fate, FateId};
+pub use client::{SignOut, SignedOut};
+pub use rules::FieldWise;
+pub use rules::Rejected;
+pub use rules::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
+pub use rules::{Record, RecordChange, Slot, Snapshot, Update};
 
 // both ends
-pub use protocol::delta::Delta;
-pub use protocol::document::{Document, DocumentError};
-pub use protocol::hash::Checksum;
-pub use protocol::limits::Limits;
-pub use protocol::message::{Cursor, ErrorCode, Level, Token};
-pub use protocol::name::{
+pub use protocol::Checksum;
+pub use protocol::Delta;
+pub use protocol::Limits;
+pub use protocol::{Change, WriteKind};
+pub use protocol::{
     ClientId, Collection, CommitNumber, ConnId, DatabaseId, Epoch, MutationNumber, NameError,
     RecordId, Seq, SessionNumber, UserId, WriteId,
 };
-pub use protocol::time::{Mono, Now, Timestamp};
-pub use protocol::write::{Change, WriteKind};
+pub use protocol::{Cursor, ErrorCode, Level, Token};
+pub use protocol::{Document, DocumentError};
+pub use protocol::{Mono, Now, Timestamp};
 
 // stores
 pub use store::{
@@ -160,7 +160,7 @@ pub use store::{
 };
 
 // the server
-pub use rules::policy::{Access, AllowAll, Policy, Rate};
+pub use rules::{Access, AllowAll, Policy, Rate};
 pub use server::http::{HttpConfig, Reply, Request};
 pub use server::hub::{
     Action as HubAction, Batch as HubBatch, CallId, Hub, HubConfig, Input as HubInput,

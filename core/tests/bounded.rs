@@ -5,9 +5,7 @@ mod desk;
 
 use bytes::Bytes;
 use desk::Desk;
-use synclayer_core::client::event::EventKind;
-use synclayer_core::client::replica::Action;
-use synclayer_core::store::{ClientStore, Scan};
+use synclayer_core::{Action, ClientStore, EventKind, Scan};
 
 /// Returns the number of rows in the store, and of bytes in them.
 fn stored(desk: &Desk) -> (usize, usize) {

@@ -3,13 +3,10 @@
 
 mod desk;
 
-use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::{ClientConfig, Command, Input, Write};
-use synclayer_core::protocol::name::{CommitNumber, ConnId};
-use synclayer_core::protocol::time::Timestamp;
-use synclayer_core::rules::conflict::ConflictStrategy;
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{Batch, ClientStore, Scan};
+use synclayer_core::{
+    Batch, ClientConfig, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind,
+    Input, MemoryClientStore, Scan, Timestamp, Write,
+};
 
 use desk::{Desk, ack, change, config, synced, todos};
 

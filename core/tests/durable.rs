@@ -4,10 +4,7 @@
 mod desk;
 
 use desk::{Desk, config, doc, id, todos};
-use synclayer_core::client::interface::{Command, Write};
-use synclayer_core::client::replica::Action;
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{Action, Command, MemoryClientStore, StoreError, StoreErrorKind, Write};
 
 /// A replica in sync whose store makes nothing durable by itself any more.
 fn live() -> Desk {

@@ -3,10 +3,7 @@
 
 mod desk;
 
-use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::{ClientConfig, Write, Written};
-use synclayer_core::protocol::message::Level;
-use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::{ClientConfig, ConflictStrategy, EventKind, Level, Write, Written};
 
 use desk::{Desk, ack, change, config, doc, id, todos};
 

@@ -5,12 +5,10 @@ mod desk;
 
 use std::time::Duration;
 
-use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, Input, Timer, Write,
+use synclayer_core::{
+    ClientConfig, Command, ConflictStrategy, ConnectionState, Disconnect, ErrorCode, EventKind,
+    Guarantees, HttpAnswer, Input, Timer, Token, Transport, Write,
 };
-use synclayer_core::protocol::message::{ErrorCode, Token};
-use synclayer_core::rules::conflict::ConflictStrategy;
 
 use desk::{Desk, change, config, synced, todos};
 
@@ -447,7 +445,7 @@ fn a_write_that_the_server_cannot_take_now_is_pushed_again_later() {
 
 #[test]
 fn a_collection_that_is_refused_does_not_hold_the_others_up() {
-    let notes = synclayer_core::protocol::name::Collection::new("notes").unwrap();
+    let notes = synclayer_core::Collection::new("notes").unwrap();
     let mut config = polling();
     config.collections.insert(0, notes.clone());
     let mut desk = Desk::new(config);
@@ -470,7 +468,7 @@ fn pong_with_pull() -> String {
 
 #[test]
 fn names_travel_in_bodies_where_the_server_offers_it() {
-    let name = |name| synclayer_core::protocol::name::Collection::new(name).unwrap();
+    let name = |name| synclayer_core::Collection::new(name).unwrap();
     let mut config = polling();
     config.collections = ["..", "a/b", "todos"].map(name).to_vec();
     let mut desk = Desk::new(config);
@@ -496,7 +494,7 @@ fn names_travel_in_bodies_where_the_server_offers_it() {
 
 /// A replica of three collections, of which one's page is answered otherwise.
 fn one_page_is_answered(status: u16, body: &str) -> Desk {
-    let name = |name| synclayer_core::protocol::name::Collection::new(name).unwrap();
+    let name = |name| synclayer_core::Collection::new(name).unwrap();
     let mut config = polling();
     config.collections.insert(0, name("notes"));
     let mut desk = Desk::new(config);
@@ -550,7 +548,7 @@ fn where_the_first_page_fails_a_hello_finds_out_whether_the_server_is_there() {
 
 #[test]
 fn a_pull_that_is_never_answered_does_not_hold_the_others_up() {
-    let notes = synclayer_core::protocol::name::Collection::new("notes").unwrap();
+    let notes = synclayer_core::Collection::new("notes").unwrap();
     let mut config = polling();
     config.collections.insert(0, notes);
     let mut desk = Desk::new(config);
@@ -597,7 +595,7 @@ fn synced_is_answered_by_an_exchange_that_begins_after_it() {
 
 #[test]
 fn synced_waits_for_a_collection_that_can_not_be_pulled_now() {
-    let notes = synclayer_core::protocol::name::Collection::new("notes").unwrap();
+    let notes = synclayer_core::Collection::new("notes").unwrap();
     let mut config = polling();
     config.collections.insert(0, notes);
     let subscribed =

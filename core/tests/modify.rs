@@ -3,11 +3,9 @@
 
 mod desk;
 
-use synclayer_core::client::interface::{ClientConfig, Misuse, Write, Written};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::rules::conflict::ConflictStrategy;
-use synclayer_core::rules::merge::FieldWise;
+use synclayer_core::{
+    ClientConfig, ConflictStrategy, Document, FieldWise, Limits, Misuse, Write, Written,
+};
 
 use desk::{Desk, ack, change, config, doc, id, todos};
 

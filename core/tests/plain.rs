@@ -3,12 +3,10 @@
 
 mod desk;
 
-use synclayer_core::client::event::{ConnectionState, EventKind, Transport};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Guarantees, HttpAnswer, Input, OnServerLoss, PlainServers, Timer, Write,
+use synclayer_core::{
+    ClientConfig, Command, ConflictStrategy, ConnectionState, ErrorCode, EventKind, Guarantees,
+    HttpAnswer, Input, Level, OnServerLoss, PlainServers, Timer, Token, Transport, Write,
 };
-use synclayer_core::protocol::message::{ErrorCode, Level, Token};
-use synclayer_core::rules::conflict::ConflictStrategy;
 
 use desk::{Desk, config, doc, id, todos};
 
@@ -619,7 +617,7 @@ fn a_replica_without_collections_finds_no_server_either() {
 
 #[test]
 fn one_collection_that_is_read_shows_a_plain_server() {
-    let notes = synclayer_core::protocol::name::Collection::new("notes").unwrap();
+    let notes = synclayer_core::Collection::new("notes").unwrap();
     let mut config = http_only();
     config.collections.push(notes);
     let mut desk = Desk::new(config);
@@ -635,7 +633,7 @@ fn one_collection_that_is_read_shows_a_plain_server() {
 
 /// A polling replica of `..`, `notes` and `todos`, whose first page is asked for.
 fn three_collections() -> Desk {
-    let name = |name| synclayer_core::protocol::name::Collection::new(name).unwrap();
+    let name = |name| synclayer_core::Collection::new(name).unwrap();
     let mut config = http_only();
     config.collections = ["..", "notes", "todos"].map(name).to_vec();
     let mut desk = Desk::new(config);

@@ -11,14 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use server::{Server, Socket, now};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, Input, NetAction, Write,
+use synclayer_core::{
+    Action, ClientConfig, Collection, Command, ConnId, Disconnect, Document, Input, Limits,
+    MemoryClientStore, NetAction, RecordId, Replica, Write,
 };
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, ConnId, RecordId};
-use synclayer_core::store::MemoryClientStore;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -5,11 +5,10 @@ mod desk;
 
 use std::collections::BTreeMap;
 
-use synclayer_core::client::interface::{ClientConfig, Misuse, Write};
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::client::sign_out::{SignOut, SignedOut};
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::MemoryClientStore;
+use synclayer_core::{
+    Action, ClientConfig, CommitNumber, MemoryClientStore, Misuse, Replica, SignOut, SignedOut,
+    Write,
+};
 
 use desk::{Desk, config, doc, id, todos};
 

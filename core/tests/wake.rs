@@ -6,8 +6,7 @@ mod desk;
 
 use std::time::Duration;
 
-use synclayer_core::client::event::ConnectionState;
-use synclayer_core::client::interface::{ClientConfig, Command, Input, Timer};
+use synclayer_core::{ClientConfig, Command, ConnectionState, Input, Timer};
 
 use desk::{Desk, config};
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use synclayer_core::WriteKind;
-use synclayer_core::rules::salvage::{
+use synclayer_core::rules::{
     USERS, index_of, missing_writes, outboxes, rejected_of, unsent_writes,
 };
 use synclayer_fjall::{FjallClientStore, StoreKind};

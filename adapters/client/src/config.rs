@@ -133,7 +133,7 @@ pub struct SyncConfig {
     /// thread, so it must be quick, and what it calls of a client is refused
     /// ([`SyncError::InsideCallback`](crate::error::SyncError::InsideCallback)). Where it panics, the
     /// client goes on: an event
-    /// ([`ResolverFailed`](synclayer_core::client::event::EventKind::ResolverFailed)) says so, and
+    /// ([`ResolverFailed`](synclayer_core::EventKind::ResolverFailed)) says so, and
     /// last-write-wins decides. In a program built with `panic = "abort"` no panic can be caught: it
     /// ends the program.
     pub custom_conflict_resolver: Option<Arc<dyn Resolver>>,

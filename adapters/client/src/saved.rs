@@ -27,7 +27,7 @@ pub(crate) type KnownFate = Result<Fate, SyncError>;
 pub struct Saved {
     /// The record.
     pub id: RecordId,
-    /// The write's id in [events](synclayer_core::client::event::EventKind) and in the list of
+    /// The write's id in [events](synclayer_core::EventKind) and in the list of
     /// rejected writes; `None` where nothing changed.
     pub write: Option<WriteId>,
     pub(crate) fate: SetOnce<KnownFate>,

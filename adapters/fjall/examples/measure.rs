@@ -4,8 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::{Batch, ClientStore, Scan, ServerStore};
+use synclayer_core::{Batch, ClientStore, CommitNumber, Scan, ServerStore};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };

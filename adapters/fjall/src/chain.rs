@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use fjall::{AbstractTree, Keyspace, OwnedWriteBatch, SeqNo};
-use synclayer_core::store::Op;
+use synclayer_core::Op;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::rows::ROW;

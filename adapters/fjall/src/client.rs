@@ -6,8 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::{Batch, ClientStore, Rows, StoreError, StoreErrorKind};
+use synclayer_core::{Batch, ClientStore, CommitNumber, Rows, StoreError, StoreErrorKind};
 
 use crate::chain::{Chain, Link};
 use crate::disk::{self, Disk, Promises, Sizes};

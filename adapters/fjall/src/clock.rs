@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{StoreError, StoreErrorKind};
 
 /// Checks that the database can work with the clock, before it is asked to.
 pub(crate) fn check(path: &Path) -> Result<(), StoreError> {
@@ -35,8 +35,7 @@ mod tests {
     use std::cell::Cell;
     use std::time::Duration;
 
-    use synclayer_core::protocol::name::CommitNumber;
-    use synclayer_core::store::{Batch, ClientStore, ServerStore};
+    use synclayer_core::{Batch, ClientStore, CommitNumber, ServerStore};
 
     use super::*;
     use crate::{ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions};

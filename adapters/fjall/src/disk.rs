@@ -15,7 +15,7 @@ use fjall::compaction::Leveled;
 use fjall::{
     AbstractTree, CompressionType, Database, KeyspaceCreateOptions, PersistMode, Snapshot,
 };
-use synclayer_core::store::{Batch, Op, StoreError};
+use synclayer_core::{Batch, Op, StoreError};
 
 use crate::chain::{Chain, Link};
 use crate::clock;

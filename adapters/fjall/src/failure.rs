@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{StoreError, StoreErrorKind};
 
 use crate::kinds::StoreKind;
 use crate::place::database;

@@ -2,8 +2,7 @@
 //! [`FjallClientStore`] for one replica, [`FjallServerStore`] for a server's sessions.
 //!
 //! ```
-//! use synclayer_core::protocol::name::CommitNumber;
-//! use synclayer_core::store::{Batch, ClientStore};
+//! use synclayer_core::{Batch, ClientStore, CommitNumber};
 //! use synclayer_fjall::{ClientOptions, FjallClientStore};
 //!
 //! # let dir = tempfile::tempdir()?;
@@ -22,7 +21,7 @@
 //! up to where everything must be there, and `store` is a text that says whose store it is, a
 //! client's or a server's, in which format, and of which database. A directory of the other kind or
 //! of a later format, one with other files in it, and a file are refused as
-//! [`Foreign`](synclayer_core::store::StoreErrorKind::Foreign), before anything is made
+//! [`Foreign`](synclayer_core::StoreErrorKind::Foreign), before anything is made
 //! there. Stores of before there was that text open, and get it.
 //!
 //! # How long a commit lasts
@@ -37,7 +36,7 @@
 //! chain must be whole, in order and long enough when a store is opened. Before the database may
 //! touch its journals, they are read for places that it would cut off, and its lists of tables are
 //! compared with their checksums. What fails a test is
-//! refused as [`Damaged`](synclayer_core::store::StoreErrorKind::Damaged), with a text that
+//! refused as [`Damaged`](synclayer_core::StoreErrorKind::Damaged), with a text that
 //! says what to do. The end of a journal that a crash cut short holds nothing acknowledged; it is
 //! dropped.
 //!

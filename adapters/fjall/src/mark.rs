@@ -8,9 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use synclayer_core::protocol::name::DatabaseId;
-use synclayer_core::rules::salvage::{Owner, owner};
-use synclayer_core::store::{Rows, StoreError};
+use synclayer_core::rules::{Owner, owner};
+use synclayer_core::{DatabaseId, Rows, StoreError};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::failure;

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace};
-use synclayer_core::store::StoreError;
+use synclayer_core::StoreError;
 
 use crate::disk::{self, Sizes};
 use crate::failure;

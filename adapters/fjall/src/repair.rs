@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::DatabaseId;
-use synclayer_core::rules::rebuild::{Kept, Lost, Rebuild, Rebuilt};
-use synclayer_core::store::{Batch, ServerStore, StoreError};
+use synclayer_core::rules::{Kept, Lost, Rebuild, Rebuilt};
+use synclayer_core::{Batch, DatabaseId, ServerStore, StoreError};
 
 use crate::chain::Gaps;
 use crate::clock;

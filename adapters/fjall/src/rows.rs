@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fjall::{Keyspace, Readable, Slice, Snapshot};
-use synclayer_core::store::{Rows, Scan, StoreError, Visit};
+use synclayer_core::{Rows, Scan, StoreError, Visit};
 
 use crate::failure;
 use crate::kinds::StoreKind;

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use synclayer_core::rules::salvage::{OWNERS, Owner, owner};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Batch, StoreError, StoreErrorKind};
+use synclayer_core::rules::{OWNERS, Owner, owner};
+use synclayer_core::{Batch, MemoryRows, StoreError, StoreErrorKind};
 
 use crate::chain::{CHAIN, Gaps};
 use crate::clock;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use fjall::Snapshot;
-use synclayer_core::rules::record::{DATABASE, database};
-use synclayer_core::store::{Batch, Rows, ServerStore, StoreError};
+use synclayer_core::rules::{DATABASE, database};
+use synclayer_core::{Batch, Rows, ServerStore, StoreError};
 
 use crate::chain::{Chain, Link};
 use crate::clock;
@@ -98,10 +98,10 @@ impl FjallServerStore {
     /// * [`Full`]: there is no space to open it.
     /// * [`Other`]: an I/O error, or missing rights.
     ///
-    /// [`InUse`]: synclayer_core::store::StoreErrorKind::InUse
-    /// [`Damaged`]: synclayer_core::store::StoreErrorKind::Damaged
-    /// [`Full`]: synclayer_core::store::StoreErrorKind::Full
-    /// [`Other`]: synclayer_core::store::StoreErrorKind::Other
+    /// [`InUse`]: synclayer_core::StoreErrorKind::InUse
+    /// [`Damaged`]: synclayer_core::StoreErrorKind::Damaged
+    /// [`Full`]: synclayer_core::StoreErrorKind::Full
+    /// [`Other`]: synclayer_core::StoreErrorKind::Other
     pub fn open(path: impl AsRef<Path>, options: ServerOptions) -> Result<Self, StoreError> {
         let ServerOptions { durability, cache_bytes, memtable_bytes } = options;
         let sizes = Sizes { cache_bytes, memtable_bytes, workers: 2 };
@@ -320,7 +320,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use synclayer_core::store::StoreErrorKind;
+    use synclayer_core::StoreErrorKind;
 
     fn put(key: &'static [u8]) -> Batch {
         let mut batch = Batch::new();

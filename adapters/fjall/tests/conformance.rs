@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use synclayer_core::store::ServerStore;
+use synclayer_core::ServerStore;
 use synclayer_core::testing::conformance::{self, ClientStores, ServerStores};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
@@ -149,7 +149,7 @@ fn one_writer_alone_syncs_each_time() {
     conformance::increment(&store, 20);
     let stats = store.stats();
     assert_eq!((stats.commits, stats.syncs), (20, 20));
-    store.transact(&mut |_| Ok(synclayer_core::store::Batch::new())).unwrap();
+    store.transact(&mut |_| Ok(synclayer_core::Batch::new())).unwrap();
     assert_eq!(store.stats(), stats, "what changes nothing needs no sync");
 }
 

@@ -12,9 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::{
-    Batch, ClientStore, Rows, Scan, ServerStore, StoreError, StoreErrorKind,
+use synclayer_core::{
+    Batch, ClientStore, CommitNumber, Rows, Scan, ServerStore, StoreError, StoreErrorKind,
 };
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,

@@ -6,15 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use synclayer_core::client::interface::{ClientConfig, Write};
-use synclayer_core::client::replica::Replica;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, CommitNumber, DatabaseId, Epoch, RecordId};
-use synclayer_core::protocol::time::Now;
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::transaction::{Context, Transaction};
-use synclayer_core::store::{Batch, ClientStore, Rows, ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::rules::{Context, Transaction};
+use synclayer_core::{
+    AllowAll, Batch, ClientConfig, ClientStore, Collection, CommitNumber, DatabaseId, Document,
+    Epoch, Limits, Now, RecordId, Replica, Rows, ServerStore, StoreError, StoreErrorKind, Write,
+};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -206,7 +202,7 @@ fn a_store_in_which_both_have_written_opens_for_both() {
         let read = &mut |all: &dyn Rows| {
             all.scan(b"a", b"z", &mut |key, value| {
                 rows.insert(key.to_vec(), value);
-                Ok(synclayer_core::store::Scan::Next)
+                Ok(synclayer_core::Scan::Next)
             })
         };
         store.read(read).unwrap();

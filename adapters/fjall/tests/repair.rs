@@ -10,19 +10,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::{Cursor, Mode};
-use synclayer_core::protocol::name::{
-    ClientId, Collection, DatabaseId, Epoch, RecordId, Seq, SessionNumber,
+use synclayer_core::protocol::Mode;
+use synclayer_core::rules::{
+    Context, PageLimits, PlainWrite, Position, ReadAnswer, ReadRequest, Reader, Transaction,
+    TransactionAnswer, verify,
 };
-use synclayer_core::protocol::time::Timestamp;
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::page::{PageLimits, Position, ReadAnswer, ReadRequest, Reader};
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::record::verify;
-use synclayer_core::rules::transaction::{Context, PlainWrite, Transaction, TransactionAnswer};
-use synclayer_core::store::{Rows, ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::{
+    AllowAll, Change, ClientId, Collection, Cursor, DatabaseId, Document, Epoch, Limits, RecordId,
+    Rows, Seq, ServerStore, SessionNumber, StoreError, StoreErrorKind, Timestamp,
+};
 use synclayer_fjall::{FjallServerStore, Repair, ServerOptions, StoreKind};
 
 use files::{copy, files, scratch, used};

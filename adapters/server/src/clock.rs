@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::{Mono, Now, Timestamp};
 
 /// Both clocks of this machine, the monotonic one counted from the server's start.
 #[derive(Clone, Copy, Debug)]

@@ -4,12 +4,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::rules::policy::Policy;
-use synclayer_core::rules::transaction::{Context, TransactError, Transaction, TransactionAnswer};
+use synclayer_core::rules::{Context, TransactError, Transaction, TransactionAnswer};
 use synclayer_core::server::session::TransactTicket;
 use synclayer_core::server::{self, Batch, Committer, Health};
-use synclayer_core::store::{ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::{Limits, Policy, ServerStore, StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;

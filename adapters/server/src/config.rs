@@ -6,12 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::UserId;
-use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::HttpConfig;
 use synclayer_core::server::session::SessionConfig;
+use synclayer_core::{AllowAll, Policy, Rate, Token, UserId};
 
 /// How a [`Server`](crate::Server) behaves. The default is open to everyone on this machine, on a
 /// port that the system chooses.
@@ -139,11 +137,11 @@ pub enum AuthError {
 /// A table of tokens that never expire.
 ///
 /// ```
-/// use synclayer_core::protocol::name::UserId;
+/// use synclayer_core::UserId;
 /// use synclayer_server::StaticTokens;
 ///
 /// let tokens = StaticTokens::new([(UserId::new("ann")?, "s3cret")]);
-/// # Ok::<(), synclayer_core::protocol::name::NameError>(())
+/// # Ok::<(), synclayer_core::NameError>(())
 /// ```
 #[derive(Clone)]
 pub struct StaticTokens {

@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use synclayer_core::protocol::name::ConnId;
-use synclayer_core::protocol::time::Now;
-use synclayer_core::rules::policy::Bucket;
+use synclayer_core::rules::Bucket;
 use synclayer_core::server::pump;
 use synclayer_core::server::session::{Action, Actions, Environment, Identity, Input, Session};
+use synclayer_core::{ConnId, Now};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 

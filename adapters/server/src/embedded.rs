@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::thread;
 
 use axum::Router;
-use synclayer_core::protocol::name::{DatabaseId, Epoch, NameError};
-use synclayer_core::rules::transaction::{Sweep, SweepPlace, Transaction, TransactionAnswer};
+use synclayer_core::rules::{Sweep, SweepPlace, Transaction, TransactionAnswer};
 use synclayer_core::server::Health;
-use synclayer_core::store::{ServerStore, StoreError};
+use synclayer_core::{DatabaseId, Epoch, NameError, ServerStore, StoreError};
 use tokio::sync::watch;
 use tokio::task;
 use tokio::time::sleep;

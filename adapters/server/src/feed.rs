@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use synclayer_core::protocol::name::{Collection, ConnId};
-use synclayer_core::server::Followers;
-use synclayer_core::server::{RingLimits, Rings};
+use synclayer_core::server::{Followers, RingLimits, Rings};
+use synclayer_core::{Collection, ConnId};
 
 use crate::mailbox::Mailbox;
 

@@ -1,5 +1,5 @@
 //! SyncLayer's server: a WebSocket for both levels of the protocol, and the REST calls, on any
-//! [`ServerStore`](synclayer_core::store::ServerStore).
+//! [`ServerStore`](synclayer_core::ServerStore).
 //!
 //! | path | what |
 //! | --- | --- |

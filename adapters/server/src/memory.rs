@@ -3,8 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fmt, mem};
 
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Batch, Rows, ServerStore, StoreError};
+use synclayer_core::{Batch, MemoryRows, Rows, ServerStore, StoreError};
 
 /// A server's store in memory: for tests, and for servers whose data may end with them.
 ///
@@ -135,7 +134,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::thread;
 
-    use synclayer_core::store::StoreErrorKind;
+    use synclayer_core::StoreErrorKind;
     use synclayer_core::testing::conformance::{self, ServerStores};
 
     use super::*;

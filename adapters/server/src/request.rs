@@ -4,8 +4,8 @@ use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use synclayer_core::protocol::message::{ErrorCode, Token};
 use synclayer_core::server::http::Reply;
+use synclayer_core::{ErrorCode, Token};
 
 use crate::config::AuthError;
 use crate::origin::Origin;

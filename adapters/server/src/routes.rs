@@ -15,10 +15,9 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode};
 use axum::routing::{any, get};
-use synclayer_core::protocol::message::ErrorCode;
-use synclayer_core::protocol::name::UserId;
 use synclayer_core::server::Health;
 use synclayer_core::server::http::{self, Call, Reply};
+use synclayer_core::{ErrorCode, UserId};
 use tokio::time::timeout;
 
 use crate::origin::Origin;

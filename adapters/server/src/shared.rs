@@ -5,12 +5,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{ConnId, Epoch, UserId};
-use synclayer_core::rules::page::{ReadAnswer, ReadRequest};
-use synclayer_core::rules::policy::Bucket;
+use synclayer_core::rules::{Bucket, ReadAnswer, ReadRequest};
 use synclayer_core::server::session::{Input, ReadTicket, SessionConfig};
-use synclayer_core::store::{ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::{ConnId, Epoch, ServerStore, StoreError, StoreErrorKind, Token, UserId};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 use tokio::time::timeout;

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use synclayer_core::protocol::message::ErrorCode;
+use synclayer_core::ErrorCode;
 use synclayer_core::server::http::Reply;
 use tokio::task;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use synclayer_core::protocol::name::UserId;
+use synclayer_core::UserId;
 use synclayer_server::{MemoryServerStore, Server, ServerConfig, StaticTokens};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

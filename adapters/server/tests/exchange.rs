@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::{Answer, Peer, http, open, serve, token_config, with_tokens};
 use serde_json::{Value, json};
-use synclayer_core::rules::policy::Rate;
+use synclayer_core::Rate;
 use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 
 const ANN: [(&str, &str); 1] = [("authorization", "Bearer a-token")];

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use common::{PATIENCE, Peer, http, open};
 use serde_json::json;
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::UserId;
-use synclayer_core::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::{Batch, Rows, ServerStore, StoreError, StoreErrorKind, Token, UserId};
 use synclayer_server::{
     AuthError, Authenticator, Identified, MemoryServerStore, Server, ServerConfig, StartError,
 };

@@ -8,10 +8,7 @@ use std::sync::Arc;
 
 use common::{Peer, http, open, serve, with_tokens};
 use serde_json::{Value, json};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{Collection, RecordId, UserId};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::policy::{Access, Policy, Rate};
+use synclayer_core::{Access, Change, Collection, Document, Policy, Rate, RecordId, UserId};
 use synclayer_server::{Server, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

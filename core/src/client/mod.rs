@@ -41,15 +41,15 @@ mod config;
 mod connection;
 mod database;
 mod edit;
-pub mod event;
+pub(crate) mod event;
 mod exchange;
 mod fallback;
-pub mod fate;
+pub(crate) mod fate;
 mod forgotten;
 mod frames;
 mod hello;
 mod interest;
-pub mod interface;
+pub(crate) mod interface;
 mod leap;
 mod link;
 mod loss;
@@ -63,10 +63,10 @@ mod plain;
 mod reads;
 mod rebase;
 mod records;
-pub mod replica;
+pub(crate) mod replica;
 mod sending;
 mod server_time;
-pub mod sign_out;
+pub(crate) mod sign_out;
 mod stream;
 mod streams;
 mod synced;
@@ -76,7 +76,18 @@ mod times;
 mod transports;
 mod verdicts;
 mod wake;
-pub mod wipe;
+pub(crate) mod wipe;
 mod writes;
 
 pub(crate) use machine::Client;
+
+pub use self::event::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
+pub use self::fate::{Fate, FateId};
+pub use self::interface::{
+    ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,
+    Method, Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
+    SyncFailureReason, SyncId, SyncOutcome, Timer, Write, Written,
+};
+pub use self::replica::{Action, Replica, WatchId};
+pub use self::sign_out::{SignOut, SignedOut};
+pub use self::wipe::Unsent;

@@ -2,17 +2,38 @@
 //! in the crate.
 
 pub(crate) mod codec;
-pub mod delta;
-pub mod document;
-pub mod hash;
+pub(crate) mod delta;
+pub(crate) mod document;
+pub(crate) mod hash;
 pub(crate) mod json;
-pub mod limits;
-pub mod message;
-pub mod name;
+pub(crate) mod limits;
+pub(crate) mod message;
+pub(crate) mod name;
 pub mod percent;
-pub mod random;
+pub(crate) mod random;
 pub(crate) mod rest;
-pub mod time;
-pub mod times;
-pub mod wire;
-pub mod write;
+pub(crate) mod time;
+pub(crate) mod times;
+pub(crate) mod wire;
+pub(crate) mod write;
+
+pub use self::delta::Delta;
+pub use self::document::{Document, DocumentError};
+pub use self::hash::Checksum;
+pub use self::limits::Limits;
+pub use self::message::{
+    ClientMessage, Cursor, ErrorCode, ErrorMessage, Level, Mode, Mutation, Resume, ServerChange,
+    ServerMessage, SyncRecord, Token,
+};
+pub use self::name::{
+    ClientId, Collection, CommitNumber, ConnId, DatabaseId, Epoch, MutationNumber, NameError,
+    RecordId, Seq, SessionNumber, UserId, WriteId,
+};
+pub use self::time::{Mono, Now, Timestamp};
+pub use self::times::{FieldTimes, time_in};
+pub use self::wire::http::{
+    PULL_PATH, PUSH_PATH, PageAnswer, PageQuery, PushAnswer, decode_push, decode_session,
+    encode_push, encode_session, refusal,
+};
+pub use self::wire::{Incoming, decode_client, decode_server};
+pub use self::write::{Change, WriteKind};

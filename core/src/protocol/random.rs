@@ -13,7 +13,7 @@ use super::time::Timestamp;
 /// Ids are as unique as the seed. Give each opening of a replica a fresh seed from the operating
 /// system's generator.
 #[derive(Clone)]
-pub struct Random {
+pub(crate) struct Random {
     key: [u8; 16],
     drawn: u64,
     jitter: fastrand::Rng,

@@ -7,7 +7,7 @@
 
 mod decode;
 mod encode;
-pub mod http;
+pub(crate) mod http;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,7 +16,7 @@ use super::limits::Limits;
 use super::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage};
 use super::name::{Collection, MutationNumber, RecordId};
 
-pub use encode::{encode_batch, encode_change};
+pub(crate) use encode::encode_change;
 
 /// The content of one frame.
 #[derive(Clone, PartialEq, Eq, Debug)]

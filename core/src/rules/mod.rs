@@ -1,15 +1,34 @@
 //! The rules: pure functions and row formats for conflicts, transactions, reads and policies.
 
 pub(crate) mod clocks;
-pub mod conflict;
+pub(crate) mod conflict;
 pub(crate) mod forgotten;
-pub mod merge;
-pub mod page;
+pub(crate) mod merge;
+pub(crate) mod page;
 pub(crate) mod plain;
-pub mod policy;
-pub mod rebuild;
-pub mod record;
-pub mod row;
-pub mod salvage;
-pub mod transaction;
-pub mod view;
+pub(crate) mod policy;
+pub(crate) mod rebuild;
+pub(crate) mod record;
+pub(crate) mod row;
+pub(crate) mod salvage;
+pub(crate) mod transaction;
+pub(crate) mod view;
+
+pub use self::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
+pub use self::merge::FieldWise;
+pub use self::page::{
+    Content, FoundRecord, Next, Page, PageChange, PageLimits, Position, Query, ReadAnswer,
+    ReadRequest, Reader,
+};
+pub use self::policy::{Access, AllowAll, Bucket, Policy, Rate};
+pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
+pub use self::record::{DATABASE, Report, database, verify};
+pub use self::row::Rejected;
+pub use self::salvage::{
+    OWNERS, Owner, USERS, index_of, missing_writes, outboxes, owner, rejected_of, unsent_writes,
+};
+pub use self::transaction::{
+    Context, HelloAnswer, Outcome, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
+    SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict, Window,
+};
+pub use self::view::{Record, RecordChange, Slot, Snapshot, Update};

@@ -56,7 +56,7 @@ pub struct Head {
 
 /// The stamp of a change of a record or field.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// The seq of the change.
     pub seq: Seq,
     /// The record's version after it.
@@ -67,7 +67,7 @@ pub struct Stamp {
 
 /// A record as the server stores it. Without a document it is the tombstone of a deleted record.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RecordRow {
+pub(crate) struct RecordRow {
     /// The content; `None` if the record is deleted.
     pub document: Option<Document>,
     /// The last change.
@@ -87,7 +87,7 @@ pub struct RecordRow {
 
 /// The server's state of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClientRow {
+pub(crate) struct ClientRow {
     /// The user of the client.
     pub user: Option<UserId>,
     /// The largest session that the client opened.
@@ -108,7 +108,7 @@ const FIRST_SESSION: u8 = 1;
 
 /// The time between two openings of the database.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct EpochRow {
+pub(crate) struct EpochRow {
     /// Its id.
     pub id: Epoch,
     /// The time at which it began.

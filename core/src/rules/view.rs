@@ -45,7 +45,9 @@ impl Record {
 ///
 /// ```
 /// # use synclayer_core::{MemoryClientStore, Replica};
-/// use synclayer_core::{ClientConfig, Collection, Document, Limits, Now, RecordChange, RecordId, Write};
+/// use synclayer_core::{
+///     ClientConfig, Collection, Document, Limits, Now, RecordChange, RecordId, Write,
+/// };
 ///
 /// # fn document(json: &str) -> Document { Document::parse(json, &Limits::default()).unwrap() }
 /// # let (now, mut out) = (Now::default(), Vec::new());
@@ -302,7 +304,7 @@ impl Slot {
 
 /// The state behind the watchers of one collection, or of one record of it.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub(crate) struct View {
     snapshot: Snapshot,
     only: Option<RecordId>,
 }

@@ -95,9 +95,7 @@ impl fmt::Debug for MemoryRows {
 /// Cloning is O(non-durable commits) and yields an independent store.
 ///
 /// ```
-/// use synclayer_core::store::MemoryClientStore;
-/// use synclayer_core::protocol::name::CommitNumber;
-/// use synclayer_core::store::{Batch, ClientStore};
+/// use synclayer_core::{Batch, ClientStore, CommitNumber, MemoryClientStore};
 ///
 /// let mut store = MemoryClientStore::when_told();
 /// for number in 1..=3 {
@@ -110,7 +108,7 @@ impl fmt::Debug for MemoryRows {
 ///
 /// let store = store.crash_to(CommitNumber(2));
 /// assert_eq!(store.rows().get(b"key")?.as_deref(), Some(&[2][..]));
-/// # Ok::<(), synclayer_core::store::StoreError>(())
+/// # Ok::<(), synclayer_core::StoreError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct MemoryClientStore {

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use synclayer_core::testing::conformance::{self, ClientStores};
-//! use synclayer_core::store::MemoryClientStore;
+//! use synclayer_core::MemoryClientStore;
 //!
 //! struct InMemory;
 //!

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use synclayer_core::testing::laws;
-//! use synclayer_core::rules::conflict::Conflict;
+//! use synclayer_core::Conflict;
 //!
 //! // takes the side with more votes, and with it everything else that the other side changed
 //! let votes = |document: Option<&str>| document.and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -237,7 +237,7 @@ impl Laws {
     /// ```
     /// use std::panic::{AssertUnwindSafe, catch_unwind};
     /// use synclayer_core::testing::laws::{Law, Laws};
-    /// use synclayer_core::rules::conflict::Conflict;
+    /// use synclayer_core::Conflict;
     ///
     /// let hasty = |conflict: &Conflict<'_>| Some(conflict.local.unwrap().clone());
     /// let laws = Laws::new().catching(|ask| catch_unwind(AssertUnwindSafe(ask)).is_err());

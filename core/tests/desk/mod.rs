@@ -4,17 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
+use synclayer_core::{
+    Action, ClientConfig, Collection, Command, ConnId, Delta, Disconnect, Document, Event,
+    EventKind, HttpAnswer, HttpTicket, Input, Limits, MemoryClientStore, Mono, NetAction, Now,
+    RecordId, Replica, Timestamp, Write,
 };
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, ConnId, RecordId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::store::MemoryClientStore;
 
 /// One replica on a desk: whoever sits there plays the network and the server.
 pub struct Desk {
@@ -255,8 +249,7 @@ impl Desk {
 
     /// The digest of the write that was sent last.
     pub fn digest_of(frame: &str) -> String {
-        use synclayer_core::protocol::message::ClientMessage;
-        use synclayer_core::protocol::wire::{Incoming, decode_client};
+        use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
         let Ok(Incoming::One(ClientMessage::Write(write))) =
             decode_client(frame.as_bytes(), &Limits::default())
         else {
@@ -267,8 +260,7 @@ impl Desk {
 }
 
 pub fn synced(epoch: &str, seq: u64, records: &[(&str, u64, &str)]) -> String {
-    use synclayer_core::protocol::hash::Checksum;
-    use synclayer_core::protocol::name::Seq;
+    use synclayer_core::{Checksum, Seq};
     let mut sum = Checksum::default();
     for (record, seq, json) in records {
         sum.add(&id(record), Seq(*seq), &doc(json));

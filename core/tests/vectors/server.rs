@@ -3,24 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::page::ReadRequest;
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::transaction::{
-    Context, PlainWrite, TransactError, Transaction, TransactionAnswer,
+use synclayer_core::rules::{
+    Context, PlainWrite, ReadRequest, TransactError, Transaction, TransactionAnswer,
 };
 use synclayer_core::server::session::{
     Action, AuthTicket, Environment, Identity, Input, ReadTicket, Session, SessionConfig,
     TransactTicket,
 };
-use synclayer_core::server::{Committer, Job};
-use synclayer_core::server::{RingLimits, Rings};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::server::{Committer, Job, RingLimits, Rings};
+use synclayer_core::{
+    AllowAll, Change, Collection, ConnId, DatabaseId, Document, Epoch, Limits, MemoryRows, Mono,
+    Now, RecordId, StoreError, StoreErrorKind, Timestamp, UserId,
+};
 
 use super::table::split;
 
@@ -223,7 +217,7 @@ fn transaction(transaction: &Transaction) -> String {
             format!("hello of {client}, session {session}")
         }
         Transaction::Writes(run) => {
-            let write = |write: &synclayer_core::protocol::message::Mutation| {
+            let write = |write: &synclayer_core::protocol::Mutation| {
                 let word = |word: &str, number: Option<u64>| {
                     number.map_or(String::new(), |number| format!(" {word} {number}"))
                 };

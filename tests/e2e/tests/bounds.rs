@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
-use synclayer_core::rules::view::RecordChange;
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{Batch, Rows, ServerStore, StoreError};
+use synclayer_core::{Batch, MemoryClientStore, RecordChange, Rows, ServerStore, StoreError};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_sim::counted::{Counted, Counts};

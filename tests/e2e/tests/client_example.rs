@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use client::Client;
-use synclayer_core::rules::view::Snapshot;
+use synclayer_core::Snapshot;
 use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use peak_alloc::PeakAlloc;
 use serde_json::json;
-use synclayer_core::protocol::name::{CommitNumber, ConnId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::{Identity, Input, SessionConfig};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Batch, ClientStore, Rows, StoreError};
+use synclayer_core::{
+    Batch, ClientStore, CommitNumber, ConnId, MemoryRows, Mono, Now, Rows, StoreError, Timestamp,
+};
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};

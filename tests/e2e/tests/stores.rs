@@ -13,12 +13,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use contents::{START, config};
-use synclayer_core::client::event::CollectionStatus;
-use synclayer_core::client::interface::{ClientConfig, Command, Input, NetAction, Write};
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::protocol::name::{Collection, ConnId, UserId};
-use synclayer_core::rules::record::verify;
+use synclayer_core::rules::verify;
 use synclayer_core::server::session::{self, Identity};
+use synclayer_core::{
+    Action, ClientConfig, Collection, CollectionStatus, Command, ConnId, Input, NetAction, Replica,
+    UserId, Write,
+};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };

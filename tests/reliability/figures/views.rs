@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use synclayer_core::store::MemoryClientStore;
+use synclayer_core::MemoryClientStore;
 use synclayer_sim::counted::{Counted, Counts};
 use synclayer_sim::desk::Desk;
 

@@ -2,14 +2,10 @@
 
 use std::time::Instant;
 
-use synclayer_core::client::interface::{ClientConfig, Write};
-use synclayer_core::client::replica::Replica;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, RecordId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::store::ClientStore;
-use synclayer_core::store::MemoryClientStore;
+use synclayer_core::{
+    ClientConfig, ClientStore, Collection, Document, Limits, MemoryClientStore, Mono, Now,
+    RecordId, Replica, Timestamp, Write,
+};
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 
 use crate::world::{Result, document, id, offline_client, save_all};

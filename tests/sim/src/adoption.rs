@@ -1,13 +1,9 @@
 //! Many records that a server has lost go by its word: in bounded steps, which outlive crashes.
 
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Input, NetAction, OnServerLoss, Write,
+use synclayer_core::{
+    Action, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId, Input, MemoryRows,
+    Mono, NetAction, Now, OnServerLoss, Replica, Rows, StoreError, Timestamp, Write,
 };
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::protocol::name::{CommitNumber, ConnId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Batch, ClientStore, Rows, StoreError};
 
 use crate::plan::collections;
 

@@ -1,11 +1,9 @@
 //! Drivers of a replica that break its contract: it has to hold on to what it promises.
 
-use synclayer_core::client::interface::{Command, Input, NetAction};
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::protocol::name::{CommitNumber, ConnId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{Batch, ClientStore, Rows, StoreError};
+use synclayer_core::{
+    Action, Batch, ClientStore, Command, CommitNumber, ConnId, Input, MemoryClientStore, Mono,
+    NetAction, Now, Replica, Rows, StoreError, Timestamp,
+};
 
 /// A store that may report a commit as durable which was not made yet.
 struct Boaster {

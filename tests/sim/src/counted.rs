@@ -3,8 +3,7 @@
 use std::cell::Cell;
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::{Batch, ClientStore, Rows, Scan, StoreError, Visit};
+use synclayer_core::{Batch, ClientStore, CommitNumber, Rows, Scan, StoreError, Visit};
 
 /// Calls made to a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

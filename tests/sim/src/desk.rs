@@ -1,14 +1,9 @@
 //! A replica whose server is made of literal frames: what a change costs is the replica's alone.
 
-use synclayer_core::client::interface::{ClientConfig, Command, Input, Misuse, NetAction, Write};
-use synclayer_core::client::replica::{Action, Replica, WatchId};
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, ConnId, RecordId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::rules::view::Update;
-use synclayer_core::store::ClientStore;
+use synclayer_core::{
+    Action, ClientConfig, ClientStore, Collection, Command, ConnId, Delta, Document, Input, Limits,
+    Misuse, Mono, NetAction, Now, RecordId, Replica, Timestamp, Update, WatchId, Write,
+};
 
 const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
 

@@ -3,26 +3,17 @@
 
 use std::time::Duration;
 
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::{Cursor, Mode, Mutation};
-use synclayer_core::protocol::name::{
-    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
+use synclayer_core::protocol::{Mode, Mutation};
+use synclayer_core::rules::{
+    Content, Context, HelloAnswer, Next, Page, PageLimits, Position, Push, PushOutcome, ReadAnswer,
+    ReadRequest, Reader, Rebuild, Run, Sweep, SweepPlace, Transaction, TransactionAnswer, Verdict,
+    Window,
 };
-use synclayer_core::protocol::time::Timestamp;
-use synclayer_core::protocol::write::{Change, WriteKind};
-use synclayer_core::rules::page::{Content, Next, PageLimits, Position, ReadAnswer, ReadRequest};
-use synclayer_core::rules::page::{Page, Reader};
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::rebuild::Rebuild;
-use synclayer_core::rules::transaction::{
-    Context, HelloAnswer, Push, PushOutcome, Run, Sweep, SweepPlace, Transaction,
-    TransactionAnswer, Verdict, Window,
+use synclayer_core::server::{Committer, Rings};
+use synclayer_core::{
+    AllowAll, Change, ClientId, Collection, Cursor, DatabaseId, Delta, Document, Epoch, Limits,
+    MemoryRows, MutationNumber, RecordId, Seq, SessionNumber, Timestamp, WriteKind,
 };
-use synclayer_core::server::Committer;
-use synclayer_core::server::Rings;
-use synclayer_core::store::MemoryRows;
 
 /// A schedule: it says what is broken.
 pub type Schedule = fn() -> Result<(), String>;

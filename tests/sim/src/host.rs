@@ -6,18 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::{ConnId, DatabaseId, Epoch, UserId};
-use synclayer_core::protocol::time::Now;
-use synclayer_core::rules::policy::{AllowAll, Policy};
-use synclayer_core::rules::record::verify;
-use synclayer_core::rules::transaction::{Sweep, SweepPlace, TransactError, Transaction};
-use synclayer_core::server::Job;
-use synclayer_core::server::RingLimits;
+use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, CallId, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Identity, Input as SessionInput, SessionConfig};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::StoreError;
+use synclayer_core::server::{Job, RingLimits};
+use synclayer_core::{
+    AllowAll, ConnId, DatabaseId, Epoch, MemoryRows, Now, Policy, StoreError, UserId,
+};
 
 /// A server whose every step is somebody else's choice.
 #[derive(Clone)]

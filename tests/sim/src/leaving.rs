@@ -1,11 +1,8 @@
 //! Users sign out of their devices in a run, and come back.
 
-use synclayer_core::client::interface::{ClientConfig, Misuse};
-use synclayer_core::client::replica::Replica;
-use synclayer_core::client::sign_out::{SignOut, SignedOut};
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::ClientStore;
-use synclayer_core::store::MemoryClientStore;
+use synclayer_core::{
+    ClientConfig, ClientStore, CommitNumber, MemoryClientStore, Misuse, Replica, SignOut, SignedOut,
+};
 
 use crate::draw::Draw;
 use crate::invariants::Invariant;

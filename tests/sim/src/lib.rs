@@ -7,9 +7,7 @@
 //! your own resolver or policy with it by building a world of your own:
 //!
 //! ```
-//! use synclayer_core::rules::conflict::ConflictStrategy;
-//! use synclayer_core::rules::merge::FieldWise;
-//! use synclayer_core::protocol::name::Collection;
+//! use synclayer_core::{Collection, ConflictStrategy, FieldWise};
 //! use synclayer_sim::guarantees::convergence;
 //! use synclayer_sim::world::{World, WorldConfig, record};
 //!

@@ -1,7 +1,6 @@
 //! Servers with another database, and what apps say where a server lacks what is held.
 
-use synclayer_core::client::event::Status;
-use synclayer_core::protocol::document::Document;
+use synclayer_core::{Document, Status};
 
 use crate::run::Run;
 use crate::world::Backup;

@@ -4,15 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::{
-    ClientMessage, ErrorCode, ErrorMessage, Level, ServerChange, ServerMessage, SyncRecord,
+use synclayer_core::protocol::{
+    ClientMessage, ErrorMessage, Incoming, ServerChange, ServerMessage, SyncRecord, decode_client,
 };
-use synclayer_core::protocol::name::{Collection, ConnId, RecordId};
-use synclayer_core::protocol::time::Timestamp;
-use synclayer_core::protocol::wire::{Incoming, decode_client};
-use synclayer_core::protocol::write::{Change, WriteKind};
+use synclayer_core::{
+    Change, Collection, ConnId, Document, ErrorCode, Level, Limits, RecordId, Timestamp, WriteKind,
+};
 
 /// The ways in which a server is clumsy. By default it does all that level 1 knows of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -323,7 +320,7 @@ impl PlainServer {
                 if let Some(conflict) = self.conflict(&collection, &id, &delta, base) {
                     return (409, conflict, vec![]);
                 }
-                let delta = synclayer_core::protocol::delta::Delta::new(delta, vec![]);
+                let delta = synclayer_core::Delta::new(delta, vec![]);
                 self.write(&collection, &id, Change::update(delta), now)
             }
             ("DELETE", Some(id)) => {

@@ -5,16 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, Write,
+use synclayer_core::{
+    Action, ClientConfig, Command, ConnId, Delta, Disconnect, Document, Event, EventKind,
+    HttpAnswer, HttpTicket, Input, MemoryClientStore, Mono, NetAction, Now, RecordId, Replica,
+    Timestamp, WatchId, Write,
 };
-use synclayer_core::client::replica::{Action, Replica, WatchId};
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{ConnId, RecordId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::store::MemoryClientStore;
 
 use crate::plain_server::{PlainServer, Sent, Ways};
 use crate::world::{Middlebox, document, record, todos};

@@ -5,16 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use synclayer_core::client::interface::{ClientConfig, OnServerLoss};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection, RecordId, UserId};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
-use synclayer_core::rules::merge::FieldWise;
-use synclayer_core::rules::policy::{Access, Policy, Rate};
 use synclayer_core::server::RingLimits;
+use synclayer_core::{
+    Access, Change, ClientConfig, Collection, Conflict, ConflictStrategy, Document, FieldWise,
+    Limits, OnServerLoss, Policy, Rate, RecordId, Resolver, ResolverFailure, Token, UserId,
+};
 
 use crate::draw::{Draw, fold_into};
 use crate::world::{Way, WorldConfig};

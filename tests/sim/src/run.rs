@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::protocol::message::ErrorCode;
-use synclayer_core::protocol::name::{CommitNumber, ConnId};
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{
+    CommitNumber, ConnId, ErrorCode, Event, EventKind, MemoryClientStore, StoreError,
+    StoreErrorKind,
+};
 
 use crate::draw::{Draw, HEADER, STEP};
 use crate::guarantees::{Ledger, bounded, hot, read_your_writes};
@@ -672,7 +671,7 @@ impl Run {
         let after = self.world.histories().present();
         self.ledger.forget(|token, write| {
             let field = format!("t{token}");
-            let holds = |record: Option<&synclayer_core::protocol::document::Document>| {
+            let holds = |record: Option<&synclayer_core::Document>| {
                 record.is_some_and(|record| record.get(&field).is_some())
             };
             holds(before.now(&write.place)) && !holds(after.now(&write.place))

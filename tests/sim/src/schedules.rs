@@ -236,7 +236,7 @@ impl Run {
         self.everybody()?;
         let hero = if self.world.devices.len() < self.plan.devices + 2 {
             let config = self.world.devices[cast.hero].config.clone();
-            let store = synclayer_core::store::MemoryClientStore::when_told();
+            let store = synclayer_core::MemoryClientStore::when_told();
             self.world.count("replica joined");
             self.world.add_device(config, store)
         } else {

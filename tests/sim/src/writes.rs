@@ -1,7 +1,6 @@
 //! Writes of apps and level-1 programs in a run.
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::CommitNumber;
+use synclayer_core::{CommitNumber, Document};
 
 use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};
@@ -192,10 +191,7 @@ impl Run {
     fn enter(
         &mut self,
         write: Write,
-        made: Result<
-            synclayer_core::client::interface::Written,
-            synclayer_core::client::interface::Misuse,
-        >,
+        made: Result<synclayer_core::Written, synclayer_core::Misuse>,
     ) -> Result<(), String> {
         let (device, place) = (write.device, write.place.clone());
         let (unique, n) = (write.unique, self.ledger.next_token());

@@ -6,10 +6,8 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use synclayer_core::client::event::{EventKind, Transport};
-use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::protocol::document::Document;
 use synclayer_core::server::RingLimits;
+use synclayer_core::{ClientConfig, Document, EventKind, Transport};
 use synclayer_sim::guarantees::convergence;
 use synclayer_sim::world::{CallId, CommitFate, Move, Way, World, WorldConfig, record, todos};
 

@@ -2,10 +2,7 @@
 //! messages.
 
 use fastrand::Rng;
-use synclayer_core::client::event::EventKind;
-use synclayer_core::client::interface::{ClientConfig, PlainServers};
-use synclayer_core::protocol::name::RecordId;
-use synclayer_core::rules::conflict::ConflictStrategy;
+use synclayer_core::{ClientConfig, ConflictStrategy, EventKind, PlainServers, RecordId};
 use synclayer_sim::plain_server::Ways;
 use synclayer_sim::plain_world::{Faults, PlainWorld};
 use synclayer_sim::world::{Middlebox, record, todos};

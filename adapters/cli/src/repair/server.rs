@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use synclayer_core::rules::record::verify;
+use synclayer_core::rules::verify;
 use synclayer_core::{ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{FjallServerStore, Repair, ServerOptions};
 

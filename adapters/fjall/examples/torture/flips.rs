@@ -6,9 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::{
-    Batch, ClientStore, Rows, Scan, ServerStore, StoreError, StoreErrorKind,
+use synclayer_core::{
+    Batch, ClientStore, CommitNumber, Rows, Scan, ServerStore, StoreError, StoreErrorKind,
 };
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::{Batch, ClientStore, Rows, ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::{
+    Batch, ClientStore, CommitNumber, Rows, ServerStore, StoreError, StoreErrorKind,
+};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use tempfile::TempDir;
 

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::{Batch, ClientStore, Rows, Scan, ServerStore, StoreError};
+use synclayer_core::{Batch, ClientStore, CommitNumber, Rows, Scan, ServerStore, StoreError};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use synclayer_core::protocol::name::UserId;
+use synclayer_core::UserId;
 use synclayer_server::{MemoryServerStore, Server, ServerConfig, StaticTokens};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

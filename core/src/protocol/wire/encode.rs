@@ -128,7 +128,7 @@ impl ServerMessage {
 
 /// Appends a server's `insert`, `update` or `delete`, as [`ServerMessage::encode`] does, without
 /// building a message.
-pub fn encode_change(
+pub(crate) fn encode_change(
     collection: &Collection,
     record_id: &RecordId,
     change: &ServerChange,
@@ -155,13 +155,6 @@ pub fn encode_change(
             }
         });
     });
-}
-
-/// Appends a `batch` of encoded messages.
-pub fn encode_batch<M: AsRef<[u8]>>(messages: impl IntoIterator<Item = M>, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"type\":\"batch\",\"messages\":");
-    list(out, messages, |out, message| out.extend_from_slice(message.as_ref()));
-    out.push(b'}');
 }
 
 fn encode_sync(

@@ -31,7 +31,7 @@ use super::super::percent;
 use super::{WireError, decode, encode};
 
 /// The path of a hello.
-pub const SESSION_PATH: &str = "/sync/session";
+pub(crate) const SESSION_PATH: &str = "/sync/session";
 
 /// The path of a push.
 pub const PUSH_PATH: &str = "/sync/push";
@@ -141,7 +141,7 @@ pub fn decode_push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
 }
 
 /// Appends the body that asks for a page of a collection.
-pub fn encode_pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>) {
+pub(crate) fn encode_pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>) {
     encode::http::pull(collection, query, out);
 }
 
@@ -149,7 +149,10 @@ pub fn encode_pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>
 ///
 /// # Errors
 /// When it is not JSON of that form.
-pub fn decode_pull(body: &[u8], limits: &Limits) -> Result<(Collection, PageQuery), WireError> {
+pub(crate) fn decode_pull(
+    body: &[u8],
+    limits: &Limits,
+) -> Result<(Collection, PageQuery), WireError> {
     decode::http::pull(body, limits)
 }
 

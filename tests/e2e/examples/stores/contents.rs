@@ -8,25 +8,17 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use serde_json::Value;
-use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::client::replica::Replica;
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::Cursor;
-use synclayer_core::protocol::name::{ClientId, Collection, Epoch, Seq, SessionNumber, UserId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::page::{
-    Content, Next, PageChange, PageLimits, Position, ReadAnswer, ReadRequest, Reader,
+use synclayer_core::rules::{
+    Content, Context, HelloAnswer, Next, PageChange, PageLimits, Position, ReadAnswer, ReadRequest,
+    Reader, Transaction, TransactionAnswer, USERS, database, outboxes, unsent_writes, verify,
 };
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::record::{database, verify};
-use synclayer_core::rules::salvage::{USERS, outboxes, unsent_writes};
-use synclayer_core::rules::transaction::{Context, HelloAnswer, Transaction, TransactionAnswer};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::SessionConfig;
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Batch, ClientStore, Rows, Scan, ServerStore, StoreError};
+use synclayer_core::{
+    AllowAll, Batch, Change, ClientConfig, ClientId, ClientStore, Collection, Cursor, Delta, Epoch,
+    Limits, MemoryRows, Mono, Now, Replica, Rows, Scan, Seq, ServerStore, SessionNumber,
+    StoreError, Timestamp, UserId,
+};
 use synclayer_fjall::{FjallClientStore, FjallServerStore};
 use synclayer_sim::host::Host;
 

@@ -24,22 +24,14 @@ use std::time::Duration;
 
 use contents::{PLAIN, START, config};
 use serde_json::Value;
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, HttpAnswer, Input, Method, NetAction, Write,
-};
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{Collection, ConnId, RecordId, UserId};
-use synclayer_core::protocol::time::Now;
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::page::PageLimits;
-use synclayer_core::rules::policy::Policy;
+use synclayer_core::rules::PageLimits;
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::{self, Identity, SessionConfig};
-use synclayer_core::store::{Batch, ClientStore, ServerStore};
-use synclayer_core::store::{MemoryClientStore, MemoryRows};
+use synclayer_core::{
+    Action, Batch, Change, ClientConfig, ClientStore, Collection, Command, ConnId, Delta,
+    Disconnect, Document, HttpAnswer, Input, Limits, MemoryClientStore, MemoryRows, Method,
+    NetAction, Now, Policy, RecordId, Replica, ServerStore, UserId, Write,
+};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use synclayer_sim::host::Host;
 

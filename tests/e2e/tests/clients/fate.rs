@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{Collection, RecordId, UserId};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::policy::Policy;
+use synclayer_core::{Change, Collection, Document, Policy, RecordId, UserId};
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{ConflictStrategy, Fate, SyncError, Transports};
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use synclayer_core::protocol::name::UserId;
+use synclayer_core::UserId;
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 use synclayer_server::{MemoryServerStore, Server, ServerConfig, StaticTokens};
 use synclayer_tokio::{Store, SyncConfig};

@@ -3,7 +3,7 @@
 use std::slice;
 
 use serde_json::{Value, json};
-use synclayer_core::rules::page::PageLimits;
+use synclayer_core::rules::PageLimits;
 use synclayer_core::server::session::SessionConfig;
 use synclayer_server::ServerConfig;
 use synclayer_tokio::EventKind;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 
 use serde_json::json;
-use synclayer_core::store::{Batch, Rows, ServerStore, StoreError};
+use synclayer_core::{Batch, Rows, ServerStore, StoreError};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_tokio::{EventKind, SyncLayer};

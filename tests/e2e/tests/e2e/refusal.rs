@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use synclayer_core::protocol::name::{Collection, RecordId, UserId};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::policy::Policy;
+use synclayer_core::{Change, Collection, Policy, RecordId, UserId};
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{Document, EventKind};
 

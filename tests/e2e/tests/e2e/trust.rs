@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use serde_json::json;
-use synclayer_core::protocol::name::CommitNumber;
 use synclayer_core::server::RingLimits;
-use synclayer_core::store::{Batch, ClientStore, Scan};
+use synclayer_core::{Batch, ClientStore, CommitNumber, Scan};
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{EventKind, RecordChange};

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use synclayer_core::protocol::message::{ErrorCode, Token};
-use synclayer_core::protocol::name::UserId;
+use synclayer_core::{ErrorCode, Token, UserId};
 use synclayer_server::{AuthError, Authenticator, Identified, ServerConfig, StaticTokens};
 use synclayer_tokio::{ConnectionState, EventKind};
 

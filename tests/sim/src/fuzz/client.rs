@@ -2,25 +2,16 @@
 
 use std::time::Duration;
 
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, PlainServers,
-    Write,
-};
-use synclayer_core::client::replica::{Action, Replica, WatchId};
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::{ClientMessage, Token};
-use synclayer_core::protocol::name::{Collection, CommitNumber, ConnId, RecordId, UserId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::protocol::wire::{Incoming, decode_client};
-use synclayer_core::rules::conflict::ConflictStrategy;
-use synclayer_core::rules::merge::FieldWise;
-use synclayer_core::rules::policy::Rate;
+use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
-use synclayer_core::store::{MemoryClientStore, MemoryRows};
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{
+    Action, ClientConfig, Collection, Command, CommitNumber, ConflictStrategy, ConnId, Delta,
+    Disconnect, FieldWise, HttpAnswer, HttpTicket, Input, Limits, MemoryClientStore, MemoryRows,
+    Mono, NetAction, Now, PlainServers, Rate, RecordId, Replica, StoreError, StoreErrorKind,
+    Timestamp, Token, UserId, WatchId, Write,
+};
 
 use super::policy::policy;
 use super::script::Script;
@@ -309,8 +300,7 @@ impl Bench {
         let collection = collection(script.below(3));
         let choice = script.below(12);
         let rejected = self.replica.rejected().unwrap_or_default();
-        let write =
-            rejected.first().map_or(synclayer_core::protocol::name::WriteId(0), |r| r.write);
+        let write = rejected.first().map_or(synclayer_core::WriteId(0), |r| r.write);
         let watch = self.watches.pop();
         let kept = self.with(|replica, now, effects| {
             match choice {

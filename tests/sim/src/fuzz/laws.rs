@@ -1,13 +1,9 @@
 //! The laws of documents, differences, changes and resolvers.
 
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::time::Timestamp;
-use synclayer_core::protocol::write::{Change, WriteKind};
-use synclayer_core::rules::conflict::{ConflictStrategy, Resolver};
-use synclayer_core::rules::merge::FieldWise;
 use synclayer_core::testing::laws::{Case, Law, Laws};
+use synclayer_core::{
+    Change, ConflictStrategy, Delta, Document, FieldWise, Limits, Resolver, Timestamp, WriteKind,
+};
 
 use super::script::Script;
 

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{Collection, RecordId, UserId};
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::policy::{Access, AllowAll, Policy};
+use synclayer_core::{Access, AllowAll, Change, Collection, Document, Policy, RecordId, UserId};
 
 /// Everyone may do everything; or some may not, if a choice's lowest bit says so. With the next one
 /// records with a field `t` are withheld.

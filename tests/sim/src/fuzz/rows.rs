@@ -1,13 +1,10 @@
 //! Damaged stores: rows with bytes, keys and order that nobody wrote.
 
-use synclayer_core::client::interface::ClientConfig;
-use synclayer_core::client::replica::Replica;
-use synclayer_core::protocol::name::{CommitNumber, ConnId};
-use synclayer_core::rules::record::verify;
-use synclayer_core::rules::salvage::{outboxes, unsent_writes};
+use synclayer_core::rules::{outboxes, unsent_writes, verify};
 use synclayer_core::server::session::{Identity, Input};
-use synclayer_core::store::{Batch, ClientStore};
-use synclayer_core::store::{MemoryClientStore, MemoryRows};
+use synclayer_core::{
+    Batch, ClientConfig, ClientStore, CommitNumber, ConnId, MemoryClientStore, MemoryRows, Replica,
+};
 
 use super::client::{Bench, collection, now};
 use super::script::Script;

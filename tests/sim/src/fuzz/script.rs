@@ -1,7 +1,6 @@
 //! Reading choices off the bytes that a fuzzer makes up.
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
+use synclayer_core::{Document, Limits};
 
 /// The choices that are left. Where there are none left, every choice is the first one.
 pub(super) struct Script<'a>(&'a [u8]);

@@ -2,19 +2,14 @@
 
 use std::time::Duration;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::ServerMessage;
-use synclayer_core::protocol::name::{ConnId, UserId};
-use synclayer_core::protocol::time::Now;
-use synclayer_core::protocol::wire::{Incoming, decode_server};
-use synclayer_core::rules::policy::Rate;
-use synclayer_core::rules::transaction::TransactError;
+use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
+use synclayer_core::rules::TransactError;
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{
+    ConnId, Document, Limits, MemoryRows, Now, Rate, StoreError, StoreErrorKind, UserId,
+};
 
 use super::client::now;
 use super::policy::policy;
@@ -39,7 +34,7 @@ pub fn session(bytes: &[u8]) {
     // a server that is left alone comes to rest, and its books are in order
     bench.host.settle(bench.now);
     bench.hear();
-    let report = synclayer_core::rules::record::verify(&bench.host.rows).expect("sound rows");
+    let report = synclayer_core::rules::verify(&bench.host.rows).expect("sound rows");
     assert!(report.faults.is_empty(), "{:?}", report.faults);
 }
 

@@ -1,14 +1,10 @@
 //! Frames and bodies from and to the wire.
 
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::{ClientMessage, Level, ServerMessage};
-use synclayer_core::protocol::name::Collection;
-use synclayer_core::protocol::percent;
-use synclayer_core::protocol::wire::http::{
-    PageAnswer, PageQuery, PushAnswer, decode_push, decode_session, encode_push, encode_session,
-    refusal,
+use synclayer_core::protocol::{
+    ClientMessage, Incoming, PageAnswer, PageQuery, PushAnswer, ServerMessage, decode_client,
+    decode_push, decode_server, decode_session, encode_push, encode_session, percent, refusal,
 };
-use synclayer_core::protocol::wire::{Incoming, decode_client, decode_server};
+use synclayer_core::{Collection, Level, Limits};
 
 /// Reads a frame as both ends would, and as what goes over HTTP. Whatever was understood is
 /// understood the same when it is sent on.

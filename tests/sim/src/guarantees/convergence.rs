@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{Collection, RecordId};
+use synclayer_core::{Collection, Document, RecordId};
 
 use crate::world::{World, without_nulls};
 
@@ -41,12 +40,12 @@ pub fn convergence(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn user_id(token: Option<&str>) -> Option<synclayer_core::protocol::name::UserId> {
-    synclayer_core::protocol::name::UserId::new(token?.split('#').next()?).ok()
+fn user_id(token: Option<&str>) -> Option<synclayer_core::UserId> {
+    synclayer_core::UserId::new(token?.split('#').next()?).ok()
 }
 
 pub(super) fn is_partial(world: &World, token: Option<&str>, collection: &Collection) -> bool {
-    use synclayer_core::rules::policy::Access;
+    use synclayer_core::Access;
     world.config().policy.read(user_id(token).as_ref(), collection) == Access::Some
 }
 

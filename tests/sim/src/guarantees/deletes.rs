@@ -1,8 +1,6 @@
 //! **Deletes stay deleted**, and **losses are decided**.
 
-use synclayer_core::client::interface::OnServerLoss;
-use synclayer_core::protocol::name::{Collection, RecordId};
-use synclayer_core::protocol::write::WriteKind;
+use synclayer_core::{Collection, OnServerLoss, RecordId, WriteKind};
 
 use crate::guarantees::ledger::{Ledger, Write};
 use crate::guarantees::{hot, is_permanent};

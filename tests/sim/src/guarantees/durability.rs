@@ -1,11 +1,7 @@
 //! **Durable before shown**, and **nothing acknowledged is lost**.
 
-use synclayer_core::client::event::EventKind;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::ClientMessage;
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::protocol::wire::{Incoming, decode_client};
-use synclayer_core::protocol::write::WriteKind;
+use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
+use synclayer_core::{CommitNumber, EventKind, Limits, WriteKind};
 
 use crate::guarantees::exactly_once::times_in_log;
 use crate::guarantees::ledger::{Ledger, STRANGER, Write};

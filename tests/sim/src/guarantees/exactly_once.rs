@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::protocol::document::Document;
+use synclayer_core::Document;
 
 use crate::guarantees::ledger::{Ledger, STRANGER, Write};
 use crate::guarantees::{is_permanent, new_tokens};

@@ -1,6 +1,6 @@
 //! No false alarm: nothing is mended that is not broken, and nothing impossible is counted.
 
-use synclayer_core::client::event::{Event, EventKind};
+use synclayer_core::{Event, EventKind};
 
 use crate::guarantees::ledger::Ledger;
 use crate::world::World;

@@ -1,6 +1,6 @@
 //! **True fates** of writes.
 
-use synclayer_core::client::fate::Fate;
+use synclayer_core::Fate;
 
 use crate::guarantees::is_permanent;
 use crate::guarantees::ledger::{Ledger, Write};

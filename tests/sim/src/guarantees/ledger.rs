@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synclayer_core::client::fate::{Fate, FateId};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{ClientId, Collection, CommitNumber, RecordId, WriteId};
-use synclayer_core::rules::row::Rejected;
+use synclayer_core::{
+    ClientId, Collection, CommitNumber, Document, Fate, FateId, RecordId, Rejected, WriteId,
+};
 
 use crate::guarantees::times::Times;
 use crate::invariants::Findings;

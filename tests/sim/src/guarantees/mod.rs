@@ -29,8 +29,7 @@ mod watchers;
 
 use std::collections::BTreeSet;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::RecordId;
+use synclayer_core::{Document, RecordId};
 
 use crate::invariants::Invariant;
 use crate::plan::{collections, tokens_in};

@@ -1,8 +1,6 @@
 //! What happens in a world, taken into the ledger as the run goes.
 
-use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::fate::{Fate, FateId};
-use synclayer_core::protocol::name::WriteId;
+use synclayer_core::{Event, EventKind, Fate, FateId, WriteId};
 
 use crate::guarantees::deletes::{deletes_stay_deleted, nothing_is_resurrected};
 use crate::guarantees::durability::{

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synclayer_core::protocol::name::ClientId;
+use synclayer_core::ClientId;
 
 use crate::guarantees::ledger::{Ledger, STRANGER};
 use crate::guarantees::{is_permanent, new_tokens};

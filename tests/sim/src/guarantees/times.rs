@@ -3,10 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::time::Timestamp;
-use synclayer_core::protocol::times::time_in;
-use synclayer_core::protocol::write::WriteKind;
+use synclayer_core::protocol::time_in;
+use synclayer_core::{Document, Timestamp, WriteKind};
 
 use crate::guarantees::ledger::{Ledger, STRANGER};
 use crate::guarantees::{hot, is_permanent};

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::protocol::name::{Collection, RecordId};
-use synclayer_core::rules::view::RecordChange;
+use synclayer_core::{Collection, RecordChange, RecordId};
 
 use crate::guarantees::deletes::losses_are_decided;
 use crate::guarantees::ledger::Ledger;

@@ -5,21 +5,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, HttpAnswer, HttpTicket, Input, NetAction, OnServerLoss,
-    Write, Written,
+use synclayer_core::{
+    Action, ClientConfig, Command, CommitNumber, Conflict, ConflictStrategy, ConnId, Delta,
+    Disconnect, Document, FieldWise, HttpAnswer, HttpTicket, Input, MemoryClientStore, Mono,
+    NetAction, Now, OnServerLoss, Replica, Resolver, ResolverFailure, SignOut, StoreError,
+    StoreErrorKind, Timestamp, Token, WatchId, Write, WriteId, Written,
 };
-use synclayer_core::client::replica::{Action, Replica, WatchId};
-use synclayer_core::client::sign_out::SignOut;
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{CommitNumber, ConnId, WriteId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::rules::conflict::{Conflict, ConflictStrategy, Resolver, ResolverFailure};
-use synclayer_core::rules::merge::FieldWise;
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{StoreError, StoreErrorKind};
 
 use super::format::{Step, merge, read};
 use super::store::{Asked, Holds, NamedStore};

@@ -1,14 +1,11 @@
 //! Actions of a replica, as JSON.
 
 use serde_json::{Map, Value, json};
-use synclayer_core::client::event::{Event, EventKind, Status, Transport};
-use synclayer_core::client::fate::{Fate, FateId};
-use synclayer_core::client::interface::{
-    Guarantees, HttpRequest, Misuse, SyncFailureReason, SyncId, SyncOutcome, Timer, Written,
+use synclayer_core::{
+    Event, EventKind, Fate, FateId, Guarantees, HttpRequest, Misuse, Record, RecordChange,
+    Rejected, Snapshot, Status, SyncFailureReason, SyncId, SyncOutcome, Timer, Transport, Update,
+    WriteId, Written,
 };
-use synclayer_core::protocol::name::WriteId;
-use synclayer_core::rules::row::Rejected;
-use synclayer_core::rules::view::{Record, RecordChange, Snapshot, Update};
 
 /// A frame as a JSON value; what is none, as a text.
 pub(super) fn frame(frame: &[u8]) -> Value {

@@ -9,18 +9,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{Collection, ConnId, DatabaseId, Epoch, RecordId, UserId};
-use synclayer_core::protocol::time::Now;
-use synclayer_core::protocol::write::Change;
-use synclayer_core::rules::policy::{Access, Policy, Rate};
-use synclayer_core::rules::record::verify;
-use synclayer_core::rules::transaction::{Sweep, SweepPlace, TransactError, Transaction};
+use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::hub::{self, Action, Hub, HubConfig};
 use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{
+    Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, MemoryRows, Now, Policy, Rate,
+    RecordId, StoreError, StoreErrorKind, UserId,
+};
 
 use super::client::START;
 use super::format::{Step, read};

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use synclayer_core::protocol::name::CommitNumber;
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{Batch, ClientStore, Op, Rows, StoreError, StoreErrorKind};
+use synclayer_core::{
+    Batch, ClientStore, CommitNumber, MemoryClientStore, Op, Rows, StoreError, StoreErrorKind,
+};
 
 /// The kinds of contents of a batch, which may have several of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]

@@ -7,12 +7,8 @@
 //! | `{"$checksum": {"a": [5, {…}]}}` | the checksum of a collection that holds these: record id, its seq, its document |
 
 use serde_json::{Value, json};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::hash::Checksum;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::ClientMessage;
-use synclayer_core::protocol::name::{Collection, RecordId, Seq};
-use synclayer_core::protocol::wire::{Incoming, decode_client};
+use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
+use synclayer_core::{Checksum, Collection, Document, Limits, RecordId, Seq};
 
 /// The values seen so far that a file can name.
 #[derive(Default)]

@@ -5,22 +5,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
-use synclayer_core::client::event::{ConnectionState, EventKind};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, Input, NetAction, Write,
-};
-use synclayer_core::client::replica::{Action, Replica};
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{CommitNumber, ConnId, RecordId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::rules::page::{ReadAnswer, ReadRequest, Reader};
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::record::verify;
+use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
-use synclayer_core::store::{Batch, ClientStore, Rows, StoreError};
-use synclayer_core::store::{MemoryClientStore, MemoryRows};
+use synclayer_core::{
+    Action, AllowAll, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId,
+    ConnectionState, Delta, Disconnect, Document, EventKind, Input, MemoryClientStore, MemoryRows,
+    Mono, NetAction, Now, RecordId, Replica, Rows, StoreError, Timestamp, Write,
+};
 
 use super::Scope;
 use crate::host::Host;

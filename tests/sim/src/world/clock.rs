@@ -1,6 +1,6 @@
 //! Clocks: everyone has one of their own, and some are wrong.
 
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
+use synclayer_core::{Mono, Now, Timestamp};
 
 /// One machine's clocks, as they differ from the world's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -3,15 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::{RecordId, Seq};
-use synclayer_core::rules::page::{
-    Content, Page, PageLimits, Position, ReadAnswer, ReadRequest, Reader,
+use synclayer_core::rules::{
+    Content, Page, PageLimits, Position, ReadAnswer, ReadRequest, Reader, Rebuild, database,
 };
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::rebuild::Rebuild;
-use synclayer_core::rules::record::database;
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Batch, Rows};
+use synclayer_core::{AllowAll, Batch, MemoryRows, RecordId, Rows, Seq};
 
 use super::server::Backup;
 use super::{Collection, World};

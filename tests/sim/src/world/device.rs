@@ -4,21 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use synclayer_core::client::event::{Event, EventKind, Transport};
-use synclayer_core::client::fate::{Fate, FateId};
-use synclayer_core::client::interface::{
-    ClientConfig, Command, Disconnect, Input, Misuse, NetAction, SyncId, SyncOutcome, Write,
-    Written,
+use synclayer_core::{
+    Action, ClientConfig, Collection, Command, CommitNumber, ConnId, DatabaseId, Delta, Disconnect,
+    Document, Event, EventKind, Fate, FateId, Input, MemoryClientStore, Misuse, Mono, NetAction,
+    Now, RecordId, Replica, StoreError, SyncId, SyncOutcome, Token, Transport, Update, WatchId,
+    Write, Written,
 };
-use synclayer_core::client::replica::{Action, Replica, WatchId};
-use synclayer_core::protocol::delta::Delta;
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::message::Token;
-use synclayer_core::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId};
-use synclayer_core::protocol::time::{Mono, Now};
-use synclayer_core::rules::view::Update;
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::StoreError;
 
 use crate::invariants::Invariant;
 

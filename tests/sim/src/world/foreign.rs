@@ -1,7 +1,6 @@
 //! A server that speaks of what nobody asked for: hostile, or mistaken.
 
-use synclayer_core::client::interface::Input;
-use synclayer_core::protocol::name::ConnId;
+use synclayer_core::{ConnId, Input};
 
 use super::{Owner, World};
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::name::{ClientId, Collection, Epoch, MutationNumber, RecordId, Seq};
-use synclayer_core::protocol::time::Timestamp;
-use synclayer_core::protocol::times::FieldTimes;
-use synclayer_core::protocol::write::WriteKind;
-use synclayer_core::rules::transaction::Published;
+use synclayer_core::protocol::FieldTimes;
+use synclayer_core::rules::Published;
+use synclayer_core::{
+    ClientId, Collection, Document, Epoch, MutationNumber, RecordId, Seq, Timestamp, WriteKind,
+};
 
 use super::link::Owner;
 

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use synclayer_core::client::interface::{HttpAnswer, HttpRequest, HttpTicket, Method};
-use synclayer_core::protocol::message::ErrorCode;
-use synclayer_core::protocol::name::Collection;
-use synclayer_core::protocol::time::Mono;
-use synclayer_core::protocol::wire::http::{PULL_PATH, PUSH_PATH};
+use synclayer_core::protocol::{PULL_PATH, PUSH_PATH};
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::Input;
+use synclayer_core::{Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, Method, Mono};
 
 use crate::invariants::Invariant;
 

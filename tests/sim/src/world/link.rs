@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use synclayer_core::protocol::name::ConnId;
+use synclayer_core::ConnId;
 
 /// The owner of a connection's client end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,9 @@
 //! Middleboxes that answer in the server's place: proxies, gateways, portals, filters. Also devices
 //! that sleep, whose connections are dead when they wake up.
 
-use synclayer_core::client::event::{Event, EventKind, Transport};
-use synclayer_core::client::interface::{Disconnect, HttpAnswer, Input};
-use synclayer_core::protocol::message::ErrorCode;
-use synclayer_core::protocol::name::{ClientId, ConnId};
-use synclayer_core::protocol::time::Mono;
+use synclayer_core::{
+    ClientId, ConnId, Disconnect, ErrorCode, Event, EventKind, HttpAnswer, Input, Mono, Transport,
+};
 
 use crate::invariants::Invariant;
 

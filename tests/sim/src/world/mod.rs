@@ -21,19 +21,15 @@ mod synced;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use synclayer_core::client::event::Event;
-use synclayer_core::client::interface::{ClientConfig, Disconnect, Input, SyncId, Timer};
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::name::{ClientId, Collection, ConnId, RecordId, UserId};
-use synclayer_core::protocol::time::{Mono, Now, Timestamp};
-use synclayer_core::rules::policy::{AllowAll, Policy, Rate};
 use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Reply;
 use synclayer_core::server::hub::{self, Hub};
 use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
-use synclayer_core::store::MemoryClientStore;
-use synclayer_core::store::{StoreError, StoreErrorKind};
+use synclayer_core::{
+    AllowAll, ClientConfig, ClientId, Collection, ConnId, Disconnect, Document, Event, Input,
+    Limits, MemoryClientStore, Mono, Now, Policy, Rate, RecordId, StoreError, StoreErrorKind,
+    SyncId, Timer, Timestamp, UserId,
+};
 
 use crate::draw::fold_into;
 use crate::invariants::Invariant;

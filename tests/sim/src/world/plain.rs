@@ -2,14 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::limits::Limits;
-use synclayer_core::protocol::message::ServerMessage;
-use synclayer_core::protocol::name::{Collection, ConnId};
-use synclayer_core::protocol::wire::{Incoming, decode_server};
-use synclayer_core::protocol::write::{Change, WriteKind};
+use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
 use synclayer_core::server::hub::Input;
 use synclayer_core::server::session::Identity;
+use synclayer_core::{Change, Collection, ConnId, Document, Limits, WriteKind};
 
 use crate::invariants::Invariant;
 

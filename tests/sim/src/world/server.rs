@@ -6,26 +6,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use synclayer_core::protocol::document::Document;
-use synclayer_core::protocol::message::{Resume, ServerChange};
-use synclayer_core::protocol::name::{
-    ClientId, Collection, ConnId, DatabaseId, Epoch, RecordId, SessionNumber,
-};
-use synclayer_core::protocol::time::Now;
-use synclayer_core::protocol::write::WriteKind;
-use synclayer_core::rules::page::{Position, ReadAnswer, ReadRequest, Reader};
-use synclayer_core::rules::policy::AllowAll;
-use synclayer_core::rules::record::{Report, database as database_of, verify};
-use synclayer_core::rules::transaction::{
-    HelloAnswer, Outcome, PushOutcome, Sweep, SweepPlace, TransactError, Transaction,
-    TransactionAnswer, Verdict,
+use synclayer_core::protocol::{Resume, ServerChange};
+use synclayer_core::rules::{
+    HelloAnswer, Outcome, Position, PushOutcome, ReadAnswer, ReadRequest, Reader, Report, Sweep,
+    SweepPlace, TransactError, Transaction, TransactionAnswer, Verdict, database as database_of,
+    verify,
 };
 use synclayer_core::server::Job;
 use synclayer_core::server::http::{HttpConfig, Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Input as ServerInput, Session};
-use synclayer_core::store::MemoryRows;
-use synclayer_core::store::{Op, StoreError, StoreErrorKind};
+use synclayer_core::{
+    AllowAll, ClientId, Collection, ConnId, DatabaseId, Document, Epoch, MemoryRows, Now, Op,
+    RecordId, SessionNumber, StoreError, StoreErrorKind, WriteKind,
+};
 
 use crate::invariants::Invariant;
 

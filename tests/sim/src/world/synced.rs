@@ -1,10 +1,7 @@
 //! Calls of `synced`, and whether their answers are true; collections that the server refuses.
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
-use synclayer_core::client::event::{Event, EventKind};
-use synclayer_core::client::interface::{Command, SyncId, SyncOutcome};
-use synclayer_core::protocol::message::ErrorCode;
-use synclayer_core::protocol::name::Collection;
+use synclayer_core::{Collection, Command, ErrorCode, Event, EventKind, SyncId, SyncOutcome};
 
 use super::{Device, World};
 use crate::invariants::Invariant;
