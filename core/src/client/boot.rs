@@ -1,14 +1,28 @@
-//! What a replica wakes up from.
+//! The start of the machine, from the rows that its store holds.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use super::clock::Clock;
+use super::commits::Commits;
+use super::config::ClientConfig;
+use super::edit::Edit;
+use super::fallback::Fallback;
+use super::interface::RequestId;
+use super::link::Link;
+use super::machine::Client;
 use super::outbox::Outbox;
+use super::output::Outputs;
+use super::pacing::Pacing;
+use super::plain::Plain;
 use super::stream::Stream;
 use super::streams::Streams;
+use super::synced::Syncs;
 use super::wipe::free_slot;
-use crate::protocol::name::{Collection, MutationNumber, SessionNumber, WriteId};
+use crate::protocol::message::Features;
+use crate::protocol::name::{Collection, CommitNumber, MutationNumber, SessionNumber, WriteId};
 use crate::protocol::random::Random;
+use crate::protocol::time::Now;
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{
@@ -16,15 +30,81 @@ use crate::rules::row::{
 };
 use crate::store::{Rows, Scan, StoreError};
 
+impl Client {
+    /// Wakes a replica up from what its store holds, or begins a new one where it holds nothing of
+    /// this user. It stays offline until [`connect`](Self::connect).
+    ///
+    /// `seed` must be fresh for every opening: ids are drawn from it. `last_commit` is the last
+    /// number that the store has seen in this life of it, 0 for one that was just opened.
+    ///
+    /// # Errors
+    /// When the store can't be read or what it holds is damaged.
+    pub(crate) fn open(
+        config: ClientConfig,
+        seed: u128,
+        now: Now,
+        last_commit: CommitNumber,
+        store: &dyn Rows,
+        out: &mut Outputs,
+    ) -> Result<Self, StoreError> {
+        let mut random = Random::new(seed);
+        let (keys, new) = keys_of(&config.user, store)?;
+        let identity = match store.get(&keys.identity())? {
+            Some(row) => Identity::decode(row)?,
+            None => new_identity(&mut random)?,
+        };
+        let mut client = Self {
+            outbox: outbox_of(keys, &identity, store)?,
+            streams: streams_of(keys, &config.collections, store)?,
+            rejected: count(keys.all_rejected(), store)?,
+            random,
+            keys,
+            now,
+            identity,
+            link: Link::new(),
+            short: true,
+            at_other_database: false,
+            features: Features::default(),
+            epoch: None,
+            pacing: Pacing::new(now.mono),
+            slept: false,
+            token_due: false,
+            token_needed: false,
+            syncs: Syncs::default(),
+            clock: Clock::new(now, seed),
+            ignored_frames: 0,
+            fallback: Fallback::default(),
+            plain: Plain::default(),
+            exchange: None,
+            exchanges: 0,
+            next_request: RequestId(0),
+            commits: Commits::after(last_commit),
+            halted: None,
+            config,
+        };
+        if new {
+            let mut edit = Edit::new(store, keys);
+            let slot = Slot { number: keys.slot(), leaving: false };
+            edit.put(Keys::user(&client.config.user), slot.encode());
+            client.put_identity(&mut edit);
+            edit.gates = true;
+            edit.flush = true;
+            let next = client.outbox.end();
+            client.finish(edit, next, out)?;
+        }
+        Ok(client)
+    }
+}
+
 /// The keys of a user's rows, and whether the user is new to the store.
-pub(super) fn keys_of(user: &str, store: &dyn Rows) -> Result<(Keys, bool), StoreError> {
+fn keys_of(user: &str, store: &dyn Rows) -> Result<(Keys, bool), StoreError> {
     let Some(row) = store.get(&Keys::user(user))? else {
         return Ok((Keys::new(free_slot(store)?), true));
     };
     Ok((Keys::new(Slot::decode(&row)?.number), false))
 }
 
-pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
+fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
     let client_id =
         random.client_id().ok_or_else(|| StoreError::damaged("no client id could be drawn"))?;
     Ok(Identity {
@@ -42,11 +122,7 @@ pub(super) fn new_identity(random: &mut Random) -> Result<Identity, StoreError> 
 }
 
 /// The outbox as the store has it. Everything in it may have been sent.
-pub(super) fn outbox_of(
-    keys: Keys,
-    identity: &Identity,
-    store: &dyn Rows,
-) -> Result<Outbox, StoreError> {
+fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox, StoreError> {
     let len = count(keys.entries(WriteId(0)), store)?;
     let mut next = identity.next_write;
     for (from, to) in [keys.entries(WriteId(0)), keys.all_rejected()] {
@@ -57,11 +133,7 @@ pub(super) fn outbox_of(
     Ok(Outbox::found(len, next))
 }
 
-pub(super) fn streams_of(
-    keys: Keys,
-    wanted: &[Collection],
-    store: &dyn Rows,
-) -> Result<Streams, StoreError> {
+fn streams_of(keys: Keys, wanted: &[Collection], store: &dyn Rows) -> Result<Streams, StoreError> {
     let mut streams = Streams::default();
     let (from, to) = keys.streams();
     store.scan(&from, &to, &mut |key, value| {
@@ -101,7 +173,7 @@ pub(super) fn collections_of(
     Ok(found)
 }
 
-pub(super) fn count((from, to): (Vec<u8>, Vec<u8>), store: &dyn Rows) -> Result<usize, StoreError> {
+fn count((from, to): (Vec<u8>, Vec<u8>), store: &dyn Rows) -> Result<usize, StoreError> {
     let mut count = 0;
     store.scan(&from, &to, &mut |_, _| {
         count += 1;

@@ -6,8 +6,9 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
-use super::machine::{Client, Fault};
+use super::machine::Client;
 use super::records::Records;
+use super::step::StepError;
 use super::stream::{Phase, Stream, StreamError};
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{
@@ -27,9 +28,9 @@ impl Client {
         head: Option<Seq>,
         mode: Option<Mode>,
         partial: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let Some(mode) = mode else {
-            return Err(Fault::peer("a level-2 server has subscribed without a mode"));
+            return Err(StepError::peer("a level-2 server has subscribed without a mode"));
         };
         let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         // what comes of a subscription that was ended here has gaps, since changes were ignored
@@ -105,14 +106,14 @@ impl Client {
         cursor: Cursor,
         count: u64,
         checksum: Option<Checksum>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let Some(mut records) = self.records(collection) else { return Ok(()) };
         if records.stream.phase() != Phase::CatchingUp {
             edit.ignore();
             return Ok(());
         }
         if records.stream.row.cursor.is_none() {
-            return Err(Fault::peer("a snapshot ended before its last page"));
+            return Err(StepError::peer("a snapshot ended before its last page"));
         }
         if let Some(checksum) = checksum {
             let told = (count, checksum);
@@ -136,8 +137,8 @@ impl Client {
         Ok(())
     }
 
-    /// What is held differs from what the server holds: a snapshot is taken, and where that did not
-    /// help, not before a while.
+    /// The held records differ from the server's: a snapshot is taken, and where that did not help, not
+    /// before a while.
     fn mismatched(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         edit.event(Event::remote(EventKind::ChecksumMismatch).on(collection));
         let Some(mut records) = self.records(collection) else { return };
@@ -178,14 +179,14 @@ impl Records<'_> {
         id: &RecordId,
         news: &ServerChange,
         filtered: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let live = self.stream.follows();
         if !live && self.stream.phase() != Phase::CatchingUp {
             edit.ignore();
             return Ok(());
         }
         let Some(seq) = news.seq else {
-            return Err(Fault::peer("a level-2 server has sent a change without a seq"));
+            return Err(StepError::peer("a level-2 server has sent a change without a seq"));
         };
         let Some(before) = self.row_that_fits(edit, id, news, seq)? else {
             self.take_snapshot(edit, "the server's changes have a gap");
@@ -240,15 +241,15 @@ impl Records<'_> {
         edit: &mut Edit<'_>,
         records: &[SyncRecord],
         range: Option<&PageRange>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         if self.stream.phase() != Phase::CatchingUp {
             edit.ignore();
             return Ok(());
         }
         let (Some(range), Some(epoch)) = (range, self.epoch.cloned()) else {
-            return Err(Fault::peer("a snapshot's page does not say which keys it covers"));
+            return Err(StepError::peer("a snapshot's page does not say which keys it covers"));
         };
-        self.stream.continue_snapshot(range).map_err(Fault::peer)?;
+        self.stream.continue_snapshot(range).map_err(StepError::peer)?;
         for record in records {
             let news = ServerChange {
                 change: Change::insert(record.document.clone()),
@@ -307,7 +308,7 @@ impl Records<'_> {
         Ok(())
     }
 
-    /// What is held can't be continued: the collection is asked for whole.
+    /// Asks for the collection whole, because the held records can't be continued.
     pub(super) fn take_snapshot(&mut self, edit: &mut Edit<'_>, why: &str) {
         self.stream.start_over();
         self.save(edit);
@@ -330,8 +331,8 @@ impl Records<'_> {
     }
 }
 
-/// What the app is told where a server does not go on from a cursor. One beyond the server's head is
-/// of changes that it has lost; any other may also be older than what it remembers of deletes.
+/// Returns the event for a server that does not go on from a cursor. One beyond the server's head is
+/// of changes that it has lost; any other may also be older than the deletes that it remembers.
 fn setback(stream: &Stream, head: Option<Seq>, mode: Mode) -> Option<EventKind> {
     if head? < stream.reached() {
         return Some(EventKind::ServerLostChanges);

@@ -62,7 +62,7 @@ impl Client {
         }
     }
 
-    /// How many records have changes of others waiting beside writes whose verdict is due. For
+    /// Returns the number of records that have changes of others waiting beside writes whose verdict is due. For
     /// tests.
     ///
     /// # Errors

@@ -9,8 +9,10 @@ use super::event::{Event, EventKind, Transport};
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
 use super::stream::Stream;
+use crate::protocol::document::Document;
 use crate::protocol::hash::Digest;
 use crate::protocol::name::{Collection, RecordId, WriteId};
+use crate::protocol::time::Timestamp;
 use crate::rules::clocks::Clocks;
 use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, record_of, write_id_of};
 use crate::rules::view::Record;
@@ -31,14 +33,14 @@ pub(super) struct Edit<'a> {
     pub(super) shares: Option<WriteId>,
     /// The number of messages and answers that were ignored.
     pub(super) ignored: u64,
-    /// How many held records this step has let go.
+    /// The number of held records that this step has let go.
     pub(super) adopted: usize,
-    /// Whether an entry of the outbox changed otherwise than by being appended or confirmed:
+    /// `true` if an entry of the outbox changed otherwise than by being appended or confirmed:
     /// then nothing is sent before this step is durable.
     pub(super) gates: bool,
-    /// Whether the app or the protocol waits for this step to be durable.
+    /// `true` if the app or the protocol waits for this step to be durable.
     pub(super) flush: bool,
-    /// What entries that were stamped without the server's time are corrected by.
+    /// The corrections of entries that were stamped without the server's time.
     clocks: Clocks,
     /// The runs that are not settled, whose entries may be joined as they were stamped.
     unsettled: Option<RangeInclusive<u64>>,
@@ -139,8 +141,8 @@ impl<'a> Edit<'a> {
             (true, false) => self.delete(self.keys.parked(collection, id)),
             (true, true) | (false, false) => {}
         }
-        let record = shown(id, row);
-        if before.and_then(|before| shown(id, before)) != record {
+        if before.and_then(shown_parts) != shown_parts(row) {
+            let record = shown(id, row);
             let (collection, record_id) = (collection.clone(), id.clone());
             self.views.push(ViewAction::Record { collection, record_id, record });
         }
@@ -177,7 +179,7 @@ impl<'a> Edit<'a> {
         Ok(last)
     }
 
-    /// Whether the outbox has entries for a collection.
+    /// Returns `true` if the outbox has entries for a collection.
     pub(super) fn has_entries(&self, collection: &Collection) -> Result<bool, StoreError> {
         let mut found = false;
         let (from, to) = self.keys.pending_in(collection);
@@ -275,7 +277,7 @@ impl<'a> Edit<'a> {
             let key = self.keys.pending(&entry.collection, &entry.record_id, position);
             self.put(key, Vec::new());
         }
-        self.put(self.keys.entry(position), Place::Entry(entry.clone()).encode());
+        self.put(self.keys.entry(position), entry.encode());
     }
 
     pub(super) fn drop_entry(&mut self, position: WriteId, entry: &Entry) {
@@ -354,13 +356,13 @@ impl<'a> Edit<'a> {
     }
 }
 
-/// What the watchers show of a row.
+/// The parts of a row that the watchers show.
+fn shown_parts(row: &Row) -> Option<(&Document, u64, Timestamp, bool)> {
+    Some((row.view()?, row.version, row.seen_at(), row.pending.is_some()))
+}
+
+/// Returns a record as the watchers show it.
 pub(crate) fn shown(id: &RecordId, row: &Row) -> Option<Record> {
-    Some(Record {
-        id: id.clone(),
-        document: row.view()?.clone(),
-        version: row.version,
-        updated_at: row.seen_at(),
-        pending: row.pending.is_some(),
-    })
+    let (document, version, updated_at, pending) = shown_parts(row)?;
+    Some(Record { id: id.clone(), document: document.clone(), version, updated_at, pending })
 }

@@ -70,7 +70,7 @@ impl Client {
         }
     }
 
-    /// Whether a write is an insert that may have been applied and forgotten, so that its record may
+    /// Returns `true` if a write is an insert that may have been applied and forgotten, so that its record may
     /// have been deleted since. What stands on earlier writes of the record shares their fate: an
     /// update would be merged into what they make.
     pub(super) fn is_forgotten(

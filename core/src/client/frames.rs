@@ -1,24 +1,25 @@
 //! The frames of a WebSocket: each message goes to the story that it is about.
 
 use super::edit::Edit;
-use super::machine::{Client, Fault};
+use super::machine::Client;
+use super::step::StepError;
 use crate::protocol::message::{ErrorCode, ErrorMessage, ServerMessage};
 use crate::protocol::wire::{Incoming, decode_server};
 
 impl Client {
-    pub(super) fn read(&mut self, edit: &mut Edit<'_>, frame: &[u8]) -> Result<(), Fault> {
+    pub(super) fn read(&mut self, edit: &mut Edit<'_>, frame: &[u8]) -> Result<(), StepError> {
         let incoming = decode_server(frame, &self.config.limits)
-            .map_err(|error| Fault::Peer(error.message))?;
+            .map_err(|error| StepError::Peer(error.message))?;
         match incoming {
             Incoming::One(message) => self.obey(edit, message),
             Incoming::Batch(messages) => messages.into_iter().try_for_each(|message| {
-                let message = message.map_err(|error| Fault::Peer(error.message))?;
+                let message = message.map_err(|error| StepError::Peer(error.message))?;
                 self.obey(edit, message)
             }),
         }
     }
 
-    fn obey(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), Fault> {
+    fn obey(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), StepError> {
         let ready = self.link.ready_since().is_some();
         if !ready && Self::is_plain_word(&message) {
             self.meet_plain(edit)?;
@@ -33,7 +34,7 @@ impl Client {
         match message {
             ServerMessage::Pong { timestamp, welcome } => match (welcome, ready) {
                 (Some(_), false) if !self.link.hello_is_out() => {
-                    return Err(Fault::peer("it answers a hello that was not sent yet"));
+                    return Err(StepError::peer("it answers a hello that was not sent yet"));
                 }
                 (Some(welcome), false) => self.welcomed(edit, welcome, timestamp)?,
                 (None, false) => edit.ignore(),
@@ -75,7 +76,7 @@ impl Client {
     }
 
     /// The server has refused something.
-    fn complained(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), Fault> {
+    fn complained(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), StepError> {
         if let Some(number) = error.mutation {
             return self.refused(edit, number, error);
         }
@@ -90,7 +91,7 @@ impl Client {
                 self.need_token(edit, error.code, error.message);
             }
             (_, None) if self.link.ready_since().is_none() => {
-                return Err(Fault::Peer(error.message));
+                return Err(StepError::Peer(error.message));
             }
             (_, None) => edit.error(alloc::format!("{}: {}", error.code, error.message)),
         }

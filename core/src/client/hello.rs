@@ -17,7 +17,7 @@ use crate::protocol::time::Timestamp;
 use crate::rules::row::{Entry, Place};
 use crate::store::{Scan, StoreError};
 
-/// What the server's `lastMutation` says of the outbox.
+/// The meaning of the server's `lastMutation` for the outbox.
 enum Reckoning {
     /// These places were taken, and the last of them is the write that the server means.
     Taken(Vec<(WriteId, Place)>),

@@ -9,6 +9,7 @@ use super::boot::collections_of;
 use super::edit::Edit;
 use super::machine::Client;
 use super::rebase::knows_gone_fields;
+use super::records::Records;
 use super::stream::Stream;
 use crate::protocol::message::ServerMessage;
 use crate::protocol::name::Collection;
@@ -16,6 +17,31 @@ use crate::protocol::time::Mono;
 use crate::store::{Rows, StoreError};
 
 impl Client {
+    /// Returns the records of a collection, if it matters.
+    pub(super) fn records<'a>(&'a mut self, collection: &'a Collection) -> Option<Records<'a>> {
+        let decides_later = self.decides_later();
+        Some(Records {
+            collection,
+            stream: self.streams.get_mut(collection)?,
+            outbox: &mut self.outbox,
+            plain: &mut self.plain,
+            strategy: &self.config.conflict_strategy,
+            on_server_loss: self.config.on_server_loss,
+            epoch: self.epoch.as_ref(),
+            decides_later,
+        })
+    }
+
+    /// Rebases every record whose writes are no longer frozen.
+    pub(super) fn rebase_parked(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        for (collection, id) in edit.parked()? {
+            if let Some(mut records) = self.records(&collection) {
+                records.rebase_row(edit, &id)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The app uses a collection, from now on or still.
     pub(super) fn want(&mut self, collection: &Collection) {
         let greeted = self.link.ready_since().is_some() && !planted!(LateUseUntrusted);

@@ -23,19 +23,19 @@ const FEW_MISSING: u64 = 10;
 const MISSING_OF: u64 = 10;
 
 impl Stream {
-    /// How many records the server lacks, while the app is to say what to do about them.
+    /// Returns the number of records that the server lacks, while the app is to decide about them.
     pub(super) fn asks(&self) -> Option<u64> {
         self.row.loss.filter(|loss| loss.asks()).and_then(|loss| loss.missing)
     }
 
-    /// Whether held records are on their way to the server.
+    /// Returns `true` if held records are on their way to the server.
     pub(super) fn is_offering(&self) -> bool {
         let offered = |decision| decision == Some(LossDecision::Offer);
         let due = |loss: &Loss| loss.missing.is_some() && offered(loss.decision);
         self.row.loss.is_some_and(|loss| due(&loss) && !loss.is_plain())
     }
 
-    /// Why the collection is not in step although the server serves it.
+    /// Returns the reason why the collection is not in step although the server serves it.
     pub(super) fn shortfall(&self, collection: &Collection) -> Option<SyncFailure> {
         let missing = self.asks()?;
         Some(SyncFailure::new(collection, SyncFailureReason::RecordsMissing { missing }))
@@ -251,7 +251,7 @@ fn usual_decision(configured: Option<OnServerLoss>, missing: u64, of: u64) -> Op
     }
 }
 
-/// Whether so many of a collection's records are missing that it may be a mistake.
+/// Returns `true` if so many of a collection's records are missing that it may be a mistake.
 fn is_much(missing: u64, of: u64) -> bool {
     missing > FEW_MISSING && missing.saturating_mul(MISSING_OF) > of
 }

@@ -2,12 +2,13 @@
 //!
 //! | file | story |
 //! | --- | --- |
-//! | `machine` | what it is made of, and how each input goes through it |
+//! | `machine` | its parts, and which part each input is for |
+//! | `step` | a change, its commit, and what is sent after it |
 //! | `commits` | how far the store has come with its commits |
 //! | `frames` | where a message goes |
 //! | `commands`, `reads` | what the app says and asks |
 //! | `checks` | its invariants |
-//! | `boot` | what it wakes up from |
+//! | `boot` | its start, from the rows in the store |
 //! | `link`, `connection` | when a connection is made, kept, given up |
 //! | `access` | refusals of access: a token is asked for |
 //! | `wake` | what may have died while the device slept |
@@ -67,6 +68,7 @@ pub(crate) mod replica;
 mod sending;
 mod server_time;
 pub(crate) mod sign_out;
+mod step;
 mod stream;
 mod streams;
 mod synced;

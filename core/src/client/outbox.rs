@@ -17,7 +17,7 @@ struct InFlight {
     position: WriteId,
     digest: Digest,
     bytes: usize,
-    /// Whether it is acknowledged and only keeps its place.
+    /// `true` if it is acknowledged and only keeps its place.
     hollow: bool,
 }
 

@@ -14,7 +14,7 @@ use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
 
 impl Client {
-    /// How the replica is doing.
+    /// Returns the state of the replica.
     #[must_use]
     pub(crate) fn status(&self) -> Status {
         let collection = |(name, stream): (&Collection, &Stream)| {
@@ -46,8 +46,8 @@ impl Client {
         }
     }
 
-    /// Whether what is held of a collection is not confirmed by the server in this time of contact
-    /// with it, and whether the collection is catching up.
+    /// Returns `true` if the held records are not confirmed by the server in this time of contact with
+    /// it, and `true` if the collection is catching up.
     #[must_use]
     pub(crate) fn standing(&self, collection: &Collection) -> (bool, bool) {
         let stream = self.streams.get(collection);
@@ -125,7 +125,7 @@ impl Client {
         Ok(unsent)
     }
 
-    /// Whose data this is.
+    /// Returns the user whose data this is.
     #[must_use]
     pub(crate) fn user(&self) -> &str {
         &self.config.user
@@ -136,7 +136,7 @@ impl Client {
         self.random.record_id(now.wall)
     }
 
-    /// Why the machine has stopped, where its store has failed.
+    /// Returns the reason why the machine has stopped, if its store has failed.
     #[must_use]
     pub(crate) fn halted(&self) -> Option<&StoreError> {
         self.halted.as_ref()

@@ -1,11 +1,11 @@
-//! What goes to the server, and when it may.
+//! Messages to the server: which go out, and when they may.
 
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use super::edit::Edit;
-use super::interface::NetAction;
+use super::interface::{NetAction, Timer};
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
 use super::stream::{Phase, Stream};
@@ -19,7 +19,7 @@ use crate::store::{Scan, StoreError};
 /// Writes of the outbox, each with its place.
 type Writes = Vec<(WriteId, Entry)>;
 
-/// Whether the writes of a collection can be sent.
+/// The state of a collection in regard to the sending of its writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readiness {
     Ready,
@@ -54,6 +54,27 @@ impl Client {
             self.send_barrier(edit)?;
         }
         Ok(())
+    }
+
+    /// Returns the times at which something is done for the writes that wait.
+    pub(super) fn outbox_deadlines(&self) -> [Option<(Mono, Timer)>; 5] {
+        let ready = self.link.ready_since();
+        let verdict = ready.is_some() && self.is_in_flight();
+        let catch_up = ready.and(self.pacing.catch_up_until());
+        let hold = ready.and(self.pacing.held_until()).filter(|_| !planted!(HoldWithoutDeadline));
+        [
+            verdict.then(|| {
+                (self.pacing.verdict_since() + self.config.verdict_timeout, Timer::Verdict)
+            }),
+            catch_up.map(|until| (until, Timer::Patience)),
+            hold.map(|until| (until, Timer::Retry)),
+            ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
+            self.time_deadline().map(|at| (at, Timer::PingTimeout)),
+        ]
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.outbox.awaits_verdict()
     }
 
     fn send_token(&mut self, edit: &mut Edit<'_>) {
@@ -153,7 +174,7 @@ impl Client {
         Ok((writes, wait_until))
     }
 
-    /// Whether a collection's writes can go out: it has caught up, or it won't, or it takes too
+    /// Tells if a collection's writes can go out: it has caught up, or it won't, or it takes too
     /// long; then the server's check makes it safe, as long as the bases are of its history. Whether
     /// they are, the server says when it answers the subscription: for that a write waits longer.
     fn readiness(&self, collection: &Collection) -> Readiness {
@@ -255,7 +276,7 @@ impl Client {
     }
 }
 
-/// Whether a write is an insert that replaces a record that is known from the server.
+/// Returns `true` if a write is an insert that replaces a record that is known from the server.
 ///
 /// With base 0 it would bring the record back without a conflict where it was deleted and its
 /// tombstone is gone. An update in its place is in conflict with whatever the server has, and the

@@ -1,4 +1,4 @@
-//! What the server says of writes: taken, in conflict, refused, or not now.
+//! Verdicts of the server about writes: taken, in conflict, refused, or not now.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,9 +7,10 @@ use core::time::Duration;
 use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::Misuse;
-use super::machine::{Client, Fault};
+use super::machine::Client;
 use super::pacing::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
+use super::step::StepError;
 use crate::protocol::message::{Ack, ErrorCode, ErrorMessage};
 use crate::protocol::name::{MutationNumber, WriteId};
 use crate::protocol::write::WriteKind;
@@ -22,19 +23,21 @@ const CLIENT_WINS_CONFLICTS: u32 = 3;
 
 impl Client {
     /// The server has taken a write.
-    pub(super) fn acked(&mut self, edit: &mut Edit<'_>, ack: Ack) -> Result<(), Fault> {
+    pub(super) fn acked(&mut self, edit: &mut Edit<'_>, ack: Ack) -> Result<(), StepError> {
         let Some(index) = self.index_of(ack.mutation) else {
             // a write that the pong has confirmed already
             return if ack.mutation <= self.identity.confirmed {
                 Ok(())
             } else {
-                Err(Fault::peer("an ack names a write that was not sent"))
+                Err(StepError::peer("an ack names a write that was not sent"))
             };
         };
         let Some((position, false)) = self.outbox.sent(index) else { return Ok(()) };
         let entry = edit.entry(position)?;
         if edit.first_of(&entry.collection, &entry.record_id)? != Some(position) {
-            return Err(Fault::peer("an ack came before that of an earlier write to its record"));
+            return Err(StepError::peer(
+                "an ack came before that of an earlier write to its record",
+            ));
         }
         let Some(mut records) = self.records(&entry.collection) else { return Ok(()) };
         let stream = &mut records.stream;
@@ -80,17 +83,17 @@ impl Client {
         edit: &mut Edit<'_>,
         number: MutationNumber,
         error: ErrorMessage,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let Some(index) = self.index_of(number) else {
             return if number <= self.identity.confirmed {
                 Ok(())
             } else {
-                Err(Fault::peer("an error names a write that was not sent"))
+                Err(StepError::peer("an error names a write that was not sent"))
             };
         };
         let sent = self.outbox.sent(index).filter(|_| !self.outbox.is_overtaking(index));
         let Some((position, false)) = sent else {
-            return Err(Fault::peer("an error came before the verdicts of earlier writes"));
+            return Err(StepError::peer("an error came before the verdicts of earlier writes"));
         };
         let entry = edit.entry(position)?;
         self.outbox.go_back(index);
@@ -105,7 +108,7 @@ impl Client {
             }
             ErrorCode::SessionSuperseded => return Ok(self.become_another(edit)?),
             ErrorCode::OutOfOrder => {
-                return Err(Fault::peer("the server lost count of the writes"));
+                return Err(StepError::peer("the server lost count of the writes"));
             }
             ErrorCode::Unauthorized
             | ErrorCode::InvalidMessage
@@ -147,9 +150,9 @@ impl Client {
         position: WriteId,
         entry: &Entry,
         error: &ErrorMessage,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let Some(current) = &error.current else {
-            return Err(Fault::peer("a CONFLICT lacks the record's state"));
+            return Err(StepError::peer("a CONFLICT lacks the record's state"));
         };
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let forgotten = self.is_forgotten(edit, position, entry, row.as_ref())?;

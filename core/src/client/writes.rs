@@ -1,13 +1,14 @@
-//! What the app writes: row and outbox entry in one commit.
+//! Writes of the app: row and outbox entry in one commit.
 
 use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind};
 use super::interface::{Misuse, Write, Written};
-use super::machine::{Client, Fault};
+use super::machine::Client;
 use super::output::{Output, Outputs, StoreAction};
 use super::server_time::seen;
+use super::step::StepError;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError};
 use crate::protocol::name::{Collection, RecordId, WriteId};
@@ -32,7 +33,7 @@ impl Client {
             outcome = client.make(edit, write);
             shares = edit.shares;
             match &outcome {
-                Err(Misuse::Store(error)) => Err(Fault::Store(error.clone())),
+                Err(Misuse::Store(error)) => Err(StepError::Store(error.clone())),
                 Ok(_) | Err(_) => Ok(()),
             }
         })?;

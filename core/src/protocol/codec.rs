@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::store::StoreError;
 
@@ -62,7 +62,7 @@ impl Reader {
 
     pub(crate) fn byte(&mut self) -> Result<u8, StoreError> {
         let byte = *self.rest.first().ok_or_else(cut_short)?;
-        self.rest = self.rest.slice(1..);
+        self.rest.advance(1);
         Ok(byte)
     }
 
@@ -76,7 +76,7 @@ impl Reader {
 
     pub(crate) fn u64(&mut self) -> Result<u64, StoreError> {
         let (value, len) = read_u64(&self.rest).ok_or_else(cut_short)?;
-        self.rest = self.rest.slice(len..);
+        self.rest.advance(len);
         Ok(value)
     }
 
@@ -86,20 +86,22 @@ impl Reader {
     }
 
     pub(crate) fn bytes(&mut self) -> Result<Bytes, StoreError> {
-        let len = usize::try_from(self.u64()?).map_err(|_| cut_short())?;
-        if len > self.rest.len() {
-            return Err(cut_short());
-        }
+        let len = self.len()?;
         Ok(self.rest.split_to(len))
+    }
+
+    /// The length of a byte string that follows.
+    fn len(&mut self) -> Result<usize, StoreError> {
+        let len = usize::try_from(self.u64()?).ok().filter(|len| *len <= self.rest.len());
+        len.ok_or_else(cut_short)
     }
 
     /// A byte string that must be UTF-8, converted by `make`.
     pub(crate) fn str<T>(&mut self, make: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
-        let bytes = self.bytes()?;
-        core::str::from_utf8(&bytes)
-            .ok()
-            .and_then(make)
-            .ok_or_else(|| StoreError::damaged("a stored text is no valid name"))
+        let len = self.len()?;
+        let text = core::str::from_utf8(&self.rest[..len]).ok().and_then(make);
+        self.rest.advance(len);
+        text.ok_or_else(|| StoreError::damaged("a stored text is no valid name"))
     }
 
     pub(crate) fn option(&mut self) -> Result<Option<Bytes>, StoreError> {

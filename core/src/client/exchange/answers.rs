@@ -9,7 +9,8 @@ use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::event::Transport;
 use super::super::interface::{HttpAnswer, RequestId};
-use super::super::machine::{Client, Fault};
+use super::super::machine::Client;
+use super::super::step::StepError;
 use super::super::stream::Phase;
 use super::{ANSWER_BYTES, Asked, Exchange, HelloState, MOST_DECLINED, PUSH_BYTES, What};
 use crate::protocol::limits::Limits;
@@ -25,7 +26,7 @@ impl Client {
         edit: &mut Edit<'_>,
         request: RequestId,
         answer: HttpAnswer,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         if self.work_answered(edit, request, &answer)? {
             return Ok(());
         }
@@ -60,10 +61,10 @@ impl Client {
         asked: Asked,
         status: u16,
         body: &[u8],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let limits = self.config.limits.clone();
         let unreadable = |error: WireError| {
-            Fault::Peer(format!("the answer to {} can't be read: {error}", asked.what.name()))
+            StepError::Peer(format!("the answer to {} can't be read: {error}", asked.what.name()))
         };
         match &asked.what {
             What::Hello if !is_message(body) => self.meet_plain_by_http(edit, status, body),
@@ -100,7 +101,7 @@ impl Client {
                     }
                     match self.turned_page(edit, collection, from, page) {
                         // another collection's page, say, to which a proxy has led
-                        Err(Fault::Peer(text)) if !planted!(UselessPageStopsExchange) => {
+                        Err(StepError::Peer(text)) if !planted!(UselessPageStopsExchange) => {
                             self.not_pulled_now(edit, collection, text);
                             Ok(())
                         }
@@ -124,7 +125,7 @@ impl Client {
     }
 
     /// The server has answered the hello of an exchange.
-    fn greeted_by_http(&mut self, edit: &mut Edit<'_>, welcome: Welcome) -> Result<(), Fault> {
+    fn greeted_by_http(&mut self, edit: &mut Edit<'_>, welcome: Welcome) -> Result<(), StepError> {
         let push_bytes = match usize::try_from(welcome.max_batch_bytes) {
             Ok(0) | Err(_) => PUSH_BYTES,
             // writes have more to them than their documents
@@ -159,7 +160,7 @@ impl Client {
         collection: &Collection,
         from: &PageFrom,
         page: PageAnswer,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         for message in page.messages {
             self.take_of_page(edit, collection, message)?;
             if self.exchange.is_none() {
@@ -171,9 +172,9 @@ impl Client {
         match stream.phase() {
             Phase::Live | Phase::Refused => stream.pulled_in(exchange),
             Phase::CatchingUp if stream.from() == *from => {
-                return Err(Fault::peer("a page brought the catch-up no further"));
+                return Err(StepError::peer("a page brought the catch-up no further"));
             }
-            Phase::Subscribing => return Err(Fault::peer("a page does not say what it is of")),
+            Phase::Subscribing => return Err(StepError::peer("a page does not say what it is of")),
             Phase::CatchingUp | Phase::Idle | Phase::Leaving => {}
         }
         Ok(())
@@ -184,12 +185,12 @@ impl Client {
         edit: &mut Edit<'_>,
         asked: &Collection,
         message: ServerMessage,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let foreign = |of: &Collection| {
             let what = format!(
                 "the answer to a pull is a page of {of}: a proxy on the way may change paths"
             );
-            Err(Fault::Peer(what))
+            Err(StepError::Peer(what))
         };
         match message {
             ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
@@ -231,20 +232,22 @@ impl Client {
             | ServerMessage::Ack(_)
             | ServerMessage::Error(_)
             | ServerMessage::Pong { .. } => {
-                Err(Fault::peer("a page holds what has no place in it"))
+                Err(StepError::peer("a page holds what has no place in it"))
             }
         }
     }
 
     /// The verdicts of a push have come.
-    fn judged(&mut self, edit: &mut Edit<'_>, answer: PushAnswer) -> Result<(), Fault> {
+    fn judged(&mut self, edit: &mut Edit<'_>, answer: PushAnswer) -> Result<(), StepError> {
         let judged = answer.verdicts.len();
         for verdict in answer.verdicts {
             match verdict {
                 ServerMessage::Ack(ack) => self.acked(edit, ack)?,
                 ServerMessage::Error(error) => match error.mutation {
                     Some(number) => self.refused(edit, number, error)?,
-                    None => return Err(Fault::Peer(format!("{}: {}", error.code, error.message))),
+                    None => {
+                        return Err(StepError::Peer(format!("{}: {}", error.code, error.message)));
+                    }
                 },
                 ServerMessage::Unknown { .. } => edit.ignore(),
                 ServerMessage::Authenticated { .. }
@@ -254,7 +257,7 @@ impl Client {
                 | ServerMessage::Sync { .. }
                 | ServerMessage::Synced { .. }
                 | ServerMessage::Pong { .. } => {
-                    return Err(Fault::peer(
+                    return Err(StepError::peer(
                         "a push was answered with something else than verdicts",
                     ));
                 }
@@ -273,9 +276,9 @@ impl Client {
     }
 
     /// An answer that would have been too large ends early: the next hello tells the rest.
-    fn hear_the_rest(&mut self, judged: usize) -> Result<(), Fault> {
+    fn hear_the_rest(&mut self, judged: usize) -> Result<(), StepError> {
         if judged == 0 {
-            return Err(Fault::peer("a push was answered without a verdict"));
+            return Err(StepError::peer("a push was answered without a verdict"));
         }
         self.outbox.lose_connection();
         if let Some(exchange) = &mut self.exchange {
@@ -286,11 +289,11 @@ impl Client {
 
     /// What the server says does not fit what it said before: an exchange that begins with a hello
     /// clears that up. One that already did has failed.
-    fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), Fault> {
+    fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), StepError> {
         self.fallback.in_doubt = true;
         let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
         if greeted {
-            return Err(Fault::peer(why));
+            return Err(StepError::peer(why));
         }
         let syncs = self.exchange.as_ref().map(|exchange| exchange.syncs);
         self.drop_exchange(edit);
@@ -309,7 +312,7 @@ impl Client {
         status: u16,
         retry_after: Option<Duration>,
         body: &[u8],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let told = refusal(body, &self.config.limits);
         let wait = retry_after.or_else(|| told.as_ref()?.retry_after_ms.map(Duration::from_millis));
         let text = told.as_ref().map_or_else(
@@ -404,7 +407,7 @@ impl Client {
     /// A push was too large for something on its way. The writes are numbered anew after another
     /// hello, and go in smaller pushes. A single write that is too large waits and is tried again:
     /// whatever has said so, it was no verdict.
-    fn push_less(&mut self, edit: &mut Edit<'_>, text: String) -> Result<(), Fault> {
+    fn push_less(&mut self, edit: &mut Edit<'_>, text: String) -> Result<(), StepError> {
         let sent = self.outbox.in_flight();
         let first = self.outbox.sent(0).map(|(position, _)| position);
         let error = ErrorMessage::new(ErrorCode::PayloadTooLarge, text.clone());

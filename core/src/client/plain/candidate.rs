@@ -10,7 +10,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
-use super::super::machine::{Client, Fault};
+use super::super::machine::Client;
+use super::super::step::StepError;
 use super::super::stream::StreamError;
 use super::Candidate;
 use crate::protocol::message::ErrorCode;
@@ -51,9 +52,9 @@ impl Client {
         edit: &mut Edit<'_>,
         status: u16,
         body: &[u8],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         if let Some(why) = self.refuses_plain() {
-            return Err(Fault::Peer(format!("the server knows no level 2: {why}")));
+            return Err(StepError::Peer(format!("the server knows no level 2: {why}")));
         }
         self.drop_exchange(edit);
         let hello = answer(status, &decode_refusal(status, body).message);

@@ -8,7 +8,8 @@ use super::super::edit::Edit;
 use super::super::event::{Event, EventKind};
 use super::super::interface::{NetAction, Timer};
 use super::super::link::LinkState;
-use super::super::machine::{Client, Fault};
+use super::super::machine::Client;
+use super::super::step::StepError;
 use super::super::stream::{Stream, StreamError};
 use super::records::{Learnt, Verdict, hash_of};
 use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
@@ -61,9 +62,9 @@ impl Client {
     }
 
     /// The server shows to be a plain one.
-    pub(in super::super) fn meet_plain(&mut self, edit: &mut Edit<'_>) -> Result<(), Fault> {
+    pub(in super::super) fn meet_plain(&mut self, edit: &mut Edit<'_>) -> Result<(), StepError> {
         if let Some(why) = self.refuses_plain() {
-            return Err(Fault::Peer(format!("the server speaks level 1 only: {why}")));
+            return Err(StepError::Peer(format!("the server speaks level 1 only: {why}")));
         }
         Ok(self.plain_connected(edit)?)
     }
@@ -129,14 +130,14 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         message: ServerMessage,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         match message {
             ServerMessage::Pong { timestamp, welcome } => {
                 if welcome.is_some() {
                     self.remember_resumable();
                     self.put_identity(edit);
                     self.plain.active = false;
-                    return Err(Fault::peer("the server speaks level 2 after all"));
+                    return Err(StepError::peer("the server speaks level 2 after all"));
                 }
                 self.plain.json_pong = true;
                 let ping = self.link.pings.pop_front();
@@ -330,7 +331,7 @@ impl Client {
     }
 
     /// An `error` names a write at best by its record.
-    fn plain_error(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), Fault> {
+    fn plain_error(&mut self, edit: &mut Edit<'_>, error: ErrorMessage) -> Result<(), StepError> {
         if matches!(error.code, ErrorCode::AuthFailed | ErrorCode::AuthExpired) {
             self.need_token(edit, error.code, error.message);
             return Ok(());

@@ -7,7 +7,8 @@ use core::time::Duration;
 
 use super::super::access::code_of;
 use super::super::edit::Edit;
-use super::super::machine::{Client, Fault};
+use super::super::machine::Client;
+use super::super::step::StepError;
 use super::Doubt;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::name::{Collection, WriteId};
@@ -67,7 +68,7 @@ impl Client {
         status: u16,
         retry_after: Option<Duration>,
         body: &[u8],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepError> {
         let Some(Place::Entry(entry)) = edit.place(position)? else { return Ok(()) };
         let collection = entry.collection.clone();
         let told = decode_refusal(status, body);

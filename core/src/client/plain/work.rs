@@ -12,7 +12,8 @@ use super::super::edit::Edit;
 use super::super::event::{Event, EventKind, Transport};
 use super::super::exchange::{GRACE, MOST_DECLINED};
 use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId};
-use super::super::machine::{Client, Fault};
+use super::super::machine::Client;
+use super::super::step::StepError;
 use super::super::stream::{Stream, StreamError};
 use super::pull::{Glimpse, Outcome, Pull, Step};
 use super::records::{Learnt, Verdict, hash_of};
@@ -218,7 +219,7 @@ impl Client {
         edit: &mut Edit<'_>,
         request: RequestId,
         answer: &HttpAnswer,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, StepError> {
         let asked = self.plain.work.as_mut();
         let asked = asked.and_then(|work| work.asked.take_if(|asked| asked.request == request));
         let Some(asked) = asked else { return Ok(false) };

@@ -112,6 +112,15 @@ impl Entry {
         Ok(())
     }
 
+    /// The row of the outbox that holds the write, as [`Place::encode`].
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.change.delta.set.size() + 96);
+        out.push(0);
+        self.put(&mut out);
+        self.put_parts(&mut out);
+        out
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.collection.as_bytes());
         put_bytes(out, self.record_id.as_bytes());
@@ -156,11 +165,7 @@ impl Place {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
-            Self::Entry(entry) => {
-                out.push(0);
-                entry.put(&mut out);
-                entry.put_parts(&mut out);
-            }
+            Self::Entry(entry) => return entry.encode(),
             Self::Hollow(digest) => {
                 out.push(1);
                 put_u64(&mut out, digest.0);

@@ -1,0 +1,145 @@
+//! One step of the machine: a change is decided, committed to the store, and followed by whatever may
+//! be sent after it. A store that fails ends the machine.
+
+use alloc::string::String;
+use core::time::Duration;
+
+use super::edit::Edit;
+use super::event::{Event, EventKind, Transport};
+use super::interface::NetAction;
+use super::link::LinkState;
+use super::machine::Client;
+use super::output::{Output, Outputs, StoreAction, ViewAction};
+use crate::protocol::name::WriteId;
+use crate::store::{Rows, StoreError};
+
+/// The reason why a step could not be taken.
+pub(super) enum StepError {
+    /// The peer broke the protocol: the connection is given up.
+    Peer(String),
+    /// The store failed: the machine stops.
+    Store(StoreError),
+}
+
+impl StepError {
+    pub(super) fn peer(what: &str) -> Self {
+        Self::Peer(what.into())
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Client {
+    /// Takes one step: `change` decides, then everything that follows from it goes out.
+    pub(super) fn step(
+        &mut self,
+        store: &dyn Rows,
+        out: &mut Outputs,
+        change: impl FnOnce(&mut Self, &mut Edit<'_>) -> Result<(), StepError>,
+    ) -> Result<(), StoreError> {
+        if let Some(error) = &self.halted {
+            return Err(error.clone());
+        }
+        let mut edit = Edit::new(store, self.keys);
+        edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
+        let next = self.outbox.end();
+        self.keep_offset(&mut edit);
+        let changed = match change(self, &mut edit) {
+            Err(StepError::Peer(what)) => {
+                match edit.transport {
+                    Transport::Http => self.fail_exchange(&mut edit, &what, Duration::ZERO),
+                    Transport::WebSocket => {
+                        edit.error(alloc::format!("the connection is given up: {what}"));
+                        self.fail_connection(&mut edit, &what, Duration::ZERO);
+                    }
+                }
+                Ok(())
+            }
+            Err(StepError::Store(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
+        self.ignored_frames += edit.ignored;
+        if changed.is_ok() && core::mem::take(&mut self.slept) {
+            self.wake_up(&mut edit);
+        }
+        changed
+            .and_then(|()| self.finish(edit, next, out))
+            .inspect_err(|error| self.halt(error, out))
+    }
+
+    /// Commits a step, before which `next` was the id of the next write, and sends what may be
+    /// sent after it.
+    pub(super) fn finish(
+        &mut self,
+        mut edit: Edit<'_>,
+        next: WriteId,
+        out: &mut Outputs,
+    ) -> Result<(), StoreError> {
+        let number = self.commits.next();
+        if let Some(write) = edit.written {
+            self.outbox.written(number, write);
+        }
+        let written = edit.written;
+        self.pursue_losses(&mut edit)?;
+        self.leave_unused(&mut edit)?;
+        self.prepare_exchange(&mut edit)?;
+        self.note_unsent(&mut edit, next);
+        if let Some(write) = edit.written.filter(|_| edit.written != written) {
+            self.outbox.written(number, write);
+        }
+        if edit.gates && !edit.is_empty() {
+            self.commits.gate();
+        }
+        if self.commits.may_send() || planted!(SentBeforeDurable) {
+            self.pump(&mut edit)?;
+        }
+        let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));
+        let (net, synced) = (core::mem::take(&mut edit.net), core::mem::take(&mut edit.synced));
+        if !edit.is_empty() {
+            let flush = edit.flush;
+            self.commits.made();
+            out.push(Output::Store(StoreAction::Commit { number, batch: edit.into_batch() }));
+            if flush {
+                out.push(Output::Store(StoreAction::Flush { up_to: number }));
+            }
+        }
+        out.extend(views.into_iter().map(Output::View));
+        out.extend(events.into_iter().map(Output::Event));
+        out.extend(net.into_iter().map(Output::Net));
+        out.extend(synced.into_iter().map(|(id, outcome)| Output::Synced { id, outcome }));
+        Ok(())
+    }
+
+    fn halt(&mut self, error: &StoreError, out: &mut Outputs) {
+        if self.halted.is_some() {
+            return;
+        }
+        if self.link.listens_to(self.link.conn) {
+            out.push(Output::Net(NetAction::Close { conn: self.link.conn }));
+        }
+        self.exchange = None;
+        let (was_ready, polled) = (self.link.ready_since().is_some(), self.fallback.reached);
+        self.fallback.reached = false;
+        self.link.state = LinkState::Failed;
+        self.halted = Some(error.clone());
+        let reason = alloc::format!("the store has failed: {error}");
+        for (collection, stream) in self.streams.iter_mut() {
+            stream.detach();
+            stream.lose_confirmation();
+            let (collection, from_cache) = (collection.clone(), true);
+            let status = ViewAction::Status { collection, from_cache, catching_up: false };
+            out.push(Output::View(status));
+        }
+        let lost = EventKind::RealtimeDisconnected { reason: reason.clone() };
+        let offline = EventKind::ConnectivityChanged { online: false };
+        let lost = was_ready.then(|| Event::remote(lost));
+        let offline = (was_ready || polled).then(|| Event::local(offline));
+        out.extend(lost.into_iter().chain(offline).map(Output::Event));
+        out.push(Output::Event(Event::local(EventKind::Error { message: reason })));
+        out.push(Output::Halted(error.clone()));
+    }
+}
