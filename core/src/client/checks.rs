@@ -55,8 +55,8 @@ impl Client {
         }
         let edit = Edit::new(store, self.keys);
         match self.outbox.first_unsent(&edit).map_err(|error| error.message)? {
-            Some(position) if self.outbox.is_durable(position) => {
-                Err(alloc::format!("write {position} lies in the outbox, and waits for nothing"))
+            Some(write) if self.outbox.is_durable(write) => {
+                Err(alloc::format!("write {write} lies in the outbox, and waits for nothing"))
             }
             Some(_) | None => Ok(()),
         }

@@ -82,7 +82,7 @@ impl Client {
         self.drop_exchange(edit);
         self.lose_connection(edit, "the app has decided what to do about the server's database");
         self.link.state = LinkState::Off;
-        self.outbox.drop_hollow(edit)?;
+        self.outbox.drop_acked(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
         self.identity.client_id = client_id;
         self.identity.session = SessionNumber(0);
@@ -110,13 +110,13 @@ impl Client {
 
     /// Moves every write that waits to the list of rejected ones.
     fn reject_all(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        while let Some((position, entry)) = self.outbox.first_entry(edit)? {
+        while let Some((write, entry)) = self.outbox.first_entry(edit)? {
             let code = ErrorCode::Other("DIFFERENT_DATABASE".into());
             let message = String::from(
                 "the write was made for another database than the server's; retry sends it to \
                  this one",
             );
-            self.reject(edit, position, &entry, code, message)?;
+            self.reject(edit, write, &entry, code, message)?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::protocol::hash::Digest;
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::rules::clocks::Clocks;
-use crate::rules::row::{Entry, Keys, Place, Rejected, Row, StreamRow, record_of, write_id_of};
+use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, StreamRow, record_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Batch, Overlay, Rows, Scan, StoreError};
 
@@ -154,17 +154,17 @@ impl<'a> Edit<'a> {
         collection: &Collection,
         id: &RecordId,
     ) -> Result<Vec<(WriteId, Entry)>, StoreError> {
-        let mut positions = Vec::new();
+        let mut writes = Vec::new();
         let (from, to) = self.keys.pending_of(collection, id);
         self.rows.scan(&from, &to, &mut |key, _| {
-            positions.push(write_id_of(key)?);
+            writes.push(write_id_of(key)?);
             Ok(Scan::Next)
         })?;
-        let entry = |position| Ok((position, self.entry(position)?));
-        positions.into_iter().map(entry).collect()
+        let entry = |write| Ok((write, self.entry(write)?));
+        writes.into_iter().map(entry).collect()
     }
 
-    /// The position of a record's last entry.
+    /// The id of a record's last write.
     pub(super) fn last_place_of(
         &self,
         collection: &Collection,
@@ -190,7 +190,7 @@ impl<'a> Edit<'a> {
         Ok(found)
     }
 
-    /// The position of a record's first entry.
+    /// The id of a record's first write.
     pub(super) fn first_of(
         &self,
         collection: &Collection,
@@ -205,18 +205,18 @@ impl<'a> Edit<'a> {
         Ok(first)
     }
 
-    pub(super) fn place(&self, position: WriteId) -> Result<Option<Place>, StoreError> {
-        let row = self.rows.get(&self.keys.entry(position))?;
-        row.map(|row| Ok(self.corrected(Place::decode(row)?))).transpose()
+    pub(super) fn place(&self, write: WriteId) -> Result<Option<OutboxRow>, StoreError> {
+        let row = self.rows.get(&self.keys.entry(write))?;
+        row.map(|row| Ok(self.corrected(OutboxRow::decode(row)?))).transpose()
     }
 
-    fn corrected(&self, place: Place) -> Place {
+    fn corrected(&self, place: OutboxRow) -> OutboxRow {
         match place {
-            Place::Entry(entry) => {
+            OutboxRow::Entry(entry) => {
                 let correction = entry.stamped.map_or(0, |it| self.clocks.correction_of(it));
-                Place::Entry(entry.corrected(correction))
+                OutboxRow::Entry(entry.corrected(correction))
             }
-            Place::Hollow(digest) => Place::Hollow(digest),
+            OutboxRow::Acked(digest) => OutboxRow::Acked(digest),
         }
     }
 
@@ -233,11 +233,11 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// The entry at a position, if there is one: as it was stamped, if its correction is not settled
+    /// The entry of a write, if there is one: as it was stamped, if its correction is not settled
     /// yet, because no server has told its time since.
-    pub(super) fn stamped(&self, position: WriteId) -> Result<Option<Entry>, StoreError> {
-        let Some(row) = self.rows.get(&self.keys.entry(position))? else { return Ok(None) };
-        let Place::Entry(entry) = Place::decode(row)? else { return Ok(None) };
+    pub(super) fn stamped(&self, write: WriteId) -> Result<Option<Entry>, StoreError> {
+        let Some(row) = self.rows.get(&self.keys.entry(write))? else { return Ok(None) };
+        let OutboxRow::Entry(entry) = OutboxRow::decode(row)? else { return Ok(None) };
         Ok(Some(match entry.stamped {
             Some(stamped) if !self.is_unsettled(stamped.run) && self.clocks.settle(stamped) => {
                 entry.corrected(self.clocks.correction_of(stamped))
@@ -250,49 +250,49 @@ impl<'a> Edit<'a> {
         self.unsettled.as_ref().is_some_and(|runs| runs.contains(&run))
     }
 
-    /// The entry at a position that has to have one.
-    pub(super) fn entry(&self, position: WriteId) -> Result<Entry, StoreError> {
-        match self.place(position)? {
-            Some(Place::Entry(entry)) => Ok(entry),
-            Some(Place::Hollow(_)) | None => {
-                Err(StoreError::damaged(alloc::format!("write {position} is missing in the store")))
+    /// The entry of a write that has to have one.
+    pub(super) fn entry(&self, write: WriteId) -> Result<Entry, StoreError> {
+        match self.place(write)? {
+            Some(OutboxRow::Entry(entry)) => Ok(entry),
+            Some(OutboxRow::Acked(_)) | None => {
+                Err(StoreError::damaged(alloc::format!("write {write} is missing in the store")))
             }
         }
     }
 
-    /// Shows the places of the outbox from a position on, as long as `visit` wants to go on.
+    /// Shows the rows of the outbox from a write on, as long as `visit` wants to go on.
     pub(super) fn places(
         &self,
         from: WriteId,
-        visit: &mut dyn FnMut(WriteId, Place) -> Result<Scan, StoreError>,
+        visit: &mut dyn FnMut(WriteId, OutboxRow) -> Result<Scan, StoreError>,
     ) -> Result<(), StoreError> {
         let (from, to) = self.keys.entries(from);
         self.rows.scan(&from, &to, &mut |key, value| {
-            visit(write_id_of(key)?, self.corrected(Place::decode(value)?))
+            visit(write_id_of(key)?, self.corrected(OutboxRow::decode(value)?))
         })
     }
 
-    pub(super) fn put_entry(&mut self, position: WriteId, entry: &Entry, new: bool) {
+    pub(super) fn put_entry(&mut self, write: WriteId, entry: &Entry, new: bool) {
         if new {
-            let key = self.keys.pending(&entry.collection, &entry.record_id, position);
+            let key = self.keys.pending(&entry.collection, &entry.record_id, write);
             self.put(key, Vec::new());
         }
-        self.put(self.keys.entry(position), entry.encode());
+        self.put(self.keys.entry(write), entry.encode());
     }
 
-    pub(super) fn drop_entry(&mut self, position: WriteId, entry: &Entry) {
-        self.delete(self.keys.pending(&entry.collection, &entry.record_id, position));
-        self.delete(self.keys.entry(position));
+    pub(super) fn drop_entry(&mut self, write: WriteId, entry: &Entry) {
+        self.delete(self.keys.pending(&entry.collection, &entry.record_id, write));
+        self.delete(self.keys.entry(write));
     }
 
     /// Leaves only the digest of an entry.
-    pub(super) fn hollow_entry(&mut self, position: WriteId, entry: &Entry, digest: Digest) {
-        self.delete(self.keys.pending(&entry.collection, &entry.record_id, position));
-        self.put(self.keys.entry(position), Place::Hollow(digest).encode());
+    pub(super) fn ack_entry(&mut self, write: WriteId, entry: &Entry, digest: Digest) {
+        self.delete(self.keys.pending(&entry.collection, &entry.record_id, write));
+        self.put(self.keys.entry(write), OutboxRow::Acked(digest).encode());
     }
 
-    pub(super) fn drop_place(&mut self, position: WriteId) {
-        self.delete(self.keys.entry(position));
+    pub(super) fn drop_place(&mut self, write: WriteId) {
+        self.delete(self.keys.entry(write));
     }
 
     /// All records with a change that waits beside their base.

@@ -76,24 +76,24 @@ impl Client {
     pub(super) fn is_forgotten(
         &self,
         edit: &Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         row: Option<&Row>,
     ) -> Result<bool, StoreError> {
         let unknown = row.is_none_or(|row| row.base().is_none());
         let insert = entry.change.kind == WriteKind::Insert;
-        if !insert || !unknown || !self.identity.forgotten.covers(position) {
+        if !insert || !unknown || !self.identity.forgotten.covers(write) {
             return Ok(false);
         }
         let first = edit.first_of(&entry.collection, &entry.record_id)?;
-        Ok(first == Some(position) || planted!(ForgottenLaterAsked))
+        Ok(first == Some(write) || planted!(ForgottenLaterAsked))
     }
 
     /// The server has shown the record of the first write that waits: what is made of it is sent as
     /// it is.
-    pub(super) fn is_told(&mut self, edit: &mut Edit<'_>, position: WriteId) {
-        if self.identity.forgotten.covers(position) {
-            self.identity.forgotten.from = position.next();
+    pub(super) fn is_told(&mut self, edit: &mut Edit<'_>, write: WriteId) {
+        if self.identity.forgotten.covers(write) {
+            self.identity.forgotten.from = write.next();
             self.put_identity(edit);
         }
     }

@@ -14,13 +14,13 @@ use crate::protocol::hash::Digest;
 use crate::protocol::message::Welcome;
 use crate::protocol::name::{MutationNumber, SessionNumber, WriteId};
 use crate::protocol::time::Timestamp;
-use crate::rules::row::{Entry, Place};
+use crate::rules::row::{Entry, OutboxRow};
 use crate::store::{Scan, StoreError};
 
 /// The meaning of the server's `lastMutation` for the outbox.
 enum Reckoning {
     /// These places were taken, and the last of them is the write that the server means.
-    Taken(Vec<(WriteId, Place)>),
+    Taken(Vec<(WriteId, OutboxRow)>),
     /// The server has forgotten writes that it had confirmed.
     ServerLost,
     /// The server has taken writes under this id that this replica did not make.
@@ -42,7 +42,7 @@ impl Records<'_> {
 
 impl Client {
     /// A connection is up: the next session is stored before it is offered.
-    pub(super) fn greet(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+    pub(super) fn on_connected(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let asks = self.exchange.is_some() || self.work_deadline().is_some();
         if asks && !planted!(HttpBesideSocket) {
             self.drop_exchange(edit);
@@ -156,14 +156,14 @@ impl Client {
         let count = last.0 - self.identity.confirmed.0;
         let mut places = Vec::new();
         let mut lost = false;
-        self.outbox.each(edit, &mut |position, place| {
+        self.outbox.each(edit, &mut |write, place| {
             if (places.len() as u64) < count {
-                places.push((position, place));
-            } else if matches!(place, Place::Hollow(_)) {
+                places.push((write, place));
+            } else if matches!(place, OutboxRow::Acked(_)) {
                 lost = true;
             }
-            // a hollow place lies at most a window behind the last confirmed one
-            let seen = position > self.outbox.frozen_until();
+            // an acknowledged place lies at most a window behind the last confirmed one
+            let seen = write > self.outbox.frozen_until();
             Ok(if lost || seen && places.len() as u64 >= count { Scan::Stop } else { Scan::Next })
         })?;
         if lost {
@@ -171,8 +171,8 @@ impl Client {
         }
         let told = welcome.last_digest;
         let own = match places.last() {
-            Some((_, Place::Entry(entry))) => told.is_some_and(|told| entry.may_be(told)),
-            Some((_, Place::Hollow(digest))) => told == Some(*digest),
+            Some((_, OutboxRow::Entry(entry))) => told.is_some_and(|told| entry.may_be(told)),
+            Some((_, OutboxRow::Acked(digest))) => told == Some(*digest),
             None => told == self.identity.digest,
         };
         let known = last == MutationNumber(0) || own || planted!(CopyUnnoticed);
@@ -186,21 +186,21 @@ impl Client {
     fn confirm_all(
         &mut self,
         edit: &mut Edit<'_>,
-        places: Vec<(WriteId, Place)>,
+        places: Vec<(WriteId, OutboxRow)>,
     ) -> Result<(), StoreError> {
-        for (position, place) in places {
-            if let Place::Entry(entry) = &place
+        for (write, place) in places {
+            if let OutboxRow::Entry(entry) = &place
                 && let Some(mut records) = self.records(&entry.collection)
                 && !planted!(ConfirmedOverNews)
             {
                 records.ask_again(edit, entry)?;
             }
-            self.outbox.confirm(edit, position, &place);
-            if let Place::Entry(entry) = &place
+            self.outbox.confirm(edit, write, &place);
+            if let OutboxRow::Entry(entry) = &place
                 && let Some(mut records) = self.records(&entry.collection)
                 && !planted!(PongForgetsWrites)
             {
-                records.fold(edit, position, entry, &Taken::Bare)?;
+                records.fold(edit, write, entry, &Taken::Bare)?;
             }
         }
         Ok(())
@@ -209,7 +209,7 @@ impl Client {
     /// The server was restored to an earlier state: nothing that was learnt of it counts any more,
     /// and the outbox is numbered on from where it stands.
     fn start_over(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        self.outbox.drop_hollow(edit)?;
+        self.outbox.drop_acked(edit)?;
         for (collection, stream) in self.streams.iter_mut() {
             // a subscription that was asked for on the way offered a cursor that no longer counts
             stream.start_over();
@@ -223,12 +223,12 @@ impl Client {
     /// it goes on under a new one. All its pending writes are sent again with their bases.
     pub(super) fn become_another(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut sent_again = Vec::new();
-        self.outbox.each_frozen(edit, &mut |position, place| {
-            if let Place::Entry(_) = place {
-                sent_again.push(position);
+        self.outbox.each_frozen(edit, &mut |write, place| {
+            if let OutboxRow::Entry(_) = place {
+                sent_again.push(write);
             }
         })?;
-        self.outbox.drop_hollow(edit)?;
+        self.outbox.drop_acked(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
         if !planted!(CopyInsertsUnasked) {
             self.forget_sent(edit);

@@ -125,7 +125,7 @@ impl Client {
 
     fn react(&mut self, edit: &mut Edit<'_>, input: Input<'_>) -> Result<(), StepError> {
         match input {
-            Input::Connected { conn } if self.is_connecting(conn) => self.greet(edit)?,
+            Input::Connected { conn } if self.is_connecting(conn) => self.on_connected(edit)?,
             Input::Frame { conn, frame } if self.link.listens_to(conn) => {
                 self.link.heard(self.now.mono);
                 self.read(edit, frame)?;

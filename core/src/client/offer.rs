@@ -11,7 +11,7 @@ use super::records::Records;
 use super::server_time::seen;
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::write::Change;
-use crate::rules::row::{Entry, LossDecision, Pending, Place, Row};
+use crate::rules::row::{Entry, LossDecision, OutboxRow, Pending, Row};
 use crate::store::{Scan, StoreError};
 
 /// The most writes that wait in the outbox while held records are offered: the next ones follow as
@@ -53,7 +53,7 @@ impl Records<'_> {
     pub(super) fn offer_written(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut written = BTreeSet::new();
         edit.places(self.outbox.frozen_until(), &mut |_, place| {
-            if let Place::Entry(entry) = place
+            if let OutboxRow::Entry(entry) = place
                 && entry.collection == *self.collection
             {
                 written.insert(entry.record_id);

@@ -8,34 +8,34 @@ use alloc::vec::Vec;
 use super::edit::Edit;
 use crate::protocol::hash::Digest;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
-use crate::rules::row::{Entry, Place};
+use crate::rules::row::{Entry, OutboxRow};
 use crate::store::{Scan, StoreError};
 
 /// A write that was sent on this connection and has no verdict yet, or one only behind it has.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct InFlight {
-    position: WriteId,
+    write: WriteId,
     digest: Digest,
     bytes: usize,
     /// `true` if it is acknowledged and only keeps its place.
-    hollow: bool,
+    acked: bool,
 }
 
 /// The visitor of a scan over places of the outbox.
-pub(super) type Visit<'a> = dyn FnMut(WriteId, Place) -> Result<Scan, StoreError> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(WriteId, OutboxRow) -> Result<Scan, StoreError> + 'a;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Outbox {
-    /// The number of places, hollow ones included.
+    /// The number of places, acknowledged ones included.
     len: usize,
-    /// No place lies in front of this position. A store steps over the remains of what was removed
+    /// No place lies in front of this id. A store steps over the remains of what was removed
     /// one by one, so no scan should begin before it.
     head: WriteId,
-    /// The position of the next write.
+    /// The id of the next write.
     next: WriteId,
     /// The last entry, while it may be joined by another write to its record.
     tail: Option<(WriteId, Collection, RecordId)>,
-    /// Every entry in front of this position may have been sent.
+    /// Every entry in front of this id may have been sent.
     frozen_until: WriteId,
     /// The first places, in order: what was sent on this connection.
     in_flight: VecDeque<InFlight>,
@@ -43,7 +43,7 @@ pub(super) struct Outbox {
     unsent: WriteId,
     /// Commits that are not durable yet, each with the end of the outbox that it made.
     marks: VecDeque<(CommitNumber, WriteId)>,
-    /// Every entry in front of this position is durable as it is.
+    /// Every entry in front of this id is durable as it is.
     durable_until: WriteId,
 }
 
@@ -62,27 +62,27 @@ impl Outbox {
         self.len == 0
     }
 
-    /// The position that nothing lies in front of.
+    /// The id that nothing lies in front of.
     pub(super) fn head(&self) -> WriteId {
         self.head
     }
 
-    /// The position of the next write.
+    /// The id of the next write.
     pub(super) fn end(&self) -> WriteId {
         self.next
     }
 
-    /// The position in front of which every entry may have been sent.
+    /// The id in front of which every entry may have been sent.
     pub(super) fn frozen_until(&self) -> WriteId {
         self.frozen_until
     }
 
-    pub(super) fn is_frozen(&self, position: WriteId) -> bool {
-        position < self.frozen_until
+    pub(super) fn is_frozen(&self, write: WriteId) -> bool {
+        write < self.frozen_until
     }
 
-    pub(super) fn is_durable(&self, position: WriteId) -> bool {
-        position < self.durable_until
+    pub(super) fn is_durable(&self, write: WriteId) -> bool {
+        write < self.durable_until
     }
 
     /// Where the search for the next write to send begins.
@@ -101,13 +101,13 @@ impl Outbox {
     pub(super) fn each_frozen(
         &self,
         edit: &Edit<'_>,
-        visit: &mut dyn FnMut(WriteId, Place),
+        visit: &mut dyn FnMut(WriteId, OutboxRow),
     ) -> Result<(), StoreError> {
-        self.each(edit, &mut |position, place| {
-            if !self.is_frozen(position) {
+        self.each(edit, &mut |write, place| {
+            if !self.is_frozen(write) {
                 return Ok(Scan::Stop);
             }
-            visit(position, place);
+            visit(write, place);
             Ok(Scan::Next)
         })
     }
@@ -118,17 +118,17 @@ impl Outbox {
         edit: &Edit<'_>,
         visit: &mut dyn FnMut(WriteId, Entry) -> Scan,
     ) -> Result<(), StoreError> {
-        edit.places(self.unsent, &mut |position, place| match place {
-            Place::Entry(entry) => Ok(visit(position, entry)),
-            Place::Hollow(_) => Ok(Scan::Next),
+        edit.places(self.unsent, &mut |write, place| match place {
+            OutboxRow::Entry(entry) => Ok(visit(write, entry)),
+            OutboxRow::Acked(_) => Ok(Scan::Next),
         })
     }
 
     /// The first entry that was not sent.
     pub(super) fn first_unsent(&self, edit: &Edit<'_>) -> Result<Option<WriteId>, StoreError> {
         let mut first = None;
-        self.each_unsent(edit, &mut |position, _| {
-            first = Some(position);
+        self.each_unsent(edit, &mut |write, _| {
+            first = Some(write);
             Scan::Stop
         })?;
         Ok(first)
@@ -140,26 +140,26 @@ impl Outbox {
         edit: &Edit<'_>,
     ) -> Result<Option<(WriteId, Entry)>, StoreError> {
         let mut first = None;
-        self.each(edit, &mut |position, place| {
-            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
-            first = Some((position, entry));
+        self.each(edit, &mut |write, place| {
+            let OutboxRow::Entry(entry) = place else { return Ok(Scan::Next) };
+            first = Some((write, entry));
             Ok(Scan::Stop)
         })?;
         Ok(first)
     }
 
-    /// The position of the first place; the outbox's end where nothing is in it.
+    /// The id of the first place; the outbox's end where nothing is in it.
     pub(super) fn first_place(&self, edit: &Edit<'_>) -> Result<WriteId, StoreError> {
         match self.in_flight.front() {
-            Some(sent) => Ok(sent.position),
+            Some(sent) => Ok(sent.write),
             None => self.first_stored(edit),
         }
     }
 
     fn first_stored(&self, edit: &Edit<'_>) -> Result<WriteId, StoreError> {
         let mut first = self.next;
-        self.each(edit, &mut |position, _| {
-            first = position;
+        self.each(edit, &mut |write, _| {
+            first = write;
             Ok(Scan::Stop)
         })?;
         Ok(first)
@@ -172,7 +172,7 @@ impl Outbox {
     ) -> Result<Vec<(Collection, RecordId)>, StoreError> {
         let mut records = Vec::new();
         self.each_frozen(edit, &mut |_, place| {
-            if let Place::Entry(Entry { collection, record_id, .. }) = place {
+            if let OutboxRow::Entry(Entry { collection, record_id, .. }) = place {
                 records.push((collection, record_id));
             }
         })?;
@@ -184,27 +184,27 @@ impl Outbox {
     // --- what comes in and goes out ---
 
     /// Lets a write join the last entry where that is of the same record and was not sent. Gives the
-    /// entry's position.
+    /// entry's id.
     pub(super) fn join(
         &self,
         edit: &mut Edit<'_>,
         entry: &Entry,
     ) -> Result<Option<WriteId>, StoreError> {
-        let Some(position) = self.joinable(&entry.collection, &entry.record_id) else {
+        let Some(write) = self.joinable(&entry.collection, &entry.record_id) else {
             return Ok(None);
         };
-        let Some(joined) = edit.stamped(position)?.and_then(|last| last.then(entry)) else {
+        let Some(joined) = edit.stamped(write)?.and_then(|last| last.then(entry)) else {
             return Ok(None);
         };
-        edit.put_entry(position, &joined, false);
-        edit.written = Some(position);
-        Ok(Some(position))
+        edit.put_entry(write, &joined, false);
+        edit.written = Some(write);
+        Ok(Some(write))
     }
 
     fn joinable(&self, collection: &Collection, id: &RecordId) -> Option<WriteId> {
-        let (position, of, record) = self.tail.as_ref()?;
-        let free = !self.is_frozen(*position) || planted!(SquashedIntoSent);
-        (of == collection && record == id && free).then_some(*position)
+        let (write, of, record) = self.tail.as_ref()?;
+        let free = !self.is_frozen(*write) || planted!(SquashedIntoSent);
+        (of == collection && record == id && free).then_some(*write)
     }
 
     /// Lets no write join the last entry.
@@ -214,69 +214,69 @@ impl Outbox {
 
     /// Appends an entry.
     pub(super) fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> WriteId {
-        let position = self.next;
-        edit.put_entry(position, &entry, true);
-        edit.written = Some(position);
+        let write = self.next;
+        edit.put_entry(write, &entry, true);
+        edit.written = Some(write);
         self.len += 1;
-        self.next = position.next();
-        self.tail = Some((position, entry.collection, entry.record_id));
-        position
+        self.next = write.next();
+        self.tail = Some((write, entry.collection, entry.record_id));
+        write
     }
 
     /// Puts an entry into the place from which another one was removed, or behind all others where
-    /// there is none. Gives its position.
+    /// there is none. Gives its id.
     pub(super) fn replace(
         &mut self,
         edit: &mut Edit<'_>,
         place: Option<WriteId>,
         entry: Entry,
     ) -> WriteId {
-        let Some(position) = place else { return self.append(edit, entry) };
-        edit.put_entry(position, &entry, true);
+        let Some(write) = place else { return self.append(edit, entry) };
+        edit.put_entry(write, &entry, true);
         self.len += 1;
-        position
+        write
     }
 
     /// Removes an entry.
-    pub(super) fn remove(&mut self, edit: &mut Edit<'_>, position: WriteId, entry: &Entry) {
-        edit.drop_entry(position, entry);
-        self.forget(position);
+    pub(super) fn remove(&mut self, edit: &mut Edit<'_>, write: WriteId, entry: &Entry) {
+        edit.drop_entry(write, entry);
+        self.forget(write);
     }
 
     /// Removes the first place, whose write is confirmed.
-    pub(super) fn confirm(&mut self, edit: &mut Edit<'_>, position: WriteId, place: &Place) {
+    pub(super) fn confirm(&mut self, edit: &mut Edit<'_>, write: WriteId, place: &OutboxRow) {
         match place {
-            Place::Entry(entry) => edit.drop_entry(position, entry),
-            Place::Hollow(_) => edit.drop_place(position),
+            OutboxRow::Entry(entry) => edit.drop_entry(write, entry),
+            OutboxRow::Acked(_) => edit.drop_place(write),
         }
-        self.pass(position);
+        self.pass(write);
     }
 
     /// Removes the places that writes keep which are acknowledged.
-    pub(super) fn drop_hollow(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let mut hollow = Vec::new();
-        self.each(edit, &mut |position, place| {
+    pub(super) fn drop_acked(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let mut acked = Vec::new();
+        self.each(edit, &mut |write, place| {
             match place {
-                Place::Hollow(_) => hollow.push(position),
-                Place::Entry(Entry { .. }) => {}
+                OutboxRow::Acked(_) => acked.push(write),
+                OutboxRow::Entry(Entry { .. }) => {}
             }
-            Ok(if self.is_frozen(position) { Scan::Next } else { Scan::Stop })
+            Ok(if self.is_frozen(write) { Scan::Next } else { Scan::Stop })
         })?;
-        for position in hollow {
-            edit.drop_place(position);
-            self.forget(position);
+        for write in acked {
+            edit.drop_place(write);
+            self.forget(write);
         }
         Ok(())
     }
 
-    fn pass(&mut self, position: WriteId) {
-        self.head = self.head.max(position.next());
-        self.forget(position);
+    fn pass(&mut self, write: WriteId) {
+        self.head = self.head.max(write.next());
+        self.forget(write);
     }
 
-    fn forget(&mut self, position: WriteId) {
+    fn forget(&mut self, write: WriteId) {
         self.len = self.len.saturating_sub(1);
-        if self.tail.as_ref().is_some_and(|(tail, ..)| *tail == position) {
+        if self.tail.as_ref().is_some_and(|(tail, ..)| *tail == write) {
             self.tail = None;
         }
     }
@@ -290,13 +290,13 @@ impl Outbox {
 
     // --- what is durable ---
 
-    /// The entry at `position`, the last one, is as commit `number` makes it.
-    pub(super) fn written(&mut self, number: CommitNumber, position: WriteId) {
-        self.durable_until = self.durable_until.min(position);
-        while self.marks.back().is_some_and(|(_, end)| *end > position) {
+    /// The entry of `write`, the last one, is as commit `number` makes it.
+    pub(super) fn written(&mut self, number: CommitNumber, write: WriteId) {
+        self.durable_until = self.durable_until.min(write);
+        while self.marks.back().is_some_and(|(_, end)| *end > write) {
             self.marks.pop_back();
         }
-        self.marks.push_back((number, position.next()));
+        self.marks.push_back((number, write.next()));
     }
 
     pub(super) fn durable(&mut self, up_to: CommitNumber) {
@@ -317,38 +317,38 @@ impl Outbox {
 
     /// Tells whether a write in flight has no verdict.
     pub(super) fn awaits_verdict(&self) -> bool {
-        self.in_flight.iter().any(|sent| !sent.hollow)
+        self.in_flight.iter().any(|sent| !sent.acked)
     }
 
     pub(super) fn bytes_in_flight(&self) -> usize {
-        self.in_flight.iter().filter(|sent| !sent.hollow).map(|sent| sent.bytes).sum()
+        self.in_flight.iter().filter(|sent| !sent.acked).map(|sent| sent.bytes).sum()
     }
 
-    /// The position of the `index`-th write in flight, and whether it is acknowledged.
+    /// The id of the `index`-th write in flight, and whether it is acknowledged.
     pub(super) fn sent(&self, index: usize) -> Option<(WriteId, bool)> {
-        self.in_flight.get(index).map(|sent| (sent.position, sent.hollow))
+        self.in_flight.get(index).map(|sent| (sent.write, sent.acked))
     }
 
     /// Tells whether a write in flight before the `index`-th one has no verdict.
     pub(super) fn is_overtaking(&self, index: usize) -> bool {
-        self.in_flight.iter().take(index).any(|sent| !sent.hollow)
+        self.in_flight.iter().take(index).any(|sent| !sent.acked)
     }
 
     /// The first unsent write goes out, and waits for a verdict.
-    pub(super) fn send(&mut self, position: WriteId, digest: Digest, bytes: usize) {
-        self.send_unnumbered(position);
-        self.in_flight.push_back(InFlight { position, digest, bytes, hollow: false });
+    pub(super) fn send(&mut self, write: WriteId, digest: Digest, bytes: usize) {
+        self.send_unnumbered(write);
+        self.in_flight.push_back(InFlight { write, digest, bytes, acked: false });
     }
 
     /// The first unsent write goes out, and no verdict will name it.
-    pub(super) fn send_unnumbered(&mut self, position: WriteId) {
-        self.unsent = position.next();
-        self.freeze(position);
+    pub(super) fn send_unnumbered(&mut self, write: WriteId) {
+        self.unsent = write.next();
+        self.freeze(write);
     }
 
     /// A write may have been sent, and so may those in front of it.
-    pub(super) fn freeze(&mut self, position: WriteId) {
-        self.frozen_until = self.frozen_until.max(position.next());
+    pub(super) fn freeze(&mut self, write: WriteId) {
+        self.frozen_until = self.frozen_until.max(write.next());
     }
 
     /// It is known of every write that waits that it was not applied.
@@ -357,19 +357,19 @@ impl Outbox {
     }
 
     /// The `index`-th write in flight was taken: only its digest keeps its place.
-    pub(super) fn hollow(&mut self, edit: &mut Edit<'_>, index: usize, entry: &Entry) {
+    pub(super) fn acknowledge(&mut self, edit: &mut Edit<'_>, index: usize, entry: &Entry) {
         if let Some(sent) = self.in_flight.get_mut(index) {
-            edit.hollow_entry(sent.position, entry, sent.digest);
-            sent.hollow = true;
+            edit.ack_entry(sent.write, entry, sent.digest);
+            sent.acked = true;
         }
     }
 
     /// Removes the first place where that is in flight and acknowledged. Gives its digest.
-    pub(super) fn pop_hollow(&mut self, edit: &mut Edit<'_>) -> Option<Digest> {
-        self.in_flight.front().filter(|sent| sent.hollow)?;
+    pub(super) fn pop_acked(&mut self, edit: &mut Edit<'_>) -> Option<Digest> {
+        self.in_flight.front().filter(|sent| sent.acked)?;
         let sent = self.in_flight.pop_front()?;
-        edit.drop_place(sent.position);
-        self.pass(sent.position);
+        edit.drop_place(sent.write);
+        self.pass(sent.write);
         Some(sent.digest)
     }
 
@@ -392,8 +392,8 @@ impl Outbox {
     /// Everything from the `index`-th write in flight on was not applied, and is free again.
     pub(super) fn go_back(&mut self, index: usize) {
         if let Some(sent) = self.in_flight.get(index) {
-            self.unsent = sent.position;
-            self.frozen_until = sent.position;
+            self.unsent = sent.write;
+            self.frozen_until = sent.write;
             self.in_flight.truncate(index);
         }
     }
@@ -405,18 +405,18 @@ impl Outbox {
     /// # Errors
     /// Says which invariant is broken.
     pub(super) fn check(&self, edit: &Edit<'_>) -> Result<(), String> {
-        let mut positions = Vec::new();
-        edit.places(WriteId(0), &mut |position, _| {
-            positions.push(position);
+        let mut writes = Vec::new();
+        edit.places(WriteId(0), &mut |write, _| {
+            writes.push(write);
             Ok(Scan::Next)
         })
         .map_err(|error| error.message)?;
-        let in_flight: Vec<_> = self.in_flight.iter().map(|sent| sent.position).collect();
+        let in_flight: Vec<_> = self.in_flight.iter().map(|sent| sent.write).collect();
         let invariants = [
-            (positions.len() == self.len, "the outbox is as long as it says"),
-            (positions.starts_with(&in_flight), "what is in flight is the head of the outbox"),
-            (positions.iter().all(|p| *p >= self.head), "nothing lies in front of the head"),
-            (positions.iter().all(|p| *p < self.next), "positions are not used again"),
+            (writes.len() == self.len, "the outbox is as long as it says"),
+            (writes.starts_with(&in_flight), "what is in flight is the head of the outbox"),
+            (writes.iter().all(|p| *p >= self.head), "nothing lies in front of the head"),
+            (writes.iter().all(|p| *p < self.next), "ids are not used again"),
             (in_flight.iter().all(|p| self.is_frozen(*p)), "what is in flight is frozen"),
         ];
         match invariants.iter().find(|(holds, _)| !holds) {

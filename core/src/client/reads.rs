@@ -9,7 +9,7 @@ use super::stream::Stream;
 use super::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
-use crate::rules::row::{Entry, Place, Rejected, Row, record_of, write_id_of};
+use crate::rules::row::{Entry, OutboxRow, Rejected, Row, record_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
 
@@ -107,8 +107,8 @@ impl Client {
     pub(crate) fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
         let mut unsent = Unsent::default();
         Edit::new(store, self.keys).places(WriteId(0), &mut |_, place| {
-            // what is hollow was acknowledged
-            if let Place::Entry(Entry { collection, record_id, .. }) = place {
+            // the others were acknowledged
+            if let OutboxRow::Entry(Entry { collection, record_id, .. }) = place {
                 unsent.waiting += 1;
                 unsent.name(&collection, &record_id);
             }

@@ -123,12 +123,12 @@ impl Client {
         }
         let (writes, until) = self.next_writes(edit)?;
         self.pacing.wait_for_catch_up(until);
-        for (position, entry) in writes {
+        for (write, entry) in writes {
             self.vouch(edit, &entry.collection);
             if !self.outbox.awaits_verdict() {
                 self.pacing.await_verdict(self.now.mono);
             }
-            let frame = self.write_frame(edit, position, entry)?;
+            let frame = self.write_frame(edit, write, entry)?;
             self.send_frame(edit, frame);
         }
         Ok(())
@@ -151,11 +151,11 @@ impl Client {
         if room == 0 || self.outbox.len() == in_flight || self.awaits_time() {
             return Ok((writes, wait_until));
         }
-        self.outbox.each_unsent(edit, &mut |position, entry| {
+        self.outbox.each_unsent(edit, &mut |write, entry| {
             let first = in_flight == 0 && writes.is_empty();
             bytes += entry.change.delta.set.size();
             let fits = room > 0 && (first || bytes <= window_bytes);
-            let durable = self.outbox.is_durable(position) || planted!(SentBeforeDurable);
+            let durable = self.outbox.is_durable(write) || planted!(SentBeforeDurable);
             if !fits || !durable {
                 return Scan::Stop;
             }
@@ -168,7 +168,7 @@ impl Client {
                 Readiness::Later => return Scan::Stop,
             }
             room -= 1;
-            writes.push((position, entry));
+            writes.push((write, entry));
             Scan::Next
         })?;
         Ok((writes, wait_until))
@@ -238,7 +238,7 @@ impl Client {
     pub(super) fn write_frame(
         &mut self,
         edit: &Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: Entry,
     ) -> Result<Vec<u8>, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
@@ -246,7 +246,7 @@ impl Client {
         let base = records.map_or(Seq(0), |records| records.base_of(row.as_ref()));
         let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight() as u64;
         let known = base == Seq(0) && stands_on_a_record(&entry, row.as_ref());
-        let asks = known || self.is_forgotten(edit, position, &entry, row.as_ref())?;
+        let asks = known || self.is_forgotten(edit, write, &entry, row.as_ref())?;
         let entry = if asks { entry.into_update() } else { entry };
         let digest = entry.digest();
         let message = ClientMessage::Write(Mutation {
@@ -256,11 +256,11 @@ impl Client {
             timestamp: Some(entry.written_at),
             at: entry.at,
             number: Some(MutationNumber(number)),
-            base: (!self.is_unconditional(position)).then_some(base),
+            base: (!self.is_unconditional(write)).then_some(base),
         });
         let mut frame = Vec::new();
         message.encode(&mut frame);
-        self.outbox.send(position, digest, frame.len());
+        self.outbox.send(write, digest, frame.len());
         Ok(frame)
     }
 

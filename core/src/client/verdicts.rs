@@ -32,9 +32,9 @@ impl Client {
                 Err(StepError::peer("an ack names a write that was not sent"))
             };
         };
-        let Some((position, false)) = self.outbox.sent(index) else { return Ok(()) };
-        let entry = edit.entry(position)?;
-        if edit.first_of(&entry.collection, &entry.record_id)? != Some(position) {
+        let Some((write, false)) = self.outbox.sent(index) else { return Ok(()) };
+        let entry = edit.entry(write)?;
+        if edit.first_of(&entry.collection, &entry.record_id)? != Some(write) {
             return Err(StepError::peer(
                 "an ack came before that of an earlier write to its record",
             ));
@@ -56,21 +56,21 @@ impl Client {
             (None, None) if live => Taken::WithoutEffect,
             (None, Some(_) | None) => Taken::Bare,
         };
-        records.outbox.hollow(edit, index, &entry);
-        records.fold(edit, position, &entry, &taken)?;
+        records.outbox.acknowledge(edit, index, &entry);
+        records.fold(edit, write, &entry, &taken)?;
         records.save(edit);
         if leaves_gap {
             records.take_snapshot(edit, "the server's changes have a gap");
         }
-        self.drop_leading_hollows(edit);
+        self.drop_leading_acked(edit);
         self.pacing.await_verdict(self.now.mono);
         self.proved_itself(edit);
         Ok(())
     }
 
     /// Acknowledged places at the head leave the outbox.
-    fn drop_leading_hollows(&mut self, edit: &mut Edit<'_>) {
-        while let Some(digest) = self.outbox.pop_hollow(edit) {
+    fn drop_leading_acked(&mut self, edit: &mut Edit<'_>) {
+        while let Some(digest) = self.outbox.pop_acked(edit) {
             let number = self.number_in_flight(0);
             self.set_confirmed(number, digest);
             self.put_identity(edit);
@@ -92,16 +92,16 @@ impl Client {
             };
         };
         let sent = self.outbox.sent(index).filter(|_| !self.outbox.is_overtaking(index));
-        let Some((position, false)) = sent else {
+        let Some((write, false)) = sent else {
             return Err(StepError::peer("an error came before the verdicts of earlier writes"));
         };
-        let entry = edit.entry(position)?;
+        let entry = edit.entry(write)?;
         self.outbox.go_back(index);
         self.pacing.await_verdict(self.now.mono);
         match error.code {
-            ErrorCode::Conflict => self.conflicted(edit, position, &entry, &error)?,
+            ErrorCode::Conflict => self.conflicted(edit, write, &entry, &error)?,
             ErrorCode::RateLimitExceeded | ErrorCode::ServerError => {
-                self.postpone(edit, position, &entry, &error);
+                self.postpone(edit, write, &entry, &error);
             }
             ErrorCode::AuthFailed | ErrorCode::AuthExpired => {
                 self.need_token(edit, error.code, error.message);
@@ -116,7 +116,7 @@ impl Client {
             | ErrorCode::RecordNotFound
             | ErrorCode::PayloadTooLarge
             | ErrorCode::Other(_) => {
-                self.reject(edit, position, &entry, error.code, error.message)?;
+                self.reject(edit, write, &entry, error.code, error.message)?;
             }
         }
         Ok(self.rebase_parked(edit)?)
@@ -147,7 +147,7 @@ impl Client {
     fn conflicted(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         error: &ErrorMessage,
     ) -> Result<(), StepError> {
@@ -155,13 +155,13 @@ impl Client {
             return Err(StepError::peer("a CONFLICT lacks the record's state"));
         };
         let row = edit.row(&entry.collection, &entry.record_id)?;
-        let forgotten = self.is_forgotten(edit, position, entry, row.as_ref())?;
-        self.is_told(edit, position);
+        let forgotten = self.is_forgotten(edit, write, entry, row.as_ref())?;
+        self.is_told(edit, write);
         if let Some(mut records) = self.records(&entry.collection) {
             records.learn_conflict(edit, entry, current, row, forgotten)?;
             records.save(edit);
         }
-        self.count_conflict(edit, position, entry, &error.code);
+        self.count_conflict(edit, write, entry, &error.code);
         Ok(())
     }
 
@@ -169,13 +169,13 @@ impl Client {
     pub(super) fn count_conflict(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         code: &ErrorCode,
     ) {
-        let conflicts = self.pacing.count_conflict(position);
+        let conflicts = self.pacing.count_conflict(write);
         if conflicts >= STALLED_CONFLICTS {
-            self.stall(edit, position, entry, code, conflicts - STALLED_CONFLICTS);
+            self.stall(edit, write, entry, code, conflicts - STALLED_CONFLICTS);
         }
     }
 
@@ -183,14 +183,14 @@ impl Client {
     pub(super) fn postpone(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         error: &ErrorMessage,
     ) {
-        let failures = self.pacing.count_failure(position, &error.code);
+        let failures = self.pacing.count_failure(write, &error.code);
         self.back_off_writes(failures, error.retry_after_ms.map(Duration::from_millis));
         if failures >= STALLED_FAILURES {
-            self.stall(edit, position, entry, &error.code, failures - STALLED_FAILURES);
+            self.stall(edit, write, entry, &error.code, failures - STALLED_FAILURES);
         }
     }
 
@@ -219,7 +219,7 @@ impl Client {
     pub(super) fn reject(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         code: ErrorCode,
         message: String,
@@ -227,24 +227,24 @@ impl Client {
         let later: Vec<_> = edit
             .entries_of(&entry.collection, &entry.record_id)?
             .into_iter()
-            .filter(|(other, _)| *other > position)
+            .filter(|(other, _)| *other > write)
             .collect();
-        let positions = later.iter().map(|(position, _)| *position).collect();
+        let writes = later.iter().map(|(write, _)| *write).collect();
         let alone = match entry.change.kind {
             WriteKind::Update => !planted!(RejectedUpdateTakesLater),
             WriteKind::Insert | WriteKind::Delete => planted!(RejectedInsertKeepsLater),
         };
-        let (with, kept) = if alone { (Vec::new(), positions) } else { (positions, Vec::new()) };
-        self.put_aside(edit, position, entry, &code, &message);
-        for (position, entry) in later.iter().filter(|_| !alone) {
-            self.put_aside(edit, *position, entry, &code, &message);
+        let (with, kept) = if alone { (Vec::new(), writes) } else { (writes, Vec::new()) };
+        self.put_aside(edit, write, entry, &code, &message);
+        for (write, entry) in later.iter().filter(|_| !alone) {
+            self.put_aside(edit, *write, entry, &code, &message);
         }
         edit.gates = true;
         edit.flush = true;
         if let Some(mut records) = self.records(&entry.collection) {
             records.rebase_row(edit, &entry.record_id)?;
         }
-        let kind = EventKind::OperationFailed { write: position, code, message, with, kept };
+        let kind = EventKind::OperationFailed { write, code, message, with, kept };
         edit.event(Event::remote(kind).of(&entry.collection, &entry.record_id));
         Ok(())
     }

@@ -131,21 +131,21 @@ impl Client {
         let (of, record_id) = (collection.clone(), id.clone());
         let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
         let written_at = entry.clone().corrected(0).written_at;
-        let position = self.append(edit, entry)?;
+        let write = self.append(edit, entry)?;
         let parked = row.pending.take().and_then(|pending| pending.parked);
         row.pending = Some(Pending { view, written_at, parked });
         edit.put_row(collection, id, before.as_ref(), &row);
         self.want(collection);
-        let kind = EventKind::OperationQueued { write: position };
+        let kind = EventKind::OperationQueued { write };
         edit.event(Event::local(kind).of(collection, id));
-        Ok(Some(position))
+        Ok(Some(write))
     }
 
     /// Appends an entry, or lets it join the last one where that is of the same record.
     fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> Result<WriteId, Misuse> {
         edit.flush = true;
-        if let Some(position) = self.outbox.join(edit, &entry)? {
-            return Ok(position);
+        if let Some(write) = self.outbox.join(edit, &entry)? {
+            return Ok(write);
         }
         if self.outbox.len() >= self.config.max_pending_writes {
             return Err(Misuse::OutboxFull { max: self.config.max_pending_writes });

@@ -32,7 +32,7 @@ pub(crate) struct Clocks {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Correction {
     pub(crate) millis: i64,
-    /// The position behind the writes of the run.
+    /// The id behind the writes of the run.
     pub(crate) until: WriteId,
 }
 

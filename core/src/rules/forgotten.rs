@@ -19,7 +19,7 @@ pub(crate) struct Forgotten {
     /// The last known session of the first hello that the server remembers. Another value shows
     /// that it has forgotten everything that was sent before.
     pub(crate) first_session: Option<SessionNumber>,
-    /// The first position from which on no entry was ever sent. `None`: any entry may have been
+    /// The first id from which on no entry was ever sent. `None`: any entry may have been
     /// sent.
     pub(crate) unsent_from: Option<WriteId>,
     /// The first entry that may have been applied and forgotten.
@@ -33,9 +33,9 @@ impl Forgotten {
         *self == Self::default()
     }
 
-    /// Returns `true` if the entry at this position may have been applied and forgotten.
-    pub(crate) fn covers(&self, position: WriteId) -> bool {
-        self.from <= position && position < self.until
+    /// Returns `true` if this write may have been applied and forgotten.
+    pub(crate) fn covers(&self, write: WriteId) -> bool {
+        self.from <= write && write < self.until
     }
 
     /// Returns `true` if entries of an outbox that begins at `head` may have been applied and

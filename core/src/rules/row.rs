@@ -7,11 +7,11 @@
 //! | `0x01` slot `c` collection | `StreamRow` |
 //! | `0x01` slot `d` collection `0x00` record | `Row` |
 //! | `0x01` slot `k` collection `0x00` record | empty: the record has a parked change |
-//! | `0x01` slot `o` position | `Place`: the outbox |
-//! | `0x01` slot `p` collection `0x00` record `0x00` position | empty: which entries a record has |
-//! | `0x01` slot `r` position | `Rejected` |
+//! | `0x01` slot `o` id | `OutboxRow`: the outbox |
+//! | `0x01` slot `p` collection `0x00` record `0x00` id | empty: which writes a record has |
+//! | `0x01` slot `r` id | `Rejected` |
 //!
-//! Names hold no control characters, so `0x00` ends one. Slots and positions are big endian.
+//! Names hold no control characters, so `0x00` ends one. Slots and ids of writes are big endian.
 
 mod counted;
 mod entry;
@@ -22,7 +22,7 @@ mod record;
 mod stream;
 
 pub use entry::Rejected;
-pub(crate) use entry::{Entry, Place};
+pub(crate) use entry::{Entry, OutboxRow};
 pub(crate) use identity::Identity;
 pub(crate) use keys::{Keys, Slot, collection_in, collection_of, record_of, write_id_of};
 pub(crate) use record::{Parked, Pending, Row};

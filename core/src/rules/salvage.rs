@@ -16,7 +16,7 @@ use crate::protocol::write::Change;
 use crate::store::{Rows, Scan, StoreError};
 
 use super::record::{EpochRow, epoch_key, range_of};
-use super::row::{Entry, Keys, Place, Slot, record_of, write_id_of};
+use super::row::{Entry, Keys, OutboxRow, Slot, record_of, write_id_of};
 
 /// A write from the outbox. The server may have it, if it was sent before.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -90,13 +90,13 @@ pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, 
 
 /// The writes in the rows of an outbox, in the order in which they were made.
 pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<UnsentWrite> {
-    let write = |(key, row): (Bytes, Bytes)| match Place::decode(row).ok()? {
-        Place::Entry(entry) => {
+    let write = |(key, row): (Bytes, Bytes)| match OutboxRow::decode(row).ok()? {
+        OutboxRow::Entry(entry) => {
             let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
             let write = UnsentWrite { collection, record_id, change, written_at, at };
             Some((write_id_of(&key).ok()?, write))
         }
-        Place::Hollow(_) => None,
+        OutboxRow::Acked(_) => None,
     };
     let mut writes: Vec<_> = rows.into_iter().filter_map(write).collect();
     writes.sort_by_key(|(position, _)| *position);
@@ -142,7 +142,7 @@ pub fn missing_writes(
     rejected: impl IntoIterator<Item = (Bytes, Bytes)>,
 ) -> MissingWrites {
     let position = |(key, _): (Bytes, Bytes)| write_id_of(&key).ok();
-    let there = outbox.into_iter().filter(|(_, row)| Place::decode(row.clone()).is_ok());
+    let there = outbox.into_iter().filter(|(_, row)| OutboxRow::decode(row.clone()).is_ok());
     let there: BTreeSet<_> = there.filter_map(position).collect();
     let settled: BTreeSet<_> = rejected.into_iter().filter_map(position).collect();
     let mut missing = BTreeMap::new();
@@ -212,7 +212,7 @@ mod tests {
         let keys = Keys::new(3);
         let entry = |position, id: &str| {
             let key = Bytes::from(keys.entry(WriteId(position)));
-            (key, Bytes::from(Place::Entry(entry(id)).encode()))
+            (key, Bytes::from(OutboxRow::Entry(entry(id)).encode()))
         };
         let todos = Collection::new("todos").unwrap();
         let index = |position, id: &str| {
@@ -236,18 +236,18 @@ mod tests {
     #[test]
     fn what_can_be_read_of_an_outbox_comes_in_its_order() {
         let keys = Keys::new(0);
-        let hollow = Place::Hollow(Digest(3));
+        let acked = OutboxRow::Acked(Digest(3));
         let row = |position, value: Vec<u8>| {
             (Bytes::from(keys.entry(WriteId(position))), Bytes::from(value))
         };
-        let mut torn = Place::Entry(entry("torn")).encode();
+        let mut torn = OutboxRow::Entry(entry("torn")).encode();
         torn.pop();
         let rows = vec![
-            row(300, Place::Entry(entry("b")).encode()),
-            row(2, hollow.encode()),
+            row(300, OutboxRow::Entry(entry("b")).encode()),
+            row(2, acked.encode()),
             row(4, torn),
-            row(5, Place::Entry(entry("a")).encode()),
-            (Bytes::from_static(b"o"), Bytes::from(Place::Entry(entry("c")).encode())),
+            row(5, OutboxRow::Entry(entry("a")).encode()),
+            (Bytes::from_static(b"o"), Bytes::from(OutboxRow::Entry(entry("c")).encode())),
         ];
         let writes = unsent_writes(rows);
         let ids: Vec<&str> = writes.iter().map(|write| write.record_id.as_str()).collect();

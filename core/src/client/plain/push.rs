@@ -14,7 +14,7 @@ use crate::protocol::rest::{
     collection_path, decode_current, insert_body, record_path, update_body,
 };
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Place, PlainMark};
+use crate::rules::row::{Entry, OutboxRow, PlainMark};
 use crate::store::{Scan, StoreError};
 
 /// After this many conflicts in a row that tell nothing new, a write no longer asks for one.
@@ -57,7 +57,7 @@ impl Client {
         if self.link.ready_since().is_some() {
             let Some(work) = &mut self.plain.work else { return Ok(None) };
             while let Some(position) = work.missing.first().copied() {
-                if let Some(Place::Entry(entry)) = edit.place(position)? {
+                if let Some(OutboxRow::Entry(entry)) = edit.place(position)? {
                     return Ok(Some((position, entry)));
                 }
                 work.missing.remove(&position);
@@ -67,7 +67,7 @@ impl Client {
         let mut next = None;
         let missed = self.plain.work.as_ref().map(|work| &work.missed);
         self.outbox.each(edit, &mut |position, place| {
-            let Place::Entry(entry) = place else { return Ok(Scan::Next) };
+            let OutboxRow::Entry(entry) = place else { return Ok(Scan::Next) };
             if missed.is_some_and(|missed| missed.contains(&entry.collection)) {
                 return Ok(Scan::Next);
             }

@@ -20,7 +20,7 @@ use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::rest::PlainRecord;
 use crate::protocol::time::{Mono, Timestamp};
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Place};
+use crate::rules::row::{Entry, OutboxRow};
 use crate::store::{Scan, StoreError};
 
 impl Client {
@@ -413,7 +413,7 @@ impl Client {
         let arrived: Vec<_> = self.plain.sent.iter().map(|(position, _)| *position).collect();
         for position in arrived.into_iter().filter(|position| *position < until) {
             // a conflict or a rejection may have taken it meanwhile
-            let Some(Place::Entry(entry)) = edit.place(position)? else {
+            let Some(OutboxRow::Entry(entry)) = edit.place(position)? else {
                 self.plain.forget(position);
                 continue;
             };

@@ -51,7 +51,7 @@ impl Client {
         }
         self.plain.active = true;
         self.epoch = None;
-        self.outbox.drop_hollow(edit)?;
+        self.outbox.drop_acked(edit)?;
         self.outbox.advance_head(edit)?;
         let address = self.address();
         for (collection, stream) in self.streams.iter_mut() {

@@ -14,7 +14,7 @@ use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::rest::{Refusal, decode_refusal, decode_written, speaks_of};
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Place, PlainMark};
+use crate::rules::row::{Entry, OutboxRow, PlainMark};
 use crate::store::StoreError;
 
 /// So often in a row a write has to be refused, each time right after its collection was read, before
@@ -69,7 +69,7 @@ impl Client {
         retry_after: Option<Duration>,
         body: &[u8],
     ) -> Result<(), StepError> {
-        let Some(Place::Entry(entry)) = edit.place(position)? else { return Ok(()) };
+        let Some(OutboxRow::Entry(entry)) = edit.place(position)? else { return Ok(()) };
         let collection = entry.collection.clone();
         let told = decode_refusal(status, body);
         match word(status, &told, body, &entry) {

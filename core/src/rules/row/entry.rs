@@ -112,7 +112,7 @@ impl Entry {
         Ok(())
     }
 
-    /// The row of the outbox that holds the write, as [`Place::encode`].
+    /// The row of the outbox that holds the write, as [`OutboxRow::encode`].
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.change.delta.set.size() + 96);
         out.push(0);
@@ -151,22 +151,22 @@ impl Entry {
     }
 }
 
-/// The content of a position in the outbox.
+/// A row of the outbox.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Place {
+pub(crate) enum OutboxRow {
     /// A write without a verdict.
     Entry(Entry),
-    /// A write that was acknowledged before an earlier one. Its position keeps its number, and the
+    /// A write that was acknowledged before an earlier one. Its row keeps its number, and the
     /// digest of the applied write.
-    Hollow(Digest),
+    Acked(Digest),
 }
 
-impl Place {
+impl OutboxRow {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
             Self::Entry(entry) => return entry.encode(),
-            Self::Hollow(digest) => {
+            Self::Acked(digest) => {
                 out.push(1);
                 put_u64(&mut out, digest.0);
             }
@@ -177,7 +177,7 @@ impl Place {
     pub(crate) fn decode(row: Bytes) -> Result<Self, StoreError> {
         let mut row = Reader::new(row);
         let place = if row.flag()? {
-            Self::Hollow(Digest(row.u64()?))
+            Self::Acked(Digest(row.u64()?))
         } else {
             let mut entry = Entry::take(&mut row)?;
             entry.take_parts(&mut row)?;

@@ -12,7 +12,7 @@ use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::store::StoreError;
 
-/// The replica's identity at the server, and the position up to which its writes are confirmed.
+/// The replica's identity at the server, and the write up to which its writes are confirmed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Identity {
     pub(crate) client_id: ClientId,
@@ -22,7 +22,7 @@ pub(crate) struct Identity {
     pub(crate) confirmed: MutationNumber,
     /// The digest of the write with that number, as sent.
     pub(crate) digest: Option<Digest>,
-    /// The first position that no entry has had yet.
+    /// The first id that no write has had yet.
     pub(crate) next_write: WriteId,
     /// Hashes of the addresses that ever offered level 2.
     pub(crate) resumable: Vec<u64>,

@@ -118,9 +118,9 @@ impl Keys {
         self.behind_collection(b'p', collection)
     }
 
-    pub(crate) fn entry(self, position: WriteId) -> Vec<u8> {
+    pub(crate) fn entry(self, write: WriteId) -> Vec<u8> {
         let mut key = self.tagged(b'o', 8);
-        key.extend_from_slice(&position.0.to_be_bytes());
+        key.extend_from_slice(&write.0.to_be_bytes());
         key
     }
 
@@ -129,15 +129,15 @@ impl Keys {
         self.tagged(b'o', 0)
     }
 
-    /// The range of the outbox from a position on.
+    /// The range of the outbox from an id on.
     pub(crate) fn entries(self, from: WriteId) -> (Vec<u8>, Vec<u8>) {
         (self.entry(from), self.all(b'o').1)
     }
 
-    pub(crate) fn pending(self, collection: &Collection, id: &str, position: WriteId) -> Vec<u8> {
+    pub(crate) fn pending(self, collection: &Collection, id: &str, write: WriteId) -> Vec<u8> {
         let mut key = self.record(b'p', collection, id);
         key.push(0);
-        key.extend_from_slice(&position.0.to_be_bytes());
+        key.extend_from_slice(&write.0.to_be_bytes());
         key
     }
 
@@ -159,9 +159,9 @@ impl Keys {
         self.all(b'k')
     }
 
-    pub(crate) fn rejected(self, position: WriteId) -> Vec<u8> {
+    pub(crate) fn rejected(self, write: WriteId) -> Vec<u8> {
         let mut key = self.tagged(b'r', 8);
-        key.extend_from_slice(&position.0.to_be_bytes());
+        key.extend_from_slice(&write.0.to_be_bytes());
         key
     }
 
@@ -238,7 +238,7 @@ pub(crate) fn collection_of(key: &[u8]) -> Result<Collection, StoreError> {
         .ok_or_else(|| StoreError::damaged("a stored key names no collection"))
 }
 
-/// The position at the end of an `o`, `p` or `r` key.
+/// The id at the end of an `o`, `p` or `r` key.
 pub(crate) fn write_id_of(key: &[u8]) -> Result<WriteId, StoreError> {
     let bytes = key.last_chunk().ok_or_else(|| StoreError::damaged("a stored key is cut short"))?;
     Ok(WriteId(u64::from_be_bytes(*bytes)))

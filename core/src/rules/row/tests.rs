@@ -216,9 +216,9 @@ proptest! {
         let decode = |row| Rejected::decode(WriteId(write), row);
         prop_assert!(!earlier || whole(&rejected.encode(), decode));
         prop_assert_eq!(decode(rejected.encode().into()).unwrap(), rejected);
-        for place in [Place::Entry(entry), Place::Hollow(Digest(digest))] {
-            prop_assert!(!earlier || whole(&place.encode(), Place::decode));
-            prop_assert_eq!(Place::decode(place.encode().into()).unwrap(), place);
+        for place in [OutboxRow::Entry(entry), OutboxRow::Acked(Digest(digest))] {
+            prop_assert!(!earlier || whole(&place.encode(), OutboxRow::decode));
+            prop_assert_eq!(OutboxRow::decode(place.encode().into()).unwrap(), place);
         }
     }
 
@@ -296,7 +296,7 @@ proptest! {
     fn arbitrary_rows_and_keys_never_panic(bytes: Vec<u8>) {
         let row = Bytes::from(bytes);
         let _ = (Row::decode(row.clone()), StreamRow::decode(row.clone()));
-        let _ = (Identity::decode(row.clone()), Place::decode(row.clone()));
+        let _ = (Identity::decode(row.clone()), OutboxRow::decode(row.clone()));
         let _ = Rejected::decode(WriteId(0), row.clone());
         let _ = (record_of(&row), collection_of(&row), write_id_of(&row));
     }
