@@ -161,12 +161,12 @@ pub use store::{
 
 // the server
 pub use rules::{Access, AllowAll, Policy, Rate};
-pub use server::http::{HttpConfig, Reply, Request};
+pub use server::http::{Reply, Request};
 pub use server::hub::{
     Action as HubAction, Batch as HubBatch, CallId, Hub, HubConfig, Input as HubInput,
 };
 pub use server::session::{
-    Action as SessionAction, Identity, Input as SessionInput, Session, SessionConfig,
-    Status as SessionStatus, Timer as SessionTimer,
+    Action as SessionAction, Identity, Input as SessionInput, Session, Status as SessionStatus,
+    Timer as SessionTimer,
 };
-pub use server::{Committer, Followers, Health, RingLimits, Rings, Settled, pump};
+pub use server::{Committer, Followers, Health, RingLimits, Rings, ServerLimits, Settled, pump};

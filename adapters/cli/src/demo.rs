@@ -147,8 +147,7 @@ impl Device {
     async fn open(url: &str, dir: &Path) -> Result<Self, Failure> {
         let dir = dir.to_owned();
         let store = Store::opened_by(move |on_durable| {
-            let options =
-                ClientOptions { on_durable: Some(on_durable), ..ClientOptions::default() };
+            let options = ClientOptions::new().on_durable(on_durable);
             let store = FjallClientStore::open(&dir, options)?;
             Ok(Box::new(store) as Box<dyn ClientStore + Send>)
         });

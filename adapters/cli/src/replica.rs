@@ -294,11 +294,7 @@ pub(crate) fn guarantees(of: Guarantees) -> String {
 pub(crate) fn store(args: &ReplicaArgs) -> Store {
     let path = args.data.clone();
     Store::opened_by(move |on_durable| {
-        let options = ClientOptions {
-            durability: Durability::Synced,
-            on_durable: Some(on_durable),
-            ..ClientOptions::default()
-        };
+        let options = ClientOptions::new().durability(Durability::Synced).on_durable(on_durable);
         let store = FjallClientStore::open(&path, options)?;
         Ok(Box::new(store) as Box<dyn ClientStore + Send>)
     })

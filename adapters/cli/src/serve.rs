@@ -22,16 +22,12 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
         DurabilityArg::Synced => Durability::Synced,
         DurabilityArg::Buffered => Durability::Buffered,
     };
-    let options = ServerOptions { durability, ..ServerOptions::default() };
+    let options = ServerOptions::new().durability(durability);
     let data = args.data;
     let open = move || FjallServerStore::open(data, options);
     let store = Arc::new(task::spawn_blocking(open).await.map_err(Failure::plain)??);
-    let config = ServerConfig {
-        listen: args.listen,
-        authenticator,
-        allow_origins: args.allow_origins,
-        ..ServerConfig::default()
-    };
+    let mut config = ServerConfig::new().listen(args.listen).allow_origins(args.allow_origins);
+    config.authenticator = authenticator;
     let server = Server::bind(config, store).await?;
     let address = server.local_addr();
     let url = format!("http://{address}");

@@ -79,7 +79,7 @@ fn server(path: &Path) -> Result<(), Box<dyn Error>> {
         (Durability::Buffered, 1, 20_000),
         (Durability::Buffered, 50, 2_000),
     ] {
-        let options = ServerOptions { durability, ..ServerOptions::default() };
+        let options = ServerOptions::new().durability(durability);
         let store = FjallServerStore::open(path, options)?;
         let took = Instant::now();
         std::thread::scope(|scope| {

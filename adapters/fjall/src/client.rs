@@ -16,6 +16,13 @@ use crate::rows::Latest;
 use crate::salvage;
 
 /// Options for opening a client's store.
+///
+/// ```
+/// use synclayer_fjall::{ClientOptions, Durability};
+///
+/// let options = ClientOptions::new().durability(Durability::Synced).cache_bytes(8 << 20);
+/// ```
+#[non_exhaustive]
 pub struct ClientOptions {
     /// The failures that an acknowledged commit survives. [`Durability::Buffered`] unless set.
     pub durability: Durability,
@@ -40,6 +47,42 @@ impl Default for ClientOptions {
             memtable_bytes: 1 << 20,
             on_durable: None,
         }
+    }
+}
+
+impl ClientOptions {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the field `on_durable`.
+    #[must_use]
+    pub fn on_durable(mut self, on_durable: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_durable = Some(Box::new(on_durable));
+        self
+    }
+
+    /// Sets the field `durability`.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets the field `cache_bytes`.
+    #[must_use]
+    pub fn cache_bytes(mut self, cache_bytes: u64) -> Self {
+        self.cache_bytes = cache_bytes;
+        self
+    }
+
+    /// Sets the field `memtable_bytes`.
+    #[must_use]
+    pub fn memtable_bytes(mut self, memtable_bytes: u64) -> Self {
+        self.memtable_bytes = memtable_bytes;
+        self
     }
 }
 

@@ -48,7 +48,7 @@ mod tests {
     fn a_clock_before_1970_is_refused_until_it_is_set() {
         let dir = tempfile::tempdir().unwrap();
         let (client, server) = (dir.path().join("client"), dir.path().join("server"));
-        let options = || ClientOptions { durability: Durability::Buffered, ..Default::default() };
+        let options = || ClientOptions::new().durability(Durability::Buffered);
         let early = Some(UNIX_EPOCH - Duration::from_secs(3600));
         NOW.set(early);
         let refusals = [

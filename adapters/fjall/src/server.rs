@@ -18,7 +18,14 @@ use crate::mark::Mark;
 use crate::rows::View;
 
 /// Options for opening a server's store.
+///
+/// ```
+/// use synclayer_fjall::{Durability, ServerOptions};
+///
+/// let options = ServerOptions::new().durability(Durability::Buffered).cache_bytes(256 << 20);
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ServerOptions {
     /// The failures that an acknowledged transaction survives. [`Durability::Synced`] unless set.
     pub durability: Durability,
@@ -36,8 +43,38 @@ impl Default for ServerOptions {
     }
 }
 
+impl ServerOptions {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the field `durability`.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets the field `cache_bytes`.
+    #[must_use]
+    pub fn cache_bytes(mut self, cache_bytes: u64) -> Self {
+        self.cache_bytes = cache_bytes;
+        self
+    }
+
+    /// Sets the field `memtable_bytes`.
+    #[must_use]
+    pub fn memtable_bytes(mut self, memtable_bytes: u64) -> Self {
+        self.memtable_bytes = memtable_bytes;
+        self
+    }
+}
+
 /// Counters of a server's store since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Stats {
     /// Transactions that changed something.
     pub commits: u64,

@@ -48,11 +48,7 @@ impl Clients {
         let (sender, receiver) = channel();
         self.synced = Some(receiver);
         let on_durable = move || sender.send(()).unwrap_or_default();
-        let options = ClientOptions {
-            durability: self.durability,
-            on_durable: Some(Box::new(on_durable)),
-            ..ClientOptions::default()
-        };
+        let options = ClientOptions::new().durability(self.durability).on_durable(on_durable);
         FjallClientStore::open(self.dirs.current(), options).unwrap()
     }
 }
@@ -87,7 +83,7 @@ impl Servers {
     }
 
     fn open(&self) -> FjallServerStore {
-        let options = ServerOptions { durability: self.durability, ..ServerOptions::default() };
+        let options = ServerOptions::new().durability(self.durability);
         FjallServerStore::open(self.dirs.current(), options).unwrap()
     }
 }

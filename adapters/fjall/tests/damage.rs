@@ -45,7 +45,7 @@ fn contents(rows: &dyn Rows) -> Contents {
 }
 
 fn open_client(path: &Path, durability: Durability) -> Result<FjallClientStore, StoreError> {
-    FjallClientStore::open(path, ClientOptions { durability, ..ClientOptions::default() })
+    FjallClientStore::open(path, ClientOptions::new().durability(durability))
 }
 
 fn read_client(path: &Path) -> Result<Contents, StoreError> {
@@ -192,11 +192,7 @@ fn a_torn_tail_is_dropped() {
     let path = dir.path().join("store");
     let (sender, synced) = std::sync::mpsc::channel();
     let on_durable = move || sender.send(()).unwrap_or_default();
-    let options = ClientOptions {
-        durability: Durability::Synced,
-        on_durable: Some(Box::new(on_durable)),
-        ..ClientOptions::default()
-    };
+    let options = ClientOptions::new().durability(Durability::Synced).on_durable(on_durable);
     let mut store = FjallClientStore::open(&path, options).unwrap();
     let mut states = vec![];
     let mut ends = vec![];
@@ -303,7 +299,7 @@ fn what_can_be_read_of_a_damaged_store_is_saved() {
 fn what_lies_in_tables_is_saved() {
     let dir = scratch();
     let path = dir.path().join("store");
-    let options = ClientOptions { memtable_bytes: 64 << 10, ..ClientOptions::default() };
+    let options = ClientOptions::new().memtable_bytes(64 << 10);
     let mut store = FjallClientStore::open(&path, options).unwrap();
     let tables = path.join("db/keyspaces/1/tables");
     let made = || fs::read_dir(&tables).map_or(0, Iterator::count);
@@ -379,7 +375,7 @@ fn make_enormous(file: &Path, mark: &[u8], behind: usize) {
 fn an_enormous_count_in_a_list_of_the_database_is_damage() {
     let dir = scratch();
     let original = dir.path().join("original");
-    let options = ClientOptions { memtable_bytes: 4 << 10, ..ClientOptions::default() };
+    let options = ClientOptions::new().memtable_bytes(4 << 10);
     let mut store = FjallClientStore::open(&original, options).unwrap();
     for n in 1.. {
         fill(&mut store, n, n);
@@ -425,7 +421,7 @@ fn an_enormous_count_in_a_list_of_the_database_is_damage() {
 fn a_list_that_was_written_anew_is_no_damage() {
     let dir = scratch();
     let (original, renamed) = (dir.path().join("original"), dir.path().join("renamed"));
-    let options = ClientOptions { memtable_bytes: 4 << 10, ..ClientOptions::default() };
+    let options = ClientOptions::new().memtable_bytes(4 << 10);
     let mut store = FjallClientStore::open(&original, options).unwrap();
     fill(&mut store, 1, 300);
     let expected = contents(store.rows());

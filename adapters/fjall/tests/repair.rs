@@ -30,7 +30,7 @@ const MEMTABLE_BYTES: u64 = 16 << 10;
 type Records = BTreeMap<String, String>;
 
 fn open(path: &Path) -> Result<FjallServerStore, StoreError> {
-    let options = ServerOptions { memtable_bytes: MEMTABLE_BYTES, ..ServerOptions::default() };
+    let options = ServerOptions::new().memtable_bytes(MEMTABLE_BYTES);
     FjallServerStore::open(path, options)
 }
 

@@ -19,13 +19,13 @@ use crate::mailbox::Mailbox;
 use crate::shared::{Caller, Shared};
 use crate::socket::{Received, Socket};
 
-/// How many bytes may wait for the socket before the session is asked for no more.
+/// The number of bytes that may wait for the socket before the session is asked for no more.
 const ROOM_BYTES: usize = 256 << 10;
 /// When nothing is due.
-const AGES: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many frames are handed in before what they led to is sent.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+/// The number of frames that are handed in before anything is sent.
 const FRAMES: usize = 64;
-/// How often a session is pumped before its task looks at the socket again.
+/// The number of times that a session is pumped before its task looks at the socket again.
 const PUMPS: usize = 16;
 
 /// A connection that was let in.
@@ -40,16 +40,16 @@ pub(crate) struct Connection<S> {
     alarm: Pin<Box<Sleep>>,
     /// When the token expires.
     expires: Option<Instant>,
-    /// What the user's connections may send together.
+    /// The rate of the user's connections together.
     bucket: Option<Arc<Mutex<Bucket>>>,
     closing: bool,
 }
 
-/// Why a connection's task goes on.
+/// The reason why a connection's task goes on.
 enum Event {
     /// Something is in the mailbox, or in the rings.
-    Rung,
-    /// What waited for the socket was written.
+    Woken,
+    /// Everything that waited for the socket was written.
     Written,
     Received(Received),
     Deadline,
@@ -72,13 +72,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Caller::Unknown => (Identity::Unknown, None),
         };
         Self {
-            session: Session::new(Arc::clone(&shared.session), conn, identity, now),
+            session: Session::new(Arc::clone(&shared.limits), conn, identity, now),
             shared,
             conn,
             mailbox,
             socket,
             actions: Actions::new(),
-            alarm: Box::pin(sleep(AGES)),
+            alarm: Box::pin(sleep(NEVER)),
             expires,
             bucket: None,
             closing: false,
@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 break;
             }
             match self.event().await {
-                Event::Rung | Event::Written => {}
+                Event::Woken | Event::Written => {}
                 Event::Received(received) => self.receive_all(received).await,
                 Event::Deadline => self.pass_deadline(),
                 Event::Gone => break,
@@ -118,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         if self.with_session(|session, now, env, out| pump(session, now, room, PUMPS, env, out)) {
             // whoever always has more lets others have their turn
-            self.mailbox.ring();
+            self.mailbox.wake();
         }
     }
 
@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         call: impl FnOnce(&mut Session, Now, &mut Environment<'_>, &mut Actions) -> T,
     ) -> T {
         let now = self.shared.clock.now();
-        if self.bucket.is_none() && self.shared.config.user_rate.is_some() {
+        if self.bucket.is_none() && self.shared.limits.user_rate.is_some() {
             let user = self.session.status().user;
             self.bucket = user.and_then(|user| self.shared.bucket(user));
         }
@@ -223,14 +223,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         tokio::select! {
             biased;
             event = poll_fn(|cx| self.poll_socket(cx)) => event,
-            () = mailbox.rung() => Event::Rung,
+            () = mailbox.woken() => Event::Woken,
         }
     }
 
     fn deadline(&self) -> Instant {
         let session = self.session.deadline().and_then(|(at, _)| self.shared.clock.instant(at));
         let deadlines = [session, self.expires].into_iter().flatten();
-        deadlines.min().unwrap_or_else(|| Instant::now() + AGES)
+        deadlines.min().unwrap_or_else(|| Instant::now() + NEVER)
     }
 
     /// Looks at the alarm, which may go off too early: deadlines move on with every frame, and it
@@ -257,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let received = self.poll_receive(cx);
         // reading may have answered a ping
         if received.is_pending() && waited == 0 && self.socket.waiting() > 0 {
-            return Poll::Ready(Event::Rung);
+            return Poll::Ready(Event::Woken);
         }
         if received.is_ready() { received } else { self.poll_alarm(cx) }
     }
@@ -273,9 +273,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Leaves the others, and the peer: what waits is sent, and its agreement awaited for a while.
     async fn part(&mut self) {
         self.shared.feed.leave(self.conn);
-        let patience = self.shared.config.close_patience;
+        let time_limit = self.shared.config.close_timeout;
         let socket = &mut self.socket;
-        let agreed = timeout(patience, poll_fn(|cx| poll_parted(socket, cx))).await.is_ok();
+        let agreed = timeout(time_limit, poll_fn(|cx| poll_parted(socket, cx))).await.is_ok();
         tracing::debug!(conn = %self.conn, agreed, "a connection ended");
         self.shared.leave(self.conn);
     }

@@ -97,7 +97,7 @@ impl Embedded {
         let backend = Backend {
             store,
             policy: Arc::clone(&shared.config.policy),
-            limits: shared.session.limits.clone(),
+            limits: shared.limits.input.clone(),
             clock,
             feed: Arc::clone(&shared.feed),
         };

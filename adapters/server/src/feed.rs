@@ -31,7 +31,7 @@ impl Feed {
 
     /// Wakes the connections that follow these collections.
     pub(crate) fn wake(&self, moved: &BTreeSet<Collection>) {
-        self.followers().wake(moved, |_, mailbox| mailbox.ring());
+        self.followers().wake(moved, |_, mailbox| mailbox.wake());
     }
 
     /// Wakes a connection whenever a collection moves.

@@ -1,7 +1,7 @@
 //! SyncLayer's server: a WebSocket for both levels of the protocol, and the REST calls, on any
-//! [`ServerStore`](synclayer_core::ServerStore).
+//! [`ServerStore`].
 //!
-//! | path | what |
+//! | path | use |
 //! | --- | --- |
 //! | `/ws` | the WebSocket; a token comes as `?token=`, as `Authorization: Bearer` or as the first message |
 //! | `/sync/{collection}`, `/sync/{collection}/{recordId}` | the REST calls |
@@ -24,7 +24,59 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`Embedded`] is the same without a listener, to be mounted in an axum program. [`ServerConfig`]
+//! says who may do what, and how much of it: an [`Authenticator`] maps tokens to users, a
+//! [`Policy`] gives them their rights, and [`ServerLimits`] bound what they take.
+//!
+//! # Rights
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use synclayer_server::{
+//!     Access, Change, Collection, Document, Policy, RecordId, ServerConfig, UserId,
+//! };
+//!
+//! /// Everyone reads everything, and writes only what bears their name.
+//! struct Signed;
+//!
+//! impl Policy for Signed {
+//!     fn read(&self, user: Option<&UserId>, _: &Collection) -> Access {
+//!         if user.is_some() { Access::All } else { Access::None }
+//!     }
+//!
+//!     fn write(
+//!         &self,
+//!         user: Option<&UserId>,
+//!         _: &Collection,
+//!         _: &RecordId,
+//!         before: Option<&Document>,
+//!         change: &Change,
+//!     ) -> Result<(), String> {
+//!         let after = change.apply(before);
+//!         let name = user.map(|user| format!("\"{user}\""));
+//!         let signed = |document: &Document| document.get("author") == name.as_deref();
+//!         if before.into_iter().chain(&after).all(signed) {
+//!             Ok(())
+//!         } else {
+//!             Err("only the author may write this".into())
+//!         }
+//!     }
+//! }
+//!
+//! let config = ServerConfig::new().policy(Arc::new(Signed));
+//! # let policy = &config.policy;
+//! # let (ann, notes) = (UserId::new("ann")?, Collection::new("notes")?);
+//! # let note = Document::parse(r#"{"author": "ann"}"#, &Default::default())?;
+//! # let change = Change::insert(note);
+//! # let id = RecordId::new("1")?;
+//! # assert!(policy.write(Some(&ann), &notes, &id, None, &change).is_ok());
+//! # assert!(policy.write(None, &notes, &id, None, &change).is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod auth;
 mod clock;
 mod commit;
 mod config;
@@ -41,7 +93,16 @@ mod shared;
 mod socket;
 mod upgrade;
 
-pub use config::{AuthError, Authenticator, Figures, Identified, ServerConfig, StaticTokens};
+pub use auth::{AuthError, Authenticator, Identified, StaticTokens};
+pub use config::{Metrics, ServerConfig};
+// all that the traits of this crate need
+pub use bytes::Bytes;
+pub use synclayer_core::{
+    Access, AllowAll, Batch, Change, Collection, Delta, Document, Epoch, Limits, NameError, Op,
+    Policy, Rate, RecordId, RingLimits, Rows, Scan, ServerLimits, ServerStore, StoreError,
+    StoreErrorKind, Token, UserId, Visit, WriteKind,
+};
+
 pub use embedded::{Embedded, StartError};
 pub use memory::MemoryServerStore;
 pub use server::Server;

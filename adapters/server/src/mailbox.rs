@@ -1,4 +1,4 @@
-//! What reaches a connection's task from outside of it.
+//! The way to a connection's task from outside of it.
 
 use std::mem;
 use std::sync::{Mutex, PoisonError};
@@ -6,25 +6,25 @@ use std::sync::{Mutex, PoisonError};
 use synclayer_core::server::session::Input;
 use tokio::sync::Notify;
 
-/// The inputs that wait for a connection, and the bell that wakes its task.
+/// The inputs that wait for a connection, and the signal that wakes its task.
 ///
 /// It holds little: a session has one transaction and one read under way at most.
 #[derive(Default)]
 pub(crate) struct Mailbox {
     inputs: Mutex<Vec<Input<'static>>>,
-    bell: Notify,
+    signal: Notify,
 }
 
 impl Mailbox {
     /// Hands an input in, and wakes the task.
     pub(crate) fn put(&self, input: Input<'static>) {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner).push(input);
-        self.ring();
+        self.wake();
     }
 
     /// Wakes the task: a collection that it follows has moved.
-    pub(crate) fn ring(&self) {
-        self.bell.notify_one();
+    pub(crate) fn wake(&self) {
+        self.signal.notify_one();
     }
 
     /// Takes what waits, in its order.
@@ -32,8 +32,8 @@ impl Mailbox {
         mem::take(&mut *self.inputs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until the bell has rung since the last time.
-    pub(crate) async fn rung(&self) {
-        self.bell.notified().await;
+    /// Waits until the task was woken since the last time.
+    pub(crate) async fn woken(&self) {
+        self.signal.notified().await;
     }
 }

@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::uri::Authority;
 
-/// What a request's `Origin` says about it.
+/// The origin of a request, judged by its header `Origin`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
     /// It comes from a program, or from a page of this server's own host.
@@ -47,7 +47,7 @@ fn is_own(origin: &str, host: &str, open: bool) -> bool {
         && (!open || is_unforgeable(host.host()))
 }
 
-/// Whether a host is no name that a stranger could have given this machine.
+/// Returns `true` unless a host is a name that a stranger could have given this machine.
 fn is_unforgeable(host: &str) -> bool {
     let is_name = |byte: u8| !(byte.is_ascii_digit() || byte == b'.');
     host.eq_ignore_ascii_case("localhost") || host.starts_with('[') || !host.bytes().any(is_name)

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use synclayer_core::server::http::Reply;
 use synclayer_core::{ErrorCode, Token};
 
-use crate::config::AuthError;
+use crate::auth::AuthError;
 use crate::origin::Origin;
 use crate::shared::{Caller, Shared};
 

@@ -61,8 +61,8 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response<Body> {
         shared.connections(),
         shared.feed.rings().bytes(),
     );
-    for (name, figure) in shared.config.figures.iter().flat_map(|figures| figures()) {
-        body.push_str(&format!(",\"{name}\":{figure}"));
+    for (name, number) in shared.config.metrics.iter().flat_map(|metrics| metrics()) {
+        body.push_str(&format!(",\"{name}\":{number}"));
     }
     body.push('}');
     let headers =
@@ -101,7 +101,7 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Re
         }
     };
     let time_limit = shared.config.http_timeout;
-    let max = shared.config.http.limits.frame_bytes;
+    let max = shared.limits.input.frame_bytes;
     let body = match timeout(time_limit, read(&mut body, max)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLong)) => {
@@ -126,7 +126,7 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Re
         body: &body,
         user,
     };
-    let mut call = http::call(&request, &shared.config.http, &*shared.config.policy);
+    let mut call = http::call(&request, &shared.limits, &*shared.config.policy);
     if let Call::Transact(write) = &mut call {
         write.charge(&mut || take_token(shared, request.user.as_ref()));
     }
@@ -155,7 +155,7 @@ fn admit(shared: &Shared, parts: &Parts) -> Result<Option<UserId>, Reply> {
 /// still on its way is reset, and then the answer may be lost that says why. What comes too slowly,
 /// or is too much, is not waited for.
 async fn discard(shared: &Shared, mut body: Body) {
-    let mut left = shared.config.http.limits.frame_bytes;
+    let mut left = shared.limits.input.frame_bytes;
     let discard = async {
         while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let bytes = frame.data_ref().map_or(0, |data| data.len());
@@ -202,7 +202,7 @@ async fn answer(shared: &Arc<Shared>, call: Call) -> Reply {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
             let outcome = shared.commits.run(write.transaction().clone()).await;
-            write.reply(shared.clock.now().wall, &shared.config.http, outcome)
+            write.reply(shared.clock.now().wall, &shared.limits, outcome)
         }
         Call::Read(read) => {
             let outcome = shared.read(read.request().clone()).await;

@@ -6,21 +6,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use synclayer_core::rules::{Bucket, ReadAnswer, ReadRequest};
-use synclayer_core::server::session::{Input, ReadTicket, SessionConfig};
-use synclayer_core::{ConnId, Epoch, ServerStore, StoreError, StoreErrorKind, Token, UserId};
+use synclayer_core::server::session::{Input, ReadTicket};
+use synclayer_core::{
+    ConnId, Epoch, ServerLimits, ServerStore, StoreError, StoreErrorKind, Token, UserId,
+};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task;
 use tokio::time::timeout;
 
+use crate::auth::AuthError;
 use crate::clock::Clock;
 use crate::commit::Commits;
-use crate::config::{AuthError, ServerConfig};
+use crate::config::ServerConfig;
 use crate::feed::Feed;
 use crate::mailbox::Mailbox;
 
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
-    pub(crate) session: Arc<SessionConfig>,
+    pub(crate) limits: Arc<ServerLimits>,
     pub(crate) epoch: Epoch,
     pub(crate) clock: Clock,
     pub(crate) feed: Arc<Feed>,
@@ -70,7 +73,7 @@ impl Shared {
         clock: Clock,
     ) -> Self {
         Self {
-            session: Arc::new(config.session.clone()),
+            limits: Arc::new(config.limits.clone()),
             epoch,
             clock,
             feed: Arc::new(Feed::new(config.rings)),
@@ -98,7 +101,7 @@ impl Shared {
 
     /// Waits until every connection has ended. Returns `false` if they take too long.
     pub(crate) async fn wait_for_connections(&self) -> bool {
-        let time_limit = self.config.http_timeout + self.config.close_patience;
+        let time_limit = self.config.http_timeout + self.config.close_timeout;
         let all = self.permits.acquire_many(max_connections(&self.config));
         timeout(time_limit, all).await.is_ok()
     }
@@ -150,7 +153,7 @@ impl Shared {
 
     /// The rate of all connections of a user together; `None` for any.
     pub(crate) fn bucket(&self, user: &UserId) -> Option<Arc<Mutex<Bucket>>> {
-        let rate = self.config.user_rate?;
+        let rate = self.limits.user_rate?;
         let now = self.clock.now().mono;
         let mut buckets = self.buckets();
         let fresh = || Arc::new(Mutex::new(Bucket::new(rate, now)));

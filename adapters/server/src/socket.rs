@@ -1,6 +1,6 @@
 //! A WebSocket whose outgoing frames are shared, not copied, and go out together.
 //!
-//! What is sent waits in a queue of shared buffers and is written many at a time. The WebSocket
+//! Frames wait in a queue of shared buffers and are written many at a time. The WebSocket
 //! library reads, and writes its own control frames into the same queue: so an idle connection
 //! holds no write buffer, whatever went through it before.
 
@@ -18,21 +18,21 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-/// How many slices one write takes; a frame has two.
+/// The number of slices that one write takes; a frame has two.
 const SLICES: usize = 128;
 /// The longest header of a frame without a mask.
 const LONGEST_HEADER: usize = 10;
-/// How much is read at once.
+/// The number of bytes that are read at once.
 const READ_BYTES: usize = 4096;
-/// What may be longer than the longest frame, so that its sender is told.
+/// The number of bytes that a frame may be too long and still be read, so that its sender is told.
 const MARGIN_BYTES: usize = 64 << 10;
 
 /// A server's end of a WebSocket.
 pub(crate) struct Socket<S> {
-    websocket: WebSocketStream<Wire<S>>,
+    websocket: WebSocketStream<Transport<S>>,
 }
 
-/// What came through a socket.
+/// Something that came through a socket.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Received {
     /// A text, or bytes that should be one.
@@ -55,8 +55,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_write_buffer_size(MARGIN_BYTES)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest));
-        let wire = Wire { stream, out: Outgoing::default() };
-        let websocket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
+        let transport = Transport { stream, out: Outgoing::default() };
+        let websocket =
+            WebSocketStream::from_raw_socket(transport, Role::Server, Some(config)).await;
         Self { websocket }
     }
 
@@ -72,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let _ = Pin::new(&mut self.websocket).start_send(Message::Close(Some(frame)));
     }
 
-    /// How many bytes wait to be written.
+    /// The number of bytes that wait to be written.
     pub(crate) fn waiting(&self) -> usize {
         self.websocket.get_ref().out.bytes
     }
@@ -101,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 }
 
 /// The stream beneath, and what waits to be written to it.
-struct Wire<S> {
+struct Transport<S> {
     stream: S,
     out: Outgoing,
 }
@@ -187,7 +188,7 @@ impl Outgoing {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncWrite + Unpin> Transport<S> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.out.bytes > 0 {
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -208,7 +209,7 @@ impl<S: AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Transport<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -218,8 +219,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     }
 }
 
-/// What the library writes goes behind what already waits.
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+/// Queues what the library writes behind what already waits.
+impl<S: AsyncWrite + Unpin> AsyncWrite for Transport<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,

@@ -97,7 +97,7 @@ async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, _permit:
         Ok(upgraded) => upgraded,
         Err(error) => return tracing::debug!(%error, "a handshake broke off"),
     };
-    let socket = Socket::new(TokioIo::new(upgraded), shared.session.limits.frame_bytes).await;
+    let socket = Socket::new(TokioIo::new(upgraded), shared.limits.input.frame_bytes).await;
     let (conn, mailbox) = shared.enter();
     tracing::debug!(%conn, "a connection began");
     // in place: what is moved between futures takes its room in each of them

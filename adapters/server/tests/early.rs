@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn serve() -> Server {
     let ann = UserId::new("ann").unwrap();
     let tokens = Arc::new(StaticTokens::new([(ann, "secret")]));
-    let config = ServerConfig { authenticator: Some(tokens), ..ServerConfig::default() };
+    let config = ServerConfig::new().authenticator(tokens);
     Server::bind(config, Arc::new(MemoryServerStore::new())).await.unwrap()
 }
 

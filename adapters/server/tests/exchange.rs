@@ -218,7 +218,7 @@ async fn a_session_of_another_user_or_epoch_does_not_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_for_too_much_is_told_when_to_come_back() {
     let mut config = token_config();
-    config.user_rate = Some(Rate { per_second: 0, burst: 4 });
+    config.limits.user_rate = Some(Rate { per_second: 0, burst: 4 });
     let server = serve(config).await;
     let epoch = epoch(&server, &ANN, "c1", 1).await;
     // the hello took one, the push takes one for each write
@@ -241,7 +241,7 @@ async fn who_asks_for_too_much_is_told_when_to_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_is_refused() {
     let mut config = ServerConfig::default();
-    config.http.limits.frame_bytes = 500;
+    config.limits.input.frame_bytes = 500;
     let server = serve(config).await;
     let epoch = epoch(&server, &[], "c1", 1).await;
     let writes = vec![insert(1, "1", json!({"x": "x".repeat(500)}))];

@@ -174,9 +174,8 @@ async fn a_store_that_failed_shows_and_confirms_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_tells_further_figures() {
-    let figures: Arc<synclayer_server::Figures> = Arc::new(|| vec![("syncs", 7)]);
-    let config = ServerConfig { figures: Some(figures), ..ServerConfig::default() };
+async fn health_tells_further_metrics() {
+    let config = ServerConfig::new().metrics(|| vec![("syncs", 7)]);
     let server = common::serve(config).await;
     let _peer = Peer::connect(&server, "", &[]).await;
     eventually("the connection", || server.connections() == 1).await;
@@ -271,11 +270,9 @@ async fn idle_http_connections_do_not_hold_up_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_tombstones_are_swept_away() {
-    let config = ServerConfig {
-        tombstone_retention: Duration::ZERO,
-        sweep_interval: Duration::from_millis(5),
-        ..ServerConfig::default()
-    };
+    let config = ServerConfig::new()
+        .tombstone_retention(Duration::ZERO)
+        .sweep_interval(Duration::from_millis(5));
     let server = common::serve(config).await;
     let body = r#"{"recordId":"1","data":{}}"#;
     assert_eq!(http(&server, "POST", "/sync/todos", &[], body).await.status, 200);
@@ -302,20 +299,19 @@ struct Brief;
 
 impl Authenticator for Brief {
     fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
-        let valid_for = match token.reveal().split_once(' ') {
-            Some((_, "old")) => return Err(AuthError::Expired),
-            Some((_, "brief")) => Some(Duration::from_millis(20)),
-            Some(_) | None => None,
-        };
         let name = token.reveal().split(' ').next().unwrap_or_default();
-        let user = UserId::new(name).map_err(|_| AuthError::Wrong)?;
-        Ok(Identified { user, valid_for })
+        let user = Identified::as_user(UserId::new(name).map_err(|_| AuthError::Wrong)?);
+        match token.reveal().split_once(' ') {
+            Some((_, "old")) => Err(AuthError::Expired),
+            Some((_, "brief")) => Ok(user.valid_for(Duration::from_millis(20))),
+            Some(_) | None => Ok(user),
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_token_can_be_renewed_on_the_connection() {
-    let config = ServerConfig { authenticator: Some(Arc::new(Brief)), ..ServerConfig::default() };
+    let config = ServerConfig::new().authenticator(Arc::new(Brief));
     let server = common::serve(config).await;
     assert_eq!(
         Peer::try_connect(server.local_addr(), "?token=ann%20old", &[]).await.err(),

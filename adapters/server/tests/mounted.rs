@@ -68,7 +68,7 @@ async fn its_end_is_not_the_end_of_the_program() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_takes_no_more_websockets_than_it_was_told() {
-    let config = ServerConfig { max_connections: 1, ..ServerConfig::default() };
+    let config = ServerConfig::new().max_connections(1);
     let (_sync, addr, program) = serve(config).await;
     let mut first = Peer::try_connect(live(addr), "", &[]).await.unwrap();
     first.subscribe("todos").await;

@@ -141,7 +141,7 @@ async fn nothing_works_before_a_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_is_shown_out() {
     let mut config = token_config();
-    config.session.auth_patience = std::time::Duration::from_millis(50);
+    config.limits.auth_timeout = std::time::Duration::from_millis(50);
     let server = serve(config).await;
     let mut stranger = Peer::connect(&server, "", &[]).await;
     assert_eq!(stranger.closed().await, 1008);
@@ -150,7 +150,7 @@ async fn who_says_nothing_is_shown_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_silent_is_shown_out() {
     let mut config = ServerConfig::default();
-    config.session.silence = std::time::Duration::from_millis(50);
+    config.limits.idle_timeout = std::time::Duration::from_millis(50);
     let server = serve(config).await;
     let mut silent = Peer::connect(&server, "", &[]).await;
     assert_eq!(silent.closed().await, 1001);
@@ -192,7 +192,7 @@ async fn many_bad_frames_end_the_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_is_too_large_ends_the_connection() {
     let mut config = ServerConfig::default();
-    config.session.limits.frame_bytes = 1000;
+    config.limits.input.frame_bytes = 1000;
     let server = serve(config).await;
     let mut peer = Peer::connect(&server, "", &[]).await;
     peer.send(insert("1", &format!(r#"{{"x":"{}"}}"#, "y".repeat(1000)))).await;
@@ -213,10 +213,7 @@ async fn a_plain_ping_has_a_plain_pong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_a_foreign_origin_are_refused() {
-    let config = ServerConfig {
-        allow_origins: vec!["https://app.example".into()],
-        ..ServerConfig::default()
-    };
+    let config = ServerConfig::new().allow_origins(["https://app.example"]);
     let server = serve(config).await;
     let addr = server.local_addr();
     let connect = |origin: String| async move {
@@ -246,8 +243,8 @@ async fn the_websocket_wants_a_websocket() {
 async fn an_open_server_stays_on_loopback() {
     let listen = ([0, 0, 0, 0], 0).into();
     let store = || std::sync::Arc::new(synclayer_server::MemoryServerStore::new());
-    let refused = Server::bind(ServerConfig { listen, ..ServerConfig::default() }, store()).await;
+    let refused = Server::bind(ServerConfig::new().listen(listen), store()).await;
     assert!(matches!(refused.err(), Some(StartError::Exposed(addr)) if addr == listen));
-    let bound = Server::bind(ServerConfig { listen, ..token_config() }, store()).await;
+    let bound = Server::bind(token_config().listen(listen), store()).await;
     bound.unwrap().shutdown().await;
 }

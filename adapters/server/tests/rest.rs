@@ -158,7 +158,7 @@ async fn tokens_are_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_is_refused() {
     let mut config = ServerConfig::default();
-    config.http.limits.frame_bytes = 1000;
+    config.limits.input.frame_bytes = 1000;
     let server = serve(config).await;
     for (method, target, body, status) in [
         ("POST", "/sync/todos", "{", 400),
@@ -193,7 +193,7 @@ async fn cut_off(server: &Server, request: String) -> (u16, Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_breaks_off_is_not_too_large() {
     let mut config = ServerConfig::default();
-    config.http.limits.frame_bytes = 1000;
+    config.limits.input.frame_bytes = 1000;
     let server = serve(config).await;
     let head = "POST /sync/todos HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
     let part = r#"{"recordId":"1","data":{"#;
@@ -217,7 +217,7 @@ async fn a_body_that_breaks_off_is_not_too_large() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_may_do_only_so_much() {
     let mut config = common::token_config();
-    config.user_rate = Some(Rate { per_second: 0, burst: 2 });
+    config.limits.user_rate = Some(Rate { per_second: 0, burst: 2 });
     let server = serve(config).await;
     let auth = [("authorization", "Bearer a-token")];
     assert_eq!(http(&server, "GET", "/sync/todos", &auth, "").await.status, 200);
@@ -234,8 +234,7 @@ async fn a_user_may_do_only_so_much() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_may_ask_first() {
-    let config =
-        ServerConfig { allow_origins: vec!["https://app.example".into()], ..Default::default() };
+    let config = ServerConfig::new().allow_origins(["https://app.example"]);
     let server = serve(config).await;
     let origin = [("origin", "https://app.example")];
     let answer = http(&server, "OPTIONS", "/sync/todos", &origin, "").await;
@@ -265,7 +264,7 @@ impl Policy for Public {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_policy_decides() {
-    let config = ServerConfig { policy: Arc::new(Public), ..ServerConfig::default() };
+    let config = ServerConfig::new().policy(Arc::new(Public));
     let server = serve(config).await;
     let body = json!({"recordId": "1", "data": {}});
     let (status, refusal) = call(&server, "POST", "/sync/public", &body).await;

@@ -18,8 +18,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::limits::ServerLimits;
 use crate::protocol::document::write_json_string;
-use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::name::{Collection, RecordId, UserId};
 use crate::protocol::percent;
@@ -28,7 +28,7 @@ use crate::protocol::wire::http::{
     PULL_PATH, PUSH_PATH, PageFrom, PageQuery, SESSION_PATH, TRANSACTION_PATH,
 };
 use crate::protocol::write::WriteKind;
-use crate::rules::page::{PageLimits, ReadAnswer, ReadRequest, Reader};
+use crate::rules::page::{ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::{Access, Policy};
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
@@ -46,30 +46,6 @@ pub struct Request<'a> {
     pub body: &'a [u8],
     /// The user of its token; `None` if the server knows no users.
     pub user: Option<UserId>,
-}
-
-/// What the HTTP calls of a server have in common.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HttpConfig {
-    /// The bounds on what is read.
-    pub limits: Limits,
-    /// About the most bytes of records, or of verdicts, in one answer. Default 16 MiB.
-    pub answer_bytes: usize,
-    /// How much one page of a catch-up holds at most.
-    pub page: PageLimits,
-    /// The longest push that clients are told to send, in bytes. Default 256 KiB.
-    pub max_batch_bytes: u64,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            answer_bytes: 16 << 20,
-            page: PageLimits::default(),
-            max_batch_bytes: 256 << 10,
-        }
-    }
 }
 
 /// The need of a request.
@@ -130,21 +106,21 @@ pub struct Reply {
 
 /// Turns a request into its reply, or into what its reply needs.
 #[must_use]
-pub fn call(request: &Request<'_>, config: &HttpConfig, policy: &dyn Policy) -> Call {
-    plan(request, config, policy).unwrap_or_else(Call::Immediate)
+pub fn call(request: &Request<'_>, limits: &ServerLimits, policy: &dyn Policy) -> Call {
+    plan(request, limits, policy).unwrap_or_else(Call::Immediate)
 }
 
 /// A refusal is the `Err`.
-fn plan(request: &Request<'_>, config: &HttpConfig, policy: &dyn Policy) -> Result<Call, Reply> {
-    let max = config.limits.frame_bytes;
+fn plan(request: &Request<'_>, limits: &ServerLimits, policy: &dyn Policy) -> Result<Call, Reply> {
+    let max = limits.input.frame_bytes;
     if request.body.len() > max {
         let message = format!("the body has {} bytes, at most {max} are read", request.body.len());
         return Err(Reply::error(ErrorCode::PayloadTooLarge, &message));
     }
     match (request.method, request.path) {
-        ("POST", SESSION_PATH) => return resumable::session(request, config),
-        ("POST", PUSH_PATH) => return resumable::push(request, config),
-        ("POST", PULL_PATH) => return resumable::asked_page(request, config, policy),
+        ("POST", SESSION_PATH) => return resumable::session(request, limits),
+        ("POST", PUSH_PATH) => return resumable::push(request, limits),
+        ("POST", PULL_PATH) => return resumable::asked_page(request, limits, policy),
         ("POST", TRANSACTION_PATH) => {
             let message = "the name `transaction` is reserved: this server has no such call";
             return Err(Reply { status: 501, ..invalid(message) });
@@ -156,12 +132,12 @@ fn plan(request: &Request<'_>, config: &HttpConfig, policy: &dyn Policy) -> Resu
         ("GET", None) => {
             let parameters = parameters(request.query)?;
             match page_query(&parameters)? {
-                Some(query) => resumable::pull(request, collection, query, config, policy),
-                None => plain::query(request, collection, parameters, config, policy),
+                Some(query) => resumable::pull(request, collection, query, limits, policy),
+                None => plain::query(request, collection, parameters, limits, policy),
             }
         }
-        ("POST", None) => plain::insert(request, collection, config),
-        ("PATCH", Some(record)) => plain::update(request, collection, record, config),
+        ("POST", None) => plain::insert(request, collection, limits),
+        ("PATCH", Some(record)) => plain::update(request, collection, record, limits),
         ("DELETE", Some(record)) => Ok(plain::delete(request, collection, record)),
         (_, None) => Err(Reply::not_allowed("GET, POST")),
         (_, Some(_)) => Err(Reply::not_allowed("PATCH, DELETE")),
@@ -250,15 +226,15 @@ impl WriteCall {
     pub fn reply(
         self,
         now: Timestamp,
-        config: &HttpConfig,
+        limits: &ServerLimits,
         outcome: Result<TransactionAnswer, TransactError>,
     ) -> Reply {
         match (self.asked, outcome) {
             (Asked::Session { user }, Ok(TransactionAnswer::Hello(answer))) => {
-                resumable::greeted(answer, user, now, config)
+                resumable::greeted(answer, user, now, limits)
             }
             (Asked::Push { unheard }, Ok(TransactionAnswer::Pushed(outcome))) => {
-                resumable::judged(outcome, unheard, config)
+                resumable::judged(outcome, unheard, limits)
             }
             (Asked::Plain { record_id, kind }, Ok(TransactionAnswer::Plain(outcome))) => {
                 plain::written(record_id, kind, outcome)

@@ -41,9 +41,10 @@ use xxhash_rust::xxh3::Xxh3;
 use super::committer::Committer;
 use super::followers::Followers;
 use super::http::{Call, Reply, Request, call};
+use super::limits::ServerLimits;
 use super::pump;
 use super::ring::Rings;
-use super::session::{self, AuthTicket, Environment, Identity, Session, SessionConfig, Timer};
+use super::session::{self, AuthTicket, Environment, Identity, Session, Timer};
 use crate::protocol::name::{Collection, ConnId, Seq, UserId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::page::ReadAnswer;
@@ -58,7 +59,7 @@ use interface::{Asked, Letter, Reader};
 #[derive(Clone)]
 pub struct Hub {
     config: HubConfig,
-    session: Arc<SessionConfig>,
+    limits: Arc<ServerLimits>,
     policy: Arc<dyn Policy>,
     sessions: BTreeMap<ConnId, Session>,
     /// The deadlines of the sessions, each with its connection and its reason.
@@ -81,7 +82,7 @@ impl Hub {
         heads: impl IntoIterator<Item = (Collection, Seq)>,
     ) -> Self {
         let mut hub = Self {
-            session: Arc::new(config.session.clone()),
+            limits: Arc::new(config.limits.clone()),
             policy,
             sessions: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -170,7 +171,7 @@ impl Hub {
     }
 
     fn accept(&mut self, conn: ConnId, identity: Identity, now: Now) {
-        let session = Session::new(Arc::clone(&self.session), conn, identity, now);
+        let session = Session::new(Arc::clone(&self.limits), conn, identity, now);
         let deadline = session.deadline();
         self.sessions.insert(conn, session);
         self.move_deadline(conn, None, deadline);
@@ -207,7 +208,7 @@ impl Hub {
     ) -> Option<T> {
         let session = self.sessions.get_mut(&conn)?;
         let before = session.deadline();
-        let rate = self.config.user_rate;
+        let rate = self.limits.user_rate;
         let user_bucket = bucket(&mut self.buckets, session.status().user, rate, now.mono);
         let mut env = Environment { rings: &self.rings, policy: &*self.policy, user_bucket };
         let mut actions = session::Actions::new();
@@ -272,15 +273,15 @@ impl Hub {
     /// # Errors
     /// With the reply, if the user has used up the rate.
     pub fn admit(&mut self, now: Now, user: Option<&UserId>) -> Result<(), Reply> {
-        let bucket = bucket(&mut self.buckets, user, self.config.user_rate, now.mono);
+        let bucket = bucket(&mut self.buckets, user, self.limits.user_rate, now.mono);
         bucket.map_or(Ok(()), |bucket| bucket.take(now.mono)).map_err(Reply::slow_down)
     }
 
     fn call(&mut self, now: Now, id: CallId, request: &Request<'_>, out: &mut Vec<Action>) {
-        match call(request, &self.config.http, &*self.policy) {
+        match call(request, &self.limits, &*self.policy) {
             Call::Immediate(reply) => out.push(Action::Reply { call: id, reply }),
             Call::Transact(mut write) => {
-                let (user, rate) = (request.user.as_ref(), self.config.user_rate);
+                let (user, rate) = (request.user.as_ref(), self.limits.user_rate);
                 let mut bucket = bucket(&mut self.buckets, user, rate, now.mono);
                 write.charge(&mut || bucket.as_mut().map_or(Ok(()), |b| b.take(now.mono)));
                 self.submit(Asked::Call(id, write), out);
@@ -318,7 +319,7 @@ impl Hub {
     /// The context in which a batch is decided.
     #[must_use]
     pub fn context(&self, now: Now) -> Context<'_> {
-        Context { policy: &*self.policy, limits: &self.config.session.limits, now: now.wall }
+        Context { policy: &*self.policy, limits: &self.limits.input, now: now.wall }
     }
 
     /// Ends a batch as its commit ended: publishes its changes, wakes those who follow them, and
@@ -356,7 +357,7 @@ impl Hub {
                 self.answers.push_back(Letter { conn, input: ticket.answer(answer) });
             }
             (Asked::Call(call, write), answer) => {
-                let reply = write.reply(now.wall, &self.config.http, answer);
+                let reply = write.reply(now.wall, &self.limits, answer);
                 out.push(Action::Reply { call, reply });
             }
             (Asked::Sweep(sweep, _), Ok(TransactionAnswer::Swept(swept))) => {

@@ -7,11 +7,13 @@ mod committer;
 mod followers;
 pub mod http;
 pub mod hub;
+mod limits;
 mod pump;
 mod ring;
 pub mod session;
 
 pub use committer::{Batch, Committer, Health, Job, Outcome, Settled};
 pub use followers::Followers;
+pub use limits::ServerLimits;
 pub use pump::pump;
 pub use ring::{RingLimits, Rings};

@@ -30,6 +30,7 @@ pub struct Rings {
 
 /// The limits of the rings of recent changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct RingLimits {
     /// The most bytes in the ring of one collection. Default 4 MiB.
     pub collection_bytes: usize,

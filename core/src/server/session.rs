@@ -33,6 +33,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::limits::ServerLimits;
 use super::ring::Rings;
 use crate::protocol::message::{ErrorCode, ErrorMessage, Level, ServerMessage};
 use crate::protocol::name::{
@@ -46,15 +47,13 @@ use queue::{Barrier, Queue};
 use subscription::{PendingRead, Subscription};
 use verdicts::Verdicts;
 
-pub use interface::{
-    Action, Actions, Counters, Environment, Identity, Input, SessionConfig, Status, Timer,
-};
+pub use interface::{Action, Actions, Counters, Environment, Identity, Input, Status, Timer};
 pub use ticket::{AuthAnswer, AuthTicket, ReadReport, ReadTicket, TransactReport, TransactTicket};
 
 /// One connection's machine.
 #[derive(Clone, Hash, Debug)]
 pub struct Session {
-    config: Arc<SessionConfig>,
+    limits: Arc<ServerLimits>,
     conn: ConnId,
     mono: Mono,
     last_heard: Mono,
@@ -117,11 +116,11 @@ struct InputContext<'a, 'b> {
 impl Session {
     /// A session of a connection that has just been accepted.
     #[must_use]
-    pub fn new(config: Arc<SessionConfig>, conn: ConnId, identity: Identity, now: Now) -> Self {
+    pub fn new(limits: Arc<ServerLimits>, conn: ConnId, identity: Identity, now: Now) -> Self {
         Self {
-            auth: Auth::new(identity, now.mono + config.auth_patience),
-            bucket: config.rate.map(|rate| Bucket::new(rate, now.mono)),
-            config,
+            auth: Auth::new(identity, now.mono + limits.auth_timeout),
+            bucket: limits.rate.map(|rate| Bucket::new(rate, now.mono)),
+            limits,
             conn,
             mono: now.mono,
             last_heard: now.mono,
@@ -172,7 +171,7 @@ impl Session {
         if self.closed {
             return None;
         }
-        let silence = (self.last_heard + self.config.silence, Timer::Silence);
+        let silence = (self.last_heard + self.limits.idle_timeout, Timer::Silence);
         let auth = self.auth.deadline().map(|at| (at, Timer::Auth));
         Some(auth.map_or(silence, |auth| auth.min(silence)))
     }
@@ -182,8 +181,8 @@ impl Session {
     pub fn wants_frames(&self) -> bool {
         let waiting = self.queue.len() + self.in_flight() + self.verdicts.len();
         !self.closed
-            && waiting < self.config.queued
-            && self.queue.bytes() < self.config.queued_bytes
+            && waiting < self.limits.queued
+            && self.queue.bytes() < self.limits.queued_bytes
     }
 
     /// Returns `true` if [`Input::Pump`] would do something.
@@ -234,7 +233,7 @@ impl Session {
     #[doc(hidden)]
     pub fn check(&self) {
         self.verdicts.check(|collection| self.live_at(collection));
-        assert!(self.subscriptions.len() <= self.config.subscriptions, "subscriptions are bounded");
+        assert!(self.subscriptions.len() <= self.limits.subscriptions, "subscriptions are bounded");
         assert!(
             self.pending_read.is_none() || self.pending_transaction.is_none(),
             "a page and the acks of the writes that it shows must not cross"

@@ -7,10 +7,9 @@ use synclayer_core::rules::{
     Context, PlainWrite, ReadRequest, TransactError, Transaction, TransactionAnswer,
 };
 use synclayer_core::server::session::{
-    Action, AuthTicket, Environment, Identity, Input, ReadTicket, Session, SessionConfig,
-    TransactTicket,
+    Action, AuthTicket, Environment, Identity, Input, ReadTicket, Session, TransactTicket,
 };
-use synclayer_core::server::{Committer, Job, RingLimits, Rings};
+use synclayer_core::server::{Committer, Job, RingLimits, Rings, ServerLimits};
 use synclayer_core::{
     AllowAll, Change, Collection, ConnId, DatabaseId, Document, Epoch, Limits, MemoryRows, Mono,
     Now, RecordId, StoreError, StoreErrorKind, Timestamp, UserId,
@@ -208,7 +207,7 @@ fn nothing_is_out() -> Vec<String> {
 }
 
 fn session(identity: Identity, now: Now) -> Session {
-    Session::new(Arc::new(SessionConfig::default()), ConnId(1), identity, now)
+    Session::new(Arc::new(ServerLimits::default()), ConnId(1), identity, now)
 }
 
 fn transaction(transaction: &Transaction) -> String {

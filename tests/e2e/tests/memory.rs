@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use peak_alloc::PeakAlloc;
 use serde_json::json;
-use synclayer_core::server::RingLimits;
-use synclayer_core::server::session::{Identity, Input, SessionConfig};
+use synclayer_core::server::session::{Identity, Input};
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     Batch, ClientStore, CommitNumber, ConnId, MemoryRows, Mono, Now, Rows, StoreError, Timestamp,
 };
@@ -86,10 +86,10 @@ fn client(dir: &Path, server: SocketAddr) -> SyncConfig {
 /// By how many bytes a connection that subscribes collections with names of `len` bytes makes the
 /// heap grow.
 fn of_subscriptions(count: usize, len: usize) -> usize {
-    let config = SessionConfig::default();
-    assert_eq!(config.subscriptions, 4_096, "PROTOCOL §13 says how many there may be");
+    let limits = ServerLimits::default();
+    assert_eq!(limits.subscriptions, 4_096, "PROTOCOL §13 says how many there may be");
     let now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
-    let mut host = Host::new(config, RingLimits::default(), now);
+    let mut host = Host::new(limits, RingLimits::default(), now);
     let conn = ConnId(1);
     host.accept(conn, Identity::Open, now);
     let mut say = |frame: &str| {
@@ -129,11 +129,10 @@ async fn a_sync_of_much_takes_little_memory() {
     let (records, bytes) = (20_000, 2_000);
     let dir = tempfile::tempdir().unwrap();
     let path = |name| dir.path().join(name);
-    let options = ServerOptions {
-        durability: Durability::Buffered,
-        cache_bytes: 1 << 20,
-        memtable_bytes: 1 << 20,
-    };
+    let options = ServerOptions::new()
+        .durability(Durability::Buffered)
+        .cache_bytes(1 << 20)
+        .memtable_bytes(1 << 20);
     let store = FjallServerStore::open(path("server"), options).unwrap();
     let server = Server::bind(ServerConfig::default(), Arc::new(store)).await.unwrap();
     let before = HEAP.current_usage();

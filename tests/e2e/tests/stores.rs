@@ -56,7 +56,7 @@ fn a_clients_store_of_an_earlier_version_opens_with_everything_in_it() {
         for durability in [Durability::Buffered, Durability::Synced] {
             let dir = unpacked(&version, "client.pack");
             let open = || {
-                let options = ClientOptions { durability, ..ClientOptions::default() };
+                let options = ClientOptions::new().durability(durability);
                 FjallClientStore::open(dir.path().join("store"), options)
             };
             // what the first opening writes must leave it all there for the next

@@ -23,7 +23,7 @@ pub(crate) async fn serve(
     dir: &Path,
     durability: Durability,
 ) -> Result<(Server, Arc<FjallServerStore>)> {
-    let options = ServerOptions { durability, ..ServerOptions::default() };
+    let options = ServerOptions::new().durability(durability);
     let store = Arc::new(FjallServerStore::open(dir, options)?);
     let server = Server::bind(ServerConfig::default(), store.clone()).await?;
     Ok((server, store))
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
 pub(crate) fn config(dir: &Path, server: SocketAddr) -> SyncConfig {
     let dir = dir.to_owned();
     let store = Store::opened_by(move |on_durable| {
-        let options = ClientOptions { on_durable: Some(on_durable), ..ClientOptions::default() };
+        let options = ClientOptions::new().on_durable(on_durable);
         Ok(Box::new(FjallClientStore::open(&dir, options)?))
     });
     SyncConfig::new(format!("http://{server}")).collections(["todos"]).store(store)

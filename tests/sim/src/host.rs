@@ -9,8 +9,8 @@ use bytes::Bytes;
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, CallId, Hub, HubConfig, Input};
-use synclayer_core::server::session::{Identity, Input as SessionInput, SessionConfig};
-use synclayer_core::server::{Job, RingLimits};
+use synclayer_core::server::session::{Identity, Input as SessionInput};
+use synclayer_core::server::{Job, RingLimits, ServerLimits};
 use synclayer_core::{
     AllowAll, ConnId, DatabaseId, Epoch, MemoryRows, Now, Policy, StoreError, UserId,
 };
@@ -38,9 +38,10 @@ impl Host {
     /// # Panics
     /// Never: no rows are sound.
     #[must_use]
-    pub fn new(session: SessionConfig, rings: RingLimits, now: Now) -> Self {
+    pub fn new(limits: ServerLimits, rings: RingLimits, now: Now) -> Self {
         // everything can happen between two turns
-        let config = HubConfig { session, rings, turns: 1, ..HubConfig::default() };
+        let mut config = HubConfig::default();
+        (config.limits, config.rings, config.turns) = (limits, rings, 1);
         let policy: Arc<dyn Policy> = Arc::new(AllowAll);
         let mut host = Self {
             rows: MemoryRows::new(),

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use synclayer_core::server::RingLimits;
 use synclayer_core::{
     Access, Change, ClientConfig, Collection, Conflict, ConflictStrategy, Document, FieldWise,
     Limits, OnServerLoss, Policy, Rate, RecordId, Resolver, ResolverFailure, Token, UserId,
@@ -324,19 +323,18 @@ impl Plan {
         };
         let mut config = WorldConfig::of(0, &collections());
         config.clients = (0..self.devices).map(client).collect();
-        config.session.page.records = self.page;
-        config.session.subscriptions = self.subscriptions;
-        config.ring =
-            RingLimits { collection_bytes: self.ring, documents: self.partial, ..config.ring };
+        config.limits.page.records = self.page;
+        config.limits.subscriptions = self.subscriptions;
+        (config.ring.collection_bytes, config.ring.documents) = (self.ring, self.partial);
         config.capacities = self.capacities.to_vec();
         config.clocks = self.clocks.to_vec();
         config.policy = rights.clone();
         if self.rate_limit > 0 {
             let per_second = u32::try_from(self.rate_limit).unwrap_or(5);
             let rate = Rate { per_second, burst: 2 * per_second };
-            (config.session.rate, config.user_rate) = (Some(rate), Some(rate));
+            (config.limits.rate, config.limits.user_rate) = (Some(rate), Some(rate));
         }
-        config.session.silence = Duration::from_secs(60);
+        config.limits.idle_timeout = Duration::from_secs(60);
         config
     }
 }

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use synclayer_core::server::RingLimits;
 use synclayer_core::{ClientConfig, Document, EventKind, Transport};
 use synclayer_sim::guarantees::convergence;
 use synclayer_sim::world::{CallId, CommitFate, Move, Way, World, WorldConfig, record, todos};
@@ -18,13 +17,11 @@ fn world(seed: u64, ring: usize) -> World {
     let base = ClientConfig { collections: vec![todos()], ..ClientConfig::default() };
     let both = ClientConfig { http: true, ..base.clone() };
     let polling = ClientConfig { websocket: false, ..both.clone() };
-    let ring = RingLimits { collection_bytes: ring, ..RingLimits::default() };
-    World::new(WorldConfig {
-        seed,
-        clients: vec![polling, both, base],
-        ring,
-        ..WorldConfig::of(0, &[todos()])
-    })
+    let mut config = WorldConfig::of(0, &[todos()]);
+    config.seed = seed;
+    config.clients = vec![polling, both, base];
+    config.ring.collection_bytes = ring;
+    World::new(config)
 }
 
 fn update(world: &mut World, device: usize, id: &str, field: &str) -> bool {

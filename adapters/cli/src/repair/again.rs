@@ -176,11 +176,7 @@ fn open(
         // whoever has what it waited for listens no more
         let _ = told.send(());
     };
-    let options = ClientOptions {
-        durability: Durability::Synced,
-        on_durable: Some(Box::new(on_durable)),
-        ..ClientOptions::default()
-    };
+    let options = ClientOptions::new().durability(Durability::Synced).on_durable(on_durable);
     let store = FjallClientStore::open(data, options)?;
     let config = ClientConfig { user: user.into(), ..ClientConfig::default() };
     let half = || u128::from(RandomState::new().hash_one(data));

@@ -143,7 +143,7 @@ impl Policy for Locked {
 fn a_refused_write_is_told_with_5_and_kept_in_the_list() {
     let place = Place::new();
     let runtime = Runtime::new().unwrap();
-    let config = ServerConfig { policy: Arc::new(Locked), ..ServerConfig::default() };
+    let config = ServerConfig::new().policy(Arc::new(Locked));
     let bind = Embedded::bind(config, Arc::new(MemoryServerStore::new()));
     let server = runtime.block_on(bind).unwrap();
     let a = place.shell("a", &format!("http://{}", server.local_addr()));
@@ -179,7 +179,7 @@ impl Policy for Closed {
 fn a_refused_collection_is_told_with_9_and_what_is_stored_is_printed() {
     let place = Place::new();
     let runtime = Runtime::new().unwrap();
-    let config = ServerConfig { policy: Arc::new(Closed), ..ServerConfig::default() };
+    let config = ServerConfig::new().policy(Arc::new(Closed));
     let bind = Embedded::bind(config, Arc::new(MemoryServerStore::new()));
     let server = runtime.block_on(bind).unwrap();
     let a = place.shell("a", &format!("http://{}", server.local_addr()));

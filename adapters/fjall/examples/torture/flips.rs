@@ -173,12 +173,12 @@ fn make(side: Side, path: &Path) -> Contents {
 }
 
 fn open_client(path: &Path) -> Result<FjallClientStore, StoreError> {
-    let options = ClientOptions { memtable_bytes: MEMTABLE_BYTES, ..ClientOptions::default() };
+    let options = ClientOptions::new().memtable_bytes(MEMTABLE_BYTES);
     FjallClientStore::open(path, options)
 }
 
 fn open_server(path: &Path) -> Result<FjallServerStore, StoreError> {
-    let options = ServerOptions { memtable_bytes: MEMTABLE_BYTES, ..ServerOptions::default() };
+    let options = ServerOptions::new().memtable_bytes(MEMTABLE_BYTES);
     FjallServerStore::open(path, options)
 }
 

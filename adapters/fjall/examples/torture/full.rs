@@ -100,7 +100,7 @@ fn write_client(path: &Path, bytes: usize, from: u64, to: u64) -> Written {
 }
 
 fn write_server(path: &Path, bytes: usize, from: u64, to: u64) -> Written {
-    let options = ServerOptions { memtable_bytes: 4 << 20, ..ServerOptions::default() };
+    let options = ServerOptions::new().memtable_bytes(4 << 20);
     let store = FjallServerStore::open(path, options).unwrap();
     let read = |below| {
         let check = &mut |rows: &dyn Rows| {

@@ -106,17 +106,13 @@ fn open_client(
     on_durable: Option<Call>,
 ) -> Result<FjallClientStore, StoreError> {
     let durability = if kind == Kind::Synced { Durability::Synced } else { Durability::Buffered };
-    let options = ClientOptions {
-        durability,
-        on_durable,
-        memtable_bytes: MEMTABLE_BYTES,
-        ..ClientOptions::default()
-    };
+    let mut options = ClientOptions::new().durability(durability).memtable_bytes(MEMTABLE_BYTES);
+    options.on_durable = on_durable;
     FjallClientStore::open(path, options)
 }
 
 fn open_server(path: &Path) -> Result<FjallServerStore, StoreError> {
-    let options = ServerOptions { memtable_bytes: MEMTABLE_BYTES, ..ServerOptions::default() };
+    let options = ServerOptions::new().memtable_bytes(MEMTABLE_BYTES);
     FjallServerStore::open(path, options)
 }
 

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-/// How long anything may take before a test fails.
+/// The time within which everything has to happen before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub async fn open() -> Server {
@@ -39,7 +39,7 @@ pub async fn with_tokens() -> Server {
 pub fn token_config() -> ServerConfig {
     let user = |name| UserId::new(name).unwrap();
     let tokens = StaticTokens::new([(user("ann"), "a-token"), (user("bob"), "b-token")]);
-    ServerConfig { authenticator: Some(Arc::new(tokens)), ..ServerConfig::default() }
+    ServerConfig::new().authenticator(Arc::new(tokens))
 }
 
 pub async fn serve(config: ServerConfig) -> Server {

@@ -8,9 +8,7 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{
-    Asked, Call, HttpConfig, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader,
-};
+use super::{Asked, Call, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
 use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError, write_json_string};
 use crate::protocol::message::ErrorCode;
@@ -20,6 +18,7 @@ use crate::protocol::write::{Change, WriteKind};
 use crate::rules::page::{FoundRecord, Query, ReadRequest};
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{Outcome, PlainWrite, Transaction, Verdict};
+use crate::server::limits::ServerLimits;
 
 #[derive(Deserialize)]
 struct InsertBody<'a> {
@@ -49,12 +48,12 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 pub(super) fn insert(
     request: &Request<'_>,
     collection: Collection,
-    config: &HttpConfig,
+    limits: &ServerLimits,
 ) -> Result<Call, Reply> {
     let body: InsertBody<'_> = json(request.body, "{recordId, data, timestamp}")?;
     let record = RecordId::new(&body.record_id.0)
         .map_err(|error| invalid(&format!("`recordId` is not valid: {error}")))?;
-    let document = document(body.data, "data", config)?;
+    let document = document(body.data, "data", limits)?;
     let timestamp = timestamp(body.timestamp)?;
     Ok(write(request, collection, record, Change::insert(document), timestamp, None))
 }
@@ -63,10 +62,10 @@ pub(super) fn update(
     request: &Request<'_>,
     collection: Collection,
     record: RecordId,
-    config: &HttpConfig,
+    limits: &ServerLimits,
 ) -> Result<Call, Reply> {
     let body: UpdateBody<'_> = json(request.body, "{delta, baseVersion, timestamp}")?;
-    let set = document(body.delta, "delta", config)?;
+    let set = document(body.delta, "delta", limits)?;
     let change = Change::update(Delta::new(set, Vec::new()));
     let timestamp = timestamp(body.timestamp)?;
     Ok(write(request, collection, record, change, timestamp, body.base_version))
@@ -100,12 +99,12 @@ pub(super) fn query(
     request: &Request<'_>,
     collection: Collection,
     parameters: Vec<(String, String)>,
-    config: &HttpConfig,
+    limits: &ServerLimits,
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
     let reader = reader(request, collection, policy)?;
     let query = parse_query(parameters)?;
-    let request = ReadRequest::Query { reader, query, bytes: config.answer_bytes };
+    let request = ReadRequest::Query { reader, query, bytes: limits.answer_bytes };
     Ok(Call::Read(ReadCall { request, wanted: Wanted::Records }))
 }
 
@@ -148,8 +147,8 @@ fn json<'a, T: Deserialize<'a>>(body: &'a [u8], shape: &str) -> Result<T, Reply>
         .map_err(|error| invalid(&format!("the body has to be JSON like {shape}: {error}")))
 }
 
-fn document(raw: &RawValue, name: &str, config: &HttpConfig) -> Result<Document, Reply> {
-    Document::parse(raw.get(), &config.limits).map_err(|error| {
+fn document(raw: &RawValue, name: &str, limits: &ServerLimits) -> Result<Document, Reply> {
+    Document::parse(raw.get(), &limits.input).map_err(|error| {
         let too_large = matches!(error, DocumentError::TooLarge { .. });
         let code = if too_large { ErrorCode::PayloadTooLarge } else { ErrorCode::InvalidMessage };
         Reply::error(code, &format!("`{name}`: {error}"))

@@ -6,9 +6,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::{
-    Asked, Call, HttpConfig, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader,
-};
+use super::{Asked, Call, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
 use crate::protocol::message::{
     ErrorCode, ErrorMessage, Features, Hello, Level, Mutation, ServerMessage, Welcome,
 };
@@ -24,9 +22,10 @@ use crate::rules::page::{
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
 use crate::server::about::About;
+use crate::server::limits::ServerLimits;
 
-pub(super) fn session(request: &Request<'_>, config: &HttpConfig) -> Result<Call, Reply> {
-    let hello = decode_session(request.body, &config.limits).map_err(unread)?;
+pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
+    let hello = decode_session(request.body, &limits.input).map_err(unread)?;
     let Hello { client_id: client, session } = hello;
     let user = request.user.clone();
     let transaction = Transaction::Hello { client, user: user.clone(), session };
@@ -37,7 +36,7 @@ pub(super) fn greeted(
     answer: HelloAnswer,
     user_id: Option<UserId>,
     now: Timestamp,
-    config: &HttpConfig,
+    limits: &ServerLimits,
 ) -> Reply {
     match answer {
         HelloAnswer::Open { database, epoch, last_mutation, last_digest, first_session } => {
@@ -48,7 +47,7 @@ pub(super) fn greeted(
                 last_digest,
                 first_session,
                 user_id,
-                max_batch_bytes: config.max_batch_bytes,
+                max_batch_bytes: limits.max_batch_bytes,
                 features: Features::ALL,
             };
             let pong = ServerMessage::Pong { timestamp: Some(now), welcome: Some(welcome) };
@@ -64,8 +63,8 @@ pub(super) fn greeted(
     }
 }
 
-pub(super) fn push(request: &Request<'_>, config: &HttpConfig) -> Result<Call, Reply> {
-    let push = decode_push(request.body, &config.limits).map_err(unread)?;
+pub(super) fn push(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
+    let push = decode_push(request.body, &limits.input).map_err(unread)?;
     let (mutations, unheard) = until_unread(push.mutations)?;
     let transaction = Transaction::Push(Push {
         client: (push.head.client_id, push.head.session),
@@ -135,7 +134,7 @@ pub(super) fn charge(
 pub(super) fn judged(
     outcome: PushOutcome,
     unheard: Option<Box<ErrorMessage>>,
-    config: &HttpConfig,
+    limits: &ServerLimits,
 ) -> Reply {
     let (outcomes, last_mutation) = match outcome {
         PushOutcome::Judged { outcomes, last_mutation } => (outcomes, last_mutation),
@@ -150,7 +149,7 @@ pub(super) fn judged(
     let mut verdicts = Vec::with_capacity(outcomes.len() + 1);
     let mut failed = false;
     // an answer that would be too large ends early: what has no verdict is told by the next hello
-    let mut left = config.answer_bytes;
+    let mut left = limits.answer_bytes;
     for outcome in outcomes {
         let (verdict, bytes) = match told(outcome) {
             Ok(told) => told,
@@ -205,25 +204,25 @@ fn told(outcome: Outcome) -> Result<(ServerMessage, usize), Reply> {
 /// A page whose collection is named in the body.
 pub(super) fn asked_page(
     request: &Request<'_>,
-    config: &HttpConfig,
+    limits: &ServerLimits,
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
-    let (collection, query) = decode_pull(request.body, &config.limits).map_err(unread)?;
-    pull(request, collection, query, config, policy)
+    let (collection, query) = decode_pull(request.body, &limits.input).map_err(unread)?;
+    pull(request, collection, query, limits, policy)
 }
 
 pub(super) fn pull(
     request: &Request<'_>,
     collection: Collection,
     query: PageQuery,
-    config: &HttpConfig,
+    limits: &ServerLimits,
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
     let reader = reader(request, collection, policy)?;
     let PageQuery { from, limit, client_id: client } = query;
     let position = Position::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
-    let records = limit.unwrap_or(usize::MAX).min(config.page.records);
-    let limits = PageLimits { records, ..config.page };
+    let records = limit.unwrap_or(usize::MAX).min(limits.page.records);
+    let limits = PageLimits { records, ..limits.page };
     let request = ReadRequest::Pull { reader, position, limits, client };
     Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(from) }))
 }

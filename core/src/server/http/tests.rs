@@ -4,6 +4,7 @@ mod resumable;
 use super::*;
 
 use crate::protocol::document::Document;
+use crate::protocol::limits::Limits;
 use crate::protocol::write::Change;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{Store, insert, unset, update};
@@ -30,18 +31,18 @@ impl Policy for Nobody {
 fn ask_with(
     store: &mut Store,
     policy: &dyn Policy,
-    config: &HttpConfig,
+    limits: &ServerLimits,
     method: &str,
     target: &str,
     body: &str,
 ) -> Reply {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let request = Request { method, path, query, body: body.as_bytes(), user: None };
-    match call(&request, config, policy) {
+    match call(&request, limits, policy) {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
             let answer = store.commit_with(write.transaction(), policy);
-            write.reply(store.now, config, Ok(answer))
+            write.reply(store.now, limits, Ok(answer))
         }
         Call::Read(read) => {
             let answer = read.request().run(&store.rows, policy);
@@ -51,7 +52,7 @@ fn ask_with(
 }
 
 fn ask(store: &mut Store, method: &str, target: &str, body: &str) -> (u16, String) {
-    let reply = ask_with(store, &AllowAll, &HttpConfig::default(), method, target, body);
+    let reply = ask_with(store, &AllowAll, &ServerLimits::default(), method, target, body);
     if reply.status != 204 {
         assert!(reply.headers.contains(&("content-type", "application/json".into())));
         let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
@@ -145,21 +146,21 @@ fn what_is_wrong_is_said() {
     for (method, target, body, status) in cases {
         assert_eq!(ask(store, method, target, body).0, status, "{method} {target} {body}");
     }
-    let config = HttpConfig {
-        limits: Limits { document_bytes: 10, frame_bytes: 60, ..Limits::default() },
-        ..HttpConfig::default()
+    let limits = ServerLimits {
+        input: Limits { document_bytes: 10, frame_bytes: 60, ..Limits::default() },
+        ..ServerLimits::default()
     };
     for data in [r#"{"a":"12345678"}"#, r#"{"a":"12345678901234567890123456789012345678"}"#] {
         let body = format!(r#"{{"recordId":"r","data":{data}}}"#);
-        let reply = ask_with(store, &AllowAll, &config, "POST", "/sync/todos", &body);
+        let reply = ask_with(store, &AllowAll, &limits, "POST", "/sync/todos", &body);
         assert_eq!(reply.status, 413);
     }
     assert_eq!(store.rows.len(), Store::new().rows.len());
     let body = r#"{"recordId":"r","data":{}}"#;
     for (frame_bytes, status) in [(body.len() - 1, 413), (body.len(), 200)] {
-        let limits = Limits { frame_bytes, ..Limits::default() };
-        let config = HttpConfig { limits, ..HttpConfig::default() };
-        let reply = ask_with(store, &AllowAll, &config, "POST", "/sync/todos", body);
+        let input = Limits { frame_bytes, ..Limits::default() };
+        let limits = ServerLimits { input, ..ServerLimits::default() };
+        let reply = ask_with(store, &AllowAll, &limits, "POST", "/sync/todos", body);
         assert_eq!(reply.status, status, "at most {frame_bytes} bytes");
     }
 }
@@ -193,10 +194,10 @@ fn queries_select_project_and_page() {
     };
     assert_eq!(data(store, "fields=n,s,none"), r#"{"n":2,"s":"x y"}"#);
     assert_eq!(data(store, "excludeFields=n&excludeFields=s"), r#"{"done":false}"#);
-    let config = HttpConfig { answer_bytes: 250, ..HttpConfig::default() };
-    let reply = ask_with(store, &AllowAll, &config, "GET", "/sync/todos", "");
+    let limits = ServerLimits { answer_bytes: 250, ..ServerLimits::default() };
+    let reply = ask_with(store, &AllowAll, &limits, "GET", "/sync/todos", "");
     assert_eq!(reply.status, 413);
-    let reply = ask_with(store, &AllowAll, &config, "GET", "/sync/todos?limit=1", "");
+    let reply = ask_with(store, &AllowAll, &limits, "GET", "/sync/todos?limit=1", "");
     assert_eq!(reply.status, 200);
 }
 
@@ -226,7 +227,7 @@ fn since_misses_nothing() {
 fn who_may_not_is_told_so() {
     let store = &mut Store::new();
     store.plain_to("r", insert("{}"));
-    let config = HttpConfig::default();
+    let limits = ServerLimits::default();
     for (method, target, body) in [
         ("GET", "/sync/todos", ""),
         ("POST", "/sync/todos", r#"{"recordId":"r","data":{}}"#),
@@ -234,7 +235,7 @@ fn who_may_not_is_told_so() {
         ("PATCH", "/sync/todos/none", r#"{"delta":{}}"#),
         ("DELETE", "/sync/todos/r", ""),
     ] {
-        let reply = ask_with(store, &Nobody, &config, method, target, body);
+        let reply = ask_with(store, &Nobody, &limits, method, target, body);
         assert_eq!(reply.status, 403, "{method} {target}");
         let body = String::from_utf8(reply.body).unwrap();
         assert!(body.contains("UNAUTHORIZED"), "{body}");
@@ -254,15 +255,15 @@ fn a_failed_database_is_told_apart_from_a_lost_answer() {
     let write = || {
         let request =
             Request { method: "DELETE", path: "/sync/a/b", query: "", body: b"", user: None };
-        match call(&request, &HttpConfig::default(), &AllowAll) {
+        match call(&request, &ServerLimits::default(), &AllowAll) {
             Call::Transact(write) => write,
             Call::Immediate(_) | Call::Read(_) => panic!(),
         }
     };
     let error = || StoreError::new(StoreErrorKind::Other, "fire");
-    let (now, config) = (Timestamp(0), HttpConfig::default());
-    assert_eq!(write().reply(now, &config, Err(TransactError::Failed(error()))).status, 503);
-    assert_eq!(write().reply(now, &config, Err(TransactError::Unknown(error()))).status, 500);
+    let (now, limits) = (Timestamp(0), ServerLimits::default());
+    assert_eq!(write().reply(now, &limits, Err(TransactError::Failed(error()))).status, 503);
+    assert_eq!(write().reply(now, &limits, Err(TransactError::Unknown(error()))).status, 500);
 }
 
 #[test]
@@ -278,6 +279,6 @@ proptest::proptest! {
     #[test]
     fn no_request_panics(method in "GET|POST|PATCH|DELETE", path in "(/sync)?[/%a-f0-9]{0,12}", query in "[a-z%=&\\[\\]]{0,20}", body in ".{0,30}") {
         let request = Request { method: &method, path: &path, query: &query, body: body.as_bytes(), user: None };
-        let _ = call(&request, &HttpConfig::default(), &AllowAll);
+        let _ = call(&request, &ServerLimits::default(), &AllowAll);
     }
 }

@@ -4,26 +4,21 @@ use bytes::Bytes;
 
 use crate::protocol::name::ConnId;
 use crate::rules::page::ReadRequest;
-use crate::rules::policy::Rate;
 use crate::rules::transaction::{Sweep, Swept, Transaction};
 use crate::server::committer;
-use crate::server::http::{HttpConfig, ReadCall, Reply, Request, WriteCall};
+use crate::server::http::{ReadCall, Reply, Request, WriteCall};
+use crate::server::limits::ServerLimits;
 use crate::server::ring::RingLimits;
-use crate::server::session::{
-    self, AuthTicket, Identity, ReadTicket, SessionConfig, TransactTicket,
-};
+use crate::server::session::{self, AuthTicket, Identity, ReadTicket, TransactTicket};
 
 /// The configuration of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct HubConfig {
-    /// The sessions.
-    pub session: SessionConfig,
-    /// The HTTP calls.
-    pub http: HttpConfig,
+    /// The limits on the peers.
+    pub limits: ServerLimits,
     /// The rings of recent changes.
     pub rings: RingLimits,
-    /// The rate of all connections and calls of one user together. Default: any.
-    pub user_rate: Option<Rate>,
     /// The number of batches that the store takes before the first of them is durable. Default 1.
     pub depth: usize,
     /// The number of steps in which one [`Input::Room`] is used, so that a connection which always
@@ -33,14 +28,7 @@ pub struct HubConfig {
 
 impl Default for HubConfig {
     fn default() -> Self {
-        Self {
-            session: SessionConfig::default(),
-            http: HttpConfig::default(),
-            rings: RingLimits::default(),
-            user_rate: None,
-            depth: 1,
-            turns: 16,
-        }
+        Self { limits: ServerLimits::default(), rings: RingLimits::default(), depth: 1, turns: 16 }
     }
 }
 

@@ -27,7 +27,8 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let rate = Some(Rate { per_second: 1, burst: 2 });
-        let config = HubConfig { user_rate: rate, ..HubConfig::default() };
+        let limits = ServerLimits { user_rate: rate, ..ServerLimits::default() };
+        let config = HubConfig { limits, ..HubConfig::default() };
         let hub = Hub::new(config, Arc::new(AllowAll), [(todos(), Seq(0))]);
         let now = Now { mono: Mono(1_000), wall: Timestamp(1_000_000) };
         let begin = Transaction::BeginEpoch {

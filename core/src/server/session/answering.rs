@@ -57,7 +57,7 @@ impl Session {
                     last_digest,
                     first_session,
                     user_id: self.auth.user().cloned(),
-                    max_batch_bytes: self.config.max_batch_bytes,
+                    max_batch_bytes: self.limits.max_batch_bytes,
                     features: Features::ALL,
                 };
                 let timestamp = Some(cx.now.wall);
@@ -89,7 +89,7 @@ impl Session {
             (Verdict::OutOfOrder { .. }, number) => self.out_of_order(number, cx),
             (Verdict::Applied { seq, version, echo }, Some(number)) => {
                 let ack = about.ack(number, Some(version), echo);
-                self.verdicts.applied(number, seq, ack, self.config.window);
+                self.verdicts.applied(number, seq, ack, self.limits.window);
             }
             (Verdict::Unchanged { version }, Some(number)) => {
                 self.verdicts.unchanged(number, at, about.ack(number, version, None));

@@ -1,7 +1,5 @@
 //! The inputs and outputs of a session.
 
-use core::time::Duration;
-
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -9,64 +7,10 @@ use bytes::Bytes;
 use super::ticket::{
     AuthAnswer, AuthTicket, ReadReport, ReadTicket, TransactReport, TransactTicket,
 };
-use crate::protocol::limits::Limits;
 use crate::protocol::message::Level;
 use crate::protocol::name::{ClientId, Collection, SessionNumber, UserId};
-use crate::rules::page::PageLimits;
-use crate::rules::policy::{Bucket, Policy, Rate};
+use crate::rules::policy::{Bucket, Policy};
 use crate::server::ring::Rings;
-
-/// What the sessions of a server have in common.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct SessionConfig {
-    /// The bounds on what is read.
-    pub limits: Limits,
-    /// How long a connection may be silent. Default 60 s.
-    pub silence: Duration,
-    /// How long a connection may take to say who it is. Default 10 s.
-    pub auth_patience: Duration,
-    /// How many bad frames in a row close the connection. Default 20.
-    pub bad_frames: u32,
-    /// The most subscriptions of one connection. Each takes less than 1 KiB of memory. Default 4,096.
-    pub subscriptions: usize,
-    /// The most messages that wait to be served, or for their verdict, before the session wants no
-    /// more frames. Default 1,024.
-    pub queued: usize,
-    /// About the most bytes that wait to be served. Default 4 MiB.
-    pub queued_bytes: usize,
-    /// The most writes in one transaction. Default 256.
-    pub run: usize,
-    /// How many of its own last seqs a connection remembers. Default 512.
-    pub window: usize,
-    /// How much one page of a catch-up holds.
-    pub page: PageLimits,
-    /// The most bytes of a collection that is sent in one level-1 `sync`. Default 4 MiB.
-    pub sync_bytes: usize,
-    /// The longest `batch` that clients are told to send, in bytes. Default 256 KiB.
-    pub max_batch_bytes: u64,
-    /// How many messages a connection may send. Default: any number.
-    pub rate: Option<Rate>,
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            silence: Duration::from_secs(60),
-            auth_patience: Duration::from_secs(10),
-            bad_frames: 20,
-            subscriptions: 4_096,
-            queued: 1024,
-            queued_bytes: 4 << 20,
-            run: 256,
-            window: 512,
-            page: PageLimits::default(),
-            sync_bytes: 4 << 20,
-            max_batch_bytes: 256 << 10,
-            rate: None,
-        }
-    }
-}
 
 /// The user of a connection, as far as its request tells.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

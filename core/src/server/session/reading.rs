@@ -58,13 +58,13 @@ impl Session {
         let (request, whole) = if let Some(collection) = self.next_wanted() {
             let access = cx.env.policy.read(user.as_ref(), &collection);
             let reader = Reader { collection, user, partial: access != Access::All };
-            (ReadRequest::Whole { reader, bytes: self.config.sync_bytes }, true)
+            (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true)
         } else if let Some((collection, subscription, position)) =
             self.catching_up().nth(self.round % turns)
         {
             let partial = subscription.partial;
             let reader = Reader { collection: collection.clone(), user, partial };
-            let limits = self.config.page;
+            let limits = self.limits.page;
             (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false)
         } else {
             return;

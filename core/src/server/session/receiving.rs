@@ -14,7 +14,7 @@ impl Session {
         }
         self.last_heard = self.mono;
         self.counters.frames_in += 1;
-        let max = self.config.limits.frame_bytes;
+        let max = self.limits.input.frame_bytes;
         if frame.len() > max {
             let message =
                 alloc::format!("the frame has {} bytes, at most {max} are read", frame.len());
@@ -22,7 +22,7 @@ impl Session {
             self.close(1009, "the frame is too large", cx);
             return;
         }
-        match decode_client(frame, &self.config.limits) {
+        match decode_client(frame, &self.limits.input) {
             Ok(Incoming::One(message)) => self.receive_message(message, frame.len(), cx),
             Ok(Incoming::Batch(_)) if !self.expects_batches() => {
                 self.error(ErrorCode::InvalidMessage, "a batch needs level 2: say hello first", cx);
@@ -58,7 +58,7 @@ impl Session {
     pub(super) fn count_bad(&mut self, cx: &mut InputContext<'_, '_>) {
         self.counters.bad_messages += 1;
         self.bad_in_a_row += 1;
-        if self.bad_in_a_row >= self.config.bad_frames {
+        if self.bad_in_a_row >= self.limits.bad_frames {
             self.close(1008, "too many bad frames in a row", cx);
         }
     }
@@ -182,7 +182,7 @@ impl Session {
 
     /// Nothing is served any more, and nothing forgotten, until a fresh token comes.
     pub(super) fn auth_expired(&mut self, cx: &mut InputContext<'_, '_>) {
-        if !self.closed && self.auth.expire(self.mono + self.config.auth_patience) {
+        if !self.closed && self.auth.expire(self.mono + self.limits.auth_timeout) {
             self.error(ErrorCode::AuthExpired, "the token has expired: send a fresh one", cx);
         }
     }

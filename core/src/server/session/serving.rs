@@ -135,7 +135,7 @@ impl Session {
         self.settle_level();
         let first = self.verdicts.expected();
         let mut mutations = Vec::new();
-        while mutations.len() < self.config.run
+        while mutations.len() < self.limits.run
             && let Some(Request::Write(mutation)) = self.queue.front()
         {
             let taken = |number| first <= number && number < self.verdicts.expected();

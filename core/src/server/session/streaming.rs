@@ -48,8 +48,8 @@ impl Session {
             let message = "this user may not read the collection";
             return self.refuse(&collection, ErrorCode::Unauthorized, message, cx);
         }
-        if !again && self.subscriptions.len() >= self.config.subscriptions {
-            let most = self.config.subscriptions;
+        if !again && self.subscriptions.len() >= self.limits.subscriptions {
+            let most = self.limits.subscriptions;
             let message = alloc::format!("a connection may have at most {most} subscriptions");
             return self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
         }

@@ -29,7 +29,7 @@ pub(crate) struct World {
     store: Store,
     rings: Rings,
     policy: Box<dyn Policy>,
-    config: SessionConfig,
+    limits: ServerLimits,
     now: Now,
     conns: BTreeMap<u64, Conn>,
 }
@@ -52,14 +52,14 @@ impl World {
             store: Store::new(),
             rings: Rings::new(RingLimits::default()),
             policy: Box::new(AllowAll),
-            config: SessionConfig::default(),
+            limits: ServerLimits::default(),
             now: Now { mono: Mono(1000), wall: Timestamp(1_000_000) },
             conns: BTreeMap::new(),
         }
     }
 
     fn connect(&mut self, conn: u64, identity: Identity) {
-        let config = Arc::new(self.config.clone());
+        let config = Arc::new(self.limits.clone());
         let session = Session::new(config, ConnId(conn), identity, self.now);
         let conn_state = Conn {
             session,
@@ -146,7 +146,7 @@ impl World {
         let tickets = self.conns.values_mut().flat_map(|state| state.transactions.drain(..));
         tickets.for_each(|ticket| committer.submit(ticket));
         let Some(mut batch) = committer.next_batch(usize::MAX) else { return Vec::new() };
-        let limits = &self.config.limits;
+        let limits = &self.limits.input;
         let context = Context { policy: self.policy.as_ref(), limits, now: self.now.wall };
         let rows = batch.decide(&self.store.rows, context);
         self.store.rows.apply(rows);

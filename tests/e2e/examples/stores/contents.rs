@@ -12,8 +12,7 @@ use synclayer_core::rules::{
     Content, Context, HelloAnswer, Next, PageChange, PageLimits, Position, ReadAnswer, ReadRequest,
     Reader, Transaction, TransactionAnswer, USERS, database, outboxes, unsent_writes, verify,
 };
-use synclayer_core::server::RingLimits;
-use synclayer_core::server::session::SessionConfig;
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     AllowAll, Batch, Change, ClientConfig, ClientId, ClientStore, Collection, Cursor, Delta, Epoch,
     Limits, MemoryRows, Mono, Now, Replica, Rows, Scan, Seq, ServerStore, SessionNumber,
@@ -146,7 +145,7 @@ pub fn rows_of(store: &FjallServerStore) -> MemoryRows {
 
 /// A server that begins a new epoch on these rows.
 pub fn serve(rows: MemoryRows) -> Host {
-    let mut host = Host::new(SessionConfig::default(), RingLimits::default(), START);
+    let mut host = Host::new(ServerLimits::default(), RingLimits::default(), START);
     // the epochs of the history have numbers up to nine
     for _ in 0..10 {
         host.crash(START);

@@ -70,7 +70,7 @@ impl Town {
     /// A server of its own goes back to an older state, and what it has lost is undecided, or on its
     /// way to it.
     pub(super) fn lost_records(&mut self, user: &str, decide: Option<Write>) {
-        let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
+        let mut host = Host::new(ServerLimits::default(), RingLimits::default(), self.now);
         let mut device = self.open(user);
         self.come(&mut device, &mut host);
         let mut old = None;
@@ -100,7 +100,7 @@ impl Town {
     /// A server of its own has another database at the next visit, which is undecided, or decided
     /// and not carried out.
     pub(super) fn other_database(&mut self, user: &str, decide: Option<Write>) {
-        let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
+        let mut host = Host::new(ServerLimits::default(), RingLimits::default(), self.now);
         let mut device = self.open(user);
         self.come(&mut device, &mut host);
         for n in 0..20 {
@@ -121,7 +121,7 @@ impl Town {
 
     /// A server of its own forgets a client that has not heard whether its last writes were applied.
     pub(super) fn forgotten_writes(&mut self) {
-        let mut host = Host::new(SessionConfig::default(), RingLimits::default(), self.now);
+        let mut host = Host::new(ServerLimits::default(), RingLimits::default(), self.now);
         let mut ivan = self.open("ivan");
         self.come(&mut ivan, &mut host);
         for n in 0..5 {

@@ -24,9 +24,8 @@ use std::time::Duration;
 
 use contents::{PLAIN, START, config};
 use serde_json::Value;
-use synclayer_core::rules::PageLimits;
-use synclayer_core::server::RingLimits;
-use synclayer_core::server::session::{self, Identity, SessionConfig};
+use synclayer_core::server::session::{self, Identity};
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     Action, Batch, Change, ClientConfig, ClientStore, Collection, Command, ConnId, Delta,
     Disconnect, Document, HttpAnswer, Input, Limits, MemoryClientStore, MemoryRows, Method,
@@ -95,11 +94,11 @@ impl Policy for Rules {
 
 impl Town {
     fn build(client: &Path, server: &Path) -> Self {
-        let page = PageLimits { records: 25, ..PageLimits::default() };
-        let session = SessionConfig { page, ..SessionConfig::default() };
-        let mut host = Host::new(session, RingLimits::default(), START);
+        let mut limits = ServerLimits::default();
+        limits.page.records = 25;
+        let mut host = Host::new(limits, RingLimits::default(), START);
         host.set_policy(Arc::new(Rules));
-        let options = ServerOptions { memtable_bytes: MEMTABLE_BYTES, ..ServerOptions::default() };
+        let options = ServerOptions::new().memtable_bytes(MEMTABLE_BYTES);
         let store = FjallServerStore::open(server, options).unwrap();
         let dora = Device::open(MemoryClientStore::new(), config_of("dora"), 9, START);
         let (stored, client) = (MemoryRows::new(), client.to_owned());
@@ -302,7 +301,7 @@ impl Town {
     }
 
     fn client_store(&self) -> FjallClientStore {
-        let options = ClientOptions { memtable_bytes: MEMTABLE_BYTES, ..ClientOptions::default() };
+        let options = ClientOptions::new().memtable_bytes(MEMTABLE_BYTES);
         FjallClientStore::open(&self.client, options).unwrap()
     }
 

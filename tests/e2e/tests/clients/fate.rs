@@ -27,7 +27,7 @@ impl Policy for Locked {
 }
 
 fn locked() -> Host {
-    Host::with(ServerConfig { policy: Arc::new(Locked), ..ServerConfig::default() })
+    Host::with(ServerConfig::new().policy(Arc::new(Locked)))
 }
 
 pub fn a_write_tells_whether_the_server_has_it<C: Client>() {

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use synclayer_core::server::session::SessionConfig;
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{
     Event, EventKind, SyncConfig, SyncError, SyncFailureReason, Transport, Transports,
@@ -86,8 +85,9 @@ pub fn polling_and_real_time_converge<C: Client>() {
 /// More collections than a connection may subscribe: the call names those that were refused, and
 /// all else is in sync.
 pub fn synced_names_what_the_server_refuses<C: Client>() {
-    let session = SessionConfig { subscriptions: 2, ..SessionConfig::default() };
-    let host = Host::with(ServerConfig { session, ..ServerConfig::default() });
+    let mut server = ServerConfig::new();
+    server.limits.subscriptions = 2;
+    let host = Host::with(server);
     let (first, second) = (host.proxy(), host.proxy());
     let collections = ["a", "b", TODOS].map(String::from).to_vec();
     let many = C::open(config(&first).collections(collections));

@@ -50,8 +50,7 @@ impl Host {
     pub fn with_tokens(tokens: &[&str]) -> Self {
         let ann = || UserId::new("ann").unwrap();
         let tokens = StaticTokens::new(tokens.iter().map(|token| (ann(), *token)));
-        let authenticator = Some(Arc::new(tokens) as _);
-        Self::with(ServerConfig { authenticator, ..ServerConfig::default() })
+        Self::with(ServerConfig::new().authenticator(Arc::new(tokens)))
     }
 
     pub fn with(config: ServerConfig) -> Self {

@@ -3,8 +3,6 @@
 use std::slice;
 
 use serde_json::{Value, json};
-use synclayer_core::rules::PageLimits;
-use synclayer_core::server::session::SessionConfig;
 use synclayer_server::ServerConfig;
 use synclayer_tokio::EventKind;
 
@@ -13,11 +11,9 @@ use crate::proxy::{Fate, Frame};
 
 /// A server that sends few records at a time.
 fn small_pages() -> ServerConfig {
-    let page = PageLimits { records: 10, ..PageLimits::default() };
-    ServerConfig {
-        session: SessionConfig { page, ..SessionConfig::default() },
-        ..ServerConfig::default()
-    }
+    let mut config = ServerConfig::new();
+    config.limits.page.records = 10;
+    config
 }
 
 /// Two devices in step on 200 records of 1 KB.

@@ -102,8 +102,7 @@ impl Host {
 
     /// Opens the store and serves it.
     pub async fn run(&mut self) {
-        let options =
-            ServerOptions { durability: Durability::Buffered, ..ServerOptions::default() };
+        let options = ServerOptions::new().durability(Durability::Buffered);
         let store =
             Arc::new(when_free(|| FjallServerStore::open(self.data(), options.clone())).unwrap());
         let weak = Arc::downgrade(&store);

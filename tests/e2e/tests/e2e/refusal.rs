@@ -31,7 +31,7 @@ impl Policy for Strict {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_write_is_rolled_back_and_kept_and_the_queue_goes_on() {
     let policy = Arc::new(Strict(true.into()));
-    let config = ServerConfig { policy: policy.clone(), ..ServerConfig::default() };
+    let config = ServerConfig::new().policy(policy.clone());
     let host = Host::with(config).await;
     let (mut writer, reader) = (Device::new(&host).await, Device::new(&host).await);
     writer.todos.save_with_id("a", &json!({"n": 0})).await.unwrap();

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use serde_json::json;
-use synclayer_core::server::RingLimits;
 use synclayer_core::{Batch, ClientStore, CommitNumber, Scan};
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 use synclayer_server::ServerConfig;
@@ -57,8 +56,9 @@ async fn a_forged_cursor_resets_its_sender_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_behind_its_ring_serves_from_the_store_and_says_so() {
     // no change has room in the ring
-    let rings = RingLimits { collection_bytes: 1, total_bytes: 1, ..RingLimits::default() };
-    let host = Host::with(ServerConfig { rings, ..ServerConfig::default() }).await;
+    let mut config = ServerConfig::new();
+    (config.rings.collection_bytes, config.rings.total_bytes) = (1, 1);
+    let host = Host::with(config).await;
     let (writer, reader) = (Device::new(&host).await, Device::new(&host).await);
     converged(&[&writer, &reader]).await;
     writer.proxy.take();

@@ -20,12 +20,11 @@ struct Clerk {
 
 impl Authenticator for Clerk {
     fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
-        let user = UserId::new("ann").unwrap();
-        let valid = |valid_for| Ok(Identified { user: user.clone(), valid_for });
+        let ann = Identified::as_user(UserId::new("ann").unwrap());
         match token.reveal() {
-            "fr3sh" => valid(None),
+            "fr3sh" => Ok(ann),
             "short" if self.late.swap(true, Ordering::SeqCst) => Err(AuthError::Expired),
-            "short" => valid(Some(Duration::from_millis(300))),
+            "short" => Ok(ann.valid_for(Duration::from_millis(300))),
             "old" => Err(AuthError::Expired),
             _ => Err(AuthError::Wrong),
         }
@@ -35,7 +34,7 @@ impl Authenticator for Clerk {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_token_waits_for_a_fresh_one_and_loses_nothing() {
     let clerk = Arc::new(Clerk { late: false.into() });
-    let config = ServerConfig { authenticator: Some(clerk), ..ServerConfig::default() };
+    let config = ServerConfig::new().authenticator(clerk);
     let host = Host::with(config).await;
     for first in ["old", "wrong", "short"] {
         let mut device = Device::with(&host, |config| {
@@ -100,7 +99,7 @@ async fn who_has_disconnected_stays_so_until_it_connects() {
 async fn two_users_of_one_directory_have_their_own_outboxes() {
     let user = |name| UserId::new(name).unwrap();
     let tokens = StaticTokens::new([(user("ann"), "a-token"), (user("bob"), "b-token")]);
-    let config = ServerConfig { authenticator: Some(Arc::new(tokens)), ..ServerConfig::default() };
+    let config = ServerConfig::new().authenticator(Arc::new(tokens));
     let host = Host::with(config).await;
     let of = |name: &'static str, token: &'static str, online: bool| {
         move |config: &mut synclayer_tokio::SyncConfig| {

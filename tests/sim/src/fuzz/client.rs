@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
-use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Request;
-use synclayer_core::server::session::{Identity, Input as ServerInput, SessionConfig};
+use synclayer_core::server::session::{Identity, Input as ServerInput};
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConflictStrategy, ConnId, Delta,
     Disconnect, FieldWise, HttpAnswer, HttpTicket, Input, Limits, MemoryClientStore, MemoryRows,
@@ -99,14 +99,14 @@ fn plain_server(script: &mut Script<'_>) -> PlainServer {
 impl Bench {
     pub(super) fn new(script: &mut Script<'_>) -> Self {
         let mut config = config(script);
-        let mut session = SessionConfig::default();
-        session.page.records = 1 + script.below(3);
+        let mut limits = ServerLimits::default();
+        limits.page.records = 1 + script.below(3);
         // a zero: everyone may do everything, as often as they like
         let world = script.byte();
         if world & 8 != 0 {
-            session.rate = Some(Rate { per_second: 5, burst: 8 });
+            limits.rate = Some(Rate { per_second: 5, burst: 8 });
         }
-        let mut host = Host::new(session, RingLimits::default(), now());
+        let mut host = Host::new(limits, RingLimits::default(), now());
         host.set_policy(policy(world));
         if world & 4 != 0 {
             (config.user, config.token) = ("u".into(), Some(Token::new("u")));

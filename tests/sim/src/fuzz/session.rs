@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
 use synclayer_core::rules::TransactError;
-use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Request;
-use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
+use synclayer_core::server::session::{Identity, Input, Session};
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     ConnId, Document, Limits, MemoryRows, Now, Rate, StoreError, StoreErrorKind, UserId,
 };
@@ -52,21 +52,19 @@ struct Bench {
 impl Bench {
     fn new(script: &mut Script<'_>) -> Self {
         let choice = script.byte();
-        let mut config = SessionConfig {
-            queued: 1 + usize::from(choice & 15) * 4,
-            run: 1 + usize::from(choice >> 4),
-            window: 4,
-            subscriptions: 2,
-            ..SessionConfig::default()
-        };
-        config.page.records = 1 + script.below(3);
+        let mut limits = ServerLimits::default();
+        limits.queued = 1 + usize::from(choice & 15) * 4;
+        limits.run = 1 + usize::from(choice >> 4);
+        (limits.window, limits.subscriptions) = (4, 2);
+        limits.page.records = 1 + script.below(3);
         let rights = script.byte();
         if rights & 8 != 0 {
-            config.rate = Some(Rate { per_second: 5, burst: 8 });
+            limits.rate = Some(Rate { per_second: 5, burst: 8 });
         }
         let documents = rights & 4 != 0;
-        let ring = RingLimits { collection_bytes: 400, documents, ..RingLimits::default() };
-        let mut host = Host::new(config, ring, now());
+        let mut rings = RingLimits::default();
+        (rings.collection_bytes, rings.documents) = (400, documents);
+        let mut host = Host::new(limits, rings, now());
         host.set_policy(policy(rights));
         Self {
             now: now(),

@@ -21,7 +21,7 @@ pub fn bounded(world: &World) -> Result<(), String> {
     for session in world.sessions() {
         let status = session.status();
         // one frame may bring as many messages as a batch holds
-        if status.queued + status.held > config.session.queued + 4_096 {
+        if status.queued + status.held > config.limits.queued + 4_096 {
             return Err(format!("{} has too much waiting", session.conn()));
         }
     }

@@ -10,9 +10,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
-use synclayer_core::server::RingLimits;
 use synclayer_core::server::hub::{self, Action, Hub, HubConfig};
-use synclayer_core::server::session::{Identity, Input, Session, SessionConfig};
+use synclayer_core::server::session::{Identity, Input, Session};
 use synclayer_core::{
     Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, MemoryRows, Now, Policy, Rate,
     RecordId, StoreError, StoreErrorKind, UserId,
@@ -176,14 +175,15 @@ impl Hall {
     pub(crate) fn new(config: &Value) -> Result<Self, String> {
         let setup: Setup = if config.is_null() { Setup::default() } else { read(config)? };
         let rate = setup.rate.map(|rate| Rate { per_second: rate.per_second, burst: rate.burst });
-        let mut config = SessionConfig { rate, ..SessionConfig::default() };
-        config.page.records = setup.page_records.unwrap_or(config.page.records);
-        config.limits.document_bytes = setup.document_bytes.unwrap_or(config.limits.document_bytes);
-        config.subscriptions = setup.subscriptions.unwrap_or(config.subscriptions);
-        config.bad_frames = setup.bad_frames.unwrap_or(config.bad_frames);
-        config.window = setup.window.unwrap_or(config.window);
-        let rings = RingLimits { documents: true, ..RingLimits::default() };
-        let config = HubConfig { session: config, rings, turns: 1, ..HubConfig::default() };
+        let mut config = HubConfig::default();
+        let limits = &mut config.limits;
+        limits.rate = rate;
+        limits.page.records = setup.page_records.unwrap_or(limits.page.records);
+        limits.input.document_bytes = setup.document_bytes.unwrap_or(limits.input.document_bytes);
+        limits.subscriptions = setup.subscriptions.unwrap_or(limits.subscriptions);
+        limits.bad_frames = setup.bad_frames.unwrap_or(limits.bad_frames);
+        limits.window = setup.window.unwrap_or(limits.window);
+        (config.rings.documents, config.turns) = (true, 1);
         let policy: Arc<dyn Policy> = Arc::new(setup.policy);
         let mut hall = Self {
             tokens: setup.tokens,

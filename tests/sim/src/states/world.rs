@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};
-use synclayer_core::server::RingLimits;
-use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
+use synclayer_core::server::session::{Identity, Input as ServerInput, Session};
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     Action, AllowAll, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId,
     ConnectionState, Delta, Disconnect, Document, EventKind, Input, MemoryClientStore, MemoryRows,
@@ -141,7 +141,7 @@ impl World {
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         let ring = RingLimits::default();
-        let host = Host::new(SessionConfig::default(), ring, NOW);
+        let host = Host::new(ServerLimits::default(), ring, NOW);
         let devices = [0, 1].map(|i| Device::open(i, 1, MemoryClientStore::when_told()));
         let mut world = Self { host, devices, up: BTreeMap::new(), left: scope, made: 0 };
         let saved = world.devices[0].act(|replica, out| {

@@ -21,14 +21,14 @@ mod synced;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use synclayer_core::server::RingLimits;
 use synclayer_core::server::http::Reply;
 use synclayer_core::server::hub::{self, Hub};
-use synclayer_core::server::session::{Identity, Input as ServerInput, Session, SessionConfig};
+use synclayer_core::server::session::{Identity, Input as ServerInput, Session};
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     AllowAll, ClientConfig, ClientId, Collection, ConnId, Disconnect, Document, Event, Input,
-    Limits, MemoryClientStore, Mono, Now, Policy, Rate, RecordId, StoreError, StoreErrorKind,
-    SyncId, Timer, Timestamp, UserId,
+    Limits, MemoryClientStore, Mono, Now, Policy, RecordId, StoreError, StoreErrorKind, SyncId,
+    Timer, Timestamp, UserId,
 };
 
 use crate::draw::fold_into;
@@ -57,12 +57,10 @@ pub struct WorldConfig {
     /// One configuration for each replica. A token is the user's name, perhaps with a `#` and more
     /// behind it, so that one user can have several; without a token the server knows no users.
     pub clients: Vec<ClientConfig>,
-    /// The configuration of the server's sessions.
-    pub session: SessionConfig,
+    /// The server's limits on its peers.
+    pub limits: ServerLimits,
     /// The capacity of the server's rings.
     pub ring: RingLimits,
-    /// The rate limit of all connections of one user together.
-    pub user_rate: Option<Rate>,
     /// The server's permissions.
     pub policy: Arc<dyn Policy>,
     /// The number of bytes that may be in transit down a new connection, by turns.
@@ -81,9 +79,8 @@ impl WorldConfig {
             seed: 0,
             collections: collections.to_vec(),
             clients: vec![client; replicas],
-            session: SessionConfig::default(),
+            limits: ServerLimits::default(),
             ring: RingLimits::default(),
-            user_rate: None,
             policy: Arc::new(AllowAll),
             capacities: vec![1 << 16],
             clocks: Vec::new(),

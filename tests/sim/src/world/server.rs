@@ -13,7 +13,7 @@ use synclayer_core::rules::{
     verify,
 };
 use synclayer_core::server::Job;
-use synclayer_core::server::http::{HttpConfig, Reply, Request};
+use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Input as ServerInput, Session};
 use synclayer_core::{
@@ -145,15 +145,11 @@ impl Store {
 impl Server {
     /// A process that has just started, on a store of which it knows nothing yet.
     pub(super) fn new(config: &WorldConfig) -> Self {
-        let hub = HubConfig {
-            session: config.session.clone(),
-            http: HttpConfig { page: config.session.page, ..HttpConfig::default() },
-            rings: config.ring,
-            user_rate: config.user_rate,
-            // so that everything can happen between two of them
-            turns: 1,
-            ..HubConfig::default()
-        };
+        let mut hub = HubConfig::default();
+        hub.limits = config.limits.clone();
+        hub.rings = config.ring;
+        // so that everything can happen between two of them
+        hub.turns = 1;
         let hub = Hub::new(hub, Arc::clone(&config.policy), []);
         Self { hub, strangers: 0, newest: BTreeMap::new() }
     }

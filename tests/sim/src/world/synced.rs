@@ -104,7 +104,7 @@ impl World {
     /// From now on a connection may subscribe so many collections.
     pub fn allow_subscriptions(&mut self, subscriptions: usize) {
         self.note(|| format!("{subscriptions} subscriptions are allowed"));
-        self.config.session.subscriptions = subscriptions;
+        self.config.limits.subscriptions = subscriptions;
         self.shut_server_down();
     }
 }

@@ -58,7 +58,7 @@ impl Puller {
     fn ask(&self, store: &mut Store, limit: usize) -> PageAnswer {
         let query = PageQuery { from: self.from.clone(), limit: Some(limit), client_id: None };
         let target = query.target(&todos());
-        let reply = ask_with(store, &AllowAll, &HttpConfig::default(), "GET", &target, "");
+        let reply = ask_with(store, &AllowAll, &ServerLimits::default(), "GET", &target, "");
         assert_eq!(reply.status, 200);
         PageAnswer::decode(&reply.body, &Limits::default()).unwrap()
     }

@@ -16,7 +16,7 @@ use crate::rules::transaction::tests::{client, id, todos, write};
 /// A server and who asks it.
 struct Desk {
     store: Store,
-    config: HttpConfig,
+    limits: ServerLimits,
     user: Option<UserId>,
     policy: &'static dyn Policy,
     /// The outcome that is reported of the transaction.
@@ -28,7 +28,7 @@ impl Desk {
     fn new() -> Self {
         Self {
             store: Store::new(),
-            config: HttpConfig::default(),
+            limits: ServerLimits::default(),
             user: None,
             policy: &AllowAll,
             lost: None,
@@ -39,7 +39,7 @@ impl Desk {
     fn ask(&mut self, method: &str, target: &str, body: &[u8]) -> Reply {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let request = Request { method, path, query, body, user: self.user.clone() };
-        match call(&request, &self.config, self.policy) {
+        match call(&request, &self.limits, self.policy) {
             Call::Immediate(reply) => reply,
             Call::Transact(mut write) => {
                 write.charge(&mut || {
@@ -49,7 +49,7 @@ impl Desk {
                 });
                 let answer = self.store.commit_with(write.transaction(), self.policy);
                 let outcome = self.lost.clone().map_or(Ok(answer), Err);
-                write.reply(self.store.now, &self.config, outcome)
+                write.reply(self.store.now, &self.limits, outcome)
             }
             Call::Read(read) => {
                 let answer = read.request().run(&self.store.rows, self.policy);
@@ -249,7 +249,7 @@ fn a_run_stops_behind_its_first_error() {
 fn a_write_that_makes_no_sense_is_refused_in_its_place() {
     let desk = &mut Desk::new();
     desk.hello("a", 1);
-    desk.config.limits.document_bytes = 20;
+    desk.limits.input.document_bytes = 20;
     let large = insert(r#"{"x":"01234567890123456789"}"#);
     let writes = || {
         vec![
@@ -270,9 +270,9 @@ fn a_write_that_makes_no_sense_is_refused_in_its_place() {
     let (last, verdicts) = desk.push(first);
     assert_eq!((last, brief(&verdicts)), (1, vec![(2, "CONFLICT".into())]));
     // of one that was applied long ago nothing is said
-    desk.config.limits.document_bytes = 100;
+    desk.limits.input.document_bytes = 100;
     desk.push(vec![write(2, 0, "s", large.clone())]);
-    desk.config.limits.document_bytes = 20;
+    desk.limits.input.document_bytes = 20;
     let (last, verdicts) = desk.push(vec![write(2, 0, "s", large)]);
     assert_eq!((last, verdicts), (2, vec![]));
 }
@@ -292,7 +292,7 @@ fn what_is_no_push_is_refused_whole() {
     let late = vec![write(2, 0, "r", insert("{}"))];
     assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), late)), (409, "OUT_OF_ORDER".into()));
     assert_eq!(told(&desk.ask("POST", PUSH_PATH, b"[]")), (400, "INVALID_MESSAGE".into()));
-    desk.config.limits.frame_bytes = 10;
+    desk.limits.input.frame_bytes = 10;
     let one = vec![write(1, 0, "r", insert("{}"))];
     assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), one)), (413, "PAYLOAD_TOO_LARGE".into()));
     assert_eq!(desk.store.rows.len(), before);
@@ -359,7 +359,7 @@ fn who_pushes_too_much_is_told_where_to_go_on() {
 fn an_answer_is_bounded() {
     let desk = &mut Desk::new();
     desk.hello("a", 1);
-    desk.config.answer_bytes = 700;
+    desk.limits.answer_bytes = 700;
     let writes = (1..=4).map(|n| write(n, 0, &format!("r{n}"), insert("{}")));
     let (last, verdicts) = desk.push(writes.collect());
     assert_eq!((last, brief(&verdicts)), (4, acks(1..=3)));
@@ -452,7 +452,7 @@ fn a_resume_moves_the_place_and_nothing_else() {
         panic!("{page:?}")
     };
     assert_eq!(next.after, range.up_to);
-    desk.config.page.records = 1;
+    desk.limits.page.records = 1;
     let page = desk.page(&PageQuery { limit: Some(1000), ..PageQuery::default() });
     assert_eq!(page.messages.len(), 2);
 }

@@ -136,7 +136,7 @@ fn silence_ends_the_connection_and_any_sign_of_life_prolongs_it() {
 #[test]
 fn bad_frames_are_answered_and_many_in_a_row_end_it() {
     let mut world = World::new();
-    world.config.bad_frames = 3;
+    world.limits.bad_frames = 3;
     world.connect(1, Identity::Open);
     for frame in ["", "{", r#"{"type":"ping"}"#, "[]", r#"{"type":"nonsense"}"#] {
         world.say(1, frame);
@@ -153,7 +153,7 @@ fn bad_frames_are_answered_and_many_in_a_row_end_it() {
 #[test]
 fn a_frame_above_the_limit_ends_it() {
     let mut world = World::new();
-    world.config.limits.frame_bytes = 20;
+    world.limits.input.frame_bytes = 20;
     world.connect(1, Identity::Open);
     world.say(1, r#"{"type":"ping","a":1}"#);
     assert_eq!(world.took(1), ["error PAYLOAD_TOO_LARGE"]);
@@ -196,7 +196,7 @@ fn answers_of_others_are_counted_and_dropped() {
 #[test]
 fn too_many_messages_are_slowed_down_and_a_write_keeps_its_number() {
     let mut world = World::new();
-    world.config.rate = Some(Rate { per_second: 10, burst: 2 });
+    world.limits.rate = Some(Rate { per_second: 10, burst: 2 });
     world.connect_resumable(1);
     world.write(1, 1, "insert a", "{}", 0);
     world.write(1, 2, "insert b", "{}", 0);

@@ -217,8 +217,8 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut world = World::new();
-        world.config.page.records = 2;
-        world.config.run = 3;
+        world.limits.page.records = 2;
+        world.limits.run = 3;
         world.rings = Rings::new(RingLimits { collection_bytes: 4000, ..RingLimits::default() });
         Self {
             world,
@@ -522,8 +522,8 @@ proptest::proptest! {
     fn nothing_breaks_a_session(steps in proptest::collection::vec((0..30usize, 0..3u8), 1..40), identity in 0..2u8) {
         let run = || {
             let mut world = World::new();
-            world.config.bad_frames = 5;
-            world.config.rate = Some(Rate { per_second: 100, burst: 20 });
+            world.limits.bad_frames = 5;
+            world.limits.rate = Some(Rate { per_second: 100, burst: 20 });
             let user = UserId::new("u").unwrap();
             world.connect(1, if identity == 0 { Identity::Open } else { Identity::Unknown });
             let mut digests = Vec::new();

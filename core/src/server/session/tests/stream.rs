@@ -54,7 +54,7 @@ fn a_resumed_delta_moves_its_place_and_not_its_floor() {
 #[test]
 fn a_snapshot_comes_in_pages_and_goes_on_where_it_stopped() {
     let mut world = World::new();
-    world.config.page.records = 2;
+    world.limits.page.records = 2;
     for id in ["a", "b", "c", "d", "e"] {
         world.elsewhere(id, insert("{}"));
     }
@@ -148,7 +148,7 @@ fn a_resume_of_a_lost_tail_begins_a_snapshot() {
 #[test]
 fn a_cursor_below_the_horizon_gets_a_snapshot_at_every_page() {
     let mut world = World::new();
-    world.config.page.records = 1;
+    world.limits.page.records = 1;
     world.elsewhere("a", insert("{}"));
     world.elsewhere("b", insert("{}"));
     world.elsewhere("gone", insert("{}"));
@@ -333,7 +333,7 @@ fn a_read_that_fails_ends_the_subscription() {
 #[test]
 fn filters_and_too_many_subscriptions_are_refused_by_collection() {
     let mut world = World::new();
-    world.config.subscriptions = 1;
+    world.limits.subscriptions = 1;
     world.connect_resumable(1);
     world.say(1, r#"{"type":"subscribe","collection":"todos","metadata":{"filter":{"a":1}}}"#);
     world.subscribe(1, None);
@@ -545,7 +545,7 @@ fn level_one_may_ask_for_a_whole_collection() {
             r#"{{"type":"sync","collection":"todos","data":{{"records":[{{"id":"a","data":{{"n":1}},"version":1,{at}}},{{"id":"b","data":{{"n":2}},"version":1,{at}}}]}}}}"#
         )]
     );
-    world.config.sync_bytes = 150;
+    world.limits.sync_bytes = 150;
     plain(&mut world, 2);
     world.say(2, r#"{"type":"sync","collection":"todos"}"#);
     world.settle();

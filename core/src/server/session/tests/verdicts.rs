@@ -335,7 +335,7 @@ fn pipelined_writes_of_one_field_do_not_conflict_with_each_other() {
     assert_eq!(took.len(), 4);
     assert!(took.iter().all(|line| line.starts_with("ack")), "{took:?}");
     // the window forgets: that costs a conflict, not an update
-    world.config.window = 0;
+    world.limits.window = 0;
     world.connect_resumable(2);
     for number in 1..=4 {
         world.write(2, number, "update r", &format!("{{\"a\":{number}0}}"), 5);
@@ -384,8 +384,8 @@ fn a_subscribe_is_served_after_the_verdicts_of_the_writes_before_it() {
 #[test]
 fn pages_and_acks_do_not_cross() {
     let mut world = World::new();
-    world.config.run = 1;
-    world.config.page.records = 1;
+    world.limits.run = 1;
+    world.limits.page.records = 1;
     world.elsewhere("a", insert("{}"));
     world.elsewhere("b", insert("{}"));
     world.connect_resumable(1);
@@ -423,7 +423,7 @@ fn pages_and_acks_do_not_cross() {
 #[test]
 fn many_writes_share_a_transaction() {
     let mut world = World::new();
-    world.config.run = 3;
+    world.limits.run = 3;
     world.connect_resumable(1);
     for number in 1..=6 {
         world.write(1, number, &format!("insert r{number}"), "{}", 0);
@@ -540,8 +540,8 @@ fn a_barrier_waits_for_verdicts_that_the_ring_knows_nothing_of() {
 fn frames_are_not_wanted_while_too_many_wait() {
     let mut world = World::new();
     live(&mut world, 1);
-    world.conns.get_mut(&1).unwrap().session.config =
-        Arc::new(SessionConfig { queued: 4, ..SessionConfig::default() });
+    world.conns.get_mut(&1).unwrap().session.limits =
+        Arc::new(ServerLimits { queued: 4, ..ServerLimits::default() });
     for number in 1..=4 {
         assert!(world.session(1).wants_frames());
         world.write(1, number, &format!("insert r{number}"), "{}", 0);

@@ -1,0 +1,147 @@
+//! The users of a server, and their tokens.
+
+use std::fmt;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use synclayer_core::{Token, UserId};
+
+/// Maps a token to its user.
+///
+/// It is asked on the server's own threads: it must be quick and not block.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use synclayer_server::{AuthError, Authenticator, Identified, Token, UserId};
+///
+/// /// A token is the name of its user, and is valid for an hour.
+/// struct Names;
+///
+/// impl Authenticator for Names {
+///     fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
+///         let user = UserId::new(token.reveal()).map_err(|_| AuthError::Wrong)?;
+///         Ok(Identified::as_user(user).valid_for(Duration::from_secs(3600)))
+///     }
+/// }
+/// ```
+pub trait Authenticator: Send + Sync {
+    /// The user of a token.
+    ///
+    /// # Errors
+    /// When it is nobody's, or not any more.
+    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError>;
+}
+
+impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
+    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
+        (**self).authenticate(token)
+    }
+}
+
+/// The user of a token.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Identified {
+    /// The user.
+    pub user: UserId,
+    /// The time for which the token is valid from now on; `None` for as long as the connection
+    /// lives.
+    pub valid_for: Option<Duration>,
+}
+
+impl Identified {
+    /// This user, for as long as the connection lives.
+    #[must_use]
+    pub fn as_user(user: UserId) -> Self {
+        Self { user, valid_for: None }
+    }
+
+    /// Limits the time for which the token is valid. When it is over, the connection has to send a
+    /// fresh token.
+    #[must_use]
+    pub fn valid_for(mut self, duration: Duration) -> Self {
+        self.valid_for = Some(duration);
+        self
+    }
+}
+
+/// The reason why a token lets nobody in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthError {
+    /// It is nobody's.
+    #[error("the token is wrong")]
+    Wrong,
+    /// It was somebody's.
+    #[error("the token has expired")]
+    Expired,
+}
+
+/// A table of tokens that never expire.
+///
+/// ```
+/// use synclayer_server::{StaticTokens, UserId};
+///
+/// let tokens = StaticTokens::new([(UserId::new("ann")?, "s3cret")]);
+/// # Ok::<(), synclayer_server::NameError>(())
+/// ```
+#[derive(Clone)]
+pub struct StaticTokens {
+    tokens: Vec<(UserId, Token)>,
+}
+
+impl StaticTokens {
+    /// A table of users and their tokens. A user may have several.
+    pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = (UserId, T)>) -> Self {
+        let wrap = |(user, token): (UserId, T)| (user, Token::new(token.as_ref()));
+        Self { tokens: tokens.into_iter().map(wrap).collect() }
+    }
+}
+
+impl Authenticator for StaticTokens {
+    fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
+        // all are compared, so that the time tells nothing of how near the token came
+        let mut found = None;
+        for (user, known) in &self.tokens {
+            if is_same(known.reveal().as_bytes(), token.reveal().as_bytes()) {
+                found = Some(user);
+            }
+        }
+        let user = found.filter(|_| !token.reveal().is_empty()).ok_or(AuthError::Wrong)?;
+        Ok(Identified::as_user(user.clone()))
+    }
+}
+
+/// Shows the number of tokens, and not the tokens.
+impl fmt::Debug for StaticTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StaticTokens({})", self.tokens.len())
+    }
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| black_box(difference | (a ^ b)));
+    a.len() == b.len() && difference == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_only_whole() {
+        let user = |name| UserId::new(name).unwrap();
+        let tokens =
+            StaticTokens::new([(user("ann"), "abc"), (user("bob"), "abd"), (user("x"), "")]);
+        let ask = |token| tokens.authenticate(&Token::new(token)).map(|known| known.user);
+        assert_eq!(ask("abc"), Ok(user("ann")));
+        assert_eq!(ask("abd"), Ok(user("bob")));
+        for wrong in ["", "ab", "abcd", "ABC"] {
+            assert_eq!(ask(wrong), Err(AuthError::Wrong), "{wrong}");
+        }
+        assert_eq!(format!("{tokens:?}"), "StaticTokens(3)");
+    }
+}
