@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::client::Client;
+use crate::client::machine::Client;
 use crate::client::config::ClientConfig;
 use crate::client::event::{Event, Status};
 use crate::client::fate::{Fate, FateId, Fates};
