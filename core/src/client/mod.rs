@@ -81,7 +81,6 @@ mod wake;
 pub(crate) mod wipe;
 mod writes;
 
-
 pub use self::event::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
 pub use self::fate::{Fate, FateId};
 pub use self::interface::{

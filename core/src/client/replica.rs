@@ -4,13 +4,13 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::client::machine::Client;
 use crate::client::config::ClientConfig;
 use crate::client::event::{Event, Status};
 use crate::client::fate::{Fate, FateId, Fates};
 use crate::client::interface::{
     Command, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Write, Written,
 };
+use crate::client::machine::Client;
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::client::sign_out::finish_wipes;
 use crate::client::wipe::Unsent;

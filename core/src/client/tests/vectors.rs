@@ -6,9 +6,9 @@ use std::time::Duration;
 use std::vec;
 use std::vec::Vec;
 
-use crate::client::Client;
 use crate::client::config::ClientConfig;
 use crate::client::interface::{Command, Disconnect, Input, Misuse, NetAction, Write, Written};
+use crate::client::machine::Client;
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
