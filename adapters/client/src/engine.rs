@@ -9,32 +9,30 @@ mod requests;
 mod sign_out;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod watching;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use synclayer_core::{
-    Action, ClientConfig, ClientStore, Collection, Command, CommitNumber, ConnId, Event, Input,
-    Mono, NetAction, Now, Replica as CoreReplica, StoreError, SyncId, SyncOutcome, Timestamp,
-    WatchId,
+    Action, ClientConfig, ClientStore, Command, ConnId, Event, Input, Mono, NetAction, Now,
+    Replica as CoreReplica, StoreError, Timestamp,
 };
 
-use self::app::WaitingReply;
 use self::failure::{FailedStore, open_replica};
-use self::fates::Followed;
+use self::fates::FollowedFates;
+use self::holds::Holds;
 use self::requests::Requests;
 use self::sign_out::SigningOut;
-use self::watching::WatcherSlot;
+use self::waiting::WaitingCalls;
+use self::watching::Watchers;
 use crate::callback;
 use crate::command::{EngineCommand, Inbox, SocketEvent};
 use crate::config::StoreFactory;
-use crate::error::SyncError;
 use crate::listen::EventQueue;
 use crate::mailbox::Sender;
 use crate::network::Network;
-use crate::pending::Responder;
 use crate::setup::Setup;
 
 /// The number of commands that are taken before the watchers are shown what is new.
@@ -60,21 +58,10 @@ pub(crate) struct Engine {
     /// The reason why the replica has stopped, until that is seen to.
     halted: Option<StoreError>,
     actions: Vec<Action>,
-    /// Writes whose commits are not durable yet.
-    saves: VecDeque<(CommitNumber, WaitingReply)>,
-    fates: Followed,
-    syncs: BTreeMap<SyncId, Responder<()>>,
-    /// Calls of `synced` that are through.
-    synced: Vec<(Responder<()>, SyncOutcome)>,
-    /// The number of handles and watches that use each collection.
-    holds: BTreeMap<Collection, usize>,
-    /// The collections that the configuration names.
-    named: BTreeSet<Collection>,
-    watchers: BTreeMap<WatchId, WatcherSlot>,
-    /// Watchers that could not begin because the store is down.
-    waiting: Vec<WatcherSlot>,
-    /// The watchers that have something to be shown.
-    news: Vec<WatchId>,
+    calls: WaitingCalls,
+    fates: FollowedFates,
+    holds: Holds,
+    watchers: Watchers,
     listeners: Vec<Sender<EventQueue>>,
     stopping: bool,
     signing_out: Option<SigningOut>,
@@ -95,7 +82,7 @@ impl Engine {
         let mut actions = Vec::new();
         let replica = open_replica(&config, &mut factory, &inbox, now(started), &mut actions)?;
         let mut engine = Self {
-            named: config.collections.iter().cloned().collect(),
+            holds: Holds::new(&config.collections),
             config,
             connected,
             online: true,
@@ -108,14 +95,9 @@ impl Engine {
             replica: Ok(replica),
             halted: None,
             actions,
-            saves: VecDeque::new(),
-            fates: Followed::default(),
-            syncs: BTreeMap::new(),
-            synced: Vec::new(),
-            holds: BTreeMap::new(),
-            watchers: BTreeMap::new(),
-            waiting: Vec::new(),
-            news: Vec::new(),
+            calls: WaitingCalls::default(),
+            fates: FollowedFates::default(),
+            watchers: Watchers::default(),
             listeners: Vec::new(),
             stopping: false,
             signing_out: None,
@@ -181,9 +163,11 @@ impl Engine {
             EngineCommand::Watch { collection, record, updates } => {
                 self.watch(collection, record, updates);
             }
-            EngineCommand::DismissWatchers => self.dismiss_watchers(),
+            EngineCommand::DismissWatchers => {
+                self.watchers.dismiss_abandoned(self.replica.as_mut().ok());
+            }
             EngineCommand::Listen(listener) => self.listeners.push(listener),
-            EngineCommand::Hold(collection) => self.hold(collection),
+            EngineCommand::Hold(collection) => self.holds.add(collection),
             EngineCommand::Release(collection) => self.release(&collection),
             EngineCommand::Socket { life, conn, event } => self.take_news(life, conn, event),
             EngineCommand::Answered { life, input } => {
@@ -222,15 +206,17 @@ impl Engine {
         }
     }
 
-    /// Ends a turn: does what is due by now, shows the watchers what is new, and then replies, so
+    /// Ends a turn: does what is due by now, shows the watchers what is new, and then answers, so
     /// that a write is shown before its call is answered.
     fn end_turn(&mut self) {
         if self.signing_out.is_some() {
             return self.go_on_signing_out();
         }
         self.keep_time();
-        self.show_news();
-        self.reply();
+        if let Ok(replica) = &mut self.replica {
+            self.watchers.show(replica);
+        }
+        self.answer();
     }
 
     /// The time for which there is nothing to do unless a command comes; `None`: for ever.
@@ -249,7 +235,7 @@ impl Engine {
         if let Some(signing_out) = &self.signing_out {
             return signing_out.is_over();
         }
-        self.stopping && (self.saves.is_empty() || self.replica.is_err())
+        self.stopping && (self.replica.is_err() || !self.calls.has_writes())
     }
 
     /// Does what is due by now.
@@ -281,14 +267,12 @@ impl Engine {
             match action {
                 Action::Net(action) => self.act_on_network(action),
                 Action::Event(event) => self.notify(&event),
-                Action::Synced { id, outcome } => {
-                    self.synced.extend(self.syncs.remove(&id).map(|reply| (reply, outcome)));
-                }
+                Action::Synced { id, outcome } => self.calls.settle_sync(id, outcome),
                 Action::Fate { id, fate } => self.fates.settle(id, fate),
-                // asked for when it is time to reply
+                // asked for when it is time to answer
                 Action::Durable(_) => {}
                 Action::Halted(error) => self.halted = Some(error),
-                Action::Watch(id) => self.news.push(id),
+                Action::Watch(id) => self.watchers.has_news(id),
             }
         }
         // the next step fills the same memory
@@ -321,15 +305,12 @@ impl Engine {
         }
     }
 
-    /// Replies to the writes that are durable by now, and to those who waited for the server.
-    fn reply(&mut self) {
+    /// Tells what is known by now: the fates of writes, the writes that are durable, and the calls
+    /// of `synced` that are through.
+    fn answer(&mut self) {
         let Ok(replica) = &self.replica else { return };
-        let durable = self.saves.partition_point(|(commit, _)| *commit <= replica.durable());
-        self.saves.drain(..durable).for_each(|(_, reply)| reply.send(Ok(())));
         self.fates.publish();
-        for (reply, outcome) in self.synced.drain(..) {
-            reply.send(outcome.map_err(SyncError::NotInSync));
-        }
+        self.calls.answer(replica.durable());
     }
 
     fn now(&self) -> Now {

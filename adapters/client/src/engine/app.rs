@@ -5,26 +5,15 @@ use synclayer_core::{
     Written,
 };
 
+use super::waiting::WaitingWrite;
 use super::{Engine, Replica};
 use crate::callback;
 use crate::error::SyncError;
+use crate::listen::UpdateSlot;
+use crate::mailbox::Sender;
 use crate::pending::Responder;
-use crate::saved::Saved;
-
-/// The reply to a write that waits for its commit to be durable.
-pub(super) enum WaitingReply {
-    Write(Responder<Saved>, Saved),
-    Decision(Responder<()>),
-}
-
-impl WaitingReply {
-    pub(super) fn send(self, outcome: Result<(), SyncError>) {
-        match self {
-            Self::Write(reply, saved) => reply.send(outcome.map(|()| saved)),
-            Self::Decision(reply) => reply.send(outcome),
-        }
-    }
-}
+use crate::saved::{KnownFate, Saved};
+use crate::set_once::{SetOnce, set_once};
 
 impl Engine {
     /// Makes a write of a record.
@@ -32,7 +21,7 @@ impl Engine {
         match self.make(write) {
             Ok(written) => {
                 let saved = Saved { id, write: written.write, fate: self.follow(written) };
-                self.saves.push_back((written.commit, WaitingReply::Write(reply, saved)));
+                self.calls.add_write(written.commit, WaitingWrite::Record(reply, saved));
             }
             Err(error) => reply.send(Err(error)),
         }
@@ -54,7 +43,7 @@ impl Engine {
     pub(super) fn decide(&mut self, write: Write, reply: Responder<()>) {
         match self.make(write) {
             Ok(written) => {
-                self.saves.push_back((written.commit, WaitingReply::Decision(reply)));
+                self.calls.add_write(written.commit, WaitingWrite::Decision(reply));
             }
             Err(error) => reply.send(Err(error)),
         }
@@ -73,6 +62,16 @@ impl Engine {
             | Write::Offer => {}
         }
         self.call(|replica, now, out| Ok(replica.write(now, write, out)?))
+    }
+
+    /// Follows a write that was made just now.
+    fn follow(&mut self, written: Written) -> SetOnce<KnownFate> {
+        let (setter, fate) = set_once();
+        if let Ok(replica) = &mut self.replica {
+            self.fates.follow(replica, written, setter, &mut self.actions);
+            self.act();
+        }
+        fate
     }
 
     /// Reads a record.
@@ -111,7 +110,7 @@ impl Engine {
         };
         let id = callback::run(|| replica.synced(now, &mut self.actions));
         // it may be through at once
-        self.syncs.insert(id, reply);
+        self.calls.add_sync(id, reply);
         self.act();
     }
 
@@ -140,6 +139,45 @@ impl Engine {
         if !self.replica.as_ref().is_ok_and(held) {
             let subscribe = Command::Subscribe(collection.clone());
             self.step(|replica, now, out| replica.command(now, subscribe, out));
+        }
+    }
+
+    /// Shows a collection, or one record of it, from now on.
+    pub(super) fn watch(
+        &mut self,
+        collection: Collection,
+        record: Option<RecordId>,
+        updates: Sender<UpdateSlot>,
+    ) {
+        self.join(&collection);
+        self.watchers.add(collection, record, updates);
+        self.begin_watching();
+    }
+
+    /// Makes the watchers that wait known to the replica.
+    pub(super) fn begin_watching(&mut self) {
+        let Ok(replica) = &mut self.replica else { return };
+        callback::run(|| self.watchers.begin(replica, &mut self.actions));
+        self.act();
+    }
+
+    /// Counts one user less of a collection.
+    pub(super) fn release(&mut self, collection: &Collection) {
+        self.holds.remove(collection);
+        if !self.holds.is_used(collection) {
+            self.release_unused();
+        }
+    }
+
+    /// Tells the replica which of the collections that joined nothing uses any more.
+    pub(super) fn release_unused(&mut self) {
+        let is_unused = |name: &&Collection| !self.holds.is_used(name);
+        let unused: Vec<_> = self.config.collections.iter().filter(is_unused).cloned().collect();
+        for collection in unused {
+            let held = |replica: &Replica| replica.holds(&collection);
+            if self.replica.as_ref().is_ok_and(held) {
+                self.command(Command::Release(collection));
+            }
         }
     }
 

@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use synclayer_core::{Action, ClientConfig, Command, Event, EventKind, Now, StoreError};
+use synclayer_core::{
+    Action, ClientConfig, Command, Event, EventKind, Now, StoreError, StoreErrorKind,
+};
 use uuid::Uuid;
 
 use super::{Engine, Replica};
 use crate::callback;
 use crate::command::{EngineCommand, Inbox};
 use crate::config::StoreFactory;
+use crate::error::SyncError;
 
 /// The first delay before a failed store is opened again; it doubles up to the longest.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
@@ -32,19 +35,29 @@ impl Engine {
     pub(super) fn check_store(&mut self) {
         let Some(error) = self.halted.take() else { return };
         // what was durable before is saved
-        self.reply();
+        self.answer();
         self.network.close_all();
         self.requests.forget();
-        self.pause_watchers();
-        for (_, reply) in self.saves.drain(..) {
-            reply.send(Err(error.clone().into()));
-        }
-        for reply in std::mem::take(&mut self.syncs).into_values() {
-            reply.send(Err(error.clone().into()));
-        }
-        self.fates.end(&error.clone().into());
+        self.watchers.pause();
+        let failed = SyncError::from(error.clone());
+        self.calls.answer_writes(&Err(failed.clone()));
+        self.calls.fail_syncs(&failed);
+        self.fates.end(&failed);
         // the store is closed before it is opened again
         self.replica = Err(FailedStore::new(error, REOPEN_DELAY));
+    }
+
+    /// Takes the replica away, and leaves the reason in its place.
+    ///
+    /// # Errors
+    /// When the store has failed already.
+    pub(super) fn take_replica(&mut self, reason: &str) -> Result<Replica, StoreError> {
+        if let Err(failed) = &self.replica {
+            return Err(failed.error.clone());
+        }
+        let reason = StoreError::new(StoreErrorKind::Other, reason);
+        let gone = FailedStore::new(reason, Duration::ZERO);
+        std::mem::replace(&mut self.replica, Err(gone)).map_err(|failed| failed.error)
     }
 
     /// Opens the store again, with a new replica.
@@ -56,7 +69,7 @@ impl Engine {
             Ok(replica) => {
                 self.life += 1;
                 self.replica = Ok(replica);
-                self.release_unheld();
+                self.release_unused();
                 self.start();
                 self.begin_watching();
                 self.check_store();

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::{Fate, FateId, Written};
+use synclayer_core::{Action, Fate, FateId, Written};
 
-use super::Engine;
+use super::Replica;
 use crate::error::SyncError;
 use crate::saved::KnownFate;
-use crate::set_once::{SetOnce, Setter, set_once};
+use crate::set_once::Setter;
 
 /// The number of writes that are followed before those that nobody waits for any more are looked
 /// for.
@@ -16,7 +16,7 @@ const FEW: usize = 1024;
 /// The writes that are followed, by the replica's id of each. Most apps drop what a write returns at
 /// once, so those are forgotten now and then: at most twice as many are kept as are waited for.
 #[derive(Default)]
-pub(super) struct Followed {
+pub(super) struct FollowedFates {
     setters: BTreeMap<FateId, Setter<KnownFate>>,
     /// Known fates, to be told after the watchers have been shown what led to them.
     known: Vec<(Setter<KnownFate>, Fate)>,
@@ -24,11 +24,40 @@ pub(super) struct Followed {
     look_at: usize,
 }
 
-impl Followed {
+impl FollowedFates {
     /// The number of writes that are followed.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.setters.len()
+    }
+
+    /// Follows a write that was made just now. To be called before its actions are done, which may
+    /// tell its fate already.
+    pub(super) fn follow(
+        &mut self,
+        replica: &mut Replica,
+        written: Written,
+        setter: Setter<KnownFate>,
+        actions: &mut Vec<Action>,
+    ) {
+        self.forget_abandoned(replica);
+        let id = replica.follow(written, actions);
+        self.setters.insert(id, setter);
+    }
+
+    /// Forgets the writes whose fate nobody waits for, if there may be many of them.
+    fn forget_abandoned(&mut self, replica: &mut Replica) {
+        if self.setters.len() < FEW.max(self.look_at) {
+            return;
+        }
+        self.setters.retain(|id, setter| {
+            let stays = !setter.is_abandoned();
+            if !stays {
+                replica.unfollow(*id);
+            }
+            stays
+        });
+        self.look_at = 2 * self.setters.len();
     }
 
     /// Takes the fate of a write.
@@ -47,36 +76,5 @@ impl Followed {
         for (_, setter) in std::mem::take(&mut self.setters) {
             setter.set(Err(error.clone()));
         }
-    }
-}
-
-impl Engine {
-    /// Follows a write that was made just now.
-    pub(super) fn follow(&mut self, written: Written) -> SetOnce<KnownFate> {
-        self.forget_fates();
-        let (setter, fate) = set_once();
-        if let Ok(replica) = &mut self.replica {
-            // before the actions are done, which may tell of it already
-            let id = replica.follow(written, &mut self.actions);
-            self.fates.setters.insert(id, setter);
-            self.act();
-        }
-        fate
-    }
-
-    /// Forgets the writes whose fate nobody waits for, if there may be many of them.
-    fn forget_fates(&mut self) {
-        let Followed { setters, look_at, .. } = &mut self.fates;
-        if setters.len() < FEW.max(*look_at) {
-            return;
-        }
-        setters.retain(|id, setter| {
-            let stays = !setter.is_abandoned();
-            if !stays && let Ok(replica) = &mut self.replica {
-                replica.unfollow(*id);
-            }
-            stays
-        });
-        *look_at = 2 * setters.len();
     }
 }

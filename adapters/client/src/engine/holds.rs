@@ -1,39 +1,40 @@
 //! The uses of collections by handles and watches. When nothing uses one any more, the replica may
 //! leave it.
 
-use synclayer_core::{Collection, Command};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Engine, Replica};
+use synclayer_core::Collection;
 
-impl Engine {
-    /// Counts one more user of a collection. It joins those kept in sync when it is read, written
-    /// or watched.
-    pub(super) fn hold(&mut self, collection: Collection) {
-        *self.holds.entry(collection).or_default() += 1;
+/// The collections in use.
+pub(super) struct Holds {
+    /// The collections that the configuration names.
+    named: BTreeSet<Collection>,
+    /// The number of handles and watches of each collection.
+    counts: BTreeMap<Collection, usize>,
+}
+
+impl Holds {
+    /// The collections that the configuration names, which are always in use.
+    pub(super) fn new(named: &[Collection]) -> Self {
+        Self { named: named.iter().cloned().collect(), counts: BTreeMap::new() }
+    }
+
+    /// Counts one more user of a collection.
+    pub(super) fn add(&mut self, collection: Collection) {
+        *self.counts.entry(collection).or_default() += 1;
     }
 
     /// Counts one user less.
-    pub(super) fn release(&mut self, collection: &Collection) {
-        let left = self.holds.get_mut(collection).map(|count| {
-            *count = count.saturating_sub(1);
-            *count
-        });
-        if left == Some(0) {
-            self.holds.remove(collection);
-            self.release_unheld();
+    pub(super) fn remove(&mut self, collection: &Collection) {
+        let Some(count) = self.counts.get_mut(collection) else { return };
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.counts.remove(collection);
         }
     }
 
-    /// Tells the replica which of the collections that joined nothing uses any more.
-    pub(super) fn release_unheld(&mut self) {
-        let is_unheld =
-            |name: &&Collection| !self.named.contains(*name) && !self.holds.contains_key(*name);
-        let unheld: Vec<_> = self.config.collections.iter().filter(is_unheld).cloned().collect();
-        for collection in unheld {
-            let held = |replica: &Replica| replica.holds(&collection);
-            if self.replica.as_ref().is_ok_and(held) {
-                self.command(Command::Release(collection));
-            }
-        }
+    /// Returns `true` if something uses a collection.
+    pub(super) fn is_used(&self, collection: &Collection) -> bool {
+        self.named.contains(collection) || self.counts.contains_key(collection)
     }
 }

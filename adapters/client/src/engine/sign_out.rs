@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use synclayer_core::{ClientStore, SignOut, SignedOut, StoreError, StoreErrorKind};
+use synclayer_core::{ClientStore, SignOut, SignedOut, StoreError};
 
-use super::{Engine, FailedStore};
+use super::Engine;
 use crate::callback;
 use crate::error::SyncError;
 use crate::pending::Responder;
@@ -69,17 +69,11 @@ impl Engine {
             return reply.send(Err(SyncError::SignedOut));
         }
         // what was saved before is kept, or named as unsent
-        self.reply();
+        self.answer();
         let now = self.now();
-        let error = StoreError::new(StoreErrorKind::Other, "the user is signing out");
-        let failed = FailedStore::new(error, Duration::ZERO);
-        let replica = match std::mem::replace(&mut self.replica, Err(failed)) {
+        let replica = match self.take_replica("the user is signing out") {
             Ok(replica) => replica,
-            Err(failure) => {
-                let error = failure.error.clone();
-                self.replica = Err(failure);
-                return reply.send(Err(error.into()));
-            }
+            Err(error) => return reply.send(Err(error.into())),
         };
         let actions = &mut self.actions;
         match callback::run(|| replica.sign_out(now, how, actions)) {
@@ -114,7 +108,7 @@ impl Engine {
             Err(error) => Err(SyncError::clone(error)),
         };
         signing_out.progress = SignOutState::Over(outcome);
-        self.saves.drain(..).for_each(|(_, reply)| reply.send(saved.clone()));
+        self.calls.answer_writes(&saved);
     }
 
     /// Ends everything that is shown or told, and tells all who wait why.
@@ -122,15 +116,10 @@ impl Engine {
         self.config.token = None;
         self.network.close_all();
         self.requests.forget();
-        self.news.clear();
         self.watchers.clear();
-        self.waiting.clear();
         self.listeners.clear();
         self.halted = None;
-        let syncs = std::mem::take(&mut self.syncs).into_values();
-        for reply in syncs.chain(self.synced.drain(..).map(|(reply, _)| reply)) {
-            reply.send(Err(SyncError::SignedOut));
-        }
+        self.calls.fail_syncs(&SyncError::SignedOut);
         self.fates.end(&SyncError::SignedOut);
     }
 }

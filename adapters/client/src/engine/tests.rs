@@ -2,10 +2,13 @@ use std::io;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use synclayer_core::{Document, Limits, MemoryClientStore, RecordId, StoreErrorKind, Token, Write};
+use synclayer_core::{
+    Collection, Document, Limits, MemoryClientStore, RecordId, StoreErrorKind, Token, Write,
+};
 
 use super::*;
 use crate::config::{Store, SyncConfig, Transports};
+use crate::error::SyncError;
 use crate::listen::UpdateSlot;
 use crate::mailbox::mailbox;
 use crate::network::BlockingTask;
