@@ -1,4 +1,9 @@
-//! Support for the tests that need adapters, real sockets, processes or other people's servers.
+//! Support for the tests that need adapters, real sockets, processes or other people's servers: one
+//! server to start and stop, one way to it that goes wrong, and how to wait for what happens.
+#![allow(missing_docs, clippy::unwrap_used, clippy::missing_panics_doc, reason = "it is for tests")]
 
+pub mod host;
+pub mod proxy;
 #[cfg(doctest)]
 mod readme;
+pub mod wait;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use synclayer_e2e::wait::TIMEOUT;
 use synclayer_tokio::{
     Collection, Guarantees, PlainServers, Snapshot, SyncConfig, SyncLayer, Transports, Watch,
 };
 use tokio::time::timeout;
 
-use crate::support::{Backend, Kind, PATIENCE, Peer, http};
+use crate::support::{Backend, Kind, Peer, http};
 
 against_each! {
     two_devices_converge_over_websocket_alone;
@@ -63,7 +64,7 @@ impl Device {
                 last = Some(shown);
             }
         };
-        let found = timeout(PATIENCE, found).await;
+        let found = timeout(TIMEOUT, found).await;
         assert!(found.is_ok(), "{wanted} was not shown; the last was {last:?}");
     }
 }
@@ -105,7 +106,7 @@ async fn stored(backend: &Backend, id_field: &str) -> Value {
 /// Waits until the backend has this: a delete that waits to be sent shows nowhere.
 async fn holds(backend: &Backend, id_field: &str, wanted: &Value) {
     let arrived = async { while stored(backend, id_field).await != *wanted {} };
-    assert!(timeout(PATIENCE, arrived).await.is_ok(), "{wanted} never arrived");
+    assert!(timeout(TIMEOUT, arrived).await.is_ok(), "{wanted} never arrived");
 }
 
 /// A few writes of each that the other sees.
@@ -310,12 +311,12 @@ async fn nothing_is_applied_twice_with_a_visible_effect(kind: Kind) {
                 last = n;
             }
         };
-        timeout(PATIENCE, rising).await.expect("the last value is shown");
+        timeout(TIMEOUT, rising).await.expect("the last value is shown");
     }
     // what is settled stays as it is: to ask for everything again brings no news
     for (device, watch) in [&ann, &bob].into_iter().zip(&mut watches) {
         device.shows(&json!({"1": {"n": 20}})).await;
-        timeout(PATIENCE, device.client.synced()).await.expect("it settles").unwrap();
+        timeout(TIMEOUT, device.client.synced()).await.expect("it settles").unwrap();
         while let Some(update) = watch.next().now_or_never().flatten() {
             assert_eq!(contents(&update.snapshot), json!({"1": {"n": 20}}));
         }
@@ -382,7 +383,7 @@ async fn whatever_they_do_they_converge(kind: Kind) {
                 }
             }
         };
-        let settled = timeout(PATIENCE, settled).await;
+        let settled = timeout(TIMEOUT, settled).await;
         let held = stored(&backend, id_field).await;
         assert!(
             settled.is_ok(),
@@ -440,7 +441,7 @@ async fn what_it_guarantees_is_said(kind: Kind) {
         use synclayer_tokio::EventKind;
         while !matches!(events.next().await.unwrap().kind, EventKind::GuaranteesMissing { .. }) {}
     };
-    timeout(PATIENCE, told).await.expect("it is told");
+    timeout(TIMEOUT, told).await.expect("it is told");
     assert_eq!(stored(&backend, "recordId").await, json!({"1": {}}));
     assert_eq!(strict.todos.get_all().await.unwrap().len(), 1);
     // raw peers see the writes of ours as those of anybody

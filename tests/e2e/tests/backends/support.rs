@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
+use synclayer_e2e::wait::TIMEOUT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -40,9 +40,6 @@ macro_rules! against_each {
         }
     };
 }
-
-/// Time limit of each wait in a test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which of the programs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -157,7 +154,7 @@ impl Backend {
     pub fn end(mut self) {
         self.input = None;
         // its output closes with it
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(TIMEOUT) {
             Err(mpsc::RecvTimeoutError::Disconnected) => {}
             other => panic!("it did not end: {other:?}"),
         }
@@ -169,7 +166,7 @@ impl Backend {
     }
 
     fn line(&self) -> Value {
-        let line = self.lines.recv_timeout(PATIENCE).expect("a line in time");
+        let line = self.lines.recv_timeout(TIMEOUT).expect("a line in time");
         serde_json::from_str(&line).unwrap()
     }
 }
@@ -195,7 +192,7 @@ impl Peer {
     /// The status code, where the backend refuses.
     pub async fn try_connect(backend: &Backend, query: &str) -> Result<Self, u16> {
         let url = format!("ws://{}/ws{query}", backend.addr());
-        match timeout(PATIENCE, connect_async(url)).await.expect("a handshake in time") {
+        match timeout(TIMEOUT, connect_async(url)).await.expect("a handshake in time") {
             Ok((socket, _)) => Ok(Self { socket }),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
@@ -209,14 +206,14 @@ impl Peer {
     /// A WebSocket ping, answered by every WebSocket library by itself.
     pub async fn ping(&mut self) {
         self.socket.send(Message::Ping(Vec::new().into())).await.unwrap();
-        let next = timeout(PATIENCE, self.socket.next()).await.expect("a pong in time");
+        let next = timeout(TIMEOUT, self.socket.next()).await.expect("a pong in time");
         assert!(matches!(next, Some(Ok(Message::Pong(_)))), "{next:?}");
     }
 
     /// The next text as JSON; `None` when the connection has ended, however it did.
     pub async fn next(&mut self) -> Option<Value> {
         loop {
-            let next = timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
+            let next = timeout(TIMEOUT, self.socket.next()).await.expect("a message in time");
             match next? {
                 Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
@@ -280,7 +277,7 @@ pub async fn http_as(
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
-    let answer = timeout(PATIENCE, exchange).await.expect("an answer in time");
+    let answer = timeout(TIMEOUT, exchange).await.expect("an answer in time");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();

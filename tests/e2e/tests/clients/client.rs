@@ -10,7 +10,7 @@ use synclayer_tokio::{
 };
 
 use crate::callback::{Calls, WAIT};
-use crate::support::{PATIENCE, TODOS, runtime};
+use crate::support::{TIMEOUT, TODOS, runtime};
 
 /// The change of a record.
 pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Option<Value> + Send>;
@@ -62,7 +62,7 @@ pub trait Client: Sized + Send {
 
     /// Takes events until one is as wanted; those before it come along.
     fn told(&mut self, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Vec<Event> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         let mut seen = Vec::new();
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -170,7 +170,7 @@ impl Client for Tokio {
     }
 
     fn outcome(&self) -> Option<Result<(), SyncError>> {
-        let synced = async { tokio::time::timeout(PATIENCE, self.sync.synced()).await };
+        let synced = async { tokio::time::timeout(TIMEOUT, self.sync.synced()).await };
         runtime().block_on(synced).ok()
     }
 
@@ -222,7 +222,7 @@ impl Client for Tokio {
 
 fn confirmed(saved: synclayer_tokio::Saved) -> Confirmed {
     Box::new(move || {
-        let confirmed = async { tokio::time::timeout(PATIENCE, saved.confirmed()).await };
+        let confirmed = async { tokio::time::timeout(TIMEOUT, saved.confirmed()).await };
         runtime().block_on(confirmed).unwrap()
     })
 }
@@ -267,13 +267,13 @@ impl Client for Blocking {
     fn saved(&self, id: &str, document: &Value) -> Confirmed {
         let saved = self.todos.save_with_id(id, document).unwrap();
         assert_eq!(&**saved, id, "it stands for the id");
-        Box::new(move || saved.wait_confirmed(PATIENCE).unwrap())
+        Box::new(move || saved.wait_confirmed(TIMEOUT).unwrap())
     }
 
     fn retried(&self) -> Confirmed {
         let rejected = self.sync.rejected();
         let retried = rejected.retry(rejected.list().unwrap()[0].write).unwrap();
-        Box::new(move || retried.wait_confirmed(PATIENCE).unwrap())
+        Box::new(move || retried.wait_confirmed(TIMEOUT).unwrap())
     }
 
     fn records(&self) -> Vec<Record> {
@@ -315,7 +315,7 @@ impl Client for Blocking {
     }
 
     fn outcome(&self) -> Option<Result<(), SyncError>> {
-        self.sync.synced_timeout(PATIENCE).ok()
+        self.sync.synced_timeout(TIMEOUT).ok()
     }
 
     fn event(&mut self, patience: Duration) -> Option<Event> {

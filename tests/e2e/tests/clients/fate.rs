@@ -8,7 +8,7 @@ use synclayer_server::ServerConfig;
 use synclayer_tokio::{ConflictStrategy, Fate, SyncError, Transports};
 
 use crate::client::Client;
-use crate::support::{Fate as Passage, Host, config, until};
+use crate::support::{Host, Passage, config, until};
 
 /// Nobody writes `locked`.
 struct Locked;
@@ -93,7 +93,7 @@ pub fn a_write_that_the_strategy_gives_up_says_so<C: Client>() {
 pub fn a_client_that_closes_leaves_nobody_waiting<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
-    way.rule(|_| Passage::Stall);
+    way.rule_requests(|_| Passage::Stall);
     let a = C::open(config(&way));
     let waits = a.saved("x", &json!({"n": 1}));
     a.close();

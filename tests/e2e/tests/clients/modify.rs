@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use synclayer_tokio::{ConflictStrategy, Document, FieldWise, Limits, Misuse, SyncError};
 
 use crate::client::{Client, Modify};
-use crate::support::{Host, PATIENCE, config, on_disk, until};
+use crate::support::{Host, TIMEOUT, config, on_disk, until};
 
 /// Number of threads that count, and of the steps of each.
 const THREADS: u64 = 8;
@@ -84,7 +84,7 @@ pub fn a_write_that_changes_nothing_is_answered<C: Client>() {
     until("the record is on a", || a.shown().contains_key("x"));
     let (modify, (done, ended)) = (a.modifier(), channel());
     thread::spawn(move || done.send(modify("x", Box::new(|seen| seen.map(value)))));
-    assert_eq!(ended.recv_timeout(PATIENCE), Ok(Ok(())));
+    assert_eq!(ended.recv_timeout(TIMEOUT), Ok(Ok(())));
     a.save("x", &json!({"n": 1}));
     a.delete("none");
     a.close();

@@ -7,7 +7,7 @@ use serde_json::json;
 use synclayer_tokio::{Misuse, SignOut, SyncError};
 
 use crate::client::Client;
-use crate::support::{Host, PATIENCE, Proxy, config, on_disk, until};
+use crate::support::{Host, Passage, Proxy, TIMEOUT, config, on_disk, until};
 
 fn of<C: Client>(user: &str, home: &Path, way: &Proxy) -> C {
     C::open(config(way).user(user).auth_token("good").store(on_disk(home)))
@@ -27,7 +27,7 @@ pub fn what_a_user_leaves_waits_for_their_return<C: Client>() {
         assert_eq!(ended, Err(SyncError::SignedOut), "{call}");
     }
     assert_eq!(ann.sign_out(SignOut::Wipe), Err(SyncError::SignedOut));
-    let end = std::time::Instant::now() + PATIENCE;
+    let end = std::time::Instant::now() + TIMEOUT;
     while ann.event(Duration::from_secs(1)).is_some() {
         assert!(std::time::Instant::now() < end, "its events do not end");
     }
@@ -67,7 +67,7 @@ pub fn a_wipe_takes_everything_of_the_user_and_nothing_of_others<C: Client>() {
     let client = ann.status().client_id;
     ann.sign_out(SignOut::Wipe).unwrap();
 
-    way.rule(|_| crate::support::Fate::Stall);
+    way.rule_requests(|_| Passage::Stall);
     let ann = of::<C>("ann", home.path(), &way);
     assert_eq!((ann.shown().len(), ann.status().pending_writes), (0, 0));
     assert_ne!(ann.status().client_id, client);

@@ -11,7 +11,7 @@ use synclayer_tokio::{
 };
 
 use crate::client::{Blocking, Client, Tokio};
-use crate::support::{Fate, Host, PATIENCE, Proxy, Request, TODOS, config, on_disk, until};
+use crate::support::{Host, Passage, Proxy, Request, TIMEOUT, TODOS, config, on_disk, until};
 
 fn poll_only(proxy: &Proxy) -> SyncConfig {
     config(proxy).transports(Transports::PollOnly)
@@ -78,7 +78,7 @@ pub fn polling_and_real_time_converge<C: Client>() {
     same(&polling, &live);
     assert!(!live.shown().contains_key("y"));
     assert_eq!(polling.status().transport, Some(Transport::Http));
-    assert!(polls.passed().iter().all(|passed| !passed.request.upgrade));
+    assert!(polls.exchanges().iter().all(|passed| !passed.request.upgrade));
     assert_eq!((polling.rejected(), live.rejected()), (0, 0));
 }
 
@@ -197,7 +197,7 @@ pub fn offline_writes_survive_a_restart_and_arrive<C: Client>() {
     offline.update("x", &json!({"n": 2}));
     offline.save("y", &json!({}));
     offline.close();
-    assert!(a_way.passed().is_empty());
+    assert!(a_way.exchanges().is_empty());
 
     let (a, b) = (C::open(stored(&a_way)), C::open(poll_only(&b_way)));
     assert_eq!(json!(a.shown()), json!({"x": {"n": 2}, "y": {}}));
@@ -206,8 +206,8 @@ pub fn offline_writes_survive_a_restart_and_arrive<C: Client>() {
     a.close();
 }
 
-fn blocked(fate: impl Fn() -> Fate + Send + 'static) -> impl FnMut(&Request) -> Fate + Send {
-    move |request| if request.upgrade { fate() } else { Fate::Pass }
+fn blocked(fate: impl Fn() -> Passage + Send + 'static) -> impl FnMut(&Request) -> Passage + Send {
+    move |request| if request.upgrade { fate() } else { Passage::Pass }
 }
 
 fn polls(event: &Event) -> bool {
@@ -218,10 +218,10 @@ pub fn a_blocked_upgrade_leads_to_polling_and_back<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
     let refusals = AtomicUsize::new(0);
-    a_way.rule(blocked(move || match refusals.fetch_add(1, Ordering::Relaxed) % 3 {
-        0 => Fate::Answer(502, "", "<html>Bad gateway</html>"),
-        1 => Fate::Answer(200, "content-type: text/html\r\n", "<html>Hello</html>"),
-        _ => Fate::Break,
+    a_way.rule_requests(blocked(move || match refusals.fetch_add(1, Ordering::Relaxed) % 3 {
+        0 => Passage::Answer(502, "", "<html>Bad gateway</html>"),
+        1 => Passage::Answer(200, "content-type: text/html\r\n", "<html>Hello</html>"),
+        _ => Passage::Break,
     }));
     let (mut a, b) = (C::open(config(&a_way)), C::open(config(&b_way)));
     a.save("x", &json!({"n": 1}));
@@ -242,7 +242,7 @@ pub fn a_blocked_upgrade_leads_to_polling_and_back<C: Client>() {
 pub fn a_stalled_upgrade_leads_to_polling<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
-    way.rule(blocked(|| Fate::Stall));
+    way.rule_requests(blocked(|| Passage::Stall));
     let mut a = C::open(config(&way));
     a.save("x", &json!({"n": 1}));
     a.synced();
@@ -255,9 +255,9 @@ pub fn a_stalled_request_is_given_up_and_made_again<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
     let mut left = 2;
-    way.rule(move |_| {
+    way.rule_requests(move |_| {
         left -= i32::from(left > 0);
-        if left > 0 { Fate::Stall } else { Fate::Pass }
+        if left > 0 { Passage::Stall } else { Passage::Pass }
     });
     let request_timeout = Duration::from_millis(300);
     let mut a = C::open(poll_only(&way).request_timeout(request_timeout));
@@ -269,7 +269,7 @@ pub fn a_stalled_request_is_given_up_and_made_again<C: Client>() {
 }
 
 /// Every request of these gets an answer of this kind three times; then all is well.
-fn recovers_from<C: Client>(fate: &Fate, told: &str) -> Duration {
+fn recovers_from<C: Client>(fate: &Passage, told: &str) -> Duration {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
     let (mut a, b) = (C::open(poll_only(&a_way)), C::open(poll_only(&b_way)));
@@ -278,11 +278,11 @@ fn recovers_from<C: Client>(fate: &Fate, told: &str) -> Duration {
 
     let (left, fate) = (Arc::new(AtomicUsize::new(3)), fate.clone());
     let counted = Arc::clone(&left);
-    a_way.rule(move |_| {
+    a_way.rule_requests(move |_| {
         let take = |left: usize| left.checked_sub(1);
         match counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
             Ok(_) => fate.clone(),
-            Err(_) => Fate::Pass,
+            Err(_) => Passage::Pass,
         }
     });
     let begin = Instant::now();
@@ -299,30 +299,33 @@ fn recovers_from<C: Client>(fate: &Fate, told: &str) -> Duration {
 }
 
 pub fn a_failing_server_is_asked_again<C: Client>() {
-    recovers_from::<C>(&Fate::Answer(500, "", r#"{"error":"oops","code":"SERVER_ERROR"}"#), "oops");
-    recovers_from::<C>(&Fate::LoseAnswer, "");
+    recovers_from::<C>(
+        &Passage::Answer(500, "", r#"{"error":"oops","code":"SERVER_ERROR"}"#),
+        "oops",
+    );
+    recovers_from::<C>(&Passage::LoseAnswer, "");
 }
 
 pub fn a_busy_server_is_given_its_time<C: Client>() {
-    let fate = Fate::Answer(429, "retry-after: 1\r\n", "");
+    let fate = Passage::Answer(429, "retry-after: 1\r\n", "");
     let took = recovers_from::<C>(&fate, "429");
     assert!(took >= Duration::from_secs(3), "three times a second: {took:?}");
 }
 
 pub fn pages_of_something_else_are_no_answers<C: Client>() {
     let portal = "<!doctype html><title>Welcome to our hotel</title>";
-    recovers_from::<C>(&Fate::Answer(200, "content-type: text/html\r\n", portal), "");
-    recovers_from::<C>(&Fate::Answer(503, "content-type: text/html\r\n", portal), "503");
+    recovers_from::<C>(&Passage::Answer(200, "content-type: text/html\r\n", portal), "");
+    recovers_from::<C>(&Passage::Answer(503, "content-type: text/html\r\n", portal), "503");
 }
 
 pub fn a_push_that_is_too_large_is_made_smaller<C: Client>() {
     let host = Host::start();
     let (a_way, b_way) = (host.proxy(), host.proxy());
-    a_way.rule(|request| {
+    a_way.rule_requests(|request| {
         if request.path == "/sync/push" && request.body > 4000 {
-            return Fate::Answer(413, "content-type: text/html\r\n", "<html>Too large</html>");
+            return Passage::Answer(413, "content-type: text/html\r\n", "<html>Too large</html>");
         }
-        Fate::Pass
+        Passage::Pass
     });
     let a = C::open(poll_only(&a_way).connect_at_start(false));
     for n in 0..50 {
@@ -356,13 +359,13 @@ pub fn writes_take_effect_once_whatever_carries_them<C: Client>() {
     let (a, b) = (C::open(config(&a_way)), C::open(config(&b_way)));
     a.save("x", &json!({}));
     let mut requests = 0;
-    a_way.rule(move |request| {
+    a_way.rule_requests(move |request| {
         requests += 1;
         match requests % 7 {
-            1 | 4 if request.upgrade => Fate::Answer(502, "", ""),
-            3 => Fate::LoseAnswer,
-            5 => Fate::Break,
-            _ => Fate::Pass,
+            1 | 4 if request.upgrade => Passage::Answer(502, "", ""),
+            3 => Passage::LoseAnswer,
+            5 => Passage::Break,
+            _ => Passage::Pass,
         }
     });
     for n in 0..60 {
@@ -407,9 +410,9 @@ pub fn an_idle_hour_of_polling_is_cheap<C: Client>() {
     let a = C::open(poll_only(&way).sync_interval(sync_interval));
     a.save("x", &json!({"text": "Buy milk"}));
     a.synced();
-    let before = way.passed().len();
-    until("ten more polls", || way.passed().len() >= before + 10);
-    let idle = &way.passed()[before..before + 10];
+    let before = way.exchanges().len();
+    until("ten more polls", || way.exchanges().len() >= before + 10);
+    let idle = &way.exchanges()[before..before + 10];
     let bytes = idle.iter().map(|passed| passed.bytes).sum::<usize>() / 10 * POLLS_AN_HOUR;
     println!("an idle hour of polling: {bytes} bytes");
     assert!(bytes <= 10_000, "{bytes} bytes an hour: {idle:#?}");
@@ -427,7 +430,7 @@ pub fn without_the_clock_it_asks_when_told<C: Client>() {
     quiet.set_online(false);
     quiet.sync_now();
     assert_eq!(quiet.status().transport, None);
-    assert!(quiet_way.passed().is_empty());
+    assert!(quiet_way.exchanges().is_empty());
     quiet.set_online(true);
     quiet.sync_now();
     until("the write is on the other", || live.shown().contains_key("a"));
@@ -442,22 +445,22 @@ pub fn the_app_can_say_whether_there_is_a_network<C: Client>() {
     a.told("that it is offline", |event| {
         matches!(event.kind, EventKind::ConnectivityChanged { online: false })
     });
-    let before = way.passed().len();
+    let before = way.exchanges().len();
     a.save("x", &json!({}));
     a.set_online(true);
     a.synced();
-    assert!(way.passed().len() > before);
+    assert!(way.exchanges().len() > before);
     assert_eq!(a.status().pending_writes, 0);
 }
 
 pub fn closing_waits_for_no_answer<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
-    way.rule(|_| Fate::Stall);
-    let request_timeout = PATIENCE * 10;
+    way.rule_requests(|_| Passage::Stall);
+    let request_timeout = TIMEOUT * 10;
     let a = C::open(poll_only(&way).request_timeout(request_timeout));
     a.save("x", &json!({}));
     let begin = Instant::now();
     a.close();
-    assert!(begin.elapsed() < PATIENCE, "the request would still take minutes");
+    assert!(begin.elapsed() < TIMEOUT, "the request would still take minutes");
 }

@@ -3,11 +3,13 @@
 use std::slice;
 
 use serde_json::{Value, json};
+use synclayer_e2e::host::Host;
+use synclayer_e2e::proxy::{Fate, Frame};
+use synclayer_e2e::wait::{told, told_already};
 use synclayer_server::ServerConfig;
 use synclayer_tokio::EventKind;
 
-use crate::common::{Device, Host, converged, told, told_already};
-use crate::proxy::{Fate, Frame};
+use crate::common::{Device, converged};
 
 /// A server that sends few records at a time.
 fn small_pages() -> ServerConfig {

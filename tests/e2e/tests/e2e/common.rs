@@ -1,144 +1,23 @@
-//! A server on a free port with a store on disk, clients of it, and how to wait for them.
+//! Clients with stores on disk, raw peers, and how to compare them.
 
 use std::fs;
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use synclayer_fjall::{
-    ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
-};
-use synclayer_server::{Server, ServerConfig};
-use synclayer_tokio::{
-    Event, EventKind, Events, Store, StoreError, StoreErrorKind, SyncConfig, SyncLayer, Transports,
-    Update, Watch,
-};
+use synclayer_e2e::host::{Host, when_free};
+use synclayer_e2e::proxy::{Proxy, messages};
+use synclayer_e2e::wait::soon;
+use synclayer_fjall::{ClientOptions, FjallClientStore};
+use synclayer_tokio::{Events, Store, SyncConfig, SyncLayer, Transports};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::proxy::{Proxy, Target};
-
-/// Time limit of each wait in a test.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The collection that most tests use.
 pub const TODOS: &str = "todos";
-
-/// Waits for something that has to happen soon.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what} did not happen"),
-    }
-}
-
-/// Takes updates until one is as wanted.
-pub async fn until(watch: &mut Watch, mut wanted: impl FnMut(&Update) -> bool) -> Update {
-    let mut last = None;
-    let found = async {
-        loop {
-            let update = watch.next().await.expect("the watch has ended");
-            if wanted(&update) {
-                return update;
-            }
-            last = Some(update);
-        }
-    };
-    match timeout(PATIENCE, found).await {
-        Ok(update) => update,
-        Err(_) => panic!("no such update; the last one was {last:?}"),
-    }
-}
-
-/// Takes events until one is as wanted; those before it come along.
-pub async fn told(events: &mut Events, mut wanted: impl FnMut(&EventKind) -> bool) -> Vec<Event> {
-    let mut seen = Vec::new();
-    let found = async {
-        loop {
-            let event = events.next().await.expect("the events have ended");
-            let found = wanted(&event.kind);
-            seen.push(event);
-            if found {
-                return;
-            }
-        }
-    };
-    if timeout(PATIENCE, found).await.is_err() {
-        panic!("no such event: {seen:?}");
-    }
-    seen
-}
-
-/// The events that wait already.
-pub fn told_already(events: &mut Events) -> Vec<EventKind> {
-    use futures_util::FutureExt as _;
-    std::iter::from_fn(|| events.next().now_or_never().flatten()).map(|event| event.kind).collect()
-}
-
-/// A server with a store on disk, which may be stopped and started again on another port.
-pub struct Host {
-    pub dir: TempDir,
-    pub config: ServerConfig,
-    pub target: Target,
-    running: Option<(Server, Weak<FjallServerStore>)>,
-}
-
-impl Host {
-    pub async fn start() -> Self {
-        Self::with(ServerConfig::default()).await
-    }
-
-    pub async fn with(config: ServerConfig) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut host = Self { dir, config, target: Target::default(), running: None };
-        host.run().await;
-        host
-    }
-
-    /// Opens the store and serves it.
-    pub async fn run(&mut self) {
-        let options = ServerOptions::new().durability(Durability::Buffered);
-        let store =
-            Arc::new(when_free(|| FjallServerStore::open(self.data(), options.clone())).unwrap());
-        let weak = Arc::downgrade(&store);
-        let server = Server::bind(self.config.clone(), store).await.unwrap();
-        self.target.set(Some(server.local_addr()));
-        self.running = Some((server, weak));
-    }
-
-    /// Shuts down, and closes the store.
-    pub async fn stop(&mut self) {
-        self.target.set(None);
-        let (server, store) = self.running.take().unwrap();
-        soon("the server's end", server.shutdown()).await;
-        soon("the end of the store", async {
-            while store.strong_count() > 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.dir.path().join("server")
-    }
-
-    /// A way to the server that a test can watch and break.
-    pub async fn proxy(&self) -> Proxy {
-        Proxy::start(self.target.clone()).await
-    }
-
-    /// A raw WebSocket, straight to the server.
-    pub async fn peer(&self) -> Peer {
-        let (server, _) = self.running.as_ref().unwrap();
-        Peer::connect(&format!("ws://{}/ws", server.local_addr())).await
-    }
-}
 
 /// A client with a store on disk and a proxy of its own.
 pub struct Device {
@@ -254,20 +133,6 @@ pub async fn converged(devices: &[&Device]) {
     }
 }
 
-/// Opens a store as soon as nobody else has it. A process that is being started by another test
-/// holds copies of all our locks for a moment.
-fn when_free<T>(mut open: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let begin = Instant::now();
-    loop {
-        match open() {
-            Err(error) if error.kind == StoreErrorKind::InUse && begin.elapsed() < PATIENCE => {
-                std::thread::yield_now();
-            }
-            opened => return opened,
-        }
-    }
-}
-
 /// Copies a directory with all that is in it.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -302,7 +167,7 @@ impl Peer {
 
     /// One that has said hello as a client of this name.
     pub async fn resumable(host: &Host, client_id: &str) -> Self {
-        let mut peer = host.peer().await;
+        let mut peer = Self::connect(&format!("ws://{}/ws", host.address())).await;
         let hello = serde_json::json!({"type": "ping",
             "metadata": {"protocol": 2, "clientId": client_id, "session": 1}});
         peer.send(&hello).await;
@@ -332,14 +197,5 @@ impl Peer {
         let json = self.json().await;
         assert_eq!(json["type"], kind, "{json}");
         json
-    }
-}
-
-/// The messages in a frame.
-pub fn messages(text: &str) -> Vec<Value> {
-    let message: Value = serde_json::from_str(text).unwrap();
-    match message["messages"].as_array() {
-        Some(messages) => messages.clone(),
-        None => vec![message],
     }
 }

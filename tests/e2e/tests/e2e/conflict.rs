@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use synclayer_e2e::host::Host;
+use synclayer_e2e::proxy::Fate;
+use synclayer_e2e::wait::told;
 use synclayer_tokio::{Conflict, ConflictStrategy, Document, EventKind, Limits, SyncConfig};
 
-use crate::common::{Device, Host, converged, told};
-use crate::proxy::Fate;
+use crate::common::{Device, converged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_record_does_not_come_back() {

@@ -10,13 +10,15 @@ use std::thread;
 
 use serde_json::json;
 use synclayer_core::{Batch, Rows, ServerStore, StoreError};
+use synclayer_e2e::host::Host;
+use synclayer_e2e::proxy::{Fate, Frame, Proxy, Target};
+use synclayer_e2e::wait::{soon, told_already};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_tokio::{EventKind, SyncLayer};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::common::{Device, Host, TODOS, config, converged, soon, told_already};
-use crate::proxy::{Fate, Frame, Proxy, Target};
+use crate::common::{Device, TODOS, config, converged};
 
 /// In whose environment a process is a child of a test's: what it is to be, and where.
 const CHILD: &str = "SYNCLAYER_CHILD";

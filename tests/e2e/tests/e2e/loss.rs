@@ -3,11 +3,13 @@
 use std::fs;
 
 use serde_json::json;
+use synclayer_e2e::host::Host;
+use synclayer_e2e::wait::{soon, told};
 use synclayer_tokio::{
     ConnectionState, EventKind, OnServerLoss, SyncConfig, SyncError, SyncFailureReason,
 };
 
-use crate::common::{Device, Host, converged, copy, restore, soon, told};
+use crate::common::{Device, converged, copy, restore};
 
 /// More than what goes without a question.
 const MANY: usize = 15;
@@ -45,7 +47,7 @@ async fn a_large_loss_waits_for_the_app_and_a_small_one_does_not() {
     saved(&adopts, "before", 3).await;
     converged(&[&adopts, &offers, &quiet]).await;
     host.stop().await;
-    let backup = host.dir.path().join("backup");
+    let backup = host.data().with_file_name("backup");
     copy(&host.data(), &backup);
     host.run().await;
     saved(&adopts, "after", MANY).await;
@@ -104,7 +106,7 @@ async fn another_database_is_not_followed_until_the_app_has_decided() {
         device.synced().await;
     }
     host.stop().await;
-    let first = host.dir.path().join("first");
+    let first = host.data().with_file_name("first");
     fs::rename(host.data(), &first).unwrap();
     for device in [&adopts, &offers, &returns] {
         device.todos.update("first-1", &json!({"n": "waits"})).await.unwrap();
@@ -141,7 +143,7 @@ async fn another_database_is_not_followed_until_the_app_has_decided() {
 
     // where the first one comes back, its replica goes on
     host.stop().await;
-    fs::rename(host.data(), host.dir.path().join("second")).unwrap();
+    fs::rename(host.data(), host.data().with_file_name("second")).unwrap();
     fs::rename(&first, host.data()).unwrap();
     host.run().await;
     let returns = returns.reopen(|_| {}, |_| {}).await;

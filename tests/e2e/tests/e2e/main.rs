@@ -7,7 +7,6 @@ mod common;
 mod conflict;
 mod crash;
 mod loss;
-mod proxy;
 mod refusal;
 mod restore;
 mod trust;

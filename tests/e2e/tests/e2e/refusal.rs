@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use synclayer_core::{Change, Collection, Policy, RecordId, UserId};
+use synclayer_e2e::host::Host;
+use synclayer_e2e::wait::told;
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{Document, EventKind};
 
-use crate::common::{Device, Host, converged, told};
+use crate::common::{Device, converged};
 
 /// Refuses what sets a field `bad`, while it is strict.
 #[derive(Default)]

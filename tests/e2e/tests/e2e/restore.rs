@@ -1,9 +1,11 @@
 //! Databases and directories that were restored from a backup, or copied.
 
 use serde_json::json;
+use synclayer_e2e::host::Host;
+use synclayer_e2e::wait::{told, told_already};
 use synclayer_tokio::{EventKind, SyncConfig};
 
-use crate::common::{Device, Host, converged, copy, restore, told, told_already};
+use crate::common::{Device, converged, copy, restore};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restored_server_is_noticed_and_no_pending_write_is_lost() {
@@ -14,7 +16,7 @@ async fn a_restored_server_is_noticed_and_no_pending_write_is_lost() {
     }
     converged(&[&writer, &reader]).await;
     host.stop().await;
-    let backup = host.dir.path().join("backup");
+    let backup = host.data().with_file_name("backup");
     copy(&host.data(), &backup);
     host.run().await;
     for n in 0..5 {
@@ -71,7 +73,7 @@ async fn a_restored_client_is_noticed_and_no_pending_write_is_lost() {
         let (client, reader) = (Device::new(&host).await, Device::new(&host).await);
         client.todos.save_with_id("old", &json!({"n": 0})).await.unwrap();
         client.synced().await;
-        let backup = host.dir.path().join("backup");
+        let backup = host.data().with_file_name("backup");
         let client = if live {
             copy(&client.dir, &backup);
             client
@@ -108,7 +110,7 @@ async fn a_copy_beside_the_original_is_noticed_and_both_go_on() {
     // both hold a write that waits
     original.sync.disconnect().await.unwrap();
     original.todos.save_with_id("waiting", &json!({"n": 1})).await.unwrap();
-    let backup = host.dir.path().join("backup");
+    let backup = host.data().with_file_name("backup");
     let offline = |config: &mut SyncConfig| config.connect_at_start = false;
     let mut original = original.reopen(|dir| copy(dir, &backup), offline).await;
     let mut copied = Device::on_copy(&host, &backup, offline).await;

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use serde_json::json;
 use synclayer_core::{Batch, ClientStore, CommitNumber, Scan};
+use synclayer_e2e::host::Host;
+use synclayer_e2e::proxy::Frame;
+use synclayer_e2e::wait::{shown, told, told_already};
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{EventKind, RecordChange};
 
-use crate::common::{Device, Host, Peer, TODOS, converged, told, told_already, until};
-use crate::proxy::Frame;
+use crate::common::{Device, Peer, TODOS, converged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_cursor_resets_its_sender_alone() {
@@ -67,14 +69,14 @@ async fn a_server_behind_its_ring_serves_from_the_store_and_says_so() {
     for n in 0..20 {
         let id = format!("record-{}", n % 4);
         writer.todos.save_with_id(&id, &json!({"n": n})).await.unwrap();
-        until(&mut watch, |update| {
+        shown(&mut watch, |update| {
             let record = update.snapshot.get(&id);
             record.and_then(|record| record.document.get("n")) == Some(&*n.to_string())
         })
         .await;
     }
     writer.todos.delete("record-0").await.unwrap();
-    until(&mut watch, |update| {
+    shown(&mut watch, |update| {
         update.changes.iter().any(|change| matches!(change, RecordChange::Removed { .. }))
     })
     .await;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use synclayer_core::{ErrorCode, Token, UserId};
+use synclayer_e2e::host::Host;
+use synclayer_e2e::proxy::Frame;
+use synclayer_e2e::wait::{told, told_already};
 use synclayer_server::{AuthError, Authenticator, Identified, ServerConfig, StaticTokens};
 use synclayer_tokio::{ConnectionState, EventKind};
 
-use crate::common::{Device, Host, converged, told, told_already};
-use crate::proxy::Frame;
+use crate::common::{Device, converged};
 
 /// Tokens of the user ann: `fr3sh` ones are good, `short` ones for a moment, `old` ones no longer.
 struct Clerk {
@@ -51,9 +53,8 @@ async fn an_expired_token_waits_for_a_fresh_one_and_loses_nothing() {
         let seen =
             told(&mut device.events, |kind| matches!(kind, EventKind::TokenNeeded { .. })).await;
         let EventKind::TokenNeeded { code, .. } = &seen.last().unwrap().kind else { panic!() };
-        // a refused handshake tells no more than its status
         let expected =
-            if first == "short" { ErrorCode::AuthExpired } else { ErrorCode::AuthFailed };
+            if first == "wrong" { ErrorCode::AuthFailed } else { ErrorCode::AuthExpired };
         assert_eq!(*code, expected, "{first}");
         device.todos.save_with_id(first, &json!({"n": 1})).await.unwrap();
         assert_eq!(device.pending().await, 1);

@@ -1,10 +1,12 @@
 //! Acknowledgements that come late or never, and what a write costs.
 
 use serde_json::json;
+use synclayer_e2e::host::Host;
+use synclayer_e2e::proxy::{Fate, Frame};
+use synclayer_e2e::wait::{shown, told, told_already};
 use synclayer_tokio::{EventKind, Events};
 
-use crate::common::{Device, Host, converged, told, told_already, until};
-use crate::proxy::{Fate, Frame};
+use crate::common::{Device, converged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_whose_ack_was_lost_may_be_followed_offline_by_another_of_the_field() {
@@ -16,7 +18,7 @@ async fn a_write_whose_ack_was_lost_may_be_followed_offline_by_another_of_the_fi
     writer.proxy.rule(|frame| if acks(frame) > 0 { Fate::Cut } else { Fate::Pass });
     let mut watch = reader.todos.watch();
     writer.todos.update("a", &json!({"n": 1})).await.unwrap();
-    until(&mut watch, |update| n(update.snapshot.get("a")) == Some("1")).await;
+    shown(&mut watch, |update| n(update.snapshot.get("a")) == Some("1")).await;
     told(&mut writer.events, |kind| matches!(kind, EventKind::RealtimeDisconnected { .. })).await;
     writer.sync.disconnect().await.unwrap();
     writer.todos.update("a", &json!({"n": 2})).await.unwrap();

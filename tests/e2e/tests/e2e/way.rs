@@ -2,145 +2,38 @@
 //! what they are not, and connections that die unnoticed while a device sleeps.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use synclayer_core::protocol::percent;
+use synclayer_e2e::host::Host;
+use synclayer_e2e::proxy::{Passage, Proxy, Request};
+use synclayer_e2e::wait::{shown, soon, told};
 use synclayer_tokio::{EventKind, Fate, SyncLayer, Transports};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
-use crate::common::{Device, Host, soon, told, until};
+use crate::common::Device;
 
-/// The behaviour of a way towards connections.
-#[derive(Clone, Copy, Debug)]
-enum Mode {
-    /// They lead to the server.
-    Pass,
-    /// They are answered here, with this status and body.
-    Answer(&'static str, &'static str),
-    /// Requests lead to the server, each with a connection of its own and with its path made normal,
-    /// as nginx does. `old` makes the server say that it has no calls with names in their bodies.
-    Normalise { old: bool },
+/// Sets the rule for each request from now on; what there was is cut.
+fn change(proxy: &Proxy, rule: impl FnMut(&Request) -> Passage + Send + 'static) {
+    proxy.rule_requests(rule);
+    proxy.cut();
 }
 
-/// A way to the server that carries bytes, whatever they are.
-struct Way {
-    address: SocketAddr,
-    mode: watch::Sender<Mode>,
-    /// Counts how often the connections that there are were cut.
-    cuts: watch::Sender<u64>,
-    /// Counts how often they were forgotten: nothing gets through any more, and nobody is told.
-    deaths: watch::Sender<u64>,
-}
-
-impl Way {
-    async fn to(server: SocketAddr) -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let way = Arc::new(Self {
-            address: listener.local_addr().unwrap(),
-            mode: watch::channel(Mode::Pass).0,
-            cuts: watch::channel(0).0,
-            deaths: watch::channel(0).0,
-        });
-        let shared = Arc::clone(&way);
-        tokio::spawn(async move {
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
-                tokio::spawn(Arc::clone(&shared).carry(client, server));
-            }
-        });
-        way
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// From now on; what there was is cut.
-    fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
-        self.cuts.send_modify(|cuts| *cuts += 1);
-    }
-
-    async fn carry(self: Arc<Self>, mut client: TcpStream, server: SocketAddr) {
-        let (mut cut, mut death) = (self.cuts.subscribe(), self.deaths.subscribe());
-        let mode = *self.mode.borrow();
-        if let Mode::Answer(status, body) = mode {
-            let mut asked = [0; 4096];
-            let _ = client.read(&mut asked).await;
-            let length = body.len();
-            let answer = format!(
-                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-            );
-            let _ = client.write_all(answer.as_bytes()).await;
-            return;
-        }
-        let Ok(mut upstream) = TcpStream::connect(server).await else { return };
-        if let Mode::Normalise { old } = mode {
-            tokio::select! {
-                _ = normalise(&mut client, &mut upstream, old) => {}
-                _ = cut.changed() => {}
-            }
-            return;
-        }
-        tokio::select! {
-            _ = copy_bidirectional(&mut client, &mut upstream) => return,
-            _ = cut.changed() => return,
-            _ = death.changed() => {}
-        }
-        // both ends stay open until the connection is cut
-        let _ = cut.changed().await;
+/// Makes paths normal on their way, as nginx does. `old` makes the server say that it has no calls
+/// with names in their bodies.
+fn normalise(old: bool) -> impl Fn(&Request) -> Passage {
+    move |request| {
+        let head = request.head.replacen(&request.path, &normal(&request.path), 1);
+        Passage::Rewrite(head, if old { without_pull } else { |answer| answer })
     }
 }
 
-/// Carries one request and its answer.
-async fn normalise(
-    client: &mut TcpStream,
-    upstream: &mut TcpStream,
-    old: bool,
-) -> std::io::Result<()> {
-    let mut asked = Vec::new();
-    let end = loop {
-        if client.read_buf(&mut asked).await? == 0 {
-            return Ok(());
-        }
-        if let Some(end) = asked.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            break end;
-        }
-    };
-    let head = str::from_utf8(&asked[..end]).expect("a head is text");
-    let mut lines = head.split("\r\n");
-    let request: Vec<_> = lines.next().unwrap().split(' ').collect();
-    let [method, target, version] = request[..] else { panic!("not a request: {head}") };
-    let mut passed = format!("{method} {} {version}\r\nConnection: close\r\n", normal(target));
-    for line in lines.filter(|line| !line.to_ascii_lowercase().starts_with("connection:")) {
-        passed.push_str(&format!("{line}\r\n"));
-    }
-    passed.push_str("\r\n");
-    upstream.write_all(passed.as_bytes()).await?;
-    upstream.write_all(&asked[end + 4..]).await?;
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = upstream.split();
-    let mut answer = Vec::new();
-    tokio::select! {
-        read = from_server.read_to_end(&mut answer) => read?,
-        // the rest of the request; the end of it is not the end of the connection
-        _ = async {
-            let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
-            std::future::pending::<()>().await
-        } => unreachable!(),
-    };
+fn without_pull(mut answer: Vec<u8>) -> Vec<u8> {
     let (offer, other) = (b"\"features\":[\"pull\"]", b"\"features\":[\"none\"]");
-    if let Some(at) = answer.windows(offer.len()).position(|bytes| bytes == offer)
-        && old
-    {
+    if let Some(at) = answer.windows(offer.len()).position(|bytes| bytes == offer) {
         answer[at..at + other.len()].copy_from_slice(other);
     }
-    to_client.write_all(&answer).await
+    answer
 }
 
 /// The target of a request as nginx passes it on: decoded, with steps taken and slashes merged, and
@@ -167,39 +60,33 @@ fn normal(target: &str) -> String {
     if query.is_empty() { out } else { format!("{out}?{query}") }
 }
 
-async fn device(host: &Host, way: &Way, transports: Transports) -> Device {
+async fn device(host: &Host, transports: Transports) -> Device {
     Device::with(host, |config| {
-        config.base_url = way.url();
         config.transports = transports;
         config.probe_timeout = Duration::from_millis(500);
     })
     .await
 }
 
-fn server_of(host: &Host) -> SocketAddr {
-    host.target.get().expect("the server runs")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_portal_on_the_way_is_outlived() {
     let html = "<html>log in</html>";
     for (status, body) in [
-        ("403 Forbidden", html),
-        ("401 Unauthorized", html),
-        ("404 Not Found", r#"{"message":"no route matched"}"#),
-        ("200 OK", html),
-        ("413 Payload Too Large", html),
+        (403, html),
+        (401, html),
+        (404, r#"{"message":"no route matched"}"#),
+        (200, html),
+        (413, html),
     ] {
         for transports in [Transports::RealtimeOnly, Transports::PollOnly, Transports::Both] {
             let host = Host::start().await;
-            let way = Way::to(server_of(&host)).await;
-            let mut device = device(&host, &way, transports).await;
+            let mut device = device(&host, transports).await;
             device.todos.save_with_id("before", &json!({"n": 1})).await.unwrap();
             device.synced().await;
-            way.set(Mode::Answer(status, body));
+            change(&device.proxy, move |_| Passage::Answer(status, "", body));
             device.todos.save_with_id("meanwhile", &json!({"n": 2})).await.unwrap();
             device.todos.delete("before").await.unwrap();
-            let refuses = status.starts_with("401") || status.starts_with("403");
+            let refuses = matches!(status, 401 | 403);
             told(&mut device.events, |kind| {
                 let token = matches!(kind, EventKind::TokenNeeded { by_server: false, .. });
                 let lost = matches!(
@@ -216,7 +103,7 @@ async fn a_portal_on_the_way_is_outlived() {
                 "{status} {transports:?}"
             );
             // by itself
-            way.set(Mode::Pass);
+            change(&device.proxy, |_| Passage::Pass);
             device.synced().await;
             let now = device.sync.status().await.unwrap();
             assert_eq!(
@@ -233,12 +120,11 @@ async fn a_portal_on_the_way_is_outlived() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_died_in_its_sleep_is_noticed_when_the_app_wakes_up() {
     let host = Host::start().await;
-    let way = Way::to(server_of(&host)).await;
-    let device = device(&host, &way, Transports::RealtimeOnly).await;
+    let device = device(&host, Transports::RealtimeOnly).await;
     let other = Device::new(&host).await;
     device.synced().await;
     for call in ["set_online", "sync_now"] {
-        way.deaths.send_modify(|deaths| *deaths += 1);
+        device.proxy.forget();
         other.todos.save_with_id(call, &json!({})).await.unwrap();
         other.synced().await;
         let sync: &SyncLayer = &device.sync;
@@ -248,7 +134,7 @@ async fn a_connection_that_died_in_its_sleep_is_noticed_when_the_app_wakes_up() 
         }
         // well before a ping would have been sent, let alone missed
         let mut watch = device.todos.watch();
-        let seen = until(&mut watch, |update| update.snapshot.iter().any(|r| &*r.id == call));
+        let seen = shown(&mut watch, |update| update.snapshot.iter().any(|r| &*r.id == call));
         soon("that the record is there", seen).await;
     }
 }
@@ -257,13 +143,17 @@ async fn a_connection_that_died_in_its_sleep_is_noticed_when_the_app_wakes_up() 
 /// another collection of them.
 const AWKWARD: [&str; 6] = ["a/b", "a//b", ".", "..", "50%2F", "x/../todos"];
 
-async fn poller(host: &Host, way: &Way) -> Device {
-    Device::with(host, |config| {
-        config.base_url = way.url();
+/// One behind a proxy that makes paths normal.
+async fn poller(host: &Host, old: bool) -> Device {
+    let device = Device::with(host, |config| {
         config.transports = Transports::PollOnly;
         config.collections.extend(AWKWARD.map(String::from));
-    })
-    .await
+        config.connect_at_start = false;
+    });
+    let device = device.await;
+    device.proxy.rule_requests(normalise(old));
+    device.sync.connect().await.unwrap();
+    device
 }
 
 /// Saves a record in each collection.
@@ -288,9 +178,7 @@ async fn holds_everywhere(device: &Device, ids: &[&str]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_travels_through_a_proxy_that_makes_paths_normal() {
     let host = Host::start().await;
-    let way = Way::to(server_of(&host)).await;
-    way.set(Mode::Normalise { old: false });
-    let (a, b) = (poller(&host, &way).await, poller(&host, &way).await);
+    let (a, b) = (poller(&host, false).await, poller(&host, false).await);
     save_everywhere(&a, "of-a").await;
     a.synced().await;
     b.synced().await;
@@ -306,13 +194,10 @@ async fn a_name_travels_through_a_proxy_that_makes_paths_normal() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_proxy_can_not_carry_is_not_called_in_sync() {
     let host = Host::start().await;
-    let way = Way::to(server_of(&host)).await;
-    way.set(Mode::Normalise { old: false });
-    let a = poller(&host, &way).await;
+    let a = poller(&host, false).await;
     save_everywhere(&a, "of-a").await;
     a.synced().await;
-    way.set(Mode::Normalise { old: true });
-    let mut b = poller(&host, &way).await;
+    let mut b = poller(&host, true).await;
     let sync = b.sync.clone();
     let synced = tokio::spawn(async move { sync.synced().await });
     // "50%2F" gets through, once encoded
@@ -333,7 +218,7 @@ async fn what_a_proxy_can_not_carry_is_not_called_in_sync() {
     assert_eq!(soon("its acknowledgement", saved.confirmed()).await, Ok(Fate::Acknowledged));
     assert!(b.todos.get("of-a").await.unwrap().is_some());
     assert!(!synced.is_finished());
-    way.set(Mode::Normalise { old: false });
+    change(&b.proxy, normalise(false));
     soon("being synced", synced).await.unwrap().unwrap();
     b.todos.delete("of-b").await.unwrap();
     holds_everywhere(&b, &["of-a"]).await;
