@@ -61,7 +61,7 @@ fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
     let accepting = thread::spawn(move || server.try_accept().is_none());
     let why = loop {
         let event = events.next_timeout(PATIENCE).unwrap().unwrap();
-        if let EventKind::Error { message } = event.kind {
+        if let EventKind::Error { message, .. } = event.kind {
             break message;
         }
     };

@@ -237,8 +237,7 @@ impl Meeting {
                 self.refused = true;
                 return Some(message.clone());
             }
-            EventKind::SyncFailed { code, message } => {
-                let collection = event.collection.as_deref().unwrap_or_default();
+            EventKind::SyncFailed { collection, code, message } => {
                 *refused = Some(format!("the server refuses {collection} ({code}): {message}"));
             }
             EventKind::GuaranteesMissing { offered, .. } => {
@@ -258,7 +257,7 @@ impl Meeting {
 #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
 fn failure(kind: &EventKind) -> Option<String> {
     match kind {
-        EventKind::Error { message } | EventKind::TokenNeeded { message, .. } => {
+        EventKind::Error { message, .. } | EventKind::TokenNeeded { message, .. } => {
             Some(message.clone())
         }
         _ => None,

@@ -67,7 +67,7 @@ fn print(collection: &str, update: &Update) -> Result<(), Failure> {
 fn remark(event: &EventKind, out: Printer) -> Result<(), Failure> {
     match event {
         EventKind::RealtimeConnected => out.note("connected"),
-        EventKind::SyncCompleted => out.note("in sync"),
+        EventKind::SyncCompleted { .. } => out.note("in sync"),
         EventKind::RealtimeDisconnected { reason } => {
             out.note(format_args!("disconnected, and connecting again: {reason}"));
         }
@@ -86,13 +86,13 @@ fn remark(event: &EventKind, out: Printer) -> Result<(), Failure> {
             ));
         }
         EventKind::NoServer { message } => out.note(message),
-        EventKind::SyncFailed { code, message } => {
+        EventKind::SyncFailed { code, message, .. } => {
             out.note(format_args!("the server refuses the collection ({code}): {message}"));
         }
         EventKind::OperationFailed { code, message, .. } => {
             out.note(format_args!("the server has refused a waiting write ({code}): {message}"));
         }
-        EventKind::Error { message } => out.note(message),
+        EventKind::Error { message, .. } => out.note(message),
         // the lines tell the rest
         _ => {}
     }

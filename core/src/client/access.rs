@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind, Transport};
+use super::event::{EventKind, Transport};
 use super::link::LinkState;
 use super::machine::Client;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
@@ -53,7 +53,7 @@ impl Client {
         by_server: bool,
     ) {
         self.token_needed = true;
-        edit.event(Event::remote(EventKind::TokenNeeded { code, message, by_server }));
+        edit.remote_event(EventKind::TokenNeeded { code, message, by_server });
     }
 
     /// What is being tried with the token that was refused is given up.

@@ -83,7 +83,7 @@ impl Client {
             config,
         };
         if new {
-            let mut edit = Edit::new(store, keys);
+            let mut edit = Edit::new(store, keys, now.wall);
             let slot = Slot { number: keys.slot(), leaving: false };
             edit.put(Keys::user(&client.config.user), slot.encode());
             client.put_identity(&mut edit);

@@ -5,7 +5,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind, Transport};
+use super::event::{EventKind, Transport};
 use super::machine::Client;
 use super::records::Records;
 use super::step::StepError;
@@ -42,14 +42,14 @@ impl Client {
             edit.ignore();
             return Ok(());
         }
-        if let Some(kind) = setback(stream, head, mode) {
-            edit.event(Event::remote(kind).on(collection));
+        if let Some(kind) = setback(collection, stream, head, mode) {
+            edit.remote_event(kind);
         }
         let goes_on = edit.transport == Transport::Http && stream.phase() == Phase::CatchingUp;
         stream.begin_catch_up(mode, partial, goes_on);
         edit.put_stream(collection, &stream.row);
         if !goes_on {
-            edit.event(Event::remote(EventKind::SyncStarted).on(collection));
+            edit.remote_event(EventKind::SyncStarted { collection: collection.clone() });
         }
         edit.show_status(collection, stream);
         self.falls_short(edit);
@@ -93,8 +93,9 @@ impl Client {
         if stream.vouch() {
             edit.put_stream(collection, &stream.row);
         }
-        let kind = EventKind::SyncFailed { code: error.code, message: error.message };
-        edit.event(Event::remote(kind).on(collection));
+        let ErrorMessage { code, message, .. } = error;
+        let of = collection.clone();
+        edit.remote_event(EventKind::SyncFailed { collection: of, code, message });
         edit.show_status(collection, stream);
     }
 
@@ -140,7 +141,7 @@ impl Client {
     /// The held records differ from the server's: a snapshot is taken, and where that did not help, not
     /// before a while.
     fn mismatched(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        edit.event(Event::remote(EventKind::ChecksumMismatch).on(collection));
+        edit.remote_event(EventKind::ChecksumMismatch { collection: collection.clone() });
         let Some(mut records) = self.records(collection) else { return };
         records.take_snapshot(edit, "what is held differs from what the server holds");
         let mismatches = records.stream.count_mismatch();
@@ -154,8 +155,8 @@ impl Client {
         let message = String::from("a fresh snapshot, too, differs from what the server holds");
         let code = ErrorCode::ServerError;
         stream.refuse(StreamError::new(&code, &message), Some(retry_at));
-        let kind = EventKind::SyncFailed { code, message };
-        edit.event(Event::remote(kind).on(collection));
+        let collection = collection.clone();
+        edit.remote_event(EventKind::SyncFailed { collection, code, message });
     }
 
     pub(super) fn save_stream(&self, edit: &mut Edit<'_>, collection: &Collection) {
@@ -200,12 +201,7 @@ impl Records<'_> {
         if live {
             self.advance(seq);
             if is_news {
-                let kind = match news.change.kind {
-                    WriteKind::Insert => EventKind::RealtimeInsert,
-                    WriteKind::Update => EventKind::RealtimeUpdate,
-                    WriteKind::Delete => EventKind::RealtimeDelete,
-                };
-                edit.event(Event::remote(kind).of(self.collection, id));
+                edit.remote_event(EventKind::realtime(news.change.kind, self.collection, id));
             }
         } else if planted!(CursorInMidCatchUp) {
             self.advance(seq);
@@ -267,7 +263,8 @@ impl Records<'_> {
         self.drop_absent(edit, records, range)?;
         self.stream.page_taken(epoch, range);
         self.save(edit);
-        edit.event(Event::remote(EventKind::RealtimeSync).on(self.collection));
+        let (collection, count) = (self.collection.clone(), records.len());
+        edit.remote_event(EventKind::RealtimeSync { collection, records: count });
         Ok(())
     }
 
@@ -290,7 +287,7 @@ impl Records<'_> {
     /// The collection holds what the server has.
     pub(super) fn in_step(&mut self, edit: &mut Edit<'_>) {
         self.stream.confirm();
-        edit.event(Event::remote(EventKind::SyncCompleted).on(self.collection));
+        edit.remote_event(EventKind::SyncCompleted { collection: self.collection.clone() });
     }
 
     /// Counts what is held by the rows themselves. The running figures tell nothing of a row that
@@ -313,7 +310,8 @@ impl Records<'_> {
         self.stream.start_over();
         self.save(edit);
         let message = format!("{why}; the collection is fetched whole");
-        edit.event(Event::remote(EventKind::Error { message }).on(self.collection));
+        let collection = Some(self.collection.clone());
+        edit.remote_event(EventKind::Error { collection, record_id: None, message });
         self.show_status(edit);
     }
 
@@ -333,9 +331,15 @@ impl Records<'_> {
 
 /// Returns the event for a server that does not go on from a cursor. One beyond the server's head is
 /// of changes that it has lost; any other may also be older than the deletes that it remembers.
-fn setback(stream: &Stream, head: Option<Seq>, mode: Mode) -> Option<EventKind> {
+fn setback(
+    collection: &Collection,
+    stream: &Stream,
+    head: Option<Seq>,
+    mode: Mode,
+) -> Option<EventKind> {
+    let collection = Some(collection.clone());
     if head? < stream.reached() {
-        return Some(EventKind::ServerLostChanges);
+        return Some(EventKind::ServerLostChanges { collection });
     }
     let resumes = matches!(stream.row.resume, Some(Resume::Snapshot { .. }));
     if mode == Mode::Delta || resumes || stream.row.cursor.is_none() {
@@ -343,5 +347,5 @@ fn setback(stream: &Stream, head: Option<Seq>, mode: Mode) -> Option<EventKind> 
     }
     let message = "the server can't go on from where this replica was, because it was away for too \
                    long or the server was restored; the collection is fetched whole";
-    Some(EventKind::Error { message: message.into() })
+    Some(EventKind::Error { collection, record_id: None, message: message.into() })
 }

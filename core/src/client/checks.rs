@@ -35,7 +35,7 @@ impl Client {
     /// # Errors
     /// Says which invariant is broken.
     pub(crate) fn check(&self, store: &dyn Rows) -> Result<(), String> {
-        let edit = Edit::new(store, self.keys);
+        let edit = Edit::new(store, self.keys, self.now.wall);
         self.outbox.check(&edit)?;
         self.check_kept(store)
     }
@@ -53,7 +53,7 @@ impl Client {
         if self.halted.is_some() || !level_2 || waits_for_store || waits {
             return Ok(());
         }
-        let edit = Edit::new(store, self.keys);
+        let edit = Edit::new(store, self.keys, self.now.wall);
         match self.outbox.first_unsent(&edit).map_err(|error| error.message)? {
             Some(write) if self.outbox.is_durable(write) => {
                 Err(alloc::format!("write {write} lies in the outbox, and waits for nothing"))
@@ -68,7 +68,7 @@ impl Client {
     /// # Errors
     /// When the store can't be read.
     pub(crate) fn parked(&self, store: &dyn Rows) -> Result<usize, StoreError> {
-        Ok(Edit::new(store, self.keys).parked()?.len())
+        Ok(Edit::new(store, self.keys, self.now.wall).parked()?.len())
     }
 
     /// Checks that nothing is left of what was only needed on the way. For tests, when every write

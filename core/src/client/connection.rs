@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{ConnectionState, Event, EventKind, Transport};
+use super::event::{ConnectionState, EventKind, Transport};
 use super::fallback::Fallback;
 use super::interface::{Disconnect, NetAction, Timer};
 use super::link::{LinkState, PingKind};
@@ -45,8 +45,8 @@ impl Client {
         }
         if self.link.ready_since().is_some() {
             let reason = reason.into();
-            edit.event(Event::remote(EventKind::RealtimeDisconnected { reason }));
-            edit.event(Event::remote(EventKind::ConnectivityChanged { online: false }));
+            edit.remote_event(EventKind::RealtimeDisconnected { reason });
+            edit.remote_event(EventKind::ConnectivityChanged { online: false });
             // that of the next backup
             self.fallback.poll_at = None;
             self.lose_contact(edit);

@@ -5,7 +5,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind, Transport};
+use super::event::{EventKind, Transport};
 use super::interface::{SyncFailure, SyncFailureReason};
 use super::link::LinkState;
 use super::machine::Client;
@@ -42,7 +42,7 @@ impl Client {
             edit.flush = true;
         }
         if is_news || !self.at_other_database {
-            edit.event(Event::remote(EventKind::DifferentDatabase { known, found }));
+            edit.remote_event(EventKind::DifferentDatabase { known, found });
         }
         self.at_other_database = true;
         match edit.transport {

@@ -23,6 +23,8 @@ pub(super) struct Edit<'a> {
     keys: Keys,
     pub(super) views: Vec<ViewAction>,
     pub(super) events: Vec<Event>,
+    /// The wall clock at this step.
+    now: Timestamp,
     pub(super) net: Vec<NetAction>,
     /// By which transport what this step is about has come.
     pub(super) transport: Transport,
@@ -47,7 +49,7 @@ pub(super) struct Edit<'a> {
 }
 
 impl<'a> Edit<'a> {
-    pub(super) fn new(store: &'a dyn Rows, keys: Keys) -> Self {
+    pub(super) fn new(store: &'a dyn Rows, keys: Keys, now: Timestamp) -> Self {
         Self {
             clocks: Clocks::default(),
             unsettled: None,
@@ -55,6 +57,7 @@ impl<'a> Edit<'a> {
             keys,
             views: Vec::new(),
             events: Vec::new(),
+            now,
             net: Vec::new(),
             transport: Transport::WebSocket,
             synced: Vec::new(),
@@ -73,15 +76,25 @@ impl<'a> Edit<'a> {
         self.unsettled = unsettled;
     }
 
-    pub(super) fn event(&mut self, mut event: Event) {
-        if self.transport == Transport::Http && event.transport.is_some() {
-            event.transport = Some(Transport::Http);
-        }
-        self.events.push(event);
+    /// Tells the app of something that happened on this side.
+    pub(super) fn event(&mut self, kind: EventKind) {
+        self.events.push(Event { timestamp: self.now, transport: None, kind });
     }
 
+    /// Tells the app of something that came by the transport of this step.
+    pub(super) fn remote_event(&mut self, kind: EventKind) {
+        self.event_by(self.transport, kind);
+    }
+
+    /// Tells the app of something that came by a transport.
+    pub(super) fn event_by(&mut self, transport: Transport, kind: EventKind) {
+        self.events.push(Event { timestamp: self.now, transport: Some(transport), kind });
+    }
+
+    /// Tells the app of an error that is about no collection.
     pub(super) fn error(&mut self, message: impl Into<alloc::string::String>) {
-        self.event(Event::remote(EventKind::Error { message: message.into() }));
+        let message = message.into();
+        self.remote_event(EventKind::Error { collection: None, record_id: None, message });
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -8,6 +8,8 @@ use super::config::{Guarantees, OnServerLoss};
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, ErrorCode, Level};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, WriteId};
+use crate::protocol::time::Timestamp;
+use crate::protocol::write::WriteKind;
 use crate::store::StoreError;
 
 /// How a change or an error came.
@@ -20,40 +22,16 @@ pub enum Transport {
     Http,
 }
 
-/// Something that happened, with the collection and the record that it is about.
+/// Something that happened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// What happened.
-    pub kind: EventKind,
+    /// The time of it by the device's wall clock.
+    pub timestamp: Timestamp,
     /// The transport it came by; `None` for what happened on this side.
     pub transport: Option<Transport>,
-    /// The collection.
-    pub collection: Option<Collection>,
-    /// The record.
-    pub record_id: Option<RecordId>,
-}
-
-impl Event {
-    pub(crate) fn local(kind: EventKind) -> Self {
-        Self { kind, transport: None, collection: None, record_id: None }
-    }
-
-    /// What came by the transport of the step that tells it.
-    pub(crate) fn remote(kind: EventKind) -> Self {
-        Self::by(Transport::WebSocket, kind)
-    }
-
-    pub(crate) fn by(transport: Transport, kind: EventKind) -> Self {
-        Self { transport: Some(transport), ..Self::local(kind) }
-    }
-
-    pub(crate) fn on(self, collection: &Collection) -> Self {
-        Self { collection: Some(collection.clone()), ..self }
-    }
-
-    pub(crate) fn of(self, collection: &Collection, id: &RecordId) -> Self {
-        Self { record_id: Some(id.clone()), ..self.on(collection) }
-    }
+    /// What happened, and to which collection and record. No record's content is in it: a reader who
+    /// is late would keep all of them in memory. [`get`](super::replica::Replica::get) reads it.
+    pub kind: EventKind,
 }
 
 /// The kinds of events.
@@ -61,11 +39,19 @@ impl Event {
 #[non_exhaustive]
 pub enum EventKind {
     /// A collection begins to catch up.
-    SyncStarted,
+    SyncStarted {
+        /// The collection.
+        collection: Collection,
+    },
     /// A collection has caught up, and what it holds was verified.
-    SyncCompleted,
+    SyncCompleted {
+        /// The collection.
+        collection: Collection,
+    },
     /// A collection could not be subscribed.
     SyncFailed {
+        /// The collection.
+        collection: Collection,
         /// Why, for programs.
         code: ErrorCode,
         /// Why, for people.
@@ -73,11 +59,21 @@ pub enum EventKind {
     },
     /// A write waits in the outbox.
     OperationQueued {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
         /// The write.
         write: WriteId,
+        /// The kind of the write.
+        operation: WriteKind,
     },
     /// The server has taken a write.
     OperationSynced {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
         /// The write.
         write: WriteId,
         /// The level of the server: one of level 1 acknowledges nothing, and the write only counts
@@ -87,6 +83,10 @@ pub enum EventKind {
     /// The server has refused a write for good: it is in the list of rejected writes, and the
     /// record is as if it had not been made.
     OperationFailed {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
         /// The write.
         write: WriteId,
         /// Why, for programs.
@@ -99,9 +99,20 @@ pub enum EventKind {
         kept: Vec<WriteId>,
     },
     /// A pending write and a remote change touch the same field.
-    ConflictDetected,
+    ConflictDetected {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
+        /// The version of the server's state.
+        remote_version: u64,
+    },
     /// The strategy has decided a conflict.
     ConflictResolved {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
         /// The write that carries the outcome to the server; `None` where the server's state
         /// already is the outcome.
         write: Option<WriteId>,
@@ -112,12 +123,20 @@ pub enum EventKind {
     /// write of each field wins instead. Nothing else is lost, and the resolver is asked again at
     /// the next conflict.
     ResolverFailed {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
         /// Why, for people.
         reason: String,
     },
     /// The writes that wait for a record became one, because the whole record is offered to the
     /// server.
     OperationsMerged {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
         /// The write that stands for them; `None` where nothing is left to be written, because they
         /// delete a record that the server does not have.
         write: Option<WriteId>,
@@ -137,13 +156,33 @@ pub enum EventKind {
         reason: String,
     },
     /// Another writer's insert has arrived.
-    RealtimeInsert,
+    RealtimeInsert {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
+    },
     /// Another writer's update has arrived.
-    RealtimeUpdate,
+    RealtimeUpdate {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
+    },
     /// Another writer's delete has arrived.
-    RealtimeDelete,
+    RealtimeDelete {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
+    },
     /// A page of a snapshot has arrived.
-    RealtimeSync,
+    RealtimeSync {
+        /// The collection.
+        collection: Collection,
+        /// The number of records on it.
+        records: usize,
+    },
     /// The server, or something on the way to it, refuses access: it wants a token, or a fresh
     /// one. Give it with `set_token`. Nothing is lost meanwhile, and the replica goes on trying, at
     /// most a minute apart: this event comes with every refusal.
@@ -159,18 +198,30 @@ pub enum EventKind {
     /// A write finds no end: the server keeps failing on it or keeps reporting conflicts. It is
     /// tried again ever more slowly; the app may reject it.
     WriteStalled {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
         /// The write.
         write: WriteId,
         /// What the server said last.
         code: ErrorCode,
     },
     /// What the replica holds of a collection is not what the server holds. It takes a snapshot.
-    ChecksumMismatch,
+    ChecksumMismatch {
+        /// The collection.
+        collection: Collection,
+    },
     /// The server has lost changes that it had confirmed, as after the restore of a backup.
-    ServerLostChanges,
+    ServerLostChanges {
+        /// The collection; `None` for all of them.
+        collection: Option<Collection>,
+    },
     /// The server lacks records that are held here. It was restored from an older backup or emptied,
     /// or this replica was away for so long that the server has forgotten that they were deleted.
     RecordsMissing {
+        /// The collection.
+        collection: Collection,
         /// How many it lacks.
         missing: u64,
         /// How many records the collection would have with them.
@@ -210,9 +261,94 @@ pub enum EventKind {
     },
     /// Something went wrong; the replica goes on.
     Error {
-        /// What.
+        /// The collection, where it is about one.
+        collection: Option<Collection>,
+        /// The record, where it is about one.
+        record_id: Option<RecordId>,
+        /// The error, for people.
         message: String,
     },
+}
+
+impl EventKind {
+    /// Another writer's change of a record has arrived.
+    pub(super) fn realtime(kind: WriteKind, collection: &Collection, id: &RecordId) -> Self {
+        let (collection, record_id) = (collection.clone(), id.clone());
+        match kind {
+            WriteKind::Insert => Self::RealtimeInsert { collection, record_id },
+            WriteKind::Update => Self::RealtimeUpdate { collection, record_id },
+            WriteKind::Delete => Self::RealtimeDelete { collection, record_id },
+        }
+    }
+
+    /// The collection that it is about.
+    #[must_use]
+    pub fn collection(&self) -> Option<&Collection> {
+        match self {
+            Self::SyncStarted { collection }
+            | Self::SyncCompleted { collection }
+            | Self::SyncFailed { collection, .. }
+            | Self::OperationQueued { collection, .. }
+            | Self::OperationSynced { collection, .. }
+            | Self::OperationFailed { collection, .. }
+            | Self::ConflictDetected { collection, .. }
+            | Self::ConflictResolved { collection, .. }
+            | Self::ResolverFailed { collection, .. }
+            | Self::OperationsMerged { collection, .. }
+            | Self::RealtimeInsert { collection, .. }
+            | Self::RealtimeUpdate { collection, .. }
+            | Self::RealtimeDelete { collection, .. }
+            | Self::RealtimeSync { collection, .. }
+            | Self::WriteStalled { collection, .. }
+            | Self::ChecksumMismatch { collection }
+            | Self::RecordsMissing { collection, .. } => Some(collection),
+            Self::ServerLostChanges { collection } | Self::Error { collection, .. } => {
+                collection.as_ref()
+            }
+            Self::ConnectivityChanged { .. }
+            | Self::RealtimeConnected
+            | Self::RealtimeDisconnected { .. }
+            | Self::TokenNeeded { .. }
+            | Self::DifferentDatabase { .. }
+            | Self::ReplicaCopied { .. }
+            | Self::GuaranteesMissing { .. }
+            | Self::NoServer { .. } => None,
+        }
+    }
+
+    /// The record that it is about.
+    #[must_use]
+    pub fn record_id(&self) -> Option<&RecordId> {
+        match self {
+            Self::OperationQueued { record_id, .. }
+            | Self::OperationSynced { record_id, .. }
+            | Self::OperationFailed { record_id, .. }
+            | Self::ConflictDetected { record_id, .. }
+            | Self::ConflictResolved { record_id, .. }
+            | Self::ResolverFailed { record_id, .. }
+            | Self::OperationsMerged { record_id, .. }
+            | Self::RealtimeInsert { record_id, .. }
+            | Self::RealtimeUpdate { record_id, .. }
+            | Self::RealtimeDelete { record_id, .. }
+            | Self::WriteStalled { record_id, .. } => Some(record_id),
+            Self::Error { record_id, .. } => record_id.as_ref(),
+            Self::SyncStarted { .. }
+            | Self::SyncCompleted { .. }
+            | Self::SyncFailed { .. }
+            | Self::ConnectivityChanged { .. }
+            | Self::RealtimeConnected
+            | Self::RealtimeDisconnected { .. }
+            | Self::RealtimeSync { .. }
+            | Self::TokenNeeded { .. }
+            | Self::ChecksumMismatch { .. }
+            | Self::ServerLostChanges { .. }
+            | Self::RecordsMissing { .. }
+            | Self::DifferentDatabase { .. }
+            | Self::ReplicaCopied { .. }
+            | Self::GuaranteesMissing { .. }
+            | Self::NoServer { .. } => None,
+        }
+    }
 }
 
 /// The state of the connection, be it the WebSocket or, where there is none, polling.

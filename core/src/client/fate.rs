@@ -92,7 +92,7 @@ impl Fates {
         if self.writes.is_empty() {
             return Vec::new();
         }
-        if let EventKind::OperationSynced { write, level } = event {
+        if let EventKind::OperationSynced { write, level, .. } = event {
             let fate = match level {
                 Level::Resumable => Fate::Acknowledged,
                 Level::Plain => Fate::Settled,
@@ -105,10 +105,10 @@ impl Fates {
             let fate = Fate::Rejected { code, message };
             with.iter().chain([write]).for_each(|write| self.decide(*write, &fate, commit));
         }
-        if let EventKind::ConflictResolved { write, merged } = event {
+        if let EventKind::ConflictResolved { write, merged, .. } = event {
             self.merge(merged, *write, &Fate::GivenUp, commit);
         }
-        if let EventKind::OperationsMerged { write, merged } = event {
+        if let EventKind::OperationsMerged { write, merged, .. } = event {
             self.merge(merged, *write, &Fate::Unchanged, commit);
         }
         if planted!(FateBeforeDurable) { self.durable(CommitNumber(u64::MAX)) } else { Vec::new() }
@@ -170,18 +170,29 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+    use crate::protocol::name::{Collection, RecordId};
+
+    fn place() -> (Collection, RecordId) {
+        (Collection::new("todos").unwrap(), RecordId::new("a").unwrap())
+    }
 
     fn synced(write: u64, level: Level) -> EventKind {
-        EventKind::OperationSynced { write: WriteId(write), level }
+        let (collection, record_id) = place();
+        EventKind::OperationSynced { collection, record_id, write: WriteId(write), level }
     }
 
     fn resolved(write: Option<u64>, merged: &[u64]) -> EventKind {
         let merged = merged.iter().map(|write| WriteId(*write)).collect();
-        EventKind::ConflictResolved { write: write.map(WriteId), merged }
+        let (collection, record_id) = place();
+        let write = write.map(WriteId);
+        EventKind::ConflictResolved { collection, record_id, write, merged }
     }
 
     fn failed(write: u64, with: &[u64]) -> EventKind {
+        let (collection, record_id) = place();
         EventKind::OperationFailed {
+            collection,
+            record_id,
             write: WriteId(write),
             code: ErrorCode::Unauthorized,
             message: "no".into(),
@@ -237,7 +248,9 @@ mod tests {
         let ids: Vec<_> = (1..=3).map(|write| fates.follow(WriteId(write))).collect();
         let merged = |write: Option<u64>, merged: &[u64]| {
             let merged = merged.iter().map(|write| WriteId(*write)).collect();
-            EventKind::OperationsMerged { write: write.map(WriteId), merged }
+            let (collection, record_id) = place();
+            let write = write.map(WriteId);
+            EventKind::OperationsMerged { collection, record_id, write, merged }
         };
         assert_eq!(fates.hear(&merged(Some(1), &[1, 2]), CommitNumber(1)), []);
         assert_eq!(fates.hear(&merged(None, &[3]), CommitNumber(1)), []);

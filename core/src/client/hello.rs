@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind, Transport};
+use super::event::{EventKind, Transport};
 use super::link::LinkState;
 use super::machine::Client;
 use super::plain::Plain;
@@ -101,9 +101,9 @@ impl Client {
         self.turn_to_websocket();
         self.link.state = LinkState::Ready { since: self.now.mono };
         self.pacing.await_verdict(self.now.mono);
-        edit.event(Event::remote(EventKind::RealtimeConnected));
+        edit.remote_event(EventKind::RealtimeConnected);
         if !reached {
-            edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+            edit.remote_event(EventKind::ConnectivityChanged { online: true });
         }
         self.falls_short(edit);
         Ok(())
@@ -215,7 +215,7 @@ impl Client {
             stream.start_over();
             edit.put_stream(collection, &stream.row);
         }
-        edit.event(Event::remote(EventKind::ServerLostChanges));
+        edit.remote_event(EventKind::ServerLostChanges { collection: None });
         Ok(())
     }
 
@@ -241,7 +241,7 @@ impl Client {
         self.put_identity(edit);
         edit.gates = true;
         edit.flush = true;
-        edit.event(Event::remote(EventKind::ReplicaCopied { client_id, sent_again }));
+        edit.remote_event(EventKind::ReplicaCopied { client_id, sent_again });
         let reason = "this replica is a copy; it connects again under its own id";
         match edit.transport {
             Transport::WebSocket => {

@@ -125,7 +125,7 @@ impl Client {
         if let Some(of) = stored.iter().find(|of| !self.streams.contains(of)) {
             return Err(format!("{of} has stored rows, and was never used"));
         }
-        let edit = Edit::new(store, self.keys);
+        let edit = Edit::new(store, self.keys, self.now.wall);
         for (of, id) in edit.parked().map_err(|error| error.message)? {
             let row = edit.row(&of, &id).map_err(|error| error.message)?;
             if row.as_ref().is_some_and(knows_gone_fields) {

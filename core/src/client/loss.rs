@@ -8,7 +8,7 @@
 
 use super::config::OnServerLoss;
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::EventKind;
 use super::interface::{SyncFailure, SyncFailureReason};
 use super::machine::Client;
 use super::offer::OFFERED_AT_ONCE;
@@ -83,8 +83,8 @@ impl Client {
             loss.missing = Some(missing);
             records.stream.row.loss = Some(loss);
             let decision = shown(loss.decision);
-            let kind = EventKind::RecordsMissing { missing, of, decision };
-            edit.event(Event::remote(kind).on(collection));
+            let collection = collection.clone();
+            edit.remote_event(EventKind::RecordsMissing { collection, missing, of, decision });
         }
         self.short = true;
         let done = self.carry_out_loss(edit, collection)?;
@@ -116,9 +116,8 @@ impl Client {
         };
         let told = before.is_some_and(|loss| loss.missing == Some(missing));
         if !told && !few {
-            let decision = shown(decision);
-            let kind = EventKind::RecordsMissing { missing, of: held, decision };
-            edit.event(Event::remote(kind).on(collection));
+            let (collection, of, decision) = (collection.clone(), held, shown(decision));
+            edit.remote_event(EventKind::RecordsMissing { collection, missing, of, decision });
         }
         let done = match decision {
             Some(LossDecision::Adopt) => {

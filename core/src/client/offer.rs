@@ -6,11 +6,11 @@ use alloc::vec::Vec;
 
 use super::config::OnServerLoss;
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::EventKind;
 use super::records::Records;
 use super::server_time::seen;
 use crate::protocol::name::{RecordId, Seq};
-use crate::protocol::write::Change;
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::row::{Entry, LossDecision, OutboxRow, Pending, Row};
 use crate::store::{Scan, StoreError};
 
@@ -105,8 +105,9 @@ impl Records<'_> {
         let outcome = first.filter(|_| view.is_some());
         if entries.len() > usize::from(outcome.is_some()) {
             let merged = entries.iter().map(|(write, _)| *write).collect();
-            let kind = EventKind::OperationsMerged { write: outcome, merged };
-            edit.event(Event::local(kind).of(self.collection, id));
+            let (collection, record_id) = (self.collection.clone(), id.clone());
+            let write = outcome;
+            edit.event(EventKind::OperationsMerged { collection, record_id, write, merged });
         }
         if let Some(view) = view.filter(|_| !planted!(OfferedForgotten)) {
             let change = Change::insert(view.clone());
@@ -115,8 +116,9 @@ impl Records<'_> {
             let entry = Entry { collection, record_id, change, written_at, at, stamped };
             let write = self.outbox.replace(edit, first, entry);
             row.pending = Some(Pending { view: Some(view), written_at, parked: None });
-            let kind = EventKind::OperationQueued { write };
-            edit.event(Event::local(kind).of(self.collection, id));
+            let (collection, record_id) = (self.collection.clone(), id.clone());
+            let operation = WriteKind::Insert;
+            edit.event(EventKind::OperationQueued { collection, record_id, write, operation });
         }
         edit.put_row(self.collection, id, Some(&before), &row);
         Ok(())

@@ -106,7 +106,7 @@ impl Client {
     /// See [`Replica::unsent`](crate::client::replica::Replica::unsent).
     pub(crate) fn unsent(&self, store: &dyn Rows) -> Result<Unsent, StoreError> {
         let mut unsent = Unsent::default();
-        Edit::new(store, self.keys).places(WriteId(0), &mut |_, place| {
+        Edit::new(store, self.keys, self.now.wall).places(WriteId(0), &mut |_, place| {
             // the others were acknowledged
             if let OutboxRow::Entry(Entry { collection, record_id, .. }) = place {
                 unsent.waiting += 1;

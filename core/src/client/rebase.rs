@@ -2,7 +2,7 @@
 //! rebased onto it, the strategy decides about others.
 
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::EventKind;
 use super::records::Records;
 use super::times::{latest, local_times, outcome_times};
 use crate::protocol::document::Document;
@@ -170,15 +170,17 @@ impl Records<'_> {
         if unasked {
             return;
         }
-        edit.event(Event::remote(EventKind::ConflictDetected).of(self.collection, id));
+        let place = || (self.collection.clone(), id.clone());
+        let ((collection, record_id), remote_version) = (place(), row.version);
+        edit.remote_event(EventKind::ConflictDetected { collection, record_id, remote_version });
         if let Some(ResolverFailure { reason }) = failure
             && !planted!(ResolverFailureUnsaid)
         {
-            edit.event(Event::local(EventKind::ResolverFailed { reason }).of(self.collection, id));
+            let (collection, record_id) = place();
+            edit.event(EventKind::ResolverFailed { collection, record_id, reason });
         }
-        edit.event(
-            Event::local(EventKind::ConflictResolved { write, merged }).of(self.collection, id),
-        );
+        let (collection, record_id) = place();
+        edit.event(EventKind::ConflictResolved { collection, record_id, write, merged });
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::config::OnServerLoss;
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::EventKind;
 use super::outbox::Outbox;
 use super::plain::Plain;
 use super::stream::Stream;
@@ -265,8 +265,8 @@ impl Records<'_> {
         self.rebase(edit, id, &mut row)?;
         edit.put_row(self.collection, id, before.as_ref(), &row);
         let level = self.plain.level();
-        let kind = EventKind::OperationSynced { write, level };
-        edit.event(Event::remote(kind).of(self.collection, id));
+        let (collection, record_id) = (self.collection.clone(), id.clone());
+        edit.remote_event(EventKind::OperationSynced { collection, record_id, write, level });
         Ok(())
     }
 

@@ -44,7 +44,7 @@ impl Client {
         if let Some(error) = &self.halted {
             return Err(error.clone());
         }
-        let mut edit = Edit::new(store, self.keys);
+        let mut edit = Edit::new(store, self.keys, self.now.wall);
         edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
         let next = self.outbox.end();
         self.keep_offset(&mut edit);
@@ -134,12 +134,17 @@ impl Client {
             let status = ViewAction::Status { collection, from_cache, catching_up: false };
             out.push(Output::View(status));
         }
-        let lost = EventKind::RealtimeDisconnected { reason: reason.clone() };
-        let offline = EventKind::ConnectivityChanged { online: false };
-        let lost = was_ready.then(|| Event::remote(lost));
-        let offline = (was_ready || polled).then(|| Event::local(offline));
-        out.extend(lost.into_iter().chain(offline).map(Output::Event));
-        out.push(Output::Event(Event::local(EventKind::Error { message: reason })));
+        let timestamp = self.now.wall;
+        let mut tell =
+            |transport, kind| out.push(Output::Event(Event { timestamp, transport, kind }));
+        if was_ready {
+            let kind = EventKind::RealtimeDisconnected { reason: reason.clone() };
+            tell(Some(Transport::WebSocket), kind);
+        }
+        if was_ready || polled {
+            tell(None, EventKind::ConnectivityChanged { online: false });
+        }
+        tell(None, EventKind::Error { collection: None, record_id: None, message: reason });
         out.push(Output::Halted(error.clone()));
     }
 }

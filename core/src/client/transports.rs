@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::config::{ClientConfig, Guarantees};
 use super::edit::Edit;
-use super::event::{Event, EventKind, Transport};
+use super::event::{EventKind, Transport};
 use super::fallback::Fallback;
 use super::interface::Timer;
 use super::link::LinkState;
@@ -73,10 +73,7 @@ impl Client {
     /// HTTP no longer reaches the server.
     pub(super) fn out_of_reach(&mut self, edit: &mut Edit<'_>) {
         if core::mem::take(&mut self.fallback.reached) {
-            edit.event(Event::by(
-                Transport::Http,
-                EventKind::ConnectivityChanged { online: false },
-            ));
+            edit.event_by(Transport::Http, EventKind::ConnectivityChanged { online: false });
             self.lose_contact(edit);
         }
     }
@@ -333,7 +330,7 @@ impl Client {
         if offered.cover(required) {
             return false;
         }
-        edit.event(Event::remote(EventKind::GuaranteesMissing { offered, required }));
+        edit.remote_event(EventKind::GuaranteesMissing { offered, required });
         self.give_everything_up(edit, "the server offers less than what is required");
         self.link.state = LinkState::Failed;
         self.fallback.short = true;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::EventKind;
 use super::interface::Misuse;
 use super::machine::Client;
 use super::pacing::{STALLED_CONFLICTS, STALLED_FAILURES};
@@ -204,8 +204,12 @@ impl Client {
     ) {
         self.back_off_writes(again, None);
         if again == 0 {
-            let kind = EventKind::WriteStalled { write, code: code.clone() };
-            edit.event(Event::remote(kind).of(&entry.collection, &entry.record_id));
+            edit.remote_event(EventKind::WriteStalled {
+                collection: entry.collection.clone(),
+                record_id: entry.record_id.clone(),
+                write,
+                code: code.clone(),
+            });
         }
     }
 
@@ -244,8 +248,15 @@ impl Client {
         if let Some(mut records) = self.records(&entry.collection) {
             records.rebase_row(edit, &entry.record_id)?;
         }
-        let kind = EventKind::OperationFailed { write, code, message, with, kept };
-        edit.event(Event::remote(kind).of(&entry.collection, &entry.record_id));
+        edit.remote_event(EventKind::OperationFailed {
+            collection: entry.collection.clone(),
+            record_id: entry.record_id.clone(),
+            write,
+            code,
+            message,
+            with,
+            kept,
+        });
         Ok(())
     }
 

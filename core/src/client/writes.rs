@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::edit::Edit;
-use super::event::{Event, EventKind};
+use super::event::EventKind;
 use super::interface::{Misuse, Write, Written};
 use super::machine::Client;
 use super::output::{Output, Outputs, StoreAction};
@@ -128,7 +128,7 @@ impl Client {
                 (written_at, at, None)
             }
         };
-        let (of, record_id) = (collection.clone(), id.clone());
+        let (of, record_id, operation) = (collection.clone(), id.clone(), change.kind);
         let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
         let written_at = entry.clone().corrected(0).written_at;
         let write = self.append(edit, entry)?;
@@ -136,8 +136,8 @@ impl Client {
         row.pending = Some(Pending { view, written_at, parked });
         edit.put_row(collection, id, before.as_ref(), &row);
         self.want(collection);
-        let kind = EventKind::OperationQueued { write };
-        edit.event(Event::local(kind).of(collection, id));
+        let (collection, record_id) = (collection.clone(), id.clone());
+        edit.event(EventKind::OperationQueued { collection, record_id, write, operation });
         Ok(Some(write))
     }
 

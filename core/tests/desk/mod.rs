@@ -197,8 +197,8 @@ impl Desk {
         self
     }
 
-    pub fn saw(&self, kind: &EventKind) -> bool {
-        self.events.iter().any(|event| event.kind == *kind)
+    pub fn saw(&self, is_it: impl Fn(&EventKind) -> bool) -> bool {
+        self.events.iter().any(|event| is_it(&event.kind))
     }
 
     pub fn save(&mut self, record: &str, json: &str) {

@@ -50,7 +50,7 @@ async fn an_hour_of_a_connection_costs_little() {
     let mut events = sync.events();
     let before = proxy.bytes();
     sync.sync_now().await.unwrap();
-    told(&mut events, |kind| matches!(kind, EventKind::SyncCompleted)).await;
+    told(&mut events, |kind| matches!(kind, EventKind::SyncCompleted { .. })).await;
     let proof = proxy.bytes() - before;
     let hour = proof + 120 * PING_AND_PONG;
     println!("a proof: {proof} bytes, an hour: {hour}");

@@ -124,13 +124,13 @@ impl Run {
     fn outcome(&mut self) -> Outcome {
         for event in self.world.devices.iter().flat_map(|device| &device.events) {
             let point = match &event.kind {
-                EventKind::ConflictDetected => "conflict",
+                EventKind::ConflictDetected { .. } => "conflict",
                 EventKind::ResolverFailed { .. } => "resolver failed",
-                EventKind::ServerLostChanges => "server lost changes",
+                EventKind::ServerLostChanges { .. } => "server lost changes",
                 EventKind::RecordsMissing { .. } => "records missing",
                 EventKind::DifferentDatabase { .. } => "different database",
                 EventKind::ReplicaCopied { .. } => "replica copied",
-                EventKind::ChecksumMismatch => "checksum mismatch",
+                EventKind::ChecksumMismatch { .. } => "checksum mismatch",
                 EventKind::OperationSynced { .. } => "synced write",
                 EventKind::OperationFailed { .. } => "rejected write",
                 EventKind::WriteStalled { .. } => "stalled write",

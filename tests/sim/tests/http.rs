@@ -217,10 +217,12 @@ fn judge(world: &World, crashes: bool, fields: &BTreeSet<String>) -> Result<(), 
         .collect();
     for event in world.devices.iter().flat_map(|device| &device.events) {
         match event.kind {
-            EventKind::ConflictDetected => return Err("a conflict where nothing overlaps".into()),
-            EventKind::ChecksumMismatch => return Err("a checksum differed".into()),
+            EventKind::ConflictDetected { .. } => {
+                return Err("a conflict where nothing overlaps".into());
+            }
+            EventKind::ChecksumMismatch { .. } => return Err("a checksum differed".into()),
             EventKind::ReplicaCopied { .. } => return Err("a replica felt copied".into()),
-            EventKind::ServerLostChanges => return Err("the server lost changes".into()),
+            EventKind::ServerLostChanges { .. } => return Err("the server lost changes".into()),
             _ => {}
         }
     }

@@ -76,12 +76,13 @@ impl Engine {
             }
             Err(error) => {
                 self.notify(&Event {
+                    timestamp: self.now().wall,
+                    transport: None,
                     kind: EventKind::Error {
+                        collection: None,
+                        record_id: None,
                         message: format!("the store could not be opened again: {error}"),
                     },
-                    transport: None,
-                    collection: None,
-                    record_id: None,
                 });
                 if let Err(failure) = &mut self.replica {
                     let delay = (failure.delay * 2).min(LONGEST_REOPEN_DELAY);

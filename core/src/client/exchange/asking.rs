@@ -8,7 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::super::edit::Edit;
-use super::super::event::{Event, EventKind, Transport};
+use super::super::event::{EventKind, Transport};
 use super::super::interface::{HttpRequest, HttpTicket, Method, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::stream::Stream;
@@ -223,7 +223,7 @@ impl Client {
         }
         self.token_needed = false;
         if !core::mem::replace(&mut self.fallback.reached, true) {
-            edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+            edit.remote_event(EventKind::ConnectivityChanged { online: true });
             self.hasten_websocket();
         }
     }

@@ -9,7 +9,7 @@ use core::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::edit::Edit;
-use super::super::event::{Event, EventKind, Transport};
+use super::super::event::{EventKind, Transport};
 use super::super::machine::Client;
 use super::super::step::StepError;
 use super::super::stream::StreamError;
@@ -117,7 +117,7 @@ impl Client {
     pub(super) fn finds_no_server(&mut self, edit: &mut Edit<'_>) -> bool {
         let Some(candidate) = self.plain.candidate.take() else { return false };
         let message = candidate.describe(&self.config.address);
-        edit.event(Event::by(Transport::Http, EventKind::NoServer { message }));
+        edit.event_by(Transport::Http, EventKind::NoServer { message });
         self.give_up_work(edit, Duration::ZERO);
         true
     }

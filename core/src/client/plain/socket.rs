@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::super::config::PlainServers;
 use super::super::edit::Edit;
-use super::super::event::{Event, EventKind};
+use super::super::event::EventKind;
 use super::super::interface::{NetAction, Timer};
 use super::super::link::LinkState;
 use super::super::machine::Client;
@@ -19,7 +19,6 @@ use crate::protocol::message::{
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::rest::PlainRecord;
 use crate::protocol::time::{Mono, Timestamp};
-use crate::protocol::write::WriteKind;
 use crate::rules::row::{Entry, OutboxRow};
 use crate::store::{Scan, StoreError};
 
@@ -77,9 +76,9 @@ impl Client {
         self.turn_to_websocket();
         self.link.state = LinkState::Ready { since: now };
         self.link.ping_sent = None;
-        edit.event(Event::remote(EventKind::RealtimeConnected));
+        edit.remote_event(EventKind::RealtimeConnected);
         if !reached {
-            edit.event(Event::remote(EventKind::ConnectivityChanged { online: true }));
+            edit.remote_event(EventKind::ConnectivityChanged { online: true });
         }
         if self.falls_short(edit) {
             return Ok(());
@@ -120,7 +119,7 @@ impl Client {
                 self.begin_work([collection.clone()].into());
             }
         } else {
-            edit.event(Event::remote(EventKind::SyncStarted).on(collection));
+            edit.remote_event(EventKind::SyncStarted { collection: collection.clone() });
             self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
         }
     }
@@ -193,15 +192,10 @@ impl Client {
         change: &ServerChange,
     ) -> Result<(), StoreError> {
         self.touch(collection, id);
-        let kind = match change.change.kind {
-            WriteKind::Insert => EventKind::RealtimeInsert,
-            WriteKind::Update => EventKind::RealtimeUpdate,
-            WriteKind::Delete => EventKind::RealtimeDelete,
-        };
         match self.learn_plain(edit, collection, id, change)? {
             Learnt::News => {
                 self.save_stream(edit, collection);
-                edit.event(Event::remote(kind).of(collection, id));
+                edit.remote_event(EventKind::realtime(change.change.kind, collection, id));
             }
             Learnt::Known => {}
             Learnt::Unfit => self.read_again(edit, collection),
@@ -296,8 +290,12 @@ impl Client {
         stream.plain.rest();
         stream.read_whole();
         edit.put_stream(collection, &stream.row);
-        edit.event(Event::remote(EventKind::RealtimeSync).on(collection));
-        edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
+        let of = collection.clone();
+        edit.remote_event(EventKind::RealtimeSync {
+            collection: of.clone(),
+            records: existing.len(),
+        });
+        edit.remote_event(EventKind::SyncCompleted { collection: of });
         edit.show_status(collection, stream);
         self.link.attempts = 0;
         if !self.config.http {
@@ -337,8 +335,8 @@ impl Client {
             return Ok(());
         }
         let told = format!("{}: {}", error.code, error.message);
-        let mut event = Event::remote(EventKind::Error { message: told });
-        (event.collection, event.record_id) = (error.collection.clone(), error.record_id.clone());
+        let (collection, record_id) = (error.collection.clone(), error.record_id.clone());
+        let event = EventKind::Error { collection, record_id, message: told };
         let (Some(collection), Some(id)) = (&error.collection, &error.record_id) else {
             if let Some(collection) = error.collection.filter(|name| self.matters(name))
                 && let Some(stream) = self.streams.get_mut(&collection)
@@ -347,7 +345,7 @@ impl Client {
                 stream.lose_confirmation();
                 edit.show_status(&collection, stream);
             }
-            edit.event(event);
+            edit.remote_event(event);
             return Ok(());
         };
         let entries = edit.entries_of(collection, id)?;
@@ -360,7 +358,7 @@ impl Client {
                 self.reject(edit, *position, entry, error.code, error.message)?;
                 self.outbox.advance_head(edit)?;
             }
-            _ => edit.event(event),
+            _ => edit.remote_event(event),
         }
         Ok(())
     }

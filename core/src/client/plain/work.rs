@@ -9,7 +9,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::super::edit::Edit;
-use super::super::event::{Event, EventKind, Transport};
+use super::super::event::{EventKind, Transport};
 use super::super::exchange::{GRACE, MOST_DECLINED};
 use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId};
 use super::super::machine::Client;
@@ -173,7 +173,8 @@ impl Client {
             stream.plain.complained = false;
             stream.plain.incomplete = false;
             if whole {
-                edit.event(Event::by(Transport::Http, EventKind::SyncStarted).on(&collection));
+                let collection = collection.clone();
+                edit.event_by(Transport::Http, EventKind::SyncStarted { collection });
             }
         }
         let pull = stream.plain.pull.get_or_insert_with(|| match reconcile {
@@ -303,7 +304,8 @@ impl Client {
         if let (Some(why), false) = (&page.unreadable, stream.plain.complained) {
             let message = format!("records are left out that can't be read: {why}");
             stream.plain.complained = true;
-            edit.event(Event::remote(EventKind::Error { message }).on(collection));
+            let collection = Some(collection.clone());
+            edit.remote_event(EventKind::Error { collection, record_id: None, message });
         }
         let glimpses: alloc::vec::Vec<_> =
             page.rows.iter().map(|row| glimpse(row.as_ref().map_err(|raw| *raw), latest)).collect();
@@ -383,7 +385,7 @@ impl Client {
             stream.plain.rest();
         }
         if whole {
-            edit.event(Event::remote(EventKind::SyncCompleted).on(collection));
+            edit.remote_event(EventKind::SyncCompleted { collection: collection.clone() });
         }
         if !was_confirmed {
             edit.show_status(collection, stream);
@@ -409,7 +411,8 @@ impl Client {
             work.troubled = true;
         }
         self.show_status(edit, collection);
-        edit.event(Event::remote(EventKind::SyncFailed { code, message }).on(collection));
+        let collection = collection.clone();
+        edit.remote_event(EventKind::SyncFailed { collection, code, message });
     }
 
     fn plain_page_declined(

@@ -264,14 +264,7 @@ impl Bench {
                 let cache = word(from_cache, "from-cache");
                 format!("status {collection}{cache}{}", word(catching_up, "catching-up"))
             }
-            Output::Event(event) => {
-                let place = match (&event.collection, &event.record_id) {
-                    (Some(collection), Some(id)) => format!(" {collection}/{id}"),
-                    (Some(collection), None) => format!(" {collection}"),
-                    (None, _) => String::new(),
-                };
-                format!("event {:?}{place}", event.kind)
-            }
+            Output::Event(event) => format!("event {:?}", event.kind),
             Output::Halted(error) => format!("halted {error}"),
             Output::Synced { id, outcome: Ok(()) } => format!("synced {}", id.0),
             Output::Synced { id, outcome: Err(failures) } => {

@@ -89,10 +89,10 @@ pub fn a_resolver_that_panics_is_told_of_and_the_client_goes_on<C: Client>() {
         a.set_online(true);
         assert!(a.is_synced(), "the client has ended");
         a.told("the failure", |event| match &event.kind {
-            EventKind::ResolverFailed { reason } => {
+            EventKind::ResolverFailed { reason, .. } => {
                 assert_eq!(reason, "the conflict resolver panicked: no rule for x");
-                event.collection.as_deref() == Some(TODOS)
-                    && event.record_id.as_deref() == Some("x")
+                event.kind.collection().is_some_and(|of| &**of == TODOS)
+                    && event.kind.record_id().is_some_and(|id| &**id == "x")
             }
             _ => false,
         });

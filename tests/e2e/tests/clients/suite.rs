@@ -49,7 +49,7 @@ pub fn two_devices_converge_in_real_time<C: Client>() {
     let expected = json!({"x": {"text": "bread", "n": 2}, "z": {"deep": {"er": [1, 2.50]}}});
     assert_eq!(json!(a.shown()), expected);
     a.told("a remote insert", |event| {
-        let remote = matches!(event.kind, EventKind::RealtimeInsert);
+        let remote = matches!(event.kind, EventKind::RealtimeInsert { .. });
         remote && event.transport == Some(Transport::WebSocket)
     });
     let status = a.status();
@@ -211,7 +211,7 @@ fn blocked(fate: impl Fn() -> Passage + Send + 'static) -> impl FnMut(&Request) 
 }
 
 fn polls(event: &Event) -> bool {
-    matches!(&event.kind, EventKind::Error { message } if message.contains("polling"))
+    matches!(&event.kind, EventKind::Error { message, .. } if message.contains("polling"))
 }
 
 pub fn a_blocked_upgrade_leads_to_polling_and_back<C: Client>() {
@@ -288,7 +288,8 @@ fn recovers_from<C: Client>(fate: &Passage, told: &str) -> Duration {
     let begin = Instant::now();
     a.save("x", &json!({"n": 1}));
     a.told(told, |event| {
-        let said = matches!(&event.kind, EventKind::Error { message } if message.contains(told));
+        let said =
+            matches!(&event.kind, EventKind::Error { message, .. } if message.contains(told));
         said && event.transport == Some(Transport::Http)
     });
     a.synced();

@@ -391,10 +391,10 @@ fn is_alarm(kind: &EventKind) -> bool {
     };
     matches!(
         kind,
-        ChecksumMismatch
-            | ConflictDetected
+        ChecksumMismatch { .. }
+            | ConflictDetected { .. }
             | OperationFailed { .. }
             | ReplicaCopied { .. }
-            | ServerLostChanges
+            | ServerLostChanges { .. }
     )
 }

@@ -58,7 +58,7 @@ async fn a_large_loss_waits_for_the_app_and_a_small_one_does_not() {
 
     let asks = |kind: &EventKind| {
         let ask = OnServerLoss::Ask;
-        matches!(kind, EventKind::RecordsMissing { missing: 15, of: 18, decision } if *decision == ask)
+        matches!(kind, EventKind::RecordsMissing { missing: 15, of: 18, decision, .. } if *decision == ask)
     };
     let adopted = |kind: &EventKind| matches!(kind, EventKind::RecordsMissing { missing: 15, .. });
     told(&mut adopts.events, asks).await;
@@ -135,7 +135,7 @@ async fn another_database_is_not_followed_until_the_app_has_decided() {
     for device in [&offers, &adopts] {
         device.synced().await;
     }
-    told(&mut adopts.events, |kind| matches!(kind, EventKind::SyncCompleted)).await;
+    told(&mut adopts.events, |kind| matches!(kind, EventKind::SyncCompleted { .. })).await;
     adopts.sync.sync_now().await.unwrap();
     adopts.synced().await;
     assert_eq!(held(&adopts).await, 3);

@@ -35,8 +35,8 @@ async fn a_restored_server_is_noticed_and_no_pending_write_is_lost() {
     reader.todos.save_with_id("pending-r", &json!({})).await.unwrap();
     host.run().await;
     // the writer by what it knows to be confirmed, the reader by its cursor
-    told(&mut writer.events, |kind| matches!(kind, EventKind::ServerLostChanges)).await;
-    told(&mut reader.events, |kind| matches!(kind, EventKind::ServerLostChanges)).await;
+    told(&mut writer.events, |kind| matches!(kind, EventKind::ServerLostChanges { .. })).await;
+    told(&mut reader.events, |kind| matches!(kind, EventKind::ServerLostChanges { .. })).await;
     converged(&[&writer, &reader]).await;
     let ids: Vec<_> = reader.todos.get_all().await.unwrap().into_iter().map(|r| r.id).collect();
     for id in ["pending-w", "pending-r", "before-0", "before-1"] {
@@ -55,7 +55,7 @@ async fn a_restored_server_is_noticed_and_no_pending_write_is_lost() {
     told_already(&mut late.events);
     late.sync.connect().await.unwrap();
     told(&mut late.events, |kind| {
-        matches!(kind, EventKind::Error { message } if message.contains("the server was restored"))
+        matches!(kind, EventKind::Error { message, .. } if message.contains("the server was restored"))
     })
     .await;
     converged(&[&writer, &reader, &late]).await;

@@ -51,7 +51,7 @@ async fn a_forged_cursor_resets_its_sender_alone() {
     }
     let kinds = told_already(&mut honest.events);
     let resets =
-        |kind: &EventKind| matches!(kind, EventKind::SyncStarted | EventKind::Error { .. });
+        |kind: &EventKind| matches!(kind, EventKind::SyncStarted { .. } | EventKind::Error { .. });
     assert!(!kinds.iter().any(resets), "{kinds:?}");
 }
 
@@ -108,8 +108,9 @@ async fn a_row_that_was_altered_by_hand_is_found_and_healed() {
     assert_eq!(reader.field("a", "text").await, Some(json!("Buy silk")));
 
     reader.sync.connect().await.unwrap();
-    let seen = told(&mut reader.events, |kind| matches!(kind, EventKind::ChecksumMismatch)).await;
-    assert_eq!(seen.last().unwrap().collection.as_deref(), Some(TODOS));
+    let seen =
+        told(&mut reader.events, |kind| matches!(kind, EventKind::ChecksumMismatch { .. })).await;
+    assert_eq!(seen.last().unwrap().kind.collection().map(|of| &**of), Some(TODOS));
     converged(&[&writer, &reader]).await;
     assert_eq!(reader.field("a", "text").await, Some(json!("Buy milk")));
     assert!(writer.todos.get("pending").await.unwrap().is_some());

@@ -207,7 +207,7 @@ async fn what_a_proxy_can_not_carry_is_not_called_in_sync() {
         while failed.len() < lost.len() {
             let event = b.events.next().await.unwrap();
             if let EventKind::SyncFailed { .. } = event.kind {
-                failed.extend(event.collection.map(|name| name.to_string()));
+                failed.extend(event.kind.collection().map(|name| name.to_string()));
             }
         }
     })

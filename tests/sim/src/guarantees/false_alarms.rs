@@ -54,17 +54,17 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
             // A replica that was restored is noticed before anything is compared. One that was
             // cloned is not, where the last write of both was the same; and by a conflict a replica
             // may have learnt what a restored server has lost.
-            let compared = event.kind == EventKind::ChecksumMismatch;
+            let compared = matches!(event.kind, EventKind::ChecksumMismatch { .. });
             let excused = ["replica cloned", "server restored"];
             let excused = excused.iter().any(|cause| world.counts.contains_key(cause));
             if restored && !compared || excused {
                 continue;
             }
             let fine = match &event.kind {
-                EventKind::ChecksumMismatch
-                | EventKind::ServerLostChanges
+                EventKind::ChecksumMismatch { .. }
+                | EventKind::ServerLostChanges { .. }
                 | EventKind::ReplicaCopied { .. } => false,
-                EventKind::Error { message } => EXPLAINED.iter().any(|(start, cause)| {
+                EventKind::Error { message, .. } => EXPLAINED.iter().any(|(start, cause)| {
                     let happened = world.counts.get(cause).is_some_and(|times| *times > 0);
                     message.ends_with(": polling by HTTP until it is")
                         || message.starts_with(start)
@@ -95,7 +95,9 @@ pub fn nothing_impossible(ledger: &Ledger, world: &World) -> Result<(), String> 
     // what still comes of a subscription that has ended is not listened to
     let calm = ledger.plan.rates.subscription == 0 && !world.counts.contains_key("sweep");
     let gave_up = |event: &Event| match &event.kind {
-        EventKind::Error { message } => message.starts_with("the server does not answer the subs"),
+        EventKind::Error { message, .. } => {
+            message.starts_with("the server does not answer the subs")
+        }
         _ => false,
     };
     for (index, device) in world.devices.iter().enumerate().filter(|_| calm && !restored) {

@@ -102,7 +102,6 @@ impl Ledger {
     pub(super) fn observe_events(&mut self, world: &World, device: usize) {
         let events = &world.devices[device].events;
         for event in &events[self.seen[device]..] {
-            let place = || Some((event.collection.clone()?, event.record_id.clone()?));
             match &event.kind {
                 EventKind::OperationFailed { write, with, .. } => {
                     for position in with.iter().chain([write]) {
@@ -110,12 +109,12 @@ impl Ledger {
                         self.writes.iter_mut().filter(at).for_each(|write| write.rejected = true);
                     }
                 }
-                EventKind::ConflictResolved { write, merged } => {
-                    let Some(place) = place() else { continue };
+                EventKind::ConflictResolved { collection, record_id, write, merged } => {
+                    let place = (collection.clone(), record_id.clone());
                     self.observe_decision(world, device, &place, *write, merged);
                 }
-                EventKind::OperationsMerged { write, merged } => {
-                    let Some(place) = place() else { continue };
+                EventKind::OperationsMerged { collection, record_id, write, merged } => {
+                    let place = (collection.clone(), record_id.clone());
                     self.observe_merge(world, device, &place, *write, merged);
                 }
                 _ => {}

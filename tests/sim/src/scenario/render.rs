@@ -18,7 +18,7 @@ pub(super) fn event(event: &Event) -> Value {
     let (name, more) = kind(&event.kind);
     let mut fields = Map::new();
     fields.insert("event".into(), name.into());
-    match (&event.collection, &event.record_id) {
+    match (event.kind.collection(), event.kind.record_id()) {
         (Some(collection), Some(id)) => {
             fields.insert("at".into(), format!("{collection}/{id}").into());
         }
@@ -56,27 +56,25 @@ fn first_small(name: &str) -> String {
 #[allow(clippy::wildcard_enum_match_arm)]
 fn kind(kind: &EventKind) -> (String, Value) {
     let (name, more) = match kind {
-        EventKind::SyncStarted => ("syncStarted", json!({})),
-        EventKind::SyncCompleted => ("syncCompleted", json!({})),
-        EventKind::SyncFailed { code, message } => {
+        EventKind::SyncStarted { .. } => ("syncStarted", json!({})),
+        EventKind::SyncCompleted { .. } => ("syncCompleted", json!({})),
+        EventKind::SyncFailed { code, message, .. } => {
             ("syncFailed", json!({"code": code.as_str(), "message": message}))
         }
-        EventKind::OperationQueued { write } => ("operationQueued", json!({"write": write.0})),
-        EventKind::OperationSynced { write, level: _ } => {
-            ("operationSynced", json!({"write": write.0}))
-        }
-        EventKind::OperationFailed { write, code, message, with, kept } => (
+        EventKind::OperationQueued { write, .. } => ("operationQueued", json!({"write": write.0})),
+        EventKind::OperationSynced { write, .. } => ("operationSynced", json!({"write": write.0})),
+        EventKind::OperationFailed { write, code, message, with, kept, .. } => (
             "operationFailed",
             json!({"write": write.0, "code": code.as_str(), "message": message,
                 "with": positions(with), "kept": positions(kept)}),
         ),
-        EventKind::ConflictDetected => ("conflictDetected", json!({})),
-        EventKind::ConflictResolved { write, merged } => (
+        EventKind::ConflictDetected { .. } => ("conflictDetected", json!({})),
+        EventKind::ConflictResolved { write, merged, .. } => (
             "conflictResolved",
             json!({"write": write.map(|write| write.0), "merged": positions(merged)}),
         ),
-        EventKind::ResolverFailed { reason } => ("resolverFailed", json!({"reason": reason})),
-        EventKind::OperationsMerged { write, merged } => (
+        EventKind::ResolverFailed { reason, .. } => ("resolverFailed", json!({"reason": reason})),
+        EventKind::OperationsMerged { write, merged, .. } => (
             "operationsMerged",
             json!({"write": write.map(|write| write.0), "merged": positions(merged)}),
         ),
@@ -87,10 +85,10 @@ fn kind(kind: &EventKind) -> (String, Value) {
         EventKind::RealtimeDisconnected { reason } => {
             ("realtimeDisconnected", json!({"reason": reason}))
         }
-        EventKind::RealtimeInsert => ("realtimeInsert", json!({})),
-        EventKind::RealtimeUpdate => ("realtimeUpdate", json!({})),
-        EventKind::RealtimeDelete => ("realtimeDelete", json!({})),
-        EventKind::RealtimeSync => ("realtimeSync", json!({})),
+        EventKind::RealtimeInsert { .. } => ("realtimeInsert", json!({})),
+        EventKind::RealtimeUpdate { .. } => ("realtimeUpdate", json!({})),
+        EventKind::RealtimeDelete { .. } => ("realtimeDelete", json!({})),
+        EventKind::RealtimeSync { .. } => ("realtimeSync", json!({})),
         EventKind::TokenNeeded { code, message, by_server } => {
             let mut told = json!({"code": code.as_str(), "message": message});
             if !by_server {
@@ -98,12 +96,12 @@ fn kind(kind: &EventKind) -> (String, Value) {
             }
             ("tokenNeeded", told)
         }
-        EventKind::WriteStalled { write, code } => {
+        EventKind::WriteStalled { write, code, .. } => {
             ("writeStalled", json!({"write": write.0, "code": code.as_str()}))
         }
-        EventKind::ChecksumMismatch => ("checksumMismatch", json!({})),
-        EventKind::ServerLostChanges => ("serverLostChanges", json!({})),
-        EventKind::RecordsMissing { missing, of, decision } => (
+        EventKind::ChecksumMismatch { .. } => ("checksumMismatch", json!({})),
+        EventKind::ServerLostChanges { .. } => ("serverLostChanges", json!({})),
+        EventKind::RecordsMissing { missing, of, decision, .. } => (
             "recordsMissing",
             json!({"missing": missing, "of": of,
                 "decision": first_small(&format!("{decision:?}"))}),
@@ -120,7 +118,7 @@ fn kind(kind: &EventKind) -> (String, Value) {
             json!({"offered": guarantees(*offered), "required": guarantees(*required)}),
         ),
         EventKind::NoServer { message } => ("noServer", json!({"message": message})),
-        EventKind::Error { message } => ("error", json!({"message": message})),
+        EventKind::Error { message, .. } => ("error", json!({"message": message})),
         other => return (format!("{other:?}"), json!({})),
     };
     (name.into(), more)

@@ -531,8 +531,8 @@ impl Device {
     fn hear(&mut self, event: &EventKind) {
         let wrong = matches!(
             event,
-            EventKind::ChecksumMismatch
-                | EventKind::ServerLostChanges
+            EventKind::ChecksumMismatch { .. }
+                | EventKind::ServerLostChanges { .. }
                 | EventKind::ReplicaCopied { .. }
                 | EventKind::OperationFailed { .. }
                 | EventKind::WriteStalled { .. }

@@ -551,7 +551,9 @@ impl World {
                     let by_http = event.transport == Some(Transport::Http);
                     let given_up = match &event.kind {
                         EventKind::TokenNeeded { .. } => true,
-                        EventKind::Error { message } => message.contains("not answered in time"),
+                        EventKind::Error { message, .. } => {
+                            message.contains("not answered in time")
+                        }
                         _ => false,
                     };
                     if by_http && given_up {
@@ -606,8 +608,8 @@ impl World {
                         self.count("lost ack told by the next hello");
                     }
                 }
-                EventKind::ConflictDetected => {
-                    let of_it = |other: &&Event| other.record_id == event.record_id;
+                EventKind::ConflictDetected { .. } => {
+                    let of_it = |other: &&Event| other.kind.record_id() == event.kind.record_id();
                     let is_ack =
                         |other: &&Event| matches!(other.kind, EventKind::OperationSynced { .. });
                     if events().filter(of_it).any(|other| is_ack(&other)) {

@@ -203,7 +203,7 @@ impl World {
     /// When it was not the server.
     pub fn rejected_by_the_server(&self, device: usize, event: &Event) -> Result<(), String> {
         let EventKind::OperationFailed { code, message, .. } = &event.kind else { return Ok(()) };
-        let (Some(collection), Some(id)) = (&event.collection, &event.record_id) else {
+        let (Some(collection), Some(id)) = (event.kind.collection(), event.kind.record_id()) else {
             return Ok(());
         };
         // the app's own doing, where it takes another database for its own

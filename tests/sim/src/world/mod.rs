@@ -277,9 +277,10 @@ impl World {
 
     fn fold_event(&mut self, event: &Event) {
         self.fold(event_name(&event.kind).as_bytes());
-        let collection = event.collection.as_ref().map_or(&[][..], |of| of.as_str().as_bytes());
+        let collection =
+            event.kind.collection().as_ref().map_or(&[][..], |of| of.as_str().as_bytes());
         self.fold(collection);
-        self.fold(event.record_id.as_ref().map_or(&[][..], |id| id.as_bytes()));
+        self.fold(event.kind.record_id().as_ref().map_or(&[][..], |id| id.as_bytes()));
     }
 
     fn fold_reply(&mut self, reply: &Reply) {

@@ -84,7 +84,7 @@ impl World {
 
     /// Notes whether a collection is refused to a device, or granted after all.
     pub(super) fn note_refusal(&mut self, device: usize, event: &Event) {
-        let Some(collection) = &event.collection else { return };
+        let Some(collection) = event.kind.collection() else { return };
         let refused = &mut self.devices[device].refused;
         match &event.kind {
             EventKind::SyncFailed {
@@ -94,7 +94,7 @@ impl World {
                 refused.insert(collection.clone());
                 self.count("refused subscription");
             }
-            EventKind::SyncCompleted if refused.remove(collection) => {
+            EventKind::SyncCompleted { .. } if refused.remove(collection) => {
                 self.count("refused subscription granted later");
             }
             _ => {}
