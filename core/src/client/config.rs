@@ -184,7 +184,7 @@ impl Guarantees {
 
     /// Tells whether these are at least the required ones.
     #[must_use]
-    pub fn cover(self, required: Self) -> bool {
+    pub(crate) fn cover(self, required: Self) -> bool {
         (self.resume || !required.resume)
             && (self.exactly_once || !required.exactly_once)
             && (self.ordered || !required.ordered)

@@ -183,7 +183,7 @@ impl<S: ClientStore> Replica<S> {
 
     /// The reason why the replica has stopped, where its store has failed.
     #[must_use]
-    pub fn halted(&self) -> Option<&StoreError> {
+    pub(super) fn halted(&self) -> Option<&StoreError> {
         self.client.halted()
     }
 
@@ -307,7 +307,7 @@ impl<S: ClientStore> Replica<S> {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub fn unsent(&self) -> Result<Unsent, StoreError> {
+    pub(super) fn unsent(&self) -> Result<Unsent, StoreError> {
         self.client.unsent(self.store.rows())
     }
 

@@ -65,13 +65,13 @@ pub struct Unsent {
     pub waiting: usize,
     /// How many writes are in the list of rejected ones.
     pub rejected: usize,
-    /// The first of the records that they are about, at most [`Unsent::NAMED`].
+    /// The first of the records that they are about, at most 100.
     pub records: Vec<(Collection, RecordId)>,
 }
 
 impl Unsent {
     /// How many records are named, at most.
-    pub const NAMED: usize = 100;
+    pub(super) const NAMED: usize = 100;
 
     /// Whether nothing would be lost.
     #[must_use]

@@ -591,7 +591,7 @@ impl Bench {
     }
 
     fn check(&self) {
-        if self.replica.halted().is_none()
+        if self.replica.status().halted.is_none()
             && let Err(broken) = self.replica.check()
         {
             panic!("{broken}");

@@ -541,7 +541,7 @@ impl Desk {
     fn look(&mut self) -> Result<(), String> {
         let replica = self.replica.as_mut().ok_or("the replica did not open")?;
         // a machine whose store has failed knows of a batch that the store does not
-        if replica.halted().is_none() {
+        if replica.status().halted.is_none() {
             replica.check().map_err(|broken| format!("an invariant is broken: {broken}"))?;
         }
         self.words.note_client(&replica.status().client_id);

@@ -499,7 +499,7 @@ impl World {
         }
         // what a failed store holds is not what the machine wanted it to hold
         let this = &self.devices[device];
-        let halted = this.replica.halted().is_some();
+        let halted = this.replica.status().halted.is_some();
         let checked = if halted { Ok(()) } else { this.replica.check() };
         let moves = if halted { Ok(()) } else { this.replica.check_progress() };
         for (of, checked) in [(Invariant::Contract, checked), (Invariant::Progress, moves)] {
