@@ -9,7 +9,7 @@ pub(crate) mod json;
 pub(crate) mod limits;
 pub(crate) mod message;
 pub(crate) mod name;
-pub mod percent;
+pub(crate) mod percent;
 pub(crate) mod random;
 pub(crate) mod rest;
 pub(crate) mod time;
@@ -31,9 +31,5 @@ pub use self::name::{
 };
 pub use self::time::{Mono, Now, Timestamp};
 pub use self::times::{FieldTimes, time_in};
-pub use self::wire::http::{
-    PULL_PATH, PUSH_PATH, PageAnswer, PageQuery, PushAnswer, decode_push, decode_session,
-    encode_push, encode_session, refusal,
-};
 pub use self::wire::{Incoming, decode_client, decode_server};
 pub use self::write::{Change, WriteKind};

@@ -7,7 +7,7 @@ const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
 /// Appends a text with everything percent-encoded but letters, digits and `-._~`, for a segment of
 /// a path or a query.
-pub fn encode(text: &str, out: &mut String) {
+pub(crate) fn encode(text: &str, out: &mut String) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
@@ -30,7 +30,7 @@ pub(crate) fn encode_segment(text: &str, out: &mut String) {
 
 /// Decodes `%XX`; in a query also `+` as a space. `None` if the result is no text.
 #[must_use]
-pub fn decode(text: &str, plus_is_space: bool) -> Option<String> {
+pub(crate) fn decode(text: &str, plus_is_space: bool) -> Option<String> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

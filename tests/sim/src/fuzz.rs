@@ -10,7 +10,7 @@
 //! | [`rows`] | how stores are damaged before they are opened |
 //! | [`scenario`] | a run of the simulator: its plan and its steps |
 //! | [`session`] | what clients and callers by HTTP say to a server, and how its store answers |
-//! | [`wire`] | a frame |
+//! | [`wire`] | a frame, a body or a query |
 
 mod client;
 mod laws;
@@ -19,14 +19,13 @@ mod rows;
 mod scenario;
 mod script;
 mod session;
-mod wire;
 
 pub use client::client;
 pub use laws::laws;
 pub use rows::rows;
 pub use scenario::scenario;
 pub use session::session;
-pub use wire::wire;
+pub use synclayer_core::testing::reads_what_it_writes as wire;
 
 /// The function of a target: it gets the bytes.
 pub type Body = fn(&[u8]);

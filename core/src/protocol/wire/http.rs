@@ -34,17 +34,17 @@ use super::{WireError, decode, encode};
 pub(crate) const SESSION_PATH: &str = "/sync/session";
 
 /// The path of a push.
-pub const PUSH_PATH: &str = "/sync/push";
+pub(crate) const PUSH_PATH: &str = "/sync/push";
 
 /// The path of a pull.
-pub const PULL_PATH: &str = "/sync/pull";
+pub(crate) const PULL_PATH: &str = "/sync/pull";
 
 /// The path of a call of a later version: no level-1 call can be posted there.
 pub(crate) const TRANSACTION_PATH: &str = "/sync/transaction";
 
 /// The fields of a push before its writes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct PushHead {
+pub(crate) struct PushHead {
     /// The replica.
     pub client_id: ClientId,
     /// The session that the last hello opened.
@@ -56,7 +56,7 @@ pub struct PushHead {
 
 /// A push, as decoded by the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Push {
+pub(crate) struct Push {
     /// The client, session and epoch of the writes.
     pub head: PushHead,
     /// The writes in order, each decoded on its own.
@@ -65,7 +65,7 @@ pub struct Push {
 
 /// The answer to a push.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PushAnswer {
+pub(crate) struct PushAnswer {
     /// The number of the client's last applied write after the push.
     pub last_mutation: MutationNumber,
     /// The verdicts in the order of the numbers: acks out of place, and at most one error, as the
@@ -75,7 +75,7 @@ pub struct PushAnswer {
 
 /// The position at which a page begins. The client sends it, and the page returns it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct PageFrom {
+pub(crate) struct PageFrom {
     /// The cursor; without it the page is of a snapshot.
     pub cursor: Option<Cursor>,
     /// The position in an interrupted catch-up from the cursor.
@@ -84,7 +84,7 @@ pub struct PageFrom {
 
 /// The parameters of a page request.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct PageQuery {
+pub(crate) struct PageQuery {
     /// The position at which the page begins.
     pub from: PageFrom,
     /// The maximal number of records; the server has a limit of its own.
@@ -95,7 +95,7 @@ pub struct PageQuery {
 
 /// A page of a catch-up, read from one view of the server's rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PageAnswer {
+pub(crate) struct PageAnswer {
     /// The identity of the server's database; `None` if the server does not tell.
     pub database: Option<DatabaseId>,
     /// The server's current epoch, to which the page's seqs belong.
@@ -110,7 +110,7 @@ pub struct PageAnswer {
 }
 
 /// Appends the body of a hello.
-pub fn encode_session(hello: &Hello, out: &mut Vec<u8>) {
+pub(crate) fn encode_session(hello: &Hello, out: &mut Vec<u8>) {
     encode::http::session(hello, out);
 }
 
@@ -118,13 +118,13 @@ pub fn encode_session(hello: &Hello, out: &mut Vec<u8>) {
 ///
 /// # Errors
 /// When it is not JSON of that form.
-pub fn decode_session(body: &[u8], limits: &Limits) -> Result<Hello, WireError> {
+pub(crate) fn decode_session(body: &[u8], limits: &Limits) -> Result<Hello, WireError> {
     decode::http::session(body, limits)
 }
 
 /// Appends the body of a push. The writes are already encoded, as
 /// [`ClientMessage::Write`](super::ClientMessage::Write) is.
-pub fn encode_push<M: AsRef<[u8]>>(
+pub(crate) fn encode_push<M: AsRef<[u8]>>(
     head: &PushHead,
     writes: impl IntoIterator<Item = M>,
     out: &mut Vec<u8>,
@@ -136,7 +136,7 @@ pub fn encode_push<M: AsRef<[u8]>>(
 ///
 /// # Errors
 /// When anything but the content of a single write is unreadable.
-pub fn decode_push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
+pub(crate) fn decode_push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
     decode::http::push(body, limits)
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn decode_pull(
 
 impl PushAnswer {
     /// Appends the body.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         encode::http::push_answer(self, out);
     }
 
@@ -166,14 +166,14 @@ impl PushAnswer {
     ///
     /// # Errors
     /// When any part of it can't be read.
-    pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
+    pub(crate) fn decode(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
         decode::http::push_answer(body, limits)
     }
 }
 
 impl PageAnswer {
     /// Appends the body.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         encode::http::page_answer(self, out);
     }
 
@@ -181,7 +181,7 @@ impl PageAnswer {
     ///
     /// # Errors
     /// When any part of it can't be read.
-    pub fn decode(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
+    pub(crate) fn decode(body: &[u8], limits: &Limits) -> Result<Self, WireError> {
         decode::http::page_answer(body, limits)
     }
 }
@@ -189,14 +189,14 @@ impl PageAnswer {
 /// Decodes an answer that is no success, if its body is this protocol's `{"error": …, "code": …,
 /// "retryAfterMs": …}`. `None` for a proxy's HTML.
 #[must_use]
-pub fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMessage> {
+pub(crate) fn refusal(body: &[u8], limits: &Limits) -> Option<ErrorMessage> {
     decode::http::refusal(body, limits)
 }
 
 impl PageQuery {
     /// The path and query of a page request.
     #[must_use]
-    pub fn target(&self, collection: &Collection) -> String {
+    pub(crate) fn target(&self, collection: &Collection) -> String {
         let mut out = String::from("/sync/");
         percent::encode_segment(collection, &mut out);
         out.push_str("?epoch=");
@@ -224,7 +224,7 @@ impl PageQuery {
     ///
     /// # Errors
     /// A text for people that says what is wrong.
-    pub fn parse<'a>(
+    pub(crate) fn parse<'a>(
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Option<Self>, String> {
         let (mut epoch, mut seq, mut query) = (None, "", Self::default());

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::json;
-use synclayer_core::protocol::percent;
 use synclayer_e2e::host::Host;
 use synclayer_e2e::proxy::{Passage, Proxy, Request};
 use synclayer_e2e::wait::{shown, soon, told};
@@ -36,11 +36,14 @@ fn without_pull(mut answer: Vec<u8>) -> Vec<u8> {
     answer
 }
 
+/// What is encoded: all but letters, digits and `-._~`.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// The target of a request as nginx passes it on: decoded, with steps taken and slashes merged, and
 /// encoded again.
 fn normal(target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let path = percent::decode(path, false).expect("a path is text");
+    let path = percent_decode_str(path).decode_utf8().expect("a path is text");
     let mut segments = Vec::new();
     for segment in path.split('/').filter(|segment| !segment.is_empty()) {
         match segment {
@@ -52,7 +55,7 @@ fn normal(target: &str) -> String {
     let mut out = String::new();
     for segment in segments {
         out.push('/');
-        percent::encode(segment, &mut out);
+        out.extend(utf8_percent_encode(segment, UNRESERVED));
     }
     if out.is_empty() || path.ends_with(['/', '.']) {
         out.push('/');

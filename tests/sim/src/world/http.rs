@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use synclayer_core::protocol::{PULL_PATH, PUSH_PATH};
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::Input;
 use synclayer_core::{Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, Method, Mono};
@@ -58,11 +57,11 @@ pub(super) struct HttpCall {
 
 impl HttpCall {
     fn is_push(&self) -> bool {
-        self.request.path == PUSH_PATH
+        self.request.path == "/sync/push"
     }
 
     fn is_pull(&self) -> bool {
-        self.request.method == Method::Get || self.request.path == PULL_PATH
+        self.request.method == Method::Get || self.request.path == "/sync/pull"
     }
 
     /// Returns `true` if nobody will notice the outcome any more.

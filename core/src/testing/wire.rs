@@ -1,19 +1,26 @@
-//! Frames and bodies from and to the wire.
+//! A round trip through the codec, over arbitrary bytes.
 
-use synclayer_core::protocol::{
-    ClientMessage, Incoming, PageAnswer, PageQuery, PushAnswer, ServerMessage, decode_client,
-    decode_push, decode_server, decode_session, encode_push, encode_session, percent, refusal,
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::protocol::limits::Limits;
+use crate::protocol::message::{ClientMessage, Level, ServerMessage};
+use crate::protocol::name::Collection;
+use crate::protocol::percent;
+use crate::protocol::wire::http::{
+    PageAnswer, PageQuery, PushAnswer, decode_pull, decode_push, decode_session, encode_pull,
+    encode_push, encode_session, refusal,
 };
-use synclayer_core::{Collection, Level, Limits};
+use crate::protocol::wire::{Incoming, decode_client, decode_server};
 
-/// Reads a frame as both ends would, and as what goes over HTTP. Whatever was understood is
-/// understood the same when it is sent on.
+/// Reads bytes as a frame of either end, and as a body and a query of HTTP. Encodes whatever they are
+/// read as, and reads it again: it has to be the same. For a fuzzer.
 ///
 /// # Panics
-/// When it is not: that is what the fuzzer looks for.
-pub fn wire(frame: &[u8]) {
+/// When it is not the same.
+pub fn reads_what_it_writes(bytes: &[u8]) {
     let limits = Limits::default();
-    for message in messages(decode_client(frame, &limits)) {
+    for message in messages(decode_client(bytes, &limits)) {
         let mut out = Vec::new();
         message.encode(&mut out);
         let again = decode_client(&out, &limits);
@@ -23,7 +30,7 @@ pub fn wire(frame: &[u8]) {
             assert!(again.is_ok(), "{again:?}");
         }
     }
-    for message in messages(decode_server(frame, &limits)) {
+    for message in messages(decode_server(bytes, &limits)) {
         let mut out = Vec::new();
         message.encode(Level::Plain, &mut out);
         assert!(decode_server(&out, &limits).is_ok());
@@ -31,8 +38,8 @@ pub fn wire(frame: &[u8]) {
         message.encode(Level::Resumable, &mut out);
         assert_eq!(decode_server(&out, &limits), Ok(Incoming::<ServerMessage>::One(message)));
     }
-    bodies(frame, &limits);
-    if let Ok(text) = std::str::from_utf8(frame) {
+    bodies(bytes, &limits);
+    if let Ok(text) = core::str::from_utf8(bytes) {
         query(text);
     }
 }
@@ -47,6 +54,11 @@ fn bodies(body: &[u8], limits: &Limits) {
         out.clear();
         encode_push(&push.head, [b""; 0], &mut out);
         assert_eq!(decode_push(&out, limits).map(|again| again.head), Ok(push.head));
+    }
+    if let Ok((collection, query)) = decode_pull(body, limits) {
+        out.clear();
+        encode_pull(&collection, &query, &mut out);
+        assert_eq!(decode_pull(&out, limits), Ok((collection, query)));
     }
     if let Ok(answer) = PushAnswer::decode(body, limits) {
         out.clear();
@@ -94,7 +106,7 @@ fn same_when_sent_on(message: &ClientMessage) -> bool {
 
 fn messages<M, E>(incoming: Result<Incoming<M>, E>) -> Vec<M> {
     match incoming {
-        Ok(Incoming::One(message)) => vec![message],
+        Ok(Incoming::One(message)) => Vec::from([message]),
         Ok(Incoming::Batch(messages)) => messages.into_iter().filter_map(Result::ok).collect(),
         Err(_) => Vec::new(),
     }
