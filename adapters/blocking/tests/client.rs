@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{PATIENCE, Server, until};
+use support::{Server, TIMEOUT, until};
 use synclayer_blocking::{
     ConnectionState, EventKind, Limits, OpenError, RecordChange, Store, SyncConfig, SyncError,
     SyncLayer, TimedOut, Transports, TrustedRoots,
@@ -39,7 +39,7 @@ fn round_trip(server: &Server) {
     todos.update("b", &json!({"text": "y".repeat(300_000)})).unwrap();
     assert_eq!(peer.expect("update")["data"]["text"], "y".repeat(300_000));
     sync.close();
-    assert_eq!(peer.hear(), None);
+    assert_eq!(peer.receive(), None);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
     let mut events = sync.events();
     let accepting = thread::spawn(move || server.try_accept().is_none());
     let why = loop {
-        let event = events.next_timeout(PATIENCE).unwrap().unwrap();
+        let event = events.next_timeout(TIMEOUT).unwrap().unwrap();
         if let EventKind::Error { message, .. } = event.kind {
             break message;
         }
@@ -85,7 +85,7 @@ fn a_lost_connection_is_made_again_and_told_of() {
     assert_eq!(peer.expect("insert"), first, "sent again, under its number");
     let mut kinds = Vec::new();
     while kinds.len() < 2 {
-        let event = events.next_timeout(PATIENCE).unwrap().unwrap();
+        let event = events.next_timeout(TIMEOUT).unwrap().unwrap();
         if matches!(event.kind, EventKind::RealtimeConnected) {
             kinds.push(true);
         } else if matches!(event.kind, EventKind::RealtimeDisconnected { .. }) {
@@ -139,7 +139,7 @@ fn synced_waits_for_the_server_or_for_so_long() {
     });
     assert_eq!(sync.status().unwrap().pending_writes, 0);
     sync.disconnect().unwrap();
-    assert_eq!(peer.hear(), None);
+    assert_eq!(peer.receive(), None);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_server_that_does_not_read_blocks_nobody() {
     }
     let settled = Instant::now();
     while sync.status().unwrap().pending_writes > 0 {
-        assert!(settled.elapsed() < PATIENCE);
+        assert!(settled.elapsed() < TIMEOUT);
         thread::yield_now();
     }
 }
@@ -192,9 +192,9 @@ fn closing_joins_and_dropping_ends() {
     drop(sync);
     assert_eq!(todos.get_all(), Ok(vec![]), "a collection is a handle too");
     drop(todos);
-    assert_eq!(peer.hear(), None, "the connection is closed");
-    while events.next_timeout(PATIENCE).unwrap().is_some() {}
-    while watch.next_timeout(PATIENCE).unwrap().is_some() {}
+    assert_eq!(peer.receive(), None, "the connection is closed");
+    while events.next_timeout(TIMEOUT).unwrap().is_some() {}
+    while watch.next_timeout(TIMEOUT).unwrap().is_some() {}
 
     let held = Arc::new(());
     let holder = held.clone();
@@ -227,7 +227,7 @@ fn a_silent_peer_does_not_hold_up_the_end() {
         let began = Instant::now();
         sync.collection("todos").unwrap().save_with_id("a", &json!({})).unwrap();
         sync.close();
-        assert!(began.elapsed() < PATIENCE / 2);
+        assert!(began.elapsed() < TIMEOUT / 2);
     }
 }
 
@@ -267,7 +267,7 @@ fn a_write_is_on_the_wire_at_once() {
             .map(|n: usize| {
                 let began = Instant::now();
                 todos.save_with_id(&n.to_string(), &json!({ "n": n })).unwrap();
-                heard.recv_timeout(PATIENCE).unwrap().saturating_duration_since(began)
+                heard.recv_timeout(TIMEOUT).unwrap().saturating_duration_since(began)
             })
             .collect();
         hearing.join().unwrap();

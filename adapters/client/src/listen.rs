@@ -16,7 +16,7 @@ pub enum UpdateSlot {
     /// The reader has seen everything.
     #[default]
     Empty,
-    /// One update waits. Most are taken before the next comes.
+    /// A single update waits. Most are taken before the next comes.
     One(Update),
     /// Several updates wait, merged.
     Merged(Slot),
@@ -77,5 +77,32 @@ impl Buffer for EventQueue {
 
     fn take(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use synclayer_core::{RecordChange, RecordId, Snapshot};
+
+    use super::*;
+
+    fn removed(id: &str) -> Update {
+        let changes = vec![RecordChange::Removed(RecordId::new(id).unwrap())];
+        Update { snapshot: Snapshot::default(), changes }
+    }
+
+    #[test]
+    fn a_slot_holds_one_update_however_many_came() {
+        let mut slot = UpdateSlot::default();
+        assert_eq!(slot.take(), None);
+        slot.put(removed("a"));
+        assert_eq!(slot.take(), Some(removed("a")));
+        for id in ["b", "a", "c", "a"] {
+            slot.put(removed(id));
+        }
+        let merged = slot.take().unwrap();
+        let ids: Vec<_> = merged.changes.iter().map(|change| change.id().to_string()).collect();
+        assert_eq!(ids, ["a", "b", "c"]);
+        assert_eq!(slot.take(), None);
     }
 }

@@ -29,7 +29,7 @@ mod tests {
         modification(change, &Limits::default())(None).unwrap_err()
     }
 
-    /// Something that is no object, or has no form at all.
+    /// A value that is no object, or has no form at all.
     enum Odd {
         Number,
         Panics,

@@ -16,7 +16,7 @@ use synclayer_client::tls::{Tls, TrustedRoots};
 use synclayer_core::{HttpAnswer, HttpRequest, Method, Token};
 
 /// More than any answer in these tests may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_call_says_what_it_was_asked_to_say() {
@@ -26,7 +26,7 @@ fn a_call_says_what_it_was_asked_to_say() {
         path: "/sync/todos/a%20b?since=1".into(),
         body: Some(r#"{"data":{}}"#.into()),
         token: Some(Token::new("s3cret")),
-        timeout: PATIENCE,
+        timeout: TIMEOUT,
     });
     assert_eq!(said, answered(200, None, r#"{"ok":true}"#));
     let asked = server.asked();
@@ -94,7 +94,7 @@ fn a_silent_server_is_given_up() {
         let began = Instant::now();
         let said = client.call(&HttpRequest { timeout: Duration::from_millis(100), ..get() });
         assert!(matches!(said, HttpAnswer::Failed(_)), "{said:?}");
-        assert!(began.elapsed() < PATIENCE);
+        assert!(began.elapsed() < TIMEOUT);
     }
 }
 
@@ -170,7 +170,7 @@ fn get() -> HttpRequest {
         path: "/sync/todos".into(),
         body: None,
         token: None,
-        timeout: PATIENCE,
+        timeout: TIMEOUT,
     }
 }
 
@@ -248,7 +248,7 @@ impl Server {
     }
 
     fn asked(&self) -> String {
-        self.asked.recv_timeout(PATIENCE).unwrap()
+        self.asked.recv_timeout(TIMEOUT).unwrap()
     }
 }
 

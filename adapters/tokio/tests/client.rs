@@ -87,7 +87,7 @@ async fn writes_made_offline_go_out_when_connected() {
     let answer = async {
         while !synced.is_finished() {
             tokio::select! {
-                message = peer.hear() => {
+                message = peer.receive() => {
                     assert_eq!(message.unwrap()["type"], "ping", "a barrier");
                     peer.say(json!({"type": "pong"})).await;
                 }
@@ -100,7 +100,7 @@ async fn writes_made_offline_go_out_when_connected() {
     assert_eq!(sync.status().await.unwrap().pending_writes, 0);
 
     sync.disconnect().await.unwrap();
-    assert_eq!(peer.hear().await, None);
+    assert_eq!(peer.receive().await, None);
     assert_eq!(sync.status().await.unwrap().connection, ConnectionState::Disconnected);
 }
 
@@ -193,7 +193,7 @@ async fn dropping_the_last_handle_ends_everything() {
     drop(sync);
     assert_eq!(todos.get_all().await, Ok(vec![]), "a collection is a handle too");
     drop(todos);
-    assert_eq!(peer.hear().await, None, "the connection is closed");
+    assert_eq!(peer.receive().await, None, "the connection is closed");
     soon("the end of the events", async { while events.next().await.is_some() {} }).await;
     soon("the end of the store", async {
         while disk.open.load(Ordering::SeqCst) > 0 {

@@ -15,11 +15,11 @@ use tungstenite::handshake::server::{Request, Response};
 use tungstenite::{Message, WebSocket, accept_hdr};
 
 /// The time that anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes updates until one is as wanted.
 pub fn until(watch: &mut Watch, mut wanted: impl FnMut(&Update) -> bool) -> Update {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut last = None;
     while let Ok(update) = watch.next_timeout(deadline.saturating_duration_since(Instant::now())) {
         let update = update.expect("the watch has ended");
@@ -75,7 +75,7 @@ impl Server {
     /// The next connection, before anything was said on it.
     pub fn stream(&self) -> TcpStream {
         let stream = self.listener.accept().unwrap().0;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -108,7 +108,7 @@ impl Server {
     /// A connection whose hello is answered, and whose collection, empty, has caught up.
     pub fn accept_synced(&self) -> Peer {
         let mut peer = self.accept();
-        peer.greet();
+        peer.answer_hello();
         peer.expect("subscribe");
         peer.say(&json!({"type": "subscribed", "collection": "todos",
             "metadata": {"recordCount": 0, "head": 0, "mode": "snapshot"}}));
@@ -132,7 +132,7 @@ impl Peer {
     }
 
     /// The next message; `None` when the client has closed the connection.
-    pub fn hear(&mut self) -> Option<Value> {
+    pub fn receive(&mut self) -> Option<Value> {
         while self.waiting.is_empty() {
             let text = match self.socket.read() {
                 Ok(Message::Text(text)) => text,
@@ -156,13 +156,13 @@ impl Peer {
     }
 
     pub fn expect(&mut self, kind: &str) -> Value {
-        let message = self.hear().unwrap_or_else(|| panic!("closed instead of {kind}"));
+        let message = self.receive().unwrap_or_else(|| panic!("closed instead of {kind}"));
         assert_eq!(message["type"], kind, "{message}");
         message
     }
 
     /// Answers the hello.
-    pub fn greet(&mut self) {
+    pub fn answer_hello(&mut self) {
         self.expect("ping");
         self.say(&json!({"type": "pong", "timestamp": "2026-11-22T17:00:00.000Z",
             "metadata": {"protocol": 2, "epoch": "e1", "lastMutation": 0,

@@ -8,7 +8,7 @@ use synclayer_core::{Access, Change, Collection, Document, Policy, RecordId, Use
 use synclayer_server::{MemoryServerStore, Server as Embedded, ServerConfig};
 use tokio::runtime::Runtime;
 
-use crate::support::{Ended, Place, Server, finish, run};
+use crate::support::{Ended, HomeDir, Server, finish, run};
 
 fn error(ended: &Ended) -> Value {
     serde_json::from_str(ended.stderr.lines().last().unwrap()).unwrap()
@@ -22,8 +22,8 @@ fn nowhere() -> String {
 
 #[test]
 fn what_can_not_be_used_is_refused_with_2() {
-    let place = Place::new();
-    let a = place.shell("a", "http://192.0.2.1:1");
+    let home = HomeDir::new();
+    let a = home.shell("a", "http://192.0.2.1:1");
     for args in [
         &["save", "todos", "{"][..],
         &["save", "todos", "[1]"],
@@ -45,8 +45,8 @@ fn what_can_not_be_used_is_refused_with_2() {
 
 #[test]
 fn without_a_server_a_write_waits_with_3_and_reads_go_on() {
-    let place = Place::new();
-    let a = place.shell("a", &nowhere());
+    let home = HomeDir::new();
+    let a = home.shell("a", &nowhere());
     let saved = a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(3).json();
     assert!(saved["why"].as_str().unwrap().contains("can't be reached"), "{saved}");
     let list = a.online(&["list", "todos"]).ends_with(0);
@@ -58,9 +58,9 @@ fn without_a_server_a_write_waits_with_3_and_reads_go_on() {
 
 #[test]
 fn a_wrong_path_is_told_with_9_and_loses_nothing() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &format!("{}/api", server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &format!("{}/api", server.url));
     let mut ids = Vec::new();
     for way in [&["--poll-only"][..], &[], &["--poll-only"]] {
         let saved = a.online(&[&["save", "todos", r#"{"n":1}"#], way].concat()).ends_with(3).json();
@@ -75,20 +75,20 @@ fn a_wrong_path_is_told_with_9_and_loses_nothing() {
     let list = a.online(&["list", "todos"]).ends_with(9);
     assert_eq!(list.lines().len(), 3);
     // a replica with nothing in it is not in sync either
-    place.shell("b", &a.server).online(&["status"]).ends_with(9);
+    home.shell("b", &a.server).online(&["status"]).ends_with(9);
     // as soon as the address is right
-    let right = place.shell("a", &server.url);
+    let right = home.shell("a", &server.url);
     let status = right.online(&["status"]).ends_with(0).json();
     assert_eq!((&status["waiting"], &status["apart"]), (&0.into(), &Value::Null), "{status}");
-    let c = place.shell("c", &server.url);
+    let c = home.shell("c", &server.url);
     ids.iter().for_each(|id| drop(c.online(&["get", "todos", id]).ends_with(0)));
 }
 
 #[test]
 fn a_server_that_says_nothing_is_waited_for_no_longer_than_told() {
-    let place = Place::new();
+    let home = HomeDir::new();
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-    let a = place.shell("a", &format!("http://{}", mute.local_addr().unwrap()));
+    let a = home.shell("a", &format!("http://{}", mute.local_addr().unwrap()));
     let mut save = a.command(&["save", "todos", "{}", "--server", &a.server, "--timeout", "0.2"]);
     let saved = finish(&mut save).ends_with(3).json();
     assert!(saved["why"].as_str().unwrap().contains("0.2 s"), "{saved}");
@@ -96,9 +96,9 @@ fn a_server_that_says_nothing_is_waited_for_no_longer_than_told() {
 
 #[test]
 fn what_is_not_there_is_told_with_4() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     for args in [
         &["get", "todos", "x"][..],
         &["update", "todos", "x", r#"{"a":1}"#],
@@ -113,9 +113,9 @@ fn what_is_not_there_is_told_with_4() {
 
 #[test]
 fn a_record_that_only_the_server_has_is_fetched_to_be_changed() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let [a, b, c] = ["a", "b", "c"].map(|name| place.shell(name, &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let [a, b, c] = ["a", "b", "c"].map(|name| home.shell(name, &server.url));
     a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(0);
     b.online(&["update", "todos", "x", r#"{"m":2}"#]).ends_with(0);
     assert_eq!(a.data("todos", "x"), serde_json::json!({"n": 1, "m": 2}));
@@ -141,12 +141,12 @@ impl Policy for Locked {
 
 #[test]
 fn a_refused_write_is_told_with_5_and_kept_in_the_list() {
-    let place = Place::new();
+    let home = HomeDir::new();
     let runtime = Runtime::new().unwrap();
     let config = ServerConfig::new().policy(Arc::new(Locked));
     let bind = Embedded::bind(config, Arc::new(MemoryServerStore::new()));
     let server = runtime.block_on(bind).unwrap();
-    let a = place.shell("a", &format!("http://{}", server.local_addr()));
+    let a = home.shell("a", &format!("http://{}", server.local_addr()));
 
     let saved = a.online(&["save", "locked", r#"{"n":1}"#, "--id", "x"]).ends_with(5).json();
     assert_eq!(saved["state"], "refused");
@@ -177,12 +177,12 @@ impl Policy for Closed {
 
 #[test]
 fn a_refused_collection_is_told_with_9_and_what_is_stored_is_printed() {
-    let place = Place::new();
+    let home = HomeDir::new();
     let runtime = Runtime::new().unwrap();
     let config = ServerConfig::new().policy(Arc::new(Closed));
     let bind = Embedded::bind(config, Arc::new(MemoryServerStore::new()));
     let server = runtime.block_on(bind).unwrap();
-    let a = place.shell("a", &format!("http://{}", server.local_addr()));
+    let a = home.shell("a", &format!("http://{}", server.local_addr()));
     a.online(&["save", "open", "{}", "--id", "x"]).ends_with(0);
     a.online(&["list", "open"]).ends_with(0);
     let list = a.online(&["list", "closed"]).ends_with(9);
@@ -194,9 +194,9 @@ fn a_refused_collection_is_told_with_9_and_what_is_stored_is_printed() {
 
 #[test]
 fn a_directory_in_use_is_told_with_6() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     let mut watch = a.watch("todos");
     let ended = a.online(&["save", "todos", "{}"]).ends_with(6);
     let who = format!("in use by process {};", watch.id());
@@ -204,7 +204,7 @@ fn a_directory_in_use_is_told_with_6() {
     assert!(watch.terminate().success());
     a.online(&["save", "todos", "{}"]).ends_with(0);
 
-    let data = place.dir("server");
+    let data = home.dir("server");
     let second = run([
         "serve".as_ref(),
         "--listen".as_ref(),

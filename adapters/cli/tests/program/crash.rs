@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::thread;
 
-use crate::support::{Place, Server};
+use crate::support::{HomeDir, Server};
 
 /// Records that are saved, and the number after which the server is killed.
 const SAVES: usize = 16;
@@ -11,10 +11,10 @@ const KILL_AFTER: usize = 4;
 
 #[test]
 fn a_killed_server_loses_nothing_and_its_clients_come_back() {
-    let place = Place::new();
-    let data = place.dir("server");
+    let home = HomeDir::new();
+    let data = home.dir("server");
     let mut server = Server::start(&data);
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     let watch = b.watch("todos");
 
     let (told, saved) = channel();
@@ -51,7 +51,7 @@ fn a_killed_server_loses_nothing_and_its_clients_come_back() {
 
     // the same address and data again
     let _server = Server::start_with(&data, &server.address, &[]);
-    let fresh = place.shell("c", &server.url);
+    let fresh = home.shell("c", &server.url);
     let there = fresh.online(&["list", "todos"]).ends_with(0).lines();
     for id in &acknowledged {
         assert!(there.iter().any(|record| record["id"] == **id), "{id} was acknowledged");
@@ -78,13 +78,13 @@ fn a_killed_server_loses_nothing_and_its_clients_come_back() {
 
 #[test]
 fn a_killed_client_keeps_what_it_saved() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     a.offline(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(3);
     let mut watch = a.watch("todos");
     watch.kill();
-    let b = place.shell("b", &server.url);
+    let b = home.shell("b", &server.url);
     b.online(&["save", "todos", "{}", "--id", "y"]).ends_with(0);
     assert_eq!(a.standing("todos"), b.standing("todos"));
     assert_eq!(b.data("todos", "x"), serde_json::json!({"n": 1}));

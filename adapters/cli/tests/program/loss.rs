@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Place, Server, Shell};
+use crate::support::{HomeDir, Server, Shell};
 
 fn save_many(shell: &Shell, from: usize, count: usize) {
     for n in from..from + count {
@@ -40,15 +40,15 @@ fn is_undecided(shell: &Shell, held: usize) {
 
 #[test]
 fn another_database_is_told_with_8_until_adopted_or_offered() {
-    let place = Place::new();
-    let mut server = Server::start(&place.dir("first"));
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let home = HomeDir::new();
+    let mut server = Server::start(&home.dir("first"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     save_many(&a, 0, 2);
     b.online(&["list", "todos"]).ends_with(0);
     a.online(&["adopt"]).ends_with(0);
     let address = server.address.clone();
     server.process.terminate();
-    let mut server = Server::start_with(&place.dir("second"), &address, &[]);
+    let mut server = Server::start_with(&home.dir("second"), &address, &[]);
     a.online(&["save", "todos", r#"{"n":2}"#, "--id", "r00"]).ends_with(3);
     is_undecided(&a, 2);
     is_undecided(&b, 2);
@@ -68,20 +68,20 @@ fn another_database_is_told_with_8_until_adopted_or_offered() {
 
 #[test]
 fn a_restored_server_is_told_with_8_until_adopted_or_offered() {
-    let place = Place::new();
-    let data = place.dir("server");
+    let home = HomeDir::new();
+    let data = home.dir("server");
     let mut server = Server::start(&data);
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     save_many(&a, 0, 1);
     let address = server.address.clone();
     server.process.terminate();
-    copy(&data, &place.dir("backup"));
+    copy(&data, &home.dir("backup"));
     let mut server = Server::start_with(&data, &address, &[]);
     save_many(&a, 1, 12);
     b.online(&["list", "todos"]).ends_with(0);
     server.process.terminate();
     fs::remove_dir_all(&data).unwrap();
-    copy(&place.dir("backup"), &data);
+    copy(&home.dir("backup"), &data);
     let mut server = Server::start_with(&data, &address, &[]);
     is_undecided(&a, 13);
     is_undecided(&b, 13);

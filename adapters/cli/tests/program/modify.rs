@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Ended, Place, Server, Shell, command, finish};
+use crate::support::{Ended, HomeDir, Server, Shell, command, finish};
 
 /// Adds one to the field `n`, and leaves the others out.
 const ADD_ONE: &str =
@@ -23,9 +23,9 @@ impl Shell {
 
 #[test]
 fn a_program_changes_a_record_by_what_it_is() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     a.online(&["save", "todos", r#"{"n":1,"t":"x"}"#, "--id", "x"]).ends_with(0);
     // a replica that has not seen the record yet fetches it first
     let modified = b.modify(ADD_ONE).ends_with(0).json();
@@ -46,27 +46,27 @@ fn a_program_changes_a_record_by_what_it_is() {
 
 #[test]
 fn what_arrives_while_the_program_runs_is_not_lost() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(0);
     let (program, url, data) = (command(), &server.url, b.data.display());
     let program = program.get_program().to_string_lossy();
     let script = format!(
         "{program} update todos x '{{\"m\":1}}' --server {url} --data {data} --timeout 30 >&2; \
          echo >> {runs}; sed 's/\"n\":1/\"n\":2/'",
-        runs = place.dir("runs").display()
+        runs = home.dir("runs").display()
     );
     a.modify(&script).ends_with(0);
-    assert!(!fs::read_to_string(place.dir("runs")).unwrap().is_empty());
+    assert!(!fs::read_to_string(home.dir("runs")).unwrap().is_empty());
     assert_eq!(b.data("todos", "x"), json!({"n": 2, "m": 1}));
     assert_eq!(a.standing("todos"), b.standing("todos"));
 }
 
 #[test]
 fn where_the_program_fails_nothing_is_changed() {
-    let place = Place::new();
-    let a = place.shell("a", "http://localhost");
+    let home = HomeDir::new();
+    let a = home.shell("a", "http://localhost");
     a.offline(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(3);
     for (script, said) in [
         ("echo '{}'; exit 7", "sh failed (exit status: 7)"),

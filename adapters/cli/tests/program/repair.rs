@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{Place, Server, Shell, run};
+use crate::support::{HomeDir, Server, Shell, run};
 
 /// A replica with a synced record `x`, an unsent edit of it, an unsent record `y`, and damage. Says
 /// when `y` was written.
@@ -20,18 +20,18 @@ fn damage(a: &Shell) -> Value {
 
 #[test]
 fn a_damaged_replica_is_told_with_7_and_repaired() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     let y_at = damage(&a);
     let ended = a.offline(&["status"]).ends_with(7);
     assert!(ended.stderr.contains("synclayer repair --data"), "{ended:?}");
 
     let lines = a.online(&["repair"]).ends_with(0).lines();
     assert_eq!(lines[0]["unsent"], 2);
-    assert!(fs::exists(place.dir("a.damaged-1")).unwrap());
+    assert!(fs::exists(home.dir("a.damaged-1")).unwrap());
     assert_eq!(lines[1]["left"], 0);
-    let b = place.shell("b", &server.url);
+    let b = home.shell("b", &server.url);
     let x = b.online(&["get", "todos", "x"]).ends_with(0).stdout;
     assert!(x.contains(r#"{"m":12345678901234567890123,"n":1}"#), "{x}");
     assert_eq!(b.data("todos", "y"), json!({"n": 2}));
@@ -43,9 +43,9 @@ fn a_damaged_replica_is_told_with_7_and_repaired() {
 
 #[test]
 fn what_needs_the_server_is_made_when_it_is_there() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     damage(&a);
     let lines = a.offline(&["repair"]).ends_with(3).lines();
     assert_eq!((&lines[1]["left"], &lines[1]["waiting"]), (&json!(1), &json!(1)));
@@ -60,8 +60,8 @@ fn what_needs_the_server_is_made_when_it_is_there() {
 /// An empty database in its place would say to every replica that all is lost.
 #[test]
 fn a_server_of_which_nothing_is_left_is_not_replaced() {
-    let place = Place::new();
-    let data = place.dir("server");
+    let home = HomeDir::new();
+    let data = home.dir("server");
     assert!(Server::start(&data).process.terminate().success());
     fs::remove_dir_all(data.join("db")).unwrap();
     for more in [&[][..], &["--force"]] {
@@ -71,13 +71,13 @@ fn a_server_of_which_nothing_is_left_is_not_replaced() {
         assert!(!ended.stderr.contains("synclayer repair"), "{ended:?}");
     }
     assert!(fs::exists(data.join("store")).unwrap());
-    assert!(!fs::exists(place.dir("server.damaged-1")).unwrap());
+    assert!(!fs::exists(home.dir("server.damaged-1")).unwrap());
 }
 
 #[test]
 fn there_must_be_something_to_repair() {
-    let place = Place::new();
-    let a = place.shell("a", "http://localhost");
+    let home = HomeDir::new();
+    let a = home.shell("a", "http://localhost");
     a.offline(&["repair"]).ends_with(1);
     assert!(!fs::exists(&a.data).unwrap());
 }
@@ -93,9 +93,9 @@ fn flip_at(data: &Path, text: &str) {
 
 #[test]
 fn a_repair_counts_the_writes_that_it_can_not_save() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     for id in ["n1", "n2", "n3"] {
         let text = format!(r#"{{"text":"written as {id}"}}"#);
         a.offline(&["save", "notes", &text, "--id", id]).ends_with(3);
@@ -113,10 +113,10 @@ fn a_repair_counts_the_writes_that_it_can_not_save() {
 
 #[test]
 fn a_damaged_server_is_told_with_7_and_repaired() {
-    let place = Place::new();
-    let data = place.dir("server");
+    let home = HomeDir::new();
+    let data = home.dir("server");
     let mut server = Server::start(&data);
-    let a = place.shell("a", &server.url);
+    let a = home.shell("a", &server.url);
     for n in 0..12 {
         let text = format!(r#"{{"text":"written as n{n:02}"}}"#);
         a.online(&["save", "notes", &text, "--id", &format!("n{n:02}")]).ends_with(0);
@@ -137,13 +137,13 @@ fn a_damaged_server_is_told_with_7_and_repaired() {
     assert_eq!((&line["lost"]["commits"], &line["lost"]["outdated"]), (&json!(1), &json!(0)));
     assert!(identity.contains(line["database"].as_str().unwrap()));
     assert!(ended.stderr.contains("lost, as far as can be told: 1 commits"), "{ended:?}");
-    assert!(fs::exists(place.dir("server.damaged-1")).unwrap());
+    assert!(fs::exists(home.dir("server.damaged-1")).unwrap());
     assert_eq!(fs::read_to_string(data.join("store")).unwrap(), identity);
     assert_eq!(run(repair).ends_with(0).json()["done"], "nothing");
 
     // it serves again, and what came behind the damage is there
     let server = Server::start(&data);
-    let b = place.shell("b", &server.url);
+    let b = home.shell("b", &server.url);
     let found = b.online(&["list", "notes"]).ends_with(0).lines();
     assert_eq!(found.len(), 11);
     assert_eq!(b.data("notes", "n11"), json!({"text": "written as n11"}));

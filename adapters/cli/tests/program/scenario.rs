@@ -4,13 +4,13 @@ use std::fs::{self, File};
 
 use serde_json::json;
 
-use crate::support::{Place, Server, finish};
+use crate::support::{HomeDir, Server, finish};
 
 #[test]
 fn a_write_reaches_whoever_watches() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     let watch = b.watch("todos");
 
     let saved = a.online(&["save", "todos", r#"{"text":"Buy milk","n":9007199254740993}"#]);
@@ -30,9 +30,9 @@ fn a_write_reaches_whoever_watches() {
 
 #[test]
 fn offline_writes_wait_for_the_next_call_that_reaches_the_server() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     let watch = b.watch("todos");
 
     let saved = a.offline(&["save", "todos", r#"{"n":1}"#, "--id", "x"]).ends_with(3).json();
@@ -49,14 +49,14 @@ fn offline_writes_wait_for_the_next_call_that_reaches_the_server() {
     let shown = if first["data"]["n"] == 1 { watch.line() } else { first };
     assert_eq!((&shown["id"], &shown["data"]), (&json!("x"), &json!({"n": 2})));
     assert_eq!(a.offline(&["status"]).ends_with(0).json()["waiting"], 0);
-    assert_eq!(place.shell("c", &server.url).data("notes", "y"), json!({}));
+    assert_eq!(home.shell("c", &server.url).data("notes", "y"), json!({}));
 }
 
 #[test]
 fn a_record_may_come_from_the_standard_input() {
-    let place = Place::new();
-    let a = place.shell("a", "http://localhost");
-    let file = place.dir("record.json");
+    let home = HomeDir::new();
+    let a = home.shell("a", "http://localhost");
+    let file = home.dir("record.json");
     fs::write(&file, r#"{"n":1}"#).unwrap();
     let mut save = a.command(&["save", "todos", "-", "--id", "x"]);
     finish(save.stdin(File::open(file).unwrap())).ends_with(3);
@@ -65,9 +65,9 @@ fn a_record_may_come_from_the_standard_input() {
 
 #[test]
 fn each_user_of_a_directory_has_records_and_waiting_writes_of_their_own() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     a.offline(&["save", "todos", r#"{"n":1}"#, "--id", "x", "--user", "ann"]).ends_with(3);
     assert_eq!(a.offline(&["list", "todos", "--user", "bob"]).ends_with(0).stdout, "");
     a.online(&["get", "todos", "x", "--user", "bob"]).ends_with(4);
@@ -77,9 +77,9 @@ fn each_user_of_a_directory_has_records_and_waiting_writes_of_their_own() {
 
 #[test]
 fn edits_on_both_sides_meet_and_all_agree() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let [a, b, c] = ["a", "b", "c"].map(|name| place.shell(name, &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let [a, b, c] = ["a", "b", "c"].map(|name| home.shell(name, &server.url));
     a.online(&["save", "todos", r#"{"text":"Milk"}"#, "--id", "x"]).ends_with(0);
     let watch = c.watch("todos");
     assert_eq!(watch.line()["data"], json!({"text": "Milk"}));
@@ -110,9 +110,9 @@ fn edits_on_both_sides_meet_and_all_agree() {
 
 #[test]
 fn the_later_of_two_edits_wins_unless_told_otherwise() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
     a.online(&["save", "todos", r#"{"n":0}"#, "--id", "x"]).ends_with(0);
     b.online(&["list", "todos"]).ends_with(0);
     b.offline(&["update", "todos", "x", r#"{"n":"earlier"}"#]).ends_with(3);

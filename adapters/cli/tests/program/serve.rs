@@ -3,12 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::support::{PATIENCE, Place, Server, finish, run};
+use crate::support::{HomeDir, Server, TIMEOUT, finish, run};
 
 #[test]
 fn without_tokens_it_listens_on_loopback_only() {
-    let place = Place::new();
-    let data = place.dir("server");
+    let home = HomeDir::new();
+    let data = home.dir("server");
     let data = data.to_str().unwrap();
     let open = run(["serve", "--listen", "0.0.0.0:0", "--data", data]).ends_with(2);
     assert!(open.stderr.contains("loopback"), "{open:?}");
@@ -17,8 +17,8 @@ fn without_tokens_it_listens_on_loopback_only() {
 
 #[test]
 fn half_a_token_is_refused_and_not_shown() {
-    let place = Place::new();
-    let data = place.dir("server");
+    let home = HomeDir::new();
+    let data = home.dir("server");
     for half in ["s3cret", "=s3cret", "s3cret="] {
         let ended = run(["serve", "--data", data.to_str().unwrap(), "--token", half]).ends_with(2);
         assert!(!ended.stderr.contains("s3cret"), "{ended:?}");
@@ -27,10 +27,10 @@ fn half_a_token_is_refused_and_not_shown() {
 
 #[test]
 fn a_token_lets_its_user_in_and_nobody_else() {
-    let place = Place::new();
+    let home = HomeDir::new();
     let tokens = ["--token", "ann=s3cret", "--token", "bob=h1dden"];
-    let mut server = Server::start_with(&place.dir("server"), "127.0.0.1:0", &tokens);
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let mut server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &tokens);
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
 
     a.online(&["save", "todos", "{}", "--id", "x", "--token", "s3cret"]).ends_with(0);
     let env = |token: &str, args: &[&str]| {
@@ -70,15 +70,15 @@ fn sigint_ends_it_cleanly() {
 }
 
 fn ends_cleanly_by(signal: &str) {
-    let place = Place::new();
-    let mut server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let mut server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     for id in ["x", "y", "z"] {
         a.online(&["save", "todos", "{}", "--id", id]).ends_with(0);
     }
     let mut socket = websocket(&server.address, "");
     assert_eq!(status(&mut socket), 101);
-    let watch = place.shell("b", &server.url).watch("todos");
+    let watch = home.shell("b", &server.url).watch("todos");
 
     server.process.signal(signal);
     // a close frame with 1001
@@ -91,16 +91,16 @@ fn ends_cleanly_by(signal: &str) {
     assert!(server.process.wait().success());
     watch.tells("disconnected");
 
-    let server = Server::start(&place.dir("server"));
-    let fresh = place.shell("c", &server.url);
+    let server = Server::start(&home.dir("server"));
+    let fresh = home.shell("c", &server.url);
     assert_eq!(fresh.online(&["list", "todos"]).ends_with(0).lines().len(), 3);
 }
 
 #[test]
 fn web_pages_connect_from_the_origins_that_are_allowed() {
-    let place = Place::new();
+    let home = HomeDir::new();
     let more = ["--allow-origin", "https://app.example"];
-    let server = Server::start_with(&place.dir("server"), "127.0.0.1:0", &more);
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &more);
     for (origin, answer) in [("https://app.example", 101), ("https://evil.example", 403)] {
         let header = format!("Origin: {origin}\r\n");
         assert_eq!(status(&mut websocket(&server.address, &header)), answer, "{origin}");
@@ -109,8 +109,8 @@ fn web_pages_connect_from_the_origins_that_are_allowed() {
 
 #[test]
 fn health_is_told() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
     let mut socket = TcpStream::connect(&server.address).unwrap();
     let request = format!("GET /health HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
     socket.write_all(request.as_bytes()).unwrap();
@@ -120,7 +120,7 @@ fn health_is_told() {
 /// Asks for a WebSocket, of nobody's make.
 fn websocket(address: &str, header: &str) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let request = format!(
         "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          {header}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::support::{Place, Server};
+use crate::support::{HomeDir, Server};
 
 #[test]
 fn what_a_user_leaves_waits_for_their_return() {
-    let place = Place::new();
-    let a = place.shell("a", "http://localhost");
+    let home = HomeDir::new();
+    let a = home.shell("a", "http://localhost");
     a.offline(&["save", "todos", r#"{"n":1}"#, "--id", "x", "--user", "ann"]).ends_with(3);
     let told = a.offline(&["sign-out", "--user", "ann"]).ends_with(0).json();
     let expected =
@@ -19,9 +19,9 @@ fn what_a_user_leaves_waits_for_their_return() {
 
 #[test]
 fn a_wipe_removes_what_the_server_has_and_names_what_it_has_not() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let a = place.shell("a", &server.url);
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let a = home.shell("a", &server.url);
     for user in ["ann", "bob"] {
         a.offline(&["save", "todos", r#"{"n":1}"#, "--id", user, "--user", user]).ends_with(3);
     }

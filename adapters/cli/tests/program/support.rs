@@ -11,12 +11,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// The time limit of each wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A place for the directories of servers and replicas.
-pub(crate) struct Place(TempDir);
+pub(crate) struct HomeDir(TempDir);
 
-impl Place {
+impl HomeDir {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -69,7 +69,7 @@ pub(crate) fn finish(command: &mut Command) -> Ended {
     let pid = child.id();
     let (done, ended) = channel();
     thread::spawn(move || done.send(child.wait_with_output().unwrap()));
-    let Ok(output) = ended.recv_timeout(PATIENCE) else {
+    let Ok(output) = ended.recv_timeout(TIMEOUT) else {
         signal(pid, "KILL");
         panic!("{command:?} did not end");
     };
@@ -110,7 +110,7 @@ impl Process {
     /// The next line that it prints.
     #[track_caller]
     pub(crate) fn line(&self) -> Value {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(TIMEOUT) {
             Ok(line) => serde_json::from_str(&line).unwrap(),
             Err(_) => panic!("no line; it said {:?}", self.errors.try_iter().collect::<Vec<_>>()),
         }
@@ -120,7 +120,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn tells(&self, wanted: &str) {
         loop {
-            match self.errors.recv_timeout(PATIENCE) {
+            match self.errors.recv_timeout(TIMEOUT) {
                 Ok(line) if line.contains(wanted) => return,
                 Ok(_) => {}
                 Err(_) => panic!("it never said {wanted:?}"),
@@ -145,7 +145,7 @@ impl Process {
     pub(crate) fn wait(&mut self) -> ExitStatus {
         // its output ends with it
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TIMEOUT) {
                 Ok(_) => {}
                 Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it does not end"),

@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use crate::support::{Place, Server};
+use crate::support::{HomeDir, Server};
 
 const ALL: &str = "resume,exactly-once,ordered,verified";
 
 #[test]
 fn by_http_alone_everything_arrives_as_by_the_websocket() {
-    let place = Place::new();
-    let server = Server::start(&place.dir("server"));
-    let (a, b) = (place.shell("a", &server.url), place.shell("b", &server.url));
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
 
     let saved = a.online(&["save", "todos", r#"{"n":1}"#, "--id", "x", "--poll-only"]);
     assert_eq!(saved.ends_with(0).json()["state"], "synced");
@@ -32,8 +32,8 @@ fn by_http_alone_everything_arrives_as_by_the_websocket() {
 
 #[test]
 fn only_one_of_the_ways_can_be_the_only_one() {
-    let place = Place::new();
-    let a = place.shell("a", "http://localhost");
+    let home = HomeDir::new();
+    let a = home.shell("a", "http://localhost");
     let ended = a.online(&["status", "--poll-only", "--realtime-only"]).ends_with(2);
     assert!(ended.stderr.contains("--realtime-only"), "{ended:?}");
 }

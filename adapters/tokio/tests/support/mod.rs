@@ -81,7 +81,7 @@ impl Server {
     /// A connection whose hello is answered, and whose collection, empty, has caught up.
     pub async fn accept_synced(&self) -> Peer {
         let mut peer = self.accept().await;
-        peer.greet(0).await;
+        peer.answer_hello(0).await;
         peer.expect("subscribe").await;
         peer.say(json!({"type": "subscribed", "collection": "todos",
             "metadata": {"recordCount": 0, "head": 0, "mode": "snapshot"}}))
@@ -108,7 +108,7 @@ impl Peer {
     }
 
     /// The next message; `None` when the client has closed the connection.
-    pub async fn hear(&mut self) -> Option<Value> {
+    pub async fn receive(&mut self) -> Option<Value> {
         while self.waiting.is_empty() {
             let message = soon("a message", self.socket.next()).await;
             let Some(Ok(Message::Text(text))) = message else {
@@ -128,13 +128,13 @@ impl Peer {
     }
 
     pub async fn expect(&mut self, kind: &str) -> Value {
-        let message = self.hear().await.unwrap_or_else(|| panic!("closed instead of {kind}"));
+        let message = self.receive().await.unwrap_or_else(|| panic!("closed instead of {kind}"));
         assert_eq!(message["type"], kind, "{message}");
         message
     }
 
     /// Answers the hello.
-    pub async fn greet(&mut self, last_mutation: u64) -> Value {
+    pub async fn answer_hello(&mut self, last_mutation: u64) -> Value {
         let hello = self.expect("ping").await;
         self.say(json!({"type": "pong", "timestamp": "2026-11-22T17:00:00.000Z",
             "metadata": {"protocol": 2, "epoch": "e1", "lastMutation": last_mutation,
