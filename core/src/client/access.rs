@@ -7,7 +7,6 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
-use super::link::LinkState;
 use super::machine::Client;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::wire::http::refusal;
@@ -40,7 +39,7 @@ impl Client {
         self.ask_for_token(edit, code, message, by_server);
         if planted!(RefusalStops) {
             self.give_everything_up(edit, "the server wants another token");
-            self.link.state = LinkState::Failed;
+            self.link.give_up();
             self.fallback.short = true;
         }
     }
@@ -62,9 +61,9 @@ impl Client {
             self.drop_exchange(edit);
             self.fallback.in_doubt = true;
         }
-        if let LinkState::Connecting { .. } = self.link.state {
+        if self.link.is_connecting() {
             self.lose_connection(edit, "there is a fresh token");
-            self.link.state = LinkState::Off;
+            self.link.off();
         }
     }
 

@@ -40,8 +40,8 @@ impl Client {
 
     /// Nothing is connected any more; the caller says what comes next.
     pub(super) fn lose_connection(&mut self, edit: &mut Edit<'_>, reason: &str) {
-        if self.link.listens_to(self.link.conn) {
-            edit.net.push(NetAction::Close { conn: self.link.conn });
+        if self.link.is_open() {
+            edit.net.push(NetAction::Close { conn: self.link.conn() });
         }
         if self.link.ready_since().is_some() {
             let reason = reason.into();
@@ -92,19 +92,14 @@ impl Client {
     /// The connection is good for something: the next failure is the first one.
     pub(super) fn proved_itself(&mut self, edit: &Edit<'_>) {
         match edit.transport {
-            Transport::WebSocket => self.link.attempts = 0,
+            Transport::WebSocket => self.link.forget_attempts(),
             // whether an exchange is good shows at its end
             Transport::Http => {}
         }
     }
 
     pub(super) fn dial(&mut self, edit: &mut Edit<'_>) {
-        let conn = self.link.conn.next();
-        self.link.conn = conn;
-        self.link.hurry = None;
-        self.link.pings.clear();
-        self.link.pinged_in = None;
-        self.link.state = LinkState::Connecting { since: self.now.mono };
+        let conn = self.link.dial(self.now.mono);
         edit.net.push(NetAction::Connect { conn, token: self.config.token.clone() });
     }
 
@@ -148,12 +143,11 @@ impl Client {
 
     /// Asks the other end of a connection for a sign of life.
     pub(super) fn ping(&mut self, edit: &mut Edit<'_>) {
-        self.link.ping_sent = Some(self.now.mono);
-        self.link.sent_at = self.now.mono;
+        self.link.pinged(self.now.mono);
         if self.pings_in_json() {
             self.ping_in_json(edit, PingKind::Life);
         } else {
-            edit.net.push(NetAction::Ping { conn: self.link.conn });
+            edit.net.push(NetAction::Ping { conn: self.link.conn() });
         }
     }
 
@@ -177,7 +171,7 @@ impl Client {
 
     pub(super) fn connection(&self) -> ConnectionState {
         let Fallback { wanted, offline, failures, .. } = self.fallback;
-        match self.link.state {
+        match self.link.state() {
             LinkState::Failed => ConnectionState::Error,
             _ if self.transport().is_some() => ConnectionState::Connected,
             _ if self.at_other_database && wanted && !offline => ConnectionState::DifferentDatabase,
@@ -187,7 +181,7 @@ impl Client {
             LinkState::Waiting { .. } => ConnectionState::Reconnecting,
             LinkState::Ready { .. } => ConnectionState::Connected,
             LinkState::Connecting { .. } | LinkState::Greeting { .. } => {
-                if self.link.attempts == 0 {
+                if self.link.attempts() == 0 {
                     ConnectionState::Connecting
                 } else {
                     ConnectionState::Reconnecting

@@ -7,7 +7,6 @@ use core::time::Duration;
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
 use super::interface::{SyncFailure, SyncFailureReason};
-use super::link::LinkState;
 use super::machine::Client;
 use crate::protocol::message::{ErrorCode, Welcome};
 use crate::protocol::name::{DatabaseId, MutationNumber, SessionNumber};
@@ -81,7 +80,7 @@ impl Client {
     ) -> Result<(), StoreError> {
         self.drop_exchange(edit);
         self.lose_connection(edit, "the app has decided what to do about the server's database");
-        self.link.state = LinkState::Off;
+        self.link.off();
         self.outbox.drop_acked(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
         self.identity.client_id = client_id;

@@ -6,7 +6,6 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
-use super::link::LinkState;
 use super::machine::Client;
 use super::plain::Plain;
 use super::records::{Records, Taken};
@@ -50,10 +49,7 @@ impl Client {
         }
         self.store_next_session(edit);
         self.doubt_cursors(edit)?;
-        let since = self.now.mono;
-        self.link.heard(since);
-        self.link.sent_at = since;
-        self.link.state = LinkState::Greeting { since, hello_sent: false };
+        self.link.connected(self.now.mono);
         Ok(())
     }
 
@@ -89,17 +85,17 @@ impl Client {
             self.meet_other_database(edit, other);
             return Ok(());
         }
-        let hello = self.link.pings.pop_front();
+        let hello = self.link.answered_ping();
         if hello.is_none_or(|hello| self.is_of_this_run(hello.run)) {
             // the hello was the last thing sent before the pong
-            self.settle_clock(edit, timestamp, self.link.sent_at);
+            self.settle_clock(edit, timestamp, self.link.sent_at());
         }
         if !self.take_welcome(edit, welcome)? {
             return Ok(());
         }
         let reached = self.fallback.reached;
         self.turn_to_websocket();
-        self.link.state = LinkState::Ready { since: self.now.mono };
+        self.link.ready(self.now.mono);
         self.pacing.await_verdict(self.now.mono);
         edit.remote_event(EventKind::RealtimeConnected);
         if !reached {
@@ -246,8 +242,8 @@ impl Client {
         match edit.transport {
             Transport::WebSocket => {
                 self.lose_connection(edit, reason);
-                self.link.attempts = 0;
-                self.link.state = LinkState::Waiting { until: self.now.mono };
+                self.link.forget_attempts();
+                self.link.wait_until(self.now.mono);
             }
             Transport::Http => {
                 self.drop_exchange(edit);

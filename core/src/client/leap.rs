@@ -22,7 +22,7 @@ impl Client {
             return false;
         }
         if self.plain.active {
-            return self.time_ping(run).is_some();
+            return self.link.time_ping(run).is_some();
         }
         self.link.is_up() || self.exchange.is_some()
     }
@@ -42,11 +42,11 @@ impl Client {
     /// not know it.
     pub(super) fn ask_time(&mut self, edit: &mut Edit<'_>) {
         let Some(run) = self.clock.unsettled() else { return };
-        let asked = self.link.pinged_in == Some(run) || self.link.ready_since().is_none();
+        let asked = self.link.pinged_in() == Some(run) || self.link.ready_since().is_none();
         if asked || self.plain.active && !self.pings_in_json() || planted!(TimeUnasked) {
             return;
         }
-        self.link.ping_sent = self.link.ping_sent.or(Some(self.now.mono));
+        self.link.await_life(self.now.mono);
         self.ping_in_json(edit, PingKind::Time);
     }
 
@@ -56,7 +56,7 @@ impl Client {
     }
 
     pub(super) fn note_ping(&mut self, kind: PingKind) {
-        self.link.pinged(JsonPing { kind, at: self.now.mono, run: self.clock.run() });
+        self.link.pinged_in_json(JsonPing { kind, at: self.now.mono, run: self.clock.run() });
     }
 
     /// Until when the server has to tell its time, where writes wait for that: as long as for a
@@ -65,12 +65,8 @@ impl Client {
     pub(super) fn time_deadline(&self) -> Option<Mono> {
         let run = self.clock.unsettled()?;
         let waits = self.outbox.len() > self.outbox.in_flight();
-        let asked = self.link.ready_since().and(self.time_ping(run)).filter(|_| waits)?;
+        let asked = self.link.ready_since().and(self.link.time_ping(run)).filter(|_| waits)?;
         Some(asked.at + self.config.verdict_timeout)
-    }
-
-    fn time_ping(&self, run: u64) -> Option<&JsonPing> {
-        self.link.pings.iter().find(|ping| ping.kind == PingKind::Time && ping.run == run)
     }
 
     /// A pong has come on a connection of level 2 whose hello was answered.
@@ -79,7 +75,7 @@ impl Client {
         edit: &mut Edit<'_>,
         timestamp: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        let Some(ping) = self.link.pings.pop_front() else { return Ok(()) };
+        let Some(ping) = self.link.answered_ping() else { return Ok(()) };
         if self.clock.unsettled().is_some() && self.is_of_this_run(ping.run) {
             self.settle_after_leap(edit, timestamp, ping.at);
             self.rebase_parked(edit)?;

@@ -24,7 +24,7 @@ pub(super) enum LinkState {
     Failed,
 }
 
-/// Why a ping in JSON was sent.
+/// The reason for a ping in JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum PingKind {
     /// It holds the hello.
@@ -49,53 +49,58 @@ pub(super) struct JsonPing {
 /// The most pings in JSON that are remembered: a plain server may leave some out.
 const MAX_PINGS: usize = 16;
 
+/// The WebSocket: the connection that counts, and the tries to make one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Link {
-    pub(super) state: LinkState,
+    state: LinkState,
     /// The connection that counts; earlier ones are not listened to.
-    pub(super) conn: ConnId,
-    /// How many tries have failed since a connection last proved itself.
-    pub(super) attempts: u32,
-    pub(super) heard_at: Mono,
-    pub(super) sent_at: Mono,
-    pub(super) ping_sent: Option<Mono>,
-    /// Until when a sign of life has to come, because the connection may have died unnoticed.
-    pub(super) hurry: Option<Mono>,
+    conn: ConnId,
+    /// The number of tries that have failed since a connection last proved itself.
+    attempts: u32,
+    signs: Signs,
+}
+
+/// The signs of life of the present connection. Nothing of them outlives it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Signs {
+    heard_at: Mono,
+    sent_at: Mono,
+    /// The time of the ping that waits for a sign of life.
+    ping_sent: Option<Mono>,
+    /// The time by which a sign of life has to come, if the connection may have died unnoticed.
+    expected_by: Option<Mono>,
     /// The pings in JSON without a pong, oldest first.
-    pub(super) pings: VecDeque<JsonPing>,
-    /// The run of the clock in which the last of them was sent on this connection.
-    pub(super) pinged_in: Option<u64>,
+    pings: VecDeque<JsonPing>,
+    /// The run of the clock in which the last of them was sent.
+    pinged_in: Option<u64>,
 }
 
 impl Link {
     pub(super) fn new() -> Self {
-        Self {
-            state: LinkState::Off,
-            conn: ConnId(0),
-            attempts: 0,
-            heard_at: Mono(0),
-            sent_at: Mono(0),
-            ping_sent: None,
-            hurry: None,
-            pings: VecDeque::new(),
-            pinged_in: None,
-        }
+        Self { state: LinkState::Off, conn: ConnId(0), attempts: 0, signs: Signs::default() }
     }
 
-    /// A ping in JSON goes out.
-    pub(super) fn pinged(&mut self, ping: JsonPing) {
-        if self.pings.len() >= MAX_PINGS {
-            self.pings.pop_front();
-        }
-        self.pings.push_back(ping);
-        self.pinged_in = Some(ping.run);
+    pub(super) fn state(&self) -> LinkState {
+        self.state
+    }
+
+    pub(super) fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
     }
 
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state, LinkState::Greeting { .. } | LinkState::Ready { .. })
     }
 
-    /// Whether the hello was sent and is not answered.
+    pub(super) fn is_connecting(&self) -> bool {
+        matches!(self.state, LinkState::Connecting { .. })
+    }
+
+    /// Returns `true` if the hello was sent and is not answered.
     pub(super) fn hello_is_out(&self) -> bool {
         matches!(self.state, LinkState::Greeting { hello_sent: true, .. })
     }
@@ -111,38 +116,175 @@ impl Link {
         }
     }
 
-    /// Whether something of this connection is of interest.
+    /// Returns `true` if inputs of this connection count.
     pub(super) fn listens_to(&self, conn: ConnId) -> bool {
-        (conn == self.conn || planted!(LateFramesHeard))
-            && match self.state {
-                LinkState::Connecting { .. }
-                | LinkState::Greeting { .. }
-                | LinkState::Ready { .. } => true,
-                LinkState::Off | LinkState::Waiting { .. } | LinkState::Failed => false,
-            }
+        (conn == self.conn || planted!(LateFramesHeard)) && self.is_open()
     }
+
+    /// Returns `true` if there is a connection, or one is on its way.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_connecting() || self.is_up()
+    }
+
+    // --- its states ---
+
+    /// A new connection is asked for. Returns its id.
+    pub(super) fn dial(&mut self, now: Mono) -> ConnId {
+        self.conn = self.conn.next();
+        self.enter(LinkState::Connecting { since: now });
+        self.conn
+    }
+
+    /// The connection is up.
+    pub(super) fn connected(&mut self, now: Mono) {
+        self.heard(now);
+        self.sent(now);
+        self.state = LinkState::Greeting { since: now, hello_sent: false };
+    }
+
+    /// Returns `true` if the hello is to be sent, which counts as done by that.
+    pub(super) fn take_hello(&mut self) -> bool {
+        match &mut self.state {
+            LinkState::Greeting { hello_sent, .. } => !core::mem::replace(hello_sent, true),
+            LinkState::Off
+            | LinkState::Waiting { .. }
+            | LinkState::Connecting { .. }
+            | LinkState::Ready { .. }
+            | LinkState::Failed => false,
+        }
+    }
+
+    /// The hello was answered, or is not waited for.
+    pub(super) fn ready(&mut self, now: Mono) {
+        self.state = LinkState::Ready { since: now };
+    }
+
+    /// No connection is wanted.
+    pub(super) fn off(&mut self) {
+        self.enter(LinkState::Off);
+    }
+
+    /// No connection is tried before the app does something.
+    pub(super) fn give_up(&mut self) {
+        self.enter(LinkState::Failed);
+    }
+
+    /// The next try comes at this time.
+    pub(super) fn wait_until(&mut self, until: Mono) {
+        self.enter(LinkState::Waiting { until });
+    }
+
+    fn enter(&mut self, state: LinkState) {
+        self.state = state;
+        self.signs = Signs::default();
+    }
+
+    /// Brings the next try forward to this time, if it is waited for.
+    pub(super) fn hasten(&mut self, soon: Mono) {
+        if let LinkState::Waiting { until } = &mut self.state {
+            *until = soon.min(*until);
+        }
+    }
+
+    /// Puts the next try off to this time, if it is waited for.
+    pub(super) fn postpone(&mut self, at: Mono) {
+        if let LinkState::Waiting { until } = &mut self.state {
+            *until = at.max(*until);
+        }
+    }
+
+    /// The next try that fails counts as the first one.
+    pub(super) fn forget_attempts(&mut self) {
+        self.attempts = 0;
+    }
+
+    pub(super) fn count_attempt(&mut self) {
+        self.attempts += 1;
+    }
+
+    // --- its signs of life ---
 
     pub(super) fn heard(&mut self, now: Mono) {
-        self.heard_at = now;
-        self.ping_sent = None;
-        self.hurry = None;
+        self.signs.heard_at = now;
+        self.signs.ping_sent = None;
+        self.signs.expected_by = None;
     }
 
-    fn soonest(&self, at: Mono) -> Mono {
-        self.hurry.map_or(at, |hurry| hurry.min(at))
+    pub(super) fn sent(&mut self, now: Mono) {
+        self.signs.sent_at = now;
+    }
+
+    /// The time at which something was last sent.
+    pub(super) fn sent_at(&self) -> Mono {
+        self.signs.sent_at
+    }
+
+    /// A ping that asks for a sign of life goes out.
+    pub(super) fn pinged(&mut self, now: Mono) {
+        self.signs.ping_sent = Some(now);
+        self.signs.sent_at = now;
+    }
+
+    pub(super) fn awaits_life(&self) -> bool {
+        self.signs.ping_sent.is_some()
+    }
+
+    /// A sign of life is waited for from now on, if it is not already.
+    pub(super) fn await_life(&mut self, now: Mono) {
+        self.signs.ping_sent.get_or_insert(now);
+    }
+
+    /// No sign of life is waited for.
+    pub(super) fn forget_ping(&mut self) {
+        self.signs.ping_sent = None;
+    }
+
+    /// A sign of life has to come by this time.
+    pub(super) fn expect_life_by(&mut self, until: Mono) {
+        self.signs.expected_by = Some(self.earliest(until));
+    }
+
+    fn earliest(&self, at: Mono) -> Mono {
+        self.signs.expected_by.map_or(at, |expected| expected.min(at))
+    }
+
+    /// A ping in JSON goes out.
+    pub(super) fn pinged_in_json(&mut self, ping: JsonPing) {
+        let pings = &mut self.signs.pings;
+        if pings.len() >= MAX_PINGS {
+            pings.pop_front();
+        }
+        pings.push_back(ping);
+        self.signs.pinged_in = Some(ping.run);
+    }
+
+    /// A pong in JSON has come. Returns its ping.
+    pub(super) fn answered_ping(&mut self) -> Option<JsonPing> {
+        self.signs.pings.pop_front()
+    }
+
+    /// Returns the ping that asks for the server's time in a run of the clock.
+    pub(super) fn time_ping(&self, run: u64) -> Option<&JsonPing> {
+        self.signs.pings.iter().find(|ping| ping.kind == PingKind::Time && ping.run == run)
+    }
+
+    /// The run of the clock in which the last ping in JSON was sent.
+    pub(super) fn pinged_in(&self) -> Option<u64> {
+        self.signs.pinged_in
     }
 
     pub(super) fn deadline(&self, config: &ClientConfig) -> Option<(Mono, Timer)> {
+        let signs = &self.signs;
         match self.state {
             LinkState::Off | LinkState::Failed => None,
             LinkState::Waiting { until } => Some((until, Timer::Reconnect)),
             LinkState::Connecting { since } => {
-                Some((self.soonest(since + config.connect_timeout), Timer::Connect))
+                Some((self.earliest(since + config.connect_timeout), Timer::Connect))
             }
             LinkState::Greeting { since, .. } => Some((since + config.hello_timeout, Timer::Hello)),
-            LinkState::Ready { .. } => Some(match self.ping_sent {
-                Some(at) => (self.soonest(at + config.ping_timeout), Timer::PingTimeout),
-                None => (self.heard_at.min(self.sent_at) + config.ping_interval, Timer::Ping),
+            LinkState::Ready { .. } => Some(match signs.ping_sent {
+                Some(at) => (self.earliest(at + config.ping_timeout), Timer::PingTimeout),
+                None => (signs.heard_at.min(signs.sent_at) + config.ping_interval, Timer::Ping),
             }),
         }
     }

@@ -7,7 +7,7 @@ use super::edit::Edit;
 use super::exchange::Exchange;
 use super::fallback::Fallback;
 use super::interface::{Input, RequestId, Timer};
-use super::link::{Link, LinkState};
+use super::link::Link;
 use super::outbox::Outbox;
 use super::output::Outputs;
 use super::pacing::Pacing;
@@ -148,7 +148,7 @@ impl Client {
     }
 
     fn is_connecting(&self, conn: ConnId) -> bool {
-        conn == self.link.conn && matches!(self.link.state, LinkState::Connecting { .. })
+        conn == self.link.conn() && self.link.is_connecting()
     }
 
     pub(super) fn ratchet(&mut self, now: Now) {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::edit::Edit;
 use super::interface::{NetAction, Timer};
-use super::link::{LinkState, PingKind};
+use super::link::PingKind;
 use super::machine::Client;
 use super::stream::{Phase, Stream};
 use crate::protocol::message::{ClientMessage, Hello, Mutation};
@@ -33,12 +33,11 @@ impl Client {
     /// Sends what there is to send. Called when every change of the outbox that has to be durable
     /// first is.
     pub(super) fn pump(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if let LinkState::Greeting { since, hello_sent: false } = self.link.state {
+        if self.link.take_hello() {
             let client_id = self.identity.client_id.clone();
             let hello = Hello { client_id, session: self.identity.session };
             self.note_ping(PingKind::Hello);
             self.send(edit, &ClientMessage::Ping { hello: Some(hello) });
-            self.link.state = LinkState::Greeting { since, hello_sent: true };
         }
         if !self.link.is_up() {
             return self.pump_exchange(edit);
@@ -271,8 +270,8 @@ impl Client {
     }
 
     fn send_frame(&mut self, edit: &mut Edit<'_>, frame: Vec<u8>) {
-        self.link.sent_at = self.now.mono;
-        edit.net.push(NetAction::Send { conn: self.link.conn, frame: Bytes::from(frame) });
+        self.link.sent(self.now.mono);
+        edit.net.push(NetAction::Send { conn: self.link.conn(), frame: Bytes::from(frame) });
     }
 }
 

@@ -7,7 +7,6 @@ use core::time::Duration;
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
 use super::interface::NetAction;
-use super::link::LinkState;
 use super::machine::Client;
 use super::output::{Output, Outputs, StoreAction, ViewAction};
 use crate::protocol::name::WriteId;
@@ -118,13 +117,13 @@ impl Client {
         if self.halted.is_some() {
             return;
         }
-        if self.link.listens_to(self.link.conn) {
-            out.push(Output::Net(NetAction::Close { conn: self.link.conn }));
+        if self.link.is_open() {
+            out.push(Output::Net(NetAction::Close { conn: self.link.conn() }));
         }
         self.exchange = None;
         let (was_ready, polled) = (self.link.ready_since().is_some(), self.fallback.reached);
         self.fallback.reached = false;
-        self.link.state = LinkState::Failed;
+        self.link.give_up();
         self.halted = Some(error.clone());
         let reason = alloc::format!("the store has failed: {error}");
         for (collection, stream) in self.streams.iter_mut() {

@@ -49,9 +49,9 @@ impl Client {
         if !self.config.uses_websocket() {
             return;
         }
-        match self.link.state {
+        match self.link.state() {
             LinkState::Off | LinkState::Failed | LinkState::Waiting { .. } => {
-                self.link.attempts = 0;
+                self.link.forget_attempts();
                 self.dial(edit);
             }
             LinkState::Connecting { .. } | LinkState::Greeting { .. } | LinkState::Ready { .. } => {
@@ -63,7 +63,7 @@ impl Client {
     pub(super) fn give_everything_up(&mut self, edit: &mut Edit<'_>, reason: &str) {
         self.drop_exchange(edit);
         self.lose_connection(edit, reason);
-        self.link.state = LinkState::Off;
+        self.link.off();
         self.fallback.poll_at = None;
         self.fallback.due = false;
         self.fallback.turned = false;
@@ -86,7 +86,7 @@ impl Client {
 
     /// Whether HTTP is the transport now.
     pub(super) fn polls(&self) -> bool {
-        let waits = match self.link.state {
+        let waits = match self.link.state() {
             LinkState::Greeting { .. } | LinkState::Ready { .. } => true,
             LinkState::Connecting { .. } => !self.fallback.turned,
             // lost, and not tried again yet
@@ -104,7 +104,7 @@ impl Client {
         if let Some(exchange) = &self.exchange {
             return exchange.deadline(&self.config).map(|at| (at, Timer::Request));
         }
-        let due = match self.link.state {
+        let due = match self.link.state() {
             LinkState::Ready { .. } => return self.fallback.poll_at.map(|at| (at, Timer::Poll)),
             LinkState::Greeting { .. } => None,
             LinkState::Connecting { since } if !self.fallback.turned && self.may_poll() => {
@@ -119,7 +119,7 @@ impl Client {
     }
 
     pub(super) fn poll_due(&mut self, edit: &mut Edit<'_>) {
-        match self.link.state {
+        match self.link.state() {
             LinkState::Ready { .. } => self.back_up(false),
             LinkState::Connecting { .. } if !self.fallback.turned => {
                 self.turn_to_http(edit, "the WebSocket takes long to come up");
@@ -169,13 +169,13 @@ impl Client {
     /// The WebSocket could not be made, or was lost: it is tried again after a while.
     pub(super) fn back_off(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
         let used_up = self.config.max_reconnect_attempts;
-        let used_up = used_up.is_some_and(|max| self.link.attempts >= max);
+        let used_up = used_up.is_some_and(|max| self.link.attempts() >= max);
         let at_least = self.rest(at_least);
         let until = if !used_up {
             let longest = self.longest_backoff();
-            let (config, attempts) = (&self.config, self.link.attempts);
+            let (config, attempts) = (&self.config, self.link.attempts());
             let wait = backoff(&mut self.random, config.reconnect_delay, attempts, longest);
-            self.link.attempts += 1;
+            self.link.count_attempt();
             Some(self.now.mono + at_least + wait)
         } else if self.config.http {
             let wait = SLOW_PACE - self.random.below(SLOW_PACE / 10);
@@ -183,11 +183,10 @@ impl Client {
         } else {
             None
         };
-        self.link.state = match until {
-            Some(until) => LinkState::Waiting { until },
-            None => LinkState::Failed,
-        };
-        if until.is_none() {
+        if let Some(until) = until {
+            self.link.wait_until(until);
+        } else {
+            self.link.give_up();
             edit.error("the tries to connect are used up; connect() begins anew");
         }
         if at_least > Duration::ZERO {
@@ -265,11 +264,8 @@ impl Client {
         self.fallback.failures += 1;
         let auto = self.config.enable_auto_sync || !self.syncs.is_empty();
         self.fallback.poll_at = auto.then(|| self.now.mono + at_least + wait);
-        if let LinkState::Waiting { until } = self.link.state
-            && at_least > Duration::ZERO
-        {
-            let until = until.max(self.now.mono + at_least);
-            self.link.state = LinkState::Waiting { until };
+        if at_least > Duration::ZERO {
+            self.link.postpone(self.now.mono + at_least);
         }
     }
 
@@ -298,13 +294,13 @@ impl Client {
 
     /// HTTP has reached the server after a time without it: the WebSocket need not wait long.
     pub(super) fn hasten_websocket(&mut self) {
-        if let LinkState::Waiting { until } = self.link.state
+        if let LinkState::Waiting { .. } = self.link.state()
             && self.fallback.failures > 0
         {
             let soon =
                 self.now.mono + self.random.below(self.config.reconnect_delay.saturating_mul(4));
             let soon = self.resting().map_or(soon, |rest| rest.max(soon));
-            self.link.state = LinkState::Waiting { until: until.min(soon) };
+            self.link.hasten(soon);
         }
     }
 
@@ -332,7 +328,7 @@ impl Client {
         }
         edit.remote_event(EventKind::GuaranteesMissing { offered, required });
         self.give_everything_up(edit, "the server offers less than what is required");
-        self.link.state = LinkState::Failed;
+        self.link.give_up();
         self.fallback.short = true;
         true
     }

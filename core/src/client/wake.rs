@@ -4,7 +4,6 @@
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::link::LinkState;
 use super::machine::Client;
 use crate::protocol::time::Now;
 
@@ -30,7 +29,7 @@ impl Client {
             return;
         }
         self.ask_time(edit);
-        if self.link.ping_sent.is_none() {
+        if !self.link.awaits_life() {
             self.ping(edit);
         }
         self.hurry();
@@ -39,7 +38,7 @@ impl Client {
     /// The device has slept: whatever is under way may be dead.
     pub(super) fn wake_up(&mut self, edit: &mut Edit<'_>) {
         self.probe_connection(edit);
-        if let LinkState::Connecting { .. } = self.link.state {
+        if self.link.is_connecting() {
             self.hurry();
         }
         self.hasten();
@@ -55,16 +54,13 @@ impl Client {
     fn hasten(&mut self) {
         let soon = self.now.mono + self.random.below(self.config.reconnect_delay);
         let soon = self.resting().map_or(soon, |rest| rest.max(soon));
-        if let LinkState::Waiting { until } = self.link.state {
-            self.link.state = LinkState::Waiting { until: until.min(soon) };
-        }
+        self.link.hasten(soon);
         if self.link.ready_since().is_none() {
             self.fallback.poll_at = self.fallback.poll_at.map(|at| at.min(soon));
         }
     }
 
     fn hurry(&mut self) {
-        let until = self.now.mono + self.config.probe_timeout;
-        self.link.hurry = Some(self.link.hurry.map_or(until, |hurry| hurry.min(until)));
+        self.link.expect_life_by(self.now.mono + self.config.probe_timeout);
     }
 }

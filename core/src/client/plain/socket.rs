@@ -74,8 +74,8 @@ impl Client {
         let now = self.now.mono;
         let reached = self.fallback.reached;
         self.turn_to_websocket();
-        self.link.state = LinkState::Ready { since: now };
-        self.link.ping_sent = None;
+        self.link.ready(now);
+        self.link.forget_ping();
         edit.remote_event(EventKind::RealtimeConnected);
         if !reached {
             edit.remote_event(EventKind::ConnectivityChanged { online: true });
@@ -139,9 +139,9 @@ impl Client {
                     return Err(StepError::peer("the server speaks level 2 after all"));
                 }
                 self.plain.json_pong = true;
-                let ping = self.link.pings.pop_front();
+                let ping = self.link.answered_ping();
                 if ping.is_none_or(|ping| self.is_of_this_run(ping.run)) {
-                    self.hear_time(edit, timestamp, self.link.sent_at);
+                    self.hear_time(edit, timestamp, self.link.sent_at());
                 }
             }
             ServerMessage::Change { collection, record_id, change, .. } => {
@@ -297,7 +297,7 @@ impl Client {
         });
         edit.remote_event(EventKind::SyncCompleted { collection: of });
         edit.show_status(collection, stream);
-        self.link.attempts = 0;
+        self.link.forget_attempts();
         if !self.config.http {
             self.judge_by_whole(edit, collection, asked_at)?;
         }
@@ -378,7 +378,7 @@ impl Client {
     /// While the hello has no answer: asks whether there is a WebSocket at all at the other end.
     pub(in super::super) fn probe(&mut self, edit: &mut Edit<'_>) {
         self.plain.probed = true;
-        edit.net.push(NetAction::Ping { conn: self.link.conn });
+        edit.net.push(NetAction::Ping { conn: self.link.conn() });
     }
 
     /// When the link needs something. A plain server that answers pings in JSON is asked in JSON,
@@ -386,7 +386,7 @@ impl Client {
     /// connection stays cheap, shortly before the 60 seconds after which it would hang up.
     pub(in super::super) fn link_deadline(&self) -> Option<(Mono, Timer)> {
         let usual = self.link.deadline(&self.config);
-        match (self.link.state, usual) {
+        match (self.link.state(), usual) {
             (LinkState::Greeting { since, hello_sent: true }, Some((hello, _)))
                 if !self.plain.probed =>
             {
@@ -434,7 +434,7 @@ impl Client {
             }
         }
         self.outbox.advance_head(edit)?;
-        self.link.attempts = 0;
+        self.link.forget_attempts();
         Ok(())
     }
 
@@ -500,8 +500,8 @@ impl Client {
         }
         let at = self.now.mono;
         self.plain.proof = Some(Proof { until: self.outbox.unsent(), at });
-        self.link.sent_at = at;
-        edit.net.push(NetAction::Ping { conn: self.link.conn });
+        self.link.sent(at);
+        edit.net.push(NetAction::Ping { conn: self.link.conn() });
     }
 
     /// Without HTTP, being in step means that every write has arrived and that every collection has

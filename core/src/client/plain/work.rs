@@ -511,7 +511,7 @@ impl Client {
                 true => (incomplete || work.troubled).then(|| now + READ_AGAIN),
             };
             self.plain.confirm_at = self.plain.confirm_at.or(soon);
-            self.link.attempts = 0;
+            self.link.forget_attempts();
         } else {
             self.schedule_poll(work.troubled);
             if !self.syncs.is_empty() && !self.pacing.is_held() {
