@@ -71,7 +71,7 @@ impl Delta {
 
     /// A single change with the effect of this change followed by `later`.
     #[must_use]
-    pub fn then(&self, later: &Self) -> Self {
+    pub(crate) fn then(&self, later: &Self) -> Self {
         let set = Self { set: later.set.clone(), unset: later.unset.clone() }.apply(&self.set);
         Self::new(set, self.unset.iter().chain(&later.unset).cloned().collect())
     }
@@ -90,7 +90,7 @@ impl Delta {
 
     /// Returns `true` if the two changes touch a field in common.
     #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         self.fields().any(|(name, _)| other.touches(name))
     }
 

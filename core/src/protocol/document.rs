@@ -167,7 +167,7 @@ impl Document {
     /// The number of bytes that the document takes in memory and in a row; about the length of its
     /// JSON text.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.0.len()
     }
 

@@ -13,7 +13,7 @@ pub type FieldTimes = Vec<(Box<str>, Timestamp)>;
 
 /// The time of a field, if the list contains it.
 #[must_use]
-pub fn time_in(times: &[(Box<str>, Timestamp)], field: &str) -> Option<Timestamp> {
+pub(crate) fn time_in(times: &[(Box<str>, Timestamp)], field: &str) -> Option<Timestamp> {
     let place = times.binary_search_by(|(name, _)| (**name).cmp(field)).ok()?;
     Some(times[place].1)
 }

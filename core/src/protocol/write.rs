@@ -46,10 +46,9 @@ impl fmt::Display for WriteKind {
 /// let milk = Document::parse(r#"{"title": "milk"}"#, &Limits::default())?;
 /// let done = Document::parse(r#"{"done": true}"#, &Limits::default())?;
 ///
-/// let insert = Change::insert(milk);
 /// let update = Change::update(Delta::new(done, Vec::new()));
-/// let both = insert.then(&update).expect("an update of an inserted record");
-/// assert_eq!(both.apply(None), update.apply(insert.apply(None).as_ref()));
+/// let updated = update.apply(Some(&milk)).expect("the record is there");
+/// assert_eq!(updated.to_string(), r#"{"done":true,"title":"milk"}"#);
 ///
 /// assert_eq!(update.apply(None), None, "an update of a missing record leaves it missing");
 /// # Ok::<(), DocumentError>(())
@@ -86,7 +85,7 @@ impl Change {
 
     /// The change from one state of a record to another; `None` if they are equal.
     #[must_use]
-    pub fn between(old: Option<&Document>, new: Option<&Document>) -> Option<Self> {
+    pub(crate) fn between(old: Option<&Document>, new: Option<&Document>) -> Option<Self> {
         match (old, new) {
             (None, None) => None,
             (Some(_), None) => Some(Self::delete()),
@@ -111,7 +110,7 @@ impl Change {
     /// A single change with the effect of this change followed by `later`, for a record to which
     /// this change applies. `None` if there is none, which is so for an update after a delete.
     #[must_use]
-    pub fn then(&self, later: &Self) -> Option<Self> {
+    pub(crate) fn then(&self, later: &Self) -> Option<Self> {
         match (self.kind, later.kind) {
             (_, WriteKind::Insert | WriteKind::Delete) => Some(later.clone()),
             (WriteKind::Insert, WriteKind::Update) => {
@@ -127,7 +126,7 @@ impl Change {
     /// Returns `true` if the two changes touch a field in common. An insert and a delete touch
     /// every field.
     #[must_use]
-    pub fn meets(&self, other: &Self) -> bool {
+    pub(crate) fn meets(&self, other: &Self) -> bool {
         let both_update = self.kind == WriteKind::Update && other.kind == WriteKind::Update;
         !both_update || self.delta.overlaps(&other.delta)
     }

@@ -91,14 +91,14 @@ impl<'a> Conflict<'a> {
     /// The time of the last local change of a field. Meaningful only if the field was changed
     /// locally.
     #[must_use]
-    pub fn local_at(&self, field: &str) -> Timestamp {
+    pub(crate) fn local_at(&self, field: &str) -> Timestamp {
         at(self.local_field_at, field).unwrap_or(self.local_at)
     }
 
     /// The time of the last remote change of a field. Meaningful only if the field was changed
     /// remotely.
     #[must_use]
-    pub fn remote_at(&self, field: &str) -> Timestamp {
+    pub(crate) fn remote_at(&self, field: &str) -> Timestamp {
         at(self.remote_field_at, field).unwrap_or(self.remote_at)
     }
 
@@ -132,19 +132,19 @@ pub struct FieldStates<'a> {
 impl FieldStates<'_> {
     /// Returns `true` if the local value differs from the base.
     #[must_use]
-    pub fn changed_locally(&self) -> bool {
+    pub(crate) fn changed_locally(&self) -> bool {
         self.local != self.base
     }
 
     /// Returns `true` if the remote value differs from the base.
     #[must_use]
-    pub fn changed_remotely(&self) -> bool {
+    pub(crate) fn changed_remotely(&self) -> bool {
         self.remote != self.base
     }
 
     /// Returns `true` if both sides changed the field, and to different values.
     #[must_use]
-    pub fn is_contested(&self) -> bool {
+    pub(crate) fn is_contested(&self) -> bool {
         self.changed_locally() && self.changed_remotely() && self.local != self.remote
     }
 }

@@ -211,7 +211,7 @@ pub enum Next {
 impl ReadRequest {
     /// The reader of the request.
     #[must_use]
-    pub fn reader(&self) -> &Reader {
+    pub(crate) fn reader(&self) -> &Reader {
         match self {
             Self::CatchUp { reader, .. }
             | Self::Pull { reader, .. }

@@ -276,7 +276,7 @@ impl Slot {
 
     /// Returns `true` if there is no update.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.snapshot.is_none()
     }
 

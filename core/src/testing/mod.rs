@@ -1,9 +1,11 @@
-//! Tests of what others bring along, and of what arbitrary bytes do.
+//! Tests of parts that others bring along, and of the core on arbitrary values and bytes.
 //!
 //! [`conformance`] is the suite that every store has to pass, [`laws`] holds the laws of resolvers.
 
+mod changes;
 pub mod conformance;
 pub mod laws;
 mod wire;
 
+pub use changes::check_changes;
 pub use wire::reads_what_it_writes;

@@ -237,10 +237,9 @@ fn transaction(transaction: &Transaction) -> String {
 }
 
 fn request(request: &ReadRequest) -> String {
-    let collection = &request.reader().collection;
     match request {
-        ReadRequest::CatchUp { .. } => format!("a page of {collection}"),
-        ReadRequest::Whole { .. } => format!("the whole of {collection}"),
+        ReadRequest::CatchUp { reader, .. } => format!("a page of {}", reader.collection),
+        ReadRequest::Whole { reader, .. } => format!("the whole of {}", reader.collection),
         other => format!("{other:?}"),
     }
 }

@@ -1,9 +1,8 @@
 //! The laws of documents, differences, changes and resolvers.
 
+use synclayer_core::testing::check_changes;
 use synclayer_core::testing::laws::{Case, Law, Laws};
-use synclayer_core::{
-    Change, ConflictStrategy, Delta, Document, FieldWise, Limits, Resolver, Timestamp, WriteKind,
-};
+use synclayer_core::{ConflictStrategy, Document, FieldWise, Limits, Resolver, Timestamp};
 
 use super::script::Script;
 
@@ -14,16 +13,7 @@ use super::script::Script;
 pub fn laws(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let states: [Option<Document>; 3] = std::array::from_fn(|_| state(&mut script));
-    let [a, b, c] = &states;
-    states.iter().flatten().for_each(is_itself);
-    if let (Some(a), Some(b)) = (a, b) {
-        differ(a, b);
-    }
-    let changes = [change(a.as_ref(), b.as_ref()), change(b.as_ref(), c.as_ref())];
-    if let [Some(one), Some(later)] = &changes {
-        squash(one, later, a.as_ref());
-        assert_eq!(one.meets(later), later.meets(one));
-    }
+    check_changes(states.each_ref().map(Option::as_ref));
     let times = [(); 2].map(|()| Timestamp(i64::from(script.byte() % 4)));
     let [base, local, remote] = states;
     let case = Case {
@@ -50,41 +40,6 @@ fn state(script: &mut Script<'_>) -> Option<Document> {
     }
 }
 
-fn is_itself(document: &Document) {
-    let again = Document::parse(&document.to_string(), &Limits::default());
-    assert_eq!(again.as_ref(), Ok(document));
-    assert_eq!(document.iter().count(), document.len());
-    assert!(document.iter().is_sorted());
-    assert!(document.iter().all(|(name, text)| document.get(name) == Some(text)));
-    assert!(Delta::between(document, document).is_empty());
-}
-
-fn differ(a: &Document, b: &Document) {
-    let (forth, back) = (Delta::between(a, b), Delta::between(b, a));
-    assert_eq!(&forth.apply(a), b);
-    assert_eq!(&back.apply(b), a);
-    assert_eq!(&forth.then(&back).apply(a), a);
-    assert_eq!(forth.overlaps(&back), !forth.is_empty());
-    assert_eq!(forth.fields().count(), back.fields().count());
-}
-
-fn change(old: Option<&Document>, new: Option<&Document>) -> Option<Change> {
-    let change = Change::between(old, new);
-    match &change {
-        Some(change) => assert_eq!(change.apply(old).as_ref(), new),
-        None => assert_eq!(old, new),
-    }
-    change
-}
-
-fn squash(one: &Change, later: &Change, record: Option<&Document>) {
-    let one_by_one = later.apply(one.apply(record).as_ref());
-    match one.then(later) {
-        Some(squashed) => assert_eq!(squashed.apply(record), one_by_one),
-        None => assert_eq!((one.kind, later.kind), (WriteKind::Delete, WriteKind::Update)),
-    }
-}
-
 fn resolve(case: &Case) {
     let all: [(&dyn Resolver, Laws); 9] = [
         (&ConflictStrategy::LastWriteWins, Laws::new().symmetric()),
@@ -102,7 +57,7 @@ fn resolve(case: &Case) {
             panic!("{broken}");
         }
         if let Some(result) = case.ask(resolver) {
-            is_itself(&result);
+            check_changes([Some(&result), None, None]);
         }
     }
 }

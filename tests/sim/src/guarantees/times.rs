@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::protocol::time_in;
 use synclayer_core::{Document, Timestamp, WriteKind};
 
 use crate::guarantees::ledger::{Ledger, STRANGER};
@@ -140,7 +139,8 @@ fn own_fields(committed: &Committed) -> impl Iterator<Item = (u64, Timestamp)> +
     let new = new.filter(move |(name, _)| before.is_none_or(|b| b.get(name).is_none()));
     new.filter_map(|(name, _)| {
         let token = name.strip_prefix('t')?.parse().ok()?;
-        Some((token, time_in(&committed.at, name).or(committed.timestamp)?))
+        let at = committed.at.iter().find(|(field, _)| **field == *name);
+        Some((token, at.map(|(_, at)| *at).or(committed.timestamp)?))
     })
 }
 
