@@ -1,260 +1,260 @@
 //! The client's exchanges as transcripts: what it says to what it is told.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
-mod desk;
+mod lone_replica;
 
 use synclayer_core::{
     Batch, ClientConfig, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind,
     Input, MemoryClientStore, Scan, Timestamp, Write,
 };
 
-use desk::{Desk, ack, change, config, synced, todos};
+use lone_replica::{LoneReplica, ack, change, config, synced, todos};
 
 #[test]
 fn says_hello_first_and_subscribes_before_the_pong() {
-    let mut desk = Desk::new(config());
-    desk.save("a", r#"{"n":1}"#);
-    desk.dial();
-    let sent = desk.sent();
+    let mut lone = LoneReplica::new(config());
+    lone.save("a", r#"{"n":1}"#);
+    lone.dial();
+    let sent = lone.sent();
     assert_eq!(sent.len(), 2, "{sent:?}");
     assert!(sent[0].starts_with(r#"{"type":"ping","metadata":{"protocol":2,"clientId":""#));
     assert!(sent[0].ends_with(r#"","session":1}}"#), "{}", sent[0]);
     assert!(sent[1].starts_with(r#"{"type":"subscribe","collection":"todos""#));
-    desk.welcome(0, "");
-    assert!(desk.sent().is_empty(), "the write waits for the catch-up");
-    desk.pass(2_000);
-    assert!(desk.sent()[0].contains(r#""mutation":1"#), "but not for ever");
+    lone.welcome(0, "");
+    assert!(lone.sent().is_empty(), "the write waits for the catch-up");
+    lone.pass(2_000);
+    assert!(lone.sent()[0].contains(r#""mutation":1"#), "but not for ever");
 }
 
 #[test]
 fn a_live_write_is_acknowledged_in_its_place() {
-    let mut desk = Desk::live();
-    desk.update("a", r#"{"n":2}"#);
-    let sent = desk.sent();
+    let mut lone = LoneReplica::live();
+    lone.update("a", r#"{"n":2}"#);
+    let sent = lone.sent();
     assert!(sent[0].contains(r#""data":{"n":2}"#) && sent[0].contains(r#""base":5"#), "{sent:?}");
-    assert_eq!(desk.replica.status().pending_writes, 1);
-    desk.hear(&ack(1, "a", 6));
-    let status = desk.replica.status();
+    assert_eq!(lone.replica.status().pending_writes, 1);
+    lone.hear(&ack(1, "a", 6));
+    let status = lone.replica.status();
     assert_eq!(status.pending_writes, 0);
     assert_eq!(status.collections[&todos()].cursor.as_ref().unwrap().seq.0, 6);
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
         .hear(&synced("e1", 6, &[("a", 6, r#"{"n":2,"t":"x"}"#)]));
-    assert!(desk.replica.status().collections[&todos()].live, "the checksum agrees");
+    assert!(lone.replica.status().collections[&todos()].live, "the checksum agrees");
 }
 
 #[test]
 fn a_remote_change_waits_beneath_a_write_on_its_way() {
-    let mut desk = Desk::live();
-    desk.update("a", r#"{"n":2}"#);
-    desk.hear(&change("update", "a", r#"{"t":"y"}"#, 6, "2026-01-01T00:00:00Z"));
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#, "not shown yet");
-    desk.hear(&ack(1, "a", 7));
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"y"}"#, "both survive");
+    let mut lone = LoneReplica::live();
+    lone.update("a", r#"{"n":2}"#);
+    lone.hear(&change("update", "a", r#"{"t":"y"}"#, 6, "2026-01-01T00:00:00Z"));
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#, "not shown yet");
+    lone.hear(&ack(1, "a", 7));
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":2,"t":"y"}"#, "both survive");
 }
 
 #[test]
 fn a_conflict_is_resolved_and_sent_under_the_same_number() {
     let strategy = ConflictStrategy::ClientWins;
-    let mut desk = Desk::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
-    desk.update("a", r#"{"n":2}"#);
-    desk.sent();
-    desk.hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
-    desk.hear(r#"{"type":"error","code":"CONFLICT","error":"changed","metadata":{"mutation":1,"collection":"todos","recordId":"a","seq":6,"record":{"data":{"n":9,"t":"x"},"version":6,"updatedAt":"2026-01-01T00:00:00Z"}}}"#);
-    let sent = desk.sent();
+    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    lone.update("a", r#"{"n":2}"#);
+    lone.sent();
+    lone.hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
+    lone.hear(r#"{"type":"error","code":"CONFLICT","error":"changed","metadata":{"mutation":1,"collection":"todos","recordId":"a","seq":6,"record":{"data":{"n":9,"t":"x"},"version":6,"updatedAt":"2026-01-01T00:00:00Z"}}}"#);
+    let sent = lone.sent();
     assert!(sent[0].contains(r#""data":{"n":2}"#), "{sent:?}");
     assert!(sent[0].contains(r#""mutation":1"#) && sent[0].contains(r#""base":6"#), "{sent:?}");
-    assert!(desk.saw(|kind| matches!(kind, EventKind::ConflictDetected { .. })));
-    desk.hear(&ack(1, "a", 7));
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+    assert!(lone.saw(|kind| matches!(kind, EventKind::ConflictDetected { .. })));
+    lone.hear(&ack(1, "a", 7));
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
 }
 
 #[test]
 fn server_wins_drops_the_write() {
     let strategy = ConflictStrategy::ServerWins;
-    let mut desk = Desk::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
-    desk.cut();
-    desk.update("a", r#"{"n":2}"#);
-    desk.sent();
-    desk.pass(2_000);
-    desk.answer_dial();
-    desk.welcome(0, "");
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
+    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    lone.cut();
+    lone.update("a", r#"{"n":2}"#);
+    lone.sent();
+    lone.pass(2_000);
+    lone.answer_dial();
+    lone.welcome(0, "");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
         .hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":9,"t":"x"}"#);
-    assert_eq!(desk.replica.status().pending_writes, 0);
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":9,"t":"x"}"#);
+    assert_eq!(lone.replica.status().pending_writes, 0);
 }
 
 #[test]
 fn a_rejected_write_is_rolled_back_and_kept() {
-    let mut desk = Desk::live();
-    desk.update("a", r#"{"n":2}"#);
-    desk.save("b", r#"{"m":1}"#);
-    desk.sent();
-    desk.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":1,"collection":"todos","recordId":"a"}}"#);
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
-    let sent = desk.sent();
+    let mut lone = LoneReplica::live();
+    lone.update("a", r#"{"n":2}"#);
+    lone.save("b", r#"{"m":1}"#);
+    lone.sent();
+    lone.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":1,"collection":"todos","recordId":"a"}}"#);
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
+    let sent = lone.sent();
     assert!(sent[0].contains(r#""recordId":"b""#) && sent[0].contains(r#""mutation":1"#));
-    let rejected = desk.replica.rejected().unwrap();
+    let rejected = lone.replica.rejected().unwrap();
     assert_eq!(rejected.len(), 1);
-    desk.replica
-        .write(desk.now, Write::RetryRejected(rejected[0].write), &mut desk.effects)
+    lone.replica
+        .write(lone.now, Write::RetryRejected(rejected[0].write), &mut lone.actions)
         .unwrap();
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
-    assert!(desk.sent()[0].contains(r#""mutation":2"#));
-    assert!(desk.replica.rejected().unwrap().is_empty());
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+    assert!(lone.sent()[0].contains(r#""mutation":2"#));
+    assert!(lone.replica.rejected().unwrap().is_empty());
 }
 
 #[test]
 fn what_was_rejected_is_no_part_of_a_conflict_that_is_decided_with_it() {
     let strategy = ConflictStrategy::ClientWins;
-    let mut desk = Desk::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
-    desk.update("a", r#"{"t":"refused"}"#);
-    desk.sent();
-    desk.update("a", r#"{"n":2}"#);
-    desk.sent();
-    desk.hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
-    desk.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":1,"collection":"todos","recordId":"a"}}"#);
-    let sent = desk.sent();
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
+    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    lone.update("a", r#"{"t":"refused"}"#);
+    lone.sent();
+    lone.update("a", r#"{"n":2}"#);
+    lone.sent();
+    lone.hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
+    lone.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":1,"collection":"todos","recordId":"a"}}"#);
+    let sent = lone.sent();
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":2,"t":"x"}"#);
     assert!(sent[0].contains(r#""data":{"n":2}"#), "{sent:?}");
-    assert!(desk.saw(|kind| matches!(kind, EventKind::ConflictDetected { .. })));
+    assert!(lone.saw(|kind| matches!(kind, EventKind::ConflictDetected { .. })));
 }
 
 #[test]
 fn a_lost_ack_is_made_up_for_by_the_next_pong() {
-    let mut desk = Desk::live();
-    desk.update("a", r#"{"n":2}"#);
-    let digest = Desk::digest_of(&desk.sent()[0]);
-    desk.cut();
-    desk.update("a", r#"{"n":3}"#);
-    assert_eq!(desk.replica.status().pending_writes, 2, "what may have been sent is not joined");
-    desk.sent();
-    desk.pass(2_000);
-    desk.answer_dial();
-    desk.sent();
-    desk.welcome(1, &digest);
-    assert_eq!(desk.replica.status().pending_writes, 1);
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
+    let mut lone = LoneReplica::live();
+    lone.update("a", r#"{"n":2}"#);
+    let digest = LoneReplica::digest_of(&lone.sent()[0]);
+    lone.cut();
+    lone.update("a", r#"{"n":3}"#);
+    assert_eq!(lone.replica.status().pending_writes, 2, "what may have been sent is not joined");
+    lone.sent();
+    lone.pass(2_000);
+    lone.answer_dial();
+    lone.sent();
+    lone.welcome(1, &digest);
+    assert_eq!(lone.replica.status().pending_writes, 1);
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
         .hear(&change("update", "a", r#"{"n":2}"#, 6, "2026-01-01T00:00:00Z"))
         .hear(&synced("e1", 6, &[("a", 6, r#"{"n":2,"t":"x"}"#)]));
-    let sent = desk.sent();
+    let sent = lone.sent();
     assert!(sent[0].contains(r#""mutation":2"#) && sent[0].contains(r#""base":6"#), "{sent:?}");
     assert!(
-        !desk.saw(|kind| matches!(kind, EventKind::ConflictDetected { .. })),
+        !lone.saw(|kind| matches!(kind, EventKind::ConflictDetected { .. })),
         "its own write is no conflict"
     );
 }
 
 #[test]
 fn a_stranger_s_write_under_its_id_makes_it_take_a_new_one() {
-    let mut desk = Desk::live();
-    desk.update("a", r#"{"n":2}"#);
-    let before = desk.replica.status().client_id;
-    desk.cut();
-    desk.sent();
-    desk.pass(2_000);
-    desk.answer_dial();
-    desk.sent();
-    desk.welcome(1, "00000000000000ff");
-    assert!(desk.sent().contains(&"CLOSE".to_string()));
-    assert_ne!(desk.replica.status().client_id, before);
-    assert_eq!(desk.replica.status().pending_writes, 1, "nothing pending is lost");
-    desk.pass(0);
-    desk.answer_dial();
-    assert!(desk.sent()[0].contains(r#""session":1"#));
+    let mut lone = LoneReplica::live();
+    lone.update("a", r#"{"n":2}"#);
+    let before = lone.replica.status().client_id;
+    lone.cut();
+    lone.sent();
+    lone.pass(2_000);
+    lone.answer_dial();
+    lone.sent();
+    lone.welcome(1, "00000000000000ff");
+    assert!(lone.sent().contains(&"CLOSE".to_string()));
+    assert_ne!(lone.replica.status().client_id, before);
+    assert_eq!(lone.replica.status().pending_writes, 1, "nothing pending is lost");
+    lone.pass(0);
+    lone.answer_dial();
+    assert!(lone.sent()[0].contains(r#""session":1"#));
 }
 
 #[test]
 fn synced_waits_for_a_collection_that_can_not_be_subscribed_now() {
-    let mut desk = Desk::live();
-    desk.hear(r#"{"type":"error","code":"RATE_LIMIT_EXCEEDED","error":"slow","metadata":{"collection":"todos","retryAfterMs":5000}}"#);
-    desk.sent();
-    desk.replica.synced(desk.now, &mut desk.effects);
-    assert!(desk.sent().is_empty(), "todos are not in step");
-    desk.pass(7_000);
-    assert!(desk.sent()[0].starts_with(r#"{"type":"subscribe","collection":"todos""#));
+    let mut lone = LoneReplica::live();
+    lone.hear(r#"{"type":"error","code":"RATE_LIMIT_EXCEEDED","error":"slow","metadata":{"collection":"todos","retryAfterMs":5000}}"#);
+    lone.sent();
+    lone.replica.synced(lone.now, &mut lone.actions);
+    assert!(lone.sent().is_empty(), "todos are not in step");
+    lone.pass(7_000);
+    assert!(lone.sent()[0].starts_with(r#"{"type":"subscribe","collection":"todos""#));
 }
 
 #[test]
 fn synced_waits_for_verdicts_and_a_barrier() {
-    let mut desk = Desk::live();
-    desk.update("a", r#"{"n":2}"#);
-    desk.sent();
-    desk.replica.synced(desk.now, &mut desk.effects);
-    assert!(desk.sent().is_empty());
-    desk.hear(&ack(1, "a", 6));
-    assert_eq!(desk.sent(), [r#"{"type":"ping"}"#]);
-    desk.hear(r#"{"type":"pong"}"#);
-    assert_eq!(desk.sent(), ["SYNCED 0"]);
+    let mut lone = LoneReplica::live();
+    lone.update("a", r#"{"n":2}"#);
+    lone.sent();
+    lone.replica.synced(lone.now, &mut lone.actions);
+    assert!(lone.sent().is_empty());
+    lone.hear(&ack(1, "a", 6));
+    assert_eq!(lone.sent(), [r#"{"type":"ping"}"#]);
+    lone.hear(r#"{"type":"pong"}"#);
+    assert_eq!(lone.sent(), ["SYNCED 0"]);
 }
 
 #[test]
 fn a_gap_or_a_wrong_checksum_makes_it_fetch_everything() {
-    let mut desk = Desk::live();
-    desk.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
-    let sent = desk.sent();
+    let mut lone = LoneReplica::live();
+    lone.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
+    let sent = lone.sent();
     assert_eq!(sent, [r#"{"type":"subscribe","collection":"todos"}"#]);
 
-    let mut desk = Desk::live();
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
+    let mut lone = LoneReplica::live();
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
         .hear(&synced("e1", 5, &[("a", 5, r#"{"n":2,"t":"x"}"#)]));
-    assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
-    assert!(desk.saw(|kind| matches!(kind, EventKind::ChecksumMismatch { .. })));
+    assert_eq!(lone.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
+    assert!(lone.saw(|kind| matches!(kind, EventKind::ChecksumMismatch { .. })));
 }
 
 /// The answer to a subscription: everything at seq 7, which is one record, `b`.
-fn tell_b_alone(desk: &mut Desk, sum_of: &str) {
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":7,"mode":"snapshot"}}"#)
+fn tell_b_alone(lone: &mut LoneReplica, sum_of: &str) {
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":7,"mode":"snapshot"}}"#)
         .hear(r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"b","data":{"n":1},"seq":7}]},"metadata":{"snapshotSeq":7}}"#)
         .hear(&synced("e1", 7, &[("b", 7, sum_of)]));
 }
 
 #[test]
 fn what_a_snapshot_lacks_is_gone() {
-    let mut desk = Desk::live();
-    desk.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
-    tell_b_alone(&mut desk, r#"{"n":1}"#);
-    assert!(desk.replica.status().collections[&todos()].live);
-    assert_eq!((desk.shows("a"), desk.shows("b")), (None, Some(r#"{"n":1}"#.into())));
+    let mut lone = LoneReplica::live();
+    lone.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
+    tell_b_alone(&mut lone, r#"{"n":1}"#);
+    assert!(lone.replica.status().collections[&todos()].live);
+    assert_eq!((lone.shows("a"), lone.shows("b")), (None, Some(r#"{"n":1}"#.into())));
 }
 
 #[test]
 fn after_a_snapshot_that_differs_too_it_waits_before_the_next() {
-    let mut desk = Desk::live();
-    desk.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
-    tell_b_alone(&mut desk, r#"{"n":"another"}"#);
-    assert_eq!(desk.sent().last().unwrap(), r#"{"type":"subscribe","collection":"todos"}"#);
-    tell_b_alone(&mut desk, r#"{"n":"another"}"#);
-    assert_eq!(desk.sent(), [""; 0]);
+    let mut lone = LoneReplica::live();
+    lone.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
+    tell_b_alone(&mut lone, r#"{"n":"another"}"#);
+    assert_eq!(lone.sent().last().unwrap(), r#"{"type":"subscribe","collection":"todos"}"#);
+    tell_b_alone(&mut lone, r#"{"n":"another"}"#);
+    assert_eq!(lone.sent(), [""; 0]);
     // four times the reconnect delay, and up to as much again
-    desk.pass(3_999);
-    assert_eq!(desk.sent(), [""; 0]);
-    desk.pass(4_001);
-    assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
+    lone.pass(3_999);
+    assert_eq!(lone.sent(), [""; 0]);
+    lone.pass(4_001);
+    assert_eq!(lone.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
 }
 
 #[test]
 fn a_server_that_has_lost_changes_is_named() {
     let lost = |head: u64| {
-        let mut desk = Desk::live();
-        desk.cut();
-        desk.sent();
-        desk.pass(2_000);
-        desk.answer_dial();
-        desk.welcome(0, "");
-        desk.hear(&format!(
+        let mut lone = LoneReplica::live();
+        lone.cut();
+        lone.sent();
+        lone.pass(2_000);
+        lone.answer_dial();
+        lone.welcome(0, "");
+        lone.hear(&format!(
             r#"{{"type":"subscribed","collection":"todos","metadata":{{"head":{head},"mode":"snapshot"}}}}"#
         ));
-        desk.sent();
-        desk.saw(|kind| matches!(kind, EventKind::ServerLostChanges { .. }))
+        lone.sent();
+        lone.saw(|kind| matches!(kind, EventKind::ServerLostChanges { .. }))
     };
     assert_eq!([4, 5, 6].map(lost), [true, false, false]);
 }
 
 #[test]
 fn a_row_that_is_missing_when_it_starts_is_noticed() {
-    let mut store = Desk::live().replica.into_store();
+    let mut store = LoneReplica::live().replica.into_store();
     let mut batch = Batch::new();
     let mut drop_a = |key: &[u8], _| {
         if key.ends_with(b"todos\0a") {
@@ -264,107 +264,107 @@ fn a_row_that_is_missing_when_it_starts_is_noticed() {
     };
     store.rows().scan(b"", &[0xff; 8], &mut drop_a).unwrap();
     store.commit(CommitNumber(store.last().0 + 1), batch).unwrap();
-    let mut desk = Desk::on(config(), store);
-    desk.dial();
-    desk.welcome(0, "");
-    desk.sent();
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
+    let mut lone = LoneReplica::on(config(), store);
+    lone.dial();
+    lone.welcome(0, "");
+    lone.sent();
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
         .hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
-    assert_eq!(desk.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
-    assert!(desk.saw(|kind| matches!(kind, EventKind::ChecksumMismatch { .. })));
+    assert_eq!(lone.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
+    assert!(lone.saw(|kind| matches!(kind, EventKind::ChecksumMismatch { .. })));
 }
 
 #[test]
 fn an_interrupted_snapshot_goes_on_where_it_stopped() {
-    let mut desk = Desk::new(config());
-    desk.dial();
-    desk.sent();
-    desk.welcome(0, "");
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"snapshot"}}"#)
+    let mut lone = LoneReplica::new(config());
+    lone.dial();
+    lone.sent();
+    lone.welcome(0, "");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"snapshot"}}"#)
         .hear(r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1},"seq":5}]},"metadata":{"upTo":"a","snapshotSeq":5}}"#);
-    desk.cut();
-    desk.sent();
-    desk.pass(2_000);
-    desk.answer_dial();
-    let sent = desk.sent();
+    lone.cut();
+    lone.sent();
+    lone.pass(2_000);
+    lone.answer_dial();
+    let sent = lone.sent();
     assert!(sent[1].contains(r#""resume":{"epoch":"e1","snapshotSeq":5,"after":"a"}"#), "{sent:?}");
-    desk.welcome(0, "");
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"snapshot"}}"#)
+    lone.welcome(0, "");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"snapshot"}}"#)
         .hear(r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"b","data":{"n":2},"seq":3}]},"metadata":{"after":"a","snapshotSeq":5}}"#)
         .hear(&change("update", "a", r#"{"n":7}"#, 6, "2026-01-01T00:00:00Z"))
         .hear(&synced("e1", 6, &[("a", 6, r#"{"n":7}"#), ("b", 3, r#"{"n":2}"#)]));
-    assert!(desk.replica.status().collections[&todos()].live, "{:?}", desk.sent());
+    assert!(lone.replica.status().collections[&todos()].live, "{:?}", lone.sent());
 }
 
 #[test]
 fn the_server_s_clock_is_known_to_half_a_round_trip() {
-    let mut desk = Desk::new(config());
-    desk.dial();
-    desk.pass(400);
-    let server = Timestamp(desk.now.wall.0 - 200 + 5_000);
-    desk.hear(&format!(
+    let mut lone = LoneReplica::new(config());
+    lone.dial();
+    lone.pass(400);
+    let server = Timestamp(lone.now.wall.0 - 200 + 5_000);
+    lone.hear(&format!(
         r#"{{"type":"pong","timestamp":"{server}","metadata":{{"protocol":2,"epoch":"e1","lastMutation":0}}}}"#
     ));
-    assert_eq!(desk.replica.status().clock_offset_ms, 5_000);
+    assert_eq!(lone.replica.status().clock_offset_ms, 5_000);
 }
 
 #[test]
 fn a_collection_that_is_left_and_wanted_again_is_subscribed_again() {
-    let mut desk = Desk::live();
-    desk.replica.command(desk.now, Command::Unsubscribe(todos()), &mut desk.effects);
-    desk.replica.command(desk.now, Command::Subscribe(todos()), &mut desk.effects);
-    assert_eq!(desk.sent(), [r#"{"type":"unsubscribe","collection":"todos"}"#]);
-    desk.hear(r#"{"type":"unsubscribed","collection":"todos"}"#);
-    assert!(desk.sent()[0].starts_with(r#"{"type":"subscribe","collection":"todos""#));
+    let mut lone = LoneReplica::live();
+    lone.replica.command(lone.now, Command::Unsubscribe(todos()), &mut lone.actions);
+    lone.replica.command(lone.now, Command::Subscribe(todos()), &mut lone.actions);
+    assert_eq!(lone.sent(), [r#"{"type":"unsubscribe","collection":"todos"}"#]);
+    lone.hear(r#"{"type":"unsubscribed","collection":"todos"}"#);
+    assert!(lone.sent()[0].starts_with(r#"{"type":"subscribe","collection":"todos""#));
 }
 
 #[test]
 fn silence_is_probed_and_then_ends_the_connection() {
-    let mut desk = Desk::live();
-    desk.pass(30_000);
-    assert_eq!(desk.sent(), ["PING"]);
-    desk.pass(15_000);
-    assert_eq!(desk.sent(), ["CLOSE"]);
-    assert!(desk.replica.deadline().is_some(), "it tries again");
+    let mut lone = LoneReplica::live();
+    lone.pass(30_000);
+    assert_eq!(lone.sent(), ["PING"]);
+    lone.pass(15_000);
+    assert_eq!(lone.sent(), ["CLOSE"]);
+    assert!(lone.replica.deadline().is_some(), "it tries again");
 }
 
 #[test]
 fn a_connection_that_it_has_not_asked_for_is_not_greeted() {
-    let mut desk = Desk::new(config());
-    desk.replica.command(desk.now, Command::Connect, &mut desk.effects);
+    let mut lone = LoneReplica::new(config());
+    lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     let input = Input::Connected { conn: ConnId(99) };
-    desk.replica.handle(desk.now, input, &mut desk.effects);
-    desk.answer_dial();
-    assert_eq!(desk.sent().len(), 2, "one hello, one subscription");
-    desk.replica.handle(desk.now, Input::Connected { conn: desk.conn }, &mut desk.effects);
-    assert_eq!(desk.sent(), [""; 0], "it is greeted once");
+    lone.replica.handle(lone.now, input, &mut lone.actions);
+    lone.answer_dial();
+    assert_eq!(lone.sent().len(), 2, "one hello, one subscription");
+    lone.replica.handle(lone.now, Input::Connected { conn: lone.conn }, &mut lone.actions);
+    assert_eq!(lone.sent(), [""; 0], "it is greeted once");
 }
 
 #[test]
 fn a_write_names_the_commit_that_holds_it() {
-    let mut desk = Desk::live();
+    let mut lone = LoneReplica::live();
     for n in 0..3 {
-        let document = desk::doc(&format!("{{\"n\":{n}}}"));
-        let (now, id) = (desk.now, desk::id("b"));
+        let document = lone_replica::doc(&format!("{{\"n\":{n}}}"));
+        let (now, id) = (lone.now, lone_replica::id("b"));
         let written =
-            desk.replica.write(now, Write::Save(todos(), id, document), &mut desk.effects).unwrap();
-        assert_eq!(written.commit, desk.replica.store().last());
+            lone.replica.write(now, Write::Save(todos(), id, document), &mut lone.actions).unwrap();
+        assert_eq!(written.commit, lone.replica.store().last());
     }
 }
 
 #[test]
 fn nothing_is_sent_before_the_store_has_it() {
-    let mut desk = Desk::on(config(), MemoryClientStore::when_told());
-    desk.dial();
-    assert!(desk.sent().is_empty(), "the session is not stored yet");
-    desk.make_durable();
-    assert_eq!(desk.sent().len(), 2);
-    desk.welcome(0, "");
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":0,"mode":"snapshot"}}"#)
+    let mut lone = LoneReplica::on(config(), MemoryClientStore::when_told());
+    lone.dial();
+    assert!(lone.sent().is_empty(), "the session is not stored yet");
+    lone.make_durable();
+    assert_eq!(lone.sent().len(), 2);
+    lone.welcome(0, "");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":0,"mode":"snapshot"}}"#)
         .hear(r#"{"type":"sync","collection":"todos","data":{"records":[]},"metadata":{"snapshotSeq":0}}"#)
         .hear(&synced("e1", 0, &[]));
-    desk.save("a", r#"{"n":1}"#);
-    assert!(desk.sent().is_empty(), "the write is not stored yet");
-    desk.make_durable();
-    assert_eq!(desk.sent().len(), 1);
+    lone.save("a", r#"{"n":1}"#);
+    assert!(lone.sent().is_empty(), "the write is not stored yet");
+    lone.make_durable();
+    assert_eq!(lone.sent().len(), 1);
 }

@@ -1,15 +1,15 @@
 //! Changing a record by what it is, in one step.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
-mod desk;
+mod lone_replica;
 
 use synclayer_core::{
     ClientConfig, ConflictStrategy, Document, FieldWise, Limits, Misuse, Write, Written,
 };
 
-use desk::{Desk, ack, change, config, doc, id, todos};
+use lone_replica::{LoneReplica, ack, change, config, doc, id, todos};
 
-impl Desk {
+impl LoneReplica {
     fn modify(
         &mut self,
         at: &str,
@@ -18,7 +18,7 @@ impl Desk {
         self.replica.write(
             self.now,
             Write::Modify(todos(), id(at), Box::new(change)),
-            &mut self.effects,
+            &mut self.actions,
         )
     }
 
@@ -42,58 +42,58 @@ fn with_n(seen: Option<&Document>, n: i64) -> Document {
 
 #[test]
 fn it_sees_the_pending_writes_and_writes_what_differs() {
-    let mut desk = Desk::live();
-    desk.add("a", 1);
-    assert!(desk.sent()[0].contains(r#""type":"update""#), "only what differs");
-    desk.add("a", 1);
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":3,"t":"x"}"#);
-    let sent = desk.sent();
+    let mut lone = LoneReplica::live();
+    lone.add("a", 1);
+    assert!(lone.sent()[0].contains(r#""type":"update""#), "only what differs");
+    lone.add("a", 1);
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":3,"t":"x"}"#);
+    let sent = lone.sent();
     assert!(sent[0].contains(r#""data":{"n":3}"#) && !sent[0].contains("\"t\""), "{sent:?}");
     // what somebody else wrote meanwhile waits beneath them, and a third is made on top
-    desk.hear(&change("update", "a", r#"{"t":"y"}"#, 6, "2026-01-01T00:00:00Z"));
-    desk.hear(&ack(1, "a", 7)).hear(&ack(2, "a", 8));
-    desk.add("a", 4);
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":7,"t":"y"}"#);
+    lone.hear(&change("update", "a", r#"{"t":"y"}"#, 6, "2026-01-01T00:00:00Z"));
+    lone.hear(&ack(1, "a", 7)).hear(&ack(2, "a", 8));
+    lone.add("a", 4);
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":7,"t":"y"}"#);
 }
 
 #[test]
 fn it_makes_removes_and_leaves_records() {
-    let mut desk = Desk::live();
-    desk.add("new", 5);
-    assert_eq!(desk.shows("new").unwrap(), r#"{"n":5}"#);
-    let same = desk.modify("new", |seen| Ok(seen.cloned())).unwrap();
+    let mut lone = LoneReplica::live();
+    lone.add("new", 5);
+    assert_eq!(lone.shows("new").unwrap(), r#"{"n":5}"#);
+    let same = lone.modify("new", |seen| Ok(seen.cloned())).unwrap();
     assert_eq!(same.write, None, "nothing to write");
-    desk.modify("new", |seen| Ok(seen.filter(|_| false).cloned())).unwrap();
-    assert_eq!(desk.shows("new"), None);
-    assert_eq!(desk.modify("none", |_| Ok(None)).unwrap().write, None);
+    lone.modify("new", |seen| Ok(seen.filter(|_| false).cloned())).unwrap();
+    assert_eq!(lone.shows("new"), None);
+    assert_eq!(lone.modify("none", |_| Ok(None)).unwrap().write, None);
 }
 
 #[test]
 fn where_it_fails_nothing_has_changed() {
     let limits = Limits { document_bytes: 20, ..Limits::default() };
-    let mut desk = Desk::live_with(ClientConfig { limits, ..config() });
-    let digest = |desk: &Desk| (desk.replica.digest(), desk.replica.store().last());
-    let before = digest(&desk);
+    let mut lone = LoneReplica::live_with(ClientConfig { limits, ..config() });
+    let digest = |lone: &LoneReplica| (lone.replica.digest(), lone.replica.store().last());
+    let before = digest(&lone);
     let failed = || Misuse::ModifyFailed { message: "a bug".into() };
-    assert_eq!(desk.modify("a", move |_| Err(failed())), Err(failed()));
+    assert_eq!(lone.modify("a", move |_| Err(failed())), Err(failed()));
     assert_eq!(failed().to_string(), "the record was not changed: a bug");
-    let large = desk.modify("a", |_| Ok(Some(doc(&format!(r#"{{"t":"{}"}}"#, "x".repeat(50))))));
+    let large = lone.modify("a", |_| Ok(Some(doc(&format!(r#"{{"t":"{}"}}"#, "x".repeat(50))))));
     assert!(matches!(large, Err(Misuse::Document(_))), "{large:?}");
-    assert_eq!(digest(&desk), before);
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
+    assert_eq!(digest(&lone), before);
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
 }
 
 #[test]
 fn increments_of_two_devices_add_up() {
     let conflict_strategy = ConflictStrategy::custom(FieldWise::sum_numbers());
-    let mut desk = Desk::live_with(ClientConfig { conflict_strategy, ..config() });
-    desk.cut();
-    desk.add("a", 2);
-    desk.add("a", 3);
-    desk.pass(2_000);
-    desk.answer_dial();
-    desk.welcome(0, "");
-    desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
+    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy, ..config() });
+    lone.cut();
+    lone.add("a", 2);
+    lone.add("a", 3);
+    lone.pass(2_000);
+    lone.answer_dial();
+    lone.welcome(0, "");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":6,"mode":"delta"}}"#)
         .hear(&change("update", "a", r#"{"n":11}"#, 6, "2026-01-01T00:00:00Z"));
-    assert_eq!(desk.shows("a").unwrap(), r#"{"n":16,"t":"x"}"#, "1 + 10 there + 5 here");
+    assert_eq!(lone.shows("a").unwrap(), r#"{"n":16,"t":"x"}"#, "1 + 10 there + 5 here");
 }

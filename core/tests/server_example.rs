@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A replica and its socket.
 struct Client {
     replica: Replica<MemoryClientStore>,
-    effects: Vec<Action>,
+    actions: Vec<Action>,
     server: SocketAddr,
     socket: Option<(ConnId, Socket)>,
     connections: usize,
@@ -34,22 +34,22 @@ fn todos() -> Collection {
 
 impl Client {
     fn open(server: SocketAddr, seed: u128) -> Self {
-        let (started, mut effects) = (Instant::now(), Vec::new());
+        let (started, mut actions) = (Instant::now(), Vec::new());
         let config = ClientConfig {
             collections: vec![todos()],
             reconnect_delay: Duration::from_millis(1),
             ..ClientConfig::default()
         };
         let store = MemoryClientStore::new();
-        let mut replica = Replica::open(config, seed, now(started), store, &mut effects).unwrap();
-        replica.command(now(started), Command::Connect, &mut effects);
-        Self { replica, effects, server, socket: None, connections: 0, started }
+        let mut replica = Replica::open(config, seed, now(started), store, &mut actions).unwrap();
+        replica.command(now(started), Command::Connect, &mut actions);
+        Self { replica, actions, server, socket: None, connections: 0, started }
     }
 
     fn save(&mut self, id: &str, json: &str) {
         let (id, now) = (RecordId::new(id).unwrap(), now(self.started));
         let document = Document::parse(json, &Limits::default()).unwrap();
-        self.replica.write(now, Write::Save(todos(), id, document), &mut self.effects).unwrap();
+        self.replica.write(now, Write::Save(todos(), id, document), &mut self.actions).unwrap();
     }
 
     fn shows(&self, id: &str) -> Option<String> {
@@ -60,37 +60,37 @@ impl Client {
     fn turn(&mut self) {
         let now = now(self.started);
         if self.replica.deadline().is_some_and(|(at, _)| at <= now.mono) {
-            self.replica.handle(now, Input::Timeout, &mut self.effects);
+            self.replica.handle(now, Input::Timeout, &mut self.actions);
         }
         if let Some((conn, mut socket)) = self.socket.take() {
             while let Some(frame) = socket.receive() {
                 let input = Input::Frame { conn, frame: &frame };
-                self.replica.handle(now, input, &mut self.effects);
+                self.replica.handle(now, input, &mut self.actions);
             }
             if socket.has_ended() {
                 let why = Disconnect::Lost("it ended".into());
                 let input = Input::Disconnected { conn, why };
-                self.replica.handle(now, input, &mut self.effects);
+                self.replica.handle(now, input, &mut self.actions);
             } else {
                 self.socket = Some((conn, socket));
             }
         }
-        while !self.effects.is_empty() {
-            mem::take(&mut self.effects).into_iter().for_each(|effect| self.carry_out(effect));
+        while !self.actions.is_empty() {
+            mem::take(&mut self.actions).into_iter().for_each(|action| self.carry_out(action));
         }
         if let Some((_, socket)) = &mut self.socket {
             socket.flush();
         }
     }
 
-    fn carry_out(&mut self, effect: Action) {
-        match effect {
+    fn carry_out(&mut self, action: Action) {
+        match action {
             Action::Net(NetAction::Connect { conn, .. }) => {
                 let stream = TcpStream::connect(self.server).unwrap();
                 self.socket = Some((conn, Socket::new(stream).unwrap()));
                 self.connections += 1;
                 let now = now(self.started);
-                self.replica.handle(now, Input::Connected { conn }, &mut self.effects);
+                self.replica.handle(now, Input::Connected { conn }, &mut self.actions);
             }
             Action::Net(NetAction::Send { conn, frame }) => {
                 if let Some((_, socket)) = self.socket.as_mut().filter(|(open, _)| *open == conn) {

@@ -1,7 +1,7 @@
 //! Users sign out of a device, and come back.
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, clippy::result_large_err)]
 
-mod desk;
+mod lone_replica;
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use synclayer_core::{
     Write,
 };
 
-use desk::{Desk, config, doc, id, todos};
+use lone_replica::{LoneReplica, config, doc, id, todos};
 
-fn of(user: &str, store: MemoryClientStore) -> Desk {
-    Desk::on(ClientConfig { user: user.into(), ..config() }, store)
+fn of(user: &str, store: MemoryClientStore) -> LoneReplica {
+    LoneReplica::on(ClientConfig { user: user.into(), ..config() }, store)
 }
 
-impl Desk {
+impl LoneReplica {
     fn sign_out(self, how: SignOut) -> Result<SignedOut<MemoryClientStore>, (Self, Misuse)> {
-        let Self { replica, now, conn, dialled, mut effects, tickets, lines, events } = self;
-        match replica.sign_out(now, how, &mut effects) {
+        let Self { replica, now, conn, dialled, mut actions, tickets, lines, events } = self;
+        match replica.sign_out(now, how, &mut actions) {
             Ok(signed_out) => Ok(signed_out),
             Err(refused) => {
                 let (replica, why) = *refused;
-                let desk = Self { replica, now, conn, dialled, effects, tickets, lines, events };
-                Err((desk, why))
+                let lone = Self { replica, now, conn, dialled, actions, tickets, lines, events };
+                Err((lone, why))
             }
         }
     }
@@ -43,10 +43,10 @@ impl Desk {
 }
 
 /// Everything that a user has at a device.
-fn held(desk: &Desk) -> (BTreeMap<String, String>, usize, usize) {
-    let records = desk.replica.get_all(&todos()).unwrap();
+fn held(lone: &LoneReplica) -> (BTreeMap<String, String>, usize, usize) {
+    let records = lone.replica.get_all(&todos()).unwrap();
     let records = records.iter().map(|record| (record.id.to_string(), record.document.to_string()));
-    let status = desk.replica.status();
+    let status = lone.replica.status();
     (records.collect(), status.pending_writes, status.rejected_writes)
 }
 
@@ -64,15 +64,15 @@ fn what_is_kept_waits_for_the_user_s_return() {
 
 #[test]
 fn a_connection_is_closed_at_the_sign_out() {
-    let mut desk = Desk::live();
-    let conn = desk.conn;
-    desk.sent();
-    let mut effects = Vec::new();
-    let signed_out = desk.replica.sign_out(desk.now, SignOut::Keep, &mut effects);
+    let mut lone = LoneReplica::live();
+    let conn = lone.conn;
+    lone.sent();
+    let mut actions = Vec::new();
+    let signed_out = lone.replica.sign_out(lone.now, SignOut::Keep, &mut actions);
     assert!(signed_out.is_ok());
     let closes =
-        |effect: &Action| format!("{effect:?}").contains(&format!("Close {{ conn: {conn:?}"));
-    assert!(effects.iter().any(closes), "{effects:?}");
+        |action: &Action| format!("{action:?}").contains(&format!("Close {{ conn: {conn:?}"));
+    assert!(actions.iter().any(closes), "{actions:?}");
 }
 
 #[test]
@@ -97,21 +97,21 @@ fn unsent_writes_are_named_and_only_wiped_when_told_to() {
 
 #[test]
 fn a_rejected_write_is_unsent_too_and_one_that_is_acknowledged_is_not() {
-    let mut desk = Desk::live();
-    desk.save("b", "{}");
-    desk.save("c", "{}");
-    desk.sent();
-    desk.hear(&desk::ack(1, "b", 6));
-    desk.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":2,"collection":"todos","recordId":"c"}}"#);
-    let (mut desk, why) = desk.sign_out(SignOut::Wipe).map(drop).unwrap_err();
+    let mut lone = LoneReplica::live();
+    lone.save("b", "{}");
+    lone.save("c", "{}");
+    lone.sent();
+    lone.hear(&lone_replica::ack(1, "b", 6));
+    lone.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"mutation":2,"collection":"todos","recordId":"c"}}"#);
+    let (mut lone, why) = lone.sign_out(SignOut::Wipe).map(drop).unwrap_err();
     let Misuse::Unsent(unsent) = why else { panic!("{why:?}") };
     assert_eq!((unsent.waiting, unsent.rejected), (0, 1));
     assert_eq!(unsent.records, [(todos(), id("c"))]);
-    let write = desk.replica.rejected().unwrap()[0].write;
-    desk.replica.write(desk.now, Write::DiscardRejected(write), &mut desk.effects).unwrap();
-    let fresh = Desk::new(config());
+    let write = lone.replica.rejected().unwrap()[0].write;
+    lone.replica.write(lone.now, Write::DiscardRejected(write), &mut lone.actions).unwrap();
+    let fresh = LoneReplica::new(config());
     let empty = fresh.rows();
-    let back = Desk::on(config(), desk.signed_out(SignOut::Wipe));
+    let back = LoneReplica::on(config(), lone.signed_out(SignOut::Wipe));
     assert_eq!((held(&back), back.rows()), ((BTreeMap::new(), 0, 0), empty));
 }
 
@@ -123,20 +123,20 @@ fn others_of_the_device_keep_what_is_theirs_whoever_leaves_and_comes() {
     let mut random = fastrand::Rng::with_seed(9);
     for round in 0..400 {
         let user = users[random.usize(..users.len())];
-        let mut desk = of(user, store);
+        let mut lone = of(user, store);
         let known = model.get(user).copied().unwrap_or(0);
-        assert_eq!(held(&desk).0.len(), known, "{user:?} in round {round}");
-        for (_, document) in held(&desk).0 {
+        assert_eq!(held(&lone).0.len(), known, "{user:?} in round {round}");
+        for (_, document) in held(&lone).0 {
             assert_eq!(document, format!(r#"{{"by":"{user}"}}"#));
         }
         match random.u8(..3) {
             0 => {
-                store = desk.signed_out(SignOut::WipeUnsent);
+                store = lone.signed_out(SignOut::WipeUnsent);
                 model.remove(user);
             }
             _ => {
-                desk.save(&format!("r{round}"), &format!(r#"{{"by":"{user}"}}"#));
-                store = desk.signed_out(SignOut::Keep);
+                lone.save(&format!("r{round}"), &format!(r#"{{"by":"{user}"}}"#));
+                store = lone.signed_out(SignOut::Keep);
                 model.insert(user, known + 1);
             }
         }
@@ -186,11 +186,11 @@ fn a_wipe_is_done_in_bounded_batches_and_finished_after_a_crash() {
 
 #[test]
 fn who_returns_after_a_wipe_is_another_client() {
-    let mut desk = of("ann", MemoryClientStore::new());
-    desk.save("a", "{}");
-    let client = desk.replica.status().client_id;
-    let store = desk.signed_out(SignOut::WipeUnsent);
+    let mut lone = of("ann", MemoryClientStore::new());
+    lone.save("a", "{}");
+    let client = lone.replica.status().client_id;
+    let store = lone.signed_out(SignOut::WipeUnsent);
     let ann = ClientConfig { user: "ann".into(), ..config() };
-    let ann = Replica::open(ann, 8, desk::START, store, &mut Vec::new()).unwrap();
+    let ann = Replica::open(ann, 8, lone_replica::START, store, &mut Vec::new()).unwrap();
     assert_ne!(ann.status().client_id, client, "its numbers begin anew");
 }

@@ -12,35 +12,35 @@ use synclayer_core::{Batch, MemoryClientStore, RecordChange, Rows, ServerStore, 
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_sim::counted::{Counted, Counts};
-use synclayer_sim::desk::Desk;
+use synclayer_sim::lone_replica::LoneReplica;
 use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-type Watched = Desk<Counted<MemoryClientStore>>;
+type Watched = LoneReplica<Counted<MemoryClientStore>>;
 
 /// Returns the store calls of one change while this many records are watched.
 fn cost(records: usize, change: impl Fn(&mut Watched)) -> Counts {
-    let mut desk = Desk::online(Counted::new(MemoryClientStore::new()));
-    let watch = desk.watch();
+    let mut lone = LoneReplica::online(Counted::new(MemoryClientStore::new()));
+    let watch = lone.watch();
     for n in 0..records {
-        desk.remote("insert", &format!("r{n}"), r#"{"n":1,"text":"Buy milk"}"#);
+        lone.remote("insert", &format!("r{n}"), r#"{"n":1,"text":"Buy milk"}"#);
     }
-    assert_eq!(desk.take(watch).unwrap().snapshot.len(), records);
-    desk.replica.store().take();
-    change(&mut desk);
-    let counts = desk.replica.store().take();
-    let update = desk.take(watch).unwrap();
+    assert_eq!(lone.take(watch).unwrap().snapshot.len(), records);
+    lone.replica.store().take();
+    change(&mut lone);
+    let counts = lone.replica.store().take();
+    let update = lone.take(watch).unwrap();
     assert!(matches!(&update.changes[..], [RecordChange::Modified(record)] if &*record.id == "r7"));
     assert_eq!(update.snapshot.len(), records);
-    assert_eq!(desk.replica.store().take(), Counts::default(), "what is shown was not read");
+    assert_eq!(lone.replica.store().take(), Counts::default(), "what is shown was not read");
     counts
 }
 
 #[test]
 fn a_change_reads_only_its_record_however_many_are_watched() {
-    let remote = |desk: &mut Watched| desk.remote("update", "r7", r#"{"n":2}"#);
-    let local = |desk: &mut Watched| desk.update("r7", r#"{"n":2}"#).unwrap();
+    let remote = |lone: &mut Watched| lone.remote("update", "r7", r#"{"n":2}"#);
+    let local = |lone: &mut Watched| lone.update("r7", r#"{"n":2}"#).unwrap();
     let of_remote = cost(10, remote);
     assert!(of_remote.gets <= 2 && of_remote.scans == 0, "{of_remote:?}");
     assert_eq!((of_remote.commits, of_remote.ops), (1, 2), "the row and the cursor: {of_remote:?}");
@@ -53,13 +53,13 @@ fn a_change_reads_only_its_record_however_many_are_watched() {
 
 #[test]
 fn a_write_that_waits_costs_no_look_at_the_others() {
-    let mut desk = Desk::offline(Counted::new(MemoryClientStore::new()));
+    let mut lone = LoneReplica::offline(Counted::new(MemoryClientStore::new()));
     for n in 0..1_000 {
-        desk.save(&format!("r{n}"), r#"{"n":1}"#).unwrap();
+        lone.save(&format!("r{n}"), r#"{"n":1}"#).unwrap();
     }
-    desk.replica.store().take();
-    desk.save("another", r#"{"n":1}"#).unwrap();
-    let counts = desk.replica.store().take();
+    lone.replica.store().take();
+    lone.save("another", r#"{"n":1}"#).unwrap();
+    let counts = lone.replica.store().take();
     assert_eq!((counts.gets, counts.scanned, counts.commits), (1, 0, 1), "{counts:?}");
 }
 

@@ -16,8 +16,8 @@ use synclayer_core::{
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
-use synclayer_sim::desk::Desk;
 use synclayer_sim::host::Host;
+use synclayer_sim::lone_replica::LoneReplica;
 use synclayer_tokio::{Store, SyncConfig, SyncLayer};
 use tokio::sync::Mutex;
 
@@ -53,12 +53,12 @@ impl ClientStore for Forgetful {
 
 /// By how many bytes 100,000 offline writes to records of their own make the heap grow.
 fn growth(store: impl ClientStore, writes: usize) -> usize {
-    let mut desk = Desk::offline(store);
+    let mut lone = LoneReplica::offline(store);
     let before = HEAP.current_usage();
     for n in 0..writes {
-        desk.save(&format!("r{n}"), &format!(r#"{{"n":{n},"text":"{:0>170}"}}"#, n)).unwrap();
+        lone.save(&format!("r{n}"), &format!(r#"{{"n":{n},"text":"{:0>170}"}}"#, n)).unwrap();
     }
-    assert_eq!(desk.replica.status().pending_writes, writes);
+    assert_eq!(lone.replica.status().pending_writes, writes);
     HEAP.current_usage().saturating_sub(before)
 }
 

@@ -126,16 +126,16 @@ fn what_an_earlier_version_left_undecided_can_be_decided() {
         let path = dir.path().join("store");
         for user in ["eve", "fred"].into_iter().filter(|user| has(&path, user)) {
             let store = FjallClientStore::open(&path, ClientOptions::default()).unwrap();
-            let (mut effects, seed) = (Vec::new(), 99);
+            let (mut actions, seed) = (Vec::new(), 99);
             let mut replica =
-                Replica::open(config(user), seed, START, store, &mut effects).unwrap();
+                Replica::open(config(user), seed, START, store, &mut actions).unwrap();
             let undecided = |replica: &Replica<_>| {
                 let status = replica.status();
                 let lacks = |of: &CollectionStatus| of.missing.is_some();
                 status.other_database.is_some() || status.collections.values().any(lacks)
             };
             assert!(undecided(&replica), "{user}");
-            replica.write(START, Write::Adopt, &mut effects).unwrap();
+            replica.write(START, Write::Adopt, &mut actions).unwrap();
             assert!(!undecided(&replica), "{user}");
             replica.check().unwrap();
             decided += 1;
@@ -149,21 +149,21 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
     let config = ClientConfig { collections: collections.to_vec(), ..config(user) };
     let store = FjallClientStore::open(path, ClientOptions::default()).unwrap();
     // a day after the stores were closed: a server takes no times that are to come
-    let (mut now, mut effects) = (START, Vec::new());
+    let (mut now, mut actions) = (START, Vec::new());
     now.wall = now.wall.plus(24 * 60 * 60 * 1000);
-    let mut replica = Replica::open(config, 99, now, store, &mut effects).unwrap();
+    let mut replica = Replica::open(config, 99, now, store, &mut actions).unwrap();
     let rejected = replica.status().rejected_writes;
-    replica.command(now, Command::Connect, &mut effects);
+    replica.command(now, Command::Connect, &mut actions);
     host.accept(at_server, Identity::Known(UserId::new(user).unwrap()), now);
     let mut local = ConnId(0);
     for _ in 0..100 {
         now.mono.0 += 100;
         now.wall.0 += 100;
-        for effect in std::mem::take(&mut effects) {
-            match effect {
+        for action in std::mem::take(&mut actions) {
+            match action {
                 Action::Net(NetAction::Connect { conn, .. }) => {
                     local = conn;
-                    replica.handle(now, Input::Connected { conn }, &mut effects);
+                    replica.handle(now, Input::Connected { conn }, &mut actions);
                 }
                 Action::Net(NetAction::Send { frame, .. }) => {
                     host.tell(at_server, session::Input::Frame(&frame), now);
@@ -181,10 +181,10 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
         let down: Vec<_> = host.down.get_mut(&at_server).unwrap().drain(..).collect();
         for frame in down {
             let input = Input::Frame { conn: local, frame: &frame };
-            replica.handle(now, input, &mut effects);
+            replica.handle(now, input, &mut actions);
         }
         if replica.deadline().is_some_and(|(at, _)| at <= now.mono) {
-            replica.handle(now, Input::Timeout, &mut effects);
+            replica.handle(now, Input::Timeout, &mut actions);
         }
     }
     let status = replica.status();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use synclayer_core::MemoryClientStore;
 use synclayer_sim::counted::{Counted, Counts};
-use synclayer_sim::desk::Desk;
+use synclayer_sim::lone_replica::LoneReplica;
 
 use crate::processes::ROLE;
 use crate::world::{Result, document, id};
@@ -33,22 +33,22 @@ pub(crate) fn make(from: &str, records: usize, changes: usize) -> Result<()> {
 
 /// Changes watched records, and says what the changes asked of the store.
 fn changed(from: &str, records: usize, changes: usize) -> Result<Counts> {
-    let mut desk = Desk::online(Counted::new(MemoryClientStore::new()));
-    let watch = desk.watch();
+    let mut lone = LoneReplica::online(Counted::new(MemoryClientStore::new()));
+    let watch = lone.watch();
     for n in 0..records {
-        desk.remote("insert", &id(n), &document(n).to_string());
+        lone.remote("insert", &id(n), &document(n).to_string());
     }
-    desk.take(watch);
-    desk.replica.store().take();
+    lone.take(watch);
+    lone.replica.store().take();
     for n in 0..changes {
         let (id, data) = (id(n * 7_919 % records), format!(r#"{{"n":{n}}}"#));
         match from {
-            "app" => desk.update(&id, &data)?,
-            _ => desk.remote("update", &id, &data),
+            "app" => lone.update(&id, &data)?,
+            _ => lone.remote("update", &id, &data),
         }
-        desk.take(watch).ok_or("the watcher was not told")?;
+        lone.take(watch).ok_or("the watcher was not told")?;
     }
-    Ok(desk.replica.store().take())
+    Ok(lone.replica.store().take())
 }
 
 /// The instructions of a whole process.

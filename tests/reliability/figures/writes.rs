@@ -39,8 +39,8 @@ pub(crate) async fn writes() -> Result<()> {
 
 fn of_core(name: &str, store: impl ClientStore) -> Result<()> {
     let now = Now { mono: Mono(0), wall: Timestamp(0) };
-    let mut effects = Vec::new();
-    let mut replica = Replica::open(ClientConfig::default(), 1, now, store, &mut effects)?;
+    let mut actions = Vec::new();
+    let mut replica = Replica::open(ClientConfig::default(), 1, now, store, &mut actions)?;
     let todos = Collection::new("todos")?;
     let limits = Limits::default();
     let begun = Instant::now();
@@ -49,9 +49,9 @@ fn of_core(name: &str, store: impl ClientStore) -> Result<()> {
         replica.write(
             now,
             Write::Save(todos.clone(), RecordId::new(&id(n))?, record),
-            &mut effects,
+            &mut actions,
         )?;
-        effects.clear();
+        actions.clear();
     }
     report(name, GROUPED, begun);
     Ok(())

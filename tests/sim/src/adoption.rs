@@ -171,8 +171,8 @@ impl Device {
     }
 
     fn take(&mut self, out: Vec<Action>) {
-        for effect in out {
-            if let Action::Net(NetAction::Connect { conn, .. }) = effect {
+        for action in out {
+            if let Action::Net(NetAction::Connect { conn, .. }) = action {
                 self.conn = Some(conn);
             }
         }

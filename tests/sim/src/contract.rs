@@ -61,8 +61,8 @@ pub fn reports_beyond_the_last_commit() -> Result<(), String> {
 /// Returns how many frames go out, and the connection that is asked for.
 fn take(out: &mut Vec<Action>) -> (usize, Option<ConnId>) {
     let (mut sent, mut dialled) = (0, None);
-    for effect in out.drain(..) {
-        match effect {
+    for action in out.drain(..) {
+        match action {
             Action::Net(NetAction::Connect { conn, .. }) => dialled = Some(conn),
             Action::Net(NetAction::Send { .. }) => sent += 1,
             Action::Net(

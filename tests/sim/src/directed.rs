@@ -34,17 +34,17 @@ pub const SCHEDULES: &[(&str, Schedule)] = &[
 /// # Errors
 /// When it goes on, and never tells of a deleted record.
 pub fn the_horizon_passes_between_pages() -> Result<(), String> {
-    let mut desk = Desk::new();
-    desk.hello(1);
-    desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert), ("c", WriteKind::Insert)]);
-    desk.write(&[("b", WriteKind::Update), ("a", WriteKind::Delete)]);
+    let mut server = LoneServer::new();
+    server.hello(1);
+    server.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert), ("c", WriteKind::Insert)]);
+    server.write(&[("b", WriteKind::Update), ("a", WriteKind::Delete)]);
     let cursor = Cursor { epoch: epoch(1), seq: Seq(3) };
-    let first = desk.page(Position::Start { cursor: Some(cursor), resume: None })?;
+    let first = server.page(Position::Start { cursor: Some(cursor), resume: None })?;
     let Next::More(place) = first.next else { return Err("the run has one page only".into()) };
-    desk.now.0 += 60_000;
+    server.now.0 += 60_000;
     let retention = Duration::from_secs(1);
-    desk.decide(&[Transaction::Sweep(Sweep { retention, from: SweepPlace::Start, budget: 100 })]);
-    let second = desk.page(place)?;
+    server.decide(&[Transaction::Sweep(Sweep { retention, from: SweepPlace::Start, budget: 100 })]);
+    let second = server.page(place)?;
     match (second.opened, second.content) {
         (Some(_), Content::Snapshot { .. }) => Ok(()),
         other => Err(format!("convergence: the run went on below the horizon: {other:?}")),
@@ -56,11 +56,11 @@ pub fn the_horizon_passes_between_pages() -> Result<(), String> {
 /// # Errors
 /// When the hello doesn't tell of the writes.
 pub fn a_hello_sees_what_is_committed_with_it() -> Result<(), String> {
-    let mut desk = Desk::new();
-    desk.hello(1);
-    let late = desk.writes(&[("a", WriteKind::Insert)]);
-    let hello = desk.hello_of(2);
-    match desk.decide(&[late, hello]).pop() {
+    let mut server = LoneServer::new();
+    server.hello(1);
+    let late = server.writes(&[("a", WriteKind::Insert)]);
+    let hello = server.hello_of(2);
+    match server.decide(&[late, hello]).pop() {
         Some(TransactionAnswer::Hello(HelloAnswer::Open {
             last_mutation: MutationNumber(1),
             ..
@@ -74,15 +74,15 @@ pub fn a_hello_sees_what_is_committed_with_it() -> Result<(), String> {
 /// # Errors
 /// When the push is judged by seqs of another history.
 pub fn a_push_stands_on_its_hellos_epoch() -> Result<(), String> {
-    let mut desk = Desk::new();
-    desk.hello(1);
-    desk.decide(&[begin(2)]);
-    let Transaction::Writes(run) = desk.writes(&[("a", WriteKind::Insert)]) else {
+    let mut server = LoneServer::new();
+    server.hello(1);
+    server.decide(&[begin(2)]);
+    let Transaction::Writes(run) = server.writes(&[("a", WriteKind::Insert)]) else {
         return Err("no writes".into());
     };
     let client = (client(), SessionNumber(1));
     let push = Push { client, user: None, epoch: epoch(1), mutations: run.mutations };
-    match desk.decide(&[Transaction::Push(push)]).pop() {
+    match server.decide(&[Transaction::Push(push)]).pop() {
         Some(TransactionAnswer::Pushed(PushOutcome::OtherEpoch)) => Ok(()),
         other => Err(format!("no lost update: a push of another epoch was judged: {other:?}")),
     }
@@ -93,11 +93,11 @@ pub fn a_push_stands_on_its_hellos_epoch() -> Result<(), String> {
 /// # Errors
 /// When the database is another one afterwards.
 pub fn a_database_keeps_its_identity() -> Result<(), String> {
-    let mut desk = Desk::new();
-    desk.decide(&[begin(2)]);
-    desk.decide(&[begin(3)]);
-    let hello = desk.hello_of(1);
-    match desk.decide(&[hello]).pop() {
+    let mut server = LoneServer::new();
+    server.decide(&[begin(2)]);
+    server.decide(&[begin(3)]);
+    let hello = server.hello_of(1);
+    match server.decide(&[hello]).pop() {
         Some(TransactionAnswer::Hello(HelloAnswer::Open { database: Some(database), .. }))
             if *database == *"d1" =>
         {
@@ -112,12 +112,12 @@ pub fn a_database_keeps_its_identity() -> Result<(), String> {
 /// # Errors
 /// When a reader that has the change goes on as if the store had it too.
 pub fn a_rebuilt_store_vouches_for_no_cursor() -> Result<(), String> {
-    let mut desk = Desk::new();
-    desk.hello(1);
-    desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert)]);
-    desk.rebuild(&[])?;
+    let mut server = LoneServer::new();
+    server.hello(1);
+    server.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert)]);
+    server.rebuild(&[])?;
     let cursor = Cursor { epoch: epoch(1), seq: Seq(2) };
-    let page = desk.page(Position::Start { cursor: Some(cursor), resume: None })?;
+    let page = server.page(Position::Start { cursor: Some(cursor), resume: None })?;
     match page.opened {
         Some(opened) if opened.mode == Mode::Snapshot => Ok(()),
         other => Err(format!("convergence: a cursor of before the damage counts: {other:?}")),
@@ -129,17 +129,18 @@ pub fn a_rebuilt_store_vouches_for_no_cursor() -> Result<(), String> {
 /// # Errors
 /// When the record comes back.
 pub fn a_rebuilt_store_may_lack_tombstones() -> Result<(), String> {
-    let mut desk = Desk::new();
-    desk.hello(1);
-    desk.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert), ("a", WriteKind::Delete)]);
-    desk.rebuild(&["a"])?;
-    desk.hello(2);
-    let Transaction::Writes(mut run) = desk.writes(&[("a", WriteKind::Insert)]) else {
+    let mut server = LoneServer::new();
+    server.hello(1);
+    server.write(&[("a", WriteKind::Insert), ("b", WriteKind::Insert), ("a", WriteKind::Delete)]);
+    server.rebuild(&["a"])?;
+    server.hello(2);
+    let Transaction::Writes(mut run) = server.writes(&[("a", WriteKind::Insert)]) else {
         return Err("no writes".into());
     };
     // the state that it stands on is of before the delete
     run.mutations[0].base = Some(Seq(1));
-    let Some(TransactionAnswer::Writes(outcomes)) = desk.decide(&[Transaction::Writes(run)]).pop()
+    let Some(TransactionAnswer::Writes(outcomes)) =
+        server.decide(&[Transaction::Writes(run)]).pop()
     else {
         return Err("no outcome".into());
     };
@@ -150,19 +151,20 @@ pub fn a_rebuilt_store_may_lack_tombstones() -> Result<(), String> {
 }
 
 /// A server's rows, and one client that writes to them.
-struct Desk {
+struct LoneServer {
     rows: MemoryRows,
     now: Timestamp,
     session: SessionNumber,
     written: u64,
 }
 
-impl Desk {
+impl LoneServer {
     fn new() -> Self {
         let now = Timestamp(1_790_000_000_000);
-        let mut desk = Self { rows: MemoryRows::new(), now, session: SessionNumber(0), written: 0 };
-        desk.decide(&[begin(1)]);
-        desk
+        let mut server =
+            Self { rows: MemoryRows::new(), now, session: SessionNumber(0), written: 0 };
+        server.decide(&[begin(1)]);
+        server
     }
 
     /// Commits transactions together.

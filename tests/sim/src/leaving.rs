@@ -26,11 +26,11 @@ impl World {
     ) -> Result<SignedOut<MemoryClientStore>, Misuse> {
         self.note(|| format!("the user of device {device} signs out: {how:?}"));
         let now = self.devices[device].now(self.now);
-        let (mut effects, store) = (Vec::new(), MemoryClientStore::new());
+        let (mut actions, store) = (Vec::new(), MemoryClientStore::new());
         let nobody = Replica::open(ClientConfig::default(), 0, now, store, &mut Vec::new());
         let nobody = nobody.expect("an empty store can be opened");
         let replica = std::mem::replace(&mut self.devices[device].replica, nobody);
-        let signed_out = match replica.sign_out(now, how, &mut effects) {
+        let signed_out = match replica.sign_out(now, how, &mut actions) {
             Ok(signed_out) => Ok(signed_out),
             Err(refused) => {
                 let (replica, why) = *refused;
@@ -38,7 +38,7 @@ impl World {
                 Err(why)
             }
         };
-        self.carry_out(device, effects);
+        self.carry_out(device, actions);
         signed_out
     }
 }

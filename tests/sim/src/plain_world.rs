@@ -103,9 +103,9 @@ impl PlainWorld {
     }
 
     fn add(&mut self, i: usize, config: ClientConfig, store: MemoryClientStore, lives: u64) {
-        let mut effects = Vec::new();
+        let mut actions = Vec::new();
         let seed = (u128::from(self.random.u64(..)) << 64) | i as u128;
-        let replica = Replica::open(config.clone(), seed, self.now, store, &mut effects)
+        let replica = Replica::open(config.clone(), seed, self.now, store, &mut actions)
             .expect("the store is sound");
         let device = PlainDevice {
             replica,
@@ -123,9 +123,9 @@ impl PlainWorld {
             let shown = std::mem::take(&mut self.devices[i].shown);
             self.devices[i] = PlainDevice { shown, ..device };
         }
-        self.carry_out(i, effects);
+        self.carry_out(i, actions);
         let now = self.now;
-        self.with(i, |replica, effects| replica.command(now, Command::Connect, effects));
+        self.with(i, |replica, actions| replica.command(now, Command::Connect, actions));
     }
 
     fn note(&mut self, line: impl FnOnce() -> String) {
@@ -161,8 +161,8 @@ impl PlainWorld {
     pub fn save(&mut self, i: usize, id: &str, json: &str) {
         self.note(|| format!("device {i} saves {id} {json}"));
         let (now, document) = (self.now, document(json));
-        let _ = self.with(i, |replica, effects| {
-            replica.write(now, Write::Save(todos(), record(id), document), effects)
+        let _ = self.with(i, |replica, actions| {
+            replica.write(now, Write::Save(todos(), record(id), document), actions)
         });
     }
 
@@ -170,8 +170,8 @@ impl PlainWorld {
     pub fn update(&mut self, i: usize, id: &str, json: &str) {
         self.note(|| format!("device {i} updates {id} {json}"));
         let (now, delta) = (self.now, Delta::new(document(json), vec![]));
-        let _ = self.with(i, |replica, effects| {
-            replica.write(now, Write::Update(todos(), record(id), delta), effects)
+        let _ = self.with(i, |replica, actions| {
+            replica.write(now, Write::Update(todos(), record(id), delta), actions)
         });
     }
 
@@ -179,8 +179,8 @@ impl PlainWorld {
     pub fn delete(&mut self, i: usize, id: &str) {
         self.note(|| format!("device {i} deletes {id}"));
         let now = self.now;
-        let _ = self.with(i, |replica, effects| {
-            replica.write(now, Write::Delete(todos(), record(id)), effects)
+        let _ = self.with(i, |replica, actions| {
+            replica.write(now, Write::Delete(todos(), record(id)), actions)
         });
     }
 
@@ -199,12 +199,12 @@ impl PlainWorld {
         i: usize,
         call: impl FnOnce(&mut Replica<MemoryClientStore>, &mut Vec<Action>) -> T,
     ) -> T {
-        let mut effects = Vec::new();
-        let answer = call(&mut self.devices[i].replica, &mut effects);
+        let mut actions = Vec::new();
+        let answer = call(&mut self.devices[i].replica, &mut actions);
         if let Err(broken) = self.devices[i].replica.check() {
             panic!("device {i}: {broken}");
         }
-        self.carry_out(i, effects);
+        self.carry_out(i, actions);
         self.look(i);
         answer
     }
@@ -220,10 +220,10 @@ impl PlainWorld {
         }
     }
 
-    fn carry_out(&mut self, i: usize, effects: Vec<Action>) {
+    fn carry_out(&mut self, i: usize, actions: Vec<Action>) {
         let now = self.now.mono.0;
-        for effect in effects {
-            match effect {
+        for action in actions {
+            match action {
                 Action::Net(NetAction::Connect { conn, .. }) => self.dial(i, conn),
                 Action::Net(NetAction::Send { conn, frame }) => self.send(i, conn, frame),
                 Action::Net(NetAction::Ping { conn }) => self.send(i, conn, Bytes::new()),
@@ -292,8 +292,8 @@ impl PlainWorld {
         self.drop_link(conn);
         self.devices[i].conn = None;
         let why = Disconnect::Lost("cut".into());
-        self.with(i, |replica, effects| {
-            replica.handle(now, Input::Disconnected { conn: local, why }, effects);
+        self.with(i, |replica, actions| {
+            replica.handle(now, Input::Disconnected { conn: local, why }, actions);
         });
     }
 
@@ -373,15 +373,15 @@ impl PlainWorld {
                 self.links.remove(&conn);
                 self.devices[i].conn = None;
                 let why = portal.refusal();
-                self.with(i, |replica, effects| {
-                    replica.handle(now, Input::Disconnected { conn: local, why }, effects);
+                self.with(i, |replica, actions| {
+                    replica.handle(now, Input::Disconnected { conn: local, why }, actions);
                 });
                 continue;
             }
             if self.sockets {
                 self.server.open(conn);
-                self.with(i, |replica, effects| {
-                    replica.handle(now, Input::Connected { conn: local }, effects);
+                self.with(i, |replica, actions| {
+                    replica.handle(now, Input::Connected { conn: local }, actions);
                 });
             } else {
                 self.break_link(conn);
@@ -404,7 +404,7 @@ impl PlainWorld {
                 self.answer(i, ticket);
             }
             if self.devices[i].replica.deadline().is_some_and(|(at, _)| at <= now.mono) {
-                self.with(i, |replica, effects| replica.handle(now, Input::Timeout, effects));
+                self.with(i, |replica, actions| replica.handle(now, Input::Timeout, actions));
             }
         }
     }
@@ -428,7 +428,7 @@ impl PlainWorld {
                 true => Input::Heard { conn: local },
                 false => Input::Frame { conn: local, frame: &frame },
             };
-            self.with(i, |replica, effects| replica.handle(now, input, effects));
+            self.with(i, |replica, actions| replica.handle(now, input, actions));
             if self.strikes(self.faults.cut) {
                 self.break_link(conn);
             }
@@ -459,7 +459,7 @@ impl PlainWorld {
             }
         }
         let now = self.now;
-        self.with(i, |replica, effects| replica.handle(now, ticket.answer(answer), effects));
+        self.with(i, |replica, actions| replica.handle(now, ticket.answer(answer), actions));
     }
 
     /// Lets all faults stop, and everything come to rest: every replica shows what the server has.

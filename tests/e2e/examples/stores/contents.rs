@@ -42,8 +42,8 @@ pub fn of_client(open: &dyn Fn() -> Result<FjallClientStore, StoreError>) -> Str
     let users = users(&open().expect("the store opens"));
     for user in users {
         let store = open().expect("the store opens");
-        let (mut effects, seed) = (Vec::new(), 77);
-        let replica = Replica::open(config(&user), seed, START, store, &mut effects)
+        let (mut actions, seed) = (Vec::new(), 77);
+        let replica = Replica::open(config(&user), seed, START, store, &mut actions)
             .expect("the replica opens");
         replica.check().expect("its invariants hold");
         of_user(&replica, &user, &mut text);

@@ -17,7 +17,7 @@ impl Town {
             self.dora.update("notes", &id, r#"{"early":1,"text":"first"}"#, &["pinned"], first);
             self.dora.update("notes", &id, r#"{"late":2,"text":"second"}"#, &[], second);
         }
-        self.dora.effects.clear();
+        self.dora.actions.clear();
     }
 
     /// Joined writes that wait.
@@ -43,7 +43,7 @@ impl Town {
         gina.save("notes", "slow-2", r#"{"text":"before the hello"}"#, self.behind());
         self.later();
         let now = self.behind();
-        gina.replica.command(now, Command::Connect, &mut gina.effects);
+        gina.replica.command(now, Command::Connect, &mut gina.actions);
         gina.come_up(ConnId(21), &mut self.host, now);
         for _ in 0..2 {
             carry_by(&mut gina, self.behind(), &mut self.host, self.now);
@@ -53,7 +53,7 @@ impl Town {
             self.host.settle(self.now);
         }
         assert!(gina.sent.iter().any(|frame| frame.contains("slow-2")), "{:?}", gina.sent);
-        gina.replica.command(self.behind(), Command::Disconnect, &mut gina.effects);
+        gina.replica.command(self.behind(), Command::Disconnect, &mut gina.actions);
         drop(gina);
         // the server has the first of them
         self.host.drop_line(ConnId(21), self.now);
@@ -92,7 +92,7 @@ impl Town {
         let missing = device.replica.status().collections[&name("todos")].missing;
         assert!(missing.is_some_and(|missing| missing > 30), "{missing:?}");
         if let Some(decide) = decide {
-            device.replica.write(self.tick(), decide, &mut device.effects).unwrap();
+            device.replica.write(self.tick(), decide, &mut device.actions).unwrap();
         }
         self.go(&mut device, &mut host);
     }
@@ -114,7 +114,7 @@ impl Town {
         self.come(&mut device, &mut host);
         assert!(device.replica.status().other_database.is_some());
         if let Some(decide) = decide {
-            device.replica.write(self.tick(), decide, &mut device.effects).unwrap();
+            device.replica.write(self.tick(), decide, &mut device.actions).unwrap();
         }
         self.go(&mut device, &mut host);
     }
@@ -137,7 +137,7 @@ impl Town {
         self.now.wall.0 += 3_600_000;
         host.sweep(Duration::from_secs(60), 1000, self.now);
         ivan.save("todos", "never-sent", r#"{"n":8}"#, self.tick());
-        ivan.replica.command(self.now, Command::Connect, &mut ivan.effects);
+        ivan.replica.command(self.now, Command::Connect, &mut ivan.actions);
         ivan.come_up(ConnId(1), &mut host, self.now);
         for _ in 0..2 {
             carry(&mut ivan, &mut host, self.now);
@@ -165,14 +165,14 @@ impl Town {
     }
 
     fn come(&self, device: &mut Device<FjallClientStore>, host: &mut Host) {
-        device.replica.command(self.now, Command::Connect, &mut device.effects);
+        device.replica.command(self.now, Command::Connect, &mut device.actions);
         device.come_up(ConnId(1), host, self.now);
         exchange(device, host, self.now);
     }
 
     fn go(&self, device: &mut Device<FjallClientStore>, host: &mut Host) {
-        device.replica.command(self.now, Command::Disconnect, &mut device.effects);
-        device.effects.clear();
+        device.replica.command(self.now, Command::Disconnect, &mut device.actions);
+        device.actions.clear();
         device.replica.check().unwrap();
         host.drop_line(ConnId(1), self.now);
         host.settle(self.now);

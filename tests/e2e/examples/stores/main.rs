@@ -73,7 +73,7 @@ struct Device<S> {
     /// As the replica calls it.
     local: ConnId,
     sent: Vec<String>,
-    effects: Vec<Action>,
+    actions: Vec<Action>,
 }
 
 /// Nobody but the server's people writes rules.
@@ -237,8 +237,8 @@ impl Town {
         );
         ann.hear(ack.as_bytes(), self.now);
         let (conn, why) = (ann.local, Disconnect::Lost("cut".into()));
-        ann.replica.handle(self.now, Input::Disconnected { conn, why }, &mut ann.effects);
-        ann.effects.clear();
+        ann.replica.handle(self.now, Input::Disconnected { conn, why }, &mut ann.actions);
+        ann.actions.clear();
         for n in 60..75 {
             let (id, at) = (format!("t{n:03}"), self.tick());
             match n % 4 {
@@ -272,10 +272,10 @@ impl Town {
             ..config_of("carl")
         };
         let mut carl = Device::open(store, config, 44, self.now);
-        carl.replica.command(self.now, Command::Connect, &mut carl.effects);
+        carl.replica.command(self.now, Command::Connect, &mut carl.actions);
         for _ in 0..100 {
-            for effect in std::mem::take(&mut carl.effects) {
-                let Action::Net(NetAction::Request(ticket)) = effect else { continue };
+            for action in std::mem::take(&mut carl.actions) {
+                let Action::Net(NetAction::Request(ticket)) = action else { continue };
                 let request = ticket.request();
                 let (status, body) = match request.method {
                     Method::Post => (404, r#"{"error":"no such path","code":"RECORD_NOT_FOUND"}"#),
@@ -286,15 +286,15 @@ impl Town {
                     Method::Get | Method::Patch | Method::Delete => (200, r#"{"records":[]}"#),
                 };
                 let answer = HttpAnswer::Answered { status, retry_after: None, body: body.into() };
-                carl.replica.handle(self.now, ticket.answer(answer), &mut carl.effects);
+                carl.replica.handle(self.now, ticket.answer(answer), &mut carl.actions);
             }
             self.now.mono.0 += 500;
             self.now.wall.0 += 500;
             if carl.replica.deadline().is_some_and(|(at, _)| at <= self.now.mono) {
-                carl.replica.handle(self.now, Input::Timeout, &mut carl.effects);
+                carl.replica.handle(self.now, Input::Timeout, &mut carl.actions);
             }
         }
-        carl.replica.command(self.now, Command::Disconnect, &mut carl.effects);
+        carl.replica.command(self.now, Command::Disconnect, &mut carl.actions);
         carl.update("todos", "p1", r#"{"n":2}"#, &[], self.tick());
         carl.save("todos", "p3", r#"{"title":"unsent"}"#, self.tick());
         carl.replica.check().unwrap();
@@ -322,19 +322,19 @@ impl Town {
     }
 
     fn meet_without_settling(&mut self, device: &mut Device<FjallClientStore>, conn: u64) {
-        device.replica.command(self.now, Command::Connect, &mut device.effects);
+        device.replica.command(self.now, Command::Connect, &mut device.actions);
         device.come_up(ConnId(conn), &mut self.host, self.now);
     }
 
     fn meet_dora(&mut self, conn: u64) {
         let now = self.now;
-        self.dora.replica.command(now, Command::Connect, &mut self.dora.effects);
+        self.dora.replica.command(now, Command::Connect, &mut self.dora.actions);
         self.dora.come_up(ConnId(conn), &mut self.host, now);
         self.settle_dora();
     }
 
     fn part(&mut self, mut device: Device<FjallClientStore>, conn: u64) {
-        device.replica.command(self.now, Command::Disconnect, &mut device.effects);
+        device.replica.command(self.now, Command::Disconnect, &mut device.actions);
         device.replica.check().unwrap();
         self.host.drop_line(ConnId(conn), self.now);
         self.host.settle(self.now);
@@ -342,8 +342,8 @@ impl Town {
     }
 
     fn part_from_dora(&mut self, conn: u64) {
-        self.dora.replica.command(self.now, Command::Disconnect, &mut self.dora.effects);
-        self.dora.effects.clear();
+        self.dora.replica.command(self.now, Command::Disconnect, &mut self.dora.actions);
+        self.dora.actions.clear();
         self.host.drop_line(ConnId(conn), self.now);
         self.host.settle(self.now);
         self.keep();
@@ -440,28 +440,28 @@ impl Town {
 impl<S: ClientStore> Device<S> {
     fn open(store: S, config: ClientConfig, seed: u128, now: Now) -> Self {
         let user = config.user.clone();
-        let mut effects = Vec::new();
-        let replica = Replica::open(config, seed, now, store, &mut effects).unwrap();
+        let mut actions = Vec::new();
+        let replica = Replica::open(config, seed, now, store, &mut actions).unwrap();
         let conn = ConnId(0);
-        Self { replica, user, conn, local: conn, sent: Vec::new(), effects }
+        Self { replica, user, conn, local: conn, sent: Vec::new(), actions }
     }
 
     /// The connection that was asked for is up, under this id at the server.
     fn come_up(&mut self, at_server: ConnId, host: &mut Host, now: Now) {
         let mut up = None;
-        for effect in self.effects.drain(..) {
-            if let Action::Net(NetAction::Connect { conn, .. }) = effect {
+        for action in self.actions.drain(..) {
+            if let Action::Net(NetAction::Connect { conn, .. }) = action {
                 up = Some(conn);
             }
         }
         let conn = up.expect("a connection is wanted");
         (self.conn, self.local) = (at_server, conn);
         host.accept(at_server, Identity::Known(UserId::new(&self.user).unwrap()), now);
-        self.replica.handle(now, Input::Connected { conn }, &mut self.effects);
+        self.replica.handle(now, Input::Connected { conn }, &mut self.actions);
     }
 
     fn hear(&mut self, frame: &[u8], now: Now) {
-        self.replica.handle(now, Input::Frame { conn: self.local, frame }, &mut self.effects);
+        self.replica.handle(now, Input::Frame { conn: self.local, frame }, &mut self.actions);
     }
 
     /// The number under which the last write to a record was sent.
@@ -476,19 +476,19 @@ impl<S: ClientStore> Device<S> {
 
     fn save(&mut self, collection: &str, id: &str, text: &str, now: Now) {
         let (collection, id, document) = (name(collection), record(id), document(text));
-        self.replica.write(now, Write::Save(collection, id, document), &mut self.effects).unwrap();
+        self.replica.write(now, Write::Save(collection, id, document), &mut self.actions).unwrap();
     }
 
     fn update(&mut self, collection: &str, id: &str, set: &str, unset: &[&str], now: Now) {
         let unset = unset.iter().map(|name| Box::from(*name)).collect();
         let (collection, id, delta) =
             (name(collection), record(id), Delta::new(document(set), unset));
-        self.replica.write(now, Write::Update(collection, id, delta), &mut self.effects).unwrap();
+        self.replica.write(now, Write::Update(collection, id, delta), &mut self.actions).unwrap();
     }
 
     fn delete(&mut self, collection: &str, id: &str, now: Now) {
         let (collection, id) = (name(collection), record(id));
-        self.replica.write(now, Write::Delete(collection, id), &mut self.effects).unwrap();
+        self.replica.write(now, Write::Delete(collection, id), &mut self.actions).unwrap();
     }
 }
 
@@ -501,8 +501,8 @@ fn carry<S: ClientStore>(device: &mut Device<S>, host: &mut Host, now: Now) {
 fn carry_by<S: ClientStore>(device: &mut Device<S>, by_its: Now, host: &mut Host, now: Now) {
     loop {
         let mut moved = false;
-        for effect in std::mem::take(&mut device.effects) {
-            if let Action::Net(NetAction::Send { frame, .. }) = effect {
+        for action in std::mem::take(&mut device.actions) {
+            if let Action::Net(NetAction::Send { frame, .. }) = action {
                 moved = true;
                 device.sent.push(String::from_utf8(frame.to_vec()).unwrap());
                 host.tell(device.conn, session::Input::Frame(&frame), now);

@@ -118,11 +118,11 @@ impl Bench {
             _ => PlainServers::Never,
         };
         let plain = (world & 128 != 0).then(|| plain_server(script));
-        let mut effects = Vec::new();
+        let mut actions = Vec::new();
         let store = MemoryClientStore::when_told();
         let mut replica =
-            Replica::open(config.clone(), 1, now(), store, &mut effects).expect("an empty store");
-        replica.command(now(), Command::Connect, &mut effects);
+            Replica::open(config.clone(), 1, now(), store, &mut actions).expect("an empty store");
+        replica.command(now(), Command::Connect, &mut actions);
         let mut bench = Self {
             now: now(),
             config,
@@ -140,7 +140,7 @@ impl Bench {
             backup: None,
             sound: true,
         };
-        bench.take(effects);
+        bench.take(actions);
         bench
     }
 
@@ -209,15 +209,15 @@ impl Bench {
         self.up.clear();
         if was_connected {
             let why = Disconnect::Lost("the server is gone".into());
-            self.with(|replica, now, effects| {
-                replica.handle(now, Input::Disconnected { conn, why }, effects);
+            self.with(|replica, now, actions| {
+                replica.handle(now, Input::Disconnected { conn, why }, actions);
             });
         }
     }
 
     /// A new replica wants to connect.
     pub(super) fn reconnect(&mut self) {
-        self.with(|replica, now, effects| replica.command(now, Command::Connect, effects));
+        self.with(|replica, now, actions| replica.command(now, Command::Connect, actions));
     }
 
     /// Everything that can happen without a choice: the fuzzer gets to deep states quickly.
@@ -225,7 +225,7 @@ impl Bench {
         for _ in 0..3 {
             self.up_comes();
             self.replica.store_mut().make_durable(CommitNumber(u64::MAX));
-            self.with(|replica, now, effects| replica.poll_store(now, effects));
+            self.with(|replica, now, actions| replica.poll_store(now, actions));
             for frame in std::mem::take(&mut self.up) {
                 self.reach(&frame);
             }
@@ -245,15 +245,15 @@ impl Bench {
         &mut self,
         call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Action>) -> T,
     ) -> T {
-        let mut effects = Vec::new();
-        let answer = call(&mut self.replica, self.now, &mut effects);
-        self.take(effects);
+        let mut actions = Vec::new();
+        let answer = call(&mut self.replica, self.now, &mut actions);
+        self.take(actions);
         answer
     }
 
-    fn take(&mut self, effects: Vec<Action>) {
-        for effect in effects {
-            match effect {
+    fn take(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
                 Action::Net(NetAction::Connect { conn, .. }) => self.conn = conn,
                 Action::Net(NetAction::Send { frame, .. }) => {
                     if self.sound {
@@ -281,17 +281,17 @@ impl Bench {
         let (collection, id) = (collection(usize::from(script.chance(8))), record(script.below(3)));
         let document = script.document();
         match script.below(4) {
-            0 => drop(self.with(|replica, now, effects| {
-                replica.write(now, Write::Save(collection, id, document), effects)
+            0 => drop(self.with(|replica, now, actions| {
+                replica.write(now, Write::Save(collection, id, document), actions)
             })),
             1 | 2 => {
                 let delta = Delta::new(document, vec!["a".into()]);
-                drop(self.with(|replica, now, effects| {
-                    replica.write(now, Write::Update(collection, id, delta), effects)
+                drop(self.with(|replica, now, actions| {
+                    replica.write(now, Write::Update(collection, id, delta), actions)
                 }));
             }
-            _ => drop(self.with(|replica, now, effects| {
-                replica.write(now, Write::Delete(collection, id), effects)
+            _ => drop(self.with(|replica, now, actions| {
+                replica.write(now, Write::Delete(collection, id), actions)
             })),
         }
     }
@@ -302,20 +302,20 @@ impl Bench {
         let rejected = self.replica.rejected().unwrap_or_default();
         let write = rejected.first().map_or(synclayer_core::WriteId(0), |r| r.write);
         let watch = self.watches.pop();
-        let kept = self.with(|replica, now, effects| {
+        let kept = self.with(|replica, now, actions| {
             match choice {
-                0 => replica.command(now, Command::Subscribe(collection.clone()), effects),
-                1 => replica.command(now, Command::Unsubscribe(collection.clone()), effects),
-                2 => replica.command(now, Command::Connect, effects),
-                3 => replica.command(now, Command::Disconnect, effects),
-                4 => replica.command(now, Command::SetToken(Token::new("t")), effects),
-                5 => drop(replica.synced(now, effects)),
-                6 => drop(replica.write(now, Write::RetryRejected(write), effects)),
-                7 => drop(replica.write(now, Write::DiscardRejected(write), effects)),
-                8 => drop(replica.write(now, Write::RejectStalled(write), effects)),
-                9 => return replica.watch(&collection, effects).ok(),
-                10 => replica.command(now, Command::SetOnline(now.mono.0 % 2 == 0), effects),
-                _ => replica.command(now, Command::SyncNow, effects),
+                0 => replica.command(now, Command::Subscribe(collection.clone()), actions),
+                1 => replica.command(now, Command::Unsubscribe(collection.clone()), actions),
+                2 => replica.command(now, Command::Connect, actions),
+                3 => replica.command(now, Command::Disconnect, actions),
+                4 => replica.command(now, Command::SetToken(Token::new("t")), actions),
+                5 => drop(replica.synced(now, actions)),
+                6 => drop(replica.write(now, Write::RetryRejected(write), actions)),
+                7 => drop(replica.write(now, Write::DiscardRejected(write), actions)),
+                8 => drop(replica.write(now, Write::RejectStalled(write), actions)),
+                9 => return replica.watch(&collection, actions).ok(),
+                10 => replica.command(now, Command::SetOnline(now.mono.0 % 2 == 0), actions),
+                _ => replica.command(now, Command::SyncNow, actions),
             }
             watch.inspect(|watch| drop(replica.take(*watch)))
         });
@@ -326,7 +326,7 @@ impl Bench {
         let back = CommitNumber(script.number().min(3));
         let last = self.replica.store().last().0;
         self.replica.store_mut().make_durable(CommitNumber(last.saturating_sub(back.0)));
-        self.with(|replica, now, effects| replica.poll_store(now, effects));
+        self.with(|replica, now, actions| replica.poll_store(now, actions));
     }
 
     fn up_comes(&mut self) {
@@ -339,8 +339,8 @@ impl Bench {
             };
             self.host.accept(conn, identity, self.now);
             self.plain.iter_mut().for_each(|plain| plain.open(conn));
-            self.with(|replica, now, effects| {
-                replica.handle(now, Input::Connected { conn }, effects);
+            self.with(|replica, now, actions| {
+                replica.handle(now, Input::Connected { conn }, actions);
             });
         }
     }
@@ -419,8 +419,8 @@ impl Bench {
 
     fn hear(&mut self, frame: &[u8]) {
         let conn = self.conn;
-        self.with(|replica, now, effects| {
-            replica.handle(now, Input::Frame { conn, frame }, effects);
+        self.with(|replica, now, actions| {
+            replica.handle(now, Input::Frame { conn, frame }, actions);
         });
     }
 
@@ -432,7 +432,7 @@ impl Bench {
         self.now.wall.0 = self.now.wall.0.saturating_add(i64::from(script.byte()) - 100);
         // what ends just then may leave something to begin at once, but not for ever
         for _ in 0..3 {
-            self.with(|replica, now, effects| replica.handle(now, Input::Timeout, effects));
+            self.with(|replica, now, actions| replica.handle(now, Input::Timeout, actions));
             if self.replica.deadline().is_none_or(|(at, _)| at > self.now.mono) {
                 break;
             }
@@ -462,8 +462,8 @@ impl Bench {
         if conn == self.conn {
             self.up.clear();
         }
-        self.with(|replica, now, effects| {
-            replica.handle(now, Input::Disconnected { conn, why }, effects);
+        self.with(|replica, now, actions| {
+            replica.handle(now, Input::Disconnected { conn, why }, actions);
         });
     }
 
@@ -486,9 +486,9 @@ impl Bench {
 
     fn reopen(&mut self, store: MemoryClientStore) {
         self.openings += 1;
-        let mut effects = Vec::new();
+        let mut actions = Vec::new();
         let opened =
-            Replica::open(self.config.clone(), self.openings, self.now, store, &mut effects);
+            Replica::open(self.config.clone(), self.openings, self.now, store, &mut actions);
         match opened {
             Ok(replica) => self.replica = replica,
             Err(error) => {
@@ -501,8 +501,8 @@ impl Bench {
         self.tickets.clear();
         self.watches.clear();
         self.conn = ConnId(0);
-        self.replica.command(self.now, Command::Connect, &mut effects);
-        self.take(effects);
+        self.replica.command(self.now, Command::Connect, &mut actions);
+        self.take(actions);
     }
 
     /// A request is answered somehow.
@@ -563,7 +563,7 @@ impl Bench {
 
     fn answered(&mut self, ticket: HttpTicket, answer: HttpAnswer) {
         let input = ticket.answer(answer);
-        self.with(|replica, now, effects| replica.handle(now, input, effects));
+        self.with(|replica, now, actions| replica.handle(now, input, actions));
     }
 
     /// Another client of the same server, of level 1.

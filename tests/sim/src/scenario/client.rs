@@ -1,4 +1,4 @@
-//! A replica on a desk: a file plays its app, its network, its server and its disk.
+//! The client of a scenario: a file plays its app, its network, its server and its disk.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -192,7 +192,7 @@ enum Move {
         #[serde(default)]
         body: Value,
     },
-    Answer(Answer),
+    Answer(HttpReply),
     // time
     Tick(u64),
     Clock(i64),
@@ -213,7 +213,7 @@ enum Move {
 /// The answer to a request: a status with what else comes, or why there is none.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Answer {
+struct HttpReply {
     /// The latest where it isn't said.
     #[serde(default)]
     request: Option<u64>,
@@ -262,8 +262,8 @@ impl From<How> for SignOut {
     }
 }
 
-/// The desk.
-pub(crate) struct Desk {
+/// The client of a scenario.
+pub(crate) struct ClientSide {
     /// `None` only while the replica starts again.
     replica: Option<Replica<NamedStore>>,
     config: Value,
@@ -273,11 +273,11 @@ pub(crate) struct Desk {
     words: Words,
     lives: u128,
     requests: BTreeMap<u64, HttpTicket>,
-    effects: Vec<Action>,
+    actions: Vec<Action>,
     out: Vec<Value>,
 }
 
-impl Desk {
+impl ClientSide {
     pub(crate) fn new(config: &Value) -> Result<Self, String> {
         let config = if config.is_null() { json!({}) } else { config.clone() };
         let setup: Setup = read(&config)?;
@@ -285,7 +285,7 @@ impl Desk {
             Durability::AtOnce => MemoryClientStore::new(),
             Durability::WhenTold => MemoryClientStore::when_told(),
         };
-        let mut desk = Self {
+        let mut client = Self {
             replica: None,
             config,
             setup,
@@ -294,21 +294,21 @@ impl Desk {
             words: Words::default(),
             lives: 0,
             requests: BTreeMap::new(),
-            effects: Vec::new(),
+            actions: Vec::new(),
             out: Vec::new(),
         };
-        desk.open(NamedStore::new(store))?;
+        client.open(NamedStore::new(store))?;
         // what a new store is given is part of no step
-        desk.effects.clear();
-        desk.out.clear();
-        desk.replica()?.store_mut().asked.clear();
-        Ok(desk)
+        client.actions.clear();
+        client.out.clear();
+        client.replica()?.store_mut().asked.clear();
+        Ok(client)
     }
 
     fn open(&mut self, store: NamedStore) -> Result<(), String> {
         self.lives += 1;
         let config = self.setup.config()?;
-        let replica = Replica::open(config, self.lives, self.now, store, &mut self.effects)
+        let replica = Replica::open(config, self.lives, self.now, store, &mut self.actions)
             .map_err(|error| format!("the replica does not open: {error}"))?;
         self.conn = ConnId(0);
         self.replica = Some(replica);
@@ -325,15 +325,15 @@ impl Desk {
         let words = &self.words;
         let replica = self.replica.as_mut().ok_or("the replica did not open")?;
         replica.store_mut().by_app = made.is_call();
-        let effects = &mut self.effects;
+        let actions = &mut self.actions;
         let mut result = None;
         match made {
-            Move::Connect => replica.command(now, Command::Connect, effects),
-            Move::Disconnect => replica.command(now, Command::Disconnect, effects),
+            Move::Connect => replica.command(now, Command::Connect, actions),
+            Move::Disconnect => replica.command(now, Command::Disconnect, actions),
             Move::Save { at, data } => {
                 let (collection, id) = place(&at)?;
                 let data = document(&data.to_string())?;
-                let written = replica.write(now, Write::Save(collection, id, data), effects);
+                let written = replica.write(now, Write::Save(collection, id, data), actions);
                 result = Some(render::written(written));
             }
             Move::Update { at, set, unset } => {
@@ -341,12 +341,12 @@ impl Desk {
                 let set = if set.is_null() { json!({}) } else { set };
                 let unset = unset.into_iter().map(Into::into).collect();
                 let delta = Delta::new(document(&set.to_string())?, unset);
-                let written = replica.write(now, Write::Update(collection, id, delta), effects);
+                let written = replica.write(now, Write::Update(collection, id, delta), actions);
                 result = Some(render::written(written));
             }
             Move::Delete { at } => {
                 let (collection, id) = place(&at)?;
-                let written = replica.write(now, Write::Delete(collection, id), effects);
+                let written = replica.write(now, Write::Delete(collection, id), actions);
                 result = Some(render::written(written));
             }
             Move::Modify { at, add } => {
@@ -354,53 +354,53 @@ impl Desk {
                 let written = replica.write(
                     now,
                     Write::Modify(collection, id, Box::new(move |seen| Ok(Some(sums(seen, &add))))),
-                    effects,
+                    actions,
                 );
                 result = Some(render::written(written));
             }
             Move::Retry(write) => {
-                let written = replica.write(now, Write::RetryRejected(WriteId(write)), effects);
+                let written = replica.write(now, Write::RetryRejected(WriteId(write)), actions);
                 result = Some(render::written(written));
             }
             Move::Discard(write) => {
-                let written = replica.write(now, Write::DiscardRejected(WriteId(write)), effects);
+                let written = replica.write(now, Write::DiscardRejected(WriteId(write)), actions);
                 result = Some(render::written(written));
             }
             Move::RejectStalled(write) => {
-                let written = replica.write(now, Write::RejectStalled(WriteId(write)), effects);
+                let written = replica.write(now, Write::RejectStalled(WriteId(write)), actions);
                 result = Some(render::written(written));
             }
             Move::Adopt => {
-                result = Some(render::written(replica.write(now, Write::Adopt, effects)))
+                result = Some(render::written(replica.write(now, Write::Adopt, actions)))
             }
             Move::Offer => {
-                result = Some(render::written(replica.write(now, Write::Offer, effects)))
+                result = Some(render::written(replica.write(now, Write::Offer, actions)))
             }
             Move::Follow(write) => {
                 let write = Some(WriteId(write));
                 let written = Written { commit: CommitNumber(0), write, shares: write };
-                result = Some(json!(replica.follow(written, effects).0));
+                result = Some(json!(replica.follow(written, actions).0));
             }
             Move::Use(name) => {
-                replica.command(now, Command::Subscribe(collection(&name)?), effects)
+                replica.command(now, Command::Subscribe(collection(&name)?), actions)
             }
             Move::Release(name) => {
-                replica.command(now, Command::Release(collection(&name)?), effects)
+                replica.command(now, Command::Release(collection(&name)?), actions)
             }
             Move::Leave(name) => {
-                replica.command(now, Command::Unsubscribe(collection(&name)?), effects)
+                replica.command(now, Command::Unsubscribe(collection(&name)?), actions)
             }
-            Move::Synced => result = Some(json!(replica.synced(now, effects).0)),
+            Move::Synced => result = Some(json!(replica.synced(now, actions).0)),
             Move::SetToken(token) => {
-                replica.command(now, Command::SetToken(Token::new(&token)), effects)
+                replica.command(now, Command::SetToken(Token::new(&token)), actions)
             }
             Move::Watch(what) => {
                 let watch = match what.contains('/') {
                     true => {
                         let (collection, id) = place(&what)?;
-                        replica.watch_record(&collection, &id, effects)
+                        replica.watch_record(&collection, &id, actions)
                     }
-                    false => replica.watch(&collection(&what)?, effects),
+                    false => replica.watch(&collection(&what)?, actions),
                 };
                 result = Some(json!(watch.map_err(|error| error.message)?.0));
             }
@@ -419,30 +419,30 @@ impl Desk {
                 result = Some(render::rejected(&rejected));
             }
             Move::Status => result = Some(render::status(&replica.status())),
-            Move::Up => replica.handle(now, Input::Connected { conn }, effects),
-            Move::Heard => replica.handle(now, Input::Heard { conn }, effects),
+            Move::Up => replica.handle(now, Input::Connected { conn }, actions),
+            Move::Heard => replica.handle(now, Input::Heard { conn }, actions),
             Move::Hear(frames) => {
                 for frame in words.frames(&frames)? {
                     let frame = frame.as_bytes();
-                    replica.handle(now, Input::Frame { conn, frame }, effects);
+                    replica.handle(now, Input::Frame { conn, frame }, actions);
                 }
             }
             Move::HearText(text) => {
                 let frame = text.as_bytes();
-                replica.handle(now, Input::Frame { conn, frame }, effects);
+                replica.handle(now, Input::Frame { conn, frame }, actions);
             }
             Move::Lost(reason) => {
                 let why = Disconnect::Lost(reason);
-                replica.handle(now, Input::Disconnected { conn, why }, effects);
+                replica.handle(now, Input::Disconnected { conn, why }, actions);
             }
             Move::Refused { status, retry_after_ms, body } => {
                 let retry_after = retry_after_ms.map(Duration::from_millis);
                 let body = words.resolve(&body)?.to_string().into_bytes();
                 let why = Disconnect::Refused { status, retry_after, body };
-                replica.handle(now, Input::Disconnected { conn, why }, effects);
+                replica.handle(now, Input::Disconnected { conn, why }, actions);
             }
-            Move::SyncNow => replica.command(now, Command::SyncNow, effects),
-            Move::SetOnline(online) => replica.command(now, Command::SetOnline(online), effects),
+            Move::SyncNow => replica.command(now, Command::SyncNow, actions),
+            Move::SetOnline(online) => replica.command(now, Command::SetOnline(online), actions),
             Move::Answer(answer) => {
                 let latest = self.requests.keys().next_back().copied();
                 let ticket = answer.request.or(latest).and_then(|id| self.requests.remove(&id));
@@ -456,7 +456,7 @@ impl Desk {
                         body: body.to_string().into_bytes(),
                     },
                 };
-                replica.handle(now, ticket.answer(answer), effects);
+                replica.handle(now, ticket.answer(answer), actions);
             }
             Move::Tick(millis) => return self.tick(millis),
             Move::Clock(millis) => self.now.wall.0 += millis,
@@ -464,16 +464,16 @@ impl Desk {
             Move::FailStore => {
                 let error = StoreError::new(StoreErrorKind::Other, "the disk has failed");
                 replica.store_mut().inner().fail(error);
-                replica.poll_store(now, effects);
+                replica.poll_store(now, actions);
             }
             Move::Durable(up_to) => {
                 replica.store_mut().inner().make_durable(CommitNumber(up_to));
-                replica.poll_store(now, effects);
+                replica.poll_store(now, actions);
             }
             Move::AllDurable => {
                 let last = replica.store_mut().inner().last();
                 replica.store_mut().inner().make_durable(last);
-                replica.poll_store(now, effects);
+                replica.poll_store(now, actions);
             }
             Move::Restart { back_to, config } => return self.restart(back_to, &config),
             Move::SignOut { how, back_to, config } => return self.sign_out(how, back_to, &config),
@@ -496,7 +496,7 @@ impl Desk {
             let now = self.now;
             let Some(replica) = &mut self.replica else { continue };
             replica.store_mut().by_app = false;
-            replica.handle(now, Input::Timeout, &mut self.effects);
+            replica.handle(now, Input::Timeout, &mut self.actions);
             self.look()?;
         }
         Err("the replica's deadlines never end".into())
@@ -510,7 +510,7 @@ impl Desk {
 
     fn sign_out(&mut self, how: How, back_to: Option<u64>, config: &Value) -> Result<(), String> {
         let replica = self.replica.take().ok_or("the replica did not open")?;
-        let mut signed_out = match replica.sign_out(self.now, how.into(), &mut self.effects) {
+        let mut signed_out = match replica.sign_out(self.now, how.into(), &mut self.actions) {
             Ok(signed_out) => signed_out,
             Err(refused) => {
                 let (replica, why) = *refused;
@@ -531,7 +531,7 @@ impl Desk {
         let replica = self.replica.take().ok_or("the replica did not open")?;
         self.config = merge(&self.config, config);
         self.setup = read(&self.config)?;
-        self.effects.clear();
+        self.actions.clear();
         self.requests.clear();
         self.open(replica.into_store().reopen(back_to))?;
         self.look()
@@ -556,8 +556,8 @@ impl Desk {
             }));
         }
         let mut watchers = Vec::new();
-        for effect in std::mem::take(&mut self.effects) {
-            match effect {
+        for action in std::mem::take(&mut self.actions) {
+            match action {
                 Action::Net(action) => self.note_net(action),
                 Action::Event(event) => self.out.push(render::event(&event)),
                 Action::Synced { id, outcome } => self.out.push(render::synced(id, &outcome)),
@@ -610,7 +610,7 @@ impl Desk {
     }
 }
 
-impl Stage for Desk {
+impl Stage for ClientSide {
     fn step(&mut self, step: &Step) -> Result<Vec<Value>, String> {
         let made: Move = read(&step.input)?;
         self.make(step, made)?;

@@ -33,10 +33,10 @@ impl Difference {
     }
 }
 
-type Place = (String, Option<Value>, Option<Value>);
+type Differing = (String, Option<Value>, Option<Value>);
 
 /// Where two values differ first.
-fn within(expected: &Value, actual: &Value, path: &str) -> Option<Place> {
+fn within(expected: &Value, actual: &Value, path: &str) -> Option<Differing> {
     if expected == actual {
         return None;
     }
@@ -53,7 +53,7 @@ fn within(expected: &Value, actual: &Value, path: &str) -> Option<Place> {
     }
 }
 
-fn deeper(expected: Option<&Value>, actual: Option<&Value>, path: String) -> Option<Place> {
+fn deeper(expected: Option<&Value>, actual: Option<&Value>, path: String) -> Option<Differing> {
     match (expected, actual) {
         (Some(one), Some(other)) => within(one, other, &path),
         (one, other) => Some((path, one.cloned(), other.cloned())),

@@ -148,8 +148,8 @@ fn play(
         }
         None => {
             let set: Result<Box<dyn Stage>, String> = match scenario.kind {
-                Kind::Client => client::Desk::new(config).map(|desk| Box::new(desk) as _),
-                Kind::Server => server::Hall::new(config).map(|hall| Box::new(hall) as _),
+                Kind::Client => client::ClientSide::new(config).map(|client| Box::new(client) as _),
+                Kind::Server => server::ServerSide::new(config).map(|server| Box::new(server) as _),
             };
             *stage = Some(set.map_err(|what| fault(file, 0, what))?);
         }

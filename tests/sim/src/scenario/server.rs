@@ -1,4 +1,4 @@
-//! A server's hall: sessions on rows in memory; a file plays their clients.
+//! The server of a scenario: sessions on rows in memory; a file plays their clients.
 //!
 //! The real rules answer a session's requests at once, in the order: transactions, pages, streams;
 //! unless the file holds one of them back.
@@ -153,8 +153,8 @@ enum Failing {
     Read,
 }
 
-/// The hall.
-pub(crate) struct Hall {
+/// The server of a scenario.
+pub(crate) struct ServerSide {
     /// The user of each token.
     tokens: BTreeMap<String, String>,
     policy: Arc<dyn Policy>,
@@ -171,7 +171,7 @@ pub(crate) struct Hall {
     out: Vec<Value>,
 }
 
-impl Hall {
+impl ServerSide {
     pub(crate) fn new(config: &Value) -> Result<Self, String> {
         let setup: Setup = if config.is_null() { Setup::default() } else { read(config)? };
         let rate = setup.rate.map(|rate| Rate { per_second: rate.per_second, burst: rate.burst });
@@ -185,7 +185,7 @@ impl Hall {
         limits.window = setup.window.unwrap_or(limits.window);
         (config.rings.documents, config.turns) = (true, 1);
         let policy: Arc<dyn Policy> = Arc::new(setup.policy);
-        let mut hall = Self {
+        let mut server = Self {
             tokens: setup.tokens,
             hub: Hub::new(config.clone(), Arc::clone(&policy), []),
             policy,
@@ -199,8 +199,8 @@ impl Hall {
             current: 1,
             out: Vec::new(),
         };
-        hall.begin_epoch()?;
-        Ok(hall)
+        server.begin_epoch()?;
+        Ok(server)
     }
 
     fn begin_epoch(&mut self) -> Result<(), String> {
@@ -416,7 +416,7 @@ impl Hall {
     }
 }
 
-impl Stage for Hall {
+impl Stage for ServerSide {
     fn step(&mut self, step: &Step) -> Result<Vec<Value>, String> {
         self.current = step.conn.unwrap_or(1);
         self.make(read(&step.input)?)?;

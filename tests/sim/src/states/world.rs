@@ -507,9 +507,9 @@ impl Device {
         self.act(|replica, out| replica.handle(NOW, input, out));
     }
 
-    fn carry_out(&mut self, effects: Vec<Action>) {
-        for effect in effects {
-            match effect {
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
                 Action::Durable(_)
                 | Action::Fate { .. }
                 | Action::Watch(_)

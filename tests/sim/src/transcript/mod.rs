@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::scenario::client::Desk;
+use crate::scenario::client::ClientSide;
 use crate::scenario::format::Step;
 use crate::scenario::print::inline;
-use crate::scenario::server::Hall;
+use crate::scenario::server::ServerSide;
 use crate::scenario::{Stage, files_with};
 
 /// The signs at the beginning of the lines.
@@ -85,7 +85,7 @@ pub fn first_difference(one: &str, other: &str) -> Option<(usize, String, String
 
 /// One client with its end of the network.
 struct Device {
-    desk: Desk,
+    client: ClientSide,
     /// The number that the server knows its connection by.
     conn: Option<u64>,
     up: VecDeque<Value>,
@@ -99,7 +99,7 @@ struct Device {
 /// Clients and a server on a stage.
 struct Talk {
     devices: BTreeMap<&'static str, Device>,
-    hall: Hall,
+    server: ServerSide,
     users: BTreeMap<String, String>,
     conns: u64,
     lines: Vec<String>,
@@ -109,15 +109,15 @@ type Played = Result<(), String>;
 
 impl Talk {
     fn new(title: &str) -> Self {
-        let hall = Hall::new(&Value::Null).expect("the usual setup");
+        let server = ServerSide::new(&Value::Null).expect("the usual setup");
         let lines = vec![format!("# {title}"), "#".into(), LEGEND.into()];
         let (devices, users) = (BTreeMap::new(), BTreeMap::new());
-        Self { devices, hall, users, conns: 0, lines }
+        Self { devices, server, users, conns: 0, lines }
     }
 
     /// Sets the server up; before anything happens.
     fn server(&mut self, config: &Value) -> Played {
-        self.hall = Hall::new(config)?;
+        self.server = ServerSide::new(config)?;
         let users = config["tokens"].as_object().into_iter().flatten();
         self.users = users
             .filter_map(|(token, user)| Some((token.clone(), user.as_str()?.to_owned())))
@@ -130,9 +130,9 @@ impl Talk {
         if config["collections"].is_null() {
             config["collections"] = json!(["todos"]);
         }
-        let desk = Desk::new(&config)?;
+        let client = ClientSide::new(&config)?;
         let (up, down) = (VecDeque::new(), VecDeque::new());
-        let device = Device { desk, conn: None, up, down, token: None, dials: false };
+        let device = Device { client, conn: None, up, down, token: None, dials: false };
         self.devices.insert(name, device);
         self.act(name, json!("connect"))
     }
@@ -168,7 +168,7 @@ impl Talk {
     /// Something happens to a client.
     fn act(&mut self, name: &'static str, input: Value) -> Played {
         let device = self.devices.get_mut(name).ok_or("there is no such client")?;
-        let out = device.desk.step(&Step::of(None, input))?;
+        let out = device.client.step(&Step::of(None, input))?;
         for one in out {
             let one = named(name, one);
             let device = self.devices.get_mut(name).ok_or("there is no such client")?;
@@ -203,7 +203,7 @@ impl Talk {
 
     /// Something happens to the server.
     fn serve(&mut self, conn: u64, input: Value) -> Played {
-        let out = self.hall.step(&Step::of(Some(conn), input))?;
+        let out = self.server.step(&Step::of(Some(conn), input))?;
         let mut closed = Vec::new();
         for one in out {
             let to = one["conn"].as_u64().unwrap_or(conn);

@@ -149,7 +149,7 @@ impl World {
             wall_ahead,
             ..Clock::default()
         };
-        let (replica, effects) = self.open(&config, store, clock, index, 0);
+        let (replica, actions) = self.open(&config, store, clock, index, 0);
         self.devices.push(Device {
             config,
             replica,
@@ -187,7 +187,7 @@ impl World {
             decided: false,
         });
         self.know_client(index);
-        self.carry_out(index, effects);
+        self.carry_out(index, actions);
         self.watch_all(index);
         index
     }
@@ -204,12 +204,12 @@ impl World {
             | 0xde_0000_0000_0000
             | u128::from(lives) << 16
             | device as u128;
-        let mut effects = Vec::new();
+        let mut actions = Vec::new();
         let now = clock.read(self.now);
-        let mut replica = Replica::open(config.clone(), seed, now, store, &mut effects)
+        let mut replica = Replica::open(config.clone(), seed, now, store, &mut actions)
             .expect("the store is sound");
-        replica.command(now, Command::Connect, &mut effects);
-        (replica, effects)
+        replica.command(now, Command::Connect, &mut actions);
+        (replica, actions)
     }
 
     /// Notes under which id a device goes.
@@ -231,7 +231,7 @@ impl World {
         let config = self.devices[device].config.clone();
         let mut clock = self.devices[device].clock;
         clock.mono_ahead += 77;
-        let (replica, effects) = self.open(&config, store, clock, device, lives);
+        let (replica, actions) = self.open(&config, store, clock, device, lives);
         let this = &mut self.devices[device];
         (this.replica, this.clock, this.lives, this.halted) = (replica, clock, lives, false);
         this.links.clear();
@@ -246,19 +246,19 @@ impl World {
         (this.rests_until, this.sockets_rest_until) = (None, None);
         this.acked_at = CommitNumber(0);
         self.orphan_calls(device);
-        self.carry_out(device, effects);
+        self.carry_out(device, actions);
         self.watch_all(device);
         self.sweep_links();
     }
 
     fn watch_all(&mut self, device: usize) {
         for collection in self.devices[device].config.collections.clone() {
-            let mut effects = Vec::new();
+            let mut actions = Vec::new();
             let this = &mut self.devices[device];
-            if let Ok(watch) = this.replica.watch(&collection, &mut effects) {
+            if let Ok(watch) = this.replica.watch(&collection, &mut actions) {
                 this.watches.insert(collection, (watch, false));
             }
-            self.carry_out(device, effects);
+            self.carry_out(device, actions);
         }
     }
 
@@ -301,8 +301,8 @@ impl World {
         self.count("save");
         self.note(|| format!("device {device} saves {collection}/{id} {json}"));
         let document = document(json);
-        self.with(device, |replica, now, effects| {
-            replica.write(now, Write::Save(collection.clone(), id.clone(), document), effects)
+        self.with(device, |replica, now, actions| {
+            replica.write(now, Write::Save(collection.clone(), id.clone(), document), actions)
         })
     }
 
@@ -322,8 +322,8 @@ impl World {
         self.note(|| format!("device {device} updates {collection}/{id} {json} without {unset:?}"));
         let unset = unset.iter().map(|name| (*name).into()).collect();
         let delta = Delta::new(document(json), unset);
-        self.with(device, |replica, now, effects| {
-            replica.write(now, Write::Update(collection.clone(), id.clone(), delta), effects)
+        self.with(device, |replica, now, actions| {
+            replica.write(now, Write::Update(collection.clone(), id.clone(), delta), actions)
         })
     }
 
@@ -344,7 +344,7 @@ impl World {
             self.count("modify on pending writes");
         }
         self.note(|| format!("device {device} modifies {collection}/{id}"));
-        self.with(device, |replica, now, effects| {
+        self.with(device, |replica, now, actions| {
             replica.write(
                 now,
                 Write::Modify(
@@ -352,7 +352,7 @@ impl World {
                     id.clone(),
                     Box::new(move |seen| Ok(change(seen))),
                 ),
-                effects,
+                actions,
             )
         })
     }
@@ -369,24 +369,24 @@ impl World {
     ) -> Result<Written, Misuse> {
         self.count("delete");
         self.note(|| format!("device {device} deletes {collection}/{id}"));
-        self.with(device, |replica, now, effects| {
-            replica.write(now, Write::Delete(collection.clone(), id.clone()), effects)
+        self.with(device, |replica, now, actions| {
+            replica.write(now, Write::Delete(collection.clone(), id.clone()), actions)
         })
     }
 
     /// The app of a device waits for what becomes of a write that it made just now.
     pub fn follow(&mut self, device: usize, written: Written) -> FateId {
-        self.with(device, |replica, _, effects| replica.follow(written, effects))
+        self.with(device, |replica, _, actions| replica.follow(written, actions))
     }
 
     /// The app of a device ends a subscription, or begins it again.
     pub fn subscribe(&mut self, device: usize, collection: &Collection, wanted: bool) {
         self.note(|| format!("device {device} wants {collection}: {wanted}"));
-        self.with(device, |replica, now, effects| {
+        self.with(device, |replica, now, actions| {
             if wanted {
-                replica.command(now, Command::Subscribe(collection.clone()), effects);
+                replica.command(now, Command::Subscribe(collection.clone()), actions);
             } else {
-                replica.command(now, Command::Unsubscribe(collection.clone()), effects);
+                replica.command(now, Command::Unsubscribe(collection.clone()), actions);
             }
         });
     }
@@ -394,7 +394,7 @@ impl World {
     /// The app of a device says that now is the time to connect.
     pub fn dial(&mut self, device: usize) {
         self.end_rests(device);
-        self.with(device, |replica, now, effects| replica.command(now, Command::Connect, effects));
+        self.with(device, |replica, now, actions| replica.command(now, Command::Connect, actions));
     }
 
     /// The app of a device wants to be in step now.
@@ -402,7 +402,7 @@ impl World {
         self.count("in step at once");
         self.note(|| format!("device {device} is to be in step now"));
         self.end_rests(device);
-        self.with(device, |replica, now, effects| replica.command(now, Command::SyncNow, effects));
+        self.with(device, |replica, now, actions| replica.command(now, Command::SyncNow, actions));
     }
 
     /// The app of a device offers what the server lacks, or takes what it has.
@@ -410,10 +410,10 @@ impl World {
         self.end_rests(device);
         self.devices[device].database = None;
         self.devices[device].decided = true;
-        self.with(device, |replica, now, effects| {
+        self.with(device, |replica, now, actions| {
             let made = match offers {
-                true => replica.write(now, Write::Offer, effects),
-                false => replica.write(now, Write::Adopt, effects),
+                true => replica.write(now, Write::Offer, actions),
+                false => replica.write(now, Write::Adopt, actions),
             };
             // a store that fails halts the replica, which shows by itself
             let _ = made;
@@ -431,8 +431,8 @@ impl World {
         if !online {
             self.devices[device].asked = None;
         }
-        self.with(device, |replica, now, effects| {
-            replica.command(now, Command::SetOnline(online), effects)
+        self.with(device, |replica, now, actions| {
+            replica.command(now, Command::SetOnline(online), actions)
         });
     }
 
@@ -464,8 +464,8 @@ impl World {
         // what it had asked with the old one may be given up
         self.devices[device].asked = None;
         let token = Token::new(token);
-        self.with(device, |replica, now, effects| {
-            replica.command(now, Command::SetToken(token), effects)
+        self.with(device, |replica, now, actions| {
+            replica.command(now, Command::SetToken(token), actions)
         });
     }
 
@@ -486,13 +486,13 @@ impl World {
         device: usize,
         call: impl FnOnce(&mut Replica<MemoryClientStore>, Now, &mut Vec<Action>) -> T,
     ) -> T {
-        let mut effects = Vec::new();
+        let mut actions = Vec::new();
         let now = self.devices[device].now(self.now);
         let ignored = |world: &Self| world.devices[device].replica.status().ignored_frames;
         let before = self.trace.is_some().then(|| ignored(self));
         let replica = &mut self.devices[device].replica;
         let commits = replica.store().last().0;
-        let answer = call(replica, now, &mut effects);
+        let answer = call(replica, now, &mut actions);
         self.commits += replica.store().last().0 - commits;
         if before.is_some_and(|before| ignored(self) > before) {
             self.note(|| format!("device {device} does not listen to that"));
@@ -507,19 +507,19 @@ impl World {
                 self.fail(of, format!("device {device}: {broken}"));
             }
         }
-        self.carry_out(device, effects);
+        self.carry_out(device, actions);
         if halted != self.devices[device].has_halted() {
             self.fail(Invariant::Contract, format!("device {device} has stopped, and did not say"));
         }
         answer
     }
 
-    pub(crate) fn carry_out(&mut self, device: usize, effects: Vec<Action>) {
-        self.count_points(device, &effects);
-        let is_close = |effect: &Action| matches!(effect, Action::Net(NetAction::Close { .. }));
-        let hangs_up = effects.iter().any(is_close);
-        for effect in effects {
-            match effect {
+    pub(crate) fn carry_out(&mut self, device: usize, actions: Vec<Action>) {
+        self.count_points(device, &actions);
+        let is_close = |action: &Action| matches!(action, Action::Net(NetAction::Close { .. }));
+        let hangs_up = actions.iter().any(is_close);
+        for action in actions {
+            match action {
                 Action::Net(NetAction::Connect { conn, .. }) => {
                     self.devices[device].dialling = Some(conn);
                     let rest = self.devices[device].sockets_rest_until.take();
@@ -579,12 +579,12 @@ impl World {
     }
 
     /// Counts what can only be seen in one step's effects together.
-    fn count_points(&mut self, device: usize, effects: &[Action]) {
-        if effects.is_empty() {
+    fn count_points(&mut self, device: usize, actions: &[Action]) {
+        if actions.is_empty() {
             return;
         }
         let events = || {
-            effects.iter().filter_map(|effect| match effect {
+            actions.iter().filter_map(|action| match action {
                 Action::Event(event) => Some(event),
                 Action::Net(_)
                 | Action::Synced { .. }
@@ -629,8 +629,8 @@ impl World {
         }
         let world = self.devices[device].links[&conn];
         self.tell_ping(world);
-        self.with(device, |replica, now, effects| {
-            replica.handle(now, Input::Heard { conn }, effects);
+        self.with(device, |replica, now, actions| {
+            replica.handle(now, Input::Heard { conn }, actions);
         });
     }
 
@@ -671,7 +671,7 @@ impl World {
         self.note(|| format!("late: {}", String::from_utf8_lossy(&frame)));
         self.devices[device].late_given += 1;
         let input = Input::Frame { conn, frame: &frame };
-        self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+        self.with(device, |replica, now, actions| replica.handle(now, input, actions));
         true
     }
 
@@ -686,9 +686,9 @@ impl World {
 
     /// A device's disk makes commits durable.
     pub fn sync_disk(&mut self, device: usize, up_to: CommitNumber) {
-        self.with(device, |replica, now, effects| {
+        self.with(device, |replica, now, actions| {
             replica.store_mut().make_durable(up_to);
-            replica.poll_store(now, effects);
+            replica.poll_store(now, actions);
         });
     }
 
@@ -696,10 +696,10 @@ impl World {
     pub fn fail_disk(&mut self, device: usize, nth: u64, error: StoreError) {
         self.count("disk failure");
         self.note(|| format!("the disk of device {device} fails at commit +{nth}: {error}"));
-        self.with(device, |replica, now, effects| {
+        self.with(device, |replica, now, actions| {
             if nth == 0 {
                 replica.store_mut().fail(error);
-                replica.poll_store(now, effects);
+                replica.poll_store(now, actions);
             } else {
                 replica.store_mut().fail_commit(nth, error);
             }
@@ -742,7 +742,7 @@ impl World {
             }
         }
         let input = Input::Disconnected { conn, why };
-        self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+        self.with(device, |replica, now, actions| replica.handle(now, input, actions));
     }
 
     /// Returns `true` if a device has seen an event.

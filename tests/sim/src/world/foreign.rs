@@ -30,9 +30,9 @@ impl World {
         let before = self.devices[device].replica.status().ignored_frames;
         let frame = WORDS[choice % WORDS.len()].replace("\"X\"", &format!("\"x{choice}\""));
         self.note(|| format!("{conn} < {frame} (foreign)"));
-        self.with(device, |replica, now, effects| {
+        self.with(device, |replica, now, actions| {
             let input = Input::Frame { conn: local, frame: frame.as_bytes() };
-            replica.handle(now, input, effects);
+            replica.handle(now, input, actions);
         });
         let ignored = self.devices[device].replica.status().ignored_frames - before;
         // each of them has an explanation

@@ -25,12 +25,12 @@ pub enum Way {
     Refused(Option<Duration>),
     /// To something that keeps silent.
     Stalled,
-    /// To something that answers in the server's place.
+    /// To something that answers in the server's leg.
     Answered(Middlebox),
 }
 
 /// Where a call is.
-enum Place {
+enum Leg {
     /// On its way to the server.
     Up,
     /// In the server.
@@ -45,7 +45,7 @@ pub(super) struct HttpCall {
     /// The adapter's request to answer; `None` if it was answered, or the adapter has died.
     ticket: Option<HttpTicket>,
     request: HttpRequest,
-    place: Place,
+    leg: Leg,
     asked_at: Mono,
     /// When the adapter gives up.
     patience: Mono,
@@ -66,7 +66,7 @@ impl HttpCall {
 
     /// Returns `true` if nobody will notice the outcome any more.
     fn is_over(&self) -> bool {
-        self.ticket.is_none() && (self.silent || matches!(self.place, Place::Down(_)))
+        self.ticket.is_none() && (self.silent || matches!(self.leg, Leg::Down(_)))
     }
 }
 
@@ -90,10 +90,10 @@ impl World {
             self.count("from WebSocket to HTTP with writes in flight");
         }
         let patience = now + request.timeout;
-        let (place, ticket, silent) = (Place::Up, Some(ticket), false);
+        let (leg, ticket, silent) = (Leg::Up, Some(ticket), false);
         let (asked_at, held_until) = (now, now);
         let call =
-            HttpCall { device, ticket, request, place, asked_at, patience, held_until, silent };
+            HttpCall { device, ticket, request, leg, asked_at, patience, held_until, silent };
         self.calls.insert(id, call);
     }
 
@@ -105,10 +105,10 @@ impl World {
                 && !device.cut_off
                 && device.calls != Way::Stalled
                 && call.held_until <= self.now.mono;
-            match call.place {
-                Place::Up => passes.then_some((*id, false)),
-                Place::Served => None,
-                Place::Down(_) => passes.then_some((*id, true)),
+            match call.leg {
+                Leg::Up => passes.then_some((*id, false)),
+                Leg::Served => None,
+                Leg::Down(_) => passes.then_some((*id, true)),
             }
         })
     }
@@ -126,7 +126,7 @@ impl World {
         if let Way::Answered(middlebox) = self.devices[device].calls {
             return self.answer_on_the_way(id, middlebox, false);
         }
-        call.place = Place::Served;
+        call.leg = Leg::Served;
         self.count("HTTP call");
         let body = request.body.unwrap_or_default();
         self.note(|| format!("device {device} > {}", String::from_utf8_lossy(&body)));
@@ -153,7 +153,7 @@ impl World {
         let wait = headers.iter().find(|(name, _)| *name == "retry-after");
         let retry_after = wait.and_then(|(_, value)| value.parse().ok()).map(Duration::from_secs);
         if let Some(call) = self.calls.get_mut(&id) {
-            call.place = Place::Down(HttpAnswer::Answered { status, retry_after, body });
+            call.leg = Leg::Down(HttpAnswer::Answered { status, retry_after, body });
         }
         self.forget_calls();
     }
@@ -161,7 +161,7 @@ impl World {
     /// The answer to a call gets to its device.
     pub(super) fn deliver_answer(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        if let Place::Down(answer) = &mut call.place {
+        if let Leg::Down(answer) = &mut call.leg {
             let answer = std::mem::replace(answer, HttpAnswer::Failed(String::new()));
             self.answer_call(id, answer);
         }
@@ -192,7 +192,7 @@ impl World {
         }
         let before = self.devices[device].replica.status().ignored_frames;
         let input = ticket.answer(answer);
-        self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+        self.with(device, |replica, now, actions| replica.handle(now, input, actions));
         let ignored = self.devices[device].replica.status().ignored_frames > before;
         let halted = self.devices[device].has_halted();
         if asked != Some(id) || overdue {
@@ -241,7 +241,7 @@ impl World {
         self.answer_call(id, HttpAnswer::Failed("the connection broke".into()));
     }
 
-    /// Something between the device and the server answers in its place.
+    /// Something between the device and the server answers in its leg.
     pub fn answer_instead(
         &mut self,
         id: CallId,
@@ -263,10 +263,10 @@ impl World {
 
     fn break_call(&mut self, id: CallId, arrives: bool) {
         if let Some(call) = self.calls.get_mut(&id) {
-            match call.place {
-                Place::Up => call.silent |= !arrives,
-                Place::Served => {}
-                Place::Down(_) => call.silent = true,
+            match call.leg {
+                Leg::Up => call.silent |= !arrives,
+                Leg::Served => {}
+                Leg::Down(_) => call.silent = true,
             }
         }
     }
@@ -294,7 +294,7 @@ impl World {
         let Some(call) = self.calls.get(&id) else { return };
         self.note_loss(call.device, id);
         let call = &self.calls[&id];
-        let up = matches!(call.place, Place::Up);
+        let up = matches!(call.leg, Leg::Up);
         if call.is_push() && !up {
             self.count("lost answer of a push");
         } else if call.is_pull() && self.is_catching_up(call.device) {
@@ -314,8 +314,8 @@ impl World {
     /// The server's process is gone with the calls that it had.
     pub(super) fn drop_served_calls(&mut self) {
         for call in self.calls.values_mut() {
-            if let Place::Served = call.place {
-                call.place = Place::Down(HttpAnswer::Failed("the server is gone".into()));
+            if let Leg::Served = call.leg {
+                call.leg = Leg::Down(HttpAnswer::Failed("the server is gone".into()));
             }
         }
         self.forget_calls();

@@ -409,8 +409,8 @@ impl World {
         self.owners.insert(conn, owner);
         self.links.insert(conn, Link::new(owner, local, capacity));
         self.serve_input(hub::Input::Accepted { conn, identity });
-        self.with(device, |replica, now, effects| {
-            replica.handle(now, Input::Connected { conn: local }, effects);
+        self.with(device, |replica, now, actions| {
+            replica.handle(now, Input::Connected { conn: local }, actions);
         });
     }
 
@@ -446,7 +446,7 @@ impl World {
             Owner::Device(device) => {
                 let input = Input::Frame { conn: local, frame: &frame };
                 let parked = self.devices[device].replica.parked();
-                self.with(device, |replica, now, effects| replica.handle(now, input, effects));
+                self.with(device, |replica, now, actions| replica.handle(now, input, actions));
                 if self.devices[device].replica.parked() > parked {
                     self.count("parked change");
                 }
@@ -568,8 +568,8 @@ impl World {
             if timer == Some(Timer::Leave) {
                 self.count("left by itself");
             }
-            self.with(device, |replica, now, effects| {
-                replica.handle(now, Input::Timeout, effects);
+            self.with(device, |replica, now, actions| {
+                replica.handle(now, Input::Timeout, actions);
             });
             if self.due(device).is_some_and(|at| at <= self.now.mono) {
                 let what = format!("device {device} asks for a time-out that it just had");

@@ -18,7 +18,7 @@ impl World {
     /// The app of a device asks to be told when everything is in step.
     pub fn ask_synced(&mut self, device: usize) -> SyncId {
         let heads = self.heads();
-        let id = self.with(device, |replica, now, effects| replica.synced(now, effects));
+        let id = self.with(device, |replica, now, actions| replica.synced(now, actions));
         self.devices[device].waiting_syncs.insert(id, heads);
         id
     }
@@ -27,8 +27,8 @@ impl World {
     pub fn release(&mut self, device: usize, collection: &Collection) {
         self.count("released collection");
         self.note(|| format!("device {device} uses {collection} no longer"));
-        self.with(device, |replica, now, effects| {
-            replica.command(now, Command::Release(collection.clone()), effects)
+        self.with(device, |replica, now, actions| {
+            replica.command(now, Command::Release(collection.clone()), actions)
         });
     }
 

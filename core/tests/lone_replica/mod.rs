@@ -10,14 +10,14 @@ use synclayer_core::{
     RecordId, Replica, Timestamp, Write,
 };
 
-/// One replica on a desk: whoever sits there plays the network and the server.
-pub struct Desk {
+/// One replica: whoever writes the test plays the network and the server.
+pub struct LoneReplica {
     pub replica: Replica<MemoryClientStore>,
     pub now: Now,
     pub conn: ConnId,
     /// The connection that was asked for last.
     pub dialled: ConnId,
-    pub effects: Vec<Action>,
+    pub actions: Vec<Action>,
     /// Requests that wait for an answer.
     pub tickets: VecDeque<HttpTicket>,
     /// Lines that were sent and not looked at yet.
@@ -43,7 +43,7 @@ pub fn doc(json: &str) -> Document {
     Document::parse(json, &Limits::default()).unwrap()
 }
 
-impl Desk {
+impl LoneReplica {
     pub fn new(config: ClientConfig) -> Self {
         Self::on(config, MemoryClientStore::new())
     }
@@ -57,14 +57,14 @@ impl Desk {
     }
 
     fn born(config: ClientConfig, store: MemoryClientStore, seed: u128) -> Self {
-        let mut effects = Vec::new();
-        let replica = Replica::open(config, seed, START, store, &mut effects).unwrap();
+        let mut actions = Vec::new();
+        let replica = Replica::open(config, seed, START, store, &mut actions).unwrap();
         Self {
             replica,
             now: START,
             conn: ConnId(0),
             dialled: ConnId(0),
-            effects,
+            actions,
             events: Vec::new(),
             tickets: VecDeque::new(),
             lines: Vec::new(),
@@ -72,23 +72,23 @@ impl Desk {
     }
 
     pub fn dial(&mut self) {
-        self.replica.command(self.now, Command::Connect, &mut self.effects);
+        self.replica.command(self.now, Command::Connect, &mut self.actions);
         self.answer_dial();
     }
 
     pub fn answer_dial(&mut self) {
-        let dialled = self.effects.iter().find_map(|effect| match effect {
+        let dialled = self.actions.iter().find_map(|action| match action {
             Action::Net(NetAction::Connect { conn, .. }) => Some(*conn),
             _ => None,
         });
         self.conn = dialled.expect("it dials");
-        self.effects.clear();
-        self.replica.handle(self.now, Input::Connected { conn: self.conn }, &mut self.effects);
+        self.actions.clear();
+        self.replica.handle(self.now, Input::Connected { conn: self.conn }, &mut self.actions);
     }
 
     pub fn hear(&mut self, frame: &str) -> &mut Self {
         let frame = Input::Frame { conn: self.conn, frame: frame.as_bytes() };
-        self.replica.handle(self.now, frame, &mut self.effects);
+        self.replica.handle(self.now, frame, &mut self.actions);
         self.replica.check().unwrap();
         self
     }
@@ -96,19 +96,19 @@ impl Desk {
     pub fn make_durable(&mut self) {
         let last = self.replica.store().last();
         self.replica.store_mut().make_durable(last);
-        self.replica.poll_store(self.now, &mut self.effects);
+        self.replica.poll_store(self.now, &mut self.actions);
     }
 
     pub fn cut(&mut self) {
         let why = Disconnect::Lost("cut".into());
         let input = Input::Disconnected { conn: self.conn, why };
-        self.replica.handle(self.now, input, &mut self.effects);
+        self.replica.handle(self.now, input, &mut self.actions);
     }
 
     pub fn pass(&mut self, millis: u64) -> &mut Self {
         self.now.mono.0 += millis;
         self.now.wall.0 += millis as i64;
-        self.replica.handle(self.now, Input::Timeout, &mut self.effects);
+        self.replica.handle(self.now, Input::Timeout, &mut self.actions);
         self
     }
 
@@ -120,8 +120,8 @@ impl Desk {
 
     fn look(&mut self) {
         let mut frames = std::mem::take(&mut self.lines);
-        for effect in self.effects.drain(..) {
-            match effect {
+        for action in self.actions.drain(..) {
+            match action {
                 Action::Net(NetAction::Send { frame, .. }) => {
                     frames.push(String::from_utf8(frame.to_vec()).unwrap());
                 }
@@ -180,7 +180,7 @@ impl Desk {
             for frame in self.sent() {
                 if frame == "PING" {
                     let input = Input::Heard { conn: self.conn };
-                    self.replica.handle(self.now, input, &mut self.effects);
+                    self.replica.handle(self.now, input, &mut self.actions);
                 } else {
                     sent.push(frame);
                 }
@@ -192,7 +192,7 @@ impl Desk {
     pub fn resolve(&mut self, answer: HttpAnswer) -> &mut Self {
         self.look();
         let ticket = self.tickets.pop_front().expect("a request is out");
-        self.replica.handle(self.now, ticket.answer(answer), &mut self.effects);
+        self.replica.handle(self.now, ticket.answer(answer), &mut self.actions);
         self.replica.check().unwrap();
         self
     }
@@ -204,7 +204,7 @@ impl Desk {
     pub fn save(&mut self, record: &str, json: &str) {
         let document = doc(json);
         self.replica
-            .write(self.now, Write::Save(todos(), id(record), document), &mut self.effects)
+            .write(self.now, Write::Save(todos(), id(record), document), &mut self.actions)
             .unwrap();
         self.replica.check().unwrap();
     }
@@ -212,7 +212,7 @@ impl Desk {
     pub fn update(&mut self, record: &str, json: &str) {
         let delta = Delta::new(doc(json), vec![]);
         self.replica
-            .write(self.now, Write::Update(todos(), id(record), delta), &mut self.effects)
+            .write(self.now, Write::Update(todos(), id(record), delta), &mut self.actions)
             .unwrap();
         self.replica.check().unwrap();
     }
@@ -236,15 +236,15 @@ impl Desk {
     }
 
     pub fn live_with(config: ClientConfig) -> Self {
-        let mut desk = Self::new(config);
-        desk.dial();
-        desk.welcome(0, "");
-        desk.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"snapshot"}}"#)
+        let mut lone = Self::new(config);
+        lone.dial();
+        lone.welcome(0, "");
+        lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"snapshot"}}"#)
             .hear(r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"a","data":{"n":1,"t":"x"},"version":3,"updatedAt":"2026-01-01T00:00:00Z","seq":5}]},"metadata":{"snapshotSeq":5}}"#)
             .hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
-        assert!(desk.replica.status().collections[&todos()].live, "{:?}", desk.sent());
-        desk.sent();
-        desk
+        assert!(lone.replica.status().collections[&todos()].live, "{:?}", lone.sent());
+        lone.sent();
+        lone
     }
 
     /// The digest of the write that was sent last.

@@ -8,16 +8,16 @@ use synclayer_core::{
 const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
 
 /// A replica that follows the collection `todos`.
-pub struct Desk<S> {
+pub struct LoneReplica<S> {
     /// The replica.
     pub replica: Replica<S>,
     todos: Collection,
     conn: ConnId,
     seq: u64,
-    effects: Vec<Action>,
+    actions: Vec<Action>,
 }
 
-impl<S: ClientStore> Desk<S> {
+impl<S: ClientStore> LoneReplica<S> {
     /// A replica that stays offline.
     ///
     /// # Panics
@@ -25,38 +25,38 @@ impl<S: ClientStore> Desk<S> {
     pub fn offline(store: S) -> Self {
         let todos = Collection::new("todos").expect("a name");
         let config = ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
-        let mut effects = Vec::new();
-        let replica = Replica::open(config, 7, NOW, store, &mut effects).expect("a store");
-        Self { replica, todos, conn: ConnId(0), seq: 0, effects }
+        let mut actions = Vec::new();
+        let replica = Replica::open(config, 7, NOW, store, &mut actions).expect("a store");
+        Self { replica, todos, conn: ConnId(0), seq: 0, actions }
     }
 
     /// A replica that has caught up with an empty collection.
     pub fn online(store: S) -> Self {
-        let mut desk = Self::offline(store);
-        desk.replica.command(NOW, Command::Connect, &mut desk.effects);
-        for effect in desk.effects.drain(..) {
-            if let Action::Net(NetAction::Connect { conn, .. }) = effect {
-                desk.conn = conn;
+        let mut lone = Self::offline(store);
+        lone.replica.command(NOW, Command::Connect, &mut lone.actions);
+        for action in lone.actions.drain(..) {
+            if let Action::Net(NetAction::Connect { conn, .. }) = action {
+                lone.conn = conn;
             }
         }
-        desk.replica.handle(NOW, Input::Connected { conn: desk.conn }, &mut desk.effects);
+        lone.replica.handle(NOW, Input::Connected { conn: lone.conn }, &mut lone.actions);
         for frame in [
             r#"{"type":"pong","metadata":{"protocol":2,"epoch":"e1","lastMutation":0}}"#,
             r#"{"type":"subscribed","collection":"todos","metadata":{"head":0,"mode":"snapshot"}}"#,
             r#"{"type":"sync","collection":"todos","data":{"records":[]},"metadata":{"snapshotSeq":0}}"#,
             r#"{"type":"synced","collection":"todos","metadata":{"epoch":"e1","seq":0,"count":0,"checksum":"0000000000000000"}}"#,
         ] {
-            desk.hear(frame);
+            lone.hear(frame);
         }
-        assert!(desk.replica.status().collections[&desk.todos].live);
-        desk
+        assert!(lone.replica.status().collections[&lone.todos].live);
+        lone
     }
 
     /// The server says something.
     pub fn hear(&mut self, frame: &str) {
         let input = Input::Frame { conn: self.conn, frame: frame.as_bytes() };
-        self.replica.handle(NOW, input, &mut self.effects);
-        self.effects.clear();
+        self.replica.handle(NOW, input, &mut self.actions);
+        self.actions.clear();
     }
 
     /// Somebody else inserts or updates a record.
@@ -77,9 +77,9 @@ impl<S: ClientStore> Desk<S> {
         self.replica.write(
             NOW,
             Write::Save(self.todos.clone(), id, document),
-            &mut self.effects,
+            &mut self.actions,
         )?;
-        self.effects.clear();
+        self.actions.clear();
         Ok(())
     }
 
@@ -89,15 +89,15 @@ impl<S: ClientStore> Desk<S> {
     /// When the write is refused.
     pub fn update(&mut self, id: &str, data: &str) -> Result<(), Misuse> {
         let (id, delta) = (RecordId::new(id).expect("an id"), Delta::new(document(data), vec![]));
-        self.replica.write(NOW, Write::Update(self.todos.clone(), id, delta), &mut self.effects)?;
-        self.effects.clear();
+        self.replica.write(NOW, Write::Update(self.todos.clone(), id, delta), &mut self.actions)?;
+        self.actions.clear();
         Ok(())
     }
 
     /// The app watches the collection.
     pub fn watch(&mut self) -> WatchId {
-        let watch = self.replica.watch(&self.todos, &mut self.effects).expect("a store");
-        self.effects.clear();
+        let watch = self.replica.watch(&self.todos, &mut self.actions).expect("a store");
+        self.actions.clear();
         watch
     }
 
