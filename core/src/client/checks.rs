@@ -67,8 +67,8 @@ impl Client {
     ///
     /// # Errors
     /// When the store can't be read.
-    pub(crate) fn parked(&self, store: &dyn Rows) -> Result<usize, StoreError> {
-        Ok(Edit::new(store, self.keys, self.now.wall).parked()?.len())
+    pub(crate) fn deferred(&self, store: &dyn Rows) -> Result<usize, StoreError> {
+        Ok(Edit::new(store, self.keys, self.now.wall).deferred()?.len())
     }
 
     /// Checks that nothing is left of what was only needed on the way. For tests, when every write
@@ -78,9 +78,9 @@ impl Client {
     /// Says what is left.
     pub(crate) fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
         self.outbox.check_at_rest()?;
-        let parked = self.parked(store).map_err(|error| error.message)?;
+        let deferred = self.deferred(store).map_err(|error| error.message)?;
         let left = [
-            (parked > 0, "changes wait beside their base"),
+            (deferred > 0, "changes wait beside their base"),
             (!self.syncs.is_empty(), "calls of synced() wait"),
             (self.syncs.has_barrier(), "a barrier is under way"),
             (self.exchange.is_some(), "an exchange is under way"),

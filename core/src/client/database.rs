@@ -93,7 +93,7 @@ impl Client {
         // nothing was sent to this one
         self.outbox.thaw();
         self.identity.forgotten = Forgotten::default();
-        self.rebase_parked(edit)?;
+        self.rebase_deferred(edit)?;
         for (collection, stream) in self.streams.iter_mut() {
             stream.start_over();
             stream.distrust();

@@ -148,10 +148,10 @@ impl<'a> Edit<'a> {
         } else {
             self.put(key, row.encode());
         }
-        let was_parked = before.and_then(Row::parked).is_some();
-        match (was_parked, row.parked().is_some()) {
-            (false, true) => self.put(self.keys.parked(collection, id), Vec::new()),
-            (true, false) => self.delete(self.keys.parked(collection, id)),
+        let was_deferred = before.and_then(Row::deferred).is_some();
+        match (was_deferred, row.deferred().is_some()) {
+            (false, true) => self.put(self.keys.deferred(collection, id), Vec::new()),
+            (true, false) => self.delete(self.keys.deferred(collection, id)),
             (true, true) | (false, false) => {}
         }
         if before.and_then(shown_parts) != shown_parts(row) {
@@ -309,9 +309,9 @@ impl<'a> Edit<'a> {
     }
 
     /// All records with a change that waits beside their base.
-    pub(super) fn parked(&self) -> Result<Vec<(Collection, RecordId)>, StoreError> {
+    pub(super) fn deferred(&self) -> Result<Vec<(Collection, RecordId)>, StoreError> {
         let mut records = Vec::new();
-        let (from, to) = self.keys.all_parked();
+        let (from, to) = self.keys.all_deferred();
         self.rows.scan(&from, &to, &mut |key, _| {
             records.push(record_of(key)?);
             Ok(Scan::Next)

@@ -66,7 +66,7 @@ impl Client {
     /// Holds back the subscriptions whose cursors depend on what the hello will tell.
     fn doubt_cursors(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
         self.streams.values_mut().for_each(|stream| stream.doubt_cursor(false));
-        for (collection, _) in edit.parked()? {
+        for (collection, _) in edit.deferred()? {
             if let Some(stream) = self.streams.get_mut(&collection) {
                 stream.doubt_cursor(true);
             }
@@ -134,7 +134,7 @@ impl Client {
         self.identity.digest = welcome.last_digest;
         self.put_identity(edit);
         self.outbox.thaw();
-        self.rebase_parked(edit)?;
+        self.rebase_deferred(edit)?;
         for (collection, stream) in self.streams.iter_mut() {
             stream.meet_epoch(&welcome.epoch);
             edit.put_stream(collection, &stream.row);

@@ -33,8 +33,8 @@ impl Client {
     }
 
     /// Rebases every record whose writes are no longer frozen.
-    pub(super) fn rebase_parked(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        for (collection, id) in edit.parked()? {
+    pub(super) fn rebase_deferred(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        for (collection, id) in edit.deferred()? {
             if let Some(mut records) = self.records(&collection) {
                 records.rebase_row(edit, &id)?;
             }
@@ -126,7 +126,7 @@ impl Client {
             return Err(format!("{of} has stored rows, and was never used"));
         }
         let edit = Edit::new(store, self.keys, self.now.wall);
-        for (of, id) in edit.parked().map_err(|error| error.message)? {
+        for (of, id) in edit.deferred().map_err(|error| error.message)? {
             let row = edit.row(&of, &id).map_err(|error| error.message)?;
             if row.as_ref().is_some_and(knows_gone_fields) {
                 return Err(format!("times of fields that are gone are kept of {of}/{id}"));

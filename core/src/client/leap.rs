@@ -78,7 +78,7 @@ impl Client {
         let Some(ping) = self.link.answered_ping() else { return Ok(()) };
         if self.clock.unsettled().is_some() && self.is_of_this_run(ping.run) {
             self.settle_after_leap(edit, timestamp, ping.at);
-            self.rebase_parked(edit)?;
+            self.rebase_deferred(edit)?;
         }
         if ping.kind == PingKind::Barrier {
             self.barrier_passed(edit);

@@ -115,7 +115,7 @@ impl Records<'_> {
             let (at, stamped) = (Vec::new(), None);
             let entry = Entry { collection, record_id, change, written_at, at, stamped };
             let write = self.outbox.replace(edit, first, entry);
-            row.pending = Some(Pending { view: Some(view), written_at, parked: None });
+            row.pending = Some(Pending { view: Some(view), written_at, deferred: None });
             let (collection, record_id) = (self.collection.clone(), id.clone());
             let operation = WriteKind::Insert;
             edit.event(EventKind::OperationQueued { collection, record_id, write, operation });

@@ -10,7 +10,7 @@ use crate::protocol::name::{RecordId, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::write::Change;
 use crate::rules::conflict::{Conflict, ResolverFailure};
-use crate::rules::row::{Entry, Parked, Pending, Row};
+use crate::rules::row::{Deferred, Entry, Pending, Row};
 use crate::store::StoreError;
 
 impl Records<'_> {
@@ -76,29 +76,30 @@ impl Records<'_> {
         };
         let frozen = *first < frozen_until && !planted!(SettledWhileFrozen);
         let Some(pending) = &mut row.pending else { return Ok(()) };
-        if frozen && pending.parked.is_some() {
+        if frozen && pending.deferred.is_some() {
             return Ok(());
         }
-        if let Some(parked) = pending.parked.as_ref().filter(|parked| parked.hidden) {
+        if let Some(deferred) = pending.deferred.as_ref().filter(|deferred| deferred.withheld) {
             // out of sight is no change: the writes go out as they were made
-            pending.view = applied(parked.base.as_ref(), &entries);
+            pending.view = applied(deferred.base.as_ref(), &entries);
             pending.written_at = latest(&entries);
             return Ok(());
         }
-        let parked = pending.parked.take();
-        let remote =
-            parked.as_ref().and_then(|old| Change::between(old.base.as_ref(), row.server.as_ref()));
-        if let (Some(parked), Some(remote)) = (parked, remote)
+        let deferred = pending.deferred.take();
+        let remote = deferred
+            .as_ref()
+            .and_then(|old| Change::between(old.base.as_ref(), row.server.as_ref()));
+        if let (Some(deferred), Some(remote)) = (deferred, remote)
             && entries.iter().any(|(_, entry)| entry.change.meets(&remote))
             && !planted!(OverlapIgnored)
         {
             if self.decides_later {
-                pending.view = applied(parked.base.as_ref(), &entries);
+                pending.view = applied(deferred.base.as_ref(), &entries);
                 pending.written_at = latest(&entries);
-                pending.parked = Some(parked);
+                pending.deferred = Some(deferred);
                 return Ok(());
             }
-            self.resolve(edit, id, row, &parked, &entries);
+            self.resolve(edit, id, row, &deferred, &entries);
             return Ok(());
         }
         pending.view = applied(row.server.as_ref(), &entries);
@@ -116,28 +117,28 @@ impl Records<'_> {
         edit: &mut Edit<'_>,
         id: &RecordId,
         row: &mut Row,
-        parked: &Parked,
+        deferred: &Deferred,
         entries: &[(WriteId, Entry)],
     ) {
         let local_at = latest(entries);
         // a deletion counts for itself, edits by the latest of them
         let remote_at = match row.server {
-            None if parked.undated => Timestamp::MAX,
+            None if deferred.undated => Timestamp::MAX,
             None => row.updated_at,
-            Some(_) => parked.at.iter().map(|(_, at)| *at).fold(row.updated_at, Timestamp::max),
+            Some(_) => deferred.at.iter().map(|(_, at)| *at).fold(row.updated_at, Timestamp::max),
         };
         // not what is shown, which a write that was just rejected may still be part of
-        let local = applied(parked.base.as_ref(), entries);
+        let local = applied(deferred.base.as_ref(), entries);
         let conflict = Conflict {
             collection: self.collection,
             record_id: id,
-            base: parked.base.as_ref(),
+            base: deferred.base.as_ref(),
             local: local.as_ref(),
             remote: row.server.as_ref(),
             local_at,
             remote_at,
-            local_field_at: &local_times(parked.base.as_ref(), entries, local_at),
-            remote_field_at: &parked.at,
+            local_field_at: &local_times(deferred.base.as_ref(), entries, local_at),
+            remote_field_at: &deferred.at,
         };
         let (merged, failure) = match self.strategy.try_resolve(&conflict) {
             Ok(merged) => (merged, None),
@@ -165,7 +166,7 @@ impl Records<'_> {
             let entry = Entry { collection, record_id, change, written_at, at, stamped: None };
             self.outbox.replace(edit, Some(write).filter(|_| !fresh), entry);
         }
-        row.pending = write.map(|_| Pending { view: merged, written_at, parked: None });
+        row.pending = write.map(|_| Pending { view: merged, written_at, deferred: None });
         let merged = entries.iter().map(|(write, _)| *write).collect();
         if unasked {
             return;
@@ -192,18 +193,18 @@ fn applied(base: Option<&Document>, entries: &[(WriteId, Entry)]) -> Option<Docu
 /// Forgets when fields were written that neither the state beneath a record's writes nor the
 /// server's has any more: they say nothing, and fields that come and go can't make the list grow.
 fn forget_gone_fields(row: &mut Row) {
-    let parked = row.pending.as_mut().and_then(|pending| pending.parked.as_mut());
-    if let Some(parked) = parked.filter(|_| !planted!(GoneFieldsKept)) {
-        let base = &parked.base;
-        parked.at.retain(|(name, _)| has_field(base, name) || has_field(&row.server, name));
+    let deferred = row.pending.as_mut().and_then(|pending| pending.deferred.as_mut());
+    if let Some(deferred) = deferred.filter(|_| !planted!(GoneFieldsKept)) {
+        let base = &deferred.base;
+        deferred.at.retain(|(name, _)| has_field(base, name) || has_field(&row.server, name));
     }
 }
 
 /// Returns `true` if times of fields that are gone are kept beneath a record's writes.
 pub(super) fn knows_gone_fields(row: &Row) -> bool {
-    row.parked().is_some_and(|parked| {
-        let is_there = |name: &str| has_field(&parked.base, name) || has_field(&row.server, name);
-        !parked.at.iter().all(|(name, _)| is_there(name))
+    row.deferred().is_some_and(|deferred| {
+        let is_there = |name: &str| has_field(&deferred.base, name) || has_field(&row.server, name);
+        !deferred.at.iter().all(|(name, _)| is_there(name))
     })
 }
 

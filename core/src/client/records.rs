@@ -16,7 +16,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::conflict::ConflictStrategy;
-use crate::rules::row::{Entry, Parked, Row};
+use crate::rules::row::{Deferred, Entry, Row};
 use crate::store::StoreError;
 
 /// The records of one collection, with all parts of the machine that a change of them touches.
@@ -48,10 +48,10 @@ pub(super) enum Taken<'a> {
 impl Records<'_> {
     /// The seq of the server state on which a record's pending writes stand.
     pub(super) fn base_of(&self, row: Option<&Row>) -> Seq {
-        match row.and_then(Row::parked) {
+        match row.and_then(Row::deferred) {
             Some(_) if planted!(BaseCountsParked) => self.known(row),
-            Some(parked) if parked.hidden && !self.is_of_now(row) => Seq(0),
-            Some(parked) => parked.seq,
+            Some(deferred) if deferred.withheld && !self.is_of_now(row) => Seq(0),
+            Some(deferred) => deferred.seq,
             None => self.known(row),
         }
     }
@@ -86,12 +86,12 @@ impl Records<'_> {
         let seq = news.seq.unwrap_or_default();
         let known = self.stream.row.learnt(before.as_ref());
         // what comes in sight again need not have changed
-        let shown = seq == known && before.as_ref().is_some_and(Row::is_hidden);
+        let shown = seq == known && before.as_ref().is_some_and(Row::is_withheld);
         if seq <= known && !shown {
             return Ok(false);
         }
         let mut row = before.clone().unwrap_or_default();
-        self.park(&mut row);
+        self.defer(&mut row);
         self.take_state(id, &mut row, news, seq);
         self.rebase(edit, id, &mut row)?;
         edit.put_row(self.collection, id, before.as_ref(), &row);
@@ -118,7 +118,7 @@ impl Records<'_> {
         let seq = current.seq.unwrap_or_default();
         let live = self.stream.follows();
         // of what is withheld the stream does not tell that it is gone
-        let silent = !live || before.as_ref().is_some_and(Row::is_hidden);
+        let silent = !live || before.as_ref().is_some_and(Row::is_withheld);
         let unknown = seq == Seq(0) && silent;
         let mut row = before.clone().unwrap_or_default();
         let undone = forgotten && gone && self.stream.may_show_applied(seq);
@@ -127,7 +127,7 @@ impl Records<'_> {
         }
         if unknown || seq >= self.stream.row.learnt(before.as_ref()) {
             let was_there = row.server.is_some();
-            self.park(&mut row);
+            self.defer(&mut row);
             self.take_state(id, &mut row, current, seq);
             self.stream.hold(seq);
             // that a record is gone without a trace says nothing of when it went
@@ -165,15 +165,15 @@ impl Records<'_> {
         snapshot_seq: Seq,
     ) -> Result<(), StoreError> {
         let mut row = before.clone();
-        self.park(&mut row);
+        self.defer(&mut row);
         if self.stream.is_partial() {
             // it may be there and withheld, as it was at any time
-            self.stream.row.hide(id, &mut row, Seq(0));
+            self.stream.row.withhold(id, &mut row, Seq(0));
         } else {
             self.stream.row.set_server(id, &mut row, None, snapshot_seq);
-            if let Some(parked) = row.parked_mut() {
-                parked.at.clear();
-                parked.undated = !planted!(UndatedDeleteLoses);
+            if let Some(deferred) = row.deferred_mut() {
+                deferred.at.clear();
+                deferred.undated = !planted!(UndatedDeleteLoses);
             }
         }
         self.rebase(edit, id, &mut row)?;
@@ -197,8 +197,8 @@ impl Records<'_> {
             return Ok(false);
         }
         let mut row = before.clone();
-        self.park(&mut row);
-        self.stream.row.hide(id, &mut row, seq);
+        self.defer(&mut row);
+        self.stream.row.withhold(id, &mut row, seq);
         self.rebase(edit, id, &mut row)?;
         edit.put_row(self.collection, id, Some(&before), &row);
         Ok(true)
@@ -218,7 +218,7 @@ impl Records<'_> {
         let mut row = before.clone().unwrap_or_default();
         let base = change.apply(row.base());
         let known = self.known(before.as_ref());
-        let hidden = row.is_hidden();
+        let withheld = row.is_withheld();
         let mut times = Vec::new();
         match taken {
             Taken::InPlace { seq, version } => {
@@ -256,10 +256,10 @@ impl Records<'_> {
                 }
             }
         }
-        if hidden && row.server.is_none() {
+        if withheld && row.server.is_none() {
             let outdated = planted!(OutdatedSeqHidden);
             let seq = if outdated { row.seq } else { self.stream.row.learnt(Some(&row)) };
-            self.stream.row.hide(id, &mut row, seq);
+            self.stream.row.withhold(id, &mut row, seq);
         }
         fold_base(&mut row, base, known, times);
         self.rebase(edit, id, &mut row)?;
@@ -277,10 +277,10 @@ impl Records<'_> {
         edit: &mut Edit<'_>,
         id: &RecordId,
     ) -> Result<Option<Seq>, StoreError> {
-        let Some(before) = edit.row(self.collection, id)?.filter(|row| !row.is_hidden()) else {
+        let Some(before) = edit.row(self.collection, id)?.filter(|row| !row.is_withheld()) else {
             return Ok(None);
         };
-        let Some(base) = before.parked().map(|parked| parked.seq) else { return Ok(None) };
+        let Some(base) = before.deferred().map(|deferred| deferred.seq) else { return Ok(None) };
         let mut row = before.clone();
         let (server, seq) = (row.server.clone(), row.seq.min(base));
         self.stream.row.set_unlearnt(id, &mut row, server, seq);
@@ -289,12 +289,12 @@ impl Records<'_> {
     }
 
     /// Keeps the state beneath pending writes, before the server's moves on from it.
-    pub(super) fn park(&self, row: &mut Row) {
+    pub(super) fn defer(&self, row: &mut Row) {
         let seq = self.known(Some(row));
         if let Some(pending) = &mut row.pending
-            && pending.parked.is_none()
+            && pending.deferred.is_none()
         {
-            pending.parked = Some(Parked::new(row.server.clone(), seq, Vec::new()));
+            pending.deferred = Some(Deferred::new(row.server.clone(), seq, Vec::new()));
         }
     }
 
@@ -303,15 +303,15 @@ impl Records<'_> {
         let server = news.change.apply(before);
         let written_at = news.timestamp.unwrap_or(row.updated_at);
         let before = row.server.clone().filter(|_| row.pending.is_some());
-        if let Some(parked) = row.parked_mut() {
-            remote_times(&mut parked.at, before.as_ref(), news, written_at);
+        if let Some(deferred) = row.deferred_mut() {
+            remote_times(&mut deferred.at, before.as_ref(), news, written_at);
         }
         self.stream.row.set_server(id, row, server, seq);
         row.version = news.version.unwrap_or(row.version + 1);
         row.updated_at = written_at;
-        if let Some(parked) = row.parked_mut() {
+        if let Some(deferred) = row.deferred_mut() {
             let undated = news.change.kind == WriteKind::Delete && news.timestamp.is_none();
-            parked.undated = undated && !planted!(UndatedDeleteLoses);
+            deferred.undated = undated && !planted!(UndatedDeleteLoses);
         }
     }
 
@@ -327,10 +327,10 @@ impl Records<'_> {
         let changed = Change::between(row.server.as_ref(), state.as_ref());
         self.stream.row.set_server(id, row, state, Seq(0));
         row.updated_at = at;
-        if let (Some(parked), Some(change)) = (row.parked_mut(), changed) {
+        if let (Some(deferred), Some(change)) = (row.deferred_mut(), changed) {
             let undated = change.kind == WriteKind::Delete && news.timestamp.is_none();
-            parked.undated = undated && !planted!(UndatedDeleteLoses);
-            remote_times(&mut parked.at, None, &ServerChange { change, ..news.clone() }, at);
+            deferred.undated = undated && !planted!(UndatedDeleteLoses);
+            remote_times(&mut deferred.at, None, &ServerChange { change, ..news.clone() }, at);
         }
     }
 }
@@ -340,9 +340,9 @@ impl Records<'_> {
 fn fold_base(row: &mut Row, base: Option<Document>, known: Seq, times: FieldTimes) {
     let server_differs = row.server != base;
     let Some(pending) = &mut row.pending else { return };
-    match &mut pending.parked {
-        Some(parked) => parked.base = base,
-        None if server_differs => pending.parked = Some(Parked::new(base, known, times)),
+    match &mut pending.deferred {
+        Some(deferred) => deferred.base = base,
+        None if server_differs => pending.deferred = Some(Deferred::new(base, known, times)),
         None => {}
     }
 }
@@ -350,6 +350,6 @@ fn fold_base(row: &mut Row, base: Option<Document>, known: Seq, times: FieldTime
 /// Bases the pending writes of a record on the outcome of its insert, which somebody has deleted since.
 fn presume_applied(row: &mut Row, insert: &Entry) {
     let Some(pending) = &mut row.pending else { return };
-    let parked = pending.parked.get_or_insert_with(|| Parked::new(None, Seq(0), Vec::new()));
-    parked.base = insert.change.apply(None);
+    let deferred = pending.deferred.get_or_insert_with(|| Deferred::new(None, Seq(0), Vec::new()));
+    deferred.base = insert.change.apply(None);
 }

@@ -251,8 +251,8 @@ impl<S: ClientStore> Replica<S> {
     /// How many records have changes of others waiting beside writes whose verdict is due. For
     /// tests.
     #[must_use]
-    pub fn parked(&self) -> usize {
-        self.client.parked(self.store.rows()).unwrap_or(0)
+    pub fn deferred(&self) -> usize {
+        self.client.deferred(self.store.rows()).unwrap_or(0)
     }
 
     /// Carries out a command of the app's.

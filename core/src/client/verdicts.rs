@@ -119,7 +119,7 @@ impl Client {
                 self.reject(edit, write, &entry, error.code, error.message)?;
             }
         }
-        Ok(self.rebase_parked(edit)?)
+        Ok(self.rebase_deferred(edit)?)
     }
 
     /// The app gives up a write that the server keeps turning down.

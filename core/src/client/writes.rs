@@ -132,8 +132,8 @@ impl Client {
         let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
         let written_at = entry.clone().corrected(0).written_at;
         let write = self.append(edit, entry)?;
-        let parked = row.pending.take().and_then(|pending| pending.parked);
-        row.pending = Some(Pending { view, written_at, parked });
+        let deferred = row.pending.take().and_then(|pending| pending.deferred);
+        row.pending = Some(Pending { view, written_at, deferred });
         edit.put_row(collection, id, before.as_ref(), &row);
         self.want(collection);
         let (collection, record_id) = (collection.clone(), id.clone());

@@ -6,7 +6,7 @@
 //! | `0x01` slot `i` | `Identity` |
 //! | `0x01` slot `c` collection | `StreamRow` |
 //! | `0x01` slot `d` collection `0x00` record | `Row` |
-//! | `0x01` slot `k` collection `0x00` record | empty: the record has a parked change |
+//! | `0x01` slot `k` collection `0x00` record | empty: the record has a deferred change |
 //! | `0x01` slot `o` id | `OutboxRow`: the outbox |
 //! | `0x01` slot `p` collection `0x00` record `0x00` id | empty: which writes a record has |
 //! | `0x01` slot `r` id | `Rejected` |
@@ -25,7 +25,7 @@ pub use entry::Rejected;
 pub(crate) use entry::{Entry, OutboxRow};
 pub(crate) use identity::Identity;
 pub(crate) use keys::{Keys, Slot, collection_in, collection_of, record_of, write_id_of};
-pub(crate) use record::{Parked, Pending, Row};
+pub(crate) use record::{Deferred, Pending, Row};
 pub(crate) use stream::{Loss, LossDecision, PlainMark, StreamRow};
 
 #[cfg(test)]

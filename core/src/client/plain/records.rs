@@ -68,7 +68,7 @@ impl Client {
         if changed {
             let at = news.timestamp.unwrap_or_else(|| self.server_time());
             let Some(mut records) = self.records(collection) else { return Ok(Learnt::Known) };
-            records.park(&mut row);
+            records.defer(&mut row);
             records.take_plain_state(id, &mut row, news, state, at);
             self.know_own_writes(collection, id, &mut row);
             let Some(mut records) = self.records(collection) else { return Ok(Learnt::Known) };
@@ -83,11 +83,11 @@ impl Client {
     /// has taken its place in the outbox.
     fn know_own_writes(&self, collection: &Collection, id: &RecordId, row: &mut Row) {
         let (Some(pending), Some(server)) = (&mut row.pending, &row.server) else { return };
-        let Some(parked) = &mut pending.parked else { return };
+        let Some(deferred) = &mut pending.deferred else { return };
         let (key, now) = ((collection.clone(), id.clone()), self.now.mono);
         let is_own =
             |(name, text): &(&str, &str)| self.plain.echoes.is_own(&key, name, Some(text), now);
-        parked.base = match &parked.base {
+        deferred.base = match &deferred.base {
             None if server.iter().all(|field| is_own(&field)) => Some(server.clone()),
             None => None,
             Some(base) => {

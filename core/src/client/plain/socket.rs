@@ -417,7 +417,7 @@ impl Client {
             };
             let key = (entry.collection.clone(), entry.record_id.clone());
             let row = edit.row(&key.0, &key.1)?;
-            if row.as_ref().is_some_and(|row| row.parked().is_some()) {
+            if row.as_ref().is_some_and(|row| row.deferred().is_some()) {
                 // someone else has changed the record meanwhile, and whose change came last is
                 // for the strategy to say
                 let verdict = self.judge(edit, &key.0, &key.1, |_| true)?;

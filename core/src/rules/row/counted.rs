@@ -36,14 +36,14 @@ impl StreamRow {
     }
 
     /// Takes a record's server state out of sight, as it has been since `seq`: of the state beneath
-    /// its pending writes, only the parked one is known.
-    pub(crate) fn hide(&mut self, id: &RecordId, row: &mut Row, seq: Seq) {
+    /// its pending writes, only the deferred one is known.
+    pub(crate) fn withhold(&mut self, id: &RecordId, row: &mut Row, seq: Seq) {
         let outdated = row.generation != self.generation;
         self.set_server(id, row, None, seq);
-        if let Some(parked) = row.parked_mut() {
-            parked.hidden = true;
+        if let Some(deferred) = row.deferred_mut() {
+            deferred.withheld = true;
             if outdated {
-                parked.seq = Seq(0);
+                deferred.seq = Seq(0);
             }
         }
     }
@@ -68,8 +68,8 @@ impl StreamRow {
         row.server = server;
         row.seq = seq;
         row.generation = generation;
-        if let Some(parked) = row.parked_mut() {
-            parked.hidden = false;
+        if let Some(deferred) = row.deferred_mut() {
+            deferred.withheld = false;
         }
         if let Some(new) = &row.server {
             if self.is_held(row) {

@@ -150,12 +150,12 @@ impl Keys {
         (from, to)
     }
 
-    pub(crate) fn parked(self, collection: &Collection, id: &str) -> Vec<u8> {
+    pub(crate) fn deferred(self, collection: &Collection, id: &str) -> Vec<u8> {
         self.record(b'k', collection, id)
     }
 
-    /// The range of all [`Keys::parked`] rows.
-    pub(crate) fn all_parked(self) -> (Vec<u8>, Vec<u8>) {
+    /// The range of all [`Keys::deferred`] rows.
+    pub(crate) fn all_deferred(self) -> (Vec<u8>, Vec<u8>) {
         self.all(b'k')
     }
 

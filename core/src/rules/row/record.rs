@@ -36,12 +36,12 @@ pub(crate) struct Pending {
     pub(crate) written_at: Timestamp,
     /// The state on which the writes stand, if the server's state has moved on from it; otherwise
     /// they stand on the server's.
-    pub(crate) parked: Option<Parked>,
+    pub(crate) deferred: Option<Deferred>,
 }
 
 /// The state beneath frozen writes, kept while a newer one waits beside it (PROTOCOL 9.22).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Parked {
+pub(crate) struct Deferred {
     pub(crate) base: Option<Document>,
     /// The seq up to which that state was known.
     pub(crate) seq: Seq,
@@ -50,7 +50,7 @@ pub(crate) struct Parked {
     /// `true` if the record was deleted meanwhile, at an unknown time.
     pub(crate) undated: bool,
     /// `true` if the server withholds the record, so that its present state is unknown.
-    pub(crate) hidden: bool,
+    pub(crate) withheld: bool,
 }
 
 impl Row {
@@ -64,24 +64,24 @@ impl Row {
 
     /// The state on which the pending writes stand.
     pub(crate) fn base(&self) -> Option<&Document> {
-        match self.parked() {
-            Some(parked) => parked.base.as_ref(),
+        match self.deferred() {
+            Some(deferred) => deferred.base.as_ref(),
             None => self.server.as_ref(),
         }
     }
 
-    pub(crate) fn parked(&self) -> Option<&Parked> {
-        self.pending.as_ref()?.parked.as_ref()
+    pub(crate) fn deferred(&self) -> Option<&Deferred> {
+        self.pending.as_ref()?.deferred.as_ref()
     }
 
-    pub(crate) fn parked_mut(&mut self) -> Option<&mut Parked> {
-        self.pending.as_mut()?.parked.as_mut()
+    pub(crate) fn deferred_mut(&mut self) -> Option<&mut Deferred> {
+        self.pending.as_mut()?.deferred.as_mut()
     }
 
     /// Returns `true` if pending writes stand on a state that the server now withholds (PROTOCOL
     /// 9.27).
-    pub(crate) fn is_hidden(&self) -> bool {
-        self.parked().is_some_and(|parked| parked.hidden)
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.deferred().is_some_and(|deferred| deferred.withheld)
     }
 
     /// The latest time in the record that a new write's author has seen.
@@ -129,13 +129,15 @@ impl Pending {
     fn put(&self, out: &mut Vec<u8>) {
         put_document(out, self.view.as_ref());
         put_i64(out, self.written_at.0);
-        let (hidden, undated) =
-            self.parked.as_ref().map_or((false, false), |parked| (parked.hidden, parked.undated));
-        out.push(tag(self.parked.is_some(), hidden) | u8::from(undated) << 2);
-        if let Some(parked) = &self.parked {
-            put_document(out, parked.base.as_ref());
-            put_u64(out, parked.seq.0);
-            put_times(out, &parked.at);
+        let (withheld, undated) = self
+            .deferred
+            .as_ref()
+            .map_or((false, false), |deferred| (deferred.withheld, deferred.undated));
+        out.push(tag(self.deferred.is_some(), withheld) | u8::from(undated) << 2);
+        if let Some(deferred) = &self.deferred {
+            put_document(out, deferred.base.as_ref());
+            put_u64(out, deferred.seq.0);
+            put_times(out, &deferred.at);
         }
     }
 
@@ -144,21 +146,21 @@ impl Pending {
         let written_at = Timestamp(row.i64()?);
         let marks = row.byte()?;
         let undated = marks & 4 == 4;
-        let (is_there, hidden) = untag(if undated { marks & 3 } else { marks })?;
-        let parked = if is_there { Some(Parked::take(row, hidden, undated)?) } else { None };
-        Ok(Self { view, written_at, parked })
+        let (is_there, withheld) = untag(if undated { marks & 3 } else { marks })?;
+        let deferred = if is_there { Some(Deferred::take(row, withheld, undated)?) } else { None };
+        Ok(Self { view, written_at, deferred })
     }
 }
 
-impl Parked {
+impl Deferred {
     /// A state that waits beside a newer one, whose changed fields have these times.
     pub(crate) fn new(base: Option<Document>, seq: Seq, at: FieldTimes) -> Self {
-        Self { base, seq, at, undated: false, hidden: false }
+        Self { base, seq, at, undated: false, withheld: false }
     }
 
-    fn take(row: &mut Reader, hidden: bool, undated: bool) -> Result<Self, StoreError> {
+    fn take(row: &mut Reader, withheld: bool, undated: bool) -> Result<Self, StoreError> {
         let base = document(row)?;
         let seq = Seq(row.u64()?);
-        Ok(Self { base, seq, at: times(row)?, hidden, undated })
+        Ok(Self { base, seq, at: times(row)?, withheld, undated })
     }
 }

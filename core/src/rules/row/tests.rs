@@ -69,11 +69,16 @@ fn field_times() -> impl Strategy<Value = FieldTimes> {
 }
 
 fn rows() -> impl Strategy<Value = Row> {
-    let parked = (optional(documents()), any::<u64>(), field_times(), any::<[bool; 2]>()).prop_map(
-        |(base, seq, at, [hidden, undated])| Parked { base, seq: Seq(seq), at, undated, hidden },
-    );
-    let pending = (optional(documents()), times(), optional(parked))
-        .prop_map(|(view, written_at, parked)| Pending { view, written_at, parked });
+    let deferred = (optional(documents()), any::<u64>(), field_times(), any::<[bool; 2]>())
+        .prop_map(|(base, seq, at, [withheld, undated])| Deferred {
+            base,
+            seq: Seq(seq),
+            at,
+            undated,
+            withheld,
+        });
+    let pending = (optional(documents()), times(), optional(deferred))
+        .prop_map(|(view, written_at, deferred)| Pending { view, written_at, deferred });
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
     (optional(documents()), numbers, times(), optional(pending)).prop_map(
         |(server, (seq, generation, version), updated_at, pending)| Row {
@@ -233,7 +238,7 @@ proptest! {
         let named = (collection.clone(), id.clone());
         prop_assert_eq!(keys.slot(), slot);
         prop_assert_eq!(record_of(&keys.row(&collection, &id)).unwrap(), named.clone());
-        prop_assert_eq!(record_of(&keys.parked(&collection, &id)).unwrap(), named);
+        prop_assert_eq!(record_of(&keys.deferred(&collection, &id)).unwrap(), named);
         prop_assert_eq!(collection_of(&keys.stream(&collection)).unwrap(), collection.clone());
         let position = WriteId(position);
         prop_assert_eq!(write_id_of(&keys.entry(position)).unwrap(), position);
@@ -276,11 +281,11 @@ proptest! {
             there.entry(position),
             row,
             pending,
-            there.parked(&collections.1, &ids.1),
+            there.deferred(&collections.1, &ids.1),
             there.rejected(position),
         ];
         let ranges =
-            [here.streams(), here.entries(WriteId(0)), here.all_parked(), here.all_rejected()];
+            [here.streams(), here.entries(WriteId(0)), here.all_deferred(), here.all_rejected()];
         let own = [1, 2, 5, 6];
         for (i, key) in keys.iter().enumerate() {
             for (range, own) in ranges.iter().zip(own) {

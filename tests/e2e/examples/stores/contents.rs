@@ -60,7 +60,7 @@ fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
     let status = replica.status();
     line(out, &format!("user {user}: client {}", status.client_id));
     let (pending, rejected) = (status.pending_writes, status.rejected_writes);
-    let parked = replica.parked();
+    let parked = replica.deferred();
     line(out, &format!("  {pending} pending, {rejected} rejected, {parked} parked"));
     // what the first version did not know is named where there is some
     if status.clock_offset_ms != 0 {

@@ -229,7 +229,7 @@ impl Town {
             self.host.pump(conn, 1 << 16, self.now);
         }
         self.carry(&mut ann);
-        assert_eq!(ann.replica.parked(), 2, "both wait beside a write");
+        assert_eq!(ann.replica.deferred(), 2, "both wait beside a write");
         // the ack of the second comes before that of the first
         let number = ann.number_of("first");
         let ack = format!(

@@ -82,9 +82,9 @@ impl World {
         match owner {
             Owner::Device(device) => {
                 let input = Input::Frame { conn: local, frame: &frame };
-                let parked = self.devices[device].replica.parked();
+                let parked = self.devices[device].replica.deferred();
                 self.with(device, |replica, now, actions| replica.handle(now, input, actions));
-                if self.devices[device].replica.parked() > parked {
+                if self.devices[device].replica.deferred() > parked {
                     self.count("parked change");
                 }
             }
