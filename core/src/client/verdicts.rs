@@ -11,7 +11,7 @@ use super::machine::Client;
 use super::pacing::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
 use super::step::StepError;
-use crate::protocol::message::{Ack, ErrorCode, ErrorMessage};
+use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, ServerChange};
 use crate::protocol::name::{MutationNumber, WriteId};
 use crate::protocol::write::WriteKind;
 use crate::rules::conflict::ConflictStrategy;
@@ -20,6 +20,46 @@ use crate::store::StoreError;
 
 /// After this many conflicts in a row, client-wins no longer cares what it overwrites.
 const CLIENT_WINS_CONFLICTS: u32 = 3;
+
+/// A refusal of a write, by what is to be done about it.
+enum Refusal<'a> {
+    /// The record is as given.
+    Conflict(&'a ServerChange),
+    /// The write may be sent again, or a later one first.
+    ForNow,
+    /// The server wants another token.
+    Access,
+    /// Another copy of this replica is connected.
+    Superseded,
+    ForGood,
+}
+
+impl<'a> Refusal<'a> {
+    /// Decides what a refusal means, before anything changes by it.
+    fn of(error: &'a ErrorMessage) -> Result<Self, StepError> {
+        match (&error.code, &error.current) {
+            (ErrorCode::Conflict, Some(current)) => Ok(Self::Conflict(current)),
+            (ErrorCode::Conflict, None) => {
+                Err(StepError::peer("a CONFLICT lacks the record's state"))
+            }
+            (ErrorCode::OutOfOrder, _) => {
+                Err(StepError::peer("the server lost count of the writes"))
+            }
+            (ErrorCode::RateLimitExceeded | ErrorCode::ServerError, _) => Ok(Self::ForNow),
+            (ErrorCode::AuthFailed | ErrorCode::AuthExpired, _) => Ok(Self::Access),
+            (ErrorCode::SessionSuperseded, _) => Ok(Self::Superseded),
+            (
+                ErrorCode::Unauthorized
+                | ErrorCode::InvalidMessage
+                | ErrorCode::CollectionNotFound
+                | ErrorCode::RecordNotFound
+                | ErrorCode::PayloadTooLarge
+                | ErrorCode::Other(_),
+                _,
+            ) => Ok(Self::ForGood),
+        }
+    }
+}
 
 impl Client {
     /// The server has taken a write.
@@ -95,29 +135,19 @@ impl Client {
         let Some((write, false)) = sent else {
             return Err(StepError::peer("an error came before the verdicts of earlier writes"));
         };
+        let refusal = Refusal::of(&error)?;
         let entry = edit.entry(write)?;
         self.outbox.go_back(index);
         self.pacing.await_verdict(self.now.mono);
-        match error.code {
-            ErrorCode::Conflict => self.conflicted(edit, write, &entry, &error)?,
-            ErrorCode::RateLimitExceeded | ErrorCode::ServerError => {
-                self.postpone(edit, write, &entry, &error);
+        match refusal {
+            Refusal::Conflict(current) => {
+                self.conflicted(edit, write, &entry, current)?;
+                self.count_conflict(edit, write, &entry, &error.code);
             }
-            ErrorCode::AuthFailed | ErrorCode::AuthExpired => {
-                self.need_token(edit, error.code, error.message);
-            }
-            ErrorCode::SessionSuperseded => return Ok(self.become_another(edit)?),
-            ErrorCode::OutOfOrder => {
-                return Err(StepError::peer("the server lost count of the writes"));
-            }
-            ErrorCode::Unauthorized
-            | ErrorCode::InvalidMessage
-            | ErrorCode::CollectionNotFound
-            | ErrorCode::RecordNotFound
-            | ErrorCode::PayloadTooLarge
-            | ErrorCode::Other(_) => {
-                self.reject(edit, write, &entry, error.code, error.message)?;
-            }
+            Refusal::ForNow => self.postpone(edit, write, &entry, &error),
+            Refusal::Access => self.need_token(edit, error.code, error.message),
+            Refusal::Superseded => return Ok(self.become_another(edit)?),
+            Refusal::ForGood => self.reject(edit, write, &entry, error.code, error.message)?,
         }
         Ok(self.rebase_deferred(edit)?)
     }
@@ -149,11 +179,8 @@ impl Client {
         edit: &mut Edit<'_>,
         write: WriteId,
         entry: &Entry,
-        error: &ErrorMessage,
-    ) -> Result<(), StepError> {
-        let Some(current) = &error.current else {
-            return Err(StepError::peer("a CONFLICT lacks the record's state"));
-        };
+        current: &ServerChange,
+    ) -> Result<(), StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let forgotten = self.is_forgotten(edit, write, entry, row.as_ref())?;
         self.is_told(edit, write);
@@ -161,7 +188,6 @@ impl Client {
             records.learn_conflict(edit, entry, current, row, forgotten)?;
             records.save(edit);
         }
-        self.count_conflict(edit, write, entry, &error.code);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ mod script;
 mod session;
 
 pub use client::client;
+pub(crate) use client::each_state;
 pub use laws::laws;
 pub use rows::rows;
 pub use scenario::scenario;

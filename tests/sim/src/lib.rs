@@ -53,6 +53,7 @@ pub mod plain_server;
 pub mod plain_world;
 pub mod plan;
 pub mod points;
+pub mod refusal;
 pub mod run;
 pub mod scenario;
 mod schedules;

@@ -90,7 +90,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    fn new(bytes: &[u8]) -> Self {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
         let plan = Plan::of(bytes);
         let rights = Arc::new(Rights { partial: plan.partial, ..Rights::default() });
         let mut world = World::new(plan.world(&rights));
@@ -306,7 +306,7 @@ impl Run {
 
     // --- the walk ---
 
-    fn step(&mut self, index: usize, draw: &mut Draw<'_>) -> Result<(), String> {
+    pub(crate) fn step(&mut self, index: usize, draw: &mut Draw<'_>) -> Result<(), String> {
         let stormy = self.plan.storms >> (index / 32 % 16) & 1 == 1;
         let of_fault = |rate: usize| if stormy { 2 * rate } else { rate.div_ceil(2) };
         let rates = self.plan.rates;

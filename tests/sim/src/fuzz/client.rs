@@ -17,6 +17,7 @@ use super::policy::policy;
 use super::script::Script;
 use crate::host::Host;
 use crate::plain_server::{PlainServer, Sent, Ways};
+use crate::refusal::State;
 
 const STEPS: usize = 400;
 
@@ -34,6 +35,26 @@ pub fn client(bytes: &[u8]) {
         bench.step(&mut script);
         bench.check();
     }
+}
+
+/// Lets a replica live through what the bytes say, and looks at it after every step.
+///
+/// # Errors
+/// The first error of `look`.
+pub(crate) fn each_state(
+    bytes: &[u8],
+    look: &mut dyn FnMut(State<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut script = Script::new(bytes);
+    let mut bench = Bench::new(&mut script);
+    for _ in 0..STEPS {
+        if script.is_over() {
+            break;
+        }
+        bench.step(&mut script);
+        look((&bench.replica, bench.now, bench.conn))?;
+    }
+    Ok(())
 }
 
 pub(super) struct Bench {
