@@ -117,6 +117,7 @@ pub mod planted;
 
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}
+mod checked;
 pub mod client;
 pub mod protocol;
 pub mod rules;

@@ -3,6 +3,7 @@
 
 mod lone_replica;
 
+use synclayer_core::testing::Checked;
 use synclayer_core::{ClientConfig, ConflictStrategy, EventKind, Level, Write, Written};
 
 use lone_replica::{LoneReplica, ack, change, config, doc, id, todos};

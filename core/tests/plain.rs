@@ -3,6 +3,7 @@
 
 mod lone_replica;
 
+use synclayer_core::testing::Checked;
 use synclayer_core::{
     ClientConfig, Command, ConflictStrategy, ConnectionState, ErrorCode, EventKind, Guarantees,
     HttpAnswer, Input, Level, OnServerLoss, PlainServers, Timer, Token, Transport, Write,

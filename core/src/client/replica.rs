@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::checked::Checked;
 use crate::client::config::ClientConfig;
 use crate::client::event::{Event, Status};
 use crate::client::fate::{Fate, FateId, Fates};
@@ -200,52 +201,10 @@ impl<S: ClientStore> Replica<S> {
         self.client.standing(collection)
     }
 
-    /// A hash of the whole state of the machine, for tests that compare runs.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        self.client.digest()
-    }
-
     /// Tells whether writes are stamped by the server's clock by now. For tests.
     #[must_use]
     pub fn knows_server_time(&self) -> bool {
         self.client.knows_server_time()
-    }
-
-    /// Checks what must always hold between the machine and its store. For tests: it reads the
-    /// whole outbox.
-    ///
-    /// # Errors
-    /// Says which invariant is broken.
-    pub fn check(&self) -> Result<(), String> {
-        self.client.check(self.store.rows())
-    }
-
-    /// Checks that the outbox moves on a live connection: whatever is in it waits for a verdict, for
-    /// the store, or for a deadline. For tests.
-    ///
-    /// # Errors
-    /// Says what does not.
-    pub fn check_progress(&self) -> Result<(), String> {
-        self.client.check_progress(self.store.rows())
-    }
-
-    /// Checks that nothing is left of what was only needed on the way. For tests, when every write
-    /// has its verdict, every collection is live, and nobody is watching any more.
-    ///
-    /// # Errors
-    /// Says what is left.
-    pub fn check_at_rest(&self) -> Result<(), String> {
-        if !self.watchers.is_empty() || !self.views.is_empty() {
-            return Err("a view is kept that nobody watches".into());
-        }
-        if !self.actions.is_empty() {
-            return Err("actions were not carried out".into());
-        }
-        if !self.fates.is_empty() {
-            return Err("the fate of a write is still waited for".into());
-        }
-        self.client.check_at_rest(self.store.rows())
     }
 
     /// How many records have changes of others waiting beside writes whose verdict is due. For
@@ -521,5 +480,32 @@ impl<S: ClientStore> Replica<S> {
             }
             watcher.slot.put(view.snapshot(), change.clone());
         }
+    }
+}
+
+impl<S: ClientStore> Checked for Replica<S> {
+    fn digest(&self) -> u64 {
+        self.client.digest()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.client.check(self.store.rows())
+    }
+
+    fn check_progress(&self) -> Result<(), String> {
+        self.client.check_progress(self.store.rows())
+    }
+
+    fn check_at_rest(&self) -> Result<(), String> {
+        if !self.watchers.is_empty() || !self.views.is_empty() {
+            return Err("a view is kept that nobody watches".into());
+        }
+        if !self.actions.is_empty() {
+            return Err("actions were not carried out".into());
+        }
+        if !self.fates.is_empty() {
+            return Err("the fate of a write is still waited for".into());
+        }
+        self.client.check_at_rest(self.store.rows())
     }
 }

@@ -1,9 +1,11 @@
 //! The connections that are woken when a collection moves.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::protocol::name::{Collection, ConnId};
+use crate::server::checks::ensure;
 
 /// The connections that follow each collection. An `H` wakes a connection.
 #[derive(Clone, Debug)]
@@ -54,8 +56,8 @@ impl<H> Followers<H> {
         followers.flatten().for_each(|(conn, handle)| wake(*conn, handle));
     }
 
-    /// Panics where the bookkeeping is wrong, or somebody follows who is not `alive`.
-    pub(crate) fn check(&self, alive: impl Fn(ConnId) -> bool) {
+    /// Checks the bookkeeping, and that only connections follow that are `alive`.
+    pub(crate) fn check(&self, alive: impl Fn(ConnId) -> bool) -> Result<(), String> {
         let pairs = |(conn, of): (&ConnId, &BTreeSet<Collection>)| {
             of.iter().map(|collection| (collection.clone(), *conn)).collect::<Vec<_>>()
         };
@@ -63,8 +65,9 @@ impl<H> Followers<H> {
         followed.sort();
         let handles = self.handles.iter();
         let handles = handles.flat_map(|(of, by)| by.keys().map(move |conn| (of, conn)));
-        assert!(handles.eq(followed.iter().map(|(of, conn)| (of, conn))), "followers, both ways");
-        assert!(followed.iter().all(|(_, conn)| alive(*conn)), "only the living follow");
+        ensure(handles.eq(followed.iter().map(|(of, conn)| (of, conn))), "followers, both ways")?;
+        ensure(followed.iter().all(|(_, conn)| alive(*conn)), "only the living follow")?;
+        Ok(())
     }
 
     fn drop_handle(&mut self, collection: &Collection, conn: ConnId) {

@@ -29,6 +29,7 @@
 
 mod interface;
 
+use alloc::string::String;
 use core::hash::{Hash, Hasher};
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -45,11 +46,13 @@ use super::limits::ServerLimits;
 use super::pump;
 use super::ring::Rings;
 use super::session::{self, AuthTicket, Environment, Identity, Session, Timer};
+use crate::checked::Checked;
 use crate::protocol::name::{Collection, ConnId, Seq, UserId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::page::ReadAnswer;
 use crate::rules::policy::{Bucket, Policy, Rate};
 use crate::rules::transaction::{Context, Sweep, TransactError, Transaction, TransactionAnswer};
+use crate::server::checks::ensure;
 use crate::store::{Rows, StoreError};
 
 pub use interface::{Action, Batch, CallId, HubConfig, Input, Job, Read};
@@ -431,12 +434,8 @@ impl Hub {
     }
 }
 
-// --- what can be seen of it ---
-
-impl Hub {
-    /// A hash of the whole state but the policy: equal runs have equal digests.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
+impl Checked for Hub {
+    fn digest(&self) -> u64 {
         let mut hasher = Xxh3::new();
         self.sessions.hash(&mut hasher);
         self.rings.hash_into(&mut hasher);
@@ -453,20 +452,22 @@ impl Hub {
         hasher.finish()
     }
 
-    /// Panics where an invariant is broken. For tests: it looks at everything.
-    #[doc(hidden)]
-    pub fn check(&self) {
-        self.rings.check();
-        self.sessions.values().for_each(Session::check);
+    fn check(&self) -> Result<(), String> {
+        self.rings.check()?;
+        self.sessions.values().try_for_each(Session::check)?;
         let deadline =
             |session: &Session| session.deadline().map(|(at, timer)| (at, session.conn(), timer));
         let deadlines: BTreeSet<_> = self.sessions.values().filter_map(deadline).collect();
-        assert_eq!(self.deadlines, deadlines, "the deadlines are those of the sessions");
+        ensure(self.deadlines == deadlines, "the deadlines are those of the sessions")?;
         let waiting: Vec<_> = self.committer.waiting().filter_map(Job::conn).collect();
         let conns: BTreeSet<_> = waiting.iter().collect();
-        assert_eq!(waiting.len(), conns.len(), "a session has one transaction at a time");
+        ensure(waiting.len() == conns.len(), "a session has one transaction at a time")?;
         self.followers
-            .check(|conn| self.sessions.get(&conn).is_some_and(|session| !session.status().closed));
+            .check(|conn| self.sessions.get(&conn).is_some_and(|session| !session.status().closed))
+    }
+
+    fn check_at_rest(&self) -> Result<(), String> {
+        self.sessions().try_for_each(Session::check_at_rest)
     }
 }
 

@@ -3,6 +3,7 @@
 //! and answers.
 
 mod about;
+mod checks;
 mod committer;
 mod followers;
 pub mod http;

@@ -1,5 +1,6 @@
 //! The recent changes of each collection, encoded once and shared by all who follow it.
 
+use alloc::string::String;
 use core::hash::{Hash, Hasher};
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -13,6 +14,7 @@ use crate::protocol::name::{Collection, RecordId, Seq, UserId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::encode_change;
 use crate::rules::transaction::{Origin, Published};
+use crate::server::checks::ensure;
 
 /// The rings of all collections.
 ///
@@ -220,21 +222,21 @@ impl Rings {
     }
 
     /// Panics where the bookkeeping is wrong.
-    #[doc(hidden)]
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let mut total = 0;
         for ring in self.rings.values() {
             let bytes: usize = ring.entries.iter().map(Entry::size).sum();
-            assert_eq!(ring.bytes, bytes, "a ring's bytes");
-            assert!(ring.entries.iter().is_sorted_by(|a, b| a.seq < b.seq), "a ring's order");
-            assert!(
+            ensure(ring.bytes == bytes, "a ring's bytes")?;
+            ensure(ring.entries.iter().is_sorted_by(|a, b| a.seq < b.seq), "a ring's order")?;
+            ensure(
                 ring.entries.back().is_none_or(|entry| entry.seq <= ring.head),
-                "a ring's head"
-            );
+                "a ring's head",
+            )?;
             total += bytes;
         }
-        assert_eq!(self.bytes, total, "the rings' bytes");
-        assert!(total <= self.limits.total_bytes, "the rings' limit");
+        ensure(self.bytes == total, "the rings' bytes")?;
+        ensure(total <= self.limits.total_bytes, "the rings' limit")?;
+        Ok(())
     }
 }
 
@@ -275,7 +277,7 @@ mod tests {
         let mut rings = Rings::new(limits);
         for seq in [1, 2, 3, 5, 4, 6] {
             rings.publish(&published("a", seq));
-            rings.check();
+            rings.check().unwrap();
         }
         assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
         let a = Collection::new("a").unwrap();
@@ -296,7 +298,7 @@ mod tests {
         let mut rings = Rings::new(limits);
         for (collection, seq) in [("a", 1), ("b", 1), ("a", 2), ("c", 1), ("c", 2)] {
             rings.publish(&published(collection, seq));
-            rings.check();
+            rings.check().unwrap();
         }
         assert_eq!(["a", "b", "c"].map(|c| seqs(&rings, c)), [vec![], vec![], vec![1, 2]]);
         assert_eq!(rings.head(&Collection::new("a").unwrap()), Seq(2));

@@ -35,12 +35,14 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::limits::ServerLimits;
 use super::ring::Rings;
+use crate::checked::Checked;
 use crate::protocol::message::{ErrorCode, ErrorMessage, Level, ServerMessage};
 use crate::protocol::name::{
     ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use crate::protocol::time::{Mono, Now};
 use crate::rules::policy::Bucket;
+use crate::server::checks::ensure;
 
 use auth::Auth;
 use queue::{Barrier, Queue};
@@ -221,52 +223,6 @@ impl Session {
         self.conn
     }
 
-    /// A hash of the whole state: equal runs have equal digests.
-    #[must_use]
-    pub fn digest(&self) -> u64 {
-        let mut hasher = Xxh3::new();
-        self.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Panics where an invariant is broken. For tests: cheap enough to call after every input.
-    #[doc(hidden)]
-    pub fn check(&self) {
-        self.verdicts.check(|collection| self.live_at(collection));
-        assert!(self.subscriptions.len() <= self.limits.subscriptions, "subscriptions are bounded");
-        assert!(
-            self.pending_read.is_none() || self.pending_transaction.is_none(),
-            "a page and the acks of the writes that it shows must not cross"
-        );
-        if self.is_opening() {
-            assert!(
-                self.pending_transaction.is_some() || self.closed,
-                "a hello waits for its answer"
-            );
-        }
-        self.queue.check();
-    }
-
-    /// Checks that nothing is left of what was only needed on the way. For tests: when nothing was
-    /// said for a while and everything was answered.
-    ///
-    /// # Errors
-    /// Says what is left.
-    #[doc(hidden)]
-    pub fn check_at_rest(&self) -> Result<(), &'static str> {
-        let live = |subscription: &Subscription| subscription.live_at().is_some();
-        let left = [
-            (self.queue.len() > 0, "messages wait to be served"),
-            (self.verdicts.len() > 0, "verdicts wait to be sent"),
-            (!self.barriers.is_empty(), "pings wait for their pongs"),
-            (!self.wanted.is_empty(), "somebody waits for a whole collection"),
-            (self.pending_transaction.is_some(), "a transaction is under way"),
-            (self.pending_read.is_some(), "a page is being read"),
-            (!self.subscriptions.values().all(live), "a subscription is not live"),
-        ];
-        left.iter().find(|(is_left, _)| *is_left).map_or(Ok(()), |(_, what)| Err(what))
-    }
-
     fn timeout(&mut self, cx: &mut InputContext<'_, '_>) {
         let Some((at, timer)) = self.deadline() else { return };
         if at > self.mono {
@@ -371,6 +327,44 @@ impl Session {
         self.wanted = VecDeque::new();
         self.pending_transaction = None;
         self.pending_read = None;
+    }
+}
+
+impl Checked for Session {
+    fn digest(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.verdicts.check(|collection| self.live_at(collection))?;
+        ensure(self.subscriptions.len() <= self.limits.subscriptions, "subscriptions are bounded")?;
+        ensure(
+            self.pending_read.is_none() || self.pending_transaction.is_none(),
+            "a page and the acks of the writes that it shows must not cross",
+        )?;
+        if self.is_opening() {
+            ensure(
+                self.pending_transaction.is_some() || self.closed,
+                "a hello waits for its answer",
+            )?;
+        }
+        self.queue.check()
+    }
+
+    fn check_at_rest(&self) -> Result<(), String> {
+        let live = |subscription: &Subscription| subscription.live_at().is_some();
+        let left = [
+            (self.queue.len() > 0, "messages wait to be served"),
+            (self.verdicts.len() > 0, "verdicts wait to be sent"),
+            (!self.barriers.is_empty(), "pings wait for their pongs"),
+            (!self.wanted.is_empty(), "somebody waits for a whole collection"),
+            (self.pending_transaction.is_some(), "a transaction is under way"),
+            (self.pending_read.is_some(), "a page is being read"),
+            (!self.subscriptions.values().all(live), "a subscription is not live"),
+        ];
+        left.iter().find(|(is_left, _)| *is_left).map_or(Ok(()), |(_, what)| Err((*what).into()))
     }
 }
 

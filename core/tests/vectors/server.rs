@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use synclayer_core::testing::Checked;
 
 use synclayer_core::rules::{
     Context, PlainWrite, ReadRequest, TransactError, Transaction, TransactionAnswer,
@@ -173,7 +174,7 @@ impl Bench {
         let mut out = Vec::new();
         let mut env = Environment { rings: &self.rings, policy: &AllowAll, user_bucket: None };
         self.session.handle(self.now, input, &mut env, &mut out);
-        self.session.check();
+        self.session.check().unwrap();
         out.into_iter().map(|action| self.take(action)).collect()
     }
 

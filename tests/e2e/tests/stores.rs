@@ -11,6 +11,7 @@ mod pack;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use synclayer_core::testing::Checked;
 
 use contents::{START, config};
 use synclayer_core::rules::verify;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
+use synclayer_core::testing::Checked;
 
 use bytes::Bytes;
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
@@ -122,7 +123,7 @@ impl Host {
     pub fn tell(&mut self, conn: ConnId, input: SessionInput<'_>, now: Now) {
         self.handle(Input::Session { conn, input }, now);
         if let Some(session) = self.hub.session(conn) {
-            session.check();
+            session.check().expect("its invariants hold");
         }
     }
 

@@ -2,6 +2,7 @@
 //! messages and loses requests and answers.
 
 use std::collections::{BTreeMap, VecDeque};
+use synclayer_core::testing::Checked;
 
 use bytes::Bytes;
 use fastrand::Rng;

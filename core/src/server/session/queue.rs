@@ -1,10 +1,12 @@
 //! The requests of a client that wait to be served.
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::protocol::message::{Cursor, ErrorMessage, Hello, Mutation, Resume};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
+use crate::server::checks::ensure;
 
 /// The requests that were received and not served yet. Everything is served in its order: a
 /// `subscribe` after the verdicts of the writes before it, a write after the `subscribe` before it.
@@ -71,8 +73,9 @@ impl Queue {
         Some(request)
     }
 
-    pub(super) fn check(&self) {
+    pub(super) fn check(&self) -> Result<(), String> {
         let bytes: usize = self.items.iter().map(|(_, bytes)| bytes).sum();
-        assert_eq!(bytes, self.bytes, "the queue's bytes");
+        ensure(bytes == self.bytes, "the queue's bytes")?;
+        Ok(())
     }
 }

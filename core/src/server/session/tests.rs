@@ -119,7 +119,7 @@ impl World {
         let mut env =
             Environment { rings: &self.rings, policy: self.policy.as_ref(), user_bucket: None };
         state.session.handle(self.now, input, &mut env, &mut out);
-        state.session.check();
+        state.session.check().unwrap();
         for action in out {
             assert_eq!(state.closed, None, "nothing comes after a close: {action:?}");
             match action {
@@ -151,7 +151,7 @@ impl World {
         let rows = batch.decide(&self.store.rows, context);
         self.store.rows.apply(rows);
         let settled = committer.settle(batch.committed(&mut self.rings));
-        self.rings.check();
+        self.rings.check().unwrap();
         let mut answers = Vec::new();
         settled.deliver(
             |_| {},

@@ -6,11 +6,13 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::protocol::message::{Ack, ErrorMessage, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::rules::transaction::Window;
+use crate::server::checks::ensure;
 
 /// Numbers and verdicts of a level-2 connection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -195,13 +197,14 @@ impl Verdicts {
         due
     }
 
-    pub(super) fn check(&self, live_at: impl Fn(&Collection) -> Option<Seq>) {
+    pub(super) fn check(&self, live_at: impl Fn(&Collection) -> Option<Seq>) -> Result<(), String> {
         let last = self.held.last_key_value().map(|(number, _)| *number);
-        assert!(last < Some(self.received_below()), "a verdict of a write that never came");
-        assert!(self.due(live_at).is_empty(), "a verdict that is due is sent");
+        ensure(last < Some(self.received_below()), "a verdict of a write that never came")?;
+        ensure(self.due(live_at).is_empty(), "a verdict that is due is sent")?;
         let remembered: usize = self.window.values().map(Vec::len).sum();
-        assert_eq!(self.remembered, remembered, "the window's size");
-        assert!(self.window.values().all(|seqs| seqs.is_sorted()), "the window's order");
+        ensure(self.remembered == remembered, "the window's size")?;
+        ensure(self.window.values().all(|seqs| seqs.is_sorted()), "the window's order")?;
+        Ok(())
     }
 }
 

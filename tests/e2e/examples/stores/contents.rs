@@ -5,6 +5,7 @@
 //! in another way.
 
 use std::fmt::Write;
+use synclayer_core::testing::Checked;
 
 use bytes::Bytes;
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! Additions of the second version: times of fields, clocks that are corrected, servers that lost
 //! records or have another database.
 
+use synclayer_core::testing::Checked;
 use synclayer_core::{Command, Timestamp, Write};
 
 use super::*;

@@ -1,6 +1,7 @@
 //! A server's sessions and its HTTP calls, fed with whatever comes.
 
 use std::time::Duration;
+use synclayer_core::testing::Checked;
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
 use synclayer_core::rules::TransactError;
@@ -111,7 +112,7 @@ impl Bench {
             21..26 => self.exchange(script),
             _ => self.host.settle(self.now),
         }
-        self.host.hub.check();
+        self.host.hub.check().expect("its invariants hold");
         self.hear();
     }
 

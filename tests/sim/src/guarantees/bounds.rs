@@ -1,6 +1,7 @@
 //! **Bounded** memory, also at rest.
 
 use crate::world::World;
+use synclayer_core::testing::Checked;
 
 /// **Bounded:** memory per connection and per replica has a configured cap.
 ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use synclayer_core::testing::Checked;
 
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use synclayer_core::testing::Checked;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -308,7 +309,7 @@ impl ServerSide {
     }
 
     fn act(&mut self, actions: Vec<Action>) -> Result<(), String> {
-        self.hub.check();
+        self.hub.check().expect("its invariants hold");
         for action in actions {
             match action {
                 Action::Send { conn, frame } => {

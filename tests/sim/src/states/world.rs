@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
+use synclayer_core::testing::Checked;
 
 use bytes::Bytes;
 use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};

@@ -25,6 +25,7 @@ mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use synclayer_core::testing::Checked;
 
 use synclayer_core::server::http::Reply;
 use synclayer_core::server::session::Session;

@@ -1,5 +1,6 @@
 //! The end of a run: everything heals, comes to rest, and is compared.
 
+use synclayer_core::testing::Checked;
 use synclayer_core::{Collection, ConnId, StoreError, StoreErrorKind, SyncId};
 
 use super::World;
@@ -77,7 +78,7 @@ impl World {
     /// Who does.
     pub fn check_idle(&self) -> Result<(), String> {
         let hub = &self.server.hub;
-        hub.check();
+        hub.check().expect("its invariants hold");
         let asleep = |(conn, link): &(&ConnId, &Link)| {
             !link.silent && link.room() > 0 && hub.wants_room(**conn)
         };

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use synclayer_core::testing::Checked;
 
 use synclayer_core::protocol::{Resume, ServerChange};
 use synclayer_core::rules::{
@@ -443,7 +444,7 @@ impl World {
         let Some(link) = self.links.get_mut(&conn) else { return };
         link.awake = true;
         let fault = self.server.hub.session(conn).and_then(|session| {
-            session.check();
+            session.check().expect("its invariants hold");
             let status = session.status();
             let bad = status.counters.bad_messages - before.bad_messages;
             let late = status.counters.late_answers - before.late_answers;
