@@ -37,7 +37,7 @@ pub struct Server {
     listener: TcpListener,
     store: Store,
     hub: Hub,
-    /// What is left to do for the hub, in order.
+    /// The actions left to do for the hub, in order.
     actions: Vec<Action>,
     sockets: BTreeMap<ConnId, Socket>,
     last: ConnId,
@@ -279,7 +279,7 @@ impl Socket {
         self.closing = true;
     }
 
-    /// Whether nothing comes any more, and nothing can be sent.
+    /// Returns `true` if nothing comes any more, and nothing can be sent.
     pub fn has_ended(&self) -> bool {
         self.ended
     }

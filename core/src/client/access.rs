@@ -55,7 +55,7 @@ impl Client {
         edit.remote_event(EventKind::TokenNeeded { code, message, by_server });
     }
 
-    /// What is being tried with the token that was refused is given up.
+    /// Gives up the tries with the token that was refused.
     pub(super) fn forget_old_token(&mut self, edit: &mut Edit<'_>) {
         if self.exchange.is_some() || self.plain.candidate.is_some() {
             self.drop_exchange(edit);
@@ -99,7 +99,7 @@ impl Client {
     }
 }
 
-/// Whether a refusal is this protocol's word about who may come in.
+/// Returns `true` if a refusal is this protocol's word about access.
 pub(super) fn speaks_of_access(told: &ErrorMessage) -> bool {
     matches!(told.code, ErrorCode::AuthFailed | ErrorCode::AuthExpired | ErrorCode::Unauthorized)
 }

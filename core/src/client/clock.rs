@@ -25,17 +25,17 @@ pub(super) const STEP: i64 = 1_000;
 pub(super) struct Clock {
     /// A number that no other run of this replica has.
     run: u64,
-    /// What the wall clock shows where the monotonic one shows 0, as far as this run is concerned.
+    /// The wall-clock time at which the monotonic clock shows 0, as of this run.
     anchor: i64,
-    /// How far the wall clock was ahead of that when it was looked at last.
+    /// The lead of the wall clock over that when it was looked at last.
     drift: i64,
-    /// How far the server's clock is ahead of this run's; `None` before a server has told its time.
+    /// The lead of the server's clock over this run's; `None` before a server has told its time.
     offset: Option<i64>,
-    /// Whether it has stamped a write without knowing the server's time.
+    /// `true` if it has stamped a write without knowing the server's time.
     stamps: bool,
-    /// Whether the wall clock was set since its offset was kept.
+    /// `true` if the wall clock was set since its offset was kept.
     stepped: bool,
-    /// What led to this run since the time was known last.
+    /// The leaps that led to this run since the time was known last.
     past: Past,
 }
 
@@ -98,7 +98,7 @@ impl Clock {
         past
     }
 
-    /// How far the server's clock is ahead of this run's; `None` before a server has told its time.
+    /// Returns the lead of the server's clock over this run's; `None` before a server has told its time.
     pub(super) fn offset(&self) -> Option<i64> {
         self.offset
     }
@@ -163,7 +163,7 @@ impl Clock {
 /// The outcome of [`Clock::settle`].
 pub(super) struct Settled {
     pub(super) run: u64,
-    /// Whether the run has stamped writes without knowing the server's time.
+    /// `true` if the run has stamped writes without knowing the server's time.
     pub(super) stamps: bool,
     /// By how many milliseconds those are corrected.
     pub(super) correction: i64,

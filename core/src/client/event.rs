@@ -1,4 +1,4 @@
-//! What the app is told: events as they happen, and the status at any time.
+//! The news for the app: events as they happen, and the status at any time.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -12,7 +12,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::write::WriteKind;
 use crate::store::StoreError;
 
-/// How a change or an error came.
+/// The way by which a change or an error came.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Transport {
@@ -29,7 +29,7 @@ pub struct Event {
     pub timestamp: Timestamp,
     /// The transport it came by; `None` for what happened on this side.
     pub transport: Option<Transport>,
-    /// What happened, and to which collection and record. No record's content is in it: a reader who
+    /// The kind of the event, with its collection and record. It has no record's content: a reader who
     /// is late would keep all of them in memory. [`get`](super::replica::Replica::get) reads it.
     pub kind: EventKind,
 }
@@ -52,9 +52,9 @@ pub enum EventKind {
     SyncFailed {
         /// The collection.
         collection: Collection,
-        /// Why, for programs.
+        /// The reason, for programs.
         code: ErrorCode,
-        /// Why, for people.
+        /// The reason, for people.
         message: String,
     },
     /// A write waits in the outbox.
@@ -89,9 +89,9 @@ pub enum EventKind {
         record_id: RecordId,
         /// The write.
         write: WriteId,
-        /// Why, for programs.
+        /// The reason, for programs.
         code: ErrorCode,
-        /// Why, for people.
+        /// The reason, for people.
         message: String,
         /// Later writes to the record that were rejected with it.
         with: Vec<WriteId>,
@@ -127,7 +127,7 @@ pub enum EventKind {
         collection: Collection,
         /// The record.
         record_id: RecordId,
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
     /// The writes that wait for a record became one, because the whole record is offered to the
@@ -145,14 +145,14 @@ pub enum EventKind {
     },
     /// The server came within reach, or went out of it.
     ConnectivityChanged {
-        /// Whether it is in reach.
+        /// `true` if it is in reach.
         online: bool,
     },
     /// The WebSocket is up and the server has answered the hello.
     RealtimeConnected,
     /// The WebSocket is down.
     RealtimeDisconnected {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Another writer's insert has arrived.
@@ -187,12 +187,12 @@ pub enum EventKind {
     /// one. Give it with `set_token`. Nothing is lost meanwhile, and the replica goes on trying, at
     /// most a minute apart: this event comes with every refusal.
     TokenNeeded {
-        /// Why, for programs.
+        /// The reason, for programs.
         code: ErrorCode,
-        /// Why, for people.
+        /// The reason, for people.
         message: String,
-        /// Whether the server itself says so. Else it may be a proxy or a portal on the way, which
-        /// no token of the server's impresses.
+        /// `true` if the server itself says so. Otherwise it may be a proxy or a portal on the way,
+        /// which does not know the server's tokens.
         by_server: bool,
     },
     /// A write finds no end: the server keeps failing on it or keeps reporting conflicts. It is
@@ -204,10 +204,10 @@ pub enum EventKind {
         record_id: RecordId,
         /// The write.
         write: WriteId,
-        /// What the server said last.
+        /// The server's last answer.
         code: ErrorCode,
     },
-    /// What the replica holds of a collection is not what the server holds. It takes a snapshot.
+    /// A collection's records differ from the server's. The replica takes a snapshot.
     ChecksumMismatch {
         /// The collection.
         collection: Collection,
@@ -222,11 +222,11 @@ pub enum EventKind {
     RecordsMissing {
         /// The collection.
         collection: Collection,
-        /// How many it lacks.
+        /// The number of records that it lacks.
         missing: u64,
-        /// How many records the collection would have with them.
+        /// The number of records that the collection would have with them.
         of: u64,
-        /// What happens to them; with [`OnServerLoss::Ask`] the app is to say.
+        /// The decision about them; with [`OnServerLoss::Ask`] the app is to decide.
         decision: OnServerLoss,
     },
     /// The server has another database than the one that this replica is of: nothing is taken from
@@ -248,15 +248,15 @@ pub enum EventKind {
     },
     /// The server offers less than the app requires: no write goes out, and nothing is lost.
     GuaranteesMissing {
-        /// What it offers.
+        /// The guarantees that it offers.
         offered: Guarantees,
-        /// What [`required`](super::interface::ClientConfig::required) says.
+        /// The guarantees that [`required`](super::interface::ClientConfig::required) names.
         required: Guarantees,
     },
     /// Something answers at the address, but it is no SyncLayer server: the address or its path may
     /// be wrong, or something on the way answers instead. Nothing is lost, and it is tried again.
     NoServer {
-        /// What answers there, for people.
+        /// A description of what answers there, for people.
         message: String,
     },
     /// Something went wrong; the replica goes on.
@@ -372,27 +372,27 @@ pub enum ConnectionState {
     Error,
 }
 
-/// What is known of one collection.
+/// The state of one collection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CollectionStatus {
-    /// Whether the app uses it, so that it is kept in sync.
+    /// `true` if the app uses it, so that it is kept in sync.
     pub in_use: bool,
-    /// Whether changes come as they are made.
+    /// `true` if changes come as they are made.
     pub live: bool,
-    /// Whether a catch-up is under way.
+    /// `true` if a catch-up is under way.
     pub catching_up: bool,
     /// Up to where everything is known.
     pub cursor: Option<Cursor>,
-    /// How many records the server has, as far as it told.
+    /// The number of records that the server has, as far as it told.
     pub count: u64,
     /// Their checksum.
     pub checksum: Checksum,
-    /// How many records are held that the server does not have any more, while the app is to say
+    /// The number of records that are held and that the server no longer has, while the app is to say
     /// [`adopt`](super::interface::Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     pub missing: Option<u64>,
 }
 
-/// How a replica is doing.
+/// The state of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
     /// The state of the connection.
@@ -402,24 +402,24 @@ pub struct Status {
     pub transport: Option<Transport>,
     /// The level that it speaks; `None` without one.
     pub level: Option<Level>,
-    /// What it guarantees; `None` without one.
+    /// The guarantees of the server; `None` without one.
     pub guarantees: Option<Guarantees>,
     /// The replica's id.
     pub client_id: ClientId,
     /// The identity of the server's database, where it is another one than this replica is of and the
     /// app is to say [`adopt`](super::interface::Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     pub other_database: Option<DatabaseId>,
-    /// How many writes wait in the outbox.
+    /// The number of writes in the outbox.
     pub pending_writes: usize,
-    /// How many writes are in the list of rejected ones.
+    /// The number of writes in the list of rejected ones.
     pub rejected_writes: usize,
     /// The collections that are in use or were.
     pub collections: BTreeMap<Collection, CollectionStatus>,
-    /// How far the server's clock is ahead of this one, in milliseconds, as far as it is known: it is
+    /// The lead of the server's clock over this one, in milliseconds, as far as it is known: it is
     /// told at each hello, and kept over restarts.
     pub clock_offset_ms: i64,
     /// Frames that were ignored because their type is unknown or their time was over.
     pub ignored_frames: u64,
-    /// Why the machine has stopped, where its store has failed.
+    /// The reason why the machine has stopped, if its store has failed.
     pub halted: Option<StoreError>,
 }

@@ -12,7 +12,7 @@ use super::event::EventKind;
 use crate::protocol::message::{ErrorCode, Level};
 use crate::protocol::name::{CommitNumber, WriteId};
 
-/// What became of a write.
+/// The fate of a write.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Fate {
@@ -25,9 +25,9 @@ pub enum Fate {
     /// The server has refused it for good. It is in the list of rejected writes, and the record is
     /// as if it had not been made.
     Rejected {
-        /// Why, for programs.
+        /// The reason, for programs.
         code: ErrorCode,
-        /// Why, for people.
+        /// The reason, for people.
         message: String,
     },
     /// It was in conflict with a change of somebody else, and the conflict strategy has given it up:
@@ -38,7 +38,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Whether the record at the server is as the write wanted it, as far as is known.
+    /// Returns `true` if the record at the server is as the write wanted it, as far as is known.
     #[must_use]
     pub fn is_taken(&self) -> bool {
         match self {
@@ -120,7 +120,7 @@ impl Fates {
         self.held.drain(..due).map(|(_, id, fate)| (id, fate)).collect()
     }
 
-    /// Whether nobody follows anything.
+    /// Returns `true` if nobody follows anything.
     pub(crate) fn is_empty(&self) -> bool {
         self.writes.is_empty() && self.held.is_empty()
     }

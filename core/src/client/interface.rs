@@ -1,4 +1,4 @@
-//! What goes into the client machine and what comes out of it.
+//! The inputs of the client machine, and its actions for the network.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -46,7 +46,7 @@ impl Method {
     }
 }
 
-/// What to ask by HTTP.
+/// A request by HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpRequest {
     /// The method.
@@ -57,7 +57,7 @@ pub struct HttpRequest {
     pub body: Option<Bytes>,
     /// For `Authorization: Bearer`.
     pub token: Option<Token>,
-    /// How long it may take, from the dialling to the answer's last byte. The machine gives the
+    /// The time that it may take, from the dialling to the answer's last byte. The machine gives the
     /// request up a little later, whether it was answered or not.
     pub timeout: Duration,
 }
@@ -82,7 +82,7 @@ impl HttpTicket {
         self.id
     }
 
-    /// What to ask.
+    /// The request.
     #[must_use]
     pub fn request(&self) -> &HttpRequest {
         &self.request
@@ -95,7 +95,7 @@ impl HttpTicket {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HttpAnswer {
     /// The server has answered, with whatever status. Not for redirects, which are followed by
@@ -113,7 +113,7 @@ pub enum HttpAnswer {
     Failed(String),
 }
 
-/// Why a connection ended, or did not come up.
+/// The reason why a connection ended, or did not come up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Disconnect {
     /// The server answered the upgrade with this HTTP status, and perhaps said how long to wait.
@@ -129,7 +129,7 @@ pub enum Disconnect {
     Lost(String),
 }
 
-/// What the world says.
+/// An input from the world.
 #[derive(Debug)]
 pub enum Input<'a> {
     /// A connection that was asked for is up.
@@ -153,7 +153,7 @@ pub enum Input<'a> {
     Disconnected {
         /// Which one.
         conn: ConnId,
-        /// Why.
+        /// The reason.
         why: Disconnect,
     },
     /// A request was answered. Made by [`HttpTicket::answer`].
@@ -167,7 +167,7 @@ pub enum Input<'a> {
     Timeout,
 }
 
-/// What the network is to do.
+/// An action for the network.
 #[derive(PartialEq, Eq, Debug)]
 pub enum NetAction {
     /// Open a connection, and report how that went.
@@ -198,7 +198,7 @@ pub enum NetAction {
     Request(HttpTicket),
 }
 
-/// Why [`deadline`](crate::client::replica::Replica::deadline) is when it is.
+/// The reason for the time of [`deadline`](crate::client::replica::Replica::deadline).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Timer {
     /// Try to connect again.
@@ -245,7 +245,7 @@ pub type SyncOutcome = Result<(), Vec<SyncFailure>>;
 pub struct SyncFailure {
     /// The collection.
     pub collection: Collection,
-    /// Why it is not in step.
+    /// The reason why it is not in step.
     pub reason: SyncFailureReason,
 }
 
@@ -282,7 +282,7 @@ impl fmt::Display for SyncFailure {
     }
 }
 
-/// Why a collection is not in step with the server.
+/// The reason why a collection is not in step with the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SyncFailureReason {
@@ -290,16 +290,16 @@ pub enum SyncFailureReason {
     /// app leaves the collection and uses it again, by `sync_now`, by `set_token`, on the next
     /// connection, and by every poll.
     Refused {
-        /// Why, for programs.
+        /// The reason, for programs.
         code: ErrorCode,
-        /// Why, for people: the beginning of what the server said.
+        /// The reason, for people: the beginning of the server's message.
         message: String,
     },
     /// The server can't serve it now. It is asked for again by and by.
     Unavailable {
-        /// Why, for programs.
+        /// The reason, for programs.
         code: ErrorCode,
-        /// Why, for people: the beginning of what the server said.
+        /// The reason, for people: the beginning of the server's message.
         message: String,
     },
     /// A plain server does not answer a `sync`, which alone would tell what the collection holds.
@@ -307,7 +307,7 @@ pub enum SyncFailureReason {
     /// Records are held that the server does not have any more, and the app has not said
     /// [`adopt`](Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     RecordsMissing {
-        /// How many there are.
+        /// The number of the records.
         missing: u64,
     },
     /// The server has another database than the one that this replica is of, and the app has not
@@ -386,7 +386,7 @@ pub enum Write {
 /// leaves all as it is.
 pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse> + Send>;
 
-/// What became of a write of the app's.
+/// The outcome of a write of the app's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Written {
     /// The commit that holds the write: when it is durable, the write is saved.
@@ -414,10 +414,10 @@ pub enum Misuse {
     /// The record would break one of the limits.
     #[error(transparent)]
     Document(#[from] DocumentError),
-    /// What a call of `modify` was given to change the record with has failed.
+    /// The function that was given to `modify` has failed.
     #[error("the record was not changed: {message}")]
     ModifyFailed {
-        /// How.
+        /// Its error, for people.
         message: String,
     },
     /// A wipe would lose writes that the server does not have.

@@ -13,7 +13,7 @@ use crate::protocol::time::{Mono, Timestamp};
 use crate::store::StoreError;
 
 impl Client {
-    /// Whether writes wait for the server to tell its time.
+    /// Returns `true` if writes wait for the server to tell its time.
     ///
     /// A plain server need not tell any: they wait only for the answer to a ping that asked for it.
     pub(super) fn awaits_time(&self) -> bool {
@@ -27,13 +27,13 @@ impl Client {
         self.link.is_up() || self.exchange.is_some()
     }
 
-    /// Whether conflicts wait for the server's time. At a plain server they never do: it has no
+    /// Returns `true` if conflicts wait for the server's time. At a plain server they never do: it has no
     /// digests that a decided write would have to keep.
     pub(super) fn decides_later(&self) -> bool {
         !self.plain.active && self.awaits_time() && !planted!(DecidedUnsettled)
     }
 
-    /// Whether the answer to what was asked in a run of the clock tells the time in the present one.
+    /// Returns `true` if the answer to a question of this run of the clock tells the present time.
     pub(super) fn is_of_this_run(&self, run: u64) -> bool {
         run == self.clock.run() || planted!(StaleTimeBelieved)
     }

@@ -12,9 +12,9 @@ const MAX_LEAPS: usize = 8;
 /// The leaps since the time was known, and the runs of the clock between them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Past {
-    /// What the server's clock showed where the monotonic one showed 0, as far as that was known.
+    /// The server's time at which the monotonic clock showed 0, as far as it was known.
     zero: i64,
-    /// Whether the offset that was kept from an earlier run is still to be added to that.
+    /// `true` if the offset that was kept from an earlier run is still to be added to that.
     guessed: bool,
     /// The first run that does not know the time.
     first: u64,
@@ -27,9 +27,9 @@ pub(super) struct Past {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct PastRun {
     run: u64,
-    /// What the wall clock showed where the monotonic one showed 0.
+    /// The wall-clock time at which the monotonic clock showed 0.
     anchor: i64,
-    /// How many leaps came before it.
+    /// The number of leaps before it.
     leaps: usize,
 }
 
@@ -60,8 +60,8 @@ impl Past {
         self.leaps.push(millis);
     }
 
-    /// What has to be added to the times of each run, where it is anything. `zero` is what the server's
-    /// clock shows where the monotonic one shows 0, from now on; `guess` the offset that was kept.
+    /// Returns the corrections of the times of each run, if they are not 0. `zero` is the server's time
+    /// at which the monotonic clock shows 0, from now on; `guess` is the offset that was kept.
     pub(super) fn corrections(self, zero: i64, guess: i64) -> Vec<(u64, i64)> {
         let before = self.zero.saturating_add(if self.guessed { guess } else { 0 });
         let sleeps = self.sleeps(zero.saturating_sub(before));
@@ -81,7 +81,7 @@ impl Past {
     }
 }
 
-/// How long the leaps from the `from`-th on are together, as far as their bits are set.
+/// Returns the length of the leaps from the `from`-th on whose bits are set, together.
 fn sum(leaps: &[i64], bits: u32, from: usize) -> i64 {
     let chosen = leaps.iter().enumerate().skip(from).filter(|(index, _)| bits >> index & 1 == 1);
     chosen.fold(0, |sum, (_, leap)| sum.saturating_add(*leap))

@@ -25,7 +25,7 @@ use crate::store::{ClientStore, StoreError};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WatchId(pub u64);
 
-/// What is left to do for whoever drives a replica. To be done in order, waiting for none.
+/// An action for the driver of a replica. Do them in order, and wait for none.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Action {
     /// For the network.
@@ -46,9 +46,9 @@ pub enum Action {
     Durable(CommitNumber),
     /// A write that is [followed](Replica::follow) has met its fate.
     Fate {
-        /// Who is told.
+        /// The follower.
         id: FateId,
-        /// What became of it.
+        /// The fate.
         fate: Fate,
     },
     /// A watcher has something to [take](Replica::take). Said once until it is taken.
@@ -149,7 +149,7 @@ impl<S: ClientStore> Replica<S> {
         self.client.deadline()
     }
 
-    /// How the replica is doing.
+    /// Returns the state of the replica.
     #[must_use]
     pub fn status(&self) -> Status {
         self.client.status()
@@ -207,8 +207,8 @@ impl<S: ClientStore> Replica<S> {
         self.client.knows_server_time()
     }
 
-    /// How many records have changes of others waiting beside writes whose verdict is due. For
-    /// tests.
+    /// Returns the number of records that have changes of others waiting beside writes whose verdict
+    /// is due. For tests.
     #[must_use]
     pub fn deferred(&self) -> usize {
         self.client.deferred(self.store.rows()).unwrap_or(0)
@@ -262,7 +262,7 @@ impl<S: ClientStore> Replica<S> {
         self.client.rejected(self.store.rows())
     }
 
-    /// What the user would lose if everything that the store holds of them were removed now.
+    /// Returns the data that the user would lose if everything that the store holds of them were removed now.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -350,7 +350,7 @@ impl<S: ClientStore> Replica<S> {
         id
     }
 
-    /// What a watcher has not seen yet: the latest snapshot, and all changes since the last one
+    /// Takes the news of a watcher: the latest snapshot, and all changes since the last one
     /// that it took.
     pub fn take(&mut self, id: WatchId) -> Option<Update> {
         self.watchers.get_mut(&id)?.slot.take()

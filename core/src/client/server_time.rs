@@ -25,7 +25,7 @@ impl Client {
         self.clock.offset().is_some()
     }
 
-    /// How far the server's clock is ahead of the wall clock, as far as it is known.
+    /// Returns the lead of the server's clock over the wall clock, as far as it is known.
     pub(super) fn clock_offset_ms(&self) -> i64 {
         match self.clock.offset() {
             Some(_) => self.server_time().0.saturating_sub(self.now.wall.0),

@@ -13,7 +13,7 @@ use super::machine::Client;
 use crate::protocol::random::Random;
 use crate::protocol::time::Mono;
 
-/// How long a WebSocket may take to come up before HTTP is turned to.
+/// The time that a WebSocket may take to come up before HTTP is turned to.
 const WEBSOCKET_PATIENCE: Duration = Duration::from_secs(3);
 /// The pace at which the WebSocket is tried where its tries are used up and there is HTTP.
 const SLOW_PACE: Duration = Duration::from_secs(600);
@@ -78,13 +78,13 @@ impl Client {
         }
     }
 
-    /// Whether HTTP may be used: it is there, and the app wants to be connected.
+    /// Returns `true` if HTTP may be used: it is there, and the app wants to be connected.
     pub(super) fn may_poll(&self) -> bool {
         let Fallback { wanted, offline, short, .. } = self.fallback;
         self.config.http && wanted && !offline && !short
     }
 
-    /// Whether HTTP is the transport now.
+    /// Returns `true` if HTTP is the transport now.
     pub(super) fn polls(&self) -> bool {
         let waits = match self.link.state() {
             LinkState::Greeting { .. } | LinkState::Ready { .. } => true,
@@ -311,7 +311,7 @@ impl Client {
         if self.token_needed { longest.min(ACCESS_PACE) } else { longest }
     }
 
-    /// What the server offers, as far as it is known.
+    /// Returns the guarantees of the server, as far as they are known.
     pub(super) fn offered(&self) -> Guarantees {
         if self.plain.active {
             return Guarantees::default();
@@ -320,7 +320,7 @@ impl Client {
         Guarantees { verified: wanted.all(|(_, stream)| !stream.is_partial()), ..Guarantees::ALL }
     }
 
-    /// Whether the server offers less than the app requires; then everything is given up.
+    /// Gives everything up and returns `true` if the server offers less than the app requires.
     pub(super) fn falls_short(&mut self, edit: &mut Edit<'_>) -> bool {
         let (offered, required) = (self.offered(), self.config.required);
         if offered.cover(required) {

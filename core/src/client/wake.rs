@@ -14,7 +14,7 @@ use crate::protocol::time::Now;
 const SLEEP: Duration = Duration::from_secs(10);
 
 impl Client {
-    /// Whether the device has slept since the last input.
+    /// Returns `true` if the device has slept since the last input.
     pub(super) fn has_slept(&self, now: Now) -> bool {
         let wall = now.wall.0.saturating_sub(self.now.wall.0);
         let mono = now.mono.since(self.now.mono);
@@ -49,8 +49,7 @@ impl Client {
         self.hurry_work(until);
     }
 
-    /// What failed before the device slept may go through now, unless the server wants to be left
-    /// alone.
+    /// Tries again soon what failed before the device slept, unless the server wants to be left alone.
     fn hasten(&mut self) {
         let soon = self.now.mono + self.random.below(self.config.reconnect_delay);
         let soon = self.resting().map_or(soon, |rest| rest.max(soon));

@@ -9,7 +9,7 @@ use crate::protocol::name::{Collection, RecordId};
 use crate::rules::row::{Keys, Slot};
 use crate::store::{Batch, Rows, Scan, StoreError};
 
-/// How many rows one batch removes, at most.
+/// The maximal number of rows that one batch removes.
 pub(crate) const ROWS: usize = 1_000;
 
 /// The batch that begins the wipe of a user; `None` where the store holds nothing of the user.
@@ -58,22 +58,22 @@ pub(crate) fn free_slot(store: &dyn Rows) -> Result<u32, StoreError> {
     Ok(if planted!(WipedSlotShared) { users } else { next })
 }
 
-/// What a user would lose by a wipe.
+/// The data that a user would lose by a wipe.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Unsent {
-    /// How many writes wait for the server.
+    /// The number of writes that wait for the server.
     pub waiting: usize,
-    /// How many writes are in the list of rejected ones.
+    /// The number of writes in the list of rejected ones.
     pub rejected: usize,
     /// The first of the records that they are about, at most 100.
     pub records: Vec<(Collection, RecordId)>,
 }
 
 impl Unsent {
-    /// How many records are named, at most.
+    /// The maximal number of records that are named.
     pub(super) const NAMED: usize = 100;
 
-    /// Whether nothing would be lost.
+    /// Returns `true` if nothing would be lost.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting == 0 && self.rejected == 0

@@ -415,7 +415,7 @@ impl Shared {
 struct Ends {
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
-    /// What was read and not used yet.
+    /// The bytes that were read and not used yet.
     read: Vec<u8>,
     /// True if nothing more comes from it.
     is_closed: bool,

@@ -287,8 +287,7 @@ impl Client {
         Ok(())
     }
 
-    /// What the server says does not fit what it said before: an exchange that begins with a hello
-    /// clears that up. One that already did has failed.
+    /// An answer contradicts an earlier one: an exchange that begins with a hello clears that up. One that already did has failed.
     fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), StepError> {
         self.fallback.in_doubt = true;
         let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
@@ -432,7 +431,7 @@ impl Client {
     }
 }
 
-/// Whether a body is a JSON object that says its type, as every message does.
+/// Returns `true` if a body is a JSON object that says its type, as every message does.
 fn is_message(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{") && body.windows(6).any(|part| part == b"\"type\"")
 }

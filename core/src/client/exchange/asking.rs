@@ -190,7 +190,7 @@ impl Client {
         Ok(true)
     }
 
-    /// How many writes, and how many bytes of them, a push may have.
+    /// Returns the maximal number of writes in a push, and of their bytes.
     pub(in super::super) fn push_window(&self) -> (usize, usize) {
         let limit = self.fallback.push_limit.unwrap_or(PUSH_WRITES);
         let bytes = self.exchange.as_ref().map_or(PUSH_BYTES, |exchange| exchange.push_bytes);

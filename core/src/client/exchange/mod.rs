@@ -23,29 +23,29 @@ const PUSH_WRITES: usize = 1024;
 const PUSH_BYTES: usize = 1 << 20;
 /// The longest answer to a push: it may hold the whole of every record.
 const ANSWER_BYTES: usize = 20 << 20;
-/// How many pages in a row may be declined before the whole exchange is given up: so many are not
-/// the fault of single collections.
+/// The number of pages in a row that may be declined before the whole exchange is given up: more are
+/// not the fault of single collections.
 pub(super) const MOST_DECLINED: u32 = 16;
-/// How much later than the request itself the machine gives an answer up.
+/// The time after a request's own timeout until the machine gives its answer up.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-/// What is under way by HTTP.
+/// An exchange by HTTP that is under way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Exchange {
     /// Which one it is: a stream that was pulled in it notes the number.
     number: u64,
     /// Where the hello stands that opens the right to push.
     hello: HelloState,
-    /// Whether the server has answered well.
+    /// `true` if the server has answered well.
     succeeded: bool,
-    /// Whether something else than the whole exchange has failed.
+    /// `true` if a part of the exchange has failed.
     troubled: bool,
-    /// How many pages in a row were declined.
+    /// The number of pages in a row that were declined.
     declined: u32,
     asked: Option<Asked>,
     /// Calls of `synced` before this one were made before the exchange began.
     syncs: SyncId,
-    /// How many bytes of documents a push may have.
+    /// The maximal number of bytes of documents in a push.
     push_bytes: usize,
 }
 
@@ -102,7 +102,7 @@ impl Exchange {
         Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
     }
 
-    /// What was asked is given up at a time, if it is not answered by then.
+    /// Gives the request up at a time, if it is not answered by then.
     pub(super) fn hurry(&mut self, until: Mono) {
         if let Some(asked) = &mut self.asked {
             asked.hurry = Some(asked.hurry.map_or(until, |hurry| hurry.min(until)));

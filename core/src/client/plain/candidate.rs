@@ -1,4 +1,4 @@
-//! How a plain server is recognised by HTTP. What does not know the hello of level 2 may be a plain
+//! Recognition of a plain server by HTTP. A peer that does not know the hello of level 2 may be a plain
 //! server, a wrong path, or something on the way: it is a plain one once it has answered a call of
 //! the plain protocol well. Until then nothing is sent to it, and nothing that it says counts.
 
@@ -35,13 +35,13 @@ impl Candidate {
     }
 }
 
-/// What somebody has answered, for people.
+/// Describes an answer, for people.
 fn answer(status: u16, words: &str) -> String {
     if words.is_empty() { format!("{status}") } else { format!("{status} ({words})") }
 }
 
 impl Client {
-    /// Whether what is exchanged by HTTP are calls of the plain protocol.
+    /// Returns `true` if the calls by HTTP are those of the plain protocol.
     pub(in super::super) fn works_plainly(&self) -> bool {
         self.plain.active || self.plain.work.is_some()
     }
@@ -86,7 +86,7 @@ impl Client {
         Ok(!self.falls_short(edit))
     }
 
-    /// Whether what a call of the plain protocol was answered is no more than what the hello was.
+    /// Returns `true` if a call of the plain protocol got the same answer as the hello.
     pub(super) fn repeats_itself(&self, body: &[u8]) -> bool {
         let said = self.plain.candidate.as_ref().map(|candidate| candidate.said);
         said == Some(xxh3_64(body)) && !planted!(EchoIsPlain)

@@ -14,11 +14,11 @@ use crate::protocol::time::Mono;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::plain::same_field;
 
-/// How long an own write may be on its way back.
+/// The longest time of an own write on its way back.
 const ECHO_TIME: Duration = Duration::from_secs(10);
-/// How long what may be an echo waits for that of the later write.
+/// The time for which a possible echo waits for the echo of the later write.
 const HOLD: Duration = Duration::from_secs(5);
-/// How long an own write is known again in what the server shows.
+/// The time for which an own write is recognised in the server's answers.
 const OWN_TIME: Duration = Duration::from_secs(60);
 /// The most writes of one record that are remembered.
 const MAX_WRITES: usize = 64;
@@ -31,7 +31,7 @@ type Key = (Collection, RecordId);
 pub(super) struct Echoes {
     sent: BTreeMap<Key, VecDeque<(Mono, Change)>>,
     held: BTreeMap<Key, (Mono, ServerChange)>,
-    /// What was sent, on whichever connection.
+    /// The writes that were sent, on any connection.
     own: BTreeMap<Key, VecDeque<(Mono, Change)>>,
 }
 
@@ -57,7 +57,7 @@ impl Echoes {
         }
     }
 
-    /// Whether a value that the server shows is one that was written here not long ago.
+    /// Returns `true` if a value that the server shows was written here not long ago.
     pub(super) fn is_own(&self, key: &Key, name: &str, text: Option<&str>, now: Mono) -> bool {
         let own = self.own.get(key).into_iter().flatten();
         own.filter(|(at, own)| *at + OWN_TIME > now && own.touches(name))
@@ -115,7 +115,7 @@ impl Echoes {
         (!rest.change.delta.is_empty()).then_some(rest)
     }
 
-    /// Whether an own write of the record may still be on its way.
+    /// Returns `true` if an own write of the record may still be on its way.
     pub(super) fn expects(&self, key: &Key, now: Mono) -> bool {
         let own = self.sent.get(key).and_then(VecDeque::back);
         own.is_some_and(|(at, _)| *at + ECHO_TIME > now)
@@ -126,7 +126,7 @@ impl Echoes {
         self.held.values().map(|(until, _)| *until).min()
     }
 
-    /// What was no echo after all.
+    /// Returns the changes that were no echoes after all.
     pub(super) fn release(&mut self, now: Mono) -> Vec<(Key, ServerChange)> {
         let due =
             |(key, (until, _)): (&Key, &(Mono, ServerChange))| (*until <= now).then(|| key.clone());
@@ -147,7 +147,7 @@ impl Echoes {
     }
 }
 
-/// Whether a change that comes says what an own write said.
+/// Returns `true` if a change that comes says the same as an own write.
 fn is_echo(own: &Change, news: &Change) -> bool {
     if own.kind == WriteKind::Delete || news.kind == WriteKind::Delete {
         return own.kind == news.kind;

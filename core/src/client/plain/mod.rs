@@ -33,58 +33,58 @@ use crate::protocol::message::Level;
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
 
-/// How long a write takes to arrive by WebSocket, at most: what is read by HTTP later than this
-/// after the send shows it.
+/// The longest time that a write takes to arrive by WebSocket: an answer by HTTP that was asked for
+/// later than this after the send shows the write.
 const ARRIVAL: Duration = Duration::from_secs(1);
-/// How long confirming waits for further writes.
+/// The longest time for which confirming waits for further writes.
 const LONGEST_GATHERING: Duration = Duration::from_secs(5);
 /// The most records that are noted as learnt while a collection is read.
 const MAX_TOUCHED: usize = 65_536;
-/// How soon something is read again that changed while it was read.
+/// The time until a collection is read again that changed while it was read.
 const READ_AGAIN: Duration = Duration::from_secs(5);
-/// How often in a row HTTP may fail before writes that may have been sent are sent again by
-/// WebSocket.
+/// The number of failures of HTTP in a row after which writes that may have been sent are sent again
+/// by WebSocket.
 const HTTP_FAILURES: u32 = 3;
 
-/// What there is to a plain server beside what all servers have.
+/// The state that only a plain server needs.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Plain {
-    /// Whether the server is taken for a plain one: on this connection, or by HTTP since the last.
+    /// `true` if the server is taken for a plain one: on this connection, or by HTTP since the last.
     pub(super) active: bool,
-    /// What does not know the hello by HTTP, and has not shown yet to be a plain server.
+    /// A peer that does not know the hello by HTTP, and has not yet proved to be a plain server.
     pub(super) candidate: Option<Candidate>,
-    /// Whether it has answered a call of the plain protocol well, by HTTP and since the start.
+    /// `true` if it has answered a call of the plain protocol well, by HTTP and since the start.
     proven: bool,
-    /// Whether the last work could not read a collection now.
+    /// `true` if the last work could not read a collection now.
     missed: bool,
     /// A write whose answer is believed only after its collection was read again.
     doubt: Option<Doubt>,
-    /// Whether it answers pings in JSON.
+    /// `true` if it answers pings in JSON.
     json_pong: bool,
-    /// Whether it was asked whether its WebSocket lives while it did not answer the hello, and
-    /// whether it did.
+    /// `true` if it was probed for a live WebSocket while it did not answer the hello, and `true` if it
+    /// answered that.
     probed: bool,
     probe_answered: bool,
-    /// What was sent on this connection and is not confirmed, with the time.
+    /// The writes that were sent on this connection and are not confirmed, with the time.
     sent: VecDeque<(WriteId, Mono)>,
     /// WebSocket pings without an answer that were to prove that what went before has arrived.
     proof: Option<Proof>,
     echoes: Echoes,
-    /// What is under way by HTTP.
+    /// The work under way by HTTP.
     work: Option<Work>,
     /// When it is to be found out by HTTP what has become of what was sent.
     confirm_at: Option<Mono>,
     /// Until when nothing is sent, because the server's state of what may have been sent before is
     /// awaited.
     settling_until: Option<Mono>,
-    /// How many works in a row have failed.
+    /// The number of works in a row that have failed.
     failures: u32,
 }
 
 /// A ping that proves by its pong that the server has read what was sent before it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Proof {
-    /// What was sent before lies in front of this position.
+    /// The writes that were sent before lie in front of this id.
     until: WriteId,
     at: Mono,
 }
@@ -98,14 +98,14 @@ enum What {
 /// Pulls of some collections, then pushes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Work {
-    /// What is still to be pulled.
+    /// The collections that are still to be pulled.
     due: BTreeSet<Collection>,
     asked: Option<Asked<What>>,
-    /// Whether it covers every collection.
+    /// `true` if it covers every collection.
     whole: bool,
-    /// Whether the pulls are done.
+    /// `true` if the pulls are done.
     pushing: bool,
-    /// Whether pulls were asked for to find out whether the answer to a push can be believed.
+    /// `true` if pulls were asked for to find out whether the answer to a push can be believed.
     looks: bool,
     /// The collections of which it was found out what they hold, and what is gone.
     reconciled: BTreeSet<Collection>,
@@ -113,18 +113,18 @@ struct Work {
     missing: BTreeSet<WriteId>,
     /// Calls of `synced` before this one were made before the work began.
     syncs: SyncId,
-    /// Whether a collection could not be pulled.
+    /// `true` if a collection could not be pulled.
     troubled: bool,
-    /// Whether a page was read.
+    /// `true` if a page was read.
     read: bool,
-    /// What could not be read now, be it because of the server or because of something on the way:
+    /// The collections that could not be read now, because of the server or of something on the way:
     /// nothing is decided about its writes.
     missed: BTreeSet<Collection>,
-    /// Whether something was read.
+    /// `true` if something was read.
     changed: bool,
 }
 
-/// What may be a plain server.
+/// A peer that may be a plain server.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Candidate {
     /// The answer to the hello.
@@ -141,13 +141,13 @@ struct Doubt {
     position: WriteId,
     collection: Collection,
     status: u16,
-    /// How often in a row it was answered so.
+    /// The number of times in a row that it was answered so.
     times: u32,
-    /// Whether the collection was read since.
+    /// `true` if the collection was read since.
     looked: bool,
 }
 
-/// What is remembered of a collection at a plain server.
+/// The state of a collection at a plain server.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct PlainStream {
     habits: Habits,
@@ -162,9 +162,9 @@ pub(super) struct PlainStream {
     overflowed: Option<Mono>,
     /// When the whole collection was asked for by WebSocket.
     asked_whole: Option<Mono>,
-    /// Whether something was left out that another reading shows.
+    /// `true` if something was left out that another reading shows.
     incomplete: bool,
-    /// Whether it was told of this pull that rows can't be read.
+    /// `true` if it was told of this pull that rows can't be read.
     complained: bool,
 }
 
@@ -185,7 +185,7 @@ impl PlainStream {
         touched || self.overflowed.is_some_and(|at| at >= since)
     }
 
-    /// Whether the whole collection was asked for by WebSocket and has not come.
+    /// Returns `true` if the whole collection was asked for by WebSocket and has not come.
     pub(super) fn is_awaited(&self) -> bool {
         self.asked_whole.is_some()
     }
@@ -205,7 +205,7 @@ impl Plain {
         if self.active { Level::Plain } else { Level::Resumable }
     }
 
-    /// Whether a collection is read to find out whether an answer can be believed.
+    /// Returns `true` if a collection is read to find out whether an answer can be believed.
     pub(super) fn looks_at(&self, collection: &Collection) -> bool {
         let doubt = self.doubt.as_ref();
         doubt.is_some_and(|doubt| doubt.collection == *collection && !doubt.looked)

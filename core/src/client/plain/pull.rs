@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::protocol::time::{Mono, Timestamp};
 
-/// How many rows are asked for at a time, at first.
+/// The number of rows that are asked for at a time, at first.
 pub(super) const LIMIT: usize = 500;
 /// The most rows that are asked for at a time.
 const MAX_LIMIT: usize = 16_000;
@@ -22,19 +22,19 @@ const SMALLEST_PAGE: usize = 10;
 const MAX_RESTARTS: u32 = 6;
 /// So often a reconcile looks again as long as it sees more than one page.
 const LOOKS_AGAIN: u32 = 2;
-/// How far `since` lies before the watermark.
+/// The distance of `since` before the watermark.
 const OVERLAP_MILLIS: i64 = 10_000;
 /// The most rows of one run.
 const MAX_ROWS: usize = 8_000_000;
 
-/// What was learnt of how a server pages.
+/// The knowledge of the way in which a server pages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Habits {
-    /// How many rows are asked for at a time.
+    /// The number of rows that are asked for at a time.
     pub(super) limit: usize,
     /// A page with fewer rows than this is the last one: the server has given as many at once.
     trusted: usize,
-    /// Whether it knows no offset.
+    /// `true` if it knows no offset.
     no_offset: bool,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Glimpse {
     pub(super) stamp: Option<Timestamp>,
 }
 
-/// What a page leads to.
+/// The next step after a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     /// Another page.
@@ -78,7 +78,7 @@ pub(super) enum Step {
     Failed(&'static str),
 }
 
-/// What a complete pull knows.
+/// The outcome of a complete pull.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Outcome {
     /// Every change that the server stamped before this time was seen.
@@ -88,7 +88,7 @@ pub(super) struct Outcome {
     pub(super) existing: Option<Vec<u64>>,
 }
 
-/// What a pull is for.
+/// The purpose of a pull.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Purpose {
     /// To see what changed.
@@ -102,7 +102,7 @@ enum Purpose {
 pub(super) struct Pull {
     /// Up to where earlier pulls have seen everything.
     watermark: Option<Timestamp>,
-    /// Whether the run under way asks for everything.
+    /// `true` if the run under way asks for everything.
     whole: bool,
     purpose: Purpose,
     run: Run,
@@ -127,12 +127,12 @@ impl Pull {
         Self { watermark, whole, purpose, run: Run::new(careful), run_began: now, latest: None }
     }
 
-    /// What the next page is to be asked with: `since` and the offset.
+    /// Returns the parameters of the next page: `since` and the offset.
     pub(super) fn ask(&self) -> (Option<Timestamp>, usize) {
         (since(self.watermark).filter(|_| !self.whole), self.run.offset)
     }
 
-    /// Whether a page has come of it.
+    /// Returns `true` if a page of it has come.
     pub(super) fn has_read(&self) -> bool {
         self.run.rows > 0
     }
@@ -180,13 +180,13 @@ impl Pull {
     }
 }
 
-/// What to ask for to see every change behind a watermark: a server may stamp a change some time
+/// Returns the `since` that shows every change behind a watermark: a server may stamp a change some time
 /// before others can see it.
 fn since(watermark: Option<Timestamp>) -> Option<Timestamp> {
     Some(Timestamp(watermark?.0.saturating_sub(OVERLAP_MILLIS)))
 }
 
-/// What comes next in a run.
+/// The next step in a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Progress {
     /// Another page.
@@ -203,21 +203,21 @@ enum Progress {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Run {
     offset: usize,
-    /// Whether the end has to be seen, and not only to be likely.
+    /// `true` if the end has to be seen, and not only to be likely.
     careful: bool,
     /// The rows of the last page.
     anchors: Vec<u64>,
-    /// How far the page under way lies in front of where the anchor was.
+    /// The distance of the page under way from the anchor's old position.
     back: usize,
     /// Where the anchor was.
     expected: usize,
-    /// Whether the server may know no offset.
+    /// `true` if the server may know no offset.
     suspected: bool,
     restarts: u32,
     rows: usize,
-    /// How many pages make up what was read.
+    /// The number of pages that were read.
     pages: u32,
-    /// How many rows a server gave that knows no offset, when it was last asked for more.
+    /// The number of rows that a server without offsets gave when it was last asked for more.
     at_most: usize,
 }
 
@@ -274,7 +274,7 @@ impl Run {
         Progress::More
     }
 
-    /// Whether nothing can lie between the page before and this one.
+    /// Returns `true` if nothing can lie between the page before and this one.
     fn is_joined(&self, rows: &[u64]) -> bool {
         if self.offset == 0 || rows.first().is_some_and(|row| self.anchors.last() == Some(row)) {
             return true;

@@ -130,7 +130,7 @@ impl Client {
         Ok(())
     }
 
-    /// Whether the server does not have the record of a write.
+    /// Returns `true` if the server does not have the record of a write.
     pub(super) fn is_gone(&self, edit: &Edit<'_>, entry: &Entry) -> Result<bool, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         Ok(row.is_none_or(|row| row.server.is_none()))
@@ -150,17 +150,17 @@ impl Client {
 }
 
 impl super::Plain {
-    /// What was sent on this connection, to be looked at while the rest changes.
+    /// Copies the writes that were sent on this connection, to be read while the rest changes.
     pub(super) fn clone_sent(&self) -> Sent {
         Sent(self.sent.iter().copied().collect())
     }
 }
 
-/// What was sent on a connection, and when.
+/// The writes that were sent on a connection, with their times.
 pub(super) struct Sent(Vec<(WriteId, crate::protocol::time::Mono)>);
 
 impl Sent {
-    /// Whether a write has been sent so long ago that it must have arrived at `at`, if at all.
+    /// Returns `true` if a write has been sent so long ago that it must have arrived at `at`, if at all.
     pub(super) fn is_old(&self, position: WriteId, at: crate::protocol::time::Mono) -> bool {
         let sent = self.0.iter().find(|(sent, _)| *sent == position);
         sent.is_none_or(|(_, sent)| *sent + super::ARRIVAL <= at)

@@ -17,7 +17,7 @@ use crate::rules::plain::{Arrival, arrival, in_own_words, told};
 use crate::rules::row::{Entry, Row};
 use crate::store::StoreError;
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in super::super) enum Learnt {
     /// The record is another now.
@@ -28,7 +28,7 @@ pub(in super::super) enum Learnt {
     Unfit,
 }
 
-/// What is to be done about writes that may have reached the server.
+/// The verdict about writes that may have reached the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Verdict {
     /// They are settled.
@@ -79,8 +79,8 @@ impl Client {
         Ok(if changed { Learnt::News } else { Learnt::Known })
     }
 
-    /// What was written here not long ago is no change of anybody else's, even where a later write
-    /// has taken its place in the outbox.
+    /// Takes no recent own write for a change of somebody else's, even if a later write has taken its
+    /// place in the outbox.
     fn know_own_writes(&self, collection: &Collection, id: &RecordId, row: &mut Row) {
         let (Some(pending), Some(server)) = (&mut row.pending, &row.server) else { return };
         let Some(deferred) = &mut pending.deferred else { return };

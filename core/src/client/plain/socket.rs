@@ -23,7 +23,7 @@ use crate::rules::row::{Entry, OutboxRow};
 use crate::store::{Scan, StoreError};
 
 impl Client {
-    /// Whether a message that came instead of the answer to the hello can only be of a plain
+    /// Returns `true` if a message that came instead of the answer to the hello can only be of a plain
     /// server: one of level 2 says none of this before it.
     pub(in super::super) fn is_plain_word(message: &ServerMessage) -> bool {
         match message {
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    /// What a plain server says.
+    /// Takes in a message of a plain server.
     pub(in super::super) fn obey_plain(
         &mut self,
         edit: &mut Edit<'_>,
@@ -405,7 +405,7 @@ impl Client {
         self.plain.active && self.plain.json_pong
     }
 
-    /// What was sent before the last ping has arrived.
+    /// The writes that were sent before the last ping have arrived.
     pub(super) fn proved(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let Some(Proof { until, .. }) = self.plain.proof.take() else { return Ok(()) };
         let arrived: Vec<_> = self.plain.sent.iter().map(|(position, _)| *position).collect();
@@ -525,7 +525,7 @@ impl Client {
     }
 }
 
-/// Whether a code says that a write will never be taken.
+/// Returns `true` if a code says that a write will never be taken.
 pub(super) fn is_for_good(code: &ErrorCode) -> bool {
     match code {
         ErrorCode::Unauthorized

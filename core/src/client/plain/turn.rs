@@ -18,7 +18,7 @@ impl Client {
         self.plain.active && !asked && self.plain.sent.iter().all(|(sent, _)| *sent != write)
     }
 
-    /// Why a server that shows to be a plain one is not accepted as such.
+    /// Returns the reason why a plain server is not accepted as such.
     pub(super) fn refuses_plain(&self) -> Option<&'static str> {
         match self.config.plain {
             PlainServers::AllowDowngrade => None,

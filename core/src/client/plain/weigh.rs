@@ -1,4 +1,4 @@
-//! What the answer to a write by HTTP says. Something on the way may have given it in the server's
+//! The meaning of the answer to a write by HTTP. Something on the way may have given it in the server's
 //! place: so what does not carry the protocol's form, and whatever would end a write without its
 //! having been made, is believed only after the collection was read again.
 
@@ -21,7 +21,7 @@ use crate::store::StoreError;
 /// it is rejected.
 const REFUSALS: u32 = 3;
 
-/// What an answer says.
+/// The meaning of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Word {
     /// The server has the write.

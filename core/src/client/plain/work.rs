@@ -1,4 +1,4 @@
-//! What goes to a plain server by HTTP: one request at a time, first pulls, then pushes.
+//! Requests to a plain server by HTTP: one request at a time, first pulls, then pushes.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -108,7 +108,7 @@ impl Client {
         Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
     }
 
-    /// What was asked is given up at a time, if it is not answered by then.
+    /// Gives the request up at a time, if it is not answered by then.
     pub(in super::super) fn hurry_work(&mut self, until: Mono) {
         let asked = self.plain.work.as_mut().and_then(|work| work.asked.as_mut());
         if let Some(asked) = asked {
@@ -186,7 +186,7 @@ impl Client {
         self.ask_plain(edit, What::Page(collection), Method::Get, path, None);
     }
 
-    /// Whether it is time to find out what is gone.
+    /// Returns `true` if it is time to find out which records are gone.
     fn is_reconcile_due(&self, last: Option<Timestamp>) -> bool {
         let Some(last) = last else { return true };
         let Some(interval) = self.config.reconcile_interval else { return false };
@@ -577,7 +577,7 @@ impl Client {
     }
 }
 
-/// What the pager sees of a row; one that could not be read is only a hash.
+/// The part of a row that the pager sees; one that could not be read is only a hash.
 fn glimpse(row: Result<&PlainRecord, u64>, latest: Timestamp) -> Glimpse {
     match row {
         Err(whole) => Glimpse { id: None, whole, stamp: None },

@@ -36,7 +36,7 @@ fn without_pull(mut answer: Vec<u8>) -> Vec<u8> {
     answer
 }
 
-/// What is encoded: all but letters, digits and `-._~`.
+/// The encoded characters: all but letters, digits and `-._~`.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The target of a request as nginx passes it on: decoded, with steps taken and slashes merged, and

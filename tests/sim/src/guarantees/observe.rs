@@ -1,4 +1,4 @@
-//! What happens in a world, taken into the ledger as the run goes.
+//! Events of a world, taken into the ledger as the run goes.
 
 use synclayer_core::{Event, EventKind, Fate, FateId, WriteId};
 

@@ -18,7 +18,7 @@ enum Order {
     Insertion,
 }
 
-/// How a server is clumsy.
+/// The ways in which a server is clumsy.
 #[derive(Clone, Copy, Debug)]
 struct Ways {
     order: Order,
@@ -28,11 +28,11 @@ struct Ways {
     offset: bool,
     since: bool,
     stamps: bool,
-    /// Whether `since` leaves out what has this very stamp.
+    /// `true` if `since` leaves out rows with this very stamp.
     exclusive: bool,
     /// Its stamps are rounded down to this.
     precision: i64,
-    /// How long after being stamped a change can be seen.
+    /// The time after its stamp at which a change can be seen.
     lag: i64,
 }
 
