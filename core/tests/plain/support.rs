@@ -1,5 +1,6 @@
 //! Replicas at plain servers, and what such servers say.
 
+use synclayer_core::testing::Checked;
 use synclayer_core::{ClientConfig, Command, EventKind, Input};
 
 use crate::lone_replica::{LoneReplica, config};
