@@ -3,7 +3,7 @@
 
 mod lone_replica;
 
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
     ClientConfig, ConflictStrategy, Document, FieldWise, Limits, Misuse, Write, Written,
 };

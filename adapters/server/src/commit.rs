@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use synclayer_core::rules::{Context, TransactError, Transaction, TransactionAnswer};
-use synclayer_core::server::session::TransactTicket;
+use synclayer_core::server::session::Ticket;
 use synclayer_core::server::{self, Batch, Committer, Health};
 use synclayer_core::{Limits, Policy, ServerStore, StoreError, StoreErrorKind};
 use tokio::sync::oneshot;
@@ -56,7 +56,7 @@ struct Queue {
 /// A transaction, and the receiver of its answer.
 pub(crate) enum Job {
     /// A session's.
-    Ticket(TransactTicket, Arc<Mailbox>),
+    Ticket(Ticket<Transaction>, Arc<Mailbox>),
     /// Somebody else's.
     Call(Transaction, oneshot::Sender<Result>),
 }
@@ -64,7 +64,7 @@ pub(crate) enum Job {
 impl server::Job for Job {
     fn transaction(&self) -> &Transaction {
         match self {
-            Self::Ticket(ticket, _) => ticket.transaction(),
+            Self::Ticket(ticket, _) => ticket.question(),
             Self::Call(transaction, _) => transaction,
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use synclayer_core::rules::Bucket;
 use synclayer_core::server::pump;
-use synclayer_core::server::session::{Action, Actions, Environment, Identity, Input, Session};
+use synclayer_core::server::session::{Action, Environment, Identity, Input, Session};
 use synclayer_core::{ConnId, Now};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
@@ -35,7 +35,7 @@ pub(crate) struct Connection<S> {
     session: Session,
     mailbox: Arc<Mailbox>,
     socket: Socket<S>,
-    actions: Actions,
+    actions: Vec<Action>,
     /// Goes off at the deadline, or before it.
     alarm: Pin<Box<Sleep>>,
     /// When the token expires.
@@ -77,7 +77,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             conn,
             mailbox,
             socket,
-            actions: Actions::new(),
+            actions: Vec::new(),
             alarm: Box::pin(sleep(NEVER)),
             expires,
             bucket: None,
@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Lends the session what it needs, and does what it then wants.
     fn with_session<T>(
         &mut self,
-        call: impl FnOnce(&mut Session, Now, &mut Environment<'_>, &mut Actions) -> T,
+        call: impl FnOnce(&mut Session, Now, &mut Environment<'_>, &mut Vec<Action>) -> T,
     ) -> T {
         let now = self.shared.clock.now();
         if self.bucket.is_none() && self.shared.limits.user_rate.is_some() {
@@ -191,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.closing = true;
                 }
                 Action::Authenticate(ticket) => {
-                    let known = self.shared.authenticate(ticket.token()).ok();
+                    let known = self.shared.authenticate(ticket.question()).ok();
                     if let Some(known) = &known {
                         self.expires = known.expires;
                     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use synclayer_core::rules::{Bucket, ReadAnswer, ReadRequest};
-use synclayer_core::server::session::{Input, ReadTicket};
+use synclayer_core::server::session::{Input, Ticket};
 use synclayer_core::{
     ConnId, Epoch, ServerLimits, ServerStore, StoreError, StoreErrorKind, Token, UserId,
 };
@@ -170,12 +170,12 @@ impl Shared {
     }
 
     /// Reads for a session, which finds the answer in its mailbox.
-    pub(crate) fn start_read(self: &Arc<Self>, ticket: ReadTicket, mailbox: Arc<Mailbox>) {
+    pub(crate) fn start_read(self: &Arc<Self>, ticket: Ticket<ReadRequest>, mailbox: Arc<Mailbox>) {
         let shared = Arc::clone(self);
         task::spawn(async move {
             let permit = Arc::clone(&shared.reads).acquire_owned().await;
             task::spawn_blocking(move || {
-                let answer = shared.read_blocking(ticket.request());
+                let answer = shared.read_blocking(ticket.question());
                 mailbox.put(ticket.answer(answer));
                 drop(permit);
             });

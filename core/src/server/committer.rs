@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::ring::Rings;
-use super::session::TransactTicket;
+use super::session::Ticket;
 use crate::protocol::name::Collection;
 use crate::rules::transaction::{
     Context, Decided, TransactError, Transaction, TransactionAnswer, decide_all,
@@ -40,9 +40,9 @@ impl Job for Transaction {
     }
 }
 
-impl Job for TransactTicket {
+impl Job for Ticket<Transaction> {
     fn transaction(&self) -> &Transaction {
-        self.transaction()
+        self.question()
     }
 }
 
@@ -152,7 +152,7 @@ impl<J: Job> Committer<J> {
     }
 
     /// The jobs that wait, in their order.
-    pub fn waiting(&self) -> impl ExactSizeIterator<Item = &J> {
+    pub(crate) fn waiting(&self) -> impl ExactSizeIterator<Item = &J> {
         self.waiting.iter()
     }
 
@@ -165,7 +165,7 @@ impl<J: Job> Committer<J> {
 
 impl<J: Job> Batch<J> {
     /// The jobs, in their order.
-    pub fn jobs(&self) -> impl ExactSizeIterator<Item = &J> {
+    pub(crate) fn jobs(&self) -> impl ExactSizeIterator<Item = &J> {
         self.jobs.iter()
     }
 
@@ -184,7 +184,7 @@ impl<J: Job> Batch<J> {
     /// The decisions without the rows to commit, for journals and metrics. Nothing of them has
     /// happened yet.
     #[must_use]
-    pub fn decided(&self) -> Option<&Decided> {
+    pub(crate) fn decided(&self) -> Option<&Decided> {
         self.decided.as_ref()
     }
 

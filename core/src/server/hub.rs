@@ -45,8 +45,9 @@ use super::http::{Call, Reply, Request, call};
 use super::limits::ServerLimits;
 use super::pump;
 use super::ring::Rings;
-use super::session::{self, AuthTicket, Environment, Identity, Session, Timer};
+use super::session::{self, Environment, Identity, Session, Ticket, Timer};
 use crate::checked::Checked;
+use crate::protocol::message::Token;
 use crate::protocol::name::{Collection, ConnId, Seq, UserId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::page::ReadAnswer;
@@ -135,7 +136,7 @@ impl Hub {
 
     /// Returns `true` if nothing of a connection is under way: no message, transaction, read or answer.
     #[must_use]
-    pub fn is_idle(&self, conn: ConnId) -> bool {
+    pub(crate) fn is_idle(&self, conn: ConnId) -> bool {
         self.session(conn).is_none_or(|session| session.status().queued == 0)
             && self.committer.waiting().all(|job| job.conn() != Some(conn))
             && self.reads.iter().all(|read| read.conn() != Some(conn))
@@ -149,13 +150,13 @@ impl Hub {
     }
 
     /// All sessions, in the order of their connections.
-    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.values()
     }
 
     /// The recent changes.
     #[must_use]
-    pub fn rings(&self) -> &Rings {
+    pub(crate) fn rings(&self) -> &Rings {
         &self.rings
     }
 
@@ -207,14 +208,14 @@ impl Hub {
         now: Now,
         conn: ConnId,
         out: &mut Vec<Action>,
-        call: impl FnOnce(&mut Session, &mut Environment<'_>, &mut session::Actions) -> T,
+        call: impl FnOnce(&mut Session, &mut Environment<'_>, &mut Vec<session::Action>) -> T,
     ) -> Option<T> {
         let session = self.sessions.get_mut(&conn)?;
         let before = session.deadline();
         let rate = self.limits.user_rate;
         let user_bucket = bucket(&mut self.buckets, session.status().user, rate, now.mono);
         let mut env = Environment { rings: &self.rings, policy: &*self.policy, user_bucket };
-        let mut actions = session::Actions::new();
+        let mut actions = Vec::new();
         let answer = call(session, &mut env, &mut actions);
         let after = session.deadline();
         self.move_deadline(conn, before, after);
@@ -262,7 +263,7 @@ impl Hub {
 
     /// Tells a session whose its token is; `None` where it is wrong or has expired. The session
     /// hears it among the other [answers](Self::answer).
-    pub fn authenticated(&mut self, ticket: AuthTicket, user: Option<UserId>) {
+    pub fn authenticated(&mut self, ticket: Ticket<Token>, user: Option<UserId>) {
         let conn = ticket.conn();
         self.answers.push_back(Letter { conn, input: ticket.answer(user) });
     }
@@ -309,7 +310,7 @@ impl Hub {
 
     /// The committer, for what waits for it and the health of the store.
     #[must_use]
-    pub fn committer(&self) -> &Committer<Job> {
+    pub(crate) fn committer(&self) -> &Committer<Job> {
         &self.committer
     }
 
@@ -384,9 +385,9 @@ impl Hub {
         out.push(Action::Read);
     }
 
-    /// The reads that wait, in the order in which they were asked for.
-    pub fn waiting_reads(&self) -> impl ExactSizeIterator<Item = &Read> {
-        self.reads.iter()
+    /// The number of reads that wait to be taken.
+    pub(crate) fn waiting_reads(&self) -> usize {
+        self.reads.len()
     }
 
     /// Takes one of the reads that wait, by its place among them.
@@ -421,7 +422,7 @@ impl Hub {
 
     /// The connections whose sessions have an answer to hear, one for each answer, in the order in
     /// which these came.
-    pub fn waiting_answers(&self) -> impl ExactSizeIterator<Item = ConnId> {
+    pub(crate) fn waiting_answers(&self) -> impl ExactSizeIterator<Item = ConnId> {
         self.answers.iter().map(|letter| letter.conn)
     }
 

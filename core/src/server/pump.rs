@@ -1,6 +1,8 @@
 //! The way from the rings to a socket.
 
-use super::session::{Action, Actions, Environment, Input, Session};
+use alloc::vec::Vec;
+
+use super::session::{Action, Environment, Input, Session};
 use crate::protocol::time::Now;
 
 /// Has a session send what the rings and the store's pages hold for it, as far as its socket has
@@ -15,7 +17,7 @@ pub fn pump(
     room: usize,
     turns: usize,
     env: &mut Environment<'_>,
-    out: &mut Actions,
+    out: &mut Vec<Action>,
 ) -> bool {
     let (mut left, mut counted) = (room, out.len());
     for _ in 0..turns {

@@ -156,7 +156,7 @@ impl Rings {
 
     /// The last seq of a collection that is known to be committed; 0 while nothing is known.
     #[must_use]
-    pub fn head(&self, collection: &Collection) -> Seq {
+    pub(crate) fn head(&self, collection: &Collection) -> Seq {
         self.rings.get(collection).map_or(Seq(0), Ring::head)
     }
 

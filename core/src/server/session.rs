@@ -49,8 +49,8 @@ use queue::{Barrier, Queue};
 use subscription::{PendingRead, Subscription};
 use verdicts::Verdicts;
 
-pub use interface::{Action, Actions, Counters, Environment, Identity, Input, Status, Timer};
-pub use ticket::{AuthAnswer, AuthTicket, ReadReport, ReadTicket, TransactReport, TransactTicket};
+pub use interface::{Action, Counters, Environment, Identity, Input, Status, Timer};
+pub use ticket::{Report, Ticket};
 
 /// One connection's machine.
 #[derive(Clone, Hash, Debug)]
@@ -112,7 +112,7 @@ struct PendingTransaction {
 struct InputContext<'a, 'b> {
     now: Now,
     env: &'a mut Environment<'b>,
-    out: &'a mut Actions,
+    out: &'a mut Vec<Action>,
 }
 
 impl Session {
@@ -149,7 +149,7 @@ impl Session {
         now: Now,
         input: Input<'_>,
         env: &mut Environment<'_>,
-        out: &mut Actions,
+        out: &mut Vec<Action>,
     ) {
         self.mono = self.mono.max(now.mono);
         let cx = &mut InputContext { now: Now { mono: self.mono, wall: now.wall }, env, out };

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::protocol::name::CommitNumber;
 
+pub(crate) use memory::AtRisk;
 pub use memory::{MemoryClientStore, MemoryRows};
 
 /// The kind of a store error.

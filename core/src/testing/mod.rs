@@ -1,13 +1,19 @@
-//! Tests of parts that others bring along, and of the core on arbitrary values and bytes.
+//! Tests of parts that others bring along, and of the core on arbitrary values and bytes; and what
+//! tests of the machines need.
 //!
-//! [`conformance`] is the suite that every store has to pass, [`laws`] holds the laws of resolvers, and
-//! [`Checked`] shows the invariants of the machines.
+//! [`conformance`] is the suite that every store has to pass, [`laws`] holds the laws of resolvers. A
+//! [`SimulatedDisk`] crashes and fails as a test decides. [`Checked`] shows the invariants of the
+//! machines, [`InspectHub`] and [`InspectBatch`] the inside of a server.
 
 mod changes;
 pub mod conformance;
+mod disk;
+mod inspect;
 pub mod laws;
 mod wire;
 
 pub use crate::checked::Checked;
 pub use changes::check_changes;
+pub use disk::SimulatedDisk;
+pub use inspect::{InspectBatch, InspectHub};
 pub use wire::reads_what_it_writes;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::time::Duration;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, SimulatedDisk};
 
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, ConnId, Delta, Disconnect, Document, Event,

@@ -7,13 +7,11 @@ use synclayer_core::testing::Checked;
 use synclayer_core::rules::{
     Context, PlainWrite, ReadRequest, TransactError, Transaction, TransactionAnswer,
 };
-use synclayer_core::server::session::{
-    Action, AuthTicket, Environment, Identity, Input, ReadTicket, Session, TransactTicket,
-};
+use synclayer_core::server::session::{Action, Environment, Identity, Input, Session, Ticket};
 use synclayer_core::server::{Committer, Job, RingLimits, Rings, ServerLimits};
 use synclayer_core::{
     AllowAll, Change, Collection, ConnId, DatabaseId, Document, Epoch, Limits, MemoryRows, Mono,
-    Now, RecordId, StoreError, StoreErrorKind, Timestamp, UserId,
+    Now, RecordId, StoreError, StoreErrorKind, Timestamp, Token, UserId,
 };
 
 use super::table::split;
@@ -60,9 +58,9 @@ struct Bench {
     rows: MemoryRows,
     rings: Rings,
     now: Now,
-    transactions: VecDeque<TransactTicket>,
-    reads: VecDeque<ReadTicket>,
-    tokens: VecDeque<AuthTicket>,
+    transactions: VecDeque<Ticket<Transaction>>,
+    reads: VecDeque<Ticket<ReadRequest>>,
+    tokens: VecDeque<Ticket<Token>>,
 }
 
 impl Bench {
@@ -137,7 +135,7 @@ impl Bench {
             }
             "reads" => {
                 let Some(ticket) = self.reads.pop_front() else { return nothing_is_out() };
-                let answer = ticket.request().run(&self.rows, &AllowAll);
+                let answer = ticket.question().run(&self.rows, &AllowAll);
                 self.tell(ticket.answer(answer))
             }
             "read-fails" => {
@@ -190,12 +188,12 @@ impl Bench {
                 "authenticate".into()
             }
             Action::Transact(ticket) => {
-                let words = format!("transact {}", transaction(ticket.transaction()));
+                let words = format!("transact {}", transaction(ticket.question()));
                 self.transactions.push_back(ticket);
                 words
             }
             Action::Read(ticket) => {
-                let words = format!("read {}", request(ticket.request()));
+                let words = format!("read {}", request(ticket.question()));
                 self.reads.push_back(ticket);
                 words
             }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectHub};
 
 use bytes::Bytes;
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, CallId, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Identity, Input as SessionInput};
-use synclayer_core::server::{Job, RingLimits, ServerLimits};
+use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
     AllowAll, ConnId, DatabaseId, Epoch, MemoryRows, Now, Policy, StoreError, UserId,
 };
@@ -157,7 +157,7 @@ impl Host {
 
     /// The disk fails to commit the first transaction that waits, if there is one.
     pub fn fail_commit(&mut self, error: TransactError, now: Now) -> bool {
-        let limit = self.hub.committer().waiting().next().map(|job| job.transaction().writes());
+        let limit = self.hub.waiting_transactions().next().map(Transaction::writes);
         let batch = limit.and_then(|limit| self.hub.next_batch(limit));
         batch.map(|batch| self.settle_batch(batch, Err(error), now)).is_some()
     }
@@ -195,7 +195,7 @@ impl Host {
     /// Removes what is older than the retention, `budget` rows at a time.
     pub fn sweep(&mut self, retention: Duration, budget: usize, now: Now) {
         self.handle(Input::Sweep(Sweep { retention, from: SweepPlace::Start, budget }), now);
-        while self.hub.committer().waiting().len() > 0 {
+        while self.hub.waiting_transactions().len() > 0 {
             self.commit(now);
         }
     }
@@ -210,7 +210,7 @@ impl Host {
         let call = CallId(self.calls);
         self.handle(Input::Call { call, request: request.clone() }, now);
         while !self.replies.contains_key(&call)
-            && self.hub.committer().waiting().len() + self.hub.waiting_reads().len() > 0
+            && self.hub.waiting_transactions().len() + self.hub.waiting_reads() > 0
         {
             self.commit(now);
             self.read();
@@ -222,7 +222,7 @@ impl Host {
     pub fn settle(&mut self, now: Now) {
         loop {
             self.commit(now);
-            while self.hub.waiting_reads().len() > 0 {
+            while self.hub.waiting_reads() > 0 {
                 self.read();
             }
             while self.hub.waiting_answers().len() > 0 {
@@ -230,7 +230,7 @@ impl Host {
             }
             let ready = self.pumpable();
             ready.iter().for_each(|conn| self.pump(*conn, 1 << 16, now));
-            let waiting = self.hub.committer().waiting().len() + self.hub.waiting_reads().len();
+            let waiting = self.hub.waiting_transactions().len() + self.hub.waiting_reads();
             if ready.is_empty() && waiting == 0 {
                 return;
             }
@@ -252,7 +252,7 @@ impl Host {
                     }
                 }
                 Action::Authenticate(ticket) => {
-                    let user = UserId::new(ticket.token().reveal()).ok();
+                    let user = UserId::new(ticket.question().reveal()).ok();
                     self.hub.authenticated(ticket, user);
                 }
                 Action::Reply { call, reply } => {

@@ -1,5 +1,6 @@
 //! Users sign out of their devices in a run, and come back.
 
+use synclayer_core::testing::SimulatedDisk;
 use synclayer_core::{
     ClientConfig, ClientStore, CommitNumber, MemoryClientStore, Misuse, Replica, SignOut, SignedOut,
 };

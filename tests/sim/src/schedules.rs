@@ -2,6 +2,7 @@
 //! details, and is played in the middle of whatever else goes on.
 
 use std::time::Duration;
+use synclayer_core::testing::SimulatedDisk;
 
 use crate::draw::Draw;
 use crate::run::Run;

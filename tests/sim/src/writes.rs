@@ -1,5 +1,6 @@
 //! Writes of apps and level-1 programs in a run.
 
+use synclayer_core::testing::SimulatedDisk;
 use synclayer_core::{CommitNumber, Document};
 
 use crate::draw::Draw;

@@ -2,6 +2,7 @@ use std::io;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use synclayer_core::testing::SimulatedDisk;
 use synclayer_core::{
     Collection, Document, Limits, MemoryClientStore, RecordId, StoreErrorKind, Token, Write,
 };

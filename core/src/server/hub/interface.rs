@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::protocol::message::Token;
 use crate::protocol::name::ConnId;
 use crate::rules::page::ReadRequest;
 use crate::rules::transaction::{Sweep, Swept, Transaction};
@@ -9,7 +10,7 @@ use crate::server::committer;
 use crate::server::http::{ReadCall, Reply, Request, WriteCall};
 use crate::server::limits::ServerLimits;
 use crate::server::ring::RingLimits;
-use crate::server::session::{self, AuthTicket, Identity, ReadTicket, TransactTicket};
+use crate::server::session::{self, Identity, Ticket};
 
 /// The configuration of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,7 +97,7 @@ pub enum Action {
     },
     /// Find out whose token this is, and tell by
     /// [`Hub::authenticated`](super::Hub::authenticated).
-    Authenticate(AuthTicket),
+    Authenticate(Ticket<Token>),
     /// Answer an HTTP call.
     Reply {
         /// The call.
@@ -121,7 +122,7 @@ pub struct Job(pub(super) Asked);
 
 #[derive(Debug)]
 pub(super) enum Asked {
-    Session(TransactTicket),
+    Session(Ticket<Transaction>),
     Call(CallId, WriteCall),
     /// The transaction holds the same sweep.
     Sweep(Sweep, Transaction),
@@ -140,7 +141,7 @@ impl Clone for Job {
 impl committer::Job for Job {
     fn transaction(&self) -> &Transaction {
         match &self.0 {
-            Asked::Session(ticket) => ticket.transaction(),
+            Asked::Session(ticket) => ticket.question(),
             Asked::Call(_, write) => write.transaction(),
             Asked::Sweep(_, transaction) => transaction,
         }
@@ -158,7 +159,7 @@ impl Job {
 
     /// The HTTP call that waits for it, if one does.
     #[must_use]
-    pub fn call(&self) -> Option<CallId> {
+    pub(crate) fn call(&self) -> Option<CallId> {
         match &self.0 {
             Asked::Call(call, _) => Some(*call),
             Asked::Session(_) | Asked::Sweep(..) => None,
@@ -176,7 +177,7 @@ pub struct Read(pub(super) Reader);
 
 #[derive(Debug)]
 pub(super) enum Reader {
-    Session(ReadTicket),
+    Session(Ticket<ReadRequest>),
     Call(CallId, ReadCall),
 }
 
@@ -194,7 +195,7 @@ impl Read {
     #[must_use]
     pub fn request(&self) -> &ReadRequest {
         match &self.0 {
-            Reader::Session(ticket) => ticket.request(),
+            Reader::Session(ticket) => ticket.question(),
             Reader::Call(_, read) => read.request(),
         }
     }

@@ -1,20 +1,24 @@
 //! The answers to transactions, which become verdicts.
 
-use super::{Handshake, InputContext, PendingTransaction, Session, TransactReport};
+use super::{Handshake, InputContext, PendingTransaction, Report, Session};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
 use crate::protocol::name::Seq;
 use crate::rules::transaction::{HelloAnswer, Outcome, TransactError, TransactionAnswer, Verdict};
 use crate::server::about::About;
 
 impl Session {
-    pub(super) fn transacted(&mut self, report: TransactReport, cx: &mut InputContext<'_, '_>) {
+    pub(super) fn transacted(
+        &mut self,
+        report: Report<Result<TransactionAnswer, TransactError>>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
         let expected = report.conn == self.conn
             && self.pending_transaction.as_ref().is_some_and(|t| t.generation == report.generation);
         let Some(pending) = self.pending_transaction.take_if(|_| expected) else {
             self.counters.late_answers += 1;
             return;
         };
-        match report.result {
+        match report.answer {
             Ok(TransactionAnswer::Hello(answer)) => self.hello_answered(answer, cx),
             Ok(TransactionAnswer::Writes(outcomes)) => {
                 for outcome in outcomes {

@@ -1,16 +1,15 @@
 //! The inputs and outputs of a session.
 
-use alloc::vec::Vec;
-
 use bytes::Bytes;
 
-use super::ticket::{
-    AuthAnswer, AuthTicket, ReadReport, ReadTicket, TransactReport, TransactTicket,
-};
-use crate::protocol::message::Level;
+use super::ticket::{Report, Ticket};
+use crate::protocol::message::{Level, Token};
 use crate::protocol::name::{ClientId, Collection, SessionNumber, UserId};
+use crate::rules::page::{ReadAnswer, ReadRequest};
 use crate::rules::policy::{Bucket, Policy};
+use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::server::ring::Rings;
+use crate::store::StoreError;
 
 /// The user of a connection, as far as its request tells.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -30,14 +29,14 @@ pub enum Input<'a> {
     Frame(&'a [u8]),
     /// A WebSocket ping or pong came: a sign of life.
     Ping,
-    /// The answer to an [`AuthTicket`].
-    Authenticated(AuthAnswer),
+    /// The answer to [`Action::Authenticate`].
+    Authenticated(Report<Option<UserId>>),
     /// The token of this connection has expired.
     AuthExpired,
-    /// The answer to a [`TransactTicket`].
-    Transacted(TransactReport),
-    /// The answer to a [`ReadTicket`].
-    Read(ReadReport),
+    /// The answer to [`Action::Transact`].
+    Transacted(Report<Result<TransactionAnswer, TransactError>>),
+    /// The answer to [`Action::Read`].
+    Read(Report<Result<ReadAnswer, StoreError>>),
     /// The socket has room for about this many bytes.
     Pump {
         /// The number of bytes.
@@ -64,19 +63,16 @@ pub enum Action {
         reason: &'static str,
     },
     /// Find out whose token this is.
-    Authenticate(AuthTicket),
+    Authenticate(Ticket<Token>),
     /// Decide and commit a transaction.
-    Transact(TransactTicket),
+    Transact(Ticket<Transaction>),
     /// Read a page.
-    Read(ReadTicket),
+    Read(Ticket<ReadRequest>),
     /// Pump this session whenever the ring of a collection moves.
     Follow(Collection),
     /// No longer.
     Unfollow(Collection),
 }
-
-/// The list that takes the actions of a session.
-pub type Actions = Vec<Action>;
 
 /// The state of the server that a session sees during one input.
 pub struct Environment<'a> {

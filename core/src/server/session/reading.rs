@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::subscription::{PendingRead, Progress, Subscription};
-use super::{Action, InputContext, ReadReport, ReadTicket, Session};
+use super::{Action, InputContext, Report, Session, Ticket};
 use crate::protocol::message::{ErrorCode, Level, Mode, ServerMessage, SyncRecord};
 use crate::protocol::name::Collection;
 use crate::protocol::wire::encode_change;
@@ -74,12 +74,16 @@ impl Session {
         self.pending_read = Some(PendingRead { generation, collection, whole, stale: false });
         if planted!(PageReadTwice) {
             let request = request.clone();
-            cx.out.push(Action::Read(ReadTicket { conn, generation, request }));
+            cx.out.push(Action::Read(Ticket { conn, generation, question: request }));
         }
-        cx.out.push(Action::Read(ReadTicket { conn, generation, request }));
+        cx.out.push(Action::Read(Ticket { conn, generation, question: request }));
     }
 
-    pub(super) fn read(&mut self, report: ReadReport, cx: &mut InputContext<'_, '_>) {
+    pub(super) fn read(
+        &mut self,
+        report: Report<Result<ReadAnswer, StoreError>>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
         let expected = report.conn == self.conn
             && self.pending_read.as_ref().is_some_and(|r| r.generation == report.generation);
         let Some(read) = self.pending_read.take_if(|_| expected) else {
@@ -87,7 +91,7 @@ impl Session {
             return;
         };
         if !read.stale {
-            self.answer_read(read, report.result, cx);
+            self.answer_read(read, report.answer, cx);
         }
         self.lift_barriers(cx);
         self.advance(cx);

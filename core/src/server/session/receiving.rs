@@ -3,8 +3,9 @@
 use core::time::Duration;
 
 use super::queue::Request;
-use super::{Action, AuthAnswer, AuthTicket, InputContext, Session};
+use super::{Action, InputContext, Report, Session, Ticket};
 use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
+use crate::protocol::name::UserId;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
 
 impl Session {
@@ -151,16 +152,20 @@ impl Session {
         }
         let (conn, generation) = (self.conn, self.next_generation());
         self.auth.begin_check(generation);
-        cx.out.push(Action::Authenticate(AuthTicket { conn, generation, token }));
+        cx.out.push(Action::Authenticate(Ticket { conn, generation, question: token }));
     }
 
-    pub(super) fn authenticated(&mut self, answer: AuthAnswer, cx: &mut InputContext<'_, '_>) {
-        let expected = self.conn == answer.conn && !self.closed;
-        if !expected || !self.auth.end_check(answer.generation) {
+    pub(super) fn authenticated(
+        &mut self,
+        report: Report<Option<UserId>>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        let expected = self.conn == report.conn && !self.closed;
+        if !expected || !self.auth.end_check(report.generation) {
             self.counters.late_answers += 1;
             return;
         }
-        match answer.result {
+        match report.answer {
             Some(user) if self.auth.admit(&user) => {
                 self.send_message(&ServerMessage::Authenticated { user_id: Some(user) }, cx);
                 self.advance(cx);

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::queue::{Barrier, Request};
 use super::verdicts::Admission;
-use super::{Action, Handshake, InputContext, PendingTransaction, Session, TransactTicket};
+use super::{Action, Handshake, InputContext, PendingTransaction, Session, Ticket};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::rules::policy::Access;
@@ -207,7 +207,7 @@ impl Session {
     ) {
         let (conn, generation) = (self.conn, self.next_generation());
         self.pending_transaction = Some(PendingTransaction { generation, writes, first });
-        cx.out.push(Action::Transact(TransactTicket { conn, generation, transaction }));
+        cx.out.push(Action::Transact(Ticket { conn, generation, question: transaction }));
     }
 
     fn admit(&self, number: Option<MutationNumber>) -> Admission {

@@ -13,14 +13,15 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::protocol::limits::Limits;
-use crate::protocol::message::{Mode, ServerChange, ServerMessage};
+use crate::protocol::message::{Mode, ServerChange, ServerMessage, Token};
 use crate::protocol::name::UserId;
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::{Incoming, decode_server};
 use crate::protocol::write::Change;
+use crate::rules::page::ReadRequest;
 use crate::rules::policy::{AllowAll, Policy, Rate};
 use crate::rules::transaction::tests::{Store, todos};
-use crate::rules::transaction::{Context, TransactError};
+use crate::rules::transaction::{Context, TransactError, Transaction};
 use crate::server::committer::Committer;
 use crate::server::ring::RingLimits;
 use crate::store::{StoreError, StoreErrorKind};
@@ -39,9 +40,9 @@ use alloc::boxed::Box;
 struct Conn {
     session: Session,
     frames: Vec<Vec<u8>>,
-    transactions: Vec<TransactTicket>,
-    reads: Vec<ReadTicket>,
-    tokens: Vec<AuthTicket>,
+    transactions: Vec<Ticket<Transaction>>,
+    reads: Vec<Ticket<ReadRequest>>,
+    tokens: Vec<Ticket<Token>>,
     follows: Vec<Collection>,
     closed: Option<u16>,
 }
@@ -115,7 +116,7 @@ impl World {
 
     fn input(&mut self, conn: u64, input: Input<'_>) {
         let state = self.conns.get_mut(&conn).unwrap();
-        let mut out = Actions::new();
+        let mut out = Vec::new();
         let mut env =
             Environment { rings: &self.rings, policy: self.policy.as_ref(), user_bucket: None };
         state.session.handle(self.now, input, &mut env, &mut out);
@@ -171,7 +172,7 @@ impl World {
         let mut answers = Vec::new();
         for (conn, state) in &mut self.conns {
             for ticket in state.reads.drain(..) {
-                let answer = ticket.request().run(&self.store.rows, self.policy.as_ref());
+                let answer = ticket.question().run(&self.store.rows, self.policy.as_ref());
                 answers.push((*conn, ticket.answer(answer)));
             }
         }

@@ -7,36 +7,78 @@ use crate::rules::page::{ReadAnswer, ReadRequest};
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
-macro_rules! report {
-    ($(#[$doc:meta])* $name:ident, $result:ty) => {
-        $(#[$doc])*
-        #[derive(PartialEq, Eq, Debug)]
-        pub struct $name {
-            pub(super) conn: ConnId,
-            pub(super) generation: u64,
-            pub(super) result: $result,
-        }
-
-        impl $name {
-            fn twin(&self) -> Self {
-                let result = self.result.clone();
-                Self { conn: self.conn, generation: self.generation, result }
-            }
-        }
-    };
+/// A question of a session, to be answered once: a [`Token`] to be checked, a [`Transaction`] to be
+/// decided and committed, or a [`ReadRequest`].
+#[derive(PartialEq, Eq, Debug)]
+#[must_use = "the session waits for its answer"]
+pub struct Ticket<Q> {
+    pub(super) conn: ConnId,
+    pub(super) generation: u64,
+    pub(super) question: Q,
 }
 
-report! {
-    /// The answer to an [`AuthTicket`].
-    AuthAnswer, Option<UserId>
+/// The answer to a [`Ticket`], to be handed in to its session.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Report<A> {
+    pub(super) conn: ConnId,
+    pub(super) generation: u64,
+    pub(super) answer: A,
 }
-report! {
-    /// The answer to a [`TransactTicket`].
-    TransactReport, Result<TransactionAnswer, TransactError>
+
+impl<Q> Ticket<Q> {
+    /// The connection whose session asks.
+    #[must_use]
+    pub fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    /// The question.
+    #[must_use]
+    pub fn question(&self) -> &Q {
+        &self.question
+    }
+
+    /// A second ticket for the same question, for a server that is cloned.
+    pub(crate) fn twin(&self) -> Self
+    where
+        Q: Clone,
+    {
+        Self { question: self.question.clone(), ..*self }
+    }
+
+    fn report<A>(self, answer: A) -> Report<A> {
+        Report { conn: self.conn, generation: self.generation, answer }
+    }
 }
-report! {
-    /// The answer to a [`ReadTicket`].
-    ReadReport, Result<ReadAnswer, StoreError>
+
+impl Ticket<Token> {
+    /// Answers with the user of the token; with `None` if it is wrong or has expired.
+    #[must_use]
+    pub fn answer(self, user: Option<UserId>) -> Input<'static> {
+        Input::Authenticated(self.report(user))
+    }
+}
+
+impl Ticket<Transaction> {
+    /// Answers with the outcome, once it is durable, or with the error.
+    #[must_use]
+    pub fn answer(self, outcome: Result<TransactionAnswer, TransactError>) -> Input<'static> {
+        Input::Transacted(self.report(outcome))
+    }
+}
+
+impl Ticket<ReadRequest> {
+    /// Answers with the data, or the error of the store.
+    #[must_use]
+    pub fn answer(self, found: Result<ReadAnswer, StoreError>) -> Input<'static> {
+        Input::Read(self.report(found))
+    }
+}
+
+impl<A: Clone> Report<A> {
+    fn twin(&self) -> Self {
+        Self { answer: self.answer.clone(), ..*self }
+    }
 }
 
 impl Input<'_> {
@@ -45,7 +87,7 @@ impl Input<'_> {
         match self {
             Self::Frame(frame) => Self::Frame(frame),
             Self::Ping => Self::Ping,
-            Self::Authenticated(answer) => Self::Authenticated(answer.twin()),
+            Self::Authenticated(report) => Self::Authenticated(report.twin()),
             Self::AuthExpired => Self::AuthExpired,
             Self::Transacted(report) => Self::Transacted(report.twin()),
             Self::Read(report) => Self::Read(report.twin()),
@@ -54,102 +96,5 @@ impl Input<'_> {
             Self::Shutdown => Self::Shutdown,
             Self::Closed => Self::Closed,
         }
-    }
-}
-
-/// A token to be checked.
-#[derive(PartialEq, Eq, Debug)]
-pub struct AuthTicket {
-    pub(super) conn: ConnId,
-    pub(super) generation: u64,
-    pub(super) token: Token,
-}
-
-impl AuthTicket {
-    /// The connection.
-    #[must_use]
-    pub fn conn(&self) -> ConnId {
-        self.conn
-    }
-
-    /// The token.
-    #[must_use]
-    pub fn token(&self) -> &Token {
-        &self.token
-    }
-
-    /// Answers with the user of the token; with `None` if it is wrong or has expired.
-    #[must_use]
-    pub fn answer(self, user: Option<UserId>) -> Input<'static> {
-        let Self { conn, generation, .. } = self;
-        Input::Authenticated(AuthAnswer { conn, generation, result: user })
-    }
-}
-
-/// A transaction to be decided and committed.
-#[derive(PartialEq, Eq, Debug)]
-pub struct TransactTicket {
-    pub(super) conn: ConnId,
-    pub(super) generation: u64,
-    pub(super) transaction: Transaction,
-}
-
-impl TransactTicket {
-    /// A second ticket for the same question, for a server that is cloned.
-    pub(crate) fn twin(&self) -> Self {
-        Self { conn: self.conn, generation: self.generation, transaction: self.transaction.clone() }
-    }
-
-    /// The connection.
-    #[must_use]
-    pub fn conn(&self) -> ConnId {
-        self.conn
-    }
-
-    /// The transaction.
-    #[must_use]
-    pub fn transaction(&self) -> &Transaction {
-        &self.transaction
-    }
-
-    /// Answers with the outcome, once it is durable, or with the error.
-    #[must_use]
-    pub fn answer(self, result: Result<TransactionAnswer, TransactError>) -> Input<'static> {
-        let Self { conn, generation, .. } = self;
-        Input::Transacted(TransactReport { conn, generation, result })
-    }
-}
-
-/// Something to be read.
-#[derive(PartialEq, Eq, Debug)]
-pub struct ReadTicket {
-    pub(super) conn: ConnId,
-    pub(super) generation: u64,
-    pub(super) request: ReadRequest,
-}
-
-impl ReadTicket {
-    /// A second ticket for the same question, for a server that is cloned.
-    pub(crate) fn twin(&self) -> Self {
-        Self { conn: self.conn, generation: self.generation, request: self.request.clone() }
-    }
-
-    /// The connection.
-    #[must_use]
-    pub fn conn(&self) -> ConnId {
-        self.conn
-    }
-
-    /// The data to read.
-    #[must_use]
-    pub fn request(&self) -> &ReadRequest {
-        &self.request
-    }
-
-    /// Answers with the data, or the error of the store.
-    #[must_use]
-    pub fn answer(self, result: Result<ReadAnswer, StoreError>) -> Input<'static> {
-        let Self { conn, generation, .. } = self;
-        Input::Read(ReadReport { conn, generation, result })
     }
 }

@@ -67,7 +67,10 @@ impl Case {
     ///
     /// # Errors
     /// When the resolver fails.
-    pub fn try_ask(&self, resolver: &dyn Resolver) -> Result<Option<Document>, ResolverFailure> {
+    pub(crate) fn try_ask(
+        &self,
+        resolver: &dyn Resolver,
+    ) -> Result<Option<Document>, ResolverFailure> {
         self.show(|conflict| resolver.try_resolve(conflict)).unwrap_or(Ok(None))
     }
 
@@ -89,7 +92,7 @@ impl Case {
 
     /// The conflict as the other side sees it.
     #[must_use]
-    pub fn mirrored(&self) -> Self {
+    pub(crate) fn mirrored(&self) -> Self {
         Self {
             base: self.base.clone(),
             local: self.remote.clone(),

@@ -1,7 +1,7 @@
 //! A replica against a server that lies, a network that garbles, a disk that fails.
 
 use std::time::Duration;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, SimulatedDisk};
 
 use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
 use synclayer_core::server::http::Request;

@@ -2,7 +2,7 @@
 
 use synclayer_core::rules::{outboxes, unsent_writes, verify};
 use synclayer_core::server::session::{Identity, Input};
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
     Batch, ClientConfig, ClientStore, CommitNumber, ConnId, MemoryClientStore, MemoryRows, Replica,
 };

@@ -1,7 +1,7 @@
 //! A server's sessions and its HTTP calls, fed with whatever comes.
 
 use std::time::Duration;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectHub};
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
 use synclayer_core::rules::TransactError;
@@ -223,7 +223,7 @@ impl Bench {
     /// The database fails where an answer was expected.
     fn fail(&mut self, script: &mut Script<'_>) {
         let error = StoreError::new(StoreErrorKind::Other, "broken");
-        if self.host.hub.committer().waiting().len() > 0 {
+        if self.host.hub.waiting_transactions().len() > 0 {
             let failure = match script.chance(2) {
                 true => TransactError::Failed(error),
                 false => TransactError::Unknown(error),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, SimulatedDisk};
 
 use serde::Deserialize;
 use serde_json::{Value, json};

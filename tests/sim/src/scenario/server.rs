@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectHub};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -319,7 +319,7 @@ impl ServerSide {
                     self.note(conn.0, json!({"close": code, "reason": reason}));
                 }
                 Action::Authenticate(ticket) => {
-                    let user = self.tokens.get(ticket.token().reveal());
+                    let user = self.tokens.get(ticket.question().reveal());
                     let user = user.map(|user| user_id(user)).transpose()?;
                     self.tell(ticket.conn().0, ticket.answer(user))?;
                 }
@@ -389,7 +389,7 @@ impl ServerSide {
         if self.held.contains(&Held::Reads) {
             return Ok(false);
         }
-        let waiting = self.hub.waiting_reads().len();
+        let waiting = self.hub.waiting_reads();
         for _ in 0..waiting {
             let Some(read) = self.hub.take_read(0) else { break };
             let found = match self.failing.take_if(|how| *how == Failing::Read) {

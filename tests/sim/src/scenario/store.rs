@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use synclayer_core::testing::SimulatedDisk;
 use synclayer_core::{
     Batch, ClientStore, CommitNumber, MemoryClientStore, Op, Rows, StoreError, StoreErrorKind,
 };

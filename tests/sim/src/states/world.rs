@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
 
 use bytes::Bytes;
 use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};
@@ -208,10 +208,10 @@ impl World {
                 moves.push(Move::Notice(*conn));
             }
         }
-        if self.host.hub.committer().waiting().len() > 0 {
+        if self.host.hub.waiting_transactions().len() > 0 {
             moves.push(Move::Commit);
         }
-        if self.host.hub.waiting_reads().len() > 0 {
+        if self.host.hub.waiting_reads() > 0 {
             moves.push(Move::Read);
         }
         moves.extend((0..self.host.hub.waiting_answers().len()).map(Move::Answer));

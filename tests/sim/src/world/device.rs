@@ -2,7 +2,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, SimulatedDisk};
 
 use bytes::Bytes;
 use synclayer_core::{

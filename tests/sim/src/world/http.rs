@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::Input;
+use synclayer_core::testing::InspectHub;
 use synclayer_core::{Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, Method, Mono};
 
 use crate::invariants::Invariant;
@@ -367,6 +368,6 @@ impl World {
     #[must_use]
     pub fn heads(&self) -> Vec<(Collection, u64)> {
         let collections = self.config.collections.iter();
-        collections.map(|name| (name.clone(), self.server.hub.rings().head(name).0)).collect()
+        collections.map(|name| (name.clone(), self.server.hub.head(name).0)).collect()
     }
 }

@@ -25,7 +25,7 @@ mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
 
 use synclayer_core::server::http::Reply;
 use synclayer_core::server::session::Session;
@@ -252,7 +252,7 @@ impl World {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let machines = self.devices.iter().map(|device| device.replica.digest());
-        let sessions = self.sessions().map(Session::digest);
+        let sessions = self.sessions().map(Checked::digest);
         let parts = machines.chain(sessions);
         parts.fold(self.said(), |hash, part| fold_into(hash, &part.to_le_bytes()))
     }
@@ -332,7 +332,7 @@ impl World {
         if self.transactions() > 0 && !self.store.paused {
             moves.push(Move::Commit);
         }
-        if self.server.hub.waiting_reads().len() > 0 {
+        if self.server.hub.waiting_reads() > 0 {
             moves.push(Move::Read);
         }
         if self.server.hub.waiting_answers().len() > 0 {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectBatch, InspectHub};
 
 use synclayer_core::protocol::{Resume, ServerChange};
 use synclayer_core::rules::{
@@ -13,7 +13,6 @@ use synclayer_core::rules::{
     SweepPlace, TransactError, Transaction, TransactionAnswer, Verdict, database as database_of,
     verify,
 };
-use synclayer_core::server::Job;
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Input as ServerInput, Session};
@@ -91,7 +90,7 @@ pub enum CommitFate {
 
 /// The client that numbers the writes of a connection.
 fn client_of(batch: &Batch, conn: ConnId) -> Option<ClientId> {
-    batch.jobs().find_map(|job| match job.transaction() {
+    batch.transactions().find_map(|(transaction, _)| match transaction {
         Transaction::Writes(run) if run.conn == Some(conn) => Some(run.client.clone()?.0),
         Transaction::Writes(_)
         | Transaction::Push(_)
@@ -160,21 +159,21 @@ impl World {
     /// The number of transactions that wait for the disk.
     #[must_use]
     pub fn transactions(&self) -> usize {
-        self.server.hub.committer().waiting().len()
+        self.server.hub.waiting_transactions().len()
     }
 
     /// The number of pages that wait to be read, or to reach their session.
     #[must_use]
     pub fn reads(&self) -> usize {
-        self.server.hub.waiting_reads().len() + self.server.hub.waiting_answers().len()
+        self.server.hub.waiting_reads() + self.server.hub.waiting_answers().len()
     }
 
     /// The disk takes the first `count` transactions together.
     pub fn commit(&mut self, count: usize, fate: CommitFate) {
-        let first = self.server.hub.committer().waiting().take(count);
-        let limit = first.map(|job| job.transaction().writes()).sum();
+        let first = self.server.hub.waiting_transactions().take(count);
+        let limit = first.map(Transaction::writes).sum();
         let mut batch = self.server.hub.next_batch(limit);
-        let count = batch.as_ref().map_or(0, |batch| batch.jobs().len());
+        let count = batch.as_ref().map_or(0, |batch| batch.transactions().len());
         self.count("commit");
         let fate = if self.store.poisoned { CommitFate::Failed } else { fate };
         if matches!(fate, CommitFate::DoneUnsaid | CommitFate::LostUnsaid) {
@@ -219,8 +218,8 @@ impl World {
     fn remember(&mut self, batch: &Batch) {
         let Some(decided) = batch.decided() else { return };
         let mut pushed = BTreeMap::new();
-        for (job, answer) in batch.jobs().zip(&decided.answers) {
-            match (job.transaction(), answer) {
+        for ((transaction, call), answer) in batch.transactions().zip(&decided.answers) {
+            match (transaction, answer) {
                 (
                     Transaction::Hello { client, session, .. },
                     Ok(TransactionAnswer::Hello(answer)),
@@ -235,7 +234,7 @@ impl World {
                     Ok(TransactionAnswer::Pushed(PushOutcome::Judged { outcomes, .. })),
                 ) => {
                     self.remember_outcomes(Some(&push.client), outcomes);
-                    let caller = job.call().and_then(|call| self.caller(call));
+                    let caller = call.and_then(|call| self.caller(call));
                     for outcome in outcomes {
                         if let (Verdict::Applied { seq, .. }, Some(number)) =
                             (&outcome.verdict, outcome.mutation)
@@ -365,7 +364,7 @@ impl World {
 
     /// One of the pages that wait is read.
     pub fn read_any(&mut self, which: usize) {
-        let waiting = self.server.hub.waiting_reads().len();
+        let waiting = self.server.hub.waiting_reads();
         self.read(which % waiting.max(1), false);
     }
 
@@ -392,7 +391,7 @@ impl World {
         let request = Request { method, path, query, body: body.as_bytes(), user };
         self.server.strangers += 1;
         let call = CallId(STRANGERS.0 + self.server.strangers);
-        let reads = self.server.hub.waiting_reads().len();
+        let reads = self.server.hub.waiting_reads();
         self.serve_input(Input::Call { call, request });
         // nothing is to be seen of a stranger who waits
         if let Some(read) = self.server.hub.take_read(reads) {
@@ -506,7 +505,7 @@ impl World {
                     self.sweep_links();
                 }
                 Action::Authenticate(ticket) => {
-                    let token = ticket.token().reveal();
+                    let token = ticket.question().reveal();
                     let user = (!self.expired_tokens.contains(token)).then(|| user_of(token));
                     self.server.hub.authenticated(ticket, user);
                 }
@@ -569,7 +568,7 @@ impl World {
     /// The size of the server's rings, in bytes.
     #[must_use]
     pub fn ring_bytes(&self) -> usize {
-        self.server.hub.rings().bytes()
+        self.server.hub.ring_bytes()
     }
 
     /// The sessions that the server has, for their status.

@@ -445,7 +445,7 @@ fn a_busy_stream_does_not_starve_those_that_catch_up() {
         world.elsewhere(&format!("r{n}"), insert("{}"));
         world.input(1, Input::Pump { room: 1 });
         let reads = &world.conns[&1].reads;
-        read.extend(reads.iter().map(|ticket| ticket.request().reader().collection.to_string()));
+        read.extend(reads.iter().map(|ticket| ticket.question().reader().collection.to_string()));
         world.read_and_answer();
     }
     read.sort();

@@ -430,7 +430,7 @@ fn many_writes_share_a_transaction() {
     }
     let runs = |world: &World| {
         let ticket = &world.conns[&1].transactions[0];
-        let Transaction::Writes(run) = ticket.transaction() else { panic!() };
+        let Transaction::Writes(run) = ticket.question() else { panic!() };
         run.mutations.len()
     };
     let mut sizes = Vec::new();

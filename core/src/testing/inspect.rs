@@ -1,0 +1,82 @@
+//! The inside of the server's machines, for tests and simulators.
+
+use crate::protocol::name::{Collection, ConnId, Seq};
+use crate::rules::transaction::{Decided, Transaction};
+use crate::server::Job as _;
+use crate::server::hub::{Batch, CallId, Hub};
+use crate::server::session::Session;
+
+/// A hub whose work a test does in an order of its choice.
+pub trait InspectHub {
+    /// All sessions, in the order of their connections.
+    fn sessions(&self) -> impl Iterator<Item = &Session>;
+
+    /// Returns `true` if nothing of a connection is under way: no message, transaction, read or
+    /// answer.
+    fn is_idle(&self, conn: ConnId) -> bool;
+
+    /// The last seq of a collection in the rings; 0 while nothing is known.
+    fn head(&self, collection: &Collection) -> Seq;
+
+    /// The number of bytes that the changes in the rings take.
+    fn ring_bytes(&self) -> usize;
+
+    /// The transactions that wait to be committed, in their order.
+    fn waiting_transactions(&self) -> impl ExactSizeIterator<Item = &Transaction>;
+
+    /// The number of reads that wait to be taken.
+    fn waiting_reads(&self) -> usize;
+
+    /// The connections whose sessions have an answer to hear, one for each answer, in the order in
+    /// which these came.
+    fn waiting_answers(&self) -> impl ExactSizeIterator<Item = ConnId>;
+}
+
+impl InspectHub for Hub {
+    fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions()
+    }
+
+    fn is_idle(&self, conn: ConnId) -> bool {
+        self.is_idle(conn)
+    }
+
+    fn head(&self, collection: &Collection) -> Seq {
+        self.rings().head(collection)
+    }
+
+    fn ring_bytes(&self) -> usize {
+        self.rings().bytes()
+    }
+
+    fn waiting_transactions(&self) -> impl ExactSizeIterator<Item = &Transaction> {
+        self.committer().waiting().map(|job| job.transaction())
+    }
+
+    fn waiting_reads(&self) -> usize {
+        self.waiting_reads()
+    }
+
+    fn waiting_answers(&self) -> impl ExactSizeIterator<Item = ConnId> {
+        self.waiting_answers()
+    }
+}
+
+/// A batch of a hub, whose decisions a test compares with what it expects.
+pub trait InspectBatch {
+    /// The transactions, in their order; those by HTTP with their call.
+    fn transactions(&self) -> impl ExactSizeIterator<Item = (&Transaction, Option<CallId>)>;
+
+    /// The decisions without the rows to commit. Nothing of them has happened yet.
+    fn decided(&self) -> Option<&Decided>;
+}
+
+impl InspectBatch for Batch {
+    fn transactions(&self) -> impl ExactSizeIterator<Item = (&Transaction, Option<CallId>)> {
+        self.jobs().map(|job| (job.transaction(), job.call()))
+    }
+
+    fn decided(&self) -> Option<&Decided> {
+        self.decided()
+    }
+}
