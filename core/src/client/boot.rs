@@ -14,12 +14,12 @@ use super::machine::Client;
 use super::outbox::Outbox;
 use super::output::Outputs;
 use super::pacing::Pacing;
+use super::peer::Peer;
 use super::plain::Plain;
 use super::stream::Stream;
 use super::streams::Streams;
 use super::synced::Syncs;
 use super::wipe::free_slot;
-use crate::protocol::message::Features;
 use crate::protocol::name::{Collection, CommitNumber, MutationNumber, SessionNumber, WriteId};
 use crate::protocol::random::Random;
 use crate::protocol::time::Now;
@@ -64,8 +64,7 @@ impl Client {
             link: Link::new(),
             short: true,
             at_other_database: false,
-            features: Features::default(),
-            epoch: None,
+            peer: Peer::Unknown,
             pacing: Pacing::new(now.mono),
             slept: false,
             token_due: false,

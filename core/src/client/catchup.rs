@@ -205,7 +205,7 @@ impl Records<'_> {
             }
         } else if planted!(CursorInMidCatchUp) {
             self.advance(seq);
-        } else if let Some(epoch) = self.epoch.cloned() {
+        } else if let Some(epoch) = self.peer.epoch().cloned() {
             self.stream.row.resume = Some(Resume::Delta { epoch, seq });
         }
         self.save(edit);
@@ -242,7 +242,7 @@ impl Records<'_> {
             edit.ignore();
             return Ok(());
         }
-        let (Some(range), Some(epoch)) = (range, self.epoch.cloned()) else {
+        let (Some(range), Some(epoch)) = (range, self.peer.epoch().cloned()) else {
             return Err(StepError::peer("a snapshot's page does not say which keys it covers"));
         };
         self.stream.continue_snapshot(range).map_err(StepError::peer)?;
@@ -317,7 +317,7 @@ impl Records<'_> {
 
     /// Everything up to a seq of a live stream is known.
     pub(super) fn advance(&mut self, seq: Seq) {
-        self.stream.advance(self.epoch, seq);
+        self.stream.advance(self.peer.epoch(), seq);
     }
 
     pub(super) fn save(&self, edit: &mut Edit<'_>) {

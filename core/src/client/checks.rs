@@ -20,7 +20,7 @@ impl Client {
         self.link.hash(&mut hash);
         self.fallback.hash(&mut hash);
         self.exchange.hash(&mut hash);
-        self.plain.hash(&mut hash);
+        (&self.plain, self.peer.is_plain()).hash(&mut hash);
         self.random.state().hash(&mut hash);
         self.pacing.hash(&mut hash);
         self.at_other_database.hash(&mut hash);
@@ -47,7 +47,7 @@ impl Client {
     /// # Errors
     /// Says which write waits for nothing.
     pub(crate) fn check_progress(&self, store: &dyn Rows) -> Result<(), String> {
-        let level_2 = self.link.ready_since().is_some() && !self.plain.active;
+        let level_2 = self.link.ready_since().is_some() && !self.peer.is_plain();
         let waits_for_store = !self.commits.may_send();
         let waits = self.is_in_flight() || self.outbox_deadlines().iter().any(Option::is_some);
         if self.halted.is_some() || !level_2 || waits_for_store || waits {

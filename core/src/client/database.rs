@@ -88,7 +88,7 @@ impl Client {
         self.identity.confirmed = MutationNumber(0);
         self.identity.digest = None;
         self.identity.database = Some(found);
-        self.epoch = None;
+        self.peer.forget_epoch();
         self.at_other_database = false;
         // nothing was sent to this one
         self.outbox.thaw();

@@ -28,7 +28,7 @@ impl Client {
             edit.ignore();
             return Ok(());
         }
-        if self.link.ready_since().is_some() && self.plain.active {
+        if self.link.ready_since().is_some() && self.peer.is_plain() {
             return self.obey_plain(edit, message);
         }
         match message {

@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
 use super::machine::Client;
+use super::peer::Peer;
 use super::plain::Plain;
 use super::records::{Records, Taken};
 use crate::protocol::hash::Digest;
@@ -113,6 +114,7 @@ impl Client {
         welcome: Welcome,
     ) -> Result<bool, StoreError> {
         self.plain = Plain::default();
+        self.peer.forget_plain();
         self.token_needed = false;
         self.remember_resumable();
         self.remember_database(&welcome);
@@ -139,8 +141,7 @@ impl Client {
             stream.meet_epoch(&welcome.epoch);
             edit.put_stream(collection, &stream.row);
         }
-        self.epoch = Some(welcome.epoch);
-        self.features = welcome.features;
+        self.peer = Peer::of(welcome);
         Ok(true)
     }
 

@@ -27,7 +27,7 @@ impl Client {
             plain: &mut self.plain,
             strategy: &self.config.conflict_strategy,
             on_server_loss: self.config.on_server_loss,
-            epoch: self.epoch.as_ref(),
+            peer: &self.peer,
             decides_later,
         })
     }
@@ -89,7 +89,7 @@ impl Client {
     /// Asks again for the collections that the server has refused, where it may think otherwise by
     /// now. With `at_once` also for those that are asked for later.
     pub(super) fn ask_refused_again(&mut self, at_once: bool) {
-        let plain = self.plain.active;
+        let plain = self.peer.is_plain();
         for stream in self.streams.values_mut().filter(|stream| stream.is_wanted()) {
             stream.ask_again(plain, at_once);
         }

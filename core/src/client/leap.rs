@@ -21,7 +21,7 @@ impl Client {
         if planted!(UnsettledSent) {
             return false;
         }
-        if self.plain.active {
+        if self.peer.is_plain() {
             return self.link.time_ping(run).is_some();
         }
         self.link.is_up() || self.exchange.is_some()
@@ -30,7 +30,7 @@ impl Client {
     /// Returns `true` if conflicts wait for the server's time. At a plain server they never do: it has no
     /// digests that a decided write would have to keep.
     pub(super) fn decides_later(&self) -> bool {
-        !self.plain.active && self.awaits_time() && !planted!(DecidedUnsettled)
+        !self.peer.is_plain() && self.awaits_time() && !planted!(DecidedUnsettled)
     }
 
     /// Returns `true` if the answer to a question of this run of the clock tells the present time.
@@ -43,7 +43,7 @@ impl Client {
     pub(super) fn ask_time(&mut self, edit: &mut Edit<'_>) {
         let Some(run) = self.clock.unsettled() else { return };
         let asked = self.link.pinged_in() == Some(run) || self.link.ready_since().is_none();
-        if asked || self.plain.active && !self.pings_in_json() || planted!(TimeUnasked) {
+        if asked || self.peer.is_plain() && !self.pings_in_json() || planted!(TimeUnasked) {
             return;
         }
         self.link.await_life(self.now.mono);

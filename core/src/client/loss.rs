@@ -185,7 +185,7 @@ impl Client {
             if let Some(mark) = &mut stream.row.plain {
                 mark.reconciled_at = None;
             }
-            match (self.plain.active, self.config.http) {
+            match (self.peer.is_plain(), self.config.http) {
                 (true, true) => self.begin_poll(),
                 (true, false) if self.link.ready_since().is_some() => {
                     self.ask_whole(edit, collection);
@@ -226,7 +226,7 @@ impl Client {
             }
         }
         if self.outbox.len() <= OFFERED_AT_ONCE / 2
-            && !self.plain.active
+            && !self.peer.is_plain()
             && let Some(collection) = self.streams.find(Stream::is_offering)
             && let Some(mut records) = self.records(&collection)
         {

@@ -11,12 +11,12 @@ use super::link::Link;
 use super::outbox::Outbox;
 use super::output::Outputs;
 use super::pacing::Pacing;
+use super::peer::Peer;
 use super::plain::Plain;
 use super::step::StepError;
 use super::streams::Streams;
 use super::synced::Syncs;
-use crate::protocol::message::Features;
-use crate::protocol::name::{CommitNumber, ConnId, Epoch};
+use crate::protocol::name::{CommitNumber, ConnId};
 use crate::protocol::random::Random;
 use crate::protocol::time::{Mono, Now};
 use crate::rules::row::{Identity, Keys};
@@ -40,10 +40,7 @@ pub(crate) struct Client {
     pub(super) short: bool,
     /// `true` if the server was found to have another database since it last answered well.
     pub(super) at_other_database: bool,
-    /// The optional parts that the server has, as of the last hello.
-    pub(super) features: Features,
-    /// The server's epoch, as of the last hello.
-    pub(super) epoch: Option<Epoch>,
+    pub(super) peer: Peer,
     pub(super) pacing: Pacing,
     /// `true` if the device has slept since the last step.
     pub(super) slept: bool,

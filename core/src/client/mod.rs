@@ -2,6 +2,8 @@
 //!
 //! | file | story |
 //! | --- | --- |
+//! | `replica`, `sign_out` | the machine joined to its store and its watchers |
+//! | `config`, `interface`, `event` | what the app sets, what goes in and out |
 //! | `machine` | its parts, and which part each input is for |
 //! | `step` | a change, its commit, and what is sent after it |
 //! | `commits` | how far the store has come with its commits |
@@ -15,6 +17,8 @@
 //! | `fallback`, `transports` | which transport is used when, and how soon after a failure |
 //! | `clock`, `server_time`, `past`, `leap` | the time of writes, and leaps of the wall clock |
 //! | `exchange` | what goes by HTTP |
+//! | `peer` | the server's level, and what comes with it |
+//! | `plain` | a server of level 1 |
 //! | `hello` | what the server knows of its writes, and what follows |
 //! | `wipe` | everything of a user is removed from the store |
 //! | `fate` | what became of a write, told to whoever follows it |
@@ -60,6 +64,7 @@ mod outbox;
 pub(crate) mod output;
 mod pacing;
 mod past;
+mod peer;
 mod plain;
 mod reads;
 mod rebase;

@@ -85,7 +85,7 @@ impl Records<'_> {
         id: &RecordId,
         before: Row,
     ) -> Result<(), StoreError> {
-        let held = self.plain.active || self.stream.row.is_held(&before);
+        let held = self.peer.is_plain() || self.stream.row.is_held(&before);
         if before.server.is_none() || !held {
             return Ok(());
         }

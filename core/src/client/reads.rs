@@ -33,7 +33,7 @@ impl Client {
         Status {
             connection: self.connection(),
             transport,
-            level: transport.map(|_| self.plain.level()),
+            level: transport.map(|_| self.peer.level()),
             guarantees: transport.map(|_| self.offered()),
             client_id: self.identity.client_id.clone(),
             other_database: self.identity.other_database.clone(),

@@ -158,7 +158,7 @@ impl Records<'_> {
         }
         // what takes the place of a write that a plain server may have is another write
         let first = entries.first().map(|(write, _)| *write);
-        let fresh = self.plain.active && first.is_some_and(|it| self.outbox.is_frozen(it));
+        let fresh = self.peer.is_plain() && first.is_some_and(|it| self.outbox.is_frozen(it));
         let first = if fresh { Some(self.outbox.end()) } else { first };
         let write = first.filter(|_| outcome.is_some() && !planted!(OutcomeNotPushed));
         if let (Some(write), Some(change)) = (write, outcome) {

@@ -6,12 +6,13 @@ use super::config::OnServerLoss;
 use super::edit::Edit;
 use super::event::EventKind;
 use super::outbox::Outbox;
+use super::peer::Peer;
 use super::plain::Plain;
 use super::stream::Stream;
 use super::times::remote_times;
 use crate::protocol::document::Document;
 use crate::protocol::message::ServerChange;
-use crate::protocol::name::{Collection, Epoch, RecordId, Seq, WriteId};
+use crate::protocol::name::{Collection, RecordId, Seq, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::{Change, WriteKind};
@@ -28,7 +29,7 @@ pub(super) struct Records<'a> {
     pub(super) strategy: &'a ConflictStrategy,
     pub(super) on_server_loss: Option<OnServerLoss>,
     /// The server's epoch.
-    pub(super) epoch: Option<&'a Epoch>,
+    pub(super) peer: &'a Peer,
     /// `true` if conflicts wait for the server's time.
     pub(super) decides_later: bool,
 }
@@ -264,7 +265,7 @@ impl Records<'_> {
         fold_base(&mut row, base, known, times);
         self.rebase(edit, id, &mut row)?;
         edit.put_row(self.collection, id, before.as_ref(), &row);
-        let level = self.plain.level();
+        let level = self.peer.level();
         let (collection, record_id) = (self.collection.clone(), id.clone());
         edit.remote_event(EventKind::OperationSynced { collection, record_id, write, level });
         Ok(())

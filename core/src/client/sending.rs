@@ -46,7 +46,7 @@ impl Client {
         self.send_subscriptions(edit);
         if self.link.ready_since().is_some() {
             self.ask_time(edit);
-            if self.plain.active {
+            if self.peer.is_plain() {
                 return self.pump_plain(edit);
             }
             self.send_writes(edit)?;
@@ -86,7 +86,7 @@ impl Client {
 
     fn send_subscriptions(&mut self, edit: &mut Edit<'_>) {
         // a plain server need not confirm anything
-        let plain = self.plain.active && self.link.ready_since().is_some();
+        let plain = self.peer.is_plain() && self.link.ready_since().is_some();
         let now = self.now.mono;
         let (mut due, mut left) = (Vec::new(), Vec::new());
         for (collection, stream) in self.streams.iter_mut() {

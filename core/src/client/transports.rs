@@ -151,7 +151,7 @@ impl Client {
     /// of since the last one, now and then the others too.
     pub(super) fn back_up(&mut self, all: bool) {
         self.schedule_backup();
-        if self.plain.active {
+        if self.peer.is_plain() {
             self.begin_poll();
             return;
         }
@@ -313,7 +313,7 @@ impl Client {
 
     /// Returns the guarantees of the server, as far as they are known.
     pub(super) fn offered(&self) -> Guarantees {
-        if self.plain.active {
+        if self.peer.is_plain() {
             return Guarantees::default();
         }
         let mut wanted = self.streams.wanted();

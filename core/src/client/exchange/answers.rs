@@ -14,7 +14,7 @@ use super::super::step::StepError;
 use super::super::stream::Phase;
 use super::{ANSWER_BYTES, Asked, Exchange, HelloState, MOST_DECLINED, PUSH_BYTES, What};
 use crate::protocol::limits::Limits;
-use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
+use crate::protocol::message::{ErrorCode, ErrorMessage, ServerMessage, Welcome};
 use crate::protocol::name::Collection;
 use crate::protocol::wire::http::{PageAnswer, PageFrom, PushAnswer, refusal};
 use crate::protocol::wire::{Incoming, WireError, decode_server};
@@ -150,7 +150,7 @@ impl Client {
         let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed
             || planted!(PageNumberIgnored);
         let here = page.from == *from || planted!(ForeignPageApplied);
-        self.epoch.as_ref() == Some(&page.epoch) && here && own
+        self.peer.epoch() == Some(&page.epoch) && here && own
     }
 
     /// A page has come that fits.
@@ -351,7 +351,7 @@ impl Client {
             {
                 if let 400 | 404 | 405 | 501 = status {
                     // perhaps the server is an earlier version than it was: the next hello tells
-                    self.features = Features::default();
+                    self.peer.doubt_features();
                     self.fallback.in_doubt = true;
                 }
                 if let 401 | 403 = status {

@@ -85,13 +85,13 @@ impl Client {
         self.fallback.poll_at = None;
         self.pacing.release();
         self.exchanges += 1;
-        let hello = match &self.epoch {
+        let hello = match self.peer.epoch() {
             Some(_) if self.outbox.is_empty() && !self.fallback.in_doubt => HelloState::NotNeeded,
             Some(_) | None => HelloState::Needed,
         };
         for (collection, stream) in self.streams.iter_mut() {
             stream.begin_exchange(self.now.mono);
-            if let (Some(epoch), HelloState::NotNeeded) = (&self.epoch, hello) {
+            if let (Some(epoch), HelloState::NotNeeded) = (self.peer.epoch(), hello) {
                 stream.meet_epoch(epoch);
                 edit.put_stream(collection, &stream.row);
             }
@@ -155,7 +155,7 @@ impl Client {
         stream.page_asked();
         let client_id = Some(self.identity.client_id.clone());
         let query = PageQuery { from: from.clone(), limit: None, client_id };
-        let (method, path, body) = match self.features.pull && !planted!(NamesInPaths) {
+        let (method, path, body) = match self.peer.takes_pulls() && !planted!(NamesInPaths) {
             true => {
                 let mut body = Vec::new();
                 encode_pull(&collection, &query, &mut body);
@@ -169,7 +169,7 @@ impl Client {
 
     /// Pushes the next writes. Says whether there were any.
     fn ask_push(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
-        let Some(epoch) = self.epoch.clone() else { return Ok(false) };
+        let Some(epoch) = self.peer.epoch().cloned() else { return Ok(false) };
         if self.pacing.is_held() {
             return Ok(false);
         }

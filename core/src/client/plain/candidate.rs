@@ -43,7 +43,7 @@ fn answer(status: u16, words: &str) -> String {
 impl Client {
     /// Returns `true` if the calls by HTTP are those of the plain protocol.
     pub(in super::super) fn works_plainly(&self) -> bool {
-        self.plain.active || self.plain.work.is_some()
+        self.peer.is_plain() || self.plain.work.is_some()
     }
 
     /// The server does not know the hello of level 2: it is found out whether it is a plain one.

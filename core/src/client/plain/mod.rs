@@ -29,7 +29,6 @@ use core::time::Duration;
 use self::echo::Echoes;
 use self::pull::{Habits, Pull};
 use super::interface::{RequestId, SyncId};
-use crate::protocol::message::Level;
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
 
@@ -49,8 +48,6 @@ const HTTP_FAILURES: u32 = 3;
 /// The state that only a plain server needs.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Plain {
-    /// `true` if the server is taken for a plain one: on this connection, or by HTTP since the last.
-    pub(super) active: bool,
     /// A peer that does not know the hello by HTTP, and has not yet proved to be a plain server.
     pub(super) candidate: Option<Candidate>,
     /// `true` if it has answered a call of the plain protocol well, by HTTP and since the start.
@@ -200,11 +197,6 @@ impl PlainStream {
 }
 
 impl Plain {
-    /// Returns the level of the server.
-    pub(super) fn level(&self) -> Level {
-        if self.active { Level::Plain } else { Level::Resumable }
-    }
-
     /// Returns `true` if a collection is read to find out whether an answer can be believed.
     pub(super) fn looks_at(&self, collection: &Collection) -> bool {
         let doubt = self.doubt.as_ref();

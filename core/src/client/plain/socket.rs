@@ -49,7 +49,7 @@ impl Client {
             PlainServers::Silent => true,
             // a server of level 2 may be slow to answer, but was never met as a plain one
             PlainServers::Detect | PlainServers::AllowDowngrade => {
-                self.plain.probe_answered && self.plain.active
+                self.plain.probe_answered && self.peer.is_plain()
             }
             PlainServers::Never => false,
         };
@@ -135,7 +135,7 @@ impl Client {
                 if welcome.is_some() {
                     self.remember_resumable();
                     self.put_identity(edit);
-                    self.plain.active = false;
+                    self.peer.forget_plain();
                     return Err(StepError::peer("the server speaks level 2 after all"));
                 }
                 self.plain.json_pong = true;
@@ -369,7 +369,7 @@ impl Client {
             self.plain.probe_answered = self.plain.probed;
             return Ok(());
         }
-        if self.plain.active && self.plain.proof.is_some() {
+        if self.peer.is_plain() && self.plain.proof.is_some() {
             self.proved(edit)?;
         }
         Ok(())
@@ -402,7 +402,7 @@ impl Client {
     }
 
     pub(in super::super) fn pings_in_json(&self) -> bool {
-        self.plain.active && self.plain.json_pong
+        self.peer.is_plain() && self.plain.json_pong
     }
 
     /// The writes that were sent before the last ping have arrived.

@@ -5,6 +5,7 @@ use alloc::collections::BTreeSet;
 use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::machine::Client;
+use super::super::peer::Peer;
 use super::records::hash_of;
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
@@ -15,7 +16,7 @@ impl Client {
     /// Tells whether a write that may have been sent can be given up by hand: nothing waits for it.
     pub(in super::super) fn plain_may_drop(&self, write: WriteId) -> bool {
         let asked = self.plain.work.as_ref().is_some_and(|work| work.asked.is_some());
-        self.plain.active && !asked && self.plain.sent.iter().all(|(sent, _)| *sent != write)
+        self.peer.is_plain() && !asked && self.plain.sent.iter().all(|(sent, _)| *sent != write)
     }
 
     /// Returns the reason why a plain server is not accepted as such.
@@ -46,11 +47,10 @@ impl Client {
 
     /// From now on the server is a plain one: nothing that it says has a seq.
     pub(super) fn become_plain(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if self.plain.active {
+        if self.peer.is_plain() {
             return Ok(());
         }
-        self.plain.active = true;
-        self.epoch = None;
+        self.peer = Peer::Plain;
         self.outbox.drop_acked(edit)?;
         self.outbox.advance_head(edit)?;
         let address = self.address();
@@ -74,7 +74,7 @@ impl Client {
 
     /// When something is due at a plain server.
     pub(in super::super) fn plain_deadline(&self) -> Option<Mono> {
-        if !self.plain.active {
+        if !self.peer.is_plain() {
             return None;
         }
         let ready = self.link.ready_since();

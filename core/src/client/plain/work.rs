@@ -261,7 +261,7 @@ impl Client {
                     }
                     Ok(page) if page.resumable && self.link.ready_since().is_none() => {
                         // it was something on the way that did not know the hello
-                        self.plain.active = false;
+                        self.peer.forget_plain();
                         let why = "the server speaks level 2 after all";
                         self.fail_work(edit, why, Duration::ZERO);
                         self.fallback.in_doubt = true;
