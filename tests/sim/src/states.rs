@@ -23,7 +23,7 @@ mod world;
 use std::collections::HashSet;
 use std::fmt;
 
-pub use world::{Move, World};
+pub use world::{SmallMove, SmallWorld};
 
 /// The limits of a small world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +78,7 @@ pub struct Broken {
     /// The failure.
     pub what: String,
     /// The moves that led there.
-    pub path: Vec<Move>,
+    pub path: Vec<SmallMove>,
 }
 
 impl fmt::Display for Broken {
@@ -93,13 +93,13 @@ impl fmt::Display for Broken {
 /// # Errors
 /// With the first guarantee that is broken, and what led there.
 pub fn explore(scope: Scope, progress: &dyn Fn(&Seen)) -> Result<Seen, Broken> {
-    let start = World::new(scope);
+    let start = SmallWorld::new(scope);
     let mut known = HashSet::from([start.digest()]);
     let mut seen = Seen { states: 1, ..Seen::default() };
     // depth first: what is not finished fits into memory
     let mut open = vec![(start, Vec::new())];
     while let Some((world, path)) = open.pop() {
-        let broken = |what: String, path: &Vec<Move>| Broken { what, path: path.clone() };
+        let broken = |what: String, path: &Vec<SmallMove>| Broken { what, path: path.clone() };
         if world.is_at_rest() {
             seen.at_rest += 1;
             world.check().map_err(|what| broken(what, &path))?;
@@ -131,8 +131,8 @@ pub fn explore(scope: Scope, progress: &dyn Fn(&Seen)) -> Result<Seen, Broken> {
 ///
 /// # Errors
 /// As [`explore`].
-pub fn follow(scope: Scope, path: &[Move]) -> Result<World, Broken> {
-    let mut world = World::new(scope);
+pub fn follow(scope: Scope, path: &[SmallMove]) -> Result<SmallWorld, Broken> {
+    let mut world = SmallWorld::new(scope);
     for (i, step) in path.iter().enumerate() {
         let broken = |what| Broken { what, path: path[..=i].to_vec() };
         world.make(*step).map_err(broken)?;

@@ -1,267 +1,28 @@
 //! The client of a scenario: a file plays its app, its network, its server and its disk.
 
+mod moves;
+mod setup;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
-use synclayer_core::testing::{Checked, SimulatedDisk};
 
-use serde::Deserialize;
 use serde_json::{Value, json};
+use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
-    Action, ClientConfig, Command, CommitNumber, Conflict, ConflictStrategy, ConnId, Delta,
-    Disconnect, Document, FieldWise, HttpAnswer, HttpTicket, Input, MemoryClientStore, Mono,
-    NetAction, Now, OnServerLoss, Replica, Resolver, ResolverFailure, SignOut, StoreError,
-    StoreErrorKind, Timestamp, Token, WatchId, Write, WriteId, Written,
+    Action, Command, CommitNumber, ConnId, Delta, Disconnect, Document, HttpAnswer, HttpTicket,
+    Input, MemoryClientStore, Mono, NetAction, Now, Replica, StoreError, StoreErrorKind, Timestamp,
+    Token, WatchId, Write, WriteId, Written,
 };
 
 use super::format::{Step, merge, read};
 use super::store::{Asked, Holds, NamedStore};
 use super::words::{Words, collection, document, place};
 use super::{Stage, render, tagged};
+use moves::{ClientMove, How};
+use setup::{Durability, Setup};
 
 /// Where every scenario begins: 2026-01-01T00:00:00Z.
 pub(super) const START: Now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
-
-/// The setup of a replica.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Setup {
-    user: String,
-    token: Option<String>,
-    collections: Vec<String>,
-    strategy: Strategy,
-    durable: Durability,
-    show_commits: bool,
-    window: Option<usize>,
-    max_pending_writes: Option<usize>,
-    max_reconnect_attempts: Option<u32>,
-    document_bytes: Option<usize>,
-    http: bool,
-    web_socket: Option<bool>,
-    sync_interval_ms: Option<u64>,
-    keep_for_ms: Option<u64>,
-    address: String,
-    on_server_loss: Option<Loss>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Strategy {
-    #[default]
-    LastWriteWins,
-    ServerWins,
-    ClientWins,
-    MergeArrays,
-    SumNumbers,
-    /// A resolver that finds no answer.
-    Fails,
-}
-
-/// A resolver that finds no answer.
-struct Fails;
-
-impl Resolver for Fails {
-    fn resolve(&self, _: &Conflict<'_>) -> Option<Document> {
-        None
-    }
-
-    fn try_resolve(&self, _: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
-        Err(ResolverFailure::new("no answer is found"))
-    }
-}
-
-/// The treatment of records that the server lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Loss {
-    Adopt,
-    Offer,
-    Ask,
-}
-
-/// When commits become durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Durability {
-    #[default]
-    AtOnce,
-    WhenTold,
-}
-
-impl Setup {
-    fn config(&self) -> Result<ClientConfig, String> {
-        let mut config = ClientConfig {
-            user: self.user.clone(),
-            token: self.token.as_deref().map(Token::new),
-            conflict_strategy: match self.strategy {
-                Strategy::LastWriteWins => ConflictStrategy::LastWriteWins,
-                Strategy::ServerWins => ConflictStrategy::ServerWins,
-                Strategy::ClientWins => ConflictStrategy::ClientWins,
-                Strategy::MergeArrays => ConflictStrategy::custom(FieldWise::merge_arrays()),
-                Strategy::SumNumbers => ConflictStrategy::custom(FieldWise::sum_numbers()),
-                Strategy::Fails => ConflictStrategy::custom(Fails),
-            },
-            collections: self
-                .collections
-                .iter()
-                .map(|name| collection(name))
-                .collect::<Result<_, _>>()?,
-            max_reconnect_attempts: self.max_reconnect_attempts,
-            http: self.http,
-            websocket: self.web_socket.unwrap_or(true),
-            address: self.address.clone(),
-            keep_for: self.keep_for_ms.map(Duration::from_millis),
-            on_server_loss: self.on_server_loss.map(|told| match told {
-                Loss::Adopt => OnServerLoss::Adopt,
-                Loss::Offer => OnServerLoss::Offer,
-                Loss::Ask => OnServerLoss::Ask,
-            }),
-            ..ClientConfig::default()
-        };
-        config.window = self.window.unwrap_or(config.window);
-        config.max_pending_writes = self.max_pending_writes.unwrap_or(config.max_pending_writes);
-        config.limits.document_bytes = self.document_bytes.unwrap_or(config.limits.document_bytes);
-        config.sync_interval =
-            self.sync_interval_ms.map_or(config.sync_interval, Duration::from_millis);
-        Ok(config)
-    }
-}
-
-/// An event at a replica.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-enum Move {
-    // the app
-    Connect,
-    Disconnect,
-    Save {
-        at: String,
-        data: Value,
-    },
-    Update {
-        at: String,
-        #[serde(default)]
-        set: Value,
-        #[serde(default)]
-        unset: Vec<String>,
-    },
-    Delete {
-        at: String,
-    },
-    Modify {
-        at: String,
-        add: BTreeMap<String, i64>,
-    },
-    Use(String),
-    Leave(String),
-    Release(String),
-    Synced,
-    SetToken(String),
-    Watch(String),
-    Unwatch(u64),
-    Get(String),
-    GetAll(String),
-    Rejected,
-    Retry(u64),
-    Discard(u64),
-    Follow(u64),
-    RejectStalled(u64),
-    Adopt,
-    Offer,
-    /// The user signs out, and another, or the same, signs in at once.
-    #[serde(rename_all = "camelCase")]
-    SignOut {
-        how: How,
-        #[serde(default)]
-        back_to: Option<u64>,
-        #[serde(default)]
-        config: Value,
-    },
-    Status,
-    SyncNow,
-    SetOnline(bool),
-    // the network
-    Up,
-    Hear(Value),
-    HearText(String),
-    Heard,
-    Lost(String),
-    #[serde(rename_all = "camelCase")]
-    Refused {
-        status: u16,
-        #[serde(default)]
-        retry_after_ms: Option<u64>,
-        #[serde(default)]
-        body: Value,
-    },
-    Answer(HttpReply),
-    // time
-    Tick(u64),
-    Clock(i64),
-    // the disk
-    Fail(Holds),
-    FailStore,
-    Durable(u64),
-    AllDurable,
-    #[serde(rename_all = "camelCase")]
-    Restart {
-        #[serde(default)]
-        back_to: Option<u64>,
-        #[serde(default)]
-        config: Value,
-    },
-}
-
-/// The answer to a request: a status with what else comes, or why there is none.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct HttpReply {
-    /// The latest where it isn't said.
-    #[serde(default)]
-    request: Option<u64>,
-    #[serde(default)]
-    status: Option<u16>,
-    #[serde(default)]
-    body: Value,
-    #[serde(default)]
-    retry_after_ms: Option<u64>,
-    #[serde(default)]
-    failed: String,
-}
-
-impl Move {
-    /// Returns true if the app makes it.
-    fn is_call(&self) -> bool {
-        matches!(
-            self,
-            Self::Save { .. }
-                | Self::Update { .. }
-                | Self::Delete { .. }
-                | Self::Modify { .. }
-                | Self::Retry(_)
-                | Self::Discard(_)
-                | Self::RejectStalled(_)
-        )
-    }
-}
-
-/// The treatment of a user's data at sign-out.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum How {
-    Keep,
-    Wipe,
-    WipeUnsent,
-}
-
-impl From<How> for SignOut {
-    fn from(how: How) -> Self {
-        match how {
-            How::Keep => Self::Keep,
-            How::Wipe => Self::Wipe,
-            How::WipeUnsent => Self::WipeUnsent,
-        }
-    }
-}
 
 /// The client of a scenario.
 pub(crate) struct ClientSide {
@@ -320,7 +81,7 @@ impl ClientSide {
         self.replica.as_mut().ok_or_else(|| "the replica did not open".into())
     }
 
-    fn make(&mut self, step: &Step, made: Move) -> Result<(), String> {
+    fn make(&mut self, step: &Step, made: ClientMove) -> Result<(), String> {
         let now = self.now;
         let conn = step.conn.map_or(self.conn, ConnId);
         let words = &self.words;
@@ -329,15 +90,15 @@ impl ClientSide {
         let actions = &mut self.actions;
         let mut result = None;
         match made {
-            Move::Connect => replica.command(now, Command::Connect, actions),
-            Move::Disconnect => replica.command(now, Command::Disconnect, actions),
-            Move::Save { at, data } => {
+            ClientMove::Connect => replica.command(now, Command::Connect, actions),
+            ClientMove::Disconnect => replica.command(now, Command::Disconnect, actions),
+            ClientMove::Save { at, data } => {
                 let (collection, id) = place(&at)?;
                 let data = document(&data.to_string())?;
                 let written = replica.write(now, Write::Save(collection, id, data), actions);
                 result = Some(render::written(written));
             }
-            Move::Update { at, set, unset } => {
+            ClientMove::Update { at, set, unset } => {
                 let (collection, id) = place(&at)?;
                 let set = if set.is_null() { json!({}) } else { set };
                 let unset = unset.into_iter().map(Into::into).collect();
@@ -345,12 +106,12 @@ impl ClientSide {
                 let written = replica.write(now, Write::Update(collection, id, delta), actions);
                 result = Some(render::written(written));
             }
-            Move::Delete { at } => {
+            ClientMove::Delete { at } => {
                 let (collection, id) = place(&at)?;
                 let written = replica.write(now, Write::Delete(collection, id), actions);
                 result = Some(render::written(written));
             }
-            Move::Modify { at, add } => {
+            ClientMove::Modify { at, add } => {
                 let (collection, id) = place(&at)?;
                 let written = replica.write(
                     now,
@@ -359,43 +120,43 @@ impl ClientSide {
                 );
                 result = Some(render::written(written));
             }
-            Move::Retry(write) => {
+            ClientMove::Retry(write) => {
                 let written = replica.write(now, Write::RetryRejected(WriteId(write)), actions);
                 result = Some(render::written(written));
             }
-            Move::Discard(write) => {
+            ClientMove::Discard(write) => {
                 let written = replica.write(now, Write::DiscardRejected(WriteId(write)), actions);
                 result = Some(render::written(written));
             }
-            Move::RejectStalled(write) => {
+            ClientMove::RejectStalled(write) => {
                 let written = replica.write(now, Write::RejectStalled(WriteId(write)), actions);
                 result = Some(render::written(written));
             }
-            Move::Adopt => {
+            ClientMove::Adopt => {
                 result = Some(render::written(replica.write(now, Write::Adopt, actions)))
             }
-            Move::Offer => {
+            ClientMove::Offer => {
                 result = Some(render::written(replica.write(now, Write::Offer, actions)))
             }
-            Move::Follow(write) => {
+            ClientMove::Follow(write) => {
                 let write = Some(WriteId(write));
                 let written = Written { commit: CommitNumber(0), write, shares: write };
                 result = Some(json!(replica.follow(written, actions).0));
             }
-            Move::Use(name) => {
+            ClientMove::Use(name) => {
                 replica.command(now, Command::Subscribe(collection(&name)?), actions)
             }
-            Move::Release(name) => {
+            ClientMove::Release(name) => {
                 replica.command(now, Command::Release(collection(&name)?), actions)
             }
-            Move::Leave(name) => {
+            ClientMove::Leave(name) => {
                 replica.command(now, Command::Unsubscribe(collection(&name)?), actions)
             }
-            Move::Synced => result = Some(json!(replica.synced(now, actions).0)),
-            Move::SetToken(token) => {
+            ClientMove::Synced => result = Some(json!(replica.synced(now, actions).0)),
+            ClientMove::SetToken(token) => {
                 replica.command(now, Command::SetToken(Token::new(&token)), actions)
             }
-            Move::Watch(what) => {
+            ClientMove::Watch(what) => {
                 let watch = match what.contains('/') {
                     true => {
                         let (collection, id) = place(&what)?;
@@ -405,46 +166,48 @@ impl ClientSide {
                 };
                 result = Some(json!(watch.map_err(|error| error.message)?.0));
             }
-            Move::Unwatch(watch) => replica.unwatch(WatchId(watch)),
-            Move::Get(at) => {
+            ClientMove::Unwatch(watch) => replica.unwatch(WatchId(watch)),
+            ClientMove::Get(at) => {
                 let (collection, id) = place(&at)?;
                 let record = replica.get(&collection, &id).map_err(|error| error.message)?;
                 result = Some(record.as_ref().map_or(Value::Null, render::record));
             }
-            Move::GetAll(name) => {
+            ClientMove::GetAll(name) => {
                 let records = replica.get_all(&collection(&name)?);
                 result = Some(render::records(&records.map_err(|error| error.message)?));
             }
-            Move::Rejected => {
+            ClientMove::Rejected => {
                 let rejected = replica.rejected().map_err(|error| error.message)?;
                 result = Some(render::rejected(&rejected));
             }
-            Move::Status => result = Some(render::status(&replica.status())),
-            Move::Up => replica.handle(now, Input::Connected { conn }, actions),
-            Move::Heard => replica.handle(now, Input::Heard { conn }, actions),
-            Move::Hear(frames) => {
+            ClientMove::Status => result = Some(render::status(&replica.status())),
+            ClientMove::Up => replica.handle(now, Input::Connected { conn }, actions),
+            ClientMove::Heard => replica.handle(now, Input::Heard { conn }, actions),
+            ClientMove::Hear(frames) => {
                 for frame in words.frames(&frames)? {
                     let frame = frame.as_bytes();
                     replica.handle(now, Input::Frame { conn, frame }, actions);
                 }
             }
-            Move::HearText(text) => {
+            ClientMove::HearText(text) => {
                 let frame = text.as_bytes();
                 replica.handle(now, Input::Frame { conn, frame }, actions);
             }
-            Move::Lost(reason) => {
+            ClientMove::Lost(reason) => {
                 let why = Disconnect::Lost(reason);
                 replica.handle(now, Input::Disconnected { conn, why }, actions);
             }
-            Move::Refused { status, retry_after_ms, body } => {
+            ClientMove::Refused { status, retry_after_ms, body } => {
                 let retry_after = retry_after_ms.map(Duration::from_millis);
                 let body = words.resolve(&body)?.to_string().into_bytes();
                 let why = Disconnect::Refused { status, retry_after, body };
                 replica.handle(now, Input::Disconnected { conn, why }, actions);
             }
-            Move::SyncNow => replica.command(now, Command::SyncNow, actions),
-            Move::SetOnline(online) => replica.command(now, Command::SetOnline(online), actions),
-            Move::Answer(answer) => {
+            ClientMove::SyncNow => replica.command(now, Command::SyncNow, actions),
+            ClientMove::SetOnline(online) => {
+                replica.command(now, Command::SetOnline(online), actions)
+            }
+            ClientMove::Answer(answer) => {
                 let latest = self.requests.keys().next_back().copied();
                 let ticket = answer.request.or(latest).and_then(|id| self.requests.remove(&id));
                 let ticket = ticket.ok_or("there is no such request")?;
@@ -459,25 +222,27 @@ impl ClientSide {
                 };
                 replica.handle(now, ticket.answer(answer), actions);
             }
-            Move::Tick(millis) => return self.tick(millis),
-            Move::Clock(millis) => self.now.wall.0 += millis,
-            Move::Fail(holds) => replica.store_mut().fails_at = Some(holds),
-            Move::FailStore => {
+            ClientMove::Tick(millis) => return self.tick(millis),
+            ClientMove::Clock(millis) => self.now.wall.0 += millis,
+            ClientMove::Fail(holds) => replica.store_mut().fails_at = Some(holds),
+            ClientMove::FailStore => {
                 let error = StoreError::new(StoreErrorKind::Other, "the disk has failed");
                 replica.store_mut().inner().fail(error);
                 replica.poll_store(now, actions);
             }
-            Move::Durable(up_to) => {
+            ClientMove::Durable(up_to) => {
                 replica.store_mut().inner().make_durable(CommitNumber(up_to));
                 replica.poll_store(now, actions);
             }
-            Move::AllDurable => {
+            ClientMove::AllDurable => {
                 let last = replica.store_mut().inner().last();
                 replica.store_mut().inner().make_durable(last);
                 replica.poll_store(now, actions);
             }
-            Move::Restart { back_to, config } => return self.restart(back_to, &config),
-            Move::SignOut { how, back_to, config } => return self.sign_out(how, back_to, &config),
+            ClientMove::Restart { back_to, config } => return self.restart(back_to, &config),
+            ClientMove::SignOut { how, back_to, config } => {
+                return self.sign_out(how, back_to, &config);
+            }
         }
         self.out.extend(result.map(|result| json!({"result": result})));
         self.look()
@@ -613,7 +378,7 @@ impl ClientSide {
 
 impl Stage for ClientSide {
     fn step(&mut self, step: &Step) -> Result<Vec<Value>, String> {
-        let made: Move = read(&step.input)?;
+        let made: ClientMove = read(&step.input)?;
         self.make(step, made)?;
         let out = std::mem::take(&mut self.out);
         Ok(out.into_iter().map(|value| self.words.name(value)).collect())

@@ -101,7 +101,7 @@ impl Policy for Rules {
 /// An event at a server.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-enum Move {
+enum ServerMove {
     // the clients
     Accept {
         #[serde(default)]
@@ -222,10 +222,10 @@ impl ServerSide {
         Ok(())
     }
 
-    fn make(&mut self, made: Move) -> Result<(), String> {
+    fn make(&mut self, made: ServerMove) -> Result<(), String> {
         let conn = self.current;
         match made {
-            Move::Accept { user, anonymous } => {
+            ServerMove::Accept { user, anonymous } => {
                 let identity = match user {
                     Some(user) => Identity::Known(user_id(&user)?),
                     None if anonymous => Identity::Unknown,
@@ -233,39 +233,39 @@ impl ServerSide {
                 };
                 self.handle(hub::Input::Accepted { conn: ConnId(conn), identity })?;
             }
-            Move::Hear(frames) => {
+            ServerMove::Hear(frames) => {
                 for frame in Words::default().frames(&frames)? {
                     self.tell(conn, Input::Frame(frame.as_bytes()))?;
                 }
             }
-            Move::HearText(text) => self.tell(conn, Input::Frame(text.as_bytes()))?,
-            Move::Heard => self.tell(conn, Input::Ping)?,
-            Move::Gone => {
+            ServerMove::HearText(text) => self.tell(conn, Input::Frame(text.as_bytes()))?,
+            ServerMove::Heard => self.tell(conn, Input::Ping)?,
+            ServerMove::Gone => {
                 self.tell(conn, Input::Closed)?;
             }
-            Move::Expire => self.tell(conn, Input::AuthExpired)?,
-            Move::Shutdown => self.handle(hub::Input::Shutdown)?,
-            Move::Restart => self.begin_epoch()?,
-            Move::Backup => self.backup = self.rows.clone(),
-            Move::Restore => {
+            ServerMove::Expire => self.tell(conn, Input::AuthExpired)?,
+            ServerMove::Shutdown => self.handle(hub::Input::Shutdown)?,
+            ServerMove::Restart => self.begin_epoch()?,
+            ServerMove::Backup => self.backup = self.rows.clone(),
+            ServerMove::Restore => {
                 self.rows = self.backup.clone();
                 self.begin_epoch()?;
             }
-            Move::ForgetRings => self.forget_rings()?,
-            Move::Sweep { retention_ms } => self.handle(hub::Input::Sweep(Sweep {
+            ServerMove::ForgetRings => self.forget_rings()?,
+            ServerMove::Sweep { retention_ms } => self.handle(hub::Input::Sweep(Sweep {
                 retention: Duration::from_millis(retention_ms),
                 from: SweepPlace::default(),
                 budget: usize::MAX,
             }))?,
-            Move::Hold(what) => {
+            ServerMove::Hold(what) => {
                 self.held.insert(what);
             }
-            Move::Release(what) => {
+            ServerMove::Release(what) => {
                 self.held.remove(&what);
             }
-            Move::Fail(how) => self.failing = Some(how),
-            Move::Tick(millis) => return self.tick(millis),
-            Move::Clock(millis) => self.now.wall.0 += millis,
+            ServerMove::Fail(how) => self.failing = Some(how),
+            ServerMove::Tick(millis) => return self.tick(millis),
+            ServerMove::Clock(millis) => self.now.wall.0 += millis,
         }
         self.settle()
     }

@@ -23,7 +23,7 @@ const NOW: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
 
 /// One thing that happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Move {
+pub enum SmallMove {
     /// The app of a replica saves the record whole.
     Save(usize),
     /// It changes a field that all change, and adds one of its own.
@@ -60,7 +60,7 @@ pub enum Move {
 
 /// Two replicas and a server.
 #[derive(Clone)]
-pub struct World {
+pub struct SmallWorld {
     host: Host,
     devices: [Device; 2],
     /// Frames on their way to the server, of connections that live and of those that are cut.
@@ -137,7 +137,7 @@ enum Kind {
     Delete,
 }
 
-impl World {
+impl SmallWorld {
     /// Two replicas that are up to date with a server that has one record.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
@@ -162,60 +162,60 @@ impl World {
 
     /// Everything that can happen now.
     #[must_use]
-    pub fn moves(&self) -> Vec<Move> {
+    pub fn moves(&self) -> Vec<SmallMove> {
         let mut moves = self.progress();
         if self.left.operations > 0 {
             for i in 0..2 {
-                moves.extend([Move::Save(i), Move::Update(i), Move::Delete(i)]);
+                moves.extend([SmallMove::Save(i), SmallMove::Update(i), SmallMove::Delete(i)]);
             }
         }
         for (i, device) in self.devices.iter().enumerate() {
             if self.left.cuts > 0 && device.conn.is_some() {
-                moves.push(Move::Cut(i));
+                moves.push(SmallMove::Cut(i));
             }
             if self.left.crashes > 0 {
                 let forgets = 0..device.replica.store().at_risk.len() as u64;
-                moves.extend(forgets.map(|forgotten| Move::Crash(i, forgotten)));
+                moves.extend(forgets.map(|forgotten| SmallMove::Crash(i, forgotten)));
             }
         }
         if self.left.crashes > 0 {
-            moves.push(Move::CrashServer);
+            moves.push(SmallMove::CrashServer);
         }
         moves
     }
 
     /// Returns the moves that happen without an app or a fault.
-    fn progress(&self) -> Vec<Move> {
+    fn progress(&self) -> Vec<SmallMove> {
         let mut moves = Vec::new();
         for (i, device) in self.devices.iter().enumerate() {
             if device.replica.store().at_risk.len() > 1 {
-                moves.push(Move::Sync(i));
+                moves.push(SmallMove::Sync(i));
             }
             match device.conn {
-                None if device.wants_connection() => moves.push(Move::Connect(i)),
+                None if device.wants_connection() => moves.push(SmallMove::Connect(i)),
                 None => {}
-                Some(conn) if self.host.has_hung_up(conn) => moves.push(Move::HungUp(i)),
-                Some(conn) if !self.host.down[&conn].is_empty() => moves.push(Move::Down(i)),
+                Some(conn) if self.host.has_hung_up(conn) => moves.push(SmallMove::HungUp(i)),
+                Some(conn) if !self.host.down[&conn].is_empty() => moves.push(SmallMove::Down(i)),
                 Some(_) => {}
             }
         }
         for conn in self.host.down.keys() {
             let waits = self.up.get(conn).is_some_and(|up| !up.is_empty());
             if waits && self.host.hub.session(*conn).is_some_and(Session::wants_frames) {
-                moves.push(Move::Up(*conn));
+                moves.push(SmallMove::Up(*conn));
             }
             if !self.devices.iter().any(|device| device.conn == Some(*conn)) {
-                moves.push(Move::Notice(*conn));
+                moves.push(SmallMove::Notice(*conn));
             }
         }
         if self.host.hub.waiting_transactions().len() > 0 {
-            moves.push(Move::Commit);
+            moves.push(SmallMove::Commit);
         }
         if self.host.hub.waiting_reads() > 0 {
-            moves.push(Move::Read);
+            moves.push(SmallMove::Read);
         }
-        moves.extend((0..self.host.hub.waiting_answers().len()).map(Move::Answer));
-        moves.extend(self.host.pumpable().into_iter().map(Move::Pump));
+        moves.extend((0..self.host.hub.waiting_answers().len()).map(SmallMove::Answer));
+        moves.extend(self.host.pumpable().into_iter().map(SmallMove::Pump));
         moves
     }
 
@@ -229,38 +229,38 @@ impl World {
     ///
     /// # Errors
     /// Says which guarantee it breaks at once.
-    pub fn make(&mut self, step: Move) -> Result<(), String> {
+    pub fn make(&mut self, step: SmallMove) -> Result<(), String> {
         match step {
-            Move::Save(i) => self.write(i, Kind::Save)?,
-            Move::Update(i) => self.write(i, Kind::Update)?,
-            Move::Delete(i) => self.write(i, Kind::Delete)?,
-            Move::Sync(i) => self.devices[i].sync(),
-            Move::Connect(i) => self.connect(i),
-            Move::Up(conn) => {
+            SmallMove::Save(i) => self.write(i, Kind::Save)?,
+            SmallMove::Update(i) => self.write(i, Kind::Update)?,
+            SmallMove::Delete(i) => self.write(i, Kind::Delete)?,
+            SmallMove::Sync(i) => self.devices[i].sync(),
+            SmallMove::Connect(i) => self.connect(i),
+            SmallMove::Up(conn) => {
                 let frame = self.up.get_mut(&conn).and_then(VecDeque::pop_front);
                 if let Some(frame) = frame {
                     self.host.tell(conn, ServerInput::Frame(&frame), NOW);
                 }
             }
-            Move::Down(i) => self.down(i),
-            Move::Commit => self.host.commit(NOW),
-            Move::Read => self.host.read(),
-            Move::Answer(place) => self.host.answer(place, NOW),
-            Move::Pump(conn) => self.host.pump(conn, 1 << 20, NOW),
-            Move::Notice(conn) => {
+            SmallMove::Down(i) => self.down(i),
+            SmallMove::Commit => self.host.commit(NOW),
+            SmallMove::Read => self.host.read(),
+            SmallMove::Answer(place) => self.host.answer(place, NOW),
+            SmallMove::Pump(conn) => self.host.pump(conn, 1 << 20, NOW),
+            SmallMove::Notice(conn) => {
                 self.host.drop_line(conn, NOW);
                 self.up.remove(&conn);
             }
-            Move::HungUp(i) => self.hung_up(i),
-            Move::Cut(i) => {
+            SmallMove::HungUp(i) => self.hung_up(i),
+            SmallMove::Cut(i) => {
                 self.left.cuts -= 1;
                 self.devices[i].lose();
             }
-            Move::Crash(i, forgotten) => {
+            SmallMove::Crash(i, forgotten) => {
                 self.left.crashes -= 1;
                 self.devices[i].crash(i, forgotten);
             }
-            Move::CrashServer => {
+            SmallMove::CrashServer => {
                 self.left.crashes -= 1;
                 self.host.crash(NOW);
                 self.up.clear();
