@@ -40,7 +40,7 @@ impl Client {
         if planted!(RefusalStops) {
             self.give_everything_up(edit, "the server wants another token");
             self.link.give_up();
-            self.fallback.short = true;
+            self.fallback.fall_short();
         }
     }
 
@@ -59,7 +59,7 @@ impl Client {
     pub(super) fn forget_old_token(&mut self, edit: &mut Edit<'_>) {
         if self.exchange.is_some() || self.plain.candidate.is_some() {
             self.drop_exchange(edit);
-            self.fallback.in_doubt = true;
+            self.fallback.doubt();
         }
         if self.link.is_connecting() {
             self.lose_connection(edit, "there is a fresh token");

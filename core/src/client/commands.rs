@@ -29,11 +29,11 @@ impl Client {
     fn carry_out(&mut self, edit: &mut Edit<'_>, command: Command) {
         match command {
             Command::Connect => {
-                self.fallback.wanted = true;
+                self.fallback.want(true);
                 self.try_at_once(edit, self.config.enable_auto_sync);
             }
             Command::Disconnect => {
-                self.fallback.wanted = false;
+                self.fallback.want(false);
                 self.give_everything_up(edit, "the app has disconnected");
             }
             Command::SetToken(token) => self.set_token(edit, token),
@@ -63,7 +63,7 @@ impl Client {
     }
 
     fn set_online(&mut self, edit: &mut Edit<'_>, online: bool) {
-        self.fallback.offline = !online;
+        self.fallback.set_online(online);
         if online {
             self.probe_connection(edit);
             self.try_at_once(edit, self.config.enable_auto_sync);

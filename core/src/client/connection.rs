@@ -5,7 +5,6 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{ConnectionState, EventKind, Transport};
-use super::fallback::Fallback;
 use super::interface::{Disconnect, NetAction, Timer};
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
@@ -48,7 +47,7 @@ impl Client {
             edit.remote_event(EventKind::RealtimeDisconnected { reason });
             edit.remote_event(EventKind::ConnectivityChanged { online: false });
             // that of the next backup
-            self.fallback.poll_at = None;
+            self.fallback.set_poll(None);
             self.lose_contact(edit);
         }
         // nothing of a connection that is not up is under way
@@ -165,18 +164,18 @@ impl Client {
     pub(super) fn transport(&self) -> Option<Transport> {
         match self.link.ready_since() {
             Some(_) => Some(Transport::WebSocket),
-            None => self.fallback.reached.then_some(Transport::Http),
+            None => self.fallback.reaches().then_some(Transport::Http),
         }
     }
 
     pub(super) fn connection(&self) -> ConnectionState {
-        let Fallback { wanted, offline, failures, .. } = self.fallback;
+        let (wanted, failures) = (self.fallback.is_wanted(), self.fallback.failures());
         match self.link.state() {
             LinkState::Failed => ConnectionState::Error,
             _ if self.transport().is_some() => ConnectionState::Connected,
-            _ if self.at_other_database && wanted && !offline => ConnectionState::DifferentDatabase,
-            LinkState::Off if wanted && !offline && failures == 0 => ConnectionState::Connecting,
-            LinkState::Off if wanted && !offline => ConnectionState::Reconnecting,
+            _ if self.at_other_database && wanted => ConnectionState::DifferentDatabase,
+            LinkState::Off if wanted && failures == 0 => ConnectionState::Connecting,
+            LinkState::Off if wanted => ConnectionState::Reconnecting,
             LinkState::Off => ConnectionState::Disconnected,
             LinkState::Waiting { .. } => ConnectionState::Reconnecting,
             LinkState::Ready { .. } => ConnectionState::Connected,

@@ -53,7 +53,7 @@ impl Client {
                 self.drop_exchange(edit);
                 self.out_of_reach(edit);
                 self.poll_later(Duration::ZERO);
-                self.fallback.in_doubt = true;
+                self.fallback.doubt();
             }
         }
         self.fail_syncs(edit);

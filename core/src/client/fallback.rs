@@ -1,40 +1,261 @@
-//! The wishes of the app for the transports, and the recent failures of these.
+//! The wishes of the app for the transports, and how HTTP has fared lately.
+
+use core::time::Duration;
 
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
 
-/// The wishes of the app for the transports, and the time of the next use of HTTP.
+/// The longest that a server's `Retry-After` is believed.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+/// Every how many backups one covers also the collections that nothing has come of.
+const BACKUPS_OF_QUIET: u32 = 12;
+
+/// The wishes of the app for the transports, and the use of HTTP: when it is next, and how it went.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Fallback {
     /// `true` if the app wants to be connected at all.
-    pub(super) wanted: bool,
+    wanted: bool,
     /// `true` if the app says that there is no network.
-    pub(super) offline: bool,
+    offline: bool,
     /// `true` if the server offers less than the app requires.
-    pub(super) short: bool,
+    short: bool,
     /// `true` if the WebSocket has failed or takes long, so that HTTP is turned to.
-    pub(super) turned: bool,
+    turned: bool,
     /// `true` if an exchange is due now.
-    pub(super) due: bool,
+    due: bool,
     /// `true` if one was asked for while another is under way, which may already have read the
     /// collections that the app wants to see.
-    pub(super) again: bool,
-    /// When the next exchange is due, or, over a WebSocket, the next backup.
-    pub(super) poll_at: Option<Mono>,
+    again: bool,
+    /// The time of the next exchange, or, over a WebSocket, of the next backup.
+    poll_at: Option<Mono>,
     /// The number of exchanges in a row that have failed.
-    pub(super) failures: u32,
-    /// The number of exchanges in a row that went through, but for a collection that could not be pulled.
-    pub(super) troubles: u32,
-    /// Until when the server wants to be left alone, whichever the transport.
-    pub(super) rest_until: Option<Mono>,
+    failures: u32,
+    /// The number of exchanges in a row that went through, but for a collection that could not be
+    /// pulled.
+    troubles: u32,
+    /// The time until which the server wants to be left alone, whichever the transport.
+    rest_until: Option<Mono>,
     /// `true` if the last exchange reached the server.
-    pub(super) reached: bool,
+    reached: bool,
     /// `true` if the next exchange has to begin with a hello.
-    pub(super) in_doubt: bool,
+    in_doubt: bool,
     /// The most writes of a push, where the server or something before it has refused more.
-    pub(super) push_limit: Option<usize>,
+    push_limit: Option<usize>,
     /// The collection whose pull was the last to fail without an answer.
-    pub(super) stuck: Option<Collection>,
+    stuck: Option<Collection>,
     /// The number of backups since one that covered every collection.
-    pub(super) backups: u32,
+    backups: u32,
+}
+
+/// The wishes of the app.
+impl Fallback {
+    pub(super) fn want(&mut self, wanted: bool) {
+        self.wanted = wanted;
+    }
+
+    pub(super) fn set_online(&mut self, online: bool) {
+        self.offline = !online;
+    }
+
+    /// Returns `true` if the app wants to be connected, and says nothing against a network.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted && !self.offline
+    }
+
+    pub(super) fn is_allowed(&self) -> bool {
+        self.is_wanted() && !self.short
+    }
+
+    /// The server offers less than the app requires.
+    pub(super) fn fall_short(&mut self) {
+        self.short = true;
+    }
+}
+
+/// The turns to HTTP and back.
+impl Fallback {
+    /// Nothing counts as failed any more.
+    pub(super) fn begin_anew(&mut self) {
+        (self.failures, self.troubles, self.rest_until) = (0, 0, None);
+        self.short = false;
+    }
+
+    pub(super) fn turn(&mut self) {
+        self.turned = true;
+    }
+
+    pub(super) fn has_turned(&self) -> bool {
+        self.turned
+    }
+
+    /// The WebSocket is used from now on.
+    pub(super) fn turn_back(&mut self) {
+        let Self { wanted, offline, push_limit, .. } = *self;
+        *self = Self { wanted, offline, push_limit, ..Self::default() };
+    }
+
+    /// Everything that is under way is given up.
+    pub(super) fn give_up(&mut self) {
+        (self.poll_at, self.due, self.turned) = (None, false, false);
+    }
+
+    pub(super) fn reaches(&self) -> bool {
+        self.reached
+    }
+
+    /// The server has answered. Returns `true` if it was in reach already.
+    pub(super) fn reach(&mut self) -> bool {
+        core::mem::replace(&mut self.reached, true)
+    }
+
+    /// The server is out of reach. Returns `true` if it was in reach.
+    pub(super) fn lose_reach(&mut self) -> bool {
+        core::mem::take(&mut self.reached)
+    }
+}
+
+/// The time of the next exchange.
+impl Fallback {
+    pub(super) fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// An exchange is due now.
+    pub(super) fn set_due(&mut self) {
+        self.due = true;
+    }
+
+    /// The app asks for an exchange, or no longer, perhaps while another is under way.
+    pub(super) fn ask(&mut self, asked: bool, busy: bool) {
+        self.due = asked && !busy;
+        self.again = asked && busy && !planted!(SyncNowForgotten);
+    }
+
+    /// No exchange is due any more.
+    pub(super) fn clear_due(&mut self) {
+        self.due = false;
+    }
+
+    /// An exchange begins.
+    pub(super) fn begin(&mut self) {
+        (self.due, self.again, self.poll_at) = (false, false, None);
+    }
+
+    /// An exchange has ended. One that was asked for meanwhile is due.
+    pub(super) fn end(&mut self) {
+        self.due |= core::mem::take(&mut self.again);
+    }
+
+    pub(super) fn poll_at(&self) -> Option<Mono> {
+        self.poll_at
+    }
+
+    pub(super) fn set_poll(&mut self, at: Option<Mono>) {
+        self.poll_at = at;
+    }
+
+    /// The next exchange comes by this time.
+    pub(super) fn poll_by(&mut self, at: Mono) {
+        self.poll_at = Some(self.poll_at.map_or(at, |due| due.min(at)));
+    }
+
+    /// Brings the next exchange forward to this time, if one is planned.
+    pub(super) fn hasten(&mut self, soon: Mono) {
+        self.poll_at = self.poll_at.map(|at| at.min(soon));
+    }
+
+    /// Puts the next exchange off to this time, also one that is due.
+    pub(super) fn postpone(&mut self, until: Mono) {
+        if core::mem::take(&mut self.due) {
+            self.poll_at = Some(until);
+        }
+        self.poll_at = self.poll_at.map(|at| at.max(until));
+    }
+
+    /// The server wants to be left alone for so long. Returns the time to wait, with that asked for
+    /// before.
+    pub(super) fn rest(&mut self, now: Mono, wait: Duration) -> Duration {
+        let until = now + wait.min(LONGEST_WAIT);
+        let until = self.resting(now).map_or(until, |rest| rest.max(until));
+        self.rest_until = Some(until).filter(|until| *until > now);
+        until.since(now)
+    }
+
+    /// Returns the time until which the server wants to be left alone, if it is not over.
+    pub(super) fn resting(&self, now: Mono) -> Option<Mono> {
+        self.rest_until.filter(|until| *until > now)
+    }
+
+    /// Counts a backup. Returns `true` if it covers every collection.
+    pub(super) fn count_backup(&mut self, all: bool) -> bool {
+        self.backups += 1;
+        let all = all || self.backups >= BACKUPS_OF_QUIET;
+        if all {
+            self.backups = 0;
+        }
+        all
+    }
+}
+
+/// The outcome of exchanges.
+impl Fallback {
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    pub(super) fn count_failure(&mut self) {
+        self.failures += 1;
+    }
+
+    pub(super) fn forget_failures(&mut self) {
+        self.failures = 0;
+    }
+
+    pub(super) fn troubles(&self) -> u32 {
+        self.troubles
+    }
+
+    /// An exchange went through, but perhaps for a collection that could not be pulled.
+    pub(super) fn went_through(&mut self, troubled: bool) {
+        self.troubles = if troubled { self.troubles + 1 } else { 0 };
+        self.in_doubt |= troubled;
+    }
+
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// The next exchange has to begin with a hello.
+    pub(super) fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// A hello was answered.
+    pub(super) fn trust(&mut self) {
+        self.in_doubt = false;
+    }
+
+    pub(super) fn push_limit(&self) -> Option<usize> {
+        self.push_limit
+    }
+
+    /// No push may hold more writes.
+    pub(super) fn limit_pushes(&mut self, writes: usize) {
+        self.push_limit = Some(writes);
+    }
+
+    /// The collection whose pull was the last to fail without an answer.
+    pub(super) fn stuck(&self) -> Option<&Collection> {
+        self.stuck.as_ref()
+    }
+
+    /// The pull of a collection has failed without an answer. Returns the last one before it.
+    pub(super) fn stick(&mut self, collection: &Collection) -> Option<Collection> {
+        self.stuck.replace(collection.clone())
+    }
+
+    /// A collection was pulled.
+    pub(super) fn unstick(&mut self, collection: &Collection) {
+        self.stuck.take_if(|stuck| stuck == collection);
+    }
 }

@@ -46,7 +46,7 @@ impl Client {
         let asks = self.exchange.is_some() || self.work_deadline().is_some();
         if asks && !planted!(HttpBesideSocket) {
             self.drop_exchange(edit);
-            self.fallback.poll_at = Some(self.now.mono);
+            self.fallback.set_poll(Some(self.now.mono));
         }
         self.store_next_session(edit);
         self.doubt_cursors(edit)?;
@@ -94,7 +94,7 @@ impl Client {
         if !self.take_welcome(edit, welcome)? {
             return Ok(());
         }
-        let reached = self.fallback.reached;
+        let reached = self.fallback.reaches();
         self.turn_to_websocket();
         self.link.ready(self.now.mono);
         self.pacing.await_verdict(self.now.mono);

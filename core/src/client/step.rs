@@ -121,8 +121,7 @@ impl Client {
             out.push(Output::Net(NetAction::Close { conn: self.link.conn() }));
         }
         self.exchange = None;
-        let (was_ready, polled) = (self.link.ready_since().is_some(), self.fallback.reached);
-        self.fallback.reached = false;
+        let (was_ready, polled) = (self.link.ready_since().is_some(), self.fallback.lose_reach());
         self.link.give_up();
         self.halted = Some(error.clone());
         let reason = alloc::format!("the store has failed: {error}");

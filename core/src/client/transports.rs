@@ -6,7 +6,6 @@ use core::time::Duration;
 use super::config::{ClientConfig, Guarantees};
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
-use super::fallback::Fallback;
 use super::interface::Timer;
 use super::link::LinkState;
 use super::machine::Client;
@@ -20,13 +19,9 @@ const SLOW_PACE: Duration = Duration::from_secs(600);
 /// The longest time from one try of a transport to the next while access is refused. *What refuses
 /// it may be a portal on the way, and be gone at any moment.*
 const ACCESS_PACE: Duration = Duration::from_secs(60);
-/// The longest that a server's `Retry-After` is believed.
-const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// The first tries after a failure come at any time below their limit, so that those who lost a
 /// server together do not come back together; later ones keep their distance.
 const SPREAD_TRIES: u32 = 3;
-/// Every how many backups one covers also the collections that nothing has come of.
-const BACKUPS_OF_QUIET: u32 = 12;
 
 impl ClientConfig {
     pub(super) fn uses_websocket(&self) -> bool {
@@ -37,15 +32,12 @@ impl ClientConfig {
 impl Client {
     /// Tries everything at once, as if nothing had failed yet.
     pub(super) fn try_at_once(&mut self, edit: &mut Edit<'_>, poll: bool) {
-        (self.fallback.failures, self.fallback.troubles) = (0, 0);
-        self.fallback.rest_until = None;
-        self.fallback.short = false;
-        if !self.fallback.wanted || self.fallback.offline {
+        self.fallback.begin_anew();
+        if !self.fallback.is_wanted() {
             return;
         }
         let poll = self.config.http && poll;
-        self.fallback.due = poll && self.exchange.is_none();
-        self.fallback.again = poll && self.exchange.is_some() && !planted!(SyncNowForgotten);
+        self.fallback.ask(poll, self.exchange.is_some());
         if !self.config.uses_websocket() {
             return;
         }
@@ -64,15 +56,13 @@ impl Client {
         self.drop_exchange(edit);
         self.lose_connection(edit, reason);
         self.link.off();
-        self.fallback.poll_at = None;
-        self.fallback.due = false;
-        self.fallback.turned = false;
+        self.fallback.give_up();
         self.out_of_reach(edit);
     }
 
     /// HTTP no longer reaches the server.
     pub(super) fn out_of_reach(&mut self, edit: &mut Edit<'_>) {
-        if core::mem::take(&mut self.fallback.reached) {
+        if self.fallback.lose_reach() {
             edit.event_by(Transport::Http, EventKind::ConnectivityChanged { online: false });
             self.lose_contact(edit);
         }
@@ -80,17 +70,16 @@ impl Client {
 
     /// Returns `true` if HTTP may be used: it is there, and the app wants to be connected.
     pub(super) fn may_poll(&self) -> bool {
-        let Fallback { wanted, offline, short, .. } = self.fallback;
-        self.config.http && wanted && !offline && !short
+        self.config.http && self.fallback.is_allowed()
     }
 
     /// Returns `true` if HTTP is the transport now.
     pub(super) fn polls(&self) -> bool {
         let waits = match self.link.state() {
             LinkState::Greeting { .. } | LinkState::Ready { .. } => true,
-            LinkState::Connecting { .. } => !self.fallback.turned,
+            LinkState::Connecting { .. } => !self.fallback.has_turned(),
             // lost, and not tried again yet
-            LinkState::Waiting { .. } => !self.fallback.turned,
+            LinkState::Waiting { .. } => !self.fallback.has_turned(),
             LinkState::Off | LinkState::Failed => false,
         };
         self.may_poll() && (!waits || planted!(HttpBesideSocket))
@@ -105,15 +94,15 @@ impl Client {
             return exchange.deadline(&self.config).map(|at| (at, Timer::Request));
         }
         let due = match self.link.state() {
-            LinkState::Ready { .. } => return self.fallback.poll_at.map(|at| (at, Timer::Poll)),
+            LinkState::Ready { .. } => return self.fallback.poll_at().map(|at| (at, Timer::Poll)),
             LinkState::Greeting { .. } => None,
-            LinkState::Connecting { since } if !self.fallback.turned && self.may_poll() => {
+            LinkState::Connecting { since } if !self.fallback.has_turned() && self.may_poll() => {
                 Some(since + WEBSOCKET_PATIENCE)
             }
             LinkState::Connecting { .. }
             | LinkState::Waiting { .. }
             | LinkState::Off
-            | LinkState::Failed => self.fallback.poll_at.filter(|_| self.polls()),
+            | LinkState::Failed => self.fallback.poll_at().filter(|_| self.polls()),
         };
         due.map(|at| (at, Timer::Poll))
     }
@@ -121,7 +110,7 @@ impl Client {
     pub(super) fn poll_due(&mut self, edit: &mut Edit<'_>) {
         match self.link.state() {
             LinkState::Ready { .. } => self.back_up(false),
-            LinkState::Connecting { .. } if !self.fallback.turned => {
+            LinkState::Connecting { .. } if !self.fallback.has_turned() => {
                 self.turn_to_http(edit, "the WebSocket takes long to come up");
             }
             LinkState::Connecting { .. }
@@ -129,22 +118,22 @@ impl Client {
             | LinkState::Waiting { .. }
             | LinkState::Off
             | LinkState::Failed => {
-                self.fallback.poll_at = None;
-                self.fallback.due = true;
+                self.fallback.set_poll(None);
+                self.fallback.set_due();
             }
         }
     }
 
     /// The WebSocket is what is used from now on.
     pub(super) fn turn_to_websocket(&mut self) {
-        let Fallback { wanted, offline, push_limit, .. } = self.fallback;
-        self.fallback = Fallback { wanted, offline, push_limit, ..Fallback::default() };
+        self.fallback.turn_back();
         self.schedule_backup();
     }
 
     fn schedule_backup(&mut self) {
         let interval = self.config.sync_interval;
-        self.fallback.poll_at = self.config.enable_auto_sync.then(|| self.now.mono + interval);
+        let auto = self.config.enable_auto_sync;
+        self.fallback.set_poll(auto.then(|| self.now.mono + interval));
     }
 
     /// Asks for a fresh proof that the live collections are in step: those that something has come
@@ -155,10 +144,8 @@ impl Client {
             self.begin_poll();
             return;
         }
-        self.fallback.backups += 1;
-        let all = all || self.fallback.backups >= BACKUPS_OF_QUIET;
+        let all = self.fallback.count_backup(all);
         if all {
-            self.fallback.backups = 0;
             self.ask_refused_again(false);
         }
         for stream in self.streams.values_mut() {
@@ -170,7 +157,7 @@ impl Client {
     pub(super) fn back_off(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
         let used_up = self.config.max_reconnect_attempts;
         let used_up = used_up.is_some_and(|max| self.link.attempts() >= max);
-        let at_least = self.rest(at_least);
+        let at_least = self.fallback.rest(self.now.mono, at_least);
         let until = if !used_up {
             let longest = self.longest_backoff();
             let (config, attempts) = (&self.config, self.link.attempts());
@@ -190,25 +177,25 @@ impl Client {
             edit.error("the tries to connect are used up; connect() begins anew");
         }
         if at_least > Duration::ZERO {
-            self.postpone_poll(at_least);
+            self.fallback.postpone(self.now.mono + at_least);
         }
     }
 
     /// HTTP is turned to after a WebSocket that could not be made, or is not made in time.
     pub(super) fn turn_to_http(&mut self, edit: &mut Edit<'_>, reason: &str) {
-        if self.may_poll() && !self.fallback.turned {
+        if self.may_poll() && !self.fallback.has_turned() {
             edit.error(alloc::format!("{reason}: polling by HTTP until it is"));
             self.turn();
         }
     }
 
     fn turn(&mut self) {
-        self.fallback.turned = true;
+        self.fallback.turn();
         let auto = self.config.enable_auto_sync;
-        if auto && self.fallback.poll_at.is_none() && self.exchange.is_none() {
+        if auto && self.fallback.poll_at().is_none() && self.exchange.is_none() {
             match self.resting() {
-                Some(until) => self.fallback.poll_at = Some(until),
-                None => self.fallback.due = true,
+                Some(until) => self.fallback.set_poll(Some(until)),
+                None => self.fallback.set_due(),
             }
         }
     }
@@ -219,24 +206,23 @@ impl Client {
     /// that pull.
     pub(super) fn schedule_poll(&mut self, troubled: bool) {
         let mut interval = self.config.sync_interval;
-        self.fallback.troubles = if troubled { self.fallback.troubles + 1 } else { 0 };
+        self.fallback.went_through(troubled);
         if troubled {
-            self.fallback.in_doubt = true;
             interval = interval.min(self.longest_backoff());
         }
         // those who were started together need not poll together
         let jitter = self.random.below(interval / 20);
         let auto = self.config.enable_auto_sync;
-        self.fallback.poll_at = auto.then(|| self.now.mono + interval + jitter);
+        self.fallback.set_poll(auto.then(|| self.now.mono + interval + jitter));
         if let Some(until) = self.pacing.held_until() {
-            self.fallback.poll_at = Some(self.fallback.poll_at.map_or(until, |at| at.min(until)));
+            self.fallback.poll_by(until);
         }
     }
 
     /// Calls of `synced` wait for the next exchange: at once, or a while after one in which a
     /// collection could not be pulled.
     pub(super) fn poll_for_syncs(&mut self) {
-        let (now, troubles) = (self.now.mono, self.fallback.troubles);
+        let (now, troubles) = (self.now.mono, self.fallback.troubles());
         let wait = match troubles {
             0 => Duration::ZERO,
             _ => {
@@ -245,14 +231,13 @@ impl Client {
                 late(&mut self.random, limit)
             }
         };
-        let at = now + wait;
-        self.fallback.poll_at = Some(self.fallback.poll_at.map_or(at, |due| due.min(at)));
+        self.fallback.poll_by(now + wait);
     }
 
     /// When the next exchange comes after one that has failed.
     pub(super) fn poll_later(&mut self, at_least: Duration) {
-        let at_least = self.rest(at_least);
-        let (failures, longest) = (self.fallback.failures, self.longest_backoff());
+        let at_least = self.fallback.rest(self.now.mono, at_least);
+        let (failures, longest) = (self.fallback.failures(), self.longest_backoff());
         let delay = self.config.reconnect_delay;
         let wait = if self.config.uses_websocket() {
             // the WebSocket's tries are the ones that find the server soon
@@ -261,41 +246,23 @@ impl Client {
         } else {
             backoff(&mut self.random, delay, failures, longest)
         };
-        self.fallback.failures += 1;
+        self.fallback.count_failure();
         let auto = self.config.enable_auto_sync || !self.syncs.is_empty();
-        self.fallback.poll_at = auto.then(|| self.now.mono + at_least + wait);
+        self.fallback.set_poll(auto.then(|| self.now.mono + at_least + wait));
         if at_least > Duration::ZERO {
             self.link.postpone(self.now.mono + at_least);
         }
     }
 
-    /// The server wants to be left alone for so long. How long that is, with what it has asked for
-    /// before.
-    fn rest(&mut self, wait: Duration) -> Duration {
-        let now = self.now.mono;
-        let until = now + wait.min(LONGEST_WAIT);
-        let until = self.resting().map_or(until, |rest| rest.max(until));
-        self.fallback.rest_until = Some(until).filter(|until| *until > now);
-        until.since(now)
-    }
-
     /// Until when the server wants to be left alone, if that time is not over.
     pub(super) fn resting(&self) -> Option<Mono> {
-        self.fallback.rest_until.filter(|until| *until > self.now.mono)
-    }
-
-    fn postpone_poll(&mut self, at_least: Duration) {
-        let until = self.now.mono + at_least;
-        if core::mem::take(&mut self.fallback.due) {
-            self.fallback.poll_at = Some(until);
-        }
-        self.fallback.poll_at = self.fallback.poll_at.map(|at| at.max(until));
+        self.fallback.resting(self.now.mono)
     }
 
     /// HTTP has reached the server after a time without it: the WebSocket need not wait long.
     pub(super) fn hasten_websocket(&mut self) {
         if let LinkState::Waiting { .. } = self.link.state()
-            && self.fallback.failures > 0
+            && self.fallback.failures() > 0
         {
             let soon =
                 self.now.mono + self.random.below(self.config.reconnect_delay.saturating_mul(4));
@@ -329,7 +296,7 @@ impl Client {
         edit.remote_event(EventKind::GuaranteesMissing { offered, required });
         self.give_everything_up(edit, "the server offers less than what is required");
         self.link.give_up();
-        self.fallback.short = true;
+        self.fallback.fall_short();
         true
     }
 }

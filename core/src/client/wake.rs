@@ -55,7 +55,7 @@ impl Client {
         let soon = self.resting().map_or(soon, |rest| rest.max(soon));
         self.link.hasten(soon);
         if self.link.ready_since().is_none() {
-            self.fallback.poll_at = self.fallback.poll_at.map(|at| at.min(soon));
+            self.fallback.hasten(soon);
         }
     }
 

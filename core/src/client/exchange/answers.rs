@@ -95,7 +95,7 @@ impl Client {
                     if let Some(exchange) = &mut self.exchange {
                         exchange.declined = 0;
                     }
-                    self.fallback.stuck.take_if(|stuck| stuck == collection);
+                    self.fallback.unstick(collection);
                     if !self.page_fits(from, &page) {
                         return self.doubt(edit, "a page does not fit what this replica knows");
                     }
@@ -134,7 +134,7 @@ impl Client {
         if !self.take_welcome(edit, welcome)? || self.falls_short(edit) {
             return Ok(());
         }
-        self.fallback.in_doubt = false;
+        self.fallback.trust();
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
         exchange.hello = HelloState::Answered;
         exchange.push_bytes = push_bytes;
@@ -289,7 +289,7 @@ impl Client {
 
     /// An answer contradicts an earlier one: an exchange that begins with a hello clears that up. One that already did has failed.
     fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), StepError> {
-        self.fallback.in_doubt = true;
+        self.fallback.doubt();
         let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
         if greeted {
             return Err(StepError::peer(why));
@@ -352,7 +352,7 @@ impl Client {
                 if let 400 | 404 | 405 | 501 = status {
                     // perhaps the server is an earlier version than it was: the next hello tells
                     self.peer.doubt_features();
-                    self.fallback.in_doubt = true;
+                    self.fallback.doubt();
                 }
                 if let 401 | 403 = status {
                     self.ask_for_token(edit, code_of(status), text.clone(), false);
@@ -394,9 +394,9 @@ impl Client {
     /// one collection must not hold up the others.
     pub(super) fn pass_over(&mut self, what: &What) {
         let What::Page { collection, .. } = what else { return };
-        let again = self.fallback.stuck.replace(collection.clone());
+        let again = self.fallback.stick(collection);
         if again.as_ref() == Some(collection)
-            && let Some(next) = self.fallback.poll_at
+            && let Some(next) = self.fallback.poll_at()
             && let Some(stream) = self.streams.get_mut(collection)
         {
             stream.ask_again_at(Some(next + self.config.reconnect_delay));
@@ -411,7 +411,7 @@ impl Client {
         let first = self.outbox.sent(0).map(|(position, _)| position);
         let error = ErrorMessage::new(ErrorCode::PayloadTooLarge, text.clone());
         match first {
-            Some(_) if sent > 1 => self.fallback.push_limit = Some(sent / 2),
+            Some(_) if sent > 1 => self.fallback.limit_pushes(sent / 2),
             Some(_) if planted!(TooLargeRejects) => {
                 let number = self.number_in_flight(0);
                 return self.refused(edit, number, error);

@@ -60,15 +60,15 @@ impl Client {
 
     /// Tells whether it is time, or something waits that need not wait for the time.
     pub(in super::super) fn is_exchange_due(&self, edit: &Edit<'_>) -> Result<bool, StoreError> {
-        if self.fallback.due {
+        if self.fallback.is_due() {
             return Ok(true);
         }
         let held = self.pacing.holds(self.now.mono);
-        if self.fallback.failures > 0 || held || self.resting().is_some() {
+        if self.fallback.failures() > 0 || held || self.resting().is_some() {
             return Ok(false);
         }
         let auto = self.config.enable_auto_sync;
-        let asked = !self.syncs.is_empty() && self.fallback.troubles == 0;
+        let asked = !self.syncs.is_empty() && self.fallback.troubles() == 0;
         Ok(asked || auto && self.has_durable_write(edit)?)
     }
 
@@ -81,12 +81,13 @@ impl Client {
     }
 
     pub(super) fn begin_exchange(&mut self, edit: &mut Edit<'_>) {
-        (self.fallback.due, self.fallback.again) = (false, false);
-        self.fallback.poll_at = None;
+        self.fallback.begin();
         self.pacing.release();
         self.exchanges += 1;
         let hello = match self.peer.epoch() {
-            Some(_) if self.outbox.is_empty() && !self.fallback.in_doubt => HelloState::NotNeeded,
+            Some(_) if self.outbox.is_empty() && !self.fallback.is_in_doubt() => {
+                HelloState::NotNeeded
+            }
             Some(_) | None => HelloState::Needed,
         };
         for (collection, stream) in self.streams.iter_mut() {
@@ -192,7 +193,7 @@ impl Client {
 
     /// Returns the maximal number of writes in a push, and of their bytes.
     pub(in super::super) fn push_window(&self) -> (usize, usize) {
-        let limit = self.fallback.push_limit.unwrap_or(PUSH_WRITES);
+        let limit = self.fallback.push_limit().unwrap_or(PUSH_WRITES);
         let bytes = self.exchange.as_ref().map_or(PUSH_BYTES, |exchange| exchange.push_bytes);
         (self.config.window.min(limit).max(1), self.config.window_bytes.min(bytes))
     }
@@ -222,7 +223,7 @@ impl Client {
             exchange.succeeded = true;
         }
         self.token_needed = false;
-        if !core::mem::replace(&mut self.fallback.reached, true) {
+        if !self.fallback.reach() {
             edit.remote_event(EventKind::ConnectivityChanged { online: true });
             self.hasten_websocket();
         }
@@ -230,7 +231,7 @@ impl Client {
 
     fn finish_exchange(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let Some(exchange) = self.exchange.take() else { return Ok(()) };
-        self.fallback.failures = 0;
+        self.fallback.forget_failures();
         let first = self.outbox.first_place(edit)?;
         // a collection that could not be pulled now is not known to be in step
         let waits = |stream: &Stream| stream.is_wanted() && stream.retry_at().is_some();
@@ -240,9 +241,7 @@ impl Client {
             self.syncs.answer(edit, &outcome, which);
         }
         self.schedule_poll(troubled);
-        if core::mem::take(&mut self.fallback.again) {
-            self.fallback.due = true;
-        }
+        self.fallback.end();
         if !self.syncs.is_empty() && !self.pacing.is_held() {
             // called while the exchange was under way, or not fulfilled by it
             self.poll_for_syncs();
@@ -269,7 +268,7 @@ impl Client {
         self.drop_exchange(edit);
         self.out_of_reach(edit);
         self.poll_later(at_least);
-        self.fallback.in_doubt = true;
+        self.fallback.doubt();
         edit.transport = before;
     }
 

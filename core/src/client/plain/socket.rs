@@ -72,7 +72,7 @@ impl Client {
     fn plain_connected(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         self.become_plain(edit)?;
         let now = self.now.mono;
-        let reached = self.fallback.reached;
+        let reached = self.fallback.reaches();
         self.turn_to_websocket();
         self.link.ready(now);
         self.link.forget_ping();

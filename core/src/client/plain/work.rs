@@ -48,10 +48,10 @@ impl Client {
             work.troubled |= !due.is_subset(&work.due);
             return;
         }
-        self.fallback.due = false;
+        self.fallback.clear_due();
         self.plain.confirm_at = None;
         if self.link.ready_since().is_none() {
-            self.fallback.poll_at = None;
+            self.fallback.set_poll(None);
             self.pacing.release();
         }
         self.plain.work = Some(Work {
@@ -124,7 +124,7 @@ impl Client {
             return Ok(());
         };
         // what was not answered at all the last time comes last
-        let stuck = self.fallback.stuck.as_ref();
+        let stuck = self.fallback.stuck();
         let first = work.due.iter().find(|due| stuck != Some(*due));
         if let Some(collection) = first.or(work.due.first()).cloned() {
             self.ask_plain_page(edit, collection);
@@ -264,7 +264,7 @@ impl Client {
                         self.peer.forget_plain();
                         let why = "the server speaks level 2 after all";
                         self.fail_work(edit, why, Duration::ZERO);
-                        self.fallback.in_doubt = true;
+                        self.fallback.doubt();
                     }
                     Ok(page) => {
                         if self.prove_plain(edit)? {
@@ -296,7 +296,7 @@ impl Client {
         if let Some(work) = &mut self.plain.work {
             work.read = true;
         }
-        self.fallback.stuck.take_if(|stuck| stuck == collection);
+        self.fallback.unstick(collection);
         let (now, latest) = (self.now.mono, latest_believed(self.server_time()));
         let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
         let began = stream.plain.pull_began;
@@ -480,7 +480,7 @@ impl Client {
     /// The request for a page was not answered. Where the same happens again although others were
     /// answered, the collection is left out.
     fn page_unanswered(&mut self, edit: &mut Edit<'_>, collection: &Collection, why: &str) {
-        let again = self.fallback.stuck.replace(collection.clone());
+        let again = self.fallback.stick(collection);
         let read = self.plain.work.as_ref().is_some_and(|work| work.read);
         if again.as_ref() == Some(collection) && read {
             self.page_missed(edit, collection, why);
@@ -493,7 +493,7 @@ impl Client {
         let Some(work) = self.plain.work.take() else { return Ok(()) };
         let now = self.now.mono;
         self.plain.failures = 0;
-        self.fallback.failures = 0;
+        self.fallback.forget_failures();
         if self.plain.settling_until.take().is_some() {
             self.outbox.pass_over_frozen();
         }
@@ -517,7 +517,7 @@ impl Client {
             if !self.syncs.is_empty() && !self.pacing.is_held() {
                 self.poll_for_syncs();
             } else if incomplete {
-                self.fallback.poll_at = Some(now + READ_AGAIN);
+                self.fallback.set_poll(Some(now + READ_AGAIN));
             }
         }
         Ok(())
@@ -555,7 +555,7 @@ impl Client {
         } else {
             self.out_of_reach(edit);
             // what the app asked for meanwhile is tried no sooner
-            self.fallback.due = false;
+            self.fallback.clear_due();
             self.poll_later(at_least);
         }
         edit.transport = before;
