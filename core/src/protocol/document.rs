@@ -154,13 +154,13 @@ impl Document {
 
     /// The number of fields.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         read_u64(&self.0).map_or(0, |(count, _)| count as usize)
     }
 
     /// Returns `true` if there are no fields.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 

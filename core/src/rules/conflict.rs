@@ -55,7 +55,7 @@ impl<'a> Conflict<'a> {
     /// If one side deleted the record, its deletion is compared with the latest change of the other
     /// side, and the winner's state is taken whole.
     #[must_use]
-    pub fn merge_later(&self) -> Option<Document> {
+    pub(crate) fn merge_later(&self) -> Option<Document> {
         let is_later = |field: &str| self.local_at(field) > self.remote_at(field);
         if planted!(TimesOfWholeRecords) {
             return self.merge(self.local_is_later());

@@ -19,7 +19,7 @@ use super::super::write::{Change, WriteKind};
 
 impl ClientMessage {
     /// Appends the message as a frame's text.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Auth { token } => message(out, "auth", |m| {
                 m.object("data", |data| data.text("token", token.reveal()));
