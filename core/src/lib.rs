@@ -130,7 +130,7 @@ pub use client::Unsent;
 pub use client::{Action, Replica, WatchId};
 pub use client::{
     ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,
-    Method, Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
+    Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
     SyncFailureReason, SyncId, SyncOutcome, Timer, Write, Written,
 };
 pub use client::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};

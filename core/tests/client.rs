@@ -255,7 +255,7 @@ fn a_server_that_has_lost_changes_is_named() {
 
 #[test]
 fn a_row_that_is_missing_when_it_starts_is_noticed() {
-    let mut store = LoneReplica::live().replica.into_store();
+    let mut store = LoneReplica::live().replica.store().clone();
     let mut batch = Batch::new();
     let mut drop_a = |key: &[u8], _| {
         if key.ends_with(b"todos\0a") {

@@ -35,7 +35,7 @@ impl LoneReplica {
         let mut signed_out = self.sign_out(how).unwrap_or_else(|(_, why)| panic!("{why}"));
         while signed_out.step().unwrap() {}
         assert!(signed_out.is_durable().unwrap());
-        signed_out.into_store().reopen()
+        signed_out.store().clone().reopen()
     }
 
     fn rows(&self) -> usize {
@@ -151,7 +151,7 @@ fn a_wipe_is_done_in_bounded_batches_and_finished_after_a_crash() {
     let mut bob = of("bob", MemoryClientStore::when_told());
     bob.save("b", r#"{"by":"bob"}"#);
     bob.make_durable();
-    let mut ann = of("ann", bob.replica.into_store().reopen());
+    let mut ann = of("ann", bob.replica.store().clone().reopen());
     let by_ann = doc(r#"{"by":"ann"}"#);
     for n in 0..RECORDS {
         let id = id(&format!("r{n}"));
@@ -172,16 +172,16 @@ fn a_wipe_is_done_in_bounded_batches_and_finished_after_a_crash() {
     }
     assert!(steps >= 3 * RECORDS / 1_000, "{steps} steps");
     assert!(!signed_out.is_durable().unwrap(), "the disk has not said so yet");
-    let store = signed_out.into_store();
+    let store = signed_out.store().clone();
     for commit in whole.0..=store.last().0 {
         let crashed = store.clone().crash_to(CommitNumber(commit));
         let begun = commit > whole.0;
         // whoever opens the store next finishes it
         let bob = of("bob", crashed);
         assert_eq!(held(&bob).0.len(), 1);
-        let ann = of("ann", bob.replica.into_store().reopen());
+        let ann = of("ann", bob.replica.store().clone().reopen());
         assert_eq!(held(&ann).0.len(), if begun { 0 } else { RECORDS }, "back to {commit}");
-        assert_eq!(held(&of("bob", ann.replica.into_store().reopen())).0.len(), 1);
+        assert_eq!(held(&of("bob", ann.replica.store().clone().reopen())).0.len(), 1);
     }
 }
 

@@ -64,9 +64,8 @@ impl HttpClient {
         request: &HttpRequest,
         body: &'a [u8],
     ) -> Result<Request<&'a [u8]>, http::Error> {
-        let mut call = Request::builder()
-            .method(request.method.as_str())
-            .uri(format!("{}{}", self.base, request.path));
+        let mut call =
+            Request::builder().method(request.method).uri(format!("{}{}", self.base, request.path));
         if let Some(token) = &request.token {
             let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))?;
             value.set_sensitive(true);

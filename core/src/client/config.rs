@@ -180,7 +180,8 @@ pub struct Guarantees {
 
 impl Guarantees {
     /// All guarantees, as level 2 gives them.
-    pub const ALL: Self = Self { resume: true, exactly_once: true, ordered: true, verified: true };
+    pub(crate) const ALL: Self =
+        Self { resume: true, exactly_once: true, ordered: true, verified: true };
 
     /// Tells whether these are at least the required ones.
     #[must_use]

@@ -381,6 +381,8 @@ pub struct CollectionStatus {
     pub live: bool,
     /// `true` if a catch-up is under way.
     pub catching_up: bool,
+    /// `true` if the server has not confirmed the held records in this time of contact with it.
+    pub from_cache: bool,
     /// Up to where everything is known.
     pub cursor: Option<Cursor>,
     /// The number of records that the server has, as far as it told.
@@ -418,6 +420,9 @@ pub struct Status {
     /// The lead of the server's clock over this one, in milliseconds, as far as it is known: it is
     /// told at each hello, and kept over restarts.
     pub clock_offset_ms: i64,
+    /// `true` if the server has told its time since the replica was opened, so that writes are
+    /// stamped by it.
+    pub knows_server_time: bool,
     /// Frames that were ignored because their type is unknown or their time was over.
     pub ignored_frames: u64,
     /// The reason why the machine has stopped, if its store has failed.

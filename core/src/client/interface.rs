@@ -20,37 +20,11 @@ use crate::store::StoreError;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RequestId(pub u64);
 
-/// The method of an HTTP request.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Method {
-    /// GET.
-    Get,
-    /// POST.
-    Post,
-    /// PATCH.
-    Patch,
-    /// DELETE.
-    Delete,
-}
-
-impl Method {
-    /// The method on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Patch => "PATCH",
-            Self::Delete => "DELETE",
-        }
-    }
-}
-
 /// A request by HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpRequest {
-    /// The method.
-    pub method: Method,
+    /// The method: `GET`, `POST`, `PATCH` or `DELETE`.
+    pub method: &'static str,
     /// Path and query below the base URL, percent-encoded: `/sync/todos?epoch=&seq=`.
     pub path: String,
     /// The body, JSON in UTF-8, to be sent as `application/json`; `None`: there is none.
@@ -68,7 +42,8 @@ pub struct HttpRequest {
 #[derive(PartialEq, Eq, Debug)]
 pub struct HttpTicket {
     id: RequestId,
-    request: HttpRequest,
+    /// The request.
+    pub request: HttpRequest,
 }
 
 impl HttpTicket {
@@ -80,12 +55,6 @@ impl HttpTicket {
     #[must_use]
     pub fn id(&self) -> RequestId {
         self.id
-    }
-
-    /// The request.
-    #[must_use]
-    pub fn request(&self) -> &HttpRequest {
-        &self.request
     }
 
     /// The input that tells the machine the answer.

@@ -90,7 +90,7 @@ pub use self::event::{CollectionStatus, ConnectionState, Event, EventKind, Statu
 pub use self::fate::{Fate, FateId};
 pub use self::interface::{
     ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,
-    Method, Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
+    Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
     SyncFailureReason, SyncId, SyncOutcome, Timer, Write, Written,
 };
 pub use self::replica::{Action, Replica, WatchId};

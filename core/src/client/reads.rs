@@ -22,6 +22,7 @@ impl Client {
                 in_use: stream.is_wanted(),
                 live: stream.is_live(),
                 catching_up: stream.is_catching_up(),
+                from_cache: !stream.is_confirmed(),
                 cursor: stream.row.cursor.clone(),
                 count: stream.row.count,
                 checksum: stream.row.checksum,
@@ -41,6 +42,7 @@ impl Client {
             rejected_writes: self.rejected,
             collections: self.streams.iter().map(collection).collect(),
             clock_offset_ms: self.clock_offset_ms(),
+            knows_server_time: self.knows_server_time(),
             ignored_frames: self.ignored_frames,
             halted: self.halted.clone(),
         }

@@ -174,7 +174,7 @@ impl<S: ClientStore> Replica<S> {
 
     /// Gives the store back.
     #[must_use]
-    pub fn into_store(self) -> S {
+    pub(super) fn into_store(self) -> S {
         self.store
     }
 
@@ -192,19 +192,6 @@ impl<S: ClientStore> Replica<S> {
     #[must_use]
     pub fn holds(&self, collection: &Collection) -> bool {
         self.client.holds(collection)
-    }
-
-    /// Tells whether a collection is shown as it was known earlier, not confirmed by the server in
-    /// this time of contact with it, and whether it is catching up.
-    #[must_use]
-    pub fn standing(&self, collection: &Collection) -> (bool, bool) {
-        self.client.standing(collection)
-    }
-
-    /// Tells whether writes are stamped by the server's clock by now. For tests.
-    #[must_use]
-    pub fn knows_server_time(&self) -> bool {
-        self.client.knows_server_time()
     }
 
     /// Returns the number of records that have changes of others waiting beside writes whose verdict

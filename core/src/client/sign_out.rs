@@ -110,12 +110,6 @@ impl<S: ClientStore> SignedOut<S> {
     pub fn store(&self) -> &S {
         &self.store
     }
-
-    /// Gives the store back.
-    #[must_use]
-    pub fn into_store(self) -> S {
-        self.store
-    }
 }
 
 /// Finishes the wipes that were begun in a store. Returns the last commit, where there was one.

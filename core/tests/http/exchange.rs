@@ -38,8 +38,11 @@ fn greets_pulls_and_pushes() {
     assert_eq!(status.pending_writes, 0);
     assert_eq!(status.transport, Some(Transport::Http));
     assert_eq!(status.connection, ConnectionState::Connected);
-    assert_eq!(status.guarantees, Some(Guarantees::ALL));
-    assert_eq!(lone.replica.standing(&todos()), (false, false));
+    assert_eq!(
+        status.guarantees,
+        Some(Guarantees { resume: true, exactly_once: true, ordered: true, verified: true })
+    );
+    assert_eq!(lone.standing(), (false, false));
     assert_eq!(lone.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
     assert!(lone.events.iter().all(|event| event.transport != Some(Transport::WebSocket)));
     assert!(lone.saw(|kind| *kind == EventKind::ConnectivityChanged { online: true }));
@@ -174,7 +177,7 @@ fn a_long_catch_up_is_pulled_page_by_page() {
     lone.answer(200, &page("", 0, &[&subscribed("snapshot", 5), one]));
     let sent = lone.sent();
     assert!(sent[0].contains("epoch=&resume=snapshot%3Ae1%3A5%3Aa&"), "{sent:?}");
-    assert_eq!(lone.replica.standing(&todos()), (true, true));
+    assert_eq!(lone.standing(), (true, true));
     let two = r#"{"type":"sync","collection":"todos","data":{"records":[{"id":"b","data":{"n":2},"seq":4}]},"metadata":{"after":"a","snapshotSeq":5}}"#;
     let from = r#""resume":{"epoch":"e1","snapshotSeq":5,"after":"a"}"#;
     lone.answer(200, &page(from, 0, &[&subscribed("snapshot", 6), two]));
@@ -185,7 +188,7 @@ fn a_long_catch_up_is_pulled_page_by_page() {
     let from = r#""epoch":"e1","seq":5"#;
     lone.answer(200, &page(from, 0, &[&subscribed("delta", 6), &news, &synced]));
     assert!(lone.sent().is_empty());
-    assert_eq!(lone.replica.standing(&todos()), (false, false));
+    assert_eq!(lone.standing(), (false, false));
     let started =
         lone.events.iter().filter(|it| matches!(it.kind, EventKind::SyncStarted { .. })).count();
     assert_eq!(started, 1);

@@ -34,7 +34,7 @@ fn a_token_is_asked_for_and_nothing_is_dropped() {
     assert!(tries.iter().all(|wait| *wait <= Duration::from_secs(60)), "{tries:?}");
     lone.replica.command(lone.now, Command::SetToken(Token::new("fresh")), &mut lone.actions);
     assert!(lone.sent()[0].starts_with("POST /sync/session"));
-    assert_eq!(lone.tickets[0].request().token, Some(Token::new("fresh")));
+    assert_eq!(lone.tickets[0].request.token, Some(Token::new("fresh")));
     assert_eq!(lone.replica.status().pending_writes, 1);
 }
 
@@ -273,8 +273,8 @@ fn a_pull_that_is_never_answered_does_not_hold_the_others_up() {
             lone.pass(at.since(lone.now.mono).as_millis() as u64);
             lone.sent();
         }
-        let path = lone.tickets[0].request().path.clone();
-        let body = lone.tickets[0].request().body.clone().unwrap_or_default();
+        let path = lone.tickets[0].request.path.clone();
+        let body = lone.tickets[0].request.body.clone().unwrap_or_default();
         let about = |name: &str| {
             path.contains(name) || String::from_utf8_lossy(&body).contains(&format!("\"{name}\""))
         };

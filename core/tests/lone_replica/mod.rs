@@ -133,9 +133,9 @@ impl LoneReplica {
                     frames.push("CONNECT".into());
                 }
                 Action::Net(NetAction::Request(ticket)) => {
-                    let request = ticket.request();
+                    let request = &ticket.request;
                     let body = request.body.as_deref().map(String::from_utf8_lossy);
-                    let line = format!("{} {}", request.method.as_str(), request.path);
+                    let line = format!("{} {}", request.method, request.path);
                     frames.push(body.map_or(line.clone(), |body| format!("{line} {body}")));
                     self.tickets.push_back(ticket);
                 }
@@ -216,6 +216,13 @@ impl LoneReplica {
             .write(self.now, Write::Update(todos(), id(record), delta), &mut self.actions)
             .unwrap();
         self.replica.check().unwrap();
+    }
+
+    /// Tells whether the collection is shown from the cache, and whether it is catching up.
+    pub fn standing(&self) -> (bool, bool) {
+        let status = self.replica.status();
+        let of = &status.collections[&todos()];
+        (of.from_cache, of.catching_up)
     }
 
     pub fn shows(&self, record: &str) -> Option<String> {

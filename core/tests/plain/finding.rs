@@ -176,7 +176,7 @@ fn where_nothing_can_be_read_nothing_is_pushed() {
 fn a_read_that_is_never_answered_does_not_hold_the_others_up() {
     let mut lone = three_collections();
     for _ in 0..40 {
-        match lone.tickets.front().map(|ticket| ticket.request().path.clone()) {
+        match lone.tickets.front().map(|ticket| ticket.request.path.clone()) {
             None => {
                 let at = lone.replica.deadline().unwrap().0;
                 lone.pass(at.since(lone.now.mono).as_millis() as u64);
@@ -184,7 +184,7 @@ fn a_read_that_is_never_answered_does_not_hold_the_others_up() {
             Some(path) if path.starts_with("/sync/%2E%2E") => {
                 lone.resolve(HttpAnswer::Failed("too large".into()));
             }
-            Some(_) if lone.tickets[0].request().body.is_none() => drop(lone.answer(200, "[]")),
+            Some(_) if lone.tickets[0].request.body.is_none() => drop(lone.answer(200, "[]")),
             Some(_) => drop(lone.answer(200, TAKEN)),
         }
         lone.sent();

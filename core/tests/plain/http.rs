@@ -34,7 +34,7 @@ fn what_a_gateway_says_settles_nothing() {
         let mut made = Vec::new();
         for _ in 0..40 {
             lone.sent();
-            match lone.tickets.front().map(|ticket| ticket.request().method.as_str()) {
+            match lone.tickets.front().map(|ticket| ticket.request.method) {
                 None => {
                     let at = lone.replica.deadline().unwrap().0;
                     lone.pass(at.since(lone.now.mono).as_millis() as u64);
@@ -78,7 +78,7 @@ fn a_success_without_form_is_looked_at() {
 fn a_poll_asks_for_what_changed_since() {
     let mut lone = polling();
     assert_eq!(lone.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);
-    assert_eq!(lone.replica.standing(&todos()), (false, false));
+    assert_eq!(lone.standing(), (false, false));
     lone.pass(315_000);
     assert_eq!(lone.sent(), [QUERY_SINCE], "with an overlap");
     lone.answer(200, &rows(&[("a", r#"{"n":1,"t":"x"}"#, 30, 4), ("b", "{}", 40, 1)]));
@@ -352,7 +352,7 @@ fn a_page_that_is_no_page_takes_nothing_away() {
 fn what_is_read_is_remembered_over_a_restart() {
     let mut lone = polling();
     lone.make_durable();
-    let store = lone.replica.into_store();
+    let store = lone.replica.store().clone();
     let mut lone = LoneReplica::on(http_only(), store.clone());
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer(404, "");

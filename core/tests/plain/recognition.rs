@@ -20,7 +20,7 @@ fn a_pong_without_a_protocol_is_of_a_plain_server() {
     assert!(status.collections[&todos()].live, "without a confirmation of the subscription");
     assert!(lone.saw(|kind| matches!(kind, EventKind::RealtimeConnected)));
     lone.hear(&whole(&[("a", "{}")]));
-    assert_eq!(lone.replica.standing(&todos()), (false, false));
+    assert_eq!(lone.standing(), (false, false));
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn an_address_that_offered_level_2_is_not_believed_to_offer_less() {
     lone.cut();
     lone.sent();
     lone.make_durable();
-    let store = lone.replica.into_store();
+    let store = lone.replica.store().clone();
     for (config, accepted) in [
         (socket_only(), false),
         (ClientConfig { plain: PlainServers::Never, ..socket_only() }, false),

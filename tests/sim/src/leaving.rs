@@ -96,7 +96,7 @@ impl Run {
                 }
             }
         }
-        let mut store = signed_out.into_store();
+        let mut store = signed_out.store().clone();
         let (last, durable) = (store.last(), store.durable().unwrap_or(durable));
         let lost = if draw.one_in(2) || failed {
             draw.below(usize::try_from(last.0 - durable.0).unwrap_or(0) + 1) as u64

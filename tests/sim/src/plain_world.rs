@@ -439,8 +439,8 @@ impl PlainWorld {
     fn answer(&mut self, i: usize, ticket: HttpTicket) {
         let lost = self.strikes(self.faults.lose);
         let arrives = !lost || self.random.bool();
-        let request = ticket.request();
-        let (method, path) = (request.method.as_str(), request.path.clone());
+        let request = &ticket.request;
+        let (method, path) = (request.method, request.path.clone());
         let body = request.body.clone().unwrap_or_default();
         let mut answer = HttpAnswer::Failed("the network is down".into());
         if let Some(portal) = self.portal {

@@ -67,7 +67,7 @@ struct Running {
 impl Running {
     fn make(mut self, client: Option<&HttpClient>) {
         let answer = match (&self.ticket, client) {
-            (Some(ticket), Some(client)) => client.call(ticket.request()),
+            (Some(ticket), Some(client)) => client.call(&ticket.request),
             (Some(_), None) | (None, _) => HttpAnswer::Failed("there is no HTTP address".into()),
         };
         self.answer(answer);

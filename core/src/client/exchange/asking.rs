@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
-use super::super::interface::{HttpRequest, HttpTicket, Method, NetAction, RequestId};
+use super::super::interface::{HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::stream::Stream;
 use super::{Asked, Exchange, HelloState, PUSH_BYTES, PUSH_WRITES, What};
@@ -147,7 +147,7 @@ impl Client {
         let client_id = self.identity.client_id.clone();
         let mut body = Vec::new();
         encode_session(&Hello { client_id, session: self.identity.session }, &mut body);
-        self.ask(edit, What::Hello, Method::Post, SESSION_PATH.into(), Some(body));
+        self.ask(edit, What::Hello, "POST", SESSION_PATH.into(), Some(body));
     }
 
     fn ask_page(&mut self, edit: &mut Edit<'_>, collection: Collection) {
@@ -160,10 +160,10 @@ impl Client {
             true => {
                 let mut body = Vec::new();
                 encode_pull(&collection, &query, &mut body);
-                (Method::Post, PULL_PATH.into(), Some(body))
+                ("POST", PULL_PATH.into(), Some(body))
             }
             // a server of an earlier version would take that for an insert
-            false => (Method::Get, query.target(&collection), None),
+            false => ("GET", query.target(&collection), None),
         };
         self.ask(edit, What::Page { collection, from }, method, path, body);
     }
@@ -187,7 +187,7 @@ impl Client {
         let head = PushHead { client_id, session: self.identity.session, epoch };
         let mut body = Vec::new();
         encode_push(&head, frames, &mut body);
-        self.ask(edit, What::Push, Method::Post, PUSH_PATH.into(), Some(body));
+        self.ask(edit, What::Push, "POST", PUSH_PATH.into(), Some(body));
         Ok(true)
     }
 
@@ -202,7 +202,7 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         what: What,
-        method: Method,
+        method: &'static str,
         path: String,
         body: Option<Vec<u8>>,
     ) {

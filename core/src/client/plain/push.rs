@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::super::edit::Edit;
-use super::super::interface::Method;
 use super::super::machine::Client;
 use super::What;
 use super::records::Verdict;
@@ -33,7 +32,7 @@ impl Client {
         let (method, path, body) = match change.kind {
             WriteKind::Insert => {
                 let body = insert_body(&id, &change.delta.set, at);
-                (Method::Post, collection_path(&collection), Some(body))
+                ("POST", collection_path(&collection), Some(body))
             }
             WriteKind::Update => {
                 let version = edit.row(&collection, &id)?.map(|row| row.version);
@@ -41,9 +40,9 @@ impl Client {
                     *version > 0 && self.pacing.conflicts_of(position) < VAIN_CONFLICTS
                 });
                 let body = update_body(&change, version, at);
-                (Method::Patch, record_path(&collection, &id), Some(body))
+                ("PATCH", record_path(&collection, &id), Some(body))
             }
-            WriteKind::Delete => (Method::Delete, record_path(&collection, &id), None),
+            WriteKind::Delete => ("DELETE", record_path(&collection, &id), None),
         };
         self.outbox.freeze(position);
         // what comes by HTTP, a server may send to every socket

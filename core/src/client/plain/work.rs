@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
 use super::super::exchange::{GRACE, MOST_DECLINED};
-use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, Method, NetAction, RequestId};
+use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::step::StepError;
 use super::super::stream::{Stream, StreamError};
@@ -183,7 +183,7 @@ impl Client {
         });
         let (since, offset) = pull.ask();
         let path = query_path(&collection, since, stream.plain.habits.limit, offset);
-        self.ask_plain(edit, What::Page(collection), Method::Get, path, None);
+        self.ask_plain(edit, What::Page(collection), "GET", path, None);
     }
 
     /// Returns `true` if it is time to find out which records are gone.
@@ -200,7 +200,7 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         what: What,
-        method: Method,
+        method: &'static str,
         path: String,
         body: Option<alloc::vec::Vec<u8>>,
     ) {

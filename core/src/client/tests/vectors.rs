@@ -249,7 +249,7 @@ impl Bench {
             Output::Net(NetAction::Ping { .. }) => "ping".into(),
             Output::Net(NetAction::Close { .. }) => "close".into(),
             Output::Net(NetAction::Request(ticket)) => {
-                format!("{} {}", ticket.request().method.as_str(), ticket.request().path)
+                format!("{} {}", ticket.request.method, ticket.request.path)
             }
             Output::View(ViewAction::Record { record_id, record, .. }) => match record {
                 None => format!("hide {record_id}"),

@@ -48,7 +48,7 @@ impl Town {
         gina.come_up(ConnId(21), &mut self.host, now);
         for _ in 0..2 {
             carry_by(&mut gina, self.behind(), &mut self.host, self.now);
-            if gina.replica.knows_server_time() {
+            if gina.replica.status().knows_server_time {
                 break;
             }
             self.host.settle(self.now);

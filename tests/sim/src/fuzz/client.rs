@@ -562,17 +562,17 @@ impl Bench {
     }
 
     fn served(&mut self, ticket: &HttpTicket) -> (u16, Vec<u8>) {
-        let asked = ticket.request();
+        let asked = &ticket.request;
         if let Some(plain) = &mut self.plain {
             let body = asked.body.as_deref().unwrap_or_default();
             let (status, body, sent) =
-                plain.request(asked.method.as_str(), &asked.path, body, self.now.wall);
+                plain.request(asked.method, &asked.path, body, self.now.wall);
             self.tell_all(sent);
             return (status, body.into_bytes());
         }
         let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
         let request = Request {
-            method: asked.method.as_str(),
+            method: asked.method,
             path,
             query,
             body: asked.body.as_deref().unwrap_or_default(),

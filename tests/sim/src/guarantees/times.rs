@@ -44,7 +44,7 @@ impl Times {
     pub(crate) fn made(&mut self, token: u64, world: &World, device: usize, place: &Place) {
         let this = &world.devices[device];
         let Ok(Some(record)) = this.replica.get(&place.0, &place.1) else { return };
-        let knows = this.replica.knows_server_time();
+        let knows = this.replica.status().knows_server_time;
         self.0.insert(
             token,
             Made {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::{Collection, RecordChange, RecordId};
+use synclayer_core::{Collection, CollectionStatus, RecordChange, RecordId};
 
 use crate::guarantees::deletes::losses_are_decided;
 use crate::guarantees::ledger::Ledger;
@@ -153,8 +153,10 @@ pub fn watchers_end_at_the_truth(ledger: &Ledger, world: &World) -> Result<(), S
 /// Who is not.
 pub fn watchers_are_told_so(world: &World) -> Result<(), String> {
     for (index, device) in world.devices.iter().enumerate() {
+        let status = device.replica.status();
         for collection in &world.config().collections {
-            if device.replica.standing(collection) != (false, false) {
+            let is_confirmed = |of: &CollectionStatus| !of.from_cache && !of.catching_up;
+            if !status.collections.get(collection).is_some_and(is_confirmed) {
                 return Err(format!("device {index} shows {collection} as not confirmed"));
             }
         }

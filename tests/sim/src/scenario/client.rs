@@ -289,7 +289,7 @@ impl ClientSide {
         self.config = merge(&self.config, config);
         self.setup = read(&self.config)?;
         self.requests.clear();
-        self.open(signed_out.into_store().reopen(back_to))?;
+        self.open(signed_out.store().clone().reopen(back_to))?;
         self.look()
     }
 
@@ -299,7 +299,7 @@ impl ClientSide {
         self.setup = read(&self.config)?;
         self.actions.clear();
         self.requests.clear();
-        self.open(replica.into_store().reopen(back_to))?;
+        self.open(replica.store().clone().reopen(back_to))?;
         self.look()
     }
 
@@ -364,7 +364,7 @@ impl ClientSide {
             NetAction::Ping { conn } => json!({"ping": conn.0}),
             NetAction::Close { conn } => json!({"close": conn.0}),
             NetAction::Request(ticket) => {
-                let shown = render::request(ticket.id().0, ticket.request());
+                let shown = render::request(ticket.id().0, &ticket.request);
                 for write in shown["body"]["mutations"].as_array().into_iter().flatten() {
                     self.words.note_frame(write.to_string().as_bytes());
                 }

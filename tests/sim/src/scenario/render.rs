@@ -141,7 +141,7 @@ fn guarantees(guarantees: Guarantees) -> Vec<&'static str> {
 
 /// A request by HTTP.
 pub(super) fn request(id: u64, request: &HttpRequest) -> Value {
-    let mut shown = json!({"request": id, "method": request.method.as_str(), "path": request.path});
+    let mut shown = json!({"request": id, "method": request.method, "path": request.path});
     if let Some(body) = &request.body {
         shown["body"] = frame(body);
     }

@@ -116,6 +116,7 @@ pub(super) enum Asked {
 }
 
 /// The store.
+#[derive(Clone)]
 pub(super) struct NamedStore {
     inner: MemoryClientStore,
     /// Calls made since the last look.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::Input;
 use synclayer_core::testing::InspectHub;
-use synclayer_core::{Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, Method, Mono};
+use synclayer_core::{Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, Mono};
 
 use crate::invariants::Invariant;
 
@@ -62,7 +62,7 @@ impl HttpCall {
     }
 
     fn is_pull(&self) -> bool {
-        self.request.method == Method::Get || self.request.path == "/sync/pull"
+        self.request.method == "GET" || self.request.path == "/sync/pull"
     }
 
     /// Returns `true` if nobody will notice the outcome any more.
@@ -76,9 +76,9 @@ impl World {
 
     /// The machine of a device has a request.
     pub(super) fn ask(&mut self, device: usize, ticket: HttpTicket) {
-        let request = ticket.request().clone();
-        self.note(|| format!("device {device} asks {} {}", request.method.as_str(), request.path));
-        self.fold(request.method.as_str().as_bytes());
+        let request = ticket.request.clone();
+        self.note(|| format!("device {device} asks {} {}", request.method, request.path));
+        self.fold(request.method.as_bytes());
         self.fold(request.path.as_bytes());
         self.fold(request.body.as_deref().unwrap_or_default());
         self.next_call += 1;
@@ -142,7 +142,7 @@ impl World {
             return self.reply(id, refusal);
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
-        let method = request.method.as_str();
+        let method = request.method;
         let request = Request { method, path, query, body: &body, user };
         self.serve_input(Input::Call { call: id, request });
     }
