@@ -55,7 +55,7 @@ pub struct ClientConfig {
     /// Timeout for a verdict on a connection that is otherwise alive. Default 60 s.
     pub verdict_timeout: Duration,
     /// The time for which writes wait for their collection to catch up. Default 2 s.
-    pub catch_up_patience: Duration,
+    pub catch_up_timeout: Duration,
     /// The number of writes that may be without a verdict. Default 256.
     pub window: usize,
     /// The number of bytes of writes that may be without a verdict. One write always may. Default
@@ -115,7 +115,7 @@ impl Default for ClientConfig {
             ping_timeout: Duration::from_secs(15),
             probe_timeout: Duration::from_secs(5),
             verdict_timeout: Duration::from_secs(60),
-            catch_up_patience: Duration::from_secs(2),
+            catch_up_timeout: Duration::from_secs(2),
             window: 256,
             window_bytes: 1 << 20,
             max_pending_writes: 1_000_000,

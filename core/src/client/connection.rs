@@ -129,7 +129,7 @@ impl Client {
                     self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
                 }
                 // what waited for these is sent at the end of the step
-                Timer::Patience => self.end_catch_up_wait(edit),
+                Timer::CatchUp => self.end_catch_up_wait(edit),
                 Timer::Retry => self.pacing.release(),
                 Timer::Resubscribe => self.resubscribe(now),
                 Timer::Poll => self.poll_due(edit),

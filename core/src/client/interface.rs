@@ -183,7 +183,7 @@ pub enum Timer {
     /// A verdict takes too long.
     Verdict,
     /// Writes have waited long enough for their collection to catch up.
-    Patience,
+    CatchUp,
     /// A write that the server could not take is tried again.
     Retry,
     /// A collection that could not be verified or subscribed is tried again.

@@ -65,7 +65,7 @@ impl Client {
             verdict.then(|| {
                 (self.pacing.verdict_since() + self.config.verdict_timeout, Timer::Verdict)
             }),
-            catch_up.map(|until| (until, Timer::Patience)),
+            catch_up.map(|until| (until, Timer::CatchUp)),
             hold.map(|until| (until, Timer::Retry)),
             ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
             self.time_deadline().map(|at| (at, Timer::PingTimeout)),
@@ -199,7 +199,7 @@ impl Client {
         let ready_since = self.link.ready_since()?;
         let since = stream.awaited_since().map_or(ready_since, |since| since.max(ready_since));
         let timeout = match stream.is_trusted() {
-            true => self.config.catch_up_patience,
+            true => self.config.catch_up_timeout,
             false => self.config.verdict_timeout,
         };
         Some(since + timeout)

@@ -13,7 +13,7 @@ use crate::protocol::random::Random;
 use crate::protocol::time::Mono;
 
 /// The time that a WebSocket may take to come up before HTTP is turned to.
-const WEBSOCKET_PATIENCE: Duration = Duration::from_secs(3);
+const WEBSOCKET_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pace at which the WebSocket is tried where its tries are used up and there is HTTP.
 const SLOW_PACE: Duration = Duration::from_secs(600);
 /// The longest time from one try of a transport to the next while access is refused. *What refuses
@@ -97,7 +97,7 @@ impl Client {
             LinkState::Ready { .. } => return self.fallback.poll_at().map(|at| (at, Timer::Poll)),
             LinkState::Greeting { .. } => None,
             LinkState::Connecting { since } if !self.fallback.has_turned() && self.may_poll() => {
-                Some(since + WEBSOCKET_PATIENCE)
+                Some(since + WEBSOCKET_TIMEOUT)
             }
             LinkState::Connecting { .. }
             | LinkState::Waiting { .. }

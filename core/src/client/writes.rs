@@ -130,7 +130,7 @@ impl Client {
         };
         let (of, record_id, operation) = (collection.clone(), id.clone(), change.kind);
         let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
-        let written_at = entry.clone().corrected(0).written_at;
+        let written_at = stamped.map_or(written_at, |it| it.corrected(written_at, 0));
         let write = self.append(edit, entry)?;
         let deferred = row.pending.take().and_then(|pending| pending.deferred);
         row.pending = Some(Pending { view, written_at, deferred });

@@ -94,12 +94,12 @@ impl Client {
         }
         self.outbox.send_again();
         if !self.outbox.frozen_records(edit)?.is_empty() {
-            let patience = match self.config.http {
+            let timeout = match self.config.http {
                 // the first reading by HTTP tells, at the latest when its requests are given up
                 true => self.config.request_timeout,
-                false => self.config.catch_up_patience,
+                false => self.config.catch_up_timeout,
             };
-            self.plain.settling_until = Some(now + patience);
+            self.plain.settling_until = Some(now + timeout);
         }
         self.begin_poll();
         Ok(())
@@ -511,10 +511,10 @@ impl Client {
             return Ok(());
         }
         let first = self.outbox.first_place(edit)?;
-        let (patience, now) = (self.config.catch_up_patience, self.now.mono);
+        let (timeout, now) = (self.config.catch_up_timeout, self.now.mono);
         let awaited = self.streams.values().filter(|stream| stream.is_wanted());
         let awaited = awaited.filter(|stream| stream.error().is_none());
-        let until = awaited.filter_map(|stream| Some(stream.plain.asked_whole? + patience)).max();
+        let until = awaited.filter_map(|stream| Some(stream.plain.asked_whole? + timeout)).max();
         let until = until.filter(|until| *until > now);
         self.pacing.wait_for_catch_up(until);
         if until.is_none() {
