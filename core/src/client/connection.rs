@@ -179,7 +179,7 @@ impl Client {
             LinkState::Off => ConnectionState::Disconnected,
             LinkState::Waiting { .. } => ConnectionState::Reconnecting,
             LinkState::Ready { .. } => ConnectionState::Connected,
-            LinkState::Connecting { .. } | LinkState::Greeting { .. } => {
+            LinkState::Connecting { .. } | LinkState::Connected { .. } => {
                 if self.link.attempts() == 0 {
                     ConnectionState::Connecting
                 } else {

@@ -61,8 +61,8 @@ impl Client {
     /// Remembers that what was written in this step, from `from` on, was not sent, where nothing can
     /// be sent before the next hello is answered.
     pub(super) fn note_unsent(&mut self, edit: &mut Edit<'_>, from: WriteId) {
-        let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
-        let may_send = self.link.ready_since().is_some() || greeted || self.peer.is_plain();
+        let welcomed = self.exchange.as_ref().is_some_and(Exchange::is_welcomed);
+        let may_send = self.link.ready_since().is_some() || welcomed || self.peer.is_plain();
         let is_noted = self.identity.forgotten.unsent_from.is_some();
         if self.outbox.end() > from && !may_send && !is_noted {
             self.identity.forgotten.unsent_from = Some(from);

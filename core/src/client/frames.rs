@@ -11,15 +11,15 @@ impl Client {
         let incoming = decode_server(frame, &self.config.limits)
             .map_err(|error| StepError::Peer(error.message))?;
         match incoming {
-            Incoming::One(message) => self.obey(edit, message),
+            Incoming::One(message) => self.on_message(edit, message),
             Incoming::Batch(messages) => messages.into_iter().try_for_each(|message| {
                 let message = message.map_err(|error| StepError::Peer(error.message))?;
-                self.obey(edit, message)
+                self.on_message(edit, message)
             }),
         }
     }
 
-    fn obey(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), StepError> {
+    fn on_message(&mut self, edit: &mut Edit<'_>, message: ServerMessage) -> Result<(), StepError> {
         let ready = self.link.ready_since().is_some();
         if !ready && Self::is_plain_word(&message) {
             self.meet_plain(edit)?;
@@ -29,7 +29,7 @@ impl Client {
             return Ok(());
         }
         if self.link.ready_since().is_some() && self.peer.is_plain() {
-            return self.obey_plain(edit, message);
+            return self.on_plain_message(edit, message);
         }
         match message {
             ServerMessage::Pong { timestamp, welcome } => match (welcome, ready) {

@@ -44,9 +44,9 @@ impl Client {
 
     /// The app uses a collection, from now on or still.
     pub(super) fn want(&mut self, collection: &Collection) {
-        let greeted = self.link.ready_since().is_some() && !planted!(LateUseUntrusted);
+        let welcomed = self.link.ready_since().is_some() && !planted!(LateUseUntrusted);
         let is_new = !self.streams.contains(collection);
-        self.streams.used(collection).want(is_new && greeted);
+        self.streams.used(collection).want(is_new && welcomed);
     }
 
     /// The app uses a collection no longer.

@@ -17,7 +17,7 @@ pub(super) enum LinkState {
     /// Asked for, and not up yet.
     Connecting { since: Mono },
     /// Up; the hello is answered next.
-    Greeting { since: Mono, hello_sent: bool },
+    Connected { since: Mono, hello_sent: bool },
     /// The hello was answered.
     Ready { since: Mono },
     /// Not tried again before the app does something.
@@ -93,7 +93,7 @@ impl Link {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        matches!(self.state, LinkState::Greeting { .. } | LinkState::Ready { .. })
+        matches!(self.state, LinkState::Connected { .. } | LinkState::Ready { .. })
     }
 
     pub(super) fn is_connecting(&self) -> bool {
@@ -102,7 +102,7 @@ impl Link {
 
     /// Returns `true` if the hello was sent and is not answered.
     pub(super) fn hello_is_out(&self) -> bool {
-        matches!(self.state, LinkState::Greeting { hello_sent: true, .. })
+        matches!(self.state, LinkState::Connected { hello_sent: true, .. })
     }
 
     pub(super) fn ready_since(&self) -> Option<Mono> {
@@ -111,7 +111,7 @@ impl Link {
             LinkState::Off
             | LinkState::Waiting { .. }
             | LinkState::Connecting { .. }
-            | LinkState::Greeting { .. }
+            | LinkState::Connected { .. }
             | LinkState::Failed => None,
         }
     }
@@ -139,13 +139,13 @@ impl Link {
     pub(super) fn connected(&mut self, now: Mono) {
         self.heard(now);
         self.sent(now);
-        self.state = LinkState::Greeting { since: now, hello_sent: false };
+        self.state = LinkState::Connected { since: now, hello_sent: false };
     }
 
     /// Returns `true` if the hello is to be sent, which counts as done by that.
     pub(super) fn take_hello(&mut self) -> bool {
         match &mut self.state {
-            LinkState::Greeting { hello_sent, .. } => !core::mem::replace(hello_sent, true),
+            LinkState::Connected { hello_sent, .. } => !core::mem::replace(hello_sent, true),
             LinkState::Off
             | LinkState::Waiting { .. }
             | LinkState::Connecting { .. }
@@ -281,7 +281,9 @@ impl Link {
             LinkState::Connecting { since } => {
                 Some((self.earliest(since + config.connect_timeout), Timer::Connect))
             }
-            LinkState::Greeting { since, .. } => Some((since + config.hello_timeout, Timer::Hello)),
+            LinkState::Connected { since, .. } => {
+                Some((since + config.hello_timeout, Timer::Hello))
+            }
             LinkState::Ready { .. } => Some(match signs.ping_sent {
                 Some(at) => (self.earliest(at + config.ping_timeout), Timer::PingTimeout),
                 None => (signs.heard_at.min(signs.sent_at) + config.ping_interval, Timer::Ping),

@@ -46,8 +46,9 @@ impl Client {
                 self.link.forget_attempts();
                 self.dial(edit);
             }
-            LinkState::Connecting { .. } | LinkState::Greeting { .. } | LinkState::Ready { .. } => {
-            }
+            LinkState::Connecting { .. }
+            | LinkState::Connected { .. }
+            | LinkState::Ready { .. } => {}
         }
     }
 
@@ -76,7 +77,7 @@ impl Client {
     /// Returns `true` if HTTP is the transport now.
     pub(super) fn polls(&self) -> bool {
         let waits = match self.link.state() {
-            LinkState::Greeting { .. } | LinkState::Ready { .. } => true,
+            LinkState::Connected { .. } | LinkState::Ready { .. } => true,
             LinkState::Connecting { .. } => !self.fallback.has_turned(),
             // lost, and not tried again yet
             LinkState::Waiting { .. } => !self.fallback.has_turned(),
@@ -95,7 +96,7 @@ impl Client {
         }
         let due = match self.link.state() {
             LinkState::Ready { .. } => return self.fallback.poll_at().map(|at| (at, Timer::Poll)),
-            LinkState::Greeting { .. } => None,
+            LinkState::Connected { .. } => None,
             LinkState::Connecting { since } if !self.fallback.has_turned() && self.may_poll() => {
                 Some(since + WEBSOCKET_TIMEOUT)
             }
@@ -114,7 +115,7 @@ impl Client {
                 self.turn_to_http(edit, "the WebSocket takes long to come up");
             }
             LinkState::Connecting { .. }
-            | LinkState::Greeting { .. }
+            | LinkState::Connected { .. }
             | LinkState::Waiting { .. }
             | LinkState::Off
             | LinkState::Failed => {

@@ -78,7 +78,7 @@ impl Client {
                     if self.is_of_this_run(asked.run) {
                         self.settle_clock(edit, timestamp, asked.at);
                     }
-                    self.greeted_by_http(edit, welcome)
+                    self.welcomed_by_http(edit, welcome)
                 }
                 // a plain server may take it for an insert into a collection of that name
                 Incoming::One(_) | Incoming::Batch(_) => {
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// The server has answered the hello of an exchange.
-    fn greeted_by_http(&mut self, edit: &mut Edit<'_>, welcome: Welcome) -> Result<(), StepError> {
+    fn welcomed_by_http(&mut self, edit: &mut Edit<'_>, welcome: Welcome) -> Result<(), StepError> {
         let push_bytes = match usize::try_from(welcome.max_batch_bytes) {
             Ok(0) | Err(_) => PUSH_BYTES,
             // writes have more to them than their documents
@@ -290,8 +290,8 @@ impl Client {
     /// An answer contradicts an earlier one: an exchange that begins with a hello clears that up. One that already did has failed.
     fn doubt(&mut self, edit: &mut Edit<'_>, why: &str) -> Result<(), StepError> {
         self.fallback.doubt();
-        let greeted = self.exchange.as_ref().is_some_and(Exchange::is_greeted);
-        if greeted {
+        let welcomed = self.exchange.as_ref().is_some_and(Exchange::is_welcomed);
+        if welcomed {
             return Err(StepError::peer(why));
         }
         let syncs = self.exchange.as_ref().map(|exchange| exchange.syncs);

@@ -92,7 +92,7 @@ impl What {
 
 impl Exchange {
     /// Tells whether the server has answered the exchange's hello.
-    pub(super) fn is_greeted(&self) -> bool {
+    pub(super) fn is_welcomed(&self) -> bool {
         self.hello == HelloState::Answered
     }
 

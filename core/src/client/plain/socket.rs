@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// Takes in a message of a plain server.
-    pub(in super::super) fn obey_plain(
+    pub(in super::super) fn on_plain_message(
         &mut self,
         edit: &mut Edit<'_>,
         message: ServerMessage,
@@ -387,7 +387,7 @@ impl Client {
     pub(in super::super) fn link_deadline(&self) -> Option<(Mono, Timer)> {
         let usual = self.link.deadline(&self.config);
         match (self.link.state(), usual) {
-            (LinkState::Greeting { since, hello_sent: true }, Some((hello, _)))
+            (LinkState::Connected { since, hello_sent: true }, Some((hello, _)))
                 if !self.plain.probed =>
             {
                 let probe = since + self.config.hello_timeout / 2;
