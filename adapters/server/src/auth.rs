@@ -41,6 +41,16 @@ impl<A: Authenticator + ?Sized> Authenticator for Arc<A> {
 }
 
 /// The user of a token.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use synclayer_server::{Identified, UserId};
+///
+/// let ann = Identified::as_user(UserId::new("ann")?).valid_for(Duration::from_secs(60));
+/// assert_eq!(ann.valid_for, Some(Duration::from_secs(60)));
+/// # Ok::<(), synclayer_server::NameError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Identified {

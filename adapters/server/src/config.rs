@@ -64,6 +64,13 @@ pub struct ServerConfig {
 }
 
 /// A function that returns further numbers for `/health`.
+///
+/// ```
+/// use synclayer_server::ServerConfig;
+///
+/// let config = ServerConfig::new().metrics(|| vec![("syncs", 7)]);
+/// assert_eq!(config.metrics.map(|metrics| metrics()), Some(vec![("syncs", 7)]));
+/// ```
 pub type Metrics = dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync;
 
 impl Default for ServerConfig {

@@ -54,6 +54,19 @@ pub struct Embedded {
 }
 
 /// The reason why a server could not be opened.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use synclayer_server::{MemoryServerStore, Server, ServerConfig, StartError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let open = ServerConfig::new().listen(([0, 0, 0, 0], 0)); // and no authenticator
+/// let refused = Server::bind(open, Arc::new(MemoryServerStore::new())).await;
+/// assert!(matches!(refused.err(), Some(StartError::Exposed(_))));
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

@@ -27,6 +27,23 @@ use crate::shared::{ConnectionPermit, Shared};
 /// but nobody waits for that.
 ///
 /// A program that has an axum server already mounts an [`Embedded`] one instead.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use synclayer_server::{MemoryServerStore, Server, ServerConfig};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), synclayer_server::StartError> {
+/// let config = ServerConfig::new().listen(([127, 0, 0, 1], 0)).max_connections(1_000);
+/// let server = Server::bind(config, Arc::new(MemoryServerStore::new())).await?;
+/// assert!(server.local_addr().ip().is_loopback());
+/// assert_eq!((server.connections(), server.commits()), (0, (0, 0)));
+/// # let signal = async {};
+/// server.run(signal).await; // such as `tokio::signal::ctrl_c()`
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server {
     local_addr: SocketAddr,
     embedded: Embedded,

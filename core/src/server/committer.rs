@@ -47,6 +47,30 @@ impl Job for Ticket<Transaction> {
 }
 
 /// The transactions that wait to be committed, and the result of those that were.
+///
+/// ```
+/// use synclayer_core::rules::{Context, Transaction};
+/// use synclayer_core::{
+///     AllowAll, Committer, DatabaseId, Epoch, Limits, MemoryRows, RingLimits, Rings, Timestamp,
+/// };
+///
+/// let (mut rows, mut rings) = (MemoryRows::new(), Rings::new(RingLimits::default()));
+/// let mut committer = Committer::new(1);
+/// let (epoch, database) = (Epoch::new("e1")?, DatabaseId::new("d1")?);
+/// committer.submit(Transaction::BeginEpoch { epoch, database });
+///
+/// let mut batch = committer.next_batch(4096).expect("a transaction waits");
+/// let context = Context { policy: &AllowAll, limits: &Limits::default(), now: Timestamp(0) };
+/// let changes = batch.decide(&rows, context);
+/// rows.apply(changes); // a store makes them durable first
+/// let settled = committer.settle(batch.committed(&mut rings));
+/// settled.deliver(
+///     |moved| println!("wake the followers of {moved:?}"),
+///     |_job, answer| assert!(answer.is_ok()),
+/// );
+/// assert_eq!(committer.health().commits, 1);
+/// # Ok::<(), synclayer_core::NameError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Committer<J> {
     waiting: VecDeque<J>,

@@ -8,6 +8,18 @@ use crate::protocol::name::{Collection, ConnId};
 use crate::server::checks::ensure;
 
 /// The connections that follow each collection. An `H` wakes a connection.
+///
+/// ```
+/// use synclayer_core::{Collection, ConnId, Followers};
+///
+/// let todos = Collection::new("todos")?;
+/// let mut followers = Followers::default();
+/// followers.follow(todos.clone(), ConnId(1), "one");
+/// followers.follow(todos.clone(), ConnId(2), "two");
+/// followers.leave(ConnId(1));
+/// followers.wake([&todos], |conn, handle| assert_eq!((conn, *handle), (ConnId(2), "two")));
+/// # Ok::<(), synclayer_core::NameError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Followers<H> {
     handles: BTreeMap<Collection, BTreeMap<ConnId, H>>,

@@ -94,6 +94,15 @@ enum Wanted {
 }
 
 /// The reply to a request.
+///
+/// ```
+/// use synclayer_core::{ErrorCode, Reply};
+///
+/// let reply = Reply::error(ErrorCode::AuthFailed, "the token is wrong");
+/// assert_eq!(reply.status, 401);
+/// assert!(reply.headers.contains(&("www-authenticate", "Bearer".into())));
+/// assert_eq!(reply.body, br#"{"error":"the token is wrong","code":"AUTH_FAILED"}"#);
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     /// The status code.
@@ -105,6 +114,19 @@ pub struct Reply {
 }
 
 /// Turns a request into its reply, or into what its reply needs.
+///
+/// ```
+/// use synclayer_core::server::http::{Call, Request, call};
+/// use synclayer_core::{AllowAll, MemoryRows, ServerLimits};
+///
+/// let (limits, rows) = (ServerLimits::default(), MemoryRows::new());
+/// let (path, query) = ("/sync/todos", "limit=10");
+/// let request = Request { method: "GET", path, query, body: b"", user: None };
+/// let Call::Read(read) = call(&request, &limits, &AllowAll) else { panic!("it reads") };
+/// let found = read.request().run(&rows, &AllowAll);
+/// let reply = read.reply(found);
+/// assert_eq!((reply.status, &*reply.body), (200, &br#"{"records":[],"protocol":2}"#[..]));
+/// ```
 #[must_use]
 pub fn call(request: &Request<'_>, limits: &ServerLimits, policy: &dyn Policy) -> Call {
     plan(request, limits, policy).unwrap_or_else(Call::Immediate)

@@ -60,6 +60,42 @@ pub use interface::{Action, Batch, CallId, HubConfig, Input, Job, Read};
 use interface::{Asked, Letter, Reader};
 
 /// A server in one value. A clone goes on by itself.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use synclayer_core::rules::Transaction;
+/// use synclayer_core::{
+///     AllowAll, ConnId, DatabaseId, Epoch, Hub, HubAction, HubConfig, HubInput, Identity,
+///     MemoryRows, Now, SessionInput,
+/// };
+///
+/// let (now, conn, mut out) = (Now::default(), ConnId(1), Vec::new());
+/// let mut hub = Hub::new(HubConfig::default(), Arc::new(AllowAll), []);
+///
+/// // the store: here rows in memory, in which an epoch has to begin first
+/// let mut rows = MemoryRows::new();
+/// let (epoch, database) = (Epoch::new("e1")?, DatabaseId::new("d1")?);
+/// let begin = Transaction::BeginEpoch { epoch, database };
+/// rows.apply(begin.decide(&rows, hub.context(now))?.batch);
+///
+/// // a client connects and says hello, which waits for the store
+/// hub.handle(now, HubInput::Accepted { conn, identity: Identity::Open }, &mut out);
+/// let hello = br#"{"type":"ping","metadata":{"protocol":2,"clientId":"a","session":1}}"#;
+/// let input = SessionInput::Frame(hello);
+/// hub.handle(now, HubInput::Session { conn, input }, &mut out);
+/// assert_eq!(out, [HubAction::Commit]);
+///
+/// // the store commits, and the session hears the answer
+/// let mut batch = hub.next_batch(4096).expect("a transaction waits");
+/// let changes = batch.decide(&rows, hub.context(now));
+/// rows.apply(changes);
+/// hub.settle(now, batch, Ok(()), &mut out);
+/// hub.answer(now, 0, &mut out);
+/// let Some(HubAction::Send { frame, .. }) = out.last() else { panic!("a pong") };
+/// assert!(frame.starts_with(br#"{"type":"pong""#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Hub {
     config: HubConfig,

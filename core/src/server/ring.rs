@@ -31,12 +31,20 @@ pub struct Rings {
 }
 
 /// The limits of the rings of recent changes.
+///
+/// ```
+/// use synclayer_core::{RingLimits, Rings};
+///
+/// let mut limits = RingLimits::default();
+/// limits.total_bytes = 256 << 20;
+/// assert_eq!(Rings::new(limits).bytes(), 0);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RingLimits {
-    /// The most bytes in the ring of one collection. Default 4 MiB.
+    /// The maximal size of the changes of one collection, in bytes. Default 4 MiB.
     pub collection_bytes: usize,
-    /// The most bytes in all rings together. Default 64 MiB.
+    /// The maximal size of the changes of all collections together, in bytes. Default 64 MiB.
     pub total_bytes: usize,
     /// `true` to keep each change with the record that it made. Set it if the policy lets users
     /// read some records of a collection: without it they are served from the store.

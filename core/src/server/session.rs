@@ -53,6 +53,24 @@ pub use interface::{Action, Counters, Environment, Identity, Input, Status, Time
 pub use ticket::{Report, Ticket};
 
 /// One connection's machine.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use synclayer_core::server::session::Environment;
+/// use synclayer_core::{
+///     AllowAll, ConnId, Identity, Now, RingLimits, Rings, ServerLimits, Session, SessionAction,
+///     SessionInput,
+/// };
+///
+/// let (now, mut out) = (Now::default(), Vec::new());
+/// let limits = Arc::new(ServerLimits::default());
+/// let mut session = Session::new(limits, ConnId(1), Identity::Open, now);
+/// let rings = Rings::new(RingLimits::default());
+/// let mut env = Environment { rings: &rings, policy: &AllowAll, user_bucket: None };
+/// session.handle(now, SessionInput::Frame(br#"{"type":"ping"}"#), &mut env, &mut out);
+/// assert!(matches!(&out[..], [SessionAction::Send(frame)] if frame.starts_with(br#"{"type":"pong""#)));
+/// ```
 #[derive(Clone, Hash, Debug)]
 pub struct Session {
     limits: Arc<ServerLimits>,

@@ -228,6 +228,54 @@ impl<S: ClientStore + ?Sized> ClientStore for Box<S> {
 }
 
 /// A server's store. It is shared by all sessions and blocking, so callers need threads for it.
+///
+/// [`testing::conformance`](crate::testing::conformance) tests any store.
+///
+/// ```
+/// use std::sync::Mutex;
+///
+/// use synclayer_core::{Batch, MemoryRows, Rows, ServerStore, StoreError};
+///
+/// /// Rows in memory. A transaction works on a copy, so reads don't wait for it.
+/// #[derive(Default)]
+/// struct Simple {
+///     writer: Mutex<()>,
+///     rows: Mutex<MemoryRows>,
+/// }
+///
+/// impl ServerStore for Simple {
+///     fn transact(
+///         &self,
+///         decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
+///     ) -> Result<(), StoreError> {
+///         let _writer = self.writer.lock().unwrap();
+///         let mut rows = self.rows.lock().unwrap().clone();
+///         let batch = decide(&rows)?;
+///         batch.check_keys()?;
+///         rows.apply(batch);
+///         *self.rows.lock().unwrap() = rows;
+///         Ok(())
+///     }
+///
+///     fn read(
+///         &self,
+///         read: &mut dyn FnMut(&dyn Rows) -> Result<(), StoreError>,
+///     ) -> Result<(), StoreError> {
+///         let rows = self.rows.lock().unwrap().clone();
+///         read(&rows)
+///     }
+/// }
+///
+/// # use synclayer_core::testing::conformance::{self, ServerStores};
+/// # struct Suite;
+/// # impl ServerStores for Suite {
+/// #     type Store = Simple;
+/// #     fn fresh(&mut self) -> Simple {
+/// #         Simple::default()
+/// #     }
+/// # }
+/// # conformance::server_store(&mut Suite);
+/// ```
 pub trait ServerStore: Send + Sync {
     /// Runs `decide` on the current rows and commits the batch that it returns. On return the batch
     /// is visible to every later read, and as durable as the store is configured to make it. No

@@ -13,6 +13,14 @@ use crate::server::ring::RingLimits;
 use crate::server::session::{self, Identity, Ticket};
 
 /// The configuration of a server.
+///
+/// ```
+/// use synclayer_core::HubConfig;
+///
+/// let mut config = HubConfig::default();
+/// config.rings.collection_bytes = 1 << 20;
+/// config.limits.subscriptions = 64;
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HubConfig {
