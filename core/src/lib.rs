@@ -108,13 +108,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-#[cfg(not(synclayer_planted))]
-#[macro_use]
-mod planted;
-#[cfg(synclayer_planted)]
-#[macro_use]
-pub mod planted;
-
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}
 mod checked;

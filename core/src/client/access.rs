@@ -37,11 +37,6 @@ impl Client {
             Transport::Http => self.give_up_exchange(edit, Duration::ZERO),
         }
         self.ask_for_token(edit, code, message, by_server);
-        if planted!(RefusalStops) {
-            self.give_everything_up(edit, "the server wants another token");
-            self.link.give_up();
-            self.fallback.fall_short();
-        }
     }
 
     pub(super) fn ask_for_token(
@@ -86,9 +81,6 @@ impl Client {
             // the server itself: by HTTP it would say the same
             (401 | 403, Some(told)) if speaks_of_access(&told) => {
                 self.need_token(edit, told.code, reason);
-            }
-            (401 | 403, _) if planted!(RefusalStops) => {
-                self.need_token(edit, code_of(status), reason);
             }
             (401 | 403, _) => {
                 self.ask_for_token(edit, code_of(status), reason.clone(), false);

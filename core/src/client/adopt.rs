@@ -26,7 +26,7 @@ impl Stream {
 impl Client {
     /// Goes on with the removal of held records, and ends it where none is left.
     pub(super) fn adopt_some(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        while edit.adopted < ADOPTED_AT_ONCE && !planted!(AdoptionForgotten) {
+        while edit.adopted < ADOPTED_AT_ONCE {
             let Some(collection) = self.streams.find(Stream::is_adopting) else { break };
             let Some(mut records) = self.records(&collection) else { break };
             if records.adopt(edit)? {
@@ -46,8 +46,7 @@ impl Records<'_> {
         let seq = self.stream.reached();
         let mut after = self.stream.take_passed();
         loop {
-            let most = if planted!(AdoptedAtOnce) { usize::MAX } else { ADOPTED_AT_ONCE };
-            let room = most.saturating_sub(edit.adopted);
+            let room = ADOPTED_AT_ONCE.saturating_sub(edit.adopted);
             if room == 0 {
                 self.stream.pass(after);
                 edit.flush = true;

@@ -203,8 +203,6 @@ impl Records<'_> {
             if is_news {
                 edit.remote_event(EventKind::realtime(news.change.kind, self.collection, id));
             }
-        } else if planted!(CursorInMidCatchUp) {
-            self.advance(seq);
         } else if let Some(epoch) = self.peer.epoch().cloned() {
             self.stream.row.resume = Some(Resume::Delta { epoch, seq });
         }
@@ -277,7 +275,7 @@ impl Records<'_> {
     ) -> Result<(), StoreError> {
         for id in edit.ids(self.collection, range.after.as_ref(), range.up_to.as_ref())? {
             let absent = records.binary_search_by(|record| record.id.cmp(&id)).is_err();
-            if absent && !planted!(AbsentKept) {
+            if absent {
                 self.learn_absence(edit, &id, range.snapshot_seq)?;
             }
         }

@@ -71,9 +71,7 @@ impl Clock {
         if step.saturating_abs() <= STEP {
             return;
         }
-        if planted!(StepsFollowed) {
-            (self.anchor, self.drift) = (self.anchor.saturating_add(drift), 0);
-        } else if step > 0 && !planted!(LeapsIgnored) {
+        if step > 0 {
             let past = self.leave(step);
             *self = Self { past, ..Self::begin(now, self.run.wrapping_add(1)) };
         } else if self.offset.is_some() {

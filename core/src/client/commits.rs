@@ -39,8 +39,7 @@ impl Commits {
     /// The store reports that every commit up to this one is durable. Returns up to which one that
     /// can be: what was not made yet can't.
     pub(super) fn durable(&mut self, up_to: CommitNumber) -> CommitNumber {
-        let last = if planted!(ReportBelieved) { up_to } else { self.last() };
-        let up_to = up_to.min(last);
+        let up_to = up_to.min(self.last());
         self.durable = self.durable.max(up_to);
         up_to
     }

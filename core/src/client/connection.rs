@@ -58,9 +58,6 @@ impl Client {
 
     /// The server is out of reach: what is held may be outdated from now on.
     pub(super) fn lose_contact(&mut self, edit: &mut Edit<'_>) {
-        if planted!(ConfirmedForEver) {
-            return;
-        }
         let mut lost = Vec::new();
         for (collection, stream) in self.streams.iter_mut() {
             if stream.lose_confirmation() {

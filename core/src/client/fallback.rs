@@ -128,7 +128,7 @@ impl Fallback {
     /// The app asks for an exchange, or no longer, perhaps while another is under way.
     pub(super) fn ask(&mut self, asked: bool, busy: bool) {
         self.due = asked && !busy;
-        self.again = asked && busy && !planted!(SyncNowForgotten);
+        self.again = asked && busy;
     }
 
     /// No exchange is due any more.

@@ -111,7 +111,7 @@ impl Fates {
         if let EventKind::OperationsMerged { write, merged, .. } = event {
             self.merge(merged, *write, &Fate::Unchanged, commit);
         }
-        if planted!(FateBeforeDurable) { self.durable(CommitNumber(u64::MAX)) } else { Vec::new() }
+        Vec::new()
     }
 
     /// Every commit up to this one is durable. Returns whose fate counts by it.
@@ -136,7 +136,6 @@ impl Fates {
         for old in merged.iter().filter(|old| Some(**old) != write) {
             match write {
                 None => self.decide(*old, fate, commit),
-                Some(_) if planted!(MergedFateLost) => drop(self.take(*old)),
                 Some(outcome) => {
                     for id in self.take(*old) {
                         self.writes.insert(id, outcome);

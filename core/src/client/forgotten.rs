@@ -16,7 +16,7 @@ impl Stream {
     /// come above the seq that was known when it was forgotten; and a deletion comes later still.
     pub(super) fn may_show_applied(&self, deleted: Seq) -> bool {
         // a stream with gaps may not have shown it
-        let vouched = self.is_complete() && !planted!(ForgottenWithoutCursor);
+        let vouched = self.is_complete();
         deleted > if vouched { self.row.forgotten_above } else { Seq(0) }
     }
 }
@@ -32,7 +32,7 @@ impl Client {
         if is_news || forgotten.unsent_from.is_some() {
             (edit.gates, edit.flush) = (true, true);
         }
-        if is_news && known.is_some() && !planted!(ForgottenUnnoticed) {
+        if is_news && known.is_some() {
             self.forget_sent(edit);
         }
         let forgotten = &mut self.identity.forgotten;
@@ -86,7 +86,7 @@ impl Client {
             return Ok(false);
         }
         let first = edit.first_of(&entry.collection, &entry.record_id)?;
-        Ok(first == Some(write) || planted!(ForgottenLaterAsked))
+        Ok(first == Some(write))
     }
 
     /// The server has shown the record of the first write that waits: what is made of it is sent as

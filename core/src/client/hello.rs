@@ -44,7 +44,7 @@ impl Client {
     /// A connection is up: the next session is stored before it is offered.
     pub(super) fn on_connected(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let asks = self.exchange.is_some() || self.work_deadline().is_some();
-        if asks && !planted!(HttpBesideSocket) {
+        if asks {
             self.drop_exchange(edit);
             self.fallback.set_poll(Some(self.now.mono));
         }
@@ -57,9 +57,7 @@ impl Client {
     /// The next session is durable before it is offered, and never offered twice.
     pub(super) fn store_next_session(&mut self, edit: &mut Edit<'_>) {
         self.identity.session = self.identity.session.next();
-        if !planted!(SessionNotStored) {
-            self.put_identity(edit);
-        }
+        self.put_identity(edit);
         edit.gates = true;
         edit.flush = true;
     }
@@ -147,7 +145,7 @@ impl Client {
 
     fn reckon(&self, edit: &Edit<'_>, welcome: &Welcome) -> Result<Reckoning, StoreError> {
         let last = welcome.last_mutation;
-        if last < self.identity.confirmed && !planted!(ServerLossUnnoticed) {
+        if last < self.identity.confirmed {
             return Ok(Reckoning::ServerLost);
         }
         let count = last.0 - self.identity.confirmed.0;
@@ -172,7 +170,7 @@ impl Client {
             Some((_, OutboxRow::Acked(digest))) => told == Some(*digest),
             None => told == self.identity.digest,
         };
-        let known = last == MutationNumber(0) || own || planted!(CopyUnnoticed);
+        let known = last == MutationNumber(0) || own;
         if places.len() as u64 == count && known {
             Ok(Reckoning::Taken(places))
         } else {
@@ -188,14 +186,12 @@ impl Client {
         for (write, place) in places {
             if let OutboxRow::Entry(entry) = &place
                 && let Some(mut records) = self.records(&entry.collection)
-                && !planted!(ConfirmedOverNews)
             {
                 records.ask_again(edit, entry)?;
             }
             self.outbox.confirm(edit, write, &place);
             if let OutboxRow::Entry(entry) = &place
                 && let Some(mut records) = self.records(&entry.collection)
-                && !planted!(PongForgetsWrites)
             {
                 records.fold(edit, write, entry, &Taken::Bare)?;
             }
@@ -227,9 +223,7 @@ impl Client {
         })?;
         self.outbox.drop_acked(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
-        if !planted!(CopyInsertsUnasked) {
-            self.forget_sent(edit);
-        }
+        self.forget_sent(edit);
         self.identity.forgotten.first_session = None;
         self.identity.client_id = client_id.clone();
         self.identity.session = SessionNumber(0);

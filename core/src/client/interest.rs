@@ -44,7 +44,7 @@ impl Client {
 
     /// The app uses a collection, from now on or still.
     pub(super) fn want(&mut self, collection: &Collection) {
-        let welcomed = self.link.ready_since().is_some() && !planted!(LateUseUntrusted);
+        let welcomed = self.link.ready_since().is_some();
         let is_new = !self.streams.contains(collection);
         self.streams.used(collection).want(is_new && welcomed);
     }
@@ -60,7 +60,7 @@ impl Client {
 
     /// When the next collection that nothing uses is left.
     pub(super) fn leave_deadline(&self) -> Option<Mono> {
-        let keep_for = self.config.keep_for.filter(|_| !planted!(KeptForEver))?;
+        let keep_for = self.config.keep_for?;
         self.streams.values().filter_map(|stream| stream.unused_until(keep_for)).min()
     }
 
@@ -68,12 +68,12 @@ impl Client {
     /// was long enough.
     pub(super) fn leave_unused(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let now = self.now.mono;
-        let Some(keep_for) = self.config.keep_for.filter(|_| !planted!(KeptForEver)) else {
+        let Some(keep_for) = self.config.keep_for else {
             return Ok(());
         };
         let mut over = Vec::new();
         for (collection, stream) in self.streams.iter_mut() {
-            let is_free = stream.is_wanted() && (!stream.is_subscribed() || planted!(LeftInUse));
+            let is_free = stream.is_wanted() && !stream.is_subscribed();
             if !is_free || !self.outbox.is_empty() && edit.has_entries(collection)? {
                 stream.count_used();
             } else if stream.count_unused(now, keep_for) {
@@ -137,9 +137,6 @@ impl Client {
 
     /// Returns `true` if a collection matters.
     pub(super) fn matters(&mut self, collection: &Collection) -> bool {
-        if planted!(ForeignStreamKept) {
-            self.streams.used(collection);
-        }
         self.streams.contains(collection)
     }
 }

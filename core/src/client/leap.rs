@@ -18,9 +18,6 @@ impl Client {
     /// A plain server need not tell any: they wait only for the answer to a ping that asked for it.
     pub(super) fn awaits_time(&self) -> bool {
         let Some(run) = self.clock.unsettled() else { return false };
-        if planted!(UnsettledSent) {
-            return false;
-        }
         if self.peer.is_plain() {
             return self.link.time_ping(run).is_some();
         }
@@ -30,12 +27,12 @@ impl Client {
     /// Returns `true` if conflicts wait for the server's time. At a plain server they never do: it has no
     /// digests that a decided write would have to keep.
     pub(super) fn decides_later(&self) -> bool {
-        !self.peer.is_plain() && self.awaits_time() && !planted!(DecidedUnsettled)
+        !self.peer.is_plain() && self.awaits_time()
     }
 
     /// Returns `true` if the answer to a question of this run of the clock tells the present time.
     pub(super) fn is_of_this_run(&self, run: u64) -> bool {
-        run == self.clock.run() || planted!(StaleTimeBelieved)
+        run == self.clock.run()
     }
 
     /// Asks the server for its time over a live connection, once in each run of the clock that does
@@ -43,7 +40,7 @@ impl Client {
     pub(super) fn ask_time(&mut self, edit: &mut Edit<'_>) {
         let Some(run) = self.clock.unsettled() else { return };
         let asked = self.link.pinged_in() == Some(run) || self.link.ready_since().is_none();
-        if asked || self.peer.is_plain() && !self.pings_in_json() || planted!(TimeUnasked) {
+        if asked || self.peer.is_plain() && !self.pings_in_json() {
             return;
         }
         self.link.await_life(self.now.mono);

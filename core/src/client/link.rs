@@ -118,7 +118,7 @@ impl Link {
 
     /// Returns `true` if inputs of this connection count.
     pub(super) fn listens_to(&self, conn: ConnId) -> bool {
-        (conn == self.conn || planted!(LateFramesHeard)) && self.is_open()
+        conn == self.conn && self.is_open()
     }
 
     /// Returns `true` if there is a connection, or one is on its way.

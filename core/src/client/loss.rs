@@ -106,7 +106,7 @@ impl Client {
         let Some(stream) = self.streams.get(collection) else { return Ok(true) };
         let before = stream.row.loss;
         let asked = before.and_then(|loss| loss.decision);
-        let few = !is_much(missing, held) || planted!(LossUnasked);
+        let few = !is_much(missing, held);
         let decision = match (asked, self.config.on_server_loss) {
             (Some(decision), _) => Some(decision),
             (None, Some(OnServerLoss::Adopt)) => Some(LossDecision::Adopt),
@@ -245,7 +245,7 @@ fn usual_decision(configured: Option<OnServerLoss>, missing: u64, of: u64) -> Op
         Some(OnServerLoss::Adopt) => Some(LossDecision::Adopt),
         Some(OnServerLoss::Offer) => Some(LossDecision::Offer),
         Some(OnServerLoss::Ask) => None,
-        None if is_much(missing, of) && !planted!(LossUnasked) => None,
+        None if is_much(missing, of) => None,
         None => Some(LossDecision::Adopt),
     }
 }

@@ -150,9 +150,7 @@ impl Client {
 
     pub(super) fn ratchet(&mut self, now: Now) {
         self.slept |= self.has_slept(now);
-        let mono =
-            if planted!(WallClockDeadlines) { Mono(now.wall.0.unsigned_abs()) } else { now.mono };
-        self.now = Now { mono: self.now.mono.max(mono), wall: now.wall };
+        self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
         self.clock.look(self.now);
     }
 }

@@ -109,7 +109,7 @@ impl Records<'_> {
             let write = outcome;
             edit.event(EventKind::OperationsMerged { collection, record_id, write, merged });
         }
-        if let Some(view) = view.filter(|_| !planted!(OfferedForgotten)) {
+        if let Some(view) = view {
             let change = Change::insert(view.clone());
             let (collection, record_id) = (self.collection.clone(), id.clone());
             let (at, stamped) = (Vec::new(), None);

@@ -203,7 +203,7 @@ impl Outbox {
 
     fn joinable(&self, collection: &Collection, id: &RecordId) -> Option<WriteId> {
         let (write, of, record) = self.tail.as_ref()?;
-        let free = !self.is_frozen(*write) || planted!(SquashedIntoSent);
+        let free = !self.is_frozen(*write);
         (of == collection && record == id && free).then_some(*write)
     }
 

@@ -74,7 +74,7 @@ impl Records<'_> {
             row.pending = None;
             return Ok(());
         };
-        let frozen = *first < frozen_until && !planted!(SettledWhileFrozen);
+        let frozen = *first < frozen_until;
         let Some(pending) = &mut row.pending else { return Ok(()) };
         if frozen && pending.deferred.is_some() {
             return Ok(());
@@ -91,7 +91,6 @@ impl Records<'_> {
             .and_then(|old| Change::between(old.base.as_ref(), row.server.as_ref()));
         if let (Some(deferred), Some(remote)) = (deferred, remote)
             && entries.iter().any(|(_, entry)| entry.change.meets(&remote))
-            && !planted!(OverlapIgnored)
         {
             if self.decides_later {
                 pending.view = applied(deferred.base.as_ref(), &entries);
@@ -103,9 +102,6 @@ impl Records<'_> {
             return Ok(());
         }
         pending.view = applied(row.server.as_ref(), &entries);
-        if planted!(ViewWithoutOverlay) {
-            pending.view = row.server.clone();
-        }
         pending.written_at = latest(&entries);
         Ok(())
     }
@@ -144,8 +140,6 @@ impl Records<'_> {
             Ok(merged) => (merged, None),
             Err(failure) => (conflict.merge_later(), Some(failure)),
         };
-        let unasked = planted!(DeletesUndone) && row.server.is_none() && entries.len() == 1;
-        let merged = if unasked { local.clone() } else { merged };
         let outcome = Change::between(row.server.as_ref(), merged.as_ref());
         let whole = local_at.max(row.updated_at);
         let times = outcome.as_ref().map(|outcome| outcome_times(&conflict, outcome, whole));
@@ -160,7 +154,7 @@ impl Records<'_> {
         let first = entries.first().map(|(write, _)| *write);
         let fresh = self.peer.is_plain() && first.is_some_and(|it| self.outbox.is_frozen(it));
         let first = if fresh { Some(self.outbox.end()) } else { first };
-        let write = first.filter(|_| outcome.is_some() && !planted!(OutcomeNotPushed));
+        let write = first.filter(|_| outcome.is_some());
         if let (Some(write), Some(change)) = (write, outcome) {
             let (collection, record_id) = (self.collection.clone(), id.clone());
             let entry = Entry { collection, record_id, change, written_at, at, stamped: None };
@@ -168,15 +162,10 @@ impl Records<'_> {
         }
         row.pending = write.map(|_| Pending { view: merged, written_at, deferred: None });
         let merged = entries.iter().map(|(write, _)| *write).collect();
-        if unasked {
-            return;
-        }
         let place = || (self.collection.clone(), id.clone());
         let ((collection, record_id), remote_version) = (place(), row.version);
         edit.remote_event(EventKind::ConflictDetected { collection, record_id, remote_version });
-        if let Some(ResolverFailure { reason }) = failure
-            && !planted!(ResolverFailureUnsaid)
-        {
+        if let Some(ResolverFailure { reason }) = failure {
             let (collection, record_id) = place();
             edit.event(EventKind::ResolverFailed { collection, record_id, reason });
         }
@@ -194,7 +183,7 @@ fn applied(base: Option<&Document>, entries: &[(WriteId, Entry)]) -> Option<Docu
 /// server's has any more: they say nothing, and fields that come and go can't make the list grow.
 fn forget_gone_fields(row: &mut Row) {
     let deferred = row.pending.as_mut().and_then(|pending| pending.deferred.as_mut());
-    if let Some(deferred) = deferred.filter(|_| !planted!(GoneFieldsKept)) {
+    if let Some(deferred) = deferred {
         let base = &deferred.base;
         deferred.at.retain(|(name, _)| has_field(base, name) || has_field(&row.server, name));
     }

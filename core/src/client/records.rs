@@ -50,7 +50,6 @@ impl Records<'_> {
     /// The seq of the server state on which a record's pending writes stand.
     pub(super) fn base_of(&self, row: Option<&Row>) -> Seq {
         match row.and_then(Row::deferred) {
-            Some(_) if planted!(BaseCountsParked) => self.known(row),
             Some(deferred) if deferred.withheld && !self.is_of_now(row) => Seq(0),
             Some(deferred) => deferred.seq,
             None => self.known(row),
@@ -65,13 +64,12 @@ impl Records<'_> {
     /// The seq up to which a record's server state is known.
     fn known(&self, row: Option<&Row>) -> Seq {
         // the cursor vouches for nothing that the server has not shown
-        if row.is_some_and(|row| self.stream.row.is_held(row)) && !planted!(HeldRowsVouchedFor) {
+        if row.is_some_and(|row| self.stream.row.is_held(row)) {
             return Seq(0);
         }
         let learnt = self.stream.row.learnt(row);
         // a cursor of a stream with gaps, or that may have some, vouches only for what is held
         let vouched = self.stream.is_complete() || row.is_some_and(|row| row.server.is_some());
-        let vouched = vouched && !planted!(BaseWithoutCursor);
         if vouched { learnt.max(self.stream.reached()) } else { learnt }
     }
 
@@ -110,7 +108,7 @@ impl Records<'_> {
         forgotten: bool,
     ) -> Result<(), StoreError> {
         let id = &entry.record_id;
-        let gone = current.change.kind == WriteKind::Delete && !planted!(OfferLeftToStrategy);
+        let gone = current.change.kind == WriteKind::Delete;
         let offered = |row: &Row| gone && self.is_offered(row);
         let before = match before {
             Some(before) if offered(&before) => return self.offer(edit, id, before),
@@ -123,7 +121,7 @@ impl Records<'_> {
         let unknown = seq == Seq(0) && silent;
         let mut row = before.clone().unwrap_or_default();
         let undone = forgotten && gone && self.stream.may_show_applied(seq);
-        if undone && !planted!(ForgottenInsertUnasked) {
+        if undone {
             presume_applied(&mut row, entry);
         }
         if unknown || seq >= self.stream.row.learnt(before.as_ref()) {
@@ -133,7 +131,7 @@ impl Records<'_> {
             self.stream.hold(seq);
             // that a record is gone without a trace says nothing of when it went
             let vanished = seq == Seq(0) && was_there && row.server.is_none();
-            self.stream.row.behind |= vanished && !planted!(VanishedNotBehind);
+            self.stream.row.behind |= vanished;
         }
         self.rebase(edit, id, &mut row)?;
         edit.put_row(self.collection, id, before.as_ref(), &row);
@@ -149,7 +147,7 @@ impl Records<'_> {
     ) -> Result<(), StoreError> {
         let Some(before) = edit.row(self.collection, id)? else { return Ok(()) };
         // of a lost tail: it goes, or does not, when everything is known
-        let held = self.stream.row.is_held(&before) && !planted!(HeldRowsDropped);
+        let held = self.stream.row.is_held(&before);
         // learnt after the snapshot began: the changes that follow it will tell
         if before.server.is_none() || held || self.stream.row.learnt(Some(&before)) > snapshot_seq {
             return Ok(());
@@ -174,7 +172,7 @@ impl Records<'_> {
             self.stream.row.set_server(id, &mut row, None, snapshot_seq);
             if let Some(deferred) = row.deferred_mut() {
                 deferred.at.clear();
-                deferred.undated = !planted!(UndatedDeleteLoses);
+                deferred.undated = true;
             }
         }
         self.rebase(edit, id, &mut row)?;
@@ -194,7 +192,7 @@ impl Records<'_> {
         let Some(before) = before else { return Ok(false) };
         // what is known of a later state was in sight
         let outdated = seq < self.stream.row.learnt(Some(&before));
-        if outdated && !planted!(SightLostByOldNews) {
+        if outdated {
             return Ok(false);
         }
         let mut row = before.clone();
@@ -230,20 +228,12 @@ impl Records<'_> {
             }
             Taken::Echoed(news) => {
                 let seq = news.seq.unwrap_or_default();
-                if planted!(EchoIgnored) {
-                    let server = change.apply(row.server.as_ref());
-                    self.stream.row.set_server(id, &mut row, server, seq);
-                } else if seq >= self.stream.row.learnt(before.as_ref()) {
+                if seq >= self.stream.row.learnt(before.as_ref()) {
                     let usual = news.timestamp.unwrap_or(row.updated_at);
                     remote_times(&mut times, row.server.as_ref(), news, usual);
                     self.take_state(id, &mut row, news, seq);
                     self.stream.hold(seq);
                 }
-            }
-            Taken::WithoutEffect if planted!(BareAckFolded) => {
-                let server = change.apply(row.server.as_ref());
-                let seq = row.seq;
-                self.stream.row.set_unlearnt(id, &mut row, server, seq);
             }
             Taken::WithoutEffect => {}
             Taken::Bare => {
@@ -252,14 +242,10 @@ impl Records<'_> {
                 self.stream.row.set_unlearnt(id, &mut row, server, seq);
                 // the next write has to be stamped later than this one, which has been seen
                 row.updated_at = row.updated_at.max(entry.written_at);
-                if planted!(BareAckSetsSeq) {
-                    row.seq = row.seq.next();
-                }
             }
         }
         if withheld && row.server.is_none() {
-            let outdated = planted!(OutdatedSeqHidden);
-            let seq = if outdated { row.seq } else { self.stream.row.learnt(Some(&row)) };
+            let seq = self.stream.row.learnt(Some(&row));
             self.stream.row.withhold(id, &mut row, seq);
         }
         fold_base(&mut row, base, known, times);
@@ -300,7 +286,7 @@ impl Records<'_> {
     }
 
     fn take_state(&mut self, id: &RecordId, row: &mut Row, news: &ServerChange, seq: Seq) {
-        let before = row.server.as_ref().filter(|_| !planted!(DeltaOverwrites));
+        let before = row.server.as_ref();
         let server = news.change.apply(before);
         let written_at = news.timestamp.unwrap_or(row.updated_at);
         let before = row.server.clone().filter(|_| row.pending.is_some());
@@ -312,7 +298,7 @@ impl Records<'_> {
         row.updated_at = written_at;
         if let Some(deferred) = row.deferred_mut() {
             let undated = news.change.kind == WriteKind::Delete && news.timestamp.is_none();
-            deferred.undated = undated && !planted!(UndatedDeleteLoses);
+            deferred.undated = undated;
         }
     }
 
@@ -330,7 +316,7 @@ impl Records<'_> {
         row.updated_at = at;
         if let (Some(deferred), Some(change)) = (row.deferred_mut(), changed) {
             let undated = change.kind == WriteKind::Delete && news.timestamp.is_none();
-            deferred.undated = undated && !planted!(UndatedDeleteLoses);
+            deferred.undated = undated;
             remote_times(&mut deferred.at, None, &ServerChange { change, ..news.clone() }, at);
         }
     }

@@ -346,7 +346,6 @@ impl<S: ClientStore> Replica<S> {
     /// Ends a watcher. The last one of a collection or a record frees what was held for it.
     pub fn unwatch(&mut self, id: WatchId) {
         if let Some(Watcher { watched, .. }) = self.watchers.remove(&id)
-            && !planted!(ViewKept)
             && !self.watchers.values().any(|watcher| watcher.watched == watched)
         {
             self.views.remove(&watched);

@@ -60,7 +60,7 @@ impl Client {
         let ready = self.link.ready_since();
         let verdict = ready.is_some() && self.is_in_flight();
         let catch_up = ready.and(self.pacing.catch_up_until());
-        let hold = ready.and(self.pacing.held_until()).filter(|_| !planted!(HoldWithoutDeadline));
+        let hold = ready.and(self.pacing.held_until());
         [
             verdict.then(|| {
                 (self.pacing.verdict_since() + self.config.verdict_timeout, Timer::Verdict)
@@ -154,7 +154,7 @@ impl Client {
             let first = in_flight == 0 && writes.is_empty();
             bytes += entry.change.delta.set.size();
             let fits = room > 0 && (first || bytes <= window_bytes);
-            let durable = self.outbox.is_durable(write) || planted!(SentBeforeDurable);
+            let durable = self.outbox.is_durable(write);
             if !fits || !durable {
                 return Scan::Stop;
             }
@@ -187,7 +187,6 @@ impl Client {
             }
             Phase::Idle => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp => match self.catch_up_deadline(stream) {
-                Some(until) if planted!(PatienceForEver) => Readiness::At(until),
                 Some(until) if until > self.now.mono => Readiness::At(until),
                 Some(_) | None => Readiness::Ready,
             },
@@ -282,5 +281,5 @@ impl Client {
 /// strategy decides.
 fn stands_on_a_record(entry: &Entry, row: Option<&Row>) -> bool {
     let known = row.is_some_and(|row| row.base().is_some());
-    entry.change.kind == WriteKind::Insert && known && !planted!(KnownInsertedUnasked)
+    entry.change.kind == WriteKind::Insert && known
 }

@@ -34,7 +34,7 @@ impl Client {
     }
 
     fn kept_offset(&self) -> Option<i64> {
-        self.identity.clocks.offset.filter(|_| !planted!(OffsetForgotten))
+        self.identity.clocks.offset
     }
 
     /// Stamps a write that the app makes: by the server's clock as far as it is known, and later than
@@ -47,9 +47,6 @@ impl Client {
         row: &Row,
     ) -> Result<(Timestamp, Option<Stamped>), StoreError> {
         let now = self.server_time();
-        if planted!(StampNotCausal) {
-            return Ok((now, None));
-        }
         let Some(run) = self.clock.unsettled() else {
             return Ok((now.max(seen(edit, collection, id, row)?.next()), None));
         };
@@ -85,28 +82,27 @@ impl Client {
         let until = self.outbox.end();
         self.clock.measure(server, asked_at, self.now.mono, guess);
         let mut settled = self.clock.settle(guess);
-        let waits = !self.outbox.is_empty() && !planted!(RunsUncorrected);
+        let waits = !self.outbox.is_empty();
         let of_wall = if server.is_some() { self.clock_offset_ms() } else { guess };
         let own = settled.correction;
-        let known =
-            waits && server.is_some() && kept.is_some() && !planted!(EarlierRunsUncorrected);
+        let known = waits && server.is_some() && kept.is_some();
         let earlier = if known { settled.earlier(guess) } else { Vec::new() };
         let clocks = &mut self.identity.clocks;
         for (run, millis) in earlier {
             if clocks.runs.len() < MAX_RUNS {
                 clocks.runs.push((run, Correction { millis, until }));
-                edit.gates |= !planted!(CorrectionUngated);
+                edit.gates = true;
             }
         }
         // without an offset to go by, that of the wall clock would count, which may have been set since
         let counts = own != 0 || kept.is_none() && of_wall != own;
         if waits && settled.stamps && counts && clocks.runs.len() < MAX_RUNS {
             clocks.runs.push((settled.run, Correction { millis: own, until }));
-            edit.gates |= !planted!(CorrectionUngated);
+            edit.gates = true;
         }
         if waits && kept.is_none() && clocks.unguessed.is_none() {
             clocks.unguessed = Some(Correction { millis: of_wall, until });
-            edit.gates |= server.is_some() && !planted!(CorrectionUngated);
+            edit.gates |= server.is_some();
         }
         edit.flush |= edit.gates;
         if server.is_some() {

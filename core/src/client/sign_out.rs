@@ -69,7 +69,7 @@ impl<S: ClientStore> Replica<S> {
         if let Some(error) = self.halted() {
             return Err(Misuse::Store(error.clone()));
         }
-        if how != SignOut::Wipe || planted!(UnsentWiped) {
+        if how != SignOut::Wipe {
             return Ok(());
         }
         let unsent = self.unsent()?;
@@ -118,9 +118,7 @@ pub(crate) fn finish_wipes<S: ClientStore>(
     mut last: CommitNumber,
 ) -> Result<CommitNumber, StoreError> {
     let before = last;
-    while let Some(batch) = wipe::next(store.rows())?
-        && !planted!(WipeUnfinished)
-    {
+    while let Some(batch) = wipe::next(store.rows())? {
         last = last.next();
         store.commit(last, batch)?;
     }

@@ -93,7 +93,7 @@ impl Client {
         if edit.gates && !edit.is_empty() {
             self.commits.gate();
         }
-        if self.commits.may_send() || planted!(SentBeforeDurable) {
+        if self.commits.may_send() {
             self.pump(&mut edit)?;
         }
         let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));

@@ -336,7 +336,7 @@ impl Stream {
     /// With `at_once` also for one that is asked for later.
     pub(super) fn ask_again(&mut self, plain: bool, at_once: bool) {
         let is_refused = self.phase == Phase::Refused || plain && self.error.is_some();
-        if is_refused && (at_once || self.retry_at.is_none()) && !planted!(RefusedForGood) {
+        if is_refused && (at_once || self.retry_at.is_none()) {
             self.phase = Phase::Idle;
             self.retry_at = None;
         }
@@ -445,7 +445,7 @@ impl Stream {
 
     /// The collection holds what the server has.
     pub(super) fn confirm(&mut self) {
-        self.confirmed = !planted!(NeverConfirmed);
+        self.confirmed = true;
     }
 
     /// The held records differ from the server's. Returns the number of times in a row.

@@ -76,7 +76,7 @@ pub(super) fn outcome_times(
     outcome: &Change,
     whole: Timestamp,
 ) -> (Timestamp, FieldTimes) {
-    if outcome.kind != WriteKind::Update || planted!(OutcomeTimesLost) {
+    if outcome.kind != WriteKind::Update {
         return (whole, Vec::new());
     }
     let time = |name: &str| {

@@ -83,7 +83,7 @@ impl Client {
             LinkState::Waiting { .. } => !self.fallback.has_turned(),
             LinkState::Off | LinkState::Failed => false,
         };
-        self.may_poll() && (!waits || planted!(HttpBesideSocket))
+        self.may_poll() && !waits
     }
 
     /// When the next exchange or backup is due, or HTTP is turned to.

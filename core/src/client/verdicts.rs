@@ -260,10 +260,7 @@ impl Client {
             .filter(|(other, _)| *other > write)
             .collect();
         let writes = later.iter().map(|(write, _)| *write).collect();
-        let alone = match entry.change.kind {
-            WriteKind::Update => !planted!(RejectedUpdateTakesLater),
-            WriteKind::Insert | WriteKind::Delete => planted!(RejectedInsertKeepsLater),
-        };
+        let alone = entry.change.kind == WriteKind::Update;
         let (with, kept) = if alone { (Vec::new(), writes) } else { (writes, Vec::new()) };
         self.put_aside(edit, write, entry, &code, &message);
         for (write, entry) in later.iter().filter(|_| !alone) {
@@ -296,9 +293,6 @@ impl Client {
     ) {
         self.outbox.remove(edit, write, entry);
         self.rejected += 1;
-        if planted!(RejectedListLost) {
-            return;
-        }
         edit.put_rejected(&Rejected::of(write, entry.clone(), code.clone(), message.into()));
     }
 

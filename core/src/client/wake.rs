@@ -20,12 +20,12 @@ impl Client {
         let mono = now.mono.since(self.now.mono);
         let mono = i64::try_from(mono.as_millis()).unwrap_or(i64::MAX);
         let ahead = u64::try_from(wall.saturating_sub(mono)).unwrap_or(0);
-        Duration::from_millis(ahead) > SLEEP && !planted!(SleepUnnoticed)
+        Duration::from_millis(ahead) > SLEEP
     }
 
     /// Asks a connection that looks alive for a sign of life.
     pub(super) fn probe_connection(&mut self, edit: &mut Edit<'_>) {
-        if self.link.ready_since().is_none() || planted!(WakeUnprobed) {
+        if self.link.ready_since().is_none() {
             return;
         }
         self.ask_time(edit);

@@ -38,7 +38,7 @@ impl Client {
             }
         })?;
         let (write, commit) = (outcome?, self.last_commit());
-        if commit == before && !self.commits.is_durable(commit) && !planted!(IdleWriteUnflushed) {
+        if commit == before && !self.commits.is_durable(commit) {
             // the state that needed no change is to be durable too, and nothing else asks for it
             out.push(Output::Store(StoreAction::Flush { up_to: commit }));
         }
@@ -55,9 +55,7 @@ impl Client {
                 updated(&collection, &id, row.view(), &delta)
             }),
             Write::Modify(collection, id, change) => self.enqueue(edit, &collection, &id, |row| {
-                let of_server = planted!(ModifySeesServerState);
-                let seen = if of_server { row.server.as_ref() } else { row.view() };
-                Ok(Change::between(row.view(), change(seen)?.as_ref()))
+                Ok(Change::between(row.view(), change(row.view())?.as_ref()))
             }),
             Write::Delete(collection, id) => {
                 self.enqueue(edit, &collection, &id, |row| Ok(Change::between(row.view(), None)))

@@ -76,7 +76,7 @@ impl Digest {
             text(&mut hash, "");
         }
         // no text is that long, so the rest can't be mistaken for a field
-        if !at.is_empty() && !planted!(DigestWithoutTimes) {
+        if !at.is_empty() {
             hash.update(&[0xff; 4]);
             for (name, at) in at {
                 text(&mut hash, name);
@@ -110,9 +110,7 @@ fn share(id: &RecordId, seq: Seq, document: &Document) -> u64 {
     for (name, value) in document.iter() {
         let mut hash = of_id.clone();
         text(&mut hash, name);
-        if !planted!(ChecksumWithoutValues) {
-            hash.update(value.as_bytes());
-        }
+        hash.update(value.as_bytes());
         sum = sum.wrapping_add(hash.digest());
     }
     sum

@@ -277,7 +277,7 @@ const KEPT_TEXT: usize = 1024;
 
 /// The beginning of an error's text, up to the limit.
 pub(crate) fn kept_text(text: &str) -> &str {
-    if text.len() <= KEPT_TEXT || planted!(RefusalKeptWhole) {
+    if text.len() <= KEPT_TEXT {
         return text;
     }
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());

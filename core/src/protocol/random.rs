@@ -44,13 +44,6 @@ impl Random {
     /// A duration below `limit`, uniformly distributed: "full jitter".
     pub(crate) fn below(&mut self, limit: Duration) -> Duration {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        #[cfg(synclayer_planted)]
-        if planted!(ChanceFromOutside) {
-            use core::sync::atomic::{AtomicU64, Ordering};
-            static DRAWN: AtomicU64 = AtomicU64::new(0);
-            let drawn = DRAWN.fetch_add(1, Ordering::Relaxed);
-            return Duration::from_millis(drawn % millis.saturating_add(1).max(1));
-        }
         Duration::from_millis(self.jitter.u64(0..=millis))
     }
 

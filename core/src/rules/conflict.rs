@@ -57,9 +57,6 @@ impl<'a> Conflict<'a> {
     #[must_use]
     pub(crate) fn merge_later(&self) -> Option<Document> {
         let is_later = |field: &str| self.local_at(field) > self.remote_at(field);
-        if planted!(TimesOfWholeRecords) {
-            return self.merge(self.local_is_later());
-        }
         self.merge_by(self.local_is_later(), is_later)
     }
 

@@ -47,7 +47,7 @@ impl Forgotten {
     /// Marks every entry before `until` as possibly applied by a server that has forgotten it,
     /// except entries that were never sent.
     pub(crate) fn begin(&mut self, until: WriteId) {
-        let unsent = self.unsent_from.filter(|_| !planted!(NeverSentForgotten));
+        let unsent = self.unsent_from;
         let until = unsent.map_or(until, |unsent| unsent.min(until));
         (self.from, self.until) = (WriteId(0), self.until.max(until));
     }

@@ -113,7 +113,6 @@ impl Rebuild {
                 Some(b'r') => self.record(&key, row, &mut new)?,
                 Some(b'u') => self.client(&key, row, &mut new),
                 Some(b'x') => self.indexed(&key, &row, &new)?,
-                Some(b'e' | b'g' | b'i') if planted!(RebuiltEpochsKept) => new.put(key, row),
                 // epochs, and rows that no server wrote
                 Some(_) | None => {}
             }
@@ -137,9 +136,6 @@ impl Rebuild {
         for (collection, Found { mut head, said, missing }) in self.heads {
             self.lost.records += missing.max(said.saturating_sub(head.count));
             (head.horizon, head.swept) = (head.seq, Seq(0));
-            if planted!(RebuiltHorizonKept) {
-                head.horizon = Seq(0);
-            }
             batch.put(head_key(&collection), head.to_row());
         }
         if let Some(database) = &self.database {

@@ -173,7 +173,7 @@ impl RecordRow {
     #[must_use]
     pub(crate) fn change_above(&self, floor: Seq) -> ServerChange {
         match &self.document {
-            Some(document) if self.whole.seq <= floor || planted!(InsertAsUpdate) => {
+            Some(document) if self.whole.seq <= floor => {
                 let set: Vec<_> =
                     document.iter().filter(|(name, _)| self.stamp(name).seq > floor).collect();
                 let unset = self.removed.iter().filter(|(_, stamp)| stamp.seq > floor);

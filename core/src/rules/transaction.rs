@@ -311,9 +311,7 @@ pub(crate) fn decide_all<'a>(
     let mut overlay = Overlay::new(rows);
     let (mut answers, mut published) = (Vec::new(), Vec::new());
     for transaction in transactions {
-        let apart = planted!(HelloReadsApart) && matches!(transaction, Transaction::Hello { .. });
-        let seen: &dyn Rows = if apart { rows } else { &overlay };
-        answers.push(transaction.decide(seen, context).map(|decision| {
+        answers.push(transaction.decide(&overlay, context).map(|decision| {
             overlay.apply(&decision.batch);
             published.extend(decision.published);
             decision.answer
@@ -416,9 +414,7 @@ fn decide_hello(
     let stored = ClientRow::load(rows, id)?;
     let answer = match stored {
         Some(client) if client.user.as_ref() != user => HelloAnswer::OtherUser,
-        Some(client) if client.session >= session && !planted!(HelloUnchecked) => {
-            HelloAnswer::Superseded
-        }
+        Some(client) if client.session >= session => HelloAnswer::Superseded,
         Some(_) | None => {
             let (_, epoch) = EpochRow::current(rows)?
                 .ok_or_else(|| StoreError::damaged("the store has no epoch: begin one first"))?;
@@ -430,9 +426,7 @@ fn decide_hello(
                 last_digest: stored.as_ref().and_then(|client| client.last_digest),
                 // a row from before this field is at least as old as the session that it names
                 first_session: Some(
-                    stored
-                        .filter(|_| !planted!(FirstSessionMoves))
-                        .map_or(session, |client| client.first_session.unwrap_or(client.session)),
+                    stored.map_or(session, |client| client.first_session.unwrap_or(client.session)),
                 ),
             };
             batch.put(record::client_key(id), client.to_row());

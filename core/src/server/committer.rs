@@ -237,9 +237,6 @@ impl<J: Job> Batch<J> {
         };
         let mut moved = BTreeSet::new();
         for change in &decided.published {
-            if planted!(AnsweredUnpublished) {
-                break;
-            }
             rings.publish(change);
             if !moved.contains(&change.collection) {
                 moved.insert(change.collection.clone());
@@ -270,7 +267,7 @@ impl<J> Settled<J> {
         wake: impl FnOnce(&BTreeSet<Collection>),
         mut answer: impl FnMut(J, Result<TransactionAnswer, TransactError>),
     ) {
-        if !self.moved.is_empty() && !planted!(FollowersUnwoken) {
+        if !self.moved.is_empty() {
             wake(&self.moved);
         }
         self.answers.into_iter().for_each(|(job, result)| answer(job, result));

@@ -261,14 +261,8 @@ impl Session {
         matches!(self.handshake, Handshake::Opening { .. })
     }
 
-    /// Returns `true` if subscriptions are served before the hello is durable.
-    fn is_hasty(&self) -> bool {
-        planted!(SubscribedBeforePong) && self.is_opening()
-    }
-
     fn level(&self) -> Level {
         match self.handshake {
-            Handshake::Opening { .. } if self.is_hasty() => Level::Resumable,
             Handshake::Undecided | Handshake::Plain | Handshake::Opening { .. } => Level::Plain,
             Handshake::Resumable { .. } => Level::Resumable,
         }

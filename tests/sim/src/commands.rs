@@ -1,6 +1,5 @@
 //! The commands that run the simulator.
 
-mod planted;
 mod scenario;
 mod states;
 mod transcript;
@@ -14,7 +13,6 @@ use synclayer_sim::draw::bytes_of;
 use synclayer_sim::sweep::{self, Tally};
 use synclayer_sim::{data, points, run};
 
-pub(crate) use planted::planted;
 pub(crate) use scenario::scenario;
 pub(crate) use states::states;
 pub(crate) use transcript::transcript;

@@ -11,8 +11,7 @@ const USAGE: &str = "usage: synclayer-sim COMMAND
   golden [--write]                           compare the digests of 100 runs with tests/data/golden.txt
   states [--states N]                        visit every state of a small world, N per scope
   scenario [--write] FILE…                   run scenario files, or write what comes out of them
-  transcript [--write]                       compare the transcripts in tests/data/transcripts, or write them
-  planted …                                  show what catches the core's deliberate breaks";
+  transcript [--write]                       compare the transcripts in tests/data/transcripts, or write them";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -23,7 +22,6 @@ fn main() -> ExitCode {
         Some("golden") => commands::golden(arguments),
         Some("states") => commands::states(arguments),
         Some("scenario") => commands::scenario(arguments),
-        Some("planted") => commands::planted(arguments),
         Some("transcript") => commands::transcript(arguments),
         Some(_) | None => Err(USAGE.into()),
     };

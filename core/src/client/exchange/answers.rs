@@ -101,7 +101,7 @@ impl Client {
                     }
                     match self.turned_page(edit, collection, from, page) {
                         // another collection's page, say, to which a proxy has led
-                        Err(StepError::Peer(text)) if !planted!(UselessPageStopsExchange) => {
+                        Err(StepError::Peer(text)) => {
                             self.not_pulled_now(edit, collection, text);
                             Ok(())
                         }
@@ -147,9 +147,8 @@ impl Client {
     /// A page counts only if it is of the history that the last hello told of, goes on from what was
     /// asked with, and knows of this replica's writes what the replica knows.
     fn page_fits(&self, from: &PageFrom, page: &PageAnswer) -> bool {
-        let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed
-            || planted!(PageNumberIgnored);
-        let here = page.from == *from || planted!(ForeignPageApplied);
+        let own = page.last_mutation.unwrap_or_default() == self.identity.confirmed;
+        let here = page.from == *from;
         self.peer.epoch() == Some(&page.epoch) && here && own
     }
 
@@ -346,9 +345,7 @@ impl Client {
                 self.in_reach(edit);
                 self.not_pulled(edit, collection, told);
             }
-            (What::Page { collection, .. }, _, _)
-                if wait.is_none() && !planted!(PageStopsExchange) =>
-            {
+            (What::Page { collection, .. }, _, _) if wait.is_none() => {
                 if let 400 | 404 | 405 | 501 = status {
                     // perhaps the server is an earlier version than it was: the next hello tells
                     self.peer.doubt_features();
@@ -412,10 +409,6 @@ impl Client {
         let error = ErrorMessage::new(ErrorCode::PayloadTooLarge, text.clone());
         match first {
             Some(_) if sent > 1 => self.fallback.limit_pushes(sent / 2),
-            Some(_) if planted!(TooLargeRejects) => {
-                let number = self.number_in_flight(0);
-                return self.refused(edit, number, error);
-            }
             Some(position) => {
                 let entry = edit.entry(position)?;
                 edit.error(text);

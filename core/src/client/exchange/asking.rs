@@ -156,7 +156,7 @@ impl Client {
         stream.page_asked();
         let client_id = Some(self.identity.client_id.clone());
         let query = PageQuery { from: from.clone(), limit: None, client_id };
-        let (method, path, body) = match self.peer.takes_pulls() && !planted!(NamesInPaths) {
+        let (method, path, body) = match self.peer.takes_pulls() {
             true => {
                 let mut body = Vec::new();
                 encode_pull(&collection, &query, &mut body);

@@ -46,14 +46,12 @@ fn word(status: u16, told: &Refusal, body: &[u8], entry: &Entry) -> Word {
     let deletes = kind == WriteKind::Delete;
     match status {
         200..=299 if speaks_of(body, &entry.record_id, deletes) => Word::Taken,
-        200..=299 if planted!(GatewayBelieved) => Word::Taken,
         200..=299 => Word::Unclear,
         404 | 410 if told.code == Some(ErrorCode::CollectionNotFound) => Word::Refused,
         404 | 410 if kind != WriteKind::Insert && !html => Word::Gone,
         409 => Word::Conflict,
         413 if told.code == Some(ErrorCode::PayloadTooLarge) => Word::Refused,
         400 | 403 | 422 if told.json => Word::Refused,
-        404 | 410 if told.json && planted!(GatewayBelieved) => Word::Refused,
         403 => Word::Access,
         _ => Word::Later,
     }
@@ -90,7 +88,7 @@ impl Client {
                 }
             },
             Word::Refused => {
-                if self.doubts(position, &entry, status) < REFUSALS && !planted!(GatewayBelieved) {
+                if self.doubts(position, &entry, status) < REFUSALS {
                     self.read_first(&collection);
                 } else {
                     self.rejected_by_http(edit, position, &entry, status, told)?;
@@ -145,7 +143,7 @@ impl Client {
         let Entry { collection, record_id: id, .. } = entry;
         let work = self.plain.work.as_ref();
         let was_read = work.is_some_and(|work| work.reconciled.contains(collection));
-        let gone = was_read && self.is_gone(edit, entry)? || planted!(GatewayBelieved);
+        let gone = was_read && self.is_gone(edit, entry)?;
         match (gone, entry.change.kind) {
             (true, WriteKind::Delete) => self.confirm_plain(edit, position, entry, None)?,
             (true, WriteKind::Insert | WriteKind::Update) => {

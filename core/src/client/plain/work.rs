@@ -467,7 +467,7 @@ impl Client {
             let many = work.missed.len() > MOST_DECLINED as usize;
             !looks && !many && (work.read || work.due.len() > 1)
         });
-        if !goes_on || planted!(PageStopsExchange) {
+        if !goes_on {
             return self.fail_work(edit, why, Duration::ZERO);
         }
         let mut why = String::from(why);

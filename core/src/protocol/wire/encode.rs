@@ -275,9 +275,7 @@ impl Object<'_> {
     fn data(&mut self, kind: WriteKind, delta: &Delta, level: Level) {
         match (kind, level) {
             (WriteKind::Delete, _) => {}
-            (WriteKind::Update, Level::Plain)
-                if !delta.unset.is_empty() && !planted!(NullUnsaid) =>
-            {
+            (WriteKind::Update, Level::Plain) if !delta.unset.is_empty() => {
                 self.object("data", |data| {
                     for (name, json) in delta.fields() {
                         data.json_key(name).extend_from_slice(json.unwrap_or("null").as_bytes());

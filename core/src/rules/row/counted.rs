@@ -8,8 +8,7 @@ use crate::protocol::name::{RecordId, Seq};
 impl StreamRow {
     /// Returns the seq at which a record's state was learnt, 0 if that was in an earlier generation.
     pub(crate) fn learnt(&self, row: Option<&Row>) -> Seq {
-        row.filter(|row| row.generation == self.generation || planted!(BaseOfLostTail))
-            .map_or(Seq(0), |row| row.seq)
+        row.filter(|row| row.generation == self.generation).map_or(Seq(0), |row| row.seq)
     }
 
     /// Sets a record's server state as it was learnt now.

@@ -49,7 +49,7 @@ impl Entry {
 
     /// Returns `true` if the write may have been sent as the one with this digest.
     pub(crate) fn may_be(&self, sent: Digest) -> bool {
-        let asks = self.change.kind == WriteKind::Insert && !planted!(AskedInsertUnknown);
+        let asks = self.change.kind == WriteKind::Insert;
         self.digest() == sent || asks && self.clone().into_update().digest() == sent
     }
 
@@ -74,7 +74,6 @@ impl Entry {
         let writer = |name: &str| if later.change.touches(name) { later } else { self };
         let fields = change.delta.fields().map(|(name, _)| (name, writer(name).time_of(name)));
         let at = others(fields, written_at);
-        let at = if planted!(JoinedTimesLost) { Vec::new() } else { at };
         Some(Self { change, written_at, at, stamped, ..later.clone() })
     }
 

@@ -47,17 +47,17 @@ impl Subject {
 /// connection, or if the base can't be compared (PROTOCOL 9.13).
 pub(super) fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> bool {
     let Some(base) = mutation.base else { return false };
-    if base > subject.head.seq && !planted!(BaseAboveHeadTaken) {
+    if base > subject.head.seq {
         return true;
     }
     let Some(record) = &subject.record else {
         return forgets_a_delete(base, subject.head.horizon);
     };
     let newer = newer(base, own);
-    if newer(record.whole.seq) && !planted!(WholeUnchecked) {
+    if newer(record.whole.seq) {
         return true;
     }
-    if base < subject.head.horizon && newer(record.last.seq) && !planted!(HorizonUnchecked) {
+    if base < subject.head.horizon && newer(record.last.seq) {
         return true;
     }
     let change = &mutation.change;
@@ -69,7 +69,7 @@ pub(super) fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> 
 /// tombstone gone (PROTOCOL 9.13 c). A writer with base 0 knows nothing of the record, so its
 /// insert can't bring it back.
 fn forgets_a_delete(base: Seq, horizon: Seq) -> bool {
-    base > Seq(0) && base < horizon && !planted!(SweptInsertTaken)
+    base > Seq(0) && base < horizon
 }
 
 /// Returns `true` if others have changed the record above the write's base.
@@ -83,8 +83,7 @@ pub(super) fn is_outdated(mutation: &Mutation, subject: &Subject, own: &[Seq]) -
 /// A test for seqs above a base that are not the writer's own.
 fn newer(base: Seq, own: &[Seq]) -> impl Fn(Seq) -> bool {
     move |seq| {
-        let is_own = own.binary_search(&seq).is_ok()
-            || planted!(WindowIsRange) && own.first().is_some_and(|first| seq > *first);
+        let is_own = own.binary_search(&seq).is_ok();
         seq > base && !is_own
     }
 }

@@ -233,7 +233,7 @@ pub(super) fn begin_epoch(
     now: Timestamp,
 ) -> Result<Decision, StoreError> {
     let mut batch = Batch::new();
-    if record::database(rows)?.is_none() || planted!(DatabaseRenamed) {
+    if record::database(rows)?.is_none() {
         batch.put(record::DATABASE, database.as_bytes().to_vec());
     }
     let number = EpochRow::current(rows)?.map_or(1, |(number, _)| number + 1);

@@ -56,7 +56,7 @@ pub(super) fn decide_push(
         published: Vec::new(),
     };
     let epoch = EpochRow::current(rows)?.map(|(_, epoch)| epoch.id);
-    if epoch.as_ref() != Some(&push.epoch) && !planted!(PushOfOtherEpoch) {
+    if epoch.as_ref() != Some(&push.epoch) {
         return Ok(refused(PushOutcome::OtherEpoch));
     }
     let (id, session) = &push.client;
@@ -120,7 +120,7 @@ struct Writes<'a> {
 impl ClientRow {
     /// The fence.
     fn holds(&self, session: SessionNumber) -> bool {
-        self.session == session || planted!(FenceUnchecked)
+        self.session == session
     }
 
     fn consume(&mut self, mutation: &Mutation, number: MutationNumber) {
@@ -188,7 +188,7 @@ impl<'a> Writer<'a> {
                 continue;
             }
             failed = None;
-            let outcome = if number <= client.last_mutation && !planted!(NumberTwice) {
+            let outcome = if number <= client.last_mutation {
                 self.write_again(mutation)?
             } else if number > client.last_mutation.next() {
                 self.out_of_order(mutation, client.last_mutation.next())
@@ -381,9 +381,6 @@ impl<'a> Writer<'a> {
                 keep_times(&mut record, |name| self.stamp(last, &asked, name).at);
             }
         }
-        if planted!(WholeNotMoved) {
-            record.whole = before.as_ref().map_or(last, |before| before.whole);
-        }
         self.store(&subject, before.as_ref(), &record);
         self.published.push(Published {
             collection: subject.collection.clone(),
@@ -399,7 +396,7 @@ impl<'a> Writer<'a> {
             Some(above)
         } else {
             // without the others' changes, it would take the echo for the whole record
-            let quiet = !asked.outdated || planted!(EchoVouchesUnread);
+            let quiet = !asked.outdated;
             quiet.then(|| ServerChange { change: asked.change.clone(), ..above })
         };
         let verdict = Verdict::Applied { seq: last.seq, version: last.version, echo };
@@ -439,10 +436,8 @@ impl<'a> Writer<'a> {
             let had_tombstone = removed.remove(name).is_some();
             fields.remove(name);
             if value.is_some() {
-                if !planted!(FieldSeqLost) {
-                    fields.insert(name.into(), self.stamp(last, asked, name));
-                }
-            } else if (existed(name) || had_tombstone) && !planted!(FieldTombstoneLost) {
+                fields.insert(name.into(), self.stamp(last, asked, name));
+            } else if existed(name) || had_tombstone {
                 removed.insert(name.into(), self.stamp(last, asked, name));
             }
         }
@@ -462,7 +457,7 @@ impl<'a> Writer<'a> {
     fn stamp(&self, last: Stamp, asked: &Asked<'_>, name: &str) -> Stamp {
         let own = time_in(asked.at, name);
         let at = own.unwrap_or(asked.time_or(self.context.now));
-        let at = if planted!(FutureTimesKept) { at } else { at.min(self.context.now) };
+        let at = at.min(self.context.now);
         Stamp { at, ..last }
     }
 
@@ -471,9 +466,7 @@ impl<'a> Writer<'a> {
         let Subject { collection, id, head, .. } = subject;
         let (mut head, mut batch) = (*head, Batch::new());
         if let Some(before) = before {
-            if !planted!(IndexRowKept) {
-                batch.delete(record::index_key(collection, before.last.seq));
-            }
+            batch.delete(record::index_key(collection, before.last.seq));
             if let Some(document) = &before.document {
                 head.count = head.count.saturating_sub(1);
                 head.checksum.remove(id, before.last.seq, document);
@@ -486,12 +479,8 @@ impl<'a> Writer<'a> {
         head.seq = record.last.seq;
         head.committed_at = record.committed_at;
         let id_bytes = bytes::Bytes::copy_from_slice(id.as_bytes());
-        if record.document.is_none() && planted!(TombstoneForgotten) {
-            batch.delete(record::record_key(collection, id));
-        } else {
-            batch.put(record::index_key(collection, record.last.seq), id_bytes);
-            batch.put(record::record_key(collection, id), record.to_row());
-        }
+        batch.put(record::index_key(collection, record.last.seq), id_bytes);
+        batch.put(record::record_key(collection, id), record.to_row());
         batch.put(record::head_key(collection), head.to_row());
         self.rows.apply(&batch);
     }
@@ -517,7 +506,7 @@ impl<'a> Asked<'a> {
         Self {
             change: &mutation.change,
             timestamp: mutation.timestamp,
-            at: if planted!(FieldTimesDropped) { &[] } else { &mutation.at },
+            at: &mutation.at,
             origin,
             floor: mutation.base.unwrap_or_default(),
             outdated,

@@ -33,9 +33,6 @@ impl Session {
             ) => {
                 self.close(1011, "the server mixed up its answers", cx);
             }
-            Err(TransactError::Unknown(_)) if planted!(UnknownIsFailure) => {
-                self.failed(&pending, cx);
-            }
             Err(TransactError::Failed(_)) => self.failed(&pending, cx),
             // whether the writes were applied is not known: the next hello tells
             Err(TransactError::Unknown(_)) => {
@@ -55,7 +52,7 @@ impl Session {
                 self.handshake = Handshake::Resumable { client, session };
                 self.verdicts.expect_after(last_mutation);
                 let welcome = Welcome {
-                    database: database.filter(|_| !planted!(DatabaseUnsaid)),
+                    database,
                     epoch,
                     last_mutation,
                     last_digest,

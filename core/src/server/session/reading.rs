@@ -21,7 +21,7 @@ impl Session {
     /// ack would contradict it, in its records and in its checksum.
     pub(super) fn wants_read(&self) -> bool {
         self.pending_read.is_none()
-            && (self.pending_transaction.is_none() || planted!(ReadsCrossWrites) || self.is_hasty())
+            && self.pending_transaction.is_none()
             && (!self.wanted.is_empty() || self.catching_up().next().is_some())
     }
 
@@ -72,10 +72,6 @@ impl Session {
         let collection = request.reader().collection.clone();
         let (conn, generation) = (self.conn, self.next_generation());
         self.pending_read = Some(PendingRead { generation, collection, whole, stale: false });
-        if planted!(PageReadTwice) {
-            let request = request.clone();
-            cx.out.push(Action::Read(Ticket { conn, generation, question: request }));
-        }
         cx.out.push(Action::Read(Ticket { conn, generation, question: request }));
     }
 

@@ -20,8 +20,7 @@ impl Session {
     /// Serves what can be served. A transaction that is under way holds everything up.
     pub(super) fn advance(&mut self, cx: &mut InputContext<'_, '_>) {
         while self.is_serving() {
-            let subscribes = matches!(self.queue.front(), Some(Request::Subscribe { .. }));
-            if self.pending_transaction.is_some() && !(subscribes && self.is_hasty()) {
+            if self.pending_transaction.is_some() {
                 return;
             }
             match self.queue.front() {

@@ -15,7 +15,7 @@ use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
 use crate::rules::page::{Position, hidden};
 use crate::rules::policy::Access;
-use crate::server::ring::{Entry, Ring, Rings};
+use crate::server::ring::{Entry, Rings};
 
 /// The use of the next change of a ring for a stream.
 enum NextChange {
@@ -112,7 +112,7 @@ impl Session {
             let live_at = subscription.live_at().filter(|_| !self.is_sending_whole(collection));
             live_at.is_some_and(|at| match rings.get(collection) {
                 Some(ring) if ring.head() > at => {
-                    !ring.entry(at.next()).is_some_and(|entry| self.has_to_wait(entry, ring))
+                    !ring.entry(at.next()).is_some_and(|entry| self.awaits_verdict(entry))
                 }
                 Some(_) | None => false,
             })
@@ -125,13 +125,6 @@ impl Session {
         self.pending_read.as_ref().is_some_and(|r| r.whole && r.collection == *collection)
     }
 
-    /// Returns `true` if the stream can't go on with a change yet.
-    fn has_to_wait(&self, entry: &Entry, ring: &Ring) -> bool {
-        let foreign = || entry.origin.is_none_or(|origin| origin.conn != self.conn);
-        self.awaits_verdict(entry)
-            || planted!(LastChangeHeldBack) && entry.seq == ring.head() && foreign()
-    }
-
     /// Returns `true` if a change is this session's own, of the transaction that is under way. Its
     /// ack must not overtake those of the writes before it, which are not here yet.
     fn awaits_verdict(&self, entry: &Entry) -> bool {
@@ -140,7 +133,6 @@ impl Session {
         };
         let is_number = |number| number == origin.mutation;
         origin.mutation.is_some()
-            && !planted!(ChangeBeforeVerdict)
             && self
                 .pending_transaction
                 .as_ref()
@@ -186,7 +178,7 @@ impl Session {
                 NextChange::Frame(frame) => Some(frame),
                 NextChange::Own(number) => {
                     // an ack without a place that waited for the last one goes first
-                    if self.verdicts.any_ack_below(number) && !planted!(PlacedAckOvertakes) {
+                    if self.verdicts.any_ack_below(number) {
                         self.release(cx);
                     }
                     self.verdicts.in_place(number, at.next()).map(|ack| {
@@ -219,7 +211,7 @@ impl Session {
             return NextChange::End;
         }
         let Some(entry) = ring.entry(at.next()) else { return NextChange::Missing };
-        if self.has_to_wait(entry, ring) {
+        if self.awaits_verdict(entry) {
             return NextChange::Wait;
         }
         if subscription.partial && !entry.can_be_judged() {
@@ -281,10 +273,8 @@ impl Session {
         subscription.progress =
             Progress::CatchingUp(Box::new(Position::Delta { floor: at, after: at }));
         let partial = subscription.partial;
-        if !planted!(AcksBehindSubscribed) {
-            self.release(cx);
-        }
-        if self.level() == Level::Resumable && !planted!(RingOverrunUnsaid) {
+        self.release(cx);
+        if self.level() == Level::Resumable {
             let subscribed = ServerMessage::Subscribed {
                 collection: collection.clone(),
                 record_count: None,
@@ -293,9 +283,6 @@ impl Session {
                 partial,
             };
             self.send_message(&subscribed, cx);
-        }
-        if planted!(AcksBehindSubscribed) {
-            self.release(cx);
         }
     }
 }

@@ -179,16 +179,12 @@ impl Verdicts {
         };
         let (mut waiting, mut due) = (BTreeSet::new(), Vec::new());
         for (number, held) in &self.held {
-            let (free, early) = match &held.message {
-                VerdictMessage::InPlace(_) => (true, false),
-                VerdictMessage::Ack(ack) => {
-                    (!waiting.contains(&ack.collection), planted!(BareAckEarly))
-                }
-                VerdictMessage::Error(_) => {
-                    (waiting.is_empty() || planted!(ErrorOvertakesAcks), planted!(ConflictEarly))
-                }
+            let free = match &held.message {
+                VerdictMessage::InPlace(_) => true,
+                VerdictMessage::Ack(ack) => !waiting.contains(&ack.collection),
+                VerdictMessage::Error(_) => waiting.is_empty(),
             };
-            if free && (passed(held) || early) {
+            if free && passed(held) {
                 due.push(*number);
             } else if let Some(collection) = held.message.collection() {
                 waiting.insert(collection.clone());
