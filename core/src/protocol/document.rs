@@ -94,7 +94,7 @@ pub struct Document(Bytes);
 impl Document {
     /// A document without fields.
     #[must_use]
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self(Bytes::from_static(&[0]))
     }
 
@@ -227,6 +227,13 @@ impl Document {
             }
         }
         if at == row.len() { Ok(Self(row)) } else { Err(damaged()) }
+    }
+}
+
+/// A document without fields.
+impl Default for Document {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 

@@ -30,6 +30,5 @@ pub use self::name::{
     RecordId, Seq, SessionNumber, UserId, WriteId,
 };
 pub use self::time::{Mono, Now, Timestamp};
-pub use self::times::FieldTimes;
 pub use self::wire::{Incoming, decode_client, decode_server};
 pub use self::write::{Change, WriteKind};

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::time::Timestamp;
 
 /// Fields with their times, sorted by name.
-pub type FieldTimes = Vec<(Box<str>, Timestamp)>;
+pub(crate) type FieldTimes = Vec<(Box<str>, Timestamp)>;
 
 /// The time of a field, if the list contains it.
 #[must_use]

@@ -383,7 +383,7 @@ pub(crate) mod tests {
         prop_assert_eq!(&again.ask(resolver), &result, "idempotent");
         let (Some(local), Some(remote)) = (&case.local, &case.remote) else { return Ok(()) };
         let result = result.expect("two edits give a record");
-        let base = case.base.clone().unwrap_or(Document::empty());
+        let base = case.base.clone().unwrap_or_default();
         for name in ["a", "b", "c", "d", "e"] {
             let (b, l, r) = (base.get(name), local.get(name), remote.get(name));
             if b == l {

@@ -29,6 +29,6 @@ pub use self::salvage::{
 };
 pub use self::transaction::{
     Context, HelloAnswer, Outcome, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
-    SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict, Window,
+    SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict,
 };
 pub use self::view::{Record, RecordChange, Slot, Snapshot, Update};

@@ -74,7 +74,7 @@ pub struct Run {
 }
 
 /// The seqs of a connection's own writes, by collection, ascending.
-pub type Window = BTreeMap<Collection, Vec<Seq>>;
+pub(crate) type Window = BTreeMap<Collection, Vec<Seq>>;
 
 /// The numbered writes of one exchange by HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,13 +1,13 @@
 //! Schedules of events that no walk meets often enough: each is a schedule of its own on the
 //! server's rules.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use synclayer_core::protocol::{Mode, Mutation};
 use synclayer_core::rules::{
     Content, Context, HelloAnswer, Next, Page, PageLimits, Position, Push, PushOutcome, ReadAnswer,
     ReadRequest, Reader, Rebuild, Run, Sweep, SweepPlace, Transaction, TransactionAnswer, Verdict,
-    Window,
 };
 use synclayer_core::server::{Committer, Rings};
 use synclayer_core::{
@@ -199,7 +199,7 @@ impl LoneServer {
     fn writes(&mut self, writes: &[(&str, WriteKind)]) -> Transaction {
         let mutations = writes.iter().map(|(id, kind)| self.mutation(id, *kind)).collect();
         let client = Some((client(), self.session));
-        let window = Window::new();
+        let window = BTreeMap::new();
         Transaction::Writes(Run { client, user: None, conn: None, mutations, window })
     }
 

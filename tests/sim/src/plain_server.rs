@@ -297,7 +297,7 @@ impl PlainServer {
         let Some(collection) = collection else { return (404, "<h1>404</h1>".into(), vec![]) };
         let id = parts.next().and_then(|id| RecordId::new(id).ok());
         let body = std::str::from_utf8(body).unwrap_or_default();
-        let body = Document::parse(body, &Limits::default()).unwrap_or(Document::empty());
+        let body = Document::parse(body, &Limits::default()).unwrap_or_default();
         let field = |name: &str| {
             let text = body.get(name)?;
             Document::parse(text, &Limits::default()).ok()
@@ -407,5 +407,5 @@ fn tell(out: &mut Vec<Sent>, conn: ConnId, message: &ServerMessage) {
 fn object<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Document {
     let fields: Vec<_> = fields.map(|(name, text)| format!("\"{name}\":{text}")).collect();
     let json = format!("{{{}}}", fields.join(","));
-    Document::parse(&json, &Limits::default()).unwrap_or(Document::empty())
+    Document::parse(&json, &Limits::default()).unwrap_or_default()
 }

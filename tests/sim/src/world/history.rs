@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::protocol::FieldTimes;
 use synclayer_core::rules::Published;
 use synclayer_core::{
     ClientId, Collection, Document, Epoch, MutationNumber, RecordId, Seq, Timestamp, WriteKind,
@@ -25,7 +24,7 @@ pub struct Committed {
     /// When it was made, as the server tells it.
     pub timestamp: Option<Timestamp>,
     /// The fields of it that were written at another time.
-    pub at: FieldTimes,
+    pub at: Vec<(Box<str>, Timestamp)>,
     /// The record before it.
     pub before: Option<Document>,
     /// The record after it.
