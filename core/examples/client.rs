@@ -50,7 +50,9 @@ impl Client {
         let collection = Collection::new("todos")?;
         let reconnect_delay = Duration::from_millis(100);
         let collections = vec![collection.clone()];
-        let config = ClientConfig { collections, reconnect_delay, ..ClientConfig::default() };
+        let mut config = ClientConfig::default();
+        config.collections = collections;
+        config.reconnect_delay = reconnect_delay;
         // a durable store calls back when more has become durable: then `replica.poll_store`
         let store = MemoryClientStore::new();
         let mut replica = Replica::open(config, seed, now(started), store, &mut actions)?;

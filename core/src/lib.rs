@@ -50,7 +50,8 @@
 //! };
 //!
 //! let todos = Collection::new("todos")?;
-//! let config = ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
+//! let mut config = ClientConfig::default();
+//! config.collections = vec![todos.clone()];
 //! let seed = 0x5eed; // from the operating system, in earnest
 //! let mut actions = Vec::new();
 //! let mut replica = Replica::open(config, seed, now(), MemoryClientStore::new(), &mut actions)?;

@@ -5,11 +5,11 @@ mod lone_replica;
 
 use synclayer_core::testing::SimulatedDisk;
 use synclayer_core::{
-    Batch, ClientConfig, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind,
-    Input, MemoryClientStore, Scan, Timestamp, Write,
+    Batch, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind, Input,
+    MemoryClientStore, Scan, Timestamp, Write,
 };
 
-use lone_replica::{LoneReplica, ack, change, config, synced, todos};
+use lone_replica::{LoneReplica, ack, change, config, synced, todos, with};
 
 #[test]
 fn says_hello_first_and_subscribes_before_the_pong() {
@@ -57,7 +57,7 @@ fn a_remote_change_waits_beneath_a_write_on_its_way() {
 #[test]
 fn a_conflict_is_resolved_and_sent_under_the_same_number() {
     let strategy = ConflictStrategy::ClientWins;
-    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    let mut lone = LoneReplica::live_with(with(config(), |it| it.conflict_strategy = strategy));
     lone.update("a", r#"{"n":2}"#);
     lone.sent();
     lone.hear(&change("update", "a", r#"{"n":9}"#, 6, "2026-01-01T00:00:00Z"));
@@ -73,7 +73,7 @@ fn a_conflict_is_resolved_and_sent_under_the_same_number() {
 #[test]
 fn server_wins_drops_the_write() {
     let strategy = ConflictStrategy::ServerWins;
-    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    let mut lone = LoneReplica::live_with(with(config(), |it| it.conflict_strategy = strategy));
     lone.cut();
     lone.update("a", r#"{"n":2}"#);
     lone.sent();
@@ -109,7 +109,7 @@ fn a_rejected_write_is_rolled_back_and_kept() {
 #[test]
 fn what_was_rejected_is_no_part_of_a_conflict_that_is_decided_with_it() {
     let strategy = ConflictStrategy::ClientWins;
-    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    let mut lone = LoneReplica::live_with(with(config(), |it| it.conflict_strategy = strategy));
     lone.update("a", r#"{"t":"refused"}"#);
     lone.sent();
     lone.update("a", r#"{"n":2}"#);

@@ -4,9 +4,9 @@
 mod lone_replica;
 
 use synclayer_core::testing::Checked;
-use synclayer_core::{ClientConfig, ConflictStrategy, EventKind, Level, Write, Written};
+use synclayer_core::{ConflictStrategy, EventKind, Level, Write, Written};
 
-use lone_replica::{LoneReplica, ack, change, config, doc, id, todos};
+use lone_replica::{LoneReplica, ack, change, config, doc, id, todos, with};
 
 impl LoneReplica {
     /// Saves a record, and follows that.
@@ -77,7 +77,7 @@ fn a_write_that_a_pong_confirms_is_acknowledged() {
 #[test]
 fn what_is_not_followed_is_not_kept() {
     let strategy = ConflictStrategy::ServerWins;
-    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy: strategy, ..config() });
+    let mut lone = LoneReplica::live_with(with(config(), |it| it.conflict_strategy = strategy));
     let saved = lone.replica.write(
         lone.now,
         Write::Save(todos(), id("a"), doc(r#"{"n":2,"t":"x"}"#)),

@@ -4,11 +4,9 @@
 mod lone_replica;
 
 use synclayer_core::testing::{Checked, SimulatedDisk};
-use synclayer_core::{
-    ClientConfig, ConflictStrategy, Document, FieldWise, Limits, Misuse, Write, Written,
-};
+use synclayer_core::{ConflictStrategy, Document, FieldWise, Limits, Misuse, Write, Written};
 
-use lone_replica::{LoneReplica, ack, change, config, doc, id, todos};
+use lone_replica::{LoneReplica, ack, change, config, doc, id, todos, with};
 
 impl LoneReplica {
     fn modify(
@@ -72,7 +70,7 @@ fn it_makes_removes_and_leaves_records() {
 #[test]
 fn where_it_fails_nothing_has_changed() {
     let limits = Limits { document_bytes: 20, ..Limits::default() };
-    let mut lone = LoneReplica::live_with(ClientConfig { limits, ..config() });
+    let mut lone = LoneReplica::live_with(with(config(), |it| it.limits = limits));
     let digest = |lone: &LoneReplica| (lone.replica.digest(), lone.replica.store().last());
     let before = digest(&lone);
     let failed = || Misuse::ModifyFailed { message: "a bug".into() };
@@ -87,7 +85,8 @@ fn where_it_fails_nothing_has_changed() {
 #[test]
 fn increments_of_two_devices_add_up() {
     let conflict_strategy = ConflictStrategy::custom(FieldWise::sum_numbers());
-    let mut lone = LoneReplica::live_with(ClientConfig { conflict_strategy, ..config() });
+    let mut lone =
+        LoneReplica::live_with(with(config(), |it| it.conflict_strategy = conflict_strategy));
     lone.cut();
     lone.add("a", 2);
     lone.add("a", 3);

@@ -35,11 +35,9 @@ fn todos() -> Collection {
 impl Client {
     fn open(server: SocketAddr, seed: u128) -> Self {
         let (started, mut actions) = (Instant::now(), Vec::new());
-        let config = ClientConfig {
-            collections: vec![todos()],
-            reconnect_delay: Duration::from_millis(1),
-            ..ClientConfig::default()
-        };
+        let mut config = ClientConfig::default();
+        config.collections = vec![todos()];
+        config.reconnect_delay = Duration::from_millis(1);
         let store = MemoryClientStore::new();
         let mut replica = Replica::open(config, seed, now(started), store, &mut actions).unwrap();
         replica.command(now(started), Command::Connect, &mut actions);

@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 
 use synclayer_core::testing::SimulatedDisk;
 use synclayer_core::{
-    Action, ClientConfig, CommitNumber, MemoryClientStore, Misuse, Replica, SignOut, SignedOut,
-    Write,
+    Action, CommitNumber, MemoryClientStore, Misuse, Replica, SignOut, SignedOut, Write,
 };
 
-use lone_replica::{LoneReplica, config, doc, id, todos};
+use lone_replica::{LoneReplica, config, doc, id, todos, with};
 
 fn of(user: &str, store: MemoryClientStore) -> LoneReplica {
-    LoneReplica::on(ClientConfig { user: user.into(), ..config() }, store)
+    LoneReplica::on(with(config(), |it| it.user = user.into()), store)
 }
 
 impl LoneReplica {
@@ -191,7 +190,8 @@ fn who_returns_after_a_wipe_is_another_client() {
     lone.save("a", "{}");
     let client = lone.replica.status().client_id;
     let store = lone.signed_out(SignOut::WipeUnsent);
-    let ann = ClientConfig { user: "ann".into(), ..config() };
+    let mut ann = config();
+    ann.user = "ann".into();
     let ann = Replica::open(ann, 8, lone_replica::START, store, &mut Vec::new()).unwrap();
     assert_ne!(ann.status().client_id, client, "its numbers begin anew");
 }

@@ -6,9 +6,9 @@ mod lone_replica;
 
 use std::time::Duration;
 
-use synclayer_core::{ClientConfig, Command, ConnectionState, Input, Timer};
+use synclayer_core::{Command, ConnectionState, Input, Timer};
 
-use lone_replica::{LoneReplica, config};
+use lone_replica::{LoneReplica, config, with};
 
 fn heard(lone: &mut LoneReplica) {
     let conn = lone.conn;
@@ -81,7 +81,7 @@ fn a_ping_that_is_out_already_is_not_waited_for_longer_than_a_probe() {
 #[test]
 fn the_time_of_a_probe_can_be_chosen() {
     let probe_timeout = Duration::from_secs(2);
-    let mut lone = LoneReplica::live_with(ClientConfig { probe_timeout, ..config() });
+    let mut lone = LoneReplica::live_with(with(config(), |it| it.probe_timeout = probe_timeout));
     CALLS[0](&mut lone);
     lone.pass(2_000);
     assert_eq!(frames(&mut lone), (1, true));
@@ -119,7 +119,10 @@ fn what_comes_from_before_the_sleep_is_no_sign_of_life() {
 
 #[test]
 fn a_request_and_a_dial_from_before_the_sleep_are_not_waited_for_long() {
-    let mut lone = LoneReplica::new(ClientConfig { websocket: false, http: true, ..config() });
+    let mut lone = LoneReplica::new(with(config(), |it| {
+        it.websocket = false;
+        it.http = true;
+    }));
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.sent();
     sleep(&mut lone, 60);

@@ -101,29 +101,28 @@ fn client_config(
         | ConflictStrategy::ServerWins
         | ConflictStrategy::ClientWins) => built_in,
     };
-    Ok(ClientConfig {
-        user: config.user.clone(),
-        token: config.auth_token.as_deref().map(Token::new),
-        collections: config.collections.iter().map(name).collect::<Result<_, _>>()?,
-        keep_for: config.keep_for,
-        conflict_strategy: strategy,
-        limits: config.limits.clone(),
-        reconnect_delay: config.reconnect_delay,
-        max_reconnect_attempts: config.max_reconnect_attempts,
-        probe_timeout: config.probe_timeout,
-        websocket: config.transports != Transports::PollOnly,
-        http,
-        enable_realtime_sync: config.enable_realtime_sync,
-        enable_auto_sync: config.enable_auto_sync,
-        sync_interval: config.sync_interval,
-        request_timeout: config.request_timeout,
-        reconcile_interval: config.reconcile_interval,
-        plain: config.plain_servers,
-        address: address.identity(),
-        required: config.required_guarantees,
-        on_server_loss: config.on_server_loss,
-        ..ClientConfig::default()
-    })
+    let mut client = ClientConfig::default();
+    client.user = config.user.clone();
+    client.token = config.auth_token.as_deref().map(Token::new);
+    client.collections = config.collections.iter().map(name).collect::<Result<_, _>>()?;
+    client.keep_for = config.keep_for;
+    client.conflict_strategy = strategy;
+    client.limits = config.limits.clone();
+    client.reconnect_delay = config.reconnect_delay;
+    client.max_reconnect_attempts = config.max_reconnect_attempts;
+    client.probe_timeout = config.probe_timeout;
+    client.websocket = config.transports != Transports::PollOnly;
+    client.http = http;
+    client.enable_realtime_sync = config.enable_realtime_sync;
+    client.enable_auto_sync = config.enable_auto_sync;
+    client.sync_interval = config.sync_interval;
+    client.request_timeout = config.request_timeout;
+    client.reconcile_interval = config.reconcile_interval;
+    client.plain = config.plain_servers;
+    client.address = address.identity();
+    client.required = config.required_guarantees;
+    client.on_server_loss = config.on_server_loss;
+    Ok(client)
 }
 
 /// Checks that a token can be sent.

@@ -11,6 +11,7 @@ use crate::rules::conflict::ConflictStrategy;
 
 /// The behaviour of a client. Durations are measured on the monotonic clock.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// The user whose data this is. Each user of a store has an identity, an outbox and rows of
     /// their own; those of the others wait. Any text; the empty one is a user like the others.

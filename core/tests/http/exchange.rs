@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use synclayer_core::{
-    ClientConfig, Command, ConflictStrategy, ConnectionState, EventKind, Guarantees, HttpAnswer,
-    Input, Timer, Transport,
+    Command, ConflictStrategy, ConnectionState, EventKind, Guarantees, HttpAnswer, Input, Timer,
+    Transport,
 };
 
-use crate::lone_replica::{LoneReplica, change, synced, todos};
+use crate::lone_replica::{LoneReplica, change, synced, todos, with};
 use crate::support::{
     both, echo, first_page, idle, idle_with, page, polling, pong, quiet_page, subscribed, verdicts,
 };
@@ -98,7 +98,7 @@ fn a_local_write_starts_an_exchange_at_once() {
 #[test]
 fn a_conflict_is_resolved_and_pushed_under_the_same_number() {
     let strategy = ConflictStrategy::ClientWins;
-    let mut lone = idle_with(ClientConfig { conflict_strategy: strategy, ..polling() });
+    let mut lone = idle_with(with(polling(), |it| it.conflict_strategy = strategy));
     lone.update("a", r#"{"n":2}"#);
     lone.answer_all(&[&pong(0, ""), &quiet_page(0)]);
     lone.sent();

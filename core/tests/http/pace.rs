@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use synclayer_core::{
-    ClientConfig, Command, ConnectionState, Disconnect, EventKind, Guarantees, HttpAnswer, Input,
-    Timer, Transport,
+    Command, ConnectionState, Disconnect, EventKind, Guarantees, HttpAnswer, Input, Timer,
+    Transport,
 };
 
-use crate::lone_replica::{LoneReplica, change, config, synced, todos};
+use crate::lone_replica::{LoneReplica, change, config, synced, todos, with};
 use crate::support::{SYNC_A, both, first_page, idle, page, polling, pong, quiet_page, subscribed};
 
 #[test]
@@ -55,7 +55,7 @@ fn synced_waits_for_a_collection_that_can_not_be_pulled_now() {
 
 #[test]
 fn without_auto_sync_only_calls_start_an_exchange() {
-    let mut lone = LoneReplica::new(ClientConfig { enable_auto_sync: false, ..polling() });
+    let mut lone = LoneReplica::new(with(polling(), |it| it.enable_auto_sync = false));
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.save("b", r#"{"n":2}"#);
     assert!(lone.sent().is_empty());
@@ -120,7 +120,7 @@ fn a_live_connection_is_proved_right_now_and_then() {
 
 #[test]
 fn used_up_tries_leave_polling_and_a_slow_pace() {
-    let mut lone = LoneReplica::new(ClientConfig { max_reconnect_attempts: Some(2), ..both() });
+    let mut lone = LoneReplica::new(with(both(), |it| it.max_reconnect_attempts = Some(2)));
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     let mut dialled = 0;
     let mut waits = Vec::new();
@@ -159,7 +159,7 @@ fn used_up_tries_leave_polling_and_a_slow_pace() {
 #[test]
 fn what_the_app_requires_is_offered_or_nothing_is_sent() {
     let verified = Guarantees { verified: true, ..Guarantees::default() };
-    let mut lone = LoneReplica::new(ClientConfig { required: verified, ..polling() });
+    let mut lone = LoneReplica::new(with(polling(), |it| it.required = verified));
     lone.save("b", r#"{"n":2}"#);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer_all(&[&pong(0, "")]);

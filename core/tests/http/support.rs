@@ -6,12 +6,17 @@ use crate::lone_replica::{LoneReplica, config, synced};
 
 /// A client that has HTTP only.
 pub(crate) fn polling() -> ClientConfig {
-    ClientConfig { websocket: false, http: true, ..config() }
+    let mut config = config();
+    config.websocket = false;
+    config.http = true;
+    config
 }
 
 /// A client that has both.
 pub(crate) fn both() -> ClientConfig {
-    ClientConfig { http: true, ..config() }
+    let mut config = config();
+    config.http = true;
+    config
 }
 
 pub(crate) fn pong(last: u64, digest: &str) -> String {

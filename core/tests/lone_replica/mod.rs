@@ -29,7 +29,15 @@ pub struct LoneReplica {
 pub const START: Now = Now { mono: Mono(1_000), wall: Timestamp(1_790_000_000_000) };
 
 pub fn config() -> ClientConfig {
-    ClientConfig { collections: vec![todos()], ..ClientConfig::default() }
+    let mut config = ClientConfig::default();
+    config.collections = vec![todos()];
+    config
+}
+
+/// A configuration with some other settings.
+pub fn with(mut config: ClientConfig, set: impl FnOnce(&mut ClientConfig)) -> ClientConfig {
+    set(&mut config);
+    config
 }
 
 pub fn todos() -> Collection {

@@ -1,8 +1,8 @@
 //! A WebSocket and HTTP beside each other.
 
-use synclayer_core::{ClientConfig, Command, ConflictStrategy, EventKind, HttpAnswer, Write};
+use synclayer_core::{Command, ConflictStrategy, EventKind, HttpAnswer, Write};
 
-use crate::lone_replica::{LoneReplica, doc, id, todos};
+use crate::lone_replica::{LoneReplica, doc, id, todos, with};
 use crate::support::{
     PONG, QUERY_SINCE, SYNC, TAKEN, both, connect, first_rows, frame, live, live_both,
     live_both_with, pending, pong_frame, rows, socket_only, whole,
@@ -49,7 +49,7 @@ fn a_write_that_did_not_arrive_is_pushed_as_it_was() {
 #[test]
 fn a_write_that_was_overtaken_goes_through_the_strategy() {
     let strategy = ConflictStrategy::ClientWins;
-    let mut lone = live_both_with(ClientConfig { conflict_strategy: strategy, ..both() });
+    let mut lone = live_both_with(with(both(), |it| it.conflict_strategy = strategy));
     lone.update("a", r#"{"n":2}"#);
     lone.sent();
     lone.pass(1_000);
@@ -167,7 +167,7 @@ fn offline_writes_arrive_whichever_way_opens_first() {
 #[test]
 fn an_own_write_that_a_conflict_has_replaced_is_nobody_elses_change() {
     let strategy = ConflictStrategy::ServerWins;
-    let mut lone = connect(ClientConfig { conflict_strategy: strategy, ..socket_only() });
+    let mut lone = connect(with(socket_only(), |it| it.conflict_strategy = strategy));
     lone.hear(&whole(&[("a", r#"{"n":1,"t":"x"}"#)]));
     lone.update("a", r#"{"n":2}"#);
     lone.sent();

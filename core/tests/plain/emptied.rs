@@ -2,7 +2,7 @@
 
 use synclayer_core::{ClientConfig, Command, EventKind, OnServerLoss, Write};
 
-use crate::lone_replica::{LoneReplica, todos};
+use crate::lone_replica::{LoneReplica, todos, with};
 use crate::support::{SYNC, TAKEN, connect, http_only, pending, rows, socket_only, whole};
 
 /// Returns the number of records that the app is asked about, if it is asked.
@@ -87,7 +87,7 @@ fn what_an_emptied_plain_server_lacks_is_offered_to_it() {
 #[test]
 fn an_emptied_plain_server_is_followed_where_it_was_said_so_before() {
     let adopt = Some(OnServerLoss::Adopt);
-    let lone = emptied(ClientConfig { on_server_loss: adopt, ..http_only() });
+    let lone = emptied(with(http_only(), |it| it.on_server_loss = adopt));
     assert!(many().iter().all(|id| lone.shows(id).is_none()));
     assert_eq!(missing(&lone), None);
 }

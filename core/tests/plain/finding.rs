@@ -1,8 +1,8 @@
 //! Plain servers that are found by HTTP, and what is none.
 
-use synclayer_core::{ClientConfig, Command, EventKind, Guarantees, HttpAnswer, Level, Transport};
+use synclayer_core::{Command, EventKind, Guarantees, HttpAnswer, Level, Transport};
 
-use crate::lone_replica::LoneReplica;
+use crate::lone_replica::{LoneReplica, with};
 use crate::support::{QUERY, TAKEN, http_only, pending};
 
 #[test]
@@ -31,7 +31,7 @@ fn a_server_that_knows_no_hello_is_a_plain_one() {
 
 /// Something that does not know the hello, and answers everything else likewise.
 fn nowhere(address: &str) -> LoneReplica {
-    let mut lone = LoneReplica::new(ClientConfig { address: address.into(), ..http_only() });
+    let mut lone = LoneReplica::new(with(http_only(), |it| it.address = address.into()));
     for record in ["b", "c", "d"] {
         lone.save(record, "{}");
     }
@@ -92,7 +92,7 @@ fn a_wrong_path_is_no_plain_server() {
 
 #[test]
 fn a_replica_without_collections_finds_no_server_either() {
-    let mut lone = LoneReplica::new(ClientConfig { collections: vec![], ..http_only() });
+    let mut lone = LoneReplica::new(with(http_only(), |it| it.collections = vec![]));
     lone.replica.synced(lone.now, &mut lone.actions);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer(404, "{}");

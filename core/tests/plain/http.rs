@@ -1,10 +1,8 @@
 //! Exchanges by HTTP alone.
 
-use synclayer_core::{
-    ClientConfig, Command, ConflictStrategy, ErrorCode, EventKind, HttpAnswer, Token, Write,
-};
+use synclayer_core::{Command, ConflictStrategy, ErrorCode, EventKind, HttpAnswer, Token, Write};
 
-use crate::lone_replica::{LoneReplica, id, todos};
+use crate::lone_replica::{LoneReplica, id, todos, with};
 use crate::support::{
     PONG, QUERY, QUERY_SINCE, TAKEN, first_rows, http_only, kinds, live_both, pending, polling,
     polling_with, rows,
@@ -154,7 +152,7 @@ fn a_conflict_in_the_same_field_goes_through_the_strategy() {
         (ConflictStrategy::ServerWins, r#"{"n":7,"t":"x"}"#, false),
         (ConflictStrategy::ClientWins, r#"{"n":5,"t":"x"}"#, true),
     ] {
-        let mut lone = polling_with(ClientConfig { conflict_strategy: strategy, ..http_only() });
+        let mut lone = polling_with(with(http_only(), |it| it.conflict_strategy = strategy));
         lone.update("a", r#"{"n":5}"#);
         lone.answer(200, "[]");
         lone.sent();
@@ -194,7 +192,7 @@ fn a_patch_of_a_missing_record_meets_a_delete() {
     for (strategy, survives) in
         [(ConflictStrategy::ServerWins, false), (ConflictStrategy::ClientWins, true)]
     {
-        let mut lone = polling_with(ClientConfig { conflict_strategy: strategy, ..http_only() });
+        let mut lone = polling_with(with(http_only(), |it| it.conflict_strategy = strategy));
         lone.update("a", r#"{"n":5}"#);
         lone.answer(200, "[]");
         lone.sent();
@@ -357,7 +355,8 @@ fn what_is_read_is_remembered_over_a_restart() {
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer(404, "");
     assert_eq!(lone.sent().last().unwrap(), QUERY_SINCE);
-    let elsewhere = ClientConfig { address: "elsewhere".into(), ..http_only() };
+    let mut elsewhere = http_only();
+    elsewhere.address = "elsewhere".into();
     let mut lone = LoneReplica::on(elsewhere, store);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer(404, "");

@@ -1,10 +1,10 @@
 //! Recognition of a plain server.
 
 use synclayer_core::{
-    ClientConfig, Command, ConnectionState, EventKind, Guarantees, Level, PlainServers, Transport,
+    Command, ConnectionState, EventKind, Guarantees, Level, PlainServers, Transport,
 };
 
-use crate::lone_replica::{LoneReplica, todos};
+use crate::lone_replica::{LoneReplica, todos, with};
 use crate::support::{
     PONG, SYNC, connect, http_only, live, pending, pong_frame, socket_only, whole,
 };
@@ -59,7 +59,7 @@ fn silence_shows_no_plain_server() {
 
 #[test]
 fn a_server_known_to_be_silent_needs_no_proof() {
-    let mut lone = LoneReplica::new(ClientConfig { plain: PlainServers::Silent, ..socket_only() });
+    let mut lone = LoneReplica::new(with(socket_only(), |it| it.plain = PlainServers::Silent));
     lone.dial();
     lone.pass(15_000);
     assert_eq!(lone.replica.status().level, Some(Level::Plain));
@@ -74,10 +74,10 @@ fn an_address_that_offered_level_2_is_not_believed_to_offer_less() {
     let store = lone.replica.store().clone();
     for (config, accepted) in [
         (socket_only(), false),
-        (ClientConfig { plain: PlainServers::Never, ..socket_only() }, false),
-        (ClientConfig { plain: PlainServers::Silent, ..socket_only() }, false),
-        (ClientConfig { plain: PlainServers::AllowDowngrade, ..socket_only() }, true),
-        (ClientConfig { address: "elsewhere".into(), ..socket_only() }, true),
+        (with(socket_only(), |it| it.plain = PlainServers::Never), false),
+        (with(socket_only(), |it| it.plain = PlainServers::Silent), false),
+        (with(socket_only(), |it| it.plain = PlainServers::AllowDowngrade), true),
+        (with(socket_only(), |it| it.address = "elsewhere".into()), true),
     ] {
         let mut lone = LoneReplica::on(config.clone(), store.clone());
         lone.dial();
@@ -107,7 +107,7 @@ fn a_late_welcome_ends_the_plain_connection_and_is_remembered() {
 fn what_is_required_is_not_given_up() {
     let required = Guarantees { exactly_once: true, ..Guarantees::default() };
     for config in [socket_only(), http_only()] {
-        let mut lone = LoneReplica::new(ClientConfig { required, ..config.clone() });
+        let mut lone = LoneReplica::new(with(config.clone(), |it| it.required = required));
         lone.save("w", "{}");
         if config.websocket {
             lone.dial();

@@ -13,11 +13,16 @@ pub(crate) fn socket_only() -> ClientConfig {
 }
 
 pub(crate) fn http_only() -> ClientConfig {
-    ClientConfig { websocket: false, http: true, ..config() }
+    let mut config = config();
+    config.websocket = false;
+    config.http = true;
+    config
 }
 
 pub(crate) fn both() -> ClientConfig {
-    ClientConfig { http: true, ..config() }
+    let mut config = config();
+    config.http = true;
+    config
 }
 
 /// A connection on which the hello was answered as any ping.

@@ -1,6 +1,6 @@
 //! Exchanges over a WebSocket alone.
 
-use synclayer_core::{ClientConfig, Command, ConflictStrategy, EventKind, Level, Timer, Write};
+use synclayer_core::{Command, ConflictStrategy, EventKind, Level, Timer, Write};
 
 use crate::lone_replica::{LoneReplica, doc, id, todos};
 use crate::support::{
@@ -144,7 +144,8 @@ fn an_echo_of_an_older_own_write_is_not_shown() {
 
 #[test]
 fn a_change_that_meets_a_pending_write_goes_through_the_strategy() {
-    let config = ClientConfig { conflict_strategy: ConflictStrategy::ServerWins, ..socket_only() };
+    let mut config = socket_only();
+    config.conflict_strategy = ConflictStrategy::ServerWins;
     let mut lone = connect(config);
     lone.hear(&whole(&[("a", r#"{"n":1,"t":"x"}"#)]));
     lone.cut();

@@ -17,8 +17,7 @@ use contents::{START, config};
 use synclayer_core::rules::verify;
 use synclayer_core::server::session::{self, Identity};
 use synclayer_core::{
-    Action, ClientConfig, Collection, CollectionStatus, Command, ConnId, Input, NetAction, Replica,
-    UserId, Write,
+    Action, Collection, CollectionStatus, Command, ConnId, Input, NetAction, Replica, UserId, Write,
 };
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
@@ -147,7 +146,8 @@ fn what_an_earlier_version_left_undecided_can_be_decided() {
 
 fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
     let collections = ["boards", "notes", "todos"].map(|name| Collection::new(name).unwrap());
-    let config = ClientConfig { collections: collections.to_vec(), ..config(user) };
+    let mut config = config(user);
+    config.collections = collections.to_vec();
     let store = FjallClientStore::open(path, ClientOptions::default()).unwrap();
     // a day after the stores were closed: a server takes no times that are to come
     let (mut now, mut actions) = (START, Vec::new());

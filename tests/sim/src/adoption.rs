@@ -102,11 +102,9 @@ pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
 impl Device {
     /// A process begins on what an earlier one has committed.
     fn open(commits: Vec<Batch>) -> Result<Self, String> {
-        let config = ClientConfig {
-            collections: vec![collections().swap_remove(0)],
-            on_server_loss: Some(OnServerLoss::Ask),
-            ..ClientConfig::default()
-        };
+        let mut config = ClientConfig::default();
+        config.collections = vec![collections().swap_remove(0)];
+        config.on_server_loss = Some(OnServerLoss::Ask);
         let (store, mut out) = (Recorder::new(commits), Vec::new());
         let replica = Replica::open(config, 7, now(), store, &mut out);
         let mut device = Self { replica: replica.map_err(|error| error.message)?, conn: None };

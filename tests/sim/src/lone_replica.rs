@@ -24,7 +24,8 @@ impl<S: ClientStore> LoneReplica<S> {
     /// When the store fails; here and below.
     pub fn offline(store: S) -> Self {
         let todos = Collection::new("todos").expect("a name");
-        let config = ClientConfig { collections: vec![todos.clone()], ..ClientConfig::default() };
+        let mut config = ClientConfig::default();
+        config.collections = vec![todos.clone()];
         let mut actions = Vec::new();
         let replica = Replica::open(config, 7, NOW, store, &mut actions).expect("a store");
         Self { replica, todos, conn: ConnId(0), seq: 0, actions }

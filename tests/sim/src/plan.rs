@@ -303,23 +303,24 @@ impl Plan {
     /// The world in which the plan is played.
     #[must_use]
     pub fn world(&self, rights: &Arc<Rights>) -> WorldConfig {
-        let client = |device: usize| ClientConfig {
-            user: self.user_of(device).into(),
-            token: self.users.then(|| Token::new(self.user_of(device))),
-            collections: collections(),
-            conflict_strategy: self.strategy(),
-            window: self.window,
-            websocket: self.reaches[device] != Reach::Poll,
-            http: self.reaches[device] != Reach::Socket,
-            sync_interval: Duration::from_secs(match self.reaches[device] {
+        let client = |device: usize| {
+            let mut config = ClientConfig::default();
+            config.user = self.user_of(device).into();
+            config.token = self.users.then(|| Token::new(self.user_of(device)));
+            config.collections = collections();
+            config.conflict_strategy = self.strategy();
+            config.window = self.window;
+            config.websocket = self.reaches[device] != Reach::Poll;
+            config.http = self.reaches[device] != Reach::Socket;
+            config.sync_interval = Duration::from_secs(match self.reaches[device] {
                 Reach::Socket => 300,
                 Reach::Both | Reach::Poll => self.poll_seconds as u64,
-            }),
-            request_timeout: Duration::from_secs(self.call_seconds as u64),
-            keep_for: (self.keep_seconds > 0)
-                .then(|| Duration::from_secs(self.keep_seconds as u64)),
-            on_server_loss: self.on_loss[device],
-            ..ClientConfig::default()
+            });
+            config.request_timeout = Duration::from_secs(self.call_seconds as u64);
+            config.keep_for =
+                (self.keep_seconds > 0).then(|| Duration::from_secs(self.keep_seconds as u64));
+            config.on_server_loss = self.on_loss[device];
+            config
         };
         let mut config = WorldConfig::of(0, &collections());
         config.clients = (0..self.devices).map(client).collect();

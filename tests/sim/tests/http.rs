@@ -14,9 +14,12 @@ const RECORDS: [&str; 3] = ["a", "b", "c"];
 
 /// A device that polls, one that has both transports, one that follows.
 fn world(seed: u64, ring: usize) -> World {
-    let base = ClientConfig { collections: vec![todos()], ..ClientConfig::default() };
-    let both = ClientConfig { http: true, ..base.clone() };
-    let polling = ClientConfig { websocket: false, ..both.clone() };
+    let mut base = ClientConfig::default();
+    base.collections = vec![todos()];
+    let mut both = base.clone();
+    both.http = true;
+    let mut polling = both.clone();
+    polling.websocket = false;
     let mut config = WorldConfig::of(0, &[todos()]);
     config.seed = seed;
     config.clients = vec![polling, both, base];

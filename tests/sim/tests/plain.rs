@@ -15,18 +15,17 @@ enum Transports {
 }
 
 fn config(transports: Transports, strategy: &ConflictStrategy) -> ClientConfig {
-    ClientConfig {
-        collections: vec![todos()],
-        conflict_strategy: strategy.clone(),
-        websocket: transports != Transports::Http,
-        http: transports != Transports::Socket,
-        // some of them say nothing that shows what they are, and here nothing else can show it
-        plain: match transports {
-            Transports::Socket => PlainServers::Silent,
-            Transports::Http | Transports::Both => PlainServers::Detect,
-        },
-        ..ClientConfig::default()
-    }
+    let mut config = ClientConfig::default();
+    config.collections = vec![todos()];
+    config.conflict_strategy = strategy.clone();
+    config.websocket = transports != Transports::Http;
+    config.http = transports != Transports::Socket;
+    // some of them say nothing that shows what they are, and here nothing else can show it
+    config.plain = match transports {
+        Transports::Socket => PlainServers::Silent,
+        Transports::Http | Transports::Both => PlainServers::Detect,
+    };
+    config
 }
 
 fn strategies() -> [ConflictStrategy; 3] {

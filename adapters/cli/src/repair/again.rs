@@ -178,7 +178,8 @@ fn open(
     };
     let options = ClientOptions::new().durability(Durability::Synced).on_durable(on_durable);
     let store = FjallClientStore::open(data, options)?;
-    let config = ClientConfig { user: user.into(), ..ClientConfig::default() };
+    let mut config = ClientConfig::default();
+    config.user = user.into();
     let half = || u128::from(RandomState::new().hash_one(data));
     let seed = half() << 64 | half();
     Ok((Core::open(config, seed, now, store, &mut Vec::new())?, progress))

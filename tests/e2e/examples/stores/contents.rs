@@ -34,7 +34,9 @@ pub const PLAIN: &str = "https://plain.example/api";
 
 /// Returns the configuration of a user's replica.
 pub fn config(user: &str) -> ClientConfig {
-    ClientConfig { user: user.into(), ..ClientConfig::default() }
+    let mut config = ClientConfig::default();
+    config.user = user.into();
+    config
 }
 
 /// Everything in a client's store, which is opened for each user.

@@ -266,12 +266,10 @@ impl Town {
     /// Carl's server is a plain one.
     fn plain_server(&mut self) {
         let store = self.client_store();
-        let config = ClientConfig {
-            websocket: false,
-            http: true,
-            address: PLAIN.into(),
-            ..config_of("carl")
-        };
+        let mut config = config_of("carl");
+        config.websocket = false;
+        config.http = true;
+        config.address = PLAIN.into();
         let mut carl = Device::open(store, config, 44, self.now);
         carl.replica.command(self.now, Command::Connect, &mut carl.actions);
         for _ in 0..100 {
@@ -525,7 +523,9 @@ fn carry_by<S: ClientStore>(device: &mut Device<S>, by_its: Now, host: &mut Host
 
 fn config_of(user: &str) -> ClientConfig {
     let collections = ["boards", "notes", "todos"].map(name).to_vec();
-    ClientConfig { collections, ..config(user) }
+    let mut config = config(user);
+    config.collections = collections;
+    config
 }
 
 fn name(text: &str) -> Collection {

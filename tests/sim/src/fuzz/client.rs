@@ -102,15 +102,14 @@ fn config(script: &mut Script<'_>) -> ClientConfig {
         FieldWise::sum_numbers().into(),
     ];
     let choice = script.byte();
-    ClientConfig {
-        collections: vec![collection(0)],
-        conflict_strategy: strategies[usize::from(choice & 3)].clone(),
-        http: choice & 4 != 0,
-        websocket: choice & 8 == 0,
-        window: 1 + usize::from(choice >> 4),
-        max_pending_writes: 20,
-        ..ClientConfig::default()
-    }
+    let mut config = ClientConfig::default();
+    config.collections = vec![collection(0)];
+    config.conflict_strategy = strategies[usize::from(choice & 3)].clone();
+    config.http = choice & 4 != 0;
+    config.websocket = choice & 8 == 0;
+    config.window = 1 + usize::from(choice >> 4);
+    config.max_pending_writes = 20;
+    config
 }
 
 fn plain_server(script: &mut Script<'_>) -> PlainServer {

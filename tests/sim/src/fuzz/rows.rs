@@ -73,7 +73,8 @@ fn open(rows: &MemoryRows, script: &mut Script<'_>) {
         return;
     }
     store.commit(CommitNumber(1), batch).expect("a sound batch");
-    let config = ClientConfig { collections: vec![collection(0)], ..ClientConfig::default() };
+    let mut config = ClientConfig::default();
+    config.collections = vec![collection(0)];
     let Ok(replica) = Replica::open(config, 9, now(), store, &mut Vec::new()) else { return };
     let _ =
         (replica.rejected(), replica.get_all(&collection(0)), replica.status(), replica.check());

@@ -473,13 +473,11 @@ impl Kind {
 
 impl Device {
     fn open(i: usize, lives: u64, store: MemoryClientStore) -> Self {
-        let config = ClientConfig {
-            collections: vec![todos()],
-            reconnect_delay: Duration::ZERO,
-            max_reconnect_delay: Duration::ZERO,
-            reconcile_interval: None,
-            ..ClientConfig::default()
-        };
+        let mut config = ClientConfig::default();
+        config.collections = vec![todos()];
+        config.reconnect_delay = Duration::ZERO;
+        config.max_reconnect_delay = Duration::ZERO;
+        config.reconcile_interval = None;
         let mut out = Vec::new();
         let seed = u128::from(lives) << 8 | i as u128;
         let replica = Replica::open(config, seed, NOW, Shelf::new(store), &mut out);

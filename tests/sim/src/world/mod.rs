@@ -78,7 +78,8 @@ impl WorldConfig {
     /// So many replicas that use these collections, and nothing out of the ordinary.
     #[must_use]
     pub fn of(replicas: usize, collections: &[Collection]) -> Self {
-        let client = ClientConfig { collections: collections.to_vec(), ..ClientConfig::default() };
+        let mut client = ClientConfig::default();
+        client.collections = collections.to_vec();
         Self {
             seed: 0,
             collections: collections.to_vec(),

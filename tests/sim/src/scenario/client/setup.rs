@@ -78,34 +78,29 @@ pub(super) enum Durability {
 
 impl Setup {
     pub(super) fn config(&self) -> Result<ClientConfig, String> {
-        let mut config = ClientConfig {
-            user: self.user.clone(),
-            token: self.token.as_deref().map(Token::new),
-            conflict_strategy: match self.strategy {
-                Strategy::LastWriteWins => ConflictStrategy::LastWriteWins,
-                Strategy::ServerWins => ConflictStrategy::ServerWins,
-                Strategy::ClientWins => ConflictStrategy::ClientWins,
-                Strategy::MergeArrays => ConflictStrategy::custom(FieldWise::merge_arrays()),
-                Strategy::SumNumbers => ConflictStrategy::custom(FieldWise::sum_numbers()),
-                Strategy::Fails => ConflictStrategy::custom(Fails),
-            },
-            collections: self
-                .collections
-                .iter()
-                .map(|name| collection(name))
-                .collect::<Result<_, _>>()?,
-            max_reconnect_attempts: self.max_reconnect_attempts,
-            http: self.http,
-            websocket: self.web_socket.unwrap_or(true),
-            address: self.address.clone(),
-            keep_for: self.keep_for_ms.map(Duration::from_millis),
-            on_server_loss: self.on_server_loss.map(|told| match told {
-                Loss::Adopt => OnServerLoss::Adopt,
-                Loss::Offer => OnServerLoss::Offer,
-                Loss::Ask => OnServerLoss::Ask,
-            }),
-            ..ClientConfig::default()
+        let mut config = ClientConfig::default();
+        config.user = self.user.clone();
+        config.token = self.token.as_deref().map(Token::new);
+        config.conflict_strategy = match self.strategy {
+            Strategy::LastWriteWins => ConflictStrategy::LastWriteWins,
+            Strategy::ServerWins => ConflictStrategy::ServerWins,
+            Strategy::ClientWins => ConflictStrategy::ClientWins,
+            Strategy::MergeArrays => ConflictStrategy::custom(FieldWise::merge_arrays()),
+            Strategy::SumNumbers => ConflictStrategy::custom(FieldWise::sum_numbers()),
+            Strategy::Fails => ConflictStrategy::custom(Fails),
         };
+        config.collections =
+            self.collections.iter().map(|name| collection(name)).collect::<Result<_, _>>()?;
+        config.max_reconnect_attempts = self.max_reconnect_attempts;
+        config.http = self.http;
+        config.websocket = self.web_socket.unwrap_or(true);
+        config.address = self.address.clone();
+        config.keep_for = self.keep_for_ms.map(Duration::from_millis);
+        config.on_server_loss = self.on_server_loss.map(|told| match told {
+            Loss::Adopt => OnServerLoss::Adopt,
+            Loss::Offer => OnServerLoss::Offer,
+            Loss::Ask => OnServerLoss::Ask,
+        });
         config.window = self.window.unwrap_or(config.window);
         config.max_pending_writes = self.max_pending_writes.unwrap_or(config.max_pending_writes);
         config.limits.document_bytes = self.document_bytes.unwrap_or(config.limits.document_bytes);
