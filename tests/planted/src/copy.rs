@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+#[cfg(unix)]
+use std::os::unix::fs::symlink;
+#[cfg(windows)]
+use std::os::windows::fs::symlink_dir as symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,7 +54,7 @@ fn write(copy: &Path, bugs: &[Bug]) -> Result<(), String> {
     // the same versions of everything else
     fs::copy(root().join("Cargo.lock"), copy.join("Cargo.lock")).map_err(said)?;
     if !copy.join("tests").exists() {
-        std::os::unix::fs::symlink("../../tests", copy.join("tests")).map_err(said)?;
+        symlink("../../tests", copy.join("tests")).map_err(said)?;
     }
     Ok(())
 }
