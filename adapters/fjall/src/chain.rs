@@ -22,12 +22,12 @@ const FAR: SeqNo = 1 << 32;
 
 /// A commit's place in the chain. Number 0 stands before the first commit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Link {
+pub(crate) struct ChainLink {
     pub(crate) number: u64,
     pub(crate) hash: u64,
 }
 
-impl Link {
+impl ChainLink {
     fn next(self, ops: &[Op]) -> Self {
         let number = self.number + 1;
         let mut hash = Xxh3::new();
@@ -51,7 +51,7 @@ impl Link {
 /// The chain's two ends, and what may be cut off.
 #[derive(Debug)]
 pub(crate) struct Chain {
-    pub(crate) last: Link,
+    pub(crate) last: ChainLink,
     /// The number of the oldest row that is kept.
     pub(crate) first: u64,
     marks: VecDeque<Mark>,
@@ -90,7 +90,12 @@ impl Chain {
 
     /// Adds a commit's row to its batch, and what is to be cut off. The commit counts when
     /// [`advance`](Self::advance) is told so.
-    pub(crate) fn write(&self, ops: &[Op], batch: &mut OwnedWriteBatch, rows: &Keyspace) -> Step {
+    pub(crate) fn write(
+        &self,
+        ops: &[Op],
+        batch: &mut OwnedWriteBatch,
+        rows: &Keyspace,
+    ) -> Advance {
         let last = self.last.next(ops);
         let first = self.cut_to.min(self.first + CUT_AT_ONCE).max(self.first);
         for number in self.first..first {
@@ -98,11 +103,11 @@ impl Chain {
         }
         let value = [last.hash.to_le_bytes(), first.to_le_bytes()].concat();
         batch.insert(rows, chain_key(last.number), value);
-        Step { last, first }
+        Advance { last, first }
     }
 
     /// The batch is in the database.
-    pub(crate) fn advance(&mut self, step: Step) {
+    pub(crate) fn advance(&mut self, step: Advance) {
         self.last = step.last;
         self.first = step.first;
     }
@@ -114,7 +119,7 @@ impl Chain {
     /// When the database can't be read; the flaw, when the chain has one.
     pub(crate) fn read(
         rows: &Keyspace,
-        seen: &mut dyn FnMut(Link),
+        seen: &mut dyn FnMut(ChainLink),
     ) -> fjall::Result<Result<Self, String>> {
         let mut found: Option<Found> = None;
         for row in rows.prefix([CHAIN]) {
@@ -146,20 +151,20 @@ impl Chain {
         if rows.prefix([ROW]).next().is_some() {
             return Err("it has rows and no chain of commits".into());
         }
-        Ok(Self { last: Link::default(), first: 1, marks: VecDeque::new(), cut_to: 1 })
+        Ok(Self { last: ChainLink::default(), first: 1, marks: VecDeque::new(), cut_to: 1 })
     }
 }
 
 /// The change of the chain by a commit.
-pub(crate) struct Step {
-    last: Link,
+pub(crate) struct Advance {
+    last: ChainLink,
     first: u64,
 }
 
 /// The progress of reading a chain.
 struct Found {
     oldest: u64,
-    last: Link,
+    last: ChainLink,
     first: u64,
     order: Option<SeqNo>,
 }
@@ -235,10 +240,10 @@ impl Gaps {
     }
 }
 
-fn decode(key: &[u8], value: &[u8]) -> Option<(Link, u64)> {
+fn decode(key: &[u8], value: &[u8]) -> Option<(ChainLink, u64)> {
     let number = number(key)?;
     let (hash, first) = value.split_at_checked(8)?;
     let hash = u64::from_le_bytes(hash.try_into().ok()?);
     let first = u64::from_le_bytes(first.try_into().ok()?);
-    Some((Link { number, hash }, first))
+    Some((ChainLink { number, hash }, first))
 }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use bytes::Bytes;
 use synclayer_core::{Batch, ClientStore, CommitNumber, Rows, StoreError, StoreErrorKind};
 
-use crate::chain::{Chain, Link};
+use crate::chain::{Chain, ChainLink};
 use crate::disk::{self, Disk, Promises, Sizes};
 use crate::failure;
 use crate::kinds::{Durability, StoreKind};
@@ -274,7 +274,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Work {
-    committed: (CommitNumber, Link),
+    committed: (CommitNumber, ChainLink),
     asked: CommitNumber,
     durable: CommitNumber,
     failed: Option<StoreError>,
@@ -294,7 +294,7 @@ impl Flusher {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    fn committed(&self, number: CommitNumber, last: Link) {
+    fn committed(&self, number: CommitNumber, last: ChainLink) {
         self.shared.work().committed = (number, last);
     }
 
@@ -353,7 +353,7 @@ impl Shared {
     }
 
     /// Waits for something to sync, and says what a sync that starts now will cover.
-    fn next(&self) -> Option<(CommitNumber, Link)> {
+    fn next(&self) -> Option<(CommitNumber, ChainLink)> {
         let idle = |work: &mut Work| !work.ended && work.asked <= work.durable;
         let work = self.changed.wait_while(self.work(), idle);
         let work = work.unwrap_or_else(PoisonError::into_inner);

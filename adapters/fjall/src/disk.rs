@@ -17,7 +17,7 @@ use fjall::{
 };
 use synclayer_core::{Batch, Op, StoreError};
 
-use crate::chain::{Chain, Link};
+use crate::chain::{Chain, ChainLink};
 use crate::clock;
 use crate::failure;
 use crate::journal;
@@ -166,7 +166,7 @@ impl Disk {
 
     fn read_chain(&self, promise: Option<&Promise>, boot: u64) -> Result<Chain, StoreError> {
         let mut broken = false;
-        let mut check = |link: Link| {
+        let mut check = |link: ChainLink| {
             let handed = promise.map(|promise| promise.handed);
             broken |= handed.is_some_and(|handed| handed.number == link.number && handed != link);
         };
@@ -206,20 +206,20 @@ pub(crate) struct Promises {
 
 impl Promises {
     /// The operating system has a commit and all before it.
-    pub(crate) fn handed(&mut self, last: Link) -> io::Result<()> {
+    pub(crate) fn handed(&mut self, last: ChainLink) -> io::Result<()> {
         self.promise = Promise { handed: last, boot: self.boot, ..self.promise };
         self.file.write(&self.promise)
     }
 
     /// The disk has a commit and all before it.
-    pub(crate) fn synced(&mut self, last: Link) -> io::Result<()> {
+    pub(crate) fn synced(&mut self, last: ChainLink) -> io::Result<()> {
         self.promise = Promise { handed: last, synced: last.number, boot: self.boot };
         self.file.write(&self.promise)
     }
 
     /// Syncs what was only handed over. Nobody is left to hear of a failure, and nothing was
     /// promised that it would break.
-    pub(crate) fn end(&mut self, disk: &Disk, last: Link) {
+    pub(crate) fn end(&mut self, disk: &Disk, last: ChainLink) {
         if disk.sync().is_ok() {
             drop(self.synced(last));
         }

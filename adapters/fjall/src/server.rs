@@ -9,7 +9,7 @@ use fjall::Snapshot;
 use synclayer_core::rules::{DATABASE, database};
 use synclayer_core::{Batch, Rows, ServerStore, StoreError};
 
-use crate::chain::{Chain, Link};
+use crate::chain::{Chain, ChainLink};
 use crate::clock;
 use crate::disk::{self, Disk, Promises, Sizes};
 use crate::failure;
@@ -208,7 +208,7 @@ impl FjallServerStore {
         Ok(chain.last.number)
     }
 
-    fn committed(&self, last: Link) -> Result<(), StoreError> {
+    fn committed(&self, last: ChainLink) -> Result<(), StoreError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         match self.durability {
             Durability::Buffered => {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::chain::Link;
+use crate::chain::ChainLink;
 
 /// Two slots are written in turn, so that one is whole whatever happens to the other.
 const SLOTS: [u64; 2] = [0, 512];
@@ -21,7 +21,7 @@ const SLOT_BYTES: usize = (FIELDS + 1) * 8;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Promise {
     /// The last commit that was handed to the operating system and acknowledged.
-    pub(crate) handed: Link,
+    pub(crate) handed: ChainLink,
     /// The last commit that the disk has.
     pub(crate) synced: u64,
     /// The running system that `handed` was promised under: with its end only `synced` counts.
@@ -54,7 +54,7 @@ impl Promise {
         }
         let [serial, number, hash, synced, boot, sum] = fields;
         let whole = slot.len() == SLOT_BYTES && sum == xxh3_64(&slot[..FIELDS * 8]);
-        whole.then_some((serial, Self { handed: Link { number, hash }, synced, boot }))
+        whole.then_some((serial, Self { handed: ChainLink { number, hash }, synced, boot }))
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn promise(number: u64) -> Promise {
-        Promise { handed: Link { number, hash: !number }, synced: number / 2, boot: 9 }
+        Promise { handed: ChainLink { number, hash: !number }, synced: number / 2, boot: 9 }
     }
 
     #[test]

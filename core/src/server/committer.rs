@@ -12,7 +12,7 @@
 //! nobody.
 //!
 //! The types keep the order. A job leaves its [`Batch`] only by way of [`Batch::committed`], which
-//! publishes, or [`Batch::failed`]; the [`Outcome`] of either has to be settled before another
+//! publishes, or [`Batch::failed`]; the [`CompletedBatch`] of either has to be settled before another
 //! batch is taken; and [`Settled::deliver`] wakes before it answers. So nobody learns of a change
 //! that the rings don't show yet.
 
@@ -102,7 +102,7 @@ pub struct Batch<J> {
 /// The end of a batch, to be handed to [`Committer::settle`]. Its changes are published.
 #[derive(Debug)]
 #[must_use = "its jobs are answered only when it is settled"]
-pub struct Outcome<J> {
+pub struct CompletedBatch<J> {
     settled: Settled<J>,
     changed: bool,
     failure: Option<StoreError>,
@@ -159,8 +159,8 @@ impl<J: Job> Committer<J> {
     }
 
     /// Notes how a batch ended, and lets the next one begin.
-    pub fn settle(&mut self, outcome: Outcome<J>) -> Settled<J> {
-        let Outcome { settled, changed, failure } = outcome;
+    pub fn settle(&mut self, completed: CompletedBatch<J>) -> Settled<J> {
+        let CompletedBatch { settled, changed, failure } = completed;
         self.under_way = self.under_way.saturating_sub(1);
         match failure {
             Some(error) => self.health.failure = Some(error),
@@ -230,7 +230,7 @@ impl<J: Job> Batch<J> {
     }
 
     /// The rows are durable: publishes the changes, after which the jobs may be answered.
-    pub fn committed(self, rings: &mut Rings) -> Outcome<J> {
+    pub fn committed(self, rings: &mut Rings) -> CompletedBatch<J> {
         let Some(decided) = self.decided else {
             let error = StoreError::new(StoreErrorKind::Other, "the store decided nothing");
             return self.failed(TransactError::Failed(error));
@@ -245,17 +245,17 @@ impl<J: Job> Batch<J> {
         let answers = decided.answers.into_iter().map(|a| a.map_err(TransactError::Failed));
         let answers = self.jobs.into_iter().zip(answers).collect();
         let settled = Settled { moved, answers };
-        Outcome { settled, changed: self.changed, failure: None }
+        CompletedBatch { settled, changed: self.changed, failure: None }
     }
 
     /// The rows are not committed, or nobody knows whether they are: nothing is published, and all
     /// jobs get this error.
-    pub fn failed(self, error: TransactError) -> Outcome<J> {
+    pub fn failed(self, error: TransactError) -> CompletedBatch<J> {
         let (TransactError::Failed(cause) | TransactError::Unknown(cause)) = &error;
         let failure = Some(cause.clone());
         let answers = self.jobs.into_iter().map(|job| (job, Err(error.clone()))).collect();
         let settled = Settled { moved: BTreeSet::new(), answers };
-        Outcome { settled, changed: false, failure }
+        CompletedBatch { settled, changed: false, failure }
     }
 }
 

@@ -63,12 +63,12 @@ pub enum Call {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WriteCall {
     transaction: Transaction,
-    asked: Asked,
+    expected: ExpectedReply,
 }
 
 /// The reply that a request that writes expects.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Asked {
+enum ExpectedReply {
     /// The state of a session.
     Session { user: Option<UserId> },
     /// Verdicts. A write that never came to be judged has its own, behind those that did.
@@ -236,8 +236,8 @@ impl WriteCall {
     /// Pays for the writes of a push, of which the first is paid for by the call itself. Those
     /// from the first on that `take` does not allow, and says how long to wait, are refused.
     pub fn charge(&mut self, take: &mut dyn FnMut() -> Result<(), Duration>) {
-        if let (Transaction::Push(push), Asked::Push { unheard }) =
-            (&mut self.transaction, &mut self.asked)
+        if let (Transaction::Push(push), ExpectedReply::Push { unheard }) =
+            (&mut self.transaction, &mut self.expected)
         {
             resumable::charge(push, unheard, take);
         }
@@ -251,14 +251,14 @@ impl WriteCall {
         limits: &ServerLimits,
         outcome: Result<TransactionAnswer, TransactError>,
     ) -> Reply {
-        match (self.asked, outcome) {
-            (Asked::Session { user }, Ok(TransactionAnswer::Hello(answer))) => {
-                resumable::greeted(answer, user, now, limits)
+        match (self.expected, outcome) {
+            (ExpectedReply::Session { user }, Ok(TransactionAnswer::Hello(answer))) => {
+                resumable::session_opened(answer, user, now, limits)
             }
-            (Asked::Push { unheard }, Ok(TransactionAnswer::Pushed(outcome))) => {
-                resumable::judged(outcome, unheard, limits)
+            (ExpectedReply::Push { unheard }, Ok(TransactionAnswer::Pushed(outcome))) => {
+                resumable::pushed(outcome, unheard, limits)
             }
-            (Asked::Plain { record_id, kind }, Ok(TransactionAnswer::Plain(outcome))) => {
+            (ExpectedReply::Plain { record_id, kind }, Ok(TransactionAnswer::Plain(outcome))) => {
                 plain::written(record_id, kind, outcome)
             }
             (

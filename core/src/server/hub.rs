@@ -57,7 +57,7 @@ use crate::server::checks::ensure;
 use crate::store::{Rows, StoreError};
 
 pub use interface::{Action, Batch, CallId, HubConfig, Input, Job, Read};
-use interface::{Asked, Letter, Reader};
+use interface::{JobKind, PendingAnswer, ReadKind};
 
 /// A server in one value. A clone goes on by itself.
 ///
@@ -108,7 +108,7 @@ pub struct Hub {
     followers: Followers<()>,
     committer: Committer<Job>,
     reads: VecDeque<Read>,
-    answers: VecDeque<Letter>,
+    answers: VecDeque<PendingAnswer>,
     buckets: BTreeMap<UserId, Bucket>,
 }
 
@@ -176,7 +176,7 @@ impl Hub {
         self.session(conn).is_none_or(|session| session.status().queued == 0)
             && self.committer.waiting().all(|job| job.conn() != Some(conn))
             && self.reads.iter().all(|read| read.conn() != Some(conn))
-            && self.answers.iter().all(|letter| letter.conn != conn)
+            && self.answers.iter().all(|answer| answer.conn != conn)
     }
 
     /// The session of a connection, from its beginning until its end is reported.
@@ -282,8 +282,8 @@ impl Hub {
                 out.push(Action::Close { conn, code, reason });
             }
             session::Action::Authenticate(ticket) => out.push(Action::Authenticate(ticket)),
-            session::Action::Transact(ticket) => self.submit(Asked::Session(ticket), out),
-            session::Action::Read(ticket) => self.start_read(Reader::Session(ticket), out),
+            session::Action::Transact(ticket) => self.submit(JobKind::Session(ticket), out),
+            session::Action::Read(ticket) => self.start_read(ReadKind::Session(ticket), out),
             session::Action::Follow(collection) => self.followers.follow(collection, conn, ()),
             session::Action::Unfollow(collection) => self.followers.unfollow(&collection, conn),
         }
@@ -301,7 +301,7 @@ impl Hub {
     /// hears it among the other [answers](Self::answer).
     pub fn authenticated(&mut self, ticket: Ticket<Token>, user: Option<UserId>) {
         let conn = ticket.conn();
-        self.answers.push_back(Letter { conn, input: ticket.answer(user) });
+        self.answers.push_back(PendingAnswer { conn, input: ticket.answer(user) });
     }
 }
 
@@ -324,9 +324,9 @@ impl Hub {
                 let (user, rate) = (request.user.as_ref(), self.limits.user_rate);
                 let mut bucket = bucket(&mut self.buckets, user, rate, now.mono);
                 write.charge(&mut || bucket.as_mut().map_or(Ok(()), |b| b.take(now.mono)));
-                self.submit(Asked::Call(id, write), out);
+                self.submit(JobKind::Call(id, write), out);
             }
-            Call::Read(read) => self.start_read(Reader::Call(id, read), out),
+            Call::Read(read) => self.start_read(ReadKind::Call(id, read), out),
         }
     }
 }
@@ -334,14 +334,14 @@ impl Hub {
 // --- commits ---
 
 impl Hub {
-    fn submit(&mut self, asked: Asked, out: &mut Vec<Action>) {
-        self.committer.submit(Job(asked));
+    fn submit(&mut self, kind: JobKind, out: &mut Vec<Action>) {
+        self.committer.submit(Job(kind));
         out.push(Action::Commit);
     }
 
     fn sweep(&mut self, sweep: Sweep, out: &mut Vec<Action>) {
         let transaction = Transaction::Sweep(sweep.clone());
-        self.submit(Asked::Sweep(sweep, transaction), out);
+        self.submit(JobKind::Sweep(sweep, transaction), out);
     }
 
     /// The committer, for what waits for it and the health of the store.
@@ -392,15 +392,15 @@ impl Hub {
         out: &mut Vec<Action>,
     ) {
         match (job.0, answer) {
-            (Asked::Session(ticket), answer) => {
+            (JobKind::Session(ticket), answer) => {
                 let conn = ticket.conn();
-                self.answers.push_back(Letter { conn, input: ticket.answer(answer) });
+                self.answers.push_back(PendingAnswer { conn, input: ticket.answer(answer) });
             }
-            (Asked::Call(call, write), answer) => {
+            (JobKind::Call(call, write), answer) => {
                 let reply = write.reply(now.wall, &self.limits, answer);
                 out.push(Action::Reply { call, reply });
             }
-            (Asked::Sweep(sweep, _), Ok(TransactionAnswer::Swept(swept))) => {
+            (JobKind::Sweep(sweep, _), Ok(TransactionAnswer::Swept(swept))) => {
                 let next = swept.next.clone();
                 out.push(Action::Swept(swept));
                 if let Some(from) = next {
@@ -408,7 +408,7 @@ impl Hub {
                 }
             }
             // whoever swept in vain tries again at the next time
-            (Asked::Sweep(..), _) => {}
+            (JobKind::Sweep(..), _) => {}
         }
     }
 }
@@ -416,8 +416,8 @@ impl Hub {
 // --- reads and answers ---
 
 impl Hub {
-    fn start_read(&mut self, reader: Reader, out: &mut Vec<Action>) {
-        self.reads.push_back(Read(reader));
+    fn start_read(&mut self, kind: ReadKind, out: &mut Vec<Action>) {
+        self.reads.push_back(Read(kind));
         out.push(Action::Read);
     }
 
@@ -448,24 +448,26 @@ impl Hub {
         out: &mut Vec<Action>,
     ) {
         match read.0 {
-            Reader::Session(ticket) => {
+            ReadKind::Session(ticket) => {
                 let conn = ticket.conn();
-                self.answers.push_back(Letter { conn, input: ticket.answer(found) });
+                self.answers.push_back(PendingAnswer { conn, input: ticket.answer(found) });
             }
-            Reader::Call(call, read) => out.push(Action::Reply { call, reply: read.reply(found) }),
+            ReadKind::Call(call, read) => {
+                out.push(Action::Reply { call, reply: read.reply(found) })
+            }
         }
     }
 
     /// The connections whose sessions have an answer to hear, one for each answer, in the order in
     /// which these came.
     pub(crate) fn waiting_answers(&self) -> impl ExactSizeIterator<Item = ConnId> {
-        self.answers.iter().map(|letter| letter.conn)
+        self.answers.iter().map(|answer| answer.conn)
     }
 
     /// Lets a session hear one of the answers that wait, by its place among them. Returns its
     /// connection.
     pub fn answer(&mut self, now: Now, place: usize, out: &mut Vec<Action>) -> Option<ConnId> {
-        let Letter { conn, input } = self.answers.remove(place)?;
+        let PendingAnswer { conn, input } = self.answers.remove(place)?;
         self.tell(now, conn, input, out);
         Some(conn)
     }
@@ -482,8 +484,8 @@ impl Checked for Hub {
         for read in &self.reads {
             format!("{read:?}").hash(&mut hasher);
         }
-        for letter in &self.answers {
-            format!("{letter:?}").hash(&mut hasher);
+        for answer in &self.answers {
+            format!("{answer:?}").hash(&mut hasher);
         }
         format!("{:?}", self.buckets).hash(&mut hasher);
         hasher.finish()

@@ -13,7 +13,7 @@ mod pump;
 mod ring;
 pub mod session;
 
-pub use committer::{Batch, Committer, Health, Job, Outcome, Settled};
+pub use committer::{Batch, Committer, CompletedBatch, Health, Job, Settled};
 pub use followers::Followers;
 pub use limits::ServerLimits;
 pub use pump::pump;

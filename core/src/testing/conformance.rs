@@ -83,36 +83,36 @@ pub trait ServerStores {
 
 /// Tests a client's store.
 pub fn client_store<S: ClientStores>(stores: &mut S) {
-    let mut first = Client::new(stores.fresh());
+    let mut first = ClientSubject::new(stores.fresh());
     reads_in_order_and_within_bounds(&mut first);
-    a_batch_counts_as_a_whole(&mut Client::new(stores.fresh()));
-    bad_keys_are_refused(&mut Client::new(stores.fresh()));
-    large_and_empty_values_come_back(&mut Client::new(stores.fresh()));
-    ten_thousand_rows(&mut Client::new(stores.fresh()));
+    a_batch_counts_as_a_whole(&mut ClientSubject::new(stores.fresh()));
+    bad_keys_are_refused(&mut ClientSubject::new(stores.fresh()));
+    large_and_empty_values_come_back(&mut ClientSubject::new(stores.fresh()));
+    ten_thousand_rows(&mut ClientSubject::new(stores.fresh()));
     numbers_must_rise(stores.fresh());
     the_watermark_follows_the_flushes(stores);
-    a_store_is_what_a_model_is(Client::new(stores.fresh()), &mut |mut client| {
+    a_store_is_what_a_model_is(ClientSubject::new(stores.fresh()), &mut |mut client| {
         fine("a flush", client.store.flush(client.last));
         wait_durable(stores, &mut client.store, client.last);
-        stores.reopen(client.store).map(Client::new)
+        stores.reopen(client.store).map(ClientSubject::new)
     });
     a_reopened_client_store_holds_what_was_durable(stores);
 }
 
 /// Tests a server's store. Also run [`increment`] on many threads.
 pub fn server_store<S: ServerStores>(stores: &mut S) {
-    let mut first = Server(stores.fresh());
+    let mut first = ServerSubject(stores.fresh());
     reads_in_order_and_within_bounds(&mut first);
-    a_batch_counts_as_a_whole(&mut Server(stores.fresh()));
-    bad_keys_are_refused(&mut Server(stores.fresh()));
-    large_and_empty_values_come_back(&mut Server(stores.fresh()));
-    ten_thousand_rows(&mut Server(stores.fresh()));
+    a_batch_counts_as_a_whole(&mut ServerSubject(stores.fresh()));
+    bad_keys_are_refused(&mut ServerSubject(stores.fresh()));
+    large_and_empty_values_come_back(&mut ServerSubject(stores.fresh()));
+    ten_thousand_rows(&mut ServerSubject(stores.fresh()));
     a_failed_decision_changes_nothing(&stores.fresh());
     a_decision_reads_what_was_decided_before(&stores.fresh());
     a_view_does_not_move(&stores.fresh());
     one_thread_counts_right(&stores.fresh());
-    a_store_is_what_a_model_is(Server(stores.fresh()), &mut |server| {
-        stores.reopen(server.0).map(Server)
+    a_store_is_what_a_model_is(ServerSubject(stores.fresh()), &mut |server| {
+        stores.reopen(server.0).map(ServerSubject)
     });
 }
 
@@ -163,18 +163,18 @@ trait Subject {
     fn look(&self, look: &mut dyn FnMut(&dyn Rows));
 }
 
-struct Client<S> {
+struct ClientSubject<S> {
     store: S,
     last: CommitNumber,
 }
 
-impl<S: ClientStore> Client<S> {
+impl<S: ClientStore> ClientSubject<S> {
     fn new(store: S) -> Self {
         Self { store, last: CommitNumber(0) }
     }
 }
 
-impl<S: ClientStore> Subject for Client<S> {
+impl<S: ClientStore> Subject for ClientSubject<S> {
     fn change(&mut self, batch: Batch) -> Result<(), StoreError> {
         let number = self.last.next();
         self.store.commit(number, batch)?;
@@ -187,9 +187,9 @@ impl<S: ClientStore> Subject for Client<S> {
     }
 }
 
-struct Server<S>(S);
+struct ServerSubject<S>(S);
 
-impl<S: ServerStore> Subject for Server<S> {
+impl<S: ServerStore> Subject for ServerSubject<S> {
     fn change(&mut self, batch: Batch) -> Result<(), StoreError> {
         self.0.transact(&mut |_| Ok(batch.clone()))
     }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Asked, Call, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
+use super::{Call, ExpectedReply, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
 use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError, write_json_string};
 use crate::protocol::message::ErrorCode;
@@ -88,7 +88,7 @@ fn write(
         timestamp,
         base_version,
     });
-    Call::Transact(WriteCall { transaction, asked: Asked::Plain { record_id, kind } })
+    Call::Transact(WriteCall { transaction, expected: ExpectedReply::Plain { record_id, kind } })
 }
 
 pub(super) fn delete(request: &Request<'_>, collection: Collection, record: RecordId) -> Call {

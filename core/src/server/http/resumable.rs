@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 
-use super::{Asked, Call, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
+use super::{Call, ExpectedReply, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
 use crate::protocol::message::{
     ErrorCode, ErrorMessage, Features, Hello, Level, Mutation, ServerMessage, Welcome,
 };
@@ -29,10 +29,10 @@ pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Ca
     let Hello { client_id: client, session } = hello;
     let user = request.user.clone();
     let transaction = Transaction::Hello { client, user: user.clone(), session };
-    Ok(Call::Transact(WriteCall { transaction, asked: Asked::Session { user } }))
+    Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::Session { user } }))
 }
 
-pub(super) fn greeted(
+pub(super) fn session_opened(
     answer: HelloAnswer,
     user_id: Option<UserId>,
     now: Timestamp,
@@ -72,7 +72,7 @@ pub(super) fn push(request: &Request<'_>, limits: &ServerLimits) -> Result<Call,
         epoch: push.head.epoch,
         mutations,
     });
-    Ok(Call::Transact(WriteCall { transaction, asked: Asked::Push { unheard } }))
+    Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::Push { unheard } }))
 }
 
 /// The writes up to the first that can't be read, and the verdict on that one. What comes behind
@@ -131,7 +131,7 @@ pub(super) fn charge(
     }
 }
 
-pub(super) fn judged(
+pub(super) fn pushed(
     outcome: PushOutcome,
     unheard: Option<Box<ErrorMessage>>,
     limits: &ServerLimits,

@@ -126,10 +126,10 @@ pub enum Action {
 
 /// A transaction that waits to be committed, and whoever waits for it.
 #[derive(Debug)]
-pub struct Job(pub(super) Asked);
+pub struct Job(pub(super) JobKind);
 
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum JobKind {
     Session(Ticket<Transaction>),
     Call(CallId, WriteCall),
     /// The transaction holds the same sweep.
@@ -139,9 +139,11 @@ pub(super) enum Asked {
 impl Clone for Job {
     fn clone(&self) -> Self {
         Self(match &self.0 {
-            Asked::Session(ticket) => Asked::Session(ticket.twin()),
-            Asked::Call(call, write) => Asked::Call(*call, write.clone()),
-            Asked::Sweep(sweep, transaction) => Asked::Sweep(sweep.clone(), transaction.clone()),
+            JobKind::Session(ticket) => JobKind::Session(ticket.twin()),
+            JobKind::Call(call, write) => JobKind::Call(*call, write.clone()),
+            JobKind::Sweep(sweep, transaction) => {
+                JobKind::Sweep(sweep.clone(), transaction.clone())
+            }
         })
     }
 }
@@ -149,9 +151,9 @@ impl Clone for Job {
 impl committer::Job for Job {
     fn transaction(&self) -> &Transaction {
         match &self.0 {
-            Asked::Session(ticket) => ticket.question(),
-            Asked::Call(_, write) => write.transaction(),
-            Asked::Sweep(_, transaction) => transaction,
+            JobKind::Session(ticket) => ticket.question(),
+            JobKind::Call(_, write) => write.transaction(),
+            JobKind::Sweep(_, transaction) => transaction,
         }
     }
 }
@@ -160,8 +162,8 @@ impl Job {
     /// The connection that waits for it, if one does.
     pub(super) fn conn(&self) -> Option<ConnId> {
         match &self.0 {
-            Asked::Session(ticket) => Some(ticket.conn()),
-            Asked::Call(..) | Asked::Sweep(..) => None,
+            JobKind::Session(ticket) => Some(ticket.conn()),
+            JobKind::Call(..) | JobKind::Sweep(..) => None,
         }
     }
 
@@ -169,8 +171,8 @@ impl Job {
     #[must_use]
     pub(crate) fn call(&self) -> Option<CallId> {
         match &self.0 {
-            Asked::Call(call, _) => Some(*call),
-            Asked::Session(_) | Asked::Sweep(..) => None,
+            JobKind::Call(call, _) => Some(*call),
+            JobKind::Session(_) | JobKind::Sweep(..) => None,
         }
     }
 }
@@ -181,10 +183,10 @@ pub type Batch = committer::Batch<Job>;
 /// A read, and whoever waits for it. It is to be [finished](super::Hub::finish_read) once.
 #[derive(Debug)]
 #[must_use = "somebody waits for it"]
-pub struct Read(pub(super) Reader);
+pub struct Read(pub(super) ReadKind);
 
 #[derive(Debug)]
-pub(super) enum Reader {
+pub(super) enum ReadKind {
     Session(Ticket<ReadRequest>),
     Call(CallId, ReadCall),
 }
@@ -192,8 +194,8 @@ pub(super) enum Reader {
 impl Clone for Read {
     fn clone(&self) -> Self {
         Self(match &self.0 {
-            Reader::Session(ticket) => Reader::Session(ticket.twin()),
-            Reader::Call(call, read) => Reader::Call(*call, read.clone()),
+            ReadKind::Session(ticket) => ReadKind::Session(ticket.twin()),
+            ReadKind::Call(call, read) => ReadKind::Call(*call, read.clone()),
         })
     }
 }
@@ -203,28 +205,28 @@ impl Read {
     #[must_use]
     pub fn request(&self) -> &ReadRequest {
         match &self.0 {
-            Reader::Session(ticket) => ticket.question(),
-            Reader::Call(_, read) => read.request(),
+            ReadKind::Session(ticket) => ticket.question(),
+            ReadKind::Call(_, read) => read.request(),
         }
     }
 
     /// The connection that waits for it, if one does.
     pub(super) fn conn(&self) -> Option<ConnId> {
         match &self.0 {
-            Reader::Session(ticket) => Some(ticket.conn()),
-            Reader::Call(..) => None,
+            ReadKind::Session(ticket) => Some(ticket.conn()),
+            ReadKind::Call(..) => None,
         }
     }
 }
 
 /// An answer that its session has not heard.
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct PendingAnswer {
     pub(super) conn: ConnId,
     pub(super) input: session::Input<'static>,
 }
 
-impl Clone for Letter {
+impl Clone for PendingAnswer {
     fn clone(&self) -> Self {
         Self { conn: self.conn, input: self.input.twin() }
     }

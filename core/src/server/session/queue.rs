@@ -12,12 +12,12 @@ use crate::server::checks::ensure;
 /// `subscribe` after the verdicts of the writes before it, a write after the `subscribe` before it.
 #[derive(Clone, Hash, Debug, Default)]
 pub(super) struct Queue {
-    items: VecDeque<(Request, usize)>,
+    items: VecDeque<(QueuedRequest, usize)>,
     bytes: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Request {
+pub(super) enum QueuedRequest {
     Hello(Hello),
     Ping,
     Subscribe {
@@ -54,16 +54,16 @@ impl Queue {
         *self = Self::default();
     }
 
-    pub(super) fn push(&mut self, request: Request, bytes: usize) {
+    pub(super) fn push(&mut self, request: QueuedRequest, bytes: usize) {
         self.bytes += bytes;
         self.items.push_back((request, bytes));
     }
 
-    pub(super) fn front(&self) -> Option<&Request> {
+    pub(super) fn front(&self) -> Option<&QueuedRequest> {
         self.items.front().map(|(request, _)| request)
     }
 
-    pub(super) fn pop(&mut self) -> Option<Request> {
+    pub(super) fn pop(&mut self) -> Option<QueuedRequest> {
         let (request, bytes) = self.items.pop_front()?;
         self.bytes -= bytes;
         if self.items.is_empty() {

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::queue::Request;
+use super::queue::QueuedRequest;
 use super::{Action, InputContext, Report, Session, Ticket};
 use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
 use crate::protocol::name::UserId;
@@ -47,7 +47,7 @@ impl Session {
     /// among the verdicts.
     fn refuse_unreadable(&mut self, error: WireError, cx: &mut InputContext<'_, '_>) {
         match error.mutation.filter(|_| self.expects_batches()) {
-            Some(number) => self.queue.push(Request::Refused(number, error.into()), 0),
+            Some(number) => self.queue.push(QueuedRequest::Refused(number, error.into()), 0),
             None => {
                 let error = ErrorMessage { mutation: None, ..error.into() };
                 self.send_message(&ServerMessage::Error(error), cx);
@@ -101,13 +101,13 @@ impl Session {
                 return;
             }
             ClientMessage::Subscribe { collection, cursor, resume, filtered: false } => {
-                Request::Subscribe { collection, cursor, resume }
+                QueuedRequest::Subscribe { collection, cursor, resume }
             }
-            ClientMessage::Unsubscribe { collection } => Request::Unsubscribe(collection),
-            ClientMessage::Sync { collection } => Request::Sync(collection),
-            ClientMessage::Write(mutation) => Request::Write(mutation),
-            ClientMessage::Ping { hello: Some(hello) } => Request::Hello(hello),
-            ClientMessage::Ping { hello: None } => Request::Ping,
+            ClientMessage::Unsubscribe { collection } => QueuedRequest::Unsubscribe(collection),
+            ClientMessage::Sync { collection } => QueuedRequest::Sync(collection),
+            ClientMessage::Write(mutation) => QueuedRequest::Write(mutation),
+            ClientMessage::Ping { hello: Some(hello) } => QueuedRequest::Hello(hello),
+            ClientMessage::Ping { hello: None } => QueuedRequest::Ping,
             ClientMessage::Auth { .. } => return,
         };
         self.queue.push(request, bytes);
@@ -139,7 +139,7 @@ impl Session {
         }
         match error.mutation {
             Some(number) if self.expects_batches() => {
-                self.queue.push(Request::Refused(number, error), 0);
+                self.queue.push(QueuedRequest::Refused(number, error), 0);
             }
             Some(_) | None => self.send_message(&ServerMessage::Error(error), cx),
         }

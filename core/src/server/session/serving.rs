@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::queue::{Barrier, Request};
+use super::queue::{Barrier, QueuedRequest};
 use super::verdicts::Admission;
 use super::{Action, Handshake, InputContext, PendingTransaction, Session, Ticket};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage};
@@ -25,10 +25,10 @@ impl Session {
             }
             match self.queue.front() {
                 None => return,
-                Some(Request::Write(_)) if self.read_comes_first() => return,
-                Some(Request::Write(_)) => self.serve_writes(cx),
-                Some(Request::Ping) if self.barriers.len() >= WAITING => return,
-                Some(Request::Sync(_)) if self.wanted.len() >= WAITING => return,
+                Some(QueuedRequest::Write(_)) if self.read_comes_first() => return,
+                Some(QueuedRequest::Write(_)) => self.serve_writes(cx),
+                Some(QueuedRequest::Ping) if self.barriers.len() >= WAITING => return,
+                Some(QueuedRequest::Sync(_)) if self.wanted.len() >= WAITING => return,
                 Some(_) => {
                     if let Some(request) = self.queue.pop() {
                         self.serve(request, cx);
@@ -38,21 +38,21 @@ impl Session {
         }
     }
 
-    fn serve(&mut self, request: Request, cx: &mut InputContext<'_, '_>) {
+    fn serve(&mut self, request: QueuedRequest, cx: &mut InputContext<'_, '_>) {
         match request {
-            Request::Hello(hello) => self.serve_hello(hello, cx),
-            Request::Ping => self.serve_ping(cx),
-            Request::Subscribe { collection, cursor, resume } => {
+            QueuedRequest::Hello(hello) => self.serve_hello(hello, cx),
+            QueuedRequest::Ping => self.serve_ping(cx),
+            QueuedRequest::Subscribe { collection, cursor, resume } => {
                 self.settle_level();
                 self.serve_subscribe(collection, cursor, resume, cx);
             }
-            Request::Unsubscribe(collection) => self.serve_unsubscribe(collection, cx),
-            Request::Sync(collection) => {
+            QueuedRequest::Unsubscribe(collection) => self.serve_unsubscribe(collection, cx),
+            QueuedRequest::Sync(collection) => {
                 self.settle_level();
                 self.serve_sync(collection, cx);
             }
-            Request::Refused(number, error) => self.refuse_write(number, error, cx),
-            Request::Write(_) => {}
+            QueuedRequest::Refused(number, error) => self.refuse_write(number, error, cx),
+            QueuedRequest::Write(_) => {}
         }
     }
 
@@ -135,14 +135,14 @@ impl Session {
         let first = self.verdicts.expected();
         let mut mutations = Vec::new();
         while mutations.len() < self.limits.run
-            && let Some(Request::Write(mutation)) = self.queue.front()
+            && let Some(QueuedRequest::Write(mutation)) = self.queue.front()
         {
             let taken = |number| first <= number && number < self.verdicts.expected();
             match self.admit(mutation.number) {
                 // a number that comes twice: the first of them gets its verdict first
                 Admission::Take if mutation.number.is_some_and(taken) => break,
                 Admission::Take => {
-                    let Some(Request::Write(mutation)) = self.queue.pop() else { break };
+                    let Some(QueuedRequest::Write(mutation)) = self.queue.pop() else { break };
                     self.verdicts.take(mutation.number);
                     mutations.push(mutation);
                 }

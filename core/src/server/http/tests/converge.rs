@@ -13,7 +13,7 @@ use crate::protocol::wire::http::{PageAnswer, PageFrom, PageQuery};
 use crate::rules::transaction::tests::todos;
 
 #[derive(Clone, Debug)]
-enum Step {
+enum Move {
     /// Someone writes.
     Write(u8, Change),
     /// Time passes, and old tombstones go.
@@ -36,13 +36,13 @@ fn changes() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<Move>> {
     let step = prop_oneof![
-        8 => (0_u8..8, changes()).prop_map(|(id, change)| Step::Write(id, change)),
-        1 => Just(Step::Sweep),
-        1 => Just(Step::Reopen),
-        5 => (1_usize..4).prop_map(Step::Pull),
-        1 => (1_usize..4).prop_map(Step::Lose),
+        8 => (0_u8..8, changes()).prop_map(|(id, change)| Move::Write(id, change)),
+        1 => Just(Move::Sweep),
+        1 => Just(Move::Reopen),
+        5 => (1_usize..4).prop_map(Move::Pull),
+        1 => (1_usize..4).prop_map(Move::Lose),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -160,21 +160,21 @@ proptest! {
         let mut epoch = 1;
         for step in steps {
             match step {
-                Step::Write(id, change) => {
+                Move::Write(id, change) => {
                     store.now = Timestamp(store.now.0 + 1000);
                     store.plain_to(&format!("r{id}"), change);
                 }
-                Step::Sweep => {
+                Move::Sweep => {
                     store.sweep_tombstones(2000);
                 }
-                Step::Reopen => {
+                Move::Reopen => {
                     epoch += 1;
                     store.begin(&format!("e{epoch}"));
                 }
-                Step::Pull(limit) => {
+                Move::Pull(limit) => {
                     puller.pull(store, limit);
                 }
-                Step::Lose(limit) => {
+                Move::Lose(limit) => {
                     puller.ask(store, limit);
                 }
             }

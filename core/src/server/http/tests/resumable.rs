@@ -14,7 +14,7 @@ use crate::protocol::wire::{Incoming, decode_server};
 use crate::rules::transaction::tests::{client, id, todos, write};
 
 /// A server and who asks it.
-struct Desk {
+struct Exchange {
     store: Store,
     limits: ServerLimits,
     user: Option<UserId>,
@@ -24,7 +24,7 @@ struct Desk {
     tokens: usize,
 }
 
-impl Desk {
+impl Exchange {
     fn new() -> Self {
         Self {
             store: Store::new(),
@@ -126,45 +126,45 @@ fn acks(numbers: impl IntoIterator<Item = u64>) -> Vec<(u64, String)> {
 
 #[test]
 fn a_page_is_asked_for_in_a_body_or_in_a_path() {
-    let desk = &mut Desk::new();
+    let exchange = &mut Exchange::new();
     for name in ["todos", "a/b", ".", "..", "pull", "ä ?#%2F"] {
         let collection = Collection::new(name).unwrap();
         let post = format!(r#"{{"recordId":"r","data":{{"in":{}}}}}"#, serde_json::json!(name));
         let mut path = String::from("/sync/");
         percent::encode_segment(&collection, &mut path);
         let expected = if name == "pull" { 400 } else { 200 };
-        assert_eq!(desk.ask("POST", &path, post.as_bytes()).status, expected, "{name}");
+        assert_eq!(exchange.ask("POST", &path, post.as_bytes()).status, expected, "{name}");
         let query = PageQuery { client_id: Some(client("c")), ..PageQuery::default() };
         let mut body = Vec::new();
         encode_pull(&collection, &query, &mut body);
-        let by_body = desk.ask("POST", PULL_PATH, &body);
-        let by_path = desk.ask("GET", &query.target(&collection), b"");
+        let by_body = exchange.ask("POST", PULL_PATH, &body);
+        let by_path = exchange.ask("GET", &query.target(&collection), b"");
         assert_eq!((by_body.status, shown(&by_body)), (200, shown(&by_path)), "{name}");
         let held = shown(&by_body).contains(r#""id":"r""#);
         assert_eq!(held, name != "pull", "{}", shown(&by_body));
     }
     for body in ["{}", "", r#"{"collection":""}"#, r#"{"collection":"a","cursor":{"epoch":"e"}}"#] {
-        let told = told(&desk.ask("POST", PULL_PATH, body.as_bytes()));
+        let told = told(&exchange.ask("POST", PULL_PATH, body.as_bytes()));
         assert_eq!(told, (400, "INVALID_MESSAGE".into()), "{body}");
     }
 }
 
 #[test]
 fn names_of_later_calls_are_reserved() {
-    let desk = &mut Desk::new();
+    let exchange = &mut Exchange::new();
     let post = br#"{"recordId":"r","data":{}}"#;
-    assert_eq!(desk.ask("POST", "/sync/transaction", post).status, 501);
+    assert_eq!(exchange.ask("POST", "/sync/transaction", post).status, 501);
     // what is not posted there is about a collection of that name
-    assert_eq!(desk.ask("GET", "/sync/transaction", b"").status, 200);
-    assert_eq!(desk.ask("GET", "/sync/pull", b"").status, 200);
-    assert_eq!(desk.ask("DELETE", "/sync/pull/r", b"").status, 204);
+    assert_eq!(exchange.ask("GET", "/sync/transaction", b"").status, 200);
+    assert_eq!(exchange.ask("GET", "/sync/pull", b"").status, 200);
+    assert_eq!(exchange.ask("DELETE", "/sync/pull/r", b"").status, 204);
 }
 
 #[test]
 fn a_hello_is_answered_like_on_a_socket() {
-    let desk = &mut Desk::new();
-    desk.user = user("u1");
-    let reply = desk.hello("a", 41);
+    let exchange = &mut Exchange::new();
+    exchange.user = user("u1");
+    let reply = exchange.hello("a", 41);
     assert_eq!(
         (reply.status, shown(&reply).as_str()),
         (
@@ -174,23 +174,23 @@ fn a_hello_is_answered_like_on_a_socket() {
     );
     let pong = decode_server(&reply.body, &Limits::default()).unwrap();
     assert!(matches!(pong, Incoming::One(ServerMessage::Pong { welcome: Some(_), .. })));
-    assert_eq!(told(&desk.hello("a", 41)), (409, "SESSION_SUPERSEDED".into()));
-    assert_eq!(told(&desk.hello("a", 40)), (409, "SESSION_SUPERSEDED".into()));
-    assert_eq!(desk.hello("a", 42).status, 200);
-    desk.user = user("u2");
-    assert_eq!(told(&desk.hello("a", 43)), (403, "UNAUTHORIZED".into()));
-    assert_eq!(told(&desk.ask("POST", SESSION_PATH, b"{}")), (400, "INVALID_MESSAGE".into()));
+    assert_eq!(told(&exchange.hello("a", 41)), (409, "SESSION_SUPERSEDED".into()));
+    assert_eq!(told(&exchange.hello("a", 40)), (409, "SESSION_SUPERSEDED".into()));
+    assert_eq!(exchange.hello("a", 42).status, 200);
+    exchange.user = user("u2");
+    assert_eq!(told(&exchange.hello("a", 43)), (403, "UNAUTHORIZED".into()));
+    assert_eq!(told(&exchange.ask("POST", SESSION_PATH, b"{}")), (400, "INVALID_MESSAGE".into()));
     // what is not posted there is about a collection of that name
-    assert_eq!(desk.ask("GET", SESSION_PATH, b"").status, 200);
+    assert_eq!(exchange.ask("GET", SESSION_PATH, b"").status, 200);
 }
 
 #[test]
 fn acks_say_what_the_record_looks_like() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
-    desk.store.plain_to("r", insert(r#"{"x":1,"y":1}"#));
-    desk.store.plain_to("r", update(r#"{"y":2}"#));
-    let reply = desk.push_in(
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
+    exchange.store.plain_to("r", insert(r#"{"x":1,"y":1}"#));
+    exchange.store.plain_to("r", update(r#"{"y":2}"#));
+    let reply = exchange.push_in(
         &head("a", 1, "e1"),
         vec![write(1, 1, "r", update(r#"{"x":2}"#)), write(2, 0, "new", insert("{}"))],
     );
@@ -203,53 +203,53 @@ fn acks_say_what_the_record_looks_like() {
         )
     );
     // the changes are published, of nobody's connection
-    assert!(desk.store.published[2..].iter().all(|change| change.origin.is_none()));
+    assert!(exchange.store.published[2..].iter().all(|change| change.origin.is_none()));
 }
 
 #[test]
 fn a_push_that_comes_again_does_nothing() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
     let writes = || vec![write(1, 0, "r", insert("{}")), write(2, 0, "r", update(r#"{"x":1}"#))];
-    assert_eq!(desk.push(writes()).0, 2);
-    let published = desk.store.published.len();
+    assert_eq!(exchange.push(writes()).0, 2);
+    let published = exchange.store.published.len();
     let mut more = writes();
     more.push(write(3, 0, "s", insert("{}")));
-    let (last, verdicts) = desk.push(more);
+    let (last, verdicts) = exchange.push(more);
     assert_eq!((last, brief(&verdicts)), (3, acks(1..=3)));
     assert!(matches!(&verdicts[0], ServerMessage::Ack(ack) if ack.echo.is_none()));
-    assert_eq!(desk.store.published.len(), published + 1);
-    assert_eq!(desk.push(vec![]), (3, vec![]));
+    assert_eq!(exchange.store.published.len(), published + 1);
+    assert_eq!(exchange.push(vec![]), (3, vec![]));
     // the hello of a client whose answer was lost tells the same
-    assert!(shown(&desk.hello("a", 2)).contains(r#""lastMutation":3"#));
+    assert!(shown(&exchange.hello("a", 2)).contains(r#""lastMutation":3"#));
 }
 
 #[test]
 fn a_run_stops_behind_its_first_error() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
-    desk.store.plain_to("r", insert("{}"));
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
+    exchange.store.plain_to("r", insert("{}"));
     let writes = vec![
         write(1, 0, "s", insert("{}")),
         write(2, 0, "r", insert(r#"{"x":1}"#)),
         write(3, 0, "t", insert("{}")),
     ];
-    let (last, verdicts) = desk.push(writes);
+    let (last, verdicts) = exchange.push(writes);
     assert_eq!(last, 1);
     assert_eq!(brief(&verdicts), [(1, "ack".into()), (2, "CONFLICT".into())]);
     let ServerMessage::Error(error) = &verdicts[1] else { panic!() };
     assert_eq!(error.current.as_ref().unwrap().seq, Some(Seq(1)));
-    assert_eq!(desk.store.json("t"), None);
+    assert_eq!(exchange.store.json("t"), None);
     let (last, verdicts) =
-        desk.push(vec![write(2, 1, "r", insert(r#"{"x":1}"#)), write(3, 0, "t", insert("{}"))]);
+        exchange.push(vec![write(2, 1, "r", insert(r#"{"x":1}"#)), write(3, 0, "t", insert("{}"))]);
     assert_eq!((last, brief(&verdicts)), (3, acks(2..=3)));
 }
 
 #[test]
 fn a_write_that_makes_no_sense_is_refused_in_its_place() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
-    desk.limits.input.document_bytes = 20;
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
+    exchange.limits.input.document_bytes = 20;
     let large = insert(r#"{"x":"01234567890123456789"}"#);
     let writes = || {
         vec![
@@ -258,122 +258,125 @@ fn a_write_that_makes_no_sense_is_refused_in_its_place() {
             write(3, 0, "t", insert("{}")),
         ]
     };
-    let (last, verdicts) = desk.push(writes());
+    let (last, verdicts) = exchange.push(writes());
     assert_eq!(last, 1);
     assert_eq!(brief(&verdicts), [(1, "ack".into()), (2, "PAYLOAD_TOO_LARGE".into())]);
-    assert_eq!(desk.store.json("t"), None);
+    assert_eq!(exchange.store.json("t"), None);
     // behind another error it is not the first
     let mut first = writes();
     first[0] = write(2, 9, "r", update(r#"{"x":1}"#));
     first[1].number = Some(MutationNumber(3));
     first.truncate(2);
-    let (last, verdicts) = desk.push(first);
+    let (last, verdicts) = exchange.push(first);
     assert_eq!((last, brief(&verdicts)), (1, vec![(2, "CONFLICT".into())]));
     // of one that was applied long ago nothing is said
-    desk.limits.input.document_bytes = 100;
-    desk.push(vec![write(2, 0, "s", large.clone())]);
-    desk.limits.input.document_bytes = 20;
-    let (last, verdicts) = desk.push(vec![write(2, 0, "s", large)]);
+    exchange.limits.input.document_bytes = 100;
+    exchange.push(vec![write(2, 0, "s", large.clone())]);
+    exchange.limits.input.document_bytes = 20;
+    let (last, verdicts) = exchange.push(vec![write(2, 0, "s", large)]);
     assert_eq!((last, verdicts), (2, vec![]));
 }
 
 #[test]
 fn what_is_no_push_is_refused_whole() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
-    let before = desk.store.rows.len();
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
+    let before = exchange.store.rows.len();
     let gap = vec![write(1, 0, "r", insert("{}")), write(3, 0, "s", insert("{}"))];
     let twice = vec![write(1, 0, "r", insert("{}")), write(1, 0, "s", insert("{}"))];
     let plain = vec![Mutation { number: None, ..write(1, 0, "r", insert("{}")) }];
     for mutations in [gap, twice, plain] {
-        let reply = desk.push_in(&head("a", 1, "e1"), mutations);
+        let reply = exchange.push_in(&head("a", 1, "e1"), mutations);
         assert_eq!(told(&reply), (400, "INVALID_MESSAGE".into()));
     }
     let late = vec![write(2, 0, "r", insert("{}"))];
-    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), late)), (409, "OUT_OF_ORDER".into()));
-    assert_eq!(told(&desk.ask("POST", PUSH_PATH, b"[]")), (400, "INVALID_MESSAGE".into()));
-    desk.limits.input.frame_bytes = 10;
+    assert_eq!(told(&exchange.push_in(&head("a", 1, "e1"), late)), (409, "OUT_OF_ORDER".into()));
+    assert_eq!(told(&exchange.ask("POST", PUSH_PATH, b"[]")), (400, "INVALID_MESSAGE".into()));
+    exchange.limits.input.frame_bytes = 10;
     let one = vec![write(1, 0, "r", insert("{}"))];
-    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), one)), (413, "PAYLOAD_TOO_LARGE".into()));
-    assert_eq!(desk.store.rows.len(), before);
+    assert_eq!(
+        told(&exchange.push_in(&head("a", 1, "e1"), one)),
+        (413, "PAYLOAD_TOO_LARGE".into())
+    );
+    assert_eq!(exchange.store.rows.len(), before);
 }
 
 #[test]
 fn a_session_that_does_not_hold_pushes_nothing() {
-    let desk = &mut Desk::new();
-    desk.user = user("u1");
-    desk.hello("a", 1);
-    desk.hello("a", 2);
+    let exchange = &mut Exchange::new();
+    exchange.user = user("u1");
+    exchange.hello("a", 1);
+    exchange.hello("a", 2);
     let one = || vec![write(1, 0, "r", insert("{}"))];
     let superseded = (409, "SESSION_SUPERSEDED".to_string());
-    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), one())), superseded);
-    assert_eq!(told(&desk.push_in(&head("a", 1, "e1"), vec![])), superseded);
-    assert_eq!(told(&desk.push_in(&head("a", 3, "e1"), one())), superseded);
-    assert_eq!(told(&desk.push_in(&head("unknown", 1, "e1"), one())), superseded);
+    assert_eq!(told(&exchange.push_in(&head("a", 1, "e1"), one())), superseded);
+    assert_eq!(told(&exchange.push_in(&head("a", 1, "e1"), vec![])), superseded);
+    assert_eq!(told(&exchange.push_in(&head("a", 3, "e1"), one())), superseded);
+    assert_eq!(told(&exchange.push_in(&head("unknown", 1, "e1"), one())), superseded);
     // who knows another user's numbers can't write in that one's name
-    desk.user = user("u2");
-    assert_eq!(told(&desk.push_in(&head("a", 2, "e1"), one())), superseded);
+    exchange.user = user("u2");
+    assert_eq!(told(&exchange.push_in(&head("a", 2, "e1"), one())), superseded);
     // a server that was opened anew may have lost what the writes stand on
-    desk.user = user("u1");
-    desk.store.begin("e2");
-    let reply = desk.push_in(&head("a", 2, "e1"), one());
+    exchange.user = user("u1");
+    exchange.store.begin("e2");
+    let reply = exchange.push_in(&head("a", 2, "e1"), one());
     assert_eq!(told(&reply), (503, "SERVER_ERROR".into()));
-    assert_eq!(desk.store.json("r"), None);
-    assert_eq!(desk.push_in(&head("a", 2, "e2"), one()).status, 200);
+    assert_eq!(exchange.store.json("r"), None);
+    assert_eq!(exchange.push_in(&head("a", 2, "e2"), one()).status, 200);
 }
 
 #[test]
 fn of_a_lost_answer_there_is_no_verdict() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
     let error = StoreError::new(StoreErrorKind::Other, "fire");
     for (lost, status) in
         [(TransactError::Unknown(error.clone()), 500), (TransactError::Failed(error), 503)]
     {
-        desk.lost = Some(lost);
-        let reply = desk.push_in(&head("a", 1, "e1"), vec![write(1, 0, "r", insert("{}"))]);
+        exchange.lost = Some(lost);
+        let reply = exchange.push_in(&head("a", 1, "e1"), vec![write(1, 0, "r", insert("{}"))]);
         assert_eq!(told(&reply), (status, "SERVER_ERROR".into()));
         assert!(!shown(&reply).contains("mutation"));
-        assert_eq!(told(&desk.hello("a", 9)).0, status);
-        desk.store = Store::new();
-        desk.store.hello("a");
+        assert_eq!(told(&exchange.hello("a", 9)).0, status);
+        exchange.store = Store::new();
+        exchange.store.hello("a");
     }
 }
 
 #[test]
 fn who_pushes_too_much_is_told_where_to_go_on() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
-    desk.tokens = 1;
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
+    exchange.tokens = 1;
     let writes = (1..=4).map(|n| write(n, 0, &format!("r{n}"), insert("{}")));
-    let (last, verdicts) = desk.push(writes.collect());
+    let (last, verdicts) = exchange.push(writes.collect());
     assert_eq!(last, 2);
     let wanted = [(1, "ack".into()), (2, "ack".into()), (3, "RATE_LIMIT_EXCEEDED".into())];
     assert_eq!(brief(&verdicts), wanted);
     let ServerMessage::Error(error) = &verdicts[2] else { panic!() };
     assert_eq!((error.retry_after_ms, error.record_id.clone()), (Some(1500), Some(id("r3"))));
-    assert_eq!(desk.store.json("r3"), None);
+    assert_eq!(exchange.store.json("r3"), None);
 }
 
 #[test]
 fn an_answer_is_bounded() {
-    let desk = &mut Desk::new();
-    desk.hello("a", 1);
-    desk.limits.answer_bytes = 700;
+    let exchange = &mut Exchange::new();
+    exchange.hello("a", 1);
+    exchange.limits.answer_bytes = 700;
     let writes = (1..=4).map(|n| write(n, 0, &format!("r{n}"), insert("{}")));
-    let (last, verdicts) = desk.push(writes.collect());
+    let (last, verdicts) = exchange.push(writes.collect());
     assert_eq!((last, brief(&verdicts)), (4, acks(1..=3)));
 }
 
 #[test]
 fn a_page_tells_what_was_read_with_it() {
-    let desk = &mut Desk::new();
-    desk.user = user("u1");
-    desk.hello("a", 1);
-    desk.push(vec![write(1, 0, "r", insert(r#"{"x":1}"#))]);
+    let exchange = &mut Exchange::new();
+    exchange.user = user("u1");
+    exchange.hello("a", 1);
+    exchange.push(vec![write(1, 0, "r", insert(r#"{"x":1}"#))]);
     let query = PageQuery { client_id: Some(client("a")), ..PageQuery::default() };
-    let reply = desk.ask("GET", &query.target(&todos()), b"");
-    let checksum = desk.store.head().checksum;
+    let reply = exchange.ask("GET", &query.target(&todos()), b"");
+    let checksum = exchange.store.head().checksum;
     assert_eq!(
         shown(&reply),
         format!(
@@ -387,12 +390,12 @@ fn a_page_tells_what_was_read_with_it() {
         )
     );
     // another user's client is none of anybody's business, and an unknown one is unknown
-    desk.user = user("u2");
-    assert_eq!(desk.page(&query).last_mutation, None);
-    desk.user = user("u1");
+    exchange.user = user("u2");
+    assert_eq!(exchange.page(&query).last_mutation, None);
+    exchange.user = user("u1");
     let other = PageQuery { client_id: Some(client("b")), ..PageQuery::default() };
-    assert_eq!(desk.page(&other).last_mutation, None);
-    assert_eq!(desk.page(&PageQuery::default()).last_mutation, None);
+    assert_eq!(exchange.page(&other).last_mutation, None);
+    assert_eq!(exchange.page(&PageQuery::default()).last_mutation, None);
 }
 
 fn cursor(epoch: &str, seq: u64) -> Option<Cursor> {
@@ -408,20 +411,20 @@ fn mode(page: &PageAnswer) -> Mode {
 
 #[test]
 fn a_resume_moves_the_place_and_nothing_else() {
-    let desk = &mut Desk::new();
+    let exchange = &mut Exchange::new();
     for (of, change) in [
         ("a", insert(r#"{"x":1}"#)),
         ("b", insert(r#"{"x":1,"y":1}"#)),
         ("a", update(r#"{"x":2}"#)),
         ("b", update(r#"{"x":2}"#)),
     ] {
-        desk.store.plain_to(of, change);
+        exchange.store.plain_to(of, change);
     }
-    desk.store.plain_to("b", update(r#"{"y":2}"#));
+    exchange.store.plain_to("b", update(r#"{"y":2}"#));
     let epoch = Epoch::new("e1").unwrap();
     let resume = Some(Resume::Delta { epoch: epoch.clone(), seq: Seq(4) });
     let from = PageFrom { cursor: cursor("e1", 2), resume };
-    let page = desk.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
+    let page = exchange.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
     assert_eq!(page.from, from);
     let [_, ServerMessage::Change { change, .. }, ServerMessage::Synced { .. }] =
         &page.messages[..]
@@ -433,7 +436,7 @@ fn a_resume_moves_the_place_and_nothing_else() {
 
     // a page is of so many records at most
     let query = PageQuery { from: PageFrom::default(), limit: Some(1), client_id: None };
-    let page = desk.page(&query);
+    let page = exchange.page(&query);
     let [_, ServerMessage::Sync { range: Some(range), .. }] = &page.messages[..] else {
         panic!("{page:?}")
     };
@@ -447,43 +450,43 @@ fn a_resume_moves_the_place_and_nothing_else() {
         limit: Some(1),
         client_id: None,
     };
-    let page = desk.page(&query);
+    let page = exchange.page(&query);
     let [_, ServerMessage::Sync { range: Some(next), .. }, _] = &page.messages[..] else {
         panic!("{page:?}")
     };
     assert_eq!(next.after, range.up_to);
-    desk.limits.page.records = 1;
-    let page = desk.page(&PageQuery { limit: Some(1000), ..PageQuery::default() });
+    exchange.limits.page.records = 1;
+    let page = exchange.page(&PageQuery { limit: Some(1000), ..PageQuery::default() });
     assert_eq!(page.messages.len(), 2);
 }
 
 #[test]
 fn a_cursor_that_does_not_hold_gets_a_snapshot() {
-    let desk = &mut Desk::new();
-    desk.store.plain_to("r", insert("{}"));
-    desk.store.plain_to("r", Change::delete());
-    desk.store.plain_to("s", insert("{}"));
-    let ask = |desk: &mut Desk, epoch, seq| {
+    let exchange = &mut Exchange::new();
+    exchange.store.plain_to("r", insert("{}"));
+    exchange.store.plain_to("r", Change::delete());
+    exchange.store.plain_to("s", insert("{}"));
+    let ask = |exchange: &mut Exchange, epoch, seq| {
         let from = PageFrom { cursor: cursor(epoch, seq), resume: None };
-        let page = desk.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
+        let page = exchange.page(&PageQuery { from: from.clone(), ..PageQuery::default() });
         assert_eq!(page.from, from);
         mode(&page)
     };
-    assert_eq!(ask(desk, "e1", 1), Mode::Delta);
-    assert_eq!(ask(desk, "unknown", 1), Mode::Snapshot);
-    assert_eq!(ask(desk, "e1", 4), Mode::Snapshot);
-    desk.store.now = Timestamp(desk.store.now.0 + 10_000);
-    desk.store.plain_to("t", insert("{}"));
-    desk.store.sweep_tombstones(1000);
+    assert_eq!(ask(exchange, "e1", 1), Mode::Delta);
+    assert_eq!(ask(exchange, "unknown", 1), Mode::Snapshot);
+    assert_eq!(ask(exchange, "e1", 4), Mode::Snapshot);
+    exchange.store.now = Timestamp(exchange.store.now.0 + 10_000);
+    exchange.store.plain_to("t", insert("{}"));
+    exchange.store.sweep_tombstones(1000);
     // the horizon has passed the cursor, in the middle of its run too
-    assert_eq!(ask(desk, "e1", 1), Mode::Snapshot);
+    assert_eq!(ask(exchange, "e1", 1), Mode::Snapshot);
     let epoch = Epoch::new("e1").unwrap();
     for (cursor, resume) in [
         (cursor("e1", 1), Resume::Delta { epoch: epoch.clone(), seq: Seq(3) }),
         (None, Resume::Snapshot { epoch, snapshot_seq: Seq(1), after: id("r") }),
     ] {
         let from = PageFrom { cursor, resume: Some(resume) };
-        let page = desk.page(&PageQuery { from, ..PageQuery::default() });
+        let page = exchange.page(&PageQuery { from, ..PageQuery::default() });
         assert_eq!(mode(&page), Mode::Snapshot);
         let ServerMessage::Sync { range: Some(range), .. } = &page.messages[1] else { panic!() };
         assert_eq!(range.after, None);
@@ -510,21 +513,24 @@ impl Policy for Public {
 
 #[test]
 fn a_page_shows_what_may_be_read() {
-    let desk = &mut Desk::new();
-    desk.store.plain_to("r", insert(r#"{"public":1}"#));
-    desk.store.plain_to("s", insert(r#"{"secret":1}"#));
-    desk.policy = &Public;
+    let exchange = &mut Exchange::new();
+    exchange.store.plain_to("r", insert(r#"{"public":1}"#));
+    exchange.store.plain_to("s", insert(r#"{"secret":1}"#));
+    exchange.policy = &Public;
     for from in [PageFrom::default(), PageFrom { cursor: cursor("e1", 0), resume: None }] {
         let reply =
-            desk.ask("GET", &PageQuery { from, ..PageQuery::default() }.target(&todos()), b"");
+            exchange.ask("GET", &PageQuery { from, ..PageQuery::default() }.target(&todos()), b"");
         assert!(shown(&reply).contains(r#""partial":true"#), "{}", shown(&reply));
         for hidden in ["secret", "checksum", "recordCount"] {
             assert!(!shown(&reply).contains(hidden), "{}", shown(&reply));
         }
     }
-    assert_eq!(told(&desk.ask("GET", "/sync/secret?epoch=", b"")), (403, "UNAUTHORIZED".into()));
+    assert_eq!(
+        told(&exchange.ask("GET", "/sync/secret?epoch=", b"")),
+        (403, "UNAUTHORIZED".into())
+    );
     // and so do the verdicts
-    desk.hello("a", 1);
-    let (_, verdicts) = desk.push(vec![write(1, 0, "s", insert("{}"))]);
+    exchange.hello("a", 1);
+    let (_, verdicts) = exchange.push(vec![write(1, 0, "s", insert("{}"))]);
     assert_eq!(brief(&verdicts), [(1, "UNAUTHORIZED".into())]);
 }

@@ -14,7 +14,7 @@ const RECORDS: u64 = 4;
 
 /// The state of a client, and the answers that it waits for.
 #[derive(Default)]
-struct Client {
+struct StrictClient {
     session: u64,
     /// Which connection is its own now.
     conn: Option<u64>,
@@ -38,7 +38,7 @@ struct Client {
     early: bool,
 }
 
-impl Client {
+impl StrictClient {
     fn seq_of(&self, id: &str) -> u64 {
         self.records.get(id).map_or(0, |(_, seq)| *seq)
     }
@@ -203,7 +203,7 @@ impl Client {
 
 struct Run {
     world: World,
-    clients: Vec<Client>,
+    clients: Vec<StrictClient>,
     answers: Vec<(u64, Input<'static>)>,
     pages: Vec<(u64, Input<'static>)>,
     rng: fastrand::Rng,
@@ -222,7 +222,7 @@ impl Run {
         world.rings = Rings::new(RingLimits { collection_bytes: 4000, ..RingLimits::default() });
         Self {
             world,
-            clients: (0..3).map(|_| Client::default()).collect(),
+            clients: (0..3).map(|_| StrictClient::default()).collect(),
             answers: Vec::new(),
             pages: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
@@ -458,8 +458,9 @@ impl Run {
                 self.world.input(conn, page);
             }
             self.world.settle();
-            let idle =
-                |client: &Client| client.live && client.outbox.is_empty() && client.pings == 0;
+            let idle = |client: &StrictClient| {
+                client.live && client.outbox.is_empty() && client.pings == 0
+            };
             if self.clients.iter().all(idle) {
                 break;
             }
