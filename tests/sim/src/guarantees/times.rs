@@ -2,6 +2,7 @@
 //! as far as it can be, and that of two who wrote a field the later one wins.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use synclayer_core::{Document, Timestamp, WriteKind};
 
@@ -12,7 +13,7 @@ use crate::world::{Committed, Device, Place, World};
 
 /// Tolerated error of a time: a device takes the answer to a question as half as old as the
 /// question, and a question may be under way for long.
-const TOLERANCE: i64 = 40_000;
+pub(crate) const TOLERANCE: Duration = Duration::from_secs(40);
 
 /// A write of a device's app, as far as its time goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,12 +121,15 @@ pub fn fields_keep_their_times(
         let this = &world.devices[device];
         // nobody can know of a sleep in which both clocks stood still
         let forgotten = made.set_before_nap.is_some_and(|naps| this.naps > naps);
-        if made.slept_unseen || this.slept_unseen || forgotten {
+        if made.slept_unseen || this.slept_unseen || this.heard_late || forgotten {
             continue;
         }
         let same_clock = made.clock == clock_of(this) || this.clock_moves == 0;
         let off = time.0 - made.at.0;
-        if same_clock && !world.server_clock_moved && off.abs() > TOLERANCE {
+        if same_clock
+            && !world.server_clock_moved
+            && u128::from(off.unsigned_abs()) > TOLERANCE.as_millis()
+        {
             return Err(format!("t{token} was written at {}, and came as of {time}", made.at));
         }
     }

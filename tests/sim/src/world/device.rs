@@ -80,6 +80,9 @@ pub struct Device {
     /// `true` if it has slept in this life while its wall clock stood still, so that neither clock
     /// shows the sleep: until the next hello its time may be behind by the length of the sleep.
     pub slept_unseen: bool,
+    /// `true` if it has heard in this life the answer to a question that was under way for so long,
+    /// while it was suspended, that half of that is more than a time may be wrong.
+    pub heard_late: bool,
     /// The number of times that it has slept.
     pub naps: u64,
     /// The dead connection that it has to notice, and until when.
@@ -177,6 +180,7 @@ impl World {
             late_given: 0,
             asked: None,
             slept_unseen: false,
+            heard_late: false,
             naps: 0,
             restored: false,
             to_notice: None,
@@ -240,7 +244,7 @@ impl World {
         this.late.clear();
         this.watches.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
-        (this.to_notice, this.slept_unseen) = (None, false);
+        (this.to_notice, this.slept_unseen, this.heard_late) = (None, false, false);
         (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
         this.database = None;
         (this.rests_until, this.sockets_rest_until) = (None, None);

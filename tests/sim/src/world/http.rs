@@ -7,6 +7,7 @@ use synclayer_core::server::hub::Input;
 use synclayer_core::testing::InspectHub;
 use synclayer_core::{Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, Mono};
 
+use crate::guarantees::times;
 use crate::invariants::Invariant;
 
 use super::{Middlebox, World, user_of};
@@ -182,6 +183,7 @@ impl World {
                 if *status >= 400 {
                     self.count("declined call");
                 }
+                self.devices[device].heard_late |= self.now.mono > asked_at + 2 * times::TOLERANCE;
                 if let (Some(wait), true, false) = (retry_after, asked == Some(id), overdue) {
                     self.devices[device].rests_until = Some(self.now.mono + *wait);
                 }
