@@ -194,13 +194,6 @@ impl<S: ClientStore> Replica<S> {
         self.client.holds(collection)
     }
 
-    /// Returns the number of records that have changes of others waiting beside writes whose verdict
-    /// is due. For tests.
-    #[must_use]
-    pub fn deferred(&self) -> usize {
-        self.client.deferred(self.store.rows()).unwrap_or(0)
-    }
-
     /// Carries out a command of the app's.
     pub fn command(&mut self, now: Now, command: Command, out: &mut Vec<Action>) {
         self.client.command(now, command, self.store.rows(), &mut self.actions);

@@ -1,10 +1,25 @@
-//! The inside of the server's machines, for tests and simulators.
+//! The inside of the machines, for tests and simulators.
 
+use crate::client::replica::Replica;
 use crate::protocol::name::{Collection, ConnId, Seq};
 use crate::rules::transaction::{Decided, Transaction};
 use crate::server::Job as _;
 use crate::server::hub::{Batch, CallId, Hub};
 use crate::server::session::Session;
+use crate::store::ClientStore;
+
+/// A replica whose store a test looks into.
+pub trait InspectReplica {
+    /// The number of records with changes of others that wait beside writes without a verdict; 0 if
+    /// the store can't be read.
+    fn deferred(&self) -> usize;
+}
+
+impl<S: ClientStore> InspectReplica for Replica<S> {
+    fn deferred(&self) -> usize {
+        self.client().deferred(self.store().rows()).unwrap_or(0)
+    }
+}
 
 /// A hub whose work a test does in an order of its choice.
 pub trait InspectHub {

@@ -3,7 +3,7 @@
 //!
 //! [`conformance`] is the suite that every store has to pass, [`laws`] holds the laws of resolvers. A
 //! [`SimulatedDisk`] crashes and fails as a test decides. [`Checked`] shows the invariants of the
-//! machines, [`InspectHub`] and [`InspectBatch`] the inside of a server.
+//! machines, [`InspectReplica`], [`InspectHub`] and [`InspectBatch`] their inside.
 
 mod changes;
 pub mod conformance;
@@ -15,5 +15,5 @@ mod wire;
 pub use crate::checked::Checked;
 pub use changes::check_changes;
 pub use disk::SimulatedDisk;
-pub use inspect::{InspectBatch, InspectHub};
+pub use inspect::{InspectBatch, InspectHub, InspectReplica};
 pub use wire::reads_what_it_writes;

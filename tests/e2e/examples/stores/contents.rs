@@ -5,7 +5,7 @@
 //! in another way.
 
 use std::fmt::Write;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectReplica};
 
 use bytes::Bytes;
 use serde_json::Value;

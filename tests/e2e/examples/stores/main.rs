@@ -21,7 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use synclayer_core::testing::{Checked, InspectHub};
+use synclayer_core::testing::{Checked, InspectHub, InspectReplica};
 
 use contents::{PLAIN, START, config};
 use serde_json::Value;

@@ -2,6 +2,7 @@
 
 use synclayer_core::server::hub::{self};
 use synclayer_core::server::session::{Identity, Input as ServerInput};
+use synclayer_core::testing::InspectReplica;
 use synclayer_core::{ConnId, Disconnect, Input};
 
 use super::http::Way;
