@@ -150,8 +150,8 @@ pub use protocol::{Mono, Now, Timestamp};
 
 // stores
 pub use store::{
-    Batch, ClientStore, MAX_KEY_BYTES, MemoryClientStore, MemoryRows, Op, Overlay, Rows, Scan,
-    ServerStore, StoreError, StoreErrorKind, Visit,
+    Batch, ClientStore, MemoryClientStore, MemoryRows, Op, Rows, Scan, ServerStore, StoreError,
+    StoreErrorKind, Visit,
 };
 
 // the server

@@ -61,7 +61,7 @@ pub enum NameError {
     /// The text is empty.
     #[error("it is empty")]
     Empty,
-    /// The text is longer than the type's `MAX_BYTES`.
+    /// The text is longer than its type allows.
     #[error("it is {bytes} bytes long, at most {max} are allowed")]
     TooLong {
         /// The length of the text.
@@ -82,7 +82,7 @@ macro_rules! name {
 
         impl $name {
             /// The maximal length of a name, in bytes of UTF-8.
-            pub const MAX_BYTES: usize = $max;
+            const MAX_BYTES: usize = $max;
 
             /// Checks a text and converts it into a name.
             ///

@@ -67,11 +67,11 @@ pub enum Scan {
 pub type Visit<'a> = dyn FnMut(&[u8], Bytes) -> Result<Scan, StoreError> + 'a;
 
 /// The maximal length of a key, in bytes.
-pub const MAX_KEY_BYTES: usize = 1024;
+pub(crate) const MAX_KEY_BYTES: usize = 1024;
 
 /// A consistent, read-only view of a store's rows, in the byte order of their keys.
 ///
-/// Keys have between 1 and [`MAX_KEY_BYTES`] bytes; the bounds of a range may be empty or longer. A
+/// Keys have between 1 and 1,024 bytes; the bounds of a range may be empty or longer. A
 /// range whose end isn't above its start is empty.
 pub trait Rows {
     /// The value of a row, if there is one.
@@ -156,7 +156,7 @@ impl Batch {
     /// Checks the requirements of every store on a batch.
     ///
     /// # Errors
-    /// When a key is empty or longer than [`MAX_KEY_BYTES`].
+    /// When a key is empty or longer than 1,024 bytes.
     pub fn check_keys(&self) -> Result<(), StoreError> {
         for op in &self.ops {
             let bytes = op.key().len();
@@ -302,7 +302,7 @@ pub trait ServerStore: Send + Sync {
 
 /// Rows with the changes of uncommitted batches on top, so that further transactions can be decided
 /// before the first one is committed.
-pub struct Overlay<'a> {
+pub(crate) struct Overlay<'a> {
     below: &'a dyn Rows,
     changed: alloc::collections::BTreeMap<Bytes, Option<Bytes>>,
 }
