@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::missing_panics_doc, reason = "it is for tests")]
 
 pub mod host;
+pub mod peer;
 pub mod proxy;
 #[cfg(doctest)]
 mod readme;

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
+use synclayer_e2e::peer::Peer;
 use synclayer_e2e::wait::TIMEOUT;
 use synclayer_tokio::{
     Collection, Guarantees, PlainServers, Snapshot, SyncConfig, SyncLayer, Transports, Watch,
 };
 use tokio::time::timeout;
 
-use crate::support::{Backend, Kind, Peer, http};
+use crate::support::{Backend, Kind, http};
 
 against_each! {
     two_devices_converge_over_websocket_alone;
@@ -445,7 +446,7 @@ async fn what_it_guarantees_is_said(kind: Kind) {
     assert_eq!(stored(&backend, "recordId").await, json!({"1": {}}));
     assert_eq!(strict.todos.get_all().await.unwrap().len(), 1);
     // raw peers see the writes of ours as those of anybody
-    let mut peer = Peer::connect(&backend, "").await;
+    let mut peer = Peer::connect(&backend.url("")).await;
     peer.send(json!({"type": "subscribe", "collection": "todos"})).await;
     peer.expect("subscribed").await;
     ann.update("1", json!({"x": 1})).await;

@@ -2,8 +2,9 @@
 //! something about the client.
 
 use serde_json::{Value, json};
+use synclayer_e2e::peer::Peer;
 
-use crate::support::{Backend, Kind, Peer, http, http_as};
+use crate::support::{Backend, Kind, http, http_as};
 
 against_each! {
     changes_reach_the_other_subscribers;
@@ -31,7 +32,7 @@ fn update(id: &str, data: Value) -> Value {
 }
 
 async fn subscribed(backend: &Backend) -> Peer {
-    let mut peer = Peer::connect(backend, "").await;
+    let mut peer = Peer::connect(&backend.url("")).await;
     peer.send(subscribe()).await;
     peer.expect("subscribed").await;
     peer
@@ -140,11 +141,11 @@ async fn tokens_are_asked_for(kind: Kind) {
         let answer = http_as(&backend, token, "GET", "/sync/todos", Value::Null).await;
         assert_eq!(answer.status, wanted, "{token:?}");
     }
-    assert_eq!(Peer::try_connect(&backend, "?token=wrong").await.err(), Some(401));
-    let mut peer = Peer::connect(&backend, "?token=s3cret").await;
+    assert_eq!(Peer::try_connect(&backend.url("?token=wrong")).await.err(), Some(401));
+    let mut peer = Peer::connect(&backend.url("?token=s3cret")).await;
     peer.send(subscribe()).await;
     peer.expect("subscribed").await;
-    let mut peer = Peer::connect(&backend, "").await;
+    let mut peer = Peer::connect(&backend.url("")).await;
     peer.send(subscribe()).await;
     assert_eq!(peer.expect("error").await["code"], "AUTH_FAILED");
     peer.send(json!({"type": "auth", "data": {"token": "wrong"}})).await;
@@ -158,7 +159,7 @@ async fn tokens_are_asked_for(kind: Kind) {
 async fn flags_make_it_clumsy_by_websocket(kind: Kind) {
     let flags = ["--no-pong", "--no-subscribed", "--no-version", "--naive-timestamps", "--echo"];
     let Some(backend) = Backend::start(kind, &flags) else { return };
-    let mut peer = Peer::connect(&backend, "").await;
+    let mut peer = Peer::connect(&backend.url("")).await;
     peer.send(json!({"type": "ping"})).await;
     peer.send(subscribe()).await;
     peer.expect_quiet().await;
@@ -198,7 +199,7 @@ async fn one_way_or_the_other_can_be_missing(kind: Kind) {
     assert_eq!(http(&backend, "GET", "/sync/todos", Value::Null).await.status, 404);
     subscribed(&backend).await;
     let Some(backend) = Backend::start(kind, &["--http-only"]) else { return };
-    assert_eq!(Peer::try_connect(&backend, "").await.err(), Some(404));
+    assert_eq!(Peer::try_connect(&backend.url("")).await.err(), Some(404));
     assert!(records(&backend, "").await.is_empty());
 }
 
@@ -225,7 +226,7 @@ async fn connections_are_cut(kind: Kind) {
         assert_eq!(peer.next().await, None);
         assert_eq!(!records(&backend, "").await.is_empty(), stored);
     }
-    let mut peer = Peer::connect(&backend, "").await;
+    let mut peer = Peer::connect(&backend.url("")).await;
     backend.cut();
     assert_eq!(peer.next().await, None);
     assert_eq!(backend.stats()["cuts"], 3);

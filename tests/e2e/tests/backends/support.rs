@@ -1,4 +1,4 @@
-//! Starting a backend, and raw peers that know nothing of our own types.
+//! Starting a backend, and requests to it that know nothing of our own types.
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
@@ -7,14 +7,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use synclayer_e2e::wait::TIMEOUT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// Runs a test against each of the programs.
 macro_rules! against_each {
@@ -139,6 +136,11 @@ impl Backend {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// The URL of its WebSocket, with this query.
+    pub fn url(&self, query: &str) -> String {
+        format!("ws://{}/ws{query}", self.addr())
+    }
+
     /// Cuts all WebSockets.
     pub fn cut(&mut self) {
         self.command("cut");
@@ -179,78 +181,21 @@ impl Drop for Backend {
     }
 }
 
-/// A raw WebSocket.
-pub struct Peer {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-}
-
-impl Peer {
-    pub async fn connect(backend: &Backend, query: &str) -> Self {
-        Self::try_connect(backend, query).await.unwrap()
-    }
-
-    /// The status code, where the backend refuses.
-    pub async fn try_connect(backend: &Backend, query: &str) -> Result<Self, u16> {
-        let url = format!("ws://{}/ws{query}", backend.addr());
-        match timeout(TIMEOUT, connect_async(url)).await.expect("a handshake in time") {
-            Ok((socket, _)) => Ok(Self { socket }),
-            Err(Error::Http(response)) => Err(response.status().as_u16()),
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    pub async fn send(&mut self, message: Value) {
-        self.socket.send(Message::text(message.to_string())).await.unwrap();
-    }
-
-    /// A WebSocket ping, answered by every WebSocket library by itself.
-    pub async fn ping(&mut self) {
-        self.socket.send(Message::Ping(Vec::new().into())).await.unwrap();
-        let next = timeout(TIMEOUT, self.socket.next()).await.expect("a pong in time");
-        assert!(matches!(next, Some(Ok(Message::Pong(_)))), "{next:?}");
-    }
-
-    /// The next text as JSON; `None` when the connection has ended, however it did.
-    pub async fn next(&mut self) -> Option<Value> {
-        loop {
-            let next = timeout(TIMEOUT, self.socket.next()).await.expect("a message in time");
-            match next? {
-                Ok(Message::Text(text)) => return Some(serde_json::from_str(&text).unwrap()),
-                Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                Ok(_) | Err(_) => return None,
-            }
-        }
-    }
-
-    /// The next text, which has to be of this type.
-    pub async fn expect(&mut self, kind: &str) -> Value {
-        let json = self.next().await.expect("a message, not an end");
-        assert_eq!(json["type"], kind, "{json}");
-        json
-    }
-
-    /// Makes sure that nothing more was on its way: the answer to an unfollowing is next.
-    pub async fn expect_quiet(&mut self) {
-        self.send(serde_json::json!({"type": "unsubscribe", "collection": "none"})).await;
-        self.expect("unsubscribed").await;
-    }
-}
-
 /// An HTTP answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpReply {
     pub status: u16,
     pub body: String,
 }
 
-impl Answer {
+impl HttpReply {
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 /// One request on a connection of its own, written by hand.
-pub async fn http(backend: &Backend, method: &str, target: &str, body: Value) -> Answer {
+pub async fn http(backend: &Backend, method: &str, target: &str, body: Value) -> HttpReply {
     http_as(backend, None, method, target, body).await
 }
 
@@ -261,7 +206,7 @@ pub async fn http_as(
     method: &str,
     target: &str,
     body: Value,
-) -> Answer {
+) -> HttpReply {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let request = format!(
@@ -281,5 +226,5 @@ pub async fn http_as(
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer { status, body: body.to_owned() }
+    HttpReply { status, body: body.to_owned() }
 }

@@ -1,20 +1,16 @@
-//! Clients with stores on disk, raw peers, and how to compare them.
+//! Clients with stores on disk, and how to compare them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use synclayer_e2e::host::{Host, when_free};
-use synclayer_e2e::proxy::{Proxy, messages};
+use synclayer_e2e::proxy::Proxy;
 use synclayer_e2e::wait::soon;
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 use synclayer_tokio::{Events, Store, SyncConfig, SyncLayer, Transports};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// The collection that most tests use.
 pub const TODOS: &str = "todos";
@@ -151,51 +147,4 @@ pub fn copy(from: &Path, to: &Path) {
 pub fn restore(from: &Path, to: &Path) {
     fs::remove_dir_all(to).unwrap();
     copy(from, to);
-}
-
-/// A raw WebSocket that knows nothing of our types.
-pub struct Peer {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    waiting: std::collections::VecDeque<Value>,
-}
-
-impl Peer {
-    pub async fn connect(url: &str) -> Self {
-        let (socket, _) = soon("a handshake", connect_async(url)).await.unwrap();
-        Self { socket, waiting: [].into() }
-    }
-
-    /// One that has said hello as a client of this name.
-    pub async fn resumable(host: &Host, client_id: &str) -> Self {
-        let mut peer = Self::connect(&format!("ws://{}/ws", host.address())).await;
-        let hello = serde_json::json!({"type": "ping",
-            "metadata": {"protocol": 2, "clientId": client_id, "session": 1}});
-        peer.send(&hello).await;
-        peer.expect("pong").await;
-        peer
-    }
-
-    pub async fn send(&mut self, message: &Value) {
-        self.socket.send(Message::text(message.to_string())).await.unwrap();
-    }
-
-    /// The next message; batches come apart.
-    pub async fn json(&mut self) -> Value {
-        loop {
-            if let Some(message) = self.waiting.pop_front() {
-                return message;
-            }
-            let message = soon("a message", self.socket.next()).await;
-            if let Message::Text(text) = message.unwrap().unwrap() {
-                self.waiting.extend(messages(&text));
-            }
-        }
-    }
-
-    /// The next message, which has to be of this type.
-    pub async fn expect(&mut self, kind: &str) -> Value {
-        let json = self.json().await;
-        assert_eq!(json["type"], kind, "{json}");
-        json
-    }
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 use serde_json::json;
 use synclayer_core::{Batch, ClientStore, CommitNumber, Scan};
 use synclayer_e2e::host::Host;
+use synclayer_e2e::peer::Peer;
 use synclayer_e2e::proxy::Frame;
 use synclayer_e2e::wait::{shown, told, told_already};
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 use synclayer_server::ServerConfig;
 use synclayer_tokio::{EventKind, RecordChange};
 
-use crate::common::{Device, Peer, TODOS, converged};
+use crate::common::{Device, TODOS, converged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_cursor_resets_its_sender_alone() {
