@@ -209,25 +209,30 @@ impl Client {
     pub(super) fn end_catch_up_wait(&mut self, edit: &mut Edit<'_>) {
         self.pacing.wait_for_catch_up(None);
         let now = self.now.mono;
-        let waits =
-            |stream: &Stream| matches!(stream.phase(), Phase::Subscribing | Phase::CatchingUp);
         let is_over = |stream: &Stream| self.catch_up_deadline(stream).is_some_and(|at| at <= now);
-        let unsaid = self
-            .streams
-            .names_of(|stream| waits(stream) && !stream.is_trusted() && is_over(stream));
+        let unsaid = self.streams.names_of(|stream| stream.awaits_judgement() && is_over(stream));
         for collection in unsaid {
-            if let Some(mut records) = self.records(&collection) {
-                records.take_snapshot(edit, "the server does not answer the subscription");
-                records.stream.trust();
-            }
+            self.subscribe_afresh(edit, &collection);
         }
     }
 
-    /// Lets no base of another history go out where nobody will say whether it still counts.
+    /// Gives up a cursor that the server does not judge: the collection is asked for whole.
+    fn subscribe_afresh(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
+        if let Some(mut records) = self.records(collection) {
+            records.take_snapshot(edit, "the server does not answer the subscription");
+            records.stream.trust();
+        }
+    }
+
+    /// Lets no base of another history go out where nobody will say whether it still counts. A
+    /// subscription that asked to go on from there is made anew: its answer would continue a cursor
+    /// that is given up.
     pub(super) fn vouch(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
-        if let Some(stream) = self.streams.get_mut(collection)
-            && stream.vouch()
-        {
+        let Some(stream) = self.streams.get_mut(collection) else { return };
+        if stream.awaits_judgement() {
+            self.subscribe_afresh(edit, collection);
+            self.send_subscriptions(edit);
+        } else if stream.vouch() {
             edit.put_stream(collection, &stream.row);
         }
     }

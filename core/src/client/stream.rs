@@ -129,6 +129,12 @@ impl Stream {
         self.trusted
     }
 
+    /// Returns `true` if the server was asked to go on from a cursor, and has not said whether that
+    /// still counts.
+    pub(super) fn awaits_judgement(&self) -> bool {
+        !self.trusted && matches!(self.phase, Phase::Subscribing | Phase::CatchingUp)
+    }
+
     /// Returns `true` until the records that the store held at the start have been compared.
     pub(super) fn is_unverified(&self) -> bool {
         self.unverified
