@@ -15,7 +15,7 @@ use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
 use crate::rules::page::{Position, hidden};
 use crate::rules::policy::Access;
-use crate::server::ring::{Entry, Rings};
+use crate::server::ring::{Entry, Ring, Rings};
 
 /// The use of the next change of a ring for a stream.
 enum NextChange {
@@ -29,8 +29,6 @@ enum NextChange {
     Wait,
     /// It is not in the ring.
     Missing,
-    /// There is none.
-    End,
 }
 
 impl Session {
@@ -165,11 +163,17 @@ impl Session {
         mut room: usize,
         cx: &mut InputContext<'_, '_>,
     ) -> usize {
-        while room > 0 {
-            let Some(subscription) = self.subscriptions.get(collection) else { return room };
-            let Some(at) = subscription.live_at() else { return room };
-            let frame = match self.next_change(collection, subscription, at, cx) {
-                NextChange::End | NextChange::Wait => return room,
+        let rings = cx.env.rings;
+        let (Some(ring), Some(subscription)) =
+            (rings.get(collection), self.subscriptions.get(collection))
+        else {
+            return room;
+        };
+        let partial = subscription.partial;
+        let Some(mut at) = subscription.live_at() else { return room };
+        while room > 0 && ring.head() > at {
+            let frame = match self.next_change(collection, ring, partial, at, cx) {
+                NextChange::Wait => return room,
                 NextChange::Missing => {
                     self.fall_behind(collection, at, cx);
                     return room;
@@ -192,29 +196,28 @@ impl Session {
                 room = room.saturating_sub(frame.len());
                 self.send_frame(frame, cx);
             }
+            at = at.next();
             if let Some(subscription) = self.subscriptions.get_mut(collection) {
-                subscription.progress = Progress::Live(at.next());
+                subscription.progress = Progress::Live(at);
             }
         }
         room
     }
 
+    /// Decides on the change behind `at`, of a ring whose head is above it.
     fn next_change(
         &self,
         collection: &Collection,
-        subscription: &Subscription,
+        ring: &Ring,
+        partial: bool,
         at: Seq,
         cx: &InputContext<'_, '_>,
     ) -> NextChange {
-        let Some(ring) = cx.env.rings.get(collection) else { return NextChange::End };
-        if ring.head() <= at {
-            return NextChange::End;
-        }
         let Some(entry) = ring.entry(at.next()) else { return NextChange::Missing };
         if self.awaits_verdict(entry) {
             return NextChange::Wait;
         }
-        if subscription.partial && !entry.can_be_judged() {
+        if partial && !entry.can_be_judged() {
             return NextChange::Missing;
         }
         if let Some(origin) = entry.origin.filter(|origin| origin.conn == self.conn) {
@@ -231,7 +234,7 @@ impl Session {
                 }
             }
         }
-        NextChange::Frame(if subscription.partial {
+        NextChange::Frame(if partial {
             self.partial_frame(collection, entry, cx)
         } else {
             entry.frame(self.level())
