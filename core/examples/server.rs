@@ -17,12 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use synclayer_core::rules::Transaction;
-use synclayer_core::server::hub::{Action, Hub, HubConfig, Input};
-use synclayer_core::server::session::{Identity, Input as SessionInput, Session};
 use synclayer_core::{
-    AllowAll, Batch, ConnId, DatabaseId, Epoch, MemoryRows, Mono, Now, Rows, ServerStore,
-    StoreError, StoreErrorKind, Timestamp,
+    AllowAll, Batch, ConnId, DatabaseId, Epoch, Hub, HubAction, HubConfig, HubInput, Identity,
+    MemoryRows, Mono, Now, Rows, ServerStore, Session, SessionInput, StoreError, StoreErrorKind,
+    Timestamp, Transaction,
 };
 
 /// About how many writes go into one commit.
@@ -38,7 +36,7 @@ pub struct Server {
     store: Store,
     hub: Hub,
     /// The actions left to do for the hub, in order.
-    actions: Vec<Action>,
+    actions: Vec<HubAction>,
     sockets: BTreeMap<ConnId, Socket>,
     last: ConnId,
     started: Instant,
@@ -75,7 +73,7 @@ impl Server {
             self.hear(conn, now);
         }
         if self.hub.deadline().is_some_and(|(at, _)| at <= now.mono) {
-            self.hub.handle(now, Input::Timeout, &mut self.actions);
+            self.hub.handle(now, HubInput::Timeout, &mut self.actions);
         }
         let mut busy = false;
         loop {
@@ -98,7 +96,7 @@ impl Server {
                     self.last = self.last.next();
                     let conn = self.last;
                     self.sockets.insert(conn, Socket::new(stream)?);
-                    let input = Input::Accepted { conn, identity: Identity::Open };
+                    let input = HubInput::Accepted { conn, identity: Identity::Open };
                     self.hub.handle(now, input, &mut self.actions);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -116,11 +114,11 @@ impl Server {
             && let Some(frame) = socket.receive()
         {
             let input = SessionInput::Frame(&frame);
-            self.hub.handle(now, Input::Session { conn, input }, &mut self.actions);
+            self.hub.handle(now, HubInput::Session { conn, input }, &mut self.actions);
         }
         if socket.has_ended() {
             let input = SessionInput::Closed;
-            self.hub.handle(now, Input::Session { conn, input }, &mut self.actions);
+            self.hub.handle(now, HubInput::Session { conn, input }, &mut self.actions);
             self.sockets.remove(&conn);
         }
     }
@@ -131,22 +129,22 @@ impl Server {
         let any = !actions.is_empty();
         for action in actions {
             match action {
-                Action::Send { conn, frame } => {
+                HubAction::Send { conn, frame } => {
                     if let Some(socket) = self.sockets.get_mut(&conn) {
                         socket.send(&frame);
                     }
                 }
-                Action::Close { conn, .. } => {
+                HubAction::Close { conn, .. } => {
                     if let Some(socket) = self.sockets.get_mut(&conn) {
                         socket.close();
                     }
                 }
                 // a server that knows users looks the token up
-                Action::Authenticate(ticket) => self.hub.authenticated(ticket, None),
+                HubAction::Authenticate(ticket) => self.hub.authenticated(ticket, None),
                 // the turn goes on with everything that waits
-                Action::Commit | Action::Read | Action::Wake(_) => {}
-                // only with `Input::Call` and `Input::Sweep`
-                Action::Reply { .. } | Action::Swept(_) => {}
+                HubAction::Commit | HubAction::Read | HubAction::Wake(_) => {}
+                // only with `HubInput::Call` and `HubInput::Sweep`
+                HubAction::Reply { .. } | HubAction::Swept(_) => {}
             }
         }
         any
@@ -178,7 +176,7 @@ impl Server {
         for (conn, socket) in &self.sockets {
             let (conn, room) = (*conn, socket.room());
             if room > 0 && self.hub.wants_room(conn) {
-                self.hub.handle(now, Input::Room { conn, room }, &mut self.actions);
+                self.hub.handle(now, HubInput::Room { conn, room }, &mut self.actions);
             }
         }
     }

@@ -120,42 +120,31 @@ pub mod store;
 pub mod testing;
 
 // the client
-pub use client::Unsent;
-pub use client::{Action, Replica, WatchId};
 pub use client::{
-    ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,
-    Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
-    SyncFailureReason, SyncId, SyncOutcome, Timer, Write, Written,
+    Action, ClientConfig, CollectionStatus, Command, ConnectionState, Disconnect, Event, EventKind,
+    Fate, FateId, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input, Misuse, Modify,
+    NetAction, OnServerLoss, PlainServers, Replica, RequestId, SignOut, SignedOut, Status,
+    SyncFailure, SyncFailureReason, SyncId, SyncOutcome, Timer, Transport, Unsent, WatchId, Write,
+    Written,
 };
-pub use client::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
-pub use client::{Fate, FateId};
-pub use client::{SignOut, SignedOut};
-pub use rules::FieldWise;
-pub use rules::Rejected;
-pub use rules::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
-pub use rules::{Record, RecordChange, Slot, Snapshot, Update};
+pub use rules::{
+    Conflict, ConflictStrategy, FieldStates, FieldWise, Record, RecordChange, Rejected, Resolver,
+    ResolverFailure, Slot, Snapshot, Update,
+};
 
 // both ends
-pub use protocol::Checksum;
-pub use protocol::Delta;
-pub use protocol::Limits;
-pub use protocol::{Change, WriteKind};
 pub use protocol::{
-    ClientId, Collection, CommitNumber, ConnId, DatabaseId, Epoch, MutationNumber, NameError,
-    RecordId, Seq, SessionNumber, UserId, WriteId,
+    Change, Checksum, ClientId, Collection, CommitNumber, ConnId, Cursor, DatabaseId, Delta,
+    Document, DocumentError, Epoch, ErrorCode, Level, Limits, Mono, MutationNumber, NameError, Now,
+    RecordId, Seq, SessionNumber, Timestamp, Token, UserId, WriteId, WriteKind,
 };
-pub use protocol::{Cursor, ErrorCode, Level, Token};
-pub use protocol::{Document, DocumentError};
-pub use protocol::{Mono, Now, Timestamp};
-
-// stores
 pub use store::{
     Batch, ClientStore, MemoryClientStore, MemoryRows, Op, Rows, Scan, ServerStore, StoreError,
     StoreErrorKind, Visit,
 };
 
 // the server
-pub use rules::{Access, AllowAll, Policy, Rate};
+pub use rules::{Access, AllowAll, Policy, Rate, Transaction};
 pub use server::http::{Reply, Request};
 pub use server::hub::{
     Action as HubAction, Batch as HubBatch, CallId, Hub, HubConfig, Input as HubInput,
