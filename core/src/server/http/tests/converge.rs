@@ -95,7 +95,7 @@ impl Puller {
                 ServerMessage::Synced { cursor, count, checksum, .. } => {
                     assert!(self.from.cursor.is_some(), "a snapshot ends with its last page");
                     self.from = PageFrom { cursor: Some(cursor), resume: None };
-                    assert_eq!((count, checksum.unwrap()), self.figures());
+                    assert_eq!((count, checksum.unwrap()), self.totals());
                     done = true;
                 }
                 other @ (ServerMessage::Authenticated { .. }
@@ -143,7 +143,7 @@ impl Puller {
         }
     }
 
-    fn figures(&self) -> (u64, Checksum) {
+    fn totals(&self) -> (u64, Checksum) {
         let mut checksum = Checksum::default();
         for (id, (seq, document)) in &self.records {
             checksum.add(id, *seq, document);
@@ -182,7 +182,7 @@ proptest! {
         let pages = (0..100).find(|_| puller.pull(store, last));
         prop_assert!(pages.is_some(), "it ends");
         let head = store.head();
-        prop_assert_eq!((head.count, head.checksum), puller.figures());
+        prop_assert_eq!((head.count, head.checksum), puller.totals());
         for n in 0..8 {
             let id = RecordId::new(&format!("r{n}")).unwrap();
             let held = puller.records.get(&id).map(|(seq, document)| (*seq, document.clone()));
