@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use synclayer_core::{Document, Timestamp, WriteKind};
 
-use crate::guarantees::ledger::{Ledger, STRANGER};
+use crate::guarantees::ledger::{Ledger, STRANGER, Write};
 use crate::guarantees::{hot, is_permanent};
 use crate::plan::Strategy;
 use crate::world::{Committed, Device, Place, World};
@@ -34,6 +34,17 @@ pub struct Made {
     pub leapt: bool,
     /// True if it wrote the contested field.
     pub contested: bool,
+}
+
+impl Made {
+    /// Returns `true` if its device can't tell its time any more.
+    fn is_doubtful(&self, this: &Device) -> bool {
+        // a sleep begins another run of the clock, which knows nothing of one that was set before
+        let forgotten = self.set_before_nap.is_some_and(|naps| this.naps > naps);
+        let other_clock = self.clock != clock_of(this) && this.clock_moves > 0;
+        // nobody can know of a sleep in which both clocks stood still
+        self.slept_unseen || forgotten || other_clock
+    }
 }
 
 /// The times of the writes of a run, by their tokens.
@@ -119,21 +130,23 @@ pub fn fields_keep_their_times(
             return Err(format!("t{token} was stamped {stamp}, and came as written at {time}"));
         }
         let this = &world.devices[device];
-        // nobody can know of a sleep in which both clocks stood still
-        let forgotten = made.set_before_nap.is_some_and(|naps| this.naps > naps);
-        if made.slept_unseen || this.slept_unseen || this.heard_late || forgotten {
-            continue;
-        }
-        let same_clock = made.clock == clock_of(this) || this.clock_moves == 0;
-        let off = time.0 - made.at.0;
-        if same_clock
-            && !world.server_clock_moved
-            && u128::from(off.unsigned_abs()) > TOLERANCE.as_millis()
-        {
+        let off = u128::from((time.0 - made.at.0).unsigned_abs());
+        let known = !(this.slept_unseen || this.heard_late || world.server_clock_moved);
+        if known && off > TOLERANCE.as_millis() && !is_doubtful(ledger, this, token) {
             return Err(format!("t{token} was written at {}, and came as of {time}", made.at));
         }
     }
     Ok(())
+}
+
+/// Returns `true` if nobody can know the time of a write of a device, or of one before it in the same
+/// record: a write is later than what its author saw, whatever the time is.
+fn is_doubtful(ledger: &Ledger, this: &Device, token: u64) -> bool {
+    let until = &ledger.writes()[..token as usize];
+    let Some(write) = until.last() else { return false };
+    let same = |other: &Write| (other.device, &other.place) == (write.device, &write.place);
+    let tokens = (1..).zip(until).filter(|(_, other)| same(other)).map(|(token, _)| token);
+    tokens.filter_map(|token| ledger.times.get(token)).any(|made| made.is_doubtful(this))
 }
 
 /// The fields in a committed write that only one writer writes, each with its token and its time.
