@@ -225,15 +225,21 @@ impl Client {
     }
 
     /// Lets no base of another history go out where nobody will say whether it still counts. A
-    /// subscription that asked to go on from there is made anew: its answer would continue a cursor
-    /// that is given up.
+    /// subscription that asked to go on from there is made anew, or ended where it is not wanted: its
+    /// answer would continue a cursor that is given up.
     pub(super) fn vouch(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
         let Some(stream) = self.streams.get_mut(collection) else { return };
-        if stream.awaits_judgement() {
+        let is_asked = stream.awaits_judgement();
+        if is_asked && stream.is_wanted() {
             self.subscribe_afresh(edit, collection);
             self.send_subscriptions(edit);
         } else if stream.vouch() {
             edit.put_stream(collection, &stream.row);
+            if is_asked {
+                stream.unsubscribe_sent(false);
+                let collection = collection.clone();
+                self.send(edit, &ClientMessage::Unsubscribe { collection });
+            }
         }
     }
 
