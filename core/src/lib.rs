@@ -14,9 +14,12 @@
 //! | [`Replica`] | a client machine joined to its store and its watchers |
 //! | [`server::hub`] | a whole server: sessions joined to the rings and the committer |
 //!
-//! [`architecture`] explains the floors and the machines. [`store`] holds the in-memory stores,
-//! [`testing::conformance`] the suite that every store must pass, [`testing::laws`] what every resolver of yours should
-//! keep.
+//! Whatever an embedder needs is at the root. The floors hold the rest: what a peer of another make,
+//! or a keeper of stores, needs.
+//!
+//! [`architecture`] explains the floors and the machines. [`store`] holds the contracts of stores, and
+//! those in memory; [`testing::conformance`] the suite that every store has to pass, [`testing::laws`]
+//! what every resolver of yours should keep, and [`testing::Checked`] the invariants of the machines.
 //!
 //! # The contract of whoever drives a machine
 //!
@@ -100,9 +103,9 @@
 //!
 //! # A server
 //!
-//! A [`Hub`] is to a server what the replica is to a client. It needs a clock, a
-//! [`ServerStore`] and sockets; `core/examples/server.rs` of this project
-//! is a whole one in a loop of its own. The crate `synclayer-server` puts the same parts on threads.
+//! A [`Hub`] is to a server what the replica is to a client. It needs a clock, a [`ServerStore`] and
+//! sockets; `core/examples/server.rs` of this project is a whole one in a loop of its own. The crate
+//! `synclayer-server` puts the same parts on threads.
 #![no_std]
 
 extern crate alloc;
