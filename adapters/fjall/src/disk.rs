@@ -48,7 +48,7 @@ pub(crate) struct Disk {
     db: Database,
     memtable_bytes: u64,
     // the last field is dropped last: the lock outlives the database
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 /// The parts of an opened store that its writer keeps.
@@ -90,7 +90,12 @@ pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened,
 }
 
 impl Disk {
-    fn open(path: &Path, kind: StoreKind, sizes: Sizes, lock: File) -> Result<Self, StoreError> {
+    fn open(
+        path: &Path,
+        kind: StoreKind,
+        sizes: Sizes,
+        lock: DirectoryLock,
+    ) -> Result<Self, StoreError> {
         // what can't be made sense of makes the database panic in places; it is damage as well
         let opened = catch_unwind(AssertUnwindSafe(|| open_database(&database(path), sizes)));
         let (db, rows) = match opened {
@@ -232,7 +237,18 @@ impl Promises {
     }
 }
 
-pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
+/// The lock of a store's directory, held until it is dropped.
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    /// A process that another thread is starting just then shares the open file until it runs. Closing
+    /// the file would leave it the lock for that long.
+    fn drop(&mut self) {
+        drop(self.0.unlock());
+    }
+}
+
+pub(crate) fn lock(path: &Path) -> Result<DirectoryLock, StoreError> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     let lock = fs::create_dir_all(path).and_then(|()| options.open(path.join("lock")));
@@ -241,7 +257,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, StoreError> {
         Ok(()) => {
             // only people read it, so it does no harm if it can't be written
             drop(say_who(&lock));
-            Ok(lock)
+            Ok(DirectoryLock(lock))
         }
         Err(TryLockError::WouldBlock) => Err(failure::in_use(path, who_has(&lock))),
         Err(TryLockError::Error(error)) => Err(failure::io(path, &error)),
