@@ -14,7 +14,7 @@
 //! | [`Replica`] | a client machine joined to its store and its watchers |
 //! | [`server::hub`] | a whole server: sessions joined to the rings and the committer |
 //!
-//! Whatever an embedder needs is at the root. The floors hold the rest: what a peer of another make,
+//! All that an embedder needs is at the root. The floors hold the rest: what a peer of another make,
 //! or a keeper of stores, needs.
 //!
 //! [`architecture`] explains the floors and the machines. [`store`] holds the contracts of stores, and
