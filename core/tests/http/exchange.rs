@@ -9,12 +9,13 @@ use synclayer_core::{
 
 use crate::lone_replica::{LoneReplica, change, synced, todos, with};
 use crate::support::{
-    both, echo, first_page, idle, idle_with, page, polling, pong, quiet_page, subscribed, verdicts,
+    both, echo, first_page, http_only, idle, idle_with, page, pong, quiet_page, subscribed,
+    verdicts,
 };
 
 #[test]
 fn greets_pulls_and_pushes() {
-    let mut lone = LoneReplica::new(polling());
+    let mut lone = LoneReplica::new(http_only());
     lone.save("b", r#"{"n":2}"#);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     let client = lone.replica.status().client_id;
@@ -98,7 +99,7 @@ fn a_local_write_starts_an_exchange_at_once() {
 #[test]
 fn a_conflict_is_resolved_and_pushed_under_the_same_number() {
     let strategy = ConflictStrategy::ClientWins;
-    let mut lone = idle_with(with(polling(), |it| it.conflict_strategy = strategy));
+    let mut lone = idle_with(with(http_only(), |it| it.conflict_strategy = strategy));
     lone.update("a", r#"{"n":2}"#);
     lone.answer_all(&[&pong(0, ""), &quiet_page(0)]);
     lone.sent();
@@ -169,7 +170,7 @@ fn a_page_that_continues_something_else_is_dropped() {
 
 #[test]
 fn a_long_catch_up_is_pulled_page_by_page() {
-    let mut lone = LoneReplica::new(polling());
+    let mut lone = LoneReplica::new(http_only());
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer_all(&[&pong(0, "")]);
     lone.sent();

@@ -8,7 +8,9 @@ use synclayer_core::{
 };
 
 use crate::lone_replica::{LoneReplica, change, config, synced, todos, with};
-use crate::support::{SYNC_A, both, first_page, idle, page, polling, pong, quiet_page, subscribed};
+use crate::support::{
+    SYNC_A, both, first_page, http_only, idle, page, pong, quiet_page, subscribed,
+};
 
 #[test]
 fn synced_is_answered_by_an_exchange_that_begins_after_it() {
@@ -27,7 +29,7 @@ fn synced_is_answered_by_an_exchange_that_begins_after_it() {
 #[test]
 fn synced_waits_for_a_collection_that_can_not_be_pulled_now() {
     let notes = synclayer_core::Collection::new("notes").unwrap();
-    let mut config = polling();
+    let mut config = http_only();
     config.collections.insert(0, notes);
     let subscribed =
         r#"{"type":"subscribed","collection":"notes","metadata":{"head":0,"mode":"snapshot"}}"#;
@@ -55,7 +57,7 @@ fn synced_waits_for_a_collection_that_can_not_be_pulled_now() {
 
 #[test]
 fn without_auto_sync_only_calls_start_an_exchange() {
-    let mut lone = LoneReplica::new(with(polling(), |it| it.enable_auto_sync = false));
+    let mut lone = LoneReplica::new(with(http_only(), |it| it.enable_auto_sync = false));
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.save("b", r#"{"n":2}"#);
     assert!(lone.sent().is_empty());
@@ -159,7 +161,7 @@ fn used_up_tries_leave_polling_and_a_slow_pace() {
 #[test]
 fn what_the_app_requires_is_offered_or_nothing_is_sent() {
     let verified = Guarantees { verified: true, ..Guarantees::default() };
-    let mut lone = LoneReplica::new(with(polling(), |it| it.required = verified));
+    let mut lone = LoneReplica::new(with(http_only(), |it| it.required = verified));
     lone.save("b", r#"{"n":2}"#);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.answer_all(&[&pong(0, "")]);
@@ -207,7 +209,7 @@ fn outage(lone: &mut LoneReplica, until: u64, fail: impl Fn(&mut LoneReplica)) -
 #[test]
 fn an_outage_costs_few_requests_and_its_end_is_soon_noticed() {
     let websocket_only = config();
-    for base in [polling(), both(), websocket_only] {
+    for base in [http_only(), both(), websocket_only] {
         for seed in 0..1_000 {
             let mut lone = LoneReplica::seeded(base.clone(), seed);
             if seed % 2 == 0 {
@@ -258,8 +260,8 @@ fn a_thousand_clients_do_not_come_back_in_lock_step() {
     }
 }
 
-#[test]
-fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
+/// A replica whose WebSocket was refused for 40 s.
+fn asked_to_wait() -> LoneReplica {
     let mut lone = LoneReplica::new(both());
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     lone.sent();
@@ -270,6 +272,12 @@ fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
     };
     let input = Input::Disconnected { conn: lone.dialled, why };
     lone.replica.handle(lone.now, input, &mut lone.actions);
+    lone
+}
+
+#[test]
+fn a_wait_that_the_server_asks_for_holds_for_both_transports() {
+    let mut lone = asked_to_wait();
     assert_eq!(lone.sent(), ["CLOSE"], "HTTP waits as well");
     let (at, _) = lone.replica.deadline().unwrap();
     assert!(at.since(lone.now.mono) >= Duration::from_secs(40));
@@ -318,16 +326,7 @@ fn what_comes_over_one_transport_does_not_end_a_wait_that_the_other_was_asked_fo
 
 #[test]
 fn a_write_does_not_end_a_wait_that_the_server_asked_for() {
-    let mut lone = LoneReplica::new(both());
-    lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
-    lone.sent();
-    let why = Disconnect::Refused {
-        status: 429,
-        retry_after: Some(Duration::from_secs(40)),
-        body: Vec::new(),
-    };
-    let input = Input::Disconnected { conn: lone.dialled, why };
-    lone.replica.handle(lone.now, input, &mut lone.actions);
+    let mut lone = asked_to_wait();
     lone.save("b", r#"{"n":2}"#);
     assert_eq!(lone.sent(), ["CLOSE"]);
     lone.replica.synced(lone.now, &mut lone.actions);

@@ -7,7 +7,7 @@ use synclayer_core::{
 };
 
 use crate::lone_replica::LoneReplica;
-use crate::support::{echo, first_page, idle, polling, pong, quiet_page, verdicts};
+use crate::support::{echo, first_page, http_only, idle, pong, quiet_page, verdicts};
 
 #[test]
 fn a_token_is_asked_for_and_nothing_is_dropped() {
@@ -158,7 +158,7 @@ fn a_write_that_the_server_cannot_take_now_is_pushed_again_later() {
 #[test]
 fn a_collection_that_is_refused_does_not_hold_the_others_up() {
     let notes = synclayer_core::Collection::new("notes").unwrap();
-    let mut config = polling();
+    let mut config = http_only();
     config.collections.insert(0, notes.clone());
     let mut lone = LoneReplica::new(config);
     lone.save("b", r#"{"n":2}"#);
@@ -181,7 +181,7 @@ fn pong_with_pull() -> String {
 #[test]
 fn names_travel_in_bodies_where_the_server_offers_it() {
     let name = |name| synclayer_core::Collection::new(name).unwrap();
-    let mut config = polling();
+    let mut config = http_only();
     config.collections = ["..", "a/b", "todos"].map(name).to_vec();
     let mut lone = LoneReplica::new(config);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
@@ -207,7 +207,7 @@ fn names_travel_in_bodies_where_the_server_offers_it() {
 /// A replica of three collections, of which one's page is answered otherwise.
 fn one_page_is_answered(status: u16, body: &str) -> LoneReplica {
     let name = |name| synclayer_core::Collection::new(name).unwrap();
-    let mut config = polling();
+    let mut config = http_only();
     config.collections.insert(0, name("notes"));
     let mut lone = LoneReplica::new(config);
     lone.save("b", r#"{"n":2}"#);
@@ -261,7 +261,7 @@ fn where_the_first_page_fails_a_hello_finds_out_whether_the_server_is_there() {
 #[test]
 fn a_pull_that_is_never_answered_does_not_hold_the_others_up() {
     let notes = synclayer_core::Collection::new("notes").unwrap();
-    let mut config = polling();
+    let mut config = http_only();
     config.collections.insert(0, notes);
     let mut lone = LoneReplica::new(config);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);

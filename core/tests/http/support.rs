@@ -2,22 +2,8 @@
 
 use synclayer_core::{ClientConfig, Command};
 
-use crate::lone_replica::{LoneReplica, config, synced};
-
-/// A client that has HTTP only.
-pub(crate) fn polling() -> ClientConfig {
-    let mut config = config();
-    config.websocket = false;
-    config.http = true;
-    config
-}
-
-/// A client that has both.
-pub(crate) fn both() -> ClientConfig {
-    let mut config = config();
-    config.http = true;
-    config
-}
+use crate::lone_replica::{LoneReplica, synced};
+pub(crate) use crate::lone_replica::{both, http_only};
 
 pub(crate) fn pong(last: u64, digest: &str) -> String {
     let digest =
@@ -80,5 +66,5 @@ pub(crate) fn idle_with(config: ClientConfig) -> LoneReplica {
 }
 
 pub(crate) fn idle() -> LoneReplica {
-    idle_with(polling())
+    idle_with(http_only())
 }

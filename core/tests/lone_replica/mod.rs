@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::time::Duration;
-use synclayer_core::testing::{Checked, SimulatedDisk};
 
+use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, ConnId, Delta, Disconnect, Document, Event,
     EventKind, HttpAnswer, HttpTicket, Input, Limits, MemoryClientStore, Mono, NetAction, Now,
@@ -32,6 +32,16 @@ pub fn config() -> ClientConfig {
     let mut config = ClientConfig::default();
     config.collections = vec![todos()];
     config
+}
+
+/// A client that has HTTP only.
+pub fn http_only() -> ClientConfig {
+    with(both(), |config| config.websocket = false)
+}
+
+/// A client that has both transports.
+pub fn both() -> ClientConfig {
+    with(config(), |config| config.http = true)
 }
 
 /// A configuration with some other settings.

@@ -4,25 +4,13 @@ use synclayer_core::testing::Checked;
 use synclayer_core::{ClientConfig, Command, EventKind, Input};
 
 use crate::lone_replica::{LoneReplica, config};
+pub(crate) use crate::lone_replica::{both, http_only};
 
 pub(crate) const PONG: &str = r#"{"type":"pong","timestamp":"2026-09-21T14:13:20.000Z"}"#;
 pub(crate) const SYNC: &str = r#"{"type":"sync","collection":"todos"}"#;
 
 pub(crate) fn socket_only() -> ClientConfig {
     config()
-}
-
-pub(crate) fn http_only() -> ClientConfig {
-    let mut config = config();
-    config.websocket = false;
-    config.http = true;
-    config
-}
-
-pub(crate) fn both() -> ClientConfig {
-    let mut config = config();
-    config.http = true;
-    config
 }
 
 /// A connection on which the hello was answered as any ping.

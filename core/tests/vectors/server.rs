@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use synclayer_core::testing::Checked;
 
 use synclayer_core::rules::{
     Context, PlainWrite, ReadRequest, TransactError, Transaction, TransactionAnswer,
 };
 use synclayer_core::server::session::{Action, Environment, Identity, Input, Session, Ticket};
 use synclayer_core::server::{Committer, Job, RingLimits, Rings, ServerLimits};
+use synclayer_core::testing::Checked;
 use synclayer_core::{
     AllowAll, Change, Collection, ConnId, DatabaseId, Document, Epoch, Limits, MemoryRows, Mono,
     Now, RecordId, StoreError, StoreErrorKind, Timestamp, Token, UserId,
