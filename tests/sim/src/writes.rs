@@ -1,7 +1,7 @@
 //! Writes of apps and level-1 programs in a run.
 
+use synclayer_core::Document;
 use synclayer_core::testing::SimulatedDisk;
-use synclayer_core::{CommitNumber, Document};
 
 use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};
@@ -83,26 +83,7 @@ impl Run {
         let view = self.world.view(device, collection, id);
         let saw = self.hot_seen(device, place);
         let deletes = self.plan.deletes && !is_permanent(id);
-        let mut write = Write {
-            device,
-            place: place.clone(),
-            position: None,
-            commit: CommitNumber(0),
-            fate: None,
-            told: None,
-            unique: false,
-            appends: false,
-            saw,
-            inserts: false,
-            adds: 0,
-            forbidden: false,
-            lost: false,
-            forgotten: false,
-            wiped: false,
-            rejected: false,
-            retried: false,
-            applied: false,
-        };
+        let mut write = Write { saw, ..Write::new(device, place.clone()) };
         let is_guest = self.world.devices[device].config.user == "guest";
         let world = &mut self.world;
         let Some(view) = view else {
@@ -235,26 +216,7 @@ impl Run {
     /// Writes down what somebody writes who is none of our replicas.
     fn enter_stranger(&mut self, place: &Place) -> u64 {
         let n = self.ledger.next_token();
-        self.ledger.enter(Write {
-            device: STRANGER,
-            place: place.clone(),
-            position: None,
-            commit: CommitNumber(0),
-            fate: None,
-            told: None,
-            unique: false,
-            appends: false,
-            saw: 0,
-            inserts: false,
-            adds: 0,
-            forbidden: false,
-            lost: false,
-            forgotten: false,
-            wiped: false,
-            rejected: false,
-            retried: false,
-            applied: false,
-        });
+        self.ledger.enter(Write::new(STRANGER, place.clone()));
         n
     }
 

@@ -49,10 +49,37 @@ pub struct Write {
     pub retried: bool,
     /// `true` if the server has applied it.
     pub applied: bool,
-    /// By which its app waits for what becomes of it, in the device's present life.
+    /// The id by which its app waits for its fate, in the device's present life.
     pub fate: Option<FateId>,
     /// The fate that was reported to its app.
     pub told: Option<Fate>,
+}
+
+impl Write {
+    /// A write of a device, of which nothing else is known yet.
+    #[must_use]
+    pub fn new(device: usize, place: Place) -> Self {
+        Self {
+            device,
+            place,
+            position: None,
+            commit: CommitNumber(0),
+            fate: None,
+            told: None,
+            unique: false,
+            appends: false,
+            saw: 0,
+            inserts: false,
+            adds: 0,
+            forbidden: false,
+            lost: false,
+            forgotten: false,
+            wiped: false,
+            rejected: false,
+            retried: false,
+            applied: false,
+        }
+    }
 }
 
 /// All writes and their fates.
