@@ -35,7 +35,7 @@ pub trait Checked {
     /// nothing waits.
     ///
     /// # Errors
-    /// What would wait for ever.
+    /// Names what would wait for ever.
     fn check_progress(&self) -> Result<(), String> {
         Ok(())
     }
@@ -44,6 +44,6 @@ pub trait Checked {
     /// was answered, every collection is live, and nobody watches any more.
     ///
     /// # Errors
-    /// What is left.
+    /// Names what is left.
     fn check_at_rest(&self) -> Result<(), String>;
 }

@@ -11,11 +11,11 @@ mod pack;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use synclayer_core::testing::Checked;
 
 use contents::{START, config};
 use synclayer_core::rules::verify;
 use synclayer_core::server::session::{self, Identity};
+use synclayer_core::testing::Checked;
 use synclayer_core::{
     Action, Collection, CollectionStatus, Command, ConnId, Input, NetAction, Replica, UserId, Write,
 };

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
-use synclayer_core::testing::{Checked, InspectHub};
 
 use bytes::Bytes;
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
@@ -12,6 +11,7 @@ use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, CallId, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Identity, Input as SessionInput};
 use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
     AllowAll, ConnId, DatabaseId, Epoch, MemoryRows, Now, Policy, StoreError, UserId,
 };

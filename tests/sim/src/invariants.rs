@@ -108,7 +108,7 @@ impl Findings {
     /// Keeps what a look has found.
     ///
     /// # Errors
-    /// What was found, where the run ends at that.
+    /// The finding, where the run ends at that.
     pub fn keep(&mut self, of: Invariant, looked: Result<(), String>) -> Result<(), String> {
         let Err(what) = looked else { return Ok(()) };
         let text = format!("{of}: {what}");

@@ -16,7 +16,7 @@ impl World {
     /// where it does not say why it was refused.
     ///
     /// # Errors
-    /// Why it was refused.
+    /// The reason for which it was refused.
     ///
     /// # Panics
     /// Never: a store in memory can be opened.

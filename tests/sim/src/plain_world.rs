@@ -2,10 +2,10 @@
 //! messages and loses requests and answers.
 
 use std::collections::{BTreeMap, VecDeque};
-use synclayer_core::testing::Checked;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use synclayer_core::testing::Checked;
 use synclayer_core::{
     Action, ClientConfig, Command, ConnId, Delta, Disconnect, Document, Event, EventKind,
     HttpAnswer, HttpTicket, Input, MemoryClientStore, Mono, NetAction, Now, RecordId, Replica,

@@ -2,12 +2,12 @@
 //! details, and is played in the middle of whatever else goes on.
 
 use std::time::Duration;
-use synclayer_core::testing::SimulatedDisk;
 
 use crate::draw::Draw;
 use crate::run::Run;
 use crate::world::{CommitFate, Move, Place, World};
 use crate::writes::Kind;
+use synclayer_core::testing::SimulatedDisk;
 
 /// The parts in a schedule.
 struct Cast {

@@ -5,7 +5,6 @@
 //! in another way.
 
 use std::fmt::Write;
-use synclayer_core::testing::{Checked, InspectReplica};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -14,6 +13,7 @@ use synclayer_core::rules::{
     Reader, Transaction, TransactionAnswer, USERS, database, outboxes, unsent_writes, verify,
 };
 use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::testing::{Checked, InspectReplica};
 use synclayer_core::{
     AllowAll, Batch, Change, ClientConfig, ClientId, ClientStore, Collection, Cursor, Delta, Epoch,
     Limits, MemoryRows, Mono, Now, Replica, Rows, Scan, Seq, ServerStore, SessionNumber,

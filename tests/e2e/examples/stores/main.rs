@@ -21,12 +21,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use synclayer_core::testing::{Checked, InspectHub, InspectReplica};
 
 use contents::{PLAIN, START, config};
 use serde_json::Value;
 use synclayer_core::server::session::{self, Identity};
 use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::testing::{Checked, InspectHub, InspectReplica};
 use synclayer_core::{
     Action, Batch, Change, ClientConfig, ClientStore, Collection, Command, ConnId, Delta,
     Disconnect, Document, HttpAnswer, Input, Limits, MemoryClientStore, MemoryRows, NetAction, Now,

@@ -1,12 +1,12 @@
 //! A replica against a server that lies, a network that garbles, a disk that fails.
 
 use std::time::Duration;
-use synclayer_core::testing::{Checked, SimulatedDisk};
 
 use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
 use synclayer_core::server::http::Request;
 use synclayer_core::server::session::{Identity, Input as ServerInput};
 use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConflictStrategy, ConnId, Delta,
     Disconnect, FieldWise, HttpAnswer, HttpTicket, Input, Limits, MemoryClientStore, MemoryRows,

@@ -1,13 +1,13 @@
 //! A server's sessions and its HTTP calls, fed with whatever comes.
 
 use std::time::Duration;
-use synclayer_core::testing::{Checked, InspectHub};
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
 use synclayer_core::rules::TransactError;
 use synclayer_core::server::http::Request;
 use synclayer_core::server::session::{Identity, Input, Session};
 use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
     ConnId, Document, Limits, MemoryRows, Now, Rate, StoreError, StoreErrorKind, UserId,
 };

@@ -32,7 +32,7 @@ pub fn bounded(world: &World) -> Result<(), String> {
 /// Memory returns to its baseline: at rest, everything that waited is gone.
 ///
 /// # Errors
-/// What is left.
+/// Names what is left.
 pub fn baseline(world: &World) -> Result<(), String> {
     for (index, device) in world.devices.iter().enumerate() {
         device.replica.check_at_rest().map_err(|left| format!("device {index}: {left}"))?;

@@ -10,7 +10,7 @@ use crate::world::{World, without_nulls};
 /// and its checksum proves it.
 ///
 /// # Errors
-/// What differs.
+/// Names what differs.
 pub fn convergence(world: &World) -> Result<(), String> {
     let report = world.verify();
     for collection in &world.config().collections {
@@ -67,7 +67,7 @@ fn may_see(
 /// A level-1 program that got everything once and wrote nothing holds what the server holds.
 ///
 /// # Errors
-/// What differs.
+/// Names what differs.
 pub fn plain_readers_follow(world: &World) -> Result<(), String> {
     for (index, plain) in world.plains.iter().enumerate() {
         if plain.has_written || plain.was_refused || !world.is_plain_connected(index) {
@@ -95,7 +95,7 @@ pub fn plain_readers_follow(world: &World) -> Result<(), String> {
 /// The server's indexes, counts and checksums agree with its records, which are what was committed.
 ///
 /// # Errors
-/// What differs.
+/// Names what differs.
 pub fn server_rows(world: &World) -> Result<(), String> {
     let report = world.verify();
     if !report.faults.is_empty() {

@@ -51,7 +51,7 @@ pub fn durable_before_sent(
 /// how many events of the device were looked at before.
 ///
 /// # Errors
-/// What was given up with an update.
+/// Names what was given up with an update.
 pub fn gives_up_what_was_refused(device: &Device, seen: usize) -> Result<(), String> {
     for event in &device.events[seen..] {
         let EventKind::OperationFailed { write, with, .. } = &event.kind else { continue };

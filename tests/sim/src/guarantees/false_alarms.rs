@@ -89,7 +89,7 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
 /// no session got an answer that it did not wait for, or what it does not understand.
 ///
 /// # Errors
-/// What was counted.
+/// Names what was counted.
 pub fn nothing_impossible(ledger: &Ledger, world: &World) -> Result<(), String> {
     let restored = ledger.loose || ledger.plan.rates.restore > 0;
     // what still comes of a subscription that has ended is not listened to

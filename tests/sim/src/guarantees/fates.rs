@@ -39,7 +39,7 @@ pub fn fate_is_true(ledger: &Ledger, index: usize, fate: &Fate) -> Result<(), St
 /// **True fates**, at rest: every app was told of every write that it waits for.
 ///
 /// # Errors
-/// Who was not.
+/// Names the write that nobody was told of.
 pub fn fates_are_told(ledger: &Ledger) -> Result<(), String> {
     let waits = |write: &Write| write.fate.is_some() && write.told.is_none();
     match ledger.writes.iter().position(waits) {

@@ -166,7 +166,7 @@ fn own_fields(committed: &Committed) -> impl Iterator<Item = (u64, Timestamp)> +
 /// future counts as the server's present, which is not before the write was made.
 ///
 /// # Errors
-/// Who should have won.
+/// Names the write that should have won.
 pub fn the_later_write_won(ledger: &Ledger, world: &World) -> Result<(), String> {
     let judged = ledger.strategy() == Strategy::Lww && !ledger.is_partial();
     if ledger.is_loose() || !judged || world.server_clock_moved {

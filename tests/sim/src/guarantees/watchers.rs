@@ -150,7 +150,7 @@ pub fn watchers_end_at_the_truth(ledger: &Ledger, world: &World) -> Result<(), S
 /// Every watcher shows the server's state in the end, and its app is told so.
 ///
 /// # Errors
-/// Who is not.
+/// Names the device whose watcher does not.
 pub fn watchers_are_told_so(world: &World) -> Result<(), String> {
     for (index, device) in world.devices.iter().enumerate() {
         let status = device.replica.status();

@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use synclayer_core::testing::{Checked, InspectHub};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
 use synclayer_core::server::hub::{self, Action, Hub, HubConfig};
 use synclayer_core::server::session::{Identity, Input, Session};
+use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
     Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, MemoryRows, Now, Policy, Rate,
     RecordId, StoreError, StoreErrorKind, UserId,

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
-use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
 
 use bytes::Bytes;
 use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};
 use synclayer_core::server::session::{Identity, Input as ServerInput, Session};
 use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
 use synclayer_core::{
     Action, AllowAll, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId,
     ConnectionState, Delta, Disconnect, Document, EventKind, Input, MemoryClientStore, MemoryRows,

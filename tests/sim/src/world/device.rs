@@ -2,9 +2,9 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use synclayer_core::testing::{Checked, SimulatedDisk};
 
 use bytes::Bytes;
+use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConnId, DatabaseId, Disconnect, Event,
     EventKind, Fate, FateId, Input, MemoryClientStore, Mono, NetAction, Now, Replica, StoreError,

@@ -43,7 +43,7 @@ impl World {
     /// Lets moves happen until there is none left, and calls `look` after each.
     ///
     /// # Errors
-    /// What `look` says, and what broke.
+    /// As `look` says; or names what broke.
     pub fn settle(
         &mut self,
         look: &mut dyn FnMut(&mut Self) -> Result<(), String>,
@@ -75,7 +75,7 @@ impl World {
     /// Returns `true` if nothing sleeps that has something to send.
     ///
     /// # Errors
-    /// Who does.
+    /// Names what sleeps.
     pub fn check_idle(&self) -> Result<(), String> {
         let hub = &self.server.hub;
         hub.check().expect("its invariants hold");

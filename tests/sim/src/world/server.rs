@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use synclayer_core::testing::{Checked, InspectBatch, InspectHub};
 
 use synclayer_core::protocol::{Resume, ServerChange};
 use synclayer_core::rules::{
@@ -16,6 +15,7 @@ use synclayer_core::rules::{
 use synclayer_core::server::http::{Reply, Request};
 use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
 use synclayer_core::server::session::{Input as ServerInput, Session};
+use synclayer_core::testing::{Checked, InspectBatch, InspectHub};
 use synclayer_core::{
     AllowAll, ClientId, Collection, ConnId, Document, Epoch, MemoryRows, Now, Op, RecordId,
     SessionNumber, StoreError, StoreErrorKind, WriteKind,
