@@ -12,7 +12,7 @@
 //! | [`rules`] | conflict strategies, views, policies, what writes do to the server's rows |
 //! | [`client`], [`server`] | the machines: one replica; one connection, and the committer |
 //! | [`Replica`] | a client machine joined to its store and its watchers |
-//! | [`server::hub`] | a whole server: sessions joined to the rings and the committer |
+//! | [`Hub`] | a whole server: sessions joined to the rings and the committer |
 //!
 //! All that an embedder needs is at the root. The floors hold the rest: what a peer of another make,
 //! or a keeper of stores, needs.
@@ -148,12 +148,8 @@ pub use store::{
 
 // the server
 pub use rules::{Access, AllowAll, Policy, Rate, Transaction};
-pub use server::http::{Reply, Request};
-pub use server::hub::{
-    Action as HubAction, Batch as HubBatch, CallId, Hub, HubConfig, Input as HubInput,
+pub use server::{
+    CallId, Committer, Environment, Followers, Health, Hub, HubAction, HubConfig, HubInput,
+    Identity, Reply, Request, RingLimits, Rings, ServerLimits, Session, SessionAction,
+    SessionInput, SessionStatus, SessionTimer, Settled, Ticket, pump,
 };
-pub use server::session::{
-    Action as SessionAction, Identity, Input as SessionInput, Session, Status as SessionStatus,
-    Timer as SessionTimer,
-};
-pub use server::{Committer, Followers, Health, RingLimits, Rings, ServerLimits, Settled, pump};

@@ -5,9 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use synclayer_core::rules::{Context, TransactError, Transaction, TransactionAnswer};
-use synclayer_core::server::session::Ticket;
-use synclayer_core::server::{self, Batch, Committer, Health};
-use synclayer_core::{Limits, Policy, ServerStore, StoreError, StoreErrorKind};
+use synclayer_core::server::{self, Committer, Health, JobBatch};
+use synclayer_core::{Limits, Policy, ServerStore, StoreError, StoreErrorKind, Ticket};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -132,7 +131,7 @@ impl Commits {
     }
 
     /// Waits for transactions, and takes as many as one commit holds.
-    fn next_batch(&self) -> Option<Batch<Job>> {
+    fn next_batch(&self) -> Option<JobBatch<Job>> {
         let mut queue = self.queue();
         loop {
             if let Some(batch) = queue.committer.next_batch(WRITES) {
@@ -145,7 +144,7 @@ impl Commits {
         }
     }
 
-    fn commit(&self, backend: &Backend, mut batch: Batch<Job>) {
+    fn commit(&self, backend: &Backend, mut batch: JobBatch<Job>) {
         let commit = AssertUnwindSafe(|| batch.commit(&*backend.store, backend.context()));
         // a policy that panics must not leave everyone waiting for ever
         let ended =

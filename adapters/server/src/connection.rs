@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use synclayer_core::rules::Bucket;
 use synclayer_core::server::pump;
-use synclayer_core::server::session::{Action, Environment, Identity, Input, Session};
-use synclayer_core::{ConnId, Now};
+use synclayer_core::{ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -35,7 +34,7 @@ pub(crate) struct Connection<S> {
     session: Session,
     mailbox: Arc<Mailbox>,
     socket: Socket<S>,
-    actions: Vec<Action>,
+    actions: Vec<SessionAction>,
     /// Goes off at the deadline, or before it.
     alarm: Pin<Box<Sleep>>,
     /// When the token expires.
@@ -100,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Event::Gone => break,
             }
         }
-        self.handle(Input::Closed);
+        self.handle(SessionInput::Closed);
         self.part().await;
     }
 
@@ -134,8 +133,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn receive(&mut self, received: Received) {
         match received {
-            Received::Frame(frame) => self.handle(Input::Frame(&frame)),
-            Received::Ping => self.handle(Input::Ping),
+            Received::Frame(frame) => self.handle(SessionInput::Frame(&frame)),
+            Received::Ping => self.handle(SessionInput::Ping),
             Received::Closed => self.closing = true,
             Received::TooLarge => {
                 self.socket.close(1009, "the frame is too large");
@@ -147,19 +146,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn pass_deadline(&mut self) {
         if self.expires.is_some_and(|at| at <= Instant::now()) {
             self.expires = None;
-            self.handle(Input::AuthExpired);
+            self.handle(SessionInput::AuthExpired);
         }
-        self.handle(Input::Timeout);
+        self.handle(SessionInput::Timeout);
     }
 
-    fn handle(&mut self, input: Input<'_>) {
+    fn handle(&mut self, input: SessionInput<'_>) {
         self.with_session(|session, now, env, out| session.handle(now, input, env, out));
     }
 
     /// Lends the session what it needs, and does what it then wants.
     fn with_session<T>(
         &mut self,
-        call: impl FnOnce(&mut Session, Now, &mut Environment<'_>, &mut Vec<Action>) -> T,
+        call: impl FnOnce(&mut Session, Now, &mut Environment<'_>, &mut Vec<SessionAction>) -> T,
     ) -> T {
         let now = self.shared.clock.now();
         if self.bucket.is_none() && self.shared.limits.user_rate.is_some() {
@@ -185,29 +184,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn act(&mut self) {
         for action in mem::take(&mut self.actions) {
             match action {
-                Action::Send(frame) => self.socket.send(frame),
-                Action::Close { code, reason } => {
+                SessionAction::Send(frame) => self.socket.send(frame),
+                SessionAction::Close { code, reason } => {
                     self.socket.close(code, reason);
                     self.closing = true;
                 }
-                Action::Authenticate(ticket) => {
+                SessionAction::Authenticate(ticket) => {
                     let known = self.shared.authenticate(ticket.question()).ok();
                     if let Some(known) = &known {
                         self.expires = known.expires;
                     }
                     self.mailbox.put(ticket.answer(known.map(|known| known.user)));
                 }
-                Action::Transact(ticket) => {
+                SessionAction::Transact(ticket) => {
                     self.shared.commits.submit(Job::Ticket(ticket, Arc::clone(&self.mailbox)));
                 }
-                Action::Read(ticket) => {
+                SessionAction::Read(ticket) => {
                     self.shared.start_read(ticket, Arc::clone(&self.mailbox));
                 }
-                Action::Follow(collection) => {
+                SessionAction::Follow(collection) => {
                     let mailbox = Arc::clone(&self.mailbox);
                     self.shared.feed.follow(collection, self.conn, mailbox);
                 }
-                Action::Unfollow(collection) => {
+                SessionAction::Unfollow(collection) => {
                     self.shared.feed.unfollow(&collection, self.conn);
                 }
             }

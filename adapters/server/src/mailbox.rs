@@ -2,8 +2,8 @@
 
 use std::mem;
 use std::sync::{Mutex, PoisonError};
+use synclayer_core::SessionInput;
 
-use synclayer_core::server::session::Input;
 use tokio::sync::Notify;
 
 /// The inputs that wait for a connection, and the signal that wakes its task.
@@ -11,13 +11,13 @@ use tokio::sync::Notify;
 /// It holds little: a session has one transaction and one read under way at most.
 #[derive(Default)]
 pub(crate) struct Mailbox {
-    inputs: Mutex<Vec<Input<'static>>>,
+    inputs: Mutex<Vec<SessionInput<'static>>>,
     signal: Notify,
 }
 
 impl Mailbox {
     /// Hands an input in, and wakes the task.
-    pub(crate) fn put(&self, input: Input<'static>) {
+    pub(crate) fn put(&self, input: SessionInput<'static>) {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner).push(input);
         self.wake();
     }
@@ -28,7 +28,7 @@ impl Mailbox {
     }
 
     /// Takes what waits, in its order.
-    pub(crate) fn take(&self) -> Vec<Input<'static>> {
+    pub(crate) fn take(&self) -> Vec<SessionInput<'static>> {
         mem::take(&mut *self.inputs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use synclayer_core::server::http::Reply;
+use synclayer_core::Reply;
 use synclayer_core::{ErrorCode, Token};
 
 use crate::auth::AuthError;

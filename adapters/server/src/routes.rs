@@ -15,8 +15,9 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode};
 use axum::routing::{any, get};
+use synclayer_core::Reply;
+use synclayer_core::server::Call;
 use synclayer_core::server::Health;
-use synclayer_core::server::http::{self, Call, Reply};
 use synclayer_core::{ErrorCode, UserId};
 use tokio::time::timeout;
 
@@ -119,14 +120,14 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Re
             return Err(Reply { status: StatusCode::REQUEST_TIMEOUT.as_u16(), ..refusal });
         }
     };
-    let request = http::Request {
+    let request = synclayer_core::Request {
         method: parts.method.as_str(),
         path: parts.uri.path(),
         query: parts.uri.query().unwrap_or_default(),
         body: &body,
         user,
     };
-    let mut call = http::call(&request, &shared.limits, &*shared.config.policy);
+    let mut call = request.call(&shared.limits, &*shared.config.policy);
     if let Call::Transact(write) = &mut call {
         write.charge(&mut || take_token(shared, request.user.as_ref()));
     }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use synclayer_core::rules::{Bucket, ReadAnswer, ReadRequest};
-use synclayer_core::server::session::{Input, Ticket};
 use synclayer_core::{
-    ConnId, Epoch, ServerLimits, ServerStore, StoreError, StoreErrorKind, Token, UserId,
+    ConnId, Epoch, ServerLimits, ServerStore, SessionInput, StoreError, StoreErrorKind, Ticket,
+    Token, UserId,
 };
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::task;
@@ -130,7 +130,7 @@ impl Shared {
         let conn = presence.last;
         presence.mailboxes.insert(conn, Arc::clone(&mailbox));
         if presence.ending {
-            mailbox.put(Input::Shutdown);
+            mailbox.put(SessionInput::Shutdown);
         }
         (conn, mailbox)
     }
@@ -148,7 +148,7 @@ impl Shared {
     pub(crate) fn end(&self) {
         let mut presence = self.presence();
         presence.ending = true;
-        presence.mailboxes.values().for_each(|mailbox| mailbox.put(Input::Shutdown));
+        presence.mailboxes.values().for_each(|mailbox| mailbox.put(SessionInput::Shutdown));
     }
 
     /// The rate of all connections of a user together; `None` for any.

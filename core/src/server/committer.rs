@@ -11,10 +11,10 @@
 //! up, and together they are the next batch: many writers share a commit, and one alone waits for
 //! nobody.
 //!
-//! The types keep the order. A job leaves its [`Batch`] only by way of [`Batch::committed`], which
-//! publishes, or [`Batch::failed`]; the [`CompletedBatch`] of either has to be settled before another
-//! batch is taken; and [`Settled::deliver`] wakes before it answers. So nobody learns of a change
-//! that the rings don't show yet.
+//! The types keep the order. A job leaves its [`JobBatch`] only by way of [`JobBatch::committed`],
+//! which publishes, or [`JobBatch::failed`]; the [`CompletedBatch`] of either has to be settled
+//! before another batch is taken; and [`Settled::deliver`] wakes before it answers. So nobody learns
+//! of a change that the rings don't show yet.
 
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -26,7 +26,7 @@ use crate::protocol::name::Collection;
 use crate::rules::transaction::{
     Context, Decided, TransactError, Transaction, TransactionAnswer, decide_all,
 };
-use crate::store::{self, Rows, ServerStore, StoreError, StoreErrorKind};
+use crate::store::{Batch, Rows, ServerStore, StoreError, StoreErrorKind};
 
 /// A transaction, together with whoever waits for its answer.
 pub trait Job {
@@ -93,7 +93,7 @@ pub struct Health {
 /// Jobs that are decided, committed and answered together.
 #[derive(Clone, Debug)]
 #[must_use = "its jobs are answered only when it ends"]
-pub struct Batch<J> {
+pub struct JobBatch<J> {
     jobs: Vec<J>,
     decided: Option<Decided>,
     changed: bool,
@@ -139,7 +139,7 @@ impl<J: Job> Committer<J> {
 
     /// Takes the next jobs: as many as have about `limit` writes together, and at least one.
     /// `None` while none waits, or as many batches are under way as the store takes.
-    pub fn next_batch(&mut self, limit: usize) -> Option<Batch<J>> {
+    pub fn next_batch(&mut self, limit: usize) -> Option<JobBatch<J>> {
         if self.waiting.is_empty() || self.under_way >= self.depth {
             return None;
         }
@@ -155,7 +155,7 @@ impl<J: Job> Committer<J> {
             self.waiting.drain(..count).collect()
         };
         self.under_way += 1;
-        Some(Batch { jobs, decided: None, changed: false })
+        Some(JobBatch { jobs, decided: None, changed: false })
     }
 
     /// Notes how a batch ended, and lets the next one begin.
@@ -187,7 +187,7 @@ impl<J: Job> Committer<J> {
     }
 }
 
-impl<J: Job> Batch<J> {
+impl<J: Job> JobBatch<J> {
     /// The jobs, in their order.
     pub(crate) fn jobs(&self) -> impl ExactSizeIterator<Item = &J> {
         self.jobs.iter()
@@ -197,7 +197,7 @@ impl<J: Job> Batch<J> {
     ///
     /// It is called inside [`ServerStore::transact`], on the rows that the store lends; by a store
     /// that tries again perhaps more than once, of which the last counts.
-    pub fn decide(&mut self, rows: &dyn Rows, context: Context<'_>) -> store::Batch {
+    pub fn decide(&mut self, rows: &dyn Rows, context: Context<'_>) -> Batch {
         let mut decided = decide_all(self.jobs.iter().map(Job::transaction), rows, context);
         let batch = mem::take(&mut decided.batch);
         self.changed = !batch.is_empty();

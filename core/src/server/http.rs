@@ -2,7 +2,7 @@
 //! outcome becomes one. Adapters only move the bytes.
 //!
 //! ```text
-//! call(request, …) ─┬─ Call::Immediate(reply)
+//! request.call(…) ─┬─ Call::Immediate(reply)
 //!                   ├─ Call::Transact(write)   write.transaction() … write.reply(outcome)
 //!                   └─ Call::Read(read)        read.request()      … read.reply(outcome)
 //! ```
@@ -113,23 +113,25 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// Turns a request into its reply, or into what its reply needs.
-///
-/// ```
-/// use synclayer_core::server::http::{Call, Request, call};
-/// use synclayer_core::{AllowAll, MemoryRows, ServerLimits};
-///
-/// let (limits, rows) = (ServerLimits::default(), MemoryRows::new());
-/// let (path, query) = ("/sync/todos", "limit=10");
-/// let request = Request { method: "GET", path, query, body: b"", user: None };
-/// let Call::Read(read) = call(&request, &limits, &AllowAll) else { panic!("it reads") };
-/// let found = read.request().run(&rows, &AllowAll);
-/// let reply = read.reply(found);
-/// assert_eq!((reply.status, &*reply.body), (200, &br#"{"records":[],"protocol":2}"#[..]));
-/// ```
-#[must_use]
-pub fn call(request: &Request<'_>, limits: &ServerLimits, policy: &dyn Policy) -> Call {
-    plan(request, limits, policy).unwrap_or_else(Call::Immediate)
+impl Request<'_> {
+    /// Turns a request into its reply, or into what its reply needs.
+    ///
+    /// ```
+    /// use synclayer_core::server::Call;
+    /// use synclayer_core::{AllowAll, MemoryRows, Request, ServerLimits};
+    ///
+    /// let (limits, rows) = (ServerLimits::default(), MemoryRows::new());
+    /// let (path, query) = ("/sync/todos", "limit=10");
+    /// let request = Request { method: "GET", path, query, body: b"", user: None };
+    /// let Call::Read(read) = request.call(&limits, &AllowAll) else { panic!("it reads") };
+    /// let found = read.request().run(&rows, &AllowAll);
+    /// let reply = read.reply(found);
+    /// assert_eq!((reply.status, &*reply.body), (200, &br#"{"records":[],"protocol":2}"#[..]));
+    /// ```
+    #[must_use]
+    pub fn call(&self, limits: &ServerLimits, policy: &dyn Policy) -> Call {
+        plan(self, limits, policy).unwrap_or_else(Call::Immediate)
+    }
 }
 
 /// A refusal is the `Err`.

@@ -17,12 +17,12 @@
 //!
 //! 1. It hands frames in only while [`Session::wants_frames`] says so and what waits for the socket is
 //!    bounded.
-//! 2. [`Input::Room`] is due after every other input of a connection, on [`Action::Wake`], and when
-//!    the socket has room again, as long as [`Hub::wants_room`] says so.
-//! 3. After [`Action::Commit`] it takes batches until there is none, and settles each; after
-//!    [`Action::Read`] it takes the reads and finishes each; after either it hands out the answers
+//! 2. [`HubInput::Room`] is due after every other input of a connection, on [`HubAction::Wake`], and
+//!    when the socket has room again, as long as [`Hub::wants_room`] says so.
+//! 3. After [`HubAction::Commit`] it takes batches until there is none, and settles each; after
+//!    [`HubAction::Read`] it takes the reads and finishes each; after either it hands out the answers
 //!    by [`Hub::answer`].
-//! 4. It reports the end of every connection once, also after [`Action::Close`].
+//! 4. It reports the end of every connection once, also after [`HubAction::Close`].
 //!
 //! A server with many cores gives each session a task and shares the rings between them, as the
 //! crate `synclayer-server` does: it calls the same parts, with locks around them.
@@ -39,13 +39,15 @@ use alloc::vec::Vec;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::committer::Committer;
+use super::committer::{Committer, JobBatch};
 use super::followers::Followers;
-use super::http::{Call, Reply, Request, call};
+use super::http::{Call, Reply, Request};
 use super::limits::ServerLimits;
 use super::pump;
 use super::ring::Rings;
-use super::session::{self, Environment, Identity, Session, Ticket, Timer};
+use super::session::{
+    Environment, Identity, Session, SessionAction, SessionInput, SessionTimer, Ticket,
+};
 use crate::checked::Checked;
 use crate::protocol::message::Token;
 use crate::protocol::name::{Collection, ConnId, Seq, UserId};
@@ -56,7 +58,7 @@ use crate::rules::transaction::{Context, Sweep, TransactError, Transaction, Tran
 use crate::server::checks::ensure;
 use crate::store::{Rows, StoreError};
 
-pub use interface::{Action, Batch, CallId, HubConfig, Input, Job, Read};
+pub use interface::{CallId, HubAction, HubConfig, HubInput, HubJob, HubRead};
 use interface::{JobKind, PendingAnswer, ReadKind};
 
 /// A server in one value. A clone goes on by itself.
@@ -103,11 +105,11 @@ pub struct Hub {
     policy: Arc<dyn Policy>,
     sessions: BTreeMap<ConnId, Session>,
     /// The deadlines of the sessions, each with its connection and its reason.
-    deadlines: BTreeSet<(Mono, ConnId, Timer)>,
+    deadlines: BTreeSet<(Mono, ConnId, SessionTimer)>,
     rings: Rings,
     followers: Followers<()>,
-    committer: Committer<Job>,
-    reads: VecDeque<Read>,
+    committer: Committer<HubJob>,
+    reads: VecDeque<HubRead>,
     answers: VecDeque<PendingAnswer>,
     buckets: BTreeMap<UserId, Bucket>,
 }
@@ -139,28 +141,28 @@ impl Hub {
     }
 
     /// Takes one input. Infallible: whatever is wrong with it becomes an action or is counted.
-    pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Now, input: HubInput<'_>, out: &mut Vec<HubAction>) {
         match input {
-            Input::Accepted { conn, identity } => self.accept(conn, identity, now),
-            Input::Session { conn, input } => self.tell(now, conn, input, out),
-            Input::Room { conn, room } => self.give_room(now, conn, room, out),
-            Input::Call { call, request } => self.call(now, call, &request, out),
-            Input::Sweep(sweep) => {
+            HubInput::Accepted { conn, identity } => self.accept(conn, identity, now),
+            HubInput::Session { conn, input } => self.tell(now, conn, input, out),
+            HubInput::Room { conn, room } => self.give_room(now, conn, room, out),
+            HubInput::Call { call, request } => self.call(now, call, &request, out),
+            HubInput::Sweep(sweep) => {
                 self.buckets.retain(|_, bucket| !bucket.is_full(now.mono));
                 self.sweep(sweep, out);
             }
-            Input::Timeout => self.pass_deadlines(now, out),
-            Input::Shutdown => {
+            HubInput::Timeout => self.pass_deadlines(now, out),
+            HubInput::Shutdown => {
                 for conn in self.sessions.keys().copied().collect::<Vec<_>>() {
-                    self.tell(now, conn, session::Input::Shutdown, out);
+                    self.tell(now, conn, SessionInput::Shutdown, out);
                 }
             }
         }
     }
 
-    /// The time at which to hand in [`Input::Timeout`], and the reason.
+    /// The time at which to hand in [`HubInput::Timeout`], and the reason.
     #[must_use]
-    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+    pub fn deadline(&self) -> Option<(Mono, SessionTimer)> {
         self.deadlines.first().map(|(at, _, timer)| (*at, *timer))
     }
 
@@ -218,8 +220,8 @@ impl Hub {
     }
 
     /// Hands an input to a session, and does what it then wants.
-    fn tell(&mut self, now: Now, conn: ConnId, input: session::Input<'_>, out: &mut Vec<Action>) {
-        let ends = matches!(input, session::Input::Closed);
+    fn tell(&mut self, now: Now, conn: ConnId, input: SessionInput<'_>, out: &mut Vec<HubAction>) {
+        let ends = matches!(input, SessionInput::Closed);
         self.with_session(now, conn, out, |session, env, actions| {
             session.handle(now, input, env, actions);
         });
@@ -229,13 +231,13 @@ impl Hub {
         }
     }
 
-    fn give_room(&mut self, now: Now, conn: ConnId, room: usize, out: &mut Vec<Action>) {
+    fn give_room(&mut self, now: Now, conn: ConnId, room: usize, out: &mut Vec<HubAction>) {
         let turns = self.config.turns;
         let more = self.with_session(now, conn, out, |session, env, actions| {
             pump(session, now, room, turns, env, actions)
         });
         if more == Some(true) {
-            out.push(Action::Wake(conn));
+            out.push(HubAction::Wake(conn));
         }
     }
 
@@ -243,8 +245,8 @@ impl Hub {
         &mut self,
         now: Now,
         conn: ConnId,
-        out: &mut Vec<Action>,
-        call: impl FnOnce(&mut Session, &mut Environment<'_>, &mut Vec<session::Action>) -> T,
+        out: &mut Vec<HubAction>,
+        call: impl FnOnce(&mut Session, &mut Environment<'_>, &mut Vec<SessionAction>) -> T,
     ) -> Option<T> {
         let session = self.sessions.get_mut(&conn)?;
         let before = session.deadline();
@@ -262,8 +264,8 @@ impl Hub {
     fn move_deadline(
         &mut self,
         conn: ConnId,
-        from: Option<(Mono, Timer)>,
-        to: Option<(Mono, Timer)>,
+        from: Option<(Mono, SessionTimer)>,
+        to: Option<(Mono, SessionTimer)>,
     ) {
         if from == to {
             return;
@@ -274,26 +276,26 @@ impl Hub {
         self.deadlines.extend(to.map(|(at, timer)| (at, conn, timer)));
     }
 
-    fn act(&mut self, conn: ConnId, action: session::Action, out: &mut Vec<Action>) {
+    fn act(&mut self, conn: ConnId, action: SessionAction, out: &mut Vec<HubAction>) {
         match action {
-            session::Action::Send(frame) => out.push(Action::Send { conn, frame }),
-            session::Action::Close { code, reason } => {
+            SessionAction::Send(frame) => out.push(HubAction::Send { conn, frame }),
+            SessionAction::Close { code, reason } => {
                 self.followers.leave(conn);
-                out.push(Action::Close { conn, code, reason });
+                out.push(HubAction::Close { conn, code, reason });
             }
-            session::Action::Authenticate(ticket) => out.push(Action::Authenticate(ticket)),
-            session::Action::Transact(ticket) => self.submit(JobKind::Session(ticket), out),
-            session::Action::Read(ticket) => self.start_read(ReadKind::Session(ticket), out),
-            session::Action::Follow(collection) => self.followers.follow(collection, conn, ()),
-            session::Action::Unfollow(collection) => self.followers.unfollow(&collection, conn),
+            SessionAction::Authenticate(ticket) => out.push(HubAction::Authenticate(ticket)),
+            SessionAction::Transact(ticket) => self.submit(JobKind::Session(ticket), out),
+            SessionAction::Read(ticket) => self.start_read(ReadKind::Session(ticket), out),
+            SessionAction::Follow(collection) => self.followers.follow(collection, conn, ()),
+            SessionAction::Unfollow(collection) => self.followers.unfollow(&collection, conn),
         }
     }
 
-    fn pass_deadlines(&mut self, now: Now, out: &mut Vec<Action>) {
+    fn pass_deadlines(&mut self, now: Now, out: &mut Vec<HubAction>) {
         let due = self.deadlines.iter().take_while(|(at, _, _)| *at <= now.mono);
         let due: Vec<_> = due.map(|(_, conn, _)| *conn).collect();
         for conn in due {
-            self.tell(now, conn, session::Input::Timeout, out);
+            self.tell(now, conn, SessionInput::Timeout, out);
         }
     }
 
@@ -317,9 +319,9 @@ impl Hub {
         bucket.map_or(Ok(()), |bucket| bucket.take(now.mono)).map_err(Reply::slow_down)
     }
 
-    fn call(&mut self, now: Now, id: CallId, request: &Request<'_>, out: &mut Vec<Action>) {
-        match call(request, &self.limits, &*self.policy) {
-            Call::Immediate(reply) => out.push(Action::Reply { call: id, reply }),
+    fn call(&mut self, now: Now, id: CallId, request: &Request<'_>, out: &mut Vec<HubAction>) {
+        match request.call(&self.limits, &*self.policy) {
+            Call::Immediate(reply) => out.push(HubAction::Reply { call: id, reply }),
             Call::Transact(mut write) => {
                 let (user, rate) = (request.user.as_ref(), self.limits.user_rate);
                 let mut bucket = bucket(&mut self.buckets, user, rate, now.mono);
@@ -334,25 +336,25 @@ impl Hub {
 // --- commits ---
 
 impl Hub {
-    fn submit(&mut self, kind: JobKind, out: &mut Vec<Action>) {
-        self.committer.submit(Job(kind));
-        out.push(Action::Commit);
+    fn submit(&mut self, kind: JobKind, out: &mut Vec<HubAction>) {
+        self.committer.submit(HubJob(kind));
+        out.push(HubAction::Commit);
     }
 
-    fn sweep(&mut self, sweep: Sweep, out: &mut Vec<Action>) {
+    fn sweep(&mut self, sweep: Sweep, out: &mut Vec<HubAction>) {
         let transaction = Transaction::Sweep(sweep.clone());
         self.submit(JobKind::Sweep(sweep, transaction), out);
     }
 
     /// The committer, for what waits for it and the health of the store.
     #[must_use]
-    pub(crate) fn committer(&self) -> &Committer<Job> {
+    pub(crate) fn committer(&self) -> &Committer<HubJob> {
         &self.committer
     }
 
     /// Takes the next transactions: about `limit` writes, and at least one. `None` while none
     /// waits, or the store has as many batches under way as it takes.
-    pub fn next_batch(&mut self, limit: usize) -> Option<Batch> {
+    pub fn next_batch(&mut self, limit: usize) -> Option<JobBatch<HubJob>> {
         self.committer.next_batch(limit)
     }
 
@@ -367,9 +369,9 @@ impl Hub {
     pub fn settle(
         &mut self,
         now: Now,
-        batch: Batch,
+        batch: JobBatch<HubJob>,
         ended: Result<(), TransactError>,
-        out: &mut Vec<Action>,
+        out: &mut Vec<HubAction>,
     ) {
         let outcome = match ended {
             Ok(()) => batch.committed(&mut self.rings),
@@ -378,7 +380,7 @@ impl Hub {
         let settled = self.committer.settle(outcome);
         let (followers, mut answers) = (&self.followers, Vec::new());
         settled.deliver(
-            |moved| followers.wake(moved, |conn, ()| out.push(Action::Wake(conn))),
+            |moved| followers.wake(moved, |conn, ()| out.push(HubAction::Wake(conn))),
             |job, answer| answers.push((job, answer)),
         );
         answers.into_iter().for_each(|(job, answer)| self.answer_job(now, job, answer, out));
@@ -387,9 +389,9 @@ impl Hub {
     fn answer_job(
         &mut self,
         now: Now,
-        job: Job,
+        job: HubJob,
         answer: Result<TransactionAnswer, TransactError>,
-        out: &mut Vec<Action>,
+        out: &mut Vec<HubAction>,
     ) {
         match (job.0, answer) {
             (JobKind::Session(ticket), answer) => {
@@ -398,11 +400,11 @@ impl Hub {
             }
             (JobKind::Call(call, write), answer) => {
                 let reply = write.reply(now.wall, &self.limits, answer);
-                out.push(Action::Reply { call, reply });
+                out.push(HubAction::Reply { call, reply });
             }
             (JobKind::Sweep(sweep, _), Ok(TransactionAnswer::Swept(swept))) => {
                 let next = swept.next.clone();
-                out.push(Action::Swept(swept));
+                out.push(HubAction::Swept(swept));
                 if let Some(from) = next {
                     self.sweep(Sweep { from, ..sweep }, out);
                 }
@@ -416,9 +418,9 @@ impl Hub {
 // --- reads and answers ---
 
 impl Hub {
-    fn start_read(&mut self, kind: ReadKind, out: &mut Vec<Action>) {
-        self.reads.push_back(Read(kind));
-        out.push(Action::Read);
+    fn start_read(&mut self, kind: ReadKind, out: &mut Vec<HubAction>) {
+        self.reads.push_back(HubRead(kind));
+        out.push(HubAction::Read);
     }
 
     /// The number of reads that wait to be taken.
@@ -427,7 +429,7 @@ impl Hub {
     }
 
     /// Takes one of the reads that wait, by its place among them.
-    pub fn take_read(&mut self, place: usize) -> Option<Read> {
+    pub fn take_read(&mut self, place: usize) -> Option<HubRead> {
         self.reads.remove(place)
     }
 
@@ -435,7 +437,7 @@ impl Hub {
     ///
     /// # Errors
     /// When the rows can't be read.
-    pub fn run_read(&self, read: &Read, rows: &dyn Rows) -> Result<ReadAnswer, StoreError> {
+    pub fn run_read(&self, read: &HubRead, rows: &dyn Rows) -> Result<ReadAnswer, StoreError> {
         read.request().run(rows, &*self.policy)
     }
 
@@ -443,9 +445,9 @@ impl Hub {
     /// [`answer`](Self::answer).
     pub fn finish_read(
         &mut self,
-        read: Read,
+        read: HubRead,
         found: Result<ReadAnswer, StoreError>,
-        out: &mut Vec<Action>,
+        out: &mut Vec<HubAction>,
     ) {
         match read.0 {
             ReadKind::Session(ticket) => {
@@ -453,7 +455,7 @@ impl Hub {
                 self.answers.push_back(PendingAnswer { conn, input: ticket.answer(found) });
             }
             ReadKind::Call(call, read) => {
-                out.push(Action::Reply { call, reply: read.reply(found) })
+                out.push(HubAction::Reply { call, reply: read.reply(found) })
             }
         }
     }
@@ -466,7 +468,7 @@ impl Hub {
 
     /// Lets a session hear one of the answers that wait, by its place among them. Returns its
     /// connection.
-    pub fn answer(&mut self, now: Now, place: usize, out: &mut Vec<Action>) -> Option<ConnId> {
+    pub fn answer(&mut self, now: Now, place: usize, out: &mut Vec<HubAction>) -> Option<ConnId> {
         let PendingAnswer { conn, input } = self.answers.remove(place)?;
         self.tell(now, conn, input, out);
         Some(conn)
@@ -498,7 +500,7 @@ impl Checked for Hub {
             |session: &Session| session.deadline().map(|(at, timer)| (at, session.conn(), timer));
         let deadlines: BTreeSet<_> = self.sessions.values().filter_map(deadline).collect();
         ensure(self.deadlines == deadlines, "the deadlines are those of the sessions")?;
-        let waiting: Vec<_> = self.committer.waiting().filter_map(Job::conn).collect();
+        let waiting: Vec<_> = self.committer.waiting().filter_map(HubJob::conn).collect();
         let conns: BTreeSet<_> = waiting.iter().collect();
         ensure(waiting.len() == conns.len(), "a session has one transaction at a time")?;
         self.followers

@@ -6,15 +6,21 @@ mod about;
 mod checks;
 mod committer;
 mod followers;
-pub mod http;
-pub mod hub;
+mod http;
+mod hub;
 mod limits;
 mod pump;
 mod ring;
-pub mod session;
+mod session;
 
-pub use committer::{Batch, Committer, CompletedBatch, Health, Job, Settled};
+pub use committer::{Committer, CompletedBatch, Health, Job, JobBatch, Settled};
 pub use followers::Followers;
+pub use http::{Call, ReadCall, Reply, Request, WriteCall};
+pub use hub::{CallId, Hub, HubAction, HubConfig, HubInput, HubJob, HubRead};
 pub use limits::ServerLimits;
 pub use pump::pump;
 pub use ring::{RingLimits, Rings};
+pub use session::{
+    Environment, Identity, Session, SessionAction, SessionCounters, SessionInput, SessionStatus,
+    SessionTimer, Ticket, TicketAnswer,
+};

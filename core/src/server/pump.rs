@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::session::{Action, Environment, Input, Session};
+use super::session::{Environment, Session, SessionAction, SessionInput};
 use crate::protocol::time::Now;
 
 /// Has a session send what the rings and the store's pages hold for it, as far as its socket has
@@ -17,7 +17,7 @@ pub fn pump(
     room: usize,
     turns: usize,
     env: &mut Environment<'_>,
-    out: &mut Vec<Action>,
+    out: &mut Vec<SessionAction>,
 ) -> bool {
     let (mut left, mut counted) = (room, out.len());
     for _ in 0..turns {
@@ -30,20 +30,20 @@ pub fn pump(
         if left == 0 {
             return false;
         }
-        session.handle(now, Input::Pump { room: left }, env, out);
+        session.handle(now, SessionInput::Pump { room: left }, env, out);
     }
     let sent: usize = out.iter().skip(counted).map(size).sum();
     left > sent && session.wants_pump(env.rings)
 }
 
-fn size(action: &Action) -> usize {
+fn size(action: &SessionAction) -> usize {
     match action {
-        Action::Send(frame) => frame.len(),
-        Action::Close { .. }
-        | Action::Authenticate(_)
-        | Action::Transact(_)
-        | Action::Read(_)
-        | Action::Follow(_)
-        | Action::Unfollow(_) => 0,
+        SessionAction::Send(frame) => frame.len(),
+        SessionAction::Close { .. }
+        | SessionAction::Authenticate(_)
+        | SessionAction::Transact(_)
+        | SessionAction::Read(_)
+        | SessionAction::Follow(_)
+        | SessionAction::Unfollow(_) => 0,
     }
 }

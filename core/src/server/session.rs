@@ -9,7 +9,7 @@
 //!    socket is bounded.
 //! 3. It answers every ticket once: transactions by way of a
 //!    [`Committer`](super::committer::Committer), which publishes their changes first.
-//! 4. [`Action::Close`] is the last action. It ends everything that the connection follows.
+//! 4. [`SessionAction::Close`] is the last action. It ends everything that the connection follows.
 
 mod answering;
 mod auth;
@@ -49,18 +49,20 @@ use queue::{Barrier, Queue};
 use subscription::{PendingRead, Subscription};
 use verdicts::Verdicts;
 
-pub use interface::{Action, Counters, Environment, Identity, Input, Status, Timer};
-pub use ticket::{Report, Ticket};
+pub use interface::{
+    Environment, Identity, SessionAction, SessionCounters, SessionInput, SessionStatus,
+    SessionTimer,
+};
+pub use ticket::{Ticket, TicketAnswer};
 
 /// One connection's machine.
 ///
 /// ```
 /// use std::sync::Arc;
 ///
-/// use synclayer_core::server::session::Environment;
 /// use synclayer_core::{
-///     AllowAll, ConnId, Identity, Now, RingLimits, Rings, ServerLimits, Session, SessionAction,
-///     SessionInput,
+///     AllowAll, ConnId, Environment, Identity, Now, RingLimits, Rings, ServerLimits, Session,
+///     SessionAction, SessionInput,
 /// };
 ///
 /// let (now, mut out) = (Now::default(), Vec::new());
@@ -96,7 +98,7 @@ pub struct Session {
     generation: u64,
     /// The number of rounds through the streams, of which each begins with another one.
     round: usize,
-    counters: Counters,
+    counters: SessionCounters,
 }
 
 /// The level that the connection speaks.
@@ -130,7 +132,7 @@ struct PendingTransaction {
 struct InputContext<'a, 'b> {
     now: Now,
     env: &'a mut Environment<'b>,
-    out: &'a mut Vec<Action>,
+    out: &'a mut Vec<SessionAction>,
 }
 
 impl Session {
@@ -157,7 +159,7 @@ impl Session {
             bad_in_a_row: 0,
             generation: 0,
             round: 0,
-            counters: Counters::default(),
+            counters: SessionCounters::default(),
         }
     }
 
@@ -165,34 +167,34 @@ impl Session {
     pub fn handle(
         &mut self,
         now: Now,
-        input: Input<'_>,
+        input: SessionInput<'_>,
         env: &mut Environment<'_>,
-        out: &mut Vec<Action>,
+        out: &mut Vec<SessionAction>,
     ) {
         self.mono = self.mono.max(now.mono);
         let cx = &mut InputContext { now: Now { mono: self.mono, wall: now.wall }, env, out };
         match input {
-            Input::Frame(frame) => self.receive_frame(frame, cx),
-            Input::Ping => self.last_heard = self.mono,
-            Input::Authenticated(answer) => self.authenticated(answer, cx),
-            Input::AuthExpired => self.auth_expired(cx),
-            Input::Transacted(report) => self.transacted(report, cx),
-            Input::Read(report) => self.read(report, cx),
-            Input::Pump { room } => self.pump(room, cx),
-            Input::Timeout => self.timeout(cx),
-            Input::Shutdown => self.close(1001, "the server is shutting down", cx),
-            Input::Closed => self.end(),
+            SessionInput::Frame(frame) => self.receive_frame(frame, cx),
+            SessionInput::Ping => self.last_heard = self.mono,
+            SessionInput::Authenticated(answer) => self.authenticated(answer, cx),
+            SessionInput::AuthExpired => self.auth_expired(cx),
+            SessionInput::Transacted(report) => self.transacted(report, cx),
+            SessionInput::Read(report) => self.read(report, cx),
+            SessionInput::Pump { room } => self.pump(room, cx),
+            SessionInput::Timeout => self.timeout(cx),
+            SessionInput::Shutdown => self.close(1001, "the server is shutting down", cx),
+            SessionInput::Closed => self.end(),
         }
     }
 
-    /// The time at which to hand in [`Input::Timeout`], and the reason.
+    /// The time at which to hand in [`SessionInput::Timeout`], and the reason.
     #[must_use]
-    pub fn deadline(&self) -> Option<(Mono, Timer)> {
+    pub fn deadline(&self) -> Option<(Mono, SessionTimer)> {
         if self.closed {
             return None;
         }
-        let silence = (self.last_heard + self.limits.idle_timeout, Timer::Silence);
-        let auth = self.auth.deadline().map(|at| (at, Timer::Auth));
+        let silence = (self.last_heard + self.limits.idle_timeout, SessionTimer::Silence);
+        let auth = self.auth.deadline().map(|at| (at, SessionTimer::Auth));
         Some(auth.map_or(silence, |auth| auth.min(silence)))
     }
 
@@ -205,7 +207,7 @@ impl Session {
             && self.queue.bytes() < self.limits.queued_bytes
     }
 
-    /// Returns `true` if [`Input::Pump`] would do something.
+    /// Returns `true` if [`SessionInput::Pump`] would do something.
     #[must_use]
     pub(crate) fn wants_pump(&self, rings: &Rings) -> bool {
         self.is_serving() && (self.wants_read() || self.is_behind(rings))
@@ -213,12 +215,12 @@ impl Session {
 
     /// The state, as it shows from outside.
     #[must_use]
-    pub fn status(&self) -> Status<'_> {
+    pub fn status(&self) -> SessionStatus<'_> {
         let client = match &self.handshake {
             Handshake::Resumable { client, session } => Some((client, *session)),
             Handshake::Undecided | Handshake::Plain | Handshake::Opening { .. } => None,
         };
-        Status {
+        SessionStatus {
             user: self.auth.user(),
             level: match &self.handshake {
                 Handshake::Undecided | Handshake::Opening { .. } => None,
@@ -247,8 +249,8 @@ impl Session {
             return;
         }
         match timer {
-            Timer::Silence => self.close(1001, "nothing was heard for too long", cx),
-            Timer::Auth => self.close(1008, "no valid token came in time", cx),
+            SessionTimer::Silence => self.close(1001, "nothing was heard for too long", cx),
+            SessionTimer::Auth => self.close(1008, "no valid token came in time", cx),
         }
     }
 
@@ -295,7 +297,7 @@ impl Session {
     fn send_frame(&mut self, frame: Bytes, cx: &mut InputContext<'_, '_>) {
         self.counters.frames_out += 1;
         self.counters.bytes_out += frame.len() as u64;
-        cx.out.push(Action::Send(frame));
+        cx.out.push(SessionAction::Send(frame));
     }
 
     fn error(
@@ -324,7 +326,7 @@ impl Session {
 
     fn close(&mut self, code: u16, reason: &'static str, cx: &mut InputContext<'_, '_>) {
         if !self.closed {
-            cx.out.push(Action::Close { code, reason });
+            cx.out.push(SessionAction::Close { code, reason });
             self.end();
         }
     }

@@ -3,9 +3,7 @@
 use crate::client::replica::Replica;
 use crate::protocol::name::{Collection, ConnId, Seq};
 use crate::rules::transaction::{Decided, Transaction};
-use crate::server::Job as _;
-use crate::server::hub::{Batch, CallId, Hub};
-use crate::server::session::Session;
+use crate::server::{CallId, Hub, HubJob, Job as _, JobBatch, Session};
 use crate::store::ClientStore;
 
 /// A replica whose store a test looks into.
@@ -86,7 +84,7 @@ pub trait InspectBatch {
     fn decided(&self) -> Option<&Decided>;
 }
 
-impl InspectBatch for Batch {
+impl InspectBatch for JobBatch<HubJob> {
     fn transactions(&self) -> impl ExactSizeIterator<Item = (&Transaction, Option<CallId>)> {
         self.jobs().map(|job| (job.transaction(), job.call()))
     }

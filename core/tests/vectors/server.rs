@@ -6,12 +6,12 @@ use std::sync::Arc;
 use synclayer_core::rules::{
     Context, PlainWrite, ReadRequest, TransactError, Transaction, TransactionAnswer,
 };
-use synclayer_core::server::session::{Action, Environment, Identity, Input, Session, Ticket};
 use synclayer_core::server::{Committer, Job, RingLimits, Rings, ServerLimits};
 use synclayer_core::testing::Checked;
 use synclayer_core::{
-    AllowAll, Change, Collection, ConnId, DatabaseId, Document, Epoch, Limits, MemoryRows, Mono,
-    Now, RecordId, StoreError, StoreErrorKind, Timestamp, Token, UserId,
+    AllowAll, Change, Collection, ConnId, DatabaseId, Document, Environment, Epoch, Identity,
+    Limits, MemoryRows, Mono, Now, RecordId, Session, SessionAction, SessionInput, StoreError,
+    StoreErrorKind, Ticket, Timestamp, Token, UserId,
 };
 
 use super::table::split;
@@ -112,14 +112,14 @@ impl Bench {
                 self.elsewhere(rest);
                 Vec::new()
             }
-            "frame" => self.tell(Input::Frame(rest.as_bytes())),
-            "ping" => self.tell(Input::Ping),
+            "frame" => self.tell(SessionInput::Frame(rest.as_bytes())),
+            "ping" => self.tell(SessionInput::Ping),
             "token-is" => {
                 let Some(ticket) = self.tokens.pop_front() else { return nothing_is_out() };
                 let user = UserId::new(rest).ok();
                 self.tell(ticket.answer(user))
             }
-            "token-expires" => self.tell(Input::AuthExpired),
+            "token-expires" => self.tell(SessionInput::AuthExpired),
             "commits" => {
                 let Some(ticket) = self.transactions.pop_front() else { return nothing_is_out() };
                 let (ticket, answer) = self.commit(ticket);
@@ -142,13 +142,13 @@ impl Bench {
                 let Some(ticket) = self.reads.pop_front() else { return nothing_is_out() };
                 self.tell(ticket.answer(Err(error())))
             }
-            "pump" => self.tell(Input::Pump { room: 1 << 16 }),
+            "pump" => self.tell(SessionInput::Pump { room: 1 << 16 }),
             "after" => {
                 self.now.mono.0 += rest.parse::<u64>().unwrap();
-                self.tell(Input::Timeout)
+                self.tell(SessionInput::Timeout)
             }
-            "shutdown" => self.tell(Input::Shutdown),
-            "gone" => self.tell(Input::Closed),
+            "shutdown" => self.tell(SessionInput::Shutdown),
+            "gone" => self.tell(SessionInput::Closed),
             _ => panic!("{input}: no such input"),
         }
     }
@@ -168,7 +168,7 @@ impl Bench {
         self.commit(Transaction::Plain(write)).1.unwrap();
     }
 
-    fn tell(&mut self, input: Input<'_>) -> Vec<String> {
+    fn tell(&mut self, input: SessionInput<'_>) -> Vec<String> {
         let mut out = Vec::new();
         let mut env = Environment { rings: &self.rings, policy: &AllowAll, user_bucket: None };
         self.session.handle(self.now, input, &mut env, &mut out);
@@ -177,22 +177,24 @@ impl Bench {
     }
 
     /// Keeps a ticket, and says an action in words.
-    fn take(&mut self, action: Action) -> String {
+    fn take(&mut self, action: SessionAction) -> String {
         match action {
-            Action::Send(frame) => format!("send {}", String::from_utf8(frame.to_vec()).unwrap()),
-            Action::Close { code, reason } => format!("close {code} {reason}"),
-            Action::Follow(collection) => format!("follow {collection}"),
-            Action::Unfollow(collection) => format!("unfollow {collection}"),
-            Action::Authenticate(ticket) => {
+            SessionAction::Send(frame) => {
+                format!("send {}", String::from_utf8(frame.to_vec()).unwrap())
+            }
+            SessionAction::Close { code, reason } => format!("close {code} {reason}"),
+            SessionAction::Follow(collection) => format!("follow {collection}"),
+            SessionAction::Unfollow(collection) => format!("unfollow {collection}"),
+            SessionAction::Authenticate(ticket) => {
                 self.tokens.push_back(ticket);
                 "authenticate".into()
             }
-            Action::Transact(ticket) => {
+            SessionAction::Transact(ticket) => {
                 let words = format!("transact {}", transaction(ticket.question()));
                 self.transactions.push_back(ticket);
                 words
             }
-            Action::Read(ticket) => {
+            SessionAction::Read(ticket) => {
                 let words = format!("read {}", request(ticket.question()));
                 self.reads.push_back(ticket);
                 words

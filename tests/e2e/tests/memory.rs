@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use peak_alloc::PeakAlloc;
 use serde_json::json;
-use synclayer_core::server::session::{Identity, Input};
 use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
-    Batch, ClientStore, CommitNumber, ConnId, MemoryRows, Mono, Now, Rows, StoreError, Timestamp,
+    Batch, ClientStore, CommitNumber, ConnId, Identity, MemoryRows, Mono, Now, Rows, SessionInput,
+    StoreError, Timestamp,
 };
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
@@ -93,7 +93,7 @@ fn of_subscriptions(count: usize, len: usize) -> usize {
     let conn = ConnId(1);
     host.accept(conn, Identity::Open, now);
     let mut say = |frame: &str| {
-        host.tell(conn, Input::Frame(frame.as_bytes()), now);
+        host.tell(conn, SessionInput::Frame(frame.as_bytes()), now);
         host.settle(now);
         let down = host.down.get_mut(&conn).unwrap();
         let last = down.back().map(|frame| String::from_utf8_lossy(frame).into_owned());

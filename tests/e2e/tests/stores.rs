@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 
 use contents::{START, config};
 use synclayer_core::rules::verify;
-use synclayer_core::server::session::{self, Identity};
 use synclayer_core::testing::Checked;
 use synclayer_core::{
-    Action, Collection, CollectionStatus, Command, ConnId, Input, NetAction, Replica, UserId, Write,
+    Action, Collection, CollectionStatus, Command, ConnId, Identity, Input, NetAction, Replica,
+    SessionInput, UserId, Write,
 };
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
@@ -167,7 +167,7 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
                     replica.handle(now, Input::Connected { conn }, &mut actions);
                 }
                 Action::Net(NetAction::Send { frame, .. }) => {
-                    host.tell(at_server, session::Input::Frame(&frame), now);
+                    host.tell(at_server, SessionInput::Frame(&frame), now);
                 }
                 Action::Net(action) => panic!("{action:?}"),
                 Action::Halted(error) => panic!("{error}"),

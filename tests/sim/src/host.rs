@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
-use synclayer_core::server::http::{Reply, Request};
-use synclayer_core::server::hub::{Action, Batch, CallId, Hub, HubConfig, Input};
-use synclayer_core::server::session::{Identity, Input as SessionInput};
-use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::server::{HubJob, JobBatch, RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
-    AllowAll, ConnId, DatabaseId, Epoch, MemoryRows, Now, Policy, StoreError, UserId,
+    AllowAll, CallId, ConnId, DatabaseId, Epoch, Hub, HubAction, HubConfig, HubInput, Identity,
+    MemoryRows, Now, Policy, Reply, Request, SessionInput, StoreError, UserId,
 };
 
 /// A server whose every step is somebody else's choice.
@@ -110,7 +108,7 @@ impl Host {
     /// A connection is accepted.
     pub fn accept(&mut self, conn: ConnId, identity: Identity, now: Now) {
         self.down.insert(conn, VecDeque::new());
-        self.handle(Input::Accepted { conn, identity }, now);
+        self.handle(HubInput::Accepted { conn, identity }, now);
     }
 
     /// A connection is lost.
@@ -121,7 +119,7 @@ impl Host {
 
     /// A session gets an input. What it then says waits on its line.
     pub fn tell(&mut self, conn: ConnId, input: SessionInput<'_>, now: Now) {
-        self.handle(Input::Session { conn, input }, now);
+        self.handle(HubInput::Session { conn, input }, now);
         if let Some(session) = self.hub.session(conn) {
             session.check().expect("its invariants hold");
         }
@@ -129,7 +127,7 @@ impl Host {
 
     /// A socket has room.
     pub fn pump(&mut self, conn: ConnId, room: usize, now: Now) {
-        self.handle(Input::Room { conn, room }, now);
+        self.handle(HubInput::Room { conn, room }, now);
     }
 
     /// The sessions that have something to send.
@@ -162,7 +160,12 @@ impl Host {
         batch.map(|batch| self.settle_batch(batch, Err(error), now)).is_some()
     }
 
-    fn settle_batch(&mut self, batch: Batch, ended: Result<(), TransactError>, now: Now) {
+    fn settle_batch(
+        &mut self,
+        batch: JobBatch<HubJob>,
+        ended: Result<(), TransactError>,
+        now: Now,
+    ) {
         let mut out = Vec::new();
         self.hub.settle(now, batch, ended, &mut out);
         self.act(out);
@@ -194,7 +197,7 @@ impl Host {
 
     /// Removes what is older than the retention, `budget` rows at a time.
     pub fn sweep(&mut self, retention: Duration, budget: usize, now: Now) {
-        self.handle(Input::Sweep(Sweep { retention, from: SweepPlace::Start, budget }), now);
+        self.handle(HubInput::Sweep(Sweep { retention, from: SweepPlace::Start, budget }), now);
         while self.hub.waiting_transactions().len() > 0 {
             self.commit(now);
         }
@@ -208,7 +211,7 @@ impl Host {
     pub fn ask(&mut self, request: &Request<'_>, now: Now) -> Reply {
         self.calls += 1;
         let call = CallId(self.calls);
-        self.handle(Input::Call { call, request: request.clone() }, now);
+        self.handle(HubInput::Call { call, request: request.clone() }, now);
         while !self.replies.contains_key(&call)
             && self.hub.waiting_transactions().len() + self.hub.waiting_reads() > 0
         {
@@ -237,33 +240,33 @@ impl Host {
         }
     }
 
-    fn handle(&mut self, input: Input<'_>, now: Now) {
+    fn handle(&mut self, input: HubInput<'_>, now: Now) {
         let mut out = Vec::new();
         self.hub.handle(now, input, &mut out);
         self.act(out);
     }
 
-    fn act(&mut self, actions: Vec<Action>) {
+    fn act(&mut self, actions: Vec<HubAction>) {
         for action in actions {
             match action {
-                Action::Send { conn, frame } => {
+                HubAction::Send { conn, frame } => {
                     if let Some(down) = self.down.get_mut(&conn) {
                         down.push_back(frame);
                     }
                 }
-                Action::Authenticate(ticket) => {
+                HubAction::Authenticate(ticket) => {
                     let user = UserId::new(ticket.question().reveal()).ok();
                     self.hub.authenticated(ticket, user);
                 }
-                Action::Reply { call, reply } => {
+                HubAction::Reply { call, reply } => {
                     self.replies.insert(call, reply);
                 }
                 // whoever drives this one sees what waits, and who is closed
-                Action::Close { .. }
-                | Action::Commit
-                | Action::Read
-                | Action::Wake(_)
-                | Action::Swept(_) => {}
+                HubAction::Close { .. }
+                | HubAction::Commit
+                | HubAction::Read
+                | HubAction::Wake(_)
+                | HubAction::Swept(_) => {}
             }
         }
     }

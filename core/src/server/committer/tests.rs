@@ -95,7 +95,7 @@ impl Bench {
         assert!(self.committer.next_batch(limit).is_none(), "one batch at a time");
         let numbers: Vec<_> = batch.jobs().map(|job| job.0).collect();
         let head = self.rings.head(&todos());
-        let mut rows = store::Batch::new();
+        let mut rows = Batch::new();
         for _ in 0..decisions {
             rows = batch.decide(&self.rows, context(&Limits::default()));
         }
@@ -211,7 +211,7 @@ struct Failing {
 impl ServerStore for Failing {
     fn transact(
         &self,
-        decide: &mut dyn FnMut(&dyn Rows) -> Result<store::Batch, StoreError>,
+        decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
     ) -> Result<(), StoreError> {
         if self.decides {
             decide(&self.rows)?;

@@ -38,7 +38,7 @@ fn ask_with(
 ) -> Reply {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let request = Request { method, path, query, body: body.as_bytes(), user: None };
-    match call(&request, limits, policy) {
+    match request.call(limits, policy) {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
             let answer = store.commit_with(write.transaction(), policy);
@@ -255,7 +255,7 @@ fn a_failed_database_is_told_apart_from_a_lost_answer() {
     let write = || {
         let request =
             Request { method: "DELETE", path: "/sync/a/b", query: "", body: b"", user: None };
-        match call(&request, &ServerLimits::default(), &AllowAll) {
+        match request.call(&ServerLimits::default(), &AllowAll) {
             Call::Transact(write) => write,
             Call::Immediate(_) | Call::Read(_) => panic!(),
         }
@@ -279,6 +279,6 @@ proptest::proptest! {
     #[test]
     fn no_request_panics(method in "GET|POST|PATCH|DELETE", path in "(/sync)?[/%a-f0-9]{0,12}", query in "[a-z%=&\\[\\]]{0,20}", body in ".{0,30}") {
         let request = Request { method: &method, path: &path, query: &query, body: body.as_bytes(), user: None };
-        let _ = call(&request, &ServerLimits::default(), &AllowAll);
+        let _ = request.call(&ServerLimits::default(), &AllowAll);
     }
 }

@@ -6,11 +6,11 @@ use crate::protocol::message::Token;
 use crate::protocol::name::ConnId;
 use crate::rules::page::ReadRequest;
 use crate::rules::transaction::{Sweep, Swept, Transaction};
-use crate::server::committer;
+use crate::server::committer::Job;
 use crate::server::http::{ReadCall, Reply, Request, WriteCall};
 use crate::server::limits::ServerLimits;
 use crate::server::ring::RingLimits;
-use crate::server::session::{self, Identity, Ticket};
+use crate::server::session::{Identity, SessionInput, Ticket};
 
 /// The configuration of a server.
 ///
@@ -30,8 +30,8 @@ pub struct HubConfig {
     pub rings: RingLimits,
     /// The number of batches that the store takes before the first of them is durable. Default 1.
     pub depth: usize,
-    /// The number of steps in which one [`Input::Room`] is used, so that a connection which always
-    /// has more lets others have their turn. Default 16.
+    /// The number of steps in which one [`HubInput::Room`] is used, so that a connection which
+    /// always has more lets others have their turn. Default 16.
     pub turns: usize,
 }
 
@@ -47,7 +47,7 @@ pub struct CallId(pub u64);
 
 /// An input of a server.
 #[derive(Debug)]
-pub enum Input<'a> {
+pub enum HubInput<'a> {
     /// A connection was accepted.
     Accepted {
         /// Its id, never used before.
@@ -60,7 +60,7 @@ pub enum Input<'a> {
         /// The connection.
         conn: ConnId,
         /// Its input.
-        input: session::Input<'a>,
+        input: SessionInput<'a>,
     },
     /// The socket of a connection has room for about this many bytes.
     Room {
@@ -86,7 +86,7 @@ pub enum Input<'a> {
 
 /// An action that a server asks for.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum HubAction {
     /// Send one text frame.
     Send {
         /// The connection.
@@ -126,7 +126,7 @@ pub enum Action {
 
 /// A transaction that waits to be committed, and whoever waits for it.
 #[derive(Debug)]
-pub struct Job(pub(super) JobKind);
+pub struct HubJob(pub(super) JobKind);
 
 #[derive(Debug)]
 pub(super) enum JobKind {
@@ -136,7 +136,7 @@ pub(super) enum JobKind {
     Sweep(Sweep, Transaction),
 }
 
-impl Clone for Job {
+impl Clone for HubJob {
     fn clone(&self) -> Self {
         Self(match &self.0 {
             JobKind::Session(ticket) => JobKind::Session(ticket.twin()),
@@ -148,7 +148,7 @@ impl Clone for Job {
     }
 }
 
-impl committer::Job for Job {
+impl Job for HubJob {
     fn transaction(&self) -> &Transaction {
         match &self.0 {
             JobKind::Session(ticket) => ticket.question(),
@@ -158,7 +158,7 @@ impl committer::Job for Job {
     }
 }
 
-impl Job {
+impl HubJob {
     /// The connection that waits for it, if one does.
     pub(super) fn conn(&self) -> Option<ConnId> {
         match &self.0 {
@@ -177,13 +177,10 @@ impl Job {
     }
 }
 
-/// Transactions that are committed together.
-pub type Batch = committer::Batch<Job>;
-
 /// A read, and whoever waits for it. It is to be [finished](super::Hub::finish_read) once.
 #[derive(Debug)]
 #[must_use = "somebody waits for it"]
-pub struct Read(pub(super) ReadKind);
+pub struct HubRead(pub(super) ReadKind);
 
 #[derive(Debug)]
 pub(super) enum ReadKind {
@@ -191,7 +188,7 @@ pub(super) enum ReadKind {
     Call(CallId, ReadCall),
 }
 
-impl Clone for Read {
+impl Clone for HubRead {
     fn clone(&self) -> Self {
         Self(match &self.0 {
             ReadKind::Session(ticket) => ReadKind::Session(ticket.twin()),
@@ -200,7 +197,7 @@ impl Clone for Read {
     }
 }
 
-impl Read {
+impl HubRead {
     /// The data to read.
     #[must_use]
     pub fn request(&self) -> &ReadRequest {
@@ -223,7 +220,7 @@ impl Read {
 #[derive(Debug)]
 pub(super) struct PendingAnswer {
     pub(super) conn: ConnId,
-    pub(super) input: session::Input<'static>,
+    pub(super) input: SessionInput<'static>,
 }
 
 impl Clone for PendingAnswer {

@@ -41,12 +41,12 @@ impl Host {
     }
 
     /// Does something, and keeps what the hub then wants.
-    fn act<T>(&mut self, call: impl FnOnce(&mut Hub, Now, &mut Vec<Action>) -> T) -> T {
+    fn act<T>(&mut self, call: impl FnOnce(&mut Hub, Now, &mut Vec<HubAction>) -> T) -> T {
         let mut out = Vec::new();
         let answer = call(&mut self.hub, self.now, &mut out);
         for action in out {
             self.said.push(format!("{action:?}"));
-            if let Action::Authenticate(ticket) = action {
+            if let HubAction::Authenticate(ticket) = action {
                 self.hub.authenticated(ticket, UserId::new("u").ok());
             }
         }
@@ -54,18 +54,18 @@ impl Host {
         answer
     }
 
-    fn handle(&mut self, input: Input<'_>) {
+    fn handle(&mut self, input: HubInput<'_>) {
         self.act(|hub, now, out| hub.handle(now, input, out));
     }
 
     fn frame(&mut self, conn: u64, frame: &str) {
-        let input = session::Input::Frame(frame.as_bytes());
-        self.handle(Input::Session { conn: ConnId(conn), input });
+        let input = SessionInput::Frame(frame.as_bytes());
+        self.handle(HubInput::Session { conn: ConnId(conn), input });
     }
 
     /// A connection that has said hello and follows the collection.
     fn connect(&mut self, conn: u64) {
-        self.handle(Input::Accepted { conn: ConnId(conn), identity: Identity::Open });
+        self.handle(HubInput::Accepted { conn: ConnId(conn), identity: Identity::Open });
         self.frame(
             conn,
             &format!(
@@ -88,7 +88,7 @@ impl Host {
     fn call(&mut self, call: u64, method: &str, path: &str, body: &str) {
         let body = body.as_bytes();
         let request = Request { method, path, query: "", body, user: None };
-        self.handle(Input::Call { call: CallId(call), request });
+        self.handle(HubInput::Call { call: CallId(call), request });
     }
 
     fn commit(&mut self, ends_well: bool) {
@@ -115,7 +115,7 @@ impl Host {
     }
 
     fn room(&mut self, conn: u64, room: usize) {
-        self.handle(Input::Room { conn: ConnId(conn), room });
+        self.handle(HubInput::Room { conn: ConnId(conn), room });
     }
 
     fn settle(&mut self) {
@@ -197,7 +197,7 @@ fn a_sweep_goes_on_by_itself_to_its_end() {
     host.settle();
     host.said.clear();
     let sweep = Sweep { retention: Duration::ZERO, from: SweepPlace::Start, budget: 2 };
-    host.handle(Input::Sweep(sweep));
+    host.handle(HubInput::Sweep(sweep));
     while host.hub.committer().waiting().len() > 0 {
         host.commit(true);
     }
@@ -211,10 +211,10 @@ fn the_end_of_a_connection_leaves_nothing_behind() {
     host.connect(1);
     host.write(1, 1);
     host.now.mono = host.hub.deadline().unwrap().0;
-    host.handle(Input::Timeout);
+    host.handle(HubInput::Timeout);
     assert!(host.took("Close")[0].contains("1001"));
     assert_eq!(host.hub.deadline(), None);
-    host.handle(Input::Session { conn: ConnId(1), input: session::Input::Closed });
+    host.handle(HubInput::Session { conn: ConnId(1), input: SessionInput::Closed });
     // what it had sent is committed all the same, and its answer is nobody's
     host.settle();
     assert_eq!(host.hub.rings().head(&todos()), Seq(1));

@@ -1,6 +1,6 @@
 //! The answers to transactions, which become verdicts.
 
-use super::{Handshake, InputContext, PendingTransaction, Report, Session};
+use super::{Handshake, InputContext, PendingTransaction, Session, TicketAnswer};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
 use crate::protocol::name::Seq;
 use crate::rules::transaction::{HelloAnswer, Outcome, TransactError, TransactionAnswer, Verdict};
@@ -9,7 +9,7 @@ use crate::server::about::About;
 impl Session {
     pub(super) fn transacted(
         &mut self,
-        report: Report<Result<TransactionAnswer, TransactError>>,
+        report: TicketAnswer<Result<TransactionAnswer, TransactError>>,
         cx: &mut InputContext<'_, '_>,
     ) {
         let expected = report.conn == self.conn

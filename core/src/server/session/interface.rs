@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::ticket::{Report, Ticket};
+use super::ticket::{Ticket, TicketAnswer};
 use crate::protocol::message::{Level, Token};
 use crate::protocol::name::{ClientId, Collection, SessionNumber, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
@@ -24,19 +24,19 @@ pub enum Identity {
 
 /// An input of a session.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Input<'a> {
+pub enum SessionInput<'a> {
     /// A text frame came.
     Frame(&'a [u8]),
     /// A WebSocket ping or pong came: a sign of life.
     Ping,
-    /// The answer to [`Action::Authenticate`].
-    Authenticated(Report<Option<UserId>>),
+    /// The answer to [`SessionAction::Authenticate`].
+    Authenticated(TicketAnswer<Option<UserId>>),
     /// The token of this connection has expired.
     AuthExpired,
-    /// The answer to [`Action::Transact`].
-    Transacted(Report<Result<TransactionAnswer, TransactError>>),
-    /// The answer to [`Action::Read`].
-    Read(Report<Result<ReadAnswer, StoreError>>),
+    /// The answer to [`SessionAction::Transact`].
+    Transacted(TicketAnswer<Result<TransactionAnswer, TransactError>>),
+    /// The answer to [`SessionAction::Read`].
+    Read(TicketAnswer<Result<ReadAnswer, StoreError>>),
     /// The socket has room for about this many bytes.
     Pump {
         /// The number of bytes.
@@ -52,7 +52,7 @@ pub enum Input<'a> {
 
 /// An action that a session asks for.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum SessionAction {
     /// Send one text frame.
     Send(Bytes),
     /// Send what was said, then close the connection.
@@ -86,7 +86,7 @@ pub struct Environment<'a> {
 
 /// The reason of a session's deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Timer {
+pub enum SessionTimer {
     /// The connection was silent for too long.
     Silence,
     /// The connection did not say who it is.
@@ -95,7 +95,7 @@ pub enum Timer {
 
 /// The state of a session, as it shows from outside.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Status<'a> {
+pub struct SessionStatus<'a> {
     /// The user, where one is known.
     pub user: Option<&'a UserId>,
     /// The level; `None` while the client has said neither.
@@ -113,12 +113,12 @@ pub struct Status<'a> {
     /// `true` once the connection is closed.
     pub closed: bool,
     /// The counters.
-    pub counters: Counters,
+    pub counters: SessionCounters,
 }
 
 /// The counters of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Counters {
+pub struct SessionCounters {
     /// Frames received.
     pub frames_in: u64,
     /// Frames sent.

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::subscription::{PendingRead, Progress, Subscription};
-use super::{Action, InputContext, Report, Session, Ticket};
+use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ErrorCode, Level, Mode, ServerMessage, SyncRecord};
 use crate::protocol::name::Collection;
 use crate::protocol::wire::encode_change;
@@ -72,12 +72,12 @@ impl Session {
         let collection = request.reader().collection.clone();
         let (conn, generation) = (self.conn, self.next_generation());
         self.pending_read = Some(PendingRead { generation, collection, whole, stale: false });
-        cx.out.push(Action::Read(Ticket { conn, generation, question: request }));
+        cx.out.push(SessionAction::Read(Ticket { conn, generation, question: request }));
     }
 
     pub(super) fn read(
         &mut self,
-        report: Report<Result<ReadAnswer, StoreError>>,
+        report: TicketAnswer<Result<ReadAnswer, StoreError>>,
         cx: &mut InputContext<'_, '_>,
     ) {
         let expected = report.conn == self.conn

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::queue::QueuedRequest;
-use super::{Action, InputContext, Report, Session, Ticket};
+use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
 use crate::protocol::name::UserId;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
@@ -152,12 +152,12 @@ impl Session {
         }
         let (conn, generation) = (self.conn, self.next_generation());
         self.auth.begin_check(generation);
-        cx.out.push(Action::Authenticate(Ticket { conn, generation, question: token }));
+        cx.out.push(SessionAction::Authenticate(Ticket { conn, generation, question: token }));
     }
 
     pub(super) fn authenticated(
         &mut self,
-        report: Report<Option<UserId>>,
+        report: TicketAnswer<Option<UserId>>,
         cx: &mut InputContext<'_, '_>,
     ) {
         let expected = self.conn == report.conn && !self.closed;

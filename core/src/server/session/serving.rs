@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use super::queue::{Barrier, QueuedRequest};
 use super::verdicts::Admission;
-use super::{Action, Handshake, InputContext, PendingTransaction, Session, Ticket};
+use super::{Handshake, InputContext, PendingTransaction, Session, SessionAction, Ticket};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::rules::policy::Access;
@@ -206,7 +206,7 @@ impl Session {
     ) {
         let (conn, generation) = (self.conn, self.next_generation());
         self.pending_transaction = Some(PendingTransaction { generation, writes, first });
-        cx.out.push(Action::Transact(Ticket { conn, generation, question: transaction }));
+        cx.out.push(SessionAction::Transact(Ticket { conn, generation, question: transaction }));
     }
 
     fn admit(&self, number: Option<MutationNumber>) -> Admission {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::subscription::{Progress, Subscription};
-use super::{Action, Handshake, InputContext, Session};
+use super::{Handshake, InputContext, Session, SessionAction};
 use crate::protocol::message::{
     Cursor, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage,
 };
@@ -56,7 +56,7 @@ impl Session {
             Level::Resumable => Position::Start { cursor, resume },
         };
         if !again {
-            cx.out.push(Action::Follow(collection.clone()));
+            cx.out.push(SessionAction::Follow(collection.clone()));
         }
         self.drop_read(&collection);
         let subscription = Subscription {
@@ -73,7 +73,7 @@ impl Session {
             return;
         }
         self.drop_read(collection);
-        cx.out.push(Action::Unfollow(collection.clone()));
+        cx.out.push(SessionAction::Unfollow(collection.clone()));
         self.release(cx);
     }
 

@@ -93,7 +93,7 @@ impl World {
 
     /// One frame of the client's, and nothing that follows from it.
     fn say(&mut self, conn: u64, frame: &str) {
-        self.input(conn, Input::Frame(frame.as_bytes()));
+        self.input(conn, SessionInput::Frame(frame.as_bytes()));
     }
 
     fn subscribe(&mut self, conn: u64, cursor: Option<(&str, u64)>) {
@@ -114,7 +114,7 @@ impl World {
         );
     }
 
-    fn input(&mut self, conn: u64, input: Input<'_>) {
+    fn input(&mut self, conn: u64, input: SessionInput<'_>) {
         let state = self.conns.get_mut(&conn).unwrap();
         let mut out = Vec::new();
         let mut env =
@@ -124,13 +124,13 @@ impl World {
         for action in out {
             assert_eq!(state.closed, None, "nothing comes after a close: {action:?}");
             match action {
-                Action::Send(frame) => state.frames.push(frame.to_vec()),
-                Action::Close { code, .. } => state.closed = Some(code),
-                Action::Authenticate(ticket) => state.tokens.push(ticket),
-                Action::Transact(ticket) => state.transactions.push(ticket),
-                Action::Read(ticket) => state.reads.push(ticket),
-                Action::Follow(collection) => state.follows.push(collection),
-                Action::Unfollow(collection) => {
+                SessionAction::Send(frame) => state.frames.push(frame.to_vec()),
+                SessionAction::Close { code, .. } => state.closed = Some(code),
+                SessionAction::Authenticate(ticket) => state.tokens.push(ticket),
+                SessionAction::Transact(ticket) => state.transactions.push(ticket),
+                SessionAction::Read(ticket) => state.reads.push(ticket),
+                SessionAction::Follow(collection) => state.follows.push(collection),
+                SessionAction::Unfollow(collection) => {
                     let place = state.follows.iter().position(|c| *c == collection).unwrap();
                     state.follows.remove(place);
                 }
@@ -142,7 +142,7 @@ impl World {
 
     /// Commits the transactions of all connections together and publishes their changes. The
     /// answers are returned, to be handed in.
-    fn commit(&mut self) -> Vec<(u64, Input<'static>)> {
+    fn commit(&mut self) -> Vec<(u64, SessionInput<'static>)> {
         let mut committer = Committer::new(1);
         let tickets = self.conns.values_mut().flat_map(|state| state.transactions.drain(..));
         tickets.for_each(|ticket| committer.submit(ticket));
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Runs the reads that are asked for. The answers are returned.
-    fn read(&mut self) -> Vec<(u64, Input<'static>)> {
+    fn read(&mut self) -> Vec<(u64, SessionInput<'static>)> {
         let mut answers = Vec::new();
         for (conn, state) in &mut self.conns {
             for ticket in state.reads.drain(..) {
@@ -186,7 +186,7 @@ impl World {
     }
 
     fn pump(&mut self, conn: u64) {
-        self.input(conn, Input::Pump { room: 1 << 20 });
+        self.input(conn, SessionInput::Pump { room: 1 << 20 });
     }
 
     /// Does everything that is to do, until nothing is.

@@ -1,6 +1,6 @@
 //! Tickets: questions that go out as move-only values and come back as inputs.
 
-use super::interface::Input;
+use super::interface::SessionInput;
 use crate::protocol::message::Token;
 use crate::protocol::name::{ConnId, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
@@ -19,7 +19,7 @@ pub struct Ticket<Q> {
 
 /// The answer to a [`Ticket`], to be handed in to its session.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Report<A> {
+pub struct TicketAnswer<A> {
     pub(super) conn: ConnId,
     pub(super) generation: u64,
     pub(super) answer: A,
@@ -46,42 +46,45 @@ impl<Q> Ticket<Q> {
         Self { question: self.question.clone(), ..*self }
     }
 
-    fn report<A>(self, answer: A) -> Report<A> {
-        Report { conn: self.conn, generation: self.generation, answer }
+    fn report<A>(self, answer: A) -> TicketAnswer<A> {
+        TicketAnswer { conn: self.conn, generation: self.generation, answer }
     }
 }
 
 impl Ticket<Token> {
     /// Answers with the user of the token; with `None` if it is wrong or has expired.
     #[must_use]
-    pub fn answer(self, user: Option<UserId>) -> Input<'static> {
-        Input::Authenticated(self.report(user))
+    pub fn answer(self, user: Option<UserId>) -> SessionInput<'static> {
+        SessionInput::Authenticated(self.report(user))
     }
 }
 
 impl Ticket<Transaction> {
     /// Answers with the outcome, once it is durable, or with the error.
     #[must_use]
-    pub fn answer(self, outcome: Result<TransactionAnswer, TransactError>) -> Input<'static> {
-        Input::Transacted(self.report(outcome))
+    pub fn answer(
+        self,
+        outcome: Result<TransactionAnswer, TransactError>,
+    ) -> SessionInput<'static> {
+        SessionInput::Transacted(self.report(outcome))
     }
 }
 
 impl Ticket<ReadRequest> {
     /// Answers with the data, or the error of the store.
     #[must_use]
-    pub fn answer(self, found: Result<ReadAnswer, StoreError>) -> Input<'static> {
-        Input::Read(self.report(found))
+    pub fn answer(self, found: Result<ReadAnswer, StoreError>) -> SessionInput<'static> {
+        SessionInput::Read(self.report(found))
     }
 }
 
-impl<A: Clone> Report<A> {
+impl<A: Clone> TicketAnswer<A> {
     fn twin(&self) -> Self {
         Self { answer: self.answer.clone(), ..*self }
     }
 }
 
-impl Input<'_> {
+impl SessionInput<'_> {
     /// The same input once more, for a server that is cloned.
     pub(crate) fn twin(&self) -> Self {
         match self {

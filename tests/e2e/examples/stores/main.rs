@@ -24,13 +24,12 @@ use std::time::Duration;
 
 use contents::{PLAIN, START, config};
 use serde_json::Value;
-use synclayer_core::server::session::{self, Identity};
 use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub, InspectReplica};
 use synclayer_core::{
     Action, Batch, Change, ClientConfig, ClientStore, Collection, Command, ConnId, Delta,
-    Disconnect, Document, HttpAnswer, Input, Limits, MemoryClientStore, MemoryRows, NetAction, Now,
-    Policy, RecordId, Replica, ServerStore, UserId, Write,
+    Disconnect, Document, HttpAnswer, Identity, Input, Limits, MemoryClientStore, MemoryRows,
+    NetAction, Now, Policy, RecordId, Replica, ServerStore, SessionInput, UserId, Write,
 };
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use synclayer_sim::host::Host;
@@ -504,7 +503,7 @@ fn carry_by<S: ClientStore>(device: &mut Device<S>, by_its: Now, host: &mut Host
             if let Action::Net(NetAction::Send { frame, .. }) = action {
                 moved = true;
                 device.sent.push(String::from_utf8(frame.to_vec()).unwrap());
-                host.tell(device.conn, session::Input::Frame(&frame), now);
+                host.tell(device.conn, SessionInput::Frame(&frame), now);
             }
         }
         let down: Vec<_> = match host.down.get_mut(&device.conn) {

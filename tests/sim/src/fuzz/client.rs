@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
-use synclayer_core::server::http::Request;
-use synclayer_core::server::session::{Identity, Input as ServerInput};
 use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConflictStrategy, ConnId, Delta,
-    Disconnect, FieldWise, HttpAnswer, HttpTicket, Input, Limits, MemoryClientStore, MemoryRows,
-    Mono, NetAction, Now, PlainServers, Rate, RecordId, Replica, StoreError, StoreErrorKind,
-    Timestamp, Token, UserId, WatchId, Write,
+    Disconnect, FieldWise, HttpAnswer, HttpTicket, Identity, Input, Limits, MemoryClientStore,
+    MemoryRows, Mono, NetAction, Now, PlainServers, Rate, RecordId, Replica, Request, SessionInput,
+    StoreError, StoreErrorKind, Timestamp, Token, UserId, WatchId, Write,
 };
 
 use super::policy::policy;
@@ -196,8 +194,8 @@ impl Bench {
                 self.restart_server(rows);
             }
             31 => self.restart_server(self.host.rows.clone()),
-            32 => self.host.tell(self.conn, ServerInput::AuthExpired, self.now),
-            33 => self.host.tell(self.conn, ServerInput::Shutdown, self.now),
+            32 => self.host.tell(self.conn, SessionInput::AuthExpired, self.now),
+            33 => self.host.tell(self.conn, SessionInput::Shutdown, self.now),
             34 => self.host.set_policy(policy(script.byte())),
             35 => {
                 // another server at the same address
@@ -382,7 +380,7 @@ impl Bench {
                 let sent = plain.hear(self.conn, frame, self.now.wall);
                 self.tell_all(sent);
             }
-            None => self.host.tell(self.conn, ServerInput::Frame(frame), self.now),
+            None => self.host.tell(self.conn, SessionInput::Frame(frame), self.now),
         }
     }
 
@@ -603,7 +601,7 @@ impl Bench {
             let sent = plain.hear(other, frame.as_bytes(), self.now.wall);
             self.tell_all(sent);
         } else {
-            self.host.tell(other, ServerInput::Frame(frame.as_bytes()), self.now);
+            self.host.tell(other, SessionInput::Frame(frame.as_bytes()), self.now);
             self.host.settle(self.now);
         }
         if let Some(down) = self.host.down.get_mut(&other) {

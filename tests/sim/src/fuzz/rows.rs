@@ -1,10 +1,10 @@
 //! Damaged stores: rows with bytes, keys and order that nobody wrote.
 
 use synclayer_core::rules::{outboxes, unsent_writes, verify};
-use synclayer_core::server::session::{Identity, Input};
 use synclayer_core::testing::{Checked, SimulatedDisk};
 use synclayer_core::{
-    Batch, ClientConfig, ClientStore, CommitNumber, ConnId, MemoryClientStore, MemoryRows, Replica,
+    Batch, ClientConfig, ClientStore, CommitNumber, ConnId, Identity, MemoryClientStore,
+    MemoryRows, Replica, SessionInput,
 };
 
 use super::client::{Bench, collection, now};
@@ -104,7 +104,7 @@ fn serve(mut bench: Bench, rows: MemoryRows, script: &mut Script<'_>) {
         r#"{"type":"delete","collection":"todos","recordId":"b","metadata":{"mutation":1,"base":2}}"#,
         r#"{"type":"sync","collection":"todos"}"#,
     ] {
-        bench.host.tell(conn, Input::Frame(frame.as_bytes()), now());
+        bench.host.tell(conn, SessionInput::Frame(frame.as_bytes()), now());
         bench.host.settle(now());
     }
     for _ in 0..4 {

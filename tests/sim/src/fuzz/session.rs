@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
 use synclayer_core::rules::TransactError;
-use synclayer_core::server::http::Request;
-use synclayer_core::server::session::{Identity, Input, Session};
 use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
-    ConnId, Document, Limits, MemoryRows, Now, Rate, StoreError, StoreErrorKind, UserId,
+    ConnId, Document, Identity, Limits, MemoryRows, Now, Rate, Request, Session, SessionInput,
+    StoreError, StoreErrorKind, UserId,
 };
 
 use super::client::now;
@@ -161,11 +160,11 @@ impl Bench {
             }
             _ => self.message(script).into_bytes(),
         };
-        self.host.tell(self.conn, Input::Frame(&frame), self.now);
+        self.host.tell(self.conn, SessionInput::Frame(&frame), self.now);
     }
 
     fn frame(&mut self, text: &str) {
-        self.host.tell(self.conn, Input::Frame(text.as_bytes()), self.now);
+        self.host.tell(self.conn, SessionInput::Frame(text.as_bytes()), self.now);
     }
 
     fn message(&mut self, script: &mut Script<'_>) -> String {
@@ -236,7 +235,7 @@ impl Bench {
 
     fn pass(&mut self, script: &mut Script<'_>) {
         self.now.mono.0 += script.number().min(1 << 40) * 1_000;
-        self.host.tell(self.conn, Input::Timeout, self.now);
+        self.host.tell(self.conn, SessionInput::Timeout, self.now);
         let deadline = self.host.hub.session(self.conn).and_then(Session::deadline);
         if let Some((at, timer)) = deadline {
             assert!(at > self.now.mono, "{timer:?} stays due");
@@ -245,11 +244,11 @@ impl Bench {
 
     fn end(&mut self, script: &mut Script<'_>) {
         match script.below(5) {
-            0 => self.host.tell(self.conn, Input::Shutdown, self.now),
-            1 => self.host.tell(self.conn, Input::Closed, self.now),
-            2 => self.host.tell(self.conn, Input::AuthExpired, self.now),
+            0 => self.host.tell(self.conn, SessionInput::Shutdown, self.now),
+            1 => self.host.tell(self.conn, SessionInput::Closed, self.now),
+            2 => self.host.tell(self.conn, SessionInput::AuthExpired, self.now),
             3 => self.host.crash(self.now),
-            _ => self.host.tell(self.conn, Input::Ping, self.now),
+            _ => self.host.tell(self.conn, SessionInput::Ping, self.now),
         }
     }
 

@@ -10,12 +10,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
-use synclayer_core::server::hub::{self, Action, Hub, HubConfig};
-use synclayer_core::server::session::{Identity, Input, Session};
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
-    Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, MemoryRows, Now, Policy, Rate,
-    RecordId, StoreError, StoreErrorKind, UserId,
+    Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, Hub, HubAction, HubConfig,
+    HubInput, Identity, MemoryRows, Now, Policy, Rate, RecordId, Session, SessionInput, StoreError,
+    StoreErrorKind, UserId,
 };
 
 use super::client::START;
@@ -231,20 +230,20 @@ impl ServerSide {
                     None if anonymous => Identity::Unknown,
                     None => Identity::Open,
                 };
-                self.handle(hub::Input::Accepted { conn: ConnId(conn), identity })?;
+                self.handle(HubInput::Accepted { conn: ConnId(conn), identity })?;
             }
             ServerMove::Hear(frames) => {
                 for frame in Words::default().frames(&frames)? {
-                    self.tell(conn, Input::Frame(frame.as_bytes()))?;
+                    self.tell(conn, SessionInput::Frame(frame.as_bytes()))?;
                 }
             }
-            ServerMove::HearText(text) => self.tell(conn, Input::Frame(text.as_bytes()))?,
-            ServerMove::Heard => self.tell(conn, Input::Ping)?,
+            ServerMove::HearText(text) => self.tell(conn, SessionInput::Frame(text.as_bytes()))?,
+            ServerMove::Heard => self.tell(conn, SessionInput::Ping)?,
             ServerMove::Gone => {
-                self.tell(conn, Input::Closed)?;
+                self.tell(conn, SessionInput::Closed)?;
             }
-            ServerMove::Expire => self.tell(conn, Input::AuthExpired)?,
-            ServerMove::Shutdown => self.handle(hub::Input::Shutdown)?,
+            ServerMove::Expire => self.tell(conn, SessionInput::AuthExpired)?,
+            ServerMove::Shutdown => self.handle(HubInput::Shutdown)?,
             ServerMove::Restart => self.begin_epoch()?,
             ServerMove::Backup => self.backup = self.rows.clone(),
             ServerMove::Restore => {
@@ -252,7 +251,7 @@ impl ServerSide {
                 self.begin_epoch()?;
             }
             ServerMove::ForgetRings => self.forget_rings()?,
-            ServerMove::Sweep { retention_ms } => self.handle(hub::Input::Sweep(Sweep {
+            ServerMove::Sweep { retention_ms } => self.handle(HubInput::Sweep(Sweep {
                 retention: Duration::from_millis(retention_ms),
                 from: SweepPlace::default(),
                 budget: usize::MAX,
@@ -286,7 +285,7 @@ impl ServerSide {
                 Some((_, conn, timer)) => {
                     let name = format!("{timer:?}").to_lowercase();
                     self.note(conn, json!({"timer": name}));
-                    self.tell(conn, Input::Timeout)?;
+                    self.tell(conn, SessionInput::Timeout)?;
                     self.settle()?;
                 }
             }
@@ -294,40 +293,40 @@ impl ServerSide {
         Err("the sessions' deadlines never end".into())
     }
 
-    fn tell(&mut self, conn: u64, input: Input<'_>) -> Result<(), String> {
+    fn tell(&mut self, conn: u64, input: SessionInput<'_>) -> Result<(), String> {
         let conn = ConnId(conn);
         if self.hub.session(conn).is_none() {
             return Err(format!("there is no connection {conn}"));
         }
-        self.handle(hub::Input::Session { conn, input })
+        self.handle(HubInput::Session { conn, input })
     }
 
-    fn handle(&mut self, input: hub::Input<'_>) -> Result<(), String> {
+    fn handle(&mut self, input: HubInput<'_>) -> Result<(), String> {
         let mut out = Vec::new();
         self.hub.handle(self.now, input, &mut out);
         self.act(out)
     }
 
-    fn act(&mut self, actions: Vec<Action>) -> Result<(), String> {
+    fn act(&mut self, actions: Vec<HubAction>) -> Result<(), String> {
         self.hub.check().expect("its invariants hold");
         for action in actions {
             match action {
-                Action::Send { conn, frame } => {
+                HubAction::Send { conn, frame } => {
                     self.note(conn.0, json!({"send": render::frame(&frame)}));
                 }
-                Action::Close { conn, code, reason } => {
+                HubAction::Close { conn, code, reason } => {
                     self.note(conn.0, json!({"close": code, "reason": reason}));
                 }
-                Action::Authenticate(ticket) => {
+                HubAction::Authenticate(ticket) => {
                     let user = self.tokens.get(ticket.question().reveal());
                     let user = user.map(|user| user_id(user)).transpose()?;
                     self.tell(ticket.conn().0, ticket.answer(user))?;
                 }
-                Action::Reply { .. }
-                | Action::Commit
-                | Action::Read
-                | Action::Wake(_)
-                | Action::Swept(_) => {}
+                HubAction::Reply { .. }
+                | HubAction::Commit
+                | HubAction::Read
+                | HubAction::Wake(_)
+                | HubAction::Swept(_) => {}
             }
         }
         Ok(())
@@ -411,7 +410,7 @@ impl ServerSide {
         let conns = self.hub.sessions().map(Session::conn);
         let conns: Vec<_> = conns.filter(|conn| self.hub.wants_room(*conn)).collect();
         for conn in &conns {
-            self.handle(hub::Input::Room { conn: *conn, room: 1 << 20 })?;
+            self.handle(HubInput::Room { conn: *conn, room: 1 << 20 })?;
         }
         Ok(!conns.is_empty())
     }

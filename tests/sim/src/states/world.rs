@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};
-use synclayer_core::server::session::{Identity, Input as ServerInput, Session};
 use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
 use synclayer_core::{
     Action, AllowAll, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId,
-    ConnectionState, Delta, Disconnect, Document, EventKind, Input, MemoryClientStore, MemoryRows,
-    Mono, NetAction, Now, RecordId, Replica, Rows, StoreError, Timestamp, Write,
+    ConnectionState, Delta, Disconnect, Document, EventKind, Identity, Input, MemoryClientStore,
+    MemoryRows, Mono, NetAction, Now, RecordId, Replica, Rows, Session, SessionInput, StoreError,
+    Timestamp, Write,
 };
 
 use super::Scope;
@@ -239,7 +239,7 @@ impl SmallWorld {
             SmallMove::Up(conn) => {
                 let frame = self.up.get_mut(&conn).and_then(VecDeque::pop_front);
                 if let Some(frame) = frame {
-                    self.host.tell(conn, ServerInput::Frame(&frame), NOW);
+                    self.host.tell(conn, SessionInput::Frame(&frame), NOW);
                 }
             }
             SmallMove::Down(i) => self.down(i),

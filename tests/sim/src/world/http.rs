@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use synclayer_core::server::http::{Reply, Request};
-use synclayer_core::server::hub::Input;
 use synclayer_core::testing::InspectHub;
-use synclayer_core::{Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, Mono};
+use synclayer_core::{
+    Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, HubInput, Mono, Reply, Request,
+};
 
 use crate::guarantees::times;
 use crate::invariants::Invariant;
 
 use super::{Middlebox, World, user_of};
 
-pub use synclayer_core::server::hub::CallId;
+pub use synclayer_core::CallId;
 
 /// The time after the request's own timeout at which a machine gives up an answer.
 const GRACE: Duration = Duration::from_secs(2);
@@ -145,7 +145,7 @@ impl World {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let method = request.method;
         let request = Request { method, path, query, body: &body, user };
-        self.serve_input(Input::Call { call: id, request });
+        self.serve_input(HubInput::Call { call: id, request });
     }
 
     /// The server has an answer to a call.

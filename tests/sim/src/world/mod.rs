@@ -26,13 +26,11 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use synclayer_core::server::http::Reply;
-use synclayer_core::server::session::Session;
 use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
 use synclayer_core::{
     AllowAll, ClientConfig, ClientId, Collection, ConnId, Document, Event, Limits,
-    MemoryClientStore, Mono, Now, Policy, RecordId, Timestamp, UserId,
+    MemoryClientStore, Mono, Now, Policy, RecordId, Reply, Session, Timestamp, UserId,
 };
 
 use crate::draw::fold_into;

@@ -1,9 +1,7 @@
 //! Connections: how they begin, carry frames, are cut and forgotten.
 
-use synclayer_core::server::hub::{self};
-use synclayer_core::server::session::{Identity, Input as ServerInput};
 use synclayer_core::testing::InspectReplica;
-use synclayer_core::{ConnId, Disconnect, Input};
+use synclayer_core::{ConnId, Disconnect, HubInput, Identity, Input, SessionInput};
 
 use super::http::Way;
 use super::link::{Link, Owner};
@@ -46,7 +44,7 @@ impl World {
         self.devices[device].links.insert(local, conn);
         self.owners.insert(conn, owner);
         self.links.insert(conn, Link::new(owner, local, capacity));
-        self.serve_input(hub::Input::Accepted { conn, identity });
+        self.serve_input(HubInput::Accepted { conn, identity });
         self.with(device, |replica, now, actions| {
             replica.handle(now, Input::Connected { conn: local }, actions);
         });
@@ -61,7 +59,7 @@ impl World {
         if self.links[&conn].device_end || self.trace.is_none() {
             self.look_at_frame_up(&frame);
         }
-        self.tell(conn, ServerInput::Frame(&frame));
+        self.tell(conn, SessionInput::Frame(&frame));
     }
 
     pub(super) fn look_at_frame_up(&mut self, frame: &[u8]) {

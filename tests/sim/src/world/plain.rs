@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
-use synclayer_core::server::hub::Input;
-use synclayer_core::server::session::Identity;
-use synclayer_core::{Change, Collection, ConnId, Document, Limits, WriteKind};
+use synclayer_core::{Change, Collection, ConnId, Document, HubInput, Identity, Limits, WriteKind};
 
 use crate::invariants::Invariant;
 
@@ -60,7 +58,7 @@ impl World {
         let identity = user.map_or(Identity::Open, |user| Identity::Known(user_of(user)));
         let conn = self.new_conn();
         self.links.insert(conn, Link::new(Owner::Plain(plain), ConnId(0), 4096));
-        self.serve_input(Input::Accepted { conn, identity });
+        self.serve_input(HubInput::Accepted { conn, identity });
         let this = &mut self.plains[plain];
         this.conn = Some(conn);
         (this.has_written, this.was_refused) = (false, false);

@@ -1,9 +1,8 @@
 //! Ends and restarts of the server, from its own disk or from an older one.
 
 use synclayer_core::rules::{Transaction, database as database_of, verify};
-use synclayer_core::server::hub::Input;
-use synclayer_core::server::session::Input as ServerInput;
-use synclayer_core::{ConnId, DatabaseId, Epoch};
+
+use synclayer_core::{ConnId, DatabaseId, Epoch, HubInput, SessionInput};
 
 use crate::invariants::Invariant;
 
@@ -18,8 +17,8 @@ impl World {
             link.lose_server_end();
         }
         let now = self.server_clock.read(self.now);
-        let input = ServerInput::Closed;
-        self.with_hub(|hub, out| hub.handle(now, Input::Session { conn, input }, out));
+        let input = SessionInput::Closed;
+        self.with_hub(|hub, out| hub.handle(now, HubInput::Session { conn, input }, out));
     }
 
     // --- its process ---
@@ -36,7 +35,7 @@ impl World {
         self.count("server shutdown");
         self.note(|| "the server shuts down".into());
         for conn in self.links.keys().copied().collect::<Vec<_>>() {
-            self.tell(conn, ServerInput::Shutdown);
+            self.tell(conn, SessionInput::Shutdown);
         }
         self.restart_server(None);
     }

@@ -12,13 +12,12 @@ use synclayer_core::rules::{
     SweepPlace, TransactError, Transaction, TransactionAnswer, Verdict, database as database_of,
     verify,
 };
-use synclayer_core::server::http::{Reply, Request};
-use synclayer_core::server::hub::{Action, Batch, Hub, HubConfig, Input};
-use synclayer_core::server::session::{Input as ServerInput, Session};
+use synclayer_core::server::{HubJob, JobBatch};
 use synclayer_core::testing::{Checked, InspectBatch, InspectHub};
 use synclayer_core::{
-    AllowAll, ClientId, Collection, ConnId, Document, Epoch, MemoryRows, Now, Op, RecordId,
-    SessionNumber, StoreError, StoreErrorKind, WriteKind,
+    AllowAll, ClientId, Collection, ConnId, Document, Epoch, Hub, HubAction, HubConfig, HubInput,
+    MemoryRows, Now, Op, RecordId, Reply, Request, Session, SessionInput, SessionNumber,
+    StoreError, StoreErrorKind, WriteKind,
 };
 
 use crate::invariants::Invariant;
@@ -89,7 +88,7 @@ pub enum CommitFate {
 }
 
 /// The client that numbers the writes of a connection.
-fn client_of(batch: &Batch, conn: ConnId) -> Option<ClientId> {
+fn client_of(batch: &JobBatch<HubJob>, conn: ConnId) -> Option<ClientId> {
     batch.transactions().find_map(|(transaction, _)| match transaction {
         Transaction::Writes(run) if run.conn == Some(conn) => Some(run.client.clone()?.0),
         Transaction::Writes(_)
@@ -203,7 +202,7 @@ impl World {
     }
 
     /// The disk has what a batch decides.
-    fn write(&mut self, batch: &mut Batch) {
+    fn write(&mut self, batch: &mut JobBatch<HubJob>) {
         let context = self.server.hub.context(self.server_clock.read(self.now));
         let rows = batch.decide(&self.store.rows, context);
         let of_client = |op: &&Op| matches!(op, Op::Delete(key) if key.first() == Some(&b'u'));
@@ -215,7 +214,7 @@ impl World {
 
     /// Keeps in mind what a commit did, in the order of its transactions, of which those by HTTP
     /// have a caller.
-    fn remember(&mut self, batch: &Batch) {
+    fn remember(&mut self, batch: &JobBatch<HubJob>) {
         let Some(decided) = batch.decided() else { return };
         let mut pushed = BTreeMap::new();
         for ((transaction, call), answer) in batch.transactions().zip(&decided.answers) {
@@ -379,7 +378,7 @@ impl World {
         self.count("sweep");
         self.note(|| format!("the server sweeps what is older than {retention:?}"));
         let sweep = Sweep { retention, from: SweepPlace::Start, budget };
-        self.serve_input(Input::Sweep(sweep));
+        self.serve_input(HubInput::Sweep(sweep));
     }
 
     /// Somebody calls the server by HTTP.
@@ -392,7 +391,7 @@ impl World {
         self.server.strangers += 1;
         let call = CallId(STRANGERS.0 + self.server.strangers);
         let reads = self.server.hub.waiting_reads();
-        self.serve_input(Input::Call { call, request });
+        self.serve_input(HubInput::Call { call, request });
         // nothing is to be seen of a stranger who waits
         if let Some(read) = self.server.hub.take_read(reads) {
             let answer = self.server.hub.run_read(&read, &self.store.rows);
@@ -408,31 +407,37 @@ impl World {
 
     /// A session's socket has room.
     pub fn pump(&mut self, conn: ConnId, room: usize) {
-        self.with_session(conn, |hub, now, out| hub.handle(now, Input::Room { conn, room }, out));
+        self.with_session(conn, |hub, now, out| {
+            hub.handle(now, HubInput::Room { conn, room }, out)
+        });
         if let Some(link) = self.links.get_mut(&conn) {
             link.awake = self.server.hub.wants_room(conn);
         }
     }
 
     pub(super) fn tell_ping(&mut self, conn: ConnId) {
-        self.tell(conn, ServerInput::Ping);
+        self.tell(conn, SessionInput::Ping);
     }
 
     /// The token of a connection expires.
     pub fn expire_token(&mut self, conn: ConnId) {
         self.count("expired token");
         self.note(|| format!("the token of {conn} has expired"));
-        self.tell(conn, ServerInput::AuthExpired);
+        self.tell(conn, SessionInput::AuthExpired);
     }
 
-    pub(super) fn tell(&mut self, conn: ConnId, input: ServerInput<'_>) {
+    pub(super) fn tell(&mut self, conn: ConnId, input: SessionInput<'_>) {
         self.with_session(conn, |hub, now, out| {
-            hub.handle(now, Input::Session { conn, input }, out);
+            hub.handle(now, HubInput::Session { conn, input }, out);
         });
     }
 
     /// Lets the server do something for one session, and looks at what that session makes of it.
-    fn with_session(&mut self, conn: ConnId, call: impl FnOnce(&mut Hub, Now, &mut Vec<Action>)) {
+    fn with_session(
+        &mut self,
+        conn: ConnId,
+        call: impl FnOnce(&mut Hub, Now, &mut Vec<HubAction>),
+    ) {
         let now = self.server_clock.read(self.now);
         let Some(session) = self.server.hub.session(conn) else {
             return self.with_hub(|hub, out| call(hub, now, out));
@@ -474,23 +479,23 @@ impl World {
     }
 
     /// Hands the server an input that is for no session that exists.
-    pub(super) fn serve_input(&mut self, input: Input<'_>) {
+    pub(super) fn serve_input(&mut self, input: HubInput<'_>) {
         let now = self.server_clock.read(self.now);
         self.with_hub(|hub, out| hub.handle(now, input, out));
         self.sweep_links();
     }
 
     /// Lets the server do something, and does what it then wants.
-    pub(super) fn with_hub(&mut self, call: impl FnOnce(&mut Hub, &mut Vec<Action>)) {
+    pub(super) fn with_hub(&mut self, call: impl FnOnce(&mut Hub, &mut Vec<HubAction>)) {
         let mut out = Vec::new();
         call(&mut self.server.hub, &mut out);
         self.act(out);
     }
 
-    fn act(&mut self, actions: Vec<Action>) {
+    fn act(&mut self, actions: Vec<HubAction>) {
         for action in actions {
             match action {
-                Action::Send { conn, frame } => {
+                HubAction::Send { conn, frame } => {
                     if let Some(link) = self.links.get_mut(&conn)
                         && link.device_end
                         && !link.silent
@@ -499,30 +504,30 @@ impl World {
                     }
                     self.fold(&frame);
                 }
-                Action::Close { conn, code, reason } => {
+                HubAction::Close { conn, code, reason } => {
                     self.lose_server_end(conn);
                     self.note(|| format!("the server closes {conn}: {code} {reason}"));
                     self.sweep_links();
                 }
-                Action::Authenticate(ticket) => {
+                HubAction::Authenticate(ticket) => {
                     let token = ticket.question().reveal();
                     let user = (!self.expired_tokens.contains(token)).then(|| user_of(token));
                     self.server.hub.authenticated(ticket, user);
                 }
-                Action::Reply { call, reply } if call > STRANGERS => {
+                HubAction::Reply { call, reply } if call > STRANGERS => {
                     self.replied(&reply);
                 }
-                Action::Reply { call, reply } => self.reply(call, reply),
-                Action::Wake(conn) => {
+                HubAction::Reply { call, reply } => self.reply(call, reply),
+                HubAction::Wake(conn) => {
                     if let Some(link) = self.links.get_mut(&conn) {
                         link.awake = true;
                     }
                 }
-                Action::Swept(swept) => {
+                HubAction::Swept(swept) => {
                     *self.counts.entry("swept").or_default() += swept.removed as u64;
                 }
                 // what waits is to be seen in the hub
-                Action::Commit | Action::Read => {}
+                HubAction::Commit | HubAction::Read => {}
             }
         }
     }

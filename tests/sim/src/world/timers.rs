@@ -1,7 +1,6 @@
 //! Virtual time, and the deadlines that it reaches.
 
-use synclayer_core::server::hub::{self, Hub};
-use synclayer_core::{Input, Mono, Timer};
+use synclayer_core::{Hub, HubInput, Input, Mono, Timer};
 
 use crate::invariants::Invariant;
 
@@ -52,7 +51,7 @@ impl World {
         let server_now = self.server_clock.read(self.now).mono;
         let due = |hub: &Hub| hub.deadline().is_some_and(|(at, _)| at <= server_now);
         if due(&self.server.hub) {
-            self.serve_input(hub::Input::Timeout);
+            self.serve_input(HubInput::Timeout);
             if due(&self.server.hub) {
                 let what = "the server asks for a time-out that it just had".into();
                 self.fail(Invariant::Contract, what);

@@ -64,12 +64,12 @@ fn a_wrong_token_drops_what_came_behind_it() {
 fn whoever_does_not_say_who_they_are_is_shown_out() {
     let mut world = World::new();
     world.connect(1, Identity::Unknown);
-    assert_eq!(world.session(1).deadline(), Some((Mono(11_000), Timer::Auth)));
+    assert_eq!(world.session(1).deadline(), Some((Mono(11_000), SessionTimer::Auth)));
     world.later(9_999);
-    world.input(1, Input::Timeout);
+    world.input(1, SessionInput::Timeout);
     assert_eq!(world.closed(1), None);
     world.later(1);
-    world.input(1, Input::Timeout);
+    world.input(1, SessionInput::Timeout);
     assert_eq!(world.closed(1), Some(1008));
     assert_eq!(world.session(1).deadline(), None);
 }
@@ -90,7 +90,7 @@ fn a_fresh_token_goes_on_where_the_expired_one_stopped() {
     world.subscribe(1, None);
     world.settle();
     world.took(1);
-    world.input(1, Input::AuthExpired);
+    world.input(1, SessionInput::AuthExpired);
     world.write(1, 1, "insert r", "{}", 0);
     world.elsewhere("s", crate::rules::transaction::tests::insert("{}"));
     world.settle();
@@ -110,9 +110,9 @@ fn a_fresh_token_goes_on_where_the_expired_one_stopped() {
 fn an_expired_token_is_not_waited_for_for_ever() {
     let mut world = World::new();
     world.connect(1, Identity::Known(user("ann")));
-    world.input(1, Input::AuthExpired);
+    world.input(1, SessionInput::AuthExpired);
     world.later(10_000);
-    world.input(1, Input::Timeout);
+    world.input(1, SessionInput::Timeout);
     assert_eq!(world.closed(1), Some(1008));
 }
 
@@ -123,13 +123,13 @@ fn silence_ends_the_connection_and_any_sign_of_life_prolongs_it() {
     world.later(50_000);
     world.say(1, r#"{"type":"ping"}"#);
     world.later(50_000);
-    world.input(1, Input::Ping);
-    assert_eq!(world.session(1).deadline(), Some((Mono(161_000), Timer::Silence)));
+    world.input(1, SessionInput::Ping);
+    assert_eq!(world.session(1).deadline(), Some((Mono(161_000), SessionTimer::Silence)));
     world.later(59_999);
-    world.input(1, Input::Timeout);
+    world.input(1, SessionInput::Timeout);
     assert_eq!(world.closed(1), None);
     world.later(1);
-    world.input(1, Input::Timeout);
+    world.input(1, SessionInput::Timeout);
     assert_eq!(world.closed(1), Some(1001));
 }
 
@@ -166,7 +166,7 @@ fn a_shutdown_says_that_the_server_goes_away() {
     world.connect_resumable(1);
     world.write(1, 1, "insert r", "{}", 0);
     let answers = world.commit();
-    world.input(1, Input::Shutdown);
+    world.input(1, SessionInput::Shutdown);
     assert_eq!(world.closed(1), Some(1001));
     // the answer comes too late for anyone
     for (conn, answer) in answers {

@@ -204,8 +204,8 @@ impl StrictClient {
 struct Run {
     world: World,
     clients: Vec<StrictClient>,
-    answers: Vec<(u64, Input<'static>)>,
-    pages: Vec<(u64, Input<'static>)>,
+    answers: Vec<(u64, SessionInput<'static>)>,
+    pages: Vec<(u64, SessionInput<'static>)>,
     rng: fastrand::Rng,
     next_conn: u64,
     value: u64,
@@ -352,7 +352,7 @@ impl Run {
         client.sent += 1;
         let mut frame = Vec::new();
         crate::protocol::message::ClientMessage::Write(mutation).encode(&mut frame);
-        self.world.input(conn, Input::Frame(&frame));
+        self.world.input(conn, SessionInput::Frame(&frame));
     }
 
     fn commit(&mut self) {
@@ -396,7 +396,7 @@ impl Run {
     fn pump(&mut self, who: usize) {
         let room = [100, 300, 5000][self.rng.usize(0..3)];
         if let Some(conn) = self.clients[who].conn {
-            self.world.input(conn, Input::Pump { room });
+            self.world.input(conn, SessionInput::Pump { room });
         }
     }
 
@@ -426,7 +426,7 @@ impl Run {
     /// The connection is gone; what the server still does for it goes on.
     fn cut(&mut self, who: usize) {
         let Some(conn) = self.clients[who].conn.take() else { return };
-        self.world.input(conn, Input::Closed);
+        self.world.input(conn, SessionInput::Closed);
     }
 
     fn restart(&mut self) {
@@ -542,7 +542,7 @@ proptest::proptest! {
                             world.input(1, ticket.answer(Err(TransactError::Failed(store_error()))));
                         }
                     }
-                    (23, _) => world.input(1, Input::AuthExpired),
+                    (23, _) => world.input(1, SessionInput::AuthExpired),
                     (24, 0) => {
                         if let Some(ticket) = world.conns.get_mut(&1).unwrap().reads.pop() {
                             world.input(1, ticket.answer(Err(store_error())));
@@ -554,10 +554,10 @@ proptest::proptest! {
                             world.input(1, ticket.answer((*variant > 0).then(|| user.clone())));
                         }
                     }
-                    (26, _) => world.input(1, Input::Pump { room: 100 * usize::from(*variant) }),
+                    (26, _) => world.input(1, SessionInput::Pump { room: 100 * usize::from(*variant) }),
                     (27, _) => {
                         world.later(9000);
-                        world.input(1, Input::Timeout);
+                        world.input(1, SessionInput::Timeout);
                     }
                     (_, _) => world.settle(),
                 }

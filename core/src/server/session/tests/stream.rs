@@ -69,7 +69,7 @@ fn a_snapshot_comes_in_pages_and_goes_on_where_it_stopped() {
     );
     // a change behind the page comes with the changes since
     world.elsewhere("a", update("{\"n\":1}"));
-    world.input(1, Input::Closed);
+    world.input(1, SessionInput::Closed);
     world.connect(2, Identity::Open);
     world.say(2, r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c1","session":2}}"#);
     world.say(
@@ -272,12 +272,12 @@ fn room_is_a_budget() {
     for n in 0..5 {
         world.elsewhere(&format!("r{n}"), insert("{}"));
     }
-    world.input(1, Input::Pump { room: 0 });
+    world.input(1, SessionInput::Pump { room: 0 });
     assert_eq!(world.took(1).len(), 0);
-    world.input(1, Input::Pump { room: 200 });
+    world.input(1, SessionInput::Pump { room: 200 });
     assert_eq!(world.took(1).len(), 2);
     assert!(world.session(1).wants_pump(&world.rings));
-    world.input(1, Input::Pump { room: 1 << 20 });
+    world.input(1, SessionInput::Pump { room: 1 << 20 });
     assert_eq!(world.took(1).len(), 3);
     assert!(!world.session(1).wants_pump(&world.rings));
 }
@@ -443,7 +443,7 @@ fn a_busy_stream_does_not_starve_those_that_catch_up() {
     let mut read = Vec::new();
     for n in 0..10 {
         world.elsewhere(&format!("r{n}"), insert("{}"));
-        world.input(1, Input::Pump { room: 1 });
+        world.input(1, SessionInput::Pump { room: 1 });
         let reads = &world.conns[&1].reads;
         read.extend(reads.iter().map(|ticket| ticket.question().reader().collection.to_string()));
         world.read_and_answer();

@@ -477,10 +477,10 @@ fn a_ping_is_a_barrier() {
     world.commit_and_answer();
     assert_eq!(world.took(1), Vec::<String>::new());
     // what is committed after it, it does not wait for
-    world.input(1, Input::Pump { room: 1 });
+    world.input(1, SessionInput::Pump { room: 1 });
     assert_eq!(world.took(1), ["insert x {} @1"]);
     world.elsewhere("y", insert("{}"));
-    world.input(1, Input::Pump { room: 1 });
+    world.input(1, SessionInput::Pump { room: 1 });
     assert_eq!(world.took(1), ["ack 1 @2", "pong"]);
     world.settle();
     assert_eq!(world.took(1), ["insert y {} @3"]);
