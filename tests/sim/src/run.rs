@@ -3,6 +3,8 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "only a few of the many events matter here")]
 
 mod faults;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -188,8 +190,8 @@ impl Run {
         self.rights.guests_read_only.store(false, Ordering::Relaxed);
         self.rights.guests_barred.store(false, Ordering::Relaxed);
         self.healed = true;
-        self.restart_halted();
         self.world.heal();
+        self.restart_halted();
         if self.plan.subscriptions < collections().len() {
             self.world.allow_subscriptions(collections().len());
         }

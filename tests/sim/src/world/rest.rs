@@ -8,7 +8,9 @@ use super::http::Way;
 use super::link::Link;
 
 impl World {
-    /// Ends every fault: whatever is broken heals, but for what was lost.
+    /// Ends every fault: whatever is broken heals, but for what was lost. A device that has stopped
+    /// because its disk failed still has to be started again: whoever keeps account of what its app
+    /// was shown and told has to know of that.
     pub fn heal(&mut self) {
         self.note(|| "everything heals".into());
         self.store.paused = false;
@@ -27,10 +29,6 @@ impl World {
             this.late.clear();
             let never = StoreError::new(StoreErrorKind::Other, "never");
             this.replica.store_mut().fail_commit(u64::MAX, never);
-            if this.has_halted() {
-                let store = this.replica.store().clone().reopen();
-                self.restart_device(device, store);
-            }
             if had_middlebox {
                 self.count("middlebox gone at the end");
             }

@@ -1,0 +1,42 @@
+//! Runs whose course is written down.
+
+use synclayer_core::{StoreError, StoreErrorKind};
+
+use super::Run;
+use crate::plan::collections;
+use crate::world::{CommitFate, Move, Place, record};
+use crate::writes::Kind;
+
+fn place(id: &str) -> Place {
+    (collections().swap_remove(0), record(id))
+}
+
+/// Writes to thirty records, and lets the server take them.
+fn write_many(run: &mut Run) -> Result<(), String> {
+    for n in 0..30 {
+        run.write(0, &place(&format!("k{n}")), Kind::Hot)?;
+    }
+    run.drive(10_000, |_, _| true)
+}
+
+/// The disk of a device failed when everything healed, because its connection ended by that.
+#[test]
+fn a_watcher_begins_anew_after_a_disk_fails_at_the_end() -> Result<(), String> {
+    let mut run = Run::new(&[]);
+    write_many(&mut run)?;
+    run.write(1, &place("a"), Kind::Hot)?;
+    run.drive(100, |world, one| world.transactions() == 0 && one != Move::Commit)?;
+    // a hello that fails is said again by HTTP, which takes a commit
+    run.world.devices[0].config.http = true;
+    let (_, durable) = run.world.commits(0);
+    run.restart(0, durable);
+    for collection in run.world.to_take(0) {
+        run.ledger.take(&mut run.world, 0, &collection)?;
+    }
+    run.drive(1, |_, one| one == Move::Connect(0))?;
+    run.world.commit(1, CommitFate::LostUnsaid);
+    run.world.fail_disk(0, 1, StoreError::new(StoreErrorKind::Other, "the disk has had enough"));
+    run.converge()?;
+    assert_eq!(run.world.devices[0].lives, 2, "the disk fails");
+    Ok(())
+}
