@@ -1,6 +1,6 @@
 //! Servers with another database, and what apps say where a server lacks what is held.
 
-use synclayer_core::{Document, Status};
+use synclayer_core::Status;
 
 use crate::run::Run;
 use crate::world::Backup;
@@ -15,14 +15,7 @@ impl Run {
         let here = self.world.backup();
         let other = self.other.replace(here).unwrap_or_else(Backup::empty);
         self.world.restore_server(other);
-        let after = self.world.histories().present();
-        self.ledger.forget(|token, write| {
-            let field = format!("t{token}");
-            let holds = |record: Option<&Document>| {
-                record.is_some_and(|record| record.get(&field).is_some())
-            };
-            holds(before.now(&write.place)) && !holds(after.now(&write.place))
-        });
+        self.forget_lost(&before);
         Ok(())
     }
 

@@ -255,14 +255,15 @@ impl Run {
         let before = self.world.histories().present().clone();
         let present = self.world.backup();
         // what is lost of the present is lost from a backup's future as well
-        let backup = self.backup.take().filter(|backup| backup.is_of(&present)).unwrap_or(present);
+        let backup =
+            self.backup.take().filter(|backup| backup.leads_to(&present)).unwrap_or(present);
         self.world.repair_server(&backup, draw);
         self.forget_lost(&before);
         Ok(())
     }
 
     /// Marks the writes that the server took and no longer has: they will not come again.
-    pub(super) fn forget_lost(&mut self, before: &History) {
+    pub(crate) fn forget_lost(&mut self, before: &History) {
         let after = self.world.histories().present();
         self.ledger.forget(|token, write| {
             let field = format!("t{token}");

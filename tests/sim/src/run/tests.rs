@@ -3,6 +3,8 @@
 use synclayer_core::{StoreError, StoreErrorKind};
 
 use super::Run;
+use crate::draw::{Draw, bytes_of};
+use crate::guarantees::server_rows;
 use crate::plan::collections;
 use crate::world::{CommitFate, Move, Place, record};
 use crate::writes::Kind;
@@ -17,6 +19,23 @@ fn write_many(run: &mut Run) -> Result<(), String> {
         run.write(0, &place(&format!("k{n}")), Kind::Hot)?;
     }
     run.drive(10_000, |_, _| true)
+}
+
+/// A damaged store was repaired with rows of a backup that was made after another backup had come
+/// back.
+#[test]
+fn a_damaged_store_holds_no_row_of_another_branch() -> Result<(), String> {
+    for seed in 0..8 {
+        let mut run = Run::new(&[]);
+        write_many(&mut run)?;
+        let early = run.world.backup();
+        write_many(&mut run)?;
+        run.backup = Some(run.world.backup());
+        run.world.restore_server(early);
+        run.repair_server(&mut Draw::new(&bytes_of(seed)))?;
+        server_rows(&run.world)?;
+    }
+    Ok(())
 }
 
 /// The disk of a device failed when everything healed, because its connection ended by that.

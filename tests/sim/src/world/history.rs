@@ -75,6 +75,14 @@ impl History {
         of.filter_map(|place| Some((&place.1, self.at(place, seq)?))).collect()
     }
 
+    /// Returns `true` if `later` is this history with perhaps more states at its end.
+    pub(super) fn leads_to(&self, later: &Self) -> bool {
+        let goes_on = |(place, states): (&Place, &Vec<_>)| {
+            later.states.get(place).is_some_and(|all| all.starts_with(states))
+        };
+        self.states.iter().all(goes_on)
+    }
+
     /// Goes on from earlier states of a collection's records, each of which was in its state when
     /// the head was at a seq; one without a seq is not there any more.
     pub(super) fn cut(&mut self, collection: &Collection, at: impl Fn(&RecordId) -> Option<Seq>) {

@@ -54,14 +54,15 @@ impl Backup {
         Self { rows: MemoryRows::new(), history: History::default() }
     }
 
-    /// Returns `true` if both are of one database.
+    /// Returns `true` if the server went on from this copy to `later`: the store of `later` once
+    /// held each row of this one. A backup that came back begins another branch of the database.
     ///
     /// # Panics
     /// When the rows can't be read.
     #[must_use]
-    pub fn is_of(&self, other: &Self) -> bool {
+    pub fn leads_to(&self, later: &Self) -> bool {
         let database = |of: &Self| database_of(&of.rows).expect("the rows can be read");
-        database(self) == database(other)
+        database(self) == database(later) && self.history.leads_to(&later.history)
     }
 }
 
