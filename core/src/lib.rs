@@ -10,16 +10,17 @@
 //! | --- | --- |
 //! | [`protocol`] | time, names, documents, deltas, messages and their bytes |
 //! | [`rules`] | conflict strategies, views, policies, what writes do to the server's rows |
-//! | [`client`], [`server`] | the machines: one replica; one connection, and the committer |
-//! | [`Replica`] | a client machine joined to its store and its watchers |
+//! | [`server`] | the machines of a server: one connection, and the committer |
+//! | [`Replica`] | the client machine joined to its store and its watchers |
 //! | [`Hub`] | a whole server: sessions joined to the rings and the committer |
 //!
 //! All that an embedder needs is at the root. The floors hold the rest: what a peer of another make,
 //! or a keeper of stores, needs.
 //!
-//! [`architecture`] explains the floors and the machines. [`store`] holds the contracts of stores, and
-//! those in memory; [`testing::conformance`] the suite that every store has to pass, [`testing::laws`]
-//! what every resolver of yours should keep, and [`testing::Checked`] the invariants of the machines.
+//! [`architecture`] explains the floors and the machines. [`ClientStore`] and [`ServerStore`] are the
+//! contracts of stores, [`MemoryClientStore`] and [`MemoryRows`] those in memory.
+//! [`testing::conformance`] is the suite that every store has to pass, [`testing::laws`] holds what
+//! every resolver of yours should keep, and [`testing::Checked`] the invariants of the machines.
 //!
 //! # The contract of whoever drives a machine
 //!
@@ -115,11 +116,11 @@ extern crate std;
 #[doc = include_str!("../ARCHITECTURE.md")]
 pub mod architecture {}
 mod checked;
-pub mod client;
+mod client;
 pub mod protocol;
 pub mod rules;
 pub mod server;
-pub mod store;
+mod store;
 pub mod testing;
 
 // the client

@@ -5,7 +5,7 @@ mod lone_replica;
 
 use bytes::Bytes;
 use lone_replica::LoneReplica;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectReplica};
 use synclayer_core::{Action, ClientStore, EventKind, Scan};
 
 /// Returns the number of rows in the store, and of bytes in them.

@@ -3,7 +3,7 @@
 
 mod lone_replica;
 
-use synclayer_core::testing::SimulatedDisk;
+use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Batch, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind, Input,
     MemoryClientStore, Scan, Timestamp, Write,

@@ -4,7 +4,7 @@
 mod lone_replica;
 
 use lone_replica::{LoneReplica, config, doc, id, todos};
-use synclayer_core::testing::SimulatedDisk;
+use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 use synclayer_core::{Action, Command, MemoryClientStore, StoreError, StoreErrorKind, Write};
 
 /// A replica in sync whose store makes nothing durable by itself any more.

@@ -3,7 +3,7 @@
 
 mod lone_replica;
 
-use synclayer_core::testing::{Checked, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{ConflictStrategy, Document, FieldWise, Limits, Misuse, Write, Written};
 
 use lone_replica::{LoneReplica, ack, change, config, doc, id, todos, with};

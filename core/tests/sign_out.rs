@@ -5,7 +5,7 @@ mod lone_replica;
 
 use std::collections::BTreeMap;
 
-use synclayer_core::testing::SimulatedDisk;
+use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, CommitNumber, MemoryClientStore, Misuse, Replica, SignOut, SignedOut, Write,
 };

@@ -161,14 +161,14 @@ impl<S: ClientStore> Replica<S> {
         self.durable
     }
 
-    /// The store, to look at.
+    /// The store.
     #[must_use]
-    pub fn store(&self) -> &S {
+    pub(crate) fn store(&self) -> &S {
         &self.store
     }
 
-    /// The store, for what it offers beside its contract.
-    pub fn store_mut(&mut self) -> &mut S {
+    /// The store, for tests that let it fail.
+    pub(crate) fn store_mut(&mut self) -> &mut S {
         &mut self.store
     }
 

@@ -12,8 +12,6 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use bytes::Bytes;
-
 use super::policy::Policy;
 use super::record::{self, ClientRow, EpochRow};
 use crate::protocol::hash::Digest;
@@ -270,24 +268,15 @@ pub struct Origin {
     pub mutation: Option<MutationNumber>,
 }
 
-/// The rows that a transaction reads.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Needs {
-    /// Single rows.
-    pub keys: Vec<Bytes>,
-    /// Ranges of rows, from the first key up to the second, exclusive.
-    pub ranges: Vec<(Bytes, Bytes)>,
-}
-
 /// The joint decision of many transactions.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decided {
+pub(crate) struct Decided {
     /// The rows to change.
-    pub batch: Batch,
+    pub(crate) batch: Batch,
     /// An answer for each transaction, in order. A failed one has changed nothing.
-    pub answers: Vec<Result<TransactionAnswer, StoreError>>,
+    pub(crate) answers: Vec<Result<TransactionAnswer, StoreError>>,
     /// The changes to publish in this order.
-    pub published: Vec<Published>,
+    pub(crate) published: Vec<Published>,
 }
 
 /// An error of a transaction without an answer.
@@ -349,55 +338,6 @@ impl Transaction {
             Self::Hello { .. } | Self::Plain(_) | Self::Sweep(_) | Self::BeginEpoch { .. } => 1,
         };
         writes.max(1)
-    }
-
-    /// The rows that [`decide`](Self::decide) reads, for stores that must fetch them first.
-    #[must_use]
-    pub fn needs(&self) -> Needs {
-        let mut needs = Needs::default();
-        match self {
-            Self::Hello { client, .. } => {
-                needs.key(record::client_key(client));
-                needs.key(record::DATABASE.to_vec());
-                needs.range(record::range_of(b'e'));
-            }
-            Self::Writes(run) => {
-                if let Some((client, _)) = &run.client {
-                    needs.key(record::client_key(client));
-                }
-                for mutation in &run.mutations {
-                    needs.record(&mutation.collection, &mutation.record_id);
-                }
-            }
-            Self::Push(push) => {
-                needs.key(record::client_key(&push.client.0));
-                needs.range(record::range_of(b'e'));
-                for mutation in &push.mutations {
-                    needs.record(&mutation.collection, &mutation.record_id);
-                }
-            }
-            Self::Plain(write) => needs.record(&write.collection, &write.record_id),
-            Self::Sweep(_) => b"cegirux".iter().for_each(|tag| needs.range(record::range_of(*tag))),
-            Self::BeginEpoch { .. } => {
-                b"cdeg".iter().for_each(|tag| needs.range(record::range_of(*tag)));
-            }
-        }
-        needs
-    }
-}
-
-impl Needs {
-    fn key(&mut self, key: Vec<u8>) {
-        self.keys.push(key.into());
-    }
-
-    fn range(&mut self, (from, to): (Vec<u8>, Vec<u8>)) {
-        self.ranges.push((from.into(), to.into()));
-    }
-
-    fn record(&mut self, collection: &Collection, id: &RecordId) {
-        self.key(record::head_key(collection));
-        self.key(record::record_key(collection, id));
     }
 }
 

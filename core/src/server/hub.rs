@@ -188,8 +188,8 @@ impl Hub {
     }
 
     /// All sessions, in the order of their connections.
-    pub(crate) fn sessions(&self) -> impl Iterator<Item = &Session> {
-        self.sessions.values()
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (ConnId, &Session)> {
+        self.sessions.iter().map(|(conn, session)| (*conn, session))
     }
 
     /// The recent changes.
@@ -200,7 +200,7 @@ impl Hub {
 
     /// Forgets all recent changes, and knows these heads only: the sessions get from the store what
     /// they miss.
-    pub fn forget_changes(&mut self, heads: impl IntoIterator<Item = (Collection, Seq)>) {
+    pub(crate) fn forget_changes(&mut self, heads: impl IntoIterator<Item = (Collection, Seq)>) {
         self.rings = Rings::new(self.config.rings);
         for (collection, head) in heads {
             self.rings.note_head(&collection, head);
@@ -208,7 +208,7 @@ impl Hub {
     }
 
     /// Sets who may do what from now on.
-    pub fn set_policy(&mut self, policy: Arc<dyn Policy>) {
+    pub(crate) fn set_policy(&mut self, policy: Arc<dyn Policy>) {
         self.policy = policy;
     }
 
@@ -496,9 +496,10 @@ impl Checked for Hub {
     fn check(&self) -> Result<(), String> {
         self.rings.check()?;
         self.sessions.values().try_for_each(Session::check)?;
-        let deadline =
-            |session: &Session| session.deadline().map(|(at, timer)| (at, session.conn(), timer));
-        let deadlines: BTreeSet<_> = self.sessions.values().filter_map(deadline).collect();
+        let deadlines = self
+            .sessions()
+            .filter_map(|(conn, session)| session.deadline().map(|(at, timer)| (at, conn, timer)));
+        let deadlines: BTreeSet<_> = deadlines.collect();
         ensure(self.deadlines == deadlines, "the deadlines are those of the sessions")?;
         let waiting: Vec<_> = self.committer.waiting().filter_map(HubJob::conn).collect();
         let conns: BTreeSet<_> = waiting.iter().collect();
@@ -508,7 +509,7 @@ impl Checked for Hub {
     }
 
     fn check_at_rest(&self) -> Result<(), String> {
-        self.sessions().try_for_each(Session::check_at_rest)
+        self.sessions.values().try_for_each(Session::check_at_rest)
     }
 }
 

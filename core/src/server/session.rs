@@ -237,12 +237,6 @@ impl Session {
         }
     }
 
-    /// The connection's id.
-    #[must_use]
-    pub fn conn(&self) -> ConnId {
-        self.conn
-    }
-
     fn timeout(&mut self, cx: &mut InputContext<'_, '_>) {
         let Some((at, timer)) = self.deadline() else { return };
         if at > self.mono {

@@ -1,19 +1,42 @@
 //! The inside of the machines, for tests and simulators.
 
+use alloc::sync::Arc;
+
 use crate::client::replica::Replica;
 use crate::protocol::name::{Collection, ConnId, Seq};
-use crate::rules::transaction::{Decided, Transaction};
-use crate::server::{CallId, Hub, HubJob, Job as _, JobBatch, Session};
-use crate::store::ClientStore;
+use crate::rules::page::ReadRequest;
+use crate::rules::policy::Policy;
+use crate::rules::transaction::{Published, Transaction, TransactionAnswer};
+use crate::server::{CallId, Hub, HubJob, HubRead, Job as _, JobBatch, Session};
+use crate::store::{ClientStore, StoreError};
 
 /// A replica whose store a test looks into.
 pub trait InspectReplica {
+    /// Its store's type.
+    type Store;
+
+    /// The store.
+    fn store(&self) -> &Self::Store;
+
+    /// The store, which a test lets fail, or make commits durable.
+    fn store_mut(&mut self) -> &mut Self::Store;
+
     /// The number of records with changes of others that wait beside writes without a verdict; 0 if
     /// the store can't be read.
     fn deferred(&self) -> usize;
 }
 
 impl<S: ClientStore> InspectReplica for Replica<S> {
+    type Store = S;
+
+    fn store(&self) -> &S {
+        self.store()
+    }
+
+    fn store_mut(&mut self) -> &mut S {
+        self.store_mut()
+    }
+
     fn deferred(&self) -> usize {
         self.client().deferred(self.store().rows()).unwrap_or(0)
     }
@@ -22,7 +45,7 @@ impl<S: ClientStore> InspectReplica for Replica<S> {
 /// A hub whose work a test does in an order of its choice.
 pub trait InspectHub {
     /// All sessions, in the order of their connections.
-    fn sessions(&self) -> impl Iterator<Item = &Session>;
+    fn sessions(&self) -> impl Iterator<Item = (ConnId, &Session)>;
 
     /// Returns `true` if nothing of a connection is under way: no message, transaction, read or
     /// answer.
@@ -33,6 +56,16 @@ pub trait InspectHub {
 
     /// The number of bytes that the changes in the rings take.
     fn ring_bytes(&self) -> usize;
+
+    /// Forgets all recent changes, and knows these heads only: the sessions get from the store what
+    /// they miss.
+    fn forget_changes(&mut self, heads: impl IntoIterator<Item = (Collection, Seq)>);
+
+    /// Sets who may do what from now on.
+    fn set_policy(&mut self, policy: Arc<dyn Policy>);
+
+    /// The data that a read is for.
+    fn requested<'a>(&self, read: &'a HubRead) -> &'a ReadRequest;
 
     /// The transactions that wait to be committed, in their order.
     fn waiting_transactions(&self) -> impl ExactSizeIterator<Item = &Transaction>;
@@ -46,7 +79,7 @@ pub trait InspectHub {
 }
 
 impl InspectHub for Hub {
-    fn sessions(&self) -> impl Iterator<Item = &Session> {
+    fn sessions(&self) -> impl Iterator<Item = (ConnId, &Session)> {
         self.sessions()
     }
 
@@ -60,6 +93,18 @@ impl InspectHub for Hub {
 
     fn ring_bytes(&self) -> usize {
         self.rings().bytes()
+    }
+
+    fn forget_changes(&mut self, heads: impl IntoIterator<Item = (Collection, Seq)>) {
+        self.forget_changes(heads);
+    }
+
+    fn set_policy(&mut self, policy: Arc<dyn Policy>) {
+        self.set_policy(policy);
+    }
+
+    fn requested<'a>(&self, read: &'a HubRead) -> &'a ReadRequest {
+        read.request()
     }
 
     fn waiting_transactions(&self) -> impl ExactSizeIterator<Item = &Transaction> {
@@ -80,8 +125,11 @@ pub trait InspectBatch {
     /// The transactions, in their order; those by HTTP with their call.
     fn transactions(&self) -> impl ExactSizeIterator<Item = (&Transaction, Option<CallId>)>;
 
-    /// The decisions without the rows to commit. Nothing of them has happened yet.
-    fn decided(&self) -> Option<&Decided>;
+    /// The answers to come, one for each transaction; none before the batch is decided.
+    fn answers(&self) -> &[Result<TransactionAnswer, StoreError>];
+
+    /// The changes to publish, in their order; none before the batch is decided.
+    fn published(&self) -> &[Published];
 }
 
 impl InspectBatch for JobBatch<HubJob> {
@@ -89,7 +137,11 @@ impl InspectBatch for JobBatch<HubJob> {
         self.jobs().map(|job| (job.transaction(), job.call()))
     }
 
-    fn decided(&self) -> Option<&Decided> {
-        self.decided()
+    fn answers(&self) -> &[Result<TransactionAnswer, StoreError>] {
+        self.decided().map_or(&[], |decided| &decided.answers)
+    }
+
+    fn published(&self) -> &[Published] {
+        self.decided().map_or(&[], |decided| &decided.published)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use synclayer_core::testing::{Checked, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, ConnId, Delta, Disconnect, Document, Event,
     EventKind, HttpAnswer, HttpTicket, Input, Limits, MemoryClientStore, Mono, NetAction, Now,

@@ -1,5 +1,6 @@
 //! Exchanges by HTTP alone.
 
+use synclayer_core::testing::InspectReplica;
 use synclayer_core::{Command, ConflictStrategy, ErrorCode, EventKind, HttpAnswer, Token, Write};
 
 use crate::lone_replica::{LoneReplica, id, todos, with};

@@ -1,5 +1,6 @@
 //! Recognition of a plain server.
 
+use synclayer_core::testing::InspectReplica;
 use synclayer_core::{
     Command, ConnectionState, EventKind, Guarantees, Level, PlainServers, Transport,
 };

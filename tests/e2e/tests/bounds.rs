@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
+use synclayer_core::testing::InspectReplica;
 use synclayer_core::{Batch, MemoryClientStore, RecordChange, Rows, ServerStore, StoreError};
 use synclayer_fjall::{FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};

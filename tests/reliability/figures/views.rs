@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use synclayer_core::MemoryClientStore;
+use synclayer_core::testing::InspectReplica;
 use synclayer_sim::counted::{Counted, Counts};
 use synclayer_sim::lone_replica::LoneReplica;
 

@@ -1,5 +1,6 @@
 //! Many records that a server has lost go by its word: in bounded steps, which outlive crashes.
 
+use synclayer_core::testing::InspectReplica;
 use synclayer_core::{
     Action, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId, Input, MemoryRows,
     Mono, NetAction, Now, OnServerLoss, Replica, Rows, StoreError, Timestamp, Write,

@@ -1,6 +1,6 @@
 //! Drivers of a replica that break its contract: it has to hold on to what it promises.
 
-use synclayer_core::testing::SimulatedDisk;
+use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, Batch, ClientStore, Command, CommitNumber, ConnId, Input, MemoryClientStore, Mono,
     NetAction, Now, Replica, Rows, StoreError, Timestamp,

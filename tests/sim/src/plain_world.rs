@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use synclayer_core::testing::Checked;
+use synclayer_core::testing::{Checked, InspectReplica};
 use synclayer_core::{
     Action, ClientConfig, Command, ConnId, Delta, Disconnect, Document, Event, EventKind,
     HttpAnswer, HttpTicket, Input, MemoryClientStore, Mono, NetAction, Now, RecordId, Replica,

@@ -7,7 +7,7 @@
 //! leave out the counters, and their stores.
 
 use fastrand::Rng;
-use synclayer_core::testing::{Checked, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, ConnId, Disconnect, Event, EventKind, Input, MemoryClientStore, Now, Replica,
 };

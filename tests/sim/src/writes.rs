@@ -1,7 +1,7 @@
 //! Writes of apps and level-1 programs in a run.
 
 use synclayer_core::Document;
-use synclayer_core::testing::SimulatedDisk;
+use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 
 use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};

@@ -8,6 +8,8 @@ use alloc::vec;
 use core::cell::RefCell;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
 use crate::protocol::name::DatabaseId;
@@ -58,9 +60,8 @@ impl Store {
         transaction: &Transaction,
         policy: &dyn Policy,
     ) -> TransactionAnswer {
-        let watched = Watched { rows: &self.rows, needs: transaction.needs() };
         let context = Context { policy, limits: &self.limits, now: self.now };
-        let decision = transaction.decide(&watched, context).unwrap();
+        let decision = transaction.decide(&self.rows, context).unwrap();
         self.rows.apply(decision.batch);
         self.published.extend(decision.published);
         assert_eq!(verify(&self.rows).unwrap().faults, Vec::<String>::new());
@@ -167,36 +168,6 @@ impl Store {
             from = swept.next;
         }
         panic!("the sweep never ends");
-    }
-}
-
-/// Rows of which only the announced ones may be read.
-struct Watched<'a> {
-    rows: &'a MemoryRows,
-    needs: Needs,
-}
-
-impl Watched<'_> {
-    fn allows(&self, from: &[u8], to: &[u8]) -> bool {
-        self.needs.ranges.iter().any(|(f, t)| f[..] <= *from && *to <= t[..])
-    }
-}
-
-impl Rows for Watched<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let single = self.needs.keys.iter().any(|needed| needed == key);
-        assert!(single || self.allows(key, key), "an unannounced read of {key:?}");
-        self.rows.get(key)
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        assert!(self.allows(from, to), "an unannounced scan of {from:?}..{to:?}");
-        self.rows.scan(from, to, visit)
-    }
-
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
-        assert!(self.allows(from, to), "an unannounced look at {from:?}..{to:?}");
-        self.rows.last(from, to)
     }
 }
 

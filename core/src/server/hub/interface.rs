@@ -200,7 +200,7 @@ impl Clone for HubRead {
 impl HubRead {
     /// The data to read.
     #[must_use]
-    pub fn request(&self) -> &ReadRequest {
+    pub(crate) fn request(&self) -> &ReadRequest {
         match &self.0 {
             ReadKind::Session(ticket) => ticket.question(),
             ReadKind::Call(_, read) => read.request(),

@@ -123,7 +123,7 @@ impl Host {
             self.commit(true);
             self.read();
             while self.answer() {}
-            let conns: Vec<_> = self.hub.sessions().map(Session::conn).collect();
+            let conns: Vec<_> = self.hub.sessions().map(|(conn, _)| conn).collect();
             conns.iter().for_each(|conn| self.room(conn.0, 1 << 16));
         }
     }

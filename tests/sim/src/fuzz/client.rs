@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
 use synclayer_core::server::{RingLimits, ServerLimits};
-use synclayer_core::testing::{Checked, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConflictStrategy, ConnId, Delta,
     Disconnect, FieldWise, HttpAnswer, HttpTicket, Identity, Input, Limits, MemoryClientStore,

@@ -1,7 +1,7 @@
 //! Damaged stores: rows with bytes, keys and order that nobody wrote.
 
 use synclayer_core::rules::{outboxes, unsent_writes, verify};
-use synclayer_core::testing::{Checked, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Batch, ClientConfig, ClientStore, CommitNumber, ConnId, Identity, MemoryClientStore,
     MemoryRows, Replica, SessionInput,

@@ -19,11 +19,11 @@ pub fn bounded(world: &World) -> Result<(), String> {
             return Err(format!("device {index} keeps {foreign}, which its app never used"));
         }
     }
-    for session in world.sessions() {
+    for (conn, session) in world.sessions() {
         let status = session.status();
         // one frame may bring as many messages as a batch holds
         if status.queued + status.held > config.limits.queued + 4_096 {
-            return Err(format!("{} has too much waiting", session.conn()));
+            return Err(format!("{conn} has too much waiting"));
         }
     }
     Ok(())
@@ -40,8 +40,8 @@ pub fn baseline(world: &World) -> Result<(), String> {
     if world.transactions() + world.reads() > 0 {
         return Err("the server's store has work to do, and nobody does it".into());
     }
-    for session in world.sessions().filter(|session| !world.is_dead(session.conn())) {
-        session.check_at_rest().map_err(|left| format!("{}: {left}", session.conn()))?;
+    for (conn, session) in world.sessions().filter(|(conn, _)| !world.is_dead(*conn)) {
+        session.check_at_rest().map_err(|left| format!("{conn}: {left}"))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use synclayer_core::testing::SimulatedDisk;
+use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 use synclayer_core::{CommitNumber, StoreError, StoreErrorKind};
 
 use crate::draw::Draw;

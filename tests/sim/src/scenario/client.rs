@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use synclayer_core::testing::{Checked, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, Command, CommitNumber, ConnId, Delta, Disconnect, Document, HttpAnswer, HttpTicket,
     Input, MemoryClientStore, Mono, NetAction, Now, Replica, StoreError, StoreErrorKind, Timestamp,

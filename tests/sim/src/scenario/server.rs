@@ -13,7 +13,7 @@ use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verif
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
     Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, Hub, HubAction, HubConfig,
-    HubInput, Identity, MemoryRows, Now, Policy, Rate, RecordId, Session, SessionInput, StoreError,
+    HubInput, Identity, MemoryRows, Now, Policy, Rate, RecordId, SessionInput, StoreError,
     StoreErrorKind, UserId,
 };
 
@@ -273,8 +273,8 @@ impl ServerSide {
     fn tick(&mut self, millis: u64) -> Result<(), String> {
         let end = self.now.mono.0 + millis;
         for _ in 0..1_000 {
-            let due = self.hub.sessions().filter_map(|session| {
-                session.deadline().map(|(at, timer)| (at, session.conn().0, timer))
+            let due = self.hub.sessions().filter_map(|(conn, session)| {
+                session.deadline().map(|(at, timer)| (at, conn.0, timer))
             });
             let due = due.min();
             let to = due.map_or(end, |(at, _, _)| at.0.min(end)).max(self.now.mono.0);
@@ -407,7 +407,7 @@ impl ServerSide {
         if self.held.contains(&Held::Streams) {
             return Ok(false);
         }
-        let conns = self.hub.sessions().map(Session::conn);
+        let conns = self.hub.sessions().map(|(conn, _)| conn);
         let conns: Vec<_> = conns.filter(|conn| self.hub.wants_room(*conn)).collect();
         for conn in &conns {
             self.handle(HubInput::Room { conn: *conn, room: 1 << 20 })?;

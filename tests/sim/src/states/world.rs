@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};
 use synclayer_core::server::{RingLimits, ServerLimits};
-use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectHub, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, AllowAll, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId,
     ConnectionState, Delta, Disconnect, Document, EventKind, Identity, Input, MemoryClientStore,

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use synclayer_core::server::{RingLimits, ServerLimits};
-use synclayer_core::testing::{Checked, InspectHub, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectHub, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     AllowAll, ClientConfig, ClientId, Collection, ConnId, Document, Event, Limits,
     MemoryClientStore, Mono, Now, Policy, RecordId, Reply, Session, Timestamp, UserId,
@@ -251,7 +251,7 @@ impl World {
     #[must_use]
     pub fn digest(&self) -> u64 {
         let machines = self.devices.iter().map(|device| device.replica.digest());
-        let sessions = self.sessions().map(Checked::digest);
+        let sessions = self.sessions().map(|(_, session)| session.digest());
         let parts = machines.chain(sessions);
         parts.fold(self.said(), |hash, part| fold_into(hash, &part.to_le_bytes()))
     }

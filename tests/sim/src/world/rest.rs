@@ -1,6 +1,6 @@
 //! The end of a run: everything heals, comes to rest, and is compared.
 
-use synclayer_core::testing::{Checked, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{Collection, ConnId, StoreError, StoreErrorKind, SyncId};
 
 use super::World;

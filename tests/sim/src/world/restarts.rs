@@ -2,6 +2,7 @@
 
 use synclayer_core::rules::{Transaction, database as database_of, verify};
 
+use synclayer_core::testing::InspectHub;
 use synclayer_core::{ConnId, DatabaseId, Epoch, HubInput, SessionInput};
 
 use crate::invariants::Invariant;

@@ -216,9 +216,8 @@ impl World {
     /// Keeps in mind what a commit did, in the order of its transactions, of which those by HTTP
     /// have a caller.
     fn remember(&mut self, batch: &JobBatch<HubJob>) {
-        let Some(decided) = batch.decided() else { return };
         let mut pushed = BTreeMap::new();
-        for ((transaction, call), answer) in batch.transactions().zip(&decided.answers) {
+        for ((transaction, call), answer) in batch.transactions().zip(batch.answers()) {
             match (transaction, answer) {
                 (
                     Transaction::Hello { client, session, .. },
@@ -250,7 +249,7 @@ impl World {
                 (_, Ok(_)) => {}
             }
         }
-        for change in &decided.published {
+        for change in batch.published() {
             let by_push = pushed.remove(&(change.collection.clone(), change.seq));
             let (by_push, caller) = by_push.map_or((None, None), |(who, by)| (Some(who), by));
             let numbered = by_push.or_else(|| {
@@ -343,8 +342,9 @@ impl World {
         } else {
             self.server.hub.run_read(&read, &self.store.rows)
         };
-        let again = begins_again(read.request(), &answer);
-        let outdated = resume_of(read.request()).is_some_and(|epoch| *epoch != self.epoch());
+        let again = begins_again(self.server.hub.requested(&read), &answer);
+        let outdated =
+            resume_of(self.server.hub.requested(&read)).is_some_and(|epoch| *epoch != self.epoch());
         if again {
             self.count("horizon passed in mid catch-up");
         }
@@ -578,7 +578,7 @@ impl World {
     }
 
     /// The sessions that the server has, for their status.
-    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+    pub fn sessions(&self) -> impl Iterator<Item = (ConnId, &Session)> {
         self.server.hub.sessions()
     }
 }
