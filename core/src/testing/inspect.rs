@@ -24,6 +24,10 @@ pub trait InspectReplica {
     /// The number of records with changes of others that wait beside writes without a verdict; 0 if
     /// the store can't be read.
     fn deferred(&self) -> usize;
+
+    /// Returns `true` if the replica has stopped because its store has failed. It costs nothing,
+    /// unlike a whole status.
+    fn has_halted(&self) -> bool;
 }
 
 impl<S: ClientStore> InspectReplica for Replica<S> {
@@ -39,6 +43,10 @@ impl<S: ClientStore> InspectReplica for Replica<S> {
 
     fn deferred(&self) -> usize {
         self.client().deferred(self.store().rows()).unwrap_or(0)
+    }
+
+    fn has_halted(&self) -> bool {
+        self.client().halted().is_some()
     }
 }
 

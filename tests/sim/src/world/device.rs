@@ -275,7 +275,7 @@ impl World {
         }
         // what a failed store holds is not what the machine wanted it to hold
         let this = &self.devices[device];
-        let halted = this.replica.status().halted.is_some();
+        let halted = this.replica.has_halted();
         let checked = if halted { Ok(()) } else { this.replica.check() };
         let moves = if halted { Ok(()) } else { this.replica.check_progress() };
         for (of, checked) in [(Invariant::Contract, checked), (Invariant::Progress, moves)] {
@@ -370,9 +370,8 @@ impl World {
                 | Action::Watch(_) => None,
             })
         };
-        let pending = self.devices[device].replica.status().pending_writes;
         let needs_token = |event: &Event| matches!(event.kind, EventKind::TokenNeeded { .. });
-        if pending > 0 && events().any(needs_token) {
+        if events().any(needs_token) && self.devices[device].replica.status().pending_writes > 0 {
             self.count("token needed with pending writes");
         }
         let greeted = events().any(|event| event.kind == EventKind::RealtimeConnected);
