@@ -31,6 +31,9 @@ use crate::watermark::{Promise, Watermark, boot};
 /// The longest wait of a commit for the database's threads; after it the database itself waits.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The number of the database's files that stay open, of the few hundred that a process may have.
+const CACHED_FILES: usize = 100;
+
 /// Length of the file that the database writes last when it is created.
 const VERSION_BYTES: u64 = 4;
 
@@ -320,6 +323,7 @@ pub(crate) fn open_database(
         .cache_size(sizes.cache_bytes)
         .journal_compression(CompressionType::None)
         .worker_threads(sizes.workers.max(1))
+        .max_cached_files(Some(CACHED_FILES))
         .open()?;
     // tables of about what one compaction takes in: larger ones would be written anew again and again
     let strategy = Leveled::default().with_table_target_size(sizes.memtable_bytes * 4);

@@ -1,6 +1,7 @@
 //! The database's errors, as texts for those who run a store.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
 
 use synclayer_core::{StoreError, StoreErrorKind};
@@ -36,6 +37,9 @@ pub(crate) fn damaged(kind: StoreKind, path: &Path, what: impl std::fmt::Display
 pub(crate) fn io(path: &Path, error: &io::Error) -> StoreError {
     if is_full(error) {
         return full(path);
+    }
+    if has_no_descriptor(error) {
+        return no_descriptor(path);
     }
     let message = format!("the store at {} can't be read or written: {error}", path.display());
     StoreError::new(StoreErrorKind::Other, message)
@@ -161,36 +165,77 @@ fn names_a_version(path: &Path) -> bool {
 }
 
 /// A background task of the database failed before and did not tell why.
-fn stopped(path: &Path) -> StoreError {
-    if !has_room(path) {
-        return full(path);
+pub(crate) fn stopped(path: &Path) -> StoreError {
+    if let Err(error) = probe(path, PROBE_BYTES) {
+        return error;
     }
-    let message = format!(
-        "the store at {} stopped after a failed write; what was acknowledged is kept; \
-         look at the disk and open the store again",
-        path.display()
-    );
+    let message = format!("the store at {} {STOPPED}", path.display());
+    StoreError::new(StoreErrorKind::Other, message)
+}
+
+/// Tells if the cause of a failure may pass by itself, and took nothing along that the operating
+/// system was handed: a full disk, no descriptor, or a background task that met one of them.
+pub(crate) fn passes(error: &StoreError) -> bool {
+    let is_one_of_ours = |text| error.message.ends_with(text);
+    error.kind == StoreErrorKind::Full || [STOPPED, NO_DESCRIPTOR].into_iter().any(is_one_of_ours)
+}
+
+const STOPPED: &str = "stopped after a failed write; what was acknowledged is kept; look at the disk \
+                       (a server's store then opens again by itself, another has to be opened)";
+
+const NO_DESCRIPTOR: &str = "can't open a file: the process has as many open as it may have; what was \
+                             acknowledged is kept; raise the limit (ulimit -n), or let it close some \
+                             (a server's store then opens again by itself, another has to be opened)";
+
+fn no_descriptor(path: &Path) -> StoreError {
+    let message = format!("the store at {} {NO_DESCRIPTOR}", path.display());
     StoreError::new(StoreErrorKind::Other, message)
 }
 
 fn full(path: &Path) -> StoreError {
     let message = format!(
-        "the disk of the store at {} is full; what was acknowledged is kept; \
-         free some space and open the store again",
+        "the disk of the store at {} is full; what was acknowledged is kept; free some space (a \
+         server's store then opens again by itself, another has to be opened)",
         path.display()
     );
     StoreError::new(StoreErrorKind::Full, message)
+}
+
+/// The process or the system has as many open files as it may have.
+fn has_no_descriptor(error: &io::Error) -> bool {
+    // EMFILE and ENFILE, for which the standard library has no name
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Tries to write as much as the database writes at once.
-fn has_room(path: &Path) -> bool {
-    let probe = path.join("probe");
-    let written = std::fs::write(&probe, vec![1; 64 * 1024]);
+/// The number of bytes that the database writes at once.
+const PROBE_BYTES: u64 = 64 << 10;
+
+/// The number of files that the database opens at once.
+const PROBE_FILES: usize = 16;
+
+/// Looks if there is room for this many bytes, and for a few descriptors.
+pub(crate) fn probe(path: &Path, bytes: u64) -> Result<(), StoreError> {
+    let file = path.join("probe");
+    let probed = (|| {
+        let mut files = Vec::with_capacity(PROBE_FILES);
+        for _ in 0..PROBE_FILES {
+            files.push(File::create(&file)?);
+        }
+        let chunk = vec![1; 64 << 10];
+        for _ in 0..bytes.div_ceil(chunk.len() as u64) {
+            files[0].write_all(&chunk)?;
+        }
+        Ok(())
+    })();
     // a probe that stays behind does no harm, and is overwritten by the next one
-    drop(std::fs::remove_file(&probe));
-    !written.is_err_and(|error| is_full(&error))
+    drop(std::fs::remove_file(&file));
+    match probed {
+        Err(error) if is_full(&error) => Err(full(path)),
+        Err(error) if has_no_descriptor(&error) => Err(no_descriptor(path)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

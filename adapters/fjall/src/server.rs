@@ -1,9 +1,11 @@
 //! The server's store.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fjall::Snapshot;
 use synclayer_core::rules::{DATABASE, database};
@@ -16,6 +18,12 @@ use crate::failure;
 use crate::kinds::{Durability, StoreKind};
 use crate::mark::Mark;
 use crate::rows::View;
+
+/// The interval at which a store that has failed tries to open again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The longest wait for those who read, before the files are closed to be opened again.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Options for opening a server's store.
 ///
@@ -92,13 +100,19 @@ pub struct Stats {
 /// When a commit or a sync fails, the store stops: every transaction after it gets an error, and
 /// those that were waiting get one too, though theirs may turn out to be there when the store is
 /// opened again. Reads go on.
+///
+/// After a full disk, or where the process had no descriptor left, the store opens itself again: a
+/// transaction that comes a second or more after the failure or the last try looks if there is room,
+/// and if so reads wait until the store is open.
 pub struct FjallServerStore {
-    disk: Disk,
+    path: PathBuf,
+    sizes: Sizes,
     durability: Durability,
     /// Held by a transaction from its first read until it is committed.
     writer: Mutex<Chain>,
-    /// The rows as of the last commit that may be shown.
-    shown: Mutex<Snapshot>,
+    open: Mutex<Open>,
+    /// The store was opened again, or could not be.
+    reopened: Condvar,
     promises: Mutex<Promises>,
     gate: Mutex<Gate>,
     /// Those whom the one that syncs waits for have decided.
@@ -109,6 +123,31 @@ pub struct FjallServerStore {
     syncs: AtomicU64,
     /// The mark, where the database's identity is still to be written into it.
     unnamed: Mutex<Option<Mark>>,
+}
+
+/// The open files.
+struct Open {
+    /// `None` while they are closed.
+    disk: Option<Arc<Disk>>,
+    /// The rows as of the last commit that may be shown.
+    shown: Snapshot,
+    /// No further read begins: the files are to be closed.
+    closing: bool,
+}
+
+/// A commit that was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Committed {
+    number: u64,
+    /// The number of openings before it. Another opening may give its number to another commit.
+    opening: u64,
+}
+
+/// The reason why the store takes no transactions.
+struct Failed {
+    error: StoreError,
+    /// When it may be opened again; `None` where that would help nothing, or might hide a loss.
+    retry_at: Option<Instant>,
 }
 
 /// The transactions that wait for a sync of the disk.
@@ -122,7 +161,9 @@ struct Gate {
     synced: u64,
     /// Set while a waiting transaction syncs for all: the count that must have decided before it.
     syncing: Option<u64>,
-    failed: Option<StoreError>,
+    /// The number of times that the store was opened again.
+    opening: u64,
+    failed: Option<Failed>,
 }
 
 impl FjallServerStore {
@@ -145,8 +186,10 @@ impl FjallServerStore {
         let opened = disk::open(path.as_ref(), StoreKind::Server, sizes)?;
         let synced = opened.chain.last.number;
         let store = Self {
-            shown: Mutex::new(opened.disk.snapshot()),
-            disk: opened.disk,
+            path: path.as_ref().to_owned(),
+            sizes,
+            open: Mutex::new(Open::new(opened.disk)),
+            reopened: Condvar::new(),
             durability,
             writer: Mutex::new(opened.chain),
             promises: Mutex::new(opened.promises),
@@ -161,15 +204,70 @@ impl FjallServerStore {
         Ok(store)
     }
 
+    /// Closes the files and opens them again. `chain` is the writer's.
+    fn reopen(&self, chain: &mut Chain) -> Result<(), StoreError> {
+        failure::probe(&self.path, self.sizes.memtable_bytes)?;
+        self.close()?;
+        let opened = disk::open(&self.path, StoreKind::Server, self.sizes);
+        let mut open = lock(&self.open);
+        open.closing = false;
+        self.reopened.notify_all();
+        let opened = opened?;
+        *open = Open::new(opened.disk);
+        *chain = opened.chain;
+        *lock(&self.promises) = opened.promises;
+        *lock(&self.unnamed) = opened.mark;
+        let mut gate = lock(&self.gate);
+        gate.synced = chain.last.number;
+        gate.opening += 1;
+        gate.failed = None;
+        self.ended.notify_all();
+        Ok(())
+    }
+
+    /// Closes the files as soon as nobody reads any more.
+    fn close(&self) -> Result<(), StoreError> {
+        let begun = Instant::now();
+        let mut open = lock(&self.open);
+        open.closing = true;
+        while open.disk.as_ref().is_some_and(|disk| Arc::strong_count(disk) > 1) {
+            if begun.elapsed() > CLOSE_TIMEOUT {
+                open.closing = false;
+                self.reopened.notify_all();
+                return Err(failure::in_use(&self.path, Some(std::process::id())));
+            }
+            drop(open);
+            thread::sleep(Duration::from_millis(5));
+            open = lock(&self.open);
+        }
+        open.disk = None;
+        Ok(())
+    }
+
+    /// The files as they are open.
+    fn disk(&self) -> Result<Arc<Disk>, StoreError> {
+        lock(&self.open).disk.clone().ok_or_else(|| self.closed())
+    }
+
+    fn closed(&self) -> StoreError {
+        self.check().err().unwrap_or_else(|| failure::stopped(&self.path))
+    }
+
+    /// Shows readers the rows as of now, or as of an earlier moment.
+    fn show(&self, shown: Snapshot) {
+        lock(&self.open).shown = shown;
+    }
+
     /// Writes the database's identity into the mark, once there is one. A mark that can't be
     /// written now is written at the next opening.
     fn name_mark(&self) {
         let mut unnamed = lock(&self.unnamed);
         let Some(mark) = &mut *unnamed else { return };
-        let Ok(Some(database)) = database(&self.disk.view()) else { return };
+        let Ok(disk) = self.disk() else { return };
+        let Ok(Some(database)) = database(&disk.view()) else { return };
         let is_named = mark.database.as_ref() == Some(&database);
         mark.database = Some(database);
-        if is_named || mark.write(&self.disk.table.path).is_ok() {
+        if is_named || mark.write(&self.path).is_ok() {
             *unnamed = None;
         }
     }
@@ -188,33 +286,49 @@ impl FjallServerStore {
     fn commit(
         &self,
         decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Committed, StoreError> {
         let mut chain = lock(&self.writer);
-        self.check()?;
+        self.mend(&mut chain)?;
         // a clock that is set right again does: nothing has happened, and the store goes on
-        clock::check(&self.disk.table.path)?;
-        let batch = decide(&self.disk.view())?;
+        clock::check(&self.path)?;
+        let disk = self.disk()?;
+        let batch = decide(&disk.view())?;
         batch.check_keys()?;
         if !batch.is_empty() {
             let names = batch.ops().iter().any(|op| op.key()[..] == *DATABASE);
-            let committed = self.disk.commit(&mut chain, batch);
+            let committed = disk.commit(&mut chain, batch);
             committed
-                .and_then(|()| self.committed(chain.last))
+                .and_then(|()| self.committed(&disk, chain.last))
                 .map_err(|error| self.fail(error))?;
             if names {
                 self.name_mark();
             }
         }
-        Ok(chain.last.number)
+        Ok(Committed { number: chain.last.number, opening: lock(&self.gate).opening })
     }
 
-    fn committed(&self, last: ChainLink) -> Result<(), StoreError> {
+    /// Opens the store again where it has failed and that may help by now.
+    fn mend(&self, chain: &mut Chain) -> Result<(), StoreError> {
+        let mut gate = lock(&self.gate);
+        let Some(failed) = &mut gate.failed else { return Ok(()) };
+        let is_due = failed.retry_at.is_some_and(|at| at <= Instant::now());
+        if !is_due {
+            return Err(failed.error.clone());
+        }
+        drop(gate);
+        self.reopen(chain).inspect_err(|error| {
+            let retry_at = Some(Instant::now() + RETRY_INTERVAL);
+            lock(&self.gate).failed = Some(Failed { error: error.clone(), retry_at });
+        })
+    }
+
+    fn committed(&self, disk: &Disk, last: ChainLink) -> Result<(), StoreError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         match self.durability {
             Durability::Buffered => {
                 let handed = lock(&self.promises).handed(last);
-                handed.map_err(|error| failure::io(&self.disk.table.path, &error))?;
-                *lock(&self.shown) = self.disk.snapshot();
+                handed.map_err(|error| failure::io(&self.path, &error))?;
+                self.show(disk.snapshot());
                 Ok(())
             }
             Durability::Synced => Ok(()),
@@ -222,14 +336,17 @@ impl FjallServerStore {
     }
 
     /// Waits until a commit is synced, or syncs it.
-    fn wait_synced(&self, number: u64) -> Result<(), StoreError> {
+    fn wait_synced(&self, commit: Committed) -> Result<(), StoreError> {
         let mut gate = lock(&self.gate);
         loop {
-            if gate.synced >= number {
+            if gate.opening != commit.opening {
+                return Err(failure::stopped(&self.path));
+            }
+            if gate.synced >= commit.number {
                 return Ok(());
             }
-            if let Some(error) = &gate.failed {
-                return Err(error.clone());
+            if let Some(failed) = &gate.failed {
+                return Err(failed.error.clone());
             }
             gate = match gate.syncing {
                 Some(_) => wait(&self.ended, gate),
@@ -252,32 +369,36 @@ impl FjallServerStore {
         let mut gate = lock(&self.gate);
         gate.syncing = None;
         match synced {
-            Ok(number) => gate.synced = number,
-            Err(error) => gate.failed = gate.failed.take().or(Some(error)),
+            Ok(commit) if commit.opening == gate.opening => gate.synced = commit.number,
+            Ok(_) => {}
+            Err(error) => gate.failed = gate.failed.take().or_else(|| Some(Failed::new(error))),
         }
         self.ended.notify_all();
         gate
     }
 
-    fn sync(&self) -> Result<u64, StoreError> {
-        let (last, snapshot) = {
+    fn sync(&self) -> Result<Committed, StoreError> {
+        let (last, opening, disk, snapshot) = {
             let chain = lock(&self.writer);
-            (chain.last, self.disk.snapshot())
+            let disk = self.disk()?;
+            let snapshot = disk.snapshot();
+            (chain.last, lock(&self.gate).opening, disk, snapshot)
         };
-        self.disk.sync()?;
+        disk.sync()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         let promised = lock(&self.promises).synced(last);
-        promised.map_err(|error| failure::io(&self.disk.table.path, &error))?;
-        *lock(&self.shown) = snapshot;
-        Ok(last.number)
+        promised.map_err(|error| failure::io(&self.path, &error))?;
+        self.show(snapshot);
+        Ok(Committed { number: last.number, opening })
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        lock(&self.gate).failed.clone().map_or(Ok(()), Err)
+        let gate = lock(&self.gate);
+        gate.failed.as_ref().map_or(Ok(()), |failed| Err(failed.error.clone()))
     }
 
     fn fail(&self, error: StoreError) -> StoreError {
-        lock(&self.gate).failed = Some(error.clone());
+        lock(&self.gate).failed = Some(Failed::new(error.clone()));
         self.ended.notify_all();
         error
     }
@@ -289,7 +410,9 @@ impl Drop for FjallServerStore {
     fn drop(&mut self) {
         let last = lock(&self.writer).last;
         if self.durability == Durability::Buffered && self.check().is_ok() {
-            lock(&self.promises).end(&self.disk, last);
+            if let Ok(disk) = self.disk() {
+                lock(&self.promises).end(&disk, last);
+            }
         }
     }
 }
@@ -314,8 +437,28 @@ impl ServerStore for FjallServerStore {
         &self,
         read: &mut dyn FnMut(&dyn Rows) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let at = lock(&self.shown).clone();
-        read(&View { table: self.disk.table.clone(), at })
+        let mut open = lock(&self.open);
+        while open.closing {
+            open = wait(&self.reopened, open);
+        }
+        let at = open.shown.clone();
+        let disk = open.disk.clone();
+        drop(open);
+        let disk = disk.ok_or_else(|| self.closed())?;
+        read(&View { table: disk.table.clone(), at })
+    }
+}
+
+impl Open {
+    fn new(disk: Disk) -> Self {
+        Self { shown: disk.snapshot(), disk: Some(Arc::new(disk)), closing: false }
+    }
+}
+
+impl Failed {
+    fn new(error: StoreError) -> Self {
+        let passes = failure::passes(&error);
+        Self { error, retry_at: passes.then(|| Instant::now() + RETRY_INTERVAL) }
     }
 }
 
@@ -337,7 +480,7 @@ impl Drop for Decided<'_> {
 impl fmt::Debug for FjallServerStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FjallServerStore")
-            .field("path", &self.disk.table.path)
+            .field("path", &self.path)
             .field("durability", &self.durability)
             .field("stats", &self.stats())
             .finish_non_exhaustive()

@@ -27,12 +27,12 @@ pub(crate) fn fill(side: Side, times: u64, seed: u64) -> u64 {
 }
 
 /// A file system in memory of a few megabytes.
-struct SmallDisk {
+pub(crate) struct SmallDisk {
     dir: TempDir,
 }
 
 impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
+    pub(crate) fn mount(megabytes: u32) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "synclayer-test"])
@@ -46,7 +46,7 @@ impl SmallDisk {
         mounted.then_some(Self { dir })
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("store")
     }
 
