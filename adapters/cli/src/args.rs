@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use synclayer_server::IpNet;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -147,9 +148,22 @@ pub(crate) struct ServeArgs {
     /// Failures that an acknowledged write survives
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
+    /// Believe what this proxy says in `X-Forwarded-For`: limits on connections and on wrong tokens
+    /// then hold for the addresses that it names. An address or a network, like 10.0.0.0/8; several
+    /// may be given
+    #[arg(long = "trusted-proxy", value_name = "ADDRESS", value_parser = proxy)]
+    pub(crate) trusted_proxies: Vec<IpNet>,
     /// Let web pages of this origin connect, like https://app.example; several may be given
     #[arg(long = "allow-origin", value_name = "URL")]
     pub(crate) allow_origins: Vec<String>,
+}
+
+fn proxy(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    address.or_else(|_| text.parse()).map_err(|_| {
+        "this is neither an IP address nor a network like 10.0.0.0/8; names are not looked up"
+            .into()
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]

@@ -18,6 +18,10 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
     let authenticator = authenticator(&args.tokens)?;
     let mut signals = Signals::new()?;
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    // each connection takes a descriptor, and the usual limit is meant for programs that open files
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "can't raise the limit of open files: it bounds the connections");
+    }
     let durability = match args.durability {
         DurabilityArg::Synced => Durability::Synced,
         DurabilityArg::Buffered => Durability::Buffered,
@@ -26,7 +30,10 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
     let data = args.data;
     let open = move || FjallServerStore::open(data, options);
     let store = Arc::new(task::spawn_blocking(open).await.map_err(Failure::plain)??);
-    let mut config = ServerConfig::new().listen(args.listen).allow_origins(args.allow_origins);
+    let mut config = ServerConfig::new()
+        .listen(args.listen)
+        .allow_origins(args.allow_origins)
+        .trusted_proxies(args.trusted_proxies);
     config.authenticator = authenticator;
     let server = Server::bind(config, store).await?;
     let address = server.local_addr();

@@ -409,10 +409,11 @@ impl FjallServerStore {
 impl Drop for FjallServerStore {
     fn drop(&mut self) {
         let last = lock(&self.writer).last;
-        if self.durability == Durability::Buffered && self.check().is_ok() {
-            if let Ok(disk) = self.disk() {
-                lock(&self.promises).end(&disk, last);
-            }
+        if self.durability == Durability::Buffered
+            && self.check().is_ok()
+            && let Ok(disk) = self.disk()
+        {
+            lock(&self.promises).end(&disk, last);
         }
     }
 }

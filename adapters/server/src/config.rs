@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use synclayer_core::{AllowAll, Policy, RingLimits, ServerLimits};
 
 use crate::auth::Authenticator;
@@ -49,13 +50,39 @@ pub struct ServerConfig {
     /// The interval of removing everything that is older than that. Default 1 minute.
     pub sweep_interval: Duration,
     /// The maximal number of connections at a time, WebSockets and others; further ones wait to be
-    /// accepted. Default 16,384.
+    /// served. Default 16,384, but never so many that fewer than 256 descriptors of the process's
+    /// limit, or half of it, are left for the store.
     pub max_connections: usize,
+    /// The maximal number of WebSockets and requests at a time from one address: the peer's, or the
+    /// one that a [trusted proxy](Self::trusted_proxies) names. The addresses of an IPv6 network of
+    /// 64 bits count as one. Programs of this machine have no such limit. Default 1,024, but never
+    /// more than half of all connections.
+    pub max_connections_per_address: usize,
+    /// The maximal number of connections of which no request was let in yet, or is being answered.
+    /// A further one ends the oldest of them that is older than half a second. Default 1,024, but
+    /// never more than half of all connections.
+    pub max_unauthenticated: usize,
+    /// The proxies whose `X-Forwarded-For` is believed: it names the address by which the sender of a
+    /// request is counted. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The number of wrong tokens from one address, counted as for connections, that locks it out.
+    /// Default 20; 0 for no lockout.
+    pub login_failures: u32,
+    /// The time within which that many wrong tokens lock out, and for which they do. Default 1
+    /// minute.
+    pub login_lockout: Duration,
+    /// The memory that frames being read and answers being written share, in bytes. When it is spent,
+    /// connections that hold more than 16 KiB of it are read no further, large answers wait, and
+    /// after 10 s the one that holds the most is ended. Default 256 MiB.
+    pub memory_budget: usize,
     /// The maximal number of reads of the store at a time. Default 8.
     pub max_reads: usize,
     /// The time within which an HTTP request has to arrive, and again within which it is answered.
     /// Default 30 s.
     pub http_timeout: Duration,
+    /// The time after which a connection ends whose peer takes nothing of what is sent to it. Default
+    /// 30 s.
+    pub write_timeout: Duration,
     /// The time for which a closing WebSocket waits for its peer to agree. Default 3 s.
     pub close_timeout: Duration,
     /// Further numbers for `/health`, such as those of the store, each under its name. It must be
@@ -85,8 +112,15 @@ impl Default for ServerConfig {
             tombstone_retention: Duration::from_secs(30 * 24 * 60 * 60),
             sweep_interval: Duration::from_secs(60),
             max_connections: 16_384,
+            max_connections_per_address: 1024,
+            max_unauthenticated: 1024,
+            trusted_proxies: Vec::new(),
+            login_failures: 20,
+            login_lockout: Duration::from_secs(60),
+            memory_budget: 256 << 20,
             max_reads: 8,
             http_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(3),
             metrics: None,
         }
@@ -140,6 +174,13 @@ impl ServerConfig {
         self
     }
 
+    /// Sets the field `trusted_proxies`, to addresses or networks.
+    #[must_use]
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = impl Into<IpNet>>) -> Self {
+        self.trusted_proxies = proxies.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sets the field `metrics`.
     #[must_use]
     pub fn metrics(
@@ -156,8 +197,14 @@ impl ServerConfig {
         tombstone_retention: Duration,
         sweep_interval: Duration,
         max_connections: usize,
+        max_connections_per_address: usize,
+        max_unauthenticated: usize,
+        login_failures: u32,
+        login_lockout: Duration,
+        memory_budget: usize,
         max_reads: usize,
         http_timeout: Duration,
+        write_timeout: Duration,
         close_timeout: Duration,
     }
 }
@@ -173,6 +220,8 @@ impl fmt::Debug for ServerConfig {
             .field("rings", &self.rings)
             .field("tombstone_retention", &self.tombstone_retention)
             .field("max_connections", &self.max_connections)
+            .field("trusted_proxies", &self.trusted_proxies)
+            .field("memory_budget", &self.memory_budget)
             .finish_non_exhaustive()
     }
 }

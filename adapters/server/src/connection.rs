@@ -2,24 +2,32 @@
 
 use std::future::poll_fn;
 use std::mem;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use synclayer_core::rules::Bucket;
 use synclayer_core::server::pump;
-use synclayer_core::{ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput};
+use synclayer_core::{
+    ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Token, UserId,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 
+use crate::admission::{Guest, Seat};
+use crate::budget::{Account, FLOOR};
 use crate::commit::Job;
 use crate::mailbox::Mailbox;
-use crate::shared::{Caller, Shared};
+use crate::party::Party;
+use crate::shared::{Caller, LoginError, Shared};
 use crate::socket::{Received, Socket};
 
 /// The number of bytes that may wait for the socket before the session is asked for no more.
 const ROOM_BYTES: usize = 256 << 10;
+/// The code of a close after which it may be tried again.
+const TRY_AGAIN_LATER: u16 = 1013;
 /// When nothing is due.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The number of frames that are handed in before anything is sent.
@@ -27,7 +35,19 @@ const FRAMES: usize = 64;
 /// The number of times that a session is pumped before its task looks at the socket again.
 const PUMPS: usize = 16;
 
-/// A connection that was let in.
+/// The bytes of a frame that are read before a token came.
+const STRANGERS_FRAME_BYTES: usize = 16 << 10;
+
+/// A connection's place among the others.
+pub(crate) struct Place {
+    pub(crate) seat: Arc<Seat>,
+    /// `None` until a token was good.
+    pub(crate) guest: Option<Guest>,
+    /// The address that it is counted by.
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// A connection that was accepted.
 pub(crate) struct Connection<S> {
     shared: Arc<Shared>,
     conn: ConnId,
@@ -41,6 +61,13 @@ pub(crate) struct Connection<S> {
     expires: Option<Instant>,
     /// The rate of the user's connections together.
     bucket: Option<Arc<Mutex<Bucket>>>,
+    place: Place,
+    /// The memory that its frames hold.
+    account: Account,
+    /// The bytes of the frames that were handed in since nothing waited to be served.
+    unserved: usize,
+    /// A transaction is under way.
+    transacting: bool,
     closing: bool,
 }
 
@@ -54,6 +81,8 @@ enum Event {
     Deadline,
     /// The peer is gone.
     Gone,
+    /// It has to make room for others.
+    Ended,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -62,7 +91,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         conn: ConnId,
         mailbox: Arc<Mailbox>,
         caller: Caller,
-        socket: Socket<S>,
+        place: Place,
+        mut socket: Socket<S>,
     ) -> Self {
         let now = shared.clock.now();
         let (identity, expires) = match caller {
@@ -70,6 +100,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Caller::Known(known) => (Identity::Known(known.user), known.expires),
             Caller::Unknown => (Identity::Unknown, None),
         };
+        if place.guest.is_none() {
+            socket.set_limit(STRANGERS_FRAME_BYTES);
+        }
+        let account = shared.budget.open(Some(Arc::clone(&place.seat)));
         Self {
             session: Session::new(Arc::clone(&shared.limits), conn, identity, now),
             shared,
@@ -80,6 +114,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             alarm: Box::pin(sleep(NEVER)),
             expires,
             bucket: None,
+            place,
+            account,
+            unserved: 0,
+            transacting: false,
             closing: false,
         }
     }
@@ -97,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Event::Received(received) => self.receive_all(received).await,
                 Event::Deadline => self.pass_deadline(),
                 Event::Gone => break,
+                Event::Ended => return self.leave(),
             }
         }
         self.handle(SessionInput::Closed);
@@ -105,13 +144,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn take_mail(&mut self) {
         for input in self.mailbox.take() {
+            self.transacting &= !matches!(input, SessionInput::Transacted(_));
             self.handle(input);
         }
     }
 
+    /// Counts what its frames hold.
+    fn count(&mut self) {
+        if self.unserved > FLOOR && !self.transacting && self.session.status().queued == 0 {
+            self.unserved = 0;
+        }
+        let unserved = self.unserved.min(self.shared.limits.queued_bytes);
+        self.account.set_about(self.socket.waiting() + self.socket.partial() + unserved);
+    }
+
     /// Takes what the rings have for the socket, as far as it has room.
     fn pump(&mut self) {
-        let room = ROOM_BYTES.saturating_sub(self.socket.waiting());
+        self.count();
+        let most = if self.account.is_spent() { FLOOR } else { ROOM_BYTES };
+        let room = most.saturating_sub(self.socket.waiting());
         if room == 0 || self.closing {
             return;
         }
@@ -125,6 +176,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn receive_all(&mut self, first: Received) {
         self.receive(first);
         for _ in 1..FRAMES {
+            // a token is looked at before more is read
+            if self.place.guest.is_none() {
+                return;
+            }
             let more = poll_fn(|cx| Poll::Ready(self.poll_receive(cx)));
             let Poll::Ready(Event::Received(received)) = more.await else { return };
             self.receive(received);
@@ -133,7 +188,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn receive(&mut self, received: Received) {
         match received {
-            Received::Frame(frame) => self.handle(SessionInput::Frame(&frame)),
+            Received::Frame(frame) => {
+                self.unserved += frame.len();
+                self.handle(SessionInput::Frame(&frame));
+                self.count();
+            }
             Received::Ping => self.handle(SessionInput::Ping),
             Received::Closed => self.closing = true,
             Received::TooLarge => {
@@ -190,17 +249,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.closing = true;
                 }
                 SessionAction::Authenticate(ticket) => {
-                    let known = self.shared.authenticate(ticket.question()).ok();
-                    if let Some(known) = &known {
-                        self.expires = known.expires;
-                    }
-                    self.mailbox.put(ticket.answer(known.map(|known| known.user)));
+                    let known = self.authenticate(ticket.question());
+                    self.mailbox.put(ticket.answer(known));
                 }
                 SessionAction::Transact(ticket) => {
+                    self.transacting = true;
                     self.shared.commits.submit(Job::Ticket(ticket, Arc::clone(&self.mailbox)));
                 }
                 SessionAction::Read(ticket) => {
-                    self.shared.start_read(ticket, Arc::clone(&self.mailbox));
+                    let party = Party::new(self.session.status().user, self.place.address);
+                    self.shared.start_read(ticket, party, Arc::clone(&self.mailbox));
                 }
                 SessionAction::Follow(collection) => {
                     let mailbox = Arc::clone(&self.mailbox);
@@ -213,14 +271,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Finds out whose token this is, and lets the connection in.
+    fn authenticate(&mut self, token: &Token) -> Option<UserId> {
+        let known = match self.shared.authenticate(token, self.place.address) {
+            Ok(known) => known,
+            Err(LoginError::Auth(_)) => return None,
+            Err(LoginError::LockedOut(_)) => {
+                self.refuse("too many wrong tokens came from this address");
+                return None;
+            }
+        };
+        if self.place.guest.is_none() {
+            self.place.guest = self.place.seat.admit(self.place.address);
+            if self.place.guest.is_none() {
+                self.refuse("too many connections come from this address");
+                return None;
+            }
+            self.socket.set_limit(usize::MAX);
+        }
+        self.expires = known.expires;
+        Some(known.user)
+    }
+
+    /// Closes the connection for now.
+    fn refuse(&mut self, reason: &'static str) {
+        self.socket.close(TRY_AGAIN_LATER, reason);
+        self.closing = true;
+    }
+
     async fn event(&mut self) -> Event {
         let deadline = self.deadline();
         if deadline < self.alarm.deadline().into_std() {
             self.alarm.as_mut().reset(deadline.into());
         }
         let mailbox = Arc::clone(&self.mailbox);
+        let seat = Arc::clone(&self.place.seat);
         tokio::select! {
             biased;
+            () = seat.ended() => Event::Ended,
             event = poll_fn(|cx| self.poll_socket(cx)) => event,
             () = mailbox.woken() => Event::Woken,
         }
@@ -266,7 +354,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.closing || !has_room || !self.session.wants_frames() {
             return Poll::Pending;
         }
-        self.socket.poll_receive(cx).map(|received| received.map_or(Event::Gone, Event::Received))
+        ready!(self.account.poll_room(cx));
+        let received = self.socket.poll_receive(cx);
+        self.count();
+        received.map(|received| received.map_or(Event::Gone, Event::Received))
     }
 
     /// Leaves the others, and the peer: what waits is sent, and its agreement awaited for a while.
@@ -276,6 +367,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let socket = &mut self.socket;
         let agreed = timeout(time_limit, poll_fn(|cx| poll_parted(socket, cx))).await.is_ok();
         tracing::debug!(conn = %self.conn, agreed, "a connection ended");
+        self.shared.leave(self.conn);
+    }
+
+    /// Leaves at once.
+    fn leave(&mut self) {
+        self.handle(SessionInput::Closed);
+        self.shared.feed.leave(self.conn);
+        tracing::debug!(conn = %self.conn, "a connection made room for others");
         self.shared.leave(self.conn);
     }
 }

@@ -117,7 +117,8 @@ impl Embedded {
         let backend = begin_epoch(backend, shared.epoch.clone(), database).await?;
         let committer = Some(shared.commits.start(backend).map_err(StartError::System)?);
         let (ending, ended) = watch::channel(false);
-        task::spawn(sweep(Arc::clone(&shared), ended));
+        task::spawn(sweep(Arc::clone(&shared), ended.clone()));
+        task::spawn(watch_budget(Arc::clone(&shared), ended));
         Ok(Self { shared, ending, committer })
     }
 
@@ -223,6 +224,13 @@ async fn begin_epoch(
     begun.map_err(|error| StartError::System(io::Error::other(error)))?.map_err(StartError::Store)
 }
 
+async fn watch_budget(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
+    tokio::select! {
+        () = shared.budget.watch() => {}
+        () = wait_for_end(&mut ending) => {}
+    }
+}
+
 /// Removes what is older than the retention, now and then.
 async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
     loop {
@@ -230,7 +238,7 @@ async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
             () = sleep(shared.config.sweep_interval) => {}
             () = wait_for_end(&mut ending) => return,
         }
-        shared.sweep_buckets();
+        shared.sweep_peers();
         let mut next = Some(SweepPlace::Start);
         while let Some(from) = next.take() {
             let retention = shared.config.tombstone_retention;

@@ -76,27 +76,34 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod address;
+mod admission;
 mod auth;
+mod budget;
 mod clock;
 mod commit;
 mod config;
 mod connection;
 mod embedded;
 mod feed;
+mod lockout;
 mod mailbox;
 mod memory;
 mod origin;
+mod party;
 mod request;
 mod routes;
 mod server;
 mod shared;
 mod socket;
+mod timed;
 mod upgrade;
 
 pub use auth::{AuthError, Authenticator, Identified, StaticTokens};
 pub use config::{Metrics, ServerConfig};
 // all that the traits of this crate need
 pub use bytes::Bytes;
+pub use ipnet::IpNet;
 pub use synclayer_core::{
     Access, AllowAll, Batch, Change, Collection, Delta, Document, Epoch, Limits, NameError, Op,
     Policy, Rate, RecordId, RingLimits, Rows, Scan, ServerLimits, ServerStore, StoreError,

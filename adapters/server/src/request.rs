@@ -1,15 +1,23 @@
-//! The parts of a request that every route looks at: its origin, its token, and the reply.
+//! The parts of a request that every route looks at: its origin, its sender, its token, and the
+//! reply.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
-use synclayer_core::Reply;
-use synclayer_core::{ErrorCode, Token};
+use bytes::Bytes;
+use synclayer_core::{ErrorCode, Reply, Token};
 
+use crate::address;
+use crate::admission::{Guest, Seat};
 use crate::auth::AuthError;
+use crate::budget::Account;
 use crate::origin::Origin;
-use crate::shared::{Caller, Shared};
+use crate::shared::{Caller, LoginError, Shared};
 
 /// Judges the origin of a request.
 pub(crate) fn origin(shared: &Shared, headers: &HeaderMap) -> Origin {
@@ -23,16 +31,69 @@ pub(crate) fn refuse_origin() -> Response<Body> {
     respond(Reply::error(ErrorCode::Unauthorized, message))
 }
 
-/// Identifies the caller by the token of a request.
-pub(crate) fn identify(shared: &Shared, parts: &Parts) -> Result<Caller, Reply> {
-    let token = bearer(&parts.headers).or_else(|| token_in(parts.uri.query()?));
-    shared.identify(token.as_ref()).map_err(|error| {
-        let code = match error {
-            AuthError::Wrong => ErrorCode::AuthFailed,
-            AuthError::Expired => ErrorCode::AuthExpired,
+/// The sender of a request.
+pub(crate) struct Visitor {
+    /// The place of its connection; `None` where another server has accepted that.
+    seat: Option<Arc<Seat>>,
+    peer: Option<IpAddr>,
+    /// The address that it is counted by.
+    pub(crate) address: Option<IpAddr>,
+}
+
+impl Visitor {
+    pub(crate) fn new(shared: &Shared, parts: &Parts) -> Self {
+        let seat = parts.extensions.get::<Arc<Seat>>().cloned();
+        let peer = match &seat {
+            Some(seat) => seat.peer(),
+            // where the program asked its server for it
+            None => parts.extensions.get().map(|ConnectInfo::<SocketAddr>(peer)| peer.ip()),
         };
-        Reply::error(code, &error.to_string())
+        let address = address::counted(peer, &parts.headers, &shared.config.trusted_proxies);
+        Self { seat, peer, address }
+    }
+
+    /// The seat of its connection, which begins to count where another server has accepted it.
+    pub(crate) fn seat(&self, shared: &Shared) -> Option<Arc<Seat>> {
+        self.seat.clone().or_else(|| shared.admission.seat_now(self.peer))
+    }
+
+    /// Lets its request in, whose token was good.
+    pub(crate) fn admit(&self) -> Result<Option<Guest>, Reply> {
+        let Some(seat) = &self.seat else { return Ok(None) };
+        seat.admit(self.address).map(Some).ok_or_else(too_many)
+    }
+
+    pub(crate) fn open_account(&self, shared: &Shared) -> Account {
+        shared.budget.open(self.seat.clone())
+    }
+}
+
+/// The reply to an address that has as many connections as one may have.
+pub(crate) fn too_many() -> Reply {
+    let message = "too many connections come from this address: close some, or try again later";
+    let refusal = Reply::error(ErrorCode::RateLimitExceeded, message);
+    with_retry(refusal, 1)
+}
+
+/// Identifies the caller by the token of a request.
+pub(crate) fn identify(shared: &Shared, parts: &Parts, visitor: &Visitor) -> Result<Caller, Reply> {
+    let token = bearer(&parts.headers).or_else(|| token_in(parts.uri.query()?));
+    shared.identify(token.as_ref(), visitor.address).map_err(|error| {
+        let message = error.to_string();
+        match error {
+            LoginError::Auth(AuthError::Wrong) => Reply::error(ErrorCode::AuthFailed, &message),
+            LoginError::Auth(AuthError::Expired) => Reply::error(ErrorCode::AuthExpired, &message),
+            LoginError::LockedOut(wait) => {
+                let refusal = Reply::error(ErrorCode::RateLimitExceeded, &message);
+                with_retry(refusal, wait.as_secs() + 1)
+            }
+        }
     })
+}
+
+fn with_retry(mut refusal: Reply, seconds: u64) -> Reply {
+    refusal.headers.push(("retry-after", seconds.to_string().into()));
+    refusal
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Token> {
@@ -60,9 +121,39 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// The share that a request holds until its answer was written.
+pub(crate) struct Hold {
+    pub(crate) account: Account,
+    pub(crate) _guest: Option<Guest>,
+}
+
+/// The body of an answer, with what it holds.
+struct HeldBody {
+    bytes: Vec<u8>,
+    _hold: Hold,
+}
+
+impl AsRef<[u8]> for HeldBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A reply of the core as a response.
-pub(crate) fn respond(reply: Reply) -> Response<Body> {
-    let mut response = Response::new(Body::from(reply.body));
+pub(crate) fn respond(mut reply: Reply) -> Response<Body> {
+    let body = std::mem::take(&mut reply.body);
+    with_body(reply, Body::from(body))
+}
+
+/// The same, which counts until it was written.
+pub(crate) fn respond_holding(mut reply: Reply, mut hold: Hold) -> Response<Body> {
+    let bytes = std::mem::take(&mut reply.body);
+    hold.account.set(bytes.len());
+    with_body(reply, Body::from(Bytes::from_owner(HeldBody { bytes, _hold: hold })))
+}
+
+fn with_body(reply: Reply, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() =
         StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in reply.headers {

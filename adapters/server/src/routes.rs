@@ -21,9 +21,11 @@ use synclayer_core::server::Health;
 use synclayer_core::{ErrorCode, UserId};
 use tokio::time::timeout;
 
+use crate::budget::Account;
 use crate::origin::Origin;
-use crate::request::{identify, origin, refuse_origin, respond};
-use crate::shared::{Caller, Shared};
+use crate::party::Party;
+use crate::request::{Hold, Visitor, identify, origin, refuse_origin, respond, respond_holding};
+use crate::shared::{Caller, Shared, size_of_answer};
 use crate::upgrade;
 
 /// The time limit for the rest of a refused request's body.
@@ -55,11 +57,13 @@ async fn health(State(shared): State<Arc<Shared>>) -> Response<Body> {
         true => (StatusCode::SERVICE_UNAVAILABLE, "store failed"),
     };
     let mut body = format!(
-        "{{\"status\":\"{word}\",\"epoch\":\"{}\",\"uptimeMs\":{},\"connections\":{},\
+        "{{\"status\":\"{word}\",\"epoch\":\"{}\",\"uptimeMs\":{},\"connections\":{},\"sockets\":{},\"bufferedBytes\":{},\
          \"transactions\":{transactions},\"commits\":{commits},\"ringBytes\":{}",
         shared.epoch,
         shared.clock.now().mono.0,
         shared.connections(),
+        shared.admission.taken(),
+        shared.budget.used(),
         shared.feed.rings().bytes(),
     );
     for (name, number) in shared.config.metrics.iter().flat_map(|metrics| metrics()) {
@@ -81,7 +85,10 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     let mut response = if parts.method == Method::OPTIONS {
         preflight()
     } else {
-        respond(reply(&shared, &parts, body).await.unwrap_or_else(|refusal| refusal))
+        match reply(&shared, &parts, body).await {
+            Ok((reply, hold)) => respond_holding(reply, hold),
+            Err(refusal) => respond(refusal),
+        }
     };
     if let Origin::Allowed(origin) = origin
         && let Ok(origin) = HeaderValue::from_str(&origin)
@@ -93,9 +100,14 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
 }
 
 /// A refusal is the `Err`.
-async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Reply, Reply> {
-    let user = match admit(shared, parts) {
-        Ok(user) => user,
+async fn reply(
+    shared: &Arc<Shared>,
+    parts: &Parts,
+    mut body: Body,
+) -> Result<(Reply, Hold), Reply> {
+    let visitor = Visitor::new(shared, parts);
+    let (user, mut hold) = match admit(shared, parts, &visitor) {
+        Ok(admitted) => admitted,
         Err(refusal) => {
             discard(shared, body).await;
             return Err(refusal);
@@ -103,7 +115,7 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Re
     };
     let time_limit = shared.config.http_timeout;
     let max = shared.limits.input.frame_bytes;
-    let body = match timeout(time_limit, read(&mut body, max)).await {
+    let body = match timeout(time_limit, read(&mut body, max, &mut hold.account)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLong)) => {
             discard(shared, body).await;
@@ -131,16 +143,23 @@ async fn reply(shared: &Arc<Shared>, parts: &Parts, mut body: Body) -> Result<Re
     if let Call::Transact(write) = &mut call {
         write.charge(&mut || take_token(shared, request.user.as_ref()));
     }
-    timeout(time_limit, answer(shared, call)).await.map_err(|_| {
+    let party = Party::new(request.user.as_ref(), visitor.address);
+    let answer = timeout(time_limit, answer(shared, call, &party, &mut hold.account)).await;
+    let reply = answer.map_err(|_| {
         let message = "the server took too long: the write may have happened, read before you try \
                        again";
         Reply::error(ErrorCode::ServerError, message)
-    })
+    })?;
+    Ok((reply, hold))
 }
 
 /// Identifies the user of a call, and counts it against their rate.
-fn admit(shared: &Shared, parts: &Parts) -> Result<Option<UserId>, Reply> {
-    let user = match identify(shared, parts)? {
+fn admit(
+    shared: &Shared,
+    parts: &Parts,
+    visitor: &Visitor,
+) -> Result<(Option<UserId>, Hold), Reply> {
+    let user = match identify(shared, parts, visitor)? {
         Caller::Anyone => None,
         Caller::Known(known) => Some(known.user),
         Caller::Unknown => {
@@ -148,8 +167,9 @@ fn admit(shared: &Shared, parts: &Parts) -> Result<Option<UserId>, Reply> {
             return Err(Reply::error(ErrorCode::AuthFailed, message));
         }
     };
+    let guest = visitor.admit()?;
     take_token(shared, user.as_ref()).map_err(Reply::slow_down)?;
-    Ok(user)
+    Ok((user, Hold { account: visitor.open_account(shared), _guest: guest }))
 }
 
 /// Reads a body that nobody wants, and forgets it. A connection that is closed while some of it is
@@ -179,7 +199,7 @@ enum Unread {
 }
 
 /// Reads a whole body. Only a length that was declared or read makes it too long.
-async fn read(body: &mut Body, max: usize) -> Result<Vec<u8>, Unread> {
+async fn read(body: &mut Body, max: usize, account: &mut Account) -> Result<Vec<u8>, Unread> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max {
         return Err(Unread::TooLong);
@@ -194,11 +214,13 @@ async fn read(body: &mut Body, max: usize) -> Result<Vec<u8>, Unread> {
             return Err(Unread::TooLong);
         }
         read.extend_from_slice(&data);
+        account.set_about(read.len());
+        account.room().await;
     }
     Ok(read)
 }
 
-async fn answer(shared: &Arc<Shared>, call: Call) -> Reply {
+async fn answer(shared: &Arc<Shared>, call: Call, party: &Party, account: &mut Account) -> Reply {
     match call {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
@@ -206,6 +228,7 @@ async fn answer(shared: &Arc<Shared>, call: Call) -> Reply {
             write.reply(shared.clock.now().wall, &shared.limits, outcome)
         }
         Call::Read(read) => {
+            account.reserve(party, size_of_answer(read.request())).await;
             let outcome = shared.read(read.request().clone()).await;
             read.reply(outcome)
         }

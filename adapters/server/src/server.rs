@@ -18,10 +18,15 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::sleep;
 
+use crate::admission::Seat;
 use crate::config::ServerConfig;
 use crate::embedded::{Embedded, StartError, wait_for_end};
 use crate::routes;
-use crate::shared::{ConnectionPermit, Shared};
+use crate::shared::Shared;
+use crate::timed::Timed;
+
+/// The size of the largest head of a request.
+const HEADER_BYTES: usize = 16 << 10;
 
 /// A server that listens and serves, until [`shutdown`](Self::shutdown). Dropping it ends it too,
 /// but nobody waits for that.
@@ -71,7 +76,8 @@ impl Server {
         let local_addr = listener.local_addr().map_err(failed)?;
         let embedded = Embedded::open(config, store).await?;
         task::spawn(accept_all(listener, HttpServer::new(&embedded)));
-        tracing::info!(%local_addr, epoch = %embedded.epoch(), "serving");
+        let connections = embedded.shared().admission.seats();
+        tracing::info!(%local_addr, epoch = %embedded.epoch(), connections, "serving");
         Ok(Self { local_addr, embedded })
     }
 
@@ -124,41 +130,44 @@ impl Server {
 struct HttpServer {
     shared: Arc<Shared>,
     router: Router,
-    header_timeout: Duration,
     ending: watch::Receiver<bool>,
 }
 
 impl HttpServer {
     fn new(embedded: &Embedded) -> Self {
         let shared = Arc::clone(embedded.shared());
-        Self {
-            router: routes::standalone(Arc::clone(&shared)),
-            header_timeout: shared.config.http_timeout,
-            ending: embedded.ending(),
-            shared,
-        }
+        Self { router: routes::standalone(Arc::clone(&shared)), ending: embedded.ending(), shared }
     }
 
     /// Serves one connection's HTTP requests, up to its end or its upgrade.
-    async fn serve(mut self, stream: TcpStream, permit: ConnectionPermit) {
+    async fn serve(mut self, stream: TcpStream, seat: Arc<Seat>) {
+        let config = &self.shared.config;
+        let stream = Timed::new(stream, config.write_timeout);
+        let header_timeout = config.http_timeout;
+        let seat_of_requests = Arc::clone(&seat);
         let router = TowerToHyperService::new(self.router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(permit.clone());
+            request.extensions_mut().insert(Arc::clone(&seat_of_requests));
             router.call(request)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // who has sent all that there is to send is answered all the same
             .half_close(true)
-            .header_read_timeout(self.header_timeout)
+            .header_read_timeout(header_timeout)
+            .max_buf_size(HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,
+            () = seat.ended() => return tracing::debug!("a connection made room for others"),
             () = wait_for_end(&mut self.ending) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    served = connection => served,
+                    () = seat.ended() => return,
+                }
             }
         };
         if let Err(error) = served {
@@ -175,8 +184,8 @@ async fn accept_all(listener: TcpListener, server: HttpServer) {
             () = wait_for_end(&mut ending) => return,
         };
         match accepted {
-            Ok((stream, permit)) => {
-                task::spawn(server.clone().serve(stream, permit));
+            Ok((stream, seat)) => {
+                task::spawn(server.clone().serve(stream, seat));
             }
             // a connection that broke before it was accepted is nobody's trouble
             Err(error) if is_of_the_peer(&error) => {}
@@ -189,16 +198,13 @@ async fn accept_all(listener: TcpListener, server: HttpServer) {
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    shared: &Shared,
-) -> io::Result<(TcpStream, ConnectionPermit)> {
-    let permit = shared.permit().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+async fn accept(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream, Arc<Seat>)> {
+    let (stream, peer) = listener.accept().await?;
+    let seat = shared.admission.seat(peer.ip()).await;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection stays slow");
     }
-    Ok((stream, permit))
+    Ok((stream, seat))
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {

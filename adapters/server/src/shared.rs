@@ -1,25 +1,29 @@
 //! The state that all connections of a server share.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use synclayer_core::rules::{Bucket, ReadAnswer, ReadRequest};
 use synclayer_core::{
     ConnId, Epoch, ServerLimits, ServerStore, SessionInput, StoreError, StoreErrorKind, Ticket,
     Token, UserId,
 };
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task;
-use tokio::time::timeout;
 
+use crate::admission::Admission;
 use crate::auth::AuthError;
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::commit::Commits;
 use crate::config::ServerConfig;
 use crate::feed::Feed;
+use crate::lockout::Lockout;
 use crate::mailbox::Mailbox;
+use crate::party::Party;
 
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
@@ -28,18 +32,13 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) feed: Arc<Feed>,
     pub(crate) commits: Arc<Commits>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) budget: Arc<Budget>,
+    lockout: Lockout,
     store: Arc<dyn ServerStore>,
     reads: Arc<Semaphore>,
-    /// A permit for each connection; all are free when the last one has ended.
-    permits: Arc<Semaphore>,
     buckets: Mutex<HashMap<UserId, Arc<Mutex<Bucket>>>>,
     presence: Mutex<Presence>,
-}
-
-/// The permit to serve a connection.
-#[derive(Clone)]
-pub(crate) struct ConnectionPermit {
-    _permit: Arc<OwnedSemaphorePermit>,
 }
 
 /// The WebSockets that are connected.
@@ -54,6 +53,16 @@ struct Presence {
 pub(crate) struct Known {
     pub(crate) user: UserId,
     pub(crate) expires: Option<Instant>,
+}
+
+/// The reason why a token was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoginError {
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// Too many wrong ones came from this address. The time for which no other is looked at.
+    #[error("too many wrong tokens came from this address: wait before you try again")]
+    LockedOut(Duration),
 }
 
 /// The caller of a request, as far as its token tells.
@@ -78,47 +87,52 @@ impl Shared {
             clock,
             feed: Arc::new(Feed::new(config.rings)),
             commits: Arc::default(),
+            admission: Arc::new(Admission::new(&config)),
+            budget: Arc::new(Budget::new(config.memory_budget)),
+            lockout: Lockout::new(config.login_failures, config.login_lockout),
             store,
             reads: Arc::new(Semaphore::new(config.max_reads.max(1))),
             buckets: Mutex::default(),
-            permits: Arc::new(Semaphore::new(max_connections(&config) as usize)),
             presence: Mutex::default(),
             config,
         }
     }
 
-    /// Waits for the permit to serve a connection.
-    pub(crate) async fn permit(&self) -> Result<ConnectionPermit, AcquireError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await?;
-        Ok(ConnectionPermit { _permit: Arc::new(permit) })
-    }
-
-    /// The permit to serve a connection; `None` if there are as many as there may be.
-    pub(crate) fn try_permit(&self) -> Option<ConnectionPermit> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(ConnectionPermit { _permit: Arc::new(permit) })
-    }
-
     /// Waits until every connection has ended. Returns `false` if they take too long.
     pub(crate) async fn wait_for_connections(&self) -> bool {
         let time_limit = self.config.http_timeout + self.config.close_timeout;
-        let all = self.permits.acquire_many(max_connections(&self.config));
-        timeout(time_limit, all).await.is_ok()
+        self.admission.wait_for_all(time_limit).await
     }
 
     /// Identifies the caller by a token.
-    pub(crate) fn identify(&self, token: Option<&Token>) -> Result<Caller, AuthError> {
+    pub(crate) fn identify(
+        &self,
+        token: Option<&Token>,
+        address: Option<IpAddr>,
+    ) -> Result<Caller, LoginError> {
         match (&self.config.authenticator, token) {
             (None, _) => Ok(Caller::Anyone),
             (Some(_), None) => Ok(Caller::Unknown),
-            (Some(_), Some(token)) => self.authenticate(token).map(Caller::Known),
+            (Some(_), Some(token)) => self.authenticate(token, address).map(Caller::Known),
         }
     }
 
-    pub(crate) fn authenticate(&self, token: &Token) -> Result<Known, AuthError> {
-        let authenticator = self.config.authenticator.as_ref().ok_or(AuthError::Wrong)?;
-        let identified = authenticator.authenticate(token)?;
-        let expires = identified.valid_for.and_then(|valid| Instant::now().checked_add(valid));
+    /// Finds out whose token this is, unless too many wrong ones came from this address.
+    pub(crate) fn authenticate(
+        &self,
+        token: &Token,
+        address: Option<IpAddr>,
+    ) -> Result<Known, LoginError> {
+        let now = Instant::now();
+        self.lockout.check(address, now).map_err(LoginError::LockedOut)?;
+        let authenticator = self.config.authenticator.as_ref();
+        let identified = authenticator.ok_or(AuthError::Wrong)?.authenticate(token);
+        let identified = identified.inspect_err(|error| {
+            if *error == AuthError::Wrong && self.lockout.note_failure(address, now) {
+                tracing::warn!(?address, "locked an address out, which sent many wrong tokens");
+            }
+        })?;
+        let expires = identified.valid_for.and_then(|valid| now.checked_add(valid));
         Ok(Known { user: identified.user, expires })
     }
 
@@ -160,8 +174,9 @@ impl Shared {
         Some(Arc::clone(buckets.entry(user.clone()).or_insert_with(fresh)))
     }
 
-    /// Forgets the buckets that nobody holds and that are full again.
-    pub(crate) fn sweep_buckets(&self) {
+    /// Forgets the buckets that nobody holds and that are full again, and lockouts that are over.
+    pub(crate) fn sweep_peers(&self) {
+        self.lockout.sweep(Instant::now());
         let now = self.clock.now().mono;
         let is_full = |bucket: &Mutex<Bucket>| {
             bucket.lock().unwrap_or_else(PoisonError::into_inner).is_full(now)
@@ -170,14 +185,21 @@ impl Shared {
     }
 
     /// Reads for a session, which finds the answer in its mailbox.
-    pub(crate) fn start_read(self: &Arc<Self>, ticket: Ticket<ReadRequest>, mailbox: Arc<Mailbox>) {
+    pub(crate) fn start_read(
+        self: &Arc<Self>,
+        ticket: Ticket<ReadRequest>,
+        party: Party,
+        mailbox: Arc<Mailbox>,
+    ) {
         let shared = Arc::clone(self);
         task::spawn(async move {
+            let mut account = shared.budget.open(None);
+            account.reserve(&party, size_of_answer(ticket.question())).await;
             let permit = Arc::clone(&shared.reads).acquire_owned().await;
             task::spawn_blocking(move || {
                 let answer = shared.read_blocking(ticket.question());
                 mailbox.put(ticket.answer(answer));
-                drop(permit);
+                drop((permit, account));
             });
         });
     }
@@ -223,8 +245,18 @@ impl Shared {
     }
 }
 
-fn max_connections(config: &ServerConfig) -> u32 {
-    u32::try_from(config.max_connections.clamp(1, 1 << 20)).unwrap_or(u32::MAX)
+/// The memory that a read and its answer take at most, in bytes: the records, and their text.
+pub(crate) fn size_of_answer(request: &ReadRequest) -> usize {
+    /// The size of a record where only their number is known.
+    const RECORD: usize = 16 << 10;
+    let records = match request {
+        ReadRequest::CatchUp { limits, .. } | ReadRequest::Pull { limits, .. } => limits.bytes,
+        ReadRequest::Whole { bytes, .. } => *bytes,
+        ReadRequest::Query { query, bytes, .. } => {
+            query.limit.map_or(*bytes, |limit| limit.saturating_mul(RECORD).min(*bytes))
+        }
+    };
+    records.saturating_mul(2)
 }
 
 fn unread(message: &str) -> StoreError {

@@ -24,6 +24,10 @@ const SLICES: usize = 128;
 const LONGEST_HEADER: usize = 10;
 /// The number of bytes that are read at once.
 const READ_BYTES: usize = 4096;
+/// The length of the shortest header of a client's frame.
+const MASKED_HEADER: usize = 6;
+/// The number of bytes that are read before it is counted what they hold.
+const TURN_BYTES: usize = 64 << 10;
 /// The number of bytes that a frame may be too long and still be read, so that its sender is told.
 const MARGIN_BYTES: usize = 64 << 10;
 
@@ -55,10 +59,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_write_buffer_size(MARGIN_BYTES)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest));
-        let transport = Transport { stream, out: Outgoing::default() };
+        let transport =
+            Transport { stream, out: Outgoing::default(), partial: 0, limit: usize::MAX, turn: 0 };
         let websocket =
             WebSocketStream::from_raw_socket(transport, Role::Server, Some(config)).await;
         Self { websocket }
+    }
+
+    /// Limits the bytes of a frame that are kept, lower than those of which the sender is told.
+    pub(crate) fn set_limit(&mut self, bytes: usize) {
+        self.websocket.get_mut().limit = bytes;
+    }
+
+    /// The approximate number of bytes that are kept of a frame that is not whole.
+    pub(crate) fn partial(&self) -> usize {
+        self.websocket.get_ref().partial
     }
 
     /// Queues a text frame.
@@ -85,13 +100,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// The next thing that came, after which `None` for ever once the connection has ended.
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+        self.websocket.get_mut().turn = TURN_BYTES;
         let message = ready!(Pin::new(&mut self.websocket).poll_next(cx));
+        let transport = self.websocket.get_mut();
         Poll::Ready(Some(match message {
-            Some(Ok(Message::Text(text))) => Received::Frame(text.into()),
-            Some(Ok(Message::Binary(bytes))) => Received::Frame(bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Received::Ping,
+            Some(Ok(Message::Text(text))) => {
+                transport.end_frame(text.len());
+                Received::Frame(text.into())
+            }
+            Some(Ok(Message::Binary(bytes))) => {
+                transport.end_frame(bytes.len());
+                Received::Frame(bytes)
+            }
+            Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => {
+                // it may stand between the parts of another frame, of which the rest is kept
+                transport.partial = transport.partial.saturating_sub(bytes.len() + MASKED_HEADER);
+                Received::Ping
+            }
+            Some(Ok(Message::Frame(_))) => Received::Ping,
             Some(Ok(Message::Close(_))) => Received::Closed,
             Some(Err(Error::Capacity(_))) => Received::TooLarge,
+            Some(Err(Error::Io(_))) if transport.partial >= transport.limit => Received::TooLarge,
             Some(Err(error)) => {
                 tracing::debug!(%error, "a connection broke");
                 return Poll::Ready(None);
@@ -105,6 +134,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 struct Transport<S> {
     stream: S,
     out: Outgoing,
+    /// The bytes that were read since the last frame that was whole.
+    partial: usize,
+    /// The bytes that may be.
+    limit: usize,
+    /// The bytes that may be read before others have their turn.
+    turn: usize,
+}
+
+impl<S> Transport<S> {
+    /// Takes note of a whole frame. Of the next one there is no more than one reading.
+    fn end_frame(&mut self, bytes: usize) {
+        self.partial = self.partial.saturating_sub(bytes + MASKED_HEADER).min(READ_BYTES);
+    }
 }
 
 #[derive(Default)]
@@ -215,7 +257,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Transport<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if self.partial >= self.limit {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if self.turn == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = buf.filled().len() - before;
+        self.partial += read;
+        self.turn = self.turn.saturating_sub(read);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -16,11 +16,12 @@ use synclayer_core::Reply;
 use tokio::task;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Place};
 use crate::origin::Origin;
-use crate::request::{identify, origin, refuse_origin, respond};
-use crate::shared::{Caller, ConnectionPermit, Shared};
+use crate::request::{Visitor, identify, origin, refuse_origin, respond, too_many};
+use crate::shared::{Caller, Shared};
 use crate::socket::Socket;
+use crate::timed::Timed;
 
 /// Accepts a WebSocket, or refuses it with the reason.
 pub(crate) async fn websocket(
@@ -38,14 +39,21 @@ pub(crate) async fn websocket(
 }
 
 fn accept(shared: &Arc<Shared>, parts: &mut Parts) -> Result<Response<Body>, Reply> {
-    let caller = identify(shared, parts)?;
+    let visitor = Visitor::new(shared, parts);
+    let caller = identify(shared, parts, &visitor)?;
     let key = handshake_key(parts)?;
     let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Reply::error(ErrorCode::ServerError, "the connection can't be upgraded"));
     };
-    // one that was accepted here has its permit already
-    let permit = parts.extensions.remove().or_else(|| shared.try_permit()).ok_or_else(full)?;
-    task::spawn(serve(Arc::clone(shared), caller, upgrade, permit));
+    let seat = visitor.seat(shared).ok_or_else(full)?;
+    let guest = match caller {
+        Caller::Anyone | Caller::Known(_) => {
+            Some(seat.admit(visitor.address).ok_or_else(too_many)?)
+        }
+        Caller::Unknown => None,
+    };
+    let place = Place { seat, guest, address: visitor.address };
+    task::spawn(serve(Arc::clone(shared), caller, upgrade, place));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -91,16 +99,21 @@ fn handshake_key(parts: &Parts) -> Result<HeaderValue, Reply> {
     }
 }
 
-/// Serves one WebSocket from the handshake to its end, and holds its permit for so long.
-async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, _permit: ConnectionPermit) {
-    let upgraded = match upgrade.await {
+/// Serves one WebSocket from the handshake to its end.
+async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, place: Place) {
+    let upgraded = tokio::select! {
+        upgraded = upgrade => upgraded,
+        () = place.seat.ended() => return,
+    };
+    let upgraded = match upgraded {
         Ok(upgraded) => upgraded,
         Err(error) => return tracing::debug!(%error, "a handshake broke off"),
     };
-    let socket = Socket::new(TokioIo::new(upgraded), shared.limits.input.frame_bytes).await;
+    let stream = Timed::new(TokioIo::new(upgraded), shared.config.write_timeout);
+    let socket = Socket::new(stream, shared.limits.input.frame_bytes).await;
     let (conn, mailbox) = shared.enter();
     tracing::debug!(%conn, "a connection began");
     // in place: what is moved between futures takes its room in each of them
-    let mut connection = Connection::new(shared, conn, mailbox, caller, socket);
+    let mut connection = Connection::new(shared, conn, mailbox, caller, place, socket);
     connection.run().await;
 }

@@ -12,5 +12,6 @@ mod repair;
 mod scenario;
 mod serve;
 mod sign_out;
+mod strangers;
 mod support;
 mod transport;

@@ -200,6 +200,21 @@ impl Server {
     pub(crate) fn start_with(data: &Path, listen: &str, more: &[&str]) -> Self {
         let mut command = command();
         command.args(["serve", "--json", "--listen", listen, "--data"]).arg(data).args(more);
+        Self::run(command)
+    }
+
+    /// One that may open no more than so many descriptors.
+    pub(crate) fn with_descriptors(data: &Path, descriptors: usize, more: &[&str]) -> Self {
+        let program = command();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$@\""), "sh"]);
+        command.arg(program.get_program());
+        command.args(["serve", "--json", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(more);
+        command.env_remove("SYNCLAYER_TOKENS").stdin(Stdio::null());
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
         let process = Process::start(&mut command);
         let line = process.line();
         let text = |name: &str| line[name].as_str().unwrap().to_owned();

@@ -1,0 +1,314 @@
+//! The memory that frames being read and answers being written share.
+//!
+//! Each connection and each answer has an [`Account`]. When the budget is spent, nothing more is
+//! read from sockets and no large answer is begun, but for the first [`FLOOR`] bytes of each
+//! account: so those who send little go on. Whoever has held the most is ended when that lasts.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::admission::Seat;
+use crate::party::Party;
+
+/// The number of bytes that an account holds without asking.
+pub(crate) const FLOOR: usize = 16 << 10;
+/// The share of the budget that the answers of one party take before others' come first.
+const PARTY_SHARE: usize = 4;
+/// The time for which a budget may be spent before its largest holder is ended, and for which that
+/// one must have held it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The interval at which a spent budget is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The steps in which connections count, so that small frames cost no lock.
+const STEP: usize = 4 << 10;
+
+/// A number of bytes that many share.
+pub(crate) struct Budget {
+    limit: usize,
+    state: Mutex<State>,
+    /// Somebody began to wait.
+    spent: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    used: usize,
+    accounts: HashMap<u64, Holder>,
+    parties: HashMap<Party, usize>,
+    last: u64,
+    /// When somebody first waited for the budget.
+    spent_since: Option<Instant>,
+    waiting: Vec<Waker>,
+}
+
+struct Holder {
+    bytes: usize,
+    /// When it rose above the floor.
+    since: Instant,
+    seat: Option<Arc<Seat>>,
+}
+
+/// The share of one connection, or of one answer.
+pub(crate) struct Account {
+    budget: Arc<Budget>,
+    id: u64,
+    bytes: usize,
+    party: Option<Party>,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit: limit.max(FLOOR), state: Mutex::default(), spent: Notify::new() }
+    }
+
+    /// Opens an account. If it holds too much for too long, the connection of this seat ends.
+    pub(crate) fn open(self: &Arc<Self>, seat: Option<Arc<Seat>>) -> Account {
+        let mut state = self.state();
+        state.last += 1;
+        let id = state.last;
+        state.accounts.insert(id, Holder { bytes: 0, since: Instant::now(), seat });
+        drop(state);
+        Account { budget: Arc::clone(self), id, bytes: 0, party: None }
+    }
+
+    /// The number of bytes that are held.
+    pub(crate) fn used(&self) -> usize {
+        self.state().used
+    }
+
+    /// Ends the largest holders while others wait for too long.
+    pub(crate) async fn watch(&self) {
+        loop {
+            self.spent.notified().await;
+            while self.is_waited_for() {
+                sleep(INTERVAL).await;
+                if let Some(seat) = self.state().largest_to_end(Instant::now()) {
+                    tracing::warn!(
+                        peer = ?seat.peer(),
+                        "ended the connection that held the most of the memory budget, which is spent"
+                    );
+                    seat.end();
+                }
+            }
+        }
+    }
+
+    /// Returns `false` if there is room again, and lets those who wait look for themselves.
+    fn is_waited_for(&self) -> bool {
+        let mut state = self.state();
+        // the largest answer finds room in the rest
+        let is_spent = state.used >= self.limit - self.limit / 8;
+        if !is_spent {
+            state.spent_since = None;
+            let woken = state.wake();
+            drop(state);
+            woken.into_iter().for_each(Waker::wake);
+        }
+        is_spent
+    }
+
+    fn wait(&self, state: &mut State, cx: &mut Context<'_>) {
+        if state.spent_since.is_none() {
+            state.spent_since = Some(Instant::now());
+            self.spent.notify_one();
+        }
+        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.waiting.push(cx.waker().clone());
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn largest_to_end(&mut self, now: Instant) -> Option<Arc<Seat>> {
+        if now.saturating_duration_since(self.spent_since?) < PATIENCE {
+            return None;
+        }
+        let is_old = |holder: &&mut Holder| {
+            let held = now.saturating_duration_since(holder.since);
+            holder.seat.is_some() && holder.bytes > FLOOR && held >= PATIENCE
+        };
+        self.accounts.values_mut().filter(is_old).max_by_key(|holder| holder.bytes)?.seat.take()
+    }
+
+    /// Those who wait, to look again.
+    fn wake(&mut self) -> Vec<Waker> {
+        mem::take(&mut self.waiting)
+    }
+}
+
+impl Account {
+    /// Sets the number of bytes that it holds, whatever the budget.
+    pub(crate) fn set(&mut self, bytes: usize) {
+        if bytes == self.bytes {
+            return;
+        }
+        let budget = Arc::clone(&self.budget);
+        let woken = self.change(&mut budget.state(), bytes);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// The same for what changes with every frame.
+    pub(crate) fn set_about(&mut self, bytes: usize) {
+        self.set(bytes - bytes % STEP);
+    }
+
+    /// Ready as long as more may be read.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.bytes < FLOOR {
+            return Poll::Ready(());
+        }
+        let mut state = self.budget.state();
+        if state.used < self.budget.limit {
+            return Poll::Ready(());
+        }
+        self.budget.wait(&mut state, cx);
+        Poll::Pending
+    }
+
+    /// Waits until more may be read.
+    pub(crate) async fn room(&self) {
+        poll_fn(|cx| self.poll_room(cx)).await;
+    }
+
+    /// Returns `true` if it holds its floor and there is no more to be had.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.bytes >= FLOOR && self.budget.used() >= self.budget.limit
+    }
+
+    /// Waits until an answer of this size may be made, and holds as much for it.
+    pub(crate) async fn reserve(&mut self, party: &Party, bytes: usize) {
+        if bytes > FLOOR {
+            poll_fn(|cx| self.poll_reserve(party, bytes, cx)).await;
+        } else {
+            self.set(bytes);
+        }
+    }
+
+    fn poll_reserve(&mut self, party: &Party, bytes: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let budget = Arc::clone(&self.budget);
+        let mut state = budget.state();
+        let of_party = state.parties.get(party).copied().unwrap_or_default();
+        let fits = |used: usize, limit| used == 0 || used + bytes <= limit;
+        if !fits(state.used, budget.limit) || !fits(of_party, budget.limit / PARTY_SHARE) {
+            budget.wait(&mut state, cx);
+            return Poll::Pending;
+        }
+        self.party = Some(party.clone());
+        state.parties.entry(party.clone()).or_default();
+        let woken = self.change(&mut state, bytes);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        Poll::Ready(())
+    }
+
+    fn change(&mut self, state: &mut State, bytes: usize) -> Vec<Waker> {
+        state.used = state.used - self.bytes + bytes;
+        if let Some(party) = &self.party
+            && let Some(of_party) = state.parties.get_mut(party)
+        {
+            *of_party = *of_party - self.bytes + bytes;
+            if *of_party == 0 {
+                state.parties.remove(party);
+            }
+        }
+        if let Some(holder) = state.accounts.get_mut(&self.id) {
+            if holder.bytes <= FLOOR && bytes > FLOOR {
+                holder.since = Instant::now();
+            }
+            holder.bytes = bytes;
+        }
+        let has_less = bytes < self.bytes;
+        self.bytes = bytes;
+        let is_spent = state.used >= self.budget.limit;
+        if has_less && !is_spent { state.wake() } else { Vec::new() }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.set(0);
+        self.budget.state().accounts.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn is_ready(ready: impl FnOnce(&mut Context<'_>) -> Poll<()>) -> bool {
+        ready(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_spent_budget_leaves_a_floor_to_everyone() {
+        let budget = Arc::new(Budget::new(MIB));
+        let (mut large, mut small) = (budget.open(None), budget.open(None));
+        large.set(MIB - FLOOR);
+        assert!(is_ready(|cx| large.poll_room(cx)));
+        small.set(FLOOR);
+        assert!(!is_ready(|cx| large.poll_room(cx)) && !is_ready(|cx| small.poll_room(cx)));
+        assert!(small.is_spent());
+        small.set(FLOOR - 1);
+        assert!(is_ready(|cx| small.poll_room(cx)) && !small.is_spent());
+        assert_eq!(budget.used(), MIB - 1);
+        drop(large);
+        assert_eq!(budget.used(), FLOOR - 1);
+    }
+
+    #[test]
+    fn one_party_does_not_get_all_the_answers() {
+        let budget = Arc::new(Budget::new(8 * MIB));
+        let [a, b] = [1, 2].map(|last| Party::Address([192, 0, 2, last].into()));
+        let mut accounts: Vec<_> = (0..4).map(|_| budget.open(None)).collect();
+        let mut reserve = |n: usize, party: &Party, bytes| {
+            let account = &mut accounts[n];
+            is_ready(|cx| account.poll_reserve(party, bytes, cx))
+        };
+        // one that is larger than its share is made alone
+        assert!(reserve(0, &a, 3 * MIB) && !reserve(1, &a, MIB));
+        assert!(reserve(1, &b, MIB) && reserve(2, &b, MIB) && !reserve(3, &b, MIB));
+        accounts[0].set(MIB);
+        assert!(is_ready(|cx| accounts[3].poll_reserve(&a, MIB, cx)));
+        drop(accounts);
+        assert_eq!(budget.used(), 0);
+        assert!(budget.state().parties.is_empty() && budget.state().accounts.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_largest_holder_is_ended_when_others_wait_for_long() {
+        let config = crate::ServerConfig::new().max_connections(40);
+        let admission = Arc::new(crate::admission::Admission::new(&config));
+        let budget = Arc::new(Budget::new(MIB));
+        let seats: Vec<_> = (0..3).map(|_| admission.seat_now(None).unwrap()).collect();
+        let open = |seat| budget.open(Some(Arc::clone(seat)));
+        let mut accounts: Vec<_> = seats.iter().map(open).collect();
+        for (account, bytes) in accounts.iter_mut().zip([MIB / 2, MIB, FLOOR]) {
+            account.set(bytes);
+        }
+        let now = Instant::now();
+        let late = now + PATIENCE + INTERVAL;
+        assert!(budget.state().largest_to_end(late).is_none(), "nobody waits");
+        assert!(!is_ready(|cx| accounts[2].poll_room(cx)));
+        assert!(budget.state().largest_to_end(now).is_none());
+        assert!(Arc::ptr_eq(&budget.state().largest_to_end(late).unwrap(), &seats[1]));
+        // each is ended once
+        assert!(Arc::ptr_eq(&budget.state().largest_to_end(late).unwrap(), &seats[0]));
+        assert!(budget.state().largest_to_end(late).is_none());
+        accounts[1].set(0);
+        assert!(!budget.is_waited_for());
+        assert!(budget.state().spent_since.is_none() && budget.state().waiting.is_empty());
+    }
+}
