@@ -13,6 +13,11 @@ impl Client {
         match incoming {
             Incoming::One(message) => self.on_message(edit, message),
             Incoming::Batch(messages) => messages.into_iter().try_for_each(|message| {
+                if !self.link.is_open() {
+                    // a message before it has ended the connection
+                    edit.ignore();
+                    return Ok(());
+                }
                 let message = message.map_err(|error| StepError::Peer(error.message))?;
                 self.on_message(edit, message)
             }),

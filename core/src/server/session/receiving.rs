@@ -32,6 +32,9 @@ impl Session {
             Ok(Incoming::Batch(messages)) => {
                 let share = frame.len() / messages.len().max(1);
                 for message in messages {
+                    if self.closed {
+                        return;
+                    }
                     match message {
                         Ok(message) => self.receive_message(message, share, cx),
                         Err(error) => self.refuse_unreadable(error, cx),
@@ -70,9 +73,6 @@ impl Session {
         bytes: usize,
         cx: &mut InputContext<'_, '_>,
     ) {
-        if self.closed {
-            return;
-        }
         if let ClientMessage::Auth { token } = message {
             self.auth(token, cx);
             return;

@@ -151,6 +151,16 @@ fn bad_frames_are_answered_and_many_in_a_row_end_it() {
 }
 
 #[test]
+fn messages_behind_the_end_of_a_connection_are_ignored() {
+    let mut world = World::new();
+    world.limits.bad_frames = 2;
+    world.connect_resumable(1);
+    world.say(1, r#"{"type":"batch","messages":[{},{},{},{"type":"ping"}]}"#);
+    assert_eq!(world.closed(1), Some(1008));
+    assert_eq!(world.took(1), ["error INVALID_MESSAGE"; 2]);
+}
+
+#[test]
 fn a_frame_above_the_limit_ends_it() {
     let mut world = World::new();
     world.limits.input.frame_bytes = 20;
