@@ -20,12 +20,26 @@ impl Client {
         self.link.hash(&mut hash);
         self.fallback.hash(&mut hash);
         self.exchange.hash(&mut hash);
-        (&self.plain, self.peer.is_plain()).hash(&mut hash);
+        self.plain.hash(&mut hash);
         self.random.state().hash(&mut hash);
         self.pacing.hash(&mut hash);
         self.at_other_database.hash(&mut hash);
         self.now.mono.hash(&mut hash);
         (&self.commits, self.rejected).hash(&mut hash);
+        (&self.peer, &self.syncs, self.short).hash(&mut hash);
+        (self.token_due, self.token_needed).hash(&mut hash);
+        hash.finish()
+    }
+
+    /// A hash of what the replica holds, whatever its connections: its identity, its writes, its
+    /// cursors. For tests.
+    #[must_use]
+    pub(crate) fn held_digest(&self) -> u64 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        (&self.identity, &self.clock, self.rejected).hash(&mut hash);
+        let outbox = &self.outbox;
+        (outbox.head(), outbox.end(), outbox.len(), outbox.frozen_until()).hash(&mut hash);
+        self.streams.iter().for_each(|(name, stream)| (name, &stream.row).hash(&mut hash));
         hash.finish()
     }
 

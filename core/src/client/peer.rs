@@ -4,7 +4,7 @@ use crate::protocol::message::{Features, Level, Welcome};
 use crate::protocol::name::Epoch;
 
 /// The server, as far as it is known.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Peer {
     /// It has not shown its level, or what it has shown counts no longer.
     Unknown,

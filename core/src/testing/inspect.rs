@@ -28,6 +28,10 @@ pub trait InspectReplica {
     /// Returns `true` if the replica has stopped because its store has failed. It costs nothing,
     /// unlike a whole status.
     fn has_halted(&self) -> bool;
+
+    /// A hash of what the machine holds, whatever its connections and exchanges: its identity, its
+    /// writes, its cursors.
+    fn held_digest(&self) -> u64;
 }
 
 impl<S: ClientStore> InspectReplica for Replica<S> {
@@ -47,6 +51,10 @@ impl<S: ClientStore> InspectReplica for Replica<S> {
 
     fn has_halted(&self) -> bool {
         self.client().halted().is_some()
+    }
+
+    fn held_digest(&self) -> u64 {
+        self.client().held_digest()
     }
 }
 

@@ -8,11 +8,12 @@ use fastrand::Rng;
 use synclayer_core::testing::{Checked, InspectReplica};
 use synclayer_core::{
     Action, ClientConfig, Command, ConnId, Delta, Disconnect, Document, Event, EventKind,
-    HttpAnswer, HttpTicket, Input, MemoryClientStore, Mono, NetAction, Now, RecordId, Replica,
-    Timestamp, WatchId, Write,
+    HttpAnswer, HttpRequest, HttpTicket, Input, MemoryClientStore, Mono, NetAction, Now, RecordId,
+    Replica, Timestamp, WatchId, Write,
 };
 
 use crate::plain_server::{PlainServer, Sent, Ways};
+use crate::refusal::{OpenCall, State};
 use crate::world::{Middlebox, document, record, todos};
 
 /// The longest way of a frame.
@@ -193,6 +194,27 @@ impl PlainWorld {
     pub fn contents(&self, i: usize) -> BTreeMap<RecordId, Document> {
         let all = self.devices[i].replica.get_all(&todos()).expect("the store can be read");
         all.into_iter().map(|record| (record.id, record.document)).collect()
+    }
+
+    /// The replica of a device, and what it waits for.
+    pub(crate) fn state(&self, i: usize) -> State<'_> {
+        let PlainDevice { replica, conn, requests, .. } = &self.devices[i];
+        let link = conn.and_then(|conn| self.links.get(&conn));
+        let open = |ticket| OpenCall { ticket, answer: Some(self.would_answer(ticket)) };
+        State {
+            replica,
+            now: self.now,
+            conn: link.map(|link| link.local),
+            calls: requests.iter().map(|(_, ticket)| open(ticket)).collect(),
+        }
+    }
+
+    /// The answer that the server would give now.
+    fn would_answer(&self, ticket: &HttpTicket) -> (u16, Vec<u8>) {
+        let HttpRequest { method, path, body, .. } = &ticket.request;
+        let body = body.as_deref().unwrap_or_default();
+        let (status, told, _) = self.server.clone().request(method, path, body, self.now.wall);
+        (status, told.into_bytes())
     }
 
     fn with<T>(

@@ -1,208 +1,285 @@
-//! Refused frames: a replica that refuses what a peer says is as it was before, but for the end of the
-//! connection.
+//! Refusals: a replica that refuses what a peer says is as it was before, but for the end of the
+//! connection or of the exchange by HTTP.
 //!
-//! Every handler decides before it writes, so that a frame which is refused in the middle of its way
-//! leaves nothing behind. Here a copy of a replica gets any frame; if it refuses that, another copy
-//! loses its connection with the same words, and both must be the same then: their digests, which
+//! Every handler decides before it writes, so that whatever is refused in the middle of its way leaves
+//! nothing behind. Here one copy of a replica gets any frame or answer; if it refuses that, another
+//! copy gets one of which nothing can count, and both must be the same then: their digests, which
 //! leave out the counters, and their stores.
+//!
+//! | file | story |
+//! | --- | --- |
+//! | `answers` | answers by HTTP, of servers of both levels |
+//! | `any` | messages of any kind, with any of their parts left out or wrong |
+
+mod answers;
+mod any;
+
+use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
-    Action, ConnId, Disconnect, Event, EventKind, Input, MemoryClientStore, Now, Replica,
+    Action, ClientConfig, ConnId, Disconnect, Event, EventKind, HttpTicket, Input,
+    MemoryClientStore, MemoryRows, NetAction, Now, Replica,
 };
 
+use self::any::any_message;
 use crate::draw::{Draw, HEADER, STEP};
 use crate::fuzz::each_state;
+use crate::plain_server::Ways;
+use crate::plain_world::{Faults, PlainWorld};
 use crate::run::Run;
+use crate::world::todos;
 
-/// A replica in some state, and its connection.
-pub type State<'a> = (&'a Replica<MemoryClientStore>, Now, ConnId);
+/// A replica in some state, and what it waits for.
+pub struct State<'a> {
+    /// The replica.
+    pub replica: &'a Replica<MemoryClientStore>,
+    /// Its time.
+    pub now: Now,
+    /// The connection that it counts on.
+    pub conn: Option<ConnId>,
+    /// The requests by HTTP that are out.
+    pub calls: Vec<OpenCall<'a>>,
+}
+
+/// A request that is out.
+pub struct OpenCall<'a> {
+    /// The request.
+    pub ticket: &'a HttpTicket,
+    /// The status and body with which the server answers it, if that is known.
+    pub answer: Option<(u16, Vec<u8>)>,
+}
+
+/// The number of refusals that were checked, by what was refused.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Refusals(BTreeMap<&'static str, u64>);
+
+impl Refusals {
+    fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    /// Adds those of another check.
+    pub fn add(&mut self, other: &Self) {
+        other.0.iter().for_each(|(what, count)| *self.0.entry(what).or_default() += count);
+    }
+
+    /// The number of refusals of `what`.
+    #[must_use]
+    pub fn of(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or_default()
+    }
+}
 
 /// Refusals that leave something behind on purpose: the replica remembers that its server speaks level 2.
 const TEACHES: &str = "the server speaks level 2 after all";
+/// A message that can't be read.
+const UNREADABLE: &str = r#"{"type":"batch"}"#;
 
-/// Hands frames to copies of a replica. Returns the number of those that it refuses.
+/// Hands so many frames, and so many answers to each open request, to copies of a replica.
 ///
 /// # Errors
-/// Says which refused frame has left something behind.
-pub fn check(state: State<'_>, frames: &[String]) -> Result<u64, String> {
-    let mut refused = 0;
-    for frame in frames {
-        refused += u64::from(check_frame(state, frame)?);
+/// Says what has left something behind although it was refused.
+pub fn check(state: &State<'_>, draw: &mut Rng, count: usize) -> Result<Refusals, String> {
+    let mut refusals = Refusals::default();
+    for _ in 0..count {
+        if let Some(conn) = state.conn {
+            match draw.u8(..3) {
+                0 => check_batch(state, conn, &any_messages(draw), &mut refusals)?,
+                _ => check_frame(state, conn, &any_frame(draw), &mut refusals)?,
+            }
+        }
+        for call in &state.calls {
+            answers::check(state, call, draw, &mut refusals)?;
+        }
     }
-    Ok(refused)
+    Ok(refusals)
 }
 
-fn check_frame((replica, now, conn): State<'_>, frame: &str) -> Result<bool, String> {
-    let (mut refuses, mut out) = (replica.clone(), Vec::new());
-    refuses.handle(now, Input::Frame { conn, frame: frame.as_bytes() }, &mut out);
-    let Some(why) = out.iter().find_map(refusal).filter(|why| *why != TEACHES) else {
-        return Ok(false);
+fn check_frame(
+    state: &State<'_>,
+    conn: ConnId,
+    frame: &str,
+    refusals: &mut Refusals,
+) -> Result<(), String> {
+    let refuses = state.after(Input::Frame { conn, frame: frame.as_bytes() });
+    let Some(why) = refuses.refusal().filter(|why| *why != TEACHES) else { return Ok(()) };
+    let why = Disconnect::Lost(why.into());
+    let loses = state.after(Input::Disconnected { conn, why });
+    refusals.count("frames");
+    refuses.is_as(&loses).map_err(|what| format!("a refused frame has changed {what}: {frame}"))
+}
+
+/// The messages of one frame count one after the other, up to the first that is refused, or ends the
+/// connection in another way.
+fn check_batch(
+    state: &State<'_>,
+    conn: ConnId,
+    messages: &[String],
+    refusals: &mut Refusals,
+) -> Result<(), String> {
+    let after = |messages: &[String]| {
+        let frame = batch(messages);
+        state.after(Input::Frame { conn, frame: frame.as_bytes() })
     };
-    let (mut loses, why) = (replica.clone(), Disconnect::Lost(why.into()));
-    loses.handle(now, Input::Disconnected { conn, why }, &mut Vec::new());
-    let rows = |replica: &Replica<MemoryClientStore>| replica.store().memory_rows().clone();
-    if refuses.digest() != loses.digest() {
-        return Err(format!("a refused frame has changed the machine: {frame}"));
+    let whole = after(messages);
+    if !whole.closes() {
+        return Ok(());
     }
-    if rows(&refuses) != rows(&loses) {
-        return Err(format!("a refused frame has changed the store: {frame}"));
-    }
-    Ok(true)
-}
-
-fn refusal(action: &Action) -> Option<&str> {
-    let Action::Event(Event { kind: EventKind::Error { message, .. }, .. }) = action else {
-        return None;
+    let broken = |what: &str, why: &str| format!("{why} has changed {what}: {}", batch(messages));
+    let Some(last) = (1..=messages.len()).find(|count| after(&messages[..*count]).closes()) else {
+        return Err(format!("no message of them ends the connection: {}", batch(messages)));
     };
-    message.strip_prefix("the connection is given up: ")
+    let ends = after(&messages[..last]);
+    whole.is_as(&ends).map_err(|what| broken(what, "what stands behind the end"))?;
+    refusals.count("ends in a batch");
+    if ends.refusal().is_none_or(|why| why == TEACHES) {
+        return Ok(());
+    }
+    let mut others = messages[..last].to_vec();
+    others[last - 1] = UNREADABLE.into();
+    refusals.count("batches");
+    ends.is_as(&after(&others)).map_err(|what| broken(what, "a refused message of a batch"))
 }
 
-/// Checks the states that a script of the fuzz target `client` comes by, with so many frames in each.
-/// Returns the number of refused frames.
+fn batch(messages: &[String]) -> String {
+    format!(r#"{{"type":"batch","messages":[{}]}}"#, messages.join(","))
+}
+
+impl State<'_> {
+    /// The state after an input.
+    fn after(&self, input: Input<'_>) -> After {
+        let (mut replica, mut actions) = (self.replica.clone(), Vec::new());
+        replica.handle(self.now, input, &mut actions);
+        After { replica, actions }
+    }
+}
+
+/// A copy of a replica after an input.
+struct After {
+    replica: Replica<MemoryClientStore>,
+    actions: Vec<Action>,
+}
+
+impl After {
+    /// The reason for which the connection was given up.
+    fn refusal(&self) -> Option<&str> {
+        self.actions.iter().find_map(|action| {
+            let Action::Event(Event { kind: EventKind::Error { message, .. }, .. }) = action else {
+                return None;
+            };
+            message.strip_prefix("the connection is given up: ")
+        })
+    }
+
+    /// Returns `true` if the connection was closed, and not because the store has failed.
+    fn closes(&self) -> bool {
+        let is_close = |action: &Action| matches!(action, Action::Net(NetAction::Close { .. }));
+        self.actions.iter().any(is_close) && !self.halts()
+    }
+
+    fn halts(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Halted(_)))
+    }
+
+    /// Checks that another copy is the same, and says what differs.
+    fn is_as(&self, other: &Self) -> Result<(), &'static str> {
+        if self.replica.digest() != other.replica.digest() {
+            return Err("the machine");
+        }
+        if self.rows() == other.rows() { Ok(()) } else { Err("the store") }
+    }
+
+    /// Returns `true` if another copy holds the same, whatever has become of connections and exchanges.
+    fn holds_as(&self, other: &Self) -> bool {
+        self.replica.held_digest() == other.replica.held_digest() && self.rows() == other.rows()
+    }
+
+    fn rows(&self) -> &MemoryRows {
+        self.replica.store().memory_rows()
+    }
+}
+
+/// Checks the states that a script of the fuzz target `client` comes by, with so many frames and
+/// answers in each.
 ///
 /// # Errors
 /// As [`check`].
-pub fn check_script(bytes: &[u8], frames: usize) -> Result<u64, String> {
-    let (mut draw, mut refused) = (Rng::with_seed(bytes.len() as u64), 0);
+pub fn check_script(bytes: &[u8], count: usize) -> Result<Refusals, String> {
+    let (mut draw, mut refusals) = (Rng::with_seed(bytes.len() as u64), Refusals::default());
     each_state(bytes, &mut |state| {
-        refused += check(state, &any_frames(&mut draw, frames))?;
+        refusals.add(&check(&state, &mut draw, count)?);
         Ok(())
     })?;
-    Ok(refused)
+    Ok(refusals)
 }
 
-/// Checks the states that a run of the simulator comes by, with so many frames in each. Returns the
-/// number of refused frames.
+/// Checks the states that a run of the simulator comes by, with so many frames and answers in each.
 ///
 /// # Errors
 /// As [`check`], and when the run breaks a guarantee.
-pub fn check_run(bytes: &[u8], frames: usize) -> Result<u64, String> {
-    let (mut run, mut draw, mut refused) = (Run::new(bytes), Rng::with_seed(1), 0);
+pub fn check_run(bytes: &[u8], count: usize) -> Result<Refusals, String> {
+    let (mut run, mut draw) = (Run::new(bytes), Rng::with_seed(1));
+    let mut refusals = Refusals::default();
     for (index, step) in bytes.get(HEADER..).unwrap_or_default().chunks(STEP).enumerate() {
         run.step(index, &mut Draw::new(step))?;
         for (index, device) in run.world.devices.iter().enumerate() {
-            let Some(conn) = run.connection(index) else { continue };
-            let state = (&device.replica, device.now(run.world.now), conn);
-            refused += check(state, &any_frames(&mut draw, frames))?;
+            let state = State {
+                replica: &device.replica,
+                now: device.now(run.world.now),
+                conn: run.connection(index),
+                calls: run.world.open_calls_of(index),
+            };
+            refusals.add(&check(&state, &mut draw, count)?);
         }
     }
-    Ok(refused)
+    Ok(refusals)
 }
 
-fn any_frames(draw: &mut Rng, count: usize) -> Vec<String> {
-    (0..count).map(|_| any_frame(draw)).collect()
+/// Checks the states that two replicas at a server of level 1 come by, with so many frames and answers
+/// in each.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_plain(seed: u64, count: usize) -> Result<Refusals, String> {
+    let (mut draw, mut refusals) = (Rng::with_seed(seed), Refusals::default());
+    let client = |websocket| {
+        let mut config = ClientConfig::default();
+        (config.collections, config.websocket, config.http) = (vec![todos()], websocket, true);
+        config
+    };
+    let (ways, faults) = (Ways::of_bits(draw.u64(..)), Faults { cut: 6, lose: 5 });
+    let mut world = PlainWorld::new(seed, ways, faults, vec![client(true), client(false)]);
+    for _ in 0..40 {
+        let (i, record) = (draw.usize(..2), ["a", "b"][draw.usize(..2)]);
+        match draw.u8(..4) {
+            0 => world.save(i, record, r#"{"x":1}"#),
+            1 => world.update(i, record, r#"{"x":2}"#),
+            2 => world.delete(i, record),
+            _ => {}
+        }
+        world.run(draw.u64(..2_000));
+        for i in 0..world.devices.len() {
+            refusals.add(&check(&world.state(i), &mut draw, count)?);
+        }
+    }
+    Ok(refusals)
 }
 
-/// A message of any kind, with any of its parts left out or wrong. None stands behind others in a batch:
-/// those would count, as in frames of their own.
+/// A message, perhaps cut off.
 fn any_frame(draw: &mut Rng) -> String {
-    let mut message = any_message(draw);
-    match draw.u8(..12) {
-        0 => format!(r#"{{"type":"batch","messages":[{message}]}}"#),
-        1 => {
-            message.truncate(draw.usize(..message.len()));
-            message
-        }
-        _ => message,
+    let mut message = any_message(draw, ANY);
+    if draw.u8(..12) == 0 {
+        message.truncate(draw.usize(..message.len()));
     }
+    message
 }
 
-fn any_message(draw: &mut Rng) -> String {
-    let kind = one_of(
-        draw,
-        "pong subscribed unsubscribed sync sync synced synced insert update delete ack ack error \
-         error error authenticated news",
-    );
-    let mut parts = Parts::default();
-    parts.add(draw, r#""timestamp":"2026-01-01T00:00:00Z""#);
-    parts.add_text(draw, "collection", "todos notes boards x");
-    parts.add_text(draw, "recordId", "a b c r0 r1");
-    match kind {
-        "sync" => {
-            let (n, record) = (draw.u64(..9), one_of(draw, "a b r0"));
-            parts.add(
-                draw,
-                &format!(
-                    r#""data":{{"records":[{{"id":"{record}","data":{{"n":{n}}},"version":1,"updatedAt":"2026-01-01T00:00:00Z","seq":{n}}}]}}"#
-                ),
-            );
-        }
-        "insert" | "update" | "ack" => parts.add(draw, r#""data":{"n":7}"#),
-        "error" => {
-            parts.add(draw, r#""error":"no""#);
-            let codes = "AUTH_FAILED AUTH_EXPIRED UNAUTHORIZED INVALID_MESSAGE SERVER_ERROR CONFLICT \
-                         OUT_OF_ORDER SESSION_SUPERSEDED RECORD_NOT_FOUND";
-            parts.add_text(draw, "code", codes);
-        }
-        _ => {}
-    }
-    let metadata = any_metadata(draw, kind);
-    parts.add(draw, &format!(r#""metadata":{{{metadata}}}"#));
-    format!(r#"{{"type":"{kind}",{}}}"#, parts.joined())
+fn any_messages(draw: &mut Rng) -> Vec<String> {
+    (0..draw.usize(1..6)).map(|_| any_message(draw, ANY)).collect()
 }
 
-fn any_metadata(draw: &mut Rng, kind: &str) -> String {
-    let mut parts = Parts::default();
-    match kind {
-        "pong" => {
-            parts.add_text(draw, "epoch", "e1 e2");
-            parts.add_number(draw, "protocol", 4);
-            parts.add_number(draw, "lastMutation", 12);
-        }
-        "subscribed" => {
-            parts.add_text(draw, "mode", "snapshot delta");
-            parts.add_number(draw, "head", 12);
-        }
-        "sync" => {
-            parts.add_number(draw, "snapshotSeq", 12);
-            parts.add_text(draw, "after", "a b");
-            parts.add_text(draw, "upTo", "b c");
-        }
-        "synced" => {
-            parts.add_text(draw, "epoch", "e1 e2");
-            parts.add_text(draw, "checksum", "0000000000000000");
-            parts.add_number(draw, "seq", 12);
-            parts.add_number(draw, "count", 4);
-        }
-        _ => {
-            let numbers = 1 << draw.u8(1..6);
-            parts.add_number(draw, "mutation", numbers);
-            parts.add_number(draw, "seq", 12);
-            parts.add_number(draw, "version", 12);
-        }
-    }
-    parts.joined()
-}
-
-fn one_of<'a>(draw: &mut Rng, words: &'a str) -> &'a str {
-    let count = words.split_whitespace().count();
-    words.split_whitespace().nth(draw.usize(..count)).unwrap_or_default()
-}
-
-/// The members of a JSON object, each of which may be missing.
-#[derive(Default)]
-struct Parts(Vec<String>);
-
-impl Parts {
-    fn add(&mut self, draw: &mut Rng, part: &str) {
-        if draw.u8(..16) != 0 {
-            self.0.push(part.into());
-        }
-    }
-
-    fn add_text(&mut self, draw: &mut Rng, name: &str, words: &str) {
-        let word = one_of(draw, words);
-        self.add(draw, &format!(r#""{name}":"{word}""#));
-    }
-
-    fn add_number(&mut self, draw: &mut Rng, name: &str, below: u64) {
-        let number = draw.u64(..below);
-        self.add(draw, &format!(r#""{name}":{number}"#));
-    }
-
-    fn joined(&self) -> String {
-        self.0.join(",")
-    }
-}
+/// The kinds of messages that a server sends, the usual ones more often.
+const ANY: &str = "pong subscribed unsubscribed sync sync synced synced insert update delete ack ack error \
+                   error error authenticated news";

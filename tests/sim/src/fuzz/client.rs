@@ -7,16 +7,16 @@ use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConflictStrategy, ConnId, Delta,
-    Disconnect, FieldWise, HttpAnswer, HttpTicket, Identity, Input, Limits, MemoryClientStore,
-    MemoryRows, Mono, NetAction, Now, PlainServers, Rate, RecordId, Replica, Request, SessionInput,
-    StoreError, StoreErrorKind, Timestamp, Token, UserId, WatchId, Write,
+    Disconnect, FieldWise, HttpAnswer, HttpRequest, HttpTicket, Identity, Input, Limits,
+    MemoryClientStore, MemoryRows, Mono, NetAction, Now, PlainServers, Rate, RecordId, Replica,
+    Request, SessionInput, StoreError, StoreErrorKind, Timestamp, Token, UserId, WatchId, Write,
 };
 
 use super::policy::policy;
 use super::script::Script;
 use crate::host::Host;
 use crate::plain_server::{PlainServer, Sent, Ways};
-use crate::refusal::State;
+use crate::refusal::{OpenCall, State};
 
 const STEPS: usize = 400;
 
@@ -51,7 +51,7 @@ pub(crate) fn each_state(
             break;
         }
         bench.step(&mut script);
-        look((&bench.replica, bench.now, bench.conn))?;
+        look(bench.state())?;
     }
     Ok(())
 }
@@ -237,6 +237,42 @@ impl Bench {
     /// A new replica wants to connect.
     pub(super) fn reconnect(&mut self) {
         self.with(|replica, now, actions| replica.command(now, Command::Connect, actions));
+    }
+
+    /// The replica, and what it waits for.
+    fn state(&self) -> State<'_> {
+        let open = |ticket| OpenCall { ticket, answer: Some(self.would_serve(ticket)) };
+        State {
+            replica: &self.replica,
+            now: self.now,
+            conn: Some(self.conn),
+            calls: self.tickets.iter().map(open).collect(),
+        }
+    }
+
+    /// The answer that the server would give now.
+    fn would_serve(&self, ticket: &HttpTicket) -> (u16, Vec<u8>) {
+        let asked = &ticket.request;
+        if let Some(plain) = &self.plain {
+            let body = asked.body.as_deref().unwrap_or_default();
+            let (status, body, _) =
+                plain.clone().request(asked.method, &asked.path, body, self.now.wall);
+            return (status, body.into_bytes());
+        }
+        let reply = self.host.clone().ask(&self.request(asked), self.now);
+        (reply.status, reply.body)
+    }
+
+    /// A request, as the server has it.
+    fn request<'a>(&self, asked: &'a HttpRequest) -> Request<'a> {
+        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+        Request {
+            method: asked.method,
+            path,
+            query,
+            body: asked.body.as_deref().unwrap_or_default(),
+            user: UserId::new(&self.config.user).ok(),
+        }
     }
 
     /// Everything that can happen without a choice: the fuzzer gets to deep states quickly.
@@ -567,14 +603,7 @@ impl Bench {
             self.tell_all(sent);
             return (status, body.into_bytes());
         }
-        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
-        let request = Request {
-            method: asked.method,
-            path,
-            query,
-            body: asked.body.as_deref().unwrap_or_default(),
-            user: UserId::new(&self.config.user).ok(),
-        };
+        let request = self.request(asked);
         let reply = self.host.ask(&request, self.now);
         assert!(!self.sound || reply.status != 400, "{request:?} is refused: {reply:?}");
         (reply.status, reply.body)

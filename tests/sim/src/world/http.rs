@@ -9,6 +9,7 @@ use synclayer_core::{
 
 use crate::guarantees::times;
 use crate::invariants::Invariant;
+use crate::refusal::OpenCall;
 
 use super::{Middlebox, World, user_of};
 
@@ -222,6 +223,21 @@ impl World {
     pub fn open_calls(&self) -> Vec<CallId> {
         let open = self.calls.iter().filter(|(_, call)| call.ticket.is_some());
         open.map(|(id, _)| *id).collect()
+    }
+
+    /// The requests that a device waits for, with the server's answers that are on their way.
+    pub(crate) fn open_calls_of(&self, device: usize) -> Vec<OpenCall<'_>> {
+        let own = self.calls.values().filter(|call| call.device == device);
+        own.filter_map(|call| {
+            let answer = match &call.leg {
+                Leg::Down(HttpAnswer::Answered { status, body, .. }) => {
+                    Some((*status, body.clone()))
+                }
+                Leg::Up | Leg::Served | Leg::Down(HttpAnswer::Failed(_)) => None,
+            };
+            Some(OpenCall { ticket: call.ticket.as_ref()?, answer })
+        })
+        .collect()
     }
 
     /// Returns `true` if a call pushes writes.
