@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use synclayer_core::WriteKind;
-use synclayer_core::rules::{
-    USERS, index_of, missing_writes, outboxes, rejected_of, unsent_writes,
-};
+use synclayer_core::rules::salvage;
 use synclayer_fjall::{FjallClientStore, StoreKind};
 
 use crate::args::{RepairArgs, ReplicaArgs};
@@ -156,19 +154,15 @@ fn read_unsent(data: &Path) -> Result<Salvaged, Failure> {
     let lost_commits = FjallClientStore::lost_commits(data)?;
     let mut saved = Salvaged { lost_commits, ..Salvaged::default() };
     let Salvaged { unsent, lost_writes, lost_records, .. } = &mut saved;
-    for (user, outbox) in outboxes(FjallClientStore::salvage(data, USERS)?) {
-        let rows = FjallClientStore::salvage(data, &outbox)?;
-        let index = FjallClientStore::salvage(data, &index_of(&outbox))?;
-        let rejected = FjallClientStore::salvage(data, &rejected_of(&outbox))?;
-        let missing = missing_writes(rows.iter().cloned(), index, rejected);
-        let names = missing.records.iter().map(|(collection, id)| format!("{collection}/{id}"));
+    for of_user in salvage(|prefix| FjallClientStore::salvage(data, prefix))? {
+        let names = of_user.missing.iter().map(|(collection, id)| format!("{collection}/{id}"));
         lost_records.extend(names);
         // a place is empty for a good reason too, where no commit is missing
-        *lost_writes += missing.places.min(lost_commits).max(missing.records.len() as u64);
-        for write in unsent_writes(rows) {
+        *lost_writes += of_user.gaps.min(lost_commits).max(of_user.missing.len() as u64);
+        for write in of_user.writes {
             let document = write.change.delta.set.to_string();
             unsent.push(UnsentWrite {
-                user: user.clone(),
+                user: of_user.user.clone(),
                 operation: match write.change.kind {
                     WriteKind::Insert => Operation::Insert,
                     WriteKind::Update => Operation::Update,

@@ -24,9 +24,7 @@ pub use self::policy::{Access, AllowAll, Bucket, Policy, Rate};
 pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
 pub use self::record::{DATABASE, Report, database, verify};
 pub use self::row::Rejected;
-pub use self::salvage::{
-    OWNERS, Owner, USERS, index_of, missing_writes, outboxes, owner, rejected_of, unsent_writes,
-};
+pub use self::salvage::{OWNERS, Owner, SalvagedWrites, UnsentWrite, owner, salvage};
 pub use self::transaction::{
     Context, HelloAnswer, Outcome, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
     SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict,

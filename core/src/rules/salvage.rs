@@ -74,47 +74,54 @@ pub fn owner(rows: &dyn Rows) -> Result<Owner, StoreError> {
     })
 }
 
-/// The prefix of the keys of the rows that [`outboxes`] reads.
-pub const USERS: &[u8] = &[0];
-
-/// The users of a store, each with the key prefix of the rows that [`unsent_writes`] reads.
-pub fn outboxes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<(String, Vec<u8>)> {
-    let outbox = |(key, slot): (Bytes, Bytes)| {
-        let user = core::str::from_utf8(key.strip_prefix(USERS)?).ok()?;
-        // a user who leaves has asked to keep nothing
-        let slot = Slot::decode(&slot).ok().filter(|slot| !slot.leaving)?;
-        Some((user.into(), Keys::new(slot.number).outbox()))
-    };
-    rows.into_iter().filter_map(outbox).collect()
+/// The writes of a user that a damaged store still holds, and the traces of those that it lost.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SalvagedWrites {
+    /// The user; empty if the replica names none.
+    pub user: String,
+    /// The readable writes, in the order in which they were made.
+    pub writes: Vec<UnsentWrite>,
+    /// The records of the unreadable writes, as far as they are known.
+    pub missing: Vec<(Collection, RecordId)>,
+    /// The number of empty positions from the first to the last write. A write that was settled out
+    /// of order leaves an empty position too, so this indicates a loss only if one is already
+    /// known.
+    pub gaps: u64,
 }
 
-/// The writes in the rows of an outbox, in the order in which they were made.
-pub fn unsent_writes(rows: impl IntoIterator<Item = (Bytes, Bytes)>) -> Vec<UnsentWrite> {
-    let write = |(key, row): (Bytes, Bytes)| match OutboxRow::decode(row).ok()? {
-        OutboxRow::Entry(entry) => {
-            let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
-            let write = UnsentWrite { collection, record_id, change, written_at, at };
-            Some((write_id_of(&key).ok()?, write))
+/// Reads the unsent writes of every user of a damaged store. `read` returns the readable rows whose
+/// keys begin with a prefix.
+///
+/// # Errors
+/// Those of `read`.
+pub fn salvage<E>(
+    mut read: impl FnMut(&[u8]) -> Result<Vec<(Bytes, Bytes)>, E>,
+) -> Result<Vec<SalvagedWrites>, E> {
+    let mut found = Vec::new();
+    for (key, slot) in read(USERS)? {
+        if let Some((user, outbox)) = outbox_of(&key, &slot) {
+            let rows = read(&outbox)?;
+            let (index, rejected) = (read(&beside(&outbox, b'p'))?, read(&beside(&outbox, b'r'))?);
+            let (missing, gaps) = missing_writes(&rows, &index, &rejected);
+            found.push(SalvagedWrites { user, writes: unsent_writes(rows), missing, gaps });
         }
-        OutboxRow::Acked(_) => None,
-    };
-    let mut writes: Vec<_> = rows.into_iter().filter_map(write).collect();
-    writes.sort_by_key(|(position, _)| *position);
-    writes.into_iter().map(|(_, write)| write).collect()
+    }
+    Ok(found)
 }
 
-/// The key prefix of the rows that assign the entries of an outbox to their records.
-#[must_use]
-pub fn index_of(outbox: &[u8]) -> Vec<u8> {
-    beside(outbox, b'p')
+/// The prefix of the keys of the rows that name the users.
+const USERS: &[u8] = &[0];
+
+/// A user, and the key prefix of the user's outbox.
+fn outbox_of(key: &[u8], slot: &Bytes) -> Option<(String, Vec<u8>)> {
+    let user = core::str::from_utf8(key.strip_prefix(USERS)?).ok()?;
+    // a user who leaves has asked to keep nothing
+    let slot = Slot::decode(slot).ok().filter(|slot| !slot.leaving)?;
+    Some((user.into(), Keys::new(slot.number).outbox()))
 }
 
-/// The key prefix of the rejected writes, which have left the outbox.
-#[must_use]
-pub fn rejected_of(outbox: &[u8]) -> Vec<u8> {
-    beside(outbox, b'r')
-}
-
+/// The key prefix of other rows of the same user: `p` for those that assign the entries of the
+/// outbox to their records, `r` for the rejected writes, which have left the outbox.
 fn beside(outbox: &[u8], tag: u8) -> Vec<u8> {
     let mut key = outbox.to_vec();
     if let Some(last) = key.last_mut() {
@@ -123,31 +130,33 @@ fn beside(outbox: &[u8], tag: u8) -> Vec<u8> {
     key
 }
 
-/// The unreadable writes of an outbox.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct MissingWrites {
-    /// The unreadable writes whose record is known.
-    pub records: Vec<(Collection, RecordId)>,
-    /// The number of empty positions from the first to the last write. A write that was settled out
-    /// of order leaves an empty position too, so this indicates a loss only if one is already
-    /// known.
-    pub places: u64,
+fn unsent_writes(outbox: Vec<(Bytes, Bytes)>) -> Vec<UnsentWrite> {
+    let write = |(key, row): (Bytes, Bytes)| match OutboxRow::decode(row).ok()? {
+        OutboxRow::Entry(entry) => {
+            let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
+            let write = UnsentWrite { collection, record_id, change, written_at, at };
+            Some((write_id_of(&key).ok()?, write))
+        }
+        OutboxRow::Acked(_) => None,
+    };
+    let mut writes: Vec<_> = outbox.into_iter().filter_map(write).collect();
+    writes.sort_by_key(|(position, _)| *position);
+    writes.into_iter().map(|(_, write)| write).collect()
 }
 
-/// The unreadable writes of an outbox, by its rows and the rows under [`index_of`] and
-/// [`rejected_of`].
-pub fn missing_writes(
-    outbox: impl IntoIterator<Item = (Bytes, Bytes)>,
-    index: impl IntoIterator<Item = (Bytes, Bytes)>,
-    rejected: impl IntoIterator<Item = (Bytes, Bytes)>,
-) -> MissingWrites {
-    let position = |(key, _): (Bytes, Bytes)| write_id_of(&key).ok();
-    let there = outbox.into_iter().filter(|(_, row)| OutboxRow::decode(row.clone()).is_ok());
+/// The records of the unreadable writes of an outbox, and the number of empty positions in it.
+fn missing_writes(
+    outbox: &[(Bytes, Bytes)],
+    index: &[(Bytes, Bytes)],
+    rejected: &[(Bytes, Bytes)],
+) -> (Vec<(Collection, RecordId)>, u64) {
+    let position = |(key, _): &(Bytes, Bytes)| write_id_of(key).ok();
+    let there = outbox.iter().filter(|(_, row)| OutboxRow::decode(row.clone()).is_ok());
     let there: BTreeSet<_> = there.filter_map(position).collect();
-    let settled: BTreeSet<_> = rejected.into_iter().filter_map(position).collect();
+    let settled: BTreeSet<_> = rejected.iter().filter_map(position).collect();
     let mut missing = BTreeMap::new();
     for (key, _) in index {
-        let (Ok(position), Some(end)) = (write_id_of(&key), key.len().checked_sub(9)) else {
+        let (Ok(position), Some(end)) = (write_id_of(key), key.len().checked_sub(9)) else {
             continue;
         };
         if let Ok(record) = record_of(&key[..end])
@@ -157,7 +166,7 @@ pub fn missing_writes(
         }
     }
     let known = || there.iter().chain(missing.keys());
-    let places = match (known().min(), known().max()) {
+    let gaps = match (known().min(), known().max()) {
         (Some(first), Some(last)) => {
             let settled =
                 settled.range(first..=last).filter(|place| !there.contains(place)).count();
@@ -165,7 +174,7 @@ pub fn missing_writes(
         }
         (None, _) | (_, None) => 0,
     };
-    MissingWrites { records: missing.into_values().collect(), places }
+    (missing.into_values().collect(), gaps)
 }
 
 #[cfg(test)]
@@ -190,66 +199,91 @@ mod tests {
         }
     }
 
+    type Row = (Bytes, Bytes);
+
+    fn user(name: &str, slot: Vec<u8>) -> Row {
+        (Bytes::from(Keys::user(name)), Bytes::from(slot))
+    }
+
+    fn row(key: Vec<u8>, value: Vec<u8>) -> Row {
+        (Bytes::from(key), Bytes::from(value))
+    }
+
+    fn salvaged(rows: &[Row]) -> Vec<SalvagedWrites> {
+        let read = |prefix: &[u8]| {
+            let rows = rows.iter().filter(|(key, _)| key.starts_with(prefix));
+            Ok::<_, StoreError>(rows.cloned().collect())
+        };
+        salvage(read).unwrap()
+    }
+
     #[test]
     fn users_have_outboxes_of_their_own() {
-        let rows = [
-            (Bytes::from(Keys::user("ann")), Bytes::from(1u32.to_be_bytes().to_vec())),
-            (Bytes::from(Keys::user("bob")), Bytes::from_static(b"torn")),
-            (Bytes::from(Keys::user("eve")), Bytes::from_static(b"x")),
-            (Bytes::from_static(b"\x01else"), Bytes::from(2u32.to_be_bytes().to_vec())),
-        ];
-        let found = outboxes(rows);
         let torn = u32::from_be_bytes(*b"torn");
-        assert_eq!(
-            found,
-            [("ann".into(), Keys::new(1).outbox()), ("bob".into(), Keys::new(torn).outbox()),]
-        );
-        assert!(Keys::new(1).entry(WriteId(3)).starts_with(&found[0].1));
+        let entry = |number, id| {
+            row(Keys::new(number).entry(WriteId(3)), OutboxRow::Entry(entry(id)).encode())
+        };
+        let found = salvaged(&[
+            user("ann", 1u32.to_be_bytes().to_vec()),
+            user("bob", b"torn".to_vec()),
+            user("eve", b"x".to_vec()),
+            row(b"\x01else".to_vec(), 2u32.to_be_bytes().to_vec()),
+            entry(1, "of-ann"),
+            entry(torn, "of-bob"),
+        ]);
+        let ids = |of: &SalvagedWrites| of.writes[0].record_id.clone();
+        let found: Vec<_> = found.iter().map(|of| (&*of.user, ids(of))).collect();
+        let id = |text: &str| RecordId::new(text).unwrap();
+        assert_eq!(found, [("ann", id("of-ann")), ("bob", id("of-bob"))]);
     }
 
     #[test]
     fn what_is_missing_in_an_outbox_is_counted_and_named_where_it_can_be() {
         let keys = Keys::new(3);
         let entry = |position, id: &str| {
-            let key = Bytes::from(keys.entry(WriteId(position)));
-            (key, Bytes::from(OutboxRow::Entry(entry(id)).encode()))
+            row(keys.entry(WriteId(position)), OutboxRow::Entry(entry(id)).encode())
         };
         let todos = Collection::new("todos").unwrap();
-        let index = |position, id: &str| {
-            (Bytes::from(keys.pending(&todos, id, WriteId(position))), Bytes::new())
-        };
-        let rejected = (Bytes::from(keys.rejected(WriteId(4))), Bytes::from_static(b"any"));
-        let outbox = keys.outbox();
-        assert!(index(1, "a").0.starts_with(&index_of(&outbox)));
-        assert!(rejected.0.starts_with(&rejected_of(&outbox)));
+        let index = |position, id: &str| row(keys.pending(&todos, id, WriteId(position)), vec![]);
+        let ann = user("ann", 3u32.to_be_bytes().to_vec());
         // 1, 2, 5 and 6 are there; 3 is only known by its record, 4 was refused, 7 by the index
-        let missing = missing_writes(
-            [entry(1, "a"), entry(2, "b"), entry(5, "a"), entry(6, "c")],
-            [index(1, "a"), index(2, "b"), index(5, "a"), index(6, "c"), index(7, "d")],
-            [rejected],
-        );
+        let found = salvaged(&[
+            ann.clone(),
+            entry(1, "a"),
+            entry(2, "b"),
+            entry(5, "a"),
+            entry(6, "c"),
+            index(1, "a"),
+            index(2, "b"),
+            index(5, "a"),
+            index(6, "c"),
+            index(7, "d"),
+            row(keys.rejected(WriteId(4)), b"any".to_vec()),
+        ]);
         let of = |id: &str| (todos.clone(), RecordId::new(id).unwrap());
-        assert_eq!(missing, MissingWrites { records: vec![of("d")], places: 2 });
-        assert_eq!(missing_writes([], [], []), MissingWrites::default());
+        assert_eq!((&found[0].missing, found[0].gaps), (&vec![of("d")], 2));
+        let nothing = SalvagedWrites { user: "ann".into(), ..SalvagedWrites::default() };
+        assert_eq!(salvaged(&[ann]), [nothing]);
     }
 
     #[test]
     fn what_can_be_read_of_an_outbox_comes_in_its_order() {
         let keys = Keys::new(0);
         let acked = OutboxRow::Acked(Digest(3));
-        let row = |position, value: Vec<u8>| {
-            (Bytes::from(keys.entry(WriteId(position))), Bytes::from(value))
-        };
+        let write = |position, value: Vec<u8>| row(keys.entry(WriteId(position)), value);
         let mut torn = OutboxRow::Entry(entry("torn")).encode();
         torn.pop();
-        let rows = vec![
-            row(300, OutboxRow::Entry(entry("b")).encode()),
-            row(2, acked.encode()),
-            row(4, torn),
-            row(5, OutboxRow::Entry(entry("a")).encode()),
-            (Bytes::from_static(b"o"), Bytes::from(OutboxRow::Entry(entry("c")).encode())),
-        ];
-        let writes = unsent_writes(rows);
+        let mut short = keys.outbox();
+        short.push(b'o');
+        let found = salvaged(&[
+            user("", 0u32.to_be_bytes().to_vec()),
+            write(300, OutboxRow::Entry(entry("b")).encode()),
+            write(2, acked.encode()),
+            write(4, torn),
+            write(5, OutboxRow::Entry(entry("a")).encode()),
+            row(short, OutboxRow::Entry(entry("c")).encode()),
+        ]);
+        let writes = &found[0].writes;
         let ids: Vec<&str> = writes.iter().map(|write| write.record_id.as_str()).collect();
         assert_eq!(ids, ["a", "b"]);
         assert_eq!(writes[0].change, entry("a").change);

@@ -4,13 +4,14 @@
 //! It is read through the engine's public face, so that it stays the same when rows are laid out
 //! in another way.
 
+use std::convert::Infallible;
 use std::fmt::Write;
 
 use bytes::Bytes;
 use serde_json::Value;
 use synclayer_core::rules::{
     Content, Context, HelloAnswer, Next, PageChange, PageLimits, Position, ReadAnswer, ReadRequest,
-    Reader, Transaction, TransactionAnswer, USERS, database, outboxes, unsent_writes, verify,
+    Reader, SalvagedWrites, Transaction, TransactionAnswer, database, salvage, verify,
 };
 use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectReplica};
@@ -56,7 +57,7 @@ pub fn of_client(open: &dyn Fn() -> Result<FjallClientStore, StoreError>) -> Str
 
 /// The users of a client's store.
 pub fn users(store: &FjallClientStore) -> Vec<String> {
-    outboxes(rows_with(store.rows(), USERS)).into_iter().map(|(user, _)| user).collect()
+    salvaged(store.rows()).into_iter().map(|of| of.user).collect()
 }
 
 fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
@@ -90,12 +91,8 @@ fn of_user(replica: &Replica<FjallClientStore>, user: &str, out: &mut String) {
             line(out, &format!("    {id}: version {version} at {at}{pending}: {document}"));
         }
     }
-    let rows = replica.store().rows();
-    let (_, outbox) = outboxes(rows_with(rows, USERS))
-        .into_iter()
-        .find(|(name, _)| name == user)
-        .expect("the user has an outbox");
-    for write in unsent_writes(rows_with(rows, &outbox)) {
+    let mut salvaged = salvaged(replica.store().rows()).into_iter();
+    for write in salvaged.find(|of| of.user == user).expect("the user has an outbox").writes {
         let (what, at) = (change(&write.change), write.written_at);
         line(out, &format!("  unsent {}/{} at {at}: {what}", write.collection, write.record_id));
         if !write.at.is_empty() {
@@ -117,6 +114,11 @@ fn times(of: &[(Box<str>, Timestamp)]) -> Vec<String> {
 fn change(change: &Change) -> String {
     let Delta { set, unset } = &change.delta;
     format!("{:?} {} without {unset:?}", change.kind, sorted(&set.to_string()))
+}
+
+fn salvaged(rows: &dyn Rows) -> Vec<SalvagedWrites> {
+    let Ok(found) = salvage(|prefix| Ok::<_, Infallible>(rows_with(rows, prefix)));
+    found
 }
 
 fn rows_with(rows: &dyn Rows, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {

@@ -1,6 +1,8 @@
 //! Damaged stores: rows with bytes, keys and order that nobody wrote.
 
-use synclayer_core::rules::{outboxes, unsent_writes, verify};
+use std::convert::Infallible;
+
+use synclayer_core::rules::{salvage, verify};
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Batch, ClientConfig, ClientStore, CommitNumber, ConnId, Identity, MemoryClientStore,
@@ -29,7 +31,7 @@ pub fn rows(bytes: &[u8]) {
     let server = bench.host.rows.clone();
     let client = bench.replica.store().memory_rows().clone();
     let (server, client) = (damaged(&server, &mut script), damaged(&client, &mut script));
-    salvage(&client);
+    save(&client);
     open(&client, &mut script);
     serve(bench, server, &mut script);
 }
@@ -55,13 +57,13 @@ fn damaged(rows: &MemoryRows, script: &mut Script<'_>) -> MemoryRows {
     damaged
 }
 
-fn salvage(rows: &MemoryRows) {
-    let all = || rows.iter().map(|(key, value)| (key.clone(), value.clone()));
-    for (_, prefix) in outboxes(all()) {
-        let outbox = all().filter(|(key, _)| key.starts_with(&prefix));
-        let writes = unsent_writes(outbox);
-        assert!(writes.len() <= rows.len());
-    }
+fn save(rows: &MemoryRows) {
+    let with = |prefix: &[u8]| {
+        let rows = rows.iter().filter(|(key, _)| key.starts_with(prefix));
+        Ok::<_, Infallible>(rows.map(|(key, value)| (key.clone(), value.clone())).collect())
+    };
+    let Ok(saved) = salvage(with);
+    assert!(saved.iter().all(|of| of.writes.len() <= rows.len()));
 }
 
 /// A replica on damaged rows either says so or goes on.
