@@ -163,18 +163,18 @@ impl FieldStates<'_> {
 /// });
 /// ```
 ///
-/// Check a resolver in a test with [`laws`](crate::testing::laws):
+/// Check a resolver in a test with [`Laws`](crate::testing::laws::Laws):
 ///
 /// ```
 /// use synclayer_core::Conflict;
-/// use synclayer_core::testing::laws;
+/// use synclayer_core::testing::laws::{Broken, Law, Laws};
 ///
 /// let resolver = |conflict: &Conflict<'_>| conflict.merge(conflict.remote.is_none());
-/// laws::resolver(&resolver)?;
+/// Laws::default().check(&resolver)?;
 ///
 /// let hasty = |conflict: &Conflict<'_>| conflict.local.cloned();
-/// assert_eq!(laws::resolver(&hasty).unwrap_err().law, laws::Law::KeepsOneSided);
-/// # Ok::<(), laws::Broken>(())
+/// assert_eq!(Laws::default().check(&hasty).unwrap_err().law, Law::KeepsOneSided);
+/// # Ok::<(), Broken>(())
 /// ```
 pub trait Resolver: Send + Sync {
     /// The next state of the record; `None` deletes it.

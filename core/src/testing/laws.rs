@@ -1,10 +1,10 @@
 //! Laws of conflict resolvers, to be checked in your tests.
 //!
-//! A resolver decides about other people's changes. [`resolver`] calls it with a thousand generated
+//! A resolver decides about other people's changes. [`Laws::check`] calls it with a thousand generated
 //! conflicts, and reports the first law that it breaks, with a minimised counter-example:
 //!
 //! ```
-//! use synclayer_core::testing::laws;
+//! use synclayer_core::testing::laws::{Broken, Law, Laws};
 //! use synclayer_core::Conflict;
 //!
 //! // takes the side with more votes, and with it everything else that the other side changed
@@ -14,8 +14,8 @@
 //!     let local_wins: bool = votes(local.get("votes")) > votes(remote.get("votes"));
 //!     Some(if local_wins { local.clone() } else { remote.clone() })
 //! };
-//! let broken = laws::resolver(&popular).unwrap_err();
-//! assert_eq!(broken.law, laws::Law::KeepsOneSided);
+//! let broken = Laws::default().check(&popular).unwrap_err();
+//! assert_eq!(broken.law, Law::KeepsOneSided);
 //! assert_eq!(
 //!     broken.to_string(),
 //!     r#"a change that only one side made is kept: the field "c" was changed here alone, to 0
@@ -30,8 +30,8 @@
 //!     let (local, remote) = (conflict.local?, conflict.remote?);
 //!     conflict.merge(votes(local.get("votes")) > votes(remote.get("votes")))
 //! };
-//! laws::Laws::new().field("votes", ["0", "1", "2"]).check(&careful)?;
-//! # Ok::<(), laws::Broken>(())
+//! Laws::default().field("votes", ["0", "1", "2"]).check(&careful)?;
+//! # Ok::<(), Broken>(())
 //! ```
 //!
 //! For a resolver that reads certain fields, name them: [`Laws::field`]. For one that breaks a law
@@ -86,7 +86,7 @@ pub enum Law {
 
 impl Law {
     /// All laws, in the order in which they are checked.
-    pub const ALL: [Self; 8] = [
+    const ALL: [Self; 8] = [
         Self::Total,
         Self::Deterministic,
         Self::KeepsRecord,
@@ -139,15 +139,8 @@ impl fmt::Display for Broken {
 
 impl core::error::Error for Broken {}
 
-/// Checks all laws that every resolver must obey: all but [`Law::Symmetric`].
-///
-/// # Errors
-/// With the first law that is broken.
-pub fn resolver(resolver: &dyn Resolver) -> Result<(), Broken> {
-    Laws::new().check(resolver)
-}
-
-/// The laws to check, and the kind of conflicts to generate.
+/// The laws to check, and the kind of conflicts to generate. By default these are every law but
+/// [`Law::Symmetric`], and 1,000 conflicts over fields `a`, `b`, `c` with values of all kinds.
 #[derive(Clone, Debug)]
 pub struct Laws {
     laws: BTreeSet<Law>,
@@ -163,15 +156,6 @@ type Panics = fn(&mut dyn FnMut()) -> bool;
 
 impl Default for Laws {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Laws {
-    /// Every law but [`Law::Symmetric`], with 1,000 conflicts over fields `a`, `b`, `c` and values
-    /// of all kinds.
-    #[must_use]
-    pub fn new() -> Self {
         let laws = Law::ALL.into_iter().filter(|law| *law != Law::Symmetric).collect();
         let computed = BTreeSet::new();
         let panics: Panics = |ask| {
@@ -180,7 +164,9 @@ impl Laws {
         };
         Self { laws, computed, fields: Vec::new(), cases: 1_000, seed: 1, panics }
     }
+}
 
+impl Laws {
     /// Claims that both sides get the same result.
     #[must_use]
     pub fn symmetric(mut self) -> Self {
@@ -240,7 +226,7 @@ impl Laws {
     /// use synclayer_core::Conflict;
     ///
     /// let hasty = |conflict: &Conflict<'_>| Some(conflict.local.unwrap().clone());
-    /// let laws = Laws::new().catching(|ask| catch_unwind(AssertUnwindSafe(ask)).is_err());
+    /// let laws = Laws::default().catching(|ask| catch_unwind(AssertUnwindSafe(ask)).is_err());
     /// assert_eq!(laws.check(&hasty).unwrap_err().law, Law::Total);
     /// ```
     #[must_use]
@@ -271,13 +257,9 @@ impl Laws {
         all
     }
 
-    /// Checks the laws in one conflict of yours, which is not minimised.
-    ///
-    /// # Errors
-    /// With the first law that is broken.
-    pub fn judge(&self, case: &Case, resolver: &dyn Resolver) -> Result<(), Broken> {
-        let breach = |law: &Law| self.breach(*law, case, resolver);
-        self.laws.iter().find_map(breach).map_or(Ok(()), Err)
+    /// The first law that is broken in this conflict, which is not minimised.
+    pub(crate) fn breach_in(&self, case: &Case, resolver: &dyn Resolver) -> Option<Broken> {
+        self.laws.iter().find_map(|law| self.breach(*law, case, resolver))
     }
 
     fn check_one(

@@ -59,7 +59,7 @@ pub struct Case {
 
 impl Case {
     /// The resolver's result for this conflict, in the collection `c` and for the record `r`.
-    pub fn ask(&self, resolver: &dyn Resolver) -> Option<Document> {
+    pub(crate) fn ask(&self, resolver: &dyn Resolver) -> Option<Document> {
         self.show(|conflict| resolver.resolve(conflict))?
     }
 

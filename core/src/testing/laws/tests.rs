@@ -18,14 +18,14 @@ fn broken(laws: &Laws, resolver: &dyn Resolver) -> Vec<Law> {
 #[test]
 fn the_strategies_keep_every_law() {
     for strategy in [ConflictStrategy::ServerWins, ConflictStrategy::ClientWins] {
-        assert_eq!(resolver(&strategy), Ok(()), "{strategy:?}");
+        assert_eq!(Laws::default().check(&strategy), Ok(()), "{strategy:?}");
     }
-    assert_eq!(Laws::new().symmetric().check(&ConflictStrategy::LastWriteWins), Ok(()));
+    assert_eq!(Laws::default().symmetric().check(&ConflictStrategy::LastWriteWins), Ok(()));
 }
 
 #[test]
 fn every_ready_made_resolver_keeps_the_laws() {
-    let laws = Laws::new().cases(100);
+    let laws = Laws::default().cases(100);
     let counts = laws.clone().without(Law::KeepsAgreed);
     assert_eq!(counts.clone().symmetric().check(&FieldWise::sum_numbers()), Ok(()));
     let deep_sums = FieldWise::deep_merge().or_else(FieldWise::sum_numbers());
@@ -49,7 +49,7 @@ fn a_panic_that_is_caught_is_no_answer() {
     let resolver = |conflict: &Conflict<'_>| {
         Some(conflict.local.cloned().expect("a resolver that forgot deletes"))
     };
-    let laws = Laws::new().catching(|ask| catch_unwind(AssertUnwindSafe(ask)).is_err());
+    let laws = Laws::default().catching(|ask| catch_unwind(AssertUnwindSafe(ask)).is_err());
     let all = laws.broken(&resolver);
     assert_eq!(all.len(), 1, "{all:?}");
     assert_eq!(all[0].law, Law::Total);
@@ -66,7 +66,7 @@ fn a_resolver_that_remembers_is_not_deterministic() {
     let resolver = |conflict: &Conflict<'_>| {
         conflict.merge(asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(2))
     };
-    let found = Laws::new().check(&resolver).unwrap_err();
+    let found = Laws::default().check(&resolver).unwrap_err();
     assert_eq!(found.law, Law::Deterministic);
     let by_last_question = AtomicU32::new(0);
     let resolver = |conflict: &Conflict<'_>| {
@@ -74,7 +74,7 @@ fn a_resolver_that_remembers_is_not_deterministic() {
         let before = by_last_question.swap(fields, Ordering::Relaxed);
         conflict.merge(before > 1)
     };
-    assert_eq!(Laws::new().check(&resolver).unwrap_err().law, Law::Deterministic);
+    assert_eq!(Laws::default().check(&resolver).unwrap_err().law, Law::Deterministic);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn an_edit_is_not_to_become_a_delete() {
         let contested = conflict.fields().any(|field| field.is_contested());
         if contested { None } else { conflict.merge(false) }
     };
-    let found = Laws::new().check(&resolver).unwrap_err();
+    let found = Laws::default().check(&resolver).unwrap_err();
     assert_eq!(found.law, Law::KeepsRecord);
     assert_eq!(found.result, Some(None));
     let (local, remote) = (found.case.local.unwrap(), found.case.remote.unwrap());
@@ -96,7 +96,7 @@ fn what_both_sides_deleted_is_not_to_come_back() {
         (None, None) => Some(Document::empty()),
         (Some(_), _) | (_, Some(_)) => conflict.merge(conflict.remote.is_none()),
     };
-    assert_eq!(broken(&Laws::new(), &resolver), [Law::StaysDeleted]);
+    assert_eq!(broken(&Laws::default(), &resolver), [Law::StaysDeleted]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn what_one_side_changed_is_not_to_get_lost() {
         let newer = if conflict.local_is_later() { conflict.local } else { conflict.remote };
         newer.cloned()
     };
-    let found = Laws::new().check(&newer_whole).unwrap_err();
+    let found = Laws::default().check(&newer_whole).unwrap_err();
     assert_eq!(
         found.to_string(),
         "a change that only one side made is kept: the field \"c\" was changed here alone, to 0\n  \
@@ -121,15 +121,15 @@ fn a_field_is_invented_only_where_that_is_declared() {
         conflict.local.and(conflict.remote)?;
         Some(Delta::new(parse(r#"{"merged":true}"#), Vec::new()).apply(&merged))
     };
-    let found = Laws::new().check(&resolver).unwrap_err();
+    let found = Laws::default().check(&resolver).unwrap_err();
     assert_eq!(found.law, Law::KeepsOneSided);
     assert_eq!(found.why, "the field \"merged\" was in neither state");
-    assert_eq!(Laws::new().computes(["merged"]).check(&resolver), Ok(()));
+    assert_eq!(Laws::default().computes(["merged"]).check(&resolver), Ok(()));
 }
 
 #[test]
 fn what_both_sides_agree_on_is_not_to_change() {
-    let laws = Laws::new().field("n", ["0", "1", "2"]);
+    let laws = Laws::default().field("n", ["0", "1", "2"]);
     assert_eq!(broken(&laws, &FieldWise::sum_numbers()), [Law::KeepsAgreed]);
     let found = laws.check(&FieldWise::sum_numbers()).unwrap_err();
     assert_eq!(found.why, "the field \"n\" was changed by both sides, to 1");
@@ -147,7 +147,7 @@ fn a_decision_is_not_to_grow_when_it_is_made_again() {
         let rev = Delta::new(parse(&alloc::format!("{{\"rev\":{rev}}}")), Vec::new());
         Some(rev.apply(&conflict.merge(false)?))
     };
-    let laws = Laws::new().field("rev", ["1", "2"]).field("title", []).computes(["rev"]);
+    let laws = Laws::default().field("rev", ["1", "2"]).field("title", []).computes(["rev"]);
     let found = laws.broken(&resolver);
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].law, Law::Idempotent);
@@ -156,7 +156,7 @@ fn a_decision_is_not_to_grow_when_it_is_made_again() {
 
 #[test]
 fn symmetry_is_checked_where_it_is_claimed() {
-    let laws = Laws::new().symmetric();
+    let laws = Laws::default().symmetric();
     assert_eq!(broken(&laws, &ConflictStrategy::ServerWins), [Law::Symmetric]);
     let found = laws.check(&ConflictStrategy::ServerWins).unwrap_err();
     assert!(found.case.local_at != found.case.remote_at, "{found}");
@@ -165,7 +165,7 @@ fn symmetry_is_checked_where_it_is_claimed() {
 
 #[test]
 fn cases_are_drawn_from_the_seed() {
-    let laws = Laws::new().cases(1);
+    let laws = Laws::default().cases(1);
     let seen = |laws: &Laws| {
         let seen = std::sync::Mutex::new(Vec::new());
         let look = |conflict: &Conflict<'_>| {
@@ -183,7 +183,7 @@ fn cases_are_drawn_from_the_seed() {
 #[test]
 #[should_panic(expected = "no value in JSON")]
 fn values_are_json() {
-    let _ = Laws::new().field("a", ["1,\"b\":2"]);
+    let _ = Laws::default().field("a", ["1,\"b\":2"]);
 }
 
 #[test]
@@ -197,6 +197,6 @@ fn a_resolver_that_fails_is_not_total() {
             Err(ResolverFailure::new("no idea"))
         }
     }
-    let broken = resolver(&Fails).unwrap_err();
+    let broken = Laws::default().check(&Fails).unwrap_err();
     assert_eq!((broken.law, &*broken.why), (Law::Total, "it fails: no idea"));
 }
