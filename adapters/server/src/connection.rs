@@ -195,8 +195,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             Received::Ping => self.handle(SessionInput::Ping),
             Received::Closed => self.closing = true,
-            Received::TooLarge => {
-                self.socket.close(1009, "the frame is too large");
+            Received::Unreadable(code, reason) => {
+                self.socket.close(code, reason);
                 self.closing = true;
             }
         }
@@ -387,8 +387,8 @@ fn poll_parted<S: AsyncRead + AsyncWrite + Unpin>(
         let flushed = socket.poll_flush(cx);
         match socket.poll_receive(cx) {
             Poll::Ready(Some(_)) => {}
-            Poll::Ready(None) if socket.waiting() > 0 => return flushed.map(drop),
-            Poll::Ready(None) => return Poll::Ready(()),
+            // reading has queued the answer to the peer's close
+            Poll::Ready(None) => return socket.poll_end(cx).map(drop),
             Poll::Pending if matches!(flushed, Poll::Ready(Err(_))) => return Poll::Ready(()),
             Poll::Pending => return Poll::Pending,
         }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,6 +15,7 @@ use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -31,9 +33,14 @@ const TURN_BYTES: usize = 64 << 10;
 /// The number of bytes that a frame may be too long and still be read, so that its sender is told.
 const MARGIN_BYTES: usize = 64 << 10;
 
+/// A frame that is longer than the limit.
+const TOO_LARGE: Received = Received::Unreadable(1009, "the frame is too large");
+
 /// A server's end of a WebSocket.
 pub(crate) struct Socket<S> {
     websocket: WebSocketStream<Transport<S>>,
+    /// Whether the peer has sent its last frame.
+    closed: bool,
 }
 
 /// Something that came through a socket.
@@ -45,8 +52,9 @@ pub(crate) enum Received {
     Ping,
     /// The peer wants to close, or has.
     Closed,
-    /// A frame too large to be read: the connection can't go on.
-    TooLarge,
+    /// A frame that can't be read, after which the connection can't go on: the code and reason to
+    /// close it with.
+    Unreadable(u16, &'static str),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -63,7 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Transport { stream, out: Outgoing::default(), partial: 0, limit: usize::MAX, turn: 0 };
         let websocket =
             WebSocketStream::from_raw_socket(transport, Role::Server, Some(config)).await;
-        Self { websocket }
+        Self { websocket, closed: false }
     }
 
     /// Limits the bytes of a frame that are kept, lower than those of which the sender is told.
@@ -118,15 +126,59 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 Received::Ping
             }
             Some(Ok(Message::Frame(_))) => Received::Ping,
-            Some(Ok(Message::Close(_))) => Received::Closed,
-            Some(Err(Error::Capacity(_))) => Received::TooLarge,
-            Some(Err(Error::Io(_))) if transport.partial >= transport.limit => Received::TooLarge,
+            Some(Ok(Message::Close(_))) => {
+                self.closed = true;
+                Received::Closed
+            }
+            Some(Err(Error::Io(_))) if transport.partial >= transport.limit => TOO_LARGE,
             Some(Err(error)) => {
                 tracing::debug!(%error, "a connection broke");
-                return Poll::Ready(None);
+                match unreadable(&error) {
+                    Some(unreadable) => unreadable,
+                    None => return Poll::Ready(None),
+                }
             }
             None => return Poll::Ready(None),
         }))
+    }
+
+    /// Ends the stream: what waits is written. What comes from a peer that has not closed is read
+    /// and forgotten, until it ends the stream too: a stream that is dropped with bytes unread is
+    /// reset, and its peer may not get what was written last.
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let transport = self.websocket.get_mut();
+        ready!(transport.poll_write_out(cx))?;
+        ready!(Pin::new(&mut transport.stream).poll_shutdown(cx))?;
+        let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
+        while !self.closed {
+            let mut unwanted = ReadBuf::uninit(&mut bytes);
+            ready!(Pin::new(&mut transport.stream).poll_read(cx, &mut unwanted))?;
+            if unwanted.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The frame that an error of the library is about; `None` if the stream itself has ended.
+fn unreadable(error: &Error) -> Option<Received> {
+    match error {
+        Error::Capacity(_) => Some(TOO_LARGE),
+        Error::Utf8(_) => Some(Received::Unreadable(1007, "the text is not UTF-8")),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
+        Error::Protocol(_) => {
+            Some(Received::Unreadable(1002, "the frame breaks the WebSocket protocol"))
+        }
+        Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Io(_)
+        | Error::Tls(_)
+        | Error::WriteBufferFull(_)
+        | Error::AttackAttempt
+        | Error::Url(_)
+        | Error::Http(_)
+        | Error::HttpFormat(_) => None,
     }
 }
 
