@@ -156,6 +156,10 @@ pub(crate) struct ServeArgs {
     /// Let web pages of this origin connect, like https://app.example; several may be given
     #[arg(long = "allow-origin", value_name = "URL")]
     pub(crate) allow_origins: Vec<String>,
+    /// Answer to this host name too, where there are no tokens; several may be given. By default
+    /// such a server answers to localhost and the addresses of loopback
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub(crate) allow_hosts: Vec<String>,
 }
 
 fn proxy(text: &str) -> Result<IpNet, String> {

@@ -131,6 +131,10 @@ impl From<StartError> for Failure {
         match error {
             StartError::Exposed(_) => Self::new(Code::Usage, error.to_string()),
             StartError::Store(error) => error.into(),
+            StartError::Setting { field, why } => {
+                let option = field.trim_end_matches('s').replace('_', "-");
+                Self::new(Code::Usage, format!("--{option} {why}"))
+            }
             error => Self::plain(error),
         }
     }

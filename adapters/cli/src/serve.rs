@@ -33,6 +33,7 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
     let mut config = ServerConfig::new()
         .listen(args.listen)
         .allow_origins(args.allow_origins)
+        .allow_hosts(args.allow_hosts)
         .trusted_proxies(args.trusted_proxies);
     config.authenticator = authenticator;
     let server = Server::bind(config, store).await?;

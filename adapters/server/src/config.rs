@@ -40,6 +40,11 @@ pub struct ServerConfig {
     /// The origins whose web pages may connect, like `https://app.example`, besides those of the
     /// server's own host; `*` for all. Default: none.
     pub allow_origins: Vec<String>,
+    /// The names by which requests may call a server without an authenticator, besides `localhost`
+    /// and the addresses of loopback: names or addresses without a port; `*` for any. Requests that
+    /// call it otherwise are refused with 403, since any web page can give a name of its own the
+    /// address of this machine. Default: none.
+    pub allow_hosts: Vec<String>,
     /// The limits on the peers, for WebSockets and HTTP alike.
     pub limits: ServerLimits,
     /// The limits of the recent changes that are kept in memory.
@@ -107,6 +112,7 @@ impl Default for ServerConfig {
             authenticator: None,
             policy: Arc::new(AllowAll),
             allow_origins: Vec::new(),
+            allow_hosts: Vec::new(),
             limits: ServerLimits::default(),
             rings: RingLimits::default(),
             tombstone_retention: Duration::from_secs(30 * 24 * 60 * 60),
@@ -181,6 +187,13 @@ impl ServerConfig {
         self
     }
 
+    /// Sets the field `allow_hosts`.
+    #[must_use]
+    pub fn allow_hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.allow_hosts = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sets the field `metrics`.
     #[must_use]
     pub fn metrics(
@@ -216,6 +229,7 @@ impl fmt::Debug for ServerConfig {
             .field("listen", &self.listen)
             .field("authenticated", &self.authenticator.is_some())
             .field("allow_origins", &self.allow_origins)
+            .field("allow_hosts", &self.allow_hosts)
             .field("limits", &self.limits)
             .field("rings", &self.rings)
             .field("tombstone_retention", &self.tombstone_retention)

@@ -16,8 +16,8 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::commit::Backend;
 use crate::config::ServerConfig;
-use crate::routes;
 use crate::shared::Shared;
+use crate::{host, origin, routes};
 
 /// The number of rows that one transaction of a sweep looks at.
 const SWEPT_ROWS: usize = 1000;
@@ -79,6 +79,14 @@ pub enum StartError {
     /// The address can't be had.
     #[error("can't listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
+    /// A field of the [`ServerConfig`] has a value that can't be meant.
+    #[error("{field}: {why}")]
+    Setting {
+        /// The name of the field.
+        field: &'static str,
+        /// The value, the reason, and a value that would do.
+        why: String,
+    },
     /// The system has no random bytes or no thread to give.
     #[error("the system refuses what a server needs: {0}")]
     System(#[source] io::Error),
@@ -92,10 +100,12 @@ impl Embedded {
     /// [`ServerConfig::listen`] is not used.
     ///
     /// Without an [`authenticator`](ServerConfig::authenticator) everyone who can reach the mounted
-    /// routes may read and write whatever the policy lets them.
+    /// routes may read and write whatever the policy lets them, as long as they call the server
+    /// `localhost` or by one of the [`allow_hosts`](ServerConfig::allow_hosts).
     ///
     /// # Errors
-    /// When the store can't be written, or the system refuses a thread or random bytes.
+    /// When a setting can't be meant, the store can't be written, or the system refuses a thread or
+    /// random bytes.
     ///
     /// # Panics
     /// Outside of a tokio runtime with time.
@@ -103,6 +113,7 @@ impl Embedded {
         config: ServerConfig,
         store: Arc<dyn ServerStore>,
     ) -> Result<Self, StartError> {
+        check(&config)?;
         let epoch = random_name(Epoch::new)?;
         let database = random_name(DatabaseId::new)?;
         let clock = Clock::start();
@@ -188,6 +199,20 @@ impl Drop for Embedded {
         self.end();
         self.shared.commits.close();
     }
+}
+
+/// Refuses entries of the configuration that would never match anything.
+fn check(config: &ServerConfig) -> Result<(), StartError> {
+    let setting = |field, entry: &str, checked: Result<(), String>| {
+        checked.map_err(|why| StartError::Setting { field, why: format!("{entry:?} {why}") })
+    };
+    for entry in &config.allow_origins {
+        setting("allow_origins", entry, origin::check(entry))?;
+    }
+    for entry in &config.allow_hosts {
+        setting("allow_hosts", entry, host::check(entry))?;
+    }
+    Ok(())
 }
 
 /// Waits until the server ends.

@@ -86,6 +86,7 @@ mod config;
 mod connection;
 mod embedded;
 mod feed;
+mod host;
 mod lockout;
 mod mailbox;
 mod memory;

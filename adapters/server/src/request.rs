@@ -1,34 +1,60 @@
 //! The parts of a request that every route looks at: its origin, its sender, its token, and the
 //! reply.
 
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::ConnectInfo;
+use axum::body::{Body, HttpBody};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::middleware::Next;
 use bytes::Bytes;
 use synclayer_core::{ErrorCode, Reply, Token};
+use tokio::time::timeout;
 
 use crate::address;
 use crate::admission::{Guest, Seat};
 use crate::auth::AuthError;
 use crate::budget::Account;
+use crate::host;
 use crate::origin::Origin;
 use crate::shared::{Caller, LoginError, Shared};
 
+/// The time limit for the rest of a refused request's body.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Judges the origin of a request.
 pub(crate) fn origin(shared: &Shared, headers: &HeaderMap) -> Origin {
-    let open = shared.config.authenticator.is_none();
-    Origin::of(headers, &shared.config.allow_origins, open)
+    Origin::of(headers, &shared.config.allow_origins)
 }
 
 /// The reply to a page of a foreign origin.
 pub(crate) fn refuse_origin() -> Response<Body> {
     let message = "pages of this origin may not connect: the server has to be told to allow it";
     respond(Reply::error(ErrorCode::Unauthorized, message))
+}
+
+/// Refuses a request that calls an open server by a name that may be a page's own. A server with
+/// tokens need not look: such a page has none.
+pub(crate) async fn check_host(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let is_open = shared.config.authenticator.is_none();
+    let allowed = &shared.config.allow_hosts;
+    if is_open && !host::is_known(request.uri(), request.headers(), allowed) {
+        discard(&shared, request.into_body()).await;
+        let message = "the server has no tokens, and answers to this host name only once it is \
+                       told to allow it: use localhost, or serve with --allow-host";
+        return respond(Reply::error(ErrorCode::Unauthorized, message));
+    }
+    next.run(request).await
 }
 
 /// The sender of a request.
@@ -119,6 +145,24 @@ fn percent_decoded(text: &str) -> String {
         rest = if decoded.is_some() { &behind[2..] } else { behind };
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Reads a body that nobody wants, and forgets it. A connection that is closed while some of it is
+/// still on its way is reset, and then the answer may be lost that says why. What comes too slowly,
+/// or is too much, is not waited for.
+pub(crate) async fn discard(shared: &Shared, mut body: Body) {
+    let mut left = shared.limits.input.frame_bytes;
+    let discard = async {
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let bytes = frame.data_ref().map_or(0, |data| data.len());
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // who sends slowly may miss the answer
+    drop(timeout(DISCARD_TIMEOUT, discard).await);
 }
 
 /// The share that a request holds until its answer was written.

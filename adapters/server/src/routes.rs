@@ -14,6 +14,7 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
 use synclayer_core::Reply;
 use synclayer_core::server::Call;
@@ -24,21 +25,28 @@ use tokio::time::timeout;
 use crate::budget::Account;
 use crate::origin::Origin;
 use crate::party::Party;
-use crate::request::{Hold, Visitor, identify, origin, refuse_origin, respond, respond_holding};
+use crate::request::{
+    Hold, Visitor, check_host, discard, identify, origin, refuse_origin, respond, respond_holding,
+};
 use crate::shared::{Caller, Shared, size_of_answer};
 use crate::upgrade;
 
-/// The time limit for the rest of a refused request's body.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// The paths of a server that is mounted in another one.
 pub(crate) fn mounted<S: Clone + Send + Sync + 'static>(shared: Arc<Shared>) -> Router<S> {
-    routes().with_state(shared)
+    checked(routes(), shared)
 }
 
 /// The paths of a server that listens itself, and an answer for all others.
 pub(crate) fn standalone(shared: Arc<Shared>) -> Router {
-    routes().fallback(nothing).with_state(shared)
+    checked(routes().fallback(nothing), shared)
+}
+
+fn checked<S: Clone + Send + Sync + 'static>(
+    routes: Router<Arc<Shared>>,
+    shared: Arc<Shared>,
+) -> Router<S> {
+    let check_host = from_fn_with_state(Arc::clone(&shared), check_host);
+    routes.layer(check_host).with_state(shared)
 }
 
 fn routes() -> Router<Arc<Shared>> {
@@ -170,24 +178,6 @@ fn admit(
     let guest = visitor.admit()?;
     take_token(shared, user.as_ref()).map_err(Reply::slow_down)?;
     Ok((user, Hold { account: visitor.open_account(shared), _guest: guest }))
-}
-
-/// Reads a body that nobody wants, and forgets it. A connection that is closed while some of it is
-/// still on its way is reset, and then the answer may be lost that says why. What comes too slowly,
-/// or is too much, is not waited for.
-async fn discard(shared: &Shared, mut body: Body) {
-    let mut left = shared.limits.input.frame_bytes;
-    let discard = async {
-        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let bytes = frame.data_ref().map_or(0, |data| data.len());
-            match left.checked_sub(bytes) {
-                Some(rest) => left = rest,
-                None => return,
-            }
-        }
-    };
-    // who sends slowly may miss the answer
-    drop(timeout(DISCARD_TIMEOUT, discard).await);
 }
 
 /// The reason why a body could not be read.

@@ -39,7 +39,7 @@ const TOO_LARGE: Received = Received::Unreadable(1009, "the frame is too large")
 /// A server's end of a WebSocket.
 pub(crate) struct Socket<S> {
     websocket: WebSocketStream<Transport<S>>,
-    /// Whether the peer has sent its last frame.
+    /// True once the peer has sent its last frame.
     closed: bool,
 }
 
@@ -150,14 +150,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         ready!(transport.poll_write_out(cx))?;
         ready!(Pin::new(&mut transport.stream).poll_shutdown(cx))?;
         let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
-        while !self.closed {
+        if self.closed {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
             let mut unwanted = ReadBuf::uninit(&mut bytes);
             ready!(Pin::new(&mut transport.stream).poll_read(cx, &mut unwanted))?;
             if unwanted.filled().is_empty() {
-                break;
+                return Poll::Ready(Ok(()));
             }
         }
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -195,7 +195,7 @@ async fn a_body_that_breaks_off_is_not_too_large() {
     let mut config = ServerConfig::default();
     config.limits.input.frame_bytes = 1000;
     let server = serve(config).await;
-    let head = "POST /sync/todos HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
+    let head = "POST /sync/todos HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
     let part = r#"{"recordId":"1","data":{"#;
     for (framing, status, code) in [
         (format!("Content-Length: 100\r\n\r\n{part}"), 400, "INVALID_MESSAGE"),

@@ -108,6 +108,34 @@ fn web_pages_connect_from_the_origins_that_are_allowed() {
 }
 
 #[test]
+fn it_answers_to_the_hosts_that_are_allowed() {
+    let home = HomeDir::new();
+    let more = ["--allow-host", "app.example"];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &more);
+    for (host, answer) in [("app.example", 200), ("evil.example", 403)] {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        let request = format!("GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        assert_eq!(status(&mut socket), answer, "{host}");
+    }
+}
+
+#[test]
+fn a_host_or_origin_that_would_never_match_is_refused() {
+    let home = HomeDir::new();
+    let data = home.dir("server");
+    let serve = |option, value| {
+        let data = data.to_str().unwrap();
+        run(["serve", "--listen", "127.0.0.1:0", "--data", data, option, value]).ends_with(2).stderr
+    };
+    let told = serve("--allow-origin", "app.example");
+    assert!(told.contains("--allow-origin \"app.example\" has no scheme"), "{told}");
+    assert!(told.contains("write https://app.example\n"), "{told}");
+    assert!(serve("--allow-origin", "https://app.example/x").contains("has a path"));
+    assert!(serve("--allow-host", "app.example:80").contains("write app.example\n"));
+}
+
+#[test]
 fn health_is_told() {
     let home = HomeDir::new();
     let server = Server::start(&home.dir("server"));
