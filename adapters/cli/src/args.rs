@@ -129,8 +129,9 @@ connect then take snapshots, and find out what they hold and the server has lost
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Where to listen; port 0 lets the system choose
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    /// Where to listen: an IP address and a port, or a port of 127.0.0.1; port 0 lets the system
+    /// choose
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = listen)]
     pub(crate) listen: SocketAddr,
     /// Where the database is kept; a directory of its own, which is made where there is none
     #[arg(long, value_name = "DIR", env = "SYNCLAYER_SERVER_DATA")]
@@ -141,8 +142,7 @@ pub(crate) struct ServeArgs {
         long = "token",
         value_name = "USER=TOKEN",
         env = "SYNCLAYER_TOKENS",
-        hide_env_values = true,
-        value_delimiter = ' '
+        hide_env_values = true
     )]
     pub(crate) tokens: Vec<Secret>,
     /// Failures that an acknowledged write survives
@@ -369,6 +369,29 @@ impl fmt::Debug for Secret {
     }
 }
 
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let on_loopback = |port: &str| {
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        port.parse().ok().filter(|_| is_number).map(|port: u16| ([127, 0, 0, 1], port).into())
+    };
+    let port = match text.rsplit_once(':') {
+        Some((host, port)) if host.eq_ignore_ascii_case("localhost") => on_loopback(port),
+        Some(_) => None,
+        None => on_loopback(text),
+    };
+    if let Some(address) = port.or_else(|| text.parse().ok()) {
+        return Ok(address);
+    }
+    let problem = match text.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => format!("the port is missing: write {text}:8080"),
+        Ok(IpAddr::V6(_)) => format!("the port is missing: write [{text}]:8080"),
+        Err(_) => "it must be an IP address of this machine and a port: 127.0.0.1:8080 to be \
+                   reached from this machine, 0.0.0.0:8080 from everywhere"
+            .to_owned(),
+    };
+    Err(problem)
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -390,6 +413,23 @@ mod tests {
     fn every_exit_code_is_explained() {
         for code in 0..=Code::GivenUp as u8 {
             assert!(EXIT_CODES.contains(&format!("\n{code:3}  ")), "{code} is missing");
+        }
+    }
+
+    #[test]
+    fn a_port_is_enough_to_listen_at() {
+        for (text, address) in [
+            ("8081", "127.0.0.1:8081"),
+            ("localhost:8081", "127.0.0.1:8081"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("[::1]:8081", "[::1]:8081"),
+        ] {
+            assert_eq!(listen(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        assert_eq!(listen("10.0.0.1"), Err("the port is missing: write 10.0.0.1:8080".to_owned()));
+        assert_eq!(listen("::1"), Err("the port is missing: write [::1]:8080".to_owned()));
+        for text in ["", ":8081", "app.example:8081", "localhost", "+1", "65536", "localhost:"] {
+            assert!(listen(text).unwrap_err().contains("0.0.0.0:8080"), "{text}");
         }
     }
 

@@ -135,6 +135,21 @@ impl From<StartError> for Failure {
                 let option = field.trim_end_matches('s').replace('_', "-");
                 Self::new(Code::Usage, format!("--{option} {why}"))
             }
+            StartError::Listen(address, error) => {
+                let why = match error.kind() {
+                    io::ErrorKind::AddrInUse => "another program listens there; end it, or choose \
+                                                 another port with --listen"
+                        .to_owned(),
+                    io::ErrorKind::AddrNotAvailable => "this machine does not have that address; \
+                                                        0.0.0.0 stands for all that it has"
+                        .to_owned(),
+                    io::ErrorKind::PermissionDenied => "ports below 1024 are for privileged \
+                                                        programs; choose one above with --listen"
+                        .to_owned(),
+                    _ => error.to_string(),
+                };
+                Self::plain(format!("can't listen on {address}: {why}"))
+            }
             error => Self::plain(error),
         }
     }

@@ -14,6 +14,7 @@ mod replica;
 mod serve;
 mod sign_out;
 mod signal;
+mod tokens;
 mod watch;
 mod write;
 

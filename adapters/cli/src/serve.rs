@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use serde_json::json;
-use synclayer_core::UserId;
 use synclayer_fjall::{Durability, FjallServerStore, ServerOptions};
 use synclayer_server::{Authenticator, Server, ServerConfig, StaticTokens};
 use tokio::task;
@@ -13,6 +12,7 @@ use crate::args::{DurabilityArg, Secret, ServeArgs};
 use crate::failure::{Code, Failure};
 use crate::output::Printer;
 use crate::signal::Signals;
+use crate::tokens;
 
 pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> {
     let authenticator = authenticator(&args.tokens)?;
@@ -53,14 +53,6 @@ fn authenticator(tokens: &[Secret]) -> Result<Option<Arc<dyn Authenticator>>, Fa
     if tokens.is_empty() {
         return Ok(None);
     }
-    // what is wrong with a token is said without showing it
-    let usage = |message: String| Failure::new(Code::Usage, message);
-    let table = tokens.iter().map(|token| match token.0.split_once('=') {
-        Some((user, token)) if !token.is_empty() => {
-            let user = UserId::new(user);
-            Ok((user.map_err(|error| usage(format!("a --token's user: {error}")))?, token))
-        }
-        Some(_) | None => Err(usage("a --token must be USER=TOKEN".to_owned())),
-    });
-    Ok(Some(Arc::new(StaticTokens::new(table.collect::<Result<Vec<_>, _>>()?))))
+    let table = tokens::of_options(tokens).map_err(|why| Failure::new(Code::Usage, why))?;
+    Ok(Some(Arc::new(StaticTokens::new(table))))
 }

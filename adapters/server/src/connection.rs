@@ -224,6 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let user = self.session.status().user;
             self.bucket = user.and_then(|user| self.shared.bucket(user));
         }
+        let mut refused = None;
         let answer = {
             let mut bucket = self.bucket.as_ref().map(|bucket| {
                 // a bucket is whole at any time
@@ -233,9 +234,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 rings: &self.shared.feed.rings(),
                 policy: &*self.shared.config.policy,
                 user_bucket: bucket.as_deref_mut(),
+                on_error: Some(&mut |error| {
+                    refused.get_or_insert_with(|| error.clone());
+                }),
             };
             call(&mut self.session, now, &mut env, &mut self.actions)
         };
+        if let Some(error) = refused {
+            let user = self.session.status().user;
+            self.shared.refusals.error(user, &error.code, &error.message);
+        }
         self.act();
         answer
     }

@@ -92,6 +92,7 @@ mod mailbox;
 mod memory;
 mod origin;
 mod party;
+mod refusals;
 mod request;
 mod routes;
 mod server;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::middleware::Next;
@@ -34,7 +34,8 @@ pub(crate) fn origin(shared: &Shared, headers: &HeaderMap) -> Origin {
 }
 
 /// The reply to a page of a foreign origin.
-pub(crate) fn refuse_origin() -> Response<Body> {
+pub(crate) fn refuse_origin(shared: &Shared, headers: &HeaderMap) -> Response<Body> {
+    shared.refusals.origin(&text(headers, ORIGIN));
     let message = "pages of this origin may not connect: the server has to be told to allow it";
     respond(Reply::error(ErrorCode::Unauthorized, message))
 }
@@ -49,12 +50,19 @@ pub(crate) async fn check_host(
     let is_open = shared.config.authenticator.is_none();
     let allowed = &shared.config.allow_hosts;
     if is_open && !host::is_known(request.uri(), request.headers(), allowed) {
+        shared.refusals.host(&text(request.headers(), HOST));
         discard(&shared, request.into_body()).await;
         let message = "the server has no tokens, and answers to this host name only once it is \
                        told to allow it: use localhost, or serve with --allow-host";
         return respond(Reply::error(ErrorCode::Unauthorized, message));
     }
     next.run(request).await
+}
+
+/// The text of a header, whatever its bytes are.
+fn text(headers: &HeaderMap, name: HeaderName) -> String {
+    let value = headers.get(name).map(HeaderValue::as_bytes);
+    String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 
 /// The sender of a request.

@@ -88,14 +88,17 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     let origin = origin(&shared, &parts.headers);
     if origin == Origin::Foreign {
         discard(&shared, body).await;
-        return refuse_origin();
+        return refuse_origin(&shared, &parts.headers);
     }
     let mut response = if parts.method == Method::OPTIONS {
         preflight()
     } else {
         match reply(&shared, &parts, body).await {
             Ok((reply, hold)) => respond_holding(reply, hold),
-            Err(refusal) => respond(refusal),
+            Err(refusal) => {
+                shared.refusals.reply(None, &refusal);
+                respond(refusal)
+            }
         }
     };
     if let Origin::Allowed(origin) = origin
@@ -158,6 +161,7 @@ async fn reply(
                        again";
         Reply::error(ErrorCode::ServerError, message)
     })?;
+    shared.refusals.reply(request.user.as_ref(), &reply);
     Ok((reply, hold))
 }
 

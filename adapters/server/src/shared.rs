@@ -24,6 +24,7 @@ use crate::feed::Feed;
 use crate::lockout::Lockout;
 use crate::mailbox::Mailbox;
 use crate::party::Party;
+use crate::refusals::Refusals;
 
 pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     reads: Arc<Semaphore>,
     buckets: Mutex<HashMap<UserId, Arc<Mutex<Bucket>>>>,
     presence: Mutex<Presence>,
+    pub(crate) refusals: Refusals,
 }
 
 /// The WebSockets that are connected.
@@ -94,6 +96,7 @@ impl Shared {
             reads: Arc::new(Semaphore::new(config.max_reads.max(1))),
             buckets: Mutex::default(),
             presence: Mutex::default(),
+            refusals: Refusals::default(),
             config,
         }
     }

@@ -30,11 +30,14 @@ pub(crate) async fn websocket(
 ) -> Response<Body> {
     let (mut parts, _) = request.into_parts();
     if origin(&shared, &parts.headers) == Origin::Foreign {
-        return refuse_origin();
+        return refuse_origin(&shared, &parts.headers);
     }
     match accept(&shared, &mut parts) {
         Ok(response) => response,
-        Err(refusal) => respond(refusal),
+        Err(refusal) => {
+            shared.refusals.reply(None, &refusal);
+            respond(refusal)
+        }
     }
 }
 

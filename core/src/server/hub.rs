@@ -252,7 +252,8 @@ impl Hub {
         let before = session.deadline();
         let rate = self.limits.user_rate;
         let user_bucket = bucket(&mut self.buckets, session.status().user, rate, now.mono);
-        let mut env = Environment { rings: &self.rings, policy: &*self.policy, user_bucket };
+        let (rings, policy) = (&self.rings, &*self.policy);
+        let mut env = Environment { rings, policy, user_bucket, on_error: None };
         let mut actions = Vec::new();
         let answer = call(session, &mut env, &mut actions);
         let after = session.deadline();

@@ -69,7 +69,8 @@ pub use ticket::{Ticket, TicketAnswer};
 /// let limits = Arc::new(ServerLimits::default());
 /// let mut session = Session::new(limits, ConnId(1), Identity::Open, now);
 /// let rings = Rings::new(RingLimits::default());
-/// let mut env = Environment { rings: &rings, policy: &AllowAll, user_bucket: None };
+/// let mut env =
+///     Environment { rings: &rings, policy: &AllowAll, user_bucket: None, on_error: None };
 /// session.handle(now, SessionInput::Frame(br#"{"type":"ping"}"#), &mut env, &mut out);
 /// assert!(matches!(&out[..], [SessionAction::Send(frame)] if frame.starts_with(br#"{"type":"pong""#)));
 /// ```
@@ -283,6 +284,9 @@ impl Session {
     }
 
     fn send_message(&mut self, message: &ServerMessage, cx: &mut InputContext<'_, '_>) {
+        if let (ServerMessage::Error(error), Some(on_error)) = (message, &mut cx.env.on_error) {
+            on_error(error);
+        }
         let mut frame = Vec::new();
         message.encode(self.level(), &mut frame);
         self.send_frame(frame.into(), cx);

@@ -170,7 +170,12 @@ impl Bench {
 
     fn tell(&mut self, input: SessionInput<'_>) -> Vec<String> {
         let mut out = Vec::new();
-        let mut env = Environment { rings: &self.rings, policy: &AllowAll, user_bucket: None };
+        let mut env = Environment {
+            rings: &self.rings,
+            policy: &AllowAll,
+            user_bucket: None,
+            on_error: None,
+        };
         self.session.handle(self.now, input, &mut env, &mut out);
         self.session.check().unwrap();
         out.into_iter().map(|action| self.take(action)).collect()

@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
-use crate::support::{HomeDir, Server, TIMEOUT, finish, run};
+use crate::support::{HomeDir, Process, Server, TIMEOUT, command, finish, run};
 
 #[test]
 fn without_tokens_it_listens_on_loopback_only() {
@@ -23,6 +24,104 @@ fn half_a_token_is_refused_and_not_shown() {
         let ended = run(["serve", "--data", data.to_str().unwrap(), "--token", half]).ends_with(2);
         assert!(!ended.stderr.contains("s3cret"), "{ended:?}");
     }
+}
+
+#[test]
+fn tokens_of_the_environment_may_have_spaces_around_them() {
+    let home = HomeDir::new();
+    let mut serve = command();
+    serve.args(["serve", "--json", "--listen", "0", "--data"]).arg(home.dir("server"));
+    serve.env("SYNCLAYER_TOKENS", " ann=s3cret\n  bob=h1dden\n");
+    let server = Process::start(&mut serve);
+    let url = server.line()["url"].as_str().unwrap().to_owned();
+    for token in ["s3cret", "h1dden"] {
+        home.shell(token, &url).online(&["list", "todos", "--token", token]).ends_with(0);
+    }
+    // a server must not be open because a variable was emptied
+    let ended = finish(serve.env("SYNCLAYER_TOKENS", " ")).ends_with(2);
+    assert!(ended.stderr.contains("SYNCLAYER_TOKENS is given and empty"), "{ended:?}");
+}
+
+#[test]
+fn a_token_of_two_users_is_refused_and_not_shown() {
+    let home = HomeDir::new();
+    let data = home.dir("server");
+    let serve = |tokens: [&str; 2]| {
+        let [first, second] = tokens;
+        let data = data.to_str().unwrap();
+        run(["serve", "--data", data, "--token", first, "--token", second]).ends_with(2).stderr
+    };
+    let told = serve(["ann=s3cret", "bob=s3cret"]);
+    assert!(told.contains("ann and bob have the same token"), "{told}");
+    assert!(!told.contains("s3cret"), "{told}");
+    // said twice, it is still of one user: what is wrong is the second one
+    assert!(serve(["ann=s3cret", "ann=s3cret bob"]).contains("must be USER=TOKEN"));
+}
+
+#[test]
+fn what_is_refused_is_logged_with_what_to_do_about_it() {
+    let home = HomeDir::new();
+    let options = ["--token", "ann=s3cret"];
+    let mut server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &options);
+    let begun = Instant::now();
+    for _ in 0..50 {
+        let wrong = "Authorization: Bearer wr0ng\r\n";
+        assert_eq!(status(&mut websocket(&server.address, wrong)), 401);
+    }
+    let origin = "Origin: https://evil.example\r\n";
+    assert_eq!(status(&mut websocket(&server.address, origin)), 403);
+    let ann = "Authorization: Bearer s3cret\r\n";
+    let post = |body: &str| {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        let (address, length) = (&server.address, body.len());
+        let head = format!("Host: {address}\r\n{ann}Content-Length: {length}\r\n\r\n");
+        socket.write_all(format!("POST /sync/todos HTTP/1.1\r\n{head}{body}").as_bytes()).unwrap();
+        status(&mut socket)
+    };
+    let long = format!(r#"{{"recordId":"1","data":{{"x":"{}"}}}}"#, "y".repeat(2 << 20));
+    assert_eq!((post("{"), post(&long)), (400, 413));
+    let seconds = begun.elapsed().as_secs() as usize;
+    assert!(server.process.terminate().success());
+    let log = server.process.told();
+    let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    let logins = lines("refused a login: give the client a token that this server knows");
+    assert!((1..=seconds + 2).contains(&logins), "{logins} lines: {log:?}");
+    assert_eq!(lines("the token is wrong"), logins, "{log:?}");
+    assert_eq!(lines("refused a web page: if the page is yours, allow it"), 1, "{log:?}");
+    assert_eq!(lines("https://evil.example"), 1, "{log:?}");
+    assert_eq!(lines("refused what is not valid"), 1, "{log:?}");
+    assert_eq!(lines("refused what is larger than a limit: raise the limit"), 1, "{log:?}");
+    assert!(log.iter().any(|line| line.contains("user=\"ann\"")), "{log:?}");
+    assert!(!log.iter().any(|line| line.contains("wr0ng") || line.contains("s3cret")), "{log:?}");
+}
+
+#[test]
+fn refused_hosts_and_frames_are_logged_too() {
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let mut socket = TcpStream::connect(&server.address).unwrap();
+    socket.write_all(b"GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n").unwrap();
+    assert_eq!(status(&mut socket), 403);
+    server.process.tells("host=\"evil.example\"");
+    let mut socket = websocket(&server.address, "");
+    assert_eq!(status(&mut socket), 101);
+    // a frame with a mask of zeros
+    socket.write_all(&[0x81, 0x82, 0, 0, 0, 0, b'{', b'}']).unwrap();
+    server.process.tells("refused what is not valid: the app that sent it has to be changed");
+}
+
+#[test]
+fn a_port_is_enough_to_listen_at() {
+    let home = HomeDir::new();
+    let server = Server::start_with(&home.dir("server"), "localhost:0", &[]);
+    assert!(server.address.starts_with("127.0.0.1:"), "{}", server.address);
+    let taken = server.address.rsplit(':').next().unwrap();
+    let data = home.dir("other");
+    let other = ["serve", "--data", data.to_str().unwrap(), "--listen"];
+    let ended = run(other.iter().chain([&taken])).ends_with(1);
+    assert!(ended.stderr.contains("another program listens there"), "{ended:?}");
+    let ended = run(other.iter().chain([&"app.example:80"])).ends_with(2);
+    assert!(ended.stderr.contains("127.0.0.1:8080 to be reached from this machine"), "{ended:?}");
 }
 
 #[test]

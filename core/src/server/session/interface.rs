@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::ticket::{Ticket, TicketAnswer};
-use crate::protocol::message::{Level, Token};
+use crate::protocol::message::{ErrorMessage, Level, Token};
 use crate::protocol::name::{ClientId, Collection, SessionNumber, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
 use crate::rules::policy::{Bucket, Policy};
@@ -82,6 +82,8 @@ pub struct Environment<'a> {
     pub policy: &'a dyn Policy,
     /// The rate of all connections of the session's user together; `None` for any.
     pub user_bucket: Option<&'a mut Bucket>,
+    /// Hears of each error that the session sends, for a log.
+    pub on_error: Option<&'a mut dyn FnMut(&ErrorMessage)>,
 }
 
 /// The reason of a session's deadline.

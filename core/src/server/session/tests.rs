@@ -117,8 +117,12 @@ impl World {
     fn input(&mut self, conn: u64, input: SessionInput<'_>) {
         let state = self.conns.get_mut(&conn).unwrap();
         let mut out = Vec::new();
-        let mut env =
-            Environment { rings: &self.rings, policy: self.policy.as_ref(), user_bucket: None };
+        let mut env = Environment {
+            rings: &self.rings,
+            policy: self.policy.as_ref(),
+            user_bucket: None,
+            on_error: None,
+        };
         state.session.handle(self.now, input, &mut env, &mut out);
         state.session.check().unwrap();
         for action in out {
