@@ -29,10 +29,8 @@ pub(crate) async fn demo(out: Printer) -> Result<(), Failure> {
         Arc::new(FjallServerStore::open(dir.path().join("server"), ServerOptions::default())?);
     let server = Server::bind(ServerConfig::default(), store.clone()).await?;
     let url = format!("http://{}", server.local_addr());
-    out.line(
-        format_args!("A server at {url} and two replicas, A and B, with a store each.\n"),
-        &json!({ "server": url }),
-    )?;
+    let begin = format!("A server at {url} and two replicas, A and B, with a store each.");
+    out.lines([begin.as_str(), ""], &json!({ "server": url }))?;
 
     let begun = Instant::now();
     let mut a = Device::open(&url, &dir.path().join("a")).await?;
@@ -49,7 +47,8 @@ pub(crate) async fn demo(out: Printer) -> Result<(), Failure> {
     a.sync.close().await;
     b.sync.close().await;
     server.shutdown().await;
-    out.line("\nThat was all of it: your programs can do the same.", &json!({ "done": true }))
+    let end = ["", "That was all of it: your programs can do the same."];
+    out.lines(end, &json!({ "done": true }))
 }
 
 /// A write on A appears on B.

@@ -49,11 +49,18 @@ pub(crate) struct Failure {
     pub(crate) code: Code,
     /// The message still to be printed; `None` if the command has printed everything.
     pub(crate) message: Option<String>,
+    /// A line behind the message.
+    pub(crate) hint: Option<String>,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: Some(message.into()) }
+        Self { code, message: Some(message.into()), hint: None }
+    }
+
+    /// The same with a line behind its message.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 
     /// A failure that has no code of its own.
@@ -63,7 +70,7 @@ impl Failure {
 
     /// The command has said what there is to say.
     pub(crate) fn said(code: Code) -> Self {
-        Self { code, message: None }
+        Self { code, message: None, hint: None }
     }
 
     pub(crate) fn no_record(collection: &str, id: &str) -> Self {

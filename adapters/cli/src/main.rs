@@ -12,12 +12,14 @@ mod rejected;
 mod repair;
 mod replica;
 mod serve;
+mod shown;
 mod sign_out;
 mod signal;
 mod tokens;
 mod watch;
 mod write;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,9 +31,18 @@ use args::{Cli, CliCommand, RejectedAction};
 use decide::LossDecision;
 use failure::{Code, Failure};
 use output::Printer;
+use shown::ShownLines;
 
 fn main() -> ExitCode {
-    let Cli { json, command } = Cli::parse();
+    let Cli { json, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            // nobody may be there to read it
+            let _ = write!(io::stderr(), "{}", ShownLines(error.render()));
+            return ExitCode::from(Code::Usage as u8);
+        }
+        Err(help) => help.exit(),
+    };
     let out = Printer { json };
     let store = store_of(&command);
     let repairs = matches!(command, CliCommand::Repair(_));
@@ -103,14 +114,14 @@ fn hinted(failure: Failure, store: Option<(StoreKind, PathBuf)>, repairs: bool) 
             let what = what.trim_end_matches([';', ' ']);
             if repairs {
                 let hint = "Nothing of it can be saved: move it aside, and restore a backup";
-                return Failure::new(failure.code, format!("{what}\n{hint}"));
+                return Failure::new(failure.code, what).hint(hint);
             }
             let hint = match kind {
                 StoreKind::Client => "To save its unsent writes and put a sound one in its place",
                 StoreKind::Server => "To put a sound one with all that can be read in its place",
             };
-            let text = format!("{what}\n{hint}: synclayer repair --data {data}");
-            Failure::new(failure.code, text)
+            let hint = format!("{hint}: synclayer repair --data {data}");
+            Failure::new(failure.code, what).hint(hint)
         }
         Code::Foreign => {
             let variable = match kind {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use synclayer_tokio::{Document, Record};
 
 use crate::failure::{Code, Failure};
+use crate::shown::Shown;
 
 /// The output of a command.
 #[derive(Clone, Copy)]
@@ -20,17 +21,25 @@ impl Printer {
         if self.json { Self::json(json) } else { Self::text(human) }
     }
 
+    /// Prints several lines for people, or one for programs.
+    pub(crate) fn lines(
+        self,
+        human: impl IntoIterator<Item = impl Display>,
+        json: &impl Serialize,
+    ) -> Result<(), Failure> {
+        if self.json { Self::json(json) } else { human.into_iter().try_for_each(Self::text) }
+    }
+
     /// Prints a line for people.
     pub(crate) fn text(text: impl Display) -> Result<(), Failure> {
-        printed(writeln!(io::stdout(), "{text}"))
+        printed(writeln!(io::stdout(), "{}", Shown(text)))
     }
 
     /// Prints a line for programs.
     pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-        let mut line = serde_json::to_vec(value).map_err(Failure::plain)?;
-        line.push(b'\n');
+        let line = serde_json::to_string(value).map_err(Failure::plain)?;
         let mut out = io::stdout().lock();
-        printed(out.write_all(&line).and_then(|()| out.flush()))
+        printed(writeln!(out, "{}", Shown(line)).and_then(|()| out.flush()))
     }
 
     /// Tells people something that isn't the command's result.
@@ -38,9 +47,9 @@ impl Printer {
         let mut err = io::stderr();
         // nobody may be there to read it
         let _ = if self.json {
-            writeln!(err, "{}", serde_json::json!({ "note": text.to_string() }))
+            writeln!(err, "{}", Shown(serde_json::json!({ "note": text.to_string() })))
         } else {
-            writeln!(err, "{text}")
+            writeln!(err, "{}", Shown(text))
         };
     }
 
@@ -51,10 +60,12 @@ impl Printer {
         let code = failure.code.name();
         // nobody may be there to read it
         let _ = if self.json {
-            let json = serde_json::json!({ "error": message, "code": code });
-            writeln!(err, "{json}")
+            let text = [Some(message), failure.hint.as_ref()].into_iter().flatten();
+            let text = text.map(String::as_str).collect::<Vec<_>>().join("\n");
+            writeln!(err, "{}", Shown(serde_json::json!({ "error": text, "code": code })))
         } else {
-            writeln!(err, "error: {message}")
+            let hint = failure.hint.iter().map(|hint| writeln!(io::stderr(), "{}", Shown(hint)));
+            writeln!(err, "error: {}", Shown(message)).and_then(|()| hint.collect())
         };
     }
 }

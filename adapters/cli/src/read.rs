@@ -130,7 +130,7 @@ pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failur
         let status = replica.status().await?;
         let text = describe(&status, apart.as_deref());
         let connected = status.connection == ConnectionState::Connected;
-        out.line(
+        out.lines(
             text,
             &StatusJson {
                 connected,
@@ -171,7 +171,7 @@ fn level(of: Level) -> u8 {
     }
 }
 
-fn describe(status: &Status, apart: Option<&str>) -> String {
+fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
     let mut lines = vec![
         format!("replica   {}", status.client_id),
         match apart {
@@ -203,5 +203,5 @@ fn describe(status: &Status, apart: Option<&str>) -> String {
             None => format!("{name}: {count} records{held} so far, never in sync"),
         });
     }
-    lines.join("\n")
+    lines
 }

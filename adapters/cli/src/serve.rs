@@ -1,6 +1,5 @@
 //! The server.
 
-use std::io;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -11,13 +10,14 @@ use tokio::task;
 use crate::args::{DurabilityArg, Secret, ServeArgs};
 use crate::failure::{Code, Failure};
 use crate::output::Printer;
+use crate::shown::LogWriter;
 use crate::signal::Signals;
 use crate::tokens;
 
 pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> {
     let authenticator = authenticator(&args.tokens)?;
     let mut signals = Signals::new()?;
-    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt().with_writer(|| LogWriter).with_ansi(false).init();
     // each connection takes a descriptor, and the usual limit is meant for programs that open files
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "can't raise the limit of open files: it bounds the connections");

@@ -11,6 +11,7 @@ mod place;
 mod repair;
 mod scenario;
 mod serve;
+mod shown;
 mod sign_out;
 mod strangers;
 mod support;
