@@ -16,6 +16,7 @@ mod shown;
 mod sign_out;
 mod signal;
 mod tokens;
+mod umask;
 mod watch;
 mod write;
 
@@ -34,6 +35,7 @@ use output::Printer;
 use shown::ShownLines;
 
 fn main() -> ExitCode {
+    umask::make_private();
     let Cli { json, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {

@@ -14,6 +14,7 @@ use crate::args::ModifyArgs;
 use crate::failure::{Code, Failure};
 use crate::output::Printer;
 use crate::replica::on_replica;
+use crate::umask;
 use crate::write::{Done, deliver_after, missing_unless_met};
 
 /// Attempts to run the program, if the record changes meanwhile.
@@ -96,17 +97,11 @@ impl Program {
         let [program, arguments @ ..] = &self.0[..] else {
             return Err(Failure::new(Code::Usage, "no program was given"));
         };
-        Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                Failure::new(
-                    Code::Usage,
-                    format!("{self} can't be run: {error}; nothing was changed"),
-                )
-            })
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        umask::for_others(|| command.spawn()).map_err(|error| {
+            Failure::new(Code::Usage, format!("{self} can't be run: {error}; nothing was changed"))
+        })
     }
 
     /// Gives the program the document, and waits for its end and for what it prints.

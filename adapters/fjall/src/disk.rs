@@ -24,7 +24,7 @@ use crate::journal;
 use crate::kinds::StoreKind;
 use crate::manifest;
 use crate::mark::{self, Mark};
-use crate::place::{self, database};
+use crate::place::{self, Weakness, database};
 use crate::rows::{Table, View, row_key};
 use crate::watermark::{Promise, Watermark, boot};
 
@@ -252,10 +252,17 @@ impl Drop for DirectoryLock {
 }
 
 pub(crate) fn lock(path: &Path) -> Result<DirectoryLock, StoreError> {
+    let io = |error| failure::io(path, &error);
+    place::make(path).map_err(io)?;
+    // before anything in it is written: a link may lead anywhere
+    match place::weakness(path).map_err(io)? {
+        None => {}
+        Some(Weakness::Link(entry)) => return Err(failure::link(&entry)),
+        Some(Weakness::Writable(entry)) => return Err(failure::writable(path, &entry)),
+    }
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
-    let lock = fs::create_dir_all(path).and_then(|()| options.open(path.join("lock")));
-    let lock = lock.map_err(|error| failure::io(path, &error))?;
+    let lock = options.open(path.join("lock")).map_err(io)?;
     match lock.try_lock() {
         Ok(()) => {
             // only people read it, so it does no harm if it can't be written

@@ -87,6 +87,26 @@ pub(crate) fn foreign(path: &Path, others: &str) -> StoreError {
     ))
 }
 
+/// There is a link among the files of a store.
+pub(crate) fn link(entry: &Path) -> StoreError {
+    let entry = entry.display();
+    foreign_error(format!(
+        "{entry} is a symbolic link, and what is written to it could land anywhere; nothing was \
+         changed: put in its place what it leads to, or remove it (the store's directory itself \
+         may be a link)"
+    ))
+}
+
+/// There is a directory or a file of a store that others could change.
+pub(crate) fn writable(path: &Path, entry: &Path) -> StoreError {
+    let (path, entry) = (path.display(), entry.display());
+    let message = format!(
+        "others than its owner may write to {entry}, so what is stored there could be changed by \
+         them; nothing was changed: take that away with `chmod -R go-w {path}`"
+    );
+    StoreError::new(StoreErrorKind::Other, message)
+}
+
 /// There is no store where one is to be repaired.
 pub(crate) fn no_store(path: &Path) -> StoreError {
     let path = path.display();

@@ -1,6 +1,6 @@
 //! The directories of a store, and of those beside it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,88 @@ pub(crate) fn finish_interrupted(path: &Path) -> io::Result<()> {
     }
     fs::rename(done, path)?;
     sync_parent(path)
+}
+
+/// Makes a store's directory, for its owner alone, where there is none.
+pub(crate) fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Something in a store's directory by which others could lead what is written there elsewhere, or
+/// change it.
+pub(crate) enum Weakness {
+    /// A symbolic link. The directory itself may be one.
+    Link(PathBuf),
+    /// A directory or a file that others than its owner may write to.
+    Writable(PathBuf),
+}
+
+/// Looks at a store's directory and at all that is in it.
+pub(crate) fn weakness(path: &Path) -> io::Result<Option<Weakness>> {
+    let mode = mode(&fs::metadata(path)?);
+    if mode & OTHERS_WRITE != 0 {
+        return Ok(Some(Weakness::Writable(path.to_owned())));
+    }
+    weakness_below(path, mode & OTHERS_ENTER != 0)
+}
+
+/// Looks at modes as long as others can get there.
+fn weakness_below(path: &Path, is_reachable: bool) -> io::Result<Option<Weakness>> {
+    // another process that has the store open may remove files meanwhile
+    let Some(entries) = present(fs::read_dir(path))? else { return Ok(None) };
+    for entry in entries {
+        let entry = entry?;
+        // it does not follow links
+        let Some(metadata) = present(entry.metadata())? else { continue };
+        let path = entry.path();
+        if metadata.is_symlink() {
+            return Ok(Some(Weakness::Link(path)));
+        }
+        if is_reachable && mode(&metadata) & OTHERS_WRITE != 0 {
+            return Ok(Some(Weakness::Writable(path)));
+        }
+        // the root of a volume has one that is nobody's
+        if metadata.is_dir() && entry.file_name() != "lost+found" {
+            let is_reachable = is_reachable && mode(&metadata) & OTHERS_ENTER != 0;
+            if let Some(weakness) = weakness_below(&path, is_reachable)? {
+                return Ok(Some(weakness));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn present<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// The bits of the group's and everybody's permission to write, and to enter a directory.
+const OTHERS_WRITE: u32 = 0o022;
+const OTHERS_ENTER: u32 = 0o011;
+
+#[cfg(unix)]
+fn mode(metadata: &fs::Metadata) -> u32 {
+    std::os::unix::fs::MetadataExt::mode(metadata)
+}
+
+#[cfg(not(unix))]
+fn mode(_: &fs::Metadata) -> u32 {
+    0
 }
 
 /// A directory beside another, of the same name and this behind it.

@@ -1,9 +1,11 @@
 //! Directories that hold something else than what a command needs.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::{Ended, HomeDir, Server, command, finish, run};
+use crate::support::{Ended, HomeDir, Process, Server, command, finish, run};
 
 fn serve(data: &Path) -> Ended {
     let args = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
@@ -76,4 +78,59 @@ fn a_server_has_a_variable_of_its_own() {
     let mut serve = command();
     serve.args(["serve", "--listen", "0.0.0.0:0"]).env("SYNCLAYER_SERVER_DATA", home.dir("b"));
     assert!(finish(&mut serve).ends_with(2).stderr.contains("loopback"));
+}
+
+/// All that is below a directory, and the bits of its mode that are not its owner's.
+fn of_others(path: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        found.push((entry.path(), metadata.permissions().mode() & 0o077));
+        if metadata.is_dir() {
+            found.extend(of_others(&entry.path()));
+        }
+    }
+    found
+}
+
+#[test]
+fn all_files_are_their_owners_alone() {
+    let home = HomeDir::new();
+    let script = |text: String| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("umask 022; exec {text}")]);
+        shell
+    };
+    let program = env!("CARGO_BIN_EXE_synclayer");
+    let (data, server) = (home.dir("data"), home.dir("server"));
+    let (data, server) = (data.display(), server.display());
+    let serve = format!("{program} serve --json --listen 127.0.0.1:0 --data {server}");
+    let mut serve = Process::start(&mut script(serve));
+    let url = serve.line()["url"].as_str().unwrap().to_owned();
+    let on = format!("--data {data} --server {url}");
+    finish(&mut script(format!("{program} save todos '{{}}' --id x {on}"))).ends_with(0);
+    // but a program that is run makes its own as ever
+    let made = home.dir("made");
+    let modify = format!("'tee {}'", made.display());
+    finish(&mut script(format!("{program} modify todos x {on} -- sh -c {modify}"))).ends_with(0);
+    assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o644);
+    assert!(serve.terminate().success());
+    for store in ["data", "server"] {
+        let found = of_others(&home.dir(store));
+        assert!(found.len() > 5, "{found:?}");
+        let open: Vec<_> = found.iter().filter(|(_, mode)| *mode != 0).collect();
+        assert!(open.is_empty(), "{open:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_told() {
+    let home = HomeDir::new();
+    let data = home.dir("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
+    let a = home.shell("data", "http://127.0.0.1:1");
+    let told = a.offline(&["list", "todos"]).ends_with(1).stderr;
+    assert!(told.contains(&format!("chmod -R go-w {}", data.display())), "{told}");
 }
