@@ -145,6 +145,10 @@ pub(crate) struct ServeArgs {
         hide_env_values = true
     )]
     pub(crate) tokens: Vec<Secret>,
+    /// Let the users of this file in too, one USER=TOKEN a line; SIGHUP reads it again. Lines that
+    /// begin with # don't count
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
     /// Failures that an acknowledged write survives
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,

@@ -9,6 +9,7 @@ mod modify;
 mod output;
 mod read;
 mod rejected;
+mod reload;
 mod repair;
 mod replica;
 mod serve;

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use serde_json::json;
 use synclayer_fjall::{Durability, FjallServerStore, ServerOptions};
-use synclayer_server::{Authenticator, Server, ServerConfig, StaticTokens};
+use synclayer_server::{Server, ServerConfig};
 use tokio::task;
 
-use crate::args::{DurabilityArg, Secret, ServeArgs};
-use crate::failure::{Code, Failure};
+use crate::args::{DurabilityArg, ServeArgs};
+use crate::failure::Failure;
 use crate::output::Printer;
+use crate::reload::Reloadable;
 use crate::shown::LogWriter;
-use crate::signal::Signals;
-use crate::tokens;
+use crate::signal::{Hangup, Signals};
 
 pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> {
-    let authenticator = authenticator(&args.tokens)?;
-    let mut signals = Signals::new()?;
+    let files = Reloadable::read(&args).await?;
+    let (mut signals, mut hangup) = (Signals::new()?, Hangup::new()?);
     tracing_subscriber::fmt().with_writer(|| LogWriter).with_ansi(false).init();
     // each connection takes a descriptor, and the usual limit is meant for programs that open files
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -35,24 +35,20 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
         .allow_origins(args.allow_origins)
         .allow_hosts(args.allow_hosts)
         .trusted_proxies(args.trusted_proxies);
-    config.authenticator = authenticator;
+    config.authenticator = files.authenticator();
     let server = Server::bind(config, store).await?;
     let address = server.local_addr();
     let url = format!("http://{address}");
     out.line(format_args!("listening on {url}"), &json!({ "listening": address, "url": url }))?;
-    signals.end().await;
+    loop {
+        tokio::select! {
+            () = signals.end() => break,
+            () = hangup.received() => files.reload(&server).await,
+        }
+    }
     tokio::select! {
         () = server.shutdown() => Ok(()),
         // what was acknowledged is on the disk in any case
         () = signals.end() => Err(Failure::plain("told to end twice: the peers were not waited for")),
     }
-}
-
-/// Returns the check of tokens; `None`, which admits everyone, if there are none.
-fn authenticator(tokens: &[Secret]) -> Result<Option<Arc<dyn Authenticator>>, Failure> {
-    if tokens.is_empty() {
-        return Ok(None);
-    }
-    let table = tokens::of_options(tokens).map_err(|why| Failure::new(Code::Usage, why))?;
-    Ok(Some(Arc::new(StaticTokens::new(table))))
 }

@@ -1,4 +1,4 @@
-//! Being told to end.
+//! Being told to end, or to read files again.
 
 use crate::failure::Failure;
 
@@ -41,5 +41,31 @@ impl Signals {
             // it can't be caught, so it ends the process by itself
             std::future::pending().await
         }
+    }
+}
+
+/// SIGHUP, caught from its making on.
+pub(crate) struct Hangup {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangup {
+    pub(crate) fn new() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            #[cfg(unix)]
+            signal: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for it; for ever where there is no such signal.
+    pub(crate) async fn received(&mut self) {
+        #[cfg(unix)]
+        if self.signal.recv().await.is_some() {
+            return;
+        }
+        std::future::pending().await
     }
 }

@@ -1,30 +1,79 @@
-//! The tables of tokens that `serve` is given. Their mistakes are told without showing a token.
+//! The tokens that `serve` is given. Their mistakes are told without showing a token.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 
 use synclayer_core::UserId;
 
 use crate::args::Secret;
 
+/// The size of the largest token file.
+const FILE_BYTES: u64 = 16 << 20;
+
 /// A user and one of their tokens.
 pub(crate) type Entry = (UserId, String);
 
-/// Reads the values of `--token` and `SYNCLAYER_TOKENS`: each holds USER=TOKEN, several with spaces
-/// between them.
-pub(crate) fn of_options(values: &[Secret]) -> Result<Vec<Entry>, String> {
-    let mut entries = Vec::new();
-    for text in values.iter().flat_map(|value| value.0.split_whitespace()) {
-        entries.push(entry(text).map_err(|why| format!("a --token can't be used: {why}"))?);
+/// The places where tokens come from.
+pub(crate) struct TokenSources {
+    given: Vec<Entry>,
+    file: Option<PathBuf>,
+}
+
+impl TokenSources {
+    /// Reads the values of `--token` and `SYNCLAYER_TOKENS`: each holds USER=TOKEN, several with
+    /// spaces between them.
+    pub(crate) fn new(values: &[Secret], file: Option<PathBuf>) -> Result<Self, String> {
+        let mut given = Vec::new();
+        for text in values.iter().flat_map(|value| value.0.split_whitespace()) {
+            given.push(entry(text).map_err(|why| format!("a --token can't be used: {why}"))?);
+        }
+        if given.is_empty() && !values.is_empty() {
+            return Err("--token or SYNCLAYER_TOKENS is given and empty: write USER=TOKEN, or \
+                        leave it out for a server that is open on this machine"
+                .to_owned());
+        }
+        Ok(Self { given, file })
     }
-    if entries.is_empty() {
-        return Err(
-            "--token or SYNCLAYER_TOKENS is given and empty: write USER=TOKEN, or leave it \
-                    out for a server that is open on this machine"
-                .to_owned(),
-        );
+
+    /// Returns `true` if there is nothing to take tokens from: the server is open.
+    pub(crate) fn are_none(&self) -> bool {
+        self.given.is_empty() && self.file.is_none()
     }
-    check_users(&entries)?;
-    Ok(entries)
+
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Returns all tokens, those of the file as they are now.
+    pub(crate) fn read(&self) -> Result<Vec<Entry>, String> {
+        let mut entries = self.given.clone();
+        if let Some(file) = &self.file {
+            let shown = file.display();
+            let text = read(file)
+                .map_err(|error| format!("the token file {shown} can't be read: {error}"))?;
+            for (line, number) in text.lines().map(str::trim).zip(1_u32..) {
+                if line.is_empty() || line.starts_with('#') {
+                    continue;
+                }
+                let why =
+                    |why| format!("the token file {shown} can't be used: line {number}: {why}");
+                entries.push(entry(line).map_err(why)?);
+            }
+        }
+        check_users(&entries)?;
+        Ok(entries)
+    }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(file)?.take(FILE_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > FILE_BYTES {
+        return Err(io::Error::other(format!("it is larger than {FILE_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 fn entry(text: &str) -> Result<Entry, String> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use synclayer_core::{Token, UserId};
@@ -89,7 +89,7 @@ pub enum AuthError {
     Expired,
 }
 
-/// A table of tokens that never expire.
+/// A table of tokens that never expire. Clones share it.
 ///
 /// ```
 /// use synclayer_server::{StaticTokens, UserId};
@@ -99,22 +99,37 @@ pub enum AuthError {
 /// ```
 #[derive(Clone)]
 pub struct StaticTokens {
-    tokens: Vec<(UserId, Token)>,
+    tokens: Arc<RwLock<Vec<(UserId, Token)>>>,
 }
 
 impl StaticTokens {
     /// A table of users and their tokens. A user may have several.
     pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = (UserId, T)>) -> Self {
-        let wrap = |(user, token): (UserId, T)| (user, Token::new(token.as_ref()));
-        Self { tokens: tokens.into_iter().map(wrap).collect() }
+        Self { tokens: Arc::new(RwLock::new(wrap(tokens))) }
     }
+
+    /// Puts other users and tokens in the place of all that there were. Connections that a token
+    /// has let in before stay until [`Embedded::recheck_tokens`](crate::Embedded::recheck_tokens).
+    pub fn replace<T: AsRef<str>>(&self, tokens: impl IntoIterator<Item = (UserId, T)>) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = wrap(tokens);
+    }
+
+    fn table(&self) -> RwLockReadGuard<'_, Vec<(UserId, Token)>> {
+        // it is whole at any time
+        self.tokens.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wrap<T: AsRef<str>>(tokens: impl IntoIterator<Item = (UserId, T)>) -> Vec<(UserId, Token)> {
+    tokens.into_iter().map(|(user, token)| (user, Token::new(token.as_ref()))).collect()
 }
 
 impl Authenticator for StaticTokens {
     fn authenticate(&self, token: &Token) -> Result<Identified, AuthError> {
         // all are compared, so that the time tells nothing of how near the token came
         let mut found = None;
-        for (user, known) in &self.tokens {
+        let table = self.table();
+        for (user, known) in &*table {
             if is_same(known.reveal().as_bytes(), token.reveal().as_bytes()) {
                 found = Some(user);
             }
@@ -127,7 +142,7 @@ impl Authenticator for StaticTokens {
 /// Shows the number of tokens, and not the tokens.
 impl fmt::Debug for StaticTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StaticTokens({})", self.tokens.len())
+        write!(f, "StaticTokens({})", self.table().len())
     }
 }
 

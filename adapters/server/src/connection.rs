@@ -21,7 +21,7 @@ use crate::budget::{Account, FLOOR};
 use crate::commit::Job;
 use crate::mailbox::Mailbox;
 use crate::party::Party;
-use crate::shared::{Caller, LoginError, Shared};
+use crate::shared::{Caller, Login, LoginError, Shared};
 use crate::socket::{Received, Socket};
 
 /// The number of bytes that may wait for the socket before the session is asked for no more.
@@ -59,6 +59,8 @@ pub(crate) struct Connection<S> {
     alarm: Pin<Box<Sleep>>,
     /// When the token expires.
     expires: Option<Instant>,
+    /// The token that let it in, until that has expired.
+    login: Option<Login>,
     /// The rate of the user's connections together.
     bucket: Option<Arc<Mutex<Bucket>>>,
     place: Place,
@@ -95,10 +97,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         mut socket: Socket<S>,
     ) -> Self {
         let now = shared.clock.now();
-        let (identity, expires) = match caller {
-            Caller::Anyone => (Identity::Open, None),
-            Caller::Known(known) => (Identity::Known(known.user), known.expires),
-            Caller::Unknown => (Identity::Unknown, None),
+        let (identity, expires, login) = match caller {
+            Caller::Anyone => (Identity::Open, None, None),
+            Caller::Known(known) => (Identity::Known(known.user), known.expires, Some(known.login)),
+            Caller::Unknown => (Identity::Unknown, None, None),
         };
         if place.guest.is_none() {
             socket.set_limit(STRANGERS_FRAME_BYTES);
@@ -113,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             actions: Vec::new(),
             alarm: Box::pin(sleep(NEVER)),
             expires,
+            login,
             bucket: None,
             place,
             account,
@@ -143,10 +146,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn take_mail(&mut self) {
+        self.recheck_token();
         for input in self.mailbox.take() {
             self.transacting &= !matches!(input, SessionInput::Transacted(_));
             self.handle(input);
         }
+    }
+
+    /// Asks again whose the token is, where the server was told to.
+    fn recheck_token(&mut self) {
+        let login = self.login.as_ref();
+        let Some(known) = login.and_then(|login| self.shared.recheck(login)) else { return };
+        let user = self.session.status().user;
+        match known.filter(|known| Some(&known.user) == user) {
+            Some(known) => {
+                self.expires = known.expires;
+                self.login = Some(known.login);
+            }
+            None => self.expire(),
+        }
+    }
+
+    fn expire(&mut self) {
+        self.expires = None;
+        self.login = None;
+        self.handle(SessionInput::AuthExpired);
     }
 
     /// Counts what its frames hold.
@@ -204,8 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn pass_deadline(&mut self) {
         if self.expires.is_some_and(|at| at <= Instant::now()) {
-            self.expires = None;
-            self.handle(SessionInput::AuthExpired);
+            self.expire();
         }
         self.handle(SessionInput::Timeout);
     }
@@ -298,6 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.socket.set_limit(usize::MAX);
         }
         self.expires = known.expires;
+        self.login = Some(known.login);
         Some(known.user)
     }
 

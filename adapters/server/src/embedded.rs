@@ -164,6 +164,13 @@ impl Embedded {
         (transactions, commits)
     }
 
+    /// Asks the [`Authenticator`](crate::Authenticator) again for the tokens of all WebSockets, such
+    /// as after tokens were taken away. One whose token lets nobody or another user in is told so
+    /// (`AUTH_EXPIRED`), and has to send a fresh one; until then nothing is served to it.
+    pub fn recheck_tokens(&self) {
+        self.shared.recheck_tokens();
+    }
+
     /// Ends the server: WebSockets are closed with 1001, what was handed in to be written is
     /// committed, and calls that come later are answered with 503.
     pub async fn shutdown(mut self) {

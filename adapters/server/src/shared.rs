@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Arc<Admission>,
     pub(crate) budget: Arc<Budget>,
     lockout: Lockout,
+    /// The number of times that the tokens of all connections were to be checked again.
+    round: AtomicU64,
     store: Arc<dyn ServerStore>,
     reads: Arc<Semaphore>,
     buckets: Mutex<HashMap<UserId, Arc<Mutex<Bucket>>>>,
@@ -55,6 +58,13 @@ struct Presence {
 pub(crate) struct Known {
     pub(crate) user: UserId,
     pub(crate) expires: Option<Instant>,
+    pub(crate) login: Login,
+}
+
+/// A token that was good when the authenticator was asked.
+pub(crate) struct Login {
+    token: Token,
+    round: u64,
 }
 
 /// The reason why a token was refused.
@@ -92,6 +102,7 @@ impl Shared {
             admission: Arc::new(Admission::new(&config)),
             budget: Arc::new(Budget::new(config.memory_budget)),
             lockout: Lockout::new(config.login_failures, config.login_lockout),
+            round: AtomicU64::new(0),
             store,
             reads: Arc::new(Semaphore::new(config.max_reads.max(1))),
             buckets: Mutex::default(),
@@ -128,15 +139,34 @@ impl Shared {
     ) -> Result<Known, LoginError> {
         let now = Instant::now();
         self.lockout.check(address, now).map_err(LoginError::LockedOut)?;
-        let authenticator = self.config.authenticator.as_ref();
-        let identified = authenticator.ok_or(AuthError::Wrong)?.authenticate(token);
-        let identified = identified.inspect_err(|error| {
+        let known = self.ask(token, now).inspect_err(|error| {
             if *error == AuthError::Wrong && self.lockout.note_failure(address, now) {
                 tracing::warn!(?address, "locked an address out, which sent many wrong tokens");
             }
         })?;
+        Ok(known)
+    }
+
+    fn ask(&self, token: &Token, now: Instant) -> Result<Known, AuthError> {
+        // before the authenticator, or a change of its mind just then would be missed
+        let round = self.round.load(Ordering::SeqCst);
+        let authenticator = self.config.authenticator.as_ref();
+        let identified = authenticator.ok_or(AuthError::Wrong)?.authenticate(token)?;
         let expires = identified.valid_for.and_then(|valid| now.checked_add(valid));
-        Ok(Known { user: identified.user, expires })
+        let login = Login { token: token.clone(), round };
+        Ok(Known { user: identified.user, expires, login })
+    }
+
+    /// Lets every connection ask again whose its token is.
+    pub(crate) fn recheck_tokens(&self) {
+        self.round.fetch_add(1, Ordering::SeqCst);
+        self.presence().mailboxes.values().for_each(|mailbox| mailbox.wake());
+    }
+
+    /// Asks again for the token of a connection, if that is due. `Some(None)` if it is good no more.
+    pub(crate) fn recheck(&self, login: &Login) -> Option<Option<Known>> {
+        let is_due = login.round != self.round.load(Ordering::SeqCst);
+        is_due.then(|| self.ask(&login.token, Instant::now()).ok())
     }
 
     /// Gives a new connection its id and its mailbox.

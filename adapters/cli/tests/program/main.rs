@@ -8,6 +8,7 @@ mod demo;
 mod loss;
 mod modify;
 mod place;
+mod reload;
 mod repair;
 mod scenario;
 mod serve;

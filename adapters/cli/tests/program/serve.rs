@@ -245,7 +245,7 @@ fn health_is_told() {
 }
 
 /// Asks for a WebSocket, of nobody's make.
-fn websocket(address: &str, header: &str) -> TcpStream {
+pub(crate) fn websocket(address: &str, header: &str) -> TcpStream {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
     let request = format!(
@@ -257,7 +257,7 @@ fn websocket(address: &str, header: &str) -> TcpStream {
 }
 
 /// The status of an answer, whose head is read.
-fn status(socket: &mut TcpStream) -> u16 {
+pub(crate) fn status(socket: &mut TcpStream) -> u16 {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

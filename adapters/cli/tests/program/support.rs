@@ -116,12 +116,12 @@ impl Process {
         }
     }
 
-    /// Waits until it has told people something.
+    /// Waits until it has told people something. Returns the line.
     #[track_caller]
-    pub(crate) fn tells(&self, wanted: &str) {
+    pub(crate) fn tells(&self, wanted: &str) -> String {
         loop {
             match self.errors.recv_timeout(TIMEOUT) {
-                Ok(line) if line.contains(wanted) => return,
+                Ok(line) if line.contains(wanted) => return line,
                 Ok(_) => {}
                 Err(_) => panic!("it never said {wanted:?}"),
             }
