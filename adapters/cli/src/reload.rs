@@ -9,7 +9,7 @@ use crate::args::ServeArgs;
 use crate::failure::{Code, Failure};
 use crate::tokens::TokenSources;
 
-/// What a server has read of its files, and where it reads them again.
+/// The contents of the files, and the places to read them again.
 pub(crate) struct Reloadable {
     sources: Arc<TokenSources>,
     tokens: StaticTokens,
