@@ -38,7 +38,7 @@ impl LoneReplica {
     }
 
     fn rows(&self) -> usize {
-        self.replica.store().memory_rows().len()
+        self.replica.store().memory_rows().iter().count()
     }
 }
 
@@ -162,10 +162,10 @@ fn a_wipe_is_done_in_bounded_batches_and_finished_after_a_crash() {
     let whole = ann.replica.store().last();
     let mut signed_out =
         ann.sign_out(SignOut::WipeUnsent).unwrap_or_else(|(_, why)| panic!("{why}"));
-    let (mut steps, mut rows) = (0, signed_out.store().memory_rows().len());
+    let (mut steps, mut rows) = (0, signed_out.store().memory_rows().iter().count());
     while signed_out.step().unwrap() {
         steps += 1;
-        let left = signed_out.store().memory_rows().len();
+        let left = signed_out.store().memory_rows().iter().count();
         assert!(rows - left <= 1_001, "a step removes {} rows", rows - left);
         rows = left;
     }

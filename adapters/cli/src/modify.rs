@@ -106,11 +106,11 @@ impl Program {
 
     /// Gives the program the document, and waits for its end and for what it prints.
     fn feed(&self, mut child: Child, document: &Document) -> Result<Vec<u8>, Failure> {
-        let mut line = document.to_json();
-        line.push(b'\n');
+        let line = format!("{document}\n");
         let stdin = child.stdin.take();
         // beside the reading of what it prints, or each could wait for the other
-        let feeding = thread::spawn(move || stdin.map_or(Ok(()), |mut to| to.write_all(&line)));
+        let feeding =
+            thread::spawn(move || stdin.map_or(Ok(()), |mut to| to.write_all(line.as_bytes())));
         let ended = child.wait_with_output()?;
         let fed = feeding.join().map_err(|_| Failure::plain("the record could not be written"))?;
         // a program need not read what it is given

@@ -45,7 +45,7 @@ pub(crate) async fn rejected(action: RejectedAction, out: Printer) -> Result<(),
 #[serde(rename_all = "camelCase")]
 struct RejectedJson<'a> {
     write: u64,
-    operation: &'a str,
+    operation: String,
     collection: &'a str,
     id: &'a str,
     data: &'a Document,
@@ -58,7 +58,7 @@ struct RejectedJson<'a> {
 fn json(write: &Rejected) -> RejectedJson<'_> {
     RejectedJson {
         write: write.write.0,
-        operation: write.change.kind.as_str(),
+        operation: write.change.kind.to_string(),
         collection: &write.collection,
         id: &write.record_id,
         data: &write.change.delta.set,

@@ -59,7 +59,7 @@ impl Resolver for CatchPanics {
     fn try_resolve(&self, conflict: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
         // what the resolver has left half done is its own, and it is asked again all the same
         caught(|| self.0.try_resolve(conflict)).unwrap_or_else(|panic| {
-            Err(ResolverFailure::new(format!("the conflict resolver panicked: {panic}")))
+            Err(ResolverFailure { reason: format!("the conflict resolver panicked: {panic}") })
         })
     }
 }

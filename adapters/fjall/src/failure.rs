@@ -30,7 +30,10 @@ impl StoreKind {
 /// The error for a store whose contents differ from what was written.
 pub(crate) fn damaged(kind: StoreKind, path: &Path, what: impl std::fmt::Display) -> StoreError {
     let path = path.display();
-    StoreError::damaged(format!("the store at {path} is damaged: {what}; {}", kind.remedy()))
+    StoreError::new(
+        StoreErrorKind::Damaged,
+        format!("the store at {path} is damaged: {what}; {}", kind.remedy()),
+    )
 }
 
 /// An error of the file system.

@@ -75,7 +75,7 @@ impl Unsent {
 
     /// Returns `true` if nothing would be lost.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting == 0 && self.rejected == 0
     }
 

@@ -83,7 +83,7 @@ impl Delta {
     }
 
     /// The fields that this change sets or removes, each with its new value's JSON text.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let set = self.set.iter().map(|(name, text)| (name, Some(text)));
         set.chain(self.unset.iter().map(|name| (&**name, None)))
     }
@@ -110,7 +110,7 @@ pub(crate) fn side_by_side<'a>(
     left: &'a Document,
     right: &'a Document,
 ) -> impl Iterator<Item = (&'a str, Option<&'a str>, Option<&'a str>)> {
-    zip_fields(left.iter(), right.iter())
+    zip_fields(left.fields(), right.fields())
 }
 
 /// Every field of either side in order of the names, with its text in both.

@@ -146,8 +146,11 @@ impl Document {
     }
 
     /// The fields in order of their names, each with its value's JSON text.
-    #[must_use]
-    pub fn iter(&self) -> Fields<'_> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields()
+    }
+
+    pub(crate) fn fields(&self) -> Fields<'_> {
         let (_, start) = read_u64(&self.0).unwrap_or((0, self.0.len()));
         Fields { rest: &self.0[start..] }
     }
@@ -187,7 +190,7 @@ impl Document {
 
     /// The JSON text.
     #[must_use]
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.0.len() + 4 * self.len() + 2);
         self.write_json(&mut out);
         out
@@ -260,9 +263,9 @@ impl Serialize for Document {
     }
 }
 
-/// The fields of a document in order of their names, from [`Document::iter`]. The default is empty.
+/// The fields of a document in order of their names. The default is empty.
 #[derive(Clone, Default)]
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 

@@ -48,7 +48,7 @@ impl Timestamp {
     /// 9999-12-30T21:59:59.999Z, the largest time that [`Display`](fmt::Display) can write.
     pub const MAX: Self = Self(253_402_207_199_999);
     /// The beginning of the year 0, the smallest time that [`Display`](fmt::Display) can write.
-    pub const MIN: Self = Self(-62_167_219_200_000);
+    const MIN: Self = Self(-62_167_219_200_000);
 
     /// Reads an ISO 8601 timestamp. One without an offset is UTC.
     ///

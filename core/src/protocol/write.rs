@@ -19,7 +19,7 @@ pub enum WriteKind {
 impl WriteKind {
     /// The name on the wire.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "insert",
             Self::Update => "update",
@@ -32,6 +32,7 @@ impl WriteKind {
     }
 }
 
+/// The name on the wire: `insert`, `update` or `delete`.
 impl fmt::Display for WriteKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

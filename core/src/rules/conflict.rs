@@ -200,13 +200,6 @@ pub struct ResolverFailure {
     pub reason: String,
 }
 
-impl ResolverFailure {
-    /// A failure with its reason.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
-    }
-}
-
 impl<F: Fn(&Conflict<'_>) -> Option<Document> + Send + Sync> Resolver for F {
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
         self(conflict)
@@ -288,7 +281,7 @@ fn at(times: &[(Box<str>, Timestamp)], field: &str) -> Option<Timestamp> {
 }
 
 fn fields_of(document: Option<&Document>) -> Fields<'_> {
-    document.map_or_else(Fields::default, Document::iter)
+    document.map_or_else(Fields::default, Document::fields)
 }
 
 #[cfg(test)]
@@ -485,7 +478,7 @@ pub(crate) mod tests {
                 conflict.merge_later()
             }
             fn try_resolve(&self, _: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
-                Err(ResolverFailure::new("no idea"))
+                Err(ResolverFailure { reason: "no idea".into() })
             }
         }
         let collection = Collection::new("c").unwrap();
@@ -501,7 +494,7 @@ pub(crate) mod tests {
             local_field_at: &[],
             remote_field_at: &[],
         };
-        let failure = Err(ResolverFailure::new("no idea"));
+        let failure = Err(ResolverFailure { reason: "no idea".into() });
         assert_eq!(ConflictStrategy::custom(Fails).try_resolve(&conflict), failure);
         let behind = FieldWise::sum_numbers().or_else(ConflictStrategy::custom(Fails));
         assert_eq!(behind.try_resolve(&conflict), failure, "also behind a ready-made one");

@@ -23,18 +23,6 @@ impl MemoryRows {
         Self::default()
     }
 
-    /// The number of rows.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.size()
-    }
-
-    /// Returns `true` if there are no rows.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// All rows in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
         self.rows.iter()
@@ -81,7 +69,7 @@ impl Rows for MemoryRows {
 /// Shows the number of rows, but not their contents.
 impl fmt::Debug for MemoryRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MemoryRows({})", self.len())
+        write!(f, "MemoryRows({})", self.rows.size())
     }
 }
 

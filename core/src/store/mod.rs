@@ -49,7 +49,7 @@ impl StoreError {
     }
 
     /// A row that this program can't have written.
-    pub fn damaged(message: impl Into<String>) -> Self {
+    pub(crate) fn damaged(message: impl Into<String>) -> Self {
         Self::new(StoreErrorKind::Damaged, message)
     }
 }

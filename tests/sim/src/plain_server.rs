@@ -221,8 +221,9 @@ impl PlainServer {
         let old = self.records.get(&key);
         let version = old.map_or(0, |old| old.version) + 1;
         let mut fields = old.map(|old| old.fields.clone()).unwrap_or_default();
-        let touched = change.delta.fields().map(|(name, _)| (String::from(name), version));
-        fields.extend(touched);
+        let set = change.delta.set.iter().map(|(name, _)| name);
+        let touched = set.chain(change.delta.unset.iter().map(|name| &**name));
+        fields.extend(touched.map(|name| (String::from(name), version)));
         let document = match change.kind {
             WriteKind::Insert => change.delta.set.clone(),
             WriteKind::Update => match old {
@@ -242,11 +243,12 @@ impl PlainServer {
 
     fn merge(&self, old: &Document, change: &Change) -> Document {
         let mut fields: BTreeMap<_, _> = old.iter().collect();
-        for (name, text) in change.delta.fields() {
-            match text {
-                Some("null") | None if !self.ways.keeps_nulls => drop(fields.remove(name)),
-                Some(text) => drop(fields.insert(name, text)),
-                None => drop(fields.insert(name, "null")),
+        let unset = change.delta.unset.iter().map(|name| (&**name, "null"));
+        for (name, text) in change.delta.set.iter().chain(unset) {
+            if text == "null" && !self.ways.keeps_nulls {
+                fields.remove(name);
+            } else {
+                fields.insert(name, text);
             }
         }
         object(fields.iter().map(|(name, text)| (*name, *text)))

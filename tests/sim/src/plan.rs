@@ -406,7 +406,7 @@ impl Resolver for Failing {
             .map(|state| state.map(|it| it.to_string().into_bytes()));
         let hash = states.iter().flatten().fold(0, |hash, text| fold_into(hash, text));
         if hash % 3 == 0 {
-            return Err(ResolverFailure::new("no answer is found"));
+            return Err(ResolverFailure { reason: "no answer is found".into() });
         }
         Ok(self.resolve(conflict))
     }

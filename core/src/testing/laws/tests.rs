@@ -194,7 +194,7 @@ fn a_resolver_that_fails_is_not_total() {
             conflict.merge_later()
         }
         fn try_resolve(&self, _: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
-            Err(ResolverFailure::new("no idea"))
+            Err(ResolverFailure { reason: "no idea".into() })
         }
     }
     let broken = Laws::default().check(&Fails).unwrap_err();

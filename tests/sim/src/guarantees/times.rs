@@ -189,7 +189,7 @@ pub fn the_later_write_won(ledger: &Ledger, world: &World) -> Result<(), String>
         // of a place where somebody's time is not known nothing can be said
         let at_least = |made: Made| Some(made.stamp?.min(made.at));
         let stamp = made.and_then(at_least).filter(|_| !write.retried);
-        let known = latest.entry(&write.place).or_insert(Some((Timestamp::MIN, 0)));
+        let known = latest.entry(&write.place).or_insert(Some((Timestamp(i64::MIN), 0)));
         *known = match (*known, stamp) {
             (Some(before), Some(stamp)) => Some(before.max((stamp, token))),
             (_, None) | (None, _) => None,

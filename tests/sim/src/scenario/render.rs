@@ -209,7 +209,7 @@ pub(super) fn rejected(rejected: &[Rejected]) -> Value {
         json!({
             "write": rejected.write.0,
             "at": format!("{}/{}", rejected.collection, rejected.record_id),
-            "kind": rejected.change.kind.as_str(),
+            "kind": rejected.change.kind.to_string(),
             "data": frame(rejected.change.delta.set.to_string().as_bytes()),
             "unset": rejected.change.delta.unset.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "writtenAt": rejected.written_at.to_string(),

@@ -54,7 +54,7 @@ impl Resolver for Fails {
     }
 
     fn try_resolve(&self, _: &Conflict<'_>) -> Result<Option<Document>, ResolverFailure> {
-        Err(ResolverFailure::new("no answer is found"))
+        Err(ResolverFailure { reason: "no answer is found".into() })
     }
 }
 
