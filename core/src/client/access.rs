@@ -52,7 +52,7 @@ impl Client {
 
     /// Gives up the tries with the token that was refused.
     pub(super) fn forget_old_token(&mut self, edit: &mut Edit<'_>) {
-        if self.exchange.is_some() || self.plain.candidate.is_some() {
+        if self.exchange.is_some() || self.peer.is_candidate() {
             self.drop_exchange(edit);
             self.fallback.doubt();
         }

@@ -15,7 +15,6 @@ use super::outbox::Outbox;
 use super::output::Outputs;
 use super::pacing::Pacing;
 use super::peer::Peer;
-use super::plain::Plain;
 use super::stream::Stream;
 use super::streams::Streams;
 use super::synced::Syncs;
@@ -73,7 +72,6 @@ impl Client {
             clock: Clock::new(now, seed),
             ignored_frames: 0,
             fallback: Fallback::default(),
-            plain: Plain::default(),
             exchange: None,
             exchanges: 0,
             next_request: RequestId(0),

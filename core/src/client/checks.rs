@@ -20,7 +20,6 @@ impl Client {
         self.link.hash(&mut hash);
         self.fallback.hash(&mut hash);
         self.exchange.hash(&mut hash);
-        self.plain.hash(&mut hash);
         self.random.state().hash(&mut hash);
         self.pacing.hash(&mut hash);
         self.at_other_database.hash(&mut hash);

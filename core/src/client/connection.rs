@@ -72,7 +72,9 @@ impl Client {
     /// Nothing is under way any more, whichever way it went.
     pub(super) fn detach(&mut self, edit: &mut Edit<'_>) {
         self.outbox.lose_connection();
-        self.plain.lose_connection();
+        if let Some(plain) = self.peer.plain_mut() {
+            plain.lose_connection();
+        }
         for stream in self.streams.values_mut() {
             stream.detach();
         }

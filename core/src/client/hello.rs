@@ -8,7 +8,6 @@ use super::edit::Edit;
 use super::event::{EventKind, Transport};
 use super::machine::Client;
 use super::peer::Peer;
-use super::plain::Plain;
 use super::records::{Records, Taken};
 use crate::protocol::hash::Digest;
 use crate::protocol::message::Welcome;
@@ -111,7 +110,6 @@ impl Client {
         edit: &mut Edit<'_>,
         welcome: Welcome,
     ) -> Result<bool, StoreError> {
-        self.plain = Plain::default();
         self.peer.forget_plain();
         self.token_needed = false;
         self.remember_resumable();

@@ -24,10 +24,9 @@ impl Client {
             collection,
             stream: self.streams.get_mut(collection)?,
             outbox: &mut self.outbox,
-            plain: &mut self.plain,
             strategy: &self.config.conflict_strategy,
             on_server_loss: self.config.on_server_loss,
-            peer: &self.peer,
+            peer: &mut self.peer,
             decides_later,
         })
     }

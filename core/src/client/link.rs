@@ -73,6 +73,10 @@ struct Signs {
     pings: VecDeque<JsonPing>,
     /// The run of the clock in which the last of them was sent.
     pinged_in: Option<u64>,
+    /// `true` if it was probed for a live WebSocket while the hello was not answered.
+    probed: bool,
+    /// `true` if it answered that.
+    probe_answered: bool,
 }
 
 impl Link {
@@ -246,6 +250,24 @@ impl Link {
 
     fn earliest(&self, at: Mono) -> Mono {
         self.signs.expected_by.map_or(at, |expected| expected.min(at))
+    }
+
+    /// A ping goes out that asks whether there is a WebSocket at all at the other end.
+    pub(super) fn probe(&mut self) {
+        self.signs.probed = true;
+    }
+
+    pub(super) fn is_probed(&self) -> bool {
+        self.signs.probed
+    }
+
+    /// A WebSocket pong has come before the answer to the hello.
+    pub(super) fn pong_before_hello(&mut self) {
+        self.signs.probe_answered = self.signs.probed;
+    }
+
+    pub(super) fn has_answered_probe(&self) -> bool {
+        self.signs.probe_answered
     }
 
     /// A ping in JSON goes out.

@@ -12,7 +12,6 @@ use super::outbox::Outbox;
 use super::output::Outputs;
 use super::pacing::Pacing;
 use super::peer::Peer;
-use super::plain::Plain;
 use super::step::StepError;
 use super::streams::Streams;
 use super::synced::Syncs;
@@ -52,7 +51,6 @@ pub(crate) struct Client {
     pub(super) clock: Clock,
     pub(super) ignored_frames: u64,
     pub(super) fallback: Fallback,
-    pub(super) plain: Plain,
     /// The exchange under way by HTTP; never while a WebSocket is up.
     pub(super) exchange: Option<Exchange>,
     /// The number of exchanges that were begun.

@@ -148,7 +148,7 @@ impl Records<'_> {
         edit.flush = true;
         for (write, entry) in entries {
             self.outbox.remove(edit, *write, entry);
-            self.plain.forget(*write);
+            self.peer.forget_write(*write);
         }
         // what takes the place of a write that a plain server may have is another write
         let first = entries.first().map(|(write, _)| *write);

@@ -7,7 +7,6 @@ use super::edit::Edit;
 use super::event::EventKind;
 use super::outbox::Outbox;
 use super::peer::Peer;
-use super::plain::Plain;
 use super::stream::Stream;
 use super::times::remote_times;
 use crate::protocol::document::Document;
@@ -25,11 +24,10 @@ pub(super) struct Records<'a> {
     pub(super) collection: &'a Collection,
     pub(super) stream: &'a mut Stream,
     pub(super) outbox: &'a mut Outbox,
-    pub(super) plain: &'a mut Plain,
     pub(super) strategy: &'a ConflictStrategy,
     pub(super) on_server_loss: Option<OnServerLoss>,
     /// The server's epoch.
-    pub(super) peer: &'a Peer,
+    pub(super) peer: &'a mut Peer,
     /// `true` if conflicts wait for the server's time.
     pub(super) decides_later: bool,
 }

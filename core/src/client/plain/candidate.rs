@@ -2,6 +2,7 @@
 //! server, a wrong path, or something on the way: it is a plain one once it has answered a call of
 //! the plain protocol well. Until then nothing is sent to it, and nothing that it says counts.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -11,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
 use super::super::machine::Client;
+use super::super::peer::Peer;
 use super::super::step::StepError;
 use super::super::stream::StreamError;
 use super::Candidate;
@@ -43,7 +45,7 @@ fn answer(status: u16, words: &str) -> String {
 impl Client {
     /// Returns `true` if the calls by HTTP are those of the plain protocol.
     pub(in super::super) fn works_plainly(&self) -> bool {
-        self.peer.is_plain() || self.plain.work.is_some()
+        self.peer.is_plain() || self.peer.is_candidate()
     }
 
     /// The server does not know the hello of level 2: it is found out whether it is a plain one.
@@ -57,13 +59,16 @@ impl Client {
             return Err(StepError::Peer(format!("the server knows no level 2: {why}")));
         }
         self.drop_exchange(edit);
-        let hello = answer(status, &decode_refusal(status, body).message);
-        self.plain.candidate = Some(Candidate { hello, said: xxh3_64(body), call: None });
-        self.begin_poll();
-        let waiting = self.waiting_collection(edit)?;
-        if let Some(work) = &mut self.plain.work {
-            work.due.extend(waiting);
+        if !self.may_poll() {
+            return Ok(());
         }
+        let hello = answer(status, &decode_refusal(status, body).message);
+        let mut due = self.wanted_collections();
+        due.extend(self.waiting_collection(edit)?);
+        let work = self.new_work(due, true);
+        let (before, said) = (self.peer.take_resumable(), xxh3_64(body));
+        let candidate = Candidate { before, work, hello, said, call: None };
+        self.peer = Peer::Candidate(Box::new(candidate));
         Ok(())
     }
 
@@ -75,18 +80,18 @@ impl Client {
     /// A call of the plain protocol was answered well. Says whether the app accepts such a server.
     pub(super) fn prove_plain(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
         self.http_reaches(edit);
-        if core::mem::replace(&mut self.plain.proven, true) {
-            return Ok(true);
-        }
-        self.plain.candidate = None;
         self.become_plain(edit)?;
-        Ok(!self.falls_short(edit))
+        let plain = self.peer.plain_mut();
+        let was_proven = plain.is_none_or(|plain| core::mem::replace(&mut plain.proven, true));
+        Ok(was_proven || !self.falls_short(edit))
     }
 
     /// Returns `true` if a call of the plain protocol got the same answer as the hello.
     pub(super) fn repeats_itself(&self, body: &[u8]) -> bool {
-        let said = self.plain.candidate.as_ref().map(|candidate| candidate.said);
-        said == Some(xxh3_64(body))
+        match &self.peer {
+            Peer::Candidate(candidate) => candidate.said == xxh3_64(body),
+            Peer::Unknown | Peer::Resumable(_) | Peer::Plain(_) => false,
+        }
     }
 
     /// A call of the plain protocol was answered, but not well. Says whether it was made to find
@@ -97,22 +102,20 @@ impl Client {
         status: u16,
         words: &str,
     ) -> bool {
-        let Some(candidate) = &mut self.plain.candidate else { return false };
+        let Some(candidate) = self.peer.candidate_mut() else { return false };
         candidate.call = Some((collection.clone(), answer(status, words)));
+        candidate.work.due.remove(collection);
+        candidate.work.troubled = true;
         if let Some(stream) = self.streams.get_mut(collection) {
             stream.plain.pull = None;
             stream.note_error(StreamError::new(&ErrorCode::CollectionNotFound, words));
-        }
-        if let Some(work) = &mut self.plain.work {
-            work.due.remove(collection);
-            work.troubled = true;
         }
         true
     }
 
     /// Nothing that was asked has shown a server. Says whether that is so.
     pub(super) fn finds_no_server(&mut self, edit: &mut Edit<'_>) -> bool {
-        let Some(candidate) = self.plain.candidate.take() else { return false };
+        let Peer::Candidate(candidate) = &self.peer else { return false };
         let message = candidate.describe(&self.config.address);
         edit.event_by(Transport::Http, EventKind::NoServer { message });
         self.give_up_work(edit, Duration::ZERO);

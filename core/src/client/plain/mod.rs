@@ -5,6 +5,7 @@
 //! | `turn` | how a server becomes one, and what is due at one |
 //! | `socket` | how one is recognised, and what goes over its WebSocket |
 //! | `work` | what goes by HTTP: pulls, then pushes |
+//! | `page` | what a page says, and what follows where there is none |
 //! | `candidate` | how one is recognised by HTTP, and what is no server at all |
 //! | `push` | a write by HTTP |
 //! | `weigh` | what the answer to one says, and what has to be read again first |
@@ -14,6 +15,7 @@
 
 mod candidate;
 mod echo;
+mod page;
 mod pull;
 mod push;
 mod records;
@@ -28,7 +30,9 @@ use core::time::Duration;
 
 use self::echo::Echoes;
 use self::pull::{Habits, Pull};
+use super::config::ClientConfig;
 use super::interface::{RequestId, SyncId};
+use super::peer::Resumable;
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
 
@@ -45,11 +49,9 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 /// by WebSocket.
 const HTTP_FAILURES: u32 = 3;
 
-/// The state that only a plain server needs.
+/// The knowledge of a plain server, and what is under way at it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Plain {
-    /// A peer that does not know the hello by HTTP, and has not yet proved to be a plain server.
-    pub(super) candidate: Option<Candidate>,
     /// `true` if it has answered a call of the plain protocol well, by HTTP and since the start.
     proven: bool,
     /// `true` if the last work could not read a collection now.
@@ -58,17 +60,13 @@ pub(super) struct Plain {
     doubt: Option<Doubt>,
     /// `true` if it answers pings in JSON.
     json_pong: bool,
-    /// `true` if it was probed for a live WebSocket while it did not answer the hello, and `true` if it
-    /// answered that.
-    probed: bool,
-    probe_answered: bool,
     /// The writes that were sent on this connection and are not confirmed, with the time.
     sent: VecDeque<(WriteId, Mono)>,
     /// WebSocket pings without an answer that were to prove that what went before has arrived.
     proof: Option<Proof>,
     echoes: Echoes,
     /// The work under way by HTTP.
-    work: Option<Work>,
+    pub(super) work: Option<Work>,
     /// When it is to be found out by HTTP what has become of what was sent.
     confirm_at: Option<Mono>,
     /// Until when nothing is sent, because the server's state of what may have been sent before is
@@ -94,7 +92,7 @@ enum What {
 
 /// Pulls of some collections, then pushes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Work {
+pub(super) struct Work {
     /// The collections that are still to be pulled.
     due: BTreeSet<Collection>,
     asked: Option<Asked<What>>,
@@ -121,9 +119,13 @@ struct Work {
     changed: bool,
 }
 
-/// A peer that may be a plain server.
+/// A peer that does not know the hello by HTTP, and has not yet proved to be a plain server.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Candidate {
+    /// The server of level 2 that it was before it did not know the hello.
+    pub(super) before: Option<Resumable>,
+    /// The calls of the plain protocol that show what it is.
+    pub(super) work: Work,
     /// The answer to the hello.
     hello: String,
     /// A digest of it. What says the same to everything is something on the way.
@@ -197,6 +199,11 @@ impl PlainStream {
 }
 
 impl Plain {
+    /// A server at which some work is under way.
+    pub(super) fn doing(work: Work) -> Self {
+        Self { work: Some(work), ..Self::default() }
+    }
+
     /// Returns `true` if a collection is read to find out whether an answer can be believed.
     pub(super) fn looks_at(&self, collection: &Collection) -> bool {
         let doubt = self.doubt.as_ref();
@@ -211,6 +218,21 @@ impl Plain {
         }
     }
 
+    /// Returns `true` if a write was sent on this connection and is not confirmed.
+    fn has_sent(&self, write: WriteId) -> bool {
+        self.sent.iter().any(|(sent, _)| *sent == write)
+    }
+
+    /// The time at which what was sent counts as arrived even without a pong.
+    fn unproven_until(&self, config: &ClientConfig) -> Option<Mono> {
+        self.proof.map(|proof| proof.at + config.ping_timeout)
+    }
+
+    /// Confirming begins by this time.
+    fn confirm_by(&mut self, at: Mono) {
+        self.confirm_at = Some(self.confirm_at.map_or(at, |due| due.min(at)));
+    }
+
     /// A write is no longer in the outbox.
     pub(super) fn forget(&mut self, position: WriteId) {
         self.sent.retain(|(sent, _)| *sent != position);
@@ -223,7 +245,7 @@ impl Plain {
         self.echoes.clear();
         self.confirm_at = None;
         self.settling_until = None;
-        (self.json_pong, self.probed, self.probe_answered) = (false, false, false);
+        self.json_pong = false;
     }
 }
 

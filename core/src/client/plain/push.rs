@@ -23,7 +23,7 @@ impl Client {
     /// Pushes the next write. Says whether there was one.
     pub(super) fn push_next(&mut self, edit: &mut Edit<'_>) -> Result<bool, StoreError> {
         let held = self.pacing.holds(self.now.mono);
-        if held || !self.plain.proven {
+        if held || self.peer.plain().is_none_or(|plain| !plain.proven) {
             return Ok(false);
         }
         let Some((position, entry)) = self.next_push(edit)? else { return Ok(false) };
@@ -46,7 +46,9 @@ impl Client {
         };
         self.outbox.freeze(position);
         // what comes by HTTP, a server may send to every socket
-        self.plain.echoes.expect((collection, id), &change, self.now.mono);
+        if let Some(plain) = self.peer.plain_mut() {
+            plain.echoes.expect((collection, id), &change, self.now.mono);
+        }
         self.ask_plain(edit, What::Push(position), method, path, body);
         Ok(true)
     }
@@ -54,7 +56,7 @@ impl Client {
     /// The next write that goes by HTTP: over a WebSocket only what has not arrived by it.
     fn next_push(&mut self, edit: &Edit<'_>) -> Result<Option<(WriteId, Entry)>, StoreError> {
         if self.link.ready_since().is_some() {
-            let Some(work) = &mut self.plain.work else { return Ok(None) };
+            let Some(work) = self.peer.work_mut() else { return Ok(None) };
             while let Some(position) = work.missing.first().copied() {
                 if let Some(OutboxRow::Entry(entry)) = edit.place(position)? {
                     return Ok(Some((position, entry)));
@@ -64,7 +66,7 @@ impl Client {
             return Ok(None);
         }
         let mut next = None;
-        let missed = self.plain.work.as_ref().map(|work| &work.missed);
+        let missed = self.peer.work().map(|work| &work.missed);
         self.outbox.each(edit, &mut |position, place| {
             let OutboxRow::Entry(entry) = place else { return Ok(Scan::Next) };
             if missed.is_some_and(|missed| missed.contains(&entry.collection)) {
@@ -156,6 +158,7 @@ impl super::Plain {
 }
 
 /// The writes that were sent on a connection, with their times.
+#[derive(Default)]
 pub(super) struct Sent(Vec<(WriteId, crate::protocol::time::Mono)>);
 
 impl Sent {

@@ -84,9 +84,9 @@ impl Client {
     fn know_own_writes(&self, collection: &Collection, id: &RecordId, row: &mut Row) {
         let (Some(pending), Some(server)) = (&mut row.pending, &row.server) else { return };
         let Some(deferred) = &mut pending.deferred else { return };
+        let Some(plain) = self.peer.plain() else { return };
         let (key, now) = ((collection.clone(), id.clone()), self.now.mono);
-        let is_own =
-            |(name, text): &(&str, &str)| self.plain.echoes.is_own(&key, name, Some(text), now);
+        let is_own = |(name, text): &(&str, &str)| plain.echoes.is_own(&key, name, Some(text), now);
         deferred.base = match &deferred.base {
             None if server.iter().all(|field| is_own(&field)) => Some(server.clone()),
             None => None,
@@ -112,7 +112,9 @@ impl Client {
             at: Vec::new(),
             user_id: None,
         };
-        self.plain.echoes.supersede(&(collection.clone(), record.id.clone()));
+        if let Some(plain) = self.peer.plain_mut() {
+            plain.echoes.supersede(&(collection.clone(), record.id.clone()));
+        }
         self.learn_plain(edit, collection, &record.id, &news)
     }
 
@@ -192,7 +194,7 @@ impl Client {
         written: Option<Written>,
     ) -> Result<(), StoreError> {
         self.outbox.remove(edit, position, entry);
-        self.plain.forget(position);
+        self.peer.forget_write(position);
         let Entry { collection, record_id: id, .. } = entry;
         if let Some(mut records) = self.records(collection) {
             records.fold(edit, position, entry, &Taken::Bare)?;

@@ -12,7 +12,7 @@ use super::super::machine::Client;
 use super::super::step::StepError;
 use super::super::stream::{Stream, StreamError};
 use super::records::{Learnt, Verdict, hash_of};
-use super::{ARRIVAL, LONGEST_GATHERING, Proof, READ_AGAIN};
+use super::{ARRIVAL, LONGEST_GATHERING, Plain, Proof, READ_AGAIN};
 use crate::protocol::message::{
     ClientMessage, ErrorCode, ErrorMessage, Mutation, ServerChange, ServerMessage, SyncRecord,
 };
@@ -49,7 +49,7 @@ impl Client {
             PlainServers::Silent => true,
             // a server of level 2 may be slow to answer, but was never met as a plain one
             PlainServers::Detect | PlainServers::AllowDowngrade => {
-                self.plain.probe_answered && self.peer.is_plain()
+                self.link.has_answered_probe() && self.peer.is_plain()
             }
             PlainServers::Never => false,
         };
@@ -99,7 +99,9 @@ impl Client {
                 true => self.config.request_timeout,
                 false => self.config.catch_up_timeout,
             };
-            self.plain.settling_until = Some(now + timeout);
+            if let Some(plain) = self.peer.plain_mut() {
+                plain.settling_until = Some(now + timeout);
+            }
         }
         self.begin_poll();
         Ok(())
@@ -112,9 +114,11 @@ impl Client {
         // a server may send it without being asked
         stream.plain.asked_whole = Some(now);
         if self.config.http {
-            if self.plain.work.is_some() || !may_poll {
+            if self.peer.work().is_some() || !may_poll {
                 stream.plain.incomplete = true;
-                self.plain.confirm_at = Some(now);
+                if let Some(plain) = self.peer.plain_mut() {
+                    plain.confirm_at = Some(now);
+                }
             } else if self.link.ready_since().is_some() {
                 self.begin_work([collection.clone()].into());
             }
@@ -138,7 +142,9 @@ impl Client {
                     self.peer.forget_plain();
                     return Err(StepError::peer("the server speaks level 2 after all"));
                 }
-                self.plain.json_pong = true;
+                if let Some(plain) = self.peer.plain_mut() {
+                    plain.json_pong = true;
+                }
                 let ping = self.link.answered_ping();
                 if ping.is_none_or(|ping| self.is_of_this_run(ping.run)) {
                     self.hear_time(edit, timestamp, self.link.sent_at());
@@ -175,7 +181,8 @@ impl Client {
             return Ok(());
         }
         let key = (collection.clone(), id.clone());
-        match self.plain.echoes.hear(&key, change, self.now.mono) {
+        let Some(plain) = self.peer.plain_mut() else { return Ok(()) };
+        match plain.echoes.hear(&key, change, self.now.mono) {
             Some(change) => self.take_plain_change(edit, collection, id, &change),
             None => {
                 self.touch(collection, id);
@@ -209,8 +216,9 @@ impl Client {
         let Some(stream) = self.streams.get_mut(collection) else { return };
         if self.config.http {
             stream.plain.incomplete = true;
-            let soon = now + ARRIVAL;
-            self.plain.confirm_at = Some(self.plain.confirm_at.map_or(soon, |at| at.min(soon)));
+            if let Some(plain) = self.peer.plain_mut() {
+                plain.confirm_by(now + ARRIVAL);
+            }
         } else if stream.plain.asked_whole.is_none() {
             stream.plain.asked_whole = Some(now);
             self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
@@ -225,7 +233,9 @@ impl Client {
         if let Some(stream) = self.streams.get_mut(collection) {
             stream.plain.incomplete = true;
         }
-        self.plain.confirm_at = Some(self.plain.confirm_at.map_or(later, |at| at.min(later)));
+        if let Some(plain) = self.peer.plain_mut() {
+            plain.confirm_by(later);
+        }
     }
 
     /// Without HTTP: asks again for what was left out of whole collections.
@@ -266,7 +276,8 @@ impl Client {
             let stream = client.streams.get(collection);
             let touched = |stream: &Stream| stream.plain.is_touched(hash_of(id), asked_at);
             let later = stream.is_some_and(touched)
-                || asked.is_none() && client.plain.echoes.expects(&key, now);
+                || asked.is_none()
+                    && client.peer.plain().is_some_and(|plain| plain.echoes.expects(&key, now));
             left_out |= later;
             later
         };
@@ -313,8 +324,8 @@ impl Client {
         asked_at: Mono,
     ) -> Result<(), StoreError> {
         let frozen = self.outbox.frozen_records(edit)?;
+        let sent = self.peer.plain().map(Plain::clone_sent).unwrap_or_default();
         for (_, id) in frozen.iter().filter(|(of, _)| of == collection) {
-            let sent = self.plain.clone_sent();
             let is_old = |position| sent.is_old(position, asked_at);
             match self.judge(edit, collection, id, is_old)? {
                 Verdict::Settled | Verdict::Missing | Verdict::Open => {}
@@ -322,8 +333,10 @@ impl Client {
         }
         self.outbox.advance_head(edit)?;
         let waits = |stream: &Stream| stream.is_wanted() && stream.plain.asked_whole.is_some();
-        if !self.streams.any(waits) {
-            self.plain.settling_until = None;
+        if !self.streams.any(waits)
+            && let Some(plain) = self.peer.plain_mut()
+        {
+            plain.settling_until = None;
         }
         Ok(())
     }
@@ -351,10 +364,10 @@ impl Client {
         let entries = edit.entries_of(collection, id)?;
         match entries.as_slice() {
             [(position, entry)]
-                if self.plain.sent.iter().any(|(sent, _)| sent == position)
+                if self.peer.plain().is_some_and(|plain| plain.has_sent(*position))
                     && is_for_good(&error.code) =>
             {
-                self.plain.forget(*position);
+                self.peer.forget_write(*position);
                 self.reject(edit, *position, entry, error.code, error.message)?;
                 self.outbox.advance_head(edit)?;
             }
@@ -366,18 +379,15 @@ impl Client {
     /// A WebSocket pong has come.
     pub(in super::super) fn plain_heard(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         if self.link.ready_since().is_none() {
-            self.plain.probe_answered = self.plain.probed;
+            self.link.pong_before_hello();
             return Ok(());
         }
-        if self.peer.is_plain() && self.plain.proof.is_some() {
-            self.proved(edit)?;
-        }
-        Ok(())
+        self.proved(edit)
     }
 
     /// While the hello has no answer: asks whether there is a WebSocket at all at the other end.
     pub(in super::super) fn probe(&mut self, edit: &mut Edit<'_>) {
-        self.plain.probed = true;
+        self.link.probe();
         edit.net.push(NetAction::Ping { conn: self.link.conn() });
     }
 
@@ -388,7 +398,7 @@ impl Client {
         let usual = self.link.deadline(&self.config);
         match (self.link.state(), usual) {
             (LinkState::Connected { since, hello_sent: true }, Some((hello, _)))
-                if !self.plain.probed =>
+                if !self.link.is_probed() =>
             {
                 let probe = since + self.config.hello_timeout / 2;
                 Some(if probe < hello { (probe, Timer::Probe) } else { (hello, Timer::Hello) })
@@ -402,17 +412,18 @@ impl Client {
     }
 
     pub(in super::super) fn pings_in_json(&self) -> bool {
-        self.peer.is_plain() && self.plain.json_pong
+        self.peer.plain().is_some_and(|plain| plain.json_pong)
     }
 
     /// The writes that were sent before the last ping have arrived.
     pub(super) fn proved(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let Some(Proof { until, .. }) = self.plain.proof.take() else { return Ok(()) };
-        let arrived: Vec<_> = self.plain.sent.iter().map(|(position, _)| *position).collect();
+        let Some(plain) = self.peer.plain_mut() else { return Ok(()) };
+        let Some(Proof { until, .. }) = plain.proof.take() else { return Ok(()) };
+        let arrived: Vec<_> = plain.sent.iter().map(|(position, _)| *position).collect();
         for position in arrived.into_iter().filter(|position| *position < until) {
             // a conflict or a rejection may have taken it meanwhile
             let Some(OutboxRow::Entry(entry)) = edit.place(position)? else {
-                self.plain.forget(position);
+                self.peer.forget_write(position);
                 continue;
             };
             let key = (entry.collection.clone(), entry.record_id.clone());
@@ -447,15 +458,16 @@ impl Client {
     }
 
     fn send_plain_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let pushing = self.plain.work.as_ref().is_some_and(|work| work.pushing);
+        let Some(plain) = self.peer.plain() else { return Ok(()) };
+        let pushing = plain.work.as_ref().is_some_and(|work| work.pushing);
         let held = self.pacing.holds(self.now.mono);
-        if self.plain.settling_until.is_some() || pushing || held || self.awaits_time() {
+        if plain.settling_until.is_some() || pushing || held || self.awaits_time() {
             return Ok(());
         }
-        let room = self.config.window.saturating_sub(self.plain.sent.len());
+        let room = self.config.window.saturating_sub(plain.sent.len());
         let mut bytes = 0;
         let mut writes = Vec::new();
-        if room > 0 && self.outbox.len() > self.plain.sent.len() {
+        if room > 0 && self.outbox.len() > plain.sent.len() {
             self.outbox.each_unsent(edit, &mut |position, entry| {
                 bytes += entry.change.delta.set.size();
                 let fits =
@@ -477,29 +489,31 @@ impl Client {
         let now = self.now.mono;
         let Entry { collection, record_id, change, written_at, .. } = entry;
         self.touch(&collection, &record_id);
-        self.plain.echoes.expect((collection.clone(), record_id.clone()), &change, now);
+        if let Some(plain) = self.peer.plain_mut() {
+            plain.echoes.expect((collection.clone(), record_id.clone()), &change, now);
+            plain.sent.push_back((position, now));
+            if self.config.http {
+                let first = plain.sent.front().map_or(now, |(_, at)| *at);
+                let at = (now + ARRIVAL).min(first + LONGEST_GATHERING).max(now);
+                plain.confirm_at = Some(at);
+            }
+        }
         let timestamp = Some(written_at);
         // level 1 has no place for the times of fields
         let (number, base, at) = (None, None, Vec::new());
         let write = Mutation { collection, record_id, change, timestamp, at, number, base };
         self.send(edit, &ClientMessage::Write(write));
         self.outbox.send_unnumbered(position);
-        self.plain.sent.push_back((position, now));
-        if self.config.http {
-            let first = self.plain.sent.front().map_or(now, |(_, at)| *at);
-            let at = (now + ARRIVAL).min(first + LONGEST_GATHERING).max(now);
-            self.plain.confirm_at = Some(at);
-        }
     }
 
     /// Without HTTP a write counts as taken when the server has read it, which a pong proves.
     fn prove(&mut self, edit: &mut Edit<'_>) {
-        let unproven = !self.plain.sent.is_empty();
-        if self.config.http || self.plain.proof.is_some() || !unproven {
+        let Some(plain) = self.peer.plain_mut() else { return };
+        if self.config.http || plain.proof.is_some() || plain.sent.is_empty() {
             return;
         }
         let at = self.now.mono;
-        self.plain.proof = Some(Proof { until: self.outbox.unsent(), at });
+        plain.proof = Some(Proof { until: self.outbox.unsent(), at });
         self.link.sent(at);
         edit.net.push(NetAction::Ping { conn: self.link.conn() });
     }

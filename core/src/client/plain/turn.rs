@@ -5,7 +5,6 @@ use alloc::collections::BTreeSet;
 use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::machine::Client;
-use super::super::peer::Peer;
 use super::records::hash_of;
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
@@ -15,8 +14,10 @@ use crate::store::StoreError;
 impl Client {
     /// Tells whether a write that may have been sent can be given up by hand: nothing waits for it.
     pub(in super::super) fn plain_may_drop(&self, write: WriteId) -> bool {
-        let asked = self.plain.work.as_ref().is_some_and(|work| work.asked.is_some());
-        self.peer.is_plain() && !asked && self.plain.sent.iter().all(|(sent, _)| *sent != write)
+        self.peer.plain().is_some_and(|plain| {
+            let asked = plain.work.as_ref().is_some_and(|work| work.asked.is_some());
+            !asked && !plain.has_sent(write)
+        })
     }
 
     /// Returns the reason why a plain server is not accepted as such.
@@ -50,7 +51,7 @@ impl Client {
         if self.peer.is_plain() {
             return Ok(());
         }
-        self.peer = Peer::Plain;
+        self.peer.become_plain();
         self.outbox.drop_acked(edit)?;
         self.outbox.advance_head(edit)?;
         let address = self.address();
@@ -74,17 +75,13 @@ impl Client {
 
     /// When something is due at a plain server.
     pub(in super::super) fn plain_deadline(&self) -> Option<Mono> {
-        if !self.peer.is_plain() {
-            return None;
-        }
-        let ready = self.link.ready_since();
-        let idle = !self.config.http || self.plain.work.is_none() && self.may_poll();
-        let unproven = self.plain.proof.map(|proof| proof.at + self.config.ping_timeout);
+        let plain = self.peer.plain().filter(|_| self.link.ready_since().is_some())?;
+        let idle = !self.config.http || plain.work.is_none() && self.may_poll();
         [
-            ready.and(self.plain.confirm_at).filter(|_| idle),
-            ready.and(self.plain.settling_until),
-            ready.and(unproven),
-            ready.and(self.plain.echoes.deadline()),
+            plain.confirm_at.filter(|_| idle),
+            plain.settling_until,
+            plain.unproven_until(&self.config),
+            plain.echoes.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -94,19 +91,22 @@ impl Client {
     /// Does what is due.
     pub(in super::super) fn plain_due(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let now = self.now.mono;
-        let is_due = |at: Option<Mono>| at.is_some_and(|at| at <= now);
-        if is_due(self.plain.settling_until) {
-            self.plain.settling_until = None;
-        }
-        if is_due(self.plain.proof.map(|proof| proof.at + self.config.ping_timeout)) {
+        let is_due = |at: &mut Mono| *at <= now;
+        let Some(plain) = self.peer.plain_mut() else { return Ok(()) };
+        plain.settling_until.take_if(is_due);
+        if plain.unproven_until(&self.config).is_some_and(|at| at <= now) {
             // the connection lives, so what went out on it has long arrived
             self.proved(edit)?;
         }
-        for ((collection, id), news) in self.plain.echoes.release(now) {
+        let released = self.peer.plain_mut().map(|plain| plain.echoes.release(now));
+        for ((collection, id), news) in released.unwrap_or_default() {
             self.take_plain_change(edit, &collection, &id, &news)?;
         }
-        if is_due(self.plain.confirm_at) && self.plain.work.is_none() {
-            self.plain.confirm_at = None;
+        let Some(plain) = self.peer.plain_mut().filter(|plain| plain.work.is_none()) else {
+            return Ok(());
+        };
+        if plain.confirm_at.take_if(is_due).is_some() {
+            let missed = core::mem::take(&mut plain.missed);
             if !self.config.http {
                 self.ask_incomplete(edit);
                 return Ok(());
@@ -117,7 +117,7 @@ impl Client {
             let again = self.streams.iter().filter(|(_, stream)| stream.plain.incomplete);
             due.extend(again.map(|(collection, _)| collection.clone()));
             // what `synced` waits for could not be read the last time
-            let again = core::mem::take(&mut self.plain.missed) && !self.syncs.is_empty();
+            let again = missed && !self.syncs.is_empty();
             if again { self.begin_poll() } else { self.begin_work(due) }
         }
         Ok(())

@@ -74,7 +74,9 @@ impl Client {
             Word::Taken => {
                 self.http_reaches(edit);
                 self.token_needed = false;
-                self.plain.failures = 0;
+                if let Some(plain) = self.peer.plain_mut() {
+                    plain.failures = 0;
+                }
                 self.confirm_plain(edit, position, &entry, Some(decode_written(body)))?;
             }
             Word::Gone => self.found_gone(edit, position, &entry, status, retry_after, told)?,
@@ -108,11 +110,12 @@ impl Client {
     /// Notes an answer that is not believed. How often in a row it was given, with a look at the
     /// collection in between.
     fn doubts(&mut self, position: WriteId, entry: &Entry, status: u16) -> u32 {
-        let doubt = self.plain.doubt.take();
+        let Some(plain) = self.peer.plain_mut() else { return 1 };
+        let doubt = plain.doubt.take();
         let same = doubt.filter(|it| it.position == position && it.status == status && it.looked);
         let times = same.map_or(0, |doubt| doubt.times) + 1;
         let (collection, looked) = (entry.collection.clone(), false);
-        self.plain.doubt = Some(Doubt { position, collection, status, times, looked });
+        plain.doubt = Some(Doubt { position, collection, status, times, looked });
         times
     }
 
@@ -121,7 +124,7 @@ impl Client {
         if let Some(stream) = self.streams.get_mut(collection) {
             stream.plain.pull = None;
         }
-        if let Some(work) = &mut self.plain.work {
+        if let Some(work) = self.peer.work_mut() {
             work.pushing = false;
             work.looks = true;
             work.due.insert(collection.clone());
@@ -141,8 +144,7 @@ impl Client {
         told: Refusal,
     ) -> Result<(), StoreError> {
         let Entry { collection, record_id: id, .. } = entry;
-        let work = self.plain.work.as_ref();
-        let was_read = work.is_some_and(|work| work.reconciled.contains(collection));
+        let was_read = self.peer.work().is_some_and(|work| work.reconciled.contains(collection));
         let gone = was_read && self.is_gone(edit, entry)?;
         match (gone, entry.change.kind) {
             (true, WriteKind::Delete) => self.confirm_plain(edit, position, entry, None)?,
@@ -216,8 +218,10 @@ impl Client {
             _ => ErrorCode::InvalidMessage,
         });
         let message: String = told.message;
-        self.plain.doubt = None;
-        self.plain.forget(position);
+        if let Some(plain) = self.peer.plain_mut() {
+            plain.doubt = None;
+            plain.forget(position);
+        }
         self.reject(edit, position, entry, code, message)
     }
 }

@@ -6,58 +6,64 @@ use alloc::string::{String, ToString};
 use core::time::Duration;
 
 use bytes::Bytes;
-use xxhash_rust::xxh3::Xxh3;
 
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
-use super::super::exchange::{GRACE, MOST_DECLINED};
+use super::super::exchange::GRACE;
 use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::step::StepError;
-use super::super::stream::{Stream, StreamError};
-use super::pull::{Glimpse, Outcome, Pull, Step};
-use super::records::{Learnt, Verdict, hash_of};
-use super::socket::latest_believed;
-use super::{ARRIVAL, Asked, HTTP_FAILURES, READ_AGAIN, What, Work};
+use super::pull::Pull;
+use super::records::Verdict;
+use super::{ARRIVAL, Asked, HTTP_FAILURES, Plain, READ_AGAIN, What, Work};
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::Collection;
-use crate::protocol::rest::{
-    PlainPage, PlainRecord, Refusal, decode_page, decode_refusal, query_path,
-};
+use crate::protocol::rest::{decode_page, decode_refusal, query_path};
 use crate::protocol::time::{Mono, Timestamp};
-use crate::rules::row::PlainMark;
 use crate::store::StoreError;
 
 impl Client {
     /// Reads everything, and pushes what waits.
     pub(in super::super) fn begin_poll(&mut self) {
-        let wanted = self.streams.wanted();
-        let due = wanted.map(|(collection, _)| collection.clone()).collect();
+        let due = self.wanted_collections();
         self.begin_work(due);
-        if let Some(work) = &mut self.plain.work {
+        if let Some(work) = self.peer.work_mut() {
             work.whole = true;
         }
     }
 
+    pub(super) fn wanted_collections(&self) -> BTreeSet<Collection> {
+        self.streams.wanted().map(|(collection, _)| collection.clone()).collect()
+    }
+
+    /// Reads some collections at a plain server, and pushes what waits.
     pub(super) fn begin_work(&mut self, due: BTreeSet<Collection>) {
         if !self.may_poll() {
             return;
         }
-        if let Some(work) = &mut self.plain.work {
+        if let Some(work) = self.peer.work_mut() {
             // what is asked of it waits for the next
             work.troubled |= !due.is_subset(&work.due);
             return;
         }
+        let work = self.new_work(due, false);
+        if let Some(plain) = self.peer.plain_mut() {
+            plain.confirm_at = None;
+            plain.work = Some(work);
+        }
+    }
+
+    /// Work begins now.
+    pub(super) fn new_work(&mut self, due: BTreeSet<Collection>, whole: bool) -> Work {
         self.fallback.clear_due();
-        self.plain.confirm_at = None;
         if self.link.ready_since().is_none() {
             self.fallback.set_poll(None);
             self.pacing.release();
         }
-        self.plain.work = Some(Work {
+        Work {
             due,
             asked: None,
-            whole: false,
+            whole,
             pushing: false,
             looks: false,
             reconciled: BTreeSet::new(),
@@ -67,7 +73,7 @@ impl Client {
             read: false,
             missed: BTreeSet::new(),
             changed: false,
-        });
+        }
     }
 
     /// Begins the work that is due while HTTP is the transport, or that `synced` waits for.
@@ -75,7 +81,7 @@ impl Client {
     /// When everything is read, judges what was sent: that may change the outbox, so it is done
     /// before anything of the step goes out.
     pub(in super::super) fn prepare_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        if let Some(work) = &self.plain.work {
+        if let Some(work) = self.peer.work() {
             let read = work.asked.is_none() && work.due.is_empty();
             let pushing = work.pushing;
             if !read || self.finds_no_server(edit) || pushing {
@@ -84,8 +90,9 @@ impl Client {
             return self.judge_all(edit);
         }
         let ready = self.link.ready_since().is_some();
+        let Some(plain) = self.peer.plain() else { return Ok(()) };
         let due = match ready {
-            true => !self.syncs.is_empty() && self.plain.failures == 0 && !self.plain.missed,
+            true => !self.syncs.is_empty() && plain.failures == 0 && !plain.missed,
             false => self.polls() && self.is_exchange_due(edit)?,
         };
         if due {
@@ -103,14 +110,14 @@ impl Client {
     }
 
     pub(in super::super) fn work_deadline(&self) -> Option<Mono> {
-        let asked = self.plain.work.as_ref()?.asked.as_ref()?;
+        let asked = self.peer.work()?.asked.as_ref()?;
         let usual = asked.at + self.config.request_timeout + GRACE;
         Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
     }
 
     /// Gives the request up at a time, if it is not answered by then.
     pub(in super::super) fn hurry_work(&mut self, until: Mono) {
-        let asked = self.plain.work.as_mut().and_then(|work| work.asked.as_mut());
+        let asked = self.peer.work_mut().and_then(|work| work.asked.as_mut());
         if let Some(asked) = asked {
             asked.hurry = Some(asked.hurry.map_or(until, |hurry| hurry.min(until)));
         }
@@ -119,8 +126,7 @@ impl Client {
     /// Asks for what comes next; ends the work where nothing does.
     pub(in super::super) fn pump_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let usable = self.polls() || self.link.ready_since().is_some() && self.may_poll();
-        let Some(work) = self.plain.work.as_ref().filter(|work| work.asked.is_none() && usable)
-        else {
+        let Some(work) = self.peer.work().filter(|work| work.asked.is_none() && usable) else {
             return Ok(());
         };
         // what was not answered at all the last time comes last
@@ -139,14 +145,14 @@ impl Client {
     /// Finds out which of the writes that were sent have not arrived.
     fn judge_all(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let mut missing = BTreeSet::new();
-        let missed = self.plain.work.as_ref().map(|work| work.missed.clone()).unwrap_or_default();
+        let missed = self.peer.work().map(|work| work.missed.clone()).unwrap_or_default();
+        let sent = self.peer.plain().map(Plain::clone_sent).unwrap_or_default();
         for (collection, id) in self.outbox.frozen_records(edit)? {
             if missed.contains(&collection) {
                 continue;
             }
             let Some(stream) = self.streams.get(&collection) else { continue };
             let began = stream.plain.pull_began;
-            let sent = self.plain.clone_sent();
             let is_old = |position| sent.is_old(position, began);
             if self.judge(edit, &collection, &id, is_old)? == Verdict::Missing {
                 let entries = edit.entries_of(&collection, &id)?;
@@ -155,7 +161,7 @@ impl Client {
         }
         self.outbox.advance_head(edit)?;
         missing.retain(|position| self.outbox.is_frozen(*position));
-        if let Some(work) = &mut self.plain.work {
+        if let Some(work) = self.peer.work_mut() {
             work.pushing = true;
             work.missing = missing;
         }
@@ -166,7 +172,7 @@ impl Client {
         let now = self.now.mono;
         let mark = self.mark(&collection);
         let reconcile = self.is_reconcile_due(mark.reconciled_at);
-        let whole = self.plain.work.as_ref().is_some_and(|work| work.whole);
+        let whole = self.peer.work().is_some_and(|work| work.whole);
         let Some(stream) = self.streams.get_mut(&collection) else { return };
         if stream.plain.pull.is_none() {
             stream.plain.pull_began = now;
@@ -206,7 +212,7 @@ impl Client {
     ) {
         let request = self.next_request;
         self.next_request = RequestId(request.0 + 1);
-        let Some(work) = &mut self.plain.work else { return };
+        let Some(work) = self.peer.work_mut() else { return };
         work.asked = Some(Asked { request, at: self.now.mono, hurry: None, what });
         let token = self.config.token.clone();
         let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
@@ -221,14 +227,14 @@ impl Client {
         request: RequestId,
         answer: &HttpAnswer,
     ) -> Result<bool, StepError> {
-        let asked = self.plain.work.as_mut();
+        let asked = self.peer.work_mut();
         let asked = asked.and_then(|work| work.asked.take_if(|asked| asked.request == request));
         let Some(asked) = asked else { return Ok(false) };
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
         match (&asked.what, answer) {
             (_, HttpAnswer::Failed(why)) => {
                 if let What::Page(collection) = &asked.what
-                    && self.plain.failures > 0
+                    && self.peer.plain().is_some_and(|plain| plain.failures > 0)
                 {
                     // perhaps the page is too large to be had
                     if let Some(stream) = self.streams.get_mut(collection) {
@@ -261,9 +267,9 @@ impl Client {
                     }
                     Ok(page) if page.resumable && self.link.ready_since().is_none() => {
                         // it was something on the way that did not know the hello
-                        self.peer.forget_plain();
                         let why = "the server speaks level 2 after all";
                         self.fail_work(edit, why, Duration::ZERO);
+                        self.peer.forget_plain();
                         self.fallback.doubt();
                     }
                     Ok(page) => {
@@ -287,230 +293,29 @@ impl Client {
         Ok(true)
     }
 
-    fn turn_plain_page(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        page: PlainPage,
-    ) -> Result<(), StoreError> {
-        if let Some(work) = &mut self.plain.work {
-            work.read = true;
-        }
-        self.fallback.unstick(collection);
-        let (now, latest) = (self.now.mono, latest_believed(self.server_time()));
-        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
-        let began = stream.plain.pull_began;
-        let Some(mut pull) = stream.plain.pull.take() else { return Ok(()) };
-        if let (Some(why), false) = (&page.unreadable, stream.plain.complained) {
-            let message = format!("records are left out that can't be read: {why}");
-            stream.plain.complained = true;
-            let collection = Some(collection.clone());
-            edit.remote_event(EventKind::Error { collection, record_id: None, message });
-        }
-        let glimpses: alloc::vec::Vec<_> =
-            page.rows.iter().map(|row| glimpse(row.as_ref().map_err(|raw| *raw), latest)).collect();
-        let mut changed = false;
-        for record in page.rows.iter().filter_map(|row| row.as_ref().ok()) {
-            changed |= self.take_row(edit, collection, record, began)?;
-        }
-        if let Some(work) = &mut self.plain.work {
-            work.changed |= changed;
-        }
-        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
-        let step = pull.page(&glimpses, now, &mut stream.plain.habits);
-        match step {
-            Step::More => stream.plain.pull = Some(pull),
-            Step::Done(outcome) => self.pulled(edit, collection, outcome)?,
-            Step::Failed(why) => {
-                let (code, message) = (ErrorCode::ServerError, why.into());
-                self.not_read(edit, collection, code, message);
-            }
-        }
-        self.save_stream(edit, collection);
-        Ok(())
-    }
-
-    /// Takes a row in, unless its record was learnt on another way since it was asked for: then
-    /// only what is proved to be newer counts.
-    fn take_row(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        record: &PlainRecord,
-        began: Mono,
-    ) -> Result<bool, StoreError> {
-        let Some(stream) = self.streams.get_mut(collection) else { return Ok(false) };
-        if stream.plain.is_touched(hash_of(&record.id), began) {
-            let held = edit.row(collection, &record.id)?.map_or(0, |row| row.version);
-            if held == 0 || record.version.is_none_or(|version| version <= held) {
-                stream.plain.incomplete |= record.version != Some(held);
-                return Ok(false);
-            }
-        }
-        Ok(self.learn_record(edit, collection, record)? == Learnt::News)
-    }
-
-    /// A collection was read.
-    fn pulled(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        outcome: Outcome,
-    ) -> Result<(), StoreError> {
-        let mut mark = PlainMark { watermark: outcome.watermark, ..self.mark(collection) };
-        self.plain.looked_at(collection);
-        if let Some(existing) = outcome.existing {
-            if let Some(work) = &mut self.plain.work {
-                work.reconciled.insert(collection.clone());
-            }
-            mark.reconciled_at = Some(self.now.wall);
-            let (mut gone, held) = self.absent(edit, collection, &existing)?;
-            if let Some(Stream { plain, .. }) = self.streams.get(collection) {
-                gone.retain(|id| !plain.is_touched(hash_of(id), plain.pull_began));
-            }
-            if !self.take_gone(edit, collection, &gone, held)? {
-                mark.reconciled_at = None;
-            }
-        }
-        let whole = self.plain.work.as_mut().is_some_and(|work| {
-            work.due.remove(collection);
-            work.whole
-        });
-        let Some(stream) = self.streams.get_mut(collection) else { return Ok(()) };
-        stream.row.plain = Some(mark);
-        stream.plain.habits.grow();
-        let was_confirmed = stream.read_whole();
-        if self.config.http {
-            stream.plain.asked_whole = None;
-            stream.plain.rest();
-        }
-        if whole {
-            edit.remote_event(EventKind::SyncCompleted { collection: collection.clone() });
-        }
-        if !was_confirmed {
-            edit.show_status(collection, stream);
-        }
-        Ok(())
-    }
-
-    /// A collection can't be read now; the others can.
-    fn not_read(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        code: ErrorCode,
-        message: String,
-    ) {
-        if let Some(stream) = self.streams.get_mut(collection) {
-            stream.plain.pull = None;
-            stream.note_error(StreamError::new(&code, &message));
-            stream.lose_confirmation();
-        }
-        if let Some(work) = &mut self.plain.work {
-            work.due.remove(collection);
-            work.troubled = true;
-        }
-        self.show_status(edit, collection);
-        let collection = collection.clone();
-        edit.remote_event(EventKind::SyncFailed { collection, code, message });
-    }
-
-    fn plain_page_declined(
-        &mut self,
-        edit: &mut Edit<'_>,
-        collection: &Collection,
-        status: u16,
-        retry_after: Option<Duration>,
-        told: Refusal,
-    ) {
-        let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
-        if status < 500 && wait.is_none() && self.disappoints(collection, status, &told.message) {
-            return;
-        }
-        match (status, told.json) {
-            (403, false) => {
-                self.refuse_access(edit, ErrorCode::Unauthorized, told.message, false);
-            }
-            (413, _) => {
-                let Some(stream) = self.streams.get_mut(collection) else { return };
-                let habits = &mut stream.plain.habits;
-                let before = habits.limit;
-                habits.shrink();
-                if habits.limit == before {
-                    self.not_read(edit, collection, ErrorCode::PayloadTooLarge, told.message);
-                }
-            }
-            (400 | 403 | 404, true) if !self.plain.looks_at(collection) => {
-                let code = told.code.unwrap_or(match status {
-                    403 => ErrorCode::Unauthorized,
-                    404 => ErrorCode::CollectionNotFound,
-                    _ => ErrorCode::InvalidMessage,
-                });
-                self.not_read(edit, collection, code, told.message);
-            }
-            _ => {
-                let why = format!("{collection} could not be read: {}", told.message);
-                match wait {
-                    Some(wait) => self.fail_work(edit, &why, wait),
-                    None => self.page_missed(edit, collection, &why),
-                }
-            }
-        }
-    }
-
-    /// A collection can't be read now, be it because of the server or because of something on the
-    /// way. The others go on, as long as one of them shows that the server is there.
-    fn page_missed(&mut self, edit: &mut Edit<'_>, collection: &Collection, why: &str) {
-        let looks = self.plain.looks_at(collection);
-        let goes_on = self.plain.work.as_mut().is_some_and(|work| {
-            work.missed.insert(collection.clone());
-            let many = work.missed.len() > MOST_DECLINED as usize;
-            !looks && !many && (work.read || work.due.len() > 1)
-        });
-        if !goes_on {
-            return self.fail_work(edit, why, Duration::ZERO);
-        }
-        let mut why = String::from(why);
-        if matches!(&**collection, "." | "..") {
-            why.push_str("; its name stands in the path, where a proxy may take it for a step");
-        }
-        self.not_read(edit, collection, ErrorCode::ServerError, why);
-    }
-
-    /// The request for a page was not answered. Where the same happens again although others were
-    /// answered, the collection is left out.
-    fn page_unanswered(&mut self, edit: &mut Edit<'_>, collection: &Collection, why: &str) {
-        let again = self.fallback.stick(collection);
-        let read = self.plain.work.as_ref().is_some_and(|work| work.read);
-        if again.as_ref() == Some(collection) && read {
-            self.page_missed(edit, collection, why);
-        } else {
-            self.fail_work(edit, why, Duration::ZERO);
-        }
-    }
-
     fn finish_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let Some(work) = self.plain.work.take() else { return Ok(()) };
-        let now = self.now.mono;
-        self.plain.failures = 0;
-        self.fallback.forget_failures();
-        if self.plain.settling_until.take().is_some() {
+        let Some(plain) = self.peer.plain_mut() else { return Ok(()) };
+        let Some(work) = plain.work.take() else { return Ok(()) };
+        let (now, missed) = (self.now.mono, !work.missed.is_empty());
+        (plain.failures, plain.missed) = (0, missed);
+        if plain.settling_until.take().is_some() {
             self.outbox.pass_over_frozen();
         }
-        let missed = !work.missed.is_empty();
+        self.fallback.forget_failures();
         if work.whole && !missed {
             let first = self.outbox.first_place(edit)?;
             let outcome = self.streams.outcome_at_plain(self.config.http);
             self.syncs.answer(edit, &outcome, |id, until| id < work.syncs && until <= first);
         }
         let incomplete = self.streams.any(|stream| stream.plain.incomplete);
-        self.plain.missed = missed;
         if self.link.ready_since().is_some() {
             let soon = match self.outbox.frozen_records(edit)?.is_empty() {
                 false => Some(now + ARRIVAL + ARRIVAL),
                 true => (incomplete || work.troubled).then(|| now + READ_AGAIN),
             };
-            self.plain.confirm_at = self.plain.confirm_at.or(soon);
+            if let Some(plain) = self.peer.plain_mut() {
+                plain.confirm_at = plain.confirm_at.or(soon);
+            }
             self.link.forget_attempts();
         } else {
             self.schedule_poll(work.troubled);
@@ -534,36 +339,39 @@ impl Client {
     /// The same, where it was told already why.
     pub(in super::super) fn give_up_work(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
-        // the next exchange says hello again
-        self.plain.candidate = None;
-        self.plain.work = None;
+        // where it was a candidate, the next exchange says hello again
+        self.peer.drop_work();
         for stream in self.streams.values_mut() {
             // one that has come to its second page goes on where it was
             stream.plain.pull.take_if(|pull| !pull.has_read());
         }
-        let failures = self.plain.failures;
-        self.plain.failures += 1;
-        if self.link.ready_since().is_some() {
-            let factor = 1u32.checked_shl(failures).unwrap_or(u32::MAX);
-            let longest = self.config.max_reconnect_delay.saturating_mul(2);
-            let wait = self.config.reconnect_delay.saturating_mul(factor).min(longest);
-            let wait = wait + self.random.below(wait / 4);
-            self.plain.confirm_at = Some(self.now.mono + at_least.max(wait));
-            if self.plain.settling_until.take().is_some() && self.plain.failures < HTTP_FAILURES {
-                self.outbox.pass_over_frozen();
+        let ready = self.link.ready_since().is_some();
+        match self.peer.plain_mut() {
+            Some(plain) if ready => {
+                let factor = 1u32.checked_shl(plain.failures).unwrap_or(u32::MAX);
+                let longest = self.config.max_reconnect_delay.saturating_mul(2);
+                let wait = self.config.reconnect_delay.saturating_mul(factor).min(longest);
+                let wait = wait + self.random.below(wait / 4);
+                plain.confirm_at = Some(self.now.mono + at_least.max(wait));
+                plain.failures += 1;
+                if plain.settling_until.take().is_some() && plain.failures < HTTP_FAILURES {
+                    self.outbox.pass_over_frozen();
+                }
             }
-        } else {
-            self.out_of_reach(edit);
-            // what the app asked for meanwhile is tried no sooner
-            self.fallback.clear_due();
-            self.poll_later(at_least);
+            plain => {
+                plain.into_iter().for_each(|plain| plain.failures += 1);
+                self.out_of_reach(edit);
+                // what the app asked for meanwhile is tried no sooner
+                self.fallback.clear_due();
+                self.poll_later(at_least);
+            }
         }
         edit.transport = before;
     }
 
     pub(in super::super) fn work_timed_out(&mut self, edit: &mut Edit<'_>) {
         let why = "a request was not answered in time";
-        let asked = self.plain.work.as_mut().and_then(|work| work.asked.take());
+        let asked = self.peer.work_mut().and_then(|work| work.asked.take());
         match asked.map(|asked| asked.what) {
             Some(What::Page(collection)) => self.page_unanswered(edit, &collection, why),
             Some(What::Push(_)) | None => self.fail_work(edit, why, Duration::ZERO),
@@ -572,24 +380,6 @@ impl Client {
 
     /// Nothing is listened to any more of what was asked.
     pub(in super::super) fn drop_work(&mut self) {
-        self.plain.work = None;
-        self.plain.candidate = None;
-    }
-}
-
-/// The part of a row that the pager sees; one that could not be read is only a hash.
-fn glimpse(row: Result<&PlainRecord, u64>, latest: Timestamp) -> Glimpse {
-    match row {
-        Err(whole) => Glimpse { id: None, whole, stamp: None },
-        Ok(record) => {
-            let mut hash = Xxh3::new();
-            hash.update(record.id.as_bytes());
-            hash.update(&[0]);
-            hash.update(&record.document.to_json());
-            hash.update(&record.version.unwrap_or(0).to_le_bytes());
-            hash.update(&record.updated_at.map_or(0, |at| at.0).to_le_bytes());
-            let stamp = record.updated_at.filter(|at| *at <= latest);
-            Glimpse { id: Some(hash_of(&record.id)), whole: hash.digest(), stamp }
-        }
+        self.peer.drop_work();
     }
 }
