@@ -3,8 +3,11 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use synclayer_core::rules::{Context, TransactError, Transaction, TransactionAnswer};
+use synclayer_core::rules::{
+    Context, Sweep, SweepPlace, TransactError, Transaction, TransactionAnswer,
+};
 use synclayer_core::server::{self, Committer, Health, JobBatch};
 use synclayer_core::{Limits, Policy, ServerStore, StoreError, StoreErrorKind, Ticket};
 use tokio::sync::oneshot;
@@ -17,6 +20,9 @@ use crate::mailbox::Mailbox;
 const WRITES: usize = 4096;
 /// The number of commits that a store has under way at a time.
 const DEPTH: usize = 1;
+
+/// The interval at which a store that has failed is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The end of a transaction.
 pub(crate) type Result<T = TransactionAnswer, E = TransactError> = std::result::Result<T, E>;
@@ -49,6 +55,8 @@ pub(crate) struct Commits {
 
 struct Queue {
     committer: Committer<Job>,
+    /// The store failed, and no transaction has succeeded since.
+    failing: bool,
     closed: bool,
 }
 
@@ -58,13 +66,15 @@ pub(crate) enum Job {
     Ticket(Ticket<Transaction>, Arc<Mailbox>),
     /// Somebody else's.
     Call(Transaction, oneshot::Sender<Result>),
+    /// One that looks if a store that has failed works again.
+    Look(Transaction),
 }
 
 impl server::Job for Job {
     fn transaction(&self) -> &Transaction {
         match self {
             Self::Ticket(ticket, _) => ticket.question(),
-            Self::Call(transaction, _) => transaction,
+            Self::Call(transaction, _) | Self::Look(transaction) => transaction,
         }
     }
 }
@@ -75,13 +85,14 @@ impl Job {
             Self::Ticket(ticket, mailbox) => mailbox.put(ticket.answer(result)),
             // who asked may have gone
             Self::Call(_, asked) => drop(asked.send(result)),
+            Self::Look(_) => {}
         }
     }
 }
 
 impl Default for Commits {
     fn default() -> Self {
-        let queue = Queue { committer: Committer::new(DEPTH), closed: false };
+        let queue = Queue { committer: Committer::new(DEPTH), failing: false, closed: false };
         Self { queue: Mutex::new(queue), filled: Condvar::new() }
     }
 }
@@ -114,9 +125,12 @@ impl Commits {
         self.filled.notify_one();
     }
 
-    /// The health of the store.
+    /// The health of the store. It is well again when any transaction has succeeded.
     pub(crate) fn health(&self) -> Health {
-        self.queue().committer.health().clone()
+        let queue = self.queue();
+        let mut health = queue.committer.health().clone();
+        health.failure = health.failure.filter(|_| queue.failing);
+        health
     }
 
     /// Starts the thread. It ends after [`close`](Self::close).
@@ -140,7 +154,16 @@ impl Commits {
             if queue.closed {
                 return None;
             }
-            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if !queue.failing {
+                queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let waited = self.filled.wait_timeout(queue, LOOK_INTERVAL);
+            let (waited_for, ended) = waited.unwrap_or_else(PoisonError::into_inner);
+            queue = waited_for;
+            if ended.timed_out() && !queue.closed {
+                queue.committer.submit(Job::Look(look()));
+            }
         }
     }
 
@@ -149,21 +172,36 @@ impl Commits {
         // a policy that panics must not leave everyone waiting for ever
         let ended =
             panic::catch_unwind(commit).unwrap_or_else(|_| Err(TransactError::Unknown(panicked())));
+        let mut failing = false;
         let outcome = match ended {
             Ok(()) => batch.committed(&mut backend.feed.rings_mut()),
             Err(error) => {
                 let (TransactError::Failed(cause) | TransactError::Unknown(cause)) = &error;
-                tracing::error!(error = %cause, "the store failed: no write is taken any more");
+                if !self.queue().failing {
+                    tracing::error!(error = %cause, "the store failed: no write is taken");
+                }
+                failing = true;
                 batch.failed(error)
             }
         };
-        let settled = self.queue().committer.settle(outcome);
+        let mut queue = self.queue();
+        if queue.failing && !failing {
+            tracing::info!("the store works again: writes are taken");
+        }
+        queue.failing = failing;
+        let settled = queue.committer.settle(outcome);
+        drop(queue);
         settled.deliver(|moved| backend.feed.wake(moved), Job::answer);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A transaction that changes nothing.
+fn look() -> Transaction {
+    Transaction::Sweep(Sweep { retention: Duration::MAX, from: SweepPlace::Start, budget: 1 })
 }
 
 fn panicked() -> StoreError {

@@ -173,6 +173,54 @@ async fn a_store_that_failed_shows_and_confirms_nothing() {
     assert!(matches!(refused.err(), Some(StartError::Store(_))));
 }
 
+/// A store whose disk is full for a while. What comes first happens, but nobody is told.
+#[derive(Default)]
+struct Full {
+    store: MemoryServerStore,
+    is_full: Mutex<bool>,
+    happened: AtomicUsize,
+}
+
+impl ServerStore for Full {
+    fn transact(
+        &self,
+        decide: &mut dyn FnMut(&dyn Rows) -> Result<Batch, StoreError>,
+    ) -> Result<(), StoreError> {
+        if !*self.is_full.lock().unwrap() {
+            return self.store.transact(decide);
+        }
+        if self.happened.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.store.transact(decide)?;
+        }
+        Err(StoreError::new(StoreErrorKind::Full, "the disk is full"))
+    }
+
+    fn read(
+        &self,
+        read: &mut dyn FnMut(&dyn Rows) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.store.read(read)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_works_again_is_noticed_and_so_is_what_it_had_done() {
+    let store = Arc::new(Full::default());
+    let server = Server::bind(ServerConfig::default(), store.clone()).await.unwrap();
+    let mut watcher = Peer::connect(&server, "", &[]).await;
+    watcher.subscribe("todos").await;
+    *store.is_full.lock().unwrap() = true;
+    let mut writer = Peer::connect(&server, "", &[]).await;
+    writer.send(insert(1)).await;
+    assert_eq!(writer.closed().await, 1011);
+    assert_eq!(http(&server, "GET", "/health", &[], "").await.status, 503);
+    *store.is_full.lock().unwrap() = false;
+    // without a further write
+    assert_eq!(watcher.expect("insert").await["recordId"], "1");
+    let health = http(&server, "GET", "/health", &[], "").await;
+    assert_eq!((health.status, &health.json()["status"]), (200, &json!("ok")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_tells_further_metrics() {
     let config = ServerConfig::new().metrics(|| vec![("syncs", 7)]);

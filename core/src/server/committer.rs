@@ -16,13 +16,14 @@
 //! before another batch is taken; and [`Settled::deliver`] wakes before it answers. So nobody learns
 //! of a change that the rings don't show yet.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::mem;
 
 use super::ring::Rings;
 use super::session::Ticket;
-use crate::protocol::name::Collection;
+use crate::protocol::name::{Collection, Seq};
+use crate::rules::record::Head;
 use crate::rules::transaction::{
     Context, Decided, TransactError, Transaction, TransactionAnswer, decide_all,
 };
@@ -77,6 +78,8 @@ pub struct Committer<J> {
     depth: usize,
     under_way: usize,
     health: Health,
+    /// The collections of changes of which nobody knows if they were committed.
+    doubtful: BTreeSet<Collection>,
 }
 
 /// Health of a store, as its commits show it.
@@ -97,6 +100,8 @@ pub struct JobBatch<J> {
     jobs: Vec<J>,
     decided: Option<Decided>,
     changed: bool,
+    /// The collections of whose changes nobody knows, and their heads once the rows were read.
+    doubtful: BTreeMap<Collection, Option<Seq>>,
 }
 
 /// The end of a batch, to be handed to [`Committer::settle`]. Its changes are published.
@@ -106,6 +111,8 @@ pub struct CompletedBatch<J> {
     settled: Settled<J>,
     changed: bool,
     failure: Option<StoreError>,
+    /// The collections that are doubtful from now on.
+    doubtful: BTreeSet<Collection>,
 }
 
 /// The answers of a batch, to be delivered.
@@ -129,6 +136,7 @@ impl<J: Job> Committer<J> {
             depth: depth.max(1),
             under_way: 0,
             health: Health::default(),
+            doubtful: BTreeSet::new(),
         }
     }
 
@@ -155,16 +163,21 @@ impl<J: Job> Committer<J> {
             self.waiting.drain(..count).collect()
         };
         self.under_way += 1;
-        Some(JobBatch { jobs, decided: None, changed: false })
+        let doubtful = self.doubtful.iter().map(|collection| (collection.clone(), None)).collect();
+        Some(JobBatch { jobs, decided: None, changed: false, doubtful })
     }
 
     /// Notes how a batch ended, and lets the next one begin.
     pub fn settle(&mut self, completed: CompletedBatch<J>) -> Settled<J> {
-        let CompletedBatch { settled, changed, failure } = completed;
+        let CompletedBatch { settled, changed, failure, mut doubtful } = completed;
         self.under_way = self.under_way.saturating_sub(1);
         match failure {
-            Some(error) => self.health.failure = Some(error),
+            Some(error) => {
+                self.health.failure = Some(error);
+                self.doubtful.append(&mut doubtful);
+            }
             None => {
+                self.doubtful = doubtful;
                 self.health.transactions += settled.answers.len() as u64;
                 self.health.commits += u64::from(changed);
                 if changed {
@@ -200,6 +213,10 @@ impl<J: Job> JobBatch<J> {
     pub fn decide(&mut self, rows: &dyn Rows, context: Context<'_>) -> Batch {
         let mut decided = decide_all(self.jobs.iter().map(Job::transaction), rows, context);
         let batch = mem::take(&mut decided.batch);
+        for (collection, head) in &mut self.doubtful {
+            // what can't be read stays doubtful
+            *head = Head::load(rows, collection).ok().map(|head| head.seq);
+        }
         self.changed = !batch.is_empty();
         self.decided = Some(decided);
         batch
@@ -235,7 +252,17 @@ impl<J: Job> JobBatch<J> {
             let error = StoreError::new(StoreErrorKind::Other, "the store decided nothing");
             return self.failed(TransactError::Failed(error));
         };
-        let mut moved = BTreeSet::new();
+        let (mut moved, mut doubtful) = (BTreeSet::new(), BTreeSet::new());
+        for (collection, head) in self.doubtful {
+            match head {
+                Some(head) if head > rings.head(&collection) => {
+                    rings.note_head(&collection, head);
+                    moved.insert(collection);
+                }
+                Some(_) => {}
+                None => drop(doubtful.insert(collection)),
+            }
+        }
         for change in &decided.published {
             rings.publish(change);
             if !moved.contains(&change.collection) {
@@ -245,7 +272,7 @@ impl<J: Job> JobBatch<J> {
         let answers = decided.answers.into_iter().map(|a| a.map_err(TransactError::Failed));
         let answers = self.jobs.into_iter().zip(answers).collect();
         let settled = Settled { moved, answers };
-        CompletedBatch { settled, changed: self.changed, failure: None }
+        CompletedBatch { settled, changed: self.changed, failure: None, doubtful }
     }
 
     /// The rows are not committed, or nobody knows whether they are: nothing is published, and all
@@ -253,9 +280,11 @@ impl<J: Job> JobBatch<J> {
     pub fn failed(self, error: TransactError) -> CompletedBatch<J> {
         let (TransactError::Failed(cause) | TransactError::Unknown(cause)) = &error;
         let failure = Some(cause.clone());
+        let published = self.decided.into_iter().flat_map(|decided| decided.published);
+        let doubtful = published.map(|change| change.collection).collect();
         let answers = self.jobs.into_iter().map(|job| (job, Err(error.clone()))).collect();
         let settled = Settled { moved: BTreeSet::new(), answers };
-        CompletedBatch { settled, changed: false, failure }
+        CompletedBatch { settled, changed: false, failure, doubtful }
     }
 }
 

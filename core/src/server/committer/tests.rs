@@ -11,7 +11,7 @@ use crate::protocol::name::{DatabaseId, Epoch, RecordId, Seq};
 use crate::protocol::time::Timestamp;
 use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{insert, todos};
-use crate::rules::transaction::{Outcome as WriteOutcome, PlainWrite, Verdict};
+use crate::rules::transaction::{Outcome as WriteOutcome, PlainWrite, Sweep, SweepPlace, Verdict};
 use crate::store::MemoryRows;
 
 /// A write to a record of its own, with a number to know it by.
@@ -58,6 +58,8 @@ enum End {
     Committed,
     Failed,
     Unknown,
+    /// It happened, and nobody knows.
+    UnknownDone,
 }
 
 fn context(limits: &Limits) -> Context<'_> {
@@ -106,6 +108,10 @@ impl Bench {
             }
             End::Failed => batch.failed(TransactError::Failed(broken())),
             End::Unknown => batch.failed(TransactError::Unknown(broken())),
+            End::UnknownDone => {
+                self.rows.apply(rows);
+                batch.failed(TransactError::Unknown(broken()))
+            }
         };
         let moved = self.rings.head(&todos()) > head;
         let settled = self.committer.settle(outcome);
@@ -127,7 +133,12 @@ impl Bench {
 }
 
 fn ends() -> impl Strategy<Value = End> {
-    prop_oneof![3 => Just(End::Committed), 1 => Just(End::Failed), 1 => Just(End::Unknown)]
+    prop_oneof![
+        3 => Just(End::Committed),
+        1 => Just(End::Failed),
+        1 => Just(End::Unknown),
+        1 => Just(End::UnknownDone),
+    ]
 }
 
 proptest! {
@@ -149,23 +160,26 @@ proptest! {
             prop_assert_eq!(numbers.len(), waited.min(limit));
             ended.extend(numbers.into_iter().map(|number| (number, end)));
         }
-        let mut applied = 0;
+        let (mut applied, mut answered, mut head) = (0, 0, 0);
         for (index, (heard, (number, end))) in bench.heard.iter().zip(&ended).enumerate() {
             prop_assert_eq!((heard.number, *number), (index as u64 + 1, index as u64 + 1));
             match (&heard.answer, end) {
                 (Ok(answer), End::Committed) => {
                     applied += 1;
+                    answered += 1;
+                    head = applied;
                     prop_assert_eq!(seq_of(answer), Seq(applied));
                     prop_assert!(heard.awake && heard.head >= Seq(applied));
                 }
                 (Err(TransactError::Failed(_)), End::Failed)
                 | (Err(TransactError::Unknown(_)), End::Unknown) => {}
+                (Err(TransactError::Unknown(_)), End::UnknownDone) => applied += 1,
                 other => prop_assert!(false, "{:?}", other),
             }
         }
         prop_assert_eq!(bench.heard.len(), ended.len());
-        prop_assert_eq!(bench.committer.health().transactions, applied);
-        prop_assert_eq!(bench.rings.head(&todos()), Seq(applied));
+        prop_assert_eq!(bench.committer.health().transactions, answered);
+        prop_assert_eq!(bench.rings.head(&todos()), Seq(head));
     }
 }
 
@@ -192,6 +206,29 @@ fn a_failure_is_kept_until_something_is_committed() {
     bench.end(1, End::Committed, 1);
     assert_eq!(bench.committer.health().failure.as_ref(), Some(&broken()));
     assert_eq!(counts(&bench), (2, 1));
+}
+
+#[test]
+fn what_happened_unknown_to_anyone_is_noticed_by_the_next_batch() {
+    let mut bench = Bench::new();
+    bench.committer.submit(numbered(1));
+    bench.end(1, End::UnknownDone, 1);
+    assert_eq!(bench.rings.head(&todos()), Seq(0));
+    // a failure tells nothing of it, and a commit without changes does
+    let look = || {
+        Transaction::Sweep(Sweep {
+            retention: core::time::Duration::from_secs(1),
+            from: SweepPlace::Start,
+            budget: 1,
+        })
+    };
+    for (number, end, head) in [(2, End::Failed, 0), (3, End::Committed, 1), (4, End::Committed, 1)]
+    {
+        bench.committer.submit(Numbered(number, look()));
+        bench.end(1, end, 1);
+        assert_eq!(bench.rings.head(&todos()), Seq(head));
+        assert_eq!(bench.heard.last().unwrap().awake, number == 3);
+    }
 }
 
 #[test]
