@@ -1,7 +1,7 @@
 //! The memory that frames being read and answers being written share.
 //!
 //! Each connection and each answer has an [`Account`]. When the budget is spent, nothing more is
-//! read from sockets and no large answer is begun, but for the first [`FLOOR`] bytes of each
+//! read from sockets and no large answer is made, but for the first [`FLOOR`] bytes of each
 //! account: so those who send little go on. Whoever has held the most is ended when that lasts.
 
 use std::collections::HashMap;
@@ -15,12 +15,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::admission::Seat;
-use crate::party::Party;
 
 /// The number of bytes that an account holds without asking.
 pub(crate) const FLOOR: usize = 16 << 10;
-/// The share of the budget that the answers of one party take before others' come first.
-const PARTY_SHARE: usize = 4;
 /// The time for which a budget may be spent before its largest holder is ended, and for which that
 /// one must have held it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,7 +38,6 @@ pub(crate) struct Budget {
 struct State {
     used: usize,
     accounts: HashMap<u64, Holder>,
-    parties: HashMap<Party, usize>,
     last: u64,
     /// When somebody first waited for the budget.
     spent_since: Option<Instant>,
@@ -60,7 +56,6 @@ pub(crate) struct Account {
     budget: Arc<Budget>,
     id: u64,
     bytes: usize,
-    party: Option<Party>,
 }
 
 impl Budget {
@@ -75,7 +70,7 @@ impl Budget {
         let id = state.last;
         state.accounts.insert(id, Holder { bytes: 0, since: Instant::now(), seat });
         drop(state);
-        Account { budget: Arc::clone(self), id, bytes: 0, party: None }
+        Account { budget: Arc::clone(self), id, bytes: 0 }
     }
 
     /// The number of bytes that are held.
@@ -115,12 +110,16 @@ impl Budget {
     }
 
     fn wait(&self, state: &mut State, cx: &mut Context<'_>) {
+        self.note_spent(state);
+        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.waiting.push(cx.waker().clone());
+        }
+    }
+
+    fn note_spent(&self, state: &mut State) {
         if state.spent_since.is_none() {
             state.spent_since = Some(Instant::now());
             self.spent.notify_one();
-        }
-        if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            state.waiting.push(cx.waker().clone());
         }
     }
 
@@ -158,7 +157,12 @@ impl Account {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// The same for what changes with every frame.
+    /// The number of bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The same as [`set`](Self::set) for what changes with every frame.
     pub(crate) fn set_about(&mut self, bytes: usize) {
         self.set(bytes - bytes % STEP);
     }
@@ -186,42 +190,18 @@ impl Account {
         self.bytes >= FLOOR && self.budget.used() >= self.budget.limit
     }
 
-    /// Waits until an answer of this size may be made, and holds as much for it.
-    pub(crate) async fn reserve(&mut self, party: &Party, bytes: usize) {
-        if bytes > FLOOR {
-            poll_fn(|cx| self.poll_reserve(party, bytes, cx)).await;
-        } else {
-            self.set(bytes);
+    /// Returns `true` if there is no room for what it holds, and notes that somebody was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        let mut state = self.budget.state();
+        let is_refused = self.bytes >= FLOOR && state.used > self.budget.limit;
+        if is_refused {
+            self.budget.note_spent(&mut state);
         }
-    }
-
-    fn poll_reserve(&mut self, party: &Party, bytes: usize, cx: &mut Context<'_>) -> Poll<()> {
-        let budget = Arc::clone(&self.budget);
-        let mut state = budget.state();
-        let of_party = state.parties.get(party).copied().unwrap_or_default();
-        let fits = |used: usize, limit| used == 0 || used + bytes <= limit;
-        if !fits(state.used, budget.limit) || !fits(of_party, budget.limit / PARTY_SHARE) {
-            budget.wait(&mut state, cx);
-            return Poll::Pending;
-        }
-        self.party = Some(party.clone());
-        state.parties.entry(party.clone()).or_default();
-        let woken = self.change(&mut state, bytes);
-        drop(state);
-        woken.into_iter().for_each(Waker::wake);
-        Poll::Ready(())
+        is_refused
     }
 
     fn change(&mut self, state: &mut State, bytes: usize) -> Vec<Waker> {
         state.used = state.used - self.bytes + bytes;
-        if let Some(party) = &self.party
-            && let Some(of_party) = state.parties.get_mut(party)
-        {
-            *of_party = *of_party - self.bytes + bytes;
-            if *of_party == 0 {
-                state.parties.remove(party);
-            }
-        }
         if let Some(holder) = state.accounts.get_mut(&self.id) {
             if holder.bytes <= FLOOR && bytes > FLOOR {
                 holder.since = Instant::now();
@@ -269,22 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn one_party_does_not_get_all_the_answers() {
-        let budget = Arc::new(Budget::new(8 * MIB));
-        let [a, b] = [1, 2].map(|last| Party::Address([192, 0, 2, last].into()));
-        let mut accounts: Vec<_> = (0..4).map(|_| budget.open(None)).collect();
-        let mut reserve = |n: usize, party: &Party, bytes| {
-            let account = &mut accounts[n];
-            is_ready(|cx| account.poll_reserve(party, bytes, cx))
-        };
-        // one that is larger than its share is made alone
-        assert!(reserve(0, &a, 3 * MIB) && !reserve(1, &a, MIB));
-        assert!(reserve(1, &b, MIB) && reserve(2, &b, MIB) && !reserve(3, &b, MIB));
-        accounts[0].set(MIB);
-        assert!(is_ready(|cx| accounts[3].poll_reserve(&a, MIB, cx)));
-        drop(accounts);
-        assert_eq!(budget.used(), 0);
-        assert!(budget.state().parties.is_empty() && budget.state().accounts.is_empty());
+    fn an_answer_without_room_is_refused() {
+        let budget = Arc::new(Budget::new(MIB));
+        let (mut large, mut small) = (budget.open(None), budget.open(None));
+        large.set(MIB);
+        small.set(FLOOR - 1);
+        assert!(large.is_refused() && !small.is_refused());
+        drop(small);
+        assert!(!large.is_refused());
     }
 
     #[tokio::test]

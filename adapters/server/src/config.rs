@@ -80,8 +80,12 @@ pub struct ServerConfig {
     /// connections that hold more than 16 KiB of it are read no further, large answers wait, and
     /// after 10 s the one that holds the most is ended. Default 256 MiB.
     pub memory_budget: usize,
-    /// The maximal number of reads of the store at a time. Default 8.
+    /// The maximal number of pages that are read from the store at a time. Default 8. Queries and
+    /// whole collections take turns of 5 ms on half of the processors.
     pub max_reads: usize,
+    /// The longest time that a query may run, not counting the time for which it waits for its turn;
+    /// a longer one is refused. Default 10 s.
+    pub read_time: Duration,
     /// The time within which an HTTP request has to arrive, and again within which it is answered.
     /// Default 30 s.
     pub http_timeout: Duration,
@@ -125,6 +129,7 @@ impl Default for ServerConfig {
             login_lockout: Duration::from_secs(60),
             memory_budget: 256 << 20,
             max_reads: 8,
+            read_time: Duration::from_secs(10),
             http_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(3),
@@ -216,6 +221,7 @@ impl ServerConfig {
         login_lockout: Duration,
         memory_budget: usize,
         max_reads: usize,
+        read_time: Duration,
         http_timeout: Duration,
         write_timeout: Duration,
         close_timeout: Duration,

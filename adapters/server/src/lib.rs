@@ -92,6 +92,7 @@ mod mailbox;
 mod memory;
 mod origin;
 mod party;
+mod reads;
 mod refusals;
 mod request;
 mod routes;

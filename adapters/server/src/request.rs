@@ -125,7 +125,7 @@ pub(crate) fn identify(shared: &Shared, parts: &Parts, visitor: &Visitor) -> Res
     })
 }
 
-fn with_retry(mut refusal: Reply, seconds: u64) -> Reply {
+pub(crate) fn with_retry(mut refusal: Reply, seconds: u64) -> Reply {
     refusal.headers.push(("retry-after", seconds.to_string().into()));
     refusal
 }

@@ -25,10 +25,12 @@ use tokio::time::timeout;
 use crate::budget::Account;
 use crate::origin::Origin;
 use crate::party::Party;
+use crate::reads::ReadError;
 use crate::request::{
     Hold, Visitor, check_host, discard, identify, origin, refuse_origin, respond, respond_holding,
+    with_retry,
 };
-use crate::shared::{Caller, Shared, size_of_answer};
+use crate::shared::{Caller, Shared};
 use crate::upgrade;
 
 /// The paths of a server that is mounted in another one.
@@ -222,11 +224,28 @@ async fn answer(shared: &Arc<Shared>, call: Call, party: &Party, account: &mut A
             write.reply(shared.clock.now().wall, &shared.limits, outcome)
         }
         Call::Read(read) => {
-            account.reserve(party, size_of_answer(read.request())).await;
-            let outcome = shared.read(read.request().clone()).await;
-            read.reply(outcome)
+            match shared.read(read.request().clone(), party.clone(), account).await {
+                Ok(answer) => read.reply(Ok(answer)),
+                Err(ReadError::Store(error)) => read.reply(Err(error)),
+                Err(ReadError::TooLong) => too_long(),
+                Err(ReadError::Busy | ReadError::SetBack) => busy(),
+            }
         }
     }
+}
+
+fn too_long() -> Reply {
+    let message = "the query looks at too many records: ask for those that changed `since` a time, or \
+                   for a part by `limit` and `offset`, or sync the collection";
+    Reply::error(ErrorCode::PayloadTooLarge, message)
+}
+
+fn busy() -> Reply {
+    let message = "the server has no memory left for so large an answer: try again later, or ask for \
+                   less by `limit`";
+    let refusal = Reply::error(ErrorCode::ServerError, message);
+    let status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+    with_retry(Reply { status, ..refusal }, 1)
 }
 
 /// Counts a call, or a write of one, against its user's rate. The `Err` is how long to wait.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,11 @@ use synclayer_core::{
     ConnId, Epoch, ServerLimits, ServerStore, SessionInput, StoreError, StoreErrorKind, Ticket,
     Token, UserId,
 };
-use tokio::sync::Semaphore;
 use tokio::task;
 
 use crate::admission::Admission;
 use crate::auth::AuthError;
-use crate::budget::Budget;
+use crate::budget::{Account, Budget};
 use crate::clock::Clock;
 use crate::commit::Commits;
 use crate::config::ServerConfig;
@@ -25,6 +24,7 @@ use crate::feed::Feed;
 use crate::lockout::Lockout;
 use crate::mailbox::Mailbox;
 use crate::party::Party;
+use crate::reads::{self, Bounds, ReadError, Reads, Turn};
 use crate::refusals::Refusals;
 
 pub(crate) struct Shared {
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     /// The number of times that the tokens of all connections were to be checked again.
     round: AtomicU64,
     store: Arc<dyn ServerStore>,
-    reads: Arc<Semaphore>,
+    reads: Arc<Reads>,
     buckets: Mutex<HashMap<UserId, Arc<Mutex<Bucket>>>>,
     presence: Mutex<Presence>,
     pub(crate) refusals: Refusals,
@@ -104,7 +104,7 @@ impl Shared {
             lockout: Lockout::new(config.login_failures, config.login_lockout),
             round: AtomicU64::new(0),
             store,
-            reads: Arc::new(Semaphore::new(config.max_reads.max(1))),
+            reads: Arc::new(Reads::new(config.max_reads)),
             buckets: Mutex::default(),
             presence: Mutex::default(),
             refusals: Refusals::default(),
@@ -226,47 +226,88 @@ impl Shared {
     ) {
         let shared = Arc::clone(self);
         task::spawn(async move {
+            let bounds = shared.bounds(Arc::default(), false);
             let mut account = shared.budget.open(None);
-            account.reserve(&party, size_of_answer(ticket.question())).await;
-            let permit = Arc::clone(&shared.reads).acquire_owned().await;
-            task::spawn_blocking(move || {
-                let answer = shared.read_blocking(ticket.question());
-                mailbox.put(ticket.answer(answer));
-                drop((permit, account));
+            let request = ticket.question().clone();
+            let answer = shared.run(request, party, bounds, &mut account).await;
+            let answer = answer.map_err(|error| match error {
+                ReadError::Store(error) => error,
+                ReadError::TooLong | ReadError::Busy | ReadError::SetBack => {
+                    unread("the read took too long")
+                }
             });
+            mailbox.put(ticket.answer(answer));
         });
     }
 
-    /// Reads, and waits for the answer.
+    /// Reads, and waits for the answer, which counts as held by the account.
     pub(crate) async fn read(
         self: &Arc<Self>,
         request: ReadRequest,
-    ) -> Result<ReadAnswer, StoreError> {
-        let permit = Arc::clone(&self.reads).acquire_owned().await;
-        let shared = Arc::clone(self);
-        let read = task::spawn_blocking(move || {
-            let answer = shared.read_blocking(&request);
-            drop(permit);
-            answer
-        });
-        read.await.unwrap_or_else(|_| Err(unread("the server is shutting down")))
+        party: Party,
+        account: &mut Account,
+    ) -> Result<ReadAnswer, ReadError> {
+        let waiting = Waiting::default();
+        let bounds = self.bounds(Arc::clone(&waiting.gone), true);
+        self.run(request, party, bounds, account).await
     }
 
-    fn read_blocking(&self, request: &ReadRequest) -> Result<ReadAnswer, StoreError> {
-        let mut answer = Err(unread("the store read nothing"));
+    async fn run(
+        self: &Arc<Self>,
+        request: ReadRequest,
+        party: Party,
+        bounds: Bounds,
+        account: &mut Account,
+    ) -> Result<ReadAnswer, ReadError> {
+        let mut is_set_back = false;
+        loop {
+            let turn = self.reads.turn(party.clone(), &request, is_set_back).await;
+            let (shared, request, bounds) = (Arc::clone(self), request.clone(), bounds.clone());
+            let mut held = self.budget.open(None);
+            let read = task::spawn_blocking(move || {
+                let answer = shared.read_blocking(&request, turn, &bounds, &mut held);
+                (answer, held)
+            });
+            match read.await {
+                Ok((Err(ReadError::SetBack), _)) => is_set_back = true,
+                Ok((answer, held)) => {
+                    account.set(held.bytes());
+                    return answer;
+                }
+                Err(_) => return Err(ReadError::Store(unread("the server is shutting down"))),
+            }
+        }
+    }
+
+    fn bounds(&self, cancelled: Arc<AtomicBool>, may_end: bool) -> Bounds {
+        Bounds { time_limit: self.config.read_time, cancelled, may_end }
+    }
+
+    fn read_blocking(
+        &self,
+        request: &ReadRequest,
+        turn: Turn,
+        bounds: &Bounds,
+        account: &mut Account,
+    ) -> Result<ReadAnswer, ReadError> {
+        let mut turn = Some(turn);
+        let mut answer = Err(ReadError::Store(unread("the store read nothing")));
         let read = || {
             self.store.read(&mut |rows| {
-                answer = Ok(request.run(rows, &*self.config.policy)?);
+                if let Some(turn) = turn.take() {
+                    answer = reads::run(request, rows, &*self.config.policy, turn, bounds, account);
+                }
                 Ok(())
             })
         };
         // a policy that panics must not leave its reader waiting for ever
         let read = panic::catch_unwind(AssertUnwindSafe(read))
             .unwrap_or_else(|_| Err(unread("a read panicked")));
-        if let Err(error) = &read {
+        let answer = read.map_err(ReadError::Store).and(answer);
+        if let Err(ReadError::Store(error)) = &answer {
             tracing::error!(%error, "the store could not be read");
         }
-        read.and(answer)
+        answer
     }
 
     fn presence(&self) -> MutexGuard<'_, Presence> {
@@ -278,18 +319,16 @@ impl Shared {
     }
 }
 
-/// The memory that a read and its answer take at most, in bytes: the records, and their text.
-pub(crate) fn size_of_answer(request: &ReadRequest) -> usize {
-    /// The size of a record where only their number is known.
-    const RECORD: usize = 16 << 10;
-    let records = match request {
-        ReadRequest::CatchUp { limits, .. } | ReadRequest::Pull { limits, .. } => limits.bytes,
-        ReadRequest::Whole { bytes, .. } => *bytes,
-        ReadRequest::Query { query, bytes, .. } => {
-            query.limit.map_or(*bytes, |limit| limit.saturating_mul(RECORD).min(*bytes))
-        }
-    };
-    records.saturating_mul(2)
+/// One who waits for an answer; dropped when nobody does any more.
+#[derive(Default)]
+struct Waiting {
+    gone: Arc<AtomicBool>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
 }
 
 fn unread(message: &str) -> StoreError {
