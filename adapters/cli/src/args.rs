@@ -149,6 +149,12 @@ pub(crate) struct ServeArgs {
     /// begin with # don't count
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Do TLS with this certificate (PEM, the authorities between behind it); SIGHUP reads it again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM, without a passphrase)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Failures that an acknowledged write survives
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,

@@ -1,8 +1,10 @@
 //! The files that a server reads again when it is told to by SIGHUP.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synclayer_server::{Authenticator, Server, StaticTokens};
+use synclayer_server::{Authenticator, Server, StaticTokens, Tls};
 use tokio::task;
 
 use crate::args::ServeArgs;
@@ -13,6 +15,12 @@ use crate::tokens::TokenSources;
 pub(crate) struct Reloadable {
     sources: Arc<TokenSources>,
     tokens: StaticTokens,
+    tls: Option<(Arc<TlsFiles>, Tls)>,
+}
+
+struct TlsFiles {
+    chain: PathBuf,
+    key: PathBuf,
 }
 
 impl Reloadable {
@@ -22,7 +30,14 @@ impl Reloadable {
         let sources = TokenSources::new(&args.tokens, args.token_file.clone()).map_err(usage)?;
         let sources = Arc::new(sources);
         let entries = in_background(&sources, TokenSources::read).await.map_err(usage)?;
-        Ok(Self { sources, tokens: StaticTokens::new(entries) })
+        let mut tls = None;
+        if let (Some(chain), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) {
+            let files = Arc::new(TlsFiles { chain, key });
+            let (chain, key) = in_background(&files, TlsFiles::read).await.map_err(usage)?;
+            let taken = Tls::from_pem(&chain, &key).map_err(|error| usage(files.name(error)))?;
+            tls = Some((files, taken));
+        }
+        Ok(Self { sources, tokens: StaticTokens::new(entries), tls })
     }
 
     /// The check of tokens; `None`, which admits everyone, if there are none.
@@ -31,21 +46,55 @@ impl Reloadable {
         (!self.sources.are_none()).then(tokens)
     }
 
+    pub(crate) fn tls(&self) -> Option<Tls> {
+        self.tls.as_ref().map(|(_, tls)| tls.clone())
+    }
+
     /// Reads the files again. What can't be used leaves what is in force.
     pub(crate) async fn reload(&self, server: &Server) {
-        let Some(file) = self.sources.file() else {
-            return tracing::info!("SIGHUP: there is no --token-file to read again");
-        };
-        match in_background(&self.sources, TokenSources::read).await {
-            Ok(entries) => {
-                tracing::info!(?file, tokens = entries.len(), "took over the tokens");
-                self.tokens.replace(entries);
-                server.embedded().recheck_tokens();
-            }
-            Err(why) => {
-                tracing::error!(%why, "the tokens stay as they were: correct it, and send SIGHUP again");
+        if self.sources.file().is_none() && self.tls.is_none() {
+            tracing::info!("SIGHUP: there is no --token-file and no --tls-cert to read again");
+        }
+        if let Some(file) = self.sources.file() {
+            match in_background(&self.sources, TokenSources::read).await {
+                Ok(entries) => {
+                    tracing::info!(?file, tokens = entries.len(), "took over the tokens");
+                    self.tokens.replace(entries);
+                    server.embedded().recheck_tokens();
+                }
+                Err(why) => tracing::error!(
+                    %why,
+                    "the tokens stay as they were: correct it, and send SIGHUP again"
+                ),
             }
         }
+        if let Some((files, tls)) = &self.tls {
+            let read = in_background(files, TlsFiles::read).await;
+            let replaced = read.and_then(|(chain, key)| {
+                tls.replace_pem(&chain, &key).map_err(|error| files.name(error))
+            });
+            match replaced {
+                Ok(()) => tracing::info!(file = ?files.chain, "took over the certificate"),
+                Err(why) => tracing::error!(
+                    %why,
+                    "the certificate stays as it was: correct it, and send SIGHUP again"
+                ),
+            }
+        }
+    }
+}
+
+impl TlsFiles {
+    fn read(&self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        let read = |file: &Path| {
+            fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))
+        };
+        Ok((read(&self.chain)?, read(&self.key)?))
+    }
+
+    /// Says which files an error is about.
+    fn name(&self, error: impl std::fmt::Display) -> String {
+        format!("--tls-cert {} and --tls-key {}: {error}", self.chain.display(), self.key.display())
     }
 }
 

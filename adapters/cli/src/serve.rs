@@ -36,9 +36,11 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
         .allow_hosts(args.allow_hosts)
         .trusted_proxies(args.trusted_proxies);
     config.authenticator = files.authenticator();
+    config.tls = files.tls();
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config, store).await?;
     let address = server.local_addr();
-    let url = format!("http://{address}");
+    let url = format!("{scheme}://{address}");
     out.line(format_args!("listening on {url}"), &json!({ "listening": address, "url": url }))?;
     loop {
         tokio::select! {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use synclayer_core::{AllowAll, Policy, RingLimits, ServerLimits};
 
 use crate::auth::Authenticator;
+use crate::tls::Tls;
 
 /// The configuration of a [`Server`](crate::Server) or an [`Embedded`](crate::Embedded) one. The
 /// default is open to everyone on this machine, on a port that the system chooses.
@@ -33,6 +34,9 @@ pub struct ServerConfig {
     ///
     /// Without an authenticator only a loopback address is taken.
     pub listen: SocketAddr,
+    /// TLS for the connections that are accepted at that address. Default: none, so that a proxy has
+    /// to do it where others than programs of this machine connect.
+    pub tls: Option<Tls>,
     /// The users and their tokens. `None`, the default, lets everyone in, without users.
     pub authenticator: Option<Arc<dyn Authenticator>>,
     /// The permissions of the users. Default: everyone may do everything.
@@ -86,8 +90,8 @@ pub struct ServerConfig {
     /// The longest time that a query may run, not counting the time for which it waits for its turn;
     /// a longer one is refused. Default 10 s.
     pub read_time: Duration,
-    /// The time within which an HTTP request has to arrive, and again within which it is answered.
-    /// Default 30 s.
+    /// The time within which a TLS handshake is done, an HTTP request has to arrive, and again
+    /// within which it is answered. Default 30 s.
     pub http_timeout: Duration,
     /// The time after which a connection ends whose peer takes nothing of what is sent to it. Default
     /// 30 s.
@@ -113,6 +117,7 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: None,
             authenticator: None,
             policy: Arc::new(AllowAll),
             allow_origins: Vec::new(),
@@ -161,6 +166,13 @@ impl ServerConfig {
     #[must_use]
     pub fn listen(mut self, address: impl Into<SocketAddr>) -> Self {
         self.listen = address.into();
+        self
+    }
+
+    /// Sets the field `tls`.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -233,6 +245,7 @@ impl fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerConfig")
             .field("listen", &self.listen)
+            .field("tls", &self.tls)
             .field("authenticated", &self.authenticator.is_some())
             .field("allow_origins", &self.allow_origins)
             .field("allow_hosts", &self.allow_hosts)

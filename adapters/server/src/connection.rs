@@ -367,15 +367,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes and reads as far as the socket and the session let it.
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let waited = self.socket.waiting();
-        if waited > 0
-            && let Poll::Ready(written) = self.socket.poll_flush(cx)
-        {
+        let waited = self.socket.wants_flush();
+        if waited && let Poll::Ready(written) = self.socket.poll_flush(cx) {
             return Poll::Ready(if written.is_ok() { Event::Written } else { Event::Gone });
         }
         let received = self.poll_receive(cx);
         // reading may have answered a ping
-        if received.is_pending() && waited == 0 && self.socket.waiting() > 0 {
+        if received.is_pending() && !waited && self.socket.wants_flush() {
             return Poll::Ready(Event::Woken);
         }
         if received.is_ready() { received } else { self.poll_alarm(cx) }

@@ -100,6 +100,7 @@ mod server;
 mod shared;
 mod socket;
 mod timed;
+mod tls;
 mod upgrade;
 
 pub use auth::{AuthError, Authenticator, Identified, StaticTokens};
@@ -116,3 +117,4 @@ pub use synclayer_core::{
 pub use embedded::{Embedded, StartError};
 pub use memory::MemoryServerStore;
 pub use server::Server;
+pub use tls::{Tls, TlsError};

@@ -2,6 +2,7 @@
 //! users. A flood of them leaves one line a second for each cause.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ pub(crate) struct Refusals {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Cause {
+    Handshake,
     Host,
     Origin,
     Login,
@@ -47,6 +49,15 @@ impl Refusals {
         let advice = "if the page is yours, allow it (--allow-origin, allow_origins)";
         if let Some(more) = self.turn(Cause::Origin, Instant::now()) {
             tracing::warn!(?origin, more, "refused a web page: {advice}");
+        }
+    }
+
+    /// A TLS handshake failed.
+    pub(crate) fn handshake(&self, error: &io::Error) {
+        let advice = "the client has to open https:// or wss://, know the authority of the \
+                      certificate, and use a name that stands in it";
+        if let Some(more) = self.turn(Cause::Handshake, Instant::now()) {
+            tracing::warn!(%error, more, "a TLS handshake failed: {advice}");
         }
     }
 
@@ -136,7 +147,7 @@ impl Cause {
             Self::Rate => {
                 "refused what came too fast: raise the rate, or let the app write less often"
             }
-            Self::Host | Self::Origin | Self::Sense => {
+            Self::Handshake | Self::Host | Self::Origin | Self::Sense => {
                 "refused what is not valid: the app that sent it has to be changed"
             }
         }

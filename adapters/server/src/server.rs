@@ -13,10 +13,11 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use synclayer_core::{Epoch, ServerStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::admission::Seat;
 use crate::config::ServerConfig;
@@ -139,8 +140,27 @@ impl HttpServer {
         Self { router: routes::standalone(Arc::clone(&shared)), ending: embedded.ending(), shared }
     }
 
-    /// Serves one connection's HTTP requests, up to its end or its upgrade.
+    /// Serves one connection, behind its TLS handshake where there is to be one.
     async fn serve(mut self, stream: TcpStream, seat: Arc<Seat>) {
+        let Some(tls) = &self.shared.config.tls else { return self.serve_http(stream, seat).await };
+        let accepted = tokio::select! {
+            accepted = timeout(self.shared.config.http_timeout, tls.accept(stream)) => accepted,
+            () = seat.ended() => return tracing::debug!("a handshake made room for others"),
+            () = wait_for_end(&mut self.ending) => return,
+        };
+        match accepted {
+            // in a place of its own: what is moved between futures takes its room in each of them
+            Ok(Ok(stream)) => Box::pin(self.serve_http(stream, seat)).await,
+            Ok(Err(error)) => self.shared.refusals.handshake(&error),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    /// Serves one connection's HTTP requests, up to its end or its upgrade.
+    async fn serve_http<S>(mut self, stream: S, seat: Arc<Seat>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let config = &self.shared.config;
         let stream = Timed::new(stream, config.write_timeout);
         let header_timeout = config.http_timeout;

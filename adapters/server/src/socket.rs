@@ -67,8 +67,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_write_buffer_size(MARGIN_BYTES)
             .max_message_size(Some(longest))
             .max_frame_size(Some(longest));
-        let transport =
-            Transport { stream, out: Outgoing::default(), partial: 0, limit: usize::MAX, turn: 0 };
+        let transport = Transport {
+            stream,
+            out: Outgoing::default(),
+            unflushed: false,
+            partial: 0,
+            limit: usize::MAX,
+            turn: 0,
+        };
         let websocket =
             WebSocketStream::from_raw_socket(transport, Role::Server, Some(config)).await;
         Self { websocket, closed: false }
@@ -99,6 +105,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The number of bytes that wait to be written.
     pub(crate) fn waiting(&self) -> usize {
         self.websocket.get_ref().out.bytes
+    }
+
+    /// Returns `true` while something has to be written, here or in the stream beneath.
+    pub(crate) fn wants_flush(&self) -> bool {
+        let transport = self.websocket.get_ref();
+        transport.out.bytes > 0 || transport.unflushed
     }
 
     /// Writes what waits.
@@ -188,6 +200,8 @@ fn unreadable(error: &Error) -> Option<Received> {
 struct Transport<S> {
     stream: S,
     out: Outgoing,
+    /// The stream may keep bytes that were written to it, as TLS does where the socket is full.
+    unflushed: bool,
     /// The bytes that were read since the last frame that was whole.
     partial: usize,
     /// The bytes that may be.
@@ -300,8 +314,11 @@ impl<S: AsyncWrite + Unpin> Transport<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(written);
+            self.unflushed = true;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -16,4 +16,5 @@ mod shown;
 mod sign_out;
 mod strangers;
 mod support;
+mod tls;
 mod transport;

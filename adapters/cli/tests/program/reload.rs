@@ -113,7 +113,7 @@ fn sighup_ends_no_server() {
     let home = HomeDir::new();
     let mut server = Server::start(&home.dir("server"));
     server.process.signal("HUP");
-    server.process.tells("there is no --token-file to read again");
+    server.process.tells("there is no --token-file and no --tls-cert to read again");
     is_quiet(&mut connect(&server, "any"));
     assert!(server.process.terminate().success());
 }
