@@ -405,14 +405,14 @@ impl Client {
     /// whatever has said so, it was no verdict.
     fn push_less(&mut self, edit: &mut Edit<'_>, text: String) -> Result<(), StepError> {
         let sent = self.outbox.in_flight();
-        let first = self.outbox.sent(0).map(|(position, _)| position);
+        let first = self.outbox.sent(0).map(|(write, _)| write);
         let error = ErrorMessage::new(ErrorCode::PayloadTooLarge, text.clone());
         match first {
             Some(_) if sent > 1 => self.fallback.limit_pushes(sent / 2),
-            Some(position) => {
-                let entry = edit.entry(position)?;
+            Some(write) => {
+                let entry = edit.entry(write)?;
                 edit.error(text);
-                self.postpone(edit, position, &entry, &error);
+                self.postpone(edit, write, &entry, &error);
             }
             None => {}
         }

@@ -176,9 +176,9 @@ impl Client {
         }
         let (writes, _) = self.next_writes(edit)?;
         let mut frames = Vec::with_capacity(writes.len());
-        for (position, entry) in writes {
+        for (write, entry) in writes {
             self.vouch(edit, &entry.collection);
-            frames.push(self.write_frame(edit, position, entry)?);
+            frames.push(self.write_frame(edit, write, entry)?);
         }
         if frames.is_empty() {
             return Ok(false);

@@ -137,7 +137,7 @@ pub(super) struct Candidate {
 /// The answer to a write that is not believed yet.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Doubt {
-    position: WriteId,
+    write: WriteId,
     collection: Collection,
     status: u16,
     /// The number of times in a row that it was answered so.
@@ -234,8 +234,8 @@ impl Plain {
     }
 
     /// A write is no longer in the outbox.
-    pub(super) fn forget(&mut self, position: WriteId) {
-        self.sent.retain(|(sent, _)| *sent != position);
+    pub(super) fn forget(&mut self, write: WriteId) {
+        self.sent.retain(|(sent, _)| *sent != write);
     }
 
     /// The connection is gone.

@@ -26,7 +26,7 @@ impl Client {
         if held || self.peer.plain().is_none_or(|plain| !plain.proven) {
             return Ok(false);
         }
-        let Some((position, entry)) = self.next_push(edit)? else { return Ok(false) };
+        let Some((write, entry)) = self.next_push(edit)? else { return Ok(false) };
         let Entry { collection, record_id: id, change, written_at, .. } = entry;
         let at = written_at;
         let (method, path, body) = match change.kind {
@@ -37,19 +37,19 @@ impl Client {
             WriteKind::Update => {
                 let version = edit.row(&collection, &id)?.map(|row| row.version);
                 let version = version.filter(|version| {
-                    *version > 0 && self.pacing.conflicts_of(position) < VAIN_CONFLICTS
+                    *version > 0 && self.pacing.conflicts_of(write) < VAIN_CONFLICTS
                 });
                 let body = update_body(&change, version, at);
                 ("PATCH", record_path(&collection, &id), Some(body))
             }
             WriteKind::Delete => ("DELETE", record_path(&collection, &id), None),
         };
-        self.outbox.freeze(position);
+        self.outbox.freeze(write);
         // what comes by HTTP, a server may send to every socket
         if let Some(plain) = self.peer.plain_mut() {
             plain.echoes.expect((collection, id), &change, self.now.mono);
         }
-        self.ask_plain(edit, What::Push(position), method, path, body);
+        self.ask_plain(edit, What::Push(write), method, path, body);
         Ok(true)
     }
 
@@ -57,22 +57,22 @@ impl Client {
     fn next_push(&mut self, edit: &Edit<'_>) -> Result<Option<(WriteId, Entry)>, StoreError> {
         if self.link.ready_since().is_some() {
             let Some(work) = self.peer.work_mut() else { return Ok(None) };
-            while let Some(position) = work.missing.first().copied() {
-                if let Some(OutboxRow::Entry(entry)) = edit.place(position)? {
-                    return Ok(Some((position, entry)));
+            while let Some(write) = work.missing.first().copied() {
+                if let Some(OutboxRow::Entry(entry)) = edit.place(write)? {
+                    return Ok(Some((write, entry)));
                 }
-                work.missing.remove(&position);
+                work.missing.remove(&write);
             }
             return Ok(None);
         }
         let mut next = None;
         let missed = self.peer.work().map(|work| &work.missed);
-        self.outbox.each(edit, &mut |position, place| {
+        self.outbox.each(edit, &mut |write, place| {
             let OutboxRow::Entry(entry) = place else { return Ok(Scan::Next) };
             if missed.is_some_and(|missed| missed.contains(&entry.collection)) {
                 return Ok(Scan::Next);
             }
-            next = self.outbox.is_durable(position).then_some((position, entry));
+            next = self.outbox.is_durable(write).then_some((write, entry));
             Ok(Scan::Stop)
         })?;
         Ok(next)
@@ -82,7 +82,7 @@ impl Client {
     pub(super) fn conflicted_by_http(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         body: &[u8],
     ) -> Result<(), StoreError> {
@@ -93,7 +93,7 @@ impl Client {
             None => {
                 // what the server has is to be read before the write is tried again
                 self.read_whole_next(edit, collection);
-                self.turned_down(edit, position, entry);
+                self.turned_down(edit, write, entry);
                 let message = alloc::format!(
                     "{collection}/{id}: the server reports a conflict without the record"
                 );
@@ -102,14 +102,14 @@ impl Client {
             }
         }
         self.touch(collection, id);
-        self.overtaken(edit, position, entry)
+        self.overtaken(edit, write, entry)
     }
 
     /// Decides by the state that the server has shown what becomes of the record's writes.
     pub(super) fn overtaken(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
     ) -> Result<(), StoreError> {
         let Entry { collection, record_id: id, .. } = entry;
@@ -120,13 +120,13 @@ impl Client {
             Verdict::Missing
                 if entry.change.kind == WriteKind::Update && self.is_gone(edit, entry)? =>
             {
-                self.turned_down(edit, position, entry);
+                self.turned_down(edit, write, entry);
                 if let Some(mut records) = self.records(collection) {
                     records.rebase_frozen(edit, id)?;
                 }
             }
             // it changed in fields that the write does not touch: it goes on top of them
-            Verdict::Missing => self.turned_down(edit, position, entry),
+            Verdict::Missing => self.turned_down(edit, write, entry),
         }
         Ok(())
     }
@@ -137,8 +137,8 @@ impl Client {
         Ok(row.is_none_or(|row| row.server.is_none()))
     }
 
-    fn turned_down(&mut self, edit: &mut Edit<'_>, position: WriteId, entry: &Entry) {
-        self.count_conflict(edit, position, entry, &ErrorCode::Conflict);
+    fn turned_down(&mut self, edit: &mut Edit<'_>, write: WriteId, entry: &Entry) {
+        self.count_conflict(edit, write, entry, &ErrorCode::Conflict);
     }
 
     pub(super) fn read_whole_next(&mut self, edit: &mut Edit<'_>, collection: &Collection) {
@@ -163,8 +163,8 @@ pub(super) struct Sent(Vec<(WriteId, crate::protocol::time::Mono)>);
 
 impl Sent {
     /// Returns `true` if a write has been sent so long ago that it must have arrived at `at`, if at all.
-    pub(super) fn is_old(&self, position: WriteId, at: crate::protocol::time::Mono) -> bool {
-        let sent = self.0.iter().find(|(sent, _)| *sent == position);
+    pub(super) fn is_old(&self, write: WriteId, at: crate::protocol::time::Mono) -> bool {
+        let sent = self.0.iter().find(|(sent, _)| *sent == write);
         sent.is_none_or(|(_, sent)| *sent + super::ARRIVAL <= at)
     }
 }

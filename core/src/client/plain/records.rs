@@ -159,8 +159,8 @@ impl Client {
         is_old: impl Fn(WriteId) -> bool,
     ) -> Result<Verdict, StoreError> {
         let mut frozen = edit.entries_of(collection, id)?;
-        frozen.retain(|(position, _)| self.outbox.is_frozen(*position));
-        let old = frozen.iter().take_while(|(position, _)| is_old(*position)).count();
+        frozen.retain(|(write, _)| self.outbox.is_frozen(*write));
+        let old = frozen.iter().take_while(|(write, _)| is_old(*write)).count();
         let Some(row) = edit.row(collection, id)? else { return Ok(Verdict::Missing) };
         if frozen.is_empty() || old == 0 {
             return Ok(if frozen.is_empty() { Verdict::Settled } else { Verdict::Open });
@@ -169,8 +169,8 @@ impl Client {
         let found = arrival(row.base(), &changes, old, row.server.as_ref());
         match found {
             Arrival::Shown(count) => {
-                for (position, entry) in &frozen[..count] {
-                    self.confirm_plain(edit, *position, entry, None)?;
+                for (write, entry) in &frozen[..count] {
+                    self.confirm_plain(edit, *write, entry, None)?;
                 }
                 Ok(if count == frozen.len() { Verdict::Settled } else { Verdict::Open })
             }
@@ -189,15 +189,15 @@ impl Client {
     pub(super) fn confirm_plain(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         written: Option<Written>,
     ) -> Result<(), StoreError> {
-        self.outbox.remove(edit, position, entry);
-        self.peer.forget_write(position);
+        self.outbox.remove(edit, write, entry);
+        self.peer.forget_write(write);
         let Entry { collection, record_id: id, .. } = entry;
         if let Some(mut records) = self.records(collection) {
-            records.fold(edit, position, entry, &Taken::Bare)?;
+            records.fold(edit, write, entry, &Taken::Bare)?;
         }
         self.touch(collection, id);
         if let (Some(written), Some(before)) = (written, edit.row(collection, id)?) {

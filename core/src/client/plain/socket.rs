@@ -326,7 +326,7 @@ impl Client {
         let frozen = self.outbox.frozen_records(edit)?;
         let sent = self.peer.plain().map(Plain::clone_sent).unwrap_or_default();
         for (_, id) in frozen.iter().filter(|(of, _)| of == collection) {
-            let is_old = |position| sent.is_old(position, asked_at);
+            let is_old = |write| sent.is_old(write, asked_at);
             match self.judge(edit, collection, id, is_old)? {
                 Verdict::Settled | Verdict::Missing | Verdict::Open => {}
             }
@@ -363,12 +363,12 @@ impl Client {
         };
         let entries = edit.entries_of(collection, id)?;
         match entries.as_slice() {
-            [(position, entry)]
-                if self.peer.plain().is_some_and(|plain| plain.has_sent(*position))
+            [(write, entry)]
+                if self.peer.plain().is_some_and(|plain| plain.has_sent(*write))
                     && is_for_good(&error.code) =>
             {
-                self.peer.forget_write(*position);
-                self.reject(edit, *position, entry, error.code, error.message)?;
+                self.peer.forget_write(*write);
+                self.reject(edit, *write, entry, error.code, error.message)?;
                 self.outbox.advance_head(edit)?;
             }
             _ => edit.remote_event(event),
@@ -419,11 +419,11 @@ impl Client {
     pub(super) fn proved(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let Some(plain) = self.peer.plain_mut() else { return Ok(()) };
         let Some(Proof { until, .. }) = plain.proof.take() else { return Ok(()) };
-        let arrived: Vec<_> = plain.sent.iter().map(|(position, _)| *position).collect();
-        for position in arrived.into_iter().filter(|position| *position < until) {
+        let arrived: Vec<_> = plain.sent.iter().map(|(write, _)| *write).collect();
+        for write in arrived.into_iter().filter(|write| *write < until) {
             // a conflict or a rejection may have taken it meanwhile
-            let Some(OutboxRow::Entry(entry)) = edit.place(position)? else {
-                self.peer.forget_write(position);
+            let Some(OutboxRow::Entry(entry)) = edit.place(write)? else {
+                self.peer.forget_write(write);
                 continue;
             };
             let key = (entry.collection.clone(), entry.record_id.clone());
@@ -440,8 +440,8 @@ impl Client {
                     continue;
                 }
             }
-            if edit.first_of(&key.0, &key.1)? == Some(position) {
-                self.confirm_plain(edit, position, &entry, None)?;
+            if edit.first_of(&key.0, &key.1)? == Some(write) {
+                self.confirm_plain(edit, write, &entry, None)?;
             }
         }
         self.outbox.advance_head(edit)?;
@@ -468,30 +468,30 @@ impl Client {
         let mut bytes = 0;
         let mut writes = Vec::new();
         if room > 0 && self.outbox.len() > plain.sent.len() {
-            self.outbox.each_unsent(edit, &mut |position, entry| {
+            self.outbox.each_unsent(edit, &mut |write, entry| {
                 bytes += entry.change.delta.set.size();
                 let fits =
                     writes.len() < room && (writes.is_empty() || bytes <= self.config.window_bytes);
-                if !fits || !self.outbox.is_durable(position) {
+                if !fits || !self.outbox.is_durable(write) {
                     return Scan::Stop;
                 }
-                writes.push((position, entry));
+                writes.push((write, entry));
                 Scan::Next
             })?;
         }
-        for (position, entry) in writes {
-            self.send_plain_write(edit, position, entry);
+        for (write, entry) in writes {
+            self.send_plain_write(edit, write, entry);
         }
         Ok(())
     }
 
-    fn send_plain_write(&mut self, edit: &mut Edit<'_>, position: WriteId, entry: Entry) {
+    fn send_plain_write(&mut self, edit: &mut Edit<'_>, write: WriteId, entry: Entry) {
         let now = self.now.mono;
         let Entry { collection, record_id, change, written_at, .. } = entry;
         self.touch(&collection, &record_id);
         if let Some(plain) = self.peer.plain_mut() {
             plain.echoes.expect((collection.clone(), record_id.clone()), &change, now);
-            plain.sent.push_back((position, now));
+            plain.sent.push_back((write, now));
             if self.config.http {
                 let first = plain.sent.front().map_or(now, |(_, at)| *at);
                 let at = (now + ARRIVAL).min(first + LONGEST_GATHERING).max(now);
@@ -501,9 +501,9 @@ impl Client {
         let timestamp = Some(written_at);
         // level 1 has no place for the times of fields
         let (number, base, at) = (None, None, Vec::new());
-        let write = Mutation { collection, record_id, change, timestamp, at, number, base };
-        self.send(edit, &ClientMessage::Write(write));
-        self.outbox.send_unnumbered(position);
+        let mutation = Mutation { collection, record_id, change, timestamp, at, number, base };
+        self.send(edit, &ClientMessage::Write(mutation));
+        self.outbox.send_unnumbered(write);
     }
 
     /// Without HTTP a write counts as taken when the server has read it, which a pong proves.

@@ -62,12 +62,12 @@ impl Client {
     pub(super) fn judged_by_http(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         status: u16,
         retry_after: Option<Duration>,
         body: &[u8],
     ) -> Result<(), StepError> {
-        let Some(OutboxRow::Entry(entry)) = edit.place(position)? else { return Ok(()) };
+        let Some(OutboxRow::Entry(entry)) = edit.place(write)? else { return Ok(()) };
         let collection = entry.collection.clone();
         let told = decode_refusal(status, body);
         match word(status, &told, body, &entry) {
@@ -77,30 +77,30 @@ impl Client {
                 if let Some(plain) = self.peer.plain_mut() {
                     plain.failures = 0;
                 }
-                self.confirm_plain(edit, position, &entry, Some(decode_written(body)))?;
+                self.confirm_plain(edit, write, &entry, Some(decode_written(body)))?;
             }
-            Word::Gone => self.found_gone(edit, position, &entry, status, retry_after, told)?,
-            Word::Conflict => self.conflicted_by_http(edit, position, &entry, body)?,
-            Word::Unclear => match self.doubts(position, &entry, status) {
+            Word::Gone => self.found_gone(edit, write, &entry, status, retry_after, told)?,
+            Word::Conflict => self.conflicted_by_http(edit, write, &entry, body)?,
+            Word::Unclear => match self.doubts(write, &entry, status) {
                 1 => self.read_first(&collection),
                 // it was read, and does not show the write: what changed is perhaps not told
                 _ => {
                     self.read_whole_next(edit, &collection);
-                    self.not_now(edit, position, &entry, status, retry_after, told);
+                    self.not_now(edit, write, &entry, status, retry_after, told);
                 }
             },
             Word::Refused => {
-                if self.doubts(position, &entry, status) < REFUSALS {
+                if self.doubts(write, &entry, status) < REFUSALS {
                     self.read_first(&collection);
                 } else {
-                    self.rejected_by_http(edit, position, &entry, status, told)?;
+                    self.rejected_by_http(edit, write, &entry, status, told)?;
                 }
             }
             Word::Access => {
                 self.ask_for_token(edit, code_of(status), told.message.clone(), false);
-                self.not_now(edit, position, &entry, status, retry_after, told);
+                self.not_now(edit, write, &entry, status, retry_after, told);
             }
-            Word::Later => self.not_now(edit, position, &entry, status, retry_after, told),
+            Word::Later => self.not_now(edit, write, &entry, status, retry_after, told),
         }
         self.save_stream(edit, &collection);
         self.outbox.advance_head(edit)?;
@@ -109,13 +109,13 @@ impl Client {
 
     /// Notes an answer that is not believed. How often in a row it was given, with a look at the
     /// collection in between.
-    fn doubts(&mut self, position: WriteId, entry: &Entry, status: u16) -> u32 {
+    fn doubts(&mut self, write: WriteId, entry: &Entry, status: u16) -> u32 {
         let Some(plain) = self.peer.plain_mut() else { return 1 };
         let doubt = plain.doubt.take();
-        let same = doubt.filter(|it| it.position == position && it.status == status && it.looked);
+        let same = doubt.filter(|it| it.write == write && it.status == status && it.looked);
         let times = same.map_or(0, |doubt| doubt.times) + 1;
         let (collection, looked) = (entry.collection.clone(), false);
-        plain.doubt = Some(Doubt { position, collection, status, times, looked });
+        plain.doubt = Some(Doubt { write, collection, status, times, looked });
         times
     }
 
@@ -137,7 +137,7 @@ impl Client {
     fn found_gone(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         status: u16,
         retry_after: Option<Duration>,
@@ -147,21 +147,21 @@ impl Client {
         let was_read = self.peer.work().is_some_and(|work| work.reconciled.contains(collection));
         let gone = was_read && self.is_gone(edit, entry)?;
         match (gone, entry.change.kind) {
-            (true, WriteKind::Delete) => self.confirm_plain(edit, position, entry, None)?,
+            (true, WriteKind::Delete) => self.confirm_plain(edit, write, entry, None)?,
             (true, WriteKind::Insert | WriteKind::Update) => {
                 self.learn_gone(edit, collection, id)?;
-                self.overtaken(edit, position, entry)?;
+                self.overtaken(edit, write, entry)?;
             }
             // it may have gone by WebSocket, and a server says so of each: nothing whole is read
             (false, WriteKind::Delete) => {
-                if self.doubts(position, entry, status) < REFUSALS {
+                if self.doubts(write, entry, status) < REFUSALS {
                     self.read_first(collection);
                 } else {
-                    self.confirm_plain(edit, position, entry, None)?;
+                    self.confirm_plain(edit, write, entry, None)?;
                 }
             }
             (false, WriteKind::Insert | WriteKind::Update) if was_read => {
-                self.not_now(edit, position, entry, status, retry_after, told);
+                self.not_now(edit, write, entry, status, retry_after, told);
             }
             (false, WriteKind::Insert | WriteKind::Update) => {
                 self.read_whole_soon(collection);
@@ -183,7 +183,7 @@ impl Client {
     fn not_now(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         status: u16,
         retry_after: Option<Duration>,
@@ -198,7 +198,7 @@ impl Client {
         let retry_after_ms = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let error =
             ErrorMessage { retry_after_ms, ..ErrorMessage::new(code, told.message.clone()) };
-        self.postpone(edit, position, entry, &error);
+        self.postpone(edit, write, entry, &error);
         let wait = self.pacing.held_until().map(|until| until.since(self.now.mono));
         self.fail_work(edit, &told.message, wait.unwrap_or_default());
     }
@@ -206,7 +206,7 @@ impl Client {
     fn rejected_by_http(
         &mut self,
         edit: &mut Edit<'_>,
-        position: WriteId,
+        write: WriteId,
         entry: &Entry,
         status: u16,
         told: Refusal,
@@ -220,8 +220,8 @@ impl Client {
         let message: String = told.message;
         if let Some(plain) = self.peer.plain_mut() {
             plain.doubt = None;
-            plain.forget(position);
+            plain.forget(write);
         }
-        self.reject(edit, position, entry, code, message)
+        self.reject(edit, write, entry, code, message)
     }
 }

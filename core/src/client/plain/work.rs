@@ -153,14 +153,14 @@ impl Client {
             }
             let Some(stream) = self.streams.get(&collection) else { continue };
             let began = stream.plain.pull_began;
-            let is_old = |position| sent.is_old(position, began);
+            let is_old = |write| sent.is_old(write, began);
             if self.judge(edit, &collection, &id, is_old)? == Verdict::Missing {
                 let entries = edit.entries_of(&collection, &id)?;
-                missing.extend(entries.into_iter().map(|(position, _)| position));
+                missing.extend(entries.into_iter().map(|(write, _)| write));
             }
         }
         self.outbox.advance_head(edit)?;
-        missing.retain(|position| self.outbox.is_frozen(*position));
+        missing.retain(|write| self.outbox.is_frozen(*write));
         if let Some(work) = self.peer.work_mut() {
             work.pushing = true;
             work.missing = missing;
@@ -285,8 +285,8 @@ impl Client {
                 let told = decode_refusal(*status, body);
                 self.plain_page_declined(edit, collection, *status, *retry_after, told);
             }
-            (What::Push(position), HttpAnswer::Answered { status, retry_after, body }) => {
-                self.judged_by_http(edit, *position, *status, *retry_after, body)?;
+            (What::Push(write), HttpAnswer::Answered { status, retry_after, body }) => {
+                self.judged_by_http(edit, *write, *status, *retry_after, body)?;
             }
         }
         edit.transport = before;

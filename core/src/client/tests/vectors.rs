@@ -284,7 +284,7 @@ fn rows_of(batch: &Batch) -> String {
         };
         let names =
             |from: usize, to: usize| String::from_utf8_lossy(&key[from..to]).replace('\0', "/");
-        let position = || {
+        let write = || {
             let bytes = key.last_chunk::<8>().unwrap();
             u64::from_be_bytes(*bytes)
         };
@@ -294,9 +294,9 @@ fn rows_of(batch: &Batch) -> String {
             b'c' => format!("stream:{}", names(6, end)),
             b'd' => format!("row:{}", names(6, end)),
             b'k' => format!("parked:{}", names(6, end)),
-            b'o' => format!("entry:{}", position()),
-            b'p' => format!("pending:{}:{}", names(6, end - 9), position()),
-            b'r' => format!("rejected:{}", position()),
+            b'o' => format!("entry:{}", write()),
+            b'p' => format!("pending:{}:{}", names(6, end - 9), write()),
+            b'r' => format!("rejected:{}", write()),
             other => panic!("an unknown row {other}"),
         };
         format!("{sign}{row}")
