@@ -14,7 +14,7 @@ const LOST: usize = 1_000;
 const BOUND: usize = 300;
 
 /// A replica on a store that remembers every commit.
-struct Device {
+struct RecordedReplica {
     replica: Replica<Recorder>,
     conn: Option<ConnId>,
 }
@@ -67,7 +67,7 @@ impl ClientStore for Recorder {
 /// # Errors
 /// When a commit is too large, or a record stays.
 pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
-    let mut device = Device::open(Vec::new())?;
+    let mut device = RecordedReplica::open(Vec::new())?;
     device.learn(1, LOST)?;
     device.learn(2, 1)?;
     let kept = device.shown()?;
@@ -84,7 +84,7 @@ pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
         return Err(format!("bounded: a commit of the adoption changes {largest:?} rows"));
     }
     for end in before + 1..=device.commits().len() {
-        let mut again = Device::open(device.commits()[..end].to_vec())?;
+        let mut again = RecordedReplica::open(device.commits()[..end].to_vec())?;
         let mut out = Vec::new();
         again.replica.command(now(), Command::Connect, &mut out);
         again.come_to_rest(out)?;
@@ -100,7 +100,7 @@ pub fn is_bounded_and_outlives_crashes() -> Result<(), String> {
     Ok(())
 }
 
-impl Device {
+impl RecordedReplica {
     /// A process begins on what an earlier one has committed.
     fn open(commits: Vec<Batch>) -> Result<Self, String> {
         let mut config = ClientConfig::default();

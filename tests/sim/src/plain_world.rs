@@ -29,7 +29,7 @@ pub struct Faults {
 }
 
 /// One connection as the network has it.
-struct Link {
+struct PlainLink {
     device: usize,
     local: ConnId,
     /// Frames with the time of their arrival; an empty one is a WebSocket ping.
@@ -68,7 +68,7 @@ pub struct PlainWorld {
     /// The bytes that went over WebSockets in both directions, with the heads of their frames.
     pub bytes: u64,
     random: Rng,
-    links: BTreeMap<ConnId, Link>,
+    links: BTreeMap<ConnId, PlainLink>,
     next_conn: ConnId,
     /// True if WebSockets come up.
     pub sockets: bool,
@@ -284,7 +284,7 @@ impl PlainWorld {
         }
     }
 
-    fn link(&mut self, i: usize, local: ConnId) -> Option<&mut Link> {
+    fn link(&mut self, i: usize, local: ConnId) -> Option<&mut PlainLink> {
         let conn = self.devices[i].conn?;
         self.links.get_mut(&conn).filter(|link| link.local == local)
     }
@@ -293,7 +293,7 @@ impl PlainWorld {
         self.next_conn = self.next_conn.next();
         let conn = self.next_conn;
         let (up, down) = (VecDeque::new(), VecDeque::new());
-        self.links.insert(conn, Link { device: i, local, up, down });
+        self.links.insert(conn, PlainLink { device: i, local, up, down });
         self.devices[i].conn = Some(conn);
     }
 

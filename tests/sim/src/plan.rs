@@ -296,7 +296,7 @@ impl Plan {
             Strategy::Client => ConflictStrategy::ClientWins,
             Strategy::Sum => ConflictStrategy::custom(FieldWise::sum_numbers()),
             Strategy::Append => ConflictStrategy::custom(append_logs),
-            Strategy::Failing => ConflictStrategy::custom(Failing),
+            Strategy::Failing => ConflictStrategy::custom(FailingResolver),
         }
     }
 
@@ -394,9 +394,9 @@ impl Policy for Rights {
 }
 
 /// A resolver of an app's that finds no answer to every third conflict or so.
-struct Failing;
+struct FailingResolver;
 
-impl Resolver for Failing {
+impl Resolver for FailingResolver {
     fn resolve(&self, conflict: &Conflict<'_>) -> Option<Document> {
         append_logs(conflict)
     }

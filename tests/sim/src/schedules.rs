@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::draw::Draw;
 use crate::run::Run;
 use crate::world::{CommitFate, Move, Place, World};
-use crate::writes::Kind;
+use crate::writes::AppWrite;
 use synclayer_core::testing::SimulatedDisk;
 
 /// The parts in a schedule.
@@ -19,15 +19,15 @@ struct Cast {
 }
 
 /// Kinds of writes that a schedule chooses from.
-const EDITS: [Kind; 8] = [
-    Kind::Hot,
-    Kind::Unique,
-    Kind::Both,
-    Kind::Append,
-    Kind::Delete,
-    Kind::Flag,
-    Kind::Hot,
-    Kind::Save,
+const EDITS: [AppWrite; 8] = [
+    AppWrite::Hot,
+    AppWrite::Unique,
+    AppWrite::Both,
+    AppWrite::Append,
+    AppWrite::Delete,
+    AppWrite::Flag,
+    AppWrite::Hot,
+    AppWrite::Save,
 ];
 
 impl Run {
@@ -212,14 +212,14 @@ impl Run {
         }
         let edit = draw.below(3);
         self.edits(cast.hero, &place, edit, draw)?;
-        self.write(cast.other, &place, Kind::Delete)?;
+        self.write(cast.other, &place, AppWrite::Delete)?;
         if draw.below(2) == 1 {
             self.others(cast.hero)?;
             self.come_back(cast);
             self.drive(draw.within(2, 14), |_, _| true)?;
             self.leave(cast);
         }
-        self.write(cast.other, &place, Kind::Both)?;
+        self.write(cast.other, &place, AppWrite::Both)?;
         self.edits(cast.other, &place, draw.below(2), draw)?;
         self.others(cast.hero)?;
         self.edits(cast.hero, &place, draw.below(2), draw)?;
@@ -326,14 +326,18 @@ impl Run {
         self.everybody()?;
         self.leave(cast);
         self.edits(cast.hero, &place, draw.below(2), draw)?;
-        self.write(cast.other, &place, Kind::Delete)?;
-        self.write(cast.other, &cast.place, Kind::Flag)?;
+        self.write(cast.other, &place, AppWrite::Delete)?;
+        self.write(cast.other, &cast.place, AppWrite::Flag)?;
         for _ in 0..draw.within(1, 4) {
             let near = self.place(draw);
             self.edits(cast.other, &near, 1, draw)?;
         }
         // of this one the last page would tell
-        self.write(cast.other, &(cast.place.0.clone(), crate::world::record("x")), Kind::Delete)?;
+        self.write(
+            cast.other,
+            &(cast.place.0.clone(), crate::world::record("x")),
+            AppWrite::Delete,
+        )?;
         self.others(cast.hero)?;
         let early = draw.below(2) == 0;
         if early {
@@ -344,7 +348,7 @@ impl Run {
         self.come_back(cast);
         self.drive(draw.within(4, 20), |_, _| true)?;
         if !early {
-            self.write(cast.other, &cast.place, Kind::Flag)?;
+            self.write(cast.other, &cast.place, AppWrite::Flag)?;
             self.world.pass(100);
             self.world.sweep(Duration::ZERO, 100);
         }
@@ -355,14 +359,14 @@ impl Run {
     /// and sends that before having caught up.
     fn swept_record_is_written(&mut self, cast: &Cast, draw: &mut Draw<'_>) -> Result<(), String> {
         let place = (cast.place.0.clone(), crate::world::record("xz"));
-        self.write(cast.other, &place, Kind::Save)?;
+        self.write(cast.other, &place, AppWrite::Save)?;
         self.everybody()?;
         self.leave(cast);
         if draw.below(2) == 1 {
-            self.write(cast.hero, &place, Kind::Delete)?;
+            self.write(cast.hero, &place, AppWrite::Delete)?;
         }
         self.edits(cast.hero, &place, draw.within(1, 2), draw)?;
-        self.write(cast.other, &place, Kind::Delete)?;
+        self.write(cast.other, &place, AppWrite::Delete)?;
         self.others(cast.hero)?;
         self.world.pass(100);
         self.world.sweep(Duration::ZERO, 100);
@@ -380,27 +384,27 @@ impl Run {
         let place = (cast.place.0.clone(), crate::world::record("xw"));
         self.everybody()?;
         if self.world.view(cast.hero, &place.0, &place.1).is_some() {
-            self.write(cast.other, &place, Kind::Delete)?;
+            self.write(cast.other, &place, AppWrite::Delete)?;
             self.everybody()?;
         }
-        self.write(cast.hero, &place, Kind::Save)?;
+        self.write(cast.hero, &place, AppWrite::Save)?;
         self.edits(cast.hero, &place, draw.below(2), draw)?;
         self.write_reaches_server(cast)?;
         self.leave(cast);
         if draw.one_in(3) {
             let near = (cast.place.0.clone(), crate::world::record("xv"));
-            self.write(cast.hero, &near, Kind::Save)?;
+            self.write(cast.hero, &near, AppWrite::Save)?;
         }
         self.others(cast.hero)?;
         let was_taken = self.world.view(cast.other, &place.0, &place.1).is_some();
-        self.write(cast.other, &place, Kind::Delete)?;
+        self.write(cast.other, &place, AppWrite::Delete)?;
         self.others(cast.hero)?;
         if was_taken && self.world.view(cast.other, &place.0, &place.1).is_none() {
             self.world.count("insert deleted before its ack");
         }
         self.world.pass(2_000);
         // the others are heard of again, and are not forgotten
-        self.write(cast.other, &cast.place, Kind::Hot)?;
+        self.write(cast.other, &cast.place, AppWrite::Hot)?;
         self.others(cast.hero)?;
         self.world.sweep(Duration::from_millis(1_000), 100);
         self.others(cast.hero)?;
@@ -487,7 +491,7 @@ impl Run {
         self.everybody()?;
         let near = self.place(draw);
         self.edits(cast.hero, &cast.place, draw.below(2), draw)?;
-        self.write(cast.hero, &cast.place, Kind::Forbidden)?;
+        self.write(cast.hero, &cast.place, AppWrite::Forbidden)?;
         self.edits(cast.hero, &cast.place, draw.below(3), draw)?;
         self.edits(cast.hero, &near, draw.below(2), draw)?;
         if draw.below(2) == 1 {
@@ -549,7 +553,7 @@ impl Run {
             world.device_of(one) != Some(hero) || !matches!(one, Move::Pump(_) | Move::Down(_))
         })?;
         for n in 0..draw.within(2, 4) {
-            let kind = if draw.one_in(3) { Kind::Forbidden } else { EDITS[draw.below(8)] };
+            let kind = if draw.one_in(3) { AppWrite::Forbidden } else { EDITS[draw.below(8)] };
             self.write(hero, &places[n % 2], kind)?;
         }
         let room = draw.within(1, 400);
@@ -578,7 +582,7 @@ impl Run {
         self.edits(cast.other, &place, 1, draw)?;
         self.everybody()?;
         // both do the same, so that the second changes nothing
-        let same = [Kind::Delete, Kind::Flag, Kind::Delete][draw.below(3)];
+        let same = [AppWrite::Delete, AppWrite::Flag, AppWrite::Delete][draw.below(3)];
         self.write(cast.other, &place, same)?;
         self.drive(80, |world, one| world.device_of(one) != Some(hero))?;
         self.edits(hero, &cast.place, draw.below(2), draw)?;

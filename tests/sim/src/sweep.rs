@@ -38,7 +38,7 @@ impl Tally {
     }
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for FailedSeed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let bytes = bytes_of(self.seed);
         let shortest = crate::shrink::shrink(&bytes, SHRINKING);
@@ -49,7 +49,7 @@ impl std::fmt::Display for Failure {
 
 /// A run that broke a guarantee.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
+pub struct FailedSeed {
     /// Its seed.
     pub seed: u64,
     /// Which guarantee, and how.
@@ -60,8 +60,8 @@ pub struct Failure {
 ///
 /// # Errors
 /// When it breaks a guarantee.
-pub fn run(seed: u64) -> Result<Tally, Failure> {
-    let failure = |broken| Failure { seed, broken };
+pub fn run(seed: u64) -> Result<Tally, FailedSeed> {
+    let failure = |broken| FailedSeed { seed, broken };
     let outcome = crate::run::run(&bytes_of(seed)).map_err(failure)?;
     if seed.is_multiple_of(TWICE) && digest(seed) != outcome.digest {
         let broken = format!("{}: the same seed is another run", Invariant::Deterministic);
@@ -108,7 +108,7 @@ pub fn sweep(
     seeds: u64,
     jobs: usize,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Tally, Failure> {
+) -> Result<Tally, FailedSeed> {
     let (next, done, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     let total = Mutex::new(Tally::default());
     let failures = Mutex::new(Vec::new());
@@ -132,7 +132,7 @@ pub fn sweep(
     };
     std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
     let failures = failures.into_inner().expect("no job panics");
-    match failures.into_iter().min_by_key(|failure: &Failure| failure.seed) {
+    match failures.into_iter().min_by_key(|failure: &FailedSeed| failure.seed) {
         Some(failure) => Err(failure),
         None => Ok(total.into_inner().expect("no job panics")),
     }

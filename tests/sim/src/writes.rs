@@ -12,7 +12,7 @@ use crate::world::{Place, document, record};
 
 /// An app's write to a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum AppWrite {
     /// Sets a field of its own.
     Unique,
     /// Overwrites the contested field.
@@ -33,19 +33,19 @@ pub(crate) enum Kind {
     Forbidden,
 }
 
-const KINDS: [Kind; 12] = [
-    Kind::Hot,
-    Kind::Unique,
-    Kind::Append,
-    Kind::Both,
-    Kind::Hot,
-    Kind::Flag,
-    Kind::Delete,
-    Kind::Append,
-    Kind::Save,
-    Kind::Delete,
-    Kind::Hide,
-    Kind::Forbidden,
+const KINDS: [AppWrite; 12] = [
+    AppWrite::Hot,
+    AppWrite::Unique,
+    AppWrite::Append,
+    AppWrite::Both,
+    AppWrite::Hot,
+    AppWrite::Flag,
+    AppWrite::Delete,
+    AppWrite::Append,
+    AppWrite::Save,
+    AppWrite::Delete,
+    AppWrite::Hide,
+    AppWrite::Forbidden,
 ];
 
 impl Run {
@@ -67,14 +67,19 @@ impl Run {
         let burst = if draw.one_in(12) { draw.within(2, 12) } else { 1 };
         for _ in 0..burst {
             let kind = KINDS[draw.below(KINDS.len())];
-            let forbids = kind == Kind::Forbidden && !draw.one_in(4);
-            self.write(device, &place, if forbids { Kind::Hot } else { kind })?;
+            let forbids = kind == AppWrite::Forbidden && !draw.one_in(4);
+            self.write(device, &place, if forbids { AppWrite::Hot } else { kind })?;
         }
         Ok(())
     }
 
     /// The app of a device writes, if there is anything that it can do of this kind.
-    pub(crate) fn write(&mut self, device: usize, place: &Place, kind: Kind) -> Result<(), String> {
+    pub(crate) fn write(
+        &mut self,
+        device: usize,
+        place: &Place,
+        kind: AppWrite,
+    ) -> Result<(), String> {
         if self.world.devices[device].has_halted() {
             return Ok(());
         }
@@ -116,19 +121,19 @@ impl Run {
             }
         } else {
             match kind {
-                Kind::Delete if deletes => {
+                AppWrite::Delete if deletes => {
                     self.ledger.enter_deletion(device, place, saw);
                     world.delete(device, collection, id)
                 }
-                Kind::Unique => {
+                AppWrite::Unique => {
                     write.unique = true;
                     update(world, format!(r#"{{"t{n}":{n}}}"#), &[])
                 }
-                Kind::Both => {
+                AppWrite::Both => {
                     write.unique = true;
                     update(world, format!(r#"{{"hot":[{saw},{n}],"t{n}":{n}}}"#), &[])
                 }
-                Kind::Append if in_one_step => {
+                AppWrite::Append if in_one_step => {
                     write.appends = true;
                     world.modify(device, collection, id, move |seen| {
                         let seen = seen?;
@@ -137,32 +142,38 @@ impl Run {
                         Some(with(seen, "log", &format!("[{}]", log.join(","))))
                     })
                 }
-                Kind::Append => {
+                AppWrite::Append => {
                     write.appends = true;
                     let mut log = crate::plan::tokens_in(view.get("log").unwrap_or("[]"));
                     log.push(n.to_string());
                     update(world, format!(r#"{{"log":[{}]}}"#, log.join(",")), &[])
                 }
-                Kind::Flag if view.get("flag").is_some() => update(world, "{}".into(), &["flag"]),
-                Kind::Flag => update(world, format!(r#"{{"flag":{n}}}"#), &[]),
-                Kind::Save => {
+                AppWrite::Flag if view.get("flag").is_some() => {
+                    update(world, "{}".into(), &["flag"])
+                }
+                AppWrite::Flag => update(world, format!(r#"{{"flag":{n}}}"#), &[]),
+                AppWrite::Save => {
                     let fields = view.iter().filter(|(name, _)| *name != "hot");
                     let fields = fields.map(|(name, text)| format!("\"{name}\":{text}"));
                     let all: Vec<_> = fields.chain([format!("\"hot\":[{saw},{n}]")]).collect();
                     world.save(device, collection, id, &format!("{{{}}}", all.join(",")))
                 }
                 // who hides a record from himself keeps what he wrote until he catches up again
-                Kind::Hide if is_guest => update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[]),
-                Kind::Hide if self.plan.partial && view.get("hidden").is_some() => {
+                AppWrite::Hide if is_guest => {
+                    update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[])
+                }
+                AppWrite::Hide if self.plan.partial && view.get("hidden").is_some() => {
                     update(world, "{}".into(), &["hidden"])
                 }
-                Kind::Hide if self.plan.partial => update(world, r#"{"hidden":true}"#.into(), &[]),
-                Kind::Forbidden => {
+                AppWrite::Hide if self.plan.partial => {
+                    update(world, r#"{"hidden":true}"#.into(), &[])
+                }
+                AppWrite::Forbidden => {
                     world.count("forbidden");
                     (write.forbidden, write.unique) = (true, true);
                     update(world, format!(r#"{{"forbidden":1,"t{n}":{n}}}"#), &[])
                 }
-                Kind::Hot | Kind::Delete | Kind::Hide => {
+                AppWrite::Hot | AppWrite::Delete | AppWrite::Hide => {
                     update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[])
                 }
             }

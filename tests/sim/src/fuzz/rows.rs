@@ -9,7 +9,7 @@ use synclayer_core::{
     MemoryRows, Replica, SessionInput,
 };
 
-use super::client::{Bench, collection, now};
+use super::client::{ClientBench, collection, now};
 use super::script::Script;
 
 /// Lets a replica and its server live for a while, damages their rows, and opens them again.
@@ -19,7 +19,7 @@ use super::script::Script;
 /// When something that reads rows does.
 pub fn rows(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let mut bench = Bench::new(&mut Script::new(&[0]));
+    let mut bench = ClientBench::new(&mut Script::new(&[0]));
     let steps = script.below(16);
     let mut story = Script::new(script.bytes());
     for _ in 0..steps {
@@ -80,7 +80,7 @@ fn open(rows: &MemoryRows, script: &mut Script<'_>) {
     let Ok(replica) = Replica::open(config, 9, now(), store, &mut Vec::new()) else { return };
     let _ =
         (replica.rejected(), replica.get_all(&collection(0)), replica.status(), replica.check());
-    let mut bench = Bench::new(&mut Script::new(&[0]));
+    let mut bench = ClientBench::new(&mut Script::new(&[0]));
     bench.sound = false;
     bench.replica = replica;
     bench.reconnect();
@@ -91,7 +91,7 @@ fn open(rows: &MemoryRows, script: &mut Script<'_>) {
 }
 
 /// A server on damaged rows either says so or goes on.
-fn serve(mut bench: Bench, rows: MemoryRows, script: &mut Script<'_>) {
+fn serve(mut bench: ClientBench, rows: MemoryRows, script: &mut Script<'_>) {
     bench.sound = false;
     let _ = verify(&rows);
     if bench.host.restart(rows, now()).is_err() {

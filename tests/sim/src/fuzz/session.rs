@@ -24,7 +24,7 @@ const STEPS: usize = 400;
 /// When an invariant is broken, or what is answered makes no sense.
 pub fn session(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let mut bench = Bench::new(&mut script);
+    let mut bench = SessionBench::new(&mut script);
     for _ in 0..STEPS {
         if script.is_over() {
             break;
@@ -38,7 +38,7 @@ pub fn session(bytes: &[u8]) {
     assert!(report.faults.is_empty(), "{:?}", report.faults);
 }
 
-struct Bench {
+struct SessionBench {
     now: Now,
     host: Host,
     conn: ConnId,
@@ -49,7 +49,7 @@ struct Bench {
     backup: Option<MemoryRows>,
 }
 
-impl Bench {
+impl SessionBench {
     fn new(script: &mut Script<'_>) -> Self {
         let choice = script.byte();
         let mut limits = ServerLimits::default();

@@ -7,7 +7,7 @@ use crate::draw::{Draw, bytes_of};
 use crate::guarantees::server_rows;
 use crate::plan::collections;
 use crate::world::{CommitFate, Move, Place, record};
-use crate::writes::Kind;
+use crate::writes::AppWrite;
 
 fn place(id: &str) -> Place {
     (collections().swap_remove(0), record(id))
@@ -16,7 +16,7 @@ fn place(id: &str) -> Place {
 /// Writes to thirty records, and lets the server take them.
 fn write_many(run: &mut Run) -> Result<(), String> {
     for n in 0..30 {
-        run.write(0, &place(&format!("k{n}")), Kind::Hot)?;
+        run.write(0, &place(&format!("k{n}")), AppWrite::Hot)?;
     }
     run.drive(10_000, |_, _| true)
 }
@@ -43,7 +43,7 @@ fn a_damaged_store_holds_no_row_of_another_branch() -> Result<(), String> {
 fn a_watcher_begins_anew_after_a_disk_fails_at_the_end() -> Result<(), String> {
     let mut run = Run::new(&[]);
     write_many(&mut run)?;
-    run.write(1, &place("a"), Kind::Hot)?;
+    run.write(1, &place("a"), AppWrite::Hot)?;
     run.drive(100, |world, one| world.transactions() == 0 && one != Move::Commit)?;
     // a hello that fails is said again by HTTP, which takes a commit
     run.world.devices[0].config.http = true;

@@ -19,7 +19,7 @@ use super::store::{Asked, Holds, NamedStore};
 use super::words::{Words, collection, document, place};
 use super::{Stage, render, tagged};
 use moves::{ClientMove, How};
-use setup::{Durability, Setup};
+use setup::{Durability, ReplicaSetup};
 
 /// Where every scenario begins: 2026-01-01T00:00:00Z.
 pub(super) const START: Now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
@@ -29,7 +29,7 @@ pub(crate) struct ClientSide {
     /// `None` only while the replica starts again.
     replica: Option<Replica<NamedStore>>,
     config: Value,
-    setup: Setup,
+    setup: ReplicaSetup,
     now: Now,
     conn: ConnId,
     words: Words,
@@ -42,7 +42,7 @@ pub(crate) struct ClientSide {
 impl ClientSide {
     pub(crate) fn new(config: &Value) -> Result<Self, String> {
         let config = if config.is_null() { json!({}) } else { config.clone() };
-        let setup: Setup = read(&config)?;
+        let setup: ReplicaSetup = read(&config)?;
         let store = match setup.durable {
             Durability::AtOnce => MemoryClientStore::new(),
             Durability::WhenTold => MemoryClientStore::when_told(),

@@ -20,7 +20,7 @@ pub(super) struct Scenario {
     #[serde(default)]
     #[expect(dead_code, reason = "for people, and a test that the rules exist")]
     pub(super) rules: Vec<String>,
-    pub(super) kind: Kind,
+    pub(super) kind: End,
     /// The name of the file in the same folder that this one continues.
     #[serde(default)]
     pub(super) after: Option<String>,
@@ -33,7 +33,7 @@ pub(super) struct Scenario {
 /// The end that a scenario drives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Kind {
+pub(super) enum End {
     /// A replica; the file plays its app, its network, its server and its disk.
     Client,
     /// A server's sessions; the file plays their clients.

@@ -30,11 +30,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use compare::Difference;
-use format::{Kind, Scenario, Step};
+use format::{End, Scenario, Step};
 
 /// The failure of a scenario: its place, and the first difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
+pub struct ScenarioFailure {
     /// The file.
     pub file: PathBuf,
     /// The step, counted from 1; 0 where the file itself is wrong.
@@ -43,7 +43,7 @@ pub struct Failure {
     pub what: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ScenarioFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.step {
             0 => write!(f, "{}: {}", self.file.display(), self.what),
@@ -52,7 +52,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for ScenarioFailure {}
 
 /// Something that a scenario moves.
 pub(crate) trait Stage {
@@ -67,7 +67,7 @@ pub(crate) trait Stage {
 ///
 /// # Errors
 /// When the file can't be read, or something else came out than it says.
-pub fn run(file: &Path) -> Result<usize, Failure> {
+pub fn run(file: &Path) -> Result<usize, ScenarioFailure> {
     let scenario = Scenario::read(file).map_err(|what| fault(file, 0, what))?;
     run_read(file, &scenario)
 }
@@ -76,12 +76,12 @@ pub fn run(file: &Path) -> Result<usize, Failure> {
 ///
 /// # Errors
 /// As there.
-pub fn run_text(file: &Path, text: &str) -> Result<usize, Failure> {
+pub fn run_text(file: &Path, text: &str) -> Result<usize, ScenarioFailure> {
     let scenario = Scenario::parse(text).map_err(|what| fault(file, 0, what))?;
     run_read(file, &scenario)
 }
 
-fn run_read(file: &Path, scenario: &Scenario) -> Result<usize, Failure> {
+fn run_read(file: &Path, scenario: &Scenario) -> Result<usize, ScenarioFailure> {
     let mut stage = None;
     play(file, scenario, &scenario.config, &mut stage, &mut |step, number, out| {
         match Difference::first(&step.out, &out) {
@@ -104,7 +104,7 @@ fn run_read(file: &Path, scenario: &Scenario) -> Result<usize, Failure> {
 ///
 /// # Errors
 /// When the file can't be read or written, or a step can't be taken.
-pub fn rewrite(file: &Path) -> Result<(), Failure> {
+pub fn rewrite(file: &Path) -> Result<(), ScenarioFailure> {
     let (text, scenario) = Scenario::read_text(file).map_err(|what| fault(file, 0, what))?;
     let mut whole: Value =
         serde_json::from_str(&text).map_err(|error| fault(file, 0, error.to_string()))?;
@@ -133,7 +133,7 @@ fn play(
     config: &Value,
     stage: &mut Option<Box<dyn Stage>>,
     visit: &mut Visit<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), ScenarioFailure> {
     match &scenario.after {
         Some(name) => {
             let earlier = beside(file, name);
@@ -148,8 +148,8 @@ fn play(
         }
         None => {
             let set: Result<Box<dyn Stage>, String> = match scenario.kind {
-                Kind::Client => client::ClientSide::new(config).map(|client| Box::new(client) as _),
-                Kind::Server => server::ServerSide::new(config).map(|server| Box::new(server) as _),
+                End::Client => client::ClientSide::new(config).map(|client| Box::new(client) as _),
+                End::Server => server::ServerSide::new(config).map(|server| Box::new(server) as _),
             };
             *stage = Some(set.map_err(|what| fault(file, 0, what))?);
         }
@@ -171,8 +171,8 @@ fn beside(file: &Path, name: &str) -> PathBuf {
     file.with_file_name(format!("{name}.json"))
 }
 
-fn fault(file: &Path, step: usize, what: String) -> Failure {
-    Failure { file: file.to_path_buf(), step, what }
+fn fault(file: &Path, step: usize, what: String) -> ScenarioFailure {
+    ScenarioFailure { file: file.to_path_buf(), step, what }
 }
 
 /// The scenario files in a folder and the folders in it, in the order of their names.

@@ -25,7 +25,7 @@ use super::{Stage, render};
 /// The setup of a server.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct Setup {
+struct ServerSetup {
     /// The user of each token.
     tokens: BTreeMap<String, String>,
     policy: Rules,
@@ -125,7 +125,7 @@ enum ServerMove {
     },
     Hold(Held),
     Release(Held),
-    Fail(Failing),
+    Fail(NextFailure),
     // time
     Tick(u64),
     Clock(i64),
@@ -145,7 +145,7 @@ enum Held {
 /// The failures of the next transactions or reads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-enum Failing {
+enum NextFailure {
     /// Nothing has happened.
     Transaction,
     /// It is not known if the transaction was committed.
@@ -165,7 +165,7 @@ pub(crate) struct ServerSide {
     now: Now,
     epochs: u64,
     held: BTreeSet<Held>,
-    failing: Option<Failing>,
+    failing: Option<NextFailure>,
     /// The connection of the step, which goes without saying.
     current: u64,
     out: Vec<Value>,
@@ -173,7 +173,8 @@ pub(crate) struct ServerSide {
 
 impl ServerSide {
     pub(crate) fn new(config: &Value) -> Result<Self, String> {
-        let setup: Setup = if config.is_null() { Setup::default() } else { read(config)? };
+        let setup: ServerSetup =
+            if config.is_null() { ServerSetup::default() } else { read(config)? };
         let rate = setup.rate.map(|rate| Rate { per_second: rate.per_second, burst: rate.burst });
         let mut config = HubConfig::default();
         let limits = &mut config.limits;
@@ -356,9 +357,11 @@ impl ServerSide {
         }
         let Some(mut batch) = self.hub.next_batch(usize::MAX) else { return Ok(false) };
         let error = || StoreError::new(StoreErrorKind::Other, "the disk has failed");
-        let ended = match self.failing.take_if(|how| *how != Failing::Read) {
-            Some(Failing::TransactionUnknown) => Err(TransactError::Unknown(error())),
-            Some(Failing::Transaction | Failing::Read) => Err(TransactError::Failed(error())),
+        let ended = match self.failing.take_if(|how| *how != NextFailure::Read) {
+            Some(NextFailure::TransactionUnknown) => Err(TransactError::Unknown(error())),
+            Some(NextFailure::Transaction | NextFailure::Read) => {
+                Err(TransactError::Failed(error()))
+            }
             None => {
                 self.rows.apply(batch.decide(&self.rows, self.hub.context(self.now)));
                 Ok(())
@@ -391,7 +394,7 @@ impl ServerSide {
         let waiting = self.hub.waiting_reads();
         for _ in 0..waiting {
             let Some(read) = self.hub.take_read(0) else { break };
-            let found = match self.failing.take_if(|how| *how == Failing::Read) {
+            let found = match self.failing.take_if(|how| *how == NextFailure::Read) {
                 Some(_) => Err(StoreError::new(StoreErrorKind::Other, "the disk has failed")),
                 None => self.hub.run_read(&read, &self.rows),
             };

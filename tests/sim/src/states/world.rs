@@ -62,7 +62,7 @@ pub enum SmallMove {
 #[derive(Clone)]
 pub struct SmallWorld {
     host: Host,
-    devices: [Device; 2],
+    devices: [SmallDevice; 2],
     /// Frames on their way to the server, of connections that live and of those that are cut.
     up: BTreeMap<ConnId, VecDeque<Bytes>>,
     left: Scope,
@@ -70,7 +70,7 @@ pub struct SmallWorld {
 }
 
 #[derive(Clone)]
-struct Device {
+struct SmallDevice {
     replica: Replica<Shelf>,
     conn: Option<ConnId>,
     dialling: Option<ConnId>,
@@ -125,13 +125,13 @@ impl ClientStore for Shelf {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Written {
     number: u8,
-    kind: Kind,
+    kind: SmallWrite,
     /// The commit of this life that holds it.
     commit: CommitNumber,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Kind {
+enum SmallWrite {
     Save,
     Update,
     Delete,
@@ -143,7 +143,7 @@ impl SmallWorld {
     pub fn new(scope: Scope) -> Self {
         let ring = RingLimits::default();
         let host = Host::new(ServerLimits::default(), ring, NOW);
-        let devices = [0, 1].map(|i| Device::open(i, 1, MemoryClientStore::when_told()));
+        let devices = [0, 1].map(|i| SmallDevice::open(i, 1, MemoryClientStore::when_told()));
         let mut world = Self { host, devices, up: BTreeMap::new(), left: scope, made: 0 };
         let saved = world.devices[0].act(|replica, out| {
             replica.write(NOW, Write::Save(todos(), id(), document(r#"{"h":0}"#)), out).map(drop)
@@ -231,9 +231,9 @@ impl SmallWorld {
     /// Says which guarantee it breaks at once.
     pub fn make(&mut self, step: SmallMove) -> Result<(), String> {
         match step {
-            SmallMove::Save(i) => self.write(i, Kind::Save)?,
-            SmallMove::Update(i) => self.write(i, Kind::Update)?,
-            SmallMove::Delete(i) => self.write(i, Kind::Delete)?,
+            SmallMove::Save(i) => self.write(i, SmallWrite::Save)?,
+            SmallMove::Update(i) => self.write(i, SmallWrite::Update)?,
+            SmallMove::Delete(i) => self.write(i, SmallWrite::Delete)?,
             SmallMove::Sync(i) => self.devices[i].sync(),
             SmallMove::Connect(i) => self.connect(i),
             SmallMove::Up(conn) => {
@@ -288,7 +288,7 @@ impl SmallWorld {
         }
     }
 
-    fn write(&mut self, i: usize, kind: Kind) -> Result<(), String> {
+    fn write(&mut self, i: usize, kind: SmallWrite) -> Result<(), String> {
         self.left.operations -= 1;
         self.made += 1;
         let n = self.made;
@@ -296,12 +296,12 @@ impl SmallWorld {
         let device = &mut self.devices[i];
         let before = device.shown()?;
         let written = device.act(|replica, out| match kind {
-            Kind::Save => replica.write(NOW, Write::Save(todos(), id(), fields), out),
-            Kind::Update => {
+            SmallWrite::Save => replica.write(NOW, Write::Save(todos(), id(), fields), out),
+            SmallWrite::Update => {
                 let delta = Delta::new(fields.clone(), Vec::new());
                 replica.write(NOW, Write::Update(todos(), id(), delta), out)
             }
-            Kind::Delete => replica.write(NOW, Write::Delete(todos(), id()), out),
+            SmallWrite::Delete => replica.write(NOW, Write::Delete(todos(), id()), out),
         });
         let Ok(written) = written else {
             // there is nothing to update
@@ -415,7 +415,7 @@ impl SmallWorld {
             if end.as_ref() != record {
                 return Err(format!("order: {end:?} was written, {record:?} is there"));
             }
-        } else if written().all(|write| write.kind == Kind::Update) {
+        } else if written().all(|write| write.kind == SmallWrite::Update) {
             let Some(record) = record else {
                 return Err("no lost update: nobody deleted the record".into());
             };
@@ -460,7 +460,7 @@ impl SmallWorld {
     }
 }
 
-impl Kind {
+impl SmallWrite {
     fn apply(self, record: Option<&Document>, n: u8) -> Option<Document> {
         let fields = document(&format!(r#"{{"h":{n},"t{n}":{n}}}"#));
         match self {
@@ -471,7 +471,7 @@ impl Kind {
     }
 }
 
-impl Device {
+impl SmallDevice {
     fn open(i: usize, lives: u64, store: MemoryClientStore) -> Self {
         let mut config = ClientConfig::default();
         config.collections = vec![todos()];

@@ -84,7 +84,7 @@ pub fn first_difference(one: &str, other: &str) -> Option<(usize, String, String
 }
 
 /// One client with its end of the network.
-struct Device {
+struct ClientEnd {
     client: ClientSide,
     /// The number that the server knows its connection by.
     conn: Option<u64>,
@@ -98,7 +98,7 @@ struct Device {
 
 /// Clients and a server on a stage.
 struct Talk {
-    devices: BTreeMap<&'static str, Device>,
+    devices: BTreeMap<&'static str, ClientEnd>,
     server: ServerSide,
     users: BTreeMap<String, String>,
     conns: u64,
@@ -132,7 +132,7 @@ impl Talk {
         }
         let client = ClientSide::new(&config)?;
         let (up, down) = (VecDeque::new(), VecDeque::new());
-        let device = Device { client, conn: None, up, down, token: None, dials: false };
+        let device = ClientEnd { client, conn: None, up, down, token: None, dials: false };
         self.devices.insert(name, device);
         self.act(name, json!("connect"))
     }

@@ -13,11 +13,11 @@ use crate::scenario::words::collection;
 /// The setup of a replica.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(super) struct Setup {
+pub(super) struct ReplicaSetup {
     pub(super) user: String,
     pub(super) token: Option<String>,
     pub(super) collections: Vec<String>,
-    pub(super) strategy: Strategy,
+    pub(super) strategy: StrategySetup,
     pub(super) durable: Durability,
     pub(super) show_commits: bool,
     pub(super) window: Option<usize>,
@@ -34,7 +34,7 @@ pub(super) struct Setup {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Strategy {
+pub(super) enum StrategySetup {
     #[default]
     LastWriteWins,
     ServerWins,
@@ -76,18 +76,18 @@ pub(super) enum Durability {
     WhenTold,
 }
 
-impl Setup {
+impl ReplicaSetup {
     pub(super) fn config(&self) -> Result<ClientConfig, String> {
         let mut config = ClientConfig::default();
         config.user = self.user.clone();
         config.token = self.token.as_deref().map(Token::new);
         config.conflict_strategy = match self.strategy {
-            Strategy::LastWriteWins => ConflictStrategy::LastWriteWins,
-            Strategy::ServerWins => ConflictStrategy::ServerWins,
-            Strategy::ClientWins => ConflictStrategy::ClientWins,
-            Strategy::MergeArrays => ConflictStrategy::custom(FieldWise::merge_arrays()),
-            Strategy::SumNumbers => ConflictStrategy::custom(FieldWise::sum_numbers()),
-            Strategy::Fails => ConflictStrategy::custom(Fails),
+            StrategySetup::LastWriteWins => ConflictStrategy::LastWriteWins,
+            StrategySetup::ServerWins => ConflictStrategy::ServerWins,
+            StrategySetup::ClientWins => ConflictStrategy::ClientWins,
+            StrategySetup::MergeArrays => ConflictStrategy::custom(FieldWise::merge_arrays()),
+            StrategySetup::SumNumbers => ConflictStrategy::custom(FieldWise::sum_numbers()),
+            StrategySetup::Fails => ConflictStrategy::custom(Fails),
         };
         config.collections =
             self.collections.iter().map(|name| collection(name)).collect::<Result<_, _>>()?;
