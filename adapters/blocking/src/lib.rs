@@ -24,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! # How it works
+//! # Threads
 //!
 //! All decisions are the core's ([`synclayer_core`]). One thread owns the replica, its store and the
 //! socket, and sleeps until the socket, the program or the clock has something for it: a write is

@@ -15,7 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is on the disk
+//! # Files of a store
 //!
 //! A store owns its directory: `db/` is fjall's, `lock` keeps a second opener out, `watermark` says
 //! up to where everything must be there, and `store` is a text that says whose store it is, a
@@ -24,11 +24,11 @@
 //! [`Foreign`](synclayer_core::StoreErrorKind::Foreign), before anything is made
 //! there. Stores of before there was that text open, and get it.
 //!
-//! # How long a commit lasts
+//! # Durability
 //!
 //! [`Durability`] names the two choices. A killed process loses nothing acknowledged in either.
 //!
-//! # How damage is noticed
+//! # Detection of damage
 //!
 //! The database checks what it reads, but its journal has places where one wrong bit makes it drop
 //! acknowledged commits, or replay them in another order, without a word. So every commit also
@@ -40,7 +40,7 @@
 //! says what to do. The end of a journal that a crash cut short holds nothing acknowledged; it is
 //! dropped.
 //!
-//! # What to do about it
+//! # Recovery
 //!
 //! [`FjallClientStore::salvage`] reads a client's unsent writes, which its server does not have, and
 //! [`FjallServerStore::repair`] makes a sound store of everything that can be read of a server's.

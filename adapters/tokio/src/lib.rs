@@ -24,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! # How it works
+//! # Threads and tasks
 //!
 //! All decisions are the core's ([`synclayer_core`]); this crate gives it a thread of its own, which
 //! owns the store, so that a slow disk never holds up an async worker, and a task per connection.

@@ -1,5 +1,5 @@
 //! Collections that matter: those that the app has used, or has unsettled writes or stored rows of.
-//! What a server says of any other leaves no trace but a count.
+//! Anything that a server says of another leaves no trace but a count.
 
 use alloc::format;
 use alloc::string::String;
