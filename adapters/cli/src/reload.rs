@@ -9,7 +9,7 @@ use tokio::task;
 
 use crate::args::ServeArgs;
 use crate::failure::{Code, Failure};
-use crate::tokens::TokenSources;
+use crate::tokens::{TokenSources, check_again};
 
 /// The contents of the files, and the places to read them again.
 pub(crate) struct Reloadable {
@@ -56,7 +56,7 @@ impl Reloadable {
             tracing::info!("SIGHUP: there is no --token-file and no --tls-cert to read again");
         }
         if let Some(file) = self.sources.file() {
-            match in_background(&self.sources, TokenSources::read).await {
+            match in_background(&self.sources, TokenSources::read_again).await {
                 Ok(entries) => {
                     tracing::info!(?file, tokens = entries.len(), "took over the tokens");
                     self.tokens.replace(entries);
@@ -69,7 +69,7 @@ impl Reloadable {
             }
         }
         if let Some((files, tls)) = &self.tls {
-            let read = in_background(files, TlsFiles::read).await;
+            let read = in_background(files, TlsFiles::read_again).await;
             let replaced = read.and_then(|(chain, key)| {
                 tls.replace_pem(&chain, &key).map_err(|error| files.name(error))
             });
@@ -90,6 +90,11 @@ impl TlsFiles {
             fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))
         };
         Ok((read(&self.chain)?, read(&self.key)?))
+    }
+
+    fn read_again(&self) -> Result<(Vec<u8>, Vec<u8>), String> {
+        [&self.chain, &self.key].into_iter().try_for_each(|file| check_again(file))?;
+        self.read()
     }
 
     /// Says which files an error is about.

@@ -15,8 +15,9 @@ use crate::shown::LogWriter;
 use crate::signal::{Hangup, Signals};
 
 pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> {
+    let mut hangup = Hangup::new()?;
     let files = Reloadable::read(&args).await?;
-    let (mut signals, mut hangup) = (Signals::new()?, Hangup::new()?);
+    let mut signals = Signals::new()?;
     tracing_subscriber::fmt().with_writer(|| LogWriter).with_ansi(false).init();
     // each connection takes a descriptor, and the usual limit is meant for programs that open files
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -42,11 +43,15 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
     let address = server.local_addr();
     let url = format!("{scheme}://{address}");
     out.line(format_args!("listening on {url}"), &json!({ "listening": address, "url": url }))?;
-    loop {
-        tokio::select! {
-            () = signals.end() => break,
-            () = hangup.received() => files.reload(&server).await,
+    let reloads = async {
+        loop {
+            hangup.received().await;
+            files.reload(&server).await;
         }
+    };
+    tokio::select! {
+        () = signals.end() => {}
+        () = reloads => {}
     }
     tokio::select! {
         () = server.shutdown() => Ok(()),

@@ -1,7 +1,7 @@
 //! The tokens that `serve` is given. Their mistakes are told without showing a token.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,12 @@ impl TokenSources {
         self.file.as_deref()
     }
 
+    /// Returns all tokens anew.
+    pub(crate) fn read_again(&self) -> Result<Vec<Entry>, String> {
+        self.file.as_deref().map_or(Ok(()), check_again)?;
+        self.read()
+    }
+
     /// Returns all tokens, those of the file as they are now.
     pub(crate) fn read(&self) -> Result<Vec<Entry>, String> {
         let mut entries = self.given.clone();
@@ -53,6 +59,7 @@ impl TokenSources {
             let shown = file.display();
             let text = read(file)
                 .map_err(|error| format!("the token file {shown} can't be read: {error}"))?;
+            let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
             for (line, number) in text.lines().map(str::trim).zip(1_u32..) {
                 if line.is_empty() || line.starts_with('#') {
                     continue;
@@ -64,6 +71,18 @@ impl TokenSources {
         }
         check_users(&entries)?;
         Ok(entries)
+    }
+}
+
+/// Refuses what can be read only once, such as the output of a program.
+pub(crate) fn check_again(file: &Path) -> Result<(), String> {
+    match fs::metadata(file) {
+        Ok(found) if !found.is_file() => Err(format!(
+            "{} is no regular file, so it can't be read again; start the server anew",
+            file.display()
+        )),
+        // who reads it tells
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

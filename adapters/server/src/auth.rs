@@ -103,7 +103,8 @@ pub struct StaticTokens {
 }
 
 impl StaticTokens {
-    /// A table of users and their tokens. A user may have several.
+    /// A table of users and their tokens. A user may have several. Of a token that is given to two
+    /// users the last one counts.
     pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = (UserId, T)>) -> Self {
         Self { tokens: Arc::new(RwLock::new(wrap(tokens))) }
     }

@@ -21,6 +21,7 @@ use crate::budget::{Account, FLOOR};
 use crate::commit::Job;
 use crate::mailbox::Mailbox;
 use crate::party::Party;
+use crate::refusals::Sender;
 use crate::shared::{Caller, Login, LoginError, Shared};
 use crate::socket::{Received, Socket};
 
@@ -265,7 +266,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if let Some(error) = refused {
             let user = self.session.status().user;
-            self.shared.refusals.error(user, &error.code, &error.message);
+            let from = Sender { user, address: self.place.address };
+            self.shared.refusals.error(&from, &error.code, &error.message);
         }
         self.act();
         answer

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,13 @@ enum Cause {
     Size,
     Rate,
     Sense,
+}
+
+/// The sender of something that was refused, as far as they are known.
+pub(crate) struct Sender<'a> {
+    pub(crate) user: Option<&'a UserId>,
+    /// Programs of this machine have none.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// The last line about a cause, and the number of refusals since.
@@ -62,24 +70,25 @@ impl Refusals {
     }
 
     /// A session sent an error.
-    pub(crate) fn error(&self, user: Option<&UserId>, code: &ErrorCode, message: &str) {
+    pub(crate) fn error(&self, from: &Sender<'_>, code: &ErrorCode, message: &str) {
         if let Some(cause) = Cause::of_code(code) {
-            self.call(cause, user, code.as_str(), message);
+            self.call(cause, from, code.as_str(), message);
         }
     }
 
     /// A call was answered with an error.
-    pub(crate) fn reply(&self, user: Option<&UserId>, reply: &Reply) {
+    pub(crate) fn reply(&self, from: &Sender<'_>, reply: &Reply) {
         if let Some(cause) = Cause::of_status(reply.status) {
-            self.call(cause, user, "", &String::from_utf8_lossy(&reply.body));
+            self.call(cause, from, "", &String::from_utf8_lossy(&reply.body));
         }
     }
 
-    fn call(&self, cause: Cause, user: Option<&UserId>, code: &str, why: &str) {
+    fn call(&self, cause: Cause, from: &Sender<'_>, code: &str, why: &str) {
         let Some(more) = self.turn(cause, Instant::now()) else { return };
-        let user = user.map(|user| user.as_str());
+        let user = from.user.map(|user| user.as_str());
+        let address = from.address.map(tracing::field::display);
         let advice = cause.advice();
-        tracing::warn!(user, code, %why, more, "{advice}");
+        tracing::warn!(user, address, code, %why, more, "{advice}");
     }
 
     /// Returns the number of refusals since the last line about a cause; `None` where that was just

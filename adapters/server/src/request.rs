@@ -14,7 +14,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::middleware::Next;
 use bytes::Bytes;
-use synclayer_core::{ErrorCode, Reply, Token};
+use synclayer_core::{ErrorCode, Reply, Token, UserId};
 use tokio::time::timeout;
 
 use crate::address;
@@ -23,6 +23,7 @@ use crate::auth::AuthError;
 use crate::budget::Account;
 use crate::host;
 use crate::origin::Origin;
+use crate::refusals::Sender;
 use crate::shared::{Caller, LoginError, Shared};
 
 /// The time limit for the rest of a refused request's body.
@@ -95,6 +96,11 @@ impl Visitor {
     pub(crate) fn admit(&self) -> Result<Option<Guest>, Reply> {
         let Some(seat) = &self.seat else { return Ok(None) };
         seat.admit(self.address).map(Some).ok_or_else(too_many)
+    }
+
+    /// The sender as the log names it.
+    pub(crate) fn sender<'a>(&self, user: Option<&'a UserId>) -> Sender<'a> {
+        Sender { user, address: self.address }
     }
 
     pub(crate) fn open_account(&self, shared: &Shared) -> Account {

@@ -95,10 +95,11 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     let mut response = if parts.method == Method::OPTIONS {
         preflight()
     } else {
-        match reply(&shared, &parts, body).await {
+        let visitor = Visitor::new(&shared, &parts);
+        match reply(&shared, &parts, &visitor, body).await {
             Ok((reply, hold)) => respond_holding(reply, hold),
             Err(refusal) => {
-                shared.refusals.reply(None, &refusal);
+                shared.refusals.reply(&visitor.sender(None), &refusal);
                 respond(refusal)
             }
         }
@@ -116,10 +117,10 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
 async fn reply(
     shared: &Arc<Shared>,
     parts: &Parts,
+    visitor: &Visitor,
     mut body: Body,
 ) -> Result<(Reply, Hold), Reply> {
-    let visitor = Visitor::new(shared, parts);
-    let (user, mut hold) = match admit(shared, parts, &visitor) {
+    let (user, mut hold) = match admit(shared, parts, visitor) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             discard(shared, body).await;
@@ -163,7 +164,7 @@ async fn reply(
                        again";
         Reply::error(ErrorCode::ServerError, message)
     })?;
-    shared.refusals.reply(request.user.as_ref(), &reply);
+    shared.refusals.reply(&visitor.sender(request.user.as_ref()), &reply);
     Ok((reply, hold))
 }
 

@@ -32,18 +32,22 @@ pub(crate) async fn websocket(
     if origin(&shared, &parts.headers) == Origin::Foreign {
         return refuse_origin(&shared, &parts.headers);
     }
-    match accept(&shared, &mut parts) {
+    let visitor = Visitor::new(&shared, &parts);
+    match accept(&shared, &mut parts, &visitor) {
         Ok(response) => response,
         Err(refusal) => {
-            shared.refusals.reply(None, &refusal);
+            shared.refusals.reply(&visitor.sender(None), &refusal);
             respond(refusal)
         }
     }
 }
 
-fn accept(shared: &Arc<Shared>, parts: &mut Parts) -> Result<Response<Body>, Reply> {
-    let visitor = Visitor::new(shared, parts);
-    let caller = identify(shared, parts, &visitor)?;
+fn accept(
+    shared: &Arc<Shared>,
+    parts: &mut Parts,
+    visitor: &Visitor,
+) -> Result<Response<Body>, Reply> {
+    let caller = identify(shared, parts, visitor)?;
     let key = handshake_key(parts)?;
     let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Reply::error(ErrorCode::ServerError, "the connection can't be upgraded"));

@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 
 use crate::serve::{status, websocket};
-use crate::support::{HomeDir, Server, run};
+use crate::support::{HomeDir, Server, finish, run};
 
 fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
@@ -128,4 +129,24 @@ fn a_token_file_without_tokens_lets_nobody_in() {
     let server = Server::start_with(&home.dir("server"), "0.0.0.0:0", &more);
     let address = server.address.replace("0.0.0.0", "127.0.0.1");
     assert_eq!(status(&mut websocket(&address, &bearer("any"))), 401);
+}
+
+/// What a shell gives to read only once is taken when the server starts, and stays.
+#[test]
+fn what_cant_be_read_again_leaves_what_was_in_force() {
+    let home = HomeDir::new();
+    let fifo = home.dir("fifo");
+    assert!(finish(Command::new("mkfifo").arg(&fifo)).code == Some(0));
+    let (to, text) = (fifo.clone(), "\u{feff}ann=f1rst\n");
+    let writer = std::thread::spawn(move || fs::write(to, text).unwrap());
+    let more = ["--token-file", fifo.to_str().unwrap()];
+    let mut server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &more);
+    writer.join().unwrap();
+    let mut ann = connect(&server, "f1rst");
+    server.process.signal("HUP");
+    let line = server.process.tells("the tokens stay as they were");
+    assert!(line.contains("is no regular file, so it can't be read again"), "{line}");
+    is_quiet(&mut ann);
+    drop(ann);
+    assert!(server.process.terminate().success());
 }

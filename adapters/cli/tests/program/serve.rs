@@ -96,6 +96,17 @@ fn what_is_refused_is_logged_with_what_to_do_about_it() {
 }
 
 #[test]
+fn the_log_names_who_was_refused() {
+    let home = HomeDir::new();
+    let options = ["--token", "ann=s3cret", "--trusted-proxy", "127.0.0.1"];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &options);
+    let wrong = "Authorization: Bearer wr0ng\r\nX-Forwarded-For: 203.0.113.9\r\n";
+    assert_eq!(status(&mut websocket(&server.address, wrong)), 401);
+    let line = server.process.tells("refused a login");
+    assert!(line.contains("address=203.0.113.9 "), "{line}");
+}
+
+#[test]
 fn refused_hosts_and_frames_are_logged_too() {
     let home = HomeDir::new();
     let server = Server::start(&home.dir("server"));
