@@ -131,7 +131,7 @@ fn a_token_file_without_tokens_lets_nobody_in() {
     assert_eq!(status(&mut websocket(&address, &bearer("any"))), 401);
 }
 
-/// What a shell gives to read only once is taken when the server starts, and stays.
+/// A pipe of the shell is read when the server starts, and never again.
 #[test]
 fn what_cant_be_read_again_leaves_what_was_in_force() {
     let home = HomeDir::new();
