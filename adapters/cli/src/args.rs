@@ -45,7 +45,7 @@ pub(crate) enum CliCommand {
     Demo,
     /// Run a server, until SIGTERM or SIGINT
     Serve(ServeArgs),
-    /// Save a record: a new one, or one under an id that is given
+    /// Save a record under an id that is given, or under a new one
     Save(SaveArgs),
     /// Set some fields of a record, and remove others
     Update(UpdateArgs),

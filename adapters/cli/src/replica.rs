@@ -57,7 +57,7 @@ pub(crate) async fn on_replica(
 }
 
 impl OpenReplica {
-    /// Opens the replica for a command: it connects only to [`meet`](Self::meet).
+    /// Opens the replica for a command. It does not connect before [`meet`](Self::meet).
     pub(crate) async fn open(args: &ReplicaArgs) -> Result<Self, Failure> {
         let config = config(args).reconnect_delay(RECONNECT_DELAY).max_reconnect_attempts(TRIES);
         Self::open_as(args, config).await

@@ -191,7 +191,7 @@ impl Shared {
         self.presence().mailboxes.len()
     }
 
-    /// Tells every connection, and every one that is still to come, that the server ends.
+    /// Tells all present and later connections that the server stops.
     pub(crate) fn end(&self) {
         let mut presence = self.presence();
         presence.ending = true;

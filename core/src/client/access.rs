@@ -12,7 +12,8 @@ use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::wire::http::refusal;
 
 impl Client {
-    /// The server wants another token. Which transport was refused is tried again after a while.
+    /// The server wants another token: asks the app for one. The transport that was refused is tried
+    /// again after a while.
     pub(super) fn need_token(&mut self, edit: &mut Edit<'_>, code: ErrorCode, message: String) {
         self.refuse_access(edit, code, message, true);
     }

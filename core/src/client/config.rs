@@ -156,12 +156,12 @@ pub enum PlainServers {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum OnServerLoss {
-    /// They go here too.
+    /// Deletes the records here too.
     Adopt,
-    /// They go out to the server as inserts.
+    /// Sends the records to the server as inserts.
     Offer,
-    /// They stay until the app says [`adopt`](super::interface::Write::Adopt) or
-    /// [`offer`](super::interface::Write::Offer); until then their collection is not in step.
+    /// Keeps the records until the app writes [`Adopt`](super::interface::Write::Adopt) or
+    /// [`Offer`](super::interface::Write::Offer). Until then their collection is not in step.
     Ask,
 }
 

@@ -189,7 +189,7 @@ fn forget_gone_fields(row: &mut Row) {
     }
 }
 
-/// Returns `true` if times of fields that are gone are kept beneath a record's writes.
+/// Returns `true` if a row keeps the times of removed fields for its pending writes.
 pub(super) fn knows_gone_fields(row: &Row) -> bool {
     row.deferred().is_some_and(|deferred| {
         let is_there = |name: &str| has_field(&deferred.base, name) || has_field(&row.server, name);

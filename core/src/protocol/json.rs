@@ -7,7 +7,7 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// The offset at which a text is no longer JSON.
+/// The error of a text that is not JSON: the offset of the first wrong byte, and what should be there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Broken {
     at: usize,

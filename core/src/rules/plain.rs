@@ -82,8 +82,8 @@ pub(crate) fn adopt(known: Option<&Document>, told: &Document) -> Document {
     Document::of_sorted(&fields)
 }
 
-/// A new state, with the JSON texts of the app's view for values that the server did not have
-/// before. So the echo of an own write equals the write, however the server formats it.
+/// Returns a new state of the server, with the app's JSON text for each changed value that equals the
+/// app's. The echo of an own write then equals the write, however the server formats JSON.
 pub(crate) fn in_own_words(
     known: Option<&Document>,
     own: Option<&Document>,

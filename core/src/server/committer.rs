@@ -275,8 +275,8 @@ impl<J: Job> JobBatch<J> {
         CompletedBatch { settled, changed: self.changed, failure: None, doubtful }
     }
 
-    /// The rows are not committed, or nobody knows whether they are: nothing is published, and all
-    /// jobs get this error.
+    /// Ends a batch whose rows were not committed, or perhaps were: nothing is published, and every job
+    /// gets this error.
     pub fn failed(self, error: TransactError) -> CompletedBatch<J> {
         let (TransactError::Failed(cause) | TransactError::Unknown(cause)) = &error;
         let failure = Some(cause.clone());

@@ -1,4 +1,4 @@
-//! The ways to the server, and what it guarantees.
+//! The choice of transports, and the guarantees that are shown.
 
 use serde_json::json;
 

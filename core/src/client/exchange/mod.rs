@@ -43,7 +43,7 @@ pub(super) struct Exchange {
     /// The number of pages in a row that were declined.
     declined: u32,
     asked: Option<Asked>,
-    /// Calls of `synced` before this one were made before the exchange began.
+    /// The next call of `synced` when the exchange began. Its end answers the calls before that one.
     syncs: SyncId,
     /// The maximal number of bytes of documents in a push.
     push_bytes: usize,

@@ -106,7 +106,7 @@ pub(super) struct Work {
     reconciled: BTreeSet<Collection>,
     /// Writes that were sent by WebSocket and have not arrived.
     missing: BTreeSet<WriteId>,
-    /// Calls of `synced` before this one were made before the work began.
+    /// The next call of `synced` when the work began. The end of the work answers the calls before it.
     syncs: SyncId,
     /// `true` if a collection could not be pulled.
     troubled: bool,

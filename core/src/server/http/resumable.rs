@@ -201,7 +201,7 @@ fn told(outcome: Outcome) -> Result<(ServerMessage, usize), Reply> {
     })
 }
 
-/// A page whose collection is named in the body.
+/// Reads a page of the collection that the body names.
 pub(super) fn asked_page(
     request: &Request<'_>,
     limits: &ServerLimits,

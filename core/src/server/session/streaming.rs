@@ -123,8 +123,8 @@ impl Session {
         self.pending_read.as_ref().is_some_and(|r| r.whole && r.collection == *collection)
     }
 
-    /// Returns `true` if a change is this session's own, of the transaction that is under way. Its
-    /// ack must not overtake those of the writes before it, which are not here yet.
+    /// Returns `true` if a change was made by this session's transaction under way. Its ack has to
+    /// wait for the acks of the writes before it, which have not come yet.
     fn awaits_verdict(&self, entry: &Entry) -> bool {
         let Some(origin) = entry.origin.filter(|origin| origin.conn == self.conn) else {
             return false;
