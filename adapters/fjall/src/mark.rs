@@ -8,8 +8,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use bytes::Bytes;
 use synclayer_core::rules::{Owner, owner};
-use synclayer_core::{DatabaseId, Rows, StoreError};
+use synclayer_core::{DatabaseId, Rows, Scan, StoreError};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::failure;
@@ -163,7 +164,17 @@ impl Mark {
         kind: StoreKind,
         rows: &dyn Rows,
     ) -> Result<Option<Self>, StoreError> {
-        let owner = owner(rows)?;
+        let with = |prefix: &[u8]| {
+            let mut found = Vec::new();
+            let mut end = prefix.to_vec();
+            end.last_mut().into_iter().for_each(|last| *last += 1);
+            rows.scan(prefix, &end, &mut |key, row| {
+                found.push((Bytes::copy_from_slice(key), row));
+                Ok(Scan::Next)
+            })?;
+            Ok::<_, StoreError>(found)
+        };
+        let owner = owner(with)?;
         match (owner, kind) {
             (Owner::Both, _) => return Ok(None),
             (Owner::Client, StoreKind::Server) | (Owner::Server, StoreKind::Client) => {

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use synclayer_core::rules::{OWNERS, Owner, owner};
-use synclayer_core::{Batch, MemoryRows, StoreError, StoreErrorKind};
+use synclayer_core::rules::{Owner, owner};
+use synclayer_core::{StoreError, StoreErrorKind};
 
 use crate::chain::{CHAIN, Gaps};
 use crate::clock;
@@ -40,18 +40,12 @@ fn kind(path: &Path) -> Result<Option<StoreKind>, StoreError> {
     if let Some(mark) = mark::look(path)? {
         return Ok(Some(mark.kind));
     }
-    let mut found = MemoryRows::new();
-    for prefix in OWNERS {
-        let mut batch = Batch::new();
-        match rows(path, prefix) {
-            Ok(rows) => rows.into_iter().for_each(|(key, value)| batch.put(key, value)),
-            // nothing of it can be read
-            Err(error) if error.kind == StoreErrorKind::Damaged => {}
-            Err(error) => return Err(error),
-        }
-        found.apply(batch);
-    }
-    Ok(match owner(&found)? {
+    let readable = |prefix: &[u8]| match rows(path, prefix) {
+        // nothing of it can be read
+        Err(error) if error.kind == StoreErrorKind::Damaged => Ok(Vec::new()),
+        read => read,
+    };
+    Ok(match owner(readable)? {
         Owner::Client => Some(StoreKind::Client),
         Owner::Server => Some(StoreKind::Server),
         Owner::Both => None,

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fjall::Snapshot;
-use synclayer_core::rules::{DATABASE, database};
+use synclayer_core::rules::database;
 use synclayer_core::{Batch, Rows, ServerStore, StoreError};
 
 use crate::chain::{Chain, ChainLink};
@@ -295,14 +295,11 @@ impl FjallServerStore {
         let batch = decide(&disk.view())?;
         batch.check_keys()?;
         if !batch.is_empty() {
-            let names = batch.ops().iter().any(|op| op.key()[..] == *DATABASE);
             let committed = disk.commit(&mut chain, batch);
             committed
                 .and_then(|()| self.committed(&disk, chain.last))
                 .map_err(|error| self.fail(error))?;
-            if names {
-                self.name_mark();
-            }
+            self.name_mark();
         }
         Ok(Committed { number: chain.last.number, opening: lock(&self.gate).opening })
     }

@@ -22,9 +22,9 @@ pub use self::page::{
 };
 pub use self::policy::{Access, AllowAll, Bucket, Policy, Rate};
 pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
-pub use self::record::{DATABASE, Report, database, verify};
+pub use self::record::{Report, database, verify};
 pub use self::row::Rejected;
-pub use self::salvage::{OWNERS, Owner, SalvagedWrites, UnsentWrite, owner, salvage};
+pub use self::salvage::{Owner, SalvagedWrites, UnsentWrite, owner, salvage};
 pub use self::transaction::{
     Context, HelloAnswer, Outcome, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
     SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict,

@@ -340,7 +340,7 @@ impl EpochRow {
 }
 
 /// The key of the row that holds the database's identity.
-pub const DATABASE: &[u8] = b"d";
+pub(crate) const DATABASE: &[u8] = b"d";
 
 /// The identity of the database; `None` before its first epoch.
 ///

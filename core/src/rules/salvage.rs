@@ -13,9 +13,8 @@ use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
-use crate::store::{Rows, Scan, StoreError};
 
-use super::record::{EpochRow, epoch_key, range_of};
+use super::record::{EpochRow, epoch_key};
 use super::row::{Entry, Keys, OutboxRow, Slot, record_of, write_id_of};
 
 /// A write from the outbox. The server may have it, if it was sent before.
@@ -46,26 +45,17 @@ pub enum Owner {
     Both,
 }
 
-/// The prefixes of the keys of the rows that [`owner`] reads.
-pub const OWNERS: [&[u8]; 2] = [USERS, b"e"];
-
 /// Determines the kind of a store from its rows: a replica's rows name their users, a server's
-/// their epochs.
+/// their epochs. `read` returns the rows whose keys begin with a prefix.
 ///
 /// # Errors
-/// When the store can't be read.
-pub fn owner(rows: &dyn Rows) -> Result<Owner, StoreError> {
-    let (mut client, mut server) = (false, false);
-    let (from, to) = Keys::users();
-    rows.scan(&from, &to, &mut |_, slot| {
-        client = slot.len() == 4;
-        Ok(if client { Scan::Stop } else { Scan::Next })
-    })?;
-    let (from, to) = range_of(b'e');
-    rows.scan(&from, &to, &mut |key, row| {
-        server = key.len() == epoch_key(0).len() && EpochRow::from_row(row).is_ok();
-        Ok(if server { Scan::Stop } else { Scan::Next })
-    })?;
+/// Those of `read`.
+pub fn owner<E>(mut read: impl FnMut(&[u8]) -> Result<Vec<(Bytes, Bytes)>, E>) -> Result<Owner, E> {
+    let client = read(USERS)?.iter().any(|(_, slot)| slot.len() == 4);
+    let is_epoch = |(key, row): (Bytes, Bytes)| {
+        key.len() == epoch_key(0).len() && EpochRow::from_row(row).is_ok()
+    };
+    let server = read(b"e")?.into_iter().any(is_epoch);
     Ok(match (client, server) {
         (false, false) => Owner::Nobody,
         (true, false) => Owner::Client,
@@ -186,6 +176,7 @@ mod tests {
     use crate::protocol::hash::Digest;
     use crate::protocol::limits::Limits;
     use crate::protocol::name::WriteId;
+    use crate::store::StoreError;
 
     fn entry(id: &str) -> Entry {
         let document = Document::parse(r#"{"n":9007199254740993}"#, &Limits::default()).unwrap();

@@ -243,20 +243,6 @@ impl Laws {
         self.laws.iter().try_for_each(|law| self.check_one(*law, resolver, &mut drawn))
     }
 
-    /// Every broken law, each with an example; for a resolver that panics, only that.
-    #[must_use]
-    pub fn broken(&self, resolver: &dyn Resolver) -> Vec<Broken> {
-        let mut all = Vec::new();
-        let mut drawn = self.drawn();
-        for law in &self.laws {
-            all.extend(self.check_one(*law, resolver, &mut drawn).err());
-            if all.first().is_some_and(|broken: &Broken| broken.law == Law::Total) {
-                break;
-            }
-        }
-        all
-    }
-
     /// The first law that is broken in this conflict, which is not minimised.
     pub(crate) fn breach_in(&self, case: &Case, resolver: &dyn Resolver) -> Option<Broken> {
         self.laws.iter().find_map(|law| self.breach(*law, case, resolver))
