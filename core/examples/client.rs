@@ -54,7 +54,7 @@ impl Client {
         config.collections = collections;
         config.reconnect_delay = reconnect_delay;
         // a durable store calls back when more has become durable: then `replica.poll_store`
-        let store = MemoryClientStore::new();
+        let store = MemoryClientStore::default();
         let mut replica = Replica::open(config, seed, now(started), store, &mut actions)?;
         replica.command(now(started), Command::Connect, &mut actions);
         let watch = replica.watch(&collection, &mut actions)?;

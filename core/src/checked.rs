@@ -11,7 +11,7 @@ use alloc::string::String;
 /// # let (now, mut out) = (Now::default(), Vec::new());
 ///
 /// let open = |out: &mut Vec<_>| {
-///     Replica::open(ClientConfig::default(), 7, now, MemoryClientStore::new(), out)
+///     Replica::open(ClientConfig::default(), 7, now, MemoryClientStore::default(), out)
 /// };
 /// let (mut one, mut other) = (open(&mut out)?, open(&mut out)?);
 /// for replica in [&mut one, &mut other] {

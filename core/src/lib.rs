@@ -58,7 +58,7 @@
 //! config.collections = vec![todos.clone()];
 //! let seed = 0x5eed; // from the operating system, in earnest
 //! let mut actions = Vec::new();
-//! let mut replica = Replica::open(config, seed, now(), MemoryClientStore::new(), &mut actions)?;
+//! let mut replica = Replica::open(config, seed, now(), MemoryClientStore::default(), &mut actions)?;
 //! replica.command(now(), Command::Connect, &mut actions);
 //!
 //! let document = Document::parse(r#"{"title": "milk"}"#, &Limits::default())?;

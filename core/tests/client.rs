@@ -256,7 +256,7 @@ fn a_server_that_has_lost_changes_is_named() {
 #[test]
 fn a_row_that_is_missing_when_it_starts_is_noticed() {
     let mut store = LoneReplica::live().replica.store().clone();
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     let mut drop_a = |key: &[u8], _| {
         if key.ends_with(b"todos\0a") {
             batch.delete(key.to_vec());

@@ -38,7 +38,7 @@ impl Client {
         let mut config = ClientConfig::default();
         config.collections = vec![todos()];
         config.reconnect_delay = Duration::from_millis(1);
-        let store = MemoryClientStore::new();
+        let store = MemoryClientStore::default();
         let mut replica = Replica::open(config, seed, now(started), store, &mut actions).unwrap();
         replica.command(now(started), Command::Connect, &mut actions);
         Self { replica, actions, server, socket: None, connections: 0, started }

@@ -52,7 +52,7 @@ fn held(lone: &LoneReplica) -> (BTreeMap<String, String>, usize, usize) {
 
 #[test]
 fn what_is_kept_waits_for_the_user_s_return() {
-    let mut ann = of("ann", MemoryClientStore::new());
+    let mut ann = of("ann", MemoryClientStore::default());
     ann.save("a", r#"{"by":"ann"}"#);
     let (before, client) = (held(&ann), ann.replica.status().client_id);
     let store = ann.signed_out(SignOut::Keep);
@@ -77,7 +77,7 @@ fn a_connection_is_closed_at_the_sign_out() {
 
 #[test]
 fn unsent_writes_are_named_and_only_wiped_when_told_to() {
-    let mut ann = of("ann", MemoryClientStore::new());
+    let mut ann = of("ann", MemoryClientStore::default());
     for n in 0..7 {
         ann.save(&format!("r{n}"), "{}");
     }
@@ -117,7 +117,7 @@ fn a_rejected_write_is_unsent_too_and_one_that_is_acknowledged_is_not() {
 
 #[test]
 fn others_of_the_device_keep_what_is_theirs_whoever_leaves_and_comes() {
-    let mut store = MemoryClientStore::new();
+    let mut store = MemoryClientStore::default();
     let mut model = BTreeMap::<&str, usize>::new();
     let users = ["ann", "bob", "eve", "", "zoe"];
     let mut random = fastrand::Rng::with_seed(9);
@@ -186,7 +186,7 @@ fn a_wipe_is_done_in_bounded_batches_and_finished_after_a_crash() {
 
 #[test]
 fn who_returns_after_a_wipe_is_another_client() {
-    let mut lone = of("ann", MemoryClientStore::new());
+    let mut lone = of("ann", MemoryClientStore::default());
     lone.save("a", "{}");
     let client = lone.replica.status().client_id;
     let store = lone.signed_out(SignOut::WipeUnsent);

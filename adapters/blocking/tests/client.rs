@@ -200,7 +200,7 @@ fn closing_joins_and_dropping_ends() {
     let holder = held.clone();
     let store = Store::opened_by(move |_| {
         assert!(Arc::strong_count(&holder) > 1);
-        Ok(Box::new(MemoryClientStore::new()))
+        Ok(Box::new(MemoryClientStore::default()))
     });
     let sync = SyncLayer::open(server.config().store(store)).unwrap();
     let clone = sync.clone();

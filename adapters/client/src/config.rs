@@ -37,7 +37,7 @@ impl Store {
     /// # use synclayer_client::config::Store;
     /// use synclayer_core::MemoryClientStore;
     ///
-    /// let store = Store::opened_by(|_on_durable| Ok(Box::new(MemoryClientStore::new())));
+    /// let store = Store::opened_by(|_on_durable| Ok(Box::new(MemoryClientStore::default())));
     /// ```
     pub fn opened_by(
         factory: impl FnMut(OnDurable) -> Result<Box<dyn ClientStore + Send>, StoreError>
@@ -49,7 +49,7 @@ impl Store {
 
     pub(crate) fn into_factory(self) -> StoreFactory {
         match self {
-            Self::Memory => Box::new(|_| Ok(Box::new(MemoryClientStore::new()))),
+            Self::Memory => Box::new(|_| Ok(Box::new(MemoryClientStore::default()))),
             Self::Custom(factory) => factory,
         }
     }

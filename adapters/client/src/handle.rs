@@ -98,7 +98,7 @@ impl Handle {
         if !self.shared.takes_token {
             return Pending::refused(SyncError::Insecure);
         }
-        self.command(Command::SetToken(Token::new(token)))
+        self.command(Command::SetToken(Token::from(token)))
     }
 
     /// Takes what the server has.

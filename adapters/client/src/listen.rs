@@ -26,7 +26,7 @@ impl UpdateSlot {
     pub(crate) fn put(&mut self, update: Update) {
         *self = match mem::take(self) {
             Self::Empty => Self::One(update),
-            Self::One(first) => Self::merged(Slot::new(first), update),
+            Self::One(first) => Self::merged(Slot::from(first), update),
             Self::Merged(slot) => Self::merged(slot, update),
         };
     }

@@ -103,7 +103,7 @@ fn client_config(
     };
     let mut client = ClientConfig::default();
     client.user = config.user.clone();
-    client.token = config.auth_token.as_deref().map(Token::new);
+    client.token = config.auth_token.as_deref().map(Token::from);
     client.collections = config.collections.iter().map(name).collect::<Result<_, _>>()?;
     client.keep_for = config.keep_for;
     client.conflict_strategy = strategy;

@@ -25,7 +25,7 @@ fn a_call_says_what_it_was_asked_to_say() {
         method: "PATCH",
         path: "/sync/todos/a%20b?since=1".into(),
         body: Some(r#"{"data":{}}"#.into()),
-        token: Some(Token::new("s3cret")),
+        token: Some(Token::from("s3cret")),
         timeout: TIMEOUT,
     });
     assert_eq!(said, answered(200, None, r#"{"ok":true}"#));
@@ -119,7 +119,7 @@ fn a_token_does_not_follow_a_redirect() {
     let other = Server::start(|_| answer("200 OK", "", "{}"));
     let location = format!("Location: {}/elsewhere?a=b\r\n", other.url);
     let server = Server::start(move |_| answer("302 Found", &location, ""));
-    let call = HttpRequest { token: Some(Token::new("s3cret")), ..get() };
+    let call = HttpRequest { token: Some(Token::from("s3cret")), ..get() };
     let HttpAnswer::Failed(why) = server.client("").call(&call) else { panic!("an answer") };
     assert!(why.contains(&format!("{}/elsewhere", other.url)), "{why}");
     assert!(!why.contains("s3cret"));
@@ -131,7 +131,7 @@ fn where_nobody_listens_the_call_fails() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let call = HttpRequest { token: Some(Token::new("s3cret")), ..get() };
+    let call = HttpRequest { token: Some(Token::from("s3cret")), ..get() };
     let HttpAnswer::Failed(why) = client(&url, &TrustedRoots::Public).call(&call) else {
         panic!("an answer")
     };
@@ -150,7 +150,7 @@ fn a_server_is_believed_whose_certificate_is_trusted() {
     for (url, roots) in
         [(&server.url, &TrustedRoots::Public), (&server.url, &other), (&elsewhere, &trusted)]
     {
-        let call = HttpRequest { token: Some(Token::new("s3cret")), ..get() };
+        let call = HttpRequest { token: Some(Token::from("s3cret")), ..get() };
         let said = client(url, roots).call(&call);
         assert!(
             matches!(&said, HttpAnswer::Failed(why) if why.contains("certificate")),

@@ -35,7 +35,7 @@ fn client(path: &Path) -> Result<(), Box<dyn Error>> {
     let mut number = CommitNumber(0);
     let took = Instant::now();
     for n in 0..RECORDS {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         record(&mut batch, n);
         number = number.next();
         store.commit(number, batch)?;
@@ -47,7 +47,7 @@ fn client(path: &Path) -> Result<(), Box<dyn Error>> {
     println!("client: single writes {rate:>8.0} /s, peak {peak} KiB above start");
     let took = Instant::now();
     for chunk in 0..RECORDS / 100 {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         (0..100).for_each(|n| record(&mut batch, RECORDS + chunk * 100 + n));
         number = number.next();
         store.commit(number, batch)?;
@@ -88,7 +88,7 @@ fn server(path: &Path) -> Result<(), Box<dyn Error>> {
                 scope.spawn(move || {
                     for n in 0..each {
                         let written = store.transact(&mut |_| {
-                            let mut batch = Batch::new();
+                            let mut batch = Batch::default();
                             record(&mut batch, writer * each + n);
                             Ok(batch)
                         });

@@ -374,7 +374,7 @@ mod tests {
             promise.unwrap().required(0)
         };
         let mut store = FjallClientStore::open(dir.path(), ClientOptions::default()).unwrap();
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(&b"key"[..], &b"value"[..]);
         store.commit(CommitNumber(7), batch).unwrap();
         assert_eq!(required(), 0);

@@ -65,7 +65,7 @@ mod tests {
 
         NOW.set(None);
         let batch = |key: &'static [u8]| {
-            let mut batch = Batch::new();
+            let mut batch = Batch::default();
             batch.put(key, b"kept".as_slice());
             batch
         };

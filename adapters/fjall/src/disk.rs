@@ -377,7 +377,7 @@ mod tests {
         let mut commits: u64 = 0;
         while opened.chain.first < 100 {
             assert!(commits < 60_000, "no row of the chain goes");
-            let mut batch = Batch::new();
+            let mut batch = Batch::default();
             batch.put(commits.to_be_bytes()[7..].to_vec(), vec![commits as u8; 40 << 10]);
             opened.disk.commit(&mut opened.chain, batch).unwrap();
             commits += 1;
@@ -389,7 +389,7 @@ mod tests {
         drop(opened);
         let mut opened = open(dir.path(), StoreKind::Client, SIZES).unwrap();
         assert_eq!((opened.chain.last, rows_of_chain(&opened.disk)), (last, left));
-        opened.disk.commit(&mut opened.chain, Batch::new()).unwrap();
+        opened.disk.commit(&mut opened.chain, Batch::default()).unwrap();
         drop(opened);
         assert_eq!(
             open(dir.path(), StoreKind::Client, SIZES).unwrap().chain.last.number,

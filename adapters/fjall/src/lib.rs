@@ -8,7 +8,7 @@
 //! # let dir = tempfile::tempdir()?;
 //! # let path = dir.path().join("notes");
 //! let mut store = FjallClientStore::open(&path, ClientOptions::default())?;
-//! let mut batch = Batch::new();
+//! let mut batch = Batch::default();
 //! batch.put(&b"key"[..], &b"value"[..]);
 //! store.commit(CommitNumber(1), batch)?;
 //! assert_eq!(store.rows().get(b"key")?.as_deref(), Some(&b"value"[..]));

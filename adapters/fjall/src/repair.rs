@@ -121,7 +121,7 @@ fn rebuild(
     step(some, &mut rebuild)?;
     let (mut rebuild, mut rebuilt) = (Some(rebuild), None);
     store.transact(&mut |new| {
-        let Some(rebuild) = rebuild.take() else { return Ok(Batch::new()) };
+        let Some(rebuild) = rebuild.take() else { return Ok(Batch::default()) };
         let ended = rebuild.finish(new)?;
         let batch = ended.batch.clone();
         rebuilt = Some(ended);

@@ -501,7 +501,7 @@ mod tests {
     use synclayer_core::StoreErrorKind;
 
     fn put(key: &'static [u8]) -> Batch {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(key, key);
         batch
     }
@@ -524,7 +524,7 @@ mod tests {
         assert!(!shows(&store, b"a"));
         let decide = &mut |rows: &dyn Rows| {
             assert!(rows.get(b"a")?.is_some(), "a decision stands on what was decided before");
-            Ok(Batch::new())
+            Ok(Batch::default())
         };
         // whoever has seen it waits for its sync, even without a change of its own
         assert_eq!(store.commit(decide), Ok(number));

@@ -145,7 +145,7 @@ fn one_writer_alone_syncs_each_time() {
     conformance::increment(&store, 20);
     let stats = store.stats();
     assert_eq!((stats.commits, stats.syncs), (20, 20));
-    store.transact(&mut |_| Ok(synclayer_core::Batch::new())).unwrap();
+    store.transact(&mut |_| Ok(synclayer_core::Batch::default())).unwrap();
     assert_eq!(store.stats(), stats, "what changes nothing needs no sync");
 }
 

@@ -27,7 +27,7 @@ const COMMITS: u64 = 40;
 
 /// Writes, overwrites and removes, so that a lost or a misplaced commit shows.
 fn batch(n: u64) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(format!("row/{n:03}"), vec![n as u8; 30]);
     batch.put(format!("shared/{}", n % 3), n.to_be_bytes().to_vec());
     batch.delete(format!("row/{:03}", n / 2));
@@ -308,7 +308,7 @@ fn what_lies_in_tables_is_saved() {
     while made() < 2 {
         n += 1;
         assert!(n < 100_000, "no table is made");
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(format!("row/{:03}", n % 100), vec![n as u8; 16 << 10]);
         store.commit(CommitNumber(n), batch).unwrap();
     }

@@ -179,7 +179,7 @@ fn a_store_without_a_mark_is_known_by_its_rows_and_gets_one() {
     assert_eq!([&client, &server].map(|path| fs::read(path.join("store")).unwrap()), marks);
     // what holds no row that tells is whose it is opened as
     let bare = dir.path().join("bare");
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(&b"key"[..], &b"value"[..]);
     open_client(&bare).unwrap().commit(CommitNumber(1), batch).unwrap();
     fs::remove_file(bare.join("store")).unwrap();
@@ -207,7 +207,7 @@ fn a_store_in_which_both_have_written_opens_for_both() {
         };
         store.read(read).unwrap();
     }
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     rows.into_iter().for_each(|(key, value)| batch.put(key, value));
     open_client(&path).unwrap().commit(CommitNumber(1), batch).unwrap();
     fs::remove_file(path.join("store")).unwrap();
@@ -231,7 +231,7 @@ fn a_servers_mark_names_its_database() {
     assert_eq!(fs::read_to_string(copy.join("store")).unwrap(), mark);
     // one of before there were identities gets it when it is there
     fs::remove_file(copy.join("store")).unwrap();
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.delete(&b"d"[..]);
     open_server(&copy).unwrap().transact(&mut |_| Ok(batch.clone())).unwrap();
     begin_epoch(&open_server(&copy).unwrap(), "e3", "d3");

@@ -34,7 +34,7 @@ fn open(path: &Path, durability: Durability) -> FjallServerStore {
 
 fn put(store: &FjallServerStore, n: u64) -> Result<(), StoreError> {
     store.transact(&mut |_| {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(n.to_be_bytes().to_vec(), vec![n as u8; 100_000]);
         Ok(batch)
     })

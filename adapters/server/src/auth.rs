@@ -122,7 +122,7 @@ impl StaticTokens {
 }
 
 fn wrap<T: AsRef<str>>(tokens: impl IntoIterator<Item = (UserId, T)>) -> Vec<(UserId, Token)> {
-    tokens.into_iter().map(|(user, token)| (user, Token::new(token.as_ref()))).collect()
+    tokens.into_iter().map(|(user, token)| (user, Token::from(token.as_ref()))).collect()
 }
 
 impl Authenticator for StaticTokens {
@@ -162,7 +162,7 @@ mod tests {
         let user = |name| UserId::new(name).unwrap();
         let tokens =
             StaticTokens::new([(user("ann"), "abc"), (user("bob"), "abd"), (user("x"), "")]);
-        let ask = |token| tokens.authenticate(&Token::new(token)).map(|known| known.user);
+        let ask = |token| tokens.authenticate(&Token::from(token)).map(|known| known.user);
         assert_eq!(ask("abc"), Ok(user("ann")));
         assert_eq!(ask("abd"), Ok(user("bob")));
         for wrong in ["", "ab", "abcd", "ABC"] {

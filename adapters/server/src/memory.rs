@@ -175,7 +175,7 @@ mod tests {
         let store = MemoryServerStore::new();
         conformance::increment(&store, 3);
         store.fail(full.clone());
-        let mut one = Batch::new();
+        let mut one = Batch::default();
         one.put(&b"n"[..], &b"1"[..]);
         for _ in 0..2 {
             assert_eq!(store.transact(&mut |_| Ok(one.clone())), Err(full.clone()));

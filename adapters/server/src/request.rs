@@ -138,12 +138,12 @@ pub(crate) fn with_retry(mut refusal: Reply, seconds: u64) -> Reply {
 
 fn bearer(headers: &HeaderMap) -> Option<Token> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Token::new(token.trim()))
+    scheme.eq_ignore_ascii_case("bearer").then(|| Token::from(token.trim()))
 }
 
 fn token_in(query: &str) -> Option<Token> {
     let token = query.split('&').find_map(|pair| pair.strip_prefix("token="))?;
-    Some(Token::new(&percent_decoded(token)))
+    Some(Token::from(&*percent_decoded(token)))
 }
 
 /// The text that `%XX` stand for. A `+` stays: tokens have it more often than spaces.

@@ -40,8 +40,10 @@ pub struct HttpRequest {
 /// as an input; one that comes when the machine no longer waits for it is counted and dropped.
 #[must_use = "a request has to be answered, also by failure"]
 #[derive(PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct HttpTicket {
-    id: RequestId,
+    /// Its id.
+    pub id: RequestId,
     /// The request.
     pub request: HttpRequest,
 }
@@ -49,12 +51,6 @@ pub struct HttpTicket {
 impl HttpTicket {
     pub(super) fn new(id: RequestId, request: HttpRequest) -> Self {
         Self { id, request }
-    }
-
-    /// Which request it is.
-    #[must_use]
-    pub fn id(&self) -> RequestId {
-        self.id
     }
 
     /// The input that tells the machine the answer.

@@ -323,7 +323,7 @@ impl<S: ClientStore> Replica<S> {
         let id = self.next_watch;
         self.next_watch = WatchId(id.0 + 1);
         if let Some(view) = self.views.get(&watched) {
-            let slot = Slot::new(view.first_update());
+            let slot = Slot::from(view.first_update());
             self.watchers.insert(id, Watcher { watched, slot });
             out.push(Action::Watch(id));
         }

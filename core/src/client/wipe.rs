@@ -16,7 +16,7 @@ pub(crate) const ROWS: usize = 1_000;
 pub(crate) fn begin(user: &str, store: &dyn Rows) -> Result<Option<Batch>, StoreError> {
     let Some(row) = store.get(&Keys::user(user))? else { return Ok(None) };
     let slot = Slot { leaving: true, ..Slot::decode(&row)? };
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(Keys::user(user), slot.encode());
     Ok(Some(batch))
 }
@@ -37,7 +37,7 @@ pub(crate) fn next(store: &dyn Rows) -> Result<Option<Batch>, StoreError> {
         keys.push(key.to_vec());
         Ok(if keys.len() == ROWS { Scan::Stop } else { Scan::Next })
     })?;
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     let last = keys.len() < ROWS;
     keys.into_iter().for_each(|key| batch.delete(key));
     if last {

@@ -15,9 +15,7 @@ use super::document::{Document, Fields};
 /// let old = document(r#"{"title": "milk", "due": "today"}"#)?;
 /// let new = document(r#"{"title": "oat milk"}"#)?;
 ///
-/// let delta = Delta::between(&old, &new);
-/// assert_eq!(delta.set, document(r#"{"title": "oat milk"}"#)?);
-/// assert_eq!(delta.unset, ["due".into()]);
+/// let delta = Delta::new(document(r#"{"title": "oat milk"}"#)?, vec!["due".into()]);
 /// assert_eq!(delta.apply(&old), new);
 /// # Ok::<(), DocumentError>(())
 /// ```
@@ -47,7 +45,7 @@ impl Delta {
 
     /// The change from `old` to `new`. Values are compared as JSON texts.
     #[must_use]
-    pub fn between(old: &Document, new: &Document) -> Self {
+    pub(crate) fn between(old: &Document, new: &Document) -> Self {
         let (mut set, mut unset) = (Vec::new(), Vec::new());
         for (name, before, after) in side_by_side(old, new) {
             match after {

@@ -479,16 +479,16 @@ impl fmt::Display for ErrorCode {
 pub struct Token(Box<str>);
 
 impl Token {
-    /// Wraps a secret.
-    #[must_use]
-    pub fn new(secret: &str) -> Self {
-        Self(secret.into())
-    }
-
     /// The secret itself, for the wire and for authentication.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&str> for Token {
+    fn from(secret: &str) -> Self {
+        Self(secret.into())
     }
 }
 

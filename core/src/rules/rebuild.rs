@@ -132,7 +132,7 @@ impl Rebuild {
             record.last.seq = found.head.seq;
             self.put(&collection, &id, whole(record), &mut new);
         }
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         for (collection, Found { mut head, said, missing }) in self.heads {
             self.lost.records += missing.max(said.saturating_sub(head.count));
             (head.horizon, head.swept) = (head.seq, Seq(0));
@@ -193,7 +193,7 @@ impl Rebuild {
             }
             None => self.kept.tombstones += 1,
         }
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(index_key(collection, record.last.seq), id.as_bytes().to_vec());
         batch.put(record_key(collection, id), record.to_row());
         new.apply(&batch);
@@ -206,7 +206,7 @@ impl Rebuild {
             return;
         };
         self.kept.clients += 1;
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(client_key(&id), client.to_row());
         new.apply(&batch);
     }

@@ -350,7 +350,7 @@ fn decide_hello(
     rows: &dyn Rows,
     context: Context<'_>,
 ) -> Result<Decision, StoreError> {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     let stored = ClientRow::load(rows, id)?;
     let answer = match stored {
         Some(client) if client.user.as_ref() != user => HelloAnswer::OtherUser,

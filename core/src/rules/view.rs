@@ -48,7 +48,7 @@ impl Record {
 ///
 /// # fn document(json: &str) -> Document { Document::parse(json, &Limits::default()).unwrap() }
 /// # let (now, mut out) = (Now::default(), Vec::new());
-/// # let store = MemoryClientStore::new();
+/// # let store = MemoryClientStore::default();
 /// # let mut replica = Replica::open(ClientConfig::default(), 7, now, store, &mut out)?;
 /// let (todos, id) = (Collection::new("todos")?, RecordId::new("1")?);
 /// let watch = replica.watch(&todos, &mut out)?;
@@ -240,14 +240,14 @@ pub struct Slot {
     changes: BTreeMap<RecordId, RecordChange>,
 }
 
-impl Slot {
-    /// A slot with the watcher's first update.
-    #[must_use]
-    pub fn new(first: Update) -> Self {
+impl From<Update> for Slot {
+    fn from(first: Update) -> Self {
         let changes = first.changes.into_iter().map(|change| (change.id().clone(), change));
         Self { snapshot: Some(first.snapshot), changes: changes.collect() }
     }
+}
 
+impl Slot {
     /// Adds the next snapshot and its changes, in O(log n) for each change.
     pub fn put(&mut self, snapshot: Snapshot, changes: impl IntoIterator<Item = RecordChange>) {
         changes.into_iter().for_each(|change| self.add(change));
@@ -433,7 +433,7 @@ mod tests {
         #[test]
         fn what_a_watcher_takes_leads_from_one_snapshot_to_the_next(steps in steps()) {
             let mut view = View::new([]);
-            let (mut slot, mut seen) = (Slot::new(view.first_update()), Snapshot::default());
+            let (mut slot, mut seen) = (Slot::from(view.first_update()), Snapshot::default());
             for next in steps.iter().chain([&Step::Take]) {
                 if let Some(update) = step(&mut view, next) {
                     slot.put(update.snapshot, update.changes);

@@ -55,7 +55,7 @@ impl Job for Ticket<Transaction> {
 ///     AllowAll, Committer, DatabaseId, Epoch, Limits, MemoryRows, RingLimits, Rings, Timestamp,
 /// };
 ///
-/// let (mut rows, mut rings) = (MemoryRows::new(), Rings::new(RingLimits::default()));
+/// let (mut rows, mut rings) = (MemoryRows::default(), Rings::new(RingLimits::default()));
 /// let mut committer = Committer::new(1);
 /// let (epoch, database) = (Epoch::new("e1")?, DatabaseId::new("d1")?);
 /// committer.submit(Transaction::BeginEpoch { epoch, database });

@@ -120,7 +120,7 @@ impl Request<'_> {
     /// use synclayer_core::server::Call;
     /// use synclayer_core::{AllowAll, MemoryRows, Request, ServerLimits};
     ///
-    /// let (limits, rows) = (ServerLimits::default(), MemoryRows::new());
+    /// let (limits, rows) = (ServerLimits::default(), MemoryRows::default());
     /// let (path, query) = ("/sync/todos", "limit=10");
     /// let request = Request { method: "GET", path, query, body: b"", user: None };
     /// let Call::Read(read) = request.call(&limits, &AllowAll) else { panic!("it reads") };

@@ -76,7 +76,7 @@ use interface::{JobKind, PendingAnswer, ReadKind};
 /// let mut hub = Hub::new(HubConfig::default(), Arc::new(AllowAll), []);
 ///
 /// // the store: here rows in memory, in which an epoch has to begin first
-/// let mut rows = MemoryRows::new();
+/// let mut rows = MemoryRows::default();
 /// let (epoch, database) = (Epoch::new("e1")?, DatabaseId::new("d1")?);
 /// let begin = Transaction::BeginEpoch { epoch, database };
 /// rows.apply(begin.decide(&rows, hub.context(now))?.batch);

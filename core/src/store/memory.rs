@@ -10,19 +10,13 @@ use rpds::RedBlackTreeMapSync;
 use crate::protocol::name::CommitNumber;
 use crate::store::{Batch, ClientStore, Op, Rows, Scan, StoreError, StoreErrorKind, Visit};
 
-/// Rows in memory: a persistent ordered map. Cloning is O(1) and yields an independent map.
+/// Rows in memory: a persistent ordered map, empty by default. Cloning is O(1) and yields an independent map.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct MemoryRows {
     rows: RedBlackTreeMapSync<Bytes, Bytes>,
 }
 
 impl MemoryRows {
-    /// An empty map.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// All rows in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
         self.rows.iter()
@@ -73,7 +67,7 @@ impl fmt::Debug for MemoryRows {
     }
 }
 
-/// A client's store in memory. Its commits are durable at once, as far as memory is.
+/// A client's store in memory, empty by default. Its commits are durable at once, as far as memory is.
 ///
 /// Cloning is O(non-durable commits) and yields an independent store.
 ///
@@ -83,8 +77,8 @@ impl fmt::Debug for MemoryRows {
 /// ```
 /// use synclayer_core::{Batch, ClientStore, CommitNumber, MemoryClientStore};
 ///
-/// let mut store = MemoryClientStore::new();
-/// let mut batch = Batch::new();
+/// let mut store = MemoryClientStore::default();
+/// let mut batch = Batch::default();
 /// batch.put(&b"key"[..], &b"value"[..]);
 /// store.commit(CommitNumber(1), batch)?;
 /// assert_eq!(store.rows().get(b"key")?.as_deref(), Some(&b"value"[..]));
@@ -108,14 +102,6 @@ pub struct MemoryClientStore {
 pub(crate) struct AtRisk {
     pub(crate) durable: MemoryRows,
     pub(crate) later: VecDeque<(CommitNumber, MemoryRows)>,
-}
-
-impl MemoryClientStore {
-    /// An empty store whose commits are durable at once.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
 }
 
 impl ClientStore for MemoryClientStore {

@@ -113,19 +113,13 @@ impl Op {
     }
 }
 
-/// Changes that take effect together or not at all. The last change of a key counts.
+/// Changes that take effect together or not at all; none by default. The last change of a key counts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Batch {
     ops: Vec<Op>,
 }
 
 impl Batch {
-    /// An empty batch.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Sets a row.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.ops.push(Op::Put(key.into(), value.into()));

@@ -15,7 +15,7 @@
 //!     type Store = MemoryClientStore;
 //!
 //!     fn fresh(&mut self) -> MemoryClientStore {
-//!         MemoryClientStore::new()
+//!         MemoryClientStore::default()
 //!     }
 //! }
 //!
@@ -121,7 +121,7 @@ pub fn server_store<S: ServerStores>(stores: &mut S) {
 pub fn increment(store: &dyn ServerStore, times: u64) {
     for _ in 0..times {
         let done = store.transact(&mut |rows| {
-            let mut batch = Batch::new();
+            let mut batch = Batch::default();
             let count = read_count(rows)? + 1;
             // two rows, so that half a batch would show
             batch.put(COUNT, count.to_be_bytes().to_vec());
@@ -212,7 +212,7 @@ fn reads_in_order_and_within_bounds(subject: &mut dyn Subject) {
     // wrong orders show with bytes above 0x7f, and with keys that are prefixes of others
     let keys: [&[u8]; 8] =
         [b"\x00", b"\x00\x00", b"a", b"a\x00", b"ab", b"b", b"\x80", b"\xff\xff"];
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     for key in keys.iter().rev() {
         batch.put(*key, [b"v:", *key].concat());
     }
@@ -258,7 +258,7 @@ fn a_scan_obeys(rows: &dyn Rows) {
 }
 
 fn a_batch_counts_as_a_whole(subject: &mut dyn Subject) {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(&b"twice"[..], &b"1"[..]);
     batch.put(&b"gone"[..], &b"1"[..]);
     batch.delete(&b"back"[..]);
@@ -273,8 +273,8 @@ fn a_batch_counts_as_a_whole(subject: &mut dyn Subject) {
         assert_eq!(get(rows, b"back").as_deref(), Some(&b"1"[..]), "a put after a delete counts");
         assert_eq!(all(rows).len(), 2, "a batch left other rows");
     });
-    fine("an empty batch", subject.change(Batch::new()));
-    let mut batch = Batch::new();
+    fine("an empty batch", subject.change(Batch::default()));
+    let mut batch = Batch::default();
     batch.put(&b"back"[..], &b"2"[..]);
     batch.delete(&b"twice"[..]);
     fine("a commit", subject.change(batch));
@@ -286,14 +286,14 @@ fn a_batch_counts_as_a_whole(subject: &mut dyn Subject) {
 
 fn bad_keys_are_refused(subject: &mut dyn Subject) {
     for key in [vec![], vec![b'k'; MAX_KEY_BYTES + 1]] {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(&b"innocent"[..], &b"1"[..]);
         batch.put(key, &b"1"[..]);
         let refused = subject.change(batch).map_err(|error| error.kind);
         assert_eq!(refused, Err(StoreErrorKind::Other), "a key of a bad length was taken");
         subject.look(&mut |rows| assert_eq!(all(rows), [], "a refused batch left a row"));
     }
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(&b"innocent"[..], &b"1"[..]);
     fine("a commit after a refused one", subject.change(batch));
 }
@@ -302,7 +302,7 @@ fn large_and_empty_values_come_back(subject: &mut dyn Subject) {
     let mut rng = Rng::with_seed(1);
     let large: Vec<u8> = core::iter::repeat_with(|| rng.u8(..)).take(1 << 20).collect();
     let long_key = vec![b'k'; MAX_KEY_BYTES];
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(long_key.clone(), large.clone());
     batch.put(&b"empty"[..], Bytes::new());
     batch.put(&b"zeros"[..], vec![0; 1 << 16]);
@@ -325,7 +325,7 @@ fn ten_thousand_rows(subject: &mut dyn Subject) {
     // 7919 has no divisor in common with 10,000: every number once, in a scattered order
     let numbers: Vec<u32> = (0..ROWS).map(|i| i * 7919 % ROWS).collect();
     for chunk in numbers.chunks(500) {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         for n in chunk {
             batch.put(n.to_be_bytes().to_vec(), n.to_le_bytes().to_vec());
         }
@@ -348,7 +348,7 @@ fn ten_thousand_rows(subject: &mut dyn Subject) {
 
 fn numbers_must_rise<S: ClientStore>(mut store: S) {
     let one = |n: u8| {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(&b"key"[..], vec![n]);
         batch
     };
@@ -369,7 +369,7 @@ fn the_watermark_follows_the_flushes<S: ClientStores>(stores: &mut S) {
     let mut watermark = fine("durable", store.durable());
     assert_eq!(watermark, CommitNumber(0), "a fresh store reports a commit as durable");
     for number in 1..=50 {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(vec![number], vec![number]);
         let number = CommitNumber(number.into());
         fine("a commit", store.commit(number, batch));
@@ -390,7 +390,7 @@ fn the_watermark_follows_the_flushes<S: ClientStores>(stores: &mut S) {
 fn a_reopened_client_store_holds_what_was_durable<S: ClientStores>(stores: &mut S) {
     let mut store = stores.fresh();
     for number in 1..=20 {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(vec![number], vec![number]);
         batch.put(&b"latest"[..], vec![number]);
         fine("a commit", store.commit(CommitNumber(number.into()), batch));
@@ -408,7 +408,7 @@ fn a_reopened_client_store_holds_what_was_durable<S: ClientStores>(stores: &mut 
         let found = get(store.rows(), &[number]).map(|value| value[0]);
         assert_eq!(found, expected, "row {number} in a store that ends with commit {latest}");
     }
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(&b"latest"[..], &b"!"[..]);
     let number = CommitNumber(1 << 32);
     let before = fine("durable", store.durable());
@@ -446,7 +446,7 @@ fn a_decision_reads_what_was_decided_before(store: &dyn ServerStore) {
             assert_eq!(found, expected, "a decision read stale rows");
             let newest = last(rows, b"row", b"rox").map(|(key, _)| key[3]);
             assert_eq!(newest, expected, "a decision scanned stale rows");
-            let mut batch = Batch::new();
+            let mut batch = Batch::default();
             batch.put(&b"n"[..], vec![n]);
             batch.put([b"row", &[n][..]].concat(), Bytes::new());
             Ok(batch)
@@ -498,7 +498,7 @@ fn random_key(rng: &mut Rng) -> Vec<u8> {
 }
 
 fn random_batch(rng: &mut Rng) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     for _ in 0..rng.usize(0..8) {
         let key = random_key(rng);
         match rng.usize(0..3) {

@@ -16,7 +16,7 @@ use crate::store::{AtRisk, MemoryClientStore, MemoryRows, StoreError};
 ///
 /// let mut store = MemoryClientStore::when_told();
 /// for number in 1..=3 {
-///     let mut batch = Batch::new();
+///     let mut batch = Batch::default();
 ///     batch.put(&b"key"[..], vec![number]);
 ///     store.commit(CommitNumber(number.into()), batch)?;
 /// }
@@ -139,7 +139,7 @@ mod tests {
         type Store = MemoryClientStore;
 
         fn fresh(&mut self) -> MemoryClientStore {
-            MemoryClientStore::new()
+            MemoryClientStore::default()
         }
 
         fn reopen(&mut self, store: MemoryClientStore) -> Option<MemoryClientStore> {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     fn put(store: &mut MemoryClientStore, n: u8) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(&b"n"[..], alloc::vec![n]);
         store.commit(CommitNumber(n.into()), batch)
     }

@@ -32,9 +32,9 @@ fn a_token_is_asked_for_and_nothing_is_dropped() {
         assert!(lone.sent().is_empty());
     }
     assert!(tries.iter().all(|wait| *wait <= Duration::from_secs(60)), "{tries:?}");
-    lone.replica.command(lone.now, Command::SetToken(Token::new("fresh")), &mut lone.actions);
+    lone.replica.command(lone.now, Command::SetToken(Token::from("fresh")), &mut lone.actions);
     assert!(lone.sent()[0].starts_with("POST /sync/session"));
-    assert_eq!(lone.tickets[0].request.token, Some(Token::new("fresh")));
+    assert_eq!(lone.tickets[0].request.token, Some(Token::from("fresh")));
     assert_eq!(lone.replica.status().pending_writes, 1);
 }
 

@@ -64,7 +64,7 @@ pub fn doc(json: &str) -> Document {
 
 impl LoneReplica {
     pub fn new(config: ClientConfig) -> Self {
-        Self::on(config, MemoryClientStore::new())
+        Self::on(config, MemoryClientStore::default())
     }
 
     pub fn on(config: ClientConfig, store: MemoryClientStore) -> Self {
@@ -72,7 +72,7 @@ impl LoneReplica {
     }
 
     pub fn seeded(config: ClientConfig, seed: u128) -> Self {
-        Self::born(config, MemoryClientStore::new(), seed)
+        Self::born(config, MemoryClientStore::default(), seed)
     }
 
     fn born(config: ClientConfig, store: MemoryClientStore, seed: u128) -> Self {

@@ -307,7 +307,7 @@ fn a_missing_token_is_asked_for() {
     let needed = EventKind::TokenNeeded { code, message, by_server: true };
     assert!(lone.saw(|kind| *kind == needed));
     assert_eq!(pending(&lone), 1);
-    lone.replica.command(lone.now, Command::SetToken(Token::new("t")), &mut lone.actions);
+    lone.replica.command(lone.now, Command::SetToken(Token::from("t")), &mut lone.actions);
     assert!(!lone.sent().is_empty());
 }
 

@@ -68,7 +68,7 @@ impl Bench {
         let now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
         let mut bench = Self {
             session: session(Identity::Open, now),
-            rows: MemoryRows::new(),
+            rows: MemoryRows::default(),
             rings: Rings::new(RingLimits::default()),
             now,
             transactions: VecDeque::new(),

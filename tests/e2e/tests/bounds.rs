@@ -22,7 +22,7 @@ type Watched = LoneReplica<Counted<MemoryClientStore>>;
 
 /// Returns the store calls of one change while this many records are watched.
 fn cost(records: usize, change: impl Fn(&mut Watched)) -> Counts {
-    let mut lone = LoneReplica::online(Counted::new(MemoryClientStore::new()));
+    let mut lone = LoneReplica::online(Counted::new(MemoryClientStore::default()));
     let watch = lone.watch();
     for n in 0..records {
         lone.remote("insert", &format!("r{n}"), r#"{"n":1,"text":"Buy milk"}"#);
@@ -54,7 +54,7 @@ fn a_change_reads_only_its_record_however_many_are_watched() {
 
 #[test]
 fn a_write_that_waits_costs_no_look_at_the_others() {
-    let mut lone = LoneReplica::offline(Counted::new(MemoryClientStore::new()));
+    let mut lone = LoneReplica::offline(Counted::new(MemoryClientStore::default()));
     for n in 0..1_000 {
         lone.save(&format!("r{n}"), r#"{"n":1}"#).unwrap();
     }

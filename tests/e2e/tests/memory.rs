@@ -65,7 +65,7 @@ fn growth(store: impl ClientStore, writes: usize) -> usize {
 #[tokio::test]
 async fn writes_that_wait_cost_little_memory() {
     let _turn = TURN.lock().await;
-    let store = Forgetful { rows: MemoryRows::new(), last: CommitNumber(0) };
+    let store = Forgetful { rows: MemoryRows::default(), last: CommitNumber(0) };
     let of_core = growth(store, 20_000);
     assert!(of_core < 100_000, "the core grew by {of_core} bytes");
 

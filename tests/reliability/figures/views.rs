@@ -34,7 +34,7 @@ pub(crate) fn make(from: &str, records: usize, changes: usize) -> Result<()> {
 
 /// Changes watched records, and says what the changes asked of the store.
 fn changed(from: &str, records: usize, changes: usize) -> Result<Counts> {
-    let mut lone = LoneReplica::online(Counted::new(MemoryClientStore::new()));
+    let mut lone = LoneReplica::online(Counted::new(MemoryClientStore::default()));
     let watch = lone.watch();
     for n in 0..records {
         lone.remote("insert", &id(n), &document(n).to_string());

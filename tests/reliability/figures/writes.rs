@@ -34,7 +34,7 @@ pub(crate) async fn writes() -> Result<()> {
 
     let store = FjallClientStore::open(dir.path().join("core"), ClientOptions::default())?;
     of_core("core on the same store", store)?;
-    of_core("core in memory", MemoryClientStore::new())
+    of_core("core in memory", MemoryClientStore::default())
 }
 
 fn of_core(name: &str, store: impl ClientStore) -> Result<()> {

@@ -29,7 +29,7 @@ struct Recorder {
 impl Recorder {
     /// The store of a process that begins on what an earlier one has committed.
     fn new(commits: Vec<Batch>) -> Self {
-        let mut rows = MemoryRows::new();
+        let mut rows = MemoryRows::default();
         commits.iter().for_each(|batch| rows.apply(batch.clone()));
         let mut store = Self { rows, commits, durable: CommitNumber(0) };
         store.durable = store.last();

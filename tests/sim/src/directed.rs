@@ -162,7 +162,7 @@ impl LoneServer {
     fn new() -> Self {
         let now = Timestamp(1_790_000_000_000);
         let mut server =
-            Self { rows: MemoryRows::new(), now, session: SessionNumber(0), written: 0 };
+            Self { rows: MemoryRows::default(), now, session: SessionNumber(0), written: 0 };
         server.decide(&[begin(1)]);
         server
     }
@@ -229,7 +229,7 @@ impl LoneServer {
             .map(|(key, row)| (key.clone(), row.clone()))
             .collect();
         let mut rebuild = Rebuild::new(None);
-        let mut rows = MemoryRows::new();
+        let mut rows = MemoryRows::default();
         rows.apply(rebuild.step(left, &rows).map_err(|error| error.message)?);
         rows.apply(rebuild.finish(&rows).map_err(|error| error.message)?.batch);
         self.rows = rows;

@@ -43,7 +43,7 @@ impl Host {
         (config.limits, config.rings, config.turns) = (limits, rings, 1);
         let policy: Arc<dyn Policy> = Arc::new(AllowAll);
         let mut host = Self {
-            rows: MemoryRows::new(),
+            rows: MemoryRows::default(),
             hub: Hub::new(config.clone(), Arc::clone(&policy), []),
             down: BTreeMap::new(),
             replies: BTreeMap::new(),

@@ -27,7 +27,7 @@ impl World {
     ) -> Result<SignedOut<MemoryClientStore>, Misuse> {
         self.note(|| format!("the user of device {device} signs out: {how:?}"));
         let now = self.devices[device].now(self.now);
-        let (mut actions, store) = (Vec::new(), MemoryClientStore::new());
+        let (mut actions, store) = (Vec::new(), MemoryClientStore::default());
         let nobody = Replica::open(ClientConfig::default(), 0, now, store, &mut Vec::new());
         let nobody = nobody.expect("an empty store can be opened");
         let replica = std::mem::replace(&mut self.devices[device].replica, nobody);

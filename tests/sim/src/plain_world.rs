@@ -98,7 +98,7 @@ impl PlainWorld {
             answered_on_the_way: 0,
         };
         for (i, config) in clients.into_iter().enumerate() {
-            let store = MemoryClientStore::new();
+            let store = MemoryClientStore::default();
             world.add(i, config, store, 0);
         }
         world

@@ -306,7 +306,7 @@ impl Plan {
         let client = |device: usize| {
             let mut config = ClientConfig::default();
             config.user = self.user_of(device).into();
-            config.token = self.users.then(|| Token::new(self.user_of(device)));
+            config.token = self.users.then(|| Token::from(self.user_of(device)));
             config.collections = collections();
             config.conflict_strategy = self.strategy();
             config.window = self.window;

@@ -100,7 +100,7 @@ fn a_request_that_is_never_made_is_answered_all_the_same() {
 
 #[test]
 fn writes_that_nobody_waits_for_are_followed_no_longer() {
-    let mut bench = Bench::open_on(MemoryClientStore::new);
+    let mut bench = Bench::open_on(MemoryClientStore::default);
     let mut kept = bench.save("kept").wait().unwrap().confirmed();
     for n in 0..5_000 {
         drop(bench.save(&format!("r{n}")));
@@ -115,7 +115,7 @@ fn writes_that_nobody_waits_for_are_followed_no_longer() {
 fn a_store_that_fails_leaves_nobody_waiting() {
     let full = || StoreError::new(StoreErrorKind::Full, "there is no space left");
     let mut bench = Bench::open_on(move || {
-        let mut store = MemoryClientStore::new();
+        let mut store = MemoryClientStore::default();
         store.fail_commit(3, full());
         store
     });
@@ -128,7 +128,7 @@ fn a_store_that_fails_leaves_nobody_waiting() {
 
 #[test]
 fn a_watcher_whose_reader_has_gone_is_forgotten() {
-    let mut bench = Bench::open_on(MemoryClientStore::new);
+    let mut bench = Bench::open_on(MemoryClientStore::default);
     let receivers: Vec<_> = (0..3)
         .map(|_| {
             let (updates, receiver) = mailbox(UpdateSlot::default());

@@ -126,7 +126,7 @@ fn quietly(read: impl FnOnce() -> Result<Contents, StoreError>) -> Found {
 
 /// Writes, overwrites and removes, so that a lost or a misplaced commit shows.
 fn batch(n: u64) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(format!("row/{n:03}"), filling(n));
     batch.put(format!("shared/{}", n % 3), n.to_be_bytes().to_vec());
     batch.delete(format!("row/{:03}", n / 2));

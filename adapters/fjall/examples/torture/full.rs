@@ -122,7 +122,7 @@ fn write_server(path: &Path, bytes: usize, from: u64, to: u64) -> Written {
 }
 
 fn large(n: u64, bytes: usize) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(n.to_be_bytes().to_vec(), filling(n, bytes));
     batch
 }

@@ -48,7 +48,7 @@ impl Kind {
 
 /// A row that no other commit writes, and one that each of its thread's commits writes.
 pub(crate) fn batch(thread: usize, n: u64) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(format!("row/{thread}/{n:08}"), value(thread, n));
     batch.put(format!("last/{thread}"), n.to_be_bytes().to_vec());
     if n > KEPT {

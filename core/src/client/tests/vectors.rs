@@ -119,7 +119,7 @@ impl Bench {
         let config =
             ClientConfig { collections: vec![collection("todos")], ..ClientConfig::default() };
         let now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
-        let mut rows = MemoryRows::new();
+        let mut rows = MemoryRows::default();
         let mut out = Vec::new();
         let client = Client::open(config, 7, now, CommitNumber(0), &rows, &mut out).unwrap();
         let mut last = CommitNumber(0);
@@ -175,7 +175,7 @@ impl Bench {
             }
             "connect" => client.command(now, Command::Connect, rows, &mut out),
             "disconnect" => client.command(now, Command::Disconnect, rows, &mut out),
-            "token" => client.command(now, Command::SetToken(Token::new(rest)), rows, &mut out),
+            "token" => client.command(now, Command::SetToken(Token::from(rest)), rows, &mut out),
             "use" => client.command(now, Command::Subscribe(collection(rest)), rows, &mut out),
             "leave" => client.command(now, Command::Unsubscribe(collection(rest)), rows, &mut out),
             "wait-synced" => {

@@ -280,7 +280,7 @@ impl<'a> Envelope<'a> {
             Ok(None) | Err(_) => Field::default(),
         };
         let field = in_data.or(self.fields.token).or(self.metadata.token);
-        Ok(Token::new(&required(field.text("data.token")?, "data.token")?))
+        Ok(Token::from(&*required(field.text("data.token")?, "data.token")?))
     }
 
     fn subscribe(&self) -> Result<ClientMessage, Fault> {

@@ -99,7 +99,7 @@ fn a_clients_subscriptions_and_pings() {
     let hello = Hello { client_id: ClientId::new("6f1c").unwrap(), session: SessionNumber(41) };
     for (message, text) in [
         (
-            ClientMessage::Auth { token: Token::new("s\"3cret") },
+            ClientMessage::Auth { token: Token::from("s\"3cret") },
             r#"{"type":"auth","data":{"token":"s\"3cret"}}"#,
         ),
         (subscribe(None, None), r#"{"type":"subscribe","collection":"todos"}"#),
@@ -467,7 +467,7 @@ fn reading_is_liberal() {
         r#"{"type":"auth","token":"t"}"#,
         r#"{"type":"auth","data":"odd","metadata":{"token":"t"}}"#,
     ] {
-        assert_eq!(client(text).unwrap(), ClientMessage::Auth { token: Token::new("t") });
+        assert_eq!(client(text).unwrap(), ClientMessage::Auth { token: Token::from("t") });
     }
     for text in [
         r#"{"type":"subscribe","collection":"todos","filter":{"a":1}}"#,

@@ -110,7 +110,7 @@ fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
 fn a_head_below_the_changes_is_damage() {
     let mut store = Store::new();
     store.plain_to("a", insert("{}"));
-    let mut batch = crate::store::Batch::new();
+    let mut batch = crate::store::Batch::default();
     batch.delete(record::head_key(&todos()));
     store.rows.apply(batch);
     let reader = Reader { collection: todos(), user: None, partial: false };

@@ -89,8 +89,8 @@ fn set(n: u64) -> Document {
 
 /// Damaged rows: some are missing, others are of an earlier moment, others are invalid.
 fn damage(history: &History, fates: &[u8]) -> MemoryRows {
-    let (mut rows, mut fate) = (MemoryRows::new(), fates.iter().cycle());
-    let mut batch = Batch::new();
+    let (mut rows, mut fate) = (MemoryRows::default(), fates.iter().cycle());
+    let mut batch = Batch::default();
     let mut keys: Vec<Bytes> =
         history.moments.iter().flat_map(|rows| rows.iter().map(|(key, _)| key.clone())).collect();
     keys.sort();
@@ -112,7 +112,7 @@ fn damage(history: &History, fates: &[u8]) -> MemoryRows {
 }
 
 fn rebuild(rows: &MemoryRows, at_once: usize) -> (MemoryRows, Rebuilt) {
-    let mut new = MemoryRows::new();
+    let mut new = MemoryRows::default();
     let mut rebuild = Rebuild::new(None);
     let all: Vec<_> = rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
     for some in all.chunks(at_once) {
@@ -217,7 +217,7 @@ fn what_is_lost_is_counted_as_far_as_it_shows() {
     let before = history.store.rows.clone();
     history.happens(Happens::Update(4));
     let mut rows = history.store.rows.clone();
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.delete(record_key(&todos(), &id("r1")));
     batch.put(record_key(&todos(), &id("r2")), &b"nonsense"[..]);
     let earlier = before.get(&record_key(&todos(), &id("r4"))).unwrap().unwrap();
@@ -238,7 +238,7 @@ fn two_records_with_one_seq_are_both_kept() {
     history.happens(Happens::Insert(1));
     let mut rows = history.store.rows.clone();
     let twin = rows.get(&record_key(&todos(), &id("r1"))).unwrap().unwrap();
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(record_key(&todos(), &id("r2")), twin);
     rows.apply(batch);
     let (new, rebuilt) = rebuild(&rows, 1);

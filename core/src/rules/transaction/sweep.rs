@@ -58,7 +58,7 @@ impl Sweep {
             rows,
             cutoff: Timestamp(now.0.saturating_sub(retention)),
             left: self.budget.max(1),
-            batch: Batch::new(),
+            batch: Batch::default(),
             removed: 0,
         };
         let mut next = Some(self.from.clone());
@@ -232,7 +232,7 @@ pub(super) fn begin_epoch(
     rows: &dyn Rows,
     now: Timestamp,
 ) -> Result<Decision, StoreError> {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     if record::database(rows)?.is_none() {
         batch.put(record::DATABASE, database.as_bytes().to_vec());
     }

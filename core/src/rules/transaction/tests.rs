@@ -32,7 +32,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new() -> Self {
         let mut store = Self {
-            rows: MemoryRows::new(),
+            rows: MemoryRows::default(),
             now: Timestamp(1_000_000),
             limits: Limits::default(),
             published: Vec::new(),
@@ -789,7 +789,7 @@ fn the_offline_check_finds_what_was_altered() {
     let faults = |rows: &MemoryRows| verify(rows).unwrap().faults.len();
     assert_eq!(faults(&store.rows), 0);
     let altered = |change: &dyn Fn(&mut Batch)| {
-        let (mut rows, mut batch) = (store.rows.clone(), Batch::new());
+        let (mut rows, mut batch) = (store.rows.clone(), Batch::default());
         change(&mut batch);
         rows.apply(batch);
         faults(&rows)

@@ -51,7 +51,7 @@ pub(super) fn decide_push(
 ) -> Result<Decision, StoreError> {
     let mut writer = Writer::new(rows, context, push.user.as_ref());
     let refused = |outcome| Decision {
-        batch: Batch::new(),
+        batch: Batch::default(),
         answer: TransactionAnswer::Pushed(outcome),
         published: Vec::new(),
     };
@@ -107,7 +107,7 @@ fn superseded(run: &Run, context: Context<'_>) -> Decision {
         verdict: Verdict::Superseded,
     });
     let answer = TransactionAnswer::Writes(outcomes.collect());
-    Decision { batch: Batch::new(), answer, published: Vec::new() }
+    Decision { batch: Batch::default(), answer, published: Vec::new() }
 }
 
 /// Writes in order.
@@ -163,7 +163,7 @@ impl<'a> Writer<'a> {
     /// Stores the state of a client after a sign of life.
     fn see(&mut self, id: &ClientId, mut client: ClientRow) {
         client.seen_at = self.context.now;
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         batch.put(record::client_key(id), client.to_row());
         self.rows.apply(&batch);
     }
@@ -464,7 +464,7 @@ impl<'a> Writer<'a> {
     /// Stores the record, its entry in the change index, and the collection's head.
     fn store(&mut self, subject: &Subject, before: Option<&RecordRow>, record: &RecordRow) {
         let Subject { collection, id, head, .. } = subject;
-        let (mut head, mut batch) = (*head, Batch::new());
+        let (mut head, mut batch) = (*head, Batch::default());
         if let Some(before) = before {
             batch.delete(record::index_key(collection, before.last.seq));
             if let Some(document) = &before.document {

@@ -85,7 +85,7 @@ impl Bench {
             epoch: Epoch::new("e1").unwrap(),
             database: DatabaseId::new("d1").unwrap(),
         };
-        let mut rows = MemoryRows::new();
+        let mut rows = MemoryRows::default();
         rows.apply(begin.decide(&rows, context(&Limits::default())).unwrap().batch);
         let committer = Committer::new(1);
         Self { rows, rings: Rings::default(), committer, heard: Vec::new() }
@@ -97,7 +97,7 @@ impl Bench {
         assert!(self.committer.next_batch(limit).is_none(), "one batch at a time");
         let numbers: Vec<_> = batch.jobs().map(|job| job.0).collect();
         let head = self.rings.head(&todos());
-        let mut rows = Batch::new();
+        let mut rows = Batch::default();
         for _ in 0..decisions {
             rows = batch.decide(&self.rows, context(&Limits::default()));
         }

@@ -35,7 +35,7 @@ impl Host {
             epoch: Epoch::new("e1").unwrap(),
             database: DatabaseId::new("d1").unwrap(),
         };
-        let mut rows = MemoryRows::new();
+        let mut rows = MemoryRows::default();
         rows.apply(begin.decide(&rows, hub.context(now)).unwrap().batch);
         Self { hub, rows, now, said: Vec::new() }
     }

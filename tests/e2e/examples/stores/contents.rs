@@ -135,7 +135,7 @@ fn rows_with(rows: &dyn Rows, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
 
 /// All rows of a server's store.
 pub fn rows_of(store: &FjallServerStore) -> MemoryRows {
-    let mut all = Batch::new();
+    let mut all = Batch::default();
     let read = &mut |rows: &dyn Rows| {
         rows.scan(&[], &[0xff; 8], &mut |key, value| {
             all.put(key.to_vec(), value);
@@ -143,7 +143,7 @@ pub fn rows_of(store: &FjallServerStore) -> MemoryRows {
         })
     };
     store.read(read).expect("the store can be read");
-    let mut rows = MemoryRows::new();
+    let mut rows = MemoryRows::default();
     rows.apply(all);
     rows
 }

@@ -109,7 +109,7 @@ impl Town {
         }
         exchange(&mut device, &mut host, self.now);
         self.go(&mut device, &mut host);
-        host.restart(MemoryRows::new(), self.now).unwrap();
+        host.restart(MemoryRows::default(), self.now).unwrap();
         device.update("todos", "f003", r#"{"offline":true}"#, &[], self.later());
         device.save("todos", "new", r#"{"offline":true}"#, self.tick());
         self.come(&mut device, &mut host);

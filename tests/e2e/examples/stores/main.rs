@@ -100,8 +100,8 @@ impl Town {
         host.set_policy(Arc::new(Rules));
         let options = ServerOptions::new().memtable_bytes(MEMTABLE_BYTES);
         let store = FjallServerStore::open(server, options).unwrap();
-        let dora = Device::open(MemoryClientStore::new(), config_of("dora"), 9, START);
-        let (stored, client) = (MemoryRows::new(), client.to_owned());
+        let dora = Device::open(MemoryClientStore::default(), config_of("dora"), 9, START);
+        let (stored, client) = (MemoryRows::default(), client.to_owned());
         Self { now: START, host, store, stored, client, dora, next_seed: 1 }
     }
 
@@ -415,7 +415,7 @@ impl Town {
 
     /// The server's store follows its rows.
     fn keep(&mut self) {
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         let new = &self.host.rows;
         for (key, value) in new.iter() {
             let old = self.stored.iter().find(|(old, _)| *old == key);

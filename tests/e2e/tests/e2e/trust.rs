@@ -123,7 +123,7 @@ async fn a_row_that_was_altered_by_hand_is_found_and_healed() {
 /// Changes the one row of a client's store that holds some bytes.
 fn alter(dir: &Path, what: &[u8], to: &[u8]) {
     let mut store = FjallClientStore::open(dir, ClientOptions::default()).unwrap();
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     let visit = &mut |key: &[u8], value: bytes::Bytes| {
         if let Some(at) = value.windows(what.len()).position(|bytes| bytes == what) {
             let mut altered = value.to_vec();

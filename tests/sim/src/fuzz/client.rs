@@ -135,7 +135,7 @@ impl ClientBench {
         let mut host = Host::new(limits, RingLimits::default(), now());
         host.set_policy(policy(world));
         if world & 4 != 0 {
-            (config.user, config.token) = ("u".into(), Some(Token::new("u")));
+            (config.user, config.token) = ("u".into(), Some(Token::from("u")));
         }
         config.plain = match world >> 4 & 3 {
             0 => PlainServers::Detect,

@@ -43,7 +43,7 @@ fn damaged(rows: &MemoryRows, script: &mut Script<'_>) -> MemoryRows {
         let all: Vec<_> = damaged.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         let Some((key, value)) = all.get(script.below(all.len())) else { break };
         let other = &all[script.below(all.len())];
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         match script.below(6) {
             0 => batch.delete(key.clone()),
             1 => batch.put(script.mutated(key), value.clone()),
@@ -68,9 +68,9 @@ fn save(rows: &MemoryRows) {
 
 /// A replica on damaged rows either says so or goes on.
 fn open(rows: &MemoryRows, script: &mut Script<'_>) {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     rows.iter().for_each(|(key, value)| batch.put(key.clone(), value.clone()));
-    let mut store = MemoryClientStore::new();
+    let mut store = MemoryClientStore::default();
     if batch.check_keys().is_err() {
         return;
     }

@@ -151,7 +151,7 @@ fn check_list(
 impl State<'_> {
     /// The state after an answer.
     fn answered(&self, call: &OpenCall<'_>, answer: HttpAnswer) -> After {
-        self.after(Input::Answered { request: call.ticket.id(), answer })
+        self.after(Input::Answered { request: call.ticket.id, answer })
     }
 }
 

@@ -44,7 +44,7 @@ impl ClientSide {
         let config = if config.is_null() { json!({}) } else { config.clone() };
         let setup: ReplicaSetup = read(&config)?;
         let store = match setup.durable {
-            Durability::AtOnce => MemoryClientStore::new(),
+            Durability::AtOnce => MemoryClientStore::default(),
             Durability::WhenTold => MemoryClientStore::when_told(),
         };
         let mut client = Self {
@@ -154,7 +154,7 @@ impl ClientSide {
             }
             ClientMove::Synced => result = Some(json!(replica.synced(now, actions).0)),
             ClientMove::SetToken(token) => {
-                replica.command(now, Command::SetToken(Token::new(&token)), actions)
+                replica.command(now, Command::SetToken(Token::from(&*token)), actions)
             }
             ClientMove::Watch(what) => {
                 let watch = match what.contains('/') {
@@ -364,11 +364,11 @@ impl ClientSide {
             NetAction::Ping { conn } => json!({"ping": conn.0}),
             NetAction::Close { conn } => json!({"close": conn.0}),
             NetAction::Request(ticket) => {
-                let shown = render::request(ticket.id().0, &ticket.request);
+                let shown = render::request(ticket.id.0, &ticket.request);
                 for write in shown["body"]["mutations"].as_array().into_iter().flatten() {
                     self.words.note_frame(write.to_string().as_bytes());
                 }
-                self.requests.insert(ticket.id().0, ticket);
+                self.requests.insert(ticket.id.0, ticket);
                 shown
             }
         };

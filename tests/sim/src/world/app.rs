@@ -219,10 +219,10 @@ impl World {
         self.count("fresh token");
         self.note(|| format!("device {device} has a fresh token"));
         self.end_rests(device);
-        self.devices[device].config.token = Some(Token::new(token));
+        self.devices[device].config.token = Some(Token::from(token));
         // what it had asked with the old one may be given up
         self.devices[device].asked = None;
-        let token = Token::new(token);
+        let token = Token::from(token);
         self.with(device, |replica, now, actions| {
             replica.command(now, Command::SetToken(token), actions)
         });

@@ -29,7 +29,7 @@ impl World {
         let present = self.backup();
         let damaged = damage(&present.rows, &backup.rows, draw);
         let identity = database(&present.rows).expect("the rows can be read");
-        let mut rows = MemoryRows::new();
+        let mut rows = MemoryRows::default();
         let mut rebuild = Rebuild::new(identity);
         let all: Vec<_> = damaged.iter().map(|(key, row)| (key.clone(), row.clone())).collect();
         for some in all.chunks(AT_ONCE) {
@@ -49,7 +49,7 @@ impl World {
 
 /// The readable rows after the damage, some of them as they were at a backup.
 fn damage(present: &MemoryRows, backup: &MemoryRows, draw: &mut Draw<'_>) -> MemoryRows {
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     let mut keep = |key: &Bytes, row: Option<Bytes>| {
         if let Some(row) = row {
             batch.put(key.clone(), row);
@@ -65,7 +65,7 @@ fn damage(present: &MemoryRows, backup: &MemoryRows, draw: &mut Draw<'_>) -> Mem
             _ => keep(key, Some(row.clone())),
         }
     }
-    let mut rows = MemoryRows::new();
+    let mut rows = MemoryRows::default();
     rows.apply(batch);
     rows
 }

@@ -51,7 +51,7 @@ impl Backup {
     /// A database in which nothing ever was.
     #[must_use]
     pub fn empty() -> Self {
-        Self { rows: MemoryRows::new(), history: History::default() }
+        Self { rows: MemoryRows::default(), history: History::default() }
     }
 
     /// Returns `true` if the server went on from this copy to `later`: the store of `later` once
@@ -137,7 +137,7 @@ fn is_without_trace(current: &ServerChange) -> bool {
 
 impl Store {
     pub(super) fn new() -> Self {
-        let (rows, histories) = (MemoryRows::new(), Histories::default());
+        let (rows, histories) = (MemoryRows::default(), Histories::default());
         Self { rows, histories, paused: false, poisoned: false, openings: 0 }
     }
 }

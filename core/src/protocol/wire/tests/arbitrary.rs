@@ -127,7 +127,7 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
     let hello = (client_ids(), numbers())
         .prop_map(|(id, session)| Hello { client_id: id, session: SessionNumber(session) });
     prop_oneof![
-        ".*".prop_map(|token| ClientMessage::Auth { token: Token::new(&token) }),
+        ".*".prop_map(|token| ClientMessage::Auth { token: Token::from(&*token) }),
         (collections(), optional(cursors()), optional(resumes()), any::<bool>()).prop_map(
             |(collection, cursor, resume, filtered)| {
                 ClientMessage::Subscribe { collection, cursor, resume, filtered }

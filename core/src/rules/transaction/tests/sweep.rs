@@ -171,7 +171,7 @@ fn a_hello_tells_since_when_the_client_is_remembered() {
     assert_eq!(first(&mut store, 9), 9, "it was forgotten");
     // a row of before this was kept
     let old = ClientRow::load(&store.rows, &client("c")).unwrap().unwrap();
-    let mut batch = Batch::new();
+    let mut batch = Batch::default();
     batch.put(record::client_key(&client("c")), ClientRow { first_session: None, ..old }.to_row());
     store.rows.apply(batch);
     assert_eq!(first(&mut store, 12), 9, "it is at least as old as its session");

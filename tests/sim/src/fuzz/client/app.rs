@@ -38,7 +38,7 @@ impl ClientBench {
                 1 => replica.command(now, Command::Unsubscribe(collection.clone()), actions),
                 2 => replica.command(now, Command::Connect, actions),
                 3 => replica.command(now, Command::Disconnect, actions),
-                4 => replica.command(now, Command::SetToken(Token::new("t")), actions),
+                4 => replica.command(now, Command::SetToken(Token::from("t")), actions),
                 5 => drop(replica.synced(now, actions)),
                 6 => drop(replica.write(now, Write::RetryRejected(write), actions)),
                 7 => drop(replica.write(now, Write::DiscardRejected(write), actions)),
@@ -57,7 +57,7 @@ impl ClientBench {
         let choice = script.byte();
         if !self.config.user.is_empty() {
             let user = ["u", "v"][usize::from(choice & 1)];
-            (self.config.user, self.config.token) = (user.into(), Some(Token::new(user)));
+            (self.config.user, self.config.token) = (user.into(), Some(Token::from(user)));
         }
         self.config.http = choice & 4 != 0;
         self.config.websocket = choice & 8 == 0;

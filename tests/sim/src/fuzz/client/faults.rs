@@ -60,7 +60,7 @@ impl ClientBench {
         let was_connected = self.host.down.contains_key(&conn);
         if let Err(error) = self.host.restart(rows, self.now) {
             assert!(!self.sound, "a server loses nothing: {error}");
-            self.host.restart(MemoryRows::new(), self.now).expect("no rows are sound");
+            self.host.restart(MemoryRows::default(), self.now).expect("no rows are sound");
         }
         self.up.clear();
         if was_connected {

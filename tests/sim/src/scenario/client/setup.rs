@@ -80,7 +80,7 @@ impl ReplicaSetup {
     pub(super) fn config(&self) -> Result<ClientConfig, String> {
         let mut config = ClientConfig::default();
         config.user = self.user.clone();
-        config.token = self.token.as_deref().map(Token::new);
+        config.token = self.token.as_deref().map(Token::from);
         config.conflict_strategy = match self.strategy {
             StrategySetup::LastWriteWins => ConflictStrategy::LastWriteWins,
             StrategySetup::ServerWins => ConflictStrategy::ServerWins,
