@@ -4,7 +4,7 @@
 mod lone_replica;
 
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
-use synclayer_core::{ConflictStrategy, Document, FieldWise, Limits, Misuse, Write, Written};
+use synclayer_core::{ConflictStrategy, Document, FieldWise, Misuse, Write, Written};
 
 use lone_replica::{LoneReplica, ack, change, config, doc, id, todos, with};
 
@@ -69,8 +69,7 @@ fn it_makes_removes_and_leaves_records() {
 
 #[test]
 fn where_it_fails_nothing_has_changed() {
-    let limits = Limits { document_bytes: 20, ..Limits::default() };
-    let mut lone = LoneReplica::live_with(with(config(), |it| it.limits = limits));
+    let mut lone = LoneReplica::live_with(with(config(), |it| it.limits.document_bytes = 20));
     let digest = |lone: &LoneReplica| (lone.replica.digest(), lone.replica.store().last());
     let before = digest(&lone);
     let failed = || Misuse::ModifyFailed { message: "a bug".into() };

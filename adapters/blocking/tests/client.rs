@@ -169,7 +169,8 @@ fn a_server_that_does_not_read_blocks_nobody() {
 fn what_finds_no_room_goes_out_when_there_is_some() {
     let server = Server::start();
     // more than the system takes for a connection that nobody reads
-    let limits = Limits { frame_bytes: 16 << 20, document_bytes: 16 << 20, ..Limits::default() };
+    let mut limits = Limits::default();
+    (limits.frame_bytes, limits.document_bytes) = (16 << 20, 16 << 20);
     let sync = SyncLayer::open(server.config().limits(limits)).unwrap();
     let mut peer = server.accept_synced();
     let text = "x".repeat(15_000_000);

@@ -1,7 +1,15 @@
 //! Limits on the input from a peer. All are configurable.
 
 /// The limits on input from a peer or from the app.
+///
+/// ```
+/// use synclayer_core::Limits;
+///
+/// let mut limits = Limits::default();
+/// limits.document_bytes = 64 << 10;
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct Limits {
     /// The maximal length of a frame or HTTP body, in bytes. Default 4 MiB.
     pub frame_bytes: usize,

@@ -22,6 +22,7 @@ use crate::store::{Rows, Scan, StoreError};
 
 /// The limits of one page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct PageLimits {
     /// The maximal number of records. Default 1,000.
     pub records: usize,

@@ -240,7 +240,8 @@ impl LoneServer {
     /// A page of one record.
     fn page(&self, position: Position) -> Result<Page, String> {
         let reader = Reader { collection: todos(), user: None, partial: false };
-        let limits = PageLimits { records: 1, bytes: usize::MAX };
+        let mut limits = PageLimits::default();
+        (limits.records, limits.bytes) = (1, usize::MAX);
         let request = ReadRequest::CatchUp { reader, position, limits };
         match request.run(&self.rows, &AllowAll) {
             Ok(ReadAnswer::Page(page)) => Ok(page),

@@ -93,7 +93,8 @@ pub fn a_write_that_changes_nothing_is_answered<C: Client>() {
 pub fn a_closure_that_fails_changes_nothing_and_the_client_goes_on<C: Client>() {
     let host = Host::start();
     let way = host.proxy();
-    let limits = Limits { document_bytes: 100, ..Limits::default() };
+    let mut limits = Limits::default();
+    limits.document_bytes = 100;
     let a = C::open(config(&way).limits(limits));
     let modify = a.modifier();
     a.save("x", &json!({"n": 1}));

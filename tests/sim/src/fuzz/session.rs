@@ -332,7 +332,8 @@ impl SessionBench {
     fn hear(&mut self) {
         for down in self.host.down.values_mut() {
             for frame in down.drain(..) {
-                let limits = Limits { frame_bytes: usize::MAX, ..Limits::default() };
+                let mut limits = Limits::default();
+                limits.frame_bytes = usize::MAX;
                 let said = decode_server(&frame, &limits);
                 let unknown =
                     |message: &ServerMessage| matches!(message, ServerMessage::Unknown { .. });

@@ -74,7 +74,8 @@ fn damage(present: &MemoryRows, backup: &MemoryRows, draw: &mut Draw<'_>) -> Mem
 fn live(rows: &MemoryRows, collection: &Collection) -> BTreeMap<RecordId, Seq> {
     let reader = Reader { collection: collection.clone(), user: None, partial: false };
     let position = Position::Start { cursor: None, resume: None };
-    let limits = PageLimits { records: usize::MAX, bytes: usize::MAX };
+    let mut limits = PageLimits::default();
+    (limits.records, limits.bytes) = (usize::MAX, usize::MAX);
     let request = ReadRequest::CatchUp { reader, position, limits };
     match request.run(rows, &AllowAll).expect("the rows can be read") {
         ReadAnswer::Page(Page { content: Content::Snapshot { records, .. }, .. }) => {
