@@ -236,6 +236,7 @@ impl PolledSocket {
             return None;
         }
         if let SocketState::Open(socket) = &mut self.state {
+            socket.get_mut().begin_turn();
             let read = socket.read();
             return self.received(read);
         }
@@ -268,14 +269,20 @@ impl PolledSocket {
     }
 
     fn received(&mut self, read: Result<Message, Error>) -> Option<SocketEvent> {
+        let SocketState::Open(socket) = &mut self.state else { return None };
         if read.as_ref().is_err_and(would_block) {
-            self.ready = false;
+            // what the ration has left unread is read in the next turn
+            self.ready = socket.get_mut().begin_turn();
             return None;
         }
+        let goodbye = read.as_ref().err().and_then(websocket::goodbye);
         let event = websocket::event(read);
-        if let SocketEvent::Heard = event {
+        match event {
             // a ping was answered; the pong may wait for room
-            self.unsent = true;
+            SocketEvent::Heard => self.unsent = true,
+            // answers the server's goodbye, or says one, if it can be told at once
+            SocketEvent::Disconnected(_) => drop(socket.close(goodbye)),
+            SocketEvent::Connected | SocketEvent::Frame(_) => {}
         }
         Some(event)
     }

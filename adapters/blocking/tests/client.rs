@@ -15,6 +15,10 @@ use synclayer_blocking::{
     SyncLayer, TimedOut, Transports, TrustedRoots,
 };
 use synclayer_core::MemoryClientStore;
+use tungstenite::Message;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 fn round_trip(server: &Server) {
     let sync = SyncLayer::open(server.config()).unwrap();
@@ -56,8 +60,9 @@ fn they_do_so_over_tls() {
 fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
     let server = Server::start_tls();
     let config = server.config().trusted_roots(TrustedRoots::Public).transports(Transports::Both);
-    let sync = SyncLayer::open(config).unwrap();
+    let sync = SyncLayer::open(config.connect_at_start(false)).unwrap();
     let mut events = sync.events();
+    sync.connect().unwrap();
     let accepting = thread::spawn(move || server.try_accept().is_none());
     let why = loop {
         let event = events.next_timeout(TIMEOUT).unwrap().unwrap();
@@ -288,4 +293,23 @@ fn the_client_may_be_used_from_any_thread() {
     fn check_iterator<T: Iterator + Send + 'static>() {}
     check_iterator::<synclayer_blocking::Watch>();
     check_iterator::<synclayer_blocking::Events>();
+}
+
+#[test]
+fn a_goodbye_is_answered_and_a_broken_frame_is_called_one() {
+    let goodbye = CloseFrame { code: CloseCode::Away, reason: "restart".into() };
+    let broken = Frame::message(&b"\xff"[..], OpCode::Data(Data::Text), true);
+    let reserved = Frame::message(&b""[..], OpCode::Data(Data::Reserved(3)), true);
+    for server in [Server::start(), Server::start_tls()] {
+        let sync = SyncLayer::open(server.config()).unwrap();
+        for (last, code) in [
+            (Message::Close(Some(goodbye.clone())), 1001),
+            (Message::Frame(broken.clone()), 1007),
+            (Message::Frame(reserved.clone()), 1002),
+        ] {
+            let mut peer = server.accept_synced();
+            assert_eq!(peer.part(last), Some(code));
+        }
+        sync.close();
+    }
 }

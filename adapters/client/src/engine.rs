@@ -192,7 +192,10 @@ impl Engine {
                 self.handle(life, Input::Frame { conn, frame: &frame });
                 self.network.handled(conn, frame.len());
             }
-            SocketEvent::Heard => self.handle(life, Input::Heard { conn }),
+            SocketEvent::Heard => {
+                self.handle(life, Input::Heard { conn });
+                self.network.handled(conn, 0);
+            }
             SocketEvent::Disconnected(why) => {
                 self.handle(life, Input::Disconnected { conn, why });
             }

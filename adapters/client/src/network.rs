@@ -35,7 +35,8 @@ pub trait Network: Send {
     /// Runs a job on a thread where it may block. If there is no such thread, it is dropped.
     fn run(&mut self, job: BlockingTask);
 
-    /// Learns that a frame of this length was handled, so that more may be read.
+    /// Learns that news with a frame of this length, or a sign of life with none, was handled, so
+    /// that more may be read.
     fn handled(&mut self, conn: ConnId, length: usize) {
         let _ = (conn, length);
     }

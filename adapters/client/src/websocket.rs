@@ -8,7 +8,9 @@ use http::{HeaderValue, Request};
 use rustls::ClientConfig;
 use synclayer_core::{Disconnect, Token};
 use tungstenite::client::IntoClientRequest;
-use tungstenite::protocol::WebSocketConfig;
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Bytes, Error, Message, Utf8Bytes};
 
 use crate::address::Endpoint;
@@ -17,6 +19,13 @@ use crate::command::SocketEvent;
 
 /// The number of bytes of frames that are gathered for one write to the socket.
 const GATHERED_BYTES: usize = 16 << 10;
+/// Room for the frames of a connection that are small and many, such as subscriptions.
+const SMALL_BYTES: usize = 2 << 20;
+
+/// The end of a connection whose server has closed it.
+pub const CLOSED: &str = "the server closed the connection";
+/// The end of a connection whose server takes nothing in.
+pub const DEAF: &str = "the server does not read what is sent to it";
 
 /// A server's WebSocket endpoint, with the settings of every connection to it.
 #[derive(Clone, Debug)]
@@ -51,10 +60,16 @@ impl Target {
         WebSocketConfig::default()
             .read_buffer_size(4096)
             .write_buffer_size(GATHERED_BYTES)
-            // the machine's window bounds what waits; this only keeps a frame from being refused
-            .max_write_buffer_size(usize::MAX)
+            .max_write_buffer_size(self.outbound_bytes())
             .max_message_size(Some(self.frame_bytes))
             .max_frame_size(Some(self.frame_bytes))
+    }
+
+    /// The most bytes that wait to be written, answers to pings included. It holds what the machine
+    /// has under way; a server that lets more gather does not read.
+    #[must_use]
+    pub fn outbound_bytes(&self) -> usize {
+        self.frame_bytes.saturating_mul(2).saturating_add(SMALL_BYTES)
     }
 
     /// The end of a connection that could not be made.
@@ -78,15 +93,14 @@ pub fn message(frame: Bytes) -> Message {
 /// The news that a connection has read.
 #[must_use]
 pub fn event(read: Result<Message, Error>) -> SocketEvent {
-    let closed = "the server closed the connection";
     match read {
         Ok(Message::Text(text)) => SocketEvent::Frame(text.into()),
         Ok(Message::Binary(bytes)) => SocketEvent::Frame(bytes),
         Ok(Message::Ping(_) | Message::Pong(_)) => SocketEvent::Heard,
         Ok(Message::Close(Some(why))) => {
-            SocketEvent::Disconnected(lost(format!("{closed}: {why}")))
+            SocketEvent::Disconnected(lost(format!("{CLOSED}: {why}")))
         }
-        Ok(Message::Close(None) | Message::Frame(_)) => SocketEvent::Disconnected(lost(closed)),
+        Ok(Message::Close(None) | Message::Frame(_)) => SocketEvent::Disconnected(lost(CLOSED)),
         Err(error) => SocketEvent::Disconnected(failed(error)),
     }
 }
@@ -100,7 +114,32 @@ pub fn failed(error: Error) -> Disconnect {
         let (status, body) = (parts.status.as_u16(), body.unwrap_or_default());
         return Disconnect::Refused { status, retry_after, body };
     }
+    if let Error::WriteBufferFull(_) = error {
+        return lost(DEAF);
+    }
     lost(error.to_string())
+}
+
+/// The words with which a connection is closed whose server breaks the protocol; `None` where the
+/// failure is none of its frames.
+#[must_use]
+pub fn goodbye(error: &Error) -> Option<CloseFrame> {
+    let code = match error {
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return None,
+        Error::Protocol(_) => CloseCode::Protocol,
+        Error::Capacity(_) => CloseCode::Size,
+        Error::Utf8(_) => CloseCode::Invalid,
+        Error::ConnectionClosed
+        | Error::AlreadyClosed
+        | Error::Io(_)
+        | Error::Tls(_)
+        | Error::WriteBufferFull(_)
+        | Error::AttackAttempt
+        | Error::Url(_)
+        | Error::Http(_)
+        | Error::HttpFormat(_) => return None,
+    };
+    Some(CloseFrame { code, reason: Utf8Bytes::default() })
 }
 
 /// The end of a connection, in words.

@@ -1,24 +1,31 @@
 //! A connection: a task that moves frames between a socket and the engine's thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use synclayer_client::command::{EngineCommand, Inbox, SocketEvent};
-use synclayer_client::websocket::{self, Target, failed, lost};
+use synclayer_client::websocket::{self, DEAF, Target, failed, goodbye, lost};
 use synclayer_core::{ConnId, Disconnect, Token};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::runtime;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::http::Request;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
-/// The bytes of frames that may wait for the engine's thread. Beyond it the socket is not read.
+/// The bytes of news that may wait for the engine's thread. Beyond it the socket is not read.
 const INBOUND_BYTES: usize = 1 << 20;
+/// The bytes that news weighs besides its frame: its place in the inbox, and the buffer that it
+/// shares with its neighbours.
+const NEWS_BYTES: usize = 1 << 10;
 /// The time limit of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -28,11 +35,33 @@ enum SocketWrite {
     Ping,
 }
 
+impl SocketWrite {
+    /// The bytes that it takes up while it waits.
+    fn size(&self) -> usize {
+        size_of::<Self>()
+            + match self {
+                Self::Frame(frame) => frame.len(),
+                Self::Ping => 0,
+            }
+    }
+}
+
 /// A connection as the engine's thread holds it. Dropping it ends the connection.
 pub(crate) struct Socket {
     outgoing: UnboundedSender<SocketWrite>,
-    /// The bytes of frames that may still be read before the engine has handled those that wait.
-    room: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
+}
+
+/// The bounds on what waits on either side of a connection.
+struct Waiting {
+    /// The bytes that may still be read before the engine has handled those that wait.
+    room: Semaphore,
+    /// The bytes that wait to be written.
+    unwritten: AtomicUsize,
+    /// The most of them.
+    most_unwritten: usize,
+    /// Told when there are more.
+    overrun: Notify,
 }
 
 impl Socket {
@@ -45,35 +74,52 @@ impl Socket {
         reporter: Reporter,
     ) -> Self {
         let (outgoing, mut queue) = unbounded_channel();
-        let room = Arc::new(Semaphore::new(INBOUND_BYTES));
-        let (request, free) = (target.request(token), Arc::clone(&room));
-        runtime.spawn(async move {
-            let end = tokio::select! {
-                opened = dial(&target, request) => match opened {
-                    Ok(socket) => live(socket, queue, &reporter, &free).await,
-                    Err(end) => end,
-                },
-                () = given_up(&mut queue) => lost("given up"),
-            };
-            reporter.conclude(end);
+        let waiting = Arc::new(Waiting {
+            room: Semaphore::new(INBOUND_BYTES),
+            unwritten: AtomicUsize::new(0),
+            most_unwritten: target.outbound_bytes(),
+            overrun: Notify::new(),
         });
-        Self { outgoing, room }
+        let (request, bounds) = (target.request(token), Arc::clone(&waiting));
+        runtime.spawn(async move {
+            let dialed = tokio::select! {
+                opened = dial(&target, request) => opened,
+                () = given_up(&mut queue) => Err(lost("given up")),
+            };
+            match dialed {
+                Ok(socket) => live(socket, queue, reporter, &bounds).await,
+                Err(end) => reporter.conclude(end),
+            }
+        });
+        Self { outgoing, waiting }
     }
 
-    /// Queues a text frame. The engine's window bounds how many wait here.
+    /// Queues a text frame.
     pub(crate) fn send(&self, frame: Bytes) {
-        // a connection that has ended reports so
-        let _ = self.outgoing.send(SocketWrite::Frame(frame));
+        self.queue(SocketWrite::Frame(frame));
     }
 
     /// Queues a ping frame.
     pub(crate) fn ping(&self) {
-        let _ = self.outgoing.send(SocketWrite::Ping);
+        self.queue(SocketWrite::Ping);
     }
 
-    /// Makes room again for a frame of this length.
+    /// Queues a write, unless too much waits because the server does not read: that ends the
+    /// connection.
+    fn queue(&self, write: SocketWrite) {
+        let size = write.size();
+        let before = self.waiting.unwritten.fetch_add(size, Ordering::Relaxed);
+        if before.saturating_add(size) > self.waiting.most_unwritten {
+            self.waiting.overrun.notify_one();
+            return;
+        }
+        // a connection that has ended reports so
+        let _ = self.outgoing.send(write);
+    }
+
+    /// Makes room again for news with a frame of this length.
     pub(crate) fn make_room(&self, length: usize) {
-        self.room.add_permits(size(length) as usize);
+        self.waiting.room.add_permits(weight(length) as usize);
     }
 }
 
@@ -100,65 +146,90 @@ async fn given_up(queue: &mut UnboundedReceiver<SocketWrite>) {
     while queue.recv().await.is_some() {}
 }
 
+/// Moves messages both ways until the connection ends, reports that, and parts with the server.
 async fn live(
     socket: WebSocket,
     queue: UnboundedReceiver<SocketWrite>,
-    reporter: &Reporter,
-    room: &Semaphore,
-) -> Disconnect {
+    reporter: Reporter,
+    waiting: &Waiting,
+) {
     reporter.report(SocketEvent::Connected);
-    let (sink, stream) = socket.split();
-    tokio::select! {
-        end = read(stream, reporter, room) => end,
-        end = write(sink, queue) => end,
+    let (mut sink, mut stream) = socket.split();
+    let (end, goodbye) = tokio::select! {
+        end = read(&mut stream, &reporter, &waiting.room) => end,
+        end = write(&mut sink, queue, &waiting.unwritten) => (end, None),
+        () = waiting.overrun.notified() => (lost(DEAF), None),
+    };
+    reporter.conclude(end);
+    // a peer that is not told in time learns by the end of the connection
+    let _ = timeout(CLOSE_TIMEOUT, part(sink, stream, goodbye)).await;
+}
+
+/// Says goodbye or answers the server's, and waits until the server has closed the connection.
+async fn part(
+    sink: SplitSink<WebSocket, Message>,
+    stream: SplitStream<WebSocket>,
+    goodbye: Option<CloseFrame>,
+) {
+    let Ok(mut socket) = sink.reunite(stream) else { return };
+    if goodbye.is_some() {
+        // where the server has said goodbye first, this is refused, and its answer goes out below
+        let _ = socket.send(Message::Close(goodbye)).await;
+    }
+    if SinkExt::close(&mut socket).await.is_ok() {
+        // what is unread when a socket is closed would take our last words with it
+        let mut bytes = [0; 4096];
+        while socket.get_mut().read(&mut bytes).await.is_ok_and(|length| length > 0) {}
     }
 }
 
 /// Moves frames from the socket to the engine, no faster than the engine handles them.
 async fn read(
-    mut stream: SplitStream<WebSocket>,
+    stream: &mut SplitStream<WebSocket>,
     reporter: &Reporter,
     room: &Semaphore,
-) -> Disconnect {
+) -> (Disconnect, Option<CloseFrame>) {
     while let Some(message) = stream.next().await {
-        match websocket::event(message) {
-            SocketEvent::Disconnected(why) => return why,
-            SocketEvent::Frame(frame) => {
-                let Ok(taken) = room.acquire_many(size(frame.len())).await else { break };
-                // given back when the engine has handled it
-                taken.forget();
-                reporter.report(SocketEvent::Frame(frame));
-            }
-            event @ (SocketEvent::Connected | SocketEvent::Heard) => reporter.report(event),
-        }
+        let goodbye = message.as_ref().err().and_then(goodbye);
+        let event = websocket::event(message);
+        let length = match event {
+            SocketEvent::Disconnected(why) => return (why, goodbye),
+            SocketEvent::Frame(ref frame) => frame.len(),
+            SocketEvent::Connected | SocketEvent::Heard => 0,
+        };
+        let Ok(taken) = room.acquire_many(weight(length)).await else { break };
+        // given back when the engine has handled it
+        taken.forget();
+        reporter.report(event);
     }
-    lost("the server closed the connection")
+    (lost(websocket::CLOSED), None)
 }
 
-/// The room that a frame takes up among those that wait for the engine.
-fn size(length: usize) -> u32 {
-    length.clamp(1, INBOUND_BYTES) as u32
+/// The room that news takes up among what waits for the engine.
+fn weight(length: usize) -> u32 {
+    length.saturating_add(NEWS_BYTES).min(INBOUND_BYTES) as u32
 }
 
 /// Moves frames from the engine to the socket: all that wait, then one flush.
 async fn write(
-    mut sink: SplitSink<WebSocket, Message>,
+    sink: &mut SplitSink<WebSocket, Message>,
     mut queue: UnboundedReceiver<SocketWrite>,
+    unwritten: &AtomicUsize,
 ) -> Disconnect {
     while let Some(first) = queue.recv().await {
         let mut next = Some(first);
         while let Some(outgoing) = next {
+            let size = outgoing.size();
             if let Err(error) = sink.feed(outgoing.into()).await {
                 return failed(error);
             }
+            unwritten.fetch_sub(size, Ordering::Relaxed);
             next = queue.try_recv().ok();
         }
         if let Err(error) = sink.flush().await {
             return failed(error);
         }
     }
-    // the peer learns by the end of the connection what the goodbye does not tell it in time
-    let _ = tokio::time::timeout(CLOSE_TIMEOUT, sink.close()).await;
     lost("closed")
 }
 

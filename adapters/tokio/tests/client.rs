@@ -10,6 +10,10 @@ use support::{Disk, Server, soon, until};
 use synclayer_core::{ConnectionState, EventKind};
 use synclayer_tokio::{OpenError, RecordChange, SyncConfig, SyncError, SyncLayer, Transports};
 use tokio::io::AsyncReadExt;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 
 #[tokio::test]
 async fn a_write_is_saved_shown_sent_and_settled() {
@@ -320,4 +324,29 @@ fn the_client_may_be_used_from_any_thread() {
     fn check_stream<T: futures_util::Stream + Send + Unpin + 'static>() {}
     check_stream::<synclayer_tokio::Watch>();
     check_stream::<synclayer_tokio::Events>();
+}
+
+#[tokio::test]
+async fn a_goodbye_is_answered_and_a_broken_frame_is_called_one() {
+    let server = Server::start().await;
+    let sync = SyncLayer::open(server.config()).await.unwrap();
+    for (last, code) in last_words() {
+        let mut peer = server.accept_synced().await;
+        assert_eq!(peer.part(last).await, Some(code));
+    }
+    sync.close().await;
+}
+
+/// Messages that end a connection, each with the code of the client's answer.
+fn last_words() -> Vec<(Message, u16)> {
+    let goodbye = CloseFrame { code: CloseCode::Away, reason: "restart".into() };
+    let broken = Frame::message(&b"\xff"[..], OpCode::Data(Data::Text), true);
+    let reserved = Frame::message(&b""[..], OpCode::Data(Data::Reserved(3)), true);
+    let too_long = Message::binary(vec![b'x'; (4 << 20) + 1]);
+    vec![
+        (Message::Close(Some(goodbye)), 1001),
+        (Message::Frame(broken), 1007),
+        (Message::Frame(reserved), 1002),
+        (too_long, 1009),
+    ]
 }

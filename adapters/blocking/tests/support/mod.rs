@@ -169,6 +169,17 @@ impl Peer {
                 "maxBatchBytes": 262_144}}));
     }
 
+    /// Sends a message that ends the connection, and returns the code with which the client closes it.
+    pub fn part(&mut self, last: Message) -> Option<u16> {
+        self.socket.send(last).unwrap();
+        loop {
+            let message = self.socket.read().expect("closed without a word");
+            if let Message::Close(frame) = message {
+                return frame.map(|frame| frame.code.into());
+            }
+        }
+    }
+
     pub fn ack(&mut self, write: &Value, seq: u64) {
         self.say(&json!({"type": "ack", "collection": "todos", "recordId": write["recordId"],
             "timestamp": "2026-11-22T17:00:00.000Z",

@@ -143,6 +143,18 @@ impl Peer {
         hello
     }
 
+    /// Sends a message that ends the connection, and returns the code with which the client closes it.
+    pub async fn part(&mut self, last: Message) -> Option<u16> {
+        soon("sending", self.socket.send(last)).await.unwrap();
+        loop {
+            match soon("a close frame", self.socket.next()).await {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                Some(Ok(_)) => {}
+                end @ (None | Some(Err(_))) => panic!("closed without a word: {end:?}"),
+            }
+        }
+    }
+
     pub async fn ack(&mut self, write: &Value, seq: u64) {
         self.say(json!({"type": "ack", "collection": "todos", "recordId": write["recordId"],
             "timestamp": "2026-11-22T17:00:00.000Z",
