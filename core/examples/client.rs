@@ -209,7 +209,7 @@ fn connected(stream: TcpStream, server: SocketAddr) -> (Socket, bool) {
 }
 
 fn lost(why: impl ToString) -> Socket {
-    Socket::Failed(Disconnect::Lost(why.to_string()))
+    Socket::Failed(Disconnect::Lost(why.to_string().into()))
 }
 
 fn would_block(error: &tungstenite::Error) -> bool {

@@ -125,11 +125,11 @@ pub mod testing;
 
 // the client
 pub use client::{
-    Action, ClientConfig, CollectionStatus, Command, ConnectionState, Disconnect, Event, EventKind,
-    Fate, FateId, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input, Misuse, Modify,
-    NetAction, OnServerLoss, PlainServers, Replica, RequestId, SignOut, SignedOut, Status,
-    SyncFailure, SyncFailureReason, SyncId, SyncOutcome, Timer, Transport, Unsent, WatchId, Write,
-    Written,
+    Action, ClientConfig, CollectionStatus, Command, ConnectFailure, ConnectionState, Disconnect,
+    Event, EventKind, FailureCause, Fate, FateId, Guarantees, HttpAnswer, HttpRequest, HttpTicket,
+    Input, Misuse, Modify, NetAction, OnServerLoss, PlainServers, Replica, RequestId, SignOut,
+    SignedOut, Status, SyncFailure, SyncFailureReason, SyncId, SyncOutcome, Timer, Transport,
+    Unsent, WatchId, Write, Written,
 };
 pub use rules::{
     Conflict, ConflictStrategy, FieldStates, FieldWise, Record, RecordChange, Rejected, Resolver,

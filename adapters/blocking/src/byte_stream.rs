@@ -2,17 +2,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
-use std::net::{SocketAddr, TcpStream as StdStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::net::TcpStream;
-use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use synclayer_client::address::Endpoint;
-
-/// The time limit for one of a server's addresses to answer before the next is tried.
-const PER_ADDRESS: Duration = Duration::from_secs(10);
+use synclayer_client::fault::Greeting;
 
 /// The bytes that are read in one turn of the engine's thread. A message may have no end, and the
 /// app is not to wait for it.
@@ -30,15 +25,16 @@ impl ByteStream {
     /// Over a connected socket, as the address wants it.
     pub(crate) fn new(
         socket: TcpStream,
-        address: &Endpoint,
+        address: &Arc<Endpoint>,
         tls: &Arc<ClientConfig>,
     ) -> io::Result<Self> {
         // what a handshake may take is bounded by itself
-        let socket = Rationed { socket, left: usize::MAX };
+        let greeting = Greeting::new(Arc::clone(address));
+        let socket = Rationed { socket, greeting, left: usize::MAX };
         if !address.tls {
             return Ok(Self::Plain(socket));
         }
-        let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
+        let name = address.tls_name().map_err(io::Error::other)?;
         let connection = ClientConnection::new(tls.clone(), name).map_err(io::Error::other)?;
         Ok(Self::Tls(Box::new(StreamOwned::new(connection, socket))))
     }
@@ -57,6 +53,7 @@ impl ByteStream {
 /// A socket of which only so much is read in a turn, once there are turns.
 pub(crate) struct Rationed {
     socket: TcpStream,
+    greeting: Greeting,
     /// The bytes that may still be read in this one.
     left: usize,
 }
@@ -69,6 +66,7 @@ impl Read for Rationed {
         }
         let read = self.socket.read(&mut bytes[..most])?;
         self.left -= read;
+        self.greeting.check(&bytes[..read])?;
         Ok(read)
     }
 }
@@ -81,25 +79,6 @@ impl Write for Rationed {
     fn flush(&mut self) -> io::Result<()> {
         self.socket.flush()
     }
-}
-
-/// Connects to a server, trying all that its name stands for. This may block for long.
-pub(crate) fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
-    for address in (host, port).to_socket_addrs()? {
-        match reach(&address) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-fn reach(address: &SocketAddr) -> io::Result<TcpStream> {
-    let stream = StdStream::connect_timeout(address, PER_ADDRESS)?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
-    Ok(TcpStream::from_std(stream))
 }
 
 impl Read for ByteStream {

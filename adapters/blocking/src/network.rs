@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind};
 use std::mem;
+use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -12,13 +13,13 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token as PollToken, Waker};
 use synclayer_client::command::{EngineCommand, SocketEvent};
 use synclayer_client::network::{BlockingTask, Network};
-use synclayer_client::websocket::{self, Target, failed, lost};
-use synclayer_core::{ConnId, Disconnect, Token};
+use synclayer_client::websocket::{self, Target, lost};
+use synclayer_core::{ConnId, ConnectFailure, Disconnect, Token};
 use tungstenite::handshake::client::{ClientHandshake, Request};
 use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::{Error, Message, WebSocket};
 
-use crate::byte_stream::{ByteStream, connect};
+use crate::byte_stream::ByteStream;
 use crate::jobs::JobThreads;
 
 type Upgrade = MidHandshake<ClientHandshake<ByteStream>>;
@@ -43,7 +44,7 @@ pub(crate) struct Polled {
 }
 
 /// The result of connecting, for the connection of a life of the replica.
-type Dialed = (u64, ConnId, io::Result<TcpStream>);
+type Dialed = (u64, ConnId, Result<StdStream, ConnectFailure>);
 
 impl Polled {
     /// Makes the network, and a waker for its poll.
@@ -65,11 +66,11 @@ impl Polled {
 
     /// Lets a thread connect.
     fn dial(&mut self, life: u64, conn: ConnId) -> io::Result<()> {
-        let (address, waker) = (Arc::clone(&self.target.address), Arc::clone(&self.waker));
+        let (target, waker) = (self.target.clone(), Arc::clone(&self.waker));
         let dialed = self.dialed.0.clone();
         self.jobs.run(move || {
             // where nobody listens any more, the client has ended
-            let _ = dialed.send((life, conn, connect(&address.host, address.port)));
+            let _ = dialed.send((life, conn, target.dial()));
             let _ = waker.wake();
         })
     }
@@ -82,13 +83,16 @@ impl Polled {
         else {
             return;
         };
-        let stream = dialed.and_then(|mut socket| {
+        let prepare = |socket: StdStream| {
+            socket.set_nonblocking(true)?;
+            let mut socket = TcpStream::from_std(socket);
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut socket, SOCKET, interest)?;
             ByteStream::new(socket, &self.target.address, &self.target.tls)
-        });
+        };
+        let stream = dialed.map_err(Disconnect::Lost);
         connection.state = stream
-            .map_err(|error| self.target.unreachable(&error))
+            .and_then(|socket| prepare(socket).map_err(|error| self.target.failed(error.into())))
             .and_then(|stream| shake(stream, request, &self.target))
             .map_or_else(SocketState::Failed, SocketState::Upgrade);
         connection.ready = true;
@@ -97,7 +101,7 @@ impl Polled {
     /// The next news of the connection, if there are any.
     fn receive(&mut self) -> Option<EngineCommand> {
         let connection = self.connection.as_mut()?;
-        let event = connection.receive()?;
+        let event = connection.receive(&self.target)?;
         let (life, conn) = (connection.life, connection.conn);
         if let SocketEvent::Disconnected(_) = event {
             self.connection = None;
@@ -107,7 +111,7 @@ impl Polled {
 
     fn on(&mut self, conn: ConnId, message: Message) {
         if let Some(connection) = self.connection.as_mut().filter(|open| open.conn == conn) {
-            connection.write(message);
+            connection.write(message, &self.target);
         }
     }
 }
@@ -179,7 +183,7 @@ impl Network for Polled {
 
     fn flush(&mut self) {
         if let Some(connection) = &mut self.connection {
-            connection.flush();
+            connection.flush(&self.target);
         }
     }
 
@@ -219,7 +223,9 @@ fn shake(
     target: &Target,
 ) -> Result<Box<Upgrade>, Disconnect> {
     let config = Some(target.config());
-    ClientHandshake::start(stream, request, config).map(Box::new).map_err(failed)
+    ClientHandshake::start(stream, request, config)
+        .map(Box::new)
+        .map_err(|error| target.failed(error))
 }
 
 impl PolledSocket {
@@ -231,17 +237,17 @@ impl PolledSocket {
         }
     }
 
-    fn receive(&mut self) -> Option<SocketEvent> {
+    fn receive(&mut self, target: &Target) -> Option<SocketEvent> {
         if !self.is_ready() {
             return None;
         }
         if let SocketState::Open(socket) = &mut self.state {
             socket.get_mut().begin_turn();
             let read = socket.read();
-            return self.received(read);
+            return self.received(read, target);
         }
         match mem::replace(&mut self.state, SocketState::Ended) {
-            SocketState::Upgrade(handshake) => self.shaken(handshake.handshake()),
+            SocketState::Upgrade(handshake) => self.shaken(handshake.handshake(), target),
             SocketState::Failed(why) => Some(SocketEvent::Disconnected(why)),
             SocketState::Dialing(_) | SocketState::Open(_) | SocketState::Ended => None,
         }
@@ -253,6 +259,7 @@ impl PolledSocket {
             (WebSocket<ByteStream>, impl Sized),
             HandshakeError<ClientHandshake<ByteStream>>,
         >,
+        target: &Target,
     ) -> Option<SocketEvent> {
         match shaken {
             Ok((socket, _)) => {
@@ -264,11 +271,13 @@ impl PolledSocket {
                 self.ready = false;
                 None
             }
-            Err(HandshakeError::Failure(error)) => Some(SocketEvent::Disconnected(failed(error))),
+            Err(HandshakeError::Failure(error)) => {
+                Some(SocketEvent::Disconnected(target.failed(error)))
+            }
         }
     }
 
-    fn received(&mut self, read: Result<Message, Error>) -> Option<SocketEvent> {
+    fn received(&mut self, read: Result<Message, Error>, target: &Target) -> Option<SocketEvent> {
         let SocketState::Open(socket) = &mut self.state else { return None };
         if read.as_ref().is_err_and(would_block) {
             // what the ration has left unread is read in the next turn
@@ -276,7 +285,7 @@ impl PolledSocket {
             return None;
         }
         let goodbye = read.as_ref().err().and_then(websocket::goodbye);
-        let event = websocket::event(read);
+        let event = target.event(read);
         match event {
             // a ping was answered; the pong may wait for room
             SocketEvent::Heard => self.unsent = true,
@@ -287,30 +296,30 @@ impl PolledSocket {
         Some(event)
     }
 
-    fn write(&mut self, message: Message) {
+    fn write(&mut self, message: Message, target: &Target) {
         if let SocketState::Open(socket) = &mut self.state {
             let written = socket.write(message);
             self.unsent = true;
-            self.check(written);
+            self.check(written, target);
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, target: &Target) {
         if let SocketState::Open(socket) = &mut self.state
             && self.unsent
         {
             let flushed = socket.flush();
             self.unsent = flushed.is_err();
-            self.check(flushed);
+            self.check(flushed, target);
         }
     }
 
     /// Notices an error. A message without room waits; the machine's window bounds it.
-    fn check(&mut self, done: Result<(), Error>) {
+    fn check(&mut self, done: Result<(), Error>, target: &Target) {
         if let Err(error) =
             done.or_else(|error| if would_block(&error) { Ok(()) } else { Err(error) })
         {
-            self.state = SocketState::Failed(failed(error));
+            self.state = SocketState::Failed(target.failed(error));
         }
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use synclayer_server::IpNet;
 
 const EXIT_CODES: &str = "\
@@ -35,6 +35,9 @@ pub(crate) struct Cli {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Say on the standard error what happens on the way to the server; twice for more
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
     #[command(subcommand)]
     pub(crate) command: CliCommand,
 }
@@ -221,6 +224,10 @@ pub(crate) struct ReplicaArgs {
     /// Leave the server alone, also when there is one
     #[arg(long)]
     pub(crate) offline: bool,
+    /// Trust the certificates in this PEM file, and no others, to vouch for the server. By default
+    /// those that this device trusts
+    #[arg(long, value_name = "FILE", env = "SYNCLAYER_CA")]
+    pub(crate) ca: Option<PathBuf>,
     /// Let the token go over the network unencrypted
     #[arg(long)]
     pub(crate) allow_insecure: bool,
@@ -244,11 +251,11 @@ pub(crate) enum GuaranteeArg {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
 #[allow(clippy::enum_variant_names)] // they are the strategies' names
 pub(crate) enum ConflictsArg {
-    /// The later of the two
+    /// Of each field the later write
     LastWriteWins,
-    /// Somebody else's change
+    /// Somebody else's change, whole: the waiting write is given up
     ServerWins,
-    /// The waiting write
+    /// The waiting write, where both change the same field
     ClientWins,
 }
 

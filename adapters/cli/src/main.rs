@@ -7,6 +7,7 @@ mod demo;
 mod failure;
 mod modify;
 mod output;
+mod reach;
 mod read;
 mod rejected;
 mod reload;
@@ -28,16 +29,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use synclayer_fjall::StoreKind;
 use tokio::runtime::Runtime;
+use tracing_subscriber::filter::LevelFilter;
 
 use args::{Cli, CliCommand, RejectedAction};
 use decide::LossDecision;
 use failure::{Code, Failure};
 use output::Printer;
-use shown::ShownLines;
+use shown::{LogWriter, ShownLines};
 
 fn main() -> ExitCode {
     umask::make_private();
-    let Cli { json, command } = match Cli::try_parse() {
+    let Cli { json, verbose, command } = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             // nobody may be there to read it
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         }
         Err(help) => help.exit(),
     };
+    log(&command, verbose);
     let out = Printer { json };
     let store = store_of(&command);
     let repairs = matches!(command, CliCommand::Repair(_));
@@ -60,6 +63,21 @@ fn main() -> ExitCode {
             ExitCode::from(failure.code as u8)
         }
     }
+}
+
+/// Lets the libraries write their log to the standard error: a server's always, the clients' if asked.
+fn log(command: &CliCommand, verbose: u8) {
+    let level = match (command, verbose) {
+        (CliCommand::Serve(_), 0) => LevelFilter::INFO,
+        (_, 0) => return,
+        (_, 1) => LevelFilter::DEBUG,
+        (_, _) => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(|| LogWriter)
+        .with_ansi(false)
+        .with_max_level(level)
+        .init();
 }
 
 async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {

@@ -1,18 +1,20 @@
 //! The replica that a command works on, and its meeting with the server.
 
+use std::fs;
 use std::time::Duration;
 
-use synclayer_core::{ClientStore, ErrorCode};
+use synclayer_core::ClientStore;
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_tokio::{
-    Collection, CollectionStatus, ConflictStrategy, ConnectionState, Event, EventKind, Events,
-    Guarantees, Status, Store, SyncConfig, SyncError, SyncFailure, SyncFailureReason, SyncLayer,
-    Transport, Transports,
+    Collection, CollectionStatus, ConflictStrategy, ConnectFailure, ConnectionState, Event,
+    EventKind, Events, FailureCause, Guarantees, Status, Store, SyncConfig, SyncError, SyncFailure,
+    SyncFailureReason, SyncLayer, Transport, Transports, TrustedRoots,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::args::{ConflictsArg, GuaranteeArg, ReplicaArgs};
 use crate::failure::{Code, Failure};
+use crate::reach::Reach;
 
 /// Failed attempts to connect before a command goes on without the server.
 const TRIES: u32 = 2;
@@ -27,6 +29,7 @@ pub(crate) struct OpenReplica {
     events: Events,
     server: Result<String, &'static str>,
     timeout: Duration,
+    pub(crate) reach: Reach,
 }
 
 /// The outcome of contact with the server.
@@ -59,13 +62,13 @@ pub(crate) async fn on_replica(
 impl OpenReplica {
     /// Opens the replica for a command. It does not connect before [`meet`](Self::meet).
     pub(crate) async fn open(args: &ReplicaArgs) -> Result<Self, Failure> {
-        let config = config(args).reconnect_delay(RECONNECT_DELAY).max_reconnect_attempts(TRIES);
+        let config = config(args)?.reconnect_delay(RECONNECT_DELAY).max_reconnect_attempts(TRIES);
         Self::open_as(args, config).await
     }
 
     /// Opens the replica for a command that goes on: once told to, it never stops to connect.
     pub(crate) async fn open_to_stay(args: &ReplicaArgs) -> Result<Self, Failure> {
-        Self::open_as(args, config(args)).await
+        Self::open_as(args, config(args)?).await
     }
 
     async fn open_as(args: &ReplicaArgs, config: SyncConfig) -> Result<Self, Failure> {
@@ -76,7 +79,7 @@ impl OpenReplica {
             Some(server) => Ok(server.clone()),
             None => Err("no --server was given"),
         };
-        Ok(Self { sync, events, server, timeout: args.timeout })
+        Ok(Self { sync, events, server, timeout: args.timeout, reach: Reach::new(args) })
     }
 
     pub(crate) fn collection(&self, name: &str) -> Result<Collection, Failure> {
@@ -120,14 +123,14 @@ impl OpenReplica {
                 Some(event) = self.events.next() => {
                     let failure = failure(&event.kind);
                     let by_http = event.transport == Some(Transport::Http);
-                    if let Some(why) = meeting.hears(event, &mut refused) {
+                    if let Some(why) = meeting.hears(event, &self.reach, &mut refused) {
                         break Some(why);
                     }
-                    if let Some(why) = failure
-                        && self.is_out_of_reach(by_http).await?
+                    if let Some(failure) = failure
+                        && let Some(status) = self.out_of_reach(by_http).await?
                     {
-                        let out_of_reach =
-                            || format!("the server at {server} can't be reached: {why}");
+                        let failure = status.failure.unwrap_or(failure);
+                        let out_of_reach = || self.reach.explain(&failure, &server);
                         break Some(refused.take().unwrap_or_else(out_of_reach));
                     }
                 }
@@ -142,22 +145,26 @@ impl OpenReplica {
         };
         // what was said before the end, but not heard yet
         while let Ok(Some(event)) = timeout(Duration::ZERO, self.events.next()).await {
-            meeting.hears(event, &mut refused);
+            meeting.hears(event, &self.reach, &mut refused);
         }
         meeting.find_undecided(&self.status().await?);
         Ok(meeting)
     }
 
-    /// Returns true if an error ends the attempts to reach the server. HTTP is the last resort.
-    async fn is_out_of_reach(&self, by_http: bool) -> Result<bool, Failure> {
+    /// The status, if an error ends the attempts to reach the server. HTTP is the last resort.
+    async fn out_of_reach(&self, by_http: bool) -> Result<Option<Status>, Failure> {
         let status = self.sync.status().await?;
         let gave_up = status.connection == ConnectionState::Error;
-        Ok(gave_up || by_http && status.transport.is_none())
+        Ok(Some(status).filter(|status| gave_up || by_http && status.transport.is_none()))
     }
 
     async fn is_late(&self, server: &str) -> Result<String, Failure> {
         let seconds = self.timeout.as_secs_f32();
-        Ok(match self.sync.status().await?.connection {
+        let status = self.sync.status().await?;
+        if let Some(failure) = &status.failure {
+            return Ok(self.reach.explain(failure, server));
+        }
+        Ok(match status.connection {
             ConnectionState::Connected => {
                 format!("the server at {server} was not through within {seconds} s")
             }
@@ -168,9 +175,16 @@ impl OpenReplica {
             | ConnectionState::Connecting
             | ConnectionState::Reconnecting
             | ConnectionState::Error => {
-                format!("the server at {server} did not answer within {seconds} s")
+                let why = format!("it did not answer within {seconds} s");
+                let silence = ConnectFailure::new(FailureCause::Silent, why);
+                self.reach.explain(&silence, server)
             }
         })
+    }
+
+    /// Says why the server is out of reach.
+    pub(crate) fn explain(&self, failure: &ConnectFailure) -> String {
+        self.reach.explain(failure, self.server.as_deref().unwrap_or(NOWHERE))
     }
 
     /// The next event.
@@ -224,14 +238,19 @@ impl Meeting {
 
     /// Takes an event in. Returns why there is no point in waiting any longer, if it says so.
     #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
-    fn hears(&mut self, event: Event, refused: &mut Option<String>) -> Option<String> {
+    fn hears(
+        &mut self,
+        event: Event,
+        reach: &Reach,
+        refused: &mut Option<String>,
+    ) -> Option<String> {
         match &event.kind {
             EventKind::TokenNeeded { code, message, by_server: true } => {
-                return Some(not_let_in(code, message));
+                return Some(reach.not_let_in(Some(code), message));
             }
             // another way may lead there
             EventKind::TokenNeeded { code, message, by_server: false } => {
-                *refused = Some(not_let_in(code, message));
+                *refused = Some(reach.not_let_in(Some(code), message));
             }
             EventKind::NoServer { message } => {
                 self.refused = true;
@@ -242,7 +261,10 @@ impl Meeting {
             }
             EventKind::GuaranteesMissing { offered, .. } => {
                 let offered = guarantees(*offered);
-                return Some(format!("the server guarantees {offered}, which is not enough"));
+                return Some(format!(
+                    "the server guarantees {offered}, which is less than --require asks for, so \
+                     nothing is sent to it; ask for less, or use another server"
+                ));
             }
             EventKind::OperationFailed { .. } => self.refusals.push(event),
             EventKind::ConflictResolved { .. } => self.conflicts += 1,
@@ -255,18 +277,16 @@ impl Meeting {
 
 /// Returns the reason of a failed attempt to reach the server, if an event tells one.
 #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
-fn failure(kind: &EventKind) -> Option<String> {
+fn failure(kind: &EventKind) -> Option<ConnectFailure> {
     match kind {
-        EventKind::Error { message, .. } | EventKind::TokenNeeded { message, .. } => {
-            Some(message.clone())
+        EventKind::Error { message, cause, .. } => {
+            Some(ConnectFailure::new(cause.unwrap_or_default(), message))
+        }
+        EventKind::TokenNeeded { message, .. } => {
+            Some(ConnectFailure::new(FailureCause::Access, message))
         }
         _ => None,
     }
-}
-
-/// Returns the message for refused access.
-pub(crate) fn not_let_in(code: &ErrorCode, message: &str) -> String {
-    format!("the server does not let this user in ({code}): {message}; give the user's --token")
 }
 
 /// Returns true if a collection is not in sync because a decision is due.
@@ -299,7 +319,7 @@ pub(crate) fn store(args: &ReplicaArgs) -> Store {
     })
 }
 
-fn config(args: &ReplicaArgs) -> SyncConfig {
+fn config(args: &ReplicaArgs) -> Result<SyncConfig, Failure> {
     let mut config = SyncConfig::new(args.server.as_deref().unwrap_or(NOWHERE))
         .user(&args.user)
         .connect_at_start(false)
@@ -323,5 +343,12 @@ fn config(args: &ReplicaArgs) -> SyncConfig {
         .store(store(args));
     config.auth_token = args.token.as_ref().map(|token| token.0.clone());
     config.websocket_url.clone_from(&args.websocket);
-    config
+    config.trusted_roots = match &args.ca {
+        None => TrustedRoots::System,
+        Some(file) => TrustedRoots::Pem(fs::read(file).map_err(|error| {
+            let text = format!("--ca {} can't be read: {error}", file.display());
+            Failure::new(Code::Usage, text)
+        })?),
+    };
+    Ok(config)
 }

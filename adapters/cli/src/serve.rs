@@ -11,14 +11,12 @@ use crate::args::{DurabilityArg, ServeArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::reload::Reloadable;
-use crate::shown::LogWriter;
 use crate::signal::{Hangup, Signals};
 
 pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> {
     let mut hangup = Hangup::new()?;
     let files = Reloadable::read(&args).await?;
     let mut signals = Signals::new()?;
-    tracing_subscriber::fmt().with_writer(|| LogWriter).with_ansi(false).init();
     // each connection takes a descriptor, and the usual limit is meant for programs that open files
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "can't raise the limit of open files: it bounds the connections");

@@ -1,12 +1,12 @@
 //! Watching a collection, as lines of JSON.
 
 use serde::Serialize;
-use synclayer_tokio::{EventKind, OnServerLoss, RecordChange, Update};
+use synclayer_tokio::{ConnectFailure, EventKind, OnServerLoss, RecordChange, Update};
 
 use crate::args::CollectionArgs;
 use crate::failure::Failure;
 use crate::output::{Printer, RecordJson};
-use crate::replica::{OpenReplica, not_let_in};
+use crate::replica::OpenReplica;
 use crate::signal::Signals;
 
 /// A line of the watch: what happened to a record, and what it is now, or only its id.
@@ -44,7 +44,7 @@ async fn run(
                 Some(update) => print(name, &update)?,
                 None => return Ok(()),
             },
-            Some(event) = replica.next_event() => remark(&event.kind, out)?,
+            Some(event) = replica.next_event() => remark(replica, &event.kind, out)?,
             () = signals.end() => return Ok(()),
         }
     }
@@ -64,7 +64,7 @@ fn print(collection: &str, update: &Update) -> Result<(), Failure> {
 
 /// Tells what the lines don't. Without a token that the server takes there is nothing more to come.
 #[allow(clippy::wildcard_enum_match_arm)] // there may be more kinds of events one day
-fn remark(event: &EventKind, out: Printer) -> Result<(), Failure> {
+fn remark(replica: &OpenReplica, event: &EventKind, out: Printer) -> Result<(), Failure> {
     match event {
         EventKind::RealtimeConnected => out.note("connected"),
         EventKind::SyncCompleted { .. } => out.note("in sync"),
@@ -72,10 +72,11 @@ fn remark(event: &EventKind, out: Printer) -> Result<(), Failure> {
             out.note(format_args!("disconnected, and connecting again: {reason}"));
         }
         EventKind::TokenNeeded { code, message, by_server: true } => {
-            return Err(Failure::plain(not_let_in(code, message)));
+            return Err(Failure::plain(replica.reach.not_let_in(Some(code), message)));
         }
         EventKind::TokenNeeded { code, message, by_server: false } => {
-            out.note(format_args!("{}; it is tried again", not_let_in(code, message)));
+            let why = replica.reach.not_let_in(Some(code), message);
+            out.note(format_args!("{why}; it is tried again"));
         }
         EventKind::DifferentDatabase { .. } => out.note(
             "the server has another database than this replica is of; see `synclayer adopt --help`",
@@ -92,7 +93,11 @@ fn remark(event: &EventKind, out: Printer) -> Result<(), Failure> {
         EventKind::OperationFailed { code, message, .. } => {
             out.note(format_args!("the server has refused a waiting write ({code}): {message}"));
         }
-        EventKind::Error { message, .. } => out.note(message),
+        EventKind::Error { message, cause: Some(cause), .. } => {
+            let failure = ConnectFailure::new(*cause, message);
+            out.note(format_args!("{}; it is tried again", replica.explain(&failure)));
+        }
+        EventKind::Error { message, cause: None, .. } => out.note(message),
         // the lines tell the rest
         _ => {}
     }

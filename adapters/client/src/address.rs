@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use http::Uri;
+use rustls::pki_types::ServerName;
+use synclayer_core::{ConnectFailure, FailureCause};
 
 use crate::error::OpenError;
 
@@ -73,19 +75,37 @@ impl Endpoint {
             || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
     }
 
+    /// The name that the server's certificate has to be for.
+    ///
+    /// # Errors
+    /// When no certificate can be for it.
+    pub fn tls_name(&self) -> Result<ServerName<'static>, ConnectFailure> {
+        ServerName::try_from(self.host.clone()).map_err(|error| {
+            let why = format!("no certificate can be for {}: {error}", self.host);
+            ConnectFailure::new(FailureCause::Certificate, why)
+        })
+    }
+
     fn parse(url: &str, schemes: [&str; 2]) -> Result<Self, OpenError> {
         let refuse = |reason: &str| OpenError::Address { reason: reason.into() };
-        let uri: Uri = url.parse().map_err(|_| refuse("it is no URL"))?;
+        let uri: Uri = url
+            .parse()
+            .map_err(|_| refuse("it is no URL; write it as https://host or http://host:8080"))?;
         let tls = match uri.scheme_str() {
             Some("ws" | "http") => false,
             Some("wss" | "https") => true,
             Some(_) | None => {
-                return Err(refuse("it must begin with https://, http://, wss:// or ws://"));
+                return Err(refuse(
+                    "it must begin with https:// or http://, as in http://localhost:8080",
+                ));
             }
         };
         let authority = uri.authority().ok_or_else(|| refuse("it names no host"))?;
         if authority.as_str().contains('@') {
-            return Err(refuse("it holds a user name; use `auth_token`"));
+            return Err(refuse(
+                "it holds a user name, which no server reads: give the token in its own setting, in \
+                 the program with --token",
+            ));
         }
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });

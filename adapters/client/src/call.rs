@@ -1,14 +1,21 @@
 //! HTTP calls: a request of the core's in, its answer out.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use synclayer_core::{ConnectFailure, FailureCause};
 use synclayer_core::{HttpAnswer, HttpRequest};
-use ureq::{Agent, Body, Error, Proxy};
+use tracing::debug;
+use ureq::config::Config;
+use ureq::{Agent, Body, Error};
 
 use crate::address::Endpoint;
+use crate::dial::Dialer;
+use crate::fault;
 use crate::tls::Tls;
+use crate::transport::{Dialing, LeftToDialing};
 
 /// The time for which a connection is kept for the next call. It is shorter than at servers, so that
 /// no call meets a connection that is just being closed.
@@ -16,11 +23,11 @@ const KEPT: Duration = Duration::from_secs(3);
 
 /// Calls a server over HTTP. Connections are kept for the next call for a short while.
 ///
-/// Proxies are used as the environment names them (`HTTPS_PROXY` and so on), but only for servers
-/// that are spoken to over TLS and are not on this machine.
+/// Each is made as [`Dialer`] does it, through a proxy if the environment names one.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     agent: Agent,
+    endpoint: Arc<Endpoint>,
     base: String,
     answer_bytes: usize,
 }
@@ -29,27 +36,35 @@ impl HttpClient {
     /// A client of the server at `base`, of whose answers up to `answer_bytes` are read.
     #[must_use]
     pub fn new(base: &Endpoint, tls: &Tls, answer_bytes: usize) -> Self {
-        let proxied = base.tls && !base.is_loopback();
-        let agent = Agent::config_builder()
+        let endpoint = Arc::new(base.clone());
+        let config = Config::builder()
             .http_status_as_error(false)
             // a token goes nowhere but where it was meant to go
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(if proxied { Proxy::try_from_env() } else { None })
-            .tls_config(tls.http.clone())
+            .proxy(None)
             .accept("application/json")
             .user_agent("synclayer")
             .max_idle_age(KEPT)
-            .build()
-            .new_agent();
+            .build();
+        let dialing = Dialing::new(Dialer::new(Arc::clone(&endpoint)), Arc::clone(&tls.config));
+        let agent = Agent::with_parts(config, dialing, LeftToDialing);
         let base = base.uri.to_string().trim_end_matches('/').to_owned();
-        Self { agent, base, answer_bytes }
+        Self { agent, endpoint, base, answer_bytes }
     }
 
     /// Makes a call. It blocks until the answer is there or the request's time is up.
     #[must_use]
     pub fn call(&self, request: &HttpRequest) -> HttpAnswer {
-        self.attempt(request).unwrap_or_else(|error| HttpAnswer::Failed(error.to_string()))
+        let answer = self
+            .attempt(request)
+            .unwrap_or_else(|error| HttpAnswer::Failed(fault::of(&error, &self.endpoint)));
+        let path = request.path.split('?').next().unwrap_or_default();
+        match &answer {
+            HttpAnswer::Answered { status, .. } => debug!(request.method, path, status, "answered"),
+            HttpAnswer::Failed(failure) => debug!(request.method, path, %failure, "failed"),
+        }
+        answer
     }
 
     fn attempt(&self, request: &HttpRequest) -> Result<HttpAnswer, Error> {
@@ -83,11 +98,14 @@ impl HttpClient {
             let to = String::from_utf8_lossy(to.as_bytes());
             let to = to.split('?').next().unwrap_or_default();
             let why = format!("the server redirects to {to} (status {status}): use that address");
-            return Ok(HttpAnswer::Failed(why));
+            return Ok(HttpAnswer::Failed(ConnectFailure::new(FailureCause::Redirected, why)));
         }
         let retry_after = retry_after(response.headers());
         let limit = u64::try_from(self.answer_bytes).unwrap_or(u64::MAX);
         let body = response.body_mut().with_config().limit(limit).read_to_vec()?;
+        if let Some(failure) = fault::of_answer(status, &body, &self.endpoint) {
+            return Ok(HttpAnswer::Failed(failure));
+        }
         Ok(HttpAnswer::Answered { status, retry_after, body })
     }
 }

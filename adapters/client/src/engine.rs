@@ -16,9 +16,10 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use synclayer_core::{
-    Action, ClientConfig, ClientStore, Command, ConnId, Event, Input, Mono, NetAction, Now,
-    Replica as CoreReplica, StoreError, Timestamp,
+    Action, ClientConfig, ClientStore, Command, ConnId, Event, EventKind, Input, Mono, NetAction,
+    Now, Replica as CoreReplica, StoreError, Timestamp,
 };
+use tracing::{debug, warn};
 
 use self::failure::{FailedStore, open_replica};
 use self::fates::FollowedFates;
@@ -302,6 +303,11 @@ impl Engine {
     }
 
     fn notify(&mut self, event: &Event) {
+        if let EventKind::Error { message, .. } = &event.kind {
+            warn!(via = ?event.transport, "{message}");
+        } else {
+            debug!(via = ?event.transport, kind = ?event.kind, "told");
+        }
         self.listeners.retain(|listener| !listener.is_abandoned());
         for listener in &self.listeners {
             listener.put(|queue| queue.push(event.clone()));

@@ -6,7 +6,7 @@
 //! | faces | `synclayer-tokio` and `synclayer-blocking`: an `.await` and a `.wait()` over the calls below |
 //! | calls | [`handle`], [`collection`]: a client and a collection, whose calls return a [`Pending`](pending::Pending) |
 //! | engine | `engine`: the replica on a thread of its own, which carries out [`command`]s |
-//! | network | [`network`]: the trait of what moves a face's bytes; [`websocket`], [`call`], [`tls`], [`address`] |
+//! | network | [`network`]: the trait of what moves a face's bytes; [`websocket`], [`call`], [`dial`], [`tls`], [`address`], [`fault`] |
 //! | ground | [`config`], [`setup`], [`error`], [`mailbox`], [`listen`], [`pending`], [`saved`], [`wait`] |
 //!
 //! A call puts a command into the engine's inbox, and the engine answers it. A face writes a
@@ -19,18 +19,22 @@ pub mod callback;
 pub mod collection;
 pub mod command;
 pub mod config;
+pub mod dial;
 mod docs;
 mod engine;
 pub mod error;
+pub mod fault;
 pub mod handle;
 pub mod listen;
 pub mod mailbox;
 pub mod modify;
 pub mod network;
 pub mod pending;
+mod proxy;
 pub mod saved;
 mod set_once;
 pub mod setup;
 pub mod tls;
+mod transport;
 pub mod wait;
 pub mod websocket;

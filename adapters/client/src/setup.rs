@@ -50,7 +50,7 @@ impl Setup {
         let connected = config.connect_at_start;
         let frame_bytes = config.limits.frame_bytes;
         let factory = config.store.into_factory();
-        let target = Target { address: Arc::new(address.websocket), tls: tls.config, frame_bytes };
+        let target = Target::new(Arc::new(address.websocket), tls.config, frame_bytes);
         Ok(Self { target, http, client, factory, connected, takes_token })
     }
 }

@@ -1,12 +1,13 @@
 //! The WebSocket to a server: the request for it, its bounds, and its messages.
 
-use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, Request};
 use rustls::ClientConfig;
-use synclayer_core::{Disconnect, Token};
+use synclayer_core::{ConnectFailure, Disconnect, Token};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::coding::CloseCode;
@@ -16,7 +17,11 @@ use tungstenite::{Bytes, Error, Message, Utf8Bytes};
 use crate::address::Endpoint;
 use crate::call::retry_after;
 use crate::command::SocketEvent;
+use crate::dial::Dialer;
+use crate::fault;
 
+/// The time limit for connecting, TLS and upgrade apart. The machine's own is no longer.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 /// The number of bytes of frames that are gathered for one write to the socket.
 const GATHERED_BYTES: usize = 16 << 10;
 /// Room for the frames of a connection that are small and many, such as subscriptions.
@@ -30,6 +35,7 @@ pub const DEAF: &str = "the server does not read what is sent to it";
 /// A server's WebSocket endpoint, with the settings of every connection to it.
 #[derive(Clone, Debug)]
 pub struct Target {
+    dialer: Dialer,
     /// The endpoint.
     pub address: Arc<Endpoint>,
     /// The configuration of TLS, for an endpoint that wants it.
@@ -39,12 +45,25 @@ pub struct Target {
 }
 
 impl Target {
+    pub(crate) fn new(address: Arc<Endpoint>, tls: Arc<ClientConfig>, frame_bytes: usize) -> Self {
+        Self { dialer: Dialer::new(Arc::clone(&address)), address, tls, frame_bytes }
+    }
+
+    /// Connects. This may block for long.
+    ///
+    /// # Errors
+    /// When the server can't be reached.
+    pub fn dial(&self) -> Result<TcpStream, ConnectFailure> {
+        self.dialer.dial(DIAL_TIMEOUT)
+    }
+
     /// The request for an upgrade, with the token in its header.
     ///
     /// # Errors
     /// When no header can carry the token.
     pub fn request(&self, token: Option<&Token>) -> Result<Request<()>, Disconnect> {
-        let mut request = self.address.uri.clone().into_client_request().map_err(failed)?;
+        let request = self.address.uri.clone().into_client_request();
+        let mut request = request.map_err(|error| self.failed(error))?;
         if let Some(token) = token {
             let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
                 .map_err(|error| lost(error.to_string()))?;
@@ -72,11 +91,37 @@ impl Target {
         self.frame_bytes.saturating_mul(2).saturating_add(SMALL_BYTES)
     }
 
-    /// The end of a connection that could not be made.
+    /// The news that a connection has read.
     #[must_use]
-    pub fn unreachable(&self, error: &io::Error) -> Disconnect {
-        let Endpoint { host, port, .. } = &*self.address;
-        lost(format!("{host}:{port}: {error}"))
+    pub fn event(&self, read: Result<Message, Error>) -> SocketEvent {
+        match read {
+            Ok(Message::Text(text)) => SocketEvent::Frame(text.into()),
+            Ok(Message::Binary(bytes)) => SocketEvent::Frame(bytes),
+            Ok(Message::Ping(_) | Message::Pong(_)) => SocketEvent::Heard,
+            Ok(Message::Close(Some(why))) => {
+                SocketEvent::Disconnected(lost(format!("{CLOSED}: {why}")))
+            }
+            Ok(Message::Close(None) | Message::Frame(_)) => SocketEvent::Disconnected(lost(CLOSED)),
+            Err(error) => SocketEvent::Disconnected(self.failed(error)),
+        }
+    }
+
+    /// The end of a connection that failed, or could not be made.
+    #[must_use]
+    pub fn failed(&self, error: Error) -> Disconnect {
+        if let Error::Http(response) = error {
+            let retry_after = retry_after(response.headers());
+            let (parts, body) = response.into_parts();
+            let (status, body) = (parts.status.as_u16(), body.unwrap_or_default());
+            return match fault::of_answer(status, &body, &self.address) {
+                Some(failure) => Disconnect::Lost(failure),
+                None => Disconnect::Refused { status, retry_after, body },
+            };
+        }
+        if let Error::WriteBufferFull(_) = error {
+            return lost(DEAF);
+        }
+        Disconnect::Lost(fault::of(&error, &self.address))
     }
 }
 
@@ -88,36 +133,6 @@ pub fn message(frame: Bytes) -> Message {
         Ok(text) => Message::Text(text),
         Err(_) => Message::Binary(Bytes::new()),
     }
-}
-
-/// The news that a connection has read.
-#[must_use]
-pub fn event(read: Result<Message, Error>) -> SocketEvent {
-    match read {
-        Ok(Message::Text(text)) => SocketEvent::Frame(text.into()),
-        Ok(Message::Binary(bytes)) => SocketEvent::Frame(bytes),
-        Ok(Message::Ping(_) | Message::Pong(_)) => SocketEvent::Heard,
-        Ok(Message::Close(Some(why))) => {
-            SocketEvent::Disconnected(lost(format!("{CLOSED}: {why}")))
-        }
-        Ok(Message::Close(None) | Message::Frame(_)) => SocketEvent::Disconnected(lost(CLOSED)),
-        Err(error) => SocketEvent::Disconnected(failed(error)),
-    }
-}
-
-/// The end of a connection that failed.
-#[must_use]
-pub fn failed(error: Error) -> Disconnect {
-    if let Error::Http(response) = error {
-        let retry_after = retry_after(response.headers());
-        let (parts, body) = response.into_parts();
-        let (status, body) = (parts.status.as_u16(), body.unwrap_or_default());
-        return Disconnect::Refused { status, retry_after, body };
-    }
-    if let Error::WriteBufferFull(_) = error {
-        return lost(DEAF);
-    }
-    lost(error.to_string())
 }
 
 /// The words with which a connection is closed whose server breaks the protocol; `None` where the
@@ -144,6 +159,6 @@ pub fn goodbye(error: &Error) -> Option<CloseFrame> {
 
 /// The end of a connection, in words.
 #[must_use]
-pub fn lost(reason: impl Into<String>) -> Disconnect {
+pub fn lost(reason: impl Into<ConnectFailure>) -> Disconnect {
     Disconnect::Lost(reason.into())
 }

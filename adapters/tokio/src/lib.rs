@@ -46,9 +46,9 @@ pub use synclayer_client::saved::{Confirmed, Saved};
 pub use synclayer_client::tls::TrustedRoots;
 pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
-    CollectionStatus, Conflict, ConflictStrategy, ConnectionState, Delta, Document, DocumentError,
-    Event, EventKind, Fate, FieldStates, FieldWise, Guarantees, Limits, Misuse, NameError,
-    OnServerLoss, PlainServers, Record, RecordChange, RecordId, Rejected, Resolver,
-    ResolverFailure, SignOut, Snapshot, Status, StoreError, StoreErrorKind, SyncFailure,
-    SyncFailureReason, Transport, Unsent, Update, WriteId,
+    CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
+    DocumentError, Event, EventKind, FailureCause, Fate, FieldStates, FieldWise, Guarantees,
+    Limits, Misuse, NameError, OnServerLoss, PlainServers, Record, RecordChange, RecordId,
+    Rejected, Resolver, ResolverFailure, SignOut, Snapshot, Status, StoreError, StoreErrorKind,
+    SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
 };

@@ -1,20 +1,25 @@
 //! A connection: a task that moves frames between a socket and the engine's thread.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread::Builder;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use synclayer_client::command::{EngineCommand, Inbox, SocketEvent};
-use synclayer_client::websocket::{self, DEAF, Target, failed, goodbye, lost};
+use synclayer_client::fault::Greeting;
+use synclayer_client::websocket::{self, DEAF, Target, goodbye, lost};
 use synclayer_core::{ConnId, Disconnect, Token};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::http::Request;
@@ -87,7 +92,7 @@ impl Socket {
                 () = given_up(&mut queue) => Err(lost("given up")),
             };
             match dialed {
-                Ok(socket) => live(socket, queue, reporter, &bounds).await,
+                Ok(socket) => live(socket, queue, reporter, &target, &bounds).await,
                 Err(end) => reporter.conclude(end),
             }
         });
@@ -123,22 +128,36 @@ impl Socket {
     }
 }
 
-type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type WebSocket = WebSocketStream<MaybeTlsStream<Greeted>>;
 
 async fn dial(
     target: &Target,
     request: Result<Request<()>, Disconnect>,
 ) -> Result<WebSocket, Disconnect> {
     let request = request?;
-    let stream = TcpStream::connect((target.address.host.as_str(), target.address.port))
-        .await
-        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-        .map_err(|error| target.unreachable(&error))?;
+    let stream = connect(target).await?;
     let connector = Connector::Rustls(Arc::clone(&target.tls));
     client_async_tls_with_config(request, stream, Some(target.config()), Some(connector))
         .await
         .map(|(socket, _)| socket)
-        .map_err(failed)
+        .map_err(|error| target.failed(error))
+}
+
+/// Connects on a thread, since looking up a name blocks.
+async fn connect(target: &Target) -> Result<Greeted, Disconnect> {
+    let (done, dialed) = oneshot::channel();
+    let dialing = target.clone();
+    // not among the runtime's own threads: its end waits for those
+    let begun = Builder::new().name("synclayer-dial".into()).spawn(move || {
+        // where nobody waits any more, the connection was given up
+        let _ = done.send(dialing.dial());
+    });
+    begun.map_err(|error| lost(error.to_string()))?;
+    let stream = dialed.await.map_err(|_| lost("the thread that connects has ended"))?;
+    let stream = stream.map_err(Disconnect::Lost)?;
+    let prepared = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+    let socket = prepared.map_err(|error| target.failed(error.into()))?;
+    Ok(Greeted { socket, greeting: Greeting::new(Arc::clone(&target.address)) })
 }
 
 /// Comes back when the engine has dropped its end.
@@ -151,13 +170,14 @@ async fn live(
     socket: WebSocket,
     queue: UnboundedReceiver<SocketWrite>,
     reporter: Reporter,
+    target: &Target,
     waiting: &Waiting,
 ) {
     reporter.report(SocketEvent::Connected);
     let (mut sink, mut stream) = socket.split();
     let (end, goodbye) = tokio::select! {
-        end = read(&mut stream, &reporter, &waiting.room) => end,
-        end = write(&mut sink, queue, &waiting.unwritten) => (end, None),
+        end = read(&mut stream, &reporter, target, &waiting.room) => end,
+        end = write(&mut sink, queue, target, &waiting.unwritten) => (end, None),
         () = waiting.overrun.notified() => (lost(DEAF), None),
     };
     reporter.conclude(end);
@@ -187,11 +207,12 @@ async fn part(
 async fn read(
     stream: &mut SplitStream<WebSocket>,
     reporter: &Reporter,
+    target: &Target,
     room: &Semaphore,
 ) -> (Disconnect, Option<CloseFrame>) {
     while let Some(message) = stream.next().await {
         let goodbye = message.as_ref().err().and_then(goodbye);
-        let event = websocket::event(message);
+        let event = target.event(message);
         let length = match event {
             SocketEvent::Disconnected(why) => return (why, goodbye),
             SocketEvent::Frame(ref frame) => frame.len(),
@@ -214,6 +235,7 @@ fn weight(length: usize) -> u32 {
 async fn write(
     sink: &mut SplitSink<WebSocket, Message>,
     mut queue: UnboundedReceiver<SocketWrite>,
+    target: &Target,
     unwritten: &AtomicUsize,
 ) -> Disconnect {
     while let Some(first) = queue.recv().await {
@@ -221,13 +243,13 @@ async fn write(
         while let Some(outgoing) = next {
             let size = outgoing.size();
             if let Err(error) = sink.feed(outgoing.into()).await {
-                return failed(error);
+                return target.failed(error);
             }
             unwritten.fetch_sub(size, Ordering::Relaxed);
             next = queue.try_recv().ok();
         }
         if let Err(error) = sink.flush().await {
-            return failed(error);
+            return target.failed(error);
         }
     }
     lost("closed")
@@ -268,5 +290,42 @@ impl Drop for Reporter {
     fn drop(&mut self) {
         let why = std::mem::replace(&mut self.end, lost(""));
         self.report(SocketEvent::Disconnected(why));
+    }
+}
+
+/// A socket whose first bytes are looked at.
+struct Greeted {
+    socket: TcpStream,
+    greeting: Greeting,
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { socket, greeting } = self.get_mut();
+        let before = bytes.filled().len();
+        let read = Pin::new(socket).poll_read(context, bytes);
+        read.map(|read| read.and_then(|()| greeting.check(&bytes.filled()[before..])))
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(context)
     }
 }

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
+use super::failure::{ConnectFailure, FailureCause};
 use super::machine::Client;
 use crate::protocol::message::{ErrorCode, ErrorMessage};
 use crate::protocol::wire::http::refusal;
@@ -48,6 +49,7 @@ impl Client {
         by_server: bool,
     ) {
         self.token_needed = true;
+        self.note_failure(ConnectFailure::new(FailureCause::Access, message.clone()));
         edit.remote_event(EventKind::TokenNeeded { code, message, by_server });
     }
 
@@ -85,10 +87,24 @@ impl Client {
             }
             (401 | 403, _) => {
                 self.ask_for_token(edit, code_of(status), reason.clone(), false);
-                self.fail_connection(edit, &reason, Duration::ZERO);
+                let failure = ConnectFailure::new(FailureCause::Access, reason);
+                self.fail_connection(edit, failure, Duration::ZERO);
             }
-            (_, _) => self.fail_connection(edit, &reason, retry_after.unwrap_or_default()),
+            (_, _) => {
+                let failure = ConnectFailure::new(cause_of(status), reason);
+                self.fail_connection(edit, failure, retry_after.unwrap_or_default());
+            }
         }
+    }
+}
+
+/// The cause of a failure that a server, or something on the way, has answered with this status.
+pub(super) fn cause_of(status: u16) -> FailureCause {
+    match status {
+        300..=399 => FailureCause::Redirected,
+        401 | 403 | 407 => FailureCause::Access,
+        429 | 500..=599 => FailureCause::Declined,
+        _ => FailureCause::NoServer,
     }
 }
 

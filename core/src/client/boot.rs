@@ -68,6 +68,7 @@ impl Client {
             slept: false,
             token_due: false,
             token_needed: false,
+            failure: None,
             syncs: Syncs::default(),
             clock: Clock::new(now, seed),
             ignored_frames: 0,

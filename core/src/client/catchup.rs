@@ -309,7 +309,7 @@ impl Records<'_> {
         self.save(edit);
         let message = format!("{why}; the collection is fetched whole");
         let collection = Some(self.collection.clone());
-        edit.remote_event(EventKind::Error { collection, record_id: None, message });
+        edit.remote_event(EventKind::Error { collection, record_id: None, message, cause: None });
         self.show_status(edit);
     }
 
@@ -345,5 +345,5 @@ fn setback(
     }
     let message = "the server can't go on from where this replica was, because it was away for too \
                    long or the server was restored; the collection is fetched whole";
-    Some(EventKind::Error { collection, record_id: None, message: message.into() })
+    Some(EventKind::Error { collection, record_id: None, message: message.into(), cause: None })
 }

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{ConnectionState, EventKind, Transport};
+use super::failure::{ConnectFailure, FailureCause};
 use super::interface::{Disconnect, NetAction, Timer};
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
@@ -18,7 +19,7 @@ impl Client {
             Disconnect::Refused { status, retry_after, body } => {
                 self.turned_away(edit, status, retry_after, &body);
             }
-            Disconnect::Lost(reason) => self.fail_connection(edit, &reason, Duration::ZERO),
+            Disconnect::Lost(failure) => self.fail_connection(edit, failure, Duration::ZERO),
         }
     }
 
@@ -26,15 +27,36 @@ impl Client {
     pub(super) fn fail_connection(
         &mut self,
         edit: &mut Edit<'_>,
-        reason: &str,
+        failure: impl Into<ConnectFailure>,
         at_least: Duration,
     ) {
+        let failure = failure.into();
         let was_ready = self.link.ready_since().is_some();
-        self.lose_connection(edit, reason);
+        let told = self.failure.as_ref().map(|failure| failure.cause);
+        self.lose_connection(edit, &failure.message);
+        self.note_failure(failure.clone());
         self.back_off(edit, at_least);
-        if !was_ready {
-            self.turn_to_http(edit, reason);
+        if !was_ready && self.config.http {
+            self.turn_to_http(edit, &failure);
+        } else if !was_ready
+            && told != Some(failure.cause)
+            && failure.cause != FailureCause::Protocol
+        {
+            // what breaks the protocol was told already
+            edit.unreachable(&failure);
         }
+    }
+
+    /// Keeps the reason why the server is out of reach, if it is.
+    pub(super) fn note_failure(&mut self, failure: ConnectFailure) {
+        if self.transport().is_none() {
+            self.failure = Some(failure);
+        }
+    }
+
+    fn fail_silent_connection(&mut self, edit: &mut Edit<'_>, reason: &str) {
+        let failure = ConnectFailure::new(FailureCause::Silent, reason);
+        self.fail_connection(edit, failure, Duration::ZERO);
     }
 
     /// Nothing is connected any more; the caller says what comes next.
@@ -109,23 +131,20 @@ impl Client {
         {
             match timer {
                 Timer::Reconnect => self.dial(edit),
-                Timer::Connect => {
-                    self.fail_connection(edit, "no connection came up", Duration::ZERO)
-                }
+                Timer::Connect => self.fail_silent_connection(edit, "no connection came up"),
                 Timer::Hello => {
                     if !self.meet_silence(edit)? {
-                        let reason = "the server did not answer the hello";
-                        self.fail_connection(edit, reason, Duration::ZERO);
+                        self.fail_silent_connection(edit, "the server did not answer the hello");
                     }
                 }
                 Timer::Probe => self.probe(edit),
                 Timer::Leave => self.leave_unused(edit)?,
                 Timer::Ping => self.ping(edit),
                 Timer::PingTimeout => {
-                    self.fail_connection(edit, "the server did not answer a ping", Duration::ZERO);
+                    self.fail_silent_connection(edit, "the server did not answer a ping");
                 }
                 Timer::Verdict => {
-                    self.fail_connection(edit, "the server gives no verdict", Duration::ZERO);
+                    self.fail_silent_connection(edit, "the server gives no verdict");
                 }
                 // what waited for these is sent at the end of the step
                 Timer::CatchUp => self.end_catch_up_wait(edit),

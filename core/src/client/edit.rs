@@ -6,6 +6,7 @@ use core::ops::RangeInclusive;
 use bytes::Bytes;
 
 use super::event::{Event, EventKind, Transport};
+use super::failure::{ConnectFailure, FailureCause};
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
 use super::stream::Stream;
@@ -93,8 +94,16 @@ impl<'a> Edit<'a> {
 
     /// Tells the app of an error that is about no collection.
     pub(super) fn error(&mut self, message: impl Into<alloc::string::String>) {
-        let message = message.into();
-        self.remote_event(EventKind::Error { collection: None, record_id: None, message });
+        self.tell(message.into(), None);
+    }
+
+    /// Tells the app why the server is out of reach.
+    pub(super) fn unreachable(&mut self, failure: &ConnectFailure) {
+        self.tell(failure.message.clone(), Some(failure.cause));
+    }
+
+    fn tell(&mut self, message: alloc::string::String, cause: Option<FailureCause>) {
+        self.remote_event(EventKind::Error { collection: None, record_id: None, message, cause });
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::config::{Guarantees, OnServerLoss};
+use super::failure::{ConnectFailure, FailureCause};
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, ErrorCode, Level};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, WriteId};
@@ -267,6 +268,9 @@ pub enum EventKind {
         record_id: Option<RecordId>,
         /// The error, for people.
         message: String,
+        /// The reason why the server is out of reach, for programs; `None` for an error of another
+        /// kind.
+        cause: Option<FailureCause>,
     },
 }
 
@@ -402,6 +406,8 @@ pub struct Status {
     /// The transport that is in use: the WebSocket as soon as the server has answered on it, else
     /// HTTP once it has answered there. `None` where the server is out of reach.
     pub transport: Option<Transport>,
+    /// The reason why the server is out of reach, where it was tried in vain since it was in reach last.
+    pub failure: Option<ConnectFailure>,
     /// The level that it speaks; `None` without one.
     pub level: Option<Level>,
     /// The guarantees of the server; `None` without one.

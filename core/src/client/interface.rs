@@ -9,6 +9,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 pub use super::config::{ClientConfig, Guarantees, OnServerLoss, PlainServers};
+use super::failure::ConnectFailure;
 use super::wipe::Unsent;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError};
@@ -74,8 +75,8 @@ pub enum HttpAnswer {
         body: Vec<u8>,
     },
     /// It was not answered as HTTP has it: there was no connection, it broke, the answer took too
-    /// long or was too large; in words. The server may have done what was asked.
-    Failed(String),
+    /// long or was too large. The server may have done what was asked.
+    Failed(ConnectFailure),
 }
 
 /// The reason why a connection ended, or did not come up.
@@ -90,8 +91,8 @@ pub enum Disconnect {
         /// The answer's body, as far as it had come. Empty where nothing of it is known.
         body: Vec<u8>,
     },
-    /// Anything else, in words.
-    Lost(String),
+    /// Anything else.
+    Lost(ConnectFailure),
 }
 
 /// An input from the world.

@@ -5,6 +5,7 @@ use super::commits::Commits;
 use super::config::ClientConfig;
 use super::edit::Edit;
 use super::exchange::Exchange;
+use super::failure::ConnectFailure;
 use super::fallback::Fallback;
 use super::interface::{Input, RequestId, Timer};
 use super::link::Link;
@@ -46,6 +47,8 @@ pub(crate) struct Client {
     pub(super) token_due: bool,
     /// `true` if access was refused since the server last answered well.
     pub(super) token_needed: bool,
+    /// The reason why the server is out of reach, since it was in reach last.
+    pub(super) failure: Option<ConnectFailure>,
     pub(super) syncs: Syncs,
     pub(super) rejected: usize,
     pub(super) clock: Clock,

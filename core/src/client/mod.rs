@@ -12,6 +12,7 @@
 //! | `checks` | its invariants |
 //! | `boot` | its start, from the rows in the store |
 //! | `link`, `connection` | when a connection is made, kept, given up |
+//! | `failure` | why the server is out of reach |
 //! | `access` | refusals of access: a token is asked for |
 //! | `wake` | what may have died while the device slept |
 //! | `fallback`, `transports` | which transport is used when, and how soon after a failure |
@@ -48,6 +49,7 @@ mod database;
 mod edit;
 pub(crate) mod event;
 mod exchange;
+pub(crate) mod failure;
 mod fallback;
 pub(crate) mod fate;
 mod forgotten;
@@ -87,6 +89,7 @@ pub(crate) mod wipe;
 mod writes;
 
 pub use self::event::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
+pub use self::failure::{ConnectFailure, FailureCause};
 pub use self::fate::{Fate, FateId};
 pub use self::interface::{
     ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,

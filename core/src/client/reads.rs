@@ -34,6 +34,7 @@ impl Client {
         Status {
             connection: self.connection(),
             transport,
+            failure: self.failure.clone(),
             level: transport.map(|_| self.peer.level()),
             guarantees: transport.map(|_| self.offered()),
             client_id: self.identity.client_id.clone(),

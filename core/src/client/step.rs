@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::edit::Edit;
 use super::event::{Event, EventKind, Transport};
+use super::failure::{ConnectFailure, FailureCause};
 use super::interface::NetAction;
 use super::machine::Client;
 use super::output::{Output, Outputs, StoreAction, ViewAction};
@@ -49,11 +50,12 @@ impl Client {
         self.keep_offset(&mut edit);
         let changed = match change(self, &mut edit) {
             Err(StepError::Peer(what)) => {
+                let failure = ConnectFailure::new(FailureCause::Protocol, what);
                 match edit.transport {
-                    Transport::Http => self.fail_exchange(&mut edit, &what, Duration::ZERO),
+                    Transport::Http => self.fail_exchange(&mut edit, failure, Duration::ZERO),
                     Transport::WebSocket => {
-                        edit.error(alloc::format!("the connection is given up: {what}"));
-                        self.fail_connection(&mut edit, &what, Duration::ZERO);
+                        edit.error(alloc::format!("the connection is given up: {failure}"));
+                        self.fail_connection(&mut edit, failure, Duration::ZERO);
                     }
                 }
                 Ok(())
@@ -142,7 +144,10 @@ impl Client {
         if was_ready || polled {
             tell(None, EventKind::ConnectivityChanged { online: false });
         }
-        tell(None, EventKind::Error { collection: None, record_id: None, message: reason });
+        tell(
+            None,
+            EventKind::Error { collection: None, record_id: None, message: reason, cause: None },
+        );
         out.push(Output::Halted(error.clone()));
     }
 }

@@ -6,6 +6,7 @@ use core::time::Duration;
 use super::config::{ClientConfig, Guarantees};
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
+use super::failure::{ConnectFailure, FailureCause};
 use super::interface::Timer;
 use super::link::LinkState;
 use super::machine::Client;
@@ -112,7 +113,8 @@ impl Client {
         match self.link.state() {
             LinkState::Ready { .. } => self.back_up(false),
             LinkState::Connecting { .. } if !self.fallback.has_turned() => {
-                self.turn_to_http(edit, "the WebSocket takes long to come up");
+                let failure = ConnectFailure::new(FailureCause::Silent, "it takes long");
+                self.turn_to_http(edit, &failure);
             }
             LinkState::Connecting { .. }
             | LinkState::Connected { .. }
@@ -127,6 +129,7 @@ impl Client {
 
     /// The WebSocket is what is used from now on.
     pub(super) fn turn_to_websocket(&mut self) {
+        self.failure = None;
         self.fallback.turn_back();
         self.schedule_backup();
     }
@@ -175,7 +178,12 @@ impl Client {
             self.link.wait_until(until);
         } else {
             self.link.give_up();
-            edit.error("the tries to connect are used up; connect() begins anew");
+            let last =
+                self.failure.as_ref().map(|failure| alloc::format!(" (the last: {failure})"));
+            let last = last.unwrap_or_default();
+            edit.error(alloc::format!(
+                "the tries to connect are used up{last}; connect() begins anew"
+            ));
         }
         if at_least > Duration::ZERO {
             self.fallback.postpone(self.now.mono + at_least);
@@ -183,9 +191,12 @@ impl Client {
     }
 
     /// HTTP is turned to after a WebSocket that could not be made, or is not made in time.
-    pub(super) fn turn_to_http(&mut self, edit: &mut Edit<'_>, reason: &str) {
+    pub(super) fn turn_to_http(&mut self, edit: &mut Edit<'_>, failure: &ConnectFailure) {
         if self.may_poll() && !self.fallback.has_turned() {
-            edit.error(alloc::format!("{reason}: polling by HTTP until it is"));
+            let message = alloc::format!(
+                "the WebSocket does not come up ({failure}): the server is asked by HTTP until it does"
+            );
+            edit.unreachable(&ConnectFailure::new(failure.cause, message));
             self.turn();
         }
     }

@@ -153,7 +153,7 @@ fn text(payload: &str) -> Vec<u8> {
     frame(0x81, payload.as_bytes())
 }
 
-/// What a server may send over a WebSocket, and never stop.
+/// Frames that a server may send, and never stop.
 fn over_websocket() -> Vec<Attack> {
     let long = "x".repeat(3 << 20);
     let error = format!(r#"{{"type":"error","code":"E{long}","message":"M"}}"#);
@@ -191,7 +191,7 @@ fn over_websocket() -> Vec<Attack> {
     ]
 }
 
-/// What a server may answer to a request, and never stop.
+/// Answers to a request that a server may begin, and never end.
 fn by_http() -> Vec<Attack> {
     let http = |name, first: &str, then: Vec<u8>| Attack {
         name,

@@ -4,10 +4,12 @@
 
 mod codes;
 mod crash;
+mod dead_address;
 mod demo;
 mod loss;
 mod modify;
 mod place;
+mod reach;
 mod reload;
 mod repair;
 mod scenario;

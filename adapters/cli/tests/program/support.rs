@@ -80,8 +80,11 @@ pub(crate) fn finish(command: &mut Command) -> Ended {
 /// The program, undisturbed by the environment of the tests.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_synclayer"));
-    for name in ["DATA", "SERVER", "SERVER_DATA", "TOKEN", "TOKENS"] {
+    for name in ["DATA", "SERVER", "SERVER_DATA", "TOKEN", "TOKENS", "CA"] {
         command.env_remove(format!("SYNCLAYER_{name}"));
+    }
+    for name in ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
+        command.env_remove(name).env_remove(name.to_lowercase());
     }
     command.stdin(Stdio::null());
     command

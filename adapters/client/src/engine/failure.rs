@@ -82,6 +82,7 @@ impl Engine {
                         collection: None,
                         record_id: None,
                         message: format!("the store could not be opened again: {error}"),
+                        cause: None,
                     },
                 });
                 if let Err(failure) = &mut self.replica {

@@ -4,10 +4,11 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
-use super::super::access::{code_of, speaks_of_access};
+use super::super::access::{cause_of, code_of, speaks_of_access};
 use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::event::Transport;
+use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpAnswer, RequestId};
 use super::super::machine::Client;
 use super::super::step::StepError;
@@ -48,7 +49,7 @@ impl Client {
             }
             HttpAnswer::Failed(why) => {
                 let what = asked.what.name();
-                self.fail_exchange(edit, &format!("{what} failed: {why}"), Duration::ZERO);
+                self.fail_exchange(edit, why.of(what), Duration::ZERO);
                 self.pass_over(&asked.what);
                 Ok(())
             }
@@ -357,7 +358,12 @@ impl Client {
                 self.not_pulled_now(edit, collection, text);
             }
             (What::Hello | What::Page { .. } | What::Push, _, _) => {
-                self.fail_exchange(edit, &text, wait.unwrap_or_default());
+                let cause = match what {
+                    What::Hello => cause_of(status),
+                    What::Page { .. } | What::Push => FailureCause::Declined,
+                };
+                let failure = ConnectFailure::new(cause, text);
+                self.fail_exchange(edit, failure, wait.unwrap_or_default());
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The requests of an exchange: when one begins and ends, and what is asked next.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
+use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::stream::Stream;
@@ -223,6 +224,7 @@ impl Client {
             exchange.succeeded = true;
         }
         self.token_needed = false;
+        self.failure = None;
         if !self.fallback.reach() {
             edit.remote_event(EventKind::ConnectivityChanged { online: true });
             self.hasten_websocket();
@@ -253,13 +255,15 @@ impl Client {
     pub(in super::super) fn fail_exchange(
         &mut self,
         edit: &mut Edit<'_>,
-        why: &str,
+        why: impl Into<ConnectFailure>,
         at_least: Duration,
     ) {
+        let failure = why.into();
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
-        edit.error(why.to_string());
+        edit.unreachable(&failure);
         edit.transport = before;
         self.give_up_exchange(edit, at_least);
+        self.note_failure(failure);
     }
 
     /// The same, where it was told already why.
@@ -287,7 +291,9 @@ impl Client {
         }
         let asked = self.exchange.as_ref().and_then(|exchange| exchange.asked.clone());
         let what = asked.as_ref().map_or("a request", |asked| asked.what.name());
-        self.fail_exchange(edit, &format!("{what} was not answered in time"), Duration::ZERO);
+        let why = format!("{what} was not answered in time");
+        let failure = ConnectFailure::new(FailureCause::Silent, why);
+        self.fail_exchange(edit, failure, Duration::ZERO);
         if let Some(asked) = asked {
             self.pass_over(&asked.what);
         }

@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
+use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::machine::Client;
 use super::super::peer::Peer;
 use super::super::step::StepError;
@@ -117,8 +118,10 @@ impl Client {
     pub(super) fn finds_no_server(&mut self, edit: &mut Edit<'_>) -> bool {
         let Peer::Candidate(candidate) = &self.peer else { return false };
         let message = candidate.describe(&self.config.address);
+        let failure = ConnectFailure::new(FailureCause::NoServer, message.clone());
         edit.event_by(Transport::Http, EventKind::NoServer { message });
         self.give_up_work(edit, Duration::ZERO);
+        self.note_failure(failure);
         true
     }
 }

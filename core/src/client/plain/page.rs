@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::super::edit::Edit;
 use super::super::event::EventKind;
 use super::super::exchange::MOST_DECLINED;
+use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::machine::Client;
 use super::super::stream::{Stream, StreamError};
 use super::pull::{Glimpse, Outcome, Step};
@@ -41,7 +42,12 @@ impl Client {
             let message = format!("records are left out that can't be read: {why}");
             stream.plain.complained = true;
             let collection = Some(collection.clone());
-            edit.remote_event(EventKind::Error { collection, record_id: None, message });
+            edit.remote_event(EventKind::Error {
+                collection,
+                record_id: None,
+                message,
+                cause: None,
+            });
         }
         let glimpses: alloc::vec::Vec<_> =
             page.rows.iter().map(|row| glimpse(row.as_ref().map_err(|raw| *raw), latest)).collect();
@@ -190,7 +196,10 @@ impl Client {
             _ => {
                 let why = format!("{collection} could not be read: {}", told.message);
                 match wait {
-                    Some(wait) => self.fail_work(edit, &why, wait),
+                    Some(wait) => {
+                        let failure = ConnectFailure::new(FailureCause::Declined, why);
+                        self.fail_work(edit, failure, wait);
+                    }
                     None => self.page_missed(edit, collection, &why),
                 }
             }
@@ -222,14 +231,14 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,
-        why: &str,
+        failure: ConnectFailure,
     ) {
         let again = self.fallback.stick(collection);
         let read = self.peer.work().is_some_and(|work| work.read);
         if again.as_ref() == Some(collection) && read {
-            self.page_missed(edit, collection, why);
+            self.page_missed(edit, collection, &failure.message);
         } else {
-            self.fail_work(edit, why, Duration::ZERO);
+            self.fail_work(edit, failure, Duration::ZERO);
         }
     }
 

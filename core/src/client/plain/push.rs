@@ -97,7 +97,7 @@ impl Client {
                 let message = alloc::format!(
                     "{collection}/{id}: the server reports a conflict without the record"
                 );
-                self.fail_work(edit, &message, Duration::ZERO);
+                self.fail_work(edit, message, Duration::ZERO);
                 return Ok(());
             }
         }

@@ -349,7 +349,7 @@ impl Client {
         }
         let told = format!("{}: {}", error.code, error.message);
         let (collection, record_id) = (error.collection.clone(), error.record_id.clone());
-        let event = EventKind::Error { collection, record_id, message: told };
+        let event = EventKind::Error { collection, record_id, message: told, cause: None };
         let (Some(collection), Some(id)) = (&error.collection, &error.record_id) else {
             if let Some(collection) = error.collection.filter(|name| self.matters(name))
                 && let Some(stream) = self.streams.get_mut(&collection)

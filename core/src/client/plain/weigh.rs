@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use super::super::access::code_of;
 use super::super::edit::Edit;
+use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::machine::Client;
 use super::super::step::StepError;
 use super::Doubt;
@@ -200,7 +201,8 @@ impl Client {
             ErrorMessage { retry_after_ms, ..ErrorMessage::new(code, told.message.clone()) };
         self.postpone(edit, write, entry, &error);
         let wait = self.pacing.held_until().map(|until| until.since(self.now.mono));
-        self.fail_work(edit, &told.message, wait.unwrap_or_default());
+        let failure = ConnectFailure::new(FailureCause::Declined, told.message);
+        self.fail_work(edit, failure, wait.unwrap_or_default());
     }
 
     fn rejected_by_http(

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
 use super::super::exchange::GRACE;
+use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::step::StepError;
@@ -241,10 +242,9 @@ impl Client {
                         stream.plain.habits.shrink();
                     }
                 }
-                let why = format!("a request failed: {why}");
-                match &asked.what {
-                    What::Page(collection) => self.page_unanswered(edit, collection, &why),
-                    What::Push(_) => self.fail_work(edit, &why, Duration::ZERO),
+                match (&asked.what, why.of("a request")) {
+                    (What::Page(of), why) => self.page_unanswered(edit, of, why),
+                    (What::Push(_), why) => self.fail_work(edit, why, Duration::ZERO),
                 }
             }
             (_, HttpAnswer::Answered { status: 401, body, .. }) => {
@@ -329,11 +329,18 @@ impl Client {
     }
 
     /// The work is given up, and tried again after a while.
-    pub(super) fn fail_work(&mut self, edit: &mut Edit<'_>, why: &str, at_least: Duration) {
+    pub(super) fn fail_work(
+        &mut self,
+        edit: &mut Edit<'_>,
+        why: impl Into<ConnectFailure>,
+        at_least: Duration,
+    ) {
+        let failure = why.into();
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
-        edit.error(why);
+        edit.unreachable(&failure);
         edit.transport = before;
         self.give_up_work(edit, at_least);
+        self.note_failure(failure);
     }
 
     /// The same, where it was told already why.
@@ -370,7 +377,7 @@ impl Client {
     }
 
     pub(in super::super) fn work_timed_out(&mut self, edit: &mut Edit<'_>) {
-        let why = "a request was not answered in time";
+        let why = ConnectFailure::new(FailureCause::Silent, "a request was not answered in time");
         let asked = self.peer.work_mut().and_then(|work| work.asked.take());
         match asked.map(|asked| asked.what) {
             Some(What::Page(collection)) => self.page_unanswered(edit, &collection, why),

@@ -8,6 +8,7 @@ mod modify;
 mod sign_out;
 mod suite;
 mod support;
+mod unreachable;
 
 /// Runs every test of the suite with each client.
 macro_rules! suite {
@@ -52,6 +53,10 @@ suite! {
     sign_out::what_a_user_leaves_waits_for_their_return,
     sign_out::a_wipe_takes_everything_of_the_user_and_nothing_of_others,
     callback::a_resolver_that_calls_its_client_gets_an_error_at_once,
+    unreachable::what_does_not_let_itself_be_reached_is_told_apart,
+    unreachable::failures_of_tls_say_which_certificate_and_why,
+    unreachable::what_answers_and_is_no_server_is_told,
+    unreachable::a_failure_is_over_when_the_server_is_in_reach,
     modify::no_increment_of_many_threads_is_lost,
     modify::a_closure_makes_removes_and_leaves_records,
     modify::a_write_that_changes_nothing_is_answered,

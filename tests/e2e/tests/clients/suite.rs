@@ -211,7 +211,8 @@ fn blocked(fate: impl Fn() -> Passage + Send + 'static) -> impl FnMut(&Request) 
 }
 
 fn polls(event: &Event) -> bool {
-    matches!(&event.kind, EventKind::Error { message, .. } if message.contains("polling"))
+    let by_websocket = event.transport == Some(Transport::WebSocket);
+    by_websocket && matches!(&event.kind, EventKind::Error { cause: Some(_), .. })
 }
 
 pub fn a_blocked_upgrade_leads_to_polling_and_back<C: Client>() {

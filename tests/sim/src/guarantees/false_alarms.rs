@@ -1,6 +1,6 @@
 //! No false alarm: nothing is mended that is not broken, and nothing impossible is counted.
 
-use synclayer_core::{Event, EventKind};
+use synclayer_core::{Event, EventKind, Transport};
 
 use crate::guarantees::ledger::Ledger;
 use crate::world::World;
@@ -64,11 +64,16 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                 EventKind::ChecksumMismatch { .. }
                 | EventKind::ServerLostChanges { .. }
                 | EventKind::ReplicaCopied { .. } => false,
+                // a lost connection is no alarm, and what breaks the protocol is told apart
+                EventKind::Error { cause: Some(_), .. }
+                    if event.transport == Some(Transport::WebSocket) =>
+                {
+                    true
+                }
                 EventKind::Error { message, .. } => EXPLAINED.iter().any(|(start, cause)| {
                     let happened = world.counts.get(cause).is_some_and(|times| *times > 0);
-                    message.ends_with(": polling by HTTP until it is")
-                        || message.starts_with(start)
-                            && (happened || *cause == "rate limit" && ledger.plan.rate_limit > 0)
+                    message.starts_with(start)
+                        && (happened || *cause == "rate limit" && ledger.plan.rate_limit > 0)
                 }),
                 EventKind::OperationFailed { .. } => {
                     world.counts.contains_key("forbidden")

@@ -191,7 +191,7 @@ fn shown(answer: &HttpAnswer) -> String {
         HttpAnswer::Answered { status, body, .. } => {
             format!("{status} {}", String::from_utf8_lossy(body))
         }
-        HttpAnswer::Failed(why) => why.clone(),
+        HttpAnswer::Failed(why) => why.to_string(),
     }
 }
 

@@ -194,7 +194,7 @@ impl ClientSide {
                 replica.handle(now, Input::Frame { conn, frame }, actions);
             }
             ClientMove::Lost(reason) => {
-                let why = Disconnect::Lost(reason);
+                let why = Disconnect::Lost(reason.into());
                 replica.handle(now, Input::Disconnected { conn, why }, actions);
             }
             ClientMove::Refused { status, retry_after_ms, body } => {
@@ -213,7 +213,7 @@ impl ClientSide {
                 let ticket = ticket.ok_or("there is no such request")?;
                 let body = words.resolve(&answer.body)?;
                 let answer = match answer.status {
-                    None => HttpAnswer::Failed(answer.failed),
+                    None => HttpAnswer::Failed(answer.failed.into()),
                     Some(status) => HttpAnswer::Answered {
                         status,
                         retry_after: answer.retry_after_ms.map(Duration::from_millis),

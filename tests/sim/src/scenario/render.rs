@@ -248,6 +248,9 @@ pub(super) fn status(status: &Status) -> Value {
         "ignoredFrames": status.ignored_frames,
         "halted": status.halted.as_ref().map(|error| &error.message),
     });
+    if let Some(failure) = &status.failure {
+        shown["failure"] = format!("{:?}: {failure}", failure.cause).into();
+    }
     if let Some(other) = &status.other_database {
         shown["otherDatabase"] = other.to_string().into();
     }

@@ -165,7 +165,7 @@ impl World {
     pub(super) fn deliver_answer(&mut self, id: CallId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         if let Leg::Down(answer) = &mut call.leg {
-            let answer = std::mem::replace(answer, HttpAnswer::Failed(String::new()));
+            let answer = std::mem::replace(answer, HttpAnswer::Failed("".into()));
             self.answer_call(id, answer);
         }
     }
