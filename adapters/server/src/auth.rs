@@ -1,7 +1,9 @@
 //! The users of a server, and their tokens.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::hint::black_box;
+use std::mem;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -97,32 +99,50 @@ pub enum AuthError {
 /// let tokens = StaticTokens::new([(UserId::new("ann")?, "s3cret")]);
 /// # Ok::<(), synclayer_server::NameError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct StaticTokens {
-    tokens: Arc<RwLock<Vec<(UserId, Token)>>>,
+    table: Arc<RwLock<Table>>,
 }
+
+#[derive(Default)]
+struct Table {
+    tokens: Vec<(UserId, Token)>,
+    /// Tokens that were somebody's, the newest last.
+    gone: VecDeque<Token>,
+}
+
+/// The number of tokens that are remembered after they were taken away.
+const GONE: usize = 1024;
 
 impl StaticTokens {
     /// A table of users and their tokens. A user may have several. Of a token that is given to two
     /// users the last one counts.
-    pub fn new<T: AsRef<str>>(tokens: impl IntoIterator<Item = (UserId, T)>) -> Self {
-        Self { tokens: Arc::new(RwLock::new(wrap(tokens))) }
+    pub fn new<T: AsRef<str>>(entries: impl IntoIterator<Item = (UserId, T)>) -> Self {
+        let tokens = Self::default();
+        tokens.replace(entries);
+        tokens
     }
 
     /// Puts other users and tokens in the place of all that there were. Connections that a token
     /// has let in before stay until [`Embedded::recheck_tokens`](crate::Embedded::recheck_tokens).
-    pub fn replace<T: AsRef<str>>(&self, tokens: impl IntoIterator<Item = (UserId, T)>) {
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = wrap(tokens);
+    /// A token that is gone has expired, and is not taken for a wrong one.
+    pub fn replace<T: AsRef<str>>(&self, entries: impl IntoIterator<Item = (UserId, T)>) {
+        let wrap = |(user, token): (UserId, T)| (user, Token::from(token.as_ref()));
+        let fresh: Vec<_> = entries.into_iter().map(wrap).collect();
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let before = mem::replace(&mut table.tokens, fresh);
+        let Table { tokens, gone } = &mut *table;
+        let known: BTreeSet<&str> = tokens.iter().map(|(_, token)| token.reveal()).collect();
+        gone.extend(before.into_iter().map(|(_, token)| token));
+        gone.retain(|token| !known.contains(token.reveal()));
+        let surplus = gone.len().saturating_sub(GONE);
+        gone.drain(..surplus);
     }
 
-    fn table(&self) -> RwLockReadGuard<'_, Vec<(UserId, Token)>> {
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
         // it is whole at any time
-        self.tokens.read().unwrap_or_else(PoisonError::into_inner)
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn wrap<T: AsRef<str>>(tokens: impl IntoIterator<Item = (UserId, T)>) -> Vec<(UserId, Token)> {
-    tokens.into_iter().map(|(user, token)| (user, Token::from(token.as_ref()))).collect()
 }
 
 impl Authenticator for StaticTokens {
@@ -130,12 +150,15 @@ impl Authenticator for StaticTokens {
         // all are compared, so that the time tells nothing of how near the token came
         let mut found = None;
         let table = self.table();
-        for (user, known) in &*table {
+        for (user, known) in &table.tokens {
             if is_same(known.reveal().as_bytes(), token.reveal().as_bytes()) {
                 found = Some(user);
             }
         }
-        let user = found.filter(|_| !token.reveal().is_empty()).ok_or(AuthError::Wrong)?;
+        let is_gone = |gone: &Token| is_same(gone.reveal().as_bytes(), token.reveal().as_bytes());
+        let was_good = table.gone.iter().fold(false, |found, gone| found | is_gone(gone));
+        let refused = if was_good { AuthError::Expired } else { AuthError::Wrong };
+        let user = found.filter(|_| !token.reveal().is_empty()).ok_or(refused)?;
         Ok(Identified::as_user(user.clone()))
     }
 }
@@ -143,7 +166,7 @@ impl Authenticator for StaticTokens {
 /// Shows the number of tokens, and not the tokens.
 impl fmt::Debug for StaticTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StaticTokens({})", self.table().len())
+        write!(f, "StaticTokens({})", self.table().tokens.len())
     }
 }
 
@@ -169,5 +192,22 @@ mod tests {
             assert_eq!(ask(wrong), Err(AuthError::Wrong), "{wrong}");
         }
         assert_eq!(format!("{tokens:?}"), "StaticTokens(3)");
+    }
+
+    #[test]
+    fn a_token_that_is_gone_has_expired_until_it_is_given_again() {
+        let ann = || UserId::new("ann").unwrap();
+        let tokens = StaticTokens::new([(ann(), "first")]);
+        let ask = |token: &str| tokens.authenticate(&Token::from(token)).map(|known| known.user);
+        tokens.replace([(ann(), "second")]);
+        assert_eq!((ask("first"), ask("never")), (Err(AuthError::Expired), Err(AuthError::Wrong)));
+        tokens.replace([(ann(), "first")]);
+        assert_eq!((ask("first"), ask("second")), (Ok(ann()), Err(AuthError::Expired)));
+        // as many as are remembered
+        for n in 0..GONE {
+            tokens.replace([(ann(), n.to_string())]);
+        }
+        assert_eq!((ask("second"), ask("0")), (Err(AuthError::Wrong), Err(AuthError::Expired)));
+        assert_eq!(tokens.table().gone.len(), GONE);
     }
 }
