@@ -116,7 +116,8 @@ enum Mode {
 }
 
 impl FjallClientStore {
-    /// Opens the store in a directory, or makes one there.
+    /// Opens the store in a directory, or makes one there, for its owner alone. The directory may be a
+    /// symbolic link.
     ///
     /// # Errors
     /// * [`InUse`](StoreErrorKind::InUse): another store has it open, in whichever process.
@@ -124,7 +125,9 @@ impl FjallClientStore {
     ///   way out is [`salvage`](Self::salvage), [`move_aside`](Self::move_aside), and opening an
     ///   empty store, which syncs from the server.
     /// * [`Full`](StoreErrorKind::Full): there is no space to open it.
-    /// * [`Other`](StoreErrorKind::Other): an I/O error, or missing rights.
+    /// * [`Foreign`](StoreErrorKind::Foreign): the directory holds something else, or a symbolic link.
+    /// * [`Other`](StoreErrorKind::Other): an I/O error, missing rights, or rights of others to write
+    ///   there.
     pub fn open(path: impl AsRef<Path>, options: ClientOptions) -> Result<Self, StoreError> {
         let ClientOptions { durability, cache_bytes, memtable_bytes, on_durable } = options;
         let sizes = Sizes { cache_bytes, memtable_bytes, workers: 1 };

@@ -167,18 +167,21 @@ struct Gate {
 }
 
 impl FjallServerStore {
-    /// Opens the store in a directory, or makes one there.
+    /// Opens the store in a directory, or makes one there, for its owner alone. The directory may be a
+    /// symbolic link.
     ///
     /// # Errors
     /// * [`InUse`]: another store has it open, in whichever process.
     /// * [`Damaged`]: something that was acknowledged isn't there. The way out is a
     ///   [repair](Self::repair), or a backup.
     /// * [`Full`]: there is no space to open it.
-    /// * [`Other`]: an I/O error, or missing rights.
+    /// * [`Foreign`]: the directory holds something else, or a symbolic link.
+    /// * [`Other`]: an I/O error, missing rights, or rights of others to write there.
     ///
     /// [`InUse`]: synclayer_core::StoreErrorKind::InUse
     /// [`Damaged`]: synclayer_core::StoreErrorKind::Damaged
     /// [`Full`]: synclayer_core::StoreErrorKind::Full
+    /// [`Foreign`]: synclayer_core::StoreErrorKind::Foreign
     /// [`Other`]: synclayer_core::StoreErrorKind::Other
     pub fn open(path: impl AsRef<Path>, options: ServerOptions) -> Result<Self, StoreError> {
         let ServerOptions { durability, cache_bytes, memtable_bytes } = options;
