@@ -10,7 +10,7 @@
 //! | --- | --- |
 //! | [`protocol`] | time, names, documents, deltas, messages and their bytes |
 //! | [`rules`] | conflict strategies, views, policies, what writes do to the server's rows |
-//! | [`server`] | the machines of a server: one connection, and the committer |
+//! | [`Session`], [`Committer`] | the machines of a server: one connection, and the commits of all |
 //! | [`Replica`] | the client machine joined to its store and its watchers |
 //! | [`Hub`] | a whole server: sessions joined to the rings and the committer |
 //!
@@ -119,7 +119,7 @@ mod checked;
 mod client;
 pub mod protocol;
 pub mod rules;
-pub mod server;
+mod server;
 mod store;
 pub mod testing;
 
@@ -148,9 +148,13 @@ pub use store::{
 };
 
 // the server
-pub use rules::{Access, AllowAll, Policy, Rate, Transaction};
+pub use rules::{
+    Access, AllowAll, Bucket, Context, Policy, Rate, ReadAnswer, ReadRequest, Sweep, SweepPlace,
+    Swept, TransactError, Transaction, TransactionAnswer,
+};
 pub use server::{
-    CallId, Committer, Environment, Followers, Health, Hub, HubAction, HubConfig, HubInput,
-    Identity, Reply, Request, RingLimits, Rings, ServerLimits, Session, SessionAction,
-    SessionInput, SessionStatus, SessionTimer, Settled, Ticket, pump,
+    Call, CallId, Committer, CompletedBatch, Environment, Followers, Health, Hub, HubAction,
+    HubConfig, HubInput, HubJob, HubRead, Identity, Job, JobBatch, ReadCall, Reply, Request,
+    RingLimits, Rings, ServerLimits, Session, SessionAction, SessionCounters, SessionInput,
+    SessionStatus, SessionTimer, Settled, Ticket, TicketAnswer, WriteCall, pump,
 };

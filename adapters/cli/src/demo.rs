@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use synclayer_core::rules::{Next, PageLimits, Position, ReadAnswer, ReadRequest, Reader};
-use synclayer_core::{AllowAll, Checksum, ClientStore, Collection as Name, ServerStore};
+use synclayer_core::rules::{Next, PageLimits, Position, Reader};
+use synclayer_core::{
+    AllowAll, Checksum, ClientStore, Collection as Name, ReadAnswer, ReadRequest, ServerStore,
+};
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_tokio::{

@@ -5,8 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, Response};
-use synclayer_core::{ConnectFailure, FailureCause};
-use synclayer_core::{HttpAnswer, HttpRequest};
+use synclayer_core::{ConnectFailure, FailureCause, HttpAnswer, HttpRequest};
 use tracing::debug;
 use ureq::config::Config;
 use ureq::{Agent, Body, Error};

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use synclayer_core::rules::{Context, Transaction};
 use synclayer_core::{
-    AllowAll, Batch, ClientConfig, ClientStore, Collection, CommitNumber, DatabaseId, Document,
-    Epoch, Limits, Now, RecordId, Replica, Rows, ServerStore, StoreError, StoreErrorKind, Write,
+    AllowAll, Batch, ClientConfig, ClientStore, Collection, CommitNumber, Context, DatabaseId,
+    Document, Epoch, Limits, Now, RecordId, Replica, Rows, ServerStore, StoreError, StoreErrorKind,
+    Transaction, Write,
 };
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use xxhash_rust::xxh3::xxh3_64;

@@ -11,13 +11,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use synclayer_core::protocol::Mode;
-use synclayer_core::rules::{
-    Context, PageLimits, PlainWrite, Position, ReadAnswer, ReadRequest, Reader, Transaction,
-    TransactionAnswer, verify,
-};
+use synclayer_core::rules::{PageLimits, PlainWrite, Position, Reader, verify};
 use synclayer_core::{
-    AllowAll, Change, ClientId, Collection, Cursor, DatabaseId, Document, Epoch, Limits, RecordId,
-    Rows, Seq, ServerStore, SessionNumber, StoreError, StoreErrorKind, Timestamp,
+    AllowAll, Change, ClientId, Collection, Context, Cursor, DatabaseId, Document, Epoch, Limits,
+    ReadAnswer, ReadRequest, RecordId, Rows, Seq, ServerStore, SessionNumber, StoreError,
+    StoreErrorKind, Timestamp, Transaction, TransactionAnswer,
 };
 use synclayer_fjall::{FjallServerStore, Repair, ServerOptions, StoreKind};
 

@@ -5,11 +5,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use synclayer_core::rules::{
-    Context, Sweep, SweepPlace, TransactError, Transaction, TransactionAnswer,
+use synclayer_core::{
+    Committer, Context, Health, JobBatch, Limits, Policy, ServerStore, StoreError, StoreErrorKind,
+    Sweep, SweepPlace, Ticket, TransactError, Transaction, TransactionAnswer,
 };
-use synclayer_core::server::{self, Committer, Health, JobBatch};
-use synclayer_core::{Limits, Policy, ServerStore, StoreError, StoreErrorKind, Ticket};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
@@ -70,7 +69,7 @@ pub(crate) enum Job {
     Look(Transaction),
 }
 
-impl server::Job for Job {
+impl synclayer_core::Job for Job {
     fn transaction(&self) -> &Transaction {
         match self {
             Self::Ticket(ticket, _) => ticket.question(),

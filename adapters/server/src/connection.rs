@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use synclayer_core::rules::Bucket;
-use synclayer_core::server::pump;
 use synclayer_core::{
-    ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Token, UserId,
+    Bucket, ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Token,
+    UserId, pump,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};

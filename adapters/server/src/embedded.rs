@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::thread;
 
 use axum::Router;
-use synclayer_core::rules::{Sweep, SweepPlace, Transaction, TransactionAnswer};
-use synclayer_core::server::Health;
-use synclayer_core::{DatabaseId, Epoch, NameError, ServerStore, StoreError};
+use synclayer_core::{
+    DatabaseId, Epoch, Health, NameError, ServerStore, StoreError, Sweep, SweepPlace, Transaction,
+    TransactionAnswer,
+};
 use tokio::sync::watch;
 use tokio::task;
 use tokio::time::sleep;

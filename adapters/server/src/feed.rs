@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use synclayer_core::server::{Followers, RingLimits, Rings};
-use synclayer_core::{Collection, ConnId};
+use synclayer_core::{Collection, ConnId, Followers, RingLimits, Rings};
 
 use crate::mailbox::Mailbox;
 

@@ -13,8 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use synclayer_core::rules::{ReadAnswer, ReadRequest};
-use synclayer_core::{Policy, Rows, StoreError, StoreErrorKind, Visit};
+use synclayer_core::{Policy, ReadAnswer, ReadRequest, Rows, StoreError, StoreErrorKind, Visit};
 use tokio::sync::oneshot;
 
 use crate::budget::Account;

@@ -16,10 +16,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
-use synclayer_core::Reply;
-use synclayer_core::server::Call;
-use synclayer_core::server::Health;
-use synclayer_core::{ErrorCode, UserId};
+use synclayer_core::{Call, ErrorCode, Health, Reply, UserId};
 use tokio::time::timeout;
 
 use crate::budget::Account;

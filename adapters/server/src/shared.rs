@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use synclayer_core::rules::{Bucket, ReadAnswer, ReadRequest};
 use synclayer_core::{
-    ConnId, Epoch, ServerLimits, ServerStore, SessionInput, StoreError, StoreErrorKind, Ticket,
-    Token, UserId,
+    Bucket, ConnId, Epoch, ReadAnswer, ReadRequest, ServerLimits, ServerStore, SessionInput,
+    StoreError, StoreErrorKind, Ticket, Token, UserId,
 };
 use tokio::task;
 

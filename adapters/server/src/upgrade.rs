@@ -11,8 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use synclayer_core::ErrorCode;
-use synclayer_core::Reply;
+use synclayer_core::{ErrorCode, Reply};
 use tokio::task;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 

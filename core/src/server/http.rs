@@ -117,8 +117,7 @@ impl Request<'_> {
     /// Turns a request into its reply, or into what its reply needs.
     ///
     /// ```
-    /// use synclayer_core::server::Call;
-    /// use synclayer_core::{AllowAll, MemoryRows, Request, ServerLimits};
+    /// use synclayer_core::{AllowAll, Call, MemoryRows, Request, ServerLimits};
     ///
     /// let (limits, rows) = (ServerLimits::default(), MemoryRows::default());
     /// let (path, query) = ("/sync/todos", "limit=10");

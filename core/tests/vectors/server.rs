@@ -3,15 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use synclayer_core::rules::{
-    Context, PlainWrite, ReadRequest, TransactError, Transaction, TransactionAnswer,
-};
-use synclayer_core::server::{Committer, Job, RingLimits, Rings, ServerLimits};
+use synclayer_core::rules::PlainWrite;
 use synclayer_core::testing::Checked;
 use synclayer_core::{
-    AllowAll, Change, Collection, ConnId, DatabaseId, Document, Environment, Epoch, Identity,
-    Limits, MemoryRows, Mono, Now, RecordId, Session, SessionAction, SessionInput, StoreError,
-    StoreErrorKind, Ticket, Timestamp, Token, UserId,
+    AllowAll, Change, Collection, Committer, ConnId, Context, DatabaseId, Document, Environment,
+    Epoch, Identity, Job, Limits, MemoryRows, Mono, Now, ReadRequest, RecordId, RingLimits, Rings,
+    ServerLimits, Session, SessionAction, SessionInput, StoreError, StoreErrorKind, Ticket,
+    Timestamp, Token, TransactError, Transaction, TransactionAnswer, UserId,
 };
 
 use super::table::split;

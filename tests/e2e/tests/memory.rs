@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use peak_alloc::PeakAlloc;
 use serde_json::json;
-use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::{
-    Batch, ClientStore, CommitNumber, ConnId, Identity, MemoryRows, Mono, Now, Rows, SessionInput,
-    StoreError, Timestamp,
+    Batch, ClientStore, CommitNumber, ConnId, Identity, MemoryRows, Mono, Now, RingLimits, Rows,
+    ServerLimits, SessionInput, StoreError, Timestamp,
 };
 use synclayer_fjall::{ClientOptions, Durability, FjallClientStore};
 use synclayer_fjall::{FjallServerStore, ServerOptions};

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use synclayer_core::protocol::{Mode, Mutation};
 use synclayer_core::rules::{
-    Content, Context, HelloAnswer, Next, Page, PageLimits, Position, Push, PushOutcome, ReadAnswer,
-    ReadRequest, Reader, Rebuild, Run, Sweep, SweepPlace, Transaction, TransactionAnswer, Verdict,
+    Content, HelloAnswer, Next, Page, PageLimits, Position, Push, PushOutcome, Reader, Rebuild,
+    Run, Verdict,
 };
-use synclayer_core::server::{Committer, Rings};
 use synclayer_core::{
-    AllowAll, Change, ClientId, Collection, Cursor, DatabaseId, Delta, Document, Epoch, Limits,
-    MemoryRows, MutationNumber, RecordId, Seq, SessionNumber, Timestamp, WriteKind,
+    AllowAll, Change, ClientId, Collection, Committer, Context, Cursor, DatabaseId, Delta,
+    Document, Epoch, Limits, MemoryRows, MutationNumber, ReadAnswer, ReadRequest, RecordId, Rings,
+    Seq, SessionNumber, Sweep, SweepPlace, Timestamp, Transaction, TransactionAnswer, WriteKind,
 };
 
 /// A schedule: it says what is broken.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
-use synclayer_core::server::{HubJob, JobBatch, RingLimits, ServerLimits};
+use synclayer_core::rules::verify;
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
-    AllowAll, CallId, ConnId, DatabaseId, Epoch, Hub, HubAction, HubConfig, HubInput, Identity,
-    MemoryRows, Now, Policy, Reply, Request, SessionInput, StoreError, UserId,
+    AllowAll, CallId, ConnId, DatabaseId, Epoch, Hub, HubAction, HubConfig, HubInput, HubJob,
+    Identity, JobBatch, MemoryRows, Now, Policy, Reply, Request, RingLimits, ServerLimits,
+    SessionInput, StoreError, Sweep, SweepPlace, TransactError, Transaction, UserId,
 };
 
 /// A server whose every step is somebody else's choice.

@@ -10,15 +10,15 @@ use std::fmt::Write;
 use bytes::Bytes;
 use serde_json::Value;
 use synclayer_core::rules::{
-    Content, Context, HelloAnswer, Next, PageChange, PageLimits, Position, ReadAnswer, ReadRequest,
-    Reader, SalvagedWrites, Transaction, TransactionAnswer, database, salvage, verify,
+    Content, HelloAnswer, Next, PageChange, PageLimits, Position, Reader, SalvagedWrites, database,
+    salvage, verify,
 };
-use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectReplica};
 use synclayer_core::{
-    AllowAll, Batch, Change, ClientConfig, ClientId, ClientStore, Collection, Cursor, Delta, Epoch,
-    Limits, MemoryRows, Mono, Now, Replica, Rows, Scan, Seq, ServerStore, SessionNumber,
-    StoreError, Timestamp, UserId,
+    AllowAll, Batch, Change, ClientConfig, ClientId, ClientStore, Collection, Context, Cursor,
+    Delta, Epoch, Limits, MemoryRows, Mono, Now, ReadAnswer, ReadRequest, Replica, RingLimits,
+    Rows, Scan, Seq, ServerLimits, ServerStore, SessionNumber, StoreError, Timestamp, Transaction,
+    TransactionAnswer, UserId,
 };
 use synclayer_fjall::{FjallClientStore, FjallServerStore};
 use synclayer_sim::host::Host;

@@ -24,12 +24,12 @@ use std::time::Duration;
 
 use contents::{PLAIN, START, config};
 use serde_json::Value;
-use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub, InspectReplica};
 use synclayer_core::{
     Action, Batch, Change, ClientConfig, ClientStore, Collection, Command, ConnId, Delta,
     Disconnect, Document, HttpAnswer, Identity, Input, Limits, MemoryClientStore, MemoryRows,
-    NetAction, Now, Policy, RecordId, Replica, ServerStore, SessionInput, UserId, Write,
+    NetAction, Now, Policy, RecordId, Replica, RingLimits, ServerLimits, ServerStore, SessionInput,
+    UserId, Write,
 };
 use synclayer_fjall::{ClientOptions, FjallClientStore, FjallServerStore, ServerOptions};
 use synclayer_sim::host::Host;

@@ -15,12 +15,11 @@ mod socket;
 use std::time::Duration;
 
 use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
-use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConflictStrategy, ConnId, FieldWise,
     HttpAnswer, HttpTicket, Limits, MemoryClientStore, MemoryRows, Mono, NetAction, Now,
-    PlainServers, Rate, Replica, SessionInput, Timestamp, Token, WatchId,
+    PlainServers, Rate, Replica, RingLimits, ServerLimits, SessionInput, Timestamp, Token, WatchId,
 };
 
 use super::policy::policy;

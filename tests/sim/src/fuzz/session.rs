@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use synclayer_core::protocol::{Incoming, ServerMessage, decode_server};
-use synclayer_core::rules::TransactError;
-use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
-    ConnId, Document, Identity, Limits, MemoryRows, Now, Rate, Request, Session, SessionInput,
-    StoreError, StoreErrorKind, UserId,
+    ConnId, Document, Identity, Limits, MemoryRows, Now, Rate, Request, RingLimits, ServerLimits,
+    Session, SessionInput, StoreError, StoreErrorKind, TransactError, UserId,
 };
 
 use super::client::now;

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use synclayer_core::rules::{Sweep, SweepPlace, TransactError, Transaction, verify};
+use synclayer_core::rules::verify;
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
     Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, Hub, HubAction, HubConfig,
     HubInput, Identity, MemoryRows, Now, Policy, Rate, RecordId, SessionInput, StoreError,
-    StoreErrorKind, UserId,
+    StoreErrorKind, Sweep, SweepPlace, TransactError, Transaction, UserId,
 };
 
 use super::client::START;

@@ -5,14 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
-use synclayer_core::rules::{ReadAnswer, ReadRequest, Reader, verify};
-use synclayer_core::server::{RingLimits, ServerLimits};
+use synclayer_core::rules::{Reader, verify};
 use synclayer_core::testing::{Checked, InspectHub, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, AllowAll, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId,
     ConnectionState, Delta, Disconnect, Document, EventKind, Identity, Input, MemoryClientStore,
-    MemoryRows, Mono, NetAction, Now, RecordId, Replica, Rows, Session, SessionInput, StoreError,
-    Timestamp, Write,
+    MemoryRows, Mono, NetAction, Now, ReadAnswer, ReadRequest, RecordId, Replica, RingLimits, Rows,
+    ServerLimits, Session, SessionInput, StoreError, Timestamp, Write,
 };
 
 use super::Scope;

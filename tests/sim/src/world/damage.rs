@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use synclayer_core::rules::{
-    Content, Page, PageLimits, Position, ReadAnswer, ReadRequest, Reader, Rebuild, database,
-};
-use synclayer_core::{AllowAll, Batch, MemoryRows, RecordId, Rows, Seq};
+use synclayer_core::rules::{Content, Page, PageLimits, Position, Reader, Rebuild, database};
+use synclayer_core::{AllowAll, Batch, MemoryRows, ReadAnswer, ReadRequest, RecordId, Rows, Seq};
 
 use super::server::Backup;
 use super::{Collection, World};

@@ -26,11 +26,11 @@ mod timers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use synclayer_core::server::{RingLimits, ServerLimits};
 use synclayer_core::testing::{Checked, InspectHub, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     AllowAll, ClientConfig, ClientId, Collection, ConnId, Document, Event, Limits,
-    MemoryClientStore, Mono, Now, Policy, RecordId, Reply, Session, Timestamp, UserId,
+    MemoryClientStore, Mono, Now, Policy, RecordId, Reply, RingLimits, ServerLimits, Session,
+    Timestamp, UserId,
 };
 
 use crate::draw::fold_into;

@@ -1,6 +1,7 @@
 //! Ends and restarts of the server, from its own disk or from an older one.
 
-use synclayer_core::rules::{Transaction, database as database_of, verify};
+use synclayer_core::Transaction;
+use synclayer_core::rules::{database as database_of, verify};
 
 use synclayer_core::testing::InspectHub;
 use synclayer_core::{ConnId, DatabaseId, Epoch, HubInput, SessionInput};

@@ -8,16 +8,15 @@ use std::sync::Arc;
 
 use synclayer_core::protocol::{Resume, ServerChange};
 use synclayer_core::rules::{
-    HelloAnswer, Outcome, Position, PushOutcome, ReadAnswer, ReadRequest, Reader, Report, Sweep,
-    SweepPlace, TransactError, Transaction, TransactionAnswer, Verdict, database as database_of,
+    HelloAnswer, Outcome, Position, PushOutcome, Reader, Report, Verdict, database as database_of,
     verify,
 };
-use synclayer_core::server::{HubJob, JobBatch};
 use synclayer_core::testing::{Checked, InspectBatch, InspectHub};
 use synclayer_core::{
     AllowAll, ClientId, Collection, ConnId, Document, Epoch, Hub, HubAction, HubConfig, HubInput,
-    MemoryRows, Now, Op, RecordId, Reply, Request, Session, SessionInput, SessionNumber,
-    StoreError, StoreErrorKind, WriteKind,
+    HubJob, JobBatch, MemoryRows, Now, Op, ReadAnswer, ReadRequest, RecordId, Reply, Request,
+    Session, SessionInput, SessionNumber, StoreError, StoreErrorKind, Sweep, SweepPlace,
+    TransactError, Transaction, TransactionAnswer, WriteKind,
 };
 
 use crate::invariants::Invariant;
