@@ -62,8 +62,8 @@ impl Refusals {
 
     /// A TLS handshake failed.
     pub(crate) fn handshake(&self, error: &io::Error) {
-        let advice = "the client has to open https:// or wss://, know the authority of the \
-                      certificate, and use a name that stands in it";
+        let advice = "the client has to open https:// or wss://, trust the certificate's authority \
+                      (--ca), and use a name that stands in the certificate";
         if let Some(more) = self.turn(Cause::Handshake, Instant::now()) {
             tracing::warn!(%error, more, "a TLS handshake failed: {advice}");
         }

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use serde_json::json;
-use synclayer_tokio::{Fate, SyncConfig, SyncLayer, Transports, TrustedRoots};
 
 use crate::support::{HomeDir, Server, TIMEOUT, run};
 
@@ -65,22 +63,20 @@ fn connect(server: &Server, pem: &str) -> std::io::Result<(Connection, u16)> {
 #[test]
 fn a_client_syncs_with_it_by_both_transports() {
     let home = HomeDir::new();
-    let pem = write_certificate(&home);
+    write_certificate(&home);
     let server = serve(&home);
-    let url = server.url.replace("127.0.0.1", "localhost");
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    for transports in [Transports::RealtimeOnly, Transports::PollOnly] {
-        let config = SyncConfig::new(&*url)
-            .trusted_roots(TrustedRoots::Pem(pem.clone().into()))
-            .transports(transports);
-        let sync = async {
-            let sync = SyncLayer::open(config).await.unwrap();
-            let saved = sync.collection("todos").unwrap().save(&json!({ "n": 1 })).await.unwrap();
-            assert_eq!(saved.confirmed().await.unwrap(), Fate::Acknowledged);
-            sync.close().await;
-        };
-        runtime.block_on(async { tokio::time::timeout(TIMEOUT, sync).await }).unwrap();
+    let cert = home.dir("cert.pem");
+    let ca = ["--ca", cert.to_str().unwrap()];
+    let a = home.shell("a", &server.url.replace("127.0.0.1", "localhost"));
+    for way in ["--realtime-only", "--poll-only"] {
+        let save = ["save", "todos", r#"{"n":1}"#, "--id", &way[2..], way];
+        assert_eq!(a.online(&[&save, &ca[..]].concat()).ends_with(0).json()["state"], "synced");
     }
+    let other = home.shell("b", &a.server);
+    // without it the client says why, and so does the log of the server
+    let apart = other.online(&["status"]).ends_with(0).json()["apart"].to_string();
+    assert!(apart.contains("the certificate of localhost is not trusted"), "{apart}");
+    server.process.tells("a TLS handshake failed: the client has to open https://");
 }
 
 #[test]
