@@ -21,6 +21,8 @@ pub(crate) const FLOOR: usize = 16 << 10;
 /// The time for which a budget may be spent before its largest holder is ended, and for which that
 /// one must have held it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The share of the budget that is kept for what is not counted to the byte.
+const RESERVE_SHARE: usize = 8;
 /// The interval at which a spent budget is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The steps in which connections count, so that small frames cost no lock.
@@ -60,7 +62,8 @@ pub(crate) struct Account {
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit: limit.max(FLOOR), state: Mutex::default(), spent: Notify::new() }
+        let limit = (limit - limit / RESERVE_SHARE).max(FLOOR);
+        Self { limit, state: Mutex::default(), spent: Notify::new() }
     }
 
     /// Opens an account. If it holds too much for too long, the connection of this seat ends.
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_spent_budget_leaves_a_floor_to_everyone() {
-        let budget = Arc::new(Budget::new(MIB));
+        let budget = Arc::new(Budget::new(MIB * 8 / 7));
         let (mut large, mut small) = (budget.open(None), budget.open(None));
         large.set(MIB - FLOOR);
         assert!(is_ready(|cx| large.poll_room(cx)));
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn an_answer_without_room_is_refused() {
-        let budget = Arc::new(Budget::new(MIB));
+        let budget = Arc::new(Budget::new(MIB * 8 / 7));
         let (mut large, mut small) = (budget.open(None), budget.open(None));
         large.set(MIB);
         small.set(FLOOR - 1);
@@ -263,7 +266,7 @@ mod tests {
     async fn the_largest_holder_is_ended_when_others_wait_for_long() {
         let config = crate::ServerConfig::new().max_connections(40);
         let admission = Arc::new(crate::admission::Admission::new(&config));
-        let budget = Arc::new(Budget::new(MIB));
+        let budget = Arc::new(Budget::new(MIB * 8 / 7));
         let seats: Vec<_> = (0..3).map(|_| admission.seat_now(None).unwrap()).collect();
         let open = |seat| budget.open(Some(Arc::clone(seat)));
         let mut accounts: Vec<_> = seats.iter().map(open).collect();

@@ -293,7 +293,12 @@ pub(crate) fn run(
     let pace = Pace { turn, bounds, account, most, bytes: 0, rows: 0, ended: None };
     let paced = Paced { rows, pace: RefCell::new(pace) };
     let answer = request.run(&paced, policy);
-    match paced.pace.into_inner().ended {
+    let mut pace = paced.pace.into_inner();
+    // one that took no longer than its first turn was not asked yet
+    if answer.is_ok() && pace.has_no_room() {
+        pace.end(ReadError::Busy);
+    }
+    match pace.ended {
         Some(error) => Err(error),
         None => answer.map_err(ReadError::Store),
     }
@@ -328,8 +333,7 @@ impl Pace<'_> {
         if !self.rows.is_multiple_of(ROWS) || self.turn.begun.elapsed() < SLICE {
             return Ok(());
         }
-        self.account.set(self.bytes.min(self.most));
-        if self.bounds.may_end && self.account.is_refused() {
+        if self.has_no_room() {
             return Err(self.end(ReadError::Busy));
         }
         if self.turn.is_trial && self.turn.reads.state().is_full() {
@@ -341,6 +345,12 @@ impl Pace<'_> {
             return Err(self.end(ReadError::TooLong));
         }
         Ok(())
+    }
+
+    /// Counts what it holds. Returns `true` if that is too much.
+    fn has_no_room(&mut self) -> bool {
+        self.account.set(self.bytes.min(self.most));
+        self.bounds.may_end && self.account.is_refused()
     }
 
     fn end(&mut self, error: ReadError) -> StoreError {

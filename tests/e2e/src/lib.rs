@@ -2,6 +2,7 @@
 //! server to start and stop, one way to it that goes wrong, and how to wait for what happens.
 #![allow(missing_docs, clippy::unwrap_used, clippy::missing_panics_doc, reason = "it is for tests")]
 
+pub mod attack;
 pub mod host;
 pub mod peer;
 pub mod proxy;
