@@ -19,7 +19,7 @@
 //!
 //! [`architecture`] explains the floors and the machines. [`ClientStore`] and [`ServerStore`] are the
 //! contracts of stores, [`MemoryClientStore`] and [`MemoryRows`] those in memory.
-//! [`testing::conformance`] is the suite that every store has to pass, [`testing::laws`] holds what
+//! [`testing::conformance`] is the suite that every store has to pass, [`testing::Laws`] holds what
 //! every resolver of yours should keep, and [`testing::Checked`] the invariants of the machines.
 //!
 //! # The contract of whoever drives a machine

@@ -163,11 +163,11 @@ impl FieldStates<'_> {
 /// });
 /// ```
 ///
-/// Check a resolver in a test with [`Laws`](crate::testing::laws::Laws):
+/// Check a resolver in a test with [`Laws`](crate::testing::Laws):
 ///
 /// ```
 /// use synclayer_core::Conflict;
-/// use synclayer_core::testing::laws::{Broken, Law, Laws};
+/// use synclayer_core::testing::{Broken, Law, Laws};
 ///
 /// let resolver = |conflict: &Conflict<'_>| conflict.merge(conflict.remote.is_none());
 /// Laws::default().check(&resolver)?;

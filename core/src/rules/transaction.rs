@@ -331,7 +331,7 @@ impl Transaction {
 
     /// The number of its writes, for the size of a commit; 1 for a transaction without writes.
     #[must_use]
-    pub fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         let writes = match self {
             Self::Writes(run) => run.mutations.len(),
             Self::Push(push) => push.mutations.len(),

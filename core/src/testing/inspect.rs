@@ -86,6 +86,10 @@ pub trait InspectHub {
     /// The transactions that wait to be committed, in their order.
     fn waiting_transactions(&self) -> impl ExactSizeIterator<Item = &Transaction>;
 
+    /// Takes the first transactions that wait: this many, and at least one. Otherwise as
+    /// [`Hub::next_batch`].
+    fn next_transactions(&mut self, count: usize) -> Option<JobBatch<HubJob>>;
+
     /// The number of reads that wait to be taken.
     fn waiting_reads(&self) -> usize;
 
@@ -125,6 +129,12 @@ impl InspectHub for Hub {
 
     fn waiting_transactions(&self) -> impl ExactSizeIterator<Item = &Transaction> {
         self.committer().waiting().map(|job| job.transaction())
+    }
+
+    fn next_transactions(&mut self, count: usize) -> Option<JobBatch<HubJob>> {
+        let first = self.committer().waiting().take(count);
+        let limit = first.map(|job| job.transaction().writes()).sum();
+        self.next_batch(limit)
     }
 
     fn waiting_reads(&self) -> usize {

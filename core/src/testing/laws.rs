@@ -1,41 +1,4 @@
-//! Laws of conflict resolvers, to be checked in your tests.
-//!
-//! A resolver decides about other people's changes. [`Laws::check`] calls it with a thousand generated
-//! conflicts, and reports the first law that it breaks, with a minimised counter-example:
-//!
-//! ```
-//! use synclayer_core::testing::laws::{Broken, Law, Laws};
-//! use synclayer_core::Conflict;
-//!
-//! // takes the side with more votes, and with it everything else that the other side changed
-//! let votes = |document: Option<&str>| document.and_then(|text| text.parse().ok()).unwrap_or(0);
-//! let popular = move |conflict: &Conflict<'_>| {
-//!     let (local, remote) = (conflict.local?, conflict.remote?);
-//!     let local_wins: bool = votes(local.get("votes")) > votes(remote.get("votes"));
-//!     Some(if local_wins { local.clone() } else { remote.clone() })
-//! };
-//! let broken = Laws::default().check(&popular).unwrap_err();
-//! assert_eq!(broken.law, Law::KeepsOneSided);
-//! assert_eq!(
-//!     broken.to_string(),
-//!     r#"a change that only one side made is kept: the field "c" was changed here alone, to 0
-//!   base    no record
-//!   local   {"c":0}, written at 0
-//!   remote  {}, written at 0
-//!   result  {}"#
-//! );
-//!
-//! // leaves what is not contested alone
-//! let careful = move |conflict: &Conflict<'_>| {
-//!     let (local, remote) = (conflict.local?, conflict.remote?);
-//!     conflict.merge(votes(local.get("votes")) > votes(remote.get("votes")))
-//! };
-//! Laws::default().field("votes", ["0", "1", "2"]).check(&careful)?;
-//! # Ok::<(), Broken>(())
-//! ```
-//!
-//! For a resolver that reads certain fields, name them: [`Laws::field`]. For one that breaks a law
-//! on purpose, declare that: [`Laws::without`], [`Laws::computes`].
+//! Laws of conflict resolvers.
 
 mod case;
 mod judge;
@@ -139,8 +102,46 @@ impl fmt::Display for Broken {
 
 impl core::error::Error for Broken {}
 
-/// The laws to check, and the kind of conflicts to generate. By default these are every law but
-/// [`Law::Symmetric`], and 1,000 conflicts over fields `a`, `b`, `c` with values of all kinds.
+/// The laws of conflict resolvers to check in your tests, and the kind of conflicts to generate. By
+/// default these are every law but [`Law::Symmetric`], and 1,000 conflicts over fields `a`, `b`, `c`
+/// with values of all kinds.
+///
+/// A resolver decides about other people's changes. [`check`](Self::check) calls it with a thousand generated
+/// conflicts, and reports the first law that it breaks, with a minimised counter-example:
+///
+/// ```
+/// use synclayer_core::testing::{Broken, Law, Laws};
+/// use synclayer_core::Conflict;
+///
+/// // takes the side with more votes, and with it everything else that the other side changed
+/// let votes = |document: Option<&str>| document.and_then(|text| text.parse().ok()).unwrap_or(0);
+/// let popular = move |conflict: &Conflict<'_>| {
+///     let (local, remote) = (conflict.local?, conflict.remote?);
+///     let local_wins: bool = votes(local.get("votes")) > votes(remote.get("votes"));
+///     Some(if local_wins { local.clone() } else { remote.clone() })
+/// };
+/// let broken = Laws::default().check(&popular).unwrap_err();
+/// assert_eq!(broken.law, Law::KeepsOneSided);
+/// assert_eq!(
+///     broken.to_string(),
+///     r#"a change that only one side made is kept: the field "c" was changed here alone, to 0
+///   base    no record
+///   local   {"c":0}, written at 0
+///   remote  {}, written at 0
+///   result  {}"#
+/// );
+///
+/// // leaves what is not contested alone
+/// let careful = move |conflict: &Conflict<'_>| {
+///     let (local, remote) = (conflict.local?, conflict.remote?);
+///     conflict.merge(votes(local.get("votes")) > votes(remote.get("votes")))
+/// };
+/// Laws::default().field("votes", ["0", "1", "2"]).check(&careful)?;
+/// # Ok::<(), Broken>(())
+/// ```
+///
+/// For a resolver that reads certain fields, name them: [`Laws::field`]. For one that breaks a law
+/// on purpose, declare that: [`Laws::without`], [`Laws::computes`].
 #[derive(Clone, Debug)]
 pub struct Laws {
     laws: BTreeSet<Law>,
@@ -222,7 +223,7 @@ impl Laws {
     ///
     /// ```
     /// use std::panic::{AssertUnwindSafe, catch_unwind};
-    /// use synclayer_core::testing::laws::{Law, Laws};
+    /// use synclayer_core::testing::{Law, Laws};
     /// use synclayer_core::Conflict;
     ///
     /// let hasty = |conflict: &Conflict<'_>| Some(conflict.local.unwrap().clone());

@@ -155,8 +155,7 @@ impl Host {
 
     /// The disk fails to commit the first transaction that waits, if there is one.
     pub fn fail_commit(&mut self, error: TransactError, now: Now) -> bool {
-        let limit = self.hub.waiting_transactions().next().map(Transaction::writes);
-        let batch = limit.and_then(|limit| self.hub.next_batch(limit));
+        let batch = self.hub.next_transactions(1);
         batch.map(|batch| self.settle_batch(batch, Err(error), now)).is_some()
     }
 

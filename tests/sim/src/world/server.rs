@@ -169,9 +169,7 @@ impl World {
 
     /// The disk takes the first `count` transactions together.
     pub fn commit(&mut self, count: usize, fate: CommitFate) {
-        let first = self.server.hub.waiting_transactions().take(count);
-        let limit = first.map(Transaction::writes).sum();
-        let mut batch = self.server.hub.next_batch(limit);
+        let mut batch = self.server.hub.next_transactions(count);
         let count = batch.as_ref().map_or(0, |batch| batch.transactions().len());
         self.count("commit");
         let fate = if self.store.poisoned { CommitFate::Failed } else { fate };
