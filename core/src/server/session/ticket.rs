@@ -28,7 +28,7 @@ pub struct TicketAnswer<A> {
 impl<Q> Ticket<Q> {
     /// The connection whose session asks.
     #[must_use]
-    pub fn conn(&self) -> ConnId {
+    pub(crate) fn conn(&self) -> ConnId {
         self.conn
     }
 

@@ -321,7 +321,10 @@ impl ServerSide {
                 HubAction::Authenticate(ticket) => {
                     let user = self.tokens.get(ticket.question().reveal());
                     let user = user.map(|user| user_id(user)).transpose()?;
-                    self.tell(ticket.conn().0, ticket.answer(user))?;
+                    let (last, mut out) = (self.hub.waiting_answers().len(), Vec::new());
+                    self.hub.authenticated(ticket, user);
+                    self.hub.answer(self.now, last, &mut out);
+                    self.act(out)?;
                 }
                 HubAction::Reply { .. }
                 | HubAction::Commit
