@@ -187,7 +187,7 @@ fn proxy(text: &str) -> Result<IpNet, String> {
 pub(crate) enum DurabilityArg {
     /// The loss of power
     Synced,
-    /// The end of the process
+    /// The end of the process; after a loss of power the last writes may be gone
     Buffered,
 }
 

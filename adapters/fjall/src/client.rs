@@ -374,7 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let required = || {
             let (_, promise) = Watermark::open(&dir.path().join("watermark")).unwrap();
-            promise.unwrap().required(0)
+            promise.unwrap().synced
         };
         let mut store = FjallClientStore::open(dir.path(), ClientOptions::default()).unwrap();
         let mut batch = Batch::default();

@@ -26,7 +26,7 @@ use crate::manifest;
 use crate::mark::{self, Mark};
 use crate::place::{self, Weakness, database};
 use crate::rows::{Table, View, row_key};
-use crate::watermark::{Promise, Watermark, boot};
+use crate::watermark::{Promise, Required, Watermark, boot};
 
 /// The longest wait of a commit for the database's threads; after it the database itself waits.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,13 +78,26 @@ pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened,
     let boot = boot();
     prepare(path, kind, promise.as_ref().map(|promise| promise.required(boot)))?;
     let disk = Disk::open(path, kind, sizes, lock)?;
-    let mut chain = disk.read_chain(promise.as_ref(), boot)?;
+    let mut chain = match disk.read_chain(promise.as_ref()) {
+        Ok(chain) => chain,
+        Err(error) => {
+            drop(disk);
+            journal::put_back(&database(path)).map_err(io)?;
+            return Err(error);
+        }
+    };
     let mut promises = Promises { file, promise: Promise::default(), boot };
     // the database has synced its journal when it read it, so all that is there is synced
     promises.synced(chain.last).map_err(io)?;
-    if promise.is_none() {
-        promises.found(path).map_err(io)?;
+    match promise {
+        None => promises.found(path).map_err(io)?,
+        // its numbers will be given anew, and the old promise must not come back
+        Some(promise) if promise.handed.number > chain.last.number => {
+            promises.file.sync().map_err(io)?;
+        }
+        Some(_) => {}
     }
+    journal::settle(&database(path)).map_err(io)?;
     disk.note_journals(&mut chain);
     if mark.is_none() {
         mark = Mark::of_rows(path, kind, &disk.view())?;
@@ -172,7 +185,7 @@ impl Disk {
         self.db.snapshot()
     }
 
-    fn read_chain(&self, promise: Option<&Promise>, boot: u64) -> Result<Chain, StoreError> {
+    fn read_chain(&self, promise: Option<&Promise>) -> Result<Chain, StoreError> {
         let mut broken = false;
         let mut check = |link: ChainLink| {
             let handed = promise.map(|promise| promise.handed);
@@ -183,7 +196,8 @@ impl Disk {
         let chain = chain.map_err(|error| self.table.failure(error))?.map_err(damaged)?;
         let last = chain.last.number;
         let required = match promise {
-            Some(promise) => promise.required(boot),
+            // what the operating system may have lost is told by the journals, before they are read
+            Some(promise) => promise.synced,
             None if last == 0 => 0,
             None => return Err(damaged("its file \"watermark\" is missing or unreadable".into())),
         };
@@ -308,7 +322,7 @@ fn len(path: &Path) -> io::Result<u64> {
 }
 
 /// Looks at a database's files before the database does.
-fn prepare(path: &Path, kind: StoreKind, required: Option<u64>) -> Result<(), StoreError> {
+fn prepare(path: &Path, kind: StoreKind, required: Option<Required>) -> Result<(), StoreError> {
     let db = database(path);
     if !db.exists() {
         return Ok(());

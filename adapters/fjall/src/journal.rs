@@ -4,7 +4,8 @@
 //! file off there, although whole commits may follow; at others it gives up, although nothing
 //! follows that was ever acknowledged. So a store looks first: it refuses what is damaged while
 //! everything is still there to be saved, and cuts off what a loss of power left of commits that
-//! nobody was told of. What it doesn't understand it leaves to the database and to the chain.
+//! nobody was told of, and of commits that were only handed to the operating system. What it
+//! doesn't understand it leaves to the database and to the chain.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::chain;
+use crate::watermark::Required;
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -30,6 +32,10 @@ const END_BYTES: u64 = 13;
 const WINDOW: u64 = 16 << 20;
 /// Where a journal ends well, it goes on with zeros, or not at all.
 const BLANK: u64 = 64 << 10;
+/// The least that a disk writes at once.
+const SECTOR: usize = 512;
+/// The extension of a journal that was set aside.
+const ASIDE: &str = "torn";
 
 /// One change of a row, under its full key; `None` removes it.
 pub(crate) type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -56,12 +62,15 @@ fn number(path: &Path) -> Option<u64> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
-/// Looks at a database's journals, of which the commits up to `required` must be there. `None`
-/// where that isn't known.
+/// Looks at a database's journals, of which some commits are required. `None` where that isn't known.
+///
+/// A newest journal without a readable commit is set aside, where those required may all lie in
+/// tables: see [`settle`].
 ///
 /// # Errors
 /// When a journal can't be read; the flaw, where one is damaged.
-pub(crate) fn prepare(db: &Path, required: Option<u64>) -> io::Result<Result<(), String>> {
+pub(crate) fn prepare(db: &Path, required: Option<Required>) -> io::Result<Result<(), String>> {
+    put_back(db)?;
     let journals = list(db)?;
     let mut last = None;
     for (place, (number, path)) in journals.iter().enumerate() {
@@ -70,19 +79,51 @@ pub(crate) fn prepare(db: &Path, required: Option<u64>) -> io::Result<Result<(),
         if journal.is_all {
             continue;
         }
+        let Some(required) = required else {
+            if journal.goes_on {
+                return Ok(Err(unreadable(*number, journal.end)));
+            }
+            continue;
+        };
         let is_newest = place + 1 == journals.len();
-        let reached = last.zip(required).map(|(last, required)| last >= required);
-        match reached {
-            Some(true) if is_newest => cut(path, journal.end)?,
-            Some(_) => return Ok(Err(unreadable(*number, journal.end))),
-            None if journal.goes_on => return Ok(Err(unreadable(*number, journal.end))),
-            None => {}
+        let needed = if journal.is_torn { required.synced } else { required.handed };
+        if is_newest && last.unwrap_or(0) >= needed {
+            cut(path, journal.end)?;
+        } else if is_newest && last.is_none() && needed == required.synced {
+            fs::rename(path, path.with_extension(ASIDE))?;
+            File::create(path)?.sync_all()?;
+        } else {
+            return Ok(Err(unreadable(*number, journal.end)));
         }
     }
     Ok(match last.zip(required) {
-        Some((last, required)) if last < required => Err(ends_early(last, required)),
+        Some((last, required)) if last < required.synced => Err(ends_early(last, required.synced)),
         Some(_) | None => Ok(()),
     })
+}
+
+/// Puts a journal in its place again that was set aside.
+pub(crate) fn put_back(db: &Path) -> io::Result<()> {
+    each_aside(db, &|aside| fs::rename(aside, aside.with_extension("jnl")))
+}
+
+/// Removes a journal that was set aside: all commits that are required are elsewhere.
+pub(crate) fn settle(db: &Path) -> io::Result<()> {
+    each_aside(db, &|aside| fs::remove_file(aside))
+}
+
+fn each_aside(db: &Path, act: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    for entry in fs::read_dir(db)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == ASIDE) {
+            act(&path)?;
+            // it must not come back over what will be written
+            if cfg!(unix) {
+                File::open(db)?.sync_all()?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Describes a store that lacks commits at its end.
@@ -110,6 +151,8 @@ struct Readable {
     is_all: bool,
     /// True if a whole batch is behind that.
     goes_on: bool,
+    /// True if what is behind that lacks bytes that were never written.
+    is_torn: bool,
 }
 
 impl Readable {
@@ -131,28 +174,48 @@ impl Readable {
         let mut rest = Vec::new();
         file.by_ref().take(BLANK).read_to_end(&mut rest)?;
         let is_all = rest.iter().all(|byte| *byte == 0);
-        let mut goes_on = false;
+        let (mut goes_on, mut is_torn) = (false, false);
         if !is_all {
             file.take(WINDOW).read_to_end(&mut rest)?;
-            goes_on = next_batch(&rest, 0).is_some();
+            let next = next_batch(&rest, 0).map(|(begins, ..)| begins);
+            goes_on = next.is_some();
+            is_torn = lacks_bytes(&rest[..next.unwrap_or(rest.len())], end, goes_on);
         }
-        Ok(Self { last, end, is_all, goes_on })
+        Ok(Self { last, end, is_all, goes_on, is_torn })
     }
+}
+
+/// Returns true if the bytes from a place in a journal, up to the next whole batch if it goes on, are
+/// what is left when not all that was written reached the disk: its first bytes or a sector are
+/// blank, or it breaks off. A wrong bit does neither.
+fn lacks_bytes(bytes: &[u8], from: u64, goes_on: bool) -> bool {
+    let is_blank = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { return true };
+    let written = &bytes[..=last];
+    let to_sector = (SECTOR - from as usize % SECTOR) % SECTOR;
+    let mut sectors = written.get(to_sector..).unwrap_or_default().chunks_exact(SECTOR);
+    let starts_blank = written.first_chunk::<START_BYTES>().is_some_and(|start| is_blank(start));
+    if starts_blank || sectors.any(is_blank) {
+        return true;
+    }
+    let trailer = written.last_chunk().copied().unwrap_or_default();
+    let differing = u32::from_le_bytes(trailer) ^ u32::from_le_bytes(TRAILER);
+    !goes_on && differing.count_ones() > 1
 }
 
 /// Shows all changes of a journal that can be read, in their order.
 pub(crate) fn changes(path: &Path, change: &mut dyn FnMut(Change)) -> io::Result<()> {
     let bytes = fs::read(path)?;
     let mut at = 0;
-    while let Some((changes, end)) = next_batch(&bytes, at) {
+    while let Some((_, changes, end)) = next_batch(&bytes, at) {
         changes.into_iter().for_each(&mut *change);
         at = end;
     }
     Ok(())
 }
 
-/// The next whole batch at or behind a place, and where it ends.
-fn next_batch(bytes: &[u8], from: usize) -> Option<(Vec<Change>, usize)> {
+/// The next whole batch at or behind a place: where it begins, its changes, and where it ends.
+fn next_batch(bytes: &[u8], from: usize) -> Option<(usize, Vec<Change>, usize)> {
     let ends = bytes.len().saturating_sub(START_BYTES);
     let may_start = |at: &usize| bytes[*at] == START && bytes[*at + START_BYTES] == ITEM;
     (from..ends).filter(may_start).find_map(|at| {
@@ -161,7 +224,7 @@ fn next_batch(bytes: &[u8], from: usize) -> Option<(Vec<Change>, usize)> {
             changes.push((key.to_vec(), (kind == VALUE).then(|| value.to_vec())));
         };
         let len = read_batch(&mut &bytes[at..], change).ok()?;
-        Some((changes, at + len as usize))
+        Some((at, changes, at + len as usize))
     })
 }
 

@@ -12,9 +12,12 @@ pub enum StoreKind {
 /// The failures that an acknowledged commit survives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
-    /// The end of the process, however it ends. A commit is handed to the operating system and is
-    /// acknowledged; when the machine loses its power, the last seconds may be lost.
+    /// The end of the process, however it ends. A commit is acknowledged when the operating system
+    /// has it. When that crashes or the machine loses its power, the last commits may be lost, mostly
+    /// those of the last half minute; the store then opens with a prefix of what was written. The
+    /// default of a client's store.
     Buffered,
-    /// The end of the machine's power too: a commit is acknowledged when the disk has it.
+    /// The end of the machine's power too: a commit is acknowledged when the disk has it. A store
+    /// that lacks one of these is damaged, and doesn't open. The default of a server's store.
     Synced,
 }

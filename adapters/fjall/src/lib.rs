@@ -26,7 +26,10 @@
 //!
 //! # Durability
 //!
-//! [`Durability`] names the two choices. A killed process loses nothing acknowledged in either.
+//! [`Durability`] names the two choices: a killed process loses nothing acknowledged in either, and a
+//! loss of power nothing that was acknowledged with [`Durability::Synced`]. With
+//! [`Durability::Buffered`], a client's default, it may take the last commits, in part and out of
+//! order; the store opens with those before the first one that is missing.
 //!
 //! # Detection of damage
 //!
@@ -37,8 +40,9 @@
 //! touch its journals, they are read for places that it would cut off, and its lists of tables are
 //! compared with their checksums. What fails a test is
 //! refused as [`Damaged`](synclayer_core::StoreErrorKind::Damaged), with a text that
-//! says what to do. The end of a journal that a crash cut short holds nothing acknowledged; it is
-//! dropped.
+//! says what to do. The end of a journal that a crash cut short holds nothing that was acknowledged as
+//! synced; it is dropped. Under the operating system that it was handed to, a buffered commit is only
+//! missed without complaint where sectors were never written, as in a copy of a file system in use.
 //!
 //! # Recovery
 //!

@@ -28,11 +28,22 @@ pub(crate) struct Promise {
     pub(crate) boot: u64,
 }
 
+/// The numbers of the commits that must be there when a store is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Required {
+    /// The last one that must be there whatever happened.
+    pub(crate) synced: u64,
+    /// The last one that must be there unless the files show that the operating system lost what it
+    /// was handed: it may have been another one, or a copy of a file system in use.
+    pub(crate) handed: u64,
+}
+
 impl Promise {
-    /// The last commit that must be there under this boot.
-    pub(crate) fn required(&self, boot: u64) -> u64 {
+    /// The commits that must be there under this boot.
+    pub(crate) fn required(&self, boot: u64) -> Required {
         let survived = boot != UNKNOWN_BOOT && boot == self.boot;
-        if survived { self.handed.number.max(self.synced) } else { self.synced }
+        let handed = if survived { self.handed.number } else { 0 };
+        Required { synced: self.synced, handed: handed.max(self.synced) }
     }
 
     fn encode(&self, serial: u64) -> [u8; SLOT_BYTES] {
@@ -61,7 +72,7 @@ impl Promise {
 /// The last commit that must be there in a damaged store; `None` where that can't be read.
 pub(crate) fn required(store: &Path) -> Option<u64> {
     let bytes = std::fs::read(store.join("watermark")).ok()?;
-    Some(newest(&bytes)?.1.required(boot()))
+    Some(newest(&bytes)?.1.required(boot()).handed)
 }
 
 fn newest(bytes: &[u8]) -> Option<(u64, Promise)> {
@@ -146,8 +157,9 @@ mod tests {
 
     #[test]
     fn only_what_is_synced_outlives_the_system() {
-        assert_eq!(promise(8).required(9), 8);
-        assert_eq!(promise(8).required(7), 4);
-        assert_eq!(Promise { boot: UNKNOWN_BOOT, ..promise(8) }.required(UNKNOWN_BOOT), 4);
+        let required = |boot, promised| Promise { boot: promised, ..promise(8) }.required(boot);
+        assert_eq!(required(9, 9), Required { synced: 4, handed: 8 });
+        assert_eq!(required(7, 9), Required { synced: 4, handed: 4 });
+        assert_eq!(required(UNKNOWN_BOOT, UNKNOWN_BOOT), Required { synced: 4, handed: 4 });
     }
 }
