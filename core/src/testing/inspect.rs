@@ -29,8 +29,8 @@ pub trait InspectReplica {
     /// unlike a whole status.
     fn has_halted(&self) -> bool;
 
-    /// A hash of what the machine holds, whatever its connections and exchanges: its identity, its
-    /// writes, its cursors.
+    /// A hash of what the machine holds, whatever is sent and heard: its identity, its writes, its
+    /// cursors.
     fn held_digest(&self) -> u64;
 }
 

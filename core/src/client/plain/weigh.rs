@@ -100,8 +100,12 @@ impl Client {
             Word::Access => {
                 self.ask_for_token(edit, code_of(status), told.message.clone(), false);
                 self.not_now(edit, write, &entry, status, retry_after, told);
+                return Ok(());
             }
-            Word::Later => self.not_now(edit, write, &entry, status, retry_after, told),
+            Word::Later => {
+                self.not_now(edit, write, &entry, status, retry_after, told);
+                return Ok(());
+            }
         }
         self.save_stream(edit, &collection);
         self.outbox.advance_head(edit)?;

@@ -77,8 +77,8 @@ pub(super) fn check(
 }
 
 /// An answer that is refused as a whole changes nothing but what is sent next, perhaps as if there were
-/// none. Where a pull fails, its writes go out without it, for which a cursor may be given up: that is
-/// the same however it fails.
+/// none. Where a pull fails, writes go out without it, for which a cursor may be given up, or are judged
+/// by the pulls before it: that is the same however it fails.
 fn check_whole(
     state: &State<'_>,
     call: &OpenCall<'_>,
@@ -94,7 +94,7 @@ fn check_whole(
     let before = After { replica: state.replica.clone(), actions: Vec::new() };
     let lost = state.answered(call, HttpAnswer::Failed("lost".into()));
     let mut same = after.holds_as(&before) || after.holds_as(&lost);
-    if !same && purpose == Purpose::Page {
+    if !same && (purpose == Purpose::Page || after.settles_writes()) {
         same = after.holds_as(&state.answered(call, ok(b"not JSON".to_vec())));
     }
     let broken = || format!("a refused answer has changed what is held: {}", shown(answer));
@@ -123,7 +123,7 @@ fn check_list(
     if words.iter().any(|word| word.contains("can't be read")) {
         return check_whole(state, call, &answer(messages), refusals);
     }
-    if words.is_empty() || words.len() != others.len() {
+    if messages.is_empty() || words.is_empty() || words.len() != others.len() {
         return Ok(());
     }
     let as_refused = if words == others {
@@ -162,6 +162,10 @@ impl After {
             return Vec::new();
         }
         self.events().filter_map(word).collect()
+    }
+
+    fn settles_writes(&self) -> bool {
+        self.events().any(|kind| matches!(kind, EventKind::OperationSynced { .. }))
     }
 
     fn asks_for_token(&self) -> bool {
