@@ -39,6 +39,9 @@ impl Client {
         }
         let poll = self.config.http && poll;
         self.fallback.ask(poll, self.exchange.is_some());
+        if let Some(exchange) = &mut self.exchange {
+            exchange.resume();
+        }
         if !self.config.uses_websocket() {
             return;
         }
@@ -93,7 +96,7 @@ impl Client {
             return Some((at, Timer::Request));
         }
         if let Some(exchange) = &self.exchange {
-            return exchange.deadline(&self.config).map(|at| (at, Timer::Request));
+            return exchange.deadline(&self.config);
         }
         let due = match self.link.state() {
             LinkState::Ready { .. } => return self.fallback.poll_at().map(|at| (at, Timer::Poll)),
@@ -110,6 +113,9 @@ impl Client {
     }
 
     pub(super) fn poll_due(&mut self, edit: &mut Edit<'_>) {
+        if let Some(exchange) = &mut self.exchange {
+            return exchange.resume();
+        }
         match self.link.state() {
             LinkState::Ready { .. } => self.back_up(false),
             LinkState::Connecting { .. } if !self.fallback.has_turned() => {

@@ -88,6 +88,7 @@ pub const POINTS: &[(&str, u64)] = &[
     ("from WebSocket to HTTP with writes in flight", 400),
     ("from HTTP to WebSocket with writes in flight", 1_000),
     ("Retry-After obeyed", 400),
+    ("exchange slowed down", 400),
     ("handshake answered on the way", 150),
     ("call answered on the way", 150),
     ("push answered on the way", 400),

@@ -318,6 +318,13 @@ impl Client {
             || format!("the server answered {status} to {}", what.name()),
             |told| format!("the server answered {status} to {}: {}", what.name(), told.message),
         );
+        if let (429, Some(wait), Some(told)) = (status, wait, &told)
+            && told.code == ErrorCode::RateLimitExceeded
+            && self.pause_exchange(what, wait)
+        {
+            edit.error(text);
+            return Ok(());
+        }
         match (what, status, told) {
             (What::Hello, 400 | 404 | 405 | 406 | 415 | 422 | 501, _) => {
                 return self.meet_plain_by_http(edit, status, body);

@@ -13,7 +13,7 @@ use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::stream::Stream;
-use super::{Asked, Exchange, HelloState, PUSH_BYTES, PUSH_WRITES, What};
+use super::{Asked, Exchange, HelloState, MOST_LIMITED, PUSH_BYTES, PUSH_WRITES, What};
 use crate::protocol::message::Hello;
 use crate::protocol::name::Collection;
 use crate::protocol::wire::http::{
@@ -38,7 +38,8 @@ impl Client {
         if self.exchange.is_none() && self.is_exchange_due(edit)? {
             self.begin_exchange(edit);
         }
-        let Some(exchange) = &self.exchange else { return Ok(()) };
+        let is_awake = |it: &&Exchange| it.paused_until.is_none();
+        let Some(exchange) = self.exchange.as_ref().filter(is_awake) else { return Ok(()) };
         let needed = match exchange.hello {
             HelloState::Needed => true,
             // a pull needs none; what is pushed needs one, of the present run of the clock
@@ -104,7 +105,9 @@ impl Client {
             succeeded: false,
             troubled: false,
             declined: 0,
+            limited: 0,
             asked: None,
+            paused_until: None,
             syncs: self.syncs.next(),
             push_bytes: PUSH_BYTES,
         });
@@ -118,10 +121,8 @@ impl Client {
         if self.works_plainly() {
             return self.pump_work(edit);
         }
-        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.asked.is_none())
-        else {
-            return Ok(());
-        };
+        let is_free = |it: &&Exchange| it.asked.is_none() && it.paused_until.is_none();
+        let Some(exchange) = self.exchange.as_ref().filter(is_free) else { return Ok(()) };
         match (exchange.hello, self.next_due(exchange.number)) {
             // stored by the next step
             (HelloState::Needed, _) => {}
@@ -222,6 +223,7 @@ impl Client {
     pub(in super::super) fn in_reach(&mut self, edit: &mut Edit<'_>) {
         if let Some(exchange) = &mut self.exchange {
             exchange.succeeded = true;
+            exchange.limited = 0;
         }
         self.token_needed = false;
         self.failure = None;
@@ -274,6 +276,29 @@ impl Client {
         self.poll_later(at_least);
         self.fallback.doubt();
         edit.transport = before;
+    }
+
+    /// The server wants fewer requests: an exchange that it has served so far waits as long as it
+    /// says, and goes on. Returns `false` where it has served none, or asks too often or for too
+    /// long a wait.
+    pub(super) fn pause_exchange(&mut self, what: &What, wait: Duration) -> bool {
+        let Some(exchange) = &mut self.exchange else { return false };
+        exchange.limited += 1;
+        let helps = exchange.limited <= MOST_LIMITED && wait <= self.config.max_reconnect_delay;
+        if !exchange.succeeded || !helps {
+            return false;
+        }
+        if let What::Hello | What::Push = what {
+            // what was sent is frozen until the hello tells about it
+            exchange.hello = HelloState::Needed;
+            self.outbox.lose_connection();
+        }
+        let now = self.now.mono;
+        let rest = now + self.fallback.rest(now, wait);
+        self.link.postpone(rest);
+        let spread = self.config.reconnect_delay.min(wait / 4);
+        exchange.paused_until = Some(rest + self.random.below(spread));
+        true
     }
 
     /// Nothing is listened to any more of what was asked.

@@ -13,7 +13,7 @@ mod asking;
 use core::time::Duration;
 
 use super::config::ClientConfig;
-use super::interface::{RequestId, SyncId};
+use super::interface::{RequestId, SyncId, Timer};
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
 use crate::protocol::wire::http::PageFrom;
@@ -26,6 +26,8 @@ const ANSWER_BYTES: usize = 20 << 20;
 /// The number of pages in a row that may be declined before the whole exchange is given up: more are
 /// not the fault of single collections.
 pub(super) const MOST_DECLINED: u32 = 16;
+/// The number of answers in a row that may ask an exchange to slow down before it is given up.
+const MOST_LIMITED: u32 = 3;
 /// The time after a request's own timeout until the machine gives its answer up.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
@@ -42,7 +44,11 @@ pub(super) struct Exchange {
     troubled: bool,
     /// The number of pages in a row that were declined.
     declined: u32,
+    /// The number of answers in a row that asked it to slow down.
+    limited: u32,
     asked: Option<Asked>,
+    /// The time until which it waits before it asks again, because the server has asked it to.
+    paused_until: Option<Mono>,
     /// The next call of `synced` when the exchange began. Its end answers the calls before that one.
     syncs: SyncId,
     /// The maximal number of bytes of documents in a push.
@@ -96,10 +102,19 @@ impl Exchange {
         self.hello == HelloState::Answered
     }
 
-    pub(super) fn deadline(&self, config: &ClientConfig) -> Option<Mono> {
+    /// Returns the time by which the request has to be answered, or at which a pause ends.
+    pub(super) fn deadline(&self, config: &ClientConfig) -> Option<(Mono, Timer)> {
+        if let Some(until) = self.paused_until {
+            return Some((until, Timer::Poll));
+        }
         let asked = self.asked.as_ref()?;
         let usual = asked.at + config.request_timeout + GRACE;
-        Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
+        Some((asked.hurry.map_or(usual, |hurry| hurry.min(usual)), Timer::Request))
+    }
+
+    /// Goes on at once, if it was paused.
+    pub(super) fn resume(&mut self) {
+        self.paused_until = None;
     }
 
     /// Gives the request up at a time, if it is not answered by then.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use synclayer_core::testing::InspectHub;
 use synclayer_core::{
     Collection, ErrorCode, HttpAnswer, HttpRequest, HttpTicket, HubInput, Mono, Reply, Request,
+    Transport,
 };
 
 use crate::guarantees::times;
@@ -194,10 +195,15 @@ impl World {
                 self.count("failed call");
             }
         }
+        let limited = matches!(&answer, HttpAnswer::Answered { status: 429, .. });
         let before = self.devices[device].replica.status().ignored_frames;
         let input = ticket.answer(answer);
         self.with(device, |replica, now, actions| replica.handle(now, input, actions));
-        let ignored = self.devices[device].replica.status().ignored_frames > before;
+        let status = self.devices[device].replica.status();
+        let ignored = status.ignored_frames > before;
+        if limited && !ignored && status.transport == Some(Transport::Http) {
+            self.count("exchange slowed down");
+        }
         let halted = self.devices[device].has_halted();
         if asked != Some(id) || overdue {
             self.count("late answer");
