@@ -24,7 +24,11 @@ impl Stream {
 impl Client {
     /// The server has answered a hello, and says since when it remembers this replica. To be called
     /// while it is still known which writes may have been sent.
-    pub(super) fn compare_memory(&mut self, edit: &mut Edit<'_>, welcome: &Welcome) {
+    pub(super) fn compare_memory(
+        &mut self,
+        edit: &mut Edit<'_>,
+        welcome: &Welcome,
+    ) -> Result<(), StoreError> {
         let forgotten = &self.identity.forgotten;
         let (told, known) = (welcome.first_session, forgotten.first_session);
         let is_news = told.is_some() && told != known;
@@ -33,17 +37,19 @@ impl Client {
             (edit.gates, edit.flush) = (true, true);
         }
         if is_news && known.is_some() {
-            self.forget_sent(edit);
+            self.forget_sent(edit)?;
         }
         let forgotten = &mut self.identity.forgotten;
         forgotten.unsent_from = None;
         forgotten.first_session = told.or(known);
+        Ok(())
     }
 
     /// Nobody knows what became of the writes that may have been sent.
-    pub(super) fn forget_sent(&mut self, edit: &mut Edit<'_>) {
-        // what was seen since an earlier time says nothing of what was sent before that
-        let earlier = self.identity.forgotten.is_open(self.outbox.head());
+    pub(super) fn forget_sent(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        // what was seen since an earlier time says nothing of what was sent before that, and still
+        // waits
+        let earlier = self.identity.forgotten.is_open(self.outbox.first_place(edit)?);
         for (collection, stream) in self.streams.iter_mut() {
             let reached = stream.reached();
             let above = if earlier { stream.row.forgotten_above.min(reached) } else { reached };
@@ -56,6 +62,7 @@ impl Client {
         // another write can't join one that may have been applied
         self.outbox.seal();
         edit.gates = true;
+        Ok(())
     }
 
     /// Remembers that what was written in this step, from `from` on, was not sent, where nothing can

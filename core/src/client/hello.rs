@@ -120,11 +120,11 @@ impl Client {
                 return Ok(false);
             }
             Reckoning::Taken(places) => {
-                self.compare_memory(edit, &welcome);
+                self.compare_memory(edit, &welcome)?;
                 self.confirm_all(edit, places)?;
             }
             Reckoning::ServerLost => {
-                self.compare_memory(edit, &welcome);
+                self.compare_memory(edit, &welcome)?;
                 self.start_over(edit)?;
             }
         }
@@ -221,7 +221,7 @@ impl Client {
         })?;
         self.outbox.drop_acked(edit)?;
         let Some(client_id) = self.random.client_id() else { return Ok(()) };
-        self.forget_sent(edit);
+        self.forget_sent(edit)?;
         self.identity.forgotten.first_session = None;
         self.identity.client_id = client_id.clone();
         self.identity.session = SessionNumber(0);

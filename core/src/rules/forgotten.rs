@@ -38,10 +38,10 @@ impl Forgotten {
         self.from <= write && write < self.until
     }
 
-    /// Returns `true` if entries of an outbox that begins at `head` may have been applied and
+    /// Returns `true` if entries of an outbox whose first place is `first` may have been applied and
     /// forgotten.
-    pub(crate) fn is_open(&self, head: WriteId) -> bool {
-        self.from.max(head) < self.until
+    pub(crate) fn is_open(&self, first: WriteId) -> bool {
+        self.from.max(first) < self.until
     }
 
     /// Marks every entry before `until` as possibly applied by a server that has forgotten it,
