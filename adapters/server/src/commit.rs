@@ -14,9 +14,11 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::feed::Feed;
 use crate::mailbox::Mailbox;
+use crate::party::{FairQueue, Party};
 
-/// The approximate number of writes in one commit.
-const WRITES: usize = 4096;
+/// The approximate number of writes in one commit: few enough that those who come meanwhile don't wait
+/// for long.
+const WRITES: usize = 512;
 /// The number of commits that a store has under way at a time.
 const DEPTH: usize = 1;
 
@@ -54,6 +56,8 @@ pub(crate) struct Commits {
 
 struct Queue {
     committer: Committer<Job>,
+    /// The transactions that are in no batch yet, by the party that asked for them.
+    waiting: FairQueue<Job>,
     /// The store failed, and no transaction has succeeded since.
     failing: bool,
     closed: bool,
@@ -91,14 +95,34 @@ impl Job {
 
 impl Default for Commits {
     fn default() -> Self {
-        let queue = Queue { committer: Committer::new(DEPTH), failing: false, closed: false };
+        let queue = Queue {
+            committer: Committer::new(DEPTH),
+            waiting: FairQueue::default(),
+            failing: false,
+            closed: false,
+        };
         Self { queue: Mutex::new(queue), filled: Condvar::new() }
+    }
+}
+
+impl Queue {
+    /// Hands as many transactions to the committer as one commit holds.
+    fn fill(&mut self) {
+        let mut writes = 0;
+        while let Some(next) = self.waiting.first() {
+            let more = synclayer_core::Job::transaction(next).writes();
+            if writes > 0 && writes + more > WRITES {
+                return;
+            }
+            writes += more;
+            self.waiting.pop().into_iter().for_each(|job| self.committer.submit(job));
+        }
     }
 }
 
 impl Commits {
     /// Queues a transaction. After the end it is answered as failed.
-    pub(crate) fn submit(&self, job: Job) {
+    pub(crate) fn submit(&self, party: &Party, job: Job) {
         let mut queue = self.queue();
         if queue.closed {
             drop(queue);
@@ -106,15 +130,15 @@ impl Commits {
             job.answer(Err(TransactError::Failed(error)));
             return;
         }
-        queue.committer.submit(job);
+        queue.waiting.push(party, job);
         drop(queue);
         self.filled.notify_one();
     }
 
     /// Runs a transaction, and waits until it is durable.
-    pub(crate) async fn run(&self, transaction: Transaction) -> Result {
+    pub(crate) async fn run(&self, party: &Party, transaction: Transaction) -> Result {
         let (asked, answer) = oneshot::channel();
-        self.submit(Job::Call(transaction, asked));
+        self.submit(party, Job::Call(transaction, asked));
         answer.await.unwrap_or_else(|_| Err(TransactError::Unknown(panicked())))
     }
 
@@ -147,6 +171,7 @@ impl Commits {
     fn next_batch(&self) -> Option<JobBatch<Job>> {
         let mut queue = self.queue();
         loop {
+            queue.fill();
             if let Some(batch) = queue.committer.next_batch(WRITES) {
                 return Some(batch);
             }
@@ -205,4 +230,26 @@ fn look() -> Transaction {
 
 fn panicked() -> StoreError {
     StoreError::new(StoreErrorKind::Other, "a transaction panicked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_party_that_writes_much_holds_no_other_up() {
+        let commits = Commits::default();
+        let party = |n: u8| Party::Address([192, 0, 2, n].into());
+        for _ in 0..2 * WRITES {
+            let (asked, _) = oneshot::channel();
+            commits.submit(&party(1), Job::Call(look(), asked));
+        }
+        commits.submit(&party(2), Job::Look(look()));
+        let mut queue = commits.queue();
+        queue.fill();
+        assert!(queue.committer.next_batch(WRITES).is_some(), "there is a batch");
+        assert_eq!(queue.waiting.len(), WRITES + 1, "one batch is full");
+        let rest: Vec<_> = std::iter::from_fn(|| queue.waiting.pop()).collect();
+        assert!(!rest.iter().any(|job| matches!(job, Job::Look(_))), "it is in the first batch");
+    }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Connection<S> {
     /// The rate of the user's connections together.
     bucket: Option<Arc<Mutex<Bucket>>>,
     place: Place,
+    /// The party that its transactions and reads are counted to.
+    party: Party,
     /// The memory that its frames hold.
     account: Account,
     /// The bytes of the frames that were handed in since nothing waited to be served.
@@ -106,6 +108,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             socket.set_limit(STRANGERS_FRAME_BYTES);
         }
         let account = shared.budget.open(Some(Arc::clone(&place.seat)));
+        let party = match &identity {
+            Identity::Known(user) => Party::User(user.clone()),
+            Identity::Open | Identity::Unknown => Party::of_connection(conn, place.address),
+        };
         Self {
             session: Session::new(Arc::clone(&shared.limits), conn, identity, now),
             shared,
@@ -118,6 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             login,
             bucket: None,
             place,
+            party,
             account,
             unserved: 0,
             transacting: false,
@@ -286,10 +293,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 SessionAction::Transact(ticket) => {
                     self.transacting = true;
-                    self.shared.commits.submit(Job::Ticket(ticket, Arc::clone(&self.mailbox)));
+                    let job = Job::Ticket(ticket, Arc::clone(&self.mailbox));
+                    self.shared.commits.submit(&self.party, job);
                 }
                 SessionAction::Read(ticket) => {
-                    let party = Party::new(self.session.status().user, self.place.address);
+                    let party = self.party.clone();
                     self.shared.start_read(ticket, party, Arc::clone(&self.mailbox));
                 }
                 SessionAction::Follow(collection) => {
@@ -323,6 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.expires = known.expires;
         self.login = Some(known.login);
+        self.party = Party::User(known.user.clone());
         Some(known.user)
     }
 

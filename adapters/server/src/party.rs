@@ -1,8 +1,9 @@
 //! Those who share what a server has.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use synclayer_core::UserId;
+use synclayer_core::{ConnId, UserId};
 
 /// A user, or where none is known the address that a peer is counted by. Each party has an equal
 /// part of what is scarce.
@@ -10,8 +11,16 @@ use synclayer_core::UserId;
 pub(crate) enum Party {
     User(UserId),
     Address(IpAddr),
-    /// The programs of this machine together.
+    /// A WebSocket of a program of this machine.
+    Connection(ConnId),
+    /// The calls of such programs, and what the server does by itself.
     Nobody,
+}
+
+/// Those who wait, by party; the parties take turns.
+pub(crate) struct FairQueue<T> {
+    parties: VecDeque<(Party, VecDeque<T>)>,
+    len: usize,
 }
 
 impl Party {
@@ -21,5 +30,62 @@ impl Party {
             (None, Some(address)) => Self::Address(address),
             (None, None) => Self::Nobody,
         }
+    }
+
+    /// The party of a WebSocket whose user is not known.
+    pub(crate) fn of_connection(conn: ConnId, address: Option<IpAddr>) -> Self {
+        address.map_or(Self::Connection(conn), Self::Address)
+    }
+}
+
+impl<T> FairQueue<T> {
+    pub(crate) fn push(&mut self, party: &Party, one: T) {
+        self.len += 1;
+        match self.parties.iter_mut().find(|(found, _)| found == party) {
+            Some((_, waiting)) => waiting.push_back(one),
+            None => self.parties.push_back((party.clone(), VecDeque::from([one]))),
+        }
+    }
+
+    /// The next one.
+    pub(crate) fn first(&self) -> Option<&T> {
+        self.parties.front().and_then(|(_, waiting)| waiting.front())
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let (party, mut waiting) = self.parties.pop_front()?;
+        let one = waiting.pop_front();
+        if !waiting.is_empty() {
+            self.parties.push_back((party, waiting));
+        }
+        self.len -= 1;
+        one
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        Self { parties: VecDeque::new(), len: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parties_take_turns() {
+        let mut queue = FairQueue::default();
+        let party = |n: u8| Party::Address([192, 0, 2, n].into());
+        for (n, one) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1")] {
+            queue.push(&party(n), one);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, ["a1", "b1", "c1", "a2", "a3"]);
+        assert_eq!(queue.len(), 0);
     }
 }

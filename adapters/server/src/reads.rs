@@ -2,11 +2,11 @@
 //!
 //! A read has a turn for as long as it runs. One that takes longer than a slice hands its turn on and
 //! waits for another, on its thread and with its view of the rows. Pages of catch-ups have turns of
-//! their own. Of the scans, those that have read the least come first, and parties alternate: so a
-//! short read waits for no long one, and nobody's reads are slowed down by how many another sends.
+//! their own, and so have scans that begin. Of the others, those that have read the least come first,
+//! and parties alternate: so a short read waits for no long one, and nobody's reads are slowed down by
+//! how many another sends.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -17,10 +17,10 @@ use synclayer_core::{Policy, ReadAnswer, ReadRequest, Rows, StoreError, StoreErr
 use tokio::sync::oneshot;
 
 use crate::budget::Account;
-use crate::party::Party;
+use crate::party::{FairQueue, Party};
 
 /// The time for which a read runs before others have their turn.
-const SLICE: Duration = Duration::from_millis(5);
+const SLICE: Duration = Duration::from_millis(2);
 /// The time after which a scan comes behind those that have taken less.
 const LONG: Duration = Duration::from_millis(50);
 /// The number of rows between two looks at the clock.
@@ -46,11 +46,12 @@ pub(crate) struct Reads {
 
 struct State {
     pages: Turns,
+    fresh: Turns,
     scans: Turns,
     /// The pages that wait.
-    waiting_pages: Queue,
+    waiting_pages: FairQueue<oneshot::Sender<Slot>>,
     /// The scans that wait, by their level.
-    waiting_scans: [Queue; 4],
+    waiting_scans: [FairQueue<oneshot::Sender<Slot>>; 4],
     granted: usize,
 }
 
@@ -59,18 +60,13 @@ struct Turns {
     most: usize,
 }
 
-/// Those who wait, by party; the parties take turns.
-#[derive(Default)]
-struct Queue {
-    parties: VecDeque<(Party, VecDeque<oneshot::Sender<Slot>>)>,
-    len: usize,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     /// A read that is bounded by its request.
     Page,
-    /// A read that looks at any number of records.
+    /// The first turn of a read that looks at any number of records.
+    Fresh,
+    /// Its later turns.
     Scan,
 }
 
@@ -128,8 +124,9 @@ impl Reads {
         Self {
             state: Mutex::new(State {
                 pages: turns(pages),
+                fresh: turns(scans),
                 scans: turns(scans),
-                waiting_pages: Queue::default(),
+                waiting_pages: FairQueue::default(),
                 waiting_scans: Default::default(),
                 granted: 0,
             }),
@@ -145,9 +142,10 @@ impl Reads {
     ) -> Turn {
         let kind = match request {
             ReadRequest::CatchUp { .. } | ReadRequest::Pull { .. } => Kind::Page,
-            ReadRequest::Whole { .. } | ReadRequest::Query { .. } => Kind::Scan,
+            ReadRequest::Whole { .. } | ReadRequest::Query { .. } if is_set_back => Kind::Scan,
+            ReadRequest::Whole { .. } | ReadRequest::Query { .. } => Kind::Fresh,
         };
-        let level = if is_set_back { SET_BACK } else { FRESH };
+        let level = if kind == Kind::Scan { SET_BACK } else { FRESH };
         // it is dropped nowhere without an answer
         let slot = self.wait(&party, kind, level).await.ok();
         Turn {
@@ -156,7 +154,7 @@ impl Reads {
             party,
             begun: Instant::now(),
             taken: Duration::ZERO,
-            is_trial: kind == Kind::Scan && !is_set_back,
+            is_trial: kind == Kind::Fresh,
         }
     }
 
@@ -166,7 +164,7 @@ impl Reads {
         let mut state = self.state();
         let queue = match kind {
             Kind::Page => &mut state.waiting_pages,
-            Kind::Scan => &mut state.waiting_scans[level],
+            Kind::Fresh | Kind::Scan => &mut state.waiting_scans[level],
         };
         queue.push(party, sender);
         self.grant(state);
@@ -205,14 +203,19 @@ impl State {
         {
             return Some((Kind::Page, sender));
         }
+        if self.fresh.is_free()
+            && let Some(sender) = self.waiting_scans[FRESH].pop()
+        {
+            return Some((Kind::Fresh, sender));
+        }
         if !self.scans.is_free() {
             return None;
         }
         let is_full = self.is_full();
         let is_for_long = self.granted % LONG_SHARE == LONG_SHARE - 1;
         let levels = match is_for_long {
-            false => [FRESH, SHORT, LONGER, SET_BACK],
-            true => [SET_BACK, LONGER, SHORT, FRESH],
+            false => [SHORT, LONGER, SET_BACK],
+            true => [SET_BACK, LONGER, SHORT],
         };
         let mut levels = levels.into_iter().filter(|level| *level != SET_BACK || !is_full);
         let sender = levels.find_map(|level| self.waiting_scans[level].pop())?;
@@ -221,12 +224,13 @@ impl State {
     }
 
     fn is_full(&self) -> bool {
-        self.waiting_scans[SHORT].len + self.waiting_scans[LONGER].len >= SCANS
+        self.waiting_scans[SHORT].len() + self.waiting_scans[LONGER].len() >= SCANS
     }
 
     fn turns(&mut self, kind: Kind) -> &mut Turns {
         match kind {
             Kind::Page => &mut self.pages,
+            Kind::Fresh => &mut self.fresh,
             Kind::Scan => &mut self.scans,
         }
     }
@@ -235,26 +239,6 @@ impl State {
 impl Turns {
     fn is_free(&self) -> bool {
         self.taken < self.most
-    }
-}
-
-impl Queue {
-    fn push(&mut self, party: &Party, sender: oneshot::Sender<Slot>) {
-        self.len += 1;
-        match self.parties.iter_mut().find(|(found, _)| found == party) {
-            Some((_, waiting)) => waiting.push_back(sender),
-            None => self.parties.push_back((party.clone(), VecDeque::from([sender]))),
-        }
-    }
-
-    fn pop(&mut self) -> Option<oneshot::Sender<Slot>> {
-        let (party, mut waiting) = self.parties.pop_front()?;
-        let sender = waiting.pop_front();
-        if !waiting.is_empty() {
-            self.parties.push_back((party, waiting));
-        }
-        self.len -= 1;
-        sender
     }
 }
 
@@ -400,10 +384,13 @@ mod tests {
     #[test]
     fn parties_take_turns_and_short_scans_come_first() {
         let reads = Arc::new(Reads::with(1, 1));
-        let held = reads.wait(&party(1), Kind::Scan, 0);
+        let held = reads.wait(&party(1), Kind::Scan, SHORT);
         let ask = |(n, level)| reads.wait(&party(n), Kind::Scan, level);
         let mut waiting: Vec<_> =
-            [(1, 2), (1, 1), (1, 0), (1, 0), (2, 0), (3, 1)].map(ask).into_iter().collect();
+            [(1, LONGER), (1, LONGER), (1, SHORT), (1, SHORT), (2, SHORT), (3, LONGER)]
+                .map(ask)
+                .into_iter()
+                .collect();
         assert!(granted(&mut waiting).is_empty());
         drop(held);
         let mut order = Vec::new();
@@ -412,36 +399,37 @@ mod tests {
             assert_eq!(next.len(), 1, "one at a time, behind {order:?}");
             order.extend(next);
         }
-        // the fourth turn is for the one that has taken the longest
-        assert_eq!(order, [2, 4, 0, 3, 1, 5]);
+        // the fourth turn is for one that has taken long
+        assert_eq!(order, [2, 4, 0, 3, 5, 1]);
         assert_eq!(reads.state().scans.taken, 0);
     }
 
     #[test]
     fn who_goes_away_takes_no_turn_along() {
         let reads = Arc::new(Reads::with(1, 1));
-        for kind in [Kind::Page, Kind::Scan] {
-            let held = reads.wait(&party(1), kind, 0);
-            drop(reads.wait(&party(1), kind, 0));
-            let mut last = reads.wait(&party(2), kind, 0);
+        for kind in [Kind::Page, Kind::Fresh] {
+            let held = reads.wait(&party(1), kind, FRESH);
+            drop(reads.wait(&party(1), kind, FRESH));
+            let mut last = reads.wait(&party(2), kind, FRESH);
             drop(held);
             assert!(last.try_recv().is_ok(), "{kind:?}");
         }
         let state = reads.state();
-        assert_eq!((state.pages.taken, state.scans.taken, state.waiting_pages.len), (0, 0, 0));
+        assert_eq!((state.pages.taken, state.fresh.taken, state.waiting_pages.len()), (0, 0, 0));
     }
 
     #[test]
-    fn pages_wait_for_no_scan_and_what_was_set_back_for_room() {
+    fn what_begins_waits_for_no_scan_and_what_was_set_back_for_room() {
         let reads = Arc::new(Reads::with(1, 1));
-        let scan = reads.wait(&party(1), Kind::Scan, FRESH);
-        assert!(reads.wait(&party(2), Kind::Page, FRESH).try_recv().is_ok());
+        let scan = reads.wait(&party(1), Kind::Scan, SHORT);
+        for kind in [Kind::Page, Kind::Fresh] {
+            assert!(reads.wait(&party(2), kind, FRESH).try_recv().is_ok());
+        }
         let ask = |level| reads.wait(&party(1), Kind::Scan, level);
-        let paused: Vec<_> = (0..SCANS + 1).map(|_| ask(LONGER)).collect();
-        let mut others = [ask(SET_BACK), ask(FRESH)];
-        drop(scan);
-        assert_eq!(granted(&mut others), [1], "it does not end in its turn");
-        drop(paused);
-        assert_eq!(granted(&mut others), [0]);
+        let paused: Vec<_> = (0..=SCANS).map(|_| ask(LONGER)).collect();
+        let mut set_back = [ask(SET_BACK)];
+        assert!(granted(&mut set_back).is_empty());
+        drop((scan, paused));
+        assert_eq!(granted(&mut set_back), [0]);
     }
 }

@@ -218,7 +218,7 @@ async fn answer(shared: &Arc<Shared>, call: Call, party: &Party, account: &mut A
     match call {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
-            let outcome = shared.commits.run(write.transaction().clone()).await;
+            let outcome = shared.commits.run(party, write.transaction().clone()).await;
             write.reply(shared.clock.now().wall, &shared.limits, outcome)
         }
         Call::Read(read) => {
