@@ -110,7 +110,7 @@ impl Queue {
     fn fill(&mut self) {
         let mut writes = 0;
         while let Some(next) = self.waiting.first() {
-            let more = synclayer_core::Job::transaction(next).writes();
+            let more = writes_of(synclayer_core::Job::transaction(next));
             if writes > 0 && writes + more > WRITES {
                 return;
             }
@@ -221,6 +221,19 @@ impl Commits {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number of writes of a transaction, at least one.
+fn writes_of(transaction: &Transaction) -> usize {
+    let writes = match transaction {
+        Transaction::Writes(run) => run.mutations.len(),
+        Transaction::Push(push) => push.mutations.len(),
+        Transaction::Hello { .. }
+        | Transaction::Plain(_)
+        | Transaction::Sweep(_)
+        | Transaction::BeginEpoch { .. } => 1,
+    };
+    writes.max(1)
 }
 
 /// A transaction that changes nothing.
