@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::{ContextKind, ErrorKind};
 use synclayer_fjall::StoreKind;
 use tokio::runtime::Runtime;
 use tracing_subscriber::filter::LevelFilter;
@@ -43,7 +44,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             // nobody may be there to read it
-            let _ = write!(io::stderr(), "{}", ShownLines(error.render()));
+            let _ =
+                write!(io::stderr(), "{}{}", ShownLines(error.render()), place_of_options(&error));
             return ExitCode::from(Code::Usage as u8);
         }
         Err(help) => help.exit(),
@@ -62,6 +64,17 @@ fn main() -> ExitCode {
             out.failure(&failure);
             ExitCode::from(failure.code as u8)
         }
+    }
+}
+
+/// Says where the options of a command stand, if one stands before the command.
+fn place_of_options(error: &clap::Error) -> &'static str {
+    let names_command = error.get(ContextKind::SuggestedSubcommand).is_some()
+        || error.get(ContextKind::Suggested).is_some();
+    if error.kind() == ErrorKind::UnknownArgument && names_command {
+        "\nThe options of a command stand behind its name: synclayer save --data DIR …\n"
+    } else {
+        ""
     }
 }
 

@@ -9,7 +9,7 @@ use synclayer_tokio::{CollectionStatus, ConnectionState, Guarantees, Record, Sta
 use crate::args::{CollectionArgs, RecordArgs, ReplicaArgs};
 use crate::failure::Failure;
 use crate::output::{Printer, RecordJson};
-use crate::replica::{Meeting, OpenReplica, guarantees, on_replica};
+use crate::replica::{Meeting, OpenReplica, clock_is_off, guarantees, on_replica};
 
 pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
@@ -53,6 +53,9 @@ async fn refresh(replica: &mut OpenReplica, out: Printer) -> Result<Meeting, Fai
     if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync, this is what is stored here: {why}"));
     }
+    if let Some(clock) = &meeting.clock {
+        out.note(clock);
+    }
     Ok(meeting)
 }
 
@@ -74,6 +77,8 @@ struct StatusJson<'a> {
     waiting: usize,
     rejected: usize,
     clock_offset_ms: i64,
+    /// True if that is more than a minute.
+    clock_is_off: bool,
     collections: BTreeMap<&'a str, CollectionJson<'a>>,
 }
 
@@ -143,6 +148,7 @@ pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failur
                 waiting: status.pending_writes,
                 rejected: status.rejected_writes,
                 clock_offset_ms: status.clock_offset_ms,
+                clock_is_off: status.clock_is_off,
                 collections: status
                     .collections
                     .iter()
@@ -190,6 +196,9 @@ fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
     if status.rejected_writes > 0 {
         let count = status.rejected_writes;
         lines.push(format!("refused   {count} writes: see `synclayer rejected list`"));
+    }
+    if status.clock_is_off {
+        lines.push(format!("clock     {}", clock_is_off(status.clock_offset_ms)));
     }
     for (name, of) in &status.collections {
         let CollectionStatus { count, checksum, cursor, .. } = of;

@@ -1,5 +1,6 @@
 //! The replica that a command works on, and its meeting with the server.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -44,8 +45,10 @@ pub(crate) struct Meeting {
     pub(crate) undecided: bool,
     /// The writes that the server has refused meanwhile.
     pub(crate) refusals: Vec<Event>,
-    /// Conflicts that were resolved.
-    pub(crate) conflicts: usize,
+    /// The records with conflicts that were resolved.
+    pub(crate) conflicts: BTreeSet<String>,
+    /// The text for a clock of this device that is far off.
+    pub(crate) clock: Option<String>,
 }
 
 /// Opens the replica, runs a command on it and closes it, however the command ends.
@@ -267,7 +270,10 @@ impl Meeting {
                 ));
             }
             EventKind::OperationFailed { .. } => self.refusals.push(event),
-            EventKind::ConflictResolved { .. } => self.conflicts += 1,
+            EventKind::ConflictResolved { collection, record_id, .. } => {
+                self.conflicts.insert(format!("{collection}/{record_id}"));
+            }
+            EventKind::ClockOff { offset_ms } => self.clock = Some(clock_is_off(*offset_ms)),
             // of no concern to a command that only waits
             _ => {}
         }
@@ -294,6 +300,23 @@ fn is_undecided(failure: &SyncFailure) -> bool {
     matches!(
         failure.reason,
         SyncFailureReason::RecordsMissing { .. } | SyncFailureReason::DifferentDatabase { .. }
+    )
+}
+
+/// Says how far this device's clock is off, and the remedy.
+pub(crate) fn clock_is_off(offset_ms: i64) -> String {
+    let seconds = offset_ms.unsigned_abs() / 1000;
+    let (length, unit) = match seconds {
+        172_800.. => (86_400, "days"),
+        7_200.. => (3_600, "hours"),
+        120.. => (60, "minutes"),
+        _ => (1, "seconds"),
+    };
+    let number = (seconds + length / 2) / length;
+    let side = if offset_ms > 0 { "behind" } else { "ahead of" };
+    format!(
+        "this device's clock is {number} {unit} {side} the server's: set it, since what is written here \
+         before the server was met may count as earlier or later than it was"
     )
 }
 

@@ -6,7 +6,7 @@ use synclayer_tokio::{ConnectFailure, EventKind, OnServerLoss, RecordChange, Upd
 use crate::args::CollectionArgs;
 use crate::failure::Failure;
 use crate::output::{Printer, RecordJson};
-use crate::replica::OpenReplica;
+use crate::replica::{OpenReplica, clock_is_off};
 use crate::signal::Signals;
 
 /// A line of the watch: what happened to a record, and what it is now, or only its id.
@@ -86,6 +86,7 @@ fn remark(replica: &OpenReplica, event: &EventKind, out: Printer) -> Result<(), 
                 "the server lacks {missing} records that are held here; see `synclayer adopt --help`"
             ));
         }
+        EventKind::ClockOff { offset_ms } => out.note(clock_is_off(*offset_ms)),
         EventKind::NoServer { message } => out.note(message),
         EventKind::SyncFailed { code, message, .. } => {
             out.note(format_args!("the server refuses the collection ({code}): {message}"));

@@ -90,7 +90,7 @@ struct Delivery<'a> {
     state: &'static str,
     /// Writes that wait for the server.
     waiting: usize,
-    /// Conflicts with changes of others that were resolved meanwhile.
+    /// Records with changes of others that were in conflict, and decided meanwhile.
     conflicts: usize,
     /// The reason why it waits or was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,11 +140,18 @@ pub(crate) async fn deliver_after(
     }
     let name = format!("{done} {collection}/{saved}");
     let WriteFate { state, why, text, code } = WriteFate::of(&name, fate, meeting.apart);
-    let conflicts = before.conflicts + meeting.conflicts;
-    let id = &*saved.id;
+    let mut met = before.conflicts;
+    met.extend(meeting.conflicts);
+    let (id, conflicts) = (&*saved.id, met.len());
     out.line(text, &Delivery { done, collection, id, state, waiting, conflicts, why })?;
-    if conflicts > 0 {
-        out.note(format_args!("{conflicts} conflicts with changes of others were decided"));
+    for record in met {
+        out.note(format_args!(
+            "{record}: somebody else has changed the same fields, and --conflicts has decided whose \
+             values count; `synclayer get` shows them"
+        ));
+    }
+    if let Some(clock) = meeting.clock.or(before.clock) {
+        out.note(clock);
     }
     code.map_or(Ok(()), |code| Err(Failure::said(code)))
 }
@@ -196,5 +203,16 @@ fn read_document(text: &str) -> Result<Document, Failure> {
         Document::parse(text, &Limits::default())
             .map_err(|error| Failure::new(Code::Usage, format!("the JSON can't be used: {error}")))
     };
-    if text == "-" { parse(&io::read_to_string(io::stdin())?) } else { parse(text) }
+    if text != "-" {
+        return parse(text);
+    }
+    let text = io::read_to_string(io::stdin())?;
+    parse(&text).map_err(|failure| match text.trim().split_once('\n') {
+        Some((first, _)) if parse(first).is_ok() => Failure::new(
+            Code::Usage,
+            "the standard input holds several JSON objects, and nothing was saved: give them one at a \
+             time, as by: while read -r line; do synclayer save COLLECTION \"$line\"; done",
+        ),
+        _ => failure,
+    })
 }

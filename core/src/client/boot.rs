@@ -71,6 +71,7 @@ impl Client {
             failure: None,
             syncs: Syncs::default(),
             clock: Clock::new(now, seed),
+            told_of_clock: false,
             ignored_frames: 0,
             fallback: Fallback::default(),
             exchange: None,

@@ -254,6 +254,14 @@ pub enum EventKind {
         /// The guarantees that [`required`](super::interface::ClientConfig::required) names.
         required: Guarantees,
     },
+    /// The device's clock is more than a minute off by the server's. Writes are stamped by the server's,
+    /// so nothing goes wrong while that is known; but a write that is made before the server was ever
+    /// met, or after the clock was set without it, may count as earlier or later than it was. Somebody
+    /// should set the clock.
+    ClockOff {
+        /// The lead of the server's clock over the device's, in milliseconds.
+        offset_ms: i64,
+    },
     /// Something answers at the address, but it is no SyncLayer server: the address or its path may
     /// be wrong, or something on the way answers instead. Nothing is lost, and it is tried again.
     NoServer {
@@ -316,6 +324,7 @@ impl EventKind {
             | Self::DifferentDatabase { .. }
             | Self::ReplicaCopied { .. }
             | Self::GuaranteesMissing { .. }
+            | Self::ClockOff { .. }
             | Self::NoServer { .. } => None,
         }
     }
@@ -350,6 +359,7 @@ impl EventKind {
             | Self::DifferentDatabase { .. }
             | Self::ReplicaCopied { .. }
             | Self::GuaranteesMissing { .. }
+            | Self::ClockOff { .. }
             | Self::NoServer { .. } => None,
         }
     }
@@ -426,6 +436,8 @@ pub struct Status {
     /// The lead of the server's clock over this one, in milliseconds, as far as it is known: it is
     /// told at each hello, and kept over restarts.
     pub clock_offset_ms: i64,
+    /// `true` if the device's clock is more than a minute off by that.
+    pub clock_is_off: bool,
     /// `true` if the server has told its time since the replica was opened, so that writes are
     /// stamped by it.
     pub knows_server_time: bool,

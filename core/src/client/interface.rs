@@ -393,7 +393,10 @@ pub enum Misuse {
     )]
     Unsent(Unsent),
     /// The outbox is full.
-    #[error("{max} writes already wait for the server; connect, or raise max_pending_writes")]
+    #[error(
+        "{max} writes already wait for the server, and no more fit: nothing was saved; connect, so that \
+         they go out"
+    )]
     OutboxFull {
         /// The limit.
         max: usize,

@@ -52,6 +52,8 @@ pub(crate) struct Client {
     pub(super) syncs: Syncs,
     pub(super) rejected: usize,
     pub(super) clock: Clock,
+    /// `true` if the app knows that the wall clock is far off.
+    pub(super) told_of_clock: bool,
     pub(super) ignored_frames: u64,
     pub(super) fallback: Fallback,
     /// The exchange under way by HTTP; never while a WebSocket is up.

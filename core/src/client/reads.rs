@@ -43,6 +43,7 @@ impl Client {
             rejected_writes: self.rejected,
             collections: self.streams.iter().map(collection).collect(),
             clock_offset_ms: self.clock_offset_ms(),
+            clock_is_off: self.clock_is_off(),
             knows_server_time: self.knows_server_time(),
             ignored_frames: self.ignored_frames,
             halted: self.halted.clone(),

@@ -5,12 +5,16 @@ use alloc::vec::Vec;
 
 use super::clock::{STEP, round_trip};
 use super::edit::Edit;
+use super::event::EventKind;
 use super::machine::Client;
 use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::time::{Mono, Timestamp};
 use crate::rules::clocks::{Correction, MAX_RUNS, Stamped};
 use crate::rules::row::{Entry, Row};
 use crate::store::StoreError;
+
+/// A wall clock that differs from the server's by more milliseconds is far off: the app is told.
+const FAR_OFF: i64 = 60_000;
 
 impl Client {
     /// The server's time, as far as it is known.
@@ -31,6 +35,21 @@ impl Client {
             Some(_) => self.server_time().0.saturating_sub(self.now.wall.0),
             None => self.kept_offset().unwrap_or(0),
         }
+    }
+
+    /// Returns `true` if the wall clock is far off by the server's, as far as that is known.
+    pub(super) fn clock_is_off(&self) -> bool {
+        self.clock_offset_ms().saturating_abs() > FAR_OFF
+    }
+
+    /// Tells the app of a wall clock that is far off, once until it is right again.
+    fn tell_of_clock(&mut self, edit: &mut Edit<'_>) {
+        let off = self.clock_is_off();
+        if off && !self.told_of_clock {
+            let offset_ms = self.clock_offset_ms();
+            edit.remote_event(EventKind::ClockOff { offset_ms });
+        }
+        self.told_of_clock = off;
     }
 
     fn kept_offset(&self) -> Option<i64> {
@@ -107,6 +126,7 @@ impl Client {
         edit.flush |= edit.gates;
         if server.is_some() {
             clocks.offset = Some(of_wall);
+            self.tell_of_clock(edit);
         }
         edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
         self.put_identity(edit);
@@ -153,6 +173,7 @@ impl Client {
         if self.clock.take_step() && self.identity.clocks.offset.is_some() {
             self.identity.clocks.offset = Some(self.clock_offset_ms());
             self.put_identity(edit);
+            self.tell_of_clock(edit);
         }
     }
 }

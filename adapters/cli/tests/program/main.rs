@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+mod clock;
 mod codes;
 mod crash;
 mod dead_address;

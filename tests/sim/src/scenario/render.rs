@@ -117,6 +117,7 @@ fn kind(kind: &EventKind) -> (String, Value) {
             "guaranteesMissing",
             json!({"offered": guarantees(*offered), "required": guarantees(*required)}),
         ),
+        EventKind::ClockOff { offset_ms } => ("clockOff", json!({"offsetMs": offset_ms})),
         EventKind::NoServer { message } => ("noServer", json!({"message": message})),
         EventKind::Error { message, .. } => ("error", json!({"message": message})),
         other => return (format!("{other:?}"), json!({})),
@@ -248,6 +249,9 @@ pub(super) fn status(status: &Status) -> Value {
         "ignoredFrames": status.ignored_frames,
         "halted": status.halted.as_ref().map(|error| &error.message),
     });
+    if status.clock_is_off {
+        shown["clockOffsetMs"] = status.clock_offset_ms.into();
+    }
     if let Some(failure) = &status.failure {
         shown["failure"] = format!("{:?}: {failure}", failure.cause).into();
     }
