@@ -150,6 +150,8 @@ enum NextFailure {
     Transaction,
     /// It is not known if the transaction was committed.
     TransactionUnknown,
+    /// The same, and it was.
+    TransactionDone,
     Read,
 }
 
@@ -362,6 +364,10 @@ impl ServerSide {
         let error = || StoreError::new(StoreErrorKind::Other, "the disk has failed");
         let ended = match self.failing.take_if(|how| *how != NextFailure::Read) {
             Some(NextFailure::TransactionUnknown) => Err(TransactError::Unknown(error())),
+            Some(NextFailure::TransactionDone) => {
+                self.rows.apply(batch.decide(&self.rows, self.hub.context(self.now)));
+                Err(TransactError::Unknown(error()))
+            }
             Some(NextFailure::Transaction | NextFailure::Read) => {
                 Err(TransactError::Failed(error()))
             }
