@@ -2,6 +2,7 @@
 //! place: so what does not carry the protocol's form, and whatever would end a write without its
 //! having been made, is believed only after the collection was read again.
 
+use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
@@ -205,7 +206,9 @@ impl Client {
             ErrorMessage { retry_after_ms, ..ErrorMessage::new(code, told.message.clone()) };
         self.postpone(edit, write, entry, &error);
         let wait = self.pacing.held_until().map(|until| until.since(self.now.mono));
-        let failure = ConnectFailure::new(FailureCause::Declined, told.message);
+        let Entry { collection, record_id, .. } = entry;
+        let why = format!("{collection}/{record_id} could not be written: {}", told.message);
+        let failure = ConnectFailure::new(FailureCause::Declined, why);
         self.fail_work(edit, failure, wait.unwrap_or_default());
     }
 
