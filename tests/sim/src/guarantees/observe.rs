@@ -105,7 +105,11 @@ impl Ledger {
             match &event.kind {
                 EventKind::OperationFailed { write, with, .. } => {
                     for position in with.iter().chain([write]) {
-                        let at = |write: &&mut Write| write.is_at(device, *position);
+                        // also of a write that need not be there any more
+                        let at = |write: &&mut Write| {
+                            let here = write.device == device && write.position == Some(*position);
+                            here && !write.lost
+                        };
                         self.writes.iter_mut().filter(at).for_each(|write| write.rejected = true);
                     }
                 }

@@ -1,6 +1,6 @@
 //! Runs whose course is written down.
 
-use synclayer_core::{StoreError, StoreErrorKind};
+use synclayer_core::{EventKind, OnServerLoss, StoreError, StoreErrorKind};
 
 use super::Run;
 use crate::draw::{Draw, bytes_of};
@@ -57,5 +57,27 @@ fn a_watcher_begins_anew_after_a_disk_fails_at_the_end() -> Result<(), String> {
     run.world.fail_disk(0, 1, StoreError::new(StoreErrorKind::Other, "the disk has had enough"));
     run.converge()?;
     assert_eq!(run.world.devices[0].lives, 2, "the disk fails");
+    Ok(())
+}
+
+/// A rejection took back what its own device had written, after another's loss had excused the write
+/// from being there.
+#[test]
+fn a_rejected_insert_is_no_loss_that_has_to_be_decided() -> Result<(), String> {
+    let mut run = Run::new(&[]);
+    run.drive(10_000, |_, _| true)?;
+    run.backup = Some(run.world.backup());
+    run.write(1, &place("b"), AppWrite::Hot)?;
+    run.drive(10_000, |world, one| world.device_of(one) != Some(0))?;
+    run.restore_server()?;
+    run.world.devices[0].config.on_server_loss = Some(OnServerLoss::Ask);
+    run.write(0, &place("b"), AppWrite::Hot)?;
+    run.write(0, &place("b"), AppWrite::Forbidden)?;
+    for collection in run.world.to_take(0) {
+        run.ledger.take(&mut run.world, 0, &collection)?;
+    }
+    run.ledger.forget(|_, write| write.place == place("b"));
+    run.converge()?;
+    assert!(run.world.saw(0, |kind| matches!(kind, EventKind::OperationFailed { .. })));
     Ok(())
 }
