@@ -50,6 +50,8 @@ impl Client {
             HttpAnswer::Failed(why) => {
                 let what = asked.what.name();
                 self.fail_exchange(edit, why.of(what), Duration::ZERO);
+                // the status tells of the server, and not of the call
+                self.note_failure(why);
                 self.pass_over(&asked.what);
                 Ok(())
             }
