@@ -30,8 +30,8 @@ const ROOM_BYTES: usize = 256 << 10;
 const TRY_AGAIN_LATER: u16 = 1013;
 /// When nothing is due.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
-/// The number of frames that are handed in before anything is sent.
-const FRAMES: usize = 64;
+/// The number of frames that are handed in before anything is sent and others have their turn.
+const FRAMES: usize = 16;
 /// The number of times that a session is pumped before its task looks at the socket again.
 const PUMPS: usize = 16;
 
