@@ -405,7 +405,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.shared.feed.leave(self.conn);
         let time_limit = self.shared.config.close_timeout;
         let socket = &mut self.socket;
-        let agreed = timeout(time_limit, poll_fn(|cx| poll_parted(socket, cx))).await.is_ok();
+        let agreed = timeout(time_limit, poll_fn(|cx| socket.poll_part(cx))).await.is_ok();
         tracing::debug!(conn = %self.conn, agreed, "a connection ended");
         self.shared.leave(self.conn);
     }
@@ -416,21 +416,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.shared.feed.leave(self.conn);
         tracing::debug!(conn = %self.conn, "a connection made room for others");
         self.shared.leave(self.conn);
-    }
-}
-
-fn poll_parted<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut Socket<S>,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    loop {
-        let flushed = socket.poll_flush(cx);
-        match socket.poll_receive(cx) {
-            Poll::Ready(Some(_)) => {}
-            // reading has queued the answer to the peer's close
-            Poll::Ready(None) => return socket.poll_end(cx).map(drop),
-            Poll::Pending if matches!(flushed, Poll::Ready(Err(_))) => return Poll::Ready(()),
-            Poll::Pending => return Poll::Pending,
-        }
     }
 }

@@ -154,10 +154,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }))
     }
 
+    /// Parts with the peer: writes what waits, and waits until the peer has closed too.
+    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let flushed = self.poll_flush(cx);
+            match self.poll_receive(cx) {
+                Poll::Ready(Some(_)) => {}
+                // reading has queued the answer to the peer's close
+                Poll::Ready(None) => return self.poll_end(cx).map(drop),
+                Poll::Pending if matches!(flushed, Poll::Ready(Err(_))) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
     /// Ends the stream: what waits is written. What comes from a peer that has not closed is read
     /// and forgotten, until it ends the stream too: a stream that is dropped with bytes unread is
     /// reset, and its peer may not get what was written last.
-    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let transport = self.websocket.get_mut();
         ready!(transport.poll_write_out(cx))?;
         ready!(Pin::new(&mut transport.stream).poll_shutdown(cx))?;
