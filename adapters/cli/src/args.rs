@@ -161,6 +161,10 @@ pub(crate) struct ServeArgs {
     /// Failures that an acknowledged write survives
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
+    /// The content of an `update` to clients that speak level 1: apps of SyncLayer 1.7 put it in the
+    /// place of the record, so they need it whole
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "fields")]
+    pub(crate) plain_updates: PlainUpdatesArg,
     /// Believe what this proxy says in `X-Forwarded-For`: limits on connections and on wrong tokens
     /// then hold for the addresses that it names. An address or a network, like 10.0.0.0/8; several
     /// may be given
@@ -189,6 +193,14 @@ pub(crate) enum DurabilityArg {
     Synced,
     /// The end of the process; after a loss of power the last writes may be gone
     Buffered,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum PlainUpdatesArg {
+    /// The fields that were changed
+    Fields,
+    /// The whole record
+    Whole,
 }
 
 /// The options of every client command.

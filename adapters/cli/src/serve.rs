@@ -7,7 +7,7 @@ use synclayer_fjall::{Durability, FjallServerStore, ServerOptions};
 use synclayer_server::{Server, ServerConfig};
 use tokio::task;
 
-use crate::args::{DurabilityArg, ServeArgs};
+use crate::args::{DurabilityArg, PlainUpdatesArg, ServeArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::reload::Reloadable;
@@ -33,6 +33,7 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
         .listen(args.listen)
         .allow_origins(args.allow_origins)
         .allow_hosts(args.allow_hosts)
+        .plain_whole(args.plain_updates == PlainUpdatesArg::Whole)
         .trusted_proxies(args.trusted_proxies);
     config.authenticator = files.authenticator();
     config.tls = files.tls();

@@ -221,6 +221,14 @@ impl ServerConfig {
         self
     }
 
+    /// Sets the field `plain_whole` of `rings`: `true` to push whole records to level-1 readers, for
+    /// apps of SyncLayer 1.7, which put what an `update` pushes in the place of the record.
+    #[must_use]
+    pub fn plain_whole(mut self, plain_whole: bool) -> Self {
+        self.rings.plain_whole = plain_whole;
+        self
+    }
+
     setters! {
         limits: ServerLimits,
         rings: RingLimits,

@@ -256,8 +256,7 @@ fn take_token(shared: &Shared, user: Option<&UserId>) -> Result<(), Duration> {
 async fn nothing(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     discard(&shared, request.into_body()).await;
     let message = "there is nothing here: the paths are /ws, /health and /sync/{collection}";
-    let reply = Reply::error(ErrorCode::InvalidMessage, message);
-    respond(Reply { status: StatusCode::NOT_FOUND.as_u16(), ..reply })
+    respond(Reply::error(ErrorCode::CollectionNotFound, message))
 }
 
 /// The answer to the question of a browser before it lets a page of another origin call.

@@ -51,6 +51,30 @@ async fn changes_reach_the_other_subscribers_and_not_their_sender() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whole_records_are_pushed_to_those_who_replace_by_updates() {
+    let server = serve(ServerConfig::new().plain_whole(true)).await;
+    let mut a = Peer::connect(&server, "", &[]).await;
+    let mut b = Peer::connect(&server, "", &[]).await;
+    b.subscribe("todos").await;
+    a.send(insert("1", r#"{"x":1,"y":1}"#)).await;
+    b.expect("insert").await;
+    a.send(r#"{"type":"update","collection":"todos","recordId":"1","data":{"y":2}}"#).await;
+    let change = b.expect("update").await;
+    assert_eq!(change["data"], serde_json::json!({"x": 1, "y": 2}));
+    assert_eq!(change["metadata"]["seq"], serde_json::Value::Null, "level 1 has no seqs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_paths_are_no_collections() {
+    let server = open().await;
+    for path in ["/", "/sync", "/sync/", "/sync/a/b/c", "/nothing"] {
+        let reply = http(&server, "GET", path, &[], "").await;
+        assert_eq!(reply.status, 404, "{path}");
+        assert!(reply.body.contains("COLLECTION_NOT_FOUND"), "{path}: {}", reply.body);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_insert_of_an_existing_record_replaces_it() {
     let server = open().await;
     let mut a = Peer::connect(&server, "", &[]).await;

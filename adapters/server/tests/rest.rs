@@ -49,8 +49,15 @@ async fn a_record_from_its_insert_to_its_delete() {
     let (status, body) = call(&server, "PATCH", "/sync/todos/1", &patch).await;
     assert_eq!((status, &body["version"]), (200, &json!(2)));
 
-    // a field that changed since is a conflict, another one isn't
-    let (status, body) = call(&server, "PATCH", "/sync/todos/1", &patch).await;
+    // what changes nothing is none, a field that changed since is a conflict, another one isn't
+    assert_eq!(call(&server, "PATCH", "/sync/todos/1", &patch).await.0, 200);
+    let read = call(&server, "GET", "/sync/todos/1", &json!({})).await;
+    assert_eq!(
+        (read.0, &read.1["data"], &read.1["version"]),
+        (200, &json!({"a": 2, "b": 1}), &json!(2))
+    );
+    let outdated = json!({"delta": {"a": 3}, "baseVersion": 1});
+    let (status, body) = call(&server, "PATCH", "/sync/todos/1", &outdated).await;
     assert_eq!((status, &body["code"]), (409, &json!("CONFLICT")));
     assert_eq!(body["record"]["data"], json!({"a": 2, "b": 1}));
     assert_eq!(body["record"]["version"], 2);

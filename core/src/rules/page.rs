@@ -46,6 +46,8 @@ pub struct Reader {
     pub user: Option<UserId>,
     /// `true` if each record has to be permitted by the policy.
     pub partial: bool,
+    /// `true` if each change has to be told as the whole record.
+    pub whole: bool,
 }
 
 /// A read request.
@@ -422,7 +424,7 @@ impl<'a> ReaderView<'a> {
         let filtered = !self.shows(id, record);
         let change = if filtered {
             hidden(record.last.seq)
-        } else if self.reader.partial {
+        } else if self.reader.partial || self.reader.whole {
             record.state()
         } else {
             record.change_above(floor)
@@ -432,7 +434,7 @@ impl<'a> ReaderView<'a> {
 
     /// Tombstones are shown to every reader: they have no content.
     fn shows(&self, id: &RecordId, record: &RecordRow) -> bool {
-        let Reader { collection, user, partial } = self.reader;
+        let Reader { collection, user, partial, .. } = self.reader;
         record.document.as_ref().is_none_or(|document| {
             !partial || self.policy.read_record(user.as_ref(), collection, id, document)
         })

@@ -89,6 +89,8 @@ pub struct ReadCall {
 enum Wanted {
     /// The records that a query finds.
     Records,
+    /// The one record.
+    Record,
     /// The page of a catch-up that begins here.
     Page(PageFrom),
 }
@@ -160,10 +162,14 @@ fn plan(request: &Request<'_>, limits: &ServerLimits, policy: &dyn Policy) -> Re
             }
         }
         ("POST", None) => plain::insert(request, collection, limits),
+        ("GET", Some(record)) => {
+            let parameters = parameters(request.query)?;
+            plain::record(request, collection, record, parameters, limits, policy)
+        }
         ("PATCH", Some(record)) => plain::update(request, collection, record, limits),
         ("DELETE", Some(record)) => Ok(plain::delete(request, collection, record)),
         (_, None) => Err(Reply::not_allowed("GET, POST")),
-        (_, Some(_)) => Err(Reply::not_allowed("PATCH, DELETE")),
+        (_, Some(_)) => Err(Reply::not_allowed("GET, PATCH, DELETE")),
     }
 }
 
@@ -196,7 +202,12 @@ fn reader(
     if access == Access::None {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     }
-    Ok(Reader { collection, user: request.user.clone(), partial: access == Access::Some })
+    Ok(Reader {
+        collection,
+        user: request.user.clone(),
+        partial: access == Access::Some,
+        whole: false,
+    })
 }
 
 /// The names in `/sync/{collection}` and `/sync/{collection}/{recordId}`.
@@ -296,6 +307,7 @@ impl ReadCall {
     pub fn reply(self, outcome: Result<ReadAnswer, StoreError>) -> Reply {
         match (self.wanted, outcome) {
             (Wanted::Records, Ok(ReadAnswer::Found(records))) => plain::found(records),
+            (Wanted::Record, Ok(ReadAnswer::Found(records))) => plain::found_one(records),
             (Wanted::Page(from), Ok(ReadAnswer::Pulled(pulled))) => {
                 resumable::page(self.request.reader(), from, pulled)
             }

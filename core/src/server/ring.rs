@@ -8,11 +8,13 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
-use crate::protocol::message::Level;
+use crate::protocol::message::{Level, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq, UserId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::encode_change;
+use crate::protocol::write::Change;
 use crate::rules::transaction::{Origin, Published};
 use crate::server::checks::ensure;
 
@@ -50,11 +52,15 @@ pub struct RingLimits {
     /// read some records of a collection: without it they are served from the store.
     /// Default `false`.
     pub documents: bool,
+    /// `true` to push the whole record in each `update` to a level-1 reader, as apps expect that put
+    /// what is pushed in the place of what they have. Default `false`: the changed fields.
+    pub plain_whole: bool,
 }
 
 impl Default for RingLimits {
     fn default() -> Self {
-        Self { collection_bytes: 4 << 20, total_bytes: 64 << 20, documents: false }
+        let (collection_bytes, total_bytes) = (4 << 20, 64 << 20);
+        Self { collection_bytes, total_bytes, documents: false, plain_whole: false }
     }
 }
 
@@ -86,19 +92,25 @@ pub(crate) struct Entry {
     pub(crate) document: Option<Document>,
     deleted: bool,
     frame: Bytes,
-    plain: Option<Bytes>,
+    plain: Bytes,
 }
 
 impl Entry {
-    fn new(published: &Published, documents: bool) -> Self {
+    fn new(published: &Published, limits: &RingLimits) -> Self {
         let Published { collection, record_id, change, seq, document, origin } = published;
-        let frame = |level| {
+        let frame = |change: &ServerChange, level| {
             let mut out = Vec::new();
             encode_change(collection, record_id, change, false, level, &mut out);
             Bytes::from(out)
         };
-        // a level-1 reader ignores what it doesn't know, so only a removed field needs other words
-        let differs = !change.change.delta.unset.is_empty();
+        let plain = match document {
+            Some(document) if limits.plain_whole => {
+                let delta = Delta::new(document.clone(), Vec::new());
+                let whole = Change { kind: change.change.kind, delta };
+                frame(&ServerChange { change: whole, ..change.clone() }, Level::Plain)
+            }
+            Some(_) | None => frame(change, Level::Plain),
+        };
         Self {
             seq: *seq,
             record_id: record_id.clone(),
@@ -106,10 +118,10 @@ impl Entry {
             version: change.version,
             timestamp: change.timestamp,
             user: change.user_id.clone(),
-            document: document.clone().filter(|_| documents),
+            document: document.clone().filter(|_| limits.documents),
             deleted: document.is_none(),
-            frame: frame(Level::Resumable),
-            plain: differs.then(|| frame(Level::Plain)),
+            frame: frame(change, Level::Resumable),
+            plain,
         }
     }
 
@@ -121,16 +133,15 @@ impl Entry {
     /// The frame that tells of the change.
     #[must_use]
     pub(crate) fn frame(&self, level: Level) -> Bytes {
-        match (level, &self.plain) {
-            (Level::Plain, Some(plain)) => plain.clone(),
-            (Level::Plain, None) | (Level::Resumable, _) => self.frame.clone(),
+        match level {
+            Level::Plain => self.plain.clone(),
+            Level::Resumable => self.frame.clone(),
         }
     }
 
     fn size(&self) -> usize {
-        let plain = self.plain.as_ref().map_or(0, Bytes::len);
         let document = self.document.as_ref().map_or(0, Document::size);
-        size_of::<Self>() + self.frame.len() + plain + document
+        size_of::<Self>() + self.frame.len() + self.plain.len() + document
     }
 }
 
@@ -174,6 +185,11 @@ impl Rings {
         self.bytes
     }
 
+    /// Returns `true` if level-1 readers get whole records in updates.
+    pub(crate) fn plain_whole(&self) -> bool {
+        self.limits.plain_whole
+    }
+
     /// Adds a change that is durable. Changes of a collection come in the order of their seqs; one
     /// that comes late is left out.
     pub(crate) fn publish(&mut self, published: &Published) {
@@ -181,7 +197,7 @@ impl Rings {
         if published.seq <= ring.head {
             return;
         }
-        let entry = Entry::new(published, self.limits.documents);
+        let entry = Entry::new(published, &self.limits);
         let size = entry.size();
         ring.head = published.seq;
         ring.entries.push_back(entry);
@@ -258,7 +274,7 @@ mod tests {
     use super::*;
     use alloc::vec;
 
-    use crate::rules::transaction::tests::{Store, insert, unset};
+    use crate::rules::transaction::tests::{Store, insert, unset, update};
 
     fn published(collection: &str, seq: u64) -> Published {
         let mut store = Store::new();
@@ -313,31 +329,44 @@ mod tests {
         assert_eq!(seqs(&rings, "a"), [3]);
     }
 
-    #[test]
-    fn all_that_an_entry_holds_is_counted() {
+    fn entries(limits: RingLimits) -> [Entry; 3] {
         let mut store = Store::new();
         store.plain(insert("{\"a\":1}"));
+        store.plain(update("{\"b\":2}"));
         store.plain(unset("{}", &["a"]));
-        let held = |entry: &Entry| entry.size() - size_of::<Entry>();
-        let [shared, apart] = [0, 1].map(|i| Entry::new(&store.published[i], false));
-        assert_eq!(held(&shared), shared.frame(Level::Resumable).len());
-        let plain = apart.frame(Level::Plain).len();
-        assert_eq!(held(&apart), apart.frame(Level::Resumable).len() + plain);
-        let with_document = Entry::new(&store.published[0], true);
-        let document = store.published[0].document.as_ref().unwrap().size();
-        assert_eq!(held(&with_document), held(&shared) + document);
+        [0, 1, 2].map(|i| Entry::new(&store.published[i], &limits))
     }
 
     #[test]
-    fn levels_share_a_frame_where_they_can() {
-        let mut store = Store::new();
-        store.plain(insert("{\"a\":1}"));
-        store.plain(unset("{}", &["a"]));
-        let entries: Vec<_> =
-            store.published.iter().map(|published| Entry::new(published, false)).collect();
-        assert_eq!(entries[0].frame(Level::Plain), entries[0].frame(Level::Resumable));
-        assert_ne!(entries[1].frame(Level::Plain), entries[1].frame(Level::Resumable));
-        assert!(!entries[0].can_be_judged());
-        assert!(Entry::new(&store.published[0], true).can_be_judged());
+    fn all_that_an_entry_holds_is_counted() {
+        let held = |entry: &Entry| entry.size() - size_of::<Entry>();
+        for entry in entries(RingLimits::default()) {
+            let frames = [Level::Plain, Level::Resumable].map(|level| entry.frame(level).len());
+            assert_eq!(held(&entry), frames[0] + frames[1]);
+        }
+        let [bare, ..] = entries(RingLimits::default());
+        let [with_document, ..] = entries(RingLimits { documents: true, ..RingLimits::default() });
+        let document = with_document.document.as_ref().unwrap().size();
+        assert_eq!(held(&with_document), held(&bare) + document);
+        assert!(with_document.can_be_judged() && !bare.can_be_judged());
+    }
+
+    #[test]
+    fn level_one_is_told_no_seq_and_whole_records_if_it_is_to_be() {
+        let plain = |limits| {
+            entries(limits).map(|entry| {
+                let frame = entry.frame(Level::Plain);
+                String::from_utf8(frame.to_vec()).unwrap().replace(r#","timestamp":"#, "|")
+            })
+        };
+        let holds = |frames: [String; 3], data: [&str; 3]| {
+            for (frame, data) in frames.iter().zip(data) {
+                assert!(frame.contains(&alloc::format!("\"data\":{data}|")), "{frame}");
+                assert!(!frame.contains("\"seq\""), "{frame}");
+            }
+        };
+        holds(plain(RingLimits::default()), [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":null}"#]);
+        let whole = RingLimits { plain_whole: true, ..RingLimits::default() };
+        holds(plain(whole), [r#"{"a":1}"#, r#"{"a":1,"b":2}"#, r#"{"b":2}"#]);
     }
 }

@@ -327,6 +327,7 @@ impl Plan {
         config.limits.page.records = self.page;
         config.limits.subscriptions = self.subscriptions;
         (config.ring.collection_bytes, config.ring.documents) = (self.ring, self.partial);
+        config.ring.plain_whole = self.ring.is_multiple_of(2);
         config.capacities = self.capacities.to_vec();
         config.clocks = self.clocks.to_vec();
         config.policy = rights.clone();

@@ -15,6 +15,8 @@ use crate::store::{Scan, StoreError};
 /// order of their changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Query {
+    /// Only the record with this id; `None` for all.
+    pub id: Option<RecordId>,
     /// Only records that the server changed at or after this time. The server's times never go
     /// back, so a reader that asks with the last `updatedAt` that it was shown misses nothing, and
     /// is shown that record again (PROTOCOL 5.6).
@@ -76,12 +78,17 @@ impl ReaderView<'_> {
             });
             Ok(if budget.is_spent() { Scan::Stop } else { Scan::Next })
         };
-        match query.since {
-            Some(since) => {
+        match (&query.id, query.since) {
+            (Some(id), _) => {
+                if let Some(record) = RecordRow::load(self.rows, &self.reader.collection, id)? {
+                    visit(id, &record)?;
+                }
+            }
+            (None, Some(since)) => {
                 let from = self.first_since(since)?;
                 self.changed(from, &mut |_, id, record| visit(id, record))?;
             }
-            None => self.records(None, &mut visit)?,
+            (None, None) => self.records(None, &mut visit)?,
         }
         Ok((!budget.is_spent()).then_some(found))
     }

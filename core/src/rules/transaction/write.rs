@@ -339,7 +339,10 @@ impl<'a> Writer<'a> {
                 let base = write.base_version?;
                 let changed = |name: &str| record.stamp(name).version > base;
                 let meets = write.change.delta.fields().any(|(name, _)| changed(name));
-                (meets || base > record.last.version).then(|| self.conflict(subject))
+                let outdated = meets || base > record.last.version;
+                // an app may send by HTTP too what it has said on its socket (PROTOCOL 5.2)
+                let after = outdated.then(|| write.change.apply(subject.document()))?;
+                (after.as_ref() != subject.document()).then(|| self.conflict(subject))
             }
             (_, WriteKind::Update) => Some(not_found(kind)),
             (Some(record), WriteKind::Delete) if record.document.is_some() => None,

@@ -108,6 +108,22 @@ pub(super) fn query(
     Ok(Call::Read(ReadCall { request, wanted: Wanted::Records }))
 }
 
+/// Of a query's parameters those count that choose fields.
+pub(super) fn record(
+    request: &Request<'_>,
+    collection: Collection,
+    id: RecordId,
+    parameters: Vec<(String, String)>,
+    limits: &ServerLimits,
+    policy: &dyn Policy,
+) -> Result<Call, Reply> {
+    let reader = reader(request, collection, policy)?;
+    let Query { fields, exclude_fields, .. } = parse_query(parameters)?;
+    let query = Query { id: Some(id), fields, exclude_fields, ..Query::default() };
+    let request = ReadRequest::Query { reader, query, bytes: limits.answer_bytes };
+    Ok(Call::Read(ReadCall { request, wanted: Wanted::Record }))
+}
+
 /// Parameters that this version does not know are ignored.
 fn parse_query(parameters: Vec<(String, String)>) -> Result<Query, Reply> {
     let mut query = Query::default();
@@ -223,6 +239,20 @@ pub(super) fn found(records: Option<Vec<FoundRecord>>) -> Reply {
     }
     // by which a client knows that something else on the way did not know its hello
     body.extend_from_slice(b"],\"protocol\":2}");
+    Reply::json(200, body)
+}
+
+/// The reply to a request for one record; `None` stands for one that would be too large.
+pub(super) fn found_one(records: Option<Vec<FoundRecord>>) -> Reply {
+    let Some(records) = records else {
+        let message = "the answer would be too large: ask for fewer `fields`";
+        return Reply::error(ErrorCode::PayloadTooLarge, message);
+    };
+    let Some(record) = records.first() else {
+        return Reply::error(ErrorCode::RecordNotFound, "there is no such record to read");
+    };
+    let mut body = Vec::new();
+    put_record(&mut body, record);
     Reply::json(200, body)
 }
 

@@ -124,7 +124,8 @@ fn what_is_wrong_is_said() {
         ("GET", "/sync/%zz", "", 400),
         ("GET", "/sync/%ff", "", 400),
         ("GET", "/sync/a%00b", "", 400),
-        ("GET", "/sync/todos/x", "", 405),
+        ("GET", "/sync/todos/x", "", 404),
+        ("PUT", "/sync/todos/x", "", 405),
         ("PUT", "/sync/todos", "", 405),
         ("GET", "/sync/todos?since=yesterday", "", 400),
         ("GET", "/sync/todos?limit=many", "", 400),
@@ -230,6 +231,7 @@ fn who_may_not_is_told_so() {
     let limits = ServerLimits::default();
     for (method, target, body) in [
         ("GET", "/sync/todos", ""),
+        ("GET", "/sync/todos/r", ""),
         ("POST", "/sync/todos", r#"{"recordId":"r","data":{}}"#),
         ("PATCH", "/sync/todos/r", r#"{"delta":{},"baseVersion":0}"#),
         ("PATCH", "/sync/todos/none", r#"{"delta":{}}"#),
@@ -264,6 +266,71 @@ fn a_failed_database_is_told_apart_from_a_lost_answer() {
     let (now, limits) = (Timestamp(0), ServerLimits::default());
     assert_eq!(write().reply(now, &limits, Err(TransactError::Failed(error()))).status, 503);
     assert_eq!(write().reply(now, &limits, Err(TransactError::Unknown(error()))).status, 500);
+}
+
+/// An app of SyncLayer 1.7 queues a PATCH, with the version that it knew, beside each live update.
+#[test]
+fn a_patch_that_would_change_nothing_is_no_conflict() {
+    let store = &mut Store::new();
+    store.plain_to("r", insert("{\"a\":1}"));
+    store.plain_to("r", update("{\"a\":2,\"b\":[1.0]}"));
+    let mut patch = |delta: &str, base: u64| {
+        let body = format!("{{\"delta\":{delta},\"baseVersion\":{base}}}");
+        ask(store, "PATCH", "/sync/todos/r", &body).0
+    };
+    assert_eq!(patch("{\"a\":2,\"b\":[1.0]}", 1), 200);
+    assert_eq!(patch("{\"a\":2}", 9), 200);
+    assert_eq!(patch("{\"a\":3}", 1), 409);
+    assert_eq!(patch("{\"a\":2,\"c\":1}", 1), 409);
+    assert_eq!(store.published.len(), 2);
+}
+
+#[test]
+fn one_record_is_read_by_its_path() {
+    let store = &mut Store::new();
+    store.plain_to("r", insert("{\"a\":1,\"b\":2}"));
+    store.plain_to("gone", insert("{}"));
+    store.plain_to("gone", Change::delete());
+    let record = |data: &str| {
+        (200, format!(r#"{{"recordId":"r","data":{data},"updatedAt":"{AT}","version":1}}"#))
+    };
+    assert_eq!(ask(store, "GET", "/sync/todos/r", ""), record("{\"a\":1,\"b\":2}"));
+    assert_eq!(ask(store, "GET", "/sync/todos/r?fields=a&epoch=x", ""), record("{\"a\":1}"));
+    for target in ["/sync/todos/none", "/sync/todos/gone", "/sync/none/r"] {
+        let (status, body) = ask(store, "GET", target, "");
+        assert_eq!(status, 404, "{target}");
+        assert!(body.contains("RECORD_NOT_FOUND"), "{body}");
+    }
+    let limits = ServerLimits { answer_bytes: 4, ..ServerLimits::default() };
+    let reply = ask_with(store, &AllowAll, &limits, "GET", "/sync/todos/r", "");
+    assert_eq!(reply.status, 413);
+}
+
+/// A record that is withheld is answered like one that is not there.
+#[test]
+fn one_record_is_read_by_those_who_may() {
+    struct Withheld;
+    impl Policy for Withheld {
+        fn read(&self, _: Option<&UserId>, _: &Collection) -> Access {
+            Access::Some
+        }
+        fn read_record(
+            &self,
+            _: Option<&UserId>,
+            _: &Collection,
+            _: &RecordId,
+            document: &Document,
+        ) -> bool {
+            document.get("open").is_some()
+        }
+    }
+    let store = &mut Store::new();
+    store.plain_to("r", insert("{\"open\":1}"));
+    store.plain_to("s", insert("{}"));
+    let limits = ServerLimits::default();
+    let mut status = |target: &str| ask_with(store, &Withheld, &limits, "GET", target, "").status;
+    assert_eq!(status("/sync/todos/r"), 200);
+    assert_eq!(status("/sync/todos/s"), 404);
 }
 
 #[test]

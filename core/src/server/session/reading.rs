@@ -57,13 +57,14 @@ impl Session {
         let user = self.auth.user().cloned();
         let (request, whole) = if let Some(collection) = self.next_wanted() {
             let access = cx.env.policy.read(user.as_ref(), &collection);
-            let reader = Reader { collection, user, partial: access != Access::All };
+            let reader = Reader { collection, user, partial: access != Access::All, whole: false };
             (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true)
         } else if let Some((collection, subscription, position)) =
             self.catching_up().nth(self.round % turns)
         {
             let partial = subscription.partial;
-            let reader = Reader { collection: collection.clone(), user, partial };
+            let whole = self.level() == Level::Plain && cx.env.rings.plain_whole();
+            let reader = Reader { collection: collection.clone(), user, partial, whole };
             let limits = self.limits.page;
             (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false)
         } else {

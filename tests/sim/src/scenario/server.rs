@@ -35,6 +35,16 @@ struct ServerSetup {
     subscriptions: Option<usize>,
     bad_frames: Option<u32>,
     window: Option<usize>,
+    plain_updates: PlainUpdates,
+}
+
+/// The content of an `update` to a level-1 reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum PlainUpdates {
+    #[default]
+    Fields,
+    Whole,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -187,6 +197,7 @@ impl ServerSide {
         limits.bad_frames = setup.bad_frames.unwrap_or(limits.bad_frames);
         limits.window = setup.window.unwrap_or(limits.window);
         (config.rings.documents, config.turns) = (true, 1);
+        config.rings.plain_whole = setup.plain_updates == PlainUpdates::Whole;
         let policy: Arc<dyn Policy> = Arc::new(setup.policy);
         let mut server = Self {
             tokens: setup.tokens,

@@ -432,7 +432,7 @@ impl SmallWorld {
     }
 
     fn server_record(&self) -> Result<Option<Document>, String> {
-        let reader = Reader { collection: todos(), user: None, partial: false };
+        let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
         let request = ReadRequest::Whole { reader, bytes: usize::MAX };
         match request.run(&self.host.rows, &AllowAll).map_err(|error| error.message)? {
             ReadAnswer::Whole(records) => {

@@ -70,7 +70,8 @@ fn damage(present: &MemoryRows, backup: &MemoryRows, draw: &mut Draw<'_>) -> Mem
 
 /// The live records of a collection, each with its seq.
 fn live(rows: &MemoryRows, collection: &Collection) -> BTreeMap<RecordId, Seq> {
-    let reader = Reader { collection: collection.clone(), user: None, partial: false };
+    let reader =
+        Reader { collection: collection.clone(), user: None, partial: false, whole: false };
     let position = Position::Start { cursor: None, resume: None };
     let mut limits = PageLimits::default();
     (limits.records, limits.bytes) = (usize::MAX, usize::MAX);

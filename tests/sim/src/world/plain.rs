@@ -25,6 +25,8 @@ pub struct Plain {
     /// Its connection.
     conn: Option<ConnId>,
     user: Option<String>,
+    /// `true` if it puts what an update pushes in the place of the record.
+    replaces: bool,
 }
 
 impl World {
@@ -37,6 +39,7 @@ impl World {
             was_refused: false,
             conn: None,
             user: user.map(str::to_owned),
+            replaces: self.config.ring.plain_whole,
         });
         self.plains.len() - 1
     }
@@ -142,7 +145,13 @@ impl Plain {
         let held = self.held.remove(&place);
         let known = held.is_some() || change.kind != WriteKind::Update;
         // an update of what it does not hold was made before it got everything
-        if let Some(document) = change.apply(held.as_ref()).filter(|_| known) {
+        let after = match change.kind {
+            WriteKind::Update if self.replaces => Some(change.delta.set.clone()),
+            WriteKind::Insert | WriteKind::Update | WriteKind::Delete => {
+                change.apply(held.as_ref())
+            }
+        };
+        if let Some(document) = after.filter(|_| known) {
             self.held.insert(place, document);
         }
     }
