@@ -77,3 +77,26 @@ impl Forgotten {
         Ok(forgotten)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_write_that_was_sent_may_have_been_applied_and_forgotten() {
+        let covered = |forgotten: &Forgotten| {
+            (0..9).filter(|write| forgotten.covers(WriteId(*write))).collect::<Vec<_>>()
+        };
+        let mut forgotten = Forgotten { unsent_from: Some(WriteId(3)), ..Forgotten::default() };
+        assert!(covered(&forgotten).is_empty());
+        forgotten.begin(WriteId(5));
+        assert_eq!(covered(&forgotten), [0, 1, 2]);
+        forgotten.unsent_from = None;
+        forgotten.begin(WriteId(5));
+        assert_eq!(covered(&forgotten), [0, 1, 2, 3, 4]);
+        forgotten.from = WriteId(4);
+        assert_eq!(covered(&forgotten), [4]);
+        forgotten.begin(WriteId(2));
+        assert_eq!(covered(&forgotten), [0, 1, 2, 3, 4], "what was forgotten before stays so");
+    }
+}

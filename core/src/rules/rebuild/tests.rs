@@ -14,7 +14,7 @@ use crate::protocol::write::Change;
 use crate::rules::page::{PageLimits, Position, ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::AllowAll;
 use crate::rules::record::{EpochRow, verify};
-use crate::rules::transaction::tests::{Store, hello, id, todos, write};
+use crate::rules::transaction::tests::{Store, hello, id, insert, todos, unset, update, write};
 use crate::rules::transaction::{HelloAnswer, TransactionAnswer};
 use crate::store::MemoryRows;
 
@@ -244,4 +244,28 @@ fn two_records_with_one_seq_are_both_kept() {
     let (new, rebuilt) = rebuild(&rows, 1);
     assert_eq!(rebuilt.kept.records, 2);
     assert_eq!(verify(&new).unwrap().faults, Vec::<alloc::string::String>::new());
+}
+
+/// A record that gets a new seq conflicts with every earlier base: nothing tells which of its fields
+/// were changed since.
+#[test]
+fn a_record_with_a_new_seq_is_as_if_it_was_inserted_there() {
+    let mut store = Store::new();
+    store.hello("c");
+    let changes = [insert("{\"a\":1,\"b\":1}"), update("{\"a\":2}"), unset("{}", &["b"])];
+    for (number, change) in (1..).zip(changes) {
+        store.run("c", vec![write(number, number - 1, "r1", change)]);
+    }
+    let load = |rows: &MemoryRows, of| RecordRow::load(rows, &todos(), &id(of)).unwrap().unwrap();
+    let twin = load(&store.rows, "r1");
+    assert!(!twin.fields.is_empty() && !twin.removed.is_empty());
+    let mut batch = Batch::default();
+    batch.put(record_key(&todos(), &id("r2")), twin.to_row());
+    store.rows.apply(batch);
+    let (new, _) = rebuild(&store.rows, 1);
+    let moved = load(&new, "r2");
+    assert_eq!(moved.last.seq, Seq(4));
+    assert_eq!(moved.whole, moved.last);
+    assert!(moved.fields.is_empty() && moved.removed.is_empty());
+    assert_eq!(load(&new, "r1"), twin, "the other one keeps its stamps");
 }

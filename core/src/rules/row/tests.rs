@@ -17,6 +17,7 @@ use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
 use crate::rules::clocks::{Clocks, Correction, Stamped};
 use crate::rules::forgotten::Forgotten;
+use crate::rules::transaction::tests::{doc, id, insert, todos, update};
 use crate::store::StoreError;
 
 fn collections() -> impl Strategy<Value = Collection> {
@@ -350,4 +351,106 @@ fn rows_of_before_databases_had_identities_are_read() {
         assert_eq!(StreamRow::decode(new.encode().into()).unwrap(), new);
         assert_eq!(StreamRow::decode(old.into()).unwrap(), stream);
     }
+}
+
+/// A row that was learnt at this seq of this generation.
+fn learnt(generation: u64, seq: u64) -> Row {
+    Row { server: Some(doc("{\"a\":1}")), seq: Seq(seq), generation, ..Row::default() }
+}
+
+/// The same row, with writes that stand on an earlier state.
+fn deferring(row: Row) -> Row {
+    let deferred = Some(Deferred::new(Some(doc("{\"a\":0}")), Seq(2), Vec::new()));
+    let pending = Pending { view: None, written_at: Timestamp(1), deferred };
+    Row { pending: Some(pending), ..row }
+}
+
+fn entry(change: Change, written_at: i64) -> Entry {
+    Entry {
+        collection: todos(),
+        record_id: id("r"),
+        change,
+        written_at: Timestamp(written_at),
+        at: Vec::new(),
+        stamped: None,
+    }
+}
+
+#[test]
+fn pending_writes_stand_on_the_deferred_state_if_there_is_one() {
+    assert_eq!(learnt(1, 1).base(), Some(&doc("{\"a\":1}")));
+    assert_eq!(deferring(learnt(1, 1)).base(), Some(&doc("{\"a\":0}")));
+}
+
+#[test]
+fn a_seq_of_an_earlier_generation_tells_nothing() {
+    let stream = StreamRow { generation: 3, ..StreamRow::default() };
+    assert_eq!(stream.learnt(Some(&learnt(3, 7))), Seq(7));
+    assert_eq!(stream.learnt(Some(&learnt(2, 7))), Seq(0));
+    assert_eq!(stream.learnt(None), Seq(0));
+}
+
+#[test]
+fn a_state_that_was_not_learnt_now_keeps_its_generation_and_is_counted_once() {
+    let (mut stream, mut row) = (StreamRow::default(), Row::default());
+    stream.set_server(&id("r"), &mut row, Some(doc("{\"a\":0}")), Seq(7));
+    stream.generation = 1;
+    stream.set_unlearnt(&id("r"), &mut row, Some(doc("{\"a\":1}")), Seq(8));
+    assert_eq!(row, learnt(0, 8));
+    let mut checksum = Checksum::default();
+    checksum.add(&id("r"), Seq(8), &doc("{\"a\":1}"));
+    assert_eq!((stream.count, stream.checksum), (1, checksum));
+}
+
+#[test]
+fn of_a_withheld_record_the_deferred_state_alone_is_known() {
+    let mut stream = StreamRow { generation: 3, ..StreamRow::default() };
+    // the seq of the deferred state holds in the generation in which it was learnt
+    for (generation, known) in [(3, 2), (2, 0)] {
+        let mut row = deferring(learnt(generation, 7));
+        assert!(!row.is_withheld());
+        stream.withhold(&id("r"), &mut row, Seq(9));
+        assert!(row.is_withheld());
+        assert_eq!((&row.server, row.seq, row.generation), (&None, Seq(9), 3));
+        assert_eq!(row.deferred().unwrap().seq, Seq(known));
+        stream.set_server(&id("r"), &mut row, None, Seq(10));
+        assert!(!row.is_withheld(), "it is shown again");
+    }
+}
+
+#[test]
+fn a_record_is_missing_until_the_server_shows_it() {
+    let loss = Some(Loss { since: 3, missing: Some(2), decision: None });
+    let mut stream = StreamRow { generation: 3, loss, ..StreamRow::default() };
+    let held = [2, 3, 4].map(|generation| stream.is_held(&learnt(generation, 7)));
+    assert_eq!(held, [true, false, false]);
+    assert!(!StreamRow::default().is_held(&learnt(0, 7)), "without a loss none is held");
+    let figures = |stream: &StreamRow| (stream.loss.unwrap().missing.unwrap(), stream.count);
+    let (mut row, state) = (learnt(2, 7), Some(doc("{}")));
+    stream.set_unlearnt(&id("r"), &mut row, state.clone(), Seq(8));
+    assert_eq!(figures(&stream), (2, 0));
+    stream.set_server(&id("r"), &mut row, state, Seq(8));
+    assert_eq!(figures(&stream), (1, 1));
+}
+
+#[test]
+fn an_insert_alone_may_have_been_sent_as_an_update() {
+    let inserts = entry(insert("{\"a\":1}"), 5);
+    let updates = inserts.clone().into_update();
+    assert!(inserts.may_be(inserts.digest()) && inserts.may_be(updates.digest()));
+    assert!(updates.may_be(updates.digest()) && !updates.may_be(inserts.digest()));
+    assert!(!inserts.may_be(entry(insert("{\"a\":2}"), 5).digest()));
+    let deletes = entry(Change::delete(), 5);
+    assert!(!deletes.may_be(deletes.clone().into_update().digest()));
+}
+
+#[test]
+fn a_merged_write_is_as_late_as_the_latest_of_both() {
+    let stamped = |floor| Some(Stamped { run: 1, guessed: false, floor: Timestamp(floor) });
+    let one = Entry { stamped: stamped(8), ..entry(update("{\"a\":1}"), 9) };
+    // the clock was set back meanwhile
+    let two = Entry { stamped: stamped(3), ..entry(update("{\"b\":1}"), 4) };
+    let merged = one.then(&two).unwrap();
+    assert_eq!((merged.written_at, merged.stamped), (Timestamp(9), stamped(8)));
+    assert_eq!(["a", "b"].map(|name| merged.time_of(name).0), [9, 4]);
 }

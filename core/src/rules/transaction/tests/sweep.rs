@@ -53,6 +53,21 @@ fn a_base_below_the_horizon_conflicts_where_the_record_changed_since() {
 }
 
 #[test]
+fn who_knows_nothing_of_a_record_may_insert_it_below_the_horizon() {
+    let mut store = Store::new();
+    store.plain_to("gone", insert("{}"));
+    store.plain_to("gone", Change::delete());
+    store.now = Timestamp(9_000_000);
+    store.sweep(1);
+    assert_eq!(store.head().horizon, Seq(2));
+    store.hello("w");
+    let outcomes = store.run("w", vec![write(1, 1, "new", insert("{}"))]);
+    assert_eq!(briefs(&outcomes), ["conflict 2 null"]);
+    let outcomes = store.run("w", vec![write(1, 0, "new", insert("{}"))]);
+    assert_eq!(briefs(&outcomes), ["seq 3 v1"]);
+}
+
+#[test]
 fn silent_clients_and_past_epochs_expire() {
     let mut store = Store::new();
     store.hello("old");
