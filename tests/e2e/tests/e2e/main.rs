@@ -7,6 +7,7 @@ mod common;
 mod conflict;
 mod crash;
 mod loss;
+mod nginx;
 mod refusal;
 mod restore;
 mod trust;

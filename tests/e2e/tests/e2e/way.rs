@@ -144,7 +144,7 @@ async fn a_connection_that_died_in_its_sleep_is_noticed_when_the_app_wakes_up() 
 
 /// Names that a path can't carry through a proxy that makes paths normal. The last would lead to
 /// another collection of them.
-const AWKWARD: [&str; 6] = ["a/b", "a//b", ".", "..", "50%2F", "x/../todos"];
+pub const AWKWARD: [&str; 6] = ["a/b", "a//b", ".", "..", "50%2F", "x/../todos"];
 
 /// One behind a proxy that makes paths normal.
 async fn poller(host: &Host, old: bool) -> Device {
@@ -160,7 +160,7 @@ async fn poller(host: &Host, old: bool) -> Device {
 }
 
 /// Saves a record in each collection.
-async fn save_everywhere(device: &Device, id: &str) {
+pub async fn save_everywhere(device: &Device, id: &str) {
     for name in AWKWARD.into_iter().chain(["todos"]) {
         let collection = device.sync.collection(name).unwrap();
         collection.save_with_id(id, &json!({ "of": name })).await.unwrap();
@@ -168,7 +168,7 @@ async fn save_everywhere(device: &Device, id: &str) {
 }
 
 /// In each collection are these records, and they are its own.
-async fn holds_everywhere(device: &Device, ids: &[&str]) {
+pub async fn holds_everywhere(device: &Device, ids: &[&str]) {
     for name in AWKWARD.into_iter().chain(["todos"]) {
         let records = device.sync.collection(name).unwrap().get_all().await.unwrap();
         let found: Vec<_> = records.iter().map(|record| record.id.as_str()).collect();
