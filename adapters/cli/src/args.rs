@@ -11,6 +11,8 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use synclayer_server::IpNet;
 
+use crate::limits::LimitArgs;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; of a write: the server has it
@@ -177,6 +179,8 @@ pub(crate) struct ServeArgs {
     /// such a server answers to localhost and the addresses of loopback
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(crate) allow_hosts: Vec<String>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
 }
 
 fn proxy(text: &str) -> Result<IpNet, String> {

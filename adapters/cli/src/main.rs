@@ -5,6 +5,7 @@ mod args;
 mod decide;
 mod demo;
 mod failure;
+mod limits;
 mod modify;
 mod output;
 mod reach;

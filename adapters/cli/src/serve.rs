@@ -37,6 +37,7 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
         .trusted_proxies(args.trusted_proxies);
     config.authenticator = files.authenticator();
     config.tls = files.tls();
+    args.limits.put_into(&mut config);
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config, store).await?;
     let address = server.local_addr();

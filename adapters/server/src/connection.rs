@@ -251,8 +251,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     ) -> T {
         let now = self.shared.clock.now();
         if self.bucket.is_none() && self.shared.limits.user_rate.is_some() {
-            let user = self.session.status().user;
-            self.bucket = user.and_then(|user| self.shared.bucket(user));
+            let knows_users = self.shared.config.authenticator.is_some();
+            let is_known = !knows_users || self.session.status().user.is_some();
+            self.bucket = is_known.then(|| self.shared.bucket(&self.party)).flatten();
         }
         let mut refused = None;
         let answer = {

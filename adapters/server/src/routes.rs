@@ -151,10 +151,10 @@ async fn reply(
         user,
     };
     let mut call = request.call(&shared.limits, &*shared.config.policy);
-    if let Call::Transact(write) = &mut call {
-        write.charge(&mut || take_token(shared, request.user.as_ref()));
-    }
     let party = Party::new(request.user.as_ref(), visitor.address);
+    if let Call::Transact(write) = &mut call {
+        write.charge(&mut || take_token(shared, &party));
+    }
     let answer = timeout(time_limit, answer(shared, call, &party, &mut hold.account)).await;
     let reply = answer.map_err(|_| {
         let message = "the server took too long: the write may have happened, read before you try \
@@ -180,7 +180,8 @@ fn admit(
         }
     };
     let guest = visitor.admit()?;
-    take_token(shared, user.as_ref()).map_err(Reply::slow_down)?;
+    let party = Party::new(user.as_ref(), visitor.address);
+    take_token(shared, &party).map_err(Reply::slow_down)?;
     Ok((user, Hold { account: visitor.open_account(shared), _guest: guest }))
 }
 
@@ -246,9 +247,9 @@ fn busy() -> Reply {
     with_retry(Reply { status, ..refusal }, 1)
 }
 
-/// Counts a call, or a write of one, against its user's rate. The `Err` is how long to wait.
-fn take_token(shared: &Shared, user: Option<&UserId>) -> Result<(), Duration> {
-    let Some(bucket) = user.and_then(|user| shared.bucket(user)) else { return Ok(()) };
+/// Counts a call, or a write of one, against its party's rate. The `Err` is how long to wait.
+fn take_token(shared: &Shared, party: &Party) -> Result<(), Duration> {
+    let Some(bucket) = shared.bucket(party) else { return Ok(()) };
     let now = shared.clock.now().mono;
     bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(now)
 }

@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     round: AtomicU64,
     store: Arc<dyn ServerStore>,
     reads: Arc<Reads>,
-    buckets: Mutex<HashMap<UserId, Arc<Mutex<Bucket>>>>,
+    buckets: Mutex<HashMap<Party, Arc<Mutex<Bucket>>>>,
     presence: Mutex<Presence>,
     pub(crate) refusals: Refusals,
 }
@@ -197,13 +197,13 @@ impl Shared {
         presence.mailboxes.values().for_each(|mailbox| mailbox.put(SessionInput::Shutdown));
     }
 
-    /// The rate of all connections of a user together; `None` for any.
-    pub(crate) fn bucket(&self, user: &UserId) -> Option<Arc<Mutex<Bucket>>> {
+    /// The rate of all connections of a party together; `None` for any.
+    pub(crate) fn bucket(&self, party: &Party) -> Option<Arc<Mutex<Bucket>>> {
         let rate = self.limits.user_rate?;
         let now = self.clock.now().mono;
         let mut buckets = self.buckets();
         let fresh = || Arc::new(Mutex::new(Bucket::new(rate, now)));
-        Some(Arc::clone(buckets.entry(user.clone()).or_insert_with(fresh)))
+        Some(Arc::clone(buckets.entry(party.clone()).or_insert_with(fresh)))
     }
 
     /// Forgets the buckets that nobody holds and that are full again, and lockouts that are over.
@@ -313,7 +313,7 @@ impl Shared {
         self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn buckets(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Mutex<Bucket>>>> {
+    fn buckets(&self) -> MutexGuard<'_, HashMap<Party, Arc<Mutex<Bucket>>>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

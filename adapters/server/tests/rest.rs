@@ -240,6 +240,23 @@ async fn a_user_may_do_only_so_much() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_users_a_rate_holds_for_addresses_and_local_connections() {
+    let mut config = ServerConfig::new();
+    config.limits.user_rate = Some(Rate { per_second: 0, burst: 2 });
+    let server = serve(config).await;
+    for status in [200, 200, 429] {
+        assert_eq!(http(&server, "GET", "/sync/todos", &[], "").await.status, status);
+    }
+    for _ in 0..2 {
+        let mut peer = Peer::connect(&server, "", &[]).await;
+        peer.subscribe("todos").await;
+        peer.subscribe("more").await;
+        peer.send(r#"{"type":"subscribe","collection":"most"}"#).await;
+        assert_eq!(peer.expect("error").await["code"], "RATE_LIMIT_EXCEEDED");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_browser_may_ask_first() {
     let config = ServerConfig::new().allow_origins(["https://app.example"]);
     let server = serve(config).await;

@@ -53,8 +53,9 @@ pub struct ServerLimits {
     pub window: usize,
     /// The rate of messages of one WebSocket. Default: any.
     pub rate: Option<Rate>,
-    /// The rate of messages and calls of one user, over all WebSockets and HTTP together. Default:
-    /// any.
+    /// The rate of messages and calls of one user, over all WebSockets and HTTP together. Where a
+    /// server knows no users, it holds for each address that others than programs of its own machine
+    /// come from, for each WebSocket of such programs, and for their calls together. Default: any.
     pub user_rate: Option<Rate>,
 }
 

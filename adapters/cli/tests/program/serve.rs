@@ -17,6 +17,20 @@ fn without_tokens_it_listens_on_loopback_only() {
 }
 
 #[test]
+fn limits_hold_without_tokens() {
+    let home = HomeDir::new();
+    let limits = ["--max-record", "1K", "--user-rate", "1000/1000", "--page-records", "2"];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &limits);
+    let shell = home.shell("app", &server.url);
+    shell.online(&["save", "todos", "{}"]).ends_with(0);
+    let large = format!("{{\"t\":\"{}\"}}", "x".repeat(2000));
+    shell.online(&["save", "todos", &large]).ends_with(5);
+    let data = home.dir("other");
+    let told = run(["serve", "--data", data.to_str().unwrap(), "--max-record", "1KB"]).ends_with(2);
+    assert!(told.stderr.contains("64K"), "{told:?}");
+}
+
+#[test]
 fn half_a_token_is_refused_and_not_shown() {
     let home = HomeDir::new();
     let data = home.dir("server");
