@@ -24,6 +24,9 @@ pub struct Limits {
     pub field_name_bytes: usize,
     /// The maximal number of messages in a `batch`. Default 4,096.
     pub batch_messages: usize,
+    /// The maximal number of records of a collection at a server: a write that would make one more is
+    /// refused. Default 10,000,000.
+    pub collection_records: u64,
 }
 
 impl Default for Limits {
@@ -35,6 +38,7 @@ impl Default for Limits {
             fields: 1024,
             field_name_bytes: 256,
             batch_messages: 4096,
+            collection_records: 10_000_000,
         }
     }
 }

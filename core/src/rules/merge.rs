@@ -221,6 +221,7 @@ const NESTED: Limits = Limits {
     fields: usize::MAX,
     field_name_bytes: usize::MAX,
     batch_messages: 0,
+    collection_records: 0,
 };
 
 fn merge_arrays(field: &FieldStates<'_>) -> Option<String> {

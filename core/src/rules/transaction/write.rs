@@ -362,6 +362,11 @@ impl<'a> Writer<'a> {
             let verdict = Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
             return self.outcome(&subject, asked.number, verdict);
         }
+        let makes_one = after.is_some() && subject.document().is_none();
+        if let Some(message) = self.too_many(&subject).filter(|_| makes_one) {
+            let verdict = Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
+            return self.outcome(&subject, asked.number, verdict);
+        }
         let head = subject.head;
         let now = self.context.now;
         let (seq, version) = (head.seq.next(), version.unwrap_or(0) + 1);
@@ -404,6 +409,14 @@ impl<'a> Writer<'a> {
         };
         let verdict = Verdict::Applied { seq: last.seq, version: last.version, echo };
         self.outcome(&subject, asked.number, verdict)
+    }
+
+    fn too_many(&self, subject: &Subject) -> Option<String> {
+        let most = self.context.limits.collection_records;
+        (subject.head.count >= most).then(|| {
+            let collection = &subject.collection;
+            format!("{collection} has {most} records, and no collection may have more: delete some")
+        })
     }
 
     fn too_large(&self, document: &Document) -> Option<String> {

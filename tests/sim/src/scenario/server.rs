@@ -32,6 +32,7 @@ struct ServerSetup {
     rate: Option<RateSetup>,
     page_records: Option<usize>,
     document_bytes: Option<usize>,
+    collection_records: Option<u64>,
     subscriptions: Option<usize>,
     bad_frames: Option<u32>,
     window: Option<usize>,
@@ -193,6 +194,8 @@ impl ServerSide {
         limits.rate = rate;
         limits.page.records = setup.page_records.unwrap_or(limits.page.records);
         limits.input.document_bytes = setup.document_bytes.unwrap_or(limits.input.document_bytes);
+        let records = &mut limits.input.collection_records;
+        *records = setup.collection_records.unwrap_or(*records);
         limits.subscriptions = setup.subscriptions.unwrap_or(limits.subscriptions);
         limits.bad_frames = setup.bad_frames.unwrap_or(limits.bad_frames);
         limits.window = setup.window.unwrap_or(limits.window);
