@@ -6,43 +6,22 @@
 mod files;
 #[path = "../examples/torture/flips.rs"]
 mod flips;
+mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use synclayer_core::{
-    Batch, ClientStore, CommitNumber, Rows, Scan, ServerStore, StoreError, StoreErrorKind,
-};
+use synclayer_core::{Batch, ClientStore, CommitNumber, ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };
 
 use files::{Side, copy, scratch, used};
-
-type Contents = BTreeMap<Vec<u8>, Bytes>;
+use support::{Contents, batch, contents};
 
 const COMMITS: u64 = 40;
-
-/// Writes, overwrites and removes, so that a lost or a misplaced commit shows.
-fn batch(n: u64) -> Batch {
-    let mut batch = Batch::default();
-    batch.put(format!("row/{n:03}"), vec![n as u8; 30]);
-    batch.put(format!("shared/{}", n % 3), n.to_be_bytes().to_vec());
-    batch.delete(format!("row/{:03}", n / 2));
-    batch
-}
-
-fn contents(rows: &dyn Rows) -> Contents {
-    let mut all = Contents::new();
-    let visit = &mut |key: &[u8], value| {
-        all.insert(key.to_vec(), value);
-        Ok(Scan::Next)
-    };
-    rows.scan(b"", &[0xff], visit).unwrap();
-    all
-}
+/// The bytes of a row.
+const SIZE: usize = 30;
 
 fn open_client(path: &Path, durability: Durability) -> Result<FjallClientStore, StoreError> {
     FjallClientStore::open(path, ClientOptions::new().durability(durability))
@@ -65,7 +44,7 @@ fn read_server(path: &Path) -> Result<Contents, StoreError> {
 /// Commits from one number to another.
 fn fill(store: &mut FjallClientStore, from: u64, to: u64) {
     for n in from..=to {
-        store.commit(CommitNumber(n), batch(n)).unwrap();
+        store.commit(CommitNumber(n), batch(n, SIZE)).unwrap();
     }
 }
 
@@ -78,7 +57,7 @@ fn full_client(path: &Path) -> Contents {
 fn full_server(path: &Path) -> Contents {
     let store = FjallServerStore::open(path, ServerOptions::default()).unwrap();
     for n in 1..=COMMITS {
-        store.transact(&mut |_| Ok(batch(n))).unwrap();
+        store.transact(&mut |_| Ok(batch(n, SIZE))).unwrap();
     }
     drop(store);
     read_server(path).unwrap()
@@ -257,7 +236,7 @@ fn a_backup_is_no_damage() {
     let expected = full_server(&path);
     copy(&path, &backup).unwrap();
     let store = FjallServerStore::open(&path, ServerOptions::default()).unwrap();
-    store.transact(&mut |_| Ok(batch(COMMITS + 1))).unwrap();
+    store.transact(&mut |_| Ok(batch(COMMITS + 1, SIZE))).unwrap();
     drop(store);
     assert_ne!(read_server(&path).as_ref(), Ok(&expected));
     assert_eq!(read_server(&backup), Ok(expected));

@@ -5,25 +5,23 @@
 #[allow(dead_code)]
 #[path = "../examples/torture/files.rs"]
 mod files;
+mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use synclayer_core::{
-    Batch, ClientStore, CommitNumber, Rows, Scan, ServerStore, StoreError, StoreErrorKind,
-};
+use synclayer_core::{ClientStore, CommitNumber, Rows, ServerStore, StoreError, StoreErrorKind};
 use synclayer_fjall::{
     ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
 };
 
 use files::{Side, copy, scratch, used};
-
-type Contents = BTreeMap<Vec<u8>, Bytes>;
+use support::{Contents, batch, contents};
 
 const COMMITS: u64 = 12;
+/// The bytes of a row: a batch is a few sectors without a blank one.
+const SIZE: usize = 700;
 
 enum Store {
     Client(FjallClientStore),
@@ -47,8 +45,8 @@ impl Store {
 
     fn write(&mut self, number: u64) {
         match self {
-            Self::Client(store) => store.commit(CommitNumber(number), batch(number)),
-            Self::Server(store) => store.transact(&mut |_| Ok(batch(number))),
+            Self::Client(store) => store.commit(CommitNumber(number), batch(number, SIZE)),
+            Self::Server(store) => store.transact(&mut |_| Ok(batch(number, SIZE))),
         }
         .unwrap();
     }
@@ -67,25 +65,6 @@ impl Store {
             }
         }
     }
-}
-
-/// Writes, overwrites and removes, in batches of a few sectors without a blank one.
-fn batch(number: u64) -> Batch {
-    let mut batch = Batch::default();
-    batch.put(format!("row/{number:03}"), vec![number as u8; 700]);
-    batch.put(format!("shared/{}", number % 3), number.to_be_bytes().to_vec());
-    batch.delete(format!("row/{:03}", number / 2));
-    batch
-}
-
-fn contents(rows: &dyn Rows) -> Contents {
-    let mut all = Contents::new();
-    let visit = &mut |key: &[u8], value| {
-        all.insert(key.to_vec(), value);
-        Ok(Scan::Next)
-    };
-    rows.scan(b"", &[0xff], visit).unwrap();
-    all
 }
 
 fn journal(path: &Path) -> PathBuf {
