@@ -1,8 +1,9 @@
 //! The admission of connections: how many at a time, and which one ends if there are too many.
 //!
-//! Every connection has a [`Seat`]. It belongs to a stranger until a request of it was let in, and
-//! again between two requests. Strangers have few seats, and the newest of them takes the seat of
-//! an older one where there is none left: so those who come and say nothing keep nobody out.
+//! Every connection has a [`ConnectionPermit`]. It counts as unauthenticated until a request of it was
+//! admitted, and again between two requests. Few permits are for unauthenticated connections, and where
+//! none is left a new one is given the permit of an older one: so those that connect and say nothing
+//! keep nobody out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,17 +17,17 @@ use crate::config::ServerConfig;
 
 /// The number of descriptors that are left to the store and to the rest of the program.
 const RESERVED_DESCRIPTORS: usize = 256;
-/// The share of the seats that strangers have at most.
-const STRANGERS_SHARE: usize = 2;
-/// The share of the seats that one address has at most.
+/// The part of the permits that unauthenticated connections have at most: one of so many.
+const UNAUTHENTICATED_SHARE: usize = 2;
+/// The part of the permits that one address has at most: one of so many.
 const ADDRESS_SHARE: usize = 2;
-/// The time for which a stranger keeps a seat that others wait for.
+/// The time for which an unauthenticated connection keeps a permit that others wait for.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The seats of a server.
+/// The permits of a server.
 pub(crate) struct Admission {
-    seats: usize,
-    strangers: usize,
+    permits: usize,
+    unauthenticated: usize,
     per_address: usize,
     state: Mutex<State>,
     freed: Notify,
@@ -35,74 +36,83 @@ pub(crate) struct Admission {
 #[derive(Default)]
 struct State {
     taken: HashMap<u64, Taken>,
-    strangers: usize,
+    unauthenticated: usize,
     addresses: HashMap<IpAddr, usize>,
     last: u64,
 }
 
-/// A seat that is taken.
+/// A permit that is taken.
 struct Taken {
     peer: Option<IpAddr>,
-    /// The number of requests under way that were let in; a stranger has none.
-    guests: usize,
-    /// When it was taken, or became a stranger's again.
+    /// The number of requests under way that were admitted; an unauthenticated connection has
+    /// none.
+    admitted: usize,
+    /// When it was taken, or its connection became unauthenticated again.
     since: Instant,
     end: Arc<Notify>,
 }
 
-/// The place of one connection, for as long as it lives.
-pub(crate) struct Seat {
+/// The permit of one connection, for as long as that lives.
+pub(crate) struct ConnectionPermit {
     admission: Arc<Admission>,
     id: u64,
     peer: Option<IpAddr>,
     end: Arc<Notify>,
 }
 
-/// A request that was let in, up to the end of its answer; or a WebSocket.
-pub(crate) struct Guest {
-    seat: Arc<Seat>,
+/// A request that was admitted, up to the end of its answer; or a WebSocket.
+pub(crate) struct AdmittedRequest {
+    permit: Arc<ConnectionPermit>,
     address: Option<IpAddr>,
 }
 
 impl Admission {
     pub(crate) fn new(config: &ServerConfig) -> Self {
-        let seats = config.max_connections.min(descriptors()).max(1);
+        let permits = config.max_connections.min(descriptors()).max(1);
         Self {
-            seats,
-            strangers: config.max_unauthenticated.min(seats / STRANGERS_SHARE).max(1),
-            per_address: config.max_connections_per_address.min(seats / ADDRESS_SHARE).max(1),
+            permits,
+            unauthenticated: config.max_unauthenticated.min(permits / UNAUTHENTICATED_SHARE).max(1),
+            per_address: config.max_connections_per_address.min(permits / ADDRESS_SHARE).max(1),
             state: Mutex::default(),
             freed: Notify::new(),
         }
     }
 
-    /// Waits for the seat of a connection that was accepted. A stranger may lose its seat for it.
-    pub(crate) async fn seat(self: &Arc<Self>, peer: IpAddr) -> Arc<Seat> {
+    /// Waits for the permit of a connection that was accepted. An unauthenticated one may
+    /// lose its permit for it.
+    pub(crate) async fn permit(self: &Arc<Self>, peer: IpAddr) -> Arc<ConnectionPermit> {
         loop {
             let freed = self.freed.notified();
-            match self.try_seat(Some(peer), Instant::now()) {
-                Ok(seat) => return seat,
+            match self.try_permit(Some(peer), Instant::now()) {
+                Ok(permit) => return permit,
                 // the end of a grace is noticed here
                 Err(Full { wait }) => drop(timeout(wait, freed).await),
             }
         }
     }
 
-    /// A seat of a connection that another server has accepted.
-    pub(crate) fn seat_now(self: &Arc<Self>, peer: Option<IpAddr>) -> Option<Arc<Seat>> {
-        self.try_seat(peer, Instant::now()).ok()
+    /// A permit of a connection that another server has accepted.
+    pub(crate) fn permit_now(
+        self: &Arc<Self>,
+        peer: Option<IpAddr>,
+    ) -> Option<Arc<ConnectionPermit>> {
+        self.try_permit(peer, Instant::now()).ok()
     }
 
-    fn try_seat(self: &Arc<Self>, peer: Option<IpAddr>, now: Instant) -> Result<Arc<Seat>, Full> {
+    fn try_permit(
+        self: &Arc<Self>,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Arc<ConnectionPermit>, Full> {
         let mut state = self.state();
-        if state.taken.len() >= self.seats || state.strangers >= self.strangers {
-            state.end_stranger(now)?;
+        if state.taken.len() >= self.permits || state.unauthenticated >= self.unauthenticated {
+            state.end_unauthenticated(now)?;
         }
         state.last += 1;
         let (id, end) = (state.last, Arc::<Notify>::default());
-        state.strangers += 1;
-        state.taken.insert(id, Taken { peer, guests: 0, since: now, end: Arc::clone(&end) });
-        Ok(Arc::new(Seat { admission: Arc::clone(self), id, peer, end }))
+        state.unauthenticated += 1;
+        state.taken.insert(id, Taken { peer, admitted: 0, since: now, end: Arc::clone(&end) });
+        Ok(Arc::new(ConnectionPermit { admission: Arc::clone(self), id, peer, end }))
     }
 
     /// The number of connections.
@@ -111,8 +121,8 @@ impl Admission {
     }
 
     /// The number of connections that there may be.
-    pub(crate) fn seats(&self) -> usize {
-        self.seats
+    pub(crate) fn max_connections(&self) -> usize {
+        self.permits
     }
 
     /// Waits until every connection has ended. Returns `false` if they take too long.
@@ -134,24 +144,25 @@ impl Admission {
     }
 }
 
-/// All seats are taken.
+/// All permits are taken.
 struct Full {
     /// The time after which it may be otherwise.
     wait: Duration,
 }
 
 impl State {
-    /// Ends the oldest stranger of the address that has the most, if that has had its time.
-    fn end_stranger(&mut self, now: Instant) -> Result<(), Full> {
-        let mut crowds: HashMap<Option<IpAddr>, (usize, Instant, u64)> = HashMap::new();
-        for (id, taken) in self.taken.iter().filter(|(_, taken)| taken.guests == 0) {
-            let crowd = crowds.entry(taken.peer).or_insert((0, taken.since, *id));
-            crowd.0 += 1;
-            if (taken.since, *id) < (crowd.1, crowd.2) {
-                (crowd.1, crowd.2) = (taken.since, *id);
+    /// Ends the oldest unauthenticated connection of the address that has the most of them, if it has had
+    /// its time.
+    fn end_unauthenticated(&mut self, now: Instant) -> Result<(), Full> {
+        let mut addresses: HashMap<Option<IpAddr>, (usize, Instant, u64)> = HashMap::new();
+        for (id, taken) in self.taken.iter().filter(|(_, taken)| taken.admitted == 0) {
+            let address = addresses.entry(taken.peer).or_insert((0, taken.since, *id));
+            address.0 += 1;
+            if (taken.since, *id) < (address.1, address.2) {
+                (address.1, address.2) = (taken.since, *id);
             }
         }
-        let largest = crowds
+        let largest = addresses
             .into_values()
             .max_by_key(|(count, since, id)| (*count, std::cmp::Reverse((*since, *id))));
         let Some((_, since, id)) = largest else { return Err(Full { wait: GRACE }) };
@@ -160,22 +171,22 @@ impl State {
             return Err(Full { wait: GRACE - age });
         }
         if let Some(taken) = self.taken.remove(&id) {
-            self.strangers -= 1;
+            self.unauthenticated -= 1;
             taken.end.notify_one();
         }
         Ok(())
     }
 }
 
-impl Seat {
+impl ConnectionPermit {
     /// The address of the peer, where it is known.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         self.peer
     }
 
-    /// Lets a request in that is counted by this address. `None` if the address has as many
-    /// connections as it may have, or the seat was given to another.
-    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Guest> {
+    /// Admits a request that is counted by this address. `None` if the address has as many
+    /// connections as it may have, or the permit was given to another.
+    pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<AdmittedRequest> {
         let mut state = self.admission.state();
         if let Some(address) = address {
             let most = self.admission.per_address;
@@ -184,16 +195,16 @@ impl Seat {
             }
         }
         let taken = state.taken.get_mut(&self.id)?;
-        taken.guests += 1;
-        if taken.guests == 1 {
-            state.strangers -= 1;
+        taken.admitted += 1;
+        if taken.admitted == 1 {
+            state.unauthenticated -= 1;
         }
         if let Some(address) = address {
             *state.addresses.entry(address).or_default() += 1;
         }
         drop(state);
         self.admission.freed.notify_waiters();
-        Some(Guest { seat: Arc::clone(self), address })
+        Some(AdmittedRequest { permit: Arc::clone(self), address })
     }
 
     /// Tells the connection to end at once.
@@ -207,22 +218,22 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut state = self.admission.state();
         if let Some(taken) = state.taken.remove(&self.id)
-            && taken.guests == 0
+            && taken.admitted == 0
         {
-            state.strangers -= 1;
+            state.unauthenticated -= 1;
         }
         drop(state);
         self.admission.freed.notify_waiters();
     }
 }
 
-impl Drop for Guest {
+impl Drop for AdmittedRequest {
     fn drop(&mut self) {
-        let mut state = self.seat.admission.state();
+        let mut state = self.permit.admission.state();
         if let Some(address) = self.address
             && let Some(count) = state.addresses.get_mut(&address)
         {
@@ -231,11 +242,11 @@ impl Drop for Guest {
                 state.addresses.remove(&address);
             }
         }
-        if let Some(taken) = state.taken.get_mut(&self.seat.id) {
-            taken.guests -= 1;
-            if taken.guests == 0 {
+        if let Some(taken) = state.taken.get_mut(&self.permit.id) {
+            taken.admitted -= 1;
+            if taken.admitted == 0 {
                 taken.since = Instant::now();
-                state.strangers += 1;
+                state.unauthenticated += 1;
             }
         }
     }
@@ -262,10 +273,10 @@ fn soft_limit() -> usize {
 mod tests {
     use super::*;
 
-    fn admission(strangers: usize, per_address: usize) -> Arc<Admission> {
+    fn admission(unauthenticated: usize, per_address: usize) -> Arc<Admission> {
         let config = ServerConfig::new()
             .max_connections(40)
-            .max_unauthenticated(strangers)
+            .max_unauthenticated(unauthenticated)
             .max_connections_per_address(per_address);
         Arc::new(Admission::new(&config))
     }
@@ -274,63 +285,63 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
-    fn is_ended(seat: &Seat) -> bool {
-        let ended = std::pin::pin!(seat.ended());
+    fn is_ended(permit: &ConnectionPermit) -> bool {
+        let ended = std::pin::pin!(permit.ended());
         ended.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[test]
-    fn the_oldest_stranger_of_the_largest_crowd_makes_room() {
+    fn the_oldest_of_the_address_with_the_most_makes_room() {
         let (admission, now) = (admission(3, 10), Instant::now());
-        let seat = |last, at| admission.try_seat(Some(ip(last)), at);
-        let [lone, first, second] = [1, 2, 2].map(|last| seat(last, now).ok().unwrap());
+        let permit = |last, at| admission.try_permit(Some(ip(last)), at);
+        let [lone, first, second] = [1, 2, 2].map(|last| permit(last, now).ok().unwrap());
         let soon = now + GRACE / 2;
-        let full = seat(1, soon).err().unwrap();
+        let full = permit(1, soon).err().unwrap();
         assert_eq!(full.wait, GRACE / 2, "all have their time");
-        let third = seat(1, now + GRACE).ok().unwrap();
+        let third = permit(1, now + GRACE).ok().unwrap();
         assert_eq!(
-            [&lone, &first, &second, &third].map(|seat| is_ended(seat)),
+            [&lone, &first, &second, &third].map(|permit| is_ended(permit)),
             [false, true, false, false]
         );
-        // who was let in is no stranger
-        let guest = lone.admit(None).unwrap();
-        let fourth = seat(3, now + GRACE).ok().unwrap();
-        assert!(first.admit(None).is_none(), "its seat was given away");
-        drop((first, second, third, fourth, guest, lone));
-        assert_eq!(admission.state().strangers, 0);
+        // an admitted one is not ended
+        let admitted = lone.admit(None).unwrap();
+        let fourth = permit(3, now + GRACE).ok().unwrap();
+        assert!(first.admit(None).is_none(), "its permit was given away");
+        drop((first, second, third, fourth, admitted, lone));
+        assert_eq!(admission.state().unauthenticated, 0);
         assert!(admission.state().taken.is_empty());
     }
 
     #[test]
     fn an_address_has_its_share() {
         let admission = admission(10, 2);
-        let seats: Vec<_> = (0..4).map(|_| admission.seat_now(None).unwrap()).collect();
-        let guests: Vec<_> = seats.iter().map(|seat| seat.admit(Some(ip(1)))).collect();
+        let permits: Vec<_> = (0..4).map(|_| admission.permit_now(None).unwrap()).collect();
+        let admitted: Vec<_> = permits.iter().map(|permit| permit.admit(Some(ip(1)))).collect();
         assert_eq!(
-            guests.iter().map(Option::is_some).collect::<Vec<_>>(),
+            admitted.iter().map(Option::is_some).collect::<Vec<_>>(),
             [true, true, false, false]
         );
-        assert!(seats[2].admit(Some(ip(2))).is_some());
-        assert!(seats[3].admit(None).is_some(), "a program of this machine");
-        drop(guests);
-        assert!(seats[2].admit(Some(ip(1))).is_some());
+        assert!(permits[2].admit(Some(ip(2))).is_some());
+        assert!(permits[3].admit(None).is_some(), "a program of this machine");
+        drop(admitted);
+        assert!(permits[2].admit(Some(ip(1))).is_some());
         assert_eq!(admission.state().addresses.len(), 0);
     }
 
     #[test]
-    fn seats_of_guests_are_not_given_away() {
+    fn permits_of_admitted_requests_are_not_given_away() {
         let (admission, now) = (admission(10, 100), Instant::now());
         let hold = |_| {
-            let seat = admission.try_seat(None, now).ok().unwrap();
-            let guest = seat.admit(None).unwrap();
-            (seat, guest)
+            let permit = admission.try_permit(None, now).ok().unwrap();
+            let admitted = permit.admit(None).unwrap();
+            (permit, admitted)
         };
         let mut all: Vec<_> = (0..40).map(hold).collect();
-        assert!(admission.try_seat(None, now + 60 * GRACE).is_err());
-        let (seat, guest) = all.pop().unwrap();
-        drop(guest);
-        // between two requests it is a stranger
-        assert!(admission.try_seat(None, Instant::now() + GRACE).is_ok());
-        assert!(is_ended(&seat));
+        assert!(admission.try_permit(None, now + 60 * GRACE).is_err());
+        let (permit, admitted) = all.pop().unwrap();
+        drop(admitted);
+        // between two requests it counts as unauthenticated
+        assert!(admission.try_permit(None, Instant::now() + GRACE).is_ok());
+        assert!(is_ended(&permit));
     }
 }

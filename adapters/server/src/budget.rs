@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::admission::Seat;
+use crate::admission::ConnectionPermit;
 
 /// The number of bytes that an account holds without asking.
 pub(crate) const FLOOR: usize = 16 << 10;
@@ -50,7 +50,7 @@ struct Holder {
     bytes: usize,
     /// When it rose above the floor.
     since: Instant,
-    seat: Option<Arc<Seat>>,
+    permit: Option<Arc<ConnectionPermit>>,
 }
 
 /// The share of one connection, or of one answer.
@@ -66,12 +66,12 @@ impl Budget {
         Self { limit, state: Mutex::default(), spent: Notify::new() }
     }
 
-    /// Opens an account. If it holds too much for too long, the connection of this seat ends.
-    pub(crate) fn open(self: &Arc<Self>, seat: Option<Arc<Seat>>) -> Account {
+    /// Opens an account. If it holds too much for too long, the connection of this permit ends.
+    pub(crate) fn open(self: &Arc<Self>, permit: Option<Arc<ConnectionPermit>>) -> Account {
         let mut state = self.state();
         state.last += 1;
         let id = state.last;
-        state.accounts.insert(id, Holder { bytes: 0, since: Instant::now(), seat });
+        state.accounts.insert(id, Holder { bytes: 0, since: Instant::now(), permit });
         drop(state);
         Account { budget: Arc::clone(self), id, bytes: 0 }
     }
@@ -87,12 +87,12 @@ impl Budget {
             self.spent.notified().await;
             while self.is_waited_for() {
                 sleep(INTERVAL).await;
-                if let Some(seat) = self.state().largest_to_end(Instant::now()) {
+                if let Some(permit) = self.state().largest_to_end(Instant::now()) {
                     tracing::warn!(
-                        peer = ?seat.peer(),
+                        peer = ?permit.peer(),
                         "ended the connection that held the most of the memory budget, which is spent"
                     );
-                    seat.end();
+                    permit.end();
                 }
             }
         }
@@ -132,15 +132,15 @@ impl Budget {
 }
 
 impl State {
-    fn largest_to_end(&mut self, now: Instant) -> Option<Arc<Seat>> {
+    fn largest_to_end(&mut self, now: Instant) -> Option<Arc<ConnectionPermit>> {
         if now.saturating_duration_since(self.spent_since?) < PATIENCE {
             return None;
         }
         let is_old = |holder: &&mut Holder| {
             let held = now.saturating_duration_since(holder.since);
-            holder.seat.is_some() && holder.bytes > FLOOR && held >= PATIENCE
+            holder.permit.is_some() && holder.bytes > FLOOR && held >= PATIENCE
         };
-        self.accounts.values_mut().filter(is_old).max_by_key(|holder| holder.bytes)?.seat.take()
+        self.accounts.values_mut().filter(is_old).max_by_key(|holder| holder.bytes)?.permit.take()
     }
 
     /// Those who wait, to look again.
@@ -267,9 +267,9 @@ mod tests {
         let config = crate::ServerConfig::new().max_connections(40);
         let admission = Arc::new(crate::admission::Admission::new(&config));
         let budget = Arc::new(Budget::new(MIB * 8 / 7));
-        let seats: Vec<_> = (0..3).map(|_| admission.seat_now(None).unwrap()).collect();
-        let open = |seat| budget.open(Some(Arc::clone(seat)));
-        let mut accounts: Vec<_> = seats.iter().map(open).collect();
+        let permits: Vec<_> = (0..3).map(|_| admission.permit_now(None).unwrap()).collect();
+        let open = |permit| budget.open(Some(Arc::clone(permit)));
+        let mut accounts: Vec<_> = permits.iter().map(open).collect();
         for (account, bytes) in accounts.iter_mut().zip([MIB / 2, MIB, FLOOR]) {
             account.set(bytes);
         }
@@ -278,9 +278,9 @@ mod tests {
         assert!(budget.state().largest_to_end(late).is_none(), "nobody waits");
         assert!(!is_ready(|cx| accounts[2].poll_room(cx)));
         assert!(budget.state().largest_to_end(now).is_none());
-        assert!(Arc::ptr_eq(&budget.state().largest_to_end(late).unwrap(), &seats[1]));
+        assert!(Arc::ptr_eq(&budget.state().largest_to_end(late).unwrap(), &permits[1]));
         // each is ended once
-        assert!(Arc::ptr_eq(&budget.state().largest_to_end(late).unwrap(), &seats[0]));
+        assert!(Arc::ptr_eq(&budget.state().largest_to_end(late).unwrap(), &permits[0]));
         assert!(budget.state().largest_to_end(late).is_none());
         accounts[1].set(0);
         assert!(!budget.is_waited_for());

@@ -12,9 +12,9 @@ use synclayer_core::{
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
+use crate::fairness::{FairQueue, Principal};
 use crate::feed::Feed;
 use crate::mailbox::Mailbox;
-use crate::party::{FairQueue, Party};
 
 /// The approximate number of writes in one commit: few enough that those who come meanwhile don't wait
 /// for long.
@@ -56,7 +56,7 @@ pub(crate) struct Commits {
 
 struct Queue {
     committer: Committer<Job>,
-    /// The transactions that are in no batch yet, by the party that asked for them.
+    /// The transactions that are in no batch yet, by the principal that asked for them.
     waiting: FairQueue<Job>,
     /// The store failed, and no transaction has succeeded since.
     failing: bool,
@@ -122,7 +122,7 @@ impl Queue {
 
 impl Commits {
     /// Queues a transaction. After the end it is answered as failed.
-    pub(crate) fn submit(&self, party: &Party, job: Job) {
+    pub(crate) fn submit(&self, principal: &Principal, job: Job) {
         let mut queue = self.queue();
         if queue.closed {
             drop(queue);
@@ -130,15 +130,15 @@ impl Commits {
             job.answer(Err(TransactError::Failed(error)));
             return;
         }
-        queue.waiting.push(party, job);
+        queue.waiting.push(principal, job);
         drop(queue);
         self.filled.notify_one();
     }
 
     /// Runs a transaction, and waits until it is durable.
-    pub(crate) async fn run(&self, party: &Party, transaction: Transaction) -> Result {
+    pub(crate) async fn run(&self, principal: &Principal, transaction: Transaction) -> Result {
         let (asked, answer) = oneshot::channel();
-        self.submit(party, Job::Call(transaction, asked));
+        self.submit(principal, Job::Call(transaction, asked));
         answer.await.unwrap_or_else(|_| Err(TransactError::Unknown(panicked())))
     }
 
@@ -252,12 +252,12 @@ mod tests {
     #[test]
     fn a_party_that_writes_much_holds_no_other_up() {
         let commits = Commits::default();
-        let party = |n: u8| Party::Address([192, 0, 2, n].into());
+        let principal = |n: u8| Principal::Address([192, 0, 2, n].into());
         for _ in 0..2 * WRITES {
             let (asked, _) = oneshot::channel();
-            commits.submit(&party(1), Job::Call(look(), asked));
+            commits.submit(&principal(1), Job::Call(look(), asked));
         }
-        commits.submit(&party(2), Job::Look(look()));
+        commits.submit(&principal(2), Job::Look(look()));
         let mut queue = commits.queue();
         queue.fill();
         assert!(queue.committer.next_batch(WRITES).is_some(), "there is a batch");

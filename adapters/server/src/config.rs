@@ -67,7 +67,7 @@ pub struct ServerConfig {
     /// 64 bits count as one. Programs of this machine have no such limit. Default 1,024, but never
     /// more than half of all connections.
     pub max_connections_per_address: usize,
-    /// The maximal number of connections of which no request was let in yet, or is being answered.
+    /// The maximal number of connections of which no request was admitted yet, or is being answered.
     /// A further one ends the oldest of them that is older than half a second. Default 1,024, but
     /// never more than half of all connections.
     pub max_unauthenticated: usize,

@@ -15,11 +15,11 @@ use synclayer_core::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep, timeout};
 
-use crate::admission::{Guest, Seat};
+use crate::admission::{AdmittedRequest, ConnectionPermit};
 use crate::budget::{Account, FLOOR};
 use crate::commit::Job;
+use crate::fairness::Principal;
 use crate::mailbox::Mailbox;
-use crate::party::Party;
 use crate::refusals::Sender;
 use crate::shared::{Caller, Login, LoginError, Shared};
 use crate::socket::{Received, Socket};
@@ -36,13 +36,13 @@ const FRAMES: usize = 16;
 const PUMPS: usize = 16;
 
 /// The bytes of a frame that are read before a token came.
-const STRANGERS_FRAME_BYTES: usize = 16 << 10;
+const UNAUTHENTICATED_FRAME_BYTES: usize = 16 << 10;
 
-/// A connection's place among the others.
-pub(crate) struct Place {
-    pub(crate) seat: Arc<Seat>,
+/// The peer of a connection, as far as that is admitted.
+pub(crate) struct Peer {
+    pub(crate) permit: Arc<ConnectionPermit>,
     /// `None` until a token was good.
-    pub(crate) guest: Option<Guest>,
+    pub(crate) admitted: Option<AdmittedRequest>,
     /// The address that it is counted by.
     pub(crate) address: Option<IpAddr>,
 }
@@ -63,9 +63,9 @@ pub(crate) struct Connection<S> {
     login: Option<Login>,
     /// The rate of the user's connections together.
     bucket: Option<Arc<Mutex<Bucket>>>,
-    place: Place,
-    /// The party that its transactions and reads are counted to.
-    party: Party,
+    peer: Peer,
+    /// The principal that its transactions and reads are counted to.
+    principal: Principal,
     /// The memory that its frames hold.
     account: Account,
     /// The bytes of the frames that were handed in since nothing waited to be served.
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         conn: ConnId,
         mailbox: Arc<Mailbox>,
         caller: Caller,
-        place: Place,
+        peer: Peer,
         mut socket: Socket<S>,
     ) -> Self {
         let now = shared.clock.now();
@@ -104,13 +104,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Caller::Known(known) => (Identity::Known(known.user), known.expires, Some(known.login)),
             Caller::Unknown => (Identity::Unknown, None, None),
         };
-        if place.guest.is_none() {
-            socket.set_limit(STRANGERS_FRAME_BYTES);
+        if peer.admitted.is_none() {
+            socket.set_limit(UNAUTHENTICATED_FRAME_BYTES);
         }
-        let account = shared.budget.open(Some(Arc::clone(&place.seat)));
-        let party = match &identity {
-            Identity::Known(user) => Party::User(user.clone()),
-            Identity::Open | Identity::Unknown => Party::of_connection(conn, place.address),
+        let account = shared.budget.open(Some(Arc::clone(&peer.permit)));
+        let principal = match &identity {
+            Identity::Known(user) => Principal::User(user.clone()),
+            Identity::Open | Identity::Unknown => Principal::of_connection(conn, peer.address),
         };
         Self {
             session: Session::new(Arc::clone(&shared.limits), conn, identity, now),
@@ -123,8 +123,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             expires,
             login,
             bucket: None,
-            place,
-            party,
+            peer,
+            principal,
             account,
             unserved: 0,
             transacting: false,
@@ -208,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.receive(first);
         for _ in 1..FRAMES {
             // a token is looked at before more is read
-            if self.place.guest.is_none() {
+            if self.peer.admitted.is_none() {
                 return;
             }
             let more = poll_fn(|cx| Poll::Ready(self.poll_receive(cx)));
@@ -253,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.bucket.is_none() && self.shared.limits.user_rate.is_some() {
             let knows_users = self.shared.config.authenticator.is_some();
             let is_known = !knows_users || self.session.status().user.is_some();
-            self.bucket = is_known.then(|| self.shared.bucket(&self.party)).flatten();
+            self.bucket = is_known.then(|| self.shared.bucket(&self.principal)).flatten();
         }
         let mut refused = None;
         let answer = {
@@ -273,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         if let Some(error) = refused {
             let user = self.session.status().user;
-            let from = Sender { user, address: self.place.address };
+            let from = Sender { user, address: self.peer.address };
             self.shared.refusals.error(&from, &error.code, &error.message);
         }
         self.act();
@@ -295,11 +295,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 SessionAction::Transact(ticket) => {
                     self.transacting = true;
                     let job = Job::Ticket(ticket, Arc::clone(&self.mailbox));
-                    self.shared.commits.submit(&self.party, job);
+                    self.shared.commits.submit(&self.principal, job);
                 }
                 SessionAction::Read(ticket) => {
-                    let party = self.party.clone();
-                    self.shared.start_read(ticket, party, Arc::clone(&self.mailbox));
+                    let principal = self.principal.clone();
+                    self.shared.start_read(ticket, principal, Arc::clone(&self.mailbox));
                 }
                 SessionAction::Follow(collection) => {
                     let mailbox = Arc::clone(&self.mailbox);
@@ -314,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Finds out whose token this is, and lets the connection in.
     fn authenticate(&mut self, token: &Token) -> Option<UserId> {
-        let known = match self.shared.authenticate(token, self.place.address) {
+        let known = match self.shared.authenticate(token, self.peer.address) {
             Ok(known) => known,
             Err(LoginError::Auth(_)) => return None,
             Err(LoginError::LockedOut(_)) => {
@@ -322,9 +322,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return None;
             }
         };
-        if self.place.guest.is_none() {
-            self.place.guest = self.place.seat.admit(self.place.address);
-            if self.place.guest.is_none() {
+        if self.peer.admitted.is_none() {
+            self.peer.admitted = self.peer.permit.admit(self.peer.address);
+            if self.peer.admitted.is_none() {
                 self.refuse("too many connections come from this address");
                 return None;
             }
@@ -332,7 +332,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.expires = known.expires;
         self.login = Some(known.login);
-        self.party = Party::User(known.user.clone());
+        self.principal = Principal::User(known.user.clone());
         Some(known.user)
     }
 
@@ -348,10 +348,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.alarm.as_mut().reset(deadline.into());
         }
         let mailbox = Arc::clone(&self.mailbox);
-        let seat = Arc::clone(&self.place.seat);
+        let permit = Arc::clone(&self.peer.permit);
         tokio::select! {
             biased;
-            () = seat.ended() => Event::Ended,
+            () = permit.ended() => Event::Ended,
             event = poll_fn(|cx| self.poll_socket(cx)) => event,
             () = mailbox.woken() => Event::Woken,
         }

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use crate::clock::Clock;
 use crate::commit::Backend;
 use crate::config::ServerConfig;
-use crate::party::Party;
+use crate::fairness::Principal;
 use crate::shared::Shared;
 use crate::{host, origin, routes};
 
@@ -277,7 +277,7 @@ async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
         while let Some(from) = next.take() {
             let retention = shared.config.tombstone_retention;
             let sweep = Transaction::Sweep(Sweep { retention, from, budget: SWEPT_ROWS });
-            match shared.commits.run(&Party::Nobody, sweep).await {
+            match shared.commits.run(&Principal::Local, sweep).await {
                 Ok(TransactionAnswer::Swept(swept)) => next = swept.next,
                 Ok(
                     TransactionAnswer::Hello(_)

@@ -3,7 +3,7 @@
 //! A read has a turn for as long as it runs. One that takes longer than a slice hands its turn on and
 //! waits for another, on its thread and with its view of the rows. Pages of catch-ups have turns of
 //! their own, and so have scans that begin. Of the others, those that have read the least come first,
-//! and parties alternate: so a short read waits for no long one, and nobody's reads are slowed down by
+//! and principals alternate: so a short read waits for no long one, and nobody's reads are slowed down by
 //! how many another sends.
 
 use std::cell::RefCell;
@@ -17,7 +17,7 @@ use synclayer_core::{Policy, ReadAnswer, ReadRequest, Rows, StoreError, StoreErr
 use tokio::sync::oneshot;
 
 use crate::budget::Account;
-use crate::party::{FairQueue, Party};
+use crate::fairness::{FairQueue, Principal};
 
 /// The time for which a read runs before others have their turn.
 const SLICE: Duration = Duration::from_millis(2);
@@ -82,7 +82,7 @@ pub(crate) struct Turn {
     /// `None` only while it waits.
     slot: Option<Slot>,
     reads: Arc<Reads>,
-    party: Party,
+    principal: Principal,
     begun: Instant,
     /// The time that it has taken in earlier turns.
     taken: Duration,
@@ -136,7 +136,7 @@ impl Reads {
     /// Waits for the first turn of a read, or of one that begins again.
     pub(crate) async fn turn(
         self: &Arc<Self>,
-        party: Party,
+        principal: Principal,
         request: &ReadRequest,
         is_set_back: bool,
     ) -> Turn {
@@ -147,11 +147,11 @@ impl Reads {
         };
         let level = if kind == Kind::Scan { SET_BACK } else { FRESH };
         // it is dropped nowhere without an answer
-        let slot = self.wait(&party, kind, level).await.ok();
+        let slot = self.wait(&principal, kind, level).await.ok();
         Turn {
             slot,
             reads: Arc::clone(self),
-            party,
+            principal,
             begun: Instant::now(),
             taken: Duration::ZERO,
             is_trial: kind == Kind::Fresh,
@@ -159,14 +159,19 @@ impl Reads {
     }
 
     /// Queues somebody who wants a turn.
-    fn wait(self: &Arc<Self>, party: &Party, kind: Kind, level: usize) -> oneshot::Receiver<Slot> {
+    fn wait(
+        self: &Arc<Self>,
+        principal: &Principal,
+        kind: Kind,
+        level: usize,
+    ) -> oneshot::Receiver<Slot> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
         let queue = match kind {
             Kind::Page => &mut state.waiting_pages,
             Kind::Fresh | Kind::Scan => &mut state.waiting_scans[level],
         };
-        queue.push(party, sender);
+        queue.push(principal, sender);
         self.grant(state);
         receiver
     }
@@ -258,7 +263,7 @@ impl Turn {
         self.is_trial = false;
         drop(self.slot.take());
         // a page that takes so long is a scan
-        self.slot = self.reads.wait(&self.party, Kind::Scan, level).blocking_recv().ok();
+        self.slot = self.reads.wait(&self.principal, Kind::Scan, level).blocking_recv().ok();
         self.begun = Instant::now();
     }
 }
@@ -370,8 +375,8 @@ impl Rows for Paced<'_> {
 mod tests {
     use super::*;
 
-    fn party(n: u8) -> Party {
-        Party::Address([192, 0, 2, n].into())
+    fn principal(n: u8) -> Principal {
+        Principal::Address([192, 0, 2, n].into())
     }
 
     fn granted(waiting: &mut [oneshot::Receiver<Slot>]) -> Vec<usize> {
@@ -384,8 +389,8 @@ mod tests {
     #[test]
     fn parties_take_turns_and_short_scans_come_first() {
         let reads = Arc::new(Reads::with(1, 1));
-        let held = reads.wait(&party(1), Kind::Scan, SHORT);
-        let ask = |(n, level)| reads.wait(&party(n), Kind::Scan, level);
+        let held = reads.wait(&principal(1), Kind::Scan, SHORT);
+        let ask = |(n, level)| reads.wait(&principal(n), Kind::Scan, level);
         let mut waiting: Vec<_> =
             [(1, LONGER), (1, LONGER), (1, SHORT), (1, SHORT), (2, SHORT), (3, LONGER)]
                 .map(ask)
@@ -408,9 +413,9 @@ mod tests {
     fn who_goes_away_takes_no_turn_along() {
         let reads = Arc::new(Reads::with(1, 1));
         for kind in [Kind::Page, Kind::Fresh] {
-            let held = reads.wait(&party(1), kind, FRESH);
-            drop(reads.wait(&party(1), kind, FRESH));
-            let mut last = reads.wait(&party(2), kind, FRESH);
+            let held = reads.wait(&principal(1), kind, FRESH);
+            drop(reads.wait(&principal(1), kind, FRESH));
+            let mut last = reads.wait(&principal(2), kind, FRESH);
             drop(held);
             assert!(last.try_recv().is_ok(), "{kind:?}");
         }
@@ -421,11 +426,11 @@ mod tests {
     #[test]
     fn what_begins_waits_for_no_scan_and_what_was_set_back_for_room() {
         let reads = Arc::new(Reads::with(1, 1));
-        let scan = reads.wait(&party(1), Kind::Scan, SHORT);
+        let scan = reads.wait(&principal(1), Kind::Scan, SHORT);
         for kind in [Kind::Page, Kind::Fresh] {
-            assert!(reads.wait(&party(2), kind, FRESH).try_recv().is_ok());
+            assert!(reads.wait(&principal(2), kind, FRESH).try_recv().is_ok());
         }
-        let ask = |level| reads.wait(&party(1), Kind::Scan, level);
+        let ask = |level| reads.wait(&principal(1), Kind::Scan, level);
         let paused: Vec<_> = (0..=SCANS).map(|_| ask(LONGER)).collect();
         let mut set_back = [ask(SET_BACK)];
         assert!(granted(&mut set_back).is_empty());

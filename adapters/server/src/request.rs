@@ -18,7 +18,7 @@ use synclayer_core::{ErrorCode, Reply, Token, UserId};
 use tokio::time::timeout;
 
 use crate::address;
-use crate::admission::{Guest, Seat};
+use crate::admission::{AdmittedRequest, ConnectionPermit};
 use crate::auth::AuthError;
 use crate::budget::Account;
 use crate::host;
@@ -66,45 +66,45 @@ fn text(headers: &HeaderMap, name: HeaderName) -> String {
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
 }
 
-/// The sender of a request.
-pub(crate) struct Visitor {
-    /// The place of its connection; `None` where another server has accepted that.
-    seat: Option<Arc<Seat>>,
+/// The remote end of a request.
+pub(crate) struct Remote {
+    /// The permit of its connection; `None` where another server has accepted that.
+    permit: Option<Arc<ConnectionPermit>>,
     peer: Option<IpAddr>,
     /// The address that it is counted by.
     pub(crate) address: Option<IpAddr>,
 }
 
-impl Visitor {
+impl Remote {
     pub(crate) fn new(shared: &Shared, parts: &Parts) -> Self {
-        let seat = parts.extensions.get::<Arc<Seat>>().cloned();
-        let peer = match &seat {
-            Some(seat) => seat.peer(),
+        let permit = parts.extensions.get::<Arc<ConnectionPermit>>().cloned();
+        let peer = match &permit {
+            Some(permit) => permit.peer(),
             // where the program asked its server for it
             None => parts.extensions.get().map(|ConnectInfo::<SocketAddr>(peer)| peer.ip()),
         };
         let address = address::counted(peer, &parts.headers, &shared.config.trusted_proxies);
-        Self { seat, peer, address }
+        Self { permit, peer, address }
     }
 
-    /// The seat of its connection, which begins to count where another server has accepted it.
-    pub(crate) fn seat(&self, shared: &Shared) -> Option<Arc<Seat>> {
-        self.seat.clone().or_else(|| shared.admission.seat_now(self.peer))
+    /// The permit of its connection, which begins to count where another server has accepted it.
+    pub(crate) fn permit(&self, shared: &Shared) -> Option<Arc<ConnectionPermit>> {
+        self.permit.clone().or_else(|| shared.admission.permit_now(self.peer))
     }
 
-    /// Lets its request in, whose token was good.
-    pub(crate) fn admit(&self) -> Result<Option<Guest>, Reply> {
-        let Some(seat) = &self.seat else { return Ok(None) };
-        seat.admit(self.address).map(Some).ok_or_else(too_many)
+    /// Admits its request, whose token was good.
+    pub(crate) fn admit(&self) -> Result<Option<AdmittedRequest>, Reply> {
+        let Some(permit) = &self.permit else { return Ok(None) };
+        permit.admit(self.address).map(Some).ok_or_else(too_many)
     }
 
-    /// The sender as the log names it.
+    /// Its name in the log.
     pub(crate) fn sender<'a>(&self, user: Option<&'a UserId>) -> Sender<'a> {
         Sender { user, address: self.address }
     }
 
     pub(crate) fn open_account(&self, shared: &Shared) -> Account {
-        shared.budget.open(self.seat.clone())
+        shared.budget.open(self.permit.clone())
     }
 }
 
@@ -116,9 +116,9 @@ pub(crate) fn too_many() -> Reply {
 }
 
 /// Identifies the caller by the token of a request.
-pub(crate) fn identify(shared: &Shared, parts: &Parts, visitor: &Visitor) -> Result<Caller, Reply> {
+pub(crate) fn identify(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<Caller, Reply> {
     let token = bearer(&parts.headers).or_else(|| token_in(parts.uri.query()?));
-    shared.identify(token.as_ref(), visitor.address).map_err(|error| {
+    shared.identify(token.as_ref(), remote.address).map_err(|error| {
         let message = error.to_string();
         match error {
             LoginError::Auth(AuthError::Wrong) => Reply::error(ErrorCode::AuthFailed, &message),
@@ -182,7 +182,7 @@ pub(crate) async fn discard(shared: &Shared, mut body: Body) {
 /// The share that a request holds until its answer was written.
 pub(crate) struct Hold {
     pub(crate) account: Account,
-    pub(crate) _guest: Option<Guest>,
+    pub(crate) _admitted: Option<AdmittedRequest>,
 }
 
 /// The body of an answer, with what it holds.

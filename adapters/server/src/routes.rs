@@ -20,11 +20,11 @@ use synclayer_core::{Call, ErrorCode, Health, Reply, UserId};
 use tokio::time::timeout;
 
 use crate::budget::Account;
+use crate::fairness::Principal;
 use crate::origin::Origin;
-use crate::party::Party;
 use crate::reads::ReadError;
 use crate::request::{
-    Hold, Visitor, check_host, discard, identify, origin, refuse_origin, respond, respond_holding,
+    Hold, Remote, check_host, discard, identify, origin, refuse_origin, respond, respond_holding,
     with_retry,
 };
 use crate::shared::{Caller, Shared};
@@ -92,11 +92,11 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
     let mut response = if parts.method == Method::OPTIONS {
         preflight()
     } else {
-        let visitor = Visitor::new(&shared, &parts);
-        match reply(&shared, &parts, &visitor, body).await {
+        let remote = Remote::new(&shared, &parts);
+        match reply(&shared, &parts, &remote, body).await {
             Ok((reply, hold)) => respond_holding(reply, hold),
             Err(refusal) => {
-                shared.refusals.reply(&visitor.sender(None), &refusal);
+                shared.refusals.reply(&remote.sender(None), &refusal);
                 respond(refusal)
             }
         }
@@ -114,10 +114,10 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
 async fn reply(
     shared: &Arc<Shared>,
     parts: &Parts,
-    visitor: &Visitor,
+    remote: &Remote,
     mut body: Body,
 ) -> Result<(Reply, Hold), Reply> {
-    let (user, mut hold) = match admit(shared, parts, visitor) {
+    let (user, mut hold) = match admit(shared, parts, remote) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             discard(shared, body).await;
@@ -151,27 +151,23 @@ async fn reply(
         user,
     };
     let mut call = request.call(&shared.limits, &*shared.config.policy);
-    let party = Party::new(request.user.as_ref(), visitor.address);
+    let principal = Principal::new(request.user.as_ref(), remote.address);
     if let Call::Transact(write) = &mut call {
-        write.charge(&mut || take_token(shared, &party));
+        write.charge(&mut || take_token(shared, &principal));
     }
-    let answer = timeout(time_limit, answer(shared, call, &party, &mut hold.account)).await;
+    let answer = timeout(time_limit, answer(shared, call, &principal, &mut hold.account)).await;
     let reply = answer.map_err(|_| {
         let message = "the server took too long: the write may have happened, read before you try \
                        again";
         Reply::error(ErrorCode::ServerError, message)
     })?;
-    shared.refusals.reply(&visitor.sender(request.user.as_ref()), &reply);
+    shared.refusals.reply(&remote.sender(request.user.as_ref()), &reply);
     Ok((reply, hold))
 }
 
 /// Identifies the user of a call, and counts it against their rate.
-fn admit(
-    shared: &Shared,
-    parts: &Parts,
-    visitor: &Visitor,
-) -> Result<(Option<UserId>, Hold), Reply> {
-    let user = match identify(shared, parts, visitor)? {
+fn admit(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<(Option<UserId>, Hold), Reply> {
+    let user = match identify(shared, parts, remote)? {
         Caller::Anyone => None,
         Caller::Known(known) => Some(known.user),
         Caller::Unknown => {
@@ -179,10 +175,10 @@ fn admit(
             return Err(Reply::error(ErrorCode::AuthFailed, message));
         }
     };
-    let guest = visitor.admit()?;
-    let party = Party::new(user.as_ref(), visitor.address);
-    take_token(shared, &party).map_err(Reply::slow_down)?;
-    Ok((user, Hold { account: visitor.open_account(shared), _guest: guest }))
+    let admitted = remote.admit()?;
+    let principal = Principal::new(user.as_ref(), remote.address);
+    take_token(shared, &principal).map_err(Reply::slow_down)?;
+    Ok((user, Hold { account: remote.open_account(shared), _admitted: admitted }))
 }
 
 /// The reason why a body could not be read.
@@ -215,15 +211,20 @@ async fn read(body: &mut Body, max: usize, account: &mut Account) -> Result<Vec<
     Ok(read)
 }
 
-async fn answer(shared: &Arc<Shared>, call: Call, party: &Party, account: &mut Account) -> Reply {
+async fn answer(
+    shared: &Arc<Shared>,
+    call: Call,
+    principal: &Principal,
+    account: &mut Account,
+) -> Reply {
     match call {
         Call::Immediate(reply) => reply,
         Call::Transact(write) => {
-            let outcome = shared.commits.run(party, write.transaction().clone()).await;
+            let outcome = shared.commits.run(principal, write.transaction().clone()).await;
             write.reply(shared.clock.now().wall, &shared.limits, outcome)
         }
         Call::Read(read) => {
-            match shared.read(read.request().clone(), party.clone(), account).await {
+            match shared.read(read.request().clone(), principal.clone(), account).await {
                 Ok(answer) => read.reply(Ok(answer)),
                 Err(ReadError::Store(error)) => read.reply(Err(error)),
                 Err(ReadError::TooLong) => too_long(),
@@ -247,9 +248,9 @@ fn busy() -> Reply {
     with_retry(Reply { status, ..refusal }, 1)
 }
 
-/// Counts a call, or a write of one, against its party's rate. The `Err` is how long to wait.
-fn take_token(shared: &Shared, party: &Party) -> Result<(), Duration> {
-    let Some(bucket) = shared.bucket(party) else { return Ok(()) };
+/// Counts a call, or a write of one, against its principal's rate. The `Err` is how long to wait.
+fn take_token(shared: &Shared, principal: &Principal) -> Result<(), Duration> {
+    let Some(bucket) = shared.bucket(principal) else { return Ok(()) };
     let now = shared.clock.now().mono;
     bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(now)
 }

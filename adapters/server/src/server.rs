@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task;
 use tokio::time::{sleep, timeout};
 
-use crate::admission::Seat;
+use crate::admission::ConnectionPermit;
 use crate::config::ServerConfig;
 use crate::embedded::{Embedded, StartError, wait_for_end};
 use crate::routes;
@@ -77,7 +77,7 @@ impl Server {
         let local_addr = listener.local_addr().map_err(failed)?;
         let embedded = Embedded::open(config, store).await?;
         task::spawn(accept_all(listener, HttpServer::new(&embedded)));
-        let connections = embedded.shared().admission.seats();
+        let connections = embedded.shared().admission.max_connections();
         tracing::info!(%local_addr, epoch = %embedded.epoch(), connections, "serving");
         Ok(Self { local_addr, embedded })
     }
@@ -141,33 +141,35 @@ impl HttpServer {
     }
 
     /// Serves one connection, behind its TLS handshake where there is to be one.
-    async fn serve(mut self, stream: TcpStream, seat: Arc<Seat>) {
-        let Some(tls) = &self.shared.config.tls else { return self.serve_http(stream, seat).await };
+    async fn serve(mut self, stream: TcpStream, permit: Arc<ConnectionPermit>) {
+        let Some(tls) = &self.shared.config.tls else {
+            return self.serve_http(stream, permit).await;
+        };
         let accepted = tokio::select! {
             accepted = timeout(self.shared.config.http_timeout, tls.accept(stream)) => accepted,
-            () = seat.ended() => return tracing::debug!("a handshake made room for others"),
+            () = permit.ended() => return tracing::debug!("a handshake made room for others"),
             () = wait_for_end(&mut self.ending) => return,
         };
         match accepted {
             // in a place of its own: what is moved between futures takes its room in each of them
-            Ok(Ok(stream)) => Box::pin(self.serve_http(stream, seat)).await,
+            Ok(Ok(stream)) => Box::pin(self.serve_http(stream, permit)).await,
             Ok(Err(error)) => self.shared.refusals.handshake(&error),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
     }
 
     /// Serves one connection's HTTP requests, up to its end or its upgrade.
-    async fn serve_http<S>(mut self, stream: S, seat: Arc<Seat>)
+    async fn serve_http<S>(mut self, stream: S, permit: Arc<ConnectionPermit>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let config = &self.shared.config;
         let stream = Timed::new(stream, config.write_timeout);
         let header_timeout = config.http_timeout;
-        let seat_of_requests = Arc::clone(&seat);
+        let permit_of_requests = Arc::clone(&permit);
         let router = TowerToHyperService::new(self.router);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&seat_of_requests));
+            request.extensions_mut().insert(Arc::clone(&permit_of_requests));
             router.call(request)
         });
         let connection = http1::Builder::new()
@@ -181,12 +183,12 @@ impl HttpServer {
         let mut connection = pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,
-            () = seat.ended() => return tracing::debug!("a connection made room for others"),
+            () = permit.ended() => return tracing::debug!("a connection made room for others"),
             () = wait_for_end(&mut self.ending) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     served = connection => served,
-                    () = seat.ended() => return,
+                    () = permit.ended() => return,
                 }
             }
         };
@@ -204,8 +206,8 @@ async fn accept_all(listener: TcpListener, server: HttpServer) {
             () = wait_for_end(&mut ending) => return,
         };
         match accepted {
-            Ok((stream, seat)) => {
-                task::spawn(server.clone().serve(stream, seat));
+            Ok((stream, permit)) => {
+                task::spawn(server.clone().serve(stream, permit));
             }
             // a connection that broke before it was accepted is nobody's trouble
             Err(error) if is_of_the_peer(&error) => {}
@@ -218,13 +220,16 @@ async fn accept_all(listener: TcpListener, server: HttpServer) {
     }
 }
 
-async fn accept(listener: &TcpListener, shared: &Shared) -> io::Result<(TcpStream, Arc<Seat>)> {
+async fn accept(
+    listener: &TcpListener,
+    shared: &Shared,
+) -> io::Result<(TcpStream, Arc<ConnectionPermit>)> {
     let (stream, peer) = listener.accept().await?;
-    let seat = shared.admission.seat(peer.ip()).await;
+    let permit = shared.admission.permit(peer.ip()).await;
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection stays slow");
     }
-    Ok((stream, seat))
+    Ok((stream, permit))
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {

@@ -19,10 +19,10 @@ use crate::budget::{Account, Budget};
 use crate::clock::Clock;
 use crate::commit::Commits;
 use crate::config::ServerConfig;
+use crate::fairness::Principal;
 use crate::feed::Feed;
 use crate::lockout::Lockout;
 use crate::mailbox::Mailbox;
-use crate::party::Party;
 use crate::reads::{self, Bounds, ReadError, Reads, Turn};
 use crate::refusals::Refusals;
 
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     round: AtomicU64,
     store: Arc<dyn ServerStore>,
     reads: Arc<Reads>,
-    buckets: Mutex<HashMap<Party, Arc<Mutex<Bucket>>>>,
+    buckets: Mutex<HashMap<Principal, Arc<Mutex<Bucket>>>>,
     presence: Mutex<Presence>,
     pub(crate) refusals: Refusals,
 }
@@ -197,13 +197,13 @@ impl Shared {
         presence.mailboxes.values().for_each(|mailbox| mailbox.put(SessionInput::Shutdown));
     }
 
-    /// The rate of all connections of a party together; `None` for any.
-    pub(crate) fn bucket(&self, party: &Party) -> Option<Arc<Mutex<Bucket>>> {
+    /// The rate of all connections of a principal together; `None` for any.
+    pub(crate) fn bucket(&self, principal: &Principal) -> Option<Arc<Mutex<Bucket>>> {
         let rate = self.limits.user_rate?;
         let now = self.clock.now().mono;
         let mut buckets = self.buckets();
         let fresh = || Arc::new(Mutex::new(Bucket::new(rate, now)));
-        Some(Arc::clone(buckets.entry(party.clone()).or_insert_with(fresh)))
+        Some(Arc::clone(buckets.entry(principal.clone()).or_insert_with(fresh)))
     }
 
     /// Forgets the buckets that nobody holds and that are full again, and lockouts that are over.
@@ -220,7 +220,7 @@ impl Shared {
     pub(crate) fn start_read(
         self: &Arc<Self>,
         ticket: Ticket<ReadRequest>,
-        party: Party,
+        principal: Principal,
         mailbox: Arc<Mailbox>,
     ) {
         let shared = Arc::clone(self);
@@ -228,7 +228,7 @@ impl Shared {
             let bounds = shared.bounds(Arc::default(), false);
             let mut account = shared.budget.open(None);
             let request = ticket.question().clone();
-            let answer = shared.run(request, party, bounds, &mut account).await;
+            let answer = shared.run(request, principal, bounds, &mut account).await;
             let answer = answer.map_err(|error| match error {
                 ReadError::Store(error) => error,
                 ReadError::TooLong | ReadError::Busy | ReadError::SetBack => {
@@ -243,24 +243,24 @@ impl Shared {
     pub(crate) async fn read(
         self: &Arc<Self>,
         request: ReadRequest,
-        party: Party,
+        principal: Principal,
         account: &mut Account,
     ) -> Result<ReadAnswer, ReadError> {
         let waiting = Waiting::default();
         let bounds = self.bounds(Arc::clone(&waiting.gone), true);
-        self.run(request, party, bounds, account).await
+        self.run(request, principal, bounds, account).await
     }
 
     async fn run(
         self: &Arc<Self>,
         request: ReadRequest,
-        party: Party,
+        principal: Principal,
         bounds: Bounds,
         account: &mut Account,
     ) -> Result<ReadAnswer, ReadError> {
         let mut is_set_back = false;
         loop {
-            let turn = self.reads.turn(party.clone(), &request, is_set_back).await;
+            let turn = self.reads.turn(principal.clone(), &request, is_set_back).await;
             let (shared, request, bounds) = (Arc::clone(self), request.clone(), bounds.clone());
             let mut held = self.budget.open(None);
             let read = task::spawn_blocking(move || {
@@ -313,7 +313,7 @@ impl Shared {
         self.presence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn buckets(&self) -> MutexGuard<'_, HashMap<Party, Arc<Mutex<Bucket>>>> {
+    fn buckets(&self) -> MutexGuard<'_, HashMap<Principal, Arc<Mutex<Bucket>>>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

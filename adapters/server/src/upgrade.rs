@@ -15,9 +15,9 @@ use synclayer_core::{ErrorCode, Reply};
 use tokio::task;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::connection::{Connection, Place};
+use crate::connection::{Connection, Peer};
 use crate::origin::Origin;
-use crate::request::{Visitor, identify, origin, refuse_origin, respond, too_many};
+use crate::request::{Remote, identify, origin, refuse_origin, respond, too_many};
 use crate::shared::{Caller, Shared};
 use crate::socket::Socket;
 use crate::timed::Timed;
@@ -31,11 +31,11 @@ pub(crate) async fn websocket(
     if origin(&shared, &parts.headers) == Origin::Foreign {
         return refuse_origin(&shared, &parts.headers);
     }
-    let visitor = Visitor::new(&shared, &parts);
-    match accept(&shared, &mut parts, &visitor) {
+    let remote = Remote::new(&shared, &parts);
+    match accept(&shared, &mut parts, &remote) {
         Ok(response) => response,
         Err(refusal) => {
-            shared.refusals.reply(&visitor.sender(None), &refusal);
+            shared.refusals.reply(&remote.sender(None), &refusal);
             respond(refusal)
         }
     }
@@ -44,22 +44,22 @@ pub(crate) async fn websocket(
 fn accept(
     shared: &Arc<Shared>,
     parts: &mut Parts,
-    visitor: &Visitor,
+    remote: &Remote,
 ) -> Result<Response<Body>, Reply> {
-    let caller = identify(shared, parts, visitor)?;
+    let caller = identify(shared, parts, remote)?;
     let key = handshake_key(parts)?;
     let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Reply::error(ErrorCode::ServerError, "the connection can't be upgraded"));
     };
-    let seat = visitor.seat(shared).ok_or_else(full)?;
-    let guest = match caller {
+    let permit = remote.permit(shared).ok_or_else(full)?;
+    let admitted = match caller {
         Caller::Anyone | Caller::Known(_) => {
-            Some(seat.admit(visitor.address).ok_or_else(too_many)?)
+            Some(permit.admit(remote.address).ok_or_else(too_many)?)
         }
         Caller::Unknown => None,
     };
-    let place = Place { seat, guest, address: visitor.address };
-    task::spawn(serve(Arc::clone(shared), caller, upgrade, place));
+    let peer = Peer { permit, admitted, address: remote.address };
+    task::spawn(serve(Arc::clone(shared), caller, upgrade, peer));
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -106,10 +106,10 @@ fn handshake_key(parts: &Parts) -> Result<HeaderValue, Reply> {
 }
 
 /// Serves one WebSocket from the handshake to its end.
-async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, place: Place) {
+async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, peer: Peer) {
     let upgraded = tokio::select! {
         upgraded = upgrade => upgraded,
-        () = place.seat.ended() => return,
+        () = peer.permit.ended() => return,
     };
     let upgraded = match upgraded {
         Ok(upgraded) => upgraded,
@@ -120,6 +120,6 @@ async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, place: P
     let (conn, mailbox) = shared.enter();
     tracing::debug!(%conn, "a connection began");
     // in place: what is moved between futures takes its room in each of them
-    let mut connection = Connection::new(shared, conn, mailbox, caller, place, socket);
+    let mut connection = Connection::new(shared, conn, mailbox, caller, peer, socket);
     connection.run().await;
 }

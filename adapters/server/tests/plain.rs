@@ -145,7 +145,7 @@ async fn a_wrong_token_is_refused_at_the_door() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_works_before_a_token() {
     let server = with_tokens().await;
-    let mut stranger = Peer::connect(&server, "", &[]).await;
+    let mut peer = Peer::connect(&server, "", &[]).await;
     for frame in [
         PING,
         r#"{"type":"subscribe","collection":"todos"}"#,
@@ -153,13 +153,13 @@ async fn nothing_works_before_a_token() {
         &insert("1", "{}"),
         r#"{"type":"auth","token":"wrong"}"#,
     ] {
-        stranger.send(frame).await;
-        assert_eq!(stranger.expect("error").await["code"], "AUTH_FAILED", "{frame}");
+        peer.send(frame).await;
+        assert_eq!(peer.expect("error").await["code"], "AUTH_FAILED", "{frame}");
     }
     // the connection lives, and nothing was written
-    stranger.send(r#"{"type":"auth","token":"a-token"}"#).await;
-    stranger.expect("authenticated").await;
-    assert_eq!(stranger.subscribe("todos").await["metadata"]["recordCount"], 0);
+    peer.send(r#"{"type":"auth","token":"a-token"}"#).await;
+    peer.expect("authenticated").await;
+    assert_eq!(peer.subscribe("todos").await["metadata"]["recordCount"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,8 +167,8 @@ async fn who_says_nothing_is_shown_out() {
     let mut config = token_config();
     config.limits.auth_timeout = std::time::Duration::from_millis(50);
     let server = serve(config).await;
-    let mut stranger = Peer::connect(&server, "", &[]).await;
-    assert_eq!(stranger.closed().await, 1008);
+    let mut peer = Peer::connect(&server, "", &[]).await;
+    assert_eq!(peer.closed().await, 1008);
 }
 
 #[tokio::test(flavor = "multi_thread")]

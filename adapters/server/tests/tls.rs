@@ -145,7 +145,7 @@ async fn a_renewed_certificate_is_shown_from_the_next_handshake_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_shake_hands_is_a_stranger_and_let_go_in_time() {
+async fn who_does_not_shake_hands_is_unauthenticated_and_let_go_in_time() {
     let made = self::made();
     let config = ServerConfig::new().tls(made.tls()).http_timeout(Duration::from_millis(200));
     let server = serve(config).await;
@@ -153,7 +153,7 @@ async fn who_does_not_shake_hands_is_a_stranger_and_let_go_in_time() {
     let ended = timeout(PATIENCE, silent.read_u8()).await.expect("an end in time");
     assert!(ended.is_err(), "{ended:?}");
 
-    // the newest stranger takes the place of an older one
+    // the newest unauthenticated connection takes the place of an older one
     let config = ServerConfig::new().tls(made.tls()).max_unauthenticated(1);
     let server = serve(config).await;
     let mut silent = TcpStream::connect(server.local_addr()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Attacks on a server, as a stranger or a user of it may try them.
+//! Attacks on a server, as users of it may try them, and those who are none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Attack {
     /// Connections that say nothing, opened again when they end.
-    Strangers,
+    IdleConnections,
     /// Answers of many megabytes that nobody reads.
     UnreadAnswers,
     /// Frames of 4 MiB, but for their last bytes.
     HalfFrames,
     /// The same before any token.
-    HalfFramesOfStrangers,
+    HalfFramesWithoutToken,
     /// Requests whose heads never end.
     SlowHeaders,
     /// Queries that look at every record, one behind the other.
@@ -48,10 +48,10 @@ const FRAME_BYTES: usize = 4 << 20;
 
 impl Attack {
     pub const ALL: [Self; 8] = [
-        Self::Strangers,
+        Self::IdleConnections,
         Self::UnreadAnswers,
         Self::HalfFrames,
-        Self::HalfFramesOfStrangers,
+        Self::HalfFramesWithoutToken,
         Self::SlowHeaders,
         Self::Scans,
         Self::Pings,
@@ -60,10 +60,10 @@ impl Attack {
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Strangers => "idle strangers",
+            Self::IdleConnections => "idle connections",
             Self::UnreadAnswers => "unread answers",
             Self::HalfFrames => "half frames",
-            Self::HalfFramesOfStrangers => "half frames of strangers",
+            Self::HalfFramesWithoutToken => "half frames without a token",
             Self::SlowHeaders => "slow headers",
             Self::Scans => "scans",
             Self::Pings => "flood of pings",
@@ -74,7 +74,7 @@ impl Attack {
     /// The number of connections that it takes to hurt.
     pub fn connections(self) -> usize {
         match self {
-            Self::Strangers | Self::SlowHeaders | Self::HalfFramesOfStrangers => 1_100,
+            Self::IdleConnections | Self::SlowHeaders | Self::HalfFramesWithoutToken => 1_100,
             Self::UnreadAnswers | Self::HalfFrames => 200,
             Self::Scans => 64,
             Self::Pings | Self::Writes => 32,
@@ -96,7 +96,7 @@ impl Attack {
 
     async fn once(self, aim: &Aim, n: usize) -> io::Result<()> {
         match self {
-            Self::Strangers => {
+            Self::IdleConnections => {
                 let mut idle = connect(aim).await?;
                 idle.read_u8().await.map(drop)
             }
@@ -106,7 +106,7 @@ impl Attack {
                 until_closed(&reader).await
             }
             Self::HalfFrames => send_half_a_frame(websocket(aim, Some(&aim.token)).await?).await,
-            Self::HalfFramesOfStrangers => send_half_a_frame(websocket(aim, None).await?).await,
+            Self::HalfFramesWithoutToken => send_half_a_frame(websocket(aim, None).await?).await,
             Self::SlowHeaders => {
                 let mut slow = connect(aim).await?;
                 slow.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await?;

@@ -55,7 +55,7 @@ async fn health(server: SocketAddr) -> std::io::Result<Value> {
     serde_json::from_str(body).map_err(std::io::Error::other)
 }
 
-/// Waits until `/health` is as wanted. A stranger may have to ask again.
+/// Waits until `/health` is as wanted. One without a token may have to ask again.
 async fn until(server: SocketAddr, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let found = async {
         loop {
@@ -103,8 +103,8 @@ async fn is_withstood(attack: Attack, connections: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_strangers() {
-    is_withstood(Attack::Strangers, 150).await;
+async fn idle_connections() {
+    is_withstood(Attack::IdleConnections, 150).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,8 +118,8 @@ async fn half_frames() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_frames_of_strangers() {
-    is_withstood(Attack::HalfFramesOfStrangers, 150).await;
+async fn half_frames_without_a_token() {
+    is_withstood(Attack::HalfFramesWithoutToken, 150).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ mod scenario;
 mod serve;
 mod shown;
 mod sign_out;
-mod strangers;
 mod support;
 mod tls;
 mod transport;
+mod unauthenticated;

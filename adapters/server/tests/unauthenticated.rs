@@ -1,4 +1,4 @@
-//! Strangers, and those who send or read too much at a time: they keep nobody out.
+//! Connections without a token, and those who send or read too much at a time: they keep nobody out.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
@@ -34,13 +34,13 @@ fn insert(id: usize, bytes: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_who_say_nothing_keep_nobody_out() {
-    // half of the connections are for strangers
+async fn idle_connections_keep_nobody_out() {
+    // half of the connections are for unauthenticated ones
     let server = serve(token_config().max_connections(20)).await;
     let mut old = Peer::connect(&server, "?token=a-token", &[]).await;
-    let mut strangers = Vec::new();
+    let mut idle = Vec::new();
     for _ in 0..60 {
-        strangers.push(TcpStream::connect(server.local_addr()).await.unwrap());
+        idle.push(TcpStream::connect(server.local_addr()).await.unwrap());
     }
     for id in 0..5 {
         let mut new = Peer::connect(&server, "?token=b-token", &[]).await;
@@ -53,15 +53,15 @@ async fn strangers_who_say_nothing_keep_nobody_out() {
         assert_eq!(http(&server, "POST", "/sync/todos", &token, &body).await.status, 200);
     }
     // one that made room for others is gone
-    let mut first = strangers.remove(0);
+    let mut first = idle.remove(0);
     let ended = tokio::time::timeout(PATIENCE, first.read_u8()).await.unwrap();
     assert!(ended.is_err());
-    drop((strangers, first));
+    drop((idle, first));
     until(&server, "sockets", |sockets| sockets <= 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_without_a_token_has_a_stranger_s_seat() {
+async fn a_websocket_without_a_token_counts_as_unauthenticated() {
     let server = serve(token_config().max_connections(20)).await;
     let mut silent = Vec::new();
     for _ in 0..20 {
@@ -80,9 +80,9 @@ async fn a_websocket_without_a_token_has_a_stranger_s_seat() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_before_a_token_is_small_and_behind_it_as_large_as_any() {
     let server = serve(token_config()).await;
-    let mut stranger = Peer::connect(&server, "", &[]).await;
-    stranger.send(insert(1, 1 << 20).to_string()).await;
-    assert_eq!(stranger.closed().await, 1009);
+    let mut peer = Peer::connect(&server, "", &[]).await;
+    peer.send(insert(1, 1 << 20).to_string()).await;
+    assert_eq!(peer.closed().await, 1009);
     let mut ann = Peer::connect(&server, "", &[]).await;
     ann.send(r#"{"type":"auth","token":"a-token"}"#).await;
     // without waiting for the answer

@@ -1,62 +1,63 @@
-//! Those who share what a server has.
+//! Fairness between those who use a server: whom its resources are counted to, and queues in which
+//! they take turns.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use synclayer_core::{ConnId, UserId};
 
-/// A user, or where none is known the address that a peer is counted by. Each party has an equal
-/// part of what is scarce.
+/// A user, or where none is known the address that a peer is counted by. Resources are counted to
+/// principals, and each has an equal part of what is scarce.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Party {
+pub(crate) enum Principal {
     User(UserId),
     Address(IpAddr),
     /// A WebSocket of a program of this machine.
     Connection(ConnId),
     /// The calls of such programs, and what the server does by itself.
-    Nobody,
+    Local,
 }
 
-/// Those who wait, by party; the parties take turns.
+/// Those who wait, by principal; the principals take turns.
 pub(crate) struct FairQueue<T> {
-    parties: VecDeque<(Party, VecDeque<T>)>,
+    principals: VecDeque<(Principal, VecDeque<T>)>,
     len: usize,
 }
 
-impl Party {
+impl Principal {
     pub(crate) fn new(user: Option<&UserId>, address: Option<IpAddr>) -> Self {
         match (user, address) {
             (Some(user), _) => Self::User(user.clone()),
             (None, Some(address)) => Self::Address(address),
-            (None, None) => Self::Nobody,
+            (None, None) => Self::Local,
         }
     }
 
-    /// The party of a WebSocket whose user is not known.
+    /// The principal of a WebSocket whose user is not known.
     pub(crate) fn of_connection(conn: ConnId, address: Option<IpAddr>) -> Self {
         address.map_or(Self::Connection(conn), Self::Address)
     }
 }
 
 impl<T> FairQueue<T> {
-    pub(crate) fn push(&mut self, party: &Party, one: T) {
+    pub(crate) fn push(&mut self, principal: &Principal, one: T) {
         self.len += 1;
-        match self.parties.iter_mut().find(|(found, _)| found == party) {
+        match self.principals.iter_mut().find(|(found, _)| found == principal) {
             Some((_, waiting)) => waiting.push_back(one),
-            None => self.parties.push_back((party.clone(), VecDeque::from([one]))),
+            None => self.principals.push_back((principal.clone(), VecDeque::from([one]))),
         }
     }
 
     /// The next one.
     pub(crate) fn first(&self) -> Option<&T> {
-        self.parties.front().and_then(|(_, waiting)| waiting.front())
+        self.principals.front().and_then(|(_, waiting)| waiting.front())
     }
 
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let (party, mut waiting) = self.parties.pop_front()?;
+        let (principal, mut waiting) = self.principals.pop_front()?;
         let one = waiting.pop_front();
         if !waiting.is_empty() {
-            self.parties.push_back((party, waiting));
+            self.principals.push_back((principal, waiting));
         }
         self.len -= 1;
         one
@@ -69,7 +70,7 @@ impl<T> FairQueue<T> {
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { parties: VecDeque::new(), len: 0 }
+        Self { principals: VecDeque::new(), len: 0 }
     }
 }
 
@@ -80,9 +81,9 @@ mod tests {
     #[test]
     fn parties_take_turns() {
         let mut queue = FairQueue::default();
-        let party = |n: u8| Party::Address([192, 0, 2, n].into());
+        let principal = |n: u8| Principal::Address([192, 0, 2, n].into());
         for (n, one) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1")] {
-            queue.push(&party(n), one);
+            queue.push(&principal(n), one);
         }
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, ["a1", "b1", "c1", "a2", "a3"]);
