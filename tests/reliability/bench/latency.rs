@@ -5,14 +5,14 @@ use std::time::Instant;
 use serde_json::json;
 use synclayer_fjall::Durability;
 
-use crate::world::{Result, client, document, id, percentiles, serve, until};
+use crate::report::Report;
+use crate::world::{Result, Sizes, client, document, id, percentiles, serve, until};
 
-const ROUNDS: usize = 2_000;
+const ROUNDS: usize = 1_000;
 
 /// The time from a call on A, with a durable store, until B's watcher has it: through B's durable
 /// store, the server and its store. One write at a time, each alone.
-pub(crate) async fn latency() -> Result<()> {
-    println!("{:>10} {:>8} {:>12} {:>12}", "server", "write", "median", "p99");
+pub(crate) async fn measure(_: &Sizes, report: &mut Report) -> Result<()> {
     for durability in [Durability::Synced, Durability::Buffered] {
         let dir = tempfile::tempdir()?;
         let (server, _) = serve(&dir.path().join("server"), durability).await?;
@@ -37,8 +37,9 @@ pub(crate) async fn latency() -> Result<()> {
         }
         for (write, times) in [("insert", times.0), ("update", times.1)] {
             let (median, p99) = percentiles(times);
-            let durability = format!("{durability:?}");
-            println!("{durability:>10} {write:>8} {median:>12.1?} {p99:>12.1?}");
+            let work = format!("from an {write} on A to B's watch, server {durability:?}");
+            report.row(work, median.as_secs_f64() * 1e3, "ms of time");
+            report.note(format!("99 % within {p99:.1?}"));
         }
         a.close().await;
         b.close().await;
