@@ -42,3 +42,17 @@ impl Default for Limits {
         }
     }
 }
+
+impl Limits {
+    /// The limits of what was accepted before, under whatever limits: only the depth matters, since it
+    /// bounds the recursion.
+    pub(crate) const OF_ACCEPTED: Self = Self {
+        frame_bytes: usize::MAX,
+        document_bytes: usize::MAX,
+        depth: 127,
+        fields: usize::MAX,
+        field_name_bytes: usize::MAX,
+        batch_messages: 0,
+        collection_records: u64::MAX,
+    };
+}

@@ -12,8 +12,10 @@ pub(crate) mod http;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
+
 use super::limits::Limits;
-use super::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage};
+use super::message::{ClientMessage, ErrorCode, ErrorMessage, Level, ServerMessage};
 use super::name::{Collection, MutationNumber, RecordId};
 
 pub(crate) use encode::encode_change;
@@ -72,6 +74,19 @@ pub fn decode_client(frame: &[u8], limits: &Limits) -> Result<Incoming<ClientMes
 /// As [`decode_client`].
 pub fn decode_server(frame: &[u8], limits: &Limits) -> Result<Incoming<ServerMessage>, WireError> {
     decode::frame(frame, limits, decode::server)
+}
+
+/// The level-1 form of the level-2 frame of a change, as this server has encoded it.
+pub(crate) fn to_plain(frame: &Bytes) -> Bytes {
+    match decode_server(frame, &Limits::OF_ACCEPTED) {
+        Ok(Incoming::One(message)) => {
+            let mut out = Vec::with_capacity(frame.len());
+            message.encode(Level::Plain, &mut out);
+            out.into()
+        }
+        // never for an own frame; a level-1 reader skips what it does not know
+        Ok(Incoming::Batch(_)) | Err(_) => frame.clone(),
+    }
 }
 
 #[cfg(test)]

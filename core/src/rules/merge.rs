@@ -163,7 +163,7 @@ impl FieldWise {
         conflict: &Conflict<'_>,
         field: &FieldStates<'_>,
     ) -> Result<Option<String>, ResolverFailure> {
-        let object = |text: Option<&str>| Document::parse(text?, &NESTED).ok();
+        let object = |text: Option<&str>| Document::parse(text?, &Limits::OF_ACCEPTED).ok();
         let (Some(local), Some(remote)) = (object(field.local), object(field.remote)) else {
             return Ok(None);
         };
@@ -211,18 +211,6 @@ impl From<FieldWise> for ConflictStrategy {
         Self::custom(resolver)
     }
 }
-
-/// The limits of a nested object. It is part of an accepted document, so only the depth matters: it
-/// bounds the recursion.
-const NESTED: Limits = Limits {
-    frame_bytes: usize::MAX,
-    document_bytes: usize::MAX,
-    depth: 127,
-    fields: usize::MAX,
-    field_name_bytes: usize::MAX,
-    batch_messages: 0,
-    collection_records: 0,
-};
 
 fn merge_arrays(field: &FieldStates<'_>) -> Option<String> {
     let (local, remote) = (elements(field.local?)?, elements(field.remote?)?);
@@ -428,7 +416,7 @@ mod tests {
         fn results_are_json(case in cases(documents())) {
             for rule in rules() {
                 let text = case.text(&FieldWise::deep_merge().or_else(rule));
-                prop_assert!(text == "deleted" || Document::parse(&text, &NESTED).is_ok());
+                prop_assert!(text == "deleted" || Document::parse(&text, &Limits::OF_ACCEPTED).is_ok());
             }
         }
 

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use core::hash::{Hash, Hasher};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -13,7 +14,7 @@ use crate::protocol::document::Document;
 use crate::protocol::message::{Level, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq, UserId};
 use crate::protocol::time::Timestamp;
-use crate::protocol::wire::encode_change;
+use crate::protocol::wire::{encode_change, to_plain};
 use crate::protocol::write::Change;
 use crate::rules::transaction::{Origin, Published};
 use crate::server::checks::ensure;
@@ -53,7 +54,8 @@ pub struct RingLimits {
     /// Default `false`.
     pub documents: bool,
     /// `true` to push the whole record in each `update` to a level-1 reader, as apps expect that put
-    /// what is pushed in the place of what they have. Default `false`: the changed fields.
+    /// what is pushed in the place of what they have. A ring then keeps the whole record beside each
+    /// change. Default `false`: the changed fields.
     pub plain_whole: bool,
 }
 
@@ -71,6 +73,50 @@ pub(crate) struct Ring {
     entries: VecDeque<Entry>,
     bytes: usize,
     age: u64,
+    plain: PlainDemand,
+}
+
+/// The demand for a collection's level-1 frames. A ring keeps them while level-1 readers ask, so
+/// that many share one. Without it each is made from the level-2 frame when it is asked for.
+#[derive(Debug, Default)]
+struct PlainDemand {
+    /// `true` if a reader has asked since the last change. Readers share the ring.
+    asked: AtomicBool,
+    /// The number of changes to come whose level-1 frames are kept.
+    left: u32,
+}
+
+/// The number of changes whose level-1 frames are kept after a reader has asked for one.
+const PLAIN_KEPT: u32 = 1024;
+
+impl PlainDemand {
+    fn ask(&self) {
+        // most often it is set: a load does not take the cache line from the other readers
+        if !self.asked.load(Ordering::Relaxed) {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns `true` if the level-1 frame of the next change is to be kept.
+    fn next(&mut self) -> bool {
+        if core::mem::take(self.asked.get_mut()) {
+            self.left = PLAIN_KEPT;
+        }
+        let is_wanted = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        is_wanted
+    }
+
+    fn is_open(&self) -> bool {
+        self.left > 0 || self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Clone for PlainDemand {
+    fn clone(&self) -> Self {
+        let asked = AtomicBool::new(self.asked.load(Ordering::Relaxed));
+        Self { asked, left: self.left }
+    }
 }
 
 /// One recent change.
@@ -92,11 +138,12 @@ pub(crate) struct Entry {
     pub(crate) document: Option<Document>,
     deleted: bool,
     frame: Bytes,
-    plain: Bytes,
+    /// The level-1 frame, where it is kept.
+    plain: Option<Bytes>,
 }
 
 impl Entry {
-    fn new(published: &Published, limits: &RingLimits) -> Self {
+    fn new(published: &Published, limits: &RingLimits, keeps_plain: bool) -> Self {
         let Published { collection, record_id, change, seq, document, origin } = published;
         let frame = |change: &ServerChange, level| {
             let mut out = Vec::new();
@@ -107,9 +154,9 @@ impl Entry {
             Some(document) if limits.plain_whole => {
                 let delta = Delta::new(document.clone(), Vec::new());
                 let whole = Change { kind: change.change.kind, delta };
-                frame(&ServerChange { change: whole, ..change.clone() }, Level::Plain)
+                Some(frame(&ServerChange { change: whole, ..change.clone() }, Level::Plain))
             }
-            Some(_) | None => frame(change, Level::Plain),
+            Some(_) | None => keeps_plain.then(|| frame(change, Level::Plain)),
         };
         Self {
             seq: *seq,
@@ -134,14 +181,15 @@ impl Entry {
     #[must_use]
     pub(crate) fn frame(&self, level: Level) -> Bytes {
         match level {
-            Level::Plain => self.plain.clone(),
+            Level::Plain => self.plain.clone().unwrap_or_else(|| to_plain(&self.frame)),
             Level::Resumable => self.frame.clone(),
         }
     }
 
     fn size(&self) -> usize {
         let document = self.document.as_ref().map_or(0, Document::size);
-        size_of::<Self>() + self.frame.len() + self.plain.len() + document
+        let plain = self.plain.as_ref().map_or(0, Bytes::len);
+        size_of::<Self>() + self.frame.len() + plain + document
     }
 }
 
@@ -150,6 +198,11 @@ impl Ring {
     #[must_use]
     pub(crate) fn head(&self) -> Seq {
         self.head
+    }
+
+    /// Notes that a level-1 reader follows: the level-1 frames of the next changes are kept.
+    pub(crate) fn ask_plain(&self) {
+        self.plain.ask();
     }
 
     /// The change with this seq, if it is here.
@@ -197,7 +250,7 @@ impl Rings {
         if published.seq <= ring.head {
             return;
         }
-        let entry = Entry::new(published, &self.limits);
+        let entry = Entry::new(published, &self.limits, ring.plain.next());
         let size = entry.size();
         ring.head = published.seq;
         ring.entries.push_back(entry);
@@ -239,8 +292,9 @@ impl Rings {
     /// Hashes what is known of each collection, and which changes are here.
     pub(crate) fn hash_into(&self, hasher: &mut impl Hasher) {
         for (collection, ring) in &self.rings {
-            (collection, ring.head).hash(hasher);
-            ring.entries.iter().for_each(|entry| (entry.seq, &entry.frame).hash(hasher));
+            (collection, ring.head, ring.plain.is_open()).hash(hasher);
+            let entries = ring.entries.iter();
+            entries.for_each(|entry| (entry.seq, &entry.frame, entry.size()).hash(hasher));
         }
     }
 
@@ -329,23 +383,48 @@ mod tests {
         assert_eq!(seqs(&rings, "a"), [3]);
     }
 
-    fn entries(limits: RingLimits) -> [Entry; 3] {
+    #[test]
+    fn level_one_frames_are_kept_while_they_are_asked_for() {
+        let a = Collection::new("a").unwrap();
+        let (mut rings, mut seq) = (Rings::default(), 0);
+        let mut publish = |rings: &mut Rings| {
+            seq += 1;
+            rings.publish(&published("a", seq));
+            rings.check().unwrap();
+            let entry = rings.get(&a).unwrap().entry(Seq(seq)).unwrap();
+            assert_eq!(entry.frame(Level::Plain), to_plain(&entry.frame));
+            entry.plain.is_some()
+        };
+        assert!(!publish(&mut rings));
+        assert!(!publish(&mut rings), "a look at a frame alone keeps none");
+        rings.get(&a).unwrap().ask_plain();
+        assert!((0..PLAIN_KEPT).all(|_| publish(&mut rings)));
+        assert!(!publish(&mut rings));
+        rings.get(&a).unwrap().ask_plain();
+        assert!(publish(&mut rings.clone()) && publish(&mut rings));
+    }
+
+    fn entries(limits: RingLimits, keeps_plain: bool) -> [Entry; 3] {
         let mut store = Store::new();
         store.plain(insert("{\"a\":1}"));
         store.plain(update("{\"b\":2}"));
         store.plain(unset("{}", &["a"]));
-        [0, 1, 2].map(|i| Entry::new(&store.published[i], &limits))
+        [0, 1, 2].map(|i| Entry::new(&store.published[i], &limits, keeps_plain))
     }
 
     #[test]
     fn all_that_an_entry_holds_is_counted() {
         let held = |entry: &Entry| entry.size() - size_of::<Entry>();
-        for entry in entries(RingLimits::default()) {
+        for entry in entries(RingLimits::default(), false) {
+            assert_eq!(held(&entry), entry.frame(Level::Resumable).len());
+        }
+        for entry in entries(RingLimits::default(), true) {
             let frames = [Level::Plain, Level::Resumable].map(|level| entry.frame(level).len());
             assert_eq!(held(&entry), frames[0] + frames[1]);
         }
-        let [bare, ..] = entries(RingLimits::default());
-        let [with_document, ..] = entries(RingLimits { documents: true, ..RingLimits::default() });
+        let [bare, ..] = entries(RingLimits::default(), false);
+        let documents = RingLimits { documents: true, ..RingLimits::default() };
+        let [with_document, ..] = entries(documents, false);
         let document = with_document.document.as_ref().unwrap().size();
         assert_eq!(held(&with_document), held(&bare) + document);
         assert!(with_document.can_be_judged() && !bare.can_be_judged());
@@ -353,8 +432,8 @@ mod tests {
 
     #[test]
     fn level_one_is_told_no_seq_and_whole_records_if_it_is_to_be() {
-        let plain = |limits| {
-            entries(limits).map(|entry| {
+        let plain = |limits, keeps_plain| {
+            entries(limits, keeps_plain).map(|entry| {
                 let frame = entry.frame(Level::Plain);
                 String::from_utf8(frame.to_vec()).unwrap().replace(r#","timestamp":"#, "|")
             })
@@ -365,8 +444,11 @@ mod tests {
                 assert!(!frame.contains("\"seq\""), "{frame}");
             }
         };
-        holds(plain(RingLimits::default()), [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":null}"#]);
-        let whole = RingLimits { plain_whole: true, ..RingLimits::default() };
-        holds(plain(whole), [r#"{"a":1}"#, r#"{"a":1,"b":2}"#, r#"{"b":2}"#]);
+        for keeps_plain in [false, true] {
+            let fields = plain(RingLimits::default(), keeps_plain);
+            holds(fields, [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":null}"#]);
+            let whole = RingLimits { plain_whole: true, ..RingLimits::default() };
+            holds(plain(whole, keeps_plain), [r#"{"a":1}"#, r#"{"a":1,"b":2}"#, r#"{"b":2}"#]);
+        }
     }
 }

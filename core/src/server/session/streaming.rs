@@ -171,6 +171,9 @@ impl Session {
         };
         let partial = subscription.partial;
         let Some(mut at) = subscription.live_at() else { return room };
+        if self.level() == Level::Plain {
+            ring.ask_plain();
+        }
         while room > 0 && ring.head() > at {
             let frame = match self.next_change(collection, ring, partial, at, cx) {
                 NextChange::Wait => return room,
