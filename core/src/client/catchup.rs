@@ -134,7 +134,6 @@ impl Client {
             records.in_step(edit);
         }
         self.show_status(edit, collection);
-        self.proved_itself(edit);
         Ok(())
     }
 
@@ -206,6 +205,7 @@ impl Records<'_> {
         } else if let Some(epoch) = self.peer.epoch().cloned() {
             self.stream.row.resume = Some(Resume::Delta { epoch, seq });
         }
+        edit.moved = true;
         self.save(edit);
         Ok(())
     }
@@ -260,6 +260,7 @@ impl Records<'_> {
         }
         self.drop_absent(edit, records, range)?;
         self.stream.page_taken(epoch, range);
+        edit.moved = true;
         self.save(edit);
         let (collection, count) = (self.collection.clone(), records.len());
         edit.remote_event(EventKind::RealtimeSync { collection, records: count });

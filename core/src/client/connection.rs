@@ -32,6 +32,11 @@ impl Client {
     ) {
         let failure = failure.into();
         let was_ready = self.link.ready_since().is_some();
+        let longest = self.longest_backoff();
+        if self.link.ready_since().is_some_and(|since| since + longest <= self.now.mono) {
+            // however little it was used for, another one after so long is no haste
+            self.link.forget_attempts();
+        }
         let told = self.failure.as_ref().map(|failure| failure.cause);
         self.lose_connection(edit, &failure.message);
         self.note_failure(failure.clone());
@@ -109,12 +114,17 @@ impl Client {
         self.token_due = false;
     }
 
-    /// The connection is good for something: the next failure is the first one.
-    pub(super) fn proved_itself(&mut self, edit: &Edit<'_>) {
-        match edit.transport {
+    /// Something has brought a place forward, here or at the server: the next failure of the way that
+    /// it came is the first one.
+    pub(super) fn made_progress(&mut self, transport: Transport) {
+        match transport {
             Transport::WebSocket => self.link.forget_attempts(),
-            // whether an exchange is good shows at its end
-            Transport::Http => {}
+            Transport::Http => {
+                self.fallback.forget_failures();
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.has_moved();
+                }
+            }
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Edit<'a> {
     pub(super) gates: bool,
     /// `true` if the app or the protocol waits for this step to be durable.
     pub(super) flush: bool,
+    /// `true` if a page, a change or a verdict has brought a place forward.
+    pub(super) moved: bool,
     /// The corrections of entries that were stamped without the server's time.
     clocks: Clocks,
     /// The runs that are not settled, whose entries may be joined as they were stamped.
@@ -67,6 +69,7 @@ impl<'a> Edit<'a> {
             ignored: 0,
             adopted: 0,
             gates: false,
+            moved: false,
             flush: false,
         }
     }

@@ -181,6 +181,8 @@ impl Client {
         edit: &mut Edit<'_>,
         places: Vec<(WriteId, OutboxRow)>,
     ) -> Result<(), StoreError> {
+        // the verdicts of the last connection, which were lost with it
+        edit.moved |= !places.is_empty();
         for (write, place) in places {
             if let OutboxRow::Entry(entry) = &place
                 && let Some(mut records) = self.records(&entry.collection)

@@ -48,7 +48,11 @@ impl Client {
         edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
         let next = self.outbox.end();
         self.keep_offset(&mut edit);
-        let changed = match change(self, &mut edit) {
+        let changed = change(self, &mut edit);
+        if edit.moved {
+            self.made_progress(edit.transport);
+        }
+        let changed = match changed {
             Err(StepError::Peer(what)) => {
                 let failure = ConnectFailure::new(FailureCause::Protocol, what);
                 match edit.transport {

@@ -272,6 +272,16 @@ impl Client {
         }
     }
 
+    /// The exchange that has just failed had brought something forward: the next one goes on from there
+    /// as soon as after a first failure of the only transport.
+    pub(super) fn go_on_soon(&mut self) {
+        let (delay, longest) = (self.config.reconnect_delay, self.longest_backoff());
+        let wait = backoff(&mut self.random, delay, 0, longest);
+        let soon = self.now.mono + wait;
+        let soon = self.resting().map_or(soon, |rest| rest.max(soon));
+        self.fallback.hasten(soon);
+    }
+
     /// Until when the server wants to be left alone, if that time is not over.
     pub(super) fn resting(&self) -> Option<Mono> {
         self.fallback.resting(self.now.mono)
@@ -290,7 +300,7 @@ impl Client {
     }
 
     /// With two transports to try, each is tried half as often.
-    fn longest_backoff(&self) -> Duration {
+    pub(super) fn longest_backoff(&self) -> Duration {
         let both = self.config.http && self.config.uses_websocket();
         let longest = self.config.max_reconnect_delay.saturating_mul(if both { 2 } else { 1 });
         if self.token_needed { longest.min(ACCESS_PACE) } else { longest }

@@ -104,7 +104,7 @@ impl Client {
         }
         self.drop_leading_acked(edit);
         self.pacing.await_verdict(self.now.mono);
-        self.proved_itself(edit);
+        edit.moved = true;
         Ok(())
     }
 
@@ -147,7 +147,10 @@ impl Client {
             Refusal::ForNow => self.postpone(edit, write, &entry, &error),
             Refusal::Access => self.need_token(edit, error.code, error.message),
             Refusal::Superseded => return Ok(self.become_another(edit)?),
-            Refusal::ForGood => self.reject(edit, write, &entry, error.code, error.message)?,
+            Refusal::ForGood => {
+                self.reject(edit, write, &entry, error.code, error.message)?;
+                edit.moved = true;
+            }
         }
         Ok(self.rebase_deferred(edit)?)
     }

@@ -104,6 +104,7 @@ impl Client {
             hello,
             succeeded: false,
             troubled: false,
+            moved: false,
             declined: 0,
             limited: 0,
             asked: None,
@@ -271,9 +272,13 @@ impl Client {
     /// The same, where it was told already why.
     pub(in super::super) fn give_up_exchange(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
         let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        let moved = self.exchange.as_ref().is_some_and(|exchange| exchange.moved);
         self.drop_exchange(edit);
         self.out_of_reach(edit);
         self.poll_later(at_least);
+        if moved {
+            self.go_on_soon();
+        }
         self.fallback.doubt();
         edit.transport = before;
     }

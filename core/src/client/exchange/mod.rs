@@ -42,6 +42,8 @@ pub(super) struct Exchange {
     succeeded: bool,
     /// `true` if a part of the exchange has failed.
     troubled: bool,
+    /// `true` if a page or a verdict has brought a place forward in it.
+    moved: bool,
     /// The number of pages in a row that were declined.
     declined: u32,
     /// The number of answers in a row that asked it to slow down.
@@ -110,6 +112,11 @@ impl Exchange {
         let asked = self.asked.as_ref()?;
         let usual = asked.at + config.request_timeout + GRACE;
         Some((asked.hurry.map_or(usual, |hurry| hurry.min(usual)), Timer::Request))
+    }
+
+    /// A page or a verdict has brought a place forward.
+    pub(super) fn has_moved(&mut self) {
+        self.moved = true;
     }
 
     /// Goes on at once, if it was paused.
