@@ -132,8 +132,9 @@ pub use client::{
     Unsent, WatchId, Write, Written,
 };
 pub use rules::{
-    Conflict, ConflictStrategy, FieldStates, FieldWise, Record, RecordChange, Rejected, Resolver,
-    ResolverFailure, Slot, Snapshot, Update,
+    Conflict, ConflictStrategy, Direction, FieldPath, FieldStates, FieldWise, Predicate, Query,
+    QueryCursor, QueryError, Record, RecordChange, Rejected, Resolver, ResolverFailure, Slot,
+    Snapshot, Update,
 };
 
 // both ends

@@ -5,11 +5,13 @@ use synclayer_client::collection::CollectionHandle;
 use synclayer_client::doc;
 use synclayer_client::error::SyncError;
 use synclayer_client::handle::Handle;
+use synclayer_client::query::QueryHandle;
 use synclayer_client::saved::Saved;
 use synclayer_client::wait::Wait;
 use synclayer_core::{Delta, Document, Record};
 
 use crate::listen::Watch;
+use crate::query::Query;
 
 #[doc = doc!(Collection)]
 #[derive(Clone, Debug)]
@@ -196,6 +198,11 @@ impl Collection {
     /// ```
     pub fn get_all(&self) -> Result<Vec<Record>, SyncError> {
         self.0.get_all().wait()
+    }
+
+    #[doc = doc!(query)]
+    pub fn query(&self) -> Query {
+        Query(QueryHandle::new(&self.0))
     }
 
     #[doc = doc!(subscribe)]

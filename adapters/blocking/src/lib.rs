@@ -34,13 +34,16 @@
 
 mod byte_stream;
 mod collection;
+pub mod guide;
 mod jobs;
 mod listen;
 mod network;
+pub mod query;
 mod sync_layer;
 
 pub use collection::Collection;
 pub use listen::{Events, Watch};
+pub use query::Query;
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
 pub use synclayer_client::error::{OpenError, SyncError};
@@ -50,7 +53,7 @@ pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
     DocumentError, Event, EventKind, FailureCause, Fate, FieldStates, FieldWise, Guarantees,
-    Limits, Misuse, NameError, OnServerLoss, PlainServers, Record, RecordChange, RecordId,
-    Rejected, Resolver, ResolverFailure, SignOut, Snapshot, Status, StoreError, StoreErrorKind,
-    SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
+    Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryError, Record, RecordChange,
+    RecordId, Rejected, Resolver, ResolverFailure, SignOut, Snapshot, Status, StoreError,
+    StoreErrorKind, SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
 };

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use serde::Serialize;
-use synclayer_core::{Collection, Command, Delta, Document, Record, RecordId, Update, Write};
+use synclayer_core::{
+    Collection, Command, Delta, Document, Query, Record, RecordId, Update, Write,
+};
 
 use crate::command::{EngineCommand, Inbox};
 use crate::error::SyncError;
@@ -98,6 +100,16 @@ impl CollectionHandle {
         self.client.ask(|reply| EngineCommand::GetAll { collection, reply })
     }
 
+    pub(crate) fn query(&self, query: Query) -> Pending<Vec<Record>> {
+        let collection = self.name.clone();
+        self.client.ask(|reply| EngineCommand::Query { collection, query: query.into(), reply })
+    }
+
+    pub(crate) fn count(&self, query: Query) -> Pending<usize> {
+        let collection = self.name.clone();
+        self.client.ask(|reply| EngineCommand::Count { collection, query: query.into(), reply })
+    }
+
     /// Keeps the collection in sync from now on.
     pub fn subscribe(&self) -> Pending<()> {
         self.client.command(Command::Subscribe(self.name.clone()))
@@ -154,7 +166,7 @@ impl CollectionHandle {
         }
     }
 
-    fn document<T: Serialize + ?Sized>(&self, value: &T) -> Result<Document, SyncError> {
+    pub(crate) fn document<T: Serialize + ?Sized>(&self, value: &T) -> Result<Document, SyncError> {
         Ok(Document::of(value, self.client.limits())?)
     }
 }

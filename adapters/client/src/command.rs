@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
 use synclayer_core::{
-    Collection, Command, ConnId, Disconnect, Input, Record, RecordId, Rejected, SignOut, Status,
-    Write, WriteId,
+    Collection, Command, ConnId, Disconnect, Input, Query, Record, RecordId, Rejected, SignOut,
+    Status, Write, WriteId,
 };
 
 use crate::listen::{EventQueue, UpdateSlot};
@@ -54,6 +54,24 @@ pub enum EngineCommand {
         collection: Collection,
         /// Answered at once.
         reply: Responder<Vec<Record>>,
+    },
+    /// Reads the records that a query returns.
+    Query {
+        /// The collection.
+        collection: Collection,
+        /// The query.
+        query: Box<Query>,
+        /// Answered at once.
+        reply: Responder<Vec<Record>>,
+    },
+    /// Counts the records that a query returns.
+    Count {
+        /// The collection.
+        collection: Collection,
+        /// The query.
+        query: Box<Query>,
+        /// Answered at once.
+        reply: Responder<usize>,
     },
     /// Reads the status.
     Status(Responder<Status>),

@@ -216,6 +216,49 @@ macro_rules! doc {
          # Errors\n\
          When the store has failed, or the client is closed."
     };
+    (query) => {
+        "A query of the records: all of them, until conditions are added."
+    };
+    (Query) => {
+        "A query of a collection: the conditions, the order, and the part of the result that is \
+         wanted. It is built by its methods, and then carried out by one of the last five. Without an \
+         order the records come in the order of their ids.\n\n\
+         It is about what the app sees: pending writes are made. The conditions are in \
+         [`query`](crate::query). What is wrong with any part of it is the error of the call that \
+         carries it out."
+    };
+    (query_get) => {
+        "The records, in the query's order. It reads the collection once, and with a limit it keeps no \
+         more records in memory than offset and limit together.\n\n\
+         # Errors\n\
+         [`Misuse::Query`](crate::Misuse::Query) says what is wrong with the query. Also when the store \
+         has failed, or the client is closed."
+    };
+    (query_first) => {
+        "The first record of the result, if there is one.\n\n\
+         # Errors\n\
+         As [`get`](Self::get)."
+    };
+    (query_count) => {
+        "The number of the records that [`get`](Self::get) would return, without keeping them.\n\n\
+         # Errors\n\
+         As [`get`](Self::get)."
+    };
+    (query_delete) => {
+        "Deletes the records that [`get`](Self::get) would return, each by a write of its own. A record \
+         that no longer meets the conditions when its turn comes is left alone.\n\n\
+         # Errors\n\
+         As [`get`](Self::get), and as [`Collection::delete`](crate::Collection::delete): then the \
+         records before are deleted."
+    };
+    (query_update) => {
+        "Sets some fields of the records that [`get`](Self::get) would return, each by a write of its \
+         own, as [`Collection::update`](crate::Collection::update) does. A record that no longer meets \
+         the conditions when its turn comes is left alone.\n\n\
+         # Errors\n\
+         As [`get`](Self::get), and as [`Collection::update`](crate::Collection::update): then the \
+         records before are updated."
+    };
     (subscribe) => {
         "Keeps the collection in sync from now on, as any first use of it does, without reading \
          it.\n\n\

@@ -153,6 +153,12 @@ impl Engine {
             EngineCommand::Decide { write, reply } => self.decide(write, reply),
             EngineCommand::Get { collection, id, reply } => reply.send(self.get(&collection, &id)),
             EngineCommand::GetAll { collection, reply } => reply.send(self.get_all(&collection)),
+            EngineCommand::Query { collection, query, reply } => {
+                reply.send(self.query(&collection, |replica| replica.query(&collection, &query)));
+            }
+            EngineCommand::Count { collection, query, reply } => {
+                reply.send(self.query(&collection, |replica| replica.count(&collection, &query)));
+            }
             EngineCommand::Status(reply) => reply.send(self.status()),
             EngineCommand::Rejected(reply) => reply.send(self.rejected()),
             EngineCommand::Synced(reply) => self.await_sync(reply),

@@ -4,7 +4,7 @@
 //! | floor | modules |
 //! | --- | --- |
 //! | faces | `synclayer-tokio` and `synclayer-blocking`: an `.await` and a `.wait()` over the calls below |
-//! | calls | [`handle`], [`collection`]: a client and a collection, whose calls return a [`Pending`](pending::Pending) |
+//! | calls | [`handle`], [`collection`], [`query`]: a client, a collection and a query, whose calls return a [`Pending`](pending::Pending) |
 //! | engine | `engine`: the replica on a thread of its own, which carries out [`command`]s |
 //! | network | [`network`]: the trait of what moves a face's bytes; [`websocket`], [`call`], [`dial`], [`tls`], [`address`], [`fault`] |
 //! | ground | [`config`], [`setup`], [`error`], [`mailbox`], [`listen`], [`pending`], [`saved`], [`wait`] |
@@ -24,6 +24,7 @@ mod docs;
 mod engine;
 pub mod error;
 pub mod fault;
+mod guide;
 pub mod handle;
 pub mod listen;
 pub mod mailbox;
@@ -31,6 +32,7 @@ pub mod modify;
 pub mod network;
 pub mod pending;
 mod proxy;
+pub mod query;
 pub mod saved;
 mod set_once;
 pub mod setup;

@@ -5,9 +5,11 @@ use synclayer_client::collection::CollectionHandle;
 use synclayer_client::doc;
 use synclayer_client::error::SyncError;
 use synclayer_client::handle::Handle;
+use synclayer_client::query::QueryHandle;
 use synclayer_client::saved::Saved;
 use synclayer_core::{Delta, Document, Record};
 
+use crate::query::Query;
 use crate::stream::Watch;
 
 #[doc = doc!(Collection)]
@@ -207,6 +209,11 @@ impl Collection {
     /// ```
     pub async fn get_all(&self) -> Result<Vec<Record>, SyncError> {
         self.0.get_all().await
+    }
+
+    #[doc = doc!(query)]
+    pub fn query(&self) -> Query {
+        Query(QueryHandle::new(&self.0))
     }
 
     #[doc = doc!(subscribe)]

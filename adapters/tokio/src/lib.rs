@@ -32,12 +32,15 @@
 //! [`close`](SyncLayer::close).
 
 mod collection;
+pub mod guide;
 mod network;
+pub mod query;
 mod socket;
 mod stream;
 mod sync_layer;
 
 pub use collection::Collection;
+pub use query::Query;
 pub use stream::{Events, Watch};
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
@@ -48,7 +51,7 @@ pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
     DocumentError, Event, EventKind, FailureCause, Fate, FieldStates, FieldWise, Guarantees,
-    Limits, Misuse, NameError, OnServerLoss, PlainServers, Record, RecordChange, RecordId,
-    Rejected, Resolver, ResolverFailure, SignOut, Snapshot, Status, StoreError, StoreErrorKind,
-    SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
+    Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryError, Record, RecordChange,
+    RecordId, Rejected, Resolver, ResolverFailure, SignOut, Snapshot, Status, StoreError,
+    StoreErrorKind, SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
 };

@@ -15,6 +15,7 @@ use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError};
 use crate::protocol::message::{ErrorCode, Token};
 use crate::protocol::name::{Collection, CommitNumber, ConnId, DatabaseId, RecordId, WriteId};
+use crate::rules::query::QueryError;
 use crate::store::StoreError;
 
 /// An HTTP request, to be told from others.
@@ -401,6 +402,9 @@ pub enum Misuse {
         /// The limit.
         max: usize,
     },
+    /// The query can't be carried out.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// There is no rejected write with this id.
     #[error("there is no rejected write {0}")]
     NoSuchRejected(WriteId),

@@ -4,11 +4,13 @@ use alloc::vec::Vec;
 
 use super::edit::{Edit, shown};
 use super::event::{CollectionStatus, Status};
+use super::interface::Misuse;
 use super::machine::Client;
 use super::stream::Stream;
 use super::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
+use crate::rules::query::{Query, Selection};
 use crate::rules::row::{Entry, OutboxRow, Rejected, Row, record_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
@@ -73,7 +75,7 @@ impl Client {
         Ok(row.and_then(|row| shown(id, &row)))
     }
 
-    /// Shows the records of a collection in order of their ids.
+    /// Shows the records of a collection in order of their ids, until `visit` ends it.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -81,16 +83,50 @@ impl Client {
         &self,
         collection: &Collection,
         store: &dyn Rows,
-        visit: &mut dyn FnMut(Record),
+        visit: &mut dyn FnMut(Record) -> Scan,
     ) -> Result<(), StoreError> {
         let (from, to) = self.keys.rows(collection, None, None);
         store.scan(&from, &to, &mut |key, value| {
             let (_, id) = record_of(key)?;
-            if let Some(record) = shown(&id, &Row::decode(value)?) {
-                visit(record);
-            }
-            Ok(Scan::Next)
+            Ok(shown(&id, &Row::decode(value)?).map_or(Scan::Next, &mut *visit))
         })
+    }
+
+    /// The records that a query returns, in its order.
+    ///
+    /// # Errors
+    /// When the query can't be carried out, or the store can't be read.
+    pub(crate) fn query(
+        &self,
+        collection: &Collection,
+        query: &Query,
+        store: &dyn Rows,
+    ) -> Result<Vec<Record>, Misuse> {
+        query.check()?;
+        let mut selection = Selection::new(query);
+        self.each(collection, store, &mut |record| {
+            selection.offer(&record.id, &record.document, || record.clone())
+        })?;
+        Ok(selection.finish())
+    }
+
+    /// The number of the records that a query returns.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub(crate) fn count(
+        &self,
+        collection: &Collection,
+        query: &Query,
+        store: &dyn Rows,
+    ) -> Result<usize, Misuse> {
+        query.check()?;
+        let mut count = 0;
+        self.each(collection, store, &mut |record| {
+            count += usize::from(query.finds(&record.id, &record.document));
+            Scan::Next
+        })?;
+        Ok(query.limit.unwrap_or(usize::MAX).min(count.saturating_sub(query.offset)))
     }
 
     /// The writes that the server has refused for good, oldest first.

@@ -17,9 +17,10 @@ use crate::client::sign_out::finish_wipes;
 use crate::client::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId};
 use crate::protocol::time::{Mono, Now};
+use crate::rules::query::Query;
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
-use crate::store::{ClientStore, StoreError};
+use crate::store::{ClientStore, Scan, StoreError};
 
 /// A watcher, to be told from others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -268,8 +269,28 @@ impl<S: ClientStore> Replica<S> {
     /// When the store can't be read.
     pub fn get_all(&self, collection: &Collection) -> Result<Vec<Record>, StoreError> {
         let mut records = Vec::new();
-        self.client.each(collection, self.store.rows(), &mut |record| records.push(record))?;
+        self.client.each(collection, self.store.rows(), &mut |record| {
+            records.push(record);
+            Scan::Next
+        })?;
         Ok(records)
+    }
+
+    /// The records that a query returns, in its order, as the app sees them. It reads the collection
+    /// once, and keeps no more than offset and limit of the query together.
+    ///
+    /// # Errors
+    /// When the query can't be carried out, or the store can't be read.
+    pub fn query(&self, collection: &Collection, query: &Query) -> Result<Vec<Record>, Misuse> {
+        self.client.query(collection, query, self.store.rows())
+    }
+
+    /// The number of the records that a query returns.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub fn count(&self, collection: &Collection, query: &Query) -> Result<usize, Misuse> {
+        self.client.count(collection, query, self.store.rows())
     }
 
     /// A new record id, drawn from the seed.

@@ -33,15 +33,26 @@ pub(crate) fn members<'a, E: From<Broken>>(
     text: &'a str,
     mut each: impl FnMut(Cow<'a, str>, Value<'a>) -> Result<(), E>,
 ) -> Result<(), E> {
+    pairs(text, |name, value| {
+        // both are slices of the text
+        let at = name.as_ptr().addr() - text.as_ptr().addr();
+        let name = unescape(name).ok_or(Broken { at, expected: "a valid Unicode text" })?;
+        each(name, value)
+    })
+}
+
+/// As [`members`], with the names as they are written: in quotes, with their escapes.
+pub(crate) fn pairs<'a, E: From<Broken>>(
+    text: &'a str,
+    mut each: impl FnMut(&'a str, Value<'a>) -> Result<(), E>,
+) -> Result<(), E> {
     let mut scanner = Scanner { text, at: 0 };
     scanner.space();
     scanner.expect(b'{', "`{`")?;
     scanner.space();
     if !scanner.eat(b'}') {
         loop {
-            let at = scanner.at;
             let name = scanner.key()?;
-            let name = unescape(name).ok_or(Broken { at, expected: "a valid Unicode text" })?;
             each(name, scanner.value()?)?;
             scanner.space();
             if !scanner.eat(b',') {
@@ -93,6 +104,55 @@ pub(crate) fn unescape(json: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Borrowed(text));
     }
     serde_json::from_str::<String>(json).ok().map(Cow::Owned)
+}
+
+/// The text of a JSON string as UTF-8, for every string that JSON allows: half a surrogate pair has
+/// the three bytes that UTF-8 would give it. `quoted` must be a JSON string.
+pub(crate) fn string_bytes(quoted: &str) -> Cow<'_, [u8]> {
+    match unescape(quoted) {
+        Some(Cow::Borrowed(text)) => Cow::Borrowed(text.as_bytes()),
+        Some(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
+        None => Cow::Owned(with_halves(quoted)),
+    }
+}
+
+fn with_halves(quoted: &str) -> Vec<u8> {
+    let mut units = Vec::new();
+    let text = quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let mut rest = text.unwrap_or_default().chars();
+    while let Some(next) = rest.next() {
+        if next != '\\' {
+            units.extend_from_slice(next.encode_utf16(&mut [0; 2]));
+            continue;
+        }
+        units.push(match rest.next() {
+            Some('u') => {
+                let digits = rest.by_ref().take(4).filter_map(|digit| digit.to_digit(16));
+                digits.fold(0, |unit, digit| unit << 4 | digit as u16)
+            }
+            Some('b') => 8,
+            Some('f') => 12,
+            Some('n') => 10,
+            Some('r') => 13,
+            Some('t') => 9,
+            Some(other) => other as u16,
+            None => break,
+        });
+    }
+    let mut bytes = Vec::new();
+    for unit in char::decode_utf16(units) {
+        match unit {
+            Ok(letter) => {
+                bytes.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            Err(half) => {
+                let half = half.unpaired_surrogate();
+                let tail = |shift: u16| 0x80 | (half >> shift & 0x3f) as u8;
+                bytes.extend([0xe0 | (half >> 12) as u8, tail(6), tail(0)]);
+            }
+        }
+    }
+    bytes
 }
 
 struct Scanner<'a> {

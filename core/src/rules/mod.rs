@@ -7,6 +7,7 @@ pub(crate) mod merge;
 pub(crate) mod page;
 pub(crate) mod plain;
 pub(crate) mod policy;
+pub(crate) mod query;
 pub(crate) mod rebuild;
 pub(crate) mod record;
 pub(crate) mod row;
@@ -17,10 +18,11 @@ pub(crate) mod view;
 pub use self::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
 pub use self::merge::FieldWise;
 pub use self::page::{
-    Content, FoundRecord, Next, Page, PageChange, PageLimits, Position, Query, ReadAnswer,
+    Content, FoundRecord, HttpQuery, Next, Page, PageChange, PageLimits, Position, ReadAnswer,
     ReadRequest, Reader,
 };
 pub use self::policy::{Access, AllowAll, Bucket, Policy, Rate};
+pub use self::query::{Direction, FieldPath, Predicate, Query, QueryCursor, QueryError};
 pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
 pub use self::record::{Report, database, verify};
 pub use self::row::Rejected;

@@ -7,7 +7,7 @@ mod query;
 
 use alloc::vec::Vec;
 
-pub use self::query::{FoundRecord, Query};
+pub use self::query::{FoundRecord, HttpQuery};
 use super::policy::Policy;
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use crate::protocol::document::Document;
@@ -86,7 +86,7 @@ pub enum ReadRequest {
         /// The reader.
         reader: Reader,
         /// The query.
-        query: Query,
+        query: HttpQuery,
         /// The maximal size in bytes.
         bytes: usize,
     },

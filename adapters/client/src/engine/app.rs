@@ -90,6 +90,16 @@ impl Engine {
         self.call(|replica, _, _| Ok(replica.get_all(collection)?))
     }
 
+    /// Reads what a query asks for.
+    pub(super) fn query<T>(
+        &mut self,
+        collection: &Collection,
+        query: impl FnOnce(&Replica) -> Result<T, Misuse>,
+    ) -> Result<T, SyncError> {
+        self.join(collection);
+        self.call(|replica, _, _| Ok(query(replica)?))
+    }
+
     /// Reads the status.
     pub(super) fn status(&mut self) -> Result<Status, SyncError> {
         self.call(|replica, _, _| Ok(replica.status()))

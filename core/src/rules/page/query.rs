@@ -14,7 +14,7 @@ use crate::store::{Scan, StoreError};
 /// A query by HTTP. Without `since` the records come in the order of their ids, otherwise in the
 /// order of their changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Query {
+pub struct HttpQuery {
     /// Only the record with this id; `None` for all.
     pub id: Option<RecordId>,
     /// Only records that the server changed at or after this time. The server's times never go
@@ -49,7 +49,7 @@ pub struct FoundRecord {
 impl ReaderView<'_> {
     pub(super) fn query(
         &self,
-        query: &Query,
+        query: &HttpQuery,
         bytes: usize,
     ) -> Result<Option<Vec<FoundRecord>>, StoreError> {
         let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
@@ -114,7 +114,7 @@ impl ReaderView<'_> {
     }
 }
 
-impl Query {
+impl HttpQuery {
     fn matches(&self, document: &Document) -> bool {
         self.conditions.iter().all(|(field, wanted)| {
             document.get(field).is_some_and(|text| {

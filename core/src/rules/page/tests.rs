@@ -95,14 +95,14 @@ fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
     let records = whole(2 * each + 1).unwrap();
     assert!(records.len() == 2 && records.iter().all(|record| record.seq.is_none()));
 
-    let query = |query: Query, bytes| {
+    let query = |query: HttpQuery, bytes| {
         let request = ReadRequest::Query { reader: reader(), query, bytes };
         let ReadAnswer::Found(found) = ask(request) else { panic!() };
         found.map(|found| found.len())
     };
-    assert_eq!(query(Query::default(), 2 * each), None);
-    assert_eq!(query(Query::default(), 2 * each + 1), Some(2));
-    let second = Query { offset: 1, ..Query::default() };
+    assert_eq!(query(HttpQuery::default(), 2 * each), None);
+    assert_eq!(query(HttpQuery::default(), 2 * each + 1), Some(2));
+    let second = HttpQuery { offset: 1, ..HttpQuery::default() };
     assert_eq!(query(second, each + 1), Some(1), "what is left out takes no room");
 }
 

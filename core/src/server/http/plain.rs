@@ -15,7 +15,7 @@ use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::write::{Change, WriteKind};
-use crate::rules::page::{FoundRecord, Query, ReadRequest};
+use crate::rules::page::{FoundRecord, HttpQuery, ReadRequest};
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{Outcome, PlainWrite, Transaction, Verdict};
 use crate::server::limits::ServerLimits;
@@ -118,15 +118,15 @@ pub(super) fn record(
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
     let reader = reader(request, collection, policy)?;
-    let Query { fields, exclude_fields, .. } = parse_query(parameters)?;
-    let query = Query { id: Some(id), fields, exclude_fields, ..Query::default() };
+    let HttpQuery { fields, exclude_fields, .. } = parse_query(parameters)?;
+    let query = HttpQuery { id: Some(id), fields, exclude_fields, ..HttpQuery::default() };
     let request = ReadRequest::Query { reader, query, bytes: limits.answer_bytes };
     Ok(Call::Read(ReadCall { request, wanted: Wanted::Record }))
 }
 
 /// Parameters that this version does not know are ignored.
-fn parse_query(parameters: Vec<(String, String)>) -> Result<Query, Reply> {
-    let mut query = Query::default();
+fn parse_query(parameters: Vec<(String, String)>) -> Result<HttpQuery, Reply> {
+    let mut query = HttpQuery::default();
     for (name, value) in parameters {
         match name.as_str() {
             "since" => query.since = Some(since(&value)?),

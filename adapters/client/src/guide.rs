@@ -1,0 +1,77 @@
+//! The guides, for both faces: their texts are the same, and their code differs in how it waits.
+
+/// The text of a guide, for a face: `#[doc = guide!(queries, "synclayer_tokio", "async fn", ".await")]`.
+#[macro_export]
+macro_rules! guide {
+    (queries, $face:literal, $fn:literal, $wait:literal) => {
+        concat!(
+            "Queries: which records, in which order, and how many of them.\n\n",
+            "```\n",
+            "use ", $face, "::query::{Descending, is_equal_to};\n",
+            "use ", $face, "::{Collection, SyncError};\n\n",
+            $fn, " most_urgent(todos: &Collection) -> Result<(), SyncError> {\n",
+            "    let urgent = todos\n",
+            "        .query()\n",
+            "        .where_(\"done\", is_equal_to(false))\n",
+            "        .order_by(\"priority\", Descending)\n",
+            "        .limit(10)\n",
+            "        .get()", $wait, "?;\n",
+            "    for todo in urgent {\n",
+            "        println!(\"{}: {}\", todo.id, todo.document);\n",
+            "    }\n",
+            "    Ok(())\n",
+            "}\n",
+            "```\n\n",
+            "A query is about what is stored here, pending writes included; it does not wait for the \
+             network. `get` reads the records, `first` the first of them, `count` counts them, \
+             `update` sets fields of all of them, and `delete` deletes them.\n\n",
+            "# Conditions\n\n",
+            "`where_` adds a condition on one field. A record has to meet all of them. For others, \
+             `filter` takes a combination:\n\n",
+            "```\n",
+            "use ", $face, "::query::{any_of, exists, field, is_greater_than, not, where_in};\n",
+            "use ", $face, "::{Collection, SyncError};\n\n",
+            $fn, " open(todos: &Collection) -> Result<usize, SyncError> {\n",
+            "    let pressing = any_of([\n",
+            "        field(\"priority\", is_greater_than(1)),\n",
+            "        field(\"labels.\\\"due.soon\\\"\", exists()),\n",
+            "        not(field(\"state\", where_in([\"done\", \"dropped\"]))),\n",
+            "    ]);\n",
+            "    todos.query().filter(pressing).count()", $wait, "\n",
+            "}\n",
+            "```\n\n",
+            "* A field may lie inside objects: `address.city`. A name that holds a dot is quoted.\n",
+            "* A condition is met or not, and nothing between. A missing field meets no condition \
+             but those that deny one: `is_not_equal_to`, `where_not_in`, `is_not_null`, \
+             `does_not_exist`. It is not null; `exists` tells the two apart.\n",
+            "* `is_less_than` and its kin compare values of one kind: `is_less_than(5)` is met by \
+             numbers only.\n",
+            "* Numbers are compared exactly, by their digits: `1` equals `1.0`, and \
+             9,007,199,254,740,993 does not equal 9,007,199,254,740,992. Texts are compared by the \
+             bytes of UTF-8.\n\n",
+            "# Order and pages\n\n",
+            "Records that are equal in all fields of `order_by` have the order of their ids, so the \
+             order is always the same. A missing field comes before null, and null before `false`, \
+             `true`, numbers, texts, arrays and objects.\n\n",
+            "`start_after` gives the next page without gaps and doubles, whatever is written \
+             meanwhile; `offset` counts anew each time.\n\n",
+            "```\n",
+            "use ", $face, "::query::Ascending;\n",
+            "use ", $face, "::{Collection, SyncError};\n\n",
+            $fn, " pages(todos: &Collection) -> Result<(), SyncError> {\n",
+            "    let by_title = todos.query().order_by(\"title\", Ascending).limit(50);\n",
+            "    let mut page = by_title.clone().get()", $wait, "?;\n",
+            "    while let Some(last) = page.last() {\n",
+            "        println!(\"{} more, up to {}\", page.len(), last.id);\n",
+            "        page = by_title.clone().start_after(last).get()", $wait, "?;\n",
+            "    }\n",
+            "    Ok(())\n",
+            "}\n",
+            "```\n\n",
+            "# Costs\n\n",
+            "A query reads every record of the collection once, and keeps those that it returns; with \
+             a limit, no more than offset and limit together. `update` and `delete` make a write for \
+             each record: should the program end in the middle, the later ones are as they were."
+        )
+    };
+}

@@ -1,0 +1,4 @@
+//! Guides, each about one thing that a program wants to do.
+
+#[doc = synclayer_client::guide!(queries, "synclayer_tokio", "async fn", ".await")]
+pub mod queries {}

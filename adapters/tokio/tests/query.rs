@@ -1,0 +1,110 @@
+//! Queries of a client that is offline.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use serde_json::json;
+use synclayer_tokio::query::{
+    Ascending, Descending, any_of, array_contains, does_not_exist, field, is_equal_to,
+    is_greater_than, is_greater_than_or_equal_to, is_null, not, where_in,
+};
+use synclayer_tokio::{Collection, Misuse, Record, SyncConfig, SyncError, SyncLayer};
+
+async fn todos() -> Collection {
+    let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    let sync = SyncLayer::open(config).await.unwrap();
+    let todos = sync.collection("todos").unwrap();
+    for (id, todo) in [
+        ("a", json!({"done": false, "priority": 1, "owner": {"name": "ann"}})),
+        ("b", json!({"done": true, "priority": 2, "tags": ["x", "y"]})),
+        ("c", json!({"done": false, "priority": 2, "owner": {"name": "bob"}})),
+        ("d", json!({"done": false, "priority": null})),
+        ("e", json!({"done": false})),
+    ] {
+        todos.save_with_id(id, &todo).await.unwrap();
+    }
+    todos
+}
+
+fn ids(records: &[Record]) -> String {
+    records.iter().map(|record| record.id.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_query_finds_sorts_and_cuts() {
+    let todos = todos().await;
+    let open = todos.query().where_("done", is_equal_to(false));
+    assert_eq!(ids(&open.clone().get().await.unwrap()), "acde");
+    let urgent = open.clone().order_by("priority", Descending);
+    assert_eq!(ids(&urgent.clone().get().await.unwrap()), "cade");
+    assert_eq!(ids(&urgent.clone().limit(2).get().await.unwrap()), "ca");
+    assert_eq!(ids(&urgent.clone().limit(2).offset(1).get().await.unwrap()), "ad");
+    assert_eq!(&*urgent.first().await.unwrap().unwrap().id, "c");
+    assert_eq!(todos.query().count().await, Ok(5));
+    assert_eq!(open.clone().limit(3).count().await, Ok(3));
+    assert_eq!(open.offset(3).count().await, Ok(1));
+    assert_eq!(todos.query().where_("n", is_equal_to(1)).first().await, Ok(None));
+    for (filter, expected) in [
+        (field("owner.name", where_in(["ann", "eve"])), "a"),
+        (field("tags", array_contains("y")), "b"),
+        (field("priority", is_null()), "d"),
+        (field("priority", does_not_exist()), "e"),
+        (not(field("priority", is_greater_than(1))), "ade"),
+        (any_of([field("done", is_equal_to(true)), field("priority", is_equal_to(1.0))]), "ab"),
+    ] {
+        assert_eq!(ids(&todos.query().filter(filter).get().await.unwrap()), expected);
+    }
+}
+
+#[tokio::test]
+async fn pages_have_no_gap_and_no_double_while_others_write() {
+    let todos = todos().await;
+    let pages = todos.query().order_by("priority", Ascending).limit(2);
+    let first = pages.clone().get().await.unwrap();
+    assert_eq!(ids(&first), "ed");
+    todos.save_with_id("f", &json!({"priority": null})).await.unwrap();
+    todos.delete("d").await.unwrap();
+    let second = pages.clone().start_after(first.last().unwrap()).get().await.unwrap();
+    assert_eq!(ids(&second), "fa");
+    // a partial last page
+    let last = todos.query().start_after(second.last().unwrap());
+    assert_eq!(ids(&last.order_by("priority", Ascending).limit(5).get().await.unwrap()), "bc");
+    let bounds = pages.limit(9).start_at(&second[0]).end_before(&second[1]);
+    assert_eq!(ids(&bounds.get().await.unwrap()), "f");
+}
+
+#[tokio::test]
+async fn what_matches_is_updated_and_deleted() {
+    let todos = todos().await;
+    let urgent = todos.query().where_("priority", is_greater_than_or_equal_to(2));
+    let saved = urgent.clone().update(&json!({"priority": 0, "seen": true})).await.unwrap();
+    assert_eq!(saved.iter().map(|saved| saved.id.as_str()).collect::<String>(), "bc");
+    let seen = todos.query().where_("seen", is_equal_to(true));
+    assert_eq!(seen.clone().count().await, Ok(2));
+    assert_eq!(urgent.count().await, Ok(0));
+    let c = todos.get("c").await.unwrap().unwrap();
+    assert_eq!(c.document.get("owner"), Some(r#"{"name":"bob"}"#), "the rest stays");
+    assert_eq!(seen.clone().order_by("done", Descending).limit(1).delete().await.unwrap().len(), 1);
+    assert_eq!(ids(&todos.get_all().await.unwrap()), "acde");
+    assert_eq!(seen.delete().await.unwrap().len(), 1);
+    assert_eq!(todos.query().count().await, Ok(3));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_query_is_its_calls_error() {
+    let todos = todos().await;
+    for (query, message) in [
+        (todos.query().where_("a..b", is_null()), "\"a..b\" is no path of a field"),
+        (todos.query().order_by("", Ascending), "\"\" is no path of a field"),
+        (todos.query().filter(not(field("\"a", is_null()))), "has to be a JSON string"),
+        (
+            todos.query().where_("a", is_equal_to(std::collections::BTreeMap::from([((), 1)]))),
+            "the value for \"a\" can't be written as JSON: key must be a string",
+        ),
+        (todos.query().where_("a", where_in(vec![0; 2000])), "the list has more than 1000 values"),
+    ] {
+        let error = query.clone().count().await.unwrap_err();
+        assert!(matches!(&error, SyncError::Misuse(Misuse::Query(_))), "{error:?}");
+        assert!(error.to_string().contains(message), "{error}");
+        assert_eq!(query.clone().get().await, Err(error.clone()));
+        assert_eq!(query.delete().await.map(drop), Err(error));
+    }
+}

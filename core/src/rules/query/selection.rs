@@ -1,0 +1,81 @@
+//! A query at work: takes records one by one, and keeps those that it returns.
+
+use alloc::collections::BinaryHeap;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use super::Query;
+use crate::protocol::document::Document;
+use crate::protocol::name::RecordId;
+use crate::store::Scan;
+
+/// The records that a query has found so far. With a limit it keeps no more than offset and limit
+/// together, however many are offered.
+pub(crate) struct Selection<'q, T> {
+    query: &'q Query,
+    /// The largest key on top.
+    found: BinaryHeap<Found<T>>,
+    kept: usize,
+}
+
+struct Found<T> {
+    key: Vec<u8>,
+    item: T,
+}
+
+impl<'q, T> Selection<'q, T> {
+    pub(crate) fn new(query: &'q Query) -> Self {
+        let kept = query.limit.map_or(usize::MAX, |limit| limit.saturating_add(query.offset));
+        Self { query, found: BinaryHeap::new(), kept }
+    }
+
+    /// Takes in a record. They have to come in the order of their ids. Returns [`Scan::Stop`] if no
+    /// later one can be among the result.
+    pub(crate) fn offer(
+        &mut self,
+        id: &RecordId,
+        document: &Document,
+        item: impl FnOnce() -> T,
+    ) -> Scan {
+        let is_full = self.found.len() >= self.kept;
+        if is_full && self.query.order.is_empty() {
+            return Scan::Stop;
+        }
+        let Some(key) = self.query.key_if_found(id, document) else { return Scan::Next };
+        if is_full {
+            match self.found.peek_mut() {
+                Some(mut largest) if key < largest.key => *largest = Found { key, item: item() },
+                Some(_) | None => {}
+            }
+        } else {
+            self.found.push(Found { key, item: item() });
+        }
+        Scan::Next
+    }
+
+    /// The result, in the query's order.
+    pub(crate) fn finish(self) -> Vec<T> {
+        let found = self.found.into_sorted_vec();
+        found.into_iter().skip(self.query.offset).map(|found| found.item).collect()
+    }
+}
+
+impl<T> PartialEq for Found<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl<T> Eq for Found<T> {}
+
+impl<T> PartialOrd for Found<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Found<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key.cmp(&other.key)
+    }
+}
