@@ -9,8 +9,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use synclayer_core::{Direction, Predicate};
 use synclayer_server::IpNet;
 
+use crate::filter;
 use crate::limits::LimitArgs;
 
 const EXIT_CODES: &str = "\
@@ -57,12 +59,15 @@ pub(crate) enum CliCommand {
     /// Change a record by what it is: a program gets it and prints what takes its place
     #[command(long_about = MODIFY)]
     Modify(ModifyArgs),
-    /// Delete a record
-    Delete(RecordArgs),
+    /// Delete a record, or all that meet a condition
+    Delete(DeleteArgs),
     /// Print a record
     Get(RecordArgs),
-    /// Print all records of a collection, one a line
-    List(CollectionArgs),
+    /// Print the records of a collection, or those that meet a condition
+    #[command(long_about = LIST)]
+    List(ListArgs),
+    /// Print the number of records of a collection, or of those that meet a condition
+    Count(CountArgs),
     /// Print what a collection holds, and then every change as it comes: one line of JSON each
     Watch(CollectionArgs),
     /// Print how the replica is doing
@@ -82,6 +87,19 @@ pub(crate) enum CliCommand {
     #[command(long_about = REPAIR)]
     Repair(RepairArgs),
 }
+
+const LIST: &str = "\
+Print the records of a collection, or those that meet a condition.
+
+  synclayer list todos --where 'done=false and priority>=2' --order-by -priority --limit 10
+
+A condition compares fields with values: = != < <= > >=, in [1, 2], not in [1, 2], is null, is not \
+null, exists, startsWith, endsWith, contains, arrayContains, arrayContainsAny. `and`, `or`, `not` and \
+brackets join them. Values are JSON; a word without quotes that is no JSON is a text. Fields inside \
+objects are named like address.city, and a name that holds a dot is quoted: \"zip.code\". A field that \
+is missing meets no condition but those with != and not.
+
+On a terminal the records are printed for people, and else one line of JSON each.";
 
 const MODIFY: &str = "\
 Change a record by what it is: a program gets it and prints what takes its place.
@@ -281,6 +299,61 @@ pub(crate) struct CollectionArgs {
     pub(crate) collection: String,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// The collection
+    pub(crate) collection: String,
+    #[command(flatten)]
+    pub(crate) filter: WhereArgs,
+    /// Sort by these fields, with commas between them; `-` before one puts its largest value first
+    #[arg(long, value_name = "FIELDS", value_parser = parsed_order, allow_hyphen_values = true)]
+    pub(crate) order_by: Option<Order>,
+    /// Print at most this many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CountArgs {
+    /// The collection
+    pub(crate) collection: String,
+    #[command(flatten)]
+    pub(crate) filter: WhereArgs,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DeleteArgs {
+    /// The collection
+    pub(crate) collection: String,
+    /// The record's id, unless --where chooses
+    #[arg(required_unless_present = "condition", conflicts_with = "condition")]
+    pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) filter: WhereArgs,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WhereArgs {
+    /// Only records that meet this condition, such as 'done=false and priority>=2': see `synclayer
+    /// list --help`
+    #[arg(long = "where", value_name = "CONDITION", value_parser = filter::condition)]
+    pub(crate) condition: Option<Predicate>,
+}
+
+/// Fields to sort by.
+#[derive(Clone, Debug)]
+pub(crate) struct Order(pub(crate) Vec<(String, Direction)>);
+
+fn parsed_order(text: &str) -> Result<Order, String> {
+    filter::order(text).map(Order)
 }
 
 #[derive(Args, Debug)]

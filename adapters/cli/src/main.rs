@@ -5,6 +5,7 @@ mod args;
 mod decide;
 mod demo;
 mod failure;
+mod filter;
 mod limits;
 mod modify;
 mod output;
@@ -23,7 +24,7 @@ mod umask;
 mod watch;
 mod write;
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         Err(help) => help.exit(),
     };
     log(&command, verbose);
-    let out = Printer { json };
+    let out = Printer { json, terminal: io::stdout().is_terminal() };
     let store = store_of(&command);
     let repairs = matches!(command, CliCommand::Repair(_));
     let ended = Runtime::new()
@@ -104,6 +105,7 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
         CliCommand::Delete(args) => write::delete(args, out).await,
         CliCommand::Get(args) => read::get(args, out).await,
         CliCommand::List(args) => read::list(args, out).await,
+        CliCommand::Count(args) => read::count(args, out).await,
         CliCommand::Watch(args) => watch::watch(args, out).await,
         CliCommand::Status(args) => read::status(args, out).await,
         CliCommand::SignOut(args) => sign_out::sign_out(args, out).await,
@@ -123,8 +125,11 @@ fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
         CliCommand::Update(args) => &args.replica,
         CliCommand::Modify(args) => &args.replica,
         CliCommand::SignOut(args) => &args.replica,
-        CliCommand::Delete(args) | CliCommand::Get(args) => &args.replica,
-        CliCommand::List(args) | CliCommand::Watch(args) => &args.replica,
+        CliCommand::Delete(args) => &args.replica,
+        CliCommand::Get(args) => &args.replica,
+        CliCommand::List(args) => &args.replica,
+        CliCommand::Count(args) => &args.replica,
+        CliCommand::Watch(args) => &args.replica,
         CliCommand::Status(args)
         | CliCommand::Adopt(args)
         | CliCommand::Offer(args)

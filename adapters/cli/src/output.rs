@@ -7,18 +7,31 @@ use serde::Serialize;
 use synclayer_tokio::{Document, Record};
 
 use crate::failure::{Code, Failure};
-use crate::shown::Shown;
+use crate::shown::{Shown, ShownLines};
 
 /// The output of a command.
 #[derive(Clone, Copy)]
 pub(crate) struct Printer {
     pub(crate) json: bool,
+    /// The standard output is a terminal.
+    pub(crate) terminal: bool,
 }
 
 impl Printer {
     /// Prints a line in one of its two forms.
     pub(crate) fn line(self, human: impl Display, json: &impl Serialize) -> Result<(), Failure> {
         if self.json { Self::json(json) } else { Self::text(human) }
+    }
+
+    /// Prints a record: for people on a terminal, else as a line of JSON.
+    pub(crate) fn record(self, record: &Record) -> Result<(), Failure> {
+        if self.json || !self.terminal {
+            return Self::json(&RecordJson::from(record));
+        }
+        let mark = if record.pending { "  (waits for the server)" } else { "" };
+        let id = Shown(&record.id);
+        let document = pretty(&record.document.to_string());
+        printed(writeln!(io::stdout(), "{id}{mark}\n{}", ShownLines(document)))
     }
 
     /// Prints several lines for people, or one for programs.
@@ -80,6 +93,53 @@ fn printed(result: io::Result<()>) -> Result<(), Failure> {
     })
 }
 
+/// A JSON text with a line for each value, and each number to the letter.
+fn pretty(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() * 2);
+    let (mut depth, mut quoted, mut escaped) = (0, false, false);
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    let mut letters = json.chars().peekable();
+    while let Some(letter) = letters.next() {
+        if quoted {
+            out.push(letter);
+            quoted = letter != '"' || escaped;
+            escaped = letter == '\\' && !escaped;
+            continue;
+        }
+        match letter {
+            '{' | '[' => {
+                while letters.next_if(|next| next.is_whitespace()).is_some() {}
+                out.push(letter);
+                if let Some(end) = letters.next_if(|next| matches!(next, '}' | ']')) {
+                    out.push(end);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth -= 1;
+                line(&mut out, depth);
+                out.push(letter);
+            }
+            ',' => {
+                out.push(',');
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            _ if letter.is_whitespace() => {}
+            _ => {
+                quoted = letter == '"';
+                out.push(letter);
+            }
+        }
+    }
+    out
+}
+
 /// A record as programs see it.
 #[derive(Serialize)]
 pub(crate) struct RecordJson<'a> {
@@ -101,5 +161,30 @@ impl<'a> From<&'a Record> for RecordJson<'a> {
             updated_at: record.updated_at.to_string(),
             pending: record.pending,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_printed_with_a_line_for_each_value() {
+        let json = r#"{"a":[1.50,{ }, [ ]],"b":{"c" :"x{,\"\\"},"d":9007199254740993}"#;
+        let lines = [
+            "{",
+            "  \"a\": [",
+            "    1.50,",
+            "    {},",
+            "    []",
+            "  ],",
+            "  \"b\": {",
+            "    \"c\": \"x{,\\\"\\\\\"",
+            "  },",
+            "  \"d\": 9007199254740993",
+            "}",
+        ];
+        assert_eq!(pretty(json), lines.join("\n"));
+        assert_eq!(pretty("{}"), "{}");
     }
 }

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::json;
 use synclayer_core::Level;
-use synclayer_tokio::{CollectionStatus, ConnectionState, Guarantees, Record, Status, Transport};
+use synclayer_tokio::{
+    Collection, CollectionStatus, ConnectionState, Guarantees, Query, Status, Transport,
+};
 
-use crate::args::{CollectionArgs, RecordArgs, ReplicaArgs};
+use crate::args::{CountArgs, ListArgs, RecordArgs, ReplicaArgs, WhereArgs};
 use crate::failure::Failure;
-use crate::output::{Printer, RecordJson};
+use crate::output::Printer;
 use crate::replica::{Meeting, OpenReplica, clock_is_off, guarantees, on_replica};
 
 pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
@@ -18,7 +21,7 @@ pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
         let meeting = refresh(replica, out).await?;
         let record = collection.get(&args.id).await?;
         let record = record.ok_or_else(|| Failure::no_record(&args.collection, &args.id))?;
-        out.line(&record.document, &RecordJson::from(&record))?;
+        out.record(&record)?;
         if record.pending {
             out.note("the server doesn't have all of it yet");
         }
@@ -27,28 +30,47 @@ pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     .await
 }
 
-pub(crate) async fn list(args: CollectionArgs, out: Printer) -> Result<(), Failure> {
+pub(crate) async fn list(args: ListArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
         let meeting = refresh(replica, out).await?;
-        collection
-            .get_all()
-            .await?
-            .iter()
-            .try_for_each(|record| out.line(record_line(record), &RecordJson::from(record)))?;
+        let mut query = filtered(&collection, &args.filter);
+        for (field, direction) in args.order_by.iter().flat_map(|order| &order.0) {
+            query = query.order_by(field, *direction);
+        }
+        if let Some(limit) = args.limit {
+            query = query.limit(limit);
+        }
+        query.get().await?.iter().try_for_each(|record| out.record(record))?;
         meeting.end()
     })
     .await
 }
 
-fn record_line(record: &Record) -> String {
-    let mark = if record.pending { "  (waits for the server)" } else { "" };
-    format!("{}  {}{mark}", record.id, record.document)
+pub(crate) async fn count(args: CountArgs, out: Printer) -> Result<(), Failure> {
+    on_replica(&args.replica, async |replica| {
+        let collection = replica.collection(&args.collection)?;
+        collection.subscribe().await?;
+        let meeting = refresh(replica, out).await?;
+        let count = filtered(&collection, &args.filter).count().await?;
+        out.line(count, &json!({ "collection": args.collection, "count": count }))?;
+        meeting.end()
+    })
+    .await
+}
+
+/// The query of the records that meet the condition.
+pub(crate) fn filtered(collection: &Collection, filter: &WhereArgs) -> Query {
+    let query = collection.query();
+    match &filter.condition {
+        Some(condition) => query.filter(condition.clone()),
+        None => query,
+    }
 }
 
 /// Brings the replica up to date, or says why it isn't.
-async fn refresh(replica: &mut OpenReplica, out: Printer) -> Result<Meeting, Failure> {
+pub(crate) async fn refresh(replica: &mut OpenReplica, out: Printer) -> Result<Meeting, Failure> {
     let meeting = replica.meet().await?;
     if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync, this is what is stored here: {why}"));

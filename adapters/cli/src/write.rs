@@ -7,9 +7,10 @@ use serde::Serialize;
 use synclayer_tokio::{Delta, Document, Fate, Limits, Misuse, Saved, SyncError};
 use tokio::time::timeout;
 
-use crate::args::{RecordArgs, SaveArgs, UpdateArgs};
+use crate::args::{DeleteArgs, SaveArgs, UpdateArgs};
 use crate::failure::{Code, Failure};
 use crate::output::Printer;
+use crate::read::{filtered, refresh};
 use crate::replica::{Meeting, OpenReplica, on_replica};
 
 pub(crate) async fn save(args: SaveArgs, out: Printer) -> Result<(), Failure> {
@@ -46,17 +47,80 @@ pub(crate) async fn update(args: UpdateArgs, out: Printer) -> Result<(), Failure
     .await
 }
 
-pub(crate) async fn delete(args: RecordArgs, out: Printer) -> Result<(), Failure> {
-    let RecordArgs { collection: name, id, replica } = args;
+pub(crate) async fn delete(args: DeleteArgs, out: Printer) -> Result<(), Failure> {
+    let DeleteArgs { collection: name, id, filter, replica } = args;
     on_replica(&replica, async |replica| {
         let collection = replica.collection(&name)?;
-        if collection.get(&id).await?.is_none() {
-            missing_unless_met(replica, &name, &id, out).await?;
+        let Some(id) = &id else {
+            collection.subscribe().await?;
+            refresh(replica, out).await?;
+            let saved = filtered(&collection, &filter).delete().await?;
+            return deliver_all(replica, &name, saved, out).await;
+        };
+        if collection.get(id).await?.is_none() {
+            missing_unless_met(replica, &name, id, out).await?;
         }
-        let saved = collection.delete(&id).await?;
+        let saved = collection.delete(id).await?;
         deliver(replica, Done { done: "deleted", collection: &name, saved }, out).await
     })
     .await
+}
+
+/// The outcome of the deletion of several records, as JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DeliveryOfAll<'a> {
+    done: &'a str,
+    collection: &'a str,
+    count: usize,
+    /// Of these, the ones that wait for the server.
+    waiting: usize,
+    /// Those that the server has refused.
+    refused: usize,
+    /// Those that were given up because somebody else has changed the record.
+    given_up: usize,
+    /// The reason why they wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+/// Tries to bring deletions to the server, and says what became of them.
+async fn deliver_all(
+    replica: &mut OpenReplica,
+    collection: &str,
+    saved: Vec<Saved>,
+    out: Printer,
+) -> Result<(), Failure> {
+    let apart = if saved.is_empty() { None } else { replica.meet().await?.apart };
+    let (count, mut waiting, mut refused, mut given_up) = (saved.len(), 0, 0, 0);
+    for saved in saved {
+        // it is known by now, or it is not known yet
+        match timeout(Duration::ZERO, saved.confirmed()).await {
+            Err(_) => waiting += 1,
+            Ok(fate) => {
+                let fate = fate?;
+                refused += usize::from(matches!(fate, Fate::Rejected { .. }));
+                given_up += usize::from(fate == Fate::GivenUp);
+            }
+        }
+    }
+    let why = apart.filter(|_| waiting > 0);
+    let mut text = format!("deleted {count} records of {collection}");
+    if waiting > 0 {
+        let why = why.as_deref().unwrap_or("it has not answered yet");
+        text += &format!("; {waiting} deletions wait for the server: {why}");
+    }
+    if refused > 0 {
+        text += &format!("; the server has refused {refused}: see `synclayer rejected list`");
+    }
+    if given_up > 0 {
+        text += &format!("; {given_up} were given up: somebody else has changed the record");
+    }
+    let done = "deleted";
+    out.line(text, &DeliveryOfAll { done, collection, count, waiting, refused, given_up, why })?;
+    let code = [(refused, Code::Refused), (given_up, Code::GivenUp), (waiting, Code::Waiting)];
+    let code = code.into_iter().find(|(count, _)| *count > 0);
+    code.map_or(Ok(()), |(_, code)| Err(Failure::said(code)))
 }
 
 /// Meets the server, which may have a record that isn't here.
