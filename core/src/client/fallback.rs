@@ -10,6 +10,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Every how many backups one covers also the collections that nothing has come of.
 const BACKUPS_OF_QUIET: u32 = 12;
 
+/// Every how many failures it is looked into again what a refused hello means.
+const FAILURES_UNTIL_SEARCH: u32 = 8;
+
 /// The wishes of the app for the transports, and the use of HTTP: when it is next, and how it went.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Fallback {
@@ -43,6 +46,9 @@ pub(super) struct Fallback {
     push_limit: Option<usize>,
     /// The collection whose pull was the last to fail without an answer.
     stuck: Option<Collection>,
+    /// The status of a refused hello that was looked into: what is there did not show itself as a plain
+    /// server.
+    searched: Option<u16>,
     /// The number of backups since one that covered every collection.
     backups: u32,
 }
@@ -233,6 +239,17 @@ impl Fallback {
     /// A hello was answered.
     pub(super) fn trust(&mut self) {
         self.in_doubt = false;
+    }
+
+    /// A hello was refused with this status, and nothing has shown a plain server.
+    pub(super) fn search_in_vain(&mut self, status: u16) {
+        self.searched = Some(status);
+    }
+
+    /// Returns `true` if it was searched in vain for what answers so, and it is not yet time to search
+    /// again.
+    pub(super) fn searched_in_vain(&self, status: u16) -> bool {
+        self.searched == Some(status) && !self.failures.is_multiple_of(FAILURES_UNTIL_SEARCH)
     }
 
     pub(super) fn push_limit(&self) -> Option<usize> {

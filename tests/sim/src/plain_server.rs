@@ -36,6 +36,8 @@ pub struct Ways {
     pub keeps_nulls: bool,
     /// It passes the writer's time on with a change, and not its own.
     pub writers_time: bool,
+    /// The status of its answer to a call that it does not know.
+    pub unknown: u16,
 }
 
 impl Default for Ways {
@@ -52,6 +54,7 @@ impl Default for Ways {
             whole: true,
             keeps_nulls: false,
             writers_time: false,
+            unknown: 404,
         }
     }
 }
@@ -73,6 +76,7 @@ impl Ways {
             whole: bit(8),
             keeps_nulls: bit(9),
             writers_time: bit(10),
+            unknown: [404, 500, 403, 502][usize::from(bit(11)) + 2 * usize::from(bit(12))],
         }
     }
 }
@@ -296,7 +300,8 @@ impl PlainServer {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut parts = path.trim_start_matches('/').split('/').skip(1);
         let collection = parts.next().and_then(|name| Collection::new(name).ok());
-        let Some(collection) = collection else { return (404, "<h1>404</h1>".into(), vec![]) };
+        let unknown = || (self.ways.unknown, "<h1>what?</h1>".into(), vec![]);
+        let Some(collection) = collection else { return unknown() };
         let id = parts.next().and_then(|id| RecordId::new(id).ok());
         let body = std::str::from_utf8(body).unwrap_or_default();
         let body = Document::parse(body, &Limits::default()).unwrap_or_default();
@@ -310,7 +315,10 @@ impl PlainServer {
                 let id = body.get("recordId").map(|id| id.trim_matches('"'));
                 let id = id.and_then(|id| RecordId::new(id).ok());
                 let (Some(id), Some(data)) = (id, field("data")) else {
-                    return (400, r#"{"error":"recordId and data, please"}"#.into(), vec![]);
+                    return match self.ways.unknown {
+                        404 => (400, r#"{"error":"recordId and data, please"}"#.into(), vec![]),
+                        _ => unknown(),
+                    };
                 };
                 self.write(&collection, &id, Change::insert(data), now)
             }
@@ -329,7 +337,7 @@ impl PlainServer {
                 let (_, _, out) = self.write(&collection, &id, Change::delete(), now);
                 (204, String::new(), out)
             }
-            (_, _) => (405, "<h1>405</h1>".into(), vec![]),
+            (_, _) => unknown(),
         }
     }
 

@@ -91,6 +91,7 @@ pub const POINTS: &[(&str, u64)] = &[
     ("exchange slowed down", 400),
     ("handshake answered on the way", 150),
     ("call answered on the way", 150),
+    ("sought for a plain server", 150),
     ("push answered on the way", 400),
     ("access refused on the way", 150),
     ("body broken off", 400),

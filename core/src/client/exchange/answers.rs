@@ -5,12 +5,12 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::super::access::{cause_of, code_of, speaks_of_access};
-use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::event::Transport;
 use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpAnswer, RequestId};
 use super::super::machine::Client;
+use super::super::plain::HelloFailure;
 use super::super::step::StepError;
 use super::super::stream::Phase;
 use super::{ANSWER_BYTES, Asked, Exchange, HelloState, MOST_DECLINED, PUSH_BYTES, What};
@@ -327,11 +327,15 @@ impl Client {
             edit.error(text);
             return Ok(());
         }
+        if let What::Hello = what
+            && wait.is_none()
+            && is_unclear(status, told.as_ref())
+            && self.may_be_plain(status)
+        {
+            return self.tell_servers_apart(edit, body, HelloFailure { status, message: text });
+        }
         match (what, status, told) {
             (What::Hello, 400 | 404 | 405 | 406 | 415 | 422 | 501, _) => {
-                return self.meet_plain_by_http(edit, status, body);
-            }
-            (What::Hello, 500, _) if self.config.plain == PlainServers::Silent => {
                 return self.meet_plain_by_http(edit, status, body);
             }
             (What::Hello | What::Push, 401 | 403, told) => {
@@ -436,6 +440,16 @@ impl Client {
             exchange.hello = HelloState::Needed;
         }
         Ok(())
+    }
+}
+
+/// Returns `true` if a refusal of a hello says neither that the server has no level 2 nor that it has:
+/// plain servers answer so to a path that they don't know, and whatever is out of order.
+fn is_unclear(status: u16, told: Option<&ErrorMessage>) -> bool {
+    match status {
+        403 => !told.is_some_and(speaks_of_access),
+        400 | 401 | 404..=407 | 409 | 415 | 422 | 429 | 501 => false,
+        status => status >= 400,
     }
 }
 

@@ -9,14 +9,17 @@ use core::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::super::access::{cause_of, code_of};
+use super::super::config::PlainServers;
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
+use super::super::exchange::MOST_DECLINED;
 use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::machine::Client;
 use super::super::peer::Peer;
 use super::super::step::StepError;
 use super::super::stream::StreamError;
-use super::Candidate;
+use super::{Candidate, HelloFailure};
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::Collection;
 use crate::protocol::rest::{collection_path, decode_refusal};
@@ -59,6 +62,36 @@ impl Client {
         if let Some(why) = self.refuses_plain() {
             return Err(StepError::Peer(format!("the server knows no level 2: {why}")));
         }
+        self.try_plain_calls(edit, status, body, None)
+    }
+
+    /// Returns `true` if it is worth finding out whether a refusal of the hello that does not say so
+    /// is a plain server's all the same. What offered level 2 before is out of order.
+    pub(in super::super) fn may_be_plain(&self, status: u16) -> bool {
+        self.may_poll()
+            && !self.fallback.searched_in_vain(status)
+            && self.config.plain != PlainServers::Never
+            && !self.identity.resumable.contains(&self.address())
+    }
+
+    /// The hello was refused in words that a plain server may use for what it does not know, and one
+    /// of level 2 that is out of order: the calls of the plain protocol tell which it is.
+    pub(in super::super) fn tell_servers_apart(
+        &mut self,
+        edit: &mut Edit<'_>,
+        body: &[u8],
+        failure: HelloFailure,
+    ) -> Result<(), StepError> {
+        self.try_plain_calls(edit, failure.status, body, Some(failure))
+    }
+
+    fn try_plain_calls(
+        &mut self,
+        edit: &mut Edit<'_>,
+        status: u16,
+        body: &[u8],
+        failure: Option<HelloFailure>,
+    ) -> Result<(), StepError> {
         self.drop_exchange(edit);
         if !self.may_poll() {
             return Ok(());
@@ -68,7 +101,7 @@ impl Client {
         due.extend(self.waiting_collection(edit)?);
         let work = self.new_work(due, true);
         let (before, said) = (self.peer.take_resumable(), xxh3_64(body));
-        let candidate = Candidate { before, work, hello, said, call: None };
+        let candidate = Candidate { before, work, hello, failure, said, call: None };
         self.peer = Peer::Candidate(Box::new(candidate));
         Ok(())
     }
@@ -104,8 +137,17 @@ impl Client {
         words: &str,
     ) -> bool {
         let Some(candidate) = self.peer.candidate_mut() else { return false };
+        if status >= 500 && candidate.failure.is_none() {
+            return false;
+        }
         candidate.call = Some((collection.clone(), answer(status, words)));
         candidate.work.due.remove(collection);
+        if status >= 500 {
+            candidate.work.missed.insert(collection.clone());
+            if candidate.work.missed.len() > MOST_DECLINED as usize {
+                candidate.work.due.clear();
+            }
+        }
         candidate.work.troubled = true;
         if let Some(stream) = self.streams.get_mut(collection) {
             stream.plain.pull = None;
@@ -114,8 +156,48 @@ impl Client {
         true
     }
 
+    /// A call of the plain protocol was not answered. Says whether that ends the search for what is
+    /// there; the next search then begins with another collection.
+    pub(super) fn ends_search(&mut self, edit: &mut Edit<'_>, collection: &Collection) -> bool {
+        let failure = self.take_hello_failure();
+        if failure.is_some() {
+            self.fallback.stick(collection);
+        }
+        failure.map(|failure| self.fail_hello(edit, failure)).is_some()
+    }
+
+    /// Nothing has shown a plain server. Says whether that means that the hello has failed, rather
+    /// than that the server does not know it. The same refusal is not looked into again for a while.
+    pub(super) fn finds_hello_failed(&mut self, edit: &mut Edit<'_>) -> bool {
+        let failure = self.take_hello_failure();
+        if let Some(failure) = &failure {
+            self.fallback.search_in_vain(failure.status);
+        }
+        failure.map(|failure| self.fail_hello(edit, failure)).is_some()
+    }
+
+    fn take_hello_failure(&mut self) -> Option<HelloFailure> {
+        self.peer.candidate_mut()?.failure.take()
+    }
+
+    fn fail_hello(&mut self, edit: &mut Edit<'_>, failure: HelloFailure) {
+        let HelloFailure { status, message } = failure;
+        let before = core::mem::replace(&mut edit.transport, Transport::Http);
+        match status {
+            403 => self.refuse_access(edit, code_of(status), message, false),
+            _ => {
+                let failure = ConnectFailure::new(cause_of(status), message);
+                self.fail_work(edit, failure, Duration::ZERO);
+            }
+        }
+        edit.transport = before;
+    }
+
     /// Nothing that was asked has shown a server. Says whether that is so.
     pub(super) fn finds_no_server(&mut self, edit: &mut Edit<'_>) -> bool {
+        if self.finds_hello_failed(edit) {
+            return true;
+        }
         let Peer::Candidate(candidate) = &self.peer else { return false };
         let message = candidate.describe(&self.config.address);
         let failure = ConnectFailure::new(FailureCause::NoServer, message.clone());

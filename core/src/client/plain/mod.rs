@@ -128,10 +128,21 @@ pub(super) struct Candidate {
     pub(super) work: Work,
     /// The answer to the hello.
     hello: String,
+    /// The failure that the answer to the hello is, if no call shows a plain server: it does not say
+    /// that there is none of level 2.
+    failure: Option<HelloFailure>,
     /// A digest of it. What says the same to everything is something on the way.
     said: u64,
     /// The call of the plain protocol that was answered last, and how.
     call: Option<(Collection, String)>,
+}
+
+/// A refusal of a hello that a server of level 2 may give too, or something on the way to it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct HelloFailure {
+    pub(super) status: u16,
+    /// The refusal, for people.
+    pub(super) message: String,
 }
 
 /// The answer to a write that is not believed yet.

@@ -169,7 +169,7 @@ impl Client {
         told: Refusal,
     ) {
         let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
-        if status < 500 && wait.is_none() && self.disappoints(collection, status, &told.message) {
+        if wait.is_none() && self.disappoints(collection, status, &told.message) {
             return;
         }
         match (status, told.json) {
@@ -233,6 +233,9 @@ impl Client {
         collection: &Collection,
         failure: ConnectFailure,
     ) {
+        if self.ends_search(edit, collection) {
+            return;
+        }
         let again = self.fallback.stick(collection);
         let read = self.peer.work().is_some_and(|work| work.read);
         if again.as_ref() == Some(collection) && read {

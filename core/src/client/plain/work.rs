@@ -3,6 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
+use core::ops::Bound::{Excluded, Unbounded};
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -130,9 +131,9 @@ impl Client {
         let Some(work) = self.peer.work().filter(|work| work.asked.is_none() && usable) else {
             return Ok(());
         };
-        // what was not answered at all the last time comes last
-        let stuck = self.fallback.stuck();
-        let first = work.due.iter().find(|due| stuck != Some(*due));
+        // what was not answered the last time comes last
+        let behind = |stuck| work.due.range::<Collection, _>((Excluded(stuck), Unbounded)).next();
+        let first = self.fallback.stuck().and_then(behind);
         if let Some(collection) = first.or(work.due.first()).cloned() {
             self.ask_plain_page(edit, collection);
             return Ok(());
@@ -266,9 +267,11 @@ impl Client {
                         self.disappoints(collection, *status, "the same for every call");
                     }
                     Ok(page) if page.resumable && self.link.ready_since().is_none() => {
-                        // it was something on the way that did not know the hello
-                        let why = "the server speaks level 2 after all";
-                        self.fail_work(edit, why, Duration::ZERO);
+                        // it is out of order, or something on the way did not know the hello
+                        if !self.finds_hello_failed(edit) {
+                            let why = "the server speaks level 2 after all";
+                            self.fail_work(edit, why, Duration::ZERO);
+                        }
                         self.peer.forget_plain();
                         self.fallback.doubt();
                     }

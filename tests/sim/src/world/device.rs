@@ -7,8 +7,8 @@ use bytes::Bytes;
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, ClientConfig, Collection, Command, CommitNumber, ConnId, DatabaseId, Disconnect, Event,
-    EventKind, Fate, FateId, Input, MemoryClientStore, Mono, NetAction, Now, Replica, StoreError,
-    SyncId, SyncOutcome, Transport, WatchId,
+    EventKind, Fate, FateId, Input, Level, MemoryClientStore, Mono, NetAction, Now, Replica,
+    StoreError, SyncId, SyncOutcome, Transport, WatchId,
 };
 
 use crate::invariants::Invariant;
@@ -57,6 +57,8 @@ pub struct Device {
     halted: bool,
     /// `true` if it sleeps: none of its timers fires until it is woken.
     pub asleep: bool,
+    /// `true` if something on the way has answered its calls as a plain server without records does.
+    pub(super) met_imitation: bool,
     /// The number of starts.
     pub lives: u64,
     /// The watchers of its app, with their pending updates.
@@ -171,6 +173,7 @@ impl World {
             refused: BTreeSet::new(),
             halted: false,
             asleep: false,
+            met_imitation: false,
             lives: 0,
             watches: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -282,6 +285,13 @@ impl World {
             if let Err(broken) = checked {
                 self.fail(of, format!("device {device}: {broken}"));
             }
+        }
+        let level = self.devices[device].replica.status().level;
+        if level == Some(Level::Plain) && !self.devices[device].met_imitation {
+            self.fail(
+                Invariant::Contract,
+                format!("device {device} takes this server for a plain one"),
+            );
         }
         self.carry_out(device, actions);
         if halted != self.devices[device].has_halted() {

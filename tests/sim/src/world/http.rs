@@ -93,6 +93,9 @@ impl World {
         if lost {
             self.count("from WebSocket to HTTP with writes in flight");
         }
+        if request.method == "GET" && !request.path.contains("epoch=") {
+            self.count("sought for a plain server");
+        }
         let patience = now + request.timeout;
         let (leg, ticket, silent) = (Leg::Up, Some(ticket), false);
         let (asked_at, held_until) = (now, now);

@@ -82,6 +82,7 @@ impl World {
         self.note(|| format!("what answers device {device} on {on:?}: {of:?}"));
         let way = of.map_or(Way::Open, Way::Answered);
         let this = &mut self.devices[device];
+        this.met_imitation |= on[1] && of.is_some_and(Middlebox::imitates_a_plain_server);
         for (which, on) in [&mut this.sockets, &mut this.calls].into_iter().zip(on) {
             if on {
                 *which = way;
