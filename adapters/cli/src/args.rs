@@ -249,6 +249,10 @@ pub(crate) struct ReplicaArgs {
     /// The token by which the server knows the user
     #[arg(long, env = "SYNCLAYER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<Secret>,
+    /// Send the WebSocket's token as `?token=…` in its URL, as apps of SyncLayer 1.7 do: for servers that
+    /// look for it nowhere else. Servers and proxies may write URLs to their logs
+    #[arg(long)]
+    pub(crate) token_in_query: bool,
     /// The user: each user of a directory has records and waiting writes of their own
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) user: String,

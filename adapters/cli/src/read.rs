@@ -18,7 +18,7 @@ pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
-        let meeting = refresh(replica, out).await?;
+        let meeting = refresh(replica, &args.collection, out).await?;
         let record = collection.get(&args.id).await?;
         let record = record.ok_or_else(|| Failure::no_record(&args.collection, &args.id))?;
         out.record(&record)?;
@@ -34,7 +34,7 @@ pub(crate) async fn list(args: ListArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
-        let meeting = refresh(replica, out).await?;
+        let meeting = refresh(replica, &args.collection, out).await?;
         let mut query = filtered(&collection, &args.filter);
         for (field, direction) in args.order_by.iter().flat_map(|order| &order.0) {
             query = query.order_by(field, *direction);
@@ -52,7 +52,7 @@ pub(crate) async fn count(args: CountArgs, out: Printer) -> Result<(), Failure> 
     on_replica(&args.replica, async |replica| {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
-        let meeting = refresh(replica, out).await?;
+        let meeting = refresh(replica, &args.collection, out).await?;
         let count = filtered(&collection, &args.filter).count().await?;
         out.line(count, &json!({ "collection": args.collection, "count": count }))?;
         meeting.end()
@@ -69,16 +69,42 @@ pub(crate) fn filtered(collection: &Collection, filter: &WhereArgs) -> Query {
     }
 }
 
-/// Brings the replica up to date, or says why it isn't.
-pub(crate) async fn refresh(replica: &mut OpenReplica, out: Printer) -> Result<Meeting, Failure> {
+/// Brings the replica up to date, or says why it isn't, and what there is of a collection.
+pub(crate) async fn refresh(
+    replica: &mut OpenReplica,
+    collection: &str,
+    out: Printer,
+) -> Result<Meeting, Failure> {
     let meeting = replica.meet().await?;
     if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync, this is what is stored here: {why}"));
+        let status = replica.status().await?;
+        if let Some(part) = status.collections.get(collection).and_then(|of| held(collection, of)) {
+            out.note(part);
+        }
     }
     if let Some(clock) = &meeting.clock {
         out.note(clock);
     }
     Ok(meeting)
+}
+
+/// Says what there is of a collection, unless it is all that the server has now.
+fn held(name: &str, of: &CollectionStatus) -> Option<String> {
+    let CollectionStatus { count, cursor, catching_up, from_cache, .. } = of;
+    let part = match (count, cursor) {
+        _ if !from_cache => return None,
+        (0, None) => format!("nothing of {name} has come from a server yet"),
+        (_, None) => format!(
+            "perhaps it is only a part of {name}: {count} records have come so far; run the command \
+             again to go on"
+        ),
+        (_, Some(_)) => {
+            let newer = if *catching_up { ", with a part of what was changed since" } else { "" };
+            format!("it is all of {name} as it was when last in sync, {count} records{newer}")
+        }
+    };
+    Some(part)
 }
 
 #[derive(Serialize)]
@@ -231,7 +257,8 @@ fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
                 let seq = cursor.seq;
                 format!("{name}: {count} records{held} at change {seq}, checksum {checksum}")
             }
-            None => format!("{name}: {count} records{held} so far, never in sync"),
+            None if !of.from_cache => format!("{name}: {count} records{held}"),
+            None => format!("{name}: {count} records{held} so far, not known to be all"),
         });
     }
     lines

@@ -362,6 +362,7 @@ fn config(args: &ReplicaArgs) -> Result<SyncConfig, Failure> {
             ordered: args.require.contains(&GuaranteeArg::Ordered),
             verified: args.require.contains(&GuaranteeArg::Verified),
         })
+        .token_in_query(args.token_in_query)
         .allow_insecure(args.allow_insecure)
         .store(store(args));
     config.auth_token = args.token.as_ref().map(|token| token.0.clone());

@@ -53,7 +53,7 @@ pub(crate) async fn delete(args: DeleteArgs, out: Printer) -> Result<(), Failure
         let collection = replica.collection(&name)?;
         let Some(id) = &id else {
             collection.subscribe().await?;
-            refresh(replica, out).await?;
+            refresh(replica, &name, out).await?;
             let saved = filtered(&collection, &filter).delete().await?;
             return deliver_all(replica, &name, saved, out).await;
         };

@@ -99,6 +99,11 @@ pub struct SyncConfig {
     /// The token by which the server knows the user. It goes only over TLS or to this machine,
     /// unless `allow_insecure` is set.
     pub auth_token: Option<String>,
+    /// Sends the token of a WebSocket in its URL, as `?token=…`, and not in a header: servers made
+    /// for the apps of SyncLayer 1.7 may look for it nowhere else. HTTP calls carry it in their
+    /// header. URLs are written to the logs of many servers and proxies, so use it only where it is
+    /// needed. Default false.
+    pub token_in_query: bool,
     /// The user whose data this is. Every user of one store has rows and an outbox of their own, and
     /// those of the others wait. By default the user without a name.
     pub user: String,
@@ -188,6 +193,7 @@ impl SyncConfig {
             base_url: base_url.into(),
             websocket_url: None,
             auth_token: None,
+            token_in_query: false,
             user: String::new(),
             collections: Vec::new(),
             keep_for: None,
@@ -242,6 +248,7 @@ impl SyncConfig {
     }
 
     setters! {
+        token_in_query: bool,
         user: String,
         keep_for: Option<Duration>,
         connect_at_start: bool,
@@ -275,6 +282,7 @@ impl fmt::Debug for SyncConfig {
             .field("base_url", &shown(&self.base_url))
             .field("websocket_url", &self.websocket_url.as_deref().map(shown))
             .field("auth_token", &self.auth_token.as_ref().map(|_| "…"))
+            .field("token_in_query", &self.token_in_query)
             .field("user", &self.user)
             .field("collections", &self.collections)
             .field("keep_for", &self.keep_for)

@@ -50,7 +50,8 @@ impl Setup {
         let connected = config.connect_at_start;
         let frame_bytes = config.limits.frame_bytes;
         let factory = config.store.into_factory();
-        let target = Target::new(Arc::new(address.websocket), tls.config, frame_bytes);
+        let mut target = Target::new(Arc::new(address.websocket), tls.config, frame_bytes);
+        target.token_in_query = config.token_in_query;
         Ok(Self { target, http, client, factory, connected, takes_token })
     }
 }

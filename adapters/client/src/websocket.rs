@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Uri};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::ClientConfig;
 use synclayer_core::{ConnectFailure, Disconnect, Token};
 use tungstenite::client::IntoClientRequest;
@@ -42,11 +43,14 @@ pub struct Target {
     pub tls: Arc<ClientConfig>,
     /// The longest frame that is taken.
     pub frame_bytes: usize,
+    /// The token goes in the URL, and not in a header.
+    pub(crate) token_in_query: bool,
 }
 
 impl Target {
     pub(crate) fn new(address: Arc<Endpoint>, tls: Arc<ClientConfig>, frame_bytes: usize) -> Self {
-        Self { dialer: Dialer::new(Arc::clone(&address)), address, tls, frame_bytes }
+        let dialer = Dialer::new(Arc::clone(&address));
+        Self { dialer, address, tls, frame_bytes, token_in_query: false }
     }
 
     /// Connects. This may block for long.
@@ -57,14 +61,19 @@ impl Target {
         self.dialer.dial(DIAL_TIMEOUT)
     }
 
-    /// The request for an upgrade, with the token in its header.
+    /// The request for an upgrade, with the token in its header or in its query.
     ///
     /// # Errors
     /// When no header can carry the token.
     pub fn request(&self, token: Option<&Token>) -> Result<Request<()>, Disconnect> {
-        let request = self.address.uri.clone().into_client_request();
-        let mut request = request.map_err(|error| self.failed(error))?;
-        if let Some(token) = token {
+        let uri = match token.filter(|_| self.token_in_query) {
+            Some(token) => with_token(&self.address.uri, token).map_err(|error| {
+                lost(format!("the URL of the WebSocket can't carry the token: {error}"))
+            })?,
+            None => self.address.uri.clone(),
+        };
+        let mut request = uri.into_client_request().map_err(|error| self.failed(error))?;
+        if let Some(token) = token.filter(|_| !self.token_in_query) {
             let mut value = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
                 .map_err(|error| lost(error.to_string()))?;
             value.set_sensitive(true);
@@ -125,6 +134,18 @@ impl Target {
     }
 }
 
+/// A WebSocket's URL with the token in its query, as apps of SyncLayer 1.7 send it.
+fn with_token(uri: &Uri, token: &Token) -> Result<Uri, http::Error> {
+    let token = utf8_percent_encode(token.reveal(), NON_ALPHANUMERIC);
+    let path = match uri.query() {
+        Some(query) if !query.is_empty() => format!("{}?{query}&token={token}", uri.path()),
+        Some(_) | None => format!("{}?token={token}", uri.path()),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path.parse()?);
+    Ok(Uri::from_parts(parts)?)
+}
+
 /// The message of a frame of the machine's.
 #[must_use]
 pub fn message(frame: Bytes) -> Message {
@@ -161,4 +182,21 @@ pub fn goodbye(error: &Error) -> Option<CloseFrame> {
 #[must_use]
 pub fn lost(reason: impl Into<ConnectFailure>) -> Disconnect {
     Disconnect::Lost(reason.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_joins_the_query_that_a_url_has() {
+        for (url, with) in [
+            ("wss://a.example/ws", "wss://a.example/ws?token=a%2Fb%20%26"),
+            ("wss://a.example/live?x=1", "wss://a.example/live?x=1&token=a%2Fb%20%26"),
+            ("ws://[::1]:8080/?", "ws://[::1]:8080/?token=a%2Fb%20%26"),
+        ] {
+            let found = with_token(&url.parse().unwrap(), &Token::from("a/b &")).unwrap();
+            assert_eq!(found, with, "{url}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod demo;
 mod loss;
 mod modify;
 mod place;
+mod plain_server;
 mod query;
 mod reach;
 mod reload;

@@ -10,20 +10,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 
-use crate::support::{Ended, HomeDir, Process, Server, command, finish};
-
-/// Lets every connection be talked to on a thread of its own, for as long as the test runs.
-fn listen(talk: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let talk = talk.clone();
-            thread::spawn(move || talk(stream.unwrap()));
-        }
-    });
-    address
-}
+use crate::support::{Ended, HomeDir, Process, Server, command, finish, listen};
 
 /// Answers every request like this.
 fn answer(answer: &'static str) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! Processes, and how to wait for what they say.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -186,6 +187,19 @@ fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
         }
     });
     lines
+}
+
+/// Lets every connection be talked to on a thread of its own, for as long as the test runs.
+pub(crate) fn listen(talk: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let talk = talk.clone();
+            thread::spawn(move || talk(stream.unwrap()));
+        }
+    });
+    address
 }
 
 /// A server's process.
