@@ -320,10 +320,8 @@ impl Client {
             || format!("the server answered {status} to {}", what.name()),
             |told| format!("the server answered {status} to {}: {}", what.name(), told.message),
         );
-        if let (429, Some(wait), Some(told)) = (status, wait, &told)
-            && told.code == ErrorCode::RateLimitExceeded
-            && self.pause_exchange(what, wait)
-        {
+        let is_limit = |told: &ErrorMessage| told.code == ErrorCode::RateLimitExceeded;
+        if status == 429 && told.as_ref().is_none_or(is_limit) && self.pause_exchange(what, wait) {
             edit.error(text);
             return Ok(());
         }

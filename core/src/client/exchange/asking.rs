@@ -13,7 +13,9 @@ use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::stream::Stream;
-use super::{Asked, Exchange, HelloState, MOST_LIMITED, PUSH_BYTES, PUSH_WRITES, What};
+use super::{
+    Asked, Exchange, HelloState, LIMIT_PAUSE, MOST_LIMITED, PUSH_BYTES, PUSH_WRITES, What,
+};
 use crate::protocol::message::Hello;
 use crate::protocol::name::Collection;
 use crate::protocol::wire::http::{
@@ -283,11 +285,12 @@ impl Client {
         edit.transport = before;
     }
 
-    /// The server wants fewer requests: an exchange that it has served so far waits as long as it
-    /// says, and goes on. Returns `false` where it has served none, or asks too often or for too
-    /// long a wait.
-    pub(super) fn pause_exchange(&mut self, what: &What, wait: Duration) -> bool {
+    /// The server, or something before it, wants fewer requests: an exchange that was served so far
+    /// waits as long as it says, and goes on. Returns `false` where none was served, or it is asked
+    /// too often or for too long a wait.
+    pub(super) fn pause_exchange(&mut self, what: &What, wait: Option<Duration>) -> bool {
         let Some(exchange) = &mut self.exchange else { return false };
+        let wait = wait.unwrap_or(LIMIT_PAUSE * (1 << exchange.limited));
         exchange.limited += 1;
         let helps = exchange.limited <= MOST_LIMITED && wait <= self.config.max_reconnect_delay;
         if !exchange.succeeded || !helps {

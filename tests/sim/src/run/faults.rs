@@ -109,7 +109,10 @@ impl Run {
             3 => self.world.stall_call(call),
             4 => self.world.delay_call(call),
             5 => self.world.answer_instead(call, 503, Some(wait), arrives),
-            6 => self.world.answer_instead(call, 429, Some(wait), false),
+            6 => {
+                let wait = (draw.below(2) == 1).then_some(wait);
+                self.world.answer_instead(call, 429, wait, false);
+            }
             _ => self.world.answer_instead(call, 504, None, arrives),
         }
     }
