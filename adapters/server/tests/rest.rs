@@ -105,6 +105,26 @@ async fn queries_choose_records_and_fields() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn queries_have_conditions_an_order_and_pages() {
+    let server = open().await;
+    for (id, n) in [("a", 1), ("b", 3), ("c", 2), ("d", 3)] {
+        post(&server, id, json!({"n": n})).await;
+    }
+    let above = "where=%7B%22field%22:%22n%22,%22isGreaterThan%22:1%7D";
+    let query = format!("/sync/todos?{above}&orderBy=-n&limit=2");
+    let (status, first) = call(&server, "GET", &query, &Value::Null).await;
+    assert_eq!((status, ids(first["records"].as_array().unwrap())), (200, vec!["b", "d"]));
+    let rest = format!("{query}&after={}", first["next"].as_str().unwrap());
+    let (_, rest) = call(&server, "GET", &rest, &Value::Null).await;
+    assert_eq!(
+        (ids(rest["records"].as_array().unwrap()), &rest["next"]),
+        (vec!["c"], &Value::Null)
+    );
+    let (status, body) = call(&server, "GET", &format!("{query}&page=2"), &Value::Null).await;
+    assert!(status == 400 && body["error"].as_str().unwrap().contains("`page`"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_reach_every_subscriber() {
     let server = with_tokens().await;
     let mut ann = Peer::connect(&server, "?token=a-token", &[]).await;

@@ -105,7 +105,7 @@ impl Client {
         query.check()?;
         let mut selection = Selection::new(query);
         self.each(collection, store, &mut |record| {
-            selection.offer(&record.id, &record.document, || record.clone())
+            selection.offer(&record.id, &record.document, || Some(record.clone()))
         })?;
         Ok(selection.finish())
     }

@@ -20,7 +20,10 @@ mod value;
 
 use alloc::format;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Bound;
+
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::error::QueryError;
 pub use self::path::FieldPath;
@@ -123,6 +126,34 @@ impl Query {
         Ok(())
     }
 
+    /// Reads a cursor of this query's order from its text.
+    pub(crate) fn parse_cursor(&self, text: &str) -> Result<QueryCursor, QueryError> {
+        let wrong = |problem| Err(QueryError::new(format!("{text:?} is no cursor: {problem}")));
+        let digits: Option<Vec<u8>> =
+            text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+        let Some((pairs, [])) = digits.as_deref().map(|digits| digits.as_chunks::<2>()) else {
+            return wrong("it has to be the `next` of an answer");
+        };
+        let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+        match bytes.split_first_chunk() {
+            Some((hash, key)) if *hash == order_hash(&self.order) => {
+                Ok(QueryCursor { order: self.order.clone(), key: key.into() })
+            }
+            Some(_) => wrong("it is of a query with another order"),
+            None => wrong("it is too short"),
+        }
+    }
+
+    /// The id behind which the result begins, if that is known without reading.
+    pub(crate) fn first_id(&self) -> Option<RecordId> {
+        match &self.start {
+            Bound::Excluded(cursor) if self.order.is_empty() => {
+                RecordId::new(core::str::from_utf8(&cursor.key).ok()?).ok()
+            }
+            Bound::Excluded(_) | Bound::Included(_) | Bound::Unbounded => None,
+        }
+    }
+
     /// The place of a record in the order, as bytes.
     fn key(&self, id: &RecordId, document: &Document) -> Vec<u8> {
         let mut key = Vec::new();
@@ -163,4 +194,36 @@ impl Query {
         };
         (begun && !ended).then_some(key)
     }
+}
+
+/// The text from which [`Query::parse_cursor`] reads the cursor again.
+impl fmt::Display for QueryCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hash = order_hash(&self.order);
+        hash.iter().chain(&self.key).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Tells the orders of cursors apart.
+fn order_hash(order: &[(FieldPath, Direction)]) -> [u8; 4] {
+    let hash = xxh3_64(format!("{order:?}").as_bytes());
+    (hash as u32).to_be_bytes()
+}
+
+/// Reads an order: fields with commas between them, in which `-` before a field puts its largest value
+/// first.
+pub(crate) fn parse_order(text: &str) -> Result<Vec<(FieldPath, Direction)>, QueryError> {
+    let (mut quoted, mut escaped) = (false, false);
+    let fields = text.split(|letter| {
+        quoted ^= letter == '"' && !escaped;
+        escaped = letter == '\\' && !escaped;
+        letter == ',' && !quoted
+    });
+    fields
+        .map(str::trim)
+        .map(|field| match field.strip_prefix('-') {
+            Some(field) => Ok((field.parse()?, Direction::Descending)),
+            None => Ok((field.parse()?, Direction::Ascending)),
+        })
+        .collect()
 }

@@ -306,7 +306,9 @@ impl ReadCall {
     #[must_use]
     pub fn reply(self, outcome: Result<ReadAnswer, StoreError>) -> Reply {
         match (self.wanted, outcome) {
-            (Wanted::Records, Ok(ReadAnswer::Found(records))) => plain::found(records),
+            (Wanted::Records, Ok(ReadAnswer::Found(records))) => {
+                plain::found(&self.request, records)
+            }
             (Wanted::Record, Ok(ReadAnswer::Found(records))) => plain::found_one(records),
             (Wanted::Page(from), Ok(ReadAnswer::Pulled(pulled))) => {
                 resumable::page(self.request.reader(), from, pulled)

@@ -1,5 +1,6 @@
 //! Queries by HTTP: the conditions, and the records that meet them.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,6 +9,7 @@ use super::{Budget, PageLimits, ReaderView};
 use crate::protocol::document::{Document, write_json_string};
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::time::Timestamp;
+use crate::rules::query::{Query, Selection};
 use crate::rules::record::RecordRow;
 use crate::store::{Scan, StoreError};
 
@@ -27,6 +29,9 @@ pub struct HttpQuery {
     pub offset: usize,
     /// Fields with their required values: a JSON text, or the content of a string.
     pub conditions: Vec<(String, String)>,
+    /// A query with conditions and an order, in whose order the records come; its limit and offset
+    /// take the place of these. The records come with all their fields then.
+    pub query: Option<Box<Query>>,
     /// The fields to return; all if empty.
     pub fields: BTreeSet<String>,
     /// The fields to leave out.
@@ -52,6 +57,9 @@ impl ReaderView<'_> {
         query: &HttpQuery,
         bytes: usize,
     ) -> Result<Option<Vec<FoundRecord>>, StoreError> {
+        if let Some(chosen) = &query.query {
+            return self.select(query, chosen, bytes);
+        }
         let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
         let mut offset = query.offset;
         let mut found = Vec::new();
@@ -70,12 +78,7 @@ impl ReaderView<'_> {
             }
             let document = query.project(document);
             budget.spend_bytes(id.len() + document.size());
-            found.push(FoundRecord {
-                id: id.clone(),
-                document,
-                updated_at: record.committed_at,
-                version: record.last.version,
-            });
+            found.push(FoundRecord::new(id, record, document));
             Ok(if budget.is_spent() { Scan::Stop } else { Scan::Next })
         };
         match (&query.id, query.since) {
@@ -91,6 +94,29 @@ impl ReaderView<'_> {
             (None, None) => self.records(None, &mut visit)?,
         }
         Ok((!budget.is_spent()).then_some(found))
+    }
+
+    /// The records that a query with conditions and an order returns.
+    fn select(
+        &self,
+        http: &HttpQuery,
+        query: &Query,
+        bytes: usize,
+    ) -> Result<Option<Vec<FoundRecord>>, StoreError> {
+        let mut selection = Selection::new(query);
+        self.records(query.first_id().as_ref(), &mut |id, record| {
+            let Some(document) = &record.document else { return Ok(Scan::Next) };
+            let is_late = http.since.is_none_or(|since| record.committed_at >= since);
+            if !is_late || !http.matches(document) {
+                return Ok(Scan::Next);
+            }
+            let scan = selection.offer(id, document, || {
+                let shows = self.shows(id, record);
+                shows.then(|| FoundRecord::new(id, record, document.clone()))
+            });
+            Ok(if selection.bytes() > bytes { Scan::Stop } else { scan })
+        })?;
+        Ok((selection.bytes() <= bytes).then(|| selection.finish()))
     }
 
     /// The first seq whose record was last changed at or after this time. The server's times ascend
@@ -114,6 +140,13 @@ impl ReaderView<'_> {
     }
 }
 
+impl FoundRecord {
+    fn new(id: &RecordId, record: &RecordRow, document: Document) -> Self {
+        let (id, updated_at) = (id.clone(), record.committed_at);
+        Self { id, document, updated_at, version: record.last.version }
+    }
+}
+
 impl HttpQuery {
     fn matches(&self, document: &Document) -> bool {
         self.conditions.iter().all(|(field, wanted)| {
@@ -125,7 +158,8 @@ impl HttpQuery {
         })
     }
 
-    fn project(&self, document: &Document) -> Document {
+    /// The fields of a document that are asked for.
+    pub(crate) fn project(&self, document: &Document) -> Document {
         if self.fields.is_empty() && self.exclude_fields.is_empty() {
             return document.clone();
         }

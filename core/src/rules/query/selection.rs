@@ -16,41 +16,51 @@ pub(crate) struct Selection<'q, T> {
     /// The largest key on top.
     found: BinaryHeap<Found<T>>,
     kept: usize,
+    /// The size of the keys and documents that were found, and are kept.
+    bytes: usize,
 }
 
 struct Found<T> {
     key: Vec<u8>,
+    bytes: usize,
     item: T,
 }
 
 impl<'q, T> Selection<'q, T> {
     pub(crate) fn new(query: &'q Query) -> Self {
         let kept = query.limit.map_or(usize::MAX, |limit| limit.saturating_add(query.offset));
-        Self { query, found: BinaryHeap::new(), kept }
+        Self { query, found: BinaryHeap::new(), kept, bytes: 0 }
     }
 
-    /// Takes in a record. They have to come in the order of their ids. Returns [`Scan::Stop`] if no
-    /// later one can be among the result.
+    /// Takes in a record, unless `item` makes nothing of it. They have to come in the order of their
+    /// ids. Returns [`Scan::Stop`] if no later one can be among the result.
     pub(crate) fn offer(
         &mut self,
         id: &RecordId,
         document: &Document,
-        item: impl FnOnce() -> T,
+        item: impl FnOnce() -> Option<T>,
     ) -> Scan {
         let is_full = self.found.len() >= self.kept;
         if is_full && self.query.order.is_empty() {
             return Scan::Stop;
         }
         let Some(key) = self.query.key_if_found(id, document) else { return Scan::Next };
-        if is_full {
-            match self.found.peek_mut() {
-                Some(mut largest) if key < largest.key => *largest = Found { key, item: item() },
-                Some(_) | None => {}
-            }
-        } else {
-            self.found.push(Found { key, item: item() });
+        if is_full && self.found.peek().is_none_or(|largest| key > largest.key) {
+            return Scan::Next;
         }
+        let Some(item) = item() else { return Scan::Next };
+        if is_full && let Some(largest) = self.found.pop() {
+            self.bytes -= largest.bytes;
+        }
+        let bytes = key.len() + document.size();
+        self.bytes += bytes;
+        self.found.push(Found { key, bytes, item });
         Scan::Next
+    }
+
+    /// The size of what is kept, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The result, in the query's order.

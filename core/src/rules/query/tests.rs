@@ -381,7 +381,7 @@ proptest! {
         query.check().unwrap();
         let mut selection = Selection::new(&query);
         for (i, document) in documents.iter().enumerate() {
-            if selection.offer(&id(i), document, || i) == Scan::Stop {
+            if selection.offer(&id(i), document, || Some(i)) == Scan::Stop {
                 break;
             }
         }
@@ -557,7 +557,7 @@ fn order_and_limit_with_ties() {
         let query = Query { order, limit: Some(limit), ..Query::default() };
         let mut selection = Selection::new(&query);
         for (i, n) in [1, 2, 1, 2, 1].into_iter().enumerate() {
-            selection.offer(&id(i), &document(&format!("{{\"n\": {n}}}")), || i);
+            selection.offer(&id(i), &document(&format!("{{\"n\": {n}}}")), || Some(i));
         }
         selection.finish()
     };
@@ -566,4 +566,39 @@ fn order_and_limit_with_ties() {
     assert_eq!(ties(3), [1, 3, 0]);
     assert_eq!(ties(9), [1, 3, 0, 2, 4]);
     assert!(ties(0).is_empty());
+}
+
+#[test]
+fn the_text_of_an_order_and_of_a_cursor() {
+    let query = |order: &str| Query { order: parse_order(order).unwrap(), ..Query::default() };
+    let sorted = query(r#"-priority,owner.name,"a,b""#);
+    let names: Vec<_> = sorted.order.iter().map(|(path, way)| (path.to_string(), *way)).collect();
+    let (up, down) = (Direction::Ascending, Direction::Descending);
+    let wanted = [("priority", down), ("owner.name", up), ("a,b", up)];
+    assert_eq!(names, wanted.map(|(name, way)| (name.to_string(), way)));
+    for wrong in ["", "-", "a,,b", "a,\"b"] {
+        assert!(
+            parse_order(wrong).unwrap_err().to_string().contains("is no path of a field"),
+            "{wrong}"
+        );
+    }
+    let cursor = sorted.cursor(&id(1), &document(r#"{"priority": 2}"#));
+    assert_eq!(sorted.parse_cursor(&cursor.to_string()), Ok(cursor.clone()));
+    for (other, text) in [
+        (&query("priority"), cursor.to_string().as_str()),
+        (&sorted, ""),
+        (&sorted, "0g"),
+        (&sorted, "é0"),
+    ] {
+        assert!(other.parse_cursor(text).is_err(), "{text}");
+    }
+    let mut by_id = query_all_from("r07");
+    assert_eq!(by_id.first_id().as_deref(), Some("r07"));
+    by_id.order = sorted.order;
+    assert_eq!(by_id.first_id(), None);
+}
+
+fn query_all_from(id: &str) -> Query {
+    let cursor = Query::default().cursor(&RecordId::new(id).unwrap(), &document("{}"));
+    Query { start: Bound::Excluded(cursor), ..Query::default() }
 }

@@ -1,9 +1,11 @@
 //! The calls of level 1: single records and queries.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,6 +19,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::page::{FoundRecord, HttpQuery, ReadRequest};
 use crate::rules::policy::Policy;
+use crate::rules::query::{Predicate, Query, QueryError, parse_order};
 use crate::rules::transaction::{Outcome, PlainWrite, Transaction, Verdict};
 use crate::server::limits::ServerLimits;
 
@@ -124,9 +127,11 @@ pub(super) fn record(
     Ok(Call::Read(ReadCall { request, wanted: Wanted::Record }))
 }
 
-/// Parameters that this version does not know are ignored.
+/// Parameters that this version does not know are ignored, as apps of SyncLayer 1.7 expect it, unless
+/// the query has conditions, an order or a cursor of this version.
 fn parse_query(parameters: Vec<(String, String)>) -> Result<HttpQuery, Reply> {
     let mut query = HttpQuery::default();
+    let (mut condition, mut order, mut after, mut unknown) = (None, None, None, None);
     for (name, value) in parameters {
         match name.as_str() {
             "since" => query.since = Some(since(&value)?),
@@ -134,12 +139,40 @@ fn parse_query(parameters: Vec<(String, String)>) -> Result<HttpQuery, Reply> {
             "offset" => query.offset = number(&name, &value)?,
             "fields" => query.fields.extend(names(&value)),
             "excludeFields" => query.exclude_fields.extend(names(&value)),
-            _ => {
-                let field = name.strip_prefix("where[").and_then(|rest| rest.strip_suffix(']'));
-                query.conditions.extend(field.map(|field| (field.to_string(), value)));
-            }
+            "where" => condition = Some(value),
+            "orderBy" => order = Some(value),
+            "after" => after = Some(value),
+            _ => match name.strip_prefix("where[").and_then(|rest| rest.strip_suffix(']')) {
+                Some(field) => query.conditions.push((field.to_string(), value)),
+                None => unknown = unknown.or(Some(name)),
+            },
         }
     }
+    if condition.is_none() && order.is_none() && after.is_none() {
+        return Ok(query);
+    }
+    if let Some(name) = unknown {
+        return Err(invalid(&format!(
+            "there is no parameter `{name}`; beside `where`, `orderBy` and `after` there are `limit`, \
+             `offset`, `since`, `fields`, `excludeFields` and `where[field]`"
+        )));
+    }
+    let wrong = |name: &str, error: QueryError| invalid(&format!("`{name}`: {error}"));
+    let mut chosen = Query { offset: query.offset, ..Query::default() };
+    // one more tells whether there are more
+    chosen.limit = query.limit.map(|limit| limit.saturating_add(1));
+    if let Some(condition) = condition {
+        chosen.predicate = Predicate::parse(&condition).map_err(|error| wrong("where", error))?;
+    }
+    if let Some(order) = order {
+        chosen.order = parse_order(&order).map_err(|error| wrong("orderBy", error))?;
+    }
+    if let Some(after) = after {
+        let cursor = chosen.parse_cursor(&after).map_err(|error| wrong("after", error))?;
+        chosen.start = Bound::Excluded(cursor);
+    }
+    chosen.check().map_err(|error| wrong("orderBy", error))?;
+    query.query = Some(Box::new(chosen));
     Ok(query)
 }
 
@@ -224,12 +257,25 @@ pub(super) fn written(record_id: RecordId, kind: WriteKind, outcome: Outcome) ->
 }
 
 /// The reply to a query; `None` stands for records that would be too large.
-pub(super) fn found(records: Option<Vec<FoundRecord>>) -> Reply {
-    let Some(records) = records else {
+pub(super) fn found(request: &ReadRequest, records: Option<Vec<FoundRecord>>) -> Reply {
+    let Some(mut records) = records else {
         let message =
             "the answer would be too large: ask with `limit` and `offset`, or for fewer `fields`";
         return Reply::error(ErrorCode::PayloadTooLarge, message);
     };
+    let mut next = None;
+    if let ReadRequest::Query { query: http, .. } = request
+        && let Some(query) = &http.query
+    {
+        let limit = http.limit.unwrap_or(usize::MAX);
+        if records.len() > limit {
+            records.truncate(limit);
+            next = records.last().map(|last| query.cursor(&last.id, &last.document));
+        }
+        for record in &mut records {
+            record.document = http.project(&record.document);
+        }
+    }
     let mut body = Vec::from(b"{\"records\":[".as_slice());
     for (i, record) in records.iter().enumerate() {
         if i > 0 {
@@ -237,8 +283,13 @@ pub(super) fn found(records: Option<Vec<FoundRecord>>) -> Reply {
         }
         put_record(&mut body, record);
     }
+    if let Some(next) = next {
+        body.extend_from_slice(format!("],\"next\":\"{next}\"").as_bytes());
+    } else {
+        body.push(b']');
+    }
     // by which a client knows that something else on the way did not know its hello
-    body.extend_from_slice(b"],\"protocol\":2}");
+    body.extend_from_slice(b",\"protocol\":2}");
     Reply::json(200, body)
 }
 

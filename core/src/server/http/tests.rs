@@ -1,6 +1,8 @@
 mod converge;
 mod resumable;
 
+use alloc::vec;
+
 use super::*;
 
 use crate::protocol::document::Document;
@@ -200,6 +202,100 @@ fn queries_select_project_and_page() {
     assert_eq!(reply.status, 413);
     let reply = ask_with(store, &AllowAll, &limits, "GET", "/sync/todos?limit=1", "");
     assert_eq!(reply.status, 200);
+}
+
+#[test]
+fn queries_by_condition_and_order_page_by_their_next() {
+    let store = &mut Store::new();
+    for (id, json) in [
+        ("a", r#"{"done":false,"priority":1,"t":"x"}"#),
+        ("b", r#"{"done":true,"priority":3}"#),
+        ("c", r#"{"done":false,"priority":2.0}"#),
+        ("d", r#"{"done":false,"priority":2}"#),
+        ("e", r#"{"done":false}"#),
+    ] {
+        store.plain_to(id, insert(json));
+    }
+    let condition = |json: &str| {
+        let mut text = String::from("where=");
+        percent::encode(json, &mut text);
+        text
+    };
+    let open = condition(r#"{"field":"done","isEqualTo":false}"#);
+    assert_eq!(found(store, &open), ["a", "c", "d", "e"]);
+    assert_eq!(found(store, &format!("{open}&orderBy=-priority")), ["c", "d", "a", "e"]);
+    assert_eq!(found(store, &format!("{open}&orderBy=-priority&limit=1")), ["c"]);
+    assert_eq!(found(store, &format!("{open}&orderBy=-priority&limit=2&offset=1")), ["d", "a"]);
+    assert_eq!(found(store, "orderBy=t,-priority"), ["b", "c", "d", "e", "a"]);
+    assert_eq!(
+        found(store, &format!("{open}&where[priority]=2")),
+        ["d"],
+        "plain ones compare texts"
+    );
+    let urgent = condition(
+        r#"{"and":[{"field":"priority",">=":2},{"not":{"field":"done","isEqualTo":true}}]}"#,
+    );
+    assert_eq!(found(store, &urgent), ["c", "d"]);
+
+    let page = |store: &mut Store, query: &str| {
+        let (status, body) = ask(store, "GET", &format!("/sync/todos?{query}"), "");
+        assert_eq!(status, 200, "{body}");
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let ids = json["records"].as_array().unwrap().iter();
+        let ids: String = ids.map(|record| record["recordId"].as_str().unwrap()).collect();
+        (ids, json["next"].as_str().map(String::from), json["records"][0]["data"].to_string())
+    };
+    let query = format!("{open}&orderBy=-priority&limit=2&fields=t");
+    let (ids, next, data) = page(store, &query);
+    assert_eq!((&*ids, &*data), ("cd", "{}"), "the order's fields need not be asked for");
+    // while others write: the last one goes, and one comes in before it
+    store.plain_to("d", Change::delete());
+    store.plain_to("f", insert(r#"{"done":false,"priority":9}"#));
+    let (ids, none, _) = page(store, &format!("{query}&after={}", next.unwrap()));
+    assert_eq!((&*ids, none), ("ae", None));
+    let (ids, next, _) = page(store, "where=%7B%22and%22:[]%7D&limit=3");
+    assert_eq!(ids, "abc");
+    let rest = format!("limit=3&after={}", next.unwrap());
+    assert_eq!(page(store, &rest).0, "ef", "without an order, in that of the ids");
+    assert_eq!(page(store, &format!("{open}&limit=0")).0, "");
+}
+
+#[test]
+fn what_is_wrong_with_a_query_is_said() {
+    let store = &mut Store::new();
+    store.plain_to("a", insert("{}"));
+    for (query, message) in [
+        ("where=%7B%7D", "`where`: the condition: it names no field"),
+        ("orderBy=a..b", "`orderBy`: \\\"a..b\\\" is no path of a field"),
+        ("orderBy=a&after=00", "`after`: \\\"00\\\" is no cursor: it is too short"),
+        ("orderBy=a&after=0000000061", "of a query with another order"),
+        ("orderBy=a&order=b", "there is no parameter `order`"),
+        ("limt=3&orderBy=a", "there is no parameter `limt`"),
+    ] {
+        let (status, body) = ask(store, "GET", &format!("/sync/todos?{query}"), "");
+        assert!(status == 400 && body.contains(message), "{query}: {status} {body}");
+    }
+    let (status, _) = ask(store, "GET", "/sync/todos?limt=3", "");
+    assert_eq!(status, 200, "as before");
+    let many = vec!["a"; 33].join(",");
+    let (status, body) = ask(store, "GET", &format!("/sync/todos?orderBy={many}"), "");
+    assert!(status == 400 && body.contains("at most 32"), "{status} {body}");
+}
+
+#[test]
+fn a_sorted_answer_is_as_large_as_others_may_be() {
+    let store = &mut Store::new();
+    for n in 0..20 {
+        store.plain_to(&format!("r{n:02}"), insert(&format!("{{\"n\":{n}}}")));
+    }
+    let limits = ServerLimits { answer_bytes: 100, ..ServerLimits::default() };
+    let mut ask = |query: &str| {
+        let target = format!("/sync/todos?{query}");
+        ask_with(store, &AllowAll, &limits, "GET", &target, "").status
+    };
+    assert_eq!(ask("orderBy=-n"), 413);
+    assert_eq!(ask("orderBy=-n&limit=2"), 200, "no more is kept, however many are looked at");
+    assert_eq!(ask("orderBy=-n&limit=1&offset=15"), 413);
 }
 
 #[test]
