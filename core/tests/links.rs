@@ -119,3 +119,109 @@ fn an_exchange_that_brings_a_page_is_followed_by_the_next_at_once() {
         lone.pass(pause.as_millis() as u64);
     }
 }
+
+/// The size of pages that the last `subscribe` asks for.
+fn page_bytes(lone: &mut LoneReplica) -> Option<u64> {
+    let sent = lone.sent();
+    let asked = sent.iter().rev().find(|frame| frame.contains("subscribe")).expect("it subscribes");
+    let (_, bytes) = asked.split_once(r#""pageBytes":"#)?;
+    bytes.trim_end_matches('}').parse().ok()
+}
+
+fn snapshot_page(after: u64, bytes: usize) -> String {
+    let text = "x".repeat(bytes);
+    let covered = if after == 0 { String::new() } else { format!(r#""after":"{after:03}","#) };
+    let id = after + 1;
+    format!(
+        r#"{{"type":"sync","collection":"todos","data":{{"records":[{{"id":"{id:03}","data":{{"t":"{text}"}},"version":1,"seq":{id}}}]}},"metadata":{{{covered}"upTo":"{id:03}","snapshotSeq":500}}}}"#
+    )
+}
+
+const SNAPSHOT: &str =
+    r#"{"type":"subscribed","collection":"todos","metadata":{"head":500,"mode":"snapshot"}}"#;
+
+fn reconnect(lone: &mut LoneReplica) {
+    lone.cut();
+    let (at, _) = lone.replica.deadline().unwrap();
+    lone.pass(at.since(lone.now.mono).as_millis() as u64);
+    lone.answer_dial();
+    lone.welcome(0, "");
+}
+
+#[test]
+fn pages_shrink_until_they_come_through_and_grow_again() {
+    let mut lone = LoneReplica::new(config());
+    lone.dial();
+    lone.welcome(0, "");
+    assert_eq!(page_bytes(&mut lone), None, "as the server likes it");
+    for expected in [64, 16, 4, 4] {
+        lone.hear(SNAPSHOT);
+        reconnect(&mut lone);
+        assert_eq!(page_bytes(&mut lone), Some(expected << 10));
+    }
+    let mut after = 0;
+    for _ in 0..3 {
+        lone.hear(SNAPSHOT).hear(&snapshot_page(after, 4 << 10));
+        after += 1;
+        reconnect(&mut lone);
+        assert_eq!(
+            page_bytes(&mut lone),
+            Some(4 << 10),
+            "one page a connection is what it carries"
+        );
+    }
+    for expected in [Some(16 << 10), Some(64 << 10), None] {
+        lone.hear(SNAPSHOT);
+        for _ in 0..8 {
+            lone.hear(&snapshot_page(after, 130 << 10));
+            after += 1;
+        }
+        reconnect(&mut lone);
+        assert_eq!(page_bytes(&mut lone), expected);
+    }
+}
+
+#[test]
+fn pages_by_http_shrink_until_they_come_through() {
+    let mut lone = LoneReplica::new(http_only());
+    lone.replica.command(lone.now, synclayer_core::Command::Connect, &mut lone.actions);
+    let mut asked = Vec::new();
+    while asked.len() < 4 {
+        let call = lone.sent().pop().unwrap_or_default();
+        if call.starts_with("POST /sync/session") {
+            lone.answer(
+                200,
+                r#"{"type":"pong","metadata":{"protocol":2,"epoch":"e1","lastMutation":0}}"#,
+            );
+        } else if let Some((_, query)) = call.split_once("epoch=") {
+            asked.push(query.split("clientId").next().unwrap().to_owned());
+            lone.resolve(HttpAnswer::Failed("cut".into()));
+        } else {
+            let (at, _) = lone.replica.deadline().unwrap();
+            lone.pass(at.since(lone.now.mono).as_millis() as u64);
+        }
+    }
+    assert_eq!(asked, ["&", "&pageBytes=65536&", "&pageBytes=16384&", "&pageBytes=4096&"]);
+}
+
+#[test]
+fn writes_go_out_a_few_at_a_time_where_more_do_not_come_through() {
+    let mut lone = LoneReplica::live();
+    let text = "x".repeat(10_000);
+    for number in 0..200 {
+        lone.save(&format!("{number}"), &format!(r#"{{"t":"{text}"}}"#));
+    }
+    let sent = |lone: &mut LoneReplica| {
+        lone.sent().iter().filter(|frame| frame.contains(r#""mutation""#)).count()
+    };
+    assert!(sent(&mut lone) > 100, "the window");
+    for expected in [6, 1, 1] {
+        reconnect(&mut lone);
+        lone.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"collection":"todos"}}"#);
+        assert_eq!(sent(&mut lone), expected);
+    }
+    for number in 1..=60 {
+        lone.hear(&ack(number, &format!("{}", number - 1), 5 + number));
+    }
+    assert!(sent(&mut lone) > 70, "more and more at a time");
+}

@@ -15,6 +15,7 @@ use super::outbox::Outbox;
 use super::output::Outputs;
 use super::pacing::Pacing;
 use super::peer::Peer;
+use super::portion::Portions;
 use super::stream::Stream;
 use super::streams::Streams;
 use super::synced::Syncs;
@@ -65,6 +66,7 @@ impl Client {
             at_other_database: false,
             peer: Peer::Unknown,
             pacing: Pacing::new(now.mono),
+            portions: Portions::default(),
             slept: false,
             token_due: false,
             token_needed: false,

@@ -19,6 +19,9 @@ use crate::protocol::write::{Change, WriteKind};
 use crate::rules::row::Row;
 use crate::store::StoreError;
 
+/// The approximate number of bytes of a record besides its content.
+const ABOUT_A_RECORD: usize = 100;
+
 impl Client {
     /// A catch-up begins.
     pub(super) fn subscribed(
@@ -204,6 +207,7 @@ impl Records<'_> {
             }
         } else if let Some(epoch) = self.peer.epoch().cloned() {
             self.stream.row.resume = Some(Resume::Delta { epoch, seq });
+            edit.fetched += news.change.delta.set.size() + ABOUT_A_RECORD;
         }
         edit.moved = true;
         self.save(edit);
@@ -261,6 +265,8 @@ impl Records<'_> {
         self.drop_absent(edit, records, range)?;
         self.stream.page_taken(epoch, range);
         edit.moved = true;
+        edit.fetched +=
+            records.iter().map(|record| record.document.size() + ABOUT_A_RECORD).sum::<usize>();
         self.save(edit);
         let (collection, count) = (self.collection.clone(), records.len());
         edit.remote_event(EventKind::RealtimeSync { collection, records: count });

@@ -21,7 +21,7 @@ impl Client {
         self.fallback.hash(&mut hash);
         self.exchange.hash(&mut hash);
         self.random.state().hash(&mut hash);
-        self.pacing.hash(&mut hash);
+        (&self.pacing, &self.portions).hash(&mut hash);
         self.at_other_database.hash(&mut hash);
         self.now.mono.hash(&mut hash);
         (&self.commits, self.rejected).hash(&mut hash);

@@ -9,7 +9,7 @@ use super::failure::{ConnectFailure, FailureCause};
 use super::interface::{Disconnect, NetAction, Timer};
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
-use super::stream::Stream;
+use super::stream::{Phase, Stream};
 use crate::protocol::time::Mono;
 use crate::store::StoreError;
 
@@ -37,6 +37,9 @@ impl Client {
             // however little it was used for, another one after so long is no haste
             self.link.forget_attempts();
         }
+        if was_ready {
+            self.judge_portions();
+        }
         let told = self.failure.as_ref().map(|failure| failure.cause);
         self.lose_connection(edit, &failure.message);
         self.note_failure(failure.clone());
@@ -49,6 +52,18 @@ impl Client {
         {
             // what breaks the protocol was told already
             edit.unreachable(&failure);
+        }
+    }
+
+    /// The connection has broken: what was to come or to go may have been too much for it.
+    fn judge_portions(&mut self) {
+        let comes =
+            |stream: &Stream| matches!(stream.phase(), Phase::Subscribing | Phase::CatchingUp);
+        if !self.peer.is_plain() && self.streams.any(comes) {
+            self.portions.pages.fail();
+        }
+        if self.is_in_flight() {
+            self.portions.writes.fail();
         }
     }
 

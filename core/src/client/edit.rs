@@ -45,6 +45,8 @@ pub(super) struct Edit<'a> {
     pub(super) flush: bool,
     /// `true` if a page, a change or a verdict has brought a place forward.
     pub(super) moved: bool,
+    /// The approximate number of bytes of a catch-up that have come.
+    pub(super) fetched: usize,
     /// The corrections of entries that were stamped without the server's time.
     clocks: Clocks,
     /// The runs that are not settled, whose entries may be joined as they were stamped.
@@ -70,6 +72,7 @@ impl<'a> Edit<'a> {
             adopted: 0,
             gates: false,
             moved: false,
+            fetched: 0,
             flush: false,
         }
     }

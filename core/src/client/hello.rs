@@ -49,6 +49,7 @@ impl Client {
         }
         self.store_next_session(edit);
         self.doubt_cursors(edit)?;
+        self.portions.begin();
         self.link.connected(self.now.mono);
         Ok(())
     }

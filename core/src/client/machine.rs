@@ -13,6 +13,7 @@ use super::outbox::Outbox;
 use super::output::Outputs;
 use super::pacing::Pacing;
 use super::peer::Peer;
+use super::portion::Portions;
 use super::step::StepError;
 use super::streams::Streams;
 use super::synced::Syncs;
@@ -42,6 +43,7 @@ pub(crate) struct Client {
     pub(super) at_other_database: bool,
     pub(super) peer: Peer,
     pub(super) pacing: Pacing,
+    pub(super) portions: Portions,
     /// `true` if the device has slept since the last step.
     pub(super) slept: bool,
     pub(super) token_due: bool,

@@ -24,7 +24,7 @@
 //! | `wipe` | everything of a user is removed from the store |
 //! | `fate` | what became of a write, told to whoever follows it |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
-//! | `sending`, `pacing` | what goes out, and when it may |
+//! | `sending`, `pacing`, `portion` | what goes out, when it may, and how much at a time |
 //! | `synced` | the answers to calls of `synced` |
 //! | `interest` | which collections matter |
 //! | `loss`, `offer`, `adopt` | a server that lacks records which are held here |
@@ -68,6 +68,7 @@ mod pacing;
 mod past;
 mod peer;
 mod plain;
+mod portion;
 mod reads;
 mod rebase;
 mod records;

@@ -88,6 +88,7 @@ impl Client {
         // a plain server need not confirm anything
         let plain = self.peer.is_plain() && self.link.ready_since().is_some();
         let now = self.now.mono;
+        let page_bytes = self.portions.pages.limit();
         let (mut due, mut left) = (Vec::new(), Vec::new());
         for (collection, stream) in self.streams.iter_mut() {
             if stream.is_subscribe_due(plain) {
@@ -96,6 +97,7 @@ impl Client {
                     collection: collection.clone(),
                     cursor: stream.row.cursor.clone(),
                     resume: stream.row.resume.clone(),
+                    page_bytes,
                     filtered: false,
                 });
             } else if stream.is_unsubscribe_due() {
@@ -144,6 +146,8 @@ impl Client {
             Some(_) => self.push_window(),
             None => (self.config.window, self.config.window_bytes),
         };
+        let window_bytes =
+            self.portions.writes.limit().map_or(window_bytes, |most| most.min(window_bytes));
         let mut room = window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
         let (mut writes, mut wait_until) = (Writes::new(), None);

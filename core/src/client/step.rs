@@ -51,6 +51,7 @@ impl Client {
         let changed = change(self, &mut edit);
         if edit.moved {
             self.made_progress(edit.transport);
+            self.portions.pages.carry(edit.fetched);
         }
         let changed = match changed {
             Err(StepError::Peer(what)) => {

@@ -104,6 +104,7 @@ impl Client {
         }
         self.drop_leading_acked(edit);
         self.pacing.await_verdict(self.now.mono);
+        self.portions.writes.carry(entry.change.delta.set.size());
         edit.moved = true;
         Ok(())
     }

@@ -153,6 +153,9 @@ pub enum ClientMessage {
         cursor: Option<Cursor>,
         /// The position in an interrupted catch-up from `cursor`.
         resume: Option<Resume>,
+        /// The most bytes of a page that the client wants, where it wants less than the server would
+        /// send.
+        page_bytes: Option<usize>,
         /// `true` if the message carries a filter, which is refused for now.
         filtered: bool,
     },

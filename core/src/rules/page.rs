@@ -3,10 +3,12 @@
 //! Every page is read from one consistent view of the rows, and bounded in records and bytes.
 //! Between two pages only their [`Position`] is kept.
 
+mod limits;
 mod query;
 
 use alloc::vec::Vec;
 
+pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
 use super::policy::Policy;
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
@@ -19,23 +21,6 @@ use crate::protocol::name::{
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
 use crate::store::{Rows, Scan, StoreError};
-
-/// The limits of one page.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub struct PageLimits {
-    /// The maximal number of records. Default 1,000.
-    pub records: usize,
-    /// The approximate maximal size in bytes; a page always holds at least one record. Default 256
-    /// KiB.
-    pub bytes: usize,
-}
-
-impl Default for PageLimits {
-    fn default() -> Self {
-        Self { records: 1000, bytes: 256 << 10 }
-    }
-}
 
 /// A user who reads a collection.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -49,6 +49,7 @@ impl Client {
             }
             HttpAnswer::Failed(why) => {
                 let what = asked.what.name();
+                self.take_less(&asked.what);
                 self.fail_exchange(edit, why.of(what), Duration::ZERO);
                 // the status tells of the server, and not of the call
                 self.note_failure(why);
@@ -414,6 +415,17 @@ impl Client {
             && let Some(stream) = self.streams.get_mut(collection)
         {
             stream.ask_again_at(Some(next + self.config.reconnect_delay));
+        }
+    }
+
+    /// A call was not answered, or its answer broke off, at a server that has answered others: perhaps it
+    /// was about too much.
+    pub(super) fn take_less(&mut self, what: &What) {
+        let answers = self.exchange.as_ref().is_some_and(|exchange| exchange.succeeded);
+        match what {
+            What::Page { .. } if answers => self.portions.pages.fail(),
+            What::Push => self.portions.writes.fail(),
+            What::Hello | What::Page { .. } => {}
         }
     }
 

@@ -160,7 +160,8 @@ impl Client {
         let from = stream.from();
         stream.page_asked();
         let client_id = Some(self.identity.client_id.clone());
-        let query = PageQuery { from: from.clone(), limit: None, client_id };
+        let page_bytes = self.portions.pages.limit();
+        let query = PageQuery { from: from.clone(), limit: None, page_bytes, client_id };
         let (method, path, body) = match self.peer.takes_pulls() {
             true => {
                 let mut body = Vec::new();
@@ -326,6 +327,9 @@ impl Client {
         let what = asked.as_ref().map_or("a request", |asked| asked.what.name());
         let why = format!("{what} was not answered in time");
         let failure = ConnectFailure::new(FailureCause::Silent, why);
+        if let Some(asked) = &asked {
+            self.take_less(&asked.what);
+        }
         self.fail_exchange(edit, failure, Duration::ZERO);
         if let Some(asked) = asked {
             self.pass_over(&asked.what);

@@ -133,6 +133,7 @@ fields! {
         collection: "collection",
         count: "count",
         cursor: "cursor",
+        page_bytes: "pageBytes",
         database: "database",
         epoch: "epoch",
         features: "features",
@@ -293,6 +294,7 @@ impl<'a> Envelope<'a> {
             collection: self.collection()?,
             cursor,
             resume,
+            page_bytes: self.metadata.page_bytes.size("metadata.pageBytes")?,
             filtered: self.fields.filter.or(self.metadata.filter).is_some(),
         })
     }

@@ -24,11 +24,12 @@ impl ClientMessage {
             Self::Auth { token } => message(out, "auth", |m| {
                 m.object("data", |data| data.text("token", token.reveal()));
             }),
-            Self::Subscribe { collection, cursor, resume, filtered } => {
+            Self::Subscribe { collection, cursor, resume, page_bytes, filtered } => {
                 message(out, "subscribe", |m| {
                     m.text("collection", collection);
                     m.object_unless_empty("metadata", |metadata| {
                         metadata.cursor(cursor.as_ref(), resume.as_ref());
+                        metadata.optional("pageBytes", page_bytes.map(|bytes| bytes as u64));
                         if *filtered {
                             metadata.object("filter", |_| {});
                         }

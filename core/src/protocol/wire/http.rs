@@ -89,6 +89,8 @@ pub(crate) struct PageQuery {
     pub from: PageFrom,
     /// The maximal number of records; the server has a limit of its own.
     pub limit: Option<usize>,
+    /// The most bytes of a page that the client wants; the server has a limit of its own.
+    pub page_bytes: Option<usize>,
     /// The client whose last mutation the page returns.
     pub client_id: Option<ClientId>,
 }
@@ -212,6 +214,9 @@ impl PageQuery {
         if let Some(limit) = self.limit {
             let _ = write!(out, "&limit={limit}");
         }
+        if let Some(bytes) = self.page_bytes {
+            let _ = write!(out, "&pageBytes={bytes}");
+        }
         if let Some(client) = &self.client_id {
             out.push_str("&clientId=");
             percent::encode(client, &mut out);
@@ -234,6 +239,7 @@ impl PageQuery {
                 "seq" => seq = value,
                 "resume" if !value.is_empty() => query.from.resume = Some(parse_resume(value)?),
                 "limit" => query.limit = Some(integer(name, value)?),
+                "pageBytes" => query.page_bytes = Some(integer(name, value)?),
                 "clientId" if !value.is_empty() => {
                     let client = ClientId::new(value);
                     query.client_id =

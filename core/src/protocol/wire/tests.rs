@@ -91,6 +91,7 @@ fn a_clients_subscriptions_and_pings() {
         collection: todos(),
         cursor,
         resume,
+        page_bytes: None,
         filtered: false,
     };
     let cursor = || Some(Cursor { epoch: epoch(), seq: Seq(120) });
@@ -120,9 +121,10 @@ fn a_clients_subscriptions_and_pings() {
                 collection: todos(),
                 cursor: None,
                 resume: None,
+                page_bytes: Some(16384),
                 filtered: true,
             },
-            r#"{"type":"subscribe","collection":"todos","metadata":{"filter":{}}}"#,
+            r#"{"type":"subscribe","collection":"todos","metadata":{"pageBytes":16384,"filter":{}}}"#,
         ),
         (
             ClientMessage::Unsubscribe { collection: todos() },

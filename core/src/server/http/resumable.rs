@@ -219,10 +219,10 @@ pub(super) fn pull(
     policy: &dyn Policy,
 ) -> Result<Call, Reply> {
     let reader = reader(request, collection, policy)?;
-    let PageQuery { from, limit, client_id: client } = query;
+    let PageQuery { from, limit, page_bytes, client_id: client } = query;
     let position = Position::Start { cursor: from.cursor.clone(), resume: from.resume.clone() };
     let records = limit.unwrap_or(usize::MAX).min(limits.page.records);
-    let limits = PageLimits { records, ..limits.page };
+    let limits = PageLimits { records, ..limits.page.at_most(page_bytes) };
     let request = ReadRequest::Pull { reader, position, limits, client };
     Ok(Call::Read(ReadCall { request, wanted: Wanted::Page(from) }))
 }

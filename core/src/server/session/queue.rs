@@ -24,6 +24,7 @@ pub(super) enum QueuedRequest {
         collection: Collection,
         cursor: Option<Cursor>,
         resume: Option<Resume>,
+        page_bytes: Option<usize>,
     },
     Unsubscribe(Collection),
     Sync(Collection),

@@ -65,7 +65,7 @@ impl Session {
             let partial = subscription.partial;
             let whole = self.level() == Level::Plain && cx.env.rings.plain_whole();
             let reader = Reader { collection: collection.clone(), user, partial, whole };
-            let limits = self.limits.page;
+            let limits = subscription.page;
             (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false)
         } else {
             return;

@@ -100,9 +100,13 @@ impl Session {
                 self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
                 return;
             }
-            ClientMessage::Subscribe { collection, cursor, resume, filtered: false } => {
-                QueuedRequest::Subscribe { collection, cursor, resume }
-            }
+            ClientMessage::Subscribe {
+                collection,
+                cursor,
+                resume,
+                page_bytes,
+                filtered: false,
+            } => QueuedRequest::Subscribe { collection, cursor, resume, page_bytes },
             ClientMessage::Unsubscribe { collection } => QueuedRequest::Unsubscribe(collection),
             ClientMessage::Sync { collection } => QueuedRequest::Sync(collection),
             ClientMessage::Write(mutation) => QueuedRequest::Write(mutation),

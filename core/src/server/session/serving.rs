@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use super::queue::{Barrier, QueuedRequest};
 use super::verdicts::Admission;
 use super::{Handshake, InputContext, PendingTransaction, Session, SessionAction, Ticket};
-use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage};
+use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Level, Mutation, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
+use crate::rules::page::Position;
 use crate::rules::policy::Access;
 use crate::rules::transaction::{Run, Transaction};
 
@@ -42,9 +43,13 @@ impl Session {
         match request {
             QueuedRequest::Hello(hello) => self.serve_hello(hello, cx),
             QueuedRequest::Ping => self.serve_ping(cx),
-            QueuedRequest::Subscribe { collection, cursor, resume } => {
+            QueuedRequest::Subscribe { collection, cursor, resume, page_bytes } => {
                 self.settle_level();
-                self.serve_subscribe(collection, cursor, resume, cx);
+                let position = match self.level() {
+                    Level::Plain => Position::Now,
+                    Level::Resumable => Position::Start { cursor, resume },
+                };
+                self.serve_subscribe(collection, position, page_bytes, cx);
             }
             QueuedRequest::Unsubscribe(collection) => self.serve_unsubscribe(collection, cx),
             QueuedRequest::Sync(collection) => {

@@ -7,9 +7,7 @@ use bytes::Bytes;
 
 use super::subscription::{Progress, Subscription};
 use super::{Handshake, InputContext, Session, SessionAction};
-use crate::protocol::message::{
-    Cursor, ErrorCode, Level, Mode, Resume, ServerChange, ServerMessage,
-};
+use crate::protocol::message::{ErrorCode, Level, Mode, ServerChange, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
@@ -35,8 +33,8 @@ impl Session {
     pub(super) fn serve_subscribe(
         &mut self,
         collection: Collection,
-        cursor: Option<Cursor>,
-        resume: Option<Resume>,
+        position: Position,
+        page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
     ) {
         let again = self.subscriptions.contains_key(&collection);
@@ -51,16 +49,13 @@ impl Session {
             let message = alloc::format!("a connection may have at most {most} subscriptions");
             return self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
         }
-        let position = match self.level() {
-            Level::Plain => Position::Now,
-            Level::Resumable => Position::Start { cursor, resume },
-        };
         if !again {
             cx.out.push(SessionAction::Follow(collection.clone()));
         }
         self.drop_read(&collection);
         let subscription = Subscription {
             partial: access == Access::Some,
+            page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),
         };
         self.subscriptions.insert(collection, subscription);

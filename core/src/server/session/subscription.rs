@@ -3,13 +3,15 @@
 use alloc::boxed::Box;
 
 use crate::protocol::name::{Collection, Seq};
-use crate::rules::page::Position;
+use crate::rules::page::{PageLimits, Position};
 
 /// A collection that the client follows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Subscription {
     /// `true` if each record has to be permitted by the policy.
     pub(super) partial: bool,
+    /// The limits of its pages.
+    pub(super) page: PageLimits,
     pub(super) progress: Progress,
 }
 

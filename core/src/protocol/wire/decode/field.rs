@@ -93,6 +93,12 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A number of things that fit into memory, or as many as do.
+    pub(super) fn size(self, name: &str) -> Result<Option<usize>, Fault> {
+        let number = self.number(name)?;
+        Ok(number.map(|number| usize::try_from(number).unwrap_or(usize::MAX)))
+    }
+
     pub(super) fn timestamp(self, name: &str) -> Result<Option<Timestamp>, Fault> {
         self.parsed(name, Timestamp::parse)
     }

@@ -23,6 +23,7 @@ fields! {
         collection: "collection",
         cursor: "cursor",
         limit: "limit",
+        page_bytes: "pageBytes",
         session: "session",
         epoch: "epoch",
         mutations: "mutations",
@@ -154,10 +155,10 @@ impl<'a> Body<'a> {
         let collection = self.collection.name("collection", Collection::new)?;
         let cursor: CursorFields<'_> = self.cursor.object("cursor")?.unwrap_or_default();
         let from = PageFrom { cursor: cursor.cursor()?, resume: cursor.resume()? };
-        let limit = self.limit.number("limit")?;
-        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = self.limit.size("limit")?;
+        let page_bytes = self.page_bytes.size("pageBytes")?;
         let client_id = self.client_id.name("clientId", ClientId::new)?;
-        Ok((required(collection, "collection")?, PageQuery { from, limit, client_id }))
+        Ok((required(collection, "collection")?, PageQuery { from, limit, page_bytes, client_id }))
     }
 
     fn push(&self, limits: &Limits) -> Result<(PushHead, Vec<Field<'a>>), Fault> {

@@ -28,7 +28,7 @@ pub(in super::super) fn push<M: AsRef<[u8]>>(
 }
 
 pub(in super::super) fn pull(collection: &Collection, query: &PageQuery, out: &mut Vec<u8>) {
-    let PageQuery { from, limit, client_id } = query;
+    let PageQuery { from, limit, page_bytes, client_id } = query;
     object(out, |body| {
         body.text("collection", collection);
         if from.cursor.is_some() || from.resume.is_some() {
@@ -37,6 +37,7 @@ pub(in super::super) fn pull(collection: &Collection, query: &PageQuery, out: &m
             });
         }
         body.optional("limit", limit.map(|limit| limit as u64));
+        body.optional("pageBytes", page_bytes.map(|bytes| bytes as u64));
         body.optional_text("clientId", client_id.as_deref());
     });
 }

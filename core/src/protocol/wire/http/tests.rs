@@ -73,10 +73,11 @@ fn what_is_said_over_http_looks_like_this() {
         r#"{"type":"batch","metadata":{"database":"d1","epoch":"e2","from":{"epoch":"e1","seq":7,"resume":{"epoch":"e2","seq":9}},"lastMutation":17},"messages":[]}"#
     );
     let todos = Collection::new("to/dos").unwrap();
-    let query = PageQuery { from, limit: Some(5), client_id: Some(client("c 1")) };
+    let query =
+        PageQuery { from, limit: Some(5), page_bytes: Some(4096), client_id: Some(client("c 1")) };
     assert_eq!(
         query.target(&todos),
-        "/sync/to%2Fdos?epoch=e1&seq=7&resume=delta%3Ae2%3A9&limit=5&clientId=c%201"
+        "/sync/to%2Fdos?epoch=e1&seq=7&resume=delta%3Ae2%3A9&limit=5&pageBytes=4096&clientId=c%201"
     );
     assert_eq!(PageQuery::default().target(&todos), "/sync/to%2Fdos?epoch=");
 }
@@ -156,9 +157,10 @@ proptest! {
     fn queries_come_back(
         from in froms(),
         limit in prop::option::of(0_usize..2000),
+        page_bytes in prop::option::of(0_usize..1 << 40),
         client_id in prop::option::of(client_ids()),
     ) {
-        let query = PageQuery { from, limit, client_id };
+        let query = PageQuery { from, limit, page_bytes, client_id };
         let target = query.target(&Collection::new("todos").unwrap());
         prop_assert_eq!(parsed(&parameters(&target)), Ok(Some(query.clone())));
         let collection = Collection::new("a/../b ä").unwrap();

@@ -128,11 +128,16 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
         .prop_map(|(id, session)| Hello { client_id: id, session: SessionNumber(session) });
     prop_oneof![
         ".*".prop_map(|token| ClientMessage::Auth { token: Token::from(&*token) }),
-        (collections(), optional(cursors()), optional(resumes()), any::<bool>()).prop_map(
-            |(collection, cursor, resume, filtered)| {
-                ClientMessage::Subscribe { collection, cursor, resume, filtered }
-            }
-        ),
+        (
+            collections(),
+            optional(cursors()),
+            optional(resumes()),
+            optional(0_usize..1 << 40),
+            any::<bool>()
+        )
+            .prop_map(|(collection, cursor, resume, page_bytes, filtered)| {
+                ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filtered }
+            }),
         collections().prop_map(|collection| ClientMessage::Unsubscribe { collection }),
         collections().prop_map(|collection| ClientMessage::Sync { collection }),
         numbered_writes().prop_map(ClientMessage::Write),

@@ -56,7 +56,8 @@ struct Puller {
 
 impl Puller {
     fn ask(&self, store: &mut Store, limit: usize) -> PageAnswer {
-        let query = PageQuery { from: self.from.clone(), limit: Some(limit), client_id: None };
+        let query =
+            PageQuery { from: self.from.clone(), limit: Some(limit), ..PageQuery::default() };
         let target = query.target(&todos());
         let reply = ask_with(store, &AllowAll, &ServerLimits::default(), "GET", &target, "");
         assert_eq!(reply.status, 200);

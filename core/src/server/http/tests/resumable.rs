@@ -435,7 +435,7 @@ fn a_resume_moves_the_place_and_nothing_else() {
     assert_eq!(change.change, update(r#"{"x":2,"y":2}"#));
 
     // a page is of so many records at most
-    let query = PageQuery { from: PageFrom::default(), limit: Some(1), client_id: None };
+    let query = PageQuery { limit: Some(1), ..PageQuery::default() };
     let page = exchange.page(&query);
     let [_, ServerMessage::Sync { range: Some(range), .. }] = &page.messages[..] else {
         panic!("{page:?}")
@@ -448,7 +448,7 @@ fn a_resume_moves_the_place_and_nothing_else() {
     let query = PageQuery {
         from: PageFrom { cursor: None, resume: Some(resume) },
         limit: Some(1),
-        client_id: None,
+        ..PageQuery::default()
     };
     let page = exchange.page(&query);
     let [_, ServerMessage::Sync { range: Some(next), .. }, _] = &page.messages[..] else {
