@@ -29,7 +29,8 @@
 //! All decisions are the core's ([`synclayer_core`]). One thread owns the replica, its store and the
 //! socket, and sleeps until the socket, the program or the clock has something for it: a write is
 //! on its way to the server within the call that makes it. What can block for long, the look-up of
-//! names and HTTP calls, happens on threads that come and go. All of it ends when the last
+//! names and HTTP calls, happens on threads that come and go. [`Collection::get`] reads on the thread that
+//! calls it, if the store has a [view](synclayer_core::ClientStore::reader) for that. All of it ends when the last
 //! [`SyncLayer`] and [`Collection`] is dropped, or by [`close`](SyncLayer::close).
 
 mod byte_stream;

@@ -87,9 +87,8 @@ impl CollectionHandle {
 
     /// Reads a record.
     pub fn get(&self, id: &str) -> Pending<Option<Record>> {
-        let collection = self.name.clone();
         match record_id(id) {
-            Ok(id) => self.client.ask(|reply| EngineCommand::Get { collection, id, reply }),
+            Ok(id) => self.client.inbox().get(&self.name, id),
             Err(error) => Pending::refused(error),
         }
     }

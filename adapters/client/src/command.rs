@@ -12,6 +12,7 @@ use synclayer_core::{
 use crate::listen::{EventQueue, UpdateSlot};
 use crate::mailbox;
 use crate::pending::{EndReason, Pending, Responder};
+use crate::reads::SharedReads;
 use crate::saved::Saved;
 
 /// A command for an engine. Those of the app are answered by their `Responder`.
@@ -123,6 +124,35 @@ pub enum EngineCommand {
     Stop,
 }
 
+impl EngineCommand {
+    /// Returns `true` if a read that begins after the command was made must see its effect.
+    pub(crate) fn is_seen_by_reads(&self) -> bool {
+        match self {
+            Self::Write { .. }
+            | Self::Retry { .. }
+            | Self::Decide { .. }
+            | Self::Replica(..)
+            | Self::SignOut(..)
+            | Self::Stop => true,
+            Self::Get { .. }
+            | Self::GetAll { .. }
+            | Self::Query { .. }
+            | Self::Count { .. }
+            | Self::Status(_)
+            | Self::Rejected(_)
+            | Self::Synced(_)
+            | Self::Watch { .. }
+            | Self::DismissWatchers
+            | Self::Listen(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::Socket { .. }
+            | Self::Answered { .. }
+            | Self::Durable => false,
+        }
+    }
+}
+
 /// News of a connection.
 pub enum SocketEvent {
     /// The connection is open.
@@ -139,6 +169,7 @@ pub enum SocketEvent {
 #[derive(Clone)]
 pub struct Inbox {
     commands: Sender<EngineCommand>,
+    reads: Arc<SharedReads>,
     wake: Arc<dyn Fn() + Send + Sync>,
     end: EndReason,
 }
@@ -148,11 +179,15 @@ impl Inbox {
     /// in; it does nothing for a network that waits for the receiver alone.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> (Self, Receiver<EngineCommand>) {
         let (commands, inbox) = channel();
-        (Self { commands, wake: Arc::new(wake), end: EndReason::default() }, inbox)
+        let (reads, wake, end) = (Arc::default(), Arc::new(wake), EndReason::default());
+        (Self { commands, reads, wake, end }, inbox)
     }
 
     /// Puts a command in. If the engine has ended, it is dropped with what it holds.
     pub fn put(&self, command: EngineCommand) {
+        if command.is_seen_by_reads() {
+            self.reads.count_made();
+        }
         // nobody to be told: what the command holds is dropped with it, and that tells
         if self.commands.send(command).is_ok() {
             (self.wake)();
@@ -167,6 +202,25 @@ impl Inbox {
         let (reply, pending) = Pending::new(&self.end);
         self.put(command(reply));
         pending
+    }
+
+    /// Reads a record, here if that can be.
+    pub(crate) fn get(&self, collection: &Collection, id: RecordId) -> Pending<Option<Record>> {
+        match self.end.check() {
+            Ok(()) => match self.reads.get(collection, &id) {
+                Some(record) => Pending::answered(Ok(record)),
+                None => {
+                    let collection = collection.clone();
+                    self.ask(|reply| EngineCommand::Get { collection, id, reply })
+                }
+            },
+            Err(refused) => Pending::refused(refused),
+        }
+    }
+
+    /// The view of the store for reads beside the engine.
+    pub(crate) fn reads(&self) -> &SharedReads {
+        &self.reads
     }
 
     /// Makes it known that the user has signed out: no call is taken any more.

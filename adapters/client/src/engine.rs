@@ -5,6 +5,7 @@ mod app;
 mod failure;
 mod fates;
 mod holds;
+mod reads;
 mod requests;
 mod sign_out;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use tracing::{debug, warn};
 use self::failure::{FailedStore, open_replica};
 use self::fates::FollowedFates;
 use self::holds::Holds;
+use self::reads::PublishedReads;
 use self::requests::Requests;
 use self::sign_out::SigningOut;
 use self::waiting::WaitingCalls;
@@ -53,6 +55,8 @@ pub(crate) struct Engine {
     inbox: Inbox,
     requests: Requests,
     started: Instant,
+    // dropped before the replica, whose store it holds open
+    reads: PublishedReads,
     /// The number of this replica: input for an earlier one is dropped.
     life: u64,
     replica: Result<Replica, FailedStore>,
@@ -89,6 +93,7 @@ impl Engine {
             online: true,
             factory,
             network,
+            reads: PublishedReads::new(&inbox),
             inbox,
             requests: Requests::new(http),
             started,
@@ -103,6 +108,7 @@ impl Engine {
             stopping: false,
             signing_out: None,
         };
+        engine.publish_reads();
         engine.act();
         engine.start();
         engine.check_store();
@@ -147,6 +153,7 @@ impl Engine {
 
     /// Carries out a command.
     fn take(&mut self, command: EngineCommand) {
+        self.reads.took(&command);
         match command {
             EngineCommand::Write { id, write, reply } => self.write(id, write, reply),
             EngineCommand::Retry { write, reply } => self.retry(write, reply),
@@ -226,6 +233,7 @@ impl Engine {
         if let Ok(replica) = &mut self.replica {
             self.watchers.show(replica);
         }
+        self.reads.have_been_committed();
         self.answer();
     }
 

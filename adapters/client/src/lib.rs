@@ -33,6 +33,7 @@ pub mod network;
 pub mod pending;
 mod proxy;
 pub mod query;
+mod reads;
 pub mod saved;
 mod set_once;
 pub mod setup;

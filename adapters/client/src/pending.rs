@@ -16,8 +16,8 @@ use crate::mailbox::{Receiver, Sender, mailbox};
 pub struct Pending<T>(PendingState<T>);
 
 enum PendingState<T> {
-    /// The call was not made, for this reason.
-    Refused(Option<SyncError>),
+    /// The answer is known, until it is taken.
+    Answered(Option<Result<T, SyncError>>),
     /// The engine has it.
     Made { answer: Receiver<Option<Result<T, SyncError>>>, end: EndReason },
 }
@@ -40,7 +40,12 @@ impl<T> Pending<T> {
 
     /// A call that was not made.
     pub(crate) fn refused(error: SyncError) -> Self {
-        Self(PendingState::Refused(Some(error)))
+        Self::answered(Err(error))
+    }
+
+    /// A call that needed no engine.
+    pub(crate) fn answered(answer: Result<T, SyncError>) -> Self {
+        Self(PendingState::Answered(Some(answer)))
     }
 }
 
@@ -49,8 +54,8 @@ impl<T> Future for Pending<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            PendingState::Refused(error) => {
-                Poll::Ready(Err(error.take().unwrap_or(SyncError::Closed)))
+            PendingState::Answered(answer) => {
+                Poll::Ready(answer.take().unwrap_or(Err(SyncError::Closed)))
             }
             PendingState::Made { answer, end } => match answer.poll(context) {
                 Poll::Ready(answer) => Poll::Ready(answer.unwrap_or_else(|| Err(end.error()))),

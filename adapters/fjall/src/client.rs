@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use synclayer_core::{Batch, ClientStore, CommitNumber, Rows, StoreError, StoreErrorKind};
+use synclayer_core::{Batch, ClientStore, CommitNumber, Rows, StoreError, StoreErrorKind, Visit};
 
 use crate::chain::{Chain, ChainLink};
 use crate::disk::{self, Disk, Promises, Sizes};
@@ -239,6 +239,30 @@ impl ClientStore for FjallClientStore {
             Mode::Buffered(_) => Ok(self.last),
             Mode::Synced(flusher) => flusher.durable(),
         }
+    }
+
+    fn reader(&self) -> Option<Arc<dyn Rows + Send + Sync>> {
+        Some(Arc::new(Reader { rows: Latest(self.disk.table.clone()), _disk: self.disk.clone() }))
+    }
+}
+
+/// A view of the rows for other threads. While it is there, the directory stays locked.
+struct Reader {
+    rows: Latest,
+    _disk: Arc<Disk>,
+}
+
+impl Rows for Reader {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.rows.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
+        self.rows.scan(from, to, visit)
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
+        self.rows.last(from, to)
     }
 }
 

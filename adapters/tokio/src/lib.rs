@@ -27,7 +27,10 @@
 //! # Threads and tasks
 //!
 //! All decisions are the core's ([`synclayer_core`]); this crate gives it a thread of its own, which
-//! owns the store, so that a slow disk never holds up an async worker, and a task per connection.
+//! owns the store, so that a slow disk never holds up an async worker, and a task per connection. Only
+//! [`Collection::get`] reads where it is called, if the store has a
+//! [view](synclayer_core::ClientStore::reader) for that: a record that is not in memory costs the worker
+//! one read of the disk, which is less than waking the thread and being woken.
 //! Both end when the last [`SyncLayer`] and [`Collection`] is dropped, or by
 //! [`close`](SyncLayer::close).
 

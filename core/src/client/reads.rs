@@ -1,5 +1,6 @@
 //! The app's reads: how the machine is doing, and what its store holds.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::edit::{Edit, shown};
@@ -11,7 +12,7 @@ use super::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
 use crate::rules::query::{Query, Selection};
-use crate::rules::row::{Entry, OutboxRow, Rejected, Row, record_of, write_id_of};
+use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, record_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
 
@@ -71,8 +72,17 @@ impl Client {
         id: &RecordId,
         store: &dyn Rows,
     ) -> Result<Option<Record>, StoreError> {
-        let row = store.get(&self.keys.row(collection, id))?.map(Row::decode).transpose()?;
-        Ok(row.and_then(|row| shown(id, &row)))
+        record_in(self.keys, collection, id, store)
+    }
+
+    /// Reads records of these rows as [`get`](Self::get) does, wherever and whenever it is called.
+    pub(crate) fn reader(
+        &self,
+        rows: Arc<dyn Rows + Send + Sync>,
+    ) -> impl Fn(&Collection, &RecordId) -> Result<Option<Record>, StoreError> + Send + Sync + use<>
+    {
+        let keys = self.keys;
+        move |collection, id| record_in(keys, collection, id, &*rows)
     }
 
     /// Shows the records of a collection in order of their ids, until `visit` ends it.
@@ -187,4 +197,14 @@ impl Client {
     pub(crate) fn last_commit(&self) -> CommitNumber {
         self.commits.last()
     }
+}
+
+fn record_in(
+    keys: Keys,
+    collection: &Collection,
+    id: &RecordId,
+    rows: &dyn Rows,
+) -> Result<Option<Record>, StoreError> {
+    let row = rows.get(&keys.row(collection, id))?.map(Row::decode).transpose()?;
+    Ok(row.and_then(|row| shown(id, &row)))
 }

@@ -263,6 +263,17 @@ impl<S: ClientStore> Replica<S> {
         self.client.get(collection, id, self.store.rows())
     }
 
+    /// Reads records as [`get`](Self::get) does, on any thread and beside the replica's owner, if the
+    /// store has a [view](ClientStore::reader) for that. It sees every write that was made before. The
+    /// store stays open until it is dropped.
+    pub fn reader(
+        &self,
+    ) -> Option<
+        impl Fn(&Collection, &RecordId) -> Result<Option<Record>, StoreError> + Send + Sync + use<S>,
+    > {
+        self.store.reader().map(|rows| self.client.reader(rows))
+    }
+
     /// All records of a collection in order of their ids.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod memory;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -201,6 +202,13 @@ pub trait ClientStore {
     ///
     /// When making them durable failed; the store takes no further batch until it is reopened.
     fn durable(&mut self) -> Result<CommitNumber, StoreError>;
+
+    /// The same rows as [`rows`](Self::rows), always as of the last commit, for reads on other threads
+    /// while the store is in use. The store stays open until this is dropped. `None`, the default, where
+    /// a store has no such view: every read is then made by its owner.
+    fn reader(&self) -> Option<Arc<dyn Rows + Send + Sync>> {
+        None
+    }
 }
 
 impl<S: ClientStore + ?Sized> ClientStore for Box<S> {
@@ -218,6 +226,10 @@ impl<S: ClientStore + ?Sized> ClientStore for Box<S> {
 
     fn durable(&mut self) -> Result<CommitNumber, StoreError> {
         (**self).durable()
+    }
+
+    fn reader(&self) -> Option<Arc<dyn Rows + Send + Sync>> {
+        (**self).reader()
     }
 }
 

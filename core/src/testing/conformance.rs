@@ -90,6 +90,7 @@ pub fn client_store<S: ClientStores>(stores: &mut S) {
     large_and_empty_values_come_back(&mut ClientSubject::new(stores.fresh()));
     ten_thousand_rows(&mut ClientSubject::new(stores.fresh()));
     numbers_must_rise(stores.fresh());
+    a_reader_sees_each_commit(stores.fresh());
     the_watermark_follows_the_flushes(stores);
     a_store_is_what_a_model_is(ClientSubject::new(stores.fresh()), &mut |mut client| {
         fine("a flush", client.store.flush(client.last));
@@ -344,6 +345,23 @@ fn ten_thousand_rows(subject: &mut dyn Subject) {
         let end = last(rows, b"", &5_000_u32.to_be_bytes()).map(|(key, _)| key);
         assert_eq!(end.as_deref(), Some(&4_999_u32.to_be_bytes()[..]), "last in the middle");
     });
+}
+
+/// A store that has no reader passes.
+fn a_reader_sees_each_commit(mut store: impl ClientStore) {
+    let Some(reader) = store.reader() else { return };
+    for number in 1..=100_u64 {
+        let mut batch = Batch::default();
+        if number.is_multiple_of(3) {
+            batch.delete(&b"row"[..]);
+        } else {
+            batch.put(&b"row"[..], number.to_be_bytes().to_vec());
+        }
+        fine("a commit", store.commit(CommitNumber(number), batch));
+        let (seen, held) = (fine("a read", reader.get(b"row")), store.rows().get(b"row"));
+        assert_eq!(seen, fine("a read", held), "the reader sees other rows after a commit");
+        assert_eq!(seen.is_none(), number.is_multiple_of(3), "after commit {number}");
+    }
 }
 
 fn numbers_must_rise<S: ClientStore>(mut store: S) {

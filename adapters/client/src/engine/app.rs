@@ -133,9 +133,11 @@ impl Engine {
             Command::SetToken(token) => self.config.token = Some(token.clone()),
             Command::Subscribe(collection) => return self.join(collection),
             Command::Unsubscribe(collection) => {
+                self.reads.set_joined(collection, false);
                 self.config.collections.retain(|joined| joined != collection);
             }
-            Command::SyncNow | Command::Release(_) => {}
+            Command::Release(collection) => self.reads.set_joined(collection, false),
+            Command::SyncNow => {}
         }
         self.step(|replica, now, out| replica.command(now, command, out));
     }
@@ -149,6 +151,9 @@ impl Engine {
         if !self.replica.as_ref().is_ok_and(held) {
             let subscribe = Command::Subscribe(collection.clone());
             self.step(|replica, now, out| replica.command(now, subscribe, out));
+            if self.replica.as_ref().is_ok_and(|replica| replica.holds(collection)) {
+                self.reads.set_joined(collection, true);
+            }
         }
     }
 

@@ -44,6 +44,7 @@ impl Engine {
         self.calls.fail_syncs(&failed);
         self.fates.end(&failed);
         // the store is closed before it is opened again
+        self.reads.end();
         self.replica = Err(FailedStore::new(error, REOPEN_DELAY));
     }
 
@@ -55,6 +56,7 @@ impl Engine {
         if let Err(failed) = &self.replica {
             return Err(failed.error.clone());
         }
+        self.reads.end();
         let reason = StoreError::new(StoreErrorKind::Other, reason);
         let gone = FailedStore::new(reason, Duration::ZERO);
         std::mem::replace(&mut self.replica, Err(gone)).map_err(|failed| failed.error)
@@ -69,6 +71,7 @@ impl Engine {
             Ok(replica) => {
                 self.life += 1;
                 self.replica = Ok(replica);
+                self.publish_reads();
                 self.release_unused();
                 self.start();
                 self.begin_watching();

@@ -88,6 +88,7 @@ impl Engine {
             Err(refused) => {
                 let (replica, why) = *refused;
                 self.replica = Ok(replica);
+                self.publish_reads();
                 self.act();
                 reply.send(Err(why.into()));
             }

@@ -5,6 +5,7 @@ mod callback;
 mod client;
 mod fate;
 mod modify;
+mod reads;
 mod sign_out;
 mod suite;
 mod support;
