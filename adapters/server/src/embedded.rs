@@ -265,13 +265,10 @@ async fn watch_budget(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
     }
 }
 
-/// Removes what is older than the retention, now and then.
+/// Removes what is older than the retention, now and then. The first sweep counts what a store of an
+/// earlier version has not counted.
 async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
     loop {
-        tokio::select! {
-            () = sleep(shared.config.sweep_interval) => {}
-            () = wait_for_end(&mut ending) => return,
-        }
         shared.sweep_peers();
         let mut next = Some(SweepPlace::Start);
         while let Some(from) = next.take() {
@@ -288,6 +285,10 @@ async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
                 ) => {}
                 Err(error) => tracing::warn!(%error, "nothing was swept"),
             }
+        }
+        tokio::select! {
+            () = sleep(shared.config.sweep_interval) => {}
+            () = wait_for_end(&mut ending) => return,
         }
     }
 }

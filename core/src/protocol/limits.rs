@@ -27,6 +27,17 @@ pub struct Limits {
     /// The maximal number of records of a collection at a server: a write that would make one more is
     /// refused. Default 10,000,000.
     pub collection_records: u64,
+    /// The maximal size of a collection at a server, in bytes of the rows and ids of its records,
+    /// those of deleted ones included until a sweep removes them: a write that makes it larger is
+    /// refused, a deletion never. Default 64 GiB.
+    pub collection_bytes: u64,
+    /// The maximal number of collections at a server: the first write to one more is refused. A
+    /// collection stays when its records are deleted. Default 100,000.
+    pub collections: u64,
+    /// The maximal number of client ids of a user at a server, or of all clients where no users are
+    /// known: the hello of one more is refused. Those that were silent for the retention are removed.
+    /// Default 100,000.
+    pub user_clients: u64,
 }
 
 impl Default for Limits {
@@ -39,6 +50,9 @@ impl Default for Limits {
             field_name_bytes: 256,
             batch_messages: 4096,
             collection_records: 10_000_000,
+            collection_bytes: 64 << 30,
+            collections: 100_000,
+            user_clients: 100_000,
         }
     }
 }
@@ -54,5 +68,8 @@ impl Limits {
         field_name_bytes: usize::MAX,
         batch_messages: 0,
         collection_records: u64::MAX,
+        collection_bytes: u64::MAX,
+        collections: u64::MAX,
+        user_clients: u64::MAX,
     };
 }

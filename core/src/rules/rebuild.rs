@@ -135,7 +135,7 @@ impl Rebuild {
         let mut batch = Batch::default();
         for (collection, Found { mut head, said, missing }) in self.heads {
             self.lost.records += missing.max(said.saturating_sub(head.count));
-            (head.horizon, head.swept) = (head.seq, Seq(0));
+            (head.horizon, head.swept, head.measured) = (head.seq, Seq(0), head.seq);
             batch.put(head_key(&collection), head.to_row());
         }
         if let Some(database) = &self.database {
@@ -193,9 +193,11 @@ impl Rebuild {
             }
             None => self.kept.tombstones += 1,
         }
+        let row = record.to_row();
+        head.bytes += record::size_of_record(id, &row);
         let mut batch = Batch::default();
         batch.put(index_key(collection, record.last.seq), id.as_bytes().to_vec());
-        batch.put(record_key(collection, id), record.to_row());
+        batch.put(record_key(collection, id), row);
         new.apply(&batch);
     }
 

@@ -2,10 +2,12 @@
 //!
 //! | key | value |
 //! | --- | --- |
-//! | `c` collection | [`Head`]: head, count, checksum, horizon, time of the last commit |
+//! | `c` collection | [`Head`]: head, count, checksum, horizon, time of the last commit, size |
 //! | `r` collection 0 record id | [`RecordRow`], a tombstone too |
 //! | `x` collection 0 seq | the id of the record whose last change has this seq |
 //! | `u` client id | [`ClientRow`] |
+//! | `n` user | the number of the user's client ids; without a name, of those without a user |
+//! | `t` | [`Totals`]: the number of collections, and which clients are counted |
 //! | `d` | the [`DatabaseId`] |
 //! | `e` number | [`EpochRow`]: the id of an epoch and when it began |
 //! | `i` epoch id | its number |
@@ -16,6 +18,7 @@
 //! only if the head moved in the epoch before: the last one at or below a number counts, and
 //! without one the head is 0.
 
+mod totals;
 mod verify;
 
 use alloc::boxed::Box;
@@ -23,6 +26,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use self::totals::counted_user;
+pub(crate) use self::totals::{Counted, Totals, clients_of, put_clients_of};
 pub use self::verify::{Report, verify};
 use crate::protocol::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
 use crate::protocol::delta::Delta;
@@ -52,7 +57,16 @@ pub struct Head {
     pub swept: Seq,
     /// The server's time of the last change; it never goes back.
     pub committed_at: Timestamp,
+    /// The size of the records and tombstones whose seq is at most `measured`, in bytes of their ids
+    /// and rows.
+    pub bytes: u64,
+    /// The seq up to which the size is known: that of the head, but for a collection from before
+    /// sizes were stored, until sweeps have read it.
+    pub measured: Seq,
 }
+
+/// The tag of a collection's size.
+const SIZE: u8 = 1;
 
 /// The stamp of a change of a record or field.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -129,20 +143,35 @@ impl Head {
         put_u64(&mut out, self.horizon.0);
         put_u64(&mut out, self.swept.0);
         put_i64(&mut out, self.committed_at.0);
+        if self.measured > Seq(0) {
+            let mut part = Vec::with_capacity(16);
+            put_u64(&mut part, self.bytes);
+            put_u64(&mut part, self.measured.0);
+            put_part(&mut out, SIZE, &part);
+        }
         out
     }
 
     pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
         let mut reader = Reader::new(row);
-        let head = Self {
+        let mut head = Self {
             seq: Seq(reader.u64()?),
             count: reader.u64()?,
             checksum: Checksum(be_u64(&mut reader)?),
             horizon: Seq(reader.u64()?),
             swept: Seq(reader.u64()?),
             committed_at: Timestamp(reader.i64()?),
+            bytes: 0,
+            measured: Seq(0),
         };
+        if let Some(mut part) = reader.part(SIZE)? {
+            (head.bytes, head.measured) = (part.u64()?, Seq(part.u64()?));
+            part.end()?;
+        }
         reader.end()?;
+        if head.measured > head.seq {
+            return Err(StoreError::damaged("a collection is measured beyond its head"));
+        }
         if head.horizon > head.seq {
             // every catch-up would begin again at every page
             return Err(StoreError::damaged("a collection's horizon lies above its head"));
@@ -158,6 +187,17 @@ impl RecordRow {
         id: &RecordId,
     ) -> Result<Option<Self>, StoreError> {
         rows.get(&record_key(collection, id))?.map(Self::from_row).transpose()
+    }
+
+    /// A record and its size; `None` and 0 if there is none.
+    pub(crate) fn load_sized(
+        rows: &dyn Rows,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<(Option<Self>, u64), StoreError> {
+        let Some(row) = rows.get(&record_key(collection, id))? else { return Ok((None, 0)) };
+        let size = size_of_record(id, &row);
+        Ok((Some(Self::from_row(row)?), size))
     }
 
     /// The stamp of a field's last change. A field that the record never had has the stamp of
@@ -337,6 +377,11 @@ impl EpochRow {
         let to = beginning_key(collection, number.saturating_add(1));
         Ok(Seq(rows.last(&from, &to)?.map_or(Ok(0), |(_, row)| to_u64(&row))?))
     }
+}
+
+/// The size of a record with this row, as its collection's size counts it.
+pub(crate) fn size_of_record(id: &RecordId, row: &[u8]) -> u64 {
+    (id.len() + row.len()) as u64
 }
 
 /// The key of the row that holds the database's identity.

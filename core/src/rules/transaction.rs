@@ -4,6 +4,7 @@
 //! answer, and the changes to publish. Many transactions that wait for the disk share one commit:
 //! the server's committer decides each on top of those before it.
 
+mod counting;
 mod subject;
 mod sweep;
 mod write;
@@ -13,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::policy::Policy;
-use super::record::{self, ClientRow, EpochRow};
+use super::record::{self, ClientRow, EpochRow, Totals};
 use crate::protocol::hash::Digest;
 use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
@@ -166,6 +167,8 @@ pub enum HelloAnswer {
     Superseded,
     /// The client belongs to another user.
     OtherUser,
+    /// The user has as many client ids as one may have: this many.
+    TooMany(u64),
 }
 
 /// The outcome of a push.
@@ -355,6 +358,9 @@ fn decide_hello(
     let answer = match stored {
         Some(client) if client.user.as_ref() != user => HelloAnswer::OtherUser,
         Some(client) if client.session >= session => HelloAnswer::Superseded,
+        None if !register(id, user, rows, context.limits, &mut batch)? => {
+            HelloAnswer::TooMany(context.limits.user_clients)
+        }
         Some(_) | None => {
             let (_, epoch) = EpochRow::current(rows)?
                 .ok_or_else(|| StoreError::damaged("the store has no epoch: begin one first"))?;
@@ -380,6 +386,24 @@ fn decide_hello(
         }
     };
     Ok(Decision { batch, answer: TransactionAnswer::Hello(answer), published: Vec::new() })
+}
+
+/// Counts a new client of a user. Returns `false` if it would be one too many.
+fn register(
+    id: &ClientId,
+    user: Option<&UserId>,
+    rows: &dyn Rows,
+    limits: &Limits,
+    batch: &mut Batch,
+) -> Result<bool, StoreError> {
+    let count = record::clients_of(rows, user)?;
+    if count >= limits.user_clients {
+        return Ok(false);
+    }
+    if Totals::load(rows)?.counted.includes(id) {
+        record::put_clients_of(user, count + 1, batch);
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -7,6 +7,14 @@ use crate::protocol::name::{Collection, MutationNumber, RecordId};
 use crate::protocol::time::Timestamp;
 use crate::rules::transaction::{Outcome, Verdict};
 
+/// The refusal of a client id of a user who has as many as one may have.
+pub(super) fn too_many_clients(most: u64) -> String {
+    alloc::format!(
+        "this user has {most} client ids, and may have no more: go on with a store that is there, or \
+         wait until ids that are no longer used are removed"
+    )
+}
+
 /// A write, as its verdict names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct About {

@@ -13,6 +13,8 @@ const HEAD: Head = Head {
     horizon: Seq(0),
     swept: Seq(0),
     committed_at: Timestamp(0),
+    bytes: 0,
+    measured: Seq(0),
 };
 
 fn stamp(seq: u64) -> Stamp {

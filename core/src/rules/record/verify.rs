@@ -6,10 +6,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{
-    Head, RecordRow, Stamp, index_key, index_of, name_in, range_of, record_id, records_of,
+    ClientRow, Head, RecordRow, Stamp, Totals, counted_user, index_key, index_of, name_in,
+    range_of, record_id, records_of, size_of_record,
 };
 use crate::protocol::hash::Checksum;
-use crate::protocol::name::{Collection, Seq};
+use crate::protocol::name::{ClientId, Collection, Seq, UserId};
 use crate::store::{Rows, Scan, StoreError};
 
 /// The report of an offline check of a server's rows.
@@ -38,6 +39,14 @@ pub fn verify(rows: &dyn Rows) -> Result<Report, StoreError> {
     })?;
     for (collection, head) in stored {
         let found = verify_collection(rows, &collection, head, &mut report)?;
+        if found.bytes != head.bytes {
+            report.fault(alloc::format!(
+                "{collection}: up to {} there are {} bytes, its head says {}",
+                head.measured,
+                found.bytes,
+                head.bytes
+            ));
+        }
         if (found.count, found.checksum) != (head.count, head.checksum) {
             report.fault(alloc::format!(
                 "{collection}: {} records with checksum {} are stored, its head says {} with {}",
@@ -49,7 +58,36 @@ pub fn verify(rows: &dyn Rows) -> Result<Report, StoreError> {
         }
         report.collections.insert(collection, found);
     }
+    verify_totals(rows, &mut report)?;
     Ok(report)
+}
+
+/// Compares the stored totals with the rows. A store that was not opened since has none.
+fn verify_totals(rows: &dyn Rows, report: &mut Report) -> Result<(), StoreError> {
+    let Some(Totals { collections, counted }) = Totals::stored(rows)? else { return Ok(()) };
+    let found = report.collections.len() as u64;
+    if found != collections {
+        report.fault(alloc::format!("there are {found} collections, {collections} are counted"));
+    }
+    let mut clients: BTreeMap<Option<UserId>, u64> = BTreeMap::new();
+    let (from, to) = range_of(b'u');
+    rows.scan(&from, &to, &mut |key, row| {
+        if counted.includes(&name_in(key, |name| ClientId::new(name).ok())?) {
+            *clients.entry(ClientRow::from_row(row)?.user).or_default() += 1;
+        }
+        Ok(Scan::Next)
+    })?;
+    let mut stored = BTreeMap::new();
+    let (from, to) = range_of(b'n');
+    rows.scan(&from, &to, &mut |key, row| {
+        let (user, count) = counted_user(key, row)?;
+        stored.insert(user, count);
+        Ok(Scan::Next)
+    })?;
+    if clients != stored {
+        report.fault(alloc::format!("the users' clients are {clients:?}, counted are {stored:?}"));
+    }
+    Ok(())
 }
 
 fn verify_collection(
@@ -58,11 +96,12 @@ fn verify_collection(
     head: Head,
     report: &mut Report,
 ) -> Result<Head, StoreError> {
-    let mut found = Head { count: 0, checksum: Checksum(0), ..head };
+    let mut found = Head { count: 0, checksum: Checksum(0), bytes: 0, ..head };
     let (from, to) = records_of(collection);
     let mut records = 0u64;
     rows.scan(&from, &to, &mut |key, row| {
         let id = record_id(&key[from.len()..])?;
+        let size = size_of_record(&id, &row);
         let record = match RecordRow::from_row(row) {
             Ok(record) => record,
             Err(error) => {
@@ -71,6 +110,9 @@ fn verify_collection(
             }
         };
         records += 1;
+        if record.last.seq <= head.measured {
+            found.bytes += size;
+        }
         match &record.document {
             Some(document) => {
                 found.count += 1;

@@ -6,7 +6,7 @@ use crate::protocol::document::Document;
 use crate::protocol::message::{Mutation, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq};
 use crate::protocol::write::Change;
-use crate::rules::record::{Head, RecordRow};
+use crate::rules::record::{Head, RecordRow, Totals};
 
 /// The present state of the record of a write.
 pub(super) struct Subject {
@@ -14,6 +14,10 @@ pub(super) struct Subject {
     pub(super) id: RecordId,
     pub(super) head: Head,
     pub(super) record: Option<RecordRow>,
+    /// The size of that record, as its collection's size counts it.
+    pub(super) size: u64,
+    /// The totals, if a write would begin the collection.
+    pub(super) begins: Option<Totals>,
 }
 
 impl Subject {

@@ -4,14 +4,16 @@ use core::time::Duration;
 
 use alloc::vec::Vec;
 
+use super::counting::{Census, measure};
 use super::{Decision, TransactionAnswer};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
 use crate::protocol::time::Timestamp;
-use crate::rules::record::{self, ClientRow, EpochRow, Head, RecordRow};
+use crate::rules::record::{self, ClientRow, Counted, EpochRow, Head, RecordRow, Totals};
 use crate::store::{Batch, Rows, Scan, StoreError};
 
 /// Removes tombstones, clients and epochs that are older than the retention, a bounded number of
-/// rows at a time. The removal of tombstones raises their collection's horizon.
+/// rows at a time. The removal of tombstones raises their collection's horizon. In a store from before
+/// the sizes of collections and the numbers of clients were stored, it counts them too.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sweep {
     /// The retention of tombstones, silent clients and past epochs.
@@ -60,13 +62,16 @@ impl Sweep {
             left: self.budget.max(1),
             batch: Batch::default(),
             removed: 0,
+            census: Census::begin(rows)?,
         };
         let mut next = Some(self.from.clone());
         while let Some(place) = next.take_if(|_| broom.left > 0) {
             next = broom.step(&place)?;
         }
         let answer = TransactionAnswer::Swept(Swept { removed: broom.removed, next });
-        Ok(Decision { batch: broom.batch, answer, published: Vec::new() })
+        let mut batch = broom.batch;
+        broom.census.finish(rows, &mut batch)?;
+        Ok(Decision { batch, answer, published: Vec::new() })
     }
 }
 
@@ -76,6 +81,7 @@ struct Broom<'a> {
     left: usize,
     batch: Batch,
     removed: usize,
+    census: Census,
 }
 
 impl Broom<'_> {
@@ -112,15 +118,21 @@ impl Broom<'_> {
     /// Before that position no old tombstones are left.
     fn sweep_collection(&mut self, collection: &Collection) -> Result<SweepPlace, StoreError> {
         let mut head = Head::load(self.rows, collection)?;
+        // first, so that what is removed was counted
+        if !measure(self.rows, collection, &mut head, &mut self.left)? {
+            self.batch.put(record::head_key(collection), head.to_row());
+            return Ok(SweepPlace::Collection(collection.clone()));
+        }
         let (from, to) =
             (record::index_key(collection, head.swept.next()), record::index_of(collection).1);
-        let mut due: Vec<(Seq, RecordId, RecordRow)> = Vec::new();
+        let mut due: Vec<(Seq, RecordId, RecordRow, u64)> = Vec::new();
         let (mut left, mut done) = (self.left, true);
         let (rows, cutoff) = (self.rows, self.cutoff);
         rows.scan(&from, &to, &mut |key, id| {
             let seq = Seq(record::to_u64(&key[key.len().saturating_sub(8)..])?);
             let id = record::record_id(&id)?;
-            let record = RecordRow::load(rows, collection, &id)?
+            let (record, size) = RecordRow::load_sized(rows, collection, &id)?;
+            let record = record
                 .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;
             if record.committed_at >= cutoff {
                 return Ok(Scan::Stop);
@@ -132,14 +144,15 @@ impl Broom<'_> {
             left -= 1;
             head.swept = seq;
             if record.document.is_none() || !record.removed.is_empty() {
-                due.push((seq, id, record));
+                due.push((seq, id, record, size));
             }
             Ok(Scan::Next)
         })?;
         self.left = left;
         let moved = Head::load(rows, collection)? != head;
-        for (seq, id, record) in due {
+        for (seq, id, record, size) in due {
             self.removed += 1;
+            head.bytes = head.bytes.saturating_sub(size);
             self.remove_tombstones(collection, &mut head, seq, &id, record);
         }
         if moved {
@@ -170,17 +183,24 @@ impl Broom<'_> {
         for (_, stamp) in record.removed.drain(..) {
             head.horizon = head.horizon.max(stamp.seq);
         }
-        self.batch.put(key, record.to_row());
+        let row = record.to_row();
+        head.bytes += record::size_of_record(id, &row);
+        self.batch.put(key, row);
     }
 
     fn sweep_clients(&mut self, from: &[u8]) -> Result<SweepPlace, StoreError> {
+        if !self.census.count(self.rows, &mut self.left)? {
+            return Ok(SweepPlace::Clients);
+        }
         let mut place = SweepPlace::Epochs;
         let (mut left, mut removed) = (self.left, 0);
-        let (cutoff, batch) = (self.cutoff, &mut self.batch);
+        let (cutoff, batch, census) = (self.cutoff, &mut self.batch, &mut self.census);
         self.rows.scan(from, b"v", &mut |key, row| {
             let id = record::name_in(key, |name| ClientId::new(name).ok())?;
-            if ClientRow::from_row(row)?.seen_at < cutoff {
+            let client = ClientRow::from_row(row)?;
+            if client.seen_at < cutoff {
                 batch.delete(key.to_vec());
+                census.remove(&id, client.user);
                 removed += 1;
             }
             left = left.saturating_sub(1);
@@ -237,22 +257,34 @@ pub(super) fn begin_epoch(
         batch.put(record::DATABASE, database.as_bytes().to_vec());
     }
     let number = EpochRow::current(rows)?.map_or(1, |(number, _)| number + 1);
+    let mut totals = Totals { collections: 0, counted: counted(rows)? };
     rows.scan(b"c", b"d", &mut |key, row| {
         let collection = record::name_in(key, |name| Collection::new(name).ok())?;
         let head = Head::from_row(row)?.seq;
+        totals.collections += 1;
         if EpochRow::began_at(rows, &collection, number)? != head {
             batch.put(record::beginning_key(&collection, number), head.0.to_be_bytes().to_vec());
         }
         Ok(Scan::Next)
     })?;
+    totals.put(&mut batch);
     let epoch = EpochRow { id: id.clone(), started_at: now };
     batch.put(record::epoch_key(number), epoch.to_row());
     batch.put(record::epoch_id_key(id), number.to_be_bytes().to_vec());
     Ok(Decision { batch, answer: TransactionAnswer::Begun, published: Vec::new() })
 }
 
+/// The clients that are counted: all of them in a store without any.
+fn counted(rows: &dyn Rows) -> Result<Counted, StoreError> {
+    if let Some(totals) = Totals::stored(rows)? {
+        return Ok(totals.counted);
+    }
+    let (from, to) = record::range_of(b'u');
+    Ok(if rows.last(&from, &to)?.is_none() { Counted::All } else { Counted::Nobody })
+}
+
 /// The next larger key.
-fn after(mut key: Vec<u8>) -> Vec<u8> {
+pub(super) fn after(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key
 }

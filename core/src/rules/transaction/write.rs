@@ -20,7 +20,7 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::times::time_in;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::policy::Access;
-use crate::rules::record::{self, ClientRow, EpochRow, Head, RecordRow, Stamp};
+use crate::rules::record::{self, ClientRow, EpochRow, Head, RecordRow, Stamp, Totals};
 use crate::store::{Batch, Overlay, Rows, StoreError};
 
 pub(super) fn decide_run(
@@ -277,11 +277,16 @@ impl<'a> Writer<'a> {
     }
 
     fn subject(&self, collection: &Collection, id: &RecordId) -> Result<Subject, StoreError> {
+        let head = self.rows.get(&record::head_key(collection))?.map(Head::from_row).transpose()?;
+        let (record, size) = RecordRow::load_sized(&self.rows, collection, id)?;
+        let begins = if head.is_none() { Some(Totals::load(&self.rows)?) } else { None };
         Ok(Subject {
             collection: collection.clone(),
             id: id.clone(),
-            head: Head::load(&self.rows, collection)?,
-            record: RecordRow::load(&self.rows, collection, id)?,
+            head: head.unwrap_or_default(),
+            record,
+            size,
+            begins,
         })
     }
 
@@ -351,45 +356,29 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Applies a change, unless it changes nothing or makes the document too large.
+    /// Applies a change, unless it changes nothing or makes a document or collection too large.
     fn write(&mut self, mut subject: Subject, asked: Asked<'_>) -> Outcome {
         let version = subject.record.as_ref().map(|record| record.last.version);
         let after = asked.change.apply(subject.document());
         if after.as_ref() == subject.document() {
             return self.outcome(&subject, asked.number, Verdict::Unchanged { version });
         }
-        if let Some(message) = after.as_ref().and_then(|document| self.too_large(document)) {
-            let verdict = Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
-            return self.outcome(&subject, asked.number, verdict);
-        }
         let makes_one = after.is_some() && subject.document().is_none();
-        if let Some(message) = self.too_many(&subject).filter(|_| makes_one) {
-            let verdict = Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
-            return self.outcome(&subject, asked.number, verdict);
+        let reason = after.as_ref().and_then(|document| self.too_large(document));
+        let reason = reason.or_else(|| self.too_many(&subject).filter(|_| makes_one));
+        let refused = |message| Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
+        if let Some(message) = reason {
+            return self.outcome(&subject, asked.number, refused(message));
         }
         let head = subject.head;
-        let now = self.context.now;
-        let (seq, version) = (head.seq.next(), version.unwrap_or(0) + 1);
-        let last = Stamp { seq, version, at: asked.time_or(now).min(now) };
-        let before = subject.record.take();
-        let mut record = RecordRow {
-            last,
-            whole: last,
-            fields: Vec::new(),
-            removed: Vec::new(),
-            committed_at: now.max(head.committed_at),
-            user: self.user.cloned(),
-            document: after,
-        };
-        match (asked.change.kind, &before) {
-            (WriteKind::Update, Some(before)) => {
-                self.keep_stamps(&mut record, before, &asked, head.horizon);
-            }
-            (WriteKind::Insert | WriteKind::Update | WriteKind::Delete, _) => {
-                keep_times(&mut record, |name| self.stamp(last, &asked, name).at);
-            }
+        let record = self.successor(&subject, &asked, version.unwrap_or(0) + 1, after);
+        let last = record.last;
+        let row = record.to_row();
+        let size = record::size_of_record(&subject.id, &row);
+        if let Some(message) = self.too_full(&subject, size).filter(|_| record.document.is_some()) {
+            return self.outcome(&subject, asked.number, refused(message));
         }
-        self.store(&subject, before.as_ref(), &record);
+        self.store(&subject, &record, row);
         self.published.push(Published {
             collection: subject.collection.clone(),
             record_id: subject.id.clone(),
@@ -411,11 +400,61 @@ impl<'a> Writer<'a> {
         self.outcome(&subject, asked.number, verdict)
     }
 
+    /// The row of a record after a change.
+    fn successor(
+        &self,
+        subject: &Subject,
+        asked: &Asked<'_>,
+        version: u64,
+        document: Option<Document>,
+    ) -> RecordRow {
+        let (head, now) = (subject.head, self.context.now);
+        let last = Stamp { seq: head.seq.next(), version, at: asked.time_or(now).min(now) };
+        let mut record = RecordRow {
+            last,
+            whole: last,
+            fields: Vec::new(),
+            removed: Vec::new(),
+            committed_at: now.max(head.committed_at),
+            user: self.user.cloned(),
+            document,
+        };
+        match (asked.change.kind, &subject.record) {
+            (WriteKind::Update, Some(before)) => {
+                self.keep_stamps(&mut record, before, asked, head.horizon);
+            }
+            (WriteKind::Insert | WriteKind::Update | WriteKind::Delete, _) => {
+                keep_times(&mut record, |name| self.stamp(last, asked, name).at);
+            }
+        }
+        record
+    }
+
+    /// The reason why there may be no further record in a collection.
     fn too_many(&self, subject: &Subject) -> Option<String> {
-        let most = self.context.limits.collection_records;
+        let (limits, collection) = (self.context.limits, &subject.collection);
+        let most = limits.collections;
+        if subject.begins.as_ref().is_some_and(|totals| totals.collections >= most) {
+            return Some(format!(
+                "the server has {most} collections, and may have no more: {collection} can't be one, \
+                 use one that is there"
+            ));
+        }
+        let most = limits.collection_records;
         (subject.head.count >= most).then(|| {
-            let collection = &subject.collection;
             format!("{collection} has {most} records, and no collection may have more: delete some")
+        })
+    }
+
+    /// The reason why a record may not grow to this size.
+    fn too_full(&self, subject: &Subject, size: u64) -> Option<String> {
+        let (most, bytes) = (self.context.limits.collection_bytes, subject.head.bytes);
+        let growth = size.saturating_sub(subject.size);
+        (growth > 0 && bytes.saturating_add(growth) > most).then(|| {
+            let collection = &subject.collection;
+            format!(
+                "{collection} has {bytes} of {most} bytes, {growth} more don't fit: delete some"
+            )
         })
     }
 
@@ -478,11 +517,17 @@ impl<'a> Writer<'a> {
     }
 
     /// Stores the record, its entry in the change index, and the collection's head.
-    fn store(&mut self, subject: &Subject, before: Option<&RecordRow>, record: &RecordRow) {
+    fn store(&mut self, subject: &Subject, record: &RecordRow, row: Vec<u8>) {
         let Subject { collection, id, head, .. } = subject;
         let (mut head, mut batch) = (*head, Batch::default());
-        if let Some(before) = before {
+        if let Some(totals) = &subject.begins {
+            Totals { collections: totals.collections + 1, ..totals.clone() }.put(&mut batch);
+        }
+        if let Some(before) = &subject.record {
             batch.delete(record::index_key(collection, before.last.seq));
+            if before.last.seq <= head.measured {
+                head.bytes = head.bytes.saturating_sub(subject.size);
+            }
             if let Some(document) = &before.document {
                 head.count = head.count.saturating_sub(1);
                 head.checksum.remove(id, before.last.seq, document);
@@ -492,11 +537,15 @@ impl<'a> Writer<'a> {
             head.count += 1;
             head.checksum.add(id, record.last.seq, document);
         }
+        if head.measured == head.seq {
+            head.bytes += record::size_of_record(id, &row);
+            head.measured = record.last.seq;
+        }
         head.seq = record.last.seq;
         head.committed_at = record.committed_at;
         let id_bytes = bytes::Bytes::copy_from_slice(id.as_bytes());
         batch.put(record::index_key(collection, record.last.seq), id_bytes);
-        batch.put(record::record_key(collection, id), record.to_row());
+        batch.put(record::record_key(collection, id), row);
         batch.put(record::head_key(collection), head.to_row());
         self.rows.apply(&batch);
     }

@@ -21,7 +21,7 @@ use crate::rules::page::{
 };
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
-use crate::server::about::About;
+use crate::server::about::{About, too_many_clients};
 use crate::server::limits::ServerLimits;
 
 pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
@@ -59,6 +59,9 @@ pub(super) fn session_opened(
         HelloAnswer::OtherUser => {
             let message = "the client id belongs to another user: take a new one";
             Reply::error(ErrorCode::Unauthorized, message)
+        }
+        HelloAnswer::TooMany(most) => {
+            Reply::error(ErrorCode::RateLimitExceeded, &too_many_clients(most))
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Handshake, InputContext, PendingTransaction, Session, TicketAnswer};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
 use crate::protocol::name::Seq;
 use crate::rules::transaction::{HelloAnswer, Outcome, TransactError, TransactionAnswer, Verdict};
-use crate::server::about::About;
+use crate::server::about::{About, too_many_clients};
 
 impl Session {
     pub(super) fn transacted(
@@ -69,6 +69,10 @@ impl Session {
                 let message = "the client id belongs to another user: take a new one";
                 self.error(ErrorCode::Unauthorized, message, cx);
                 self.close(1008, "the client belongs to another user", cx);
+            }
+            HelloAnswer::TooMany(most) => {
+                self.error(ErrorCode::RateLimitExceeded, too_many_clients(most), cx);
+                self.close(1013, "the user has too many clients", cx);
             }
         }
     }

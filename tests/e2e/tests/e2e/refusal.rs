@@ -74,3 +74,30 @@ async fn a_refused_write_is_rolled_back_and_kept_and_the_queue_goes_on() {
     assert_eq!(reader.field("a", "bad").await, Some(json!(1)));
     assert_eq!(reader.todos.get_all().await.unwrap().len(), 2, "the other is gone for good");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_collection_refuses_one_write_and_loses_nothing_else() {
+    let mut config = ServerConfig::new();
+    config.limits.input.collection_records = 2;
+    let host = Host::with(config).await;
+    let (mut writer, reader) = (Device::new(&host).await, Device::new(&host).await);
+    writer.sync.disconnect().await.unwrap();
+    for id in ["a", "b", "c"] {
+        writer.todos.save_with_id(id, &json!({"n": 0})).await.unwrap();
+    }
+    writer.todos.update("a", &json!({"n": 1})).await.unwrap();
+    writer.sync.connect().await.unwrap();
+    told(&mut writer.events, |kind| matches!(kind, EventKind::OperationFailed { .. })).await;
+    converged(&[&writer, &reader]).await;
+    assert_eq!(reader.field("a", "n").await, Some(json!(1)), "what came behind it went on");
+    assert_eq!(reader.todos.get("c").await.unwrap(), None);
+
+    let rejected = writer.sync.rejected().list().await.unwrap();
+    let [refused] = &rejected[..] else { panic!("{rejected:?}") };
+    let why = "todos has 2 records, and no collection may have more: delete some";
+    assert_eq!((&*refused.record_id, &*refused.message), ("c", why));
+    writer.todos.delete("b").await.unwrap();
+    writer.sync.rejected().retry(refused.write).await.unwrap();
+    converged(&[&writer, &reader]).await;
+    assert_eq!(reader.field("c", "n").await, Some(json!(0)));
+}

@@ -33,6 +33,9 @@ struct ServerSetup {
     page_records: Option<usize>,
     document_bytes: Option<usize>,
     collection_records: Option<u64>,
+    collection_bytes: Option<u64>,
+    collections: Option<u64>,
+    user_clients: Option<u64>,
     subscriptions: Option<usize>,
     bad_frames: Option<u32>,
     window: Option<usize>,
@@ -194,8 +197,14 @@ impl ServerSide {
         limits.rate = rate;
         limits.page.records = setup.page_records.unwrap_or(limits.page.records);
         limits.input.document_bytes = setup.document_bytes.unwrap_or(limits.input.document_bytes);
-        let records = &mut limits.input.collection_records;
-        *records = setup.collection_records.unwrap_or(*records);
+        for (limit, set) in [
+            (&mut limits.input.collection_records, setup.collection_records),
+            (&mut limits.input.collection_bytes, setup.collection_bytes),
+            (&mut limits.input.collections, setup.collections),
+            (&mut limits.input.user_clients, setup.user_clients),
+        ] {
+            *limit = set.unwrap_or(*limit);
+        }
         limits.subscriptions = setup.subscriptions.unwrap_or(limits.subscriptions);
         limits.bad_frames = setup.bad_frames.unwrap_or(limits.bad_frames);
         limits.window = setup.window.unwrap_or(limits.window);

@@ -291,7 +291,7 @@ impl World {
                 }
             }
             HelloAnswer::Superseded => self.count("superseded hello"),
-            HelloAnswer::OtherUser => {}
+            HelloAnswer::OtherUser | HelloAnswer::TooMany(_) => {}
         }
     }
 
