@@ -1,9 +1,10 @@
 //! The one thread that writes: it gives the core's [`Committer`] a store, a lock and a signal.
 
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use synclayer_core::{
     Committer, Context, Health, JobBatch, Limits, Policy, ServerStore, StoreError, StoreErrorKind,
@@ -19,6 +20,11 @@ use crate::mailbox::Mailbox;
 /// The approximate number of writes in one commit: few enough that those who come meanwhile don't wait
 /// for long.
 const WRITES: usize = 512;
+/// The approximate number of writes that one principal has in a commit while others write too. They wait
+/// for it, however few they write.
+const SHARE: usize = 64;
+/// The time for which others count as writing too.
+const CONTENDED: Duration = Duration::from_secs(1);
 /// The number of commits that a store has under way at a time.
 const DEPTH: usize = 1;
 
@@ -58,6 +64,10 @@ struct Queue {
     committer: Committer<Job>,
     /// The transactions that are in no batch yet, by the principal that asked for them.
     waiting: FairQueue<Job>,
+    /// The principal that asked last.
+    last: Principal,
+    /// When a principal last asked behind another one.
+    contended: Option<Instant>,
     /// The store failed, and no transaction has succeeded since.
     failing: bool,
     closed: bool,
@@ -98,6 +108,8 @@ impl Default for Commits {
         let queue = Queue {
             committer: Committer::new(DEPTH),
             waiting: FairQueue::default(),
+            last: Principal::Local,
+            contended: None,
             failing: false,
             closed: false,
         };
@@ -106,16 +118,32 @@ impl Default for Commits {
 }
 
 impl Queue {
+    fn push(&mut self, principal: &Principal, job: Job, now: Instant) {
+        if self.last != *principal {
+            self.last = principal.clone();
+            self.contended = Some(now);
+        }
+        self.waiting.push(principal, job);
+    }
+
     /// Hands as many transactions to the committer as one commit holds.
-    fn fill(&mut self) {
-        let mut writes = 0;
-        while let Some(next) = self.waiting.first() {
-            let more = writes_of(synclayer_core::Job::transaction(next));
-            if writes > 0 && writes + more > WRITES {
-                return;
+    fn fill(&mut self, now: Instant) {
+        let is_contended = self.contended.is_some_and(|at| now < at + CONTENDED);
+        let share = if is_contended { SHARE } else { WRITES };
+        let (mut writes, mut shares) = (0, HashMap::new());
+        let mut fits = |principal: &Principal, job: &Job| {
+            let more = writes_of(synclayer_core::Job::transaction(job));
+            let of_principal = shares.get(principal).copied().unwrap_or(0);
+            let fits = |before: usize, most| before == 0 || before + more <= most;
+            let fits = fits(writes, WRITES) && fits(of_principal, share);
+            if fits {
+                writes += more;
+                shares.insert(principal.clone(), of_principal + more);
             }
-            writes += more;
-            self.waiting.pop().into_iter().for_each(|job| self.committer.submit(job));
+            fits
+        };
+        while let Some(job) = self.waiting.pop_if(&mut fits) {
+            self.committer.submit(job);
         }
     }
 }
@@ -130,7 +158,7 @@ impl Commits {
             job.answer(Err(TransactError::Failed(error)));
             return;
         }
-        queue.waiting.push(principal, job);
+        queue.push(principal, job, Instant::now());
         drop(queue);
         self.filled.notify_one();
     }
@@ -171,7 +199,7 @@ impl Commits {
     fn next_batch(&self) -> Option<JobBatch<Job>> {
         let mut queue = self.queue();
         loop {
-            queue.fill();
+            queue.fill(Instant::now());
             if let Some(batch) = queue.committer.next_batch(WRITES) {
                 return Some(batch);
             }
@@ -249,20 +277,31 @@ fn panicked() -> StoreError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_party_that_writes_much_holds_no_other_up() {
-        let commits = Commits::default();
-        let principal = |n: u8| Principal::Address([192, 0, 2, n].into());
-        for _ in 0..2 * WRITES {
+    fn ask(commits: &Commits, principal: u8, count: usize) {
+        for _ in 0..count {
             let (asked, _) = oneshot::channel();
-            commits.submit(&principal(1), Job::Call(look(), asked));
+            let principal = Principal::Address([192, 0, 2, principal].into());
+            commits.submit(&principal, Job::Call(look(), asked));
         }
-        commits.submit(&principal(2), Job::Look(look()));
+    }
+
+    #[test]
+    fn a_principal_that_writes_much_holds_no_other_up() {
+        let commits = Commits::default();
+        ask(&commits, 1, 2 * WRITES);
+        ask(&commits, 2, 1);
         let mut queue = commits.queue();
-        queue.fill();
+        queue.fill(Instant::now());
+        assert_eq!(queue.waiting.len(), 2 * WRITES - SHARE, "its share, and the other's one");
         assert!(queue.committer.next_batch(WRITES).is_some(), "there is a batch");
-        assert_eq!(queue.waiting.len(), WRITES + 1, "one batch is full");
-        let rest: Vec<_> = std::iter::from_fn(|| queue.waiting.pop()).collect();
-        assert!(!rest.iter().any(|job| matches!(job, Job::Look(_))), "it is in the first batch");
+    }
+
+    #[test]
+    fn a_principal_that_writes_alone_has_whole_commits() {
+        let commits = Commits::default();
+        ask(&commits, 1, 2 * WRITES);
+        let mut queue = commits.queue();
+        queue.fill(Instant::now() + CONTENDED);
+        assert_eq!(queue.waiting.len(), WRITES, "one batch is full");
     }
 }

@@ -80,9 +80,11 @@ pub struct ServerConfig {
     /// The time within which that many wrong tokens lock out, and for which they do. Default 1
     /// minute.
     pub login_lockout: Duration,
-    /// The memory that frames being read and answers being written share, in bytes. When it is spent,
-    /// connections that hold more than 16 KiB of it are read no further, large answers wait, and
-    /// after 10 s the one that holds the most is ended. Default 256 MiB.
+    /// The memory that frames being read and answers being written share, in bytes. A user, or an
+    /// address of peers without one, has twice as much as is free at most, so that others find the
+    /// rest. Where there is no more for them, their connections that hold more than 16 KiB are read no
+    /// further, large answers are refused, and after 10 s the connection that holds the most is ended.
+    /// Default 256 MiB.
     pub memory_budget: usize,
     /// The maximal number of pages that are read from the store at a time. Default 8. Queries and
     /// whole collections take turns of 2 ms on half of the processors.

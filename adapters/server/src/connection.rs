@@ -107,11 +107,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if peer.admitted.is_none() {
             socket.set_limit(UNAUTHENTICATED_FRAME_BYTES);
         }
-        let account = shared.budget.open(Some(Arc::clone(&peer.permit)));
         let principal = match &identity {
             Identity::Known(user) => Principal::User(user.clone()),
             Identity::Open | Identity::Unknown => Principal::of_connection(conn, peer.address),
         };
+        let account = shared.budget.open(&principal, Some(Arc::clone(&peer.permit)));
         Self {
             session: Session::new(Arc::clone(&shared.limits), conn, identity, now),
             shared,
@@ -333,6 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.expires = known.expires;
         self.login = Some(known.login);
         self.principal = Principal::User(known.user.clone());
+        self.account.set_principal(&self.principal);
         Some(known.user)
     }
 

@@ -21,7 +21,6 @@ pub(crate) enum Principal {
 /// Those who wait, by principal; the principals take turns.
 pub(crate) struct FairQueue<T> {
     principals: VecDeque<(Principal, VecDeque<T>)>,
-    len: usize,
 }
 
 impl Principal {
@@ -41,36 +40,38 @@ impl Principal {
 
 impl<T> FairQueue<T> {
     pub(crate) fn push(&mut self, principal: &Principal, one: T) {
-        self.len += 1;
         match self.principals.iter_mut().find(|(found, _)| found == principal) {
             Some((_, waiting)) => waiting.push_back(one),
             None => self.principals.push_back((principal.clone(), VecDeque::from([one]))),
         }
     }
 
-    /// The next one.
-    pub(crate) fn first(&self) -> Option<&T> {
-        self.principals.front().and_then(|(_, waiting)| waiting.front())
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        self.pop_if(|_, _| true)
     }
 
-    pub(crate) fn pop(&mut self) -> Option<T> {
-        let (principal, mut waiting) = self.principals.pop_front()?;
+    /// The next one for which this holds; the principals whose first one has to wait are passed over.
+    pub(crate) fn pop_if(&mut self, mut may: impl FnMut(&Principal, &T) -> bool) -> Option<T> {
+        let next = self.principals.iter().position(|(principal, waiting)| {
+            waiting.front().is_some_and(|first| may(principal, first))
+        });
+        let (principal, mut waiting) = self.principals.remove(next?)?;
         let one = waiting.pop_front();
         if !waiting.is_empty() {
             self.principals.push_back((principal, waiting));
         }
-        self.len -= 1;
         one
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.principals.iter().map(|(_, waiting)| waiting.len()).sum()
     }
 }
 
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
-        Self { principals: VecDeque::new(), len: 0 }
+        Self { principals: VecDeque::new() }
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! A read has a turn for as long as it runs. One that takes longer than a slice hands its turn on and
 //! waits for another, on its thread and with its view of the rows. Pages of catch-ups have turns of
-//! their own, and so have scans that begin. Of the others, those that have read the least come first,
-//! and principals alternate: so a short read waits for no long one, and nobody's reads are slowed down by
-//! how many another sends.
+//! their own, and so have scans that begin, unless their principal has some under way already. Of the
+//! others, those that have read the least come first, and principals alternate: so a short read waits
+//! for no long one, and nobody's reads are slowed down by how many another sends.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -28,6 +29,8 @@ const ROWS: u32 = 32;
 /// The number of scans that wait on a thread for another turn. Further ones give up what they have
 /// read in their first turn, and begin again when others have ended.
 const SCANS: usize = 64;
+/// The number of scans of a principal that begin at once. Further ones wait among those under way.
+const BEGINNING: usize = 2;
 /// One turn of so many goes to the scans that have taken the longest, so that they end too.
 const LONG_SHARE: usize = 4;
 
@@ -52,6 +55,10 @@ struct State {
     waiting_pages: FairQueue<oneshot::Sender<Slot>>,
     /// The scans that wait, by their level.
     waiting_scans: [FairQueue<oneshot::Sender<Slot>>; 4],
+    /// The number of scans that wait on a thread.
+    paused: usize,
+    /// The number of scans of each principal, from when they were asked for.
+    scans_of: HashMap<Principal, usize>,
     granted: usize,
 }
 
@@ -77,12 +84,20 @@ struct Slot {
     kind: Kind,
 }
 
+/// A scan that counts as one of its principal's.
+struct Counted {
+    reads: Arc<Reads>,
+    principal: Principal,
+}
+
 /// A read, from its first turn to its last.
 pub(crate) struct Turn {
     /// `None` only while it waits.
     slot: Option<Slot>,
     reads: Arc<Reads>,
     principal: Principal,
+    /// `None` for a page.
+    _counted: Option<Counted>,
     begun: Instant,
     /// The time that it has taken in earlier turns.
     taken: Duration,
@@ -128,6 +143,8 @@ impl Reads {
                 scans: turns(scans),
                 waiting_pages: FairQueue::default(),
                 waiting_scans: Default::default(),
+                paused: 0,
+                scans_of: HashMap::new(),
                 granted: 0,
             }),
         }
@@ -140,22 +157,38 @@ impl Reads {
         request: &ReadRequest,
         is_set_back: bool,
     ) -> Turn {
-        let kind = match request {
-            ReadRequest::CatchUp { .. } | ReadRequest::Pull { .. } => Kind::Page,
-            ReadRequest::Whole { .. } | ReadRequest::Query { .. } if is_set_back => Kind::Scan,
-            ReadRequest::Whole { .. } | ReadRequest::Query { .. } => Kind::Fresh,
-        };
-        let level = if kind == Kind::Scan { SET_BACK } else { FRESH };
+        let is_page = matches!(request, ReadRequest::CatchUp { .. } | ReadRequest::Pull { .. });
+        let (mut kind, mut level, mut counted) = (Kind::Page, FRESH, None);
+        if !is_page {
+            let (own, is_first) = self.count(&principal);
+            counted = Some(own);
+            (kind, level) = match (is_set_back, is_first) {
+                (true, _) => (Kind::Scan, SET_BACK),
+                (false, false) => (Kind::Scan, SHORT),
+                (false, true) => (Kind::Fresh, FRESH),
+            };
+        }
         // it is dropped nowhere without an answer
         let slot = self.wait(&principal, kind, level).await.ok();
         Turn {
             slot,
             reads: Arc::clone(self),
             principal,
+            _counted: counted,
             begun: Instant::now(),
             taken: Duration::ZERO,
-            is_trial: kind == Kind::Fresh,
+            is_trial: !is_page && !is_set_back,
         }
+    }
+
+    /// Counts a scan of a principal. Says if it is among those that begin at once.
+    fn count(self: &Arc<Self>, principal: &Principal) -> (Counted, bool) {
+        let mut state = self.state();
+        let scans = state.scans_of.entry(principal.clone()).or_default();
+        *scans += 1;
+        // programs of this machine can't be told apart
+        let is_first = *scans <= BEGINNING || *principal == Principal::Local;
+        (Counted { reads: Arc::clone(self), principal: principal.clone() }, is_first)
     }
 
     /// Queues somebody who wants a turn.
@@ -229,7 +262,7 @@ impl State {
     }
 
     fn is_full(&self) -> bool {
-        self.waiting_scans[SHORT].len() + self.waiting_scans[LONGER].len() >= SCANS
+        self.paused >= SCANS
     }
 
     fn turns(&mut self, kind: Kind) -> &mut Turns {
@@ -244,6 +277,18 @@ impl State {
 impl Turns {
     fn is_free(&self) -> bool {
         self.taken < self.most
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut state = self.reads.state();
+        if let Some(scans) = state.scans_of.get_mut(&self.principal) {
+            *scans -= 1;
+            if *scans == 0 {
+                state.scans_of.remove(&self.principal);
+            }
+        }
     }
 }
 
@@ -263,7 +308,10 @@ impl Turn {
         self.is_trial = false;
         drop(self.slot.take());
         // a page that takes so long is a scan
-        self.slot = self.reads.wait(&self.principal, Kind::Scan, level).blocking_recv().ok();
+        let next = self.reads.wait(&self.principal, Kind::Scan, level);
+        self.reads.state().paused += 1;
+        self.slot = next.blocking_recv().ok();
+        self.reads.state().paused -= 1;
         self.begun = Instant::now();
     }
 }
@@ -410,6 +458,18 @@ mod tests {
     }
 
     #[test]
+    fn who_has_scans_under_way_begins_no_more_before_others() {
+        let reads = Arc::new(Reads::with(1, 1));
+        let mut scans: Vec<_> = (0..BEGINNING).map(|_| reads.count(&principal(1))).collect();
+        assert!(scans.iter().all(|(_, is_first)| *is_first));
+        assert!(!reads.count(&principal(1)).1 && reads.count(&principal(2)).1);
+        scans.pop();
+        assert!(reads.count(&principal(1)).1, "one has ended");
+        drop(scans);
+        assert!(reads.state().scans_of.is_empty());
+    }
+
+    #[test]
     fn who_goes_away_takes_no_turn_along() {
         let reads = Arc::new(Reads::with(1, 1));
         for kind in [Kind::Page, Kind::Fresh] {
@@ -431,10 +491,13 @@ mod tests {
             assert!(reads.wait(&principal(2), kind, FRESH).try_recv().is_ok());
         }
         let ask = |level| reads.wait(&principal(1), Kind::Scan, level);
-        let paused: Vec<_> = (0..=SCANS).map(|_| ask(LONGER)).collect();
+        reads.state().paused = SCANS;
         let mut set_back = [ask(SET_BACK)];
+        drop(scan);
         assert!(granted(&mut set_back).is_empty());
-        drop((scan, paused));
+        reads.state().paused = 0;
+        // whoever gives up lets others look
+        drop(ask(LONGER));
         assert_eq!(granted(&mut set_back), [0]);
     }
 }

@@ -21,6 +21,7 @@ use crate::address;
 use crate::admission::{AdmittedRequest, ConnectionPermit};
 use crate::auth::AuthError;
 use crate::budget::Account;
+use crate::fairness::Principal;
 use crate::host;
 use crate::origin::Origin;
 use crate::refusals::Sender;
@@ -103,8 +104,8 @@ impl Remote {
         Sender { user, address: self.address }
     }
 
-    pub(crate) fn open_account(&self, shared: &Shared) -> Account {
-        shared.budget.open(self.permit.clone())
+    pub(crate) fn open_account(&self, shared: &Shared, principal: &Principal) -> Account {
+        shared.budget.open(principal, self.permit.clone())
     }
 }
 

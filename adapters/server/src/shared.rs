@@ -226,7 +226,7 @@ impl Shared {
         let shared = Arc::clone(self);
         task::spawn(async move {
             let bounds = shared.bounds(Arc::default(), false);
-            let mut account = shared.budget.open(None);
+            let mut account = shared.budget.open(&principal, None);
             let request = ticket.question().clone();
             let answer = shared.run(request, principal, bounds, &mut account).await;
             let answer = answer.map_err(|error| match error {
@@ -262,7 +262,7 @@ impl Shared {
         loop {
             let turn = self.reads.turn(principal.clone(), &request, is_set_back).await;
             let (shared, request, bounds) = (Arc::clone(self), request.clone(), bounds.clone());
-            let mut held = self.budget.open(None);
+            let mut held = self.budget.open(&principal, None);
             let read = task::spawn_blocking(move || {
                 let answer = shared.read_blocking(&request, turn, &bounds, &mut held);
                 (answer, held)
