@@ -8,6 +8,7 @@ use super::edit::Edit;
 use super::event::{EventKind, Transport};
 use super::machine::Client;
 use super::peer::Peer;
+use super::plain::Work;
 use super::records::{Records, Taken};
 use crate::protocol::hash::Digest;
 use crate::protocol::message::Welcome;
@@ -42,7 +43,8 @@ impl Records<'_> {
 impl Client {
     /// A connection is up: the next session is stored before it is offered.
     pub(super) fn on_connected(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let asks = self.exchange.is_some() || self.work_deadline().is_some();
+        let pauses = self.peer.work().and_then(Work::paused_until).is_some();
+        let asks = self.exchange.is_some() || self.work_deadline().is_some() || pauses;
         if asks {
             self.drop_exchange(edit);
             self.fallback.set_poll(Some(self.now.mono));

@@ -99,6 +99,11 @@ impl Peer {
         }
     }
 
+    /// Requests of level 1 go on at once. Returns `true` if they were paused.
+    pub(super) fn resume_work(&mut self) -> bool {
+        self.work_mut().is_some_and(Work::resume)
+    }
+
     /// Returns what is known of a server of level 2, which is known no longer.
     pub(super) fn take_resumable(&mut self) -> Option<Resumable> {
         match core::mem::replace(self, Self::Unknown) {

@@ -10,6 +10,7 @@ use super::failure::{ConnectFailure, FailureCause};
 use super::interface::Timer;
 use super::link::LinkState;
 use super::machine::Client;
+use super::plain::Work;
 use crate::protocol::random::Random;
 use crate::protocol::time::Mono;
 
@@ -42,6 +43,7 @@ impl Client {
         if let Some(exchange) = &mut self.exchange {
             exchange.resume();
         }
+        self.peer.resume_work();
         if !self.config.uses_websocket() {
             return;
         }
@@ -92,6 +94,9 @@ impl Client {
 
     /// When the next exchange or backup is due, or HTTP is turned to.
     pub(super) fn poll_deadline(&self) -> Option<(Mono, Timer)> {
+        if let Some(until) = self.peer.work().and_then(Work::paused_until) {
+            return Some((until, Timer::Poll));
+        }
         if let Some(at) = self.work_deadline() {
             return Some((at, Timer::Request));
         }
@@ -115,6 +120,9 @@ impl Client {
     pub(super) fn poll_due(&mut self, edit: &mut Edit<'_>) {
         if let Some(exchange) = &mut self.exchange {
             return exchange.resume();
+        }
+        if self.peer.resume_work() {
+            return;
         }
         match self.link.state() {
             LinkState::Ready { .. } => self.back_up(false),

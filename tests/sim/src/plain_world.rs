@@ -2,6 +2,7 @@
 //! messages and loses requests and answers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -76,6 +77,8 @@ pub struct PlainWorld {
     portal: Option<Middlebox>,
     /// Calls and handshakes that were answered so.
     pub answered_on_the_way: u64,
+    /// Calls that the server has answered with the wish for fewer.
+    pub slowed: u64,
 }
 
 impl PlainWorld {
@@ -96,6 +99,7 @@ impl PlainWorld {
             sockets: true,
             portal: None,
             answered_on_the_way: 0,
+            slowed: 0,
         };
         for (i, config) in clients.into_iter().enumerate() {
             let store = MemoryClientStore::default();
@@ -480,6 +484,11 @@ impl PlainWorld {
                 answer =
                     HttpAnswer::Answered { status, retry_after: None, body: told.into_bytes() };
             }
+        } else if self.random.bool() {
+            self.slowed += 1;
+            let retry_after = self.random.bool().then_some(Duration::from_secs(2));
+            answer = HttpAnswer::Answered { status: 429, retry_after, body: Vec::new() };
+            self.note(|| format!("device {i} {method} {path} comes too soon: {retry_after:?}"));
         }
         let now = self.now;
         self.with(i, |replica, actions| replica.handle(now, ticket.answer(answer), actions));

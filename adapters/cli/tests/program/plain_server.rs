@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::support::{HomeDir, finish, listen};
 
-/// What the server has, and was asked.
+/// The server: its rows, and the requests that it got.
 #[derive(Default)]
 struct Plain {
     rows: Vec<Value>,
-    /// The head of each request.
+    /// The heads of the requests.
     heads: Vec<String>,
     /// It has a page of so many rows, and fails at the next.
     fails_behind: Option<usize>,

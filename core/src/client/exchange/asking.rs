@@ -18,6 +18,7 @@ use super::{
 };
 use crate::protocol::message::Hello;
 use crate::protocol::name::Collection;
+use crate::protocol::time::Mono;
 use crate::protocol::wire::http::{
     PULL_PATH, PUSH_PATH, PageQuery, PushHead, SESSION_PATH, encode_pull, encode_push,
     encode_session,
@@ -302,12 +303,20 @@ impl Client {
             exchange.hello = HelloState::Needed;
             self.outbox.lose_connection();
         }
+        let until = self.pause(wait);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.paused_until = Some(until);
+        }
+        true
+    }
+
+    /// The server wants to be left alone for so long. Returns the time at which to go on.
+    pub(in super::super) fn pause(&mut self, wait: Duration) -> Mono {
         let now = self.now.mono;
         let rest = now + self.fallback.rest(now, wait);
         self.link.postpone(rest);
         let spread = self.config.reconnect_delay.min(wait / 4);
-        exchange.paused_until = Some(rest + self.random.below(spread));
-        true
+        rest + self.random.below(spread)
     }
 
     /// Nothing is listened to any more of what was asked.

@@ -27,9 +27,9 @@ const ANSWER_BYTES: usize = 20 << 20;
 /// not the fault of single collections.
 pub(super) const MOST_DECLINED: u32 = 16;
 /// The number of answers in a row that may ask an exchange to slow down before it is given up.
-const MOST_LIMITED: u32 = 3;
+pub(super) const MOST_LIMITED: u32 = 3;
 /// The time for which an exchange waits where such an answer names none; the next in a row doubles it.
-const LIMIT_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const LIMIT_PAUSE: Duration = Duration::from_secs(1);
 /// The time after a request's own timeout until the machine gives its answer up.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 

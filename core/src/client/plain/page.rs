@@ -31,7 +31,7 @@ impl Client {
         page: PlainPage,
     ) -> Result<(), StoreError> {
         if let Some(work) = self.peer.work_mut() {
-            work.read = true;
+            (work.read, work.limited) = (true, 0);
         }
         self.fallback.unstick(collection);
         let (now, latest) = (self.now.mono, latest_believed(self.server_time()));
@@ -195,6 +195,9 @@ impl Client {
             }
             _ => {
                 let why = format!("{collection} could not be read: {}", told.message);
+                if status == 429 && self.pause_work(wait) {
+                    return edit.error(why);
+                }
                 match wait {
                     Some(wait) => {
                         let failure = ConnectFailure::new(FailureCause::Declined, why);

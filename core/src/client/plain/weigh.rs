@@ -78,6 +78,7 @@ impl Client {
                 self.token_needed = false;
                 if let Some(plain) = self.peer.plain_mut() {
                     plain.failures = 0;
+                    plain.work.iter_mut().for_each(|work| work.limited = 0);
                 }
                 self.confirm_plain(edit, write, &entry, Some(decode_written(body)))?;
             }
@@ -196,6 +197,11 @@ impl Client {
         told: Refusal,
     ) {
         let wait = retry_after.or(told.retry_after_ms.map(Duration::from_millis));
+        let Entry { collection, record_id, .. } = entry;
+        let why = format!("{collection}/{record_id} could not be written: {}", told.message);
+        if status == 429 && self.pause_work(wait) {
+            return edit.error(why);
+        }
         let code = match status {
             413 => ErrorCode::PayloadTooLarge,
             429 => ErrorCode::RateLimitExceeded,
@@ -206,8 +212,6 @@ impl Client {
             ErrorMessage { retry_after_ms, ..ErrorMessage::new(code, told.message.clone()) };
         self.postpone(edit, write, entry, &error);
         let wait = self.pacing.held_until().map(|until| until.since(self.now.mono));
-        let Entry { collection, record_id, .. } = entry;
-        let why = format!("{collection}/{record_id} could not be written: {}", told.message);
         let failure = ConnectFailure::new(FailureCause::Declined, why);
         self.fail_work(edit, failure, wait.unwrap_or_default());
     }

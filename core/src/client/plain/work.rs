@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
-use super::super::exchange::GRACE;
+use super::super::exchange::{GRACE, LIMIT_PAUSE, MOST_LIMITED};
 use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
@@ -75,6 +75,8 @@ impl Client {
             read: false,
             missed: BTreeSet::new(),
             changed: false,
+            limited: 0,
+            paused_until: None,
         }
     }
 
@@ -128,9 +130,8 @@ impl Client {
     /// Asks for what comes next; ends the work where nothing does.
     pub(in super::super) fn pump_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let usable = self.polls() || self.link.ready_since().is_some() && self.may_poll();
-        let Some(work) = self.peer.work().filter(|work| work.asked.is_none() && usable) else {
-            return Ok(());
-        };
+        let is_free = |it: &&Work| it.asked.is_none() && it.paused_until.is_none() && usable;
+        let Some(work) = self.peer.work().filter(is_free) else { return Ok(()) };
         // what was not answered the last time comes last
         let behind = |stuck| work.due.range::<Collection, _>((Excluded(stuck), Unbounded)).next();
         let first = self.fallback.stuck().and_then(behind);
@@ -329,6 +330,24 @@ impl Client {
             }
         }
         Ok(())
+    }
+
+    /// The server wants fewer requests: work that it has served so far waits as long as it says, or
+    /// for a second or more, and goes on. Returns `false` where it has served none, or asks too often
+    /// or for too long a wait.
+    pub(super) fn pause_work(&mut self, wait: Option<Duration>) -> bool {
+        let Some(work) = self.peer.work_mut() else { return false };
+        let wait = wait.unwrap_or(LIMIT_PAUSE * (1 << work.limited.min(MOST_LIMITED)));
+        work.limited += 1;
+        let helps = work.limited <= MOST_LIMITED && wait <= self.config.max_reconnect_delay;
+        if !work.read || !helps {
+            return false;
+        }
+        let until = self.pause(wait);
+        if let Some(work) = self.peer.work_mut() {
+            work.paused_until = Some(until);
+        }
+        true
     }
 
     /// The work is given up, and tried again after a while.
