@@ -147,6 +147,21 @@ pub struct Plan {
     pub on_loss: [Option<OnServerLoss>; 4],
     /// Milliseconds that the wall clock of each of the first devices is ahead at first.
     pub clocks: [i64; 4],
+    /// The limits of what the server keeps.
+    pub caps: Caps,
+}
+
+/// The limits of what a server keeps, where a run has some.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Caps {
+    /// Records of a collection.
+    pub records: Option<u64>,
+    /// Bytes of a collection.
+    pub bytes: Option<u64>,
+    /// Collections.
+    pub collections: Option<u64>,
+    /// Client ids of a user, until everything heals.
+    pub clients: Option<u64>,
 }
 
 /// The collections of every run.
@@ -228,6 +243,7 @@ impl Plan {
             sockets_at_last: None,
             on_loss: [None; 4],
             clocks: [0; 4],
+            caps: Caps::default(),
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
@@ -269,6 +285,15 @@ impl Plan {
         }
         self.rates.middlebox = draw.rate(52);
         self.rates.suspend = draw.rate(8);
+        if draw.one_in(5) {
+            let caps = &mut self.caps;
+            match draw.below(5) {
+                0 | 1 => caps.records = Some(draw.within(1, 6) as u64),
+                2 => caps.bytes = Some(draw.within(100, 2_000) as u64),
+                3 => caps.collections = Some(draw.below(2) as u64),
+                _ => caps.clients = Some(draw.within(1, self.devices) as u64),
+            }
+        }
     }
 
     /// The plan at the head of a run's bytes.
@@ -326,6 +351,7 @@ impl Plan {
         config.clients = (0..self.devices).map(client).collect();
         config.limits.page.records = self.page;
         config.limits.subscriptions = self.subscriptions;
+        self.caps.limit(&mut config.limits.input);
         (config.ring.collection_bytes, config.ring.documents) = (self.ring, self.partial);
         config.ring.plain_whole = self.ring.is_multiple_of(2);
         config.capacities = self.capacities.to_vec();
@@ -338,6 +364,19 @@ impl Plan {
         }
         config.limits.idle_timeout = Duration::from_secs(60);
         config
+    }
+}
+
+impl Caps {
+    fn limit(&self, limits: &mut Limits) {
+        for (limit, cap) in [
+            (&mut limits.collection_records, self.records),
+            (&mut limits.collection_bytes, self.bytes),
+            (&mut limits.collections, self.collections),
+            (&mut limits.user_clients, self.clients),
+        ] {
+            *limit = cap.unwrap_or(*limit);
+        }
     }
 }
 

@@ -195,6 +195,9 @@ impl Run {
         if self.plan.subscriptions < collections().len() {
             self.world.allow_subscriptions(collections().len());
         }
+        if self.plan.caps.clients.is_some() {
+            self.world.allow_clients();
+        }
         if let Some(way) = self.plan.sockets_at_last {
             for device in self.world.devices.iter_mut().filter(|device| device.config.http) {
                 device.sockets = way;

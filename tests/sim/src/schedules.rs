@@ -525,7 +525,10 @@ impl Run {
         }
         self.drive(draw.below(20), |_, _| true)?;
         if self.world.is_poisoned() {
-            self.world.crash_server();
+            match draw.below(2) {
+                0 => self.world.crash_server(),
+                _ => self.world.reopen_store(),
+            }
         }
         self.edits(cast.other, &cast.place, draw.below(2), draw)?;
         self.world.dial(cast.other);

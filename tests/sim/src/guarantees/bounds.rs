@@ -1,6 +1,7 @@
 //! **Bounded** memory, also at rest.
 
 use crate::world::World;
+use synclayer_core::Limits;
 use synclayer_core::testing::Checked;
 
 /// **Bounded:** memory per connection and per replica has a configured cap.
@@ -25,6 +26,38 @@ pub fn bounded(world: &World) -> Result<(), String> {
         if status.queued + status.held > config.limits.queued + 4_096 {
             return Err(format!("{conn} has too much waiting"));
         }
+    }
+    Ok(())
+}
+
+/// **Bounded:** the server keeps no more than its caps allow, but for tombstones, since no deletion is
+/// refused. What a damaged store had lost may come back, and a cap does not reach backwards.
+///
+/// # Errors
+/// When something is above its cap.
+pub fn caps_hold(world: &World) -> Result<(), String> {
+    let (limits, default) = (&world.config().limits.input, Limits::default());
+    if *limits == default || world.was_repaired() {
+        return Ok(());
+    }
+    let report = world.verify();
+    let collections = report.collections.len() as u64;
+    if collections > limits.collections {
+        return Err(format!("the server has {collections} collections of {}", limits.collections));
+    }
+    for (collection, head) in &report.collections {
+        if head.count > limits.collection_records {
+            let most = limits.collection_records;
+            return Err(format!("{collection} has {} records of {most}", head.count));
+        }
+        let slack = 64 * report.tombstones;
+        if head.bytes > limits.collection_bytes.saturating_add(slack) {
+            let most = limits.collection_bytes;
+            return Err(format!("{collection} has {} bytes of {most}", head.bytes));
+        }
+    }
+    if world.most_clients() > limits.user_clients {
+        return Err(format!("a user has {} clients", world.most_clients()));
     }
     Ok(())
 }

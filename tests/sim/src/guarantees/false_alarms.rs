@@ -40,6 +40,7 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("notes", "declined call"),
     ("a request failed", "failed call"),
     ("the connection is given up: the server's", "server disk failure"),
+    ("the connection is given up: this user has", "client id too many"),
 ];
 
 /// Nothing was mended that should not have been broken: no replica took the server for one that
@@ -78,6 +79,7 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                 EventKind::OperationFailed { .. } => {
                     world.counts.contains_key("forbidden")
                         || world.counts.contains_key("rights")
+                        || world.counts.contains_key("write beyond a cap")
                         || ledger.plan.partial
                 }
                 _ => true,

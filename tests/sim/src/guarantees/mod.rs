@@ -35,7 +35,7 @@ use crate::invariants::Invariant;
 use crate::plan::{collections, tokens_in};
 use crate::world::{Committed, World};
 
-pub use bounds::{baseline, bounded};
+pub use bounds::{baseline, bounded, caps_hold};
 pub use convergence::{convergence, plain_readers_follow, server_rows};
 pub use deletes::{deletes_stay_deleted, losses_are_decided, nothing_is_resurrected};
 pub use durability::{

@@ -161,7 +161,10 @@ impl Run {
 
     pub(super) fn trouble_server_disk(&mut self, draw: &mut Draw<'_>) {
         if self.world.is_poisoned() {
-            return self.world.crash_server();
+            return match draw.below(2) {
+                0 => self.world.crash_server(),
+                _ => self.world.reopen_store(),
+            };
         }
         match draw.below(6) {
             0 => self.world.pause_server_disk(true),

@@ -103,7 +103,12 @@ impl World {
             return;
         }
         match decode_server(frame, &Limits::default()) {
-            Ok(Incoming::One(message)) => self.plains[plain].take(message),
+            Ok(Incoming::One(message)) => {
+                if self.plains[plain].takes_whole(&message) {
+                    self.count("whole record in an update");
+                }
+                self.plains[plain].take(message);
+            }
             Ok(Incoming::Batch(_)) => {
                 self.fail(Invariant::Contract, "a level-1 program was sent a batch".into());
             }
@@ -116,6 +121,16 @@ impl World {
 }
 
 impl Plain {
+    /// Returns `true` if a message replaces a record that it holds by what an update pushes.
+    fn takes_whole(&self, message: &ServerMessage) -> bool {
+        let ServerMessage::Change { collection, record_id, change, .. } = message else {
+            return false;
+        };
+        self.replaces
+            && change.change.kind == WriteKind::Update
+            && self.held.contains_key(&(collection.clone(), record_id.clone()))
+    }
+
     fn take(&mut self, message: ServerMessage) {
         match message {
             ServerMessage::Change { collection, record_id, change, .. } => {

@@ -1,10 +1,13 @@
 //! Ends and restarts of the server, from its own disk or from an older one.
 
-use synclayer_core::Transaction;
+use std::time::Duration;
+
 use synclayer_core::rules::{database as database_of, verify};
 
 use synclayer_core::testing::InspectHub;
-use synclayer_core::{ConnId, DatabaseId, Epoch, HubInput, SessionInput};
+use synclayer_core::{
+    ConnId, DatabaseId, Epoch, HubInput, SessionInput, Sweep, SweepPlace, Transaction,
+};
 
 use crate::invariants::Invariant;
 
@@ -47,7 +50,17 @@ impl World {
         self.store.paused = paused;
     }
 
-    /// Returns `true` if the server's store refuses everything until the server is restarted.
+    /// The server's store, which had failed, works again by itself, and the server tries whether it
+    /// does.
+    pub fn reopen_store(&mut self) {
+        self.count("server store reopened");
+        self.note(|| "the server's store works again".into());
+        self.store.poisoned = false;
+        let look = Sweep { retention: Duration::MAX, from: SweepPlace::Start, budget: 1 };
+        self.serve_input(HubInput::Sweep(look));
+    }
+
+    /// Returns `true` if the server's store refuses everything until it is reopened.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.store.poisoned

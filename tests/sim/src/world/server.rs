@@ -13,12 +13,13 @@ use synclayer_core::rules::{
 };
 use synclayer_core::testing::{Checked, InspectBatch, InspectHub};
 use synclayer_core::{
-    AllowAll, ClientId, Collection, ConnId, Document, Epoch, Hub, HubAction, HubConfig, HubInput,
-    HubJob, JobBatch, MemoryRows, Now, Op, ReadAnswer, ReadRequest, RecordId, Reply, Request,
-    Session, SessionInput, SessionNumber, StoreError, StoreErrorKind, Sweep, SweepPlace,
+    AllowAll, ClientId, Collection, ConnId, Document, Epoch, ErrorCode, Hub, HubAction, HubConfig,
+    HubInput, HubJob, JobBatch, MemoryRows, Now, Op, ReadAnswer, ReadRequest, RecordId, Reply,
+    Request, Session, SessionInput, SessionNumber, StoreError, StoreErrorKind, Sweep, SweepPlace,
     TransactError, Transaction, TransactionAnswer, WriteKind,
 };
 
+use crate::guarantees::caps_hold;
 use crate::invariants::Invariant;
 
 use super::history::{Histories, History};
@@ -208,6 +209,9 @@ impl World {
             self.count("client forgotten");
         }
         self.store.rows.apply(rows);
+        if let Err(what) = caps_hold(self) {
+            self.fail(Invariant::Bounded, what);
+        }
     }
 
     /// Keeps in mind what a commit did, in the order of its transactions, of which those by HTTP
@@ -291,7 +295,8 @@ impl World {
                 }
             }
             HelloAnswer::Superseded => self.count("superseded hello"),
-            HelloAnswer::OtherUser | HelloAnswer::TooMany(_) => {}
+            HelloAnswer::OtherUser => {}
+            HelloAnswer::TooMany(_) => self.count("client id too many"),
         }
     }
 
@@ -312,6 +317,7 @@ impl World {
                 }
                 Verdict::Conflict { .. } => "server conflict",
                 Verdict::Unchanged { .. } => "write without effect",
+                Verdict::Refused { code: ErrorCode::PayloadTooLarge, .. } => "write beyond a cap",
                 Verdict::Refused { .. } => "refused write",
                 Verdict::OutOfOrder { .. } => "out of order",
                 Verdict::Applied { .. } => {
@@ -539,6 +545,20 @@ impl World {
     #[must_use]
     pub fn verify(&self) -> Report {
         verify(&self.store.rows).expect("the rows can be read")
+    }
+
+    /// The largest number of client ids that the server counts for one user.
+    #[must_use]
+    pub fn most_clients(&self) -> u64 {
+        let counts = self.store.rows.iter().filter(|(key, _)| key.first() == Some(&b'n'));
+        // no run has so many that a number takes more than a byte
+        counts.filter_map(|(_, row)| row.first().copied()).max().unwrap_or(0).into()
+    }
+
+    /// Returns `true` if the store was ever damaged.
+    #[must_use]
+    pub fn was_repaired(&self) -> bool {
+        self.counts.contains_key("server repaired")
     }
 
     /// Everything that was ever committed.

@@ -107,4 +107,11 @@ impl World {
         self.config.limits.subscriptions = subscriptions;
         self.shut_server_down();
     }
+
+    /// From now on a user may have any number of client ids.
+    pub fn allow_clients(&mut self) {
+        self.note(|| "any number of client ids is allowed".into());
+        self.config.limits.input.user_clients = u64::MAX;
+        self.shut_server_down();
+    }
 }
