@@ -5,7 +5,7 @@ mod lone_replica;
 
 use std::time::Duration;
 
-use synclayer_core::{HttpAnswer, Timer};
+use synclayer_core::{HttpAnswer, Input, Timer};
 
 use lone_replica::{LoneReplica, ack, config, http_only, synced};
 
@@ -224,4 +224,78 @@ fn writes_go_out_a_few_at_a_time_where_more_do_not_come_through() {
         lone.hear(&ack(number, &format!("{}", number - 1), 5 + number));
     }
     assert!(sent(&mut lone) > 70, "more and more at a time");
+}
+
+/// Lets time pass in steps, and has `moves` done after each. Says whether the replica gave up what was
+/// under way.
+fn gives_up(lone: &mut LoneReplica, seconds: u64, mut moves: impl FnMut(&mut LoneReplica)) -> bool {
+    for _ in 0..seconds {
+        lone.pass(1_000);
+        moves(lone);
+        if lone.sent().iter().any(|line| line == "CLOSE") {
+            return true;
+        }
+    }
+    false
+}
+
+fn bytes_move(lone: &mut LoneReplica) {
+    let progress = Input::Progress { conn: lone.conn };
+    lone.replica.handle(lone.now, progress, &mut lone.actions);
+}
+
+#[test]
+fn a_frame_that_comes_slowly_is_waited_for() {
+    let mut lone = LoneReplica::live();
+    assert!(!gives_up(&mut lone, 300, bytes_move), "a frame comes");
+    assert!(gives_up(&mut lone, 60, |_| ()), "nothing comes");
+}
+
+#[test]
+fn a_write_that_leaves_slowly_is_waited_for() {
+    let mut lone = LoneReplica::live();
+    lone.update("a", r#"{"n":2}"#);
+    lone.sent();
+    assert!(!gives_up(&mut lone, 300, bytes_move), "it leaves");
+    let heard = |lone: &mut LoneReplica| {
+        let input = Input::Heard { conn: lone.conn };
+        lone.replica.handle(lone.now, input, &mut lone.actions);
+    };
+    assert!(gives_up(&mut lone, 70, heard), "the server lives, and gives no verdict");
+}
+
+#[test]
+fn a_verdict_behind_a_long_catch_up_is_waited_for() {
+    let mut lone = LoneReplica::new(config());
+    lone.dial();
+    lone.welcome(0, "");
+    lone.save("zz", "{}");
+    lone.hear(SNAPSHOT);
+    let mut after = 0;
+    let page = |lone: &mut LoneReplica| {
+        if lone.now.mono.0.is_multiple_of(10_000) {
+            lone.hear(&snapshot_page(after, 10));
+            after += 1;
+        }
+    };
+    assert!(!gives_up(&mut lone, 200, page));
+}
+
+#[test]
+fn an_answer_that_comes_slowly_is_waited_for() {
+    for moves in [true, false] {
+        let mut lone = LoneReplica::new(http_only());
+        lone.replica.command(lone.now, synclayer_core::Command::Connect, &mut lone.actions);
+        lone.sent();
+        let request = lone.tickets[0].id;
+        for _ in 0..100 {
+            lone.pass(1_000);
+            if moves {
+                let progress = Input::RequestProgress { request };
+                lone.replica.handle(lone.now, progress, &mut lone.actions);
+            }
+        }
+        lone.sent();
+        assert_eq!(lone.tickets.len() == 1, moves, "it is asked again only where nothing comes");
+    }
 }

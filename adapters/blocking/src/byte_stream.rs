@@ -30,7 +30,7 @@ impl ByteStream {
     ) -> io::Result<Self> {
         // what a handshake may take is bounded by itself
         let greeting = Greeting::new(Arc::clone(address));
-        let socket = Rationed { socket, greeting, left: usize::MAX };
+        let socket = Rationed { socket, greeting, left: usize::MAX, blocked: false, moved: false };
         if !address.tls {
             return Ok(Self::Plain(socket));
         }
@@ -42,11 +42,20 @@ impl ByteStream {
     /// Begins a turn. Returns `true` if the last one ended with its ration, so that there may be more
     /// to read.
     pub(crate) fn begin_turn(&mut self) -> bool {
-        let socket = match self {
+        mem::replace(&mut self.socket().left, TURN_BYTES) == 0
+    }
+
+    /// Returns `true` if bytes were read, or were written that had to wait for room, since this was last
+    /// asked.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        mem::take(&mut self.socket().moved)
+    }
+
+    fn socket(&mut self) -> &mut Rationed {
+        match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_mut(),
-        };
-        mem::replace(&mut socket.left, TURN_BYTES) == 0
+        }
     }
 }
 
@@ -56,6 +65,10 @@ pub(crate) struct Rationed {
     greeting: Greeting,
     /// The bytes that may still be read in this one.
     left: usize,
+    /// There was no room when it was last written to.
+    blocked: bool,
+    /// Bytes were read, or were written that had to wait.
+    moved: bool,
 }
 
 impl Read for Rationed {
@@ -66,6 +79,7 @@ impl Read for Rationed {
         }
         let read = self.socket.read(&mut bytes[..most])?;
         self.left -= read;
+        self.moved |= read > 0;
         self.greeting.check(&bytes[..read])?;
         Ok(read)
     }
@@ -73,7 +87,11 @@ impl Read for Rationed {
 
 impl Write for Rationed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.socket.write(bytes)
+        let written = self.socket.write(bytes);
+        let is_full = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
+        let waited = mem::replace(&mut self.blocked, written.as_ref().is_err_and(is_full));
+        self.moved |= waited && written.is_ok();
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {

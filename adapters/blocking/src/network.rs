@@ -279,10 +279,11 @@ impl PolledSocket {
 
     fn received(&mut self, read: Result<Message, Error>, target: &Target) -> Option<SocketEvent> {
         let SocketState::Open(socket) = &mut self.state else { return None };
+        let moved = socket.get_mut().take_progress();
         if read.as_ref().is_err_and(would_block) {
             // what the ration has left unread is read in the next turn
             self.ready = socket.get_mut().begin_turn();
-            return None;
+            return moved.then_some(SocketEvent::Progress);
         }
         let goodbye = read.as_ref().err().and_then(websocket::goodbye);
         let event = target.event(read);
@@ -291,7 +292,7 @@ impl PolledSocket {
             SocketEvent::Heard => self.unsent = true,
             // answers the server's goodbye, or says one, if it can be told at once
             SocketEvent::Disconnected(_) => drop(socket.close(goodbye)),
-            SocketEvent::Connected | SocketEvent::Frame(_) => {}
+            SocketEvent::Connected | SocketEvent::Frame(_) | SocketEvent::Progress => {}
         }
         Some(event)
     }

@@ -13,6 +13,7 @@ use ureq::{Agent, Body, Error};
 use crate::address::Endpoint;
 use crate::dial::Dialer;
 use crate::fault;
+use crate::progress;
 use crate::tls::Tls;
 use crate::transport::{Dialing, LeftToDialing};
 
@@ -52,11 +53,19 @@ impl HttpClient {
         Self { agent, endpoint, base, answer_bytes }
     }
 
-    /// Makes a call. It blocks until the answer is there or the request's time is up.
+    /// Makes a call. It blocks until the answer is there, or nothing has moved for the request's time.
     #[must_use]
     pub fn call(&self, request: &HttpRequest) -> HttpAnswer {
-        let answer = self
-            .attempt(request)
+        self.call_telling(request, || ())
+    }
+
+    /// As [`call`](Self::call). Now and then, as bytes move, `report` is called.
+    pub(crate) fn call_telling(
+        &self,
+        request: &HttpRequest,
+        report: impl Fn() + 'static,
+    ) -> HttpAnswer {
+        let answer = progress::call(request.timeout, report, || self.attempt(request))
             .unwrap_or_else(|error| HttpAnswer::Failed(fault::of(&error, &self.endpoint)));
         let path = request.path.split('?').next().unwrap_or_default();
         match &answer {
@@ -68,8 +77,7 @@ impl HttpClient {
 
     fn attempt(&self, request: &HttpRequest) -> Result<HttpAnswer, Error> {
         let body = request.body.as_deref().unwrap_or_default();
-        let call = self.agent.configure_request(self.prepare(request, body)?);
-        let response = self.agent.run(call.timeout_global(Some(request.timeout)).build())?;
+        let response = self.agent.run(self.prepare(request, body)?)?;
         self.read(response)
     }
 

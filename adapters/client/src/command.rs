@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
 use synclayer_core::{
-    Collection, Command, ConnId, Disconnect, Input, Query, Record, RecordId, Rejected, SignOut,
-    Status, Write, WriteId,
+    Collection, Command, ConnId, Disconnect, Input, Query, Record, RecordId, Rejected, RequestId,
+    SignOut, Status, Write, WriteId,
 };
 
 use crate::listen::{EventQueue, UpdateSlot};
@@ -111,6 +111,13 @@ pub enum EngineCommand {
         /// The news.
         event: SocketEvent,
     },
+    /// Takes note that bytes of an HTTP request, or of its answer, have moved.
+    RequestProgress {
+        /// The life of the replica that asked for it.
+        life: u64,
+        /// The request.
+        request: RequestId,
+    },
     /// Takes the answer to an HTTP request.
     Answered {
         /// The life of the replica that asked for it.
@@ -148,6 +155,7 @@ impl EngineCommand {
             | Self::Release(_)
             | Self::Socket { .. }
             | Self::Answered { .. }
+            | Self::RequestProgress { .. }
             | Self::Durable => false,
         }
     }
@@ -161,6 +169,8 @@ pub enum SocketEvent {
     Frame(Bytes),
     /// The server has shown a sign of life.
     Heard,
+    /// Bytes of a frame that is not whole have arrived, or bytes that had to wait have gone out.
+    Progress,
     /// The connection has ended. Said exactly once.
     Disconnected(Disconnect),
 }

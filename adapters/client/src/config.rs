@@ -129,6 +129,11 @@ pub struct SyncConfig {
     /// The number of attempts in a row to open the WebSocket that may fail before the client gives
     /// it up; `None`: it never does. By HTTP it goes on, and tries the WebSocket again now and then.
     pub max_reconnect_attempts: Option<u32>,
+    /// The silence of a WebSocket, in either direction, after which a ping is sent. Default 30 s.
+    pub ping_interval: Duration,
+    /// The time within which a ping is answered, as long as nothing of a frame comes and nothing that
+    /// waits goes out; a connection that fails to is given up. Default 15 s.
+    pub ping_timeout: Duration,
     /// The time for which a connection that looks alive may stay silent when `set_online(true)` or `sync_now`
     /// is called, or the device has slept, before it is given up. Default 5 s.
     pub probe_timeout: Duration,
@@ -148,7 +153,8 @@ pub struct SyncConfig {
     /// The interval at which everything is compared with a plain server, which is how deletes are
     /// found there; `None` for never. Default 1 hour.
     pub reconcile_interval: Option<Duration>,
-    /// The time limit of an HTTP request. Default 30 s.
+    /// The time for which nothing of an HTTP request may go out and nothing of its answer come in. Default
+    /// 30 s.
     pub request_timeout: Duration,
     /// The treatment of servers without the resumable protocol. Default: they are recognised, and
     /// used where they were always such.
@@ -203,6 +209,8 @@ impl SyncConfig {
             enable_auto_sync: true,
             reconnect_delay: Duration::from_secs(1),
             max_reconnect_attempts: None,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(15),
             probe_timeout: Duration::from_secs(5),
             conflict_strategy: ConflictStrategy::default(),
             custom_conflict_resolver: None,
@@ -257,6 +265,8 @@ impl SyncConfig {
         enable_auto_sync: bool,
         reconnect_delay: Duration,
         max_reconnect_attempts: Option<u32>,
+        ping_interval: Duration,
+        ping_timeout: Duration,
         probe_timeout: Duration,
         conflict_strategy: ConflictStrategy,
         sync_interval: Duration,
@@ -292,6 +302,8 @@ impl fmt::Debug for SyncConfig {
             .field("enable_auto_sync", &self.enable_auto_sync)
             .field("reconnect_delay", &self.reconnect_delay)
             .field("max_reconnect_attempts", &self.max_reconnect_attempts)
+            .field("ping_interval", &self.ping_interval)
+            .field("ping_timeout", &self.ping_timeout)
             .field("probe_timeout", &self.probe_timeout)
             .field("conflict_strategy", &self.conflict_strategy)
             .field("sync_interval", &self.sync_interval)

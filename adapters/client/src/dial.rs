@@ -17,6 +17,9 @@ use crate::proxy::Proxy;
 
 /// The time after which the next address is tried beside those that have not answered.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The number of bytes that a socket takes before they can be sent. Half of it makes room for more.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 64 << 10;
 /// The most addresses of a name that are tried.
 const MOST_ADDRESSES: usize = 16;
 
@@ -70,6 +73,7 @@ pub(crate) fn connect(
     let stream = race(addresses, deadline).and_then(|stream| {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
+        limit_unsent(&stream);
         Ok(stream)
     });
     stream.map_err(|error| {
@@ -77,6 +81,17 @@ pub(crate) fn connect(
         debug!(host, port, %failure, "not connected");
         failure
     })
+}
+
+/// Bounds what a socket takes that it can't send yet. Otherwise it takes megabytes and then nothing for
+/// minutes, which on a slow link looks like a server that is gone.
+fn limit_unsent(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        debug!(%error, "a connection may keep more unsent");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
 }
 
 /// Puts addresses into the order in which they are tried: the families take turns, beginning with

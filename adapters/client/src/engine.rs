@@ -184,6 +184,9 @@ impl Engine {
             EngineCommand::Hold(collection) => self.holds.add(collection),
             EngineCommand::Release(collection) => self.release(&collection),
             EngineCommand::Socket { life, conn, event } => self.take_news(life, conn, event),
+            EngineCommand::RequestProgress { life, request } => {
+                self.handle(life, Input::RequestProgress { request });
+            }
             EngineCommand::Answered { life, input } => {
                 self.requests.ended();
                 self.handle(life, input);
@@ -210,6 +213,7 @@ impl Engine {
                 self.handle(life, Input::Heard { conn });
                 self.network.handled(conn, 0);
             }
+            SocketEvent::Progress => self.handle(life, Input::Progress { conn }),
             SocketEvent::Disconnected(why) => {
                 self.handle(life, Input::Disconnected { conn, why });
             }

@@ -6,7 +6,7 @@
 //! | faces | `synclayer-tokio` and `synclayer-blocking`: an `.await` and a `.wait()` over the calls below |
 //! | calls | [`handle`], [`collection`], [`query`]: a client, a collection and a query, whose calls return a [`Pending`](pending::Pending) |
 //! | engine | `engine`: the replica on a thread of its own, which carries out [`command`]s |
-//! | network | [`network`]: the trait of what moves a face's bytes; [`websocket`], [`call`], [`dial`], [`tls`], [`address`], [`fault`] |
+//! | network | [`network`]: the trait of what moves a face's bytes; [`websocket`], [`call`], [`progress`], [`dial`], [`tls`], [`address`], [`fault`] |
 //! | ground | [`config`], [`setup`], [`error`], [`mailbox`], [`listen`], [`pending`], [`saved`], [`wait`] |
 //!
 //! A call puts a command into the engine's inbox, and the engine answers it. A face writes a
@@ -31,6 +31,7 @@ pub mod mailbox;
 pub mod modify;
 pub mod network;
 pub mod pending;
+pub mod progress;
 mod proxy;
 pub mod query;
 mod reads;

@@ -111,6 +111,8 @@ fn client_config(
     client.limits = config.limits.clone();
     client.reconnect_delay = config.reconnect_delay;
     client.max_reconnect_attempts = config.max_reconnect_attempts;
+    client.ping_interval = config.ping_interval;
+    client.ping_timeout = config.ping_timeout;
     client.probe_timeout = config.probe_timeout;
     client.websocket = config.transports != Transports::PollOnly;
     client.http = http;

@@ -18,8 +18,9 @@ use ureq::unversioned::transport::{
 
 use crate::dial::Dialer;
 use crate::fault::Greeting;
+use crate::progress;
 
-/// The time limit for connecting where the call has none.
+/// The time limit for connecting outside of a call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to one server, whatever a call's URL is.
@@ -35,7 +36,7 @@ impl Dialing {
     }
 
     fn open(&self, details: &ConnectionDetails<'_>) -> Result<Box<dyn Transport>, Error> {
-        let limit = details.timeout.not_zero().map_or(CONNECT_TIMEOUT, |limit| *limit);
+        let limit = progress::silence().unwrap_or(CONNECT_TIMEOUT);
         let stream = self.dialer.dial(limit).map_err(failed)?;
         let buffers = || {
             let config = details.config;
@@ -103,15 +104,22 @@ impl Transport for Greeted {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let timeout = timeout.for_write();
-        self.socket.set_write_timeout(timeout.not_zero().map(|left| *left))?;
-        let written = self.socket.write_all(&self.buffers.output()[..amount]);
-        written.map_err(|error| late(error, timeout))
+        self.socket.set_write_timeout(progress::silence())?;
+        let mut left = &self.buffers.output()[..amount];
+        while !left.is_empty() {
+            match self.socket.write(left) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+                Ok(written) => left = &left[written..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(late(error, timeout)),
+            }
+            progress::note();
+        }
+        Ok(())
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let timeout = timeout.for_read();
-        self.socket.set_read_timeout(timeout.not_zero().map(|left| *left))?;
+        self.socket.set_read_timeout(progress::silence())?;
         let room = self.buffers.input_append_buf();
         let amount = loop {
             match self.socket.read(room) {
@@ -119,6 +127,7 @@ impl Transport for Greeted {
                 read => break read.map_err(|error| late(error, timeout))?,
             }
         };
+        progress::note();
         self.greeting.check(&room[..amount])?;
         self.buffers.input_appended(amount);
         Ok(amount > 0)

@@ -92,8 +92,8 @@ pub struct ServerConfig {
     /// The longest time that a query may run, not counting the time for which it waits for its turn;
     /// a longer one is refused. Default 10 s.
     pub read_time: Duration,
-    /// The time within which a TLS handshake is done, an HTTP request has to arrive, and again
-    /// within which it is answered. Default 30 s.
+    /// The time within which a TLS handshake is done and the head of an HTTP request has to arrive, for
+    /// which nothing of its body may come, and within which it is answered. Default 30 s.
     pub http_timeout: Duration,
     /// The time after which a connection ends whose peer takes nothing of what is sent to it. Default
     /// 30 s.

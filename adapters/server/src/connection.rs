@@ -379,6 +379,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes and reads as far as the socket and the session let it.
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let event = self.poll_both_ways(cx);
+        if self.socket.take_progress() {
+            self.handle(SessionInput::Ping);
+        }
+        event
+    }
+
+    fn poll_both_ways(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let waited = self.socket.wants_flush();
         if waited && let Poll::Ready(written) = self.socket.poll_flush(cx) {
             return Poll::Ready(if written.is_ok() { Event::Written } else { Event::Gone });

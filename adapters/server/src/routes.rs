@@ -126,19 +126,19 @@ async fn reply(
     };
     let time_limit = shared.config.http_timeout;
     let max = shared.limits.input.frame_bytes;
-    let body = match timeout(time_limit, read(&mut body, max, &mut hold.account)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(Unread::TooLong)) => {
+    let body = match read(&mut body, max, &mut hold.account, time_limit).await {
+        Ok(body) => body,
+        Err(Unread::TooLong) => {
             discard(shared, body).await;
             let message = format!("the body is longer than {max} bytes");
             return Err(Reply::error(ErrorCode::PayloadTooLarge, &message));
         }
-        Ok(Err(Unread::BrokeOff)) => {
+        Err(Unread::BrokeOff) => {
             let message = "the body broke off on its way: nothing was changed, send it again";
             return Err(Reply::error(ErrorCode::InvalidMessage, message));
         }
-        Err(_) => {
-            let message = "the body took too long";
+        Err(Unread::Silent) => {
+            let message = "nothing more of the body came for too long";
             let refusal = Reply::error(ErrorCode::InvalidMessage, message);
             return Err(Reply { status: StatusCode::REQUEST_TIMEOUT.as_u16(), ..refusal });
         }
@@ -187,17 +187,26 @@ enum Unread {
     TooLong,
     /// It ended early.
     BrokeOff,
+    /// Nothing of it came for too long.
+    Silent,
 }
 
 /// Reads a whole body. Only a length that was declared or read makes it too long.
-async fn read(body: &mut Body, max: usize, account: &mut Account) -> Result<Vec<u8>, Unread> {
+async fn read(
+    body: &mut Body,
+    max: usize,
+    account: &mut Account,
+    time_limit: Duration,
+) -> Result<Vec<u8>, Unread> {
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > max {
         return Err(Unread::TooLong);
     }
     // what is declared need not come
     let mut read = Vec::with_capacity(declared.min(64 << 10));
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+    loop {
+        let next = timeout(time_limit, poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)));
+        let Some(frame) = next.await.map_err(|_| Unread::Silent)? else { return Ok(read) };
         let frame = frame.map_err(|_| Unread::BrokeOff)?;
         // trailers say nothing
         let Ok(data) = frame.into_data() else { continue };
@@ -206,9 +215,8 @@ async fn read(body: &mut Body, max: usize, account: &mut Account) -> Result<Vec<
         }
         read.extend_from_slice(&data);
         account.set_about(read.len());
-        account.room().await;
+        timeout(time_limit, account.room()).await.map_err(|_| Unread::Silent)?;
     }
-    Ok(read)
 }
 
 async fn answer(

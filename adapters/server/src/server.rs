@@ -134,6 +134,10 @@ struct HttpServer {
     ending: watch::Receiver<bool>,
 }
 
+/// The number of bytes that a socket takes before they can be sent. Half of it makes room for more.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 64 << 10;
+
 impl HttpServer {
     fn new(embedded: &Embedded) -> Self {
         let shared = Arc::clone(embedded.shared());
@@ -220,12 +224,24 @@ async fn accept_all(listener: TcpListener, server: HttpServer) {
     }
 }
 
+/// Bounds what a socket takes that it can't send yet. Otherwise it takes megabytes and then nothing for
+/// minutes, which on a slow link looks like a peer that is gone.
+fn limit_unsent(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+        tracing::debug!(%error, "a connection may keep more unsent");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
+}
+
 async fn accept(
     listener: &TcpListener,
     shared: &Shared,
 ) -> io::Result<(TcpStream, Arc<ConnectionPermit>)> {
     let (stream, peer) = listener.accept().await?;
     let permit = shared.admission.permit(peer.ip()).await;
+    limit_unsent(&stream);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection stays slow");
     }

@@ -72,6 +72,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             out: Outgoing::default(),
             unflushed: false,
             partial: 0,
+            blocked: false,
+            moved: false,
             limit: usize::MAX,
             turn: 0,
         };
@@ -88,6 +90,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The approximate number of bytes that are kept of a frame that is not whole.
     pub(crate) fn partial(&self) -> usize {
         self.websocket.get_ref().partial
+    }
+
+    /// Returns `true` if bytes of a frame that is not whole have come, or bytes that had to wait for room
+    /// have gone out, since this was last asked.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.websocket.get_mut().moved)
     }
 
     /// Queues a text frame.
@@ -123,6 +131,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.websocket.get_mut().turn = TURN_BYTES;
         let message = ready!(Pin::new(&mut self.websocket).poll_next(cx));
         let transport = self.websocket.get_mut();
+        // what came is a sign of life as it is
+        transport.moved = false;
         Poll::Ready(Some(match message {
             Some(Ok(Message::Text(text))) => {
                 transport.end_frame(text.len());
@@ -218,6 +228,10 @@ struct Transport<S> {
     unflushed: bool,
     /// The bytes that were read since the last frame that was whole.
     partial: usize,
+    /// The stream had no room when it was last written to.
+    blocked: bool,
+    /// Bytes of a frame that is not whole were read, or bytes were written that had to wait.
+    moved: bool,
     /// The bytes that may be.
     limit: usize,
     /// The bytes that may be read before others have their turn.
@@ -323,11 +337,14 @@ impl<S: AsyncWrite + Unpin> Transport<S> {
                 count += 2;
             }
             let stream = Pin::new(&mut self.stream);
-            let written = ready!(stream.poll_write_vectored(cx, &slices[..count]))?;
+            let written = stream.poll_write_vectored(cx, &slices[..count]);
+            let waited = std::mem::replace(&mut self.blocked, written.is_pending());
+            let written = ready!(written)?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(written);
+            self.moved |= waited;
             self.unflushed = true;
         }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
@@ -353,6 +370,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Transport<S> {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
         self.partial += read;
+        self.moved |= read > 0;
         self.turn = self.turn.saturating_sub(read);
         Poll::Ready(Ok(()))
     }

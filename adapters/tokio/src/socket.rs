@@ -1,9 +1,10 @@
 //! A connection: a task that moves frames between a socket and the engine's thread.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::Builder;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use synclayer_client::command::{EngineCommand, Inbox, SocketEvent};
 use synclayer_client::fault::Greeting;
+use synclayer_client::progress::Progress;
 use synclayer_client::websocket::{self, DEAF, Target, goodbye, lost};
 use synclayer_core::{ConnId, Disconnect, Token};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -67,6 +69,8 @@ struct Waiting {
     most_unwritten: usize,
     /// Told when there are more.
     overrun: Notify,
+    /// The bytes that move.
+    moved: Arc<Moved>,
 }
 
 impl Socket {
@@ -84,11 +88,12 @@ impl Socket {
             unwritten: AtomicUsize::new(0),
             most_unwritten: target.outbound_bytes(),
             overrun: Notify::new(),
+            moved: Arc::default(),
         });
         let (request, bounds) = (target.request(token), Arc::clone(&waiting));
         runtime.spawn(async move {
             let dialed = tokio::select! {
-                opened = dial(&target, request) => opened,
+                opened = dial(&target, request, &bounds.moved) => opened,
                 () = given_up(&mut queue) => Err(lost("given up")),
             };
             match dialed {
@@ -133,9 +138,10 @@ type WebSocket = WebSocketStream<MaybeTlsStream<Greeted>>;
 async fn dial(
     target: &Target,
     request: Result<Request<()>, Disconnect>,
+    moved: &Arc<Moved>,
 ) -> Result<WebSocket, Disconnect> {
     let request = request?;
-    let stream = connect(target).await?;
+    let stream = connect(target, moved).await?;
     let connector = Connector::Rustls(Arc::clone(&target.tls));
     client_async_tls_with_config(request, stream, Some(target.config()), Some(connector))
         .await
@@ -144,7 +150,7 @@ async fn dial(
 }
 
 /// Connects on a thread, since looking up a name blocks.
-async fn connect(target: &Target) -> Result<Greeted, Disconnect> {
+async fn connect(target: &Target, moved: &Arc<Moved>) -> Result<Greeted, Disconnect> {
     let (done, dialed) = oneshot::channel();
     let dialing = target.clone();
     // not among the runtime's own threads: its end waits for those
@@ -157,7 +163,8 @@ async fn connect(target: &Target) -> Result<Greeted, Disconnect> {
     let stream = stream.map_err(Disconnect::Lost)?;
     let prepared = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
     let socket = prepared.map_err(|error| target.failed(error.into()))?;
-    Ok(Greeted { socket, greeting: Greeting::new(Arc::clone(&target.address)) })
+    let greeting = Greeting::new(Arc::clone(&target.address));
+    Ok(Greeted { socket, greeting, moved: Arc::clone(moved) })
 }
 
 /// Comes back when the engine has dropped its end.
@@ -175,11 +182,14 @@ async fn live(
 ) {
     reporter.report(SocketEvent::Connected);
     let (mut sink, mut stream) = socket.split();
-    let (end, goodbye) = tokio::select! {
-        end = read(&mut stream, &reporter, target, &waiting.room) => end,
-        end = write(&mut sink, queue, target, &waiting.unwritten) => (end, None),
-        () = waiting.overrun.notified() => (lost(DEAF), None),
+    let running = async {
+        tokio::select! {
+            end = read(&mut stream, &reporter, target, waiting) => end,
+            end = write(&mut sink, queue, target, &waiting.unwritten) => (end, None),
+            () = waiting.overrun.notified() => (lost(DEAF), None),
+        }
     };
+    let (end, goodbye) = reporter.follow(&waiting.moved, running).await;
     reporter.conclude(end);
     // a peer that is not told in time learns by the end of the connection
     let _ = timeout(CLOSE_TIMEOUT, part(sink, stream, goodbye)).await;
@@ -208,17 +218,19 @@ async fn read(
     stream: &mut SplitStream<WebSocket>,
     reporter: &Reporter,
     target: &Target,
-    room: &Semaphore,
+    waiting: &Waiting,
 ) -> (Disconnect, Option<CloseFrame>) {
     while let Some(message) = stream.next().await {
         let goodbye = message.as_ref().err().and_then(goodbye);
+        // what came is a sign of life as it is
+        waiting.moved.take();
         let event = target.event(message);
         let length = match event {
             SocketEvent::Disconnected(why) => return (why, goodbye),
             SocketEvent::Frame(ref frame) => frame.len(),
-            SocketEvent::Connected | SocketEvent::Heard => 0,
+            SocketEvent::Connected | SocketEvent::Heard | SocketEvent::Progress => 0,
         };
-        let Ok(taken) = room.acquire_many(weight(length)).await else { break };
+        let Ok(taken) = waiting.room.acquire_many(weight(length)).await else { break };
         // given back when the engine has handled it
         taken.forget();
         reporter.report(event);
@@ -281,6 +293,20 @@ impl Reporter {
         self.inbox.put(EngineCommand::Socket { life: self.life, conn: self.conn, event });
     }
 
+    /// Runs a connection. While it waits for more, the engine is told that bytes have moved.
+    async fn follow<T>(&self, moved: &Moved, running: impl Future<Output = T>) -> T {
+        let mut progress = Progress::new(|| self.report(SocketEvent::Progress));
+        let mut running = pin!(running);
+        poll_fn(|context| {
+            let ran = running.as_mut().poll(context);
+            if ran.is_pending() && moved.take() {
+                progress.note();
+            }
+            ran
+        })
+        .await
+    }
+
     fn conclude(mut self, end: Disconnect) {
         self.end = end;
     }
@@ -293,10 +319,40 @@ impl Drop for Reporter {
     }
 }
 
-/// A socket whose first bytes are looked at.
+/// Takes note of the bytes that a socket moves.
+#[derive(Default)]
+struct Moved {
+    /// The socket had no room when it was last written to.
+    blocked: AtomicBool,
+    /// Bytes were read, or were written that had to wait.
+    moved: AtomicBool,
+}
+
+impl Moved {
+    /// Returns `true` if bytes have moved since this was last asked.
+    fn take(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    fn read(&self, bytes: usize) {
+        if bytes > 0 {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn written<T>(&self, written: &Poll<T>) {
+        let waited = self.blocked.swap(written.is_pending(), Ordering::Relaxed);
+        if waited && written.is_ready() {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A socket whose first bytes are looked at, and all counted.
 struct Greeted {
     socket: TcpStream,
     greeting: Greeting,
+    moved: Arc<Moved>,
 }
 
 impl AsyncRead for Greeted {
@@ -305,9 +361,10 @@ impl AsyncRead for Greeted {
         context: &mut Context<'_>,
         bytes: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { socket, greeting } = self.get_mut();
+        let Self { socket, greeting, moved } = self.get_mut();
         let before = bytes.filled().len();
         let read = Pin::new(socket).poll_read(context, bytes);
+        moved.read(bytes.filled().len() - before);
         read.map(|read| read.and_then(|()| greeting.check(&bytes.filled()[before..])))
     }
 }
@@ -318,7 +375,10 @@ impl AsyncWrite for Greeted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(context, bytes)
+        let Self { socket, moved, .. } = self.get_mut();
+        let written = Pin::new(socket).poll_write(context, bytes);
+        moved.written(&written);
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

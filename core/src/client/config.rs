@@ -47,7 +47,8 @@ pub struct ClientConfig {
     pub hello_timeout: Duration,
     /// The silence in either direction after which a ping goes out. Default 30 s.
     pub ping_interval: Duration,
-    /// Timeout for the answer to a ping. Default 15 s.
+    /// Timeout for the answer to a ping, as long as no bytes of a frame come and none that wait go out.
+    /// Default 15 s.
     pub ping_timeout: Duration,
     /// Timeout for a sign of life when a connection that looks alive may be dead: after
     /// [`SetOnline`](super::interface::Command::SetOnline), after
@@ -78,7 +79,8 @@ pub struct ClientConfig {
     /// The time from one poll to the next where HTTP is the transport; over a WebSocket, from one
     /// backup to the next. Default 5 minutes.
     pub sync_interval: Duration,
-    /// Timeout for the answer to an HTTP request. Default 30 s.
+    /// Timeout of an HTTP request: the time for which no byte of it goes out and none of its answer comes.
+    /// Default 30 s.
     pub request_timeout: Duration,
     /// The time from one full reconcile with a plain server to the next. A reconcile finds deletes,
     /// which a plain poll can't see. `None`: only at first contact. Default 1 hour.

@@ -33,8 +33,9 @@ pub struct HttpRequest {
     pub body: Option<Bytes>,
     /// For `Authorization: Bearer`.
     pub token: Option<Token>,
-    /// The time that it may take, from the dialling to the answer's last byte. The machine gives the
-    /// request up a little later, whether it was answered or not.
+    /// The time for which no byte may go out or come in, from the dialling to the answer's last byte.
+    /// The machine gives the request up a little later, unless it hears of
+    /// [progress](Input::RequestProgress).
     pub timeout: Duration,
 }
 
@@ -115,6 +116,18 @@ pub enum Input<'a> {
     Heard {
         /// On which connection.
         conn: ConnId,
+    },
+    /// Bytes of a frame that is not whole have come, or bytes that had to wait for room have gone out:
+    /// the other end is alive. To be said now and then while that is so.
+    Progress {
+        /// On which connection.
+        conn: ConnId,
+    },
+    /// Bytes of a request have gone out or bytes of its answer have come, and there is more to come. To
+    /// be said now and then while that is so.
+    RequestProgress {
+        /// Which one.
+        request: RequestId,
     },
     /// A connection has ended or could not be made. Said once for each.
     Disconnected {

@@ -136,13 +136,18 @@ impl Client {
                 self.link.heard(self.now.mono);
                 self.plain_heard(edit)?;
             }
+            Input::Progress { conn } if self.link.listens_to(conn) => {
+                self.link.heard(self.now.mono);
+                self.pacing.await_verdict(self.now.mono);
+            }
+            Input::RequestProgress { request } => self.request_moves(request),
             Input::Disconnected { conn, why } if self.link.listens_to(conn) => {
                 self.disconnected(edit, why);
             }
             Input::Connected { .. } | Input::Frame { .. } | Input::Heard { .. } => {
                 edit.ignore();
             }
-            Input::Disconnected { .. } => {}
+            Input::Progress { .. } | Input::Disconnected { .. } => {}
             Input::Answered { request, answer } => self.answered(edit, request, answer)?,
             Input::Timeout => self.expire(edit)?,
         }

@@ -52,6 +52,10 @@ impl Client {
         if edit.moved {
             self.made_progress(edit.transport);
             self.portions.pages.carry(edit.fetched);
+            if edit.fetched > 0 {
+                // a verdict may stand behind the rest of the catch-up
+                self.pacing.await_verdict(self.now.mono);
+            }
         }
         let changed = match changed {
             Err(StepError::Peer(what)) => {

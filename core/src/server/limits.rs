@@ -33,7 +33,8 @@ pub struct ServerLimits {
     pub answer_bytes: usize,
     /// The maximal size of a collection that is sent in one level-1 `sync`, in bytes. Default 4 MiB.
     pub sync_bytes: usize,
-    /// The time after which a silent WebSocket is closed. Default 60 s.
+    /// The time after which a WebSocket is closed of which nothing comes, not even a part of a frame, and
+    /// that takes nothing of what waits for it. Default 60 s.
     pub idle_timeout: Duration,
     /// The time within which a WebSocket has to send a good token. Default 10 s.
     pub auth_timeout: Duration,

@@ -8,4 +8,5 @@ pub mod peer;
 pub mod proxy;
 #[cfg(doctest)]
 mod readme;
+pub mod slow;
 pub mod wait;

@@ -240,6 +240,7 @@ fn take_case(network: &mut dyn Network, commands: &Receiver<EngineCommand>) {
             match event {
                 SocketEvent::Connected => {}
                 SocketEvent::Heard => network.handled(conn, 0),
+                SocketEvent::Progress => {}
                 SocketEvent::Frame(frame) => {
                     network.handled(conn, frame.len());
                     network.send(conn, frame);

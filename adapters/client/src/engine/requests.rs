@@ -67,7 +67,11 @@ struct Running {
 impl Running {
     fn make(mut self, client: Option<&HttpClient>) {
         let answer = match (&self.ticket, client) {
-            (Some(ticket), Some(client)) => client.call(&ticket.request),
+            (Some(ticket), Some(client)) => {
+                let (life, request, inbox) = (self.life, ticket.id, self.inbox.clone());
+                let report = move || inbox.put(EngineCommand::RequestProgress { life, request });
+                client.call_telling(&ticket.request, report)
+            }
             (Some(_), None) | (None, _) => HttpAnswer::Failed("there is no HTTP address".into()),
         };
         self.answer(answer);

@@ -217,7 +217,7 @@ impl Client {
         self.next_request = RequestId(request.0 + 1);
         let Some(exchange) = &mut self.exchange else { return };
         let (at, run) = (self.now.mono, self.clock.run());
-        exchange.asked = Some(Asked { request, at, run, hurry: None, what });
+        exchange.asked = Some(Asked { request, at, run, moved_at: at, hurry: None, what });
         let token = self.config.token.clone();
         let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
         let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });
@@ -317,6 +317,15 @@ impl Client {
         self.link.postpone(rest);
         let spread = self.config.reconnect_delay.min(wait / 4);
         rest + self.random.below(spread)
+    }
+
+    /// Bytes of a request, or of its answer, have moved: its time begins anew.
+    pub(in super::super) fn request_moves(&mut self, request: RequestId) {
+        let now = self.now.mono;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.moves(request, now);
+        }
+        self.work_moves(request);
     }
 
     /// Nothing is listened to any more of what was asked.

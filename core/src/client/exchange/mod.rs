@@ -78,6 +78,8 @@ struct Asked {
     at: Mono,
     /// The run of the clock in which it was asked.
     run: u64,
+    /// The time at which bytes of it or of its answer last moved, as far as that was told.
+    moved_at: Mono,
     /// Until when it has to be answered, because its connection may have died unnoticed.
     hurry: Option<Mono>,
     what: What,
@@ -112,7 +114,7 @@ impl Exchange {
             return Some((until, Timer::Poll));
         }
         let asked = self.asked.as_ref()?;
-        let usual = asked.at + config.request_timeout + GRACE;
+        let usual = asked.moved_at + config.request_timeout + GRACE;
         Some((asked.hurry.map_or(usual, |hurry| hurry.min(usual)), Timer::Request))
     }
 
@@ -124,6 +126,13 @@ impl Exchange {
     /// Goes on at once, if it was paused.
     pub(super) fn resume(&mut self) {
         self.paused_until = None;
+    }
+
+    /// Bytes of a request, or of its answer, have moved.
+    pub(super) fn moves(&mut self, request: RequestId, now: Mono) {
+        if let Some(asked) = self.asked.as_mut().filter(|asked| asked.request == request) {
+            (asked.moved_at, asked.hurry) = (now, None);
+        }
     }
 
     /// Gives the request up at a time, if it is not answered by then.

@@ -280,7 +280,8 @@ impl Plain {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Asked<W> {
     request: RequestId,
-    at: Mono,
+    /// The time at which it was asked, or bytes of it or of its answer last moved.
+    moved_at: Mono,
     /// Until when it has to be answered, because its connection may have died unnoticed.
     hurry: Option<Mono>,
     what: W,

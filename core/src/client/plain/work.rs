@@ -115,8 +115,16 @@ impl Client {
 
     pub(in super::super) fn work_deadline(&self) -> Option<Mono> {
         let asked = self.peer.work()?.asked.as_ref()?;
-        let usual = asked.at + self.config.request_timeout + GRACE;
+        let usual = asked.moved_at + self.config.request_timeout + GRACE;
         Some(asked.hurry.map_or(usual, |hurry| hurry.min(usual)))
+    }
+
+    /// Bytes of a request, or of its answer, have moved.
+    pub(in super::super) fn work_moves(&mut self, request: RequestId) {
+        let asked = self.peer.work_mut().and_then(|work| work.asked.as_mut());
+        if let Some(asked) = asked.filter(|asked| asked.request == request) {
+            (asked.moved_at, asked.hurry) = (self.now.mono, None);
+        }
     }
 
     /// Gives the request up at a time, if it is not answered by then.
@@ -216,7 +224,7 @@ impl Client {
         let request = self.next_request;
         self.next_request = RequestId(request.0 + 1);
         let Some(work) = self.peer.work_mut() else { return };
-        work.asked = Some(Asked { request, at: self.now.mono, hurry: None, what });
+        work.asked = Some(Asked { request, moved_at: self.now.mono, hurry: None, what });
         let token = self.config.token.clone();
         let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
         let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });

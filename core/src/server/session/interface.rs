@@ -27,7 +27,8 @@ pub enum Identity {
 pub enum SessionInput<'a> {
     /// A text frame came.
     Frame(&'a [u8]),
-    /// A WebSocket ping or pong came: a sign of life.
+    /// A sign of life came: a WebSocket ping or pong, or bytes of a frame that is not whole; or the
+    /// client has taken bytes that had to wait for room.
     Ping,
     /// The answer to [`SessionAction::Authenticate`].
     Authenticated(TicketAnswer<Option<UserId>>),

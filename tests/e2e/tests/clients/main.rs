@@ -7,6 +7,7 @@ mod fate;
 mod modify;
 mod reads;
 mod sign_out;
+mod slow;
 mod suite;
 mod support;
 mod unreachable;
@@ -58,6 +59,9 @@ suite! {
     unreachable::failures_of_tls_say_which_certificate_and_why,
     unreachable::what_answers_and_is_no_server_is_told,
     unreachable::a_failure_is_over_when_the_server_is_in_reach,
+    slow::a_page_that_comes_slowly_is_waited_for,
+    slow::a_write_that_leaves_slowly_is_waited_for,
+    slow::connections_that_carry_little_carry_everything_in_the_end,
     modify::no_increment_of_many_threads_is_lost,
     modify::a_closure_makes_removes_and_leaves_records,
     modify::a_write_that_changes_nothing_is_answered,

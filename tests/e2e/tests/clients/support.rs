@@ -7,6 +7,7 @@ use std::time::Duration;
 use synclayer_core::UserId;
 use synclayer_e2e::host;
 pub use synclayer_e2e::proxy::{Passage, Proxy, Request};
+pub use synclayer_e2e::slow::{Carries, SlowLink};
 pub use synclayer_e2e::wait::{TIMEOUT, until};
 use synclayer_fjall::{ClientOptions, FjallClientStore};
 use synclayer_server::{ServerConfig, StaticTokens};
@@ -47,6 +48,11 @@ impl Host {
 
     pub fn stop(&mut self) {
         runtime().block_on(self.0.stop());
+    }
+
+    /// A slow link to the server.
+    pub fn link(&self, carries: Carries) -> SlowLink {
+        runtime().block_on(SlowLink::start(self.0.address(), carries))
     }
 
     /// A way to the server.

@@ -183,6 +183,12 @@ impl ClientSide {
             ClientMove::Status => result = Some(render::status(&replica.status())),
             ClientMove::Up => replica.handle(now, Input::Connected { conn }, actions),
             ClientMove::Heard => replica.handle(now, Input::Heard { conn }, actions),
+            ClientMove::Progress => replica.handle(now, Input::Progress { conn }, actions),
+            ClientMove::RequestProgress => {
+                let latest = self.requests.values().next_back().ok_or("there is no request")?;
+                let request = latest.id;
+                replica.handle(now, Input::RequestProgress { request }, actions);
+            }
             ClientMove::Hear(frames) => {
                 for frame in words.frames(&frames)? {
                     let frame = frame.as_bytes();

@@ -66,6 +66,8 @@ pub(super) enum ClientMove {
     Hear(Value),
     HearText(String),
     Heard,
+    Progress,
+    RequestProgress,
     Lost(String),
     #[serde(rename_all = "camelCase")]
     Refused {
