@@ -133,8 +133,8 @@ pub use client::{
 };
 pub use rules::{
     Conflict, ConflictStrategy, Direction, FieldPath, FieldStates, FieldWise, Predicate, Query,
-    QueryCursor, QueryError, Record, RecordChange, Rejected, Resolver, ResolverFailure, Slot,
-    Snapshot, Update,
+    QueryChange, QueryCursor, QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange,
+    Rejected, Resolver, ResolverFailure, Slot, Snapshot, Update,
 };
 
 // both ends

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use synclayer_client::callback;
 use synclayer_client::collection::WatchHandle;
 use synclayer_client::doc;
-use synclayer_client::listen::EventQueue;
+use synclayer_client::listen::{EventQueue, QuerySlot};
 use synclayer_client::mailbox::Receiver;
 use synclayer_client::wait::{TimedOut, park_until};
-use synclayer_core::{Event, Update};
+use synclayer_core::{Event, QueryUpdate, Update};
 
 #[doc = doc!(Watch)]
 ///
@@ -40,6 +40,37 @@ impl Iterator for Watch {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Watch")
+    }
+}
+
+#[doc = doc!(QueryWatch)]
+///
+/// It is an iterator that blocks until there is an update, and ends when the client does. From
+/// inside a callback of the app (see
+/// [`SyncError::InsideCallback`](crate::SyncError::InsideCallback)) it does not wait.
+pub struct QueryWatch(pub(crate) WatchHandle<QuerySlot>);
+
+impl QueryWatch {
+    /// The next update, if it comes within that time; `None` when the client has ended.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<QueryUpdate>, TimedOut> {
+        wait_until(Instant::now().checked_add(timeout), |context| self.0.poll(context))
+    }
+}
+
+impl Iterator for QueryWatch {
+    type Item = QueryUpdate;
+
+    fn next(&mut self) -> Option<QueryUpdate> {
+        wait_until(None, |context| self.0.poll(context)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for QueryWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QueryWatch")
     }
 }
 

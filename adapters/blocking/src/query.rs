@@ -18,6 +18,8 @@ use synclayer_client::wait::Wait;
 pub use synclayer_core::Direction::{self, Ascending, Descending};
 use synclayer_core::Record;
 
+use crate::listen::QueryWatch;
+
 #[doc = doc!(Query)]
 #[derive(Clone, Debug)]
 #[must_use = "a query does nothing until it is carried out"]
@@ -55,6 +57,33 @@ impl Query {
     #[doc = doc!(query_first)]
     pub fn first(self) -> Result<Option<Record>, SyncError> {
         pin!(self.0.first()).wait()
+    }
+
+    #[doc = doc!(query_watch)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    /// use synclayer_blocking::QueryChange;
+    /// use synclayer_blocking::query::{Ascending, is_equal_to};
+    ///
+    /// let open = todos.query().where_("done", is_equal_to(false)).order_by("text", Ascending);
+    /// let mut updates = open.limit(10).watch()?;
+    /// assert!(updates.next().expect("the client is open").snapshot.is_empty());
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk", "done": false }))?;
+    /// let update = updates.next().expect("the client is open");
+    /// assert!(matches!(&update.changes[..], [QueryChange::Entered { at: 0, .. }]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(self) -> Result<QueryWatch, SyncError> {
+        Ok(QueryWatch(self.0.watch()?))
     }
 
     #[doc = doc!(query_count)]

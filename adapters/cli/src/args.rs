@@ -68,8 +68,9 @@ pub(crate) enum CliCommand {
     List(ListArgs),
     /// Print the number of records of a collection, or of those that meet a condition
     Count(CountArgs),
-    /// Print what a collection holds, and then every change as it comes: one line of JSON each
-    Watch(CollectionArgs),
+    /// Print what a collection holds, or those that meet a condition, and then every change as it comes
+    #[command(long_about = WATCH)]
+    Watch(ListArgs),
     /// Print how the replica is doing
     Status(ReplicaArgs),
     /// Sign a user out of this device: what is here of them stays for their return, or goes
@@ -100,6 +101,15 @@ objects are named like address.city, and a name that holds a dot is quoted: \"zi
 is missing meets no condition but those with != and not.
 
 On a terminal the records are printed for people, and else one line of JSON each.";
+
+const WATCH: &str = "\
+Print what a collection holds, or those that meet a condition, and then every change as it comes.
+
+With --where, --order-by or --limit (see `synclayer list --help`) a change tells the record's place in the \
+result, from 0: where it entered (`at`), where it had been when it left (`at`), or from where to where it \
+moved (`from`, `to`).
+
+On a terminal the changes are printed for people, and else one line of JSON each.";
 
 const MODIFY: &str = "\
 Change a record by what it is: a program gets it and prints what takes its place.
@@ -295,14 +305,6 @@ pub(crate) enum ConflictsArg {
     ServerWins,
     /// The waiting write, where both change the same field
     ClientWins,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct CollectionArgs {
-    /// The collection
-    pub(crate) collection: String,
-    #[command(flatten)]
-    pub(crate) replica: ReplicaArgs,
 }
 
 #[derive(Args, Debug)]

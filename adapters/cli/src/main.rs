@@ -127,9 +127,8 @@ fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
         CliCommand::SignOut(args) => &args.replica,
         CliCommand::Delete(args) => &args.replica,
         CliCommand::Get(args) => &args.replica,
-        CliCommand::List(args) => &args.replica,
+        CliCommand::List(args) | CliCommand::Watch(args) => &args.replica,
         CliCommand::Count(args) => &args.replica,
-        CliCommand::Watch(args) => &args.replica,
         CliCommand::Status(args)
         | CliCommand::Adopt(args)
         | CliCommand::Offer(args)

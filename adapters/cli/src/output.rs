@@ -25,13 +25,23 @@ impl Printer {
 
     /// Prints a record: for people on a terminal, else as a line of JSON.
     pub(crate) fn record(self, record: &Record) -> Result<(), Failure> {
-        if self.json || !self.terminal {
+        if self.is_for_programs() {
             return Self::json(&RecordJson::from(record));
         }
+        Self::laid_out("", record)
+    }
+
+    /// Prints a record for people, behind a word about it.
+    pub(crate) fn laid_out(word: &str, record: &Record) -> Result<(), Failure> {
         let mark = if record.pending { "  (waits for the server)" } else { "" };
         let id = Shown(&record.id);
         let document = pretty(&record.document.to_string());
-        printed(writeln!(io::stdout(), "{id}{mark}\n{}", ShownLines(document)))
+        printed(writeln!(io::stdout(), "{word}{id}{mark}\n{}", ShownLines(document)))
+    }
+
+    /// Returns true if records are printed as lines of JSON.
+    pub(crate) fn is_for_programs(self) -> bool {
+        self.json || !self.terminal
     }
 
     /// Prints several lines for people, or one for programs.

@@ -35,14 +35,7 @@ pub(crate) async fn list(args: ListArgs, out: Printer) -> Result<(), Failure> {
         let collection = replica.collection(&args.collection)?;
         collection.subscribe().await?;
         let meeting = refresh(replica, &args.collection, out).await?;
-        let mut query = filtered(&collection, &args.filter);
-        for (field, direction) in args.order_by.iter().flat_map(|order| &order.0) {
-            query = query.order_by(field, *direction);
-        }
-        if let Some(limit) = args.limit {
-            query = query.limit(limit);
-        }
-        query.get().await?.iter().try_for_each(|record| out.record(record))?;
+        chosen(&collection, &args).get().await?.iter().try_for_each(|record| out.record(record))?;
         meeting.end()
     })
     .await
@@ -58,6 +51,18 @@ pub(crate) async fn count(args: CountArgs, out: Printer) -> Result<(), Failure> 
         meeting.end()
     })
     .await
+}
+
+/// The query of a list.
+pub(crate) fn chosen(collection: &Collection, args: &ListArgs) -> Query {
+    let mut query = filtered(collection, &args.filter);
+    for (field, direction) in args.order_by.iter().flat_map(|order| &order.0) {
+        query = query.order_by(field, *direction);
+    }
+    match args.limit {
+        Some(limit) => query.limit(limit),
+        None => query,
+    }
 }
 
 /// The query of the records that meet the condition.

@@ -1,47 +1,86 @@
-//! Watching a collection, as lines of JSON.
+//! Watching a collection or a query.
 
 use serde::Serialize;
-use synclayer_tokio::{ConnectFailure, EventKind, OnServerLoss, RecordChange, Update};
+use synclayer_tokio::{
+    ConnectFailure, EventKind, OnServerLoss, QueryChange, QueryUpdate, QueryWatch, Record,
+    RecordChange, Update, Watch,
+};
 
-use crate::args::CollectionArgs;
+use crate::args::ListArgs;
 use crate::failure::Failure;
 use crate::output::{Printer, RecordJson};
+use crate::read::chosen;
 use crate::replica::{OpenReplica, clock_is_off};
 use crate::signal::Signals;
 
 /// A line of the watch: what happened to a record, and what it is now, or only its id.
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Line<'a> {
     change: &'static str,
     collection: &'a str,
+    /// The places in a result that has an order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<usize>,
     #[serde(flatten)]
     record: Option<RecordJson<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
 }
 
-pub(crate) async fn watch(args: CollectionArgs, out: Printer) -> Result<(), Failure> {
+pub(crate) async fn watch(args: ListArgs, out: Printer) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let mut replica = OpenReplica::open_to_stay(&args.replica).await?;
-    let ended = run(&mut replica, &args.collection, &mut signals, out).await;
+    let ended = run(&mut replica, &args, &mut signals, out).await;
     replica.close().await;
     ended
 }
 
+/// The updates of a collection, or of a query.
+enum Updates {
+    All(Watch),
+    Chosen(QueryWatch),
+}
+
+/// An update of either.
+enum News {
+    All(Update),
+    Chosen(QueryUpdate),
+}
+
+impl Updates {
+    async fn next(&mut self) -> Option<News> {
+        match self {
+            Self::All(watch) => watch.next().await.map(News::All),
+            Self::Chosen(watch) => watch.next().await.map(News::Chosen),
+        }
+    }
+}
+
 async fn run(
     replica: &mut OpenReplica,
-    name: &str,
+    args: &ListArgs,
     signals: &mut Signals,
     out: Printer,
 ) -> Result<(), Failure> {
-    let mut updates = replica.collection(name)?.watch();
+    let collection = replica.collection(&args.collection)?;
+    let is_all = args.filter.condition.is_none() && args.order_by.is_none() && args.limit.is_none();
+    let mut updates = match is_all {
+        true => Updates::All(collection.watch()),
+        false => Updates::Chosen(chosen(&collection, args).watch()?),
+    };
+    drop(collection);
     if replica.has_server() {
         replica.sync.connect().await?;
     }
     loop {
         tokio::select! {
             update = updates.next() => match update {
-                Some(update) => print(name, &update)?,
+                Some(News::All(update)) => print_all(&args.collection, &update, out)?,
+                Some(News::Chosen(update)) => print_chosen(&args.collection, &update, out)?,
                 None => return Ok(()),
             },
             Some(event) = replica.next_event() => remark(replica, &event.kind, out)?,
@@ -50,16 +89,52 @@ async fn run(
     }
 }
 
-fn print(collection: &str, update: &Update) -> Result<(), Failure> {
+fn print_all(collection: &str, update: &Update, out: Printer) -> Result<(), Failure> {
     update.changes.iter().try_for_each(|change| {
         let (kind, gone) = match change {
             RecordChange::Added(_) => ("added", None),
             RecordChange::Modified(_) => ("modified", None),
             RecordChange::Removed(id) => ("removed", Some(id.as_str())),
         };
-        let record = change.record().map(RecordJson::from);
-        Printer::json(&Line { change: kind, collection, record, id: gone })
+        let line = Line { change: kind, collection, id: gone, ..Line::default() };
+        print(line, change.record(), kind, out)
     })
+}
+
+fn print_chosen(collection: &str, update: &QueryUpdate, out: Printer) -> Result<(), Failure> {
+    update.changes.iter().try_for_each(|change| {
+        let line = Line { collection, ..Line::default() };
+        match change {
+            QueryChange::Left { at, id } => {
+                let line = Line { change: "left", at: Some(*at), id: Some(id), ..line };
+                print(line, None, &format!("left {at}"), out)
+            }
+            QueryChange::Entered { at, record } => {
+                let line = Line { change: "entered", at: Some(*at), ..line };
+                print(line, Some(record), &format!("entered {at}"), out)
+            }
+            QueryChange::Modified { from, to, record } => {
+                let line = Line { change: "modified", from: Some(*from), to: Some(*to), ..line };
+                print(line, Some(record), &format!("modified {from} to {to}"), out)
+            }
+        }
+    })
+}
+
+/// Prints a change: for people on a terminal, else as a line of JSON.
+fn print<'a>(
+    line: Line<'a>,
+    record: Option<&'a Record>,
+    word: &str,
+    out: Printer,
+) -> Result<(), Failure> {
+    if out.is_for_programs() {
+        return Printer::json(&Line { record: record.map(RecordJson::from), ..line });
+    }
+    match record {
+        Some(record) => Printer::laid_out(&format!("{word}: "), record),
+        None => Printer::text(format_args!("{word}: {}", line.id.unwrap_or_default())),
+    }
 }
 
 /// Tells what the lines don't. Without a token that the server takes there is nothing more to come.

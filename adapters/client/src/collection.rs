@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use serde::Serialize;
-use synclayer_core::{
-    Collection, Command, Delta, Document, Query, Record, RecordId, Update, Write,
-};
+use synclayer_core::{Collection, Command, Delta, Document, Query, Record, RecordId, Write};
 
 use crate::command::{EngineCommand, Inbox};
 use crate::error::SyncError;
 use crate::handle::Handle;
-use crate::listen::UpdateSlot;
-use crate::mailbox::{Receiver, mailbox};
+use crate::listen::{QuerySlot, UpdateSlot};
+use crate::mailbox::{Buffer, Receiver, mailbox};
 use crate::modify::modification;
 use crate::pending::Pending;
 use crate::saved::Saved;
@@ -135,13 +133,21 @@ impl CollectionHandle {
 
     fn watch_records(&self, record: Option<RecordId>) -> WatchHandle {
         let (updates, receiver) = mailbox(UpdateSlot::default());
-        let (collection, inbox) = (self.name.clone(), self.client.inbox().clone());
-        inbox.put(EngineCommand::Watch { collection, record, updates });
-        WatchHandle {
-            updates: receiver,
-            _notifier: DropNotifier(inbox),
-            _hold: Arc::clone(&self.hold),
-        }
+        let collection = self.name.clone();
+        self.watched(EngineCommand::Watch { collection, record, updates }, receiver)
+    }
+
+    /// Watches a query, which was checked.
+    pub(crate) fn watch_query(&self, query: Query) -> WatchHandle<QuerySlot> {
+        let (updates, receiver) = mailbox(QuerySlot::default());
+        let (collection, query) = (self.name.clone(), query.into());
+        self.watched(EngineCommand::WatchQuery { collection, query, updates }, receiver)
+    }
+
+    fn watched<B: Buffer>(&self, watch: EngineCommand, updates: Receiver<B>) -> WatchHandle<B> {
+        let inbox = self.client.inbox().clone();
+        inbox.put(watch);
+        WatchHandle { updates, _notifier: DropNotifier(inbox), _hold: Arc::clone(&self.hold) }
     }
 
     fn save_as<T: Serialize + ?Sized>(
@@ -176,18 +182,18 @@ impl fmt::Debug for CollectionHandle {
     }
 }
 
-/// A watch of a collection or a record.
-pub struct WatchHandle {
-    updates: Receiver<UpdateSlot>,
+/// A watch of a collection or a record, or, with its own slot, of a query.
+pub struct WatchHandle<B: Buffer = UpdateSlot> {
+    updates: Receiver<B>,
     // dropped after the receiver, when the engine finds it abandoned
     _notifier: DropNotifier,
     /// The use of the collection by this watch.
     _hold: Arc<Hold>,
 }
 
-impl WatchHandle {
+impl<B: Buffer> WatchHandle<B> {
     /// The next update; `None` when the client has ended.
-    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Update>> {
+    pub fn poll(&self, context: &mut Context<'_>) -> Poll<Option<B::Item>> {
         self.updates.poll(context)
     }
 }

@@ -9,7 +9,7 @@ use synclayer_core::{
     SignOut, Status, Write, WriteId,
 };
 
-use crate::listen::{EventQueue, UpdateSlot};
+use crate::listen::{EventQueue, QuerySlot, UpdateSlot};
 use crate::mailbox;
 use crate::pending::{EndReason, Pending, Responder};
 use crate::reads::SharedReads;
@@ -94,6 +94,15 @@ pub enum EngineCommand {
         /// The mailbox.
         updates: mailbox::Sender<UpdateSlot>,
     },
+    /// Shows the result of a query in a mailbox.
+    WatchQuery {
+        /// The collection.
+        collection: Collection,
+        /// The query, which was checked.
+        query: Box<Query>,
+        /// The mailbox.
+        updates: mailbox::Sender<QuerySlot>,
+    },
     /// Forgets the watchers whose reader has gone.
     DismissWatchers,
     /// Puts events into a mailbox from now on.
@@ -149,6 +158,7 @@ impl EngineCommand {
             | Self::Rejected(_)
             | Self::Synced(_)
             | Self::Watch { .. }
+            | Self::WatchQuery { .. }
             | Self::DismissWatchers
             | Self::Listen(_)
             | Self::Hold(_)

@@ -221,7 +221,7 @@ macro_rules! doc {
     };
     (Query) => {
         "A query of a collection: the conditions, the order, and the part of the result that is \
-         wanted. It is built by its methods, and then carried out by one of the last five. Without an \
+         wanted. It is built by its methods, and then carried out by one of the last six. Without an \
          order the records come in the order of their ids.\n\n\
          It is about what the app sees: pending writes are made. The conditions are in \
          [`query`](crate::query). What is wrong with any part of it is the error of the call that \
@@ -238,6 +238,21 @@ macro_rules! doc {
         "The first record of the result, if there is one.\n\n\
          # Errors\n\
          As [`get`](Self::get)."
+    };
+    (query_watch) => {
+        "Watches the result: what it is at once, and again after every commit that changes it, here or by \
+         the server. An update says what left, what entered, and what changed or moved, with the places. \
+         While nobody reads, updates are merged into one. It ends when the client does.\n\n\
+         With a limit only the records of the result are kept in memory, and of the others that meet the \
+         conditions their places. All queries show the same commit: an update of one never shows what \
+         another could not show yet.\n\n\
+         # Errors\n\n\
+         [`Misuse::Query`](crate::Misuse::Query) says what is wrong with the query."
+    };
+    (QueryWatch) => {
+        "A watch of a query, with its result now and after every change: see \
+         [`Query::watch`](crate::Query::watch).\n\n\
+         A slow reader misses no change, but gets several merged into one update."
     };
     (query_count) => {
         "The number of the records that [`get`](Self::get) would return, without keeping them.\n\n\

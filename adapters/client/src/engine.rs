@@ -177,6 +177,11 @@ impl Engine {
             EngineCommand::Watch { collection, record, updates } => {
                 self.watch(collection, record, updates);
             }
+            EngineCommand::WatchQuery { collection, query, updates } => {
+                self.join(&collection);
+                self.watchers.add_query(collection, query, updates);
+                self.begin_watching();
+            }
             EngineCommand::DismissWatchers => {
                 self.watchers.dismiss_abandoned(self.replica.as_mut().ok());
             }

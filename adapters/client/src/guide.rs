@@ -68,9 +68,40 @@ macro_rules! guide {
             "    Ok(())\n",
             "}\n",
             "```\n\n",
+            "# Live queries\n\n",
+            "`watch` shows the result at once, and again after every commit that changes it, by the app or \
+             by the server. An update says what left, what entered, and what changed or moved, with the \
+             places, so that a list on the screen can follow: take out what left and what moved at its \
+             place in the list before, and then put in what entered and what moved, in the order of the \
+             places.\n\n",
+            "```\n",
+            "use ", $face, "::query::{Descending, is_equal_to};\n",
+            "use ", $face, "::{Collection, QueryChange, SyncError};\n\n",
+            $fn, " follow(todos: &Collection) -> Result<(), SyncError> {\n",
+            "    let open = todos.query().where_(\"done\", is_equal_to(false));\n",
+            "    let mut updates = open.order_by(\"priority\", Descending).limit(10).watch()?;\n",
+            "    while let Some(update) = updates.next()", $wait, " {\n",
+            "        for change in &update.changes {\n",
+            "            match change {\n",
+            "                QueryChange::Left { at, .. } => println!(\"{at} is out\"),\n",
+            "                QueryChange::Entered { at, record } => println!(\"{at}: {}\", record.document),\n",
+            "                QueryChange::Modified { from, to, .. } => println!(\"{from} is {to} now\"),\n",
+            "            }\n",
+            "        }\n",
+            "        println!(\"{} in all\", update.snapshot.len());\n",
+            "    }\n",
+            "    Ok(())\n",
+            "}\n",
+            "```\n\n",
+            "While nobody reads, updates are merged into one. `snapshot.is_complete()` says that the server \
+             has confirmed that nothing is missing and tells every change as it is made. All queries of a \
+             client show the same commit.\n\n",
             "# Costs\n\n",
             "A query reads every record of the collection once, and keeps those that it returns; with \
-             a limit, no more than offset and limit together. `update` and `delete` make a write for \
+             a limit, no more than offset and limit together. A live query reads the collection when it \
+             begins; then a change costs what it moves, however many records there are, and in memory \
+             there are the records of the result and the places of all that meet the conditions. \
+             `update` and `delete` make a write for \
              each record: should the program end in the middle, the later ones are as they were."
         )
     };

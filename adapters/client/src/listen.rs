@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use synclayer_core::{Event, Slot, Update};
+use synclayer_core::{Event, QuerySnapshot, QueryUpdate, Slot, Update};
 
 use crate::mailbox::Buffer;
 
@@ -46,6 +46,33 @@ impl Buffer for UpdateSlot {
             Self::One(update) => Some(update),
             Self::Merged(mut slot) => slot.take(),
         }
+    }
+}
+
+/// The slot of one watcher of a query: the latest result, and the changes since the reader last took
+/// one.
+#[derive(Default)]
+pub struct QuerySlot {
+    taken: QuerySnapshot,
+    update: Option<QueryUpdate>,
+}
+
+impl QuerySlot {
+    pub(crate) fn put(&mut self, mut update: QueryUpdate) {
+        if self.update.is_some() {
+            update.changes = update.snapshot.changes_since(&self.taken);
+        }
+        self.update = Some(update);
+    }
+}
+
+impl Buffer for QuerySlot {
+    type Item = QueryUpdate;
+
+    fn take(&mut self) -> Option<QueryUpdate> {
+        let update = self.update.take()?;
+        self.taken = update.snapshot.clone();
+        Some(update)
     }
 }
 

@@ -7,8 +7,9 @@ use synclayer_core::{Delta, Document, FieldPath, Misuse, Predicate, Query, Query
 // the macro names them
 pub use synclayer_core::{Direction, Record};
 
-use crate::collection::CollectionHandle;
+use crate::collection::{CollectionHandle, WatchHandle};
 use crate::error::SyncError;
+use crate::listen::QuerySlot;
 use crate::pending::Pending;
 use crate::saved::Saved;
 
@@ -223,6 +224,15 @@ impl QueryHandle {
         Ok(self.limit(limit).get().await?.pop())
     }
 
+    /// Watches the result.
+    ///
+    /// # Errors
+    /// When the query can't be carried out.
+    pub fn watch(self) -> Result<WatchHandle<QuerySlot>, SyncError> {
+        let collection = self.collection.clone();
+        Ok(collection.watch_query(self.build()?))
+    }
+
     /// Counts the records.
     pub fn count(self) -> Pending<usize> {
         let collection = self.collection.clone();
@@ -296,6 +306,7 @@ impl QueryHandle {
         query.offset = self.offset;
         let cursor = |record: Record| query.cursor(&record.id, &record.document);
         (query.start, query.end) = (self.start.map(cursor), self.end.map(cursor));
+        query.check()?;
         Ok(query)
     }
 }

@@ -44,7 +44,7 @@ mod sync_layer;
 
 pub use collection::Collection;
 pub use query::Query;
-pub use stream::{Events, Watch};
+pub use stream::{Events, QueryWatch, Watch};
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
 pub use synclayer_client::error::{OpenError, SyncError};
@@ -54,7 +54,8 @@ pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
     DocumentError, Event, EventKind, FailureCause, Fate, FieldStates, FieldWise, Guarantees,
-    Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryError, Record, RecordChange,
-    RecordId, Rejected, Resolver, ResolverFailure, SignOut, Snapshot, Status, StoreError,
-    StoreErrorKind, SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
+    Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryChange, QueryError, QuerySnapshot,
+    QueryUpdate, Record, RecordChange, RecordId, Rejected, Resolver, ResolverFailure, SignOut,
+    Snapshot, Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason, Transport,
+    Unsent, Update, WriteId,
 };

@@ -15,6 +15,8 @@ use synclayer_client::saved::Saved;
 pub use synclayer_core::Direction::{self, Ascending, Descending};
 use synclayer_core::Record;
 
+use crate::stream::QueryWatch;
+
 #[doc = doc!(Query)]
 #[derive(Clone, Debug)]
 #[must_use = "a query does nothing until it is carried out"]
@@ -53,6 +55,34 @@ impl Query {
     #[doc = doc!(query_first)]
     pub async fn first(self) -> Result<Option<Record>, SyncError> {
         self.0.first().await
+    }
+
+    #[doc = doc!(query_watch)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_tokio::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config).await?;
+    /// # let todos = sync.collection("todos")?;
+    /// use serde_json::json;
+    /// use synclayer_tokio::QueryChange;
+    /// use synclayer_tokio::query::{Ascending, is_equal_to};
+    ///
+    /// let open = todos.query().where_("done", is_equal_to(false)).order_by("text", Ascending);
+    /// let mut updates = open.limit(10).watch()?;
+    /// assert!(updates.next().await.expect("the client is open").snapshot.is_empty());
+    /// todos.save_with_id("milk", &json!({ "text": "Buy milk", "done": false })).await?;
+    /// let update = updates.next().await.expect("the client is open");
+    /// assert!(matches!(&update.changes[..], [QueryChange::Entered { at: 0, .. }]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(self) -> Result<QueryWatch, SyncError> {
+        Ok(QueryWatch(self.0.watch()?))
     }
 
     #[doc = doc!(query_count)]

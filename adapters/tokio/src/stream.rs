@@ -9,9 +9,9 @@ use futures_util::Stream;
 use synclayer_client::callback;
 use synclayer_client::collection::WatchHandle;
 use synclayer_client::doc;
-use synclayer_client::listen::EventQueue;
+use synclayer_client::listen::{EventQueue, QuerySlot};
 use synclayer_client::mailbox::Receiver;
-use synclayer_core::{Event, Update};
+use synclayer_core::{Event, QueryUpdate, Update};
 
 #[doc = doc!(Watch)]
 pub struct Watch(pub(crate) WatchHandle);
@@ -37,6 +37,30 @@ impl Stream for Watch {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Watch")
+    }
+}
+
+#[doc = doc!(QueryWatch)]
+pub struct QueryWatch(pub(crate) WatchHandle<QuerySlot>);
+
+impl QueryWatch {
+    /// The next update, as [`Watch::next`] gives it.
+    pub async fn next(&mut self) -> Option<QueryUpdate> {
+        poll_fn(|context| outside_callbacks(self.0.poll(context))).await
+    }
+}
+
+impl Stream for QueryWatch {
+    type Item = QueryUpdate;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<QueryUpdate>> {
+        outside_callbacks(self.0.poll(context))
+    }
+}
+
+impl fmt::Debug for QueryWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("QueryWatch")
     }
 }
 

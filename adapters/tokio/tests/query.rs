@@ -2,11 +2,16 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use serde_json::json;
+use synclayer_core::MemoryClientStore;
+use synclayer_core::testing::SimulatedDisk;
 use synclayer_tokio::query::{
     Ascending, Descending, any_of, array_contains, does_not_exist, field, is_equal_to,
     is_greater_than, is_greater_than_or_equal_to, is_null, not, where_in,
 };
-use synclayer_tokio::{Collection, Misuse, Record, SyncConfig, SyncError, SyncLayer};
+use synclayer_tokio::{
+    Collection, Misuse, QueryChange, QueryUpdate, Record, Store, StoreError, StoreErrorKind,
+    SyncConfig, SyncError, SyncLayer,
+};
 
 async fn todos() -> Collection {
     let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
@@ -107,4 +112,60 @@ async fn what_is_wrong_with_a_query_is_its_calls_error() {
         assert_eq!(query.clone().get().await, Err(error.clone()));
         assert_eq!(query.delete().await.map(drop), Err(error));
     }
+}
+
+/// The changes of an update, in short: `-` and the place for what left, `+` for what entered.
+fn told(update: &QueryUpdate) -> String {
+    let changes = update.changes.iter().map(|change| match change {
+        QueryChange::Left { at, id } => format!("-{at}{id}"),
+        QueryChange::Entered { at, record } => format!("+{at}{}", record.id),
+        QueryChange::Modified { from, to, record } => format!("{from}>{to}{}", record.id),
+    });
+    changes.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn a_watched_query_tells_places() {
+    let todos = todos().await;
+    let urgent = todos.query().order_by("priority", Descending).limit(3);
+    let mut updates = urgent.clone().watch().unwrap();
+    let first = updates.next().await.unwrap();
+    assert_eq!(told(&first), "+0b +1c +2a");
+    assert!(!first.snapshot.is_complete(), "it is offline");
+    todos.update("a", &json!({"priority": 9})).await.unwrap();
+    assert_eq!(told(&updates.next().await.unwrap()), "2>0a");
+    todos.delete("b").await.unwrap();
+    assert_eq!(told(&updates.next().await.unwrap()), "-1b +2d");
+    // nobody reads: the updates are merged, and tell the way from what was seen last
+    todos.save_with_id("x", &json!({"priority": 10})).await.unwrap();
+    todos.save_with_id("y", &json!({"priority": 11})).await.unwrap();
+    todos.delete("x").await.unwrap();
+    let merged = updates.next().await.unwrap();
+    assert_eq!(told(&merged), "-2d +0y");
+    let ids: String = merged.snapshot.iter().map(|record| record.id.as_str()).collect();
+    assert_eq!(ids, "yac");
+    assert!(urgent.order_by("a..b", Ascending).watch().is_err());
+}
+
+#[tokio::test]
+async fn a_watched_query_goes_on_when_its_store_was_opened_anew() {
+    let opened = std::sync::atomic::AtomicU64::new(0);
+    let store = Store::opened_by(move |_| {
+        let mut store = MemoryClientStore::default();
+        if opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            // it fails at the second write, and is empty when it is opened again
+            let full = StoreError::new(StoreErrorKind::Full, "there is no space left");
+            store.fail_commit(3, full);
+        }
+        Ok(Box::new(store))
+    });
+    let config = SyncConfig::new("http://localhost:8080").connect_at_start(false).store(store);
+    let sync = SyncLayer::open(config).await.unwrap();
+    let todos = sync.collection("todos").unwrap();
+    let mut updates = todos.query().order_by("n", Ascending).watch().unwrap();
+    assert!(updates.next().await.unwrap().snapshot.is_empty());
+    todos.save_with_id("a", &json!({"n": 1})).await.unwrap();
+    assert_eq!(told(&updates.next().await.unwrap()), "+0a");
+    assert!(todos.save_with_id("b", &json!({"n": 2})).await.is_err());
+    assert_eq!(told(&updates.next().await.unwrap()), "-0a", "what the new store has");
 }

@@ -69,6 +69,7 @@ mod past;
 mod peer;
 mod plain;
 mod portion;
+mod queries;
 mod reads;
 mod rebase;
 mod records;

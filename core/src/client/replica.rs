@@ -1,7 +1,7 @@
 //! A whole client but sockets and clocks: the client machine joined to its store and its watchers.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::checked::Checked;
@@ -13,11 +13,12 @@ use crate::client::interface::{
 };
 use crate::client::machine::Client;
 use crate::client::output::{Output, Outputs, StoreAction, ViewAction};
+use crate::client::queries::{WatchedQueries, is_complete};
 use crate::client::sign_out::finish_wipes;
 use crate::client::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId};
 use crate::protocol::time::{Mono, Now};
-use crate::rules::query::Query;
+use crate::rules::query::{LiveQuery, Query, QueryUpdate};
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
 use crate::store::{ClientStore, Scan, StoreError};
@@ -71,6 +72,7 @@ pub struct Replica<S> {
     store: S,
     views: BTreeMap<Watched, View>,
     watchers: BTreeMap<WatchId, Watcher>,
+    queries: WatchedQueries,
     next_watch: WatchId,
     durable: CommitNumber,
     /// The last commit that was carried out.
@@ -87,6 +89,7 @@ impl<S: Clone> Clone for Replica<S> {
             store: self.store.clone(),
             views: self.views.clone(),
             watchers: self.watchers.clone(),
+            queries: self.queries.clone(),
             next_watch: self.next_watch,
             durable: self.durable,
             committed: self.committed,
@@ -122,6 +125,7 @@ impl<S: ClientStore> Replica<S> {
             store,
             views,
             watchers,
+            queries: WatchedQueries::default(),
             next_watch,
             durable,
             committed: last,
@@ -345,6 +349,41 @@ impl<S: ClientStore> Replica<S> {
         Ok(self.begin_watching(watched, out))
     }
 
+    /// Watches a query: there is an update to [take](Self::take_query) at once, and again after every
+    /// commit that changes its result. It reads the collection whole; afterwards it keeps the places of
+    /// the records that meet the condition, and the documents of the result. A change costs what it
+    /// moves, however many records there are. All queries show the same commit.
+    ///
+    /// # Errors
+    /// When the query can't be carried out, or the store can't be read.
+    pub fn watch_query(
+        &mut self,
+        collection: &Collection,
+        query: Query,
+        out: &mut Vec<Action>,
+    ) -> Result<WatchId, Misuse> {
+        query.check()?;
+        let live = LiveQuery::new(query, is_complete(self.client.standing(collection)), |visit| {
+            self.client.each(collection, self.store.rows(), visit)
+        })?;
+        let id = self.new_watch();
+        self.queries.add(id, collection, live);
+        out.push(Action::Watch(id));
+        Ok(id)
+    }
+
+    /// Takes the news of a watcher of a query: the latest result, and all changes since the last one
+    /// that it took.
+    pub fn take_query(&mut self, id: WatchId) -> Option<QueryUpdate> {
+        self.queries.take(id)
+    }
+
+    fn new_watch(&mut self) -> WatchId {
+        let id = self.next_watch;
+        self.next_watch = WatchId(id.0 + 1);
+        id
+    }
+
     fn begin_view(&mut self, watched: Watched, mut view: View) {
         let (from_cache, catching_up) = self.client.standing(&watched.0);
         view.set_status(from_cache, catching_up);
@@ -352,8 +391,7 @@ impl<S: ClientStore> Replica<S> {
     }
 
     fn begin_watching(&mut self, watched: Watched, out: &mut Vec<Action>) -> WatchId {
-        let id = self.next_watch;
-        self.next_watch = WatchId(id.0 + 1);
+        let id = self.new_watch();
         if let Some(view) = self.views.get(&watched) {
             let slot = Slot::from(view.first_update());
             self.watchers.insert(id, Watcher { watched, slot });
@@ -370,6 +408,7 @@ impl<S: ClientStore> Replica<S> {
 
     /// Ends a watcher. The last one of a collection or a record frees what was held for it.
     pub fn unwatch(&mut self, id: WatchId) {
+        self.queries.remove(id);
         if let Some(Watcher { watched, .. }) = self.watchers.remove(&id)
             && !self.watchers.values().any(|watcher| watcher.watched == watched)
         {
@@ -407,6 +446,9 @@ impl<S: ClientStore> Replica<S> {
                     break;
                 }
             }
+            if let Err(error) = self.show_queries(out) {
+                self.fail(now, error);
+            }
             self.report_durable(now, out);
             if self.actions.is_empty() {
                 return;
@@ -417,6 +459,8 @@ impl<S: ClientStore> Replica<S> {
     fn act(&mut self, action: Output, out: &mut Vec<Action>) -> Result<(), StoreError> {
         match action {
             Output::Store(StoreAction::Commit { number, batch }) => {
+                // they show each commit by itself
+                self.show_queries(out)?;
                 self.store.commit(number, batch)?;
                 self.committed = number;
             }
@@ -452,9 +496,17 @@ impl<S: ClientStore> Replica<S> {
         self.client.fail(now, error, self.store.rows(), &mut self.actions);
     }
 
+    /// Shows in the queries what has happened since they showed something.
+    fn show_queries(&mut self, out: &mut Vec<Action>) -> Result<(), StoreError> {
+        let (client, rows) = (&self.client, self.store.rows());
+        let load = |collection: &Collection, id: &RecordId| client.get(collection, id, rows);
+        self.queries.show(&load, |id| out.push(Action::Watch(id)))
+    }
+
     fn show(&mut self, action: ViewAction, out: &mut Vec<Action>) {
         match action {
             ViewAction::Record { collection, record_id, record } => {
+                self.queries.touch(&collection, &record_id, record.as_ref());
                 let of_record = (collection.clone(), Some(record_id.clone()));
                 for watched in [(collection, None), of_record] {
                     let Some(view) = self.views.get_mut(&watched) else { continue };
@@ -466,6 +518,7 @@ impl<S: ClientStore> Replica<S> {
                 }
             }
             ViewAction::Status { collection, from_cache, catching_up } => {
+                self.queries.set_complete(&collection, is_complete((from_cache, catching_up)));
                 let views = self.views.range_mut((collection.clone(), None)..);
                 let news: Vec<_> = views
                     .take_while(|(watched, _)| watched.0 == collection)
@@ -500,6 +553,9 @@ impl<S: ClientStore> Checked for Replica<S> {
     }
 
     fn check(&self) -> Result<(), String> {
+        self.queries.check(|collection, query| {
+            self.query(collection, query).map_err(|error| error.to_string())
+        })?;
         self.client.check(self.store.rows())
     }
 
@@ -508,7 +564,7 @@ impl<S: ClientStore> Checked for Replica<S> {
     }
 
     fn check_at_rest(&self) -> Result<(), String> {
-        if !self.watchers.is_empty() || !self.views.is_empty() {
+        if !self.watchers.is_empty() || !self.views.is_empty() || !self.queries.is_empty() {
             return Err("a view is kept that nobody watches".into());
         }
         if !self.actions.is_empty() {

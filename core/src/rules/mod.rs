@@ -22,7 +22,10 @@ pub use self::page::{
     ReadRequest, Reader,
 };
 pub use self::policy::{Access, AllowAll, Bucket, Policy, Rate};
-pub use self::query::{Direction, FieldPath, Predicate, Query, QueryCursor, QueryError};
+pub use self::query::{
+    Direction, FieldPath, Predicate, Query, QueryChange, QueryCursor, QueryError, QuerySnapshot,
+    QueryUpdate,
+};
 pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
 pub use self::record::{Report, database, verify};
 pub use self::row::Rejected;

@@ -33,7 +33,7 @@ pub struct Record {
 
 impl Record {
     /// Returns `true` if both look the same to an app: the same document and the same `pending`.
-    fn shows_as(&self, other: &Self) -> bool {
+    pub(super) fn shows_as(&self, other: &Self) -> bool {
         (&self.document, self.pending) == (&other.document, other.pending)
     }
 }

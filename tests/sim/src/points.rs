@@ -111,6 +111,7 @@ pub const POINTS: &[(&str, u64)] = &[
     ("synced with what is in step", 150),
     ("synced names what is not in step", 150),
     ("halt", 150),
+    ("live query changed", 100),
     ("resolver failed", 150),
     ("fields of other times", 100),
     ("write of before the first contact", 150),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Ended, HomeDir, Server, finish};
+use crate::support::{Ended, HomeDir, Process, Server, finish};
 
 fn ids(ended: Ended) -> Vec<String> {
     let lines = ended.ends_with(0).lines();
@@ -75,4 +75,36 @@ fn in_a_pipe_each_record_is_a_line_of_json() {
         assert_eq!((&last["id"], &last["data"]["n"]["deep"]), (&json!("y"), &json!(1.5)));
         assert_eq!(last["pending"], true);
     }
+}
+
+#[test]
+fn a_watched_condition_tells_places() {
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let (a, b) = (home.shell("a", &server.url), home.shell("b", &server.url));
+    a.online(&["save", "todos", r#"{"n": 1}"#, "--id", "x"]).ends_with(0);
+    let watch = ["watch", "todos", "--where", "n exists", "--order-by", "-n", "--limit", "1"];
+    let mut command = crate::support::command();
+    let watch =
+        Process::start(command.args(watch).args(["--server", &b.server, "--data"]).arg(&b.data));
+    let told = |change: &str, at: u64, id: &str| {
+        let line = watch.line();
+        assert_eq!(
+            (&line["change"], &line["at"], &line["id"], &line["collection"]),
+            (&json!(change), &json!(at), &json!(id), &json!("todos"))
+        );
+    };
+    told("entered", 0, "x");
+    a.online(&["save", "todos", r#"{"n": 2}"#, "--id", "y"]).ends_with(0);
+    told("left", 0, "x");
+    told("entered", 0, "y");
+    a.online(&["update", "todos", "y", r#"{"n": 3}"#]).ends_with(0);
+    let line = watch.line();
+    assert_eq!(
+        (&line["change"], &line["from"], &line["to"]),
+        (&json!("modified"), &json!(0), &json!(0))
+    );
+    a.online(&["delete", "todos", "y"]).ends_with(0);
+    told("left", 0, "y");
+    told("entered", 0, "x");
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use synclayer_core::{Action, Collection, RecordId, Snapshot, Update, WatchId};
+use synclayer_core::{Action, Collection, Query, QuerySnapshot, RecordId, Snapshot, WatchId};
 
 use super::Replica;
-use crate::listen::UpdateSlot;
+use crate::listen::{QuerySlot, UpdateSlot};
 use crate::mailbox::Sender;
 
 /// The watchers, those that wait for a replica included.
@@ -18,38 +18,64 @@ pub(super) struct Watchers {
     news: Vec<WatchId>,
 }
 
-/// A watcher of a collection or of one record.
+/// A watcher of a collection, of one record, or of a query.
 struct WatcherSlot {
     collection: Collection,
-    record: Option<RecordId>,
-    updates: Sender<UpdateSlot>,
+    subject: Subject,
+}
+
+enum Subject {
+    Records { record: Option<RecordId>, shown: Shown<UpdateSlot, Snapshot> },
+    Query { query: Box<Query>, shown: Shown<QuerySlot, QuerySnapshot> },
+}
+
+/// The part that the app has been shown.
+struct Shown<B, S> {
+    updates: Sender<B>,
     /// The snapshot that the app was shown last.
-    shown: Snapshot,
+    last: S,
     /// The same, while the replica that showed it is gone and the next has shown nothing.
-    reopened: Option<Snapshot>,
+    reopened: Option<S>,
 }
 
 impl Watchers {
-    /// Adds a watcher, which waits until it can [begin](Self::begin).
+    /// Adds a watcher of a collection or a record, which waits until it can [begin](Self::begin).
     pub(super) fn add(
         &mut self,
         collection: Collection,
         record: Option<RecordId>,
         updates: Sender<UpdateSlot>,
     ) {
-        let shown = Snapshot::default();
-        self.waiting.push(WatcherSlot { collection, record, updates, shown, reopened: None });
+        let subject = Subject::Records { record, shown: Shown::new(updates) };
+        self.waiting.push(WatcherSlot { collection, subject });
+    }
+
+    /// Adds a watcher of a query, which waits until it can [begin](Self::begin).
+    pub(super) fn add_query(
+        &mut self,
+        collection: Collection,
+        query: Box<Query>,
+        updates: Sender<QuerySlot>,
+    ) {
+        let subject = Subject::Query { query, shown: Shown::new(updates) };
+        self.waiting.push(WatcherSlot { collection, subject });
     }
 
     /// Makes the watchers that wait known to the replica.
     pub(super) fn begin(&mut self, replica: &mut Replica, actions: &mut Vec<Action>) {
         while let Some(watcher) = self.waiting.pop() {
-            let begun = match &watcher.record {
-                None => replica.watch(&watcher.collection, actions),
-                Some(id) => replica.watch_record(&watcher.collection, id, actions),
+            let collection = &watcher.collection;
+            let begun = match &watcher.subject {
+                Subject::Records { record: None, .. } => replica.watch(collection, actions).ok(),
+                Subject::Records { record: Some(id), .. } => {
+                    replica.watch_record(collection, id, actions).ok()
+                }
+                Subject::Query { query, .. } => {
+                    replica.watch_query(collection, Query::clone(query), actions).ok()
+                }
             };
             // a failing store is noticed, and the watchers begin when it is reopened
-            let Ok(id) = begun else { return self.waiting.push(watcher) };
+            let Some(id) = begun else { return self.waiting.push(watcher) };
             self.begun.insert(id, watcher);
         }
     }
@@ -62,10 +88,8 @@ impl Watchers {
     /// Shows what is new.
     pub(super) fn show(&mut self, replica: &mut Replica) {
         for id in self.news.drain(..) {
-            if let Some(watcher) = self.begun.get_mut(&id)
-                && let Some(update) = replica.take(id)
-            {
-                watcher.show(update);
+            if let Some(watcher) = self.begun.get_mut(&id) {
+                watcher.show(id, replica);
             }
         }
     }
@@ -74,7 +98,10 @@ impl Watchers {
     pub(super) fn pause(&mut self) {
         self.news.clear();
         for (_, mut watcher) in std::mem::take(&mut self.begun) {
-            watcher.reopened = Some(watcher.shown.clone());
+            match &mut watcher.subject {
+                Subject::Records { shown, .. } => shown.pause(),
+                Subject::Query { shown, .. } => shown.pause(),
+            }
             self.waiting.push(watcher);
         }
     }
@@ -86,9 +113,9 @@ impl Watchers {
 
     /// Forgets the watchers whose reader has gone.
     pub(super) fn dismiss_abandoned(&mut self, mut replica: Option<&mut Replica>) {
-        self.waiting.retain(|watcher| !watcher.updates.is_abandoned());
+        self.waiting.retain(|watcher| !watcher.is_abandoned());
         self.begun.retain(|id, watcher| {
-            let stays = !watcher.updates.is_abandoned();
+            let stays = !watcher.is_abandoned();
             if !stays && let Some(replica) = &mut replica {
                 replica.unwatch(*id);
             }
@@ -104,13 +131,43 @@ impl Watchers {
 }
 
 impl WatcherSlot {
-    /// Shows an update. If an earlier replica has shown the last one, the changes are the
-    /// difference to that.
-    fn show(&mut self, mut update: Update) {
-        if let Some(shown) = self.reopened.take() {
-            update.changes = update.snapshot.changes_since(&shown);
+    /// Shows what the replica has. If an earlier replica has shown the last update, the changes are
+    /// the difference to that.
+    fn show(&mut self, id: WatchId, replica: &mut Replica) {
+        match &mut self.subject {
+            Subject::Records { shown, .. } => {
+                let Some(mut update) = replica.take(id) else { return };
+                if let Some(reopened) = shown.reopened.take() {
+                    update.changes = update.snapshot.changes_since(&reopened);
+                }
+                shown.last = update.snapshot.clone();
+                shown.updates.put(|slot| slot.put(update));
+            }
+            Subject::Query { shown, .. } => {
+                let Some(mut update) = replica.take_query(id) else { return };
+                if let Some(reopened) = shown.reopened.take() {
+                    update.changes = update.snapshot.changes_since(&reopened);
+                }
+                shown.last = update.snapshot.clone();
+                shown.updates.put(|slot| slot.put(update));
+            }
         }
-        self.shown = update.snapshot.clone();
-        self.updates.put(|slot| slot.put(update));
+    }
+
+    fn is_abandoned(&self) -> bool {
+        match &self.subject {
+            Subject::Records { shown, .. } => shown.updates.is_abandoned(),
+            Subject::Query { shown, .. } => shown.updates.is_abandoned(),
+        }
+    }
+}
+
+impl<B, S: Clone + Default> Shown<B, S> {
+    fn new(updates: Sender<B>) -> Self {
+        Self { updates, last: S::default(), reopened: None }
+    }
+
+    fn pause(&mut self) {
+        self.reopened = Some(self.last.clone());
     }
 }

@@ -4,7 +4,7 @@ use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
-use super::Query;
+use super::definition::Query;
 use crate::protocol::document::Document;
 use crate::protocol::name::RecordId;
 use crate::store::Scan;

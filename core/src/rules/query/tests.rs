@@ -7,11 +7,14 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+use core::ops::Bound;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::document::Document;
 use crate::protocol::limits::Limits;
+use crate::protocol::name::RecordId;
 use crate::store::Scan;
 
 /// A JSON value, as the oracles see it.

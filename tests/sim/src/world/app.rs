@@ -19,6 +19,7 @@ impl World {
             }
             self.carry_out(device, actions);
         }
+        self.watch_queries(device);
     }
 
     /// The parts of a watched collection that the app of a device has not seen.
@@ -35,6 +36,7 @@ impl World {
         for (watch, _) in std::mem::take(&mut this.watches).into_values() {
             this.replica.unwatch(watch);
         }
+        self.unwatch_queries(device);
     }
 
     /// Collections of which a device's app was told that there is something to take.

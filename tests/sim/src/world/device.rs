@@ -18,6 +18,7 @@ use super::clock::Clock;
 use super::http::{CallId, Way};
 use super::link::{Link, Owner};
 use super::middlebox::ToNotice;
+use super::queries::AppQuery;
 
 /// One replica with its disk, its clocks and its end of the network.
 pub struct Device {
@@ -63,6 +64,8 @@ pub struct Device {
     pub lives: u64,
     /// The watchers of its app, with their pending updates.
     pub(super) watches: BTreeMap<Collection, (WatchId, bool)>,
+    /// The queries that its app watches.
+    pub(super) queries: Vec<AppQuery>,
     /// Which connection in the world its own number stands for.
     pub(super) links: BTreeMap<ConnId, ConnId>,
     /// A connection that it asked for.
@@ -176,6 +179,7 @@ impl World {
             met_imitation: false,
             lives: 0,
             watches: BTreeMap::new(),
+            queries: Vec::new(),
             links: BTreeMap::new(),
             dialling: None,
             acked_at: CommitNumber(0),
@@ -246,6 +250,7 @@ impl World {
         this.synced.clear();
         this.late.clear();
         this.watches.clear();
+        this.queries.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
         (this.to_notice, this.slept_unseen, this.heard_late) = (None, false, false);
         (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
@@ -293,6 +298,7 @@ impl World {
                 format!("device {device} takes this server for a plain one"),
             );
         }
+        self.take_queries(device);
         self.carry_out(device, actions);
         if halted != self.devices[device].has_halted() {
             self.fail(Invariant::Contract, format!("device {device} has stopped, and did not say"));

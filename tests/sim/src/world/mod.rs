@@ -17,6 +17,7 @@ mod link;
 mod middlebox;
 mod network;
 mod plain;
+mod queries;
 mod rest;
 mod restarts;
 mod server;
