@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use synclayer_core::protocol::{Mode, Mutation};
 use synclayer_core::rules::{
-    Content, HelloAnswer, Next, Page, PageLimits, Position, Push, PushOutcome, Reader, Rebuild,
-    Run, Verdict,
+    Content, HelloAnswer, Next, Page, PageLimits, PlainWrite, Position, Push, PushOutcome, Reader,
+    Rebuild, Run, Verdict,
 };
 use synclayer_core::{
     AllowAll, Change, ClientId, Collection, Committer, Context, Cursor, DatabaseId, Delta,
@@ -26,6 +26,7 @@ pub const SCHEDULES: &[(&str, Schedule)] = &[
     ("a-database-keeps-its-identity", a_database_keeps_its_identity),
     ("a-rebuilt-store-vouches-for-no-cursor", a_rebuilt_store_vouches_for_no_cursor),
     ("a-rebuilt-store-may-lack-tombstones", a_rebuilt_store_may_lack_tombstones),
+    ("a-patch-without-effect-is-no-conflict", a_patch_without_effect_is_no_conflict),
 ];
 
 /// A catch-up is on its first page when the tombstones go that its second page needs: it begins
@@ -150,6 +151,26 @@ pub fn a_rebuilt_store_may_lack_tombstones() -> Result<(), String> {
     }
 }
 
+/// An app of level 1 says by HTTP what it has said on its socket, in other JSON, with the version that
+/// it knew before.
+///
+/// # Errors
+/// When that is a conflict, or a change; or when one of another value is none.
+pub fn a_patch_without_effect_is_no_conflict() -> Result<(), String> {
+    let mut server = LoneServer::new();
+    server.plain(WriteKind::Insert, r#"{"a":1}"#, None);
+    server.plain(WriteKind::Update, r#"{"a":[2,{"b":1,"c":"x"}]}"#, None);
+    let said = r#"{"a":[2.0,{"c":"\u0078","b":1}],"none":null}"#;
+    match server.plain(WriteKind::Update, said, Some(1)) {
+        Some(Verdict::Unchanged { version: Some(2) }) => {}
+        other => return Err(format!("exactly once: it took what changes nothing for {other:?}")),
+    }
+    match server.plain(WriteKind::Update, r#"{"a":[2,{"b":1.5,"c":"x"}]}"#, Some(1)) {
+        Some(Verdict::Conflict { .. }) => Ok(()),
+        other => Err(format!("no lost update: an outdated write was taken: {other:?}")),
+    }
+}
+
 /// A server's rows, and one client that writes to them.
 struct LoneServer {
     rows: MemoryRows,
@@ -184,6 +205,23 @@ impl LoneServer {
     fn hello_of(&mut self, session: u64) -> Transaction {
         self.session = SessionNumber(session);
         Transaction::Hello { client: client(), user: None, session: self.session }
+    }
+
+    /// Makes a write of a level-1 HTTP call.
+    fn plain(&mut self, kind: WriteKind, json: &str, base: Option<u64>) -> Option<Verdict> {
+        let document = Document::parse(json, &Limits::default()).expect("a document");
+        let write = PlainWrite {
+            user: None,
+            collection: todos(),
+            record_id: RecordId::new("a").expect("an id"),
+            change: Change { kind, delta: Delta::new(document, vec![]) },
+            timestamp: None,
+            base_version: base,
+        };
+        match self.decide(&[Transaction::Plain(write)]).pop() {
+            Some(TransactionAnswer::Plain(outcome)) => Some(outcome.verdict),
+            _ => None,
+        }
     }
 
     fn hello(&mut self, session: u64) {

@@ -19,6 +19,7 @@ use crate::protocol::name::{
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::time_in;
 use crate::protocol::write::{Change, WriteKind};
+use crate::rules::plain::adopt;
 use crate::rules::policy::Access;
 use crate::rules::record::{self, ClientRow, EpochRow, Head, RecordRow, Stamp, Totals};
 use crate::store::{Batch, Overlay, Rows, StoreError};
@@ -346,8 +347,11 @@ impl<'a> Writer<'a> {
                 let meets = write.change.delta.fields().any(|(name, _)| changed(name));
                 let outdated = meets || base > record.last.version;
                 // an app may send by HTTP too what it has said on its socket (PROTOCOL 5.2)
-                let after = outdated.then(|| write.change.apply(subject.document()))?;
-                (after.as_ref() != subject.document()).then(|| self.conflict(subject))
+                let after = outdated.then(|| write.change.apply(subject.document()))??;
+                if adopt(subject.document(), &after) == *subject.document()? {
+                    return Some(Verdict::Unchanged { version: Some(record.last.version) });
+                }
+                Some(self.conflict(subject))
             }
             (_, WriteKind::Update) => Some(not_found(kind)),
             (Some(record), WriteKind::Delete) if record.document.is_some() => None,

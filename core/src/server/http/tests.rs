@@ -376,6 +376,9 @@ fn a_patch_that_would_change_nothing_is_no_conflict() {
     };
     assert_eq!(patch("{\"a\":2,\"b\":[1.0]}", 1), 200);
     assert_eq!(patch("{\"a\":2}", 9), 200);
+    // by value, however another's JSON is written, and a field that is null is none at level 1
+    assert_eq!(patch("{\"b\":[ 1 ],\"a\":2.0e0,\"gone\":null}", 1), 200);
+    assert_eq!(patch("{\"b\":[1.5]}", 1), 409);
     assert_eq!(patch("{\"a\":3}", 1), 409);
     assert_eq!(patch("{\"a\":2,\"c\":1}", 1), 409);
     assert_eq!(store.published.len(), 2);
