@@ -312,9 +312,9 @@ impl Records<'_> {
 
     /// Asks for the collection whole, because the held records can't be continued.
     pub(super) fn take_snapshot(&mut self, edit: &mut Edit<'_>, why: &str) {
+        let message = format!("{why}; {}", read_again(self.stream));
         self.stream.start_over();
         self.save(edit);
-        let message = format!("{why}; the collection is fetched whole");
         let collection = Some(self.collection.clone());
         edit.remote_event(EventKind::Error { collection, record_id: None, message, cause: None });
         self.show_status(edit);
@@ -350,7 +350,19 @@ fn setback(
     if mode == Mode::Delta || resumes || stream.row.cursor.is_none() {
         return None;
     }
-    let message = "the server can't go on from where this replica was, because it was away for too \
-                   long or the server was restored; the collection is fetched whole";
-    Some(EventKind::Error { collection, record_id: None, message: message.into(), cause: None })
+    let message = format!(
+        "the server can't go on from where this replica was, because it was away for too long or the \
+         server was restored; {}",
+        read_again(stream)
+    );
+    Some(EventKind::Error { collection, record_id: None, message, cause: None })
+}
+
+/// Says what follows where the held records of a collection can't be continued.
+fn read_again(stream: &Stream) -> String {
+    format!(
+        "the whole collection is read again; of the records held here ({}) those go that the server no \
+         longer has, writes that wait stay, and nothing has to be done",
+        stream.row.count
+    )
 }
