@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Display};
 use std::io;
+use std::path::Path;
 
 use synclayer_server::StartError;
 use synclayer_tokio::{Misuse, OpenError, StoreError, StoreErrorKind, SyncError};
@@ -160,6 +161,18 @@ impl From<StartError> for Failure {
             error => Self::plain(error),
         }
     }
+}
+
+/// Says that a file can't be read, why, and what to do now.
+pub(crate) fn unreadable(file: &Path, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => "check the path",
+        io::ErrorKind::PermissionDenied => {
+            "let the user who runs this read it (chown, chmod), or name another file"
+        }
+        _ => "check the file, or name another one",
+    };
+    format!("{} can't be read: {error}; {advice}", file.display())
 }
 
 impl From<io::Error> for Failure {

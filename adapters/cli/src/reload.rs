@@ -8,7 +8,7 @@ use synclayer_server::{Authenticator, Server, StaticTokens, Tls};
 use tokio::task;
 
 use crate::args::ServeArgs;
-use crate::failure::{Code, Failure};
+use crate::failure::{Code, Failure, unreadable};
 use crate::tokens::{TokenSources, check_again};
 
 /// The contents of the files, and the places to read them again.
@@ -86,9 +86,7 @@ impl Reloadable {
 
 impl TlsFiles {
     fn read(&self) -> Result<(Vec<u8>, Vec<u8>), String> {
-        let read = |file: &Path| {
-            fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()))
-        };
+        let read = |file: &Path| fs::read(file).map_err(|error| unreadable(file, &error));
         Ok((read(&self.chain)?, read(&self.key)?))
     }
 

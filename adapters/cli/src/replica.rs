@@ -14,7 +14,7 @@ use synclayer_tokio::{
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::args::{ConflictsArg, GuaranteeArg, ReplicaArgs};
-use crate::failure::{Code, Failure};
+use crate::failure::{Code, Failure, unreadable};
 use crate::reach::Reach;
 
 /// Failed attempts to connect before a command goes on without the server.
@@ -370,7 +370,7 @@ fn config(args: &ReplicaArgs) -> Result<SyncConfig, Failure> {
     config.trusted_roots = match &args.ca {
         None => TrustedRoots::System,
         Some(file) => TrustedRoots::Pem(fs::read(file).map_err(|error| {
-            let text = format!("--ca {} can't be read: {error}", file.display());
+            let text = format!("--ca {}", unreadable(file, &error));
             Failure::new(Code::Usage, text)
         })?),
     };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use synclayer_core::UserId;
 
 use crate::args::Secret;
+use crate::failure::unreadable;
 
 /// The size of the largest token file.
 const FILE_BYTES: u64 = 16 << 20;
@@ -58,7 +59,7 @@ impl TokenSources {
         if let Some(file) = &self.file {
             let shown = file.display();
             let text = read(file)
-                .map_err(|error| format!("the token file {shown} can't be read: {error}"))?;
+                .map_err(|error| format!("the token file {}", unreadable(file, &error)))?;
             let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
             for (line, number) in text.lines().map(str::trim).zip(1_u32..) {
                 if line.is_empty() || line.starts_with('#') {

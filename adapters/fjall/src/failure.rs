@@ -7,7 +7,7 @@ use std::path::Path;
 use synclayer_core::{StoreError, StoreErrorKind};
 
 use crate::kinds::StoreKind;
-use crate::place::database;
+use crate::place::{database, obstacle};
 
 impl StoreKind {
     /// The remedy for damage, with which the error texts end. A program that has another remedy
@@ -43,6 +43,12 @@ pub(crate) fn io(path: &Path, error: &io::Error) -> StoreError {
     }
     if has_no_descriptor(error) {
         return no_descriptor(path);
+    }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return denied(path);
+    }
+    if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        return read_only(path);
     }
     let message = format!("the store at {} can't be read or written: {error}", path.display());
     StoreError::new(StoreErrorKind::Other, message)
@@ -106,6 +112,26 @@ pub(crate) fn writable(path: &Path, entry: &Path) -> StoreError {
     let message = format!(
         "others than its owner may write to {entry}, so what is stored there could be changed by \
          them; nothing was changed: take that away with `chmod -R go-w {path}`"
+    );
+    StoreError::new(StoreErrorKind::Other, message)
+}
+
+/// There is something that the user may not use: a store's directory, or what is above or in it.
+fn denied(path: &Path) -> StoreError {
+    let who = obstacle(path).unwrap_or_else(|| "whoever runs this may not use it".to_owned());
+    let path = path.display();
+    let message = format!(
+        "the store at {path} can't be read or written: {who}; run the program as the owner, give the \
+         directory away (chown -R), or use another one"
+    );
+    StoreError::new(StoreErrorKind::Other, message)
+}
+
+fn read_only(path: &Path) -> StoreError {
+    let path = path.display();
+    let message = format!(
+        "the store at {path} lies on a file system that is mounted read-only, so nothing can be stored \
+         there: mount it for writing, or use another directory"
     );
     StoreError::new(StoreErrorKind::Other, message)
 }

@@ -102,6 +102,56 @@ fn mode(_: &fs::Metadata) -> u32 {
     0
 }
 
+/// Says which user may not use what, of all that a store's directory needs, and whose that is.
+#[cfg(unix)]
+pub(crate) fn obstacle(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+
+    let closed = closed_above(path).or_else(|| closed_below(path))?;
+    let metadata = fs::metadata(&closed).ok()?;
+    let (user, owner, mode) =
+        (rustix::process::geteuid(), metadata.uid(), metadata.mode() & 0o7777);
+    let closed = closed.display();
+    Some(format!(
+        "user {user} may not use {closed}, which is user {owner}'s and has the mode {mode:03o}"
+    ))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn obstacle(_: &Path) -> Option<String> {
+    None
+}
+
+/// The directory above a path that can't be entered, or in which nothing can be made.
+#[cfg(unix)]
+fn closed_above(path: &Path) -> Option<PathBuf> {
+    let mut above: Vec<_> = path.ancestors().filter(|it| !it.as_os_str().is_empty()).collect();
+    above.reverse();
+    let mut last = Path::new(".");
+    for dir in above {
+        if fs::metadata(dir).is_err() {
+            return Some(last.to_owned());
+        }
+        last = dir;
+    }
+    None
+}
+
+/// The first of a directory, and of all that is in it, that can't be read and written.
+#[cfg(unix)]
+fn closed_below(path: &Path) -> Option<PathBuf> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+    let is_dir = path.is_dir();
+    let needed = Access::READ_OK | Access::WRITE_OK;
+    let needed = if is_dir { needed | Access::EXEC_OK } else { needed };
+    if accessat(CWD, path, needed, AtFlags::EACCESS).is_err() {
+        return Some(path.to_owned());
+    }
+    let mut entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.find_map(|entry| closed_below(&entry.path()))
+}
+
 /// A directory beside another, of the same name and this behind it.
 pub(crate) fn sibling(path: &Path, what: &str) -> PathBuf {
     // without a slash at its end

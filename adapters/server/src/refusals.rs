@@ -11,6 +11,8 @@ use synclayer_core::{ErrorCode, Reply, UserId};
 
 /// The shortest time between two lines about one cause.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The most characters of a refused path that are logged.
+const PATH_CHARS: usize = 200;
 
 #[derive(Default)]
 pub(crate) struct Refusals {
@@ -27,6 +29,7 @@ enum Cause {
     Size,
     Rate,
     Sense,
+    Path,
 }
 
 /// The sender of something that was refused, as far as they are known.
@@ -81,6 +84,16 @@ impl Refusals {
         if let Some(cause) = Cause::of_status(reply.status) {
             self.call(cause, from, "", &String::from_utf8_lossy(&reply.body));
         }
+    }
+
+    /// A request asked for a path that is none of this server's.
+    pub(crate) fn path(&self, from: &Sender<'_>, path: &str) {
+        let advice = "there is nothing at that path: the client's address has one too many, or a \
+                      proxy before this server takes none away";
+        let Some(more) = self.turn(Cause::Path, Instant::now()) else { return };
+        let path: String = path.chars().take(PATH_CHARS).collect();
+        let address = from.address.map(tracing::field::display);
+        tracing::warn!(address, ?path, more, "refused a path: {advice}");
     }
 
     fn call(&self, cause: Cause, from: &Sender<'_>, code: &str, why: &str) {
@@ -156,7 +169,7 @@ impl Cause {
             Self::Rate => {
                 "refused what came too fast: raise the rate, or let the app write less often"
             }
-            Self::Handshake | Self::Host | Self::Origin | Self::Sense => {
+            Self::Handshake | Self::Host | Self::Origin | Self::Path | Self::Sense => {
                 "refused what is not valid: the app that sent it has to be changed"
             }
         }

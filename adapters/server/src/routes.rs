@@ -264,8 +264,11 @@ fn take_token(shared: &Shared, principal: &Principal) -> Result<(), Duration> {
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
-    discard(&shared, request.into_body()).await;
+    let (parts, body) = request.into_parts();
+    let remote = Remote::new(&shared, &parts);
+    discard(&shared, body).await;
     let message = "there is nothing here: the paths are /ws, /health and /sync/{collection}";
+    shared.refusals.path(&remote.sender(None), parts.uri.path());
     respond(Reply::error(ErrorCode::CollectionNotFound, message))
 }
 

@@ -124,6 +124,51 @@ fn all_files_are_their_owners_alone() {
     }
 }
 
+/// The program as a user without rights: as nobody, if the tests are root's.
+fn unprivileged() -> Option<Command> {
+    let program = env!("CARGO_BIN_EXE_synclayer");
+    if !rustix::process::geteuid().is_root() {
+        return Some(Command::new(program));
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    let runs = command.arg("--version").output().is_ok_and(|ended| ended.status.success());
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+    runs.then_some(command)
+}
+
+#[test]
+fn a_directory_that_may_not_be_used_names_the_user_and_the_owner() {
+    let home = HomeDir::new();
+    let (closed, own) = (home.dir("closed"), home.dir("own"));
+    let list = |data: &Path| {
+        let mut list = unprivileged()?;
+        list.args(["list", "todos", "--data"]).arg(data);
+        Some(finish(&mut list).ends_with(1).stderr)
+    };
+    home.shell("own", "http://localhost").offline(&["save", "todos", "{}"]).ends_with(3);
+    let me = rustix::process::geteuid();
+    fs::create_dir(&closed).unwrap();
+    for path in [home.dir(""), own.clone()] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();
+    let entries: Vec<_> = if me.is_root() { vec![own] } else { Vec::new() };
+    for data in [vec![closed.clone(), closed.join("new")], entries].concat() {
+        let Some(told) = list(&data) else {
+            eprintln!("SKIPPED: there is no setpriv to run as another user");
+            return;
+        };
+        let path = if data.ends_with("new") { &closed } else { &data };
+        let owner = format!("may not use {}, which is user {}'s", path.display(), me.as_raw());
+        for words in [owner.as_str(), "chown -R", "has the mode"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+    }
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+}
+
 #[test]
 fn a_directory_that_others_may_write_to_is_told() {
     let home = HomeDir::new();

@@ -94,6 +94,12 @@ fn what_is_refused_is_logged_with_what_to_do_about_it() {
     };
     let long = format!(r#"{{"recordId":"1","data":{{"x":"{}"}}}}"#, "y".repeat(2 << 20));
     assert_eq!((post("{"), post(&long)), (400, 413));
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        let head = format!("GET /api/sync/todos HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+        socket.write_all(head.as_bytes()).unwrap();
+        assert_eq!(status(&mut socket), 404);
+    }
     let seconds = begun.elapsed().as_secs() as usize;
     assert!(server.process.terminate().success());
     let log = server.process.told();
@@ -105,6 +111,9 @@ fn what_is_refused_is_logged_with_what_to_do_about_it() {
     assert_eq!(lines("https://evil.example"), 1, "{log:?}");
     assert_eq!(lines("refused what is not valid"), 1, "{log:?}");
     assert_eq!(lines("refused what is larger than a limit: raise the limit"), 1, "{log:?}");
+    let paths = lines("refused a path: there is nothing at that path");
+    assert!((1..=seconds + 2).contains(&paths), "{paths} lines: {log:?}");
+    assert_eq!(lines("/api/sync/todos"), paths, "{log:?}");
     assert!(log.iter().any(|line| line.contains("user=\"ann\"")), "{log:?}");
     assert!(!log.iter().any(|line| line.contains("wr0ng") || line.contains("s3cret")), "{log:?}");
 }
