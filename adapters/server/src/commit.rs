@@ -1,6 +1,6 @@
 //! The one thread that writes: it gives the core's [`Committer`] a store, a lock and a signal.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -68,6 +68,8 @@ struct Queue {
     last: Principal,
     /// When a principal last asked behind another one.
     contended: Option<Instant>,
+    /// Some of the last commit was of a principal with more than its share.
+    had_heavy: bool,
     /// The store failed, and no transaction has succeeded since.
     failing: bool,
     closed: bool,
@@ -110,6 +112,7 @@ impl Default for Commits {
             waiting: FairQueue::default(),
             last: Principal::Local,
             contended: None,
+            had_heavy: false,
             failing: false,
             closed: false,
         };
@@ -126,16 +129,24 @@ impl Queue {
         self.waiting.push(principal, job);
     }
 
-    /// Hands as many transactions to the committer as one commit holds.
+    /// Hands as many transactions to the committer as one commit holds. While others write too, those of
+    /// principals who write more than their share are in every other commit at most.
     fn fill(&mut self, now: Instant) {
         let is_contended = self.contended.is_some_and(|at| now < at + CONTENDED);
         let share = if is_contended { SHARE } else { WRITES };
+        let heavy = if is_contended { self.heavy() } else { HashSet::new() };
+        let all_are_heavy = self.waiting.iter().all(|(principal, _)| heavy.contains(principal));
+        let without_heavy = self.had_heavy && !all_are_heavy;
+        self.had_heavy = !heavy.is_empty() && !without_heavy;
         let (mut writes, mut shares) = (0, HashMap::new());
         let mut fits = |principal: &Principal, job: &Job| {
+            if without_heavy && heavy.contains(principal) {
+                return false;
+            }
             let more = writes_of(synclayer_core::Job::transaction(job));
             let of_principal = shares.get(principal).copied().unwrap_or(0);
-            let fits = |before: usize, most| before == 0 || before + more <= most;
-            let fits = fits(writes, WRITES) && fits(of_principal, share);
+            let has_room = |before: usize, most| before == 0 || before + more <= most;
+            let fits = has_room(writes, WRITES) && has_room(of_principal, share);
             if fits {
                 writes += more;
                 shares.insert(principal.clone(), of_principal + more);
@@ -145,6 +156,14 @@ impl Queue {
         while let Some(job) = self.waiting.pop_if(&mut fits) {
             self.committer.submit(job);
         }
+    }
+
+    /// The principals that wait with more than their share.
+    fn heavy(&self) -> HashSet<Principal> {
+        let writes = |job: &Job| writes_of(synclayer_core::Job::transaction(job));
+        let heavy =
+            self.waiting.iter().filter(|(_, jobs)| jobs.iter().map(writes).sum::<usize>() > SHARE);
+        heavy.map(|(principal, _)| principal.clone()).collect()
     }
 }
 
@@ -288,12 +307,26 @@ mod tests {
     #[test]
     fn a_principal_that_writes_much_holds_no_other_up() {
         let commits = Commits::default();
-        ask(&commits, 1, 2 * WRITES);
+        let batch = || {
+            let mut queue = commits.queue();
+            let before = queue.waiting.len();
+            queue.fill(Instant::now());
+            let taken = before - queue.waiting.len();
+            assert!(queue.committer.next_batch(WRITES).is_some_and(|batch| {
+                // it ends at once
+                drop(queue.committer.settle(batch.failed(TransactError::Failed(panicked()))));
+                true
+            }));
+            taken
+        };
+        ask(&commits, 1, 3 * WRITES);
         ask(&commits, 2, 1);
-        let mut queue = commits.queue();
-        queue.fill(Instant::now());
-        assert_eq!(queue.waiting.len(), 2 * WRITES - SHARE, "its share, and the other's one");
-        assert!(queue.committer.next_batch(WRITES).is_some(), "there is a batch");
+        assert_eq!(batch(), SHARE + 1, "its share, and the other's one");
+        ask(&commits, 2, 2);
+        assert_eq!(batch(), 2, "the other's alone");
+        ask(&commits, 2, 1);
+        assert_eq!(batch(), SHARE + 1, "by turns");
+        assert_eq!(batch(), SHARE, "it need not wait for others who ask for nothing");
     }
 
     #[test]

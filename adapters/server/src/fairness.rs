@@ -63,6 +63,11 @@ impl<T> FairQueue<T> {
         one
     }
 
+    /// Those who wait, by principal.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Principal, &VecDeque<T>)> {
+        self.principals.iter().map(|(principal, waiting)| (principal, waiting))
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.principals.iter().map(|(_, waiting)| waiting.len()).sum()
