@@ -9,7 +9,7 @@ use crate::guarantees::durability::{
 use crate::guarantees::exactly_once::exactly_once;
 use crate::guarantees::fates::fate_is_true;
 use crate::guarantees::ledger::{Ledger, Merge, Write};
-use crate::guarantees::order::in_order;
+use crate::guarantees::order::{in_order, in_the_first_place};
 use crate::guarantees::times::{fields_keep_their_times, points_of};
 use crate::guarantees::updates::no_lost_update;
 use crate::guarantees::{hot, new_tokens};
@@ -38,7 +38,7 @@ impl Ledger {
                 let rejected = world.rejected_by_the_server(device, event);
                 self.findings.keep(Invariant::NothingLost, rejected)?;
             }
-            self.observe_events(world, device);
+            self.observe_events(world, device)?;
             for (frame, durable) in std::mem::take(&mut world.devices[device].sent) {
                 let sent = durable_before_sent(self, device, &frame, durable);
                 self.keep(Invariant::DurableBeforeShown, sent)?;
@@ -99,7 +99,7 @@ impl Ledger {
         self.keep(Invariant::TrueFates, looked)
     }
 
-    pub(super) fn observe_events(&mut self, world: &World, device: usize) {
+    pub(super) fn observe_events(&mut self, world: &World, device: usize) -> Result<(), String> {
         let events = &world.devices[device].events;
         for event in &events[self.seen[device]..] {
             match &event.kind {
@@ -116,15 +116,18 @@ impl Ledger {
                 EventKind::ConflictResolved { collection, record_id, write, merged } => {
                     let place = (collection.clone(), record_id.clone());
                     self.observe_decision(world, device, &place, *write, merged);
+                    self.keep(Invariant::Order, in_the_first_place(*write, merged))?;
                 }
                 EventKind::OperationsMerged { collection, record_id, write, merged } => {
                     let place = (collection.clone(), record_id.clone());
                     self.observe_merge(world, device, &place, *write, merged);
+                    self.keep(Invariant::Order, in_the_first_place(*write, merged))?;
                 }
                 _ => {}
             }
         }
         self.seen[device] = events.len();
+        Ok(())
     }
 
     pub(super) fn observe_decision(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synclayer_core::ClientId;
+use synclayer_core::{ClientId, WriteId};
 
 use crate::guarantees::ledger::{Ledger, STRANGER};
 use crate::guarantees::{is_permanent, new_tokens};
@@ -33,6 +33,19 @@ pub fn in_order(
         *last = position;
     }
     Ok(())
+}
+
+/// **Order**, of writes that became one: it takes the place of the first of them.
+///
+/// # Errors
+/// When it has another place. Those between would overtake it.
+pub(super) fn in_the_first_place(write: Option<WriteId>, merged: &[WriteId]) -> Result<(), String> {
+    match (write, merged.iter().min()) {
+        (Some(write), Some(first)) if write != *first => {
+            Err(format!("{merged:?} became one write at {write:?}"))
+        }
+        (Some(_) | None, _) => Ok(()),
+    }
 }
 
 /// **Order**, of what one author appended to one list.
