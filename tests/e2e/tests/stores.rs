@@ -141,7 +141,7 @@ fn what_an_earlier_version_left_undecided_can_be_decided() {
             decided += 1;
         }
     }
-    assert_eq!(decided, 2);
+    assert_eq!(decided, 2 * versions().iter().filter(|v| !v.ends_with("v1")).count());
 }
 
 fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
