@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use synclayer_server::StartError;
-use synclayer_tokio::{Misuse, OpenError, StoreError, StoreErrorKind, SyncError};
+use synclayer_tokio::{DocumentError, Misuse, OpenError, StoreError, StoreErrorKind, SyncError};
 
 /// The exit codes besides 0. What they mean is documented with the command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,9 +126,10 @@ impl From<SyncError> for Failure {
             SyncError::Misuse(Misuse::NoSuchRejected(write)) => {
                 Self::new(Code::Missing, format!("there is no rejected write {write}"))
             }
-            error @ (SyncError::Name { .. } | SyncError::Document(_)) => {
-                Self::new(Code::Usage, error.to_string())
+            error @ SyncError::Name { .. } => {
+                Self::new(Code::Usage, format!("{error}; nothing was done: choose another one"))
             }
+            SyncError::Document(error) => unusable(&error),
             error => Self::plain(error),
         }
     }
@@ -161,6 +162,24 @@ impl From<StartError> for Failure {
             error => Self::plain(error),
         }
     }
+}
+
+/// Says that a document can't be used, why, and what to do now.
+pub(crate) fn unusable(error: &DocumentError) -> Failure {
+    let advice = match error {
+        DocumentError::NotJson(_) => "correct the JSON there",
+        DocumentError::NotAnObject => "a record has named fields",
+        DocumentError::TooLarge { .. } => "divide it into several records",
+        DocumentError::TooDeep { .. } => {
+            "write the inner part as a text, or as a record of its own"
+        }
+        DocumentError::TooManyFields { .. } => "put some of them together in one field",
+        DocumentError::NameTooLong { .. } => "give the field a shorter name",
+        DocumentError::Duplicate(_) => "leave one of the two out",
+        _ => "change it",
+    };
+    let text = format!("the JSON can't be used: {error}; nothing was saved: {advice}");
+    Failure::new(Code::Usage, text)
 }
 
 /// Says that a file can't be read, why, and what to do now.

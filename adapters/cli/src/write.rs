@@ -8,7 +8,7 @@ use synclayer_tokio::{Delta, Document, Fate, Limits, Misuse, Saved, SyncError};
 use tokio::time::timeout;
 
 use crate::args::{DeleteArgs, SaveArgs, UpdateArgs};
-use crate::failure::{Code, Failure};
+use crate::failure::{Code, Failure, unusable};
 use crate::output::Printer;
 use crate::read::{filtered, refresh};
 use crate::replica::{Meeting, OpenReplica, on_replica};
@@ -199,7 +199,8 @@ pub(crate) async fn deliver_after(
             refusals - usize::from(refused)
         ));
     }
-    if let Some(why) = meeting.apart.as_ref().filter(|_| meeting.refused) {
+    // a write that waits says itself for what
+    if let Some(why) = meeting.apart.as_ref().filter(|_| meeting.refused && fate.is_some()) {
         out.note(format_args!("not in sync: {why}"));
     }
     let name = format!("{done} {collection}/{saved}");
@@ -263,10 +264,8 @@ impl WriteFate {
 
 /// Reads a JSON object: the argument, or what `-` stands for.
 fn read_document(text: &str) -> Result<Document, Failure> {
-    let parse = |text: &str| {
-        Document::parse(text, &Limits::default())
-            .map_err(|error| Failure::new(Code::Usage, format!("the JSON can't be used: {error}")))
-    };
+    let parse =
+        |text: &str| Document::parse(text, &Limits::default()).map_err(|error| unusable(&error));
     if text != "-" {
         return parse(text);
     }

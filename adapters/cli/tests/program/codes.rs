@@ -39,6 +39,18 @@ fn what_can_not_be_used_is_refused_with_2() {
         assert!(!ended.stderr.is_empty());
         assert!(!ended.stderr.contains("s3cret"), "{ended:?}");
     }
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(70), "]".repeat(70));
+    for (json, advice) in [
+        ("{a:1}", "correct the JSON there"),
+        ("5", "wrap the value in one"),
+        (deep.as_str(), "write the inner part as a text"),
+        (r#"{"a":1,"a":2}"#, "leave one of the two out"),
+    ] {
+        let told = a.offline(&["save", "todos", json]).ends_with(2).stderr;
+        assert!(told.contains("nothing was saved") && told.contains(advice), "{told}");
+    }
+    let told = a.offline(&["save", "to\ndos", "{}"]).ends_with(2).stderr;
+    assert!(told.contains("nothing was done: choose another one"), "{told}");
     run(["--help"]).ends_with(0);
     assert!(run(["--help"]).stdout.contains("Exit codes"));
 }
