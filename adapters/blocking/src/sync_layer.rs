@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use synclayer_client::command::Inbox;
 use synclayer_client::config::SyncConfig;
 use synclayer_client::doc;
@@ -17,6 +19,7 @@ use synclayer_core::{Rejected, SignOut, Status, WriteId};
 use crate::collection::Collection;
 use crate::listen::Events;
 use crate::network::Polled;
+use crate::typed::CollectionOf;
 
 #[doc = doc!(SyncLayer)]
 #[derive(Clone)]
@@ -64,6 +67,14 @@ impl SyncLayer {
     /// ```
     pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
         Collection::new(&self.0, name)
+    }
+
+    #[doc = doc!(collection_of)]
+    pub fn collection_of<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<CollectionOf<T>, SyncError> {
+        self.collection(name).map(CollectionOf::new)
     }
 
     #[doc = doc!(events)]

@@ -23,6 +23,38 @@ macro_rules! doc {
          # Errors\n\
          When no collection can have this name."
     };
+    (collection_of) => {
+        "The collection of this name, whose documents are values of a type.\n\n\
+         # Errors\n\
+         When no collection can have this name."
+    };
+    (CollectionOf) => {
+        "A collection whose documents are values of a type of the app's. Numbers and other fields that \
+         the type does not know stay in the store, but a [`save_with_id`](Self::save_with_id) replaces \
+         the document as a whole.\n\n\
+         A document that does not have the type's shape is an error, [`SyncError::Shape`], \
+         which names the record and the field; [`untyped`](Self::untyped) shows it all the same.\n\n\
+         [`SyncError::Shape`]: crate::SyncError::Shape"
+    };
+    (untyped) => {
+        "The same collection without the type: for everything else that can be done with it."
+    };
+    (typed_get) => {
+        "A record's value, if there is such a record.\n\n\
+         # Errors\n\
+         As [`Collection::get`](crate::Collection::get), and [`SyncError::Shape`](crate::SyncError::Shape)."
+    };
+    (typed_get_all) => {
+        "The values of all records, in order of their ids.\n\n\
+         # Errors\n\
+         As [`Collection::get_all`](crate::Collection::get_all), and \
+         [`SyncError::Shape`](crate::SyncError::Shape)."
+    };
+    (typed_find) => {
+        "The values of the records that a query returns, which the closure makes of the query of all.\n\n\
+         # Errors\n\
+         As [`Query::get`](crate::Query::get), and [`SyncError::Shape`](crate::SyncError::Shape)."
+    };
     (events) => {
         "The events from now on: see [`EventKind`](crate::EventKind). They end when the client \
          does.\n\n\

@@ -1,6 +1,6 @@
 //! The errors of opening a client, and of its calls.
 
-use synclayer_core::{DocumentError, Misuse, NameError, StoreError, SyncFailure};
+use synclayer_core::{DocumentError, Misuse, NameError, RecordId, StoreError, SyncFailure};
 
 /// The reason why a client could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +74,18 @@ pub enum SyncError {
     /// The document can't be stored.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// A document does not have the shape of the app's type. The collection without a type shows it.
+    #[error("{collection}/{id} can't be read as the type{}: {message}", .field.as_deref().map(|field| format!(", for its field {field:?}")).unwrap_or_default())]
+    Shape {
+        /// The collection.
+        collection: String,
+        /// The record.
+        id: RecordId,
+        /// The top-level field; `None` if the fault is not inside one, as where one is missing.
+        field: Option<String>,
+        /// The fault.
+        message: String,
+    },
     /// The call can't be carried out.
     #[error(transparent)]
     Misuse(Misuse),

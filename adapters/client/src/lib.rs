@@ -40,5 +40,6 @@ mod set_once;
 pub mod setup;
 pub mod tls;
 mod transport;
+pub mod typed;
 pub mod wait;
 pub mod websocket;

@@ -41,6 +41,7 @@ pub mod query;
 mod socket;
 mod stream;
 mod sync_layer;
+mod typed;
 
 pub use collection::Collection;
 pub use query::Query;
@@ -50,6 +51,7 @@ pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, T
 pub use synclayer_client::error::{OpenError, SyncError};
 pub use synclayer_client::saved::{Confirmed, Saved};
 pub use synclayer_client::tls::TrustedRoots;
+pub use synclayer_client::typed::Typed;
 pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
@@ -59,3 +61,4 @@ pub use synclayer_core::{
     Snapshot, Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason, Transport,
     Unsent, Update, WriteId,
 };
+pub use typed::CollectionOf;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use synclayer_client::command::Inbox;
 use synclayer_client::config::SyncConfig;
 use synclayer_client::doc;
@@ -15,6 +17,7 @@ use tokio::runtime;
 use crate::collection::Collection;
 use crate::network::Sockets;
 use crate::stream::Events;
+use crate::typed::CollectionOf;
 
 #[doc = doc!(SyncLayer)]
 ///
@@ -66,6 +69,14 @@ impl SyncLayer {
     /// ```
     pub fn collection(&self, name: &str) -> Result<Collection, SyncError> {
         Collection::new(&self.0, name)
+    }
+
+    #[doc = doc!(collection_of)]
+    pub fn collection_of<T: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+    ) -> Result<CollectionOf<T>, SyncError> {
+        self.collection(name).map(CollectionOf::new)
     }
 
     #[doc = doc!(events)]

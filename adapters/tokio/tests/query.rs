@@ -1,6 +1,8 @@
 //! Queries of a client that is offline.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use synclayer_core::MemoryClientStore;
 use synclayer_core::testing::SimulatedDisk;
@@ -101,7 +103,7 @@ async fn what_is_wrong_with_a_query_is_its_calls_error() {
         (todos.query().order_by("", Ascending), "\"\" is no path of a field"),
         (todos.query().filter(not(field("\"a", is_null()))), "has to be a JSON string"),
         (
-            todos.query().where_("a", is_equal_to(std::collections::BTreeMap::from([((), 1)]))),
+            todos.query().where_("a", is_equal_to(BTreeMap::from([((), 1)]))),
             "the value for \"a\" can't be written as JSON: key must be a string",
         ),
         (todos.query().where_("a", where_in(vec![0; 2000])), "the list has more than 1000 values"),
@@ -168,4 +170,26 @@ async fn a_watched_query_goes_on_when_its_store_was_opened_anew() {
     assert_eq!(told(&updates.next().await.unwrap()), "+0a");
     assert!(todos.save_with_id("b", &json!({"n": 2})).await.is_err());
     assert_eq!(told(&updates.next().await.unwrap()), "-0a", "what the new store has");
+}
+
+#[tokio::test]
+async fn a_document_of_another_shape_is_an_error_that_names_it() {
+    type Flags = BTreeMap<String, bool>;
+    let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    let sync = SyncLayer::open(config).await.unwrap();
+    let flags = sync.collection_of::<Flags>("flags").unwrap();
+    let [on, off] = [true, false].map(|on| Flags::from([("on".to_owned(), on)]));
+    flags.save_with_id("a", &on).await.unwrap();
+    flags.save_with_id("b", &off).await.unwrap();
+    assert_eq!(flags.get("a").await.unwrap().unwrap().value, on);
+    let found = flags.find(|query| query.where_("on", is_equal_to(false))).await.unwrap();
+    assert_eq!(found.iter().map(|found| found.record.id.as_str()).collect::<Vec<_>>(), ["b"]);
+    flags.untyped().update("b", &json!({"since": "May"})).await.unwrap();
+    let error = flags.get_all().await.unwrap_err();
+    let SyncError::Shape { id, field, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((id.as_str(), field.as_deref()), ("b", Some("since")));
+    let text = "flags/b can't be read as the type, for its field \"since\": invalid type";
+    assert!(error.to_string().starts_with(text), "{error}");
+    assert_eq!(flags.untyped().get_all().await.unwrap().len(), 2, "it is shown all the same");
+    assert_eq!(flags.get("none").await, Ok(None));
 }

@@ -1,0 +1,90 @@
+//! A collection whose documents are values of a type.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use synclayer_client::doc;
+use synclayer_client::error::SyncError;
+use synclayer_client::saved::Saved;
+use synclayer_client::typed::Typed;
+
+use crate::collection::Collection;
+use crate::query::Query;
+
+#[doc = doc!(CollectionOf)]
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # use synclayer_tokio::{SyncConfig, SyncLayer};
+/// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+/// # let sync = SyncLayer::open(config).await?;
+/// use std::collections::BTreeMap;
+///
+/// let stock = sync.collection_of::<BTreeMap<String, u32>>("stock")?;
+/// stock.save_with_id("shop", &BTreeMap::from([("milk".into(), 3)])).await?;
+/// assert_eq!(stock.get("shop").await?.expect("it was saved").value["milk"], 3);
+/// # Ok(())
+/// # }
+/// ```
+pub struct CollectionOf<T> {
+    untyped: Collection,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize + DeserializeOwned> CollectionOf<T> {
+    pub(crate) fn new(untyped: Collection) -> Self {
+        Self { untyped, of: PhantomData }
+    }
+
+    #[doc = doc!(untyped)]
+    #[must_use]
+    pub fn untyped(&self) -> &Collection {
+        &self.untyped
+    }
+
+    #[doc = doc!(save)]
+    pub async fn save(&self, value: &T) -> Result<Saved, SyncError> {
+        self.untyped.save(value).await
+    }
+
+    #[doc = doc!(save_with_id)]
+    pub async fn save_with_id(&self, id: &str, value: &T) -> Result<Saved, SyncError> {
+        self.untyped.save_with_id(id, value).await
+    }
+
+    #[doc = doc!(typed_get)]
+    pub async fn get(&self, id: &str) -> Result<Option<Typed<T>>, SyncError> {
+        let record = self.untyped.get(id).await?;
+        record.map(|record| Typed::read(self.untyped.name(), record)).transpose()
+    }
+
+    #[doc = doc!(typed_get_all)]
+    pub async fn get_all(&self) -> Result<Vec<Typed<T>>, SyncError> {
+        Typed::read_all(self.untyped.name(), self.untyped.get_all().await?)
+    }
+
+    #[doc = doc!(typed_find)]
+    pub async fn find(
+        &self,
+        query: impl FnOnce(Query) -> Query,
+    ) -> Result<Vec<Typed<T>>, SyncError> {
+        Typed::read_all(self.untyped.name(), query(self.untyped.query()).get().await?)
+    }
+}
+
+impl<T> Clone for CollectionOf<T> {
+    fn clone(&self) -> Self {
+        Self { untyped: self.untyped.clone(), of: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for CollectionOf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CollectionOf").field(&self.untyped).finish()
+    }
+}
