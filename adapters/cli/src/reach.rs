@@ -40,6 +40,10 @@ impl Reach {
             FailureCause::Certificate if message.contains("other names") => {
                 "use one of its names in --server"
             }
+            FailureCause::Certificate if message.contains("CA:TRUE") => {
+                "the server needs one of its own, as openssl makes with -addext \
+                 basicConstraints=critical,CA:FALSE"
+            }
             FailureCause::Certificate if self.has_ca => {
                 "check that --ca names its authority's certificate"
             }

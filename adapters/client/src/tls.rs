@@ -183,6 +183,9 @@ fn describe(
             "it is for other names".to_owned()
         }
         CertificateError::Revoked => "its authority has revoked it".to_owned(),
+        CertificateError::Other(other) if is_authoritys(other) => {
+            "it is an authority's own (CA:TRUE), and no server's".to_owned()
+        }
         why => why.to_string(),
     };
     let parsed = EndEntityCert::try_from(certificate).ok();
@@ -196,9 +199,26 @@ fn describe(
     format!("the certificate of {host} is not trusted: {why} ({names}SHA-256 {print})")
 }
 
+/// Returns `true` if a server has shown the certificate of an authority.
+fn is_authoritys(OtherError(error): &OtherError) -> bool {
+    matches!(error.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `openssl req -x509` makes such ones, unless it is told not to.
+    #[test]
+    fn an_authoritys_certificate_is_told_from_a_servers() {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let why = OtherError(Arc::new(webpki::Error::CaUsedAsEndEntity));
+        let name = ServerName::try_from("localhost").unwrap();
+        let told = describe(made.der(), &name, &CertificateError::Other(why));
+        assert!(told.contains("it is an authority's own (CA:TRUE)"), "{told}");
+    }
 
     #[test]
     fn what_is_no_certificate_is_refused() {
