@@ -3,6 +3,7 @@
 
 mod lone_replica;
 
+use bytes::Bytes;
 use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Batch, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind, Input,
@@ -253,26 +254,67 @@ fn a_server_that_has_lost_changes_is_named() {
     assert_eq!([4, 5, 6].map(lost), [true, false, false]);
 }
 
-#[test]
-fn a_row_that_is_missing_when_it_starts_is_noticed() {
+/// A replica that starts on a store whose rows were changed behind its back, and hears that the server
+/// holds what it held itself.
+fn restarted(
+    proves: bool,
+    changed: impl Fn(&[u8], &[u8]) -> Option<Option<Vec<u8>>>,
+) -> LoneReplica {
     let mut store = LoneReplica::live().replica.store().clone();
     let mut batch = Batch::default();
-    let mut drop_a = |key: &[u8], _| {
-        if key.ends_with(b"todos\0a") {
-            batch.delete(key.to_vec());
+    let mut change = |key: &[u8], value: Bytes| {
+        match changed(key, &value) {
+            Some(Some(value)) => batch.put(key.to_vec(), value),
+            Some(None) => batch.delete(key.to_vec()),
+            None => {}
         }
         Ok(Scan::Next)
     };
-    store.rows().scan(b"", &[0xff; 8], &mut drop_a).unwrap();
+    store.rows().scan(b"", &[0xff; 8], &mut change).unwrap();
+    assert_eq!(batch.ops().len(), 1);
     store.commit(CommitNumber(store.last().0 + 1), batch).unwrap();
+    store.set_proves_rows(proves);
     let mut lone = LoneReplica::on(config(), store);
     lone.dial();
     lone.welcome(0, "");
     lone.sent();
     lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#)
         .hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
-    assert_eq!(lone.sent(), [r#"{"type":"subscribe","collection":"todos"}"#]);
-    assert!(lone.saw(|kind| matches!(kind, EventKind::ChecksumMismatch { .. })));
+    lone
+}
+
+fn mismatched(lone: &mut LoneReplica) -> bool {
+    let asks = lone.sent() == [r#"{"type":"subscribe","collection":"todos"}"#];
+    let told = lone.saw(|kind| matches!(kind, EventKind::ChecksumMismatch { .. }));
+    assert_eq!(asks, told);
+    told
+}
+
+#[test]
+fn a_row_that_is_missing_when_it_starts_is_noticed() {
+    let without_a = |key: &[u8], _: &[u8]| key.ends_with(b"todos\0a").then_some(None);
+    assert!(mismatched(&mut restarted(false, without_a)));
+    // a store that proves its rows is believed, and no row is counted
+    assert!(!mismatched(&mut restarted(true, without_a)));
+}
+
+#[test]
+fn figures_that_differ_are_counted_anew_before_anything_is_fetched() {
+    let checksum = LoneReplica::live().replica.status().collections[&todos()].checksum.0;
+    let wrong = |_: &[u8], value: &[u8]| {
+        // as the row of the collection holds it: seven bits in a byte, the lowest first
+        let low = [(checksum as u8) | 0x80, ((checksum >> 7) as u8) | 0x80];
+        let at = value.windows(2).position(|bytes| bytes == low)?;
+        let mut value = value.to_vec();
+        value[at] ^= 1;
+        Some(Some(value))
+    };
+    for proves in [false, true] {
+        let mut lone = restarted(proves, wrong);
+        assert!(!mismatched(&mut lone), "the rows are right");
+        let todos = &lone.replica.status().collections[&todos()];
+        assert_eq!((todos.checksum.0, todos.live), (checksum, true));
+    }
 }
 
 #[test]

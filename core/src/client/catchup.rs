@@ -16,7 +16,7 @@ use crate::protocol::message::{
 };
 use crate::protocol::name::{Collection, RecordId, Seq};
 use crate::protocol::write::{Change, WriteKind};
-use crate::rules::row::Row;
+use crate::rules::row::{Row, StreamRow};
 use crate::store::StoreError;
 
 /// The approximate number of bytes of a record besides its content.
@@ -161,6 +161,11 @@ impl Client {
         edit.remote_event(EventKind::SyncFailed { collection, code, message });
     }
 
+    /// The store vouches for the rows that it held at the start.
+    pub(crate) fn trust_rows(&mut self) {
+        self.streams.iter_mut().for_each(|(_, stream)| stream.trust_rows());
+    }
+
     pub(super) fn save_stream(&self, edit: &mut Edit<'_>, collection: &Collection) {
         if let Some(stream) = self.streams.get(collection) {
             edit.put_stream(collection, &stream.row);
@@ -298,14 +303,7 @@ impl Records<'_> {
     /// Counts what is held by the rows themselves. The running figures tell nothing of a row that
     /// was altered behind the replica's back; and they would stay wrong by it when it has healed.
     fn recount(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
-        let (mut count, mut checksum) = (0, Checksum::default());
-        let stream = &self.stream.row;
-        edit.each_row(self.collection, &mut |id, row| {
-            if let Some(document) = row.server.as_ref().filter(|_| !stream.is_held(&row)) {
-                count += 1;
-                checksum.add(id, row.seq, document);
-            }
-        })?;
+        let (count, checksum) = count_rows(edit, self.collection, &self.stream.row)?;
         self.stream.recounted(count, checksum);
         Ok(())
     }
@@ -332,6 +330,22 @@ impl Records<'_> {
     pub(super) fn show_status(&self, edit: &mut Edit<'_>) {
         edit.show_status(self.collection, self.stream);
     }
+}
+
+/// The number of stored records that the server has, and their checksum.
+pub(super) fn count_rows(
+    edit: &Edit<'_>,
+    collection: &Collection,
+    stream: &StreamRow,
+) -> Result<(u64, Checksum), StoreError> {
+    let (mut count, mut checksum) = (0, Checksum::default());
+    edit.each_row(collection, &mut |id, row| {
+        if let Some(document) = row.server.as_ref().filter(|_| !stream.is_held(&row)) {
+            count += 1;
+            checksum.add(id, row.seq, document);
+        }
+    })?;
+    Ok((count, checksum))
 }
 
 /// Returns the event for a server that does not go on from a cursor. One beyond the server's head is

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::hash::{Hash, Hasher};
 
+use super::catchup::count_rows;
 use super::edit::Edit;
 use super::machine::Client;
 use super::stream::Stream;
@@ -84,6 +85,22 @@ impl Client {
         Ok(Edit::new(store, self.keys, self.now.wall).deferred()?.len())
     }
 
+    /// Checks that the count and the checksum which are kept of a confirmed collection are those of its
+    /// rows.
+    fn check_figures(&self, store: &dyn Rows) -> Result<(), String> {
+        if self.peer.is_plain() {
+            return Ok(());
+        }
+        let edit = Edit::new(store, self.keys, self.now.wall);
+        for (collection, stream) in self.streams.iter().filter(|(_, held)| held.is_confirmed()) {
+            let counted = count_rows(&edit, collection, &stream.row);
+            if counted.map_err(|error| error.message)? != stream.held() {
+                return Err(alloc::format!("what is kept of {collection} is not what it holds"));
+            }
+        }
+        Ok(())
+    }
+
     /// Checks that nothing is left of what was only needed on the way. For tests, when every write
     /// has its verdict and every collection is live: it looks for changes that wait beside a base.
     ///
@@ -91,6 +108,7 @@ impl Client {
     /// Says what is left.
     pub(crate) fn check_at_rest(&self, store: &dyn Rows) -> Result<(), String> {
         self.outbox.check_at_rest()?;
+        self.check_figures(store)?;
         let deferred = self.deferred(store).map_err(|error| error.message)?;
         let left = [
             (deferred > 0, "changes wait beside their base"),

@@ -117,7 +117,10 @@ impl<S: ClientStore> Replica<S> {
         let mut actions = Outputs::new();
         let durable = store.durable()?;
         let last = finish_wipes(&mut store, durable)?;
-        let client = Client::open(config, seed, now, last, store.rows(), &mut actions)?;
+        let mut client = Client::open(config, seed, now, last, store.rows(), &mut actions)?;
+        if store.proves_rows() {
+            client.trust_rows();
+        }
         let (views, watchers) = (BTreeMap::new(), BTreeMap::new());
         let next_watch = WatchId(0);
         let mut replica = Self {

@@ -94,6 +94,8 @@ pub struct MemoryClientStore {
     /// The non-durable commits, if durability comes when a test says so.
     pub(crate) at_risk: Option<AtRisk>,
     pub(crate) faults: Faults,
+    /// It is taken to notice by itself when rows are altered.
+    pub(crate) proves_rows: bool,
 }
 
 /// The states that a crash may leave: the rows as of the last durable commit, and as of each later
@@ -135,6 +137,10 @@ impl ClientStore for MemoryClientStore {
     fn durable(&mut self) -> Result<CommitNumber, StoreError> {
         self.faults.check()?;
         Ok(self.durable)
+    }
+
+    fn proves_rows(&self) -> bool {
+        self.proves_rows
     }
 }
 

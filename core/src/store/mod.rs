@@ -203,6 +203,14 @@ pub trait ClientStore {
     /// When making them durable failed; the store takes no further batch until it is reopened.
     fn durable(&mut self) -> Result<CommitNumber, StoreError>;
 
+    /// Returns `true` if the store itself notices when rows are lost, altered, or of different times.
+    /// Then the count and the checksum that a replica keeps beside the rows are trusted when it is
+    /// opened, and the rows are counted only where these differ from the server's. `false` by default:
+    /// every collection is counted once after each opening.
+    fn proves_rows(&self) -> bool {
+        false
+    }
+
     /// The same rows as [`rows`](Self::rows), always as of the last commit, for reads on other threads
     /// while the store is in use. The store stays open until this is dropped. `None`, the default, where
     /// a store has no such view: every read is then made by its owner.
@@ -226,6 +234,10 @@ impl<S: ClientStore + ?Sized> ClientStore for Box<S> {
 
     fn durable(&mut self) -> Result<CommitNumber, StoreError> {
         (**self).durable()
+    }
+
+    fn proves_rows(&self) -> bool {
+        (**self).proves_rows()
     }
 
     fn reader(&self) -> Option<Arc<dyn Rows + Send + Sync>> {

@@ -56,6 +56,10 @@ pub trait SimulatedDisk: Sized {
     /// Makes the store fail now, as if making its commits durable had failed.
     fn fail(&mut self, error: StoreError);
 
+    /// Sets whether replicas take the store to prove its rows, also after crashes. It does: nothing
+    /// alters them but a test.
+    fn set_proves_rows(&mut self, proves: bool);
+
     /// The store as reopened after a crash that lost every commit above a number. Durable commits
     /// are never lost. Failures, planned ones included, are cleared, and numbers start anew.
     #[must_use]
@@ -98,13 +102,18 @@ impl SimulatedDisk for MemoryClientStore {
         self.faults.failed = Some(error);
     }
 
+    fn set_proves_rows(&mut self, proves: bool) {
+        self.proves_rows = proves;
+    }
+
     fn crash_to(self, number: CommitNumber) -> Self {
+        let proves_rows = self.proves_rows;
         let Some(at_risk) = self.at_risk else {
-            return Self { rows: self.rows, ..Self::default() };
+            return Self { rows: self.rows, proves_rows, ..Self::default() };
         };
         let rows = at_risk.left_by(number);
         let at_risk = AtRisk { durable: rows.clone(), later: VecDeque::new() };
-        Self { rows, at_risk: Some(at_risk), ..Self::default() }
+        Self { rows, at_risk: Some(at_risk), proves_rows, ..Self::default() }
     }
 
     fn reopen(self) -> Self {

@@ -206,7 +206,7 @@ impl World {
     fn open(
         &self,
         config: &ClientConfig,
-        store: MemoryClientStore,
+        mut store: MemoryClientStore,
         clock: Clock,
         device: usize,
         lives: u64,
@@ -217,6 +217,8 @@ impl World {
             | device as u128;
         let mut actions = Vec::new();
         let now = clock.read(self.now);
+        // both ways to begin are taken: what is held is counted, or believed
+        store.set_proves_rows(device % 2 == 1);
         let mut replica = Replica::open(config.clone(), seed, now, store, &mut actions)
             .expect("the store is sound");
         replica.command(now, Command::Connect, &mut actions);
