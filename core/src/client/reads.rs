@@ -12,7 +12,7 @@ use super::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
 use crate::rules::query::{Query, Selection};
-use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, record_of, write_id_of};
+use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, record_id_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
 
@@ -97,7 +97,7 @@ impl Client {
     ) -> Result<(), StoreError> {
         let (from, to) = self.keys.rows(collection, None, None);
         store.scan(&from, &to, &mut |key, value| {
-            let (_, id) = record_of(key)?;
+            let id = record_id_of(key)?;
             Ok(shown(&id, &Row::decode(value)?).map_or(Scan::Next, &mut *visit))
         })
     }

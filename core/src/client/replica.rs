@@ -329,7 +329,12 @@ impl<S: ClientStore> Replica<S> {
     ) -> Result<WatchId, StoreError> {
         let watched = (collection.clone(), None);
         if !self.views.contains_key(&watched) {
-            self.begin_view(watched.clone(), View::new(self.get_all(collection)?));
+            let mut view = View::new([]);
+            self.client.each(collection, self.store.rows(), &mut |record| {
+                view.add(record);
+                Scan::Next
+            })?;
+            self.begin_view(watched.clone(), view);
         }
         Ok(self.begin_watching(watched, out))
     }
@@ -396,7 +401,7 @@ impl<S: ClientStore> Replica<S> {
     fn begin_watching(&mut self, watched: Watched, out: &mut Vec<Action>) -> WatchId {
         let id = self.new_watch();
         if let Some(view) = self.views.get(&watched) {
-            let slot = Slot::from(view.first_update());
+            let slot = view.first_slot();
             self.watchers.insert(id, Watcher { watched, slot });
             out.push(Action::Watch(id));
         }

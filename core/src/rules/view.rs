@@ -8,9 +8,11 @@
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
-use core::fmt;
+use core::borrow::Borrow;
+use core::cmp::Ordering;
+use core::{fmt, mem};
 
-use rpds::RedBlackTreeMapSync;
+use rpds::RedBlackTreeSetSync;
 
 use crate::protocol::document::Document;
 use crate::protocol::name::RecordId;
@@ -68,9 +70,39 @@ impl Record {
 /// ```
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    records: RedBlackTreeMapSync<RecordId, Record>,
+    records: RedBlackTreeSetSync<ById>,
     pending: usize,
     status: Status,
+}
+
+/// A record that is found by its id. It is not kept beside the record once more: there may be millions.
+#[derive(Clone, Debug)]
+struct ById(Record);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
+impl PartialOrd for ById {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ById {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.id.cmp(&other.0.id)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -83,12 +115,12 @@ impl Snapshot {
     /// The record of this id, in O(log n).
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Record> {
-        self.records.get(id)
+        self.records.get(id).map(|ById(record)| record)
     }
 
     /// The records in order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.iter().map(|ById(record)| record)
     }
 
     /// The number of records.
@@ -146,10 +178,10 @@ impl Snapshot {
         self.pending = self.pending + usize::from(is_pending) - usize::from(was_pending);
         match record {
             Some(record) => {
-                self.records.insert_mut(id.clone(), record);
+                self.records.insert_mut(ById(record));
             }
             None => {
-                self.records.remove_mut(id);
+                self.records.remove_mut(&**id);
             }
         }
     }
@@ -237,20 +269,36 @@ pub struct Update {
 #[derive(Clone, Debug, Default)]
 pub struct Slot {
     snapshot: Option<Snapshot>,
-    changes: BTreeMap<RecordId, RecordChange>,
+    changes: Changes,
+}
+
+/// The changes of an update that waits.
+#[derive(Clone, Debug)]
+enum Changes {
+    /// Every record of the snapshot was added: no update was taken before. They are listed then.
+    All,
+    Of(BTreeMap<RecordId, RecordChange>),
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self::Of(BTreeMap::new())
+    }
 }
 
 impl From<Update> for Slot {
     fn from(first: Update) -> Self {
         let changes = first.changes.into_iter().map(|change| (change.id().clone(), change));
-        Self { snapshot: Some(first.snapshot), changes: changes.collect() }
+        Self { snapshot: Some(first.snapshot), changes: Changes::Of(changes.collect()) }
     }
 }
 
 impl Slot {
     /// Adds the next snapshot and its changes, in O(log n) for each change.
     pub fn put(&mut self, snapshot: Snapshot, changes: impl IntoIterator<Item = RecordChange>) {
-        changes.into_iter().for_each(|change| self.add(change));
+        if let Changes::Of(merged) = &mut self.changes {
+            changes.into_iter().for_each(|change| add(merged, change));
+        }
         self.snapshot = Some(snapshot);
     }
 
@@ -263,20 +311,24 @@ impl Slot {
     /// Takes the pending update.
     pub fn take(&mut self) -> Option<Update> {
         let snapshot = self.snapshot.take()?;
-        let changes = core::mem::take(&mut self.changes).into_values().collect();
+        let changes = match mem::take(&mut self.changes) {
+            Changes::All => snapshot.iter().cloned().map(RecordChange::Added).collect(),
+            Changes::Of(changes) => changes.into_values().collect(),
+        };
         Some(Update { snapshot, changes })
     }
+}
 
-    fn add(&mut self, change: RecordChange) {
-        match self.changes.entry(change.id().clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert(change);
-            }
-            Entry::Occupied(entry) => {
-                let (id, earlier) = entry.remove_entry();
-                if let Some(both) = earlier.then(change) {
-                    self.changes.insert(id, both);
-                }
+/// Merges a change into those that wait.
+fn add(changes: &mut BTreeMap<RecordId, RecordChange>, change: RecordChange) {
+    match changes.entry(change.id().clone()) {
+        Entry::Vacant(entry) => {
+            entry.insert(change);
+        }
+        Entry::Occupied(entry) => {
+            let (id, earlier) = entry.remove_entry();
+            if let Some(both) = earlier.then(change) {
+                changes.insert(id, both);
             }
         }
     }
@@ -295,20 +347,20 @@ impl View {
     pub(crate) fn new(stored: impl IntoIterator<Item = Record>) -> Self {
         let mut view = Self::default();
         view.set_status(true, false);
-        for record in stored {
-            view.apply(&record.id.clone(), Some(record));
-        }
+        stored.into_iter().for_each(|record| view.add(record));
         view
+    }
+
+    /// Adds a stored record to a view that is shown to nobody yet.
+    pub(crate) fn add(&mut self, record: Record) {
+        self.snapshot.pending += usize::from(record.pending);
+        self.snapshot.records.insert_mut(ById(record));
     }
 
     /// A view of one record; its snapshots contain no other records.
     #[must_use]
     pub(crate) fn of_record(id: RecordId, stored: Option<Record>) -> Self {
-        let mut view = Self { only: Some(id), ..Self::new([]) };
-        if let Some(record) = stored {
-            view.apply(&record.id.clone(), Some(record));
-        }
-        view
+        Self { only: Some(id), ..Self::new(stored) }
     }
 
     /// Applies the new state of a record, `None` if it was removed, in O(log n).
@@ -338,7 +390,7 @@ impl View {
     /// Sets the status of the snapshots. Returns `true` if it changed.
     pub(crate) fn set_status(&mut self, from_cache: bool, catching_up: bool) -> bool {
         let status = Status { from_cache, catching_up };
-        core::mem::replace(&mut self.snapshot.status, status) != status
+        mem::replace(&mut self.snapshot.status, status) != status
     }
 
     /// The record of this id, if it is in this view.
@@ -353,11 +405,10 @@ impl View {
         self.snapshot.clone()
     }
 
-    /// The first update of a new watcher: every record as added.
+    /// The slot of a new watcher, with its first update: every record as added.
     #[must_use]
-    pub(crate) fn first_update(&self) -> Update {
-        let changes = self.snapshot.iter().cloned().map(RecordChange::Added).collect();
-        Update { snapshot: self.snapshot(), changes }
+    pub(crate) fn first_slot(&self) -> Slot {
+        Slot { snapshot: Some(self.snapshot()), changes: Changes::All }
     }
 }
 
@@ -433,7 +484,7 @@ mod tests {
         #[test]
         fn what_a_watcher_takes_leads_from_one_snapshot_to_the_next(steps in steps()) {
             let mut view = View::new([]);
-            let (mut slot, mut seen) = (Slot::from(view.first_update()), Snapshot::default());
+            let (mut slot, mut seen) = (view.first_slot(), Snapshot::default());
             for next in steps.iter().chain([&Step::Take]) {
                 if let Some(update) = step(&mut view, next) {
                     slot.put(update.snapshot, update.changes);
@@ -503,7 +554,7 @@ mod tests {
         let before = view.snapshot();
         assert!(before.from_cache() && before.pending() && !before.catching_up());
         assert!(before.len() == 2 && !before.is_empty() && View::new([]).snapshot().is_empty());
-        assert_eq!(view.first_update().changes.len(), 2);
+        assert_eq!(view.first_slot().take().unwrap().changes.len(), 2);
         let change = view.apply(&id(2), Some(record(2, 1, false)));
         assert_eq!(change, Some(RecordChange::Modified(record(2, 1, false))));
         assert_eq!(view.apply(&id(2), Some(record(2, 1, false))), None, "nothing changed");

@@ -222,6 +222,14 @@ pub(crate) fn record_of(key: &[u8]) -> Result<(Collection, RecordId), StoreError
     Ok((collection, RecordId::new(id).map_err(|_| damaged())?))
 }
 
+/// The record in a `d` or `k` key.
+pub(crate) fn record_id_of(key: &[u8]) -> Result<RecordId, StoreError> {
+    let id = key.get(6..).and_then(|names| names.splitn(2, |byte| *byte == 0).nth(1));
+    id.and_then(|id| core::str::from_utf8(id).ok())
+        .and_then(|id| RecordId::new(id).ok())
+        .ok_or_else(|| StoreError::damaged("a stored key names no record"))
+}
+
 /// The collection of the record in a `d`, `k` or `p` key.
 pub(crate) fn collection_in(key: &[u8]) -> Result<Collection, StoreError> {
     let name = key.get(6..).and_then(|names| names.split(|byte| *byte == 0).next());
