@@ -128,8 +128,8 @@ pub use client::{
     Action, ClientConfig, CollectionStatus, Command, ConnectFailure, ConnectionState, Disconnect,
     Event, EventKind, FailureCause, Fate, FateId, Guarantees, HttpAnswer, HttpRequest, HttpTicket,
     Input, Misuse, Modify, NetAction, OnServerLoss, PlainServers, Replica, RequestId, SignOut,
-    SignedOut, Status, SyncFailure, SyncFailureReason, SyncId, SyncOutcome, Timer, Transport,
-    Unsent, WatchId, Write, Written,
+    SignedOut, StalledWrite, Status, SyncFailure, SyncFailureReason, SyncId, SyncOutcome, Timer,
+    Transport, Unsent, WatchId, Write, Written,
 };
 pub use rules::{
     Conflict, ConflictStrategy, Direction, FieldPath, FieldStates, FieldWise, Predicate, Query,

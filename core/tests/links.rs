@@ -5,7 +5,7 @@ mod lone_replica;
 
 use std::time::Duration;
 
-use synclayer_core::{HttpAnswer, Input, Timer};
+use synclayer_core::{EventKind, HttpAnswer, Input, Timer, Write};
 
 use lone_replica::{LoneReplica, ack, config, http_only, synced};
 
@@ -142,6 +142,7 @@ const SNAPSHOT: &str =
 
 fn reconnect(lone: &mut LoneReplica) {
     lone.cut();
+    lone.sent();
     let (at, _) = lone.replica.deadline().unwrap();
     lone.pass(at.since(lone.now.mono).as_millis() as u64);
     lone.answer_dial();
@@ -298,4 +299,81 @@ fn an_answer_that_comes_slowly_is_waited_for() {
         lone.sent();
         assert_eq!(lone.tickets.len() == 1, moves, "it is asked again only where nothing comes");
     }
+}
+
+/// Connects again and again; each connection breaks before a large write is through. What it sent.
+fn break_before_a_large_write(lone: &mut LoneReplica, times: usize) -> usize {
+    let mut sent = 0;
+    for _ in 0..times {
+        sent += lone.sent().iter().filter(|line| line.contains(r#""recordId":"large""#)).count();
+        reconnect(lone);
+        lone.hear(r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"collection":"todos"}}"#);
+    }
+    sent
+}
+
+fn stalled_by_the_link() -> LoneReplica {
+    let mut lone = LoneReplica::live();
+    let text = "x".repeat(100_000);
+    lone.save("large", &format!(r#"{{"t":"{text}"}}"#));
+    lone.save("behind", "{}");
+    assert_eq!(break_before_a_large_write(&mut lone, 4), 4);
+    assert_eq!(lone.replica.status().stalled, None, "not yet");
+    assert_eq!(break_before_a_large_write(&mut lone, 1), 1);
+    lone
+}
+
+#[test]
+fn a_write_that_no_connection_carries_is_told_with_its_size_and_rejected_by_hand() {
+    let mut lone = stalled_by_the_link();
+    let stalled = lone.replica.status().stalled.unwrap();
+    assert_eq!((&*stalled.record_id, stalled.bytes), ("large", 100_008));
+    assert!(lone.saw(|kind| matches!(kind, EventKind::WriteStalled { bytes: 100_008, .. })));
+    assert!(lone.sent().iter().any(|line| line.contains("large")), "it is tried again");
+
+    // it is on its way, and nobody knows whether the server has it
+    let reject = Write::RejectStalled(stalled.write);
+    lone.replica.write(lone.now, reject, &mut lone.actions).unwrap();
+    assert!(lone.replica.rejected().unwrap().is_empty());
+    let (at, _) = lone.replica.deadline().unwrap();
+    lone.pass(at.since(lone.now.mono).as_millis() as u64);
+    lone.answer_dial();
+    lone.welcome(0, "");
+    assert_eq!(lone.replica.rejected().unwrap().len(), 1);
+    assert_eq!(lone.replica.status().stalled, None);
+    lone.hear(
+        r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"collection":"todos"}}"#,
+    );
+    assert!(lone.sent().iter().any(|line| line.contains("behind")), "the next one follows");
+}
+
+#[test]
+fn a_write_that_was_through_after_all_is_not_rejected_by_hand() {
+    let mut lone = stalled_by_the_link();
+    let frame = lone.sent().into_iter().find(|line| line.contains("large")).unwrap();
+    let write = lone.replica.status().stalled.unwrap().write;
+    lone.replica.write(lone.now, Write::RejectStalled(write), &mut lone.actions).unwrap();
+    let (at, _) = lone.replica.deadline().unwrap();
+    lone.pass(at.since(lone.now.mono).as_millis() as u64);
+    lone.answer_dial();
+    lone.welcome(1, &LoneReplica::digest_of(&frame));
+    assert!(lone.replica.rejected().unwrap().is_empty());
+    assert_eq!(lone.replica.status().pending_writes, 1, "the one behind it");
+    assert_eq!(lone.replica.status().stalled, None);
+}
+
+#[test]
+fn a_small_write_is_not_what_breaks_a_connection() {
+    let mut lone = LoneReplica::live();
+    lone.save("large", "{}");
+    break_before_a_large_write(&mut lone, 9);
+    assert_eq!(lone.replica.status().stalled, None);
+}
+
+#[test]
+fn the_answer_to_a_ping_behind_a_write_that_does_not_come_through_may_take_longer_each_time() {
+    let mut lone = stalled_by_the_link();
+    lone.sent();
+    assert!(!gives_up(&mut lone, 30 + 15 * 32 - 2, |_| ()));
+    assert!(gives_up(&mut lone, 30, |_| ()), "but not for ever");
 }

@@ -58,7 +58,7 @@ pub use synclayer_core::{
     DocumentError, Event, EventKind, FailureCause, Fate, FieldStates, FieldWise, Guarantees,
     Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryChange, QueryError, QuerySnapshot,
     QueryUpdate, Record, RecordChange, RecordId, Rejected, Resolver, ResolverFailure, SignOut,
-    Snapshot, Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason, Transport,
-    Unsent, Update, WriteId,
+    Snapshot, StalledWrite, Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason,
+    Transport, Unsent, Update, WriteId,
 };
 pub use typed::CollectionOf;

@@ -6,13 +6,15 @@ use serde::Serialize;
 use serde_json::json;
 use synclayer_core::Level;
 use synclayer_tokio::{
-    Collection, CollectionStatus, ConnectionState, Guarantees, Query, Status, Transport,
+    Collection, CollectionStatus, ConnectionState, Guarantees, Query, StalledWrite, Status,
+    Transport,
 };
 
 use crate::args::{CountArgs, ListArgs, RecordArgs, ReplicaArgs, WhereArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::replica::{Meeting, OpenReplica, clock_is_off, guarantees, on_replica};
+use crate::shown::Shown;
 
 pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
@@ -239,6 +241,13 @@ fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
         },
         format!("waiting   {} writes", status.pending_writes),
     ];
+    if let Some(StalledWrite { write, collection, record_id, bytes, .. }) = &status.stalled {
+        lines.push(format!(
+            "stalled   write {write} of {} with {bytes} bytes does not get through, and what was \
+             written later waits: a better connection may carry it, and the app can reject it",
+            Shown(format_args!("{collection}/{record_id}"))
+        ));
+    }
     if let (Some(way), Some(speaks), Some(holds)) =
         (status.transport, status.level, status.guarantees)
     {

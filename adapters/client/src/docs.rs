@@ -178,7 +178,9 @@ macro_rules! doc {
     };
     (reject_stalled) => {
         "Rejects by hand a write that [stalls](crate::EventKind::WriteStalled): it moves from the \
-         outbox to this list, and the writes behind it go on.\n\n\
+         outbox to this list, and the writes behind it go on. Where it may be on its way, because \
+         connections break before it is through, that happens when the server has said that it does \
+         not have it.\n\n\
          # Errors\n\
          When the write does not stall, the store has failed, or the client is closed."
     };

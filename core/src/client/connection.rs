@@ -38,7 +38,7 @@ impl Client {
             self.link.forget_attempts();
         }
         if was_ready {
-            self.judge_portions();
+            self.judge_portions(edit);
         }
         let told = self.failure.as_ref().map(|failure| failure.cause);
         self.lose_connection(edit, &failure.message);
@@ -56,7 +56,7 @@ impl Client {
     }
 
     /// The connection has broken: what was to come or to go may have been too much for it.
-    fn judge_portions(&mut self) {
+    fn judge_portions(&mut self, edit: &mut Edit<'_>) {
         let comes =
             |stream: &Stream| matches!(stream.phase(), Phase::Subscribing | Phase::CatchingUp);
         if !self.peer.is_plain() && self.streams.any(comes) {
@@ -64,6 +64,7 @@ impl Client {
         }
         if self.is_in_flight() {
             self.portions.writes.fail();
+            self.count_break(edit);
         }
     }
 

@@ -196,8 +196,10 @@ pub enum EventKind {
         /// which does not know the server's tokens.
         by_server: bool,
     },
-    /// A write finds no end: the server keeps failing on it or keeps reporting conflicts. It is
-    /// tried again ever more slowly; the app may reject it.
+    /// A write finds no end: the server keeps failing on it or keeps reporting conflicts, or every
+    /// connection breaks before it is through, perhaps because it is larger than what the link carries.
+    /// It is tried again ever more slowly, and what was written later waits; the app may reject it.
+    /// [`Status::stalled`] shows it too.
     WriteStalled {
         /// The collection.
         collection: Collection,
@@ -205,8 +207,11 @@ pub enum EventKind {
         record_id: RecordId,
         /// The write.
         write: WriteId,
-        /// The server's last answer.
+        /// The server's last answer; `PAYLOAD_TOO_LARGE` also where connections break before it is
+        /// through.
         code: ErrorCode,
+        /// The size of its document, or of the fields that it sets, in bytes.
+        bytes: usize,
     },
     /// A collection's records differ from the server's. The replica takes a snapshot.
     ChecksumMismatch {
@@ -408,6 +413,22 @@ pub struct CollectionStatus {
     pub missing: Option<u64>,
 }
 
+/// A write that finds no end, as [`EventKind::WriteStalled`] tells of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub struct StalledWrite {
+    /// The write.
+    pub write: WriteId,
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// The size of its document, or of the fields that it sets, in bytes.
+    pub bytes: usize,
+    /// The reason, as in the event.
+    pub code: ErrorCode,
+}
+
 /// The state of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {
@@ -429,6 +450,8 @@ pub struct Status {
     pub other_database: Option<DatabaseId>,
     /// The number of writes in the outbox.
     pub pending_writes: usize,
+    /// The write that finds no end and that the others wait for, if there is one.
+    pub stalled: Option<StalledWrite>,
     /// The number of writes in the list of rejected ones.
     pub rejected_writes: usize,
     /// The collections that are in use or were.

@@ -136,6 +136,7 @@ impl Client {
         self.put_identity(edit);
         self.outbox.thaw();
         self.rebase_deferred(edit)?;
+        self.reject_given_up(edit)?;
         for (collection, stream) in self.streams.iter_mut() {
             stream.meet_epoch(&welcome.epoch);
             edit.put_stream(collection, &stream.row);
@@ -193,6 +194,7 @@ impl Client {
                 records.ask_again(edit, entry)?;
             }
             self.outbox.confirm(edit, write, &place);
+            self.pacing.settle(write);
             if let OutboxRow::Entry(entry) = &place
                 && let Some(mut records) = self.records(&entry.collection)
             {

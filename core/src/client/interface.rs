@@ -347,7 +347,8 @@ pub enum Write {
     /// Takes a rejected write off the list for good. Fails where there is no such write.
     DiscardRejected(WriteId),
     /// Rejects by hand a write that [stalls](super::event::EventKind::WriteStalled). Fails where it
-    /// does not stall.
+    /// does not stall. Where connections break before it is through, it may be on its way: then it is
+    /// rejected as soon as the server has said that it does not have it, in the same life of the replica.
     RejectStalled(WriteId),
     /// Takes what the server has, where it lacks records that are held here or has another database:
     /// those records go, at another database when everything that it has was shown. Writes that wait

@@ -295,7 +295,8 @@ impl Link {
         self.signs.pinged_in
     }
 
-    pub(super) fn deadline(&self, config: &ClientConfig) -> Option<(Mono, Timer)> {
+    /// The next deadline, where the answer to a ping may take `patience` times as long as usual.
+    pub(super) fn deadline(&self, config: &ClientConfig, patience: u32) -> Option<(Mono, Timer)> {
         let signs = &self.signs;
         match self.state {
             LinkState::Off | LinkState::Failed => None,
@@ -307,7 +308,10 @@ impl Link {
                 Some((since + config.hello_timeout, Timer::Hello))
             }
             LinkState::Ready { .. } => Some(match signs.ping_sent {
-                Some(at) => (self.earliest(at + config.ping_timeout), Timer::PingTimeout),
+                Some(at) => {
+                    let timeout = config.ping_timeout.saturating_mul(patience);
+                    (self.earliest(at + timeout), Timer::PingTimeout)
+                }
                 None => (signs.heard_at.min(signs.sent_at) + config.ping_interval, Timer::Ping),
             }),
         }

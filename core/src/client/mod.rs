@@ -90,7 +90,9 @@ mod wake;
 pub(crate) mod wipe;
 mod writes;
 
-pub use self::event::{CollectionStatus, ConnectionState, Event, EventKind, Status, Transport};
+pub use self::event::{
+    CollectionStatus, ConnectionState, Event, EventKind, StalledWrite, Status, Transport,
+};
 pub use self::failure::{ConnectFailure, FailureCause};
 pub use self::fate::{Fate, FateId};
 pub use self::interface::{

@@ -324,6 +324,17 @@ impl Outbox {
         self.in_flight.iter().filter(|sent| !sent.acked).map(|sent| sent.bytes).sum()
     }
 
+    /// The first write in flight without a verdict, and the bytes of its frame.
+    pub(super) fn first_in_flight(&self) -> Option<(WriteId, usize)> {
+        let first = self.in_flight.iter().find(|sent| !sent.acked);
+        first.map(|sent| (sent.write, sent.bytes))
+    }
+
+    /// Returns `true` if a write is not known to have left.
+    pub(super) fn holds(&self, write: WriteId) -> bool {
+        self.len > 0 && write >= self.head
+    }
+
     /// The id of the `index`-th write in flight, and whether it is acknowledged.
     pub(super) fn sent(&self, index: usize) -> Option<(WriteId, bool)> {
         self.in_flight.get(index).map(|sent| (sent.write, sent.acked))

@@ -1,8 +1,10 @@
 //! The pace of sending: when writes go out after a failure, how long they wait for a catch-up, until
 //! when a verdict has to come, and how often the write at the head was turned down.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
+use super::event::StalledWrite;
 use super::interface::ClientConfig;
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::WriteId;
@@ -13,6 +15,13 @@ use crate::protocol::time::Mono;
 pub(super) const STALLED_CONFLICTS: u32 = 20;
 /// After this many failures of the server in a row a write is called stalled.
 pub(super) const STALLED_FAILURES: u32 = 5;
+
+/// After this many connections in a row that broke before its verdict a write is called stalled.
+const STALLED_BREAKS: u32 = 5;
+/// A write of fewer bytes is not what breaks a connection: a handshake has more.
+const SMALL_WRITE: usize = 4 << 10;
+/// The most by which times are stretched for a write that does not come through.
+const MOST_PATIENCE: u32 = 5;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Pacing {
@@ -119,6 +128,60 @@ impl Pacing {
         retries.failures
     }
 
+    /// Counts a connection that broke before a write of so many bytes had a verdict. Says whether the
+    /// write is called stalled from now on.
+    pub(super) fn count_break(&mut self, write: WriteId, bytes: usize) -> bool {
+        if bytes <= SMALL_WRITE {
+            return false;
+        }
+        let retries = self.retries.of(write);
+        retries.breaks += 1;
+        retries.breaks == STALLED_BREAKS
+    }
+
+    /// Returns the factor by which times are longer while a write is under way: it may take longer than
+    /// they are, in buffers where nobody sees it move.
+    pub(super) fn patience(&self, write: Option<WriteId>) -> u32 {
+        let breaks = match write {
+            Some(write) if write == self.retries.write => self.retries.breaks,
+            Some(_) | None => 0,
+        };
+        1 << breaks.min(MOST_PATIENCE)
+    }
+
+    /// The app was told that a write is stalled.
+    pub(super) fn tell(&mut self, stalled: StalledWrite) {
+        let write = stalled.write;
+        self.retries.of(write).told = Some(Box::new(stalled));
+    }
+
+    /// The write of which the app was told that it is stalled.
+    pub(super) fn told(&self) -> Option<&StalledWrite> {
+        self.retries.told.as_deref()
+    }
+
+    /// A write is no longer in the outbox.
+    pub(super) fn settle(&mut self, write: WriteId) {
+        if self.retries.write == write {
+            self.retries = RetryState::default();
+        }
+    }
+
+    /// Returns `true` if connections keep breaking before a write has its verdict.
+    pub(super) fn keeps_breaking(&self, write: WriteId) -> bool {
+        self.retries.write == write && self.retries.breaks >= STALLED_BREAKS
+    }
+
+    /// The app rejects a write of which it is not known whether the server has it.
+    pub(super) fn give_up(&mut self, write: WriteId) {
+        self.retries.of(write).given_up = true;
+    }
+
+    /// Takes the write that the app rejects, now that it is known that the server does not have it.
+    pub(super) fn take_given_up(&mut self) -> Option<WriteId> {
+        core::mem::take(&mut self.retries.given_up).then_some(self.retries.write)
+    }
+
     /// Returns the number of conflicts in a row of the write that goes out next.
     pub(super) fn conflicts_of(&mut self, write: WriteId) -> u32 {
         self.retries.of(write).conflicts
@@ -131,11 +194,12 @@ impl Pacing {
 
     /// Returns the reason why a write is stalled, if it is.
     pub(super) fn stalled(&self, write: WriteId) -> Option<ErrorCode> {
-        let RetryState { conflicts, failures, too_large, .. } = self.retries;
+        let RetryState { conflicts, failures, too_large, breaks, .. } = self.retries;
         let code = match failures >= STALLED_FAILURES {
             true if too_large => ErrorCode::PayloadTooLarge,
             true => ErrorCode::ServerError,
             false if conflicts >= STALLED_CONFLICTS => ErrorCode::Conflict,
+            false if breaks >= STALLED_BREAKS => ErrorCode::PayloadTooLarge,
             false => return None,
         };
         (self.retries.write == write).then_some(code)
@@ -150,6 +214,12 @@ struct RetryState {
     failures: u32,
     /// `true` if the last failure was that something on the way found the write too large.
     too_large: bool,
+    /// The number of connections in a row that broke before it had a verdict.
+    breaks: u32,
+    /// `true` if the app rejects it as soon as it is known that the server does not have it.
+    given_up: bool,
+    /// The news of it that the app has.
+    told: Option<Box<StalledWrite>>,
 }
 
 impl RetryState {

@@ -43,6 +43,7 @@ impl Client {
             client_id: self.identity.client_id.clone(),
             other_database: self.identity.other_database.clone(),
             pending_writes: self.outbox.len(),
+            stalled: self.pacing.told().filter(|told| self.outbox.holds(told.write)).cloned(),
             rejected_writes: self.rejected,
             collections: self.streams.iter().map(collection).collect(),
             clock_offset_ms: self.clock_offset_ms(),

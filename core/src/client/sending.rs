@@ -63,13 +63,19 @@ impl Client {
         let hold = ready.and(self.pacing.held_until());
         [
             verdict.then(|| {
-                (self.pacing.verdict_since() + self.config.verdict_timeout, Timer::Verdict)
+                let timeout = self.config.verdict_timeout.saturating_mul(self.patience());
+                (self.pacing.verdict_since() + timeout, Timer::Verdict)
             }),
             catch_up.map(|until| (until, Timer::CatchUp)),
             hold.map(|until| (until, Timer::Retry)),
             ready.and(self.resubscribe_at()).map(|at| (at, Timer::Resubscribe)),
             self.time_deadline().map(|at| (at, Timer::PingTimeout)),
         ]
+    }
+
+    /// The factor by which times are longer for the write that waits for its verdict first.
+    pub(super) fn patience(&self) -> u32 {
+        self.pacing.patience(self.outbox.first_in_flight().map(|(write, _)| write))
     }
 
     pub(super) fn is_in_flight(&self) -> bool {

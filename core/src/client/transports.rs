@@ -101,7 +101,7 @@ impl Client {
             return Some((at, Timer::Request));
         }
         if let Some(exchange) = &self.exchange {
-            return exchange.deadline(&self.config);
+            return exchange.deadline();
         }
         let due = match self.link.state() {
             LinkState::Ready { .. } => return self.fallback.poll_at().map(|at| (at, Timer::Poll)),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
-use super::event::EventKind;
+use super::event::{EventKind, StalledWrite};
 use super::interface::Misuse;
 use super::machine::Client;
 use super::pacing::{STALLED_CONFLICTS, STALLED_FAILURES};
@@ -104,6 +104,7 @@ impl Client {
         }
         self.drop_leading_acked(edit);
         self.pacing.await_verdict(self.now.mono);
+        self.pacing.settle(write);
         self.portions.writes.carry(entry.change.delta.set.size());
         edit.moved = true;
         Ok(())
@@ -164,11 +165,64 @@ impl Client {
     ) -> Result<(), Misuse> {
         let free = self.outbox.in_flight() == 0
             && (!self.outbox.is_frozen(write) || self.plain_may_drop(write));
+        if !free && self.outbox.holds(write) && self.pacing.keeps_breaking(write) {
+            self.pacing.give_up(write);
+            self.ask_anew(edit);
+            return Ok(());
+        }
         let code = self.pacing.stalled(write).filter(|_| free).ok_or(Misuse::NotStalled(write))?;
+        Ok(self.reject_by_hand(edit, write, code)?)
+    }
+
+    fn reject_by_hand(
+        &mut self,
+        edit: &mut Edit<'_>,
+        write: WriteId,
+        code: ErrorCode,
+    ) -> Result<(), StoreError> {
         let entry = edit.entry(write)?;
-        let message = String::from("rejected by hand after the server had turned it down again");
+        let message = String::from(if self.pacing.keeps_breaking(write) {
+            "rejected by hand after connections had broken before it was through"
+        } else {
+            "rejected by hand after the server had turned it down again"
+        });
         self.pacing.release();
-        Ok(self.reject(edit, write, &entry, code, message)?)
+        self.reject(edit, write, &entry, code, message)
+    }
+
+    /// Lets the next hello tell, soon, what the server has of a write that was rejected by hand.
+    fn ask_anew(&mut self, edit: &mut Edit<'_>) {
+        if self.link.is_up() {
+            self.lose_connection(edit, "a write that does not come through was rejected by hand");
+            self.link.wait_until(self.now.mono);
+        } else if self.exchange.is_some() {
+            self.drop_exchange(edit);
+            self.fallback.doubt();
+            self.fallback.set_poll(Some(self.now.mono));
+        }
+    }
+
+    /// It is known what the server has: what the app has rejected meanwhile goes, if it is not that.
+    pub(super) fn reject_given_up(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+        let first = self.outbox.first_entry(edit)?.map(|(write, _)| write);
+        match self.pacing.take_given_up() {
+            Some(write) if first == Some(write) => {
+                self.reject_by_hand(edit, write, ErrorCode::PayloadTooLarge)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A connection or a push has broken before the first of its writes had a verdict: perhaps the write
+    /// is larger than what the link carries.
+    pub(super) fn count_break(&mut self, edit: &mut Edit<'_>) {
+        if let Some((write, bytes)) = self.outbox.first_in_flight()
+            && self.pacing.count_break(write, bytes)
+            // a store that fails is noticed by what is read next
+            && let Ok(entry) = edit.entry(write)
+        {
+            self.tell_stalled(edit, write, &entry, &ErrorCode::PayloadTooLarge);
+        }
     }
 
     /// Returns `true` if a write is sent without a base, because it does not matter what it
@@ -234,13 +288,23 @@ impl Client {
     ) {
         self.back_off_writes(again, None);
         if again == 0 {
-            edit.remote_event(EventKind::WriteStalled {
-                collection: entry.collection.clone(),
-                record_id: entry.record_id.clone(),
-                write,
-                code: code.clone(),
-            });
+            self.tell_stalled(edit, write, entry, code);
         }
+    }
+
+    fn tell_stalled(
+        &mut self,
+        edit: &mut Edit<'_>,
+        write: WriteId,
+        entry: &Entry,
+        code: &ErrorCode,
+    ) {
+        let (collection, record_id) = (entry.collection.clone(), entry.record_id.clone());
+        let (code, bytes) = (code.clone(), entry.change.delta.set.size());
+        let stalled = StalledWrite { write, collection, record_id, bytes, code };
+        self.pacing.tell(stalled.clone());
+        let StalledWrite { write, collection, record_id, bytes, code } = stalled;
+        edit.remote_event(EventKind::WriteStalled { collection, record_id, write, code, bytes });
     }
 
     fn back_off_writes(&mut self, failures: u32, at_least: Option<Duration>) {
@@ -296,6 +360,7 @@ impl Client {
         message: &str,
     ) {
         self.outbox.remove(edit, write, entry);
+        self.pacing.settle(write);
         self.rejected += 1;
         edit.put_rejected(&Rejected::of(write, entry.clone(), code.clone(), message.into()));
     }

@@ -49,7 +49,7 @@ impl Client {
             }
             HttpAnswer::Failed(why) => {
                 let what = asked.what.name();
-                self.take_less(&asked.what);
+                self.take_less(edit, &asked.what);
                 self.fail_exchange(edit, why.of(what), Duration::ZERO);
                 // the status tells of the server, and not of the call
                 self.note_failure(why);
@@ -420,11 +420,16 @@ impl Client {
 
     /// A call was not answered, or its answer broke off, at a server that has answered others: perhaps it
     /// was about too much.
-    pub(super) fn take_less(&mut self, what: &What) {
+    pub(super) fn take_less(&mut self, edit: &mut Edit<'_>, what: &What) {
         let answers = self.exchange.as_ref().is_some_and(|exchange| exchange.succeeded);
         match what {
             What::Page { .. } if answers => self.portions.pages.fail(),
-            What::Push => self.portions.writes.fail(),
+            What::Push => {
+                self.portions.writes.fail();
+                if self.outbox.in_flight() == 1 {
+                    self.count_break(edit);
+                }
+            }
             What::Hello | What::Page { .. } => {}
         }
     }

@@ -215,11 +215,12 @@ impl Client {
     ) {
         let request = RequestId(self.next_request.0);
         self.next_request = RequestId(request.0 + 1);
+        let timeout = self.config.request_timeout.saturating_mul(self.patience());
         let Some(exchange) = &mut self.exchange else { return };
         let (at, run) = (self.now.mono, self.clock.run());
-        exchange.asked = Some(Asked { request, at, run, moved_at: at, hurry: None, what });
+        exchange.asked = Some(Asked { request, at, run, moved_at: at, timeout, hurry: None, what });
         let token = self.config.token.clone();
-        let (body, timeout) = (body.map(Bytes::from), self.config.request_timeout);
+        let body = body.map(Bytes::from);
         let ticket = HttpTicket::new(request, HttpRequest { method, path, body, token, timeout });
         edit.net.push(NetAction::Request(ticket));
     }
@@ -346,7 +347,7 @@ impl Client {
         let why = format!("{what} was not answered in time");
         let failure = ConnectFailure::new(FailureCause::Silent, why);
         if let Some(asked) = &asked {
-            self.take_less(&asked.what);
+            self.take_less(edit, &asked.what);
         }
         self.fail_exchange(edit, failure, Duration::ZERO);
         if let Some(asked) = asked {

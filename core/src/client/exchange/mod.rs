@@ -12,7 +12,6 @@ mod asking;
 
 use core::time::Duration;
 
-use super::config::ClientConfig;
 use super::interface::{RequestId, SyncId, Timer};
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
@@ -80,6 +79,8 @@ struct Asked {
     run: u64,
     /// The time at which bytes of it or of its answer last moved, as far as that was told.
     moved_at: Mono,
+    /// The time for which nothing of it may move.
+    timeout: Duration,
     /// Until when it has to be answered, because its connection may have died unnoticed.
     hurry: Option<Mono>,
     what: What,
@@ -109,12 +110,12 @@ impl Exchange {
     }
 
     /// Returns the time by which the request has to be answered, or at which a pause ends.
-    pub(super) fn deadline(&self, config: &ClientConfig) -> Option<(Mono, Timer)> {
+    pub(super) fn deadline(&self) -> Option<(Mono, Timer)> {
         if let Some(until) = self.paused_until {
             return Some((until, Timer::Poll));
         }
         let asked = self.asked.as_ref()?;
-        let usual = asked.moved_at + config.request_timeout + GRACE;
+        let usual = asked.moved_at + asked.timeout + GRACE;
         Some((asked.hurry.map_or(usual, |hurry| hurry.min(usual)), Timer::Request))
     }
 

@@ -395,7 +395,7 @@ impl Client {
     /// because a hand-written one may count nothing else as a sign of life; and so that an idle
     /// connection stays cheap, shortly before the 60 seconds after which it would hang up.
     pub(in super::super) fn link_deadline(&self) -> Option<(Mono, Timer)> {
-        let usual = self.link.deadline(&self.config);
+        let usual = self.link.deadline(&self.config, self.patience());
         match (self.link.state(), usual) {
             (LinkState::Connected { since, hello_sent: true }, Some((hello, _)))
                 if !self.link.is_probed() =>

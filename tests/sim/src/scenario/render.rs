@@ -96,8 +96,8 @@ fn kind(kind: &EventKind) -> (String, Value) {
             }
             ("tokenNeeded", told)
         }
-        EventKind::WriteStalled { write, code, .. } => {
-            ("writeStalled", json!({"write": write.0, "code": code.as_str()}))
+        EventKind::WriteStalled { write, code, bytes, .. } => {
+            ("writeStalled", json!({"write": write.0, "code": code.as_str(), "bytes": bytes}))
         }
         EventKind::ChecksumMismatch { .. } => ("checksumMismatch", json!({})),
         EventKind::ServerLostChanges { .. } => ("serverLostChanges", json!({})),
@@ -249,6 +249,10 @@ pub(super) fn status(status: &Status) -> Value {
         "ignoredFrames": status.ignored_frames,
         "halted": status.halted.as_ref().map(|error| &error.message),
     });
+    if let Some(stalled) = &status.stalled {
+        let at = format!("{}/{}", stalled.collection, stalled.record_id);
+        shown["stalled"] = json!({"write": stalled.write.0, "at": at, "bytes": stalled.bytes});
+    }
     if status.clock_is_off {
         shown["clockOffsetMs"] = status.clock_offset_ms.into();
     }
