@@ -23,6 +23,9 @@ const WRITES: usize = 512;
 /// The approximate number of writes that one principal has in a commit while others write too. They wait
 /// for it, however few they write.
 const SHARE: usize = 64;
+/// The time for which such a principal waits behind a commit, in times of what that took: tables are
+/// written from what it commits, and for those all would have to wait in the end.
+const REST: u32 = 2;
 /// The time for which others count as writing too.
 const CONTENDED: Duration = Duration::from_secs(1);
 /// The number of commits that a store has under way at a time.
@@ -70,6 +73,8 @@ struct Queue {
     contended: Option<Instant>,
     /// Some of the last commit was of a principal with more than its share.
     had_heavy: bool,
+    /// When such principals may commit again.
+    rested: Option<Instant>,
     /// The store failed, and no transaction has succeeded since.
     failing: bool,
     closed: bool,
@@ -113,6 +118,7 @@ impl Default for Commits {
             last: Principal::Local,
             contended: None,
             had_heavy: false,
+            rested: None,
             failing: false,
             closed: false,
         };
@@ -136,7 +142,8 @@ impl Queue {
         let share = if is_contended { SHARE } else { WRITES };
         let heavy = if is_contended { self.heavy() } else { HashSet::new() };
         let all_are_heavy = self.waiting.iter().all(|(principal, _)| heavy.contains(principal));
-        let without_heavy = self.had_heavy && !all_are_heavy;
+        let rests = self.rests(now).is_some() && !self.closed;
+        let without_heavy = rests || self.had_heavy && !all_are_heavy;
         self.had_heavy = !heavy.is_empty() && !without_heavy;
         let (mut writes, mut shares) = (0, HashMap::new());
         let mut fits = |principal: &Principal, job: &Job| {
@@ -156,6 +163,12 @@ impl Queue {
         while let Some(job) = self.waiting.pop_if(&mut fits) {
             self.committer.submit(job);
         }
+    }
+
+    /// The time for which those with more than their share still have to wait.
+    fn rests(&self, now: Instant) -> Option<Duration> {
+        let left = self.rested?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
     }
 
     /// The principals that wait with more than their share.
@@ -222,8 +235,14 @@ impl Commits {
             if let Some(batch) = queue.committer.next_batch(WRITES) {
                 return Some(batch);
             }
-            if queue.closed {
+            let rest = queue.rests(Instant::now()).filter(|_| !queue.waiting.is_empty());
+            if queue.closed && rest.is_none() {
                 return None;
+            }
+            if let Some(rest) = rest {
+                let waited = self.filled.wait_timeout(queue, rest);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
             if !queue.failing {
                 queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -239,6 +258,7 @@ impl Commits {
     }
 
     fn commit(&self, backend: &Backend, mut batch: JobBatch<Job>) {
+        let begun = Instant::now();
         let commit = AssertUnwindSafe(|| batch.commit(&*backend.store, backend.context()));
         // a policy that panics must not leave everyone waiting for ever
         let ended =
@@ -260,6 +280,7 @@ impl Commits {
             tracing::info!("the store works again: writes are taken");
         }
         queue.failing = failing;
+        queue.rested = queue.had_heavy.then(|| Instant::now() + REST * begun.elapsed());
         let settled = queue.committer.settle(outcome);
         drop(queue);
         settled.deliver(|moved| backend.feed.wake(moved), Job::answer);
@@ -327,6 +348,14 @@ mod tests {
         ask(&commits, 2, 1);
         assert_eq!(batch(), SHARE + 1, "by turns");
         assert_eq!(batch(), SHARE, "it need not wait for others who ask for nothing");
+        let now = Instant::now();
+        let mut queue = commits.queue();
+        queue.rested = Some(now + CONTENDED / 2);
+        for (after, left) in [(CONTENDED / 4, 0), (CONTENDED / 2, SHARE)] {
+            let before = queue.waiting.len();
+            queue.fill(now + after);
+            assert_eq!(before - queue.waiting.len(), left, "it rests, and then goes on");
+        }
     }
 
     #[test]

@@ -68,6 +68,10 @@ impl<T> FairQueue<T> {
         self.principals.iter().map(|(principal, waiting)| (principal, waiting))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.principals.is_empty()
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.principals.iter().map(|(_, waiting)| waiting.len()).sum()
