@@ -360,7 +360,7 @@ pub(crate) fn open_database(
 /// The database gives all changes of a batch one sequence number, so a key may occur only once.
 fn last_of_each_key(batch: Batch) -> Vec<Op> {
     let mut ops: Vec<Op> = batch.into_iter().collect();
-    if ops.len() < 2 {
+    if ops.is_sorted_by(|one, next| one.key() < next.key()) {
         return ops;
     }
     let mut seen: HashSet<Bytes> = HashSet::with_capacity(ops.len());

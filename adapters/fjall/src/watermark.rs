@@ -5,7 +5,7 @@
 //! by itself, so it costs a system call per commit or sync and may lag behind, which is harmless.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::path::Path;
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -103,14 +103,27 @@ impl Watermark {
     pub(crate) fn write(&mut self, promise: &Promise) -> io::Result<()> {
         self.serial += 1;
         let slot = SLOTS[(self.serial % SLOTS.len() as u64) as usize];
-        self.file.seek(SeekFrom::Start(slot))?;
-        self.file.write_all(&promise.encode(self.serial))
+        write_at(&mut self.file, slot, &promise.encode(self.serial))
     }
 
     /// Makes the file and what it says last.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync_all()
     }
+}
+
+/// Writes bytes at a place of a file, by one system call where there is one for it.
+#[cfg(unix)]
+fn write_at(file: &mut File, place: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, place)
+}
+
+#[cfg(not(unix))]
+fn write_at(file: &mut File, place: u64, bytes: &[u8]) -> io::Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+
+    file.seek(SeekFrom::Start(place))?;
+    file.write_all(bytes)
 }
 
 const UNKNOWN_BOOT: u64 = 0;
