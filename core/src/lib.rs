@@ -32,6 +32,8 @@
 //!    anew and build a new one. ([`Replica`] does this part.)
 //! 4. Answer every ticket exactly once, also by failure.
 //! 5. Inputs of a connection carry its id, and its end is reported once.
+//! 6. Calls of a replica that follow each other without a wait may share a commit: put them between
+//!    [`Replica::begin_group`] and [`Replica::end_group`], and end the group before you sleep.
 //!
 //! # A loop
 //!

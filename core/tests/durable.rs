@@ -5,7 +5,9 @@ mod lone_replica;
 
 use lone_replica::{LoneReplica, config, doc, id, todos};
 use synclayer_core::testing::{InspectReplica, SimulatedDisk};
-use synclayer_core::{Action, Command, MemoryClientStore, StoreError, StoreErrorKind, Write};
+use synclayer_core::{
+    Action, Command, EventKind, MemoryClientStore, StoreError, StoreErrorKind, Write,
+};
 
 /// A replica in sync whose store makes nothing durable by itself any more.
 fn live() -> LoneReplica {
@@ -45,6 +47,60 @@ fn a_write_goes_out_once_the_store_says_that_it_is_durable() {
     lone.replica.poll_store(lone.now, &mut lone.actions);
     assert_eq!(lone.replica.durable(), last);
     assert_eq!(lone.sent().len(), 1);
+}
+
+#[test]
+fn calls_in_a_group_are_one_commit_and_their_actions_wait_for_it() {
+    let mut lone = live();
+    let before = lone.replica.store().last();
+    lone.replica.begin_group();
+    save(&mut lone);
+    lone.hear(
+        r#"{"type":"insert","collection":"todos","recordId":"2","data":{"b":2},"timestamp":"2026-01-01T00:00:00Z","metadata":{"seq":1,"version":1}}"#,
+    );
+    assert!(lone.replica.get(&todos(), &id("2")).unwrap().is_some());
+    let written = lone.replica.write(lone.now, Write::Delete(todos(), id("2")), &mut lone.actions);
+    assert_eq!(lone.actions, []);
+    assert_eq!(lone.replica.store().last(), before);
+    assert_eq!(lone.replica.get(&todos(), &id("1")).unwrap().map(|it| it.pending), Some(true));
+    assert_eq!(lone.replica.get(&todos(), &id("2")), Ok(None));
+    lone.replica.end_group(lone.now, &mut lone.actions);
+    assert_eq!(lone.replica.store().last(), before.next());
+    assert_eq!(written.unwrap().commit, before.next());
+    assert!(!lone.actions.is_empty());
+    assert!(lone.sent().is_empty(), "the writes are not durable");
+    lone.make_durable();
+    assert_eq!(lone.sent().len(), 2);
+}
+
+#[test]
+fn a_group_whose_commit_fails_has_not_happened() {
+    let mut lone = live();
+    let error = StoreError::new(StoreErrorKind::Full, "full");
+    lone.replica.store_mut().fail_commit(1, error.clone());
+    lone.replica.begin_group();
+    save(&mut lone);
+    lone.replica.end_group(lone.now, &mut lone.actions);
+    let queued = |action: &Action| matches!(action, Action::Event(event) if matches!(event.kind, EventKind::OperationQueued { .. }));
+    assert!(!lone.actions.iter().any(queued), "{:?}", lone.actions);
+    assert_eq!(lone.actions.last(), Some(&Action::Halted(error)));
+    assert_eq!(lone.replica.get(&todos(), &id("1")), Ok(None));
+}
+
+#[test]
+fn a_group_of_many_bytes_is_committed_before_its_end() {
+    let mut lone = live();
+    let before = lone.replica.store().last();
+    lone.replica.begin_group();
+    for n in 0..40 {
+        let document = doc(&format!(r#"{{"text":"{}"}}"#, "x".repeat(50_000)));
+        let write = Write::Save(todos(), id(&n.to_string()), document);
+        lone.replica.write(lone.now, write, &mut lone.actions).unwrap();
+    }
+    assert!(lone.replica.store().last() > before);
+    lone.replica.end_group(lone.now, &mut lone.actions);
+    let commits = lone.replica.store().last().0 - before.0;
+    assert!((3..=10).contains(&commits), "{commits}");
 }
 
 #[test]

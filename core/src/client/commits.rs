@@ -8,12 +8,16 @@ pub(super) struct Commits {
     durable: CommitNumber,
     /// The last commit that has to be durable before anything is sent.
     gate: CommitNumber,
+    /// `true` if the steps that follow share the commit to come.
+    shared: bool,
+    /// `true` if a step has its changes in the commit to come.
+    begun: bool,
 }
 
 impl Commits {
     /// The numbers after the last one that a store has seen.
     pub(super) fn after(last: CommitNumber) -> Self {
-        Self { next: last.next(), durable: last, gate: last }
+        Self { next: last.next(), durable: last, gate: last, shared: false, begun: false }
     }
 
     /// The number of the commit to come.
@@ -21,9 +25,22 @@ impl Commits {
         self.next
     }
 
-    /// The last commit that was made.
+    /// The last commit that was made, or the one to come if a step has its changes in it.
     pub(super) fn last(&self) -> CommitNumber {
-        CommitNumber(self.next.0 - 1)
+        if self.begun { self.next } else { CommitNumber(self.next.0 - 1) }
+    }
+
+    /// Lets the steps that follow share one commit.
+    pub(super) fn share(&mut self) {
+        self.shared = true;
+    }
+
+    /// The shared commit has every step that it will have.
+    pub(super) fn end_sharing(&mut self) {
+        self.shared = false;
+        if core::mem::take(&mut self.begun) {
+            self.made();
+        }
     }
 
     /// Lets nothing be sent before the commit to come is durable.
@@ -31,9 +48,12 @@ impl Commits {
         self.gate = self.next;
     }
 
-    /// The commit to come was made.
+    /// The commit to come was made, or has the changes of one more step.
     pub(super) fn made(&mut self) {
-        self.next = self.next.next();
+        match self.shared {
+            true => self.begun = true,
+            false => self.next = self.next.next(),
+        }
     }
 
     /// The store reports that every commit up to this one is durable. Returns up to which one that

@@ -81,6 +81,16 @@ impl Client {
         let _ = self.step(store, out, |client, edit| client.react(edit, input));
     }
 
+    /// Lets the steps that follow share one commit, until [`end_group`](Self::end_group).
+    pub(crate) fn begin_group(&mut self) {
+        self.commits.share();
+    }
+
+    /// The commit that steps have shared has all of them.
+    pub(crate) fn end_group(&mut self) {
+        self.commits.end_sharing();
+    }
+
     /// The store has made every commit up to this one durable. What was not committed yet can't be.
     pub(crate) fn durable(
         &mut self,

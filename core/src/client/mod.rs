@@ -3,6 +3,7 @@
 //! | file | story |
 //! | --- | --- |
 //! | `replica`, `sign_out` | the machine joined to its store and its watchers |
+//! | `group` | calls that share a commit |
 //! | `config`, `interface`, `event` | what the app sets, what goes in and out |
 //! | `machine` | its parts, and which part each input is for |
 //! | `step` | a change, its commit, and what is sent after it |
@@ -54,6 +55,7 @@ mod fallback;
 pub(crate) mod fate;
 mod forgotten;
 mod frames;
+mod group;
 mod hello;
 mod interest;
 pub(crate) mod interface;

@@ -293,7 +293,7 @@ impl Outbox {
     /// The entry of `write`, the last one, is as commit `number` makes it.
     pub(super) fn written(&mut self, number: CommitNumber, write: WriteId) {
         self.durable_until = self.durable_until.min(write);
-        while self.marks.back().is_some_and(|(_, end)| *end > write) {
+        while self.marks.back().is_some_and(|(of, end)| *of == number || *end > write) {
             self.marks.pop_back();
         }
         self.marks.push_back((number, write.next()));

@@ -1,13 +1,14 @@
 //! A whole client but sockets and clocks: the client machine joined to its store and its watchers.
 
+mod check;
+
 use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::checked::Checked;
 use crate::client::config::ClientConfig;
 use crate::client::event::{Event, Status};
 use crate::client::fate::{Fate, FateId, Fates};
+use crate::client::group::Group;
 use crate::client::interface::{
     Command, Input, Misuse, NetAction, SyncId, SyncOutcome, Timer, Write, Written,
 };
@@ -21,7 +22,7 @@ use crate::protocol::time::{Mono, Now};
 use crate::rules::query::{LiveQuery, Query, QueryUpdate};
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
-use crate::store::{ClientStore, Scan, StoreError};
+use crate::store::{ClientStore, Layered, Scan, StoreError};
 
 /// A watcher, to be told from others.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -78,10 +79,12 @@ pub struct Replica<S> {
     /// The last commit that was carried out.
     committed: CommitNumber,
     fates: Fates,
+    group: Group,
     actions: Outputs,
 }
 
-/// A replica in the same state, for programs that explore what may follow.
+/// A replica in the same state, for programs that explore what may follow. Calls that share a commit
+/// which was not made yet are not in it.
 impl<S: Clone> Clone for Replica<S> {
     fn clone(&self) -> Self {
         Self {
@@ -94,6 +97,7 @@ impl<S: Clone> Clone for Replica<S> {
             durable: self.durable,
             committed: self.committed,
             fates: self.fates.clone(),
+            group: Group::default(),
             // every call carries out all of them
             actions: Outputs::new(),
         }
@@ -133,6 +137,7 @@ impl<S: ClientStore> Replica<S> {
             durable,
             committed: last,
             fates: Fates::default(),
+            group: Group::default(),
             actions,
         };
         replica.carry_out(now, out);
@@ -142,7 +147,7 @@ impl<S: ClientStore> Replica<S> {
     /// Takes in what the world says. Never fails: what a peer does wrong costs its connection, and
     /// a failing store stops the replica, which [`Action::Halted`] tells.
     pub fn handle(&mut self, now: Now, input: Input<'_>, out: &mut Vec<Action>) {
-        self.client.handle(now, input, self.store.rows(), &mut self.actions);
+        self.client.handle(now, input, &self.group.rows(self.store.rows()), &mut self.actions);
         self.carry_out(now, out);
     }
 
@@ -204,7 +209,7 @@ impl<S: ClientStore> Replica<S> {
 
     /// Carries out a command of the app's.
     pub fn command(&mut self, now: Now, command: Command, out: &mut Vec<Action>) {
-        self.client.command(now, command, self.store.rows(), &mut self.actions);
+        self.client.command(now, command, &self.group.rows(self.store.rows()), &mut self.actions);
         self.carry_out(now, out);
     }
 
@@ -217,7 +222,8 @@ impl<S: ClientStore> Replica<S> {
     /// `RATE_LIMIT_EXCEEDED`) is waited for, unless another one is refused, so that the outcome is
     /// known. Without a connection the call waits for one.
     pub fn synced(&mut self, now: Now, out: &mut Vec<Action>) -> SyncId {
-        let id = self.client.synced(now, self.store.rows(), &mut self.actions);
+        let rows = self.group.rows(self.store.rows());
+        let id = self.client.synced(now, &rows, &mut self.actions);
         self.carry_out(now, out);
         id
     }
@@ -233,7 +239,8 @@ impl<S: ClientStore> Replica<S> {
         write: Write,
         out: &mut Vec<Action>,
     ) -> Result<Written, Misuse> {
-        let written = self.client.write(now, write, self.store.rows(), &mut self.actions);
+        let rows = self.group.rows(self.store.rows());
+        let written = self.client.write(now, write, &rows, &mut self.actions);
         self.carry_out(now, out);
         // it was not made when its commit failed
         match self.client.halted() {
@@ -247,7 +254,7 @@ impl<S: ClientStore> Replica<S> {
     /// # Errors
     /// When the store can't be read.
     pub fn rejected(&self) -> Result<Vec<Rejected>, StoreError> {
-        self.client.rejected(self.store.rows())
+        self.client.rejected(&self.rows())
     }
 
     /// Returns the data that the user would lose if everything that the store holds of them were removed now.
@@ -255,7 +262,7 @@ impl<S: ClientStore> Replica<S> {
     /// # Errors
     /// When the store can't be read.
     pub(super) fn unsent(&self) -> Result<Unsent, StoreError> {
-        self.client.unsent(self.store.rows())
+        self.client.unsent(&self.rows())
     }
 
     /// A record as the app sees it, with its pending writes made.
@@ -267,7 +274,7 @@ impl<S: ClientStore> Replica<S> {
         collection: &Collection,
         id: &RecordId,
     ) -> Result<Option<Record>, StoreError> {
-        self.client.get(collection, id, self.store.rows())
+        self.client.get(collection, id, &self.rows())
     }
 
     /// Reads records as [`get`](Self::get) does, on any thread and beside the replica's owner, if the
@@ -287,7 +294,7 @@ impl<S: ClientStore> Replica<S> {
     /// When the store can't be read.
     pub fn get_all(&self, collection: &Collection) -> Result<Vec<Record>, StoreError> {
         let mut records = Vec::new();
-        self.client.each(collection, self.store.rows(), &mut |record| {
+        self.client.each(collection, &self.rows(), &mut |record| {
             records.push(record);
             Scan::Next
         })?;
@@ -300,7 +307,7 @@ impl<S: ClientStore> Replica<S> {
     /// # Errors
     /// When the query can't be carried out, or the store can't be read.
     pub fn query(&self, collection: &Collection, query: &Query) -> Result<Vec<Record>, Misuse> {
-        self.client.query(collection, query, self.store.rows())
+        self.client.query(collection, query, &self.rows())
     }
 
     /// The number of the records that a query returns.
@@ -308,7 +315,7 @@ impl<S: ClientStore> Replica<S> {
     /// # Errors
     /// As [`query`](Self::query).
     pub fn count(&self, collection: &Collection, query: &Query) -> Result<usize, Misuse> {
-        self.client.count(collection, query, self.store.rows())
+        self.client.count(collection, query, &self.rows())
     }
 
     /// A new record id, drawn from the seed.
@@ -444,8 +451,43 @@ impl<S: ClientStore> Replica<S> {
         self.fates.unfollow(id);
     }
 
-    /// Does the machine's actions until it has no more.
+    /// Lets the calls that follow share one commit, until [`end_group`](Self::end_group). Later ones
+    /// of them see the changes of earlier ones. Their actions wait for the commit: do not sleep
+    /// before the group has ended.
+    ///
+    /// A group whose changes take very much memory is ended by itself, and begun anew.
+    pub fn begin_group(&mut self) {
+        self.group.open();
+        self.client.begin_group();
+    }
+
+    /// Commits what the calls since [`begin_group`](Self::begin_group) have changed. If that fails,
+    /// none of them has happened.
+    pub fn end_group(&mut self, now: Now, out: &mut Vec<Action>) {
+        self.client.end_group();
+        self.actions.append(&mut self.group.close());
+        self.carry_out(now, out);
+    }
+
+    /// The rows as the next call sees them.
+    pub(crate) fn rows(&self) -> Layered<'_> {
+        self.group.rows(self.store.rows())
+    }
+
+    /// Does the machine's actions until it has no more. In a group they wait for its end, unless the
+    /// replica has stopped, which undoes the group.
     fn carry_out(&mut self, now: Now, out: &mut Vec<Action>) {
+        if self.group.is_open() {
+            if self.client.halted().is_none() {
+                self.group.take_in(&mut self.actions);
+                if self.group.is_full() {
+                    self.end_group(now, out);
+                    self.begin_group();
+                }
+                return;
+            }
+            self.group = Group::default();
+        }
         loop {
             for action in core::mem::take(&mut self.actions) {
                 if let Err(error) = self.act(action, out) {
@@ -493,7 +535,8 @@ impl<S: ClientStore> Replica<S> {
                 out.push(Action::Durable(up_to));
                 let told = self.fates.durable(up_to);
                 out.extend(told.into_iter().map(|(id, fate)| Action::Fate { id, fate }));
-                self.client.durable(now, up_to, self.store.rows(), &mut self.actions);
+                let rows = self.group.rows(self.store.rows());
+                self.client.durable(now, up_to, &rows, &mut self.actions);
             }
             Ok(_) => {}
             Err(error) => self.fail(now, error),
@@ -501,7 +544,8 @@ impl<S: ClientStore> Replica<S> {
     }
 
     fn fail(&mut self, now: Now, error: StoreError) {
-        self.client.fail(now, error, self.store.rows(), &mut self.actions);
+        let rows = self.group.rows(self.store.rows());
+        self.client.fail(now, error, &rows, &mut self.actions);
     }
 
     /// Shows in the queries what has happened since they showed something.
@@ -552,35 +596,5 @@ impl<S: ClientStore> Replica<S> {
             }
             watcher.slot.put(view.snapshot(), change.clone());
         }
-    }
-}
-
-impl<S: ClientStore> Checked for Replica<S> {
-    fn digest(&self) -> u64 {
-        self.client.digest()
-    }
-
-    fn check(&self) -> Result<(), String> {
-        self.queries.check(|collection, query| {
-            self.query(collection, query).map_err(|error| error.to_string())
-        })?;
-        self.client.check(self.store.rows())
-    }
-
-    fn check_progress(&self) -> Result<(), String> {
-        self.client.check_progress(self.store.rows())
-    }
-
-    fn check_at_rest(&self) -> Result<(), String> {
-        if !self.watchers.is_empty() || !self.views.is_empty() || !self.queries.is_empty() {
-            return Err("a view is kept that nobody watches".into());
-        }
-        if !self.actions.is_empty() {
-            return Err("actions were not carried out".into());
-        }
-        if !self.fates.is_empty() {
-            return Err("the fate of a write is still waited for".into());
-        }
-        self.client.check_at_rest(self.store.rows())
     }
 }

@@ -50,6 +50,7 @@ impl<S: ClientStore> Replica<S> {
         how: SignOut,
         out: &mut Vec<Action>,
     ) -> Result<SignedOut<S>, Box<(Self, Misuse)>> {
+        self.end_group(now, out);
         if let Err(refused) = self.may_sign_out(how) {
             return Err(Box::new((self, refused)));
         }

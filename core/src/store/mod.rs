@@ -2,6 +2,7 @@
 //! and changed by atomic batches. Only the state machines interpret the bytes.
 
 mod memory;
+mod overlay;
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -15,6 +16,7 @@ use crate::protocol::name::CommitNumber;
 
 pub(crate) use memory::AtRisk;
 pub use memory::{MemoryClientStore, MemoryRows};
+pub(crate) use overlay::{Changes, Layered, Overlay};
 
 /// The kind of a store error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -316,122 +318,4 @@ pub trait ServerStore: Send + Sync {
         &self,
         read: &mut dyn FnMut(&dyn Rows) -> Result<(), StoreError>,
     ) -> Result<(), StoreError>;
-}
-
-/// Rows with the changes of uncommitted batches on top, so that further transactions can be decided
-/// before the first one is committed.
-pub(crate) struct Overlay<'a> {
-    below: &'a dyn Rows,
-    changed: alloc::collections::BTreeMap<Bytes, Option<Bytes>>,
-}
-
-impl<'a> Overlay<'a> {
-    /// These rows, without changes.
-    #[must_use]
-    pub(crate) fn new(below: &'a dyn Rows) -> Self {
-        Self { below, changed: alloc::collections::BTreeMap::new() }
-    }
-
-    /// Sets a row.
-    pub(crate) fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.changed.insert(key.into(), Some(value.into()));
-    }
-
-    /// Removes a row.
-    pub(crate) fn delete(&mut self, key: impl Into<Bytes>) {
-        self.changed.insert(key.into(), None);
-    }
-
-    /// Returns `true` if there are no changes.
-    #[must_use]
-    pub(crate) fn is_unchanged(&self) -> bool {
-        self.changed.is_empty()
-    }
-
-    /// Applies the changes of a batch.
-    pub(crate) fn apply(&mut self, batch: &Batch) {
-        for op in batch.ops() {
-            let (key, value) = match op {
-                Op::Put(key, value) => (key, Some(value.clone())),
-                Op::Delete(key) => (key, None),
-            };
-            self.changed.insert(key.clone(), value);
-        }
-    }
-
-    /// All changes as one batch.
-    #[must_use]
-    pub(crate) fn into_batch(self) -> Batch {
-        let op = |(key, value)| match value {
-            Some(value) => Op::Put(key, value),
-            None => Op::Delete(key),
-        };
-        Batch { ops: self.changed.into_iter().map(op).collect() }
-    }
-}
-
-impl Rows for Overlay<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        match self.changed.get(key) {
-            Some(value) => Ok(value.clone()),
-            None => self.below.get(key),
-        }
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
-        if from >= to {
-            return Ok(());
-        }
-        let mut changed = self
-            .changed
-            .range::<[u8], _>((core::ops::Bound::Included(from), core::ops::Bound::Excluded(to)));
-        let mut above = changed.next();
-        let mut stopped = false;
-        self.below.scan(from, to, &mut |key, value| {
-            while let Some((k, v)) = above
-                && k.as_ref() < key
-            {
-                above = changed.next();
-                if let Some(v) = v
-                    && visit(k, v.clone())? == Scan::Stop
-                {
-                    stopped = true;
-                    return Ok(Scan::Stop);
-                }
-            }
-            let value = match above {
-                Some((k, v)) if k.as_ref() == key => {
-                    above = changed.next();
-                    v.clone()
-                }
-                Some(_) | None => Some(value),
-            };
-            match value {
-                Some(value) => {
-                    let scan = visit(key, value)?;
-                    stopped = scan == Scan::Stop;
-                    Ok(scan)
-                }
-                None => Ok(Scan::Next),
-            }
-        })?;
-        while let Some((key, value)) = above
-            && !stopped
-        {
-            if let Some(value) = value {
-                stopped = visit(key, value.clone())? == Scan::Stop;
-            }
-            above = changed.next();
-        }
-        Ok(())
-    }
-
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
-        let mut last = None;
-        self.scan(from, to, &mut |key, value| {
-            last = Some((Bytes::copy_from_slice(key), value));
-            Ok(Scan::Next)
-        })?;
-        Ok(last)
-    }
 }

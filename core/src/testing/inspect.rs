@@ -46,7 +46,7 @@ impl<S: ClientStore> InspectReplica for Replica<S> {
     }
 
     fn deferred(&self) -> usize {
-        self.client().deferred(self.store().rows()).unwrap_or(0)
+        self.client().deferred(&self.rows()).unwrap_or(0)
     }
 
     fn has_halted(&self) -> bool {
