@@ -26,6 +26,8 @@ impl World {
         how: SignOut,
     ) -> Result<SignedOut<MemoryClientStore>, Misuse> {
         self.note(|| format!("the user of device {device} signs out: {how:?}"));
+        // the replica ends its group by itself
+        self.devices[device].shared = 0;
         let now = self.devices[device].now(self.now);
         let (mut actions, store) = (Vec::new(), MemoryClientStore::default());
         let nobody = Replica::open(ClientConfig::default(), 0, now, store, &mut Vec::new());

@@ -145,6 +145,8 @@ pub struct Plan {
     pub sockets_at_last: Option<Way>,
     /// The treatment of records that the server lost, at each of the first devices.
     pub on_loss: [Option<OnServerLoss>; 4],
+    /// Calls of a device that share a commit with the one before them.
+    pub shared: usize,
     /// Milliseconds that the wall clock of each of the first devices is ahead at first.
     pub clocks: [i64; 4],
     /// The limits of what the server keeps.
@@ -242,6 +244,7 @@ impl Plan {
             call_seconds: 0,
             sockets_at_last: None,
             on_loss: [None; 4],
+            shared: 0,
             clocks: [0; 4],
             caps: Caps::default(),
         };
@@ -294,6 +297,7 @@ impl Plan {
                 _ => caps.clients = Some(draw.within(1, self.devices) as u64),
             }
         }
+        self.shared = [0, 0, 1, 5][draw.below(4)];
     }
 
     /// The plan at the head of a run's bytes.
@@ -356,6 +360,7 @@ impl Plan {
         config.ring.plain_whole = self.ring.is_multiple_of(2);
         config.capacities = self.capacities.to_vec();
         config.clocks = self.clocks.to_vec();
+        config.shared = self.shared;
         config.policy = rights.clone();
         if self.rate_limit > 0 {
             let per_second = u32::try_from(self.rate_limit).unwrap_or(5);

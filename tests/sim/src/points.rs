@@ -52,6 +52,8 @@ pub const POINTS: &[(&str, u64)] = &[
     ("superseded hello", 2_000),
     ("device crash", 100),
     ("crash between an ack and its commit", 400),
+    ("shared commit", 100),
+    ("end with a commit to come", 150),
     ("disk failure", 150),
     ("server crash", 100),
     ("server shutdown", 150),

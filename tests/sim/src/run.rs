@@ -359,6 +359,7 @@ impl Run {
             let retention = Duration::from_millis(draw.below(60_000) as u64);
             self.world.sweep(retention, draw.within(1, 20));
         } else if is(of_fault(rates.restore)) {
+            self.end_groups()?;
             self.restore(draw)?;
         } else if is(of_fault(rates.subscription)) {
             let device = self.device(draw);
@@ -380,6 +381,7 @@ impl Run {
         } else if is(of_fault(rates.call)) {
             self.trouble_call(draw);
         } else if is(of_fault(rates.sign_out)) {
+            self.end_groups()?;
             self.sign_out(draw);
         } else if is(of_fault(rates.foreign)) {
             let conns = self.world.connected();
@@ -415,6 +417,12 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Lets everyone hear of all that has happened, before somebody becomes another.
+    fn end_groups(&mut self) -> Result<(), String> {
+        self.world.end_groups();
+        self.look()
     }
 
     pub(crate) fn device(&self, draw: &mut Draw<'_>) -> usize {

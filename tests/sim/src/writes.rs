@@ -1,7 +1,6 @@
 //! Writes of apps and level-1 programs in a run.
 
 use synclayer_core::Document;
-use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 
 use crate::draw::Draw;
 use crate::guarantees::{STRANGER, Write, is_permanent};
@@ -199,12 +198,7 @@ impl Run {
                 return self.ledger.keep(Invariant::Contract, refused);
             }
         };
-        let replica = &self.world.devices[device].replica;
-        let asked = replica.store().asked().max(replica.durable());
-        if asked < made.commit {
-            let waits = format!("device {device} waits for a commit that nobody makes durable");
-            self.ledger.keep(Invariant::Contract, Err(waits))?;
-        }
+        self.world.await_commit(device, made.commit);
         if made.write.is_none() {
             return Ok(());
         }
@@ -217,7 +211,9 @@ impl Run {
         self.ledger.times.made(n, &self.world, device, &place);
         let view = self.world.view(device, &place.0, &place.1);
         let field = format!("t{n}");
-        if unique && view.is_none_or(|view| view.get(&field).is_none()) {
+        // a group that fails undoes what was made in it
+        let undone = self.world.devices[device].has_halted();
+        if unique && !undone && view.is_none_or(|view| view.get(&field).is_none()) {
             let unseen = Err(format!("device {device} does not see {field}"));
             return self.ledger.keep(Invariant::ReadYourWrites, unseen);
         }

@@ -29,6 +29,8 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("a request was not answered in time", "delayed call"),
     // while one sleeps, what the others have sent lies on its way
     ("the server does not answer the subscription", "slept"),
+    // a seldom device takes a turn more to do what its calls have led to
+    ("the server does not answer the subscription", "shared commit"),
     ("the answer to", "call answered on the way"),
     ("the server knows no level 2", "call answered on the way"),
     ("the server knows no level 2", "body broken off"),

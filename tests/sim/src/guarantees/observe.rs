@@ -138,14 +138,39 @@ impl Ledger {
         write: Option<WriteId>,
         merged: &[WriteId],
     ) {
-        match world.view(device, &place.0, &place.1) {
-            Some(view) => drop(self.decided.insert((device, hot(Some(&view)).1))),
+        let view = world.view(device, &place.0, &place.1);
+        let seen = view.map(|view| hot(Some(&view)).1);
+        match self.before_the_group_went_on(world, device, merged, seen) {
+            Some(outcome) => drop(self.decided.insert((device, outcome))),
             None => {
                 self.decided_deletes.insert((device, place.clone()));
                 self.give_up_forgotten(world, device, place, merged);
             }
         }
         self.observe_merge(world, device, place, write, merged);
+    }
+
+    /// The value of the contested field that a strategy has decided on, or `None` where it has
+    /// decided that there is no record, when `seen` is shown: events are told at the end of a group,
+    /// and the app may have written in it since.
+    fn before_the_group_went_on(
+        &self,
+        world: &World,
+        device: usize,
+        merged: &[WriteId],
+        mut seen: Option<u64>,
+    ) -> Option<u64> {
+        let (last, _) = world.commits(device);
+        let decided = merged.iter().max().copied();
+        // ids of writes rise; what was offered stands on older ones too
+        let since = |write: &&Write| {
+            let is_new = write.commit.0 + 4 > last.0 && world.config().shared > 0;
+            is_new && write.device == device && write.position > decided
+        };
+        while let Some(write) = seen.and_then(|seen| self.write(seen)).filter(since) {
+            seen = (!write.inserts).then_some(write.saw);
+        }
+        seen
     }
 
     /// A strategy gives up writes to a record that is gone. Where a server may have forgotten what it

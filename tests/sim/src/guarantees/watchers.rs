@@ -72,7 +72,17 @@ pub fn read_your_writes(ledger: &Ledger, world: &World, device: usize) -> Result
     if ledger.loose || world.devices[device].config.user == "guest" {
         return Ok(());
     }
+    // what its calls have led to is told at the end of the group
+    if world.devices[device].shared > 0 {
+        return Ok(());
+    }
+    let (committed, _) = world.commits(device);
+    let halted = world.devices[device].has_halted();
     for (index, write) in ledger.writes.iter().enumerate().rev().take(60) {
+        // a group that fails undoes what was made in it
+        if halted && write.commit > committed {
+            continue;
+        }
         if write.device != device || write.wiped || !write.unique || !write.must_survive() {
             continue;
         }

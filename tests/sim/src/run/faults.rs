@@ -306,7 +306,8 @@ impl Run {
     pub(super) fn advance(&mut self, draw: &mut Draw<'_>) {
         let moves = self.world.moves();
         let Some(one) = draw.pick(&moves) else { return };
-        if self.world.device_of(one) == Some(self.plan.lazy) && !draw.one_in(8) {
+        let is_turn = !matches!(one, Move::EndGroup(_));
+        if is_turn && self.world.device_of(one) == Some(self.plan.lazy) && !draw.one_in(8) {
             return;
         }
         match one {
@@ -322,9 +323,12 @@ impl Run {
             Move::Pump(conn) => self.world.pump(conn, draw.within(1, 600)),
             Move::Read => self.world.read_any(draw.below(256)),
             Move::Answer => self.world.answer_any(draw.below(256)),
-            Move::Connect(_) | Move::Up(_) | Move::Down(_) | Move::Ask(_) | Move::Reply(_) => {
-                self.world.make(one);
-            }
+            Move::Connect(_)
+            | Move::EndGroup(_)
+            | Move::Up(_)
+            | Move::Down(_)
+            | Move::Ask(_)
+            | Move::Reply(_) => self.world.make(one),
         }
     }
 

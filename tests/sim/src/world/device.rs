@@ -26,6 +26,10 @@ pub struct Device {
     pub config: ClientConfig,
     /// The replica itself.
     pub replica: Replica<MemoryClientStore>,
+    /// The number of calls that share the commit to come.
+    pub(crate) shared: usize,
+    /// The last commit that its app waits for.
+    awaited: CommitNumber,
     /// Its clocks.
     pub clock: Clock,
     /// The number of times that its wall clock was set or stopped.
@@ -161,6 +165,8 @@ impl World {
         self.devices.push(Device {
             config,
             replica,
+            shared: 0,
+            awaited: CommitNumber(0),
             clock,
             clock_moves: 0,
             events: Vec::new(),
@@ -246,6 +252,12 @@ impl World {
         clock.mono_ahead += 77;
         let (replica, actions) = self.open(&config, store, clock, device, lives);
         let this = &mut self.devices[device];
+        this.awaited = CommitNumber(0);
+        if this.shared > 0 {
+            this.shared = 0;
+            self.count("end with a commit to come");
+        }
+        let this = &mut self.devices[device];
         (this.replica, this.clock, this.lives, this.halted) = (replica, clock, lives, false);
         this.links.clear();
         this.waiting_syncs.clear();
@@ -275,12 +287,29 @@ impl World {
         let mut actions = Vec::new();
         let now = self.devices[device].now(self.now);
         let ignored = |world: &Self| world.devices[device].replica.status().ignored_frames;
-        let before = self.trace.is_some().then(|| ignored(self));
-        let replica = &mut self.devices[device].replica;
-        let commits = replica.store().last().0;
-        let answer = call(replica, now, &mut actions);
-        self.commits += replica.store().last().0 - commits;
-        if before.is_some_and(|before| ignored(self) > before) {
+        // the replica may have given a connection up in a call of the same group
+        let in_group = self.devices[device].shared > 0;
+        let before = (in_group || self.trace.is_some()).then(|| ignored(self));
+        let this = &mut self.devices[device];
+        let commits = this.replica.store().last().0;
+        if self.config.shared > 0 && this.shared == 0 {
+            this.replica.begin_group();
+        }
+        let answer = call(&mut this.replica, now, &mut actions);
+        if self.config.shared > 0 {
+            this.shared += 1;
+        }
+        if this.shared > self.config.shared {
+            this.shared = 0;
+            this.replica.end_group(now, &mut actions);
+        }
+        self.commits += this.replica.store().last().0 - commits;
+        self.check_awaited(device);
+        let newly_ignored = before.map_or(0, |before| ignored(self) - before);
+        if in_group {
+            self.devices[device].late_given += newly_ignored;
+        }
+        if newly_ignored > 0 {
             self.note(|| format!("device {device} does not listen to that"));
         }
         // what a failed store holds is not what the machine wanted it to hold
@@ -306,6 +335,38 @@ impl World {
             self.fail(Invariant::Contract, format!("device {device} has stopped, and did not say"));
         }
         answer
+    }
+
+    /// The app of a device waits for a commit: its replica asks the store to make it durable, in a
+    /// group at the end.
+    pub(crate) fn await_commit(&mut self, device: usize, commit: CommitNumber) {
+        let this = &mut self.devices[device];
+        this.awaited = this.awaited.max(commit);
+        self.check_awaited(device);
+    }
+
+    fn check_awaited(&mut self, device: usize) {
+        let this = &self.devices[device];
+        let asked = this.replica.store().asked().max(this.replica.durable());
+        let is_due = this.shared == 0 && !this.replica.has_halted();
+        if is_due && asked < this.awaited {
+            let waits = format!("device {device} waits for a commit that nobody makes durable");
+            self.fail(Invariant::Contract, waits);
+        }
+    }
+
+    /// The calls of a device that share a commit have all been made.
+    pub(super) fn end_group(&mut self, device: usize) {
+        if self.devices[device].shared > 0 {
+            self.count("shared commit");
+            self.devices[device].shared = usize::MAX - 1;
+            self.with(device, |_, _, _| ());
+        }
+    }
+
+    /// As [`end_group`](Self::end_group), of all devices.
+    pub(crate) fn end_groups(&mut self) {
+        (0..self.devices.len()).for_each(|device| self.end_group(device));
     }
 
     pub(crate) fn carry_out(&mut self, device: usize, actions: Vec<Action>) {
@@ -479,10 +540,17 @@ impl World {
 
     /// A device's disk makes commits durable.
     pub fn sync_disk(&mut self, device: usize, up_to: CommitNumber) {
+        self.end_group(device);
+        // a disk that fails makes nothing durable any more
+        if self.devices[device].has_halted() {
+            return;
+        }
         self.with(device, |replica, now, actions| {
             replica.store_mut().make_durable(up_to);
             replica.poll_store(now, actions);
         });
+        // the replica hears of it at the end of its group
+        self.end_group(device);
     }
 
     /// A device's disk fails: at its `nth` commit from now on, or at once where that is 0.

@@ -68,6 +68,8 @@ pub struct WorldConfig {
     pub policy: Arc<dyn Policy>,
     /// The number of bytes that may be in transit down a new connection, by turns.
     pub capacities: Vec<usize>,
+    /// The number of calls of a device that share a commit with the one before them, at most.
+    pub shared: usize,
     /// The lead of the wall clock of each of the first devices at its first start, in milliseconds;
     /// the clocks of further devices are right.
     pub clocks: Vec<i64>,
@@ -87,6 +89,7 @@ impl WorldConfig {
             ring: RingLimits::default(),
             policy: Arc::new(AllowAll),
             capacities: vec![1 << 16],
+            shared: 0,
             clocks: Vec::new(),
         }
     }
@@ -97,6 +100,8 @@ impl WorldConfig {
 pub enum Move {
     /// A connection that a device asked for comes up, or is refused.
     Connect(usize),
+    /// The calls of a device that share a commit have all been made.
+    EndGroup(usize),
     /// A device's disk makes everything durable.
     Sync(usize),
     /// The server gets the next frame of a connection.
@@ -311,6 +316,9 @@ impl World {
             if device.dialling.is_some() && !device.cut_off && device.sockets != Way::Stalled {
                 moves.push(Move::Connect(index));
             }
+            if device.shared > 0 {
+                moves.push(Move::EndGroup(index));
+            }
             let (last, durable) = (device.replica.store().last(), device.replica.durable());
             if durable < last && !device.disk_paused && !device.has_halted() {
                 moves.push(Move::Sync(index));
@@ -347,6 +355,7 @@ impl World {
     pub fn make(&mut self, one: Move) {
         match one {
             Move::Connect(device) => self.connect(device),
+            Move::EndGroup(device) => self.end_group(device),
             Move::Sync(device) => self.sync_disk(device, self.commits(device).0),
             Move::Up(conn) => self.deliver_up(conn),
             Move::Commit => self.commit(usize::MAX, CommitFate::Done),
@@ -366,7 +375,7 @@ impl World {
     #[must_use]
     pub fn device_of(&self, one: Move) -> Option<usize> {
         match one {
-            Move::Connect(device) | Move::Sync(device) => Some(device),
+            Move::Connect(device) | Move::EndGroup(device) | Move::Sync(device) => Some(device),
             Move::Up(conn) | Move::Pump(conn) | Move::Down(conn) => match self.owner(conn)? {
                 Owner::Device(device) => Some(device),
                 Owner::Plain(_) => None,

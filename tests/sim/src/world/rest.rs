@@ -13,6 +13,7 @@ impl World {
     /// was shown and told has to know of that.
     pub fn heal(&mut self) {
         self.note(|| "everything heals".into());
+        self.end_groups();
         self.store.paused = false;
         if self.store.poisoned {
             self.crash_server();

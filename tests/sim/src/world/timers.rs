@@ -11,9 +11,12 @@ impl World {
     /// but sleeping devices.
     pub fn pass(&mut self, millis: u64) {
         let end = self.now.mono.0 + millis;
+        // nobody sleeps with a commit to come
+        self.end_groups();
         while let Some(at) = self.next_deadline().filter(|at| at.0 <= end) {
             self.set_time(at.0.max(self.now.mono.0));
             self.ring_timers();
+            self.end_groups();
             self.look_at_the_dead();
             // it might ask for the same time for ever
             if self.broken.contains_key(&Invariant::Contract) {
