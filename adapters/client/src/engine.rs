@@ -122,10 +122,7 @@ impl Engine {
             let timeout = if more { Some(Duration::ZERO) } else { self.timeout() };
             // without a place to sleep nothing can be heard, and the calls of the app end
             let Ok(first) = self.network.wait(commands, timeout) else { break };
-            if let Some(first) = first {
-                self.take(first);
-            }
-            more = self.take_batch(commands);
+            more = self.take_turn(first, commands);
             self.network.flush();
             self.end_turn();
             self.network.flush();
@@ -135,6 +132,34 @@ impl Engine {
         if let Some(signing_out) = signing_out {
             signing_out.reply();
         }
+    }
+
+    /// Lets the commands of a turn share one commit.
+    fn begin_group(&mut self) {
+        if let Ok(replica) = &mut self.replica {
+            replica.begin_group();
+        }
+    }
+
+    /// Commits what the commands since [`begin_group`](Self::begin_group) have changed.
+    fn end_group(&mut self) {
+        self.step(Replica::end_group);
+        self.check_store();
+    }
+
+    /// Takes the commands there are in one commit, and returns `true` if there may be more.
+    fn take_turn(
+        &mut self,
+        first: Option<EngineCommand>,
+        commands: &Receiver<EngineCommand>,
+    ) -> bool {
+        self.begin_group();
+        if let Some(first) = first {
+            self.take(first);
+        }
+        let more = self.take_batch(commands);
+        self.end_group();
+        more
     }
 
     /// Takes the commands there are, and returns `true` if there may be more.
@@ -175,12 +200,17 @@ impl Engine {
             }
             EngineCommand::SignOut(how, reply) => self.sign_out(how, reply),
             EngineCommand::Watch { collection, record, updates } => {
+                // it begins with what is committed
+                self.end_group();
                 self.watch(collection, record, updates);
+                self.begin_group();
             }
             EngineCommand::WatchQuery { collection, query, updates } => {
+                self.end_group();
                 self.join(&collection);
                 self.watchers.add_query(collection, query, updates);
                 self.begin_watching();
+                self.begin_group();
             }
             EngineCommand::DismissWatchers => {
                 self.watchers.dismiss_abandoned(self.replica.as_mut().ok());

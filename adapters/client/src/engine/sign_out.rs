@@ -69,6 +69,7 @@ impl Engine {
             return reply.send(Err(SyncError::SignedOut));
         }
         // what was saved before is kept, or named as unsent
+        self.end_group();
         self.answer();
         let now = self.now();
         let replica = match self.take_replica("the user is signing out") {

@@ -63,18 +63,26 @@ impl Bench {
     }
 
     fn turn(&mut self) {
-        self.engine.take_batch(&self.commands);
+        self.engine.take_turn(None, &self.commands);
         self.engine.end_turn();
     }
 
     fn save(&mut self, id: &str) -> Pending<Saved> {
+        let pending = self.ask_for_save(id);
+        self.turn();
+        pending
+    }
+
+    fn ask_for_save(&self, id: &str) -> Pending<Saved> {
         let document =
             Document::parse(&format!("{{\"id\":\"{id}\"}}"), &Limits::default()).unwrap();
         let id = RecordId::new(id).unwrap();
         let write = Write::Save(todos(), id.clone(), document);
-        let pending = self.inbox.ask(|reply| EngineCommand::Write { id, write, reply });
-        self.turn();
-        pending
+        self.inbox.ask(|reply| EngineCommand::Write { id, write, reply })
+    }
+
+    fn committed(&self) -> u64 {
+        self.engine.replica.as_ref().map_or(0, |replica| replica.durable().0)
     }
 }
 
@@ -124,6 +132,32 @@ fn a_store_that_fails_leaves_nobody_waiting() {
     bench.inbox.put(EngineCommand::Durable);
     bench.turn();
     assert_eq!(first.confirmed().wait(), Err(full().into()));
+}
+
+#[test]
+fn saves_that_wait_in_the_inbox_share_a_commit() {
+    let mut bench = Bench::open_on(MemoryClientStore::default);
+    let before = bench.committed();
+    let saves: Vec<_> = (0..100).map(|n| bench.ask_for_save(&format!("r{n}"))).collect();
+    bench.turn();
+    assert_eq!(bench.committed(), before + 1);
+    let writes: Vec<_> = saves.into_iter().map(|save| save.wait().unwrap().write).collect();
+    assert!(writes.is_sorted() && writes.iter().all(Option::is_some), "{writes:?}");
+}
+
+#[test]
+fn each_save_of_a_commit_that_fails_hears_of_it() {
+    let full = || StoreError::new(StoreErrorKind::Full, "there is no space left");
+    let mut bench = Bench::open_on(move || {
+        let mut store = MemoryClientStore::default();
+        store.fail_commit(2, full());
+        store
+    });
+    let saves: Vec<_> = (0..3).map(|n| bench.ask_for_save(&format!("r{n}"))).collect();
+    bench.turn();
+    for save in saves {
+        assert_eq!(save.wait().map(drop), Err(full().into()));
+    }
 }
 
 #[test]
