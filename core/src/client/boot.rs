@@ -22,7 +22,7 @@ use super::synced::Syncs;
 use super::wipe::free_slot;
 use crate::protocol::name::{Collection, CommitNumber, MutationNumber, SessionNumber, WriteId};
 use crate::protocol::random::Random;
-use crate::protocol::time::Now;
+use crate::protocol::time::{Now, Timestamp};
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{
@@ -53,9 +53,10 @@ impl Client {
             Some(row) => Identity::decode(row)?,
             None => new_identity(&mut random)?,
         };
+        let outbox = outbox_of(keys, &identity, store)?;
         let mut client = Self {
-            outbox: outbox_of(keys, &identity, store)?,
-            streams: streams_of(keys, &config.collections, store)?,
+            streams: streams_of(keys, &config.collections, &outbox, store)?,
+            outbox,
             rejected: count(keys.all_rejected(), store)?,
             random,
             keys,
@@ -131,10 +132,16 @@ fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox
             next = next.max(write_id_of(&key)?.next());
         }
     }
-    Ok(Outbox::found(len, next))
+    let pending = Edit::new(store, keys, Timestamp::default()).pending_writes()?;
+    Ok(Outbox::found(len, next, pending))
 }
 
-fn streams_of(keys: Keys, wanted: &[Collection], store: &dyn Rows) -> Result<Streams, StoreError> {
+fn streams_of(
+    keys: Keys,
+    wanted: &[Collection],
+    outbox: &Outbox,
+    store: &dyn Rows,
+) -> Result<Streams, StoreError> {
     let mut streams = Streams::default();
     let (from, to) = keys.streams();
     store.scan(&from, &to, &mut |key, value| {
@@ -142,8 +149,9 @@ fn streams_of(keys: Keys, wanted: &[Collection], store: &dyn Rows) -> Result<Str
         *streams.used(&collection_of(key)?) = Stream::found(row);
         Ok(Scan::Next)
     })?;
-    for collection in collections_of(keys, store)? {
-        streams.used(&collection);
+    let stored = collections_of(keys, store)?;
+    for collection in stored.iter().chain(outbox.collections()) {
+        streams.used(collection);
     }
     for collection in wanted {
         streams.used(collection).subscribe();
@@ -151,27 +159,22 @@ fn streams_of(keys: Keys, wanted: &[Collection], store: &dyn Rows) -> Result<Str
     Ok(streams)
 }
 
-/// The collections that have records or waiting writes: a look at one key of each.
+/// The collections that have records: a look at one key of each.
 pub(super) fn collections_of(
     keys: Keys,
     store: &dyn Rows,
 ) -> Result<BTreeSet<Collection>, StoreError> {
     let mut found = BTreeSet::new();
-    for of in [Keys::records_behind, Keys::pending_behind] {
-        let mut last = None;
-        loop {
-            let mut next = None;
-            let (from, to) = of(keys, last.as_ref());
-            store.scan(&from, &to, &mut |key, _| {
-                next = Some(collection_in(key)?);
-                Ok(Scan::Stop)
-            })?;
-            let Some(next) = next else { break };
-            found.insert(next.clone());
-            last = Some(next);
-        }
+    loop {
+        let mut next = None;
+        let (from, to) = keys.records_behind(found.last());
+        store.scan(&from, &to, &mut |key, _| {
+            next = Some(collection_in(key)?);
+            Ok(Scan::Stop)
+        })?;
+        let Some(next) = next else { return Ok(found) };
+        found.insert(next);
     }
-    Ok(found)
 }
 
 fn count((from, to): (Vec<u8>, Vec<u8>), store: &dyn Rows) -> Result<usize, StoreError> {

@@ -9,13 +9,16 @@ use super::event::{Event, EventKind, Transport};
 use super::failure::{ConnectFailure, FailureCause};
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
+use super::pending::PendingWrites;
 use super::stream::Stream;
 use crate::protocol::document::Document;
 use crate::protocol::hash::Digest;
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::rules::clocks::Clocks;
-use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, StreamRow, record_of, write_id_of};
+use crate::rules::row::{
+    Entry, Keys, OutboxRow, Rejected, Row, StreamRow, pending_of, record_of, write_id_of,
+};
 use crate::rules::view::Record;
 use crate::store::{Batch, Overlay, Rows, Scan, StoreError};
 
@@ -176,61 +179,16 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// The entries of the outbox that a record has, in their order.
-    pub(super) fn entries_of(
-        &self,
-        collection: &Collection,
-        id: &RecordId,
-    ) -> Result<Vec<(WriteId, Entry)>, StoreError> {
-        let mut writes = Vec::new();
-        let (from, to) = self.keys.pending_of(collection, id);
+    /// The writes that records have, as the store says.
+    pub(super) fn pending_writes(&self) -> Result<PendingWrites, StoreError> {
+        let mut pending = PendingWrites::default();
+        let (from, to) = self.keys.pending_behind(None);
         self.rows.scan(&from, &to, &mut |key, _| {
-            writes.push(write_id_of(key)?);
+            let (collection, id, write) = pending_of(key)?;
+            pending.add(&collection, &id, write);
             Ok(Scan::Next)
         })?;
-        let entry = |write| Ok((write, self.entry(write)?));
-        writes.into_iter().map(entry).collect()
-    }
-
-    /// The id of a record's last write.
-    pub(super) fn last_place_of(
-        &self,
-        collection: &Collection,
-        id: &RecordId,
-    ) -> Result<Option<WriteId>, StoreError> {
-        let mut last = None;
-        let (from, to) = self.keys.pending_of(collection, id);
-        self.rows.scan(&from, &to, &mut |key, _| {
-            last = Some(write_id_of(key)?);
-            Ok(Scan::Next)
-        })?;
-        Ok(last)
-    }
-
-    /// Returns `true` if the outbox has entries for a collection.
-    pub(super) fn has_entries(&self, collection: &Collection) -> Result<bool, StoreError> {
-        let mut found = false;
-        let (from, to) = self.keys.pending_in(collection);
-        self.rows.scan(&from, &to, &mut |_, _| {
-            found = true;
-            Ok(Scan::Stop)
-        })?;
-        Ok(found)
-    }
-
-    /// The id of a record's first write.
-    pub(super) fn first_of(
-        &self,
-        collection: &Collection,
-        id: &RecordId,
-    ) -> Result<Option<WriteId>, StoreError> {
-        let mut first = None;
-        let (from, to) = self.keys.pending_of(collection, id);
-        self.rows.scan(&from, &to, &mut |key, _| {
-            first = Some(write_id_of(key)?);
-            Ok(Scan::Stop)
-        })?;
-        Ok(first)
+        Ok(pending)
     }
 
     pub(super) fn place(&self, write: WriteId) -> Result<Option<OutboxRow>, StoreError> {
@@ -240,25 +198,15 @@ impl<'a> Edit<'a> {
 
     fn corrected(&self, place: OutboxRow) -> OutboxRow {
         match place {
-            OutboxRow::Entry(entry) => {
-                let correction = entry.stamped.map_or(0, |it| self.clocks.correction_of(it));
-                OutboxRow::Entry(entry.corrected(correction))
-            }
+            OutboxRow::Entry(entry) => OutboxRow::Entry(self.corrected_entry(entry)),
             OutboxRow::Acked(digest) => OutboxRow::Acked(digest),
         }
     }
 
-    /// The last entry that a record has, as [`stamped`](Self::stamped).
-    pub(super) fn last_of(
-        &self,
-        collection: &Collection,
-        id: &RecordId,
-    ) -> Result<Option<Entry>, StoreError> {
-        let (from, to) = self.keys.pending_of(collection, id);
-        match self.rows.last(&from, &to)? {
-            Some((key, _)) => self.stamped(write_id_of(&key)?),
-            None => Ok(None),
-        }
+    /// An entry with its times by the server's clock, as far as that is known.
+    pub(super) fn corrected_entry(&self, entry: Entry) -> Entry {
+        let correction = entry.stamped.map_or(0, |it| self.clocks.correction_of(it));
+        entry.corrected(correction)
     }
 
     /// The entry of a write, if there is one: as it was stamped, if its correction is not settled
@@ -266,12 +214,17 @@ impl<'a> Edit<'a> {
     pub(super) fn stamped(&self, write: WriteId) -> Result<Option<Entry>, StoreError> {
         let Some(row) = self.rows.get(&self.keys.entry(write))? else { return Ok(None) };
         let OutboxRow::Entry(entry) = OutboxRow::decode(row)? else { return Ok(None) };
-        Ok(Some(match entry.stamped {
+        Ok(Some(self.settled(entry)))
+    }
+
+    /// An entry with its times by the server's clock, if that is settled.
+    pub(super) fn settled(&self, entry: Entry) -> Entry {
+        match entry.stamped {
             Some(stamped) if !self.is_unsettled(stamped.run) && self.clocks.settle(stamped) => {
                 entry.corrected(self.clocks.correction_of(stamped))
             }
             Some(_) | None => entry,
-        }))
+        }
     }
 
     fn is_unsettled(&self, run: u64) -> bool {
@@ -294,10 +247,18 @@ impl<'a> Edit<'a> {
         from: WriteId,
         visit: &mut dyn FnMut(WriteId, OutboxRow) -> Result<Scan, StoreError>,
     ) -> Result<(), StoreError> {
+        self.stored_places(from, &mut |write, place| visit(write, self.corrected(place)))
+    }
+
+    /// The same, with the times as they were stamped.
+    pub(super) fn stored_places(
+        &self,
+        from: WriteId,
+        visit: &mut dyn FnMut(WriteId, OutboxRow) -> Result<Scan, StoreError>,
+    ) -> Result<(), StoreError> {
         let (from, to) = self.keys.entries(from);
-        self.rows.scan(&from, &to, &mut |key, value| {
-            visit(write_id_of(key)?, self.corrected(OutboxRow::decode(value)?))
-        })
+        self.rows
+            .scan(&from, &to, &mut |key, value| visit(write_id_of(key)?, OutboxRow::decode(value)?))
     }
 
     pub(super) fn put_entry(&mut self, write: WriteId, entry: &Entry, new: bool) {

@@ -92,7 +92,7 @@ impl Client {
         if !insert || !unknown || !self.identity.forgotten.covers(write) {
             return Ok(false);
         }
-        let first = edit.first_of(&entry.collection, &entry.record_id)?;
+        let first = self.outbox.first_of(edit, &entry.collection, &entry.record_id)?;
         Ok(first == Some(write))
     }
 

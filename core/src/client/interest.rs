@@ -73,7 +73,7 @@ impl Client {
         let mut over = Vec::new();
         for (collection, stream) in self.streams.iter_mut() {
             let is_free = stream.is_wanted() && !stream.is_subscribed();
-            if !is_free || !self.outbox.is_empty() && edit.has_entries(collection)? {
+            if !is_free || self.outbox.has_entries(collection) {
                 stream.count_used();
             } else if stream.count_unused(now, keep_for) {
                 over.push(collection.clone());
@@ -121,7 +121,8 @@ impl Client {
             );
         }
         let stored = collections_of(self.keys, store).map_err(|error| error.message)?;
-        if let Some(of) = stored.iter().find(|of| !self.streams.contains(of)) {
+        let mut all = stored.iter().chain(self.outbox.collections());
+        if let Some(of) = all.find(|of| !self.streams.contains(of)) {
             return Err(format!("{of} has stored rows, and was never used"));
         }
         let edit = Edit::new(store, self.keys, self.now.wall);

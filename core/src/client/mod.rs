@@ -25,6 +25,7 @@
 //! | `wipe` | everything of a user is removed from the store |
 //! | `fate` | what became of a write, told to whoever follows it |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
+//! | `pending`, `ahead` | the parts of the outbox that are in memory |
 //! | `sending`, `pacing`, `portion` | what goes out, when it may, and how much at a time |
 //! | `synced` | the answers to calls of `synced` |
 //! | `interest` | which collections matter |
@@ -38,6 +39,7 @@
 
 mod access;
 mod adopt;
+mod ahead;
 mod boot;
 mod catchup;
 mod checks;
@@ -69,6 +71,7 @@ pub(crate) mod output;
 mod pacing;
 mod past;
 mod peer;
+mod pending;
 mod plain;
 mod portion;
 mod queries;

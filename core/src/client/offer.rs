@@ -89,8 +89,8 @@ impl Records<'_> {
         if before.server.is_none() || !held {
             return Ok(());
         }
-        let written_at = seen(edit, self.collection, id, &before)?;
-        let entries = edit.entries_of(self.collection, id)?;
+        let written_at = seen(edit, self.outbox, self.collection, id, &before)?;
+        let entries = self.outbox.entries_of(edit, self.collection, id)?;
         let first = entries.first().map(|(write, _)| *write);
         if first.is_some_and(|first| self.outbox.is_frozen(first)) {
             return Ok(());
@@ -139,7 +139,7 @@ impl Records<'_> {
     /// their way.
     fn has_frozen(&self, edit: &Edit<'_>, ids: &[RecordId]) -> Result<bool, StoreError> {
         for id in ids {
-            let first = edit.first_of(self.collection, id)?;
+            let first = self.outbox.first_of(edit, self.collection, id)?;
             if first.is_some_and(|first| self.outbox.is_frozen(first)) {
                 return Ok(true);
             }

@@ -1,11 +1,15 @@
-//! The outbox: the writes that wait for the server, in order. The writes themselves lie in the store;
-//! in memory are its ends, and what of it is on its way.
+//! The outbox: the writes that wait for the server, in order. They lie in the store; in memory are its
+//! ends, what of it is on its way or goes out next, and which writes each record has.
+
+mod check;
 
 use alloc::collections::VecDeque;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
 
+use super::ahead::Ahead;
 use super::edit::Edit;
+use super::pending::PendingWrites;
 use crate::protocol::hash::Digest;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::rules::row::{Entry, OutboxRow};
@@ -19,6 +23,16 @@ struct InFlight {
     bytes: usize,
     /// `true` if it is acknowledged and only keeps its place.
     acked: bool,
+    /// Its entry, as the store has it.
+    entry: Sent,
+}
+
+/// The entry of a write in flight. It says nothing that the store does not say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Sent(Option<Entry>);
+
+impl Hash for Sent {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// The visitor of a scan over places of the outbox.
@@ -41,6 +55,9 @@ pub(super) struct Outbox {
     in_flight: VecDeque<InFlight>,
     /// Where the search for the next write to send begins.
     unsent: WriteId,
+    /// The entries from there on, as far as they are in memory.
+    ahead: Ahead,
+    pending: PendingWrites,
     /// Commits that are not durable yet, each with the end of the outbox that it made.
     marks: VecDeque<(CommitNumber, WriteId)>,
     /// Every entry in front of this id is durable as it is.
@@ -49,8 +66,8 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// The outbox as it was found in a store: everything in it may have been sent.
-    pub(super) fn found(len: usize, next: WriteId) -> Self {
-        Self { len, next, frozen_until: next, durable_until: next, ..Self::default() }
+    pub(super) fn found(len: usize, next: WriteId, pending: PendingWrites) -> Self {
+        Self { len, next, pending, frozen_until: next, durable_until: next, ..Self::default() }
     }
 
     /// The number of places, those included that are acknowledged and keep their place.
@@ -90,6 +107,103 @@ impl Outbox {
         self.unsent
     }
 
+    // --- the writes of a record ---
+
+    /// The entries that a record has, in their order.
+    pub(super) fn entries_of(
+        &self,
+        edit: &Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Vec<(WriteId, Entry)>, StoreError> {
+        let mut entries = Vec::new();
+        for write in self.pending.of(collection, id) {
+            let entry = self.entry(edit, write)?;
+            if is_of(&entry, collection, id) {
+                entries.push((write, entry));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The id of a record's first write.
+    pub(super) fn first_of(
+        &self,
+        edit: &Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<WriteId>, StoreError> {
+        self.find(edit, self.pending.of(collection, id), collection, id)
+    }
+
+    /// The id of a record's last write.
+    pub(super) fn last_of(
+        &self,
+        edit: &Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<WriteId>, StoreError> {
+        self.find(edit, self.pending.of(collection, id).rev(), collection, id)
+    }
+
+    /// The first of some writes that is of a record.
+    fn find(
+        &self,
+        edit: &Edit<'_>,
+        writes: impl Iterator<Item = WriteId>,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Option<WriteId>, StoreError> {
+        for write in writes {
+            let found = match self.kept(write) {
+                Some(entry) => is_of(entry, collection, id),
+                None => is_of(&edit.entry(write)?, collection, id),
+            };
+            if found {
+                return Ok(Some(write));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns `true` if a collection has entries.
+    pub(super) fn has_entries(&self, collection: &Collection) -> bool {
+        self.pending.has(collection)
+    }
+
+    /// The collections that have entries.
+    pub(super) fn collections(&self) -> impl Iterator<Item = &Collection> {
+        self.pending.collections()
+    }
+
+    /// The entry of a write that has to have one.
+    pub(super) fn entry(&self, edit: &Edit<'_>, write: WriteId) -> Result<Entry, StoreError> {
+        match self.kept(write) {
+            Some(entry) => Ok(edit.corrected_entry(entry.clone())),
+            None => edit.entry(write),
+        }
+    }
+
+    /// The entry of a write, if there is one: as it was stamped, if its correction is not settled.
+    pub(super) fn stamped(
+        &self,
+        edit: &Edit<'_>,
+        write: WriteId,
+    ) -> Result<Option<Entry>, StoreError> {
+        match self.kept(write) {
+            Some(entry) => Ok(Some(edit.settled(entry.clone()))),
+            None => edit.stamped(write),
+        }
+    }
+
+    /// An entry as the store has it, if it is in memory.
+    fn kept(&self, write: WriteId) -> Option<&Entry> {
+        match self.in_flight.binary_search_by_key(&write, |sent| sent.write) {
+            Ok(index) => self.in_flight.get(index)?.entry.0.as_ref(),
+            Err(_) => self.ahead.get(write),
+        }
+    }
+
     // --- what waits ---
 
     /// Shows the places from the first one on, as long as `visit` wants to go on.
@@ -118,10 +232,42 @@ impl Outbox {
         edit: &Edit<'_>,
         visit: &mut dyn FnMut(WriteId, Entry) -> Scan,
     ) -> Result<(), StoreError> {
-        edit.places(self.unsent, &mut |write, place| match place {
+        for (write, entry) in self.ahead.iter() {
+            if visit(*write, edit.corrected_entry(entry.clone())) == Scan::Stop {
+                return Ok(());
+            }
+        }
+        if self.ahead.until() >= self.next {
+            return Ok(());
+        }
+        edit.places(self.ahead.until(), &mut |write, place| match place {
             OutboxRow::Entry(entry) => Ok(visit(write, entry)),
             OutboxRow::Acked(_) => Ok(Scan::Next),
         })
+    }
+
+    /// Reads the entries that are sent next, if none of them is in memory.
+    pub(super) fn read_ahead(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
+        if !self.ahead.is_empty() || self.ahead.until() >= self.next {
+            return Ok(());
+        }
+        let (ahead, mut is_all) = (&mut self.ahead, true);
+        edit.stored_places(ahead.until(), &mut |write, place| {
+            if ahead.is_full() {
+                is_all = false;
+                return Ok(Scan::Stop);
+            }
+            ahead.reach(write);
+            match place {
+                OutboxRow::Entry(entry) => ahead.push(write, &entry),
+                OutboxRow::Acked(_) => ahead.reach(write.next()),
+            }
+            Ok(Scan::Next)
+        })?;
+        if is_all {
+            ahead.reach(self.next);
+        }
+        Ok(())
     }
 
     /// The first entry that was not sent.
@@ -186,17 +332,18 @@ impl Outbox {
     /// Lets a write join the last entry where that is of the same record and was not sent. Gives the
     /// entry's id.
     pub(super) fn join(
-        &self,
+        &mut self,
         edit: &mut Edit<'_>,
         entry: &Entry,
     ) -> Result<Option<WriteId>, StoreError> {
         let Some(write) = self.joinable(&entry.collection, &entry.record_id) else {
             return Ok(None);
         };
-        let Some(joined) = edit.stamped(write)?.and_then(|last| last.then(entry)) else {
+        let Some(joined) = self.stamped(edit, write)?.and_then(|last| last.then(entry)) else {
             return Ok(None);
         };
         edit.put_entry(write, &joined, false);
+        self.ahead.set(write, &joined);
         edit.written = Some(write);
         Ok(Some(write))
     }
@@ -217,6 +364,8 @@ impl Outbox {
         let write = self.next;
         edit.put_entry(write, &entry, true);
         edit.written = Some(write);
+        self.pending.add(&entry.collection, &entry.record_id, write);
+        self.ahead.push(write, &entry);
         self.len += 1;
         self.next = write.next();
         self.tail = Some((write, entry.collection, entry.record_id));
@@ -233,6 +382,10 @@ impl Outbox {
     ) -> WriteId {
         let Some(write) = place else { return self.append(edit, entry) };
         edit.put_entry(write, &entry, true);
+        self.pending.add(&entry.collection, &entry.record_id, write);
+        if write >= self.unsent {
+            self.ahead.set(write, &entry);
+        }
         self.len += 1;
         write
     }
@@ -240,13 +393,23 @@ impl Outbox {
     /// Removes an entry.
     pub(super) fn remove(&mut self, edit: &mut Edit<'_>, write: WriteId, entry: &Entry) {
         edit.drop_entry(write, entry);
+        self.settle(write, entry);
         self.forget(write);
+    }
+
+    /// A write is no longer one of its record's.
+    fn settle(&mut self, write: WriteId, entry: &Entry) {
+        self.pending.remove(&entry.collection, &entry.record_id, write);
+        self.ahead.remove(write);
     }
 
     /// Removes the first place, whose write is confirmed.
     pub(super) fn confirm(&mut self, edit: &mut Edit<'_>, write: WriteId, place: &OutboxRow) {
         match place {
-            OutboxRow::Entry(entry) => edit.drop_entry(write, entry),
+            OutboxRow::Entry(entry) => {
+                edit.drop_entry(write, entry);
+                self.settle(write, entry);
+            }
             OutboxRow::Acked(_) => edit.drop_place(write),
         }
         self.pass(write);
@@ -284,7 +447,7 @@ impl Outbox {
     /// Lets the outbox begin at its first place.
     pub(super) fn advance_head(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
         self.head = self.head.max(self.first_stored(edit)?);
-        self.unsent = self.unsent.max(self.head);
+        self.begin_unsent(self.unsent.max(self.head));
         Ok(())
     }
 
@@ -347,14 +510,30 @@ impl Outbox {
 
     /// The first unsent write goes out, and waits for a verdict.
     pub(super) fn send(&mut self, write: WriteId, digest: Digest, bytes: usize) {
-        self.send_unnumbered(write);
-        self.in_flight.push_back(InFlight { write, digest, bytes, acked: false });
+        let entry = Sent(self.take_unsent(write));
+        self.in_flight.push_back(InFlight { write, digest, bytes, acked: false, entry });
     }
 
     /// The first unsent write goes out, and no verdict will name it.
     pub(super) fn send_unnumbered(&mut self, write: WriteId) {
+        self.take_unsent(write);
+    }
+
+    fn take_unsent(&mut self, write: WriteId) -> Option<Entry> {
         self.unsent = write.next();
         self.freeze(write);
+        let last = self.ahead.pass(self.unsent);
+        last.filter(|(passed, _)| *passed == write).map(|(_, entry)| entry)
+    }
+
+    /// Lets the search for the next write to send begin at a place.
+    fn begin_unsent(&mut self, at: WriteId) {
+        if at < self.unsent {
+            self.ahead.restart(at);
+        } else {
+            self.ahead.pass(at);
+        }
+        self.unsent = at;
     }
 
     /// A write may have been sent, and so may those in front of it.
@@ -371,7 +550,8 @@ impl Outbox {
     pub(super) fn acknowledge(&mut self, edit: &mut Edit<'_>, index: usize, entry: &Entry) {
         if let Some(sent) = self.in_flight.get_mut(index) {
             edit.ack_entry(sent.write, entry, sent.digest);
-            sent.acked = true;
+            self.pending.remove(&entry.collection, &entry.record_id, sent.write);
+            (sent.acked, sent.entry) = (true, Sent(None));
         }
     }
 
@@ -392,63 +572,24 @@ impl Outbox {
 
     /// Lets the search for the next write to send begin at the first one.
     pub(super) fn send_again(&mut self) {
-        self.unsent = self.head;
+        self.begin_unsent(self.head);
     }
 
     /// Lets the search for the next write to send begin behind all that may have been sent.
     pub(super) fn pass_over_frozen(&mut self) {
-        self.unsent = self.unsent.max(self.frozen_until);
+        self.begin_unsent(self.unsent.max(self.frozen_until));
     }
 
     /// Everything from the `index`-th write in flight on was not applied, and is free again.
     pub(super) fn go_back(&mut self, index: usize) {
-        if let Some(sent) = self.in_flight.get(index) {
-            self.unsent = sent.write;
-            self.frozen_until = sent.write;
+        if let Some(write) = self.in_flight.get(index).map(|sent| sent.write) {
+            self.begin_unsent(write);
+            self.frozen_until = write;
             self.in_flight.truncate(index);
         }
     }
+}
 
-    // --- invariants, for tests ---
-
-    /// Checks what must always hold between the outbox and its store.
-    ///
-    /// # Errors
-    /// Says which invariant is broken.
-    pub(super) fn check(&self, edit: &Edit<'_>) -> Result<(), String> {
-        let mut writes = Vec::new();
-        edit.places(WriteId(0), &mut |write, _| {
-            writes.push(write);
-            Ok(Scan::Next)
-        })
-        .map_err(|error| error.message)?;
-        let in_flight: Vec<_> = self.in_flight.iter().map(|sent| sent.write).collect();
-        let invariants = [
-            (writes.len() == self.len, "the outbox is as long as it says"),
-            (writes.starts_with(&in_flight), "what is in flight is the head of the outbox"),
-            (writes.iter().all(|p| *p >= self.head), "nothing lies in front of the head"),
-            (writes.iter().all(|p| *p < self.next), "ids are not used again"),
-            (in_flight.iter().all(|p| self.is_frozen(*p)), "what is in flight is frozen"),
-        ];
-        match invariants.iter().find(|(holds, _)| !holds) {
-            Some((_, invariant)) => Err(invariant.to_string()),
-            None => Ok(()),
-        }
-    }
-
-    /// Checks that nothing is left in it.
-    ///
-    /// # Errors
-    /// Says what is left.
-    pub(super) fn check_at_rest(&self) -> Result<(), String> {
-        let left = [
-            (self.len > 0, "writes are in the outbox"),
-            (!self.in_flight.is_empty(), "writes are in flight"),
-            (!self.marks.is_empty(), "commits of writes are remembered"),
-        ];
-        match left.iter().find(|(is_left, _)| *is_left) {
-            Some((_, what)) => Err(what.to_string()),
-            None => Ok(()),
-        }
-    }
+fn is_of(entry: &Entry, collection: &Collection, id: &RecordId) -> bool {
+    entry.collection == *collection && entry.record_id == *id
 }

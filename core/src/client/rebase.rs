@@ -69,7 +69,7 @@ impl Records<'_> {
             return Ok(());
         }
         forget_gone_fields(row);
-        let entries = edit.entries_of(self.collection, id)?;
+        let entries = self.outbox.entries_of(edit, self.collection, id)?;
         let Some((first, _)) = entries.first() else {
             row.pending = None;
             return Ok(());

@@ -144,7 +144,7 @@ impl Client {
     /// The next writes that fit into the window, are durable as they are, and whose collection is
     /// ready for them; and until when the one behind them waits for its collection.
     pub(super) fn next_writes(
-        &self,
+        &mut self,
         edit: &Edit<'_>,
     ) -> Result<(Writes, Option<Mono>), StoreError> {
         let in_flight = self.outbox.in_flight();
@@ -160,6 +160,7 @@ impl Client {
         if room == 0 || self.outbox.len() == in_flight || self.awaits_time() {
             return Ok((writes, wait_until));
         }
+        self.outbox.read_ahead(edit)?;
         self.outbox.each_unsent(edit, &mut |write, entry| {
             let first = in_flight == 0 && writes.is_empty();
             bytes += entry.change.delta.set.size();

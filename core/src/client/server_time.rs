@@ -7,6 +7,7 @@ use super::clock::{STEP, round_trip};
 use super::edit::Edit;
 use super::event::EventKind;
 use super::machine::Client;
+use super::outbox::Outbox;
 use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::time::{Mono, Timestamp};
 use crate::rules::clocks::{Correction, MAX_RUNS, Stamped};
@@ -67,13 +68,13 @@ impl Client {
     ) -> Result<(Timestamp, Option<Stamped>), StoreError> {
         let now = self.server_time();
         let Some(run) = self.clock.unsettled() else {
-            return Ok((now.max(seen(edit, collection, id, row)?.next()), None));
+            return Ok((now.max(seen(edit, &self.outbox, collection, id, row)?.next()), None));
         };
         self.clock.stamped();
         let guessed = self.kept_offset().is_some();
         let mut stamped = Stamped { run, guessed, floor: row.updated_at.next() };
         let mut at = now;
-        let last = last_write(edit, collection, id, row)?;
+        let last = last_write(edit, &self.outbox, collection, id, row)?;
         match last.map(|last| (last.written_at, last.stamped)) {
             Some((before, Some(earlier))) => {
                 stamped.floor = stamped.floor.max(earlier.floor.next());
@@ -181,20 +182,29 @@ impl Client {
 /// The latest time that whoever writes this record now has seen on it.
 pub(super) fn seen(
     edit: &Edit<'_>,
+    outbox: &Outbox,
     collection: &Collection,
     id: &RecordId,
     row: &Row,
 ) -> Result<Timestamp, StoreError> {
-    let last = last_write(edit, collection, id, row)?.map(|last| last.corrected(0).written_at);
+    let last =
+        last_write(edit, outbox, collection, id, row)?.map(|last| last.corrected(0).written_at);
     Ok(last.map_or(row.updated_at, |last| last.max(row.updated_at)))
 }
 
 /// The last of a record's pending writes. What its row says of it may be of before it was corrected.
 fn last_write(
     edit: &Edit<'_>,
+    outbox: &Outbox,
     collection: &Collection,
     id: &RecordId,
     row: &Row,
 ) -> Result<Option<Entry>, StoreError> {
-    if row.pending.is_some() { edit.last_of(collection, id) } else { Ok(None) }
+    if row.pending.is_none() {
+        return Ok(None);
+    }
+    match outbox.last_of(edit, collection, id)? {
+        Some(write) => outbox.stamped(edit, write),
+        None => Ok(None),
+    }
 }

@@ -73,8 +73,9 @@ impl Client {
             };
         };
         let Some((write, false)) = self.outbox.sent(index) else { return Ok(()) };
-        let entry = edit.entry(write)?;
-        if edit.first_of(&entry.collection, &entry.record_id)? != Some(write) {
+        let entry = self.outbox.entry(edit, write)?;
+        let first = self.outbox.first_of(edit, &entry.collection, &entry.record_id)?;
+        if first != Some(write) {
             return Err(StepError::peer(
                 "an ack came before that of an earlier write to its record",
             ));
@@ -138,7 +139,7 @@ impl Client {
             return Err(StepError::peer("an error came before the verdicts of earlier writes"));
         };
         let refusal = Refusal::of(&error)?;
-        let entry = edit.entry(write)?;
+        let entry = self.outbox.entry(edit, write)?;
         self.outbox.go_back(index);
         self.pacing.await_verdict(self.now.mono);
         match refusal {
@@ -180,7 +181,7 @@ impl Client {
         write: WriteId,
         code: ErrorCode,
     ) -> Result<(), StoreError> {
-        let entry = edit.entry(write)?;
+        let entry = self.outbox.entry(edit, write)?;
         let message = String::from(if self.pacing.keeps_breaking(write) {
             "rejected by hand after connections had broken before it was through"
         } else {
@@ -322,8 +323,9 @@ impl Client {
         code: ErrorCode,
         message: String,
     ) -> Result<(), StoreError> {
-        let later: Vec<_> = edit
-            .entries_of(&entry.collection, &entry.record_id)?
+        let later: Vec<_> = self
+            .outbox
+            .entries_of(edit, &entry.collection, &entry.record_id)?
             .into_iter()
             .filter(|(other, _)| *other > write)
             .collect();

@@ -111,7 +111,7 @@ impl Client {
         let before = edit.row(collection, id)?;
         let mut row = before.clone().unwrap_or_default();
         let Some(change) = change(&row)? else {
-            edit.shares = edit.last_place_of(collection, id)?;
+            edit.shares = self.outbox.last_of(edit, collection, id)?;
             return Ok(None);
         };
         let view = change.apply(row.view());
@@ -122,7 +122,8 @@ impl Client {
                 (now, Vec::new(), stamped)
             }
             Some(made) => {
-                let (written_at, at) = again(made, &change, seen(edit, collection, id, &row)?);
+                let (written_at, at) =
+                    again(made, &change, seen(edit, &self.outbox, collection, id, &row)?);
                 (written_at, at, None)
             }
         };

@@ -25,7 +25,7 @@ pub use entry::Rejected;
 pub(crate) use entry::{Entry, OutboxRow};
 pub(crate) use identity::Identity;
 pub(crate) use keys::{
-    Keys, Slot, collection_in, collection_of, record_id_of, record_of, write_id_of,
+    Keys, Slot, collection_in, collection_of, pending_of, record_id_of, record_of, write_id_of,
 };
 pub(crate) use record::{Deferred, Pending, Row};
 pub(crate) use stream::{Loss, LossDecision, PlainMark, StreamRow};

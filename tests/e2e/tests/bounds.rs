@@ -64,6 +64,25 @@ fn a_write_that_waits_costs_no_look_at_the_others() {
     assert_eq!((counts.gets, counts.scanned, counts.commits), (1, 0, 1), "{counts:?}");
 }
 
+#[test]
+fn a_verdict_reads_its_record_alone_however_many_wait() {
+    let cost = |writes: u64| {
+        let mut lone = LoneReplica::online(Counted::new(MemoryClientStore::default()));
+        for n in 1..=writes {
+            lone.save(&format!("r{n}"), r#"{"n":1}"#).unwrap();
+        }
+        lone.replica.store().take();
+        lone.acked(1, "r1");
+        lone.replica.store().take()
+    };
+    let counts = cost(3);
+    // it is read as the record's row, and nothing goes out after it
+    assert_eq!((counts.gets, counts.scans, counts.commits), (1, 0, 1), "{counts:?}");
+    let counts = cost(600);
+    // once more for the write that goes out in its place
+    assert_eq!((counts.gets, counts.scans, counts.commits), (2, 0, 1), "{counts:?}");
+}
+
 /// A store on a disk that takes its time, however quick this machine's is.
 struct Slow(FjallServerStore);
 

@@ -69,6 +69,15 @@ impl<S: ClientStore> LoneReplica<S> {
         ));
     }
 
+    /// The server takes a write, as the next change of the collection.
+    pub fn acked(&mut self, mutation: u64, id: &str) {
+        self.seq += 1;
+        let seq = self.seq;
+        self.hear(&format!(
+            r#"{{"type":"ack","collection":"todos","recordId":"{id}","metadata":{{"mutation":{mutation},"seq":{seq},"version":1}}}}"#
+        ));
+    }
+
     /// The app saves a record.
     ///
     /// # Errors

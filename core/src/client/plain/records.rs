@@ -158,7 +158,7 @@ impl Client {
         id: &RecordId,
         is_old: impl Fn(WriteId) -> bool,
     ) -> Result<Verdict, StoreError> {
-        let mut frozen = edit.entries_of(collection, id)?;
+        let mut frozen = self.outbox.entries_of(edit, collection, id)?;
         frozen.retain(|(write, _)| self.outbox.is_frozen(*write));
         let old = frozen.iter().take_while(|(write, _)| is_old(*write)).count();
         let Some(row) = edit.row(collection, id)? else { return Ok(Verdict::Missing) };

@@ -361,7 +361,7 @@ impl Client {
             edit.remote_event(event);
             return Ok(());
         };
-        let entries = edit.entries_of(collection, id)?;
+        let entries = self.outbox.entries_of(edit, collection, id)?;
         match entries.as_slice() {
             [(write, entry)]
                 if self.peer.plain().is_some_and(|plain| plain.has_sent(*write))
@@ -440,7 +440,7 @@ impl Client {
                     continue;
                 }
             }
-            if edit.first_of(&key.0, &key.1)? == Some(write) {
+            if self.outbox.first_of(edit, &key.0, &key.1)? == Some(write) {
                 self.confirm_plain(edit, write, &entry, None)?;
             }
         }

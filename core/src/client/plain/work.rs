@@ -166,7 +166,7 @@ impl Client {
             let began = stream.plain.pull_began;
             let is_old = |write| sent.is_old(write, began);
             if self.judge(edit, &collection, &id, is_old)? == Verdict::Missing {
-                let entries = edit.entries_of(&collection, &id)?;
+                let entries = self.outbox.entries_of(edit, &collection, &id)?;
                 missing.extend(entries.into_iter().map(|(write, _)| write));
             }
         }

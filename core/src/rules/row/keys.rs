@@ -108,11 +108,6 @@ impl Keys {
         self.behind_collection(b'd', collection)
     }
 
-    /// The range of a collection's [`Keys::pending`] rows.
-    pub(crate) fn pending_in(self, collection: &Collection) -> (Vec<u8>, Vec<u8>) {
-        (self.record(b'p', collection, ""), self.end_of_tagged(b'p', collection))
-    }
-
     /// The range of all [`Keys::pending`] rows of the collections behind this one, or of all.
     pub(crate) fn pending_behind(self, collection: Option<&Collection>) -> (Vec<u8>, Vec<u8>) {
         self.behind_collection(b'p', collection)
@@ -139,15 +134,6 @@ impl Keys {
         key.push(0);
         key.extend_from_slice(&write.0.to_be_bytes());
         key
-    }
-
-    /// The range of one record's [`Keys::pending`] rows.
-    pub(crate) fn pending_of(self, collection: &Collection, id: &str) -> (Vec<u8>, Vec<u8>) {
-        let mut from = self.record(b'p', collection, id);
-        let mut to = from.clone();
-        from.push(0);
-        to.push(1);
-        (from, to)
     }
 
     pub(crate) fn deferred(self, collection: &Collection, id: &str) -> Vec<u8> {
@@ -228,6 +214,13 @@ pub(crate) fn record_id_of(key: &[u8]) -> Result<RecordId, StoreError> {
     id.and_then(|id| core::str::from_utf8(id).ok())
         .and_then(|id| RecordId::new(id).ok())
         .ok_or_else(|| StoreError::damaged("a stored key names no record"))
+}
+
+/// The collection, the record and the write in a `p` key.
+pub(crate) fn pending_of(key: &[u8]) -> Result<(Collection, RecordId, WriteId), StoreError> {
+    let named = key.len().checked_sub(9).and_then(|end| key.get(..end));
+    let (collection, id) = record_of(named.unwrap_or_default())?;
+    Ok((collection, id, write_id_of(key)?))
 }
 
 /// The collection of the record in a `d`, `k` or `p` key.

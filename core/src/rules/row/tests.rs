@@ -245,8 +245,8 @@ proptest! {
         prop_assert_eq!(write_id_of(&keys.entry(position)).unwrap(), position);
         prop_assert_eq!(write_id_of(&keys.rejected(position)).unwrap(), position);
         prop_assert_eq!(
-            write_id_of(&keys.pending(&collection, &id, position)).unwrap(),
-            position
+            pending_of(&keys.pending(&collection, &id, position)).unwrap(),
+            (collection, id, position)
         );
     }
 
@@ -263,11 +263,10 @@ proptest! {
         let within = |(from, to): (Vec<u8>, Vec<u8>), key: &[u8]| *from <= *key && *key < *to;
         let same_slot = slots.0 == slots.1;
         let same_collection = same_slot && collections.0 == collections.1;
-        let same_record = same_collection && ids.0 == ids.1;
         let row = there.row(&collections.1, &ids.1);
         let pending = there.pending(&collections.1, &ids.1, position);
         prop_assert_eq!(within(here.rows(&collections.0, None, None), &row), same_collection);
-        prop_assert_eq!(within(here.pending_of(&collections.0, &ids.0), &pending), same_record);
+        prop_assert_eq!(within(here.pending_behind(None), &pending), same_slot);
         prop_assert_eq!(
             within(here.rows(&collections.0, None, Some(&ids.0)), &row),
             same_collection && ids.1 <= ids.0
