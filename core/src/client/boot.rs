@@ -156,6 +156,7 @@ fn streams_of(
     for collection in wanted {
         streams.used(collection).subscribe();
     }
+    streams.end_step();
     Ok(streams)
 }
 

@@ -51,6 +51,9 @@ impl Client {
     pub(crate) fn check(&self, store: &dyn Rows) -> Result<(), String> {
         let edit = Edit::new(store, self.keys, self.now.wall);
         self.outbox.check(&edit)?;
+        if self.halted.is_none() {
+            self.streams.check()?;
+        }
         self.check_kept(store)
     }
 

@@ -164,7 +164,7 @@ impl Client {
                     }
                 }
                 Timer::Probe => self.probe(edit),
-                Timer::Leave => self.leave_unused(edit)?,
+                Timer::Leave => self.leave_unused(edit),
                 Timer::Ping => self.ping(edit),
                 Timer::PingTimeout => {
                     self.fail_silent_connection(edit, "the server did not answer a ping");
@@ -195,7 +195,7 @@ impl Client {
     }
 
     pub(super) fn resubscribe_at(&self) -> Option<Mono> {
-        self.streams.values().filter_map(Stream::retry_at).min()
+        self.streams.retry_at()
     }
 
     fn resubscribe(&mut self, now: Mono) {

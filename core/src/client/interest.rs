@@ -60,29 +60,27 @@ impl Client {
     /// When the next collection that nothing uses is left.
     pub(super) fn leave_deadline(&self) -> Option<Mono> {
         let keep_for = self.config.keep_for?;
-        self.streams.values().filter_map(|stream| stream.unused_until(keep_for)).min()
+        self.streams.unused_until(keep_for)
     }
 
     /// Counts the time in which nothing uses a collection that is in step, and leaves it when that
     /// was long enough.
-    pub(super) fn leave_unused(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
+    pub(super) fn leave_unused(&mut self, edit: &mut Edit<'_>) {
         let now = self.now.mono;
-        let Some(keep_for) = self.config.keep_for else {
-            return Ok(());
-        };
+        let Some(keep_for) = self.config.keep_for else { return };
         let mut over = Vec::new();
-        for (collection, stream) in self.streams.iter_mut() {
+        for collection in self.streams.lingering() {
+            let Some(stream) = self.streams.get_mut(&collection) else { continue };
             let is_free = stream.is_wanted() && !stream.is_subscribed();
-            if !is_free || self.outbox.has_entries(collection) {
+            if !is_free || self.outbox.has_entries(&collection) {
                 stream.count_used();
             } else if stream.count_unused(now, keep_for) {
-                over.push(collection.clone());
+                over.push(collection);
             }
         }
         for collection in over {
             self.leave(edit, &collection);
         }
-        Ok(())
     }
 
     /// Asks again for the collections that the server has refused, where it may think otherwise by

@@ -96,7 +96,8 @@ impl Client {
         let now = self.now.mono;
         let page_bytes = self.portions.pages.limit();
         let (mut due, mut left) = (Vec::new(), Vec::new());
-        for (collection, stream) in self.streams.iter_mut() {
+        for collection in self.streams.due() {
+            let Some(stream) = self.streams.get_mut(&collection) else { continue };
             if stream.is_subscribe_due(plain) {
                 stream.subscribe_sent(plain, now);
                 due.push(ClientMessage::Subscribe {

@@ -95,7 +95,7 @@ impl Client {
         }
         let written = edit.written;
         self.pursue_losses(&mut edit)?;
-        self.leave_unused(&mut edit)?;
+        self.leave_unused(&mut edit);
         self.prepare_exchange(&mut edit)?;
         self.note_unsent(&mut edit, next);
         if let Some(write) = edit.written.filter(|_| edit.written != written) {
@@ -107,6 +107,7 @@ impl Client {
         if self.commits.may_send() {
             self.pump(&mut edit)?;
         }
+        self.streams.end_step();
         let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));
         let (net, synced) = (core::mem::take(&mut edit.net), core::mem::take(&mut edit.synced));
         if !edit.is_empty() {

@@ -237,6 +237,12 @@ impl Stream {
         is_live
     }
 
+    /// Returns `true` if the collection is kept in sync although the app has not subscribed it, or
+    /// the time is counted in which it was.
+    pub(super) fn lingers(&self) -> bool {
+        self.wanted && !self.subscribed || self.unused != Unused::default()
+    }
+
     /// Returns the time at which the collection has been unused for long enough.
     pub(super) fn unused_until(&self, keep_for: Duration) -> Option<Mono> {
         Some(self.unused.since? + keep_for.saturating_sub(self.unused.before))
@@ -268,6 +274,11 @@ impl Stream {
     pub(super) fn is_subscribe_due(&self, plain: bool) -> bool {
         let idle = self.phase == Phase::Idle && self.retry_at.is_none();
         self.wanted && idle && (plain || !self.in_doubt)
+    }
+
+    /// Returns `true` if its subscription may be due to begin or to end, at a server of either level.
+    pub(super) fn may_be_due(&self) -> bool {
+        self.is_subscribe_due(true) || self.is_unsubscribe_due()
     }
 
     /// A `subscribe` goes out. A plain server need not confirm it.

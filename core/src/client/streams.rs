@@ -1,22 +1,128 @@
 //! The streams of all collections that matter: those that the app has used, or has unsettled writes
 //! or stored rows of. A server's word about any other leaves no trace but a count.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
+use core::time::Duration;
 
 use super::stream::Stream;
 use crate::protocol::name::Collection;
+use crate::protocol::time::Mono;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Streams {
     streams: BTreeMap<Collection, Stream>,
+    sorted: Sorted,
+}
+
+/// The streams with something to be done about them, so that a step need not look at all. It says
+/// nothing that the streams do not say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Sorted {
+    /// The streams that may have changed since they were sorted; all of them, if there are any,
+    /// where this is `None`.
+    changed: Option<BTreeSet<Collection>>,
+    /// Those whose subscription may be due to begin or to end.
+    due: BTreeSet<Collection>,
+    /// Those that are asked for again at a time.
+    retried: BTreeSet<Collection>,
+    /// Those that are kept in sync although the app has not subscribed them, or were so.
+    lingering: BTreeSet<Collection>,
+}
+
+impl Hash for Sorted {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl Sorted {
+    fn sort(&mut self, name: &Collection, stream: &Stream) {
+        let sets = [
+            (&mut self.due, stream.may_be_due()),
+            (&mut self.retried, stream.retry_at().is_some()),
+            (&mut self.lingering, stream.lingers()),
+        ];
+        for (set, belongs) in sets {
+            match belongs {
+                true if !set.contains(name) => drop(set.insert(name.clone())),
+                true => {}
+                false => drop(set.remove(name)),
+            }
+        }
+    }
 }
 
 impl Streams {
     /// Returns the stream of a collection that the app uses or has stored rows of, and makes one if
     /// there is none. Nothing else makes one.
     pub(super) fn used(&mut self, collection: &Collection) -> &mut Stream {
+        self.note_change(collection);
         self.streams.entry(collection.clone()).or_default()
+    }
+
+    fn note_change(&mut self, collection: &Collection) {
+        if let Some(changed) = &mut self.sorted.changed
+            && !changed.contains(collection)
+        {
+            changed.insert(collection.clone());
+        }
+    }
+
+    /// Sorts the streams that have changed.
+    fn sort(&mut self) {
+        match self.sorted.changed.replace(BTreeSet::new()) {
+            None => self.streams.iter().for_each(|(name, it)| self.sorted.sort(name, it)),
+            Some(changed) => {
+                for name in changed {
+                    if let Some(stream) = self.streams.get(&name) {
+                        self.sorted.sort(&name, stream);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the names of the streams whose subscription may be due to begin or to end.
+    pub(super) fn due(&mut self) -> Vec<Collection> {
+        self.sort();
+        self.sorted.due.iter().cloned().collect()
+    }
+
+    /// Returns the names of the streams that are kept in sync although the app has not subscribed
+    /// them, or were so.
+    pub(super) fn lingering(&mut self) -> Vec<Collection> {
+        self.sort();
+        self.sorted.lingering.iter().cloned().collect()
+    }
+
+    /// Ends a step: the deadlines that follow are those of the streams as they are now.
+    pub(super) fn end_step(&mut self) {
+        self.sort();
+    }
+
+    /// The time at which the next collection is asked for again.
+    pub(super) fn retry_at(&self) -> Option<Mono> {
+        self.those(&self.sorted.retried).filter_map(Stream::retry_at).min()
+    }
+
+    /// The time at which the next collection has been unused for long enough.
+    pub(super) fn unused_until(&self, keep_for: Duration) -> Option<Mono> {
+        self.those(&self.sorted.lingering).filter_map(|it| it.unused_until(keep_for)).min()
+    }
+
+    fn those(&self, names: &BTreeSet<Collection>) -> impl Iterator<Item = &Stream> {
+        names.iter().filter_map(|name| self.streams.get(name))
+    }
+
+    /// Checks that the streams are sorted as they are.
+    ///
+    /// # Errors
+    /// Says that they are not.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let mut all = Self { streams: self.streams.clone(), sorted: Sorted::default() };
+        all.sort();
+        if all == *self { Ok(()) } else { Err("the streams are not sorted as they are".into()) }
     }
 
     pub(super) fn contains(&self, collection: &Collection) -> bool {
@@ -28,6 +134,7 @@ impl Streams {
     }
 
     pub(super) fn get_mut(&mut self, collection: &Collection) -> Option<&mut Stream> {
+        self.note_change(collection);
         self.streams.get_mut(collection)
     }
 
@@ -36,6 +143,7 @@ impl Streams {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Collection, &mut Stream)> {
+        self.sorted.changed = None;
         self.streams.iter_mut()
     }
 
@@ -44,6 +152,7 @@ impl Streams {
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Stream> {
+        self.sorted.changed = None;
         self.streams.values_mut()
     }
 

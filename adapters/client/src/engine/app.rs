@@ -144,16 +144,18 @@ impl Engine {
 
     /// Keeps a collection in sync from its first use on, in this replica's life and the next.
     pub(super) fn join(&mut self, collection: &Collection) {
+        let held = |replica: &Replica| replica.holds(collection);
+        // one that the replica holds is among those of the configuration
+        if self.replica.as_ref().is_ok_and(held) {
+            return;
+        }
         if !self.config.collections.contains(collection) {
             self.config.collections.push(collection.clone());
         }
-        let held = |replica: &Replica| replica.holds(collection);
-        if !self.replica.as_ref().is_ok_and(held) {
-            let subscribe = Command::Subscribe(collection.clone());
-            self.step(|replica, now, out| replica.command(now, subscribe, out));
-            if self.replica.as_ref().is_ok_and(|replica| replica.holds(collection)) {
-                self.reads.set_joined(collection, true);
-            }
+        let subscribe = Command::Subscribe(collection.clone());
+        self.step(|replica, now, out| replica.command(now, subscribe, out));
+        if self.replica.as_ref().is_ok_and(held) {
+            self.reads.set_joined(collection, true);
         }
     }
 
