@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RESERVE_SHARE: usize = 8;
 /// A principal holds at most so many times of what is free.
 const SHARE: usize = 2;
+/// The number of holders that are ended at a time: the peers of many may be gone, which shows only when
+/// they are read again.
+const ENDED: usize = 8;
 /// The interval at which it is looked who has room again.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The steps in which connections count, so that small frames cost no lock.
@@ -104,7 +107,8 @@ impl Budget {
             self.spent.notified().await;
             while self.is_spent() {
                 sleep(INTERVAL).await;
-                if let Some(permit) = self.state().largest_to_end(Instant::now()) {
+                for _ in 0..ENDED {
+                    let Some(permit) = self.state().largest_to_end(Instant::now()) else { break };
                     tracing::warn!(
                         peer = ?permit.peer(),
                         "ended the connection that held the most of the memory budget, which is spent"
