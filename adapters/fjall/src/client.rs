@@ -241,10 +241,6 @@ impl ClientStore for FjallClientStore {
         }
     }
 
-    fn proves_rows(&self) -> bool {
-        true
-    }
-
     fn reader(&self) -> Option<Arc<dyn Rows + Send + Sync>> {
         Some(Arc::new(Reader { rows: Latest(self.disk.table.clone()), _disk: self.disk.clone() }))
     }
