@@ -16,7 +16,7 @@ use crate::saved::Saved;
 /// The number of writes that are made before the first of them is waited for.
 const AT_ONCE: usize = 256;
 
-/// A condition on a field, to be named by [`where_`](QueryHandle::where_) or [`field`].
+/// A condition on a field, to be named by `where_` or [`field`].
 #[derive(Clone, Debug)]
 #[must_use = "a condition does nothing by itself"]
 pub struct Condition {

@@ -178,7 +178,7 @@ impl Query {
     }
 }
 
-/// The text from which [`Query::parse_cursor`] reads the cursor again.
+/// A text that a later query takes as its cursor.
 impl fmt::Display for QueryCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hash = order_hash(&self.order);
