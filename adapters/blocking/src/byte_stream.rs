@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use synclayer_client::address::Endpoint;
 use synclayer_client::fault::Greeting;
+use synclayer_client::progress::Moved;
 
 /// The bytes that are read in one turn of the engine's thread. A message may have no end, and the
 /// app is not to wait for it.
@@ -30,7 +31,7 @@ impl ByteStream {
     ) -> io::Result<Self> {
         // what a handshake may take is bounded by itself
         let greeting = Greeting::new(Arc::clone(address));
-        let socket = Rationed { socket, greeting, left: usize::MAX, blocked: false, moved: false };
+        let socket = Rationed { socket, greeting, left: usize::MAX, moved: Moved::default() };
         if !address.tls {
             return Ok(Self::Plain(socket));
         }
@@ -48,7 +49,7 @@ impl ByteStream {
     /// Returns `true` if bytes were read, or were written that had to wait for room, since this was last
     /// asked.
     pub(crate) fn take_progress(&mut self) -> bool {
-        mem::take(&mut self.socket().moved)
+        self.socket().moved.take()
     }
 
     fn socket(&mut self) -> &mut Rationed {
@@ -65,10 +66,7 @@ pub(crate) struct Rationed {
     greeting: Greeting,
     /// The bytes that may still be read in this one.
     left: usize,
-    /// There was no room when it was last written to.
-    blocked: bool,
-    /// Bytes were read, or were written that had to wait.
-    moved: bool,
+    moved: Moved,
 }
 
 impl Read for Rationed {
@@ -79,7 +77,7 @@ impl Read for Rationed {
         }
         let read = self.socket.read(&mut bytes[..most])?;
         self.left -= read;
-        self.moved |= read > 0;
+        self.moved.read(read);
         self.greeting.check(&bytes[..read])?;
         Ok(read)
     }
@@ -89,8 +87,7 @@ impl Write for Rationed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.socket.write(bytes);
         let is_full = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
-        let waited = mem::replace(&mut self.blocked, written.as_ref().is_err_and(is_full));
-        self.moved |= waited && written.is_ok();
+        self.moved.written(written.as_ref().is_err_and(is_full));
         written
     }
 

@@ -1,6 +1,7 @@
 //! Progress: bytes that move, of which the engine is told now and then.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The shortest time from one report of progress to the next.
@@ -24,6 +25,37 @@ impl<R: Fn()> Progress<R> {
         if now >= self.next {
             self.next = now + INTERVAL;
             (self.report)();
+        }
+    }
+}
+
+/// Takes note of the bytes that a socket moves. Those that are written count only if they had to wait
+/// for room: the system takes the others whatever becomes of them.
+#[derive(Default)]
+pub struct Moved {
+    /// The socket had no room when it was last written to.
+    blocked: AtomicBool,
+    moved: AtomicBool,
+}
+
+impl Moved {
+    /// Returns `true` if bytes have moved since this was last asked.
+    pub fn take(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    /// Takes note of bytes that were read.
+    pub fn read(&self, bytes: usize) {
+        if bytes > 0 {
+            self.moved.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note of a write, which `waits` for room if it wrote nothing.
+    pub fn written(&self, waits: bool) {
+        let waited = self.blocked.swap(waits, Ordering::Relaxed);
+        if waited && !waits {
+            self.moved.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::thread::Builder;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use synclayer_client::command::{EngineCommand, Inbox, SocketEvent};
 use synclayer_client::fault::Greeting;
-use synclayer_client::progress::Progress;
+use synclayer_client::progress::{Moved, Progress};
 use synclayer_client::websocket::{self, DEAF, Target, goodbye, lost};
 use synclayer_core::{ConnId, Disconnect, Token};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -319,35 +319,6 @@ impl Drop for Reporter {
     }
 }
 
-/// Takes note of the bytes that a socket moves.
-#[derive(Default)]
-struct Moved {
-    /// The socket had no room when it was last written to.
-    blocked: AtomicBool,
-    /// Bytes were read, or were written that had to wait.
-    moved: AtomicBool,
-}
-
-impl Moved {
-    /// Returns `true` if bytes have moved since this was last asked.
-    fn take(&self) -> bool {
-        self.moved.swap(false, Ordering::Relaxed)
-    }
-
-    fn read(&self, bytes: usize) {
-        if bytes > 0 {
-            self.moved.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn written<T>(&self, written: &Poll<T>) {
-        let waited = self.blocked.swap(written.is_pending(), Ordering::Relaxed);
-        if waited && written.is_ready() {
-            self.moved.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
 /// A socket whose first bytes are looked at, and all counted.
 struct Greeted {
     socket: TcpStream,
@@ -377,7 +348,7 @@ impl AsyncWrite for Greeted {
     ) -> Poll<io::Result<usize>> {
         let Self { socket, moved, .. } = self.get_mut();
         let written = Pin::new(socket).poll_write(context, bytes);
-        moved.written(&written);
+        moved.written(written.is_pending());
         written
     }
 
