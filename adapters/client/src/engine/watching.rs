@@ -131,24 +131,17 @@ impl Watchers {
 }
 
 impl WatcherSlot {
-    /// Shows what the replica has. If an earlier replica has shown the last update, the changes are
-    /// the difference to that.
+    /// Shows what the replica has.
     fn show(&mut self, id: WatchId, replica: &mut Replica) {
         match &mut self.subject {
             Subject::Records { shown, .. } => {
                 let Some(mut update) = replica.take(id) else { return };
-                if let Some(reopened) = shown.reopened.take() {
-                    update.changes = update.snapshot.changes_since(&reopened);
-                }
-                shown.last = update.snapshot.clone();
+                shown.go_on(&update.snapshot, &mut update.changes, Snapshot::changes_since);
                 shown.updates.put(|slot| slot.put(update));
             }
             Subject::Query { shown, .. } => {
                 let Some(mut update) = replica.take_query(id) else { return };
-                if let Some(reopened) = shown.reopened.take() {
-                    update.changes = update.snapshot.changes_since(&reopened);
-                }
-                shown.last = update.snapshot.clone();
+                shown.go_on(&update.snapshot, &mut update.changes, QuerySnapshot::changes_since);
                 shown.updates.put(|slot| slot.put(update));
             }
         }
@@ -165,6 +158,20 @@ impl WatcherSlot {
 impl<B, S: Clone + Default> Shown<B, S> {
     fn new(updates: Sender<B>) -> Self {
         Self { updates, last: S::default(), reopened: None }
+    }
+
+    /// Takes note of the next update. If an earlier replica has shown the last one, the changes become
+    /// the difference to that.
+    fn go_on<C>(
+        &mut self,
+        snapshot: &S,
+        changes: &mut Vec<C>,
+        changes_since: fn(&S, &S) -> Vec<C>,
+    ) {
+        if let Some(reopened) = self.reopened.take() {
+            *changes = changes_since(snapshot, &reopened);
+        }
+        self.last = snapshot.clone();
     }
 
     fn pause(&mut self) {
