@@ -70,13 +70,9 @@ impl Ahead {
         if write >= self.until {
             return;
         }
-        match self.entries.binary_search_by_key(&write, |(at, _)| *at) {
-            Ok(index) => {
-                self.remove(write);
-                self.entries.insert(index, (write, entry.clone()));
-            }
-            Err(index) => self.entries.insert(index, (write, entry.clone())),
-        }
+        self.remove(write);
+        let index = self.entries.partition_point(|(at, _)| *at < write);
+        self.entries.insert(index, (write, entry.clone()));
         self.bytes += size(entry);
     }
 
