@@ -43,8 +43,10 @@ impl Records<'_> {
 impl Client {
     /// A connection is up: the next session is stored before it is offered.
     pub(super) fn on_connected(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
-        let pauses = self.peer.work().and_then(Work::paused_until).is_some();
-        let asks = self.exchange.is_some() || self.work_deadline().is_some() || pauses;
+        let pauses = |work: &Work| work.throttle.paused_until().is_some();
+        let asks = self.exchange.is_some()
+            || self.work_deadline().is_some()
+            || self.peer.work().is_some_and(pauses);
         if asks {
             self.drop_exchange(edit);
             self.fallback.set_poll(Some(self.now.mono));

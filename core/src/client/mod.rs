@@ -88,6 +88,7 @@ mod streams;
 mod synced;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod times;
 mod transports;
 mod verdicts;

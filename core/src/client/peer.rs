@@ -101,7 +101,7 @@ impl Peer {
 
     /// Requests of level 1 go on at once. Returns `true` if they were paused.
     pub(super) fn resume_work(&mut self) -> bool {
-        self.work_mut().is_some_and(Work::resume)
+        self.work_mut().is_some_and(|work| work.throttle.resume())
     }
 
     /// Returns what is known of a server of level 2, which is known no longer.

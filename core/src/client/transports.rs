@@ -10,7 +10,6 @@ use super::failure::{ConnectFailure, FailureCause};
 use super::interface::Timer;
 use super::link::LinkState;
 use super::machine::Client;
-use super::plain::Work;
 use crate::protocol::random::Random;
 use crate::protocol::time::Mono;
 
@@ -94,7 +93,7 @@ impl Client {
 
     /// When the next exchange or backup is due, or HTTP is turned to.
     pub(super) fn poll_deadline(&self) -> Option<(Mono, Timer)> {
-        if let Some(until) = self.peer.work().and_then(Work::paused_until) {
+        if let Some(until) = self.peer.work().and_then(|work| work.throttle.paused_until()) {
             return Some((until, Timer::Poll));
         }
         if let Some(at) = self.work_deadline() {

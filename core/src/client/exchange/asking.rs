@@ -13,9 +13,8 @@ use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::stream::Stream;
-use super::{
-    Asked, Exchange, HelloState, LIMIT_PAUSE, MOST_LIMITED, PUSH_BYTES, PUSH_WRITES, What,
-};
+use super::super::throttle::Throttle;
+use super::{Asked, Exchange, HelloState, PUSH_BYTES, PUSH_WRITES, What};
 use crate::protocol::message::Hello;
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
@@ -41,7 +40,7 @@ impl Client {
         if self.exchange.is_none() && self.is_exchange_due(edit)? {
             self.begin_exchange(edit);
         }
-        let is_awake = |it: &&Exchange| it.paused_until.is_none();
+        let is_awake = |it: &&Exchange| it.throttle.paused_until().is_none();
         let Some(exchange) = self.exchange.as_ref().filter(is_awake) else { return Ok(()) };
         let needed = match exchange.hello {
             HelloState::Needed => true,
@@ -109,9 +108,8 @@ impl Client {
             troubled: false,
             moved: false,
             declined: 0,
-            limited: 0,
             asked: None,
-            paused_until: None,
+            throttle: Throttle::default(),
             syncs: self.syncs.next(),
             push_bytes: PUSH_BYTES,
         });
@@ -125,7 +123,7 @@ impl Client {
         if self.works_plainly() {
             return self.pump_work(edit);
         }
-        let is_free = |it: &&Exchange| it.asked.is_none() && it.paused_until.is_none();
+        let is_free = |it: &&Exchange| it.asked.is_none() && it.throttle.paused_until().is_none();
         let Some(exchange) = self.exchange.as_ref().filter(is_free) else { return Ok(()) };
         match (exchange.hello, self.next_due(exchange.number)) {
             // stored by the next step
@@ -229,7 +227,7 @@ impl Client {
     pub(in super::super) fn in_reach(&mut self, edit: &mut Edit<'_>) {
         if let Some(exchange) = &mut self.exchange {
             exchange.succeeded = true;
-            exchange.limited = 0;
+            exchange.throttle.serve();
         }
         self.token_needed = false;
         self.failure = None;
@@ -293,12 +291,8 @@ impl Client {
     /// too often or for too long a wait.
     pub(super) fn pause_exchange(&mut self, what: &What, wait: Option<Duration>) -> bool {
         let Some(exchange) = &mut self.exchange else { return false };
-        let wait = wait.unwrap_or(LIMIT_PAUSE * (1 << exchange.limited));
-        exchange.limited += 1;
-        let helps = exchange.limited <= MOST_LIMITED && wait <= self.config.max_reconnect_delay;
-        if !exchange.succeeded || !helps {
-            return false;
-        }
+        let wait = exchange.throttle.limit(wait, self.config.max_reconnect_delay);
+        let Some(wait) = wait.filter(|_| exchange.succeeded) else { return false };
         if let What::Hello | What::Push = what {
             // what was sent is frozen until the hello tells about it
             exchange.hello = HelloState::Needed;
@@ -306,7 +300,7 @@ impl Client {
         }
         let until = self.pause(wait);
         if let Some(exchange) = &mut self.exchange {
-            exchange.paused_until = Some(until);
+            exchange.throttle.pause(until);
         }
         true
     }

@@ -13,6 +13,7 @@ mod asking;
 use core::time::Duration;
 
 use super::interface::{RequestId, SyncId, Timer};
+use super::throttle::Throttle;
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
 use crate::protocol::wire::http::PageFrom;
@@ -25,10 +26,6 @@ const ANSWER_BYTES: usize = 20 << 20;
 /// The number of pages in a row that may be declined before the whole exchange is given up: more are
 /// not the fault of single collections.
 pub(super) const MOST_DECLINED: u32 = 16;
-/// The number of answers in a row that may ask an exchange to slow down before it is given up.
-pub(super) const MOST_LIMITED: u32 = 3;
-/// The time for which an exchange waits where such an answer names none; the next in a row doubles it.
-pub(super) const LIMIT_PAUSE: Duration = Duration::from_secs(1);
 /// The time after a request's own timeout until the machine gives its answer up.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
@@ -47,11 +44,8 @@ pub(super) struct Exchange {
     moved: bool,
     /// The number of pages in a row that were declined.
     declined: u32,
-    /// The number of answers in a row that asked it to slow down.
-    limited: u32,
     asked: Option<Asked>,
-    /// The time until which it waits before it asks again, because the server has asked it to.
-    paused_until: Option<Mono>,
+    throttle: Throttle,
     /// The next call of `synced` when the exchange began. Its end answers the calls before that one.
     syncs: SyncId,
     /// The maximal number of bytes of documents in a push.
@@ -111,7 +105,7 @@ impl Exchange {
 
     /// Returns the time by which the request has to be answered, or at which a pause ends.
     pub(super) fn deadline(&self) -> Option<(Mono, Timer)> {
-        if let Some(until) = self.paused_until {
+        if let Some(until) = self.throttle.paused_until() {
             return Some((until, Timer::Poll));
         }
         let asked = self.asked.as_ref()?;
@@ -126,7 +120,7 @@ impl Exchange {
 
     /// Goes on at once, if it was paused.
     pub(super) fn resume(&mut self) {
-        self.paused_until = None;
+        self.throttle.resume();
     }
 
     /// Bytes of a request, or of its answer, have moved.

@@ -33,6 +33,7 @@ use self::pull::{Habits, Pull};
 use super::config::ClientConfig;
 use super::interface::{RequestId, SyncId};
 use super::peer::Resumable;
+use super::throttle::Throttle;
 use crate::protocol::name::{Collection, WriteId};
 use crate::protocol::time::Mono;
 
@@ -117,22 +118,7 @@ pub(super) struct Work {
     missed: BTreeSet<Collection>,
     /// `true` if something was read.
     changed: bool,
-    /// The number of answers in a row that asked it to slow down.
-    limited: u32,
-    /// The time until which it waits before it asks again, because the server has asked it to.
-    paused_until: Option<Mono>,
-}
-
-impl Work {
-    /// Returns the time until which it waits, if it does.
-    pub(super) fn paused_until(&self) -> Option<Mono> {
-        self.paused_until
-    }
-
-    /// Goes on at once. Returns `true` if it was paused.
-    pub(super) fn resume(&mut self) -> bool {
-        self.paused_until.take().is_some()
-    }
+    pub(super) throttle: Throttle,
 }
 
 /// A peer that does not know the hello by HTTP, and has not yet proved to be a plain server.

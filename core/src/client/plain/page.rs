@@ -31,7 +31,8 @@ impl Client {
         page: PlainPage,
     ) -> Result<(), StoreError> {
         if let Some(work) = self.peer.work_mut() {
-            (work.read, work.limited) = (true, 0);
+            work.read = true;
+            work.throttle.serve();
         }
         self.fallback.unstick(collection);
         let (now, latest) = (self.now.mono, latest_believed(self.server_time()));

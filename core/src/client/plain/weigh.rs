@@ -78,7 +78,7 @@ impl Client {
                 self.token_needed = false;
                 if let Some(plain) = self.peer.plain_mut() {
                     plain.failures = 0;
-                    plain.work.iter_mut().for_each(|work| work.limited = 0);
+                    plain.work.iter_mut().for_each(|work| work.throttle.serve());
                 }
                 self.confirm_plain(edit, write, &entry, Some(decode_written(body)))?;
             }

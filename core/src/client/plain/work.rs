@@ -10,11 +10,12 @@ use bytes::Bytes;
 
 use super::super::edit::Edit;
 use super::super::event::{EventKind, Transport};
-use super::super::exchange::{GRACE, LIMIT_PAUSE, MOST_LIMITED};
+use super::super::exchange::GRACE;
 use super::super::failure::{ConnectFailure, FailureCause};
 use super::super::interface::{HttpAnswer, HttpRequest, HttpTicket, NetAction, RequestId};
 use super::super::machine::Client;
 use super::super::step::StepError;
+use super::super::throttle::Throttle;
 use super::pull::Pull;
 use super::records::Verdict;
 use super::{ARRIVAL, Asked, HTTP_FAILURES, Plain, READ_AGAIN, What, Work};
@@ -75,8 +76,7 @@ impl Client {
             read: false,
             missed: BTreeSet::new(),
             changed: false,
-            limited: 0,
-            paused_until: None,
+            throttle: Throttle::default(),
         }
     }
 
@@ -138,7 +138,8 @@ impl Client {
     /// Asks for what comes next; ends the work where nothing does.
     pub(in super::super) fn pump_work(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let usable = self.polls() || self.link.ready_since().is_some() && self.may_poll();
-        let is_free = |it: &&Work| it.asked.is_none() && it.paused_until.is_none() && usable;
+        let is_free =
+            |it: &&Work| it.asked.is_none() && it.throttle.paused_until().is_none() && usable;
         let Some(work) = self.peer.work().filter(is_free) else { return Ok(()) };
         // what was not answered the last time comes last
         let behind = |stuck| work.due.range::<Collection, _>((Excluded(stuck), Unbounded)).next();
@@ -345,15 +346,11 @@ impl Client {
     /// or for too long a wait.
     pub(super) fn pause_work(&mut self, wait: Option<Duration>) -> bool {
         let Some(work) = self.peer.work_mut() else { return false };
-        let wait = wait.unwrap_or(LIMIT_PAUSE * (1 << work.limited.min(MOST_LIMITED)));
-        work.limited += 1;
-        let helps = work.limited <= MOST_LIMITED && wait <= self.config.max_reconnect_delay;
-        if !work.read || !helps {
-            return false;
-        }
+        let wait = work.throttle.limit(wait, self.config.max_reconnect_delay);
+        let Some(wait) = wait.filter(|_| work.read) else { return false };
         let until = self.pause(wait);
         if let Some(work) = self.peer.work_mut() {
-            work.paused_until = Some(until);
+            work.throttle.pause(until);
         }
         true
     }
