@@ -29,7 +29,7 @@ pub struct Device {
     /// The number of calls that share the commit to come.
     pub(crate) shared: usize,
     /// The last commit that its app waits for.
-    awaited: CommitNumber,
+    pub(super) awaited: CommitNumber,
     /// Its clocks.
     pub clock: Clock,
     /// The number of times that its wall clock was set or stopped.
@@ -335,38 +335,6 @@ impl World {
             self.fail(Invariant::Contract, format!("device {device} has stopped, and did not say"));
         }
         answer
-    }
-
-    /// The app of a device waits for a commit: its replica asks the store to make it durable, in a
-    /// group at the end.
-    pub(crate) fn await_commit(&mut self, device: usize, commit: CommitNumber) {
-        let this = &mut self.devices[device];
-        this.awaited = this.awaited.max(commit);
-        self.check_awaited(device);
-    }
-
-    fn check_awaited(&mut self, device: usize) {
-        let this = &self.devices[device];
-        let asked = this.replica.store().asked().max(this.replica.durable());
-        let is_due = this.shared == 0 && !this.replica.has_halted();
-        if is_due && asked < this.awaited {
-            let waits = format!("device {device} waits for a commit that nobody makes durable");
-            self.fail(Invariant::Contract, waits);
-        }
-    }
-
-    /// The calls of a device that share a commit have all been made.
-    pub(super) fn end_group(&mut self, device: usize) {
-        if self.devices[device].shared > 0 {
-            self.count("shared commit");
-            self.devices[device].shared = usize::MAX - 1;
-            self.with(device, |_, _, _| ());
-        }
-    }
-
-    /// As [`end_group`](Self::end_group), of all devices.
-    pub(crate) fn end_groups(&mut self) {
-        (0..self.devices.len()).for_each(|device| self.end_group(device));
     }
 
     pub(crate) fn carry_out(&mut self, device: usize, actions: Vec<Action>) {

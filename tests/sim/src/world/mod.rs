@@ -8,9 +8,11 @@
 
 mod app;
 mod clock;
+mod committed;
 mod damage;
 mod device;
 mod foreign;
+mod groups;
 mod history;
 mod http;
 mod link;
