@@ -1,16 +1,13 @@
 //! A device whose clock is far off.
 
-use std::io::{self, Write};
 use std::process::Command;
 
-use crate::support::{HomeDir, Server, command, finish};
+use crate::support::{HomeDir, Server, command, finish, skipped};
 
 #[test]
 fn a_clock_that_is_far_off_is_told_at_the_place_where_one_looks() {
     if Command::new("faketime").arg("--version").output().is_err() {
-        // not caught as the output of a test that passes is
-        let _ = io::stderr().write_all(b"SKIPPED: there is no faketime (`.ci/run` installs it)\n");
-        return;
+        return skipped("there is no faketime (`.ci/run` installs it)");
     }
     let home = HomeDir::new();
     let server = Server::start(&home.dir("server"));

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Ended, HomeDir, Process, Server, command, finish, run};
+use crate::support::{Ended, HomeDir, Process, Server, command, finish, run, skipped};
 
 fn serve(data: &Path) -> Ended {
     let args = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
@@ -124,18 +124,20 @@ fn all_files_are_their_owners_alone() {
     }
 }
 
-/// The program as a user without rights: as nobody, if the tests are root's.
+/// The program as a user without rights: as nobody, if the tests are root's. `None` where that can't
+/// be done.
 fn unprivileged() -> Option<Command> {
-    let program = env!("CARGO_BIN_EXE_synclayer");
-    if !rustix::process::geteuid().is_root() {
-        return Some(Command::new(program));
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
-    let runs = command.arg("--version").output().is_ok_and(|ended| ended.status.success());
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
-    runs.then_some(command)
+    let as_user = || {
+        let program = env!("CARGO_BIN_EXE_synclayer");
+        if !rustix::process::geteuid().is_root() {
+            return Command::new(program);
+        }
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
+        nobody
+    };
+    let runs = as_user().arg("--version").output().is_ok_and(|ended| ended.status.success());
+    runs.then(as_user)
 }
 
 #[test]
@@ -157,8 +159,7 @@ fn a_directory_that_may_not_be_used_names_the_user_and_the_owner() {
     let entries: Vec<_> = if me.is_root() { vec![own] } else { Vec::new() };
     for data in [vec![closed.clone(), closed.join("new")], entries].concat() {
         let Some(told) = list(&data) else {
-            eprintln!("SKIPPED: there is no setpriv to run as another user");
-            return;
+            return skipped("there is no setpriv to run as another user");
         };
         let path = if data.ends_with("new") { &closed } else { &data };
         let owner = format!("may not use {}, which is user {}'s", path.display(), me.as_raw());

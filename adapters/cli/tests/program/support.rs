@@ -1,6 +1,6 @@
 //! Processes, and how to wait for what they say.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +13,12 @@ use tempfile::TempDir;
 
 /// The time limit of each wait.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Tells that a test is skipped, on a line that `.ci/run` counts.
+pub(crate) fn skipped(why: &str) {
+    // not `eprintln!`, whose output a test that passes does not show
+    let _ = stderr().write_all(format!("SKIPPED: {why}\n").as_bytes());
+}
 
 /// A place for the directories of servers and replicas.
 pub(crate) struct HomeDir(TempDir);
