@@ -10,7 +10,6 @@ use rpds::RedBlackTreeMapSync;
 use super::definition::Query;
 use super::ranked::{Key, Ranked};
 use super::selection::Selection;
-use crate::protocol::document::Document;
 use crate::protocol::name::RecordId;
 use crate::rules::view::Record;
 use crate::store::{Scan, StoreError};
@@ -158,8 +157,9 @@ pub(crate) struct LiveQuery {
     matches: Ranked,
     keys: BTreeMap<RecordId, Key>,
     window: QuerySnapshot,
-    /// The records that the commit has changed, as they are now.
-    touched: BTreeMap<RecordId, Option<Record>>,
+    /// The records that the commit has changed, as they are now; `None` for those that the query no
+    /// longer finds.
+    touched: BTreeMap<RecordId, Option<(Key, Record)>>,
     /// The status has changed, or a record in a way that is no change to watchers.
     is_new: bool,
 }
@@ -184,8 +184,8 @@ impl LiveQuery {
         each(&mut |record| {
             let Record { id, document, .. } = &record;
             if let Some(key) = query.key_if_found(id, document) {
-                keys.insert(id.clone(), Key::new(key, id));
-                window.offer(id, document, || Some(record.clone()));
+                keys.insert(id.clone(), Key::new(&key, id));
+                window.keep(key, document, || Some(record.clone()));
             }
             Scan::Next
         })?;
@@ -207,10 +207,12 @@ impl LiveQuery {
 
     /// Takes note of a record's new state, `None` if it was removed.
     pub(crate) fn touch(&mut self, id: &RecordId, record: Option<Record>) {
-        let meets = |of: &Document| self.query.predicate.matches(of);
-        let record = record.filter(|record| meets(&record.document));
-        if record.is_some() || self.keys.contains_key(id) || self.touched.contains_key(id) {
-            self.touched.insert(id.clone(), record);
+        let found = record.and_then(|record| {
+            let key = self.query.key_if_found(id, &record.document)?;
+            Some((Key::new(&key, id), record))
+        });
+        if found.is_some() || self.keys.contains_key(id) || self.touched.contains_key(id) {
+            self.touched.insert(id.clone(), found);
         }
     }
 
@@ -263,12 +265,8 @@ impl LiveQuery {
     /// Moves the records that were touched to their new places among the matches.
     fn place_touched(&mut self) -> Vec<Moved> {
         let mut moved = Vec::new();
-        for (id, record) in core::mem::take(&mut self.touched) {
+        for (id, new) in core::mem::take(&mut self.touched) {
             let old = self.keys.get(&id).cloned();
-            let new = record.and_then(|record| {
-                let key = self.query.key_if_found(&id, &record.document)?;
-                Some((Key::new(key, &id), record))
-            });
             let from = old.as_ref().and_then(|key| self.place_in_window(key));
             moved.push(Moved { id, old, new, from });
         }

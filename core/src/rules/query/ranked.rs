@@ -15,7 +15,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(super) fn new(bytes: Vec<u8>, id: &RecordId) -> Self {
+    pub(super) fn new(bytes: &[u8], id: &RecordId) -> Self {
         Self { id_at: bytes.len() - id.len(), bytes: bytes.into() }
     }
 

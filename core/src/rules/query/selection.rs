@@ -40,22 +40,37 @@ impl<'q, T> Selection<'q, T> {
         document: &Document,
         item: impl FnOnce() -> Option<T>,
     ) -> Scan {
-        let is_full = self.found.len() >= self.kept;
-        if is_full && self.query.order.is_empty() {
+        if self.is_full() && self.query.order.is_empty() {
             return Scan::Stop;
         }
-        let Some(key) = self.query.key_if_found(id, document) else { return Scan::Next };
-        if is_full && self.found.peek().is_none_or(|largest| key > largest.key) {
-            return Scan::Next;
+        if let Some(key) = self.query.key_if_found(id, document) {
+            self.keep(key, document, item);
         }
-        let Some(item) = item() else { return Scan::Next };
+        Scan::Next
+    }
+
+    /// Takes in a record that the query finds at this place, unless `item` makes nothing of it.
+    pub(super) fn keep(
+        &mut self,
+        key: Vec<u8>,
+        document: &Document,
+        item: impl FnOnce() -> Option<T>,
+    ) {
+        let is_full = self.is_full();
+        if is_full && self.found.peek().is_none_or(|largest| key > largest.key) {
+            return;
+        }
+        let Some(item) = item() else { return };
         if is_full && let Some(largest) = self.found.pop() {
             self.bytes -= largest.bytes;
         }
         let bytes = key.len() + document.size();
         self.bytes += bytes;
         self.found.push(Found { key, bytes, item });
-        Scan::Next
+    }
+
+    fn is_full(&self) -> bool {
+        self.found.len() >= self.kept
     }
 
     /// The size of what is kept, in bytes.

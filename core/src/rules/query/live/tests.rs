@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::super::{Direction, Predicate};
 use super::*;
+use crate::protocol::document::Document;
 use crate::protocol::limits::Limits;
 use crate::protocol::time::Timestamp;
 
