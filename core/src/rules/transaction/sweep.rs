@@ -117,7 +117,8 @@ impl Broom<'_> {
     /// Reads the change index from the last sweep's end to the first change that is young enough.
     /// Before that position no old tombstones are left.
     fn sweep_collection(&mut self, collection: &Collection) -> Result<SweepPlace, StoreError> {
-        let mut head = Head::load(self.rows, collection)?;
+        let stored = Head::load(self.rows, collection)?;
+        let mut head = stored;
         // first, so that what is removed was counted
         if !measure(self.rows, collection, &mut head, &mut self.left)? {
             self.batch.put(record::head_key(collection), head.to_row());
@@ -149,7 +150,7 @@ impl Broom<'_> {
             Ok(Scan::Next)
         })?;
         self.left = left;
-        let moved = Head::load(rows, collection)? != head;
+        let moved = stored != head;
         for (seq, id, record, size) in due {
             self.removed += 1;
             head.bytes = head.bytes.saturating_sub(size);
