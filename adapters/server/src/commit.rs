@@ -1,6 +1,6 @@
 //! The one thread that writes: it gives the core's [`Committer`] a store, a lock and a signal.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -100,6 +100,19 @@ impl synclayer_core::Job for Job {
 }
 
 impl Job {
+    /// The number of writes, at least one.
+    fn writes(&self) -> usize {
+        let writes = match synclayer_core::Job::transaction(self) {
+            Transaction::Writes(run) => run.mutations.len(),
+            Transaction::Push(push) => push.mutations.len(),
+            Transaction::Hello { .. }
+            | Transaction::Plain(_)
+            | Transaction::Sweep(_)
+            | Transaction::BeginEpoch { .. } => 1,
+        };
+        writes.max(1)
+    }
+
     fn answer(self, result: Result) {
         match self {
             Self::Ticket(ticket, mailbox) => mailbox.put(ticket.answer(result)),
@@ -150,7 +163,7 @@ impl Queue {
             if without_heavy && heavy.contains(principal) {
                 return false;
             }
-            let more = writes_of(synclayer_core::Job::transaction(job));
+            let more = job.writes();
             let of_principal = shares.get(principal).copied().unwrap_or(0);
             let has_room = |before: usize, most| before == 0 || before + more <= most;
             let fits = has_room(writes, WRITES) && has_room(of_principal, share);
@@ -173,9 +186,14 @@ impl Queue {
 
     /// The principals that wait with more than their share.
     fn heavy(&self) -> HashSet<Principal> {
-        let writes = |job: &Job| writes_of(synclayer_core::Job::transaction(job));
-        let heavy =
-            self.waiting.iter().filter(|(_, jobs)| jobs.iter().map(writes).sum::<usize>() > SHARE);
+        let is_heavy = |jobs: &VecDeque<Job>| {
+            let mut writes = 0;
+            jobs.iter().any(|job| {
+                writes += job.writes();
+                writes > SHARE
+            })
+        };
+        let heavy = self.waiting.iter().filter(|(_, jobs)| is_heavy(jobs));
         heavy.map(|(principal, _)| principal.clone()).collect()
     }
 }
@@ -289,19 +307,6 @@ impl Commits {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The number of writes of a transaction, at least one.
-fn writes_of(transaction: &Transaction) -> usize {
-    let writes = match transaction {
-        Transaction::Writes(run) => run.mutations.len(),
-        Transaction::Push(push) => push.mutations.len(),
-        Transaction::Hello { .. }
-        | Transaction::Plain(_)
-        | Transaction::Sweep(_)
-        | Transaction::BeginEpoch { .. } => 1,
-    };
-    writes.max(1)
 }
 
 /// A transaction that changes nothing.
