@@ -287,6 +287,14 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// A text as a JSON string, with quotes and escapes.
+pub(crate) fn json_string(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_json_string(&mut out, text);
+    // it stays UTF-8: whole characters are copied, and ASCII put between them
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// Appends a text as a JSON string, with quotes and escapes.
 pub(crate) fn write_json_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::document::{Document, DocumentError, write_json_string};
+use super::document::{Document, DocumentError, json_string, write_json_string};
 use super::json::{self, Broken};
 use super::limits::Limits;
 use super::message::ErrorCode;
@@ -333,9 +333,7 @@ pub(crate) fn decode_current(
     }
     // it can only be the record of the write
     if found.record_id.is_none() && found.id.is_none() {
-        let mut quoted = Vec::new();
-        write_json_string(&mut quoted, id);
-        let quoted = String::from_utf8(quoted).ok()?;
+        let quoted = json_string(id);
         found.record_id = Some(&quoted);
         return found.record(limits).ok().map(Some);
     }

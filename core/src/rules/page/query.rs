@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{Budget, PageLimits, ReaderView};
-use crate::protocol::document::{Document, write_json_string};
+use crate::protocol::document::{Document, json_string};
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::time::Timestamp;
 use crate::rules::query::{Query, Selection};
@@ -150,11 +150,7 @@ impl FoundRecord {
 impl HttpQuery {
     fn matches(&self, document: &Document) -> bool {
         self.conditions.iter().all(|(field, wanted)| {
-            document.get(field).is_some_and(|text| {
-                let mut quoted = Vec::new();
-                write_json_string(&mut quoted, wanted);
-                text == wanted || text.as_bytes() == quoted
-            })
+            document.get(field).is_some_and(|text| text == wanted || text == json_string(wanted))
         })
     }
 

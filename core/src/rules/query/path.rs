@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::error::QueryError;
-use crate::protocol::document::{Document, write_json_string};
+use crate::protocol::document::{Document, json_string};
 use crate::protocol::json::{self, Broken};
 
 /// The maximal length of a path, in bytes.
@@ -103,9 +103,7 @@ impl fmt::Display for FieldPath {
                 f.write_str(".")?;
             }
             if name.is_empty() || name.contains(['.', '"']) {
-                let mut quoted = Vec::new();
-                write_json_string(&mut quoted, name);
-                f.write_str(&String::from_utf8_lossy(&quoted))?;
+                f.write_str(&json_string(name))?;
             } else {
                 f.write_str(name)?;
             }

@@ -12,7 +12,7 @@ use super::error::QueryError;
 use super::operator::{Operator, Takes};
 use super::path::FieldPath;
 use super::value;
-use crate::protocol::document::{Document, write_json_string};
+use crate::protocol::document::{Document, json_string};
 use crate::protocol::json;
 
 /// The maximal nesting of `and`, `or` and `not`.
@@ -365,9 +365,7 @@ impl Node {
                 f.write_str("}")
             }
             Self::Field(path, test) => {
-                let mut quoted = Vec::new();
-                write_json_string(&mut quoted, &format!("{path}"));
-                write!(f, "{{\"field\":{},", String::from_utf8_lossy(&quoted))?;
+                write!(f, "{{\"field\":{},", json_string(&format!("{path}")))?;
                 test.write(f)?;
                 f.write_str("}")
             }
