@@ -8,5 +8,6 @@ pub mod peer;
 pub mod proxy;
 #[cfg(doctest)]
 mod readme;
+pub mod skip;
 pub mod slow;
 pub mod wait;

@@ -1,13 +1,13 @@
 //! Real programs on the way to the server, as operators put them there.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use synclayer_e2e::host::Host;
+use synclayer_e2e::skip::skipped;
 use synclayer_e2e::wait::{TIMEOUT, shown, soon, told};
 use synclayer_tokio::{EventKind, Fate, Transports};
 use tempfile::TempDir;
@@ -37,9 +37,7 @@ impl Middlebox {
     ) -> Option<Self> {
         let mut version = Command::new(program);
         if version.arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            // not `eprintln!`, whose output a test that passes does not show
-            let skipped = format!("SKIPPED: there is no {program} (`.ci/run` installs it)\n");
-            let _ = io::stderr().write_all(skipped.as_bytes());
+            skipped(&format!("there is no {program} (`.ci/run` installs it)"));
             return None;
         }
         let end = Instant::now() + TIMEOUT;
