@@ -86,6 +86,19 @@ impl Digest {
         Self(hash.digest())
     }
 
+    /// Computes the digest of an expectation of a unit.
+    #[must_use]
+    pub(crate) fn of_expectation(collection: &Collection, id: &RecordId) -> Self {
+        /// The kind behind those of the writes.
+        const EXPECT: u8 = 3;
+        let mut hash = Xxh3::new();
+        hash.update(&[EXPECT]);
+        text(&mut hash, collection);
+        text(&mut hash, id);
+        hash.update(&Timestamp::default().0.to_le_bytes());
+        Self(hash.digest())
+    }
+
     /// Parses the form of [`Display`](fmt::Display).
     #[must_use]
     pub(crate) fn parse(text: &str) -> Option<Self> {

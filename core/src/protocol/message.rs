@@ -13,6 +13,7 @@ use super::name::{
 };
 use super::time::Timestamp;
 use super::times::FieldTimes;
+use super::unit::Unit;
 use super::write::Change;
 
 /// The level that a connection speaks.
@@ -90,21 +91,25 @@ pub struct Welcome {
 pub struct Features {
     /// `"pull"`: pages by `POST /sync/pull`, whose body carries the collection's name.
     pub pull: bool,
+    /// `"atomic"`: units, by WebSocket and by push.
+    pub atomic: bool,
 }
 
 impl Features {
-    /// All parts that this version knows.
-    pub(crate) const ALL: Self = Self { pull: true };
+    /// The parts that this version's server has.
+    pub(crate) const OFFERED: Self = Self { pull: true, atomic: false };
 
     /// Their names on the wire.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        let Self { pull } = self;
-        [("pull", pull)].into_iter().filter(|(_, has)| *has).map(|(name, _)| name)
+        let Self { pull, atomic } = self;
+        let parts = [("pull", pull), ("atomic", atomic)];
+        parts.into_iter().filter(|(_, has)| *has).map(|(name, _)| name)
     }
 
     /// Adds a part by its name on the wire; unknown names are skipped.
     pub(crate) fn note(&mut self, name: &str) {
         self.pull |= name == "pull";
+        self.atomic |= name == "atomic";
     }
 }
 
@@ -171,6 +176,8 @@ pub enum ClientMessage {
     },
     /// An `insert`, `update` or `delete`.
     Write(Mutation),
+    /// Writes and expectations that take effect together, at level 2.
+    Unit(Unit),
     /// A ping; with a hello, the opening of level 2.
     Ping {
         /// The opening of level 2.
@@ -263,7 +270,8 @@ pub struct ErrorMessage {
     pub message: String,
     /// The time to wait before the next attempt, in milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// The number of the write that was not applied; nothing behind it was applied either.
+    /// The number of the write that was not applied; nothing behind it was applied either. For a
+    /// unit it is that of the first member.
     pub mutation: Option<MutationNumber>,
     /// The collection that the error is about.
     pub collection: Option<Collection>,
@@ -271,6 +279,23 @@ pub struct ErrorMessage {
     pub record_id: Option<RecordId>,
     /// With `CONFLICT`: the record's state at the server, an `insert` or a `delete`, whose seq is
     /// 0 where the server never knew the record.
+    pub current: Option<ServerChange>,
+    /// For a unit: the members that failed, as many as fit.
+    pub failed: Vec<FailedMember>,
+}
+
+/// A member of a unit that was not applied because of this member.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FailedMember {
+    /// Its number.
+    pub mutation: MutationNumber,
+    /// The kind of error.
+    pub code: ErrorCode,
+    /// Its collection.
+    pub collection: Collection,
+    /// Its record.
+    pub record_id: RecordId,
+    /// With `CONFLICT`: the record's state at the server, as in [`ErrorMessage::current`].
     pub current: Option<ServerChange>,
 }
 
@@ -299,6 +324,7 @@ impl ErrorMessage {
             collection: None,
             record_id: None,
             current: None,
+            failed: Vec::new(),
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod random;
 pub(crate) mod rest;
 pub(crate) mod time;
 pub(crate) mod times;
+pub(crate) mod unit;
 pub(crate) mod wire;
 pub(crate) mod write;
 
@@ -22,13 +23,14 @@ pub use self::document::{Document, DocumentError};
 pub use self::hash::Checksum;
 pub use self::limits::Limits;
 pub use self::message::{
-    ClientMessage, Cursor, ErrorCode, ErrorMessage, Level, Mode, Mutation, Resume, ServerChange,
-    ServerMessage, SyncRecord, Token,
+    ClientMessage, Cursor, ErrorCode, ErrorMessage, FailedMember, Level, Mode, Mutation, Resume,
+    ServerChange, ServerMessage, SyncRecord, Token,
 };
 pub use self::name::{
     ClientId, Collection, CommitNumber, ConnId, DatabaseId, Epoch, MutationNumber, NameError,
     RecordId, Seq, SessionNumber, UserId, WriteId,
 };
 pub use self::time::{Mono, Now, Timestamp};
+pub use self::unit::{Expectation, Member, Submission, Unit};
 pub use self::wire::{Incoming, decode_client, decode_server};
 pub use self::write::{Change, WriteKind};

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::limits::Limits;
-use super::message::{ClientMessage, ErrorCode, ErrorMessage, Level, ServerMessage};
+use super::message::{ClientMessage, ErrorCode, ErrorMessage, FailedMember, Level, ServerMessage};
 use super::name::{Collection, MutationNumber, RecordId};
 
 pub(crate) use encode::encode_change;
@@ -38,8 +38,11 @@ pub struct WireError {
     pub code: ErrorCode,
     /// The problem, for people.
     pub message: String,
-    /// The write's number, if the message carries a readable one.
+    /// The write's number, if the message carries a readable one; that of the first member of a
+    /// unit.
     pub mutation: Option<MutationNumber>,
+    /// The number of the member of a unit that is wrong, if it is readable.
+    pub member: Option<MutationNumber>,
     /// The collection, if the message names one.
     pub collection: Option<Collection>,
     /// The record, if the message names one.
@@ -49,11 +52,24 @@ pub struct WireError {
 /// The answer to the sender of the message.
 impl From<WireError> for ErrorMessage {
     fn from(error: WireError) -> Self {
-        Self {
-            mutation: error.mutation,
-            collection: error.collection,
-            record_id: error.record_id,
-            ..Self::new(error.code, error.message)
+        let WireError { code, message, mutation, member, collection, record_id } = error;
+        match (member, collection, record_id) {
+            (Some(member), Some(collection), Some(record_id)) => Self {
+                mutation,
+                failed: [FailedMember {
+                    mutation: member,
+                    code: code.clone(),
+                    collection,
+                    record_id,
+                    current: None,
+                }]
+                .into(),
+                ..Self::new(code, message)
+            },
+            (Some(_), _, _) => Self { mutation, ..Self::new(code, message) },
+            (None, collection, record_id) => {
+                Self { mutation, collection, record_id, ..Self::new(code, message) }
+            }
         }
     }
 }
@@ -64,7 +80,7 @@ impl From<WireError> for ErrorMessage {
 /// `PAYLOAD_TOO_LARGE` if the frame or a document is above its limit; `INVALID_MESSAGE` for
 /// everything else, including a type that no client sends.
 pub fn decode_client(frame: &[u8], limits: &Limits) -> Result<Incoming<ClientMessage>, WireError> {
-    decode::frame(frame, limits, decode::client)
+    decode::frame(frame, limits, decode::client, decode::unit::atomic)
 }
 
 /// Decodes a frame from a server. A type that this version does not know is
@@ -73,7 +89,7 @@ pub fn decode_client(frame: &[u8], limits: &Limits) -> Result<Incoming<ClientMes
 /// # Errors
 /// As [`decode_client`].
 pub fn decode_server(frame: &[u8], limits: &Limits) -> Result<Incoming<ServerMessage>, WireError> {
-    decode::frame(frame, limits, decode::server)
+    decode::frame(frame, limits, decode::server, |_, _| None)
 }
 
 /// The level-1 form of the level-2 frame of a change, as this server has encoded it.

@@ -7,9 +7,10 @@ use crate::protocol::limits::Limits;
 use crate::protocol::message::{ClientMessage, Level, ServerMessage};
 use crate::protocol::name::Collection;
 use crate::protocol::percent;
+use crate::protocol::unit::{Member, Submission};
 use crate::protocol::wire::http::{
-    PageAnswer, PageQuery, PushAnswer, decode_pull, decode_push, decode_session, encode_pull,
-    encode_push, encode_session, refusal,
+    PageAnswer, PageQuery, PushAnswer, decode_pull, decode_push, decode_session, encode_atomic,
+    encode_pull, encode_push, encode_session, refusal,
 };
 use crate::protocol::wire::{Incoming, decode_client, decode_server};
 
@@ -52,8 +53,11 @@ fn bodies(body: &[u8], limits: &Limits) {
     }
     if let Ok(push) = decode_push(body, limits) {
         out.clear();
-        encode_push(&push.head, [b""; 0], &mut out);
-        assert_eq!(decode_push(&out, limits).map(|again| again.head), Ok(push.head));
+        let taken: Vec<_> = push.mutations.into_iter().filter_map(Result::ok).collect();
+        encode_push(&push.head, taken.iter().map(submitted), &mut out);
+        let again = decode_push(&out, limits).expect("what was read can be read again");
+        assert_eq!(again.head, push.head);
+        assert!(again.mutations.into_iter().eq(taken.into_iter().map(Ok)));
     }
     if let Ok((collection, query)) = decode_pull(body, limits) {
         out.clear();
@@ -71,6 +75,22 @@ fn bodies(body: &[u8], limits: &Limits) {
         assert_eq!(PageAnswer::decode(&out, limits), Ok(answer));
     }
     let _ = refusal(body, limits);
+}
+
+fn submitted(submission: &Submission) -> Vec<u8> {
+    let mut out = Vec::new();
+    match submission {
+        Submission::One(write) => ClientMessage::Write(write.clone()).encode(&mut out),
+        Submission::Unit(unit) => {
+            let member = |member: &Member| {
+                let mut message = Vec::new();
+                member.encode(&mut message);
+                message
+            };
+            encode_atomic(unit.members.iter().map(member), &mut out);
+        }
+    }
+    out
 }
 
 fn query(text: &str) {
@@ -100,6 +120,7 @@ fn same_when_sent_on(message: &ClientMessage) -> bool {
         | ClientMessage::Subscribe { .. }
         | ClientMessage::Unsubscribe { .. }
         | ClientMessage::Sync { .. }
+        | ClientMessage::Unit(_)
         | ClientMessage::Ping { .. } => true,
     }
 }

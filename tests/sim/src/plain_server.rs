@@ -179,6 +179,10 @@ impl PlainServer {
                 let records = self.whole(&collection);
                 tell(&mut out, conn, &ServerMessage::Sync { collection, records, range: None });
             }
+            ClientMessage::Unit(_) => {
+                let error = ErrorMessage::new(ErrorCode::InvalidMessage, "what is a batch?");
+                tell(&mut out, conn, &ServerMessage::Error(error));
+            }
             ClientMessage::Sync { .. } => {
                 let error = ErrorMessage::new(ErrorCode::InvalidMessage, "what is a sync?");
                 tell(&mut out, conn, &ServerMessage::Error(error));

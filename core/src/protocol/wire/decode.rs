@@ -1,8 +1,10 @@
 //! Decoding of messages.
 
 mod cursor;
+mod error;
 mod field;
 pub(super) mod http;
+pub(super) mod unit;
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -16,8 +18,8 @@ use super::super::document::Document;
 use super::super::hash::{Checksum, Digest};
 use super::super::limits::Limits;
 use super::super::message::{
-    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Features, Hello, Mode, Mutation,
-    PageRange, ServerChange, ServerMessage, SyncRecord, Token, Welcome, kept_text,
+    Ack, ClientMessage, Cursor, Features, Hello, Mode, Mutation, PageRange, ServerChange,
+    ServerMessage, SyncRecord, Token, Welcome,
 };
 use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
@@ -33,11 +35,12 @@ const CLIENT_TYPES: &str =
 /// The protocol number of level 2.
 const RESUMABLE: u64 = 2;
 
-/// Decodes a frame; `one` decodes each message.
+/// Decodes a frame; `one` decodes each message, and `atomic` a batch that is one.
 pub(super) fn frame<M>(
     frame: &[u8],
     limits: &Limits,
     one: fn(&Envelope<'_>, &Limits) -> Result<M, Fault>,
+    atomic: fn(&Envelope<'_>, &Limits) -> Option<Result<M, WireError>>,
 ) -> Result<Incoming<M>, WireError> {
     if frame.len() > limits.frame_bytes {
         let (bytes, max) = (frame.len(), limits.frame_bytes);
@@ -49,6 +52,9 @@ pub(super) fn frame<M>(
     let envelope = Envelope::read(text)?;
     if envelope.kind != "batch" {
         return envelope.open(limits, one).map(Incoming::One);
+    }
+    if let Some(message) = atomic(&envelope, limits) {
+        return message.map(Incoming::One);
     }
     let messages = envelope
         .fields
@@ -71,6 +77,10 @@ pub(super) fn client(m: &Envelope<'_>, limits: &Limits) -> Result<ClientMessage,
         "update" => ClientMessage::Write(m.mutation(WriteKind::Update, limits)?),
         "delete" => ClientMessage::Write(m.mutation(WriteKind::Delete, limits)?),
         "ping" => ClientMessage::Ping { hello: m.hello()? },
+        "expect" => {
+            let text = "an `expect` is part of a transaction: a `batch` with `metadata.atomic`";
+            return Err(Fault::new(text));
+        }
         other => {
             let text =
                 format!("there is no type {:?}; a client sends {CLIENT_TYPES}", short(other));
@@ -125,8 +135,10 @@ const MAX_FEATURES: usize = 256;
 fields! {
     /// The fields of the `metadata` of any type.
     struct Metadata {
+        absent: "absent",
         after: "after",
         at: "at",
+        atomic: "atomic",
         base: "base",
         checksum: "checksum",
         client_id: "clientId",
@@ -136,6 +148,7 @@ fields! {
         page_bytes: "pageBytes",
         database: "database",
         epoch: "epoch",
+        failed: "failed",
         features: "features",
         filter: "filter",
         first_session: "firstSession",
@@ -408,46 +421,6 @@ impl<'a> Envelope<'a> {
             timestamp: self.metadata.updated_at.timestamp("metadata.updatedAt")?,
             at: at(self.metadata.at, seq.is_some(), limits)?,
             user_id: self.user_id()?,
-        }))
-    }
-
-    fn error_message(&self, limits: &Limits) -> Result<ErrorMessage, Fault> {
-        // an error is mainly for people: unreadable parts of it are left out
-        let code = self.fields.code.text("code").unwrap_or(None).unwrap_or_default();
-        let message = self.fields.error.text("error").unwrap_or(None);
-        Ok(ErrorMessage {
-            message: kept_text(message.as_deref().unwrap_or(&code)).into(),
-            code: ErrorCode::parse(kept_text(&code)),
-            retry_after_ms: self.metadata.retry_after_ms.number("retryAfterMs").unwrap_or(None),
-            mutation: self.number()?,
-            collection: self.any_collection().unwrap_or(None),
-            record_id: self.any_record_id().unwrap_or(None),
-            current: self.current(limits)?,
-        })
-    }
-
-    /// The record's state in a `CONFLICT`.
-    fn current(&self, limits: &Limits) -> Result<Option<ServerChange>, Fault> {
-        let Some(seq) = self.seq()? else { return Ok(None) };
-        let m = &self.metadata;
-        let Some(record) = m.record.object::<Record<'_>>("metadata.record")? else {
-            return Ok(Some(ServerChange {
-                change: Change::delete(),
-                seq: Some(seq),
-                version: m.version.number("metadata.version")?,
-                timestamp: m.updated_at.timestamp("metadata.updatedAt")?,
-                at: Vec::new(),
-                user_id: self.user_id()?,
-            }));
-        };
-        let data = record.data.document("metadata.record.data", limits)?;
-        Ok(Some(ServerChange {
-            change: Change::insert(required(data, "metadata.record.data")?),
-            seq: Some(seq),
-            version: record.version.number("metadata.record.version")?,
-            timestamp: record.updated_at.timestamp("metadata.record.updatedAt")?,
-            at: at(record.at, true, limits)?,
-            user_id: record.user_id.name("metadata.record.userId", UserId::new)?,
         }))
     }
 

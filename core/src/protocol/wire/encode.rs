@@ -1,6 +1,7 @@
 //! Encoding of messages: compact JSON, with the fields always in the same order.
 
 pub(super) mod http;
+pub(super) mod unit;
 
 use core::fmt::{self, Write};
 
@@ -15,6 +16,7 @@ use super::super::message::{
 };
 use super::super::name::{Collection, RecordId};
 use super::super::time::Timestamp;
+use super::super::unit::Member;
 use super::super::write::{Change, WriteKind};
 
 impl ClientMessage {
@@ -39,6 +41,14 @@ impl ClientMessage {
             Self::Unsubscribe { collection } => about(out, "unsubscribe", collection),
             Self::Sync { collection } => about(out, "sync", collection),
             Self::Write(mutation) => mutation.encode(out),
+            Self::Unit(unit) => {
+                let encoded = |member: &Member| {
+                    let mut message = Vec::new();
+                    member.encode(&mut message);
+                    message
+                };
+                unit::encode_unit(unit.members.iter().map(encoded), out);
+            }
             Self::Ping { hello } => message(out, "ping", |m| {
                 if let Some(Hello { client_id, session }) = hello {
                     m.object("metadata", |metadata| {
@@ -218,6 +228,7 @@ impl ErrorMessage {
                     if let Some(current) = &self.current {
                         metadata.current(current);
                     }
+                    metadata.failed(&self.failed);
                 }),
             }
         });

@@ -23,11 +23,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::super::limits::Limits;
-use super::super::message::{Cursor, ErrorMessage, Hello, Mutation, Resume, ServerMessage};
+use super::super::message::{Cursor, ErrorMessage, Hello, Resume, ServerMessage};
 use super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use super::super::percent;
+use super::super::unit::Submission;
 use super::{WireError, decode, encode};
 
 /// The path of a hello.
@@ -59,8 +60,8 @@ pub(crate) struct PushHead {
 pub(crate) struct Push {
     /// The client, session and epoch of the writes.
     pub head: PushHead,
-    /// The writes in order, each decoded on its own.
-    pub mutations: Vec<Result<Mutation, WireError>>,
+    /// The writes and units in order, each decoded on its own.
+    pub mutations: Vec<Result<Submission, WireError>>,
 }
 
 /// The answer to a push.
@@ -125,13 +126,22 @@ pub(crate) fn decode_session(body: &[u8], limits: &Limits) -> Result<Hello, Wire
 }
 
 /// Appends the body of a push. The writes are already encoded, as
-/// [`ClientMessage::Write`](super::ClientMessage::Write) is.
+/// [`ClientMessage::Write`](super::ClientMessage::Write) is, and units as [`encode_atomic`] does.
 pub(crate) fn encode_push<M: AsRef<[u8]>>(
     head: &PushHead,
     writes: impl IntoIterator<Item = M>,
     out: &mut Vec<u8>,
 ) {
     encode::http::push(head, writes, out);
+}
+
+/// Appends a unit as an element of a push. Its members are already encoded, as
+/// [`Member::encode`](super::super::unit::Member::encode) does.
+pub(crate) fn encode_atomic<M: AsRef<[u8]>>(
+    members: impl IntoIterator<Item = M>,
+    out: &mut Vec<u8>,
+) {
+    encode::unit::atomic(members, out);
 }
 
 /// Reads the body of a push.

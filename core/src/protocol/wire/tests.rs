@@ -1,4 +1,5 @@
 pub(super) mod arbitrary;
+mod units;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -224,7 +225,7 @@ fn a_servers_greetings_at_level_2() {
         first_session: Some(SessionNumber(3)),
         user_id: Some(UserId::new("u1").unwrap()),
         max_batch_bytes: 262_144,
-        features: Features::ALL,
+        features: Features::OFFERED,
     };
     at_level_2([
         (

@@ -12,6 +12,7 @@ use crate::protocol::message::{
 };
 use crate::protocol::name::{Collection, MutationNumber, UserId};
 use crate::protocol::time::Timestamp;
+use crate::protocol::unit::Submission;
 use crate::protocol::wire::WireError;
 use crate::protocol::wire::http::{
     PageAnswer, PageFrom, PageQuery, PushAnswer, decode_pull, decode_push, decode_session,
@@ -48,7 +49,7 @@ pub(super) fn session_opened(
                 first_session,
                 user_id,
                 max_batch_bytes: limits.max_batch_bytes,
-                features: Features::ALL,
+                features: Features::OFFERED,
             };
             let pong = ServerMessage::Pong { timestamp: Some(now), welcome: Some(welcome) };
             let mut body = Vec::new();
@@ -81,12 +82,17 @@ pub(super) fn push(request: &Request<'_>, limits: &ServerLimits) -> Result<Call,
 /// The writes up to the first that can't be read, and the verdict on that one. What comes behind
 /// it is not looked at.
 fn until_unread(
-    all: Vec<Result<Mutation, WireError>>,
+    all: Vec<Result<Submission, WireError>>,
 ) -> Result<(Vec<Mutation>, Option<Box<ErrorMessage>>), Reply> {
     let mut mutations: Vec<Mutation> = Vec::with_capacity(all.len());
     let mut unheard = None;
     let mut next = None;
-    for mutation in all {
+    for submission in all {
+        let mutation = match submission {
+            Ok(Submission::One(mutation)) => Ok(mutation),
+            Ok(Submission::Unit(_)) => return Err(invalid("this server takes no transactions")),
+            Err(error) => Err(error),
+        };
         let number = match &mutation {
             Ok(mutation) => mutation.number,
             Err(error) => error.mutation,

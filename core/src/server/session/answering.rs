@@ -59,7 +59,7 @@ impl Session {
                     first_session,
                     user_id: self.auth.user().cloned(),
                     max_batch_bytes: self.limits.max_batch_bytes,
-                    features: Features::ALL,
+                    features: Features::OFFERED,
                 };
                 let timestamp = Some(cx.now.wall);
                 self.send_message(&ServerMessage::Pong { timestamp, welcome: Some(welcome) }, cx);

@@ -88,7 +88,8 @@ impl Session {
             ClientMessage::Subscribe { .. }
             | ClientMessage::Unsubscribe { .. }
             | ClientMessage::Sync { .. }
-            | ClientMessage::Write(_) => self.take_tokens(cx),
+            | ClientMessage::Write(_)
+            | ClientMessage::Unit(_) => self.take_tokens(cx),
         };
         if let Some(wait) = wait {
             self.slow_down(message, wait, cx);
@@ -110,6 +111,14 @@ impl Session {
             ClientMessage::Unsubscribe { collection } => QueuedRequest::Unsubscribe(collection),
             ClientMessage::Sync { collection } => QueuedRequest::Sync(collection),
             ClientMessage::Write(mutation) => QueuedRequest::Write(mutation),
+            ClientMessage::Unit(unit) => {
+                let message = "this server takes no transactions";
+                let error = ErrorMessage {
+                    mutation: unit.first(),
+                    ..ErrorMessage::new(ErrorCode::InvalidMessage, message)
+                };
+                QueuedRequest::Refused(unit.first().unwrap_or_default(), error)
+            }
             ClientMessage::Ping { hello: Some(hello) } => QueuedRequest::Hello(hello),
             ClientMessage::Ping { hello: None } => QueuedRequest::Ping,
             ClientMessage::Auth { .. } => return,
@@ -136,6 +145,7 @@ impl Session {
                 error.record_id = Some(mutation.record_id);
                 error.mutation = mutation.number;
             }
+            ClientMessage::Unit(unit) => error.mutation = unit.first(),
             ClientMessage::Subscribe { collection, .. }
             | ClientMessage::Unsubscribe { collection }
             | ClientMessage::Sync { collection } => error.collection = Some(collection),

@@ -7,7 +7,7 @@
 //! | `{"$checksum": {"a": [5, {…}]}}` | the checksum of a collection that holds these: record id, its seq, its document |
 
 use serde_json::{Value, json};
-use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
+use synclayer_core::protocol::{ClientMessage, Incoming, Member, decode_client};
 use synclayer_core::{Checksum, Collection, Document, Limits, RecordId, Seq};
 
 /// The values seen so far that a file can name.
@@ -28,19 +28,22 @@ impl Words {
 
     /// A frame was sent.
     pub(super) fn note_frame(&mut self, frame: &[u8]) {
-        let write = |message| match message {
-            ClientMessage::Write(write) => Some(write),
+        let sent = |message| match message {
+            ClientMessage::Write(write) => vec![Member::Write(write)],
+            ClientMessage::Unit(unit) => unit.members,
             ClientMessage::Auth { .. }
             | ClientMessage::Subscribe { .. }
             | ClientMessage::Unsubscribe { .. }
             | ClientMessage::Sync { .. }
-            | ClientMessage::Ping { .. } => None,
+            | ClientMessage::Ping { .. } => Vec::new(),
         };
-        if let Ok(Incoming::One(message)) = decode_client(frame, &Limits::default())
-            && let Some(write) = write(message)
-            && let Some(number) = write.number
-        {
-            self.digests.push((number.0, write.digest().to_string()));
+        let Ok(Incoming::One(message)) = decode_client(frame, &Limits::default()) else { return };
+        for member in sent(message) {
+            let number = match &member {
+                Member::Write(write) => write.number,
+                Member::Expect(expectation) => Some(expectation.number),
+            };
+            self.digests.extend(number.map(|number| (number.0, member.digest().to_string())));
         }
     }
 

@@ -38,6 +38,7 @@ impl Fault {
             code: self.code,
             message: self.message,
             mutation: None,
+            member: None,
             collection: None,
             record_id: None,
         }

@@ -5,16 +5,17 @@ use alloc::vec::Vec;
 
 use super::super::super::limits::Limits;
 use super::super::super::message::{
-    ClientMessage, ErrorCode, ErrorMessage, Hello, Mutation, ServerMessage, kept_text,
+    ClientMessage, ErrorCode, ErrorMessage, Hello, ServerMessage, kept_text,
 };
 use super::super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, SessionNumber,
 };
+use super::super::super::unit::Submission;
 use super::super::WireError;
 use super::super::http::{PageAnswer, PageFrom, PageQuery, Push, PushAnswer, PushHead};
 use super::cursor::CursorFields;
 use super::field::{self, Fault, Field, Fields, fields, required};
-use super::{Envelope, client, server};
+use super::{Envelope, client, server, unit};
 
 fields! {
     /// The fields of client bodies and of refusals.
@@ -40,7 +41,7 @@ pub(in super::super) fn session(body: &[u8], limits: &Limits) -> Result<Hello, W
 pub(in super::super) fn push(body: &[u8], limits: &Limits) -> Result<Push, WireError> {
     let body = read(body, limits).map_err(Fault::about_nothing)?;
     let (head, mutations) = body.push(limits).map_err(Fault::about_nothing)?;
-    let write = |message: Field<'_>| written(message, limits);
+    let write = |element: Field<'_>| submitted(element, limits);
     Ok(Push { head, mutations: mutations.into_iter().map(write).collect() })
 }
 
@@ -51,16 +52,36 @@ pub(in super::super) fn pull(
     read(body, limits).and_then(|body| body.pull()).map_err(Fault::about_nothing)
 }
 
-/// One write of a push; other messages are errors here.
-fn written(message: Field<'_>, limits: &Limits) -> Result<Mutation, WireError> {
-    let envelope = Envelope::read(message.json())?;
+fields! {
+    /// An element of a push that is no message.
+    struct Element {
+        atomic: "atomic",
+    }
+}
+
+/// A write or unit of a push; other messages are errors here.
+fn submitted(element: Field<'_>, limits: &Limits) -> Result<Submission, WireError> {
+    let envelope = match Envelope::read(element.json()) {
+        Ok(envelope) => envelope,
+        Err(error) => {
+            let members = element.object::<Element<'_>>("mutations[]");
+            let members =
+                members.map(|element| element.unwrap_or_default().atomic).unwrap_or_default();
+            let members = members.list("mutations[].atomic", limits.batch_messages);
+            let Some(members) = members.map_err(Fault::about_nothing)? else { return Err(error) };
+            return unit::read(&members, limits).map(Submission::Unit);
+        }
+    };
     match envelope.open(limits, client)? {
-        ClientMessage::Write(mutation) if mutation.number.is_some() => Ok(mutation),
+        ClientMessage::Write(mutation) if mutation.number.is_some() => {
+            Ok(Submission::One(mutation))
+        }
         ClientMessage::Write(_) => Err(envelope.error(Fault::missing("metadata.mutation"))),
         ClientMessage::Auth { .. }
         | ClientMessage::Subscribe { .. }
         | ClientMessage::Unsubscribe { .. }
         | ClientMessage::Sync { .. }
+        | ClientMessage::Unit(_)
         | ClientMessage::Ping { .. } => {
             let text = format!("a `{}` can't be pushed: only writes can", envelope.kind);
             Err(envelope.error(Fault::new(text)))

@@ -5,8 +5,9 @@ use alloc::vec;
 use proptest::prelude::*;
 
 use super::super::super::message::ErrorCode;
+use super::super::super::unit::Member;
 use super::super::tests::arbitrary::{
-    client_ids, cursors, databases, epochs, numbered_writes, resumes, server_messages,
+    client_ids, cursors, databases, epochs, numbered_writes, resumes, server_messages, units,
 };
 
 fn text(fill: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -119,6 +120,14 @@ fn a_write_that_makes_no_sense_is_told_by_itself() {
     for error in &errors[2..] {
         assert_eq!(error.unwrap().mutation, None);
     }
+    let body = br#"{"clientId":"c","session":1,"epoch":"e","mutations":[
+        {"atomic":[{"type":"delete","collection":"t","recordId":"r","metadata":{"mutation":1}},
+                   {"type":"insert","collection":"t","recordId":"s","metadata":{"mutation":2}}]},
+        {"atomic":7}]}"#;
+    let push = decode_push(body, &Limits::default()).unwrap();
+    let error = push.mutations[0].as_ref().unwrap_err();
+    assert_eq!((error.mutation, error.member), (Some(MutationNumber(1)), Some(MutationNumber(2))));
+    assert_eq!(push.mutations[1].as_ref().unwrap_err().mutation, None);
     for bad in [
         "",
         "[]",
@@ -177,7 +186,13 @@ proptest! {
         client_id in client_ids(),
         last in prop::option::of(0_u64..1 << 53),
         messages in prop::collection::vec(server_messages(), 0..4),
-        writes in prop::collection::vec(numbered_writes(), 0..4),
+        writes in prop::collection::vec(
+            prop_oneof![
+                numbered_writes().prop_map(Submission::One),
+                units().prop_map(Submission::Unit),
+            ],
+            0..4,
+        ),
     ) {
         let limits = &Limits::default();
         let session = SessionNumber(last.unwrap_or(1));
@@ -201,8 +216,14 @@ proptest! {
         prop_assert_eq!(PushAnswer::decode(body.as_bytes(), limits), Ok(answer));
 
         let head = PushHead { client_id, session, epoch };
-        let frames: Vec<_> = writes.iter().map(|write| {
-            text(|out| super::super::ClientMessage::Write(write.clone()).encode(out))
+        let frames: Vec<_> = writes.iter().map(|write| match write {
+            Submission::One(write) => {
+                text(|out| super::super::ClientMessage::Write(write.clone()).encode(out))
+            }
+            Submission::Unit(unit) => {
+                let member = |member: &Member| text(|out| member.encode(out));
+                text(|out| encode_atomic(unit.members.iter().map(member), out))
+            }
         }).collect();
         let body = text(|out| encode_push(&head, &frames, out));
         let mutations = writes.into_iter().map(Ok).collect();

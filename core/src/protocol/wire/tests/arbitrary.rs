@@ -15,14 +15,15 @@ use super::super::super::delta::Delta;
 use super::super::super::document::tests::documents;
 use super::super::super::hash::{Checksum, Digest};
 use super::super::super::message::{
-    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, Features, Hello, Mode, Mutation,
-    PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token, Welcome,
+    Ack, ClientMessage, Cursor, ErrorCode, ErrorMessage, FailedMember, Features, Hello, Mode,
+    Mutation, PageRange, Resume, ServerChange, ServerMessage, SyncRecord, Token, Welcome,
 };
 use super::super::super::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use super::super::super::time::Timestamp;
 use super::super::super::times::FieldTimes;
+use super::super::super::unit::{Expectation, Member, Unit};
 use super::super::super::write::{Change, WriteKind};
 
 fn names<N: Debug>(make: fn(&str) -> Option<N>) -> impl Strategy<Value = N> {
@@ -123,6 +124,35 @@ pub(in super::super) fn numbered_writes() -> impl Strategy<Value = Mutation> {
     )
 }
 
+/// Units whose members are about records of their own.
+pub(in super::super) fn units() -> impl Strategy<Value = Unit> {
+    let member = (numbered_writes(), any::<bool>()).prop_map(|(write, expects)| {
+        if !expects {
+            return Member::Write(write);
+        }
+        Member::Expect(Expectation {
+            collection: write.collection,
+            record_id: write.record_id,
+            number: MutationNumber(0),
+            base: write.base,
+        })
+    });
+    let first = prop_oneof![1..10u64, Just((1 << 53) - 9)];
+    (proptest::collection::vec(member, 1..8), first).prop_filter_map(
+        "a unit",
+        |(members, first)| {
+            let mut unit = Unit { members };
+            for (member, number) in unit.members.iter_mut().zip(first..) {
+                match member {
+                    Member::Write(mutation) => mutation.number = Some(MutationNumber(number)),
+                    Member::Expect(expectation) => expectation.number = MutationNumber(number),
+                }
+            }
+            unit.check().is_ok().then_some(unit)
+        },
+    )
+}
+
 pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
     let hello = (client_ids(), numbers())
         .prop_map(|(id, session)| Hello { client_id: id, session: SessionNumber(session) });
@@ -141,16 +171,26 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
         collections().prop_map(|collection| ClientMessage::Unsubscribe { collection }),
         collections().prop_map(|collection| ClientMessage::Sync { collection }),
         numbered_writes().prop_map(ClientMessage::Write),
+        units().prop_map(ClientMessage::Unit),
         optional(hello).prop_map(|hello| ClientMessage::Ping { hello }),
     ]
 }
 
 fn welcomes() -> impl Strategy<Value = Welcome> {
-    let more = (numbers(), any::<bool>(), optional(numbers()));
+    let features =
+        (any::<bool>(), any::<bool>()).prop_map(|(pull, atomic)| Features { pull, atomic });
+    let more = (numbers(), features, optional(numbers()));
     (databases(), epochs(), numbers(), optional(any::<u64>()), users(), more).prop_map(
-        |(database, epoch, last_mutation, last_digest, user_id, (max_batch_bytes, pull, first))| {
+        |(
+            database,
+            epoch,
+            last_mutation,
+            last_digest,
+            user_id,
+            (max_batch_bytes, features, first),
+        )| {
             Welcome {
-                features: Features { pull },
+                features,
                 database,
                 epoch,
                 last_mutation: MutationNumber(last_mutation),
@@ -199,24 +239,48 @@ fn acks() -> impl Strategy<Value = Ack> {
     )
 }
 
-fn error_messages() -> impl Strategy<Value = ErrorMessage> {
-    let subject = (optional(numbers()), optional(collections()), optional(ids()));
-    let current = server_changes().prop_filter_map("a state", |change| match change.change.kind {
+/// The states of records in a `CONFLICT`.
+fn states() -> impl Strategy<Value = Option<ServerChange>> {
+    optional(server_changes().prop_filter_map("a state", |change| match change.change.kind {
         WriteKind::Insert => Some(change),
         WriteKind::Update => None,
         WriteKind::Delete => Some(ServerChange { at: Vec::new(), ..change }),
-    });
+    }))
+}
+
+fn codes() -> impl Strategy<Value = ErrorCode> {
     let code = prop_oneof![Just("CONFLICT"), Just("SERVER_ERROR"), Just("ODD")];
-    (code, ".*", optional(numbers()), subject, optional(current)).prop_map(
-        |(code, message, retry_after_ms, (mutation, collection, record_id), current)| {
+    code.prop_map(ErrorCode::parse)
+}
+
+fn failed_members() -> impl Strategy<Value = Vec<FailedMember>> {
+    let member = (numbers(), codes(), collections(), ids(), states()).prop_map(
+        |(mutation, code, collection, record_id, current)| FailedMember {
+            mutation: MutationNumber(mutation),
+            code,
+            collection,
+            record_id,
+            current,
+        },
+    );
+    proptest::collection::vec(member, 0..4)
+}
+
+fn error_messages() -> impl Strategy<Value = ErrorMessage> {
+    let subject = (optional(numbers()), optional(collections()), optional(ids()));
+    let more = (states(), failed_members());
+    (codes(), ".*", optional(numbers()), subject, more).prop_map(
+        |(code, message, retry_after_ms, (mutation, collection, record_id), more)| {
+            let (current, failed) = more;
             ErrorMessage {
-                code: ErrorCode::parse(code),
+                code,
                 message,
                 retry_after_ms,
                 mutation: mutation.map(MutationNumber),
                 collection,
                 record_id,
                 current,
+                failed,
             }
         },
     )
