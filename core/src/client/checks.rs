@@ -43,6 +43,17 @@ impl Client {
         hash.finish()
     }
 
+    /// A hash of the places that catch-ups and verdicts move: cursors, positions in catch-ups, and the
+    /// writes that wait. For tests.
+    #[must_use]
+    pub(crate) fn place_digest(&self) -> u64 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        (self.identity.confirmed, self.outbox.len(), self.rejected).hash(&mut hash);
+        let rows = self.streams.iter().map(|(name, stream)| (name, &stream.row));
+        rows.for_each(|(name, row)| (name, &row.cursor, &row.resume, row.count).hash(&mut hash));
+        hash.finish()
+    }
+
     /// Checks what must always hold between the machine and its store. For tests: it reads the
     /// whole outbox.
     ///

@@ -32,6 +32,10 @@ pub trait InspectReplica {
     /// A hash of what the machine holds, whatever is sent and heard: its identity, its writes, its
     /// cursors.
     fn held_digest(&self) -> u64;
+
+    /// A hash of the places that catch-ups and verdicts move: cursors, positions in catch-ups, and the
+    /// writes that wait.
+    fn place_digest(&self) -> u64;
 }
 
 impl<S: ClientStore> InspectReplica for Replica<S> {
@@ -55,6 +59,10 @@ impl<S: ClientStore> InspectReplica for Replica<S> {
 
     fn held_digest(&self) -> u64 {
         self.client().held_digest()
+    }
+
+    fn place_digest(&self) -> u64 {
+        self.client().place_digest()
     }
 }
 

@@ -65,7 +65,8 @@ invariants! {
     Fencing = "fencing",
     /// `watch` only ever shows states that the rules allow, in order, and ends at the final state.
     Watchers = "watchers",
-    /// A non-empty outbox on a live connection always has something in flight or a deadline.
+    /// A non-empty outbox on a live connection always has something in flight or a deadline; and where
+    /// links break behind enough for a page or a write, connections bring something new.
     Progress = "progress",
     /// At rest, everything that was only needed on the way is gone.
     Baseline = "baseline",

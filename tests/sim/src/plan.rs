@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use synclayer_core::{
     Access, Change, ClientConfig, Collection, Conflict, ConflictStrategy, Document, FieldWise,
-    Limits, OnServerLoss, Policy, Rate, RecordId, Resolver, ResolverFailure, Token, UserId,
+    Limits, OnServerLoss, Policy, Rate, RecordId, Resolver, ResolverFailure, ServerLimits, Token,
+    UserId,
 };
 
 use crate::draw::{Draw, fold_into};
@@ -151,6 +152,18 @@ pub struct Plan {
     pub clocks: [i64; 4],
     /// The limits of what the server keeps.
     pub caps: Caps,
+    /// The thin links of the devices, where a run has some.
+    pub thin: Option<Thin>,
+}
+
+/// Links that break behind a number of bytes, also when all else has healed. Each carries enough for
+/// the smallest pages of both collections, and for any write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Thin {
+    /// The bytes that a connection carries in each direction, and a call by HTTP.
+    pub carried: usize,
+    /// The bytes of a field that each record has.
+    pub pad: usize,
 }
 
 /// The limits of what a server keeps, where a run has some.
@@ -247,6 +260,7 @@ impl Plan {
             shared: 0,
             clocks: [0; 4],
             caps: Caps::default(),
+            thin: None,
         };
         // some runs are little else than schedules, one upon the other
         if draw.one_in(6) {
@@ -298,6 +312,14 @@ impl Plan {
             }
         }
         self.shared = [0, 0, 1, 5][draw.below(4)];
+        if draw.one_in(6) {
+            let pad = draw.within(500, 3_500);
+            // two pages of 4 KiB end with whole records
+            let least = 10_000 + 3 * pad;
+            self.thin = Some(Thin { carried: draw.within(least, 2 * least), pad });
+            // their size is what counts
+            self.page = ServerLimits::default().page.records;
+        }
     }
 
     /// The plan at the head of a run's bytes.
@@ -359,6 +381,7 @@ impl Plan {
         (config.ring.collection_bytes, config.ring.documents) = (self.ring, self.partial);
         config.ring.plain_whole = self.ring.is_multiple_of(2);
         config.capacities = self.capacities.to_vec();
+        config.carried = self.thin.map(|thin| thin.carried);
         config.clocks = self.clocks.to_vec();
         config.shared = self.shared;
         config.policy = rights.clone();

@@ -96,7 +96,11 @@ impl Run {
                 return Ok(());
             }
             (write.inserts, write.unique, write.saw) = (true, true, 0);
-            let json = format!(r#"{{"hot":[0,{n}],"t{n}":{n}}}"#);
+            let pad = self
+                .plan
+                .thin
+                .map_or_else(String::new, |thin| format!(r#","pad":"{}""#, "x".repeat(thin.pad)));
+            let json = format!(r#"{{"hot":[0,{n}],"t{n}":{n}{pad}}}"#);
             let made = world.save(device, collection, id, &json);
             return self.enter(write, made);
         };

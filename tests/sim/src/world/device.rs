@@ -19,6 +19,7 @@ use super::http::{CallId, Way};
 use super::link::{Link, Owner};
 use super::middlebox::ToNotice;
 use super::queries::AppQuery;
+use super::thin::Places;
 
 /// One replica with its disk, its clocks and its end of the network.
 pub struct Device {
@@ -96,6 +97,8 @@ pub struct Device {
     pub naps: u64,
     /// The dead connection that it has to notice, and until when.
     pub(super) to_notice: ToNotice,
+    /// The places at which its thin links broke.
+    pub(super) places: Places,
     /// `true` if it has lost a connection on which it had written, and has not sent anything since.
     pub(super) lost_writes_by_socket: bool,
     /// The database that has taken writes of it, since it last decided or started.
@@ -197,6 +200,7 @@ impl World {
             naps: 0,
             restored: false,
             to_notice: None,
+            places: Places::default(),
             rests_until: None,
             sockets_rest_until: None,
             lost_writes_by_socket: false,

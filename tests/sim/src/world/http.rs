@@ -34,7 +34,7 @@ pub enum Way {
 }
 
 /// Where a call is.
-enum Leg {
+pub(super) enum Leg {
     /// On its way to the server.
     Up,
     /// In the server.
@@ -48,8 +48,8 @@ pub(super) struct HttpCall {
     pub(super) device: usize,
     /// The adapter's request to answer; `None` if it was answered, or the adapter has died.
     ticket: Option<HttpTicket>,
-    request: HttpRequest,
-    leg: Leg,
+    pub(super) request: HttpRequest,
+    pub(super) leg: Leg,
     asked_at: Mono,
     /// When the adapter gives up.
     patience: Mono,
@@ -93,6 +93,7 @@ impl World {
         if lost {
             self.count("from WebSocket to HTTP with writes in flight");
         }
+        self.look_at_page_size(request.body.as_deref().unwrap_or(request.path.as_bytes()));
         if request.method == "GET" && !request.path.contains("epoch=") {
             self.count("sought for a plain server");
         }
@@ -133,6 +134,10 @@ impl World {
         if let Way::Answered(middlebox) = self.devices[device].calls {
             return self.answer_on_the_way(id, middlebox, false);
         }
+        if self.call_breaks(id) {
+            return;
+        }
+        let Some(call) = self.calls.get_mut(&id) else { return };
         call.leg = Leg::Served;
         self.count("HTTP call");
         let body = request.body.unwrap_or_default();
@@ -167,6 +172,9 @@ impl World {
 
     /// The answer to a call gets to its device.
     pub(super) fn deliver_answer(&mut self, id: CallId) {
+        if self.call_breaks(id) {
+            return;
+        }
         let Some(call) = self.calls.get_mut(&id) else { return };
         if let Leg::Down(answer) = &mut call.leg {
             let answer = std::mem::replace(answer, HttpAnswer::Failed("".into()));

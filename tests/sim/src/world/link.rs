@@ -34,6 +34,8 @@ pub(super) struct Link {
     pub(super) server_end: bool,
     /// `true` if bytes vanish in both directions and nobody is told.
     pub(super) silent: bool,
+    /// The number of bytes that it still carries up, and down, before it breaks.
+    left: [usize; 2],
     /// `true` if its owner has sent a numbered write.
     pub(super) has_written: bool,
     /// `true` if the session was woken since it last had nothing more to send.
@@ -41,7 +43,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(owner: Owner, local: ConnId, capacity: usize) -> Self {
+    pub(super) fn new(owner: Owner, local: ConnId, capacity: usize, carried: usize) -> Self {
         Self {
             owner,
             local,
@@ -51,6 +53,7 @@ impl Link {
             device_end: true,
             server_end: true,
             silent: false,
+            left: [carried; 2],
             has_written: false,
             awake: true,
         }
@@ -62,6 +65,17 @@ impl Link {
             return self.capacity;
         }
         self.capacity.saturating_sub(self.down.iter().map(Bytes::len).sum())
+    }
+
+    /// Carries the next frame up or down. Returns `false` if the link breaks within it.
+    pub(super) fn carry(&mut self, up: bool) -> bool {
+        let (way, left) = match up {
+            true => (&self.up, &mut self.left[0]),
+            false => (&self.down, &mut self.left[1]),
+        };
+        let rest = left.checked_sub(way.front().map_or(0, Bytes::len));
+        *left = rest.unwrap_or(0);
+        rest.is_some()
     }
 
     /// The server's end is gone, with what was on its way to it.

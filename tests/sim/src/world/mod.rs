@@ -24,6 +24,7 @@ mod rest;
 mod restarts;
 mod server;
 mod synced;
+mod thin;
 mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,9 @@ pub struct WorldConfig {
     pub policy: Arc<dyn Policy>,
     /// The number of bytes that may be in transit down a new connection, by turns.
     pub capacities: Vec<usize>,
+    /// The number of bytes of each direction behind which a device's connection breaks, and the most
+    /// that a call by HTTP carries.
+    pub carried: Option<usize>,
     /// The number of calls of a device that share a commit with the one before them, at most.
     pub shared: usize,
     /// The lead of the wall clock of each of the first devices at its first start, in milliseconds;
@@ -91,6 +95,7 @@ impl WorldConfig {
             ring: RingLimits::default(),
             policy: Arc::new(AllowAll),
             capacities: vec![1 << 16],
+            carried: None,
             shared: 0,
             clocks: Vec::new(),
         }
@@ -159,6 +164,8 @@ pub struct World {
     /// The records of which the server has refused a client's write for good.
     refused: BTreeSet<(ClientId, Place)>,
     config: WorldConfig,
+    /// `true` if all faults have ended, but for thin links.
+    healed: bool,
     /// A digest of what went out of the machines.
     said: u64,
     /// The number of commits that the devices' stores have taken.
@@ -222,6 +229,7 @@ impl World {
             clients: BTreeMap::new(),
             refused: BTreeSet::new(),
             config,
+            healed: false,
             said: 0,
             commits: 0,
         };

@@ -43,7 +43,8 @@ impl World {
         let capacity = self.config.capacities.get(turn).copied().unwrap_or(1 << 16);
         self.devices[device].links.insert(local, conn);
         self.owners.insert(conn, owner);
-        self.links.insert(conn, Link::new(owner, local, capacity));
+        let carried = self.config.carried.unwrap_or(usize::MAX);
+        self.links.insert(conn, Link::new(owner, local, capacity, carried));
         self.serve_input(HubInput::Accepted { conn, identity });
         self.with(device, |replica, now, actions| {
             replica.handle(now, Input::Connected { conn: local }, actions);
@@ -51,6 +52,9 @@ impl World {
     }
 
     pub(super) fn deliver_up(&mut self, conn: ConnId) {
+        if self.breaks_by_next(conn, true) {
+            return;
+        }
         let Some(frame) = self.links.get_mut(&conn).and_then(|link| link.up.pop_front()) else {
             return;
         };
@@ -68,9 +72,13 @@ impl World {
             let snapshot = has(b"\"snapshotSeq\":");
             self.count(if snapshot { "resumed snapshot" } else { "resumed delta" });
         }
+        self.look_at_page_size(frame);
     }
 
     pub(super) fn deliver_down(&mut self, conn: ConnId) {
+        if self.breaks_by_next(conn, false) {
+            return;
+        }
         let Some(link) = self.links.get_mut(&conn) else { return };
         let Some(frame) = link.down.pop_front() else { return };
         // the socket has room again

@@ -60,7 +60,7 @@ impl World {
         let user = self.plains[plain].user.as_deref();
         let identity = user.map_or(Identity::Open, |user| Identity::Known(user_of(user)));
         let conn = self.new_conn();
-        self.links.insert(conn, Link::new(Owner::Plain(plain), ConnId(0), 4096));
+        self.links.insert(conn, Link::new(Owner::Plain(plain), ConnId(0), 4096, usize::MAX));
         self.serve_input(HubInput::Accepted { conn, identity });
         let this = &mut self.plains[plain];
         this.conn = Some(conn);

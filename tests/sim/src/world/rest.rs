@@ -13,6 +13,7 @@ impl World {
     /// was shown and told has to know of that.
     pub fn heal(&mut self) {
         self.note(|| "everything heals".into());
+        self.healed = true;
         self.end_groups();
         self.store.paused = false;
         if self.store.poisoned {
