@@ -131,7 +131,7 @@ pub use client::{
     Event, EventKind, FailureCause, Fate, FateId, Guarantees, HttpAnswer, HttpRequest, HttpTicket,
     Input, Misuse, Modify, NetAction, OnServerLoss, PlainServers, Replica, RequestId, SignOut,
     SignedOut, StalledWrite, Status, SyncFailure, SyncFailureReason, SyncId, SyncOutcome, Timer,
-    Transport, Unsent, WatchId, Write, Written,
+    TransactionBody, TransactionDraft, Transport, Unsent, WatchId, Write, Written,
 };
 pub use rules::{
     Conflict, ConflictStrategy, Direction, FieldPath, FieldStates, FieldWise, Predicate, Query,

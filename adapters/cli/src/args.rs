@@ -294,6 +294,8 @@ pub(crate) enum GuaranteeArg {
     Ordered,
     /// A checksum proves that both sides hold the same
     Verified,
+    /// A transaction is applied whole or not at all
+    Atomic,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]

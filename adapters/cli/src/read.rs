@@ -144,12 +144,13 @@ struct GuaranteesJson {
     exactly_once: bool,
     ordered: bool,
     verified: bool,
+    atomic: bool,
 }
 
 impl From<Guarantees> for GuaranteesJson {
     fn from(of: Guarantees) -> Self {
-        let Guarantees { resume, exactly_once, ordered, verified } = of;
-        Self { resume, exactly_once, ordered, verified }
+        let Guarantees { resume, exactly_once, ordered, verified, atomic } = of;
+        Self { resume, exactly_once, ordered, verified, atomic }
     }
 }
 

@@ -327,6 +327,7 @@ pub(crate) fn guarantees(of: Guarantees) -> String {
         (of.exactly_once, "exactly once"),
         (of.ordered, "order"),
         (of.verified, "verification"),
+        (of.atomic, "transactions"),
     ];
     let held: Vec<_> = all.iter().filter(|(holds, _)| *holds).map(|(_, name)| *name).collect();
     if held.is_empty() { "nothing".to_owned() } else { held.join(", ") }
@@ -361,6 +362,7 @@ fn config(args: &ReplicaArgs) -> Result<SyncConfig, Failure> {
             exactly_once: args.require.contains(&GuaranteeArg::ExactlyOnce),
             ordered: args.require.contains(&GuaranteeArg::Ordered),
             verified: args.require.contains(&GuaranteeArg::Verified),
+            atomic: args.require.contains(&GuaranteeArg::Atomic),
         })
         .token_in_query(args.token_in_query)
         .allow_insecure(args.allow_insecure)

@@ -19,6 +19,7 @@ use super::portion::Portions;
 use super::stream::Stream;
 use super::streams::Streams;
 use super::synced::Syncs;
+use super::units::Units;
 use super::wipe::free_slot;
 use crate::protocol::name::{Collection, CommitNumber, MutationNumber, SessionNumber, WriteId};
 use crate::protocol::random::Random;
@@ -26,7 +27,7 @@ use crate::protocol::time::{Now, Timestamp};
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{
-    Identity, Keys, Slot, StreamRow, collection_in, collection_of, write_id_of,
+    Identity, Keys, OutboxRow, Slot, StreamRow, collection_in, collection_of, write_id_of,
 };
 use crate::store::{Rows, Scan, StoreError};
 
@@ -125,7 +126,7 @@ fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
 
 /// The outbox as the store has it. Everything in it may have been sent.
 fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox, StoreError> {
-    let len = count(keys.entries(WriteId(0)), store)?;
+    let (len, units) = count_entries(keys, store)?;
     let mut next = identity.next_write;
     for (from, to) in [keys.entries(WriteId(0)), keys.all_rejected()] {
         if let Some((key, _)) = store.last(&from, &to)? {
@@ -133,7 +134,21 @@ fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox
         }
     }
     let pending = Edit::new(store, keys, Timestamp::default()).pending_writes()?;
-    Ok(Outbox::found(len, next, pending))
+    Ok(Outbox::found(len, next, pending, units))
+}
+
+/// The number of places in the outbox, and the transactions that have members there.
+fn count_entries(keys: Keys, store: &dyn Rows) -> Result<(usize, Units), StoreError> {
+    let (mut count, mut units) = (0, Units::default());
+    let (from, to) = keys.entries(WriteId(0));
+    store.scan(&from, &to, &mut |_, value| {
+        count += 1;
+        if let Some(unit) = OutboxRow::unit_of(value)? {
+            units.add(unit);
+        }
+        Ok(Scan::Next)
+    })?;
+    Ok((count, units))
 }
 
 fn streams_of(

@@ -167,7 +167,8 @@ pub enum OnServerLoss {
     Ask,
 }
 
-/// The guarantees of a connection: all of them at level 2, none at level 1.
+/// The guarantees of a connection: all of them at level 2, but for `atomic` at servers of earlier
+/// versions; none at level 1.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Guarantees {
     /// Changes that were missed while away are caught up with, deletes included.
@@ -179,12 +180,15 @@ pub struct Guarantees {
     /// A checksum proves that the replica holds the same as the server. Not so where a policy
     /// withholds records from this user.
     pub verified: bool,
+    /// A transaction is applied whole or not at all, and so it is shown. Without it its writes go to
+    /// the server one by one, and its expectations are looked at here only.
+    pub atomic: bool,
 }
 
 impl Guarantees {
     /// All guarantees, as level 2 gives them.
     pub(crate) const ALL: Self =
-        Self { resume: true, exactly_once: true, ordered: true, verified: true };
+        Self { resume: true, exactly_once: true, ordered: true, verified: true, atomic: true };
 
     /// Tells whether these are at least the required ones.
     #[must_use]
@@ -193,5 +197,6 @@ impl Guarantees {
             && (self.exactly_once || !required.exactly_once)
             && (self.ordered || !required.ordered)
             && (self.verified || !required.verified)
+            && (self.atomic || !required.atomic)
     }
 }

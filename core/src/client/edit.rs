@@ -1,5 +1,6 @@
 //! One step's changes to the store: read through, and committed as one batch at its end.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
@@ -13,14 +14,46 @@ use super::pending::PendingWrites;
 use super::stream::Stream;
 use crate::protocol::document::Document;
 use crate::protocol::hash::Digest;
+use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::rules::clocks::Clocks;
 use crate::rules::row::{
-    Entry, Keys, OutboxRow, Rejected, Row, StreamRow, pending_of, record_of, write_id_of,
+    Entry, Keys, OutboxRow, Rejected, Row, StreamRow, Unit, pending_of, record_of, write_id_of,
 };
 use crate::rules::view::Record;
 use crate::store::{Batch, Overlay, Rows, Scan, StoreError};
+
+/// The reason why a transaction can't be any more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum LostBy {
+    /// A record is no longer as it was seen.
+    Expectation,
+    /// The conflict strategy has given a member up.
+    Strategy,
+}
+
+impl LostBy {
+    pub(super) fn code(self) -> ErrorCode {
+        ErrorCode::Other(match self {
+            Self::Expectation => "PRECONDITION_FAILED".into(),
+            Self::Strategy => "LOST".into(),
+        })
+    }
+
+    pub(super) fn message(self) -> String {
+        String::from(match self {
+            Self::Expectation => {
+                "a record that the transaction expects is no longer as it was seen: nothing of it was \
+                 done; read again and decide anew"
+            }
+            Self::Strategy => {
+                "somebody else has changed a record of the transaction, and the conflict strategy has \
+                 kept that change: nothing of it was done; read again and decide anew"
+            }
+        })
+    }
+}
 
 pub(super) struct Edit<'a> {
     rows: Overlay<'a>,
@@ -37,6 +70,10 @@ pub(super) struct Edit<'a> {
     pub(super) written: Option<WriteId>,
     /// The last write that waits for the record that the app has written, where nothing changed.
     pub(super) shares: Option<WriteId>,
+    /// The transaction that the app has made.
+    pub(super) transaction: Option<WriteId>,
+    /// Transactions that can't be any more, each with the reason.
+    pub(super) lost: Vec<(Unit, LostBy)>,
     /// The number of messages and answers that were ignored.
     pub(super) ignored: u64,
     /// The number of held records that this step has let go.
@@ -71,6 +108,8 @@ impl<'a> Edit<'a> {
             synced: Vec::new(),
             written: None,
             shares: None,
+            transaction: None,
+            lost: Vec::new(),
             ignored: 0,
             adopted: 0,
             gates: false,
@@ -141,6 +180,13 @@ impl<'a> Edit<'a> {
         let (from_cache, catching_up) = (!stream.is_confirmed(), stream.is_catching_up());
         let collection = collection.clone();
         self.views.push(ViewAction::Status { collection, from_cache, catching_up });
+    }
+
+    /// Nothing is left of a transaction, because the conflict strategy has given up its last member.
+    pub(super) fn give_up(&mut self, unit: Unit) {
+        let (code, message) = (LostBy::Strategy.code(), LostBy::Strategy.message());
+        let transaction = unit.first;
+        self.remote_event(EventKind::TransactionFailed { transaction, code, message });
     }
 
     /// Counts what the step is about as ignored.

@@ -68,6 +68,8 @@ pub enum EventKind {
         write: WriteId,
         /// The kind of the write.
         operation: WriteKind,
+        /// The transaction that it is a member of.
+        transaction: Option<WriteId>,
     },
     /// The server has taken a write.
     OperationSynced {
@@ -80,6 +82,8 @@ pub enum EventKind {
         /// The level of the server: one of level 1 acknowledges nothing, and the write only counts
         /// as taken there.
         level: Level,
+        /// The transaction that it is a member of.
+        transaction: Option<WriteId>,
     },
     /// The server has refused a write for good: it is in the list of rejected writes, and the
     /// record is as if it had not been made.
@@ -98,6 +102,26 @@ pub enum EventKind {
         with: Vec<WriteId>,
         /// Later writes to the record that stay in the outbox.
         kept: Vec<WriteId>,
+        /// The transaction that it is a member of.
+        transaction: Option<WriteId>,
+    },
+    /// The server has taken all that is left of a transaction.
+    TransactionSynced {
+        /// The transaction, by its name in the events of its members.
+        transaction: WriteId,
+        /// The level of the server, as of [`OperationSynced`](Self::OperationSynced).
+        level: Level,
+    },
+    /// A transaction was rejected: its members are in the list of rejected writes, and the records are
+    /// as if it had not been made. The server has refused it; or a record that it expects was no longer
+    /// as it was seen (`PRECONDITION_FAILED`); or the conflict strategy has given a member up (`LOST`).
+    TransactionFailed {
+        /// The transaction, by its name in the events of its members.
+        transaction: WriteId,
+        /// The reason, for programs.
+        code: ErrorCode,
+        /// The reason, for people.
+        message: String,
     },
     /// A pending write and a remote change touch the same field.
     ConflictDetected {
@@ -322,7 +346,9 @@ impl EventKind {
             Self::ServerLostChanges { collection } | Self::Error { collection, .. } => {
                 collection.as_ref()
             }
-            Self::ConnectivityChanged { .. }
+            Self::TransactionSynced { .. }
+            | Self::TransactionFailed { .. }
+            | Self::ConnectivityChanged { .. }
             | Self::RealtimeConnected
             | Self::RealtimeDisconnected { .. }
             | Self::TokenNeeded { .. }
@@ -353,6 +379,8 @@ impl EventKind {
             Self::SyncStarted { .. }
             | Self::SyncCompleted { .. }
             | Self::SyncFailed { .. }
+            | Self::TransactionSynced { .. }
+            | Self::TransactionFailed { .. }
             | Self::ConnectivityChanged { .. }
             | Self::RealtimeConnected
             | Self::RealtimeDisconnected { .. }

@@ -52,12 +52,19 @@ impl Fate {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FateId(pub u64);
 
-/// The writes that are followed.
+/// A write or a transaction. A transaction has the id of its first member.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Followed {
+    Write(WriteId),
+    Transaction(WriteId),
+}
+
+/// The writes and transactions that are followed.
 #[derive(Clone, Default)]
 pub(crate) struct Fates {
     next: u64,
-    writes: BTreeMap<FateId, WriteId>,
-    followers: BTreeSet<(WriteId, FateId)>,
+    writes: BTreeMap<FateId, Followed>,
+    followers: BTreeSet<(Followed, FateId)>,
     /// Fates that count from when this commit is durable: a crash before it brings the write back.
     held: VecDeque<(CommitNumber, FateId, Fate)>,
 }
@@ -65,9 +72,18 @@ pub(crate) struct Fates {
 impl Fates {
     /// A new follower of a write.
     pub(crate) fn follow(&mut self, write: WriteId) -> FateId {
+        self.begin(Followed::Write(write))
+    }
+
+    /// A new follower of a transaction.
+    pub(crate) fn follow_transaction(&mut self, transaction: WriteId) -> FateId {
+        self.begin(Followed::Transaction(transaction))
+    }
+
+    fn begin(&mut self, followed: Followed) -> FateId {
         let id = self.next_id();
-        self.writes.insert(id, write);
-        self.followers.insert((write, id));
+        self.writes.insert(id, followed);
+        self.followers.insert((followed, id));
         id
     }
 
@@ -81,7 +97,7 @@ impl Fates {
     /// Nobody wants to be told any more.
     pub(crate) fn unfollow(&mut self, id: FateId) {
         match self.writes.remove(&id) {
-            Some(write) => drop(self.followers.remove(&(write, id))),
+            Some(followed) => drop(self.followers.remove(&(followed, id))),
             None => self.held.retain(|(_, held, _)| *held != id),
         }
     }
@@ -92,18 +108,31 @@ impl Fates {
         if self.writes.is_empty() {
             return Vec::new();
         }
+        let mut synced = None;
         if let EventKind::OperationSynced { write, level, .. } = event {
+            synced = Some((Followed::Write(*write), level));
+        }
+        if let EventKind::TransactionSynced { transaction, level } = event {
+            synced = Some((Followed::Transaction(*transaction), level));
+        }
+        if let Some((followed, level)) = synced {
             let fate = match level {
                 Level::Resumable => Fate::Acknowledged,
                 Level::Plain => Fate::Settled,
             };
             // the server has it, whatever this side still remembers of that
-            return self.take(*write).into_iter().map(|id| (id, fate.clone())).collect();
+            return self.take(followed).into_iter().map(|id| (id, fate.clone())).collect();
+        }
+        if let EventKind::TransactionFailed { transaction, code, message } = event {
+            let (code, message) = (code.clone(), message.clone());
+            let fate = Fate::Rejected { code, message };
+            self.decide(Followed::Transaction(*transaction), &fate, commit);
         }
         if let EventKind::OperationFailed { write, code, message, with, .. } = event {
             let (code, message) = (code.clone(), message.clone());
             let fate = Fate::Rejected { code, message };
-            with.iter().chain([write]).for_each(|write| self.decide(*write, &fate, commit));
+            let all = with.iter().chain([write]);
+            all.for_each(|write| self.decide(Followed::Write(*write), &fate, commit));
         }
         if let EventKind::ConflictResolved { write, merged, .. } = event {
             self.merge(merged, *write, &Fate::GivenUp, commit);
@@ -135,9 +164,10 @@ impl Fates {
     ) {
         for old in merged.iter().filter(|old| Some(**old) != write) {
             match write {
-                None => self.decide(*old, fate, commit),
+                None => self.decide(Followed::Write(*old), fate, commit),
                 Some(outcome) => {
-                    for id in self.take(*old) {
+                    for id in self.take(Followed::Write(*old)) {
+                        let outcome = Followed::Write(outcome);
                         self.writes.insert(id, outcome);
                         self.followers.insert((outcome, id));
                     }
@@ -146,18 +176,18 @@ impl Fates {
         }
     }
 
-    fn decide(&mut self, write: WriteId, fate: &Fate, commit: CommitNumber) {
-        for id in self.take(write) {
+    fn decide(&mut self, followed: Followed, fate: &Fate, commit: CommitNumber) {
+        for id in self.take(followed) {
             self.held.push_back((commit, id, fate.clone()));
         }
     }
 
-    /// The followers of a write, which are no longer that.
-    fn take(&mut self, write: WriteId) -> Vec<FateId> {
-        let of = self.followers.range((write, FateId(0))..=(write, FateId(u64::MAX)));
+    /// The followers of a write or a transaction, which are no longer that.
+    fn take(&mut self, followed: Followed) -> Vec<FateId> {
+        let of = self.followers.range((followed, FateId(0))..=(followed, FateId(u64::MAX)));
         let ids: Vec<_> = of.map(|(_, id)| *id).collect();
         for id in &ids {
-            self.followers.remove(&(write, *id));
+            self.followers.remove(&(followed, *id));
             self.writes.remove(id);
         }
         ids
@@ -177,7 +207,8 @@ mod tests {
 
     fn synced(write: u64, level: Level) -> EventKind {
         let (collection, record_id) = place();
-        EventKind::OperationSynced { collection, record_id, write: WriteId(write), level }
+        let (write, transaction) = (WriteId(write), None);
+        EventKind::OperationSynced { collection, record_id, write, level, transaction }
     }
 
     fn resolved(write: Option<u64>, merged: &[u64]) -> EventKind {
@@ -197,6 +228,7 @@ mod tests {
             message: "no".into(),
             with: with.iter().map(|write| WriteId(*write)).collect(),
             kept: vec![],
+            transaction: None,
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 pub use super::config::{ClientConfig, Guarantees, OnServerLoss, PlainServers};
 use super::failure::ConnectFailure;
+use super::transaction::TransactionDraft;
 use super::wipe::Unsent;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::{Document, DocumentError};
@@ -340,11 +341,17 @@ pub enum Write {
     Modify(Collection, RecordId, Modify),
     /// Removes a record. Nothing happens where there is none.
     Delete(Collection, RecordId),
+    /// Makes several writes with one fate: here in one commit, at the server all or none, where its
+    /// [guarantees](Guarantees) have `atomic`. Fails as the function does; where a record would break a
+    /// limit or the transaction has too many members, and then nothing of it is made.
+    Transaction(TransactionBody),
     /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
     /// fields keep the times at which they were written, or those of what the record shows by now
-    /// where these are later. Fails where there is no such write, and as the call that made it.
+    /// where these are later. A transaction is made again whole, by the name of any member. Fails where
+    /// there is no such write, and as the call that made it.
     RetryRejected(WriteId),
-    /// Takes a rejected write off the list for good. Fails where there is no such write.
+    /// Takes a rejected write off the list for good, and its transaction with it. Fails where there is
+    /// no such write.
     DiscardRejected(WriteId),
     /// Rejects by hand a write that [stalls](super::event::EventKind::WriteStalled). Fails where it
     /// does not stall. Where connections break before it is through, it may be on its way: then it is
@@ -367,6 +374,9 @@ pub enum Write {
 /// leaves all as it is.
 pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Result<Option<Document>, Misuse> + Send>;
 
+/// The making of a transaction: it says what is written, and fails where it can't be.
+pub type TransactionBody = Box<dyn FnOnce(&mut TransactionDraft<'_>) -> Result<(), Misuse> + Send>;
+
 /// The outcome of a write of the app's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Written {
@@ -378,6 +388,8 @@ pub struct Written {
     /// The write whose fate this one shares: itself, or, where nothing changed, the last one that
     /// waits for the same record; `None` where there is none.
     pub shares: Option<WriteId>,
+    /// The name of the transaction, where it was one that changes or expects something.
+    pub transaction: Option<WriteId>,
 }
 
 /// A call that can't be carried out.
@@ -400,6 +412,38 @@ pub enum Misuse {
     ModifyFailed {
         /// Its error, for people.
         message: String,
+    },
+    /// The function that was given for a transaction has failed.
+    #[error("the transaction was not made: {message}")]
+    TransactionFailed {
+        /// Its error, for people.
+        message: String,
+    },
+    /// A transaction expects a state of a record that is another by now.
+    #[error(
+        "the transaction was not made: {record_id} in {collection} is no longer as it was seen; read it \
+         again and decide anew"
+    )]
+    PreconditionFailed {
+        /// The collection.
+        collection: Collection,
+        /// The record.
+        record_id: RecordId,
+    },
+    /// A transaction has too many members, or their documents are too large together.
+    #[error(
+        "the transaction was not made: it has {members} members with {bytes} bytes, and at most \
+         {max_members} with {max_bytes} bytes fit; make several smaller ones"
+    )]
+    TransactionTooLarge {
+        /// The number of its writes and expectations.
+        members: usize,
+        /// The size of what it writes.
+        bytes: usize,
+        /// The most members.
+        max_members: usize,
+        /// The most bytes.
+        max_bytes: usize,
     },
     /// A wipe would lose writes that the server does not have.
     #[error(

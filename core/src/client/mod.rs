@@ -25,6 +25,7 @@
 //! | `wipe` | everything of a user is removed from the store |
 //! | `fate` | what became of a write, told to whoever follows it |
 //! | `writes`, `outbox` | what the app writes, and what of it is on its way |
+//! | `transaction`, `unit`, `units` | several writes with one fate |
 //! | `pending`, `ahead` | the parts of the outbox that are in memory |
 //! | `sending`, `pacing`, `portion` | what goes out, when it may, and how much at a time |
 //! | `synced` | the answers to calls of `synced` |
@@ -32,7 +33,7 @@
 //! | `loss`, `offer`, `adopt` | a server that lacks records which are held here |
 //! | `database` | a server with another database |
 //! | `streams`, `stream`, `catchup` | the collections' changes |
-//! | `verdicts` | what the server says of writes |
+//! | `verdicts`, `rejections` | what the server says of writes, and what falls with a rejected one |
 //! | `records`, `rebase` | how all of that folds into a record |
 //! | `output` | what the machine wants done |
 //! | `edit` | one step's changes to the store |
@@ -78,6 +79,7 @@ mod queries;
 mod reads;
 mod rebase;
 mod records;
+mod rejections;
 pub(crate) mod replica;
 mod sending;
 mod server_time;
@@ -90,7 +92,10 @@ mod synced;
 mod tests;
 mod throttle;
 mod times;
+mod transaction;
 mod transports;
+mod unit;
+mod units;
 mod verdicts;
 mod wake;
 pub(crate) mod wipe;
@@ -104,8 +109,9 @@ pub use self::fate::{Fate, FateId};
 pub use self::interface::{
     ClientConfig, Command, Disconnect, Guarantees, HttpAnswer, HttpRequest, HttpTicket, Input,
     Misuse, Modify, NetAction, OnServerLoss, PlainServers, RequestId, SyncFailure,
-    SyncFailureReason, SyncId, SyncOutcome, Timer, Write, Written,
+    SyncFailureReason, SyncId, SyncOutcome, Timer, TransactionBody, Write, Written,
 };
 pub use self::replica::{Action, Replica, WatchId};
 pub use self::sign_out::{SignOut, SignedOut};
+pub use self::transaction::TransactionDraft;
 pub use self::wipe::Unsent;

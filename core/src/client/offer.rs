@@ -5,10 +5,12 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::config::OnServerLoss;
-use super::edit::Edit;
+use super::edit::{Edit, LostBy};
 use super::event::EventKind;
+use super::rebase::applied;
 use super::records::Records;
 use super::server_time::seen;
+use super::times::latest;
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::row::{Entry, LossDecision, OutboxRow, Pending, Row};
@@ -90,16 +92,23 @@ impl Records<'_> {
             return Ok(());
         }
         let written_at = seen(edit, self.outbox, self.collection, id, &before)?;
-        let entries = self.outbox.entries_of(edit, self.collection, id)?;
+        let mut entries = self.outbox.entries_of(edit, self.collection, id)?;
         let first = entries.first().map(|(write, _)| *write);
         if first.is_some_and(|first| self.outbox.is_frozen(first)) {
+            return Ok(());
+        }
+        let later = entries.split_off(self.first_part(&entries));
+        let unit = entries.first().and_then(|(_, entry)| entry.unit);
+        if let Some(unit) = unit.filter(|_| entries.iter().any(|(_, it)| it.expects.is_some())) {
+            // the server does not have what was seen; the record is offered when that is rejected
+            edit.lost.push((unit, LostBy::Expectation));
             return Ok(());
         }
         for (write, entry) in &entries {
             self.outbox.remove(edit, *write, entry);
             (edit.gates, edit.flush) = (true, true);
         }
-        let view = before.view().cloned();
+        let view = applied(before.base(), &entries);
         let mut row = Row { pending: None, ..before.clone() };
         self.stream.row.set_server(id, &mut row, None, Seq(0));
         let outcome = first.filter(|_| view.is_some());
@@ -112,13 +121,25 @@ impl Records<'_> {
         if let Some(view) = view {
             let change = Change::insert(view.clone());
             let (collection, record_id) = (self.collection.clone(), id.clone());
-            let (at, stamped) = (Vec::new(), None);
-            let entry = Entry { collection, record_id, change, written_at, at, stamped };
+            let entry = Entry::new(collection, record_id, change, written_at);
+            let entry = Entry { unit, ..entry };
             let write = self.outbox.replace(edit, first, entry);
-            row.pending = Some(Pending { view: Some(view), written_at, deferred: None });
+            let view = applied(Some(&view), &later);
+            row.pending = Some(Pending { view, written_at, deferred: None });
             let (collection, record_id) = (self.collection.clone(), id.clone());
             let operation = WriteKind::Insert;
-            edit.event(EventKind::OperationQueued { collection, record_id, write, operation });
+            let transaction = unit.map(|unit| unit.first);
+            edit.event(EventKind::OperationQueued {
+                collection,
+                record_id,
+                write,
+                operation,
+                transaction,
+            });
+        }
+        if row.pending.is_none() && !later.is_empty() {
+            let (view, written_at) = (applied(None, &later), latest(&later));
+            row.pending = Some(Pending { view, written_at, deferred: None });
         }
         edit.put_row(self.collection, id, Some(&before), &row);
         Ok(())

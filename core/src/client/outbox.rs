@@ -2,6 +2,8 @@
 //! ends, what of it is on its way or goes out next, and which writes each record has.
 
 mod check;
+mod in_flight;
+mod members;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -10,6 +12,7 @@ use core::hash::{Hash, Hasher};
 use super::ahead::Ahead;
 use super::edit::Edit;
 use super::pending::PendingWrites;
+use super::units::Units;
 use crate::protocol::hash::Digest;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::rules::row::{Entry, OutboxRow};
@@ -58,6 +61,7 @@ pub(super) struct Outbox {
     /// The entries from there on, as far as they are in memory.
     ahead: Ahead,
     pending: PendingWrites,
+    units: Units,
     /// Commits that are not durable yet, each with the end of the outbox that it made.
     marks: VecDeque<(CommitNumber, WriteId)>,
     /// Every entry in front of this id is durable as it is.
@@ -66,8 +70,9 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// The outbox as it was found in a store: everything in it may have been sent.
-    pub(super) fn found(len: usize, next: WriteId, pending: PendingWrites) -> Self {
-        Self { len, next, pending, frozen_until: next, durable_until: next, ..Self::default() }
+    pub(super) fn found(len: usize, next: WriteId, pending: PendingWrites, units: Units) -> Self {
+        let (frozen_until, durable_until) = (next, next);
+        Self { len, next, pending, units, frozen_until, durable_until, ..Self::default() }
     }
 
     /// The number of places, those included that are acknowledged and keep their place.
@@ -133,31 +138,31 @@ impl Outbox {
         collection: &Collection,
         id: &RecordId,
     ) -> Result<Option<WriteId>, StoreError> {
-        self.find(edit, self.pending.of(collection, id), collection, id)
+        self.find(edit, self.pending.of(collection, id), &|it| is_of(it, collection, id))
     }
 
-    /// The id of a record's last write.
+    /// The id of a record's last write that changes something.
     pub(super) fn last_of(
         &self,
         edit: &Edit<'_>,
         collection: &Collection,
         id: &RecordId,
     ) -> Result<Option<WriteId>, StoreError> {
-        self.find(edit, self.pending.of(collection, id).rev(), collection, id)
+        let changes = |it: &Entry| is_of(it, collection, id) && it.expects.is_none();
+        self.find(edit, self.pending.of(collection, id).rev(), &changes)
     }
 
-    /// The first of some writes that is of a record.
+    /// The first of some writes that is sought.
     fn find(
         &self,
         edit: &Edit<'_>,
         writes: impl Iterator<Item = WriteId>,
-        collection: &Collection,
-        id: &RecordId,
+        is_sought: &dyn Fn(&Entry) -> bool,
     ) -> Result<Option<WriteId>, StoreError> {
         for write in writes {
             let found = match self.kept(write) {
-                Some(entry) => is_of(entry, collection, id),
-                None => is_of(&edit.entry(write)?, collection, id),
+                Some(entry) => is_sought(entry),
+                None => is_sought(&edit.entry(write)?),
             };
             if found {
                 return Ok(Some(write));
@@ -280,6 +285,16 @@ impl Outbox {
         Ok(first)
     }
 
+    /// The same, as it goes out.
+    pub(super) fn first_unsent_entry(&self, edit: &Edit<'_>) -> Result<Option<Entry>, StoreError> {
+        let mut first = None;
+        self.each_unsent(edit, &mut |_, entry| {
+            first = Some(entry);
+            Scan::Stop
+        })?;
+        Ok(first)
+    }
+
     /// The first entry.
     pub(super) fn first_entry(
         &self,
@@ -364,12 +379,22 @@ impl Outbox {
         let write = self.next;
         edit.put_entry(write, &entry, true);
         edit.written = Some(write);
-        self.pending.add(&entry.collection, &entry.record_id, write);
+        self.wait(write, &entry);
         self.ahead.push(write, &entry);
         self.len += 1;
         self.next = write.next();
-        self.tail = Some((write, entry.collection, entry.record_id));
+        // nothing joins what is one with others
+        let alone = entry.unit.is_none();
+        self.tail = alone.then_some((write, entry.collection, entry.record_id));
         write
+    }
+
+    /// A write is one of its record's, and a member of its transaction.
+    fn wait(&mut self, write: WriteId, entry: &Entry) {
+        self.pending.add(&entry.collection, &entry.record_id, write);
+        if let Some(unit) = entry.unit {
+            self.units.add(unit);
+        }
     }
 
     /// Puts an entry into the place from which another one was removed, or behind all others where
@@ -382,7 +407,7 @@ impl Outbox {
     ) -> WriteId {
         let Some(write) = place else { return self.append(edit, entry) };
         edit.put_entry(write, &entry, true);
-        self.pending.add(&entry.collection, &entry.record_id, write);
+        self.wait(write, &entry);
         if write >= self.unsent {
             self.ahead.set(write, &entry);
         }
@@ -400,6 +425,7 @@ impl Outbox {
     /// A write is no longer one of its record's.
     fn settle(&mut self, write: WriteId, entry: &Entry) {
         self.pending.remove(&entry.collection, &entry.record_id, write);
+        self.units.settle(entry);
         self.ahead.remove(write);
     }
 
@@ -468,124 +494,6 @@ impl Outbox {
         {
             self.durable_until = *end;
             self.marks.pop_front();
-        }
-    }
-
-    // --- what is on its way ---
-
-    /// The number of writes in flight, those included that are acknowledged and keep their place.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    /// Tells whether a write in flight has no verdict.
-    pub(super) fn awaits_verdict(&self) -> bool {
-        self.in_flight.iter().any(|sent| !sent.acked)
-    }
-
-    pub(super) fn bytes_in_flight(&self) -> usize {
-        self.in_flight.iter().filter(|sent| !sent.acked).map(|sent| sent.bytes).sum()
-    }
-
-    /// The first write in flight without a verdict, and the bytes of its frame.
-    pub(super) fn first_in_flight(&self) -> Option<(WriteId, usize)> {
-        let first = self.in_flight.iter().find(|sent| !sent.acked);
-        first.map(|sent| (sent.write, sent.bytes))
-    }
-
-    /// Returns `true` if a write is not known to have left.
-    pub(super) fn holds(&self, write: WriteId) -> bool {
-        self.len > 0 && write >= self.head
-    }
-
-    /// The id of the `index`-th write in flight, and whether it is acknowledged.
-    pub(super) fn sent(&self, index: usize) -> Option<(WriteId, bool)> {
-        self.in_flight.get(index).map(|sent| (sent.write, sent.acked))
-    }
-
-    /// Tells whether a write in flight before the `index`-th one has no verdict.
-    pub(super) fn is_overtaking(&self, index: usize) -> bool {
-        self.in_flight.iter().take(index).any(|sent| !sent.acked)
-    }
-
-    /// The first unsent write goes out, and waits for a verdict.
-    pub(super) fn send(&mut self, write: WriteId, digest: Digest, bytes: usize) {
-        let entry = Sent(self.take_unsent(write));
-        self.in_flight.push_back(InFlight { write, digest, bytes, acked: false, entry });
-    }
-
-    /// The first unsent write goes out, and no verdict will name it.
-    pub(super) fn send_unnumbered(&mut self, write: WriteId) {
-        self.take_unsent(write);
-    }
-
-    fn take_unsent(&mut self, write: WriteId) -> Option<Entry> {
-        self.unsent = write.next();
-        self.freeze(write);
-        let last = self.ahead.pass(self.unsent);
-        last.filter(|(passed, _)| *passed == write).map(|(_, entry)| entry)
-    }
-
-    /// Lets the search for the next write to send begin at a place.
-    fn begin_unsent(&mut self, at: WriteId) {
-        if at < self.unsent {
-            self.ahead.restart(at);
-        } else {
-            self.ahead.pass(at);
-        }
-        self.unsent = at;
-    }
-
-    /// A write may have been sent, and so may those in front of it.
-    pub(super) fn freeze(&mut self, write: WriteId) {
-        self.frozen_until = self.frozen_until.max(write.next());
-    }
-
-    /// It is known of every write that waits that it was not applied.
-    pub(super) fn thaw(&mut self) {
-        self.frozen_until = WriteId(0);
-    }
-
-    /// The `index`-th write in flight was taken: only its digest keeps its place.
-    pub(super) fn acknowledge(&mut self, edit: &mut Edit<'_>, index: usize, entry: &Entry) {
-        if let Some(sent) = self.in_flight.get_mut(index) {
-            edit.ack_entry(sent.write, entry, sent.digest);
-            self.pending.remove(&entry.collection, &entry.record_id, sent.write);
-            (sent.acked, sent.entry) = (true, Sent(None));
-        }
-    }
-
-    /// Removes the first place where that is in flight and acknowledged. Gives its digest.
-    pub(super) fn pop_acked(&mut self, edit: &mut Edit<'_>) -> Option<Digest> {
-        self.in_flight.front().filter(|sent| sent.acked)?;
-        let sent = self.in_flight.pop_front()?;
-        edit.drop_place(sent.write);
-        self.pass(sent.write);
-        Some(sent.digest)
-    }
-
-    /// The connection is gone: what was sent on it stays frozen, and will be numbered anew.
-    pub(super) fn lose_connection(&mut self) {
-        self.in_flight.clear();
-        self.send_again();
-    }
-
-    /// Lets the search for the next write to send begin at the first one.
-    pub(super) fn send_again(&mut self) {
-        self.begin_unsent(self.head);
-    }
-
-    /// Lets the search for the next write to send begin behind all that may have been sent.
-    pub(super) fn pass_over_frozen(&mut self) {
-        self.begin_unsent(self.unsent.max(self.frozen_until));
-    }
-
-    /// Everything from the `index`-th write in flight on was not applied, and is free again.
-    pub(super) fn go_back(&mut self, index: usize) {
-        if let Some(write) = self.in_flight.get(index).map(|sent| sent.write) {
-            self.begin_unsent(write);
-            self.frozen_until = write;
-            self.in_flight.truncate(index);
         }
     }
 }

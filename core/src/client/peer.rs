@@ -61,6 +61,11 @@ impl Peer {
         }
     }
 
+    /// Returns `true` if it takes transactions whole.
+    pub(super) fn takes_units(&self) -> bool {
+        false
+    }
+
     pub(super) fn plain(&self) -> Option<&Plain> {
         match self {
             Self::Plain(plain) => Some(plain),

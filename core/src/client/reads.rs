@@ -159,7 +159,7 @@ impl Client {
         let mut unsent = Unsent::default();
         Edit::new(store, self.keys, self.now.wall).places(WriteId(0), &mut |_, place| {
             // the others were acknowledged
-            if let OutboxRow::Entry(Entry { collection, record_id, .. }) = place {
+            if let OutboxRow::Entry(Entry { collection, record_id, expects: None, .. }) = place {
                 unsent.waiting += 1;
                 unsent.name(&collection, &record_id);
             }
@@ -167,10 +167,11 @@ impl Client {
         })?;
         let (from, to) = self.keys.all_rejected();
         store.scan(&from, &to, &mut |key, value| {
-            let Rejected { collection, record_id, .. } =
-                Rejected::decode(write_id_of(key)?, value)?;
-            unsent.rejected += 1;
-            unsent.name(&collection, &record_id);
+            let rejected = Rejected::decode(write_id_of(key)?, value)?;
+            if rejected.expects.is_none() {
+                unsent.rejected += 1;
+                unsent.name(&rejected.collection, &rejected.record_id);
+            }
             Ok(Scan::Next)
         })?;
         Ok(unsent)

@@ -1,16 +1,19 @@
 //! Pending writes and a server state that moves on: writes that a remote change does not meet are
 //! rebased onto it, the strategy decides about others.
 
-use super::edit::Edit;
+use alloc::vec::Vec;
+
+use super::edit::{Edit, LostBy};
 use super::event::EventKind;
 use super::records::Records;
 use super::times::{latest, local_times, outcome_times};
 use crate::protocol::document::Document;
 use crate::protocol::name::{RecordId, WriteId};
 use crate::protocol::time::Timestamp;
-use crate::protocol::write::Change;
+use crate::protocol::times::{FieldTimes, set_time};
+use crate::protocol::write::{Change, WriteKind};
 use crate::rules::conflict::{Conflict, ResolverFailure};
-use crate::rules::row::{Deferred, Entry, Pending, Row};
+use crate::rules::row::{Deferred, Entry, Pending, Row, Seen};
 use crate::store::StoreError;
 
 impl Records<'_> {
@@ -89,6 +92,7 @@ impl Records<'_> {
         let remote = deferred
             .as_ref()
             .and_then(|old| Change::between(old.base.as_ref(), row.server.as_ref()));
+        let mut entries = entries;
         if let (Some(deferred), Some(remote)) = (deferred, remote)
             && entries.iter().any(|(_, entry)| entry.change.meets(&remote))
         {
@@ -98,70 +102,123 @@ impl Records<'_> {
                 pending.deferred = Some(deferred);
                 return Ok(());
             }
-            self.resolve(edit, id, row, &deferred, &entries);
-            return Ok(());
+            entries = self.settle(edit, id, row, deferred, entries);
         }
-        pending.view = applied(row.server.as_ref(), &entries);
-        pending.written_at = latest(&entries);
+        self.compare_seen(edit, row.server.as_ref(), &entries);
+        row.pending = (!entries.is_empty()).then(|| Pending {
+            view: applied(row.server.as_ref(), &entries),
+            written_at: latest(&entries),
+            deferred: None,
+        });
         Ok(())
     }
 
-    /// Lets the strategy decide, and collapses the record's pending writes into one that brings
-    /// the outcome to the server.
+    /// Brings a record's pending writes onto the server's state, part by part: the writes between two
+    /// transactions, and the write of each transaction. Returns the entries that are left.
+    fn settle(
+        &mut self,
+        edit: &mut Edit<'_>,
+        id: &RecordId,
+        row: &Row,
+        deferred: Deferred,
+        mut entries: Vec<(WriteId, Entry)>,
+    ) -> Vec<(WriteId, Entry)> {
+        let mut sides = Sides::of(row, deferred);
+        let mut left = Vec::new();
+        while !entries.is_empty() {
+            let later = entries.split_off(self.first_part(&entries));
+            let part = core::mem::replace(&mut entries, later);
+            let (expected, part): (Vec<_>, Vec<_>) =
+                part.into_iter().partition(|(_, entry)| entry.expects.is_some());
+            left.extend(expected);
+            let local = applied(sides.base.as_ref(), &part);
+            let remote = Change::between(sides.base.as_ref(), sides.remote.as_ref());
+            let meets = |(_, entry): &(WriteId, Entry)| {
+                remote.as_ref().is_some_and(|remote| entry.change.meets(remote))
+            };
+            if part.iter().any(meets) {
+                left.extend(self.resolve(edit, id, row, &mut sides, &local, &part));
+            } else {
+                sides.remote = applied(sides.remote.as_ref(), &part);
+                left.extend(part);
+            }
+            sides.base = local;
+        }
+        left
+    }
+
+    /// The number of a record's first entries that are settled together: of one transaction, or of none
+    /// with none between them.
+    pub(super) fn first_part(&self, entries: &[(WriteId, Entry)]) -> usize {
+        let is_one = |pair: &[(WriteId, Entry)]| match pair {
+            [(place, entry), (other, later)] => match (entry.unit, later.unit) {
+                (Some(one), Some(other)) => one.first == other.first,
+                (None, None) => !self.outbox.is_edge_between(*place, *other),
+                (Some(_), None) | (None, Some(_)) => false,
+            },
+            _ => false,
+        };
+        let same = entries.windows(2).take_while(|pair| is_one(pair)).count();
+        entries.len().min(same + 1)
+    }
+
+    /// Finds the transactions that expect another state of a record than there will be before them.
+    fn compare_seen(
+        &self,
+        edit: &mut Edit<'_>,
+        base: Option<&Document>,
+        entries: &[(WriteId, Entry)],
+    ) {
+        if entries.iter().all(|(_, entry)| entry.expects.is_none()) {
+            return;
+        }
+        let mut state = base.cloned();
+        for (_, entry) in entries {
+            match (entry.expects, entry.unit) {
+                (Some(seen), Some(unit)) if seen != Seen::of(state.as_ref()) => {
+                    edit.lost.push((unit, LostBy::Expectation));
+                }
+                (Some(_), _) => {}
+                (None, _) => state = entry.change.apply(state.as_ref()),
+            }
+        }
+    }
+
+    /// Lets the strategy decide, and collapses a part of the record's pending writes into one that
+    /// brings the outcome to the server. Returns what is left of them.
     fn resolve(
         &mut self,
         edit: &mut Edit<'_>,
         id: &RecordId,
-        row: &mut Row,
-        deferred: &Deferred,
+        row: &Row,
+        sides: &mut Sides,
+        local: &Option<Document>,
         entries: &[(WriteId, Entry)],
-    ) {
+    ) -> Vec<(WriteId, Entry)> {
         let local_at = latest(entries);
-        // a deletion counts for itself, edits by the latest of them
-        let remote_at = match row.server {
-            None if deferred.undated => Timestamp::MAX,
-            None => row.updated_at,
-            Some(_) => deferred.at.iter().map(|(_, at)| *at).fold(row.updated_at, Timestamp::max),
-        };
+        let remote = sides.remote.clone();
         // not what is shown, which a write that was just rejected may still be part of
-        let local = applied(deferred.base.as_ref(), entries);
         let conflict = Conflict {
             collection: self.collection,
             record_id: id,
-            base: deferred.base.as_ref(),
+            base: sides.base.as_ref(),
             local: local.as_ref(),
-            remote: row.server.as_ref(),
+            remote: remote.as_ref(),
             local_at,
-            remote_at,
-            local_field_at: &local_times(deferred.base.as_ref(), entries, local_at),
-            remote_field_at: &deferred.at,
+            remote_at: sides.remote_at,
+            local_field_at: &local_times(sides.base.as_ref(), entries, local_at),
+            remote_field_at: &sides.at,
         };
         let (merged, failure) = match self.strategy.try_resolve(&conflict) {
             Ok(merged) => (merged, None),
             Err(failure) => (conflict.merge_later(), Some(failure)),
         };
-        let outcome = Change::between(row.server.as_ref(), merged.as_ref());
+        let outcome = Change::between(remote.as_ref(), merged.as_ref());
         let whole = local_at.max(row.updated_at);
         let times = outcome.as_ref().map(|outcome| outcome_times(&conflict, outcome, whole));
         let (written_at, at) = times.unwrap_or_default();
         edit.gates = true;
         edit.flush = true;
-        for (write, entry) in entries {
-            self.outbox.remove(edit, *write, entry);
-            self.peer.forget_write(*write);
-        }
-        // what takes the place of a write that a plain server may have is another write
-        let first = entries.first().map(|(write, _)| *write);
-        let fresh = self.peer.is_plain() && first.is_some_and(|it| self.outbox.is_frozen(it));
-        let first = if fresh { Some(self.outbox.end()) } else { first };
-        let write = first.filter(|_| outcome.is_some());
-        if let (Some(write), Some(change)) = (write, outcome) {
-            let (collection, record_id) = (self.collection.clone(), id.clone());
-            let entry = Entry { collection, record_id, change, written_at, at, stamped: None };
-            self.outbox.replace(edit, Some(write).filter(|_| !fresh), entry);
-        }
-        row.pending = write.map(|_| Pending { view: merged, written_at, deferred: None });
-        let merged = entries.iter().map(|(write, _)| *write).collect();
         let place = || (self.collection.clone(), id.clone());
         let ((collection, record_id), remote_version) = (place(), row.version);
         edit.remote_event(EventKind::ConflictDetected { collection, record_id, remote_version });
@@ -169,12 +226,79 @@ impl Records<'_> {
             let (collection, record_id) = place();
             edit.event(EventKind::ResolverFailed { collection, record_id, reason });
         }
+        let first = entries.first().map(|(write, _)| *write);
+        let is_frozen = first.is_some_and(|first| self.outbox.is_frozen(first));
+        let unit = entries.first().and_then(|(_, entry)| entry.unit);
+        if let (Some(unit), None) = (unit.filter(|unit| !unit.keeps_won), &outcome) {
+            // it is rejected whole at the end of the step
+            edit.lost.push((unit, LostBy::Strategy));
+            if !is_frozen {
+                return Vec::new();
+            }
+        }
+        for (write, entry) in entries {
+            self.outbox.remove(edit, *write, entry);
+            self.peer.forget_write(*write);
+        }
+        // what takes the place of a write that a plain server may have is another write
+        let fresh = self.peer.is_plain() && is_frozen;
+        let first = if fresh { Some(self.outbox.end()) } else { first };
+        let write = first.filter(|_| outcome.is_some());
+        let mut left = Vec::new();
+        if let (Some(write), Some(change)) = (write, outcome) {
+            let (collection, record_id) = place();
+            let unit = unit.filter(|_| !fresh);
+            let entry = Entry { at, unit, ..Entry::new(collection, record_id, change, written_at) };
+            sides.advance(merged, &entry);
+            left.push((write, entry.clone()));
+            self.outbox.replace(edit, Some(write).filter(|_| !fresh), entry);
+        }
+        let merged = entries.iter().map(|(write, _)| *write).collect();
         let (collection, record_id) = place();
-        edit.event(EventKind::ConflictResolved { collection, record_id, write, merged });
+        edit.remote_event(EventKind::ConflictResolved { collection, record_id, write, merged });
+        if let Some(unit) = unit.filter(|unit| !self.outbox.waits(*unit)) {
+            edit.give_up(unit);
+        }
+        left
     }
 }
 
-fn applied(base: Option<&Document>, entries: &[(WriteId, Entry)]) -> Option<Document> {
+/// The two sides of a conflict, as far as the parts of the record's pending writes are settled.
+struct Sides {
+    /// The state on which the next part was made.
+    base: Option<Document>,
+    /// The server's state, with the parts before made on it.
+    remote: Option<Document>,
+    remote_at: Timestamp,
+    /// The times of the fields that changed from the one to the other.
+    at: FieldTimes,
+}
+
+impl Sides {
+    fn of(row: &Row, deferred: Deferred) -> Self {
+        // a deletion counts for itself, edits by the latest of them
+        let remote_at = match row.server {
+            None if deferred.undated => Timestamp::MAX,
+            None => row.updated_at,
+            Some(_) => deferred.at.iter().map(|(_, at)| *at).fold(row.updated_at, Timestamp::max),
+        };
+        let Deferred { base, at, .. } = deferred;
+        Self { base, remote: row.server.clone(), remote_at, at }
+    }
+
+    /// A part has its outcome, by this write.
+    fn advance(&mut self, merged: Option<Document>, write: &Entry) {
+        self.remote = merged;
+        if write.change.kind != WriteKind::Update {
+            self.remote_at = self.remote_at.max(write.written_at);
+        }
+        for (name, _) in write.change.delta.fields() {
+            set_time(&mut self.at, name, write.time_of(name));
+        }
+    }
+}
+
+pub(super) fn applied(base: Option<&Document>, entries: &[(WriteId, Entry)]) -> Option<Document> {
     let base = base.cloned();
     entries.iter().fold(base, |state, (_, entry)| entry.change.apply(state.as_ref()))
 }

@@ -210,6 +210,9 @@ impl Records<'_> {
         entry: &Entry,
         taken: &Taken<'_>,
     ) -> Result<(), StoreError> {
+        if entry.expects.is_some() {
+            return self.fold_expectation(edit, write, entry);
+        }
         let Entry { record_id: id, change, .. } = entry;
         let before = edit.row(self.collection, id)?;
         let mut row = before.clone().unwrap_or_default();
@@ -249,10 +252,38 @@ impl Records<'_> {
         fold_base(&mut row, base, known, times);
         self.rebase(edit, id, &mut row)?;
         edit.put_row(self.collection, id, before.as_ref(), &row);
-        let level = self.peer.level();
-        let (collection, record_id) = (self.collection.clone(), id.clone());
-        edit.remote_event(EventKind::OperationSynced { collection, record_id, write, level });
+        self.tell_synced(edit, write, entry);
         Ok(())
+    }
+
+    /// Takes a confirmed expectation off its record, of which it says nothing new.
+    pub(super) fn fold_expectation(
+        &mut self,
+        edit: &mut Edit<'_>,
+        write: WriteId,
+        entry: &Entry,
+    ) -> Result<(), StoreError> {
+        self.rebase_row(edit, &entry.record_id)?;
+        self.tell_synced(edit, write, entry);
+        Ok(())
+    }
+
+    fn tell_synced(&self, edit: &mut Edit<'_>, write: WriteId, entry: &Entry) {
+        let level = self.peer.level();
+        let transaction = entry.unit.map(|unit| unit.first);
+        if entry.expects.is_none() {
+            edit.remote_event(EventKind::OperationSynced {
+                collection: self.collection.clone(),
+                record_id: entry.record_id.clone(),
+                write,
+                level,
+                transaction,
+            });
+        }
+        if let Some(unit) = entry.unit.filter(|unit| !self.outbox.waits(*unit)) {
+            let transaction = unit.first;
+            edit.remote_event(EventKind::TransactionSynced { transaction, level });
+        }
     }
 
     /// Lets what is known of a record count up to the base of its pending writes only, where its

@@ -126,14 +126,13 @@ impl<S: ClientStore> Replica<S> {
             client.trust_rows();
         }
         let (views, watchers) = (BTreeMap::new(), BTreeMap::new());
-        let next_watch = WatchId(0);
         let mut replica = Self {
             client,
             store,
             views,
             watchers,
             queries: WatchedQueries::default(),
-            next_watch,
+            next_watch: WatchId(0),
             durable,
             committed: last,
             fates: Fates::default(),
@@ -436,9 +435,10 @@ impl<S: ClientStore> Replica<S> {
     /// until its fate is told or it is [given up](Self::unfollow). What a crash could undo is told
     /// when it is durable; a replica that is opened anew follows nothing.
     pub fn follow(&mut self, written: Written, out: &mut Vec<Action>) -> FateId {
-        match written.shares {
-            Some(write) => self.fates.follow(write),
-            None => {
+        match (written.transaction, written.shares) {
+            (Some(transaction), _) => self.fates.follow_transaction(transaction),
+            (None, Some(write)) => self.fates.follow(write),
+            (None, None) => {
                 let (id, fate) = (self.fates.next_id(), Fate::Unchanged);
                 out.push(Action::Fate { id, fate });
                 id

@@ -167,7 +167,8 @@ impl Client {
             bytes += entry.change.delta.set.size();
             let fits = room > 0 && (first || bytes <= window_bytes);
             let durable = self.outbox.is_durable(write);
-            if !fits || !durable {
+            // a server without transactions knows no expectations: they are looked at here first
+            if !fits || !durable || entry.expects.is_some() {
                 return Scan::Stop;
             }
             match self.readiness(&entry.collection) {
@@ -183,6 +184,11 @@ impl Client {
             Scan::Next
         })?;
         Ok((writes, wait_until))
+    }
+
+    /// Returns `true` if a collection's writes can go out.
+    pub(super) fn is_ready(&self, collection: &Collection) -> bool {
+        self.readiness(collection) == Readiness::Ready
     }
 
     /// Tells if a collection's writes can go out: it has caught up, or it won't, or it takes too

@@ -89,6 +89,7 @@ impl Client {
         next: WriteId,
         out: &mut Outputs,
     ) -> Result<(), StoreError> {
+        self.reject_lost(&mut edit)?;
         let number = self.commits.next();
         if let Some(write) = edit.written {
             self.outbox.written(number, write);
@@ -97,6 +98,7 @@ impl Client {
         self.pursue_losses(&mut edit)?;
         self.leave_unused(&mut edit);
         self.prepare_exchange(&mut edit)?;
+        self.drop_expectations(&mut edit)?;
         self.note_unsent(&mut edit, next);
         if let Some(write) = edit.written.filter(|_| edit.written != written) {
             self.outbox.written(number, write);

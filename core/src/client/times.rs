@@ -105,15 +105,8 @@ mod tests {
 
     fn entry(change: Change, written_at: i64, at: &[(&str, i64)]) -> (WriteId, Entry) {
         let at = at.iter().map(|(name, at)| ((*name).into(), Timestamp(*at))).collect();
-        let entry = Entry {
-            collection: Collection::new("c").unwrap(),
-            record_id: RecordId::new("r").unwrap(),
-            change,
-            written_at: Timestamp(written_at),
-            at,
-            stamped: None,
-        };
-        (WriteId(1), entry)
+        let (collection, id) = (Collection::new("c").unwrap(), RecordId::new("r").unwrap());
+        (WriteId(1), Entry { at, ..Entry::new(collection, id, change, Timestamp(written_at)) })
     }
 
     fn update(json: &str) -> Change {

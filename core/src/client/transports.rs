@@ -319,7 +319,8 @@ impl Client {
             return Guarantees::default();
         }
         let mut wanted = self.streams.wanted();
-        Guarantees { verified: wanted.all(|(_, stream)| !stream.is_partial()), ..Guarantees::ALL }
+        let verified = wanted.all(|(_, stream)| !stream.is_partial());
+        Guarantees { verified, atomic: self.peer.takes_units(), ..Guarantees::ALL }
     }
 
     /// Gives everything up and returns `true` if the server offers less than the app requires.

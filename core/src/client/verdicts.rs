@@ -1,7 +1,6 @@
 //! Verdicts of the server about writes: taken, in conflict, refused, or not now.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
@@ -13,9 +12,8 @@ use super::records::Taken;
 use super::step::StepError;
 use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, ServerChange};
 use crate::protocol::name::{MutationNumber, WriteId};
-use crate::protocol::write::WriteKind;
 use crate::rules::conflict::ConflictStrategy;
-use crate::rules::row::{Entry, Rejected};
+use crate::rules::row::Entry;
 use crate::store::StoreError;
 
 /// After this many conflicts in a row, client-wins no longer cares what it overwrites.
@@ -311,60 +309,6 @@ impl Client {
     fn back_off_writes(&mut self, failures: u32, at_least: Option<Duration>) {
         let (now, config, random) = (self.now.mono, &self.config, &mut self.random);
         self.pacing.back_off(now, failures, at_least, config, random);
-    }
-
-    /// Moves a write to the list of rejected ones and takes its effect back. What was written on
-    /// top of a rejected insert or delete goes with it; what was written on top of an update stays.
-    pub(super) fn reject(
-        &mut self,
-        edit: &mut Edit<'_>,
-        write: WriteId,
-        entry: &Entry,
-        code: ErrorCode,
-        message: String,
-    ) -> Result<(), StoreError> {
-        let later: Vec<_> = self
-            .outbox
-            .entries_of(edit, &entry.collection, &entry.record_id)?
-            .into_iter()
-            .filter(|(other, _)| *other > write)
-            .collect();
-        let writes = later.iter().map(|(write, _)| *write).collect();
-        let alone = entry.change.kind == WriteKind::Update;
-        let (with, kept) = if alone { (Vec::new(), writes) } else { (writes, Vec::new()) };
-        self.put_aside(edit, write, entry, &code, &message);
-        for (write, entry) in later.iter().filter(|_| !alone) {
-            self.put_aside(edit, *write, entry, &code, &message);
-        }
-        edit.gates = true;
-        edit.flush = true;
-        if let Some(mut records) = self.records(&entry.collection) {
-            records.rebase_row(edit, &entry.record_id)?;
-        }
-        edit.remote_event(EventKind::OperationFailed {
-            collection: entry.collection.clone(),
-            record_id: entry.record_id.clone(),
-            write,
-            code,
-            message,
-            with,
-            kept,
-        });
-        Ok(())
-    }
-
-    fn put_aside(
-        &mut self,
-        edit: &mut Edit<'_>,
-        write: WriteId,
-        entry: &Entry,
-        code: &ErrorCode,
-        message: &str,
-    ) {
-        self.outbox.remove(edit, write, entry);
-        self.pacing.settle(write);
-        self.rejected += 1;
-        edit.put_rejected(&Rejected::of(write, entry.clone(), code.clone(), message.into()));
     }
 
     fn index_of(&self, number: MutationNumber) -> Option<usize> {

@@ -29,9 +29,10 @@ impl Client {
     ) -> Result<Written, Misuse> {
         self.ratchet(now);
         let (mut outcome, mut shares, before) = (Ok(None), None, self.last_commit());
+        let mut transaction = None;
         self.step(store, out, |client, edit| {
             outcome = client.make(edit, write);
-            shares = edit.shares;
+            (shares, transaction) = (edit.shares, edit.transaction);
             match &outcome {
                 Err(Misuse::Store(error)) => Err(StepError::Store(error.clone())),
                 Ok(_) | Err(_) => Ok(()),
@@ -42,7 +43,7 @@ impl Client {
             // the state that needed no change is to be durable too, and nothing else asks for it
             out.push(Output::Store(StoreAction::Flush { up_to: commit }));
         }
-        Ok(Written { commit, write, shares: write.or(shares) })
+        Ok(Written { commit, write, shares: write.or(shares), transaction })
     }
 
     /// Makes a write; nothing changes where it fails.
@@ -60,10 +61,13 @@ impl Client {
             Write::Delete(collection, id) => {
                 self.enqueue(edit, &collection, &id, |row| Ok(Change::between(row.view(), None)))
             }
+            Write::Transaction(body) => self.transact(edit, body),
             Write::RetryRejected(write) => self.retry_rejected(edit, write),
             Write::DiscardRejected(write) => {
-                self.find(edit, write)?;
-                self.take_off(edit, write);
+                let rejected = self.find(edit, write)?;
+                for write in self.rejected_with(edit, &rejected)? {
+                    self.take_off(edit, write.write);
+                }
                 Ok(None)
             }
             Write::RejectStalled(write) => self.reject_stalled(edit, write).map(|()| None),
@@ -77,7 +81,14 @@ impl Client {
         edit: &mut Edit<'_>,
         write: WriteId,
     ) -> Result<Option<WriteId>, Misuse> {
-        let old = self.find(edit, write)?.entry();
+        let rejected = self.find(edit, write)?;
+        if rejected.unit.is_some() {
+            let members = self.rejected_with(edit, &rejected)?;
+            let made = self.make_again(edit, &members)?;
+            members.iter().for_each(|member| self.take_off(edit, member.write));
+            return Ok(made);
+        }
+        let old = rejected.entry();
         let Entry { collection, record_id: id, change, .. } = &old;
         let made = self.enqueue_as(edit, collection, id, Some(&old), |row| match change.kind {
             WriteKind::Insert => Ok(Change::between(row.view(), Some(&change.delta.set))),
@@ -109,7 +120,7 @@ impl Client {
         change: impl FnOnce(&Row) -> Result<Option<Change>, Misuse>,
     ) -> Result<Option<WriteId>, Misuse> {
         let before = edit.row(collection, id)?;
-        let mut row = before.clone().unwrap_or_default();
+        let row = before.clone().unwrap_or_default();
         let Some(change) = change(&row)? else {
             edit.shares = self.outbox.last_of(edit, collection, id)?;
             return Ok(None);
@@ -127,17 +138,38 @@ impl Client {
                 (written_at, at, None)
             }
         };
-        let (of, record_id, operation) = (collection.clone(), id.clone(), change.kind);
-        let entry = Entry { collection: of, record_id, change, written_at, at, stamped };
-        let written_at = stamped.map_or(written_at, |it| it.corrected(written_at, 0));
+        let entry = Entry::new(collection.clone(), id.clone(), change, written_at);
+        let entry = Entry { at, stamped, ..entry };
+        let operation = entry.change.kind;
         let write = self.append(edit, entry)?;
+        let written_at = stamped.map_or(written_at, |it| it.corrected(written_at, 0));
+        self.show_pending(edit, collection, id, before.as_ref(), (view, written_at));
+        let (collection, record_id) = (collection.clone(), id.clone());
+        let transaction = None;
+        edit.event(EventKind::OperationQueued {
+            collection,
+            record_id,
+            write,
+            operation,
+            transaction,
+        });
+        Ok(Some(write))
+    }
+
+    /// Lets a record show the outcome of its pending writes, and when the last of them was made.
+    pub(super) fn show_pending(
+        &mut self,
+        edit: &mut Edit<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        before: Option<&Row>,
+        (view, written_at): (Option<Document>, Timestamp),
+    ) {
+        let mut row = before.cloned().unwrap_or_default();
         let deferred = row.pending.take().and_then(|pending| pending.deferred);
         row.pending = Some(Pending { view, written_at, deferred });
-        edit.put_row(collection, id, before.as_ref(), &row);
+        edit.put_row(collection, id, before, &row);
         self.want(collection);
-        let (collection, record_id) = (collection.clone(), id.clone());
-        edit.event(EventKind::OperationQueued { collection, record_id, write, operation });
-        Ok(Some(write))
     }
 
     /// Appends an entry, or lets it join the last one where that is of the same record.
@@ -152,7 +184,7 @@ impl Client {
         Ok(self.outbox.append(edit, entry))
     }
 
-    fn check_limits(&self, document: Option<&Document>) -> Result<(), DocumentError> {
+    pub(super) fn check_limits(&self, document: Option<&Document>) -> Result<(), DocumentError> {
         let Some(document) = document else { return Ok(()) };
         let limits = &self.config.limits;
         if document.size() > limits.document_bytes {
@@ -172,7 +204,7 @@ impl Client {
         Ok(Rejected::decode(write, row)?)
     }
 
-    fn take_off(&mut self, edit: &mut Edit<'_>, write: WriteId) {
+    pub(super) fn take_off(&mut self, edit: &mut Edit<'_>, write: WriteId) {
         edit.delete(self.keys.rejected(write));
         edit.flush = true;
         self.rejected = self.rejected.saturating_sub(1);

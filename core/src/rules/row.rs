@@ -22,7 +22,7 @@ mod record;
 mod stream;
 
 pub use entry::Rejected;
-pub(crate) use entry::{Entry, OutboxRow};
+pub(crate) use entry::{Entry, OutboxRow, Seen, Unit};
 pub(crate) use identity::Identity;
 pub(crate) use keys::{
     Keys, Slot, collection_in, collection_of, pending_of, record_id_of, record_of, write_id_of,

@@ -122,12 +122,12 @@ fn beside(outbox: &[u8], tag: u8) -> Vec<u8> {
 
 fn unsent_writes(outbox: Vec<(Bytes, Bytes)>) -> Vec<UnsentWrite> {
     let write = |(key, row): (Bytes, Bytes)| match OutboxRow::decode(row).ok()? {
-        OutboxRow::Entry(entry) => {
+        OutboxRow::Entry(entry) if entry.expects.is_none() => {
             let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
             let write = UnsentWrite { collection, record_id, change, written_at, at };
             Some((write_id_of(&key).ok()?, write))
         }
-        OutboxRow::Acked(_) => None,
+        OutboxRow::Entry(_) | OutboxRow::Acked(_) => None,
     };
     let mut writes: Vec<_> = outbox.into_iter().filter_map(write).collect();
     writes.sort_by_key(|(position, _)| *position);
@@ -180,14 +180,9 @@ mod tests {
 
     fn entry(id: &str) -> Entry {
         let document = Document::parse(r#"{"n":9007199254740993}"#, &Limits::default()).unwrap();
-        Entry {
-            collection: Collection::new("todos").unwrap(),
-            record_id: RecordId::new(id).unwrap(),
-            change: Change::insert(document),
-            written_at: Timestamp(7),
-            at: vec![("n".into(), Timestamp(5))],
-            stamped: None,
-        }
+        let (collection, id) = (Collection::new("todos").unwrap(), RecordId::new(id).unwrap());
+        let at = vec![("n".into(), Timestamp(5))];
+        Entry { at, ..Entry::new(collection, id, Change::insert(document), Timestamp(7)) }
     }
 
     type Row = (Bytes, Bytes);

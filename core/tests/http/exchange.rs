@@ -41,7 +41,13 @@ fn greets_pulls_and_pushes() {
     assert_eq!(status.connection, ConnectionState::Connected);
     assert_eq!(
         status.guarantees,
-        Some(Guarantees { resume: true, exactly_once: true, ordered: true, verified: true })
+        Some(Guarantees {
+            resume: true,
+            exactly_once: true,
+            ordered: true,
+            verified: true,
+            atomic: false
+        })
     );
     assert_eq!(lone.standing(), (false, false));
     assert_eq!(lone.shows("a").unwrap(), r#"{"n":1,"t":"x"}"#);

@@ -25,7 +25,9 @@ fn by_http_alone_everything_arrives_as_by_the_websocket() {
             (&status["transport"], &status["level"], &status["connected"]),
             (&json!(transport), &json!(2), &json!(true)),
         );
-        let all = json!({"resume": true, "exactlyOnce": true, "ordered": true, "verified": true});
+        let all = json!({
+            "resume": true, "exactlyOnce": true, "ordered": true, "verified": true, "atomic": false,
+        });
         assert_eq!((&status["guarantees"], &status["apart"]), (&all, &json!(null)));
     }
 }

@@ -55,7 +55,9 @@ impl Engine {
             | Write::Update(collection, ..)
             | Write::Modify(collection, ..)
             | Write::Delete(collection, _) => self.join(collection),
-            Write::RetryRejected(_)
+            // a transaction's collections are known when it is made
+            Write::Transaction(_)
+            | Write::RetryRejected(_)
             | Write::DiscardRejected(_)
             | Write::RejectStalled(_)
             | Write::Adopt

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Outbox;
 use crate::client::edit::Edit;
+use crate::client::units::Units;
 use crate::protocol::name::WriteId;
 use crate::rules::row::{Entry, OutboxRow};
 use crate::store::Scan;
@@ -32,6 +33,13 @@ impl Outbox {
             let sent = index.ok().and_then(|index| self.in_flight.get(index));
             sent.is_none_or(|sent| sent.acked || sent.entry.0.as_ref().is_none_or(|it| it == entry))
         };
+        let mut units = Units::default();
+        for unit in entries.iter().filter_map(|(_, entry)| entry.unit) {
+            units.add(unit);
+        }
+        let in_place = |(write, entry): &(WriteId, Entry)| {
+            entry.unit.is_none_or(|unit| (unit.first..unit.end).contains(write))
+        };
         let in_flight: Vec<_> = self.in_flight.iter().map(|sent| sent.write).collect();
         let invariants = [
             (writes.len() == self.len, "the outbox is as long as it says"),
@@ -42,6 +50,8 @@ impl Outbox {
             (pending == self.pending, "the writes of each record are known"),
             (unsent.eq(self.ahead.iter()), "what goes out next is as the store has it"),
             (self.ahead.until() >= self.unsent, "what goes out next is not in front of the rest"),
+            (units == self.units, "the transactions that wait are known"),
+            (entries.iter().all(in_place), "members lie in their transaction's places"),
             (entries.iter().all(sent), "what is in flight is as the store has it"),
         ];
         match invariants.iter().find(|(holds, _)| !holds) {

@@ -231,6 +231,12 @@ impl Plain {
         }
     }
 
+    /// Returns `true` if writes wait until what was sent is judged, or pushed by HTTP.
+    fn is_busy(&self) -> bool {
+        let pushing = self.work.as_ref().is_some_and(|work| work.pushing);
+        self.settling_until.is_some() || pushing
+    }
+
     /// Returns `true` if a write was sent on this connection and is not confirmed.
     fn has_sent(&self, write: WriteId) -> bool {
         self.sent.iter().any(|(sent, _)| *sent == write)

@@ -58,7 +58,9 @@ impl Client {
         if self.link.ready_since().is_some() {
             let Some(work) = self.peer.work_mut() else { return Ok(None) };
             while let Some(write) = work.missing.first().copied() {
-                if let Some(OutboxRow::Entry(entry)) = edit.place(write)? {
+                if let Some(OutboxRow::Entry(entry)) = edit.place(write)?
+                    && entry.expects.is_none()
+                {
                     return Ok(Some((write, entry)));
                 }
                 work.missing.remove(&write);
@@ -69,6 +71,9 @@ impl Client {
         let missed = self.peer.work().map(|work| &work.missed);
         self.outbox.each(edit, &mut |write, place| {
             let OutboxRow::Entry(entry) = place else { return Ok(Scan::Next) };
+            if entry.expects.is_some() {
+                return Ok(Scan::Stop);
+            }
             if missed.is_some_and(|missed| missed.contains(&entry.collection)) {
                 return Ok(Scan::Next);
             }

@@ -457,11 +457,19 @@ impl Client {
         self.finish_syncs_by_socket(edit)
     }
 
+    /// Returns `true` if the writes that wait go out now.
+    pub(in super::super) fn is_sending_plainly(&self) -> bool {
+        let Some(plain) = self.peer.plain() else { return false };
+        match self.link.ready_since() {
+            Some(_) => !plain.is_busy() && plain.sent.is_empty(),
+            None => plain.work.as_ref().is_some_and(|work| work.pushing && work.asked.is_none()),
+        }
+    }
+
     fn send_plain_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
         let Some(plain) = self.peer.plain() else { return Ok(()) };
-        let pushing = plain.work.as_ref().is_some_and(|work| work.pushing);
         let held = self.pacing.holds(self.now.mono);
-        if plain.settling_until.is_some() || pushing || held || self.awaits_time() {
+        if plain.is_busy() || held || self.awaits_time() {
             return Ok(());
         }
         let room = self.config.window.saturating_sub(plain.sent.len());
@@ -472,7 +480,7 @@ impl Client {
                 bytes += entry.change.delta.set.size();
                 let fits =
                     writes.len() < room && (writes.is_empty() || bytes <= self.config.window_bytes);
-                if !fits || !self.outbox.is_durable(write) {
+                if !fits || !self.outbox.is_durable(write) || entry.expects.is_some() {
                     return Scan::Stop;
                 }
                 writes.push((write, entry));

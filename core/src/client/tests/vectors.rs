@@ -264,7 +264,10 @@ impl Bench {
                 let cache = word(from_cache, "from-cache");
                 format!("status {collection}{cache}{}", word(catching_up, "catching-up"))
             }
-            Output::Event(event) => format!("event {:?}", event.kind),
+            // most writes are of no transaction
+            Output::Event(event) => {
+                format!("event {:?}", event.kind).replace(", transaction: None", "")
+            }
             Output::Halted(error) => format!("halted {error}"),
             Output::Synced { id, outcome: Ok(()) } => format!("synced {}", id.0),
             Output::Synced { id, outcome: Err(failures) } => {

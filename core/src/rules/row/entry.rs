@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::parts::{put_times, times};
 use crate::protocol::codec::{Reader, put_bytes, put_i64, put_part, put_u64};
@@ -30,13 +31,101 @@ pub(crate) struct Entry {
     pub(crate) at: FieldTimes,
     /// The origin of these times, if they are not by the server's clock.
     pub(crate) stamped: Option<Stamped>,
+    /// The transaction that it is a member of.
+    pub(crate) unit: Option<Unit>,
+    /// Of an expectation: the state of the record that was seen. It changes nothing.
+    pub(crate) expects: Option<Seen>,
 }
 
-/// The tags of an entry's parts: the times of its fields, and the origin of its time.
+/// The tags of an entry's parts: the times of its fields, the origin of its time, its transaction, and
+/// the state that it expects.
 const TIMES: u8 = 1;
 const STAMPED: u8 = 2;
+const UNIT: u8 = 3;
+const EXPECTS: u8 = 4;
+
+/// A transaction, as each of its members in the outbox knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Unit {
+    /// The place of its first member, which names it.
+    pub(crate) first: WriteId,
+    /// The place behind its last member.
+    pub(crate) end: WriteId,
+    /// `true` if the others go on where a conflict strategy gives a member up.
+    pub(crate) keeps_won: bool,
+}
+
+impl Unit {
+    fn encode(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_u64(&mut out, self.first.0);
+        put_u64(&mut out, self.end.0);
+        out.push(u8::from(self.keeps_won));
+        out
+    }
+
+    fn decode(mut part: Reader) -> Result<Self, StoreError> {
+        let (first, end) = (WriteId(part.u64()?), WriteId(part.u64()?));
+        let unit = Self { first, end, keeps_won: part.flag()? };
+        part.end()?;
+        Ok(unit)
+    }
+}
+
+/// The state of a record that an app has seen: a hash of it, or that there was no record.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Seen(Option<u64>);
+
+impl Seen {
+    pub(crate) fn of(state: Option<&Document>) -> Self {
+        Self(state.map(|state| xxh3_64(state.as_row())))
+    }
+
+    /// Returns `true` if no record was seen.
+    pub(crate) fn is_absence(self) -> bool {
+        self.0.is_none()
+    }
+
+    fn encode(self) -> Vec<u8> {
+        self.0.map_or_else(Vec::new, |hash| hash.to_le_bytes().into())
+    }
+
+    fn decode(mut part: Reader) -> Result<Self, StoreError> {
+        if part.is_empty() {
+            return Ok(Self(None));
+        }
+        let mut hash = [0; 8];
+        for byte in &mut hash {
+            *byte = part.byte()?;
+        }
+        part.end()?;
+        Ok(Self(Some(u64::from_le_bytes(hash))))
+    }
+}
 
 impl Entry {
+    /// A write by itself, whose fields are all of one time.
+    pub(crate) fn new(
+        collection: Collection,
+        record_id: RecordId,
+        change: Change,
+        written_at: Timestamp,
+    ) -> Self {
+        let (at, stamped, unit, expects) = (Vec::new(), None, None, None);
+        Self { collection, record_id, change, written_at, at, stamped, unit, expects }
+    }
+
+    /// The expectation that a record is as it was seen.
+    pub(crate) fn expectation(
+        collection: Collection,
+        record_id: RecordId,
+        seen: Seen,
+        at: Timestamp,
+    ) -> Self {
+        let nothing = Change::update(Delta::empty());
+        Self { expects: Some(seen), ..Self::new(collection, record_id, nothing, at) }
+    }
+
     pub(crate) fn digest(&self) -> Digest {
         let Self { collection, record_id, change, written_at, at, .. } = self;
         Digest::of(change.kind, collection, record_id, &change.delta, *written_at, at)
@@ -98,6 +187,12 @@ impl Entry {
         if let Some(stamped) = self.stamped {
             put_part(out, STAMPED, &stamped.encode());
         }
+        if let Some(unit) = self.unit {
+            put_part(out, UNIT, &unit.encode());
+        }
+        if let Some(expects) = self.expects {
+            put_part(out, EXPECTS, &expects.encode());
+        }
     }
 
     fn take_parts(&mut self, row: &mut Reader) -> Result<(), StoreError> {
@@ -108,6 +203,8 @@ impl Entry {
         if let Some(part) = row.part(STAMPED)? {
             self.stamped = Some(Stamped::decode(part)?);
         }
+        self.unit = row.part(UNIT)?.map(Unit::decode).transpose()?;
+        self.expects = row.part(EXPECTS)?.map(Seen::decode).transpose()?;
         Ok(())
     }
 
@@ -145,8 +242,7 @@ impl Entry {
         }
         let written_at = Timestamp(row.i64()?);
         let change = Change { kind, delta: Delta { set, unset } };
-        let (at, stamped) = (Vec::new(), None);
-        Ok(Self { collection, record_id, change, written_at, at, stamped })
+        Ok(Self::new(collection, record_id, change, written_at))
     }
 }
 
@@ -161,6 +257,25 @@ pub(crate) enum OutboxRow {
 }
 
 impl OutboxRow {
+    /// The transaction of which a row has a member. Reads nothing else of it.
+    pub(crate) fn unit_of(row: Bytes) -> Result<Option<Unit>, StoreError> {
+        let mut row = Reader::new(row);
+        if row.flag()? {
+            return Ok(None);
+        }
+        row.bytes()?;
+        row.bytes()?;
+        row.byte()?;
+        row.bytes()?;
+        for _ in 0..row.u64()? {
+            row.bytes()?;
+        }
+        row.i64()?;
+        row.part(TIMES)?;
+        row.part(STAMPED)?;
+        row.part(UNIT)?.map(Unit::decode).transpose()
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {
@@ -206,6 +321,11 @@ pub struct Rejected {
     pub code: ErrorCode,
     /// The reason, for people.
     pub message: String,
+    /// The transaction that it is a member of: they are rejected, made again and discarded together.
+    pub transaction: Option<WriteId>,
+    pub(crate) unit: Option<Unit>,
+    /// Of an expectation: what was seen. Its `change` is an update of nothing.
+    pub(crate) expects: Option<Seen>,
 }
 
 impl Rejected {
@@ -231,13 +351,28 @@ impl Rejected {
 
     /// The rejection of an entry.
     pub(crate) fn of(write: WriteId, entry: Entry, code: ErrorCode, message: String) -> Self {
-        let Entry { collection, record_id, change, written_at, at, .. } = entry.corrected(0);
-        Self { write, collection, record_id, change, written_at, at, code, message }
+        let entry = entry.corrected(0);
+        let Entry { collection, record_id, change, written_at, at, unit, expects, .. } = entry;
+        let transaction = unit.map(|unit| unit.first);
+        Self {
+            write,
+            collection,
+            record_id,
+            change,
+            written_at,
+            at,
+            code,
+            message,
+            transaction,
+            unit,
+            expects,
+        }
     }
 
     /// The rejected entry.
     pub(crate) fn entry(&self) -> Entry {
-        let Self { collection, record_id, change, written_at, at, .. } = self.clone();
-        Entry { collection, record_id, change, written_at, at, stamped: None }
+        let Self { collection, record_id, change, written_at, at, unit, expects, .. } =
+            self.clone();
+        Entry { at, unit, expects, ..Entry::new(collection, record_id, change, written_at) }
     }
 }

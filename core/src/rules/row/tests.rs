@@ -51,15 +51,18 @@ fn changes() -> impl Strategy<Value = Change> {
 fn entries() -> impl Strategy<Value = Entry> {
     let stamped = (any::<u64>(), any::<bool>(), times())
         .prop_map(|(run, guessed, floor)| Stamped { run, guessed, floor });
-    let parts = (field_times(), optional(stamped));
+    let unit = (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(first, end, keeps_won)| {
+        Unit { first: WriteId(first), end: WriteId(end), keeps_won }
+    });
+    let expects = optional(documents()).prop_map(|state| Seen::of(state.as_ref()));
+    let parts = (field_times(), optional(stamped), optional(unit), optional(expects));
     (collections(), ids(), changes(), times(), parts).prop_map(
-        |(collection, record_id, change, written_at, (at, stamped))| Entry {
-            collection,
-            record_id,
-            change,
-            written_at,
+        |(collection, record_id, change, written_at, (at, stamped, unit, expects))| Entry {
             at,
             stamped,
+            unit,
+            expects,
+            ..Entry::new(collection, record_id, change, written_at)
         },
     )
 }
@@ -216,12 +219,14 @@ proptest! {
     #[test]
     fn places_and_rejected_writes_come_back(entry in entries(), digest: u64, write: u64) {
         // rows of earlier versions lack the last parts
-        let earlier = entry.at.is_empty() && entry.stamped.is_none();
+        let parts = (entry.stamped, entry.unit, entry.expects);
+        let earlier = entry.at.is_empty() && parts == (None, None, None);
         let code = ErrorCode::Unauthorized;
         let rejected = Rejected::of(WriteId(write), entry.clone(), code, "no".into());
         let decode = |row| Rejected::decode(WriteId(write), row);
         prop_assert!(!earlier || whole(&rejected.encode(), decode));
         prop_assert_eq!(decode(rejected.encode().into()).unwrap(), rejected);
+        prop_assert_eq!(OutboxRow::unit_of(entry.encode().into()).unwrap(), entry.unit);
         for place in [OutboxRow::Entry(entry), OutboxRow::Acked(Digest(digest))] {
             prop_assert!(!earlier || whole(&place.encode(), OutboxRow::decode));
             prop_assert_eq!(OutboxRow::decode(place.encode().into()).unwrap(), place);
@@ -302,6 +307,7 @@ proptest! {
         let row = Bytes::from(bytes);
         let _ = (Row::decode(row.clone()), StreamRow::decode(row.clone()));
         let _ = (Identity::decode(row.clone()), OutboxRow::decode(row.clone()));
+        let _ = OutboxRow::unit_of(row.clone());
         let _ = Rejected::decode(WriteId(0), row.clone());
         let _ = (record_of(&row), collection_of(&row), write_id_of(&row));
     }
@@ -365,14 +371,7 @@ fn deferring(row: Row) -> Row {
 }
 
 fn entry(change: Change, written_at: i64) -> Entry {
-    Entry {
-        collection: todos(),
-        record_id: id("r"),
-        change,
-        written_at: Timestamp(written_at),
-        at: Vec::new(),
-        stamped: None,
-    }
+    Entry::new(todos(), id("r"), change, Timestamp(written_at))
 }
 
 #[test]

@@ -140,7 +140,8 @@ impl ClientSide {
             }
             ClientMove::Follow(write) => {
                 let write = Some(WriteId(write));
-                let written = Written { commit: CommitNumber(0), write, shares: write };
+                let written =
+                    Written { commit: CommitNumber(0), write, shares: write, transaction: None };
                 result = Some(json!(replica.follow(written, actions).0));
             }
             ClientMove::Use(name) => {

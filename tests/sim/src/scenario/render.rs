@@ -130,12 +130,13 @@ fn positions(writes: &[WriteId]) -> Vec<u64> {
 }
 
 fn guarantees(guarantees: Guarantees) -> Vec<&'static str> {
-    let Guarantees { resume, exactly_once, ordered, verified } = guarantees;
+    let Guarantees { resume, exactly_once, ordered, verified, atomic } = guarantees;
     let all = [
         (resume, "resume"),
         (exactly_once, "exactlyOnce"),
         (ordered, "ordered"),
         (verified, "verified"),
+        (atomic, "atomic"),
     ];
     all.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
 }

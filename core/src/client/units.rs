@@ -1,0 +1,57 @@
+//! The transactions that wait in the outbox: where each lies, and how much of it is left.
+
+use alloc::collections::BTreeMap;
+use core::hash::{Hash, Hasher};
+
+use crate::protocol::name::WriteId;
+use crate::rules::row::{Entry, Unit};
+
+/// The transactions that have members in the outbox which are not acknowledged, by their places.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Units(BTreeMap<WriteId, Waiting>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Waiting {
+    /// The place behind its last member.
+    end: WriteId,
+    /// The number of members that are left.
+    left: usize,
+}
+
+/// Says nothing that the store does not say.
+impl Hash for Units {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl Units {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A member more waits.
+    pub(super) fn add(&mut self, unit: Unit) {
+        let waiting = self.0.entry(unit.first).or_insert(Waiting { end: unit.end, left: 0 });
+        waiting.left += 1;
+    }
+
+    /// An entry is no longer in the outbox.
+    pub(super) fn settle(&mut self, entry: &Entry) {
+        let Some(unit) = entry.unit else { return };
+        if let Some(waiting) = self.0.get_mut(&unit.first) {
+            waiting.left -= 1;
+            if waiting.left == 0 {
+                self.0.remove(&unit.first);
+            }
+        }
+    }
+
+    /// Returns `true` if a transaction has members left.
+    pub(super) fn has(&self, unit: Unit) -> bool {
+        self.0.contains_key(&unit.first)
+    }
+
+    /// Returns `true` if a transaction lies between two places.
+    pub(super) fn lie_between(&self, one: WriteId, other: WriteId) -> bool {
+        !self.0.is_empty() && self.0.range(one..other).next().is_some()
+    }
+}
