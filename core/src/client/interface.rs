@@ -347,8 +347,8 @@ pub enum Write {
     Transaction(TransactionBody),
     /// Makes a rejected write again, on the record as it is now, and takes it off the list. Its
     /// fields keep the times at which they were written, or those of what the record shows by now
-    /// where these are later. A transaction is made again whole, by the name of any member. Fails where
-    /// there is no such write, and as the call that made it.
+    /// where these are later. A transaction is made again whole, as of now, by the name of any member.
+    /// Fails where there is no such write, and as the call that made it.
     RetryRejected(WriteId),
     /// Takes a rejected write off the list for good, and its transaction with it. Fails where there is
     /// no such write.

@@ -255,7 +255,7 @@ impl Records<'_> {
         }
         let merged = entries.iter().map(|(write, _)| *write).collect();
         let (collection, record_id) = place();
-        edit.remote_event(EventKind::ConflictResolved { collection, record_id, write, merged });
+        edit.event(EventKind::ConflictResolved { collection, record_id, write, merged });
         if let Some(unit) = unit.filter(|unit| !self.outbox.waits(*unit)) {
             edit.give_up(unit);
         }

@@ -117,7 +117,9 @@ impl Client {
                 };
                 let entries = self.outbox.entries_of(edit, &entry.collection, &entry.record_id)?;
                 for (other, of) in entries.into_iter().filter(|(other, _)| *other > write) {
-                    later.push(other);
+                    if of.expects.is_none() {
+                        later.push(other);
+                    }
                     if entry.change.kind != WriteKind::Update && !own(&of) {
                         more.push((other, of));
                     }

@@ -168,12 +168,8 @@ fn what_the_app_requires_is_offered_or_nothing_is_sent() {
     let partial = r#"{"type":"subscribed","collection":"todos","metadata":{"mode":"snapshot","head":5,"partial":true}}"#;
     lone.answer(200, &page("", 0, &[partial, SYNC_A]));
     assert!(lone.sent().iter().all(|line| !line.contains("/sync/push")));
-    let offered = Guarantees {
-        resume: true,
-        exactly_once: true,
-        ordered: true,
-        ..Guarantees::default()
-    };
+    let offered =
+        Guarantees { resume: true, exactly_once: true, ordered: true, ..Guarantees::default() };
     assert!(lone.saw(|kind| *kind == EventKind::GuaranteesMissing { offered, required: verified }));
     assert_eq!(lone.replica.deadline(), None);
     assert_eq!(lone.replica.status().connection, ConnectionState::Error);

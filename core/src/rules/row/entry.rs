@@ -81,11 +81,6 @@ impl Seen {
         Self(state.map(|state| xxh3_64(state.as_row())))
     }
 
-    /// Returns `true` if no record was seen.
-    pub(crate) fn is_absence(self) -> bool {
-        self.0.is_none()
-    }
-
     fn encode(self) -> Vec<u8> {
         self.0.map_or_else(Vec::new, |hash| hash.to_le_bytes().into())
     }

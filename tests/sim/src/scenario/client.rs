@@ -10,19 +10,56 @@ use serde_json::{Value, json};
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, Command, CommitNumber, ConnId, Delta, Disconnect, Document, HttpAnswer, HttpTicket,
-    Input, MemoryClientStore, Mono, NetAction, Now, Replica, StoreError, StoreErrorKind, Timestamp,
-    Token, WatchId, Write, WriteId, Written,
+    Input, MemoryClientStore, Misuse, Mono, NetAction, Now, Replica, StoreError, StoreErrorKind,
+    Timestamp, Token, TransactionDraft, WatchId, Write, WriteId, Written,
 };
 
 use super::format::{Step, merge, read};
 use super::store::{Asked, Holds, NamedStore};
 use super::words::{Words, collection, document, place};
 use super::{Stage, render, tagged};
-use moves::{ClientMove, How};
+use moves::{ClientMove, How, Member};
 use setup::{Durability, ReplicaSetup};
 
 /// Where every scenario begins: 2026-01-01T00:00:00Z.
 pub(super) const START: Now = Now { mono: Mono(1_000_000), wall: Timestamp(1_767_225_600_000) };
+
+/// A member of a transaction, ready to be made.
+type Part = Box<dyn FnOnce(&mut TransactionDraft<'_>) -> Result<(), Misuse> + Send>;
+
+/// A transaction of these members.
+fn transaction(writes: Vec<Member>, keep_what_won: bool) -> Result<Write, String> {
+    let part = |member| -> Result<Part, String> {
+        Ok(match member {
+            Member::Save { at, data } => {
+                let ((collection, id), data) = (place(&at)?, document(&data.to_string())?);
+                Box::new(move |draft| draft.save(&collection, &id, data))
+            }
+            Member::Update { at, set, unset } => {
+                let (collection, id) = place(&at)?;
+                let set = if set.is_null() { json!({}) } else { set };
+                let unset = unset.into_iter().map(Into::into).collect();
+                let delta = Delta::new(document(&set.to_string())?, unset);
+                Box::new(move |draft| draft.update(&collection, &id, &delta))
+            }
+            Member::Delete(at) => {
+                let (collection, id) = place(&at)?;
+                Box::new(move |draft| draft.delete(&collection, &id))
+            }
+            Member::Expect(at) => {
+                let (collection, id) = place(&at)?;
+                Box::new(move |draft| draft.expect_unchanged(&collection, &id))
+            }
+        })
+    };
+    let parts: Vec<_> = writes.into_iter().map(part).collect::<Result<_, _>>()?;
+    Ok(Write::Transaction(Box::new(move |draft| {
+        if keep_what_won {
+            draft.keep_what_won();
+        }
+        parts.into_iter().try_for_each(|part| part(draft))
+    })))
+}
 
 /// The client of a scenario.
 pub(crate) struct ClientSide {
@@ -120,6 +157,10 @@ impl ClientSide {
                 );
                 result = Some(render::written(written));
             }
+            ClientMove::Transact { writes, keep_what_won } => {
+                let written = replica.write(now, transaction(writes, keep_what_won)?, actions);
+                result = Some(render::written(written));
+            }
             ClientMove::Retry(write) => {
                 let written = replica.write(now, Write::RetryRejected(WriteId(write)), actions);
                 result = Some(render::written(written));
@@ -142,6 +183,12 @@ impl ClientSide {
                 let write = Some(WriteId(write));
                 let written =
                     Written { commit: CommitNumber(0), write, shares: write, transaction: None };
+                result = Some(json!(replica.follow(written, actions).0));
+            }
+            ClientMove::FollowTransaction(first) => {
+                let (write, transaction) = (None, Some(WriteId(first)));
+                let written =
+                    Written { commit: CommitNumber(0), write, shares: write, transaction };
                 result = Some(json!(replica.follow(written, actions).0));
             }
             ClientMove::Use(name) => {

@@ -61,13 +61,24 @@ fn kind(kind: &EventKind) -> (String, Value) {
         EventKind::SyncFailed { code, message, .. } => {
             ("syncFailed", json!({"code": code.as_str(), "message": message}))
         }
-        EventKind::OperationQueued { write, .. } => ("operationQueued", json!({"write": write.0})),
-        EventKind::OperationSynced { write, .. } => ("operationSynced", json!({"write": write.0})),
-        EventKind::OperationFailed { write, code, message, with, kept, .. } => (
-            "operationFailed",
-            json!({"write": write.0, "code": code.as_str(), "message": message,
-                "with": positions(with), "kept": positions(kept)}),
-        ),
+        EventKind::OperationQueued { write, transaction, .. } => {
+            ("operationQueued", of_transaction(json!({"write": write.0}), *transaction))
+        }
+        EventKind::OperationSynced { write, transaction, .. } => {
+            ("operationSynced", of_transaction(json!({"write": write.0}), *transaction))
+        }
+        EventKind::OperationFailed { write, code, message, with, kept, transaction, .. } => {
+            let more = json!({"write": write.0, "code": code.as_str(), "message": message,
+                "with": positions(with), "kept": positions(kept)});
+            ("operationFailed", of_transaction(more, *transaction))
+        }
+        EventKind::TransactionSynced { transaction, .. } => {
+            ("transactionSynced", of_transaction(json!({}), Some(*transaction)))
+        }
+        EventKind::TransactionFailed { transaction, code, .. } => {
+            let more = json!({"code": code.as_str()});
+            ("transactionFailed", of_transaction(more, Some(*transaction)))
+        }
         EventKind::ConflictDetected { .. } => ("conflictDetected", json!({})),
         EventKind::ConflictResolved { write, merged, .. } => (
             "conflictResolved",
@@ -123,6 +134,14 @@ fn kind(kind: &EventKind) -> (String, Value) {
         other => return (format!("{other:?}"), json!({})),
     };
     (name.into(), more)
+}
+
+/// Adds the transaction that an event is about, if it is about one.
+fn of_transaction(mut more: Value, transaction: Option<WriteId>) -> Value {
+    if let Some(transaction) = transaction {
+        more["transaction"] = transaction.0.into();
+    }
+    more
 }
 
 fn positions(writes: &[WriteId]) -> Vec<u64> {

@@ -33,6 +33,12 @@ pub(super) enum ClientMove {
         at: String,
         add: BTreeMap<String, i64>,
     },
+    #[serde(rename_all = "camelCase")]
+    Transact {
+        writes: Vec<Member>,
+        #[serde(default)]
+        keep_what_won: bool,
+    },
     Use(String),
     Leave(String),
     Release(String),
@@ -46,6 +52,7 @@ pub(super) enum ClientMove {
     Retry(u64),
     Discard(u64),
     Follow(u64),
+    FollowTransaction(u64),
     RejectStalled(u64),
     Adopt,
     Offer,
@@ -95,6 +102,26 @@ pub(super) enum ClientMove {
     },
 }
 
+/// A member of a transaction.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) enum Member {
+    Save {
+        at: String,
+        data: Value,
+    },
+    Update {
+        at: String,
+        #[serde(default)]
+        set: Value,
+        #[serde(default)]
+        unset: Vec<String>,
+    },
+    Delete(String),
+    /// A record that is to stay as it is.
+    Expect(String),
+}
+
 /// The answer to a request: a status with what else comes, or why there is none.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -121,6 +148,7 @@ impl ClientMove {
                 | Self::Update { .. }
                 | Self::Delete { .. }
                 | Self::Modify { .. }
+                | Self::Transact { .. }
                 | Self::Retry(_)
                 | Self::Discard(_)
                 | Self::RejectStalled(_)
