@@ -32,6 +32,11 @@ const MASKED_HEADER: usize = 6;
 const TURN_BYTES: usize = 64 << 10;
 /// The number of bytes that a frame may be too long and still be read, so that its sender is told.
 const MARGIN_BYTES: usize = 64 << 10;
+/// The number of bytes that are read and forgotten at once.
+const DISCARD_BYTES: usize = 16 << 10;
+/// The number of bytes that are read and forgotten of a stranger that goes on to send after the last
+/// frame was written.
+const DISCARDED_BYTES: usize = 256 << 10;
 
 /// A frame that is longer than the limit.
 const TOO_LARGE: Received = Received::Unreadable(1009, "the frame is too large");
@@ -41,6 +46,8 @@ pub(crate) struct Socket<S> {
     websocket: WebSocketStream<Transport<S>>,
     /// True once the peer has sent its last frame.
     closed: bool,
+    /// The bytes that were forgotten.
+    discarded: usize,
 }
 
 /// Something that came through a socket.
@@ -79,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         };
         let websocket =
             WebSocketStream::from_raw_socket(transport, Role::Server, Some(config)).await;
-        Self { websocket, closed: false }
+        Self { websocket, closed: false, discarded: 0 }
     }
 
     /// Limits the bytes of a frame that are kept, lower than those of which the sender is told.
@@ -180,22 +187,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Ends the stream: what waits is written. What comes from a peer that has not closed is read
     /// and forgotten, until it ends the stream too: a stream that is dropped with bytes unread is
-    /// reset, and its peer may not get what was written last.
+    /// reset, and its peer may not get what was written last. A stranger that sends much has no more
+    /// than that to fear.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let transport = self.websocket.get_mut();
         ready!(transport.poll_write_out(cx))?;
         ready!(Pin::new(&mut transport.stream).poll_shutdown(cx))?;
-        let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
-        if self.closed {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
+        let mut bytes = [MaybeUninit::uninit(); DISCARD_BYTES];
+        let most = if transport.limit < usize::MAX { DISCARDED_BYTES } else { usize::MAX };
+        while !self.closed && self.discarded < most {
             let mut unwanted = ReadBuf::uninit(&mut bytes);
             ready!(Pin::new(&mut transport.stream).poll_read(cx, &mut unwanted))?;
-            if unwanted.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
+            self.closed = unwanted.filled().is_empty();
+            self.discarded += unwanted.filled().len();
         }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -162,3 +162,26 @@ async fn an_address_has_its_share_of_the_connections() {
     until(&server, "connections", |connections| connections == 2).await;
     connect("192.0.2.7", "?token=a-token").await.unwrap();
 }
+
+/// A stranger that was told so and sends on is not read for as long as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_sends_on_is_not_read_for_long() {
+    const MOST: usize = 64 << 20;
+    let server = serve(token_config().close_timeout(PATIENCE)).await;
+    let mut stranger = TcpStream::connect(server.local_addr()).await.unwrap();
+    let request = "GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stranger.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stranger.read_u8().await.unwrap());
+    }
+    // the beginning of a frame of 4 MB
+    stranger.write_all(b"\x81\xff\0\0\0\0\0\x40\0\0\0\0\0\0").await.unwrap();
+    let chunk = vec![b'x'; 1 << 20];
+    let mut sent = 0;
+    while sent < MOST && stranger.write_all(&chunk).await.is_ok() {
+        sent += chunk.len();
+    }
+    assert!(sent < MOST, "all of it was read");
+}
