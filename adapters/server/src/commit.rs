@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -22,10 +23,10 @@ use crate::mailbox::Mailbox;
 const WRITES: usize = 512;
 /// The approximate number of writes that one principal has in a commit while others write too. They wait
 /// for it, however few they write.
-const SHARE: usize = 64;
+pub(crate) const SHARE: usize = 32;
 /// The time for which such a principal waits behind a commit, in times of what that took: tables are
 /// written from what it commits, and for those all would have to wait in the end.
-const REST: u32 = 2;
+const REST: u32 = 4;
 /// The time for which others count as writing too.
 const CONTENDED: Duration = Duration::from_secs(1);
 /// The number of commits that a store has under way at a time.
@@ -61,6 +62,8 @@ impl Backend {
 pub(crate) struct Commits {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// More than one principal has written of late.
+    contended: AtomicBool,
 }
 
 struct Queue {
@@ -135,11 +138,16 @@ impl Default for Commits {
             failing: false,
             closed: false,
         };
-        Self { queue: Mutex::new(queue), filled: Condvar::new() }
+        let contended = AtomicBool::new(false);
+        Self { queue: Mutex::new(queue), filled: Condvar::new(), contended }
     }
 }
 
 impl Queue {
+    fn is_contended(&self, now: Instant) -> bool {
+        self.contended.is_some_and(|at| now < at + CONTENDED)
+    }
+
     fn push(&mut self, principal: &Principal, job: Job, now: Instant) {
         if self.last != *principal {
             self.last = principal.clone();
@@ -151,7 +159,7 @@ impl Queue {
     /// Hands as many transactions to the committer as one commit holds. While others write too, those of
     /// principals who write more than their share are in every other commit at most.
     fn fill(&mut self, now: Instant) {
-        let is_contended = self.contended.is_some_and(|at| now < at + CONTENDED);
+        let is_contended = self.is_contended(now);
         let share = if is_contended { SHARE } else { WRITES };
         let heavy = if is_contended { self.heavy() } else { HashSet::new() };
         let all_are_heavy = self.waiting.iter().all(|(principal, _)| heavy.contains(principal));
@@ -208,9 +216,17 @@ impl Commits {
             job.answer(Err(TransactError::Failed(error)));
             return;
         }
-        queue.push(principal, job, Instant::now());
+        let now = Instant::now();
+        queue.push(principal, job, now);
+        self.contended.store(queue.is_contended(now), Ordering::Relaxed);
         drop(queue);
         self.filled.notify_one();
+    }
+
+    /// Returns `true` if more than one principal writes, so that a connection should have no more than
+    /// [`SHARE`] writes ready for a transaction.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.contended.load(Ordering::Relaxed)
     }
 
     /// Runs a transaction, and waits until it is durable.
