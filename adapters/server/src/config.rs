@@ -87,7 +87,7 @@ pub struct ServerConfig {
     /// Default 256 MiB.
     pub memory_budget: usize,
     /// The maximal number of pages that are read from the store at a time. Default 8. Queries and
-    /// whole collections take turns of 2 ms on half of the processors.
+    /// whole collections take turns of 0.5 ms on half of the processors.
     pub max_reads: usize,
     /// The longest time that a query may run, not counting the time for which it waits for its turn;
     /// a longer one is refused. Default 10 s.

@@ -21,7 +21,7 @@ use crate::budget::Account;
 use crate::fairness::{FairQueue, Principal};
 
 /// The time for which a read runs before others have their turn.
-const SLICE: Duration = Duration::from_millis(2);
+const SLICE: Duration = Duration::from_micros(500);
 /// The time after which a scan comes behind those that have taken less.
 const LONG: Duration = Duration::from_millis(50);
 /// The number of rows between two looks at the clock.
