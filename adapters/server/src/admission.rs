@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::config::ServerConfig;
+use crate::fairness::Principal;
+use crate::turns::{Meter, Turns};
 
 /// The number of descriptors that are left to the store and to the rest of the program.
 const RESERVED_DESCRIPTORS: usize = 256;
@@ -31,6 +33,7 @@ pub(crate) struct Admission {
     per_address: usize,
     state: Mutex<State>,
     freed: Notify,
+    turns: Arc<Turns>,
 }
 
 #[derive(Default)]
@@ -58,6 +61,7 @@ pub(crate) struct ConnectionPermit {
     id: u64,
     peer: Option<IpAddr>,
     end: Arc<Notify>,
+    meter: Arc<Meter>,
 }
 
 /// A request that was admitted, up to the end of its answer; or a WebSocket.
@@ -75,6 +79,7 @@ impl Admission {
             per_address: config.max_connections_per_address.min(permits / ADDRESS_SHARE).max(1),
             state: Mutex::default(),
             freed: Notify::new(),
+            turns: Arc::new(Turns::new()),
         }
     }
 
@@ -112,7 +117,9 @@ impl Admission {
         let (id, end) = (state.last, Arc::<Notify>::default());
         state.unauthenticated += 1;
         state.taken.insert(id, Taken { peer, admitted: 0, since: now, end: Arc::clone(&end) });
-        Ok(Arc::new(ConnectionPermit { admission: Arc::clone(self), id, peer, end }))
+        drop(state);
+        let meter = Arc::new(self.turns.meter(&Principal::new(None, peer)));
+        Ok(Arc::new(ConnectionPermit { admission: Arc::clone(self), id, peer, end, meter }))
     }
 
     /// The number of connections.
@@ -182,6 +189,11 @@ impl ConnectionPermit {
     /// The address of the peer, where it is known.
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         self.peer
+    }
+
+    /// The meter of its connection's time, which counts to the peer's address until a user is known.
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
     }
 
     /// Admits a request that is counted by this address. `None` if the address has as many

@@ -13,16 +13,18 @@ use synclayer_core::{
     UserId, pump,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep, timeout};
 
 use crate::admission::{AdmittedRequest, ConnectionPermit};
 use crate::budget::{Account, FLOOR};
-use crate::commit::Job;
+use crate::commit::{Job, SHARE};
 use crate::fairness::Principal;
 use crate::mailbox::Mailbox;
 use crate::refusals::Sender;
 use crate::shared::{Caller, Login, LoginError, Shared};
 use crate::socket::{Received, Socket};
+use crate::turns::SLICE;
 
 /// The number of bytes that may wait for the socket before the session is asked for no more.
 const ROOM_BYTES: usize = 256 << 10;
@@ -73,6 +75,8 @@ pub(crate) struct Connection<S> {
     /// A transaction is under way.
     transacting: bool,
     closing: bool,
+    /// When its task began to run; `None` while it waits.
+    running: Option<Instant>,
 }
 
 /// The reason why a connection's task goes on.
@@ -111,6 +115,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Identity::Known(user) => Principal::User(user.clone()),
             Identity::Open | Identity::Unknown => Principal::of_connection(conn, peer.address),
         };
+        if peer.admitted.is_some() {
+            peer.permit.meter().set_principal(&principal);
+        }
         let account = shared.budget.open(&principal, Some(Arc::clone(&peer.permit)));
         Self {
             session: Session::new(Arc::clone(&shared.limits), conn, identity, now),
@@ -129,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             unserved: 0,
             transacting: false,
             closing: false,
+            running: None,
         }
     }
 
@@ -146,6 +154,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Event::Deadline => self.pass_deadline(),
                 Event::Gone => break,
                 Event::Ended => return self.leave(),
+            }
+            if self.has_run_long() {
+                yield_now().await;
+                self.running = None;
             }
         }
         self.handle(SessionInput::Closed);
@@ -214,7 +226,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let more = poll_fn(|cx| Poll::Ready(self.poll_receive(cx)));
             let Poll::Ready(Event::Received(received)) = more.await else { return };
             self.receive(received);
+            if self.has_run_long() {
+                return;
+            }
         }
+    }
+
+    /// Returns `true` if others should have their turn.
+    fn has_run_long(&self) -> bool {
+        self.running.is_some_and(|since| since.elapsed() > SLICE)
     }
 
     fn receive(&mut self, received: Received) {
@@ -334,6 +354,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.login = Some(known.login);
         self.principal = Principal::User(known.user.clone());
         self.account.set_principal(&self.principal);
+        self.peer.permit.meter().set_principal(&self.principal);
         Some(known.user)
     }
 
@@ -379,9 +400,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes and reads as far as the socket and the session let it.
     fn poll_socket(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        self.running.get_or_insert_with(Instant::now);
         let event = self.poll_both_ways(cx);
         if self.socket.take_progress() {
             self.handle(SessionInput::Ping);
+        }
+        if event.is_pending() {
+            self.running = None;
         }
         event
     }
@@ -401,13 +426,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let has_room = self.socket.waiting() < ROOM_BYTES;
-        if self.closing || !has_room || !self.session.wants_frames() {
+        if self.closing || !has_room || !self.session.wants_frames() || self.has_its_share() {
             return Poll::Pending;
         }
         ready!(self.account.poll_room(cx));
         let received = self.socket.poll_receive(cx);
         self.count();
         received.map(|received| received.map_or(Event::Gone, Event::Received))
+    }
+
+    /// Returns `true` if enough waits for the end of the transaction that is under way: while others write
+    /// too, the next one is to be short.
+    fn has_its_share(&self) -> bool {
+        self.transacting
+            && self.shared.commits.is_contended()
+            && self.session.status().queued >= SHARE
     }
 
     /// Leaves the others, and the peer: what waits is sent, and its agreement awaited for a while.
@@ -426,5 +459,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.shared.feed.leave(self.conn);
         tracing::debug!(conn = %self.conn, "a connection made room for others");
         self.shared.leave(self.conn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::{MemoryServerStore, ServerConfig};
+
+    /// A ping of a client: a text frame with a mask that changes nothing.
+    const PING: &[u8] = b"\x81\x8f\0\0\0\0{\"type\":\"ping\"}";
+    const PINGS: usize = 20_000;
+
+    #[tokio::test]
+    async fn a_connection_with_much_to_read_lets_others_have_their_turn() {
+        let epoch = synclayer_core::Epoch::new("e").unwrap();
+        let store = Arc::new(MemoryServerStore::new());
+        let shared = Arc::new(Shared::new(ServerConfig::new(), store, epoch, Clock::start()));
+        let (mut peer, stream) = duplex(PINGS * 200);
+        peer.write_all(&PING.repeat(PINGS)).await.unwrap();
+        let permit = shared.admission.permit_now(None).unwrap();
+        let admitted = permit.admit(None);
+        let (conn, mailbox) = shared.enter();
+        let socket = Socket::new(stream, 4 << 20).await;
+        let peer_of = Peer { permit, admitted, address: None };
+        let mut connection =
+            Connection::new(shared, conn, mailbox, Caller::Anyone, peer_of, socket);
+        let mut running = Box::pin(connection.run());
+        let mut cx = Context::from_waker(Waker::noop());
+        // without tokio's own bound, which ends a turn only after so many readings
+        let polled = tokio::task::unconstrained(poll_fn(|_| {
+            Poll::Ready(running.as_mut().poll(&mut cx).is_ready())
+        }));
+        assert!(!polled.await);
+        drop(running);
+        drop(connection);
+        let mut answers = Vec::new();
+        peer.read_to_end(&mut answers).await.unwrap();
+        let answers = answers.windows(4).filter(|word| word == b"pong").count();
+        assert!(answers < PINGS / 4, "{answers} in one turn");
     }
 }

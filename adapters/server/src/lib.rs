@@ -101,6 +101,7 @@ mod shared;
 mod socket;
 mod timed;
 mod tls;
+mod turns;
 mod upgrade;
 
 pub use auth::{AuthError, Authenticator, Identified, StaticTokens};

@@ -99,6 +99,13 @@ impl Remote {
         permit.admit(self.address).map(Some).ok_or_else(too_many)
     }
 
+    /// Counts the time of its connection to this principal.
+    pub(crate) fn count_to(&self, principal: &Principal) {
+        if let Some(permit) = &self.permit {
+            permit.meter().set_principal(principal);
+        }
+    }
+
     /// Its name in the log.
     pub(crate) fn sender<'a>(&self, user: Option<&'a UserId>) -> Sender<'a> {
         Sender { user, address: self.address }

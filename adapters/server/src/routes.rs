@@ -177,6 +177,7 @@ fn admit(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<(Option<User
     };
     let admitted = remote.admit()?;
     let principal = Principal::new(user.as_ref(), remote.address);
+    remote.count_to(&principal);
     take_token(shared, &principal).map_err(Reply::slow_down)?;
     Ok((user, Hold { account: remote.open_account(shared, &principal), _admitted: admitted }))
 }

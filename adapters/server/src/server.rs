@@ -211,7 +211,13 @@ async fn accept_all(listener: TcpListener, server: HttpServer) {
         };
         match accepted {
             Ok((stream, permit)) => {
-                task::spawn(server.clone().serve(stream, permit));
+                let server = server.clone();
+                task::spawn(async move {
+                    let meter = Arc::clone(permit.meter());
+                    meter.run(pin!(server.serve(stream, permit))).await;
+                });
+                // those who are connected have their turn between two that come
+                task::yield_now().await;
             }
             // a connection that broke before it was accepted is nobody's trouble
             Err(error) if is_of_the_peer(&error) => {}

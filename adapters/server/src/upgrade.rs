@@ -1,5 +1,6 @@
 //! From an HTTP request to a WebSocket.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -107,6 +108,7 @@ fn handshake_key(parts: &Parts) -> Result<HeaderValue, Reply> {
 
 /// Serves one WebSocket from the handshake to its end.
 async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, peer: Peer) {
+    let meter = Arc::clone(peer.permit.meter());
     let upgraded = tokio::select! {
         upgraded = upgrade => upgraded,
         () = peer.permit.ended() => return,
@@ -121,5 +123,5 @@ async fn serve(shared: Arc<Shared>, caller: Caller, upgrade: OnUpgrade, peer: Pe
     tracing::debug!(%conn, "a connection began");
     // in place: what is moved between futures takes its room in each of them
     let mut connection = Connection::new(shared, conn, mailbox, caller, peer, socket);
-    connection.run().await;
+    meter.run(pin!(connection.run())).await;
 }
