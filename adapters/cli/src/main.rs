@@ -40,6 +40,12 @@ use failure::{Code, Failure};
 use output::Printer;
 use shown::{LogWriter, ShownLines};
 
+/// Gives memory back to the system some seconds after it was freed. The one of the system's library
+/// keeps it in pieces, and after a burst a server would stay large for ever.
+#[cfg(unix)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     umask::make_private();
     let Cli { json, verbose, command } = match Cli::try_parse() {
