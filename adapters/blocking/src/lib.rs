@@ -34,6 +34,7 @@
 //! [`SyncLayer`] and [`Collection`] is dropped, or by [`close`](SyncLayer::close).
 
 mod byte_stream;
+mod closing;
 mod collection;
 pub mod guide;
 mod jobs;

@@ -6,6 +6,7 @@ use std::mem;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::{Error, Message, WebSocket};
 
 use crate::byte_stream::ByteStream;
+use crate::closing::Closing;
 use crate::jobs::JobThreads;
 
 type Upgrade = MidHandshake<ClientHandshake<ByteStream>>;
@@ -37,6 +39,7 @@ pub(crate) struct Polled {
     waker: Arc<Waker>,
     jobs: JobThreads,
     connection: Option<PolledSocket>,
+    closing: Closing,
     /// The sockets that threads have connected.
     dialed: (Sender<Dialed>, Receiver<Dialed>),
     /// The socket is looked at before the commands, in every other turn.
@@ -58,6 +61,7 @@ impl Polled {
             waker: Arc::clone(&waker),
             jobs: JobThreads::new(),
             connection: None,
+            closing: Closing::default(),
             dialed: channel(),
             socket_first: false,
         };
@@ -104,9 +108,17 @@ impl Polled {
         let event = connection.receive(&self.target)?;
         let (life, conn) = (connection.life, connection.conn);
         if let SocketEvent::Disconnected(_) = event {
-            self.connection = None;
+            self.part();
         }
         Some(EngineCommand::Socket { life, conn, event })
+    }
+
+    /// Ends the connection; what has been written to it still goes out.
+    fn part(&mut self) {
+        let open = self.connection.take().and_then(PolledSocket::into_open);
+        if let Some(socket) = open {
+            self.closing.add(socket);
+        }
     }
 
     fn on(&mut self, conn: ConnId, message: Message) {
@@ -135,13 +147,16 @@ impl Network for Polled {
     }
 
     fn close(&mut self, conn: ConnId) {
-        if let Some(connection) = self.connection.take_if(|open| open.conn == conn) {
-            connection.close();
+        if self.connection.as_ref().is_some_and(|open| open.conn == conn) {
+            self.close_all();
         }
     }
 
     fn close_all(&mut self) {
-        self.connection = None;
+        if let Some(connection) = &mut self.connection {
+            connection.say_goodbye();
+        }
+        self.part();
     }
 
     fn run(&mut self, job: BlockingTask) {
@@ -156,6 +171,7 @@ impl Network for Polled {
     ) -> io::Result<Option<EngineCommand>> {
         let is_ready = self.connection.as_ref().is_some_and(PolledSocket::is_ready);
         let timeout = if is_ready { Some(Duration::ZERO) } else { timeout };
+        let timeout = timeout.into_iter().chain(self.closing.timeout()).min();
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             Ok(()) | Err(_) => {}
@@ -165,6 +181,7 @@ impl Network for Polled {
         {
             connection.ready = true;
         }
+        self.closing.go_on();
         while let Ok(dialed) = self.dialed.1.try_recv() {
             self.begin_handshake(dialed);
         }
@@ -188,7 +205,12 @@ impl Network for Polled {
     }
 
     fn shut_down(self: Box<Self>) {
-        let Self { jobs, .. } = *self;
+        let Self { jobs, closing, poll, events, .. } = *self;
+        if closing.timeout().is_some() {
+            // nobody waits for it; without a thread the server learns by the end of the connection
+            let finish = move || closing.finish(poll, events);
+            let _ = thread::Builder::new().name("synclayer-close".into()).spawn(finish);
+        }
         jobs.close();
     }
 }
@@ -290,7 +312,7 @@ impl PolledSocket {
         match event {
             // a ping was answered; the pong may wait for room
             SocketEvent::Heard => self.unsent = true,
-            // answers the server's goodbye, or says one, if it can be told at once
+            // answers the server's goodbye, or says one
             SocketEvent::Disconnected(_) => drop(socket.close(goodbye)),
             SocketEvent::Connected | SocketEvent::Frame(_) | SocketEvent::Progress => {}
         }
@@ -324,10 +346,21 @@ impl PolledSocket {
         }
     }
 
-    /// Tells the peer, if it can be told at once; else it learns by the end of the connection.
-    fn close(self) {
-        if let SocketState::Open(mut socket) = self.state {
+    /// Tells the peer that the connection ends.
+    fn say_goodbye(&mut self) {
+        if let SocketState::Open(socket) = &mut self.state {
             let _ = socket.close(None);
+        }
+    }
+
+    /// The WebSocket, if it was opened and has not failed.
+    fn into_open(self) -> Option<Box<WebSocket<ByteStream>>> {
+        match self.state {
+            SocketState::Open(socket) => Some(socket),
+            SocketState::Dialing(_)
+            | SocketState::Upgrade(_)
+            | SocketState::Failed(_)
+            | SocketState::Ended => None,
         }
     }
 }

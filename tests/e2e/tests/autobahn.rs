@@ -13,6 +13,8 @@
 mod blocking_network;
 #[path = "../../../adapters/blocking/src/byte_stream.rs"]
 mod byte_stream;
+#[path = "../../../adapters/blocking/src/closing.rs"]
+mod closing;
 #[path = "../../../adapters/blocking/src/jobs.rs"]
 mod jobs;
 #[path = "../../../adapters/server/src/socket.rs"]

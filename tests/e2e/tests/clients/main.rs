@@ -3,6 +3,7 @@
 
 mod callback;
 mod client;
+mod close;
 mod fate;
 mod modify;
 mod reads;
@@ -59,6 +60,7 @@ suite! {
     unreachable::failures_of_tls_say_which_certificate_and_why,
     unreachable::what_answers_and_is_no_server_is_told,
     unreachable::a_failure_is_over_when_the_server_is_in_reach,
+    close::a_goodbye_arrives_whatever_is_unread,
     slow::a_page_that_comes_slowly_is_waited_for,
     slow::a_write_that_leaves_slowly_is_waited_for,
     slow::connections_that_carry_little_carry_everything_in_the_end,
