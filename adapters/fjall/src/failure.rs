@@ -230,11 +230,11 @@ pub(crate) fn passes(error: &StoreError) -> bool {
 }
 
 const STOPPED: &str = "stopped after a failed write; what was acknowledged is kept; look at the disk \
-                       (a server's store then opens again by itself, another has to be opened)";
+                       (a server or a client then opens it again by itself)";
 
 const NO_DESCRIPTOR: &str = "can't open a file: the process has as many open as it may have; what was \
                              acknowledged is kept; raise the limit (ulimit -n), or let it close some \
-                             (a server's store then opens again by itself, another has to be opened)";
+                             (a server or a client then opens it again by itself)";
 
 fn no_descriptor(path: &Path) -> StoreError {
     let message = format!("the store at {} {NO_DESCRIPTOR}", path.display());
@@ -244,7 +244,7 @@ fn no_descriptor(path: &Path) -> StoreError {
 fn full(path: &Path) -> StoreError {
     let message = format!(
         "the disk of the store at {} is full; what was acknowledged is kept; free some space (a \
-         server's store then opens again by itself, another has to be opened)",
+         server or a client then opens it again by itself)",
         path.display()
     );
     StoreError::new(StoreErrorKind::Full, message)

@@ -15,7 +15,8 @@ use crate::error::SyncError;
 
 /// The first delay before a failed store is opened again; it doubles up to the longest.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
-const LONGEST_REOPEN_DELAY: Duration = Duration::from_secs(60);
+/// The cause may pass at any time, and until then nothing can be saved.
+const LONGEST_REOPEN_DELAY: Duration = Duration::from_secs(5);
 
 /// A store that has failed, and the time when it is opened again.
 pub(super) struct FailedStore {
