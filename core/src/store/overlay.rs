@@ -117,15 +117,26 @@ impl Rows for Layered<'_> {
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
-        if self.changes.rows.is_empty() {
-            return self.below.last(from, to);
+        if from >= to {
+            return Ok(None);
         }
-        let mut last = None;
-        self.scan(from, to, &mut |key, value| {
-            last = Some((Bytes::copy_from_slice(key), value));
-            Ok(Scan::Next)
-        })?;
-        Ok(last)
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        let changed = self.changes.rows.range::<[u8], _>(bounds).rev();
+        let above = changed.filter_map(|(key, value)| Some((key, value.as_ref()?))).next();
+        // rows below that were changed say nothing any more
+        let mut below = self.below.last(from, to)?;
+        while let Some((key, _)) = &below
+            && self.changes.rows.contains_key(key)
+        {
+            below = self.below.last(from, key)?;
+        }
+        Ok(match (above, below) {
+            (Some((key, value)), Some(below)) if *key > below.0 => {
+                Some((key.clone(), value.clone()))
+            }
+            (Some((key, value)), None) => Some((key.clone(), value.clone())),
+            (_, below) => below,
+        })
     }
 }
 
@@ -186,5 +197,56 @@ impl Rows for Overlay<'_> {
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StoreError> {
         self.layered().last(from, to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::MemoryRows;
+
+    fn batch(changes: &[(u8, Option<u8>)]) -> Batch {
+        let mut batch = Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put(Vec::from([*key]), Vec::from([*value])),
+                None => batch.delete(Vec::from([*key])),
+            }
+        }
+        batch
+    }
+
+    proptest! {
+        #[test]
+        fn changes_on_top_are_read_as_if_they_were_made(
+            below in proptest::collection::vec((0..20_u8, any::<Option<u8>>()), 0..20),
+            above in proptest::collection::vec((0..20_u8, any::<Option<u8>>()), 0..20),
+            from in 0..22_u8,
+            to in 0..22_u8,
+        ) {
+            let mut rows = MemoryRows::default();
+            rows.apply(batch(&below));
+            let mut made = rows.clone();
+            made.apply(batch(&above));
+            let mut changes = Changes::default();
+            changes.apply(batch(&above));
+            let layered = Layered::new(&rows, &changes);
+            let all = |rows: &dyn Rows| {
+                let mut all = Vec::new();
+                rows.scan(&[from], &[to], &mut |key, value| {
+                    all.push((key.to_vec(), value));
+                    Ok(Scan::Next)
+                })
+                .unwrap();
+                all
+            };
+            prop_assert_eq!(all(&layered), all(&made));
+            prop_assert_eq!(layered.last(&[from], &[to]), made.last(&[from], &[to]));
+            prop_assert_eq!(layered.get(&[from]), made.get(&[from]));
+        }
     }
 }
