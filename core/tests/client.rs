@@ -7,7 +7,7 @@ use bytes::Bytes;
 use synclayer_core::testing::{InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Batch, ClientStore, Command, CommitNumber, ConflictStrategy, ConnId, EventKind, Input,
-    MemoryClientStore, Scan, Timestamp, Write,
+    MemoryClientStore, Query, Scan, Timestamp, WatchId, Write,
 };
 
 use lone_replica::{LoneReplica, ack, change, config, synced, todos, with};
@@ -410,4 +410,35 @@ fn nothing_is_sent_before_the_store_has_it() {
     assert!(lone.sent().is_empty(), "the write is not stored yet");
     lone.make_durable();
     assert_eq!(lone.sent().len(), 1);
+}
+
+/// The completeness of a watched query, if that or its result is news.
+fn told(lone: &mut LoneReplica, watch: WatchId) -> Option<bool> {
+    lone.replica.take_query(watch).map(|update| update.snapshot.is_complete())
+}
+
+#[test]
+fn a_query_is_complete_again_after_a_reconnect() {
+    let mut lone = LoneReplica::live();
+    let watch = lone.replica.watch_query(&todos(), Query::default(), &mut lone.actions).unwrap();
+    assert_eq!(told(&mut lone, watch), Some(true));
+    lone.cut();
+    assert_eq!(told(&mut lone, watch), Some(false));
+    lone.sent();
+    lone.pass(2_000);
+    lone.answer_dial();
+    lone.welcome(0, "");
+    lone.hear(r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#);
+    assert_eq!(told(&mut lone, watch), None, "not before all is here");
+    lone.hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
+    assert_eq!(told(&mut lone, watch), Some(true));
+}
+
+#[test]
+fn a_query_is_incomplete_as_soon_as_a_gap_is_found() {
+    let mut lone = LoneReplica::live();
+    let watch = lone.replica.watch_query(&todos(), Query::default(), &mut lone.actions).unwrap();
+    assert_eq!(told(&mut lone, watch), Some(true));
+    lone.hear(&change("update", "a", r#"{"n":2}"#, 7, "2026-01-01T00:00:00Z"));
+    assert_eq!(told(&mut lone, watch), Some(false));
 }

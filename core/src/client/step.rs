@@ -1,6 +1,7 @@
 //! One step of the machine: a change is decided, committed to the store, and followed by whatever may
 //! be sent after it. A store that fails ends the machine.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use core::time::Duration;
 
@@ -109,7 +110,7 @@ impl Client {
         if self.commits.may_send() {
             self.pump(&mut edit)?;
         }
-        self.streams.end_step();
+        self.show_standings(&mut edit);
         let (views, events) = (core::mem::take(&mut edit.views), core::mem::take(&mut edit.events));
         let (net, synced) = (core::mem::take(&mut edit.net), core::mem::take(&mut edit.synced));
         if !edit.is_empty() {
@@ -125,6 +126,20 @@ impl Client {
         out.extend(net.into_iter().map(Output::Net));
         out.extend(synced.into_iter().map(|(id, outcome)| Output::Synced { id, outcome }));
         Ok(())
+    }
+
+    /// Ends the step of the streams, and shows the status of those that have another one than before,
+    /// unless it was shown where the change was made.
+    fn show_standings(&mut self, edit: &mut Edit<'_>) {
+        let mut news = self.streams.end_step();
+        let mut last = BTreeMap::new();
+        for view in edit.views.iter().filter(|_| !news.is_empty()) {
+            if let ViewAction::Status { collection, from_cache, catching_up } = view {
+                last.insert(collection, (*from_cache, *catching_up));
+            }
+        }
+        news.retain(|of| last.get(of) != Some(&self.standing(of)));
+        news.iter().for_each(|collection| self.show_status(edit, collection));
     }
 
     fn halt(&mut self, error: &StoreError, out: &mut Outputs) {

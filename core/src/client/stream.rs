@@ -95,6 +95,8 @@ pub(super) struct Stream {
     error: Option<Box<StreamError>>,
     /// The last of the held records that was offered to the server, or has gone, while they do.
     passed: Option<RecordId>,
+    /// The standing at the end of the last step.
+    shown: (bool, bool),
 }
 
 /// The time in which nothing used a collection while it was in step.
@@ -186,6 +188,21 @@ impl Stream {
     /// Returns `true` if the app sees a catch-up under way.
     pub(super) fn is_catching_up(&self) -> bool {
         self.phase == Phase::CatchingUp && !self.refreshing || self.is_short()
+    }
+
+    /// The status that the app sees: whether the collection is confirmed, and whether it catches up.
+    fn standing(&self) -> (bool, bool) {
+        (self.is_confirmed(), self.is_catching_up())
+    }
+
+    /// Returns `true` if the app sees another status than at the end of the last step.
+    pub(super) fn is_unshown(&self) -> bool {
+        self.shown != self.standing()
+    }
+
+    /// The app is shown the status.
+    pub(super) fn show(&mut self) {
+        self.shown = self.standing();
     }
 
     /// Returns `true` if records are held that the server lacks and about which nothing is decided.

@@ -30,6 +30,8 @@ struct Sorted {
     retried: BTreeSet<Collection>,
     /// Those that are kept in sync although the app has not subscribed them, or were so.
     lingering: BTreeSet<Collection>,
+    /// Those whose status the app was not shown.
+    unshown: BTreeSet<Collection>,
 }
 
 impl Hash for Sorted {
@@ -42,6 +44,7 @@ impl Sorted {
             (&mut self.due, stream.may_be_due()),
             (&mut self.retried, stream.retry_at().is_some()),
             (&mut self.lingering, stream.lingers()),
+            (&mut self.unshown, stream.is_unshown()),
         ];
         for (set, belongs) in sets {
             match belongs {
@@ -96,9 +99,17 @@ impl Streams {
         self.sorted.lingering.iter().cloned().collect()
     }
 
-    /// Ends a step: the deadlines that follow are those of the streams as they are now.
-    pub(super) fn end_step(&mut self) {
+    /// Ends a step: the deadlines that follow are those of the streams as they are now. Returns the
+    /// collections whose status is another one than at the end of the step before.
+    pub(super) fn end_step(&mut self) -> BTreeSet<Collection> {
         self.sort();
+        let unshown = core::mem::take(&mut self.sorted.unshown);
+        for name in &unshown {
+            if let Some(stream) = self.streams.get_mut(name) {
+                stream.show();
+            }
+        }
+        unshown
     }
 
     /// The time at which the next collection is asked for again.

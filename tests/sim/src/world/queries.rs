@@ -82,11 +82,11 @@ impl World {
                     ));
                 }
             }
-            // the other way round, a generation that has just begun is told with its first page
-            // and what the calls of a group have led to is told at its end
+            // what the calls of a group have led to is told at its end
             let is_told = this.shared == 0 && !this.replica.has_halted();
-            if is_complete && !*complete && is_told {
-                broken.push(format!("a query of {collection} does not say that it is complete"));
+            if is_complete != *complete && is_told {
+                broken
+                    .push(format!("a query of {collection} says that it is complete: {complete}"));
             }
         }
         if changed > 0 {
