@@ -134,9 +134,9 @@ pub use client::{
     TransactionBody, TransactionDraft, Transport, Unsent, WatchId, Write, Written,
 };
 pub use rules::{
-    Conflict, ConflictStrategy, Direction, FieldPath, FieldStates, FieldWise, Predicate, Query,
-    QueryChange, QueryCursor, QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange,
-    Rejected, Resolver, ResolverFailure, Slot, Snapshot, Update,
+    Conflict, ConflictStrategy, Direction, Explanation, FieldPath, FieldStates, FieldWise, Index,
+    Predicate, Query, QueryChange, QueryCursor, QueryError, QuerySnapshot, QueryUpdate, Record,
+    RecordChange, Rejected, Resolver, ResolverFailure, Slot, Snapshot, Update,
 };
 
 // both ends

@@ -16,7 +16,7 @@ use synclayer_client::query_methods;
 use synclayer_client::saved::Saved;
 use synclayer_client::wait::Wait;
 pub use synclayer_core::Direction::{self, Ascending, Descending};
-use synclayer_core::Record;
+use synclayer_core::{Explanation, Record};
 
 use crate::listen::QueryWatch;
 
@@ -89,6 +89,11 @@ impl Query {
     #[doc = doc!(query_count)]
     pub fn count(self) -> Result<usize, SyncError> {
         self.0.count().wait()
+    }
+
+    #[doc = doc!(query_explain)]
+    pub fn explain(self) -> Result<Explanation, SyncError> {
+        self.0.explain().wait()
     }
 
     #[doc = doc!(query_delete)]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use serde::Serialize;
-use synclayer_core::{Collection, Command, Delta, Document, Query, Record, RecordId, Write};
+use synclayer_core::{
+    Collection, Command, Delta, Document, Explanation, Query, Record, RecordId, Write,
+};
 
 use crate::command::{EngineCommand, Inbox};
 use crate::error::SyncError;
@@ -105,6 +107,11 @@ impl CollectionHandle {
     pub(crate) fn count(&self, query: Query) -> Pending<usize> {
         let collection = self.name.clone();
         self.client.ask(|reply| EngineCommand::Count { collection, query: query.into(), reply })
+    }
+
+    pub(crate) fn explain(&self, query: Query) -> Pending<Explanation> {
+        let collection = self.name.clone();
+        self.client.ask(|reply| EngineCommand::Explain { collection, query: query.into(), reply })
     }
 
     /// Keeps the collection in sync from now on.

@@ -5,8 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
 use synclayer_core::{
-    Collection, Command, ConnId, Disconnect, Input, Query, Record, RecordId, Rejected, RequestId,
-    SignOut, Status, Write, WriteId,
+    Collection, Command, ConnId, Disconnect, Explanation, Input, Query, Record, RecordId, Rejected,
+    RequestId, SignOut, Status, Write, WriteId,
 };
 
 use crate::listen::{EventQueue, QuerySlot, UpdateSlot};
@@ -73,6 +73,15 @@ pub enum EngineCommand {
         query: Box<Query>,
         /// Answered at once.
         reply: Responder<usize>,
+    },
+    /// Carries a query out, and says how.
+    Explain {
+        /// The collection.
+        collection: Collection,
+        /// The query.
+        query: Box<Query>,
+        /// Answered at once.
+        reply: Responder<Explanation>,
     },
     /// Reads the status.
     Status(Responder<Status>),
@@ -154,6 +163,7 @@ impl EngineCommand {
             | Self::GetAll { .. }
             | Self::Query { .. }
             | Self::Count { .. }
+            | Self::Explain { .. }
             | Self::Status(_)
             | Self::Rejected(_)
             | Self::Synced(_)

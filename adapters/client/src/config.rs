@@ -109,6 +109,9 @@ pub struct SyncConfig {
     pub user: String,
     /// The collections to keep in sync from the start. Others join when they are first used.
     pub collections: Vec<String>,
+    /// The indexes of this store, each as the name of its collection and its fields; see
+    /// [`index`](Self::index). Default none.
+    pub indexes: Vec<(String, String)>,
     /// The time for which a collection that nothing uses any more is kept in sync: none of its
     /// handles, none of its watches, no write that waits, and no name in `collections`. Only time
     /// counts in which the server is in reach and the collection in step. Then it is left: its rows
@@ -202,6 +205,7 @@ impl SyncConfig {
             token_in_query: false,
             user: String::new(),
             collections: Vec::new(),
+            indexes: Vec::new(),
             keep_for: None,
             connect_at_start: true,
             transports: Transports::Both,
@@ -245,6 +249,24 @@ impl SyncConfig {
     #[must_use]
     pub fn collections(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.collections = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Adds an index to a collection: a query that fits it reads only the records that it needs.
+    ///
+    /// `fields` are the fields of its records, inside objects too, with commas between them: an index
+    /// serves conditions that its first fields equal values, a range of the next one, and the order of
+    /// those that follow. `-` before a field puts its largest value first; that matters only where fields
+    /// of different directions are sorted by, as in `category,-price`.
+    ///
+    /// An index is kept with the records, pending writes included. For records that are here already it is
+    /// built in the background, as the event
+    /// [`IndexProgress`](synclayer_core::EventKind::IndexProgress) tells, and queries go without it until
+    /// it is whole. One that is declared no longer is removed. It costs a row of the store for each record,
+    /// and one or two more for a change of its fields. A query's `explain` says what it used.
+    #[must_use]
+    pub fn index(mut self, collection: impl Into<String>, fields: impl Into<String>) -> Self {
+        self.indexes.push((collection.into(), fields.into()));
         self
     }
 
@@ -295,6 +317,7 @@ impl fmt::Debug for SyncConfig {
             .field("token_in_query", &self.token_in_query)
             .field("user", &self.user)
             .field("collections", &self.collections)
+            .field("indexes", &self.indexes)
             .field("keep_for", &self.keep_for)
             .field("connect_at_start", &self.connect_at_start)
             .field("transports", &self.transports)

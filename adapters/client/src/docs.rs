@@ -55,6 +55,19 @@ macro_rules! doc {
          # Errors\n\
          As [`Query::get`](crate::Query::get), and [`SyncError::Shape`](crate::SyncError::Shape)."
     };
+    (typed_watch) => {
+        "Watches a query, which the closure makes of the query of all, as \
+         [`Query::watch`](crate::Query::watch) does: the values of its result at once, and again after \
+         every commit that changes it.\n\n\
+         # Errors\n\
+         As [`Query::watch`](crate::Query::watch)."
+    };
+    (WatchOf) => {
+        "A watch of a query whose documents are values of a type: see \
+         [`CollectionOf::watch`](crate::CollectionOf::watch).\n\n\
+         An update with a document of another shape is an error, [`SyncError::Shape`](crate::SyncError::Shape). \
+         The watch goes on: later updates come as before."
+    };
     (events) => {
         "The events from now on: see [`EventKind`](crate::EventKind). They end when the client \
          does.\n\n\
@@ -255,15 +268,16 @@ macro_rules! doc {
     };
     (Query) => {
         "A query of a collection: the conditions, the order, and the part of the result that is \
-         wanted. It is built by its methods, and then carried out by one of the last six. Without an \
+         wanted. It is built by its methods, and then carried out by one of the last seven. Without an \
          order the records come in the order of their ids.\n\n\
          It is about what the app sees: pending writes are made. The conditions are in \
          [`query`](crate::query). What is wrong with any part of it is the error of the call that \
          carries it out."
     };
     (query_get) => {
-        "The records, in the query's order. It reads the collection once, and with a limit it keeps no \
-         more records in memory than offset and limit together.\n\n\
+        "The records, in the query's order. It reads what an \
+         [index](crate::SyncConfig::index) finds, or else the collection once, and with a limit it keeps \
+         no more records in memory than offset and limit together.\n\n\
          # Errors\n\
          [`Misuse::Query`](crate::Misuse::Query) says what is wrong with the query. Also when the store \
          has failed, or the client is closed."
@@ -290,6 +304,12 @@ macro_rules! doc {
     };
     (query_count) => {
         "The number of the records that [`get`](Self::get) would return, without keeping them.\n\n\
+         # Errors\n\
+         As [`get`](Self::get)."
+    };
+    (query_explain) => {
+        "Carries the query out, and says how: by which [index](crate::SyncConfig::index), and how many \
+         records were read for how many that it returns.\n\n\
          # Errors\n\
          As [`get`](Self::get)."
     };

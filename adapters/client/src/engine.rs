@@ -191,6 +191,9 @@ impl Engine {
             EngineCommand::Count { collection, query, reply } => {
                 reply.send(self.query(&collection, |replica| replica.count(&collection, &query)));
             }
+            EngineCommand::Explain { collection, query, reply } => {
+                reply.send(self.query(&collection, |replica| replica.explain(&collection, &query)));
+            }
             EngineCommand::Status(reply) => reply.send(self.status()),
             EngineCommand::Rejected(reply) => reply.send(self.rejected()),
             EngineCommand::Synced(reply) => self.await_sync(reply),

@@ -1,6 +1,8 @@
 //! The errors of opening a client, and of its calls.
 
-use synclayer_core::{DocumentError, Misuse, NameError, RecordId, StoreError, SyncFailure};
+use synclayer_core::{
+    DocumentError, Misuse, NameError, QueryError, RecordId, StoreError, SyncFailure,
+};
 
 /// The reason why a client could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,14 @@ pub enum OpenError {
         name: String,
         /// The fault in it.
         reason: NameError,
+    },
+    /// An index can't be of these fields.
+    #[error("the index of {collection:?} can't be kept: {reason}")]
+    Index {
+        /// The collection.
+        collection: String,
+        /// The fault in the fields.
+        reason: QueryError,
     },
     /// The store could not be opened or read.
     #[error(transparent)]

@@ -96,9 +96,36 @@ macro_rules! guide {
             "While nobody reads, updates are merged into one. `snapshot.is_complete()` says that the server \
              has confirmed that nothing is missing and tells every change as it is made. All queries of a \
              client show the same commit.\n\n",
+            "# Indexes\n\n",
+            "An index is declared where the client is configured. A query that fits it reads only the \
+             records that it needs, and `explain` says whether it did:\n\n",
+            "```\n",
+            "use ", $face, "::query::{Descending, is_equal_to};\n",
+            "use ", $face, "::{SyncConfig, SyncLayer};\n\n",
+            $fn, " ask(config: SyncConfig) -> Result<(), Box<dyn std::error::Error>> {\n",
+            "    let config = config.index(\"todos\", \"done,priority\");\n",
+            "    let sync = SyncLayer::open(config)", $wait, "?;\n",
+            "    let urgent = sync\n",
+            "        .collection(\"todos\")?\n",
+            "        .query()\n",
+            "        .where_(\"done\", is_equal_to(false))\n",
+            "        .order_by(\"priority\", Descending)\n",
+            "        .limit(10);\n",
+            "    println!(\"{}\", urgent.clone().explain()", $wait, "?);\n",
+            "    Ok(())\n",
+            "}\n",
+            "```\n\n",
+            "Of several indexes the one is used whose first fields the query says the values of; where that \
+             is the same, one of whose next field it says a range, and then one that has the order. An order \
+             counts for queries with a limit, and has to name all fields that follow the equal ones, in one \
+             direction or in the other. \
+             Conditions that are joined by `any_of` or `not` use no index, nor does `where_in` with more \
+             than one value.\n\n",
+            "An index holds what the app sees, pending writes included. For records that are here already it \
+             is built in the background, and queries go without it until it is whole.\n\n",
             "# Costs\n\n",
-            "A query reads every record of the collection once, and keeps those that it returns; with \
-             a limit, no more than offset and limit together. A live query reads the collection when it \
+            "Without an index a query reads every record of the collection once, and keeps those that it \
+             returns; with a limit, no more than offset and limit together. A live query reads the collection when it \
              begins; then a change costs what it moves, however many records there are, and in memory \
              there are the records of the result and the places of all that meet the conditions. \
              `update` and `delete` make a write for \

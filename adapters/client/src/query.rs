@@ -3,7 +3,9 @@
 use std::ops::Bound;
 
 use serde::Serialize;
-use synclayer_core::{Delta, Document, FieldPath, Misuse, Predicate, Query, QueryError, RecordId};
+use synclayer_core::{
+    Delta, Document, Explanation, FieldPath, Misuse, Predicate, Query, QueryError, RecordId,
+};
 // the macro names them
 pub use synclayer_core::{Direction, Record};
 
@@ -238,6 +240,15 @@ impl QueryHandle {
         let collection = self.collection.clone();
         match self.build() {
             Ok(query) => collection.count(query),
+            Err(error) => Pending::refused(error),
+        }
+    }
+
+    /// Carries the query out, and says how.
+    pub fn explain(self) -> Pending<Explanation> {
+        let collection = self.collection.clone();
+        match self.build() {
+            Ok(query) => collection.explain(query),
             Err(error) => Pending::refused(error),
         }
     }

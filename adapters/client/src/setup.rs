@@ -106,6 +106,13 @@ fn client_config(
     client.user = config.user.clone();
     client.token = config.auth_token.as_deref().map(Token::from);
     client.collections = config.collections.iter().map(name).collect::<Result<_, _>>()?;
+    for (of, fields) in &config.indexes {
+        let index = fields.parse().map_err(|reason| {
+            let collection = of.clone();
+            OpenError::Index { collection, reason }
+        })?;
+        client.indexes.entry(name(of)?).or_default().push(index);
+    }
     client.keep_for = config.keep_for;
     client.conflict_strategy = strategy;
     client.limits = config.limits.clone();

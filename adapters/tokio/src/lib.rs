@@ -55,10 +55,10 @@ pub use synclayer_client::typed::Typed;
 pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
-    DocumentError, Event, EventKind, FailureCause, Fate, FieldStates, FieldWise, Guarantees,
-    Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryChange, QueryError, QuerySnapshot,
-    QueryUpdate, Record, RecordChange, RecordId, Rejected, Resolver, ResolverFailure, SignOut,
-    Snapshot, StalledWrite, Status, StoreError, StoreErrorKind, SyncFailure, SyncFailureReason,
-    Transport, Unsent, Update, WriteId,
+    DocumentError, Event, EventKind, Explanation, FailureCause, Fate, FieldStates, FieldWise,
+    Guarantees, Index, Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryChange,
+    QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange, RecordId, Rejected, Resolver,
+    ResolverFailure, SignOut, Snapshot, StalledWrite, Status, StoreError, StoreErrorKind,
+    SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
 };
 pub use typed::CollectionOf;

@@ -13,7 +13,7 @@ pub use synclayer_client::query::{
 use synclayer_client::query_methods;
 use synclayer_client::saved::Saved;
 pub use synclayer_core::Direction::{self, Ascending, Descending};
-use synclayer_core::Record;
+use synclayer_core::{Explanation, Record};
 
 use crate::stream::QueryWatch;
 
@@ -88,6 +88,11 @@ impl Query {
     #[doc = doc!(query_count)]
     pub async fn count(self) -> Result<usize, SyncError> {
         self.0.count().await
+    }
+
+    #[doc = doc!(query_explain)]
+    pub async fn explain(self) -> Result<Explanation, SyncError> {
+        self.0.explain().await
     }
 
     #[doc = doc!(query_delete)]

@@ -8,11 +8,12 @@ use super::commits::Commits;
 use super::config::ClientConfig;
 use super::edit::Edit;
 use super::fallback::Fallback;
+use super::indexes::Indexes;
 use super::interface::RequestId;
 use super::link::Link;
 use super::machine::Client;
 use super::outbox::Outbox;
-use super::output::Outputs;
+use super::output::{Output, Outputs, StoreAction};
 use super::pacing::Pacing;
 use super::peer::Peer;
 use super::portion::Portions;
@@ -82,11 +83,13 @@ impl Client {
             exchanges: 0,
             next_request: RequestId(0),
             commits: Commits::after(last_commit),
+            indexes: Indexes::default(),
             halted: None,
             config,
         };
+        let mut edit = Edit::new(store, keys, now.wall);
+        client.indexes = Indexes::open(&mut edit, keys, &client.config.indexes, now.mono)?;
         if new {
-            let mut edit = Edit::new(store, keys, now.wall);
             let slot = Slot { number: keys.slot(), leaving: false };
             edit.put(Keys::user(&client.config.user), slot.encode());
             client.put_identity(&mut edit);
@@ -94,6 +97,10 @@ impl Client {
             edit.flush = true;
             let next = client.outbox.end();
             client.finish(edit, next, out)?;
+        } else if !edit.is_empty() {
+            let number = client.commits.next();
+            client.commits.made();
+            out.push(Output::Store(StoreAction::Commit { number, batch: edit.into_batch() }));
         }
         Ok(client)
     }

@@ -27,7 +27,7 @@ impl Client {
         self.now.mono.hash(&mut hash);
         (&self.commits, self.rejected).hash(&mut hash);
         (&self.peer, &self.syncs, self.short).hash(&mut hash);
-        (self.token_due, self.token_needed).hash(&mut hash);
+        (self.token_due, self.token_needed, &self.indexes).hash(&mut hash);
         hash.finish()
     }
 
@@ -64,6 +64,7 @@ impl Client {
         self.outbox.check(&edit)?;
         if self.halted.is_none() {
             self.streams.check()?;
+            self.indexes.check(self.keys, &edit)?;
         }
         self.check_kept(store)
     }

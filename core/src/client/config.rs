@@ -1,5 +1,6 @@
 //! The configuration of a client.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -8,6 +9,7 @@ use crate::protocol::limits::Limits;
 use crate::protocol::message::Token;
 use crate::protocol::name::Collection;
 use crate::rules::conflict::ConflictStrategy;
+use crate::rules::query::Index;
 
 /// The behaviour of a client. Durations are measured on the monotonic clock.
 #[derive(Clone, Debug)]
@@ -26,6 +28,14 @@ pub struct ClientConfig {
     /// counts only while the server is in reach and the collection is in step. Then the collection is
     /// left; its rows stay. Default `None`: for ever.
     pub keep_for: Option<Duration>,
+    /// The indexes of this store, by their collections: a query that fits one reads only the records that
+    /// it needs. They are kept with the records, of other collections than `collections` too. One that is
+    /// new is built in steps, as [`IndexProgress`](super::event::EventKind::IndexProgress) tells, and used
+    /// when it is whole; one that is named no longer is removed. Each costs a row for each record, and
+    /// one or two more changed rows for a change of its fields. Default none.
+    pub indexes: BTreeMap<Collection, Vec<Index>>,
+    /// The number of rows that one step of building or removing an index takes. Default 1,000.
+    pub index_rows: usize,
     /// The strategy that decides between a pending write and a remote change of the same record.
     pub conflict_strategy: ConflictStrategy,
     /// Limits of the frames of the server and the documents of the app.
@@ -107,6 +117,8 @@ impl Default for ClientConfig {
             token: None,
             collections: Vec::new(),
             keep_for: None,
+            indexes: BTreeMap::new(),
+            index_rows: 1_000,
             conflict_strategy: ConflictStrategy::default(),
             limits: Limits::default(),
             reconnect_delay: Duration::from_secs(1),

@@ -1,6 +1,8 @@
 //! One step's changes to the store: read through, and committed as one batch at its end.
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
@@ -8,6 +10,7 @@ use bytes::Bytes;
 
 use super::event::{Event, EventKind, Transport};
 use super::failure::{ConnectFailure, FailureCause};
+use super::indexes::KeptIndexes;
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
 use super::pending::PendingWrites;
@@ -19,7 +22,8 @@ use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::rules::clocks::Clocks;
 use crate::rules::row::{
-    Entry, Keys, OutboxRow, Rejected, Row, StreamRow, Unit, pending_of, record_of, write_id_of,
+    Entry, IndexRow, Keys, OutboxRow, Rejected, Row, StreamRow, Unit, index_number_of, pending_of,
+    record_of, write_id_of,
 };
 use crate::rules::view::Record;
 use crate::store::{Batch, Overlay, Rows, Scan, StoreError};
@@ -91,6 +95,8 @@ pub(super) struct Edit<'a> {
     clocks: Clocks,
     /// The runs that are not settled, whose entries may be joined as they were stamped.
     unsettled: Option<RangeInclusive<u64>>,
+    /// The indexes that are kept in step with the records.
+    indexes: Option<Arc<KeptIndexes>>,
 }
 
 impl<'a> Edit<'a> {
@@ -98,6 +104,7 @@ impl<'a> Edit<'a> {
         Self {
             clocks: Clocks::default(),
             unsettled: None,
+            indexes: None,
             rows: Overlay::new(store),
             keys,
             views: Vec::new(),
@@ -123,6 +130,11 @@ impl<'a> Edit<'a> {
     pub(super) fn in_time(&mut self, clocks: &Clocks, unsettled: Option<RangeInclusive<u64>>) {
         self.clocks.clone_from(clocks);
         self.unsettled = unsettled;
+    }
+
+    /// Lets the indexes go along with the records.
+    pub(super) fn keep_indexes(&mut self, kept: Option<Arc<KeptIndexes>>) {
+        self.indexes = kept;
     }
 
     /// Tells the app of something that happened on this side.
@@ -175,7 +187,8 @@ impl<'a> Edit<'a> {
         self.put(self.keys.stream(collection), row.encode());
     }
 
-    /// Shows how well a collection is known.
+    /// Shows how well a collection is known. The end of a step does that for every collection of which it
+    /// is news; before, it says where among the changes it belongs.
     pub(super) fn show_status(&mut self, collection: &Collection, stream: &Stream) {
         let (from_cache, catching_up) = (!stream.is_confirmed(), stream.is_catching_up());
         let collection = collection.clone();
@@ -198,7 +211,8 @@ impl<'a> Edit<'a> {
         self.rows.get(&self.keys.row(collection, id))?.map(Row::decode).transpose()
     }
 
-    /// Stores a record's row where it differs from the one before, and says what to show.
+    /// Stores a record's row where it differs from the one before, with its entries in the indexes, and
+    /// says what to show. There is no other way to change a row.
     pub(super) fn put_row(
         &mut self,
         collection: &Collection,
@@ -218,11 +232,87 @@ impl<'a> Edit<'a> {
             (true, false) => self.delete(self.keys.deferred(collection, id)),
             (true, true) | (false, false) => {}
         }
+        self.put_index_entries(collection, id, before.and_then(Row::view), row.view());
         if before.and_then(shown_parts) != shown_parts(row) {
             let record = shown(id, row);
             let (collection, record_id) = (collection.clone(), id.clone());
             self.views.push(ViewAction::Record { collection, record_id, record });
         }
+    }
+
+    /// Brings the indexes of a collection in step with a record that was seen in one state before and is
+    /// in another one now.
+    fn put_index_entries(
+        &mut self,
+        collection: &Collection,
+        id: &RecordId,
+        before: Option<&Document>,
+        now: Option<&Document>,
+    ) {
+        let Some(indexes) = self.indexes.clone() else { return };
+        let Some(indexes) = indexes.get(collection).filter(|_| before != now) else { return };
+        for index in indexes {
+            let entry = |document| index.entry(self.keys, id, document);
+            let (old, new) = (before.map(entry), now.map(entry));
+            if old == new {
+                continue;
+            }
+            if let Some((key, _)) = old {
+                self.delete(key);
+            }
+            if let Some((key, value)) = new {
+                self.put(key, value);
+            }
+        }
+    }
+
+    /// The indexes that the store has rows of, by their numbers.
+    pub(super) fn indexes(&self) -> Result<BTreeMap<u32, IndexRow>, StoreError> {
+        let mut indexes = BTreeMap::new();
+        let (from, to) = self.keys.indexes();
+        self.rows.scan(&from, &to, &mut |key, value| {
+            indexes.insert(index_number_of(key)?, IndexRow::decode(value)?);
+            Ok(Scan::Next)
+        })?;
+        Ok(indexes)
+    }
+
+    /// All rows of all indexes, for checks.
+    pub(super) fn index_entries(&self) -> Result<BTreeMap<Vec<u8>, Bytes>, StoreError> {
+        let mut entries = BTreeMap::new();
+        let (from, to) = self.keys.all_indexed();
+        self.rows.scan(&from, &to, &mut |key, value| {
+            entries.insert(key.to_vec(), value);
+            Ok(Scan::Next)
+        })?;
+        Ok(entries)
+    }
+
+    /// Removes so many rows of an index at most. Returns `true` if there are no more.
+    pub(super) fn delete_index_entries(
+        &mut self,
+        number: u32,
+        most: usize,
+    ) -> Result<bool, StoreError> {
+        let mut keys = Vec::new();
+        let (from, to) = (self.keys.indexed(number), self.keys.end_of_index(number));
+        self.rows.scan(&from, &to, &mut |key, _| {
+            keys.push(key.to_vec());
+            Ok(if keys.len() < most { Scan::Next } else { Scan::Stop })
+        })?;
+        let is_last = keys.len() < most;
+        keys.into_iter().for_each(|key| self.delete(key));
+        Ok(is_last)
+    }
+
+    /// Returns `true` if a collection has no rows.
+    pub(super) fn is_without_rows(&self, collection: &Collection) -> Result<bool, StoreError> {
+        let mut is_empty = true;
+        self.rows_behind(collection, None, &mut |_, _| {
+            is_empty = false;
+            Scan::Stop
+        })?;
+        Ok(is_empty)
     }
 
     /// The writes that records have, as the store says.

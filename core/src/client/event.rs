@@ -11,6 +11,7 @@ use crate::protocol::message::{Cursor, ErrorCode, Level};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, RecordId, WriteId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::write::WriteKind;
+use crate::rules::query::Index;
 use crate::store::StoreError;
 
 /// The way by which a change or an error came.
@@ -297,6 +298,17 @@ pub enum EventKind {
         /// A description of what answers there, for people.
         message: String,
     },
+    /// A part of an index was built.
+    IndexProgress {
+        /// The collection.
+        collection: Collection,
+        /// The index.
+        index: Index,
+        /// The number of records that were read for it since the replica was opened.
+        records: u64,
+        /// `true` if it is whole now, and used.
+        done: bool,
+    },
     /// Something went wrong; the replica goes on.
     Error {
         /// The collection, where it is about one.
@@ -342,6 +354,7 @@ impl EventKind {
             | Self::RealtimeSync { collection, .. }
             | Self::WriteStalled { collection, .. }
             | Self::ChecksumMismatch { collection }
+            | Self::IndexProgress { collection, .. }
             | Self::RecordsMissing { collection, .. } => Some(collection),
             Self::ServerLostChanges { collection } | Self::Error { collection, .. } => {
                 collection.as_ref()
@@ -393,6 +406,7 @@ impl EventKind {
             | Self::ReplicaCopied { .. }
             | Self::GuaranteesMissing { .. }
             | Self::ClockOff { .. }
+            | Self::IndexProgress { .. }
             | Self::NoServer { .. } => None,
         }
     }

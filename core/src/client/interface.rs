@@ -202,6 +202,8 @@ pub enum Timer {
     Resubscribe,
     /// A collection that nothing uses has been kept for long enough, and is left.
     Leave,
+    /// An index is being built or removed, and the next part of it is due.
+    Index,
     /// A poll is due, or the backup of a connection.
     Poll,
     /// The answer to an HTTP request takes too long.

@@ -7,6 +7,7 @@ use super::edit::Edit;
 use super::exchange::Exchange;
 use super::failure::ConnectFailure;
 use super::fallback::Fallback;
+use super::indexes::Indexes;
 use super::interface::{Input, RequestId, Timer};
 use super::link::Link;
 use super::outbox::Outbox;
@@ -64,6 +65,7 @@ pub(crate) struct Client {
     pub(super) exchanges: u64,
     pub(super) next_request: RequestId,
     pub(super) commits: Commits,
+    pub(super) indexes: Indexes,
     pub(super) halted: Option<StoreError>,
 }
 
@@ -131,6 +133,7 @@ impl Client {
             self.poll_deadline(),
             self.plain_deadline().map(|at| (at, Timer::Confirm)),
             self.leave_deadline().map(|at| (at, Timer::Leave)),
+            self.index_deadline().map(|at| (at, Timer::Index)),
         ];
         own.into_iter().chain(self.outbox_deadlines()).flatten().min()
     }

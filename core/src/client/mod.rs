@@ -37,6 +37,8 @@
 //! | `records`, `rebase` | how all of that folds into a record |
 //! | `output` | what the machine wants done |
 //! | `edit` | one step's changes to the store |
+//! | `indexes`, `indexing` | the store's indexes, built and removed by and by |
+//! | `queries` | the queries that somebody watches |
 
 mod access;
 mod adopt;
@@ -60,6 +62,8 @@ mod forgotten;
 mod frames;
 mod group;
 mod hello;
+mod indexes;
+mod indexing;
 mod interest;
 pub(crate) mod interface;
 mod leap;

@@ -13,6 +13,8 @@ use crate::store::StoreError;
 
 /// Reads a record of the store as of the last commit.
 type Load<'a> = dyn Fn(&Collection, &RecordId) -> Result<Option<Record>, StoreError> + 'a;
+/// Reads the records that a query returns from the store as of the last commit.
+type More<'a> = dyn Fn(&Collection, &Query) -> Result<Vec<Record>, StoreError> + 'a;
 
 /// All queries of a replica, with the updates that wait to be taken.
 #[derive(Clone, Default)]
@@ -83,10 +85,12 @@ impl WatchedQueries {
     pub(super) fn show(
         &mut self,
         load: &Load<'_>,
+        more: &More<'_>,
         mut tell: impl FnMut(WatchId),
     ) -> Result<(), StoreError> {
         for (id, WatchedQuery { collection, live, taken, update }) in &mut self.queries {
-            let Some(mut news) = live.update(&|id| load(collection, id))? else { continue };
+            let news = live.update(&|id| load(collection, id), &|query| more(collection, query))?;
+            let Some(mut news) = news else { continue };
             if update.is_some() {
                 news.changes = news.snapshot.changes_since(taken);
             } else {

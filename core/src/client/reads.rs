@@ -11,7 +11,7 @@ use super::stream::Stream;
 use super::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId, WriteId};
 use crate::protocol::time::Now;
-use crate::rules::query::{Query, Selection};
+use crate::rules::query::{Explanation, Query, Selection, Walk};
 use crate::rules::row::{Entry, Keys, OutboxRow, Rejected, Row, record_id_of, write_id_of};
 use crate::rules::view::Record;
 use crate::store::{Rows, Scan, StoreError};
@@ -113,12 +113,78 @@ impl Client {
         query: &Query,
         store: &dyn Rows,
     ) -> Result<Vec<Record>, Misuse> {
+        Ok(self.carry_out_query(collection, query, store)?.0)
+    }
+
+    /// Carries a query out, and says how.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub(crate) fn carry_out_query(
+        &self,
+        collection: &Collection,
+        query: &Query,
+        store: &dyn Rows,
+    ) -> Result<(Vec<Record>, Explanation), Misuse> {
         query.check()?;
+        Ok(self.find_records(collection, query, store)?)
+    }
+
+    /// The records that a query returns, which was checked.
+    pub(crate) fn found(
+        &self,
+        collection: &Collection,
+        query: &Query,
+        store: &dyn Rows,
+    ) -> Result<Vec<Record>, StoreError> {
+        Ok(self.find_records(collection, query, store)?.0)
+    }
+
+    /// Returns `true` if an index has the order of a query with a limit, so that no more is read than it
+    /// returns.
+    pub(crate) fn reads_in_order(&self, collection: &Collection, query: &Query) -> bool {
+        let plan = self.indexes.plan(self.keys, collection, query);
+        query.limit.is_some() && plan.is_some_and(|(_, plan)| plan.is_ordered())
+    }
+
+    fn find_records(
+        &self,
+        collection: &Collection,
+        query: &Query,
+        store: &dyn Rows,
+    ) -> Result<(Vec<Record>, Explanation), StoreError> {
+        let Some((found, plan)) = self.indexes.plan(self.keys, collection, query) else {
+            return self.query_all(collection, query, store);
+        };
+        let load = |id: &RecordId| self.get(collection, id, store);
+        let mut walk = Walk::new(found.rows(store), &plan, query, &load);
         let mut selection = Selection::new(query);
+        walk.each(&mut |key, record| {
+            let document = record.document.clone();
+            selection.keep(key, &document, || Some(record));
+            if plan.is_ordered() && selection.is_full() { Scan::Stop } else { Scan::Next }
+        })?;
+        let records = selection.finish();
+        let explanation = Explanation::of(&walk, records.len());
+        Ok((records, explanation))
+    }
+
+    /// Carries a query out by reading all records.
+    pub(crate) fn query_all(
+        &self,
+        collection: &Collection,
+        query: &Query,
+        store: &dyn Rows,
+    ) -> Result<(Vec<Record>, Explanation), StoreError> {
+        let mut selection = Selection::new(query);
+        let mut explanation = Explanation { ordered: query.order.is_empty(), ..Default::default() };
         self.each(collection, store, &mut |record| {
+            explanation.read += 1;
             selection.offer(&record.id, &record.document, || Some(record.clone()))
         })?;
-        Ok(selection.finish())
+        let records = selection.finish();
+        explanation.returned = records.len();
+        Ok((records, explanation))
     }
 
     /// The number of the records that a query returns.
@@ -132,12 +198,22 @@ impl Client {
         store: &dyn Rows,
     ) -> Result<usize, Misuse> {
         query.check()?;
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let most = limit.saturating_add(query.offset);
         let mut count = 0;
-        self.each(collection, store, &mut |record| {
-            count += usize::from(query.finds(&record.id, &record.document));
-            Scan::Next
-        })?;
-        Ok(query.limit.unwrap_or(usize::MAX).min(count.saturating_sub(query.offset)))
+        let mut count_one = || {
+            count += 1;
+            if count < most { Scan::Next } else { Scan::Stop }
+        };
+        if let Some((found, plan)) = self.indexes.plan(self.keys, collection, query) {
+            let load = |id: &RecordId| self.get(collection, id, store);
+            Walk::new(found.rows(store), &plan, query, &load).each(&mut |_, _| count_one())?;
+        } else {
+            self.each(collection, store, &mut |record| {
+                if query.finds(&record.id, &record.document) { count_one() } else { Scan::Next }
+            })?;
+        }
+        Ok(limit.min(count.saturating_sub(query.offset)))
     }
 
     /// The writes that the server has refused for good, oldest first.

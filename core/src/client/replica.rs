@@ -1,6 +1,7 @@
 //! A whole client but sockets and clocks: the client machine joined to its store and its watchers.
 
 mod check;
+mod query;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -19,7 +20,6 @@ use crate::client::sign_out::finish_wipes;
 use crate::client::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId};
 use crate::protocol::time::{Mono, Now};
-use crate::rules::query::{LiveQuery, Query, QueryUpdate};
 use crate::rules::row::Rejected;
 use crate::rules::view::{Record, RecordChange, Slot, Update, View};
 use crate::store::{ClientStore, Layered, Scan, StoreError};
@@ -186,7 +186,7 @@ impl<S: ClientStore> Replica<S> {
 
     /// Gives the store back.
     #[must_use]
-    pub(super) fn into_store(self) -> S {
+    pub(crate) fn into_store(self) -> S {
         self.store
     }
 
@@ -300,23 +300,6 @@ impl<S: ClientStore> Replica<S> {
         Ok(records)
     }
 
-    /// The records that a query returns, in its order, as the app sees them. It reads the collection
-    /// once, and keeps no more than offset and limit of the query together.
-    ///
-    /// # Errors
-    /// When the query can't be carried out, or the store can't be read.
-    pub fn query(&self, collection: &Collection, query: &Query) -> Result<Vec<Record>, Misuse> {
-        self.client.query(collection, query, &self.rows())
-    }
-
-    /// The number of the records that a query returns.
-    ///
-    /// # Errors
-    /// As [`query`](Self::query).
-    pub fn count(&self, collection: &Collection, query: &Query) -> Result<usize, Misuse> {
-        self.client.count(collection, query, &self.rows())
-    }
-
     /// A new record id, drawn from the seed.
     pub fn new_record_id(&mut self, now: Now) -> Option<RecordId> {
         self.client.new_record_id(now)
@@ -363,36 +346,7 @@ impl<S: ClientStore> Replica<S> {
         Ok(self.begin_watching(watched, out))
     }
 
-    /// Watches a query: there is an update to [take](Self::take_query) at once, and again after every
-    /// commit that changes its result. It reads the collection whole; afterwards it keeps the places of
-    /// the records that meet the condition, and the documents of the result. A change costs what it
-    /// moves, however many records there are. All queries show the same commit.
-    ///
-    /// # Errors
-    /// When the query can't be carried out, or the store can't be read.
-    pub fn watch_query(
-        &mut self,
-        collection: &Collection,
-        query: Query,
-        out: &mut Vec<Action>,
-    ) -> Result<WatchId, Misuse> {
-        query.check()?;
-        let live = LiveQuery::new(query, is_complete(self.client.standing(collection)), |visit| {
-            self.client.each(collection, self.store.rows(), visit)
-        })?;
-        let id = self.new_watch();
-        self.queries.add(id, collection, live);
-        out.push(Action::Watch(id));
-        Ok(id)
-    }
-
-    /// Takes the news of a watcher of a query: the latest result, and all changes since the last one
-    /// that it took.
-    pub fn take_query(&mut self, id: WatchId) -> Option<QueryUpdate> {
-        self.queries.take(id)
-    }
-
-    fn new_watch(&mut self) -> WatchId {
+    pub(super) fn new_watch(&mut self) -> WatchId {
         let id = self.next_watch;
         self.next_watch = WatchId(id.0 + 1);
         id
@@ -546,13 +500,6 @@ impl<S: ClientStore> Replica<S> {
     fn fail(&mut self, now: Now, error: StoreError) {
         let rows = self.group.rows(self.store.rows());
         self.client.fail(now, error, &rows, &mut self.actions);
-    }
-
-    /// Shows in the queries what has happened since they showed something.
-    fn show_queries(&mut self, out: &mut Vec<Action>) -> Result<(), StoreError> {
-        let (client, rows) = (&self.client, self.store.rows());
-        let load = |collection: &Collection, id: &RecordId| client.get(collection, id, rows);
-        self.queries.show(&load, |id| out.push(Action::Watch(id)))
     }
 
     fn show(&mut self, action: ViewAction, out: &mut Vec<Action>) {

@@ -47,6 +47,7 @@ impl Client {
         }
         let mut edit = Edit::new(store, self.keys, self.now.wall);
         edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
+        edit.keep_indexes(self.indexes.kept());
         let next = self.outbox.end();
         self.keep_offset(&mut edit);
         let changed = change(self, &mut edit);

@@ -23,8 +23,8 @@ pub use self::page::{
 };
 pub use self::policy::{Access, AllowAll, Bucket, Policy, Rate};
 pub use self::query::{
-    Direction, FieldPath, Predicate, Query, QueryChange, QueryCursor, QueryError, QuerySnapshot,
-    QueryUpdate,
+    Direction, Explanation, FieldPath, Index, Predicate, Query, QueryChange, QueryCursor,
+    QueryError, QuerySnapshot, QueryUpdate,
 };
 pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
 pub use self::record::{Report, database, verify};

@@ -7,11 +7,13 @@
 //! | `path` | the way to a field |
 //! | `operator`, `predicate`, `form` | conditions, and their form in JSON |
 //! | `selection` | a query at work over records |
+//! | `index`, `walk` | indexes: their keys, the choice of one, and the way through it |
 //! | `live`, `ranked` | a query that is watched, and the places of its records |
 
 mod definition;
 mod error;
 mod form;
+mod index;
 mod live;
 mod number;
 mod operator;
@@ -22,12 +24,17 @@ mod selection;
 #[cfg(test)]
 mod tests;
 mod value;
+mod walk;
 
 pub(crate) use self::definition::parse_order;
 pub use self::definition::{Direction, Query, QueryCursor};
 pub use self::error::QueryError;
+pub use self::index::Index;
+pub(crate) use self::index::Plan;
 pub(crate) use self::live::LiveQuery;
 pub use self::live::{QueryChange, QuerySnapshot, QueryUpdate};
 pub use self::path::FieldPath;
 pub use self::predicate::Predicate;
 pub(crate) use self::selection::Selection;
+pub use self::walk::Explanation;
+pub(crate) use self::walk::{IndexRows, Walk};

@@ -117,6 +117,8 @@ pub const POINTS: &[(&str, u64)] = &[
     ("synced names what is not in step", 150),
     ("halt", 150),
     ("live query changed", 100),
+    ("index built", 100),
+    ("crash while an index is built", 150),
     ("resolver failed", 150),
     ("fields of other times", 100),
     ("write of before the first contact", 150),

@@ -1,6 +1,6 @@
 //! The invariants of a replica, for tests.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 
 use super::Replica;
 use crate::checked::Checked;
@@ -15,7 +15,8 @@ impl<S: ClientStore> Checked for Replica<S> {
         // they show what is committed
         let rows = self.store.rows();
         self.queries.check(|collection, query| {
-            self.client.query(collection, query, rows).map_err(|error| error.to_string())
+            let read = self.client.query_all(collection, query, rows);
+            read.map(|(records, _)| records).map_err(|error| error.message)
         })?;
         self.client.check(&self.rows())
     }

@@ -64,6 +64,8 @@ pub struct Query {
 pub struct QueryCursor {
     pub(super) order: Vec<(FieldPath, Direction)>,
     pub(super) key: Vec<u8>,
+    /// The length of the key without the record's id.
+    pub(super) id_at: usize,
 }
 
 impl Default for Query {
@@ -83,7 +85,12 @@ impl Query {
     /// The place of a record in this query's order.
     #[must_use]
     pub fn cursor(&self, id: &RecordId, document: &Document) -> QueryCursor {
-        QueryCursor { order: self.order.clone(), key: self.key(id, document) }
+        self.cursor_at(self.key(id, document), id.len())
+    }
+
+    /// The place of a key that ends with an id of this length.
+    pub(super) fn cursor_at(&self, key: Vec<u8>, id_len: usize) -> QueryCursor {
+        QueryCursor { order: self.order.clone(), id_at: key.len() - id_len, key }
     }
 
     /// Checks that the query can be carried out.
@@ -117,13 +124,17 @@ impl Query {
             return wrong("it has to be the `next` of an answer");
         };
         let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
-        match bytes.split_first_chunk() {
-            Some((hash, key)) if *hash == order_hash(&self.order) => {
-                Ok(QueryCursor { order: self.order.clone(), key: key.into() })
-            }
-            Some(_) => wrong("it is of a query with another order"),
-            None => wrong("it is too short"),
+        let Some(([hash @ .., id_len], key)) = bytes.split_first_chunk::<5>() else {
+            return wrong("it is too short");
+        };
+        let id_len = usize::from(*id_len) + 1;
+        if *hash != order_hash(&self.order) {
+            return wrong("it is of a query with another order");
         }
+        if id_len > key.len() {
+            return wrong("it is too short");
+        }
+        Ok(self.cursor_at(key.into(), id_len))
     }
 
     /// The id behind which the result begins, if that is known without reading.
@@ -140,11 +151,7 @@ impl Query {
     fn key(&self, id: &RecordId, document: &Document) -> Vec<u8> {
         let mut key = Vec::new();
         for (path, direction) in &self.order {
-            let start = key.len();
-            value::put(path.find(document), &mut key);
-            if *direction == Direction::Descending {
-                value::complement(&mut key[start..]);
-            }
+            put_directed(*direction, &mut key, |key| value::put(path.find(document), key));
         }
         key.extend_from_slice(id.as_bytes());
         key
@@ -182,7 +189,22 @@ impl Query {
 impl fmt::Display for QueryCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hash = order_hash(&self.order);
-        hash.iter().chain(&self.key).try_for_each(|byte| write!(f, "{byte:02x}"))
+        // ids have 1 to 256 bytes
+        let id_len = (self.key.len() - self.id_at).wrapping_sub(1) as u8;
+        hash.iter().chain([&id_len]).chain(&self.key).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Appends encodings, turned round where the direction is descending.
+pub(super) fn put_directed(
+    direction: Direction,
+    out: &mut Vec<u8>,
+    put: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    put(out);
+    if direction == Direction::Descending {
+        value::complement(&mut out[start..]);
     }
 }
 

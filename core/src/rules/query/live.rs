@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::fmt;
-use core::ops::Range;
+use core::ops::{Bound, Range};
 
 use rpds::RedBlackTreeMapSync;
 
@@ -149,13 +149,27 @@ fn sort(changes: &mut [QueryChange]) {
 /// Reads a record from the store as of the last commit.
 pub(crate) type Load<'a> = dyn Fn(&RecordId) -> Result<Option<Record>, StoreError> + 'a;
 
-/// A query that is watched. It keeps the place of every record that meets the condition, and the
-/// documents of those in the window.
+/// Reads the records that a query returns from the store as of the last commit, in its order.
+pub(crate) type More<'a> = dyn Fn(&Query) -> Result<Vec<Record>, StoreError> + 'a;
+
+/// The minimal and the maximal number of places that are kept behind a window which can be refilled: as
+/// many as it has itself.
+const MARGIN: (usize, usize) = (4, 64);
+
+/// A query that is watched. It keeps the documents of the records in the window, and the places of those
+/// that meet the condition: of all of them, or, where more of them can be read in the query's order, of the
+/// window and a margin.
 #[derive(Clone)]
 pub(crate) struct LiveQuery {
     query: Query,
+    /// The places of the matches, up to `known_to`.
     matches: Ranked,
     keys: BTreeMap<RecordId, Key>,
+    /// The place behind which matches are not known; `None` where all are.
+    known_to: Option<Key>,
+    /// The numbers of places that a refill leaves, and from which on some are forgotten; `None` where all
+    /// are known.
+    kept: Option<(usize, usize)>,
     window: QuerySnapshot,
     /// The records that the commit has changed, as they are now; `None` for those that the query no
     /// longer finds.
@@ -194,7 +208,39 @@ impl LiveQuery {
         let matches = Ranked::of_sorted(&sorted);
         let window = sorted.into_iter().skip(query.offset).zip(window.finish());
         let window = QuerySnapshot { records: window.collect(), complete };
-        Ok(Self { query, matches, keys, window, touched: BTreeMap::new(), is_new: false })
+        let (touched, known_to, kept) = (BTreeMap::new(), None, None);
+        Ok(Self { query, matches, keys, known_to, kept, window, touched, is_new: false })
+    }
+
+    /// A query with a limit, of whose matches as many are read as are needed.
+    pub(crate) fn of_window(
+        query: Query,
+        complete: bool,
+        more: &More<'_>,
+    ) -> Result<Self, StoreError> {
+        let last = query.limit.unwrap_or(usize::MAX).saturating_add(query.offset);
+        let margin = last.clamp(MARGIN.0, MARGIN.1);
+        let kept = last.saturating_add(margin);
+        let found = more(&Query { limit: Some(kept), offset: 0, ..query.clone() })?;
+        let sorted: Vec<Key> = found
+            .iter()
+            .filter_map(|Record { id, document, .. }| {
+                Some(Key::new(&query.key_if_found(id, document)?, id))
+            })
+            .collect();
+        let keys = found.iter().map(|record| record.id.clone()).zip(sorted.iter().cloned());
+        let window = sorted.iter().cloned().zip(found.iter().cloned());
+        let window = window.take(last).skip(query.offset).collect();
+        Ok(Self {
+            keys: keys.collect(),
+            matches: Ranked::of_sorted(&sorted),
+            known_to: if found.len() < kept { None } else { sorted.last().cloned() },
+            kept: Some((kept, kept.saturating_add(margin))),
+            window: QuerySnapshot { records: window, complete },
+            query,
+            touched: BTreeMap::new(),
+            is_new: false,
+        })
     }
 
     /// The update for a watcher that has seen nothing.
@@ -208,8 +254,9 @@ impl LiveQuery {
     /// Takes note of a record's new state, `None` if it was removed.
     pub(crate) fn touch(&mut self, id: &RecordId, record: Option<Record>) {
         let found = record.and_then(|record| {
-            let key = self.query.key_if_found(id, &record.document)?;
-            Some((Key::new(&key, id), record))
+            let key = Key::new(&self.query.key_if_found(id, &record.document)?, id);
+            let is_known = self.known_to.as_ref().is_none_or(|known| key <= *known);
+            is_known.then_some((key, record))
         });
         if found.is_some() || self.keys.contains_key(id) || self.touched.contains_key(id) {
             self.touched.insert(id.clone(), found);
@@ -224,8 +271,13 @@ impl LiveQuery {
 
     /// The update since the last one, if watchers see something new. Its costs grow with the number of
     /// changed records, not with that of all.
-    pub(crate) fn update(&mut self, load: &Load<'_>) -> Result<Option<QueryUpdate>, StoreError> {
-        let moved = self.place_touched();
+    pub(crate) fn update(
+        &mut self,
+        load: &Load<'_>,
+        more: &More<'_>,
+    ) -> Result<Option<QueryUpdate>, StoreError> {
+        let mut moved = self.place_touched();
+        self.refill(&mut moved, more)?;
         let mut changes = Vec::new();
         self.pass_edges(&moved, load, &mut changes)?;
         for Moved { id, old, new, from } in moved {
@@ -257,6 +309,7 @@ impl LiveQuery {
                 }
             });
         }
+        self.let_go()?;
         sort(&mut changes);
         let is_new = core::mem::take(&mut self.is_new) || !changes.is_empty();
         Ok(is_new.then(|| QueryUpdate { snapshot: self.window.clone(), changes }))
@@ -289,6 +342,48 @@ impl LiveQuery {
             }
         }
         moved
+    }
+
+    /// Reads on behind what is known, where too few matches are left for the window. A record that was
+    /// touched may be among what is read: it has moved behind what was known.
+    fn refill(&mut self, moved: &mut [Moved], more: &More<'_>) -> Result<(), StoreError> {
+        let (Some(known), Some((kept, _))) = (&self.known_to, self.kept) else { return Ok(()) };
+        if self.matches.len() >= self.range().end {
+            return Ok(());
+        }
+        let missing = kept - self.matches.len();
+        let start = Bound::Excluded(known.cursor(&self.query));
+        let found = more(&Query { start, limit: Some(missing), offset: 0, ..self.query.clone() })?;
+        let is_all = found.len() < missing;
+        let places = moved.iter().enumerate();
+        let places: BTreeMap<_, _> = places.map(|(at, moved)| (moved.id.clone(), at)).collect();
+        let mut last = None;
+        for record in found {
+            let id = record.id.clone();
+            let Some(key) = self.query.key_if_found(&id, &record.document) else { continue };
+            let key = Key::new(&key, &id);
+            self.matches.insert(key.clone());
+            self.keys.insert(id.clone(), key.clone());
+            last = Some(key.clone());
+            if let Some(moved) = places.get(&id).and_then(|at| moved.get_mut(*at)) {
+                moved.new = Some((key, record));
+            }
+        }
+        self.known_to = last.filter(|_| !is_all);
+        Ok(())
+    }
+
+    /// Forgets places far behind the window.
+    fn let_go(&mut self) -> Result<(), StoreError> {
+        let Some((kept, most)) = self.kept else { return Ok(()) };
+        if self.matches.len() < most {
+            return Ok(());
+        }
+        for key in self.matches.split_off(kept) {
+            self.keys.remove(&key.id()?);
+        }
+        self.known_to = self.matches.get(kept - 1).cloned();
+        Ok(())
     }
 
     /// Lets the records that were not touched pass the edges of the window, where those that were

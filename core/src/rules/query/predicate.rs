@@ -11,7 +11,7 @@ use core::fmt;
 use super::error::QueryError;
 use super::operator::{Operator, Takes};
 use super::path::FieldPath;
-use super::value;
+use super::value::{self, successor};
 use crate::protocol::document::{Document, json_string};
 use crate::protocol::json;
 
@@ -132,6 +132,13 @@ impl Predicate {
         self.node.matches(document, &mut Vec::new())
     }
 
+    /// The tests of fields that all documents meet which meet the condition.
+    pub(super) fn conjuncts(&self) -> Vec<(&FieldPath, &Test)> {
+        let mut tests = Vec::new();
+        self.node.add_conjuncts(&mut tests);
+        tests
+    }
+
     /// Since every part was checked before, one level is added at a time.
     pub(super) fn checked(node: Node) -> Result<Self, QueryError> {
         let size = node.size();
@@ -189,7 +196,55 @@ impl Node {
     }
 }
 
+impl Node {
+    fn add_conjuncts<'a>(&'a self, tests: &mut Vec<(&'a FieldPath, &'a Test)>) {
+        match self {
+            Self::All(nodes) => nodes.iter().for_each(|node| node.add_conjuncts(tests)),
+            Self::Field(path, test) => tests.push((path, test)),
+            Self::Any(_) | Self::Not(_) => {}
+        }
+    }
+}
+
 impl Test {
+    /// The encoding of the only value that meets the test, if there is just one.
+    pub(super) fn only_value(&self) -> Option<&[u8]> {
+        match (self.operator, &self.values[..]) {
+            (Operator::EqualTo | Operator::In, [value]) => Some(&value.key),
+            (Operator::Null, _) if self.flag() => Some(&[value::NULL]),
+            (Operator::Exists, _) if !self.flag() => Some(&[value::MISSING]),
+            _ => None,
+        }
+    }
+
+    /// The encodings between which every value lies that meets the test, the second one excluded.
+    pub(super) fn range(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let [value] = &self.values[..] else { return None };
+        let key = || value.key.clone();
+        let (first, behind) = value::kind_of(&value.key);
+        match self.operator {
+            Operator::LessThan => Some((first, key())),
+            Operator::LessThanOrEqualTo => Some((first, successor(key()))),
+            Operator::GreaterThan => Some((successor(key()), behind)),
+            Operator::GreaterThanOrEqualTo => Some((key(), behind)),
+            Operator::StartsWith => {
+                let beginning = value::beginning(&value.text());
+                Some((beginning.clone(), successor(beginning)))
+            }
+            Operator::EqualTo
+            | Operator::NotEqualTo
+            | Operator::EndsWith
+            | Operator::Contains
+            | Operator::ArrayContains
+            | Operator::ArrayContainsAny
+            | Operator::In
+            | Operator::NotIn
+            | Operator::Null
+            | Operator::NotNull
+            | Operator::Exists => None,
+        }
+    }
+
     pub(super) fn read(operator: &str, json: &str) -> Result<Self, QueryError> {
         let found = Operator::of_name(operator).ok_or_else(|| {
             let names: Vec<_> =

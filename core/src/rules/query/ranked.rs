@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
+use super::definition::{Query, QueryCursor};
 use crate::protocol::name::RecordId;
 use crate::store::StoreError;
 
@@ -17,6 +18,11 @@ pub(crate) struct Key {
 impl Key {
     pub(super) fn new(bytes: &[u8], id: &RecordId) -> Self {
         Self { id_at: bytes.len() - id.len(), bytes: bytes.into() }
+    }
+
+    /// The place, for queries of the same order.
+    pub(super) fn cursor(&self, query: &Query) -> QueryCursor {
+        query.cursor_at(self.bytes.to_vec(), self.bytes.len() - self.id_at)
     }
 
     /// The record.
@@ -113,6 +119,24 @@ impl Ranked {
         if chunk.is_empty() {
             self.chunks.remove(at);
         }
+    }
+
+    /// Removes the keys from a place on, and returns them.
+    pub(super) fn split_off(&mut self, rank: usize) -> Vec<Key> {
+        let (mut at, mut left) = (0, rank);
+        while let Some(chunk) = self.chunks.get(at).filter(|chunk| left >= chunk.len()) {
+            left -= chunk.len();
+            at += 1;
+        }
+        let mut removed = Vec::new();
+        for mut chunk in self.chunks.split_off(at) {
+            removed.append(&mut chunk.split_off(core::mem::take(&mut left).min(chunk.len())));
+            if !chunk.is_empty() {
+                self.chunks.push(chunk);
+            }
+        }
+        self.len -= removed.len();
+        removed
     }
 
     /// The first chunk that does not end below a key.

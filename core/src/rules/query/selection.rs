@@ -50,7 +50,7 @@ impl<'q, T> Selection<'q, T> {
     }
 
     /// Takes in a record that the query finds at this place, unless `item` makes nothing of it.
-    pub(super) fn keep(
+    pub(crate) fn keep(
         &mut self,
         key: Vec<u8>,
         document: &Document,
@@ -69,7 +69,8 @@ impl<'q, T> Selection<'q, T> {
         self.found.push(Found { key, bytes, item });
     }
 
-    fn is_full(&self) -> bool {
+    /// Returns `true` if it has as many records as the query can return, those of its offset included.
+    pub(crate) fn is_full(&self) -> bool {
         self.found.len() >= self.kept
     }
 

@@ -17,6 +17,8 @@ use crate::protocol::limits::Limits;
 use crate::protocol::name::RecordId;
 use crate::store::Scan;
 
+mod index;
+
 /// A JSON value, as the oracles see it.
 #[derive(Clone, Debug)]
 enum Json {
@@ -295,6 +297,64 @@ fn objects() -> impl Strategy<Value = BTreeMap<String, Json>> {
     proptest::collection::btree_map("[ab.]{1,2}", values(), 0..5)
 }
 
+/// A query of records, as the oracle sees it.
+struct Case {
+    records: Vec<BTreeMap<String, Json>>,
+    condition: Option<Condition>,
+    order: Vec<(String, bool)>,
+    limit: Option<usize>,
+    offset: usize,
+    bounds: (u8, u8, u8),
+}
+
+impl Case {
+    /// The query, the documents of the records, and the places of those that it returns.
+    fn window(&self) -> (Query, Vec<Document>, Vec<usize>) {
+        let Self { records, condition, order, limit, offset, bounds } = self;
+        let mut query = Query { limit: *limit, offset: *offset, ..Query::default() };
+        if let Some(condition) = &condition {
+            query.predicate = Predicate::parse(&condition.json(0)).unwrap();
+        }
+        for (name, descending) in order {
+            let direction = if *descending { Direction::Descending } else { Direction::Ascending };
+            query.order.push((name.parse().unwrap(), direction));
+        }
+        let documents: Vec<_> =
+            records.iter().map(|of| document(&Json::Object(of.clone()).text(bounds.2))).collect();
+        let place = |one: usize, other: usize| {
+            let by_field = order.iter().map(|(name, descending)| {
+                let compared = match (records[one].get(name), records[other].get(name)) {
+                    (Some(one), Some(other)) => compare(one, other),
+                    (one, other) => one.is_some().cmp(&other.is_some()),
+                };
+                if *descending { compared.reverse() } else { compared }
+            });
+            by_field.fold(Ordering::Equal, Ordering::then).then(one.cmp(&other))
+        };
+        let mut expected: Vec<_> = (0..records.len()).collect();
+        expected.retain(|i| condition.as_ref().is_none_or(|of| of.holds(&records[*i])));
+        expected.sort_by(|one, other| place(*one, *other));
+        let sorted = query.clone();
+        let bound = |at: usize, kind: u8| {
+            let cursor = sorted.cursor(&id(at), &documents[at]);
+            if kind == 1 { Bound::Included(cursor) } else { Bound::Excluded(cursor) }
+        };
+        let (start, end) = (usize::from(bounds.0 / 3), usize::from(bounds.1 / 3));
+        let (from, to) = (bounds.0 % 3, bounds.1 % 3);
+        if from > 0 && start < records.len() {
+            query.start = bound(start, from);
+            expected.retain(|i| place(*i, start).is_gt() || from == 1 && *i == start);
+        }
+        if to > 0 && end < records.len() {
+            query.end = bound(end, to);
+            expected.retain(|i| place(*i, end).is_lt() || to == 1 && *i == end);
+        }
+        let most = limit.unwrap_or(usize::MAX);
+        let expected = expected.into_iter().skip(*offset).take(most).collect();
+        (query, documents, expected)
+    }
+}
+
 fn document(json: &str) -> Document {
     Document::parse(json, &Limits::default()).unwrap()
 }
@@ -340,46 +400,8 @@ proptest! {
         offset in 0..4_usize,
         bounds: (u8, u8, u8),
     ) {
-        let mut query = Query { limit, offset, ..Query::default() };
-        if let Some(condition) = &condition {
-            query.predicate = Predicate::parse(&condition.json(0)).unwrap();
-        }
-        for (name, descending) in &order {
-            let direction = if *descending { Direction::Descending } else { Direction::Ascending };
-            query.order.push((name.parse().unwrap(), direction));
-        }
-        let documents: Vec<_> =
-            records.iter().map(|of| document(&Json::Object(of.clone()).text(bounds.2))).collect();
-        let place = |one: usize, other: usize| {
-            let by_field = order.iter().map(|(name, descending)| {
-                let compared = match (records[one].get(name), records[other].get(name)) {
-                    (Some(one), Some(other)) => compare(one, other),
-                    (one, other) => one.is_some().cmp(&other.is_some()),
-                };
-                if *descending { compared.reverse() } else { compared }
-            });
-            by_field.fold(Ordering::Equal, Ordering::then).then(one.cmp(&other))
-        };
-        let mut expected: Vec<_> = (0..records.len()).collect();
-        expected.retain(|i| condition.as_ref().is_none_or(|of| of.holds(&records[*i])));
-        expected.sort_by(|one, other| place(*one, *other));
-        let sorted = query.clone();
-        let bound = |at: usize, kind: u8| {
-            let cursor = sorted.cursor(&id(at), &documents[at]);
-            if kind == 1 { Bound::Included(cursor) } else { Bound::Excluded(cursor) }
-        };
-        let (start, end) = (usize::from(bounds.0 / 3), usize::from(bounds.1 / 3));
-        let (from, to) = (bounds.0 % 3, bounds.1 % 3);
-        if from > 0 && start < records.len() {
-            query.start = bound(start, from);
-            expected.retain(|i| place(*i, start).is_gt() || from == 1 && *i == start);
-        }
-        if to > 0 && end < records.len() {
-            query.end = bound(end, to);
-            expected.retain(|i| place(*i, end).is_lt() || to == 1 && *i == end);
-        }
-        let expected: Vec<_> =
-            expected.into_iter().skip(offset).take(limit.unwrap_or(usize::MAX)).collect();
+        let case = Case { records, condition, order, limit, offset, bounds };
+        let (query, documents, expected) = case.window();
 
         query.check().unwrap();
         let mut selection = Selection::new(&query);

@@ -14,8 +14,8 @@ use crate::protocol::json::{self, Broken};
 
 const END: u8 = 0x00;
 const PAIR: u8 = 0x01;
-const MISSING: u8 = 0x10;
-const NULL: u8 = 0x20;
+pub(super) const MISSING: u8 = 0x10;
+pub(super) const NULL: u8 = 0x20;
 const FALSE: u8 = 0x30;
 const TRUE: u8 = 0x31;
 const STRING: u8 = 0x50;
@@ -47,6 +47,32 @@ pub(super) fn encode(text: &str) -> Vec<u8> {
 pub(super) fn are_alike(one: &[u8], other: &[u8]) -> bool {
     let kind = |key: &[u8]| key.first().map(|tag| tag >> 4);
     kind(one) == kind(other)
+}
+
+/// The bytes between which the encodings of a value's kind lie, the second one excluded.
+pub(super) fn kind_of(encoded: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let tag = encoded.first().map_or(0, |tag| tag & 0xf0);
+    (Vec::from([tag]), Vec::from([tag + 0x10]))
+}
+
+/// The bytes with which the encodings of all texts begin that begin with this one.
+pub(super) fn beginning(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::from([STRING]);
+    put_text(text, &mut out);
+    out.truncate(out.len() - 2);
+    out
+}
+
+/// The least bytes above all that begin with these.
+pub(super) fn successor(mut bytes: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = bytes.pop() {
+        if last < u8::MAX {
+            bytes.push(last + 1);
+            return bytes;
+        }
+    }
+    // no encoding and no id begins with this
+    alloc::vec![u8::MAX]
 }
 
 /// Turns the order of encodings round.

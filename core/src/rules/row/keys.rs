@@ -151,6 +151,40 @@ impl Keys {
         key
     }
 
+    /// The key of the row that names an index.
+    pub(crate) fn index(self, number: u32) -> Vec<u8> {
+        self.numbered(b'n', number)
+    }
+
+    /// The range of all [`Keys::index`] rows.
+    pub(crate) fn indexes(self) -> (Vec<u8>, Vec<u8>) {
+        self.all(b'n')
+    }
+
+    /// The bytes with which the keys of an index's rows begin.
+    pub(crate) fn indexed(self, number: u32) -> Vec<u8> {
+        self.numbered(b'x', number)
+    }
+
+    /// The end of the range of an index's rows.
+    pub(crate) fn end_of_index(self, number: u32) -> Vec<u8> {
+        let mut key = self.indexed(number);
+        // no encoding begins with this
+        key.push(u8::MAX);
+        key
+    }
+
+    /// The range of the rows of all indexes.
+    pub(crate) fn all_indexed(self) -> (Vec<u8>, Vec<u8>) {
+        self.all(b'x')
+    }
+
+    fn numbered(self, tag: u8, number: u32) -> Vec<u8> {
+        let mut key = self.tagged(tag, 4);
+        key.extend_from_slice(&number.to_be_bytes());
+        key
+    }
+
     /// The range of all [`Keys::rejected`] rows.
     pub(crate) fn all_rejected(self) -> (Vec<u8>, Vec<u8>) {
         self.all(b'r')
@@ -237,6 +271,14 @@ pub(crate) fn collection_of(key: &[u8]) -> Result<Collection, StoreError> {
         .and_then(|name| core::str::from_utf8(name).ok())
         .and_then(|name| Collection::new(name).ok())
         .ok_or_else(|| StoreError::damaged("a stored key names no collection"))
+}
+
+/// The number in an `n` or `x` key.
+pub(crate) fn index_number_of(key: &[u8]) -> Result<u32, StoreError> {
+    let number = key.get(6..).and_then(<[u8]>::first_chunk);
+    number
+        .map(|number| u32::from_be_bytes(*number))
+        .ok_or_else(|| StoreError::damaged("a stored key names no index"))
 }
 
 /// The id at the end of an `o`, `p` or `r` key.

@@ -303,12 +303,37 @@ proptest! {
     }
 
     #[test]
+    fn the_rows_of_indexes_come_back(
+        number: u32,
+        collection in collections(),
+        id in ids(),
+        state in 0..4_u8,
+    ) {
+        let keys = Keys::new(1);
+        prop_assert_eq!(index_number_of(&keys.index(number)).unwrap(), number);
+        let entry = [&keys.indexed(number)[..], b"fields", id.as_bytes()].concat();
+        prop_assert_eq!(index_number_of(&entry).unwrap(), number);
+        prop_assert!(entry < keys.end_of_index(number));
+        let state = match state {
+            0 => IndexState::Building(None),
+            1 => IndexState::Building(Some(id)),
+            2 => IndexState::Ready,
+            _ => IndexState::Leaving,
+        };
+        let index = r#"done,-owner."zip.code""#.parse().unwrap();
+        let row = IndexRow { collection, index, state };
+        prop_assert!(whole(&row.encode(), IndexRow::decode));
+        prop_assert_eq!(IndexRow::decode(row.encode().into()).unwrap(), row);
+    }
+
+    #[test]
     fn arbitrary_rows_and_keys_never_panic(bytes: Vec<u8>) {
         let row = Bytes::from(bytes);
         let _ = (Row::decode(row.clone()), StreamRow::decode(row.clone()));
         let _ = (Identity::decode(row.clone()), OutboxRow::decode(row.clone()));
         let _ = OutboxRow::unit_of(row.clone());
         let _ = Rejected::decode(WriteId(0), row.clone());
+        let _ = (IndexRow::decode(row.clone()), index_number_of(&row));
         let _ = (record_of(&row), collection_of(&row), write_id_of(&row));
     }
 }

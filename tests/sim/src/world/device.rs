@@ -229,8 +229,9 @@ impl World {
         let now = clock.read(self.now);
         // both ways to begin are taken: what is held is counted, or believed
         store.set_proves_rows(device % 2 == 1);
-        let mut replica = Replica::open(config.clone(), seed, now, store, &mut actions)
-            .expect("the store is sound");
+        let config = self.with_indexes(config, device, lives);
+        let mut replica =
+            Replica::open(config, seed, now, store, &mut actions).expect("the store is sound");
         replica.command(now, Command::Connect, &mut actions);
         (replica, actions)
     }
@@ -442,6 +443,7 @@ impl World {
                         self.count("conflict on a frozen record");
                     }
                 }
+                EventKind::IndexProgress { done: true, .. } => self.count("index built"),
                 _ => {}
             }
         }
@@ -548,6 +550,13 @@ impl World {
         }
         if self.devices[device].replica.status().collections.values().any(|c| c.catching_up) {
             self.count("crash in mid catch-up");
+        }
+        let told = |event: &Event| match event.kind {
+            EventKind::IndexProgress { done, .. } => Some(done),
+            _ => None,
+        };
+        if self.devices[device].events.iter().rev().find_map(told) == Some(false) {
+            self.count("crash while an index is built");
         }
         let store = self.devices[device].replica.store().clone().crash_to(back_to);
         self.restart_device(device, store);

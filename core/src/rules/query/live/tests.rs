@@ -38,14 +38,56 @@ fn query(descending: bool, limit: Option<usize>, offset: usize) -> Query {
     Query { predicate, order, limit, offset, ..Query::default() }
 }
 
-fn live(query: &Query, records: &Records) -> LiveQuery {
-    LiveQuery::new(query.clone(), true, |visit| {
+/// A query that is watched in both ways: with the places of all matches, and, if it has a limit, with those
+/// of the window and a margin. They have to say the same.
+struct Both {
+    all: LiveQuery,
+    window: Option<LiveQuery>,
+}
+
+impl Both {
+    fn touch(&mut self, id: &RecordId, record: Option<Record>) {
+        self.all.touch(id, record.clone());
+        if let Some(window) = &mut self.window {
+            window.touch(id, record);
+        }
+    }
+
+    fn update(&mut self, records: &Records) -> Option<QueryUpdate> {
+        let load = |id: &RecordId| Ok(records.get(id).cloned());
+        let never = |_: &Query| unreachable!("all is known");
+        let update = self.all.update(&load, &never).unwrap();
+        if let Some(window) = &mut self.window {
+            let of_window = window.update(&load, &|query| Ok(fresh(query, records))).unwrap();
+            assert_eq!(of_window, update, "both ways say the same");
+            let most = window.kept.unwrap().1;
+            assert!(window.matches.len() < most, "{} places are kept", window.matches.len());
+            assert_eq!(window.matches.len(), window.keys.len());
+        }
+        update
+    }
+
+    fn window(&self) -> &QuerySnapshot {
+        self.all.window()
+    }
+}
+
+fn live(query: &Query, records: &Records) -> Both {
+    let all = LiveQuery::new(query.clone(), true, |visit| {
         records.values().cloned().for_each(|record| {
             visit(record);
         });
         Ok(())
     })
-    .unwrap()
+    .unwrap();
+    let window = query.limit.map(|_| {
+        let more = |query: &Query| Ok(fresh(query, records));
+        LiveQuery::of_window(query.clone(), true, &more).unwrap()
+    });
+    if let Some(window) = &window {
+        assert_eq!(window.first_update(), all.first_update());
+    }
+    Both { all, window }
 }
 
 fn fresh(query: &Query, records: &Records) -> Vec<Record> {
@@ -58,7 +100,7 @@ fn fresh(query: &Query, records: &Records) -> Vec<Record> {
 
 /// Changes the records in one commit.
 fn commit(
-    live: &mut LiveQuery,
+    live: &mut Both,
     records: &mut Records,
     changes: &[(u8, Option<Record>)],
 ) -> Option<QueryUpdate> {
@@ -70,7 +112,7 @@ fn commit(
         };
         live.touch(&id, record.clone());
     }
-    live.update(&|id| Ok(records.get(id).cloned())).unwrap()
+    live.update(records)
 }
 
 /// The older result with the changes made, as their documentation says.
@@ -130,7 +172,7 @@ proptest! {
             .map(|(n, (value, shown))| (id(n), record(&id(n), value, shown)))
             .collect();
         let mut live = live(&query, &records);
-        let mut shown = applied(&[], &live.first_update().changes);
+        let mut shown = applied(&[], &live.all.first_update().changes);
         let mut older = live.window().clone();
         prop_assert_eq!(&shown, &fresh(&query, &records));
         for changes in commits {
@@ -166,7 +208,7 @@ fn told(update: Option<&QueryUpdate>) -> String {
 
 /// A query of the records r01, r02, …, with these values of the field that they are sorted by.
 struct Story {
-    live: LiveQuery,
+    live: Both,
     records: Records,
 }
 
@@ -252,21 +294,51 @@ fn many_matches_keep_their_places() {
         let id = RecordId::new(&format!("{n:05}")).unwrap();
         records.insert(id.clone(), record(&id, Some((n * 7 % 251) as u8), true));
     }
-    let mut live = live(&all, &records);
+    let mut live = live(&all, &records).all;
+    let none = |_: &Query| unreachable!("all is known");
     for n in (0..3_000_u32).step_by(2) {
         let id = RecordId::new(&format!("{n:05}")).unwrap();
         records.remove(&id);
         live.touch(&id, None);
-        let update = live.update(&|_| unreachable!("nothing is outside")).unwrap().unwrap();
+        let update = live.update(&|_| unreachable!("nothing is outside"), &none).unwrap().unwrap();
         assert_eq!(update.changes.len(), 1);
     }
     assert!(live.window().iter().eq(&fresh(&all, &records)));
     let same = records.values().next().unwrap().clone();
     live.touch(&same.id, Some(Record { version: 2, ..same.clone() }));
-    let update = live.update(&|_| Ok(None)).unwrap().unwrap();
+    let update = live.update(&|_| Ok(None), &none).unwrap().unwrap();
     assert!(update.changes.is_empty(), "a new version alone is no change");
     live.set_complete(true);
-    assert_eq!(live.update(&|_| Ok(None)).unwrap(), None);
+    assert_eq!(live.update(&|_| Ok(None), &none).unwrap(), None);
     live.set_complete(false);
-    assert!(!live.update(&|_| Ok(None)).unwrap().unwrap().snapshot.is_complete());
+    assert!(!live.update(&|_| Ok(None), &none).unwrap().unwrap().snapshot.is_complete());
+}
+
+/// However many records there are, and whatever becomes of them: a window keeps a few places.
+#[test]
+fn a_window_over_many_records_keeps_a_few_places_and_reads_on_seldom() {
+    let query = query(false, Some(10), 0);
+    let mut records = Records::new();
+    let numbered = |n: u32| RecordId::new(&format!("{n:05}")).unwrap();
+    for n in 0..3_000_u32 {
+        records.insert(numbered(n), record(&numbered(n), Some((n / 250) as u8), true));
+    }
+    let reads = core::cell::Cell::new(0);
+    let more = |records: &Records, query: &Query| {
+        reads.set(reads.get() + 1);
+        Ok(fresh(query, records))
+    };
+    let mut live =
+        LiveQuery::of_window(query.clone(), true, &|query| more(&records, query)).unwrap();
+    for n in 0..500 {
+        let id = numbered(n);
+        records.remove(&id);
+        live.touch(&id, None);
+        let load = |id: &RecordId| Ok(records.get(id).cloned());
+        let update = live.update(&load, &|query| more(&records, query)).unwrap().unwrap();
+        assert_eq!(update.changes.len(), 2, "one leaves, and one enters");
+        assert!(live.matches.len() <= 20, "{} places", live.matches.len());
+    }
+    assert_eq!(reads.get(), 1 + 500 / 11, "one when the margin is used up, and one more is gone");
+    assert!(live.window().iter().eq(&fresh(&query, &records)));
 }
