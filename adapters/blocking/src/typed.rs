@@ -2,15 +2,18 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use synclayer_client::doc;
 use synclayer_client::error::SyncError;
 use synclayer_client::saved::Saved;
-use synclayer_client::typed::Typed;
+use synclayer_client::typed::{Typed, TypedUpdate};
+use synclayer_client::wait::TimedOut;
 
 use crate::collection::Collection;
+use crate::listen::QueryWatch;
 use crate::query::Query;
 
 #[doc = doc!(CollectionOf)]
@@ -71,6 +74,12 @@ impl<T: Serialize + DeserializeOwned> CollectionOf<T> {
     pub fn find(&self, query: impl FnOnce(Query) -> Query) -> Result<Vec<Typed<T>>, SyncError> {
         Typed::read_all(self.untyped.name(), query(self.untyped.query()).get()?)
     }
+
+    #[doc = doc!(typed_watch)]
+    pub fn watch(&self, query: impl FnOnce(Query) -> Query) -> Result<WatchOf<T>, SyncError> {
+        let updates = query(self.untyped.query()).watch()?;
+        Ok(WatchOf { updates, collection: self.untyped.clone(), of: PhantomData })
+    }
 }
 
 impl<T> Clone for CollectionOf<T> {
@@ -82,5 +91,43 @@ impl<T> Clone for CollectionOf<T> {
 impl<T> fmt::Debug for CollectionOf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CollectionOf").field(&self.untyped).finish()
+    }
+}
+
+#[doc = doc!(WatchOf)]
+///
+/// It is an iterator that blocks until there is an update, and ends when the client does.
+pub struct WatchOf<T> {
+    updates: QueryWatch,
+    collection: Collection,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> WatchOf<T> {
+    /// The next update, if it comes within that time; `None` when the client has ended.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn next_timeout(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Option<Result<TypedUpdate<T>, SyncError>>, TimedOut> {
+        let update = self.updates.next_timeout(timeout)?;
+        Ok(update.map(|update| TypedUpdate::read(self.collection.name(), update)))
+    }
+}
+
+impl<T: DeserializeOwned> Iterator for WatchOf<T> {
+    type Item = Result<TypedUpdate<T>, SyncError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let update = self.updates.next()?;
+        Some(TypedUpdate::read(self.collection.name(), update))
+    }
+}
+
+impl<T> fmt::Debug for WatchOf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WatchOf").field(&self.collection).finish()
     }
 }

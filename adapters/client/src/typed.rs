@@ -1,7 +1,7 @@
 //! Records as values of the app's types.
 
 use serde::de::DeserializeOwned;
-use synclayer_core::{Document, Record};
+use synclayer_core::{Document, QueryChange, QueryUpdate, Record};
 
 use crate::error::SyncError;
 
@@ -39,6 +39,31 @@ impl<T: DeserializeOwned> Typed<T> {
     /// As [`read`](Self::read), for the first that has another shape.
     pub fn read_all(collection: &str, records: Vec<Record>) -> Result<Vec<Self>, SyncError> {
         records.into_iter().map(|record| Self::read(collection, record)).collect()
+    }
+}
+
+/// An update of a query that is watched, with the documents as values of the app's type.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TypedUpdate<T> {
+    /// The result now, in the query's order.
+    pub values: Vec<Typed<T>>,
+    /// The changes since the update before, with their places.
+    pub changes: Vec<QueryChange>,
+    /// `true` if the server has confirmed that nothing is missing; see
+    /// [`QuerySnapshot::is_complete`](synclayer_core::QuerySnapshot::is_complete).
+    pub is_complete: bool,
+}
+
+impl<T: DeserializeOwned> TypedUpdate<T> {
+    /// Reads the documents of an update.
+    ///
+    /// # Errors
+    /// As [`Typed::read`], for the first that has another shape.
+    pub fn read(collection: &str, update: QueryUpdate) -> Result<Self, SyncError> {
+        let QueryUpdate { snapshot, changes } = update;
+        let values = Typed::read_all(collection, snapshot.iter().cloned().collect())?;
+        Ok(Self { values, changes, is_complete: snapshot.is_complete() })
     }
 }
 

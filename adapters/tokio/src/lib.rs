@@ -51,7 +51,7 @@ pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, T
 pub use synclayer_client::error::{OpenError, SyncError};
 pub use synclayer_client::saved::{Confirmed, Saved};
 pub use synclayer_client::tls::TrustedRoots;
-pub use synclayer_client::typed::Typed;
+pub use synclayer_client::typed::{Typed, TypedUpdate};
 pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
@@ -61,4 +61,4 @@ pub use synclayer_core::{
     ResolverFailure, SignOut, Snapshot, StalledWrite, Status, StoreError, StoreErrorKind,
     SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
 };
-pub use typed::CollectionOf;
+pub use typed::{CollectionOf, WatchOf};

@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 use synclayer_client::doc;
 use synclayer_client::error::SyncError;
 use synclayer_client::saved::Saved;
-use synclayer_client::typed::Typed;
+use synclayer_client::typed::{Typed, TypedUpdate};
 
 use crate::collection::Collection;
 use crate::query::Query;
+use crate::stream::QueryWatch;
 
 #[doc = doc!(CollectionOf)]
 ///
@@ -75,6 +76,12 @@ impl<T: Serialize + DeserializeOwned> CollectionOf<T> {
     ) -> Result<Vec<Typed<T>>, SyncError> {
         Typed::read_all(self.untyped.name(), query(self.untyped.query()).get().await?)
     }
+
+    #[doc = doc!(typed_watch)]
+    pub fn watch(&self, query: impl FnOnce(Query) -> Query) -> Result<WatchOf<T>, SyncError> {
+        let updates = query(self.untyped.query()).watch()?;
+        Ok(WatchOf { updates, collection: self.untyped.clone(), of: PhantomData })
+    }
 }
 
 impl<T> Clone for CollectionOf<T> {
@@ -86,5 +93,26 @@ impl<T> Clone for CollectionOf<T> {
 impl<T> fmt::Debug for CollectionOf<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CollectionOf").field(&self.untyped).finish()
+    }
+}
+
+#[doc = doc!(WatchOf)]
+pub struct WatchOf<T> {
+    updates: QueryWatch,
+    collection: Collection,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> WatchOf<T> {
+    /// The next update, as [`QueryWatch::next`] gives it.
+    pub async fn next(&mut self) -> Option<Result<TypedUpdate<T>, SyncError>> {
+        let update = self.updates.next().await?;
+        Some(TypedUpdate::read(self.collection.name(), update))
+    }
+}
+
+impl<T> fmt::Debug for WatchOf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WatchOf").field(&self.collection).finish()
     }
 }

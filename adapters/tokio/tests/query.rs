@@ -184,7 +184,12 @@ async fn a_document_of_another_shape_is_an_error_that_names_it() {
     assert_eq!(flags.get("a").await.unwrap().unwrap().value, on);
     let found = flags.find(|query| query.where_("on", is_equal_to(false))).await.unwrap();
     assert_eq!(found.iter().map(|found| found.record.id.as_str()).collect::<Vec<_>>(), ["b"]);
+    let mut updates = flags.watch(|query| query.where_("on", is_equal_to(false))).unwrap();
+    let update = updates.next().await.unwrap().unwrap();
+    let values: Vec<_> = update.values.iter().map(|typed| &typed.value).collect();
+    assert_eq!((values, update.changes.len(), update.is_complete), (vec![&off], 1, false));
     flags.untyped().update("b", &json!({"since": "May"})).await.unwrap();
+    assert!(matches!(updates.next().await, Some(Err(SyncError::Shape { .. }))));
     let error = flags.get_all().await.unwrap_err();
     let SyncError::Shape { id, field, .. } = &error else { panic!("{error:?}") };
     assert_eq!((id.as_str(), field.as_deref()), ("b", Some("since")));
@@ -192,4 +197,29 @@ async fn a_document_of_another_shape_is_an_error_that_names_it() {
     assert!(error.to_string().starts_with(text), "{error}");
     assert_eq!(flags.untyped().get_all().await.unwrap().len(), 2, "it is shown all the same");
     assert_eq!(flags.get("none").await, Ok(None));
+}
+
+#[tokio::test]
+async fn an_index_serves_the_queries_that_fit_it() {
+    let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    let sync = SyncLayer::open(config.index("todos", "done, -priority")).await.unwrap();
+    let todos = sync.collection("todos").unwrap();
+    for n in 0..20 {
+        let todo = json!({"done": n % 2 == 0, "priority": n});
+        todos.save_with_id(&format!("{n:02}"), &todo).await.unwrap();
+    }
+    let open = todos.query().where_("done", is_equal_to(false)).order_by("priority", Descending);
+    let how = open.clone().limit(3).explain().await.unwrap();
+    assert_eq!(how.index.as_deref(), Some("done,-priority"));
+    assert_eq!((how.equal, how.range, how.ordered, how.read, how.returned), (1, false, true, 3, 3));
+    let urgent = open.clone().limit(2).get().await.unwrap();
+    assert_eq!(urgent.iter().map(|record| &*record.id).collect::<Vec<_>>(), ["19", "17"]);
+    assert_eq!(&*open.clone().first().await.unwrap().unwrap().id, "19");
+    assert_eq!(open.clone().count().await, Ok(10));
+    assert_eq!(open.clone().limit(4).delete().await.unwrap().len(), 4);
+    let later = open.clone().update(&json!({"done": true})).await.unwrap();
+    assert_eq!((later.len(), open.count().await), (6, Ok(0)));
+    let wrong = SyncConfig::new("http://localhost:8080").index("todos", "done,");
+    let error = SyncLayer::open(wrong).await.unwrap_err().to_string();
+    assert!(error.contains("the index of \"todos\" can't be kept"), "{error}");
 }
