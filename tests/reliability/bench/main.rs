@@ -18,6 +18,7 @@ mod latency;
 mod local;
 mod peer;
 mod process;
+mod query;
 mod report;
 mod server;
 mod sync;

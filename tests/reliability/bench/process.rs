@@ -12,7 +12,7 @@ use std::thread;
 use synclayer_fjall::{Durability, FjallServerStore};
 
 use crate::world::{Result, serve};
-use crate::{local, peer, sync, usage};
+use crate::{local, peer, query, sync, usage};
 
 /// The first argument of such a process. The second is its role.
 pub(crate) const ROLE: &str = "as";
@@ -42,6 +42,8 @@ pub(crate) async fn play(role: &str, args: &[String]) -> Result<()> {
         ("getter", [dir, reads]) => local::get(Path::new(dir), reads.parse()?).await,
         ("waiter", [dir, reads]) => local::get_blocking(Path::new(dir), reads.parse()?),
         ("watcher", [dir]) => local::watch(Path::new(dir)).await,
+        ("asker", [dir]) => query::ask(Path::new(dir)).await,
+        ("onlooker", [dir]) => query::look_on(Path::new(dir)).await,
         ("queue", [dir, writes]) => local::queue(Path::new(dir), writes.parse()?).await,
         ("writer", [dir, server, first, records]) => {
             sync::write(Path::new(dir), server, first.parse()?, records.parse()?).await

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use crate::bare;
 use crate::peer::Peer;
 use crate::process::{Process, Told, arg, begin, end, tell};
+use crate::query;
 use crate::report::Report;
 use crate::usage::{Threads, bytes_of, cpu};
 use crate::world::{Result, Sizes, client, config, id, in_groups, save_all};
@@ -38,6 +39,7 @@ pub(crate) async fn measure(sizes: &Sizes, report: &mut Report) -> Result<()> {
     start(report, &address, &b)?;
     read(report, &b, held)?;
     upload(report, &mut server, &address, &b, held..held + records, held)?;
+    query::measure(report, &b, held + records)?;
 
     let changes = records.min(10_000);
     let told = away(&mut server, &address, &small, (&a, "update", changes)).await?;
