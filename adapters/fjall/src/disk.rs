@@ -26,6 +26,7 @@ use crate::manifest;
 use crate::mark::{self, Mark};
 use crate::place::{self, Weakness, database};
 use crate::rows::{Table, View, row_key};
+use crate::shrink::Shrinker;
 use crate::watermark::{Promise, Required, Watermark, boot};
 
 /// The longest wait of a commit for the database's threads; after it the database itself waits.
@@ -48,6 +49,8 @@ pub(crate) struct Sizes {
 /// An open database, with its directory locked.
 pub(crate) struct Disk {
     pub(crate) table: Table,
+    // its thread has ended before the database is closed
+    shrinker: Shrinker,
     db: Database,
     memtable_bytes: u64,
     // the last field is dropped last: the lock outlives the database
@@ -119,7 +122,8 @@ impl Disk {
             Err(_) => return Err(failure::damaged(kind, path, "its files make no sense")),
         };
         let table = Table { rows, path: Arc::new(path.to_owned()), kind };
-        Ok(Self { table, db, memtable_bytes: sizes.memtable_bytes, _lock: lock })
+        let (shrinker, memtable_bytes) = (Shrinker::new(&table.rows), sizes.memtable_bytes);
+        Ok(Self { table, shrinker, db, memtable_bytes, _lock: lock })
     }
 
     /// Puts a batch and its link of the chain into the database, for every later read to see.
@@ -131,14 +135,19 @@ impl Disk {
         let rows = &self.table.rows;
         let mut all = self.db.batch();
         let step = chain.write(&ops, &mut all, rows);
+        let mut removals = 0;
         for op in ops {
             match op {
                 Op::Put(key, value) => all.insert(rows, row_key(&key), value),
-                Op::Delete(key) => all.remove(rows, row_key(&key)),
+                Op::Delete(key) => {
+                    removals += 1;
+                    all.remove(rows, row_key(&key));
+                }
             }
         }
         all.commit().map_err(|error| self.table.failure(error))?;
         chain.advance(step);
+        self.shrinker.committed(removals, rows).map_err(|error| self.table.failure(error))?;
         if chain.wants_journals() {
             self.note_journals(chain);
         }

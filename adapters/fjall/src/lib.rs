@@ -31,6 +31,13 @@
 //! [`Durability::Buffered`], a client's default, it may take the last commits, in part and out of
 //! order; the store opens with those before the first one that is missing.
 //!
+//! # Size
+//!
+//! When a fourth of what the tables hold are removals and no commit comes for a moment, a thread writes
+//! the tables anew without what was removed. The second commit after that, or the end of the store, takes
+//! the old ones away. Closing the store waits for a writing that is under way. The database's journal, of
+//! 64 MB and what is in memory at most, is emptied by what is written later.
+//!
 //! # Detection of damage
 //!
 //! The database checks what it reads, but its journal has places where one wrong bit makes it drop
@@ -65,6 +72,7 @@ mod repair;
 mod rows;
 mod salvage;
 mod server;
+mod shrink;
 mod watermark;
 
 pub use client::{ClientOptions, FjallClientStore};

@@ -1,19 +1,24 @@
 //! Bounds on the cost of a change and an acknowledgement: reads and writes of the stores, and syncs
-//! of the disk, counted.
+//! of the disk, counted. And bounds on what deleted records leave on the disk.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
 use synclayer_core::testing::InspectReplica;
 use synclayer_core::{Batch, MemoryClientStore, RecordChange, Rows, ServerStore, StoreError};
-use synclayer_fjall::{FjallServerStore, ServerOptions};
+use synclayer_fjall::{
+    ClientOptions, Durability, FjallClientStore, FjallServerStore, ServerOptions,
+};
 use synclayer_server::{Server, ServerConfig};
 use synclayer_sim::counted::{Counted, Counts};
 use synclayer_sim::lone_replica::LoneReplica;
+use synclayer_tokio::{Store, SyncConfig, SyncLayer};
 use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
@@ -127,7 +132,7 @@ async fn syncs(writers: usize, writes: usize) -> u64 {
     let server = Server::bind(ServerConfig::default(), store.clone()).await.unwrap();
     let url = format!("ws://{}/ws", server.local_addr());
     let all = (0..writers).map(|writer| tokio::spawn(write(url.clone(), writer, writes)));
-    let all = futures_util::future::try_join_all(all);
+    let all = try_join_all(all);
     timeout(Duration::from_secs(60), all).await.expect("acks in time").unwrap();
     let syncs = store.0.stats().syncs;
     server.shutdown().await;
@@ -147,4 +152,73 @@ async fn one_writer_waits_for_nobody() {
     let syncs = syncs(1, writes).await;
     // one for the epoch, one for the hello, and one for each write
     assert_eq!(syncs, writes as u64 + 2);
+}
+
+/// Bytes of a store's files, but for its journals, which have a size of their own.
+fn bytes_of_tables(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_of_tables(&entry.path()),
+        Ok(metadata) if entry.path().extension().is_none_or(|end| end != "jnl") => metadata.len(),
+        Ok(_) | Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
+
+/// A client whose store is in a directory, with small tables.
+async fn client(server: &Server, dir: &Path) -> SyncLayer {
+    let dir = dir.to_owned();
+    let store = Store::opened_by(move |_| {
+        let options = ClientOptions::default().memtable_bytes(256 << 10);
+        Ok(Box::new(FjallClientStore::open(&dir, options)?))
+    });
+    let config = SyncConfig::new(format!("http://{}", server.local_addr()));
+    SyncLayer::open(config.collections(["todos"]).store(store)).await.unwrap()
+}
+
+/// The retention is short: a server keeps what it has to say of deletes until it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stores_of_both_ends_shrink_when_records_are_deleted() {
+    let records = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let ends = ["server", "client"].map(|end| dir.path().join(end));
+    let options = ServerOptions::new().durability(Durability::Buffered).memtable_bytes(256 << 10);
+    let store = FjallServerStore::open(&ends[0], options).unwrap();
+    let config = ServerConfig::new()
+        .tombstone_retention(Duration::ZERO)
+        .sweep_interval(Duration::from_millis(20));
+    let server = Server::bind(config, Arc::new(store)).await.unwrap();
+    let client = client(&server, &ends[1]).await;
+    let todos = &client.collection("todos").unwrap();
+    let mut rng = fastrand::Rng::with_seed(7);
+    let texts = (0..records)
+        .map(|_| std::iter::repeat_with(|| rng.alphanumeric()).take(1_000).collect::<String>());
+    let texts: Vec<_> = texts.collect();
+    let saves = texts.iter().enumerate().map(|(n, text)| async move {
+        todos.save_with_id(&n.to_string(), &json!({ "text": text })).await
+    });
+    try_join_all(saves).await.unwrap();
+    client.synced().await.unwrap();
+    let full = ends.each_ref().map(|end| bytes_of_tables(end));
+    assert!(full.iter().all(|bytes| *bytes > 1_000_000), "{full:?}");
+
+    let deletes = (0..records).map(|n| async move { todos.delete(&n.to_string()).await });
+    try_join_all(deletes).await.unwrap();
+    // their last tables go as a little more is written
+    let shrunk = async {
+        for n in 0.. {
+            if ends.iter().zip(full).all(|(end, full)| bytes_of_tables(end) < full / 5) {
+                break;
+            }
+            todos.save_with_id("another", &json!({ "n": n })).await.unwrap();
+            client.synced().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    if timeout(Duration::from_secs(60), shrunk).await.is_err() {
+        let left = ends.each_ref().map(|end| bytes_of_tables(end));
+        panic!("of {full:?} bytes {left:?} are left");
+    }
+    client.close().await;
+    server.shutdown().await;
 }

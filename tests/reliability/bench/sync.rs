@@ -214,6 +214,8 @@ pub(crate) async fn come_back(dir: &Path, server: &str) -> Result<()> {
     sync.synced().await?;
     tell("cpu", (cpu() - begun.0).as_secs_f64() * 1e6);
     tell("threads", Threads::now()?.since(&begun.1, 1));
+    // its store clears removed rows in a pause
+    sleep(Duration::from_secs(2)).await;
     end()?;
     sync.close().await;
     Ok(())

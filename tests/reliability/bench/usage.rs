@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -69,14 +70,15 @@ fn status(pid: u32, name: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-/// Bytes of the files in a directory and below it.
+/// Bytes that the files in a directory and below it take on the disk. Journals have room ahead that
+/// takes none.
 pub(crate) fn bytes_of(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         // files come and go
         let Ok(metadata) = entry.metadata() else { continue };
-        bytes += if metadata.is_dir() { bytes_of(&entry.path())? } else { metadata.len() };
+        bytes += if metadata.is_dir() { bytes_of(&entry.path())? } else { metadata.blocks() * 512 };
     }
     Ok(bytes)
 }
