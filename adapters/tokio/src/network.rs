@@ -27,8 +27,10 @@ impl Sockets {
         Self { runtime, target, inbox, socket: None }
     }
 
-    fn on(&self, conn: ConnId, act: impl FnOnce(&Socket)) {
-        if let Some((_, socket)) = self.socket.as_ref().filter(|(open, _)| *open == conn) {
+    fn on(&mut self, conn: ConnId, act: impl FnOnce(&mut Socket)) {
+        if let Some((open, socket)) = &mut self.socket
+            && *open == conn
+        {
             act(socket);
         }
     }
@@ -46,7 +48,7 @@ impl Network for Sockets {
     }
 
     fn ping(&mut self, conn: ConnId) {
-        self.on(conn, Socket::ping);
+        self.on(conn, |socket| socket.ping());
     }
 
     fn close(&mut self, conn: ConnId) {
@@ -80,6 +82,12 @@ impl Network for Sockets {
             Ok(command) => Ok(Some(command)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some((_, socket)) = &mut self.socket {
+            socket.return_room();
         }
     }
 

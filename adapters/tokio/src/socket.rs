@@ -57,6 +57,8 @@ impl SocketWrite {
 pub(crate) struct Socket {
     outgoing: UnboundedSender<SocketWrite>,
     waiting: Arc<Waiting>,
+    /// The room of news that the engine has handled, and that is not given back yet.
+    handled: usize,
 }
 
 /// The bounds on what waits on either side of a connection.
@@ -101,7 +103,7 @@ impl Socket {
                 Err(end) => reporter.conclude(end),
             }
         });
-        Self { outgoing, waiting }
+        Self { outgoing, waiting, handled: 0 }
     }
 
     /// Queues a text frame.
@@ -127,9 +129,18 @@ impl Socket {
         let _ = self.outgoing.send(write);
     }
 
-    /// Makes room again for news with a frame of this length.
-    pub(crate) fn make_room(&self, length: usize) {
-        self.waiting.room.add_permits(weight(length) as usize);
+    /// Makes room again for news with a frame of this length: not at once, since that may wake the
+    /// task that reads, and it would take in one frame and sleep again.
+    pub(crate) fn make_room(&mut self, length: usize) {
+        self.handled += weight(length) as usize;
+        if self.handled >= INBOUND_BYTES / 4 {
+            self.return_room();
+        }
+    }
+
+    /// Gives the room back of all that was handled.
+    pub(crate) fn return_room(&mut self) {
+        self.waiting.room.add_permits(std::mem::take(&mut self.handled));
     }
 }
 
