@@ -26,7 +26,7 @@ use crate::salvage;
 pub struct ClientOptions {
     /// The failures that an acknowledged commit survives. [`Durability::Buffered`] unless set.
     pub durability: Durability,
-    /// The most memory that hot blocks of rows take, in bytes. 2 MiB unless set: the system keeps
+    /// The most memory that hot blocks of rows take, in bytes. 8 MiB unless set: the system keeps
     /// more of the files at hand.
     pub cache_bytes: u64,
     /// Bytes of changes that gather in memory before they become a file; four times as many
@@ -43,7 +43,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             durability: Durability::Buffered,
-            cache_bytes: 2 << 20,
+            cache_bytes: 8 << 20,
             memtable_bytes: 1 << 20,
             on_durable: None,
         }
