@@ -129,9 +129,9 @@ pub mod testing;
 pub use client::{
     Action, ClientConfig, CollectionStatus, Command, ConnectFailure, ConnectionState, Disconnect,
     Event, EventKind, FailureCause, Fate, FateId, Guarantees, HttpAnswer, HttpRequest, HttpTicket,
-    Input, Misuse, Modify, NetAction, OnServerLoss, PlainServers, Replica, RequestId, SignOut,
-    SignedOut, StalledWrite, Status, SyncFailure, SyncFailureReason, SyncId, SyncOutcome, Timer,
-    TransactionBody, TransactionDraft, Transport, Unsent, WatchId, Write, Written,
+    Input, Misuse, Modify, NetAction, OnServerLoss, PendingWrite, PlainServers, Replica, RequestId,
+    SignOut, SignedOut, StalledWrite, Status, SyncFailure, SyncFailureReason, SyncId, SyncOutcome,
+    Timer, TransactionBody, TransactionDraft, Transport, Unsent, WatchId, Write, Written,
 };
 pub use rules::{
     Conflict, ConflictStrategy, Direction, Explanation, FieldPath, FieldStates, FieldWise, Index,

@@ -471,6 +471,24 @@ pub struct StalledWrite {
     pub code: ErrorCode,
 }
 
+/// A write that waits for the server.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub struct PendingWrite {
+    /// The write.
+    pub write: WriteId,
+    /// The collection.
+    pub collection: Collection,
+    /// The record.
+    pub record_id: RecordId,
+    /// The kind of the write.
+    pub operation: WriteKind,
+    /// The time at which the app made it; for a merged write, the time of its last part.
+    pub written_at: Timestamp,
+    /// The transaction that it is a member of.
+    pub transaction: Option<WriteId>,
+}
+
 /// The state of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Status {

@@ -10,6 +10,12 @@ impl Client {
     pub(super) fn read(&mut self, edit: &mut Edit<'_>, frame: &[u8]) -> Result<(), StepError> {
         let incoming = decode_server(frame, &self.config.limits)
             .map_err(|error| StepError::Peer(error.message))?;
+        match &incoming {
+            Incoming::One(message) => self.check_whole([message].into_iter())?,
+            Incoming::Batch(messages) => {
+                self.check_whole(messages.iter().filter_map(|message| message.as_ref().ok()))?;
+            }
+        }
         match incoming {
             Incoming::One(message) => self.on_message(edit, message),
             Incoming::Batch(messages) => messages.into_iter().try_for_each(|message| {

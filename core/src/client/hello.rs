@@ -191,6 +191,7 @@ impl Client {
         edit.moved |= !places.is_empty();
         for (write, place) in places {
             if let OutboxRow::Entry(entry) = &place
+                && entry.expects.is_none()
                 && let Some(mut records) = self.records(&entry.collection)
             {
                 records.ask_again(edit, entry)?;

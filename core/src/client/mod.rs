@@ -106,7 +106,8 @@ pub(crate) mod wipe;
 mod writes;
 
 pub use self::event::{
-    CollectionStatus, ConnectionState, Event, EventKind, StalledWrite, Status, Transport,
+    CollectionStatus, ConnectionState, Event, EventKind, PendingWrite, StalledWrite, Status,
+    Transport,
 };
 pub use self::failure::{ConnectFailure, FailureCause};
 pub use self::fate::{Fate, FateId};

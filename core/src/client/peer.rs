@@ -63,7 +63,10 @@ impl Peer {
 
     /// Returns `true` if it takes transactions whole.
     pub(super) fn takes_units(&self) -> bool {
-        false
+        match self {
+            Self::Resumable(Resumable { features, .. }) => features.atomic,
+            Self::Unknown | Self::Candidate(_) | Self::Plain(_) => false,
+        }
     }
 
     pub(super) fn plain(&self) -> Option<&Plain> {
@@ -146,10 +149,10 @@ impl Peer {
         }
     }
 
-    /// It may lack the optional parts that it had.
-    pub(super) fn doubt_features(&mut self) {
+    /// It may lack the call for pulls that it had. What it guarantees, only a hello takes back.
+    pub(super) fn doubt_pulls(&mut self) {
         if let Self::Resumable(Resumable { features, .. }) = self {
-            *features = Features::default();
+            features.pull = false;
         }
     }
 

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::edit::{Edit, shown};
-use super::event::{CollectionStatus, Status};
+use super::event::{CollectionStatus, PendingWrite, Status};
 use super::interface::Misuse;
 use super::machine::Client;
 use super::stream::Stream;
@@ -225,6 +225,28 @@ impl Client {
         let (from, to) = self.keys.all_rejected();
         store.scan(&from, &to, &mut |key, value| {
             all.push(Rejected::decode(write_id_of(key)?, value)?);
+            Ok(Scan::Next)
+        })?;
+        Ok(all)
+    }
+
+    /// See [`Replica::pending`](crate::client::replica::Replica::pending).
+    pub(crate) fn pending(&self, store: &dyn Rows) -> Result<Vec<PendingWrite>, StoreError> {
+        let mut all = Vec::new();
+        let mut edit = Edit::new(store, self.keys, self.now.wall);
+        edit.in_time(&self.identity.clocks, self.clock.unsettled_runs());
+        edit.places(WriteId(0), &mut |write, place| {
+            match place {
+                OutboxRow::Entry(entry) if entry.expects.is_none() => all.push(PendingWrite {
+                    write,
+                    collection: entry.collection,
+                    record_id: entry.record_id,
+                    operation: entry.change.kind,
+                    written_at: entry.written_at,
+                    transaction: entry.unit.map(|unit| unit.first),
+                }),
+                OutboxRow::Entry(_) | OutboxRow::Acked(_) => {}
+            }
             Ok(Scan::Next)
         })?;
         Ok(all)

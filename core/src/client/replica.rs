@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::client::config::ClientConfig;
-use crate::client::event::{Event, Status};
+use crate::client::event::{Event, PendingWrite, Status};
 use crate::client::fate::{Fate, FateId, Fates};
 use crate::client::group::Group;
 use crate::client::interface::{
@@ -254,6 +254,14 @@ impl<S: ClientStore> Replica<S> {
     /// When the store can't be read.
     pub fn rejected(&self) -> Result<Vec<Rejected>, StoreError> {
         self.client.rejected(&self.rows())
+    }
+
+    /// The writes that wait for the server, oldest first.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn pending(&self) -> Result<Vec<PendingWrite>, StoreError> {
+        self.client.pending(&self.rows())
     }
 
     /// Returns the data that the user would lose if everything that the store holds of them were removed now.

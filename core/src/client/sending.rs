@@ -12,12 +12,56 @@ use super::stream::{Phase, Stream};
 use crate::protocol::message::{ClientMessage, Hello, Mutation};
 use crate::protocol::name::{Collection, MutationNumber, Seq, WriteId};
 use crate::protocol::time::Mono;
+use crate::protocol::unit::{Expectation, Member};
+use crate::protocol::wire::encode_unit;
 use crate::protocol::write::WriteKind;
-use crate::rules::row::{Entry, Row};
+use crate::rules::row::{Entry, Row, Unit};
 use crate::store::{Scan, StoreError};
 
 /// Writes of the outbox, each with its place.
-type Writes = Vec<(WriteId, Entry)>;
+pub(super) type Writes = Vec<(WriteId, Entry)>;
+
+/// The writes that are sent next, those of a transaction whole.
+#[derive(Default)]
+struct NextWrites {
+    sent: Vec<Writes>,
+    /// The number of writes in all but the last of them, if that is of a transaction, else in all.
+    whole: usize,
+    /// The transaction of the last one.
+    unit: Option<Unit>,
+    len: usize,
+}
+
+impl NextWrites {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The next write is of this transaction, or of none.
+    fn begin(&mut self, unit: Option<Unit>) {
+        if unit.is_none() || self.unit != unit {
+            self.whole = self.len;
+        }
+    }
+
+    fn push(&mut self, write: WriteId, entry: Entry, unit: Option<Unit>) {
+        match self.sent.last_mut().filter(|_| unit.is_some() && self.unit == unit) {
+            Some(whole) => whole.push((write, entry)),
+            None => self.sent.push(Writes::from([(write, entry)])),
+        }
+        self.unit = unit;
+        self.len += 1;
+    }
+
+    /// Returns them. If more could not be sent, a transaction that is not whole stays behind.
+    fn finish(mut self, is_all: bool) -> Vec<Writes> {
+        let more = self.len > self.whole;
+        if !is_all && more && self.unit.is_some() {
+            self.sent.pop();
+        }
+        self.sent
+    }
+}
 
 /// The state of a collection in regard to the sending of its writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -131,23 +175,23 @@ impl Client {
         }
         let (writes, until) = self.next_writes(edit)?;
         self.pacing.wait_for_catch_up(until);
-        for (write, entry) in writes {
-            self.vouch(edit, &entry.collection);
+        for whole in writes {
             if !self.outbox.awaits_verdict() {
                 self.pacing.await_verdict(self.now.mono);
             }
-            let frame = self.write_frame(edit, write, entry)?;
+            let frame = self.write_frame(edit, whole, encode_unit)?;
             self.send_frame(edit, frame);
         }
         Ok(())
     }
 
     /// The next writes that fit into the window, are durable as they are, and whose collection is
-    /// ready for them; and until when the one behind them waits for its collection.
+    /// ready for them, those of a transaction together; and until when the one behind them waits for
+    /// its collection.
     pub(super) fn next_writes(
         &mut self,
         edit: &Edit<'_>,
-    ) -> Result<(Writes, Option<Mono>), StoreError> {
+    ) -> Result<(Vec<Writes>, Option<Mono>), StoreError> {
         let in_flight = self.outbox.in_flight();
         let (window, window_bytes) = match self.exchange {
             Some(_) => self.push_window(),
@@ -155,35 +199,43 @@ impl Client {
         };
         let window_bytes =
             self.portions.writes.limit().map_or(window_bytes, |most| most.min(window_bytes));
-        let mut room = window.saturating_sub(in_flight);
+        let room = window.saturating_sub(in_flight);
         let mut bytes = self.outbox.bytes_in_flight();
-        let (mut writes, mut wait_until) = (Writes::new(), None);
+        let (mut next, mut wait_until) = (NextWrites::default(), None);
         if room == 0 || self.outbox.len() == in_flight || self.awaits_time() {
-            return Ok((writes, wait_until));
+            return Ok((Vec::new(), wait_until));
         }
+        let takes_units = self.peer.takes_units();
         self.outbox.read_ahead(edit)?;
+        let mut is_all = true;
         self.outbox.each_unsent(edit, &mut |write, entry| {
-            let first = in_flight == 0 && writes.is_empty();
+            let unit = entry.unit.filter(|_| takes_units);
+            next.begin(unit);
+            // what nothing is in front of goes out, however large it is
+            let first = in_flight == 0 && next.whole == 0 && (unit.is_some() || next.len() == 0);
             bytes += entry.change.delta.set.size();
-            let fits = room > 0 && (first || bytes <= window_bytes);
+            let fits = first || next.len() < room && bytes <= window_bytes;
             let durable = self.outbox.is_durable(write);
             // a server without transactions knows no expectations: they are looked at here first
-            if !fits || !durable || entry.expects.is_some() {
+            if !fits || !durable || entry.expects.is_some() && !takes_units {
+                is_all = false;
                 return Scan::Stop;
             }
             match self.readiness(&entry.collection) {
                 Readiness::Ready => {}
                 Readiness::At(at) => {
-                    wait_until = Some(at);
+                    (wait_until, is_all) = (Some(at), false);
                     return Scan::Stop;
                 }
-                Readiness::Later => return Scan::Stop,
+                Readiness::Later => {
+                    is_all = false;
+                    return Scan::Stop;
+                }
             }
-            room -= 1;
-            writes.push((write, entry));
+            next.push(write, entry, unit);
             Scan::Next
         })?;
-        Ok((writes, wait_until))
+        Ok((next.finish(is_all), wait_until))
     }
 
     /// Returns `true` if a collection's writes can go out.
@@ -261,17 +313,52 @@ impl Client {
         }
     }
 
-    /// A write as it is sent, next in number.
+    /// A write as it is sent, next in number, or those of a transaction as `join` makes them one.
     pub(super) fn write_frame(
         &mut self,
+        edit: &mut Edit<'_>,
+        whole: Writes,
+        join: fn(Vec<Vec<u8>>, &mut Vec<u8>),
+    ) -> Result<Vec<u8>, StoreError> {
+        for (_, entry) in &whole {
+            self.vouch(edit, &entry.collection);
+        }
+        let first = whole.first().map(|(write, _)| *write).unwrap_or_default();
+        // no expectation goes out by itself
+        let is_unit = whole.len() > 1 || whole.iter().any(|(_, entry)| entry.expects.is_some());
+        let mut messages = Vec::with_capacity(whole.len());
+        for (write, entry) in whole {
+            messages.push(self.message(edit, first, write, entry)?);
+        }
+        if !is_unit {
+            return Ok(messages.pop().unwrap_or_default());
+        }
+        let mut frame = Vec::new();
+        join(messages, &mut frame);
+        Ok(frame)
+    }
+
+    /// A write as it is sent, next in number. `first` is the first one of its transaction, or itself.
+    fn message(
+        &mut self,
         edit: &Edit<'_>,
+        first: WriteId,
         write: WriteId,
         entry: Entry,
     ) -> Result<Vec<u8>, StoreError> {
         let row = edit.row(&entry.collection, &entry.record_id)?;
         let records = self.records(&entry.collection);
         let base = records.map_or(Seq(0), |records| records.base_of(row.as_ref()));
-        let number = self.identity.confirmed.0 + 1 + self.outbox.in_flight() as u64;
+        let number = MutationNumber(self.identity.confirmed.0 + 1 + self.outbox.in_flight() as u64);
+        if let Some(expects) = entry.expects {
+            let base = (!expects.is_absence()).then_some(base);
+            let Entry { collection, record_id, .. } = entry;
+            let expectation = Expectation { collection, record_id, number, base };
+            let (digest, mut message) = (expectation.digest(), Vec::new());
+            Member::Expect(expectation).encode(&mut message);
+            self.outbox.send(write, digest, message.len());
+            return Ok(message);
+        }
         let known = base == Seq(0) && stands_on_a_record(&entry, row.as_ref());
         let asks = known || self.is_forgotten(edit, write, &entry, row.as_ref())?;
         let entry = if asks { entry.into_update() } else { entry };
@@ -282,8 +369,8 @@ impl Client {
             change: entry.change,
             timestamp: Some(entry.written_at),
             at: entry.at,
-            number: Some(MutationNumber(number)),
-            base: (!self.is_unconditional(write)).then_some(base),
+            number: Some(number),
+            base: (!self.is_unconditional(first)).then_some(base),
         });
         let mut frame = Vec::new();
         message.encode(&mut frame);

@@ -50,6 +50,12 @@ impl Units {
         self.0.contains_key(&unit.first)
     }
 
+    /// The transaction in which a place lies: its first place, and the one behind its last.
+    pub(super) fn place_of(&self, write: WriteId) -> Option<(WriteId, WriteId)> {
+        let (first, waiting) = self.0.range(..=write).next_back()?;
+        (write < waiting.end).then_some((*first, waiting.end))
+    }
+
     /// Returns `true` if a transaction lies between two places.
     pub(super) fn lie_between(&self, one: WriteId, other: WriteId) -> bool {
         !self.0.is_empty() && self.0.range(one..other).next().is_some()

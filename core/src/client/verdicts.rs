@@ -1,6 +1,7 @@
 //! Verdicts of the server about writes: taken, in conflict, refused, or not now.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::edit::Edit;
@@ -10,7 +11,7 @@ use super::machine::Client;
 use super::pacing::{STALLED_CONFLICTS, STALLED_FAILURES};
 use super::records::Taken;
 use super::step::StepError;
-use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, ServerChange};
+use crate::protocol::message::{Ack, ErrorCode, ErrorMessage, ServerChange, ServerMessage};
 use crate::protocol::name::{MutationNumber, WriteId};
 use crate::rules::conflict::ConflictStrategy;
 use crate::rules::row::Entry;
@@ -19,10 +20,12 @@ use crate::store::StoreError;
 /// After this many conflicts in a row, client-wins no longer cares what it overwrites.
 const CLIENT_WINS_CONFLICTS: u32 = 3;
 
+const APART: &str = "the acks of a transaction do not come together";
+
 /// A refusal of a write, by what is to be done about it.
 enum Refusal<'a> {
-    /// The record is as given.
-    Conflict(&'a ServerChange),
+    /// The record is as given; for a transaction, the records of the members that failed.
+    Conflict(Option<&'a ServerChange>),
     /// The write may be sent again, or a later one first.
     ForNow,
     /// The server wants another token.
@@ -36,7 +39,10 @@ impl<'a> Refusal<'a> {
     /// Decides what a refusal means, before anything changes by it.
     fn of(error: &'a ErrorMessage) -> Result<Self, StepError> {
         match (&error.code, &error.current) {
-            (ErrorCode::Conflict, Some(current)) => Ok(Self::Conflict(current)),
+            (ErrorCode::Conflict, Some(current)) => Ok(Self::Conflict(Some(current))),
+            (ErrorCode::Conflict, None) if error.failed.iter().any(|it| it.current.is_some()) => {
+                Ok(Self::Conflict(None))
+            }
             (ErrorCode::Conflict, None) => {
                 Err(StepError::peer("a CONFLICT lacks the record's state"))
             }
@@ -138,11 +144,17 @@ impl Client {
         };
         let refusal = Refusal::of(&error)?;
         let entry = self.outbox.entry(edit, write)?;
+        let members = self.failed_members(edit, index, &error)?;
         self.outbox.go_back(index);
         self.pacing.await_verdict(self.now.mono);
         match refusal {
             Refusal::Conflict(current) => {
-                self.conflicted(edit, write, &entry, current)?;
+                if let Some(current) = current {
+                    self.conflicted(edit, write, &entry, current)?;
+                }
+                for (write, entry, current) in members {
+                    self.conflicted(edit, write, &entry, current)?;
+                }
                 self.count_conflict(edit, write, &entry, &error.code);
             }
             Refusal::ForNow => self.postpone(edit, write, &entry, &error),
@@ -154,6 +166,65 @@ impl Client {
             }
         }
         Ok(self.rebase_deferred(edit)?)
+    }
+
+    /// The members of a transaction in flight, from the `index`-th write on, that were in conflict, each
+    /// with its record's state.
+    fn failed_members<'e>(
+        &self,
+        edit: &Edit<'_>,
+        index: usize,
+        error: &'e ErrorMessage,
+    ) -> Result<Vec<(WriteId, Entry, &'e ServerChange)>, StepError> {
+        let unit = self.outbox.unit_in_flight(index);
+        let mut members = Vec::new();
+        for failed in &error.failed {
+            let Some(current) = &failed.current else { continue };
+            let place = self.index_of(failed.mutation).filter(|place| {
+                unit.is_some() && *place >= index && self.outbox.unit_in_flight(*place) == unit
+            });
+            let Some((write, _)) = place.and_then(|place| self.outbox.sent(place)) else {
+                return Err(StepError::peer("an error names a member that was not sent"));
+            };
+            members.push((write, self.outbox.entry(edit, write)?, current));
+        }
+        Ok(members)
+    }
+
+    /// Checks that the acks which come together take every transaction whole: no crash may find half
+    /// of one confirmed.
+    pub(super) fn check_whole<'m>(
+        &self,
+        messages: impl Iterator<Item = &'m ServerMessage>,
+    ) -> Result<(), StepError> {
+        if !self.outbox.has_units() || !self.peer.takes_units() {
+            return Ok(());
+        }
+        let mut last = None;
+        for message in messages {
+            let ServerMessage::Ack(ack) = message else { continue };
+            let Some(index) = self.index_of(ack.mutation) else { continue };
+            let unit = self.outbox.unit_in_flight(index);
+            let before = index.checked_sub(1).and_then(|index| self.outbox.unit_in_flight(index));
+            let follows = last.is_some_and(|last: usize| last + 1 == index);
+            let ends = |last: usize| {
+                let of = |index| self.outbox.unit_in_flight(index);
+                of(last).is_none() || of(last) != of(last + 1)
+            };
+            let is_whole =
+                (unit.is_none() || unit != before || follows) && (follows || last.is_none_or(ends));
+            if !is_whole {
+                return Err(StepError::peer(APART));
+            }
+            last = Some(index);
+        }
+        let of = |index| self.outbox.unit_in_flight(index);
+        match last {
+            Some(last) if of(last).is_some() && of(last) == of(last + 1) => {
+                Err(StepError::peer(APART))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The app gives up a write that the server keeps turning down.

@@ -243,6 +243,7 @@ impl Client {
     /// The verdicts of a push have come.
     fn judged(&mut self, edit: &mut Edit<'_>, answer: PushAnswer) -> Result<(), StepError> {
         let judged = answer.verdicts.len();
+        self.check_whole(answer.verdicts.iter())?;
         for verdict in answer.verdicts {
             match verdict {
                 ServerMessage::Ack(ack) => self.acked(edit, ack)?,
@@ -361,7 +362,7 @@ impl Client {
             (What::Page { collection, .. }, _, _) if wait.is_none() => {
                 if let 400 | 404 | 405 | 501 = status {
                     // perhaps the server is an earlier version than it was: the next hello tells
-                    self.peer.doubt_features();
+                    self.peer.doubt_pulls();
                     self.fallback.doubt();
                 }
                 if let 401 | 403 = status {
@@ -426,7 +427,7 @@ impl Client {
             What::Page { .. } if answers => self.portions.pages.fail(),
             What::Push => {
                 self.portions.writes.fail();
-                if self.outbox.in_flight() == 1 {
+                if self.outbox.is_one_in_flight() {
                     self.count_break(edit);
                 }
             }
@@ -442,7 +443,7 @@ impl Client {
         let first = self.outbox.sent(0).map(|(write, _)| write);
         let error = ErrorMessage::new(ErrorCode::PayloadTooLarge, text.clone());
         match first {
-            Some(_) if sent > 1 => self.fallback.limit_pushes(sent / 2),
+            Some(_) if !self.outbox.is_one_in_flight() => self.fallback.limit_pushes(sent / 2),
             Some(write) => {
                 let entry = edit.entry(write)?;
                 edit.error(text);

@@ -19,8 +19,8 @@ use crate::protocol::message::Hello;
 use crate::protocol::name::Collection;
 use crate::protocol::time::Mono;
 use crate::protocol::wire::http::{
-    PULL_PATH, PUSH_PATH, PageQuery, PushHead, SESSION_PATH, encode_pull, encode_push,
-    encode_session,
+    PULL_PATH, PUSH_PATH, PageQuery, PushHead, SESSION_PATH, encode_atomic, encode_pull,
+    encode_push, encode_session,
 };
 use crate::store::StoreError;
 
@@ -181,9 +181,8 @@ impl Client {
         }
         let (writes, _) = self.next_writes(edit)?;
         let mut frames = Vec::with_capacity(writes.len());
-        for (write, entry) in writes {
-            self.vouch(edit, &entry.collection);
-            frames.push(self.write_frame(edit, write, entry)?);
+        for whole in writes {
+            frames.push(self.write_frame(edit, whole, encode_atomic)?);
         }
         if frames.is_empty() {
             return Ok(false);

@@ -23,8 +23,28 @@ impl Outbox {
 
     /// The first write in flight without a verdict, and the bytes of its frame.
     pub(in super::super) fn first_in_flight(&self) -> Option<(WriteId, usize)> {
-        let first = self.in_flight.iter().find(|sent| !sent.acked);
-        first.map(|sent| (sent.write, sent.bytes))
+        let first = self.in_flight.iter().find(|sent| !sent.acked)?;
+        let Some((_, end)) = self.units.place_of(first.write) else {
+            return Some((first.write, first.bytes));
+        };
+        let members = self.in_flight.iter().filter(|sent| sent.write >= first.write);
+        let bytes = members.take_while(|sent| sent.write < end).map(|sent| sent.bytes).sum();
+        Some((first.write, bytes))
+    }
+
+    /// Returns `true` if nothing but one write, or one transaction, is in flight.
+    pub(in super::super) fn is_one_in_flight(&self) -> bool {
+        let (Some(first), Some(last)) = (self.in_flight.front(), self.in_flight.back()) else {
+            return false;
+        };
+        let place = self.units.place_of(first.write);
+        first.write == last.write || place.is_some() && place == self.units.place_of(last.write)
+    }
+
+    /// The transaction in which the `index`-th write in flight lies, by its first place.
+    pub(in super::super) fn unit_in_flight(&self, index: usize) -> Option<WriteId> {
+        let sent = self.in_flight.get(index).filter(|sent| !sent.acked)?;
+        self.units.place_of(sent.write).map(|(first, _)| first)
     }
 
     /// Returns `true` if a write is not known to have left.

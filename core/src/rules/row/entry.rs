@@ -81,6 +81,11 @@ impl Seen {
         Self(state.map(|state| xxh3_64(state.as_row())))
     }
 
+    /// Returns `true` if no record was seen.
+    pub(crate) fn is_absence(self) -> bool {
+        self.0.is_none()
+    }
+
     fn encode(self) -> Vec<u8> {
         self.0.map_or_else(Vec::new, |hash| hash.to_le_bytes().into())
     }
@@ -122,6 +127,9 @@ impl Entry {
     }
 
     pub(crate) fn digest(&self) -> Digest {
+        if self.expects.is_some() {
+            return Digest::of_expectation(&self.collection, &self.record_id);
+        }
         let Self { collection, record_id, change, written_at, at, .. } = self;
         Digest::of(change.kind, collection, record_id, &change.delta, *written_at, at)
     }
