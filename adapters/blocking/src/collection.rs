@@ -6,7 +6,7 @@ use synclayer_client::doc;
 use synclayer_client::error::SyncError;
 use synclayer_client::handle::Handle;
 use synclayer_client::query::QueryHandle;
-use synclayer_client::saved::Saved;
+use synclayer_client::saved::{Saved, SavedAll};
 use synclayer_client::wait::Wait;
 use synclayer_core::{Delta, Document, Record};
 
@@ -155,6 +155,33 @@ impl Collection {
     /// ```
     pub fn delete(&self, id: &str) -> Result<Saved, SyncError> {
         self.0.delete(id).wait()
+    }
+
+    #[doc = doc!(save_all)]
+    pub fn save_all<T: Serialize>(
+        &self,
+        documents: impl IntoIterator<Item = T>,
+    ) -> Result<SavedAll, SyncError> {
+        let (ids, made) = self.0.save_all(documents)?;
+        Ok(SavedAll::new(ids, made.wait()?))
+    }
+
+    #[doc = doc!(update_all)]
+    pub fn update_all<I: AsRef<str>, T: Serialize>(
+        &self,
+        updates: impl IntoIterator<Item = (I, T)>,
+    ) -> Result<SavedAll, SyncError> {
+        let (ids, made) = self.0.update_all(updates)?;
+        Ok(SavedAll::new(ids, made.wait()?))
+    }
+
+    #[doc = doc!(delete_all)]
+    pub fn delete_all<I: AsRef<str>>(
+        &self,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Result<SavedAll, SyncError> {
+        let (ids, made) = self.0.delete_all(ids)?;
+        Ok(SavedAll::new(ids, made.wait()?))
     }
 
     #[doc = doc!(get)]

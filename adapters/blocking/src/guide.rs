@@ -2,3 +2,6 @@
 
 #[doc = synclayer_client::guide!(queries, "synclayer_blocking", "fn", "")]
 pub mod queries {}
+
+#[doc = synclayer_client::guide!(transactions, "synclayer_blocking", "fn", "")]
+pub mod transactions {}

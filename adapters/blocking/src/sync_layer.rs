@@ -11,10 +11,11 @@ use synclayer_client::config::SyncConfig;
 use synclayer_client::doc;
 use synclayer_client::error::{OpenError, SyncError};
 use synclayer_client::handle::Handle;
-use synclayer_client::saved::Saved;
+use synclayer_client::saved::{Saved, SavedTransaction};
 use synclayer_client::setup::Setup;
+use synclayer_client::transaction::Transaction;
 use synclayer_client::wait::{TimedOut, Wait};
-use synclayer_core::{Rejected, SignOut, Status, WriteId};
+use synclayer_core::{PendingWrite, Rejected, SignOut, Status, WriteId};
 
 use crate::collection::Collection;
 use crate::listen::Events;
@@ -156,6 +157,40 @@ impl SyncLayer {
     #[doc = doc!(set_token)]
     pub fn set_token(&self, token: &str) -> Result<(), SyncError> {
         self.0.set_token(token).wait()
+    }
+
+    #[doc = doc!(transaction)]
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use synclayer_blocking::{SyncConfig, SyncLayer};
+    /// # let config = SyncConfig::new("http://localhost:8080").connect_at_start(false);
+    /// # let sync = SyncLayer::open(config)?;
+    /// use serde_json::json;
+    ///
+    /// let made = sync.transaction(|t| {
+    ///     t.save_with_id("accounts", "ann", &json!({ "sum": 10 }))?;
+    ///     t.save_with_id("accounts", "bob", &json!({ "sum": 0 }))?;
+    ///     t.update("accounts", "ann", &json!({ "sum": 7 }))?;
+    ///     t.update("accounts", "bob", &json!({ "sum": 3 }))
+    /// })?;
+    /// assert!(made.transaction.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn transaction(
+        &self,
+        body: impl FnOnce(&mut Transaction<'_, '_>) -> Result<(), SyncError> + Send + 'static,
+    ) -> Result<SavedTransaction, SyncError> {
+        let made = self.0.transaction(body).wait()?;
+        made.into_iter().next().ok_or(SyncError::Closed)
+    }
+
+    #[doc = doc!(pending)]
+    pub fn pending(&self) -> Result<Vec<PendingWrite>, SyncError> {
+        self.0.pending().wait()
     }
 
     #[doc = doc!(rejected)]

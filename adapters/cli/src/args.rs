@@ -59,6 +59,9 @@ pub(crate) enum CliCommand {
     /// Change a record by what it is: a program gets it and prints what takes its place
     #[command(long_about = MODIFY)]
     Modify(ModifyArgs),
+    /// Make several writes with one fate, each a JSON line
+    #[command(long_about = TRANSACTION)]
+    Transaction(TransactionArgs),
     /// Delete a record, or all that meet a condition
     Delete(DeleteArgs),
     /// Print a record
@@ -121,6 +124,18 @@ changing, nothing is changed. Devices that change the same field while they don'
 in conflict, as by `update`.
 
   synclayer modify todos milk -- jq -c '.bottles += 1'";
+
+const TRANSACTION: &str = "\
+Make several writes with one fate: the server takes all of them or none.
+
+Each line is a JSON object, as a write of level 1: `insert` saves a record whole, `update` sets fields and \
+removes those in `metadata.unset`, `delete` removes a record. If one is refused, or loses against \
+somebody else's change (see --conflicts), all are taken back. At most 256 writes.
+
+  printf '%s\\n' \\
+    '{\"type\":\"update\",\"collection\":\"seats\",\"recordId\":\"7a\",\"data\":{\"by\":\"ann\"}}' \\
+    '{\"type\":\"insert\",\"collection\":\"tickets\",\"recordId\":\"ann\",\"data\":{\"seat\":\"7a\"}}' \\
+    | synclayer transaction -";
 
 const ADOPT: &str = "\
 Take what the server has, where it lost records or has another database.
@@ -384,6 +399,17 @@ pub(crate) struct SaveArgs {
     /// The record's id; where there is such a record, it is replaced whole. By default a new one
     #[arg(long)]
     pub(crate) id: Option<String>,
+    #[command(flatten)]
+    pub(crate) replica: ReplicaArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TransactionArgs {
+    /// The file of the writes; `-` reads the standard input
+    pub(crate) file: String,
+    /// Let the other writes go on where one loses against somebody else's change
+    #[arg(long)]
+    pub(crate) keep_what_won: bool,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
 }

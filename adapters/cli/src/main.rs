@@ -20,6 +20,7 @@ mod shown;
 mod sign_out;
 mod signal;
 mod tokens;
+mod transaction;
 mod umask;
 mod watch;
 mod write;
@@ -108,6 +109,7 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
         CliCommand::Save(args) => write::save(args, out).await,
         CliCommand::Update(args) => write::update(args, out).await,
         CliCommand::Modify(args) => modify::modify(args, out).await,
+        CliCommand::Transaction(args) => transaction::transaction(args, out).await,
         CliCommand::Delete(args) => write::delete(args, out).await,
         CliCommand::Get(args) => read::get(args, out).await,
         CliCommand::List(args) => read::list(args, out).await,
@@ -131,6 +133,7 @@ fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
         CliCommand::Update(args) => &args.replica,
         CliCommand::Modify(args) => &args.replica,
         CliCommand::SignOut(args) => &args.replica,
+        CliCommand::Transaction(args) => &args.replica,
         CliCommand::Delete(args) => &args.replica,
         CliCommand::Get(args) => &args.replica,
         CliCommand::List(args) | CliCommand::Watch(args) => &args.replica,

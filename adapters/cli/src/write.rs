@@ -222,16 +222,16 @@ pub(crate) async fn deliver_after(
 }
 
 /// The outcome of a write, as text.
-struct WriteFate {
-    state: &'static str,
-    why: Option<String>,
-    text: String,
-    code: Option<Code>,
+pub(crate) struct WriteFate {
+    pub(crate) state: &'static str,
+    pub(crate) why: Option<String>,
+    pub(crate) text: String,
+    pub(crate) code: Option<Code>,
 }
 
 impl WriteFate {
     #[allow(clippy::wildcard_enum_match_arm)] // there may be more of them one day
-    fn of(name: &str, fate: Option<Fate>, apart: Option<String>) -> Self {
+    pub(crate) fn of(name: &str, fate: Option<Fate>, apart: Option<String>) -> Self {
         let outcome = |state, why, text, code| Self { state, why, text, code };
         match fate {
             None => {

@@ -1,7 +1,7 @@
 //! A collection as both faces hold it: its calls, its watches, and the use that they make of it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use serde::Serialize;
@@ -16,8 +16,9 @@ use crate::listen::{QuerySlot, UpdateSlot};
 use crate::mailbox::{Buffer, Receiver, mailbox};
 use crate::modify::modification;
 use crate::pending::Pending;
-use crate::saved::Saved;
+use crate::saved::{Saved, SavedTransaction};
 use crate::setup::{collection, fresh_record_id, record_id};
+use crate::transaction::{PartWrite, parts};
 
 /// A collection of a client, which it keeps alive.
 ///
@@ -83,6 +84,49 @@ impl CollectionHandle {
     /// Deletes a record.
     pub fn delete(&self, id: &str) -> Pending<Saved> {
         self.write(record_id(id), |name, id| Ok(Write::Delete(name, id)))
+    }
+
+    /// Saves many new records. Returns their ids beside the call.
+    pub fn save_all<T: Serialize>(
+        &self,
+        documents: impl IntoIterator<Item = T>,
+    ) -> Result<(Vec<RecordId>, Pending<Vec<SavedTransaction>>), SyncError> {
+        let save =
+            |document: T| Ok((fresh_record_id()?, PartWrite::Save(self.document(&document)?)));
+        self.write_all(documents.into_iter().map(save))
+    }
+
+    /// Sets some fields of many records.
+    pub fn update_all<I: AsRef<str>, T: Serialize>(
+        &self,
+        updates: impl IntoIterator<Item = (I, T)>,
+    ) -> Result<(Vec<RecordId>, Pending<Vec<SavedTransaction>>), SyncError> {
+        let update = |(id, fields): (I, T)| {
+            let delta = Delta::new(self.document(&fields)?, Vec::new());
+            Ok((record_id(id.as_ref())?, PartWrite::Update(delta)))
+        };
+        self.write_all(updates.into_iter().map(update))
+    }
+
+    /// Deletes many records.
+    pub fn delete_all<I: AsRef<str>>(
+        &self,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Result<(Vec<RecordId>, Pending<Vec<SavedTransaction>>), SyncError> {
+        let delete = |id: I| Ok((record_id(id.as_ref())?, PartWrite::Delete));
+        self.write_all(ids.into_iter().map(delete))
+    }
+
+    fn write_all(
+        &self,
+        writes: impl Iterator<Item = Result<(RecordId, PartWrite), SyncError>>,
+    ) -> Result<(Vec<RecordId>, Pending<Vec<SavedTransaction>>), SyncError> {
+        let writes = writes.collect::<Result<Vec<_>, _>>()?;
+        let ids = writes.iter().map(|(id, _)| id.clone()).collect();
+        let parts = parts(&self.name, writes);
+        let touched = Arc::new(Mutex::new([self.name.clone()].into()));
+        let made = self.client.ask(|reply| EngineCommand::Transact { parts, touched, reply });
+        Ok((ids, made))
     }
 
     /// Reads a record.

@@ -1,19 +1,20 @@
 //! Commands for an engine, and the inbox that takes them from any thread.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use synclayer_core::{
-    Collection, Command, ConnId, Disconnect, Explanation, Input, Query, Record, RecordId, Rejected,
-    RequestId, SignOut, Status, Write, WriteId,
+    Collection, Command, ConnId, Disconnect, Explanation, Input, PendingWrite, Query, Record,
+    RecordId, Rejected, RequestId, SignOut, Status, TransactionBody, Write, WriteId,
 };
 
 use crate::listen::{EventQueue, QuerySlot, UpdateSlot};
 use crate::mailbox;
 use crate::pending::{EndReason, Pending, Responder};
 use crate::reads::SharedReads;
-use crate::saved::Saved;
+use crate::saved::{Saved, SavedTransaction};
 
 /// A command for an engine. Those of the app are answered by their `Responder`.
 pub enum EngineCommand {
@@ -25,6 +26,15 @@ pub enum EngineCommand {
         write: Write,
         /// Answered when the write is durable.
         reply: Responder<Saved>,
+    },
+    /// Makes transactions, one after the other.
+    Transact {
+        /// The transactions.
+        parts: Vec<TransactionBody>,
+        /// The collections that they are about, known when they were made.
+        touched: Arc<Mutex<BTreeSet<Collection>>>,
+        /// Answered when all are durable.
+        reply: Responder<Vec<SavedTransaction>>,
     },
     /// Makes a rejected write again.
     Retry {
@@ -87,6 +97,8 @@ pub enum EngineCommand {
     Status(Responder<Status>),
     /// Reads the list of rejected writes.
     Rejected(Responder<Vec<Rejected>>),
+    /// Reads the list of the writes that wait for the server.
+    Pending(Responder<Vec<PendingWrite>>),
     /// Waits for the server: answered when every write made before is settled, and every collection
     /// is confirmed or known not to be in sync.
     Synced(Responder<()>),
@@ -154,6 +166,7 @@ impl EngineCommand {
     pub(crate) fn is_seen_by_reads(&self) -> bool {
         match self {
             Self::Write { .. }
+            | Self::Transact { .. }
             | Self::Retry { .. }
             | Self::Decide { .. }
             | Self::Replica(..)
@@ -166,6 +179,7 @@ impl EngineCommand {
             | Self::Explain { .. }
             | Self::Status(_)
             | Self::Rejected(_)
+            | Self::Pending(_)
             | Self::Synced(_)
             | Self::Watch { .. }
             | Self::WatchQuery { .. }

@@ -248,6 +248,46 @@ macro_rules! doc {
          ([`Misuse::ModifyFailed`](crate::Misuse::ModifyFailed)); the record is then as it was. A \
          program that is built with `panic = \"abort\"` ends there."
     };
+    (save_all) => {
+        "Saves many new records, each under an id of its own, which are returned in their order. They are \
+         made in one commit here, and go to the server in transactions of up to 256 of them, and of \
+         about 1 MiB: each is taken whole or not at all, but for records that lose a conflict.\n\n\
+         # Errors\n\
+         As [`save`](Self::save). Where too many writes wait for the server, the transactions that \
+         still fitted are made."
+    };
+    (update_all) => {
+        "Sets some top-level fields of many records, in transactions as [`save_all`](Self::save_all) \
+         makes them. A record that is named twice in one of them is written once.\n\n\
+         # Errors\n\
+         As [`save_all`](Self::save_all), and when there is no such record."
+    };
+    (delete_all) => {
+        "Deletes many records, in transactions as [`save_all`](Self::save_all) makes them.\n\n\
+         # Errors\n\
+         As [`save_all`](Self::save_all)."
+    };
+    (transaction) => {
+        "Makes several writes with one fate: here in one commit, at the server all or none, where its \
+         [guarantees](crate::Guarantees) have `atomic`. Whatever rejects one of them rejects all; so \
+         does a conflict that one of them loses, unless the transaction says \
+         [`keep_what_won`](crate::Transaction::keep_what_won). It returns when it is saved here; \
+         [`confirmed`](crate::SavedTransaction::confirmed) tells what becomes of it. See \
+         [`guide::transactions`](crate::guide::transactions).\n\n\
+         `body` runs on the client's own thread: it must be quick, and what it calls of a client is \
+         refused ([`SyncError::InsideCallback`](crate::SyncError::InsideCallback)). Where it fails, \
+         nothing has happened.\n\n\
+         # Errors\n\
+         When `body` fails or panics, the transaction has more than 256 members or is too large \
+         ([`Misuse::TransactionTooLarge`](crate::Misuse::TransactionTooLarge)), too many writes wait \
+         for the server, the store has failed, or the client is closed."
+    };
+    (pending) => {
+        "The writes that wait for the server, oldest first, each with the transaction that it is a \
+         member of. Mind the memory: a million may wait.\n\n\
+         # Errors\n\
+         When the store has failed, or the client is closed."
+    };
     (delete) => {
         "Deletes a record. Nothing happens if there is none.\n\n\
          # Errors\n\

@@ -181,6 +181,9 @@ impl Engine {
         self.reads.took(&command);
         match command {
             EngineCommand::Write { id, write, reply } => self.write(id, write, reply),
+            EngineCommand::Transact { parts, touched, reply } => {
+                self.transact(parts, &touched, reply);
+            }
             EngineCommand::Retry { write, reply } => self.retry(write, reply),
             EngineCommand::Decide { write, reply } => self.decide(write, reply),
             EngineCommand::Get { collection, id, reply } => reply.send(self.get(&collection, &id)),
@@ -196,6 +199,7 @@ impl Engine {
             }
             EngineCommand::Status(reply) => reply.send(self.status()),
             EngineCommand::Rejected(reply) => reply.send(self.rejected()),
+            EngineCommand::Pending(reply) => reply.send(self.pending()),
             EngineCommand::Synced(reply) => self.await_sync(reply),
             EngineCommand::Replica(command, reply) => {
                 self.command(command);

@@ -3,6 +3,51 @@
 /// The text of a guide, for a face: `#[doc = guide!(queries, "synclayer_tokio", "async fn", ".await")]`.
 #[macro_export]
 macro_rules! guide {
+    (transactions, $face:literal, $fn:literal, $wait:literal) => {
+        concat!(
+            "Transactions: several writes, one fate.\n\n",
+            "```\n",
+            "use ", $face, "::{Fate, SyncError, SyncLayer};\n",
+            "use serde_json::json;\n\n",
+            $fn, " claim(sync: &SyncLayer, seat: &'static str) -> Result<bool, SyncError> {\n",
+            "    let claim = sync.transaction(move |t| {\n",
+            "        t.expect_unchanged(\"seats\", seat)?;\n",
+            "        t.update(\"seats\", seat, &json!({ \"by\": \"ann\" }))?;\n",
+            "        t.save(\"tickets\", &json!({ \"seat\": seat }))?;\n",
+            "        Ok(())\n",
+            "    })", $wait, "?;\n",
+            "    println!(\"it shows here at once; the server has not spoken yet\");\n",
+            "    Ok(claim.confirmed()", $wait, "?.is_taken())\n",
+            "}\n",
+            "```\n\n",
+            "All writes of a transaction are made in one commit here, in any collections, and go to the \
+             server in one message. It takes all of them or none, and shows them to others together. \
+             Inside, `get` reads what the app sees, the transaction's own writes included, and nothing \
+             comes in between. Two writes of a record become one. A transaction has up to 256 writes and \
+             expectations.\n\n",
+            "# Its fate\n\n",
+            "`confirmed` tells it, once:\n\n",
+            "* The server has it.\n",
+            "* It was rejected: its writes are in the list of rejected writes, and the records are as if it \
+             had not been made. The server has refused one of them; or the conflict strategy has given \
+             one up (`LOST`), since half a transfer makes money; or a record was no longer as it was \
+             expected (`PRECONDITION_FAILED`). What was written on top of it falls with it. The list of \
+             rejected writes makes it again, or discards it, as a whole.\n\n",
+            "`keep_what_won` lets the other writes go on where one loses a conflict. `save_all`, \
+             `update_all` and `delete_all` do so: they are for many writes that need not stand or fall \
+             together.\n\n",
+            "# Expectations\n\n",
+            "`expect_unchanged` says that a record is as the transaction finds it at its begin, and \
+             `expect` that it is as the app was shown it earlier, or that there is none. So a seat that \
+             was claimed off line is claimed only if nobody has changed it meanwhile. Without an \
+             expectation, writes of the same field meet by the conflict strategy, and those of \
+             different fields are both made.\n\n",
+            "# Servers without transactions\n\n",
+            "To plain servers, and those of earlier versions, the writes go one by one, and expectations \
+             are looked at here only, when everything before them has arrived. \
+             `status().guarantees` lacks `atomic` then, and `required_guarantees` can ask for it."
+        )
+    };
     (queries, $face:literal, $fn:literal, $wait:literal) => {
         concat!(
             "Queries: which records, in which order, and how many of them.\n\n",

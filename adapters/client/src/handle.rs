@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::thread;
 
 use synclayer_core::{
-    Command, Limits, Rejected, SignOut, Status, StoreError, Token, Write, WriteId,
+    Command, Limits, PendingWrite, Rejected, SignOut, Status, StoreError, Token, Write, WriteId,
 };
 
 use crate::callback;
@@ -18,9 +18,10 @@ use crate::listen::EventQueue;
 use crate::mailbox::{self, mailbox};
 use crate::network::Network;
 use crate::pending::{Pending, Responder};
-use crate::saved::Saved;
+use crate::saved::{Saved, SavedTransaction};
 use crate::set_once::{SetOnce, set_once};
 use crate::setup::{Setup, check_token};
+use crate::transaction::{Touched, Transaction, transaction};
 
 /// A client. Clones are of the same one; when the last is dropped, it ends.
 ///
@@ -119,6 +120,21 @@ impl Handle {
     /// Reads the list of rejected writes.
     pub fn rejected(&self) -> Pending<Vec<Rejected>> {
         self.ask(EngineCommand::Rejected)
+    }
+
+    /// Makes a transaction: its only one comes back.
+    pub fn transaction(
+        &self,
+        body: impl FnOnce(&mut Transaction<'_, '_>) -> Result<(), SyncError> + Send + 'static,
+    ) -> Pending<Vec<SavedTransaction>> {
+        let touched = Touched::default();
+        let parts = Vec::from([transaction(body, self.limits(), &touched)]);
+        self.ask(|reply| EngineCommand::Transact { parts, touched, reply })
+    }
+
+    /// Reads the list of the writes that wait for the server.
+    pub fn pending(&self) -> Pending<Vec<PendingWrite>> {
+        self.ask(EngineCommand::Pending)
     }
 
     /// Makes a rejected write again.

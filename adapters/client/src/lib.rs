@@ -39,6 +39,7 @@ pub mod saved;
 mod set_once;
 pub mod setup;
 pub mod tls;
+pub mod transaction;
 mod transport;
 pub mod typed;
 pub mod wait;

@@ -83,9 +83,61 @@ impl Saved {
     }
 }
 
+/// A transaction that is saved here, as durably as the store was set up for. It tells what becomes of it
+/// at the server, for as long as the client lives, and may be dropped: it goes out all the same.
+#[derive(Clone)]
+pub struct SavedTransaction {
+    /// Its name in [events](synclayer_core::EventKind) and in the list of rejected writes; `None` where
+    /// it changes nothing.
+    pub transaction: Option<WriteId>,
+    pub(crate) fate: SetOnce<KnownFate>,
+}
+
+impl SavedTransaction {
+    /// Waits until the server has acknowledged the transaction, or it is known that it won't: see
+    /// [`Saved::confirmed`].
+    #[must_use = "it is known when this is awaited"]
+    pub fn confirmed(&self) -> Confirmed {
+        Confirmed(self.fate.clone())
+    }
+
+    /// Waits as [`confirmed`](Self::confirmed), for at most this time, and keeps the thread: it is
+    /// not for async tasks.
+    ///
+    /// # Errors
+    /// As [`Saved::wait_confirmed`].
+    pub fn wait_confirmed(&self, timeout: Duration) -> Result<Result<Fate, SyncError>, TimedOut> {
+        self.confirmed().wait_timeout(timeout)
+    }
+}
+
+impl fmt::Debug for SavedTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SavedTransaction").field(&self.transaction).finish()
+    }
+}
+
+/// Many writes of a collection that are saved here.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SavedAll {
+    /// The records, in the order in which they were given.
+    pub ids: Vec<RecordId>,
+    /// The transactions that the writes were split into, in their order.
+    pub transactions: Vec<SavedTransaction>,
+}
+
+impl SavedAll {
+    /// Records, with the transactions that wrote them.
+    #[must_use]
+    pub fn new(ids: Vec<RecordId>, transactions: Vec<SavedTransaction>) -> Self {
+        Self { ids, transactions }
+    }
+}
+
 /// The fate of a write as a future: see [`Saved::confirmed`].
 #[derive(Clone)]
-pub struct Confirmed(SetOnce<KnownFate>);
+pub struct Confirmed(pub(crate) SetOnce<KnownFate>);
 
 impl Future for Confirmed {
     type Output = Result<Fate, SyncError>;

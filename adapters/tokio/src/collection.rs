@@ -6,7 +6,7 @@ use synclayer_client::doc;
 use synclayer_client::error::SyncError;
 use synclayer_client::handle::Handle;
 use synclayer_client::query::QueryHandle;
-use synclayer_client::saved::Saved;
+use synclayer_client::saved::{Saved, SavedAll};
 use synclayer_core::{Delta, Document, Record};
 
 use crate::query::Query;
@@ -164,6 +164,33 @@ impl Collection {
     /// ```
     pub async fn delete(&self, id: &str) -> Result<Saved, SyncError> {
         self.0.delete(id).await
+    }
+
+    #[doc = doc!(save_all)]
+    pub async fn save_all<T: Serialize>(
+        &self,
+        documents: impl IntoIterator<Item = T>,
+    ) -> Result<SavedAll, SyncError> {
+        let (ids, made) = self.0.save_all(documents)?;
+        Ok(SavedAll::new(ids, made.await?))
+    }
+
+    #[doc = doc!(update_all)]
+    pub async fn update_all<I: AsRef<str>, T: Serialize>(
+        &self,
+        updates: impl IntoIterator<Item = (I, T)>,
+    ) -> Result<SavedAll, SyncError> {
+        let (ids, made) = self.0.update_all(updates)?;
+        Ok(SavedAll::new(ids, made.await?))
+    }
+
+    #[doc = doc!(delete_all)]
+    pub async fn delete_all<I: AsRef<str>>(
+        &self,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Result<SavedAll, SyncError> {
+        let (ids, made) = self.0.delete_all(ids)?;
+        Ok(SavedAll::new(ids, made.await?))
     }
 
     #[doc = doc!(get)]

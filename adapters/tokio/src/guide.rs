@@ -2,3 +2,6 @@
 
 #[doc = synclayer_client::guide!(queries, "synclayer_tokio", "async fn", ".await")]
 pub mod queries {}
+
+#[doc = synclayer_client::guide!(transactions, "synclayer_tokio", "async fn", ".await")]
+pub mod transactions {}

@@ -49,16 +49,17 @@ pub use stream::{Events, QueryWatch, Watch};
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
 pub use synclayer_client::error::{OpenError, SyncError};
-pub use synclayer_client::saved::{Confirmed, Saved};
+pub use synclayer_client::saved::{Confirmed, Saved, SavedAll, SavedTransaction};
 pub use synclayer_client::tls::TrustedRoots;
+pub use synclayer_client::transaction::Transaction;
 pub use synclayer_client::typed::{Typed, TypedUpdate};
 pub use synclayer_client::wait::TimedOut;
 pub use synclayer_core::{
     CollectionStatus, Conflict, ConflictStrategy, ConnectFailure, ConnectionState, Delta, Document,
     DocumentError, Event, EventKind, Explanation, FailureCause, Fate, FieldStates, FieldWise,
-    Guarantees, Index, Limits, Misuse, NameError, OnServerLoss, PlainServers, QueryChange,
-    QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange, RecordId, Rejected, Resolver,
-    ResolverFailure, SignOut, Snapshot, StalledWrite, Status, StoreError, StoreErrorKind,
+    Guarantees, Index, Limits, Misuse, NameError, OnServerLoss, PendingWrite, PlainServers,
+    QueryChange, QueryError, QuerySnapshot, QueryUpdate, Record, RecordChange, RecordId, Rejected,
+    Resolver, ResolverFailure, SignOut, Snapshot, StalledWrite, Status, StoreError, StoreErrorKind,
     SyncFailure, SyncFailureReason, Transport, Unsent, Update, WriteId,
 };
 pub use typed::{CollectionOf, WatchOf};

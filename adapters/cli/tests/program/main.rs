@@ -21,5 +21,6 @@ mod shown;
 mod sign_out;
 mod support;
 mod tls;
+mod transaction;
 mod transport;
 mod unauthenticated;

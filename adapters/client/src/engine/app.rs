@@ -1,8 +1,10 @@
 //! The calls of the app.
 
+use std::sync::PoisonError;
+
 use synclayer_core::{
-    Action, Collection, Command, Misuse, Now, Record, RecordId, Rejected, Status, Write, WriteId,
-    Written,
+    Action, Collection, Command, Misuse, Now, PendingWrite, Record, RecordId, Rejected, Status,
+    TransactionBody, Write, WriteId, Written,
 };
 
 use super::waiting::WaitingWrite;
@@ -12,8 +14,9 @@ use crate::error::SyncError;
 use crate::listen::UpdateSlot;
 use crate::mailbox::Sender;
 use crate::pending::Responder;
-use crate::saved::{KnownFate, Saved};
+use crate::saved::{KnownFate, Saved, SavedTransaction};
 use crate::set_once::{SetOnce, set_once};
+use crate::transaction::Touched;
 
 impl Engine {
     /// Makes a write of a record.
@@ -25,6 +28,39 @@ impl Engine {
             }
             Err(error) => reply.send(Err(error)),
         }
+    }
+
+    /// Makes transactions, one after the other; where one can't be made, the later ones are not.
+    pub(super) fn transact(
+        &mut self,
+        parts: Vec<TransactionBody>,
+        touched: &Touched,
+        reply: Responder<Vec<SavedTransaction>>,
+    ) {
+        let (mut saved, mut commit) = (Vec::new(), None);
+        for part in parts {
+            match self.make(Write::Transaction(part)) {
+                Ok(written) => {
+                    let (transaction, fate) = (written.transaction, self.follow(written));
+                    saved.push(SavedTransaction { transaction, fate });
+                    commit = Some(written.commit);
+                }
+                Err(error) => return reply.send(Err(error)),
+            }
+        }
+        let touched = std::mem::take(&mut *touched.lock().unwrap_or_else(PoisonError::into_inner));
+        touched.iter().for_each(|collection| self.join(collection));
+        match commit {
+            Some(commit) => {
+                self.calls.add_write(commit, WaitingWrite::Transactions(reply, saved));
+            }
+            None => reply.send(Ok(saved)),
+        }
+    }
+
+    /// Reads the list of the writes that wait.
+    pub(super) fn pending(&mut self) -> Result<Vec<PendingWrite>, SyncError> {
+        self.call(|replica, _, _| Ok(replica.pending()?))
     }
 
     /// Makes a rejected write again.

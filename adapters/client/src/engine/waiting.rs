@@ -6,7 +6,7 @@ use synclayer_core::{CommitNumber, SyncId, SyncOutcome};
 
 use crate::error::SyncError;
 use crate::pending::Responder;
-use crate::saved::Saved;
+use crate::saved::{Saved, SavedTransaction};
 
 /// Calls that wait for the store or for the server.
 #[derive(Default)]
@@ -22,6 +22,8 @@ pub(super) struct WaitingCalls {
 pub(super) enum WaitingWrite {
     /// A write of a record.
     Record(Responder<Saved>, Saved),
+    /// Transactions.
+    Transactions(Responder<Vec<SavedTransaction>>, Vec<SavedTransaction>),
     /// A write that is not of one record.
     Decision(Responder<()>),
 }
@@ -75,6 +77,7 @@ impl WaitingWrite {
     fn answer(self, outcome: Result<(), SyncError>) {
         match self {
             Self::Record(reply, saved) => reply.send(outcome.map(|()| saved)),
+            Self::Transactions(reply, saved) => reply.send(outcome.map(|()| saved)),
             Self::Decision(reply) => reply.send(outcome),
         }
     }

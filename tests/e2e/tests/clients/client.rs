@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use synclayer_tokio::{
-    Document, Event, Fate, Record, SignOut, Status, SyncConfig, SyncError, WriteId,
+    Document, Event, Fate, PendingWrite, Record, SavedAll, SignOut, Status, SyncConfig, SyncError,
+    Transaction, WriteId,
 };
 
 use crate::callback::{Calls, WAIT};
@@ -16,6 +17,9 @@ use crate::support::{TIMEOUT, TODOS, runtime};
 pub type Modify = Box<dyn FnOnce(Option<&Document>) -> Option<Value> + Send>;
 /// Changes a record by what it is.
 pub type Modifier = Box<dyn Fn(&str, Modify) -> Result<(), SyncError> + Send>;
+
+/// The making of a transaction.
+pub type Body = Box<dyn FnOnce(&mut Transaction<'_, '_>) -> Result<(), SyncError> + Send>;
 
 /// Waits for what becomes of a write.
 pub type Confirmed = Box<dyn Fn() -> Result<Fate, SyncError>>;
@@ -32,6 +36,10 @@ pub trait Client: Sized + Send {
     fn saved(&self, id: &str, document: &Value) -> Confirmed;
     /// Makes the only rejected write again.
     fn retried(&self) -> Confirmed;
+    fn transacted(&self, body: Body) -> Result<Confirmed, SyncError>;
+    fn saved_all(&self, documents: Vec<Value>) -> SavedAll;
+    fn deleted_all(&self, ids: Vec<String>);
+    fn pending(&self) -> Vec<PendingWrite>;
     fn records(&self) -> Vec<Record>;
     fn status(&self) -> Status;
     fn set_token(&self, token: &str);
@@ -131,6 +139,26 @@ impl Client for Tokio {
         confirmed(runtime().block_on(retried).unwrap())
     }
 
+    fn transacted(&self, body: Body) -> Result<Confirmed, SyncError> {
+        let made = runtime().block_on(self.sync.transaction(body))?;
+        Ok(Box::new(move || {
+            let confirmed = async { tokio::time::timeout(TIMEOUT, made.confirmed()).await };
+            runtime().block_on(confirmed).unwrap()
+        }))
+    }
+
+    fn saved_all(&self, documents: Vec<Value>) -> SavedAll {
+        runtime().block_on(self.todos.save_all(documents)).unwrap()
+    }
+
+    fn deleted_all(&self, ids: Vec<String>) {
+        runtime().block_on(self.todos.delete_all(ids)).unwrap();
+    }
+
+    fn pending(&self) -> Vec<PendingWrite> {
+        runtime().block_on(self.sync.pending()).unwrap()
+    }
+
     fn records(&self) -> Vec<Record> {
         runtime().block_on(self.todos.get_all()).unwrap()
     }
@@ -201,6 +229,9 @@ impl Client for Tokio {
                     ("update", todos.update("x", &fields).await.map(drop)),
                     ("modify", todos.modify("x", |_| None::<Value>).await.map(drop)),
                     ("delete", todos.delete("x").await.map(drop)),
+                    ("delete_all", todos.delete_all(["x"]).await.map(drop)),
+                    ("transaction", sync.transaction(|_| Ok(())).await.map(drop)),
+                    ("pending", sync.pending().await.map(drop)),
                     ("get", todos.get("x").await.map(drop)),
                     ("get_all", todos.get_all().await.map(drop)),
                     ("subscribe", todos.subscribe().await),
@@ -276,6 +307,23 @@ impl Client for Blocking {
         Box::new(move || retried.wait_confirmed(TIMEOUT).unwrap())
     }
 
+    fn transacted(&self, body: Body) -> Result<Confirmed, SyncError> {
+        let made = self.sync.transaction(body)?;
+        Ok(Box::new(move || made.wait_confirmed(TIMEOUT).unwrap()))
+    }
+
+    fn saved_all(&self, documents: Vec<Value>) -> SavedAll {
+        self.todos.save_all(documents).unwrap()
+    }
+
+    fn deleted_all(&self, ids: Vec<String>) {
+        self.todos.delete_all(ids).unwrap();
+    }
+
+    fn pending(&self) -> Vec<PendingWrite> {
+        self.sync.pending().unwrap()
+    }
+
     fn records(&self) -> Vec<Record> {
         self.todos.get_all().unwrap()
     }
@@ -346,6 +394,9 @@ impl Client for Blocking {
                 ("update", todos.update("x", &fields).map(drop)),
                 ("modify", todos.modify("x", |_| None::<Value>).map(drop)),
                 ("delete", todos.delete("x").map(drop)),
+                ("delete_all", todos.delete_all(["x"]).map(drop)),
+                ("transaction", sync.transaction(|_| Ok(())).map(drop)),
+                ("pending", sync.pending().map(drop)),
                 ("get", todos.get("x").map(drop)),
                 ("get_all", todos.get_all().map(drop)),
                 ("subscribe", todos.subscribe()),

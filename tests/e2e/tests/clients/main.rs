@@ -11,6 +11,7 @@ mod sign_out;
 mod slow;
 mod suite;
 mod support;
+mod transactions;
 mod unreachable;
 
 /// Runs every test of the suite with each client.
@@ -68,6 +69,10 @@ suite! {
     modify::a_closure_makes_removes_and_leaves_records,
     modify::a_write_that_changes_nothing_is_answered,
     modify::a_closure_that_fails_changes_nothing_and_the_client_goes_on,
+    transactions::a_transaction_is_made_at_once_and_reaches_the_others,
+    transactions::a_transaction_that_can_not_be_made_changes_nothing,
+    transactions::a_claim_made_off_line_fails_where_somebody_was_faster,
+    transactions::many_records_are_written_in_few_transactions,
 }
 
 #[test]
