@@ -105,15 +105,7 @@ impl synclayer_core::Job for Job {
 impl Job {
     /// The number of writes, at least one.
     fn writes(&self) -> usize {
-        let writes = match synclayer_core::Job::transaction(self) {
-            Transaction::Writes(run) => run.mutations.len(),
-            Transaction::Push(push) => push.mutations.len(),
-            Transaction::Hello { .. }
-            | Transaction::Plain(_)
-            | Transaction::Sweep(_)
-            | Transaction::BeginEpoch { .. } => 1,
-        };
-        writes.max(1)
+        synclayer_core::Job::transaction(self).writes()
     }
 
     fn answer(self, result: Result) {

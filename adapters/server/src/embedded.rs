@@ -281,6 +281,7 @@ async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
                     | TransactionAnswer::Writes(_)
                     | TransactionAnswer::Pushed(_)
                     | TransactionAnswer::Plain(_)
+                    | TransactionAnswer::PlainUnit(_)
                     | TransactionAnswer::Begun,
                 ) => {}
                 Err(error) => tracing::warn!(%error, "nothing was swept"),

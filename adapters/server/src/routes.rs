@@ -153,7 +153,7 @@ async fn reply(
     let mut call = request.call(&shared.limits, &*shared.config.policy);
     let principal = Principal::new(request.user.as_ref(), remote.address);
     if let Call::Transact(write) = &mut call {
-        write.charge(&mut || take_token(shared, &principal));
+        write.charge(&mut |count| take_tokens(shared, &principal, count))?;
     }
     let answer = timeout(time_limit, answer(shared, call, &principal, &mut hold.account)).await;
     let reply = answer.map_err(|_| {
@@ -259,9 +259,13 @@ fn busy() -> Reply {
 
 /// Counts a call, or a write of one, against its principal's rate. The `Err` is how long to wait.
 fn take_token(shared: &Shared, principal: &Principal) -> Result<(), Duration> {
+    take_tokens(shared, principal, 1)
+}
+
+fn take_tokens(shared: &Shared, principal: &Principal, count: usize) -> Result<(), Duration> {
     let Some(bucket) = shared.bucket(principal) else { return Ok(()) };
     let now = shared.clock.now().mono;
-    bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(now)
+    bucket.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take_many(now, count)
 }
 
 async fn nothing(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {

@@ -321,3 +321,32 @@ async fn the_policy_decides() {
     peer.send(r#"{"type":"subscribe","collection":"secret"}"#).await;
     assert_eq!(peer.expect("error").await["code"], "UNAUTHORIZED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_takes_all_of_its_writes_or_none() {
+    let server = open().await;
+    post(&server, "1", json!({"a": 1})).await;
+    let insert =
+        json!({"type": "insert", "collection": "notes", "recordId": "n", "data": {"b": 1}});
+    let update = json!({
+        "type": "update", "collection": "todos", "recordId": "1", "data": {"a": 2}, "baseVersion": 1,
+    });
+    let body = json!({"writes": [insert, update]});
+    let (status, answer) = call(&server, "POST", "/sync/transaction", &body).await;
+    assert_eq!(status, 200, "{answer}");
+    let results = answer["results"].as_array().unwrap();
+    let versions: Vec<_> = results.iter().map(|result| result["version"].as_u64()).collect();
+    assert_eq!(versions, [Some(1), Some(2)]);
+
+    // the second is outdated now: the first, which could be taken, is not
+    let delete = json!({"type": "delete", "collection": "notes", "recordId": "n"});
+    let outdated = json!({
+        "type": "update", "collection": "todos", "recordId": "1", "data": {"a": 3}, "baseVersion": 1,
+    });
+    let body = json!({"writes": [delete, outdated]});
+    let (status, answer) = call(&server, "POST", "/sync/transaction", &body).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("CONFLICT")), "{answer}");
+    assert_eq!(answer["failed"], json!([{"index": 1, "code": "CONFLICT"}]));
+    let (status, note) = call(&server, "GET", "/sync/notes/n", &Value::Null).await;
+    assert_eq!((status, &note["data"]), (200, &json!({"b": 1})));
+}

@@ -60,6 +60,33 @@ pub(crate) struct UnitFlaw {
     pub(crate) message: String,
 }
 
+/// One write.
+impl From<Mutation> for Submission {
+    fn from(mutation: Mutation) -> Self {
+        Self::One(mutation)
+    }
+}
+
+impl Submission {
+    /// The number of writes and expectations.
+    #[must_use]
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Unit(unit) => unit.members.len(),
+        }
+    }
+
+    /// The number of the write, or of the first member; `None` at level 1.
+    #[must_use]
+    pub(crate) fn first(&self) -> Option<MutationNumber> {
+        match self {
+            Self::One(mutation) => mutation.number,
+            Self::Unit(unit) => unit.first(),
+        }
+    }
+}
+
 impl Unit {
     /// The maximal number of members.
     pub(crate) const MAX_MEMBERS: usize = 256;
@@ -68,6 +95,12 @@ impl Unit {
     #[must_use]
     pub(crate) fn first(&self) -> Option<MutationNumber> {
         self.members.first().and_then(Member::number)
+    }
+
+    /// The number of its last member.
+    #[must_use]
+    pub(crate) fn last(&self) -> Option<MutationNumber> {
+        self.members.last().and_then(Member::number)
     }
 
     /// Checks the number of members, their numbers and their records.

@@ -19,7 +19,7 @@ use super::message::{ClientMessage, ErrorCode, ErrorMessage, FailedMember, Level
 use super::name::{Collection, MutationNumber, RecordId};
 
 pub(crate) use encode::encode_change;
-pub(crate) use encode::unit::encode_unit;
+pub(crate) use encode::unit::{encode_unit, join};
 
 /// The content of one frame.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -31,7 +31,7 @@ pub use self::record::{Report, database, verify};
 pub use self::row::Rejected;
 pub use self::salvage::{Owner, SalvagedWrites, UnsentWrite, owner, salvage};
 pub use self::transaction::{
-    Context, HelloAnswer, Outcome, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
+    Context, HelloAnswer, Outcome, PlainUnit, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
     SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict,
 };
 pub use self::view::{Record, RecordChange, Slot, Snapshot, Update};

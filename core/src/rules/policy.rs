@@ -144,8 +144,18 @@ impl Bucket {
     /// # Errors
     /// The time until a token is available; none is taken. [`Duration::MAX`] if there never is one.
     pub fn take(&mut self, now: Mono) -> Result<(), Duration> {
+        self.take_many(now, 1)
+    }
+
+    /// Takes several tokens at once; as many as a full bucket holds, if they are more.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take): the time until they are available; none is taken.
+    pub fn take_many(&mut self, now: Mono, count: usize) -> Result<(), Duration> {
         self.fill(now);
-        if let Some(left) = self.thousandths.checked_sub(1000) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.rate.burst.max(1));
+        let wanted = u64::from(count) * 1000;
+        if let Some(left) = self.thousandths.checked_sub(wanted) {
             self.thousandths = left;
             return Ok(());
         }
@@ -153,7 +163,7 @@ impl Bucket {
             return Err(Duration::MAX);
         }
         // one token a second is one thousandth a millisecond
-        let missing = 1000 - self.thousandths;
+        let missing = wanted - self.thousandths;
         Err(Duration::from_millis(missing.div_ceil(u64::from(self.rate.per_second))))
     }
 
@@ -200,6 +210,10 @@ mod tests {
         assert_eq!(bucket.take(Mono(1333)), Err(Duration::from_millis(1)));
         assert_eq!(bucket.take(Mono(1334)), Ok(()));
         assert!(bucket.is_full(Mono(9000)));
+        // several at once, and never more than it holds
+        assert_eq!(bucket.take_many(Mono(9000), 2), Ok(()));
+        assert_eq!(bucket.take_many(Mono(9000), 9), Err(Duration::from_millis(667)));
+        assert_eq!(bucket.take_many(Mono(9667), 9), Ok(()));
         // a clock that goes back fills nothing
         let mut back = Bucket::new(Rate { per_second: 1, burst: 1 }, Mono(5000));
         assert_eq!(back.take(Mono(5000)), Ok(()));

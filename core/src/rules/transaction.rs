@@ -5,8 +5,10 @@
 //! the server's committer decides each on top of those before it.
 
 mod counting;
+mod decide;
 mod subject;
 mod sweep;
+mod unit;
 mod write;
 
 use alloc::collections::BTreeMap;
@@ -17,12 +19,13 @@ use super::policy::Policy;
 use super::record::{self, ClientRow, EpochRow, Totals};
 use crate::protocol::hash::Digest;
 use crate::protocol::limits::Limits;
-use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
+use crate::protocol::message::{ErrorCode, ServerChange};
 use crate::protocol::name::{
     ClientId, Collection, ConnId, DatabaseId, Epoch, MutationNumber, RecordId, Seq, SessionNumber,
     UserId,
 };
 use crate::protocol::time::Timestamp;
+use crate::protocol::unit::Submission;
 use crate::protocol::write::Change;
 use crate::store::{Batch, Overlay, Rows, StoreError};
 
@@ -46,6 +49,8 @@ pub enum Transaction {
     Push(Push),
     /// Applies one write of a level-1 HTTP call.
     Plain(PlainWrite),
+    /// Applies all writes of a level-1 HTTP call, or none.
+    PlainUnit(PlainUnit),
     /// Removes rows that are older than the retention.
     Sweep(Sweep),
     /// Begins an epoch. Once at each opening of the database, before anything is served.
@@ -66,8 +71,8 @@ pub struct Run {
     pub user: Option<UserId>,
     /// The connection; `None` for an exchange by HTTP.
     pub conn: Option<ConnId>,
-    /// The writes. One without a number is judged as at level 1.
-    pub mutations: Vec<Mutation>,
+    /// The writes and units. A write without a number is judged as at level 1.
+    pub writes: Vec<Submission>,
     /// The recent seqs of this connection's own writes, which conflict with nothing.
     pub window: Window,
 }
@@ -87,8 +92,8 @@ pub struct Push {
     /// after the database was reopened they may be of another history, which nothing else would
     /// show, because no connection breaks (PROTOCOL 5.10).
     pub epoch: Epoch,
-    /// The writes, all numbered.
-    pub mutations: Vec<Mutation>,
+    /// The writes and units, all numbered.
+    pub writes: Vec<Submission>,
 }
 
 /// A write of a level-1 HTTP call.
@@ -106,6 +111,15 @@ pub struct PlainWrite {
     pub timestamp: Option<Timestamp>,
     /// The version that the writer has seen; `None` makes the write unconditional.
     pub base_version: Option<u64>,
+}
+
+/// Writes of a level-1 HTTP call that take effect together, one after the other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlainUnit {
+    /// The user who writes.
+    pub user: Option<UserId>,
+    /// The writes.
+    pub writes: Vec<PlainWrite>,
 }
 
 /// The inputs of a decision besides the rows.
@@ -135,12 +149,16 @@ pub struct Decision {
 pub enum TransactionAnswer {
     /// The answer to [`Transaction::Hello`].
     Hello(HelloAnswer),
-    /// The answer to [`Transaction::Writes`]: one outcome for each write that was judged, in order.
+    /// The answer to [`Transaction::Writes`]: one outcome for each write that was judged, in order. Of
+    /// a unit that failed there are those of the members that failed.
     Writes(Vec<Outcome>),
     /// The answer to [`Transaction::Push`].
     Pushed(PushOutcome),
     /// The answer to [`Transaction::Plain`].
     Plain(Outcome),
+    /// The answer to [`Transaction::PlainUnit`]: an outcome for each write, in order. If one of them
+    /// failed, nothing was changed.
+    PlainUnit(Vec<Outcome>),
     /// The answer to [`Transaction::Sweep`].
     Swept(Swept),
     /// The answer to [`Transaction::BeginEpoch`].
@@ -196,6 +214,8 @@ pub struct Outcome {
     pub record_id: RecordId,
     /// The write's number; `None` at level 1.
     pub mutation: Option<MutationNumber>,
+    /// The number of the first member of its unit, if it is a member of one.
+    pub unit: Option<MutationNumber>,
     /// The seq of the record or its tombstone after the write; if there is neither, the horizon. In
     /// a live stream the verdict waits until this seq has passed (PROTOCOL 9.20).
     pub at: Seq,
@@ -260,6 +280,8 @@ pub struct Published {
     pub document: Option<crate::protocol::document::Document>,
     /// The connection that made it, if there is one.
     pub origin: Option<Origin>,
+    /// `true` if it belongs to the same unit as the change before it. Readers see a unit at once.
+    pub joined: bool,
 }
 
 /// The connection that made a change.
@@ -322,9 +344,10 @@ impl Transaction {
             Self::Hello { client, user, session } => {
                 decide_hello(client, user.as_ref(), *session, rows, context)
             }
-            Self::Writes(run) => write::decide_run(run, rows, context),
-            Self::Push(push) => write::decide_push(push, rows, context),
-            Self::Plain(write) => write::decide_plain(write, rows, context),
+            Self::Writes(run) => decide::decide_run(run, rows, context),
+            Self::Push(push) => decide::decide_push(push, rows, context),
+            Self::Plain(write) => decide::decide_plain(write, rows, context),
+            Self::PlainUnit(unit) => unit::decide_plain_unit(unit, rows, context),
             Self::Sweep(sweep) => sweep.decide(rows, context.now),
             Self::BeginEpoch { epoch, database } => {
                 sweep::begin_epoch(epoch, database, rows, context.now)
@@ -334,10 +357,12 @@ impl Transaction {
 
     /// The number of its writes, for the size of a commit; 1 for a transaction without writes.
     #[must_use]
-    pub(crate) fn writes(&self) -> usize {
+    pub fn writes(&self) -> usize {
         let writes = match self {
-            Self::Writes(run) => run.mutations.len(),
-            Self::Push(push) => push.mutations.len(),
+            Self::Writes(Run { writes, .. }) | Self::Push(Push { writes, .. }) => {
+                writes.iter().map(Submission::size).sum()
+            }
+            Self::PlainUnit(unit) => unit.writes.len(),
             Self::Hello { .. } | Self::Plain(_) | Self::Sweep(_) | Self::BeginEpoch { .. } => 1,
         };
         writes.max(1)

@@ -263,8 +263,8 @@ impl<J: Job> JobBatch<J> {
                 None => drop(doubtful.insert(collection)),
             }
         }
+        rings.publish_all(&decided.published);
         for change in &decided.published {
-            rings.publish(change);
             if !moved.contains(&change.collection) {
                 moved.insert(change.collection.clone());
             }

@@ -9,6 +9,7 @@
 
 mod plain;
 mod resumable;
+mod transaction;
 
 use core::time::Duration;
 
@@ -75,6 +76,8 @@ enum ExpectedReply {
     Push { unheard: Option<Box<ErrorMessage>> },
     /// The verdict on the one write.
     Plain { record_id: RecordId, kind: WriteKind },
+    /// The verdicts on the writes of a level-1 transaction.
+    PlainUnit,
 }
 
 /// A request that reads.
@@ -146,10 +149,7 @@ fn plan(request: &Request<'_>, limits: &ServerLimits, policy: &dyn Policy) -> Re
         ("POST", SESSION_PATH) => return resumable::session(request, limits),
         ("POST", PUSH_PATH) => return resumable::push(request, limits),
         ("POST", PULL_PATH) => return resumable::asked_page(request, limits, policy),
-        ("POST", TRANSACTION_PATH) => {
-            let message = "the name `transaction` is reserved: this server has no such call";
-            return Err(Reply { status: 501, ..invalid(message) });
-        }
+        ("POST", TRANSACTION_PATH) => return transaction::call(request, limits),
         _ => {}
     }
     let (collection, record) = target(request.path)?;
@@ -245,14 +245,27 @@ impl WriteCall {
         &self.transaction
     }
 
-    /// Pays for the writes of a push, of which the first is paid for by the call itself. Those
-    /// from the first on that `take` does not allow, and says how long to wait, are refused.
-    pub fn charge(&mut self, take: &mut dyn FnMut() -> Result<(), Duration>) {
+    /// Pays for the writes of a push, of which the first is paid for by the call itself. `take` takes
+    /// this number of tokens at once. Those from the first on that it does not allow, and says how long
+    /// to wait, are refused.
+    ///
+    /// # Errors
+    /// With the reply, if the call as a whole is refused.
+    pub fn charge(
+        &mut self,
+        take: &mut dyn FnMut(usize) -> Result<(), Duration>,
+    ) -> Result<(), Reply> {
         if let (Transaction::Push(push), ExpectedReply::Push { unheard }) =
             (&mut self.transaction, &mut self.expected)
         {
             resumable::charge(push, unheard, take);
         }
+        if let Transaction::PlainUnit(unit) = &self.transaction
+            && unit.writes.len() > 1
+        {
+            take(unit.writes.len() - 1).map_err(Reply::slow_down)?;
+        }
+        Ok(())
     }
 
     /// The reply, once the outcome is durable or known to be missing.
@@ -273,6 +286,9 @@ impl WriteCall {
             (ExpectedReply::Plain { record_id, kind }, Ok(TransactionAnswer::Plain(outcome))) => {
                 plain::written(record_id, kind, outcome)
             }
+            (ExpectedReply::PlainUnit, Ok(TransactionAnswer::PlainUnit(outcomes))) => {
+                transaction::reply(&outcomes)
+            }
             (
                 _,
                 Ok(
@@ -280,6 +296,7 @@ impl WriteCall {
                     | TransactionAnswer::Writes(_)
                     | TransactionAnswer::Pushed(_)
                     | TransactionAnswer::Plain(_)
+                    | TransactionAnswer::PlainUnit(_)
                     | TransactionAnswer::Swept(_)
                     | TransactionAnswer::Begun,
                 ),

@@ -326,8 +326,13 @@ impl Hub {
             Call::Transact(mut write) => {
                 let (user, rate) = (request.user.as_ref(), self.limits.user_rate);
                 let mut bucket = bucket(&mut self.buckets, user, rate, now.mono);
-                write.charge(&mut || bucket.as_mut().map_or(Ok(()), |b| b.take(now.mono)));
-                self.submit(JobKind::Call(id, write), out);
+                let paid = write.charge(&mut |count| {
+                    bucket.as_mut().map_or(Ok(()), |b| b.take_many(now.mono, count))
+                });
+                match paid {
+                    Ok(()) => self.submit(JobKind::Call(id, write), out),
+                    Err(reply) => out.push(HubAction::Reply { call: id, reply }),
+                }
             }
             Call::Read(read) => self.start_read(ReadKind::Call(id, read), out),
         }

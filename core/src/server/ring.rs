@@ -73,6 +73,10 @@ pub(crate) struct Ring {
     entries: VecDeque<Entry>,
     bytes: usize,
     age: u64,
+    /// The last part of a unit of several collections: its seq, and the unit's number.
+    spanning: (Seq, u64),
+    /// The number of the last such unit whose part is no longer here.
+    spanning_gone: u64,
     plain: PlainDemand,
 }
 
@@ -124,6 +128,8 @@ impl Clone for PlainDemand {
 pub(crate) struct Entry {
     /// Its seq.
     pub(crate) seq: Seq,
+    /// The number of its unit, or its own, in the order in which all were published.
+    pub(crate) order: u64,
     /// The record.
     pub(crate) record_id: RecordId,
     /// The connection that made it, if one did.
@@ -137,14 +143,27 @@ pub(crate) struct Entry {
     /// The record after it, where [`RingLimits::documents`] keeps it and it is not deleted.
     pub(crate) document: Option<Document>,
     deleted: bool,
+    /// `true` if it is not alone in its unit.
+    pub(crate) grouped: bool,
+    /// `true` if its unit has changes of other collections too.
+    pub(crate) spanning: bool,
     frame: Bytes,
     /// The level-1 frame, where it is kept.
     plain: Option<Bytes>,
 }
 
+/// The unit of a change that is published.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    order: u64,
+    grouped: bool,
+    spanning: bool,
+}
+
 impl Entry {
-    fn new(published: &Published, limits: &RingLimits, keeps_plain: bool) -> Self {
-        let Published { collection, record_id, change, seq, document, origin } = published;
+    fn new(published: &Published, group: Group, limits: &RingLimits, keeps_plain: bool) -> Self {
+        let Published { collection, record_id, change, seq, document, origin, joined: _ } =
+            published;
         let frame = |change: &ServerChange, level| {
             let mut out = Vec::new();
             encode_change(collection, record_id, change, false, level, &mut out);
@@ -160,6 +179,9 @@ impl Entry {
         };
         Self {
             seq: *seq,
+            order: group.order,
+            grouped: group.grouped,
+            spanning: group.spanning,
             record_id: record_id.clone(),
             origin: *origin,
             version: change.version,
@@ -211,6 +233,36 @@ impl Ring {
         let place = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
         self.entries.get(place)
     }
+
+    /// A number that no unit of several collections exceeds whose part in this collection is at or
+    /// below a seq; the least one that is known. 0 if there was none.
+    #[must_use]
+    pub(crate) fn spanning_up_to(&self, seq: Seq) -> u64 {
+        let (last, order) = self.spanning;
+        if last <= seq {
+            return order;
+        }
+        let parts = self.entries.iter().rev().filter(|entry| entry.spanning);
+        parts.into_iter().find(|e| e.seq <= seq).map_or(self.spanning_gone, |entry| entry.order)
+    }
+
+    /// Takes out the oldest change. Returns its size.
+    fn pop(&mut self) -> Option<usize> {
+        let oldest = self.entries.pop_front()?;
+        if oldest.spanning {
+            self.spanning_gone = oldest.order;
+        }
+        let size = oldest.size();
+        self.bytes -= size;
+        Some(size)
+    }
+
+    /// Takes out all changes. Returns their size.
+    fn clear(&mut self) -> usize {
+        self.entries = VecDeque::new();
+        self.spanning_gone = self.spanning.1;
+        core::mem::take(&mut self.bytes)
+    }
 }
 
 impl Rings {
@@ -243,24 +295,34 @@ impl Rings {
         self.limits.plain_whole
     }
 
-    /// Adds a change that is durable. Changes of a collection come in the order of their seqs; one
-    /// that comes late is left out.
-    pub(crate) fn publish(&mut self, published: &Published) {
+    /// Adds changes that are durable, those of each unit under one number. Changes of a collection
+    /// come in the order of their seqs; one that comes late is left out.
+    pub(crate) fn publish_all(&mut self, published: &[Published]) {
+        for unit in published.chunk_by(|_, next| next.joined) {
+            let spanning = unit.iter().any(|change| change.collection != unit[0].collection);
+            let group = Group { order: self.clock + 1, grouped: unit.len() > 1, spanning };
+            unit.iter().for_each(|change| self.publish(change, group));
+        }
+    }
+
+    fn publish(&mut self, published: &Published, group: Group) {
         let ring = self.rings.entry(published.collection.clone()).or_default();
         if published.seq <= ring.head {
             return;
         }
-        let entry = Entry::new(published, &self.limits, ring.plain.next());
+        let entry = Entry::new(published, group, &self.limits, ring.plain.next());
         let size = entry.size();
         ring.head = published.seq;
+        if group.spanning {
+            ring.spanning = (published.seq, group.order);
+        }
         ring.entries.push_back(entry);
         ring.bytes += size;
         self.bytes += size;
         while ring.bytes > self.limits.collection_bytes
-            && let Some(oldest) = ring.entries.pop_front()
+            && let Some(size) = ring.pop()
         {
-            ring.bytes -= oldest.size();
-            self.bytes -= oldest.size();
+            self.bytes -= size;
         }
         self.by_age.remove(&ring.age);
         self.clock += 1;
@@ -282,20 +344,25 @@ impl Rings {
             && let Some((_, collection)) = self.by_age.pop_first()
         {
             if let Some(ring) = self.rings.get_mut(&collection) {
-                self.bytes -= ring.bytes;
-                ring.bytes = 0;
-                ring.entries = VecDeque::new();
+                self.bytes -= ring.clear();
             }
         }
     }
 
-    /// Hashes what is known of each collection, and which changes are here.
+    /// Hashes what is known of each collection, which changes are here, and their order.
     pub(crate) fn hash_into(&self, hasher: &mut impl Hasher) {
-        for (collection, ring) in &self.rings {
+        let mut order = Vec::new();
+        for (place, (collection, ring)) in self.rings.iter().enumerate() {
             (collection, ring.head, ring.plain.is_open()).hash(hasher);
-            let entries = ring.entries.iter();
-            entries.for_each(|entry| (entry.seq, &entry.frame, entry.size()).hash(hasher));
+            (ring.spanning.0, ring.spanning_gone > 0).hash(hasher);
+            for entry in &ring.entries {
+                (entry.seq, &entry.frame, entry.size()).hash(hasher);
+                (entry.grouped, entry.spanning).hash(hasher);
+                order.push((entry.order, place));
+            }
         }
+        order.sort_unstable();
+        order.iter().for_each(|(_, place)| place.hash(hasher));
     }
 
     /// Panics where the bookkeeping is wrong.
@@ -305,6 +372,7 @@ impl Rings {
             let bytes: usize = ring.entries.iter().map(Entry::size).sum();
             ensure(ring.bytes == bytes, "a ring's bytes")?;
             ensure(ring.entries.iter().is_sorted_by(|a, b| a.seq < b.seq), "a ring's order")?;
+            ensure(ring.entries.iter().is_sorted_by_key(|e| e.order), "a ring's units")?;
             ensure(
                 ring.entries.back().is_none_or(|entry| entry.seq <= ring.head),
                 "a ring's head",
@@ -339,6 +407,12 @@ mod tests {
         published
     }
 
+    impl Rings {
+        fn publish_one(&mut self, published: &Published) {
+            self.publish_all(core::slice::from_ref(published));
+        }
+    }
+
     fn seqs(rings: &Rings, collection: &str) -> Vec<u64> {
         let collection = Collection::new(collection).unwrap();
         let Some(ring) = rings.get(&collection) else { return Vec::new() };
@@ -348,12 +422,12 @@ mod tests {
     #[test]
     fn a_ring_keeps_the_newest_and_the_head() {
         let mut rings = Rings::default();
-        rings.publish(&published("a", 1));
+        rings.publish_one(&published("a", 1));
         let size = rings.bytes();
         let limits = RingLimits { collection_bytes: 3 * size, ..RingLimits::default() };
         let mut rings = Rings::new(limits);
         for seq in [1, 2, 3, 5, 4, 6] {
-            rings.publish(&published("a", seq));
+            rings.publish_one(&published("a", seq));
             rings.check().unwrap();
         }
         assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
@@ -362,7 +436,7 @@ mod tests {
         rings.note_head(&a, Seq(9));
         rings.note_head(&a, Seq(8));
         assert_eq!(rings.head(&a), Seq(9));
-        rings.publish(&published("a", 9));
+        rings.publish_one(&published("a", 9));
         assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
         assert_eq!(rings.head(&Collection::new("b").unwrap()), Seq(0));
     }
@@ -370,16 +444,16 @@ mod tests {
     #[test]
     fn together_the_rings_are_bounded_and_the_quietest_goes_first() {
         let mut rings = Rings::default();
-        rings.publish(&published("a", 1));
+        rings.publish_one(&published("a", 1));
         let limits = RingLimits { total_bytes: 3 * rings.bytes(), ..RingLimits::default() };
         let mut rings = Rings::new(limits);
         for (collection, seq) in [("a", 1), ("b", 1), ("a", 2), ("c", 1), ("c", 2)] {
-            rings.publish(&published(collection, seq));
+            rings.publish_one(&published(collection, seq));
             rings.check().unwrap();
         }
         assert_eq!(["a", "b", "c"].map(|c| seqs(&rings, c)), [vec![], vec![], vec![1, 2]]);
         assert_eq!(rings.head(&Collection::new("a").unwrap()), Seq(2));
-        rings.publish(&published("a", 3));
+        rings.publish_one(&published("a", 3));
         assert_eq!(seqs(&rings, "a"), [3]);
     }
 
@@ -389,7 +463,7 @@ mod tests {
         let (mut rings, mut seq) = (Rings::default(), 0);
         let mut publish = |rings: &mut Rings| {
             seq += 1;
-            rings.publish(&published("a", seq));
+            rings.publish_one(&published("a", seq));
             rings.check().unwrap();
             let entry = rings.get(&a).unwrap().entry(Seq(seq)).unwrap();
             assert_eq!(entry.frame(Level::Plain), to_plain(&entry.frame));
@@ -409,7 +483,7 @@ mod tests {
         store.plain(insert("{\"a\":1}"));
         store.plain(update("{\"b\":2}"));
         store.plain(unset("{}", &["a"]));
-        [0, 1, 2].map(|i| Entry::new(&store.published[i], &limits, keeps_plain))
+        [0, 1, 2].map(|i| Entry::new(&store.published[i], Group::default(), &limits, keeps_plain))
     }
 
     #[test]

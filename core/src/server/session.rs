@@ -21,6 +21,7 @@ mod serving;
 mod streaming;
 mod subscription;
 mod ticket;
+mod units;
 mod verdicts;
 
 use core::hash::{Hash, Hasher};
@@ -46,7 +47,7 @@ use crate::server::checks::ensure;
 
 use auth::Auth;
 use queue::{Barrier, Queue};
-use subscription::{PendingRead, Subscription};
+use subscription::{PendingRead, PendingSync, Subscription};
 use verdicts::Verdicts;
 
 pub use interface::{
@@ -91,6 +92,11 @@ pub struct Session {
     wanted: VecDeque<Collection>,
     pending_transaction: Option<PendingTransaction>,
     pending_read: Option<PendingRead>,
+    /// The `synced` behind the last page that was sent. Nothing is read or written meanwhile, which
+    /// would contradict it.
+    pending_sync: Option<PendingSync>,
+    /// `true` if a unit was kept back because of a read.
+    units_wait: bool,
     /// `true` if a wanted read comes before the next writes, so that both have their turn.
     reads_first: bool,
     bucket: Option<Bucket>,
@@ -156,6 +162,8 @@ impl Session {
             wanted: VecDeque::new(),
             pending_transaction: None,
             pending_read: None,
+            pending_sync: None,
+            units_wait: false,
             reads_first: false,
             bad_in_a_row: 0,
             generation: 0,
@@ -211,7 +219,8 @@ impl Session {
     /// Returns `true` if [`SessionInput::Pump`] would do something.
     #[must_use]
     pub(crate) fn wants_pump(&self, rings: &Rings) -> bool {
-        self.is_serving() && (self.wants_read() || self.is_behind(rings))
+        self.is_serving()
+            && (self.wants_read() || self.is_behind(rings) || self.can_finish_sync(rings))
     }
 
     /// The state, as it shows from outside.
@@ -339,6 +348,7 @@ impl Session {
         self.wanted = VecDeque::new();
         self.pending_transaction = None;
         self.pending_read = None;
+        self.pending_sync = None;
     }
 }
 
@@ -353,7 +363,8 @@ impl Checked for Session {
         self.verdicts.check(|collection| self.live_at(collection))?;
         ensure(self.subscriptions.len() <= self.limits.subscriptions, "subscriptions are bounded")?;
         ensure(
-            self.pending_read.is_none() || self.pending_transaction.is_none(),
+            (self.pending_read.is_none() && self.pending_sync.is_none())
+                || self.pending_transaction.is_none(),
             "a page and the acks of the writes that it shows must not cross",
         )?;
         if self.is_opening() {
@@ -374,6 +385,7 @@ impl Checked for Session {
             (!self.wanted.is_empty(), "somebody waits for a whole collection"),
             (self.pending_transaction.is_some(), "a transaction is under way"),
             (self.pending_read.is_some(), "a page is being read"),
+            (self.pending_sync.is_some(), "a `synced` waits to be sent"),
             (!self.subscriptions.values().all(live), "a subscription is not live"),
         ];
         left.iter().find(|(is_left, _)| *is_left).map_or(Ok(()), |(_, what)| Err((*what).into()))

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use synclayer_core::protocol::Submission;
 use synclayer_core::rules::PlainWrite;
 use synclayer_core::testing::Checked;
 use synclayer_core::{
@@ -220,7 +221,8 @@ fn transaction(transaction: &Transaction) -> String {
             format!("hello of {client}, session {session}")
         }
         Transaction::Writes(run) => {
-            let write = |write: &synclayer_core::protocol::Mutation| {
+            let write = |submission: &Submission| {
+                let Submission::One(write) = submission else { unreachable!("no units here") };
                 let word = |word: &str, number: Option<u64>| {
                     number.map_or(String::new(), |number| format!(" {word} {number}"))
                 };
@@ -228,11 +230,12 @@ fn transaction(transaction: &Transaction) -> String {
                 let base = word("base", write.base.map(|base| base.0));
                 format!("{} {}{number}{base}", write.change.kind, write.record_id)
             };
-            let writes: Vec<_> = run.mutations.iter().map(write).collect();
+            let writes: Vec<_> = run.writes.iter().map(write).collect();
             format!("[{}]", writes.join(", "))
         }
         Transaction::Push(_)
         | Transaction::Plain(_)
+        | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
         | Transaction::BeginEpoch { .. } => {
             unreachable!("no session asks for it")

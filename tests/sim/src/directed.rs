@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use synclayer_core::protocol::{Mode, Mutation};
+use synclayer_core::protocol::{Mode, Mutation, Submission};
 use synclayer_core::rules::{
     Content, HelloAnswer, Next, Page, PageLimits, PlainWrite, Position, Push, PushOutcome, Reader,
     Rebuild, Run, Verdict,
@@ -82,7 +82,7 @@ pub fn a_push_stands_on_its_hellos_epoch() -> Result<(), String> {
         return Err("no writes".into());
     };
     let client = (client(), SessionNumber(1));
-    let push = Push { client, user: None, epoch: epoch(1), mutations: run.mutations };
+    let push = Push { client, user: None, epoch: epoch(1), writes: run.writes };
     match server.decide(&[Transaction::Push(push)]).pop() {
         Some(TransactionAnswer::Pushed(PushOutcome::OtherEpoch)) => Ok(()),
         other => Err(format!("no lost update: a push of another epoch was judged: {other:?}")),
@@ -139,7 +139,10 @@ pub fn a_rebuilt_store_may_lack_tombstones() -> Result<(), String> {
         return Err("no writes".into());
     };
     // the state that it stands on is of before the delete
-    run.mutations[0].base = Some(Seq(1));
+    let Some(Submission::One(write)) = run.writes.first_mut() else {
+        return Err("no writes".into());
+    };
+    write.base = Some(Seq(1));
     let Some(TransactionAnswer::Writes(outcomes)) =
         server.decide(&[Transaction::Writes(run)]).pop()
     else {
@@ -235,10 +238,10 @@ impl LoneServer {
     }
 
     fn writes(&mut self, writes: &[(&str, WriteKind)]) -> Transaction {
-        let mutations = writes.iter().map(|(id, kind)| self.mutation(id, *kind)).collect();
+        let writes = writes.iter().map(|(id, kind)| self.mutation(id, *kind).into()).collect();
         let client = Some((client(), self.session));
         let window = BTreeMap::new();
-        Transaction::Writes(Run { client, user: None, conn: None, mutations, window })
+        Transaction::Writes(Run { client, user: None, conn: None, writes, window })
     }
 
     fn mutation(&mut self, id: &str, kind: WriteKind) -> Mutation {

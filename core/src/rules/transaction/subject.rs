@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use crate::protocol::document::Document;
 use crate::protocol::message::{Mutation, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq};
+use crate::protocol::unit::Expectation;
 use crate::protocol::write::Change;
 use crate::rules::record::{Head, RecordRow, Totals};
 
@@ -67,6 +68,22 @@ pub(super) fn conflicts(mutation: &Mutation, subject: &Subject, own: &[Seq]) -> 
     let change = &mutation.change;
     let mut stamps = record.fields.iter().chain(&record.removed);
     stamps.any(|(name, stamp)| newer(stamp.seq) && change.touches(name))
+}
+
+/// Returns `true` if a record is not as the writer of an expectation saw it (PROTOCOL 9.38).
+pub(super) fn expectation_fails(expectation: &Expectation, subject: &Subject, own: &[Seq]) -> bool {
+    let Some(base) = expectation.base else { return subject.document().is_some() };
+    let Some(record) = subject.record.as_ref().filter(|record| record.document.is_some()) else {
+        return true;
+    };
+    let newer = newer(base, own);
+    let mut stamps = record.fields.iter().chain(&record.removed);
+    base > subject.head.seq
+        || newer(record.whole.seq)
+        || newer(record.last.seq)
+        // a removed field may have been forgotten
+        || (base < subject.head.horizon && record.last.seq > base)
+        || stamps.any(|(_, stamp)| newer(stamp.seq))
 }
 
 /// Returns `true` if a record without any trace may have been deleted above a base, with its

@@ -1,6 +1,7 @@
 mod caps;
 mod random;
 mod sweep;
+mod unit;
 
 use super::*;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
+use crate::protocol::message::Mutation;
 use crate::protocol::name::DatabaseId;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::{Change, WriteKind};
@@ -91,7 +93,8 @@ impl Store {
         window: Window,
     ) -> Vec<Outcome> {
         let client = Some((client(id), session));
-        let run = Run { client, user: None, conn: Some(ConnId(1)), mutations, window };
+        let writes = mutations.into_iter().map(Into::into).collect();
+        let run = Run { client, user: None, conn: Some(ConnId(1)), writes, window };
         let TransactionAnswer::Writes(outcomes) = self.commit(&Transaction::Writes(run)) else {
             panic!()
         };
@@ -104,8 +107,9 @@ impl Store {
     }
 
     pub(crate) fn plain_to(&mut self, id: &str, change: Change) -> Outcome {
-        let mutations = vec![Mutation { number: None, base: None, ..write(0, 0, id, change) }];
-        let run = Run { client: None, user: None, conn: None, mutations, window: Window::new() };
+        let mutation = Mutation { number: None, base: None, ..write(0, 0, id, change) };
+        let writes = vec![mutation.into()];
+        let run = Run { client: None, user: None, conn: None, writes, window: Window::new() };
         let TransactionAnswer::Writes(mut outcomes) = self.commit(&Transaction::Writes(run)) else {
             panic!()
         };
@@ -586,8 +590,8 @@ fn level_one_is_unconditional_and_hears_of_missing_records() {
     assert_eq!(brief(&store.plain(update("{\"a\":1}"))), "RECORD_NOT_FOUND");
     // one that fails stops nothing
     let at_level_1 = |of, change| Mutation { number: None, base: None, ..write(0, 0, of, change) };
-    let mutations = vec![at_level_1("x", update("{}")), at_level_1("y", insert("{}"))];
-    let run = Run { client: None, user: None, conn: None, mutations, window: Window::new() };
+    let writes = vec![at_level_1("x", update("{}")).into(), at_level_1("y", insert("{}")).into()];
+    let run = Run { client: None, user: None, conn: None, writes, window: Window::new() };
     let TransactionAnswer::Writes(outcomes) = store.commit(&Transaction::Writes(run)) else {
         panic!()
     };
@@ -678,8 +682,8 @@ fn who_may_not_write_learns_nothing() {
     let session = store.hello("w");
     let mut run = |mutation: Mutation| {
         let client = Some((client("w"), session));
-        let mutations = vec![mutation];
-        let run = Run { client, user: None, conn: None, mutations, window: Window::new() };
+        let writes = vec![mutation.into()];
+        let run = Run { client, user: None, conn: None, writes, window: Window::new() };
         let TransactionAnswer::Writes(mut outcomes) =
             store.commit_with(&Transaction::Writes(run), &Mine)
         else {
@@ -726,17 +730,11 @@ fn transactions_share_a_commit_and_a_failing_one_spoils_none() {
     let session = SessionNumber(1);
     let run = |number, of: &str, base| {
         let client = Some((client("w"), session));
-        let mutations = vec![
-            write(number, base, "first", update("{\"n\":1}")),
-            write(number + 1, 0, of, insert("{}")),
+        let writes = vec![
+            write(number, base, "first", update("{\"n\":1}")).into(),
+            write(number + 1, 0, of, insert("{}")).into(),
         ];
-        Transaction::Writes(Run {
-            client,
-            user: None,
-            conn: None,
-            mutations,
-            window: Window::new(),
-        })
+        Transaction::Writes(Run { client, user: None, conn: None, writes, window: Window::new() })
     };
     let start = Transaction::Plain(PlainWrite {
         user: None,
@@ -770,7 +768,7 @@ fn a_hello_sees_what_was_written_before_it_in_the_same_commit() {
         client: Some((client("w"), session)),
         user: None,
         conn: None,
-        mutations: vec![write(1, 0, "r", insert("{}"))],
+        writes: vec![write(1, 0, "r", insert("{}")).into()],
         window: Window::new(),
     };
     let transactions = [Transaction::Writes(run), hello("w", session.0 + 1)];

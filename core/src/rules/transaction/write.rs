@@ -8,125 +8,39 @@ use alloc::vec::Vec;
 
 use super::subject::{Subject, conflicts, is_outdated};
 use super::{
-    Context, Decision, Origin, Outcome, PlainWrite, Published, Push, PushOutcome, Run,
-    TransactionAnswer, Verdict, Window,
+    Context, Decision, Origin, Outcome, PlainWrite, Published, TransactionAnswer, Verdict, Window,
 };
 use crate::protocol::document::Document;
+use crate::protocol::hash::Digest;
 use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
 use crate::protocol::name::{
     ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::time_in;
+use crate::protocol::unit::Submission;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::plain::adopt;
 use crate::rules::policy::Access;
-use crate::rules::record::{self, ClientRow, EpochRow, Head, RecordRow, Stamp, Totals};
+use crate::rules::record::{self, ClientRow, Head, RecordRow, Stamp, Totals};
 use crate::store::{Batch, Overlay, Rows, StoreError};
 
-pub(super) fn decide_run(
-    run: &Run,
-    rows: &dyn Rows,
-    context: Context<'_>,
-) -> Result<Decision, StoreError> {
-    let mut writer = Writer::new(rows, context, run.user.as_ref());
-    let mut client = match &run.client {
-        Some((id, session)) => match ClientRow::load(rows, id)? {
-            Some(client) if client.holds(*session) => Some(client),
-            Some(_) | None => return Ok(superseded(run, context)),
-        },
-        None => None,
-    };
-    let writes = Writes { conn: run.conn, mutations: &run.mutations, window: run.window.clone() };
-    let outcomes = writer.write_all(writes, client.as_mut())?;
-    if let (Some(client), Some((id, _))) = (client, &run.client) {
-        writer.see(id, client);
-    }
-    Ok(writer.decision(TransactionAnswer::Writes(outcomes)))
-}
-
-pub(super) fn decide_push(
-    push: &Push,
-    rows: &dyn Rows,
-    context: Context<'_>,
-) -> Result<Decision, StoreError> {
-    let mut writer = Writer::new(rows, context, push.user.as_ref());
-    let refused = |outcome| Decision {
-        batch: Batch::default(),
-        answer: TransactionAnswer::Pushed(outcome),
-        published: Vec::new(),
-    };
-    let epoch = EpochRow::current(rows)?.map(|(_, epoch)| epoch.id);
-    if epoch.as_ref() != Some(&push.epoch) {
-        return Ok(refused(PushOutcome::OtherEpoch));
-    }
-    let (id, session) = &push.client;
-    let mut client = match ClientRow::load(rows, id)? {
-        Some(client) if client.user == push.user && client.holds(*session) => client,
-        Some(_) | None => return Ok(refused(PushOutcome::Superseded)),
-    };
-    let writes = Writes { conn: None, mutations: &push.mutations, window: Window::new() };
-    let outcomes = writer.write_all(writes, Some(&mut client))?;
-    let last_mutation = client.last_mutation;
-    writer.see(id, client);
-    Ok(writer.decision(TransactionAnswer::Pushed(PushOutcome::Judged { outcomes, last_mutation })))
-}
-
-pub(super) fn decide_plain(
-    write: &PlainWrite,
-    rows: &dyn Rows,
-    context: Context<'_>,
-) -> Result<Decision, StoreError> {
-    let mut writer = Writer::new(rows, context, write.user.as_ref());
-    let subject = writer.subject(&write.collection, &write.record_id)?;
-    let speaks_against = writer.forbidden(&subject, &write.change);
-    let outcome = match speaks_against.or_else(|| writer.judge_http(write, &subject)) {
-        Some(verdict) => writer.outcome(&subject, None, verdict),
-        None => {
-            let asked = Asked {
-                change: &write.change,
-                timestamp: write.timestamp,
-                at: &[],
-                origin: None,
-                floor: Seq(0),
-                outdated: false,
-                number: None,
-            };
-            writer.write(subject, asked)
-        }
-    };
-    Ok(writer.decision(TransactionAnswer::Plain(outcome)))
-}
-
-fn superseded(run: &Run, context: Context<'_>) -> Decision {
-    let outcomes = run.mutations.iter().take(1).map(|mutation| Outcome {
-        collection: mutation.collection.clone(),
-        record_id: mutation.record_id.clone(),
-        mutation: mutation.number,
-        at: Seq(0),
-        committed_at: context.now,
-        verdict: Verdict::Superseded,
-    });
-    let answer = TransactionAnswer::Writes(outcomes.collect());
-    Decision { batch: Batch::default(), answer, published: Vec::new() }
-}
-
 /// Writes in order.
-struct Writes<'a> {
-    conn: Option<ConnId>,
-    mutations: &'a [Mutation],
-    window: Window,
+pub(super) struct Writes<'a> {
+    pub(super) conn: Option<ConnId>,
+    pub(super) submitted: &'a [Submission],
+    pub(super) window: Window,
 }
 
 impl ClientRow {
     /// The fence.
-    fn holds(&self, session: SessionNumber) -> bool {
+    pub(super) fn holds(&self, session: SessionNumber) -> bool {
         self.session == session
     }
 
-    fn consume(&mut self, mutation: &Mutation, number: MutationNumber) {
+    pub(super) fn consume(&mut self, digest: Digest, number: MutationNumber) {
         self.last_mutation = number;
-        self.last_digest = Some(mutation.digest());
+        self.last_digest = Some(digest);
     }
 }
 
@@ -145,24 +59,24 @@ struct Asked<'a> {
 }
 
 /// Applies writes one after the other, each on top of those before it.
-struct Writer<'a> {
-    rows: Overlay<'a>,
-    context: Context<'a>,
-    user: Option<&'a UserId>,
-    published: Vec<Published>,
+pub(super) struct Writer<'a> {
+    pub(super) rows: Overlay<'a>,
+    pub(super) context: Context<'a>,
+    pub(super) user: Option<&'a UserId>,
+    pub(super) published: Vec<Published>,
 }
 
 impl<'a> Writer<'a> {
-    fn new(rows: &'a dyn Rows, context: Context<'a>, user: Option<&'a UserId>) -> Self {
+    pub(super) fn new(rows: &'a dyn Rows, context: Context<'a>, user: Option<&'a UserId>) -> Self {
         Self { rows: Overlay::new(rows), context, user, published: Vec::new() }
     }
 
-    fn decision(self, answer: TransactionAnswer) -> Decision {
+    pub(super) fn decision(self, answer: TransactionAnswer) -> Decision {
         Decision { batch: self.rows.into_batch(), answer, published: self.published }
     }
 
     /// Stores the state of a client after a sign of life.
-    fn see(&mut self, id: &ClientId, mut client: ClientRow) {
+    pub(super) fn see(&mut self, id: &ClientId, mut client: ClientRow) {
         client.seen_at = self.context.now;
         let mut batch = Batch::default();
         batch.put(record::client_key(id), client.to_row());
@@ -170,29 +84,51 @@ impl<'a> Writer<'a> {
     }
 
     /// Judges and applies writes. Returns one outcome for each write that was judged.
-    fn write_all(
+    pub(super) fn write_all(
         &mut self,
         writes: Writes<'_>,
         mut client: Option<&mut ClientRow>,
     ) -> Result<Vec<Outcome>, StoreError> {
-        let Writes { conn, mutations, mut window } = writes;
-        let mut outcomes = Vec::with_capacity(mutations.len());
+        let Writes { conn, submitted, mut window } = writes;
+        let mut outcomes = Vec::with_capacity(submitted.len());
         // the number of a failed write: the writes behind it are ignored until it comes again
         let mut failed: Option<MutationNumber> = None;
-        for mutation in mutations {
+        for submission in submitted {
+            let number = submission.first();
+            let ignored = failed.zip(number).is_some_and(|(failed, number)| number > failed);
+            let mutation = match submission {
+                Submission::One(mutation) => mutation,
+                Submission::Unit(_) if ignored => continue,
+                Submission::Unit(unit) => {
+                    failed = None;
+                    let Some(client) = client.as_deref_mut() else { continue };
+                    let of_unit = self.write_unit(unit, conn, client, &mut window)?;
+                    let verdict = of_unit.first().map(|outcome| &outcome.verdict);
+                    let end = matches!(verdict, Some(Verdict::OutOfOrder { .. }));
+                    if verdict.is_some_and(Verdict::is_failure) {
+                        failed = number;
+                    }
+                    outcomes.extend(of_unit);
+                    if end {
+                        break;
+                    }
+                    continue;
+                }
+            };
             let origin = conn.map(|conn| Origin { conn, mutation: mutation.number });
             let (Some(client), Some(number)) = (client.as_deref_mut(), mutation.number) else {
                 outcomes.push(self.write_plain(mutation, origin)?);
                 continue;
             };
-            if failed.is_some_and(|failed| number > failed) {
+            if ignored {
                 continue;
             }
             failed = None;
             let outcome = if number <= client.last_mutation {
-                self.write_again(mutation)?
+                self.write_again(&mutation.collection, &mutation.record_id, number)?
             } else if number > client.last_mutation.next() {
-                self.out_of_order(mutation, client.last_mutation.next())
+                let next = client.last_mutation.next();
+                self.out_of_order(&mutation.collection, &mutation.record_id, number, next)
             } else {
                 self.write_numbered(mutation, origin, &window)?
             };
@@ -200,10 +136,10 @@ impl<'a> Writer<'a> {
                 Verdict::Applied { seq, .. } => {
                     let seqs = window.entry(mutation.collection.clone()).or_default();
                     seqs.push(*seq);
-                    client.consume(mutation, number);
+                    client.consume(mutation.digest(), number);
                 }
                 Verdict::Unchanged { .. } if number > client.last_mutation => {
-                    client.consume(mutation, number);
+                    client.consume(mutation.digest(), number);
                 }
                 Verdict::Unchanged { .. } | Verdict::OutOfOrder { .. } | Verdict::Superseded => {}
                 Verdict::Conflict { .. } | Verdict::Refused { .. } => failed = Some(number),
@@ -215,6 +151,27 @@ impl<'a> Writer<'a> {
             }
         }
         Ok(outcomes)
+    }
+
+    /// Judges and applies a write of a level-1 HTTP call.
+    pub(super) fn write_http(&mut self, write: &PlainWrite) -> Result<Outcome, StoreError> {
+        let subject = self.subject(&write.collection, &write.record_id)?;
+        let speaks_against = self.forbidden(&subject, &write.change);
+        Ok(match speaks_against.or_else(|| self.judge_http(write, &subject)) {
+            Some(verdict) => self.outcome(&subject, None, verdict),
+            None => {
+                let asked = Asked {
+                    change: &write.change,
+                    timestamp: write.timestamp,
+                    at: &[],
+                    origin: None,
+                    floor: Seq(0),
+                    outdated: false,
+                    number: None,
+                };
+                self.write(subject, asked)
+            }
+        })
     }
 
     /// Applies a level-1 write: unconditional, without a number.
@@ -235,13 +192,18 @@ impl<'a> Writer<'a> {
     }
 
     /// Acknowledges a write again that was applied before.
-    fn write_again(&mut self, mutation: &Mutation) -> Result<Outcome, StoreError> {
-        let subject = self.subject(&mutation.collection, &mutation.record_id)?;
-        Ok(self.outcome(&subject, mutation.number, Verdict::Unchanged { version: None }))
+    pub(super) fn write_again(
+        &mut self,
+        collection: &Collection,
+        record_id: &RecordId,
+        number: MutationNumber,
+    ) -> Result<Outcome, StoreError> {
+        let subject = self.subject(collection, record_id)?;
+        Ok(self.outcome(&subject, Some(number), Verdict::Unchanged { version: None }))
     }
 
     /// Applies the next write of a numbered sequence.
-    fn write_numbered(
+    pub(super) fn write_numbered(
         &mut self,
         mutation: &Mutation,
         origin: Option<Origin>,
@@ -266,18 +228,29 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn out_of_order(&self, mutation: &Mutation, next: MutationNumber) -> Outcome {
+    pub(super) fn out_of_order(
+        &self,
+        collection: &Collection,
+        record_id: &RecordId,
+        number: MutationNumber,
+        next: MutationNumber,
+    ) -> Outcome {
         Outcome {
-            collection: mutation.collection.clone(),
-            record_id: mutation.record_id.clone(),
-            mutation: mutation.number,
+            collection: collection.clone(),
+            record_id: record_id.clone(),
+            mutation: Some(number),
+            unit: None,
             at: Seq(0),
             committed_at: self.context.now,
             verdict: Verdict::OutOfOrder { next },
         }
     }
 
-    fn subject(&self, collection: &Collection, id: &RecordId) -> Result<Subject, StoreError> {
+    pub(super) fn subject(
+        &self,
+        collection: &Collection,
+        id: &RecordId,
+    ) -> Result<Subject, StoreError> {
         let head = self.rows.get(&record::head_key(collection))?.map(Head::from_row).transpose()?;
         let (record, size) = RecordRow::load_sized(&self.rows, collection, id)?;
         let begins = if head.is_none() { Some(Totals::load(&self.rows)?) } else { None };
@@ -291,7 +264,7 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn outcome(
+    pub(super) fn outcome(
         &self,
         subject: &Subject,
         mutation: Option<MutationNumber>,
@@ -302,6 +275,7 @@ impl<'a> Writer<'a> {
             collection: subject.collection.clone(),
             record_id: subject.id.clone(),
             mutation,
+            unit: None,
             at: subject.seq(),
             committed_at: committed_at.unwrap_or(self.context.now),
             verdict,
@@ -309,7 +283,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The verdict of a conflict: the record's state, unless the writer may not read the record.
-    fn conflict(&self, subject: &Subject) -> Verdict {
+    pub(super) fn conflict(&self, subject: &Subject) -> Verdict {
         if self.may_read(subject) {
             return Verdict::Conflict { current: subject.state() };
         }
@@ -317,7 +291,7 @@ impl<'a> Writer<'a> {
         Verdict::Refused { code: ErrorCode::Unauthorized, message: message.into() }
     }
 
-    fn may_read(&self, subject: &Subject) -> bool {
+    pub(super) fn may_read(&self, subject: &Subject) -> bool {
         let Subject { collection, id, .. } = subject;
         match self.context.policy.read(self.user, collection) {
             Access::All => true,
@@ -390,6 +364,7 @@ impl<'a> Writer<'a> {
             seq: last.seq,
             document: record.document.clone(),
             origin: asked.origin,
+            joined: false,
         });
         let above = record.change_above(asked.floor);
         subject.record = Some(record);

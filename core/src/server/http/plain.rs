@@ -46,7 +46,7 @@ struct UpdateBody<'a> {
 /// A text that borrows where it can.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 pub(super) fn insert(
     request: &Request<'_>,
@@ -56,8 +56,8 @@ pub(super) fn insert(
     let body: InsertBody<'_> = json(request.body, "{recordId, data, timestamp}")?;
     let record = RecordId::new(&body.record_id.0)
         .map_err(|error| invalid(&format!("`recordId` is not valid: {error}")))?;
-    let document = document(body.data, "data", limits)?;
-    let timestamp = timestamp(body.timestamp)?;
+    let document = document(body.data, "data", limits).map_err(refused)?;
+    let timestamp = timestamp(body.timestamp).map_err(|message| invalid(&message))?;
     Ok(write(request, collection, record, Change::insert(document), timestamp, None))
 }
 
@@ -68,9 +68,9 @@ pub(super) fn update(
     limits: &ServerLimits,
 ) -> Result<Call, Reply> {
     let body: UpdateBody<'_> = json(request.body, "{delta, baseVersion, timestamp}")?;
-    let set = document(body.delta, "delta", limits)?;
+    let set = document(body.delta, "delta", limits).map_err(refused)?;
     let change = Change::update(Delta::new(set, Vec::new()));
-    let timestamp = timestamp(body.timestamp)?;
+    let timestamp = timestamp(body.timestamp).map_err(|message| invalid(&message))?;
     Ok(write(request, collection, record, change, timestamp, body.base_version))
 }
 
@@ -191,24 +191,30 @@ fn names(value: &str) -> impl Iterator<Item = String> {
     value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from)
 }
 
-fn json<'a, T: Deserialize<'a>>(body: &'a [u8], shape: &str) -> Result<T, Reply> {
+pub(super) fn json<'a, T: Deserialize<'a>>(body: &'a [u8], shape: &str) -> Result<T, Reply> {
     serde_json::from_slice(body)
         .map_err(|error| invalid(&format!("the body has to be JSON like {shape}: {error}")))
 }
 
-fn document(raw: &RawValue, name: &str, limits: &ServerLimits) -> Result<Document, Reply> {
+pub(super) fn document(
+    raw: &RawValue,
+    name: &str,
+    limits: &ServerLimits,
+) -> Result<Document, (ErrorCode, String)> {
     Document::parse(raw.get(), &limits.input).map_err(|error| {
         let too_large = matches!(error, DocumentError::TooLarge { .. });
         let code = if too_large { ErrorCode::PayloadTooLarge } else { ErrorCode::InvalidMessage };
-        Reply::error(code, &format!("`{name}`: {error}"))
+        (code, format!("`{name}`: {error}"))
     })
 }
 
-fn timestamp(text: Option<Text<'_>>) -> Result<Option<Timestamp>, Reply> {
-    let parse = |text: Text<'_>| {
-        Timestamp::parse(&text.0).ok_or_else(|| invalid("`timestamp` is not an ISO 8601 timestamp"))
-    };
-    text.map(parse).transpose()
+fn refused((code, message): (ErrorCode, String)) -> Reply {
+    Reply::error(code, &message)
+}
+
+pub(super) fn timestamp(text: Option<Text<'_>>) -> Result<Option<Timestamp>, String> {
+    let wrong = || String::from("`timestamp` is not an ISO 8601 timestamp");
+    text.map(|text| Timestamp::parse(&text.0).ok_or_else(wrong)).transpose()
 }
 
 /// The reply to a single write.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use super::{Call, ExpectedReply, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
 use crate::protocol::message::{
-    ErrorCode, ErrorMessage, Features, Hello, Level, Mutation, ServerMessage, Welcome,
+    ErrorCode, ErrorMessage, Features, Hello, Level, ServerMessage, Welcome,
 };
 use crate::protocol::name::{Collection, MutationNumber, UserId};
 use crate::protocol::time::Timestamp;
@@ -22,7 +22,7 @@ use crate::rules::page::{
 };
 use crate::rules::policy::Policy;
 use crate::rules::transaction::{HelloAnswer, Outcome, Push, PushOutcome, Transaction, Verdict};
-use crate::server::about::{About, too_many_clients};
+use crate::server::about::{About, UnitVerdict, too_many_clients};
 use crate::server::limits::ServerLimits;
 
 pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
@@ -69,12 +69,12 @@ pub(super) fn session_opened(
 
 pub(super) fn push(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
     let push = decode_push(request.body, &limits.input).map_err(unread)?;
-    let (mutations, unheard) = until_unread(push.mutations)?;
+    let (writes, unheard) = until_unread(push.mutations)?;
     let transaction = Transaction::Push(Push {
         client: (push.head.client_id, push.head.session),
         user: request.user.clone(),
         epoch: push.head.epoch,
-        mutations,
+        writes,
     });
     Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::Push { unheard } }))
 }
@@ -83,21 +83,16 @@ pub(super) fn push(request: &Request<'_>, limits: &ServerLimits) -> Result<Call,
 /// it is not looked at.
 fn until_unread(
     all: Vec<Result<Submission, WireError>>,
-) -> Result<(Vec<Mutation>, Option<Box<ErrorMessage>>), Reply> {
-    let mut mutations: Vec<Mutation> = Vec::with_capacity(all.len());
+) -> Result<(Vec<Submission>, Option<Box<ErrorMessage>>), Reply> {
+    let mut writes: Vec<Submission> = Vec::with_capacity(all.len());
     let mut unheard = None;
     let mut next = None;
     for submission in all {
-        let mutation = match submission {
-            Ok(Submission::One(mutation)) => Ok(mutation),
-            Ok(Submission::Unit(_)) => return Err(invalid("this server takes no transactions")),
-            Err(error) => Err(error),
-        };
-        let number = match &mutation {
-            Ok(mutation) => mutation.number,
+        let number = match &submission {
+            Ok(submission) => submission.first(),
             Err(error) => error.mutation,
         };
-        match (number, mutation) {
+        match (number, submission) {
             (None, Err(error)) => return Err(unread(error)),
             (None, Ok(_)) => return Err(invalid("a write that is pushed needs a number")),
             (Some(number), _) if next.is_some_and(|next| next != number) => {
@@ -105,9 +100,9 @@ fn until_unread(
                     format!("write {number} follows none: the numbers have to rise by one");
                 return Err(invalid(&message));
             }
-            (Some(number), Ok(mutation)) => {
-                next = Some(number.next());
-                mutations.push(mutation);
+            (Some(number), Ok(submission)) => {
+                next = Some(MutationNumber(number.0 + submission.size() as u64));
+                writes.push(submission);
             }
             (Some(_), Err(error)) => {
                 unheard = Some(Box::new(error.into()));
@@ -115,26 +110,35 @@ fn until_unread(
             }
         }
     }
-    Ok((mutations, unheard))
+    Ok((writes, unheard))
 }
 
 pub(super) fn charge(
     push: &mut Push,
     unheard: &mut Option<Box<ErrorMessage>>,
-    take: &mut dyn FnMut() -> Result<(), Duration>,
+    take: &mut dyn FnMut(usize) -> Result<(), Duration>,
 ) {
-    for paid in 1..push.mutations.len() {
-        if let Err(wait) = take() {
-            let refused = push.mutations.swap_remove(paid);
-            push.mutations.truncate(paid);
+    // the call itself has paid for one
+    let mut paid = 1;
+    for place in 0..push.writes.len() {
+        let count = push.writes[place].size() - core::mem::take(&mut paid);
+        if count == 0 {
+            continue;
+        }
+        if let Err(wait) = take(count) {
+            let refused = push.writes.swap_remove(place);
+            push.writes.truncate(place);
             let message = "too many writes: slow down";
-            *unheard = Some(Box::new(ErrorMessage {
+            let mut error = ErrorMessage {
                 retry_after_ms: Some(super::millis(wait)),
-                mutation: refused.number,
-                collection: Some(refused.collection),
-                record_id: Some(refused.record_id),
+                mutation: refused.first(),
                 ..ErrorMessage::new(ErrorCode::RateLimitExceeded, message)
-            }));
+            };
+            if let Submission::One(refused) = refused {
+                error.collection = Some(refused.collection);
+                error.record_id = Some(refused.record_id);
+            }
+            *unheard = Some(Box::new(error));
             return;
         }
     }
@@ -159,13 +163,24 @@ pub(super) fn pushed(
     let mut failed = false;
     // an answer that would be too large ends early: what has no verdict is told by the next hello
     let mut left = limits.answer_bytes;
-    for outcome in outcomes {
-        let (verdict, bytes) = match told(outcome) {
+    let mut outcomes = outcomes.into_iter().peekable();
+    while let Some(outcome) = outcomes.next() {
+        let told = match outcome.unit {
+            None => told(outcome).map(|(verdict, bytes)| (Vec::from([verdict]), bytes)),
+            Some(first) => {
+                let mut of_unit = Vec::from([outcome]);
+                while let Some(more) = outcomes.next_if(|next| next.unit == Some(first)) {
+                    of_unit.push(more);
+                }
+                told_of_unit(first, of_unit, limits)
+            }
+        };
+        let (mut of_one, bytes) = match told {
             Ok(told) => told,
             Err(reply) => return reply,
         };
-        failed = matches!(verdict, ServerMessage::Error(_));
-        verdicts.push(verdict);
+        failed = matches!(of_one.last(), Some(ServerMessage::Error(_)));
+        verdicts.append(&mut of_one);
         left = left.saturating_sub(bytes);
         if left == 0 {
             failed = true;
@@ -182,6 +197,29 @@ pub(super) fn pushed(
     let mut body = Vec::new();
     PushAnswer { last_mutation, verdicts }.encode(&mut body);
     Reply::json(200, body)
+}
+
+/// The verdicts on a unit, which are never parted, and about how many bytes they have.
+fn told_of_unit(
+    first: MutationNumber,
+    outcomes: Vec<Outcome>,
+    limits: &ServerLimits,
+) -> Result<(Vec<ServerMessage>, usize), Reply> {
+    // an answer has room for one more, and its reader for several
+    let most = limits.input.frame_bytes / 2;
+    let verdicts = match UnitVerdict::of(first, outcomes, most) {
+        UnitVerdict::Applied(acks) => {
+            acks.into_iter().map(|member| ServerMessage::Ack(member.ack)).collect()
+        }
+        UnitVerdict::Failed(error, _) => Vec::from([ServerMessage::Error(*error)]),
+        UnitVerdict::Superseded => return Err(superseded()),
+        UnitVerdict::OutOfOrder { next } => return Err(out_of_order(first, next)),
+    };
+    let mut encoded = Vec::new();
+    verdicts
+        .iter()
+        .for_each(|verdict: &ServerMessage| verdict.encode(Level::Resumable, &mut encoded));
+    Ok((verdicts, encoded.len()))
 }
 
 /// A verdict and about how many bytes it has. What stands for the whole push is the `Err`.

@@ -448,3 +448,66 @@ proptest::proptest! {
         let _ = request.call(&ServerLimits::default(), &AllowAll);
     }
 }
+
+#[test]
+fn a_transaction_of_level_1_is_all_or_nothing() {
+    let mut store = Store::new();
+    store.plain_to("1", insert("{\"a\":1}"));
+    let published = store.published.len();
+    let mut ask = |body: &str| ask(&mut store, "POST", "/sync/transaction", body);
+    let taken = r#"{"writes":[
+        {"type":"update","collection":"todos","recordId":"1","data":{"a":2},"baseVersion":1},
+        {"type":"insert","collection":"notes","recordId":"n","data":{"b":1}},
+        {"type":"delete","collection":"todos","recordId":"never"},
+        {"type":"update","collection":"notes","recordId":"n","data":{"b":2}}]}"#;
+    let (status, body) = ask(taken);
+    assert_eq!(status, 200, "{body}");
+    let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let versions: Vec<_> =
+        json["results"].as_array().unwrap().iter().map(|r| &r["version"]).collect();
+    assert_eq!(serde_json::to_string(&versions).unwrap(), "[2,1,null,2]");
+    assert_eq!(json["results"][1]["collection"], "notes");
+    assert!(json["results"][2]["updatedAt"].is_string());
+
+    for (body, status, failed) in [
+        (
+            r#"{"writes":[{"type":"insert","collection":"todos","recordId":"2","data":{}},
+                {"type":"update","collection":"todos","recordId":"1","data":{"a":3},"baseVersion":1},
+                {"type":"update","collection":"todos","recordId":"never","data":{}}]}"#,
+            409,
+            r#"[{"index":1,"code":"CONFLICT"},{"index":2,"code":"RECORD_NOT_FOUND"}]"#,
+        ),
+        (
+            r#"{"writes":[{"type":"update","collection":"todos","recordId":"never","data":{}}]}"#,
+            404,
+            r#"[{"index":0,"code":"RECORD_NOT_FOUND"}]"#,
+        ),
+        (
+            r#"{"writes":[{"type":"delete","collection":"todos","recordId":"1"},
+                {"type":"upsert","collection":"todos","recordId":"2","data":{}}]}"#,
+            400,
+            r#"[{"index":1,"code":"INVALID_MESSAGE"}]"#,
+        ),
+        (
+            r#"{"writes":[{"type":"insert","collection":"todos","recordId":"2"}]}"#,
+            400,
+            r#"[{"index":0,"code":"INVALID_MESSAGE"}]"#,
+        ),
+    ] {
+        let (told, answer) = ask(body);
+        assert_eq!(told, status, "{answer}");
+        assert!(answer.ends_with(&alloc::format!(r#","failed":{failed}}}"#)), "{answer}");
+    }
+    for body in ["{}", r#"{"writes":[]}"#, r#"{"writes":7}"#, "x"] {
+        assert_eq!(ask(body).0, 400, "{body}");
+    }
+    let many: Vec<_> = (0..257)
+        .map(|n| alloc::format!(r#"{{"type":"delete","collection":"todos","recordId":"{n}"}}"#))
+        .collect();
+    assert_eq!(ask(&alloc::format!(r#"{{"writes":[{}]}}"#, many.join(","))).0, 413);
+
+    // three changes, published as one unit
+    let joined: Vec<_> = store.published[published..].iter().map(|change| change.joined).collect();
+    assert_eq!(joined, [false, true, true]);
+    assert_eq!(store.record("2"), None);
+}

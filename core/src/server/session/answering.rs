@@ -1,10 +1,13 @@
 //! The answers to transactions, which become verdicts.
 
+use alloc::vec::Vec;
+
+use super::verdicts::DueVerdict;
 use super::{Handshake, InputContext, PendingTransaction, Session, TicketAnswer};
 use crate::protocol::message::{ErrorCode, ErrorMessage, Features, ServerMessage, Welcome};
-use crate::protocol::name::Seq;
+use crate::protocol::name::{MutationNumber, Seq};
 use crate::rules::transaction::{HelloAnswer, Outcome, TransactError, TransactionAnswer, Verdict};
-use crate::server::about::{About, too_many_clients};
+use crate::server::about::{About, UnitVerdict, too_many_clients};
 
 impl Session {
     pub(super) fn transacted(
@@ -21,13 +24,23 @@ impl Session {
         match report.answer {
             Ok(TransactionAnswer::Hello(answer)) => self.hello_answered(answer, cx),
             Ok(TransactionAnswer::Writes(outcomes)) => {
-                for outcome in outcomes {
-                    self.outcome(outcome, cx);
+                let mut outcomes = outcomes.into_iter().peekable();
+                while let Some(outcome) = outcomes.next() {
+                    let Some(first) = outcome.unit else {
+                        self.outcome(outcome, cx);
+                        continue;
+                    };
+                    let mut of_unit = Vec::from([outcome]);
+                    while let Some(more) = outcomes.next_if(|next| next.unit == Some(first)) {
+                        of_unit.push(more);
+                    }
+                    self.unit_outcome(first, of_unit, cx);
                 }
             }
             Ok(
                 TransactionAnswer::Pushed(_)
                 | TransactionAnswer::Plain(_)
+                | TransactionAnswer::PlainUnit(_)
                 | TransactionAnswer::Swept(_)
                 | TransactionAnswer::Begun,
             ) => {
@@ -119,6 +132,23 @@ impl Session {
         }
     }
 
+    fn unit_outcome(
+        &mut self,
+        first: MutationNumber,
+        outcomes: Vec<Outcome>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
+        if self.closed {
+            return;
+        }
+        match UnitVerdict::of(first, outcomes, self.limits.input.frame_bytes / 2) {
+            UnitVerdict::Applied(acks) => self.verdicts.unit(first, acks, self.limits.window),
+            UnitVerdict::Failed(error, places) => self.verdicts.fail_unit(first, error, places),
+            UnitVerdict::Superseded => self.superseded(cx),
+            UnitVerdict::OutOfOrder { .. } => self.out_of_order(Some(first), cx),
+        }
+    }
+
     /// Nothing of the transaction has happened.
     fn failed(&mut self, pending: &PendingTransaction, cx: &mut InputContext<'_, '_>) {
         const MESSAGE: &str = "the server's database failed: nothing was changed, try again";
@@ -157,8 +187,13 @@ impl Session {
             return;
         }
         for number in self.verdicts.due(|collection| self.live_at(collection)) {
-            if let Some(verdict) = self.verdicts.take_due(number) {
-                self.send_message(&verdict, cx);
+            match self.verdicts.take_due(number) {
+                Some(DueVerdict::Ack(ack)) => self.send_message(&ServerMessage::Ack(*ack), cx),
+                Some(DueVerdict::Error(error)) => {
+                    self.send_message(&ServerMessage::Error(*error), cx);
+                }
+                Some(DueVerdict::Together(acks)) => self.send_acks(acks, cx),
+                None => {}
             }
         }
     }

@@ -4,8 +4,9 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::protocol::message::{Cursor, ErrorMessage, Hello, Mutation, Resume};
+use crate::protocol::message::{Cursor, ErrorMessage, Hello, Resume};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
+use crate::protocol::unit::Submission;
 use crate::server::checks::ensure;
 
 /// The requests that were received and not served yet. Everything is served in its order: a
@@ -28,7 +29,8 @@ pub(super) enum QueuedRequest {
     },
     Unsubscribe(Collection),
     Sync(Collection),
-    Write(Mutation),
+    /// A write, or a unit.
+    Write(Submission),
     /// A numbered write that could not be taken.
     Refused(MutationNumber, ErrorMessage),
 }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::subscription::{PendingRead, Progress, Subscription};
+use super::subscription::{PendingRead, PendingSync, Progress, Subscription};
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ErrorCode, Level, Mode, ServerMessage, SyncRecord};
 use crate::protocol::name::Collection;
@@ -21,13 +21,16 @@ impl Session {
     /// ack would contradict it, in its records and in its checksum.
     pub(super) fn wants_read(&self) -> bool {
         self.pending_read.is_none()
+            && self.pending_sync.is_none()
             && self.pending_transaction.is_none()
             && (!self.wanted.is_empty() || self.catching_up().next().is_some())
     }
 
     /// Returns `true` if the next writes have to wait for a read.
     pub(super) fn read_comes_first(&self) -> bool {
-        self.pending_read.is_some() || (self.reads_first && self.wants_read())
+        self.pending_read.is_some()
+            || self.pending_sync.is_some()
+            || (self.reads_first && self.wants_read())
     }
 
     fn catching_up(&self) -> impl Iterator<Item = (&Collection, &Subscription, &Position)> {
@@ -59,8 +62,10 @@ impl Session {
             let access = cx.env.policy.read(user.as_ref(), &collection);
             let reader = Reader { collection, user, partial: access != Access::All, whole: false };
             (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true)
-        } else if let Some((collection, subscription, position)) =
-            self.catching_up().nth(self.round % turns)
+        } else if let Some((collection, subscription, position)) = self
+            .catching_up()
+            .find(|(_, subscription, _)| subscription.again)
+            .or_else(|| self.catching_up().nth(self.round % turns))
         {
             let partial = subscription.partial;
             let whole = self.level() == Level::Plain && cx.env.rings.plain_whole();
@@ -90,6 +95,7 @@ impl Session {
         if !read.stale {
             self.answer_read(read, report.answer, cx);
         }
+        self.finish_sync(cx);
         self.lift_barriers(cx);
         self.advance(cx);
     }
@@ -161,20 +167,18 @@ impl Session {
             self.send_message(&subscribed, cx);
         }
         self.send_content(&collection, page.content, cx);
-        let stream = match page.next {
-            Next::More(position) => Progress::CatchingUp(Box::new(position)),
+        let position = match page.next {
+            Next::More(position) => position,
             Next::Done { cursor, count, checksum } => {
-                let at = cursor.seq;
-                if level == Level::Resumable {
-                    let collection = collection.clone();
-                    let synced = ServerMessage::Synced { collection, cursor, count, checksum };
-                    self.send_message(&synced, cx);
-                }
-                Progress::Live(at)
+                let after = cursor.seq;
+                self.pending_sync =
+                    Some(PendingSync { collection: collection.clone(), cursor, count, checksum });
+                Position::Delta { floor: after, after }
             }
         };
         if let Some(subscription) = self.subscriptions.get_mut(&collection) {
-            subscription.progress = stream;
+            subscription.progress = Progress::CatchingUp(Box::new(position));
+            subscription.again = false;
         }
     }
 

@@ -6,6 +6,7 @@ use super::queue::QueuedRequest;
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
 use crate::protocol::name::UserId;
+use crate::protocol::unit::Submission;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
 
 impl Session {
@@ -88,8 +89,8 @@ impl Session {
             ClientMessage::Subscribe { .. }
             | ClientMessage::Unsubscribe { .. }
             | ClientMessage::Sync { .. }
-            | ClientMessage::Write(_)
-            | ClientMessage::Unit(_) => self.take_tokens(cx),
+            | ClientMessage::Write(_) => self.take_tokens(1, cx),
+            ClientMessage::Unit(unit) => self.take_tokens(unit.members.len(), cx),
         };
         if let Some(wait) = wait {
             self.slow_down(message, wait, cx);
@@ -110,15 +111,8 @@ impl Session {
             } => QueuedRequest::Subscribe { collection, cursor, resume, page_bytes },
             ClientMessage::Unsubscribe { collection } => QueuedRequest::Unsubscribe(collection),
             ClientMessage::Sync { collection } => QueuedRequest::Sync(collection),
-            ClientMessage::Write(mutation) => QueuedRequest::Write(mutation),
-            ClientMessage::Unit(unit) => {
-                let message = "this server takes no transactions";
-                let error = ErrorMessage {
-                    mutation: unit.first(),
-                    ..ErrorMessage::new(ErrorCode::InvalidMessage, message)
-                };
-                QueuedRequest::Refused(unit.first().unwrap_or_default(), error)
-            }
+            ClientMessage::Write(mutation) => QueuedRequest::Write(mutation.into()),
+            ClientMessage::Unit(unit) => QueuedRequest::Write(Submission::Unit(unit)),
             ClientMessage::Ping { hello: Some(hello) } => QueuedRequest::Hello(hello),
             ClientMessage::Ping { hello: None } => QueuedRequest::Ping,
             ClientMessage::Auth { .. } => return,
@@ -126,10 +120,10 @@ impl Session {
         self.queue.push(request, bytes);
     }
 
-    /// Counts a message. Returns the time to wait if the connection or its user has used up its rate.
-    fn take_tokens(&mut self, cx: &mut InputContext<'_, '_>) -> Option<Duration> {
-        let own = self.bucket.as_mut().and_then(|bucket| bucket.take(self.mono).err());
-        own.or_else(|| cx.env.user_bucket.as_mut()?.take(self.mono).err())
+    /// Counts messages. Returns the time to wait if the connection or its user has used up its rate.
+    fn take_tokens(&mut self, count: usize, cx: &mut InputContext<'_, '_>) -> Option<Duration> {
+        let own = self.bucket.as_mut().and_then(|b| b.take_many(self.mono, count).err());
+        own.or_else(|| cx.env.user_bucket.as_mut()?.take_many(self.mono, count).err())
     }
 
     fn slow_down(&mut self, message: ClientMessage, wait: Duration, cx: &mut InputContext<'_, '_>) {

@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use super::queue::{Barrier, QueuedRequest};
 use super::verdicts::Admission;
 use super::{Handshake, InputContext, PendingTransaction, Session, SessionAction, Ticket};
-use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Level, Mutation, ServerMessage};
+use crate::protocol::message::{ErrorCode, ErrorMessage, Hello, Level, ServerMessage};
 use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
+use crate::protocol::unit::Submission;
 use crate::rules::page::Position;
 use crate::rules::policy::Access;
 use crate::rules::transaction::{Run, Transaction};
@@ -138,51 +139,62 @@ impl Session {
     fn serve_writes(&mut self, cx: &mut InputContext<'_, '_>) {
         self.settle_level();
         let first = self.verdicts.expected();
-        let mut mutations = Vec::new();
-        while mutations.len() < self.limits.run
-            && let Some(QueuedRequest::Write(mutation)) = self.queue.front()
+        let (mut writes, mut count) = (Vec::new(), 0);
+        while count < self.limits.run
+            && let Some(QueuedRequest::Write(submission)) = self.queue.front()
         {
+            let (number, size) = (submission.first(), submission.size());
+            if count > 0 && count + size > self.limits.run {
+                break;
+            }
             let taken = |number| first <= number && number < self.verdicts.expected();
-            match self.admit(mutation.number) {
+            match self.admit(number) {
                 // a number that comes twice: the first of them gets its verdict first
-                Admission::Take if mutation.number.is_some_and(taken) => break,
+                Admission::Take if number.is_some_and(taken) => break,
                 Admission::Take => {
-                    let Some(QueuedRequest::Write(mutation)) = self.queue.pop() else { break };
-                    self.verdicts.take(mutation.number);
-                    mutations.push(mutation);
+                    let Some(QueuedRequest::Write(submission)) = self.queue.pop() else { break };
+                    self.verdicts.take(number, size);
+                    count += size;
+                    writes.push(submission);
                 }
                 Admission::Ignore => {
                     self.queue.pop();
-                    self.counters.ignored_writes += 1;
+                    self.counters.ignored_writes += size as u64;
                 }
-                Admission::Refuse(why) if mutations.is_empty() => {
-                    let error = ErrorMessage {
-                        collection: Some(mutation.collection.clone()),
-                        record_id: Some(mutation.record_id.clone()),
-                        mutation: mutation.number,
-                        ..ErrorMessage::new(ErrorCode::InvalidMessage, why)
+                Admission::Refuse(why) if writes.is_empty() => {
+                    let error = match submission {
+                        Submission::One(mutation) => ErrorMessage {
+                            collection: Some(mutation.collection.clone()),
+                            record_id: Some(mutation.record_id.clone()),
+                            mutation: number,
+                            ..ErrorMessage::new(ErrorCode::InvalidMessage, why)
+                        },
+                        Submission::Unit(_) => ErrorMessage {
+                            mutation: number,
+                            ..ErrorMessage::new(ErrorCode::InvalidMessage, why)
+                        },
                     };
                     self.queue.pop();
                     self.send_message(&ServerMessage::Error(error), cx);
                     self.count_bad(cx);
                     return;
                 }
-                Admission::OutOfOrder if mutations.is_empty() => {
-                    self.out_of_order(mutation.number, cx);
+                Admission::OutOfOrder if writes.is_empty() => {
+                    self.out_of_order(number, cx);
                     return;
                 }
                 // what was taken so far gets its verdicts first
                 Admission::Refuse(_) | Admission::OutOfOrder => break,
             }
         }
-        if !mutations.is_empty() {
-            self.run(mutations, first, cx);
+        if !writes.is_empty() {
+            self.run(writes, first, cx);
         }
     }
 
     fn run(
         &mut self,
-        mutations: Vec<Mutation>,
+        writes: Vec<Submission>,
         first: MutationNumber,
         cx: &mut InputContext<'_, '_>,
     ) {
@@ -190,16 +202,27 @@ impl Session {
             Handshake::Resumable { client, session } => Some((client.clone(), *session)),
             Handshake::Undecided | Handshake::Plain | Handshake::Opening { .. } => None,
         };
-        let name = |m: &Mutation| (m.collection.clone(), m.record_id.clone(), m.number);
-        let writes = mutations.iter().map(name).collect();
+        let mut named = Vec::with_capacity(writes.len());
+        for submission in &writes {
+            match submission {
+                Submission::One(m) => {
+                    named.push((m.collection.clone(), m.record_id.clone(), m.number));
+                }
+                Submission::Unit(unit) => named.extend(
+                    unit.members
+                        .iter()
+                        .map(|m| (m.collection().clone(), m.record_id().clone(), m.number())),
+                ),
+            }
+        }
         let run = Run {
             client,
             user: self.auth.user().cloned(),
             conn: Some(self.conn),
-            mutations,
+            writes,
             window: self.verdicts.window().clone(),
         };
-        self.transact(Transaction::Writes(run), writes, first, cx);
+        self.transact(Transaction::Writes(run), named, first, cx);
     }
 
     fn transact(

@@ -1,6 +1,7 @@
 //! Live streams: the changes of the rings, for each subscription in its turn.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::rules::policy::Access;
 use crate::server::ring::{Entry, Ring, Rings};
 
 /// The use of the next change of a ring for a stream.
-enum NextChange {
+pub(super) enum NextChange {
     /// It goes out as this.
     Frame(Bytes),
     /// It is the place of this session's own ack.
@@ -53,10 +54,13 @@ impl Session {
             cx.out.push(SessionAction::Follow(collection.clone()));
         }
         self.drop_read(&collection);
+        let before = self.subscriptions.get(&collection);
+        let again = before.is_some_and(|before| before.again || before.live_at().is_some());
         let subscription = Subscription {
             partial: access == Access::Some,
             page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),
+            again,
         };
         self.subscriptions.insert(collection, subscription);
         self.release(cx);
@@ -72,8 +76,9 @@ impl Session {
         self.release(cx);
     }
 
-    /// A page that is under way for a collection will be of no use.
+    /// A page that is under way for a collection, and a `synced` that waits, will be of no use.
     fn drop_read(&mut self, collection: &Collection) {
+        self.pending_sync.take_if(|sync| sync.collection == *collection);
         if let Some(read) = &mut self.pending_read
             && read.collection == *collection
             && !read.whole
@@ -86,12 +91,14 @@ impl Session {
         if !self.is_serving() {
             return;
         }
-        // first, so that no live stream can use up the room of those that catch up
-        if room > 0 {
+        // first, so that no live stream can use up the room of those that catch up; but units that
+        // the last read has kept back go out before the next one
+        if room > 0 && !self.units_wait {
             self.read_next(cx);
         }
         let left = self.stream(room, cx);
         self.release(cx);
+        self.finish_sync(cx);
         self.lift_barriers(cx);
         self.advance(cx);
         if left > 0 && self.is_serving() {
@@ -99,16 +106,28 @@ impl Session {
         }
     }
 
-    /// Returns `true` if a live stream could go on.
+    /// Returns `true` if the live streams could go on.
     pub(super) fn is_behind(&self, rings: &Rings) -> bool {
-        self.subscriptions.iter().any(|(collection, subscription)| {
-            let live_at = subscription.live_at().filter(|_| !self.is_sending_whole(collection));
-            live_at.is_some_and(|at| match rings.get(collection) {
-                Some(ring) if ring.head() > at => {
-                    !ring.entry(at.next()).is_some_and(|entry| self.awaits_verdict(entry))
-                }
-                Some(_) | None => false,
-            })
+        let next = self.behind(rings).map(|(_, ring, at)| match ring.entry(at.next()) {
+            Some(entry) => (entry.order, Some(entry)),
+            None => (0, None),
+        });
+        // the streams are one in the order of the numbers: what is next for one of them is first
+        next.min_by_key(|(order, _)| *order).is_some_and(|(_, entry)| {
+            entry
+                .is_none_or(|entry| !self.awaits_verdict(entry) && !self.is_kept_back(entry, rings))
+        })
+    }
+
+    /// The live streams that are behind their rings, with the seqs up to which they were sent.
+    fn behind<'a>(
+        &'a self,
+        rings: &'a Rings,
+    ) -> impl Iterator<Item = (&'a Collection, &'a Ring, Seq)> {
+        self.subscriptions.iter().filter_map(|(collection, subscription)| {
+            let at = subscription.live_at().filter(|_| !self.is_sending_whole(collection))?;
+            let ring = rings.get(collection).filter(|ring| ring.head() > at)?;
+            Some((collection, ring, at))
         })
     }
 
@@ -132,52 +151,103 @@ impl Session {
                 .is_some_and(|pending| pending.writes.iter().any(|(_, _, n)| is_number(*n)))
     }
 
-    /// Sends what the rings hold for the live streams, each in its turn. Returns the room left.
-    fn stream(&mut self, mut room: usize, cx: &mut InputContext<'_, '_>) -> usize {
+    /// Sends what the rings hold for the live streams, in the order in which it was published.
+    /// Returns the room left.
+    pub(super) fn stream(&mut self, mut room: usize, cx: &mut InputContext<'_, '_>) -> usize {
         let rings = cx.env.rings;
-        let behind = |(collection, subscription): (&Collection, &Subscription)| {
-            let at = subscription.live_at().filter(|_| !self.is_sending_whole(collection))?;
-            (rings.head(collection) > at).then(|| collection.clone())
-        };
-        let mut behind: Vec<Collection> = self.subscriptions.iter().filter_map(behind).collect();
-        if behind.is_empty() {
+        let next = self.behind(rings).map(|(collection, ring, at)| {
+            (ring.entry(at.next()).map_or(0, |entry| entry.order), collection.clone())
+        });
+        let mut next: BTreeSet<(u64, Collection)> = next.collect();
+        if next.is_empty() {
             return room;
         }
         self.round = self.round.wrapping_add(1);
-        let first = self.round % behind.len();
-        behind.rotate_left(first);
-        for collection in &behind {
-            room = self.stream_one(collection, room, cx);
+        self.units_wait = false;
+        while room > 0
+            && let Some((order, collection)) = next.pop_first()
+        {
+            let mut parts = Vec::from([collection]);
+            while next.first().is_some_and(|(other, _)| *other == order && order > 0) {
+                parts.extend(next.pop_first().map(|(_, collection)| collection));
+            }
+            let until = next.first().map_or(u64::MAX, |(order, _)| *order);
+            match self.stream_some(&parts, until, room, cx) {
+                Some(left) => room = left,
+                None => return room,
+            }
+            for collection in parts {
+                let Some(at) = self.live_at(&collection) else { continue };
+                let Some(ring) = rings.get(&collection).filter(|ring| ring.head() > at) else {
+                    continue;
+                };
+                let order = ring.entry(at.next()).map_or(0, |entry| entry.order);
+                next.insert((order, collection));
+            }
         }
         room
     }
 
+    /// Sends the next unit, which has parts in these collections, or the changes of one collection up
+    /// to the unit with the number `until`. Returns the room left; `None` if the next one has to wait.
+    fn stream_some(
+        &mut self,
+        parts: &[Collection],
+        until: u64,
+        room: usize,
+        cx: &mut InputContext<'_, '_>,
+    ) -> Option<usize> {
+        let rings = cx.env.rings;
+        let first = parts.first()?;
+        let next = self.live_at(first).and_then(|at| rings.get(first)?.entry(at.next()));
+        match next {
+            Some(entry) if self.is_kept_back(entry, rings) => {
+                self.units_wait = true;
+                None
+            }
+            Some(entry) if entry.grouped => self.stream_unit(parts, entry.order, room, cx),
+            Some(_) | None => self.stream_one(first, until, room, cx),
+        }
+    }
+
+    /// Sends changes of one collection that are units of their own. Returns the room left; `None` if
+    /// the next one has to wait.
     fn stream_one(
         &mut self,
         collection: &Collection,
+        until: u64,
         mut room: usize,
         cx: &mut InputContext<'_, '_>,
-    ) -> usize {
+    ) -> Option<usize> {
         let rings = cx.env.rings;
         let (Some(ring), Some(subscription)) =
             (rings.get(collection), self.subscriptions.get(collection))
         else {
-            return room;
+            return Some(room);
         };
         let partial = subscription.partial;
-        let Some(mut at) = subscription.live_at() else { return room };
+        let Some(mut at) = subscription.live_at() else { return Some(room) };
         if self.level() == Level::Plain {
             ring.ask_plain();
         }
         while room > 0 && ring.head() > at {
-            let frame = match self.next_change(collection, ring, partial, at, cx) {
-                NextChange::Wait => return room,
+            let entry = ring.entry(at.next());
+            if entry.is_some_and(|entry| entry.order >= until || entry.grouped) {
+                return Some(room);
+            }
+            let frame = match self.next_change(collection, entry, partial, cx) {
+                NextChange::Wait => return None,
                 NextChange::Missing => {
                     self.fall_behind(collection, at, cx);
-                    return room;
+                    return Some(room);
                 }
                 NextChange::Skip => None,
                 NextChange::Frame(frame) => Some(frame),
+                NextChange::Own(number) if self.verdicts.unit_of(number).is_some() => {
+                    let order = entry.map_or(0, |entry| entry.order);
+                    let parts = core::slice::from_ref(collection);
+                    return self.stream_unit(parts, order, room, cx);
+                }
                 NextChange::Own(number) => {
                     // an ack without a place that waited for the last one goes first
                     if self.verdicts.any_ack_below(number) {
@@ -195,23 +265,27 @@ impl Session {
                 self.send_frame(frame, cx);
             }
             at = at.next();
-            if let Some(subscription) = self.subscriptions.get_mut(collection) {
-                subscription.progress = Progress::Live(at);
-            }
+            self.move_to(collection, at);
         }
-        room
+        Some(room)
     }
 
-    /// Decides on the change behind `at`, of a ring whose head is above it.
-    fn next_change(
+    /// The stream of a live collection was sent up to this seq.
+    pub(super) fn move_to(&mut self, collection: &Collection, at: Seq) {
+        if let Some(subscription) = self.subscriptions.get_mut(collection) {
+            subscription.progress = Progress::Live(at);
+        }
+    }
+
+    /// Decides on the next change of a stream, as its ring has it.
+    pub(super) fn next_change(
         &self,
         collection: &Collection,
-        ring: &Ring,
+        entry: Option<&Entry>,
         partial: bool,
-        at: Seq,
         cx: &InputContext<'_, '_>,
     ) -> NextChange {
-        let Some(entry) = ring.entry(at.next()) else { return NextChange::Missing };
+        let Some(entry) = entry else { return NextChange::Missing };
         if self.awaits_verdict(entry) {
             return NextChange::Wait;
         }
@@ -221,7 +295,8 @@ impl Session {
         if let Some(origin) = entry.origin.filter(|origin| origin.conn == self.conn) {
             match (&self.handshake, origin.mutation) {
                 (Handshake::Resumable { .. }, Some(number))
-                    if self.verdicts.holds(number, entry.seq) =>
+                    if self.verdicts.holds(number, entry.seq)
+                        || self.verdicts.unit_of(number).is_some() =>
                 {
                     return NextChange::Own(number);
                 }
@@ -268,7 +343,12 @@ impl Session {
 
     /// The ring has moved on: the acks due so far go out of place, and the client is told that the
     /// collection catches up from the store.
-    fn fall_behind(&mut self, collection: &Collection, at: Seq, cx: &mut InputContext<'_, '_>) {
+    pub(super) fn fall_behind(
+        &mut self,
+        collection: &Collection,
+        at: Seq,
+        cx: &mut InputContext<'_, '_>,
+    ) {
         let Some(subscription) = self.subscriptions.get_mut(collection) else { return };
         self.counters.fell_behind += 1;
         subscription.progress =

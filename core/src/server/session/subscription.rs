@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 
+use crate::protocol::hash::Checksum;
+use crate::protocol::message::Cursor;
 use crate::protocol::name::{Collection, Seq};
 use crate::rules::page::{PageLimits, Position};
 
@@ -13,6 +15,9 @@ pub(super) struct Subscription {
     /// The limits of its pages.
     pub(super) page: PageLimits,
     pub(super) progress: Progress,
+    /// `true` if it was live when the client subscribed again, and no page has come since: the client
+    /// has not been told yet that it catches up.
+    pub(super) again: bool,
 }
 
 /// The position in the stream of a collection.
@@ -43,4 +48,14 @@ pub(super) struct PendingRead {
     pub(super) whole: bool,
     /// `true` if nobody waits for it any more.
     pub(super) stale: bool,
+}
+
+/// The end of a catch-up, whose `synced` has yet to be sent.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct PendingSync {
+    pub(super) collection: Collection,
+    /// The position up to which the catch-up is complete.
+    pub(super) cursor: Cursor,
+    pub(super) count: u64,
+    pub(super) checksum: Option<Checksum>,
 }

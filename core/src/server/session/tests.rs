@@ -4,6 +4,7 @@
 mod auth;
 mod random;
 mod stream;
+mod units;
 mod verdicts;
 
 use alloc::collections::BTreeMap;
@@ -21,7 +22,7 @@ use crate::protocol::write::Change;
 use crate::rules::page::ReadRequest;
 use crate::rules::policy::{AllowAll, Policy, Rate};
 use crate::rules::transaction::tests::{Store, todos};
-use crate::rules::transaction::{Context, TransactError, Transaction};
+use crate::rules::transaction::{Context, Published, TransactError, Transaction};
 use crate::server::committer::Committer;
 use crate::server::ring::RingLimits;
 use crate::store::{StoreError, StoreErrorKind};
@@ -33,6 +34,8 @@ pub(crate) struct World {
     limits: ServerLimits,
     now: Now,
     conns: BTreeMap<u64, Conn>,
+    /// The changes that the commits have published, until they are taken.
+    published: Vec<Published>,
 }
 
 use alloc::boxed::Box;
@@ -56,6 +59,7 @@ impl World {
             limits: ServerLimits::default(),
             now: Now { mono: Mono(1000), wall: Timestamp(1_000_000) },
             conns: BTreeMap::new(),
+            published: Vec::new(),
         }
     }
 
@@ -155,6 +159,7 @@ impl World {
         let context = Context { policy: self.policy.as_ref(), limits, now: self.now.wall };
         let rows = batch.decide(&self.store.rows, context);
         self.store.rows.apply(rows);
+        self.published.extend(batch.decided().into_iter().flat_map(|d| d.published.clone()));
         let settled = committer.settle(batch.committed(&mut self.rings));
         self.rings.check().unwrap();
         let mut answers = Vec::new();
@@ -237,9 +242,7 @@ impl World {
     fn elsewhere(&mut self, id: &str, change: Change) {
         self.store.published.clear();
         self.store.plain_to(id, change);
-        for published in &self.store.published {
-            self.rings.publish(published);
-        }
+        self.rings.publish_all(&self.store.published);
     }
 
     /// Empties the rings, as if they had moved on.
@@ -263,7 +266,10 @@ fn store_error() -> StoreError {
 fn brief(frame: &str) -> String {
     match decode_server(frame.as_bytes(), &Limits::default()).unwrap() {
         Incoming::One(message) => brief_of(&message),
-        Incoming::Batch(_) => panic!("the server sends no batches"),
+        Incoming::Batch(messages) => {
+            let brief = |message: &Result<_, _>| brief_of(message.as_ref().unwrap());
+            format!("[{}]", messages.iter().map(brief).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::protocol::message::{Ack, ErrorMessage, ServerMessage};
+use crate::protocol::message::{Ack, ErrorMessage};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::rules::transaction::Window;
+use crate::server::about::MemberAck;
 use crate::server::checks::ensure;
 
 /// Numbers and verdicts of a level-2 connection.
@@ -41,15 +42,35 @@ enum VerdictMessage {
     /// An ack without a seq.
     Ack(Box<Ack>),
     Error(Box<ErrorMessage>),
+    /// The acks of a unit, held under its first number.
+    Unit(Vec<MemberAck>),
+    /// The error of a unit, and the records whose streams it waits for.
+    UnitError(Box<ErrorMessage>, Vec<(Collection, Seq)>),
 }
 
-impl VerdictMessage {
-    fn collection(&self) -> Option<&Collection> {
-        match self {
-            Self::InPlace(ack) | Self::Ack(ack) => Some(&ack.collection),
-            Self::Error(error) => error.collection.as_ref(),
-        }
+impl PendingVerdict {
+    /// The collections that it is about, and the seqs that their streams have to pass first.
+    fn places(&self) -> impl Iterator<Item = (&Collection, Seq)> {
+        let (one, acks, failed): (_, &[MemberAck], &[_]) = match &self.message {
+            VerdictMessage::InPlace(ack) | VerdictMessage::Ack(ack) => {
+                (Some(&ack.collection), &[], &[])
+            }
+            VerdictMessage::Error(error) => (error.collection.as_ref(), &[], &[]),
+            VerdictMessage::Unit(acks) => (None, acks, &[]),
+            VerdictMessage::UnitError(_, places) => (None, &[], places),
+        };
+        let of_unit = acks.iter().map(|member| (&member.ack.collection, member.at));
+        let of_error = failed.iter().map(|(collection, at)| (collection, *at));
+        one.map(|collection| (collection, self.at)).into_iter().chain(of_unit).chain(of_error)
     }
+}
+
+/// A verdict that is due.
+pub(super) enum DueVerdict {
+    Ack(Box<Ack>),
+    Error(Box<ErrorMessage>),
+    /// Acks that go out in one frame.
+    Together(Vec<Ack>),
 }
 
 impl Verdicts {
@@ -74,7 +95,12 @@ impl Verdicts {
 
     /// Returns `true` if an ack without a seq is held for a write below a number.
     pub(super) fn any_ack_below(&self, number: MutationNumber) -> bool {
-        self.held.range(..number).any(|(_, held)| matches!(held.message, VerdictMessage::Ack(_)))
+        self.held.range(..number).any(|(_, held)| match held.message {
+            VerdictMessage::Ack(_) | VerdictMessage::Unit(_) => true,
+            VerdictMessage::InPlace(_)
+            | VerdictMessage::Error(_)
+            | VerdictMessage::UnitError(..) => false,
+        })
     }
 
     pub(super) fn window(&self) -> &Window {
@@ -109,10 +135,10 @@ impl Verdicts {
         }
     }
 
-    /// Counts a write that goes into a transaction.
-    pub(super) fn take(&mut self, number: Option<MutationNumber>) {
+    /// Counts a write, or a unit of this size, that goes into a transaction.
+    pub(super) fn take(&mut self, number: Option<MutationNumber>, size: usize) {
         if number == Some(self.expected) {
-            self.expected = self.expected.next();
+            self.expected = MutationNumber(self.expected.0 + size as u64);
             self.failed = false;
         }
     }
@@ -135,16 +161,71 @@ impl Verdicts {
         self.hold(number, at, VerdictMessage::Ack(Box::new(ack)));
     }
 
+    /// Holds the acks of a unit, and remembers the seqs of its writes, of at most `most`.
+    pub(super) fn unit(&mut self, first: MutationNumber, acks: Vec<MemberAck>, most: usize) {
+        for member in acks.iter().filter(|member| member.applied) {
+            self.remember(&member.ack.collection, member.at, most);
+        }
+        self.hold(first, Seq(0), VerdictMessage::Unit(acks));
+    }
+
+    /// A unit failed: everything behind it is ignored until its first number comes again. The error
+    /// waits until the streams have shown these places.
+    pub(super) fn fail_unit(
+        &mut self,
+        first: MutationNumber,
+        error: Box<ErrorMessage>,
+        places: Vec<(Collection, Seq)>,
+    ) {
+        self.expected = first;
+        self.failed = true;
+        self.hold(first, Seq(0), VerdictMessage::UnitError(error, places));
+    }
+
     fn hold(&mut self, number: MutationNumber, at: Seq, message: VerdictMessage) {
         self.held.entry(number).or_insert(PendingVerdict { at, message });
     }
 
     /// Takes out a verdict that is due.
-    pub(super) fn take_due(&mut self, number: MutationNumber) -> Option<ServerMessage> {
+    pub(super) fn take_due(&mut self, number: MutationNumber) -> Option<DueVerdict> {
         Some(match self.held.remove(&number)?.message {
-            VerdictMessage::InPlace(ack) | VerdictMessage::Ack(ack) => ServerMessage::Ack(*ack),
-            VerdictMessage::Error(error) => ServerMessage::Error(*error),
+            VerdictMessage::InPlace(ack) | VerdictMessage::Ack(ack) => DueVerdict::Ack(ack),
+            VerdictMessage::Error(error) | VerdictMessage::UnitError(error, _) => {
+                DueVerdict::Error(error)
+            }
+            VerdictMessage::Unit(acks) => {
+                DueVerdict::Together(acks.into_iter().map(|member| member.ack).collect())
+            }
         })
+    }
+
+    /// The first number of the unit whose acks are held and that has this write.
+    pub(super) fn unit_of(&self, number: MutationNumber) -> Option<MutationNumber> {
+        let (first, held) = self.held.range(..=number).next_back()?;
+        let VerdictMessage::Unit(acks) = &held.message else { return None };
+        (number.0 - first.0 < acks.len() as u64).then_some(*first)
+    }
+
+    /// Takes out the acks of a unit whose place has come in these streams: in place at these seqs, out
+    /// of place in other collections.
+    pub(super) fn unit_in_place(
+        &mut self,
+        first: MutationNumber,
+        shown: &[(Collection, Seq)],
+    ) -> Vec<Ack> {
+        let Some(VerdictMessage::Unit(acks)) = self.held.remove(&first).map(|held| held.message)
+        else {
+            return Vec::new();
+        };
+        let placed = |MemberAck { ack, at, applied }: MemberAck| {
+            let is_shown =
+                |(collection, seq): &(Collection, Seq)| *collection == ack.collection && *seq == at;
+            match applied && shown.iter().any(is_shown) {
+                true => Ack { seq: Some(at), echo: None, ..ack },
+                false => ack,
+            }
+        };
+        acks.into_iter().map(placed).collect()
     }
 
     /// Expects the writes behind the last one that the server knows of.
@@ -166,7 +247,10 @@ impl Verdicts {
         }
         match self.held.remove(&number)?.message {
             VerdictMessage::InPlace(ack) => Some(Ack { seq: Some(seq), echo: None, ..*ack }),
-            VerdictMessage::Ack(_) | VerdictMessage::Error(_) => None,
+            VerdictMessage::Ack(_)
+            | VerdictMessage::Error(_)
+            | VerdictMessage::Unit(_)
+            | VerdictMessage::UnitError(..) => None,
         }
     }
 
@@ -174,20 +258,22 @@ impl Verdicts {
     /// seq up to which the stream of a live collection was sent.
     pub(super) fn due(&self, live_at: impl Fn(&Collection) -> Option<Seq>) -> Vec<MutationNumber> {
         let passed = |held: &PendingVerdict| {
-            let live_at = held.message.collection().and_then(&live_at);
-            live_at.is_none_or(|live_at| held.at <= live_at)
+            held.places().all(|(collection, at)| live_at(collection).is_none_or(|live| at <= live))
         };
         let (mut waiting, mut due) = (BTreeSet::new(), Vec::new());
         for (number, held) in &self.held {
             let free = match &held.message {
                 VerdictMessage::InPlace(_) => true,
                 VerdictMessage::Ack(ack) => !waiting.contains(&ack.collection),
-                VerdictMessage::Error(_) => waiting.is_empty(),
+                // nothing below may be open, whatever it is about
+                VerdictMessage::Error(_)
+                | VerdictMessage::Unit(_)
+                | VerdictMessage::UnitError(..) => waiting.is_empty(),
             };
             if free && passed(held) {
                 due.push(*number);
-            } else if let Some(collection) = held.message.collection() {
-                waiting.insert(collection.clone());
+            } else {
+                waiting.extend(held.places().map(|(collection, _)| collection.clone()));
             }
         }
         due

@@ -145,6 +145,7 @@ fn client_of(batch: &JobBatch<HubJob>, conn: ConnId) -> Option<ClientId> {
         | Transaction::Push(_)
         | Transaction::Hello { .. }
         | Transaction::Plain(_)
+        | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
         | Transaction::BeginEpoch { .. } => None,
     })

@@ -38,6 +38,13 @@ pub(crate) fn encode_unit<M: AsRef<[u8]>>(members: impl IntoIterator<Item = M>, 
     });
 }
 
+/// Appends a `batch` of messages that are already encoded.
+pub(crate) fn join<M: AsRef<[u8]>>(messages: &[M], out: &mut Vec<u8>) {
+    message(out, "batch", |m| {
+        list(m.key("messages"), messages, |out, one| out.extend_from_slice(one.as_ref()));
+    });
+}
+
 /// Appends a unit as an element of a push. Its members are already encoded.
 pub(in super::super) fn atomic<M: AsRef<[u8]>>(
     members: impl IntoIterator<Item = M>,

@@ -17,8 +17,8 @@ fn refusal(outcome: &Outcome) -> &str {
 fn plain_in(store: &mut Store, collection: &str, change: Change) -> Outcome {
     let collection = Collection::new(collection).unwrap();
     let mutation = Mutation { number: None, base: None, collection, ..write(0, 0, "r", change) };
-    let mutations = vec![mutation];
-    let run = Run { client: None, user: None, conn: None, mutations, window: Window::new() };
+    let writes = vec![mutation.into()];
+    let run = Run { client: None, user: None, conn: None, writes, window: Window::new() };
     let TransactionAnswer::Writes(mut outcomes) = store.commit(&Transaction::Writes(run)) else {
         panic!()
     };
@@ -56,8 +56,8 @@ fn the_writes_of_one_transaction_count_together() {
     let collections = ["a", "b"].map(|name| Collection::new(name).unwrap());
     let mutations = collections
         .map(|collection| Mutation { collection, ..unconditional(0, "r", insert("{}")) });
-    let mutations = mutations.map(|mutation| Mutation { number: None, ..mutation }).to_vec();
-    let run = Run { client: None, user: None, conn: None, mutations, window: Window::new() };
+    let writes = mutations.map(|mutation| Mutation { number: None, ..mutation }.into()).to_vec();
+    let run = Run { client: None, user: None, conn: None, writes, window: Window::new() };
     let TransactionAnswer::Writes(outcomes) = store.commit(&Transaction::Writes(run)) else {
         panic!()
     };

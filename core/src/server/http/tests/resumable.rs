@@ -2,6 +2,9 @@
 
 use super::*;
 
+use crate::protocol::unit::Member;
+use crate::protocol::wire::http::encode_atomic;
+
 use std::vec;
 
 use crate::protocol::message::{ClientMessage, Cursor, Mode, Mutation, Resume, ServerMessage};
@@ -42,11 +45,12 @@ impl Exchange {
         match request.call(&self.limits, self.policy) {
             Call::Immediate(reply) => reply,
             Call::Transact(mut write) => {
-                write.charge(&mut || {
-                    let left = self.tokens.checked_sub(1);
+                let paid = write.charge(&mut |count| {
+                    let left = self.tokens.checked_sub(count as _);
                     self.tokens = left.ok_or(Duration::from_millis(1500))?;
                     Ok(())
                 });
+                assert_eq!(paid, Ok(()), "a push is judged in any case");
                 let answer = self.store.commit_with(write.transaction(), self.policy);
                 let outcome = self.lost.clone().map_or(Ok(answer), Err);
                 write.reply(self.store.now, &self.limits, outcome)
@@ -150,10 +154,10 @@ fn a_page_is_asked_for_in_a_body_or_in_a_path() {
 }
 
 #[test]
-fn names_of_later_calls_are_reserved() {
+fn names_of_calls_are_reserved() {
     let exchange = &mut Exchange::new();
     let post = br#"{"recordId":"r","data":{}}"#;
-    assert_eq!(exchange.ask("POST", "/sync/transaction", post).status, 501);
+    assert_eq!(exchange.ask("POST", "/sync/transaction", post).status, 400);
     // what is not posted there is about a collection of that name
     assert_eq!(exchange.ask("GET", "/sync/transaction", b"").status, 200);
     assert_eq!(exchange.ask("GET", "/sync/pull", b"").status, 200);
@@ -169,7 +173,7 @@ fn a_hello_is_answered_like_on_a_socket() {
         (reply.status, shown(&reply).as_str()),
         (
             200,
-            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"database":"d-e1","epoch":"e1","lastMutation":0,"firstSession":41,"userId":"u1","maxBatchBytes":262144,"features":["pull"]}}"#
+            r#"{"type":"pong","timestamp":"1970-01-01T00:16:40.000Z","metadata":{"protocol":2,"database":"d-e1","epoch":"e1","lastMutation":0,"firstSession":41,"userId":"u1","maxBatchBytes":262144,"features":["pull","atomic"]}}"#
         )
     );
     let pong = decode_server(&reply.body, &Limits::default()).unwrap();
@@ -533,4 +537,84 @@ fn a_page_shows_what_may_be_read() {
     exchange.hello("a", 1);
     let (_, verdicts) = exchange.push(vec![write(1, 0, "s", insert("{}"))]);
     assert_eq!(brief(&verdicts), [(1, "UNAUTHORIZED".into())]);
+}
+
+#[test]
+fn a_unit_is_pushed_as_one_element() {
+    let mut exchange = Exchange::new();
+    exchange.hello("a", 1);
+    let head = head("a", 1, "e1");
+    let member = |number: u64, of: &str, base: u64| {
+        let mut message = Vec::new();
+        Member::Write(write(number, base, of, insert("{\"n\":1}"))).encode(&mut message);
+        message
+    };
+    let unit = |members: Vec<Vec<u8>>| {
+        let mut element = Vec::new();
+        encode_atomic(members, &mut element);
+        element
+    };
+    let push = |exchange: &mut Exchange, elements: Vec<Vec<u8>>| {
+        let mut body = Vec::new();
+        encode_push(&head, elements, &mut body);
+        let reply = exchange.ask("POST", PUSH_PATH, &body);
+        assert_eq!(reply.status, 200, "{}", shown(&reply));
+        let answer = PushAnswer::decode(&reply.body, &Limits::default()).unwrap();
+        let brief = |verdict: &ServerMessage| {
+            if let ServerMessage::Ack(ack) = verdict {
+                return format!("ack {}", ack.mutation);
+            }
+            let ServerMessage::Error(error) = verdict else { panic!("{verdict:?}") };
+            let failed = error.failed.iter().map(|member| member.mutation.to_string());
+            let failed: Vec<_> = failed.collect();
+            format!("{} {} {failed:?}", error.code, error.mutation.unwrap())
+        };
+        (answer.last_mutation.0, answer.verdicts.iter().map(brief).collect::<Vec<_>>())
+    };
+    let first = vec![member(1, "x", 0), unit(vec![member(2, "y", 0), member(3, "z", 0)])];
+    let (last, verdicts) = push(&mut exchange, first);
+    assert_eq!((last, &verdicts.join(", ")[..]), (3, "ack 1, ack 2, ack 3"));
+
+    exchange.store.plain_to("y", update("{\"n\":2}"));
+    let second = vec![
+        member(4, "w", 0),
+        unit(vec![member(5, "v", 0), member(6, "y", 2)]),
+        member(7, "u", 0),
+    ];
+    let (last, verdicts) = push(&mut exchange, second);
+    assert_eq!((last, &verdicts.join(", ")[..]), (4, "ack 4, CONFLICT 5 [\"6\"]"));
+    assert_eq!(exchange.store.record("v"), None);
+
+    // a member that can't be read, and one that is too fast
+    let unread = unit(vec![member(5, "v", 0), b"{\"type\":\"insert\"}".to_vec()]);
+    let (last, verdicts) = push(&mut exchange, vec![unread]);
+    assert_eq!((last, &verdicts.join(", ")[..]), (4, "INVALID_MESSAGE 5 []"));
+    exchange.tokens = 1;
+    let unit = unit(vec![member(5, "v", 0), member(6, "q", 0), member(7, "p", 0)]);
+    let (last, verdicts) = push(&mut exchange, vec![unit.clone()]);
+    assert_eq!((last, &verdicts.join(", ")[..]), (4, "RATE_LIMIT_EXCEEDED 5 []"));
+    exchange.tokens = 2;
+    let (last, verdicts) = push(&mut exchange, vec![unit]);
+    assert_eq!((last, &verdicts.join(", ")[..]), (7, "ack 5, ack 6, ack 7"));
+}
+
+/// An answer that would be too large ends before or behind a unit.
+#[test]
+fn no_answer_parts_the_acks_of_a_unit() {
+    let mut exchange = Exchange::new();
+    exchange.limits.answer_bytes = 400;
+    exchange.hello("a", 1);
+    let member = |number: u64| {
+        let mut message = Vec::new();
+        let of = format!("r{number}");
+        Member::Write(write(number, 0, &of, insert("{\"n\":1}"))).encode(&mut message);
+        message
+    };
+    let mut element = Vec::new();
+    encode_atomic((1..=5).map(member), &mut element);
+    let mut body = Vec::new();
+    encode_push(&head("a", 1, "e1"), [element, member(6)], &mut body);
+    let reply = exchange.ask("POST", PUSH_PATH, &body);
+    let answer = PushAnswer::decode(&reply.body, &Limits::default()).unwrap();
+    assert_eq!((answer.last_mutation.0, answer.verdicts.len()), (6, 5));
 }

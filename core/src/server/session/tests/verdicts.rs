@@ -431,7 +431,7 @@ fn many_writes_share_a_transaction() {
     let runs = |world: &World| {
         let ticket = &world.conns[&1].transactions[0];
         let Transaction::Writes(run) = ticket.question() else { panic!() };
-        run.mutations.len()
+        run.writes.len()
     };
     let mut sizes = Vec::new();
     for _ in 0..3 {

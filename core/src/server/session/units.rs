@@ -1,0 +1,185 @@
+//! Units in the live streams: a client never sees half of one where both its collections are live.
+//!
+//! A unit goes out in one frame. A `synced` waits until the live streams have shown every unit of which
+//! its pages have shown a part. No live stream shows a unit of several collections while a page is
+//! being read or asked for, which might lack its part: one that is read later has it.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use super::streaming::NextChange;
+use super::subscription::{PendingSync, Progress};
+use super::{InputContext, Session};
+use crate::protocol::message::{Ack, Level, ServerMessage};
+use crate::protocol::name::{Collection, Seq};
+use crate::protocol::wire::join;
+use crate::server::ring::{Entry, Rings};
+
+impl Session {
+    /// Returns `true` if a unit of several collections must not be shown yet, because a collection may
+    /// become live without its part of it.
+    pub(super) fn is_kept_back(&self, entry: &Entry, rings: &Rings) -> bool {
+        if !entry.spanning || self.level() == Level::Plain {
+            return false;
+        }
+        let waiting = self.pending_sync.as_ref();
+        self.pending_read.is_some()
+            || self.any_again()
+            || waiting.is_some_and(|sync| sync.unit(rings).is_none_or(|unit| entry.order > unit))
+    }
+
+    /// Returns `true` if a client has not been told yet that a collection, which was live, catches up.
+    fn any_again(&self) -> bool {
+        self.subscriptions.values().any(|subscription| subscription.again)
+    }
+
+    /// Sends the next unit, which has parts in these collections, in one frame. Returns the room left;
+    /// `None` if it has to wait.
+    pub(super) fn stream_unit(
+        &mut self,
+        parts: &[Collection],
+        order: u64,
+        room: usize,
+        cx: &mut InputContext<'_, '_>,
+    ) -> Option<usize> {
+        let rings = cx.env.rings;
+        let (mut frames, mut places, mut size) = (Vec::new(), Vec::new(), 0);
+        let (mut own, mut in_place) = (None, Vec::new());
+        for collection in parts {
+            let (Some(ring), Some(subscription)) =
+                (rings.get(collection), self.subscriptions.get(collection))
+            else {
+                continue;
+            };
+            let partial = subscription.partial;
+            let Some(mut at) = subscription.live_at() else { continue };
+            if self.level() == Level::Plain {
+                ring.ask_plain();
+            }
+            let (from, shown, placed) = (at, frames.len(), in_place.len());
+            while let Some(entry) = ring.entry(at.next()).filter(|entry| entry.order == order) {
+                match self.next_change(collection, Some(entry), partial, cx) {
+                    NextChange::Wait => return None,
+                    NextChange::Missing => {
+                        frames.truncate(shown);
+                        in_place.truncate(placed);
+                        self.fall_behind(collection, from, cx);
+                        break;
+                    }
+                    NextChange::Frame(frame) => frames.push(frame),
+                    NextChange::Own(number) => {
+                        own = self.verdicts.unit_of(number);
+                        in_place.push((collection.clone(), entry.seq));
+                    }
+                    NextChange::Skip => {}
+                }
+                at = at.next();
+            }
+            if self.live_at(collection).is_some() {
+                places.push((collection, from, at));
+            }
+        }
+        size += frames.iter().map(Bytes::len).sum::<usize>();
+        if self.level() == Level::Resumable && size > self.limits.input.frame_bytes / 2 {
+            // one frame can't show it, so it is shown while these collections catch up
+            for (collection, from, _) in places {
+                self.fall_behind(collection, from, cx);
+            }
+            return Some(room);
+        }
+        if own.is_some_and(|first| self.verdicts.any_below(first)) {
+            // all that was below it in the order of the numbers was below it in that of the streams
+            self.release(cx);
+        }
+        for (collection, _, at) in places {
+            self.move_to(collection, at);
+        }
+        let sent = self.counters.bytes_out;
+        match own {
+            Some(first) => {
+                let acks = self.verdicts.unit_in_place(first, &in_place);
+                self.send_acks(acks, cx);
+            }
+            None => self.send_together(frames, cx),
+        }
+        let sent = usize::try_from(self.counters.bytes_out - sent).unwrap_or(usize::MAX);
+        Some(room.saturating_sub(sent))
+    }
+
+    /// Sends the acks of a unit in one frame.
+    pub(super) fn send_acks(&mut self, acks: Vec<Ack>, cx: &mut InputContext<'_, '_>) {
+        let frame = |ack| {
+            let mut frame = Vec::new();
+            ServerMessage::Ack(ack).encode(Level::Resumable, &mut frame);
+            Bytes::from(frame)
+        };
+        self.send_together(acks.into_iter().map(frame).collect(), cx);
+    }
+
+    /// Sends messages in one frame; at level 1, which has none for several, one after the other.
+    pub(super) fn send_together(&mut self, frames: Vec<Bytes>, cx: &mut InputContext<'_, '_>) {
+        if frames.len() > 1 && self.level() == Level::Resumable {
+            let mut batch = Vec::new();
+            join(&frames, &mut batch);
+            self.send_frame(batch.into(), cx);
+        } else {
+            frames.into_iter().for_each(|frame| self.send_frame(frame, cx));
+        }
+    }
+
+    /// Sends the `synced` of a collection whose last page has gone out, once it may be sent.
+    pub(super) fn finish_sync(&mut self, cx: &mut InputContext<'_, '_>) {
+        if !self.can_finish_sync(cx.env.rings) {
+            return;
+        }
+        let Some(sync) = self.pending_sync.take() else { return };
+        if self.level() == Level::Resumable && self.any_again() {
+            // that collection's page comes first, and then another one of this collection
+            return;
+        }
+        let PendingSync { collection, cursor, count, checksum } = sync;
+        let at = cursor.seq;
+        if let Some(subscription) = self.subscriptions.get_mut(&collection) {
+            subscription.progress = Progress::Live(at);
+        }
+        if self.level() == Level::Resumable {
+            let synced = ServerMessage::Synced { collection, cursor, count, checksum };
+            self.send_message(&synced, cx);
+        }
+    }
+
+    /// Returns `true` if a `synced` waits for nothing more: the other live streams have shown every
+    /// unit of which its page has shown a part. Or it will be of no use.
+    pub(super) fn can_finish_sync(&self, rings: &Rings) -> bool {
+        let Some(sync) = &self.pending_sync else { return false };
+        let mut others = self.subscriptions.iter().filter_map(|(collection, subscription)| {
+            let at = subscription.live_at().filter(|_| *collection != sync.collection)?;
+            Some((rings.get(collection), at))
+        });
+        if self.level() == Level::Plain || self.any_again() {
+            return true;
+        }
+        match sync.unit(rings) {
+            Some(unit) => others.all(|(ring, at)| {
+                let Some(ring) = ring.filter(|ring| ring.head() > at) else { return true };
+                ring.entry(at.next()).is_some_and(|entry| entry.order > unit)
+            }),
+            // the page has shown what is not published yet: nobody knows of what units that is
+            None => others.next().is_none(),
+        }
+    }
+}
+
+impl PendingSync {
+    /// The number of the last unit of several collections of which its pages may have shown a part;
+    /// `None` if that is not known yet.
+    fn unit(&self, rings: &Rings) -> Option<u64> {
+        let at = self.cursor.seq;
+        match rings.get(&self.collection) {
+            Some(ring) if ring.head() >= at => Some(ring.spanning_up_to(at)),
+            Some(_) => None,
+            None => (at == Seq(0)).then_some(0),
+        }
+    }
+}
