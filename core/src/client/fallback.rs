@@ -12,6 +12,8 @@ const BACKUPS_OF_QUIET: u32 = 12;
 
 /// Every how many failures it is looked into again what a refused hello means.
 const FAILURES_UNTIL_SEARCH: u32 = 8;
+/// The number of searches in a row, each behind a hello, after which an empty list shows a plain server.
+const EMPTY_LISTS: u32 = 3;
 
 /// The wishes of the app for the transports, and the use of HTTP: when it is next, and how it went.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -49,6 +51,8 @@ pub(super) struct Fallback {
     /// The status of a refused hello that was looked into: what is there did not show itself as a plain
     /// server.
     searched: Option<u16>,
+    /// The searches in a row that have found an empty list and nothing better.
+    empty_lists: u32,
     /// The number of backups since one that covered every collection.
     backups: u32,
 }
@@ -238,12 +242,24 @@ impl Fallback {
 
     /// A hello was answered.
     pub(super) fn trust(&mut self) {
-        self.in_doubt = false;
+        (self.in_doubt, self.empty_lists) = (false, 0);
+    }
+
+    /// Returns `true` if an empty list shows a plain server by now.
+    pub(super) fn believes_empty_list(&self) -> bool {
+        self.empty_lists + 1 >= EMPTY_LISTS
+    }
+
+    /// A search has found an empty list and nothing better: the next one is due now.
+    pub(super) fn count_empty_list(&mut self) {
+        self.empty_lists += 1;
+        self.due = true;
     }
 
     /// A hello was refused with this status, and nothing has shown a plain server.
     pub(super) fn search_in_vain(&mut self, status: u16) {
         self.searched = Some(status);
+        self.empty_lists = 0;
     }
 
     /// Returns `true` if it was searched in vain for what answers so, and it is not yet time to search

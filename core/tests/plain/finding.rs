@@ -7,26 +7,57 @@ use crate::support::{QUERY, TAKEN, http_only, pending};
 
 #[test]
 fn a_server_that_knows_no_hello_is_a_plain_one() {
-    for (status, body) in [
-        (404, "<html>Cannot POST /sync/session</html>"),
-        (405, ""),
-        (400, r#"{"error":"recordId is missing"}"#),
-        (422, r#"{"detail":[]}"#),
-        (501, ""),
-        (201, r#"{"recordId":"x","version":1}"#),
-        (200, "OK"),
+    for (status, body, hellos) in [
+        (404, "<html>Cannot POST /sync/session</html>", 1),
+        (405, "", 1),
+        (422, r#"{"detail":[]}"#, 1),
+        (501, "", 1),
+        // these a portal may say too, and a server of level 2 where the hello broke off
+        (400, r#"{"error":"recordId is missing"}"#, 3),
+        (201, r#"{"recordId":"x","version":1}"#, 3),
+        (200, "OK", 3),
     ] {
         let mut lone = LoneReplica::new(http_only());
         lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
-        lone.answer(status, body);
-        assert_eq!(lone.sent().last().unwrap(), QUERY, "{status} {body}");
-        let before = lone.replica.status();
-        assert_eq!((before.level, before.transport), (None, None), "it may be anything");
-        lone.answer(200, "[]");
+        for _ in 0..hellos {
+            let before = lone.replica.status();
+            assert_eq!((before.level, before.transport), (None, None), "it may be anything");
+            lone.answer(status, body);
+            assert_eq!(lone.sent().last().unwrap(), QUERY, "{status} {body}");
+            lone.answer(200, "[]");
+        }
         let status = lone.replica.status();
         assert_eq!((status.level, status.transport), (Some(Level::Plain), Some(Transport::Http)));
         assert_eq!(status.guarantees, Some(Guarantees::default()));
     }
+}
+
+#[test]
+fn what_only_a_plain_server_says_shows_it_at_once() {
+    for page in [r#"{"records":[]}"#, r#"[{"id":"a","data":{}}]"#] {
+        let mut lone = LoneReplica::new(http_only());
+        lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
+        lone.answer(400, "{}").answer(200, page);
+        assert_eq!(lone.replica.status().level, Some(Level::Plain), "{page}");
+    }
+}
+
+#[test]
+fn an_empty_list_behind_a_broken_hello_shows_no_plain_server() {
+    let mut lone = LoneReplica::new(http_only());
+    lone.save("w", "{}");
+    lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
+    lone.sent();
+    for _ in 0..2 {
+        lone.answer(400, r#"{"code":"INVALID_MESSAGE","error":"the body broke off"}"#);
+        lone.answer(200, "[]");
+        let sent = lone.sent();
+        let hellos = sent.iter().filter(|line| line.contains("/sync/session"));
+        assert_eq!(hellos.count(), 1, "it says hello again at once: {sent:?}");
+    }
+    lone.answer(200, r#"{"type":"pong","metadata":{"protocol":2,"epoch":"e1","lastMutation":0}}"#);
+    assert_eq!(lone.replica.status().level, Some(Level::Resumable));
+    assert_eq!(pending(&lone), 1);
 }
 
 /// Something that does not know the hello, and answers everything else likewise.

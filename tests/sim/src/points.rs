@@ -102,6 +102,7 @@ pub const POINTS: &[(&str, u64)] = &[
     ("call answered on the way", 150),
     ("sought for a plain server", 150),
     ("push answered on the way", 400),
+    ("empty list on the way", 1_000),
     ("access refused on the way", 150),
     ("body broken off", 400),
     ("middlebox gone", 150),

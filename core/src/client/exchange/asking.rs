@@ -32,9 +32,10 @@ impl Client {
         edit: &mut Edit<'_>,
     ) -> Result<(), StoreError> {
         if self.works_plainly() {
-            return self.prepare_work(edit);
+            self.prepare_work(edit)?;
         }
-        if !self.polls() {
+        // a search for a plain server may have ended, and another exchange be due
+        if self.works_plainly() || !self.polls() {
             return Ok(());
         }
         if self.exchange.is_none() && self.is_exchange_due(edit)? {

@@ -101,7 +101,18 @@ impl Client {
         due.extend(self.waiting_collection(edit)?);
         let work = self.new_work(due, true);
         let (before, said) = (self.peer.take_resumable(), xxh3_64(body));
-        let candidate = Candidate { before, work, hello, failure, said, call: None };
+        // a server of level 2 answers no hello with one of these
+        let is_doubtful = !matches!(status, 404 | 405 | 406 | 415 | 422 | 501);
+        let candidate = Candidate {
+            before,
+            work,
+            hello,
+            failure,
+            is_doubtful,
+            found_empty_list: false,
+            said,
+            call: None,
+        };
         self.peer = Peer::Candidate(Box::new(candidate));
         Ok(())
     }
@@ -126,6 +137,34 @@ impl Client {
             Peer::Candidate(candidate) => candidate.said == xxh3_64(body),
             Peer::Unknown | Peer::Resumable(_) | Peer::Plain(_) => false,
         }
+    }
+
+    /// A page is an empty list and nothing else, as a portal may answer too. Says whether that shows no
+    /// plain server yet; then the next collection is tried.
+    pub(super) fn doubts_empty_list(&mut self, collection: &Collection, body: &[u8]) -> bool {
+        let is_believed = self.fallback.believes_empty_list();
+        let is_bare = body.trim_ascii_start().starts_with(b"[");
+        let Some(candidate) = self.peer.candidate_mut() else { return false };
+        if !candidate.is_doubtful || !is_bare || is_believed {
+            return false;
+        }
+        candidate.found_empty_list = true;
+        candidate.work.due.remove(collection);
+        if let Some(stream) = self.streams.get_mut(collection) {
+            stream.plain.pull = None;
+        }
+        true
+    }
+
+    /// Nothing better than an empty list was found: the hello is said again at once. Says whether that
+    /// is so.
+    fn searches_again(&mut self) -> bool {
+        let found = self.peer.candidate_mut().is_some_and(|candidate| candidate.found_empty_list);
+        if found {
+            self.fallback.count_empty_list();
+            self.peer.drop_work();
+        }
+        found
     }
 
     /// A call of the plain protocol was answered, but not well. Says whether it was made to find
@@ -195,7 +234,7 @@ impl Client {
 
     /// Nothing that was asked has shown a server. Says whether that is so.
     pub(super) fn finds_no_server(&mut self, edit: &mut Edit<'_>) -> bool {
-        if self.finds_hello_failed(edit) {
+        if self.searches_again() || self.finds_hello_failed(edit) {
             return true;
         }
         let Peer::Candidate(candidate) = &self.peer else { return false };

@@ -133,7 +133,12 @@ pub(super) struct Candidate {
     /// The failure that the answer to the hello is, if no call shows a plain server: it does not say
     /// that there is none of level 2.
     failure: Option<HelloFailure>,
-    /// A digest of it. What says the same to everything is something on the way.
+    /// `true` if the hello may have been answered so by a server of level 2, for a body that broke off,
+    /// or by a portal: an empty list then shows nothing at first.
+    is_doubtful: bool,
+    /// An empty list has come, which shows no server yet.
+    found_empty_list: bool,
+    /// A digest of the answer to the hello. What says the same to everything is something on the way.
     said: u64,
     /// The call of the plain protocol that was answered last, and how.
     call: Option<(Collection, String)>,

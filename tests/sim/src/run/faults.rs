@@ -86,7 +86,6 @@ impl Run {
                     self.world.break_body(call);
                 }
             }
-            _ if middlebox.imitates_a_plain_server() => {}
             _ => {
                 let calls = self.world.open_calls();
                 let pushes: Vec<_> =

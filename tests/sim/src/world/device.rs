@@ -17,7 +17,7 @@ use super::World;
 use super::clock::Clock;
 use super::http::{CallId, Way};
 use super::link::{Link, Owner};
-use super::middlebox::ToNotice;
+use super::middlebox::{Middlebox, ToNotice};
 use super::queries::AppQuery;
 use super::thin::Places;
 
@@ -63,8 +63,9 @@ pub struct Device {
     halted: bool,
     /// `true` if it sleeps: none of its timers fires until it is woken.
     pub asleep: bool,
-    /// `true` if something on the way has answered its calls as a plain server without records does.
-    pub(super) met_imitation: bool,
+    /// `true` if something on the way has answered its calls as a plain server without records does,
+    /// and if something has answered them as one that knows no hello: together they are one.
+    pub(super) met_imitation: [bool; 2],
     /// The number of starts.
     pub lives: u64,
     /// The watchers of its app, with their pending updates.
@@ -114,6 +115,12 @@ impl Device {
     #[must_use]
     pub fn now(&self, world: Now) -> Now {
         self.clock.read(world)
+    }
+
+    /// Takes note of something on the way that answers its calls.
+    pub(super) fn meet(&mut self, middlebox: Middlebox) {
+        self.met_imitation[0] |= middlebox.imitates_a_plain_server();
+        self.met_imitation[1] |= middlebox.knows_no_hello();
     }
 
     /// Returns `true` if its store has failed, so that it must be restarted.
@@ -185,7 +192,7 @@ impl World {
             refused: BTreeSet::new(),
             halted: false,
             asleep: false,
-            met_imitation: false,
+            met_imitation: [false; 2],
             lives: 0,
             watches: BTreeMap::new(),
             queries: Vec::new(),
@@ -328,7 +335,7 @@ impl World {
             }
         }
         let level = self.devices[device].replica.status().level;
-        if level == Some(Level::Plain) && !self.devices[device].met_imitation {
+        if level == Some(Level::Plain) && self.devices[device].met_imitation != [true; 2] {
             self.fail(
                 Invariant::Contract,
                 format!("device {device} takes this server for a plain one"),

@@ -45,6 +45,12 @@ impl Middlebox {
         (200..300).contains(&self.status) && self.body == "[]"
     }
 
+    /// Returns `true` if it answers a hello as only a server does that does not know the call.
+    #[must_use]
+    pub fn knows_no_hello(self) -> bool {
+        matches!(self.status, 404 | 405 | 422)
+    }
+
     /// The middlebox's answer to a call.
     #[must_use]
     pub fn answer(self) -> HttpAnswer {
@@ -82,7 +88,9 @@ impl World {
         self.note(|| format!("what answers device {device} on {on:?}: {of:?}"));
         let way = of.map_or(Way::Open, Way::Answered);
         let this = &mut self.devices[device];
-        this.met_imitation |= on[1] && of.is_some_and(Middlebox::imitates_a_plain_server);
+        if let (Some(of), true) = (of, on[1]) {
+            this.meet(of);
+        }
         for (which, on) in [&mut this.sockets, &mut this.calls].into_iter().zip(on) {
             if on {
                 *which = way;
@@ -105,6 +113,12 @@ impl World {
         }
         if let 401 | 403 = of.status {
             self.count("access refused on the way");
+        }
+        if of.imitates_a_plain_server() {
+            self.count("empty list on the way");
+        }
+        if let Some(device) = self.caller(id) {
+            self.devices[device].meet(of);
         }
         self.take_call(id, arrives);
         self.answer_call(id, of.answer());
