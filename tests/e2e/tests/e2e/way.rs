@@ -29,7 +29,7 @@ fn normalise(old: bool) -> impl Fn(&Request) -> Passage {
 }
 
 fn without_pull(mut answer: Vec<u8>) -> Vec<u8> {
-    let (offer, other) = (b"\"features\":[\"pull\"]", b"\"features\":[\"none\"]");
+    let (offer, other) = (b"\"features\":[\"pull\",", b"\"features\":[\"none\",");
     if let Some(at) = answer.windows(offer.len()).position(|bytes| bytes == offer) {
         answer[at..at + other.len()].copy_from_slice(other);
     }
