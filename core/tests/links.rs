@@ -5,7 +5,8 @@ mod lone_replica;
 
 use std::time::Duration;
 
-use synclayer_core::{EventKind, HttpAnswer, Input, Timer, Write};
+use synclayer_core::testing::{InspectReplica, SimulatedDisk};
+use synclayer_core::{ClientConfig, EventKind, HttpAnswer, Input, Timer, Write};
 
 use lone_replica::{LoneReplica, ack, config, http_only, synced};
 
@@ -376,4 +377,53 @@ fn the_answer_to_a_ping_behind_a_write_that_does_not_come_through_may_take_longe
     lone.sent();
     assert!(!gives_up(&mut lone, 30 + 15 * 32 - 2, |_| ()));
     assert!(gives_up(&mut lone, 30, |_| ()), "but not for ever");
+}
+
+/// The replica after a restart on the same store, connected and refused its collection.
+fn restart(lone: &LoneReplica, config: ClientConfig) -> LoneReplica {
+    let mut next = LoneReplica::on(config, lone.replica.store().clone().reopen());
+    next.dial();
+    next.welcome(0, "");
+    next.hear(
+        r#"{"type":"error","code":"UNAUTHORIZED","error":"no","metadata":{"collection":"todos"}}"#,
+    );
+    next
+}
+
+#[test]
+fn a_write_that_no_connection_carries_is_told_and_rejected_over_restarts() {
+    let mut lone = LoneReplica::live();
+    let text = "x".repeat(100_000);
+    lone.save("large", &format!(r#"{{"t":"{text}"}}"#));
+    assert_eq!(break_before_a_large_write(&mut lone, 3), 3);
+    let mut lone = restart(&lone, config());
+    assert_eq!(lone.replica.status().stalled, None, "not yet");
+    assert_eq!(break_before_a_large_write(&mut lone, 2), 2);
+    assert_eq!(lone.replica.status().stalled.unwrap().bytes, 100_008);
+
+    // without a connection
+    let lone = LoneReplica::on(config(), lone.replica.store().clone().reopen());
+    let mut lone = lone;
+    let stalled = lone.replica.status().stalled.unwrap();
+    assert_eq!(&*stalled.record_id, "large");
+    let reject = Write::RejectStalled(stalled.write);
+    lone.replica.write(lone.now, reject, &mut lone.actions).unwrap();
+    assert!(lone.replica.rejected().unwrap().is_empty(), "the server may have it");
+    let lone = restart(&lone, config());
+    assert_eq!(lone.replica.rejected().unwrap().len(), 1);
+    assert_eq!(lone.replica.status().stalled, None);
+}
+
+#[test]
+fn tries_are_not_used_up_while_less_is_tried_or_a_write_is_judged() {
+    let mut lone = LoneReplica::live();
+    let text = "x".repeat(100_000);
+    lone.save("large", &format!(r#"{{"t":"{text}"}}"#));
+    let few = lone_replica::with(config(), |config| config.max_reconnect_attempts = Some(2));
+    let mut lone = restart(&lone, few);
+    break_before_a_large_write(&mut lone, 5);
+    assert!(lone.replica.status().stalled.is_some());
+    lone.cut();
+    let error = synclayer_core::ConnectionState::Error;
+    assert_eq!(lone.replica.status().connection, error, "and not without end");
 }

@@ -21,7 +21,7 @@ Exit codes:
   1  it failed; the message says why
   2  the command line can't be used
   3  saved here, but the server doesn't have it yet: it goes out with the next call that reaches it
-  4  there is no such record, or no such rejected write
+  4  there is no such record, rejected write or stalled write
   5  the server has refused the write: see `synclayer rejected list`
   6  the directory is in use by another process
   7  the store is damaged: see `synclayer repair --help`
@@ -81,6 +81,9 @@ pub(crate) enum CliCommand {
     SignOut(SignOutArgs),
     /// See to the writes that the server has refused
     Rejected(RejectedArgs),
+    /// Reject by hand the write that does not get through, so that those behind it go on
+    #[command(long_about = REJECT)]
+    Reject(OneWriteArgs),
     /// Take what the server has, where it lost records or has another database
     #[command(long_about = ADOPT)]
     Adopt(ReplicaArgs),
@@ -136,6 +139,15 @@ somebody else's change (see --conflicts), all are taken back. At most 256 writes
     '{\"type\":\"update\",\"collection\":\"seats\",\"recordId\":\"7a\",\"data\":{\"by\":\"ann\"}}' \\
     '{\"type\":\"insert\",\"collection\":\"tickets\",\"recordId\":\"ann\",\"data\":{\"seat\":\"7a\"}}' \\
     | synclayer transaction -";
+
+const REJECT: &str = "\
+Reject by hand the write that does not get through, so that those behind it go on.
+
+Writes go out in their order. One that is larger than what a connection carries before it breaks, or \
+than what something on the way takes, holds up all behind it: `synclayer status` names it, with its \
+size. Rejected, it goes to the list of refused writes (`synclayer rejected list`), from where it can be \
+made again over a better connection; its record is here again what the server has. Perhaps the server \
+has got it after all: it is rejected when the server has said that it has not.";
 
 const ADOPT: &str = "\
 Take what the server has, where it lost records or has another database.
@@ -281,7 +293,8 @@ pub(crate) struct ReplicaArgs {
     /// The user: each user of a directory has records and waiting writes of their own
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) user: String,
-    /// Time limit for reaching the server, in seconds
+    /// Time limit for reaching the server, in seconds, and for silence: as long as something gets through
+    /// to or from it, the command goes on
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     pub(crate) timeout: Duration,
     /// Leave the server alone, also when there is one
@@ -466,14 +479,14 @@ pub(crate) enum RejectedAction {
     /// Print them, each with its id and why it was refused
     List(ReplicaArgs),
     /// Make one again, as a new write
-    Retry(RejectedOneArgs),
+    Retry(OneWriteArgs),
     /// Take one off the list for good
-    Discard(RejectedOneArgs),
+    Discard(OneWriteArgs),
 }
 
 #[derive(Args, Debug)]
-pub(crate) struct RejectedOneArgs {
-    /// The write's id, as `rejected list` prints it
+pub(crate) struct OneWriteArgs {
+    /// The write's id, as `rejected list` and `status` print it
     pub(crate) write: u64,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,

@@ -40,7 +40,7 @@ pub(crate) async fn decide(
         for name in replica.status().await?.collections.keys() {
             replica.collection(name)?.subscribe().await?;
         }
-        let mut meeting = replica.meet().await?;
+        let mut meeting = replica.meet(out).await?;
         let (done, text) = match (meeting.undecided, decision) {
             (false, _) => ("nothing", "there is nothing to decide"),
             (true, LossDecision::Adopt) => {
@@ -53,7 +53,7 @@ pub(crate) async fn decide(
             }
         };
         if meeting.undecided {
-            meeting = replica.meet().await?;
+            meeting = replica.meet(out).await?;
         }
         let status = replica.status().await?;
         let json = DecidedJson {

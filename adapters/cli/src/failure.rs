@@ -126,6 +126,13 @@ impl From<SyncError> for Failure {
             SyncError::Misuse(Misuse::NoSuchRejected(write)) => {
                 Self::new(Code::Missing, format!("there is no rejected write {write}"))
             }
+            SyncError::Misuse(Misuse::NotStalled(write)) => {
+                let text = format!(
+                    "write {write} does not stall, and nothing was done: `synclayer status` names the \
+                     write that does, if there is one"
+                );
+                Self::new(Code::Missing, text)
+            }
             error @ SyncError::Name { .. } => {
                 Self::new(Code::Usage, format!("{error}; nothing was done: choose another one"))
             }

@@ -11,6 +11,7 @@ mod modify;
 mod output;
 mod reach;
 mod read;
+mod reject;
 mod rejected;
 mod reload;
 mod repair;
@@ -118,6 +119,7 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
         CliCommand::Status(args) => read::status(args, out).await,
         CliCommand::SignOut(args) => sign_out::sign_out(args, out).await,
         CliCommand::Rejected(args) => rejected::rejected(args.action, out).await,
+        CliCommand::Reject(args) => reject::reject(args, out).await,
         CliCommand::Adopt(args) => decide::decide(args, LossDecision::Adopt, out).await,
         CliCommand::Offer(args) => decide::decide(args, LossDecision::Offer, out).await,
         CliCommand::Repair(args) => repair::repair(args, out).await,
@@ -144,7 +146,8 @@ fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
         | CliCommand::Rejected(args::RejectedArgs { action: RejectedAction::List(args) }) => args,
         CliCommand::Rejected(args::RejectedArgs {
             action: RejectedAction::Retry(args) | RejectedAction::Discard(args),
-        }) => &args.replica,
+        })
+        | CliCommand::Reject(args) => &args.replica,
         CliCommand::Repair(args) => &args.replica,
     };
     Some((StoreKind::Client, args.data.clone()))

@@ -13,8 +13,8 @@ use synclayer_tokio::{
 use crate::args::{CountArgs, ListArgs, RecordArgs, ReplicaArgs, WhereArgs};
 use crate::failure::Failure;
 use crate::output::Printer;
+use crate::reject::stalled;
 use crate::replica::{Meeting, OpenReplica, clock_is_off, guarantees, on_replica};
-use crate::shown::Shown;
 
 pub(crate) async fn get(args: RecordArgs, out: Printer) -> Result<(), Failure> {
     on_replica(&args.replica, async |replica| {
@@ -82,7 +82,7 @@ pub(crate) async fn refresh(
     collection: &str,
     out: Printer,
 ) -> Result<Meeting, Failure> {
-    let meeting = replica.meet().await?;
+    let meeting = replica.meet(out).await?;
     if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync, this is what is stored here: {why}"));
         let status = replica.status().await?;
@@ -130,6 +130,9 @@ struct StatusJson<'a> {
     other_database: Option<&'a str>,
     client_id: &'a str,
     waiting: usize,
+    /// The write that does not get through, and that those behind it wait for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled: Option<StalledJson<'a>>,
     rejected: usize,
     clock_offset_ms: i64,
     /// True if that is more than a minute.
@@ -151,6 +154,22 @@ impl From<Guarantees> for GuaranteesJson {
     fn from(of: Guarantees) -> Self {
         let Guarantees { resume, exactly_once, ordered, verified, atomic } = of;
         Self { resume, exactly_once, ordered, verified, atomic }
+    }
+}
+
+#[derive(Serialize)]
+struct StalledJson<'a> {
+    write: u64,
+    collection: &'a str,
+    id: &'a str,
+    bytes: usize,
+    code: &'a str,
+}
+
+impl<'a> From<&'a StalledWrite> for StalledJson<'a> {
+    fn from(of: &'a StalledWrite) -> Self {
+        let StalledWrite { write, collection, record_id, bytes, code, .. } = of;
+        Self { write: write.0, collection, id: record_id, bytes: *bytes, code: code.as_str() }
     }
 }
 
@@ -186,7 +205,7 @@ pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failur
         for name in replica.status().await?.collections.keys() {
             replica.collection(name)?.subscribe().await?;
         }
-        let meeting = replica.meet().await?;
+        let meeting = replica.meet(out).await?;
         let apart = meeting.apart.clone();
         let status = replica.status().await?;
         let text = describe(&status, apart.as_deref());
@@ -202,6 +221,7 @@ pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failur
                 other_database: status.other_database.as_deref(),
                 client_id: &status.client_id,
                 waiting: status.pending_writes,
+                stalled: status.stalled.as_ref().map(StalledJson::from),
                 rejected: status.rejected_writes,
                 clock_offset_ms: status.clock_offset_ms,
                 clock_is_off: status.clock_is_off,
@@ -242,12 +262,8 @@ fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
         },
         format!("waiting   {} writes", status.pending_writes),
     ];
-    if let Some(StalledWrite { write, collection, record_id, bytes, .. }) = &status.stalled {
-        lines.push(format!(
-            "stalled   write {write} of {} with {bytes} bytes does not get through, and what was \
-             written later waits: a better connection may carry it, and the app can reject it",
-            Shown(format_args!("{collection}/{record_id}"))
-        ));
+    if let Some(write) = &status.stalled {
+        lines.push(format!("stalled   {}", stalled(write)));
     }
     if let (Some(way), Some(speaks), Some(holds)) =
         (status.transport, status.level, status.guarantees)

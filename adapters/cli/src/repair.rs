@@ -187,25 +187,29 @@ async fn make_again(args: &ReplicaArgs, file: &Path, out: Printer) -> Result<(),
     let names: BTreeSet<_> = mine.map(|write| write.collection.clone()).collect();
     let mut in_sync = false;
     on_replica(args, async |replica| {
-        in_sync = meet(replica, &names).await?.apart.is_none();
+        in_sync = meet(replica, &names, out).await?.apart.is_none();
         Ok(())
     })
     .await?;
     let left = again::make_all(args, unsent, in_sync).await?;
     write_lines(file, &left)?;
     on_replica(args, async |replica| {
-        let apart = meet(replica, &names).await?.apart;
+        let apart = meet(replica, &names, out).await?.apart;
         let waiting = replica.status().await?.pending_writes;
         report(file, &left, waiting, apart, out)
     })
     .await
 }
 
-async fn meet(replica: &mut OpenReplica, names: &BTreeSet<String>) -> Result<Meeting, Failure> {
+async fn meet(
+    replica: &mut OpenReplica,
+    names: &BTreeSet<String>,
+    out: Printer,
+) -> Result<Meeting, Failure> {
     for name in names {
         replica.collection(name)?.subscribe().await?;
     }
-    replica.meet().await
+    replica.meet(out).await
 }
 
 fn report(

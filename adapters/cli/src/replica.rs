@@ -15,7 +15,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::args::{ConflictsArg, GuaranteeArg, ReplicaArgs};
 use crate::failure::{Code, Failure, unreadable};
+use crate::output::Printer;
 use crate::reach::Reach;
+use crate::reject::stalled;
 
 /// Failed attempts to connect before a command goes on without the server.
 const TRIES: u32 = 2;
@@ -94,8 +96,9 @@ impl OpenReplica {
         self.server.is_ok()
     }
 
-    /// Connects, and waits until both sides have everything, or the time is up.
-    pub(crate) async fn meet(&mut self) -> Result<Meeting, Failure> {
+    /// Connects, and waits until both sides have everything. It ends when nothing has moved for the time
+    /// that is given.
+    pub(crate) async fn meet(&mut self, out: Printer) -> Result<Meeting, Failure> {
         let mut meeting = Meeting::default();
         let server = match &self.server {
             Ok(server) => server.clone(),
@@ -106,7 +109,7 @@ impl OpenReplica {
             }
         };
         self.sync.connect().await?;
-        let up = Instant::now() + self.timeout;
+        let mut wait = Wait::begin(self.timeout, self.status().await?, out);
         let sync = self.sync.clone();
         let synced = sync.synced();
         tokio::pin!(synced);
@@ -126,18 +129,35 @@ impl OpenReplica {
                 Some(event) = self.events.next() => {
                     let failure = failure(&event.kind);
                     let by_http = event.transport == Some(Transport::Http);
+                    wait.reached |=
+                        matches!(event.kind, EventKind::ConnectivityChanged { online: true });
+                    let breaks = failure.is_some()
+                        || matches!(
+                            event.kind,
+                            EventKind::WriteStalled { .. } | EventKind::RealtimeDisconnected { .. }
+                        );
                     if let Some(why) = meeting.hears(event, &self.reach, &mut refused) {
+                        break Some(why);
+                    }
+                    if breaks && let Some(why) = wait.stalls(self.status().await?) {
                         break Some(why);
                     }
                     if let Some(failure) = failure
                         && let Some(status) = self.out_of_reach(by_http).await?
                     {
+                        let gave_up = status.connection == ConnectionState::Error;
+                        if !gave_up && refused.is_none() && wait.reached && wait.goes_on(&status) {
+                            continue;
+                        }
                         let failure = status.failure.unwrap_or(failure);
                         let out_of_reach = || self.reach.explain(&failure, &server);
                         break Some(refused.take().unwrap_or_else(out_of_reach));
                     }
                 }
-                () = sleep_until(up) => {
+                () = sleep_until(wait.until) => {
+                    if refused.is_none() && wait.goes_on(&self.status().await?) {
+                        continue;
+                    }
                     let late = || self.is_late(&server);
                     break Some(match refused.take() {
                         Some(why) => why,
@@ -164,6 +184,9 @@ impl OpenReplica {
     async fn is_late(&self, server: &str) -> Result<String, Failure> {
         let seconds = self.timeout.as_secs_f32();
         let status = self.sync.status().await?;
+        if let Some(write) = &status.stalled {
+            return Ok(stalled(write));
+        }
         if let Some(failure) = &status.failure {
             return Ok(self.reach.explain(failure, server));
         }
@@ -278,6 +301,53 @@ impl Meeting {
             _ => {}
         }
         None
+    }
+}
+
+/// The wait of a command for the server, which lasts for as long as something gets through.
+struct Wait {
+    until: Instant,
+    /// The longest time in which nothing may get through.
+    silence: Duration,
+    /// The state when something was last known to.
+    seen: Status,
+    /// `true` if the server has answered: bytes of a handshake that fails bring nothing.
+    reached: bool,
+    out: Printer,
+}
+
+impl Wait {
+    fn begin(silence: Duration, seen: Status, out: Printer) -> Self {
+        Self { until: Instant::now() + silence, silence, seen, reached: false, out }
+    }
+
+    /// Says why waiting is in vain, if a write does not get through and the last connection has brought
+    /// no collection further.
+    fn stalls(&mut self, status: Status) -> Option<String> {
+        let why = status.stalled.as_ref().map(stalled)?;
+        let moved = status.collections != self.seen.collections;
+        self.seen.collections = status.collections;
+        (!moved).then_some(why)
+    }
+
+    /// Goes on, and tells how far it has come, if something has got through since that was last seen.
+    fn goes_on(&mut self, status: &Status) -> bool {
+        if status.progress <= self.seen.progress {
+            return false;
+        }
+        for (name, of) in &status.collections {
+            let count = self.seen.collections.get(name).map_or(0, |of| of.count);
+            if of.from_cache && of.count > count {
+                let count = of.count;
+                self.out.note(format_args!("{count} records of {name} so far, and more to come"));
+            }
+        }
+        let left = status.pending_writes;
+        if (1..self.seen.pending_writes).contains(&left) {
+            self.out.note(format_args!("{left} writes still wait for the server"));
+        }
+        (self.seen, self.until) = (status.clone(), Instant::now() + self.silence);
+        true
     }
 }
 

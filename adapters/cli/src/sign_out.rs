@@ -55,7 +55,7 @@ async fn hand_over(replica: &mut OpenReplica, out: Printer) -> Result<(), Failur
     for name in replica.status().await?.collections.keys() {
         replica.collection(name)?.subscribe().await?;
     }
-    if let Some(why) = replica.meet().await?.apart {
+    if let Some(why) = replica.meet(out).await?.apart {
         out.note(format_args!("not in sync: {why}"));
     }
     Ok(())

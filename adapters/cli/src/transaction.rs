@@ -63,7 +63,7 @@ pub(crate) async fn transaction(args: TransactionArgs, out: Printer) -> Result<(
         let saved = match make(replica, &writes, args.keep_what_won).await {
             // the server may have the record
             Err(SyncError::Misuse(Misuse::NoSuchRecord { .. })) if replica.has_server() => {
-                if let Some(why) = replica.meet().await?.apart {
+                if let Some(why) = replica.meet(out).await?.apart {
                     out.note(format_args!("not in sync: {why}"));
                 }
                 make(replica, &writes, args.keep_what_won).await?
@@ -116,7 +116,7 @@ async fn deliver(
     saved: &SavedTransaction,
     out: Printer,
 ) -> Result<(), Failure> {
-    let meeting = replica.meet().await?;
+    let meeting = replica.meet(out).await?;
     let waiting = replica.status().await?.pending_writes;
     let fate = match timeout(Duration::ZERO, saved.confirmed()).await {
         Ok(fate) => Some(fate?),

@@ -91,7 +91,7 @@ async fn deliver_all(
     saved: Vec<Saved>,
     out: Printer,
 ) -> Result<(), Failure> {
-    let apart = if saved.is_empty() { None } else { replica.meet().await?.apart };
+    let apart = if saved.is_empty() { None } else { replica.meet(out).await?.apart };
     let (count, mut waiting, mut refused, mut given_up) = (saved.len(), 0, 0, 0);
     for saved in saved {
         // it is known by now, or it is not known yet
@@ -132,7 +132,7 @@ pub(crate) async fn missing_unless_met(
 ) -> Result<Meeting, Failure> {
     let collection = replica.collection(name)?;
     collection.subscribe().await?;
-    let meeting = replica.meet().await?;
+    let meeting = replica.meet(out).await?;
     if let Some(why) = &meeting.apart {
         out.note(format_args!("not in sync: {why}"));
     }
@@ -184,7 +184,7 @@ pub(crate) async fn deliver_after(
     Done { done, collection, saved }: Done<'_>,
     out: Printer,
 ) -> Result<(), Failure> {
-    let meeting = replica.meet().await?;
+    let meeting = replica.meet(out).await?;
     let waiting = replica.status().await?.pending_writes;
     // it is known by now, or it is not known yet
     let fate = match timeout(Duration::ZERO, saved.confirmed()).await {

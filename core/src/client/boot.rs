@@ -82,6 +82,7 @@ impl Client {
             exchange: None,
             exchanges: 0,
             next_request: RequestId(0),
+            progress: 0,
             commits: Commits::after(last_commit),
             indexes: Indexes::default(),
             halted: None,
@@ -89,6 +90,7 @@ impl Client {
         };
         let mut edit = Edit::new(store, keys, now.wall);
         client.indexes = Indexes::open(&mut edit, keys, &client.config.indexes, now.mono)?;
+        client.recall_attempts(&edit)?;
         if new {
             let slot = Slot { number: keys.slot(), leaving: false };
             edit.put(Keys::user(&client.config.user), slot.encode());
@@ -128,6 +130,7 @@ fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
         other_database: None,
         clocks: Clocks::default(),
         forgotten: Forgotten::default(),
+        attempts: None,
     })
 }
 

@@ -48,8 +48,9 @@ pub struct ClientConfig {
     /// Default 60 s.
     pub max_reconnect_delay: Duration,
     /// The number of tries in a row that may fail before the client gives the WebSocket up; `None`:
-    /// it never does. Where there is HTTP, polling goes on, and the WebSocket is tried again now and
-    /// then.
+    /// it never does. Tries that lead to smaller pages, or to naming a write that is too large for the
+    /// connection, do not count. Where there is HTTP, polling goes on, and the WebSocket is tried again
+    /// now and then.
     pub max_reconnect_attempts: Option<u32>,
     /// Timeout for a connection to come up. Default 15 s.
     pub connect_timeout: Duration,

@@ -524,6 +524,10 @@ pub struct Status {
     /// `true` if the server has told its time since the replica was opened, so that writes are
     /// stamped by it.
     pub knows_server_time: bool,
+    /// A number that rises while something gets through: as bytes of a frame, a request or an answer
+    /// move that is not whole, and with each page, change or verdict that has moved a place. Where it
+    /// stands still, waiting is in vain so far.
+    pub progress: u64,
     /// Frames that were ignored because their type is unknown or their time was over.
     pub ignored_frames: u64,
     /// The reason why the machine has stopped, if its store has failed.

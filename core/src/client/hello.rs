@@ -258,6 +258,7 @@ impl Client {
 
     pub(super) fn put_identity(&mut self, edit: &mut Edit<'_>) {
         self.identity.next_write = self.outbox.end();
+        self.identity.attempts = self.pacing.attempts();
         self.identity.clocks.forget(self.outbox.head(), self.outbox.is_empty());
         edit.put(self.keys.identity(), self.identity.encode());
     }

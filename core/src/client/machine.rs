@@ -64,6 +64,8 @@ pub(crate) struct Client {
     /// The number of exchanges that were begun.
     pub(super) exchanges: u64,
     pub(super) next_request: RequestId,
+    /// A number that rises as bytes and places move.
+    pub(super) progress: u64,
     pub(super) commits: Commits,
     pub(super) indexes: Indexes,
     pub(super) halted: Option<StoreError>,
@@ -152,8 +154,12 @@ impl Client {
             Input::Progress { conn } if self.link.listens_to(conn) => {
                 self.link.heard(self.now.mono);
                 self.pacing.await_verdict(self.now.mono);
+                self.progress += 1;
             }
-            Input::RequestProgress { request } => self.request_moves(request),
+            Input::RequestProgress { request } => {
+                self.request_moves(request);
+                self.progress += 1;
+            }
             Input::Disconnected { conn, why } if self.link.listens_to(conn) => {
                 self.disconnected(edit, why);
             }

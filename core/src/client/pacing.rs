@@ -10,6 +10,7 @@ use crate::protocol::message::ErrorCode;
 use crate::protocol::name::WriteId;
 use crate::protocol::random::Random;
 use crate::protocol::time::Mono;
+use crate::rules::row::Attempts;
 
 /// After this many conflicts in a row a write is called stalled.
 pub(super) const STALLED_CONFLICTS: u32 = 20;
@@ -170,6 +171,29 @@ impl Pacing {
     /// Returns `true` if connections keep breaking before a write has its verdict.
     pub(super) fn keeps_breaking(&self, write: WriteId) -> bool {
         self.retries.write == write && self.retries.breaks >= STALLED_BREAKS
+    }
+
+    /// The attempts in vain to bring a write to the server that may be too large for the way: they
+    /// count over restarts.
+    pub(super) fn attempts(&self) -> Option<Attempts> {
+        let RetryState { write, failures, too_large, breaks, given_up, .. } = self.retries;
+        let refusals = if too_large { failures } else { 0 };
+        let tried = given_up || breaks + refusals > 0;
+        tried.then_some(Attempts { write, breaks, refusals, given_up })
+    }
+
+    /// Goes on with the attempts of before a restart.
+    pub(super) fn recall(&mut self, attempts: Attempts) {
+        let Attempts { write, breaks, refusals, given_up } = attempts;
+        let too_large = refusals > 0;
+        let retries = RetryState::default();
+        self.retries =
+            RetryState { write, breaks, failures: refusals, too_large, given_up, ..retries };
+    }
+
+    /// Returns the number of further connections that may tell whether the first write stalls.
+    pub(super) fn breaks_to_judge(&self) -> u32 {
+        if self.retries.told.is_some() { 0 } else { self.retries.breaks }
     }
 
     /// The app rejects a write of which it is not known whether the server has it.

@@ -38,9 +38,18 @@ impl Portions {
             (portion.carried, portion.begun) = (0, 0);
         }
     }
+
+    /// Returns the number of failures that have made them as small as they are.
+    pub(super) fn steps(&self) -> u32 {
+        self.pages.steps() + self.writes.steps()
+    }
 }
 
 impl Portion {
+    fn steps(&self) -> u32 {
+        self.bytes.map_or(0, |bytes| (USUAL / bytes).ilog(PART))
+    }
+
     /// The most bytes at a time; `None`: any number.
     pub(super) fn limit(&self) -> Option<usize> {
         self.bytes

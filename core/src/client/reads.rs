@@ -49,6 +49,7 @@ impl Client {
             clock_offset_ms: self.clock_offset_ms(),
             clock_is_off: self.clock_is_off(),
             knows_server_time: self.knows_server_time(),
+            progress: self.progress,
             ignored_frames: self.ignored_frames,
             halted: self.halted.clone(),
         }

@@ -53,6 +53,7 @@ impl Client {
         let changed = change(self, &mut edit);
         if edit.moved {
             self.made_progress(edit.transport);
+            self.progress += 1;
             self.portions.pages.carry(edit.fetched);
             if edit.fetched > 0 {
                 // a verdict may stand behind the rest of the catch-up

@@ -237,6 +237,8 @@ impl Client {
             && (!self.outbox.is_frozen(write) || self.plain_may_drop(write));
         if !free && self.outbox.holds(write) && self.pacing.keeps_breaking(write) {
             self.pacing.give_up(write);
+            self.put_identity(edit);
+            edit.flush = true;
             self.ask_anew(edit);
             return Ok(());
         }
@@ -286,13 +288,28 @@ impl Client {
     /// A connection or a push has broken before the first of its writes had a verdict: perhaps the write
     /// is larger than what the link carries.
     pub(super) fn count_break(&mut self, edit: &mut Edit<'_>) {
-        if let Some((write, bytes)) = self.outbox.first_in_flight()
-            && self.pacing.count_break(write, bytes)
-            // a store that fails is noticed by what is read next
-            && let Ok(entry) = edit.entry(write)
-        {
+        let Some((write, bytes)) = self.outbox.first_in_flight() else { return };
+        let stalls = self.pacing.count_break(write, bytes);
+        if self.pacing.attempts().is_some() {
+            self.put_identity(edit);
+        }
+        // a store that fails is noticed by what is read next
+        if stalls && let Ok(entry) = edit.entry(write) {
             self.tell_stalled(edit, write, &entry, &ErrorCode::PayloadTooLarge);
         }
+    }
+
+    /// Goes on with the attempts of before a restart, if the write that they are of still waits.
+    pub(super) fn recall_attempts(&mut self, edit: &Edit<'_>) -> Result<(), StoreError> {
+        let Some(attempts) = self.identity.attempts else { return Ok(()) };
+        let first = self.outbox.first_entry(edit)?;
+        if let Some((write, entry)) = first.filter(|(write, _)| *write == attempts.write) {
+            self.pacing.recall(attempts);
+            if let Some(code) = self.pacing.stalled(write) {
+                self.pacing.tell(stalled(write, &entry, &code));
+            }
+        }
+        Ok(())
     }
 
     /// Returns `true` if a write is sent without a base, because it does not matter what it
@@ -342,6 +359,9 @@ impl Client {
         error: &ErrorMessage,
     ) {
         let failures = self.pacing.count_failure(write, &error.code);
+        if error.code == ErrorCode::PayloadTooLarge {
+            self.put_identity(edit);
+        }
         self.back_off_writes(failures, error.retry_after_ms.map(Duration::from_millis));
         if failures >= STALLED_FAILURES {
             self.stall(edit, write, entry, &error.code, failures - STALLED_FAILURES);
@@ -369,9 +389,7 @@ impl Client {
         entry: &Entry,
         code: &ErrorCode,
     ) {
-        let (collection, record_id) = (entry.collection.clone(), entry.record_id.clone());
-        let (code, bytes) = (code.clone(), entry.change.delta.set.size());
-        let stalled = StalledWrite { write, collection, record_id, bytes, code };
+        let stalled = stalled(write, entry, code);
         self.pacing.tell(stalled.clone());
         let StalledWrite { write, collection, record_id, bytes, code } = stalled;
         edit.remote_event(EventKind::WriteStalled { collection, record_id, write, code, bytes });
@@ -386,4 +404,10 @@ impl Client {
         let index = number.0.checked_sub(self.identity.confirmed.0 + 1)?;
         usize::try_from(index).ok().filter(|index| *index < self.outbox.in_flight())
     }
+}
+
+fn stalled(write: WriteId, entry: &Entry, code: &ErrorCode) -> StalledWrite {
+    let (collection, record_id) = (entry.collection.clone(), entry.record_id.clone());
+    let (code, bytes) = (code.clone(), entry.change.delta.set.size());
+    StalledWrite { write, collection, record_id, bytes, code }
 }

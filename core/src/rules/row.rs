@@ -27,7 +27,7 @@ mod stream;
 
 pub use entry::Rejected;
 pub(crate) use entry::{Entry, OutboxRow, Seen, Unit};
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Attempts, Identity};
 pub(crate) use index::{IndexRow, IndexState};
 pub(crate) use keys::{
     Keys, Slot, collection_in, collection_of, index_number_of, pending_of, record_id_of, record_of,

@@ -19,6 +19,7 @@ mod scenario;
 mod serve;
 mod shown;
 mod sign_out;
+mod slow_link;
 mod support;
 mod tls;
 mod transaction;

@@ -36,12 +36,48 @@ pub(crate) struct Identity {
     pub(crate) clocks: Clocks,
     /// The writes that the server may have applied and forgotten.
     pub(crate) forgotten: Forgotten,
+    /// The attempts in vain to bring a large write to the server.
+    pub(crate) attempts: Option<Attempts>,
 }
 
-/// The tags of an identity's parts: its databases, its clocks, and its forgotten writes.
+/// The attempts in vain to bring the first write to the server, which may be too large for the way.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Attempts {
+    pub(crate) write: WriteId,
+    /// The number of connections in a row that broke before its verdict.
+    pub(crate) breaks: u32,
+    /// The number of times in a row that something on the way called it too large.
+    pub(crate) refusals: u32,
+    /// `true` if the app rejects it as soon as it is known that the server does not have it.
+    pub(crate) given_up: bool,
+}
+
+impl Attempts {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for number in [self.write.0, self.breaks.into(), self.refusals.into()] {
+            put_u64(&mut out, number);
+        }
+        out.push(u8::from(self.given_up));
+        out
+    }
+
+    fn decode(mut part: Reader) -> Result<Self, StoreError> {
+        let write = WriteId(part.u64()?);
+        let mut count = || Ok(u32::try_from(part.u64()?).unwrap_or(u32::MAX));
+        let (breaks, refusals) = (count()?, count()?);
+        let given_up = part.flag()?;
+        part.end()?;
+        Ok(Self { write, breaks, refusals, given_up })
+    }
+}
+
+/// The tags of an identity's parts: its databases, its clocks, its forgotten writes, and the attempts
+/// in vain.
 const DATABASES: u8 = 1;
 const CLOCKS: u8 = 2;
 const FORGOTTEN: u8 = 3;
+const ATTEMPTS: u8 = 4;
 
 impl Identity {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -58,7 +94,9 @@ impl Identity {
         // rows from before the support of plain servers end here
         let clocks = (!self.clocks.is_default()).then(|| self.clocks.encode());
         let forgotten = (!self.forgotten.is_default()).then(|| self.forgotten.encode());
-        let has_parts = [&databases, &clocks, &forgotten].iter().any(|part| part.is_some());
+        let attempts = self.attempts.map(|attempts| attempts.encode());
+        let parts = [&databases, &clocks, &forgotten, &attempts];
+        let has_parts = parts.iter().any(|part| part.is_some());
         if !self.resumable.is_empty() || has_parts {
             put_u64(&mut out, self.resumable.len() as u64);
             self.resumable.iter().for_each(|address| put_u64(&mut out, *address));
@@ -72,6 +110,9 @@ impl Identity {
         }
         if let Some(forgotten) = forgotten {
             put_part(&mut out, FORGOTTEN, &forgotten);
+        }
+        if let Some(attempts) = attempts {
+            put_part(&mut out, ATTEMPTS, &attempts);
         }
         out
     }
@@ -100,6 +141,7 @@ impl Identity {
             other_database: None,
             clocks: Clocks::default(),
             forgotten: Forgotten::default(),
+            attempts: None,
         };
         if let Some(mut part) = row.part(DATABASES)? {
             identity.database = database(&mut part)?;
@@ -111,6 +153,9 @@ impl Identity {
         }
         if let Some(part) = row.part(FORGOTTEN)? {
             identity.forgotten = Forgotten::decode(part)?;
+        }
+        if let Some(part) = row.part(ATTEMPTS)? {
+            identity.attempts = Some(Attempts::decode(part)?);
         }
         row.end()?;
         Ok(identity)

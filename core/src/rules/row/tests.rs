@@ -144,19 +144,31 @@ fn identities() -> impl Strategy<Value = Identity> {
     let ids = "[a-z0-9-]{1,36}".prop_map(|id| ClientId::new(&id).unwrap());
     let resumable = proptest::collection::vec(any::<u64>(), 0..3);
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>());
-    let parts = (databases(), databases(), clocks(), forgotten());
+    let parts = (databases(), databases(), clocks(), forgotten(), optional(attempts()));
     (ids, numbers, optional(any::<u64>()), resumable, parts).prop_map(
-        |(client_id, numbers, digest, resumable, (known, other, clocks, forgotten))| Identity {
-            client_id,
-            session: SessionNumber(numbers.0),
-            confirmed: MutationNumber(numbers.1),
-            digest: digest.map(Digest),
-            next_write: WriteId(numbers.2),
-            resumable,
-            database: known,
-            other_database: other,
-            clocks,
-            forgotten,
+        |(client_id, numbers, digest, resumable, (known, other, clocks, forgotten, attempts))| {
+            Identity {
+                client_id,
+                session: SessionNumber(numbers.0),
+                confirmed: MutationNumber(numbers.1),
+                digest: digest.map(Digest),
+                next_write: WriteId(numbers.2),
+                resumable,
+                database: known,
+                other_database: other,
+                clocks,
+                forgotten,
+                attempts,
+            }
+        },
+    )
+}
+
+fn attempts() -> impl Strategy<Value = Attempts> {
+    (any::<u64>(), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(
+        |(write, breaks, refusals, given_up)| {
+            let write = WriteId(write);
+            Attempts { write, breaks, refusals, given_up }
         },
     )
 }
@@ -211,7 +223,8 @@ proptest! {
         let earlier = identity.resumable.is_empty()
             && databases.iter().all(|it| it.is_none())
             && identity.clocks.is_default()
-            && identity.forgotten.is_default();
+            && identity.forgotten.is_default()
+            && identity.attempts.is_none();
         prop_assert!(!earlier || whole(&identity.encode(), Identity::decode));
         prop_assert_eq!(Identity::decode(identity.encode().into()).unwrap(), identity);
     }
@@ -351,6 +364,7 @@ fn rows_of_before_there_were_plain_servers_are_read() {
 
     let mut identity = Identity {
         forgotten: Forgotten::default(),
+        attempts: None,
         client_id: ClientId::new("c").unwrap(),
         session: SessionNumber(1),
         confirmed: MutationNumber(2),
