@@ -27,7 +27,7 @@ impl LoneReplica {
 }
 
 fn n(seen: Option<&Document>) -> i64 {
-    seen.and_then(|seen| seen.get("n")?.parse().ok()).unwrap_or(0)
+    seen.and_then(|seen| seen.text("n")?.parse().ok()).unwrap_or(0)
 }
 
 fn with_n(seen: Option<&Document>, n: i64) -> Document {

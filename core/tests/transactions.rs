@@ -212,7 +212,7 @@ impl Resolver for Telling {
         let text = |state: Option<&Document>| state.map(ToString::to_string);
         let asked = [conflict.base, conflict.local, conflict.remote].map(text);
         self.0.lock().unwrap().push(asked);
-        let n: u64 = conflict.local.unwrap().get("n").unwrap().parse().unwrap();
+        let n: u64 = conflict.local.unwrap().text("n").unwrap().parse().unwrap();
         Some(doc(&format!(r#"{{"n":{},"t":"x"}}"#, n + 100)))
     }
 }

@@ -89,8 +89,8 @@ impl Collection {
     /// todos.save_with_id("milk", &json!({ "text": "Buy milk", "done": false }))?;
     /// todos.update("milk", &json!({ "done": true }))?;
     /// let milk = todos.get("milk")?.expect("it was saved");
-    /// assert_eq!(milk.document.get("done"), Some("true"));
-    /// assert_eq!(milk.document.get("text"), Some("\"Buy milk\""));
+    /// assert_eq!(milk.document.get::<bool>("done")?, Some(true));
+    /// assert_eq!(milk.document.get::<String>("text")?.as_deref(), Some("Buy milk"));
     /// # Ok(())
     /// # }
     /// ```
@@ -123,7 +123,7 @@ impl Collection {
     ///         Some(todo)
     ///     })?;
     /// let milk = todos.get("milk")?.expect("it was saved");
-    /// assert_eq!(milk.document.get("bottles"), Some("2"));
+    /// assert_eq!(milk.document.get::<u32>("bottles")?, Some(2));
     /// # Ok(())
     /// # }
     /// ```

@@ -29,7 +29,7 @@ fn round_trip(server: &Server) {
     let id = todos.save(&json!({"text": "Buy milk"})).unwrap();
     let shown = until(&mut watch, |update| !update.snapshot.is_empty());
     assert!(shown.snapshot.pending());
-    assert_eq!(todos.get(&id).unwrap().unwrap().document.get("text"), Some("\"Buy milk\""));
+    assert_eq!(todos.get(&id).unwrap().unwrap().document.text("text"), Some("\"Buy milk\""));
     let write = peer.expect("insert");
     assert_eq!(write["data"], json!({"text": "Buy milk"}));
     peer.ack(&write, 1);

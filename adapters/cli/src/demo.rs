@@ -209,7 +209,7 @@ async fn in_time(what: &str, happens: impl Future<Output = bool>) -> Result<(), 
 }
 
 fn field<'a>(todos: &'a Snapshot, todo: &str, name: &str) -> Option<&'a str> {
-    todos.get(todo)?.document.get(name)
+    todos.get(todo)?.document.text(name)
 }
 
 /// The checksum of what the server holds.

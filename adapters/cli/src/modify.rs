@@ -151,7 +151,7 @@ mod tests {
         todos.save_with_id("x", &document(r#"{"n":1}"#)).await.unwrap();
         let (old, made) = (document(r#"{"n":0}"#), document(r#"{"n":7}"#));
         let n =
-            async || todos.get("x").await.unwrap().unwrap().document.get("n").unwrap().to_owned();
+            async || todos.get("x").await.unwrap().unwrap().document.text("n").unwrap().to_owned();
         assert!(replaced(&todos, "x", old.clone(), made.clone()).await.unwrap().is_none());
         assert_eq!(n().await, "1");
         assert!(replaced(&todos, "gone", old, made.clone()).await.unwrap().is_none());

@@ -332,7 +332,8 @@ macro_rules! doc {
          the server. An update says what left, what entered, and what changed or moved, with the places. \
          While nobody reads, updates are merged into one. It ends when the client does.\n\n\
          With a limit only the records of the result are kept in memory, and of the others that meet the \
-         conditions their places. All queries show the same commit: an update of one never shows what \
+         conditions their places; of these only a few if an [index](crate::SyncConfig::index) has the order. \
+         All queries show the same commit: an update of one never shows what \
          another could not show yet.\n\n\
          # Errors\n\n\
          [`Misuse::Query`](crate::Misuse::Query) says what is wrong with the query."

@@ -172,7 +172,9 @@ macro_rules! guide {
             "Without an index a query reads every record of the collection once, and keeps those that it \
              returns; with a limit, no more than offset and limit together. A live query reads the collection when it \
              begins; then a change costs what it moves, however many records there are, and in memory \
-             there are the records of the result and the places of all that meet the conditions. \
+             there are the records of the result and the places of all that meet the conditions. One \
+             with a limit, whose order an index has, reads and keeps the records of the result and a \
+             few places behind it, however large the collection is. \
              `update` and `delete` make a write for \
              each record: should the program end in the middle, the later ones are as they were."
         )

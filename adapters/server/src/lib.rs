@@ -56,7 +56,7 @@
 //!     ) -> Result<(), String> {
 //!         let after = change.apply(before);
 //!         let name = user.map(|user| format!("\"{user}\""));
-//!         let signed = |document: &Document| document.get("author") == name.as_deref();
+//!         let signed = |document: &Document| document.text("author") == name.as_deref();
 //!         if before.into_iter().chain(&after).all(signed) {
 //!             Ok(())
 //!         } else {

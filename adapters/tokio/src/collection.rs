@@ -91,8 +91,8 @@ impl Collection {
     /// todos.save_with_id("milk", &json!({ "text": "Buy milk", "done": false })).await?;
     /// todos.update("milk", &json!({ "done": true })).await?;
     /// let milk = todos.get("milk").await?.expect("it was saved");
-    /// assert_eq!(milk.document.get("done"), Some("true"));
-    /// assert_eq!(milk.document.get("text"), Some("\"Buy milk\""));
+    /// assert_eq!(milk.document.get::<bool>("done")?, Some(true));
+    /// assert_eq!(milk.document.get::<String>("text")?.as_deref(), Some("Buy milk"));
     /// # Ok(())
     /// # }
     /// ```
@@ -131,7 +131,7 @@ impl Collection {
     ///     })
     ///     .await?;
     /// let milk = todos.get("milk").await?.expect("it was saved");
-    /// assert_eq!(milk.document.get("bottles"), Some("2"));
+    /// assert_eq!(milk.document.get::<u32>("bottles")?, Some(2));
     /// # Ok(())
     /// # }
     /// ```

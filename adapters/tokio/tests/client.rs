@@ -26,7 +26,7 @@ async fn a_write_is_saved_shown_sent_and_settled() {
     let id = todos.save(&json!({"text": "Buy milk"})).await.unwrap();
     let shown = until(&mut watch, |update| !update.snapshot.is_empty()).await;
     assert!(shown.snapshot.pending());
-    assert_eq!(todos.get(&id).await.unwrap().unwrap().document.get("text"), Some("\"Buy milk\""));
+    assert_eq!(todos.get(&id).await.unwrap().unwrap().document.text("text"), Some("\"Buy milk\""));
 
     let write = peer.expect("insert").await;
     assert_eq!(write["data"], json!({"text": "Buy milk"}));
@@ -64,7 +64,7 @@ async fn a_remote_change_shows_in_the_watch() {
             .await;
     }
     let update = until(&mut all, |update| update.snapshot.len() == 2).await;
-    assert_eq!(update.snapshot.get("b").unwrap().document.get("n"), Some("9007199254740993"));
+    assert_eq!(update.snapshot.get("b").unwrap().document.text("n"), Some("9007199254740993"));
     let update = until(&mut one, |update| !update.changes.is_empty()).await;
     assert_eq!(update.snapshot.len(), 1);
     assert!(matches!(&update.changes[..], [RecordChange::Added(record)] if &*record.id == "b"));
@@ -294,7 +294,7 @@ async fn a_slow_reader_gets_its_updates_merged() {
     // a write that is saved is shown already
     let update = until(&mut watch, |_| true).await;
     assert!(matches!(&update.changes[..], [RecordChange::Added(record)] if &*record.id == "a"));
-    assert_eq!(update.snapshot.get("a").unwrap().document.get("n"), Some("1499"));
+    assert_eq!(update.snapshot.get("a").unwrap().document.text("n"), Some("1499"));
     soon("an event", events.next()).await.unwrap();
     assert!(events.missed() > 0);
 }

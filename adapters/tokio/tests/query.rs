@@ -88,7 +88,7 @@ async fn what_matches_is_updated_and_deleted() {
     assert_eq!(seen.clone().count().await, Ok(2));
     assert_eq!(urgent.count().await, Ok(0));
     let c = todos.get("c").await.unwrap().unwrap();
-    assert_eq!(c.document.get("owner"), Some(r#"{"name":"bob"}"#), "the rest stays");
+    assert_eq!(c.document.text("owner"), Some(r#"{"name":"bob"}"#), "the rest stays");
     assert_eq!(seen.clone().order_by("done", Descending).limit(1).delete().await.unwrap().len(), 1);
     assert_eq!(ids(&todos.get_all().await.unwrap()), "acde");
     assert_eq!(seen.delete().await.unwrap().len(), 1);

@@ -322,5 +322,5 @@ pub(super) fn knows_gone_fields(row: &Row) -> bool {
 }
 
 fn has_field(state: &Option<Document>, name: &str) -> bool {
-    state.as_ref().is_some_and(|state| state.get(name).is_some())
+    state.as_ref().is_some_and(|state| state.text(name).is_some())
 }

@@ -80,8 +80,8 @@ pub(super) fn outcome_times(
         return (whole, Vec::new());
     }
     let time = |name: &str| {
-        let base = conflict.base.and_then(|state| state.get(name));
-        let differs = |state: Option<&Document>| state.and_then(|state| state.get(name)) != base;
+        let base = conflict.base.and_then(|state| state.text(name));
+        let differs = |state: Option<&Document>| state.and_then(|state| state.text(name)) != base;
         let local = differs(conflict.local).then(|| conflict.local_at(name));
         let remote = differs(conflict.remote).then(|| conflict.remote_at(name));
         local.max(remote).unwrap_or(whole)

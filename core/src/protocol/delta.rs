@@ -39,7 +39,7 @@ impl Delta {
     pub fn new(set: Document, mut unset: Vec<Box<str>>) -> Self {
         unset.sort_unstable();
         unset.dedup();
-        unset.retain(|name| set.get(name).is_none());
+        unset.retain(|name| set.text(name).is_none());
         Self { set, unset }
     }
 
@@ -77,7 +77,7 @@ impl Delta {
     /// Returns `true` if this change sets or removes a field.
     #[must_use]
     pub(crate) fn touches(&self, name: &str) -> bool {
-        self.set.get(name).is_some() || self.unsets(name)
+        self.set.text(name).is_some() || self.unsets(name)
     }
 
     /// The fields that this change sets or removes, each with its new value's JSON text.

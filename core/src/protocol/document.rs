@@ -60,6 +60,20 @@ pub enum DocumentError {
         /// The limit.
         max: usize,
     },
+    /// There can't be a field with this path.
+    #[error(
+        "{0:?} can't be a field: a part of the path is empty or badly quoted, or lies in a value that is \
+         no object"
+    )]
+    NoField(String),
+    /// A field's value does not have the shape of the type that it was to be read as.
+    #[error("the field {field} has another shape: {message}")]
+    Shape {
+        /// The field.
+        field: String,
+        /// The difference.
+        message: String,
+    },
     /// Two fields have one name.
     #[error("the field {0:?} occurs twice")]
     Duplicate(String),
@@ -78,7 +92,7 @@ impl From<json::Broken> for DocumentError {
 ///
 /// let limits = Limits::default();
 /// let todo = Document::parse(r#"{"title": "milk", "done": false}"#, &limits)?;
-/// assert_eq!(todo.get("title"), Some(r#""milk""#), "a value is its JSON text");
+/// assert_eq!(todo.text("title"), Some(r#""milk""#), "a value is its JSON text");
 /// let names: Vec<_> = todo.iter().map(|(name, _)| name).collect();
 /// assert_eq!(names, ["done", "title"]);
 ///
@@ -139,9 +153,9 @@ impl Document {
         serde_json::from_slice(&self.to_json())
     }
 
-    /// The JSON text of a field's value, if there is such a field.
+    /// The JSON text of a top-level field's value, as it was written, if there is such a field.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub fn text(&self, name: &str) -> Option<&str> {
         self.iter().find(|(field, _)| *field == name).map(|(_, text)| text)
     }
 
@@ -387,7 +401,7 @@ pub(crate) mod tests {
             "-0",
         ] {
             let document = parse(&format!("{{\"v\": {value} }}")).unwrap();
-            assert_eq!(document.get("v"), Some(value));
+            assert_eq!(document.text("v"), Some(value));
             assert_eq!(document.to_string(), format!("{{\"v\":{value}}}"));
             let row = Document::from_row(Bytes::copy_from_slice(document.as_row())).unwrap();
             assert_eq!(row, document);

@@ -378,11 +378,11 @@ pub(crate) mod tests {
         let result = result.expect("two edits give a record");
         let base = case.base.clone().unwrap_or_default();
         for name in ["a", "b", "c", "d", "e"] {
-            let (b, l, r) = (base.get(name), local.get(name), remote.get(name));
+            let (b, l, r) = (base.text(name), local.text(name), remote.text(name));
             if b == l {
-                prop_assert_eq!(result.get(name), r, "{}: changed remotely at most", name);
+                prop_assert_eq!(result.text(name), r, "{}: changed remotely at most", name);
             } else if b == r || l == r {
-                prop_assert_eq!(result.get(name), l, "{}: changed locally, or alike", name);
+                prop_assert_eq!(result.text(name), l, "{}: changed locally, or alike", name);
             }
         }
         Ok(())

@@ -395,7 +395,7 @@ mod tests {
         let base = case.base.as_ref();
         let mut fields = local.iter();
         fields.any(|(name, text)| {
-            remote.get(name) == Some(text) && base.and_then(|base| base.get(name)) != Some(text)
+            remote.text(name) == Some(text) && base.and_then(|base| base.text(name)) != Some(text)
         })
     }
 
@@ -460,7 +460,7 @@ mod tests {
     fn one<T: core::fmt::Display>(rule: &FieldWise, base: T, local: T, remote: T) -> String {
         let of = |value: T| format!("{{\"f\":{value}}}");
         let case = Case::new(&of(base), &of(local), &of(remote));
-        case.ask(rule).unwrap().get("f").unwrap_or("removed").to_string()
+        case.ask(rule).unwrap().text("f").unwrap_or("removed").to_string()
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Access {
 ///
 /// /// Returns `true` if the document's field `owner` names this user.
 /// fn is_own(user: Option<&UserId>, document: &Document) -> bool {
-///     let owner = document.get("owner").and_then(|json| serde_json::from_str::<String>(json).ok());
+///     let owner = document.get::<String>("owner").ok().flatten();
 ///     owner.as_deref() == user.map(|user| &**user)
 /// }
 ///

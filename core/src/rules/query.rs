@@ -4,12 +4,13 @@
 //! | --- | --- |
 //! | `definition` | a query: its condition, its order, its cursors |
 //! | `value`, `number` | values as bytes whose order is the order of the values |
-//! | `path` | the way to a field |
+//! | `path`, `access` | the way to a field, and documents read and changed by it |
 //! | `operator`, `predicate`, `form` | conditions, and their form in JSON |
 //! | `selection` | a query at work over records |
 //! | `index`, `walk` | indexes: their keys, the choice of one, and the way through it |
 //! | `live`, `ranked` | a query that is watched, and the places of its records |
 
+mod access;
 mod definition;
 mod error;
 mod form;

@@ -60,7 +60,7 @@ fn is_itself(document: &Document) {
     assert_eq!(again.as_ref(), Ok(document));
     assert_eq!(document.iter().count(), document.len());
     assert!(document.iter().is_sorted());
-    assert!(document.iter().all(|(name, text)| document.get(name) == Some(text)));
+    assert!(document.iter().all(|(name, text)| document.text(name) == Some(text)));
     assert!(Delta::between(document, document).is_empty());
 }
 

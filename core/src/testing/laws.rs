@@ -117,7 +117,7 @@ impl core::error::Error for Broken {}
 /// let votes = |document: Option<&str>| document.and_then(|text| text.parse().ok()).unwrap_or(0);
 /// let popular = move |conflict: &Conflict<'_>| {
 ///     let (local, remote) = (conflict.local?, conflict.remote?);
-///     let local_wins: bool = votes(local.get("votes")) > votes(remote.get("votes"));
+///     let local_wins: bool = votes(local.text("votes")) > votes(remote.text("votes"));
 ///     Some(if local_wins { local.clone() } else { remote.clone() })
 /// };
 /// let broken = Laws::default().check(&popular).unwrap_err();
@@ -134,7 +134,7 @@ impl core::error::Error for Broken {}
 /// // leaves what is not contested alone
 /// let careful = move |conflict: &Conflict<'_>| {
 ///     let (local, remote) = (conflict.local?, conflict.remote?);
-///     conflict.merge(votes(local.get("votes")) > votes(remote.get("votes")))
+///     conflict.merge(votes(local.text("votes")) > votes(remote.text("votes")))
 /// };
 /// Laws::default().field("votes", ["0", "1", "2"]).check(&careful)?;
 /// # Ok::<(), Broken>(())

@@ -23,7 +23,7 @@ fn what_one_writes_the_other_sees_also_after_a_cut() {
 
     one.save(r#"{"text": "Buy milk"}"#).unwrap();
     let seen = turn_until([&mut other, &mut one], settled(1));
-    assert_eq!(seen.iter().next().unwrap().document.get("text"), Some("\"Buy milk\""));
+    assert_eq!(seen.iter().next().unwrap().document.text("text"), Some("\"Buy milk\""));
 
     proxy.cut();
     one.save(r#"{"text": "Drink it"}"#).unwrap();

@@ -30,7 +30,7 @@ pub(crate) async fn measure(_: &Sizes, report: &mut Report) -> Result<()> {
             todos.update(&id, &json!({ "done": true })).await?;
             let done = |update: &synclayer_tokio::Update| {
                 let record = update.snapshot.get(&id);
-                record.is_some_and(|record| record.document.get("done") == Some("true"))
+                record.is_some_and(|record| record.document.text("done") == Some("true"))
             };
             until(&mut watch, done).await?;
             times.1.push(begun.elapsed());

@@ -32,7 +32,7 @@
 //! world.heal();
 //! world.converge(&mut look).unwrap();
 //! convergence(&world).unwrap();
-//! assert_eq!(world.view(0, &todos, &record("a")).unwrap().get("n"), Some("8"));
+//! assert_eq!(world.view(0, &todos, &record("a")).unwrap().text("n"), Some("8"));
 //! ```
 
 pub mod adoption;

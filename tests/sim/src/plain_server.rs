@@ -310,13 +310,13 @@ impl PlainServer {
         let body = std::str::from_utf8(body).unwrap_or_default();
         let body = Document::parse(body, &Limits::default()).unwrap_or_default();
         let field = |name: &str| {
-            let text = body.get(name)?;
+            let text = body.text(name)?;
             Document::parse(text, &Limits::default()).ok()
         };
         match (method, id) {
             ("GET", None) => (200, self.query(&collection, query), vec![]),
             ("POST", None) => {
-                let id = body.get("recordId").map(|id| id.trim_matches('"'));
+                let id = body.text("recordId").map(|id| id.trim_matches('"'));
                 let id = id.and_then(|id| RecordId::new(id).ok());
                 let (Some(id), Some(data)) = (id, field("data")) else {
                     return match self.ways.unknown {
@@ -330,7 +330,7 @@ impl PlainServer {
                 let Some(delta) = field("delta") else {
                     return (400, r#"{"error":"a delta, please"}"#.into(), vec![]);
                 };
-                let base = body.get("baseVersion").and_then(|version| version.parse().ok());
+                let base = body.text("baseVersion").and_then(|version| version.parse().ok());
                 if let Some(conflict) = self.conflict(&collection, &id, &delta, base) {
                     return (409, conflict, vec![]);
                 }

@@ -239,7 +239,7 @@ impl PlainWorld {
     /// Notes what a watcher of the field `x` sees.
     fn look(&mut self, i: usize) {
         for (id, document) in self.contents(i) {
-            let value = document.get("x").unwrap_or("nothing").to_string();
+            let value = document.text("x").unwrap_or("nothing").to_string();
             let shown = self.devices[i].shown.entry(id).or_default();
             if shown.last() != Some(&value) {
                 shown.push(value);

@@ -440,7 +440,7 @@ impl Policy for Rights {
         _: &RecordId,
         document: &Document,
     ) -> bool {
-        !(is_guest(user) && document.get("hidden").is_some())
+        !(is_guest(user) && document.text("hidden").is_some())
     }
 
     fn write(
@@ -454,7 +454,7 @@ impl Policy for Rights {
         if is_guest(user) && self.guests_read_only.load(Ordering::Relaxed) {
             return Err("guests may not write now".into());
         }
-        if change.delta.set.get("forbidden").is_some() {
+        if change.delta.set.text("forbidden").is_some() {
             return Err("nobody may write this field".into());
         }
         Ok(())
@@ -485,7 +485,7 @@ impl Resolver for FailingResolver {
 fn append_logs(conflict: &Conflict<'_>) -> Option<Document> {
     let merged = conflict.merge(conflict.local_is_later())?;
     let list = |state: Option<&Document>| -> Vec<String> {
-        tokens_in(state.and_then(|state| state.get("log")).unwrap_or("[]"))
+        tokens_in(state.and_then(|state| state.text("log")).unwrap_or("[]"))
     };
     let (base, local) = (list(conflict.base), list(conflict.local));
     let mut log = match conflict.remote {

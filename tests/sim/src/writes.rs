@@ -111,7 +111,7 @@ impl Run {
         let in_one_step = n % 2 == 1;
         let made = if self.plan.strategy == crate::plan::Strategy::Sum {
             let sum = |seen: &Document| -> i64 {
-                seen.get("sum").and_then(|text| text.parse().ok()).unwrap_or(0)
+                seen.text("sum").and_then(|text| text.parse().ok()).unwrap_or(0)
             };
             write.adds = 1 << (n % 40);
             if in_one_step {
@@ -140,18 +140,18 @@ impl Run {
                     write.appends = true;
                     world.modify(device, collection, id, move |seen| {
                         let seen = seen?;
-                        let mut log = crate::plan::tokens_in(seen.get("log").unwrap_or("[]"));
+                        let mut log = crate::plan::tokens_in(seen.text("log").unwrap_or("[]"));
                         log.push(n.to_string());
                         Some(with(seen, "log", &format!("[{}]", log.join(","))))
                     })
                 }
                 AppWrite::Append => {
                     write.appends = true;
-                    let mut log = crate::plan::tokens_in(view.get("log").unwrap_or("[]"));
+                    let mut log = crate::plan::tokens_in(view.text("log").unwrap_or("[]"));
                     log.push(n.to_string());
                     update(world, format!(r#"{{"log":[{}]}}"#, log.join(",")), &[])
                 }
-                AppWrite::Flag if view.get("flag").is_some() => {
+                AppWrite::Flag if view.text("flag").is_some() => {
                     update(world, "{}".into(), &["flag"])
                 }
                 AppWrite::Flag => update(world, format!(r#"{{"flag":{n}}}"#), &[]),
@@ -165,7 +165,7 @@ impl Run {
                 AppWrite::Hide if is_guest => {
                     update(world, format!(r#"{{"hot":[{saw},{n}]}}"#), &[])
                 }
-                AppWrite::Hide if self.plan.partial && view.get("hidden").is_some() => {
+                AppWrite::Hide if self.plan.partial && view.text("hidden").is_some() => {
                     update(world, "{}".into(), &["hidden"])
                 }
                 AppWrite::Hide if self.plan.partial => {
@@ -217,7 +217,7 @@ impl Run {
         let field = format!("t{n}");
         // a group that fails undoes what was made in it
         let undone = self.world.devices[device].has_halted();
-        if unique && !undone && view.is_none_or(|view| view.get(&field).is_none()) {
+        if unique && !undone && view.is_none_or(|view| view.text(&field).is_none()) {
             let unseen = Err(format!("device {device} does not see {field}"));
             return self.ledger.keep(Invariant::ReadYourWrites, unseen);
         }

@@ -85,7 +85,7 @@ fn switch_after(steps: usize, to_socket: bool, told: bool) -> bool {
     let what = format!("after {steps} steps, to_socket {to_socket}, told {told}");
     assert_eq!(world.committed.len() - before, 1, "{what}: one change");
     assert_eq!(synced(&world) - own, 1, "{what}: one event");
-    let field = |d: Document| d.get("mine").map(str::to_owned);
+    let field = |d: Document| d.text("mine").map(str::to_owned);
     let seen = |device| world.view(device, &todos(), &record("a")).and_then(field);
     assert!((0..3).all(|device| seen(device).as_deref() == Some("1")), "{what}");
     true

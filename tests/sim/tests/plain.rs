@@ -220,7 +220,7 @@ fn behind_portals(seed: u64, transports: Transports) -> u64 {
     }
     let arrived = world.server.contents(&todos());
     for (id, value) in own {
-        let held = arrived.get(&record(&id)).and_then(|held| held.get("x").map(str::to_owned));
+        let held = arrived.get(&record(&id)).and_then(|held| held.text("x").map(str::to_owned));
         if held != Some(value.to_string()) {
             fail(&mut world, seed, &format!("{id} has not arrived: {held:?}"));
         }

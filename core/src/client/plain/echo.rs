@@ -61,7 +61,7 @@ impl Echoes {
     pub(super) fn is_own(&self, key: &Key, name: &str, text: Option<&str>, now: Mono) -> bool {
         let own = self.own.get(key).into_iter().flatten();
         own.filter(|(at, own)| *at + OWN_TIME > now && own.touches(name))
-            .any(|(_, own)| same_field(own.delta.set.get(name), text))
+            .any(|(_, own)| same_field(own.delta.set.text(name), text))
     }
 
     /// Something newer is known of a record than what is held.
@@ -95,7 +95,7 @@ impl Echoes {
         let older = own.iter().rev().skip(1).any(|(_, own)| is_echo(own, &news.change));
         let passed = |name: &str, text: Option<&str>| {
             let mut own = own.iter().rev().filter(|(_, own)| own.touches(name));
-            let same = |(_, own): &(Mono, Change)| same_field(own.delta.set.get(name), text);
+            let same = |(_, own): &(Mono, Change)| same_field(own.delta.set.text(name), text);
             own.next().is_some_and(|last| !same(last)) && own.any(same)
         };
         let (held, rest): (Vec<_>, Vec<_>) =
@@ -153,7 +153,7 @@ fn is_echo(own: &Change, news: &Change) -> bool {
         return own.kind == news.kind;
     }
     // a server may send the whole record for an update
-    own.delta.fields().all(|(name, text)| same_field(news.delta.set.get(name), text))
+    own.delta.fields().all(|(name, text)| same_field(news.delta.set.text(name), text))
 }
 
 fn update_of(fields: &[(&str, Option<&str>)]) -> Change {

@@ -454,8 +454,8 @@ fn reading_is_liberal() {
     assert_eq!(change.timestamp, Some(time()));
     assert_eq!((change.seq, change.version, change.user_id), (None, None, None));
     let fields = &change.change.delta.set;
-    assert_eq!(fields.get("n"), Some("12345678901234567890123"));
-    assert_eq!(fields.get("s"), Some(r#""\ud83d\ude00""#));
+    assert_eq!(fields.text("n"), Some("12345678901234567890123"));
+    assert_eq!(fields.text("s"), Some(r#""\ud83d\ude00""#));
 
     let ServerMessage::Sync { records, range, .. } = server(
         r#"{"type":"sync","collection":"todos","data":{"records":[{"recordId":"7","data":{},"version":"x"}]}}"#,

@@ -150,7 +150,7 @@ impl FoundRecord {
 impl HttpQuery {
     fn matches(&self, document: &Document) -> bool {
         self.conditions.iter().all(|(field, wanted)| {
-            document.get(field).is_some_and(|text| text == wanted || text == json_string(wanted))
+            document.text(field).is_some_and(|text| text == wanted || text == json_string(wanted))
         })
     }
 

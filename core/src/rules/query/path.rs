@@ -31,10 +31,15 @@ pub struct FieldPath {
 }
 
 impl FieldPath {
+    /// The names on the way, the top-level one first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
     /// The JSON text of the field's value in a document; `None` if the field is missing.
     pub(super) fn find<'a>(&self, document: &'a Document) -> Option<&'a str> {
         let (first, inside) = self.names.split_first()?;
-        inside.iter().try_fold(document.get(first)?, |text, name| member(text, name))
+        inside.iter().try_fold(document.text(first)?, |text, name| member(text, name))
     }
 }
 

@@ -162,7 +162,7 @@ impl RecordRow {
         if !sorted(&self.fields) || !sorted(&self.removed) {
             faults.push("its fields are out of order");
         }
-        let has = |name: &str| self.document.as_ref().is_some_and(|d| d.get(name).is_some());
+        let has = |name: &str| self.document.as_ref().is_some_and(|d| d.text(name).is_some());
         if self.fields.iter().any(|(name, _)| !has(name))
             || self.removed.iter().any(|(name, _)| has(name))
         {

@@ -663,7 +663,7 @@ fn who_may_not_write_learns_nothing() {
             _: &RecordId,
             document: &Document,
         ) -> bool {
-            document.get("secret").is_none()
+            document.text("secret").is_none()
         }
         fn write(
             &self,

@@ -461,7 +461,7 @@ impl<'a> Writer<'a> {
     ) {
         let (last, change) = (record.last, asked.change);
         let existed = |name: &str| {
-            before.document.as_ref().is_some_and(|document| document.get(name).is_some())
+            before.document.as_ref().is_some_and(|document| document.text(name).is_some())
         };
         let mut fields: BTreeMap<Box<str>, Stamp> = before.fields.iter().cloned().collect();
         let mut removed: BTreeMap<Box<str>, Stamp> =

@@ -420,7 +420,7 @@ fn one_record_is_read_by_those_who_may() {
             _: &RecordId,
             document: &Document,
         ) -> bool {
-            document.get("open").is_some()
+            document.text("open").is_some()
         }
     }
     let store = &mut Store::new();

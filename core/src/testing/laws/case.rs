@@ -155,7 +155,7 @@ impl Case {
         all.push(Self { remote_field_at: Vec::new(), ..self.clone() });
         for name in self.names() {
             all.push(self.with_field(name, [None; 3]));
-            let texts = self.states().map(|state| state.and_then(|state| state.get(name)));
+            let texts = self.states().map(|state| state.and_then(|state| state.text(name)));
             for i in 0..3 {
                 for text in [None, Some("0"), Some("1"), texts[0], texts[1], texts[2]] {
                     let mut changed = texts;

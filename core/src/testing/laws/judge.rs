@@ -60,12 +60,12 @@ fn fields(
 ) -> Option<String> {
     let (local, remote) = (case.local.as_ref()?, case.remote.as_ref()?);
     let result = case.ask(resolver)?;
-    let of = |state: &Document, name: &str| state.get(name).map(ToString::to_string);
+    let of = |state: &Document, name: &str| state.text(name).map(ToString::to_string);
     let mut names = case.names();
     names.extend(result.iter().map(|(name, _)| name));
     names.into_iter().filter(|name| !computed(name)).find_map(|name| {
-        let base = case.base.as_ref().and_then(|base| base.get(name));
-        let (expected, why) = rule([base, local.get(name), remote.get(name)])?;
+        let base = case.base.as_ref().and_then(|base| base.text(name));
+        let (expected, why) = rule([base, local.text(name), remote.text(name)])?;
         let said = of(&result, name);
         let now = expected.map_or_else(|| "removed".to_string(), |text| format!("to {text}"));
         let why = why.replace("{}", &now);

@@ -143,7 +143,7 @@ fn what_both_sides_agree_on_is_not_to_change() {
 #[test]
 fn a_decision_is_not_to_grow_when_it_is_made_again() {
     let revision = |document: &Document| {
-        document.get("rev").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
+        document.text("rev").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
     };
     let resolver = move |conflict: &Conflict<'_>| {
         let (local, remote) = (conflict.local?, conflict.remote?);

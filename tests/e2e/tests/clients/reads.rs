@@ -30,7 +30,7 @@ fn a_get_sees_each_write_that_was_made_before_it() {
         for n in 0..500 {
             let id = format!("r{n}");
             let seen = |record: Option<synclayer_tokio::Record>| {
-                record.unwrap().document.get("n").unwrap().to_owned()
+                record.unwrap().document.text("n").unwrap().to_owned()
             };
             todos.save_with_id(&id, &json!({ "n": n })).await.unwrap();
             assert_eq!(seen(todos.get(&id).await.unwrap()), n.to_string(), "an awaited save");

@@ -81,7 +81,7 @@ impl Device {
     /// A field of a record as JSON; `None` where there is no record or no such field.
     pub async fn field(&self, id: &str, name: &str) -> Option<Value> {
         let record = self.todos.get(id).await.unwrap()?;
-        record.document.get(name).map(|text| serde_json::from_str(text).unwrap())
+        record.document.text(name).map(|text| serde_json::from_str(text).unwrap())
     }
 
     pub async fn pending(&self) -> usize {

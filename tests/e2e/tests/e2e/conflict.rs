@@ -74,7 +74,7 @@ async fn edits_of_different_fields_both_survive() {
 async fn the_strategy_decides_a_field_that_three_have_edited() {
     let sum = ConflictStrategy::custom(|conflict: &Conflict<'_>| {
         let n = |state: Option<&Document>| {
-            state.and_then(|document| document.get("n")).map_or(0, |n| n.parse::<i64>().unwrap())
+            state.and_then(|document| document.text("n")).map_or(0, |n| n.parse::<i64>().unwrap())
         };
         let base = n(conflict.base);
         Some(document(&format!(r#"{{"n":{}}}"#, n(conflict.local) + n(conflict.remote) - base)))

@@ -25,7 +25,7 @@ impl Policy for Strict {
         _: Option<&Document>,
         change: &Change,
     ) -> Result<(), String> {
-        let sets = change.delta.set.get("bad").is_some();
+        let sets = change.delta.set.text("bad").is_some();
         if sets && self.0.load(Ordering::SeqCst) { Err("that is bad".into()) } else { Ok(()) }
     }
 }

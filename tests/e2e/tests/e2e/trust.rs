@@ -72,7 +72,7 @@ async fn a_server_behind_its_ring_serves_from_the_store_and_says_so() {
         writer.todos.save_with_id(&id, &json!({"n": n})).await.unwrap();
         shown(&mut watch, |update| {
             let record = update.snapshot.get(&id);
-            record.and_then(|record| record.document.get("n")) == Some(&*n.to_string())
+            record.and_then(|record| record.document.text("n")) == Some(&*n.to_string())
         })
         .await;
     }

@@ -110,7 +110,7 @@ fn acks(frame: &Frame) -> usize {
 }
 
 fn n(record: Option<&synclayer_tokio::Record>) -> Option<&str> {
-    record?.document.get("n")
+    record?.document.text("n")
 }
 
 fn unconflicted(events: &mut Events) {

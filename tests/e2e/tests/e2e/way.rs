@@ -174,7 +174,7 @@ pub async fn holds_everywhere(device: &Device, ids: &[&str]) {
         let found: Vec<_> = records.iter().map(|record| record.id.as_str()).collect();
         assert_eq!(found, ids, "{name}");
         let of = json!(name).to_string();
-        assert!(records.iter().all(|record| record.document.get("of") == Some(&*of)), "{name}");
+        assert!(records.iter().all(|record| record.document.text("of") == Some(&*of)), "{name}");
     }
 }
 

@@ -30,7 +30,7 @@ impl Policy for Strict {
         _: &RecordId,
         document: &Document,
     ) -> bool {
-        document.get("t").is_none()
+        document.text("t").is_none()
     }
 
     fn write(
@@ -41,7 +41,7 @@ impl Policy for Strict {
         before: Option<&Document>,
         change: &Change,
     ) -> Result<(), String> {
-        if change.delta.set.get("b") == Some("[]") {
+        if change.delta.set.text("b") == Some("[]") {
             return Err("nobody may empty a list".into());
         }
         let is_guest = user.is_some_and(|user| user.as_str() == "v");

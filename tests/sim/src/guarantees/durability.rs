@@ -82,7 +82,7 @@ pub fn nothing_is_lost(ledger: &Ledger, world: &World) -> Result<(), String> {
         let token = index + 1;
         let record = present.now(&write.place);
         let field = format!("t{token}");
-        let there = record.and_then(|record| record.get(&field)).is_some();
+        let there = record.and_then(|record| record.text(&field)).is_some();
         if write.unique && counted && !there {
             return Err(format!("{field} of {:?} is gone", write.place));
         }

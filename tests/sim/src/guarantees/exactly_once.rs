@@ -40,7 +40,7 @@ pub fn nothing_is_doubled(ledger: &Ledger, world: &World) -> Result<(), String> 
         let token = index + 1;
         let record = present.now(&write.place);
         let field = format!("t{token}");
-        let there = record.and_then(|record| record.get(&field)).is_some();
+        let there = record.and_then(|record| record.text(&field)).is_some();
         if write.unique && write.rejected && there && !ledger.loose {
             return Err(format!("{field} was rejected, and is there"));
         }
@@ -58,7 +58,7 @@ pub fn nothing_is_doubled(ledger: &Ledger, world: &World) -> Result<(), String> 
     // what was added on top of a refused sum stays, with the sum
     if ledger.plan.strategy == Strategy::Sum && !ledger.loose && !refused {
         for (place, sum) in sums {
-            let found = present.now(place).and_then(|record| record.get("sum")?.parse().ok());
+            let found = present.now(place).and_then(|record| record.text("sum")?.parse().ok());
             if found.unwrap_or(0) != sum {
                 return Err(format!("{place:?} adds up to {found:?}, not {sum}"));
             }
@@ -68,6 +68,6 @@ pub fn nothing_is_doubled(ledger: &Ledger, world: &World) -> Result<(), String> 
 }
 
 pub(super) fn times_in_log(record: Option<&Document>, token: usize) -> usize {
-    let list = record.and_then(|record| record.get("log")).unwrap_or("[]");
+    let list = record.and_then(|record| record.text("log")).unwrap_or("[]");
     tokens_in(list).iter().filter(|n| **n == token.to_string()).count()
 }

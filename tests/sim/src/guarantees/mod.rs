@@ -100,7 +100,7 @@ pub fn is_permanent(id: &RecordId) -> bool {
 /// The content of the contested field: the value that its author saw there, and its own token.
 #[must_use]
 pub fn hot(record: Option<&Document>) -> (u64, u64) {
-    let text = record.and_then(|record| record.get("hot")).unwrap_or("[0,0]");
+    let text = record.and_then(|record| record.text("hot")).unwrap_or("[0,0]");
     let tokens: Vec<u64> = tokens_in(text).iter().filter_map(|n| n.parse().ok()).collect();
     match tokens[..] {
         [saw, own] => (saw, own),

@@ -57,7 +57,7 @@ pub(super) fn appended_in_order(ledger: &Ledger, world: &World) -> Result<(), St
     for place in places.into_iter().filter(|place| is_permanent(&place.1)) {
         let Some(record) = world.histories().present().now(place) else { continue };
         let mut last = BTreeMap::new();
-        for token in tokens_in(record.get("log").unwrap_or("[]")) {
+        for token in tokens_in(record.text("log").unwrap_or("[]")) {
             let Ok(token) = token.parse::<u64>() else { continue };
             let Some(write) = ledger.write(token) else { continue };
             if write.device != STRANGER && last.insert(write.device, token) > Some(token) {

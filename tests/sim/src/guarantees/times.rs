@@ -153,7 +153,7 @@ fn is_doubtful(ledger: &Ledger, this: &Device, token: u64) -> bool {
 fn own_fields(committed: &Committed) -> impl Iterator<Item = (u64, Timestamp)> + '_ {
     let before = committed.before.as_ref();
     let new = committed.after.iter().flat_map(Document::iter);
-    let new = new.filter(move |(name, _)| before.is_none_or(|b| b.get(name).is_none()));
+    let new = new.filter(move |(name, _)| before.is_none_or(|b| b.text(name).is_none()));
     new.filter_map(|(name, _)| {
         let token = name.strip_prefix('t')?.parse().ok()?;
         let at = committed.at.iter().find(|(field, _)| **field == *name);

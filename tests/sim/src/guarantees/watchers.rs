@@ -88,7 +88,7 @@ pub fn read_your_writes(ledger: &Ledger, world: &World, device: usize) -> Result
         }
         let view = world.view(device, &write.place.0, &write.place.1);
         let field = format!("t{}", index + 1);
-        if view.as_ref().and_then(|view| view.get(&field)).is_none() {
+        if view.as_ref().and_then(|view| view.text(&field)).is_none() {
             return Err(format!("device {device} has lost sight of {field}"));
         }
     }

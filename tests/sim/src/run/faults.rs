@@ -273,7 +273,7 @@ impl Run {
         self.ledger.forget(|token, write| {
             let field = format!("t{token}");
             let holds = |record: Option<&synclayer_core::Document>| {
-                record.is_some_and(|record| record.get(&field).is_some())
+                record.is_some_and(|record| record.text(&field).is_some())
             };
             holds(before.now(&write.place)) && !holds(after.now(&write.place))
         });
@@ -295,7 +295,7 @@ impl Run {
         self.world.devices[device].restored = true;
         let present = self.world.histories().present();
         self.ledger.forget(|token, write| {
-            let there = present.now(&write.place).and_then(|r| r.get(&format!("t{token}")));
+            let there = present.now(&write.place).and_then(|r| r.text(&format!("t{token}")));
             write.device == device && token >= first && there.is_none()
         });
         self.ledger.restarted(device);

@@ -446,7 +446,7 @@ impl Stage for ClientSide {
 
 /// A record with these numbers added to its fields.
 fn sums(seen: Option<&Document>, add: &BTreeMap<String, i64>) -> Document {
-    let number = |name: &str| seen.and_then(|seen| seen.get(name)?.parse::<i64>().ok());
+    let number = |name: &str| seen.and_then(|seen| seen.text(name)?.parse::<i64>().ok());
     let others = seen.into_iter().flat_map(Document::iter);
     let others = others.filter(|(name, _)| !add.contains_key(*name));
     let others = others.map(|(name, text)| format!("\"{name}\":{text}"));

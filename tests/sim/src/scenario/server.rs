@@ -70,7 +70,7 @@ struct Rules {
 
 impl Rules {
     fn owns(user: Option<&UserId>, document: &Document) -> bool {
-        let owner = document.get("owner").map(|text| text.trim_matches('"').to_owned());
+        let owner = document.text("owner").map(|text| text.trim_matches('"').to_owned());
         user.is_some_and(|user| owner.as_deref() == Some(&**user))
     }
 }

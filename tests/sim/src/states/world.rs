@@ -404,7 +404,7 @@ impl SmallWorld {
         }
         let forgotten = (1..=self.made).filter(|n| !written().any(|w| w.number == *n));
         for n in forgotten {
-            if record.is_some_and(|record| record.get(&format!("t{n}")).is_some()) {
+            if record.is_some_and(|record| record.text(&format!("t{n}")).is_some()) {
                 return Err(format!("write {n} was sent before it was durable"));
             }
         }
@@ -419,12 +419,12 @@ impl SmallWorld {
                 return Err("no lost update: nobody deleted the record".into());
             };
             for n in written().map(|write| write.number) {
-                if record.get(&format!("t{n}")) != Some(&n.to_string()) {
+                if record.text(&format!("t{n}")) != Some(&n.to_string()) {
                     return Err(format!("no lost update: write {n} is not in {record}"));
                 }
             }
             let last = [one, other].map(|device| device.written.last().map(|w| w.number));
-            if !last.iter().flatten().any(|n| record.get("h") == Some(&n.to_string())) {
+            if !last.iter().flatten().any(|n| record.text("h") == Some(&n.to_string())) {
                 return Err(format!("order: the last writes are {last:?}, the record is {record}"));
             }
         }

@@ -137,7 +137,9 @@ impl<'a> Field<'a> {
                 | DocumentError::TooDeep { .. }
                 | DocumentError::TooManyFields { .. }
                 | DocumentError::NameTooLong { .. }
-                | DocumentError::Duplicate(_) => Fault::new(text),
+                | DocumentError::Duplicate(_)
+                | DocumentError::NoField(_)
+                | DocumentError::Shape { .. } => Fault::new(text),
             }
         })
     }

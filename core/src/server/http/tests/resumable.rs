@@ -511,7 +511,7 @@ impl Policy for Public {
         _: &RecordId,
         document: &Document,
     ) -> bool {
-        document.get("public").is_some()
+        document.text("public").is_some()
     }
 }
 

@@ -360,7 +360,7 @@ impl Policy for Guarded {
         _: &RecordId,
         document: &Document,
     ) -> bool {
-        document.get("secret").is_none()
+        document.text("secret").is_none()
     }
 }
 
