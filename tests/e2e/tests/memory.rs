@@ -79,7 +79,11 @@ async fn writes_that_wait_cost_little_memory() {
 fn client(dir: &Path, server: SocketAddr) -> SyncConfig {
     let dir = dir.to_owned();
     SyncConfig::new(format!("http://{server}")).collections(["todos"]).store(Store::opened_by(
-        move |_| Ok(Box::new(FjallClientStore::open(&dir, ClientOptions::default())?)),
+        // a small cache, as at the server: what is kept of it is no growth
+        move |_| {
+            let options = ClientOptions::new().cache_bytes(2 << 20);
+            Ok(Box::new(FjallClientStore::open(&dir, options)?))
+        },
     ))
 }
 
