@@ -154,7 +154,7 @@ pub(crate) type More<'a> = dyn Fn(&Query) -> Result<Vec<Record>, StoreError> + '
 
 /// The minimal and the maximal number of places that are kept behind a window which can be refilled: as
 /// many as it has itself.
-const MARGIN: (usize, usize) = (4, 64);
+const MARGIN: (usize, usize) = (1, 64);
 
 /// A query that is watched. It keeps the documents of the records in the window, and the places of those
 /// that meet the condition: of all of them, or, where more of them can be read in the query's order, of the

@@ -19,7 +19,7 @@ pub(super) struct AppQuery {
 }
 
 impl World {
-    /// The app of a device watches two queries of each collection: one with a window, one without.
+    /// The app of a device watches three queries of each collection: two with a window, one without.
     pub(super) fn watch_queries(&mut self, device: usize) {
         let mut window = Query::default();
         window.order = vec![
@@ -27,13 +27,16 @@ impl World {
             ("flag".parse().expect("a field"), Direction::Ascending),
         ];
         (window.limit, window.offset, window.start) = (Some(3), 1, Bound::Unbounded);
+        // its margin is used up by every record that goes
+        let mut first = window.clone();
+        (first.limit, first.offset) = (Some(1), 0);
         let mut with_field = Query::default();
         with_field.predicate =
             Predicate::parse(r#"{"field": "flag", "exists": true}"#).expect("a condition");
         let this = &mut self.devices[device];
         this.queries.clear();
         for collection in this.config.collections.clone() {
-            for query in [window.clone(), with_field.clone()] {
+            for query in [window.clone(), first.clone(), with_field.clone()] {
                 // an app that can't read begins again when its store is sound
                 let Ok(watch) = this.replica.watch_query(&collection, query, &mut Vec::new())
                 else {
