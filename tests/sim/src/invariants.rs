@@ -36,6 +36,9 @@ invariants! {
     /// Another database is followed, and what a server has lost goes, only where the app or its
     /// configuration has said so.
     LossDecided = "losses are decided",
+    /// All writes of a transaction take effect, or none of them; and who follows their collections is shown
+    /// all or none.
+    AllOrNone = "all or none",
     /// Each write takes effect once or is reported as rejected, under any loss, duplication,
     /// delay, crash or reconnect.
     ExactlyOnce = "exactly once",

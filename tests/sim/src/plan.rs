@@ -152,6 +152,8 @@ pub struct Plan {
     pub clocks: [i64; 4],
     /// The limits of what the server keeps.
     pub caps: Caps,
+    /// Of so many writes one is a transaction; 0 for none.
+    pub units: usize,
     /// The thin links of the devices, where a run has some.
     pub thin: Option<Thin>,
 }
@@ -260,6 +262,7 @@ impl Plan {
             shared: 0,
             clocks: [0; 4],
             caps: Caps::default(),
+            units: 0,
             thin: None,
         };
         // some runs are little else than schedules, one upon the other
@@ -320,6 +323,9 @@ impl Plan {
             // their size is what counts
             self.page = ServerLimits::default().page.records;
         }
+        // sums are counted by write
+        let units = [0, 0, 3, 8][draw.below(4)];
+        self.units = if self.strategy == Strategy::Sum { 0 } else { units };
     }
 
     /// The plan at the head of a run's bytes.

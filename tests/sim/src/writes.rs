@@ -1,5 +1,7 @@
 //! Writes of apps and level-1 programs in a run.
 
+mod unit;
+
 use synclayer_core::Document;
 
 use crate::draw::Draw;
@@ -63,6 +65,9 @@ impl Run {
 
     pub(crate) fn write_anywhere(&mut self, draw: &mut Draw<'_>) -> Result<(), String> {
         let (device, place) = (self.device(draw), self.place(draw));
+        if draw.one_in(self.plan.units) {
+            return self.write_unit(draw, device, place);
+        }
         let burst = if draw.one_in(12) { draw.within(2, 12) } else { 1 };
         for _ in 0..burst {
             let kind = KINDS[draw.below(KINDS.len())];

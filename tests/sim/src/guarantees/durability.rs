@@ -1,6 +1,6 @@
 //! **Durable before shown**, and **nothing acknowledged is lost**.
 
-use synclayer_core::protocol::{ClientMessage, Incoming, decode_client};
+use synclayer_core::protocol::{ClientMessage, Incoming, Member, decode_client};
 use synclayer_core::{CommitNumber, EventKind, Limits, WriteKind};
 
 use crate::guarantees::exactly_once::times_in_log;
@@ -33,11 +33,16 @@ pub fn durable_before_sent(
     frame: &[u8],
     durable: CommitNumber,
 ) -> Result<(), String> {
-    let Ok(Incoming::One(ClientMessage::Write(sent))) = decode_client(frame, &Limits::default())
-    else {
-        return Ok(());
+    let sent = match decode_client(frame, &Limits::default()) {
+        Ok(Incoming::One(ClientMessage::Write(sent))) => vec![Member::Write(sent)],
+        Ok(Incoming::One(ClientMessage::Unit(unit))) => unit.members,
+        _ => return Ok(()),
     };
-    for token in tokens(Some(&sent.change.delta.set)) {
+    let of = |member: &Member| match member {
+        Member::Write(sent) => tokens(Some(&sent.change.delta.set)),
+        Member::Expect(_) => Default::default(),
+    };
+    for token in sent.iter().flat_map(of) {
         let own = ledger.write(token).filter(|write| write.device == device && !write.lost);
         if own.is_some_and(|write| write.commit > durable) {
             return Err(format!("device {device} sent write {token} before it was durable"));
@@ -54,8 +59,11 @@ pub fn durable_before_sent(
 /// Names what was given up with an update.
 pub fn gives_up_what_was_refused(device: &Device, seen: usize) -> Result<(), String> {
     for event in &device.events[seen..] {
-        let EventKind::OperationFailed { write, with, .. } = &event.kind else { continue };
-        if with.is_empty() {
+        let EventKind::OperationFailed { write, with, transaction, .. } = &event.kind else {
+            continue;
+        };
+        // another member of the transaction may have taken them along
+        if with.is_empty() || transaction.is_some() {
             continue;
         }
         let rejected = device.replica.rejected().map_err(|error| error.message)?;

@@ -78,6 +78,12 @@ pub fn nothing_was_mended(ledger: &Ledger, world: &World) -> Result<(), String> 
                     message.starts_with(start)
                         && (happened || *cause == "rate limit" && ledger.plan.rate_limit > 0)
                 }),
+                // the client's own reasons
+                EventKind::OperationFailed { code, .. }
+                    if matches!(code.as_str(), "LOST" | "PRECONDITION_FAILED") =>
+                {
+                    ledger.plan.units > 0
+                }
                 EventKind::OperationFailed { .. } => {
                     world.counts.contains_key("forbidden")
                         || world.counts.contains_key("rights")

@@ -102,12 +102,24 @@ pub struct Ledger {
     pub(super) loose: bool,
     /// When what was written.
     pub(crate) times: Times,
+    /// The transactions of apps.
+    pub(super) units: Vec<UnitWrites>,
+    /// `true` if a server has said that it takes transactions whole.
+    pub(super) atomic: bool,
     /// The breaches that were found.
     pub findings: Findings,
     /// Of which device another is a copy.
     pub(super) originals: BTreeMap<usize, usize>,
     /// The facts that a crash may undo.
     pub(super) merges: Vec<Merge>,
+}
+
+/// A transaction of an app.
+pub(super) struct UnitWrites {
+    /// The tokens of its writes.
+    pub(super) tokens: Vec<u64>,
+    /// `true` if the others go on where one of them loses.
+    pub(super) keeps_won: bool,
 }
 
 /// A strategy has merged a write with others into one.
@@ -135,6 +147,8 @@ impl Ledger {
             shown: BTreeMap::new(),
             loose: false,
             times: Times::default(),
+            units: Vec::new(),
+            atomic: false,
             findings: Findings::default(),
             originals: BTreeMap::new(),
             merges: Vec::new(),
@@ -150,6 +164,19 @@ impl Ledger {
     /// Writes down a write; its token is the one that was next.
     pub fn enter(&mut self, write: Write) {
         self.writes.push(write);
+    }
+
+    /// Writes down that the last `count` writes are one transaction.
+    pub fn enter_unit(&mut self, count: usize, keeps_won: bool) {
+        let next = self.next_token();
+        let tokens = (next - count as u64..next).collect();
+        self.units.push(UnitWrites { tokens, keeps_won });
+    }
+
+    /// Returns `true` if a server has said that it takes transactions whole.
+    #[must_use]
+    pub fn is_atomic(&self) -> bool {
+        self.atomic
     }
 
     /// Writes down that an app deletes a record in whose contested field it sees this.

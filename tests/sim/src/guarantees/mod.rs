@@ -24,6 +24,7 @@ mod ledger;
 mod observe;
 mod order;
 pub mod times;
+mod units;
 mod updates;
 mod watchers;
 
@@ -46,6 +47,7 @@ pub use false_alarms::{nothing_impossible, nothing_was_mended};
 pub use fates::{fate_is_true, fates_are_told};
 pub use ledger::{Ledger, STRANGER, Write};
 pub use order::in_order;
+pub use units::all_or_none;
 pub use updates::no_lost_update;
 pub use watchers::{
     read_your_writes, watchers_are_told_so, watchers_end_at_the_truth, watchers_show_what_was,

@@ -11,10 +11,11 @@ use crate::guarantees::fates::fate_is_true;
 use crate::guarantees::ledger::{Ledger, Merge, Write};
 use crate::guarantees::order::{in_order, in_the_first_place};
 use crate::guarantees::times::{fields_keep_their_times, points_of};
+use crate::guarantees::units::all_or_none;
 use crate::guarantees::updates::no_lost_update;
 use crate::guarantees::{hot, new_tokens};
 use crate::invariants::Invariant;
-use crate::world::{Committed, Owner, Place, World};
+use crate::world::{Committed, Device, Owner, Place, World};
 
 impl Ledger {
     /// Keeps what a look has found.
@@ -55,6 +56,13 @@ impl Ledger {
             }
             self.observe_commit(&committed)?;
         }
+        if !self.atomic && !self.units.is_empty() {
+            let takes_units = |device: &Device| {
+                device.replica.status().guarantees.is_some_and(|offered| offered.atomic)
+            };
+            self.atomic = world.devices.iter().any(takes_units);
+        }
+        self.keep(Invariant::AllOrNone, all_or_none(self, world))?;
         for device in 0..world.devices.len() {
             for (id, fate) in std::mem::take(&mut world.devices[device].fates) {
                 self.observe_fate(world, device, id, fate)?;
@@ -138,6 +146,17 @@ impl Ledger {
         write: Option<WriteId>,
         merged: &[WriteId],
     ) {
+        // behind the part of the writes that was decided there may be others, which are shown
+        if self.plan.units > 0 {
+            let own = |write: &Write| merged.iter().any(|old| write.is_at(device, *old));
+            let decided = self.writes.iter().zip(1..).filter(|(write, _)| own(write));
+            // also what such a part had left as it was
+            let of = |(write, token): (&Write, u64)| [(device, token), (device, write.saw)];
+            self.decided.extend(decided.flat_map(of));
+            if self.deletions.contains_key(&(device, place.clone())) {
+                self.decided_deletes.insert((device, place.clone()));
+            }
+        }
         let view = world.view(device, &place.0, &place.1);
         let seen = view.map(|view| hot(Some(&view)).1);
         match self.before_the_group_went_on(world, device, merged, seen) {

@@ -1,13 +1,13 @@
 //! The calls of a device's app.
 
 use synclayer_core::{
-    Collection, Command, Delta, Document, FateId, Misuse, Mono, RecordId, Token, Update, Write,
-    Written,
+    Collection, Command, Delta, Document, FateId, Misuse, Mono, RecordId, Token, TransactionDraft,
+    Update, Write, Written,
 };
 
 use crate::invariants::Invariant;
 
-use super::{World, document};
+use super::{Place, World, document};
 
 impl World {
     pub(super) fn watch_all(&mut self, device: usize) {
@@ -115,6 +115,42 @@ impl World {
                 ),
                 actions,
             )
+        })
+    }
+
+    /// The app of a device makes several writes with one fate: of each record these fields are set, or
+    /// the record is made of them. Another record is to stay as it is.
+    ///
+    /// # Errors
+    /// As the replica says.
+    pub fn transact(
+        &mut self,
+        device: usize,
+        members: Vec<(Place, Document)>,
+        expected: Option<Place>,
+        keeps_won: bool,
+    ) -> Result<Written, Misuse> {
+        self.count("transaction");
+        self.note(|| format!("device {device} makes {members:?}, expecting {expected:?}"));
+        let body = move |draft: &mut TransactionDraft<'_>| {
+            if keeps_won {
+                draft.keep_what_won();
+            }
+            if let Some((collection, id)) = &expected {
+                draft.expect_unchanged(collection, id)?;
+            }
+            members.iter().try_for_each(|((collection, id), fields)| {
+                match draft.get(collection, id)? {
+                    Some(_) => {
+                        let delta = Delta::new(fields.clone(), Vec::new());
+                        draft.update(collection, id, &delta)
+                    }
+                    None => draft.save(collection, id, fields.clone()),
+                }
+            })
+        };
+        self.with(device, |replica, now, actions| {
+            replica.write(now, Write::Transaction(Box::new(body)), actions)
         })
     }
 

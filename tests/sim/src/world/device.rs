@@ -442,6 +442,13 @@ impl World {
                         self.count("lost ack told by the next hello");
                     }
                 }
+                EventKind::TransactionFailed { ref code, .. } => {
+                    self.count(match code.as_str() {
+                        "LOST" => "transaction lost",
+                        "PRECONDITION_FAILED" => "expectation failed",
+                        _ => "transaction rejected",
+                    });
+                }
                 EventKind::ConflictDetected { .. } => {
                     let of_it = |other: &&Event| other.kind.record_id() == event.kind.record_id();
                     let is_ack =

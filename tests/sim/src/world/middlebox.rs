@@ -217,7 +217,11 @@ impl World {
     /// # Errors
     /// When it was not the server.
     pub fn rejected_by_the_server(&self, device: usize, event: &Event) -> Result<(), String> {
-        let EventKind::OperationFailed { code, message, .. } = &event.kind else { return Ok(()) };
+        // what falls with another member of its transaction was not refused itself
+        let EventKind::OperationFailed { code, message, transaction: None, .. } = &event.kind
+        else {
+            return Ok(());
+        };
         let (Some(collection), Some(id)) = (event.kind.collection(), event.kind.record_id()) else {
             return Ok(());
         };

@@ -1,0 +1,70 @@
+//! **All or none** of a transaction.
+
+use crate::guarantees::is_permanent;
+use crate::guarantees::ledger::{Ledger, UnitWrites, Write};
+use crate::world::World;
+
+/// The transactions that are looked at, from the latest on.
+const LATEST: usize = 8;
+
+/// **All or none:** the server has all writes of a transaction or none of them, and so has whoever
+/// reads: those whose records are never deleted, where every collection is live.
+///
+/// # Errors
+/// Names the transaction of which there is half.
+pub fn all_or_none(ledger: &Ledger, world: &World) -> Result<(), String> {
+    if ledger.loose || !ledger.atomic {
+        return Ok(());
+    }
+    let latest = ledger.units.iter().rev().take(LATEST);
+    for unit in latest.filter(|unit| !unit.keeps_won) {
+        half_at_the_server(ledger, unit)?;
+        for device in 0..world.devices.len() {
+            half_shown(ledger, world, device, unit)?;
+        }
+    }
+    Ok(())
+}
+
+fn half_at_the_server(ledger: &Ledger, unit: &UnitWrites) -> Result<(), String> {
+    let writes: Vec<_> = unit.tokens.iter().filter_map(|token| ledger.write(*token)).collect();
+    let told = |write: &&Write| write.lost || write.forgotten || write.wiped;
+    let applied = writes.iter().filter(|write| write.applied).count();
+    if applied > 0 && applied < writes.len() && !writes.iter().any(told) {
+        return Err(format!("the server has half of the writes {:?}", unit.tokens));
+    }
+    Ok(())
+}
+
+fn half_shown(
+    ledger: &Ledger,
+    world: &World,
+    device: usize,
+    unit: &UnitWrites,
+) -> Result<(), String> {
+    let this = &world.devices[device];
+    if this.has_halted() || ledger.is_partial() {
+        return Ok(());
+    }
+    let status = this.replica.status();
+    let mut shown = Vec::new();
+    for token in &unit.tokens {
+        let Some(write) = ledger.write(*token) else { return Ok(()) };
+        let (collection, id) = &write.place;
+        let is_live = status.collections.get(collection).is_some_and(|it| it.live);
+        if write.device == device || !is_live || !is_permanent(id) {
+            return Ok(());
+        }
+        let record = this.replica.get(collection, id).map_err(|error| error.message)?;
+        // beneath an own write that is on its way nothing moves
+        if record.as_ref().is_some_and(|record| record.pending) {
+            return Ok(());
+        }
+        let field = format!("t{token}");
+        shown.push(record.is_some_and(|record| record.document.get(&field).is_some()));
+    }
+    if shown.contains(&true) && shown.contains(&false) {
+        return Err(format!("device {device} shows half of the writes {:?}", unit.tokens));
+    }
+    Ok(())
+}
