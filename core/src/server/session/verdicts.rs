@@ -263,8 +263,10 @@ impl Verdicts {
         let (mut waiting, mut due) = (BTreeSet::new(), Vec::new());
         for (number, held) in &self.held {
             let free = match &held.message {
-                VerdictMessage::InPlace(_) => true,
-                VerdictMessage::Ack(ack) => !waiting.contains(&ack.collection),
+                // a unit may wait for the stream of another collection
+                VerdictMessage::InPlace(ack) | VerdictMessage::Ack(ack) => {
+                    !waiting.contains(&ack.collection)
+                }
                 // nothing below may be open, whatever it is about
                 VerdictMessage::Error(_)
                 | VerdictMessage::Unit(_)
