@@ -61,7 +61,7 @@ fn half_shown(
             return Ok(());
         }
         let field = format!("t{token}");
-        shown.push(record.is_some_and(|record| record.document.get(&field).is_some()));
+        shown.push(record.is_some_and(|record| record.document.text(&field).is_some()));
     }
     if shown.contains(&true) && shown.contains(&false) {
         return Err(format!("device {device} shows half of the writes {:?}", unit.tokens));
