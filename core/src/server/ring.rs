@@ -230,8 +230,16 @@ impl Ring {
     /// The change with this seq, if it is here.
     #[must_use]
     pub(crate) fn entry(&self, seq: Seq) -> Option<&Entry> {
-        let place = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
-        self.entries.get(place)
+        // mostly the seqs follow each other up to the last one
+        let before_last = self.entries.back()?.seq.0.checked_sub(seq.0)?;
+        let place =
+            usize::try_from(before_last).ok().and_then(|n| self.entries.len().checked_sub(n + 1));
+        let guess =
+            place.and_then(|place| self.entries.get(place)).filter(|entry| entry.seq == seq);
+        guess.or_else(|| {
+            let place = self.entries.binary_search_by_key(&seq, |entry| entry.seq).ok()?;
+            self.entries.get(place)
+        })
     }
 
     /// A number that no unit of several collections exceeds whose part in this collection is at or

@@ -153,17 +153,48 @@ impl Session {
 
     /// Sends what the rings hold for the live streams, in the order in which it was published.
     /// Returns the room left.
-    pub(super) fn stream(&mut self, mut room: usize, cx: &mut InputContext<'_, '_>) -> usize {
+    pub(super) fn stream(&mut self, room: usize, cx: &mut InputContext<'_, '_>) -> usize {
+        let mut behind = self.behind(cx.env.rings);
+        let Some((first, ..)) = behind.next() else { return room };
+        let alone = behind.next().is_none().then(|| first.clone());
+        drop(behind);
+        self.round = self.round.wrapping_add(1);
+        self.units_wait = false;
+        match alone {
+            Some(collection) => self.stream_alone(&collection, room, cx),
+            None => self.stream_merged(room, cx),
+        }
+    }
+
+    /// Sends what the ring of the only stream holds that is behind.
+    fn stream_alone(
+        &mut self,
+        collection: &Collection,
+        mut room: usize,
+        cx: &mut InputContext<'_, '_>,
+    ) -> usize {
+        let head = cx.env.rings.head(collection);
+        let parts = core::slice::from_ref(collection);
+        while room > 0 {
+            let Some(left) = self.stream_one(collection, u64::MAX, room, cx) else { return room };
+            room = left;
+            if room == 0 || self.live_at(collection).is_none_or(|at| head <= at) {
+                return room;
+            }
+            // a unit stopped it
+            let Some(left) = self.stream_some(parts, u64::MAX, room, cx) else { return room };
+            room = left;
+        }
+        room
+    }
+
+    /// Sends what the rings of several streams hold, in the order of its numbers.
+    fn stream_merged(&mut self, mut room: usize, cx: &mut InputContext<'_, '_>) -> usize {
         let rings = cx.env.rings;
         let next = self.behind(rings).map(|(collection, ring, at)| {
             (ring.entry(at.next()).map_or(0, |entry| entry.order), collection.clone())
         });
         let mut next: BTreeSet<(u64, Collection)> = next.collect();
-        if next.is_empty() {
-            return room;
-        }
-        self.round = self.round.wrapping_add(1);
-        self.units_wait = false;
         while room > 0
             && let Some((order, collection)) = next.pop_first()
         {
