@@ -200,30 +200,26 @@ impl Client {
         if !self.outbox.has_units() || !self.peer.takes_units() {
             return Ok(());
         }
-        let mut last = None;
+        let unit = |index| self.outbox.unit_in_flight(index);
+        let goes_on = |index: &usize| unit(*index).is_some() && unit(*index) == unit(*index + 1);
+        // the last ack of a transaction of which more have to come
+        let mut open: Option<usize> = None;
         for message in messages {
-            let ServerMessage::Ack(ack) = message else { continue };
-            let Some(index) = self.index_of(ack.mutation) else { continue };
-            let unit = self.outbox.unit_in_flight(index);
-            let before = index.checked_sub(1).and_then(|index| self.outbox.unit_in_flight(index));
-            let follows = last.is_some_and(|last: usize| last + 1 == index);
-            let ends = |last: usize| {
-                let of = |index| self.outbox.unit_in_flight(index);
-                of(last).is_none() || of(last) != of(last + 1)
+            let ack = if let ServerMessage::Ack(ack) = message { Some(ack) } else { None };
+            let index = ack.and_then(|ack| self.index_of(ack.mutation));
+            let before = index.and_then(|index| index.checked_sub(1));
+            let is_next = match open {
+                Some(last) => before == Some(last),
+                None => !before.is_some_and(|before| goes_on(&before)),
             };
-            let is_whole =
-                (unit.is_none() || unit != before || follows) && (follows || last.is_none_or(ends));
-            if !is_whole {
+            if !is_next {
                 return Err(StepError::peer(APART));
             }
-            last = Some(index);
+            open = index.filter(goes_on);
         }
-        let of = |index| self.outbox.unit_in_flight(index);
-        match last {
-            Some(last) if of(last).is_some() && of(last) == of(last + 1) => {
-                Err(StepError::peer(APART))
-            }
-            Some(_) | None => Ok(()),
+        match open {
+            Some(_) => Err(StepError::peer(APART)),
+            None => Ok(()),
         }
     }
 
