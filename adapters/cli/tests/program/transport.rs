@@ -26,7 +26,7 @@ fn by_http_alone_everything_arrives_as_by_the_websocket() {
             (&json!(transport), &json!(2), &json!(true)),
         );
         let all = json!({
-            "resume": true, "exactlyOnce": true, "ordered": true, "verified": true, "atomic": false,
+            "resume": true, "exactlyOnce": true, "ordered": true, "verified": true, "atomic": true,
         });
         assert_eq!((&status["guarantees"], &status["apart"]), (&all, &json!(null)));
     }
