@@ -3,7 +3,7 @@
 /// The text of a guide, for a face: `#[doc = guide!(queries, "synclayer_tokio", "async fn", ".await")]`.
 #[macro_export]
 macro_rules! guide {
-    (transactions, $face:literal, $fn:literal, $wait:literal) => {
+    (transactions, $face:literal, $fn:literal, $wait:literal, $fate:literal) => {
         concat!(
             "Transactions: several writes, one fate.\n\n",
             "```\n",
@@ -17,7 +17,7 @@ macro_rules! guide {
             "        Ok(())\n",
             "    })", $wait, "?;\n",
             "    println!(\"it shows here at once; the server has not spoken yet\");\n",
-            "    Ok(claim.confirmed()", $wait, "?.is_taken())\n",
+            "    Ok(", $fate, ")\n",
             "}\n",
             "```\n\n",
             "All writes of a transaction are made in one commit here, in any collections, and go to the \

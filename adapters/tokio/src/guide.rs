@@ -3,5 +3,7 @@
 #[doc = synclayer_client::guide!(queries, "synclayer_tokio", "async fn", ".await")]
 pub mod queries {}
 
-#[doc = synclayer_client::guide!(transactions, "synclayer_tokio", "async fn", ".await")]
+#[doc = synclayer_client::guide!(
+    transactions, "synclayer_tokio", "async fn", ".await", "claim.confirmed().await?.is_taken()"
+)]
 pub mod transactions {}
