@@ -427,3 +427,40 @@ fn tries_are_not_used_up_while_less_is_tried_or_a_write_is_judged() {
     let error = synclayer_core::ConnectionState::Error;
     assert_eq!(lone.replica.status().connection, error, "and not without end");
 }
+
+#[test]
+fn a_page_that_no_connection_brings_is_told_with_its_place() {
+    let mut lone = LoneReplica::new(config());
+    lone.dial();
+    lone.welcome(0, "");
+    lone.hear(SNAPSHOT).hear(&snapshot_page(0, 10));
+    let stalled = |lone: &LoneReplica| {
+        lone.replica.status().collections[&lone_replica::todos()].stalled.clone()
+    };
+    reconnect(&mut lone);
+    for _ in 0..5 {
+        assert_eq!(stalled(&lone), None, "not yet");
+        lone.hear(SNAPSHOT);
+        reconnect(&mut lone);
+    }
+    let text = stalled(&lone).unwrap();
+    assert!(text.contains("page of todos, behind record 001, does not arrive"), "{text}");
+    assert!(lone.saw(|kind| matches!(kind, EventKind::Error { collection: Some(_), .. })));
+    lone.hear(SNAPSHOT).hear(&snapshot_page(1, 10));
+    assert_eq!(stalled(&lone), None, "it has come");
+}
+
+#[test]
+fn a_frame_of_a_minute_is_waited_for_with_the_usual_settings() {
+    // the longest silences that the settings allow
+    let mut lone = LoneReplica::live();
+    let quiet = ClientConfig::default().ping_timeout.as_secs() - 1;
+    let mut seconds = 0;
+    let pieces = |lone: &mut LoneReplica| {
+        seconds += 1;
+        if seconds % quiet == 0 {
+            bytes_move(lone);
+        }
+    };
+    assert!(!gives_up(&mut lone, 240, pieces));
+}

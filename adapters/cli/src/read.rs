@@ -185,6 +185,9 @@ struct CollectionJson<'a> {
     /// Local records that the server no longer has.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
+    /// Where nothing more of it arrives, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stalled: Option<&'a str>,
 }
 
 impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
@@ -196,6 +199,7 @@ impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
             seq: status.cursor.as_ref().map(|cursor| cursor.seq.0),
             epoch: status.cursor.as_ref().map(|cursor| cursor.epoch.as_str()),
             missing: status.missing,
+            stalled: status.stalled.as_deref(),
         }
     }
 }
@@ -279,6 +283,8 @@ fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
     if status.clock_is_off {
         lines.push(format!("clock     {}", clock_is_off(status.clock_offset_ms)));
     }
+    let stalled = status.collections.values().filter_map(|of| of.stalled.as_deref());
+    lines.extend(stalled.map(|text| format!("stalled   {text}")));
     for (name, of) in &status.collections {
         let CollectionStatus { count, checksum, cursor, .. } = of;
         let held = of.missing.map(|missing| format!(", and {missing} that the server lacks"));

@@ -149,8 +149,10 @@ impl OpenReplica {
                         if !gave_up && refused.is_none() && wait.reached && wait.goes_on(&status) {
                             continue;
                         }
+                        let stall = stall_of(&status);
                         let failure = status.failure.unwrap_or(failure);
-                        let out_of_reach = || self.reach.explain(&failure, &server);
+                        let out_of_reach =
+                            || stall.unwrap_or_else(|| self.reach.explain(&failure, &server));
                         break Some(refused.take().unwrap_or_else(out_of_reach));
                     }
                 }
@@ -184,8 +186,8 @@ impl OpenReplica {
     async fn is_late(&self, server: &str) -> Result<String, Failure> {
         let seconds = self.timeout.as_secs_f32();
         let status = self.sync.status().await?;
-        if let Some(write) = &status.stalled {
-            return Ok(stalled(write));
+        if let Some(why) = stall_of(&status) {
+            return Ok(why);
         }
         if let Some(failure) = &status.failure {
             return Ok(self.reach.explain(failure, server));
@@ -324,8 +326,12 @@ impl Wait {
     /// Says why waiting is in vain, if a write does not get through and the last connection has brought
     /// no collection further.
     fn stalls(&mut self, status: Status) -> Option<String> {
-        let why = status.stalled.as_ref().map(stalled)?;
-        let moved = status.collections != self.seen.collections;
+        let why = stall_of(&status)?;
+        let places = |status: &Status| {
+            let of = status.collections.values().map(|of| (of.count, of.cursor.clone()));
+            of.collect::<Vec<_>>()
+        };
+        let moved = places(&status) != places(&self.seen);
         self.seen.collections = status.collections;
         (!moved).then_some(why)
     }
@@ -349,6 +355,13 @@ impl Wait {
         (self.seen, self.until) = (status.clone(), Instant::now() + self.silence);
         true
     }
+}
+
+/// Says what does not get through, to the server or from it, if that is so.
+fn stall_of(status: &Status) -> Option<String> {
+    let write = status.stalled.as_ref().map(stalled);
+    let page = || status.collections.values().find_map(|of| of.stalled.as_deref());
+    write.or_else(|| page().map(str::to_owned))
 }
 
 /// Returns the reason of a failed attempt to reach the server, if an event tells one.

@@ -212,6 +212,7 @@ impl Records<'_> {
             }
         } else if let Some(epoch) = self.peer.epoch().cloned() {
             self.stream.row.resume = Some(Resume::Delta { epoch, seq });
+            self.stream.arrive();
             edit.fetched += news.change.delta.set.size() + ABOUT_A_RECORD;
         }
         edit.moved = true;
@@ -269,6 +270,7 @@ impl Records<'_> {
         }
         self.drop_absent(edit, records, range)?;
         self.stream.page_taken(epoch, range);
+        self.stream.arrive();
         edit.moved = true;
         edit.fetched +=
             records.iter().map(|record| record.document.size() + ABOUT_A_RECORD).sum::<usize>();

@@ -60,7 +60,7 @@ impl Client {
         let comes =
             |stream: &Stream| matches!(stream.phase(), Phase::Subscribing | Phase::CatchingUp);
         if !self.peer.is_plain() && self.streams.any(comes) {
-            self.portions.pages.fail();
+            self.break_catch_ups(edit, None);
         }
         if self.is_in_flight() {
             self.portions.writes.fail();

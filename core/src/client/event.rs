@@ -1,5 +1,6 @@
 //! The news for the app: events as they happen, and the status at any time.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -453,6 +454,9 @@ pub struct CollectionStatus {
     /// The number of records that are held and that the server no longer has, while the app is to say
     /// [`adopt`](super::interface::Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     pub missing: Option<u64>,
+    /// A text for people that says where the catch-up does not get on: connections keep breaking before
+    /// anything of the next page comes, however small a page is asked for.
+    pub stalled: Option<Box<str>>,
 }
 
 /// A write that finds no end, as [`EventKind::WriteStalled`] tells of it.

@@ -91,6 +91,7 @@ pub(crate) mod sign_out;
 mod step;
 mod stream;
 mod streams;
+mod stuck;
 mod synced;
 #[cfg(test)]
 mod tests;

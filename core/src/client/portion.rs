@@ -68,6 +68,11 @@ impl Portion {
         }
     }
 
+    /// Returns `true` if no smaller portion is tried.
+    pub(super) fn is_least(&self) -> bool {
+        self.bytes.is_some_and(|bytes| bytes <= LEAST)
+    }
+
     /// The connection has ended before what was under way came through. Where it has not carried one
     /// portion, less is tried on the next.
     pub(super) fn fail(&mut self) {

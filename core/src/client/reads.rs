@@ -30,6 +30,7 @@ impl Client {
                 count: stream.row.count,
                 checksum: stream.row.checksum,
                 missing: stream.asks(),
+                stalled: self.stalls(name, stream),
             };
             (name.clone(), status)
         };

@@ -95,6 +95,10 @@ pub(super) struct Stream {
     error: Option<Box<StreamError>>,
     /// The last of the held records that was offered to the server, or has gone, while they do.
     passed: Option<RecordId>,
+    /// `true` if something of a catch-up has come on this connection.
+    arrived: bool,
+    /// The number of connections and pulls in a row that broke before anything of the next page came.
+    breaks: u32,
     /// The standing at the end of the last step.
     shown: (bool, bool),
 }
@@ -516,8 +520,31 @@ impl Stream {
         self.phase = Phase::Live;
         self.awaited_since = None;
         self.mismatches = 0;
+        self.arrive();
         self.moved = false;
         self.refreshing = false;
+    }
+
+    // --- connections that break ---
+
+    /// Something of a catch-up has come, and stays.
+    pub(super) fn arrive(&mut self) {
+        (self.arrived, self.breaks) = (true, 0);
+    }
+
+    /// The connection, or the pull, has broken. Returns the number of times in a row that nothing came
+    /// of what was waited for.
+    pub(super) fn count_break(&mut self) -> u32 {
+        if matches!(self.phase, Phase::Subscribing | Phase::CatchingUp) && !self.arrived {
+            self.breaks += 1;
+        }
+        self.breaks
+    }
+
+    /// Returns the number of connections and pulls in a row that broke before anything of the next page
+    /// came.
+    pub(super) fn breaks(&self) -> u32 {
+        self.breaks
     }
 
     // --- held records that go or are offered ---
@@ -535,6 +562,7 @@ impl Stream {
     /// The connection is gone.
     pub(super) fn detach(&mut self) {
         self.phase = Phase::Idle;
+        self.arrived = false;
         self.in_doubt = false;
         self.trusted = false;
         self.refreshing = false;

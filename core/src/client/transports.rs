@@ -173,7 +173,8 @@ impl Client {
     /// The WebSocket could not be made, or was lost: it is tried again after a while.
     pub(super) fn back_off(&mut self, edit: &mut Edit<'_>, at_least: Duration) {
         // a failure after which less is tried, or a write is named, is none of the connection
-        let further = self.portions.steps() + self.pacing.breaks_to_judge();
+        let further =
+            self.portions.steps() + self.pacing.breaks_to_judge() + self.streams.breaks_to_judge();
         let used_up = self.config.max_reconnect_attempts;
         let used_up = used_up.is_some_and(|max| self.link.attempts() >= max + further);
         let at_least = self.fallback.rest(self.now.mono, at_least);

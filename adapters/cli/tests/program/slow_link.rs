@@ -121,3 +121,20 @@ fn a_first_sync_over_a_slow_link_ends_and_shows_that_it_moves() {
         }
     }
 }
+
+#[test]
+fn a_record_that_no_connection_brings_is_told_by_its_place() {
+    let home = HomeDir::new();
+    let server = Server::start(&home.dir("server"));
+    let writer = home.shell("writer", &server.url);
+    save_large(&home, &writer, "a", 5_000, &[]).ends_with(0);
+    save_large(&home, &writer, "b", 300_000, &[]).ends_with(0);
+    let thin = link(&server, Carries { per_second: 10_000_000, per_connection: 100_000 });
+    let shell = home.shell("reader", &thin);
+    let listed = shell.online(&["list", "todos", "--realtime-only"]).ends_with(0);
+    assert!(
+        listed.stderr.contains("page of todos, behind record a, does not arrive"),
+        "{listed:?}"
+    );
+    assert_eq!(listed.lines().len(), 1, "what has come is there");
+}

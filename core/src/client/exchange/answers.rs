@@ -424,7 +424,9 @@ impl Client {
     pub(super) fn take_less(&mut self, edit: &mut Edit<'_>, what: &What) {
         let answers = self.exchange.as_ref().is_some_and(|exchange| exchange.succeeded);
         match what {
-            What::Page { .. } if answers => self.portions.pages.fail(),
+            What::Page { collection, .. } if answers => {
+                self.break_catch_ups(edit, Some(collection));
+            }
             What::Push => {
                 self.portions.writes.fail();
                 if self.outbox.is_one_in_flight() {
