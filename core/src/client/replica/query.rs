@@ -12,8 +12,8 @@ use crate::store::{ClientStore, StoreError};
 
 impl<S: ClientStore> Replica<S> {
     /// The records that a query returns, in its order, as the app sees them. It reads what an
-    /// [index](ClientConfig::indexes) finds, or else the collection once, and keeps no more than offset
-    /// and limit of the query together.
+    /// [index](crate::ClientConfig::indexes) finds, or else the collection once, and keeps no more than
+    /// offset and limit of the query together.
     ///
     /// # Errors
     /// When the query can't be carried out, or the store can't be read.
@@ -40,9 +40,9 @@ impl<S: ClientStore> Replica<S> {
     /// Watches a query: there is an update to [take](Self::take_query) at once, and again after every
     /// commit that changes its result. It reads the collection whole; afterwards it keeps the places of
     /// the records that meet the condition, and the documents of the result. A query with a limit, whose
-    /// order an [index](ClientConfig::indexes) has when it begins, reads and keeps the result and a few
-    /// places behind it. A change costs what it moves, however many records there are. All queries show
-    /// the same commit.
+    /// order an [index](crate::ClientConfig::indexes) has when it begins, reads and keeps the result and
+    /// a few places behind it. A change costs what it moves, however many records there are. All queries
+    /// show the same commit.
     ///
     /// # Errors
     /// When the query can't be carried out, or the store can't be read.
