@@ -363,6 +363,9 @@ impl Client {
         let asks = known || self.is_forgotten(edit, write, &entry, row.as_ref())?;
         let entry = if asks { entry.into_update() } else { entry };
         let digest = entry.digest();
+        // a transaction overwrites nothing of which the strategy has not decided: its conflicts may be
+        // those of other members
+        let unconditional = entry.unit.is_none() && self.is_unconditional(first);
         let message = ClientMessage::Write(Mutation {
             collection: entry.collection,
             record_id: entry.record_id,
@@ -370,7 +373,7 @@ impl Client {
             timestamp: Some(entry.written_at),
             at: entry.at,
             number: Some(number),
-            base: (!self.is_unconditional(first)).then_some(base),
+            base: (!unconditional).then_some(base),
         });
         let mut frame = Vec::new();
         message.encode(&mut frame);
