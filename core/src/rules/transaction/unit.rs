@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::subject::expectation_fails;
-use super::write::Writer;
-use super::{Context, Decision, Origin, Outcome, PlainUnit, TransactionAnswer, Verdict, Window};
+use super::write::{Writer, origin};
+use super::{Context, Decision, Outcome, PlainUnit, TransactionAnswer, Verdict, Window};
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{ConnId, MutationNumber};
 use crate::protocol::unit::{Expectation, Member, Unit};
@@ -80,8 +80,7 @@ impl Writer<'_> {
         for member in &unit.members {
             outcomes.push(match member {
                 Member::Write(mutation) => {
-                    let origin = conn.map(|conn| Origin { conn, mutation: mutation.number });
-                    inner.write_numbered(mutation, origin, window)?
+                    inner.write_numbered(mutation, origin(conn, mutation), window)?
                 }
                 // it is about the state before the unit
                 Member::Expect(expectation) => self.expect(expectation, window)?,

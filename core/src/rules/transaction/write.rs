@@ -58,6 +58,11 @@ struct Asked<'a> {
     number: Option<MutationNumber>,
 }
 
+/// Where a write of a connection came from.
+pub(super) fn origin(conn: Option<ConnId>, mutation: &Mutation) -> Option<Origin> {
+    conn.map(|conn| Origin { conn, mutation: mutation.number })
+}
+
 /// Applies writes one after the other, each on top of those before it.
 pub(super) struct Writer<'a> {
     pub(super) rows: Overlay<'a>,
@@ -95,62 +100,58 @@ impl<'a> Writer<'a> {
         let mut failed: Option<MutationNumber> = None;
         for submission in submitted {
             let number = submission.first();
-            let ignored = failed.zip(number).is_some_and(|(failed, number)| number > failed);
-            let mutation = match submission {
-                Submission::One(mutation) => mutation,
-                Submission::Unit(_) if ignored => continue,
+            if failed.zip(number).is_some_and(|(failed, number)| number > failed) {
+                continue;
+            }
+            let (Some(client), Some(number)) = (client.as_deref_mut(), number) else {
+                if let Submission::One(mutation) = submission {
+                    outcomes.push(self.write_plain(mutation, origin(conn, mutation))?);
+                }
+                continue;
+            };
+            let judged = outcomes.len();
+            match submission {
+                Submission::One(mutation) => {
+                    outcomes.push(self.write_next(mutation, number, conn, client, &mut window)?);
+                }
                 Submission::Unit(unit) => {
-                    failed = None;
-                    let Some(client) = client.as_deref_mut() else { continue };
-                    let of_unit = self.write_unit(unit, conn, client, &mut window)?;
-                    let verdict = of_unit.first().map(|outcome| &outcome.verdict);
-                    let end = matches!(verdict, Some(Verdict::OutOfOrder { .. }));
-                    if verdict.is_some_and(Verdict::is_failure) {
-                        failed = number;
-                    }
-                    outcomes.extend(of_unit);
-                    if end {
-                        break;
-                    }
-                    continue;
+                    outcomes.extend(self.write_unit(unit, conn, client, &mut window)?);
                 }
-            };
-            let origin = conn.map(|conn| Origin { conn, mutation: mutation.number });
-            let (Some(client), Some(number)) = (client.as_deref_mut(), mutation.number) else {
-                outcomes.push(self.write_plain(mutation, origin)?);
-                continue;
-            };
-            if ignored {
-                continue;
             }
-            failed = None;
-            let outcome = if number <= client.last_mutation {
-                self.write_again(&mutation.collection, &mutation.record_id, number)?
-            } else if number > client.last_mutation.next() {
-                let next = client.last_mutation.next();
-                self.out_of_order(&mutation.collection, &mutation.record_id, number, next)
-            } else {
-                self.write_numbered(mutation, origin, &window)?
-            };
-            match &outcome.verdict {
-                Verdict::Applied { seq, .. } => {
-                    let seqs = window.entry(mutation.collection.clone()).or_default();
-                    seqs.push(*seq);
-                    client.consume(mutation.digest(), number);
-                }
-                Verdict::Unchanged { .. } if number > client.last_mutation => {
-                    client.consume(mutation.digest(), number);
-                }
-                Verdict::Unchanged { .. } | Verdict::OutOfOrder { .. } | Verdict::Superseded => {}
-                Verdict::Conflict { .. } | Verdict::Refused { .. } => failed = Some(number),
-            }
-            let end = matches!(outcome.verdict, Verdict::OutOfOrder { .. });
-            outcomes.push(outcome);
-            if end {
+            let verdict = outcomes.get(judged).map(|outcome| &outcome.verdict);
+            failed = verdict.is_some_and(Verdict::is_failure).then_some(number);
+            if let Some(Verdict::OutOfOrder { .. }) = verdict {
                 break;
             }
         }
         Ok(outcomes)
+    }
+
+    /// Judges a numbered write, and applies it if nothing speaks against it.
+    fn write_next(
+        &mut self,
+        mutation: &Mutation,
+        number: MutationNumber,
+        conn: Option<ConnId>,
+        client: &mut ClientRow,
+        window: &mut Window,
+    ) -> Result<Outcome, StoreError> {
+        let next = client.last_mutation.next();
+        if number < next {
+            return self.write_again(&mutation.collection, &mutation.record_id, number);
+        }
+        if number > next {
+            let (collection, record_id) = (&mutation.collection, &mutation.record_id);
+            return Ok(self.out_of_order(collection, record_id, number, next));
+        }
+        let outcome = self.write_numbered(mutation, origin(conn, mutation), window)?;
+        if let Verdict::Applied { seq, .. } = outcome.verdict {
+            window.entry(mutation.collection.clone()).or_default().push(seq);
+        }
+        if !outcome.verdict.is_failure() {
+            client.consume(mutation.digest(), number);
+        }
+        Ok(outcome)
     }
 
     /// Judges and applies a write of a level-1 HTTP call.
