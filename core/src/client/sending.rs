@@ -323,12 +323,11 @@ impl Client {
         for (_, entry) in &whole {
             self.vouch(edit, &entry.collection);
         }
-        let first = whole.first().map(|(write, _)| *write).unwrap_or_default();
         // no expectation goes out by itself
         let is_unit = whole.len() > 1 || whole.iter().any(|(_, entry)| entry.expects.is_some());
         let mut messages = Vec::with_capacity(whole.len());
         for (write, entry) in whole {
-            messages.push(self.message(edit, first, write, entry)?);
+            messages.push(self.message(edit, write, entry)?);
         }
         if !is_unit {
             return Ok(messages.pop().unwrap_or_default());
@@ -338,11 +337,10 @@ impl Client {
         Ok(frame)
     }
 
-    /// A write as it is sent, next in number. `first` is the first one of its transaction, or itself.
+    /// A write or an expectation as it is sent, next in number.
     fn message(
         &mut self,
         edit: &Edit<'_>,
-        first: WriteId,
         write: WriteId,
         entry: Entry,
     ) -> Result<Vec<u8>, StoreError> {
@@ -365,7 +363,7 @@ impl Client {
         let digest = entry.digest();
         // a transaction overwrites nothing of which the strategy has not decided: its conflicts may be
         // those of other members
-        let unconditional = entry.unit.is_none() && self.is_unconditional(first);
+        let unconditional = entry.unit.is_none() && self.is_unconditional(write);
         let message = ClientMessage::Write(Mutation {
             collection: entry.collection,
             record_id: entry.record_id,
