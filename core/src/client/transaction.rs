@@ -7,6 +7,7 @@ use super::interface::Misuse;
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
 use crate::protocol::name::{Collection, RecordId};
+use crate::protocol::unit::Unit;
 use crate::protocol::write::Change;
 use crate::store::StoreError;
 
@@ -44,7 +45,7 @@ pub(super) struct Made {
 
 impl<'a> TransactionDraft<'a> {
     /// The most members of a transaction.
-    pub const MAX_MEMBERS: usize = 256;
+    pub const MAX_MEMBERS: usize = Unit::MAX_MEMBERS;
 
     pub(super) fn new(seeing: &'a Seeing<'a>) -> Self {
         let (writes, index, expected) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
@@ -56,9 +57,8 @@ impl<'a> TransactionDraft<'a> {
     /// # Errors
     /// When the store can't be read.
     pub fn get(&self, collection: &Collection, id: &RecordId) -> Result<Option<Document>, Misuse> {
-        let place = (collection.clone(), id.clone());
-        match self.index.get(&place).and_then(|index| self.writes.get(*index)) {
-            Some((_, states)) => Ok(states.after.clone()),
+        match self.written(collection, id) {
+            Some(states) => Ok(states.after.clone()),
             None => Ok((self.seeing)(collection, id)?),
         }
     }
@@ -126,11 +126,13 @@ impl<'a> TransactionDraft<'a> {
         id: &RecordId,
         seen: Option<&Document>,
     ) -> Result<(), Misuse> {
-        if self.at_begin(collection, id)?.as_ref() != seen {
-            let (collection, record_id) = (collection.clone(), id.clone());
+        let found = self.at_begin(collection, id)?;
+        let (collection, record_id) = (collection.clone(), id.clone());
+        if found.as_ref() != seen {
             return Err(Misuse::PreconditionFailed { collection, record_id });
         }
-        self.expect_unchanged(collection, id)
+        self.expected.insert((collection, record_id), found);
+        Ok(())
     }
 
     /// Lets the other members go on where a conflict strategy gives one of them up. Otherwise the
@@ -159,11 +161,16 @@ impl<'a> TransactionDraft<'a> {
     }
 
     fn at_begin(&self, collection: &Collection, id: &RecordId) -> Result<Option<Document>, Misuse> {
-        let place = (collection.clone(), id.clone());
-        match self.index.get(&place).and_then(|index| self.writes.get(*index)) {
-            Some((_, states)) => Ok(states.before.clone()),
+        match self.written(collection, id) {
+            Some(states) => Ok(states.before.clone()),
             None => Ok((self.seeing)(collection, id)?),
         }
+    }
+
+    /// The states of a record that this transaction has written.
+    fn written(&self, collection: &Collection, id: &RecordId) -> Option<&States> {
+        let index = self.index.get(&(collection.clone(), id.clone()))?;
+        self.writes.get(*index).map(|(_, states)| states)
     }
 
     /// Its content: the records that it changes, and the expectations.
