@@ -20,6 +20,7 @@ use crate::protocol::hash::Digest;
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId, WriteId};
 use crate::protocol::time::Timestamp;
+use crate::protocol::write::WriteKind;
 use crate::rules::clocks::Clocks;
 use crate::rules::row::{
     Entry, IndexRow, Keys, OutboxRow, Rejected, Row, StreamRow, Unit, index_number_of, pending_of,
@@ -140,6 +141,23 @@ impl<'a> Edit<'a> {
     /// Tells the app of something that happened on this side.
     pub(super) fn event(&mut self, kind: EventKind) {
         self.events.push(Event { timestamp: self.now, transport: None, kind });
+    }
+
+    /// Tells the app that a write of a record waits, in a transaction or by itself.
+    pub(super) fn queued(
+        &mut self,
+        (collection, id): (&Collection, &RecordId),
+        write: WriteId,
+        operation: WriteKind,
+        unit: Option<Unit>,
+    ) {
+        self.event(EventKind::OperationQueued {
+            collection: collection.clone(),
+            record_id: id.clone(),
+            write,
+            operation,
+            transaction: unit.map(|unit| unit.first),
+        });
     }
 
     /// Tells the app of something that came by the transport of this step.

@@ -126,16 +126,7 @@ impl Records<'_> {
             let write = self.outbox.replace(edit, first, entry);
             let view = applied(Some(&view), &later);
             row.pending = Some(Pending { view, written_at, deferred: None });
-            let (collection, record_id) = (self.collection.clone(), id.clone());
-            let operation = WriteKind::Insert;
-            let transaction = unit.map(|unit| unit.first);
-            edit.event(EventKind::OperationQueued {
-                collection,
-                record_id,
-                write,
-                operation,
-                transaction,
-            });
+            edit.queued((self.collection, id), write, WriteKind::Insert, unit);
         }
         if row.pending.is_none() && !later.is_empty() {
             let (view, written_at) = (applied(None, &later), latest(&later));

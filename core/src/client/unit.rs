@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use super::edit::Edit;
-use super::event::EventKind;
 use super::exchange::Exchange;
 use super::interface::{Misuse, TransactionBody};
 use super::machine::Client;
@@ -156,15 +155,7 @@ impl Client {
         let write = self.outbox.append(edit, Entry { stamped, unit: Some(unit), ..entry });
         let written_at = stamped.map_or(written_at, |it| it.corrected(written_at, 0));
         self.show_pending(edit, collection, id, before.as_ref(), (view, written_at));
-        let (collection, record_id) = (collection.clone(), id.clone());
-        let transaction = Some(unit.first);
-        edit.event(EventKind::OperationQueued {
-            collection,
-            record_id,
-            write,
-            operation,
-            transaction,
-        });
+        edit.queued((collection, id), write, operation, Some(unit));
         Ok(())
     }
 }

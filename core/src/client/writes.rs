@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use super::edit::Edit;
-use super::event::EventKind;
 use super::interface::{Misuse, Write, Written};
 use super::machine::Client;
 use super::output::{Output, Outputs, StoreAction};
@@ -144,15 +143,7 @@ impl Client {
         let write = self.append(edit, entry)?;
         let written_at = stamped.map_or(written_at, |it| it.corrected(written_at, 0));
         self.show_pending(edit, collection, id, before.as_ref(), (view, written_at));
-        let (collection, record_id) = (collection.clone(), id.clone());
-        let transaction = None;
-        edit.event(EventKind::OperationQueued {
-            collection,
-            record_id,
-            write,
-            operation,
-            transaction,
-        });
+        edit.queued((collection, id), write, operation, None);
         Ok(Some(write))
     }
 
