@@ -44,7 +44,7 @@ impl Session {
         cx: &mut InputContext<'_, '_>,
     ) -> Option<usize> {
         let rings = cx.env.rings;
-        let (mut frames, mut places, mut size) = (Vec::new(), Vec::new(), 0);
+        let (mut frames, mut places) = (Vec::new(), Vec::new());
         let (mut own, mut in_place) = (None, Vec::new());
         for collection in parts {
             let (Some(ring), Some(subscription)) =
@@ -80,7 +80,7 @@ impl Session {
                 places.push((collection, from, at));
             }
         }
-        size += frames.iter().map(Bytes::len).sum::<usize>();
+        let size: usize = frames.iter().map(Bytes::len).sum();
         if self.level() == Level::Resumable && size > self.limits.input.frame_bytes / 2 {
             // one frame can't show it, so it is shown while these collections catch up
             for (collection, from, _) in places {
