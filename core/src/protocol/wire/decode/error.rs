@@ -29,6 +29,7 @@ fields! {
 
 impl Envelope<'_> {
     pub(super) fn error_message(&self, limits: &Limits) -> Result<ErrorMessage, Fault> {
+        // an error is mainly for people: unreadable parts of it are left out
         let code = self.fields.code.text("code").unwrap_or(None).unwrap_or_default();
         let message = self.fields.error.text("error").unwrap_or(None);
         let m = &self.metadata;
