@@ -28,6 +28,8 @@ pub(crate) struct Shrinker {
     thread: Mutex<Option<JoinHandle<bool>>>,
     /// The old tables still lie there.
     cleared: AtomicBool,
+    /// The removals that lay in tables when the store was opened are still to be counted.
+    counts_tables: AtomicBool,
 }
 
 struct Work {
@@ -38,11 +40,21 @@ struct Work {
 }
 
 impl Shrinker {
-    /// Begins with the removals that lie in the tables already.
+    /// Begins with the removals that a store which was closed has left in its journal.
     pub(crate) fn new(rows: &Keyspace) -> Self {
-        let removals = AtomicU64::new(rows.tree.tombstone_count());
-        let work = Work { removals, commits: AtomicU64::new(0), ended: AtomicBool::new(false) };
-        Self { work: Arc::new(work), thread: Mutex::default(), cleared: AtomicBool::new(false) }
+        let memory = rows.tree.active_memtable();
+        let removals = memory.iter().filter(|row| row.is_tombstone()).count();
+        let work = Work {
+            removals: AtomicU64::new(removals as u64),
+            commits: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        };
+        Self {
+            work: Arc::new(work),
+            thread: Mutex::default(),
+            cleared: AtomicBool::new(false),
+            counts_tables: AtomicBool::new(true),
+        }
     }
 
     /// Takes note of a commit with so many removals.
@@ -51,6 +63,7 @@ impl Shrinker {
     /// When what is in memory can't be handed over to become a table.
     pub(crate) fn committed(&self, removals: u64, rows: &Keyspace) -> fjall::Result<()> {
         self.work.commits.fetch_add(1, Ordering::Relaxed);
+        let removals = removals + self.in_tables(rows);
         let removals = self.work.removals.fetch_add(removals, Ordering::Relaxed) + removals;
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if self.cleared.swap(false, Ordering::Relaxed) {
@@ -69,6 +82,16 @@ impl Shrinker {
         // without a thread the store stays as large as it is
         *thread = thread::Builder::new().name("synclayer-shrink".into()).spawn(run).ok();
         Ok(())
+    }
+
+    /// Counts the removals in tables once, as soon as the database's threads have written those that
+    /// were on their way there when the store was closed.
+    fn in_tables(&self, rows: &Keyspace) -> u64 {
+        if !self.counts_tables.load(Ordering::Relaxed) || rows.sealed_memtable_count() > 0 {
+            return 0;
+        }
+        self.counts_tables.store(false, Ordering::Relaxed);
+        rows.tree.tombstone_count()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tables of a store shrink when many of its rows have gone.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::RangeBounds;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,14 +64,14 @@ fn shrinks(dir: &Path, mut commit: impl FnMut(Batch)) {
         largest = largest.max(bytes_of_tables(dir));
     }
     assert!(largest > 2_000_000, "the rows take their place");
-    waits(dir, largest / 10, commit);
+    waits(dir, ..=largest / 10, commit);
 }
 
-/// Waits until the tables take so few bytes, while a small row is written now and then.
-fn waits(dir: &Path, bytes: u64, mut commit: impl FnMut(Batch)) {
+/// Waits until the tables take so many bytes, while a small row is written now and then.
+fn waits(dir: &Path, bytes: impl RangeBounds<u64>, mut commit: impl FnMut(Batch)) {
     let begun = Instant::now();
-    while bytes_of_tables(dir) > bytes {
-        assert!(begun.elapsed() < PATIENCE, "{} bytes are left", bytes_of_tables(dir));
+    while !bytes.contains(&bytes_of_tables(dir)) {
+        assert!(begun.elapsed() < PATIENCE, "the tables take {} bytes", bytes_of_tables(dir));
         thread::sleep(Duration::from_millis(250));
         let mut batch = Batch::default();
         batch.put(&b"small"[..], &b"row"[..]);
@@ -105,10 +106,32 @@ fn a_store_that_was_closed_before_it_shrank_does_so_later() {
     }
     drop(store);
     let (mut store, mut number) = (open(), 0);
-    waits(dir.path(), 600_000, |batch| {
+    waits(dir.path(), ..=600_000, |batch| {
         number += 1;
         store.commit(CommitNumber(number), batch).unwrap();
     });
+}
+
+/// The removals are few enough to lie in memory alone, so that the next start finds them in the journal.
+#[test]
+fn a_store_whose_removals_lie_in_its_journal_shrinks_when_it_is_used_again() {
+    const FEW: u32 = 3_500;
+    let dir = tempfile::tempdir().unwrap();
+    let open = || FjallClientStore::open(dir.path(), ClientOptions::new()).unwrap();
+    let mut number = 0;
+    let mut commit = |store: &mut FjallClientStore, batch| {
+        number += 1;
+        store.commit(CommitNumber(number), batch).unwrap();
+    };
+    let mut store = open();
+    batches().take(FEW as usize / 500).for_each(|batch| commit(&mut store, batch));
+    waits(dir.path(), 800_000.., |batch| commit(&mut store, batch));
+    let mut batch = Batch::default();
+    (0..FEW).for_each(|n| batch.delete(key(n)));
+    commit(&mut store, batch);
+    drop(store);
+    let mut store = open();
+    waits(dir.path(), ..=200_000, |batch| commit(&mut store, batch));
 }
 
 #[test]
