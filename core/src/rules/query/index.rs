@@ -181,27 +181,41 @@ impl Plan {
         }
         let way = way(query, rest, &fixed);
         let mut plan = Self { equal, range, way, from: cut(from), to: cut_end(to) };
-        let is_whole = query.order.len() == rest.len();
-        if let (Some(way), true) = (way, is_whole) {
-            plan.keep_between_cursors(query, way, &prefix);
+        let (same, order) = same_in_all(query, &fixed);
+        let is_same = |((one, _), (other, _)): (&(FieldPath, _), &(FieldPath, _))| one == other;
+        let goes_first = order.len() <= rest.len() && order.iter().zip(rest).all(is_same);
+        if let (Some(way), true) = (way, goes_first) {
+            let with_ids = order.len() == rest.len();
+            plan.keep_between_cursors(query, way, with_ids, &prefix, &same);
         }
         plan
     }
 
-    /// Leaves out what lies before the query's start and behind its end. Its order is that of the
-    /// fields behind the prefix.
-    fn keep_between_cursors(&mut self, query: &Query, way: Way, prefix: &[u8]) {
+    /// Leaves out what lies before the query's start and behind its end. Behind `same`, with which the
+    /// places of all records that are found begin, its order is that of the fields behind the prefix, and
+    /// of the ids at once behind these if they say so.
+    fn keep_between_cursors(
+        &mut self,
+        query: &Query,
+        way: Way,
+        with_ids: bool,
+        prefix: &[u8],
+        same: &[u8],
+    ) {
         let place = |bound: &Bound<QueryCursor>| match bound {
             Bound::Unbounded => None,
             Bound::Included(cursor) | Bound::Excluded(cursor) => {
+                let (fields, id) = cursor.key.split_at(cursor.id_at);
+                let fields = fields.strip_prefix(same)?;
                 let mut place = prefix.to_vec();
                 match way {
-                    Way::Forward => place.extend_from_slice(&cursor.key),
-                    Way::Backward => {
-                        put_directed(Direction::Descending, &mut place, |place| {
-                            place.extend_from_slice(&cursor.key[..cursor.id_at]);
-                        });
+                    Way::Forward => {
+                        place.extend_from_slice(fields);
+                        place.extend_from_slice(if with_ids { id } else { &[] });
                     }
+                    Way::Backward => put_directed(Direction::Descending, &mut place, |place| {
+                        place.extend_from_slice(fields);
+                    }),
                 }
                 Some(place)
             }
@@ -217,6 +231,21 @@ impl Plan {
             self.to = successor(cut(last)).min(core::mem::take(&mut self.to));
         }
     }
+}
+
+/// The first fields of a query's order that equal a value, as they stand in the places of all records that
+/// are found, and the fields behind them.
+fn same_in_all<'q, 't>(
+    query: &'q Query,
+    fixed: &impl Fn(&FieldPath) -> Option<&'t [u8]>,
+) -> (Vec<u8>, &'q [(FieldPath, Direction)]) {
+    let (mut same, mut order) = (Vec::new(), &query.order[..]);
+    while let Some(((path, direction), rest)) = order.split_first() {
+        let Some(value) = fixed(path) else { break };
+        put_directed(*direction, &mut same, |same| same.extend_from_slice(value));
+        order = rest;
+    }
+    (same, order)
 }
 
 /// The way in which the fields of an index that follow the equal ones give the query's order. Fields
