@@ -50,6 +50,7 @@ pub use query::Query;
 pub use sync_layer::{RejectedWrites, SyncLayer};
 pub use synclayer_client::config::{OnDurable, Store, StoreFactory, SyncConfig, Transports};
 pub use synclayer_client::error::{OpenError, SyncError};
+pub use synclayer_client::metrics::Metrics;
 pub use synclayer_client::saved::{Confirmed, Saved, SavedAll, SavedTransaction};
 pub use synclayer_client::tls::TrustedRoots;
 pub use synclayer_client::transaction::Transaction;

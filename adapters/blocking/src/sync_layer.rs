@@ -11,6 +11,7 @@ use synclayer_client::config::SyncConfig;
 use synclayer_client::doc;
 use synclayer_client::error::{OpenError, SyncError};
 use synclayer_client::handle::Handle;
+use synclayer_client::metrics::Metrics;
 use synclayer_client::saved::{Saved, SavedTransaction};
 use synclayer_client::setup::Setup;
 use synclayer_client::transaction::Transaction;
@@ -122,6 +123,11 @@ impl SyncLayer {
     /// ```
     pub fn status(&self) -> Result<Status, SyncError> {
         self.0.status().wait()
+    }
+
+    #[doc = doc!(metrics)]
+    pub fn metrics(&self) -> Result<Metrics, SyncError> {
+        self.0.metrics().wait()
     }
 
     #[doc = doc!(connect)]

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::json;
 use synclayer_core::Level;
 use synclayer_tokio::{
-    Collection, CollectionStatus, ConnectionState, Guarantees, Query, StalledWrite, Status,
-    Transport,
+    Collection, CollectionStatus, ConnectionState, Guarantees, Metrics, Query, StalledWrite,
+    Status, Transport,
 };
 
 use crate::args::{CountArgs, ListArgs, RecordArgs, ReplicaArgs, WhereArgs};
@@ -138,6 +138,54 @@ struct StatusJson<'a> {
     /// True if that is more than a minute.
     clock_is_off: bool,
     collections: BTreeMap<&'a str, CollectionJson<'a>>,
+    /// The figures of this call.
+    metrics: MetricsJson,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricsJson {
+    sync_attempts: u64,
+    sync_successes: u64,
+    sync_failures: u64,
+    success_rate: f64,
+    average_sync_duration_ms: Option<u128>,
+    last_sync_time: Option<String>,
+    operations_queued: u64,
+    operations_synced: u64,
+    operations_failed: u64,
+    conflicts_detected: u64,
+    conflicts_resolved: u64,
+    top_errors: Vec<(String, u64)>,
+    records_received: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    connections: u64,
+    requests: u64,
+}
+
+impl From<Metrics> for MetricsJson {
+    fn from(of: Metrics) -> Self {
+        Self {
+            sync_attempts: of.sync_attempts,
+            sync_successes: of.sync_successes,
+            sync_failures: of.sync_failures,
+            success_rate: of.success_rate(),
+            average_sync_duration_ms: of.average_sync_duration.map(|mean| mean.as_millis()),
+            last_sync_time: of.last_sync_time.map(|time| time.to_string()),
+            operations_queued: of.operations_queued,
+            operations_synced: of.operations_synced,
+            operations_failed: of.operations_failed,
+            conflicts_detected: of.conflicts_detected,
+            conflicts_resolved: of.conflicts_resolved,
+            top_errors: of.top_errors,
+            records_received: of.records_received,
+            bytes_sent: of.bytes_sent,
+            bytes_received: of.bytes_received,
+            connections: of.connections,
+            requests: of.requests,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -212,7 +260,8 @@ pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failur
         let meeting = replica.meet(out).await?;
         let apart = meeting.apart.clone();
         let status = replica.status().await?;
-        let text = describe(&status, apart.as_deref());
+        let metrics = replica.sync.metrics().await?;
+        let text = describe(&status, &metrics, apart.as_deref());
         let connected = status.connection == ConnectionState::Connected;
         out.lines(
             text,
@@ -234,6 +283,7 @@ pub(crate) async fn status(args: ReplicaArgs, out: Printer) -> Result<(), Failur
                     .iter()
                     .map(|(name, of)| (&**name, of.into()))
                     .collect(),
+                metrics: metrics.into(),
             },
         )?;
         meeting.end()
@@ -257,7 +307,7 @@ fn level(of: Level) -> u8 {
     }
 }
 
-fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
+fn describe(status: &Status, metrics: &Metrics, apart: Option<&str>) -> Vec<String> {
     let mut lines = vec![
         format!("replica   {}", status.client_id),
         match apart {
@@ -275,6 +325,14 @@ fn describe(status: &Status, apart: Option<&str>) -> Vec<String> {
         let (way, speaks) = (transport(way), level(speaks));
         lines.push(format!("transport {way}, level {speaks}"));
         lines.push(format!("guarantee {}", guarantees(holds)));
+    }
+    if metrics.bytes_received > 0 {
+        let Metrics { bytes_sent, bytes_received, records_received, operations_synced, .. } =
+            metrics;
+        lines.push(format!(
+            "this call {operations_synced} writes sent, {records_received} records received, in \
+             {bytes_sent} and {bytes_received} bytes"
+        ));
     }
     if status.rejected_writes > 0 {
         let count = status.rejected_writes;

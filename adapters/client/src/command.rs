@@ -12,6 +12,7 @@ use synclayer_core::{
 
 use crate::listen::{EventQueue, QuerySlot, UpdateSlot};
 use crate::mailbox;
+use crate::metrics::Metrics;
 use crate::pending::{EndReason, Pending, Responder};
 use crate::reads::SharedReads;
 use crate::saved::{Saved, SavedTransaction};
@@ -95,6 +96,8 @@ pub enum EngineCommand {
     },
     /// Reads the status.
     Status(Responder<Status>),
+    /// Reads the figures of the work so far.
+    Metrics(Responder<Metrics>),
     /// Reads the list of rejected writes.
     Rejected(Responder<Vec<Rejected>>),
     /// Reads the list of the writes that wait for the server.
@@ -178,6 +181,7 @@ impl EngineCommand {
             | Self::Count { .. }
             | Self::Explain { .. }
             | Self::Status(_)
+            | Self::Metrics(_)
             | Self::Rejected(_)
             | Self::Pending(_)
             | Self::Synced(_)

@@ -81,6 +81,12 @@ macro_rules! doc {
          # Errors\n\
          When the store has failed, or the client is closed."
     };
+    (metrics) => {
+        "The figures of the client's work since it was opened: operations, conflicts, syncs, bytes and \
+         times, by the names of SyncLayer 1.7.\n\n\
+         # Errors\n\
+         When the client is closed."
+    };
     (connect) => {
         "Connects, and stays connected. Does nothing if that is so already.\n\n\
          # Errors\n\

@@ -35,6 +35,7 @@ use crate::command::{EngineCommand, Inbox, SocketEvent};
 use crate::config::StoreFactory;
 use crate::listen::EventQueue;
 use crate::mailbox::Sender;
+use crate::metrics::Counts;
 use crate::network::Network;
 use crate::setup::Setup;
 
@@ -68,6 +69,7 @@ pub(crate) struct Engine {
     holds: Holds,
     watchers: Watchers,
     listeners: Vec<Sender<EventQueue>>,
+    counts: Counts,
     stopping: bool,
     signing_out: Option<SigningOut>,
 }
@@ -105,6 +107,7 @@ impl Engine {
             fates: FollowedFates::default(),
             watchers: Watchers::default(),
             listeners: Vec::new(),
+            counts: Counts::default(),
             stopping: false,
             signing_out: None,
         };
@@ -198,6 +201,7 @@ impl Engine {
                 reply.send(self.query(&collection, |replica| replica.explain(&collection, &query)));
             }
             EngineCommand::Status(reply) => reply.send(self.status()),
+            EngineCommand::Metrics(reply) => reply.send(Ok(self.counts.metrics())),
             EngineCommand::Rejected(reply) => reply.send(self.rejected()),
             EngineCommand::Pending(reply) => reply.send(self.pending()),
             EngineCommand::Synced(reply) => self.await_sync(reply),
@@ -265,6 +269,7 @@ impl Engine {
     /// Gives an input to the replica of this life.
     fn handle(&mut self, life: u64, input: Input<'_>) {
         if life == self.life {
+            self.counts.take(&input);
             self.step(|replica, now, out| replica.handle(now, input, out));
         }
     }
@@ -327,7 +332,9 @@ impl Engine {
     /// Does the actions of the replica.
     fn act(&mut self) {
         let mut actions = std::mem::take(&mut self.actions);
+        let now = self.now().mono;
         for action in actions.drain(..) {
+            self.counts.act(now, &action);
             match action {
                 Action::Net(action) => self.act_on_network(action),
                 Action::Event(event) => self.notify(&event),

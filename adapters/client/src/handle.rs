@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::error::{OpenError, SyncError};
 use crate::listen::EventQueue;
 use crate::mailbox::{self, mailbox};
+use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::pending::{Pending, Responder};
 use crate::saved::{Saved, SavedTransaction};
@@ -74,6 +75,11 @@ impl Handle {
     /// Reads the status.
     pub fn status(&self) -> Pending<Status> {
         self.ask(EngineCommand::Status)
+    }
+
+    /// Reads the figures of the work so far.
+    pub fn metrics(&self) -> Pending<Metrics> {
+        self.ask(EngineCommand::Metrics)
     }
 
     /// Connects, or disconnects.

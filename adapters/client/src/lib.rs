@@ -7,7 +7,7 @@
 //! | calls | [`handle`], [`collection`], [`query`]: a client, a collection and a query, whose calls return a [`Pending`](pending::Pending) |
 //! | engine | `engine`: the replica on a thread of its own, which carries out [`command`]s |
 //! | network | [`network`]: the trait of what moves a face's bytes; [`websocket`], [`call`], [`progress`], [`dial`], [`tls`], [`address`], [`fault`] |
-//! | ground | [`config`], [`setup`], [`error`], [`mailbox`], [`listen`], [`pending`], [`saved`], [`wait`] |
+//! | ground | [`config`], [`setup`], [`error`], [`metrics`], [`mailbox`], [`listen`], [`pending`], [`saved`], [`wait`] |
 //!
 //! A call puts a command into the engine's inbox, and the engine answers it. A face writes a
 //! [`Network`](network::Network), opens a [`Handle`](handle::Handle) with it, and wraps the calls;
@@ -28,6 +28,7 @@ mod guide;
 pub mod handle;
 pub mod listen;
 pub mod mailbox;
+pub mod metrics;
 pub mod modify;
 pub mod network;
 pub mod pending;

@@ -9,6 +9,7 @@ use synclayer_client::config::SyncConfig;
 use synclayer_client::doc;
 use synclayer_client::error::{OpenError, SyncError};
 use synclayer_client::handle::Handle;
+use synclayer_client::metrics::Metrics;
 use synclayer_client::saved::{Saved, SavedTransaction};
 use synclayer_client::setup::Setup;
 use synclayer_client::transaction::Transaction;
@@ -126,6 +127,11 @@ impl SyncLayer {
     /// ```
     pub async fn status(&self) -> Result<Status, SyncError> {
         self.0.status().await
+    }
+
+    #[doc = doc!(metrics)]
+    pub async fn metrics(&self) -> Result<Metrics, SyncError> {
+        self.0.metrics().await
     }
 
     #[doc = doc!(connect)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use synclayer_tokio::{
-    Document, Event, Fate, PendingWrite, Record, SavedAll, SignOut, Status, SyncConfig, SyncError,
-    Transaction, WriteId,
+    Document, Event, Fate, Metrics, PendingWrite, Record, SavedAll, SignOut, Status, SyncConfig,
+    SyncError, Transaction, WriteId,
 };
 
 use crate::callback::{Calls, WAIT};
@@ -42,6 +42,7 @@ pub trait Client: Sized + Send {
     fn pending(&self) -> Vec<PendingWrite>;
     fn records(&self) -> Vec<Record>;
     fn status(&self) -> Status;
+    fn metrics(&self) -> Metrics;
     fn set_token(&self, token: &str);
     fn set_online(&self, online: bool);
     fn sync_now(&self);
@@ -155,6 +156,10 @@ impl Client for Tokio {
         runtime().block_on(self.todos.delete_all(ids)).unwrap();
     }
 
+    fn metrics(&self) -> Metrics {
+        runtime().block_on(self.sync.metrics()).unwrap()
+    }
+
     fn pending(&self) -> Vec<PendingWrite> {
         runtime().block_on(self.sync.pending()).unwrap()
     }
@@ -232,6 +237,7 @@ impl Client for Tokio {
                     ("delete_all", todos.delete_all(["x"]).await.map(drop)),
                     ("transaction", sync.transaction(|_| Ok(())).await.map(drop)),
                     ("pending", sync.pending().await.map(drop)),
+                    ("metrics", sync.metrics().await.map(drop)),
                     ("get", todos.get("x").await.map(drop)),
                     ("get_all", todos.get_all().await.map(drop)),
                     ("subscribe", todos.subscribe().await),
@@ -320,6 +326,10 @@ impl Client for Blocking {
         self.todos.delete_all(ids).unwrap();
     }
 
+    fn metrics(&self) -> Metrics {
+        self.sync.metrics().unwrap()
+    }
+
     fn pending(&self) -> Vec<PendingWrite> {
         self.sync.pending().unwrap()
     }
@@ -397,6 +407,7 @@ impl Client for Blocking {
                 ("delete_all", todos.delete_all(["x"]).map(drop)),
                 ("transaction", sync.transaction(|_| Ok(())).map(drop)),
                 ("pending", sync.pending().map(drop)),
+                ("metrics", sync.metrics().map(drop)),
                 ("get", todos.get("x").map(drop)),
                 ("get_all", todos.get_all().map(drop)),
                 ("subscribe", todos.subscribe()),

@@ -5,6 +5,7 @@ mod callback;
 mod client;
 mod close;
 mod fate;
+mod metrics;
 mod modify;
 mod reads;
 mod sign_out;
@@ -65,6 +66,7 @@ suite! {
     slow::a_page_that_comes_slowly_is_waited_for,
     slow::a_write_that_leaves_slowly_is_waited_for,
     slow::connections_that_carry_little_carry_everything_in_the_end,
+    metrics::the_metrics_tell_the_work_of_a_client,
     modify::no_increment_of_many_threads_is_lost,
     modify::a_closure_makes_removes_and_leaves_records,
     modify::a_write_that_changes_nothing_is_answered,
