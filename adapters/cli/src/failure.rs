@@ -173,7 +173,14 @@ impl From<StartError> for Failure {
 
 /// Says that a document can't be used, why, and what to do now.
 pub(crate) fn unusable(error: &DocumentError) -> Failure {
-    let advice = match error {
+    let advice = advice(error);
+    let text = format!("the JSON can't be used: {error}; nothing was saved: {advice}");
+    Failure::new(Code::Usage, text)
+}
+
+/// Says what to do about a document that can't be used.
+pub(crate) fn advice(error: &DocumentError) -> &'static str {
+    match error {
         DocumentError::NotJson(_) => "correct the JSON there",
         DocumentError::NotAnObject => "a record has named fields",
         DocumentError::TooLarge { .. } => "divide it into several records",
@@ -184,9 +191,7 @@ pub(crate) fn unusable(error: &DocumentError) -> Failure {
         DocumentError::NameTooLong { .. } => "give the field a shorter name",
         DocumentError::Duplicate(_) => "leave one of the two out",
         _ => "change it",
-    };
-    let text = format!("the JSON can't be used: {error}; nothing was saved: {advice}");
-    Failure::new(Code::Usage, text)
+    }
 }
 
 /// Says that a file can't be read, why, and what to do now.

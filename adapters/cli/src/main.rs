@@ -3,10 +3,12 @@
 
 mod args;
 mod decide;
+mod deliver;
 mod demo;
 mod failure;
 mod filter;
 mod limits;
+mod lines;
 mod modify;
 mod output;
 mod reach;
@@ -111,6 +113,8 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
         CliCommand::Update(args) => write::update(args, out).await,
         CliCommand::Modify(args) => modify::modify(args, out).await,
         CliCommand::Transaction(args) => transaction::transaction(args, out).await,
+        CliCommand::Import(args) => lines::import(args, out).await,
+        CliCommand::Export(args) => lines::export(args, out).await,
         CliCommand::Delete(args) => write::delete(args, out).await,
         CliCommand::Get(args) => read::get(args, out).await,
         CliCommand::List(args) => read::list(args, out).await,
@@ -136,6 +140,8 @@ fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
         CliCommand::Modify(args) => &args.replica,
         CliCommand::SignOut(args) => &args.replica,
         CliCommand::Transaction(args) => &args.replica,
+        CliCommand::Import(args) => &args.replica,
+        CliCommand::Export(args) => &args.replica,
         CliCommand::Delete(args) => &args.replica,
         CliCommand::Get(args) => &args.replica,
         CliCommand::List(args) | CliCommand::Watch(args) => &args.replica,

@@ -11,11 +11,12 @@ use synclayer_tokio::{Collection, Document, Limits, Saved};
 use tokio::task::spawn_blocking;
 
 use crate::args::ModifyArgs;
+use crate::deliver::{Done, deliver_after};
 use crate::failure::{Code, Failure};
 use crate::output::Printer;
 use crate::replica::on_replica;
 use crate::umask;
-use crate::write::{Done, deliver_after, missing_unless_met};
+use crate::write::missing_unless_met;
 
 /// Attempts to run the program, if the record changes meanwhile.
 const TRIES: u32 = 10;

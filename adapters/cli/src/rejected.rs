@@ -4,10 +4,10 @@ use serde::Serialize;
 use synclayer_tokio::{Document, Rejected, WriteId};
 
 use crate::args::RejectedAction;
+use crate::deliver::{Done, deliver};
 use crate::failure::Failure;
 use crate::output::Printer;
 use crate::replica::on_replica;
-use crate::write::{Done, deliver};
 
 pub(crate) async fn rejected(action: RejectedAction, out: Printer) -> Result<(), Failure> {
     match action {

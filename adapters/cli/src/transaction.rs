@@ -1,19 +1,17 @@
 //! Several writes with one fate, one JSON line each.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use synclayer_tokio::{Delta, Document, Limits, Misuse, SavedTransaction, SyncError, Transaction};
-use tokio::time::timeout;
 
 use crate::args::TransactionArgs;
+use crate::deliver::{WriteFate, fate_by_now};
 use crate::failure::{Code, Failure, unreadable, unusable};
 use crate::output::Printer;
 use crate::replica::{OpenReplica, on_replica};
-use crate::write::WriteFate;
 
 /// A write, as level 1 has it.
 #[derive(Deserialize)]
@@ -118,10 +116,7 @@ async fn deliver(
 ) -> Result<(), Failure> {
     let meeting = replica.meet(out).await?;
     let waiting = replica.status().await?.pending_writes;
-    let fate = match timeout(Duration::ZERO, saved.confirmed()).await {
-        Ok(fate) => Some(fate?),
-        Err(_) => None,
-    };
+    let fate = fate_by_now(saved.confirmed()).await?;
     let atomic = replica.status().await?.guarantees.is_none_or(|it| it.atomic);
     if fate.is_some() && !atomic {
         out.note("the server takes no transactions: the writes went to it one by one");
