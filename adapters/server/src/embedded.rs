@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::commit::Backend;
 use crate::config::ServerConfig;
 use crate::fairness::Principal;
+use crate::local::Local;
 use crate::shared::Shared;
 use crate::{host, origin, routes};
 
@@ -164,6 +165,12 @@ impl Embedded {
     pub fn commits(&self) -> (u64, u64) {
         let Health { transactions, commits, .. } = self.shared.commits.health();
         (transactions, commits)
+    }
+
+    /// The server as the program itself uses it: it reads, queries, writes and watches, past all rules.
+    #[must_use]
+    pub fn local(&self) -> Local {
+        Local::new(&self.shared, self.ending.subscribe())
     }
 
     /// Asks the [`Authenticator`](crate::Authenticator) again for the tokens of all WebSockets, such

@@ -1,9 +1,11 @@
 //! The recent changes, and the connections that follow them, each behind its lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use synclayer_core::{Collection, ConnId, Followers, RingLimits, Rings};
+
+use tokio::sync::watch;
 
 use crate::mailbox::Mailbox;
 
@@ -11,11 +13,17 @@ use crate::mailbox::Mailbox;
 pub(crate) struct Feed {
     rings: RwLock<Rings>,
     followers: Mutex<Followers<Arc<Mailbox>>>,
+    /// The watches of the server's own program.
+    watches: Mutex<HashMap<Collection, watch::Sender<()>>>,
 }
 
 impl Feed {
     pub(crate) fn new(limits: RingLimits) -> Self {
-        Self { rings: RwLock::new(Rings::new(limits)), followers: Mutex::default() }
+        Self {
+            rings: RwLock::new(Rings::new(limits)),
+            followers: Mutex::default(),
+            watches: Mutex::default(),
+        }
     }
 
     /// The rings, lent for one input.
@@ -31,6 +39,14 @@ impl Feed {
     /// Wakes the connections that follow these collections.
     pub(crate) fn wake(&self, moved: &BTreeSet<Collection>) {
         self.followers().wake(moved, |_, mailbox| mailbox.wake());
+        let mut watches = self.watches();
+        if watches.is_empty() {
+            return;
+        }
+        watches.retain(|_, watch| watch.receiver_count() > 0);
+        for watch in moved.iter().filter_map(|collection| watches.get(collection)) {
+            watch.send_replace(());
+        }
     }
 
     /// Wakes a connection whenever a collection moves.
@@ -46,6 +62,15 @@ impl Feed {
     /// Forgets a connection that has ended.
     pub(crate) fn leave(&self, conn: ConnId) {
         self.followers().leave(conn);
+    }
+
+    /// A signal whenever a collection moves.
+    pub(crate) fn watch(&self, collection: &Collection) -> watch::Receiver<()> {
+        self.watches().entry(collection.clone()).or_default().subscribe()
+    }
+
+    fn watches(&self) -> MutexGuard<'_, HashMap<Collection, watch::Sender<()>>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn followers(&self) -> MutexGuard<'_, Followers<Arc<Mailbox>>> {

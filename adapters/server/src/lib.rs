@@ -29,6 +29,9 @@
 //! says who may do what, and how much of it: an [`Authenticator`] maps tokens to users, a
 //! [`Policy`] gives them their rights, and [`ServerLimits`] bound what they take.
 //!
+//! The program that runs the server reads, queries, writes and watches by [`Embedded::local`], without a
+//! connection and past all rules.
+//!
 //! # Rights
 //!
 //! ```
@@ -88,6 +91,7 @@ mod embedded;
 mod fairness;
 mod feed;
 mod host;
+mod local;
 mod lockout;
 mod mailbox;
 mod memory;
@@ -110,12 +114,17 @@ pub use config::{Metrics, ServerConfig};
 pub use bytes::Bytes;
 pub use ipnet::IpNet;
 pub use synclayer_core::{
-    Access, AllowAll, Batch, Change, Collection, Delta, Document, Epoch, Limits, NameError, Op,
-    Policy, Rate, RecordId, RingLimits, Rows, Scan, ServerLimits, ServerStore, StoreError,
-    StoreErrorKind, Token, UserId, Visit, WriteKind,
+    Access, AllowAll, Batch, Change, Collection, Cursor, Delta, Direction, Document, DocumentError,
+    Epoch, ErrorCode, FieldPath, Limits, NameError, Op, Policy, Predicate, Query, QueryError, Rate,
+    RecordId, RingLimits, Rows, Scan, ServerLimits, ServerStore, StoreError, StoreErrorKind,
+    Timestamp, Token, UserId, Visit, WriteKind,
 };
 
 pub use embedded::{Embedded, StartError};
+pub use local::{
+    FailedWrite, Local, LocalChange, LocalChanges, LocalError, LocalRecord, LocalWatch, LocalWrite,
+    LocalWritten,
+};
 pub use memory::MemoryServerStore;
 pub use server::Server;
 pub use tls::{Tls, TlsError};

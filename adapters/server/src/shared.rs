@@ -251,6 +251,18 @@ impl Shared {
         self.run(request, principal, bounds, account).await
     }
 
+    /// Reads for the server's own program, which says itself how much it wants.
+    pub(crate) async fn read_locally(
+        self: &Arc<Self>,
+        request: ReadRequest,
+    ) -> Result<ReadAnswer, ReadError> {
+        let waiting = Waiting::default();
+        let cancelled = Arc::clone(&waiting.gone);
+        let bounds = Bounds { time_limit: Duration::MAX, cancelled, may_end: false };
+        let mut account = self.budget.open(&Principal::Local, None);
+        self.run(request, Principal::Local, bounds, &mut account).await
+    }
+
     async fn run(
         self: &Arc<Self>,
         request: ReadRequest,

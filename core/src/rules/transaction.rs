@@ -113,13 +113,15 @@ pub struct PlainWrite {
     pub base_version: Option<u64>,
 }
 
-/// Writes of a level-1 HTTP call that take effect together, one after the other.
+/// Writes of a level-1 HTTP call, or of the server's own program, that take effect together, one after the other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlainUnit {
     /// The user who writes.
     pub user: Option<UserId>,
     /// The writes.
     pub writes: Vec<PlainWrite>,
+    /// `true` for writes of the server's own program, about which the policy is not asked.
+    pub past_policy: bool,
 }
 
 /// The inputs of a decision besides the rows.

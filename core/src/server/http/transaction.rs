@@ -53,7 +53,11 @@ pub(super) fn call(request: &Request<'_>, limits: &ServerLimits) -> Result<Call,
         read(write, request, limits).map_err(|(code, message)| failed(&message, &[(index, code)]))
     };
     let writes = writes.iter().enumerate().map(of_one).collect::<Result<_, _>>()?;
-    let transaction = Transaction::PlainUnit(PlainUnit { user: request.user.clone(), writes });
+    let transaction = Transaction::PlainUnit(PlainUnit {
+        user: request.user.clone(),
+        writes,
+        past_policy: false,
+    });
     Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::PlainUnit }))
 }
 

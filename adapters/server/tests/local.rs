@@ -1,0 +1,149 @@
+//! The server as its own program uses it.
+
+#![allow(missing_docs, clippy::unwrap_used, reason = "these are tests")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{PATIENCE, Peer, http, open, serve};
+use serde_json::json;
+use synclayer_server::{
+    Access, Change, Collection, Document, LocalChanges, LocalError, LocalWatch, LocalWrite, Policy,
+    Predicate, Query, RecordId, ServerConfig, UserId,
+};
+use tokio::time::timeout;
+
+/// Lets nobody do anything.
+struct Nothing;
+
+impl Policy for Nothing {
+    fn read(&self, _: Option<&UserId>, _: &Collection) -> Access {
+        Access::None
+    }
+
+    fn write(
+        &self,
+        _: Option<&UserId>,
+        _: &Collection,
+        _: &RecordId,
+        _: Option<&Document>,
+        _: &Change,
+    ) -> Result<(), String> {
+        Err("nobody may".to_owned())
+    }
+}
+
+async fn told(watch: &mut LocalWatch) -> LocalChanges {
+    timeout(PATIENCE, watch.next()).await.expect("news in time").unwrap()
+}
+
+fn texts(changes: &LocalChanges) -> Vec<(&str, Option<String>)> {
+    let text = |document: &Document| document.to_string();
+    changes.changes.iter().map(|it| (it.id.as_str(), it.document.as_ref().map(text))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_reads_and_writes_past_all_rules() {
+    let server = serve(ServerConfig::new().policy(Arc::new(Nothing))).await;
+    let local = server.embedded().local();
+    assert_eq!(http(&server, "GET", "/sync/todos/1", &[], "").await.status, 403);
+
+    let made = local.save("todos", "1", &json!({"n": 1, "done": false})).await.unwrap();
+    assert_eq!((made.id.as_str(), made.version), ("1", Some(1)));
+    let made = local.update("todos", "1", &json!({"n": 2})).await.unwrap();
+    assert_eq!(made.version, Some(2));
+    let read = local.get("todos", "1").await.unwrap().unwrap();
+    assert_eq!((&*read.document.to_string(), read.version), (r#"{"done":false,"n":2}"#, 2));
+    assert_eq!(local.get("todos", "2").await.unwrap(), None);
+    for n in 2..10 {
+        local.save("todos", &n.to_string(), &json!({"n": n, "done": true})).await.unwrap();
+    }
+    let mut query = Query::default();
+    query.predicate = Predicate::parse(r#"{"field":"n","isGreaterThan":2}"#).unwrap();
+    query.limit = Some(3);
+    let found = local.query("todos", query).await.unwrap();
+    let ids: Vec<_> = found.iter().map(|record| record.id.as_str()).collect();
+    assert_eq!(ids, ["3", "4", "5"]);
+    local.delete("todos", "3").await.unwrap();
+    assert_eq!(local.get("todos", "3").await.unwrap(), None);
+    assert!(matches!(local.get("", "3").await, Err(LocalError::Name(_))));
+    // the policy is still the others'
+    assert_eq!(http(&server, "GET", "/sync/todos/1", &[], "").await.status, 403);
+
+    server.shutdown().await;
+    assert_eq!(local.get("todos", "1").await, Err(LocalError::Ended));
+    assert_eq!(local.delete("todos", "1").await, Err(LocalError::Ended));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_the_program_is_made_whole_or_not_and_reaches_the_clients() {
+    let server = open().await;
+    let local = server.embedded().local();
+    local.save("accounts", "ann", &json!({"sum": 10})).await.unwrap();
+    let mut peer = Peer::connect(&server, "", &[]).await;
+    peer.subscribe("accounts").await;
+
+    let transfer = |version| {
+        [
+            LocalWrite::update("accounts", "ann", &json!({"sum": 7})).unwrap().at_version(version),
+            LocalWrite::save("accounts", "bob", &json!({"sum": 3})).unwrap(),
+            LocalWrite::delete("accounts", "nobody").unwrap(),
+        ]
+    };
+    let seen = local.get("accounts", "ann").await.unwrap().unwrap().version;
+    local.update("accounts", "ann", &json!({"sum": 20})).await.unwrap();
+    assert_eq!(peer.expect("update").await["data"]["sum"], 20);
+    let Err(LocalError::Failed(failed)) = local.transaction(transfer(seen)).await else {
+        panic!("it was made");
+    };
+    assert_eq!((failed.len(), failed[0].index, failed[0].code.as_str()), (1, 0, "CONFLICT"));
+    assert_eq!(local.get("accounts", "bob").await.unwrap(), None);
+    let missing = [LocalWrite::update("accounts", "none", &json!({})).unwrap()];
+    let failed = local.transaction(missing).await.unwrap_err();
+    assert!(failed.to_string().starts_with("nothing was written: "), "{failed}");
+
+    let made = local.transaction(transfer(seen + 1)).await.unwrap();
+    let versions: Vec<_> = made.iter().map(|made| made.version).collect();
+    assert_eq!(versions, [Some(3), Some(1), None]);
+    assert_eq!(peer.expect("update").await["data"]["sum"], 7);
+    assert_eq!(peer.expect("insert").await["recordId"], "bob");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_is_told_what_is_committed_by_whomever() {
+    let server = open().await;
+    let local = server.embedded().local();
+    local.save("todos", "old", &json!({"n": 0})).await.unwrap();
+    let mut news = local.watch("todos").await.unwrap();
+    let mut elsewhere = local.watch("notes").await.unwrap();
+
+    local.save("todos", "1", &json!({"n": 1})).await.unwrap();
+    let changes = told(&mut news).await;
+    assert_eq!(texts(&changes), [("1", Some(r#"{"n":1}"#.to_owned()))]);
+    assert_eq!((changes.anew, changes.changes[0].version), (false, Some(1)));
+    let cursor = changes.cursor.unwrap();
+    let body = r#"{"delta":{"m":2}}"#;
+    assert_eq!(http(&server, "PATCH", "/sync/todos/1", &[], body).await.status, 200);
+    // the whole record
+    assert_eq!(texts(&told(&mut news).await), [("1", Some(r#"{"m":2,"n":1}"#.to_owned()))]);
+    local.delete("todos", "old").await.unwrap();
+    assert_eq!(texts(&told(&mut news).await), [("old", None)]);
+
+    // one that comes later goes on where it was, and one that knows nothing gets everything
+    let mut later = local.watch_from("todos", Some(cursor)).await.unwrap();
+    let both = told(&mut later).await;
+    assert_eq!(texts(&both), [("1", Some(r#"{"m":2,"n":1}"#.to_owned())), ("old", None)]);
+    let mut all = local.watch_from("todos", None).await.unwrap();
+    let all = told(&mut all).await;
+    assert!(all.anew && all.cursor.is_some());
+    assert_eq!(texts(&all), [("1", Some(r#"{"m":2,"n":1}"#.to_owned()))]);
+
+    // writes that nobody has read are told as one
+    for n in 0..3 {
+        local.save("notes", "a", &json!({ "n": n })).await.unwrap();
+    }
+    assert_eq!(texts(&told(&mut elsewhere).await), [("a", Some(r#"{"n":2}"#.to_owned()))]);
+    server.shutdown().await;
+    assert_eq!(timeout(PATIENCE, elsewhere.next()).await.unwrap(), Err(LocalError::Ended));
+}
