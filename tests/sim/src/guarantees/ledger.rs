@@ -373,8 +373,9 @@ impl Ledger {
 }
 
 impl Write {
-    /// Returns `true` if it is at this position of a device's outbox.
+    /// Returns `true` if it is at this position of a device's outbox, or was, where it need not be
+    /// there any more: what a strategy decides about it, it decides all the same.
     pub(super) fn is_at(&self, device: usize, position: WriteId) -> bool {
-        self.device == device && self.position == Some(position) && !self.lost && !self.forgotten
+        self.device == device && self.position == Some(position) && !self.lost
     }
 }

@@ -4,20 +4,23 @@ use synclayer_core::{EventKind, OnServerLoss, StoreError, StoreErrorKind};
 
 use super::Run;
 use crate::draw::{Draw, bytes_of};
-use crate::guarantees::server_rows;
+use crate::guarantees::{Ledger, server_rows};
 use crate::plan::collections;
-use crate::world::{CommitFate, Move, Place, record};
+use crate::world::{CommitFate, Move, Place, World, document, record};
 use crate::writes::AppWrite;
 
 fn place(id: &str) -> Place {
     (collections().swap_remove(0), record(id))
 }
 
-/// Writes to thirty records, and lets the server take them.
+/// Writes to thirty records.
 fn write_many(run: &mut Run) -> Result<(), String> {
-    for n in 0..30 {
-        run.write(0, &place(&format!("k{n}")), AppWrite::Hot)?;
-    }
+    (0..30).try_for_each(|n| run.write(0, &place(&format!("k{n}")), AppWrite::Hot))
+}
+
+/// The same, and lets the server take them.
+fn fill(run: &mut Run) -> Result<(), String> {
+    write_many(run)?;
     run.drive(10_000, |_, _| true)
 }
 
@@ -27,9 +30,9 @@ fn write_many(run: &mut Run) -> Result<(), String> {
 fn a_damaged_store_holds_no_row_of_another_branch() -> Result<(), String> {
     for seed in 0..8 {
         let mut run = Run::new(&[]);
-        write_many(&mut run)?;
+        fill(&mut run)?;
         let early = run.world.backup();
-        write_many(&mut run)?;
+        fill(&mut run)?;
         run.backup = Some(run.world.backup());
         run.world.restore_server(early);
         run.repair_server(&mut Draw::new(&bytes_of(seed)))?;
@@ -42,7 +45,7 @@ fn a_damaged_store_holds_no_row_of_another_branch() -> Result<(), String> {
 #[test]
 fn a_watcher_begins_anew_after_a_disk_fails_at_the_end() -> Result<(), String> {
     let mut run = Run::new(&[]);
-    write_many(&mut run)?;
+    fill(&mut run)?;
     run.write(1, &place("a"), AppWrite::Hot)?;
     run.drive(100, |world, one| world.transactions() == 0 && one != Move::Commit)?;
     // a hello that fails is said again by HTTP, which takes a commit
@@ -79,5 +82,31 @@ fn a_rejected_insert_is_no_loss_that_has_to_be_decided() -> Result<(), String> {
     run.ledger.forget(|_, write| write.place == place("b"));
     run.converge()?;
     assert!(run.world.saw(0, |kind| matches!(kind, EventKind::OperationFailed { .. })));
+    Ok(())
+}
+
+/// A strategy decided about a write in front of a transaction, which need not be there any more, and
+/// another write behind the transaction was shown.
+#[test]
+fn what_was_decided_counts_for_a_write_that_need_not_be_there() -> Result<(), String> {
+    let mut run = Run::new(&[]);
+    run.plan.units = 1;
+    run.ledger = Ledger::new(&run.plan);
+    run.write(0, &place("a"), AppWrite::Hot)?;
+    run.drive(10_000, |_, _| true)?;
+    let others = |world: &World, one| world.device_of(one) != Some(0);
+    run.write(1, &place("a"), AppWrite::Hot)?;
+    run.drive(10_000, others)?;
+    run.world.pass(10);
+    run.write(0, &place("a"), AppWrite::Hot)?;
+    let members = vec![(place("a"), document(r#"{"flag":1}"#))];
+    let made = run.world.transact(0, members, None, false);
+    made.map_err(|error| error.to_string())?;
+    run.write(0, &place("a"), AppWrite::Hot)?;
+    write_many(&mut run)?;
+    run.ledger.forget(|_, write| write.device == 0);
+    run.converge()?;
+    let decided = |kind: &EventKind| matches!(kind, EventKind::ConflictResolved { .. });
+    assert!(run.world.saw(0, decided));
     Ok(())
 }
