@@ -299,6 +299,23 @@ fn a_row_that_is_missing_when_it_starts_is_noticed() {
 }
 
 #[test]
+fn a_store_learns_when_all_its_rows_are_counted() {
+    for proves in [false, true] {
+        let mut store = LoneReplica::live().replica.store().clone().reopen();
+        store.set_proves_rows(proves);
+        let mut lone = LoneReplica::on(config(), store);
+        lone.dial();
+        lone.welcome(0, "");
+        lone.hear(
+            r#"{"type":"subscribed","collection":"todos","metadata":{"head":5,"mode":"delta"}}"#,
+        );
+        assert!(!lone.replica.store().rows_are_counted(), "they are not yet");
+        lone.hear(&synced("e1", 5, &[("a", 5, r#"{"n":1,"t":"x"}"#)]));
+        assert_eq!(lone.replica.store().rows_are_counted(), !proves);
+    }
+}
+
+#[test]
 fn figures_that_differ_are_counted_anew_before_anything_is_fetched() {
     let checksum = LoneReplica::live().replica.status().collections[&todos()].checksum.0;
     let wrong = |_: &[u8], value: &[u8]| {

@@ -107,6 +107,10 @@ pub struct FjallClientStore {
     last: CommitNumber,
     failed: Option<StoreError>,
     mode: Mode,
+    /// Nobody but replicas had changed the rows when the store was opened.
+    untouched: bool,
+    /// A replica answers for the rows.
+    proved: bool,
     disk: Arc<Disk>,
 }
 
@@ -147,6 +151,8 @@ impl FjallClientStore {
             last: CommitNumber(0),
             failed: None,
             mode,
+            untouched: opened.untouched,
+            proved: false,
             disk,
         })
     }
@@ -241,6 +247,15 @@ impl ClientStore for FjallClientStore {
         }
     }
 
+    fn proves_rows(&mut self) -> bool {
+        self.proved = self.untouched;
+        self.untouched
+    }
+
+    fn rows_are_proved(&mut self) {
+        self.proved = true;
+    }
+
     fn reader(&self) -> Option<Arc<dyn Rows + Send + Sync>> {
         Some(Arc::new(Reader { rows: Latest(self.disk.table.clone()), _disk: self.disk.clone() }))
     }
@@ -270,10 +285,18 @@ impl Rows for Reader {
 /// system's to lose.
 impl Drop for FjallClientStore {
     fn drop(&mut self) {
-        if let Mode::Buffered(promises) = &mut self.mode
-            && self.failed.is_none()
-        {
-            promises.end(&self.disk, self.chain.last);
+        if self.failed.is_some() {
+            return;
+        }
+        let failed = match &mut self.mode {
+            Mode::Buffered(promises) => {
+                promises.end(&self.disk, self.chain.last);
+                false
+            }
+            Mode::Synced(flusher) => flusher.durable().is_err(),
+        };
+        if self.proved && !failed {
+            self.disk.seal.want();
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::manifest;
 use crate::mark::{self, Mark};
 use crate::place::{self, Weakness, database};
 use crate::rows::{Table, View, row_key};
+use crate::seal::{self, Seal};
 use crate::shrink::Shrinker;
 use crate::watermark::{Promise, Required, Watermark, boot};
 
@@ -53,6 +54,8 @@ pub(crate) struct Disk {
     shrinker: Shrinker,
     db: Database,
     memtable_bytes: u64,
+    // dropped behind the database: its files are as they stay
+    pub(crate) seal: Seal,
     // the last field is dropped last: the lock outlives the database
     _lock: DirectoryLock,
 }
@@ -64,6 +67,8 @@ pub(crate) struct Opened {
     pub(crate) promises: Promises,
     /// `None` for a store that is of no kind.
     pub(crate) mark: Option<Mark>,
+    /// Nobody but replicas has changed a client's rows.
+    pub(crate) untouched: bool,
 }
 
 /// Opens the store in a directory, or makes one, and checks that everything is there.
@@ -76,6 +81,8 @@ pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened,
     mark::check_place(path)?;
     let lock = lock(path)?;
     let mut mark = Mark::open(path, kind)?;
+    // what is refused is left as it is
+    let sealed = seal::take(path);
     clear_unborn(path).map_err(io)?;
     let (file, promise) = Watermark::open(&path.join("watermark")).map_err(io)?;
     let boot = boot();
@@ -105,7 +112,8 @@ pub(crate) fn open(path: &Path, kind: StoreKind, sizes: Sizes) -> Result<Opened,
     if mark.is_none() {
         mark = Mark::of_rows(path, kind, &disk.view())?;
     }
-    Ok(Opened { disk, chain, promises, mark })
+    let untouched = sealed || chain.last.number == 0;
+    Ok(Opened { disk, chain, promises, mark, untouched })
 }
 
 impl Disk {
@@ -123,7 +131,7 @@ impl Disk {
         };
         let table = Table { rows, path: Arc::new(path.to_owned()), kind };
         let (shrinker, memtable_bytes) = (Shrinker::new(&table.rows), sizes.memtable_bytes);
-        Ok(Self { table, shrinker, db, memtable_bytes, _lock: lock })
+        Ok(Self { table, shrinker, db, memtable_bytes, seal: Seal::new(path), _lock: lock })
     }
 
     /// Puts a batch and its link of the chain into the database, for every later read to see.

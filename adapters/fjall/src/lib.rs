@@ -51,6 +51,10 @@
 //! synced; it is dropped. Under the operating system that it was handed to, a buffered commit is only
 //! missed without complaint where sectors were never written, as in a copy of a file system in use.
 //!
+//! A client's store that is closed in good order also notes how its files look then, in the file `closed`.
+//! Where they look so at the next opening, nobody but replicas was there, and the rows need not be
+//! counted when the server first says what there should be.
+//!
 //! # Recovery
 //!
 //! [`FjallClientStore::salvage`] reads a client's unsent writes, which its server does not have, and
@@ -71,6 +75,7 @@ mod remains;
 mod repair;
 mod rows;
 mod salvage;
+mod seal;
 mod server;
 mod shrink;
 mod watermark;

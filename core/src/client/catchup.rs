@@ -166,6 +166,11 @@ impl Client {
         self.streams.iter_mut().for_each(|(_, stream)| stream.trust_rows());
     }
 
+    /// Returns `true` if no collection has rows that are not counted.
+    pub(crate) fn has_counted_rows(&self) -> bool {
+        !self.streams.iter().any(|(_, stream)| stream.is_unverified())
+    }
+
     pub(super) fn save_stream(&self, edit: &mut Edit<'_>, collection: &Collection) {
         if let Some(stream) = self.streams.get(collection) {
             edit.put_stream(collection, &stream.row);

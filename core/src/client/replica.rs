@@ -78,6 +78,8 @@ pub struct Replica<S> {
     durable: CommitNumber,
     /// The last commit that was carried out.
     committed: CommitNumber,
+    /// The store has not proved its rows, and they are not all counted yet.
+    unproved: bool,
     fates: Fates,
     group: Group,
     actions: Outputs,
@@ -96,6 +98,7 @@ impl<S: Clone> Clone for Replica<S> {
             next_watch: self.next_watch,
             durable: self.durable,
             committed: self.committed,
+            unproved: self.unproved,
             fates: self.fates.clone(),
             group: Group::default(),
             // every call carries out all of them
@@ -122,7 +125,8 @@ impl<S: ClientStore> Replica<S> {
         let durable = store.durable()?;
         let last = finish_wipes(&mut store, durable)?;
         let mut client = Client::open(config, seed, now, last, store.rows(), &mut actions)?;
-        if store.proves_rows() {
+        let unproved = !store.proves_rows();
+        if !unproved {
             client.trust_rows();
         }
         let (views, watchers) = (BTreeMap::new(), BTreeMap::new());
@@ -135,6 +139,7 @@ impl<S: ClientStore> Replica<S> {
             next_watch: WatchId(0),
             durable,
             committed: last,
+            unproved,
             fates: Fates::default(),
             group: Group::default(),
             actions,
@@ -463,8 +468,16 @@ impl<S: ClientStore> Replica<S> {
             }
             self.report_durable(now, out);
             if self.actions.is_empty() {
-                return;
+                return self.prove_rows();
             }
+        }
+    }
+
+    /// Tells the store when all its rows have been counted.
+    fn prove_rows(&mut self) {
+        if self.unproved && self.client.has_counted_rows() {
+            self.unproved = false;
+            self.store.rows_are_proved();
         }
     }
 

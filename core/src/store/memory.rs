@@ -96,6 +96,8 @@ pub struct MemoryClientStore {
     pub(crate) faults: Faults,
     /// It is taken to notice by itself when rows are altered.
     pub(crate) proves_rows: bool,
+    /// A replica has counted the rows that it does not prove.
+    pub(crate) counted: bool,
 }
 
 /// The states that a crash may leave: the rows as of the last durable commit, and as of each later
@@ -139,8 +141,12 @@ impl ClientStore for MemoryClientStore {
         Ok(self.durable)
     }
 
-    fn proves_rows(&self) -> bool {
+    fn proves_rows(&mut self) -> bool {
         self.proves_rows
+    }
+
+    fn rows_are_proved(&mut self) {
+        self.counted = true;
     }
 }
 

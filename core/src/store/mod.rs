@@ -205,13 +205,19 @@ pub trait ClientStore {
     /// When making them durable failed; the store takes no further batch until it is reopened.
     fn durable(&mut self) -> Result<CommitNumber, StoreError>;
 
-    /// Returns `true` if the store itself notices when rows are lost, altered, or of different times.
-    /// Then the count and the checksum that a replica keeps beside the rows are trusted when it is
-    /// opened, and the rows are counted only where these differ from the server's. `false` by default:
-    /// every collection is counted once after each opening.
-    fn proves_rows(&self) -> bool {
+    /// Returns `true` if the store knows that it holds what a replica left there: no row was lost, none
+    /// was altered by anybody else, and all are of one time. Then the count and the checksum that a
+    /// replica keeps beside the rows are trusted when it is opened, and the rows are counted only where
+    /// these differ from the server's. `false` by default: every collection is counted once after each
+    /// opening.
+    ///
+    /// A replica asks once, when it is opened. Who changes rows without asking is no replica.
+    fn proves_rows(&mut self) -> bool {
         false
     }
+
+    /// Learns that a replica to which it has not proved its rows has counted all of them since.
+    fn rows_are_proved(&mut self) {}
 
     /// The same rows as [`rows`](Self::rows), always as of the last commit, for reads on other threads
     /// while the store is in use. The store stays open until this is dropped. `None`, the default, where
@@ -238,8 +244,12 @@ impl<S: ClientStore + ?Sized> ClientStore for Box<S> {
         (**self).durable()
     }
 
-    fn proves_rows(&self) -> bool {
+    fn proves_rows(&mut self) -> bool {
         (**self).proves_rows()
+    }
+
+    fn rows_are_proved(&mut self) {
+        (**self).rows_are_proved();
     }
 
     fn reader(&self) -> Option<Arc<dyn Rows + Send + Sync>> {

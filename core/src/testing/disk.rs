@@ -60,6 +60,9 @@ pub trait SimulatedDisk: Sized {
     /// alters them but a test.
     fn set_proves_rows(&mut self, proves: bool);
 
+    /// Returns `true` if a replica has counted all rows since the last crash.
+    fn rows_are_counted(&self) -> bool;
+
     /// The store as reopened after a crash that lost every commit above a number. Durable commits
     /// are never lost. Failures, planned ones included, are cleared, and numbers start anew.
     #[must_use]
@@ -104,6 +107,10 @@ impl SimulatedDisk for MemoryClientStore {
 
     fn set_proves_rows(&mut self, proves: bool) {
         self.proves_rows = proves;
+    }
+
+    fn rows_are_counted(&self) -> bool {
+        self.counted
     }
 
     fn crash_to(self, number: CommitNumber) -> Self {
