@@ -118,8 +118,18 @@ impl Admission {
         state.unauthenticated += 1;
         state.taken.insert(id, Taken { peer, admitted: 0, since: now, end: Arc::clone(&end) });
         drop(state);
-        let meter = Arc::new(self.turns.meter(&Principal::new(None, peer)));
+        let meter = self.meter(&Principal::new(None, peer));
         Ok(Arc::new(ConnectionPermit { admission: Arc::clone(self), id, peer, end, meter }))
+    }
+
+    /// A meter for this principal.
+    pub(crate) fn meter(&self, principal: &Principal) -> Arc<Meter> {
+        Arc::new(self.turns.meter(principal))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn turns(&self) -> &Arc<Turns> {
+        &self.turns
     }
 
     /// The number of connections.

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::middleware::Next;
 use bytes::Bytes;
 use synclayer_core::{ErrorCode, Reply, Token, UserId};
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use crate::address;
@@ -26,6 +27,7 @@ use crate::host;
 use crate::origin::Origin;
 use crate::refusals::Sender;
 use crate::shared::{Caller, LoginError, Shared};
+use crate::turns::Meter;
 
 /// The time limit for the rest of a refused request's body.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +73,8 @@ fn text(headers: &HeaderMap, name: HeaderName) -> String {
 pub(crate) struct Remote {
     /// The permit of its connection; `None` where another server has accepted that.
     permit: Option<Arc<ConnectionPermit>>,
+    /// The meter of its connection's time, or of its own.
+    meter: Arc<Meter>,
     peer: Option<IpAddr>,
     /// The address that it is counted by.
     pub(crate) address: Option<IpAddr>,
@@ -85,7 +89,15 @@ impl Remote {
             None => parts.extensions.get().map(|ConnectInfo::<SocketAddr>(peer)| peer.ip()),
         };
         let address = address::counted(peer, &parts.headers, &shared.config.trusted_proxies);
-        Self { permit, peer, address }
+        let own = || shared.admission.meter(&Principal::new(None, address));
+        let meter = permit.as_ref().map_or_else(own, |permit| Arc::clone(permit.meter()));
+        Self { permit, meter, peer, address }
+    }
+
+    /// Runs what answers its request: in turns of its own where the connection has none.
+    pub(crate) async fn run<F: Future>(&self, answer: F) -> F::Output {
+        let answer = pin!(answer);
+        if self.permit.is_some() { answer.await } else { self.meter.run(answer).await }
     }
 
     /// The permit of its connection, which begins to count where another server has accepted it.
@@ -99,11 +111,16 @@ impl Remote {
         permit.admit(self.address).map(Some).ok_or_else(too_many)
     }
 
-    /// Counts the time of its connection to this principal.
-    pub(crate) fn count_to(&self, principal: &Principal) {
-        if let Some(permit) = &self.permit {
-            permit.meter().set_principal(principal);
+    /// Lets what follows wait for a turn of the principal that it counts to by now.
+    pub(crate) async fn begin_turns(&self) {
+        if self.permit.is_none() {
+            yield_now().await;
         }
+    }
+
+    /// Counts its time to this principal.
+    pub(crate) fn count_to(&self, principal: &Principal) {
+        self.meter.set_principal(principal);
     }
 
     /// Its name in the log.

@@ -93,7 +93,7 @@ async fn sync(State(shared): State<Arc<Shared>>, request: Request) -> Response<B
         preflight()
     } else {
         let remote = Remote::new(&shared, &parts);
-        match reply(&shared, &parts, &remote, body).await {
+        match remote.run(reply(&shared, &parts, &remote, body)).await {
             Ok((reply, hold)) => respond_holding(reply, hold),
             Err(refusal) => {
                 shared.refusals.reply(&remote.sender(None), &refusal);
@@ -124,6 +124,7 @@ async fn reply(
             return Err(refusal);
         }
     };
+    remote.begin_turns().await;
     let time_limit = shared.config.http_timeout;
     let max = shared.limits.input.frame_bytes;
     let body = match read(&mut body, max, &mut hold.account, time_limit).await {
@@ -290,4 +291,42 @@ fn preflight() -> Response<Body> {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::{MemoryServerStore, ServerConfig, StaticTokens};
+
+    #[tokio::test]
+    async fn a_busy_user_s_calls_of_a_mounted_server_take_turns() {
+        let user = |name| UserId::new(name).unwrap();
+        let tokens =
+            StaticTokens::new([(user("ann"), "token-of-ann"), (user("bob"), "token-of-bob")]);
+        let config = ServerConfig::new().authenticator(Arc::new(tokens));
+        let epoch = synclayer_core::Epoch::new("e").unwrap();
+        let store = Arc::new(MemoryServerStore::new());
+        let shared = Arc::new(Shared::new(config, store, epoch, Clock::start()));
+        let turns = shared.admission.turns();
+        let held = turns.hold_all();
+        let call = |token: &str| {
+            let request = Request::delete("/sync")
+                .header("authorization", format!("Bearer {token}"))
+                .body(Body::empty());
+            sync(State(Arc::clone(&shared)), request.unwrap())
+        };
+        assert_eq!(call("token-of-bob").await.status(), StatusCode::NOT_FOUND);
+        let mut anns = pin!(call("token-of-ann"));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..4 {
+            assert!(anns.as_mut().poll(&mut cx).is_pending());
+            turns.make_busy(&Principal::User(user("ann")));
+        }
+        drop(held);
+        assert_eq!(anns.await.status(), StatusCode::NOT_FOUND);
+    }
 }

@@ -117,9 +117,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let _ = Pin::new(&mut self.websocket).start_send(Message::Close(Some(frame)));
     }
 
-    /// The number of bytes that wait to be written.
+    /// The approximate number of bytes that are kept of what waits to be written.
     pub(crate) fn waiting(&self) -> usize {
-        self.websocket.get_ref().out.bytes
+        self.websocket.get_ref().out.kept()
     }
 
     /// Returns `true` while something has to be written, here or in the stream beneath.
@@ -316,6 +316,11 @@ impl Outgoing {
         self.pieces.push_back(piece);
     }
 
+    /// Counts the pieces too: an answer to an empty ping has two bytes, and takes fifty times as many.
+    fn kept(&self) -> usize {
+        self.bytes + self.pieces.len() * size_of::<Piece>()
+    }
+
     /// Takes out what was written.
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
@@ -436,5 +441,20 @@ mod tests {
         assert_eq!((out.bytes, rest(&out)), (2, vec![b"e".to_vec(), b"f".to_vec()]));
         out.advance(2);
         assert_eq!((out.bytes, out.pieces.capacity()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn answers_to_many_empty_pings_count_as_what_they_take() {
+        const PINGS: usize = 10_000;
+        // a ping of a client with a mask that changes nothing
+        let pings = b"\x89\x80\0\0\0\0".repeat(PINGS);
+        let (mut peer, stream) = tokio::io::duplex(pings.len());
+        tokio::io::AsyncWriteExt::write_all(&mut peer, &pings).await.unwrap();
+        let mut socket = Socket::new(stream, 4 << 10).await;
+        for _ in 0..PINGS {
+            let received = std::future::poll_fn(|cx| socket.poll_receive(cx)).await;
+            assert_eq!(received, Some(Received::Ping));
+        }
+        assert!(socket.waiting() > PINGS * size_of::<Piece>() / 2, "{} bytes", socket.waiting());
     }
 }

@@ -118,6 +118,19 @@ impl Turns {
         }
     }
 
+    /// Takes all turns until the answer is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold_all(self: &Arc<Self>) -> Box<dyn std::any::Any> {
+        let next = || self.ask(&Principal::Local).try_recv().ok();
+        Box::new(std::iter::from_fn(next).collect::<Vec<_>>())
+    }
+
+    /// Makes a principal busy until it runs next.
+    #[cfg(test)]
+    pub(crate) fn make_busy(&self, principal: &Principal) {
+        self.usage(principal).even.store(u64::MAX / 2, Ordering::Relaxed);
+    }
+
     fn now(&self) -> u64 {
         nanos(self.started.elapsed())
     }
@@ -192,7 +205,10 @@ impl Meter {
         let polled = task.poll(cx);
         // its principal may have become known meanwhile
         self.usage().charge(begun, self.turns.now());
-        drop(turn);
+        if turn.is_some() {
+            // whatever else waits for this processor runs before the next turn
+            thread::yield_now();
+        }
         polled
     }
 
