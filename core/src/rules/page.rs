@@ -8,6 +8,7 @@ mod query;
 
 use alloc::vec::Vec;
 
+use self::limits::Budget;
 pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
 use super::policy::Policy;
@@ -390,12 +391,11 @@ impl<'a> ReaderView<'a> {
         let mut changes = Vec::new();
         let (mut last, mut done) = (after, true);
         self.changed(after.next(), &mut |seq, id, record| {
-            if budget.is_spent() {
+            let change = self.change(id, record, floor);
+            if !budget.takes(bytes_of_change(id, &change.change)) {
                 done = false;
                 return Ok(Scan::Stop);
             }
-            let change = self.change(id, record, floor);
-            budget.spend(id, &change.change);
             changes.push(change);
             last = seq;
             Ok(Scan::Next)
@@ -447,7 +447,10 @@ impl<'a> ReaderView<'a> {
                 && self.shows(id, record)
             {
                 let record = sync_record(id, record, document);
-                budget.spend_bytes(id.len() + document.size() + bytes_of(&record.at));
+                if !budget.takes(id.len() + document.size() + bytes_of(&record.at)) {
+                    done = false;
+                    return Ok(Scan::Stop);
+                }
                 records.push(record);
             }
             up_to = Some(id.clone());
@@ -552,33 +555,10 @@ fn bytes_of(at: &FieldTimes) -> usize {
     at.iter().map(|(name, _)| name.len() + 30).sum()
 }
 
-/// The remaining limits of a page.
-struct Budget {
-    records: usize,
-    bytes: usize,
-}
-
-impl Budget {
-    /// The approximate overhead of a record besides its id and content, in bytes.
-    const RECORD: usize = 100;
-
-    fn new(limits: PageLimits) -> Self {
-        Self { records: limits.records.max(1), bytes: limits.bytes.max(1) }
-    }
-
-    fn spend(&mut self, id: &RecordId, ServerChange { change, at, .. }: &ServerChange) {
-        let unset: usize = change.delta.unset.iter().map(|name| name.len() + 3).sum();
-        self.spend_bytes(id.len() + change.delta.set.size() + unset + bytes_of(at));
-    }
-
-    fn spend_bytes(&mut self, bytes: usize) {
-        self.records -= 1;
-        self.bytes = self.bytes.saturating_sub(bytes + Self::RECORD);
-    }
-
-    fn is_spent(&self) -> bool {
-        self.records == 0 || self.bytes == 0
-    }
+/// The approximate number of bytes of a change on the wire.
+fn bytes_of_change(id: &RecordId, ServerChange { change, at, .. }: &ServerChange) -> usize {
+    let unset: usize = change.delta.unset.iter().map(|name| name.len() + 3).sum();
+    id.len() + change.delta.set.size() + unset + bytes_of(at)
 }
 
 #[cfg(test)]

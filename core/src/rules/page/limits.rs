@@ -27,3 +27,41 @@ impl Default for PageLimits {
         Self { records: 1000, bytes: 256 << 10 }
     }
 }
+
+/// The remaining limits of a page.
+pub(super) struct Budget {
+    records: usize,
+    bytes: usize,
+    /// Nothing was taken.
+    fresh: bool,
+}
+
+impl Budget {
+    /// The approximate overhead of a record besides its id and content, in bytes.
+    const RECORD: usize = 100;
+
+    pub(super) fn new(limits: PageLimits) -> Self {
+        Self { records: limits.records.max(1), bytes: limits.bytes.max(1), fresh: true }
+    }
+
+    /// Takes a record of so many bytes, if there is room for it. A page begins with any record, so that
+    /// it gets on; one that is larger than a page stands alone.
+    pub(super) fn takes(&mut self, bytes: usize) -> bool {
+        let has_room = self.records > 0 && bytes + Self::RECORD <= self.bytes;
+        if !(has_room || self.fresh) {
+            return false;
+        }
+        self.spend_bytes(bytes);
+        true
+    }
+
+    pub(super) fn spend_bytes(&mut self, bytes: usize) {
+        self.fresh = false;
+        self.records -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes + Self::RECORD);
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}

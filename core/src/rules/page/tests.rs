@@ -1,3 +1,4 @@
+use alloc::format;
 use alloc::vec::Vec;
 
 use super::*;
@@ -40,7 +41,35 @@ fn a_snapshot_s_page_looks_at_few_tombstones() {
 }
 
 #[test]
-fn a_page_is_full_when_its_bytes_are_used_up() {
+fn a_record_larger_than_a_page_stands_alone() {
+    let mut store = Store::new();
+    let large = format!(r#"{{"field":"{}"}}"#, "x".repeat(2_000));
+    for (name, json) in [("a", "{}"), ("b", &*large), ("c", "{}"), ("d", "{}")] {
+        store.plain_to(name, insert(json));
+    }
+    let limits = PageLimits { records: 100, bytes: 1 << 10 };
+    let pages = |mut position: Position| {
+        let mut pages = Vec::new();
+        loop {
+            let page = page(&store, position, limits);
+            pages.push(match page.content {
+                Content::Changes(changes) => changes.len(),
+                Content::Snapshot { records, .. } => records.len(),
+            });
+            match page.next {
+                Next::More(next) => position = next,
+                Next::Done { .. } => return pages,
+            }
+        }
+    };
+    // a link that breaks by the large one has brought the small one before it
+    assert_eq!(pages(Position::Delta { floor: Seq(0), after: Seq(0) }), [1, 1, 2]);
+    let snapshot_seq = store.head().seq;
+    assert_eq!(pages(Position::Snapshot { snapshot_seq, after: None }), [1, 1, 2]);
+}
+
+#[test]
+fn a_page_is_full_when_the_next_record_does_not_fit() {
     let mut store = Store::new();
     for name in ["a", "b", "c"] {
         store.plain_to(name, insert(r#"{"field":"value"}"#));
@@ -48,9 +77,9 @@ fn a_page_is_full_when_its_bytes_are_used_up() {
     // an id, a document, and what a record costs besides
     let each = 1 + doc(r#"{"field":"value"}"#).size() + 100;
     assert_eq!(changes(&store, 0, each), 1);
-    assert_eq!(changes(&store, 0, each + 1), 2);
+    assert_eq!(changes(&store, 0, 2 * each - 1), 1);
     assert_eq!(changes(&store, 0, 2 * each), 2);
-    assert_eq!(changes(&store, 0, 2 * each + 1), 3);
+    assert_eq!(changes(&store, 0, 3 * each), 3);
     assert_eq!(changes(&store, 0, 1), 1, "one at least");
 }
 
@@ -64,8 +93,8 @@ fn the_names_of_removed_fields_take_room_too() {
         store.plain_to(name, unset("{}", &["field", "other"]));
     }
     let each = 1 + doc("{}").size() + 2 * (5 + 3) + 100;
-    assert_eq!(changes(&store, 2, each), 1);
-    assert_eq!(changes(&store, 2, each + 1), 2);
+    assert_eq!(changes(&store, 2, 2 * each - 1), 1);
+    assert_eq!(changes(&store, 2, 2 * each), 2);
 }
 
 #[test]
@@ -84,7 +113,7 @@ fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
         let Content::Snapshot { records, .. } = page.content else { panic!() };
         records.len()
     };
-    assert_eq!((snapshot(each), snapshot(each + 1)), (1, 2));
+    assert_eq!((snapshot(2 * each - 1), snapshot(2 * each)), (1, 2));
 
     let whole = |bytes| {
         let answer = ask(ReadRequest::Whole { reader: reader(), bytes });
