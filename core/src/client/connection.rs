@@ -9,7 +9,6 @@ use super::failure::{ConnectFailure, FailureCause};
 use super::interface::{Disconnect, NetAction, Timer};
 use super::link::{LinkState, PingKind};
 use super::machine::Client;
-use super::stream::{Phase, Stream};
 use crate::protocol::time::Mono;
 use crate::store::StoreError;
 
@@ -52,19 +51,6 @@ impl Client {
         {
             // what breaks the protocol was told already
             edit.unreachable(&failure);
-        }
-    }
-
-    /// The connection has broken: what was to come or to go may have been too much for it.
-    fn judge_portions(&mut self, edit: &mut Edit<'_>) {
-        let comes =
-            |stream: &Stream| matches!(stream.phase(), Phase::Subscribing | Phase::CatchingUp);
-        if !self.peer.is_plain() && self.streams.any(comes) {
-            self.break_catch_ups(edit, None);
-        }
-        if self.is_in_flight() {
-            self.portions.writes.fail();
-            self.count_break(edit);
         }
     }
 

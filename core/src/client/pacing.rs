@@ -143,11 +143,12 @@ impl Pacing {
     /// Returns the factor by which times are longer while a write is under way: it may take longer than
     /// they are, in buffers where nobody sees it move.
     pub(super) fn patience(&self, write: Option<WriteId>) -> u32 {
-        let breaks = match write {
-            Some(write) if write == self.retries.write => self.retries.breaks,
-            Some(_) | None => 0,
-        };
-        1 << breaks.min(MOST_PATIENCE)
+        1 << write.map_or(0, |write| self.breaks_of(write)).min(MOST_PATIENCE)
+    }
+
+    /// Returns the number of connections in a row that broke before a write had its verdict.
+    pub(super) fn breaks_of(&self, write: WriteId) -> u32 {
+        if write == self.retries.write { self.retries.breaks } else { 0 }
     }
 
     /// The app was told that a write is stalled.
@@ -170,7 +171,7 @@ impl Pacing {
 
     /// Returns `true` if connections keep breaking before a write has its verdict.
     pub(super) fn keeps_breaking(&self, write: WriteId) -> bool {
-        self.retries.write == write && self.retries.breaks >= STALLED_BREAKS
+        self.breaks_of(write) >= STALLED_BREAKS
     }
 
     /// The attempts in vain to bring a write to the server that may be too large for the way: they

@@ -65,7 +65,7 @@ impl NextWrites {
 
 /// The state of a collection in regard to the sending of its writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Readiness {
+pub(super) enum Readiness {
     Ready,
     /// When the wait for its catch-up is over.
     At(Mono),
@@ -87,13 +87,19 @@ impl Client {
             return self.pump_exchange(edit);
         }
         self.send_token(edit);
-        self.send_subscriptions(edit);
+        let suspects = self.send_subscriptions(edit);
         if self.link.ready_since().is_some() {
             self.ask_time(edit);
             if self.peer.is_plain() {
                 return self.pump_plain(edit);
             }
             self.send_writes(edit)?;
+            if let Some(collection) = self.next_suspect(suspects) {
+                let subscribe = self.subscribe(&collection);
+                subscribe.iter().for_each(|subscribe| self.send(edit, subscribe));
+                // what has waited for this has another end of its wait
+                self.send_writes(edit)?;
+            }
             self.send_barrier(edit)?;
         }
         Ok(())
@@ -134,28 +140,24 @@ impl Client {
         }
     }
 
-    fn send_subscriptions(&mut self, edit: &mut Edit<'_>) {
+    /// Asks for collections and leaves others. Returns those that are to be asked for alone.
+    fn send_subscriptions(&mut self, edit: &mut Edit<'_>) -> Vec<Collection> {
         // a plain server need not confirm anything
-        let plain = self.peer.is_plain() && self.link.ready_since().is_some();
-        let now = self.now.mono;
-        let page_bytes = self.portions.pages.limit();
-        let (mut due, mut left) = (Vec::new(), Vec::new());
+        let plain = self.is_plain_and_ready();
+        let (mut due, mut left, mut suspects) = (Vec::new(), Vec::new(), Vec::new());
         for collection in self.streams.due() {
             let Some(stream) = self.streams.get_mut(&collection) else { continue };
             if stream.is_subscribe_due(plain) {
-                stream.subscribe_sent(plain, now);
-                due.push(ClientMessage::Subscribe {
-                    collection: collection.clone(),
-                    cursor: stream.row.cursor.clone(),
-                    resume: stream.row.resume.clone(),
-                    page_bytes,
-                    filtered: false,
-                });
+                if stream.is_suspected() && !plain {
+                    suspects.push(collection);
+                } else {
+                    due.extend(self.subscribe(&collection));
+                }
             } else if stream.is_unsubscribe_due() {
                 if stream.unsubscribe_sent(plain) {
                     left.push(collection.clone());
                 }
-                due.push(ClientMessage::Unsubscribe { collection: collection.clone() });
+                due.push(ClientMessage::Unsubscribe { collection });
             }
         }
         left.iter().for_each(|collection| self.show_status(edit, collection));
@@ -166,6 +168,22 @@ impl Client {
                 self.show_status(edit, collection);
             }
         }
+        suspects
+    }
+
+    fn is_plain_and_ready(&self) -> bool {
+        self.peer.is_plain() && self.link.ready_since().is_some()
+    }
+
+    /// The message that asks for a collection, which is to be sent.
+    fn subscribe(&mut self, collection: &Collection) -> Option<ClientMessage> {
+        let (plain, now) = (self.is_plain_and_ready(), self.now.mono);
+        let page_bytes = self.portions.pages.limit();
+        let stream = self.streams.get_mut(collection)?;
+        stream.subscribe_sent(plain, now);
+        let (cursor, resume) = (stream.row.cursor.clone(), stream.row.resume.clone());
+        let collection = collection.clone();
+        Some(ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filtered: false })
     }
 
     fn send_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {
@@ -221,7 +239,11 @@ impl Client {
                 is_all = false;
                 return Scan::Stop;
             }
-            match self.readiness(&entry.collection) {
+            let readiness = match self.readiness(&entry.collection) {
+                Readiness::Ready => self.turn_of(write),
+                waits @ (Readiness::At(_) | Readiness::Later) => waits,
+            };
+            match readiness {
                 Readiness::Ready => {}
                 Readiness::At(at) => {
                     (wait_until, is_all) = (Some(at), false);
@@ -255,6 +277,9 @@ impl Client {
             Phase::Idle | Phase::Subscribing if !stream.is_wanted() || stream.follows() => {
                 Readiness::Ready
             }
+            Phase::Idle if stream.is_suspected() => {
+                self.asked_for_until().map_or(Readiness::Later, Readiness::At)
+            }
             Phase::Idle => Readiness::Later,
             Phase::Subscribing | Phase::CatchingUp => match self.catch_up_deadline(stream) {
                 Some(until) if until > self.now.mono => Readiness::At(until),
@@ -264,7 +289,7 @@ impl Client {
     }
 
     /// Returns the end of the wait of writes for a collection that is on its way.
-    fn catch_up_deadline(&self, stream: &Stream) -> Option<Mono> {
+    pub(super) fn catch_up_deadline(&self, stream: &Stream) -> Option<Mono> {
         let ready_since = self.link.ready_since()?;
         let since = stream.awaited_since().map_or(ready_since, |since| since.max(ready_since));
         let timeout = match stream.is_trusted() {

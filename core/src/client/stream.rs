@@ -15,6 +15,10 @@ use crate::protocol::name::RecordId;
 use crate::protocol::time::Mono;
 use crate::rules::row::StreamRow;
 
+/// After this many connections in a row that broke before anything came, a page or a write is suspected to
+/// be larger than what they carry: by then the smallest pages were asked for.
+pub(super) const SUSPECT_BREAKS: u32 = 3;
+
 /// The error by which the server refused a collection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct StreamError {
@@ -99,6 +103,8 @@ pub(super) struct Stream {
     arrived: bool,
     /// The number of connections and pulls in a row that broke before anything of the next page came.
     breaks: u32,
+    /// `true` if the app was told that it stalls.
+    told_stalled: bool,
     /// The standing at the end of the last step.
     shown: (bool, bool),
 }
@@ -529,16 +535,31 @@ impl Stream {
 
     /// Something of a catch-up has come, and stays.
     pub(super) fn arrive(&mut self) {
-        (self.arrived, self.breaks) = (true, 0);
+        (self.arrived, self.breaks, self.told_stalled) = (true, 0, false);
     }
 
     /// The connection, or the pull, has broken. Returns the number of times in a row that nothing came
     /// of what was waited for.
     pub(super) fn count_break(&mut self) -> u32 {
-        if matches!(self.phase, Phase::Subscribing | Phase::CatchingUp) && !self.arrived {
+        if self.is_asked_for() && !self.arrived {
             self.breaks += 1;
         }
         self.breaks
+    }
+
+    /// Returns `true` if parts of a catch-up are under way, or its beginning is.
+    pub(super) fn is_asked_for(&self) -> bool {
+        matches!(self.phase, Phase::Subscribing | Phase::CatchingUp)
+    }
+
+    /// Returns `true` if its next page may be what breaks the connections.
+    pub(super) fn is_suspected(&self) -> bool {
+        self.breaks >= SUSPECT_BREAKS
+    }
+
+    /// The app is told that the catch-up stalls. Returns `true` if it was not told before.
+    pub(super) fn tell_stalled(&mut self) -> bool {
+        !core::mem::replace(&mut self.told_stalled, true)
     }
 
     /// Returns the number of connections and pulls in a row that broke before anything of the next page

@@ -1,16 +1,24 @@
 //! Catch-ups that don't get on because connections break before anything of the next page comes.
+//!
+//! A page or a write that is larger than what a connection carries breaks each connection on which it is
+//! under way. What has met a few breaks in a row is suspected, and from then on goes alone: after all that
+//! is not, and one at a time, the one with the fewest breaks first. So the others get on, and the breaks
+//! that follow show which one it is.
 
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::edit::Edit;
 use super::event::EventKind;
 use super::machine::Client;
-use super::stream::Stream;
+use super::sending::Readiness;
+use super::stream::{SUSPECT_BREAKS, Stream};
 use super::streams::Streams;
 use crate::protocol::message::Resume;
-use crate::protocol::name::Collection;
+use crate::protocol::name::{Collection, WriteId};
+use crate::protocol::time::Mono;
 use crate::rules::row::StreamRow;
 
 /// After this many connections or pulls in a row that broke before anything came, the last of them with
@@ -18,34 +26,83 @@ use crate::rules::row::StreamRow;
 const STALLED_BREAKS: u32 = 5;
 
 impl Streams {
-    /// Returns the number of further connections that may tell whether a catch-up stalls.
+    /// Returns the number of further connections that may tell which catch-ups stall.
     pub(super) fn breaks_to_judge(&self) -> u32 {
-        let judged = |(_, stream): (_, &Stream)| {
-            Some(stream.breaks()).filter(|breaks| *breaks < STALLED_BREAKS)
-        };
-        self.iter().filter_map(judged).max().unwrap_or(0)
+        let breaks = |(_, stream): (_, &Stream)| stream.breaks();
+        let judged = || self.iter().map(breaks).filter(|breaks| *breaks < STALLED_BREAKS);
+        let together = judged().max().unwrap_or(0).min(SUSPECT_BREAKS);
+        let alone: u32 = judged().map(|breaks| breaks.saturating_sub(SUSPECT_BREAKS)).sum();
+        together + alone
     }
 }
 
 impl Client {
+    /// Says when a write may go out, as far as it goes alone because it is suspected.
+    pub(super) fn turn_of(&self, write: WriteId) -> Readiness {
+        let breaks = self.pacing.breaks_of(write);
+        if breaks < SUSPECT_BREAKS || self.exchange.is_some() {
+            return Readiness::Ready;
+        }
+        let is_before = |stream: &Stream| {
+            stream.is_suspected() && stream.breaks() < breaks && stream.is_subscribe_due(false)
+        };
+        match self.asked_for_until() {
+            Some(until) => Readiness::At(until),
+            None if self.streams.any(is_before) && !self.streams.any(Stream::is_asked_for) => {
+                Readiness::Later
+            }
+            None => Readiness::Ready,
+        }
+    }
+
+    /// Returns the suspected collection to ask for now, if nothing else is under way that may break the
+    /// connection.
+    pub(super) fn next_suspect(&self, suspects: Vec<Collection>) -> Option<Collection> {
+        let breaks = |name: &Collection| self.streams.get(name).map_or(0, Stream::breaks);
+        let next = suspects.into_iter().min_by_key(breaks)?;
+        let first = self.outbox.first_in_flight();
+        let waits = self.asked_for_until().is_some()
+            || first.is_some_and(|(write, _)| self.pacing.breaks_of(write) >= SUSPECT_BREAKS);
+        (!waits).then_some(next)
+    }
+
+    /// The end of the wait for the catch-ups that are under way.
+    pub(super) fn asked_for_until(&self) -> Option<Mono> {
+        let asked_for = self.streams.values().filter(|stream| stream.is_asked_for());
+        let until = asked_for.filter_map(|stream| self.catch_up_deadline(stream)).max();
+        until.filter(|until| *until > self.now.mono)
+    }
+
+    /// The connection has broken: what was to come or to go may have been too much for it.
+    pub(super) fn judge_portions(&mut self, edit: &mut Edit<'_>) {
+        if !self.peer.is_plain() && self.streams.any(Stream::is_asked_for) {
+            self.break_catch_ups(edit, None);
+        }
+        if self.is_in_flight() {
+            self.portions.writes.fail();
+            self.count_break(edit);
+        }
+    }
+
     /// The connection of catch-ups has broken, or the pull of one: smaller pages are asked for where
-    /// none has come, and the app is told of a collection of which not even the smallest came.
+    /// none has come, and the app is told of each collection of which not even the smallest came.
     pub(super) fn break_catch_ups(&mut self, edit: &mut Edit<'_>, pulled: Option<&Collection>) {
         let is_least = self.portions.pages.is_least();
-        let mut stalled = None;
+        let mut stalled = Vec::new();
         for (name, stream) in self.streams.iter_mut() {
-            if pulled.is_some_and(|pulled| pulled != name) {
-                continue;
-            }
-            let before = stream.breaks();
-            let breaks = stream.count_break();
-            if breaks > before && is_least && breaks == STALLED_BREAKS {
-                stalled = Some(name.clone());
+            if pulled.is_none_or(|pulled| pulled == name)
+                && stream.count_break() >= STALLED_BREAKS
+                && is_least
+                && stream.tell_stalled()
+            {
+                stalled.push((name.clone(), described(name, &stream.row)));
             }
         }
         self.portions.pages.fail();
-        if let Some(collection) = stalled {
-            self.tell_stuck(edit, collection);
+        for (collection, message) in stalled {
+            let collection = Some(collection);
+            let (record_id, cause) = (None, None);
+            edit.remote_event(EventKind::Error { collection, record_id, message, cause });
         }
     }
 
@@ -53,13 +110,6 @@ impl Client {
     pub(super) fn stalls(&self, collection: &Collection, stream: &Stream) -> Option<Box<str>> {
         let stalls = stream.breaks() >= STALLED_BREAKS && self.portions.pages.is_least();
         stalls.then(|| described(collection, &stream.row).into())
-    }
-
-    fn tell_stuck(&self, edit: &mut Edit<'_>, collection: Collection) {
-        let Some(stream) = self.streams.get(&collection) else { return };
-        let message = described(&collection, &stream.row);
-        let collection = Some(collection);
-        edit.remote_event(EventKind::Error { collection, record_id: None, message, cause: None });
     }
 }
 

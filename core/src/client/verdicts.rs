@@ -229,6 +229,8 @@ impl Client {
         edit: &mut Edit<'_>,
         write: WriteId,
     ) -> Result<(), Misuse> {
+        // a transaction has the name of its first write, and any of its writes stands for it
+        let write = self.outbox.first_with(write);
         let free = self.outbox.in_flight() == 0
             && (!self.outbox.is_frozen(write) || self.plain_may_drop(write));
         if !free && self.outbox.holds(write) && self.pacing.keeps_breaking(write) {
@@ -302,7 +304,7 @@ impl Client {
         if let Some((write, entry)) = first.filter(|(write, _)| *write == attempts.write) {
             self.pacing.recall(attempts);
             if let Some(code) = self.pacing.stalled(write) {
-                self.pacing.tell(stalled(write, &entry, &code));
+                self.pacing.tell(self.stalled(edit, write, &entry, &code));
             }
         }
         Ok(())
@@ -385,10 +387,27 @@ impl Client {
         entry: &Entry,
         code: &ErrorCode,
     ) {
-        let stalled = stalled(write, entry, code);
+        let stalled = self.stalled(edit, write, entry, code);
         self.pacing.tell(stalled.clone());
         let StalledWrite { write, collection, record_id, bytes, code } = stalled;
         edit.remote_event(EventKind::WriteStalled { collection, record_id, write, code, bytes });
+    }
+
+    /// The news that a write is stalled, or a transaction, with the size of all that goes out with it.
+    fn stalled(
+        &self,
+        edit: &Edit<'_>,
+        write: WriteId,
+        entry: &Entry,
+        code: &ErrorCode,
+    ) -> StalledWrite {
+        let size = |entry: &Entry| entry.change.delta.set.size();
+        let members = entry.unit.and_then(|unit| self.outbox.members(edit, unit).ok());
+        let together =
+            |members: Vec<(WriteId, Entry)>| members.iter().map(|(_, it)| size(it)).sum();
+        let bytes = members.map_or_else(|| size(entry), together);
+        let (collection, record_id) = (entry.collection.clone(), entry.record_id.clone());
+        StalledWrite { write, collection, record_id, bytes, code: code.clone() }
     }
 
     fn back_off_writes(&mut self, failures: u32, at_least: Option<Duration>) {
@@ -400,10 +419,4 @@ impl Client {
         let index = number.0.checked_sub(self.identity.confirmed.0 + 1)?;
         usize::try_from(index).ok().filter(|index| *index < self.outbox.in_flight())
     }
-}
-
-fn stalled(write: WriteId, entry: &Entry, code: &ErrorCode) -> StalledWrite {
-    let (collection, record_id) = (entry.collection.clone(), entry.record_id.clone());
-    let (code, bytes) = (code.clone(), entry.change.delta.set.size());
-    StalledWrite { write, collection, record_id, bytes, code }
 }

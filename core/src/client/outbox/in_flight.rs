@@ -47,6 +47,11 @@ impl Outbox {
         self.units.place_of(sent.write).map(|(first, _)| first)
     }
 
+    /// The first place of the transaction that a write is of, or the write itself.
+    pub(in super::super) fn first_with(&self, write: WriteId) -> WriteId {
+        self.units.place_of(write).map_or(write, |(first, _)| first)
+    }
+
     /// Returns `true` if a write is not known to have left.
     pub(in super::super) fn holds(&self, write: WriteId) -> bool {
         self.len > 0 && write >= self.head
