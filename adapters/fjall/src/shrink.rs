@@ -129,10 +129,11 @@ impl Work {
         false
     }
 
-    /// Writes the tables anew. Returns `false` if they stay as they are: then a commit meets the cause too,
-    /// and it is tried again when there are as many removals as now.
+    /// Writes the tables anew. Returns `false` if they stay as they are. Where the database's threads are too
+    /// slow for it, it is tried again behind the next commit; otherwise a commit meets the cause too, and it
+    /// is tried again when there are as many removals as now.
     fn clear(&self, rows: &Keyspace) -> bool {
-        self.removals.store(0, Ordering::Relaxed);
+        let removals = self.removals.swap(0, Ordering::Relaxed);
         // the last removals lie in memory
         if rows.rotate_memtable().is_err() {
             return false;
@@ -140,6 +141,7 @@ impl Work {
         let begun = Instant::now();
         while rows.sealed_memtable_count() > 0 {
             if begun.elapsed() > PATIENCE || self.has_ended() {
+                self.removals.fetch_add(removals, Ordering::Relaxed);
                 return false;
             }
             thread::sleep(Duration::from_millis(1));
