@@ -152,8 +152,9 @@ pub use store::{
 
 // the server
 pub use rules::{
-    Access, AllowAll, Bucket, Context, Policy, Rate, ReadAnswer, ReadRequest, Sweep, SweepPlace,
-    Swept, TransactError, Transaction, TransactionAnswer,
+    Access, AllowAll, Asker, Bucket, Context, Judgement, Policy, ProposedWrite, Rate, ReadAnswer,
+    ReadRequest, Records, Right, RuleCase, RuleError, Rules, Sweep, SweepPlace, Swept,
+    TransactError, Transaction, TransactionAnswer,
 };
 pub use server::{
     Call, CallId, Committer, CompletedBatch, Environment, Followers, Health, Hub, HubAction,

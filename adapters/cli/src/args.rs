@@ -88,6 +88,8 @@ pub(crate) enum CliCommand {
     /// Put a sound store in the place of a damaged one, a replica's or a server's
     #[command(long_about = REPAIR)]
     Repair(RepairArgs),
+    /// Check, test or explain a file of rules, which says who may do what at a server
+    Rules(crate::rules::RulesArgs),
 }
 
 #[derive(Args, Debug)]
@@ -112,6 +114,9 @@ pub(crate) struct ServeArgs {
     /// begin with # don't count
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    /// Let users do only what the rules in this file permit; see `synclayer rules --help`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
     /// Do TLS with this certificate (PEM, the authorities between behind it); SIGHUP reads it again
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub(crate) tls_cert: Option<PathBuf>,

@@ -18,6 +18,8 @@ mod rejected;
 mod reload;
 mod repair;
 mod replica;
+mod rules;
+mod rules_file;
 mod serve;
 mod shown;
 mod sign_out;
@@ -127,13 +129,14 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
         CliCommand::Adopt(args) => decide::decide(args, LossDecision::Adopt, out).await,
         CliCommand::Offer(args) => decide::decide(args, LossDecision::Offer, out).await,
         CliCommand::Repair(args) => repair::repair(args, out).await,
+        CliCommand::Rules(args) => rules::rules(args, out),
     }
 }
 
 /// The store that a command is about.
 fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
     let args = match command {
-        CliCommand::Demo => return None,
+        CliCommand::Demo | CliCommand::Rules(_) => return None,
         CliCommand::Serve(args) => return Some((StoreKind::Server, args.data.clone())),
         CliCommand::Save(args) => &args.replica,
         CliCommand::Update(args) => &args.replica,

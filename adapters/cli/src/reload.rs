@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synclayer_server::{Authenticator, Server, StaticTokens, Tls};
+use synclayer_core::Rules;
+use synclayer_server::{Authenticator, Policy, Server, StaticTokens, Tls};
 use tokio::task;
 
 use crate::args::ServeArgs;
 use crate::failure::{Code, Failure, unreadable};
+use crate::rules_file::RulesFile;
 use crate::tokens::{TokenSources, check_again};
 
 /// The contents of the files, and the places to read them again.
@@ -16,6 +18,7 @@ pub(crate) struct Reloadable {
     sources: Arc<TokenSources>,
     tokens: StaticTokens,
     tls: Option<(Arc<TlsFiles>, Tls)>,
+    rules: Option<Arc<Rules>>,
 }
 
 struct TlsFiles {
@@ -37,7 +40,18 @@ impl Reloadable {
             let taken = Tls::from_pem(&chain, &key).map_err(|error| usage(files.name(error)))?;
             tls = Some((files, taken));
         }
-        Ok(Self { sources, tokens: StaticTokens::new(entries), tls })
+        let mut rules = None;
+        if let Some(file) = args.rules.clone() {
+            let file = Arc::new(file);
+            let read = in_background(&file, |file| RulesFile::read(file)).await.map_err(usage)?;
+            rules = Some(Arc::new(read.rules));
+        }
+        Ok(Self { sources, tokens: StaticTokens::new(entries), tls, rules })
+    }
+
+    /// The rules about who may do what; `None` if everyone may do everything.
+    pub(crate) fn rules(&self) -> Option<Arc<dyn Policy>> {
+        self.rules.clone().map(|rules| rules as Arc<dyn Policy>)
     }
 
     /// The check of tokens; `None`, which admits everyone, if there are none.

@@ -37,6 +37,11 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
         .trusted_proxies(args.trusted_proxies);
     config.authenticator = files.authenticator();
     config.tls = files.tls();
+    if let Some(rules) = files.rules() {
+        config.policy = rules;
+        // for users who may read only some records
+        config.rings.documents = true;
+    }
     args.limits.put_into(&mut config);
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config, store).await?;

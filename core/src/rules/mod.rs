@@ -3,6 +3,7 @@
 pub(crate) mod clocks;
 pub(crate) mod conflict;
 pub(crate) mod forgotten;
+pub(crate) mod lookups;
 pub(crate) mod merge;
 pub(crate) mod page;
 pub(crate) mod plain;
@@ -10,6 +11,7 @@ pub(crate) mod policy;
 pub(crate) mod query;
 pub(crate) mod rebuild;
 pub(crate) mod record;
+pub(crate) mod rights;
 pub(crate) mod row;
 pub(crate) mod salvage;
 pub(crate) mod transaction;
@@ -21,13 +23,14 @@ pub use self::page::{
     Content, FoundRecord, HttpQuery, Next, Page, PageChange, PageLimits, Position, ReadAnswer,
     ReadRequest, Reader,
 };
-pub use self::policy::{Access, AllowAll, Bucket, Policy, Rate};
+pub use self::policy::{Access, AllowAll, Asker, Bucket, Policy, ProposedWrite, Rate, Records};
 pub use self::query::{
     Direction, Explanation, FieldPath, Index, Predicate, Query, QueryChange, QueryCursor,
     QueryError, QuerySnapshot, QueryUpdate,
 };
 pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
 pub use self::record::{Report, database, verify};
+pub use self::rights::{Judgement, Right, RuleCase, RuleError, Rules};
 pub use self::row::Rejected;
 pub use self::salvage::{Owner, SalvagedWrites, UnsentWrite, owner, salvage};
 pub use self::transaction::{

@@ -11,7 +11,8 @@ use alloc::vec::Vec;
 use self::limits::Budget;
 pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
-use super::policy::Policy;
+use super::lookups::LookUps;
+use super::policy::{Access, Asker, Policy};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
@@ -214,22 +215,19 @@ impl ReadRequest {
     /// # Errors
     /// When the rows can't be read or are damaged.
     pub fn run(&self, rows: &dyn Rows, policy: &dyn Policy) -> Result<ReadAnswer, StoreError> {
-        match self {
-            Self::CatchUp { reader, position, limits } => {
-                let view = ReaderView::open(rows, policy, reader)?;
-                view.page(position, *limits).map(ReadAnswer::Page)
+        let view = ReaderView::open(rows, policy, self.reader())?;
+        let answer = match self {
+            Self::CatchUp { position, limits, .. } => {
+                ReadAnswer::Page(view.page(position, *limits)?)
             }
-            Self::Pull { reader, position, limits, client } => {
-                let view = ReaderView::open(rows, policy, reader)?;
-                view.pull(position, *limits, client.as_ref()).map(ReadAnswer::Pulled)
+            Self::Pull { position, limits, client, .. } => {
+                ReadAnswer::Pulled(view.pull(position, *limits, client.as_ref())?)
             }
-            Self::Whole { reader, bytes } => {
-                ReaderView::open(rows, policy, reader)?.whole(*bytes).map(ReadAnswer::Whole)
-            }
-            Self::Query { reader, query, bytes } => {
-                ReaderView::open(rows, policy, reader)?.query(query, *bytes).map(ReadAnswer::Found)
-            }
-        }
+            Self::Whole { bytes, .. } => ReadAnswer::Whole(view.whole(*bytes)?),
+            Self::Query { query, bytes, .. } => ReadAnswer::Found(view.query(query, *bytes)?),
+        };
+        view.looks.finish()?;
+        Ok(answer)
     }
 }
 
@@ -239,6 +237,7 @@ struct ReaderView<'a> {
     policy: &'a dyn Policy,
     reader: &'a Reader,
     head: Head,
+    looks: LookUps<'a>,
 }
 
 impl<'a> ReaderView<'a> {
@@ -248,7 +247,7 @@ impl<'a> ReaderView<'a> {
         reader: &'a Reader,
     ) -> Result<Self, StoreError> {
         let head = Head::load(rows, &reader.collection)?;
-        Ok(Self { rows, policy, reader, head })
+        Ok(Self { rows, policy, reader, head, looks: LookUps::new(rows) })
     }
 
     fn page(&self, position: &Position, limits: PageLimits) -> Result<Page, StoreError> {
@@ -312,7 +311,9 @@ impl<'a> ReaderView<'a> {
             // the reader has records of the run, which a delta above a cursor would not remove
             return Ok(Position::Snapshot { snapshot_seq, after: goes_on.then(|| after.clone()) });
         }
-        let Some(cursor) = cursor else { return Ok(self.fresh_snapshot()) };
+        // what the reader may see can have changed since, without a change of the records
+        let related = self.policy.access(&self.asker(), &self.reader.collection) == Access::Related;
+        let Some(cursor) = cursor.filter(|_| !related) else { return Ok(self.fresh_snapshot()) };
         if !self.vouches_for(cursor)? {
             return Ok(self.fresh_snapshot());
         }
@@ -419,10 +420,14 @@ impl<'a> ReaderView<'a> {
 
     /// Tombstones are shown to every reader: they have no content.
     fn shows(&self, id: &RecordId, record: &RecordRow) -> bool {
-        let Reader { collection, user, partial, .. } = self.reader;
+        let Reader { collection, partial, .. } = self.reader;
         record.document.as_ref().is_none_or(|document| {
-            !partial || self.policy.read_record(user.as_ref(), collection, id, document)
+            !partial || self.policy.shows(&self.asker(), collection, id, document)
         })
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker { user: self.reader.user.as_ref(), claims: None, records: Some(&self.looks) }
     }
 
     fn snapshot(

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::protocol::document::Document;
 use crate::protocol::name::{Collection, RecordId, UserId};
-use crate::protocol::time::Mono;
+use crate::protocol::time::{Mono, Timestamp};
 use crate::protocol::write::Change;
 
 /// A user's read access to a collection.
@@ -15,13 +15,55 @@ pub enum Access {
     /// The records that [`Policy::read_record`] permits. Such a stream is *partial*: it carries
     /// whole records, withheld ones as a `delete` without content, and no checksum.
     Some,
+    /// The records that [`Policy::shows`] permits, which looks at other records as well. Such a stream is
+    /// partial too, and each of its changes is read from the store.
+    Related,
     /// No record.
     None,
 }
 
+impl Access {
+    /// Returns `true` if each record has to be permitted by the policy.
+    pub(crate) fn is_partial(self) -> bool {
+        matches!(self, Self::Some | Self::Related)
+    }
+}
+
+/// The one who asks for something.
+#[derive(Clone, Copy)]
+pub struct Asker<'a> {
+    /// The user; `None` if the server knows no users.
+    pub user: Option<&'a UserId>,
+    /// The claims of the user's token; `None` if it has none.
+    pub claims: Option<&'a Document>,
+    /// The other records, as of the same view of the store; `None` where none can be looked at.
+    pub records: Option<&'a dyn Records>,
+}
+
+/// The records of a server, for a policy that asks for more than the record at hand.
+pub trait Records {
+    /// Returns `true` if there is this record.
+    fn exists(&self, collection: &Collection, id: &RecordId) -> bool;
+}
+
+/// A change of a record that is judged before it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct ProposedWrite<'a> {
+    /// The collection.
+    pub collection: &'a Collection,
+    /// The record.
+    pub id: &'a RecordId,
+    /// Its present state.
+    pub before: Option<&'a Document>,
+    /// The change.
+    pub change: &'a Change,
+    /// The present time by the server's clock.
+    pub now: Timestamp,
+}
+
 /// The server's permissions. By default every method permits everything.
 ///
-/// The methods are called inside transactions and streams: they must not panic, and must be fast
+/// They are called inside transactions and streams: they must not panic, and must be fast
 /// and deterministic. `user` is `None` if the server knows no users.
 ///
 /// A policy under which users see their own notes alone, and change nobody else's:
@@ -106,6 +148,37 @@ pub trait Policy: Send + Sync {
     ) -> Result<(), alloc::string::String> {
         let _ = (user, collection, id, before, change);
         Ok(())
+    }
+
+    /// As [`read`](Self::read), by whatever is known of the one who asks. The server calls this method
+    /// and the next two, which by default ask those above: implement these for rights that depend on a
+    /// token's claims or on other records.
+    fn access(&self, by: &Asker<'_>, collection: &Collection) -> Access {
+        self.read(by.user, collection)
+    }
+
+    /// As [`read_record`](Self::read_record), by whatever is known of the one who asks. `by.records` is
+    /// `None` if the collection's access is [`Access::Some`].
+    fn shows(
+        &self,
+        by: &Asker<'_>,
+        collection: &Collection,
+        id: &RecordId,
+        document: &Document,
+    ) -> bool {
+        self.read_record(by.user, collection, id, document)
+    }
+
+    /// As [`write`](Self::write), by whatever is known of the one who asks.
+    ///
+    /// # Errors
+    /// The reason for people; it is sent to the writer.
+    fn permits(
+        &self,
+        by: &Asker<'_>,
+        write: &ProposedWrite<'_>,
+    ) -> Result<(), alloc::string::String> {
+        self.write(by.user, write.collection, write.id, write.before, write.change)
     }
 }
 

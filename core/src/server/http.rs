@@ -30,7 +30,7 @@ use crate::protocol::wire::http::{
 };
 use crate::protocol::write::WriteKind;
 use crate::rules::page::{ReadAnswer, ReadRequest, Reader};
-use crate::rules::policy::{Access, Policy};
+use crate::rules::policy::{Access, Asker, Policy};
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
@@ -198,14 +198,15 @@ fn reader(
     collection: Collection,
     policy: &dyn Policy,
 ) -> Result<Reader, Reply> {
-    let access = policy.read(request.user.as_ref(), &collection);
+    let by = Asker { user: request.user.as_ref(), claims: None, records: None };
+    let access = policy.access(&by, &collection);
     if access == Access::None {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     }
     Ok(Reader {
         collection,
         user: request.user.clone(),
-        partial: access == Access::Some,
+        partial: access.is_partial(),
         whole: false,
     })
 }

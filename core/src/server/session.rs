@@ -42,7 +42,7 @@ use crate::protocol::name::{
     ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use crate::protocol::time::{Mono, Now};
-use crate::rules::policy::Bucket;
+use crate::rules::policy::{Asker, Bucket};
 use crate::server::checks::ensure;
 
 use auth::Auth;
@@ -281,6 +281,11 @@ impl Session {
     /// The seq up to which the stream of a collection was sent, if it is live.
     fn live_at(&self, collection: &Collection) -> Option<Seq> {
         self.subscriptions.get(collection).and_then(Subscription::live_at)
+    }
+
+    /// The user of the connection, as the policy sees them.
+    fn asker(&self) -> Asker<'_> {
+        Asker { user: self.auth.user(), claims: None, records: None }
     }
 
     fn in_flight(&self) -> usize {

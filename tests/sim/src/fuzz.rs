@@ -8,6 +8,7 @@
 //! | [`client`] | what a replica lives through: its app, a server that lies, networks and disks that fail |
 //! | [`laws`] | documents and changes, of which the laws must hold |
 //! | [`rows`] | how stores are damaged before they are opened |
+//! | [`rules`] | a rule about rights, and the record that it is asked about |
 //! | [`scenario`] | a run of the simulator: its plan and its steps |
 //! | [`session`] | what clients and callers by HTTP say to a server, and how its store answers |
 //! | [`wire`] | a frame, a body or a query |
@@ -16,6 +17,7 @@ mod client;
 mod laws;
 mod policy;
 mod rows;
+mod rules;
 mod scenario;
 mod script;
 mod session;
@@ -24,6 +26,7 @@ pub use client::client;
 pub(crate) use client::each_state;
 pub use laws::laws;
 pub use rows::rows;
+pub use rules::rules;
 pub use scenario::scenario;
 pub use session::session;
 pub use synclayer_core::testing::reads_what_it_writes as wire;
@@ -32,10 +35,11 @@ pub use synclayer_core::testing::reads_what_it_writes as wire;
 pub type Body = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Body); 6] = [
+pub const TARGETS: [(&str, Body); 7] = [
     ("client", client),
     ("laws", laws),
     ("rows", rows),
+    ("rules", rules),
     ("scenario", scenario),
     ("session", session),
     ("wire", wire),

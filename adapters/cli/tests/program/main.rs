@@ -16,6 +16,7 @@ mod query;
 mod reach;
 mod reload;
 mod repair;
+mod rules;
 mod scenario;
 mod serve;
 mod shown;

@@ -44,7 +44,7 @@ impl FieldPath {
 }
 
 /// The text of an object's member. Of several with one name the last counts.
-fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut found = None;
     // what is no object has no members
     let _ = json::pairs(text, |key, value| {

@@ -36,7 +36,7 @@ pub(super) fn put(text: Option<&str>, out: &mut Vec<u8>) {
 }
 
 /// The encoding of the JSON text of a value.
-pub(super) fn encode(text: &str) -> Vec<u8> {
+pub(crate) fn encode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 8);
     put_value(text, 0, &mut out);
     out

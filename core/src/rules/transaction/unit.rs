@@ -112,11 +112,11 @@ impl Writer<'_> {
         let Expectation { collection, record_id, number, .. } = expectation;
         let subject = self.subject(collection, record_id)?;
         let own = window.get(collection).map_or(&[][..], |seqs| seqs);
-        let verdict = if !self.may_read(&subject) {
+        let verdict = if !self.may_read(&subject)? {
             let message = "this user may not read the record, so nothing can be expected of it";
             Verdict::Refused { code: ErrorCode::Unauthorized, message: message.into() }
         } else if expectation_fails(expectation, &subject, own) {
-            self.conflict(&subject)
+            self.conflict(&subject)?
         } else {
             Verdict::Unchanged {
                 version: subject.record.as_ref().map(|record| record.last.version),

@@ -20,8 +20,9 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::times::time_in;
 use crate::protocol::unit::Submission;
 use crate::protocol::write::{Change, WriteKind};
+use crate::rules::lookups::LookUps;
 use crate::rules::plain::adopt;
-use crate::rules::policy::Access;
+use crate::rules::policy::{Access, Asker, ProposedWrite};
 use crate::rules::record::{self, ClientRow, Head, RecordRow, Stamp, Totals};
 use crate::store::{Batch, Overlay, Rows, StoreError};
 
@@ -157,9 +158,12 @@ impl<'a> Writer<'a> {
     /// Judges and applies a write of a level-1 HTTP call.
     pub(super) fn write_http(&mut self, write: &PlainWrite) -> Result<Outcome, StoreError> {
         let subject = self.subject(&write.collection, &write.record_id)?;
-        let speaks_against = self.forbidden(&subject, &write.change);
-        Ok(match speaks_against.or_else(|| self.judge_http(write, &subject)) {
-            Some(verdict) => self.outcome(&subject, None, verdict),
+        let speaks_against = match self.forbidden(&subject, &write.change)? {
+            Some(verdict) => Some(verdict),
+            None => self.judge_http(write, &subject)?,
+        };
+        match speaks_against {
+            Some(verdict) => Ok(self.outcome(&subject, None, verdict)),
             None => {
                 let asked = Asked {
                     change: &write.change,
@@ -172,7 +176,7 @@ impl<'a> Writer<'a> {
                 };
                 self.write(subject, asked)
             }
-        })
+        }
     }
 
     /// Applies a level-1 write: unconditional, without a number.
@@ -184,12 +188,11 @@ impl<'a> Writer<'a> {
         let subject = self.subject(&mutation.collection, &mutation.record_id)?;
         let kind = mutation.change.kind;
         let missing = subject.document().is_none() && kind != WriteKind::Insert;
-        let speaks_against =
-            self.forbidden(&subject, &mutation.change).or_else(|| missing.then(|| not_found(kind)));
-        Ok(match speaks_against {
-            Some(verdict) => self.outcome(&subject, mutation.number, verdict),
+        let forbidden = self.forbidden(&subject, &mutation.change)?;
+        match forbidden.or_else(|| missing.then(|| not_found(kind))) {
+            Some(verdict) => Ok(self.outcome(&subject, mutation.number, verdict)),
             None => self.write(subject, Asked::of(mutation, origin, false)),
-        })
+        }
     }
 
     /// Acknowledges a write again that was applied before.
@@ -212,21 +215,24 @@ impl<'a> Writer<'a> {
     ) -> Result<Outcome, StoreError> {
         let subject = self.subject(&mutation.collection, &mutation.record_id)?;
         let own = window.get(&mutation.collection).map_or(&[][..], |seqs| seqs);
-        let judge = || match (subject.document().is_some(), mutation.change.kind) {
-            (false, WriteKind::Delete) => Some(Verdict::Unchanged { version: None }),
-            (false, WriteKind::Update) => Some(self.conflict(&subject)),
-            (_, WriteKind::Insert) | (true, WriteKind::Update | WriteKind::Delete) => {
-                conflicts(mutation, &subject, own).then(|| self.conflict(&subject))
-            }
+        let speaks_against = match self.forbidden(&subject, &mutation.change)? {
+            Some(verdict) => Some(verdict),
+            None => match (subject.document().is_some(), mutation.change.kind) {
+                (false, WriteKind::Delete) => Some(Verdict::Unchanged { version: None }),
+                (false, WriteKind::Update) => Some(self.conflict(&subject)?),
+                (_, WriteKind::Insert) | (true, WriteKind::Update | WriteKind::Delete) => {
+                    let conflicts = conflicts(mutation, &subject, own);
+                    conflicts.then(|| self.conflict(&subject)).transpose()?
+                }
+            },
         };
-        let speaks_against = self.forbidden(&subject, &mutation.change).or_else(judge);
-        Ok(match speaks_against {
-            Some(verdict) => self.outcome(&subject, mutation.number, verdict),
+        match speaks_against {
+            Some(verdict) => Ok(self.outcome(&subject, mutation.number, verdict)),
             None => {
                 let outdated = is_outdated(mutation, &subject, own);
                 self.write(subject, Asked::of(mutation, origin, outdated))
             }
-        })
+        }
     }
 
     pub(super) fn out_of_order(
@@ -284,70 +290,85 @@ impl<'a> Writer<'a> {
     }
 
     /// The verdict of a conflict: the record's state, unless the writer may not read the record.
-    pub(super) fn conflict(&self, subject: &Subject) -> Verdict {
-        if self.may_read(subject) {
-            return Verdict::Conflict { current: subject.state() };
+    pub(super) fn conflict(&self, subject: &Subject) -> Result<Verdict, StoreError> {
+        if self.may_read(subject)? {
+            return Ok(Verdict::Conflict { current: subject.state() });
         }
         let message = "the record was changed by someone else, and this user may not read it";
-        Verdict::Refused { code: ErrorCode::Unauthorized, message: message.into() }
+        Ok(Verdict::Refused { code: ErrorCode::Unauthorized, message: message.into() })
     }
 
-    pub(super) fn may_read(&self, subject: &Subject) -> bool {
+    pub(super) fn may_read(&self, subject: &Subject) -> Result<bool, StoreError> {
         let Subject { collection, id, .. } = subject;
-        match self.context.policy.read(self.user, collection) {
+        let policy = self.context.policy;
+        self.judged(|by| match policy.access(by, collection) {
             Access::All => true,
-            Access::Some => subject.document().is_none_or(|document| {
-                self.context.policy.read_record(self.user, collection, id, document)
-            }),
+            Access::Some | Access::Related => {
+                subject.document().is_none_or(|document| policy.shows(by, collection, id, document))
+            }
             Access::None => false,
-        }
+        })
+    }
+
+    /// The judgement of the policy about the writer, which may look at the rows as they are.
+    fn judged<T>(&self, judge: impl FnOnce(&Asker<'_>) -> T) -> Result<T, StoreError> {
+        let looks = LookUps::new(&self.rows);
+        let judgement = judge(&Asker { user: self.user, claims: None, records: Some(&looks) });
+        looks.finish().map(|()| judgement)
     }
 
     /// Checks permissions before anything else, so that a forbidden write discloses nothing of the
     /// record.
-    fn forbidden(&self, subject: &Subject, change: &Change) -> Option<Verdict> {
+    fn forbidden(&self, subject: &Subject, change: &Change) -> Result<Option<Verdict>, StoreError> {
         let Subject { collection, id, .. } = subject;
-        let policy = self.context.policy;
-        let message = policy.write(self.user, collection, id, subject.document(), change).err()?;
-        Some(Verdict::Refused { code: ErrorCode::Unauthorized, message })
+        let (before, now) = (subject.document(), self.context.now);
+        let write = ProposedWrite { collection, id, before, change, now };
+        let judged = self.judged(|by| self.context.policy.permits(by, &write))?;
+        Ok(judged.err().map(|message| Verdict::Refused { code: ErrorCode::Unauthorized, message }))
     }
 
     /// The refusal of a level-1 HTTP write, if there is a reason.
-    fn judge_http(&self, write: &PlainWrite, subject: &Subject) -> Option<Verdict> {
+    fn judge_http(
+        &self,
+        write: &PlainWrite,
+        subject: &Subject,
+    ) -> Result<Option<Verdict>, StoreError> {
         let kind = write.change.kind;
-        match (&subject.record, kind) {
+        let not_outdated = Ok(None);
+        Ok(match (&subject.record, kind) {
             (Some(record), WriteKind::Update) if record.document.is_some() => {
-                let base = write.base_version?;
+                let Some(base) = write.base_version else { return not_outdated };
                 let changed = |name: &str| record.stamp(name).version > base;
                 let meets = write.change.delta.fields().any(|(name, _)| changed(name));
                 let outdated = meets || base > record.last.version;
                 // an app may send by HTTP too what it has said on its socket (PROTOCOL 5.2)
-                let after = outdated.then(|| write.change.apply(subject.document()))??;
-                if adopt(subject.document(), &after) == *subject.document()? {
-                    return Some(Verdict::Unchanged { version: Some(record.last.version) });
+                let after = outdated.then(|| write.change.apply(subject.document())).flatten();
+                let Some(after) = after else { return not_outdated };
+                if Some(&adopt(subject.document(), &after)) == subject.document() {
+                    return Ok(Some(Verdict::Unchanged { version: Some(record.last.version) }));
                 }
-                Some(self.conflict(subject))
+                Some(self.conflict(subject)?)
             }
             (_, WriteKind::Update) => Some(not_found(kind)),
             (Some(record), WriteKind::Delete) if record.document.is_some() => None,
             (_, WriteKind::Delete) => Some(Verdict::Unchanged { version: None }),
             (_, WriteKind::Insert) => None,
-        }
+        })
     }
 
     /// Applies a change, unless it changes nothing or makes a document or collection too large.
-    fn write(&mut self, mut subject: Subject, asked: Asked<'_>) -> Outcome {
+    fn write(&mut self, mut subject: Subject, asked: Asked<'_>) -> Result<Outcome, StoreError> {
         let version = subject.record.as_ref().map(|record| record.last.version);
         let after = asked.change.apply(subject.document());
         if after.as_ref() == subject.document() {
-            return self.outcome(&subject, asked.number, Verdict::Unchanged { version });
+            return Ok(self.outcome(&subject, asked.number, Verdict::Unchanged { version }));
         }
         let makes_one = after.is_some() && subject.document().is_none();
         let reason = after.as_ref().and_then(|document| self.too_large(document));
         let reason = reason.or_else(|| self.too_many(&subject).filter(|_| makes_one));
         let refused = |message| Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
         if let Some(message) = reason {
-            return self.outcome(&subject, asked.number, refused(message));
+            return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
         let head = subject.head;
         let record = self.successor(&subject, &asked, version.unwrap_or(0) + 1, after);
@@ -355,7 +376,7 @@ impl<'a> Writer<'a> {
         let row = record.to_row();
         let size = record::size_of_record(&subject.id, &row);
         if let Some(message) = self.too_full(&subject, size).filter(|_| record.document.is_some()) {
-            return self.outcome(&subject, asked.number, refused(message));
+            return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
         self.store(&subject, &record, row);
         self.published.push(Published {
@@ -369,7 +390,7 @@ impl<'a> Writer<'a> {
         });
         let above = record.change_above(asked.floor);
         subject.record = Some(record);
-        let echo = if self.may_read(&subject) {
+        let echo = if self.may_read(&subject)? {
             Some(above)
         } else {
             // without the others' changes, it would take the echo for the whole record
@@ -377,7 +398,7 @@ impl<'a> Writer<'a> {
             quiet.then(|| ServerChange { change: asked.change.clone(), ..above })
         };
         let verdict = Verdict::Applied { seq: last.seq, version: last.version, echo };
-        self.outcome(&subject, asked.number, verdict)
+        Ok(self.outcome(&subject, asked.number, verdict))
     }
 
     /// The row of a record after a change.

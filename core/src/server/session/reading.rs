@@ -59,7 +59,7 @@ impl Session {
         let turns = self.catching_up().count().max(1);
         let user = self.auth.user().cloned();
         let (request, whole) = if let Some(collection) = self.next_wanted() {
-            let access = cx.env.policy.read(user.as_ref(), &collection);
+            let access = cx.env.policy.access(&self.asker(), &collection);
             let reader = Reader { collection, user, partial: access != Access::All, whole: false };
             (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true)
         } else if let Some((collection, subscription, position)) = self

@@ -127,7 +127,7 @@ impl Session {
         if matches!(self.handshake, Handshake::Resumable { .. }) {
             let message = "`sync` is for level 1: subscribe without a cursor instead";
             self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
-        } else if cx.env.policy.read(self.auth.user(), &collection) == Access::None {
+        } else if cx.env.policy.access(&self.asker(), &collection) == Access::None {
             let message = "this user may not read the collection";
             self.refuse(&collection, ErrorCode::Unauthorized, message, cx);
         } else {

@@ -39,7 +39,7 @@ impl Session {
         cx: &mut InputContext<'_, '_>,
     ) {
         let again = self.subscriptions.contains_key(&collection);
-        let access = cx.env.policy.read(self.auth.user(), &collection);
+        let access = cx.env.policy.access(&self.asker(), &collection);
         if access == Access::None {
             self.unsubscribe(&collection, cx);
             let message = "this user may not read the collection";
@@ -57,7 +57,8 @@ impl Session {
         let before = self.subscriptions.get(&collection);
         let again = before.is_some_and(|before| before.again || before.live_at().is_some());
         let subscription = Subscription {
-            partial: access == Access::Some,
+            partial: access.is_partial(),
+            related: access == Access::Related,
             page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),
             again,
@@ -320,7 +321,8 @@ impl Session {
         if self.awaits_verdict(entry) {
             return NextChange::Wait;
         }
-        if partial && !entry.can_be_judged() {
+        let related = self.subscriptions.get(collection).is_some_and(|it| it.related);
+        if related || (partial && !entry.can_be_judged()) {
             return NextChange::Missing;
         }
         if let Some(origin) = entry.origin.filter(|origin| origin.conn == self.conn) {
@@ -353,9 +355,8 @@ impl Session {
         entry: &Entry,
         cx: &InputContext<'_, '_>,
     ) -> Bytes {
-        let user = self.auth.user();
         let Some(document) = &entry.document else { return entry.frame(self.level()) };
-        let shown = cx.env.policy.read_record(user, collection, &entry.record_id, document);
+        let shown = cx.env.policy.shows(&self.asker(), collection, &entry.record_id, document);
         let change = if shown {
             ServerChange {
                 change: Change::insert(document.clone()),

@@ -12,6 +12,9 @@ use crate::rules::page::{PageLimits, Position};
 pub(super) struct Subscription {
     /// `true` if each record has to be permitted by the policy.
     pub(super) partial: bool,
+    /// `true` if the policy looks at other records as well: the ring does not have them, so every change
+    /// is read from the store.
+    pub(super) related: bool,
     /// The limits of its pages.
     pub(super) page: PageLimits,
     pub(super) progress: Progress,
