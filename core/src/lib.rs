@@ -153,7 +153,7 @@ pub use store::{
 // the server
 pub use rules::{
     Access, AllowAll, Asker, Bucket, Context, Judgement, Policy, ProposedWrite, Rate, ReadAnswer,
-    ReadRequest, Records, Right, RuleCase, RuleError, Rules, Sweep, SweepPlace, Swept,
+    ReadRequest, Records, Right, RuleCase, RuleError, Rules, ScopeKey, Sweep, SweepPlace, Swept,
     TransactError, Transaction, TransactionAnswer,
 };
 pub use server::{

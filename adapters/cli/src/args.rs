@@ -11,8 +11,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use synclayer_core::{Direction, Predicate};
-use synclayer_server::IpNet;
+use synclayer_core::{Collection, Direction, Predicate};
+use synclayer_server::{IpNet, ScopeKey};
 
 use self::texts::{
     ADOPT, EXIT_CODES, EXPORT, IMPORT, LIST, MODIFY, OFFER, REJECT, REPAIR, SIGN_OUT, TRANSACTION,
@@ -20,6 +20,7 @@ use self::texts::{
 };
 use crate::filter;
 use crate::limits::LimitArgs;
+use crate::scopes;
 
 /// Local-first data sync: a server, a client for the shell, and a demo.
 #[derive(Parser, Debug)]
@@ -142,6 +143,11 @@ pub(crate) struct ServeArgs {
     /// such a server answers to localhost and the addresses of loopback
     #[arg(long = "allow-host", value_name = "HOST")]
     pub(crate) allow_hosts: Vec<String>,
+    /// Divide a collection into scopes by the value of a field, like messages=room; by several keys,
+    /// like tasks=owner,members[] where [] stands for each element of an array; or by fields
+    /// together, like tasks=project+status. May be given for several collections
+    #[arg(long = "scope", value_name = "COLLECTION=KEY[,KEY…]", value_parser = scopes::parse)]
+    pub(crate) scopes: Vec<(Collection, Vec<ScopeKey>)>,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }

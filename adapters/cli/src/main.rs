@@ -20,6 +20,7 @@ mod repair;
 mod replica;
 mod rules;
 mod rules_file;
+mod scopes;
 mod serve;
 mod shown;
 mod sign_out;

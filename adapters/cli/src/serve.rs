@@ -42,6 +42,9 @@ pub(crate) async fn serve(args: ServeArgs, out: Printer) -> Result<(), Failure> 
         // for users who may read only some records
         config.rings.documents = true;
     }
+    for (collection, keys) in args.scopes {
+        config.scopes.entry(collection).or_default().extend(keys);
+    }
     args.limits.put_into(&mut config);
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     let server = Server::bind(config, store).await?;

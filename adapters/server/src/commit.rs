@@ -52,9 +52,13 @@ impl Backend {
         Context { policy: &*self.policy, limits: &self.limits, now: self.clock.now().wall }
     }
 
-    /// Begins an epoch, before anything is served.
-    pub(crate) fn begin_epoch(&self, begin: &Transaction) -> Result<(), StoreError> {
-        self.store.transact(&mut |rows| Ok(begin.decide(rows, self.context())?.batch))
+    /// Runs the transactions with which an opening begins, one after the other, before
+    /// anything is served.
+    pub(crate) fn begin(&self, transactions: &[Transaction]) -> Result<(), StoreError> {
+        for begin in transactions {
+            self.store.transact(&mut |rows| Ok(begin.decide(rows, self.context())?.batch))?;
+        }
+        Ok(())
     }
 }
 

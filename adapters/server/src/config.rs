@@ -1,12 +1,13 @@
 //! The configuration of a server.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use synclayer_core::{AllowAll, Policy, RingLimits, ServerLimits};
+use synclayer_core::{AllowAll, Collection, Policy, RingLimits, ScopeKey, ServerLimits};
 
 use crate::auth::Authenticator;
 use crate::tls::Tls;
@@ -49,6 +50,10 @@ pub struct ServerConfig {
     /// call it otherwise are refused with 403, since any web page can give a name of its own the
     /// address of this machine. Default: none.
     pub allow_hosts: Vec<String>,
+    /// The scope keys of collections, at most 8 of each. Default: none. A write costs up to three more
+    /// rows, about 150 bytes, for each scope that its record is in. In a store with records, scopes are
+    /// served once they were built, which a start does beside everything else.
+    pub scopes: BTreeMap<Collection, Vec<ScopeKey>>,
     /// The limits on the peers, for WebSockets and HTTP alike.
     pub limits: ServerLimits,
     /// The limits of the recent changes that are kept in memory.
@@ -124,6 +129,7 @@ impl Default for ServerConfig {
             policy: Arc::new(AllowAll),
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),
+            scopes: BTreeMap::new(),
             limits: ServerLimits::default(),
             rings: RingLimits::default(),
             tombstone_retention: Duration::from_secs(30 * 24 * 60 * 60),
@@ -213,6 +219,26 @@ impl ServerConfig {
         self
     }
 
+    /// Sets the keys of a collection in the field `scopes`.
+    ///
+    /// ```
+    /// use synclayer_server::{Collection, ServerConfig};
+    ///
+    /// let messages = Collection::new("messages")?;
+    /// let config = ServerConfig::new().scopes(messages.clone(), ["room".parse()?]);
+    /// assert_eq!(config.scopes[&messages].len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn scopes(
+        mut self,
+        collection: Collection,
+        keys: impl IntoIterator<Item = ScopeKey>,
+    ) -> Self {
+        self.scopes.insert(collection, keys.into_iter().collect());
+        self
+    }
+
     /// Sets the field `metrics`.
     #[must_use]
     pub fn metrics(
@@ -259,6 +285,7 @@ impl fmt::Debug for ServerConfig {
             .field("authenticated", &self.authenticator.is_some())
             .field("allow_origins", &self.allow_origins)
             .field("allow_hosts", &self.allow_hosts)
+            .field("scopes", &self.scopes)
             .field("limits", &self.limits)
             .field("rings", &self.rings)
             .field("tombstone_retention", &self.tombstone_retention)

@@ -1,5 +1,6 @@
 //! A server without a listener, from its opening to its end.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::thread;
 
 use axum::Router;
 use synclayer_core::{
-    DatabaseId, Epoch, Health, NameError, ServerStore, StoreError, Sweep, SweepPlace, Transaction,
-    TransactionAnswer,
+    Collection, DatabaseId, Epoch, Health, NameError, ScopeKey, ServerStore, StoreError, Sweep,
+    SweepPlace, Transaction, TransactionAnswer,
 };
 use tokio::sync::watch;
 use tokio::task;
@@ -128,7 +129,8 @@ impl Embedded {
             clock,
             feed: Arc::clone(&shared.feed),
         };
-        let backend = begin_epoch(backend, shared.epoch.clone(), database).await?;
+        let backend =
+            begin(backend, shared.epoch.clone(), database, shared.config.scopes.clone()).await?;
         let committer = Some(shared.commits.start(backend).map_err(StartError::System)?);
         let (ending, ended) = watch::channel(false);
         task::spawn(sweep(Arc::clone(&shared), ended.clone()));
@@ -252,13 +254,15 @@ fn random_name<T>(make: impl FnOnce(&str) -> Result<T, NameError>) -> Result<T, 
     make(&name).map_err(|error| refused(error.to_string()))
 }
 
-async fn begin_epoch(
+async fn begin(
     backend: Backend,
     epoch: Epoch,
     database: DatabaseId,
+    scopes: BTreeMap<Collection, Vec<ScopeKey>>,
 ) -> Result<Backend, StartError> {
     let begin = move || {
-        backend.begin_epoch(&Transaction::BeginEpoch { epoch, database })?;
+        backend
+            .begin(&[Transaction::BeginEpoch { epoch, database }, Transaction::Declare(scopes)])?;
         Ok(backend)
     };
     let begun = task::spawn_blocking(begin).await;
@@ -273,7 +277,7 @@ async fn watch_budget(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
 }
 
 /// Removes what is older than the retention, now and then. The first sweep counts what a store of an
-/// earlier version has not counted.
+/// earlier version has not counted, and builds scopes that are new.
 async fn sweep(shared: Arc<Shared>, mut ending: watch::Receiver<bool>) {
     loop {
         shared.sweep_peers();

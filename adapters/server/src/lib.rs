@@ -116,8 +116,8 @@ pub use ipnet::IpNet;
 pub use synclayer_core::{
     Access, AllowAll, Batch, Change, Collection, Cursor, Delta, Direction, Document, DocumentError,
     Epoch, ErrorCode, FieldPath, Limits, NameError, Op, Policy, Predicate, Query, QueryError, Rate,
-    RecordId, RingLimits, Rows, Scan, ServerLimits, ServerStore, StoreError, StoreErrorKind,
-    Timestamp, Token, UserId, Visit, WriteKind,
+    RecordId, RingLimits, Rows, Scan, ScopeKey, ServerLimits, ServerStore, StoreError,
+    StoreErrorKind, Timestamp, Token, UserId, Visit, WriteKind,
 };
 
 pub use embedded::{Embedded, StartError};

@@ -267,7 +267,8 @@ impl Local {
             ReadAnswer::Found(None)
             | ReadAnswer::Page(_)
             | ReadAnswer::Pulled(_)
-            | ReadAnswer::Whole(_) => Err(mixed_up()),
+            | ReadAnswer::Whole(_)
+            | ReadAnswer::Refused { .. } => Err(mixed_up()),
         }
     }
 
@@ -444,9 +445,10 @@ impl LocalWatch {
         let request = ReadRequest::CatchUp { reader, position, limits };
         let page = match self.local.read(request).await? {
             ReadAnswer::Page(page) => page,
-            ReadAnswer::Pulled(_) | ReadAnswer::Whole(_) | ReadAnswer::Found(_) => {
-                return Err(mixed_up());
-            }
+            ReadAnswer::Pulled(_)
+            | ReadAnswer::Whole(_)
+            | ReadAnswer::Found(_)
+            | ReadAnswer::Refused { .. } => return Err(mixed_up()),
         };
         let anew = matches!(page.content, Content::Snapshot { .. });
         let changes = match page.content {

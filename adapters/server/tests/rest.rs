@@ -9,7 +9,7 @@ use std::sync::Arc;
 use common::{Peer, http, open, serve, with_tokens};
 use serde_json::{Value, json};
 use synclayer_core::{Access, Change, Collection, Document, Policy, Rate, RecordId, UserId};
-use synclayer_server::{Server, ServerConfig};
+use synclayer_server::{MemoryServerStore, Server, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -349,4 +349,38 @@ async fn a_transaction_takes_all_of_its_writes_or_none() {
     assert_eq!(answer["failed"], json!([{"index": 1, "code": "CONFLICT"}]));
     let (status, note) = call(&server, "GET", "/sync/notes/n", &Value::Null).await;
     assert_eq!((status, &note["data"]), (200, &json!({"b": 1})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_is_read_that_the_configuration_declares() {
+    let store = Arc::new(MemoryServerStore::new());
+    let first = Server::bind(ServerConfig::new(), Arc::clone(&store) as _).await.unwrap();
+    for (id, room) in [("1", "a"), ("2", "b"), ("3", "a")] {
+        post(&first, id, json!({"room": room})).await;
+    }
+    let (status, body) = call(&first, "GET", "/sync/todos?scope[room]=a", &Value::Null).await;
+    assert_eq!((status, &body["code"]), (400, &json!("INVALID_MESSAGE")), "{body}");
+    first.shutdown().await;
+
+    let keys = ["room".parse().unwrap()];
+    let config = ServerConfig::new().scopes(Collection::new("todos").unwrap(), keys);
+    let server = Server::bind(config, store).await.unwrap();
+    let built = async {
+        loop {
+            let (status, body) =
+                call(&server, "GET", "/sync/todos?scope[room]=a", &Value::Null).await;
+            if status == 200 {
+                return;
+            }
+            // what was there before is built beside everything else
+            assert_eq!((status, &body["retryAfterMs"]), (503, &json!(1000)), "{body}");
+        }
+    };
+    timeout(common::PATIENCE, built).await.unwrap();
+    assert_eq!(ids(&get(&server, "?scope[room]=a").await), ["1", "3"]);
+    let patch = json!({"delta": {"room": "b"}});
+    assert_eq!(call(&server, "PATCH", "/sync/todos/1", &patch).await.0, 200);
+    assert_eq!(ids(&get(&server, "?scope[room]=a").await), ["3"]);
+    assert_eq!(ids(&get(&server, "?scope[room]=b").await), ["1", "2"]);
+    server.shutdown().await;
 }

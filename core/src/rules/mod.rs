@@ -14,7 +14,9 @@ pub(crate) mod record;
 pub(crate) mod rights;
 pub(crate) mod row;
 pub(crate) mod salvage;
+pub(crate) mod scope;
 pub(crate) mod transaction;
+pub(crate) mod verify;
 pub(crate) mod view;
 
 pub use self::conflict::{Conflict, ConflictStrategy, FieldStates, Resolver, ResolverFailure};
@@ -29,12 +31,14 @@ pub use self::query::{
     QueryError, QuerySnapshot, QueryUpdate,
 };
 pub use self::rebuild::{Kept, Lost, Rebuild, Rebuilt};
-pub use self::record::{Report, database, verify};
+pub use self::record::database;
 pub use self::rights::{Judgement, Right, RuleCase, RuleError, Rules};
 pub use self::row::Rejected;
 pub use self::salvage::{Owner, SalvagedWrites, UnsentWrite, owner, salvage};
+pub use self::scope::ScopeKey;
 pub use self::transaction::{
     Context, HelloAnswer, Outcome, PlainUnit, PlainWrite, Published, Push, PushOutcome, Run, Sweep,
     SweepPlace, Swept, TransactError, Transaction, TransactionAnswer, Verdict,
 };
+pub use self::verify::{Report, verify};
 pub use self::view::{Record, RecordChange, Slot, Snapshot, Update};

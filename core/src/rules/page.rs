@@ -5,7 +5,9 @@
 
 mod limits;
 mod query;
+mod scope;
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::limits::Budget;
@@ -16,7 +18,9 @@ use super::policy::{Access, Asker, Policy};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
-use crate::protocol::message::{Cursor, Mode, PageRange, Resume, ServerChange, SyncRecord};
+use crate::protocol::message::{
+    Cursor, ErrorCode, Mode, PageRange, Resume, ServerChange, SyncRecord,
+};
 use crate::protocol::name::{
     ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, UserId,
 };
@@ -90,6 +94,13 @@ pub enum ReadAnswer {
     Whole(Option<Vec<SyncRecord>>),
     /// The answer to [`ReadRequest::Query`]; `None` if it would be too large.
     Found(Option<Vec<FoundRecord>>),
+    /// The request can't be answered, or not yet: then the code is [`ErrorCode::ServerError`].
+    Refused {
+        /// The reason, for programs.
+        code: ErrorCode,
+        /// The reason, for people.
+        message: String,
+    },
 }
 
 /// A page by HTTP.
@@ -224,7 +235,7 @@ impl ReadRequest {
                 ReadAnswer::Pulled(view.pull(position, *limits, client.as_ref())?)
             }
             Self::Whole { bytes, .. } => ReadAnswer::Whole(view.whole(*bytes)?),
-            Self::Query { query, bytes, .. } => ReadAnswer::Found(view.query(query, *bytes)?),
+            Self::Query { query, bytes, .. } => view.query(query, *bytes)?,
         };
         view.looks.finish()?;
         Ok(answer)

@@ -113,7 +113,7 @@ impl Rebuild {
                 Some(b'r') => self.record(&key, row, &mut new)?,
                 Some(b'u') => self.client(&key, row, &mut new),
                 Some(b'x') => self.indexed(&key, &row, &new)?,
-                // epochs, and rows that no server wrote
+                // epochs, scopes (the next opening builds them anew), and rows that no server wrote
                 Some(_) | None => {}
             }
         }
@@ -183,6 +183,8 @@ impl Rebuild {
         record: RecordRow,
         new: &mut Overlay<'_>,
     ) {
+        // their numbers name no scopes of the new store
+        let record = RecordRow { left: Vec::new(), ..record };
         let head = &mut self.heads.entry(collection.clone()).or_default().head;
         head.committed_at = head.committed_at.max(record.committed_at);
         match &record.document {

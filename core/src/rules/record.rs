@@ -12,23 +12,23 @@
 //! | `e` number | [`EpochRow`]: the id of an epoch and when it began |
 //! | `i` epoch id | its number |
 //! | `g` collection 0 number | the collection's head when this epoch began |
+//! | `k` collection, `s` collection 0 … | its scope keys and the rows of its scopes: see [`scopes`] |
 //!
 //! Numbers in keys take 8 bytes, big endian. Names hold no control characters, so a 0 byte ends
 //! them, and the records of a collection are sorted by the bytes of their ids. A `g` row is written
 //! only if the head moved in the epoch before: the last one at or below a number counts, and
 //! without one the head is 0.
 
+pub(crate) mod scopes;
 mod totals;
-mod verify;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use self::totals::counted_user;
-pub(crate) use self::totals::{Counted, Totals, clients_of, put_clients_of};
-pub use self::verify::{Report, verify};
+use self::scopes::Left;
+pub(crate) use self::totals::{Counted, Totals, clients_of, counted_user, put_clients_of};
 use crate::protocol::codec::{Reader, put_bytes, put_i64, put_option, put_part, put_u64};
 use crate::protocol::delta::Delta;
 use crate::protocol::document::Document;
@@ -63,10 +63,14 @@ pub struct Head {
     /// The seq up to which the size is known: that of the head, but for a collection from before
     /// sizes were stored, until sweeps have read it.
     pub measured: Seq,
+    /// `true` if rows of its scopes are kept, or not yet removed.
+    pub scoped: bool,
 }
 
 /// The tag of a collection's size.
 const SIZE: u8 = 1;
+/// The tag of a collection with rows of scopes.
+const SCOPED: u8 = 2;
 
 /// The stamp of a change of a record or field.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -97,7 +101,13 @@ pub(crate) struct RecordRow {
     pub committed_at: Timestamp,
     /// The user who made the last change.
     pub user: Option<UserId>,
+    /// The scopes that the record has left and not entered again, in the order of the seqs at which it
+    /// did, as far as that is not forgotten.
+    pub left: Vec<Left>,
 }
+
+/// The tag of the scopes that a record has left.
+const LEFT: u8 = 1;
 
 /// The server's state of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,6 +159,9 @@ impl Head {
             put_u64(&mut part, self.measured.0);
             put_part(&mut out, SIZE, &part);
         }
+        if self.scoped {
+            put_part(&mut out, SCOPED, &[]);
+        }
         out
     }
 
@@ -163,10 +176,15 @@ impl Head {
             committed_at: Timestamp(reader.i64()?),
             bytes: 0,
             measured: Seq(0),
+            scoped: false,
         };
         if let Some(mut part) = reader.part(SIZE)? {
             (head.bytes, head.measured) = (part.u64()?, Seq(part.u64()?));
             part.end()?;
+        }
+        if let Some(part) = reader.part(SCOPED)? {
+            part.end()?;
+            head.scoped = true;
         }
         reader.end()?;
         if head.measured > head.seq {
@@ -275,12 +293,17 @@ impl RecordRow {
             }
         }
         put_option(&mut out, self.document.as_ref().map(Document::as_row));
+        if !self.left.is_empty() {
+            let mut part = Vec::new();
+            Left::put_all(&self.left, &mut part);
+            put_part(&mut out, LEFT, &part);
+        }
         out
     }
 
     pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
         let mut reader = Reader::new(row);
-        let record = Self {
+        let mut record = Self {
             last: read_stamp(&mut reader)?,
             whole: read_stamp(&mut reader)?,
             committed_at: Timestamp(reader.i64()?),
@@ -288,7 +311,11 @@ impl RecordRow {
             fields: read_stamps(&mut reader)?,
             removed: read_stamps(&mut reader)?,
             document: reader.option()?.map(Document::from_row).transpose()?,
+            left: Vec::new(),
         };
+        if let Some(part) = reader.part(LEFT)? {
+            record.left = Left::take_all(part)?;
+        }
         reader.end()?;
         Ok(record)
     }

@@ -6,6 +6,7 @@
 
 mod counting;
 mod decide;
+mod declare;
 mod subject;
 mod sweep;
 mod unit;
@@ -17,6 +18,7 @@ use alloc::vec::Vec;
 
 use super::policy::Policy;
 use super::record::{self, ClientRow, EpochRow, Totals};
+use super::scope::ScopeKey;
 use crate::protocol::hash::Digest;
 use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, ServerChange};
@@ -60,6 +62,9 @@ pub enum Transaction {
         /// A random identity, used if the database has none yet.
         database: DatabaseId,
     },
+    /// Replaces the scope keys of all collections. At each opening, after the epoch began; those that are
+    /// new are built by sweeps, and the scopes of a key are read when it is.
+    Declare(BTreeMap<Collection, Vec<ScopeKey>>),
 }
 
 /// Writes of one connection, in their order.
@@ -163,7 +168,7 @@ pub enum TransactionAnswer {
     PlainUnit(Vec<Outcome>),
     /// The answer to [`Transaction::Sweep`].
     Swept(Swept),
-    /// The answer to [`Transaction::BeginEpoch`].
+    /// The answer to [`Transaction::BeginEpoch`] and [`Transaction::Declare`].
     Begun,
 }
 
@@ -354,6 +359,7 @@ impl Transaction {
             Self::BeginEpoch { epoch, database } => {
                 sweep::begin_epoch(epoch, database, rows, context.now)
             }
+            Self::Declare(keys) => declare::declare(keys, rows),
         }
     }
 
@@ -365,7 +371,11 @@ impl Transaction {
                 writes.iter().map(Submission::size).sum()
             }
             Self::PlainUnit(unit) => unit.writes.len(),
-            Self::Hello { .. } | Self::Plain(_) | Self::Sweep(_) | Self::BeginEpoch { .. } => 1,
+            Self::Hello { .. }
+            | Self::Plain(_)
+            | Self::Sweep(_)
+            | Self::BeginEpoch { .. }
+            | Self::Declare(_) => 1,
         };
         writes.max(1)
     }

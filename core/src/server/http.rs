@@ -34,6 +34,9 @@ use crate::rules::policy::{Access, Asker, Policy};
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
+/// The time after which a scope may be asked for again whose rows are being built.
+const BUILDING: Duration = Duration::from_secs(1);
+
 /// A request as it came, its token checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request<'a> {
@@ -331,6 +334,10 @@ impl ReadCall {
             (Wanted::Page(from), Ok(ReadAnswer::Pulled(pulled))) => {
                 resumable::page(self.request.reader(), from, pulled)
             }
+            (_, Ok(ReadAnswer::Refused { code: ErrorCode::ServerError, message })) => {
+                Reply::later(503, &ErrorCode::ServerError, &message, BUILDING)
+            }
+            (_, Ok(ReadAnswer::Refused { code, message })) => Reply::error(code, &message),
             (
                 _,
                 Ok(
@@ -360,11 +367,17 @@ impl Reply {
     /// The refusal of one who has used up a [`Bucket`](crate::rules::policy::Bucket).
     #[must_use]
     pub fn slow_down(wait: Duration) -> Self {
+        let code = ErrorCode::RateLimitExceeded;
+        Self::later(code.http_status(), &code, "too many requests: slow down", wait)
+    }
+
+    /// The refusal of something that may be asked again after a time.
+    fn later(status: u16, code: &ErrorCode, message: &str, wait: Duration) -> Self {
         let millis = millis(wait);
-        let mut body = error_body(&ErrorCode::RateLimitExceeded, "too many requests: slow down");
+        let mut body = error_body(code, message);
         body.pop();
         body.extend_from_slice(format!(",\"retryAfterMs\":{millis}}}").as_bytes());
-        let mut reply = Self::json(ErrorCode::RateLimitExceeded.http_status(), body);
+        let mut reply = Self::json(status, body);
         reply.headers.push(("retry-after", millis.div_ceil(1000).to_string().into()));
         reply
     }

@@ -237,7 +237,8 @@ fn transaction(transaction: &Transaction) -> String {
         | Transaction::Plain(_)
         | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
-        | Transaction::BeginEpoch { .. } => {
+        | Transaction::BeginEpoch { .. }
+        | Transaction::Declare(_) => {
             unreachable!("no session asks for it")
         }
     }

@@ -254,6 +254,35 @@ fn it_answers_to_the_hosts_that_are_allowed() {
 }
 
 #[test]
+fn it_reads_the_scopes_that_are_declared() {
+    let home = HomeDir::new();
+    let more = ["--scope", "messages=room,members[]"];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &more);
+    for (query, answer) in [("room", 200), ("members%5B%5D", 200), ("text", 400)] {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        let path = format!("/sync/messages?scope[{query}]=42");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        assert_eq!(status(&mut socket), answer, "{query}");
+    }
+}
+
+#[test]
+fn a_scope_that_can_not_be_declared_is_refused() {
+    let home = HomeDir::new();
+    let data = home.dir("server");
+    let data = data.to_str().unwrap();
+    for (scope, message) in [
+        ("messages", "COLLECTION=KEY"),
+        ("messages=", "a field has no name"),
+        ("messages=a+b[]", "can't be one of several parts"),
+    ] {
+        let told = run(["serve", "--data", data, "--scope", scope]).ends_with(2).stderr;
+        assert!(told.contains(message), "{told}");
+    }
+}
+
+#[test]
 fn a_host_or_origin_that_would_never_match_is_refused() {
     let home = HomeDir::new();
     let data = home.dir("server");

@@ -5,7 +5,8 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Budget, PageLimits, ReaderView};
+use super::scope::ScopeAt;
+use super::{Budget, PageLimits, ReadAnswer, ReaderView};
 use crate::protocol::document::{Document, json_string};
 use crate::protocol::name::{RecordId, Seq};
 use crate::protocol::time::Timestamp;
@@ -27,6 +28,9 @@ pub struct HttpQuery {
     pub limit: Option<usize>,
     /// The number of matching records to skip.
     pub offset: usize,
+    /// The parts of a scope key, each with the JSON text of its value: only records of that scope.
+    /// Empty for all records.
+    pub scope: Vec<(String, String)>,
     /// Fields with their required values: a JSON text, or the content of a string.
     pub conditions: Vec<(String, String)>,
     /// A query with conditions and an order, in whose order the records come; its limit and offset
@@ -52,14 +56,24 @@ pub struct FoundRecord {
 }
 
 impl ReaderView<'_> {
-    pub(super) fn query(
+    pub(super) fn query(&self, query: &HttpQuery, bytes: usize) -> Result<ReadAnswer, StoreError> {
+        let scope = match ScopeAt::find(self.rows, &self.reader.collection, &query.scope)? {
+            Ok(scope) => scope,
+            Err((code, message)) => return Ok(ReadAnswer::Refused { code, message }),
+        };
+        let found = match &query.query {
+            Some(chosen) => self.select(query, chosen, scope.as_ref(), bytes)?,
+            None => self.find(query, scope.as_ref(), bytes)?,
+        };
+        Ok(ReadAnswer::Found(found))
+    }
+
+    fn find(
         &self,
         query: &HttpQuery,
+        scope: Option<&ScopeAt<'_>>,
         bytes: usize,
     ) -> Result<Option<Vec<FoundRecord>>, StoreError> {
-        if let Some(chosen) = &query.query {
-            return self.select(query, chosen, bytes);
-        }
         let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
         let mut offset = query.offset;
         let mut found = Vec::new();
@@ -89,9 +103,12 @@ impl ReaderView<'_> {
             }
             (None, Some(since)) => {
                 let from = self.first_since(since)?;
-                self.changed(from, &mut |_, id, record| visit(id, record))?;
+                match scope {
+                    Some(scope) => scope.changed(from, &mut visit)?,
+                    None => self.changed(from, &mut |_, id, record| visit(id, record))?,
+                }
             }
-            (None, None) => self.records(None, &mut visit)?,
+            (None, None) => self.records_in(scope, None, bytes, &mut visit)?,
         }
         Ok((!budget.is_spent()).then_some(found))
     }
@@ -101,10 +118,12 @@ impl ReaderView<'_> {
         &self,
         http: &HttpQuery,
         query: &Query,
+        scope: Option<&ScopeAt<'_>>,
         bytes: usize,
     ) -> Result<Option<Vec<FoundRecord>>, StoreError> {
         let mut selection = Selection::new(query);
-        self.records(query.first_id().as_ref(), &mut |id, record| {
+        let first = query.first_id();
+        self.records_in(scope, first.as_ref(), bytes, &mut |id, record| {
             let Some(document) = &record.document else { return Ok(Scan::Next) };
             let is_late = http.since.is_none_or(|since| record.committed_at >= since);
             if !is_late || !http.matches(document) {
@@ -117,6 +136,30 @@ impl ReaderView<'_> {
             Ok(if selection.bytes() > bytes { Scan::Stop } else { scan })
         })?;
         Ok((selection.bytes() <= bytes).then(|| selection.finish()))
+    }
+
+    /// Visits the records behind an id, or those of a scope, in the order of their ids. It keeps no more
+    /// than these bytes of a scope's ids.
+    fn records_in(
+        &self,
+        scope: Option<&ScopeAt<'_>>,
+        after: Option<&RecordId>,
+        bytes: usize,
+        visit: &mut dyn FnMut(&RecordId, &RecordRow) -> Result<Scan, StoreError>,
+    ) -> Result<(), StoreError> {
+        let Some(scope) = scope else { return self.records(after, visit) };
+        let Some(ids) = scope.ids(after, bytes)? else {
+            // a scope as large as that is most of its collection
+            return self.records(after, &mut |id, record| {
+                if scope.has(record) { visit(id, record) } else { Ok(Scan::Next) }
+            });
+        };
+        for id in ids {
+            if scope.visit(&id, visit)? == Scan::Stop {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The first seq whose record was last changed at or after this time. The server's times ascend

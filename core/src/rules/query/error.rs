@@ -13,7 +13,7 @@ pub struct QueryError {
 }
 
 impl QueryError {
-    pub(super) fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into() }
     }
 

@@ -13,9 +13,10 @@ use crate::protocol::name::Epoch;
 use crate::protocol::write::Change;
 use crate::rules::page::{PageLimits, Position, ReadAnswer, ReadRequest, Reader};
 use crate::rules::policy::AllowAll;
-use crate::rules::record::{EpochRow, verify};
+use crate::rules::record::EpochRow;
 use crate::rules::transaction::tests::{Store, hello, id, insert, todos, unset, update, write};
 use crate::rules::transaction::{HelloAnswer, TransactionAnswer};
+use crate::rules::verify::verify;
 use crate::store::MemoryRows;
 
 /// The contents of a store after each of its commits.

@@ -5,6 +5,7 @@ use super::*;
 use crate::protocol::delta::Delta;
 use crate::protocol::write::Change;
 use crate::rules::transaction::tests::{Store, doc, insert};
+use crate::rules::verify::{Report, verify};
 
 const HEAD: Head = Head {
     seq: Seq(9),
@@ -15,6 +16,7 @@ const HEAD: Head = Head {
     committed_at: Timestamp(0),
     bytes: 0,
     measured: Seq(0),
+    scoped: false,
 };
 
 fn stamp(seq: u64) -> Stamp {
@@ -30,6 +32,7 @@ fn sound() -> RecordRow {
         removed: vec![("d".into(), stamp(4)), ("e".into(), stamp(8))],
         committed_at: Timestamp(0),
         user: None,
+        left: vec![],
     }
 }
 

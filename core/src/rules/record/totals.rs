@@ -100,7 +100,7 @@ pub(crate) fn put_clients_of(user: Option<&UserId>, count: u64, batch: &mut Batc
 }
 
 /// The user and the number in a row of [`clients_of`].
-pub(super) fn counted_user(key: &[u8], row: Bytes) -> Result<(Option<UserId>, u64), StoreError> {
+pub(crate) fn counted_user(key: &[u8], row: Bytes) -> Result<(Option<UserId>, u64), StoreError> {
     let user = match key.get(1..) {
         None | Some([]) => None,
         Some(name) => Some(name_of(name, UserId::new)?),

@@ -1,5 +1,7 @@
 //! The record that a write meets, and conflicts with it.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::protocol::document::Document;
@@ -7,7 +9,10 @@ use crate::protocol::message::{Mutation, ServerChange};
 use crate::protocol::name::{Collection, RecordId, Seq};
 use crate::protocol::unit::Expectation;
 use crate::protocol::write::Change;
+use crate::rules::record::scopes::{Declared, ScopeRows};
 use crate::rules::record::{Head, RecordRow, Totals};
+use crate::rules::scope::MAX_SCOPES;
+use crate::store::{Batch, Rows, StoreError};
 
 /// The present state of the record of a write.
 pub(super) struct Subject {
@@ -19,6 +24,8 @@ pub(super) struct Subject {
     pub(super) size: u64,
     /// The totals, if a write would begin the collection.
     pub(super) begins: Option<Totals>,
+    /// The collection's scope keys, if it has or had any.
+    pub(super) scopes: Option<Declared>,
 }
 
 impl Subject {
@@ -30,6 +37,26 @@ impl Subject {
     /// to which the record may have been deleted.
     pub(super) fn seq(&self) -> Seq {
         self.record.as_ref().map_or(self.head.horizon, |record| record.last.seq)
+    }
+
+    /// The changes of the rows of scopes that follow from a change of the record.
+    pub(super) fn move_in_scopes(
+        &self,
+        rows: &dyn Rows,
+        record: &mut RecordRow,
+    ) -> Result<Batch, StoreError> {
+        let Some(declared) = &self.scopes else { return Ok(Batch::default()) };
+        let mut scopes = ScopeRows::new(rows, &self.collection, declared);
+        scopes.change(&self.id, self.record.as_ref(), record)?;
+        Ok(scopes.into_batch())
+    }
+
+    /// The reason why the record may not become this document, if that would be in too many scopes.
+    pub(super) fn too_many_scopes(&self, document: &Document) -> Option<String> {
+        let key = self.scopes.as_ref()?.too_many(document)?;
+        Some(format!(
+            "the record would be in more than {MAX_SCOPES} scopes of {key}: a record can't be"
+        ))
     }
 
     /// The state of the record in a `CONFLICT`.

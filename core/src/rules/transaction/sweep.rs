@@ -8,12 +8,14 @@ use super::counting::{Census, measure};
 use super::{Decision, TransactionAnswer};
 use crate::protocol::name::{ClientId, Collection, DatabaseId, Epoch, RecordId, Seq};
 use crate::protocol::time::Timestamp;
+use crate::rules::record::scopes::{self, Declared, ScopeRows};
 use crate::rules::record::{self, ClientRow, Counted, EpochRow, Head, RecordRow, Totals};
 use crate::store::{Batch, Rows, Scan, StoreError};
 
 /// Removes tombstones, clients and epochs that are older than the retention, a bounded number of
-/// rows at a time. The removal of tombstones raises their collection's horizon. In a store from before
-/// the sizes of collections and the numbers of clients were stored, it counts them too.
+/// rows at a time. The removal of tombstones raises their collection's horizon, and those of the scopes
+/// that the records have left. In a store from before the sizes of collections and the numbers of
+/// clients were stored, it counts them too; and it builds the rows of scope keys that are new.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sweep {
     /// The retention of tombstones, silent clients and past epochs.
@@ -124,6 +126,21 @@ impl Broom<'_> {
             self.batch.put(record::head_key(collection), head.to_row());
             return Ok(SweepPlace::Collection(collection.clone()));
         }
+        let declared = Declared::of(self.rows, collection, Some(&head))?;
+        if let Some(declared) = &declared
+            && let Some((declared, batch)) =
+                scopes::build(self.rows, collection, &head, declared.clone(), &mut self.left)?
+        {
+            head.scoped = declared.is_in_use();
+            declared.put(collection, &mut self.batch);
+            self.batch.append(batch);
+            self.batch.put(record::head_key(collection), head.to_row());
+            // what comes next reads these rows
+            self.left = 0;
+            return Ok(SweepPlace::Collection(collection.clone()));
+        }
+        let declared = declared.unwrap_or_default();
+        let mut scopes = ScopeRows::new(self.rows, collection, &declared);
         let (from, to) =
             (record::index_key(collection, head.swept.next()), record::index_of(collection).1);
         let mut due: Vec<(Seq, RecordId, RecordRow, u64)> = Vec::new();
@@ -144,7 +161,8 @@ impl Broom<'_> {
             }
             left -= 1;
             head.swept = seq;
-            if record.document.is_none() || !record.removed.is_empty() {
+            let has_left = !record.left.is_empty();
+            if record.document.is_none() || !record.removed.is_empty() || has_left {
                 due.push((seq, id, record, size));
             }
             Ok(Scan::Next)
@@ -154,8 +172,9 @@ impl Broom<'_> {
         for (seq, id, record, size) in due {
             self.removed += 1;
             head.bytes = head.bytes.saturating_sub(size);
-            self.remove_tombstones(collection, &mut head, seq, &id, record);
+            self.remove_tombstones(collection, &mut head, &mut scopes, (seq, &id, record))?;
         }
+        self.batch.append(scopes.into_batch());
         if moved {
             self.batch.put(record::head_key(collection), head.to_row());
         }
@@ -170,23 +189,25 @@ impl Broom<'_> {
         &mut self,
         collection: &Collection,
         head: &mut Head,
-        seq: Seq,
-        id: &RecordId,
-        mut record: RecordRow,
-    ) {
+        scopes: &mut ScopeRows<'_>,
+        (seq, id, mut record): (Seq, &RecordId, RecordRow),
+    ) -> Result<(), StoreError> {
         let key = record::record_key(collection, id);
+        scopes.forget_left(&mut record)?;
         if record.document.is_none() {
             head.horizon = head.horizon.max(seq);
             self.batch.delete(key);
             self.batch.delete(record::index_key(collection, seq));
-            return;
+            return Ok(());
         }
-        for (_, stamp) in record.removed.drain(..) {
-            head.horizon = head.horizon.max(stamp.seq);
+        if let Some(last) = record.removed.drain(..).map(|(_, stamp)| stamp.seq).max() {
+            head.horizon = head.horizon.max(last);
+            scopes.raise(&record, last)?;
         }
         let row = record.to_row();
         head.bytes += record::size_of_record(id, &row);
         self.batch.put(key, row);
+        Ok(())
     }
 
     fn sweep_clients(&mut self, from: &[u8]) -> Result<SweepPlace, StoreError> {

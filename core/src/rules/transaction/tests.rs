@@ -1,5 +1,6 @@
 mod caps;
 mod random;
+mod scopes;
 mod sweep;
 mod unit;
 
@@ -19,7 +20,8 @@ use crate::protocol::name::DatabaseId;
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::policy::{Access, AllowAll};
-use crate::rules::record::{Head, RecordRow, verify};
+use crate::rules::record::{Head, RecordRow};
+use crate::rules::verify::verify;
 use crate::store::MemoryRows;
 use crate::store::Visit;
 

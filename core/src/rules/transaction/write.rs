@@ -23,6 +23,7 @@ use crate::protocol::write::{Change, WriteKind};
 use crate::rules::lookups::LookUps;
 use crate::rules::plain::adopt;
 use crate::rules::policy::{Access, Asker, ProposedWrite};
+use crate::rules::record::scopes::Declared;
 use crate::rules::record::{self, ClientRow, Head, RecordRow, Stamp, Totals};
 use crate::store::{Batch, Overlay, Rows, StoreError};
 
@@ -261,6 +262,7 @@ impl<'a> Writer<'a> {
         let head = self.rows.get(&record::head_key(collection))?.map(Head::from_row).transpose()?;
         let (record, size) = RecordRow::load_sized(&self.rows, collection, id)?;
         let begins = if head.is_none() { Some(Totals::load(&self.rows)?) } else { None };
+        let scopes = Declared::of(&self.rows, collection, head.as_ref())?;
         Ok(Subject {
             collection: collection.clone(),
             id: id.clone(),
@@ -268,6 +270,7 @@ impl<'a> Writer<'a> {
             record,
             size,
             begins,
+            scopes,
         })
     }
 
@@ -364,21 +367,22 @@ impl<'a> Writer<'a> {
             return Ok(self.outcome(&subject, asked.number, Verdict::Unchanged { version }));
         }
         let makes_one = after.is_some() && subject.document().is_none();
-        let reason = after.as_ref().and_then(|document| self.too_large(document));
+        let reason = after.as_ref().and_then(|document| self.too_large(&subject, document));
         let reason = reason.or_else(|| self.too_many(&subject).filter(|_| makes_one));
         let refused = |message| Verdict::Refused { code: ErrorCode::PayloadTooLarge, message };
         if let Some(message) = reason {
             return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
         let head = subject.head;
-        let record = self.successor(&subject, &asked, version.unwrap_or(0) + 1, after);
+        let mut record = self.successor(&subject, &asked, version.unwrap_or(0) + 1, after);
         let last = record.last;
+        let scopes = subject.move_in_scopes(&self.rows, &mut record)?;
         let row = record.to_row();
         let size = record::size_of_record(&subject.id, &row);
         if let Some(message) = self.too_full(&subject, size).filter(|_| record.document.is_some()) {
             return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
-        self.store(&subject, &record, row);
+        self.store(&subject, &record, row, scopes);
         self.published.push(Published {
             collection: subject.collection.clone(),
             record_id: subject.id.clone(),
@@ -419,10 +423,13 @@ impl<'a> Writer<'a> {
             committed_at: now.max(head.committed_at),
             user: self.user.cloned(),
             document,
+            left: Vec::new(),
         };
         match (asked.change.kind, &subject.record) {
             (WriteKind::Update, Some(before)) => {
-                self.keep_stamps(&mut record, before, asked, head.horizon);
+                // a scope's horizon may be lower than the collection's
+                let horizon = if subject.scopes.is_some() { Seq(0) } else { head.horizon };
+                self.keep_stamps(&mut record, before, asked, horizon);
             }
             (WriteKind::Insert | WriteKind::Update | WriteKind::Delete, _) => {
                 keep_times(&mut record, |name| self.stamp(last, asked, name).at);
@@ -459,15 +466,17 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn too_large(&self, document: &Document) -> Option<String> {
+    fn too_large(&self, subject: &Subject, document: &Document) -> Option<String> {
         let limits = self.context.limits;
         if document.size() > limits.document_bytes {
             let max = limits.document_bytes;
             return Some(format!("the record would have {} bytes of {max}", document.size()));
         }
-        (document.len() > limits.fields).then(|| {
-            format!("the record would have {} fields of {}", document.len(), limits.fields)
-        })
+        if document.len() > limits.fields {
+            let fields = document.len();
+            return Some(format!("the record would have {fields} fields of {}", limits.fields));
+        }
+        subject.too_many_scopes(document)
     }
 
     /// Keeps the stamps of the fields that an update does not touch.
@@ -517,10 +526,12 @@ impl<'a> Writer<'a> {
         Stamp { at, ..last }
     }
 
-    /// Stores the record, its entry in the change index, and the collection's head.
-    fn store(&mut self, subject: &Subject, record: &RecordRow, row: Vec<u8>) {
+    /// Stores the record, its entry in the change index, and the collection's head, beside the changes
+    /// of scopes.
+    fn store(&mut self, subject: &Subject, record: &RecordRow, row: Vec<u8>, mut batch: Batch) {
         let Subject { collection, id, head, .. } = subject;
-        let (mut head, mut batch) = (*head, Batch::default());
+        let mut head = *head;
+        head.scoped = subject.scopes.as_ref().is_some_and(Declared::is_in_use);
         if let Some(totals) = &subject.begins {
             Totals { collections: totals.collections + 1, ..totals.clone() }.put(&mut batch);
         }

@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 
 use super::{Call, ExpectedReply, ReadCall, Reply, Request, Wanted, WriteCall, invalid, reader};
 use crate::protocol::delta::Delta;
-use crate::protocol::document::{Document, DocumentError, write_json_string};
+use crate::protocol::document::{Document, DocumentError, json_string, write_json_string};
+use crate::protocol::json::check as check_json;
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::time::Timestamp;
@@ -142,9 +143,10 @@ fn parse_query(parameters: Vec<(String, String)>) -> Result<HttpQuery, Reply> {
             "where" => condition = Some(value),
             "orderBy" => order = Some(value),
             "after" => after = Some(value),
-            _ => match name.strip_prefix("where[").and_then(|rest| rest.strip_suffix(']')) {
-                Some(field) => query.conditions.push((field.to_string(), value)),
-                None => unknown = unknown.or(Some(name)),
+            _ => match (within(&name, "where[", "]"), scope_part(&name, &value)?) {
+                (Some(field), _) => query.conditions.push((field.to_string(), value)),
+                (None, Some(part)) => query.scope.push(part),
+                (None, None) => unknown = unknown.or(Some(name)),
             },
         }
     }
@@ -154,7 +156,7 @@ fn parse_query(parameters: Vec<(String, String)>) -> Result<HttpQuery, Reply> {
     if let Some(name) = unknown {
         return Err(invalid(&format!(
             "there is no parameter `{name}`; beside `where`, `orderBy` and `after` there are `limit`, \
-             `offset`, `since`, `fields`, `excludeFields` and `where[field]`"
+             `offset`, `since`, `fields`, `excludeFields`, `where[field]` and `scope[field]`"
         )));
     }
     let wrong = |name: &str, error: QueryError| invalid(&format!("`{name}`: {error}"));
@@ -174,6 +176,22 @@ fn parse_query(parameters: Vec<(String, String)>) -> Result<HttpQuery, Reply> {
     chosen.check().map_err(|error| wrong("orderBy", error))?;
     query.query = Some(Box::new(chosen));
     Ok(query)
+}
+
+fn within<'n>(name: &'n str, begin: &str, end: &str) -> Option<&'n str> {
+    name.strip_prefix(begin)?.strip_suffix(end)
+}
+
+/// A part of a scope key with the JSON text of its value: `scope[field]=text` or `scope[field]:=JSON`.
+fn scope_part(name: &str, value: &str) -> Result<Option<(String, String)>, Reply> {
+    if let Some(part) = within(name, "scope[", "]:") {
+        check_json(value).map_err(|_| {
+            invalid(&format!("`{name}` is not JSON: `scope[{part}]` without `:` takes a text"))
+        })?;
+        return Ok(Some((part.to_string(), value.trim().to_string())));
+    }
+    let Some(part) = within(name, "scope[", "]") else { return Ok(None) };
+    Ok(Some((part.to_string(), json_string(value))))
 }
 
 /// A `+` that was not encoded has become a space.

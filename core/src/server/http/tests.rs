@@ -1,5 +1,6 @@
 mod converge;
 mod resumable;
+mod scopes;
 
 use alloc::vec;
 

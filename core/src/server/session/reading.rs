@@ -117,7 +117,8 @@ impl Session {
                 ReadAnswer::Page(_)
                 | ReadAnswer::Pulled(_)
                 | ReadAnswer::Whole(_)
-                | ReadAnswer::Found(_),
+                | ReadAnswer::Found(_)
+                | ReadAnswer::Refused { .. },
             ) => {
                 self.close(1011, "the server mixed up its answers", cx);
             }

@@ -438,9 +438,10 @@ impl SmallWorld {
             ReadAnswer::Whole(records) => {
                 Ok(records.unwrap_or_default().pop().map(|record| record.document))
             }
-            ReadAnswer::Page(_) | ReadAnswer::Found(_) | ReadAnswer::Pulled(_) => {
-                Err("another answer".into())
-            }
+            ReadAnswer::Page(_)
+            | ReadAnswer::Found(_)
+            | ReadAnswer::Pulled(_)
+            | ReadAnswer::Refused { .. } => Err("another answer".into()),
         }
     }
 

@@ -147,7 +147,8 @@ fn client_of(batch: &JobBatch<HubJob>, conn: ConnId) -> Option<ClientId> {
         | Transaction::Plain(_)
         | Transaction::PlainUnit(_)
         | Transaction::Sweep(_)
-        | Transaction::BeginEpoch { .. } => None,
+        | Transaction::BeginEpoch { .. }
+        | Transaction::Declare(_) => None,
     })
 }
 

@@ -84,6 +84,7 @@ fn live(rows: &MemoryRows, collection: &Collection) -> BTreeMap<RecordId, Seq> {
         ReadAnswer::Page(_)
         | ReadAnswer::Whole(_)
         | ReadAnswer::Pulled(_)
-        | ReadAnswer::Found(_) => unreachable!("a snapshot was asked for"),
+        | ReadAnswer::Found(_)
+        | ReadAnswer::Refused { .. } => unreachable!("a snapshot was asked for"),
     }
 }

@@ -441,7 +441,8 @@ impl World {
             ReadAnswer::Whole(None)
             | ReadAnswer::Page(_)
             | ReadAnswer::Pulled(_)
-            | ReadAnswer::Found(_) => {
+            | ReadAnswer::Found(_)
+            | ReadAnswer::Refused { .. } => {
                 unreachable!("the whole collection was asked for")
             }
         }

@@ -7,8 +7,9 @@ use crate::protocol::hash::Checksum;
 use crate::protocol::message::Ack;
 use crate::protocol::name::Seq;
 use crate::protocol::write::WriteKind;
-use crate::rules::record::{Head, verify};
+use crate::rules::record::Head;
 use crate::rules::transaction::tests::{id, insert, update};
+use crate::rules::verify::verify;
 
 const RECORDS: u64 = 4;
 

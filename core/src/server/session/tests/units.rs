@@ -389,7 +389,7 @@ impl Run {
             *times += 1;
             assert_eq!(*times, 1, "applied once");
         }
-        let faults = crate::rules::record::verify(&self.world.store.rows).unwrap().faults;
+        let faults = crate::rules::verify::verify(&self.world.store.rows).unwrap().faults;
         assert_eq!(faults, Vec::<String>::new());
     }
 

@@ -1,11 +1,14 @@
 //! The offline check of a server's rows.
 
+mod scopes;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{
+use self::scopes::ScopesFound;
+use super::record::{
     ClientRow, Head, RecordRow, Stamp, Totals, counted_user, index_key, index_of, name_in,
     range_of, record_id, records_of, size_of_record,
 };
@@ -24,7 +27,7 @@ pub struct Report {
     pub faults: Vec<String>,
 }
 
-/// Reads every row of a server's store. Index and records must agree; count and checksum are
+/// Reads every row of a server's store. Index, scopes and records must agree; counts and checksums are
 /// recomputed from the records.
 ///
 /// # Errors
@@ -98,6 +101,7 @@ fn verify_collection(
 ) -> Result<Head, StoreError> {
     let mut found = Head { count: 0, checksum: Checksum(0), bytes: 0, ..head };
     let (from, to) = records_of(collection);
+    let mut scopes = ScopesFound::begin(rows, collection, head, report)?;
     let mut records = 0u64;
     rows.scan(&from, &to, &mut |key, row| {
         let id = record_id(&key[from.len()..])?;
@@ -128,8 +132,10 @@ fn verify_collection(
         for fault in record.faults(head) {
             report.fault(alloc::format!("{collection}/{id}: {fault}"));
         }
+        scopes.record(&id, &record, report)?;
         Ok(Scan::Next)
     })?;
+    scopes.end(head, report)?;
     let (from, to) = index_of(collection);
     let mut indexed = 0u64;
     rows.scan(&from, &to, &mut |_, _| {

@@ -1,0 +1,528 @@
+//! The rows of scopes: which records are in them, and which have left them.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `k` collection | [`Declared`]: the collection's scope keys |
+//! | `s` collection 0 number `h` value | [`ScopeHead`]: count, checksum, horizon |
+//! | `s` collection 0 number `m` value seq | the id of a member, at the seq of its last change |
+//! | `s` collection 0 number `l` value seq | the id of a record that left the scope at this seq |
+//!
+//! The number of a key takes 4 bytes; it is never given twice. No value is the beginning of another one.
+//! The rows change in the transaction that changes the record.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::{Head, RecordRow, be_u64, index_key, index_of, record_id, tagged, to_u64, within};
+use crate::protocol::codec::{Reader, put_bytes, put_u64};
+use crate::protocol::document::Document;
+use crate::protocol::hash::Checksum;
+use crate::protocol::name::{Collection, RecordId, Seq};
+use crate::rules::scope::{ScopeKey, ScopeValue, TooMany};
+use crate::store::{Batch, Rows, Scan, StoreError};
+
+/// The maximal number of scopes that a record lists as left.
+pub(crate) const MAX_LEFT: usize = 64;
+
+/// The scope keys of a collection, as far as its rows know of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Declared {
+    /// The keys that are declared.
+    pub(crate) keys: Vec<DeclaredKey>,
+    /// The numbers of earlier keys, whose rows are being removed.
+    pub(crate) dropped: Vec<u32>,
+    /// The number of numbers that were given so far.
+    given: u32,
+}
+
+/// A scope key with the state of its rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DeclaredKey {
+    pub(crate) key: ScopeKey,
+    /// The number in the keys of its rows.
+    pub(crate) number: u32,
+    pub(crate) built: Built,
+}
+
+/// The progress of building the rows of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Built {
+    /// The records up to this seq are in their scopes, and no later one.
+    UpTo(Seq),
+    /// All are, since the collection's head was this one. Of what left a scope before nothing is known.
+    Since(Seq),
+}
+
+/// The state of a scope as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ScopeHead {
+    /// The number of members.
+    pub(crate) count: u64,
+    /// Their checksum.
+    pub(crate) checksum: Checksum,
+    /// The horizon: what was forgotten of the scope has a seq up to this one.
+    pub(crate) horizon: Seq,
+}
+
+/// A scope that a record has left.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Left {
+    /// The number of the scope's key.
+    pub(crate) number: u32,
+    pub(crate) value: ScopeValue,
+    /// The seq of the change by which it left.
+    pub(crate) seq: Seq,
+}
+
+impl Declared {
+    /// The keys of a collection; `None` if nothing is stored of any.
+    pub(crate) fn load(
+        rows: &dyn Rows,
+        collection: &Collection,
+    ) -> Result<Option<Self>, StoreError> {
+        rows.get(&declared_key(collection))?.map(Self::from_row).transpose()
+    }
+
+    /// The keys of a collection with this head; `None` if it never had one.
+    pub(crate) fn of(
+        rows: &dyn Rows,
+        collection: &Collection,
+        head: Option<&Head>,
+    ) -> Result<Option<Self>, StoreError> {
+        match head {
+            Some(head) if !head.scoped => Ok(None),
+            Some(_) | None => Self::load(rows, collection),
+        }
+    }
+
+    /// Replaces the keys that are declared. Returns `true` if that changes anything.
+    pub(crate) fn declare(&mut self, keys: &[ScopeKey]) -> bool {
+        let before = self.clone();
+        let (kept, dropped) =
+            core::mem::take(&mut self.keys).into_iter().partition(|old| keys.contains(&old.key));
+        self.keys = kept;
+        self.dropped.extend(dropped.into_iter().map(|old: DeclaredKey| old.number));
+        for key in keys {
+            if self.keys.iter().all(|known| known.key != *key) {
+                self.given += 1;
+                let (key, number) = (key.clone(), self.given);
+                self.keys.push(DeclaredKey { key, number, built: Built::UpTo(Seq(0)) });
+            }
+        }
+        *self != before
+    }
+
+    /// Returns `true` if there are rows to keep or to remove.
+    pub(crate) fn is_in_use(&self) -> bool {
+        !self.keys.is_empty() || !self.dropped.is_empty()
+    }
+
+    /// The key in whose scopes a document is too often, if there is one.
+    pub(crate) fn too_many(&self, document: &Document) -> Option<&ScopeKey> {
+        let keys = self.keys.iter().map(|declared| &declared.key);
+        keys.into_iter().find(|key| key.scopes(document) == Err(TooMany))
+    }
+
+    pub(crate) fn put(&self, collection: &Collection, batch: &mut Batch) {
+        batch.put(declared_key(collection), self.to_row());
+    }
+
+    fn to_row(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_u64(&mut out, u64::from(self.given));
+        put_u64(&mut out, self.keys.len() as u64);
+        for DeclaredKey { key, number, built } in &self.keys {
+            put_u64(&mut out, u64::from(*number));
+            put_bytes(&mut out, key.to_string().as_bytes());
+            let (tag, seq) = match built {
+                Built::UpTo(seq) => (0, seq),
+                Built::Since(seq) => (1, seq),
+            };
+            out.push(tag);
+            put_u64(&mut out, seq.0);
+        }
+        put_u64(&mut out, self.dropped.len() as u64);
+        for number in &self.dropped {
+            put_u64(&mut out, u64::from(*number));
+        }
+        out
+    }
+
+    pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(row);
+        let mut declared = Self { given: number(&mut reader)?, ..Self::default() };
+        for _ in 0..reader.u64()? {
+            let number = number(&mut reader)?;
+            let key = reader.str(|text| text.parse().ok())?;
+            let is_built = reader.flag()?;
+            let seq = Seq(reader.u64()?);
+            let built = if is_built { Built::Since(seq) } else { Built::UpTo(seq) };
+            declared.keys.push(DeclaredKey { key, number, built });
+        }
+        for _ in 0..reader.u64()? {
+            declared.dropped.push(number(&mut reader)?);
+        }
+        reader.end()?;
+        Ok(declared)
+    }
+}
+
+fn number(reader: &mut Reader) -> Result<u32, StoreError> {
+    u32::try_from(reader.u64()?).map_err(|_| StoreError::damaged("a scope key has no number"))
+}
+
+impl DeclaredKey {
+    /// Returns `true` if a record with this seq is in its scopes.
+    pub(crate) fn covers(&self, seq: Seq) -> bool {
+        match self.built {
+            Built::UpTo(built) => seq <= built,
+            Built::Since(_) => true,
+        }
+    }
+
+    /// The scopes of a record that the rows hold.
+    pub(crate) fn scopes_of(&self, record: &RecordRow) -> BTreeSet<ScopeValue> {
+        let document = record.document.as_ref().filter(|_| self.covers(record.last.seq));
+        document.and_then(|document| self.key.scopes(document).ok()).unwrap_or_default()
+    }
+}
+
+impl ScopeHead {
+    pub(crate) fn load(
+        rows: &dyn Rows,
+        collection: &Collection,
+        number: u32,
+        value: &[u8],
+    ) -> Result<Self, StoreError> {
+        let row = rows.get(&scope_key(collection, number, HEAD, value))?;
+        row.map_or_else(|| Ok(Self::default()), Self::from_row)
+    }
+
+    fn to_row(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(16);
+        put_u64(&mut out, self.count);
+        out.extend_from_slice(&self.checksum.0.to_be_bytes());
+        put_u64(&mut out, self.horizon.0);
+        out
+    }
+
+    pub(crate) fn from_row(row: Bytes) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(row);
+        let head = Self {
+            count: reader.u64()?,
+            checksum: Checksum(be_u64(&mut reader)?),
+            horizon: Seq(reader.u64()?),
+        };
+        reader.end()?;
+        Ok(head)
+    }
+}
+
+impl Left {
+    pub(super) fn put_all(left: &[Self], out: &mut Vec<u8>) {
+        for Self { number, value, seq } in left {
+            put_u64(out, u64::from(*number));
+            put_bytes(out, value);
+            put_u64(out, seq.0);
+        }
+    }
+
+    pub(super) fn take_all(mut reader: Reader) -> Result<Vec<Self>, StoreError> {
+        let mut left = Vec::new();
+        while !reader.is_empty() {
+            let number = number(&mut reader)?;
+            let value = reader.bytes()?.to_vec();
+            left.push(Self { number, value, seq: Seq(reader.u64()?) });
+        }
+        Ok(left)
+    }
+}
+
+/// The rows of a collection's scopes, while records are changed.
+pub(crate) struct ScopeRows<'a> {
+    rows: &'a dyn Rows,
+    collection: &'a Collection,
+    declared: &'a Declared,
+    heads: BTreeMap<(u32, ScopeValue), ScopeHead>,
+    batch: Batch,
+}
+
+impl<'a> ScopeRows<'a> {
+    pub(crate) fn new(
+        rows: &'a dyn Rows,
+        collection: &'a Collection,
+        declared: &'a Declared,
+    ) -> Self {
+        Self { rows, collection, declared, heads: BTreeMap::new(), batch: Batch::default() }
+    }
+
+    /// Follows a change of a record, whose new row gets its list of the scopes that it has left.
+    pub(crate) fn change(
+        &mut self,
+        id: &RecordId,
+        before: Option<&RecordRow>,
+        after: &mut RecordRow,
+    ) -> Result<(), StoreError> {
+        let seq = after.last.seq;
+        let mut left = before.map_or_else(Vec::new, |before| before.left.clone());
+        left.retain(|left| self.declared.keys.iter().any(|key| key.number == left.number));
+        for declared in &self.declared.keys {
+            let number = declared.number;
+            let old = before.map(|before| declared.scopes_of(before)).unwrap_or_default();
+            let new = declared.scopes_of(after);
+            for value in &old {
+                if let Some(before) = before {
+                    self.remove_member(number, value, id, before)?;
+                }
+                // while its rows are built there are no readers to tell
+                if !new.contains(value) && matches!(declared.built, Built::Since(_)) {
+                    self.put(number, LEAVE, value, seq, id);
+                    left.push(Left { number, value: value.clone(), seq });
+                }
+            }
+            for value in &new {
+                self.add_member(number, value, id, after)?;
+                // it has returned
+                if let Some(at) = left.iter().position(|l| l.number == number && l.value == *value)
+                {
+                    let leave = left.remove(at);
+                    self.delete(number, LEAVE, value, leave.seq);
+                }
+            }
+        }
+        let over = left.len().saturating_sub(MAX_LEFT);
+        for leave in left.drain(..over) {
+            self.forget(&leave)?;
+        }
+        after.left = left;
+        Ok(())
+    }
+
+    /// Forgets all scopes that a record has left, as its tombstone is forgotten.
+    pub(crate) fn forget_left(&mut self, record: &mut RecordRow) -> Result<(), StoreError> {
+        for leave in record.left.drain(..) {
+            if self.declared.keys.iter().any(|key| key.number == leave.number) {
+                self.forget(&leave)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Raises the horizons of a record's scopes, since something in it up to a seq is forgotten.
+    pub(crate) fn raise(&mut self, record: &RecordRow, seq: Seq) -> Result<(), StoreError> {
+        for declared in &self.declared.keys {
+            for value in declared.scopes_of(record) {
+                let head = self.head(declared.number, &value)?;
+                head.horizon = head.horizon.max(seq);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_member(
+        &mut self,
+        number: u32,
+        value: &ScopeValue,
+        id: &RecordId,
+        record: &RecordRow,
+    ) -> Result<(), StoreError> {
+        let Some(document) = &record.document else { return Ok(()) };
+        self.put(number, MEMBER, value, record.last.seq, id);
+        let head = self.head(number, value)?;
+        head.count += 1;
+        head.checksum.add(id, record.last.seq, document);
+        Ok(())
+    }
+
+    fn remove_member(
+        &mut self,
+        number: u32,
+        value: &ScopeValue,
+        id: &RecordId,
+        record: &RecordRow,
+    ) -> Result<(), StoreError> {
+        let Some(document) = &record.document else { return Ok(()) };
+        self.delete(number, MEMBER, value, record.last.seq);
+        let head = self.head(number, value)?;
+        head.count = head.count.saturating_sub(1);
+        head.checksum.remove(id, record.last.seq, document);
+        Ok(())
+    }
+
+    fn forget(&mut self, leave: &Left) -> Result<(), StoreError> {
+        self.delete(leave.number, LEAVE, &leave.value, leave.seq);
+        let head = self.head(leave.number, &leave.value)?;
+        head.horizon = head.horizon.max(leave.seq);
+        Ok(())
+    }
+
+    fn head(&mut self, number: u32, value: &[u8]) -> Result<&mut ScopeHead, StoreError> {
+        use alloc::collections::btree_map::Entry;
+        Ok(match self.heads.entry((number, value.to_vec())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let head = ScopeHead::load(self.rows, self.collection, number, value)?;
+                unknown.insert(head)
+            }
+        })
+    }
+
+    fn put(&mut self, number: u32, kind: u8, value: &[u8], seq: Seq, id: &RecordId) {
+        let key = changed_key(self.collection, number, kind, value, seq);
+        self.batch.put(key, Bytes::copy_from_slice(id.as_bytes()));
+    }
+
+    fn delete(&mut self, number: u32, kind: u8, value: &[u8], seq: Seq) {
+        self.batch.delete(changed_key(self.collection, number, kind, value, seq));
+    }
+
+    /// The changes of the rows.
+    pub(crate) fn into_batch(self) -> Batch {
+        let Self { collection, heads, mut batch, .. } = self;
+        for ((number, value), head) in heads {
+            let key = scope_key(collection, number, HEAD, &value);
+            if head == ScopeHead::default() {
+                batch.delete(key);
+            } else {
+                batch.put(key, head.to_row());
+            }
+        }
+        batch
+    }
+}
+
+/// Puts records into the scopes of keys that are new, and removes the rows of keys that are gone, until
+/// `left` rows are read. Returns the keys as they are then, and the changes of rows; `None` if there is
+/// nothing to do.
+pub(crate) fn build(
+    rows: &dyn Rows,
+    collection: &Collection,
+    head: &Head,
+    mut declared: Declared,
+    left: &mut usize,
+) -> Result<Option<(Declared, Batch)>, StoreError> {
+    let mut batch = Batch::default();
+    let before = declared.clone();
+    for key in &mut declared.keys {
+        let Built::UpTo(built) = key.built else { continue };
+        let mut scopes = ScopeRows::new(rows, collection, &before);
+        key.built = match build_key(rows, key, built, &mut scopes, left)? {
+            Some(reached) => Built::UpTo(reached),
+            None => Built::Since(head.seq),
+        };
+        batch.append(scopes.into_batch());
+    }
+    while let Some(number) = declared.dropped.last() {
+        let (from, to) = range_of_key(collection, *number);
+        let mut end = true;
+        rows.scan(&from, &to, &mut |key, _| {
+            if *left == 0 {
+                end = false;
+                return Ok(Scan::Stop);
+            }
+            *left -= 1;
+            batch.delete(key.to_vec());
+            Ok(Scan::Next)
+        })?;
+        if !end {
+            break;
+        }
+        declared.dropped.pop();
+    }
+    let is_idle = before == declared && batch.is_empty();
+    Ok((!is_idle).then_some((declared, batch)))
+}
+
+/// Puts the records above a seq into the scopes of a key. Returns the seq that it has reached; `None` at
+/// the end.
+fn build_key(
+    rows: &dyn Rows,
+    key: &DeclaredKey,
+    built: Seq,
+    scopes: &mut ScopeRows<'_>,
+    left: &mut usize,
+) -> Result<Option<Seq>, StoreError> {
+    let collection = scopes.collection;
+    let (from, to) = (index_key(collection, built.next()), index_of(collection).1);
+    let (mut reached, mut end) = (built, true);
+    rows.scan(&from, &to, &mut |entry, id| {
+        if *left == 0 {
+            end = false;
+            return Ok(Scan::Stop);
+        }
+        *left -= 1;
+        reached = Seq(to_u64(&entry[entry.len().saturating_sub(8)..])?);
+        let id = record_id(&id)?;
+        let record = RecordRow::load(rows, collection, &id)?
+            .ok_or_else(|| StoreError::damaged("the change index names a missing record"))?;
+        let values = record.document.as_ref().map(|document| key.key.scopes(document));
+        // a record that is in too many scopes is in none
+        for value in values.and_then(Result::ok).unwrap_or_default() {
+            scopes.add_member(key.number, &value, &id, &record)?;
+        }
+        Ok(Scan::Next)
+    })?;
+    Ok((!end).then_some(reached))
+}
+
+/// Visits the ids of a scope's members whose last change is at or above a seq, in the order of the
+/// changes, until `visit` breaks.
+pub(crate) fn members(
+    rows: &dyn Rows,
+    collection: &Collection,
+    number: u32,
+    value: &[u8],
+    from: Seq,
+    visit: &mut dyn FnMut(RecordId) -> Result<ControlFlow<()>, StoreError>,
+) -> Result<(), StoreError> {
+    let first = changed_key(collection, number, MEMBER, value, from);
+    let last = changed_key(collection, number, MEMBER, value, Seq(u64::MAX));
+    rows.scan(&first, &last, &mut |_, id| {
+        Ok(match visit(record_id(&id)?)? {
+            ControlFlow::Continue(()) => Scan::Next,
+            ControlFlow::Break(()) => Scan::Stop,
+        })
+    })
+}
+
+/// The kinds of a scope's rows.
+pub(crate) const HEAD: u8 = b'h';
+pub(crate) const MEMBER: u8 = b'm';
+pub(crate) const LEAVE: u8 = b'l';
+
+fn declared_key(collection: &Collection) -> Vec<u8> {
+    tagged(b'k', collection)
+}
+
+/// The rows of one key, or those of one kind among them.
+pub(crate) fn range_of_key(collection: &Collection, number: u32) -> (Vec<u8>, Vec<u8>) {
+    let mut from = within(b's', collection);
+    let mut to = from.clone();
+    from.extend_from_slice(&number.to_be_bytes());
+    to.extend_from_slice(&number.saturating_add(1).to_be_bytes());
+    (from, to)
+}
+
+/// The key of a scope's head, or the beginning of the keys of its other rows.
+pub(crate) fn scope_key(collection: &Collection, number: u32, kind: u8, value: &[u8]) -> Vec<u8> {
+    let mut key = range_of_key(collection, number).0;
+    key.push(kind);
+    key.extend_from_slice(value);
+    key
+}
+
+pub(crate) fn changed_key(
+    collection: &Collection,
+    number: u32,
+    kind: u8,
+    value: &[u8],
+    seq: Seq,
+) -> Vec<u8> {
+    let mut key = scope_key(collection, number, kind, value);
+    key.extend_from_slice(&seq.0.to_be_bytes());
+    key
+}

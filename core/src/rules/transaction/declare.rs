@@ -1,0 +1,48 @@
+//! The scope keys of collections.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::vec::Vec;
+
+use super::{Decision, TransactionAnswer};
+use crate::protocol::name::{Collection, Seq};
+use crate::rules::record::scopes::{Built, Declared};
+use crate::rules::record::{self, Head};
+use crate::rules::scope::{MAX_KEYS, ScopeKey};
+use crate::store::{Batch, Rows, Scan, StoreError, StoreErrorKind};
+
+pub(super) fn declare(
+    keys: &BTreeMap<Collection, Vec<ScopeKey>>,
+    rows: &dyn Rows,
+) -> Result<Decision, StoreError> {
+    let mut known = BTreeMap::new();
+    rows.scan(b"k", b"l", &mut |key, row| {
+        let collection = record::name_in(key, |name| Collection::new(name).ok())?;
+        known.insert(collection, Declared::from_row(row)?);
+        Ok(Scan::Next)
+    })?;
+    for collection in keys.keys() {
+        known.entry(collection.clone()).or_default();
+    }
+    let mut batch = Batch::default();
+    for (collection, mut declared) in known {
+        let keys = keys.get(&collection).map_or(&[][..], Vec::as_slice);
+        if keys.len() > MAX_KEYS {
+            let message = format!("{collection} has more than {MAX_KEYS} scope keys");
+            return Err(StoreError::new(StoreErrorKind::Other, message));
+        }
+        if !declared.declare(keys) {
+            continue;
+        }
+        match rows.get(&record::head_key(&collection))? {
+            Some(row) => {
+                let head = Head { scoped: true, ..Head::from_row(row)? };
+                batch.put(record::head_key(&collection), head.to_row());
+            }
+            // there is nothing to build
+            None => declared.keys.iter_mut().for_each(|key| key.built = Built::Since(Seq(0))),
+        }
+        declared.put(&collection, &mut batch);
+    }
+    Ok(Decision { batch, answer: TransactionAnswer::Begun, published: Vec::new() })
+}

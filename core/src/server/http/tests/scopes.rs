@@ -1,0 +1,136 @@
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+use super::*;
+use crate::rules::scope::ScopeKey;
+use crate::rules::transaction::tests::todos;
+use crate::rules::transaction::{Sweep, SweepPlace};
+
+fn declare(store: &mut Store, keys: &[&str]) {
+    let keys: Vec<ScopeKey> = keys.iter().map(|key| key.parse().unwrap()).collect();
+    store.commit(&Transaction::Declare(BTreeMap::from([(todos(), keys)])));
+}
+
+fn put(store: &mut Store, id: &str, json: &str) {
+    store.plain_to(id, insert(json));
+}
+
+#[test]
+fn a_scope_is_read_by_its_key() {
+    let store = &mut Store::new();
+    declare(store, &["room", "members[]", "project+status"]);
+    put(store, "3", r#"{"room":"42","project":"p","status":1}"#);
+    put(store, "1", r#"{"room":"42","members":["ann","bob"]}"#);
+    put(store, "2", r#"{"room":42,"members":["bob"]}"#);
+    put(store, "4", r#"{"room":"42","n":4}"#);
+    store.plain_to("4", Change::delete());
+    assert_eq!(found(store, "scope[room]=42"), ["1", "3"], "in the order of their ids");
+    assert_eq!(found(store, "scope[room]:=42.0"), ["2"], "a number by its value");
+    assert_eq!(found(store, "scope%5Bmembers%5B%5D%5D=bob"), ["1", "2"]);
+    assert_eq!(found(store, "scope[status]:=1&scope[project]=p"), ["3"]);
+    for nobody in ["scope[room]=none", "scope[room]:=[42]", "scope[room]:=null"] {
+        assert!(found(store, nobody).is_empty(), "{nobody}");
+    }
+    // with the other parameters
+    assert_eq!(found(store, "scope[room]=42&limit=1&offset=1"), ["3"]);
+    assert_eq!(found(store, "scope[room]=42&since=1970-01-01T00:00:00Z"), ["3", "1"]);
+    assert_eq!(found(store, "scope[room]=42&where[project]=p"), ["3"]);
+    assert_eq!(found(store, "scope[room]=42&orderBy=-project"), ["3", "1"]);
+    let (_, page) = ask(store, "GET", "/sync/todos?scope[room]=42&orderBy=project&limit=1", "");
+    assert!(page.contains("\"next\":"), "{page}");
+}
+
+#[test]
+fn what_is_no_scope_key_is_refused() {
+    let store = &mut Store::new();
+    declare(store, &["room", "project+status"]);
+    put(store, "1", "{}");
+    for query in
+        ["scope[text]=1", "scope[project]=1", "scope[room]=1&scope[room]=2", "scope[members[]]=1"]
+    {
+        let (status, body) = ask(store, "GET", &format!("/sync/todos?{query}"), "");
+        assert_eq!(status, 400, "{query}: {body}");
+        assert!(body.contains("has no scope key"), "{body}");
+    }
+    let (status, body) = ask(store, "GET", "/sync/todos?scope[room]:=x", "");
+    assert_eq!((status, body.contains("not JSON")), (400, true), "{body}");
+    let tiny = ServerLimits { answer_bytes: 10, ..ServerLimits::default() };
+    for query in ["scope[room]=1", "scope[room]=1&orderBy=n"] {
+        put(store, "2", r#"{"room":"1"}"#);
+        let target = format!("/sync/todos?{query}");
+        assert_eq!(ask_with(store, &AllowAll, &tiny, "GET", &target, "").status, 413);
+    }
+}
+
+#[test]
+fn scopes_that_are_being_built_are_answered_later() {
+    let store = &mut Store::new();
+    for id in ["1", "2", "3"] {
+        put(store, id, r#"{"room":"42"}"#);
+    }
+    declare(store, &["room"]);
+    let mut from = Some(SweepPlace::Start);
+    let mut refused = 0;
+    while let Some(place) = from.take() {
+        let reply = ask_with(
+            store,
+            &AllowAll,
+            &ServerLimits::default(),
+            "GET",
+            "/sync/todos?scope[room]=42",
+            "",
+        );
+        if reply.status == 503 {
+            refused += 1;
+            assert!(reply.headers.contains(&("retry-after", "1".into())));
+            let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+            assert_eq!(
+                (&body["code"], &body["retryAfterMs"]),
+                (&"SERVER_ERROR".into(), &1000.into())
+            );
+            // writes meanwhile
+            store.plain_to(
+                &format!("{}", refused % 3 + 1),
+                update(&format!(r#"{{"n":{refused}}}"#)),
+            );
+        } else {
+            assert_eq!(reply.status, 200);
+        }
+        let sweep = Sweep { retention: Duration::MAX, from: place, budget: 2 };
+        let answer = store.commit(&Transaction::Sweep(sweep));
+        let TransactionAnswer::Swept(swept) = answer else { panic!("{answer:?}") };
+        from = swept.next;
+        assert!(refused < 100, "it is never built");
+    }
+    assert!(refused > 1, "{refused}");
+    assert_eq!(found(store, "scope[room]=42"), ["1", "2", "3"]);
+}
+
+#[test]
+fn a_policy_holds_within_a_scope() {
+    struct Own;
+    impl Policy for Own {
+        fn read(&self, _: Option<&UserId>, _: &Collection) -> Access {
+            Access::Some
+        }
+        fn read_record(
+            &self,
+            _: Option<&UserId>,
+            _: &Collection,
+            id: &RecordId,
+            _: &Document,
+        ) -> bool {
+            &**id == "1"
+        }
+    }
+    let store = &mut Store::new();
+    declare(store, &["room"]);
+    put(store, "1", r#"{"room":"42"}"#);
+    put(store, "2", r#"{"room":"42","secret":1}"#);
+    for query in ["scope[room]=42", "scope[room]=42&orderBy=secret"] {
+        let target = format!("/sync/todos?{query}");
+        let reply = ask_with(store, &Own, &ServerLimits::default(), "GET", &target, "");
+        let body = String::from_utf8(reply.body).unwrap();
+        assert!(body.contains("\"1\"") && !body.contains("secret"), "{body}");
+    }
+}
