@@ -186,6 +186,9 @@ impl World {
                 replica.command(now, Command::Unsubscribe(collection.clone()), actions);
             }
         });
+        if !wanted {
+            self.vouches_no_more(device, collection);
+        }
     }
 
     /// The app of a device says that now is the time to connect.

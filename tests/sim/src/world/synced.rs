@@ -15,9 +15,11 @@ impl Device {
 }
 
 impl World {
-    /// The app of a device asks to be told when everything is in step.
+    /// The app of a device asks to be told when everything that it uses is in step.
     pub fn ask_synced(&mut self, device: usize) -> SyncId {
-        let heads = self.heads();
+        let mut heads = self.heads();
+        let used = self.devices[device].replica.status().collections;
+        heads.retain(|(collection, _)| used.get(collection).is_some_and(|of| of.in_use));
         let id = self.with(device, |replica, now, actions| replica.synced(now, actions));
         self.devices[device].waiting_syncs.insert(id, heads);
         id
@@ -30,6 +32,15 @@ impl World {
         self.with(device, |replica, now, actions| {
             replica.command(now, Command::Release(collection.clone()), actions)
         });
+        self.vouches_no_more(device, collection);
+    }
+
+    /// A collection is used no longer: no call of `synced` says anything about it, whoever uses it again
+    /// before the call is answered.
+    pub(super) fn vouches_no_more(&mut self, device: usize, collection: &Collection) {
+        for heads in self.devices[device].waiting_syncs.values_mut() {
+            heads.retain(|(known, _)| known != collection);
+        }
     }
 
     /// A call of `synced` was answered.
