@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use synclayer_core::{ClientId, WriteId};
 
-use crate::guarantees::ledger::{Ledger, STRANGER};
+use crate::guarantees::ledger::{Ledger, STRANGER, Write};
 use crate::guarantees::{is_permanent, new_tokens};
 use crate::plan::{Strategy, tokens_in};
 use crate::world::{Committed, World};
@@ -20,10 +20,19 @@ pub fn in_order(
     device: usize,
     client: &ClientId,
 ) -> Result<(), String> {
-    for token in new_tokens(committed) {
-        let Some(write) = ledger.write(token) else { continue };
+    let tokens = new_tokens(committed);
+    for token in &tokens {
+        let Some(write) = ledger.write(*token) else { continue };
         let Some(position) = write.position else { continue };
         if !ledger.counts(write, device) || write.rejected {
+            continue;
+        }
+        // a list is written whole: a later write behind a transaction brings what a strategy had given
+        // up in front of it
+        let brings = |later: &Write| {
+            later.appends && later.device == device && later.position > write.position
+        };
+        if write.appends && tokens.iter().filter_map(|token| ledger.write(*token)).any(brings) {
             continue;
         }
         let last = ledger.last_place.entry(client.clone()).or_insert(position);
