@@ -25,6 +25,7 @@ mod units;
 mod verdicts;
 
 use core::hash::{Hash, Hasher};
+use core::time::Duration;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -100,6 +101,8 @@ pub struct Session {
     /// `true` if a wanted read comes before the next writes, so that both have their turn.
     reads_first: bool,
     bucket: Option<Bucket>,
+    /// The write that came too fast, and the time to wait for it, until its number comes again.
+    too_fast: Option<(MutationNumber, Duration)>,
     bad_in_a_row: u32,
     /// The number of the last ticket.
     generation: u64,
@@ -149,6 +152,7 @@ impl Session {
         Self {
             auth: Auth::new(identity, now.mono + limits.auth_timeout),
             bucket: limits.rate.map(|rate| Bucket::new(rate, now.mono)),
+            too_fast: None,
             limits,
             conn,
             mono: now.mono,

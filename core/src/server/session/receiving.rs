@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::queue::QueuedRequest;
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
-use crate::protocol::name::UserId;
+use crate::protocol::name::{MutationNumber, UserId};
 use crate::protocol::unit::Submission;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
 
@@ -88,9 +88,9 @@ impl Session {
             ClientMessage::Ping { .. } | ClientMessage::Auth { .. } => None,
             ClientMessage::Subscribe { .. }
             | ClientMessage::Unsubscribe { .. }
-            | ClientMessage::Sync { .. }
-            | ClientMessage::Write(_) => self.take_tokens(1, cx),
-            ClientMessage::Unit(unit) => self.take_tokens(unit.members.len(), cx),
+            | ClientMessage::Sync { .. } => self.take_tokens(1, cx),
+            ClientMessage::Write(mutation) => self.take_for(mutation.number, 1, cx),
+            ClientMessage::Unit(unit) => self.take_for(unit.first(), unit.members.len(), cx),
         };
         if let Some(wait) = wait {
             self.slow_down(message, wait, cx);
@@ -124,6 +124,23 @@ impl Session {
     fn take_tokens(&mut self, count: usize, cx: &mut InputContext<'_, '_>) -> Option<Duration> {
         let own = self.bucket.as_mut().and_then(|b| b.take_many(self.mono, count).err());
         own.or_else(|| cx.env.user_bucket.as_mut()?.take_many(self.mono, count).err())
+    }
+
+    /// The same for writes. What was pipelined behind a write that came too fast is too fast itself, and
+    /// uses up nothing: it would take from a unit, again and again, what that waits for.
+    fn take_for(
+        &mut self,
+        number: Option<MutationNumber>,
+        count: usize,
+        cx: &mut InputContext<'_, '_>,
+    ) -> Option<Duration> {
+        match self.too_fast {
+            Some((first, wait)) if number > Some(first) => return Some(wait),
+            Some(_) | None => self.too_fast = None,
+        }
+        let wait = self.take_tokens(count, cx);
+        self.too_fast = number.zip(wait);
+        wait
     }
 
     fn slow_down(&mut self, message: ClientMessage, wait: Duration, cx: &mut InputContext<'_, '_>) {
