@@ -1,5 +1,5 @@
 //! Every way in which a small world can go: two replicas, one server, one record, a few operations,
-//! a crash and a few cuts, in every order.
+//! transactions of it and a second record, a crash and a few cuts, in every order.
 //!
 //! [`explore`] visits each state once and checks the guarantees wherever everything has come to
 //! rest, which is at least at the end of every path. What is one step here and more in the world,
@@ -18,6 +18,7 @@
 //! Two states are one when all that their futures depend on hashes to the same 64 bits. With ten
 //! million states a chance of one in 300,000 remains that two which differ were taken for one.
 
+mod units;
 mod world;
 
 use std::collections::HashSet;
@@ -28,8 +29,10 @@ pub use world::{SmallMove, SmallWorld};
 /// The limits of a small world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scope {
-    /// Writes of the apps.
+    /// Writes of the apps; beside transactions, of the other client's app.
     pub operations: u8,
+    /// Transactions of one client's app: each changes the record and a second one.
+    pub units: u8,
     /// Crashes of a replica or the server.
     pub crashes: u8,
     /// Cuts of a connection.
@@ -58,9 +61,13 @@ pub struct Seen {
 
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { operations, crashes, cuts, quick_server, .. } = self;
+        let Self { operations, units, crashes, cuts, quick_server, .. } = self;
         let server = if *quick_server { "quick" } else { "slow" };
-        write!(f, "operations={operations} crashes={crashes} cuts={cuts} server={server}")
+        write!(f, "operations={operations}")?;
+        if *units > 0 {
+            write!(f, " units={units}")?;
+        }
+        write!(f, " crashes={crashes} cuts={cuts} server={server}")
     }
 }
 

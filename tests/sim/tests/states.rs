@@ -8,15 +8,18 @@ use synclayer_sim::states::{Scope, explore};
 #[test]
 fn every_state_of_a_small_world_keeps_the_guarantees() {
     let scopes = [
-        (1, 0, 0, false, 1_000),
-        (1, 1, 0, true, 3_000),
-        (1, 0, 1, true, 5_000),
-        (2, 0, 0, true, 5_000),
-        (3, 1, 2, true, 3_000),
-        (3, 1, 2, false, 3_000),
+        (1, 0, 0, 0, false, 1_000),
+        (1, 0, 1, 0, true, 3_000),
+        (1, 0, 0, 1, true, 5_000),
+        (2, 0, 0, 0, true, 5_000),
+        (3, 0, 1, 2, true, 3_000),
+        (3, 0, 1, 2, false, 3_000),
+        (1, 1, 0, 0, true, 5_000),
+        (1, 1, 1, 1, true, 3_000),
+        (1, 2, 1, 1, false, 3_000),
     ];
-    for (operations, crashes, cuts, quick_server, states) in scopes {
-        let scope = Scope { operations, crashes, cuts, quick_server, states };
+    for (operations, units, crashes, cuts, quick_server, states) in scopes {
+        let scope = Scope { operations, units, crashes, cuts, quick_server, states };
         let seen = explore(scope, &|_| {}).unwrap_or_else(|broken| panic!("{broken}"));
         println!("{scope} {seen}");
     }

@@ -7,16 +7,23 @@ use synclayer_sim::states::{Scope, Seen, explore};
 
 use super::{Outcome, numbers};
 
-/// Operations, crashes, cuts, and whether the server is quick: the last is the whole of it.
-const SCOPES: [(u8, u8, u8, bool); 8] = [
-    (1, 0, 0, false),
-    (2, 0, 0, false),
-    (1, 0, 1, false),
-    (1, 1, 0, false),
-    (2, 1, 1, true),
-    (3, 0, 0, false),
-    (3, 1, 2, true),
-    (3, 1, 2, false),
+/// Operations, transactions, crashes, cuts, and whether the server is quick: the last without and with
+/// transactions is the whole of it.
+const SCOPES: [(u8, u8, u8, u8, bool); 14] = [
+    (1, 0, 0, 0, false),
+    (2, 0, 0, 0, false),
+    (1, 0, 0, 1, false),
+    (1, 0, 1, 0, false),
+    (2, 0, 1, 1, true),
+    (3, 0, 0, 0, false),
+    (3, 0, 1, 2, true),
+    (3, 0, 1, 2, false),
+    (1, 1, 0, 0, false),
+    (1, 1, 1, 0, true),
+    (1, 1, 0, 1, true),
+    (1, 1, 1, 1, true),
+    (1, 2, 1, 1, true),
+    (1, 2, 1, 1, false),
 ];
 
 /// Visits the states of ever larger worlds, at most so many of each. Without the option,
@@ -26,8 +33,8 @@ pub(crate) fn states(arguments: impl Iterator<Item = String>) -> Outcome {
     let named = std::env::var("SYNCLAYER_STATES").ok().and_then(|text| text.parse().ok());
     let most = options.get("--states").copied().or(named).unwrap_or(2_000_000);
     let states = usize::try_from(most).unwrap_or(usize::MAX);
-    for (operations, crashes, cuts, quick_server) in SCOPES {
-        let scope = Scope { operations, crashes, cuts, quick_server, states };
+    for (operations, units, crashes, cuts, quick_server) in SCOPES {
+        let scope = Scope { operations, units, crashes, cuts, quick_server, states };
         match explore(scope, &show) {
             Ok(seen) => println!("\r{scope} {seen}"),
             Err(broken) => {

@@ -9,9 +9,9 @@ use synclayer_core::rules::{Reader, verify};
 use synclayer_core::testing::{Checked, InspectHub, InspectReplica, SimulatedDisk};
 use synclayer_core::{
     Action, AllowAll, Batch, ClientConfig, ClientStore, Command, CommitNumber, ConnId,
-    ConnectionState, Delta, Disconnect, Document, EventKind, Identity, Input, MemoryClientStore,
-    MemoryRows, Mono, NetAction, Now, ReadAnswer, ReadRequest, RecordId, Replica, RingLimits, Rows,
-    ServerLimits, Session, SessionInput, StoreError, Timestamp, Write,
+    ConnectionState, Delta, Disconnect, Document, ErrorCode, EventKind, Identity, Input,
+    MemoryClientStore, MemoryRows, Mono, NetAction, Now, ReadAnswer, ReadRequest, RecordId,
+    Replica, RingLimits, Rows, ServerLimits, Session, SessionInput, StoreError, Timestamp, Write,
 };
 
 use super::Scope;
@@ -29,6 +29,8 @@ pub enum SmallMove {
     Update(usize),
     /// It deletes the record.
     Delete(usize),
+    /// It changes both records in one transaction.
+    Unit(usize),
     /// A replica's disk makes everything durable.
     Sync(usize),
     /// A replica dials, and the connection comes up.
@@ -60,29 +62,31 @@ pub enum SmallMove {
 /// Two replicas and a server.
 #[derive(Clone)]
 pub struct SmallWorld {
-    host: Host,
-    devices: [SmallDevice; 2],
+    pub(super) host: Host,
+    pub(super) devices: [SmallDevice; 2],
     /// Frames on their way to the server, of connections that live and of those that are cut.
     up: BTreeMap<ConnId, VecDeque<Bytes>>,
     left: Scope,
-    made: u8,
+    pub(super) made: u8,
+    /// `true` if there are transactions, over two records.
+    pub(super) has_units: bool,
 }
 
 #[derive(Clone)]
-struct SmallDevice {
-    replica: Replica<Shelf>,
+pub(super) struct SmallDevice {
+    pub(super) replica: Replica<Shelf>,
     conn: Option<ConnId>,
     dialling: Option<ConnId>,
     /// The first connection of this life.
     lives: u64,
-    written: Vec<Written>,
+    pub(super) written: Vec<Written>,
     complaint: Option<String>,
     sent: Vec<Bytes>,
 }
 
 /// A store that knows what a crash may leave.
 #[derive(Clone)]
-struct Shelf {
+pub(super) struct Shelf {
     store: MemoryClientStore,
     /// Hashes of the rows, from the durable ones to the latest.
     at_risk: Vec<u64>,
@@ -122,32 +126,38 @@ impl ClientStore for Shelf {
 
 /// A write that the app made and the replica has not forgotten in a crash.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Written {
-    number: u8,
-    kind: SmallWrite,
+pub(super) struct Written {
+    pub(super) number: u8,
+    pub(super) kind: SmallWrite,
     /// The commit of this life that holds it.
     commit: CommitNumber,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum SmallWrite {
+pub(super) enum SmallWrite {
     Save,
     Update,
     Delete,
+    Unit,
 }
 
 impl SmallWorld {
-    /// Two replicas that are up to date with a server that has one record.
+    /// Two replicas that are up to date with a server that has one record, or two where there are
+    /// transactions.
     #[must_use]
     pub fn new(scope: Scope) -> Self {
         let ring = RingLimits::default();
         let host = Host::new(ServerLimits::default(), ring, NOW);
         let devices = [0, 1].map(|i| SmallDevice::open(i, 1, MemoryClientStore::when_told()));
-        let mut world = Self { host, devices, up: BTreeMap::new(), left: scope, made: 0 };
-        let saved = world.devices[0].act(|replica, out| {
-            replica.write(NOW, Write::Save(todos(), id(), document(r#"{"h":0}"#)), out).map(drop)
-        });
-        saved.expect("a sound write");
+        let (up, has_units) = (BTreeMap::new(), scope.units > 0);
+        let mut world = Self { host, devices, up, left: scope, made: 0, has_units };
+        for id in [id(), second()].into_iter().take(1 + usize::from(has_units)) {
+            let saved = world.devices[0].act(|replica, out| {
+                let save = Write::Save(todos(), id, document(r#"{"h":0}"#));
+                replica.write(NOW, save, out).map(drop)
+            });
+            saved.expect("a sound write");
+        }
         world.settle();
         world
     }
@@ -163,8 +173,12 @@ impl SmallWorld {
     #[must_use]
     pub fn moves(&self) -> Vec<SmallMove> {
         let mut moves = self.progress();
+        if self.left.units > 0 {
+            moves.push(SmallMove::Unit(0));
+        }
         if self.left.operations > 0 {
-            for i in 0..2 {
+            // beside transactions the other client writes
+            for i in usize::from(self.has_units)..2 {
                 moves.extend([SmallMove::Save(i), SmallMove::Update(i), SmallMove::Delete(i)]);
             }
         }
@@ -233,6 +247,7 @@ impl SmallWorld {
             SmallMove::Save(i) => self.write(i, SmallWrite::Save)?,
             SmallMove::Update(i) => self.write(i, SmallWrite::Update)?,
             SmallMove::Delete(i) => self.write(i, SmallWrite::Delete)?,
+            SmallMove::Unit(i) => self.write(i, SmallWrite::Unit)?,
             SmallMove::Sync(i) => self.devices[i].sync(),
             SmallMove::Connect(i) => self.connect(i),
             SmallMove::Up(conn) => {
@@ -288,7 +303,10 @@ impl SmallWorld {
     }
 
     fn write(&mut self, i: usize, kind: SmallWrite) -> Result<(), String> {
-        self.left.operations -= 1;
+        match kind {
+            SmallWrite::Unit => self.left.units -= 1,
+            SmallWrite::Save | SmallWrite::Update | SmallWrite::Delete => self.left.operations -= 1,
+        }
         self.made += 1;
         let n = self.made;
         let fields = document(&format!(r#"{{"h":{n},"t{n}":{n}}}"#));
@@ -301,6 +319,7 @@ impl SmallWorld {
                 replica.write(NOW, Write::Update(todos(), id(), delta), out)
             }
             SmallWrite::Delete => replica.write(NOW, Write::Delete(todos(), id()), out),
+            SmallWrite::Unit => replica.write(NOW, transaction(fields.clone()), out),
         });
         let Ok(written) = written else {
             // there is nothing to update
@@ -357,6 +376,9 @@ impl SmallWorld {
             }
             device.replica.check().map_err(|what| format!("replica {i}: {what}"))?;
         }
+        if self.has_units {
+            self.check_units()?;
+        }
         for i in 0..2 {
             let sent = std::mem::take(&mut self.devices[i].sent);
             if let Some(up) = self.devices[i].conn.and_then(|conn| self.up.get_mut(&conn)) {
@@ -383,13 +405,16 @@ impl SmallWorld {
             if status.pending_writes > 0 || !stream.live {
                 return Err(format!("liveness: replica {i} is stuck: {status:?}"));
             }
-            if status.rejected_writes > 0 {
+            if status.rejected_writes > 0 && !self.may_lose(i) {
                 return Err(format!("exactly once: replica {i} was refused a sound write"));
             }
             let shown = device.shown()?;
             if shown != server || (stream.count, stream.checksum) != (head.count, head.checksum) {
                 return Err(format!("convergence: replica {i} shows {shown:?}, not {server:?}"));
             }
+        }
+        if self.has_units {
+            self.check_units_at_rest()?;
         }
         self.check_writes(server.as_ref(), head.seq.0)
     }
@@ -398,9 +423,11 @@ impl SmallWorld {
     fn check_writes(&self, record: Option<&Document>, head: u64) -> Result<(), String> {
         let [one, other] = &self.devices;
         let written = || one.written.iter().chain(&other.written);
-        let count = written().count() as u64;
-        if head > 1 + count {
-            return Err(format!("exactly once: {count} writes made {} changes", head - 1));
+        let start = 1 + u64::from(self.has_units);
+        let changes = |write: &Written| 1 + u64::from(write.kind == SmallWrite::Unit);
+        let count: u64 = written().map(changes).sum();
+        if head > start + count {
+            return Err(format!("exactly once: {count} writes made {} changes", head - start));
         }
         let forgotten = (1..=self.made).filter(|n| !written().any(|w| w.number == *n));
         for n in forgotten {
@@ -414,7 +441,7 @@ impl SmallWorld {
             if end.as_ref() != record {
                 return Err(format!("order: {end:?} was written, {record:?} is there"));
             }
-        } else if written().all(|write| write.kind == SmallWrite::Update) {
+        } else if written().all(|write| write.kind.is_update()) {
             let Some(record) = record else {
                 return Err("no lost update: nobody deleted the record".into());
             };
@@ -432,11 +459,16 @@ impl SmallWorld {
     }
 
     fn server_record(&self) -> Result<Option<Document>, String> {
+        Ok(self.server_records()?.remove(&id()))
+    }
+
+    pub(super) fn server_records(&self) -> Result<BTreeMap<RecordId, Document>, String> {
         let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
         let request = ReadRequest::Whole { reader, bytes: usize::MAX };
         match request.run(&self.host.rows, &AllowAll).map_err(|error| error.message)? {
             ReadAnswer::Whole(records) => {
-                Ok(records.unwrap_or_default().pop().map(|record| record.document))
+                let records = records.unwrap_or_default().into_iter();
+                Ok(records.map(|record| (record.id, record.document)).collect())
             }
             ReadAnswer::Page(_)
             | ReadAnswer::Found(_)
@@ -455,7 +487,7 @@ impl SmallWorld {
             (device.conn, device.dialling, device.lives, &device.written).hash(&mut state);
         }
         (&self.up, self.made).hash(&mut state);
-        (self.left.operations, self.left.crashes, self.left.cuts).hash(&mut state);
+        (self.left.operations, self.left.units, self.left.crashes, self.left.cuts).hash(&mut state);
         state.finish()
     }
 }
@@ -465,9 +497,16 @@ impl SmallWrite {
         let fields = document(&format!(r#"{{"h":{n},"t{n}":{n}}}"#));
         match self {
             Self::Save => Some(fields),
-            Self::Update => record.map(|record| Delta::new(fields, Vec::new()).apply(record)),
+            Self::Update | Self::Unit => {
+                record.map(|record| Delta::new(fields, Vec::new()).apply(record))
+            }
             Self::Delete => None,
         }
+    }
+
+    /// Returns `true` if it leaves what it does not set.
+    pub(super) fn is_update(self) -> bool {
+        matches!(self, Self::Update | Self::Unit)
     }
 }
 
@@ -528,6 +567,13 @@ impl SmallDevice {
     }
 
     fn hear(&mut self, event: &EventKind) {
+        // half of a transaction that the strategy gives up takes the other half along
+        if matches!(
+            event,
+            EventKind::OperationFailed { code: ErrorCode::Other(_), transaction: Some(_), .. }
+        ) {
+            return;
+        }
         let wrong = matches!(
             event,
             EventKind::ChecksumMismatch { .. }
@@ -583,8 +629,21 @@ impl SmallDevice {
     }
 }
 
-fn id() -> RecordId {
+pub(super) fn id() -> RecordId {
     record("r")
+}
+
+pub(super) fn second() -> RecordId {
+    record("s")
+}
+
+/// Sets these fields of both records.
+fn transaction(fields: Document) -> Write {
+    let delta = Delta::new(fields, Vec::new());
+    Write::Transaction(Box::new(move |draft| {
+        draft.update(&todos(), &id(), &delta)?;
+        draft.update(&todos(), &second(), &delta)
+    }))
 }
 
 fn hash_of(rows: &MemoryRows) -> u64 {
