@@ -11,7 +11,7 @@ use crate::guarantees::fates::fate_is_true;
 use crate::guarantees::ledger::{Ledger, Merge, Write};
 use crate::guarantees::order::{in_order, in_the_first_place};
 use crate::guarantees::times::{fields_keep_their_times, points_of};
-use crate::guarantees::units::all_or_none;
+use crate::guarantees::units::{all_or_none, held_whole};
 use crate::guarantees::updates::no_lost_update;
 use crate::guarantees::{hot, new_tokens};
 use crate::invariants::Invariant;
@@ -63,6 +63,9 @@ impl Ledger {
             self.atomic = world.devices.iter().any(takes_units);
         }
         self.keep(Invariant::AllOrNone, all_or_none(self, world))?;
+        for device in 0..world.devices.len() {
+            self.keep(Invariant::AllOrNone, held_whole(self, world, device))?;
+        }
         for device in 0..world.devices.len() {
             for (id, fate) in std::mem::take(&mut world.devices[device].fates) {
                 self.observe_fate(world, device, id, fate)?;

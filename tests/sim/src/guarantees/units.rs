@@ -1,5 +1,7 @@
 //! **All or none** of a transaction.
 
+use std::collections::BTreeMap;
+
 use crate::guarantees::is_permanent;
 use crate::guarantees::ledger::{Ledger, UnitWrites, Write};
 use crate::world::World;
@@ -21,6 +23,44 @@ pub fn all_or_none(ledger: &Ledger, world: &World) -> Result<(), String> {
         half_at_the_server(ledger, unit)?;
         for device in 0..world.devices.len() {
             half_shown(ledger, world, device, unit)?;
+        }
+    }
+    Ok(())
+}
+
+/// **All or none**, in what a device holds, also after a crash: its outbox has all writes of a
+/// transaction that the server has not judged, or none of them; and their records know of them.
+///
+/// # Errors
+/// Names the transaction of which the device holds half.
+pub(super) fn held_whole(ledger: &Ledger, world: &World, device: usize) -> Result<(), String> {
+    let this = &world.devices[device];
+    if ledger.loose || !ledger.atomic || ledger.units.is_empty() || this.has_halted() {
+        return Ok(());
+    }
+    let mut held = BTreeMap::new();
+    for write in this.replica.pending().map_err(|error| error.message)? {
+        let record = this.replica.get(&write.collection, &write.record_id);
+        let record = record.map_err(|error| error.message)?;
+        if write.transaction.is_some() && !record.is_none_or(|record| record.pending) {
+            return Err(format!(
+                "device {device} holds {write:?}, of which its record knows nothing"
+            ));
+        }
+        held.insert((write.collection, write.record_id, write.write), write.transaction);
+    }
+    for unit in ledger.units.iter().rev().take(LATEST).filter(|unit| !unit.keeps_won) {
+        let own = |token: &u64| ledger.write(*token).filter(|write| write.device == device);
+        let writes: Vec<_> = unit.tokens.iter().filter_map(own).collect();
+        let is_held = |write: &&&Write| {
+            let (collection, id) = write.place.clone();
+            write.position.is_some_and(|position| {
+                held.get(&(collection, id, position)).is_some_and(Option::is_some)
+            })
+        };
+        let count = writes.iter().filter(is_held).count();
+        if count > 0 && count < unit.tokens.len() {
+            return Err(format!("device {device} holds half of the writes {:?}", unit.tokens));
         }
     }
     Ok(())
