@@ -1,5 +1,7 @@
 //! A server in one value, step by step; and as a clone.
 
+mod rights;
+
 use alloc::string::String;
 use alloc::vec;
 use core::time::Duration;
@@ -45,7 +47,12 @@ impl Host {
         let mut out = Vec::new();
         let answer = call(&mut self.hub, self.now, &mut out);
         for action in out {
-            self.said.push(format!("{action:?}"));
+            self.said.push(if let HubAction::Reply { call, reply } = &action {
+                let body = String::from_utf8_lossy(&reply.body);
+                format!("Reply {{ call: {call:?}, status: {}, body: {body} }}", reply.status)
+            } else {
+                format!("{action:?}")
+            });
             if let HubAction::Authenticate(ticket) = action {
                 self.hub.authenticated(ticket, UserId::new("u").ok());
             }

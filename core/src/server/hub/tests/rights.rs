@@ -1,0 +1,287 @@
+//! Every right of everyone by every way: the server does what ten lines say.
+
+use super::*;
+use crate::rules::rights::{Right, Rules};
+use crate::server::ring::RingLimits;
+
+/// The content that only readers may see.
+const CANARY: &str = "canary-7f3a";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Who {
+    Owner,
+    Member,
+    Other,
+    /// One who may do everything to what is there.
+    Admin,
+    /// One who may change what they may not read.
+    Writer,
+    Anonymous,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Action {
+    Create,
+    Update,
+    Delete,
+    MoveIn,
+    MoveOut,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Plain,
+    Resumable,
+    /// At level 2, by one who has seen an older state.
+    Conflict,
+    Push,
+    Rest,
+    Transaction,
+}
+
+const WHO: [Who; 6] =
+    [Who::Owner, Who::Member, Who::Other, Who::Admin, Who::Writer, Who::Anonymous];
+const ACTIONS: [Action; 5] =
+    [Action::Create, Action::Update, Action::Delete, Action::MoveIn, Action::MoveOut];
+const WAYS: [Way; 6] =
+    [Way::Plain, Way::Resumable, Way::Conflict, Way::Push, Way::Rest, Way::Transaction];
+
+fn may_read(who: Who) -> bool {
+    matches!(who, Who::Owner | Who::Member | Who::Admin)
+}
+
+fn may(who: Who, action: Action) -> bool {
+    match action {
+        Action::Create => who != Who::Anonymous,
+        Action::Update | Action::MoveIn | Action::MoveOut => may_read(who) || who == Who::Writer,
+        Action::Delete => matches!(who, Who::Owner | Who::Admin),
+    }
+}
+
+fn rules() -> Rules {
+    let mut rules = Rules::new(false);
+    for (right, text) in [
+        (Right::Read, "user in data.members || user == \"root\""),
+        (Right::Create, "user != null && new.owner == user"),
+        (
+            Right::Update,
+            "(user in data.members || user in [\"root\", \"will\"]) && !(\"owner\" in changed)",
+        ),
+        (Right::Delete, "data.owner == user || user == \"root\""),
+    ] {
+        rules.set(todos(), right, text).unwrap();
+    }
+    rules
+}
+
+impl Who {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "ann",
+            Self::Member => "bob",
+            Self::Other => "eve",
+            Self::Admin => "root",
+            Self::Writer => "will",
+            Self::Anonymous => "",
+        }
+    }
+
+    fn user(self) -> Option<UserId> {
+        UserId::new(self.name()).ok()
+    }
+
+    fn identity(self) -> Identity {
+        self.user().map_or(Identity::Open, Identity::Known)
+    }
+}
+
+impl Action {
+    /// The kind, the record and the data of the write.
+    fn write(self, who: Who) -> (&'static str, &'static str, Option<String>) {
+        let name = who.name();
+        match self {
+            Self::Create => {
+                ("insert", "n", Some(format!(r#"{{"owner":"{name}","members":["{name}"]}}"#)))
+            }
+            Self::Update => ("update", "r", Some(r#"{"more":1}"#.into())),
+            Self::Delete => ("delete", "r", None),
+            Self::MoveIn => ("update", "r", Some(r#"{"members":["ann","bob","eve"]}"#.into())),
+            Self::MoveOut => ("update", "r", Some(r#"{"members":["ann"]}"#.into())),
+        }
+    }
+
+    fn message(self, who: Who, metadata: &str) -> String {
+        let (kind, record, data) = self.write(who);
+        let data = data.map_or(String::new(), |data| format!(r#","data":{data}"#));
+        format!(r#"{{"type":"{kind}","collection":"todos","recordId":"{record}"{data}{metadata}}}"#)
+    }
+}
+
+const HELLO: &str = r#"{"type":"ping","metadata":{"protocol":2,"clientId":"CLIENT","session":1}}"#;
+
+impl Host {
+    /// A server with the rules, and a record of ann and bob that was changed once.
+    fn with_rules(rules: Rules) -> Self {
+        let mut host = Self::new();
+        let rings = RingLimits { documents: true, ..RingLimits::default() };
+        let config = HubConfig { rings, ..HubConfig::default() };
+        host.hub = Hub::new(config, Arc::new(AllowAll), [(todos(), Seq(0))]);
+        let record = format!(r#"{{"owner":"ann","members":["ann","bob"],"text":"{CANARY}"}}"#);
+        host.ask(
+            Who::Owner,
+            "POST",
+            "/sync/todos",
+            &format!(r#"{{"recordId":"r","data":{record}}}"#),
+        );
+        let text = format!(r#"{{"delta":{{"text":"{CANARY}!","more":0}}}}"#);
+        host.ask(Who::Owner, "PATCH", "/sync/todos/r", &text);
+        for id in ["r:ann", "r:bob"] {
+            let body = format!(r#"{{"recordId":"{id}","data":{{}}}}"#);
+            host.ask(Who::Owner, "POST", "/sync/members", &body);
+        }
+        host.hub.set_policy(Arc::new(rules));
+        host.said.clear();
+        host
+    }
+
+    fn open(&mut self, conn: u64, who: Who, hello: bool) {
+        self.handle(HubInput::Accepted { conn: ConnId(conn), identity: who.identity() });
+        if hello {
+            self.frame(conn, &HELLO.replace("CLIENT", &format!("c{conn}")));
+        }
+        self.settle();
+    }
+
+    /// A call, with what was replied.
+    fn ask(&mut self, who: Who, method: &str, target: &str, body: &str) -> String {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let request = Request { method, path, query, body: body.as_bytes(), user: who.user() };
+        self.handle(HubInput::Call { call: CallId(7), request });
+        self.settle();
+        let replied = self.said.iter().rev().find(|line| line.contains("call: CallId(7)"));
+        replied.cloned().unwrap_or_default()
+    }
+
+    /// All that was sent to a connection.
+    fn sent(&self, conn: u64) -> String {
+        let to = format!("Send {{ conn: ConnId({conn})");
+        self.said.iter().filter(|line| line.contains(&to)).cloned().collect()
+    }
+
+    /// Does something by some way. Returns what was said to the one who did it.
+    fn perform(&mut self, who: Who, way: Way, action: Action) -> String {
+        let numbered =
+            |base| action.message(who, &format!(r#","metadata":{{"mutation":1,"base":{base}}}"#));
+        let plain = action.message(who, "");
+        match way {
+            Way::Plain => {
+                self.open(1, who, false);
+                self.frame(1, &plain);
+            }
+            Way::Resumable | Way::Conflict => {
+                self.open(1, who, true);
+                self.frame(1, &numbered(if way == Way::Resumable { 2 } else { 1 }));
+            }
+            Way::Push => {
+                self.ask(who, "POST", "/sync/session", r#"{"clientId":"p","session":1}"#);
+                let body = format!(
+                    r#"{{"clientId":"p","session":1,"epoch":"e1","mutations":[{}]}}"#,
+                    numbered(2)
+                );
+                return self.ask(who, "POST", "/sync/push", &body);
+            }
+            Way::Rest => {
+                let (kind, record, data) = action.write(who);
+                let (data, path) = (data.unwrap_or_default(), format!("/sync/todos/{record}"));
+                return match kind {
+                    "insert" => {
+                        let body = format!(r#"{{"recordId":"{record}","data":{data}}}"#);
+                        self.ask(who, "POST", "/sync/todos", &body)
+                    }
+                    "update" => self.ask(who, "PATCH", &path, &format!(r#"{{"delta":{data}}}"#)),
+                    _ => self.ask(who, "DELETE", &path, ""),
+                };
+            }
+            Way::Transaction => {
+                let body = format!(r#"{{"writes":[{plain}]}}"#);
+                return self.ask(who, "POST", "/sync/transaction", &body);
+            }
+        }
+        self.settle();
+        self.sent(1)
+    }
+}
+
+#[test]
+fn a_write_is_applied_if_its_rule_permits_it_and_shows_nothing_else() {
+    let mut applied_ones = 0;
+    for (who, way) in WHO.into_iter().flat_map(|who| WAYS.map(|way| (who, way))) {
+        for action in ACTIONS {
+            let case = format!("{who:?} {way:?} {action:?}");
+            let mut host = Host::with_rules(rules());
+            for (conn, watcher) in [(8, Who::Other), (9, Who::Member)] {
+                host.open(conn, watcher, true);
+                host.frame(conn, r#"{"type":"subscribe","collection":"todos"}"#);
+                host.settle();
+            }
+            assert!(host.sent(9).contains(CANARY) && !host.sent(8).contains(CANARY), "{case}");
+            host.said.clear();
+            let said = host.perform(who, way, action);
+            let conflicts =
+                way == Way::Conflict && matches!(action, Action::Update | Action::Delete);
+            // whoever follows the collection hears of every change, if not what it is
+            let applied = host.sent(9).contains("todos");
+            assert_eq!(applied, may(who, action) && !conflicts, "{case}: {said}");
+            assert_eq!(
+                said.contains("UNAUTHORIZED"),
+                !may(who, action) || (conflicts && !may_read(who)),
+                "{case}: {said}"
+            );
+            assert!(may_read(who) || !said.contains(CANARY), "{case}: {said}");
+            assert_eq!(
+                conflicts && may(who, action) && may_read(who),
+                said.contains("CONFLICT"),
+                "{case}: {said}"
+            );
+            // who comes in sees it, and nobody else; who goes out sees it no more
+            let comes_in = applied && action == Action::MoveIn;
+            assert_eq!(host.sent(8).contains(CANARY), comes_in, "{case}: {}", host.sent(8));
+            let goes_out = applied && action == Action::MoveOut && who != Who::Member;
+            assert!(!goes_out || host.sent(9).contains("filter"), "{case}: {}", host.sent(9));
+            applied_ones += usize::from(applied);
+        }
+    }
+    assert!(applied_ones > 60, "{applied_ones}");
+}
+
+#[test]
+fn a_record_is_shown_by_every_way_to_its_readers_only() {
+    let mut related = rules();
+    let text = "exists(\"members\", id + \":\" + user) || user == \"root\"";
+    related.set(todos(), Right::Read, text).unwrap();
+    for (who, rules) in WHO.into_iter().flat_map(|who| [(who, rules()), (who, related.clone())]) {
+        let mut host = Host::with_rules(rules);
+        let asked = [
+            host.ask(who, "GET", "/sync/todos", ""),
+            host.ask(who, "GET", "/sync/todos/r", ""),
+            host.ask(who, "GET", "/sync/todos?epoch=", ""),
+            host.ask(who, "POST", "/sync/pull", r#"{"collection":"todos"}"#),
+        ];
+        host.open(1, who, false);
+        host.frame(1, r#"{"type":"sync","collection":"todos"}"#);
+        host.open(2, who, true);
+        host.frame(2, r#"{"type":"subscribe","collection":"todos"}"#);
+        host.settle();
+        let seen = asked.into_iter().chain([host.sent(1), host.sent(2)]);
+        for (way, said) in seen.enumerate() {
+            assert!(!said.is_empty(), "{who:?} {way}");
+            assert_eq!(said.contains(CANARY), may_read(who), "{who:?} {way}: {said}");
+        }
+        // a change of what is shown, and of what is not
+        host.said.clear();
+        host.ask(Who::Owner, "PATCH", "/sync/todos/r", r#"{"delta":{"more":7}}"#);
+        let said = host.sent(2);
+        assert!(said.contains("todos"), "{who:?}");
+        assert_eq!(said.contains("more"), may_read(who), "{who:?}: {said}");
+    }
+}
