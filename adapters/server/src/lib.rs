@@ -114,9 +114,10 @@ pub use config::{Metrics, ServerConfig};
 pub use bytes::Bytes;
 pub use ipnet::IpNet;
 pub use synclayer_core::{
-    Access, AllowAll, Batch, Change, Collection, Cursor, Delta, Direction, Document, DocumentError,
-    Epoch, ErrorCode, FieldPath, Limits, NameError, Op, Policy, Predicate, Query, QueryError, Rate,
-    RecordId, RingLimits, Rows, Scan, ScopeKey, ServerLimits, ServerStore, StoreError,
+    Access, AllowAll, Asker, Batch, Change, Collection, Cursor, Delta, Direction, Document,
+    DocumentError, Epoch, ErrorCode, FieldPath, Judgement, Limits, NameError, Op, Policy,
+    Predicate, ProposedWrite, Query, QueryError, Rate, RecordId, Records, Right, RingLimits, Rows,
+    RuleCase, RuleError, Rules, Scan, ScopeKey, ServerLimits, ServerStore, StoreError,
     StoreErrorKind, Timestamp, Token, UserId, Visit, WriteKind,
 };
 
