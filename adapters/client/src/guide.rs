@@ -164,8 +164,8 @@ macro_rules! guide {
              is the same, one of whose next field it says a range, and then one that has the order. An order \
              counts for queries with a limit, and has to name all fields that follow the equal ones, in one \
              direction or in the other. \
-             Conditions that are joined by `any_of` or `not` use no index, nor does `where_in` with more \
-             than one value.\n\n",
+             Of `any_of`, and of `where_in` with several values, each part is read by an index if one fits \
+             every part; otherwise all records are. Conditions behind `not` use no index.\n\n",
             "An index holds what the app sees, pending writes included. For records that are here already it \
              is built in the background, and queries go without it until it is whole.\n\n",
             "# Costs\n\n",

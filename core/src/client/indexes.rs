@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::protocol::document::Document;
 use crate::protocol::name::{Collection, RecordId};
 use crate::protocol::time::Mono;
-use crate::rules::query::{Index, IndexRows, Plan, Query};
+use crate::rules::query::{Branch, Index, IndexRows, Plan, Query};
 use crate::rules::row::{IndexRow, Keys};
 use crate::store::Rows;
 
@@ -79,12 +79,32 @@ impl Indexes {
         collection: &Collection,
         query: &Query,
     ) -> Option<(Found<'_>, Plan)> {
-        let of = self.kept.as_ref()?.get(collection)?;
-        let whole: Vec<_> =
-            of.iter().filter(|index| !self.unfinished.contains_key(&index.number)).collect();
+        let whole = self.whole(collection)?;
         let (at, plan) = Plan::choose(query, whole.iter().map(|kept| &kept.index))?;
         let found = whole.get(at)?;
         Some((Found { prefix: keys.indexed(found.number), index: &found.index }, plan))
+    }
+
+    /// The indexes by which a query, or each of its alternatives, is carried out best.
+    pub(super) fn branches(
+        &self,
+        keys: Keys,
+        collection: &Collection,
+        query: &Query,
+    ) -> Option<Vec<(Found<'_>, Branch)>> {
+        let whole = self.whole(collection)?;
+        let indexes: Vec<_> = whole.iter().map(|kept| &kept.index).collect();
+        let found = |branch: Branch| {
+            let kept = whole.get(branch.index)?;
+            Some((Found { prefix: keys.indexed(kept.number), index: &kept.index }, branch))
+        };
+        Branch::choose(query, &indexes)?.into_iter().map(found).collect()
+    }
+
+    /// The indexes of a collection that are whole.
+    fn whole(&self, collection: &Collection) -> Option<Vec<&KeptIndex>> {
+        let of = self.kept.as_ref()?.get(collection)?;
+        Some(of.iter().filter(|index| !self.unfinished.contains_key(&index.number)).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The app's reads: how the machine is doing, and what its store holds.
 
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -155,20 +156,53 @@ impl Client {
         query: &Query,
         store: &dyn Rows,
     ) -> Result<(Vec<Record>, Explanation), StoreError> {
-        let Some((found, plan)) = self.indexes.plan(self.keys, collection, query) else {
-            return self.query_all(collection, query, store);
-        };
-        let load = |id: &RecordId| self.get(collection, id, store);
-        let mut walk = Walk::new(found.rows(store), &plan, query, &load);
         let mut selection = Selection::new(query);
-        walk.each(&mut |key, record| {
+        let walked = self.walk(collection, query, store, &mut |key, record| {
             let document = record.document.clone();
             selection.keep(key, &document, || Some(record));
-            if plan.is_ordered() && selection.is_full() { Scan::Stop } else { Scan::Next }
+            Scan::Next
         })?;
+        let Some(mut explanation) = walked else {
+            return self.query_all(collection, query, store);
+        };
         let records = selection.finish();
-        let explanation = Explanation::of(&walk, records.len());
+        explanation.returned = records.len();
         Ok((records, explanation))
+    }
+
+    /// Shows the records that a query finds by indexes, each once and with its place in the order, until
+    /// `visit` ends it. Where they come in order, no more are read than the query can return. `None` if no
+    /// index serves the query.
+    fn walk(
+        &self,
+        collection: &Collection,
+        query: &Query,
+        store: &dyn Rows,
+        visit: &mut dyn FnMut(Vec<u8>, Record) -> Scan,
+    ) -> Result<Option<Explanation>, StoreError> {
+        let Some(branches) = self.indexes.branches(self.keys, collection, query) else {
+            return Ok(None);
+        };
+        let most = query.limit.map_or(usize::MAX, |limit| limit.saturating_add(query.offset));
+        let load = |id: &RecordId| self.get(collection, id, store);
+        let (mut seen, mut explanation, mut ended) =
+            (BTreeSet::new(), Explanation::default(), Scan::Next);
+        for (found, branch) in &branches {
+            if ended == Scan::Stop {
+                break;
+            }
+            let (mut count, plan) = (0, &branch.plan);
+            let mut walk = Walk::new(found.rows(store), plan, &branch.query, &load);
+            walk.each(&mut |key, record| {
+                count += 1;
+                if branches.len() == 1 || seen.insert(record.id.clone()) {
+                    ended = visit(key, record);
+                }
+                if plan.is_ordered() && count >= most { Scan::Stop } else { ended }
+            })?;
+            explanation.add(&walk);
+        }
+        Ok(Some(explanation))
     }
 
     /// Carries a query out by reading all records.
@@ -207,10 +241,7 @@ impl Client {
             count += 1;
             if count < most { Scan::Next } else { Scan::Stop }
         };
-        if let Some((found, plan)) = self.indexes.plan(self.keys, collection, query) {
-            let load = |id: &RecordId| self.get(collection, id, store);
-            Walk::new(found.rows(store), &plan, query, &load).each(&mut |_, _| count_one())?;
-        } else {
+        if self.walk(collection, query, store, &mut |_, _| count_one())?.is_none() {
             self.each(collection, store, &mut |record| {
                 if query.finds(&record.id, &record.document) { count_one() } else { Scan::Next }
             })?;

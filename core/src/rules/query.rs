@@ -7,10 +7,11 @@
 //! | `path`, `access` | the way to a field, and documents read and changed by it |
 //! | `operator`, `predicate`, `form` | conditions, and their form in JSON |
 //! | `selection` | a query at work over records |
-//! | `index`, `walk` | indexes: their keys, the choice of one, and the way through it |
+//! | `index`, `walk`, `branches` | indexes: their keys, the choice of one or of one for each alternative, and the way through it |
 //! | `live`, `ranked` | a query that is watched, and the places of its records |
 
 mod access;
+mod branches;
 mod definition;
 mod error;
 mod form;
@@ -27,6 +28,7 @@ mod tests;
 mod value;
 mod walk;
 
+pub(crate) use self::branches::Branch;
 pub(crate) use self::definition::parse_order;
 pub use self::definition::{Direction, Query, QueryCursor};
 pub use self::error::QueryError;

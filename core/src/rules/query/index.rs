@@ -144,8 +144,13 @@ impl Plan {
         self.way.is_some()
     }
 
+    /// Returns `true` if it leaves out records that the query does not find.
+    pub(super) fn finds(&self) -> bool {
+        self.equal > 0 || self.range
+    }
+
     /// To be sorted is worth something only where few of the records are wanted.
-    fn rank(&self, query: &Query) -> (usize, bool, bool) {
+    pub(super) fn rank(&self, query: &Query) -> (usize, bool, bool) {
         (self.equal, self.range, self.way.is_some() && query.limit.is_some())
     }
 

@@ -139,6 +139,12 @@ impl Predicate {
         tests
     }
 
+    /// The condition that is met where these are, which are parts of one that was checked.
+    pub(super) fn of_all(node: Node, mut rest: Vec<Node>) -> Self {
+        rest.insert(0, node);
+        Self { node: Node::All(rest) }
+    }
+
     /// Since every part was checked before, one level is added at a time.
     pub(super) fn checked(node: Node) -> Result<Self, QueryError> {
         let size = node.size();
@@ -202,6 +208,33 @@ impl Node {
             Self::All(nodes) => nodes.iter().for_each(|node| node.add_conjuncts(tests)),
             Self::Field(path, test) => tests.push((path, test)),
             Self::Any(_) | Self::Not(_) => {}
+        }
+    }
+}
+
+impl Node {
+    /// The parts that all documents meet which meet the whole.
+    pub(super) fn conjunct_nodes(&self) -> Vec<&Self> {
+        match self {
+            Self::All(nodes) => nodes.iter().flat_map(Self::conjunct_nodes).collect(),
+            Self::Field(..) | Self::Any(_) | Self::Not(_) => Vec::from([self]),
+        }
+    }
+
+    /// The conditions of which one has to be met, where they are several.
+    pub(super) fn alternatives(&self) -> Option<Vec<Self>> {
+        match self {
+            Self::Any(nodes) if nodes.len() > 1 => Some(nodes.clone()),
+            Self::Field(path, test) if test.operator == Operator::In && test.values.len() > 1 => {
+                let one = |value: &Literal| {
+                    Self::Field(
+                        path.clone(),
+                        Test { operator: Operator::In, values: vec![value.clone()] },
+                    )
+                };
+                Some(test.values.iter().map(one).collect())
+            }
+            Self::Field(..) | Self::Any(_) | Self::All(_) | Self::Not(_) => None,
         }
     }
 }

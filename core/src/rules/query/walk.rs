@@ -206,21 +206,29 @@ pub struct Explanation {
     pub read: usize,
     /// The number of records that the query returns.
     pub returned: usize,
+    /// The number of parts in which it was carried out by indexes: one for each alternative of an `or` or
+    /// of a list of values, or only one.
+    pub parts: usize,
 }
 
 impl Explanation {
-    /// A query that was carried out by an index.
-    pub(crate) fn of(walk: &Walk<'_>, returned: usize) -> Self {
+    /// A query of which this is one more part, carried out by an index.
+    pub(crate) fn add(&mut self, walk: &Walk<'_>) {
         let Plan { equal, range, way, .. } = *walk.plan;
-        let index = Some(alloc::format!("{}", walk.index.index));
-        Self { index, equal, range, ordered: way.is_some(), read: walk.read(), returned }
+        let is_first = self.parts == 0;
+        self.parts += 1;
+        self.equal = if is_first { equal } else { self.equal.min(equal) };
+        self.range |= range;
+        self.ordered = way.is_some() && (is_first || self.ordered);
+        self.read += walk.read();
+        self.index.get_or_insert_with(|| alloc::format!("{}", walk.index.index));
     }
 }
 
 /// One line for people.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, equal, range, ordered, read, returned } = self;
+        let Self { index, equal, range, ordered, read, returned, parts } = self;
         match index {
             None => f.write_str("every record of the collection")?,
             Some(index) => write!(f, "the index {index}")?,
@@ -233,6 +241,9 @@ impl fmt::Display for Explanation {
         }
         if *ordered {
             f.write_str(", in its order")?;
+        }
+        if *parts > 1 {
+            write!(f, ", in {parts} parts")?;
         }
         write!(f, ": {read} records read, {returned} returned")
     }

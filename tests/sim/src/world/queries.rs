@@ -67,6 +67,15 @@ impl World {
             let is_complete = of.is_some_and(|of| !of.from_cache && !of.catching_up);
             if let Some(update) = this.replica.take_query(*watch) {
                 *complete = update.snapshot.is_complete();
+                // each of its parts by an index, where the life has declared one
+                if let (Ok(found), Ok(all)) =
+                    (this.replica.query(collection, &either()), this.replica.get_all(collection))
+                    && !found
+                        .iter()
+                        .eq(all.iter().filter(|it| either().predicate.matches(&it.document)))
+                {
+                    broken.push(format!("a query of {collection} by parts returns {found:?}"));
+                }
                 changed += update.changes.len() as u64;
                 match applied(shown, &update.changes) {
                     Some(newer) => *shown = newer,
@@ -99,6 +108,15 @@ impl World {
             self.fail(Invariant::Contract, format!("device {device}: {what}"));
         }
     }
+}
+
+/// A query with two alternatives, both of which many records meet.
+fn either() -> Query {
+    let either =
+        r#"{"or": [{"field": "flag", "isGreaterThan": 3}, {"field": "flag", "isLessThan": 9}]}"#;
+    let mut query = Query::default();
+    query.predicate = Predicate::parse(either).expect("a condition");
+    query
 }
 
 /// The older result with the changes made; `None` if they don't fit it.

@@ -167,6 +167,50 @@ fn ask(predicate: &str, order: &str, limit: Option<usize>) -> Query {
 const NOT_DONE: &str = r#"{"field": "done", "isEqualTo": false}"#;
 
 #[test]
+fn each_alternative_of_an_or_or_a_list_is_read_by_an_index() {
+    let replica = filled(&["n", "done,n"]);
+    for (predicate, order, limit, how) in [
+        (
+            r#"{"field": "n", "whereIn": [3, 5, 77]}"#,
+            "",
+            None,
+            "the index n, 1 of its fields equal to values, in its order, in 3 parts: 4 records read, 4 returned",
+        ),
+        (
+            r#"{"or": [{"field": "n", "==": 3}, {"field": "n", ">": 7}]}"#,
+            "-n",
+            None,
+            "the index n, one in a range, in its order, in 2 parts: 6 records read, 6 returned",
+        ),
+        // a record of both parts is returned once
+        (
+            r#"{"or": [{"field": "n", ">": 6}, {"field": "n", ">": 7}]}"#,
+            "n",
+            Some(3),
+            "the index n, one in a range, in its order, in 2 parts: 6 records read, 3 returned",
+        ),
+        (
+            r#"{"and": [{"field": "done", "==": true}, {"field": "n", "whereIn": [2, 3, 4]}]}"#,
+            "",
+            None,
+            "the index done,n, 2 of its fields equal to values, in its order, in 3 parts: 4 records read, 4 returned",
+        ),
+        // no index serves one of them
+        (
+            r#"{"or": [{"field": "n", "==": 3}, {"field": "owner.name", "==": "ann"}]}"#,
+            "",
+            None,
+            "every record of the collection, in its order: 20 records read, 11 returned",
+        ),
+    ] {
+        let query = ask(predicate, order, limit);
+        let explained = replica.explain(&todos(), &query).unwrap();
+        assert_eq!(explained.to_string(), how, "{predicate}");
+        assert_eq!(replica.count(&todos(), &query).unwrap(), explained.returned, "{predicate}");
+    }
+}
+
+#[test]
 fn the_longest_equal_prefix_is_chosen_then_a_range_then_the_order() {
     let replica = filled(&["n", "done", "done,-n", "owner.name,n"]);
     let range = r#"{"field": "n", "isGreaterThan": 7}"#;
