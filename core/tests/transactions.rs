@@ -362,3 +362,15 @@ fn a_replica_that_is_opened_anew_knows_its_transactions() {
     assert_eq!(lone.rejections().len(), 2);
     assert_eq!(lone.shows("b"), None);
 }
+
+#[test]
+fn an_expectation_is_no_write_that_waits() {
+    let mut lone = LoneReplica::new(config());
+    let made = lone.transact(|draft| {
+        draft.expect(&todos(), &id("claim"), None)?;
+        draft.save(&todos(), &id("seat"), doc("{}"))
+    });
+    assert!(made.unwrap().transaction.is_some());
+    assert_eq!(lone.replica.pending().unwrap().len(), 1);
+    assert_eq!(lone.replica.status().pending_writes, 1);
+}

@@ -153,8 +153,8 @@ fn count_entries(keys: Keys, store: &dyn Rows) -> Result<(usize, Units), StoreEr
     let (from, to) = keys.entries(WriteId(0));
     store.scan(&from, &to, &mut |_, value| {
         count += 1;
-        if let Some(unit) = OutboxRow::unit_of(value)? {
-            units.add(unit);
+        if let Some((unit, expects)) = OutboxRow::member_of(value)? {
+            units.add(unit, expects);
         }
         Ok(Scan::Next)
     })?;

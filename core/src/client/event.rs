@@ -512,7 +512,8 @@ pub struct Status {
     /// The identity of the server's database, where it is another one than this replica is of and the
     /// app is to say [`adopt`](super::interface::Write::Adopt) or [`offer`](crate::client::interface::Write::Offer).
     pub other_database: Option<DatabaseId>,
-    /// The number of writes in the outbox.
+    /// The number of writes that wait for the server, as [`pending`](super::replica::Replica::pending)
+    /// lists them.
     pub pending_writes: usize,
     /// The write that finds no end and that the others wait for, if there is one.
     pub stalled: Option<StalledWrite>,

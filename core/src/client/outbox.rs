@@ -80,6 +80,12 @@ impl Outbox {
         self.len
     }
 
+    /// The number of writes that wait for the server's word: neither those that it has acknowledged nor
+    /// expectations are any.
+    pub(super) fn waiting(&self) -> usize {
+        self.pending.len().saturating_sub(self.units.expectations())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -393,7 +399,7 @@ impl Outbox {
     fn wait(&mut self, write: WriteId, entry: &Entry) {
         self.pending.add(&entry.collection, &entry.record_id, write);
         if let Some(unit) = entry.unit {
-            self.units.add(unit);
+            self.units.add(unit, entry.expects.is_some());
         }
     }
 

@@ -52,6 +52,11 @@ impl PendingWrites {
         self.writes.range(range).map(|(_, write)| *write)
     }
 
+    /// The number of all of them.
+    pub(super) fn len(&self) -> usize {
+        self.writes.len()
+    }
+
     /// Returns `true` if a collection has writes.
     pub(super) fn has(&self, collection: &Collection) -> bool {
         self.collections.contains_key(collection)

@@ -44,7 +44,7 @@ impl Client {
             guarantees: transport.map(|_| self.offered()),
             client_id: self.identity.client_id.clone(),
             other_database: self.identity.other_database.clone(),
-            pending_writes: self.outbox.len(),
+            pending_writes: self.outbox.waiting(),
             stalled: self.pacing.told().filter(|told| self.outbox.holds(told.write)).cloned(),
             rejected_writes: self.rejected,
             collections: self.streams.iter().map(collection).collect(),

@@ -8,7 +8,11 @@ use crate::rules::row::{Entry, Unit};
 
 /// The transactions that have members in the outbox which are not acknowledged, by their places.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Units(BTreeMap<WriteId, Waiting>);
+pub(super) struct Units {
+    waiting: BTreeMap<WriteId, Waiting>,
+    /// The number of their members that are expectations.
+    expectations: usize,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Waiting {
@@ -25,39 +29,46 @@ impl Hash for Units {
 
 impl Units {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiting.is_empty()
     }
 
-    /// A member more waits.
-    pub(super) fn add(&mut self, unit: Unit) {
-        let waiting = self.0.entry(unit.first).or_insert(Waiting { end: unit.end, left: 0 });
+    /// The number of members that change nothing.
+    pub(super) fn expectations(&self) -> usize {
+        self.expectations
+    }
+
+    /// A member more waits, which perhaps is an expectation.
+    pub(super) fn add(&mut self, unit: Unit, expects: bool) {
+        self.expectations += usize::from(expects);
+        let waiting = self.waiting.entry(unit.first).or_insert(Waiting { end: unit.end, left: 0 });
         waiting.left += 1;
     }
 
     /// An entry is no longer in the outbox.
     pub(super) fn settle(&mut self, entry: &Entry) {
         let Some(unit) = entry.unit else { return };
-        if let Some(waiting) = self.0.get_mut(&unit.first) {
+        self.expectations -= usize::from(entry.expects.is_some());
+        if let Some(waiting) = self.waiting.get_mut(&unit.first) {
             waiting.left -= 1;
             if waiting.left == 0 {
-                self.0.remove(&unit.first);
+                self.waiting.remove(&unit.first);
             }
         }
     }
 
     /// Returns `true` if a transaction has members left.
     pub(super) fn has(&self, unit: Unit) -> bool {
-        self.0.contains_key(&unit.first)
+        self.waiting.contains_key(&unit.first)
     }
 
     /// The transaction in which a place lies: its first place, and the one behind its last.
     pub(super) fn place_of(&self, write: WriteId) -> Option<(WriteId, WriteId)> {
-        let (first, waiting) = self.0.range(..=write).next_back()?;
+        let (first, waiting) = self.waiting.range(..=write).next_back()?;
         (write < waiting.end).then_some((*first, waiting.end))
     }
 
     /// Returns `true` if a transaction lies between two places.
     pub(super) fn lie_between(&self, one: WriteId, other: WriteId) -> bool {
-        !self.0.is_empty() && self.0.range(one..other).next().is_some()
+        !self.waiting.is_empty() && self.waiting.range(one..other).next().is_some()
     }
 }

@@ -34,8 +34,10 @@ impl Outbox {
             sent.is_none_or(|sent| sent.acked || sent.entry.0.as_ref().is_none_or(|it| it == entry))
         };
         let mut units = Units::default();
-        for unit in entries.iter().filter_map(|(_, entry)| entry.unit) {
-            units.add(unit);
+        for (_, entry) in &entries {
+            if let Some(unit) = entry.unit {
+                units.add(unit, entry.expects.is_some());
+            }
         }
         let in_place = |(write, entry): &(WriteId, Entry)| {
             entry.unit.is_none_or(|unit| (unit.first..unit.end).contains(write))

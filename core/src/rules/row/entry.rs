@@ -260,8 +260,9 @@ pub(crate) enum OutboxRow {
 }
 
 impl OutboxRow {
-    /// The transaction of which a row has a member. Reads nothing else of it.
-    pub(crate) fn unit_of(row: Bytes) -> Result<Option<Unit>, StoreError> {
+    /// The transaction of which a row has a member, and `true` if that is an expectation. Reads nothing else
+    /// of it.
+    pub(crate) fn member_of(row: Bytes) -> Result<Option<(Unit, bool)>, StoreError> {
         let mut row = Reader::new(row);
         if row.flag()? {
             return Ok(None);
@@ -276,7 +277,9 @@ impl OutboxRow {
         row.i64()?;
         row.part(TIMES)?;
         row.part(STAMPED)?;
-        row.part(UNIT)?.map(Unit::decode).transpose()
+        let unit = row.part(UNIT)?.map(Unit::decode).transpose()?;
+        let expects = row.part(EXPECTS)?.is_some();
+        Ok(unit.map(|unit| (unit, expects)))
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -239,7 +239,8 @@ proptest! {
         let decode = |row| Rejected::decode(WriteId(write), row);
         prop_assert!(!earlier || whole(&rejected.encode(), decode));
         prop_assert_eq!(decode(rejected.encode().into()).unwrap(), rejected);
-        prop_assert_eq!(OutboxRow::unit_of(entry.encode().into()).unwrap(), entry.unit);
+        let member = entry.unit.map(|unit| (unit, entry.expects.is_some()));
+        prop_assert_eq!(OutboxRow::member_of(entry.encode().into()).unwrap(), member);
         for place in [OutboxRow::Entry(entry), OutboxRow::Acked(Digest(digest))] {
             prop_assert!(!earlier || whole(&place.encode(), OutboxRow::decode));
             prop_assert_eq!(OutboxRow::decode(place.encode().into()).unwrap(), place);
@@ -344,7 +345,7 @@ proptest! {
         let row = Bytes::from(bytes);
         let _ = (Row::decode(row.clone()), StreamRow::decode(row.clone()));
         let _ = (Identity::decode(row.clone()), OutboxRow::decode(row.clone()));
-        let _ = OutboxRow::unit_of(row.clone());
+        let _ = OutboxRow::member_of(row.clone());
         let _ = Rejected::decode(WriteId(0), row.clone());
         let _ = (IndexRow::decode(row.clone()), index_number_of(&row));
         let _ = (record_of(&row), collection_of(&row), write_id_of(&row));
