@@ -222,6 +222,14 @@ impl<'a> From<&'a StalledWrite> for StalledJson<'a> {
 }
 
 #[derive(Serialize)]
+struct CatchUpJson {
+    records: u64,
+    bytes: u64,
+    of: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct CollectionJson<'a> {
     /// True if changes arrive as they are made.
     live: bool,
@@ -230,6 +238,9 @@ struct CollectionJson<'a> {
     /// The change up to which everything is here.
     seq: Option<u64>,
     epoch: Option<&'a str>,
+    /// While it catches up: the records and bytes that have come, and of how many records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catch_up: Option<CatchUpJson>,
     /// Local records that the server no longer has.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<u64>,
@@ -246,6 +257,11 @@ impl<'a> From<&'a CollectionStatus> for CollectionJson<'a> {
             checksum: status.checksum.to_string(),
             seq: status.cursor.as_ref().map(|cursor| cursor.seq.0),
             epoch: status.cursor.as_ref().map(|cursor| cursor.epoch.as_str()),
+            catch_up: status.catching_up.then_some(CatchUpJson {
+                records: status.received_records,
+                bytes: status.received_bytes,
+                of: status.expected_records,
+            }),
             missing: status.missing,
             stalled: status.stalled.as_deref(),
         }
@@ -355,6 +371,11 @@ fn describe(status: &Status, metrics: &Metrics, apart: Option<&str>) -> Vec<Stri
             None if !of.from_cache => format!("{name}: {count} records{held}"),
             None => format!("{name}: {count} records{held} so far, not known to be all"),
         });
+        if of.catching_up {
+            let (records, bytes) = (of.received_records, of.received_bytes);
+            let most = of.expected_records.map(|most| format!(" of {most}")).unwrap_or_default();
+            lines.push(format!("{name}: catches up, {records}{most} came, about {bytes} bytes"));
+        }
     }
     lines
 }

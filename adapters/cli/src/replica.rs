@@ -345,7 +345,10 @@ impl Wait {
             let count = self.seen.collections.get(name).map_or(0, |of| of.count);
             if of.from_cache && of.count > count {
                 let count = of.count;
-                self.out.note(format_args!("{count} records of {name} so far, and more to come"));
+                let whole = of.cursor.is_none().then_some(of.expected_records).flatten();
+                let most = whole.map(|most| format!(" of {most}")).unwrap_or_default();
+                self.out
+                    .note(format_args!("{count}{most} records of {name} so far, and more to come"));
             }
         }
         let left = status.pending_writes;

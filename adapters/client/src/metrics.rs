@@ -76,9 +76,16 @@ pub(crate) struct Counts {
     /// The figures but for the mean and the list of errors, which are made when they are asked for.
     counted: Metrics,
     /// The catch-ups under way, each with its begin.
-    begun: BTreeMap<Collection, Mono>,
+    begun: BTreeMap<Collection, Begun>,
     durations: VecDeque<Duration>,
     errors: BTreeMap<String, u64>,
+}
+
+/// A catch-up under way.
+struct Begun {
+    at: Mono,
+    /// Its records that were counted.
+    records: u64,
 }
 
 impl Counts {
@@ -140,7 +147,7 @@ impl Counts {
             EventKind::SyncStarted { collection } => {
                 counted.sync_attempts += 1;
                 // one that was not ended is begun anew
-                let again = self.begun.insert(collection.clone(), now);
+                let again = self.begun.insert(collection.clone(), Begun { at: now, records: 0 });
                 counted.sync_failures += u64::from(again.is_some());
             }
             EventKind::SyncCompleted { collection } => {
@@ -150,7 +157,7 @@ impl Counts {
                     if self.durations.len() == DURATIONS {
                         self.durations.pop_front();
                     }
-                    self.durations.push_back(now.since(begun));
+                    self.durations.push_back(now.since(begun.at));
                 }
             }
             EventKind::SyncFailed { collection, code, .. } => {
@@ -178,8 +185,18 @@ impl Counts {
             EventKind::RealtimeInsert { .. }
             | EventKind::RealtimeUpdate { .. }
             | EventKind::RealtimeDelete { .. } => counted.records_received += 1,
-            EventKind::RealtimeSync { records, .. } => {
-                counted.records_received += *records as u64;
+            EventKind::SyncProgress { collection, records, .. } => {
+                if let Some(begun) = self.begun.get_mut(collection) {
+                    counted.records_received += records.saturating_sub(begun.records);
+                    begun.records = *records;
+                }
+            }
+            // a plain server tells nothing else of them
+            EventKind::RealtimeSync { collection, records } => {
+                if let Some(begun) = self.begun.get_mut(collection) {
+                    counted.records_received += *records as u64;
+                    begun.records += *records as u64;
+                }
             }
             _ => {}
         }

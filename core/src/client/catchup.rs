@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::edit::Edit;
 use super::event::{EventKind, Transport};
 use super::machine::Client;
+use super::received::Received;
 use super::records::Records;
 use super::step::StepError;
 use super::stream::{Phase, Stream, StreamError};
@@ -28,7 +29,7 @@ impl Client {
         &mut self,
         edit: &mut Edit<'_>,
         collection: &Collection,
-        head: Option<Seq>,
+        (record_count, head): (Option<u64>, Option<Seq>),
         mode: Option<Mode>,
         partial: bool,
     ) -> Result<(), StepError> {
@@ -52,6 +53,14 @@ impl Client {
         stream.begin_catch_up(mode, partial, goes_on);
         edit.put_stream(collection, &stream.row);
         if !goes_on {
+            let cursor = stream.row.cursor.as_ref();
+            stream.received = Received::nothing_of(match mode {
+                Mode::Snapshot => record_count,
+                // a record that was changed twice comes once
+                Mode::Delta => {
+                    head.zip(cursor).map(|(head, cursor)| head.0.saturating_sub(cursor.seq.0))
+                }
+            });
             edit.remote_event(EventKind::SyncStarted { collection: collection.clone() });
         }
         edit.show_status(collection, stream);
@@ -111,6 +120,7 @@ impl Client {
         count: u64,
         checksum: Option<Checksum>,
     ) -> Result<(), StepError> {
+        self.tell_progress(edit);
         let Some(mut records) = self.records(collection) else { return Ok(()) };
         if records.stream.phase() != Phase::CatchingUp {
             edit.ignore();
@@ -138,6 +148,15 @@ impl Client {
         }
         self.show_status(edit, collection);
         Ok(())
+    }
+
+    /// Tells how far the catch-ups are of which something has come in this step.
+    pub(super) fn tell_progress(&self, edit: &mut Edit<'_>) {
+        for collection in core::mem::take(&mut edit.caught) {
+            let Some(stream) = self.streams.get(&collection) else { continue };
+            let Received { records, bytes, of } = stream.received;
+            edit.remote_event(EventKind::SyncProgress { collection, records, bytes, of });
+        }
     }
 
     /// The held records differ from the server's: a snapshot is taken, and where that did not help, not
@@ -218,7 +237,7 @@ impl Records<'_> {
         } else if let Some(epoch) = self.peer.epoch().cloned() {
             self.stream.row.resume = Some(Resume::Delta { epoch, seq });
             self.stream.arrive();
-            edit.fetched += news.change.delta.set.size() + ABOUT_A_RECORD;
+            self.receive(edit, 1, news.change.delta.set.size() + ABOUT_A_RECORD);
         }
         edit.moved = true;
         self.save(edit);
@@ -277,12 +296,21 @@ impl Records<'_> {
         self.stream.page_taken(epoch, range);
         self.stream.arrive();
         edit.moved = true;
-        edit.fetched +=
-            records.iter().map(|record| record.document.size() + ABOUT_A_RECORD).sum::<usize>();
+        let bytes = records.iter().map(|record| record.document.size() + ABOUT_A_RECORD).sum();
+        self.receive(edit, records.len(), bytes);
         self.save(edit);
         let (collection, count) = (self.collection.clone(), records.len());
         edit.remote_event(EventKind::RealtimeSync { collection, records: count });
         Ok(())
+    }
+
+    /// Counts what has come of the catch-up.
+    fn receive(&mut self, edit: &mut Edit<'_>, records: usize, bytes: usize) {
+        edit.fetched += bytes;
+        self.stream.received.add(records, bytes);
+        if !edit.caught.contains(self.collection) {
+            edit.caught.insert(self.collection.clone());
+        }
     }
 
     /// Records in a page's range that the page lacks are gone.

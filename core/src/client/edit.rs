@@ -1,6 +1,6 @@
 //! One step's changes to the store: read through, and committed as one batch at its end.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -92,6 +92,8 @@ pub(super) struct Edit<'a> {
     pub(super) moved: bool,
     /// The approximate number of bytes of a catch-up that have come.
     pub(super) fetched: usize,
+    /// The collections of whose catch-ups something has come, until that is told.
+    pub(super) caught: BTreeSet<Collection>,
     /// The corrections of entries that were stamped without the server's time.
     clocks: Clocks,
     /// The runs that are not settled, whose entries may be joined as they were stamped.
@@ -123,6 +125,7 @@ impl<'a> Edit<'a> {
             gates: false,
             moved: false,
             fetched: 0,
+            caught: BTreeSet::new(),
             flush: false,
         }
     }

@@ -46,6 +46,18 @@ pub enum EventKind {
         /// The collection.
         collection: Collection,
     },
+    /// Something of a catch-up has come, told once for each frame or page.
+    SyncProgress {
+        /// The collection.
+        collection: Collection,
+        /// The number of records and changes that have come since it began.
+        records: u64,
+        /// The approximate size of them, in bytes.
+        bytes: u64,
+        /// The number of the records that come, if the collection comes whole, else of the changes that
+        /// come at most; `None` where the server does not say.
+        of: Option<u64>,
+    },
     /// A collection has caught up, and what it holds was verified.
     SyncCompleted {
         /// The collection.
@@ -340,6 +352,7 @@ impl EventKind {
     pub fn collection(&self) -> Option<&Collection> {
         match self {
             Self::SyncStarted { collection }
+            | Self::SyncProgress { collection, .. }
             | Self::SyncCompleted { collection }
             | Self::SyncFailed { collection, .. }
             | Self::OperationQueued { collection, .. }
@@ -391,6 +404,7 @@ impl EventKind {
             | Self::WriteStalled { record_id, .. } => Some(record_id),
             Self::Error { record_id, .. } => record_id.as_ref(),
             Self::SyncStarted { .. }
+            | Self::SyncProgress { .. }
             | Self::SyncCompleted { .. }
             | Self::SyncFailed { .. }
             | Self::TransactionSynced { .. }
@@ -443,6 +457,13 @@ pub struct CollectionStatus {
     pub live: bool,
     /// `true` if a catch-up is under way.
     pub catching_up: bool,
+    /// The number of records and changes that have come of the catch-up under way, or came of the last one.
+    pub received_records: u64,
+    /// The approximate size of them, in bytes.
+    pub received_bytes: u64,
+    /// The number of the records that come with it, if the collection comes whole, else of the changes that
+    /// come at most; `None` where the server has not said.
+    pub expected_records: Option<u64>,
     /// `true` if the server has not confirmed the held records in this time of contact with it.
     pub from_cache: bool,
     /// Up to where everything is known.

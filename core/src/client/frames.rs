@@ -64,8 +64,8 @@ impl Client {
             {
                 edit.ignore();
             }
-            ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
-                self.subscribed(edit, &collection, head, mode, partial)?;
+            ServerMessage::Subscribed { collection, record_count, head, mode, partial } => {
+                self.subscribed(edit, &collection, (record_count, head), mode, partial)?;
             }
             ServerMessage::Unsubscribed { collection } => self.unsubscribed(edit, &collection),
             ServerMessage::Change { collection, record_id, change, filtered } => {

@@ -32,7 +32,7 @@
 //! | `interest` | which collections matter |
 //! | `loss`, `offer`, `adopt` | a server that lacks records which are held here |
 //! | `database` | a server with another database |
-//! | `streams`, `stream`, `catchup` | the collections' changes |
+//! | `streams`, `stream`, `catchup`, `received` | the collections' changes, and how far a catch-up has come |
 //! | `verdicts`, `rejections` | what the server says of writes, and what falls with a rejected one |
 //! | `records`, `rebase` | how all of that folds into a record |
 //! | `output` | what the machine wants done |
@@ -82,6 +82,7 @@ mod portion;
 mod queries;
 mod reads;
 mod rebase;
+mod received;
 mod records;
 mod rejections;
 pub(crate) mod replica;

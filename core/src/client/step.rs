@@ -60,6 +60,7 @@ impl Client {
                 self.pacing.await_verdict(self.now.mono);
             }
         }
+        self.tell_progress(&mut edit);
         let changed = match changed {
             Err(StepError::Peer(what)) => {
                 let failure = ConnectFailure::new(FailureCause::Protocol, what);

@@ -9,6 +9,7 @@ use core::hash::{Hash, Hasher};
 use core::time::Duration;
 
 use super::plain::PlainStream;
+use super::received::Received;
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{Cursor, ErrorCode, Mode, Resume};
 use crate::protocol::name::RecordId;
@@ -107,6 +108,7 @@ pub(super) struct Stream {
     told_stalled: bool,
     /// The standing at the end of the last step.
     shown: (bool, bool),
+    pub(super) received: Received,
 }
 
 /// The time in which nothing used a collection while it was in step.

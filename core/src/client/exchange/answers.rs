@@ -196,11 +196,11 @@ impl Client {
             Err(StepError::Peer(what))
         };
         match message {
-            ServerMessage::Subscribed { collection, head, mode, partial, .. } => {
+            ServerMessage::Subscribed { collection, record_count, head, mode, partial } => {
                 if collection != *asked {
                     return foreign(&collection);
                 }
-                self.subscribed(edit, asked, head, mode, partial)
+                self.subscribed(edit, asked, (record_count, head), mode, partial)
             }
             ServerMessage::Change { collection, record_id, change, filtered } => {
                 if collection != *asked {

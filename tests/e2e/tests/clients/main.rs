@@ -67,6 +67,7 @@ suite! {
     slow::a_write_that_leaves_slowly_is_waited_for,
     slow::connections_that_carry_little_carry_everything_in_the_end,
     metrics::the_metrics_tell_the_work_of_a_client,
+    metrics::a_catch_up_tells_how_far_it_has_come,
     modify::no_increment_of_many_threads_is_lost,
     modify::a_closure_makes_removes_and_leaves_records,
     modify::a_write_that_changes_nothing_is_answered,

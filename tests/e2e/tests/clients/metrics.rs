@@ -1,7 +1,7 @@
 //! The figures of a client's work.
 
 use serde_json::json;
-use synclayer_tokio::Transports;
+use synclayer_tokio::{EventKind, Transports};
 
 use crate::client::Client;
 use crate::support::{Host, TODOS, config, until};
@@ -47,7 +47,50 @@ pub fn the_metrics_tell_the_work_of_a_client<C: Client>() {
         let met = a.metrics();
         assert_eq!((met.conflicts_detected, met.conflicts_resolved), (1, 1), "{met:?}");
         assert_eq!(met.operations_failed, 1, "{met:?}");
+        assert!(met.records_received >= 3, "{met:?}");
         assert!(met.top_errors.contains(&("PRECONDITION_FAILED".to_owned(), 1)), "{met:?}");
+        a.close();
+        b.close();
+    }
+}
+
+pub fn a_catch_up_tells_how_far_it_has_come<C: Client>() {
+    for transports in [Transports::RealtimeOnly, Transports::PollOnly] {
+        let host = Host::start();
+        let (a_way, b_way) = (host.proxy(), host.proxy());
+        let a = C::open(config(&a_way));
+        // several pages
+        let text = "x".repeat(4 << 10);
+        a.saved_all((0..300).map(|n| json!({"n": n, "text": text})).collect());
+        a.synced();
+        let mut b = C::open(config(&b_way).transports(transports));
+        let mut told = Vec::new();
+        b.told("that it is in sync", |event| match &event.kind {
+            EventKind::SyncProgress { records, bytes, of, .. } => {
+                told.push((*records, *bytes, *of));
+                false
+            }
+            kind => matches!(kind, EventKind::SyncCompleted { .. }),
+        });
+        let (records, bytes, of) = *told.last().unwrap();
+        assert!(told.len() > 2 && told.is_sorted(), "{told:?}");
+        assert_eq!((records, of), (300, Some(300)));
+        assert!((300 * 4_096..300 * 5_000).contains(&bytes), "{bytes}");
+        let of_todos = |client: &C| client.status().collections.into_values().next().unwrap();
+        let todos = of_todos(&b);
+        assert_eq!((todos.received_records, todos.received_bytes), (records, bytes));
+        assert_eq!(todos.expected_records, Some(300));
+        assert!(b.metrics().records_received >= 300);
+
+        b.set_online(false);
+        for n in 0..5 {
+            a.save(&format!("new {n}"), &json!({}));
+        }
+        a.synced();
+        b.set_online(true);
+        b.synced();
+        let todos = of_todos(&b);
+        assert_eq!((todos.received_records, todos.expected_records), (5, Some(5)));
         a.close();
         b.close();
     }

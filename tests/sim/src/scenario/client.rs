@@ -9,9 +9,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
-    Action, Command, CommitNumber, ConnId, Delta, Disconnect, Document, HttpAnswer, HttpTicket,
-    Input, MemoryClientStore, Misuse, Mono, NetAction, Now, Replica, StoreError, StoreErrorKind,
-    Timestamp, Token, TransactionDraft, WatchId, Write, WriteId, Written,
+    Action, Command, CommitNumber, ConnId, Delta, Disconnect, Document, EventKind, HttpAnswer,
+    HttpTicket, Input, MemoryClientStore, Misuse, Mono, NetAction, Now, Replica, StoreError,
+    StoreErrorKind, Timestamp, Token, TransactionDraft, WatchId, Write, WriteId, Written,
 };
 
 use super::format::{Step, merge, read};
@@ -379,6 +379,8 @@ impl ClientSide {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Net(action) => self.note_net(action),
+                // how far a catch-up has come is for people alone
+                Action::Event(event) if matches!(event.kind, EventKind::SyncProgress { .. }) => {}
                 Action::Event(event) => self.out.push(render::event(&event)),
                 Action::Synced { id, outcome } => self.out.push(render::synced(id, &outcome)),
                 Action::Fate { id, fate } => self.out.push(render::fate(id, &fate)),

@@ -57,6 +57,7 @@ fn first_small(name: &str) -> String {
 fn kind(kind: &EventKind) -> (String, Value) {
     let (name, more) = match kind {
         EventKind::SyncStarted { .. } => ("syncStarted", json!({})),
+        EventKind::SyncProgress { .. } => ("syncProgress", json!({})),
         EventKind::SyncCompleted { .. } => ("syncCompleted", json!({})),
         EventKind::SyncFailed { code, message, .. } => {
             ("syncFailed", json!({"code": code.as_str(), "message": message}))

@@ -296,8 +296,8 @@ impl World {
     }
 
     fn fold_event(&mut self, event: &Event) {
-        // it is drawn apart from what a run does
-        if matches!(event.kind, EventKind::IndexProgress { .. }) {
+        // the one is drawn apart from what a run does, and the other is for people alone
+        if matches!(event.kind, EventKind::IndexProgress { .. } | EventKind::SyncProgress { .. }) {
             return;
         }
         self.fold(event_name(&event.kind).as_bytes());
