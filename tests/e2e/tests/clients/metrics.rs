@@ -76,10 +76,12 @@ pub fn a_catch_up_tells_how_far_it_has_come<C: Client>() {
         assert!(told.len() > 2 && told.is_sorted(), "{told:?}");
         assert_eq!((records, of), (300, Some(300)));
         assert!((300 * 4_096..300 * 5_000).contains(&bytes), "{bytes}");
-        let of_todos = |client: &C| client.status().collections.into_values().next().unwrap();
-        let todos = of_todos(&b);
-        assert_eq!((todos.received_records, todos.received_bytes), (records, bytes));
-        assert_eq!(todos.expected_records, Some(300));
+        // the next poll has nothing more to bring
+        if transports == Transports::RealtimeOnly {
+            let todos = b.status().collections.into_values().next().unwrap();
+            assert_eq!((todos.received_records, todos.received_bytes), (records, bytes));
+            assert_eq!(todos.expected_records, Some(300));
+        }
         assert!(b.metrics().records_received >= 300);
 
         b.set_online(false);
@@ -88,9 +90,9 @@ pub fn a_catch_up_tells_how_far_it_has_come<C: Client>() {
         }
         a.synced();
         b.set_online(true);
-        b.synced();
-        let todos = of_todos(&b);
-        assert_eq!((todos.received_records, todos.expected_records), (5, Some(5)));
+        b.told("that five changes have come", |event| {
+            matches!(event.kind, EventKind::SyncProgress { records: 5, of: Some(5), .. })
+        });
         a.close();
         b.close();
     }
