@@ -182,7 +182,7 @@ impl Client {
 
     /// The store vouches for the rows that it held at the start.
     pub(crate) fn trust_rows(&mut self) {
-        self.streams.iter_mut().for_each(|(_, stream)| stream.trust_rows());
+        self.streams.trust_rows();
     }
 
     /// Returns `true` if no collection has rows that are not counted.

@@ -167,6 +167,11 @@ impl Streams {
         self.streams.values_mut()
     }
 
+    /// The store vouches for the rows. That is nothing by which the streams are sorted.
+    pub(super) fn trust_rows(&mut self) {
+        self.streams.values_mut().for_each(Stream::trust_rows);
+    }
+
     /// Returns the collections that the app uses, with their streams.
     pub(super) fn wanted(&self) -> impl Iterator<Item = (&Collection, &Stream)> {
         self.iter().filter(|(_, stream)| stream.is_wanted())
