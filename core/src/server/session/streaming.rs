@@ -321,8 +321,8 @@ impl Session {
         if self.awaits_verdict(entry) {
             return NextChange::Wait;
         }
-        let related = self.subscriptions.get(collection).is_some_and(|it| it.related);
-        if related || (partial && !entry.can_be_judged()) {
+        let is_related = || self.subscriptions.get(collection).is_some_and(|it| it.related);
+        if partial && (!entry.can_be_judged() || is_related()) {
             return NextChange::Missing;
         }
         if let Some(origin) = entry.origin.filter(|origin| origin.conn == self.conn) {
