@@ -337,16 +337,15 @@ impl<'a> Writer<'a> {
         subject: &Subject,
     ) -> Result<Option<Verdict>, StoreError> {
         let kind = write.change.kind;
-        let not_outdated = Ok(None);
         Ok(match (&subject.record, kind) {
             (Some(record), WriteKind::Update) if record.document.is_some() => {
-                let Some(base) = write.base_version else { return not_outdated };
+                let Some(base) = write.base_version else { return Ok(None) };
                 let changed = |name: &str| record.stamp(name).version > base;
                 let meets = write.change.delta.fields().any(|(name, _)| changed(name));
                 let outdated = meets || base > record.last.version;
                 // an app may send by HTTP too what it has said on its socket (PROTOCOL 5.2)
                 let after = outdated.then(|| write.change.apply(subject.document())).flatten();
-                let Some(after) = after else { return not_outdated };
+                let Some(after) = after else { return Ok(None) };
                 if Some(&adopt(subject.document(), &after)) == subject.document() {
                     return Ok(Some(Verdict::Unchanged { version: Some(record.last.version) }));
                 }
