@@ -187,7 +187,7 @@ impl Client {
 
     /// Returns `true` if no collection has rows that are not counted.
     pub(crate) fn has_counted_rows(&self) -> bool {
-        !self.streams.iter().any(|(_, stream)| stream.is_unverified())
+        self.streams.are_counted()
     }
 
     pub(super) fn save_stream(&self, edit: &mut Edit<'_>, collection: &Collection) {

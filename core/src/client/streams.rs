@@ -32,6 +32,8 @@ struct Sorted {
     lingering: BTreeSet<Collection>,
     /// Those whose status the app was not shown.
     unshown: BTreeSet<Collection>,
+    /// Those whose rows were not counted since the start.
+    uncounted: BTreeSet<Collection>,
 }
 
 impl Hash for Sorted {
@@ -45,6 +47,7 @@ impl Sorted {
             (&mut self.retried, stream.retry_at().is_some()),
             (&mut self.lingering, stream.lingers()),
             (&mut self.unshown, stream.is_unshown()),
+            (&mut self.uncounted, stream.is_unverified()),
         ];
         for (set, belongs) in sets {
             match belongs {
@@ -167,9 +170,16 @@ impl Streams {
         self.streams.values_mut()
     }
 
-    /// The store vouches for the rows. That is nothing by which the streams are sorted.
+    /// The store vouches for the rows.
     pub(super) fn trust_rows(&mut self) {
-        self.streams.values_mut().for_each(Stream::trust_rows);
+        self.values_mut().for_each(Stream::trust_rows);
+        self.sort();
+    }
+
+    /// Returns `true` if all rows were counted, and no stream has changed since they were sorted.
+    pub(super) fn are_counted(&self) -> bool {
+        let is_sorted = self.sorted.changed.as_ref().is_some_and(BTreeSet::is_empty);
+        is_sorted && self.sorted.uncounted.is_empty()
     }
 
     /// Returns the collections that the app uses, with their streams.
