@@ -285,6 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 rings: &self.shared.feed.rings(),
                 policy: &*self.shared.config.policy,
                 user_bucket: bucket.as_deref_mut(),
+                run: self.shared.commits.is_contended().then_some(SHARE),
                 on_error: Some(&mut |error| {
                     refused.get_or_insert_with(|| error.clone());
                 }),

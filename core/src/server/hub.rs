@@ -253,7 +253,7 @@ impl Hub {
         let rate = self.limits.user_rate;
         let user_bucket = bucket(&mut self.buckets, session.status().user, rate, now.mono);
         let (rings, policy) = (&self.rings, &*self.policy);
-        let mut env = Environment { rings, policy, user_bucket, on_error: None };
+        let mut env = Environment { rings, policy, user_bucket, run: None, on_error: None };
         let mut actions = Vec::new();
         let answer = call(session, &mut env, &mut actions);
         let after = session.deadline();

@@ -72,7 +72,7 @@ pub use ticket::{Ticket, TicketAnswer};
 /// let mut session = Session::new(limits, ConnId(1), Identity::Open, now);
 /// let rings = Rings::new(RingLimits::default());
 /// let mut env =
-///     Environment { rings: &rings, policy: &AllowAll, user_bucket: None, on_error: None };
+///     Environment { rings: &rings, policy: &AllowAll, user_bucket: None, run: None, on_error: None };
 /// session.handle(now, SessionInput::Frame(br#"{"type":"ping"}"#), &mut env, &mut out);
 /// assert!(matches!(&out[..], [SessionAction::Send(frame)] if frame.starts_with(br#"{"type":"pong""#)));
 /// ```

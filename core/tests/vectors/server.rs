@@ -173,6 +173,7 @@ impl Bench {
             rings: &self.rings,
             policy: &AllowAll,
             user_bucket: None,
+            run: None,
             on_error: None,
         };
         self.session.handle(self.now, input, &mut env, &mut out);

@@ -83,6 +83,10 @@ pub struct Environment<'a> {
     pub policy: &'a dyn Policy,
     /// The rate of all connections of the session's user together; `None` for any.
     pub user_bucket: Option<&'a mut Bucket>,
+    /// The most writes of the next transaction, where that is fewer than
+    /// [`ServerLimits::run`](super::ServerLimits::run): while others wait to write too, a long one would
+    /// hold them up. A transaction of at least one write goes on.
+    pub run: Option<usize>,
     /// Hears of each error that the session sends, for a log.
     pub on_error: Option<&'a mut dyn FnMut(&ErrorMessage)>,
 }

@@ -140,11 +140,12 @@ impl Session {
         self.settle_level();
         let first = self.verdicts.expected();
         let (mut writes, mut count) = (Vec::new(), 0);
-        while count < self.limits.run
+        let most = cx.env.run.map_or(self.limits.run, |run| run.max(1).min(self.limits.run));
+        while count < most
             && let Some(QueuedRequest::Write(submission)) = self.queue.front()
         {
             let (number, size) = (submission.first(), submission.size());
-            if count > 0 && count + size > self.limits.run {
+            if count > 0 && count + size > most {
                 break;
             }
             let taken = |number| first <= number && number < self.verdicts.expected();

@@ -32,6 +32,8 @@ pub(crate) struct World {
     rings: Rings,
     policy: Box<dyn Policy>,
     limits: ServerLimits,
+    /// The most writes of a transaction while others write too.
+    run: Option<usize>,
     now: Now,
     conns: BTreeMap<u64, Conn>,
     /// The changes that the commits have published, until they are taken.
@@ -57,6 +59,7 @@ impl World {
             rings: Rings::new(RingLimits::default()),
             policy: Box::new(AllowAll),
             limits: ServerLimits::default(),
+            run: None,
             now: Now { mono: Mono(1000), wall: Timestamp(1_000_000) },
             conns: BTreeMap::new(),
             published: Vec::new(),
@@ -125,6 +128,7 @@ impl World {
             rings: &self.rings,
             policy: self.policy.as_ref(),
             user_bucket: None,
+            run: self.run,
             on_error: None,
         };
         state.session.handle(self.now, input, &mut env, &mut out);

@@ -420,6 +420,13 @@ fn pages_and_acks_do_not_cross() {
     );
 }
 
+/// The number of writes of the transaction that the first connection waits for.
+fn writes_under_way(world: &World) -> usize {
+    let ticket = &world.conns[&1].transactions[0];
+    let Transaction::Writes(run) = ticket.question() else { panic!() };
+    run.writes.len()
+}
+
 #[test]
 fn many_writes_share_a_transaction() {
     let mut world = World::new();
@@ -428,18 +435,38 @@ fn many_writes_share_a_transaction() {
     for number in 1..=6 {
         world.write(1, number, &format!("insert r{number}"), "{}", 0);
     }
-    let runs = |world: &World| {
-        let ticket = &world.conns[&1].transactions[0];
-        let Transaction::Writes(run) = ticket.question() else { panic!() };
-        run.writes.len()
-    };
     let mut sizes = Vec::new();
     for _ in 0..3 {
-        sizes.push(runs(&world));
+        sizes.push(writes_under_way(&world));
         world.commit_and_answer();
     }
     assert_eq!(sizes, [1, 3, 2]);
     assert_eq!(world.took(1).len(), 6);
+}
+
+#[test]
+fn a_batch_is_no_long_transaction_while_others_write() {
+    let mut world = World::new();
+    live(&mut world, 1);
+    world.run = Some(2);
+    let write = |n| {
+        format!(
+            r#"{{"type":"insert","collection":"todos","recordId":"r{n}","data":{{}},"metadata":{{"mutation":{n},"base":0}}}}"#
+        )
+    };
+    let writes: Vec<_> = (1..=7).map(write).collect();
+    world.say(1, &format!(r#"{{"type":"batch","messages":[{}]}}"#, writes.join(",")));
+    let mut sizes = Vec::from([writes_under_way(&world)]);
+    world.commit_and_answer();
+    sizes.push(writes_under_way(&world));
+    // nobody else writes any more
+    world.run = None;
+    world.commit_and_answer();
+    sizes.push(writes_under_way(&world));
+    assert_eq!(sizes, [2, 2, 3]);
+    world.settle();
+    let took = world.took(1);
+    assert_eq!(took.iter().filter(|frame| frame.starts_with("ack")).count(), 7, "{took:?}");
 }
 
 #[test]
