@@ -154,7 +154,7 @@ pub use store::{
 pub use rules::{
     Access, AllowAll, Asker, Bucket, Context, Judgement, Policy, ProposedWrite, Rate, ReadAnswer,
     ReadRequest, Records, Right, RuleCase, RuleError, Rules, ScopeKey, Sweep, SweepPlace, Swept,
-    TransactError, Transaction, TransactionAnswer,
+    TransactError, Transaction, TransactionAnswer, User,
 };
 pub use server::{
     Call, CallId, Committer, CompletedBatch, Environment, Followers, Health, Hub, HubAction,

@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use synclayer_core::{Token, UserId};
+use synclayer_core::{Document, Token, UserId};
 
 /// Maps a token to its user.
 ///
@@ -61,13 +61,22 @@ pub struct Identified {
     /// The time for which the token is valid from now on; `None` for as long as the connection
     /// lives.
     pub valid_for: Option<Duration>,
+    /// The claims of the token, for policies that ask for them; `None` if it has none.
+    pub claims: Option<Document>,
 }
 
 impl Identified {
     /// This user, for as long as the connection lives.
     #[must_use]
     pub fn as_user(user: UserId) -> Self {
-        Self { user, valid_for: None }
+        Self { user, valid_for: None, claims: None }
+    }
+
+    /// Sets the claims of the token.
+    #[must_use]
+    pub fn claims(mut self, claims: Document) -> Self {
+        self.claims = Some(claims);
+        self
     }
 
     /// Limits the time for which the token is valid. When it is over, the connection has to send a

@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use synclayer_core::{
-    Bucket, ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Token,
-    UserId, pump,
+    Bucket, ConnId, Environment, Identity, Now, Session, SessionAction, SessionInput, Token, User,
+    pump,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::yield_now;
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             socket.set_limit(UNAUTHENTICATED_FRAME_BYTES);
         }
         let principal = match &identity {
-            Identity::Known(user) => Principal::User(user.clone()),
+            Identity::Known(user) => Principal::User(user.id.clone()),
             Identity::Open | Identity::Unknown => Principal::of_connection(conn, peer.address),
         };
         if peer.admitted.is_some() {
@@ -177,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let login = self.login.as_ref();
         let Some(known) = login.and_then(|login| self.shared.recheck(login)) else { return };
         let user = self.session.status().user;
-        match known.filter(|known| Some(&known.user) == user) {
+        match known.filter(|known| Some(&known.user.id) == user) {
             Some(known) => {
                 self.expires = known.expires;
                 self.login = Some(known.login);
@@ -334,7 +334,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Finds out whose token this is, and lets the connection in.
-    fn authenticate(&mut self, token: &Token) -> Option<UserId> {
+    fn authenticate(&mut self, token: &Token) -> Option<User> {
         let known = match self.shared.authenticate(token, self.peer.address) {
             Ok(known) => known,
             Err(LoginError::Auth(_)) => return None,
@@ -353,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.expires = known.expires;
         self.login = Some(known.login);
-        self.principal = Principal::User(known.user.clone());
+        self.principal = Principal::User(known.user.id.clone());
         self.account.set_principal(&self.principal);
         self.peer.permit.meter().set_principal(&self.principal);
         Some(known.user)

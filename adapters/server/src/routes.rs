@@ -16,7 +16,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
-use synclayer_core::{Call, ErrorCode, Health, Reply, UserId};
+use synclayer_core::{Call, ErrorCode, Health, Reply, User};
 use tokio::time::timeout;
 
 use crate::budget::Account;
@@ -152,7 +152,8 @@ async fn reply(
         user,
     };
     let mut call = request.call(&shared.limits, &*shared.config.policy);
-    let principal = Principal::new(request.user.as_ref(), remote.address);
+    let user = request.user.as_ref().map(|user| &user.id);
+    let principal = Principal::new(user, remote.address);
     if let Call::Transact(write) = &mut call {
         write.charge(&mut |count| take_tokens(shared, &principal, count))?;
     }
@@ -162,12 +163,12 @@ async fn reply(
                        again";
         Reply::error(ErrorCode::ServerError, message)
     })?;
-    shared.refusals.reply(&remote.sender(request.user.as_ref()), &reply);
+    shared.refusals.reply(&remote.sender(request.user.as_ref().map(|user| &user.id)), &reply);
     Ok((reply, hold))
 }
 
 /// Identifies the user of a call, and counts it against their rate.
-fn admit(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<(Option<UserId>, Hold), Reply> {
+fn admit(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<(Option<User>, Hold), Reply> {
     let user = match identify(shared, parts, remote)? {
         Caller::Anyone => None,
         Caller::Known(known) => Some(known.user),
@@ -177,7 +178,7 @@ fn admit(shared: &Shared, parts: &Parts, remote: &Remote) -> Result<(Option<User
         }
     };
     let admitted = remote.admit()?;
-    let principal = Principal::new(user.as_ref(), remote.address);
+    let principal = Principal::new(user.as_ref().map(|user| &user.id), remote.address);
     remote.count_to(&principal);
     take_token(shared, &principal).map_err(Reply::slow_down)?;
     Ok((user, Hold { account: remote.open_account(shared, &principal), _admitted: admitted }))
@@ -304,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_busy_user_s_calls_of_a_mounted_server_take_turns() {
-        let user = |name| UserId::new(name).unwrap();
+        let user = |name| synclayer_core::UserId::new(name).unwrap();
         let tokens =
             StaticTokens::new([(user("ann"), "token-of-ann"), (user("bob"), "token-of-bob")]);
         let config = ServerConfig::new().authenticator(Arc::new(tokens));

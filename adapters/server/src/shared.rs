@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use synclayer_core::{
     Bucket, ConnId, Epoch, ReadAnswer, ReadRequest, ServerLimits, ServerStore, SessionInput,
-    StoreError, StoreErrorKind, Ticket, Token, UserId,
+    StoreError, StoreErrorKind, Ticket, Token, User,
 };
 use tokio::task;
 
@@ -55,7 +55,7 @@ struct Presence {
 
 /// The user of a token, and the end of its validity.
 pub(crate) struct Known {
-    pub(crate) user: UserId,
+    pub(crate) user: User,
     pub(crate) expires: Option<Instant>,
     pub(crate) login: Login,
 }
@@ -153,7 +153,8 @@ impl Shared {
         let identified = authenticator.ok_or(AuthError::Wrong)?.authenticate(token)?;
         let expires = identified.valid_for.and_then(|valid| now.checked_add(valid));
         let login = Login { token: token.clone(), round };
-        Ok(Known { user: identified.user, expires, login })
+        let user = User { id: identified.user, claims: identified.claims };
+        Ok(Known { user, expires, login })
     }
 
     /// Lets every connection ask again whose its token is.

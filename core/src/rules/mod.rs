@@ -25,7 +25,9 @@ pub use self::page::{
     Content, FoundRecord, HttpQuery, Next, Page, PageChange, PageLimits, Position, ReadAnswer,
     ReadRequest, Reader,
 };
-pub use self::policy::{Access, AllowAll, Asker, Bucket, Policy, ProposedWrite, Rate, Records};
+pub use self::policy::{
+    Access, AllowAll, Asker, Bucket, Policy, ProposedWrite, Rate, Records, User,
+};
 pub use self::query::{
     Direction, Explanation, FieldPath, Index, Predicate, Query, QueryChange, QueryCursor,
     QueryError, QuerySnapshot, QueryUpdate,

@@ -14,7 +14,7 @@ use self::limits::Budget;
 pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
 use super::lookups::LookUps;
-use super::policy::{Access, Asker, Policy};
+use super::policy::{Access, Asker, Policy, User};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
@@ -22,7 +22,7 @@ use crate::protocol::message::{
     Cursor, ErrorCode, Mode, PageRange, Resume, ServerChange, SyncRecord,
 };
 use crate::protocol::name::{
-    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq, UserId,
+    ClientId, Collection, DatabaseId, Epoch, MutationNumber, RecordId, Seq,
 };
 use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
@@ -34,7 +34,7 @@ pub struct Reader {
     /// The collection.
     pub collection: Collection,
     /// The user.
-    pub user: Option<UserId>,
+    pub user: Option<User>,
     /// `true` if each record has to be permitted by the policy.
     pub partial: bool,
     /// `true` if each change has to be told as the whole record.
@@ -300,7 +300,7 @@ impl<'a> ReaderView<'a> {
     ) -> Result<Pulled, StoreError> {
         let client = client.map(|id| ClientRow::load(self.rows, id)).transpose()?.flatten();
         // a user must not learn of another user's writes
-        let own = client.filter(|client| client.user == self.reader.user);
+        let own = client.filter(|client| client.user.as_ref() == self.asker().user);
         Ok(Pulled {
             page: self.page(position, limits)?,
             database: database(self.rows)?,
@@ -438,7 +438,7 @@ impl<'a> ReaderView<'a> {
     }
 
     fn asker(&self) -> Asker<'_> {
-        Asker { user: self.reader.user.as_ref(), claims: None, records: Some(&self.looks) }
+        Asker::new(self.reader.user.as_ref(), Some(&self.looks))
     }
 
     fn snapshot(

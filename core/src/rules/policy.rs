@@ -29,6 +29,21 @@ impl Access {
     }
 }
 
+/// A user with the claims of their token.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct User {
+    /// The user.
+    pub id: UserId,
+    /// The claims; `None` if the token has none.
+    pub claims: Option<Document>,
+}
+
+impl From<UserId> for User {
+    fn from(id: UserId) -> Self {
+        Self { id, claims: None }
+    }
+}
+
 /// The one who asks for something.
 #[derive(Clone, Copy)]
 pub struct Asker<'a> {
@@ -38,6 +53,13 @@ pub struct Asker<'a> {
     pub claims: Option<&'a Document>,
     /// The other records, as of the same view of the store; `None` where none can be looked at.
     pub records: Option<&'a dyn Records>,
+}
+
+impl<'a> Asker<'a> {
+    pub(crate) fn new(user: Option<&'a User>, records: Option<&'a dyn Records>) -> Self {
+        let claims = user.and_then(|user| user.claims.as_ref());
+        Self { user: user.map(|user| &user.id), claims, records }
+    }
 }
 
 /// The records of a server, for a policy that asks for more than the record at hand.
@@ -167,6 +189,14 @@ pub trait Policy: Send + Sync {
         document: &Document,
     ) -> bool {
         self.read_record(by.user, collection, id, document)
+    }
+
+    /// A number for what a reader may see of a collection, which differs where the rights do: by other
+    /// claims of the token, or by other rules. A stream whose number changes while it lives begins again
+    /// with a snapshot. Default 0, for rights that depend on the user and the record alone.
+    fn stamp(&self, by: &Asker<'_>, collection: &Collection) -> u64 {
+        let _ = (by, collection);
+        0
     }
 
     /// As [`write`](Self::write), by whatever is known of the one who asks.

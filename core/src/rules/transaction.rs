@@ -16,7 +16,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::policy::Policy;
+use super::policy::{Policy, User};
 use super::record::{self, ClientRow, EpochRow, Totals};
 use super::scope::ScopeKey;
 use crate::protocol::hash::Digest;
@@ -73,7 +73,7 @@ pub struct Run {
     /// The client and session that number the writes; `None` at level 1.
     pub client: Option<(ClientId, SessionNumber)>,
     /// The user of the connection.
-    pub user: Option<UserId>,
+    pub user: Option<User>,
     /// The connection; `None` for an exchange by HTTP.
     pub conn: Option<ConnId>,
     /// The writes and units. A write without a number is judged as at level 1.
@@ -92,7 +92,7 @@ pub struct Push {
     /// session must be its newest.
     pub client: (ClientId, SessionNumber),
     /// The user who pushes.
-    pub user: Option<UserId>,
+    pub user: Option<User>,
     /// The epoch that the session's hello named. The bases of the writes are seqs of its history;
     /// after the database was reopened they may be of another history, which nothing else would
     /// show, because no connection breaks (PROTOCOL 5.10).
@@ -105,7 +105,7 @@ pub struct Push {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlainWrite {
     /// The user who writes.
-    pub user: Option<UserId>,
+    pub user: Option<User>,
     /// The collection.
     pub collection: Collection,
     /// The record.
@@ -122,7 +122,7 @@ pub struct PlainWrite {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlainUnit {
     /// The user who writes.
-    pub user: Option<UserId>,
+    pub user: Option<User>,
     /// The writes.
     pub writes: Vec<PlainWrite>,
     /// `true` for writes of the server's own program, about which the policy is not asked.

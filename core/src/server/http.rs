@@ -30,7 +30,7 @@ use crate::protocol::wire::http::{
 };
 use crate::protocol::write::WriteKind;
 use crate::rules::page::{ReadAnswer, ReadRequest, Reader};
-use crate::rules::policy::{Access, Asker, Policy};
+use crate::rules::policy::{Access, Asker, Policy, User};
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
@@ -49,7 +49,7 @@ pub struct Request<'a> {
     /// The body.
     pub body: &'a [u8],
     /// The user of its token; `None` if the server knows no users.
-    pub user: Option<UserId>,
+    pub user: Option<User>,
 }
 
 /// The need of a request.
@@ -201,7 +201,7 @@ fn reader(
     collection: Collection,
     policy: &dyn Policy,
 ) -> Result<Reader, Reply> {
-    let by = Asker { user: request.user.as_ref(), claims: None, records: None };
+    let by = Asker::new(request.user.as_ref(), None);
     let access = policy.access(&by, &collection);
     if access == Access::None {
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));

@@ -53,7 +53,7 @@ use crate::protocol::message::Token;
 use crate::protocol::name::{Collection, ConnId, Seq, UserId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::page::ReadAnswer;
-use crate::rules::policy::{Bucket, Policy, Rate};
+use crate::rules::policy::{Bucket, Policy, Rate, User};
 use crate::rules::transaction::{Context, Sweep, TransactError, Transaction, TransactionAnswer};
 use crate::server::checks::ensure;
 use crate::store::{Rows, StoreError};
@@ -302,7 +302,7 @@ impl Hub {
 
     /// Tells a session whose its token is; `None` where it is wrong or has expired. The session
     /// hears it among the other [answers](Self::answer).
-    pub fn authenticated(&mut self, ticket: Ticket<Token>, user: Option<UserId>) {
+    pub fn authenticated(&mut self, ticket: Ticket<Token>, user: Option<User>) {
         let conn = ticket.conn();
         self.answers.push_back(PendingAnswer { conn, input: ticket.answer(user) });
     }
@@ -324,7 +324,8 @@ impl Hub {
         match request.call(&self.limits, &*self.policy) {
             Call::Immediate(reply) => out.push(HubAction::Reply { call: id, reply }),
             Call::Transact(mut write) => {
-                let (user, rate) = (request.user.as_ref(), self.limits.user_rate);
+                let user = request.user.as_ref().map(|user| &user.id);
+                let rate = self.limits.user_rate;
                 let mut bucket = bucket(&mut self.buckets, user, rate, now.mono);
                 let paid = write.charge(&mut |count| {
                     bucket.as_mut().map_or(Ok(()), |b| b.take_many(now.mono, count))

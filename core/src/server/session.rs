@@ -17,6 +17,7 @@ mod interface;
 mod queue;
 mod reading;
 mod receiving;
+mod rights;
 mod serving;
 mod streaming;
 mod subscription;
@@ -289,7 +290,7 @@ impl Session {
 
     /// The user of the connection, as the policy sees them.
     fn asker(&self) -> Asker<'_> {
-        Asker { user: self.auth.user(), claims: None, records: None }
+        Asker::new(self.auth.identified(), None)
     }
 
     fn in_flight(&self) -> usize {

@@ -104,7 +104,7 @@ impl Bench {
             }
             "known" => {
                 let user = UserId::new("u1").unwrap();
-                self.session = session(Identity::Known(user), self.now);
+                self.session = session(Identity::Known(user.into()), self.now);
                 Vec::new()
             }
             "elsewhere" => {
@@ -115,7 +115,7 @@ impl Bench {
             "ping" => self.tell(SessionInput::Ping),
             "token-is" => {
                 let Some(ticket) = self.tokens.pop_front() else { return nothing_is_out() };
-                let user = UserId::new(rest).ok();
+                let user = UserId::new(rest).ok().map(Into::into);
                 self.tell(ticket.answer(user))
             }
             "token-expires" => self.tell(SessionInput::AuthExpired),

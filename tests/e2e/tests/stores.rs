@@ -155,7 +155,7 @@ fn go_on(path: &Path, user: &str, at_server: ConnId, host: &mut Host) {
     let mut replica = Replica::open(config, 99, now, store, &mut actions).unwrap();
     let rejected = replica.status().rejected_writes;
     replica.command(now, Command::Connect, &mut actions);
-    host.accept(at_server, Identity::Known(UserId::new(user).unwrap()), now);
+    host.accept(at_server, Identity::Known(UserId::new(user).unwrap().into()), now);
     let mut local = ConnId(0);
     for _ in 0..100 {
         now.mono.0 += 100;

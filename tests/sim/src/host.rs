@@ -255,7 +255,7 @@ impl Host {
                 }
                 HubAction::Authenticate(ticket) => {
                     let user = UserId::new(ticket.question().reveal()).ok();
-                    self.hub.authenticated(ticket, user);
+                    self.hub.authenticated(ticket, user.map(Into::into));
                 }
                 HubAction::Reply { call, reply } => {
                     self.replies.insert(call, reply);

@@ -1,11 +1,15 @@
 //! The rules of all collections.
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 
-use alloc::collections::BTreeMap;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+
+use xxhash_rust::xxh3::Xxh3;
 
 use super::evaluate::{Given, Outcome, Scene, judge};
 use super::parse::{RuleError, parse};
@@ -107,6 +111,22 @@ struct Rule {
     node: Node,
     /// `true` if it looks at other records.
     looks: bool,
+    /// The claims that it asks for; `None` if it may ask for any.
+    claims: Option<BTreeSet<Box<str>>>,
+}
+
+impl Rule {
+    /// A number for the rule and the claims that it asks for.
+    fn stamp(&self, claims: Option<&Document>) -> u64 {
+        let mut hasher = Xxh3::new();
+        self.node.to_string().hash(&mut hasher);
+        let Some(claims) = claims else { return hasher.finish() };
+        match &self.claims {
+            Some(names) => names.iter().for_each(|name| claims.text(name).hash(&mut hasher)),
+            None => claims.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
 }
 
 /// Something that a user may or may not do, for [`Rules::judge`]. What is `None` is not known yet.
@@ -161,7 +181,8 @@ impl Rules {
     ) -> Result<(), RuleError> {
         let node = parse(expression, right.names())?;
         let looks = node.any(&mut |part| matches!(part, Node::Exists(..)));
-        self.collections.entry(collection).or_default().insert(right, Rule { node, looks });
+        let rule = Rule { claims: node.claims(), looks, node };
+        self.collections.entry(collection).or_default().insert(right, rule);
         Ok(())
     }
 
@@ -287,6 +308,10 @@ impl Policy for Rules {
                 Some(_) | None => Access::Some,
             },
         }
+    }
+
+    fn stamp(&self, by: &Asker<'_>, collection: &Collection) -> u64 {
+        self.rule(collection, Right::Read).map_or(0, |(_, rule)| rule.stamp(by.claims))
     }
 
     fn shows(

@@ -3,6 +3,7 @@
 use core::fmt::{self, Write as _};
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -150,6 +151,28 @@ impl Node {
                 pair.0.any(fits) || pair.1.any(fits)
             }
         }
+    }
+
+    /// The names of the claims that it asks for; `None` if it may ask for any.
+    pub(super) fn claims(&self) -> Option<BTreeSet<Box<str>>> {
+        let is_claims = |part: &Self| matches!(part, Self::Name(Name::Claims));
+        let (mut names, mut all, mut named) = (BTreeSet::new(), 0_usize, 0_usize);
+        self.any(&mut |part| {
+            all += usize::from(is_claims(part));
+            let name = if let Self::Field(inner, name) | Self::Has(inner, name) = part {
+                is_claims(inner).then_some(name)
+            } else if let Self::Item(pair) = part
+                && let (holder, Self::Text(name)) = &**pair
+            {
+                is_claims(holder).then_some(name)
+            } else {
+                None
+            };
+            named += usize::from(name.is_some());
+            names.extend(name.cloned());
+            false
+        });
+        (all == named).then_some(names)
     }
 
     /// The parts of a conjunction, or the expression itself.

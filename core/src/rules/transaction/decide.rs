@@ -50,7 +50,12 @@ pub(super) fn decide_push(
     }
     let (id, session) = &push.client;
     let mut client = match ClientRow::load(rows, id)? {
-        Some(client) if client.user == push.user && client.holds(*session) => client,
+        Some(client)
+            if client.user.as_ref() == push.user.as_ref().map(|user| &user.id)
+                && client.holds(*session) =>
+        {
+            client
+        }
         Some(_) | None => return Ok(refused(PushOutcome::Superseded)),
     };
     let writes = Writes { conn: None, submitted: &push.writes, window: Window::new() };

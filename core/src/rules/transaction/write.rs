@@ -14,7 +14,7 @@ use crate::protocol::document::Document;
 use crate::protocol::hash::Digest;
 use crate::protocol::message::{ErrorCode, Mutation, ServerChange};
 use crate::protocol::name::{
-    ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber, UserId,
+    ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber,
 };
 use crate::protocol::time::Timestamp;
 use crate::protocol::times::time_in;
@@ -22,7 +22,7 @@ use crate::protocol::unit::Submission;
 use crate::protocol::write::{Change, WriteKind};
 use crate::rules::lookups::LookUps;
 use crate::rules::plain::adopt;
-use crate::rules::policy::{Access, Asker, ProposedWrite};
+use crate::rules::policy::{Access, Asker, ProposedWrite, User};
 use crate::rules::record::scopes::Declared;
 use crate::rules::record::{self, ClientRow, Head, RecordRow, Stamp, Totals};
 use crate::store::{Batch, Overlay, Rows, StoreError};
@@ -69,12 +69,12 @@ pub(super) fn origin(conn: Option<ConnId>, mutation: &Mutation) -> Option<Origin
 pub(super) struct Writer<'a> {
     pub(super) rows: Overlay<'a>,
     pub(super) context: Context<'a>,
-    pub(super) user: Option<&'a UserId>,
+    pub(super) user: Option<&'a User>,
     pub(super) published: Vec<Published>,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(rows: &'a dyn Rows, context: Context<'a>, user: Option<&'a UserId>) -> Self {
+    pub(super) fn new(rows: &'a dyn Rows, context: Context<'a>, user: Option<&'a User>) -> Self {
         Self { rows: Overlay::new(rows), context, user, published: Vec::new() }
     }
 
@@ -316,7 +316,7 @@ impl<'a> Writer<'a> {
     /// The judgement of the policy about the writer, which may look at the rows as they are.
     fn judged<T>(&self, judge: impl FnOnce(&Asker<'_>) -> T) -> Result<T, StoreError> {
         let looks = LookUps::new(&self.rows);
-        let judgement = judge(&Asker { user: self.user, claims: None, records: Some(&looks) });
+        let judgement = judge(&Asker::new(self.user, Some(&looks)));
         looks.finish().map(|()| judgement)
     }
 
@@ -420,7 +420,7 @@ impl<'a> Writer<'a> {
             fields: Vec::new(),
             removed: Vec::new(),
             committed_at: now.max(head.committed_at),
-            user: self.user.cloned(),
+            user: self.user.map(|user| user.id.clone()),
             document,
             left: Vec::new(),
         };

@@ -28,7 +28,7 @@ use crate::server::limits::ServerLimits;
 pub(super) fn session(request: &Request<'_>, limits: &ServerLimits) -> Result<Call, Reply> {
     let hello = decode_session(request.body, &limits.input).map_err(unread)?;
     let Hello { client_id: client, session } = hello;
-    let user = request.user.clone();
+    let user = request.user.as_ref().map(|user| user.id.clone());
     let transaction = Transaction::Hello { client, user: user.clone(), session };
     Ok(Call::Transact(WriteCall { transaction, expected: ExpectedReply::Session { user } }))
 }

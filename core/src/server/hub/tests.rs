@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::protocol::name::{DatabaseId, Epoch};
 use crate::protocol::time::Timestamp;
-use crate::rules::policy::AllowAll;
+use crate::rules::policy::{AllowAll, User};
 use crate::rules::transaction::SweepPlace;
 use crate::rules::transaction::tests::todos;
 use crate::store::MemoryRows;
@@ -24,6 +24,8 @@ struct Host {
     rows: MemoryRows,
     now: Now,
     said: Vec<String>,
+    /// The user of every token.
+    user: User,
 }
 
 impl Host {
@@ -39,7 +41,7 @@ impl Host {
         };
         let mut rows = MemoryRows::default();
         rows.apply(begin.decide(&rows, hub.context(now)).unwrap().batch);
-        Self { hub, rows, now, said: Vec::new() }
+        Self { hub, rows, now, said: Vec::new(), user: UserId::new("u").unwrap().into() }
     }
 
     /// Does something, and keeps what the hub then wants.
@@ -54,7 +56,7 @@ impl Host {
                 format!("{action:?}")
             });
             if let HubAction::Authenticate(ticket) = action {
-                self.hub.authenticated(ticket, UserId::new("u").ok());
+                self.hub.authenticated(ticket, Some(self.user.clone()));
             }
         }
         self.hub.check().unwrap();

@@ -3,12 +3,13 @@
 use super::interface::Identity;
 use crate::protocol::name::UserId;
 use crate::protocol::time::Mono;
+use crate::rules::policy::User;
 
 /// The user of a connection, as far as it has proved one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Auth {
     state: State,
-    user: Option<UserId>,
+    user: Option<User>,
     /// The ticket that is under way.
     checking: Option<u64>,
 }
@@ -35,6 +36,11 @@ impl Auth {
     }
 
     pub(super) fn user(&self) -> Option<&UserId> {
+        self.user.as_ref().map(|user| &user.id)
+    }
+
+    /// The user with the claims of the token.
+    pub(super) fn identified(&self) -> Option<&User> {
         self.user.as_ref()
     }
 
@@ -70,8 +76,8 @@ impl Auth {
     }
 
     /// Lets the user of a token in, unless the connection belongs to another one.
-    pub(super) fn admit(&mut self, user: &UserId) -> bool {
-        if self.user.as_ref().is_some_and(|known| known != user) {
+    pub(super) fn admit(&mut self, user: &User) -> bool {
+        if self.user().is_some_and(|known| *known != user.id) {
             return false;
         }
         self.state = State::In;

@@ -6,7 +6,7 @@ use super::ticket::{Ticket, TicketAnswer};
 use crate::protocol::message::{ErrorMessage, Level, Token};
 use crate::protocol::name::{ClientId, Collection, SessionNumber, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
-use crate::rules::policy::{Bucket, Policy};
+use crate::rules::policy::{Bucket, Policy, User};
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::server::ring::Rings;
 use crate::store::StoreError;
@@ -17,7 +17,7 @@ pub enum Identity {
     /// The server knows no users: everyone is in.
     Open,
     /// The token in the URL or the header was good.
-    Known(UserId),
+    Known(User),
     /// There was no token: it has to come as the first message.
     Unknown,
 }
@@ -31,7 +31,7 @@ pub enum SessionInput<'a> {
     /// client has taken bytes that had to wait for room.
     Ping,
     /// The answer to [`SessionAction::Authenticate`].
-    Authenticated(TicketAnswer<Option<UserId>>),
+    Authenticated(TicketAnswer<Option<User>>),
     /// The token of this connection has expired.
     AuthExpired,
     /// The answer to [`SessionAction::Transact`].

@@ -57,7 +57,7 @@ impl Session {
         self.reads_first = false;
         self.round = self.round.wrapping_add(1);
         let turns = self.catching_up().count().max(1);
-        let user = self.auth.user().cloned();
+        let user = self.auth.identified().cloned();
         let (request, whole) = if let Some(collection) = self.next_wanted() {
             let access = cx.env.policy.access(&self.asker(), &collection);
             let reader = Reader { collection, user, partial: access != Access::All, whole: false };

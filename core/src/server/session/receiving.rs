@@ -5,9 +5,10 @@ use core::time::Duration;
 use super::queue::QueuedRequest;
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
 use crate::protocol::message::{ClientMessage, ErrorCode, ErrorMessage, ServerMessage, Token};
-use crate::protocol::name::{MutationNumber, UserId};
+use crate::protocol::name::MutationNumber;
 use crate::protocol::unit::Submission;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
+use crate::rules::policy::User;
 
 impl Session {
     pub(super) fn receive_frame(&mut self, frame: &[u8], cx: &mut InputContext<'_, '_>) {
@@ -182,7 +183,7 @@ impl Session {
 
     pub(super) fn authenticated(
         &mut self,
-        report: TicketAnswer<Option<UserId>>,
+        report: TicketAnswer<Option<User>>,
         cx: &mut InputContext<'_, '_>,
     ) {
         let expected = self.conn == report.conn && !self.closed;
@@ -192,7 +193,8 @@ impl Session {
         }
         match report.answer {
             Some(user) if self.auth.admit(&user) => {
-                self.send_message(&ServerMessage::Authenticated { user_id: Some(user) }, cx);
+                self.send_message(&ServerMessage::Authenticated { user_id: Some(user.id) }, cx);
+                self.recheck_rights(cx);
                 self.advance(cx);
             }
             Some(_) => {

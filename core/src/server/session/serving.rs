@@ -218,7 +218,7 @@ impl Session {
         }
         let run = Run {
             client,
-            user: self.auth.user().cloned(),
+            user: self.auth.identified().cloned(),
             conn: Some(self.conn),
             writes,
             window: self.verdicts.window().clone(),

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use super::rights::Sight;
 use super::subscription::{Progress, Subscription};
 use super::{Handshake, InputContext, Session, SessionAction};
 use crate::protocol::message::{ErrorCode, Level, Mode, ServerChange, ServerMessage};
@@ -39,7 +40,7 @@ impl Session {
         cx: &mut InputContext<'_, '_>,
     ) {
         let again = self.subscriptions.contains_key(&collection);
-        let access = cx.env.policy.access(&self.asker(), &collection);
+        let Sight { access, stamp } = self.sight(&collection, cx);
         if access == Access::None {
             self.unsubscribe(&collection, cx);
             let message = "this user may not read the collection";
@@ -59,6 +60,7 @@ impl Session {
         let subscription = Subscription {
             partial: access.is_partial(),
             related: access == Access::Related,
+            stamp,
             page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),
             again,
@@ -78,7 +80,7 @@ impl Session {
     }
 
     /// A page that is under way for a collection, and a `synced` that waits, will be of no use.
-    fn drop_read(&mut self, collection: &Collection) {
+    pub(super) fn drop_read(&mut self, collection: &Collection) {
         self.pending_sync.take_if(|sync| sync.collection == *collection);
         if let Some(read) = &mut self.pending_read
             && read.collection == *collection

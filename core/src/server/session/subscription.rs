@@ -15,6 +15,8 @@ pub(super) struct Subscription {
     /// `true` if the policy looks at other records as well: the ring does not have them, so every change
     /// is read from the store.
     pub(super) related: bool,
+    /// The policy's number for the user's rights, if not all records are seen.
+    pub(super) stamp: u64,
     /// The limits of its pages.
     pub(super) page: PageLimits,
     pub(super) progress: Progress,

@@ -2,8 +2,9 @@
 
 use super::interface::SessionInput;
 use crate::protocol::message::Token;
-use crate::protocol::name::{ConnId, UserId};
+use crate::protocol::name::ConnId;
 use crate::rules::page::{ReadAnswer, ReadRequest};
+use crate::rules::policy::User;
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
@@ -54,7 +55,7 @@ impl<Q> Ticket<Q> {
 impl Ticket<Token> {
     /// Answers with the user of the token; with `None` if it is wrong or has expired.
     #[must_use]
-    pub fn answer(self, user: Option<UserId>) -> SessionInput<'static> {
+    pub fn answer(self, user: Option<User>) -> SessionInput<'static> {
         SessionInput::Authenticated(self.report(user))
     }
 }

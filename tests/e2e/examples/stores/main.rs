@@ -454,7 +454,7 @@ impl<S: ClientStore> Device<S> {
         }
         let conn = up.expect("a connection is wanted");
         (self.conn, self.local) = (at_server, conn);
-        host.accept(at_server, Identity::Known(UserId::new(&self.user).unwrap()), now);
+        host.accept(at_server, Identity::Known(UserId::new(&self.user).unwrap().into()), now);
         self.replica.handle(now, Input::Connected { conn }, &mut self.actions);
     }
 

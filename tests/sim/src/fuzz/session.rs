@@ -116,7 +116,7 @@ impl SessionBench {
     fn connect(&mut self, who: usize, script: &mut Script<'_>) {
         let identity = match script.below(4) {
             0 => Identity::Unknown,
-            1 => Identity::Known(UserId::new("u").expect("a user")),
+            1 => Identity::Known(UserId::new("u").expect("a user").into()),
             _ => Identity::Open,
         };
         // the answers for the connection before come late, or for nobody
@@ -320,7 +320,7 @@ impl SessionBench {
     }
 
     fn call(&mut self, method: &str, path: &str, query: &str, body: &[u8], user: Option<UserId>) {
-        let request = Request { method, path, query, body, user };
+        let request = Request { method, path, query, body, user: user.map(Into::into) };
         let reply = self.host.ask(&request, self.now);
         assert!((200..600).contains(&reply.status));
         assert!(reply.status != 500 && reply.status != 503, "{request:?}: {reply:?}");

@@ -252,7 +252,7 @@ impl ServerSide {
         match made {
             ServerMove::Accept { user, anonymous } => {
                 let identity = match user {
-                    Some(user) => Identity::Known(user_id(&user)?),
+                    Some(user) => Identity::Known(user_id(&user)?.into()),
                     None if anonymous => Identity::Unknown,
                     None => Identity::Open,
                 };
@@ -347,7 +347,7 @@ impl ServerSide {
                     let user = self.tokens.get(ticket.question().reveal());
                     let user = user.map(|user| user_id(user)).transpose()?;
                     let (last, mut out) = (self.hub.waiting_answers().len(), Vec::new());
-                    self.hub.authenticated(ticket, user);
+                    self.hub.authenticated(ticket, user.map(Into::into));
                     self.hub.answer(self.now, last, &mut out);
                     self.act(out)?;
                 }

@@ -154,7 +154,7 @@ impl World {
         }
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let method = request.method;
-        let request = Request { method, path, query, body: &body, user };
+        let request = Request { method, path, query, body: &body, user: user.map(Into::into) };
         self.serve_input(HubInput::Call { call: id, request });
     }
 

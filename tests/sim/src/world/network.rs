@@ -36,7 +36,8 @@ impl World {
         self.turn_from_calls(device);
         let conn = self.new_conn();
         self.note(|| format!("device {device} has connection {conn}"));
-        let identity = token.map_or(Identity::Open, |token| Identity::Known(user_of(&token)));
+        let identity =
+            token.map_or(Identity::Open, |token| Identity::Known(user_of(&token).into()));
         let owner = Owner::Device(device);
         let turns = self.config.capacities.len().max(1);
         let turn = usize::try_from(conn.0).unwrap_or(0) % turns;

@@ -58,7 +58,7 @@ impl World {
         }
         self.count("plain connect");
         let user = self.plains[plain].user.as_deref();
-        let identity = user.map_or(Identity::Open, |user| Identity::Known(user_of(user)));
+        let identity = user.map_or(Identity::Open, |user| Identity::Known(user_of(user).into()));
         let conn = self.new_conn();
         self.links.insert(conn, Link::new(Owner::Plain(plain), ConnId(0), 4096, usize::MAX));
         self.serve_input(HubInput::Accepted { conn, identity });

@@ -249,7 +249,8 @@ impl World {
         self.note(|| format!("{method} {target} {body}"));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let user = user.map(user_of);
-        let request = Request { method, path, query, body: body.as_bytes(), user };
+        let request =
+            Request { method, path, query, body: body.as_bytes(), user: user.map(Into::into) };
         self.server.strangers += 1;
         let call = CallId(STRANGERS.0 + self.server.strangers);
         let reads = self.server.hub.waiting_reads();
@@ -374,7 +375,7 @@ impl World {
                 HubAction::Authenticate(ticket) => {
                     let token = ticket.question().reveal();
                     let user = (!self.expired_tokens.contains(token)).then(|| user_of(token));
-                    self.server.hub.authenticated(ticket, user);
+                    self.server.hub.authenticated(ticket, user.map(Into::into));
                 }
                 HubAction::Reply { call, reply } if call > STRANGERS => {
                     self.replied(&reply);

@@ -41,7 +41,8 @@ impl Exchange {
 
     fn ask(&mut self, method: &str, target: &str, body: &[u8]) -> Reply {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let request = Request { method, path, query, body, user: self.user.clone() };
+        let request =
+            Request { method, path, query, body, user: self.user.clone().map(Into::into) };
         match request.call(&self.limits, self.policy) {
             Call::Immediate(reply) => reply,
             Call::Transact(mut write) => {

@@ -1,6 +1,8 @@
 //! Every right of everyone by every way: the server does what ten lines say.
 
 use super::*;
+use crate::protocol::document::Document;
+use crate::protocol::limits::Limits;
 use crate::rules::rights::{Right, Rules};
 use crate::server::ring::RingLimits;
 
@@ -12,7 +14,7 @@ enum Who {
     Owner,
     Member,
     Other,
-    /// One who may do everything to what is there.
+    /// One who may do everything to what is there, by the claims of their token.
     Admin,
     /// One who may change what they may not read.
     Writer,
@@ -61,13 +63,13 @@ fn may(who: Who, action: Action) -> bool {
 fn rules() -> Rules {
     let mut rules = Rules::new(false);
     for (right, text) in [
-        (Right::Read, "user in data.members || user == \"root\""),
+        (Right::Read, "user in data.members || claims.role == \"admin\""),
         (Right::Create, "user != null && new.owner == user"),
         (
             Right::Update,
-            "(user in data.members || user in [\"root\", \"will\"]) && !(\"owner\" in changed)",
+            "(user in data.members || claims.role in [\"admin\", \"writer\"]) && !(\"owner\" in changed)",
         ),
-        (Right::Delete, "data.owner == user || user == \"root\""),
+        (Right::Delete, "data.owner == user || claims.role == \"admin\""),
     ] {
         rules.set(todos(), right, text).unwrap();
     }
@@ -86,8 +88,16 @@ impl Who {
         }
     }
 
-    fn user(self) -> Option<UserId> {
-        UserId::new(self.name()).ok()
+    fn user(self) -> Option<User> {
+        let id = UserId::new(self.name()).ok()?;
+        let claims = match self {
+            Self::Admin => Some(r#"{"role":"admin"}"#),
+            Self::Writer => Some(r#"{"role":"writer"}"#),
+            Self::Other => Some(r#"{"role":"none"}"#),
+            Self::Owner | Self::Member | Self::Anonymous => None,
+        };
+        let claims = claims.map(|json| Document::parse(json, &Limits::default()).unwrap());
+        Some(User { id, claims })
     }
 
     fn identity(self) -> Identity {
@@ -257,7 +267,7 @@ fn a_write_is_applied_if_its_rule_permits_it_and_shows_nothing_else() {
 #[test]
 fn a_record_is_shown_by_every_way_to_its_readers_only() {
     let mut related = rules();
-    let text = "exists(\"members\", id + \":\" + user) || user == \"root\"";
+    let text = "exists(\"members\", id + \":\" + user) || claims.role == \"admin\"";
     related.set(todos(), Right::Read, text).unwrap();
     for (who, rules) in WHO.into_iter().flat_map(|who| [(who, rules()), (who, related.clone())]) {
         let mut host = Host::with_rules(rules);
@@ -283,5 +293,61 @@ fn a_record_is_shown_by_every_way_to_its_readers_only() {
         let said = host.sent(2);
         assert!(said.contains("todos"), "{who:?}");
         assert_eq!(said.contains("more"), may_read(who), "{who:?}: {said}");
+    }
+}
+
+#[test]
+fn a_stream_begins_again_when_a_fresh_token_shows_other_records() {
+    let mut host = Host::with_rules(rules());
+    host.open(1, Who::Other, true);
+    host.frame(1, r#"{"type":"subscribe","collection":"todos"}"#);
+    host.settle();
+    assert!(!host.sent(1).contains(CANARY), "{}", host.sent(1));
+
+    // as before but for its end: nobody is told
+    let become_role = |host: &mut Host, role: &str| {
+        host.said.clear();
+        let claims = format!(r#"{{"role":"{role}","exp":7}}"#);
+        let claims = Document::parse(&claims, &Limits::default()).unwrap();
+        host.user = User { id: UserId::new("eve").unwrap(), claims: Some(claims) };
+        host.frame(1, r#"{"type":"auth","token":"t"}"#);
+        host.settle();
+    };
+    become_role(&mut host, "none");
+    assert!(host.sent(1).contains("authenticated"), "{}", host.sent(1));
+    assert!(!host.sent(1).contains("subscribed"), "{}", host.sent(1));
+
+    become_role(&mut host, "admin");
+    let said = host.sent(1);
+    assert!(
+        said.contains("snapshot") && said.contains(CANARY) && said.contains("synced"),
+        "{said}"
+    );
+    become_role(&mut host, "writer");
+    let said = host.sent(1);
+    assert!(said.contains("snapshot") && !said.contains(CANARY), "{said}");
+    host.said.clear();
+    host.ask(Who::Owner, "PATCH", "/sync/todos/r", r#"{"delta":{"more":7}}"#);
+    assert!(host.sent(1).contains("filter"), "{}", host.sent(1));
+}
+
+#[test]
+fn a_stream_ends_when_a_fresh_token_shows_nothing() {
+    let mut gone = rules();
+    gone.set(todos(), Right::Read, "claims.role == \"admin\"").unwrap();
+    for hello in [true, false] {
+        let mut host = Host::with_rules(gone.clone());
+        host.open(1, Who::Admin, hello);
+        host.frame(1, r#"{"type":"subscribe","collection":"todos"}"#);
+        host.settle();
+        assert!(host.sent(1).contains("subscribed"), "{}", host.sent(1));
+        host.user = UserId::new("root").unwrap().into();
+        host.said.clear();
+        host.frame(1, r#"{"type":"auth","token":"t"}"#);
+        host.settle();
+        assert!(host.sent(1).contains("may not read the collection any more"), "{}", host.sent(1));
+        host.said.clear();
+        host.ask(Who::Admin, "PATCH", "/sync/todos/r", r#"{"delta":{"more":7}}"#);
+        assert!(host.sent(1).is_empty(), "{}", host.sent(1));
     }
 }

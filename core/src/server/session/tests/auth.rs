@@ -8,7 +8,7 @@ impl World {
     /// Answers the token that waits to be checked.
     fn token_is_of(&mut self, conn: u64, name: Option<&str>) {
         let ticket = self.conns.get_mut(&conn).unwrap().tokens.remove(0);
-        self.input(conn, ticket.answer(name.map(user)));
+        self.input(conn, ticket.answer(name.map(|name| user(name).into())));
     }
 }
 
@@ -85,7 +85,7 @@ fn an_open_server_takes_any_token() {
 #[test]
 fn a_fresh_token_goes_on_where_the_expired_one_stopped() {
     let mut world = World::new();
-    world.connect(1, Identity::Known(user("ann")));
+    world.connect(1, Identity::Known(user("ann").into()));
     world.hello(1, 1);
     world.subscribe(1, None);
     world.settle();
@@ -109,7 +109,7 @@ fn a_fresh_token_goes_on_where_the_expired_one_stopped() {
 #[test]
 fn an_expired_token_is_not_waited_for_for_ever() {
     let mut world = World::new();
-    world.connect(1, Identity::Known(user("ann")));
+    world.connect(1, Identity::Known(user("ann").into()));
     world.input(1, SessionInput::AuthExpired);
     world.later(10_000);
     world.input(1, SessionInput::Timeout);

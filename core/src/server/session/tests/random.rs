@@ -552,7 +552,7 @@ proptest::proptest! {
                     (24, _) => world.read_and_answer(),
                     (25, _) => {
                         if let Some(ticket) = world.conns.get_mut(&1).unwrap().tokens.pop() {
-                            world.input(1, ticket.answer((*variant > 0).then(|| user.clone())));
+                            world.input(1, ticket.answer((*variant > 0).then(|| user.clone().into())));
                         }
                     }
                     (26, _) => world.input(1, SessionInput::Pump { room: 100 * usize::from(*variant) }),

@@ -455,7 +455,7 @@ fn a_busy_stream_does_not_starve_those_that_catch_up() {
 // Level 1, by its text alone.
 
 fn plain(world: &mut World, conn: u64) {
-    world.connect(conn, Identity::Known(UserId::new(&format!("u{conn}")).unwrap()));
+    world.connect(conn, Identity::Known(UserId::new(&format!("u{conn}")).unwrap().into()));
 }
 
 #[test]

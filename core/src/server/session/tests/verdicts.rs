@@ -66,7 +66,7 @@ fn a_session_that_is_not_larger_is_superseded() {
 fn a_client_of_another_user_is_refused() {
     let mut world = World::new();
     world.connect_resumable(1);
-    world.connect(2, Identity::Known(UserId::new("eve").unwrap()));
+    world.connect(2, Identity::Known(UserId::new("eve").unwrap().into()));
     world.say(2, r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c1","session":9}}"#);
     world.settle();
     assert_eq!(world.took(2), ["error UNAUTHORIZED"]);

@@ -27,7 +27,7 @@ impl ClientBench {
             path,
             query,
             body: asked.body.as_deref().unwrap_or_default(),
-            user: UserId::new(&self.config.user).ok(),
+            user: UserId::new(&self.config.user).ok().map(Into::into),
         }
     }
 

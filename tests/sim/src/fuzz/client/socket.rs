@@ -14,7 +14,7 @@ impl ClientBench {
         if conn != ConnId(0) && !self.host.down.contains_key(&conn) {
             let identity = match UserId::new(&self.config.user) {
                 Ok(_) if self.asks_who => Identity::Unknown,
-                Ok(user) => Identity::Known(user),
+                Ok(user) => Identity::Known(user.into()),
                 Err(_) => Identity::Open,
             };
             self.host.accept(conn, identity, self.now);
