@@ -2,12 +2,9 @@
 
 mod texts;
 
-use std::convert::Infallible;
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -19,8 +16,10 @@ use self::texts::{
     WATCH,
 };
 use crate::filter;
+use crate::jwt::JwtArgs;
 use crate::limits::LimitArgs;
 use crate::scopes;
+use crate::tokens::Secret;
 
 /// Local-first data sync: a server, a client for the shell, and a demo.
 #[derive(Parser, Debug)]
@@ -41,7 +40,7 @@ pub(crate) enum CliCommand {
     /// Show two replicas and a server at work, in a few seconds
     Demo,
     /// Run a server, until SIGTERM or SIGINT
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Save a record under an id that is given, or under a new one
     Save(SaveArgs),
     /// Set some fields of a record, and remove others
@@ -91,6 +90,8 @@ pub(crate) enum CliCommand {
     Repair(RepairArgs),
     /// Check, test or explain a file of rules, which says who may do what at a server
     Rules(crate::rules::RulesArgs),
+    /// Sign a token that names a user, for development and tests
+    Token(crate::jwt::TokenArgs),
 }
 
 #[derive(Args, Debug)]
@@ -148,6 +149,8 @@ pub(crate) struct ServeArgs {
     /// together, like tasks=project+status. May be given for several collections
     #[arg(long = "scope", value_name = "COLLECTION=KEY[,KEY…]", value_parser = scopes::parse)]
     pub(crate) scopes: Vec<(Collection, Vec<ScopeKey>)>,
+    #[command(flatten)]
+    pub(crate) jwt: JwtArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
 }
@@ -442,24 +445,6 @@ pub(crate) struct RepairArgs {
     pub(crate) unsent: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) replica: ReplicaArgs,
-}
-
-/// A text that is not shown.
-#[derive(Clone)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl FromStr for Secret {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {

@@ -123,7 +123,7 @@ fn size(text: &str) -> Result<usize, String> {
     bytes.map_or_else(|| wrong("a number of bytes above 0, or one like 64K, 4M or 1G"), Ok)
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let time = with_unit(text).and_then(|(number, unit)| {
         let units = [("s", 1), ("m", 60), ("h", 60 * 60), ("d", 24 * 60 * 60)];
         let (_, seconds) = units.into_iter().find(|(name, _)| *name == unit)?;

@@ -7,6 +7,7 @@ mod deliver;
 mod demo;
 mod failure;
 mod filter;
+mod jwt;
 mod limits;
 mod lines;
 mod modify;
@@ -111,7 +112,7 @@ fn log(command: &CliCommand, verbose: u8) {
 async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
     match command {
         CliCommand::Demo => demo::demo(out).await,
-        CliCommand::Serve(args) => serve::serve(args, out).await,
+        CliCommand::Serve(args) => serve::serve(*args, out).await,
         CliCommand::Save(args) => write::save(args, out).await,
         CliCommand::Update(args) => write::update(args, out).await,
         CliCommand::Modify(args) => modify::modify(args, out).await,
@@ -131,13 +132,14 @@ async fn run(command: CliCommand, out: Printer) -> Result<(), Failure> {
         CliCommand::Offer(args) => decide::decide(args, LossDecision::Offer, out).await,
         CliCommand::Repair(args) => repair::repair(args, out).await,
         CliCommand::Rules(args) => rules::rules(args, out),
+        CliCommand::Token(args) => jwt::token(args, out),
     }
 }
 
 /// The store that a command is about.
 fn store_of(command: &CliCommand) -> Option<(StoreKind, PathBuf)> {
     let args = match command {
-        CliCommand::Demo | CliCommand::Rules(_) => return None,
+        CliCommand::Demo | CliCommand::Rules(_) | CliCommand::Token(_) => return None,
         CliCommand::Serve(args) => return Some((StoreKind::Server, args.data.clone())),
         CliCommand::Save(args) => &args.replica,
         CliCommand::Update(args) => &args.replica,

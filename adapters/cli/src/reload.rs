@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use synclayer_core::Rules;
-use synclayer_server::{Authenticator, Policy, Server, StaticTokens, Tls};
+use synclayer_server::{Authenticator, JwtTokens, Policy, Server, StaticTokens, Tls};
 use tokio::task;
 
 use crate::args::ServeArgs;
 use crate::failure::{Code, Failure, unreadable};
+use crate::jwt::{JwtArgs, Users};
 use crate::rules_file::RulesFile;
 use crate::tokens::{TokenSources, check_again};
 
@@ -17,6 +18,7 @@ use crate::tokens::{TokenSources, check_again};
 pub(crate) struct Reloadable {
     sources: Arc<TokenSources>,
     tokens: StaticTokens,
+    jwt: Option<(Arc<JwtArgs>, JwtTokens)>,
     tls: Option<(Arc<TlsFiles>, Tls)>,
     rules: Option<Arc<Rules>>,
 }
@@ -33,6 +35,9 @@ impl Reloadable {
         let sources = TokenSources::new(&args.tokens, args.token_file.clone()).map_err(usage)?;
         let sources = Arc::new(sources);
         let entries = in_background(&sources, TokenSources::read).await.map_err(usage)?;
+        let jwt_args = Arc::new(args.jwt.clone());
+        let jwt = in_background(&jwt_args, JwtArgs::read).await.map_err(usage)?;
+        let jwt = jwt.map(|jwt| (jwt_args, jwt));
         let mut tls = None;
         if let (Some(chain), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) {
             let files = Arc::new(TlsFiles { chain, key });
@@ -46,7 +51,7 @@ impl Reloadable {
             let read = in_background(&file, |file| RulesFile::read(file)).await.map_err(usage)?;
             rules = Some(Arc::new(read.rules));
         }
-        Ok(Self { sources, tokens: StaticTokens::new(entries), tls, rules })
+        Ok(Self { sources, tokens: StaticTokens::new(entries), jwt, tls, rules })
     }
 
     /// The rules about who may do what; `None` if everyone may do everything.
@@ -56,8 +61,9 @@ impl Reloadable {
 
     /// The check of tokens; `None`, which admits everyone, if there are none.
     pub(crate) fn authenticator(&self) -> Option<Arc<dyn Authenticator>> {
-        let tokens = || Arc::new(self.tokens.clone()) as Arc<dyn Authenticator>;
-        (!self.sources.are_none()).then(tokens)
+        let jwt = self.jwt.as_ref().map(|(_, jwt)| jwt.clone());
+        let is_open = self.sources.are_none() && jwt.is_none();
+        (!is_open).then(|| Users { table: self.tokens.clone(), jwt }.authenticator())
     }
 
     pub(crate) fn tls(&self) -> Option<Tls> {
@@ -66,8 +72,25 @@ impl Reloadable {
 
     /// Reads the files again. What can't be used leaves what is in force.
     pub(crate) async fn reload(&self, server: &Server) {
-        if self.sources.file().is_none() && self.tls.is_none() {
-            tracing::info!("SIGHUP: there is no --token-file and no --tls-cert to read again");
+        let revoked = self.jwt.as_ref().filter(|(args, _)| args.revoked_file().is_some());
+        if self.sources.file().is_none() && self.tls.is_none() && revoked.is_none() {
+            tracing::info!(
+                "SIGHUP: there is no --token-file and no --tls-cert to read again, and no --jwt-revoked"
+            );
+        }
+        if let Some((args, jwt)) = revoked {
+            match in_background(args, JwtArgs::read_revoked_again).await {
+                Ok(revoked) => {
+                    let (users, tokens) = (revoked.users.len(), revoked.tokens.len());
+                    tracing::info!(file = ?args.revoked_file(), users, tokens, "took over what is revoked");
+                    jwt.revoke(revoked);
+                    server.embedded().recheck_tokens();
+                }
+                Err(why) => tracing::error!(
+                    %why,
+                    "what is revoked stays as it was: correct it, and send SIGHUP again"
+                ),
+            }
         }
         if let Some(file) = self.sources.file() {
             match in_background(&self.sources, TokenSources::read_again).await {

@@ -1,17 +1,37 @@
 //! The tokens that `serve` is given. Their mistakes are told without showing a token.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use synclayer_core::UserId;
 
-use crate::args::Secret;
 use crate::failure::unreadable;
 
 /// The size of the largest token file.
 const FILE_BYTES: u64 = 16 << 20;
+
+/// A text that is not shown.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
 
 /// A user and one of their tokens.
 pub(crate) type Entry = (UserId, String);

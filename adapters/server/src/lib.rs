@@ -91,6 +91,7 @@ mod embedded;
 mod fairness;
 mod feed;
 mod host;
+mod jwt;
 mod local;
 mod lockout;
 mod mailbox;
@@ -122,6 +123,7 @@ pub use synclayer_core::{
 };
 
 pub use embedded::{Embedded, StartError};
+pub use jwt::{JwtError, JwtSigner, JwtTokens, Revoked};
 pub use local::{
     FailedWrite, Local, LocalChange, LocalChanges, LocalError, LocalRecord, LocalWatch, LocalWrite,
     LocalWritten,

@@ -5,10 +5,12 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Peer, http, serve};
-use synclayer_core::UserId;
-use synclayer_server::{Server, ServerConfig, StaticTokens};
+use serde_json::json;
+use synclayer_core::{Collection, Right, Rules, UserId};
+use synclayer_server::{JwtSigner, JwtTokens, Server, ServerConfig, StaticTokens};
 
 fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
@@ -71,4 +73,75 @@ async fn a_connection_whose_token_is_gone_has_to_send_a_fresh_one() {
     }
     insert(&server, "fresh", "2").await;
     by_url.expect("insert").await;
+}
+
+const SECRET: &[u8] = b"a secret that is long enough for HS256";
+
+/// A token of ann for these rooms.
+fn mint(rooms: &[&str], valid_for: Duration) -> String {
+    let claims = json!({ "sub": "ann", "rooms": rooms });
+    let claims = claims.as_object().unwrap().clone();
+    JwtSigner::secret(SECRET).unwrap().mint(claims, valid_for).unwrap()
+}
+
+async fn serve_rooms() -> Server {
+    let messages = Collection::new("messages").unwrap();
+    let mut rules = Rules::new(false);
+    for right in [Right::Read, Right::Write] {
+        rules.set(messages.clone(), right, "data.room in claims.rooms").unwrap();
+    }
+    let tokens = JwtTokens::new().secret(SECRET).unwrap();
+    let mut config = ServerConfig::new().authenticator(Arc::new(tokens)).policy(Arc::new(rules));
+    config.rings.documents = true;
+    serve(config).await
+}
+
+async fn save_message(server: &Server, token: &str, id: &str, room: &str) -> u16 {
+    let auth = [("authorization", &*format!("Bearer {token}"))];
+    let body = format!(r#"{{"recordId":"{id}","data":{{"room":"{room}"}}}}"#);
+    http(server, "POST", "/sync/messages", &auth, &body).await.status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_the_time_of_its_token() {
+    let server = serve_rooms().await;
+    // clocks may differ by 5 seconds, for which it is still good
+    let token = mint(&["1"], Duration::ZERO);
+    let mut peer = Peer::connect(&server, &format!("?token={token}"), &[]).await;
+    peer.subscribe("messages").await;
+    assert_eq!(peer.expect("error").await["code"], "AUTH_EXPIRED");
+    assert_eq!(save_message(&server, &token, "m", "1").await, 401);
+    let fresh = mint(&["1"], Duration::from_secs(3600));
+    assert_eq!(save_message(&server, &fresh, "m", "1").await, 200);
+    peer.send(&format!(r#"{{"type":"auth","token":"{fresh}"}}"#)).await;
+    peer.expect("authenticated").await;
+    assert_eq!(peer.expect("insert").await["recordId"], "m");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_token_with_other_claims_shows_other_records() {
+    let server = serve_rooms().await;
+    let hour = Duration::from_secs(3600);
+    let (both, second) = (mint(&["1", "2"], hour), mint(&["2"], hour));
+    for (id, room) in [("a", "1"), ("b", "2")] {
+        assert_eq!(save_message(&server, &both, id, room).await, 200);
+    }
+    assert_eq!(save_message(&server, &second, "c", "1").await, 403);
+    let mut peer = Peer::connect(&server, &format!("?token={second}"), &[]).await;
+    peer.send(r#"{"type":"ping","metadata":{"protocol":2,"clientId":"c","session":1}}"#).await;
+    peer.expect("pong").await;
+    peer.send(r#"{"type":"subscribe","collection":"messages"}"#).await;
+    let shown = async |peer: &mut Peer| {
+        assert_eq!(peer.expect("subscribed").await["metadata"]["partial"], true);
+        let page = peer.expect("sync").await;
+        peer.expect("synced").await;
+        let records = page["data"]["records"].as_array().unwrap().iter();
+        records.map(|record| record["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&mut peer).await, ["b"]);
+    for (token, ids) in [(both, &["a", "b"][..]), (second, &["b"])] {
+        peer.send(&format!(r#"{{"type":"auth","token":"{token}"}}"#)).await;
+        peer.expect("authenticated").await;
+        assert_eq!(shown(&mut peer).await, ids);
+    }
 }

@@ -7,6 +7,7 @@ mod codes;
 mod crash;
 mod dead_address;
 mod demo;
+mod jwt;
 mod lines;
 mod loss;
 mod modify;
