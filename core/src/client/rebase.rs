@@ -1,6 +1,7 @@
 //! Pending writes and a server state that moves on: writes that a remote change does not meet are
 //! rebased onto it, the strategy decides about others.
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::edit::{Edit, LostBy};
@@ -131,18 +132,22 @@ impl Records<'_> {
             let (expected, part): (Vec<_>, Vec<_>) =
                 part.into_iter().partition(|(_, entry)| entry.expects.is_some());
             left.extend(expected);
-            let local = applied(sides.base.as_ref(), &part);
-            let remote = Change::between(sides.base.as_ref(), sides.remote.as_ref());
+            let base = sides.base_of(&part);
+            let local = applied(base.as_ref(), &part);
+            let remote = Change::between(base.as_ref(), sides.remote.as_ref());
             let meets = |(_, entry): &(WriteId, Entry)| {
                 remote.as_ref().is_some_and(|remote| entry.change.meets(remote))
             };
             if part.iter().any(meets) {
-                left.extend(self.resolve(edit, id, row, &mut sides, &local, &part));
+                let states = (base.as_ref(), local.as_ref());
+                let outcome = self.resolve(edit, id, row, &mut sides, states, &part);
+                sides.pass(&part, outcome.is_empty());
+                left.extend(outcome);
             } else {
                 sides.remote = applied(sides.remote.as_ref(), &part);
+                sides.pass(&part, false);
                 left.extend(part);
             }
-            sides.base = local;
         }
         left
     }
@@ -192,7 +197,7 @@ impl Records<'_> {
         id: &RecordId,
         row: &Row,
         sides: &mut Sides,
-        local: &Option<Document>,
+        (base, local): (Option<&Document>, Option<&Document>),
         entries: &[(WriteId, Entry)],
     ) -> Vec<(WriteId, Entry)> {
         let local_at = latest(entries);
@@ -201,12 +206,12 @@ impl Records<'_> {
         let conflict = Conflict {
             collection: self.collection,
             record_id: id,
-            base: sides.base.as_ref(),
-            local: local.as_ref(),
+            base,
+            local,
             remote: remote.as_ref(),
             local_at,
             remote_at: sides.remote_at,
-            local_field_at: &local_times(sides.base.as_ref(), entries, local_at),
+            local_field_at: &local_times(base, entries, local_at),
             remote_field_at: &sides.at,
         };
         let (merged, failure) = match self.strategy.try_resolve(&conflict) {
@@ -267,6 +272,8 @@ impl Records<'_> {
 struct Sides {
     /// The state on which the next part was made.
     base: Option<Document>,
+    /// The same without the parts of which nothing is left; `None` if there are none.
+    kept: Option<Option<Document>>,
     /// The server's state, with the parts before made on it.
     remote: Option<Document>,
     remote_at: Timestamp,
@@ -283,7 +290,30 @@ impl Sides {
             Some(_) => deferred.at.iter().map(|(_, at)| *at).fold(row.updated_at, Timestamp::max),
         };
         let Deferred { base, at, .. } = deferred;
-        Self { base, remote: row.server.clone(), remote_at, at }
+        Self { base, kept: None, remote: row.server.clone(), remote_at, at }
+    }
+
+    /// The state on which a part was made. A part before it of which nothing is left has changed only the
+    /// fields that this one touches too: a record that comes back as a whole would bring the others along.
+    fn base_of(&self, part: &[(WriteId, Entry)]) -> Option<Document> {
+        let (Some(Some(kept)), Some(base)) = (&self.kept, &self.base) else {
+            return self.base.clone();
+        };
+        let touched = |name: &str| part.iter().any(|(_, entry)| entry.change.touches(name));
+        let made_on = base.iter().filter(|(name, _)| touched(name));
+        let fields: BTreeMap<&str, &str> =
+            kept.iter().filter(|(name, _)| !touched(name)).chain(made_on).collect();
+        Some(Document::of_sorted(&Vec::from_iter(fields)))
+    }
+
+    /// The next part was made on the state with this one in it.
+    fn pass(&mut self, part: &[(WriteId, Entry)], given_up: bool) {
+        if given_up && self.kept.is_none() {
+            self.kept = Some(self.base.clone());
+        } else if let (Some(kept), false) = (&mut self.kept, given_up) {
+            *kept = applied(kept.as_ref(), part);
+        }
+        self.base = applied(self.base.as_ref(), part);
     }
 
     /// A part has its outcome, by this write.
