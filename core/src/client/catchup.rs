@@ -50,6 +50,7 @@ impl Client {
             edit.remote_event(kind);
         }
         let goes_on = edit.transport == Transport::Http && stream.phase() == Phase::CatchingUp;
+        stream.told_head(head);
         stream.begin_catch_up(mode, partial, goes_on);
         edit.put_stream(collection, &stream.row);
         if !goes_on {

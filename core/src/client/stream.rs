@@ -86,7 +86,8 @@ pub(super) struct Stream {
     mismatches: u32,
     /// `true` if something has come of it since it was last proved to be in step.
     moved: bool,
-    /// `true` if it was live and is asked for again only for a fresh proof.
+    /// `true` if it was live and is asked for again only for a fresh proof, unless the answer is that there
+    /// is news.
     refreshing: bool,
     /// The last HTTP exchange in which it was pulled or refused.
     pulled: u64,
@@ -530,7 +531,6 @@ impl Stream {
         self.mismatches = 0;
         self.arrive();
         self.moved = false;
-        self.refreshing = false;
     }
 
     // --- connections that break ---
@@ -538,6 +538,7 @@ impl Stream {
     /// Something of a catch-up has come, and stays.
     pub(super) fn arrive(&mut self) {
         (self.arrived, self.breaks, self.told_stalled) = (true, 0, false);
+        self.refreshing = false;
     }
 
     /// The connection, or the pull, has broken. Returns the number of times in a row that nothing came

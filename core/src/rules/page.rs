@@ -182,6 +182,13 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// Returns `true` if it shows nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        matches!(self, Self::Changes(changes) if changes.is_empty())
+    }
+}
+
 /// A change in a page.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PageChange {

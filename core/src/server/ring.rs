@@ -75,8 +75,8 @@ pub(crate) struct Ring {
     age: u64,
     /// The last part of a unit of several collections: its seq, and the unit's number.
     spanning: (Seq, u64),
-    /// The number of the last such unit whose part is no longer here.
-    spanning_gone: u64,
+    /// The last such part that is no longer here.
+    spanning_gone: (Seq, u64),
     plain: PlainDemand,
 }
 
@@ -242,23 +242,25 @@ impl Ring {
         })
     }
 
-    /// A number that no unit of several collections exceeds whose part in this collection is at or
-    /// below a seq; the least one that is known. 0 if there was none.
+    /// The number of the last unit of several collections whose part in this collection is at or below
+    /// a seq, 0 if there was none; `None` if that is forgotten, because changes above the seq are gone.
     #[must_use]
-    pub(crate) fn spanning_up_to(&self, seq: Seq) -> u64 {
+    pub(crate) fn spanning_up_to(&self, seq: Seq) -> Option<u64> {
         let (last, order) = self.spanning;
         if last <= seq {
-            return order;
+            return Some(order);
         }
-        let parts = self.entries.iter().rev().filter(|entry| entry.spanning);
-        parts.into_iter().find(|e| e.seq <= seq).map_or(self.spanning_gone, |entry| entry.order)
+        let mut parts = self.entries.iter().rev().filter(|entry| entry.spanning);
+        let (gone, order) = self.spanning_gone;
+        let known = parts.find(|e| e.seq <= seq).map(|entry| entry.order);
+        known.or_else(|| (gone <= seq).then_some(order))
     }
 
     /// Takes out the oldest change. Returns its size.
     fn pop(&mut self) -> Option<usize> {
         let oldest = self.entries.pop_front()?;
         if oldest.spanning {
-            self.spanning_gone = oldest.order;
+            self.spanning_gone = (oldest.seq, oldest.order);
         }
         let size = oldest.size();
         self.bytes -= size;
@@ -268,7 +270,7 @@ impl Ring {
     /// Takes out all changes. Returns their size.
     fn clear(&mut self) -> usize {
         self.entries = VecDeque::new();
-        self.spanning_gone = self.spanning.1;
+        self.spanning_gone = self.spanning;
         core::mem::take(&mut self.bytes)
     }
 }
@@ -362,7 +364,7 @@ impl Rings {
         let mut order = Vec::new();
         for (place, (collection, ring)) in self.rings.iter().enumerate() {
             (collection, ring.head, ring.plain.is_open()).hash(hasher);
-            (ring.spanning.0, ring.spanning_gone > 0).hash(hasher);
+            (ring.spanning.0, ring.spanning_gone.0).hash(hasher);
             for entry in &ring.entries {
                 (entry.seq, &entry.frame, entry.size()).hash(hasher);
                 (entry.grouped, entry.spanning).hash(hasher);
@@ -447,6 +449,32 @@ mod tests {
         rings.publish_one(&published("a", 9));
         assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
         assert_eq!(rings.head(&Collection::new("b").unwrap()), Seq(0));
+    }
+
+    #[test]
+    fn a_ring_knows_what_it_has_forgotten_of_units() {
+        let unit = |parts: &[(&str, u64)]| -> Vec<_> {
+            let part = |(place, (collection, seq)): (usize, &(&str, u64))| Published {
+                joined: place > 0,
+                ..published(collection, *seq)
+            };
+            parts.iter().enumerate().map(part).collect()
+        };
+        let mut rings = Rings::default();
+        rings.publish_one(&published("a", 1));
+        let limits = RingLimits { collection_bytes: 2 * rings.bytes(), ..RingLimits::default() };
+        let mut rings = Rings::new(limits);
+        let a = Collection::new("a").unwrap();
+        let up_to = |rings: &Rings| {
+            [0, 1, 2, 3, 4, 5].map(|at| rings.get(&a).unwrap().spanning_up_to(Seq(at)))
+        };
+        rings.publish_all(&unit(&[("a", 1), ("b", 1)]));
+        assert_eq!(up_to(&rings)[..2], [Some(0), Some(1)]);
+        rings.publish_one(&published("a", 2));
+        rings.publish_all(&unit(&[("a", 3), ("a", 4), ("b", 2)]));
+        assert_eq!(up_to(&rings), [None, Some(1), Some(1), Some(4), Some(4), Some(4)]);
+        rings.publish_one(&published("a", 5));
+        assert_eq!(up_to(&rings), [None, None, None, Some(4), Some(4), Some(4)]);
     }
 
     #[test]

@@ -11,6 +11,12 @@ impl Stream {
         self.row.cursor.as_ref().map_or(Seq(0), |cursor| cursor.seq)
     }
 
+    /// The server names its head before a catch-up. A change to come may be a part of a transaction whose
+    /// other parts come later, so a collection of which there is news is no longer shown as live.
+    pub(in super::super) fn told_head(&mut self, head: Option<Seq>) {
+        self.refreshing &= head.is_some_and(|head| head <= self.reached());
+    }
+
     /// Returns the position from which a page goes on.
     pub(in super::super) fn from(&self) -> PageFrom {
         PageFrom { cursor: self.row.cursor.clone(), resume: self.row.resume.clone() }

@@ -153,6 +153,7 @@ impl Session {
         let Some(subscription) = self.subscriptions.get(&collection) else { return };
         let partial = subscription.partial;
         let level = self.level();
+        let shows = !page.content.is_empty();
         if let Some(opened) = page.opened {
             if level == Level::Plain && opened.mode == Mode::Snapshot {
                 // level 1 has no words for it: whoever subscribes anew starts afresh
@@ -179,7 +180,7 @@ impl Session {
         };
         if let Some(subscription) = self.subscriptions.get_mut(&collection) {
             subscription.progress = Progress::CatchingUp(Box::new(position));
-            subscription.again = false;
+            subscription.again &= !shows;
         }
     }
 

@@ -20,8 +20,8 @@ pub(super) struct Subscription {
     /// The limits of its pages.
     pub(super) page: PageLimits,
     pub(super) progress: Progress,
-    /// `true` if it was live when the client subscribed again, and no page has come since: the client
-    /// has not been told yet that it catches up.
+    /// `true` if it was live when the client subscribed again, and no page has shown anything since: the
+    /// client still takes it for live.
     pub(super) again: bool,
 }
 

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::streaming::NextChange;
-use super::subscription::{PendingSync, Progress};
+use super::subscription::{PendingSync, Progress, Subscription};
 use super::{InputContext, Session};
 use crate::protocol::message::{Ack, Level, ServerMessage};
 use crate::protocol::name::{Collection, Seq};
@@ -29,7 +29,7 @@ impl Session {
             || waiting.is_some_and(|sync| sync.unit(rings).is_none_or(|unit| entry.order > unit))
     }
 
-    /// Returns `true` if a client has not been told yet that a collection, which was live, catches up.
+    /// Returns `true` if a client takes a collection for live that catches up.
     fn any_again(&self) -> bool {
         self.subscriptions.values().any(|subscription| subscription.again)
     }
@@ -133,20 +133,37 @@ impl Session {
         if !self.can_finish_sync(cx.env.rings) {
             return;
         }
-        let Some(sync) = self.pending_sync.take() else { return };
-        if self.level() == Level::Resumable && self.any_again() {
-            // that collection's page comes first, and then another one of this collection
+        let resumable = self.level() == Level::Resumable;
+        let (any_again, outrun) = (resumable && self.any_again(), self.is_outrun(cx.env.rings));
+        let Some(PendingSync { collection, cursor, count, checksum }) = self.pending_sync.take()
+        else {
             return;
-        }
-        let PendingSync { collection, cursor, count, checksum } = sync;
+        };
         let at = cursor.seq;
         if let Some(subscription) = self.subscriptions.get_mut(&collection) {
+            // what its pages have shown may be half of a unit: another one of it is needed
+            if (any_again || outrun) && !subscription.again {
+                return;
+            }
+            // if its pages have shown nothing, the client sees of it what it saw while all were live
+            subscription.again = false;
             subscription.progress = Progress::Live(at);
         }
         if self.level() == Level::Resumable {
             let synced = ServerMessage::Synced { collection, cursor, count, checksum };
             self.send_message(&synced, cx);
         }
+    }
+
+    /// Returns `true` if the ring has forgotten of which units the pages have shown a part, while other
+    /// streams are live. It has no change any more that follows the pages.
+    fn is_outrun(&self, rings: &Rings) -> bool {
+        let Some(sync) = &self.pending_sync else { return false };
+        let is_other = |it: &(&Collection, &Subscription)| *it.0 != sync.collection;
+        let ring = rings.get(&sync.collection).filter(|ring| ring.head() >= sync.cursor.seq);
+        self.level() == Level::Resumable
+            && ring.is_some_and(|ring| ring.spanning_up_to(sync.cursor.seq).is_none())
+            && self.subscriptions.iter().filter(is_other).any(|(_, it)| it.live_at().is_some())
     }
 
     /// Returns `true` if a `synced` waits for nothing more: the other live streams have shown every
@@ -157,7 +174,7 @@ impl Session {
             let at = subscription.live_at().filter(|_| *collection != sync.collection)?;
             Some((rings.get(collection), at))
         });
-        if self.level() == Level::Plain || self.any_again() {
+        if self.level() == Level::Plain || self.any_again() || self.is_outrun(rings) {
             return true;
         }
         match sync.unit(rings) {
@@ -165,7 +182,8 @@ impl Session {
                 let Some(ring) = ring.filter(|ring| ring.head() > at) else { return true };
                 ring.entry(at.next()).is_some_and(|entry| entry.order > unit)
             }),
-            // the page has shown what is not published yet: nobody knows of what units that is
+            // the page has shown what is not published yet: nobody knows of what units that is; or what
+            // the ring has forgotten
             None => others.next().is_none(),
         }
     }
@@ -173,11 +191,11 @@ impl Session {
 
 impl PendingSync {
     /// The number of the last unit of several collections of which its pages may have shown a part;
-    /// `None` if that is not known yet.
+    /// `None` if that is not known.
     fn unit(&self, rings: &Rings) -> Option<u64> {
         let at = self.cursor.seq;
         match rings.get(&self.collection) {
-            Some(ring) if ring.head() >= at => Some(ring.spanning_up_to(at)),
+            Some(ring) if ring.head() >= at => ring.spanning_up_to(at),
             Some(_) => None,
             None => (at == Seq(0)).then_some(0),
         }

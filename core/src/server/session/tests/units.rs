@@ -25,6 +25,9 @@ fn place(collection: &Collection) -> usize {
 struct Held {
     subscribed: bool,
     live: bool,
+    /// It was live, is asked for again, and the answer was not that there is news.
+    proof: bool,
+    asked: bool,
     known: bool,
     /// A verdict came before its place in the stream, so that this must end now.
     early: bool,
@@ -95,8 +98,10 @@ impl Reader {
                 self.hollow.clear();
                 (self.sent, self.greeted) = (0, true);
             }
-            ServerMessage::Subscribed { collection, mode, .. } => {
+            ServerMessage::Subscribed { collection, mode, head, .. } => {
                 let held = &mut self.held[place(&collection)];
+                let is_news = mode == Some(Mode::Snapshot) || head.unwrap().0 > held.cursor;
+                held.proof = (held.live && held.asked || held.proof) && !is_news;
                 (held.live, held.subscribed, held.early) = (false, true, false);
                 if mode == Some(Mode::Snapshot) {
                     held.known = false;
@@ -105,6 +110,7 @@ impl Reader {
             ServerMessage::Unsubscribed { collection } => {
                 let held = &mut self.held[place(&collection)];
                 (held.live, held.subscribed, held.early) = (false, false, false);
+                held.proof = false;
             }
             ServerMessage::Sync { collection, records, range } => {
                 let held = &mut self.held[place(&collection)];
@@ -125,11 +131,13 @@ impl Reader {
                     assert_eq!(seq, held.cursor + 1, "a live stream has no gaps");
                     held.cursor = seq;
                 }
+                held.proof = false;
                 held.learn(record_id.as_str(), &change);
             }
             ServerMessage::Synced { collection, cursor, count, checksum } => {
                 let held = &mut self.held[place(&collection)];
                 (held.live, held.known, held.cursor) = (true, true, cursor.seq.0);
+                (held.proof, held.asked) = (false, false);
                 let (mut sum, mut live) = (Checksum::default(), 0);
                 for (id, (document, seq)) in &held.records {
                     if let Some(document) = document {
@@ -226,7 +234,8 @@ impl Reader {
     /// Where all collections of a unit are live, all of it is shown, or none.
     fn check(&self, units: &[Vec<(usize, u64)>]) {
         for unit in units {
-            let live = unit.iter().filter(|(of, _)| self.held[*of].live);
+            let is_live = |held: &Held| held.live || held.proof;
+            let live = unit.iter().filter(|(of, _)| is_live(&self.held[*of]));
             let shown: Vec<_> = live.map(|(of, seq)| self.held[*of].cursor >= *seq).collect();
             assert!(shown.iter().all(|one| *one == shown[0]), "half of {unit:?} is shown");
         }
@@ -281,6 +290,7 @@ impl Run {
         reader.hollow.clear();
         reader.held.iter_mut().for_each(|held| {
             (held.live, held.subscribed, held.early) = (false, false, false);
+            (held.proof, held.asked) = (false, false);
         });
         let hello = format!(
             r#"{{"type":"ping","metadata":{{"protocol":2,"clientId":"w{who}","session":{}}}}}"#,
@@ -487,7 +497,8 @@ impl Run {
     }
 
     fn subscribe(&mut self, who: usize, of: usize) {
-        let held = &self.readers[who].held[of];
+        let held = &mut self.readers[who].held[of];
+        held.asked |= held.live;
         let cursor = match held.known {
             true => format!(r#","metadata":{{"cursor":{{"epoch":"e1","seq":{}}}}}"#, held.cursor),
             false => String::new(),
