@@ -332,7 +332,8 @@ impl Ledger {
             // a write that a copy took over, it is not known here whether the copy's was refused.
             let decided = self.decided.contains(&(device, at))
                 || own && self.decided.contains(&(write.device, at));
-            if decided && (write.rejected || write.device != device) {
+            let refused = || write.rejected || self.is_beneath_refused(device, at);
+            if decided && (write.device != device || refused()) {
                 return true;
             }
             if !own {
@@ -341,6 +342,15 @@ impl Ledger {
             at = write.saw;
         }
         true
+    }
+
+    /// Returns `true` if a strategy had decided about a write of the device that left this value as it
+    /// was, and which was refused.
+    fn is_beneath_refused(&self, device: usize, token: u64) -> bool {
+        let mut later = self.writes.iter().zip(1..).filter(|(write, _)| write.device == device);
+        later.any(|(write, of)| {
+            write.saw == token && write.rejected && self.decided.contains(&(device, of))
+        })
     }
 
     /// Returns `true` if `author`'s writes may be the device's own, because it is the same device

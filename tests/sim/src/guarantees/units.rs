@@ -54,7 +54,8 @@ pub(super) fn held_whole(ledger: &Ledger, world: &World, device: usize) -> Resul
         let writes: Vec<_> = unit.tokens.iter().filter_map(own).collect();
         let is_held = |write: &&&Write| {
             let (collection, id) = write.place.clone();
-            write.position.is_some_and(|position| {
+            // a crash has freed the places of what it took
+            write.position.filter(|_| !write.lost).is_some_and(|position| {
                 held.get(&(collection, id, position)).is_some_and(Option::is_some)
             })
         };

@@ -278,7 +278,8 @@ impl World {
         this.watches.clear();
         this.queries.clear();
         (this.dialling, this.late_given, this.asleep) = (None, 0, false);
-        (this.to_notice, this.slept_unseen, this.heard_late) = (None, false, false);
+        // what was heard late stays: it corrects the writes of the clock run in which it came
+        (this.to_notice, this.slept_unseen) = (None, false);
         (this.asked, this.offline, this.lost_writes_by_socket) = (None, false, false);
         this.database = None;
         (this.rests_until, this.sockets_rest_until) = (None, None);
