@@ -149,8 +149,9 @@ impl Ledger {
         write: Option<WriteId>,
         merged: &[WriteId],
     ) {
-        // behind the part of the writes that was decided there may be others, which are shown
-        if self.plan.units > 0 {
+        // behind the writes that were decided there may be others, which are shown: in front of and behind
+        // transactions, and where the app has written in the same group
+        if self.plan.units > 0 || world.config().shared > 0 {
             let own = |write: &Write| merged.iter().any(|old| write.is_at(device, *old));
             let decided = self.writes.iter().zip(1..).filter(|(write, _)| own(write));
             // also what such a part had left as it was
