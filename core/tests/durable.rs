@@ -4,9 +4,10 @@
 mod lone_replica;
 
 use lone_replica::{LoneReplica, config, doc, id, todos};
-use synclayer_core::testing::{InspectReplica, SimulatedDisk};
+use synclayer_core::testing::{Checked, InspectReplica, SimulatedDisk};
 use synclayer_core::{
-    Action, Command, EventKind, MemoryClientStore, StoreError, StoreErrorKind, Write,
+    Action, Batch, ClientStore, Command, CommitNumber, EventKind, MemoryClientStore, Scan,
+    StoreError, StoreErrorKind, Write,
 };
 
 /// A replica in sync whose store makes nothing durable by itself any more.
@@ -118,4 +119,37 @@ fn a_halt_is_told_as_one_with_its_reason() {
     lone.replica.poll_store(lone.now, &mut lone.actions);
     lone.replica.command(lone.now, Command::Connect, &mut lone.actions);
     assert_eq!(lone.actions, []);
+}
+
+/// Stores of earlier versions have a row that names its record for each write in the outbox.
+#[test]
+fn a_store_of_an_earlier_version_loses_its_index_of_writes_and_nothing_else() {
+    let mut lone = live();
+    save(&mut lone);
+    lone.make_durable();
+    let mut store = lone.replica.store().clone().reopen();
+    let rows = |store: &MemoryClientStore| {
+        let mut rows = Vec::new();
+        let mut look = |key: &[u8], value| {
+            rows.push((key.to_vec(), value));
+            Ok(Scan::Next)
+        };
+        store.rows().scan(b"", &[0xff; 8], &mut look).unwrap();
+        rows
+    };
+    let before = rows(&store);
+    let record = before.iter().find(|(key, _)| key.ends_with(b"todos\x001")).unwrap();
+    let mut index = record.0.clone();
+    index[5] = b'p';
+    index.extend([0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    let mut batch = Batch::default();
+    batch.put(index, &b""[..]);
+    store.commit(CommitNumber(store.last().0 + 1), batch).unwrap();
+    store.make_durable(store.last());
+    assert_eq!(rows(&store).len(), before.len() + 1);
+    let mut lone = LoneReplica::on(config(), store.reopen());
+    lone.make_durable();
+    assert_eq!(rows(lone.replica.store()), before);
+    assert_eq!(lone.replica.pending().unwrap().len(), 1);
+    lone.replica.check().unwrap();
 }

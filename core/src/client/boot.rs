@@ -16,6 +16,7 @@ use super::outbox::Outbox;
 use super::output::{Output, Outputs, StoreAction};
 use super::pacing::Pacing;
 use super::peer::Peer;
+use super::pending::PendingWrites;
 use super::portion::Portions;
 use super::stream::Stream;
 use super::streams::Streams;
@@ -24,11 +25,11 @@ use super::units::Units;
 use super::wipe::free_slot;
 use crate::protocol::name::{Collection, CommitNumber, MutationNumber, SessionNumber, WriteId};
 use crate::protocol::random::Random;
-use crate::protocol::time::{Now, Timestamp};
+use crate::protocol::time::Now;
 use crate::rules::clocks::Clocks;
 use crate::rules::forgotten::Forgotten;
 use crate::rules::row::{
-    Identity, Keys, OutboxRow, Slot, StreamRow, collection_in, collection_of, write_id_of,
+    Identity, Keys, OutboxRow, Owner, Slot, StreamRow, collection_in, collection_of, write_id_of,
 };
 use crate::store::{Rows, Scan, StoreError};
 
@@ -91,6 +92,7 @@ impl Client {
         let mut edit = Edit::new(store, keys, now.wall);
         client.indexes = Indexes::open(&mut edit, keys, &client.config.indexes, now.mono)?;
         client.recall_attempts(&edit)?;
+        edit.drop_index_of_writes()?;
         if new {
             let slot = Slot { number: keys.slot(), leaving: false };
             edit.put(Keys::user(&client.config.user), slot.encode());
@@ -136,29 +138,23 @@ fn new_identity(random: &mut Random) -> Result<Identity, StoreError> {
 
 /// The outbox as the store has it. Everything in it may have been sent.
 fn outbox_of(keys: Keys, identity: &Identity, store: &dyn Rows) -> Result<Outbox, StoreError> {
-    let (len, units) = count_entries(keys, store)?;
+    let (mut len, mut units, mut pending) = (0, Units::default(), PendingWrites::default());
+    let (from, to) = keys.entries(WriteId(0));
+    store.scan(&from, &to, &mut |key, value| {
+        len += 1;
+        if let Some(Owner { collection, record_id, unit }) = OutboxRow::owner_of(value)? {
+            pending.add(&collection, &record_id, write_id_of(key)?);
+            unit.into_iter().for_each(|(unit, expects)| units.add(unit, expects));
+        }
+        Ok(Scan::Next)
+    })?;
     let mut next = identity.next_write;
     for (from, to) in [keys.entries(WriteId(0)), keys.all_rejected()] {
         if let Some((key, _)) = store.last(&from, &to)? {
             next = next.max(write_id_of(&key)?.next());
         }
     }
-    let pending = Edit::new(store, keys, Timestamp::default()).pending_writes()?;
     Ok(Outbox::found(len, next, pending, units))
-}
-
-/// The number of places in the outbox, and the transactions that have members there.
-fn count_entries(keys: Keys, store: &dyn Rows) -> Result<(usize, Units), StoreError> {
-    let (mut count, mut units) = (0, Units::default());
-    let (from, to) = keys.entries(WriteId(0));
-    store.scan(&from, &to, &mut |_, value| {
-        count += 1;
-        if let Some((unit, expects)) = OutboxRow::member_of(value)? {
-            units.add(unit, expects);
-        }
-        Ok(Scan::Next)
-    })?;
-    Ok((count, units))
 }
 
 fn streams_of(

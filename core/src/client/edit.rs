@@ -13,7 +13,6 @@ use super::failure::{ConnectFailure, FailureCause};
 use super::indexes::KeptIndexes;
 use super::interface::{NetAction, SyncId, SyncOutcome};
 use super::output::ViewAction;
-use super::pending::PendingWrites;
 use super::stream::Stream;
 use crate::protocol::document::Document;
 use crate::protocol::hash::Digest;
@@ -23,8 +22,8 @@ use crate::protocol::time::Timestamp;
 use crate::protocol::write::WriteKind;
 use crate::rules::clocks::Clocks;
 use crate::rules::row::{
-    Entry, IndexRow, Keys, OutboxRow, Rejected, Row, StreamRow, Unit, index_number_of, pending_of,
-    record_of, write_id_of,
+    Entry, IndexRow, Keys, OutboxRow, Rejected, Row, StreamRow, Unit, index_number_of, record_of,
+    write_id_of,
 };
 use crate::rules::view::Record;
 use crate::store::{Batch, Overlay, Rows, Scan, StoreError};
@@ -336,16 +335,16 @@ impl<'a> Edit<'a> {
         Ok(is_empty)
     }
 
-    /// The writes that records have, as the store says.
-    pub(super) fn pending_writes(&self) -> Result<PendingWrites, StoreError> {
-        let mut pending = PendingWrites::default();
+    /// Removes the rows by which earlier versions found the writes of a record.
+    pub(super) fn drop_index_of_writes(&mut self) -> Result<(), StoreError> {
+        let mut keys = Vec::new();
         let (from, to) = self.keys.pending_behind(None);
         self.rows.scan(&from, &to, &mut |key, _| {
-            let (collection, id, write) = pending_of(key)?;
-            pending.add(&collection, &id, write);
+            keys.push(key.to_vec());
             Ok(Scan::Next)
         })?;
-        Ok(pending)
+        keys.into_iter().for_each(|key| self.delete(key));
+        Ok(())
     }
 
     pub(super) fn place(&self, write: WriteId) -> Result<Option<OutboxRow>, StoreError> {
@@ -418,22 +417,12 @@ impl<'a> Edit<'a> {
             .scan(&from, &to, &mut |key, value| visit(write_id_of(key)?, OutboxRow::decode(value)?))
     }
 
-    pub(super) fn put_entry(&mut self, write: WriteId, entry: &Entry, new: bool) {
-        if new {
-            let key = self.keys.pending(&entry.collection, &entry.record_id, write);
-            self.put(key, Vec::new());
-        }
+    pub(super) fn put_entry(&mut self, write: WriteId, entry: &Entry) {
         self.put(self.keys.entry(write), entry.encode());
     }
 
-    pub(super) fn drop_entry(&mut self, write: WriteId, entry: &Entry) {
-        self.delete(self.keys.pending(&entry.collection, &entry.record_id, write));
-        self.delete(self.keys.entry(write));
-    }
-
     /// Leaves only the digest of an entry.
-    pub(super) fn ack_entry(&mut self, write: WriteId, entry: &Entry, digest: Digest) {
-        self.delete(self.keys.pending(&entry.collection, &entry.record_id, write));
+    pub(super) fn ack_entry(&mut self, write: WriteId, digest: Digest) {
         self.put(self.keys.entry(write), OutboxRow::Acked(digest).encode());
     }
 

@@ -363,7 +363,7 @@ impl Outbox {
         let Some(joined) = self.stamped(edit, write)?.and_then(|last| last.then(entry)) else {
             return Ok(None);
         };
-        edit.put_entry(write, &joined, false);
+        edit.put_entry(write, &joined);
         self.ahead.set(write, &joined);
         edit.written = Some(write);
         Ok(Some(write))
@@ -383,7 +383,7 @@ impl Outbox {
     /// Appends an entry.
     pub(super) fn append(&mut self, edit: &mut Edit<'_>, entry: Entry) -> WriteId {
         let write = self.next;
-        edit.put_entry(write, &entry, true);
+        edit.put_entry(write, &entry);
         edit.written = Some(write);
         self.wait(write, &entry);
         self.ahead.push(write, &entry);
@@ -412,7 +412,7 @@ impl Outbox {
         entry: Entry,
     ) -> WriteId {
         let Some(write) = place else { return self.append(edit, entry) };
-        edit.put_entry(write, &entry, true);
+        edit.put_entry(write, &entry);
         self.wait(write, &entry);
         if write >= self.unsent {
             self.ahead.set(write, &entry);
@@ -423,7 +423,7 @@ impl Outbox {
 
     /// Removes an entry.
     pub(super) fn remove(&mut self, edit: &mut Edit<'_>, write: WriteId, entry: &Entry) {
-        edit.drop_entry(write, entry);
+        edit.drop_place(write);
         self.settle(write, entry);
         self.forget(write);
     }
@@ -437,12 +437,9 @@ impl Outbox {
 
     /// Removes the first place, whose write is confirmed.
     pub(super) fn confirm(&mut self, edit: &mut Edit<'_>, write: WriteId, place: &OutboxRow) {
-        match place {
-            OutboxRow::Entry(entry) => {
-                edit.drop_entry(write, entry);
-                self.settle(write, entry);
-            }
-            OutboxRow::Acked(_) => edit.drop_place(write),
+        edit.drop_place(write);
+        if let OutboxRow::Entry(entry) = place {
+            self.settle(write, entry);
         }
         self.pass(write);
     }

@@ -1,5 +1,4 @@
-//! The writes that each record has in the outbox: kept in memory, since a store steps over the
-//! remains of the rows that say so.
+//! The writes that each record has in the outbox: kept in memory alone, since the entries say it too.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::hash::{Hash, Hasher};

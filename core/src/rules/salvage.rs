@@ -15,7 +15,7 @@ use crate::protocol::times::FieldTimes;
 use crate::protocol::write::Change;
 
 use super::record::{EpochRow, epoch_key};
-use super::row::{Entry, Keys, OutboxRow, Slot, record_of, write_id_of};
+use super::row::{Entry, Keys, OutboxRow, Row, Slot, record_of, write_id_of};
 
 /// A write from the outbox. The server may have it, if it was sent before.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -92,7 +92,9 @@ pub fn salvage<E>(
         if let Some((user, outbox)) = outbox_of(&key, &slot) {
             let rows = read(&outbox)?;
             let (index, rejected) = (read(&beside(&outbox, b'p'))?, read(&beside(&outbox, b'r'))?);
-            let (missing, gaps) = missing_writes(&rows, &index, &rejected);
+            let (mut missing, gaps) = missing_writes(&rows, &index, &rejected);
+            let records = read(&beside(&outbox, b'd'))?;
+            missing.extend(records_without(&rows, &missing, records));
             found.push(SalvagedWrites { user, writes: unsent_writes(rows), missing, gaps });
         }
     }
@@ -110,8 +112,8 @@ fn outbox_of(key: &[u8], slot: &Bytes) -> Option<(String, Vec<u8>)> {
     Some((user.into(), Keys::new(slot.number).outbox()))
 }
 
-/// The key prefix of other rows of the same user: `p` for those that assign the entries of the
-/// outbox to their records, `r` for the rejected writes, which have left the outbox.
+/// The key prefix of other rows of the same user: `d` for the records, `p` for those by which earlier
+/// versions found the writes of a record, `r` for the rejected writes, which have left the outbox.
 fn beside(outbox: &[u8], tag: u8) -> Vec<u8> {
     let mut key = outbox.to_vec();
     if let Some(last) = key.last_mut() {
@@ -132,6 +134,22 @@ fn unsent_writes(outbox: Vec<(Bytes, Bytes)>) -> Vec<UnsentWrite> {
     let mut writes: Vec<_> = outbox.into_iter().filter_map(write).collect();
     writes.sort_by_key(|(position, _)| *position);
     writes.into_iter().map(|(_, write)| write).collect()
+}
+
+/// The records that have pending writes of which neither one can be read nor one is known to be missing.
+fn records_without(
+    outbox: &[(Bytes, Bytes)],
+    missing: &[(Collection, RecordId)],
+    records: Vec<(Bytes, Bytes)>,
+) -> Vec<(Collection, RecordId)> {
+    let owners = outbox.iter().filter_map(|(_, row)| OutboxRow::owner_of(row.clone()).ok()?);
+    let owners = owners.map(|owner| (owner.collection, owner.record_id));
+    let known: BTreeSet<_> = owners.chain(missing.iter().cloned()).collect();
+    let pending = records.into_iter().filter_map(|(key, row)| {
+        Row::decode(row).ok()?.pending?;
+        record_of(&key).ok()
+    });
+    pending.filter(|record| !known.contains(record)).collect()
 }
 
 /// The records of the unreadable writes of an outbox, and the number of empty positions in it.
@@ -176,6 +194,7 @@ mod tests {
     use crate::protocol::hash::Digest;
     use crate::protocol::limits::Limits;
     use crate::protocol::name::WriteId;
+    use crate::rules::row::Pending;
     use crate::store::StoreError;
 
     fn entry(id: &str) -> Entry {
@@ -185,17 +204,17 @@ mod tests {
         Entry { at, ..Entry::new(collection, id, Change::insert(document), Timestamp(7)) }
     }
 
-    type Row = (Bytes, Bytes);
+    type Stored = (Bytes, Bytes);
 
-    fn user(name: &str, slot: Vec<u8>) -> Row {
+    fn user(name: &str, slot: Vec<u8>) -> Stored {
         (Bytes::from(Keys::user(name)), Bytes::from(slot))
     }
 
-    fn row(key: Vec<u8>, value: Vec<u8>) -> Row {
+    fn row(key: Vec<u8>, value: Vec<u8>) -> Stored {
         (Bytes::from(key), Bytes::from(value))
     }
 
-    fn salvaged(rows: &[Row]) -> Vec<SalvagedWrites> {
+    fn salvaged(rows: &[Stored]) -> Vec<SalvagedWrites> {
         let read = |prefix: &[u8]| {
             let rows = rows.iter().filter(|(key, _)| key.starts_with(prefix));
             Ok::<_, StoreError>(rows.cloned().collect())
@@ -232,7 +251,13 @@ mod tests {
         let todos = Collection::new("todos").unwrap();
         let index = |position, id: &str| row(keys.pending(&todos, id, WriteId(position)), vec![]);
         let ann = user("ann", 3u32.to_be_bytes().to_vec());
-        // 1, 2, 5 and 6 are there; 3 is only known by its record, 4 was refused, 7 by the index
+        let record = |id: &str, waits: bool| {
+            let pending = Pending { view: None, written_at: Timestamp(7), deferred: None };
+            let of = Row { pending: waits.then_some(pending), ..Row::default() };
+            row(keys.row(&todos, id), of.encode())
+        };
+        // 1, 2, 5 and 6 are there; 3 is only known by its record, 4 was refused, 7 by the index of earlier
+        // versions, and "e" has a write of which nothing is left
         let found = salvaged(&[
             ann.clone(),
             entry(1, "a"),
@@ -244,10 +269,14 @@ mod tests {
             index(5, "a"),
             index(6, "c"),
             index(7, "d"),
+            record("a", true),
+            record("b", true),
+            record("e", true),
+            record("f", false),
             row(keys.rejected(WriteId(4)), b"any".to_vec()),
         ]);
         let of = |id: &str| (todos.clone(), RecordId::new(id).unwrap());
-        assert_eq!((&found[0].missing, found[0].gaps), (&vec![of("d")], 2));
+        assert_eq!((&found[0].missing, found[0].gaps), (&vec![of("d"), of("e")], 2));
         let nothing = SalvagedWrites { user: "ann".into(), ..SalvagedWrites::default() };
         assert_eq!(salvaged(&[ann]), [nothing]);
     }

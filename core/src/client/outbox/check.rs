@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::Outbox;
 use crate::client::edit::Edit;
+use crate::client::pending::PendingWrites;
 use crate::client::units::Units;
 use crate::protocol::name::WriteId;
 use crate::rules::row::{Entry, OutboxRow};
@@ -25,7 +26,10 @@ impl Outbox {
             Ok(Scan::Next)
         })
         .map_err(|error| error.message)?;
-        let pending = edit.pending_writes().map_err(|error| error.message)?;
+        let mut pending = PendingWrites::default();
+        for (write, Entry { collection, record_id, .. }) in &entries {
+            pending.add(collection, record_id, *write);
+        }
         let range = self.unsent..self.ahead.until();
         let unsent = entries.iter().filter(|(write, _)| range.contains(write));
         let sent = |(write, entry): &(WriteId, Entry)| {

@@ -113,7 +113,7 @@ impl Outbox {
         entry: &Entry,
     ) {
         if let Some(sent) = self.in_flight.get_mut(index) {
-            edit.ack_entry(sent.write, entry, sent.digest);
+            edit.ack_entry(sent.write, sent.digest);
             self.pending.remove(&entry.collection, &entry.record_id, sent.write);
             self.units.settle(entry);
             (sent.acked, sent.entry) = (true, Sent(None));

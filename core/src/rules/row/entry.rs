@@ -259,16 +259,23 @@ pub(crate) enum OutboxRow {
     Acked(Digest),
 }
 
+/// The record that a write is of, and its transaction, with `true` if it is an expectation there.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) collection: Collection,
+    pub(crate) record_id: RecordId,
+    pub(crate) unit: Option<(Unit, bool)>,
+}
+
 impl OutboxRow {
-    /// The transaction of which a row has a member, and `true` if that is an expectation. Reads nothing else
-    /// of it.
-    pub(crate) fn member_of(row: Bytes) -> Result<Option<(Unit, bool)>, StoreError> {
+    /// The owner of a row's write, if it has no verdict. Reads nothing else of it.
+    pub(crate) fn owner_of(row: Bytes) -> Result<Option<Owner>, StoreError> {
         let mut row = Reader::new(row);
         if row.flag()? {
             return Ok(None);
         }
-        row.bytes()?;
-        row.bytes()?;
+        let collection = row.str(|text| Collection::new(text).ok())?;
+        let record_id = row.str(|text| RecordId::new(text).ok())?;
         row.byte()?;
         row.bytes()?;
         for _ in 0..row.u64()? {
@@ -279,7 +286,7 @@ impl OutboxRow {
         row.part(STAMPED)?;
         let unit = row.part(UNIT)?.map(Unit::decode).transpose()?;
         let expects = row.part(EXPECTS)?.is_some();
-        Ok(unit.map(|unit| (unit, expects)))
+        Ok(Some(Owner { collection, record_id, unit: unit.map(|unit| (unit, expects)) }))
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

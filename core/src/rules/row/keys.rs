@@ -108,7 +108,8 @@ impl Keys {
         self.behind_collection(b'd', collection)
     }
 
-    /// The range of all [`Keys::pending`] rows of the collections behind this one, or of all.
+    /// The range of the rows by which earlier versions found the writes of the collections' records, of
+    /// those behind this one, or of all.
     pub(crate) fn pending_behind(self, collection: Option<&Collection>) -> (Vec<u8>, Vec<u8>) {
         self.behind_collection(b'p', collection)
     }
@@ -129,6 +130,8 @@ impl Keys {
         (self.entry(from), self.all(b'o').1)
     }
 
+    /// The key of a row by which earlier versions found a record's write.
+    #[cfg(test)]
     pub(crate) fn pending(self, collection: &Collection, id: &str, write: WriteId) -> Vec<u8> {
         let mut key = self.record(b'p', collection, id);
         key.push(0);
@@ -248,13 +251,6 @@ pub(crate) fn record_id_of(key: &[u8]) -> Result<RecordId, StoreError> {
     id.and_then(|id| core::str::from_utf8(id).ok())
         .and_then(|id| RecordId::new(id).ok())
         .ok_or_else(|| StoreError::damaged("a stored key names no record"))
-}
-
-/// The collection, the record and the write in a `p` key.
-pub(crate) fn pending_of(key: &[u8]) -> Result<(Collection, RecordId, WriteId), StoreError> {
-    let named = key.len().checked_sub(9).and_then(|end| key.get(..end));
-    let (collection, id) = record_of(named.unwrap_or_default())?;
-    Ok((collection, id, write_id_of(key)?))
 }
 
 /// The collection of the record in a `d`, `k` or `p` key.

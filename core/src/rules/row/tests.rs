@@ -239,8 +239,10 @@ proptest! {
         let decode = |row| Rejected::decode(WriteId(write), row);
         prop_assert!(!earlier || whole(&rejected.encode(), decode));
         prop_assert_eq!(decode(rejected.encode().into()).unwrap(), rejected);
-        let member = entry.unit.map(|unit| (unit, entry.expects.is_some()));
-        prop_assert_eq!(OutboxRow::member_of(entry.encode().into()).unwrap(), member);
+        let unit = entry.unit.map(|unit| (unit, entry.expects.is_some()));
+        let (collection, record_id) = (entry.collection.clone(), entry.record_id.clone());
+        let owner = Owner { collection, record_id, unit };
+        prop_assert_eq!(OutboxRow::owner_of(entry.encode().into()).unwrap(), Some(owner));
         for place in [OutboxRow::Entry(entry), OutboxRow::Acked(Digest(digest))] {
             prop_assert!(!earlier || whole(&place.encode(), OutboxRow::decode));
             prop_assert_eq!(OutboxRow::decode(place.encode().into()).unwrap(), place);
@@ -263,10 +265,8 @@ proptest! {
         let position = WriteId(position);
         prop_assert_eq!(write_id_of(&keys.entry(position)).unwrap(), position);
         prop_assert_eq!(write_id_of(&keys.rejected(position)).unwrap(), position);
-        prop_assert_eq!(
-            pending_of(&keys.pending(&collection, &id, position)).unwrap(),
-            (collection, id, position)
-        );
+        let pending = keys.pending(&collection, &id, position);
+        prop_assert_eq!(write_id_of(&pending).unwrap(), position);
     }
 
     /// A range contains the keys of its own kind, collection and record, and no others.
@@ -345,7 +345,7 @@ proptest! {
         let row = Bytes::from(bytes);
         let _ = (Row::decode(row.clone()), StreamRow::decode(row.clone()));
         let _ = (Identity::decode(row.clone()), OutboxRow::decode(row.clone()));
-        let _ = OutboxRow::member_of(row.clone());
+        let _ = OutboxRow::owner_of(row.clone());
         let _ = Rejected::decode(WriteId(0), row.clone());
         let _ = (IndexRow::decode(row.clone()), index_number_of(&row));
         let _ = (record_of(&row), collection_of(&row), write_id_of(&row));

@@ -48,10 +48,10 @@ impl Holds {
     }
 
     /// Returns the contents of a batch. The rows' layout is that of the core's `rules::row`.
-    fn of(batch: &Batch, by_app: bool) -> BTreeSet<Self> {
+    fn of(batch: &Batch, by_app: bool, before: &dyn Rows) -> BTreeSet<Self> {
         let mut keys = Keys::default();
-        batch.ops().iter().for_each(|op| keys.add(op));
-        let gone: BTreeSet<_> = keys.unindexed.iter().cloned().collect();
+        batch.ops().iter().for_each(|op| keys.add(op, before));
+        let gone: BTreeSet<_> = keys.settled.iter().cloned().collect();
         let acked = !gone.is_empty()
             && keys.rejected == 0
             && (keys.identity || keys.entries.iter().any(|entry| gone.contains(entry)));
@@ -85,12 +85,12 @@ struct Keys {
     discarded: usize,
     /// The positions of the entries that are set.
     entries: Vec<Vec<u8>>,
-    /// The positions that no longer belong to a record's pending writes.
-    unindexed: Vec<Vec<u8>>,
+    /// The positions of the writes that no longer wait.
+    settled: Vec<Vec<u8>>,
 }
 
 impl Keys {
-    fn add(&mut self, op: &Op) {
+    fn add(&mut self, op: &Op, before: &dyn Rows) {
         let key = op.key();
         let put = matches!(op, Op::Put(..));
         let position = || key[key.len().saturating_sub(8)..].to_vec();
@@ -99,8 +99,17 @@ impl Keys {
             (_, Some(b'i')) => self.identity = true,
             (_, Some(b'c')) => self.cursor = true,
             (_, Some(b'd' | b'k')) => self.row = true,
-            (_, Some(b'o')) if put => self.entries.push(position()),
-            (_, Some(b'p')) if !put => self.unindexed.push(position()),
+            (_, Some(b'o')) => {
+                if put {
+                    self.entries.push(position());
+                }
+                let waits = |row: &[u8]| row.first() == Some(&0);
+                let waited = before.get(key).ok().flatten().is_some_and(|row| waits(&row));
+                let waits_on = matches!(op, Op::Put(_, row) if waits(row));
+                if waited && !waits_on {
+                    self.settled.push(position());
+                }
+            }
             (_, Some(b'r')) if put => self.rejected += 1,
             (_, Some(b'r')) => self.discarded += 1,
             (_, _) => {}
@@ -151,7 +160,7 @@ impl ClientStore for NamedStore {
     }
 
     fn commit(&mut self, number: CommitNumber, batch: Batch) -> Result<(), StoreError> {
-        let holds = Holds::of(&batch, self.by_app);
+        let holds = Holds::of(&batch, self.by_app, self.inner.rows());
         if self.fails_at.is_some_and(|name| holds.contains(&name)) {
             self.fails_at = None;
             self.inner.fail_commit(1, StoreError::new(StoreErrorKind::Full, "the disk is full"));
