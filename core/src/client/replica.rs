@@ -21,7 +21,7 @@ use crate::client::wipe::Unsent;
 use crate::protocol::name::{Collection, CommitNumber, RecordId};
 use crate::protocol::time::{Mono, Now};
 use crate::rules::row::Rejected;
-use crate::rules::view::{Record, RecordChange, Slot, Update, View};
+use crate::rules::view::{Filling, Record, RecordChange, Slot, Update, View};
 use crate::store::{ClientStore, Layered, Scan, StoreError};
 
 /// A watcher, to be told from others.
@@ -331,12 +331,12 @@ impl<S: ClientStore> Replica<S> {
     ) -> Result<WatchId, StoreError> {
         let watched = (collection.clone(), None);
         if !self.views.contains_key(&watched) {
-            let mut view = View::new([]);
+            let mut filling = Filling::default();
             self.client.each(collection, self.store.rows(), &mut |record| {
-                view.add(record);
+                filling.add(record);
                 Scan::Next
             })?;
-            self.begin_view(watched.clone(), view);
+            self.begin_view(watched.clone(), filling.finish());
         }
         Ok(self.begin_watching(watched, out))
     }

@@ -222,6 +222,19 @@ impl Document {
         Self(out.into())
     }
 
+    /// Copies documents side by side into one buffer, so that they take no more memory than their bytes:
+    /// one that was read from a store may keep all of the block alive in which it lies there.
+    pub(crate) fn pack<'a>(documents: impl Iterator<Item = &'a mut Self>) {
+        let documents: Vec<_> = documents.collect();
+        let mut buffer = Vec::with_capacity(documents.iter().map(|document| document.size()).sum());
+        documents.iter().for_each(|document| buffer.extend_from_slice(&document.0));
+        let mut rest = Bytes::from(buffer);
+        for document in documents {
+            let size = document.size();
+            *document = Self(rest.split_to(size));
+        }
+    }
+
     /// The bytes that a row holds.
     pub(crate) fn as_row(&self) -> &[u8] {
         &self.0
@@ -462,6 +475,19 @@ pub(crate) mod tests {
         #[test]
         fn what_is_written_is_read(document in documents()) {
             prop_assert_eq!(parse(&document.to_string()).unwrap(), document);
+        }
+    }
+
+    #[test]
+    fn packed_documents_lie_side_by_side_and_are_the_same() {
+        let texts = ["{}", r#"{"a":1}"#, r#"{"a":"x","b":null}"#];
+        let read = |text| Document::parse(text, &Limits::default()).unwrap();
+        let before: Vec<_> = texts.into_iter().map(read).collect();
+        let mut packed = before.clone();
+        Document::pack(packed.iter_mut());
+        assert_eq!(packed, before);
+        for pair in packed.windows(2) {
+            assert_eq!(pair[0].as_row().as_ptr_range().end, pair[1].as_row().as_ptr());
         }
     }
 }

@@ -5,6 +5,8 @@
 //! A [`Slot`] holds the pending update of a watcher: the newest snapshot and the merged changes
 //! since the last update, instead of a queue.
 
+mod filling;
+
 use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
@@ -14,6 +16,7 @@ use core::{fmt, mem};
 
 use rpds::RedBlackTreeSetSync;
 
+pub(crate) use self::filling::Filling;
 use crate::protocol::document::Document;
 use crate::protocol::name::RecordId;
 use crate::protocol::time::Timestamp;
@@ -345,16 +348,9 @@ impl View {
     /// A view of a whole collection with these stored records. Its status is `from_cache`.
     #[must_use]
     pub(crate) fn new(stored: impl IntoIterator<Item = Record>) -> Self {
-        let mut view = Self::default();
-        view.set_status(true, false);
-        stored.into_iter().for_each(|record| view.add(record));
-        view
-    }
-
-    /// Adds a stored record to a view that is shown to nobody yet.
-    pub(crate) fn add(&mut self, record: Record) {
-        self.snapshot.pending += usize::from(record.pending);
-        self.snapshot.records.insert_mut(ById(record));
+        let mut filling = Filling::default();
+        stored.into_iter().for_each(|record| filling.add(record));
+        filling.finish()
     }
 
     /// A view of one record; its snapshots contain no other records.
