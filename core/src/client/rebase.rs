@@ -308,6 +308,9 @@ impl Sides {
 
     /// The next part was made on the state with this one in it.
     fn pass(&mut self, part: &[(WriteId, Entry)], given_up: bool) {
+        // what replaces the whole record is beneath all that follows
+        let is_update = |(_, entry): &(WriteId, Entry)| entry.change.kind == WriteKind::Update;
+        let given_up = given_up && part.iter().all(is_update);
         if given_up && self.kept.is_none() {
             self.kept = Some(self.base.clone());
         } else if let (Some(kept), false) = (&mut self.kept, given_up) {
