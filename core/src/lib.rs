@@ -158,7 +158,7 @@ pub use rules::{
 };
 pub use server::{
     Call, CallId, Committer, CompletedBatch, Environment, Followers, Health, Hub, HubAction,
-    HubConfig, HubInput, HubJob, HubRead, Identity, Job, JobBatch, ReadCall, Reply, Request,
-    RingLimits, Rings, ServerLimits, Session, SessionAction, SessionCounters, SessionInput,
-    SessionStatus, SessionTimer, Settled, Ticket, TicketAnswer, WriteCall, pump,
+    HubConfig, HubInput, HubJob, HubRead, Identity, Interest, Job, JobBatch, Moved, ReadCall,
+    Reply, Request, RingLimits, Rings, ServerLimits, Session, SessionAction, SessionCounters,
+    SessionInput, SessionStatus, SessionTimer, Settled, Ticket, TicketAnswer, WriteCall, pump,
 };

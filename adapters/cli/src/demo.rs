@@ -216,7 +216,7 @@ fn field<'a>(todos: &'a Snapshot, todo: &str, name: &str) -> Option<&'a str> {
 fn checksum(store: &FjallServerStore) -> Result<Checksum, Failure> {
     let collection = Name::new(COLLECTION).map_err(Failure::plain)?;
     let request = ReadRequest::CatchUp {
-        reader: Reader { collection, user: None, partial: false, whole: false },
+        reader: Reader::from(collection),
         position: Position::Now,
         limits: PageLimits::default(),
     };

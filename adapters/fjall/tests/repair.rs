@@ -114,7 +114,7 @@ fn sound(path: &Path) -> Records {
     let mut records = Records::new();
     let read = &mut |rows: &dyn Rows| {
         assert_eq!(verify(rows)?.faults, [""; 0]);
-        let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
+        let reader = Reader::from(todos());
         let whole = ReadRequest::Whole { reader, bytes: usize::MAX };
         let ReadAnswer::Whole(Some(found)) = whole.run(rows, &AllowAll)? else { panic!() };
         records = found
@@ -162,7 +162,7 @@ fn head(store: &FjallServerStore) -> Seq {
 }
 
 fn mode_of(store: &FjallServerStore, cursor: Option<Cursor>) -> Mode {
-    let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
+    let reader = Reader::from(todos());
     let position = Position::Start { cursor, resume: None };
     let request = ReadRequest::CatchUp { reader, position, limits: PageLimits::default() };
     let mut mode = None;

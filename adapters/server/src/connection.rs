@@ -322,9 +322,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let principal = self.principal.clone();
                     self.shared.start_read(ticket, principal, Arc::clone(&self.mailbox));
                 }
-                SessionAction::Follow(collection) => {
+                SessionAction::Follow(interest) => {
                     let mailbox = Arc::clone(&self.mailbox);
-                    self.shared.feed.follow(collection, self.conn, mailbox);
+                    self.shared.feed.follow(interest, self.conn, mailbox);
                 }
                 SessionAction::Unfollow(collection) => {
                     self.shared.feed.unfollow(&collection, self.conn);

@@ -1,9 +1,9 @@
 //! The recent changes, and the connections that follow them, each behind its lock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use synclayer_core::{Collection, ConnId, Followers, RingLimits, Rings};
+use synclayer_core::{Collection, ConnId, Followers, Interest, Moved, RingLimits, Rings};
 
 use tokio::sync::watch;
 
@@ -36,22 +36,22 @@ impl Feed {
         self.rings.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the connections that follow these collections.
-    pub(crate) fn wake(&self, moved: &BTreeSet<Collection>) {
+    /// Wakes those who follow what has moved.
+    pub(crate) fn wake(&self, moved: &Moved) {
         self.followers().wake(moved, |_, mailbox| mailbox.wake());
         let mut watches = self.watches();
         if watches.is_empty() {
             return;
         }
         watches.retain(|_, watch| watch.receiver_count() > 0);
-        for watch in moved.iter().filter_map(|collection| watches.get(collection)) {
+        for watch in moved.into_iter().filter_map(|collection| watches.get(collection)) {
             watch.send_replace(());
         }
     }
 
-    /// Wakes a connection whenever a collection moves.
-    pub(crate) fn follow(&self, collection: Collection, conn: ConnId, mailbox: Arc<Mailbox>) {
-        self.followers().follow(collection, conn, mailbox);
+    /// Wakes a connection whenever something changes that it is interested in.
+    pub(crate) fn follow(&self, interest: Interest, conn: ConnId, mailbox: Arc<Mailbox>) {
+        self.followers().follow(interest, conn, mailbox);
     }
 
     /// Wakes it no longer for this collection.

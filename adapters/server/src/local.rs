@@ -489,7 +489,9 @@ impl From<PageChange> for LocalChange {
 
 /// A reader who sees everything, and each change as the whole record.
 fn reader(collection: Collection) -> Reader {
-    Reader { collection, user: None, partial: false, whole: true }
+    let mut reader = Reader::from(collection);
+    reader.whole = true;
+    reader
 }
 
 /// The outcomes of writes, of which each was made or failed.

@@ -182,8 +182,8 @@ impl Client {
         let stream = self.streams.get_mut(collection)?;
         stream.subscribe_sent(plain, now);
         let (cursor, resume) = (stream.row.cursor.clone(), stream.row.resume.clone());
-        let collection = collection.clone();
-        Some(ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filtered: false })
+        let (collection, filter) = (collection.clone(), Vec::new());
+        Some(ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter })
     }
 
     fn send_writes(&mut self, edit: &mut Edit<'_>) -> Result<(), StoreError> {

@@ -161,8 +161,9 @@ pub enum ClientMessage {
         /// The most bytes of a page that the client wants, where it wants less than the server would
         /// send.
         page_bytes: Option<usize>,
-        /// `true` if the message carries a filter, which is refused for now.
-        filtered: bool,
+        /// The parts of a scope key, each with the JSON text of its value: only the records of that
+        /// scope, at level 1. Empty for all records.
+        filter: Vec<(String, String)>,
     },
     /// Ends a subscription.
     Unsubscribe {
@@ -173,6 +174,8 @@ pub enum ClientMessage {
     Sync {
         /// The collection.
         collection: Collection,
+        /// The filter, as in a `subscribe`.
+        filter: Vec<(String, String)>,
     },
     /// An `insert`, `update` or `delete`.
     Write(Mutation),

@@ -3,6 +3,7 @@
 //! Every page is read from one consistent view of the rows, and bounded in records and bytes.
 //! Between two pages only their [`Position`] is kept.
 
+mod delta;
 mod limits;
 mod query;
 mod scope;
@@ -13,9 +14,11 @@ use alloc::vec::Vec;
 use self::limits::Budget;
 pub use self::limits::PageLimits;
 pub use self::query::{FoundRecord, HttpQuery};
+use self::scope::{NoScope, ScopeAt};
 use super::lookups::LookUps;
 use super::policy::{Access, Asker, Policy, User};
 use super::record::{self, ClientRow, EpochRow, Head, RecordRow, database};
+use super::scope::ScopeSet;
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
 use crate::protocol::message::{
@@ -39,6 +42,15 @@ pub struct Reader {
     pub partial: bool,
     /// `true` if each change has to be told as the whole record.
     pub whole: bool,
+    /// The scopes of which it is told; `None` for the whole collection.
+    pub(crate) scopes: Option<ScopeSet>,
+}
+
+/// A reader of a whole collection who may read all of it.
+impl From<Collection> for Reader {
+    fn from(collection: Collection) -> Self {
+        Self { collection, user: None, partial: false, whole: false, scopes: None }
+    }
 }
 
 /// A read request.
@@ -233,7 +245,10 @@ impl ReadRequest {
     /// # Errors
     /// When the rows can't be read or are damaged.
     pub fn run(&self, rows: &dyn Rows, policy: &dyn Policy) -> Result<ReadAnswer, StoreError> {
-        let view = ReaderView::open(rows, policy, self.reader())?;
+        let view = match ReaderView::open(rows, policy, self.reader())? {
+            Ok(view) => view,
+            Err((code, message)) => return Ok(ReadAnswer::Refused { code, message }),
+        };
         let answer = match self {
             Self::CatchUp { position, limits, .. } => {
                 ReadAnswer::Page(view.page(position, *limits)?)
@@ -254,7 +269,9 @@ struct ReaderView<'a> {
     rows: &'a dyn Rows,
     policy: &'a dyn Policy,
     reader: &'a Reader,
+    /// The head of the collection; for a reader of scopes their count, checksum and horizon.
     head: Head,
+    scopes: Option<Vec<ScopeAt<'a>>>,
     looks: LookUps<'a>,
 }
 
@@ -263,9 +280,19 @@ impl<'a> ReaderView<'a> {
         rows: &'a dyn Rows,
         policy: &'a dyn Policy,
         reader: &'a Reader,
-    ) -> Result<Self, StoreError> {
-        let head = Head::load(rows, &reader.collection)?;
-        Ok(Self { rows, policy, reader, head, looks: LookUps::new(rows) })
+    ) -> Result<Result<Self, NoScope>, StoreError> {
+        let mut head = Head::load(rows, &reader.collection)?;
+        let mut scopes = None;
+        if let Some(set) = &reader.scopes {
+            match scope::open(rows, &reader.collection, set)? {
+                Ok(found) => scopes = Some(found),
+                Err(reason) => return Ok(Err(reason)),
+            }
+        }
+        if let Some(scopes) = &scopes {
+            scope::sum(scopes, &mut head)?;
+        }
+        Ok(Ok(Self { rows, policy, reader, head, scopes, looks: LookUps::new(rows) }))
     }
 
     fn page(&self, position: &Position, limits: PageLimits) -> Result<Page, StoreError> {
@@ -400,42 +427,6 @@ impl<'a> ReaderView<'a> {
         })
     }
 
-    fn delta(
-        &self,
-        floor: Seq,
-        after: Seq,
-        limits: PageLimits,
-    ) -> Result<(Content, Next), StoreError> {
-        let mut budget = Budget::new(limits);
-        let mut changes = Vec::new();
-        let (mut last, mut done) = (after, true);
-        self.changed(after.next(), &mut |seq, id, record| {
-            let change = self.change(id, record, floor);
-            if !budget.takes(bytes_of_change(id, &change.change)) {
-                done = false;
-                return Ok(Scan::Stop);
-            }
-            changes.push(change);
-            last = seq;
-            Ok(Scan::Next)
-        })?;
-        let next =
-            if done { self.done()? } else { Next::More(Position::Delta { floor, after: last }) };
-        Ok((Content::Changes(changes), next))
-    }
-
-    fn change(&self, id: &RecordId, record: &RecordRow, floor: Seq) -> PageChange {
-        let filtered = !self.shows(id, record);
-        let change = if filtered {
-            hidden(record.last.seq)
-        } else if self.reader.partial || self.reader.whole {
-            record.state()
-        } else {
-            record.change_above(floor)
-        };
-        PageChange { record_id: id.clone(), change, filtered }
-    }
-
     /// Tombstones are shown to every reader: they have no content.
     fn shows(&self, id: &RecordId, record: &RecordRow) -> bool {
         let Reader { collection, partial, .. } = self.reader;
@@ -454,6 +445,10 @@ impl<'a> ReaderView<'a> {
         after: Option<&RecordId>,
         limits: PageLimits,
     ) -> Result<(Content, Next), StoreError> {
+        if self.scopes.is_some() {
+            // level 1 has no words for it
+            return Ok((Content::Changes(Vec::new()), self.done()?));
+        }
         let mut budget = Budget::new(limits);
         // tombstones and withheld records cost time, even if no bytes
         let mut looks = limits.records.saturating_mul(4).max(1);
@@ -494,7 +489,8 @@ impl<'a> ReaderView<'a> {
     fn whole(&self, bytes: usize) -> Result<Option<Vec<SyncRecord>>, StoreError> {
         let mut budget = Budget::new(PageLimits { records: usize::MAX, bytes });
         let mut records = Vec::new();
-        self.records(None, &mut |id, record| {
+        let one = self.scopes.as_ref().and_then(|scopes| scopes.first());
+        self.records_in(one, None, bytes, &mut |id, record| {
             if let Some(document) = &record.document
                 && self.shows(id, record)
             {

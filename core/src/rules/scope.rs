@@ -7,13 +7,17 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
+use core::fmt::{self, Write};
 use core::str::FromStr;
+
+use bytes::Bytes;
 
 use super::query::{QueryError, encoded};
 use crate::protocol::document::Document;
 use crate::protocol::json::{self, Broken};
+use crate::protocol::message::ServerChange;
 
 /// The maximal number of scope keys of a collection.
 pub(crate) const MAX_KEYS: usize = 8;
@@ -28,7 +32,7 @@ const EACH: &str = "[]";
 
 /// A scope key of a collection: a top-level field, each element of an array, or several fields together.
 ///
-/// The records that have the same value there are one scope. Its text is the field's name, the name with
+/// The records that have the same value there are one scope. The order of several fields means nothing. Its text is the field's name, the name with
 /// `[]` behind it, or several names with `+` between them.
 ///
 /// ```
@@ -42,7 +46,7 @@ const EACH: &str = "[]";
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScopeKey {
-    /// The fields: a single one if `each`.
+    /// The fields, ordered: a single one if `each`.
     fields: Vec<Box<str>>,
     /// `true` if each element of the field's array is a value.
     each: bool,
@@ -50,6 +54,94 @@ pub struct ScopeKey {
 
 /// The value of a scope: what equals it by value has the same bytes.
 pub(crate) type ScopeValue = Vec<u8>;
+
+/// A scope: the records that have one value of a scope key.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Scope {
+    /// The text of the key, [`BEHIND_KEY`], and the value.
+    id: Bytes,
+}
+
+/// The set of scopes that a reader follows.
+pub(crate) type ScopeSet = Arc<BTreeSet<Scope>>;
+
+/// A byte that no text contains.
+const BEHIND_KEY: u8 = 0xff;
+
+impl Scope {
+    pub(crate) fn new(key: &ScopeKey, value: &[u8]) -> Self {
+        let mut id = Vec::with_capacity(MAX_VALUE);
+        // a list of bytes takes everything
+        let _ = write!(Text(&mut id), "{key}");
+        id.push(BEHIND_KEY);
+        id.extend_from_slice(value);
+        Self { id: id.into() }
+    }
+
+    /// The scope with these values of the parts of its key, each a JSON text.
+    ///
+    /// # Errors
+    /// When this can't be a key, or no record can have the value.
+    pub(crate) fn of(parts: &[(String, String)]) -> Result<Self, QueryError> {
+        let key = ScopeKey::of(parts.iter().map(|(name, _)| name.as_str()))?;
+        let of_part = |part: String| parts.iter().find(|(name, _)| *name == part);
+        let values = key.parts().filter_map(|part| Some(of_part(part)?.1.as_str()));
+        match key.value(values) {
+            Some(value) => Ok(Self::new(&key, &value)),
+            None => Err(QueryError::new(format!(
+                "no record can be in such a scope of {key}: a value is a text, a number, a boolean \
+                 or null, of up to {MAX_VALUE} bytes"
+            ))),
+        }
+    }
+
+    /// The text of the key, and the value.
+    pub(crate) fn parts(&self) -> (&[u8], &[u8]) {
+        let end = self.id.iter().position(|byte| *byte == BEHIND_KEY).unwrap_or(self.id.len());
+        (&self.id[..end], self.id.get(end + 1..).unwrap_or_default())
+    }
+
+    /// The number of bytes that it takes.
+    pub(crate) fn size(&self) -> usize {
+        self.id.len()
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (key, value) = self.parts();
+        write!(f, "{}={value:02x?}", String::from_utf8_lossy(key))
+    }
+}
+
+/// A list of bytes that takes text.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// The scopes of a record around a change of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ScopeChange {
+    /// The scopes in which it was.
+    pub(crate) before: Vec<Scope>,
+    /// The scopes in which it is.
+    pub(crate) after: Vec<Scope>,
+    /// The whole record, where it enters a scope by an update.
+    pub(crate) entering: Option<ServerChange>,
+}
+
+impl ScopeChange {
+    /// All scopes that the change concerns, each once.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Scope> {
+        let new = self.after.iter().filter(|scope| !self.before.contains(scope));
+        self.before.iter().chain(new)
+    }
+}
 
 /// A document has too many scopes of one key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,15 +174,21 @@ impl ScopeKey {
         if fields.len() > MAX_KEYS {
             return wrong(&format!("it has more than {MAX_KEYS} parts"));
         }
-        if fields.iter().collect::<BTreeSet<_>>().len() < fields.len() {
+        let ordered: BTreeSet<Box<str>> = fields.iter().cloned().collect();
+        if ordered.len() < fields.len() {
             return wrong("a field is there twice");
         }
-        Ok(Self { fields, each })
+        Ok(Self { fields: ordered.into_iter().collect(), each })
     }
 
     /// The parts of the key, as they stand on the wire and in URLs.
     pub(crate) fn parts(&self) -> impl Iterator<Item = String> {
         self.fields.iter().map(|field| format!("{field}{}", if self.each { EACH } else { "" }))
+    }
+
+    /// The fields in which the value is.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|field| &**field)
     }
 
     /// The scope of these values, one JSON text for each part; `None` if no record can be in it.

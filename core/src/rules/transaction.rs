@@ -12,13 +12,14 @@ mod sweep;
 mod unit;
 mod write;
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::policy::{Policy, User};
 use super::record::{self, ClientRow, EpochRow, Totals};
-use super::scope::ScopeKey;
+use super::scope::{ScopeChange, ScopeKey};
 use crate::protocol::hash::Digest;
 use crate::protocol::limits::Limits;
 use crate::protocol::message::{ErrorCode, ServerChange};
@@ -289,6 +290,8 @@ pub struct Published {
     pub origin: Option<Origin>,
     /// `true` if it belongs to the same unit as the change before it. Readers see a unit at once.
     pub joined: bool,
+    /// The scopes of the record; `None` if it was in none and is in none.
+    pub(crate) scopes: Option<Box<ScopeChange>>,
 }
 
 /// The connection that made a change.

@@ -20,6 +20,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::mem;
 
+use super::followers::Moved;
 use super::ring::Rings;
 use super::session::Ticket;
 use crate::protocol::name::{Collection, Seq};
@@ -119,7 +120,7 @@ pub struct CompletedBatch<J> {
 #[derive(Debug)]
 #[must_use = "its jobs are answered only when it is delivered"]
 pub struct Settled<J> {
-    moved: BTreeSet<Collection>,
+    moved: Moved,
     answers: Vec<(J, Result<TransactionAnswer, TransactError>)>,
 }
 
@@ -252,23 +253,20 @@ impl<J: Job> JobBatch<J> {
             let error = StoreError::new(StoreErrorKind::Other, "the store decided nothing");
             return self.failed(TransactError::Failed(error));
         };
-        let (mut moved, mut doubtful) = (BTreeSet::new(), BTreeSet::new());
+        let (mut elsewhere, mut doubtful) = (Vec::new(), BTreeSet::new());
         for (collection, head) in self.doubtful {
             match head {
                 Some(head) if head > rings.head(&collection) => {
                     rings.note_head(&collection, head);
-                    moved.insert(collection);
+                    elsewhere.push(collection);
                 }
                 Some(_) => {}
                 None => drop(doubtful.insert(collection)),
             }
         }
         rings.publish_all(&decided.published);
-        for change in &decided.published {
-            if !moved.contains(&change.collection) {
-                moved.insert(change.collection.clone());
-            }
-        }
+        let mut moved: Moved = elsewhere.into_iter().collect();
+        decided.published.iter().for_each(|change| moved.note(change));
         let answers = decided.answers.into_iter().map(|a| a.map_err(TransactError::Failed));
         let answers = self.jobs.into_iter().zip(answers).collect();
         let settled = Settled { moved, answers };
@@ -283,7 +281,7 @@ impl<J: Job> JobBatch<J> {
         let published = self.decided.into_iter().flat_map(|decided| decided.published);
         let doubtful = published.map(|change| change.collection).collect();
         let answers = self.jobs.into_iter().map(|job| (job, Err(error.clone()))).collect();
-        let settled = Settled { moved: BTreeSet::new(), answers };
+        let settled = Settled { moved: Moved::default(), answers };
         CompletedBatch { settled, changed: false, failure, doubtful }
     }
 }
@@ -293,7 +291,7 @@ impl<J> Settled<J> {
     /// each job, in their order.
     pub fn deliver(
         self,
-        wake: impl FnOnce(&BTreeSet<Collection>),
+        wake: impl FnOnce(&Moved),
         mut answer: impl FnMut(J, Result<TransactionAnswer, TransactError>),
     ) {
         if !self.moved.is_empty() {

@@ -35,7 +35,7 @@ use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
 use crate::store::StoreError;
 
 /// The time after which a scope may be asked for again whose rows are being built.
-const BUILDING: Duration = Duration::from_secs(1);
+pub(crate) const BUILDING: Duration = Duration::from_secs(1);
 
 /// A request as it came, its token checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -207,6 +207,7 @@ fn reader(
         return Err(Reply::error(ErrorCode::Unauthorized, "this user may not read the collection"));
     }
     Ok(Reader {
+        scopes: None,
         collection,
         user: request.user.clone(),
         partial: access.is_partial(),
@@ -408,7 +409,7 @@ impl Reply {
 }
 
 /// A time to wait, as a number that every JSON reader takes.
-fn millis(wait: Duration) -> u64 {
+pub(crate) fn millis(wait: Duration) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).min((1 << 53) - 1)
 }
 

@@ -287,7 +287,7 @@ impl Hub {
             SessionAction::Authenticate(ticket) => out.push(HubAction::Authenticate(ticket)),
             SessionAction::Transact(ticket) => self.submit(JobKind::Session(ticket), out),
             SessionAction::Read(ticket) => self.start_read(ReadKind::Session(ticket), out),
-            SessionAction::Follow(collection) => self.followers.follow(collection, conn, ()),
+            SessionAction::Follow(interest) => self.followers.follow(interest, conn, ()),
             SessionAction::Unfollow(collection) => self.followers.unfollow(&collection, conn),
         }
     }

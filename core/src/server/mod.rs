@@ -14,7 +14,7 @@ mod ring;
 mod session;
 
 pub use committer::{Committer, CompletedBatch, Health, Job, JobBatch, Settled};
-pub use followers::Followers;
+pub use followers::{Followers, Interest, Moved};
 pub use http::{Call, ReadCall, Reply, Request, WriteCall};
 pub use hub::{CallId, Hub, HubAction, HubConfig, HubInput, HubJob, HubRead};
 pub use limits::ServerLimits;

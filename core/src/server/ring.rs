@@ -1,10 +1,13 @@
 //! The recent changes of each collection, encoded once and shared by all who follow it.
 
+mod scopes;
+
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::hash::{Hash, Hasher};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -16,8 +19,12 @@ use crate::protocol::name::{Collection, RecordId, Seq, UserId};
 use crate::protocol::time::Timestamp;
 use crate::protocol::wire::{encode_change, to_plain};
 use crate::protocol::write::Change;
+use crate::rules::page::hidden;
+use crate::rules::scope::{Scope, ScopeChange, ScopeSet};
 use crate::rules::transaction::{Origin, Published};
 use crate::server::checks::ensure;
+
+use scopes::{Forgotten, ScopeIndex};
 
 /// The rings of all collections.
 ///
@@ -77,7 +84,30 @@ pub(crate) struct Ring {
     spanning: (Seq, u64),
     /// The last such part that is no longer here.
     spanning_gone: (Seq, u64),
+    scopes: ScopeIndex,
     plain: PlainDemand,
+}
+
+/// The next change for a reader.
+#[derive(Clone, Copy)]
+pub(crate) enum Upcoming<'a> {
+    Entry(&'a Entry),
+    /// There is one, or there may be, and it is not here.
+    Missing,
+}
+
+impl<'a> Upcoming<'a> {
+    pub(crate) fn entry(self) -> Option<&'a Entry> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::Missing => None,
+        }
+    }
+
+    /// The number of its unit; 0 for a change that is not here.
+    pub(crate) fn order(self) -> u64 {
+        self.entry().map_or(0, |entry| entry.order)
+    }
 }
 
 /// The demand for a collection's level-1 frames. A ring keeps them while level-1 readers ask, so
@@ -150,6 +180,17 @@ pub(crate) struct Entry {
     frame: Bytes,
     /// The level-1 frame, where it is kept.
     plain: Option<Bytes>,
+    /// The record's scopes, if it has any.
+    pub(crate) scopes: Option<Box<EntryScopes>>,
+}
+
+/// The scopes of a change, and its frames for readers of whose scopes the record enters or leaves one.
+#[derive(Clone, Debug)]
+pub(crate) struct EntryScopes {
+    change: ScopeChange,
+    /// The whole record, where `frame` has not got it.
+    entering: Option<Bytes>,
+    leaving: Bytes,
 }
 
 /// The unit of a change that is published.
@@ -162,7 +203,7 @@ struct Group {
 
 impl Entry {
     fn new(published: &Published, group: Group, limits: &RingLimits, keeps_plain: bool) -> Self {
-        let Published { collection, record_id, change, seq, document, origin, joined: _ } =
+        let Published { collection, record_id, change, seq, document, origin, scopes, joined: _ } =
             published;
         let frame = |change: &ServerChange, level| {
             let mut out = Vec::new();
@@ -191,6 +232,41 @@ impl Entry {
             deleted: document.is_none(),
             frame: frame(change, Level::Resumable),
             plain,
+            scopes: scopes.as_ref().map(|scopes| {
+                let entering = scopes.entering.as_ref();
+                Box::new(EntryScopes {
+                    entering: entering.map(|whole| frame(whole, Level::Resumable)),
+                    leaving: frame(&hidden(*seq), Level::Resumable),
+                    change: ScopeChange { entering: None, ..(**scopes).clone() },
+                })
+            }),
+        }
+    }
+
+    /// The effect of the change on a reader of these scopes.
+    pub(crate) fn effect_on(&self, scopes: &BTreeSet<Scope>) -> Effect {
+        let Some(own) = &self.scopes else { return Effect::None };
+        let meets = |all: &[Scope]| all.iter().any(|scope| scopes.contains(scope));
+        match (meets(&own.change.before), meets(&own.change.after)) {
+            (_, true) if self.deleted => Effect::None,
+            (true, true) => Effect::Changes,
+            (false, true) => Effect::Enters,
+            (true, false) => Effect::Leaves,
+            (false, false) => Effect::None,
+        }
+    }
+
+    /// The frame that tells a reader of scopes of this effect.
+    pub(crate) fn frame_of(&self, effect: Effect, level: Level) -> Bytes {
+        let own = match (effect, &self.scopes) {
+            (Effect::Enters, Some(scopes)) => scopes.entering.as_ref(),
+            (Effect::Leaves, Some(scopes)) if !self.deleted => Some(&scopes.leaving),
+            _ => None,
+        };
+        match own {
+            None => self.frame(level),
+            Some(frame) if level == Level::Plain => to_plain(frame),
+            Some(frame) => frame.clone(),
         }
     }
 
@@ -211,8 +287,26 @@ impl Entry {
     fn size(&self) -> usize {
         let document = self.document.as_ref().map_or(0, Document::size);
         let plain = self.plain.as_ref().map_or(0, Bytes::len);
-        size_of::<Self>() + self.frame.len() + plain + document
+        let scopes = self.scopes.as_ref().map_or(0, |scopes| {
+            let frames = scopes.leaving.len() + scopes.entering.as_ref().map_or(0, Bytes::len);
+            let names = scopes.change.before.iter().chain(&scopes.change.after);
+            size_of::<EntryScopes>() + frames + names.map(scopes::size).sum::<usize>()
+        });
+        size_of::<Self>() + self.frame.len() + plain + document + scopes
     }
+}
+
+/// The effect of a change on a reader of scopes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// A record of theirs changes.
+    Changes,
+    /// The record enters one, and was in none of them.
+    Enters,
+    /// The record is in none of them any more.
+    Leaves,
+    /// It is nothing to them.
+    None,
 }
 
 impl Ring {
@@ -242,6 +336,23 @@ impl Ring {
         })
     }
 
+    /// The next change above a seq, of the whole collection or of these scopes; `None` if there is none.
+    #[must_use]
+    pub(crate) fn next(&self, at: Seq, scopes: Option<&ScopeSet>) -> Option<Upcoming<'_>> {
+        if self.head <= at {
+            return None;
+        }
+        let next = match scopes {
+            None => Some(at.next()),
+            Some(scopes) => match self.scopes.next(at, scopes) {
+                Ok(None) => return None,
+                Ok(next) => next,
+                Err(Forgotten) => None,
+            },
+        };
+        Some(next.and_then(|seq| self.entry(seq)).map_or(Upcoming::Missing, Upcoming::Entry))
+    }
+
     /// The number of the last unit of several collections whose part in this collection is at or below
     /// a seq, 0 if there was none; `None` if that is forgotten, because changes above the seq are gone.
     #[must_use]
@@ -262,14 +373,18 @@ impl Ring {
         if oldest.spanning {
             self.spanning_gone = (oldest.seq, oldest.order);
         }
-        let size = oldest.size();
-        self.bytes -= size;
-        Some(size)
+        let before = self.bytes;
+        self.bytes -= oldest.size();
+        if let Some(scopes) = &oldest.scopes {
+            self.bytes -= self.scopes.pop(oldest.seq, &scopes.change);
+        }
+        Some(before - self.bytes)
     }
 
     /// Takes out all changes. Returns their size.
     fn clear(&mut self) -> usize {
         self.entries = VecDeque::new();
+        self.scopes = ScopeIndex::unknown_up_to(self.head);
         self.spanning_gone = self.spanning;
         core::mem::take(&mut self.bytes)
     }
@@ -321,7 +436,13 @@ impl Rings {
             return;
         }
         let entry = Entry::new(published, group, &self.limits, ring.plain.next());
-        let size = entry.size();
+        let mut size = entry.size();
+        if published.seq > ring.head.next() {
+            ring.scopes.forget_up_to(Seq(published.seq.0 - 1));
+        }
+        if let Some(scopes) = &entry.scopes {
+            size += ring.scopes.push(published.seq, &scopes.change);
+        }
         ring.head = published.seq;
         if group.spanning {
             ring.spanning = (published.seq, group.order);
@@ -329,6 +450,9 @@ impl Rings {
         ring.entries.push_back(entry);
         ring.bytes += size;
         self.bytes += size;
+        let quiet = ring.scopes.shrink(self.limits.collection_bytes / 4);
+        ring.bytes -= quiet;
+        self.bytes -= quiet;
         while ring.bytes > self.limits.collection_bytes
             && let Some(size) = ring.pop()
         {
@@ -345,7 +469,10 @@ impl Rings {
     /// made them: those who follow the collection get them from the store.
     pub(crate) fn note_head(&mut self, collection: &Collection, head: Seq) {
         let ring = self.rings.entry(collection.clone()).or_default();
-        ring.head = ring.head.max(head);
+        if ring.head < head {
+            ring.head = head;
+            ring.scopes.forget_up_to(head);
+        }
     }
 
     /// Empties the rings that were published to longest ago until the rest fits.
@@ -365,6 +492,7 @@ impl Rings {
         for (place, (collection, ring)) in self.rings.iter().enumerate() {
             (collection, ring.head, ring.plain.is_open()).hash(hasher);
             (ring.spanning.0, ring.spanning_gone.0).hash(hasher);
+            ring.scopes.hash_into(hasher);
             for entry in &ring.entries {
                 (entry.seq, &entry.frame, entry.size()).hash(hasher);
                 (entry.grouped, entry.spanning).hash(hasher);
@@ -380,14 +508,18 @@ impl Rings {
         let mut total = 0;
         for ring in self.rings.values() {
             let bytes: usize = ring.entries.iter().map(Entry::size).sum();
-            ensure(ring.bytes == bytes, "a ring's bytes")?;
+            ensure(ring.bytes == bytes + ring.scopes.bytes(), "a ring's bytes")?;
+            let changes = ring.entries.iter().filter_map(|entry| {
+                entry.scopes.as_ref().map(|scopes| (entry.seq, &scopes.change))
+            });
+            ring.scopes.check(changes)?;
             ensure(ring.entries.iter().is_sorted_by(|a, b| a.seq < b.seq), "a ring's order")?;
             ensure(ring.entries.iter().is_sorted_by_key(|e| e.order), "a ring's units")?;
             ensure(
                 ring.entries.back().is_none_or(|entry| entry.seq <= ring.head),
                 "a ring's head",
             )?;
-            total += bytes;
+            total += ring.bytes;
         }
         ensure(self.bytes == total, "the rings' bytes")?;
         ensure(total <= self.limits.total_bytes, "the rings' limit")?;
@@ -402,163 +534,4 @@ impl Default for Rings {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    use crate::rules::transaction::tests::{Store, insert, unset, update};
-
-    fn published(collection: &str, seq: u64) -> Published {
-        let mut store = Store::new();
-        store.plain(insert("{\"a\":1}"));
-        let mut published = store.published.remove(0);
-        published.collection = Collection::new(collection).unwrap();
-        published.seq = Seq(seq);
-        published
-    }
-
-    impl Rings {
-        fn publish_one(&mut self, published: &Published) {
-            self.publish_all(core::slice::from_ref(published));
-        }
-    }
-
-    fn seqs(rings: &Rings, collection: &str) -> Vec<u64> {
-        let collection = Collection::new(collection).unwrap();
-        let Some(ring) = rings.get(&collection) else { return Vec::new() };
-        (0..100).filter(|seq| ring.entry(Seq(*seq)).is_some()).collect()
-    }
-
-    #[test]
-    fn a_ring_keeps_the_newest_and_the_head() {
-        let mut rings = Rings::default();
-        rings.publish_one(&published("a", 1));
-        let size = rings.bytes();
-        let limits = RingLimits { collection_bytes: 3 * size, ..RingLimits::default() };
-        let mut rings = Rings::new(limits);
-        for seq in [1, 2, 3, 5, 4, 6] {
-            rings.publish_one(&published("a", seq));
-            rings.check().unwrap();
-        }
-        assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
-        let a = Collection::new("a").unwrap();
-        assert_eq!(rings.head(&a), Seq(6));
-        rings.note_head(&a, Seq(9));
-        rings.note_head(&a, Seq(8));
-        assert_eq!(rings.head(&a), Seq(9));
-        rings.publish_one(&published("a", 9));
-        assert_eq!(seqs(&rings, "a"), [3, 5, 6]);
-        assert_eq!(rings.head(&Collection::new("b").unwrap()), Seq(0));
-    }
-
-    #[test]
-    fn a_ring_knows_what_it_has_forgotten_of_units() {
-        let unit = |parts: &[(&str, u64)]| -> Vec<_> {
-            let part = |(place, (collection, seq)): (usize, &(&str, u64))| Published {
-                joined: place > 0,
-                ..published(collection, *seq)
-            };
-            parts.iter().enumerate().map(part).collect()
-        };
-        let mut rings = Rings::default();
-        rings.publish_one(&published("a", 1));
-        let limits = RingLimits { collection_bytes: 2 * rings.bytes(), ..RingLimits::default() };
-        let mut rings = Rings::new(limits);
-        let a = Collection::new("a").unwrap();
-        let up_to = |rings: &Rings| {
-            [0, 1, 2, 3, 4, 5].map(|at| rings.get(&a).unwrap().spanning_up_to(Seq(at)))
-        };
-        rings.publish_all(&unit(&[("a", 1), ("b", 1)]));
-        assert_eq!(up_to(&rings)[..2], [Some(0), Some(1)]);
-        rings.publish_one(&published("a", 2));
-        rings.publish_all(&unit(&[("a", 3), ("a", 4), ("b", 2)]));
-        assert_eq!(up_to(&rings), [None, Some(1), Some(1), Some(4), Some(4), Some(4)]);
-        rings.publish_one(&published("a", 5));
-        assert_eq!(up_to(&rings), [None, None, None, Some(4), Some(4), Some(4)]);
-    }
-
-    #[test]
-    fn together_the_rings_are_bounded_and_the_quietest_goes_first() {
-        let mut rings = Rings::default();
-        rings.publish_one(&published("a", 1));
-        let limits = RingLimits { total_bytes: 3 * rings.bytes(), ..RingLimits::default() };
-        let mut rings = Rings::new(limits);
-        for (collection, seq) in [("a", 1), ("b", 1), ("a", 2), ("c", 1), ("c", 2)] {
-            rings.publish_one(&published(collection, seq));
-            rings.check().unwrap();
-        }
-        assert_eq!(["a", "b", "c"].map(|c| seqs(&rings, c)), [vec![], vec![], vec![1, 2]]);
-        assert_eq!(rings.head(&Collection::new("a").unwrap()), Seq(2));
-        rings.publish_one(&published("a", 3));
-        assert_eq!(seqs(&rings, "a"), [3]);
-    }
-
-    #[test]
-    fn level_one_frames_are_kept_while_they_are_asked_for() {
-        let a = Collection::new("a").unwrap();
-        let (mut rings, mut seq) = (Rings::default(), 0);
-        let mut publish = |rings: &mut Rings| {
-            seq += 1;
-            rings.publish_one(&published("a", seq));
-            rings.check().unwrap();
-            let entry = rings.get(&a).unwrap().entry(Seq(seq)).unwrap();
-            assert_eq!(entry.frame(Level::Plain), to_plain(&entry.frame));
-            entry.plain.is_some()
-        };
-        assert!(!publish(&mut rings));
-        assert!(!publish(&mut rings), "a look at a frame alone keeps none");
-        rings.get(&a).unwrap().ask_plain();
-        assert!((0..PLAIN_KEPT).all(|_| publish(&mut rings)));
-        assert!(!publish(&mut rings));
-        rings.get(&a).unwrap().ask_plain();
-        assert!(publish(&mut rings.clone()) && publish(&mut rings));
-    }
-
-    fn entries(limits: RingLimits, keeps_plain: bool) -> [Entry; 3] {
-        let mut store = Store::new();
-        store.plain(insert("{\"a\":1}"));
-        store.plain(update("{\"b\":2}"));
-        store.plain(unset("{}", &["a"]));
-        [0, 1, 2].map(|i| Entry::new(&store.published[i], Group::default(), &limits, keeps_plain))
-    }
-
-    #[test]
-    fn all_that_an_entry_holds_is_counted() {
-        let held = |entry: &Entry| entry.size() - size_of::<Entry>();
-        for entry in entries(RingLimits::default(), false) {
-            assert_eq!(held(&entry), entry.frame(Level::Resumable).len());
-        }
-        for entry in entries(RingLimits::default(), true) {
-            let frames = [Level::Plain, Level::Resumable].map(|level| entry.frame(level).len());
-            assert_eq!(held(&entry), frames[0] + frames[1]);
-        }
-        let [bare, ..] = entries(RingLimits::default(), false);
-        let documents = RingLimits { documents: true, ..RingLimits::default() };
-        let [with_document, ..] = entries(documents, false);
-        let document = with_document.document.as_ref().unwrap().size();
-        assert_eq!(held(&with_document), held(&bare) + document);
-        assert!(with_document.can_be_judged() && !bare.can_be_judged());
-    }
-
-    #[test]
-    fn level_one_is_told_no_seq_and_whole_records_if_it_is_to_be() {
-        let plain = |limits, keeps_plain| {
-            entries(limits, keeps_plain).map(|entry| {
-                let frame = entry.frame(Level::Plain);
-                String::from_utf8(frame.to_vec()).unwrap().replace(r#","timestamp":"#, "|")
-            })
-        };
-        let holds = |frames: [String; 3], data: [&str; 3]| {
-            for (frame, data) in frames.iter().zip(data) {
-                assert!(frame.contains(&alloc::format!("\"data\":{data}|")), "{frame}");
-                assert!(!frame.contains("\"seq\""), "{frame}");
-            }
-        };
-        for keeps_plain in [false, true] {
-            let fields = plain(RingLimits::default(), keeps_plain);
-            holds(fields, [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":null}"#]);
-            let whole = RingLimits { plain_whole: true, ..RingLimits::default() };
-            holds(plain(whole, keeps_plain), [r#"{"a":1}"#, r#"{"a":1,"b":2}"#, r#"{"b":2}"#]);
-        }
-    }
-}
+mod tests;

@@ -188,7 +188,7 @@ impl Bench {
                 format!("send {}", String::from_utf8(frame.to_vec()).unwrap())
             }
             SessionAction::Close { code, reason } => format!("close {code} {reason}"),
-            SessionAction::Follow(collection) => format!("follow {collection}"),
+            SessionAction::Follow(interest) => format!("follow {interest}"),
             SessionAction::Unfollow(collection) => format!("unfollow {collection}"),
             SessionAction::Authenticate(ticket) => {
                 self.tokens.push_back(ticket);

@@ -280,7 +280,7 @@ impl LoneServer {
 
     /// A page of one record.
     fn page(&self, position: Position) -> Result<Page, String> {
-        let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
+        let reader = Reader::from(todos());
         let mut limits = PageLimits::default();
         (limits.records, limits.bytes) = (1, usize::MAX);
         let request = ReadRequest::CatchUp { reader, position, limits };

@@ -175,7 +175,7 @@ impl PlainServer {
                     subscribed.remove(&collection);
                 }
             }
-            ClientMessage::Sync { collection } if self.ways.whole => {
+            ClientMessage::Sync { collection, .. } if self.ways.whole => {
                 let records = self.whole(&collection);
                 tell(&mut out, conn, &ServerMessage::Sync { collection, records, range: None });
             }

@@ -124,7 +124,7 @@ impl Client {
             }
         } else {
             edit.remote_event(EventKind::SyncStarted { collection: collection.clone() });
-            self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
+            self.send(edit, &whole(collection));
         }
     }
 
@@ -221,7 +221,7 @@ impl Client {
             }
         } else if stream.plain.asked_whole.is_none() {
             stream.plain.asked_whole = Some(now);
-            self.send(edit, &ClientMessage::Sync { collection: collection.clone() });
+            self.send(edit, &whole(collection));
         } else {
             // the answer under way may be of before
             self.read_again_later(collection);
@@ -251,7 +251,7 @@ impl Client {
             }
         }
         for collection in due {
-            self.send(edit, &ClientMessage::Sync { collection });
+            self.send(edit, &whole(&collection));
         }
     }
 
@@ -569,4 +569,9 @@ pub(super) fn is_for_good(code: &ErrorCode) -> bool {
 /// The latest stamp that is believed: one far in the future is of a broken clock.
 pub(super) fn latest_believed(now: Timestamp) -> Timestamp {
     Timestamp(now.0.saturating_add(24 * 3600 * 1000))
+}
+
+/// Asks for a whole collection.
+fn whole(collection: &Collection) -> ClientMessage {
+    ClientMessage::Sync { collection: collection.clone(), filter: Vec::new() }
 }

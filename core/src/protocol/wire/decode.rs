@@ -9,6 +9,7 @@ pub(super) mod unit;
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use self::cursor::CursorFields;
@@ -72,7 +73,7 @@ pub(super) fn client(m: &Envelope<'_>, limits: &Limits) -> Result<ClientMessage,
         "auth" => ClientMessage::Auth { token: m.token()? },
         "subscribe" => m.subscribe()?,
         "unsubscribe" => ClientMessage::Unsubscribe { collection: m.collection()? },
-        "sync" => ClientMessage::Sync { collection: m.collection()? },
+        "sync" => ClientMessage::Sync { collection: m.collection()?, filter: m.filter()? },
         "insert" => ClientMessage::Write(m.mutation(WriteKind::Insert, limits)?),
         "update" => ClientMessage::Write(m.mutation(WriteKind::Update, limits)?),
         "delete" => ClientMessage::Write(m.mutation(WriteKind::Delete, limits)?),
@@ -129,6 +130,8 @@ fields! {
     }
 }
 
+/// The maximal number of fields in a filter.
+const MAX_FILTER: usize = 16;
 /// The maximal number of features in a pong.
 const MAX_FEATURES: usize = 256;
 
@@ -308,8 +311,20 @@ impl<'a> Envelope<'a> {
             cursor,
             resume,
             page_bytes: self.metadata.page_bytes.size("metadata.pageBytes")?,
-            filtered: self.fields.filter.or(self.metadata.filter).is_some(),
+            filter: self.filter()?,
         })
+    }
+
+    /// The parts of a scope key with their values, from where they may stand.
+    fn filter(&self) -> Result<Vec<(String, String)>, Fault> {
+        let filter = self.fields.filter.or(self.metadata.filter);
+        let parts = filter.texts("filter", MAX_FILTER)?.unwrap_or_default();
+        if parts.is_empty() && filter.is_some() {
+            return Err(Fault::new(
+                "`filter` is empty: it names the field of a scope and its value",
+            ));
+        }
+        Ok(parts)
     }
 
     fn mutation(&self, kind: WriteKind, limits: &Limits) -> Result<Mutation, Fault> {

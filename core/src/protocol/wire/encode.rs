@@ -6,6 +6,7 @@ pub(super) mod unit;
 use core::fmt::{self, Write};
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::super::delta::Delta;
@@ -26,20 +27,21 @@ impl ClientMessage {
             Self::Auth { token } => message(out, "auth", |m| {
                 m.object("data", |data| data.text("token", token.reveal()));
             }),
-            Self::Subscribe { collection, cursor, resume, page_bytes, filtered } => {
+            Self::Subscribe { collection, cursor, resume, page_bytes, filter } => {
                 message(out, "subscribe", |m| {
                     m.text("collection", collection);
                     m.object_unless_empty("metadata", |metadata| {
                         metadata.cursor(cursor.as_ref(), resume.as_ref());
                         metadata.optional("pageBytes", page_bytes.map(|bytes| bytes as u64));
-                        if *filtered {
-                            metadata.object("filter", |_| {});
-                        }
+                        metadata.filter(filter);
                     });
                 });
             }
             Self::Unsubscribe { collection } => about(out, "unsubscribe", collection),
-            Self::Sync { collection } => about(out, "sync", collection),
+            Self::Sync { collection, filter } => message(out, "sync", |m| {
+                m.text("collection", collection);
+                m.object_unless_empty("metadata", |metadata| metadata.filter(filter));
+            }),
             Self::Write(mutation) => mutation.encode(out),
             Self::Unit(unit) => {
                 let encoded = |member: &Member| {
@@ -309,6 +311,16 @@ impl Object<'_> {
             self.object("at", |object| {
                 for (name, time) in at {
                     shown(object.json_key(name), time);
+                }
+            });
+        }
+    }
+
+    fn filter(&mut self, filter: &[(String, String)]) {
+        if !filter.is_empty() {
+            self.object("filter", |object| {
+                for (name, value) in filter {
+                    object.json_key(name).extend_from_slice(value.as_bytes());
                 }
             });
         }

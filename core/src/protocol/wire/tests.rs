@@ -93,7 +93,7 @@ fn a_clients_subscriptions_and_pings() {
         cursor,
         resume,
         page_bytes: None,
-        filtered: false,
+        filter: Vec::new(),
     };
     let cursor = || Some(Cursor { epoch: epoch(), seq: Seq(120) });
     let delta = Resume::Delta { epoch: epoch(), seq: Seq(125) };
@@ -123,15 +123,25 @@ fn a_clients_subscriptions_and_pings() {
                 cursor: None,
                 resume: None,
                 page_bytes: Some(16384),
-                filtered: true,
+                filter: Vec::from([("room".into(), r#""4\u0032""#.into())]),
             },
-            r#"{"type":"subscribe","collection":"todos","metadata":{"pageBytes":16384,"filter":{}}}"#,
+            r#"{"type":"subscribe","collection":"todos","metadata":{"pageBytes":16384,"filter":{"room":"4\u0032"}}}"#,
         ),
         (
             ClientMessage::Unsubscribe { collection: todos() },
             r#"{"type":"unsubscribe","collection":"todos"}"#,
         ),
-        (ClientMessage::Sync { collection: todos() }, r#"{"type":"sync","collection":"todos"}"#),
+        (
+            ClientMessage::Sync { collection: todos(), filter: Vec::new() },
+            r#"{"type":"sync","collection":"todos"}"#,
+        ),
+        (
+            ClientMessage::Sync {
+                collection: todos(),
+                filter: Vec::from([("n".into(), "1".into())]),
+            },
+            r#"{"type":"sync","collection":"todos","metadata":{"filter":{"n":1}}}"#,
+        ),
         (ClientMessage::Ping { hello: None }, r#"{"type":"ping"}"#),
         (
             ClientMessage::Ping { hello: Some(hello) },
@@ -472,12 +482,13 @@ fn reading_is_liberal() {
     ] {
         assert_eq!(client(text).unwrap(), ClientMessage::Auth { token: Token::from("t") });
     }
-    for text in [
-        r#"{"type":"subscribe","collection":"todos","filter":{"a":1}}"#,
-        r#"{"type":"subscribe","collection":"todos","metadata":{"filter":[]}}"#,
-    ] {
-        let message = client(text).unwrap();
-        assert!(matches!(message, ClientMessage::Subscribe { filtered: true, .. }), "{text}");
+    let filtered = client(r#"{"type":"subscribe","collection":"todos","filter":{"a":1,"b":"x"}}"#);
+    let ClientMessage::Subscribe { filter, .. } = filtered.unwrap() else { panic!("no subscribe") };
+    assert_eq!(filter, [("a", "1"), ("b", "\"x\"")].map(|(n, v)| (n.into(), v.into())));
+    for filter in ["[]", "{}", "\"a\"", "7"] {
+        let text =
+            format!(r#"{{"type":"sync","collection":"todos","metadata":{{"filter":{filter}}}}}"#);
+        assert!(client(&text).unwrap_err().message.contains("`filter`"), "{filter}");
     }
     assert_eq!(
         client(r#"{"type":"ping","metadata":{"protocol":1,"clientId":7}}"#).unwrap(),

@@ -140,7 +140,7 @@ impl ReaderView<'_> {
 
     /// Visits the records behind an id, or those of a scope, in the order of their ids. It keeps no more
     /// than these bytes of a scope's ids.
-    fn records_in(
+    pub(super) fn records_in(
         &self,
         scope: Option<&ScopeAt<'_>>,
         after: Option<&RecordId>,

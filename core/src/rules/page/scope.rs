@@ -1,16 +1,18 @@
 //! The records of one scope.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use crate::protocol::message::ErrorCode;
 use crate::protocol::name::{Collection, RecordId, Seq};
-use crate::rules::record::scopes::{self, Built, Declared, DeclaredKey};
-use crate::rules::record::{RecordRow, record_key};
-use crate::rules::scope::ScopeValue;
+use crate::rules::record::scopes::{
+    self, Built, Declared, DeclaredKey, LEAVE, Left, MEMBER, ScopeHead,
+};
+use crate::rules::record::{Head, RecordRow, record_id, record_key, to_u64};
+use crate::rules::scope::{Scope, ScopeSet, ScopeValue};
 use crate::store::{Rows, Scan, StoreError};
 
 /// The approximate size of a collected id besides its text, in bytes.
@@ -23,6 +25,52 @@ pub(super) struct ScopeAt<'a> {
     key: DeclaredKey,
     /// `None` if no record can have this value.
     value: Option<ScopeValue>,
+}
+
+/// Opens the scopes of a set.
+pub(super) fn open<'a>(
+    rows: &'a dyn Rows,
+    collection: &'a Collection,
+    set: &ScopeSet,
+) -> Result<Result<Vec<ScopeAt<'a>>, NoScope>, StoreError> {
+    let declared = Declared::load(rows, collection)?.unwrap_or_default();
+    let open = |scope: &Scope| {
+        let (name, value) = scope.parts();
+        let key = declared.keys.iter().find(|known| known.key.to_string().as_bytes() == name);
+        let Some(key) = key else {
+            return Err(undeclared(collection, &String::from_utf8_lossy(name)));
+        };
+        built(collection, key)?;
+        Ok(ScopeAt { rows, collection, key: key.clone(), value: Some(value.to_vec()) })
+    };
+    Ok(set.iter().map(open).collect())
+}
+
+/// Puts the sums over scopes into the head of their collection. Of what left before the rows of a key
+/// were built nothing is known: that is below the horizon.
+pub(super) fn sum(scopes: &[ScopeAt<'_>], head: &mut Head) -> Result<(), StoreError> {
+    (head.count, head.checksum, head.horizon) = Default::default();
+    for scope in scopes {
+        let ScopeHead { count, checksum, horizon } = scope.head()?;
+        head.count += count;
+        head.checksum.0 = head.checksum.0.wrapping_add(checksum.0);
+        let since = if let Built::Since(seq) = scope.key.built { seq } else { Seq(0) };
+        head.horizon = head.horizon.max(horizon).max(since);
+    }
+    Ok(())
+}
+
+fn undeclared(collection: &Collection, name: &str) -> NoScope {
+    let message = format!("{collection} has no scope key {name}: the server has to declare it");
+    (ErrorCode::InvalidMessage, message)
+}
+
+fn built(collection: &Collection, key: &DeclaredKey) -> Result<(), NoScope> {
+    if let Built::Since(_) = key.built {
+        return Ok(());
+    }
+    let message = format!("the scopes of {collection} by {} are being built: try again", key.key);
+    Err((ErrorCode::ServerError, message))
 }
 
 type Visit<'v> = dyn FnMut(&RecordId, &RecordRow) -> Result<Scan, StoreError> + 'v;
@@ -52,16 +100,10 @@ impl<'a> ScopeAt<'a> {
         });
         let Some((key, values)) = known else {
             let names: Vec<_> = parts.iter().map(|(name, _)| name.as_str()).collect();
-            let message = format!(
-                "{collection} has no scope key {}: the server has to declare it",
-                names.join("+")
-            );
-            return Ok(Err((ErrorCode::InvalidMessage, message)));
+            return Ok(Err(undeclared(collection, &names.join("+"))));
         };
-        if let Built::UpTo(_) = key.built {
-            let message =
-                format!("the scopes of {collection} by {} are being built: try again", key.key);
-            return Ok(Err((ErrorCode::ServerError, message)));
+        if let Err(reason) = built(collection, key) {
+            return Ok(Err(reason));
         }
         let value = key.key.value(values.into_iter());
         Ok(Ok(Some(Self { rows, collection, key: key.clone(), value })))
@@ -98,6 +140,53 @@ impl<'a> ScopeAt<'a> {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(fits.then_some(ids))
+    }
+
+    fn head(&self) -> Result<ScopeHead, StoreError> {
+        let Some(value) = &self.value else { return Ok(ScopeHead::default()) };
+        ScopeHead::load(self.rows, self.collection, self.key.number, value)
+    }
+
+    /// Returns `true` if a record has left the scope by a change above a seq.
+    pub(super) fn was_left_above(&self, record: &RecordRow, seq: Seq) -> bool {
+        let is_this = |left: &Left| {
+            left.number == self.key.number && Some(&left.value) == self.value.as_ref()
+        };
+        record.left.iter().any(|left| left.seq > seq && is_this(left))
+    }
+
+    /// Returns `true` if a field of the key was changed above a seq, so that a record may have entered.
+    pub(super) fn may_have_entered(&self, record: &RecordRow, floor: Seq) -> bool {
+        self.key.key.fields().any(|field| record.stamp(field).seq > floor)
+    }
+
+    /// Notes the first changes above a seq, as many as there is room for: of members, and by which
+    /// records left.
+    pub(super) fn note_changes(
+        &self,
+        after: Seq,
+        room: usize,
+        noted: &mut BTreeMap<Seq, RecordId>,
+    ) -> Result<(), StoreError> {
+        let Some(value) = &self.value else { return Ok(()) };
+        for kind in [MEMBER, LEAVE] {
+            let range = [after.next(), Seq(u64::MAX)]
+                .map(|seq| scopes::changed_key(self.collection, self.key.number, kind, value, seq));
+            self.rows.scan(&range[0], &range[1], &mut |key, id| {
+                let seq = Seq(to_u64(&key[key.len().saturating_sub(8)..])?);
+                if noted.len() >= room
+                    && noted.last_key_value().is_some_and(|(last, _)| *last < seq)
+                {
+                    return Ok(Scan::Stop);
+                }
+                noted.insert(seq, record_id(&id)?);
+                if noted.len() > room {
+                    noted.pop_last();
+                }
+                Ok(Scan::Next)
+            })?;
+        }
+        Ok(())
     }
 
     /// Returns `true` if a record is in the scope.

@@ -6,7 +6,7 @@ use crate::rules::policy::AllowAll;
 use crate::rules::transaction::tests::{Store, doc, id, insert, todos, unset};
 
 fn page(store: &Store, position: Position, limits: PageLimits) -> Page {
-    let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
+    let reader = Reader::from(todos());
     let request = ReadRequest::CatchUp { reader, position, limits };
     let ReadAnswer::Page(page) = request.run(&store.rows, &AllowAll).unwrap() else { panic!() };
     page
@@ -105,7 +105,7 @@ fn what_is_read_as_a_whole_is_bounded_by_ids_and_documents() {
     }
     let each = 5 + doc(r#"{"field":"value"}"#).size() + 100;
     let ask = |request: ReadRequest| request.run(&store.rows, &AllowAll).unwrap();
-    let reader = || Reader { collection: todos(), user: None, partial: false, whole: false };
+    let reader = || Reader::from(todos());
 
     let position = || Position::Snapshot { snapshot_seq: store.head().seq, after: None };
     let snapshot = |bytes| {
@@ -142,7 +142,7 @@ fn a_head_below_the_changes_is_damage() {
     let mut batch = crate::store::Batch::default();
     batch.delete(record::head_key(&todos()));
     store.rows.apply(batch);
-    let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
+    let reader = Reader::from(todos());
     let position = Position::Delta { floor: Seq(0), after: Seq(0) };
     let limits = PageLimits { records: 1, bytes: 1 << 10 };
     let answer = ReadRequest::CatchUp { reader, position, limits }.run(&store.rows, &AllowAll);

@@ -126,7 +126,7 @@ fn rebuild(rows: &MemoryRows, at_once: usize) -> (MemoryRows, Rebuilt) {
 }
 
 fn mode(rows: &MemoryRows, cursor: Option<Cursor>) -> Mode {
-    let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
+    let reader = Reader::from(todos());
     let position = Position::Start { cursor, resume: None };
     let request = ReadRequest::CatchUp { reader, position, limits: PageLimits::default() };
     let Ok(ReadAnswer::Page(page)) = request.run(rows, &AllowAll) else { panic!("no page") };

@@ -22,7 +22,7 @@ use crate::protocol::codec::{Reader, put_bytes, put_u64};
 use crate::protocol::document::Document;
 use crate::protocol::hash::Checksum;
 use crate::protocol::name::{Collection, RecordId, Seq};
-use crate::rules::scope::{ScopeKey, ScopeValue, TooMany};
+use crate::rules::scope::{Scope, ScopeChange, ScopeKey, ScopeValue, TooMany};
 use crate::store::{Batch, Rows, Scan, StoreError};
 
 /// The maximal number of scopes that a record lists as left.
@@ -260,26 +260,34 @@ impl<'a> ScopeRows<'a> {
         Self { rows, collection, declared, heads: BTreeMap::new(), batch: Batch::default() }
     }
 
-    /// Follows a change of a record, whose new row gets its list of the scopes that it has left.
+    /// Follows a change of a record, whose new row gets its list of the scopes that it has left. Returns
+    /// the scopes that readers can follow, if there are any.
     pub(crate) fn change(
         &mut self,
         id: &RecordId,
         before: Option<&RecordRow>,
         after: &mut RecordRow,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<ScopeChange>, StoreError> {
         let seq = after.last.seq;
+        let mut told = ScopeChange { before: Vec::new(), after: Vec::new(), entering: None };
         let mut left = before.map_or_else(Vec::new, |before| before.left.clone());
         left.retain(|left| self.declared.keys.iter().any(|key| key.number == left.number));
         for declared in &self.declared.keys {
             let number = declared.number;
             let old = before.map(|before| declared.scopes_of(before)).unwrap_or_default();
             let new = declared.scopes_of(after);
+            // while its rows are built there are no readers to tell
+            let is_built = matches!(declared.built, Built::Since(_));
+            if is_built {
+                let scope = |value| Scope::new(&declared.key, value);
+                told.before.extend(old.iter().map(|value| scope(value)));
+                told.after.extend(new.iter().map(|value| scope(value)));
+            }
             for value in &old {
                 if let Some(before) = before {
                     self.remove_member(number, value, id, before)?;
                 }
-                // while its rows are built there are no readers to tell
-                if !new.contains(value) && matches!(declared.built, Built::Since(_)) {
+                if is_built && !new.contains(value) {
                     self.put(number, LEAVE, value, seq, id);
                     left.push(Left { number, value: value.clone(), seq });
                 }
@@ -299,7 +307,12 @@ impl<'a> ScopeRows<'a> {
             self.forget(&leave)?;
         }
         after.left = left;
-        Ok(())
+        let is_update = after.whole.seq < after.last.seq;
+        if is_update && told.after.iter().any(|scope| !told.before.contains(scope)) {
+            told.entering = Some(after.state());
+        }
+        let is_scoped = !(told.before.is_empty() && told.after.is_empty());
+        Ok(is_scoped.then_some(told))
     }
 
     /// Forgets all scopes that a record has left, as its tombstone is forgotten.

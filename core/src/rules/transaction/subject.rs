@@ -1,5 +1,6 @@
 //! The record that a write meets, and conflicts with it.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,7 +12,7 @@ use crate::protocol::unit::Expectation;
 use crate::protocol::write::Change;
 use crate::rules::record::scopes::{Declared, ScopeRows};
 use crate::rules::record::{Head, RecordRow, Totals};
-use crate::rules::scope::MAX_SCOPES;
+use crate::rules::scope::{MAX_SCOPES, ScopeChange};
 use crate::store::{Batch, Rows, StoreError};
 
 /// The present state of the record of a write.
@@ -39,16 +40,16 @@ impl Subject {
         self.record.as_ref().map_or(self.head.horizon, |record| record.last.seq)
     }
 
-    /// The changes of the rows of scopes that follow from a change of the record.
+    /// The changes of the rows of scopes that follow from a change of the record, and its scopes.
     pub(super) fn move_in_scopes(
         &self,
         rows: &dyn Rows,
         record: &mut RecordRow,
-    ) -> Result<Batch, StoreError> {
-        let Some(declared) = &self.scopes else { return Ok(Batch::default()) };
+    ) -> Result<(Batch, Option<Box<ScopeChange>>), StoreError> {
+        let Some(declared) = &self.scopes else { return Ok((Batch::default(), None)) };
         let mut scopes = ScopeRows::new(rows, &self.collection, declared);
-        scopes.change(&self.id, self.record.as_ref(), record)?;
-        Ok(scopes.into_batch())
+        let change = scopes.change(&self.id, self.record.as_ref(), record)?;
+        Ok((scopes.into_batch(), change.map(Box::new)))
     }
 
     /// The reason why the record may not become this document, if that would be in too many scopes.

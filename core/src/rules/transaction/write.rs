@@ -375,13 +375,13 @@ impl<'a> Writer<'a> {
         let head = subject.head;
         let mut record = self.successor(&subject, &asked, version.unwrap_or(0) + 1, after);
         let last = record.last;
-        let scopes = subject.move_in_scopes(&self.rows, &mut record)?;
+        let (batch, scopes) = subject.move_in_scopes(&self.rows, &mut record)?;
         let row = record.to_row();
         let size = record::size_of_record(&subject.id, &row);
         if let Some(message) = self.too_full(&subject, size).filter(|_| record.document.is_some()) {
             return Ok(self.outcome(&subject, asked.number, refused(message)));
         }
-        self.store(&subject, &record, row, scopes);
+        self.store(&subject, &record, row, batch);
         self.published.push(Published {
             collection: subject.collection.clone(),
             record_id: subject.id.clone(),
@@ -390,6 +390,7 @@ impl<'a> Writer<'a> {
             document: record.document.clone(),
             origin: asked.origin,
             joined: false,
+            scopes,
         });
         let above = record.change_above(asked.floor);
         subject.record = Some(record);

@@ -1,6 +1,7 @@
 //! A server in one value, step by step; and as a clone.
 
 mod rights;
+mod scopes;
 
 use alloc::string::String;
 use alloc::vec;

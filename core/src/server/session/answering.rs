@@ -186,6 +186,7 @@ impl Session {
         if self.verdicts.len() == 0 || self.closed {
             return;
         }
+        self.pass_others(cx.env.rings);
         for number in self.verdicts.due(|collection| self.live_at(collection)) {
             match self.verdicts.take_due(number) {
                 Some(DueVerdict::Ack(ack)) => self.send_message(&ServerMessage::Ack(*ack), cx),

@@ -8,6 +8,7 @@ use crate::protocol::name::{ClientId, Collection, SessionNumber, UserId};
 use crate::rules::page::{ReadAnswer, ReadRequest};
 use crate::rules::policy::{Bucket, Policy, User};
 use crate::rules::transaction::{TransactError, Transaction, TransactionAnswer};
+use crate::server::followers::Interest;
 use crate::server::ring::Rings;
 use crate::store::StoreError;
 
@@ -69,8 +70,9 @@ pub enum SessionAction {
     Transact(Ticket<Transaction>),
     /// Read a page.
     Read(Ticket<ReadRequest>),
-    /// Pump this session whenever the ring of a collection moves.
-    Follow(Collection),
+    /// Pump this session whenever something changes that it is interested in. It takes the place of its
+    /// earlier interest in the collection.
+    Follow(Interest),
     /// No longer.
     Unfollow(Collection),
 }

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::protocol::message::{Cursor, ErrorMessage, Hello, Resume};
 use crate::protocol::name::{Collection, MutationNumber, Seq};
 use crate::protocol::unit::Submission;
+use crate::rules::scope::ScopeSet;
 use crate::server::checks::ensure;
 
 /// The requests that were received and not served yet. Everything is served in its order: a
@@ -25,10 +26,13 @@ pub(super) enum QueuedRequest {
         collection: Collection,
         cursor: Option<Cursor>,
         resume: Option<Resume>,
+        /// Scopes, instead of the whole collection.
+        scopes: Option<ScopeSet>,
         page_bytes: Option<usize>,
     },
     Unsubscribe(Collection),
-    Sync(Collection),
+    /// A whole collection, or scopes of it.
+    Sync(Collection, Option<ScopeSet>),
     /// A write, or a unit.
     Write(Submission),
     /// A numbered write that could not be taken.

@@ -5,13 +5,15 @@ use alloc::vec::Vec;
 
 use super::subscription::{PendingRead, PendingSync, Progress, Subscription};
 use super::{InputContext, Session, SessionAction, Ticket, TicketAnswer};
-use crate::protocol::message::{ErrorCode, Level, Mode, ServerMessage, SyncRecord};
+use crate::protocol::message::{ErrorCode, ErrorMessage, Level, Mode, ServerMessage, SyncRecord};
 use crate::protocol::name::Collection;
 use crate::protocol::wire::encode_change;
 use crate::rules::page::{
     Content, Next, Page, PageChange, Position, ReadAnswer, ReadRequest, Reader,
 };
 use crate::rules::policy::Access;
+use crate::rules::scope::ScopeSet;
+use crate::server::http::{BUILDING, millis};
 use crate::store::StoreError;
 
 impl Session {
@@ -44,8 +46,8 @@ impl Session {
 
     /// The collection to send whole next. One that was subscribed before follows its changes first:
     /// what is committed between the two reads would otherwise be in neither.
-    fn next_wanted(&mut self) -> Option<Collection> {
-        let next = self.wanted.front()?;
+    fn next_wanted(&mut self) -> Option<(Collection, Option<ScopeSet>)> {
+        let (next, _) = self.wanted.front()?;
         let follows = self.subscriptions.get(next).is_none_or(|s| s.live_at().is_some());
         if follows { self.wanted.pop_front() } else { None }
     }
@@ -58,9 +60,10 @@ impl Session {
         self.round = self.round.wrapping_add(1);
         let turns = self.catching_up().count().max(1);
         let user = self.auth.identified().cloned();
-        let (request, whole) = if let Some(collection) = self.next_wanted() {
+        let (request, whole) = if let Some((collection, scopes)) = self.next_wanted() {
             let access = cx.env.policy.access(&self.asker(), &collection);
-            let reader = Reader { collection, user, partial: access != Access::All, whole: false };
+            let partial = access != Access::All;
+            let reader = Reader { collection, user, partial, whole: false, scopes };
             (ReadRequest::Whole { reader, bytes: self.limits.sync_bytes }, true)
         } else if let Some((collection, subscription, position)) = self
             .catching_up()
@@ -69,15 +72,18 @@ impl Session {
         {
             let partial = subscription.partial;
             let whole = self.level() == Level::Plain && cx.env.rings.plain_whole();
-            let reader = Reader { collection: collection.clone(), user, partial, whole };
+            let (collection, scopes) = (collection.clone(), subscription.scopes.clone());
+            let reader = Reader { collection, user, partial, whole, scopes };
             let limits = subscription.page;
             (ReadRequest::CatchUp { reader, position: position.clone(), limits }, false)
         } else {
             return;
         };
-        let collection = request.reader().collection.clone();
+        let Reader { collection, scopes, .. } = request.reader();
+        let (collection, scopes) = (collection.clone(), scopes.clone());
         let (conn, generation) = (self.conn, self.next_generation());
-        self.pending_read = Some(PendingRead { generation, collection, whole, stale: false });
+        self.pending_read =
+            Some(PendingRead { generation, collection, whole, scopes, stale: false });
         cx.out.push(SessionAction::Read(Ticket { conn, generation, question: request }));
     }
 
@@ -113,12 +119,23 @@ impl Session {
             Ok(ReadAnswer::Whole(records)) if read.whole => {
                 self.send_whole(read.collection, records, cx);
             }
+            Ok(ReadAnswer::Refused { code, message }) => {
+                if !read.whole {
+                    self.unsubscribe(&read.collection, cx);
+                }
+                let later = (code == ErrorCode::ServerError).then(|| millis(BUILDING));
+                let error = ErrorMessage {
+                    collection: Some(read.collection),
+                    retry_after_ms: later,
+                    ..ErrorMessage::new(code, message)
+                };
+                self.send_message(&ServerMessage::Error(error), cx);
+            }
             Ok(
                 ReadAnswer::Page(_)
                 | ReadAnswer::Pulled(_)
                 | ReadAnswer::Whole(_)
-                | ReadAnswer::Found(_)
-                | ReadAnswer::Refused { .. },
+                | ReadAnswer::Found(_),
             ) => {
                 self.close(1011, "the server mixed up its answers", cx);
             }

@@ -1,5 +1,7 @@
 //! The frames of a client, taken apart into requests.
 
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use super::queue::QueuedRequest;
@@ -9,6 +11,7 @@ use crate::protocol::name::MutationNumber;
 use crate::protocol::unit::Submission;
 use crate::protocol::wire::{Incoming, WireError, decode_client};
 use crate::rules::policy::User;
+use crate::rules::scope::{Scope, ScopeSet};
 
 impl Session {
     pub(super) fn receive_frame(&mut self, frame: &[u8], cx: &mut InputContext<'_, '_>) {
@@ -98,20 +101,23 @@ impl Session {
             return;
         }
         let request = match message {
-            ClientMessage::Subscribe { collection, filtered: true, .. } => {
-                let message = "filters are not supported yet: subscribe to the whole collection";
-                self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
-                return;
+            ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter } => {
+                match self.filter(&filter) {
+                    Ok(scopes) => {
+                        QueuedRequest::Subscribe { collection, cursor, resume, scopes, page_bytes }
+                    }
+                    Err(problem) => {
+                        return self.refuse(&collection, ErrorCode::InvalidMessage, problem, cx);
+                    }
+                }
             }
-            ClientMessage::Subscribe {
-                collection,
-                cursor,
-                resume,
-                page_bytes,
-                filtered: false,
-            } => QueuedRequest::Subscribe { collection, cursor, resume, page_bytes },
             ClientMessage::Unsubscribe { collection } => QueuedRequest::Unsubscribe(collection),
-            ClientMessage::Sync { collection } => QueuedRequest::Sync(collection),
+            ClientMessage::Sync { collection, filter } => match self.filter(&filter) {
+                Ok(scopes) => QueuedRequest::Sync(collection, scopes),
+                Err(problem) => {
+                    return self.refuse(&collection, ErrorCode::InvalidMessage, problem, cx);
+                }
+            },
             ClientMessage::Write(mutation) => QueuedRequest::Write(mutation.into()),
             ClientMessage::Unit(unit) => QueuedRequest::Write(Submission::Unit(unit)),
             ClientMessage::Ping { hello: Some(hello) } => QueuedRequest::Hello(hello),
@@ -119,6 +125,18 @@ impl Session {
             ClientMessage::Auth { .. } => return,
         };
         self.queue.push(request, bytes);
+    }
+
+    /// The scopes that a filter names; `None` if there is none.
+    fn filter(&self, filter: &[(String, String)]) -> Result<Option<ScopeSet>, String> {
+        if filter.is_empty() {
+            return Ok(None);
+        }
+        if self.expects_batches() {
+            return Err("`filter` is for level 1: subscribe without it".into());
+        }
+        let scope = Scope::of(filter).map_err(|error| error.to_string())?;
+        Ok(Some(Arc::new([scope].into())))
     }
 
     /// Counts messages. Returns the time to wait if the connection or its user has used up its rate.
@@ -160,7 +178,7 @@ impl Session {
             ClientMessage::Unit(unit) => error.mutation = unit.first(),
             ClientMessage::Subscribe { collection, .. }
             | ClientMessage::Unsubscribe { collection }
-            | ClientMessage::Sync { collection } => error.collection = Some(collection),
+            | ClientMessage::Sync { collection, .. } => error.collection = Some(collection),
             ClientMessage::Auth { .. } | ClientMessage::Ping { .. } => {}
         }
         match error.mutation {

@@ -40,8 +40,8 @@ impl Session {
         // it is read again, by the rights of now
         if let Some(read) = self.pending_read.as_mut().filter(|read| read.whole && !read.stale) {
             read.stale = true;
-            let collection = read.collection.clone();
-            self.wanted.push_front(collection);
+            let again = (read.collection.clone(), read.scopes.clone());
+            self.wanted.push_front(again);
         }
     }
 

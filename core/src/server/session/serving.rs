@@ -12,6 +12,7 @@ use crate::protocol::name::{Collection, MutationNumber, RecordId, Seq};
 use crate::protocol::unit::Submission;
 use crate::rules::page::Position;
 use crate::rules::policy::Access;
+use crate::rules::scope::ScopeSet;
 use crate::rules::transaction::{Run, Transaction};
 
 /// The number of pings that may wait for the streams, or of `sync`s for their read, before the
@@ -30,7 +31,7 @@ impl Session {
                 Some(QueuedRequest::Write(_)) if self.read_comes_first() => return,
                 Some(QueuedRequest::Write(_)) => self.serve_writes(cx),
                 Some(QueuedRequest::Ping) if self.barriers.len() >= WAITING => return,
-                Some(QueuedRequest::Sync(_)) if self.wanted.len() >= WAITING => return,
+                Some(QueuedRequest::Sync(..)) if self.wanted.len() >= WAITING => return,
                 Some(_) => {
                     if let Some(request) = self.queue.pop() {
                         self.serve(request, cx);
@@ -44,18 +45,18 @@ impl Session {
         match request {
             QueuedRequest::Hello(hello) => self.serve_hello(hello, cx),
             QueuedRequest::Ping => self.serve_ping(cx),
-            QueuedRequest::Subscribe { collection, cursor, resume, page_bytes } => {
+            QueuedRequest::Subscribe { collection, cursor, resume, scopes, page_bytes } => {
                 self.settle_level();
                 let position = match self.level() {
                     Level::Plain => Position::Now,
                     Level::Resumable => Position::Start { cursor, resume },
                 };
-                self.serve_subscribe(collection, position, page_bytes, cx);
+                self.serve_subscribe(collection, position, scopes, page_bytes, cx);
             }
             QueuedRequest::Unsubscribe(collection) => self.serve_unsubscribe(collection, cx),
-            QueuedRequest::Sync(collection) => {
+            QueuedRequest::Sync(collection, scopes) => {
                 self.settle_level();
-                self.serve_sync(collection, cx);
+                self.serve_sync(collection, scopes, cx);
             }
             QueuedRequest::Refused(number, error) => self.refuse_write(number, error, cx),
             QueuedRequest::Write(_) => {}
@@ -102,6 +103,9 @@ impl Session {
 
     /// Answers the pings whose time has come.
     pub(super) fn lift_barriers(&mut self, cx: &mut InputContext<'_, '_>) {
+        if !self.barriers.is_empty() {
+            self.pass_others(cx.env.rings);
+        }
         while let Some(barrier) = self.barriers.front() {
             let passed = |(collection, seq): &(Collection, Seq)| {
                 self.subscriptions
@@ -123,7 +127,12 @@ impl Session {
         self.lift_barriers(cx);
     }
 
-    fn serve_sync(&mut self, collection: Collection, cx: &mut InputContext<'_, '_>) {
+    fn serve_sync(
+        &mut self,
+        collection: Collection,
+        scopes: Option<ScopeSet>,
+        cx: &mut InputContext<'_, '_>,
+    ) {
         if matches!(self.handshake, Handshake::Resumable { .. }) {
             let message = "`sync` is for level 1: subscribe without a cursor instead";
             self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
@@ -131,7 +140,7 @@ impl Session {
             let message = "this user may not read the collection";
             self.refuse(&collection, ErrorCode::Unauthorized, message, cx);
         } else {
-            self.wanted.push_back(collection);
+            self.wanted.push_back((collection, scopes));
         }
     }
 

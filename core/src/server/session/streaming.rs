@@ -15,7 +15,9 @@ use crate::protocol::wire::encode_change;
 use crate::protocol::write::Change;
 use crate::rules::page::{Position, hidden};
 use crate::rules::policy::Access;
-use crate::server::ring::{Entry, Ring, Rings};
+use crate::rules::scope::ScopeSet;
+use crate::server::followers::Interest;
+use crate::server::ring::{Effect, Entry, Rings, Upcoming};
 
 /// The use of the next change of a ring for a stream.
 pub(super) enum NextChange {
@@ -36,6 +38,7 @@ impl Session {
         &mut self,
         collection: Collection,
         position: Position,
+        scopes: Option<ScopeSet>,
         page_bytes: Option<usize>,
         cx: &mut InputContext<'_, '_>,
     ) {
@@ -51,8 +54,10 @@ impl Session {
             let message = alloc::format!("a connection may have at most {most} subscriptions");
             return self.refuse(&collection, ErrorCode::InvalidMessage, message, cx);
         }
-        if !again {
-            cx.out.push(SessionAction::Follow(collection.clone()));
+        let before = self.subscriptions.get(&collection);
+        if before.is_none_or(|before| before.scopes != scopes) {
+            let (collection, scopes) = (collection.clone(), scopes.clone());
+            cx.out.push(SessionAction::Follow(Interest { collection, scopes }));
         }
         self.drop_read(&collection);
         let before = self.subscriptions.get(&collection);
@@ -61,6 +66,7 @@ impl Session {
             partial: access.is_partial(),
             related: access == Access::Related,
             stamp,
+            scopes,
             page: self.limits.page.at_most(page_bytes),
             progress: Progress::CatchingUp(Box::new(position)),
             again,
@@ -100,6 +106,7 @@ impl Session {
             self.read_next(cx);
         }
         let left = self.stream(room, cx);
+        self.pass_others(cx.env.rings);
         self.release(cx);
         self.finish_sync(cx);
         self.lift_barriers(cx);
@@ -111,27 +118,50 @@ impl Session {
 
     /// Returns `true` if the live streams could go on.
     pub(super) fn is_behind(&self, rings: &Rings) -> bool {
-        let next = self.behind(rings).map(|(_, ring, at)| match ring.entry(at.next()) {
-            Some(entry) => (entry.order, Some(entry)),
-            None => (0, None),
-        });
         // the streams are one in the order of the numbers: what is next for one of them is first
-        next.min_by_key(|(order, _)| *order).is_some_and(|(_, entry)| {
-            entry
+        let first = self.behind(rings).map(|(_, next)| next).min_by_key(|next| next.order());
+        first.is_some_and(|next| {
+            next.entry()
                 .is_none_or(|entry| !self.awaits_verdict(entry) && !self.is_kept_back(entry, rings))
         })
     }
 
-    /// The live streams that are behind their rings, with the seqs up to which they were sent.
+    /// The live streams that are behind their rings, each with its next change.
     fn behind<'a>(
         &'a self,
         rings: &'a Rings,
-    ) -> impl Iterator<Item = (&'a Collection, &'a Ring, Seq)> {
+    ) -> impl Iterator<Item = (&'a Collection, Upcoming<'a>)> {
         self.subscriptions.iter().filter_map(|(collection, subscription)| {
-            let at = subscription.live_at().filter(|_| !self.is_sending_whole(collection))?;
-            let ring = rings.get(collection).filter(|ring| ring.head() > at)?;
-            Some((collection, ring, at))
+            Some((collection, self.upcoming_in(collection, subscription, rings)?))
         })
+    }
+
+    /// The next change for the stream of a collection, if it is live and there is one.
+    fn upcoming<'r>(&self, collection: &Collection, rings: &'r Rings) -> Option<Upcoming<'r>> {
+        self.upcoming_in(collection, self.subscriptions.get(collection)?, rings)
+    }
+
+    fn upcoming_in<'r>(
+        &self,
+        collection: &Collection,
+        subscription: &Subscription,
+        rings: &'r Rings,
+    ) -> Option<Upcoming<'r>> {
+        subscription.live_at().filter(|_| !self.is_sending_whole(collection))?;
+        subscription.upcoming(rings.get(collection)?)
+    }
+
+    /// Lets the streams of scopes pass the changes of others, which are nothing to them.
+    pub(super) fn pass_others(&mut self, rings: &Rings) {
+        for (collection, subscription) in &mut self.subscriptions {
+            if subscription.scopes.is_some()
+                && let Some(ring) = rings.get(collection)
+                && subscription.live_at().is_some_and(|at| at < ring.head())
+                && subscription.upcoming(ring).is_none()
+            {
+                subscription.progress = Progress::Live(ring.head());
+            }
+        }
     }
 
     /// Returns `true` if a level-1 reader waits for this whole collection. Its changes wait too: the
@@ -176,12 +206,12 @@ impl Session {
         mut room: usize,
         cx: &mut InputContext<'_, '_>,
     ) -> usize {
-        let head = cx.env.rings.head(collection);
+        let rings = cx.env.rings;
         let parts = core::slice::from_ref(collection);
         while room > 0 {
             let Some(left) = self.stream_one(collection, u64::MAX, room, cx) else { return room };
             room = left;
-            if room == 0 || self.live_at(collection).is_none_or(|at| head <= at) {
+            if room == 0 || self.upcoming(collection, rings).is_none() {
                 return room;
             }
             // a unit stopped it
@@ -194,9 +224,7 @@ impl Session {
     /// Sends what the rings of several streams hold, in the order of its numbers.
     fn stream_merged(&mut self, mut room: usize, cx: &mut InputContext<'_, '_>) -> usize {
         let rings = cx.env.rings;
-        let next = self.behind(rings).map(|(collection, ring, at)| {
-            (ring.entry(at.next()).map_or(0, |entry| entry.order), collection.clone())
-        });
+        let next = self.behind(rings).map(|(collection, next)| (next.order(), collection.clone()));
         let mut next: BTreeSet<(u64, Collection)> = next.collect();
         while room > 0
             && let Some((order, collection)) = next.pop_first()
@@ -211,11 +239,9 @@ impl Session {
                 None => return room,
             }
             for collection in parts {
-                let Some(at) = self.live_at(&collection) else { continue };
-                let Some(ring) = rings.get(&collection).filter(|ring| ring.head() > at) else {
+                let Some(order) = self.upcoming(&collection, rings).map(Upcoming::order) else {
                     continue;
                 };
-                let order = ring.entry(at.next()).map_or(0, |entry| entry.order);
                 next.insert((order, collection));
             }
         }
@@ -233,8 +259,7 @@ impl Session {
     ) -> Option<usize> {
         let rings = cx.env.rings;
         let first = parts.first()?;
-        let next = self.live_at(first).and_then(|at| rings.get(first)?.entry(at.next()));
-        match next {
+        match self.upcoming(first, rings).and_then(Upcoming::entry) {
             Some(entry) if self.is_kept_back(entry, rings) => {
                 self.units_wait = true;
                 None
@@ -259,17 +284,19 @@ impl Session {
         else {
             return Some(room);
         };
-        let partial = subscription.partial;
+        let (partial, scopes) = (subscription.partial, subscription.scopes.clone());
         let Some(mut at) = subscription.live_at() else { return Some(room) };
         if self.level() == Level::Plain {
             ring.ask_plain();
         }
-        while room > 0 && ring.head() > at {
-            let entry = ring.entry(at.next());
+        while room > 0
+            && let Some(next) = ring.next(at, scopes.as_ref())
+        {
+            let entry = next.entry();
             if entry.is_some_and(|entry| entry.order >= until || entry.grouped) {
                 return Some(room);
             }
-            let frame = match self.next_change(collection, entry, partial, cx) {
+            let frame = match self.next_change(collection, entry, partial, scopes.as_ref(), cx) {
                 NextChange::Wait => return None,
                 NextChange::Missing => {
                     self.fall_behind(collection, at, cx);
@@ -287,7 +314,8 @@ impl Session {
                     if self.verdicts.any_ack_below(number) {
                         self.release(cx);
                     }
-                    self.verdicts.in_place(number, at.next()).map(|ack| {
+                    let seq = entry.map_or(at.next(), |entry| entry.seq);
+                    self.verdicts.in_place(number, seq).map(|ack| {
                         let mut frame = Vec::new();
                         ServerMessage::Ack(ack).encode(Level::Resumable, &mut frame);
                         frame.into()
@@ -298,7 +326,7 @@ impl Session {
                 room = room.saturating_sub(frame.len());
                 self.send_frame(frame, cx);
             }
-            at = at.next();
+            at = entry.map_or(at.next(), |entry| entry.seq);
             self.move_to(collection, at);
         }
         Some(room)
@@ -317,6 +345,7 @@ impl Session {
         collection: &Collection,
         entry: Option<&Entry>,
         partial: bool,
+        scopes: Option<&ScopeSet>,
         cx: &InputContext<'_, '_>,
     ) -> NextChange {
         let Some(entry) = entry else { return NextChange::Missing };
@@ -342,10 +371,11 @@ impl Session {
                 }
             }
         }
-        NextChange::Frame(if partial {
+        let effect = scopes.map_or(Effect::Changes, |scopes| entry.effect_on(scopes));
+        NextChange::Frame(if partial && effect != Effect::Leaves {
             self.partial_frame(collection, entry, cx)
         } else {
-            entry.frame(self.level())
+            entry.frame_of(effect, self.level())
         })
     }
 

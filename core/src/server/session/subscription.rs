@@ -6,6 +6,8 @@ use crate::protocol::hash::Checksum;
 use crate::protocol::message::Cursor;
 use crate::protocol::name::{Collection, Seq};
 use crate::rules::page::{PageLimits, Position};
+use crate::rules::scope::ScopeSet;
+use crate::server::ring::{Ring, Upcoming};
 
 /// A collection that the client follows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -17,6 +19,8 @@ pub(super) struct Subscription {
     pub(super) related: bool,
     /// The policy's number for the user's rights, if not all records are seen.
     pub(super) stamp: u64,
+    /// The scopes that it is of; `None` for the whole collection.
+    pub(super) scopes: Option<ScopeSet>,
     /// The limits of its pages.
     pub(super) page: PageLimits,
     pub(super) progress: Progress,
@@ -42,6 +46,11 @@ impl Subscription {
             Progress::CatchingUp(_) => None,
         }
     }
+
+    /// The next change for a live stream, in the ring of its collection.
+    pub(super) fn upcoming<'r>(&self, ring: &'r Ring) -> Option<Upcoming<'r>> {
+        ring.next(self.live_at()?, self.scopes.as_ref())
+    }
 }
 
 /// The read that is under way.
@@ -51,6 +60,8 @@ pub(super) struct PendingRead {
     pub(super) collection: Collection,
     /// `true` for a level-1 `sync`.
     pub(super) whole: bool,
+    /// The scopes that it is of; `None` for the whole collection.
+    pub(super) scopes: Option<ScopeSet>,
     /// `true` if nobody waits for it any more.
     pub(super) stale: bool,
 }

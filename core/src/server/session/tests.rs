@@ -3,6 +3,7 @@
 
 mod auth;
 mod random;
+mod scopes;
 mod stream;
 mod units;
 mod verdicts;
@@ -141,7 +142,7 @@ impl World {
                 SessionAction::Authenticate(ticket) => state.tokens.push(ticket),
                 SessionAction::Transact(ticket) => state.transactions.push(ticket),
                 SessionAction::Read(ticket) => state.reads.push(ticket),
-                SessionAction::Follow(collection) => state.follows.push(collection),
+                SessionAction::Follow(interest) => state.follows.push(interest.collection),
                 SessionAction::Unfollow(collection) => {
                     let place = state.follows.iter().position(|c| *c == collection).unwrap();
                     state.follows.remove(place);

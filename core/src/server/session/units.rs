@@ -14,7 +14,7 @@ use super::{InputContext, Session};
 use crate::protocol::message::{Ack, Level, ServerMessage};
 use crate::protocol::name::{Collection, Seq};
 use crate::protocol::wire::join;
-use crate::server::ring::{Entry, Rings};
+use crate::server::ring::{Entry, Rings, Upcoming};
 
 impl Session {
     /// Returns `true` if a unit of several collections must not be shown yet, because a collection may
@@ -52,14 +52,16 @@ impl Session {
             else {
                 continue;
             };
-            let partial = subscription.partial;
+            let (partial, scopes) = (subscription.partial, subscription.scopes.clone());
             let Some(mut at) = subscription.live_at() else { continue };
             if self.level() == Level::Plain {
                 ring.ask_plain();
             }
             let (from, shown, placed) = (at, frames.len(), in_place.len());
-            while let Some(entry) = ring.entry(at.next()).filter(|entry| entry.order == order) {
-                match self.next_change(collection, Some(entry), partial, cx) {
+            while let Some(Upcoming::Entry(entry)) = ring.next(at, scopes.as_ref())
+                && entry.order == order
+            {
+                match self.next_change(collection, Some(entry), partial, scopes.as_ref(), cx) {
                     NextChange::Wait => return None,
                     NextChange::Missing => {
                         frames.truncate(shown);
@@ -74,7 +76,7 @@ impl Session {
                     }
                     NextChange::Skip => {}
                 }
-                at = at.next();
+                at = entry.seq;
             }
             if self.live_at(collection).is_some() {
                 places.push((collection, from, at));
@@ -171,17 +173,14 @@ impl Session {
     pub(super) fn can_finish_sync(&self, rings: &Rings) -> bool {
         let Some(sync) = &self.pending_sync else { return false };
         let mut others = self.subscriptions.iter().filter_map(|(collection, subscription)| {
-            let at = subscription.live_at().filter(|_| *collection != sync.collection)?;
-            Some((rings.get(collection), at))
+            subscription.live_at().filter(|_| *collection != sync.collection)?;
+            Some(rings.get(collection).and_then(|ring| subscription.upcoming(ring)))
         });
         if self.level() == Level::Plain || self.any_again() || self.is_outrun(rings) {
             return true;
         }
         match sync.unit(rings) {
-            Some(unit) => others.all(|(ring, at)| {
-                let Some(ring) = ring.filter(|ring| ring.head() > at) else { return true };
-                ring.entry(at.next()).is_some_and(|entry| entry.order > unit)
-            }),
+            Some(unit) => others.all(|next| next.is_none_or(|next| next.order() > unit)),
             // the page has shown what is not published yet: nobody knows of what units that is; or what
             // the ring has forgotten
             None => others.next().is_none(),

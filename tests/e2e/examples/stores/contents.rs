@@ -196,8 +196,7 @@ fn catch_up(rows: &MemoryRows, collection: &str, cursor: Option<Cursor>, out: &m
     let collection = Collection::new(collection).expect("a name");
     let mut position = Position::Start { cursor, resume: None };
     loop {
-        let reader =
-            Reader { collection: collection.clone(), user: None, partial: false, whole: false };
+        let reader = Reader::from(collection.clone());
         let request = ReadRequest::CatchUp { reader, position, limits: PageLimits::default() };
         let Ok(ReadAnswer::Page(page)) = request.run(rows, &AllowAll) else {
             panic!("no page of {collection}");

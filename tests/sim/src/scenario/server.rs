@@ -13,8 +13,8 @@ use synclayer_core::rules::verify;
 use synclayer_core::testing::{Checked, InspectHub};
 use synclayer_core::{
     Access, Change, Collection, ConnId, DatabaseId, Document, Epoch, Hub, HubAction, HubConfig,
-    HubInput, Identity, MemoryRows, Now, Policy, Rate, RecordId, SessionInput, StoreError,
-    StoreErrorKind, Sweep, SweepPlace, TransactError, Transaction, UserId,
+    HubInput, Identity, MemoryRows, Now, Policy, Rate, RecordId, ScopeKey, SessionInput,
+    StoreError, StoreErrorKind, Sweep, SweepPlace, TransactError, Transaction, UserId,
 };
 
 use super::client::START;
@@ -40,6 +40,8 @@ struct ServerSetup {
     bad_frames: Option<u32>,
     window: Option<usize>,
     plain_updates: PlainUpdates,
+    /// The scope keys of each collection.
+    scopes: BTreeMap<String, Vec<String>>,
 }
 
 /// The content of an `update` to a level-1 reader.
@@ -226,7 +228,23 @@ impl ServerSide {
             out: Vec::new(),
         };
         server.begin_epoch()?;
+        server.declare(&setup.scopes)?;
         Ok(server)
+    }
+
+    fn declare(&mut self, scopes: &BTreeMap<String, Vec<String>>) -> Result<(), String> {
+        if scopes.is_empty() {
+            return Ok(());
+        }
+        let mut keys = BTreeMap::new();
+        for (name, texts) in scopes {
+            let collection = Collection::new(name).map_err(|error| error.to_string())?;
+            let parsed: Result<Vec<ScopeKey>, _> = texts.iter().map(|text| text.parse()).collect();
+            keys.insert(collection, parsed.map_err(|error| error.to_string())?);
+        }
+        let decision = Transaction::Declare(keys).decide(&self.rows, self.hub.context(self.now));
+        self.rows.apply(decision.map_err(|error| error.message)?.batch);
+        Ok(())
     }
 
     fn begin_epoch(&mut self) -> Result<(), String> {

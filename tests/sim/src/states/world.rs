@@ -463,7 +463,7 @@ impl SmallWorld {
     }
 
     pub(super) fn server_records(&self) -> Result<BTreeMap<RecordId, Document>, String> {
-        let reader = Reader { collection: todos(), user: None, partial: false, whole: false };
+        let reader = Reader::from(todos());
         let request = ReadRequest::Whole { reader, bytes: usize::MAX };
         match request.run(&self.host.rows, &AllowAll).map_err(|error| error.message)? {
             ReadAnswer::Whole(records) => {

@@ -70,8 +70,7 @@ fn damage(present: &MemoryRows, backup: &MemoryRows, draw: &mut Draw<'_>) -> Mem
 
 /// The live records of a collection, each with its seq.
 fn live(rows: &MemoryRows, collection: &Collection) -> BTreeMap<RecordId, Seq> {
-    let reader =
-        Reader { collection: collection.clone(), user: None, partial: false, whole: false };
+    let reader = Reader::from(collection.clone());
     let position = Position::Start { cursor: None, resume: None };
     let mut limits = PageLimits::default();
     (limits.records, limits.bytes) = (usize::MAX, usize::MAX);

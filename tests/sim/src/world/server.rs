@@ -432,8 +432,7 @@ impl World {
     /// When the rows can't be read.
     #[must_use]
     pub fn server_records(&self, collection: &Collection) -> BTreeMap<RecordId, Document> {
-        let reader =
-            Reader { collection: collection.clone(), user: None, partial: false, whole: false };
+        let reader = Reader::from(collection.clone());
         let request = ReadRequest::Whole { reader, bytes: usize::MAX };
         match request.run(&self.store.rows, &AllowAll).expect("the rows can be read") {
             ReadAnswer::Whole(Some(records)) => {

@@ -152,6 +152,27 @@ impl<'a> Field<'a> {
         object(json).map(Some)
     }
 
+    /// The members of an object that has at most `max` of them, each with its JSON text.
+    pub(super) fn texts(
+        self,
+        name: &str,
+        max: usize,
+    ) -> Result<Option<Vec<(String, String)>>, Fault> {
+        let Some(json) = self.present() else { return Ok(None) };
+        if !json.starts_with('{') {
+            return Err(Fault::new(format!("`{name}` is not a JSON object")));
+        }
+        let mut texts = Vec::new();
+        json::members(json, |member, value| {
+            if texts.len() == max {
+                return Err(Fault::new(format!("`{name}` has more than {max} fields")));
+            }
+            texts.push((String::from(member), String::from(value.text)));
+            Ok(())
+        })?;
+        Ok(Some(texts))
+    }
+
     /// The elements of a list of at most `max` elements.
     pub(super) fn list(self, name: &str, max: usize) -> Result<Option<Vec<Self>>, Fault> {
         let Some(json) = self.present() else { return Ok(None) };

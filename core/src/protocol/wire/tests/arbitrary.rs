@@ -153,6 +153,11 @@ pub(in super::super) fn units() -> impl Strategy<Value = Unit> {
     )
 }
 
+fn filters() -> impl Strategy<Value = Vec<(String, String)>> {
+    let values = prop_oneof![Just("42"), Just("\"a\""), Just("true"), Just("[1]")];
+    prop::collection::vec((".{0,9}", values.prop_map(String::from)), 0..3)
+}
+
 pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
     let hello = (client_ids(), numbers())
         .prop_map(|(id, session)| Hello { client_id: id, session: SessionNumber(session) });
@@ -163,13 +168,14 @@ pub(super) fn client_messages() -> impl Strategy<Value = ClientMessage> {
             optional(cursors()),
             optional(resumes()),
             optional(0_usize..1 << 40),
-            any::<bool>()
+            filters()
         )
-            .prop_map(|(collection, cursor, resume, page_bytes, filtered)| {
-                ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filtered }
+            .prop_map(|(collection, cursor, resume, page_bytes, filter)| {
+                ClientMessage::Subscribe { collection, cursor, resume, page_bytes, filter }
             }),
         collections().prop_map(|collection| ClientMessage::Unsubscribe { collection }),
-        collections().prop_map(|collection| ClientMessage::Sync { collection }),
+        (collections(), filters())
+            .prop_map(|(collection, filter)| ClientMessage::Sync { collection, filter }),
         numbered_writes().prop_map(ClientMessage::Write),
         units().prop_map(ClientMessage::Unit),
         optional(hello).prop_map(|hello| ClientMessage::Ping { hello }),
