@@ -239,6 +239,10 @@ impl Run {
     }
 
     pub(crate) fn copy_device(&mut self, device: usize) {
+        // which of its writes a store holds that has failed is known when it starts again
+        if self.world.devices[device].has_halted() {
+            return;
+        }
         let store = self.world.devices[device].replica.store().clone().reopen();
         self.copy = Some((device, store, self.ledger.next_token()));
     }
