@@ -116,7 +116,8 @@ pub(crate) struct ServeArgs {
     /// begin with # don't count
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Let users do only what the rules in this file permit; see `synclayer rules --help`
+    /// Let users do only what the rules in this file permit; see `synclayer rules --help`. SIGHUP reads
+    /// it again
     #[arg(long, value_name = "FILE")]
     pub(crate) rules: Option<PathBuf>,
     /// Do TLS with this certificate (PEM, the authorities between behind it); SIGHUP reads it again

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synclayer_core::Rules;
-use synclayer_server::{Authenticator, JwtTokens, Policy, Server, StaticTokens, Tls};
+use synclayer_server::{
+    Authenticator, JwtTokens, Policy, ReloadablePolicy, Server, StaticTokens, Tls,
+};
 use tokio::task;
 
 use crate::args::ServeArgs;
@@ -20,7 +21,7 @@ pub(crate) struct Reloadable {
     tokens: StaticTokens,
     jwt: Option<(Arc<JwtArgs>, JwtTokens)>,
     tls: Option<(Arc<TlsFiles>, Tls)>,
-    rules: Option<Arc<Rules>>,
+    rules: Option<(Arc<PathBuf>, ReloadablePolicy)>,
 }
 
 struct TlsFiles {
@@ -49,14 +50,14 @@ impl Reloadable {
         if let Some(file) = args.rules.clone() {
             let file = Arc::new(file);
             let read = in_background(&file, |file| RulesFile::read(file)).await.map_err(usage)?;
-            rules = Some(Arc::new(read.rules));
+            rules = Some((file, ReloadablePolicy::new(Arc::new(read.rules))));
         }
         Ok(Self { sources, tokens: StaticTokens::new(entries), jwt, tls, rules })
     }
 
     /// The rules about who may do what; `None` if everyone may do everything.
     pub(crate) fn rules(&self) -> Option<Arc<dyn Policy>> {
-        self.rules.clone().map(|rules| rules as Arc<dyn Policy>)
+        self.rules.as_ref().map(|(_, rules)| Arc::new(rules.clone()) as Arc<dyn Policy>)
     }
 
     /// The check of tokens; `None`, which admits everyone, if there are none.
@@ -73,9 +74,11 @@ impl Reloadable {
     /// Reads the files again. What can't be used leaves what is in force.
     pub(crate) async fn reload(&self, server: &Server) {
         let revoked = self.jwt.as_ref().filter(|(args, _)| args.revoked_file().is_some());
-        if self.sources.file().is_none() && self.tls.is_none() && revoked.is_none() {
+        let is_nothing = self.sources.file().is_none() && self.tls.is_none();
+        if is_nothing && revoked.is_none() && self.rules.is_none() {
             tracing::info!(
-                "SIGHUP: there is no --token-file and no --tls-cert to read again, and no --jwt-revoked"
+                "SIGHUP: there is no --token-file and no --tls-cert to read again, \
+                 and no --jwt-revoked or --rules"
             );
         }
         if let Some((args, jwt)) = revoked {
@@ -102,6 +105,19 @@ impl Reloadable {
                 Err(why) => tracing::error!(
                     %why,
                     "the tokens stay as they were: correct it, and send SIGHUP again"
+                ),
+            }
+        }
+        if let Some((file, policy)) = &self.rules {
+            match in_background(file, |file| RulesFile::read_again(file)).await {
+                Ok(rules) => {
+                    tracing::info!(?file, "took over the rules");
+                    policy.replace(Arc::new(rules.rules));
+                    server.embedded().recheck_rights();
+                }
+                Err(why) => tracing::error!(
+                    %why,
+                    "the rules stay as they were: correct it, and send SIGHUP again"
                 ),
             }
         }

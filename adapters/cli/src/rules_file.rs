@@ -14,6 +14,7 @@ use synclayer_core::{
 use toml::Spanned;
 
 use crate::failure::unreadable;
+use crate::tokens::check_again;
 
 /// The largest file of rules, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -152,6 +153,12 @@ impl RulesFile {
             .map_err(|error| format!("the rules {}", unreadable(file, &error)))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         Self::parse(text).map_err(|why| format!("the rules {shown} can't be used: {why}"))
+    }
+
+    /// Reads a file of rules anew.
+    pub(crate) fn read_again(file: &Path) -> Result<Self, String> {
+        check_again(file)?;
+        Self::read(file)
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -182,6 +182,14 @@ impl Embedded {
         self.shared.recheck_tokens();
     }
 
+    /// Asks the policy again what the users of all WebSockets may see, such as after it was
+    /// [replaced](crate::ReloadablePolicy::replace). A stream that shows other records now begins again
+    /// with a snapshot, and one whose user may read nothing of the collection any more ends
+    /// (`UNAUTHORIZED`). Later writes and calls are judged by the new policy in any case.
+    pub fn recheck_rights(&self) {
+        self.shared.recheck_rights();
+    }
+
     /// Ends the server: WebSockets are closed with 1001, what was handed in to be written is
     /// committed, and calls that come later are answered with 503.
     pub async fn shutdown(mut self) {

@@ -97,6 +97,7 @@ mod lockout;
 mod mailbox;
 mod memory;
 mod origin;
+mod policy;
 mod reads;
 mod refusals;
 mod request;
@@ -129,5 +130,6 @@ pub use local::{
     LocalWritten,
 };
 pub use memory::MemoryServerStore;
+pub use policy::ReloadablePolicy;
 pub use server::Server;
 pub use tls::{Tls, TlsError};

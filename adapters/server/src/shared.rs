@@ -163,6 +163,12 @@ impl Shared {
         self.presence().mailboxes.values().for_each(|mailbox| mailbox.wake());
     }
 
+    /// Lets every connection ask again what its user may see.
+    pub(crate) fn recheck_rights(&self) {
+        let presence = self.presence();
+        presence.mailboxes.values().for_each(|mailbox| mailbox.put(SessionInput::RightsChanged));
+    }
+
     /// Asks again for the token of a connection, if that is due. `Some(None)` if it is good no more.
     pub(crate) fn recheck(&self, login: &Login) -> Option<Option<Known>> {
         let is_due = login.round != self.round.load(Ordering::SeqCst);

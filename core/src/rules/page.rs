@@ -356,9 +356,9 @@ impl<'a> ReaderView<'a> {
             // the reader has records of the run, which a delta above a cursor would not remove
             return Ok(Position::Snapshot { snapshot_seq, after: goes_on.then(|| after.clone()) });
         }
-        // what the reader may see can have changed since, without a change of the records
-        let related = self.policy.access(&self.asker(), &self.reader.collection) == Access::Related;
-        let Some(cursor) = cursor.filter(|_| !related) else { return Ok(self.fresh_snapshot()) };
+        let Some(cursor) = cursor.filter(|_| self.keeps_its_rights()) else {
+            return Ok(self.fresh_snapshot());
+        };
         if !self.vouches_for(cursor)? {
             return Ok(self.fresh_snapshot());
         }
@@ -372,6 +372,18 @@ impl<'a> ReaderView<'a> {
         }
         let floor = cursor.seq;
         Ok(Position::Delta { floor, after })
+    }
+
+    /// Returns `true` if the reader may see the same of the same records as ever. With other records
+    /// that are looked at, or another token, a cursor does not say what was seen up to it.
+    fn keeps_its_rights(&self) -> bool {
+        let (asker, collection) = (self.asker(), &self.reader.collection);
+        let stamp = |by: &Asker<'_>| self.policy.stamp(by, collection);
+        match self.policy.access(&asker, collection) {
+            Access::All | Access::None => true,
+            Access::Some => stamp(&asker) == stamp(&Asker { claims: None, ..asker }),
+            Access::Related => false,
+        }
     }
 
     /// Returns `true` if a run can go on from a position of this epoch (PROTOCOL 8.8). From one of

@@ -193,7 +193,8 @@ pub trait Policy: Send + Sync {
 
     /// A number for what a reader may see of a collection, which differs where the rights do: by other
     /// claims of the token, or by other rules. A stream whose number changes while it lives begins again
-    /// with a snapshot. Default 0, for rights that depend on the user and the record alone.
+    /// with a snapshot, and so does each whose number is another one without the claims. Default 0, for
+    /// rights that depend on the user and the record alone.
     fn stamp(&self, by: &Asker<'_>, collection: &Collection) -> u64 {
         let _ = (by, collection);
         0

@@ -193,6 +193,7 @@ impl Session {
             SessionInput::Ping => self.last_heard = self.mono,
             SessionInput::Authenticated(answer) => self.authenticated(answer, cx),
             SessionInput::AuthExpired => self.auth_expired(cx),
+            SessionInput::RightsChanged => self.rights_changed(cx),
             SessionInput::Transacted(report) => self.transacted(report, cx),
             SessionInput::Read(report) => self.read(report, cx),
             SessionInput::Pump { room } => self.pump(room, cx),

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{HomeDir, Server, run};
+use crate::support::{HomeDir, Process, Server, run};
 
 const RULES: &str = r#"
 [collections.notes]
@@ -81,4 +81,30 @@ fn a_server_keeps_the_rules_of_its_file() {
     bob.online(&["delete", "notes", "n", "--token", "b"]).ends_with(5);
     let other = ann.online(&["save", "other", "{}", "--token", "a"]).ends_with(5);
     assert!(other.stdout.contains("no rule of other permits a create"), "{other:?}");
+}
+
+#[test]
+fn sighup_takes_over_the_rules_of_the_file() {
+    let home = HomeDir::new();
+    let file = home.dir("rules.toml");
+    fs::write(&file, RULES).unwrap();
+    let rules = ["--token", "ann=a", "--token", "bob=b", "--rules", file.to_str().unwrap()];
+    let server = Server::start_with(&home.dir("server"), "127.0.0.1:0", &rules);
+    let [ann, bob] = ["ann", "bob"].map(|name| home.shell(name, &server.url));
+    let note = r#"{"owner":"ann","members":["ann","bob"]}"#;
+    ann.online(&["save", "notes", note, "--id", "n", "--token", "a"]).ends_with(0);
+    let watch = ["watch", "notes", "--token", "b", "--server", &server.url];
+    let watching = Process::start(&mut bob.command(&watch));
+    watching.tells("in sync");
+
+    // a file that can't be used changes nothing
+    fs::write(&file, "[collections.notes]\nread = 'usr'").unwrap();
+    server.process.signal("HUP");
+    server.process.tells("the rules stay as they were");
+    fs::write(&file, RULES.replace("read = 'user in data.members'", "read = 'data.owner == user'"))
+        .unwrap();
+    server.process.signal("HUP");
+    server.process.tells("took over the rules");
+    // what bob may not see any more goes, while he is connected
+    while watching.line()["change"] != "removed" {}
 }

@@ -35,6 +35,8 @@ pub enum SessionInput<'a> {
     Authenticated(TicketAnswer<Option<User>>),
     /// The token of this connection has expired.
     AuthExpired,
+    /// The policy lets users see other records than before: every stream is checked.
+    RightsChanged,
     /// The answer to [`SessionAction::Transact`].
     Transacted(TicketAnswer<Result<TransactionAnswer, TransactError>>),
     /// The answer to [`SessionAction::Read`].

@@ -26,6 +26,15 @@ impl Session {
         Sight { access, stamp }
     }
 
+    pub(super) fn rights_changed(&mut self, cx: &mut InputContext<'_, '_>) {
+        // whoever has to show a fresh token first is asked about then
+        if self.is_serving() {
+            self.recheck_rights(cx);
+            self.lift_barriers(cx);
+            self.advance(cx);
+        }
+    }
+
     /// Asks again for every stream if its user may still see what it shows. One of whom that is not so
     /// ends, and one that shows other records now begins again.
     pub(super) fn recheck_rights(&mut self, cx: &mut InputContext<'_, '_>) {

@@ -93,6 +93,7 @@ impl SessionInput<'_> {
             Self::Ping => Self::Ping,
             Self::Authenticated(report) => Self::Authenticated(report.twin()),
             Self::AuthExpired => Self::AuthExpired,
+            Self::RightsChanged => Self::RightsChanged,
             Self::Transacted(report) => Self::Transacted(report.twin()),
             Self::Read(report) => Self::Read(report.twin()),
             Self::Pump { room } => Self::Pump { room: *room },

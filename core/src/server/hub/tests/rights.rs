@@ -332,6 +332,41 @@ fn a_stream_begins_again_when_a_fresh_token_shows_other_records() {
 }
 
 #[test]
+fn a_stream_begins_again_when_other_rules_show_other_records() {
+    let mut host = Host::with_rules(rules());
+    host.open(1, Who::Member, true);
+    host.open(2, Who::Owner, true);
+    for conn in [1, 2] {
+        host.frame(conn, r#"{"type":"subscribe","collection":"todos"}"#);
+    }
+    host.settle();
+    let change_read_rule = |host: &mut Host, rule: &str| {
+        let mut other = rules();
+        other.set(todos(), Right::Read, rule).unwrap();
+        host.said.clear();
+        host.hub.set_policy(Arc::new(other));
+        for conn in [1, 2] {
+            let input = SessionInput::RightsChanged;
+            host.handle(HubInput::Session { conn: ConnId(conn), input });
+        }
+        host.settle();
+        (host.sent(1), host.sent(2))
+    };
+    let (member, owner) = change_read_rule(&mut host, "data.owner == user");
+    assert!(member.contains("snapshot") && !member.contains(CANARY), "{member}");
+    assert!(owner.contains("snapshot") && owner.contains(CANARY), "{owner}");
+    // to the whole collection, with its count and checksum
+    let (member, _) = change_read_rule(&mut host, "user != null");
+    assert!(member.contains("checksum") && member.contains(CANARY), "{member}");
+    // the same again tells nobody
+    let (member, owner) = change_read_rule(&mut host, "user != null");
+    assert!(member.is_empty() && owner.is_empty(), "{member} {owner}");
+    let (member, owner) = change_read_rule(&mut host, "user == \"ann\"");
+    assert!(member.contains("may not read the collection any more"), "{member}");
+    assert!(owner.is_empty(), "{owner}");
+}
+
+#[test]
 fn a_stream_ends_when_a_fresh_token_shows_nothing() {
     let mut gone = rules();
     gone.set(todos(), Right::Read, "claims.role == \"admin\"").unwrap();
@@ -350,4 +385,25 @@ fn a_stream_ends_when_a_fresh_token_shows_nothing() {
         host.ask(Who::Admin, "PATCH", "/sync/todos/r", r#"{"delta":{"more":7}}"#);
         assert!(host.sent(1).is_empty(), "{}", host.sent(1));
     }
+}
+
+#[test]
+fn what_a_reader_missed_by_other_claims_comes_with_the_next_stream() {
+    let mut host = Host::with_rules(rules());
+    let subscribe =
+        r#"{"type":"subscribe","collection":"todos","metadata":{"cursor":{"epoch":"e1","seq":2}}}"#;
+    // up to the record's last change, which was seen with another token or not
+    host.open(1, Who::Other, true);
+    host.frame(1, subscribe);
+    host.settle();
+    assert!(host.sent(1).contains("snapshot"), "{}", host.sent(1));
+    // by a rule that asks for no claims, a cursor says what was seen
+    let mut own = rules();
+    own.set(todos(), Right::Read, "user in data.members").unwrap();
+    let mut host = Host::with_rules(own);
+    host.open(1, Who::Member, true);
+    host.frame(1, subscribe);
+    host.settle();
+    let said = host.sent(1);
+    assert!(said.contains("delta") && !said.contains(CANARY), "{said}");
 }
