@@ -1,17 +1,16 @@
 //! JSON web tokens: their keys for `serve`, and `synclayer token mint`.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Map, Value, json};
 use synclayer_core::UserId;
 use synclayer_server::{
-    AuthError, Authenticator, Identified, JwtError, JwtSigner, JwtTokens, Revoked, StaticTokens,
-    Token,
+    AuthError, Authenticator, Identified, JwtSigner, JwtTokens, Revoked, StaticTokens, Token,
 };
 
 use crate::failure::{Code, Failure, unreadable};
@@ -87,7 +86,7 @@ impl JwtArgs {
     pub(crate) fn read_revoked(&self) -> Result<Revoked, String> {
         let Some(file) = &self.jwt_revoked else { return Ok(Revoked::default()) };
         let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
-        revoked(&text).map_err(|why| format!("{} can't be used: {why}", file.display()))
+        revoked(&text).map_err(|why| of(file, &why))
     }
 }
 
@@ -112,7 +111,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|error| unreadable(file, &error))
 }
 
-fn of(file: &Path, error: &JwtError) -> String {
+fn of(file: &Path, error: &dyn Display) -> String {
     format!("{} can't be used: {error}", file.display())
 }
 
@@ -120,12 +119,6 @@ fn of(file: &Path, error: &JwtError) -> String {
 pub(crate) struct Users {
     pub(crate) table: StaticTokens,
     pub(crate) jwt: Option<JwtTokens>,
-}
-
-impl Users {
-    pub(crate) fn authenticator(self) -> Arc<dyn Authenticator> {
-        Arc::new(self)
-    }
 }
 
 impl Authenticator for Users {

@@ -64,7 +64,8 @@ impl Reloadable {
     pub(crate) fn authenticator(&self) -> Option<Arc<dyn Authenticator>> {
         let jwt = self.jwt.as_ref().map(|(_, jwt)| jwt.clone());
         let is_open = self.sources.are_none() && jwt.is_none();
-        (!is_open).then(|| Users { table: self.tokens.clone(), jwt }.authenticator())
+        let users = || Users { table: self.tokens.clone(), jwt };
+        (!is_open).then(|| Arc::new(users()) as Arc<dyn Authenticator>)
     }
 
     pub(crate) fn tls(&self) -> Option<Tls> {
@@ -82,43 +83,28 @@ impl Reloadable {
             );
         }
         if let Some((args, jwt)) = revoked {
-            match in_background(args, JwtArgs::read_revoked_again).await {
-                Ok(revoked) => {
-                    let (users, tokens) = (revoked.users.len(), revoked.tokens.len());
-                    tracing::info!(file = ?args.revoked_file(), users, tokens, "took over what is revoked");
-                    jwt.revoke(revoked);
-                    server.embedded().recheck_tokens();
-                }
-                Err(why) => tracing::error!(
-                    %why,
-                    "what is revoked stays as it was: correct it, and send SIGHUP again"
-                ),
+            let read = in_background(args, JwtArgs::read_revoked_again).await;
+            if let Some(revoked) = usable(read, "what is revoked stays as it was") {
+                let (users, tokens) = (revoked.users.len(), revoked.tokens.len());
+                tracing::info!(file = ?args.revoked_file(), users, tokens, "took over what is revoked");
+                jwt.revoke(revoked);
+                server.embedded().recheck_tokens();
             }
         }
         if let Some(file) = self.sources.file() {
-            match in_background(&self.sources, TokenSources::read_again).await {
-                Ok(entries) => {
-                    tracing::info!(?file, tokens = entries.len(), "took over the tokens");
-                    self.tokens.replace(entries);
-                    server.embedded().recheck_tokens();
-                }
-                Err(why) => tracing::error!(
-                    %why,
-                    "the tokens stay as they were: correct it, and send SIGHUP again"
-                ),
+            let read = in_background(&self.sources, TokenSources::read_again).await;
+            if let Some(entries) = usable(read, "the tokens stay as they were") {
+                tracing::info!(?file, tokens = entries.len(), "took over the tokens");
+                self.tokens.replace(entries);
+                server.embedded().recheck_tokens();
             }
         }
         if let Some((file, policy)) = &self.rules {
-            match in_background(file, |file| RulesFile::read_again(file)).await {
-                Ok(rules) => {
-                    tracing::info!(?file, "took over the rules");
-                    policy.replace(Arc::new(rules.rules));
-                    server.embedded().recheck_rights();
-                }
-                Err(why) => tracing::error!(
-                    %why,
-                    "the rules stay as they were: correct it, and send SIGHUP again"
-                ),
+            let read = in_background(file, |file| RulesFile::read_again(file)).await;
+            if let Some(rules) = usable(read, "the rules stay as they were") {
+                tracing::info!(?file, "took over the rules");
+                policy.replace(Arc::new(rules.rules));
+                server.embedded().recheck_rights();
             }
         }
         if let Some((files, tls)) = &self.tls {
@@ -126,15 +112,16 @@ impl Reloadable {
             let replaced = read.and_then(|(chain, key)| {
                 tls.replace_pem(&chain, &key).map_err(|error| files.name(error))
             });
-            match replaced {
-                Ok(()) => tracing::info!(file = ?files.chain, "took over the certificate"),
-                Err(why) => tracing::error!(
-                    %why,
-                    "the certificate stays as it was: correct it, and send SIGHUP again"
-                ),
+            if usable(replaced, "the certificate stays as it was").is_some() {
+                tracing::info!(file = ?files.chain, "took over the certificate");
             }
         }
     }
+}
+
+/// The content of a file that was read; or nothing, and a line in the log that says what stays in force.
+fn usable<T>(read: Result<T, String>, stays: &str) -> Option<T> {
+    read.map_err(|why| tracing::error!(%why, "{stays}: correct it, and send SIGHUP again")).ok()
 }
 
 impl TlsFiles {

@@ -117,8 +117,7 @@ impl JwtTokens {
             (Algorithm::ES256, DecodingKey::from_ec_pem(pem)),
             (Algorithm::EdDSA, DecodingKey::from_ed_pem(pem)),
         ];
-        let mut keys = keys.into_iter().filter_map(|(algorithm, key)| Some((algorithm, key.ok()?)));
-        self.keys.push(keys.next().ok_or(JwtError::NoKey)?);
+        self.keys.push(first_key(keys)?);
         Ok(self)
     }
 
@@ -246,8 +245,7 @@ impl JwtSigner {
             (Algorithm::ES256, EncodingKey::from_ec_pem(pem)),
             (Algorithm::EdDSA, EncodingKey::from_ed_pem(pem)),
         ];
-        let mut keys = keys.into_iter().filter_map(|(algorithm, key)| Some((algorithm, key.ok()?)));
-        let (algorithm, key) = keys.next().ok_or(JwtError::NoKey)?;
+        let (algorithm, key) = first_key(keys)?;
         Ok(Self { algorithm, key })
     }
 
@@ -271,6 +269,12 @@ impl fmt::Debug for JwtSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JwtSigner({:?})", self.algorithm)
     }
+}
+
+/// The key as which a PEM could be read, with its algorithm.
+fn first_key<K, E>(keys: [(Algorithm, Result<K, E>); 3]) -> Result<(Algorithm, K), JwtError> {
+    let mut keys = keys.into_iter().filter_map(|(algorithm, key)| Some((algorithm, key.ok()?)));
+    keys.next().ok_or(JwtError::NoKey)
 }
 
 fn checked(secret: &[u8]) -> Result<&[u8], JwtError> {

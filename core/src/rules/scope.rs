@@ -6,10 +6,10 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
+use core::fmt;
 use core::str::FromStr;
 
 use bytes::Bytes;
@@ -32,8 +32,8 @@ const EACH: &str = "[]";
 
 /// A scope key of a collection: a top-level field, each element of an array, or several fields together.
 ///
-/// The records that have the same value there are one scope. The order of several fields means nothing. Its text is the field's name, the name with
-/// `[]` behind it, or several names with `+` between them.
+/// The records that have the same value there are one scope. The order of several fields means nothing.
+/// Its text is the field's name, the name with `[]` behind it, or several names with `+` between them.
 ///
 /// ```
 /// use synclayer_core::{QueryError, ScopeKey};
@@ -70,9 +70,7 @@ const BEHIND_KEY: u8 = 0xff;
 
 impl Scope {
     pub(crate) fn new(key: &ScopeKey, value: &[u8]) -> Self {
-        let mut id = Vec::with_capacity(MAX_VALUE);
-        // a list of bytes takes everything
-        let _ = write!(Text(&mut id), "{key}");
+        let mut id = key.to_string().into_bytes();
         id.push(BEHIND_KEY);
         id.extend_from_slice(value);
         Self { id: id.into() }
@@ -111,16 +109,6 @@ impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (key, value) = self.parts();
         write!(f, "{}={value:02x?}", String::from_utf8_lossy(key))
-    }
-}
-
-/// A list of bytes that takes text.
-struct Text<'a>(&'a mut Vec<u8>);
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
     }
 }
 

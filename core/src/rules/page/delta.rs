@@ -34,9 +34,11 @@ impl ReaderView<'_> {
             last = seq;
             Ok(Scan::Next)
         })?;
-        let next =
-            if done { self.done()? } else { Next::More(Position::Delta { floor, after: last }) };
-        Ok((Content::Changes(changes), next))
+        Ok((Content::Changes(changes), self.next(done, floor, last)?))
+    }
+
+    fn next(&self, done: bool, floor: Seq, after: Seq) -> Result<Next, StoreError> {
+        if done { self.done() } else { Ok(Next::More(Position::Delta { floor, after })) }
     }
 
     fn change(&self, id: &RecordId, record: &RecordRow, floor: Seq) -> PageChange {
@@ -80,9 +82,7 @@ impl ReaderView<'_> {
             }
             last = seq;
         }
-        let next =
-            if done { self.done()? } else { Next::More(Position::Delta { floor, after: last }) };
-        Ok((Content::Changes(changes), next))
+        Ok((Content::Changes(changes), self.next(done, floor, last)?))
     }
 
     /// The change with this seq of a record, for a reader of scopes; `None` if it is told by another.

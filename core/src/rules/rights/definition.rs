@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::evaluate::{Given, Outcome, Scene, judge};
 use super::parse::{RuleError, parse};
@@ -113,13 +113,20 @@ struct Rule {
     looks: bool,
     /// The claims that it asks for; `None` if it may ask for any.
     claims: Option<BTreeSet<Box<str>>>,
+    /// A number for its text.
+    number: u64,
 }
 
 impl Rule {
+    fn new(node: Node) -> Self {
+        let looks = node.any(&mut |part| matches!(part, Node::Exists(..)));
+        let number = xxh3_64(node.to_string().as_bytes());
+        Self { looks, claims: node.claims(), number, node }
+    }
+
     /// A number for the rule and the claims that it asks for.
     fn stamp(&self, claims: Option<&Document>) -> u64 {
-        let mut hasher = Xxh3::new();
-        self.node.to_string().hash(&mut hasher);
+        let mut hasher = Xxh3::with_seed(self.number);
         let Some(claims) = claims else { return hasher.finish() };
         match &self.claims {
             Some(names) => names.iter().for_each(|name| claims.text(name).hash(&mut hasher)),
@@ -180,9 +187,7 @@ impl Rules {
         expression: &str,
     ) -> Result<(), RuleError> {
         let node = parse(expression, right.names())?;
-        let looks = node.any(&mut |part| matches!(part, Node::Exists(..)));
-        let rule = Rule { claims: node.claims(), looks, node };
-        self.collections.entry(collection).or_default().insert(right, rule);
+        self.collections.entry(collection).or_default().insert(right, Rule::new(node));
         Ok(())
     }
 
