@@ -251,10 +251,11 @@ impl Hub {
         let session = self.sessions.get_mut(&conn)?;
         let before = session.deadline();
         let rate = self.limits.user_rate;
-        let user_bucket = bucket(&mut self.buckets, session.status().user, rate, now.mono);
+        let user_bucket = bucket(&mut self.buckets, session.user(), rate, now.mono);
         let (rings, policy) = (&self.rings, &*self.policy);
         let mut env = Environment { rings, policy, user_bucket, run: None, on_error: None };
-        let mut actions = Vec::new();
+        // most inputs lead to no more
+        let mut actions = Vec::with_capacity(2);
         let answer = call(session, &mut env, &mut actions);
         let after = session.deadline();
         self.move_deadline(conn, before, after);

@@ -338,6 +338,7 @@ impl Ring {
 
     /// The next change above a seq, of the whole collection or of these scopes; `None` if there is none.
     #[must_use]
+    #[inline]
     pub(crate) fn next(&self, at: Seq, scopes: Option<&ScopeSet>) -> Option<Upcoming<'_>> {
         if self.head <= at {
             return None;

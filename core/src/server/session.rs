@@ -41,7 +41,7 @@ use super::ring::Rings;
 use crate::checked::Checked;
 use crate::protocol::message::{ErrorCode, ErrorMessage, Level, ServerMessage};
 use crate::protocol::name::{
-    ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber,
+    ClientId, Collection, ConnId, MutationNumber, RecordId, Seq, SessionNumber, UserId,
 };
 use crate::protocol::time::{Mono, Now};
 use crate::rules::policy::{Asker, Bucket};
@@ -288,6 +288,10 @@ impl Session {
     /// The seq up to which the stream of a collection was sent, if it is live.
     fn live_at(&self, collection: &Collection) -> Option<Seq> {
         self.subscriptions.get(collection).and_then(Subscription::live_at)
+    }
+
+    pub(crate) fn user(&self) -> Option<&UserId> {
+        self.auth.user()
     }
 
     /// The user of the connection, as the policy sees them.
