@@ -5,6 +5,10 @@
 //! one, unaltered, everything behind it was not missed, whatever was moved, inserted or deleted in
 //! front of it. Where none is found the pager steps back. Servers that know no limit, no offset or
 //! no `since` are recognised by what they answer.
+//!
+//! A server without offsets may cut its answer off. As the number of rows does not tell that, the
+//! pager asks once more, for all but the oldest of them: an answer that was cut off gives rows from
+//! behind the cut in their place.
 
 use alloc::vec::Vec;
 
@@ -129,7 +133,8 @@ impl Pull {
 
     /// Returns the parameters of the next page: `since` and the offset.
     pub(super) fn ask(&self) -> (Option<Timestamp>, usize) {
-        (since(self.watermark).filter(|_| !self.whole), self.run.offset)
+        let since = since(self.watermark).filter(|_| !self.whole);
+        (self.run.check.since().or(since), self.run.offset)
     }
 
     /// Returns `true` if a page of it has come.
@@ -143,7 +148,7 @@ impl Pull {
         if let Purpose::Reconcile { seen, .. } = &mut self.purpose {
             seen.extend(rows.iter().filter_map(|row| row.id));
         }
-        match self.run.page(rows.iter().map(|row| row.whole).collect(), habits) {
+        match self.run.page(rows, habits) {
             Progress::More => Step::More,
             Progress::Done => self.finish(now),
             Progress::Partial => {
@@ -217,8 +222,32 @@ struct Run {
     rows: usize,
     /// The number of pages that were read.
     pages: u32,
-    /// The number of rows that a server without offsets gave when it was last asked for more.
-    at_most: usize,
+    check: Check,
+}
+
+/// The check of an answer without offset that may have been cut off.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Check {
+    No,
+    /// All but the oldest of the rows are asked for; the ids of the rows, sorted.
+    Behind {
+        since: Timestamp,
+        ids: Vec<u64>,
+    },
+    /// Others came, which a cut hid or which are new: it is not cut off if so many rows are
+    /// no longer all.
+    Again {
+        rows: usize,
+    },
+}
+
+impl Check {
+    fn since(&self) -> Option<Timestamp> {
+        match self {
+            Self::Behind { since, .. } => Some(*since),
+            Self::No | Self::Again { .. } => None,
+        }
+    }
 }
 
 impl Run {
@@ -233,12 +262,13 @@ impl Run {
             restarts: 0,
             rows: 0,
             pages: 0,
-            at_most: 0,
+            check: Check::No,
         }
     }
 
-    /// Takes the rows of the page that was asked for, each as a hash of all that was said of it.
-    fn page(&mut self, rows: Vec<u64>, habits: &mut Habits) -> Progress {
+    /// Takes the rows of the page that was asked for.
+    fn page(&mut self, page: &[Glimpse], habits: &mut Habits) -> Progress {
+        let rows: Vec<u64> = page.iter().map(|row| row.whole).collect();
         self.pages += 1;
         self.rows += rows.len();
         let limit = habits.limit;
@@ -251,7 +281,7 @@ impl Run {
         }
         if self.offset == 0 && (habits.no_offset || self.suspected && rows == self.anchors) {
             habits.no_offset = true;
-            return self.without_offset(rows.len(), habits);
+            return self.without_offset(page, habits);
         }
         if self.offset > 0 && self.back == 0 && rows == self.anchors {
             // it may know no offset, or as many rows were inserted in front: the start will tell
@@ -292,8 +322,7 @@ impl Run {
     }
 
     fn begin_again(&mut self, habits: &mut Habits) -> Progress {
-        self.restarts += 1;
-        if self.restarts > MAX_RESTARTS {
+        if !self.may_restart() {
             return Progress::GaveUp;
         }
         if self.restarts > 1 {
@@ -306,19 +335,46 @@ impl Run {
         Progress::More
     }
 
+    fn may_restart(&mut self) -> bool {
+        self.restarts += 1;
+        self.restarts <= MAX_RESTARTS
+    }
+
     /// The server gives the same page at every offset: a larger one may hold everything.
-    fn without_offset(&mut self, rows: usize, habits: &mut Habits) -> Progress {
-        if rows > 0 && rows == self.at_most || habits.limit >= MAX_LIMIT && rows == habits.limit {
-            return Progress::Partial;
-        }
+    fn without_offset(&mut self, rows: &[Glimpse], habits: &mut Habits) -> Progress {
         self.pages = 1;
-        if rows != habits.limit {
+        match core::mem::replace(&mut self.check, Check::No) {
+            Check::Behind { ids, .. } => return self.look_behind(&ids, rows),
+            Check::Again { rows: before } if rows.len() == before => return Progress::Partial,
+            Check::Again { .. } if !self.may_restart() => return Progress::GaveUp,
+            Check::Again { .. } | Check::No => {}
+        }
+        if rows.len() == habits.limit {
+            if habits.limit >= MAX_LIMIT {
+                return Progress::Partial;
+            }
+            habits.limit = (habits.limit * 4).min(MAX_LIMIT);
+            return Progress::More;
+        }
+        if rows.len() < habits.trusted {
             return Progress::Done;
         }
-        self.at_most = rows;
-        habits.limit = (habits.limit * 4).min(MAX_LIMIT);
-        self.offset = 0;
-        self.anchors.clear();
+        let Some(oldest) = rows.iter().filter_map(|row| row.stamp).min() else {
+            return Progress::Done;
+        };
+        let mut ids: Vec<u64> = rows.iter().filter_map(|row| row.id).collect();
+        ids.sort_unstable();
+        self.check = Check::Behind { since: Timestamp(oldest.0.saturating_add(1)), ids };
+        Progress::More
+    }
+
+    /// All but the oldest rows were asked for.
+    fn look_behind(&mut self, ids: &[u64], rows: &[Glimpse]) -> Progress {
+        let mut shown = rows.iter().filter_map(|row| row.id);
+        if shown.all(|id| ids.binary_search(&id).is_ok()) {
+            return Progress::Done;
+        }
+        self.check = Check::Again { rows: ids.len() };
         Progress::More
     }
 }
